@@ -1,0 +1,183 @@
+//! READ CAPACITY (10) and (16): how many blocks of which size.
+
+use crate::cdb::fixed;
+use crate::disk::Disk;
+use crate::execute::Outcome;
+use crate::reply::{Content, Reply, Writer};
+use crate::sense::{CdbField, Sense};
+
+/// Partial medium indicator. The field and the LBA beside it are obsolete; an
+/// LBA without PMI was always an error (SBC-2, "READ CAPACITY (10) command").
+const PMI: u8 = 1 << 0;
+
+/// READ CAPACITY (10).
+pub(crate) fn read_capacity_10<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    let cdb = fixed::<10>(cdb)?;
+    if cdb[8] & PMI == 0 && [cdb[2], cdb[3], cdb[4], cdb[5]] != [0; 4] {
+        return Err(Sense::invalid_field(CdbField::byte(2)));
+    }
+    disk.ready()?;
+    Ok(Outcome::Data(Reply {
+        disk,
+        content: Content::Capacity10,
+        allocation: u32::MAX, // the CDB has no allocation length
+    }))
+}
+
+/// SERVICE ACTION IN (16), of which READ CAPACITY (16) is one.
+pub(crate) fn service_action_in_16<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    const SERVICE_ACTION: u8 = 0x1F;
+    const READ_CAPACITY_16: u8 = 0x10;
+
+    let cdb = fixed::<16>(cdb)?;
+    if cdb[1] & SERVICE_ACTION != READ_CAPACITY_16 {
+        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 4 }));
+    }
+    let lba = [
+        cdb[2], cdb[3], cdb[4], cdb[5], cdb[6], cdb[7], cdb[8], cdb[9],
+    ];
+    if cdb[14] & PMI == 0 && lba != [0; 8] {
+        return Err(Sense::invalid_field(CdbField::byte(2)));
+    }
+    disk.ready()?;
+    Ok(Outcome::Data(Reply {
+        disk,
+        content: Content::Capacity16,
+        allocation: u32::from_be_bytes([cdb[10], cdb[11], cdb[12], cdb[13]]),
+    }))
+}
+
+/// SBC-3, "READ CAPACITY (10) parameter data". A last LBA that 32 bits can't
+/// hold is told as FFFFFFFFh, and the initiator asks READ CAPACITY (16).
+pub(crate) fn write_10(disk: &Disk, out: &mut Writer<'_>) {
+    let last = u32::try_from(last_lba(disk)).unwrap_or(u32::MAX);
+    out.put(&last.to_be_bytes());
+    out.put(&disk.capacity.block_size().bytes().to_be_bytes());
+}
+
+/// SBC-3, "READ CAPACITY (16) parameter data": without protection information,
+/// fully provisioned.
+pub(crate) fn write_16(disk: &Disk, out: &mut Writer<'_>) {
+    out.put(&last_lba(disk).to_be_bytes());
+    out.put(&disk.capacity.block_size().bytes().to_be_bytes());
+    out.put(&[0, disk.alignment.physical_exponent()]);
+    out.put(&disk.alignment.lowest_aligned().to_be_bytes());
+    out.put_zeros(16);
+}
+
+/// A disk without blocks is not ready, so its last LBA is never asked for.
+fn last_lba(disk: &Disk) -> u64 {
+    disk.capacity.last().map_or(0, |lba| lba.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Alignment;
+    use crate::example;
+    use crate::luns::Lun;
+    use std::vec::Vec;
+
+    const TEN: [u8; 10] = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    fn sixteen(allocation: u8) -> [u8; 16] {
+        [
+            0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, allocation, 0, 0,
+        ]
+    }
+
+    fn with_capacity(sectors: u64, block_size: u32) -> Disk {
+        Disk {
+            capacity: example::capacity(sectors, block_size),
+            ..example::disk()
+        }
+    }
+
+    fn capacity_10(disk: &Disk) -> Vec<u8> {
+        example::data(disk, Lun(0), &TEN)
+    }
+
+    fn capacity_16(disk: &Disk) -> Vec<u8> {
+        example::data(disk, Lun(0), &sixteen(32))
+    }
+
+    #[test]
+    fn both_tell_the_last_block_and_the_block_size() {
+        let disk = with_capacity(8_000, 4096);
+        assert_eq!(capacity_10(&disk), [0, 0, 0x03, 0xE7, 0, 0, 0x10, 0]);
+        let data = capacity_16(&disk);
+        assert_eq!(data.len(), 32);
+        assert_eq!(data[..12], [0, 0, 0, 0, 0, 0, 0x03, 0xE7, 0, 0, 0x10, 0]);
+        assert_eq!(data[12..], [0; 20]);
+    }
+
+    #[test]
+    fn a_last_block_beyond_32_bits_is_told_by_the_longer_one_alone() {
+        for (blocks, told) in [
+            (0xFFFF_FFFF, 0xFFFF_FFFE_u32),
+            (0x1_0000_0000, 0xFFFF_FFFF),
+            (0x1_0000_0001, 0xFFFF_FFFF),
+        ] {
+            let disk = with_capacity(blocks, 512);
+            assert_eq!(capacity_10(&disk)[..4], told.to_be_bytes());
+            assert_eq!(capacity_16(&disk)[..8], (blocks - 1).to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn the_longer_one_tells_how_blocks_lie_in_physical_ones() {
+        let disk = Disk {
+            alignment: Alignment::new(3, 7).unwrap(),
+            ..example::disk()
+        };
+        assert_eq!(capacity_16(&disk)[12..16], [0, 3, 0, 7]);
+    }
+
+    #[test]
+    fn an_allocation_length_of_0_is_no_error() {
+        assert_eq!(example::data(&example::disk(), Lun(0), &sixteen(0)), []);
+    }
+
+    #[test]
+    fn the_allocation_length_cuts_the_data() {
+        let data = example::data(&example::disk(), Lun(0), &sixteen(12));
+        assert_eq!(data.len(), 12);
+    }
+
+    #[test]
+    fn an_lba_without_pmi_is_refused_at_the_lba() {
+        let disk = example::disk();
+        let expected = Sense::invalid_field(CdbField { byte: 2, bit: 7 });
+        let mut ten = TEN;
+        ten[5] = 1;
+        assert_eq!(disk.execute(Lun(0), &ten).unwrap_err(), expected);
+        ten[8] = PMI;
+        assert!(disk.execute(Lun(0), &ten).is_ok());
+
+        let mut sixteen = sixteen(32);
+        sixteen[9] = 1;
+        assert_eq!(disk.execute(Lun(0), &sixteen).unwrap_err(), expected);
+        sixteen[14] = PMI;
+        assert!(disk.execute(Lun(0), &sixteen).is_ok());
+    }
+
+    #[test]
+    fn other_service_actions_are_refused_at_the_service_action() {
+        let disk = example::disk();
+        for action in (0..0x20).filter(|&action| action != 0x10) {
+            let mut cdb = sixteen(32);
+            cdb[1] = action;
+            let expected = Sense::invalid_field(CdbField { byte: 1, bit: 4 });
+            assert_eq!(disk.execute(Lun(0), &cdb).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn a_disk_without_blocks_has_no_capacity_to_tell() {
+        let disk = with_capacity(0, 512);
+        for cdb in [&TEN[..], &sixteen(32)] {
+            let sense = disk.execute(Lun(0), cdb).unwrap_err();
+            assert_eq!(sense, Sense::MEDIUM_NOT_PRESENT);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! One CDB in, one outcome out: the table of commands.
+
+use crate::block::Extent;
+use crate::cdb::opcode;
+use crate::disk::Disk;
+use crate::inquiry::Peripheral;
+use crate::luns::Lun;
+use crate::range::Range;
+use crate::reply::Reply;
+use crate::sense::Sense;
+use crate::{capacity, inquiry, luns, medium, mode, request_sense};
+
+/// What a command that is not refused comes to.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'d> {
+    /// GOOD, without data: the data transfer length is 0.
+    Good,
+    /// GOOD, with data to be written into the initiator's buffer.
+    Data(Reply<'d>),
+    /// The device has to do something first.
+    Media(MediaOp),
+}
+
+/// What the device has to do. All blocks exist, and there is at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaOp {
+    /// Read the blocks.
+    Read {
+        /// The blocks.
+        extent: Extent,
+        /// Read what the medium holds: flush before. Set only if the write
+        /// cache is [enabled](crate::WriteCache::Enabled).
+        fua: bool,
+    },
+    /// Write the blocks.
+    Write {
+        /// The blocks.
+        extent: Extent,
+        /// GOOD only when the medium holds them: flush after. Set only if the
+        /// write cache is [enabled](crate::WriteCache::Enabled).
+        fua: bool,
+    },
+    /// Make all completed writes durable.
+    Flush,
+}
+
+impl Disk {
+    /// Answers the command `cdb` to the logical unit `lun`.
+    ///
+    /// Runs at any IRQL. Whether the initiator's buffer is as long as the
+    /// blocks of a media operation is for the caller to check
+    /// ([`Extent::bytes`]): only the caller knows it.
+    ///
+    /// # Errors
+    ///
+    /// The sense data with which the command ends in CHECK CONDITION.
+    pub fn execute(&self, lun: Lun, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
+        let Some(&operation) = cdb.first() else {
+            return Err(Sense::INVALID_COMMAND_OPERATION_CODE);
+        };
+        if lun != Lun(0) {
+            return self.execute_on_absent_unit(operation, cdb);
+        }
+        match operation {
+            opcode::READ_6 => medium::read(self, Range::of_6(cdb)?),
+            opcode::READ_10 => medium::read(self, Range::of_10(cdb)?),
+            opcode::READ_12 => medium::read(self, Range::of_12(cdb)?),
+            opcode::READ_16 => medium::read(self, Range::of_16(cdb)?),
+            opcode::WRITE_6 => medium::write(self, Range::of_6(cdb)?),
+            opcode::WRITE_10 => medium::write(self, Range::of_10(cdb)?),
+            opcode::WRITE_12 => medium::write(self, Range::of_12(cdb)?),
+            opcode::WRITE_16 => medium::write(self, Range::of_16(cdb)?),
+            opcode::VERIFY_10 => medium::verify(self, Range::of_10(cdb)?),
+            opcode::VERIFY_16 => medium::verify(self, Range::of_16(cdb)?),
+            opcode::SYNCHRONIZE_CACHE_10 => medium::synchronize_cache(self, Range::of_10(cdb)?),
+            opcode::SYNCHRONIZE_CACHE_16 => medium::synchronize_cache(self, Range::of_16(cdb)?),
+            opcode::START_STOP_UNIT => medium::start_stop_unit(self, cdb),
+            opcode::TEST_UNIT_READY => medium::test_unit_ready(self, cdb),
+            opcode::REQUEST_SENSE => request_sense::request_sense(self, Peripheral::Disk, cdb),
+            opcode::INQUIRY => inquiry::inquiry(self, Peripheral::Disk, cdb),
+            opcode::READ_CAPACITY_10 => capacity::read_capacity_10(self, cdb),
+            opcode::SERVICE_ACTION_IN_16 => capacity::service_action_in_16(self, cdb),
+            opcode::MODE_SENSE_6 => mode::mode_sense_6(self, cdb),
+            opcode::MODE_SENSE_10 => mode::mode_sense_10(self, cdb),
+            opcode::REPORT_LUNS => luns::report_luns(self, cdb),
+            _ => Err(Sense::INVALID_COMMAND_OPERATION_CODE),
+        }
+    }
+
+    /// Three commands are answered where there is no logical unit; no other is
+    /// looked at (SAM-5, "Incorrect logical unit numbers for commands").
+    fn execute_on_absent_unit(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
+        match operation {
+            opcode::INQUIRY => inquiry::inquiry(self, Peripheral::Absent, cdb),
+            opcode::REPORT_LUNS => luns::report_luns(self, cdb),
+            opcode::REQUEST_SENSE => request_sense::request_sense(self, Peripheral::Absent, cdb),
+            _ => Err(Sense::LOGICAL_UNIT_NOT_SUPPORTED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::example;
+
+    #[test]
+    fn a_cdb_without_a_byte_has_no_supported_operation_code() {
+        let disk = example::disk();
+        let sense = disk.execute(Lun(0), &[]).unwrap_err();
+        assert_eq!(sense, Sense::INVALID_COMMAND_OPERATION_CODE);
+    }
+
+    #[test]
+    fn exactly_the_listed_operation_codes_are_supported() {
+        let disk = example::disk();
+        let supported = (0..=255_u8).filter(|&operation| {
+            let mut cdb = [0; 16];
+            cdb[0] = operation;
+            let outcome = disk.execute(Lun(0), &cdb);
+            outcome.err() != Some(Sense::INVALID_COMMAND_OPERATION_CODE)
+        });
+        let listed = [
+            0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88,
+            0x8A, 0x8F, 0x91, 0x9E, 0xA0, 0xA8, 0xAA,
+        ];
+        assert!(supported.eq(listed));
+    }
+
+    #[test]
+    fn a_unit_that_is_not_there_refuses_all_but_three_operation_codes() {
+        let disk = example::disk();
+        for operation in 0..=255 {
+            let mut cdb = [0; 16];
+            cdb[0] = operation;
+            let answered = matches!(operation, 0x03 | 0x12 | 0xA0);
+            for lun in [1, 255, 256, u16::MAX] {
+                match disk.execute(Lun(lun), &cdb) {
+                    Ok(Outcome::Data(_)) => assert!(answered, "{operation:02X}h"),
+                    outcome => {
+                        assert!(!answered, "{operation:02X}h");
+                        assert_eq!(outcome.err(), Some(Sense::LOGICAL_UNIT_NOT_SUPPORTED));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The commands that are about the medium: READ, WRITE, VERIFY, SYNCHRONIZE
+//! CACHE, START STOP UNIT and TEST UNIT READY.
+
+use crate::block::{Blocks, Extent};
+use crate::cdb::fixed;
+use crate::disk::{Disk, WriteCache};
+use crate::execute::{MediaOp, Outcome};
+use crate::range::Range;
+use crate::sense::{AdditionalSense, CdbField, Sense};
+
+/// Byte 1 of READ, WRITE and VERIFY: RDPROTECT, WRPROTECT, VRPROTECT.
+const PROTECT: u8 = 0b111 << 5;
+/// Byte 1 of READ, WRITE and VERIFY: disable page out.
+const DPO: u8 = 1 << 4;
+/// Byte 1 of READ and WRITE: force unit access.
+const FUA: u8 = 1 << 3;
+/// Byte 1 of VERIFY: what to compare the blocks with.
+const BYTCHK: u8 = 0b11 << 1;
+
+/// READ (6, 10, 12, 16). A length of 0 reads nothing, and that is no error.
+pub(crate) fn read(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
+    refuse_protection_information(range)?;
+    refuse_unclaimed_cache_bits(disk, range, DPO | FUA)?;
+    let extent = transfer(disk, range)?;
+    let fua = forced(disk, range);
+    Ok(media_unless_empty(extent, MediaOp::Read { extent, fua }))
+}
+
+/// WRITE (6, 10, 12, 16). A length of 0 writes nothing, and that is no error
+/// unless the disk is read-only.
+pub(crate) fn write(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
+    refuse_protection_information(range)?;
+    refuse_unclaimed_cache_bits(disk, range, DPO | FUA)?;
+    let extent = transfer(disk, range)?;
+    if disk.read_only {
+        return Err(Sense::WRITE_PROTECTED);
+    }
+    let fua = forced(disk, range);
+    Ok(media_unless_empty(extent, MediaOp::Write { extent, fua }))
+}
+
+/// VERIFY (10, 16) without data to compare with: the blocks have to exist. How
+/// well the medium holds them is not known here, nor does virtio tell.
+pub(crate) fn verify(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
+    refuse_protection_information(range)?;
+    refuse_unclaimed_cache_bits(disk, range, DPO)?;
+    if range.flags & BYTCHK != 0 {
+        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 2 }));
+    }
+    existing(disk, range)?;
+    Ok(Outcome::Good)
+}
+
+/// SYNCHRONIZE CACHE (10, 16). The device flushes as a whole, so whichever
+/// blocks are named are flushed; 0 blocks are all from the LBA on. IMMED asks
+/// for status before the flush is done; status after it promises more.
+pub(crate) fn synchronize_cache(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
+    existing(disk, range)?;
+    Ok(flush(disk))
+}
+
+/// START STOP UNIT. A disk that was stopped stays accessible: there is nothing
+/// to spin down, and nothing to load or eject.
+///
+/// Stopping flushes first, unless NO_FLUSH (SBC-3, "START STOP UNIT command").
+/// Power conditions are not supported.
+pub(crate) fn start_stop_unit<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    const POWER_CONDITION: u8 = 0xF0;
+    const NO_FLUSH: u8 = 1 << 2;
+    const LOEJ: u8 = 1 << 1;
+    const START: u8 = 1 << 0;
+
+    let flags = fixed::<6>(cdb)?[4];
+    if flags & POWER_CONDITION != 0 {
+        return Err(Sense::invalid_field(CdbField::byte(4)));
+    }
+    if flags & LOEJ != 0 {
+        return Err(Sense::invalid_field(CdbField { byte: 4, bit: 1 }));
+    }
+    if flags & (START | NO_FLUSH) == 0 {
+        return Ok(flush(disk));
+    }
+    Ok(Outcome::Good)
+}
+
+/// TEST UNIT READY.
+pub(crate) fn test_unit_ready<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    fixed::<6>(cdb)?;
+    disk.ready()?;
+    Ok(Outcome::Good)
+}
+
+/// The disk has no protection information to transfer or to check.
+fn refuse_protection_information(range: Range) -> Result<(), Sense> {
+    if range.flags & PROTECT != 0 {
+        return Err(Sense::invalid_field(CdbField::byte(1)));
+    }
+    Ok(())
+}
+
+/// Those of `bits` that are set need DPOFUA in the mode parameter header.
+fn refuse_unclaimed_cache_bits(disk: &Disk, range: Range, bits: u8) -> Result<(), Sense> {
+    if disk.dpo_fua {
+        return Ok(());
+    }
+    let set = range.flags & bits;
+    if set & DPO != 0 {
+        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 4 }));
+    }
+    if set & FUA != 0 {
+        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 3 }));
+    }
+    Ok(())
+}
+
+/// Whether FUA asks for more than the device does anyway.
+fn forced(disk: &Disk, range: Range) -> bool {
+    range.flags & FUA != 0 && disk.write_cache == WriteCache::Enabled
+}
+
+/// The blocks, if they exist and are not too many for one command (SBC-3,
+/// "Block Limits VPD page": MAXIMUM TRANSFER LENGTH).
+fn transfer(disk: &Disk, range: Range) -> Result<Extent, Sense> {
+    let extent = existing(disk, range)?;
+    let maximum = disk.limits.maximum;
+    if maximum != Blocks(0) && range.blocks > maximum {
+        return Err(Sense::invalid_field(range.blocks_field));
+    }
+    Ok(extent)
+}
+
+/// The blocks, if they exist.
+fn existing(disk: &Disk, range: Range) -> Result<Extent, Sense> {
+    disk.ready()?;
+    let extent = disk.capacity.extent(range.lba, range.blocks);
+    extent.ok_or(Sense::illegal_request(
+        AdditionalSense::LogicalBlockAddressOutOfRange,
+        range.lba_field,
+    ))
+}
+
+fn media_unless_empty<'d>(extent: Extent, operation: MediaOp) -> Outcome<'d> {
+    if extent.blocks() == Blocks(0) {
+        Outcome::Good
+    } else {
+        Outcome::Media(operation)
+    }
+}
+
+/// A cache that is switched off may hold what was written while it was on, so
+/// it is flushed as well.
+fn flush(disk: &Disk) -> Outcome<'_> {
+    match disk.write_cache {
+        WriteCache::Absent => Outcome::Good,
+        WriteCache::Disabled | WriteCache::Enabled => Outcome::Media(MediaOp::Flush),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Lba;
+    use crate::disk::TransferLimits;
+    use crate::example;
+    use crate::luns::Lun;
+
+    /// GOOD is `None`.
+    fn media(disk: &Disk, cdb: &[u8]) -> Option<MediaOp> {
+        match disk.execute(Lun(0), cdb).unwrap() {
+            Outcome::Good => None,
+            Outcome::Media(operation) => Some(operation),
+            Outcome::Data(reply) => panic!("{reply:?}"),
+        }
+    }
+
+    fn refusal(disk: &Disk, cdb: &[u8]) -> Sense {
+        disk.execute(Lun(0), cdb).unwrap_err()
+    }
+
+    fn out_of_range(byte: u16, bit: u8) -> Sense {
+        Sense::illegal_request(
+            AdditionalSense::LogicalBlockAddressOutOfRange,
+            CdbField { byte, bit },
+        )
+    }
+
+    fn invalid(byte: u16, bit: u8) -> Sense {
+        Sense::invalid_field(CdbField { byte, bit })
+    }
+
+    fn read_10(flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
+        rw_10(0x28, flags, lba, blocks)
+    }
+
+    fn write_10(flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
+        rw_10(0x2A, flags, lba, blocks)
+    }
+
+    fn rw_10(operation: u8, flags: u8, lba: u32, blocks: u16) -> [u8; 10] {
+        let [l0, l1, l2, l3] = lba.to_be_bytes();
+        let [b0, b1] = blocks.to_be_bytes();
+        [operation, flags, l0, l1, l2, l3, 0, b0, b1, 0]
+    }
+
+    #[test]
+    fn each_read_and_write_names_the_same_blocks() {
+        let disk = example::disk();
+        let extent = disk.capacity.extent(Lba(5), Blocks(3)).unwrap();
+        for cdb in [
+            &[0x08, 0, 0, 5, 3, 0][..],
+            &[0x28, 0, 0, 0, 0, 5, 0, 0, 3, 0],
+            &[0xA8, 0, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0],
+            &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0],
+        ] {
+            let read = MediaOp::Read { extent, fua: false };
+            assert_eq!(media(&disk, cdb), Some(read));
+
+            let mut cdb = cdb.to_vec();
+            cdb[0] += 2; // each WRITE follows its READ by 2
+            let write = MediaOp::Write { extent, fua: false };
+            assert_eq!(media(&disk, &cdb), Some(write));
+        }
+    }
+
+    #[test]
+    fn read_6_of_length_0_reads_256_blocks() {
+        let disk = example::disk();
+        let extent = disk.capacity.extent(Lba(0), Blocks(256)).unwrap();
+        let read = MediaOp::Read { extent, fua: false };
+        assert_eq!(media(&disk, &[0x08, 0, 0, 0, 0, 0]), Some(read));
+    }
+
+    #[test]
+    fn a_transfer_of_no_blocks_is_good_and_touches_nothing() {
+        let disk = example::disk();
+        assert_eq!(media(&disk, &read_10(0, 5, 0)), None);
+        assert_eq!(media(&disk, &write_10(0, 5, 0)), None);
+        assert_eq!(media(&disk, &read_10(0, example::BLOCKS, 0)), None);
+    }
+
+    #[test]
+    fn a_transfer_beyond_the_capacity_is_refused_at_the_lba() {
+        let disk = example::disk();
+        for (lba, blocks) in [
+            (example::BLOCKS, 1),
+            (example::BLOCKS - 1, 2),
+            (example::BLOCKS + 1, 0),
+            (u32::MAX, u16::MAX),
+        ] {
+            assert_eq!(refusal(&disk, &read_10(0, lba, blocks)), out_of_range(2, 7));
+            assert_eq!(
+                refusal(&disk, &write_10(0, lba, blocks)),
+                out_of_range(2, 7)
+            );
+        }
+        let read_6 = [0x08, 0x1F, 0xFF, 0xFF, 1, 0];
+        assert_eq!(refusal(&disk, &read_6), out_of_range(1, 4));
+    }
+
+    #[test]
+    fn an_lba_that_overflows_64_bits_with_its_length_is_refused() {
+        let cdb = [
+            0x88, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 2, 0, 0,
+        ];
+        assert_eq!(refusal(&example::disk(), &cdb), out_of_range(2, 7));
+    }
+
+    #[test]
+    fn the_range_is_checked_in_blocks_and_not_in_sectors() {
+        let disk = Disk {
+            capacity: example::capacity(800, 4096),
+            ..example::disk()
+        };
+        assert!(media(&disk, &read_10(0, 99, 1)).is_some());
+        assert_eq!(refusal(&disk, &read_10(0, 100, 1)), out_of_range(2, 7));
+    }
+
+    #[test]
+    fn a_transfer_above_the_maximum_is_refused_at_its_length() {
+        let disk = Disk {
+            limits: TransferLimits {
+                maximum: Blocks(8),
+                ..TransferLimits::default()
+            },
+            ..example::disk()
+        };
+        assert!(media(&disk, &read_10(0, 0, 8)).is_some());
+        assert_eq!(refusal(&disk, &read_10(0, 0, 9)), invalid(7, 7));
+        assert_eq!(refusal(&disk, &write_10(0, 0, 9)), invalid(7, 7));
+        assert_eq!(refusal(&disk, &[0x0A, 0, 0, 0, 0, 0]), invalid(4, 7));
+        let twelve = [0xA8, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0];
+        assert_eq!(refusal(&disk, &twelve), invalid(6, 7));
+        let sixteen = [0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0];
+        assert_eq!(refusal(&disk, &sixteen), invalid(10, 7));
+    }
+
+    #[test]
+    fn a_verify_has_no_maximum_since_it_transfers_nothing() {
+        let disk = Disk {
+            limits: TransferLimits {
+                maximum: Blocks(8),
+                ..TransferLimits::default()
+            },
+            ..example::disk()
+        };
+        assert_eq!(media(&disk, &rw_10(0x2F, 0, 0, 9)), None);
+    }
+
+    #[test]
+    fn protection_information_is_refused_at_its_field() {
+        let disk = example::disk();
+        for protect in 1..8 {
+            for operation in [0x28, 0x2A, 0x2F] {
+                let cdb = rw_10(operation, protect << 5, 0, 1);
+                assert_eq!(refusal(&disk, &cdb), invalid(1, 7));
+            }
+        }
+    }
+
+    #[test]
+    fn fua_reaches_the_driver_only_if_a_write_cache_is_on() {
+        for (write_cache, expected) in [
+            (WriteCache::Enabled, true),
+            (WriteCache::Disabled, false),
+            (WriteCache::Absent, false),
+        ] {
+            let disk = Disk {
+                write_cache,
+                ..example::disk()
+            };
+            let Some(MediaOp::Write { fua, .. }) = media(&disk, &write_10(FUA, 0, 1)) else {
+                panic!("a write");
+            };
+            assert_eq!(fua, expected);
+            let Some(MediaOp::Read { fua, .. }) = media(&disk, &read_10(FUA, 0, 1)) else {
+                panic!("a read");
+            };
+            assert_eq!(fua, expected);
+        }
+    }
+
+    #[test]
+    fn dpo_is_a_hint_that_changes_nothing() {
+        let disk = example::disk();
+        assert_eq!(
+            media(&disk, &write_10(DPO, 0, 1)),
+            media(&disk, &write_10(0, 0, 1))
+        );
+    }
+
+    #[test]
+    fn dpo_and_fua_are_refused_at_their_bits_if_dpofua_is_not_claimed() {
+        let disk = Disk {
+            dpo_fua: false,
+            ..example::disk()
+        };
+        for cdb in [read_10, write_10] {
+            assert_eq!(refusal(&disk, &cdb(DPO, 0, 1)), invalid(1, 4));
+            assert_eq!(refusal(&disk, &cdb(FUA, 0, 1)), invalid(1, 3));
+            assert!(media(&disk, &cdb(0, 0, 1)).is_some());
+        }
+        assert_eq!(refusal(&disk, &rw_10(0x2F, DPO, 0, 1)), invalid(1, 4));
+    }
+
+    #[test]
+    fn obsolete_and_ignored_bits_of_a_read_change_nothing() {
+        let disk = example::disk();
+        let rarc_fua_nv_reladr = 0b111;
+        assert_eq!(
+            media(&disk, &read_10(rarc_fua_nv_reladr, 0, 1)),
+            media(&disk, &read_10(0, 0, 1))
+        );
+    }
+
+    #[test]
+    fn a_write_to_a_read_only_disk_is_write_protected_whatever_its_length() {
+        let disk = Disk {
+            read_only: true,
+            ..example::disk()
+        };
+        assert_eq!(refusal(&disk, &write_10(0, 0, 1)), Sense::WRITE_PROTECTED);
+        assert_eq!(refusal(&disk, &write_10(0, 0, 0)), Sense::WRITE_PROTECTED);
+        assert!(media(&disk, &read_10(0, 0, 1)).is_some());
+    }
+
+    #[test]
+    fn verify_compares_with_nothing() {
+        let disk = example::disk();
+        for bytchk in 1..4 {
+            let cdb = rw_10(0x2F, bytchk << 1, 0, 1);
+            assert_eq!(refusal(&disk, &cdb), invalid(1, 2));
+        }
+    }
+
+    #[test]
+    fn verify_beyond_the_capacity_is_refused_with_lba_out_of_range() {
+        let disk = example::disk();
+        let last = example::BLOCKS - 1;
+        assert_eq!(media(&disk, &rw_10(0x2F, 0, last, 1)), None);
+        assert_eq!(refusal(&disk, &rw_10(0x2F, 0, last, 2)), out_of_range(2, 7));
+    }
+
+    #[test]
+    fn synchronize_cache_flushes_if_the_device_can() {
+        for (write_cache, expected) in [
+            (WriteCache::Enabled, Some(MediaOp::Flush)),
+            (WriteCache::Disabled, Some(MediaOp::Flush)),
+            (WriteCache::Absent, None),
+        ] {
+            let disk = Disk {
+                write_cache,
+                ..example::disk()
+            };
+            let immed = 1 << 1;
+            assert_eq!(media(&disk, &rw_10(0x35, 0, 0, 0)), expected);
+            assert_eq!(media(&disk, &rw_10(0x35, immed, 3, 4)), expected);
+            let mut sixteen = [0; 16];
+            sixteen[0] = 0x91;
+            assert_eq!(media(&disk, &sixteen), expected);
+        }
+    }
+
+    #[test]
+    fn synchronize_cache_of_blocks_that_do_not_exist_is_refused() {
+        let cdb = rw_10(0x35, 0, example::BLOCKS, 1);
+        assert_eq!(refusal(&example::disk(), &cdb), out_of_range(2, 7));
+    }
+
+    #[test]
+    fn stopping_the_unit_flushes_unless_told_not_to() {
+        let disk = example::disk();
+        let start_stop = |flags| media(&disk, &[0x1B, 0, 0, 0, flags, 0]);
+        assert_eq!(start_stop(0b000), Some(MediaOp::Flush));
+        assert_eq!(start_stop(0b001), None);
+        assert_eq!(start_stop(0b100), None);
+    }
+
+    #[test]
+    fn ejecting_and_power_conditions_are_refused_at_their_fields() {
+        let disk = example::disk();
+        let start_stop = |flags| refusal(&disk, &[0x1B, 0, 0, 0, flags, 0]);
+        assert_eq!(start_stop(0b010), invalid(4, 1));
+        assert_eq!(start_stop(0b011), invalid(4, 1));
+        assert_eq!(start_stop(0x10), invalid(4, 7));
+        assert_eq!(start_stop(0xF0), invalid(4, 7));
+    }
+
+    #[test]
+    fn a_disk_without_blocks_has_no_medium_to_access() {
+        let disk = Disk {
+            capacity: example::capacity(0, 512),
+            ..example::disk()
+        };
+        for cdb in [
+            &[0; 6][..],
+            &read_10(0, 0, 0),
+            &write_10(0, 0, 0),
+            &rw_10(0x2F, 0, 0, 0),
+            &rw_10(0x35, 0, 0, 0),
+        ] {
+            assert_eq!(refusal(&disk, cdb), Sense::MEDIUM_NOT_PRESENT);
+        }
+    }
+}

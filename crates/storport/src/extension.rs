@@ -1,0 +1,276 @@
+//! What lies in a device extension: the framework's part, the miniport's
+//! state, and the tables behind it.
+//!
+//! Storport allocates one device extension an adapter, zeroed and non-paged,
+//! and never moves it (`storport.h`, `HW_INITIALIZATION_DATA`). So an address
+//! in it is good for as long as the adapter is.
+#![expect(unsafe_code, reason = "the device extension is Storport's memory")]
+
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    slice,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+};
+
+use wdk_sys::{PVOID, STOR_DPC};
+
+use crate::miniport::Miniport;
+
+/// The most DPC objects one adapter may have.
+pub const MAX_DPCS: usize = 32;
+
+/// Ties a value to one adapter, whoever it is: two adapters' `'a` are never
+/// the same, because every callback is generic over it.
+pub(crate) type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
+
+/// The framework's part. All zeros is a valid state: no adapter was found.
+#[repr(C)]
+pub struct Header {
+    /// Whether the miniport's state behind this header was written.
+    found: AtomicBool,
+    /// Whether the driver runs in the crash dump or hibernation stack.
+    dump: AtomicBool,
+    /// Whether each MSI-X message has a lock of its own.
+    message_locks: AtomicBool,
+    /// DPC objects handed out.
+    dpc_count: AtomicU8,
+    /// Whether the DPC objects are initialised.
+    dpcs_ready: AtomicBool,
+    /// In dump mode: DPC objects issued and not yet run, a bit each.
+    dump_dpcs: AtomicU32,
+    /// The DPC objects; only Storport looks inside after their initialisation.
+    dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS]>,
+}
+
+// SAFETY: the flags are atomic; the DPC objects are only passed to Storport by
+// address, which serialises their use itself.
+unsafe impl Sync for Header {}
+
+impl Header {
+    /// What Storport calls the HwDeviceExtension.
+    pub(crate) fn device_extension(&self) -> PVOID {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+
+    pub(crate) fn is_found(&self) -> bool {
+        self.found.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_found(&self, found: bool) {
+        self.found.store(found, Ordering::Release);
+    }
+
+    pub(crate) fn is_dump(&self) -> bool {
+        self.dump.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_dump(&self, dump: bool) {
+        self.dump.store(dump, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_message_locks(&self) -> bool {
+        self.message_locks.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_message_locks(&self, present: bool) {
+        self.message_locks.store(present, Ordering::Relaxed);
+    }
+
+    /// Hands out the next DPC object's number.
+    pub(crate) fn take_dpc(&self) -> Option<DpcNumber> {
+        let next = self.dpc_count.load(Ordering::Relaxed);
+        if usize::from(next) >= MAX_DPCS {
+            return None;
+        }
+        self.dpc_count
+            .store(next.wrapping_add(1), Ordering::Relaxed);
+        Some(DpcNumber(next))
+    }
+
+    pub(crate) fn has_dpcs(&self) -> bool {
+        self.dpcs_ready.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_dpcs_ready(&self) {
+        self.dpcs_ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn forget_dpcs(&self) {
+        self.dpcs_ready.store(false, Ordering::Relaxed);
+        self.dpc_count.store(0, Ordering::Relaxed);
+    }
+
+    /// The numbers handed out so far.
+    pub(crate) fn dpcs(&self) -> impl Iterator<Item = DpcNumber> + use<> {
+        (0..self.dpc_count.load(Ordering::Relaxed)).map(DpcNumber)
+    }
+
+    /// The address of DPC object `number`.
+    pub(crate) fn dpc(&self, number: DpcNumber) -> *mut STOR_DPC {
+        self.dpcs
+            .get()
+            .cast::<STOR_DPC>()
+            .wrapping_add(usize::from(number.0))
+    }
+
+    /// The number of the DPC object at `address`.
+    pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
+        self.dpcs()
+            .find(|number| core::ptr::eq(self.dpc(*number), address))
+    }
+
+    /// Notes that a DPC object is to run when the interrupt routine is done:
+    /// a dump stack has no DPCs (rule book 6, D3).
+    pub(crate) fn defer_dump_dpc(&self, number: DpcNumber) {
+        let bit = 1_u32.wrapping_shl(u32::from(number.0));
+        self.dump_dpcs.fetch_or(bit, Ordering::Relaxed);
+    }
+
+    /// Takes the noted DPC objects.
+    pub(crate) fn take_dump_dpcs(&self) -> impl Iterator<Item = DpcNumber> + use<> {
+        let pending = self.dump_dpcs.swap(0, Ordering::Relaxed);
+        (0..32_u8)
+            .filter(move |bit| pending.wrapping_shr(u32::from(*bit)) & 1 == 1)
+            .map(DpcNumber)
+    }
+}
+
+/// Names one DPC object of an adapter, and so the lock in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DpcNumber(u8);
+
+impl DpcNumber {
+    /// Its place in the order in which `FindAdapter` made them, from 0.
+    #[must_use]
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The whole extension; the tables follow it.
+#[repr(C)]
+pub(crate) struct Extension<M: Miniport> {
+    pub(crate) header: Header,
+    adapter: UnsafeCell<MaybeUninit<M::Adapter<'static>>>,
+}
+
+impl<M: Miniport> Extension<M> {
+    /// What `HW_INITIALIZATION_DATA.DeviceExtensionSize` must be. Room is left
+    /// to align the tables.
+    pub(crate) const BYTES: usize = size_of::<Self>() + M::TABLE_BYTES + TABLE_ALIGNMENT;
+
+    /// The extension at the address that Storport passes to a callback.
+    ///
+    /// # Safety
+    /// `device_extension` is the HwDeviceExtension of an adapter of the driver
+    /// that registered `M`, and stays so for `'c`.
+    pub(crate) unsafe fn at<'c>(device_extension: PVOID) -> &'c Self {
+        // SAFETY: the caller's promise; Storport allocated `BYTES` zeroed
+        // bytes there, and all zeros is a valid `Header`; the adapter part is
+        // `MaybeUninit`.
+        unsafe { &*device_extension.cast::<Self>() }
+    }
+
+    /// The miniport's state, once found. The lifetime `'a` is the callback's
+    /// to choose: nothing that carries it can leave the callback but into the
+    /// adapter's own state.
+    pub(crate) fn adapter<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.is_found() {
+            return None;
+        }
+        let state: *const M::Adapter<'a> = self.adapter.get().cast();
+        // SAFETY: `found` was stored after the state was written, and the
+        // state is only shared from then on; `'a` is erased in memory.
+        Some(unsafe { &*state })
+    }
+
+    /// Writes the miniport's state.
+    pub(crate) fn put<'a>(&self, adapter: M::Adapter<'a>) {
+        let state: *mut M::Adapter<'a> = self.adapter.get().cast();
+        // SAFETY: HwFindAdapter runs alone for its adapter (rule book 3.2);
+        // the memory is ours and large enough.
+        unsafe { state.write(adapter) };
+        self.header.set_found(true);
+    }
+
+    /// The memory behind the extension, for tables.
+    pub(crate) fn table_memory<'a>(&self) -> TableMemory<'a> {
+        let end: *mut u8 = core::ptr::from_ref(self).cast_mut().wrapping_add(1).cast();
+        TableMemory {
+            next: end,
+            left: M::TABLE_BYTES.wrapping_add(TABLE_ALIGNMENT),
+            adapter: PhantomData,
+        }
+    }
+}
+
+/// What tables may be aligned to; a cache line.
+const TABLE_ALIGNMENT: usize = 64;
+
+/// What is left of the memory behind the extension.
+pub(crate) struct TableMemory<'a> {
+    next: *mut u8,
+    left: usize,
+    adapter: Brand<'a>,
+}
+
+impl<'a> TableMemory<'a> {
+    /// Cuts a table of `length` elements off, each made by `make(index)`.
+    pub(crate) fn cut<T>(
+        &mut self,
+        length: usize,
+        mut make: impl FnMut(usize) -> T,
+    ) -> Option<Table<'a, T>> {
+        let () = const { assert!(align_of::<T>() <= TABLE_ALIGNMENT) };
+        let padding = self.next.align_offset(align_of::<T>());
+        let bytes = length.checked_mul(size_of::<T>())?.checked_add(padding)?;
+        let left = self.left.checked_sub(bytes)?;
+        let first: *mut T = self.next.wrapping_add(padding).cast();
+        for index in 0..length {
+            let element = first.wrapping_add(index);
+            // SAFETY: `bytes` from `next` are ours, unused and aligned now.
+            unsafe { element.write(make(index)) };
+        }
+        self.next = self.next.wrapping_add(bytes);
+        self.left = left;
+        Some(Table {
+            first: NonNull::new(first)?,
+            length,
+            adapter: PhantomData,
+        })
+    }
+}
+
+/// A table in the device extension: memory that the device can't reach, that
+/// Storport frees with the adapter, and that is too large for a kernel stack.
+pub struct Table<'a, T> {
+    first: NonNull<T>,
+    length: usize,
+    adapter: Brand<'a>,
+}
+
+// SAFETY: a table owns its elements, as a `Vec` does.
+unsafe impl<T: Send> Send for Table<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Table<'_, T> {}
+
+impl<T> Deref for Table<'_, T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `cut` wrote `length` elements there, this value alone names
+        // them, and the brand keeps it inside the adapter's state.
+        unsafe { slice::from_raw_parts(self.first.as_ptr(), self.length) }
+    }
+}
+
+impl<T> DerefMut for Table<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `&mut self` is the only way in.
+        unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.length) }
+    }
+}

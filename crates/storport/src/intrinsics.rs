@@ -1,0 +1,154 @@
+//! The memory routines that the compiler calls.
+//!
+//! From ntoskrnl.exe they would be imports, and a miniport is to import from
+//! its port driver alone (HLK, Storage Imports Test). The compiler may not
+//! see a loop here: it would make a call of the routine itself out of it.
+#![expect(unsafe_code, reason = "these are C functions on raw memory")]
+
+use core::arch::asm;
+
+/// C's memcpy.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
+    // SAFETY: the caller's ranges are valid and apart.
+    unsafe { copy_up(to, from, bytes) };
+    to
+}
+
+/// C's memmove.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
+    if to.addr().wrapping_sub(from.addr()) >= bytes {
+        // SAFETY: the caller's ranges are valid; going up, no byte is
+        // overwritten before it is read.
+        unsafe { copy_up(to, from, bytes) };
+    } else {
+        // SAFETY: as above, going down.
+        unsafe { copy_down(to, from, bytes) };
+    }
+    to
+}
+
+/// C's memset.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, value: i32, bytes: usize) -> *mut u8 {
+    // SAFETY: the caller's range is valid.
+    unsafe { fill(to, value as u8, bytes) };
+    to
+}
+
+/// C's memcmp.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, bytes: usize) -> i32 {
+    for index in 0..bytes {
+        // SAFETY: the caller's ranges are valid; a volatile read is never
+        // made into a call.
+        let one = unsafe { left.wrapping_add(index).read_volatile() };
+        // SAFETY: as above.
+        let other = unsafe { right.wrapping_add(index).read_volatile() };
+        if one != other {
+            return i32::from(one).wrapping_sub(i32::from(other));
+        }
+    }
+    0
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: the direction flag is clear at every call (x64 ABI); the rest
+    // is the caller's promise.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rdi") to => _, inout("rsi") from => _, inout("rcx") bytes => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: the direction flag is set for this instruction only; the last
+    // bytes come first. The caller's ranges are valid, and not empty, since
+    // they overlap.
+    unsafe {
+        asm!(
+            "std",
+            "rep movsb",
+            "cld",
+            inout("rdi") to.wrapping_add(bytes).wrapping_sub(1) => _,
+            inout("rsi") from.wrapping_add(bytes).wrapping_sub(1) => _,
+            inout("rcx") bytes => _,
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
+    // SAFETY: as in `copy_up`.
+    unsafe {
+        asm!(
+            "rep stosb",
+            inout("rdi") to => _, inout("rcx") bytes => _, in("al") value,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: the caller's ranges are valid.
+    unsafe {
+        asm!(
+            "cbz {n}, 3f",
+            "2:",
+            "ldrb {b:w}, [{s}], #1",
+            "strb {b:w}, [{d}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 2b",
+            "3:",
+            d = inout(reg) to => _, s = inout(reg) from => _, n = inout(reg) bytes => _,
+            b = out(reg) _,
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: the caller's ranges are valid.
+    unsafe {
+        asm!(
+            "cbz {n}, 3f",
+            "2:",
+            "ldrb {b:w}, [{s}, #-1]!",
+            "strb {b:w}, [{d}, #-1]!",
+            "subs {n}, {n}, #1",
+            "b.ne 2b",
+            "3:",
+            d = inout(reg) to.wrapping_add(bytes) => _,
+            s = inout(reg) from.wrapping_add(bytes) => _,
+            n = inout(reg) bytes => _,
+            b = out(reg) _,
+            options(nostack),
+        );
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
+    // SAFETY: the caller's range is valid.
+    unsafe {
+        asm!(
+            "cbz {n}, 3f",
+            "2:",
+            "strb {b:w}, [{d}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 2b",
+            "3:",
+            d = inout(reg) to => _, n = inout(reg) bytes => _, b = in(reg) u32::from(value),
+            options(nostack),
+        );
+    }
+}

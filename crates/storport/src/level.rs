@@ -1,0 +1,45 @@
+//! The order of Storport's locks, as types: StartIo < Dpc < Interrupt.
+//!
+//! A level says what the running code may already hold; [`Below`] says which
+//! locks may still be taken from there. The order is the documented one
+//! (StorPortAcquireSpinLock; rule book 1.5, O1-O6) made total, so that no two
+//! callbacks can wait for each other.
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// What running code may already hold.
+pub trait Level: sealed::Sealed {}
+
+/// A lock of level `L` may be taken from here.
+#[diagnostic::on_unimplemented(
+    message = "a lock of level `{L}` can't be taken while `{Self}` may be held",
+    label = "locks go StartIo, then Dpc, then Interrupt; each once",
+    note = "take this lock first, or finish what holds the other one (rule book 1.5)"
+)]
+pub trait Below<L: Level>: Level {}
+
+macro_rules! levels {
+    ($($(#[$doc:meta])* $name:ident below $($above:ident)*;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+        impl sealed::Sealed for $name {}
+        impl Level for $name {}
+        $(impl Below<$above> for $name {})*
+    )*};
+}
+
+levels! {
+    /// Nothing is held.
+    Nothing below StartIo Dpc Interrupt;
+    /// The StartIo lock may be held: HwStartIo without concurrent channels.
+    MaybeStartIo below Dpc Interrupt;
+    /// The StartIo lock is held.
+    StartIo below Dpc Interrupt;
+    /// A DPC object's lock is held; there is never a second.
+    Dpc below Interrupt;
+    /// The interrupt lock or a message's lock is held: nothing goes above it.
+    Interrupt below;
+}

@@ -1,0 +1,487 @@
+//! An SRB as a value that must be completed.
+//!
+//! Whoever has the [`Srb`] owns the request: completing it consumes the value,
+//! and while the device has it, it is stored. So it is completed exactly once
+//! and never touched after (rule book 5.1, S1-S3). There is no way to complete
+//! it as pending. One that is dropped is completed as an error: a bug, but not
+//! a lost request.
+//!
+//! Both shapes are read here and nowhere else: SCSI_REQUEST_BLOCK and
+//! STORAGE_REQUEST_BLOCK (rule book 5.2).
+#![expect(unsafe_code, reason = "SRBs are Storport's structures")]
+
+use core::{marker::PhantomData, ptr::NonNull, slice};
+
+use wdk_sys::{
+    _SRBEXDATATYPE, _STORAGE_REQUEST_BLOCK, PSCSI_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK,
+    SCSI_REQUEST_BLOCK, SRBEX_DATA, SRBEX_DATA_PNP, SRBEX_DATA_SCSI_CDB16, SRBEX_DATA_SCSI_CDB32,
+    STOR_ADDR_BTL8, STOR_SCATTER_GATHER_ELEMENT, STOR_SCATTER_GATHER_LIST, STORAGE_REQUEST_BLOCK,
+};
+
+use crate::{
+    extension::{Brand, Header},
+    port,
+};
+
+/// The longest CDB that is read: an SRBEX_DATA_SCSI_CDB32's.
+const LONGEST_CDB: usize = 32;
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The bus.
+    pub path: u8,
+    /// The target on it.
+    pub target: u8,
+    /// The logical unit of that.
+    pub lun: u8,
+}
+
+/// What an SRB asks for (`SRB_FUNCTION_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// A CDB for a logical unit.
+    ExecuteScsi,
+    /// A Plug and Play action: a `STOR_PNP_ACTION`, and whether it is the
+    /// adapter's own rather than a unit's.
+    Pnp {
+        /// The `STOR_PNP_ACTION`.
+        action: i32,
+        /// `SRB_PNP_FLAGS_ADAPTER_REQUEST` is set.
+        adapter: bool,
+    },
+    /// A power action.
+    Power,
+    /// Write cached data to the medium.
+    Flush,
+    /// The system goes down: as flush.
+    Shutdown,
+    /// Reset a bus.
+    ResetBus,
+    /// Reset a target.
+    ResetDevice,
+    /// Reset a logical unit.
+    ResetLogicalUnit,
+    /// Anything else, by its number.
+    Other(u32),
+}
+
+/// The final states of a request that are not success (`SRB_STATUS_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The request is not supported.
+    InvalidRequest,
+    /// No such bus.
+    InvalidPathId,
+    /// No such target.
+    InvalidTargetId,
+    /// No such logical unit.
+    InvalidLun,
+    /// The device is gone.
+    NoDevice,
+    /// The adapter does not work.
+    NoHba,
+    /// The bus was reset while the device had the request.
+    BusReset,
+    /// The request was given up.
+    Aborted,
+    /// Anything else went wrong.
+    Error,
+}
+
+impl Failure {
+    fn status(self) -> u8 {
+        let status = match self {
+            Self::InvalidRequest => wdk_sys::SRB_STATUS_INVALID_REQUEST,
+            Self::InvalidPathId => wdk_sys::SRB_STATUS_INVALID_PATH_ID,
+            Self::InvalidTargetId => wdk_sys::SRB_STATUS_INVALID_TARGET_ID,
+            Self::InvalidLun => wdk_sys::SRB_STATUS_INVALID_LUN,
+            Self::NoDevice => wdk_sys::SRB_STATUS_NO_DEVICE,
+            Self::NoHba => wdk_sys::SRB_STATUS_NO_HBA,
+            Self::BusReset => wdk_sys::SRB_STATUS_BUS_RESET,
+            Self::Aborted => wdk_sys::SRB_STATUS_ABORTED,
+            Self::Error => wdk_sys::SRB_STATUS_ERROR,
+        };
+        status as u8
+    }
+}
+
+/// A request that Storport gave to the miniport.
+#[must_use = "an SRB must be completed, or stored while the device has it"]
+pub struct Srb<'a> {
+    block: NonNull<SCSI_REQUEST_BLOCK>,
+    adapter: &'a Header,
+    brand: Brand<'a>,
+}
+
+// SAFETY: an SRB belongs to its request, not to a thread.
+unsafe impl Send for Srb<'_> {}
+
+/// The two shapes, told apart.
+enum Shape<'s> {
+    Scsi(&'s mut SCSI_REQUEST_BLOCK),
+    Storage(&'s mut STORAGE_REQUEST_BLOCK),
+}
+
+/// Where a SCSI request's parts lie, whichever shape it has.
+struct ScsiParts {
+    scsi_status: *mut u8,
+    sense: *mut u8,
+    sense_length: *mut u8,
+    cdb: *const u8,
+    cdb_length: usize,
+}
+
+impl<'a> Srb<'a> {
+    /// Takes an SRB over.
+    ///
+    /// # Safety
+    /// `block` was just passed to BuildIo or StartIo of `adapter`, and is not
+    /// completed; no other `Srb` names it.
+    pub(crate) unsafe fn new(adapter: &'a Header, block: NonNull<SCSI_REQUEST_BLOCK>) -> Self {
+        Self {
+            block,
+            adapter,
+            brand: PhantomData,
+        }
+    }
+
+    pub(crate) fn as_ptr(&self) -> PSCSI_REQUEST_BLOCK {
+        self.block.as_ptr()
+    }
+
+    /// Gives the SRB back without completing it.
+    pub(crate) fn into_raw(self) -> PSCSI_REQUEST_BLOCK {
+        let block = self.as_ptr();
+        core::mem::forget(self);
+        block
+    }
+
+    fn shape(&mut self) -> Shape<'_> {
+        // SAFETY: the SRB is owned and its memory is initialised by Storport.
+        let block = unsafe { self.block.as_mut() };
+        if u32::from(block.Function) != wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK {
+            return Shape::Scsi(block);
+        }
+        let storage: NonNull<STORAGE_REQUEST_BLOCK> = self.block.cast();
+        // SAFETY: this Function says that the block has the other shape; the
+        // first reference is not used again.
+        Shape::Storage(unsafe { &mut *storage.as_ptr() })
+    }
+
+    fn read<R>(&self, read: impl FnOnce(Shape<'_>) -> R) -> R {
+        // SAFETY: the SRB is owned; the copy names it only during this call
+        // and is not dropped.
+        let mut copy = core::mem::ManuallyDrop::new(unsafe { Self::new(self.adapter, self.block) });
+        read(copy.shape())
+    }
+
+    /// What is asked for.
+    #[must_use]
+    pub fn function(&self) -> Function {
+        self.read(|shape| match shape {
+            Shape::Scsi(block) => match u32::from(block.Function) {
+                wdk_sys::SRB_FUNCTION_PNP => {
+                    let pnp: *const SCSI_PNP_REQUEST_BLOCK = core::ptr::from_ref(block).cast();
+                    // SAFETY: with this Function the block is a
+                    // SCSI_PNP_REQUEST_BLOCK, of the same size (`storport.h`).
+                    let pnp = unsafe { &*pnp };
+                    pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
+                }
+                other => plain_function(other),
+            },
+            Shape::Storage(block) => match block.SrbFunction {
+                wdk_sys::SRB_FUNCTION_PNP => {
+                    extended(
+                        block,
+                        _SRBEXDATATYPE::SrbExDataTypePnP,
+                        size_of::<SRBEX_DATA_PNP>(),
+                    )
+                    .map_or(
+                        Function::Other(wdk_sys::SRB_FUNCTION_PNP),
+                        |data| {
+                            let pnp: *const SRBEX_DATA_PNP = data.cast_const().cast();
+                            // SAFETY: `extended` checked type and length.
+                            let pnp = unsafe { &*pnp };
+                            pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
+                        },
+                    )
+                }
+                other => plain_function(other),
+            },
+        })
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.read(|shape| match shape {
+            Shape::Scsi(block) => Address {
+                path: block.PathId,
+                target: block.TargetId,
+                lun: block.Lun,
+            },
+            Shape::Storage(block) => {
+                let start: *const _STORAGE_REQUEST_BLOCK = block;
+                let offset = usize::try_from(block.AddressOffset).unwrap_or(0);
+                let address: *const STOR_ADDR_BTL8 = start.cast::<u8>().wrapping_add(offset).cast();
+                // SAFETY: only BTL8 addresses are asked for at registration,
+                // and AddressOffset leads to one (rule book 5.2).
+                let address = unsafe { &*address };
+                Address {
+                    path: address.Path,
+                    target: address.Target,
+                    lun: address.Lun,
+                }
+            }
+        })
+    }
+
+    /// How many bytes of data belong to it.
+    #[must_use]
+    pub fn data_length(&self) -> u32 {
+        self.read(|shape| match shape {
+            Shape::Scsi(block) => block.DataTransferLength,
+            Shape::Storage(block) => block.DataTransferLength,
+        })
+    }
+
+    /// Its CDB; empty if it has none.
+    #[must_use]
+    pub fn cdb(&self) -> &[u8] {
+        self.read(|shape| {
+            let Some(parts) = scsi_parts(shape) else {
+                return &[][..];
+            };
+            // SAFETY: the CDB lies in the SRB, `cdb_length` was bounded by
+            // the array's; it stays as long as the SRB is owned, and no
+            // method writes it.
+            unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
+        })
+    }
+
+    /// Completes it as done. `transferred` is how many bytes of data moved: if
+    /// fewer than asked for, Storport is told so (rule book 5.1, S9).
+    pub fn succeed(mut self, transferred: u32) {
+        let asked = self.data_length();
+        let status = if transferred < asked {
+            self.set_data_length(transferred);
+            wdk_sys::SRB_STATUS_DATA_OVERRUN
+        } else {
+            wdk_sys::SRB_STATUS_SUCCESS
+        };
+        self.set_scsi_status(wdk_sys::SCSISTAT_GOOD as u8);
+        self.finish(status as u8);
+    }
+
+    /// Completes it with CHECK CONDITION and as much of `sense` as the
+    /// request has room for. No data moved.
+    pub fn check_condition(mut self, sense: &[u8]) {
+        self.set_data_length(0);
+        self.set_scsi_status(wdk_sys::SCSISTAT_CHECK_CONDITION as u8);
+        let mut status = wdk_sys::SRB_STATUS_ERROR as u8;
+        if self.write_sense(sense) {
+            status |= wdk_sys::SRB_STATUS_AUTOSENSE_VALID as u8;
+        }
+        self.finish(status);
+    }
+
+    /// Completes it as failed. No data moved.
+    pub fn fail(mut self, failure: Failure) {
+        self.set_data_length(0);
+        self.finish(failure.status());
+    }
+
+    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
+    /// without limit (rule book 5.1, S5). Only for a request that the device
+    /// has not seen.
+    pub fn busy(self) {
+        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
+    }
+
+    fn finish(mut self, status: u8) {
+        match self.shape() {
+            Shape::Scsi(block) => block.SrbStatus = status,
+            Shape::Storage(block) => block.SrbStatus = status,
+        }
+        let adapter = self.adapter;
+        let block = self.into_raw();
+        // SAFETY: the SRB was owned and is given up here; the status is final.
+        unsafe { port::request_complete(adapter, block) };
+    }
+
+    fn set_data_length(&mut self, bytes: u32) {
+        match self.shape() {
+            Shape::Scsi(block) => block.DataTransferLength = bytes,
+            Shape::Storage(block) => block.DataTransferLength = bytes,
+        }
+    }
+
+    fn set_scsi_status(&mut self, status: u8) {
+        if let Some(parts) = scsi_parts(self.shape()) {
+            // SAFETY: it lies in the SRB, which is owned.
+            unsafe { parts.scsi_status.write(status) };
+        }
+    }
+
+    /// Whether sense data was written.
+    fn write_sense(&mut self, sense: &[u8]) -> bool {
+        let Some(parts) = scsi_parts(self.shape()) else {
+            return false;
+        };
+        // SAFETY: it lies in the SRB, which is owned.
+        let room = unsafe { parts.sense_length.read() };
+        let length = sense.len().min(usize::from(room));
+        let (Ok(written), false) = (u8::try_from(length), length == 0 || parts.sense.is_null())
+        else {
+            return false;
+        };
+        // SAFETY: the sense buffer is Storport's, `room` bytes long, and not
+        // the caller's slice.
+        unsafe { core::ptr::copy_nonoverlapping(sense.as_ptr(), parts.sense, length) };
+        // SAFETY: it lies in the SRB, which is owned.
+        unsafe { parts.sense_length.write(written) };
+        true
+    }
+
+    /// The per-request memory: `SrbExtension`, or `MiniportContext`.
+    pub(crate) fn extension(&self) -> *mut u8 {
+        self.read(|shape| match shape {
+            Shape::Scsi(block) => block.SrbExtension,
+            Shape::Storage(block) => block.MiniportContext,
+        })
+        .cast()
+    }
+}
+
+impl Drop for Srb<'_> {
+    fn drop(&mut self) {
+        // SAFETY: this value is not used again, so the new one owns the SRB.
+        let srb = unsafe { Self::new(self.adapter, self.block) };
+        srb.fail(Failure::Error);
+    }
+}
+
+fn plain_function(number: u32) -> Function {
+    match number {
+        wdk_sys::SRB_FUNCTION_EXECUTE_SCSI => Function::ExecuteScsi,
+        wdk_sys::SRB_FUNCTION_POWER => Function::Power,
+        wdk_sys::SRB_FUNCTION_FLUSH => Function::Flush,
+        wdk_sys::SRB_FUNCTION_SHUTDOWN => Function::Shutdown,
+        wdk_sys::SRB_FUNCTION_RESET_BUS => Function::ResetBus,
+        wdk_sys::SRB_FUNCTION_RESET_DEVICE => Function::ResetDevice,
+        wdk_sys::SRB_FUNCTION_RESET_LOGICAL_UNIT => Function::ResetLogicalUnit,
+        other => Function::Other(other),
+    }
+}
+
+fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function {
+    Function::Pnp {
+        action,
+        adapter: flags & wdk_sys::SRB_PNP_FLAGS_ADAPTER_REQUEST != 0,
+    }
+}
+
+/// The extended data of type `kind` in a STORAGE_REQUEST_BLOCK, if it is there
+/// and at least `length` bytes long.
+fn extended(
+    block: &mut STORAGE_REQUEST_BLOCK,
+    kind: wdk_sys::SRBEXDATATYPE,
+    length: usize,
+) -> Option<*mut u8> {
+    let count = usize::try_from(block.NumSrbExData).ok()?;
+    let total = usize::try_from(block.SrbLength).ok()?;
+    let start: *mut u8 = core::ptr::from_mut(block).cast();
+    let offsets: *const u32 = (&raw const block.SrbExDataOffset).cast();
+    // An SRB has at most a handful; 8 bounds the loop whatever it says.
+    for index in 0..count.min(8) {
+        // SAFETY: NumSrbExData offsets follow each other from there.
+        let offset = unsafe { offsets.wrapping_add(index).read() };
+        let offset = usize::try_from(offset).ok()?;
+        if offset == 0 || offset.checked_add(length)? > total {
+            continue;
+        }
+        let data: *mut SRBEX_DATA = start.wrapping_add(offset).cast();
+        // SAFETY: SrbLength covers it.
+        if unsafe { (*data).Type } == kind {
+            return Some(data.cast());
+        }
+    }
+    None
+}
+
+fn scsi_parts(shape: Shape<'_>) -> Option<ScsiParts> {
+    match shape {
+        Shape::Scsi(block) => Some(ScsiParts {
+            scsi_status: &raw mut block.ScsiStatus,
+            sense: block.SenseInfoBuffer.cast(),
+            sense_length: &raw mut block.SenseInfoBufferLength,
+            cdb_length: usize::from(block.CdbLength).min(block.Cdb.len()),
+            cdb: block.Cdb.as_ptr(),
+        }),
+        Shape::Storage(block) => {
+            let short = size_of::<SRBEX_DATA_SCSI_CDB16>();
+            let long = size_of::<SRBEX_DATA_SCSI_CDB32>();
+            let (data, longest) = if let Some(data) =
+                extended(block, _SRBEXDATATYPE::SrbExDataTypeScsiCdb16, short)
+            {
+                (data, 16)
+            } else {
+                (
+                    extended(block, _SRBEXDATATYPE::SrbExDataTypeScsiCdb32, long)?,
+                    LONGEST_CDB,
+                )
+            };
+            let data: *mut SRBEX_DATA_SCSI_CDB16 = data.cast();
+            // SAFETY: both kinds begin alike and differ in the CDB's room
+            // (`storport.h`); `extended` checked the length.
+            let data = unsafe { &mut *data };
+            Some(ScsiParts {
+                scsi_status: &raw mut data.ScsiStatus,
+                sense: data.SenseInfoBuffer.cast(),
+                sense_length: &raw mut data.SenseInfoBufferLength,
+                cdb_length: usize::from(data.CdbLength).min(longest),
+                cdb: data.Cdb.as_ptr(),
+            })
+        }
+    }
+}
+
+/// A request's data as the device reaches it: physical address and length of
+/// each piece, in order.
+#[derive(Clone)]
+pub struct ScatterGather<'s> {
+    elements: slice::Iter<'s, STOR_SCATTER_GATHER_ELEMENT>,
+}
+
+impl ScatterGather<'_> {
+    /// # Safety
+    /// `list` is Storport's and is not changed or freed while this lives.
+    pub(crate) unsafe fn new(list: NonNull<STOR_SCATTER_GATHER_LIST>) -> Self {
+        let list = list.as_ptr();
+        // SAFETY: the caller's promise.
+        let count = unsafe { (*list).NumberOfElements };
+        // SAFETY: the elements follow the head; this takes their address.
+        let first = unsafe { (&raw const (*list).List).cast::<STOR_SCATTER_GATHER_ELEMENT>() };
+        // SAFETY: there are NumberOfElements of them.
+        let elements = unsafe { slice::from_raw_parts(first, count as usize) };
+        Self {
+            elements: elements.iter(),
+        }
+    }
+}
+
+impl Iterator for ScatterGather<'_> {
+    type Item = (u64, u32);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let element = self.elements.next()?;
+        // SAFETY: every bit pattern is an integer.
+        let address = unsafe { element.PhysicalAddress.QuadPart };
+        Some((address.cast_unsigned(), element.Length))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.elements.size_hint()
+    }
+}

@@ -1,0 +1,92 @@
+//! Which headers belong to which part of the WDK.
+
+/// A part of the WDK, as the features of `wdk-sys` name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiSubset {
+    /// What every driver needs.
+    Base,
+    /// The driver frameworks; empty for WDM.
+    Wdf,
+    /// General purpose I/O.
+    Gpio,
+    /// Human interface devices.
+    Hid,
+    /// Parallel and serial ports.
+    ParallelPorts,
+    /// Simple peripheral buses.
+    Spb,
+    /// Storage: disks, volumes and Storport.
+    Storage,
+    /// The universal serial bus.
+    Usb,
+}
+
+impl ApiSubset {
+    /// The headers that `wdk-sys` is generated from for a WDM driver, in the
+    /// order in which wdk-build 0.6 includes them.
+    pub(crate) fn headers(self) -> &'static [&'static str] {
+        match self {
+            Self::Base => &["ntifs.h", "ntddk.h", "ntstrsafe.h"],
+            Self::Wdf => &[],
+            Self::Gpio => &["gpio.h"],
+            Self::Hid => &[
+                "hidclass.h",
+                "hidsdi.h",
+                "hidpi.h",
+                "vhf.h",
+                "hidpddi.h",
+                "hidport.h",
+                "kbdmou.h",
+                "ntdd8042.h",
+            ],
+            Self::ParallelPorts => &["ntddpar.h", "ntddser.h", "parallel.h"],
+            Self::Spb => &["spb.h", "reshub.h", "pwmutil.h"],
+            Self::Storage => &[
+                "ehstorioctl.h",
+                "ntddcdrm.h",
+                "ntddcdvd.h",
+                "ntdddisk.h",
+                "ntddmmc.h",
+                "ntddscsi.h",
+                "ntddstor.h",
+                "ntddtape.h",
+                "ntddvol.h",
+                "ufs.h",
+                "mountdev.h",
+                "mountmgr.h",
+                "ntddchgr.h",
+                "ntdddump.h",
+                "storduid.h",
+                "storport.h",
+            ],
+            Self::Usb => &[
+                "usb.h",
+                "usbfnbase.h",
+                "usbioctl.h",
+                "usbspec.h",
+                "Usbpmapi.h",
+                "usbbusif.h",
+                "usbdlib.h",
+                "usbfnattach.h",
+                "usbfnioctl.h",
+            ],
+        }
+    }
+
+    /// The libraries that drivers using this subset link.
+    pub(crate) fn libraries(self, arm64: bool) -> &'static [&'static str] {
+        match self {
+            // WindowsDriver.KernelMode.props; arm64rt: WindowsDriver.arm64.props.
+            Self::Base if arm64 => &[
+                "BufferOverflowFastFailK",
+                "ntoskrnl",
+                "hal",
+                "wmilib",
+                "arm64rt",
+            ],
+            Self::Base => &["BufferOverflowFastFailK", "ntoskrnl", "hal", "wmilib"],
+            Self::Hid => &["VhfKm"],
+            _ => &[],
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The place of `wdk-build` taken on hosts that are not Windows.
+//!
+//! windows-drivers-rs asks a crate of this name where the WDK is, how to make
+//! bindings of its headers and how to link a driver. The published one answers
+//! on Windows only. This one has the part of its API that the build scripts of
+//! `wdk-sys`, `wdk`, `wdk-alloc`, `wdk-panic` and of a driver call, and takes
+//! its place through `[patch.crates-io]`: headers come from `cross/include` (or
+//! from a WDK of yours, see [`Kit`]), import libraries are made of `cross/def`.
+//!
+//! Only the driver model WDM is supported; another one is an error that says
+//! so.
+
+mod api_subset;
+mod bindings;
+mod driver_model;
+mod error;
+mod import_libraries;
+mod kit;
+mod linker;
+
+use std::{env, fmt::Debug, path::PathBuf};
+
+pub use api_subset::ApiSubset;
+pub use bindings::BuilderExt;
+pub use driver_model::{DriverConfig, KmdfConfig, UmdfConfig};
+pub use error::{ConfigError, IoError};
+pub use kit::Kit;
+
+/// What a build that depends on the WDK needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The driver model that the driver's manifest names.
+    pub driver_config: DriverConfig,
+    architecture: Architecture,
+    kit: Kit,
+    /// See [`Kit::write_case_insensitive_overlay`].
+    overlay: PathBuf,
+}
+
+/// The processor architectures a driver can be built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Architecture {
+    Amd64,
+    Arm64,
+}
+
+impl Config {
+    /// The configuration of the build that the calling build script is part of.
+    ///
+    /// # Errors
+    ///
+    /// If the target is not x86_64 or aarch64 `-pc-windows-msvc`, if no
+    /// manifest names a driver model or one names another than WDM, or if the
+    /// headers are not there.
+    pub fn from_env_auto() -> Result<Self, ConfigError> {
+        let target = cargo_env("TARGET")?;
+        let architecture = match target.as_str() {
+            "x86_64-pc-windows-msvc" => Architecture::Amd64,
+            "aarch64-pc-windows-msvc" => Architecture::Arm64,
+            _ => return Err(ConfigError::UnsupportedTarget { target }),
+        };
+        let driver_config = driver_model::of_this_build()?;
+        let kit = Kit::from_env()?;
+        let overlay = kit.write_case_insensitive_overlay()?;
+        Ok(Self {
+            driver_config,
+            architecture,
+            kit,
+            overlay,
+        })
+    }
+
+    /// The folders that hold the headers, in the order in which they are
+    /// searched.
+    ///
+    /// # Errors
+    ///
+    /// None: [`Config::from_env_auto`] has found them. The published crate's
+    /// function can fail, and its callers expect that.
+    pub fn include_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
+        Ok(self.kit.include_paths().to_vec().into_iter())
+    }
+
+    /// The macros that the WDK's build rules define, as (name, value).
+    pub fn preprocessor_definitions(
+        &self,
+    ) -> impl Iterator<Item = (String, Option<String>)> + use<> {
+        // WindowsDriver.x64.props and WindowsDriver.arm64.props of the WDK;
+        // MSVC defines _KERNEL_MODE when it is given /kernel.
+        let architecture: &[(&str, Option<&str>)] = match self.architecture {
+            Architecture::Amd64 => &[("_WIN64", None), ("_AMD64_", None), ("AMD64", None)],
+            Architecture::Arm64 => &[
+                ("_ARM64_", None),
+                ("ARM64", None),
+                ("_USE_DECLSPECS_FOR_SAL", Some("1")),
+                ("STD_CALL", None),
+            ],
+        };
+        architecture
+            .iter()
+            .chain(&[("_KERNEL_MODE", None)])
+            .map(|(name, value)| ((*name).to_owned(), value.map(str::to_owned)))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// The headers of an [`ApiSubset`] that the header tree has.
+    ///
+    /// Older kits lack some that newer ones have; those are left out.
+    ///
+    /// # Errors
+    ///
+    /// If the tree has none of them.
+    pub fn headers(
+        &self,
+        api_subset: ApiSubset,
+    ) -> Result<impl Iterator<Item = String> + use<>, ConfigError> {
+        let wanted = api_subset.headers();
+        let present: Vec<String> = wanted
+            .iter()
+            .filter(|header| self.kit.has_header(header))
+            .map(ToString::to_string)
+            .collect();
+        if present.is_empty() && !wanted.is_empty() {
+            return Err(ConfigError::NoHeaders {
+                api_subset,
+                include: self.kit.include_folder().to_owned(),
+            });
+        }
+        Ok(present.into_iter())
+    }
+
+    /// A C file that includes the headers of the given [`ApiSubset`]s, for
+    /// bindgen to read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::headers`].
+    pub fn bindgen_header_contents(
+        &self,
+        api_subsets: impl IntoIterator<Item = ApiSubset> + Debug,
+    ) -> Result<String, ConfigError> {
+        let mut contents = String::new();
+        for api_subset in api_subsets {
+            for header in self.headers(api_subset)? {
+                contents.push_str(&format!("#include \"{header}\"\n"));
+            }
+        }
+        Ok(contents)
+    }
+
+    /// The name of the table of WDF functions: none, a WDM driver has no such
+    /// table.
+    #[must_use]
+    pub fn compute_wdffunctions_symbol_name(&self) -> Option<String> {
+        None
+    }
+
+    /// Tells Cargo the `cfg`s that windows-drivers-rs is compiled with.
+    ///
+    /// # Errors
+    ///
+    /// None; see [`Config::include_paths`].
+    pub fn configure_library_build(&self) -> Result<(), ConfigError> {
+        driver_model::emit_check_cfg();
+        println!("cargo::rustc-cfg=driver_model__driver_type=\"WDM\"");
+        bindings::tell_dependents_where_they_are();
+        Ok(())
+    }
+
+    /// Tells Cargo how to link a driver, and the `cfg`s of
+    /// [`Config::configure_library_build`]. Import libraries are made in
+    /// `OUT_DIR`.
+    ///
+    /// # Errors
+    ///
+    /// If the C runtime is not configured to be linked statically, or if an
+    /// import library cannot be made.
+    pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
+        if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
+            .split(',')
+            .any(|feature| feature == "crt-static")
+        {
+            return Err(ConfigError::StaticCrtNotEnabled);
+        }
+        let folder = import_libraries::make(self.architecture)?;
+        println!("cargo::rustc-link-search=native={}", folder.display());
+        linker::emit_arguments();
+        self.configure_library_build()
+    }
+}
+
+/// Configures a library that depends on the WDK.
+///
+/// # Errors
+///
+/// As [`Config::from_env_auto`], except that a build in which no manifest names
+/// a driver model is left unconfigured.
+pub fn configure_wdk_library_build() -> Result<(), ConfigError> {
+    configure_wdk_library_build_and_then(|_| Ok(()))
+}
+
+/// Configures a library that depends on the WDK, then calls `f`.
+///
+/// # Errors
+///
+/// Those of [`configure_wdk_library_build`] and those of `f`.
+pub fn configure_wdk_library_build_and_then<F, E>(mut f: F) -> Result<(), E>
+where
+    F: FnMut(Config) -> Result<(), E>,
+    E: From<ConfigError>,
+{
+    match Config::from_env_auto() {
+        Ok(config) => {
+            config.configure_library_build()?;
+            f(config)
+        }
+        Err(ConfigError::NoDriverModel { .. }) => {
+            driver_model::emit_check_cfg();
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Configures a driver.
+///
+/// # Errors
+///
+/// As [`Config::from_env_auto`] and [`Config::configure_binary_build`].
+pub fn configure_wdk_binary_build() -> Result<(), ConfigError> {
+    Config::from_env_auto()?.configure_binary_build()
+}
+
+/// An environment variable that Cargo sets for build scripts.
+fn cargo_env(name: &'static str) -> Result<String, ConfigError> {
+    env::var(name).map_err(|_| ConfigError::NotABuildScript { variable: name })
+}
