@@ -5,7 +5,20 @@
 //! file.
 
 pub mod cpu;
+pub mod device;
+pub mod disk;
+pub mod diskspd;
 pub mod image;
+pub mod kernel;
+pub mod machine;
 pub mod memory;
 pub mod pci;
+pub mod run;
+pub mod size;
+pub mod stamp;
+pub mod status;
+pub mod storport;
+pub mod summary;
 pub mod trap;
+pub mod variadic;
+pub mod verify;

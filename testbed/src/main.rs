@@ -1,2 +1,228 @@
-//! The testbed command.
-fn main() {}
+//! The testbed's command line.
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind, value_parser};
+use testbed::{
+    device::DeviceId,
+    machine::InterruptKind,
+    run::{self, RunError, Settings, UsedImage, Verdict},
+    size::Size,
+    storport::adapter::SrbShape,
+};
+
+/// Something was wrong with data or driver.
+const FAILED: u8 = 1;
+/// Something was wrong with the command.
+const UNUSABLE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  testbed run --driver ferrostor.sys
+      verify 64 MiB of a temporary disk, then five seconds of random I/O
+  testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
+      the same on a disk of your own, WHOSE CONTENTS ARE OVERWRITTEN, with a
+      workload in diskspd's own options
+  testbed imports ferrostor.sys
+      what the driver imports, by module
+
+Exit codes: 0 all is right; 1 wrong data or a broken rule; 2 the command can't
+be carried out; 3 the driver crashed or stopped the machine.";
+
+const WORKLOAD: &str = "\
+Workload: diskspd's options as diskspd 2.2 has them, sizes with K, M, G, T or b
+(blocks):
+  -b<size> block         -d<s> -W<s> -C<s> duration, warm-up, cool-down
+  -o<n> outstanding      -t<n> threads (or -F<n> -O<n>)   -a<cpu>,<cpu> affinity
+  -r[align] random       -rs<percent> mixed   -s[i][stride] sequential   -p
+  -T<size> apart         -B<base>[:length] range          -f<size> its end
+  -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
+  -Su -Sw -Sh caching    -z[seed]  -L latencies           -D[ms] IOPS deviation
+The others are refused, each with the reason. Without any:";
+
+/// Loads a Storport miniport's .sys and runs it: its Windows, its hardware, its
+/// workload
+#[derive(Parser)]
+#[command(name = "testbed", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a driver: verify data through it, then put a workload on it
+    #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
+    Run(RunArgs),
+    /// Print what a driver imports, by module
+    Imports {
+        /// The driver's file
+        driver: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The driver's file: an x64 Storport miniport for virtio-blk
+    #[arg(long, value_name = "PATH.sys")]
+    driver: PathBuf,
+
+    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that looks like a
+    /// disk in use is refused. Without this a temporary image is used
+    #[arg(long, value_name = "IMAGE")]
+    disk: Option<PathBuf>,
+
+    /// Overwrite the image even if it looks like a disk in use
+    #[arg(long, requires = "disk")]
+    overwrite: bool,
+
+    /// Length of the temporary image: K, M, G, T
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256M",
+        conflicts_with = "disk"
+    )]
+    size: Size,
+
+    /// Virtual CPUs
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
+    cpus: u32,
+
+    /// The machine's memory
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    memory: Size,
+
+    /// How the device interrupts
+    #[arg(long, value_enum, default_value = "msix")]
+    interrupts: Interrupts,
+
+    /// The shape of SRBs
+    #[arg(long, value_enum, default_value = "storage")]
+    srb: Srb,
+
+    /// The disk's PCI identity: 1AF4:1042 or 1AF4:1001
+    #[arg(long, value_enum, default_value = "modern")]
+    device_id: Identity,
+
+    /// How much to verify before the workload, 0 for nothing [default: 64M, or
+    /// the whole disk if it is shorter]
+    #[arg(long, value_name = "SIZE")]
+    verify: Option<Size>,
+
+    /// Repeat the verify pass that printed this seed
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+
+    /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
+    /// -d10 -L
+    #[arg(last = true, value_name = "DISKSPD OPTIONS")]
+    workload: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Interrupts {
+    /// Messages
+    Msix,
+    /// The pin
+    Intx,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Srb {
+    /// SCSI_REQUEST_BLOCK
+    Scsi,
+    /// STORAGE_REQUEST_BLOCK, as Windows chooses
+    Storage,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Identity {
+    /// 1AF4:1042
+    Modern,
+    /// 1AF4:1001
+    Transitional,
+}
+
+impl From<RunArgs> for Settings {
+    fn from(args: RunArgs) -> Self {
+        Self {
+            driver: args.driver,
+            disk: args.disk,
+            size: args.size,
+            cpus: args.cpus,
+            memory: args.memory,
+            interrupts: match args.interrupts {
+                Interrupts::Msix => InterruptKind::Messages,
+                Interrupts::Intx => InterruptKind::Line,
+            },
+            srb: match args.srb {
+                Srb::Scsi => SrbShape::Scsi,
+                Srb::Storage => SrbShape::Storage,
+            },
+            device_id: match args.device_id {
+                Identity::Modern => DeviceId::Modern,
+                Identity::Transitional => DeviceId::Transitional,
+            },
+            verify: args.verify,
+            seed: args.seed,
+            used: if args.overwrite {
+                UsedImage::Overwrite
+            } else {
+                UsedImage::Refuse
+            },
+            workload: args.workload,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let mut out = io::stdout();
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Imports { driver } => {
+            run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
+        }
+    };
+    match result {
+        Ok(Verdict::Pass) => ExitCode::SUCCESS,
+        Ok(Verdict::Fail) => ExitCode::from(FAILED),
+        // Who reads the output has seen enough.
+        Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::from(UNUSABLE)
+        }
+        Err(error) => {
+            eprintln!("testbed: {error}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+/// Help as it is; an error as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        UsageErrorKind::DisplayHelp | UsageErrorKind::DisplayVersion
+    ) {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let message: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let message = message.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    eprintln!("testbed: {message} (see testbed run --help)");
+    ExitCode::from(UNUSABLE)
+}

@@ -1,12 +1,41 @@
 //! The machine's memory: pages with a physical address, scattered under the
 //! virtual addresses that the driver sees.
+//!
+//! All of it is one file in memory, mapped twice. Devices see it in the order
+//! of physical addresses. The driver sees single pages, in the order it got
+//! them, in a window of reserved addresses; what it freed is unmapped again.
+#![expect(unsafe_code, reason = "maps memory, and copies to and from it")]
 
-use std::sync::Arc;
+mod addresses;
+mod frames;
 
-use vm_memory::GuestMemoryMmap;
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd},
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, VolatileSlice};
+
+use self::{addresses::Addresses, frames::Frames};
 
 /// Bytes in a page, as on every x64 Windows.
 pub const PAGE: usize = 4096;
+
+/// The physical address where memory begins: a 32-bit address is never right.
+const BASE: u64 = 4 << 30;
+
+/// Virtual pages in the driver's window for each page of memory: how long freed
+/// addresses stay unused.
+const SPREAD: usize = 16;
+
+/// In the tables: no page here.
+const NONE: u32 = u32::MAX;
 
 /// How the pages of a block lie in physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +51,26 @@ pub enum Placement {
 pub enum MemoryError {
     /// The host refused a mapping.
     #[error("the host gives no memory: {0}")]
-    Host(#[from] std::io::Error),
+    Host(#[from] io::Error),
+    /// The host limits how many mappings a process has; each scattered page is
+    /// one.
+    #[error(
+        "the host allows this process {limit} mappings, and each page of scattered memory is \
+         one: ask for less memory, or raise the limit (sysctl vm.max_map_count)"
+    )]
+    Mappings {
+        /// The host's limit, or what could be read of it.
+        limit: String,
+    },
+    /// The machine's memory must be some whole pages and no more than a table
+    /// of 32-bit page numbers holds.
+    #[error(
+        "a machine cannot have {bytes} bytes of memory: it takes 64 KiB to 512 GiB, in pages of 4 KiB"
+    )]
+    Size {
+        /// What was asked for.
+        bytes: u64,
+    },
     /// All pages are in use, or no run is long enough.
     #[error("no {bytes} bytes of {placement:?} memory are left of the machine's {total}")]
     Exhausted {
@@ -37,70 +85,278 @@ pub enum MemoryError {
 
 /// All memory of the machine.
 #[derive(Debug)]
-pub struct Memory {}
+pub struct Memory {
+    file: Arc<File>,
+    guest: GuestMemoryMmap,
+    bytes: u64,
+    /// The driver's window.
+    window: usize,
+    /// The frame behind each virtual page of the window, or [`NONE`].
+    frame_of: Box<[AtomicU32]>,
+    /// The virtual page of each frame, or [`NONE`].
+    page_of: Box<[AtomicU32]>,
+    /// Whether a frame was in use before, and has to be zeroed.
+    used_before: Box<[AtomicBool]>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug)]
+struct Free {
+    frames: Frames,
+    addresses: Addresses,
+}
 
 impl Memory {
-    /// A machine with `bytes` of memory, physical addresses from 4 GiB up.
+    /// A machine with `bytes` of memory (whole pages, 64 KiB to 512 GiB),
+    /// physical addresses from 4 GiB up.
     ///
     /// # Errors
-    /// The host's, if it gives none.
-    pub fn new(_bytes: u64) -> Result<Arc<Self>, MemoryError> {
-        todo!()
+    /// The host's, if it gives none; [`MemoryError::Size`].
+    pub fn new(bytes: u64) -> Result<Arc<Self>, MemoryError> {
+        let size = MemoryError::Size { bytes };
+        if !(64 << 10..=512 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE as u64) {
+            return Err(size);
+        }
+        let count = (bytes / PAGE as u64) as u32;
+        let file = Arc::new(memory_file(bytes)?);
+        let region = (
+            GuestAddress(BASE),
+            bytes as usize,
+            Some(FileOffset::from_arc(Arc::clone(&file), 0)),
+        );
+        let guest = GuestMemoryMmap::from_ranges_with_files([region]).map_err(io::Error::other)?;
+        let pages = count as usize * SPREAD;
+        Ok(Arc::new(Self {
+            file,
+            guest,
+            bytes,
+            window: reserve(pages * PAGE)?,
+            frame_of: (0..pages).map(|_| AtomicU32::new(NONE)).collect(),
+            page_of: (0..count).map(|_| AtomicU32::new(NONE)).collect(),
+            used_before: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            free: Mutex::new(Free {
+                frames: Frames::new(count),
+                addresses: Addresses::new(pages),
+            }),
+        }))
     }
 
-    /// Takes zeroed pages for `bytes` and maps them side by side.
+    /// Takes zeroed pages for `bytes` (at least one) and maps them side by
+    /// side, an unmapped page behind them.
     ///
     /// # Errors
-    /// [`MemoryError::Exhausted`], and the host's.
+    /// [`MemoryError::Exhausted`], [`MemoryError::Mappings`], and the host's.
     pub fn allocate(
         self: &Arc<Self>,
-        _bytes: usize,
-        _placement: Placement,
+        bytes: usize,
+        placement: Placement,
     ) -> Result<Block, MemoryError> {
-        todo!()
+        let exhausted = MemoryError::Exhausted {
+            bytes,
+            placement,
+            total: self.bytes,
+        };
+        let count = bytes.div_ceil(PAGE).max(1);
+        let Some((first_page, frames)) = self.take(count, placement) else {
+            return Err(exhausted);
+        };
+        // From here on dropping the block undoes what was done.
+        let block = Block {
+            memory: Arc::clone(self),
+            first_page,
+            frames,
+            bytes,
+        };
+        self.map(&block)?;
+        Ok(block)
     }
 
     /// The physical address behind `address`, if it is mapped memory.
     #[must_use]
-    pub fn physical(&self, _address: usize) -> Option<u64> {
-        todo!()
+    pub fn physical(&self, address: usize) -> Option<u64> {
+        let offset = address.checked_sub(self.window)?;
+        let frame = self.frame(offset / PAGE)?;
+        Some(physical_of(frame) + (offset % PAGE) as u64)
     }
 
     /// The physical address of `address`, and how many of the `bytes` from
     /// there on follow it in physical memory too.
     #[must_use]
-    pub fn run(&self, _address: usize, _bytes: usize) -> Option<(u64, usize)> {
-        todo!()
+    pub fn run(&self, address: usize, bytes: usize) -> Option<(u64, usize)> {
+        let offset = address.checked_sub(self.window)?;
+        let mut page = offset / PAGE;
+        let mut frame = self.frame(page)?;
+        let physical = physical_of(frame) + (offset % PAGE) as u64;
+        let mut length = PAGE - offset % PAGE;
+        while length < bytes {
+            page += 1;
+            frame += 1;
+            if self.frame(page) != Some(frame) {
+                break;
+            }
+            length += PAGE;
+        }
+        Some((physical, length.min(bytes)))
     }
 
     /// The virtual address at which physical address `physical` is mapped.
     #[must_use]
-    pub fn virtual_address(&self, _physical: u64) -> Option<usize> {
-        todo!()
+    pub fn virtual_address(&self, physical: u64) -> Option<usize> {
+        let offset = usize::try_from(physical.checked_sub(BASE)?).ok()?;
+        match self.page_of.get(offset / PAGE)?.load(Ordering::Acquire) {
+            NONE => None,
+            page => Some(self.window + page as usize * PAGE + offset % PAGE),
+        }
     }
 
     /// The memory as devices see it: physical addresses, nothing else.
     #[must_use]
     pub fn guest(&self) -> &GuestMemoryMmap {
-        todo!()
+        &self.guest
+    }
+
+    /// Whether `address` lies in the driver's window, mapped or not.
+    pub(crate) fn covers(&self, address: usize) -> bool {
+        (self.window..self.window + self.frame_of.len() * PAGE).contains(&address)
+    }
+
+    fn frame(&self, page: usize) -> Option<u32> {
+        match self.frame_of.get(page)?.load(Ordering::Acquire) {
+            NONE => None,
+            frame => Some(frame),
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        // A panic of a thread that held it leaves whole operations behind.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, count: usize, placement: Placement) -> Option<(usize, Vec<u32>)> {
+        let mut free = self.free();
+        let frames = match placement {
+            Placement::Scattered => free.frames.take_scattered(count)?,
+            Placement::Contiguous => {
+                let first = free.frames.take_run(count)?;
+                (first..first + count as u32).collect()
+            }
+        };
+        if let Some(first_page) = free.addresses.take(count) {
+            return Some((first_page, frames));
+        }
+        for frame in frames {
+            free.frames.give_back(frame);
+        }
+        None
+    }
+
+    /// Maps the block's pages, fewest mappings first, and zeroes what was used
+    /// before.
+    fn map(&self, block: &Block) -> Result<(), MemoryError> {
+        let mut page = block.first_page;
+        for run in block.frames.chunk_by(|a, b| a + 1 == *b) {
+            self.map_run(page, run[0], run.len())?;
+            for (page, &frame) in (page..).zip(run) {
+                if self.used_before[frame as usize].swap(true, Ordering::Relaxed) {
+                    let at = (self.window + page * PAGE) as *mut u8;
+                    // SAFETY: `map_run` made the page accessible, and no one
+                    // else was given its address yet.
+                    unsafe { at.write_bytes(0, PAGE) };
+                }
+                self.frame_of[page].store(frame, Ordering::Release);
+                self.page_of[frame as usize].store(page as u32, Ordering::Release);
+            }
+            page += run.len();
+        }
+        Ok(())
+    }
+
+    fn map_run(&self, page: usize, frame: u32, count: usize) -> Result<(), MemoryError> {
+        let at = self.window + page * PAGE;
+        // SAFETY: the range lies in the window, which is this memory's own, and
+        // on pages that no block in use holds.
+        let mapped = unsafe {
+            libc::mmap(
+                at as *mut libc::c_void,
+                count * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                self.file.as_raw_fd(),
+                i64::from(frame) * PAGE as i64,
+            )
+        };
+        if mapped != libc::MAP_FAILED {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOMEM) {
+            return Err(error.into());
+        }
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        Err(MemoryError::Mappings {
+            limit: limit.map_or_else(|_| "only so many".into(), |text| text.trim().into()),
+        })
+    }
+
+    fn unmap(&self, block: &Block) {
+        for (page, &frame) in (block.first_page..).zip(&block.frames) {
+            self.frame_of[page].store(NONE, Ordering::Release);
+            self.page_of[frame as usize].store(NONE, Ordering::Release);
+        }
+        // SAFETY: the pages are the block's, which is being dropped.
+        let unmapped = unsafe {
+            libc::mmap(
+                block.address() as *mut libc::c_void,
+                block.frames.len() * PAGE,
+                libc::PROT_NONE,
+                RESERVED | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if unmapped == libc::MAP_FAILED {
+            // The pages stay mapped, so neither they nor their frames may come
+            // into other hands.
+            return;
+        }
+        let mut free = self.free();
+        for &frame in &block.frames {
+            free.frames.give_back(frame);
+        }
+        free.addresses.give_back(block.first_page);
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the window was reserved by `new`; each block in it holds the
+        // memory alive, so none is left.
+        unsafe {
+            libc::munmap(self.window as *mut libc::c_void, self.frame_of.len() * PAGE);
+        }
     }
 }
 
 /// Pages in use; dropping it gives them back.
 #[derive(Debug)]
-pub struct Block {}
+pub struct Block {
+    memory: Arc<Memory>,
+    first_page: usize,
+    frames: Vec<u32>,
+    bytes: usize,
+}
 
 impl Block {
     /// Its first virtual address, page-aligned.
     #[must_use]
     pub fn address(&self) -> usize {
-        todo!()
+        self.memory.window + self.first_page * PAGE
     }
 
     /// Its length in bytes: what was asked for.
     #[must_use]
     pub fn len(&self) -> usize {
-        todo!()
+        self.bytes
     }
 
     /// Whether nothing was asked for.
@@ -111,13 +367,242 @@ impl Block {
 
     /// Copies out of the block, or nothing if the range is outside.
     #[must_use]
-    pub fn read(&self, _offset: usize, _into: &mut [u8]) -> bool {
-        todo!()
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slice) = self.slice(offset, into.len()) else {
+            return false;
+        };
+        slice.copy_to(into);
+        true
     }
 
     /// Copies into the block, or nothing if the range is outside.
     #[must_use]
-    pub fn write(&self, _offset: usize, _from: &[u8]) -> bool {
-        todo!()
+    pub fn write(&self, offset: usize, from: &[u8]) -> bool {
+        let Some(slice) = self.slice(offset, from.len()) else {
+            return false;
+        };
+        slice.copy_from(from);
+        true
+    }
+
+    fn slice(&self, offset: usize, bytes: usize) -> Option<VolatileSlice<'_>> {
+        if offset.checked_add(bytes)? > self.bytes {
+            return None;
+        }
+        // SAFETY: the pages of the block stay mapped as long as it lives, and
+        // the range is inside. Driver and devices may write at the same time:
+        // the slice copies as volatile memory.
+        Some(unsafe { VolatileSlice::new((self.address() + offset) as *mut u8, bytes) })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.memory.unmap(self);
+    }
+}
+
+const RESERVED: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+fn physical_of(frame: u32) -> u64 {
+    BASE + u64::from(frame) * PAGE as u64
+}
+
+fn memory_file(bytes: u64) -> io::Result<File> {
+    // SAFETY: the name is a C string.
+    let descriptor = unsafe { libc::memfd_create(c"machine memory".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nothing else owns it.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    file.set_len(bytes)?;
+    Ok(file)
+}
+
+/// Reserves addresses where every access faults.
+pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
+    // SAFETY: a new mapping at an address that the host chooses.
+    let window = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_NONE,
+            RESERVED,
+            -1,
+            0,
+        )
+    };
+    match NonNull::new(window) {
+        Some(window) if window.as_ptr() != libc::MAP_FAILED => Ok(window.as_ptr() as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::{BASE, Memory, MemoryError, PAGE, Placement};
+
+    const MIB: usize = 1 << 20;
+
+    fn machine(bytes: usize) -> std::sync::Arc<Memory> {
+        Memory::new(bytes as u64).expect("memory for a test")
+    }
+
+    #[test]
+    fn a_device_reads_what_the_driver_wrote_page_by_page() {
+        let memory = machine(4 * MIB);
+        let block = memory
+            .allocate(3 * PAGE + 100, Placement::Scattered)
+            .expect("memory");
+        let text: Vec<u8> = (0..block.len())
+            .map(|at| (at * 31 + at / PAGE) as u8)
+            .collect();
+
+        assert!(block.write(0, &text));
+
+        for offset in (0..block.len()).step_by(50) {
+            let physical = memory.physical(block.address() + offset).expect("mapped");
+            let seen: u8 = memory
+                .guest()
+                .read_obj(GuestAddress(physical))
+                .expect("memory");
+            assert_eq!(seen, text[offset]);
+            assert_eq!(
+                memory.virtual_address(physical),
+                Some(block.address() + offset)
+            );
+        }
+    }
+
+    #[test]
+    fn neighbouring_pages_of_scattered_memory_are_no_physical_neighbours() {
+        let memory = machine(8 * MIB);
+        let block = memory
+            .allocate(2 * MIB, Placement::Scattered)
+            .expect("memory");
+
+        let physical: Vec<u64> = (0..2 * MIB)
+            .step_by(PAGE)
+            .map(|offset| memory.physical(block.address() + offset).expect("mapped"))
+            .collect();
+
+        assert!(
+            physical
+                .windows(2)
+                .all(|pair| pair[0].abs_diff(pair[1]) != PAGE as u64)
+        );
+        assert_eq!(
+            physical.iter().collect::<HashSet<_>>().len(),
+            physical.len()
+        );
+        assert!(physical.iter().all(|&address| address >= BASE));
+        assert_eq!(
+            memory.run(block.address() + 100, MIB),
+            Some((physical[0] + 100, PAGE - 100))
+        );
+    }
+
+    #[test]
+    fn contiguous_memory_is_one_run_to_its_end() {
+        let memory = machine(4 * MIB);
+        let _other = memory.allocate(MIB, Placement::Scattered).expect("memory");
+        let block = memory.allocate(MIB, Placement::Contiguous).expect("memory");
+        let first = memory.physical(block.address()).expect("mapped");
+
+        assert_eq!(memory.run(block.address(), MIB), Some((first, MIB)));
+        assert_eq!(memory.run(block.address() + 5, 10), Some((first + 5, 10)));
+        assert_eq!(
+            memory.run(block.address() + PAGE, 2 * MIB),
+            Some((first + PAGE as u64, MIB - PAGE))
+        );
+    }
+
+    #[test]
+    fn a_freed_page_has_no_address_and_comes_back_zeroed_elsewhere() {
+        let memory = machine(64 << 10);
+        let block = memory
+            .allocate(64 << 10, Placement::Contiguous)
+            .expect("memory");
+        assert!(block.write(0, &[0xa5; 64 << 10]));
+        let address = block.address();
+        let physical = memory.physical(address).expect("mapped");
+
+        drop(block);
+
+        assert_eq!(memory.physical(address), None);
+        assert_eq!(memory.run(address, 1), None);
+        assert_eq!(memory.virtual_address(physical), None);
+        let next = memory
+            .allocate(64 << 10, Placement::Contiguous)
+            .expect("memory");
+        assert_ne!(next.address(), address);
+        let mut seen = [1; 64 << 10];
+        assert!(next.read(0, &mut seen));
+        assert!(seen.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn ranges_outside_a_block_are_refused() {
+        let memory = machine(MIB);
+        let block = memory.allocate(100, Placement::Scattered).expect("memory");
+
+        assert!(block.write(0, &[1; 100]));
+        assert!(!block.write(1, &[1; 100]));
+        assert!(!block.read(usize::MAX, &mut [0; 2]));
+        assert!(block.read(100, &mut []));
+        assert_eq!(memory.physical(block.address() + PAGE), None);
+        assert_eq!(memory.physical(0), None);
+        assert_eq!(memory.virtual_address(0), None);
+        assert_eq!(memory.virtual_address(BASE + MIB as u64), None);
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused_and_leaves_the_rest_usable() {
+        let memory = machine(MIB);
+
+        for placement in [Placement::Scattered, Placement::Contiguous] {
+            let error = memory
+                .allocate(MIB + 1, placement)
+                .expect_err("more than there is");
+
+            assert!(matches!(error, MemoryError::Exhausted { .. }));
+            assert!(memory.allocate(MIB / 2, placement).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_machine_of_part_of_a_page_or_none_is_refused() {
+        for bytes in [0, 4096, (1 << 20) + 1, u64::MAX] {
+            assert!(matches!(Memory::new(bytes), Err(MemoryError::Size { .. })));
+        }
+    }
+
+    #[test]
+    fn many_threads_get_pages_of_their_own() {
+        let memory = machine(16 * MIB);
+
+        std::thread::scope(|scope| {
+            for number in 0..4_u8 {
+                let memory = &memory;
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let block = memory
+                            .allocate(PAGE * (1 + round % 7), Placement::Scattered)
+                            .expect("memory");
+                        assert!(block.write(0, &vec![number; block.len()]));
+                        let mut seen = vec![0; block.len()];
+                        assert!(block.read(0, &mut seen));
+                        assert!(seen.iter().all(|&byte| byte == number));
+                    }
+                });
+            }
+        });
+
+        assert!(memory.allocate(16 * MIB, Placement::Contiguous).is_ok());
     }
 }

@@ -1,61 +1,35 @@
 //! What the processor would do that a process may not: register pages,
 //! port instructions, privileged reads; and the end of a driver that crashed.
+#![expect(unsafe_code, reason = "signal handlers, and the memory that they see")]
 
-use std::sync::Arc;
+#[cfg(test)]
+mod access_tests;
+mod bus;
+mod crash;
+#[cfg(test)]
+mod crash_tests;
+mod emulate;
+mod images;
+mod inside;
+mod peek;
+#[cfg(test)]
+mod ram;
+mod signal;
+mod stop;
 
-use crate::{image::Image, pci::PciFunction};
+pub(crate) use self::{
+    bus::complain, crash::Place, images::first as driver_image, inside::callback,
+    peek::read as read_memory,
+};
+pub use self::{
+    bus::{RegisterWindow, complaints, connect_ports},
+    images::watch,
+    inside::{Inside, in_driver, inside},
+    signal::install,
+    stop::stop_machine,
+};
 
-/// Installs the signal handlers, once for the process.
-///
-/// # Errors
-/// What the host says.
-pub fn install() -> std::io::Result<()> {
-    todo!()
-}
-
-/// Makes `image` known to crash messages: an address in it is reported as
-/// its name and offset.
-pub fn watch(_image: &Arc<Image>) {
-    todo!()
-}
-
-/// An address range whose every access reaches a function's BAR.
-#[derive(Debug)]
-pub struct RegisterWindow {}
-
-impl RegisterWindow {
-    /// Maps `bytes` from `offset` of BAR `bar`.
-    ///
-    /// # Errors
-    /// What the host says.
-    pub fn map(
-        _function: &Arc<dyn PciFunction>,
-        _bar: usize,
-        _offset: u64,
-        _bytes: u64,
-    ) -> std::io::Result<Self> {
-        todo!()
-    }
-
-    /// Its first address: page-aligned if `offset` is.
-    #[must_use]
-    pub fn address(&self) -> usize {
-        todo!()
-    }
-}
-
-/// Makes `function` answer port instructions at the addresses of its I/O BARs.
-pub fn connect_ports(_function: &Arc<dyn PciFunction>) {
-    todo!()
-}
-
-/// Runs driver code: a crash in it is reported as the driver's, in `callback`.
-pub fn in_driver<R>(_callback: &'static str, _run: impl FnOnce() -> R) -> R {
-    todo!()
-}
-
-/// Ends the process with one message about the driver and exit code 3; callable
-/// from signal handlers and from any thread.
-pub fn stop_machine(_message: std::fmt::Arguments<'_>) -> ! {
-    todo!()
+/// Whether a byte can be read at `address`.
+pub(crate) fn is_readable(address: usize) -> bool {
+    peek::read(address, &mut [0]).is_some()
 }

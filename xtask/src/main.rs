@@ -1,2 +1,70 @@
-//! The project commands.
-fn main() {}
+//! The project's commands: `cargo xtask --help`.
+
+mod architecture;
+mod build;
+mod image;
+mod run;
+mod setup;
+mod step;
+mod test;
+mod tool;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Builds, runs and tests Ferrostor
+///
+/// Each command sees to it that the machine has what the command needs, and
+/// says what it installs.
+#[derive(Debug, Parser)]
+#[command(
+    bin_name = "cargo xtask",
+    version,
+    after_help = "Examples:\n  cargo xtask run\n  cargo xtask test\n  cargo xtask help run"
+)]
+enum Command {
+    /// Build the driver and run it in the testbed, against a virtio disk
+    Run(run::Options),
+    /// Run every test of the project
+    Test(test::Options),
+    /// Build the driver and list what it imports
+    Build(build::Options),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode, Box<dyn std::error::Error>> = match Command::parse() {
+        Command::Run(options) => run::command(&options).map_err(Into::into),
+        Command::Test(options) => test::command(&options).map_err(Into::into),
+        Command::Build(options) => build::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Command::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_examples() {
+        let mut all = Command::command();
+        for command in all.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:\n  cargo xtask "), "{help}");
+        }
+        assert!(all.render_long_help().to_string().contains("Examples:\n"));
+    }
+}

@@ -62,6 +62,9 @@ impl BuilderExt for Builder {
             // Nothing of the host: no include paths, no built-in headers.
             .detect_include_paths(false)
             .clang_args(["-nostdinc", "-w"])
+            // The real kit's headers for Arm64 paste tokens that need no pasting
+            // (&##Register), which clang takes for an error.
+            .clang_arg("-Wno-invalid-token-paste")
             .clang_arg(format!("--target={}", cargo_env("TARGET")?))
             .clang_args(["-fms-compatibility", "-fms-extensions"])
             .clang_arg(format!("-ivfsoverlay{}", config.overlay.display()))

@@ -50,13 +50,21 @@ pub(crate) fn emit_check_cfg() {
 
 /// The driver model of the workspace that is being built.
 pub(crate) fn of_this_build() -> Result<DriverConfig, ConfigError> {
-    let manifest = top_level_manifest(Path::new(&cargo_env("OUT_DIR")?));
+    of_workspace(top_level_manifest(Path::new(&cargo_env("OUT_DIR")?)))
+}
+
+/// The driver model of the workspace of the package whose build script this is.
+pub(crate) fn of_this_package() -> Result<DriverConfig, ConfigError> {
+    of_workspace(Path::new(&cargo_env("CARGO_MANIFEST_DIR")?).join("Cargo.toml"))
+}
+
+fn of_workspace(manifest: PathBuf) -> Result<DriverConfig, ConfigError> {
     let workspace = MetadataCommand::new()
         .manifest_path(&manifest)
         .no_deps()
         .exec()?;
 
-    let mut named = workspace
+    let named: Vec<(&Path, &str)> = workspace
         .packages
         .iter()
         .map(|package| (package.manifest_path.as_std_path(), &package.metadata))
@@ -65,18 +73,17 @@ pub(crate) fn of_this_build() -> Result<DriverConfig, ConfigError> {
             println!("cargo::rerun-if-changed={}", manifest.display());
             Some((manifest, driver_type(metadata)?))
         })
-        .peekable();
-    if named.peek().is_none() {
-        drop(named);
+        .collect();
+    if let Some((manifest, driver_type)) = named.iter().find(|(_, name)| *name != "WDM") {
+        return Err(ConfigError::UnsupportedDriverModel {
+            manifest: manifest.to_path_buf(),
+            driver_type: (*driver_type).to_owned(),
+        });
+    }
+    if named.is_empty() {
         return Err(ConfigError::NoDriverModel { manifest });
     }
-    match named.find(|(_, driver_type)| *driver_type != "WDM") {
-        None => Ok(DriverConfig::Wdm),
-        Some((manifest, driver_type)) => Err(ConfigError::UnsupportedDriverModel {
-            manifest: manifest.to_owned(),
-            driver_type: driver_type.to_owned(),
-        }),
-    }
+    Ok(DriverConfig::Wdm)
 }
 
 /// What a `metadata` table says in `wdk.driver-model.driver-type`.

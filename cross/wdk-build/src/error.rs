@@ -1,6 +1,10 @@
 //! What can be wrong with a build that depends on the WDK.
 
-use std::path::PathBuf;
+use std::{
+    error::Error as _,
+    fmt::{self, Debug},
+    path::PathBuf,
+};
 
 use thiserror::Error;
 
@@ -25,7 +29,7 @@ impl IoError {
 }
 
 /// Why a build could not be configured.
-#[derive(Debug, Error)]
+#[derive(Error)]
 pub enum ConfigError {
     /// A file or folder could not be read or written.
     #[error(transparent)]
@@ -111,4 +115,18 @@ pub enum ConfigError {
         /// What is wrong.
         source: std::io::Error,
     },
+}
+
+/// As a sentence, with what caused it: this is how a build script that returns
+/// the error from `main` shows it.
+impl Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }

@@ -37,6 +37,14 @@ pub struct Config {
     overlay: PathBuf,
 }
 
+/// What windows-drivers-rs names and kits before 10.0.19041 lack
+/// (wdm/nf-wdm-exallocatepool2 of the driver reference). C takes a repeated
+/// declaration where a kit has it.
+const NEWER_THAN_OLD_KITS: &str = "\
+typedef ULONG64 POOL_FLAGS;
+PVOID ExAllocatePool2(POOL_FLAGS Flags, SIZE_T NumberOfBytes, ULONG Tag);
+";
+
 /// The processor architectures a driver can be built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Architecture {
@@ -145,6 +153,9 @@ impl Config {
             for header in self.headers(api_subset)? {
                 contents.push_str(&format!("#include \"{header}\"\n"));
             }
+            if api_subset == ApiSubset::Base {
+                contents.push_str(NEWER_THAN_OLD_KITS);
+            }
         }
         Ok(contents)
     }
@@ -174,8 +185,9 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the C runtime is not configured to be linked statically, or if an
-    /// import library cannot be made.
+    /// If the C runtime is not configured to be linked statically, if the
+    /// driver's manifest names another driver model than WDM, or if an import
+    /// library cannot be made.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
@@ -183,6 +195,8 @@ impl Config {
         {
             return Err(ConfigError::StaticCrtNotEnabled);
         }
+        // Libraries had to guess the driver's workspace; here it is known.
+        driver_model::of_this_package()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());
         linker::emit_arguments();

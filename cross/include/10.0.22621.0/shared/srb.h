@@ -147,7 +147,7 @@
 #define STOR_DEVICE_CAPABILITIES_EX_VERSION_1 1
 
 // storport/ns-storport-_stor_address
-typedef struct _STOR_ADDRESS {
+typedef struct __declspec(align(8)) _STOR_ADDRESS {
     USHORT Type;
     USHORT Port;
     ULONG AddressLength;
@@ -155,7 +155,7 @@ typedef struct _STOR_ADDRESS {
 } STOR_ADDRESS, *PSTOR_ADDRESS;
 
 // storport/ns-storport-_stor_addr_btl8
-typedef struct _STOR_ADDR_BTL8 {
+typedef struct __declspec(align(8)) _STOR_ADDR_BTL8 {
     USHORT Type;
     USHORT Port;
     ULONG AddressLength;
@@ -213,7 +213,7 @@ typedef enum _SRBEXDATATYPE {
 } SRBEXDATATYPE, *PSRBEXDATATYPE;
 
 // storport/ns-storport-_srbex_data
-typedef struct _SRBEX_DATA {
+typedef struct __declspec(align(8)) _SRBEX_DATA {
     SRBEXDATATYPE Type;
     ULONG Length;
     UCHAR Data[1];
@@ -312,7 +312,7 @@ typedef enum {
 } STOR_PNP_ACTION, *PSTOR_PNP_ACTION;
 
 // storport/ns-storport-_srbex_data_power
-typedef struct _SRBEX_DATA_POWER {
+typedef struct __declspec(align(8)) _SRBEX_DATA_POWER {
     SRBEXDATATYPE Type;
     ULONG Length;
     UCHAR SrbPowerFlags;
@@ -322,7 +322,7 @@ typedef struct _SRBEX_DATA_POWER {
 } SRBEX_DATA_POWER, *PSRBEX_DATA_POWER;
 
 // storport/ns-storport-_srbex_data_pnp
-typedef struct _SRBEX_DATA_PNP {
+typedef struct __declspec(align(8)) _SRBEX_DATA_PNP {
     SRBEXDATATYPE Type;
     ULONG Length;
     UCHAR PnPSubFunction;
@@ -333,7 +333,7 @@ typedef struct _SRBEX_DATA_PNP {
 } SRBEX_DATA_PNP, *PSRBEX_DATA_PNP;
 
 // storport/ns-storport-_srbex_data_io_info
-typedef struct _SRBEX_DATA_IO_INFO {
+typedef struct __declspec(align(8)) _SRBEX_DATA_IO_INFO {
     SRBEXDATATYPE Type;
     ULONG Length;
     ULONG Flags;
@@ -346,7 +346,7 @@ typedef struct _SRBEX_DATA_IO_INFO {
 } SRBEX_DATA_IO_INFO, *PSRBEX_DATA_IO_INFO;
 
 // table
-typedef struct _STORAGE_REQUEST_BLOCK_HEADER {
+typedef struct __declspec(align(8)) _STORAGE_REQUEST_BLOCK_HEADER {
     USHORT Length;
     UCHAR Function;
     UCHAR SrbStatus;

@@ -1,0 +1,48 @@
+//! Makes the assertions of `src/lib.rs`.
+
+#[path = "generator/mod.rs"]
+mod generator;
+
+use std::{env, error::Error, fs, path::Path};
+
+use generator::{Headers, Processor, bindings::Bindings, table::Table};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    for file in ["build.rs", "generator", "storport-wdk.json"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    println!("cargo::rerun-if-env-changed=WDKContentRoot");
+    if env::var_os("CARGO_CFG_WINDOWS").is_none() {
+        return Ok(());
+    }
+
+    // From cross/wdk-build, by way of wdk-sys.
+    let folder = env::var("DEP_WDK_BINDINGS")?;
+    let mut bindings = Bindings::default();
+    for file in ["types.rs", "constants.rs", "storage.rs"] {
+        let path = Path::new(&folder).join(file);
+        println!("cargo::rerun-if-changed={}", path.display());
+        bindings.add(&fs::read_to_string(&path)?)?;
+    }
+    let table = Table::parse(&fs::read_to_string("storport-wdk.json")?)?;
+    let headers = match env::var_os("WDKContentRoot") {
+        None => Headers::Ours,
+        Some(_) => Headers::Theirs,
+    };
+    let processor = match env::var("CARGO_CFG_TARGET_ARCH")?.as_str() {
+        "aarch64" => Processor::Arm64,
+        _ => Processor::X64,
+    };
+
+    let generated = generator::generate(&bindings, &table, headers, processor)?;
+    // The one way in which a build script can print: it is no warning.
+    println!(
+        "cargo::warning=checked for {}: {generated}",
+        env::var("TARGET")?
+    );
+    fs::write(
+        Path::new(&env::var("OUT_DIR")?).join("assertions.rs"),
+        &generated.rust,
+    )?;
+    Ok(())
+}

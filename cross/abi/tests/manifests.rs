@@ -1,0 +1,112 @@
+//! `cross/Cargo.toml` is the root manifest again, as far as the driver goes:
+//! nothing in the one can change without the other.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use toml::{Table, Value};
+
+fn read(path: &str) -> Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+        .parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn remove(manifest: &mut Table, path: &[&str]) {
+    let (last, tables) = path.split_last().expect("a path has a key");
+    let table = tables.iter().fold(manifest, |table, key| {
+        table[*key].as_table_mut().expect("a table")
+    });
+    assert!(table.remove(*last).is_some(), "{path:?} is in the manifest");
+}
+
+#[test]
+fn both_manifests_describe_the_same_driver() {
+    let mut root = read("../Cargo.toml");
+    let mut cross = read("Cargo.toml");
+
+    // What differs because the one stands a folder deeper, and each has a
+    // workspace of its own.
+    for key in ["members", "default-members", "exclude"] {
+        remove(&mut root, &["workspace", key]);
+    }
+    for path in [
+        &["workspace", "members"][..],
+        &["package", "build"],
+        &["lib", "path"],
+        &["patch"],
+    ] {
+        remove(&mut cross, path);
+    }
+    let dependencies = cross["dependencies"].as_table_mut().expect("a table");
+    for (_, dependency) in dependencies.iter_mut() {
+        if let Some(Value::String(path)) = dependency.get_mut("path") {
+            *path = path.trim_start_matches("../").to_owned();
+        }
+    }
+
+    assert_eq!(cross, root);
+}
+
+#[test]
+fn cross_builds_the_sources_of_the_root_package() {
+    let cross = read("Cargo.toml");
+
+    assert_eq!(cross["package"]["build"].as_str(), Some("../build.rs"));
+    assert_eq!(cross["lib"]["path"].as_str(), Some("../src/lib.rs"));
+    assert_eq!(
+        cross["patch"],
+        Value::from(Table::from_iter([(
+            "crates-io".to_owned(),
+            Value::from(Table::from_iter([(
+                "wdk-build".to_owned(),
+                Value::from(Table::from_iter([(
+                    "path".to_owned(),
+                    Value::from("wdk-build")
+                )]))
+            )]))
+        )]))
+    );
+}
+
+/// The versions in a lock file, by package and range: Cargo takes versions that
+/// differ in their leftmost number other than 0 for different packages.
+fn locked(path: &str) -> BTreeMap<(String, String), String> {
+    let lock = read(path);
+    let packages = lock["package"].as_array().expect("an array");
+    packages
+        .iter()
+        .map(|package| {
+            let field = |name: &str| package[name].as_str().expect("a string").to_owned();
+            let version = field("version");
+            let mut numbers = version.split('.');
+            let mut range = numbers.next().expect("a number").to_owned();
+            if range == "0" {
+                range = format!("0.{}", numbers.next().expect("a number"));
+            }
+            ((field("name"), range), version)
+        })
+        .collect()
+}
+
+#[test]
+fn packages_in_both_lock_files_have_the_same_versions() {
+    let root = locked("../Cargo.lock");
+    let cross = locked("Cargo.lock");
+
+    let shared: Vec<_> = cross
+        .iter()
+        .filter_map(|(package, here)| Some((package, here, root.get(package)?)))
+        .collect();
+    let drifted: Vec<_> = shared
+        .iter()
+        .filter(|(_, here, there)| here != there)
+        .collect();
+
+    assert!(shared.iter().any(|((name, _), ..)| name == "wdk-sys"));
+    assert!(
+        drifted.is_empty(),
+        "(package, cross/Cargo.lock, Cargo.lock); settle them with cargo update --precise: {drifted:#?}"
+    );
+}

@@ -1,0 +1,61 @@
+//! How long the virtio-blk function takes for a request from the page cache:
+//! `cargo run --release -p ferrostor-testbed --example device_speed`.
+
+#[path = "../tests/virtio_blk/driver.rs"]
+#[expect(
+    dead_code,
+    reason = "the driver is that of the tests, and not all of it is needed here"
+)]
+mod driver;
+
+use std::time::Instant;
+
+use driver::{Driver, IN, OUT, Setup};
+use testbed::{device::BlkSettings, pci::PciFunction};
+
+/// How many requests each figure is the mean of.
+const REQUESTS: u32 = 200_000;
+
+fn main() {
+    println!("type  bytes   depth  µs a request  doorbells a request");
+    for (kind, name) in [(IN, "read"), (OUT, "write")] {
+        for bytes in [512, 4096, 65536] {
+            for depth in [1, 4, 32] {
+                let (time, doorbells) = measure(kind, bytes, depth);
+                println!("{name:5} {bytes:6} {depth:6} {time:13.2} {doorbells:20.3}");
+            }
+        }
+    }
+}
+
+/// Runs requests of `bytes` bytes, `depth` at a time, for a driver that polls.
+/// Gives microseconds and doorbells a request.
+fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64) {
+    let mut driver = Driver::powered_up(8192, BlkSettings::default());
+    driver.initialise(Setup {
+        queue_size: 256,
+        ..Setup::default()
+    });
+    let heads: Vec<u16> = (0..depth)
+        .map(|request| {
+            let sector = u64::from(request) * 128;
+            let (pieces, _, _) = driver.request(kind, sector, &vec![0; bytes]);
+            driver.indirect(0, &pieces)
+        })
+        .collect();
+
+    let start = Instant::now();
+    for _ in 0..REQUESTS / depth {
+        heads.iter().for_each(|head| driver.publish(0, *head));
+        driver.kick(0);
+        heads.iter().for_each(|_| {
+            driver.wait_used(0);
+        });
+    }
+    let time = start.elapsed();
+
+    driver.nothing_wrong();
+    let requests = f64::from(REQUESTS / depth * depth);
+    let doorbells = driver.disk.counters().doorbells as f64;
+    (time.as_secs_f64() * 1e6 / requests, doorbells / requests)
+}

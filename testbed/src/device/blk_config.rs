@@ -1,0 +1,273 @@
+//! The device-specific configuration of a block device, `struct
+//! virtio_blk_config` (VIRTIO 1.3, 5.2.4), and which reads of it are allowed.
+
+use virtio_bindings::bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_GEOMETRY,
+    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
+    VIRTIO_BLK_F_WRITE_ZEROES,
+};
+
+use super::{complaints::Complaints, virtio_pci::FEATURES_OK};
+
+/// Offset of `writeback`, the one field that a driver may write.
+pub(super) const WRITEBACK: u64 = 32;
+
+/// A field: offset, width, the feature that it needs, name.
+type Field = (u64, usize, Option<u32>, &'static str);
+
+/// The fields, as far as this device can have them.
+const FIELDS: [Field; 22] = [
+    (0, 8, None, "capacity"),
+    (8, 4, Some(VIRTIO_BLK_F_SIZE_MAX), "size_max"),
+    (12, 4, Some(VIRTIO_BLK_F_SEG_MAX), "seg_max"),
+    (16, 2, Some(VIRTIO_BLK_F_GEOMETRY), "cylinders"),
+    (18, 1, Some(VIRTIO_BLK_F_GEOMETRY), "heads"),
+    (19, 1, Some(VIRTIO_BLK_F_GEOMETRY), "sectors"),
+    (20, 4, Some(VIRTIO_BLK_F_BLK_SIZE), "blk_size"),
+    (24, 1, Some(VIRTIO_BLK_F_TOPOLOGY), "physical_block_exp"),
+    (25, 1, Some(VIRTIO_BLK_F_TOPOLOGY), "alignment_offset"),
+    (26, 2, Some(VIRTIO_BLK_F_TOPOLOGY), "min_io_size"),
+    (28, 4, Some(VIRTIO_BLK_F_TOPOLOGY), "opt_io_size"),
+    (WRITEBACK, 1, Some(VIRTIO_BLK_F_CONFIG_WCE), "writeback"),
+    (33, 1, None, "unused0"),
+    (34, 2, Some(VIRTIO_BLK_F_MQ), "num_queues"),
+    (36, 4, Some(VIRTIO_BLK_F_DISCARD), "max_discard_sectors"),
+    (40, 4, Some(VIRTIO_BLK_F_DISCARD), "max_discard_seg"),
+    (
+        44,
+        4,
+        Some(VIRTIO_BLK_F_DISCARD),
+        "discard_sector_alignment",
+    ),
+    (
+        48,
+        4,
+        Some(VIRTIO_BLK_F_WRITE_ZEROES),
+        "max_write_zeroes_sectors",
+    ),
+    (
+        52,
+        4,
+        Some(VIRTIO_BLK_F_WRITE_ZEROES),
+        "max_write_zeroes_seg",
+    ),
+    (
+        56,
+        1,
+        Some(VIRTIO_BLK_F_WRITE_ZEROES),
+        "write_zeroes_may_unmap",
+    ),
+    (57, 1, None, "unused1"),
+    (58, 2, None, "unused1"),
+];
+
+/// Bytes of the structure, as far as it is here.
+const BYTES: usize = 60;
+
+/// The values of the fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlkConfig {
+    /// Size of the disk in sectors of 512 bytes.
+    pub(super) capacity: u64,
+    /// Most bytes in one piece of a request's data.
+    pub(super) size_max: u32,
+    /// Most pieces in a request's data.
+    pub(super) seg_max: u32,
+    /// Bytes in a logical block.
+    pub(super) blk_size: u32,
+    /// Logical blocks in a physical one, as a power of two.
+    pub(super) physical_block_exp: u8,
+    /// Suggested least I/O size in logical blocks.
+    pub(super) min_io_size: u16,
+    /// Suggested greatest I/O size in logical blocks.
+    pub(super) opt_io_size: u32,
+    /// Written data may rest in a cache until a flush.
+    pub(super) writeback: bool,
+    /// How many request queues there are.
+    pub(super) num_queues: u16,
+}
+
+impl BlkConfig {
+    /// Reads at `offset`, for a driver that was offered the features `offered`
+    /// and has brought the device to `status`.
+    pub(super) fn read(
+        &self,
+        offset: u64,
+        data: &mut [u8],
+        offered: u64,
+        status: u8,
+        complaints: &Complaints,
+    ) {
+        data.fill(0);
+        let Some((_, _, feature, name)) = field_at(offset, data.len(), complaints) else {
+            return;
+        };
+        if feature.is_some_and(|bit| offered & 1 << bit == 0) {
+            complaints.add(format!(
+                "{name} was read, and the feature that it belongs to is not offered (VIRTIO 1.3, \
+                 2.5.1)"
+            ));
+            return;
+        }
+        if *name == "writeback" && status & FEATURES_OK == 0 {
+            complaints.add("writeback was read before FEATURES_OK (VIRTIO 1.3, 5.2.5.1)");
+        }
+        let at = offset as usize;
+        data.copy_from_slice(&self.bytes()[at..at + data.len()]);
+    }
+
+    /// Writes at `offset`, for a driver that accepted the features `agreed`.
+    /// Gives the new value of `writeback`, if it was that.
+    pub(super) fn written(
+        offset: u64,
+        data: &[u8],
+        agreed: u64,
+        status: u8,
+        complaints: &Complaints,
+    ) -> Option<bool> {
+        let (_, _, _, name) = field_at(offset, data.len(), complaints)?;
+        if status & FEATURES_OK == 0 {
+            complaints.add(format!(
+                "{name} was written before FEATURES_OK (VIRTIO 1.3, 3.1.1)"
+            ));
+            return None;
+        }
+        if *name != "writeback" {
+            complaints.add(format!(
+                "{name} was written, which is read-only (VIRTIO 1.3, 5.2.4)"
+            ));
+            return None;
+        }
+        if agreed & 1 << VIRTIO_BLK_F_CONFIG_WCE == 0 {
+            complaints
+                .add("writeback was written without VIRTIO_BLK_F_CONFIG_WCE (VIRTIO 1.3, 5.2.5)");
+            return None;
+        }
+        let value = *data.first()?;
+        if value > 1 {
+            complaints.add(format!("{value} was written to writeback; 0 or 1 may be"));
+        }
+        Some(value != 0)
+    }
+
+    /// The structure as it lies in the registers.
+    fn bytes(&self) -> [u8; BYTES] {
+        let mut bytes = [0; BYTES];
+        bytes[0..8].copy_from_slice(&self.capacity.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.size_max.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.seg_max.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.blk_size.to_le_bytes());
+        bytes[24] = self.physical_block_exp;
+        bytes[26..28].copy_from_slice(&self.min_io_size.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.opt_io_size.to_le_bytes());
+        bytes[32] = self.writeback.into();
+        bytes[34..36].copy_from_slice(&self.num_queues.to_le_bytes());
+        bytes
+    }
+}
+
+/// The field that an access of `bytes` bytes at `offset` names, if it is one
+/// that the specification allows: 64-bit fields are read in halves (VIRTIO 1.3,
+/// 4.1.3.1).
+fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<&'static Field> {
+    let hit = FIELDS.iter().find(|(at, width, _, _)| match width {
+        8 => bytes == 4 && (*at == offset || *at + 4 == offset),
+        _ => bytes == *width && *at == offset,
+    });
+    if hit.is_none() {
+        complaints.add(format!(
+            "device configuration: an access of {bytes} bytes at {offset:#x}: no field has that \
+             place and width (VIRTIO 1.3, 4.1.3.1)"
+        ));
+    }
+    hit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: BlkConfig = BlkConfig {
+        capacity: 0x1_2345_6789,
+        size_max: 0x1_0000,
+        seg_max: 254,
+        blk_size: 4096,
+        physical_block_exp: 3,
+        min_io_size: 8,
+        opt_io_size: 256,
+        writeback: true,
+        num_queues: 4,
+    };
+
+    fn read<const N: usize>(offset: u64, offered: u64, complaints: &Complaints) -> [u8; N] {
+        let mut data = [0xee; N];
+        CONFIG.read(offset, &mut data, offered, FEATURES_OK, complaints);
+        data
+    }
+
+    #[test]
+    fn every_field_reads_at_its_place_and_width() {
+        let complaints = Complaints::default();
+        let all = u64::MAX;
+
+        assert_eq!(read(0, all, &complaints), 0x2345_6789_u32.to_le_bytes());
+        assert_eq!(read(4, all, &complaints), 1_u32.to_le_bytes());
+        assert_eq!(read(8, all, &complaints), 0x1_0000_u32.to_le_bytes());
+        assert_eq!(read(12, all, &complaints), 254_u32.to_le_bytes());
+        assert_eq!(read(20, all, &complaints), 4096_u32.to_le_bytes());
+        assert_eq!(read(24, all, &complaints), [3]);
+        assert_eq!(read(26, all, &complaints), 8_u16.to_le_bytes());
+        assert_eq!(read(28, all, &complaints), 256_u32.to_le_bytes());
+        assert_eq!(read(32, all, &complaints), [1]);
+        assert_eq!(read(34, all, &complaints), 4_u16.to_le_bytes());
+        assert_eq!(complaints.list(), [""; 0]);
+    }
+
+    #[test]
+    fn a_field_of_a_feature_that_is_not_offered_reads_zero_with_a_complaint() {
+        let complaints = Complaints::default();
+
+        assert_eq!(read(12, 0, &complaints), [0; 4]);
+
+        assert!(complaints.list()[0].starts_with("seg_max was read"));
+    }
+
+    #[test]
+    fn a_field_read_at_another_width_is_complained_of() {
+        let complaints = Complaints::default();
+
+        read::<8>(0, u64::MAX, &complaints);
+        read::<1>(20, u64::MAX, &complaints);
+        read::<4>(34, u64::MAX, &complaints);
+        read::<4>(0x400, u64::MAX, &complaints);
+
+        assert_eq!(complaints.count(), 4);
+    }
+
+    #[test]
+    fn writeback_read_before_features_ok_is_complained_of() {
+        let complaints = Complaints::default();
+
+        CONFIG.read(WRITEBACK, &mut [0], u64::MAX, 0, &complaints);
+
+        assert_eq!(complaints.count(), 1);
+    }
+
+    #[test]
+    fn only_writeback_can_be_written_and_only_when_agreed() {
+        let complaints = Complaints::default();
+        let agreed = 1 << VIRTIO_BLK_F_CONFIG_WCE;
+        let write = |offset, data: &[u8], agreed, status| {
+            BlkConfig::written(offset, data, agreed, status, &complaints)
+        };
+
+        assert_eq!(write(WRITEBACK, &[0], agreed, FEATURES_OK), Some(false));
+        assert_eq!(write(WRITEBACK, &[1], agreed, FEATURES_OK), Some(true));
+        assert_eq!(complaints.list(), [""; 0]);
+
+        assert_eq!(write(WRITEBACK, &[1], 0, FEATURES_OK), None);
+        assert_eq!(write(WRITEBACK, &[1], agreed, 0), None);
+        assert_eq!(write(20, &[0; 4], agreed, FEATURES_OK), None);
+        assert_eq!(complaints.count(), 3);
+    }
+}

@@ -1,0 +1,472 @@
+//! One block request: from its descriptor chain to its status byte (VIRTIO 1.3,
+//! 5.2.6), and what a driver must not put into it.
+
+use std::{ops::Range, time::Duration};
+
+use virtio_bindings::bindings::{
+    virtio_blk::{
+        VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_ID_BYTES,
+        VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH,
+        VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    },
+    virtio_ring::VIRTIO_RING_F_INDIRECT_DESC,
+};
+use virtio_queue::{DescriptorChain, desc::split::Descriptor};
+use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
+
+use super::{
+    complaints::Complaints,
+    disk_image::{Access, DiskImage, SECTOR},
+    guest_io::IoVectors,
+};
+
+/// Bytes of a request's header: type, reserved, sector.
+const HEADER: usize = 16;
+
+/// Faults that the disk has, for the driver to live with.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Sectors (of 512 bytes) that can't be read: a read that touches one fails
+    /// with VIRTIO_BLK_S_IOERR.
+    pub unreadable: Vec<Range<u64>>,
+    /// Sectors that can't be written, likewise.
+    pub unwritable: Vec<Range<u64>>,
+    /// A read or write that touches one of these sectors never completes: the
+    /// device keeps it until it is reset.
+    pub stalled: Vec<Range<u64>>,
+    /// How long the device waits before it serves what a doorbell announced.
+    pub latency: Duration,
+}
+
+/// What the rings and the request formats are held to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// The features that driver and device agreed on.
+    pub(super) agreed: u64,
+    /// Most data descriptors of a request, if SEG_MAX is offered.
+    pub(super) seg_max: u32,
+    /// Most bytes of a data descriptor, if SIZE_MAX is offered.
+    pub(super) size_max: u32,
+    /// Descriptors in the queue.
+    pub(super) queue_size: u16,
+    /// Physical address of the descriptor table.
+    pub(super) descriptors: u64,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is done, and so many bytes of its buffers were written.
+    Done(u32),
+    /// It will never be done.
+    Stalled,
+    /// It can't be answered at all: the device stops, as QEMU does.
+    Unanswerable(String),
+}
+
+/// The disk behind the requests.
+#[derive(Clone, Copy)]
+pub(super) struct Disk<'a> {
+    pub(super) image: &'a DiskImage,
+    pub(super) serial: &'a [u8; VIRTIO_BLK_ID_BYTES as usize],
+    /// Every write is made durable before it is done.
+    pub(super) write_through: bool,
+    pub(super) faults: &'a Faults,
+}
+
+/// The buffers of a request. Kept between requests, for their allocations.
+#[derive(Default)]
+pub(super) struct Buffers<'m> {
+    readable: Vec<VolatileSlice<'m>>,
+    writable: Vec<VolatileSlice<'m>>,
+    vectors: IoVectors,
+}
+
+/// How a chain was made up, as far as the limits on it need to know.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shape {
+    descriptors: u32,
+    readable_bytes: u64,
+    writable_bytes: u64,
+    /// Descriptors that hold data, apart from header and status.
+    segments: u32,
+    longest_segment: u32,
+}
+
+impl<'m> Buffers<'m> {
+    /// Serves the request of `chain`.
+    pub(super) fn serve(
+        &mut self,
+        memory: &'m GuestMemoryMmap,
+        chain: DescriptorChain<&'m GuestMemoryMmap>,
+        terms: &Terms,
+        disk: Disk<'_>,
+        complaints: &Complaints,
+    ) -> Outcome {
+        let shape = match self.gather(memory, chain, terms, complaints) {
+            Ok(shape) => shape,
+            Err(fault) => return Outcome::Unanswerable(fault),
+        };
+        let Some(header) = self.take_header() else {
+            return Outcome::Unanswerable(format!(
+                "a request has {} readable bytes, less than the {HEADER} of its header (VIRTIO \
+                 1.3, 5.2.6)",
+                shape.readable_bytes
+            ));
+        };
+        let Some(status_byte) = self.take_status() else {
+            return Outcome::Unanswerable(
+                "a request has no writable byte for its status (VIRTIO 1.3, 5.2.6)".into(),
+            );
+        };
+        check_limits(&shape, terms, complaints);
+
+        let [kind, _reserved] = [0, 4].map(|at| u32_at(&header, at));
+        let sector = u64::from(u32_at(&header, 12)) << 32 | u64::from(u32_at(&header, 8));
+        let status = match kind {
+            VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk, complaints),
+            VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk, complaints),
+            VIRTIO_BLK_T_FLUSH => self.flush(sector, &shape, terms, disk, complaints),
+            VIRTIO_BLK_T_GET_ID => self.id(&shape, disk, complaints),
+            _ => Some(VIRTIO_BLK_S_UNSUPP),
+        };
+        let Some(status) = status else {
+            return Outcome::Stalled;
+        };
+        if status != VIRTIO_BLK_S_OK {
+            // The used length covers the data: nothing of it may be left to
+            // chance (VIRTIO 1.3, 2.7.8.2).
+            self.fill_writable(&[]);
+        }
+        status_byte.copy_from(&[status as u8]);
+        Outcome::Done(shape.writable_bytes as u32)
+    }
+
+    /// Bytes of data in the request that was served last.
+    pub(super) fn data_bytes(&self) -> usize {
+        self.readable
+            .iter()
+            .chain(&self.writable)
+            .map(|slice| slice.len())
+            .sum()
+    }
+
+    /// Takes the buffers out of the chain.
+    ///
+    /// `DescriptorChain` gives no errors, it ends: a last descriptor that says
+    /// there is another one tells that it ended too early.
+    fn gather(
+        &mut self,
+        memory: &'m GuestMemoryMmap,
+        mut chain: DescriptorChain<&'m GuestMemoryMmap>,
+        terms: &Terms,
+        complaints: &Complaints,
+    ) -> Result<Shape, String> {
+        self.readable.clear();
+        self.writable.clear();
+        let mut shape = Shape::default();
+        let mut direct = Some(chain.head_index());
+        let mut complete = false;
+        loop {
+            if let Some(index) = direct
+                && enters_indirect_table(memory, index, terms, complaints)
+            {
+                direct = None;
+            }
+            let Some(descriptor) = chain.next() else {
+                break;
+            };
+            complete = !descriptor.has_next();
+            direct = direct.and(descriptor.has_next().then(|| descriptor.next()));
+            shape.descriptors += 1;
+            let bytes = descriptor.len();
+            if bytes == 0 {
+                return Err(
+                    "a descriptor of length 0 was made available; QEMU stops a device that finds \
+                     one"
+                    .into(),
+                );
+            }
+            let (buffers, total, access) = if descriptor.is_write_only() {
+                (
+                    &mut self.writable,
+                    &mut shape.writable_bytes,
+                    Permissions::Write,
+                )
+            } else if self.writable.is_empty() {
+                (
+                    &mut self.readable,
+                    &mut shape.readable_bytes,
+                    Permissions::Read,
+                )
+            } else {
+                return Err(
+                    "a readable descriptor follows a writable one (VIRTIO 1.3, 2.7.4.2)".into(),
+                );
+            };
+            // Header and status are no data, wherever the framing puts them.
+            let before = *total;
+            *total += u64::from(bytes);
+            let header = HEADER as u64;
+            let data = match access {
+                Permissions::Write => u64::from(bytes) - u64::from(complete),
+                _ => header.max(*total) - header.max(before),
+            };
+            shape.segments += u32::from(data > 0);
+            shape.longest_segment = shape.longest_segment.max(data as u32);
+            let foreign = || {
+                format!(
+                    "a descriptor names {bytes} bytes at {:#x}, which are not all memory",
+                    descriptor.addr().0
+                )
+            };
+            let slices = memory
+                .get_slices(descriptor.addr(), bytes as usize, access)
+                .map_err(|_| foreign())?;
+            for slice in slices {
+                buffers.push(slice.map_err(|_| foreign())?);
+            }
+        }
+        if !complete {
+            return Err(format!(
+                "a descriptor chain breaks off after {} descriptors: it loops, is longer than its \
+                 table or than 4 GiB, nests indirect tables, or names a descriptor that is not \
+                 there (VIRTIO 1.3, 2.7.5)",
+                shape.descriptors
+            ));
+        }
+        Ok(shape)
+    }
+
+    /// Takes the header off the readable buffers, however they are cut.
+    fn take_header(&mut self) -> Option<[u8; HEADER]> {
+        let mut header = [0; HEADER];
+        let mut filled = 0;
+        let mut whole = 0;
+        while filled < HEADER {
+            let slice = self.readable.get_mut(whole)?;
+            let taken = slice.copy_to(&mut header[filled..]);
+            filled += taken;
+            if taken < slice.len() {
+                *slice = slice.offset(taken).ok()?;
+            } else {
+                whole += 1;
+            }
+        }
+        self.readable.drain(..whole);
+        Some(header)
+    }
+
+    /// Takes the status byte off the writable buffers: the last byte, however
+    /// they are cut.
+    fn take_status(&mut self) -> Option<VolatileSlice<'m>> {
+        let last = self.writable.pop()?;
+        let (data, status) = last.split_at(last.len().checked_sub(1)?).ok()?;
+        if !data.is_empty() {
+            self.writable.push(data);
+        }
+        Some(status)
+    }
+
+    /// Reads or writes the image. Nothing: the request stalls.
+    fn transfer(
+        &mut self,
+        direction: Direction,
+        sector: u64,
+        shape: &Shape,
+        disk: Disk<'_>,
+        complaints: &Complaints,
+    ) -> Option<u32> {
+        let (data, other) = match direction {
+            Direction::In => (
+                shape.writable_bytes - 1,
+                shape.readable_bytes - HEADER as u64,
+            ),
+            Direction::Out => (
+                shape.readable_bytes - HEADER as u64,
+                shape.writable_bytes - 1,
+            ),
+        };
+        if other > 0 {
+            complaints.add(format!(
+                "{direction:?} request with {other} bytes of data in the other direction (VIRTIO \
+                 1.3, 5.2.6)"
+            ));
+            self.fill_writable(&[]);
+        }
+        if data == 0 || !data.is_multiple_of(SECTOR) {
+            complaints.add(format!(
+                "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3, \
+                 5.2.6.1)"
+            ));
+            return Some(VIRTIO_BLK_S_IOERR);
+        }
+        let sectors = data / SECTOR;
+        let Some(end) = sector
+            .checked_add(sectors)
+            .filter(|end| *end <= disk.image.sectors())
+        else {
+            complaints.add(format!(
+                "{direction:?} request for {sectors} sectors at {sector}, beyond the capacity of \
+                 {} (VIRTIO 1.3, 5.2.6.1)",
+                disk.image.sectors()
+            ));
+            return Some(VIRTIO_BLK_S_IOERR);
+        };
+        let touches = |ranges: &[Range<u64>]| {
+            ranges
+                .iter()
+                .any(|range| range.start < end && sector < range.end)
+        };
+        if touches(&disk.faults.stalled) {
+            return None;
+        }
+        let offset = sector * SECTOR;
+        let done = match direction {
+            Direction::In if touches(&disk.faults.unreadable) => return Some(VIRTIO_BLK_S_IOERR),
+            Direction::Out if touches(&disk.faults.unwritable) => return Some(VIRTIO_BLK_S_IOERR),
+            Direction::Out if disk.image.access() == Access::ReadOnly => {
+                return Some(VIRTIO_BLK_S_IOERR);
+            }
+            Direction::In => disk
+                .image
+                .read_to_guest(&mut self.vectors, offset, &self.writable),
+            Direction::Out => disk
+                .image
+                .write_from_guest(&mut self.vectors, offset, &self.readable)
+                .and_then(|()| {
+                    if disk.write_through {
+                        disk.image.flush()
+                    } else {
+                        Ok(())
+                    }
+                }),
+        };
+        Some(if done.is_ok() {
+            VIRTIO_BLK_S_OK
+        } else {
+            VIRTIO_BLK_S_IOERR
+        })
+    }
+
+    fn flush(
+        &self,
+        sector: u64,
+        shape: &Shape,
+        terms: &Terms,
+        disk: Disk<'_>,
+        complaints: &Complaints,
+    ) -> Option<u32> {
+        if terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
+            complaints.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3, 5.2.3)");
+            return Some(VIRTIO_BLK_S_UNSUPP);
+        }
+        if sector != 0 {
+            complaints.add(format!(
+                "flush request with sector {sector}, which must be 0 (VIRTIO 1.3, 5.2.6.1)"
+            ));
+        }
+        if shape.segments > 0 {
+            complaints.add("flush request with data (VIRTIO 1.3, 5.2.6.1)");
+        }
+        // What the driver wrongly added is written all the same, as the used
+        // length says.
+        self.fill_writable(&[]);
+        let done = disk.image.flush();
+        Some(if done.is_ok() {
+            VIRTIO_BLK_S_OK
+        } else {
+            VIRTIO_BLK_S_IOERR
+        })
+    }
+
+    fn id(&self, shape: &Shape, disk: Disk<'_>, complaints: &Complaints) -> Option<u32> {
+        let room = shape.writable_bytes - 1;
+        if room != u64::from(VIRTIO_BLK_ID_BYTES) {
+            complaints.add(format!(
+                "GET_ID request with room for {room} bytes; it must be {VIRTIO_BLK_ID_BYTES} \
+                 (VIRTIO 1.3, 5.2.6.1)"
+            ));
+        }
+        self.fill_writable(disk.serial);
+        Some(VIRTIO_BLK_S_OK)
+    }
+
+    /// Fills the writable buffers with `data`, then with zeros.
+    fn fill_writable(&self, data: &[u8]) {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut data = data;
+        for slice in &self.writable {
+            let mut at = 0;
+            while at < slice.len() {
+                let Ok(rest) = slice.offset(at) else { return };
+                let source = if data.is_empty() { &ZEROS[..] } else { data };
+                let count = source.len().min(rest.len());
+                rest.copy_from(&source[..count]);
+                data = data.get(count..).unwrap_or_default();
+                at += count;
+            }
+        }
+    }
+}
+
+/// Which way data goes.
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    /// To memory: VIRTIO_BLK_T_IN.
+    In,
+    /// From memory: VIRTIO_BLK_T_OUT.
+    Out,
+}
+
+/// Whether descriptor `index` of the queue's table leads to an indirect table,
+/// which `DescriptorChain` follows without saying so.
+fn enters_indirect_table(
+    memory: &GuestMemoryMmap,
+    index: u16,
+    terms: &Terms,
+    complaints: &Complaints,
+) -> bool {
+    let at = terms.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
+    // What can't be read, the chain does not follow either.
+    let Ok(descriptor) = memory.read_obj::<Descriptor>(GuestAddress(at)) else {
+        return false;
+    };
+    if !descriptor.refers_to_indirect_table() {
+        return false;
+    }
+    if terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
+        complaints
+            .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3, 2.7.5.3.1)");
+    }
+    if descriptor.has_next() {
+        complaints.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3, 2.7.5.3.1)");
+    }
+    true
+}
+
+fn check_limits(shape: &Shape, terms: &Terms, complaints: &Complaints) {
+    if shape.descriptors > terms.queue_size.into() {
+        complaints.add(format!(
+            "a chain of {} descriptors in a queue of {} (VIRTIO 1.3, 2.7.5.3.1)",
+            shape.descriptors, terms.queue_size
+        ));
+    }
+    if terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > terms.seg_max {
+        complaints.add(format!(
+            "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3, 5.2.4)",
+            shape.segments, terms.seg_max
+        ));
+    }
+    if terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0 && shape.longest_segment > terms.size_max {
+        complaints.add(format!(
+            "a data segment of {} bytes, more than the size_max of {} (VIRTIO 1.3, 5.2.4)",
+            shape.longest_segment, terms.size_max
+        ));
+    }
+}
+
+/// The little-endian word at `at` of the header.
+fn u32_at(header: &[u8; HEADER], at: usize) -> u32 {
+    header[at..at + 4].try_into().map_or(0, u32::from_le_bytes)
+}

@@ -1,0 +1,60 @@
+//! What the function found wrong in what the driver did, each thing once.
+
+use std::sync::Mutex;
+
+/// How many complaints are kept. A driver that does one thing wrong in a
+/// thousand places needs no longer list, and the list must not grow for ever.
+const KEPT: usize = 1000;
+
+/// The complaints so far, in the order in which they were first found.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<Vec<String>>);
+
+impl Complaints {
+    /// Adds `complaint`, unless the very same one is there already.
+    pub(super) fn add(&self, complaint: impl Into<String>) {
+        let complaint = complaint.into();
+        let mut list = self.0.lock().expect("no holder panics");
+        if list.len() < KEPT && !list.contains(&complaint) {
+            list.push(complaint);
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> u64 {
+        self.0.lock().expect("no holder panics").len() as u64
+    }
+
+    /// All of them.
+    pub(super) fn list(&self) -> Vec<String> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_complaint_counts_once() {
+        let complaints = Complaints::default();
+
+        complaints.add("a");
+        complaints.add("b");
+        complaints.add("a");
+
+        assert_eq!(complaints.count(), 2);
+        assert_eq!(complaints.list(), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_list_does_not_grow_for_ever() {
+        let complaints = Complaints::default();
+
+        for number in 0..2 * KEPT {
+            complaints.add(number.to_string());
+        }
+
+        assert_eq!(complaints.count(), KEPT as u64);
+    }
+}

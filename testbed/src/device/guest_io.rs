@@ -1,0 +1,153 @@
+//! File I/O straight into and out of guest memory: the pieces of a request's
+//! data become the kernel's `iovec`s, nothing is copied on the way.
+#![expect(
+    unsafe_code,
+    reason = "preadv and pwritev take raw pointers, and guest memory is no Rust slice"
+)]
+
+use std::{fs::File, io, os::fd::AsRawFd};
+
+use vm_memory::VolatileSlice;
+
+/// How many pieces the kernel takes at once (`limits.h`: `UIO_MAXIOV`).
+const MOST_PIECES: usize = 1024;
+
+/// The pieces of one transfer. Kept between transfers, for its allocation.
+#[derive(Default)]
+pub(super) struct IoVectors(Vec<libc::iovec>);
+
+impl IoVectors {
+    /// Fills `pieces` from `file`, from byte `offset` on.
+    ///
+    /// # Errors
+    /// The host's; `UnexpectedEof` if the file ends too early.
+    pub(super) fn read(
+        &mut self,
+        file: &File,
+        offset: u64,
+        pieces: &[VolatileSlice<'_>],
+    ) -> io::Result<()> {
+        self.transfer(offset, pieces, |vectors, count, at| {
+            // SAFETY: `transfer` gives `count` vectors of memory that is mapped
+            // and that the host may write; the kernel checks the rest.
+            unsafe { libc::preadv(file.as_raw_fd(), vectors, count, at) }
+        })
+    }
+
+    /// Writes `pieces` to `file`, from byte `offset` on.
+    ///
+    /// # Errors
+    /// The host's.
+    pub(super) fn write(
+        &mut self,
+        file: &File,
+        offset: u64,
+        pieces: &[VolatileSlice<'_>],
+    ) -> io::Result<()> {
+        self.transfer(offset, pieces, |vectors, count, at| {
+            // SAFETY: `transfer` gives `count` vectors of memory that is mapped;
+            // the kernel checks the rest.
+            unsafe { libc::pwritev(file.as_raw_fd(), vectors, count, at) }
+        })
+    }
+
+    /// Calls `call(vectors, count, offset)` until all of `pieces` is through.
+    /// The vectors point into `pieces`, whose borrow keeps the guest's memory
+    /// mapped until this returns.
+    fn transfer(
+        &mut self,
+        offset: u64,
+        pieces: &[VolatileSlice<'_>],
+        mut call: impl FnMut(*const libc::iovec, libc::c_int, libc::off_t) -> isize,
+    ) -> io::Result<()> {
+        self.0.clear();
+        self.0.extend(pieces.iter().map(|piece| libc::iovec {
+            iov_base: piece.ptr_guard_mut().as_ptr().cast(),
+            iov_len: piece.len(),
+        }));
+        let mut left = self.0.as_mut_slice();
+        let mut at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+        while !left.is_empty() {
+            let count = left.len().min(MOST_PIECES);
+            // `count` is at most 1024 and fits.
+            let moved = call(left.as_ptr(), count as libc::c_int, at);
+            if moved < 0 {
+                let error = io::Error::last_os_error();
+                if error.kind() == io::ErrorKind::Interrupted {
+                    continue;
+                }
+                return Err(error);
+            }
+            if moved == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            at += moved as libc::off_t;
+            left = advance(left, moved.unsigned_abs());
+        }
+        Ok(())
+    }
+}
+
+/// What is left of `vectors` once `moved` bytes are through.
+fn advance(vectors: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] {
+    let mut whole = 0;
+    while let Some(vector) = vectors.get_mut(whole) {
+        if moved < vector.iov_len {
+            vector.iov_base = vector.iov_base.wrapping_byte_add(moved);
+            vector.iov_len -= moved;
+            break;
+        }
+        moved -= vector.iov_len;
+        whole += 1;
+    }
+    &mut vectors[whole..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn vectors(lengths: &[usize]) -> Vec<libc::iovec> {
+        lengths
+            .iter()
+            .map(|&iov_len| libc::iovec {
+                iov_base: std::ptr::without_provenance_mut(0x1000),
+                iov_len,
+            })
+            .collect()
+    }
+
+    fn shape(vectors: &[libc::iovec]) -> Vec<(usize, usize)> {
+        vectors
+            .iter()
+            .map(|vector| (vector.iov_base.addr(), vector.iov_len))
+            .collect()
+    }
+
+    #[test]
+    fn a_short_transfer_goes_on_in_the_middle_of_a_piece() {
+        let mut pieces = vectors(&[512, 1024, 512]);
+
+        let left = advance(&mut pieces, 512 + 100);
+
+        assert_eq!(shape(left), [(0x1000 + 100, 924), (0x1000, 512)]);
+    }
+
+    #[test]
+    fn a_transfer_that_ends_with_a_piece_leaves_the_pieces_after_it() {
+        let mut pieces = vectors(&[512, 1024, 512]);
+
+        let left = advance(&mut pieces, 512 + 1024);
+
+        assert_eq!(shape(left), [(0x1000, 512)]);
+    }
+
+    #[test]
+    fn a_whole_transfer_leaves_nothing() {
+        let mut pieces = vectors(&[512, 1024]);
+
+        let left = advance(&mut pieces, 1536);
+
+        assert!(left.is_empty());
+    }
+}

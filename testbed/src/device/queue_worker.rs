@@ -1,0 +1,327 @@
+//! One virtqueue and the thread that serves it.
+//!
+//! A doorbell wakes the thread; it takes requests in the order in which they
+//! were made available, carries each out, and interrupts the driver once for a
+//! batch. The ring itself is `virtio-queue`'s.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, Thread},
+};
+
+use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::{
+    blk_request::{Buffers, Outcome, Terms},
+    complaints::Complaints,
+    virtio_blk::Core,
+    virtio_pci::QueueRegisters,
+};
+
+/// An interrupt waits for at most so many requests behind the one that it is
+/// for,
+const BATCH_REQUESTS: u32 = 32;
+/// and for at most so many bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// A queue in use.
+#[derive(Debug)]
+struct Active {
+    queue: Queue,
+    terms: Terms,
+    /// Chains that never complete, by their heads.
+    stalled: Vec<u16>,
+}
+
+/// A queue, its doorbell, and what it counted.
+#[derive(Debug, Default)]
+pub(super) struct QueueWorker {
+    /// The queue, once the driver enabled it. Held while a batch is served.
+    active: Mutex<Option<Active>>,
+    /// Requests may be taken: set from DRIVER_OK to the next reset.
+    live: AtomicBool,
+    /// A doorbell rang.
+    rung: AtomicBool,
+    thread: OnceLock<Thread>,
+    requests: AtomicU64,
+}
+
+impl QueueWorker {
+    /// How many requests were taken from the ring.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Whether doorbells count.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Takes the queue into use as the driver set it up. False, with a
+    /// complaint, if that can't work.
+    pub(super) fn enable(
+        &self,
+        registers: &QueueRegisters,
+        most: u16,
+        terms: Terms,
+        memory: &GuestMemoryMmap,
+        complaints: &Complaints,
+    ) -> bool {
+        let queue = match checked(registers, most, terms, memory) {
+            Ok(queue) => queue,
+            Err(why) => {
+                complaints.add(format!("a queue was enabled with {why} (VIRTIO 1.3, 2.7)"));
+                return false;
+            }
+        };
+        if !used_ring_is_fresh(&queue, memory) {
+            complaints.add(
+                "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3, 2.7.10.1)",
+            );
+        }
+        *self.lock() = Some(Active {
+            queue,
+            terms,
+            stalled: Vec::new(),
+        });
+        true
+    }
+
+    /// Lets the queue be served, if the driver enabled it.
+    pub(super) fn start(&self) {
+        self.live.store(self.lock().is_some(), Ordering::Release);
+    }
+
+    /// Stops serving after the request at hand, and gives the queue back. When
+    /// this returns, nothing touches the driver's memory.
+    pub(super) fn reset(&self) {
+        self.live.store(false, Ordering::Release);
+        *self.lock() = None;
+    }
+
+    /// Stops serving after the request at hand; the queue stays what it is.
+    pub(super) fn halt(&self) {
+        self.live.store(false, Ordering::Release);
+    }
+
+    /// Rings the doorbell.
+    pub(super) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Wakes the thread, for a doorbell or to see that it has to end.
+    pub(super) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// What the queue's thread does until the function stops.
+    pub(super) fn run(&self, index: u16, core: &Core) {
+        let _ = self.thread.set(thread::current());
+        let mut buffers = Buffers::default();
+        while !core.stopping() {
+            if self.rung.swap(false, Ordering::Acquire) {
+                self.serve(index, core, &mut buffers);
+            } else {
+                thread::park();
+            }
+        }
+    }
+
+    /// Serves what is available.
+    fn serve<'m>(&self, index: u16, core: &'m Core, buffers: &mut Buffers<'m>) {
+        let mut guard = self.lock();
+        // The doorbell may have been one for before a reset.
+        let Some(active) = guard.as_mut().filter(|_| self.is_live()) else {
+            return;
+        };
+        if let Err(why) = self.drain(index, active, core, buffers) {
+            self.halt();
+            drop(guard);
+            core.stop_working(&why);
+        }
+    }
+
+    /// Serves until nothing is available.
+    ///
+    /// The ring is not watched any longer than that: where driver and device
+    /// share few processors, a watching thread takes from the driver what it
+    /// waits for.
+    fn drain<'m>(
+        &self,
+        index: u16,
+        active: &mut Active,
+        core: &'m Core,
+        buffers: &mut Buffers<'m>,
+    ) -> Result<(), String> {
+        let memory = core.memory();
+        loop {
+            active
+                .queue
+                .disable_notification(memory)
+                .map_err(|error| broken(&error))?;
+            while self.batch(index, active, core, buffers)? {}
+            if !self.is_live() {
+                return Ok(());
+            }
+            let more = active
+                .queue
+                .enable_notification(memory)
+                .map_err(|error| broken(&error))?;
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Serves one batch and interrupts for it. False: nothing was available.
+    fn batch<'m>(
+        &self,
+        index: u16,
+        active: &mut Active,
+        core: &'m Core,
+        buffers: &mut Buffers<'m>,
+    ) -> Result<bool, String> {
+        let memory = core.memory();
+        let waiting = active
+            .queue
+            .avail_idx(memory, Ordering::Acquire)
+            .map_err(|error| broken(&error))?;
+        if waiting.0 == active.queue.next_avail() {
+            return Ok(false);
+        }
+        let faults = core.faults();
+        if !faults.latency.is_zero() {
+            thread::sleep(faults.latency);
+        }
+        let disk = core.disk(&faults);
+        let mut taken = false;
+        let mut requests = 0;
+        let mut bytes = 0;
+        let mut end = Ok(());
+        while requests < BATCH_REQUESTS && bytes < BATCH_BYTES && self.is_live() {
+            let mut available = active.queue.iter(memory).map_err(|error| broken(&error))?;
+            let Some(chain) = available.next() else {
+                break;
+            };
+            let head = chain.head_index();
+            taken = true;
+            self.requests.fetch_add(1, Ordering::Relaxed);
+            if active.stalled.contains(&head) {
+                core.complaints().add(
+                    "a descriptor chain was made available again while the device had it (VIRTIO \
+                     1.3, 2.7.13)",
+                );
+            }
+            let outcome = buffers.serve(memory, chain, &active.terms, disk, core.complaints());
+            match outcome {
+                Outcome::Done(written) => {
+                    active
+                        .queue
+                        .add_used(memory, head, written)
+                        .map_err(|error| broken(&error))?;
+                    requests += 1;
+                    bytes += buffers.data_bytes();
+                }
+                Outcome::Stalled => active.stalled.push(head),
+                Outcome::Unanswerable(why) => {
+                    end = Err(why);
+                    break;
+                }
+            }
+        }
+        if requests > 0 && interrupt_wanted(active, memory, core.complaints())? {
+            core.queue_used(index);
+        }
+        end?;
+        if !taken && self.is_live() {
+            return Err("the available ring can't be read any more".into());
+        }
+        Ok(taken)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Active>> {
+        self.active.lock().expect("no holder panics")
+    }
+}
+
+/// The queue that the driver set up, if it can be one.
+fn checked(
+    registers: &QueueRegisters,
+    most: u16,
+    terms: Terms,
+    memory: &GuestMemoryMmap,
+) -> Result<Queue, String> {
+    let why = |error: Error| error.to_string();
+    let mut queue = Queue::new(most).map_err(why)?;
+    queue.try_set_size(registers.size).map_err(why)?;
+    let [desc, driver, device] =
+        [registers.desc, registers.driver, registers.device].map(GuestAddress);
+    queue.try_set_desc_table_address(desc).map_err(why)?;
+    queue.try_set_avail_ring_address(driver).map_err(why)?;
+    queue.try_set_used_ring_address(device).map_err(why)?;
+    queue.set_event_idx(terms.agreed & 1 << VIRTIO_RING_F_EVENT_IDX != 0);
+    queue.set_ready(true);
+    if !queue.is_valid(memory) {
+        return Err(format!(
+            "rings that are not all memory: descriptors at {:#x}, available ring at {:#x}, used \
+             ring at {:#x}",
+            registers.desc, registers.driver, registers.device
+        ));
+    }
+    Ok(queue)
+}
+
+/// Whether the driver zeroed `flags` and `idx` of the used ring.
+fn used_ring_is_fresh(queue: &Queue, memory: &GuestMemoryMmap) -> bool {
+    let flags: Result<u16, _> = memory.load(GuestAddress(queue.used_ring()), Ordering::Acquire);
+    let index = queue.used_idx(memory, Ordering::Acquire);
+    flags.is_ok_and(|flags| flags == 0) && index.is_ok_and(|index| index.0 == 0)
+}
+
+/// Whether the driver wants an interrupt for what was put into the used ring.
+///
+/// `virtio-queue` decides by `used_event`; the flag that takes its place
+/// without EVENT_IDX it does not read (VIRTIO 1.3, 2.7.7).
+fn interrupt_wanted(
+    active: &mut Active,
+    memory: &GuestMemoryMmap,
+    complaints: &Complaints,
+) -> Result<bool, String> {
+    let wanted = active
+        .queue
+        .needs_notification(memory)
+        .map_err(|error| broken(&error))?;
+    let flags: u16 = memory
+        .load(GuestAddress(active.queue.avail_ring()), Ordering::Relaxed)
+        .map_err(|error| error.to_string())?;
+    let no_interrupt = VRING_AVAIL_F_NO_INTERRUPT as u16;
+    let event_idx = active.queue.event_idx_enabled();
+    let allowed = if event_idx { 0 } else { no_interrupt };
+    let flags = u16::from_le(flags);
+    if flags & !allowed != 0 {
+        complaints.add(format!(
+            "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3, 2.7.7.1)",
+            if event_idx { "with" } else { "without" }
+        ));
+    }
+    Ok(wanted && (event_idx || flags & no_interrupt == 0))
+}
+
+/// What to say of an error of `virtio-queue`.
+fn broken(error: &Error) -> String {
+    match error {
+        Error::InvalidAvailRingIndex => {
+            "the available index went back, or on by more than the queue holds (VIRTIO 1.3, 2.7.6.1)"
+                .into()
+        }
+        other => format!("the virtqueue can't be used: {other}"),
+    }
+}

@@ -1,0 +1,998 @@
+//! diskspd's own options: one letter, the value attached (`-b8K -r -o32 -w30`).
+//!
+//! Meanings, defaults and conflicts are those of diskspd 2.2
+//! (`CmdLineParser.cpp`, `Profile::Validate`). An option that makes no sense
+//! here is refused by name and with a reason; none is ignored.
+
+use std::{ops::RangeInclusive, path::PathBuf, time::SystemTime};
+
+/// Limits of the testbed, not of diskspd: what lies beyond is a slip of the
+/// finger.
+const MOST_SECONDS: u32 = 1_000_000;
+const MOST_THREADS: u32 = 4096;
+const MOST_OUTSTANDING: u32 = 65536;
+const MOST_INTERVALS: u32 = 1_000_000;
+
+/// Order in which the workload visits the disk. Lengths in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `-s`: every thread goes its own way from its own start.
+    Sequential {
+        /// From one I/O to the next.
+        stride: u64,
+    },
+    /// `-si`: all threads share one position.
+    Interlocked {
+        /// From one I/O to the next.
+        stride: u64,
+    },
+    /// `-p`: every outstanding I/O of a thread goes its own way, from the same
+    /// start.
+    Parallel {
+        /// From one I/O to the next.
+        stride: u64,
+    },
+    /// `-r`: anywhere.
+    Random {
+        /// Offsets are multiples of this.
+        align: u64,
+    },
+    /// `-rs`: anywhere, then on from there for a while.
+    Mixed {
+        /// Offsets are multiples of this; also the stride.
+        align: u64,
+        /// How many in a hundred I/Os jump.
+        random_percent: u8,
+    },
+}
+
+impl Access {
+    /// The distance of offsets, in bytes: never 0.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        match *self {
+            Self::Sequential { stride }
+            | Self::Interlocked { stride }
+            | Self::Parallel { stride } => stride,
+            Self::Random { align } | Self::Mixed { align, .. } => align,
+        }
+    }
+}
+
+/// What writes carry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteSource {
+    /// 0, 1, 2, ... 255, 0, 1, ...: diskspd's default.
+    Pattern,
+    /// `-Z`: zeros.
+    Zeros,
+    /// `-Zr`: fresh random bytes for each write.
+    RandomEach,
+    /// `-Z<size>`: a random piece of a buffer of random bytes.
+    RandomBuffer {
+        /// Its length in bytes.
+        bytes: u64,
+    },
+    /// `-Z<size>,<file>`: a random piece of a buffer filled from a file.
+    FileBuffer {
+        /// Its length in bytes.
+        bytes: u64,
+        /// What fills it, over and over if it is shorter.
+        path: PathBuf,
+    },
+}
+
+/// Which virtual CPU a thread runs on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Affinity {
+    /// Round robin over all: diskspd's default, `-ag`.
+    All,
+    /// `-a0,2`: round robin over these.
+    Of(Vec<u32>),
+}
+
+/// A workload as diskspd's options describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The options as they were given, for the echo.
+    pub given: Vec<String>,
+    /// `-b`: bytes of an I/O.
+    pub block_bytes: u32,
+    /// `-B`: first byte of the disk that is touched.
+    pub base: u64,
+    /// `-f`, `-Bbase:length`: end of what is touched, exclusive, in bytes.
+    pub end: Option<u64>,
+    /// `-d`: measured seconds.
+    pub duration_s: u32,
+    /// `-W`: seconds before.
+    pub warm_up_s: u32,
+    /// `-C`: seconds after.
+    pub cool_down_s: u32,
+    /// `-D`: length in milliseconds of the intervals whose IOPS deviate.
+    pub interval_ms: Option<u32>,
+    /// `-t`, `-F`: threads.
+    pub threads: u32,
+    /// `-o`, `-O`: outstanding I/Os of a thread.
+    pub outstanding: u32,
+    /// `-r`, `-rs`, `-s`, `-si`, `-p`.
+    pub access: Access,
+    /// `-T`: bytes between the starts of sequential threads.
+    pub thread_stride: u64,
+    /// `-w`: how many in a hundred I/Os write.
+    pub write_percent: u8,
+    /// `-Su`, `-S`: the software cache was declined.
+    pub unbuffered: bool,
+    /// `-Sw`, `-Sh`: a write is done when it is on the medium.
+    pub write_through: bool,
+    /// `-L`: latencies are kept and printed.
+    pub latency: bool,
+    /// `-z`: seed; a thread's own is this plus its number.
+    pub seed: u32,
+    /// `-Z`.
+    pub source: WriteSource,
+    /// `-a`.
+    pub affinity: Affinity,
+    /// What diskspd would warn of.
+    pub warnings: Vec<String>,
+}
+
+/// Why the options describe no workload.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// diskspd has no such option.
+    #[error(
+        "unknown option {0}: after `--` come diskspd's options, such as -b8K -r -o32 -w30 -d10"
+    )]
+    Unknown(String),
+    /// diskspd has it, the testbed has not.
+    #[error("diskspd option {option} is not supported here: {why}")]
+    Unsupported {
+        /// As given.
+        option: String,
+        /// The reason, and what to do instead.
+        why: &'static str,
+    },
+    /// Something that is no option.
+    #[error(
+        "{0:?} is no option: the testbed's disk is the only target, leave targets out; \
+         values are attached to their option (-b8K)"
+    )]
+    Target(String),
+    /// The value is none that the option takes.
+    #[error("option {option}: {why}")]
+    Value {
+        /// As given.
+        option: String,
+        /// What is wrong with it, and what is taken.
+        why: String,
+    },
+    /// Two options that exclude each other.
+    #[error("{0}")]
+    Conflict(&'static str),
+}
+
+/// What `-r` and `-s` said so far.
+#[derive(Default)]
+struct AccessChoice {
+    /// Bytes of `-r<align>`, if `-r` was given.
+    random: Option<u64>,
+    /// `-rs<percent>`.
+    random_percent: Option<u8>,
+    /// Bytes of `-s<stride>`, if `-s` was given.
+    stride: Option<u64>,
+    interlocked: bool,
+    parallel: bool,
+}
+
+/// What `-S` and `-h` said so far.
+#[derive(Default)]
+struct CacheChoice {
+    unbuffered: bool,
+    write_through: bool,
+}
+
+impl Options {
+    /// Reads diskspd's options.
+    ///
+    /// # Errors
+    /// [`OptionError`], for the first that is wrong.
+    pub fn parse(given: &[String]) -> Result<Self, OptionError> {
+        let mut options = Self {
+            given: given.to_vec(),
+            block_bytes: 64 << 10,
+            base: 0,
+            end: None,
+            duration_s: 10,
+            warm_up_s: 5,
+            cool_down_s: 0,
+            interval_ms: None,
+            threads: 1,
+            outstanding: 2,
+            access: Access::Sequential { stride: 64 << 10 },
+            thread_stride: 0,
+            write_percent: 0,
+            unbuffered: false,
+            write_through: false,
+            latency: false,
+            seed: 0,
+            source: WriteSource::Pattern,
+            affinity: Affinity::All,
+            warnings: Vec::new(),
+        };
+        // Sizes in blocks (`-r2b`) count in the block of -b, wherever it stands.
+        for option in given {
+            if let Some(value) = option.strip_prefix("-b") {
+                options.block_bytes = block_bytes(option, value)?;
+            }
+        }
+        let mut access = AccessChoice::default();
+        let mut cache = CacheChoice::default();
+        let mut pool = PoolChoice::default();
+        for option in given {
+            options.take(option, &mut access, &mut cache, &mut pool)?;
+        }
+        pool.settle(&mut options)?;
+        options.unbuffered = cache.unbuffered;
+        options.write_through = cache.write_through;
+        options.access = access.settle(&options)?;
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Takes one option in.
+    fn take(
+        &mut self,
+        option: &str,
+        access: &mut AccessChoice,
+        cache: &mut CacheChoice,
+        pool: &mut PoolChoice,
+    ) -> Result<(), OptionError> {
+        let Some(rest) = option.strip_prefix('-') else {
+            return Err(OptionError::Target(option.to_owned()));
+        };
+        let mut letters = rest.chars();
+        let Some(letter) = letters.next() else {
+            return Err(OptionError::Unknown(option.to_owned()));
+        };
+        let value = letters.as_str();
+        let block = self.block_bytes;
+        match letter {
+            'a' => self.take_affinity(option, value)?,
+            'b' => {}
+            'B' => self.take_range(option, value)?,
+            'C' => self.cool_down_s = number(option, value, 0..=MOST_SECONDS)?,
+            'd' => self.duration_s = number(option, value, 1..=MOST_SECONDS)?,
+            'D' if value.is_empty() => self.interval_ms = Some(1000),
+            'D' => self.interval_ms = Some(number(option, value, 1..=u32::MAX)?),
+            'f' if value.starts_with(|first: char| first.is_ascii_digit()) => {
+                self.set_end(size(option, value, block)?)?;
+            }
+            'F' => pool.total = Some(number(option, value, 1..=MOST_THREADS)?),
+            'h' if value.is_empty() => cache.take(option, "h")?,
+            'L' if value.is_empty() => self.latency = true,
+            'o' => pool.outstanding = Some(number(option, value, 1..=MOST_OUTSTANDING)?),
+            'O' => {
+                pool.outstanding_in_pool = Some(number(option, value, 1..=MOST_OUTSTANDING)?);
+            }
+            'p' if value.is_empty() => access.parallel = true,
+            'r' => access.take_random(option, value, block)?,
+            'R' if value == "text" => {}
+            's' => access.take_sequential(option, value, block)?,
+            'S' => cache.take(option, value)?,
+            't' => pool.per_target = Some(number(option, value, 1..=MOST_THREADS)?),
+            'T' => self.thread_stride = positive_size(option, value, block)?,
+            'w' => self.write_percent = percent(option, value, 0)?,
+            'W' => self.warm_up_s = number(option, value, 0..=MOST_SECONDS)?,
+            'z' if value.is_empty() => self.seed = seed_of_the_clock(),
+            'z' => self.seed = number(option, value, 0..=u32::MAX)?,
+            'Z' => self.source = write_source(option, value, block)?,
+            _ => return Err(refusal(option, letter, value)),
+        }
+        Ok(())
+    }
+
+    fn take_affinity(&mut self, option: &str, value: &str) -> Result<(), OptionError> {
+        if value == "g" {
+            self.affinity = Affinity::All;
+            return Ok(());
+        }
+        let mut cpus = match &self.affinity {
+            Affinity::All => Vec::new(),
+            Affinity::Of(cpus) => cpus.clone(),
+        };
+        for part in value.split(',') {
+            match part.strip_prefix('g') {
+                Some("0") => {}
+                Some(_) => {
+                    return Err(wrong(
+                        option,
+                        "the machine has one processor group: g0, or none named",
+                    ));
+                }
+                None => cpus.push(number(option, part, 0..=u32::MAX)?),
+            }
+        }
+        if cpus.is_empty() {
+            return Err(wrong(option, "no CPU is named: -a0,1"));
+        }
+        self.affinity = Affinity::Of(cpus);
+        Ok(())
+    }
+
+    fn take_range(&mut self, option: &str, value: &str) -> Result<(), OptionError> {
+        let (base, length) = match value.split_once(':') {
+            Some((base, length)) => (base, Some(length)),
+            None => (value, None),
+        };
+        self.base = size(option, base, self.block_bytes)?;
+        if let Some(length) = length {
+            let length = positive_size(option, length, self.block_bytes)?;
+            let end = self
+                .base
+                .checked_add(length)
+                .ok_or_else(|| wrong(option, "base and length add up to more than 64 bits"))?;
+            self.set_end(end)?;
+        }
+        Ok(())
+    }
+
+    fn set_end(&mut self, end: u64) -> Result<(), OptionError> {
+        if self.end.replace(end).is_some() {
+            return Err(OptionError::Conflict(
+                "the end of the range is given twice: one of -f<size> and -B<base>:<length>",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What diskspd checks once all options are known.
+    fn check(&mut self) -> Result<(), OptionError> {
+        if self.end.is_some_and(|end| end <= self.base) {
+            return Err(OptionError::Conflict(
+                "the end of the range (-f) must lie behind its base (-B)",
+            ));
+        }
+        if let WriteSource::RandomBuffer { bytes } | WriteSource::FileBuffer { bytes, .. } =
+            self.source
+            && bytes < u64::from(self.block_bytes)
+        {
+            return Err(OptionError::Conflict(
+                "the write source (-Z<size>) is smaller than a block (-b)",
+            ));
+        }
+        if let Some(interval_ms) = self.interval_ms
+            && u64::from(self.duration_s) * 1000
+                > u64::from(interval_ms) * u64::from(MOST_INTERVALS)
+        {
+            return Err(OptionError::Conflict(
+                "-D is too short for -d: at most a million intervals are counted",
+            ));
+        }
+        let sequential = matches!(self.access, Access::Sequential { .. });
+        if self.thread_stride > 0 {
+            match self.access {
+                Access::Random { .. } | Access::Mixed { .. } => {
+                    return Err(OptionError::Conflict("-T conflicts with -r"));
+                }
+                Access::Interlocked { .. } => {
+                    return Err(OptionError::Conflict("-T conflicts with -si"));
+                }
+                Access::Sequential { .. } | Access::Parallel { .. } if self.threads == 1 => {
+                    return Err(OptionError::Conflict(
+                        "-T has no effect with one thread: give -t2 or more, or leave it out",
+                    ));
+                }
+                Access::Sequential { .. } | Access::Parallel { .. } => {}
+            }
+        }
+        if sequential && self.threads > 1 && self.thread_stride == 0 {
+            self.warnings.push(
+                "the threads' sequential I/Os overlap: the disk does not see one sequential \
+                 stream, consider -si or -T"
+                    .to_owned(),
+            );
+        }
+        if matches!(self.access, Access::Interlocked { .. }) && self.threads == 1 {
+            self.warnings.push("-si with one thread is -s".to_owned());
+        }
+        if matches!(self.access, Access::Parallel { .. }) && self.outstanding == 1 {
+            self.warnings
+                .push("-p has no effect with one outstanding I/O (-o)".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Threads and outstanding I/Os, by target or by pool: with one target the two
+/// ways say the same, but diskspd does not let them mix.
+#[derive(Default)]
+struct PoolChoice {
+    per_target: Option<u32>,
+    total: Option<u32>,
+    outstanding: Option<u32>,
+    outstanding_in_pool: Option<u32>,
+}
+
+impl PoolChoice {
+    fn settle(&self, options: &mut Options) -> Result<(), OptionError> {
+        if self.per_target.is_some() && self.total.is_some() {
+            return Err(OptionError::Conflict("-F and -t exclude each other"));
+        }
+        if self.outstanding_in_pool.is_some() && self.total.is_none() {
+            return Err(OptionError::Conflict(
+                "-O is for a thread pool (-F); without one it is -o",
+            ));
+        }
+        if let Some(threads) = self.per_target.or(self.total) {
+            options.threads = threads;
+        }
+        if let Some(outstanding) = self.outstanding_in_pool.or(self.outstanding) {
+            options.outstanding = outstanding;
+        }
+        Ok(())
+    }
+}
+
+impl AccessChoice {
+    fn take_random(&mut self, option: &str, value: &str, block: u32) -> Result<(), OptionError> {
+        if let Some(percentage) = value.strip_prefix('s') {
+            if self.stride.is_some() {
+                return Err(OptionError::Conflict(
+                    "-s conflicts with -rs: give the alignment of mixed I/O with -r<align>",
+                ));
+            }
+            if self.random_percent.is_some() {
+                return Err(OptionError::Conflict("-rs is given twice"));
+            }
+            self.random_percent = Some(percent(option, percentage, 1)?);
+            return Ok(());
+        }
+        if value.starts_with('d') {
+            return Err(unsupported(
+                option,
+                "random I/O is spread evenly; narrow the range with -B<base>:<length>",
+            ));
+        }
+        if self.stride.is_some() {
+            return Err(OptionError::Conflict("-s conflicts with -r"));
+        }
+        if self.random.is_some() {
+            return Err(OptionError::Conflict("-r is given twice"));
+        }
+        self.random = Some(if value.is_empty() {
+            u64::from(block)
+        } else {
+            positive_size(option, value, block)?
+        });
+        Ok(())
+    }
+
+    fn take_sequential(
+        &mut self,
+        option: &str,
+        value: &str,
+        block: u32,
+    ) -> Result<(), OptionError> {
+        if self.random.is_some() || self.random_percent.is_some() {
+            return Err(OptionError::Conflict(
+                "-s conflicts with -r and -rs: give the alignment of random I/O with -r<align>",
+            ));
+        }
+        if self.stride.is_some() {
+            return Err(OptionError::Conflict("-s is given twice"));
+        }
+        let (interlocked, value) = match value.strip_prefix('i') {
+            Some(value) => (true, value),
+            None => (false, value),
+        };
+        self.interlocked = interlocked;
+        self.stride = Some(if value.is_empty() {
+            u64::from(block)
+        } else {
+            positive_size(option, value, block)?
+        });
+        Ok(())
+    }
+
+    fn settle(&self, options: &Options) -> Result<Access, OptionError> {
+        let block = u64::from(options.block_bytes);
+        let align = self.random.unwrap_or(block);
+        match (self.random, self.random_percent) {
+            (None, None) => {}
+            _ if self.parallel => return Err(OptionError::Conflict("-p conflicts with -r")),
+            (_, Some(random_percent)) if random_percent < 100 => {
+                return Ok(Access::Mixed {
+                    align,
+                    random_percent,
+                });
+            }
+            _ => return Ok(Access::Random { align }),
+        }
+        let stride = self.stride.unwrap_or(block);
+        match (self.interlocked, self.parallel) {
+            (true, true) => Err(OptionError::Conflict("-si conflicts with -p")),
+            (true, false) => Ok(Access::Interlocked { stride }),
+            (false, true) => Ok(Access::Parallel { stride }),
+            (false, false) => Ok(Access::Sequential { stride }),
+        }
+    }
+}
+
+impl CacheChoice {
+    fn take(&mut self, option: &str, flags: &str) -> Result<(), OptionError> {
+        let flags = if flags.is_empty() { "u" } else { flags };
+        for flag in flags.chars() {
+            let twice = match flag {
+                'b' => {
+                    return Err(unsupported(
+                        option,
+                        "no software cache lies between the workload and the disk; \
+                         leave it out or give -Su",
+                    ));
+                }
+                'm' => {
+                    return Err(unsupported(
+                        option,
+                        "a disk is not memory-mapped; leave it out",
+                    ));
+                }
+                'r' => {
+                    return Err(unsupported(
+                        option,
+                        "it is for remote file systems; leave it out or give -Su",
+                    ));
+                }
+                'h' => {
+                    std::mem::replace(&mut self.unbuffered, true)
+                        | std::mem::replace(&mut self.write_through, true)
+                }
+                'u' => std::mem::replace(&mut self.unbuffered, true),
+                'w' => std::mem::replace(&mut self.write_through, true),
+                _ => {
+                    return Err(wrong(
+                        option,
+                        &format!("unknown caching flag {flag:?}: -Su, -Sw and -Sh are known here"),
+                    ));
+                }
+            };
+            if twice {
+                return Err(wrong(
+                    option,
+                    "the caching mode (-S, -h) is given twice: -Sh alone is -Su and -Sw",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The answer to an option that nothing took.
+fn refusal(option: &str, letter: char, value: &str) -> OptionError {
+    let why = match letter {
+        '?' => "see `testbed run --help` and diskspd's own documentation",
+        ':' => "it switches on experiments inside diskspd",
+        'c' => "the disk's size is set by --size, before the `--`",
+        'e' => "there is no Event Tracing for Windows here",
+        'f' => "hints are for the Windows cache manager; a size limits the range: -f64M",
+        'g' => "the workload goes as fast as the disk completes; lower -o or -t instead",
+        'i' | 'j' => "the workload never pauses; lower -o or -t instead",
+        'I' => "Storport's miniports see no I/O priority",
+        'l' => "buffers lie scattered in memory, so that scatter/gather lists are long",
+        'n' => "a thread runs on one virtual CPU; choose them by -a0,1",
+        'N' => "it flushes memory-mapped files, and a disk is none",
+        'P' => "a progress bar is shown when standard error is a terminal",
+        'R' => "results are printed as text only",
+        'v' => "all that is known is printed anyway",
+        'x' => "completions always arrive as calls, never through a port",
+        'X' => "profiles in XML are not read; give the options themselves",
+        'y' => "there are no Windows events to wait for or to signal",
+        'h' | 'L' | 'p' if !value.is_empty() => {
+            return wrong(option, &format!("-{letter} takes no value"));
+        }
+        _ => return OptionError::Unknown(option.to_owned()),
+    };
+    unsupported(option, why)
+}
+
+fn unsupported(option: &str, why: &'static str) -> OptionError {
+    OptionError::Unsupported {
+        option: option.to_owned(),
+        why,
+    }
+}
+
+fn wrong(option: &str, why: &str) -> OptionError {
+    OptionError::Value {
+        option: option.to_owned(),
+        why: why.to_owned(),
+    }
+}
+
+/// A whole number in `range`.
+fn number(option: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, OptionError> {
+    match value.parse::<u32>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let (least, most) = range.into_inner();
+            let why = format!("{value:?} is no whole number from {least} to {most}");
+            Err(wrong(option, &why))
+        }
+    }
+}
+
+fn percent(option: &str, value: &str, least: u8) -> Result<u8, OptionError> {
+    match value.parse::<u8>() {
+        Ok(percent) if (least..=100).contains(&percent) => Ok(percent),
+        _ => Err(wrong(
+            option,
+            &format!("{value:?} is no percentage from {least} to 100"),
+        )),
+    }
+}
+
+/// A size in bytes; `K`, `M`, `G`, `T` in powers of 1024, `b` in blocks.
+fn size(option: &str, value: &str, block: u32) -> Result<u64, OptionError> {
+    let digits = value.trim_end_matches(|last: char| !last.is_ascii_digit());
+    let unit = match &value[digits.len()..] {
+        "" => Some(1),
+        "k" | "K" => Some(1 << 10),
+        "m" | "M" => Some(1 << 20),
+        "g" | "G" => Some(1 << 30),
+        "t" | "T" => Some(1 << 40),
+        "b" | "B" => Some(u64::from(block)),
+        _ => None,
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .zip(unit)
+        .and_then(|(count, unit)| count.checked_mul(unit))
+        .ok_or_else(|| {
+            wrong(
+                option,
+                &format!("{value:?} is no size: bytes, or with K, M, G, T, or b for blocks"),
+            )
+        })
+}
+
+fn positive_size(option: &str, value: &str, block: u32) -> Result<u64, OptionError> {
+    match size(option, value, block)? {
+        0 => Err(wrong(option, "0 is too small")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn block_bytes(option: &str, value: &str) -> Result<u32, OptionError> {
+    // A block counted in blocks would be one of diskspd's default.
+    let bytes = positive_size(option, value, 64 << 10)?;
+    u32::try_from(bytes).map_err(|_| wrong(option, "a block must be shorter than 4 GiB"))
+}
+
+fn write_source(option: &str, value: &str, block: u32) -> Result<WriteSource, OptionError> {
+    match value {
+        "" => return Ok(WriteSource::Zeros),
+        "r" => return Ok(WriteSource::RandomEach),
+        _ => {}
+    }
+    let (bytes, path) = match value.split_once(',') {
+        Some((bytes, path)) => (bytes, Some(PathBuf::from(path))),
+        None => (value, None),
+    };
+    let bytes = positive_size(option, bytes, block)?;
+    Ok(match path {
+        Some(path) => WriteSource::FileBuffer { bytes, path },
+        None => WriteSource::RandomBuffer { bytes },
+    })
+}
+
+/// Plain `-z`: the seed comes from the time, and the echo prints it.
+fn seed_of_the_clock() -> u32 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.subsec_nanos() ^ since.as_secs() as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, OptionError> {
+        let given: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::parse(&given)
+    }
+
+    fn accepted(line: &str) -> Options {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    fn refused(line: &str) -> String {
+        match parse(line) {
+            Ok(options) => panic!("{line} was accepted: {options:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn no_option_gives_the_defaults_of_diskspd() {
+        let options = accepted("");
+
+        assert_eq!(options.block_bytes, 65536);
+        assert_eq!(options.duration_s, 10);
+        assert_eq!(options.warm_up_s, 5);
+        assert_eq!(options.cool_down_s, 0);
+        assert_eq!(options.threads, 1);
+        assert_eq!(options.outstanding, 2);
+        assert_eq!(options.write_percent, 0);
+        assert_eq!(options.seed, 0);
+        assert_eq!(options.access, Access::Sequential { stride: 65536 });
+        assert_eq!(options.source, WriteSource::Pattern);
+        assert!(!options.latency && !options.write_through && !options.unbuffered);
+    }
+
+    #[test]
+    fn the_options_of_a_usual_line_are_all_taken() {
+        let options = accepted("-b8K -d30 -W3 -C2 -t4 -o32 -r -w30 -Sh -L -D500 -z7 -Zr");
+
+        assert_eq!(options.block_bytes, 8192);
+        assert_eq!(
+            (options.duration_s, options.warm_up_s, options.cool_down_s),
+            (30, 3, 2)
+        );
+        assert_eq!((options.threads, options.outstanding), (4, 32));
+        assert_eq!(options.access, Access::Random { align: 8192 });
+        assert_eq!(options.write_percent, 30);
+        assert!(options.unbuffered && options.write_through && options.latency);
+        assert_eq!(options.interval_ms, Some(500));
+        assert_eq!(options.seed, 7);
+        assert_eq!(options.source, WriteSource::RandomEach);
+        assert!(options.warnings.is_empty());
+    }
+
+    #[test]
+    fn sizes_take_suffixes_and_blocks_wherever_b_stands() {
+        assert_eq!(accepted("-r2b -b4K").access, Access::Random { align: 8192 });
+        assert_eq!(accepted("-b512").block_bytes, 512);
+        assert_eq!(accepted("-b1m").block_bytes, 1 << 20);
+        assert_eq!(accepted("-f2G").end, Some(2 << 30));
+        assert_eq!(accepted("-B1T").base, 1 << 40);
+    }
+
+    #[test]
+    fn every_access_pattern_is_told_apart() {
+        let cases = [
+            ("-s", Access::Sequential { stride: 65536 }),
+            ("-s128K", Access::Sequential { stride: 131_072 }),
+            ("-si -t2", Access::Interlocked { stride: 65536 }),
+            ("-si4K -t2", Access::Interlocked { stride: 4096 }),
+            ("-p", Access::Parallel { stride: 65536 }),
+            ("-r4K", Access::Random { align: 4096 }),
+            ("-rs100", Access::Random { align: 65536 }),
+            (
+                "-rs20 -r8K",
+                Access::Mixed {
+                    align: 8192,
+                    random_percent: 20,
+                },
+            ),
+            (
+                "-r8K -rs20",
+                Access::Mixed {
+                    align: 8192,
+                    random_percent: 20,
+                },
+            ),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(accepted(line).access, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_a_base_and_a_length_or_an_end() {
+        let range = accepted("-B1M:2M");
+        assert_eq!((range.base, range.end), (1 << 20, Some(3 << 20)));
+        let end = accepted("-B1M -f4M");
+        assert_eq!((end.base, end.end), (1 << 20, Some(4 << 20)));
+    }
+
+    #[test]
+    fn write_sources_are_zeros_random_or_a_buffer() {
+        assert_eq!(accepted("-Z").source, WriteSource::Zeros);
+        assert_eq!(
+            accepted("-Z1M").source,
+            WriteSource::RandomBuffer { bytes: 1 << 20 }
+        );
+        assert_eq!(
+            accepted("-Z1M,corpus.bin").source,
+            WriteSource::FileBuffer {
+                bytes: 1 << 20,
+                path: PathBuf::from("corpus.bin")
+            }
+        );
+    }
+
+    #[test]
+    fn cpus_are_named_one_by_one_or_all() {
+        assert_eq!(accepted("-ag").affinity, Affinity::All);
+        assert_eq!(accepted("-a0,2").affinity, Affinity::Of(vec![0, 2]));
+        assert_eq!(accepted("-ag0,1,3").affinity, Affinity::Of(vec![1, 3]));
+        assert_eq!(accepted("-a1 -a2").affinity, Affinity::Of(vec![1, 2]));
+    }
+
+    #[test]
+    fn a_pool_of_threads_is_the_same_as_threads_of_one_target() {
+        let options = accepted("-F3 -O7");
+        assert_eq!((options.threads, options.outstanding), (3, 7));
+    }
+
+    #[test]
+    fn the_caching_flags_combine_as_in_diskspd() {
+        let cases = [
+            ("-S", true, false),
+            ("-Su", true, false),
+            ("-Sw", false, true),
+            ("-Suw", true, true),
+            ("-Swu", true, true),
+            ("-Su -Sw", true, true),
+            ("-Sh", true, true),
+            ("-h", true, true),
+        ];
+        for (line, unbuffered, write_through) in cases {
+            let options = accepted(line);
+            assert_eq!(
+                (options.unbuffered, options.write_through),
+                (unbuffered, write_through),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_option_of_diskspd_that_is_not_done_here_is_refused_by_name_and_with_a_reason() {
+        for option in [
+            "-?",
+            "-:1",
+            "-c1G",
+            "-ep",
+            "-frs",
+            "-g100",
+            "-i5",
+            "-j5",
+            "-I1",
+            "-l",
+            "-n",
+            "-Nv",
+            "-P",
+            "-Rxml",
+            "-Rp",
+            "-rdpct90/10",
+            "-Sb",
+            "-Sm",
+            "-Sr",
+            "-v",
+            "-vs",
+            "-x",
+            "-Xprofile.xml",
+            "-ysGo",
+        ] {
+            let message = refused(option);
+            let start = format!("diskspd option {option} is not supported here: ");
+            assert!(message.starts_with(&start), "{message}");
+            assert!(message.len() > start.len() + 10, "no reason: {message}");
+        }
+    }
+
+    #[test]
+    fn what_diskspd_does_not_know_is_an_unknown_option() {
+        for option in ["-q", "-k3", "-Y", "--help", "-", "-A", "-é"] {
+            let message = refused(option);
+            assert!(
+                message.starts_with(&format!("unknown option {option}:")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn targets_are_refused_with_a_hint() {
+        for target in ["#1", "C:", "test.dat", "8K"] {
+            assert!(refused(target).contains("only target"), "{target}");
+        }
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused() {
+        for option in [
+            "-b",
+            "-b0",
+            "-b4X",
+            "-b4G",
+            "-bK",
+            "-b-1",
+            "-d",
+            "-d0",
+            "-d1.5",
+            "-dx",
+            "-W-1",
+            "-o0",
+            "-o",
+            "-t0",
+            "-t",
+            "-w",
+            "-w101",
+            "-wx",
+            "-r0",
+            "-s0",
+            "-rs",
+            "-rs0",
+            "-rs101",
+            "-T",
+            "-T0",
+            "-B",
+            "-B0:",
+            "-B0:0",
+            "-f0x10",
+            "-zx",
+            "-z4294967296",
+            "-Z0",
+            "-Zx",
+            "-D0",
+            "-Sz",
+            "-a",
+            "-ax",
+            "-ag1,0",
+            "-ag0",
+            "-Lx",
+            "-hx",
+            "-px",
+            "-F0",
+            "-f99999999999T",
+            "-B16777215T:2T",
+        ] {
+            let message = refused(option);
+            assert!(
+                message.starts_with(&format!("option {option}: ")),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        for line in [
+            "-r -s",
+            "-s -r",
+            "-r -r",
+            "-s -s",
+            "-rs20 -s",
+            "-s -rs20",
+            "-rs20 -rs30",
+            "-r -p",
+            "-si -p",
+            "-r -T1M -t2",
+            "-si -T1M -t2",
+            "-T1M",
+            "-t2 -F2",
+            "-O4",
+            "-f1M -B0:2M",
+            "-B2M -f1M",
+            "-B1M -f1M",
+            "-Z4K",
+            "-D1 -d1001",
+            "-Su -Su",
+            "-Sh -Sw",
+            "-h -Su",
+        ] {
+            refused(line);
+        }
+    }
+
+    #[test]
+    fn overlapping_sequential_threads_are_warned_of() {
+        assert_eq!(accepted("-t2").warnings.len(), 1);
+        assert!(accepted("-t2 -T1M").warnings.is_empty());
+        assert!(accepted("-t2 -si").warnings.is_empty());
+        assert_eq!(accepted("-si").warnings.len(), 1);
+        assert_eq!(accepted("-p -o1").warnings.len(), 1);
+    }
+}

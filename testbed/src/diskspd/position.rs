@@ -1,0 +1,299 @@
+//! Where the next I/O goes: diskspd's access patterns (`ThreadTargetState`).
+//!
+//! Offsets are bytes from the begin of the range (`-B`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rand::{Rng, RngExt};
+
+use super::options::{Access, Options};
+
+/// The bytes of the disk that the workload may touch, and how.
+#[derive(Debug)]
+pub struct Range {
+    access: Access,
+    block: u64,
+    /// Bytes of the range.
+    bytes: u64,
+    /// One step behind the last offset at which a block fits.
+    stepped: u64,
+    thread_stride: u64,
+    /// Where the threads of `-si` are.
+    shared: AtomicU64,
+}
+
+/// A range that the workload does not fit into.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// It is empty or shorter than a block.
+    #[error(
+        "the range of {bytes} bytes from {base} on (-B, -f, and the disk's {disk} bytes) holds no \
+         block of {block} bytes (-b)"
+    )]
+    Short {
+        /// `-B`.
+        base: u64,
+        /// What is left from there.
+        bytes: u64,
+        /// `-b`.
+        block: u64,
+        /// The disk's length in bytes.
+        disk: u64,
+    },
+    /// A thread's own start (`-T`) lies beyond its end.
+    #[error("thread {thread} would start at {start}, beyond the range of {bytes} bytes: lower -T")]
+    Thread {
+        /// Its number.
+        thread: u32,
+        /// `-T` times its number.
+        start: u64,
+        /// The range's length.
+        bytes: u64,
+    },
+}
+
+impl Range {
+    /// The range of `options` on a disk of `disk_bytes`.
+    ///
+    /// # Errors
+    /// [`RangeError`].
+    pub fn new(options: &Options, disk_bytes: u64) -> Result<Self, RangeError> {
+        let block = u64::from(options.block_bytes);
+        let end = options.end.map_or(disk_bytes, |end| end.min(disk_bytes));
+        let bytes = end.saturating_sub(options.base);
+        let Some(room) = bytes.checked_sub(block) else {
+            return Err(RangeError::Short {
+                base: options.base,
+                bytes,
+                block,
+                disk: disk_bytes,
+            });
+        };
+        let step = options.access.step();
+        let range = Self {
+            access: options.access,
+            block,
+            bytes,
+            stepped: room - room % step + step,
+            thread_stride: options.thread_stride,
+            shared: AtomicU64::new(0),
+        };
+        for thread in 0..options.threads {
+            let start = range.start_of(thread);
+            if start.saturating_add(block) > bytes {
+                return Err(RangeError::Thread {
+                    thread,
+                    start,
+                    bytes,
+                });
+            }
+        }
+        Ok(range)
+    }
+
+    fn start_of(&self, thread: u32) -> u64 {
+        self.thread_stride.saturating_mul(thread.into())
+    }
+
+    /// A random offset at which a block fits.
+    fn random(&self, random: &mut impl Rng) -> u64 {
+        let step = self.access.step();
+        random.random_range(0..self.stepped / step) * step
+    }
+
+    /// `offset` if a block fits there, else the first offset of the thread's
+    /// track.
+    fn wrapped(&self, offset: u64, thread: u32) -> u64 {
+        if offset.saturating_add(self.block) > self.bytes {
+            self.start_of(thread) % self.access.step()
+        } else {
+            offset
+        }
+    }
+}
+
+/// What the last I/O says about the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is a new choice.
+    Fresh,
+    /// It goes on where the last one was: in mixed access as the same kind of
+    /// I/O.
+    Continued,
+}
+
+/// Where one thread is.
+#[derive(Debug)]
+pub struct Position {
+    thread: u32,
+    /// The next sequential offset, for all or for each outstanding I/O (`-p`).
+    next: Vec<u64>,
+}
+
+impl Position {
+    /// The thread's start; `random` decides where mixed access starts.
+    #[must_use]
+    pub fn new(range: &Range, thread: u32, outstanding: u32, random: &mut impl Rng) -> Self {
+        let start = match range.access {
+            Access::Mixed { .. } => range.random(random),
+            _ => range.start_of(thread),
+        };
+        let tracks = match range.access {
+            Access::Parallel { .. } => outstanding as usize,
+            _ => 1,
+        };
+        Self {
+            thread,
+            next: vec![start; tracks],
+        }
+    }
+
+    /// The next offset for outstanding I/O number `slot`.
+    pub fn advance(&mut self, range: &Range, slot: usize, random: &mut impl Rng) -> (u64, Step) {
+        match range.access {
+            Access::Random { .. } => (range.random(random), Step::Fresh),
+            Access::Interlocked { stride } => {
+                let offset = range.shared.fetch_add(stride, Ordering::Relaxed);
+                (offset % range.stepped, Step::Continued)
+            }
+            Access::Mixed {
+                align,
+                random_percent,
+            } => {
+                if random.random_range(0..100) < random_percent {
+                    let offset = range.random(random);
+                    self.next[0] = offset + align;
+                    (offset, Step::Fresh)
+                } else {
+                    (self.follow(range, 0), Step::Continued)
+                }
+            }
+            Access::Sequential { .. } => (self.follow(range, 0), Step::Continued),
+            Access::Parallel { .. } => (self.follow(range, slot), Step::Continued),
+        }
+    }
+
+    fn follow(&mut self, range: &Range, track: usize) -> u64 {
+        let offset = range.wrapped(self.next[track], self.thread);
+        self.next[track] = offset + range.access.step();
+        offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    const DISK: u64 = 1 << 20;
+
+    fn options(line: &str) -> Options {
+        let given: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::parse(&given).expect("the test's options are valid")
+    }
+
+    /// The first offsets of thread `thread`.
+    fn offsets(line: &str, thread: u32, count: usize) -> Vec<u64> {
+        let options = options(line);
+        let range = Range::new(&options, DISK).expect("the range holds a block");
+        let mut random = StdRng::seed_from_u64(1);
+        let mut position = Position::new(&range, thread, options.outstanding, &mut random);
+        (0..count)
+            .map(|number| {
+                let slot = number % options.outstanding as usize;
+                position.advance(&range, slot, &mut random).0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sequential_access_goes_on_by_its_stride_and_wraps_where_no_block_fits() {
+        assert_eq!(
+            offsets("-b256K", 0, 6),
+            [0, 0x40000, 0x80000, 0xC0000, 0, 0x40000]
+        );
+        assert_eq!(offsets("-b512K -s256K", 0, 4), [0, 0x40000, 0x80000, 0]);
+    }
+
+    #[test]
+    fn threads_start_apart_by_their_stride_and_wrap_to_the_begin() {
+        assert_eq!(
+            offsets("-b256K -t2 -T512K", 1, 4),
+            [0x80000, 0xC0000, 0, 0x40000]
+        );
+    }
+
+    #[test]
+    fn parallel_access_gives_each_outstanding_io_its_own_track() {
+        assert_eq!(
+            offsets("-b256K -p -o2", 0, 6),
+            [0, 0, 0x40000, 0x40000, 0x80000, 0x80000]
+        );
+    }
+
+    #[test]
+    fn interlocked_threads_share_one_track() {
+        let options = options("-b256K -si -t2");
+        let range = Range::new(&options, DISK).expect("the range holds a block");
+        let mut random = StdRng::seed_from_u64(1);
+        let mut first = Position::new(&range, 0, 2, &mut random);
+        let mut second = Position::new(&range, 1, 2, &mut random);
+
+        let taken: Vec<u64> = (0..3)
+            .flat_map(|_| {
+                [
+                    first.advance(&range, 0, &mut random).0,
+                    second.advance(&range, 0, &mut random).0,
+                ]
+            })
+            .collect();
+
+        assert_eq!(taken, [0, 0x40000, 0x80000, 0xC0000, 0, 0x40000]);
+    }
+
+    #[test]
+    fn random_access_is_aligned_stays_inside_and_reaches_the_last_block() {
+        let taken = offsets("-b64K -r4K", 0, 20_000);
+
+        assert!(taken.iter().all(|offset| offset % 4096 == 0));
+        assert_eq!(taken.iter().max(), Some(&(DISK - (64 << 10))));
+        assert_eq!(taken.iter().min(), Some(&0));
+    }
+
+    #[test]
+    fn mixed_access_jumps_as_often_as_asked() {
+        let taken = offsets("-b4K -r -rs25", 0, 20_000);
+        let jumps = taken
+            .windows(2)
+            .filter(|pair| pair[1] != pair[0] + 4096 && pair[1] != 0)
+            .count();
+
+        assert!((4500..5500).contains(&jumps), "{jumps}");
+    }
+
+    #[test]
+    fn a_range_that_holds_no_block_is_refused() {
+        for line in ["-b2M", "-b4K -B1M", "-b64K -B0:4K", "-b4K -f1K"] {
+            assert!(
+                matches!(
+                    Range::new(&options(line), DISK),
+                    Err(RangeError::Short { .. })
+                ),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_thread_that_would_start_behind_the_end_is_refused() {
+        assert_eq!(
+            Range::new(&options("-b64K -t3 -T512K"), DISK).map(drop),
+            Err(RangeError::Thread {
+                thread: 2,
+                start: DISK,
+                bytes: DISK
+            })
+        );
+    }
+}

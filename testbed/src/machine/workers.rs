@@ -1,0 +1,94 @@
+//! System worker threads: PASSIVE_LEVEL work that may wait, each piece on a
+//! thread of its own, so that none waits for another.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use crate::cpu::{self, Job};
+
+#[derive(Default)]
+pub(super) struct Workers {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    idle: usize,
+}
+
+impl Workers {
+    /// Runs `job` soon, as CPU number of the thread that asks.
+    pub(super) fn run(&'static self, job: Job) -> io::Result<()> {
+        let number = cpu::current_number();
+        let mut waiting = self.lock();
+        waiting.jobs.push_back(Box::new(move || {
+            cpu::act_for(number);
+            job();
+        }));
+        if waiting.idle >= waiting.jobs.len() {
+            self.more.notify_one();
+            return Ok(());
+        }
+        let spawned = thread::Builder::new()
+            .name("system worker".into())
+            .spawn(move || self.serve());
+        if let Err(refused) = spawned {
+            waiting.jobs.pop_back();
+            return Err(refused);
+        }
+        Ok(())
+    }
+
+    fn serve(&self) {
+        let mut waiting = self.lock();
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                drop(waiting);
+                job();
+                waiting = self.lock();
+            } else {
+                waiting.idle += 1;
+                waiting = self
+                    .more
+                    .wait(waiting)
+                    .unwrap_or_else(PoisonError::into_inner);
+                waiting.idle -= 1;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_job_may_wait_for_one_that_was_given_after_it() {
+        let workers: &'static Workers = Box::leak(Box::default());
+        let (first_send, first) = mpsc::channel();
+        let (second_send, second) = mpsc::channel::<u32>();
+
+        workers
+            .run(Box::new(move || {
+                first_send.send(second.recv().unwrap() + 1).unwrap();
+            }))
+            .unwrap();
+        workers
+            .run(Box::new(move || second_send.send(1).unwrap()))
+            .unwrap();
+
+        assert_eq!(first.recv().unwrap(), 2);
+    }
+}

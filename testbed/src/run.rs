@@ -1,0 +1,709 @@
+//! One run from the driver's file to the verdict: the order of its steps, and
+//! what is printed of each.
+
+pub mod used_image;
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    device::{Access, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
+    disk::Disk,
+    diskspd::{
+        options::{OptionError, Options},
+        table::{Parameters, Tables},
+        workload::{Workload, WorkloadError},
+    },
+    image::{Image, ImageError, Import},
+    kernel,
+    machine::{InterruptKind, Machine, MachineError, MachineSettings},
+    memory::PAGE,
+    pci::PciFunction,
+    size::Size,
+    storport::{
+        self,
+        adapter::{Adapter, AdapterSettings, SrbShape},
+    },
+    summary::Summary,
+    trap,
+    verify::{self, VerifyError},
+};
+
+/// What is verified unless told otherwise, if the disk is as long.
+const VERIFIED: u64 = 64 << 20;
+
+/// The most memory that the verify pass takes for its buffers, and the part of
+/// the machine's that it may take: each scattered page is a mapping of the
+/// host, whose number is limited.
+const VERIFY_BUFFERS: u64 = 32 << 20;
+const VERIFY_SHARE: u64 = 4;
+
+/// The workload where none is asked for: with a thread on each CPU, mixed, long
+/// enough to see a rate.
+pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
+
+/// Mismatches that are described one by one.
+const DESCRIBED: usize = 10;
+
+/// The module that a Storport miniport may import from.
+const PORT_DRIVER: &str = "storport.sys";
+
+/// What to run, on what.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The driver's file.
+    pub driver: PathBuf,
+    /// The image file; none makes a temporary one.
+    pub disk: Option<PathBuf>,
+    /// Length of a temporary image.
+    pub size: Size,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// The machine's memory.
+    pub memory: Size,
+    /// Its interrupts.
+    pub interrupts: InterruptKind,
+    /// The shape of SRBs.
+    pub srb: SrbShape,
+    /// The disk's PCI identity.
+    pub device_id: DeviceId,
+    /// How much to verify: nothing for 0, 64 MiB or the whole disk for none.
+    pub verify: Option<Size>,
+    /// Seed of the verify pass; none takes one from the clock.
+    pub seed: Option<u64>,
+    /// Whether an image that looks used may be overwritten.
+    pub used: UsedImage,
+    /// diskspd's options; none at all means the default workload.
+    pub workload: Vec<String>,
+}
+
+/// What to do with an image that looks like somebody's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedImage {
+    /// Leave it alone.
+    Refuse,
+    /// The user said so.
+    Overwrite,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All data right, no rule broken.
+    Pass,
+    /// Something was wrong; the last lines say what.
+    Fail,
+}
+
+/// Why there was no run to judge: something asked for can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workload's options.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// The driver's file.
+    #[error(transparent)]
+    Driver(#[from] ImageError),
+    /// The disk's image.
+    #[error(transparent)]
+    Disk(#[from] DiskImageError),
+    /// The image looks used.
+    #[error(
+        "{path}: it holds {whose}, and a run overwrites the whole image: name another one, or \
+         say --overwrite"
+    )]
+    Used {
+        /// The image.
+        path: PathBuf,
+        /// What it looks like.
+        whose: &'static str,
+    },
+    /// A setting that can't be.
+    #[error("{0}")]
+    Setting(String),
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The verify pass does not fit the disk or the machine.
+    #[error("--verify: {0}")]
+    Verify(VerifyError),
+    /// Nor does the workload.
+    #[error(transparent)]
+    Workload(WorkloadError),
+    /// A temporary image can't be had.
+    #[error("a temporary image cannot be made in {folder}: {source}")]
+    Temporary {
+        /// Where.
+        folder: PathBuf,
+        /// What the host says.
+        source: io::Error,
+    },
+    /// The output can't be written.
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints what the file at `driver` imports, by module.
+///
+/// # Errors
+/// The file's, and the output's.
+pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError> {
+    for (module, functions) in by_module(&Image::imports_of(driver)?) {
+        writeln!(out, "{module} ({})", functions.len())?;
+        for function in functions {
+            writeln!(out, "  {function}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Functions by module, the port driver's first, all in the file's order.
+fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
+    let mut modules: Vec<(String, Vec<&str>)> = Vec::new();
+    for import in imports {
+        let module = import.module.to_ascii_lowercase();
+        match modules.iter_mut().find(|(name, _)| *name == module) {
+            Some((_, functions)) => functions.push(&import.function),
+            None => modules.push((module, vec![&import.function])),
+        }
+    }
+    modules.sort_by_key(|(name, _)| name != PORT_DRIVER);
+    modules
+}
+
+/// Runs `settings` and prints what happens to `out`.
+///
+/// # Errors
+/// [`RunError`], before anything was judged.
+pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
+    let workload = workload_options(settings)?;
+    check(settings)?;
+    let disk = DiskFile::open(settings)?;
+    let imports = Image::imports_of(&settings.driver)?;
+    print_driver(&settings.driver, &imports, out)?;
+
+    let machine = Machine::new(&MachineSettings {
+        cpus: settings.cpus,
+        memory_bytes: settings.memory.0,
+        interrupts: settings.interrupts,
+    })?;
+    let device = VirtioBlk::new(
+        disk.image,
+        machine.memory().guest().clone(),
+        BlkSettings {
+            device_id: settings.device_id,
+            serial: "TESTBED".to_owned(),
+            ..BlkSettings::default()
+        },
+    );
+    let image = Arc::new(Image::load(&settings.driver, &resolve)?);
+    trap::watch(&image);
+    print_machine(settings, &disk.name, &device, out)?;
+
+    let mut run = Run {
+        settings,
+        machine,
+        device,
+        contents: disk.contents,
+        disk_name: disk.name,
+        reasons: Vec::new(),
+        retries: 0,
+    };
+    run.start_use_and_stop(&image, workload, out)
+}
+
+/// The address of an imported function.
+fn resolve(module: &str, function: &str) -> Option<usize> {
+    match module.to_ascii_lowercase().as_str() {
+        PORT_DRIVER => storport::resolve(function),
+        "ntoskrnl.exe" | "hal.dll" => kernel::resolve(function),
+        _ => None,
+    }
+}
+
+/// The workload asked for, or the default one.
+fn workload_options(settings: &Settings) -> Result<Options, OptionError> {
+    if !settings.workload.is_empty() {
+        return Options::parse(&settings.workload);
+    }
+    let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+    let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+    Options::parse(&given)
+}
+
+fn check(settings: &Settings) -> Result<(), RunError> {
+    let setting = |why: String| Err(RunError::Setting(why));
+    let Size(size) = settings.size;
+    if settings.disk.is_none() && (size == 0 || !size.is_multiple_of(512)) {
+        return setting(format!(
+            "--size: {size} bytes are no disk: give whole sectors of 512 bytes, at least one"
+        ));
+    }
+    let Size(memory) = settings.memory;
+    if !memory.is_multiple_of(PAGE as u64) || memory < 16 << 20 {
+        return setting(format!(
+            "--memory: {memory} bytes are not possible: give whole pages of {PAGE} bytes, at \
+             least 16M"
+        ));
+    }
+    Ok(())
+}
+
+/// The image file, as the device and as the verify pass hold it.
+struct DiskFile {
+    image: DiskImage,
+    contents: File,
+    name: String,
+}
+
+impl DiskFile {
+    fn open(settings: &Settings) -> Result<Self, RunError> {
+        match &settings.disk {
+            Some(path) => {
+                let image = DiskImage::open(path, Access::ReadWrite)?;
+                let contents = File::open(path)?;
+                if settings.used == UsedImage::Refuse
+                    && let Some(whose) = used_image::looks_like(&contents)?
+                {
+                    return Err(RunError::Used {
+                        path: path.clone(),
+                        whose,
+                    });
+                }
+                let name = path.display().to_string();
+                Ok(Self {
+                    image,
+                    contents,
+                    name,
+                })
+            }
+            None => {
+                let temporary = |source| RunError::Temporary {
+                    folder: std::env::temp_dir(),
+                    source,
+                };
+                // The folder goes when it is dropped, with the image's name:
+                // what is open stays until it is closed, even by a crash.
+                let folder = tempfile::tempdir().map_err(temporary)?;
+                let path = folder.path().join("disk.img");
+                let image = DiskImage::create(&path, settings.size.0)?;
+                let contents = File::open(&path).map_err(temporary)?;
+                folder.close().map_err(temporary)?;
+                Ok(Self {
+                    image,
+                    contents,
+                    name: "temporary image".to_owned(),
+                })
+            }
+        }
+    }
+}
+
+fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "driver    {}", driver.display())?;
+    let modules = by_module(imports);
+    if modules.is_empty() {
+        writeln!(out, "imports   none")?;
+    }
+    for (module, functions) in modules {
+        let mark = if module == PORT_DRIVER {
+            ""
+        } else {
+            "   <- not the port driver"
+        };
+        let title = format!("imports   {module} ({}):", functions.len());
+        writeln!(out, "{title}{mark}")?;
+        for line in wrapped(&functions, 68) {
+            writeln!(out, "          {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The words in lines of at most `width` characters, with commas.
+fn wrapped(words: &[&str], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 2 + word.len() <= width => {
+                line.push_str(", ");
+                line.push_str(word);
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push((*word).to_owned());
+            }
+            None => lines.push((*word).to_owned()),
+        }
+    }
+    lines
+}
+
+fn print_machine(
+    settings: &Settings,
+    disk_name: &str,
+    device: &VirtioBlk,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let identity = match settings.device_id {
+        DeviceId::Modern => "1AF4:1042 (modern)",
+        DeviceId::Transitional => "1AF4:1001 (transitional)",
+    };
+    let interrupts = match settings.interrupts {
+        InterruptKind::Messages => format!("MSI-X, {} vectors", device.msix_vectors()),
+        InterruptKind::Line => "INTx".to_owned(),
+    };
+    writeln!(
+        out,
+        "machine   {} CPUs, {} of memory",
+        settings.cpus, settings.memory
+    )?;
+    writeln!(out, "device    virtio-blk, PCI {identity}, {interrupts}")?;
+    writeln!(
+        out,
+        "image     {disk_name}, {}",
+        Size(device.image().bytes())
+    )
+}
+
+/// A run whose machine stands.
+struct Run<'a> {
+    settings: &'a Settings,
+    machine: Arc<Machine>,
+    device: Arc<VirtioBlk>,
+    /// The image file, for comparing.
+    contents: File,
+    disk_name: String,
+    /// Why it failed, so far.
+    reasons: Vec<String>,
+    /// Commands that the class driver tried again.
+    retries: u64,
+}
+
+impl Run<'_> {
+    fn start_use_and_stop(
+        &mut self,
+        image: &Arc<Image>,
+        workload: Options,
+        out: &mut dyn Write,
+    ) -> Result<Verdict, RunError> {
+        let function: Arc<dyn PciFunction> = self.device.clone();
+        let begin = Instant::now();
+        let started = Adapter::start(
+            &self.machine,
+            image,
+            &function,
+            AdapterSettings {
+                srb: self.settings.srb,
+                ..AdapterSettings::default()
+            },
+        );
+        let adapter = match started {
+            Ok(adapter) => adapter,
+            Err(error) => {
+                self.reasons
+                    .push(format!("the adapter did not start: {error}"));
+                self.reasons.extend(self.complaints());
+                return Ok(self.verdict(out)?);
+            }
+        };
+        writeln!(
+            out,
+            "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
+             {:#x}",
+            milliseconds(begin.elapsed()),
+            Size(adapter.max_transfer_bytes().into()),
+            adapter.max_physical_breaks(),
+            adapter.alignment_mask(),
+        )?;
+        self.use_disk(&adapter, workload, out)?;
+        if let Err(error) = adapter.stop() {
+            self.reasons.push(error.to_string());
+        }
+        self.report(&adapter, out)?;
+        Ok(self.verdict(out)?)
+    }
+
+    /// Discovery, verify pass and workload.
+    fn use_disk(
+        &mut self,
+        adapter: &Arc<Adapter>,
+        workload: Options,
+        out: &mut dyn Write,
+    ) -> Result<(), RunError> {
+        let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.reasons.push(format!("no disk to use: {error}"));
+                return Ok(());
+            }
+        };
+        print_disk(&disk, adapter, out)?;
+        if self.verify(&disk, out)? == Verdict::Pass {
+            self.work(&disk, workload, out)?;
+        }
+        self.retries = disk.retries();
+        Ok(())
+    }
+
+    fn verify(&mut self, disk: &Disk, out: &mut dyn Write) -> Result<Verdict, RunError> {
+        let bytes = self
+            .settings
+            .verify
+            .map_or(VERIFIED.min(disk.bytes()), |size| size.0);
+        writeln!(out)?;
+        if bytes == 0 {
+            writeln!(out, "verify    nothing (--verify 0)")?;
+            return Ok(Verdict::Pass);
+        }
+        if disk.facts().write_protected {
+            self.reasons
+                .push("the disk is write-protected: nothing can be verified".to_owned());
+            return Ok(Verdict::Fail);
+        }
+        let seed = self.settings.seed.unwrap_or_else(seed_of_the_clock);
+        let settings = verify::Settings {
+            bytes,
+            seed,
+            cpus: self.settings.cpus,
+            buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
+        };
+        let progress = progress("verifying {wide_bar} {bytes}/{total_bytes}");
+        let outcome = verify::verify(disk, &self.contents, settings, &progress);
+        progress.finish_and_clear();
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error @ (VerifyError::Length(_) | VerifyError::Memory(_))) => {
+                return Err(RunError::Verify(error));
+            }
+            Err(error) => {
+                self.reasons
+                    .push(format!("the verify pass (--seed {seed}) ended: {error}"));
+                return Ok(Verdict::Fail);
+            }
+        };
+        let mismatches = outcome.findings.count();
+        writeln!(
+            out,
+            "verify    {} verified in {} extents, {mismatches} mismatches (seed {seed}, {})",
+            Size(outcome.bytes),
+            outcome.extents,
+            milliseconds(outcome.elapsed),
+        )?;
+        writeln!(
+            out,
+            "          {} parts written again, {} reads, the image file compared, {} sectors \
+             beside and between untouched",
+            outcome.rewrites, outcome.reads, outcome.untouched
+        )?;
+        for line in outcome.findings.describe(DESCRIBED) {
+            writeln!(out, "          {line}")?;
+        }
+        if mismatches == 0 {
+            return Ok(Verdict::Pass);
+        }
+        self.reasons.push(format!(
+            "{mismatches} sectors are not what was written; --seed {seed} repeats the pass"
+        ));
+        Ok(Verdict::Fail)
+    }
+
+    fn work(&mut self, disk: &Disk, options: Options, out: &mut dyn Write) -> Result<(), RunError> {
+        let write_through = if options.write_through {
+            disk.facts().write_through().describe()
+        } else {
+            "off"
+        };
+        let parameters = Parameters {
+            options: &options,
+            target: &self.disk_name,
+            write_through,
+        };
+        writeln!(out)?;
+        if self.settings.workload.is_empty() {
+            writeln!(out, "The default workload; give another one after --")?;
+        }
+        writeln!(out, "{parameters}")?;
+        let progress = progress("workload {wide_bar} {percent}%");
+        let results = Workload::new(disk, options.clone(), self.settings.cpus)
+            .and_then(|workload| workload.run(&self.disk_name, &progress));
+        progress.finish_and_clear();
+        match results {
+            Ok(results) => {
+                let tables = Tables {
+                    options: &options,
+                    results: &results,
+                };
+                write!(out, "{tables}")?;
+                Ok(())
+            }
+            Err(WorkloadError::Transfer(error)) => {
+                self.reasons.push(format!("the workload ended: {error}"));
+                Ok(())
+            }
+            Err(error) => Err(RunError::Workload(error)),
+        }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let complaints = self.device.complaints();
+        complaints
+            .into_iter()
+            .map(|complaint| format!("the device complains: {complaint}"))
+            .collect()
+    }
+
+    fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {
+        let summary = Summary {
+            report: adapter.report(),
+            device: self.device.counters(),
+            complaints: self.device.complaints(),
+            accesses: trap::complaints(),
+            retries: self.retries,
+        };
+        writeln!(out)?;
+        write!(out, "{summary}")?;
+        self.reasons.extend(summary.faults());
+        Ok(())
+    }
+
+    /// The last lines.
+    fn verdict(&self, out: &mut dyn Write) -> io::Result<Verdict> {
+        writeln!(out)?;
+        if self.reasons.is_empty() {
+            writeln!(out, "PASS")?;
+            return Ok(Verdict::Pass);
+        }
+        writeln!(out, "FAIL")?;
+        for reason in &self.reasons {
+            writeln!(out, "  {reason}")?;
+        }
+        Ok(Verdict::Fail)
+    }
+}
+
+fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {
+    let facts = disk.facts();
+    let address = facts.address;
+    writeln!(
+        out,
+        "disk      {}:{}:{}, {} in {} blocks of {}, queue depth {}",
+        address.path,
+        address.target,
+        address.lun,
+        Size(disk.bytes()),
+        facts.blocks,
+        facts.block_bytes,
+        adapter.queue_depth(address),
+    )?;
+    for answer in &facts.answers {
+        let result = match &answer.result {
+            Ok(result) => result.clone(),
+            Err(error) => format!("failed: {error}"),
+        };
+        writeln!(out, "          {}: {result}", answer.command)?;
+    }
+    Ok(())
+}
+
+/// A progress bar where standard error is a terminal, else nothing.
+fn progress(template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Few digits: a person may type it again.
+fn seed_of_the_clock() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::from(since.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::sample::{Sample, TemporaryFile};
+
+    fn import(module: &str, function: &str) -> Import {
+        Import {
+            module: module.to_owned(),
+            function: function.to_owned(),
+        }
+    }
+
+    #[test]
+    fn imports_are_grouped_by_module_and_the_port_driver_comes_first() {
+        let imports = [
+            import("ntoskrnl.exe", "KeBugCheckEx"),
+            import("STORPORT.SYS", "StorPortInitialize"),
+            import("storport.sys", "StorPortNotification"),
+        ];
+        assert_eq!(
+            by_module(&imports),
+            [
+                (
+                    "storport.sys".to_owned(),
+                    vec!["StorPortInitialize", "StorPortNotification"]
+                ),
+                ("ntoskrnl.exe".to_owned(), vec!["KeBugCheckEx"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_imports_of_a_file_are_printed_and_strangers_marked() {
+        let sample = Sample {
+            imports: vec![
+                ("ntoskrnl.exe", "KeBugCheckEx"),
+                ("storport.sys", "StorPortInitialize"),
+                ("storport.sys", "StorPortNotification"),
+            ],
+            ..Sample::default()
+        };
+        let file = TemporaryFile::new("some.sys", &sample.file());
+        let mut listed = Vec::new();
+        let mut marked = Vec::new();
+
+        print_imports(&file.path, &mut listed).expect("it is a driver");
+        let imports = Image::imports_of(&file.path).expect("it is a driver");
+        print_driver(Path::new("some.sys"), &imports, &mut marked).expect("it is printed");
+
+        assert_eq!(
+            String::from_utf8_lossy(&listed),
+            "storport.sys (2)\n  StorPortInitialize\n  StorPortNotification\n\
+             ntoskrnl.exe (1)\n  KeBugCheckEx\n"
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&marked),
+            "driver    some.sys\n\
+             imports   storport.sys (2):\n\
+             \x20         StorPortInitialize, StorPortNotification\n\
+             imports   ntoskrnl.exe (1):   <- not the port driver\n\
+             \x20         KeBugCheckEx\n"
+        );
+    }
+
+    #[test]
+    fn long_lists_are_wrapped_at_words() {
+        assert_eq!(
+            wrapped(&["one", "two", "three", "four"], 10),
+            ["one, two,", "three,", "four"]
+        );
+        assert!(wrapped(&[], 10).is_empty());
+    }
+}

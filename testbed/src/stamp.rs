@@ -1,0 +1,349 @@
+//! Stamped sectors: 512 bytes that say where they belong, which write put them
+//! there and, by their filling, whether they are whole.
+//!
+//! So a sector that is not what it should be tells what went wrong with it:
+//! another sector's stamp was misplaced, an older write's is stale, half a
+//! stamp is torn, a stamp with a few wrong bits was corrupted on its way.
+
+use std::fmt::{self, Display, Formatter};
+
+/// Bytes of a stamp, whatever the disk's block size.
+pub const SECTOR: usize = 512;
+
+/// Marks a stamp.
+const MAGIC: [u8; 8] = *b"\x7FSTAMP\x01\x00";
+
+/// Where the filling begins: behind magic, address, generation and seed.
+const HEADER: usize = 32;
+
+/// As many wrong bits are still wrong bits, not another content.
+const FEW_BITS: u32 = 16;
+
+/// As many bytes of filling do not match by chance.
+const CERTAIN: usize = 8;
+
+/// Which sector, written when, in which pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The sector's number on the disk, in units of 512 bytes.
+    pub sector: u64,
+    /// The write that put it there: each write of a pass has a number of its
+    /// own, higher than those of all earlier writes to the same sector.
+    pub generation: u64,
+    /// The pass.
+    pub seed: u64,
+}
+
+impl Stamp {
+    /// The stamp's bytes. The last two are zero, so never 55 AA: no stamped
+    /// disk looks like one with a master boot record.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; SECTOR] {
+        let mut bytes = [0; SECTOR];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[8..16].copy_from_slice(&self.sector.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.seed.to_le_bytes());
+        // SplitMix64 (Steele, Lea, Flood 2014): each state gives another word.
+        let mut state = mix(self.seed ^ mix(self.sector ^ mix(self.generation)));
+        for word in bytes[HEADER..].chunks_exact_mut(8) {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            word.copy_from_slice(&mix(state).to_le_bytes());
+        }
+        bytes[SECTOR - 2..].fill(0);
+        bytes
+    }
+
+    /// The stamp that `bytes` claim to be, whole or not.
+    fn claimed_by(bytes: &[u8; SECTOR]) -> Option<Self> {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        bytes.starts_with(&MAGIC).then(|| Self {
+            sector: word(8),
+            generation: word(16),
+            seed: word(24),
+        })
+    }
+
+    /// The stamp that `bytes` are, if they are a whole one.
+    #[must_use]
+    pub fn found_in(bytes: &[u8; SECTOR]) -> Option<Self> {
+        Self::claimed_by(bytes).filter(|stamp| stamp.bytes() == *bytes)
+    }
+
+    /// Compares what was read with this stamp.
+    ///
+    /// # Errors
+    /// What is wrong with the sector.
+    pub fn check(&self, found: &[u8; SECTOR]) -> Result<(), Damage> {
+        let expected = self.bytes();
+        if *found == expected {
+            return Ok(());
+        }
+        Err(self.damage(&expected, found))
+    }
+
+    fn damage(&self, expected: &[u8; SECTOR], found: &[u8; SECTOR]) -> Damage {
+        let wrong_bits: u32 = expected
+            .iter()
+            .zip(found)
+            .map(|(expected, found)| (expected ^ found).count_ones())
+            .sum();
+        let differs = |at: &usize| expected[*at] != found[*at];
+        let first = (0..SECTOR).find(differs).unwrap_or(0);
+        let end = (0..SECTOR).rev().find(differs).map_or(0, |last| last + 1);
+        if wrong_bits <= FEW_BITS {
+            return Damage::Flipped {
+                bits: wrong_bits,
+                first,
+            };
+        }
+        if let Some(other) = Self::found_in(found) {
+            return if other.seed != self.seed {
+                Damage::OtherPass { seed: other.seed }
+            } else if other.sector != self.sector {
+                Damage::Misplaced {
+                    sector: other.sector,
+                    generation: other.generation,
+                }
+            } else {
+                Damage::Stale {
+                    generation: other.generation,
+                }
+            };
+        }
+        let begin_is_right = first >= HEADER + CERTAIN;
+        // The last two bytes are zero in every stamp.
+        let end_is_right = SECTOR - end >= CERTAIN + 2;
+        match (begin_is_right, end_is_right) {
+            (true, true) => Damage::Overwritten { first, end },
+            (true, false) => Damage::Torn { at: first },
+            (false, true) => Damage::Torn { at: end },
+            (false, false) if found.iter().all(|&byte| byte == 0) => Damage::Zeros,
+            (false, false) => Damage::Foreign,
+        }
+    }
+}
+
+/// SplitMix64's output function.
+fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    word ^ (word >> 31)
+}
+
+/// What is wrong with a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// A few bits differ.
+    Flipped {
+        /// How many.
+        bits: u32,
+        /// The first byte with one, in the sector.
+        first: usize,
+    },
+    /// It is the whole stamp of another sector.
+    Misplaced {
+        /// That sector.
+        sector: u64,
+        /// The write that it is of.
+        generation: u64,
+    },
+    /// It is the whole stamp of another write to this sector.
+    Stale {
+        /// That write.
+        generation: u64,
+    },
+    /// It is the whole stamp of another pass: this pass's write never came.
+    OtherPass {
+        /// That pass.
+        seed: u64,
+    },
+    /// Its begin is of one write and its end of another.
+    Torn {
+        /// The first byte of the other part, in the sector.
+        at: usize,
+    },
+    /// A part in its middle is something else.
+    Overwritten {
+        /// The part's first byte, in the sector.
+        first: usize,
+        /// The first byte behind it.
+        end: usize,
+    },
+    /// All zero.
+    Zeros,
+    /// Nothing that a pass wrote.
+    Foreign,
+}
+
+impl Display for Damage {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Flipped { bits, first } => {
+                write!(
+                    out,
+                    "bit-flipped: {bits} wrong bits, the first in byte {first}"
+                )
+            }
+            Self::Misplaced { sector, generation } => write!(
+                out,
+                "misplaced: it is sector {sector} of generation {generation}"
+            ),
+            Self::Stale { generation } => write!(out, "stale: it is of generation {generation}"),
+            Self::OtherPass { seed } => {
+                write!(out, "stale: it is of another pass, with seed {seed}")
+            }
+            Self::Torn { at } => write!(out, "torn: two contents meet at byte {at}"),
+            Self::Overwritten { first, end } => {
+                write!(
+                    out,
+                    "overwritten: bytes {first} to {end} are something else"
+                )
+            }
+            Self::Zeros => write!(out, "lost: it is all zeros"),
+            Self::Foreign => write!(out, "lost: nothing of this pass is in it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp {
+        sector: 1000,
+        generation: 7,
+        seed: 42,
+    };
+
+    fn damage(change: impl FnOnce(&mut [u8; SECTOR])) -> Damage {
+        let mut bytes = STAMP.bytes();
+        change(&mut bytes);
+        STAMP.check(&bytes).expect_err("the sector was damaged")
+    }
+
+    #[test]
+    fn an_untouched_sector_is_right() {
+        assert_eq!(STAMP.check(&STAMP.bytes()), Ok(()));
+    }
+
+    #[test]
+    fn every_field_changes_the_filling() {
+        let others = [
+            Stamp {
+                sector: 1001,
+                ..STAMP
+            },
+            Stamp {
+                generation: 8,
+                ..STAMP
+            },
+            Stamp { seed: 43, ..STAMP },
+        ];
+        for other in others {
+            let same = STAMP.bytes()[HEADER..]
+                .iter()
+                .zip(&other.bytes()[HEADER..])
+                .filter(|(left, right)| left == right)
+                .count();
+            assert!(same < 24, "{same} bytes of 480 are the same");
+        }
+    }
+
+    #[test]
+    fn no_stamp_ends_like_a_boot_record() {
+        for sector in 0..10_000 {
+            let bytes = Stamp { sector, ..STAMP }.bytes();
+            assert_eq!(bytes[510..], [0, 0]);
+        }
+    }
+
+    #[test]
+    fn a_few_wrong_bits_are_counted_and_placed_wherever_they_are() {
+        for byte in [0, 9, 17, 30, 200, 511] {
+            assert_eq!(
+                damage(|bytes| bytes[byte] ^= 0x81),
+                Damage::Flipped {
+                    bits: 2,
+                    first: byte
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn the_stamp_of_another_sector_is_misplaced() {
+        let other = Stamp {
+            sector: 1001,
+            generation: 3,
+            ..STAMP
+        };
+        assert_eq!(
+            damage(|bytes| *bytes = other.bytes()),
+            Damage::Misplaced {
+                sector: 1001,
+                generation: 3
+            }
+        );
+    }
+
+    #[test]
+    fn the_stamp_of_an_earlier_write_is_stale() {
+        let other = Stamp {
+            generation: 6,
+            ..STAMP
+        };
+        assert_eq!(
+            damage(|bytes| *bytes = other.bytes()),
+            Damage::Stale { generation: 6 }
+        );
+    }
+
+    #[test]
+    fn the_stamp_of_another_pass_is_told_by_its_seed() {
+        let other = Stamp { seed: 9, ..STAMP };
+        assert_eq!(
+            damage(|bytes| *bytes = other.bytes()),
+            Damage::OtherPass { seed: 9 }
+        );
+    }
+
+    #[test]
+    fn a_sector_of_two_writes_is_torn_where_they_meet() {
+        let older = Stamp {
+            generation: 6,
+            ..STAMP
+        }
+        .bytes();
+        assert_eq!(
+            damage(|bytes| bytes[256..].copy_from_slice(&older[256..])),
+            Damage::Torn { at: 256 }
+        );
+        assert_eq!(
+            damage(|bytes| bytes[..128].copy_from_slice(&older[..128])),
+            Damage::Torn { at: 128 }
+        );
+        assert_eq!(damage(|bytes| bytes[64..].fill(0)), Damage::Torn { at: 64 });
+    }
+
+    #[test]
+    fn something_in_the_middle_is_an_overwritten_part() {
+        assert_eq!(
+            damage(|bytes| bytes[100..164].fill(0xEE)),
+            Damage::Overwritten {
+                first: 100,
+                end: 164
+            }
+        );
+    }
+
+    #[test]
+    fn zeros_and_foreign_contents_are_lost() {
+        assert_eq!(damage(|bytes| bytes.fill(0)), Damage::Zeros);
+        assert_eq!(damage(|bytes| bytes.fill(0xA5)), Damage::Foreign);
+    }
+}

@@ -1,0 +1,48 @@
+//! Storport as a miniport sees it: storport.sys's exports, and the port driver
+//! behind them that starts an adapter, feeds it requests and stops it.
+//!
+//! * `life_cycle`: the order from DriverEntry to ScsiStopAdapter;
+//! * `callbacks`: the one way into driver code, and what is checked at its end;
+//! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
+//! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
+//! * `spin_locks`: the locks, and who holds them;
+//! * `resets`, `watchdog`: requests and callbacks that do not come back;
+//! * `exports`, `notifications`, `extended`: the functions that it calls;
+//! * `violations`: the rules that it must keep.
+//!
+//! "Rule book" in comments is the collection of these rules with their sources
+//! that the testbed was written by.
+
+mod abi;
+pub mod adapter;
+mod callbacks;
+mod configuration;
+mod dpcs;
+mod events;
+mod exports;
+mod extended;
+mod interrupts;
+mod lanes;
+mod life_cycle;
+mod notifications;
+mod performance;
+mod plug_and_play;
+mod pool;
+mod port;
+mod registers;
+pub mod report;
+pub mod request;
+mod resets;
+mod spin_locks;
+mod srb;
+mod statistics;
+mod timers;
+mod units;
+mod violations;
+mod watchdog;
+
+/// The address of the storport.sys export `function`.
+#[must_use]
+pub fn resolve(function: &str) -> Option<usize> {
+    exports::resolve(function)
+}

@@ -1,0 +1,267 @@
+//! An adapter: a miniport's instance from DriverEntry to ScsiStopAdapter.
+
+use std::{
+    any::Any,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::Duration,
+};
+
+use super::{
+    life_cycle,
+    port::Port,
+    report::Report,
+    request::{Address, Completion, Program, Request},
+};
+use crate::{image::Image, machine::Machine, memory::MemoryError, pci::PciFunction, trap};
+
+/// The shape of SRBs, where the miniport takes both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SrbShape {
+    /// SCSI_REQUEST_BLOCK.
+    Scsi,
+    /// STORAGE_REQUEST_BLOCK, as Windows chooses since Windows 8.
+    Storage,
+}
+
+/// Whether STOR_PERF_CONCURRENT_CHANNELS is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConcurrentChannels {
+    /// Offered, and granted to who asks.
+    Granted,
+    /// Not offered; asking is an error.
+    Refused,
+}
+
+/// How Storport behaves where Windows leaves it open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterSettings {
+    /// The shape of SRBs.
+    pub srb: SrbShape,
+    /// Concurrent channels.
+    pub concurrent_channels: ConcurrentChannels,
+    /// The most requests that a unit has at a time, below what the miniport
+    /// allows.
+    pub unit_depth: Option<u32>,
+    /// How often time-outs are looked for: 1 s in Windows.
+    pub tick: Duration,
+    /// A time-out instead of the requests' own.
+    pub timeout: Option<Duration>,
+    /// How long one callback may take before the machine is stopped.
+    pub callback_limit: Duration,
+    /// Pause before a request that came back BUSY is started again.
+    pub busy_pause: Duration,
+    /// HwFindAdapter's ArgumentString: the registry value `DriverParameter`.
+    pub argument: String,
+}
+
+impl Default for AdapterSettings {
+    fn default() -> Self {
+        Self {
+            srb: SrbShape::Storage,
+            concurrent_channels: ConcurrentChannels::Granted,
+            unit_depth: None,
+            tick: Duration::from_secs(1),
+            timeout: None,
+            callback_limit: Duration::from_secs(10),
+            busy_pause: Duration::from_millis(1),
+            argument: String::new(),
+        }
+    }
+}
+
+/// Why an adapter did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A callback said no, or did not do what it must; `why` says what and
+    /// what is expected.
+    #[error("{callback}: {why}")]
+    Refused {
+        /// `HwFindAdapter`.
+        callback: &'static str,
+        /// What went wrong.
+        why: String,
+    },
+    /// The machine's memory does not suffice.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host refused something.
+    #[error("the host refuses what an adapter needs: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// Why an adapter did not stop in order.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// It was stopped before.
+    #[error("the adapter was stopped before")]
+    Again,
+    /// HwAdapterControl answered ScsiStopAdapter with something else than
+    /// ScsiAdapterControlSuccess.
+    #[error("HwAdapterControl(ScsiStopAdapter) returned {0}, not ScsiAdapterControlSuccess (0)")]
+    Refused(u32),
+}
+
+/// A started adapter.
+#[derive(Debug)]
+pub struct Adapter {
+    port: &'static Port,
+    stopped: AtomicBool,
+}
+
+impl Adapter {
+    /// Starts `image` as the miniport of `function`: from DriverEntry until it
+    /// is ready for requests. Its PASSIVE_LEVEL callbacks run on the calling
+    /// thread, which must be no virtual CPU.
+    ///
+    /// # Errors
+    /// [`StartError`]. The function is stopped then.
+    pub fn start(
+        machine: &Arc<Machine>,
+        image: &Arc<Image>,
+        function: &Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> Result<Arc<Self>, StartError> {
+        trap::watch(image);
+        let image_of_port = Some(Arc::clone(image));
+        let port = Port::new(machine, image.name(), image_of_port, function, settings);
+        Self::start_port(port, image.entry())
+    }
+
+    /// Starts the driver whose DriverEntry is at `entry`.
+    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, StartError> {
+        life_cycle::start(port, entry)?;
+        Ok(Arc::new(Self {
+            port,
+            stopped: AtomicBool::new(false),
+        }))
+    }
+
+    /// Issues one request on CPU 0 and waits for it; for discovery. The
+    /// calling thread must be no virtual CPU. A request beyond the adapter's
+    /// limits (see [`Self::max_transfer_bytes`]) ends the machine.
+    #[must_use]
+    pub fn execute(&self, request: Request) -> Completion {
+        let once: Box<dyn Program> = Box::new(Once {
+            request: Some(request),
+            completion: None,
+        });
+        let done = self.run(vec![once]).pop();
+        let completion = done
+            .and_then(|program| program.into_any().downcast::<Once>().ok())
+            .and_then(|once| once.completion);
+        completion.unwrap_or_else(|| {
+            trap::stop_machine(format_args!("a request came back without its completion"))
+        })
+    }
+
+    /// Runs the programs, number i on CPU i modulo the number of CPUs, and
+    /// gives them back when all have finished, in the same order. The calling
+    /// thread must be no virtual CPU. A request beyond the adapter's limits
+    /// ends the machine.
+    #[must_use]
+    pub fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
+        let count = programs.len();
+        let cpus = self.port.machine.cpus();
+        let (send, receive) = mpsc::channel();
+        for (place, program) in programs.into_iter().enumerate() {
+            let cpu = &cpus[place % cpus.len()];
+            let (send, port) = (send.clone(), self.port);
+            cpu.post(Box::new(move || {
+                port.lane(cpu.number()).begin(place, program, send);
+            }));
+        }
+        drop(send);
+        let mut done: Vec<_> = receive.iter().take(count).collect();
+        done.sort_by_key(|(place, _)| *place);
+        done.into_iter().map(|(_, program)| program).collect()
+    }
+
+    /// The most bytes that one request may transfer.
+    #[must_use]
+    pub fn max_transfer_bytes(&self) -> u32 {
+        self.port.configuration().max_transfer_bytes
+    }
+
+    /// The most elements in a scatter/gather list.
+    #[must_use]
+    pub fn max_physical_breaks(&self) -> u32 {
+        self.port.max_elements()
+    }
+
+    /// AlignmentMask: the bits that must be zero in a data buffer's address.
+    #[must_use]
+    pub fn alignment_mask(&self) -> u32 {
+        self.port.configuration().alignment_mask
+    }
+
+    /// Buses, targets a bus and units a target to look for.
+    #[must_use]
+    pub fn topology(&self) -> (u8, u8, u8) {
+        let configuration = self.port.configuration();
+        (
+            configuration.buses,
+            configuration.targets,
+            configuration.units,
+        )
+    }
+
+    /// How many requests the unit at `address` may have at a time.
+    #[must_use]
+    pub fn queue_depth(&self, address: Address) -> u32 {
+        self.port.unit(address).gate.limit()
+    }
+
+    /// Stops the adapter: no more requests, HwAdapterControl(ScsiStopAdapter),
+    /// interrupts disconnected, the function stopped. All programs must have
+    /// finished.
+    ///
+    /// # Errors
+    /// [`StopError`]; the function is stopped all the same.
+    pub fn stop(&self) -> Result<(), StopError> {
+        if self.stopped.swap(true, Ordering::SeqCst) {
+            return Err(StopError::Again);
+        }
+        life_cycle::stop(self.port)
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            locks: self.port.lock_rows(),
+            violations: self.port.violations(),
+            ..self.port.statistics.report()
+        }
+    }
+}
+
+/// One request.
+struct Once {
+    request: Option<Request>,
+    completion: Option<Completion>,
+}
+
+impl Program for Once {
+    fn start(&mut self, issue: &mut dyn FnMut(Request)) {
+        if let Some(request) = self.request.take() {
+            issue(request);
+        }
+    }
+
+    fn completed(&mut self, completion: Completion, _: &mut dyn FnMut(Request)) {
+        self.completion = Some(completion);
+    }
+
+    fn finished(&self) -> bool {
+        self.completion.is_some()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

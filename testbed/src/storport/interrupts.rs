@@ -1,0 +1,253 @@
+//! The interrupt controller between a function and its miniport: messages and
+//! the pin become calls of its interrupt routine, at DIRQL, with the lock that
+//! the synchronisation mode says.
+//!
+//! A message that comes while the same message is pending merges with it, as in
+//! a local APIC. Message m interrupts CPU m modulo the number of CPUs: that CPU
+//! itself if it has nothing to do, else a thread that acts for it, because an
+//! interrupt does not wait for what a CPU is doing.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, Thread},
+};
+
+use super::{callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule};
+use crate::{
+    cpu::{self, Cpu, Source, irql},
+    machine::clock,
+    pci::Interrupts,
+};
+
+/// An interrupt source: a message, or the pin.
+#[derive(Debug, Default)]
+struct Line {
+    /// Message: sent and not yet delivered. Pin: asserted.
+    pending: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+impl Line {
+    fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+}
+
+/// A function's interrupts on their way to its miniport.
+pub(super) struct Controller {
+    port: &'static Port,
+    messages: Box<[Line]>,
+    pin: Line,
+    /// How often the pin was de-asserted.
+    releases: AtomicU64,
+    /// For each CPU, whether a message for it may be pending.
+    raised: Box<[AtomicBool]>,
+    connected: AtomicBool,
+}
+
+impl fmt::Debug for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Controller")
+            .field("connected", &self.connected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The function's end of it.
+struct Wires(&'static Controller);
+
+impl Interrupts for Wires {
+    fn message(&self, id: u16) {
+        self.0.message(id);
+    }
+
+    fn line(&self, asserted: bool) {
+        self.0.line(asserted);
+    }
+}
+
+impl Controller {
+    /// Connects to the function of `port`. Nothing is delivered before
+    /// [`Self::connect`].
+    pub(super) fn start(port: &'static Port) -> io::Result<&'static Self> {
+        let messages = port.function.msix_vectors();
+        let controller: &'static Self = Box::leak(Box::new(Self {
+            port,
+            messages: (0..messages).map(|_| Line::default()).collect(),
+            pin: Line::default(),
+            releases: AtomicU64::new(0),
+            raised: port
+                .machine
+                .cpus()
+                .iter()
+                .map(|_| AtomicBool::new(false))
+                .collect(),
+            connected: AtomicBool::new(false),
+        }));
+        for (id, message) in controller.messages.iter().enumerate() {
+            let handle = thread::Builder::new()
+                .name(format!("message {id}"))
+                .spawn(move || controller.run_message(id as u32))?;
+            let _ = message.thread.set(handle.thread().clone());
+        }
+        let handle = thread::Builder::new()
+            .name("pin".into())
+            .spawn(|| controller.run_pin())?;
+        let _ = controller.pin.thread.set(handle.thread().clone());
+        port.function.connect(Arc::new(Wires(controller)));
+        for cpu in port.machine.cpus() {
+            cpu.post(Box::new(|| Cpu::add_source(controller)));
+        }
+        Ok(controller)
+    }
+
+    /// How many messages the function has.
+    pub(super) fn messages(&self) -> u32 {
+        self.messages.len() as u32
+    }
+
+    /// The CPU that message `id` interrupts.
+    pub(super) fn cpu_of(id: u32) -> u32 {
+        id % cpu::count()
+    }
+
+    /// Delivers interrupts from now on, those that wait among them.
+    pub(super) fn connect(&self) {
+        self.connected.store(true, Ordering::SeqCst);
+        self.messages
+            .iter()
+            .chain([&self.pin])
+            .filter(|line| line.pending.load(Ordering::SeqCst))
+            .for_each(Line::wake);
+    }
+
+    /// Delivers none any more; when it returns none is being delivered.
+    pub(super) fn disconnect(&self) {
+        self.connected.store(false, Ordering::SeqCst);
+        self.port.interrupts_have_passed();
+    }
+
+    fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::SeqCst)
+    }
+
+    fn message(&self, id: u16) {
+        let Some(message) = self.messages.get(usize::from(id)) else {
+            return;
+        };
+        if message.pending.swap(true, Ordering::SeqCst) || !self.is_connected() {
+            return;
+        }
+        let number = Self::cpu_of(u32::from(id)) as usize;
+        self.raised[number].store(true, Ordering::SeqCst);
+        let cpu = &self.port.machine.cpus()[number];
+        if cpu.is_idle() {
+            cpu.wake();
+        } else {
+            message.wake();
+        }
+    }
+
+    fn line(&self, asserted: bool) {
+        self.pin.pending.store(asserted, Ordering::SeqCst);
+        if asserted {
+            self.pin.wake();
+        } else {
+            self.releases.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn run_message(&self, id: u32) {
+        cpu::act_for(Self::cpu_of(id));
+        loop {
+            while self.is_connected() && self.deliver_message(id) {}
+            thread::park();
+        }
+    }
+
+    /// Delivers message `id` if it is pending.
+    fn deliver_message(&self, id: u32) -> bool {
+        let pending = self.messages[id as usize]
+            .pending
+            .swap(false, Ordering::SeqCst);
+        if pending {
+            let port = self.port;
+            let lock = if port.locks.per_message() {
+                LockId::Message(id)
+            } else {
+                LockId::Interrupt
+            };
+            self.deliver(
+                lock,
+                Callback::HwMSInterruptRoutine,
+                id,
+                port.configuration().message_routine,
+            );
+        }
+        pending
+    }
+
+    fn run_pin(&self) {
+        cpu::act_for(0);
+        loop {
+            let mut releases = u64::MAX;
+            let mut since = 0;
+            while self.is_connected() && self.pin.pending.load(Ordering::SeqCst) {
+                let routine = self.port.registration().interrupt;
+                let claimed = self.deliver(LockId::Interrupt, Callback::HwInterrupt, 0, routine);
+                let now = self.releases.load(Ordering::Relaxed);
+                if now != releases {
+                    (releases, since) = (now, clock::now());
+                } else if clock::now() - since > self.port.callback_limit {
+                    self.port.stop_machine(
+                        Rule::InterruptLevel,
+                        0,
+                        format_args!(
+                            "the pin stays asserted, whatever HwInterrupt does (it says {})",
+                            if claimed { "TRUE" } else { "FALSE" }
+                        ),
+                    );
+                } else if !claimed {
+                    thread::yield_now();
+                }
+            }
+            thread::park();
+        }
+    }
+
+    /// Calls the interrupt routine; whether the interrupt was its.
+    fn deliver(&self, lock: LockId, callback: Callback, message: u32, routine: usize) -> bool {
+        let port = self.port;
+        port.lock(lock);
+        let mut claimed = true;
+        // Disconnected meanwhile: who did waits for this lock.
+        if self.is_connected() {
+            let arguments = [port.extension(), message as usize, 0, 0, 0, 0];
+            let result = port.call_about(callback, message, irql::DEVICE, routine, arguments);
+            claimed = result as u8 != 0;
+            port.statistics.interrupt(claimed);
+        }
+        port.unlock();
+        claimed
+    }
+}
+
+impl Source for Controller {
+    fn ready(&self) -> bool {
+        self.raised[cpu::current_number() as usize].load(Ordering::SeqCst) && self.is_connected()
+    }
+
+    fn serve(&self) {
+        let number = cpu::current_number();
+        self.raised[number as usize].store(false, Ordering::SeqCst);
+        for id in (number..self.messages()).step_by(cpu::count() as usize) {
+            self.deliver_message(id);
+        }
+    }
+}

@@ -1,0 +1,632 @@
+//! The way of requests on one CPU: from a program through HwBuildIo and
+//! HwStartIo to the miniport, and from its RequestComplete back.
+//!
+//! A lane's requests are sent and returned by its CPU's thread alone; other
+//! threads only hang completed SRBs on its list, and tell it that a request in
+//! line was let in.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::Sender,
+    },
+    time::Duration,
+};
+
+use super::{
+    abi::srb_status,
+    adapter::SrbShape,
+    callbacks::Callback,
+    port::Port,
+    request::{Address, Completion, Program, Request},
+    spin_locks::LockId,
+    srb::{owner, recovery},
+    units::Unit,
+    violations::Rule,
+};
+use crate::{
+    cpu::{Deferred, Source, irql},
+    machine::clock,
+    memory::Block,
+    trap,
+};
+
+/// SRB_STATUS without its flags (`srb.h`).
+const STATUS: u8 = 0x3f;
+
+/// A program that runs, and where it goes when it has ended.
+struct Running {
+    program: Box<dyn Program>,
+    outstanding: u32,
+    place: usize,
+    home: Sender<(usize, Box<dyn Program>)>,
+}
+
+/// What is known of a request while it is in Storport.
+struct Work {
+    program: usize,
+    request: Request,
+    arrived: u64,
+    unit: &'static Unit,
+}
+
+/// A request in line at its unit.
+enum Waiting {
+    /// It was not sent yet.
+    New(Work),
+    /// It came back BUSY, and keeps its SRB.
+    Again(u32, &'static Unit),
+}
+
+impl Waiting {
+    fn unit(&self) -> &'static Unit {
+        match self {
+            Self::New(work) => work.unit,
+            Self::Again(_, unit) => unit,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    programs: Vec<Option<Running>>,
+    in_line: VecDeque<Waiting>,
+    /// Came back BUSY, and until when they wait.
+    busy: VecDeque<(u64, u32)>,
+    /// SRBs that are free, and how many of this CPU's have memory.
+    free: Vec<u32>,
+    grown: u32,
+    /// What the SRBs are used for, by number from the CPU's first on.
+    work: Vec<Option<Work>>,
+    /// The unit that was used last.
+    unit: Option<&'static Unit>,
+}
+
+/// A CPU's part of an adapter.
+pub(super) struct Lane {
+    port: &'static Port,
+    cpu: u32,
+    /// The completed SRB that came last: number + 1, or 0.
+    completed: AtomicU32,
+    granted: Mutex<Vec<&'static Unit>>,
+    grants: AtomicU32,
+    /// A request that came back BUSY has waited long enough.
+    busy_over: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("cpu", &self.cpu)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deferred for Lane {
+    /// The pause of a request that came back BUSY is over.
+    fn run(&self, _: usize, _: usize) {
+        self.busy_over.store(true, Ordering::Release);
+    }
+}
+
+impl Source for Lane {
+    fn ready(&self) -> bool {
+        self.completed.load(Ordering::Acquire) != 0
+            || self.grants.load(Ordering::Acquire) != 0
+            || self.busy_over.load(Ordering::Acquire)
+    }
+
+    fn serve(&self) {
+        let mut inner = self.lock();
+        self.take_completed(&mut inner);
+        self.take_grants(&mut inner);
+        if self.busy_over.swap(false, Ordering::AcqRel) {
+            self.end_busy(&mut inner);
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(port: &'static Port, cpu: u32) -> Self {
+        Self {
+            port,
+            cpu,
+            completed: AtomicU32::new(0),
+            granted: Mutex::default(),
+            grants: AtomicU32::new(0),
+            busy_over: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Only the CPU's thread takes it.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.port.machine.cpus()[self.cpu as usize].wake();
+    }
+
+    /// Hangs a completed SRB on the list.
+    pub(super) fn completed(&self, number: u32) {
+        let next = &self.port.srbs().slot(number).next_completed;
+        let mut head = self.completed.load(Ordering::Relaxed);
+        loop {
+            next.store(head, Ordering::Relaxed);
+            match self.completed.compare_exchange_weak(
+                head,
+                number + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        self.wake();
+    }
+
+    /// The first of its requests in line at `unit` was let in.
+    pub(super) fn grant(&self, unit: &'static Unit) {
+        self.granted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(unit);
+        self.grants.fetch_add(1, Ordering::Release);
+        self.wake();
+    }
+
+    /// Starts a program. On the CPU's thread.
+    pub(super) fn begin(
+        &'static self,
+        place: usize,
+        program: Box<dyn Program>,
+        home: Sender<(usize, Box<dyn Program>)>,
+    ) {
+        let mut inner = self.lock();
+        let running = Running {
+            program,
+            outstanding: 0,
+            place,
+            home,
+        };
+        let index = inner.programs.iter().position(Option::is_none);
+        let index = index.unwrap_or_else(|| {
+            inner.programs.push(None);
+            inner.programs.len() - 1
+        });
+        self.step(&mut inner, index, running, |program, issue| {
+            program.start(issue);
+        });
+    }
+
+    /// Lets a program take a step, and ends it if nothing of it is left.
+    fn step(
+        &self,
+        inner: &mut Inner,
+        index: usize,
+        mut running: Running,
+        step: impl FnOnce(&mut dyn Program, &mut dyn FnMut(Request)),
+    ) {
+        let Running {
+            program,
+            outstanding,
+            ..
+        } = &mut running;
+        step(program.as_mut(), &mut |request| {
+            *outstanding += 1;
+            self.issue(inner, index, request);
+        });
+        if running.outstanding > 0 {
+            inner.programs[index] = Some(running);
+            return;
+        }
+        if !running.program.finished() {
+            trap::stop_machine(format_args!(
+                "the workload has nothing outstanding on CPU {} and is not finished",
+                self.cpu
+            ));
+        }
+        // Who waits for it may have gone; then nobody needs it.
+        let _ = running.home.send((running.place, running.program));
+    }
+
+    fn issue(&self, inner: &mut Inner, program: usize, request: Request) {
+        self.check(&request);
+        let unit = self.unit(inner, request.address);
+        let work = Work {
+            program,
+            request,
+            arrived: clock::now(),
+            unit,
+        };
+        if !self.port.is_line_at(unit) && self.port.try_enter(unit) {
+            self.start(inner, work);
+        } else {
+            inner.in_line.push_back(Waiting::New(work));
+            self.port.get_in_line(unit, self.cpu, false);
+        }
+    }
+
+    /// What a request must be; what makes them is the testbed's own.
+    fn check(&self, request: &Request) {
+        let why = self.port.refusal(request);
+        if let Some(why) = why {
+            trap::stop_machine(format_args!(
+                "the testbed itself sends a request that {} can't be given: {why}",
+                self.port.driver()
+            ));
+        }
+    }
+
+    fn unit(&self, inner: &mut Inner, address: Address) -> &'static Unit {
+        match inner.unit {
+            Some(unit) if unit.address == address => unit,
+            _ => inner.unit.insert(self.port.unit(address)),
+        }
+    }
+
+    /// Gives a request that was let in an SRB and sends it.
+    fn start(&self, inner: &mut Inner, work: Work) {
+        let number = self.take_srb(inner);
+        let srbs = self.port.srbs();
+        let slot = srbs.slot(number);
+        let tag = match self.port.srb_shape() {
+            SrbShape::Scsi => work.unit.take_tag(),
+            SrbShape::Storage => 0,
+        };
+        let timeout = self.port.settings.timeout.unwrap_or(work.request.timeout);
+        let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
+        if !srbs.fill(number, &work.request, seconds as u32, tag) {
+            trap::stop_machine(format_args!(
+                "the testbed itself sends a request whose buffer takes more than the {} elements \
+                 that {} allows, or is not all in its memory",
+                self.port.max_elements(),
+                self.port.driver()
+            ));
+        }
+        slot.unit.store(work.unit.number, Ordering::Relaxed);
+        let place = self.place(number);
+        inner.work[place] = Some(work);
+        self.send(number, timeout);
+    }
+
+    /// The place of an SRB's work.
+    fn place(&self, number: u32) -> usize {
+        self.port.srbs().place(number)
+    }
+
+    fn take_srb(&self, inner: &mut Inner) -> u32 {
+        if inner.free.is_empty() {
+            match self.port.srbs().grow(self.cpu, inner.grown) {
+                Ok(numbers) => {
+                    inner.grown += numbers.len() as u32;
+                    inner.work.resize_with(inner.grown as usize, || None);
+                    inner.free.extend(numbers.rev());
+                }
+                Err(refused) => trap::stop_machine(format_args!(
+                    "the machine has no memory for SRBs: {refused}; give it more"
+                )),
+            }
+        }
+        inner.free.pop().unwrap_or_else(|| {
+            trap::stop_machine(format_args!(
+                "more requests are outstanding than were let in"
+            ))
+        })
+    }
+
+    /// HwBuildIo and HwStartIo, then the DPCs that they may have queued here.
+    fn send(&self, number: u32, timeout: Duration) {
+        let slot = self.port.srbs().slot(number);
+        let now = clock::now();
+        slot.sent.store(now, Ordering::Relaxed);
+        slot.recovery.store(recovery::NONE, Ordering::Relaxed);
+        slot.deadline
+            .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
+        slot.owner.store(owner::BUILDING, Ordering::Release);
+        if self.build(number) {
+            self.start_io(number);
+        }
+        self.port.machine.current_cpu().run_dpcs();
+    }
+
+    /// Whether the request goes on to HwStartIo.
+    fn build(&self, number: u32) -> bool {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let routine = port.registration().build_io;
+        if routine == 0 {
+            return true;
+        }
+        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
+        if result as u8 == 0 {
+            // Completed already, or by and by (rule book 5.1 S4).
+            let _ = slot.owner.compare_exchange(
+                owner::BUILDING,
+                owner::KEPT,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            return false;
+        }
+        let completed = slot.owner.load(Ordering::Acquire) == owner::COMPLETED;
+        if completed {
+            port.violation(
+                Rule::SrbBuildIo,
+                0,
+                format_args!(
+                    "HwBuildIo returned TRUE for a request (CDB {:02x}) that it completed",
+                    port.srbs().view(slot).cdb()[0]
+                ),
+            );
+        }
+        !completed
+    }
+
+    fn start_io(&self, number: u32) {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let channels = port.locks.channels();
+        // Rule book 2: with concurrent channels not the StartIo lock, but a
+        // channel; half duplex, the interrupt lock on top.
+        port.lock(match self.cpu.checked_rem(channels) {
+            Some(channel) => LockId::Channel(channel),
+            None => LockId::StartIo,
+        });
+        let level = if port.full_duplex() {
+            irql::DISPATCH
+        } else {
+            port.lock(LockId::Interrupt);
+            irql::DEVICE
+        };
+        let opcode = port.srbs().view(slot).cdb()[0];
+        slot.owner.store(owner::STARTED, Ordering::Release);
+        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let result = port.call(
+            Callback::HwStartIo,
+            level,
+            port.registration().start_io,
+            arguments,
+        );
+        // This CPU alone returns the SRB, so that it is still the same one.
+        if result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
+            port.violation(
+                Rule::SrbStartIo,
+                0,
+                format_args!(
+                    "HwStartIo returned FALSE for a request (CDB {opcode:02x}) that it did not \
+                     complete; it stays the miniport's"
+                ),
+            );
+        }
+        if !port.full_duplex() {
+            port.unlock();
+        }
+        port.unlock();
+    }
+
+    /// Returns what was completed, in the order of completion.
+    fn take_completed(&self, inner: &mut Inner) {
+        let mut head = self.completed.swap(0, Ordering::Acquire);
+        let srbs = self.port.srbs();
+        let mut first = 0;
+        while head != 0 {
+            let next = &srbs.slot(head - 1).next_completed;
+            let after = next.load(Ordering::Relaxed);
+            next.store(first, Ordering::Relaxed);
+            first = head;
+            head = after;
+        }
+        while first != 0 {
+            let number = first - 1;
+            first = srbs.slot(number).next_completed.load(Ordering::Relaxed);
+            self.take_back(inner, number);
+        }
+    }
+
+    fn take_back(&self, inner: &mut Inner, number: u32) {
+        let port = self.port;
+        let srbs = port.srbs();
+        let slot = srbs.slot(number);
+        let srb = srbs.view(slot);
+        let status = srb.status();
+        let place = self.place(number);
+        let Some(work) = inner.work.get_mut(place).and_then(Option::take) else {
+            return;
+        };
+        slot.owner.store(owner::PORT, Ordering::Release);
+        port.left(work.unit);
+        if status & STATUS == srb_status::SRB_STATUS_BUSY {
+            self.make_busy(inner, number, work);
+            return;
+        }
+        port.statistics.completed(status);
+        let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
+        let completion = Completion {
+            token: work.request.token,
+            srb_status: status & STATUS,
+            sense_valid,
+            scsi_status: srb.scsi_status(),
+            sense: if sense_valid { srb.sense() } else { Vec::new() },
+            transferred: srb.transfer_length(),
+            latency: Duration::from_nanos(clock::now() - work.arrived),
+        };
+        if port.srb_shape() == SrbShape::Scsi {
+            work.unit.free_tag(slot.tag.load(Ordering::Relaxed));
+        }
+        inner.free.push(number);
+        let running = inner.programs.get_mut(work.program).and_then(Option::take);
+        if let Some(mut running) = running {
+            running.outstanding -= 1;
+            self.step(inner, work.program, running, |program, issue| {
+                program.completed(completion, issue);
+            });
+        }
+    }
+
+    /// Rule book 5.1 S5: again, with a new SRB extension, after a while.
+    fn make_busy(&self, inner: &mut Inner, number: u32, work: Work) {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let srb = port.srbs().view(slot);
+        port.statistics.retried();
+        if srb.transfer_length() != slot.data_bytes() {
+            port.violation(
+                Rule::SrbBusyLength,
+                0,
+                format_args!(
+                    "SRB_STATUS_BUSY with a DataTransferLength of {}, not {}",
+                    srb.transfer_length(),
+                    slot.data_bytes()
+                ),
+            );
+            srb.set_transfer_length(slot.data_bytes());
+        }
+        srb.renew();
+        port.srbs().new_extension(slot);
+        let place = self.place(number);
+        inner.work[place] = Some(work);
+        let pause = port.settings.busy_pause;
+        inner
+            .busy
+            .push_back((clock::now() + pause.as_nanos() as u64, number));
+        let lane = port.lane(self.cpu);
+        port.machine.clock().after(pause, self.cpu, lane, 0, 0);
+    }
+
+    /// Those that have waited long enough after BUSY get in line, first.
+    fn end_busy(&self, inner: &mut Inner) {
+        let now = clock::now();
+        while let Some((until, number)) = inner.busy.front().copied() {
+            if until > now {
+                let rest = Duration::from_nanos(until - now);
+                let lane = self.port.lane(self.cpu);
+                self.port.machine.clock().after(rest, self.cpu, lane, 0, 0);
+                return;
+            }
+            inner.busy.pop_front();
+            let place = self.place(number);
+            if let Some(work) = &inner.work[place] {
+                let unit = work.unit;
+                inner.in_line.push_front(Waiting::Again(number, unit));
+                self.port.get_in_line(unit, self.cpu, true);
+            }
+        }
+    }
+
+    /// Sends what was let in.
+    fn take_grants(&self, inner: &mut Inner) {
+        if self.grants.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let granted = {
+            let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+            self.grants
+                .fetch_sub(granted.len() as u32, Ordering::Relaxed);
+            std::mem::take(&mut *granted)
+        };
+        for unit in granted {
+            let first = inner
+                .in_line
+                .iter()
+                .position(|waiting| std::ptr::eq(waiting.unit(), unit));
+            match first.and_then(|first| inner.in_line.remove(first)) {
+                Some(Waiting::New(work)) => self.start(inner, work),
+                Some(Waiting::Again(number, unit)) => self.send_again(inner, number, unit),
+                // Nobody gets in line without a request.
+                None => self.port.left(unit),
+            }
+        }
+    }
+
+    fn send_again(&self, inner: &Inner, number: u32, unit: &'static Unit) {
+        let work = inner.work.get(self.place(number)).and_then(Option::as_ref);
+        match work {
+            Some(work) => {
+                let timeout = self.port.settings.timeout.unwrap_or(work.request.timeout);
+                self.send(number, timeout);
+            }
+            None => self.port.left(unit),
+        }
+    }
+}
+
+impl Port {
+    /// RequestComplete: the miniport gives an SRB back.
+    pub(super) fn complete(&'static self, address: usize, caller: usize) {
+        let Some(number) = self.try_srbs().and_then(|srbs| srbs.find(address)) else {
+            return self.violation(
+                Rule::SrbUnknown,
+                caller,
+                format_args!("{address:#x} is no SRB of this adapter"),
+            );
+        };
+        let slot = self.srbs().slot(number);
+        let srb = self.srbs().view(slot);
+        let taken = slot
+            .owner
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owner| {
+                matches!(owner, owner::BUILDING | owner::KEPT | owner::STARTED)
+                    .then_some(owner::COMPLETED)
+            });
+        if taken.is_err() {
+            return self.violation(
+                Rule::SrbTwice,
+                caller,
+                format_args!("the SRB at {address:#x} was completed before"),
+            );
+        }
+        let status = srb.status();
+        if status & STATUS == srb_status::SRB_STATUS_PENDING
+            || status & srb_status::SRB_STATUS_QUEUE_FROZEN != 0
+        {
+            self.violation(
+                Rule::SrbStatus,
+                caller,
+                format_args!(
+                    "a request (CDB {:02x}) is completed with SrbStatus {status:#04x}",
+                    srb.cdb()[0]
+                ),
+            );
+        }
+        self.lane(self.srbs().cpu_of(number)).completed(number);
+    }
+
+    /// Why a request is none for this adapter.
+    fn refusal(&self, request: &Request) -> Option<String> {
+        if !(1..=16).contains(&request.cdb_length) {
+            return Some(format!("a CDB of {} bytes", request.cdb_length));
+        }
+        let data = request.data.as_ref()?;
+        let end = data.offset.checked_add(data.bytes as usize);
+        let start = data.block.address() + data.offset;
+        let configuration = self.configuration();
+        if data.bytes == 0 || end.is_none_or(|end| end > Block::len(&data.block)) {
+            Some(format!(
+                "{} bytes at {} of a buffer of {}",
+                data.bytes,
+                data.offset,
+                data.block.len()
+            ))
+        } else if data.bytes > configuration.max_transfer_bytes {
+            Some(format!(
+                "{} bytes, and it transfers {} at most",
+                data.bytes, configuration.max_transfer_bytes
+            ))
+        } else if start & configuration.alignment_mask as usize != 0 {
+            Some(format!(
+                "data at {start:#x}, and its AlignmentMask is {:#x}",
+                configuration.alignment_mask
+            ))
+        } else {
+            None
+        }
+    }
+}

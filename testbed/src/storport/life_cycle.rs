@@ -1,0 +1,405 @@
+//! An adapter's life in its order (rule book 3.2): DriverEntry, HwFindAdapter,
+//! interrupts connected, HwInitialize, HwPassiveInitialize, control types;
+//! and ScsiStopAdapter.
+//!
+//! What runs at PASSIVE_LEVEL here runs on a thread of its own, not on a CPU's:
+//! there DPCs go on meanwhile, as they would in front of it.
+#![expect(unsafe_code, reason = "lays out what the driver gets")]
+
+use std::sync::mpsc;
+
+use super::{
+    abi::{
+        SUPPORTED_TYPE_LIST, Structure, access_range, config, control, driver_object,
+        ntstatus::STATUS_SUCCESS, port_configuration_information as info,
+        scsi_supported_control_type_list as list, unicode_string,
+    },
+    adapter::{StartError, StopError},
+    callbacks::Callback,
+    configuration::Configuration,
+    interrupts::Controller,
+    lanes::Lane,
+    plug_and_play,
+    port::Port,
+    spin_locks::LockId,
+    srb::{SrbSettings, Srbs},
+    units::closed,
+    violations::Rule,
+    watchdog,
+};
+use crate::{
+    cpu::{Cpu, irql},
+    machine::InterruptKind,
+    memory::{Block, PAGE, Placement},
+    pci::BarKind,
+    trap,
+};
+
+/// Where the function is on bus 0.
+const SLOT: u32 = 4;
+/// The pin's level and vector.
+const PIN: u32 = 11;
+/// IO_TYPE_DRIVER (wdm.h).
+const DRIVER_OBJECT_TYPE: u16 = 4;
+/// The most requests that a CPU has at a time.
+const MOST_REQUESTS: u32 = 4096;
+
+fn refused(callback: Callback, why: impl Into<String>) -> StartError {
+    StartError::Refused {
+        callback: callback.name(),
+        why: why.into(),
+    }
+}
+
+/// Memory of the driver's that stays.
+fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
+    let block = port
+        .machine
+        .memory()
+        .allocate(bytes, Placement::Scattered)?;
+    let block: &'static Block = Box::leak(Box::new(block));
+    // SAFETY: the block is this long and is never freed.
+    Ok(unsafe { Structure::at(block.address()) })
+}
+
+/// From DriverEntry until the adapter is ready for requests.
+pub(super) fn start(port: &'static Port, entry: usize) -> Result<(), StartError> {
+    watchdog::start(port)?;
+    let started = start_in_order(port, entry);
+    if started.is_err() {
+        if let Some(controller) = port.interrupts.get() {
+            controller.disconnect();
+        }
+        port.stopped();
+        port.function.stop();
+    }
+    started
+}
+
+fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
+    driver_entry(port, entry)?;
+    let bytes = (port.registration().extension_bytes as usize).max(1);
+    let extension = port
+        .machine
+        .memory()
+        .allocate(bytes, Placement::Scattered)?;
+    let _ = port.extension.set(extension);
+    let controller = Controller::start(port)?;
+    let _ = port.interrupts.set(controller);
+    trap::connect_ports(&port.function);
+    let wanted = port.machine.interrupts() == InterruptKind::Messages;
+    let messages = plug_and_play::enable(&port.function, wanted);
+    find_adapter(port, messages)?;
+    connect_interrupts(port, messages, controller);
+    initialize(port)?;
+    query_control_types(port)?;
+    accept_requests(port);
+    Ok(())
+}
+
+fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
+    let object = leak(port, driver_object::SIZE)?;
+    object.set(driver_object::Type, DRIVER_OBJECT_TYPE);
+    object.set(driver_object::Size, driver_object::SIZE as u16);
+    let service = port.driver().trim_end_matches(".sys");
+    let path: Vec<u8> =
+        format!("\\Registry\\Machine\\System\\CurrentControlSet\\Services\\{service}")
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+    let string = leak(port, unicode_string::SIZE + path.len() + 2)?;
+    let buffer = string.offset(unicode_string::SIZE);
+    buffer.write(&path);
+    string.set(unicode_string::Length, path.len() as u16);
+    string.set(unicode_string::MaximumLength, path.len() as u16 + 2);
+    string.set(unicode_string::Buffer, buffer.address());
+    let arguments = [object.address(), string.address(), 0, 0, 0, 0];
+    let status = port.call_passive(Callback::DriverEntry, 0, entry, arguments) as u32;
+    if status != STATUS_SUCCESS {
+        return Err(refused(
+            Callback::DriverEntry,
+            format!("returned NTSTATUS {status:#010x}"),
+        ));
+    }
+    if port.registration.get().is_none() {
+        return Err(refused(
+            Callback::DriverEntry,
+            "returned success and did not call StorPortInitialize",
+        ));
+    }
+    Ok(())
+}
+
+fn find_adapter(port: &'static Port, messages: bool) -> Result<(), StartError> {
+    let registration = port.registration();
+    let bars = plug_and_play::bars(port.function.as_ref());
+    let ranges = bars.len().max(registration.access_ranges() as usize);
+    let ranges_at = info::SIZE.next_multiple_of(16);
+    let argument_at = ranges_at + ranges * access_range::SIZE;
+    let argument = port.settings.argument.as_bytes();
+    let block = port
+        .machine
+        .memory()
+        .allocate(argument_at + argument.len() + 1, Placement::Scattered)?;
+    // SAFETY: the block is this long, and the port keeps it.
+    let to = unsafe { Structure::at(block.address()) };
+    let _ = port.config_info.set(block);
+    registration.fill(to, registration.srb_shape(port.settings.srb));
+    to.set(info::SystemIoBusNumber, 0);
+    to.set(info::SlotNumber, SLOT);
+    to.set(info::NumberOfAccessRanges, ranges as u32);
+    to.set(info::AccessRanges, to.offset(ranges_at).address());
+    for ((_, bar), at) in bars.iter().zip((ranges_at..).step_by(access_range::SIZE)) {
+        let range = to.offset(at);
+        range.set(access_range::RangeStart, bar.address);
+        range.set(access_range::RangeLength, bar.bytes as u32);
+        range.set(
+            access_range::RangeInMemory,
+            u8::from(bar.kind == BarKind::Memory),
+        );
+    }
+    if messages {
+        to.set(info::InterruptMode, config::Latched);
+        to.set(info::BusInterruptVector, plug_and_play::FIRST_VECTOR);
+    } else {
+        to.set(info::InterruptMode, config::LevelSensitive);
+        to.set(info::BusInterruptVector, PIN);
+    }
+    to.set(info::BusInterruptLevel, u32::from(irql::DEVICE));
+    to.offset(argument_at).write(argument);
+    // HwContext and BusInformation are NULL for physical adapters.
+    let again = leak(port, 1)?;
+    let arguments = [
+        port.extension(),
+        0,
+        0,
+        to.offset(argument_at).address(),
+        to.address(),
+        again.address(),
+    ];
+    let result = port.call_passive(
+        Callback::HwFindAdapter,
+        0,
+        registration.find_adapter,
+        arguments,
+    ) as u32;
+    let why = match result {
+        config::SP_RETURN_FOUND => None,
+        config::SP_RETURN_NOT_FOUND => Some("returned SP_RETURN_NOT_FOUND".into()),
+        config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
+        config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
+        other => Some(format!("returned {other}, which is no SP_RETURN value")),
+    };
+    if let Some(why) = why {
+        let log = port.statistics.report().events;
+        let log = log
+            .last()
+            .map_or(String::new(), |line| format!(" ({line})"));
+        return Err(refused(Callback::HwFindAdapter, why + &log));
+    }
+    let mut configuration = Configuration::read(port, to);
+    if !messages || configuration.interrupt_mode == config::InterruptSupportNone {
+        configuration.message_routine = 0;
+    }
+    let asked = port.uncached.get().map(|(_, bytes)| *bytes as usize);
+    if let Some(then) = asked
+        && then != configuration.srb_extension_bytes
+    {
+        port.violation(
+            Rule::SrbExtensionSize,
+            0,
+            format_args!(
+                "SrbExtensionSize was {then} when the uncached extension was asked for, and is {} \
+                 now",
+                configuration.srb_extension_bytes
+            ),
+        );
+    }
+    let _ = port.configuration.set(configuration);
+    Ok(())
+}
+
+/// Rule book 4.2.
+fn connect_interrupts(port: &Port, messages: bool, controller: &Controller) {
+    let configuration = port.configuration();
+    if configuration.message_routine == 0 {
+        if messages {
+            plug_and_play::enable(&port.function, false);
+        }
+    } else {
+        if configuration.interrupt_mode == config::InterruptSynchronizePerMessage {
+            port.locks.separate_messages(controller.messages());
+        }
+        plug_and_play::unmask_messages(&port.function, Controller::cpu_of);
+    }
+    controller.connect();
+}
+
+fn initialize(port: &'static Port) -> Result<(), StartError> {
+    let routine = port.registration().initialize;
+    let arguments = [port.extension(), 0, 0, 0, 0, 0];
+    port.lock(LockId::Interrupt);
+    let result = port.call(Callback::HwInitialize, irql::DEVICE, routine, arguments);
+    port.unlock();
+    if result as u8 == 0 {
+        return Err(refused(Callback::HwInitialize, "returned FALSE"));
+    }
+    let routine = port
+        .passive_initialize
+        .load(std::sync::atomic::Ordering::Relaxed);
+    if routine != 0 {
+        let result = port.call_passive(Callback::HwPassiveInitialize, 0, routine, arguments);
+        if result as u8 == 0 {
+            return Err(refused(Callback::HwPassiveInitialize, "returned FALSE"));
+        }
+    }
+    Ok(())
+}
+
+/// Asks a control routine for its types: what it says of each.
+fn supported(
+    port: &'static Port,
+    callback: Callback,
+    routine: usize,
+    query: u32,
+    types: u32,
+) -> Result<Vec<bool>, StartError> {
+    let bytes = SUPPORTED_TYPE_LIST + types as usize;
+    let page = leak(port, PAGE)?;
+    // At the page's end: what is written behind it is a crash at the place.
+    let to = page.offset(PAGE - bytes.next_multiple_of(4));
+    to.set(list::MaxControlType, types);
+    let arguments = [port.extension(), query as usize, to.address(), 0, 0, 0];
+    let status = port.call_passive(callback, query, routine, arguments) as u32;
+    if status != control::ScsiAdapterControlSuccess {
+        port.violation(
+            Rule::AdapterControl,
+            0,
+            format_args!(
+                "{} answers the query for its control types with {status}",
+                callback.name()
+            ),
+        );
+    }
+    let answers = to.offset(SUPPORTED_TYPE_LIST).bytes(types as usize);
+    Ok(answers.into_iter().map(|answer| answer != 0).collect())
+}
+
+fn query_control_types(port: &'static Port) -> Result<(), StartError> {
+    let registration = port.registration();
+    let controls = supported(
+        port,
+        Callback::HwAdapterControl,
+        registration.adapter_control,
+        control::ScsiQuerySupportedControlTypes,
+        control::ScsiAdapterControlMax,
+    )?;
+    for (name, kind) in [
+        ("ScsiStopAdapter", control::ScsiStopAdapter),
+        ("ScsiRestartAdapter", control::ScsiRestartAdapter),
+    ] {
+        if controls.get(kind as usize) != Some(&true) {
+            port.violation(
+                Rule::AdapterControl,
+                0,
+                format_args!("HwAdapterControl does not support {name}"),
+            );
+        }
+    }
+    let _ = port.controls.set(controls);
+    if registration.unit_control != 0 {
+        supported(
+            port,
+            Callback::HwUnitControl,
+            registration.unit_control,
+            control::ScsiQuerySupportedUnitControlTypes,
+            control::ScsiUnitControlMax,
+        )?;
+    }
+    Ok(())
+}
+
+fn accept_requests(port: &'static Port) {
+    let configuration = port.configuration();
+    let cpus = port.machine.cpus();
+    let most = configuration.max_requests.min(MOST_REQUESTS);
+    let settings = SrbSettings {
+        shape: configuration.srb_shape,
+        extension_bytes: configuration.srb_extension_bytes,
+        elements: configuration.max_elements as usize,
+        map_buffers: configuration.map_buffers,
+    };
+    let srbs = Srbs::new(port.machine.memory(), settings, cpus.len() as u32, most);
+    let _ = port.srbs.set(srbs);
+    port.gate.set_limit(most);
+    let lanes = cpus.iter().map(|cpu| Lane::new(port, cpu.number()));
+    let _ = port.lanes.set(lanes.collect());
+    on_each_cpu(port, |port, cpu| Cpu::add_source(port.lane(cpu)));
+    port.machine
+        .clock()
+        .after(port.settings.tick, 0, port.tick(), 0, 0);
+}
+
+/// Runs `job` on each CPU, and waits until all have run it and the DPCs that
+/// were queued before.
+fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
+    let (send, receive) = mpsc::channel::<()>();
+    for cpu in port.machine.cpus() {
+        let send = send.clone();
+        cpu.post(Box::new(move || {
+            job(port, cpu.number());
+            drop(send);
+        }));
+    }
+    drop(send);
+    // Ends when all have run: they then have dropped their sender.
+    let _ = receive.recv();
+}
+
+/// ScsiStopAdapter and what follows.
+pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
+    port.gate.close(closed::STOPPED);
+    let stops = port
+        .controls
+        .get()
+        .and_then(|controls| controls.get(control::ScsiStopAdapter as usize).copied());
+    let mut result = Ok(());
+    if stops == Some(true) {
+        // Rule book 8 row 1: HwAdapterControl's page says DIRQL and the
+        // interrupt lock; what miniports do there (freeing pool) needs
+        // PASSIVE_LEVEL without a lock, as StorPortAcquireSpinLock's table has
+        // it.
+        let arguments = [
+            port.extension(),
+            control::ScsiStopAdapter as usize,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let status = port.call_passive(
+            Callback::HwAdapterControl,
+            control::ScsiStopAdapter,
+            port.registration().adapter_control,
+            arguments,
+        ) as u32;
+        if status != control::ScsiAdapterControlSuccess {
+            result = Err(StopError::Refused(status));
+        }
+    }
+    if let Some(controller) = port.interrupts.get() {
+        controller.disconnect();
+    }
+    on_each_cpu(port, |port, cpu| {
+        Cpu::remove_source(port.lane(cpu));
+        if let Some(controller) = port.interrupts.get() {
+            Cpu::remove_source(*controller);
+        }
+    });
+    port.stopped();
+    port.function.stop();
+    let mut leaks = port.pool_leaks();
+    leaks.extend(port.later.leaks());
+    port.statistics.set_leaks(leaks);
+    result
+}

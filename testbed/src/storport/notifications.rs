@@ -1,0 +1,239 @@
+//! StorPortNotification and the inline functions that go through it.
+
+use super::{
+    abi,
+    callbacks::Callback,
+    exports::{Call, check_callback},
+    port::Port,
+    units::closed,
+    violations::Rule,
+};
+use crate::kernel;
+
+/// SCSI_NOTIFICATION_TYPE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    RequestComplete,
+    ResetDetected,
+    RequestTimerCall,
+    BusChangeDetected,
+    /// WMIEvent and WMIReregister: nobody has registered.
+    Wmi,
+    LinkUp,
+    LinkDown,
+    QueryTickCount,
+    BufferOverrunDetected,
+    EnablePassiveInitialization,
+    InitializeDpc,
+    IssueDpc,
+    AcquireSpinLock,
+    ReleaseSpinLock,
+    StateChangeDetected,
+    IoTargetRequestServiceTime,
+    /// InitializeDpcWithContext and InitializeThreadedDpc: threaded DPCs run as
+    /// ordinary ones, as Windows may have them.
+    InitializeDpcWithContext,
+    AsyncNotificationDetected,
+    MarkDeviceFailed,
+}
+
+/// Rule book 3.7; the values are SCSI_NOTIFICATION_TYPE's.
+const KINDS: &[(u32, Kind)] = &[
+    (0, Kind::RequestComplete),
+    (3, Kind::ResetDetected),
+    (6, Kind::RequestTimerCall),
+    (7, Kind::BusChangeDetected),
+    (8, Kind::Wmi),
+    (9, Kind::Wmi),
+    (10, Kind::LinkUp),
+    (11, Kind::LinkDown),
+    (12, Kind::QueryTickCount),
+    (13, Kind::BufferOverrunDetected),
+    (0x1000, Kind::EnablePassiveInitialization),
+    (0x1001, Kind::InitializeDpc),
+    (0x1002, Kind::IssueDpc),
+    (0x1003, Kind::AcquireSpinLock),
+    (0x1004, Kind::ReleaseSpinLock),
+    (0x1005, Kind::StateChangeDetected),
+    (0x1006, Kind::IoTargetRequestServiceTime),
+    (0x1007, Kind::AsyncNotificationDetected),
+    (0x1009, Kind::InitializeDpcWithContext),
+    (0x100A, Kind::InitializeDpcWithContext),
+    (0x100C, Kind::MarkDeviceFailed),
+    (0x100D, Kind::MarkDeviceFailed),
+];
+
+/// StorPortNotification.
+pub(super) fn notification(mut call: Call) -> usize {
+    let value = call.u32();
+    let port = call.port();
+    match KINDS.iter().find(|(known, _)| *known == value) {
+        Some((_, kind)) => notify(*kind, port, call),
+        None => port.violation(
+            Rule::NotificationType,
+            call.caller,
+            format_args!("StorPortNotification of type {value:#x}"),
+        ),
+    }
+    0
+}
+
+fn notify(kind: Kind, port: &'static Port, mut call: Call) {
+    let caller = call.caller;
+    match kind {
+        Kind::RequestComplete => port.complete(call.address(), caller),
+        Kind::ResetDetected => {
+            port.event(format_args!("the miniport detected a bus reset"));
+            let hold = port.configuration().reset_hold;
+            if !hold.is_zero() {
+                port.pause_for(None, hold);
+            }
+        }
+        Kind::RequestTimerCall => {
+            let (routine, microseconds) = (call.address(), call.u32());
+            port.request_timer_call(routine, microseconds, caller);
+        }
+        Kind::BusChangeDetected => {
+            port.event(format_args!("the miniport detected a bus change"));
+        }
+        Kind::LinkUp => port.resume(None, closed::LINK_DOWN),
+        Kind::LinkDown => port.gate.close(closed::LINK_DOWN),
+        Kind::QueryTickCount => {
+            let to = call.structure();
+            to.set(abi::value(), kernel::time::tick_count());
+        }
+        Kind::BufferOverrunDetected => crate::trap::stop_machine(format_args!(
+            "{}: it says that a buffer was overrun (BufferOverrunDetected)",
+            port.driver()
+        )),
+        Kind::EnablePassiveInitialization => enable_passive_initialization(port, call),
+        Kind::InitializeDpc => {
+            check_callback(
+                port,
+                "StorPortInitializeDpc",
+                &[Callback::HwPassiveInitialize],
+                caller,
+            );
+            let (dpc, routine) = (call.address(), call.address());
+            port.initialize_dpc(dpc, routine, 0, caller);
+        }
+        Kind::InitializeDpcWithContext => {
+            check_callback(
+                port,
+                "StorPortInitializeDpcWithContext",
+                &[Callback::HwPassiveInitialize],
+                caller,
+            );
+            let (dpc, routine, context) = (call.address(), call.address(), call.address());
+            port.initialize_dpc(dpc, routine, context, caller);
+        }
+        Kind::IssueDpc => {
+            let (dpc, first, second) = (call.address(), call.address(), call.address());
+            let to = call.structure();
+            let queued = port.issue_dpc(dpc, first, second, caller);
+            set_boolean(to, queued);
+        }
+        Kind::AcquireSpinLock => {
+            let (lock, context) = (call.u32(), call.address());
+            let handle = call.structure();
+            port.acquire_for_miniport(lock, context, handle, false, caller);
+        }
+        Kind::ReleaseSpinLock => port.release_for_miniport(call.structure(), caller),
+        Kind::StateChangeDetected => {
+            let (_entity, address, _attributes) = (call.u32(), call.address(), call.u32());
+            let (routine, context) = (call.address(), call.address());
+            let status = call.structure();
+            status.set(abi::value(), port.state_change(address, routine, context));
+        }
+        Kind::AsyncNotificationDetected => {
+            let (_address, _flags) = (call.address(), call.u64());
+            let status = call.structure();
+            port.statistics
+                .not_implemented("StorPortAsyncNotificationDetected");
+            status.set(abi::value(), abi::stor_status::STOR_STATUS_NOT_IMPLEMENTED);
+        }
+        Kind::MarkDeviceFailed => {
+            port.event(format_args!("the miniport marked a device as failed"));
+        }
+        Kind::Wmi | Kind::IoTargetRequestServiceTime => {}
+    }
+}
+
+/// The inline functions give the address of a LONG that is FALSE before, and
+/// take a BOOLEAN of it.
+fn set_boolean(to: abi::Structure, value: bool) {
+    to.set(abi::value(), u8::from(value));
+}
+
+fn enable_passive_initialization(port: &Port, mut call: Call) {
+    let routine = call.address();
+    let enabled = call.structure();
+    let allowed = check_callback(
+        port,
+        "StorPortEnablePassiveInitialization",
+        &[Callback::HwInitialize],
+        call.caller,
+    );
+    if allowed {
+        port.passive_initialize
+            .store(routine, std::sync::atomic::Ordering::Relaxed);
+    }
+    set_boolean(enabled, allowed && routine != 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KINDS;
+
+    #[test]
+    fn the_types_of_the_headers_have_the_values_of_the_headers() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../../../cross/abi/storport-wdk.json")).unwrap();
+        let types = table["enums"]["_SCSI_NOTIFICATION_TYPE"]
+            .as_object()
+            .unwrap();
+
+        for (name, kind) in [
+            ("RequestComplete", "RequestComplete"),
+            ("ResetDetected", "ResetDetected"),
+            ("RequestTimerCall", "RequestTimerCall"),
+            ("BusChangeDetected", "BusChangeDetected"),
+            ("WMIEvent", "Wmi"),
+            ("WMIReregister", "Wmi"),
+            ("LinkUp", "LinkUp"),
+            ("LinkDown", "LinkDown"),
+            ("QueryTickCount", "QueryTickCount"),
+            ("BufferOverrunDetected", "BufferOverrunDetected"),
+            ("EnablePassiveInitialization", "EnablePassiveInitialization"),
+            ("InitializeDpc", "InitializeDpc"),
+            ("IssueDpc", "IssueDpc"),
+            ("AcquireSpinLock", "AcquireSpinLock"),
+            ("ReleaseSpinLock", "ReleaseSpinLock"),
+            ("StateChangeDetectedCall", "StateChangeDetected"),
+            ("IoTargetRequestServiceTime", "IoTargetRequestServiceTime"),
+            ("AsyncNotificationDetected", "AsyncNotificationDetected"),
+            ("InitializeDpcWithContext", "InitializeDpcWithContext"),
+            ("InitializeThreadedDpc", "InitializeDpcWithContext"),
+            ("MarkDeviceFailed", "MarkDeviceFailed"),
+            ("MarkDeviceFailedEx", "MarkDeviceFailed"),
+        ] {
+            let value = types[name].as_u64().unwrap() as u32;
+            let known = KINDS.iter().find(|(known, _)| *known == value);
+            assert_eq!(
+                known.map(|(_, kind)| format!("{kind:?}")).as_deref(),
+                Some(kind),
+                "{name}"
+            );
+        }
+        // Those that a miniport is never to use (rule book 3.7).
+        for name in [
+            "NextRequest",
+            "NextLuRequest",
+            "TraceNotification",
+            "GetExtendedFunctionTable",
+        ] {
+            let value = types[name].as_u64().unwrap() as u32;
+            assert!(KINDS.iter().all(|(known, _)| *known != value), "{name}");
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! The port driver's side of an adapter: all its state in one place. It is
+//! never freed, because the driver may keep its device extension's address.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    abi::config,
+    adapter::{AdapterSettings, SrbShape},
+    callbacks,
+    configuration::{Configuration, Registration},
+    dpcs::Dpcs,
+    interrupts::Controller,
+    lanes::Lane,
+    performance::Performance,
+    pool::Pool,
+    registers::Windows,
+    resets::{Recovery, Tick},
+    spin_locks::Locks,
+    srb::Srbs,
+    statistics::Statistics,
+    timers::{Later, Timer},
+    units::{Gate, Units},
+    violations::{Recorder, Rule},
+};
+use crate::{
+    image::Image,
+    machine::{Machine, clock},
+    memory::Block,
+    pci::PciFunction,
+};
+
+/// An adapter's port driver.
+pub(super) struct Port {
+    pub(super) machine: Arc<Machine>,
+    pub(super) function: Arc<dyn PciFunction>,
+    pub(super) settings: AdapterSettings,
+    /// In nanoseconds.
+    pub(super) callback_limit: u64,
+    recorder: Recorder,
+    pub(super) statistics: Statistics,
+
+    // What the miniport said, and what was made for it.
+    pub(super) registration: OnceLock<Registration>,
+    pub(super) configuration: OnceLock<Configuration>,
+    pub(super) extension: OnceLock<Block>,
+    pub(super) config_info: OnceLock<Block>,
+    /// The uncached extension, and SrbExtensionSize when it was asked for.
+    pub(super) uncached: OnceLock<(Block, u32)>,
+    pub(super) passive_initialize: AtomicUsize,
+    /// The control types that HwAdapterControl supports.
+    pub(super) controls: OnceLock<Vec<bool>>,
+    pub(super) performance: OnceLock<Performance>,
+
+    // What it works with.
+    pub(super) locks: Locks,
+    pub(super) dpcs: Dpcs,
+    pub(super) timer: OnceLock<&'static Timer>,
+    pub(super) later: Later,
+    pub(super) pool: Pool,
+    pub(super) windows: Windows,
+    /// Of the interlocked lists, that have no lock-free form here.
+    pub(super) lists: Mutex<()>,
+
+    // Requests and interrupts.
+    pub(super) interrupts: OnceLock<&'static Controller>,
+    pub(super) srbs: OnceLock<Srbs>,
+    pub(super) lanes: OnceLock<Box<[Lane]>>,
+    pub(super) units: Units,
+    pub(super) gate: Gate,
+    pub(super) recovery: Recovery,
+    tick: OnceLock<Tick>,
+    stopped: AtomicBool,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port")
+            .field("driver", &self.driver())
+            .finish_non_exhaustive()
+    }
+}
+
+/// All ports, for calls from threads that are in no callback.
+static PORTS: RwLock<Vec<&'static Port>> = RwLock::new(Vec::new());
+
+impl Port {
+    /// A port for `function`, whose miniport is named `driver`.
+    pub(super) fn new(
+        machine: &Arc<Machine>,
+        driver: &str,
+        image: Option<Arc<Image>>,
+        function: &Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> &'static Self {
+        let port: &'static Self = Box::leak(Box::new(Self {
+            machine: Arc::clone(machine),
+            function: Arc::clone(function),
+            callback_limit: settings.callback_limit.as_nanos() as u64,
+            settings,
+            recorder: Recorder::new(driver, image),
+            statistics: Statistics::new(machine.cpus().len()),
+            registration: OnceLock::new(),
+            configuration: OnceLock::new(),
+            extension: OnceLock::new(),
+            config_info: OnceLock::new(),
+            uncached: OnceLock::new(),
+            passive_initialize: AtomicUsize::new(0),
+            controls: OnceLock::new(),
+            performance: OnceLock::new(),
+            locks: Locks::default(),
+            dpcs: Dpcs::default(),
+            timer: OnceLock::new(),
+            later: Later::default(),
+            pool: Pool::default(),
+            windows: Windows::default(),
+            lists: Mutex::new(()),
+            interrupts: OnceLock::new(),
+            srbs: OnceLock::new(),
+            lanes: OnceLock::new(),
+            units: Units::default(),
+            gate: Gate::default(),
+            recovery: Recovery::default(),
+            tick: OnceLock::new(),
+            stopped: AtomicBool::new(false),
+        }));
+        PORTS
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(port);
+        port
+    }
+
+    /// The port of the adapter whose HwDeviceExtension is `extension`. Any
+    /// other value is the end: nothing sensible can be done with it.
+    pub(super) fn of(extension: usize, function: &str, caller: usize) -> &'static Self {
+        let current = callbacks::current_port();
+        if let Some(port) = current
+            && port.extension() == extension
+            && extension != 0
+        {
+            return port;
+        }
+        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        let known = ports
+            .iter()
+            .find(|port| port.extension() == extension && extension != 0);
+        match (known, current.or(ports.last().copied())) {
+            (Some(port), _) => port,
+            (None, Some(port)) => port.stop_machine(
+                Rule::DdiExtension,
+                caller,
+                format_args!(
+                    "{function} with HwDeviceExtension {extension:#x}, and Storport gave {:#x}",
+                    port.extension()
+                ),
+            ),
+            (None, None) => crate::trap::stop_machine(format_args!(
+                "{function} is called, and there is no adapter"
+            )),
+        }
+    }
+
+    /// The miniport's name: its file.
+    pub(super) fn driver(&self) -> &str {
+        self.recorder.driver()
+    }
+
+    /// Records that a rule was broken by the callback that the calling thread
+    /// is in; `caller` is where the driver's call returns to, or 0.
+    pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
+        self.recorder
+            .record(rule, callbacks::current(), caller, detail);
+    }
+
+    /// Ends the machine because of a broken rule.
+    pub(super) fn stop_machine(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) -> ! {
+        self.recorder
+            .stop_machine(rule, callbacks::current(), caller, detail)
+    }
+
+    /// The violations so far.
+    pub(super) fn violations(&self) -> Vec<super::report::Violation> {
+        self.recorder.found()
+    }
+
+    /// The offset of `address` in the driver.
+    pub(super) fn offset_of(&self, address: usize) -> Option<u32> {
+        self.recorder.offset_of(address)
+    }
+
+    /// Writes a line to the event log.
+    pub(super) fn event(&self, line: fmt::Arguments<'_>) {
+        let seconds = Duration::from_nanos(clock::now()).as_secs_f64();
+        self.statistics.event(format!("{seconds:.3} s: {line}"));
+    }
+
+    /// HwDeviceExtension; 0 before there is one.
+    pub(super) fn extension(&self) -> usize {
+        self.extension.get().map_or(0, Block::address)
+    }
+
+    /// What StorPortInitialize was given. Nothing asks before.
+    pub(super) fn registration(&self) -> &Registration {
+        match self.registration.get() {
+            Some(registration) => registration,
+            None => self.too_early("StorPortInitialize"),
+        }
+    }
+
+    /// What HwFindAdapter configured. Nothing asks before.
+    pub(super) fn configuration(&self) -> &Configuration {
+        match self.configuration.get() {
+            Some(configuration) => configuration,
+            None => self.too_early("HwFindAdapter"),
+        }
+    }
+
+    fn too_early(&self, what: &str) -> ! {
+        self.stop_machine(
+            Rule::DdiCallback,
+            0,
+            format_args!("what needs the outcome of {what} is asked for before it"),
+        )
+    }
+
+    /// Its SRBs, once it is ready for requests.
+    pub(super) fn try_srbs(&self) -> Option<&Srbs> {
+        self.srbs.get()
+    }
+
+    /// Its SRBs. Nothing asks before it is ready for requests.
+    pub(super) fn srbs(&self) -> &Srbs {
+        match self.srbs.get() {
+            Some(srbs) => srbs,
+            None => self.too_early("HwInitialize"),
+        }
+    }
+
+    /// The part of CPU `cpu`. Nothing asks before it is ready for requests.
+    pub(super) fn lane(&self, cpu: u32) -> &Lane {
+        match self.lanes.get() {
+            Some(lanes) => &lanes[cpu as usize],
+            None => self.too_early("HwInitialize"),
+        }
+    }
+
+    /// The tick of its time-outs.
+    pub(super) fn tick(&'static self) -> &'static Tick {
+        self.tick.get_or_init(|| Tick(self))
+    }
+
+    /// SynchronizationModel; full duplex before HwFindAdapter has said it.
+    pub(super) fn full_duplex(&self) -> bool {
+        self.configuration
+            .get()
+            .is_none_or(|configuration| configuration.full_duplex)
+    }
+
+    /// The interrupt synchronisation mode in force.
+    pub(super) fn interrupt_mode(&self) -> u32 {
+        if self.locks.per_message() {
+            config::InterruptSynchronizePerMessage
+        } else if self.messages() > 0 {
+            config::InterruptSynchronizeAll
+        } else {
+            config::InterruptSupportNone
+        }
+    }
+
+    /// How many MSI messages the miniport has: 0 with the pin.
+    pub(super) fn messages(&self) -> u32 {
+        match (self.interrupts.get(), self.configuration.get()) {
+            (Some(controller), Some(configuration)) if configuration.message_routine != 0 => {
+                controller.messages()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The shape of its SRBs.
+    pub(super) fn srb_shape(&self) -> SrbShape {
+        self.configuration().srb_shape
+    }
+
+    /// The most elements of a scatter/gather list.
+    pub(super) fn max_elements(&self) -> u32 {
+        self.configuration().max_elements
+    }
+
+    /// Whether no driver code may run any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// From now on no driver code runs.
+    pub(super) fn stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+}

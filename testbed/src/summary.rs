@@ -1,0 +1,366 @@
+//! What the machine reports at the end, as text: callbacks, locks, interrupts,
+//! statuses, and everything that speaks against the driver.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    time::Duration,
+};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::{pci::FunctionCounters, status::SrbStatus, storport::report::Report};
+
+/// Lines of a kind that are printed before the rest is counted.
+const SHOWN: usize = 10;
+
+/// All that was counted in a run.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Storport's own report.
+    pub report: Report,
+    /// The device's counters.
+    pub device: FunctionCounters,
+    /// What the device found wrong in what the driver did.
+    pub complaints: Vec<String>,
+    /// Accesses to registers that were wrong, but could be carried out.
+    pub accesses: Vec<String>,
+    /// Commands that the class driver tried again.
+    pub retries: u64,
+}
+
+impl Summary {
+    /// Requests that came back from the miniport.
+    fn requests(&self) -> u64 {
+        self.report.completed.values().sum()
+    }
+
+    /// What the driver did wrong, one line each: a run with any is failed.
+    #[must_use]
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for violation in &self.report.violations {
+            let place = match violation.driver_offset {
+                Some(offset) => format!(" at driver offset {offset:#x}"),
+                None => String::new(),
+            };
+            faults.push(format!(
+                "violation of {} in {}{place}, {}: {}",
+                violation.rule,
+                violation.callback,
+                times(violation.count),
+                violation.detail
+            ));
+        }
+        for complaint in &self.complaints {
+            faults.push(format!("the device complains: {complaint}"));
+        }
+        for access in &self.accesses {
+            faults.push(format!("a wrong access to the device: {access}"));
+        }
+        for reset in &self.report.resets {
+            faults.push(format!(
+                "a request timed out and the bus was reset: {} ({} outstanding, HwResetBus \
+                 returned {})",
+                reset.cause,
+                reset.outstanding,
+                if reset.accepted { "TRUE" } else { "FALSE" }
+            ));
+        }
+        for leak in &self.report.leaks {
+            faults.push(format!("not given back at the end: {leak}"));
+        }
+        faults
+    }
+
+    fn callbacks(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let rows = self.report.callbacks.iter().map(|row| {
+            vec![
+                row.name.to_owned(),
+                row.count.to_string(),
+                time(row.total),
+                mean(row.total, row.count),
+                time(row.max),
+            ]
+        });
+        table(out, &["callback", "calls", "total", "mean", "max"], rows)
+    }
+
+    fn locks(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        if self.report.locks.is_empty() {
+            return writeln!(out, "no lock was taken");
+        }
+        let rows = self.report.locks.iter().map(|row| {
+            vec![
+                row.name.clone(),
+                row.acquisitions.to_string(),
+                row.contended.to_string(),
+                time(row.wait_total),
+                time(row.held_total),
+                mean(row.held_total, row.acquisitions),
+                time(row.held_max),
+            ]
+        });
+        let heading = [
+            "lock",
+            "taken",
+            "contended",
+            "waited",
+            "held",
+            "mean",
+            "max",
+        ];
+        table(out, &heading, rows)
+    }
+
+    fn rates(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let requests = self.requests();
+        let rows = [
+            ("interrupts", self.report.interrupts),
+            ("DPCs", self.report.dpcs),
+            ("doorbells", self.device.doorbells),
+            ("device requests", self.device.requests),
+        ]
+        .map(|(name, count)| {
+            let each = if requests == 0 {
+                "-".to_owned()
+            } else {
+                format!("{:.3}", count as f64 / requests as f64)
+            };
+            vec![name.to_owned(), count.to_string(), each]
+        });
+        table(out, &["event", "count", "an I/O"], rows.into_iter())
+    }
+
+    fn remarks(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<String> = self
+            .report
+            .completed
+            .iter()
+            .map(|(&status, count)| format!("{} {count}", SrbStatus(status)))
+            .collect();
+        writeln!(
+            out,
+            "requests: {}, by status: {}",
+            self.requests(),
+            if statuses.is_empty() {
+                "none".to_owned()
+            } else {
+                statuses.join(", ")
+            }
+        )?;
+        for (count, what) in [
+            (self.report.retried, "came back BUSY and started again"),
+            (self.retries, "tried again by the class driver"),
+            (self.report.busy, "StorPortBusy and StorPortDeviceBusy"),
+            (self.report.pauses, "StorPortPause and StorPortPauseDevice"),
+            (
+                self.report.unclaimed_interrupts,
+                "interrupts that the driver did not claim",
+            ),
+        ] {
+            if count > 0 {
+                writeln!(out, "{what}: {count}")?;
+            }
+        }
+        for (function, count) in &self.report.not_implemented {
+            writeln!(
+                out,
+                "answered STOR_STATUS_NOT_IMPLEMENTED: {function}, {}",
+                times(*count)
+            )?;
+        }
+        for event in self.report.events.iter().take(SHOWN) {
+            writeln!(out, "event log: {event}")?;
+        }
+        let hidden = self.report.events.len().saturating_sub(SHOWN);
+        if hidden > 0 {
+            writeln!(out, "event log: {hidden} more")?;
+        }
+        Ok(())
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        self.callbacks(out)?;
+        writeln!(out)?;
+        self.locks(out)?;
+        writeln!(out)?;
+        self.rates(out)?;
+        writeln!(out)?;
+        self.remarks(out)?;
+        match self.faults().len() {
+            0 => writeln!(out, "violations: none; complaints of the device: none"),
+            count => writeln!(out, "speaks against the driver: {count}, see below"),
+        }
+    }
+}
+
+/// A table whose first column is text and whose others are numbers.
+fn table(
+    out: &mut Formatter<'_>,
+    heading: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> fmt::Result {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heading);
+    for row in rows {
+        table.add_row(row);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        if column.index > 0 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for line in table.lines() {
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
+}
+
+/// A time in the unit that suits it, to three digits or so.
+fn time(time: Duration) -> String {
+    let nanoseconds = time.as_nanos() as f64;
+    match nanoseconds {
+        ..1e3 => format!("{nanoseconds:.0} ns"),
+        1e3..1e6 => format!("{:.2} us", nanoseconds / 1e3),
+        1e6..1e9 => format!("{:.2} ms", nanoseconds / 1e6),
+        _ => format!("{:.2} s", nanoseconds / 1e9),
+    }
+}
+
+fn mean(total: Duration, count: u64) -> String {
+    match count {
+        0 => "-".to_owned(),
+        count => time(Duration::from_nanos(
+            u64::try_from(total.as_nanos() / u128::from(count)).unwrap_or(u64::MAX),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storport::report::{CallbackRow, LockRow, ResetRow, Violation};
+
+    fn summary() -> Summary {
+        Summary {
+            report: Report {
+                callbacks: vec![
+                    CallbackRow {
+                        name: "HwFindAdapter",
+                        count: 1,
+                        total: Duration::from_micros(1500),
+                        max: Duration::from_micros(1500),
+                    },
+                    CallbackRow {
+                        name: "HwStartIo",
+                        count: 4000,
+                        total: Duration::from_millis(2),
+                        max: Duration::from_nanos(900),
+                    },
+                ],
+                locks: vec![LockRow {
+                    name: "Dpc 0".to_owned(),
+                    acquisitions: 8000,
+                    contended: 12,
+                    wait_total: Duration::from_micros(40),
+                    held_total: Duration::from_millis(4),
+                    held_max: Duration::from_micros(3),
+                }],
+                completed: [(0x01, 3999), (0x04, 1)].into(),
+                interrupts: 2000,
+                dpcs: 2000,
+                ..Report::default()
+            },
+            device: FunctionCounters {
+                doorbells: 1000,
+                interrupts: 2000,
+                requests: 3999,
+                complaints: 0,
+            },
+            complaints: Vec::new(),
+            accesses: Vec::new(),
+            retries: 1,
+        }
+    }
+
+    #[test]
+    fn the_report_is_laid_out_in_three_tables_and_remarks() {
+        let expected = "\
+callback       calls    total     mean      max
+HwFindAdapter      1  1.50 ms  1.50 ms  1.50 ms
+HwStartIo       4000  2.00 ms   500 ns   900 ns
+
+lock   taken  contended    waited     held    mean      max
+Dpc 0   8000         12  40.00 us  4.00 ms  500 ns  3.00 us
+
+event            count  an I/O
+interrupts        2000   0.500
+DPCs              2000   0.500
+doorbells         1000   0.250
+device requests   3999   1.000
+
+requests: 4000, by status: SRB_STATUS_SUCCESS (01h) 3999, SRB_STATUS_ERROR (04h) 1
+tried again by the class driver: 1
+violations: none; complaints of the device: none
+";
+        assert_eq!(summary().to_string(), expected);
+        assert!(summary().faults().is_empty());
+    }
+
+    #[test]
+    fn every_fault_is_a_line() {
+        let mut summary = summary();
+        summary.complaints.push("queue 0: a loop".to_owned());
+        summary.accesses.push("2 bytes at 3".to_owned());
+        summary.report.leaks.push("64 bytes of pool".to_owned());
+        summary.report.resets.push(ResetRow {
+            cause: "0:0:0 READ(10), 10 s".to_owned(),
+            outstanding: 3,
+            accepted: true,
+        });
+        summary.report.violations.push(Violation {
+            rule: "lock-order",
+            callback: "HwStartIo",
+            detail: "StartIo taken under Dpc".to_owned(),
+            driver_offset: Some(0x1234),
+            count: 2,
+        });
+
+        let faults = summary.faults();
+
+        assert_eq!(
+            faults,
+            [
+                "violation of lock-order in HwStartIo at driver offset 0x1234, 2 times: StartIo \
+                 taken under Dpc",
+                "the device complains: queue 0: a loop",
+                "a wrong access to the device: 2 bytes at 3",
+                "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \
+                 HwResetBus returned TRUE)",
+                "not given back at the end: 64 bytes of pool",
+            ]
+        );
+        assert!(
+            summary
+                .to_string()
+                .ends_with("speaks against the driver: 5, see below\n")
+        );
+    }
+
+    #[test]
+    fn a_run_without_requests_divides_by_nothing() {
+        let text = Summary::default().to_string();
+        assert!(text.contains("requests: 0, by status: none"), "{text}");
+        assert!(text.contains("no lock was taken"), "{text}");
+    }
+}

@@ -1,0 +1,368 @@
+//! What is said of a driver that crashed: what it did, where, in what callback.
+//! Built without allocating: the crash may have been in the allocator.
+
+use std::fmt;
+
+use iced_x86::{Instruction, Mnemonic, Register};
+
+use super::{emulate::Refusal, images, inside, peek};
+use crate::{cpu, image::Image, kernel, memory::PAGE};
+
+/// Numbers of processor exceptions (`REG_TRAPNO`).
+pub(super) mod exception {
+    pub(crate) const DIVIDE: i64 = 0;
+    pub(crate) const BREAKPOINT: i64 = 3;
+    pub(crate) const INVALID_OPCODE: i64 = 6;
+    pub(crate) const GENERAL_PROTECTION: i64 = 13;
+    pub(crate) const PAGE_FAULT: i64 = 14;
+    pub(crate) const ALIGNMENT: i64 = 17;
+}
+
+/// Bits of a page fault's error code (`REG_ERR`).
+const WRITE: i64 = 1 << 1;
+const FETCH: i64 = 1 << 4;
+
+/// How much of the stack is searched for callers, in words.
+const SEARCHED: usize = 512;
+
+/// How many callers are named.
+const CALLERS: usize = 6;
+
+/// A fault, as the processor told it.
+pub(super) struct Fault<'a> {
+    pub(super) signal: libc::c_int,
+    pub(super) exception: i64,
+    pub(super) error: i64,
+    pub(super) address: u64,
+    pub(super) general: &'a [i64; 23],
+    pub(super) instruction: Option<Instruction>,
+    /// The instruction in words.
+    pub(super) text: &'a str,
+    /// Why it was not carried out, if it was tried.
+    pub(super) refusal: Option<Refusal>,
+}
+
+impl Fault<'_> {
+    /// Where it happened. A breakpoint is told with the address behind it.
+    pub(super) fn place(&self) -> usize {
+        let address = self.register(libc::REG_RIP);
+        match self.exception {
+            exception::BREAKPOINT => address.wrapping_sub(1),
+            _ => address,
+        }
+    }
+
+    fn register(&self, index: libc::c_int) -> usize {
+        self.general[index as usize] as usize
+    }
+
+    /// Whether the processor was to fetch the instruction and could not: there
+    /// is none to decode.
+    pub(super) fn is_fetch(&self) -> bool {
+        self.exception == exception::PAGE_FAULT && self.error & FETCH != 0
+    }
+
+    fn overflowed_stack(&self) -> bool {
+        let end = inside::stack_end();
+        let address = self.address as usize;
+        self.exception == exception::PAGE_FAULT
+            && end != 0
+            && address < end + PAGE
+            && address + (1 << 20) > end
+            && self.register(libc::REG_RSP) < end + 2 * PAGE
+    }
+}
+
+/// The driver's crash: what `stop_machine` is told.
+pub(super) struct Crash<'a>(pub(super) &'a Fault<'a>);
+
+impl fmt::Display for Crash<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = self.0;
+        let driver = images::first().map_or("the driver", Image::name);
+        write!(formatter, "{driver} crashed: it ")?;
+        what(fault, formatter)?;
+        write!(formatter, "\n  at {}", Place(fault.place()))?;
+        if !fault.text.is_empty() {
+            write!(formatter, ": {}", fault.text)?;
+        }
+        let level = cpu::current_irql();
+        write!(
+            formatter,
+            "\n  in {} on CPU {} at IRQL {level}{}",
+            inside::callback().unwrap_or("no callback"),
+            cpu::current_number(),
+            irql_name(level)
+        )?;
+        registers(fault, formatter)?;
+        callers(fault, formatter)
+    }
+}
+
+/// A fault that is not the driver's.
+pub(super) struct Own<'a>(pub(super) &'a Fault<'a>);
+
+impl fmt::Display for Own<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fault = self.0;
+        write!(
+            formatter,
+            "the testbed itself crashed (signal {}), and not the driver: this is an error of the \
+             testbed. It ",
+            fault.signal
+        )?;
+        what(fault, formatter)?;
+        write!(formatter, "\n  at {}", Place(fault.place()))?;
+        registers(fault, formatter)
+    }
+}
+
+/// An address in words, with the driver's symbol if there is one.
+pub(crate) struct Place(pub(crate) usize);
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((image, offset)) = images::of(self.0) else {
+            return write!(formatter, "{:#x} (not in the driver)", self.0);
+        };
+        write!(formatter, "{}+{offset:#x}", image.name())?;
+        if let Some((name, displacement)) = image.symbol(offset) {
+            write!(formatter, " ({name}+{displacement:#x})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What was done, after "it".
+fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match fault.refusal {
+        Some(Refusal::Beyond { bar, offset, bytes }) => {
+            return write!(
+                formatter,
+                "reached {bytes} bytes at offset {offset:#x} of BAR {bar}, which is not all in \
+                 the range that it mapped"
+            );
+        }
+        Some(Refusal::ControlRegion { offset }) => {
+            return write!(
+                formatter,
+                "used the processor control region (KPCR) at gs:[{offset:#x}]: the testbed has \
+                 only the processor's number there, at 0x184"
+            );
+        }
+        Some(Refusal::Fault { address, write }) => {
+            write!(
+                formatter,
+                "{} {address:#x}",
+                if write { "wrote to" } else { "read from" }
+            )?;
+            return describe(address as usize, formatter);
+        }
+        Some(Refusal::Unknown) => {
+            return formatter.write_str(
+                "touched device registers with an instruction that the testbed cannot carry out; \
+                 drivers use the READ_REGISTER and WRITE_REGISTER macros",
+            );
+        }
+        None => {}
+    }
+    match fault.exception {
+        exception::PAGE_FAULT if fault.overflowed_stack() => formatter
+            .write_str("overflowed its stack (a kernel stack has 24 KiB; the testbed's is larger)"),
+        exception::PAGE_FAULT => {
+            let verb = match fault.error & (WRITE | FETCH) {
+                0 => "read from",
+                WRITE => "wrote to",
+                _ => "jumped to",
+            };
+            write!(formatter, "{verb} {:#x}", fault.address)?;
+            describe(fault.address as usize, formatter)
+        }
+        exception::DIVIDE => formatter.write_str("divided by zero, or the quotient was too large"),
+        exception::BREAKPOINT => {
+            formatter.write_str("ran into a breakpoint (int 3), and no debugger is attached")
+        }
+        exception::INVALID_OPCODE => {
+            if fault
+                .instruction
+                .is_some_and(|instruction| instruction.mnemonic() == Mnemonic::Ud2)
+            {
+                formatter.write_str("ran into ud2, which compilers put where code must not go on")
+            } else {
+                formatter.write_str("ran an instruction that this processor does not have")
+            }
+        }
+        exception::ALIGNMENT => formatter.write_str("made a misaligned access"),
+        exception::GENERAL_PROTECTION => protection(fault, formatter),
+        other => write!(
+            formatter,
+            "raised processor exception {other} (signal {})",
+            fault.signal
+        ),
+    }
+}
+
+/// What of a general protection fault: the instruction says it.
+fn protection(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    use Mnemonic as M;
+
+    let Some(instruction) = fault.instruction else {
+        return formatter.write_str("jumped to an address that no pointer can have");
+    };
+    match (instruction.mnemonic(), instruction.try_immediate(0)) {
+        (M::Int, Ok(0x29)) => {
+            let code = fault.register(libc::REG_RCX) as u32;
+            write!(
+                formatter,
+                "called __fastfail with code {code}{}",
+                fast_fail(code)
+            )
+        }
+        (M::Int, Ok(0x2c)) => formatter.write_str("failed an assertion (int 2Ch)"),
+        (M::Int, Ok(number)) => {
+            write!(
+                formatter,
+                "called interrupt {number:#x}, which the testbed does not have"
+            )
+        }
+        (M::Hlt, _) => formatter.write_str("halted the processor, which no driver may"),
+        (M::Cli | M::Sti, _) => formatter.write_str(
+            "switched interrupts off or on by itself: drivers take locks, or raise the IRQL",
+        ),
+        (M::Rdmsr | M::Wrmsr, _) => write!(
+            formatter,
+            "used model-specific register {:#x}, which the testbed does not have",
+            fault.register(libc::REG_RCX) as u32
+        ),
+        (M::Mov, _) if names_control_register(&instruction) => formatter
+            .write_str("used a control register other than CR8, which the testbed does not have"),
+        (
+            M::Invd
+            | M::Wbinvd
+            | M::Invlpg
+            | M::Lgdt
+            | M::Lidt
+            | M::Lldt
+            | M::Ltr
+            | M::Lmsw
+            | M::Clts
+            | M::Swapgs
+            | M::Sysret
+            | M::Sysexit
+            | M::Iretq
+            | M::Xsetbv
+            | M::Rdpmc,
+            _,
+        ) => formatter.write_str("used a privileged instruction that the testbed does not have"),
+        _ => formatter.write_str(
+            "used an address that no pointer can have, or a misaligned one where the instruction \
+             needs alignment",
+        ),
+    }
+}
+
+fn names_control_register(instruction: &Instruction) -> bool {
+    let is = |register: Register| register.is_cr() || register.is_dr();
+    is(instruction.op0_register()) || is(instruction.op1_register())
+}
+
+/// The codes of `winnt.h` that compilers and list macros use.
+fn fast_fail(code: u32) -> &'static str {
+    match code {
+        0 | 2 => " (the stack cookie was overwritten: a buffer on the stack overran)",
+        3 => " (a list entry is corrupt)",
+        5 => " (invalid argument)",
+        6 => " (the stack cookie was not set up)",
+        7 => " (fatal exit)",
+        8 => " (an array index is out of range)",
+        10 => " (an indirect call to no function: control flow guard)",
+        _ => "",
+    }
+}
+
+/// What is at an address, behind the address.
+fn describe(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if address < 64 << 10 {
+        return formatter.write_str(", a null pointer or a field of one");
+    }
+    if let Some((image, offset)) = images::of(address) {
+        return write!(
+            formatter,
+            ", in {}+{offset:#x}, where its section does not allow that",
+            image.name()
+        );
+    }
+    if kernel::covers(address) {
+        return formatter
+            .write_str(", memory of the machine that is not allocated: freed, or beyond a block");
+    }
+    formatter.write_str(", where nothing is mapped for that")
+}
+
+/// The registers in the order that they are told.
+const REGISTERS: &[(&str, libc::c_int)] = &[
+    ("rax", libc::REG_RAX),
+    ("rbx", libc::REG_RBX),
+    ("rcx", libc::REG_RCX),
+    ("rdx", libc::REG_RDX),
+    ("rsi", libc::REG_RSI),
+    ("rdi", libc::REG_RDI),
+    ("rbp", libc::REG_RBP),
+    ("rsp", libc::REG_RSP),
+    ("r8 ", libc::REG_R8),
+    ("r9 ", libc::REG_R9),
+    ("r10", libc::REG_R10),
+    ("r11", libc::REG_R11),
+    ("r12", libc::REG_R12),
+    ("r13", libc::REG_R13),
+    ("r14", libc::REG_R14),
+    ("r15", libc::REG_R15),
+];
+
+fn registers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, &(name, register)) in REGISTERS.iter().enumerate() {
+        let start = if index % 4 == 0 { "\n  " } else { "  " };
+        write!(formatter, "{start}{name} {:016x}", fault.register(register))?;
+    }
+    Ok(())
+}
+
+/// The driver's return addresses on the stack, newest first. Some may be left
+/// over from calls that are long back.
+fn callers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (words, count) = peek::words::<SEARCHED>(fault.register(libc::REG_RSP) & !7);
+    let mut found = words[..count]
+        .iter()
+        .map(|&word| word as usize)
+        .filter(|&word| {
+            images::of(word).is_some_and(|(image, _)| image.code_from(word).is_some())
+                && follows_call(word)
+        })
+        .take(CALLERS)
+        .peekable();
+    if found.peek().is_some() {
+        formatter.write_str("\n  called from, by what is on the stack:")?;
+    }
+    found.try_for_each(|address| write!(formatter, "\n    {}", Place(address)))
+}
+
+/// Whether the instruction before `address` may be a call: with a distance
+/// (E8), or through a register or memory (FF, 2 to 7 bytes).
+fn follows_call(address: usize) -> bool {
+    let mut before = [0; 7];
+    let Some(start) = address.checked_sub(before.len()) else {
+        return false;
+    };
+    peek::read(start, &mut before).is_some() && (before[2] == 0xe8 || before[..6].contains(&0xff))
+}
+
+fn irql_name(level: u8) -> &'static str {
+    match level {
+        cpu::irql::PASSIVE => " (PASSIVE_LEVEL)",
+        cpu::irql::APC => " (APC_LEVEL)",
+        cpu::irql::DISPATCH => " (DISPATCH_LEVEL)",
+        cpu::irql::DEVICE => " (device)",
+        cpu::irql::HIGH => " (HIGH_LEVEL)",
+        _ => "",
+    }
+}

@@ -1,0 +1,88 @@
+//! A PCI function for tests: its BARs are plain memory, and it remembers how
+//! wide each access was.
+
+use std::sync::{Arc, Mutex};
+
+use crate::pci::{Bar, BarKind, FunctionCounters, Interrupts, PciFunction};
+
+/// Bytes of each BAR.
+pub(super) const BYTES: usize = 8192;
+
+/// BAR 0 is in memory space, BAR 1 in I/O space at `port`.
+#[derive(Debug)]
+pub(super) struct Ram {
+    port: u16,
+    bytes: Mutex<Vec<u8>>,
+    accesses: Mutex<Vec<(char, usize, u64, usize)>>,
+}
+
+impl Ram {
+    pub(super) fn new(port: u16, content: &[u8]) -> Arc<Self> {
+        let mut bytes = content.to_vec();
+        bytes.resize(BYTES, 0);
+        Arc::new(Self {
+            port,
+            bytes: Mutex::new(bytes),
+            accesses: Mutex::default(),
+        })
+    }
+
+    pub(super) fn content(&self) -> Vec<u8> {
+        self.bytes.lock().expect("no panic").clone()
+    }
+
+    /// Each access so far: read or write, BAR, offset, bytes.
+    pub(super) fn accesses(&self) -> Vec<(char, usize, u64, usize)> {
+        std::mem::take(&mut self.accesses.lock().expect("no panic"))
+    }
+
+    fn note(&self, kind: char, bar: usize, offset: u64, bytes: usize) {
+        let mut accesses = self.accesses.lock().expect("no panic");
+        accesses.push((kind, bar, offset, bytes));
+    }
+}
+
+impl PciFunction for Ram {
+    fn config_read(&self, _offset: u16, data: &mut [u8]) {
+        data.fill(0xff);
+    }
+
+    fn config_write(&self, _offset: u16, _data: &[u8]) {}
+
+    fn bar(&self, index: usize) -> Option<Bar> {
+        let (kind, address) = match index {
+            0 => (BarKind::Memory, 0xfe00_0000),
+            1 => (BarKind::Io, u64::from(self.port)),
+            _ => return None,
+        };
+        Some(Bar {
+            kind,
+            address,
+            bytes: if index == 0 { BYTES as u64 } else { 16 },
+        })
+    }
+
+    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
+        self.note('r', index, offset, data.len());
+        let bytes = self.bytes.lock().expect("no panic");
+        data.copy_from_slice(&bytes[offset as usize..offset as usize + data.len()]);
+    }
+
+    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
+        self.note('w', index, offset, data.len());
+        let mut bytes = self.bytes.lock().expect("no panic");
+        bytes[offset as usize..offset as usize + data.len()].copy_from_slice(data);
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        0
+    }
+
+    fn connect(&self, _interrupts: Arc<dyn Interrupts>) {}
+
+    fn counters(&self) -> FunctionCounters {
+        FunctionCounters::default()
+    }
+
+    fn stop(&self) {}
+}

@@ -1,0 +1,147 @@
+//! Variadic functions of the Microsoft x64 ABI: a thunk that lays all
+//! arguments out as one array, and the reader of that array.
+//!
+//! A caller passes the first four arguments in RCX, RDX, R8 and R9 (a variadic
+//! floating-point one in the integer register too) and the rest on the stack,
+//! above 32 bytes of home space that the callee may use. With the four
+//! registers spilled into the home space, all arguments are an array of
+//! 8-byte slots; a `va_list` is a pointer into it.
+#![expect(unsafe_code, reason = "reads what the driver passed, by the ABI")]
+
+/// The arguments of a variadic call that are not yet taken: a `va_list`.
+#[repr(transparent)]
+#[derive(Clone, Debug)]
+pub struct VariadicArguments(*const u64);
+
+impl VariadicArguments {
+    /// Arguments in an array of slots.
+    #[must_use]
+    pub fn from_slots(slots: *const u64) -> Self {
+        Self(slots)
+    }
+
+    /// Where the call returns to: below the home space lies the return address.
+    ///
+    /// # Safety
+    /// These must be all arguments of a call through [`variadic_entry`], none
+    /// taken.
+    ///
+    /// [`variadic_entry`]: crate::variadic_entry
+    #[must_use]
+    pub unsafe fn return_address(&self) -> usize {
+        let below = self.0.wrapping_sub(1);
+        // SAFETY: the call's frame lives (contract above).
+        unsafe { below.read() as usize }
+    }
+
+    /// Takes the next argument as the 8 bytes of its slot.
+    ///
+    /// # Safety
+    /// The caller must have passed that many arguments, and its frame (or the
+    /// `va_list`) must still live.
+    pub unsafe fn u64(&mut self) -> u64 {
+        // SAFETY: the slot is one of the arguments passed (contract above).
+        let value = unsafe { self.0.read() };
+        self.0 = self.0.wrapping_add(1);
+        value
+    }
+
+    /// Takes the next argument as a ULONG, an enum, or anything shorter that C
+    /// promotes: the upper half of the slot is undefined and is dropped.
+    ///
+    /// # Safety
+    /// As for [`Self::u64`].
+    pub unsafe fn u32(&mut self) -> u32 {
+        // SAFETY: passed on to the caller.
+        unsafe { self.u64() as u32 }
+    }
+
+    /// Takes the next argument as a UCHAR or BOOLEAN: the rest of the slot is
+    /// undefined and is dropped.
+    ///
+    /// # Safety
+    /// As for [`Self::u64`].
+    pub unsafe fn u8(&mut self) -> u8 {
+        // SAFETY: passed on to the caller.
+        unsafe { self.u64() as u8 }
+    }
+
+    /// Takes the next argument as a pointer.
+    ///
+    /// # Safety
+    /// As for [`Self::u64`]. Nothing is said of what it points to.
+    pub unsafe fn pointer<T>(&mut self) -> *mut T {
+        // SAFETY: passed on to the caller.
+        unsafe { self.u64() as *mut T }
+    }
+}
+
+/// Defines the variadic entry `$name`, that hands its arguments to `$target`,
+/// an `extern "win64" fn(VariadicArguments) -> usize`; what that returns is
+/// what the driver gets in RAX. Take its address as `$name as *const () as
+/// usize`.
+///
+/// The module that uses it needs `#![expect(unsafe_code, reason = "...")]`.
+#[macro_export]
+macro_rules! variadic_entry {
+    ($(#[$attribute:meta])* $visibility:vis fn $name:ident => $target:path) => {
+        $(#[$attribute])*
+        #[unsafe(naked)]
+        $visibility extern "win64" fn $name() -> usize {
+            const _: extern "win64" fn($crate::variadic::VariadicArguments) -> usize =
+                $target;
+            // 40 bytes: the callee's own home space, and RSP to a multiple of
+            // 16 at the call.
+            ::core::arch::naked_asm!(
+                "mov [rsp + 8], rcx",
+                "mov [rsp + 16], rdx",
+                "mov [rsp + 24], r8",
+                "mov [rsp + 32], r9",
+                "lea rcx, [rsp + 8]",
+                "sub rsp, 40",
+                "call {target}",
+                "add rsp, 40",
+                "ret",
+                target = sym $target,
+            )
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::VariadicArguments;
+
+    extern "win64" fn digits(mut arguments: VariadicArguments) -> usize {
+        // SAFETY: the test passes the count and then that many arguments.
+        let count = unsafe { arguments.u32() };
+        (0..count).fold(0, |sum, _| {
+            // SAFETY: as above.
+            let digit = unsafe { arguments.u64() };
+            sum * 10 + digit as usize
+        })
+    }
+
+    variadic_entry!(fn digits_entry => digits);
+
+    #[test]
+    fn register_and_stack_arguments_arrive_in_order() {
+        type Six = extern "win64" fn(u32, u64, u64, u64, u64, u64, u64) -> usize;
+        // SAFETY: the entry takes any number of integer arguments.
+        let call =
+            unsafe { std::mem::transmute::<extern "win64" fn() -> usize, Six>(digits_entry) };
+
+        assert_eq!(call(6, 1, 2, 3, 4, 5, 6), 123_456);
+    }
+
+    #[test]
+    fn the_upper_half_of_a_slot_is_no_part_of_a_short_argument() {
+        let slots = [0xffff_ffff_0000_0007, 0xdead_beef_0000_0102];
+        let mut arguments = VariadicArguments::from_slots(slots.as_ptr());
+
+        // SAFETY: two slots, two arguments.
+        assert_eq!(unsafe { arguments.u32() }, 7);
+        // SAFETY: two slots, two arguments.
+        assert_eq!(unsafe { arguments.u8() }, 2);
+    }
+}

@@ -1,0 +1,474 @@
+//! The verify pass: stamps random extents through the driver, reads them back
+//! in other pieces, then compares the image file itself.
+
+pub mod findings;
+pub mod plan;
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use indicatif::ProgressBar;
+use rand::{SeedableRng, rngs::StdRng};
+
+use self::{
+    findings::{Findings, Place},
+    plan::{Extent, LONGEST, Plan, Step},
+};
+use crate::{
+    disk::{
+        Disk,
+        buffer::Buffer,
+        cdb::Operation,
+        discovery::DiskError,
+        port::CommandError,
+        transfer::{Done, Durability, Initiator, Transfer},
+    },
+    memory::MemoryError,
+    stamp::{SECTOR, Stamp},
+};
+
+/// The most transfers in flight on one CPU.
+const DEPTH: usize = 8;
+
+/// How many waiting steps are looked at for one that may go now.
+const WINDOW: usize = 256;
+
+/// What a pass should do.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// How many bytes to verify: whole blocks, at most the disk.
+    pub bytes: u64,
+    /// Decides on everything that is left to chance.
+    pub seed: u64,
+    /// Virtual CPUs to run on.
+    pub cpus: u32,
+    /// Bytes of the machine's memory that its buffers may take.
+    pub buffer_bytes: u64,
+}
+
+/// What a pass did and found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes verified.
+    pub bytes: u64,
+    /// Extents that they were in.
+    pub extents: usize,
+    /// Parts of them that were written again.
+    pub rewrites: usize,
+    /// Reads through the driver.
+    pub reads: usize,
+    /// Sectors beside the extents that were compared with what they held
+    /// before.
+    pub untouched: usize,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// What was wrong.
+    pub findings: Findings,
+}
+
+/// Why a pass could not be brought to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// More than the disk holds, or no whole blocks.
+    #[error("{0}")]
+    Length(String),
+    /// A transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] CommandError),
+    /// The flush failed.
+    #[error(transparent)]
+    Flush(#[from] DiskError),
+    /// No room for the buffers.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The image file can't be read.
+    #[error("the image file cannot be read: {0}")]
+    Image(#[from] io::Error),
+    /// Steps were left when all initiators had ended.
+    #[error("the pass ended with {0} steps undone: completions were lost")]
+    Undone(usize),
+}
+
+/// Verifies `settings.bytes` of `disk`, whose contents are in `image` once they
+/// are flushed. `progress` counts bytes transferred or compared.
+///
+/// # Errors
+/// [`VerifyError`]; wrong data are no error, but in the outcome's findings.
+pub fn verify(
+    disk: &Disk,
+    image: &File,
+    settings: Settings,
+    progress: &ProgressBar,
+) -> Result<Outcome, VerifyError> {
+    let begin = Instant::now();
+    let block_bytes = disk.facts().block_bytes;
+    if settings.bytes > disk.bytes() {
+        return Err(VerifyError::Length(format!(
+            "{} bytes are more than the disk holds ({})",
+            settings.bytes,
+            disk.bytes()
+        )));
+    }
+    if !settings.bytes.is_multiple_of(block_bytes.into()) {
+        return Err(VerifyError::Length(format!(
+            "{} bytes are no whole blocks of {block_bytes}",
+            settings.bytes
+        )));
+    }
+    let plan = Plan::new(
+        settings.seed,
+        disk.bytes() / SECTOR as u64,
+        u64::from(block_bytes) / SECTOR as u64,
+        settings.bytes / SECTOR as u64,
+    );
+    let sectors = |steps: &[Step]| -> u64 {
+        steps
+            .iter()
+            .map(|step| step.extent().end - step.extent().start)
+            .sum()
+    };
+    progress.set_length(SECTOR as u64 * sectors(&plan.steps) + settings.bytes);
+    let pass = Arc::new(Pass {
+        block_sectors: u64::from(block_bytes) / SECTOR as u64,
+        seed: settings.seed,
+        untouched: contents(image, &plan.untouched)?,
+        progress: progress.clone(),
+        state: Mutex::new(State {
+            waiting: plan.steps.iter().cloned().collect(),
+            in_flight: Vec::new(),
+            expected: Expected::of(&plan),
+            findings: Findings::new(settings.seed, block_bytes),
+            error: None,
+        }),
+    });
+    run(disk, &pass, settings)?;
+    disk.flush()?;
+    let mut state = pass.state();
+    compare_image(&pass, &mut state, image, &plan)?;
+    let writes = plan
+        .steps
+        .iter()
+        .filter(|step| matches!(step, Step::Write { .. }))
+        .count();
+    Ok(Outcome {
+        bytes: settings.bytes,
+        extents: plan.extents.len(),
+        rewrites: writes - plan.extents.len(),
+        reads: plan.steps.len() - writes,
+        untouched: pass.untouched.len(),
+        elapsed: begin.elapsed(),
+        findings: std::mem::take(&mut state.findings),
+    })
+}
+
+/// Carries out the steps through the driver.
+fn run(disk: &Disk, pass: &Arc<Pass>, settings: Settings) -> Result<(), VerifyError> {
+    let longest = LONGEST * SECTOR as u64;
+    let cpus = settings.cpus.max(1) as usize;
+    let in_flight = usize::try_from(settings.buffer_bytes / longest)
+        .unwrap_or(usize::MAX)
+        .clamp(1, DEPTH * cpus);
+    let count = cpus.min(in_flight);
+    let mut random = StdRng::seed_from_u64(settings.seed);
+    let mut initiators: Vec<Box<dyn Initiator>> = Vec::new();
+    for _ in 0..count {
+        let buffers = disk.buffers(&mut random, in_flight / count, longest as u32)?;
+        initiators.push(Box::new(Verifier {
+            pass: Arc::clone(pass),
+            slots: buffers
+                .into_iter()
+                .map(|buffer| Slot { buffer, step: None })
+                .collect(),
+        }));
+    }
+    // What they found is in the pass.
+    drop(disk.run(initiators));
+    let mut state = pass.state();
+    if let Some(error) = state.error.take() {
+        return Err(error.into());
+    }
+    match state.waiting.len() + state.in_flight.len() {
+        0 => Ok(()),
+        left => Err(VerifyError::Undone(left)),
+    }
+}
+
+/// What these sectors hold now.
+fn contents(image: &File, sectors: &[u64]) -> io::Result<BTreeMap<u64, [u8; SECTOR]>> {
+    sectors
+        .iter()
+        .map(|&sector| {
+            let mut bytes = [0; SECTOR];
+            image.read_exact_at(&mut bytes, sector * SECTOR as u64)?;
+            Ok((sector, bytes))
+        })
+        .collect()
+}
+
+/// Compares all that was written, and what must not have been, in the image.
+fn compare_image(
+    pass: &Pass,
+    state: &mut State,
+    image: &File,
+    plan: &Plan,
+) -> Result<(), VerifyError> {
+    let mut bytes = vec![0; LONGEST as usize * SECTOR];
+    for span in plan.spans() {
+        let mut start = span.start;
+        while start < span.end {
+            let extent = start..(start + LONGEST).min(span.end);
+            let bytes = &mut bytes[..(extent.end - extent.start) as usize * SECTOR];
+            image.read_exact_at(bytes, start * SECTOR as u64)?;
+            let generations = state.expected.generations(&extent);
+            pass.compare(
+                Place::Image,
+                &extent,
+                bytes,
+                &generations,
+                &mut state.findings,
+            );
+            pass.progress.inc(bytes.len() as u64);
+            start = extent.end;
+        }
+    }
+    for &sector in &plan.untouched {
+        let mut bytes = [0; SECTOR];
+        image.read_exact_at(&mut bytes, sector * SECTOR as u64)?;
+        let extent = sector..sector + 1;
+        pass.compare(Place::Image, &extent, &bytes, &[0], &mut state.findings);
+    }
+    Ok(())
+}
+
+/// A pass that is under way.
+struct Pass {
+    block_sectors: u64,
+    seed: u64,
+    /// What sectors that are never written held before.
+    untouched: BTreeMap<u64, [u8; SECTOR]>,
+    progress: ProgressBar,
+    state: Mutex<State>,
+}
+
+struct State {
+    waiting: VecDeque<Step>,
+    in_flight: Vec<Step>,
+    expected: Expected,
+    findings: Findings,
+    /// The first transfer that failed; nothing is issued after it.
+    error: Option<CommandError>,
+}
+
+impl Pass {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the next step that conflicts with none in flight and with none
+    /// that is to go before it. If there is none now, one that is in flight
+    /// bars it, and whoever has that one in flight will ask again.
+    fn next(&self) -> Option<Step> {
+        let mut state = self.state();
+        if state.error.is_some() {
+            return None;
+        }
+        let window = state.waiting.len().min(WINDOW);
+        let index = (0..window).find(|&index| {
+            let step = &state.waiting[index];
+            let before = state.waiting.range(..index);
+            !state
+                .in_flight
+                .iter()
+                .chain(before)
+                .any(|other| step.conflicts_with(other))
+        })?;
+        let step = state.waiting.remove(index)?;
+        if let Step::Write { extent, generation } = &step {
+            state.expected.set(extent, *generation);
+        }
+        state.in_flight.push(step.clone());
+        Some(step)
+    }
+
+    /// Takes the end of a step, with what it read.
+    fn end(&self, step: &Step, result: Result<(), CommandError>, buffer: &Buffer) {
+        let (read, generations) = {
+            let mut state = self.state();
+            state.in_flight.retain(|other| other != step);
+            if let Err(error) = result {
+                state.error.get_or_insert(error);
+                return;
+            }
+            match step {
+                Step::Write { .. } => (None, Vec::new()),
+                // As of now: no write to it was in flight since it was issued.
+                Step::Read { extent } => (Some(extent), state.expected.generations(extent)),
+            }
+        };
+        self.progress
+            .inc((step.extent().end - step.extent().start) * SECTOR as u64);
+        let Some(extent) = read else {
+            return;
+        };
+        let bytes = buffer.first(bytes_of(extent)).read();
+        let mut findings = Findings::new(self.seed, self.block_sectors as u32 * SECTOR as u32);
+        self.compare(Place::Driver, extent, &bytes, &generations, &mut findings);
+        self.state().findings.merge(findings);
+    }
+
+    /// Compares what `extent` holds with what was written (generation 0: never).
+    fn compare(
+        &self,
+        place: Place,
+        extent: &Extent,
+        bytes: &[u8],
+        generations: &[u32],
+        findings: &mut Findings,
+    ) {
+        let (sectors, _) = bytes.as_chunks::<SECTOR>();
+        for ((sector, found), &generation) in extent.clone().zip(sectors).zip(generations) {
+            if generation > 0 {
+                findings.written(place, self.stamp(sector, generation), found);
+            } else if let Some(before) = self.untouched.get(&sector) {
+                findings.untouched(place, sector, before, found);
+            }
+        }
+    }
+
+    fn stamp(&self, sector: u64, generation: u32) -> Stamp {
+        Stamp {
+            sector,
+            generation: generation.into(),
+            seed: self.seed,
+        }
+    }
+}
+
+/// The length of an extent in bytes: at most 1 MiB, or one block.
+fn bytes_of(extent: &Extent) -> u32 {
+    ((extent.end - extent.start) * SECTOR as u64) as u32
+}
+
+/// The generation of every sector in the plan's extents.
+struct Expected {
+    spans: BTreeMap<u64, Vec<u32>>,
+}
+
+impl Expected {
+    fn of(plan: &Plan) -> Self {
+        let spans = plan
+            .spans()
+            .into_iter()
+            .map(|span| (span.start, vec![0; (span.end - span.start) as usize]))
+            .collect();
+        Self { spans }
+    }
+
+    fn set(&mut self, extent: &Extent, generation: u32) {
+        if let Some((start, span)) = self.spans.range_mut(..=extent.start).next_back() {
+            let from = (extent.start - start) as usize;
+            let to = (extent.end - start) as usize;
+            span[from..to].fill(generation);
+        }
+    }
+
+    /// One for each sector of `extent`; 0 for those that were not written.
+    fn generations(&self, extent: &Extent) -> Vec<u32> {
+        let mut generations = vec![0; (extent.end - extent.start) as usize];
+        let first = self
+            .spans
+            .range(..=extent.start)
+            .next_back()
+            .map_or(extent.start, |(start, _)| *start);
+        for (&start, span) in self.spans.range(first..extent.end) {
+            let from = start.max(extent.start);
+            let to = (start + span.len() as u64).min(extent.end);
+            if from < to {
+                generations[(from - extent.start) as usize..(to - extent.start) as usize]
+                    .copy_from_slice(&span[(from - start) as usize..(to - start) as usize]);
+            }
+        }
+        generations
+    }
+}
+
+/// A buffer and the step that uses it.
+struct Slot {
+    buffer: Buffer,
+    step: Option<Step>,
+}
+
+/// Carries out steps of a pass on one CPU.
+struct Verifier {
+    pass: Arc<Pass>,
+    slots: Vec<Slot>,
+}
+
+impl Verifier {
+    fn fill(&mut self, issue: &mut dyn FnMut(Transfer)) {
+        let Self { pass, slots } = self;
+        for (token, slot) in slots.iter_mut().enumerate() {
+            if slot.step.is_some() {
+                continue;
+            }
+            let Some(step) = pass.next() else {
+                return;
+            };
+            let extent = step.extent();
+            let buffer = slot.buffer.first(bytes_of(extent));
+            let operation = match &step {
+                Step::Write { generation, .. } => {
+                    let bytes: Vec<u8> = extent
+                        .clone()
+                        .flat_map(|sector| pass.stamp(sector, *generation).bytes())
+                        .collect();
+                    buffer.write(&bytes);
+                    Operation::Write
+                }
+                Step::Read { .. } => {
+                    // What an earlier step left here must not pass for an answer.
+                    buffer.write(&vec![0xEE; buffer.bytes as usize]);
+                    Operation::Read
+                }
+            };
+            issue(Transfer {
+                token: token as u64,
+                operation,
+                lba: extent.start / pass.block_sectors,
+                buffer,
+                durability: Durability::Cached,
+            });
+            slot.step = Some(step);
+        }
+    }
+}
+
+impl Initiator for Verifier {
+    fn start(&mut self, issue: &mut dyn FnMut(Transfer)) {
+        self.fill(issue);
+    }
+
+    fn done(&mut self, done: Done, issue: &mut dyn FnMut(Transfer)) {
+        let slot = self.slots.get_mut(done.token as usize);
+        if let Some((step, buffer)) =
+            slot.and_then(|slot| Some((slot.step.take()?, slot.buffer.clone())))
+        {
+            self.pass.end(&step, done.result, &buffer);
+        }
+        self.fill(issue);
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The command line as a user meets it: what can't be done is told in one line
+//! on standard error, with exit code 2.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use tempfile::TempDir;
+
+fn testbed(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_testbed"))
+        .args(arguments)
+        .output()
+        .expect("the testbed is built")
+}
+
+/// The one line that a command that can't be carried out prints.
+fn refused(arguments: &[&str]) -> String {
+    let output = testbed(arguments);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(error.starts_with("testbed: "), "{error}");
+    error
+}
+
+/// A folder with one file in it.
+fn file(contents: &[u8]) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("file.bin");
+    fs::write(&path, contents).expect("the file is written");
+    (folder, path)
+}
+
+/// What is said of a run with the image at `path`.
+fn refused_image(path: &Path) -> String {
+    let path = path.to_str().expect("a plain path");
+    let error = refused(&["run", "--driver", "no.sys", "--disk", path]);
+    assert!(error.contains(path), "{error}");
+    error
+}
+
+#[test]
+fn help_shows_examples_and_warns_of_the_disks_contents() {
+    for arguments in [&["--help"][..], &["run", "--help"]] {
+        let output = testbed(arguments);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success());
+        assert!(text.contains("Examples:"), "{text}");
+        assert!(text.contains("CONTENTS ARE OVERWRITTEN"), "{text}");
+    }
+}
+
+#[test]
+fn unknown_options_and_commands_are_named() {
+    for (arguments, named) in [
+        (&["run", "--driver", "x.sys", "--fast"][..], "'--fast'"),
+        (&["walk"], "'walk'"),
+        (&["run"], "--driver <PATH.sys>"),
+        (
+            &["run", "--driver", "x.sys", "--cpus", "0"],
+            "0 is not in 1..=64",
+        ),
+        (
+            &["run", "--driver", "x.sys", "--cpus", "65"],
+            "65 is not in 1..=64",
+        ),
+        (&["run", "--driver", "x.sys", "--srb", "both"], "'both'"),
+        (
+            &["run", "--driver", "x.sys", "--size", "12Q"],
+            "\"12Q\" is no size",
+        ),
+        (
+            &["run", "--driver", "x.sys", "--overwrite"],
+            "--disk <IMAGE>",
+        ),
+        (
+            &["run", "--driver", "x.sys", "--disk", "d", "--size", "1M"],
+            "cannot be used with",
+        ),
+    ] {
+        let error = refused(arguments);
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
+fn options_of_the_workload_are_checked_before_anything_else() {
+    let run = ["run", "--driver", "no.sys", "--"];
+    for (option, why) in [
+        ("-q", "unknown option -q"),
+        ("-x", "diskspd option -x is not supported here"),
+        ("-w101", "option -w101: "),
+        ("#1", "only target"),
+    ] {
+        let error = refused(&[&run[..], &[option]].concat());
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn sizes_that_make_no_disk_and_no_machine_are_refused() {
+    let run = ["run", "--driver", "no.sys"];
+    for (arguments, why) in [
+        (["--size", "1000"], "--size: 1000 bytes"),
+        (["--size", "0"], "--size: 0 bytes"),
+        (["--memory", "1M"], "--memory: 1048576 bytes"),
+        (["--memory", "33554433"], "--memory: 33554433 bytes"),
+    ] {
+        let error = refused(&[&run[..], &arguments[..]].concat());
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_image_is_refused() {
+    assert!(refused_image(Path::new("/no/such/disk.img")).contains("no such"));
+}
+
+#[test]
+fn an_image_of_no_bytes_is_refused() {
+    let (_folder, path) = file(b"");
+    assert!(refused_image(&path).contains("0 bytes"));
+}
+
+#[test]
+fn a_read_only_image_is_refused() {
+    let (_folder, path) = file(&[0; 1 << 20]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("it is ours");
+    assert!(refused_image(&path).contains("read-only"));
+}
+
+#[test]
+fn an_image_that_looks_used_is_refused_and_stays_as_it_is() {
+    let mut disk = vec![0; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    let (_folder, path) = file(&disk);
+
+    let error = refused_image(&path);
+
+    assert!(
+        error.contains("boot record") && error.contains("--overwrite"),
+        "{error}"
+    );
+    assert_eq!(fs::read(&path).expect("it is there"), disk);
+}
+
+#[test]
+fn with_overwrite_an_image_that_looks_used_is_taken() {
+    let mut disk = vec![0; 1 << 20];
+    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    let (_folder, path) = file(&disk);
+    let path = path.to_str().expect("a plain path");
+
+    let error = refused(&["run", "--driver", "no.sys", "--disk", path, "--overwrite"]);
+
+    assert!(error.contains("no.sys"), "{error}");
+}
+
+#[test]
+fn a_driver_that_is_missing_or_no_driver_is_refused() {
+    let (_folder, text) = file(b"This is no driver.\n");
+    let (_other, empty) = file(b"");
+    for path in [
+        "/no/such/driver.sys",
+        text.to_str().expect("a plain path"),
+        empty.to_str().expect("a plain path"),
+    ] {
+        for arguments in [&["imports", path][..], &["run", "--driver", path]] {
+            let error = refused(arguments);
+            assert!(error.contains(path), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_program_for_another_machine_is_no_driver() {
+    // The test itself: an ELF file.
+    let itself = std::env::current_exe().expect("it has a path");
+    let path = itself.to_str().expect("a plain path");
+    let error = refused(&["imports", path]);
+    assert!(error.contains(path), "{error}");
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask build`: the driver file, made on a machine without the WDK.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    architecture::Architecture,
+    image::{Image, ImageError},
+    setup::{self, Need, SetupError},
+    tool::{self, ToolError, cargo},
+    workspace,
+};
+
+/// What the reader is told of `cargo xtask build --help`.
+pub const HELP: &str = "\
+The driver is target/driver/<ARCH>/ferrostor.sys, in release mode, with its
+symbols (.pdb) and its map (.map) beside it.
+
+It is built with the headers of cross/include. To build with those of a WDK,
+name its folder and version:
+  WDKContentRoot=\"$HOME/Windows Kits/10\" Version_Number=10.0.26100.0 cargo xtask build
+
+Examples:
+  cargo xtask build
+  cargo xtask build --arch arm64";
+
+/// The options of `cargo xtask build`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Options {
+    /// The processor that the driver is for
+    #[arg(long, value_enum, default_value = "x64")]
+    arch: Architecture,
+}
+
+/// Why there is no driver.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The machine lacks something.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Cargo failed.
+    #[error("the driver was not built: {0}")]
+    Cargo(#[from] ToolError),
+    /// Cargo's files can't be brought to their place.
+    #[error("{from} can't be copied to {to}: {source}")]
+    Copy {
+        /// What.
+        from: PathBuf,
+        /// Where to.
+        to: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file that was built is no driver.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+/// Builds the driver and shows what it imports.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn command(options: &Options) -> Result<(), BuildError> {
+    setup::ensure(&needs(options.arch))?;
+    let driver = driver(options.arch)?;
+    print!("{}", description(&driver)?);
+    Ok(())
+}
+
+/// What a build of the driver needs.
+#[must_use]
+pub fn needs(architecture: Architecture) -> [Need; 2] {
+    [Need::Target(architecture), Need::Libclang]
+}
+
+/// Builds the driver and gives its file.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn driver(architecture: Architecture) -> Result<PathBuf, BuildError> {
+    let mut build = cross("build", architecture);
+    tool::run(&mut build)?;
+
+    let built = target().join(architecture.target()).join("release");
+    let folder = workspace::target().join("driver").join(architecture.name());
+    let driver = folder.join("ferrostor.sys");
+    copy(&built.join("ferrostor.dll"), &driver)?;
+    copy(&built.join("ferrostor.pdb"), &folder.join("ferrostor.pdb"))?;
+    // The linker's own file: cargo leaves it where it linked.
+    copy(
+        &built.join("deps/ferrostor.map"),
+        &folder.join("ferrostor.map"),
+    )?;
+    Ok(driver)
+}
+
+/// A cargo command on cross/ for a target of the driver, in release mode,
+/// linked by the toolchain's own linker.
+#[must_use]
+pub fn cross(subcommand: &str, architecture: Architecture) -> Command {
+    let mut command = on_cross(subcommand);
+    command
+        .arg("--release")
+        .args(["--target", architecture.target()])
+        .env(architecture.linker_variable(), "rust-lld");
+    command
+}
+
+/// A cargo command on cross/ for this machine.
+#[must_use]
+pub fn on_cross(subcommand: &str) -> Command {
+    let mut command = cargo(subcommand);
+    command
+        .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
+        .arg(target());
+    command
+}
+
+/// Where cargo puts what it builds of cross/: a folder of its own, so that
+/// neither workspace undoes the other's work.
+fn target() -> PathBuf {
+    workspace::target().join("cross")
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::copy(from, to))
+        .map(drop)
+        .map_err(|source| BuildError::Copy {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            source,
+        })
+}
+
+/// The driver's path, its size and its imports, as text.
+fn description(driver: &Path) -> Result<String, BuildError> {
+    let image = Image::read(driver)?;
+    let mut text = format!("{}: {} bytes\n", driver.display(), image.bytes());
+    for (module, functions) in image.imports() {
+        let _ = writeln!(text, "imports of {module}:");
+        for function in functions {
+            let _ = writeln!(text, "  {function}");
+        }
+    }
+    Ok(text)
+}

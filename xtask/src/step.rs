@@ -1,0 +1,160 @@
+//! Steps of a test run: each is run whatever became of those before it, and
+//! the end tells what became of all.
+
+use std::{fmt::Display, time::Duration, time::Instant};
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All that it checks holds.
+    Passed,
+    /// Something does not hold; the step's output says what.
+    Failed(String),
+    /// It was not run, because of this.
+    Skipped(String),
+}
+
+impl<E: Display> From<Result<(), E>> for Outcome {
+    fn from(result: Result<(), E>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(error) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// The steps that were run so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    step: String,
+    outcome: Outcome,
+    time: Duration,
+}
+
+impl Report {
+    /// Runs one step between two lines that name it.
+    pub fn step(&mut self, step: &str, about: &str, run: impl FnOnce() -> Outcome) {
+        println!("\n== {step}: {about}");
+        let start = Instant::now();
+        let outcome = run();
+        let row = Row {
+            step: step.to_owned(),
+            outcome,
+            time: start.elapsed(),
+        };
+        println!("== {}", row.text(0));
+        self.rows.push(row);
+    }
+
+    /// Whether no step failed.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        !self
+            .rows
+            .iter()
+            .any(|row| matches!(row.outcome, Outcome::Failed(_)))
+    }
+
+    /// A line for each step, then one that counts them.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let width = self.rows.iter().map(|row| row.step.len()).max();
+        let mut text = String::new();
+        let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+        for row in &self.rows {
+            match row.outcome {
+                Outcome::Passed => passed += 1,
+                Outcome::Failed(_) => failed += 1,
+                Outcome::Skipped(_) => skipped += 1,
+            }
+            text.push_str(&row.text(width.unwrap_or_default()));
+            text.push('\n');
+        }
+        text + &format!("{passed} passed, {failed} failed, {skipped} skipped\n")
+    }
+}
+
+impl Row {
+    fn text(&self, width: usize) -> String {
+        let Self {
+            step,
+            outcome,
+            time,
+        } = self;
+        let (word, why) = match outcome {
+            Outcome::Passed => ("passed ", ""),
+            Outcome::Failed(why) => ("FAILED ", why.as_str()),
+            Outcome::Skipped(why) => ("skipped", why.as_str()),
+        };
+        format!("{step:width$} {word} {:6.1} s  {why}", time.as_secs_f32())
+            .trim_end()
+            .to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: &[(&str, Outcome)]) -> Report {
+        let rows = outcomes.iter().map(|(step, outcome)| Row {
+            step: (*step).to_owned(),
+            outcome: outcome.clone(),
+            time: Duration::from_millis(61_250),
+        });
+        Report {
+            rows: rows.collect(),
+        }
+    }
+
+    #[test]
+    fn the_summary_has_a_line_for_each_step_and_ends_with_the_counts() {
+        let report = report(&[
+            ("fmt", Outcome::Passed),
+            ("driver", Outcome::Failed("`cargo test` ended".into())),
+            ("miri", Outcome::Skipped("no nightly".into())),
+            ("doc", Outcome::Passed),
+        ]);
+        assert_eq!(
+            report.summary(),
+            "fmt    passed    61.2 s\n\
+             driver FAILED    61.2 s  `cargo test` ended\n\
+             miri   skipped   61.2 s  no nightly\n\
+             doc    passed    61.2 s\n\
+             2 passed, 1 failed, 1 skipped\n"
+        );
+    }
+
+    #[test]
+    fn a_failed_step_makes_the_report_bad() {
+        assert!(
+            !report(&[
+                ("a", Outcome::Failed(String::new())),
+                ("b", Outcome::Passed)
+            ])
+            .is_good()
+        );
+    }
+
+    #[test]
+    fn a_skipped_step_does_not() {
+        assert!(report(&[("a", Outcome::Skipped(String::new()))]).is_good());
+    }
+
+    #[test]
+    fn a_step_after_a_failed_one_is_run() {
+        let mut report = Report::default();
+        report.step("a", "", || Err("broken").into());
+        report.step("b", "", || Ok::<_, String>(()).into());
+        let outcomes: Vec<_> = report.rows.iter().map(|row| &row.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [&Outcome::Failed("broken".into()), &Outcome::Passed]
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! `cargo xtask test`: everything that shows that the project holds what it
+//! says, step by step.
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::{
+    architecture::Architecture::{self, Arm64, X64},
+    build::{self, BuildError, cross},
+    image::Image,
+    setup::{self, Need, SetupError},
+    step::{Outcome, Report},
+    tool::{self, ToolError, cargo},
+};
+
+const HELP: &str = "\
+All steps are run, also after one that failed; the last line counts them, and
+the exit code is 0 if none failed.
+
+Examples:
+  cargo xtask test
+  cargo xtask test --list
+  cargo xtask test --only fmt --only clippy";
+
+/// The options of `cargo xtask test`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Options {
+    /// Run this step and no other; can be given several times
+    #[arg(long, value_enum, value_name = "STEP")]
+    only: Vec<Step>,
+
+    /// List the steps and run none
+    #[arg(long)]
+    list: bool,
+}
+
+/// A step of the tests, in the order in which they are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// rustfmt has nothing to change
+    Fmt,
+    /// Clippy has nothing to say on what runs on this machine
+    Clippy,
+    /// Clippy has nothing to say on the driver for x64
+    ClippyX64,
+    /// Clippy has nothing to say on the driver for ARM64
+    ClippyArm64,
+    /// The headers in cross/ have the layout and values of the real ones, on x64
+    AbiX64,
+    /// The same on ARM64
+    AbiArm64,
+    /// Tests of cross/, one of which is that both manifests of the driver say the same
+    Cross,
+    /// Tests of all that runs on this machine
+    Test,
+    /// The driver's side of virtio has no undefined behaviour that Miri finds
+    Miri,
+    /// The driver for x64 is built and is what Windows demands of a driver file
+    BuildX64,
+    /// The same for ARM64
+    BuildArm64,
+    /// The driver file does its work in the testbed
+    Driver,
+    /// The documentation is made without a warning
+    Doc,
+}
+
+/// Runs the steps; the exit code tells whether all went well.
+///
+/// # Errors
+/// The machine lacks something that a step needs.
+pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
+    let steps = match options.only.as_slice() {
+        [] => Step::value_variants(),
+        only => only,
+    };
+    if options.list {
+        for step in steps {
+            println!("{:12} {}", step.name(), step.about());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    setup::ensure(&needs(steps))?;
+
+    let mut report = Report::default();
+    for step in steps {
+        report.step(&step.name(), &step.about(), || step.run());
+    }
+    print!("\n{}", report.summary());
+    Ok(if report.is_good() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What the machine must have for `steps`, each once.
+fn needs(steps: &[Step]) -> Vec<Need> {
+    let mut needs = Vec::new();
+    for need in steps.iter().flat_map(|step| step.needs()) {
+        if !needs.contains(&need) {
+            needs.push(need);
+        }
+    }
+    needs
+}
+
+impl Step {
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map(|value| value.get_name().to_owned())
+            .unwrap_or_default()
+    }
+
+    fn about(self) -> String {
+        self.to_possible_value()
+            .and_then(|value| value.get_help().map(ToString::to_string))
+            .unwrap_or_default()
+    }
+
+    fn needs(self) -> Vec<Need> {
+        match self {
+            Self::Fmt => vec![Need::Rustfmt],
+            Self::Clippy => vec![Need::Clippy],
+            Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
+            Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
+            Self::AbiX64 | Self::BuildX64 | Self::Driver => build::needs(X64).to_vec(),
+            Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
+            // Miri's are its step's own to meet: it is skipped without them.
+            Self::Cross | Self::Test | Self::Miri | Self::Doc => Vec::new(),
+        }
+    }
+
+    fn run(self) -> Outcome {
+        match self {
+            Self::Fmt => fmt().into(),
+            Self::Clippy => clippy().into(),
+            Self::ClippyX64 => clippy_of_driver(X64).into(),
+            Self::ClippyArm64 => clippy_of_driver(Arm64).into(),
+            Self::AbiX64 => abi(X64).into(),
+            Self::AbiArm64 => abi(Arm64).into(),
+            Self::Cross => cross_tests().into(),
+            Self::Test => tool::run(&mut cargo("test")).into(),
+            Self::Miri => miri(),
+            Self::BuildX64 => build(X64).into(),
+            Self::BuildArm64 => build(Arm64).into(),
+            Self::Driver => driver().into(),
+            Self::Doc => tool::run(
+                cargo("doc")
+                    .arg("--no-deps")
+                    .env("RUSTDOCFLAGS", "--deny warnings"),
+            )
+            .into(),
+        }
+    }
+}
+
+fn fmt() -> Result<(), ToolError> {
+    tool::run(cargo("fmt").args(["--all", "--check"]))?;
+    tool::run(cargo("fmt").args(["--all", "--check", "--manifest-path", "cross/Cargo.toml"]))
+}
+
+/// Clippy on all that is built for this machine.
+fn clippy() -> Result<(), ToolError> {
+    let deny = ["--all-targets", "--", "--deny", "warnings"];
+    tool::run(cargo("clippy").args(deny))?;
+    tool::run(
+        build::on_cross("clippy")
+            .args(["--workspace", "--exclude", "ferrostor"])
+            .args(deny),
+    )
+}
+
+/// Clippy on all that the driver is made of.
+///
+/// `cargo clippy` looks at the members of a workspace, and the driver's crates
+/// are members of the root's, which can't be built here. So cargo calls Clippy
+/// in rustc's place for every crate; on those from the registry it lets all
+/// lints pass.
+fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
+    tool::run(
+        cross("check", architecture)
+            .env("RUSTC_WRAPPER", "clippy-driver")
+            // What `cargo clippy -- --deny warnings` sets.
+            .env(
+                "CLIPPY_ARGS",
+                "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+            ),
+    )
+}
+
+/// The comparison is made by the compiler: what does not agree does not build.
+fn abi(architecture: Architecture) -> Result<(), ToolError> {
+    tool::run(cross("check", architecture).args(["--package", "ferrostor-abi"]))
+}
+
+/// Tests of cross/ run on this machine; only the driver itself cannot.
+fn cross_tests() -> Result<(), ToolError> {
+    tool::run(build::on_cross("test").args(["--workspace", "--exclude", "ferrostor"]))
+}
+
+fn miri() -> Outcome {
+    if !setup::has_nightly() {
+        return Outcome::Skipped("rustup has no nightly toolchain, which Miri is part of".into());
+    }
+    match setup::ensure(&[Need::Miri]) {
+        Ok(()) => tool::run(
+            setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]),
+        )
+        .into(),
+        Err(error) => Outcome::Skipped(error.to_string()),
+    }
+}
+
+/// Why a driver file is no good.
+#[derive(Debug, thiserror::Error)]
+enum DriverError {
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    #[error("the driver file is not what Windows demands: {0}")]
+    Image(String),
+    #[error(transparent)]
+    Tests(#[from] ToolError),
+}
+
+fn build(architecture: Architecture) -> Result<(), DriverError> {
+    let path = build::driver(architecture)?;
+    let image = Image::read(&path).map_err(BuildError::from)?;
+    println!("{}:", path.display());
+    let mut faults = Vec::new();
+    for fact in image.facts(architecture) {
+        match fact.fault {
+            None => println!("  yes  {}", fact.claim),
+            Some(fault) => {
+                println!("  NO   {}: {fault}", fact.claim);
+                faults.push(format!("not true: {}: {fault}", fact.claim));
+            }
+        }
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(DriverError::Image(faults.join("; ")))
+    }
+}
+
+/// Runs the tests of the testbed that need a driver file.
+fn driver() -> Result<(), DriverError> {
+    let driver = build::driver(X64)?;
+    tool::run(
+        cargo("test")
+            .args(["--release", "--package", "ferrostor-testbed"])
+            .args(["--test", "driver_*", "--", "--include-ignored"])
+            .env("FERROSTOR_DRIVER", driver),
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_says_what_it_shows() {
+        for step in Step::value_variants() {
+            assert!(
+                !step.name().is_empty() && !step.about().is_empty(),
+                "{step:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_need_of_several_steps_is_met_once() {
+        let needs = needs(Step::value_variants());
+        assert_eq!(
+            needs.iter().filter(|need| **need == Need::Libclang).count(),
+            1
+        );
+        assert!(needs.contains(&Need::Target(X64)) && needs.contains(&Need::Target(Arm64)));
+    }
+
+    #[test]
+    fn the_form_of_the_sources_is_checked_without_what_only_a_build_needs() {
+        assert_eq!(needs(&[Step::Fmt]), [Need::Rustfmt]);
+    }
+}

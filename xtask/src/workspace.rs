@@ -1,0 +1,22 @@
+//! Where the project's things lie.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The project's root folder.
+#[must_use]
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
+}
+
+/// Where cargo puts what it builds of the root workspace.
+#[must_use]
+pub fn target() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => root().join(folder),
+        None => root().join("target"),
+    }
+}
