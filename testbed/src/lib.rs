@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod device;
 pub mod disk;
 pub mod diskspd;
+pub mod elapsed;
 pub mod image;
 pub mod kernel;
 pub mod machine;

@@ -149,3 +149,44 @@ impl Machine {
         self.workers.run(job)
     }
 }
+
+/// The one machine that all tests of this process run on: 2 CPUs, messages.
+#[cfg(test)]
+pub(crate) fn shared() -> &'static Arc<Machine> {
+    static SHARED: std::sync::OnceLock<Arc<Machine>> = std::sync::OnceLock::new();
+    SHARED.get_or_init(|| {
+        Machine::new(&MachineSettings {
+            memory_bytes: 128 << 20,
+            ..MachineSettings::default()
+        })
+        .expect("no other test builds one")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_machine_is_refused() {
+        shared();
+
+        let second = Machine::new(&MachineSettings::default());
+
+        assert!(matches!(second, Err(MachineError::Second)));
+    }
+
+    #[test]
+    fn a_number_of_cpus_beyond_one_group_is_refused() {
+        for cpus in [0, 65] {
+            let settings = MachineSettings {
+                cpus,
+                ..MachineSettings::default()
+            };
+            assert!(matches!(
+                Machine::new(&settings),
+                Err(MachineError::Cpus(refused)) if refused == cpus
+            ));
+        }
+    }
+}

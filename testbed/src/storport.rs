@@ -36,6 +36,8 @@ mod resets;
 mod spin_locks;
 mod srb;
 mod statistics;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod units;
 mod violations;

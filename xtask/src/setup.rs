@@ -112,7 +112,7 @@ impl Need {
             Self::Target(architecture) => format!("Rust target {}", architecture.target()),
             Self::Rustfmt => "Rust component rustfmt".into(),
             Self::Clippy => "Rust component clippy".into(),
-            Self::Libclang => "libclang (Debian package libclang1)".into(),
+            Self::Libclang => "libclang, Debian package libclang1".into(),
             Self::Miri => "Rust components miri and rust-src of nightly".into(),
         }
     }
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(
             obstacles(&[Need::Libclang], powers),
             [
-                "libclang (Debian package libclang1) (to read C headers; this is not root): \
+                "libclang, Debian package libclang1 (to read C headers; this is not root): \
                  apt-get install --yes --no-install-recommends libclang1"
             ]
         );

@@ -1,7 +1,11 @@
 //! `cross/Cargo.toml` is the root manifest again, as far as the driver goes:
 //! nothing in the one can change without the other.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use toml::{Table, Value};
 
@@ -19,6 +23,17 @@ fn remove(manifest: &mut Table, path: &[&str]) {
         table[*key].as_table_mut().expect("a table")
     });
     assert!(table.remove(*last).is_some(), "{path:?} is in the manifest");
+}
+
+/// Every entry of a manifest, as `path.to.key = value`.
+fn entries(path: &str, value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Table(table) => table
+            .iter()
+            .flat_map(|(key, value)| entries(&format!("{path}.{key}"), value))
+            .collect(),
+        _ => BTreeSet::from([format!("{path} = {value}")]),
+    }
 }
 
 #[test]
@@ -46,7 +61,12 @@ fn both_manifests_describe_the_same_driver() {
         }
     }
 
-    assert_eq!(cross, root);
+    let [root, cross] = [root, cross].map(|manifest| entries("", &Value::from(manifest)));
+    assert_eq!(
+        cross.difference(&root).collect::<Vec<_>>(),
+        root.difference(&cross).collect::<Vec<_>>(),
+        "left: in cross/Cargo.toml only; right: in Cargo.toml only"
+    );
 }
 
 #[test]

@@ -109,7 +109,7 @@ pub enum StopError {
 /// A started adapter.
 #[derive(Debug)]
 pub struct Adapter {
-    port: &'static Port,
+    pub(super) port: &'static Port,
     stopped: AtomicBool,
 }
 

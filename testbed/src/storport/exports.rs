@@ -132,12 +132,6 @@ pub(super) fn resolve(function: &str) -> Option<usize> {
         .map(|(_, entry)| *entry as usize)
 }
 
-/// The names of all.
-#[cfg(test)]
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    EXPORTS.iter().map(|(name, _)| *name)
-}
-
 exports! {
     StorPortInitialize: initialize,
     StorPortNotification: notifications::notification,

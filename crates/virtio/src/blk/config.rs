@@ -1,0 +1,713 @@
+//! What a disk says of itself, turned once into values that hold: what can't
+//! be true is refused, what is mere advice and makes no sense is dropped.
+//!
+//! | field | taken as |
+//! |---|---|
+//! | `capacity` | 512-byte sectors, below 2^55; refused if it overflows in bytes |
+//! | `blk_size` | a power of two in 512..=4096, else refused |
+//! | `size_max` | at least 512, else refused: a sector would not fit a segment |
+//! | `seg_max` | 0 as 1; the upper end is for [`limits`](super::limits()) |
+//! | `topology` | advice: an exponent over 16 or an offset beyond the physical block is dropped |
+//! | `writeback` | 0 is write-through, anything else write-back: it costs a flush at most |
+
+use core::fmt;
+
+use virtio_spec::F;
+use virtio_spec::blk;
+
+use crate::registers::Registers;
+use crate::transport::{self, ConfigSpace, TransportError};
+
+/// Bytes of a sector: the unit of the protocol, whatever the block size is
+/// (VIRTIO 1.3, 5.2.6).
+pub const SECTOR: u32 = 512;
+
+/// The largest block: a page. Windows serves 512 and 4096.
+const LARGEST_BLOCK: u32 = 4096;
+
+/// The largest `physical_block_exp` that is taken for an exponent: blocks of
+/// 2^16 logical ones are far beyond any disk.
+const LARGEST_EXPONENT: u8 = 16;
+
+/// The longest request, so that a chain stays below 2^32 bytes (V32).
+const LONGEST_EXTENT: u64 = 1 << 31;
+
+/// Offsets into the configuration (VIRTIO 1.3, 5.2.4). virtio-spec has the
+/// structure, but reaches its fields only through pointers; a test compares.
+mod field {
+    pub(super) const CAPACITY: usize = 0x00;
+    pub(super) const SIZE_MAX: usize = 0x08;
+    pub(super) const SEG_MAX: usize = 0x0C;
+    pub(super) const BLK_SIZE: usize = 0x14;
+    pub(super) const PHYSICAL_BLOCK_EXP: usize = 0x18;
+    pub(super) const ALIGNMENT_OFFSET: usize = 0x19;
+    pub(super) const MIN_IO_SIZE: usize = 0x1A;
+    pub(super) const OPT_IO_SIZE: usize = 0x1C;
+    pub(super) const WRITEBACK: usize = 0x20;
+}
+
+/// The disk's features that this crate makes use of.
+const WANTED: blk::F = blk::F::SIZE_MAX
+    .union(blk::F::SEG_MAX)
+    .union(blk::F::RO)
+    .union(blk::F::BLK_SIZE)
+    .union(blk::F::FLUSH)
+    .union(blk::F::TOPOLOGY)
+    .union(blk::F::CONFIG_WCE);
+
+/// Features without which a disk can't be driven.
+const REQUIRED: F = F::VERSION_1.union(F::INDIRECT_DESC);
+
+/// A disk that lacks features this driver needs (V05).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeatureError {
+    /// What it does not offer.
+    pub missing: F,
+}
+
+impl fmt::Display for FeatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the disk does not offer the features {:#x}",
+            self.missing
+        )
+    }
+}
+
+impl core::error::Error for FeatureError {}
+
+/// Which of the `offered` features to accept: those this crate makes use of,
+/// none whose prerequisite is not there (V04).
+///
+/// # Errors
+///
+/// [`FeatureError`].
+pub fn choose_features(offered: F) -> Result<F, FeatureError> {
+    let missing = REQUIRED.difference(offered);
+    if !missing.is_empty() {
+        return Err(FeatureError { missing });
+    }
+    let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));
+    // A write-back cache that can't be flushed is of no use; a disk has to
+    // offer FLUSH with CONFIG_WCE (VIRTIO 1.3, 5.2.5.2).
+    if chosen.contains(F::from(blk::F::FLUSH)) {
+        Ok(chosen)
+    } else {
+        Ok(chosen.difference(F::from(blk::F::CONFIG_WCE)))
+    }
+}
+
+/// The number of a 512-byte sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sector512(pub u64);
+
+/// A number of 512-byte sectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SectorCount(pub u64);
+
+/// A logical block's size: a power of two in 512..=4096 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BlockSize(u32);
+
+impl BlockSize {
+    /// One sector.
+    pub const SECTOR: Self = Self(SECTOR);
+
+    /// `bytes` as a block size; `None` if it is none.
+    #[must_use]
+    pub const fn new(bytes: u32) -> Option<Self> {
+        if bytes.is_power_of_two() && bytes >= SECTOR && bytes <= LARGEST_BLOCK {
+            Some(Self(bytes))
+        } else {
+            None
+        }
+    }
+
+    /// Bytes of a block.
+    #[inline]
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        self.0
+    }
+
+    /// The exponent of the block's sectors, 0..=3.
+    #[inline]
+    const fn sector_shift(self) -> u32 {
+        // At least 512, so at least 9.
+        self.0
+            .trailing_zeros()
+            .saturating_sub(SECTOR.trailing_zeros())
+    }
+}
+
+/// What the disk advises on alignment, in logical blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// A physical block is 2 to the power of this many logical ones, 0..=16.
+    pub physical_block_exponent: u8,
+    /// The first logical block that begins a physical one.
+    pub alignment_offset: u8,
+    /// The least that is worth transferring; 0 if not said.
+    pub min_io_size: u16,
+    /// What is best transferred at once; 0 if not said.
+    pub opt_io_size: u32,
+}
+
+/// Whether a finished write is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteCache {
+    /// It is on stable storage.
+    WriteThrough,
+    /// It may be lost until a flush has finished.
+    WriteBack,
+}
+
+/// What a disk says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Size of the disk. It can change while the disk is in use.
+    pub capacity: SectorCount,
+    /// Size of a logical block.
+    pub block_size: BlockSize,
+    /// The longest segment that the disk takes, in bytes, at least 512.
+    pub size_max: Option<u32>,
+    /// The most data segments of a request, at least 1.
+    pub seg_max: Option<u32>,
+    /// Advice on alignment, if it is given and makes sense.
+    pub topology: Option<Topology>,
+    /// Whether a finished write is safe.
+    pub write_cache: WriteCache,
+    /// The disk takes flushes.
+    pub flush: bool,
+    /// The disk takes no writes (V85).
+    pub read_only: bool,
+}
+
+/// Why a disk's configuration can't be worked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Reading it failed.
+    Transport(TransportError),
+    /// The configuration ends before a field that the features promise.
+    FieldMissing {
+        /// The field's offset.
+        offset: usize,
+    },
+    /// The capacity does not fit 64 bits as a number of bytes.
+    Capacity {
+        /// What the disk says, in sectors.
+        sectors: u64,
+    },
+    /// The block size is no power of two in 512..=4096.
+    BlockSize {
+        /// What the disk says, in bytes.
+        bytes: u32,
+    },
+    /// No sector fits a segment.
+    SegmentSize {
+        /// What the disk says, in bytes.
+        bytes: u32,
+    },
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => error.fmt(f),
+            Self::FieldMissing { offset } => {
+                write!(f, "the disk's configuration ends before offset {offset:#x}")
+            }
+            Self::Capacity { sectors } => {
+                write!(f, "the disk's capacity of {sectors} sectors can't be")
+            }
+            Self::BlockSize { bytes } => {
+                write!(
+                    f,
+                    "the disk's block size of {bytes} bytes is no power of two in 512..=4096"
+                )
+            }
+            Self::SegmentSize { bytes } => {
+                write!(
+                    f,
+                    "the disk takes segments of {bytes} bytes at most: no sector fits"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ConfigError {}
+
+impl From<TransportError> for ConfigError {
+    fn from(error: TransportError) -> Self {
+        Self::Transport(error)
+    }
+}
+
+/// The fields as the disk has them; 0 for what the features do not promise.
+#[derive(Clone, Copy, Debug, Default)]
+struct Raw {
+    capacity: u64,
+    size_max: u32,
+    seg_max: u32,
+    blk_size: u32,
+    topology: RawTopology,
+    writeback: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct RawTopology {
+    physical_block_exp: u8,
+    alignment_offset: u8,
+    min_io_size: u16,
+    opt_io_size: u32,
+}
+
+impl Config {
+    /// Reads the configuration of a disk with the features `accepted`: only
+    /// what those promise (V09), all of one moment (V08). The device is to
+    /// have confirmed the features, so `writeback` may be read (V81).
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn read<R: Registers>(space: ConfigSpace<'_, R>, accepted: F) -> Result<Self, ConfigError> {
+        let accepted = blk::F::from(accepted);
+        let raw = space.consistent(|space| Raw::read(space, accepted))??;
+        Self::check(raw, accepted)
+    }
+
+    fn check(raw: Raw, accepted: blk::F) -> Result<Self, ConfigError> {
+        if raw.capacity.checked_mul(u64::from(SECTOR)).is_none() {
+            return Err(ConfigError::Capacity {
+                sectors: raw.capacity,
+            });
+        }
+        let given = |feature| accepted.contains(feature);
+        let block_size = if given(blk::F::BLK_SIZE) {
+            BlockSize::new(raw.blk_size).ok_or(ConfigError::BlockSize {
+                bytes: raw.blk_size,
+            })?
+        } else {
+            BlockSize::SECTOR
+        };
+        let size_max = match raw.size_max {
+            _ if !given(blk::F::SIZE_MAX) => None,
+            bytes if bytes < SECTOR => return Err(ConfigError::SegmentSize { bytes }),
+            bytes => Some(bytes),
+        };
+        Ok(Self {
+            capacity: SectorCount(raw.capacity),
+            block_size,
+            size_max,
+            seg_max: given(blk::F::SEG_MAX).then_some(raw.seg_max.max(1)),
+            topology: given(blk::F::TOPOLOGY)
+                .then(|| raw.topology.check())
+                .flatten(),
+            write_cache: write_cache(accepted, raw.writeback),
+            flush: given(blk::F::FLUSH),
+            read_only: given(blk::F::RO),
+        })
+    }
+
+    /// Whole logical blocks of the disk.
+    #[inline]
+    #[must_use]
+    pub const fn blocks(&self) -> u64 {
+        self.capacity.0 >> self.block_size.sector_shift()
+    }
+
+    /// The sectors of `count` logical blocks from block `first` on, if all of
+    /// them are on the disk (V84).
+    ///
+    /// # Errors
+    ///
+    /// [`ExtentError`].
+    #[inline]
+    pub fn extent(&self, first: u64, count: u32) -> Result<Extent, ExtentError> {
+        if count == 0 {
+            return Err(ExtentError::Empty);
+        }
+        if first
+            .checked_add(u64::from(count))
+            .is_none_or(|end| end > self.blocks())
+        {
+            return Err(ExtentError::BeyondCapacity);
+        }
+        // 32 bits by 13 bits: fits.
+        let bytes = u64::from(count).wrapping_mul(u64::from(self.block_size.bytes()));
+        if bytes > LONGEST_EXTENT {
+            return Err(ExtentError::TooLong);
+        }
+        Ok(Extent {
+            // Both fit: the sector is below the capacity, the bytes below 2^32.
+            sector: Sector512(first << self.block_size.sector_shift()),
+            bytes: bytes as u32,
+        })
+    }
+}
+
+/// Sectors that are on the disk: at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    sector: Sector512,
+    bytes: u32,
+}
+
+impl Extent {
+    /// The first sector.
+    #[inline]
+    #[must_use]
+    pub fn sector(&self) -> Sector512 {
+        self.sector
+    }
+
+    /// Bytes of all of them: a multiple of the block size, 2^31 at most.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+}
+
+/// Why blocks make no extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtentError {
+    /// There are none: nothing to transfer, which is no error in SCSI.
+    Empty,
+    /// Some are not on the disk.
+    BeyondCapacity,
+    /// More than 2^31 bytes.
+    TooLong,
+}
+
+impl fmt::Display for ExtentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "no blocks to transfer",
+            Self::BeyondCapacity => "blocks beyond the end of the disk",
+            Self::TooLong => "more than 2 GiB in one request",
+        })
+    }
+}
+
+impl core::error::Error for ExtentError {}
+
+/// How writes are cached: what `writeback` says if it is there, else
+/// write-back if there is a flush (V80).
+fn write_cache(accepted: blk::F, writeback: u8) -> WriteCache {
+    let back = if accepted.contains(blk::F::CONFIG_WCE) {
+        writeback != 0
+    } else {
+        accepted.contains(blk::F::FLUSH)
+    };
+    if back {
+        WriteCache::WriteBack
+    } else {
+        WriteCache::WriteThrough
+    }
+}
+
+impl Raw {
+    fn read<R: Registers>(
+        space: &ConfigSpace<'_, R>,
+        accepted: blk::F,
+    ) -> Result<Self, ConfigError> {
+        let missing = |offset| ConfigError::FieldMissing { offset };
+        let given = |feature| accepted.contains(feature);
+        let u32_if = |feature, offset| match given(feature) {
+            true => space.u32(offset).ok_or(missing(offset)),
+            false => Ok(0),
+        };
+        Ok(Self {
+            capacity: space.u64(field::CAPACITY).ok_or(missing(field::CAPACITY))?,
+            size_max: u32_if(blk::F::SIZE_MAX, field::SIZE_MAX)?,
+            seg_max: u32_if(blk::F::SEG_MAX, field::SEG_MAX)?,
+            blk_size: u32_if(blk::F::BLK_SIZE, field::BLK_SIZE)?,
+            topology: if given(blk::F::TOPOLOGY) {
+                RawTopology::read(space).ok_or(missing(field::PHYSICAL_BLOCK_EXP))?
+            } else {
+                RawTopology::default()
+            },
+            writeback: if given(blk::F::CONFIG_WCE) {
+                space
+                    .u8(field::WRITEBACK)
+                    .ok_or(missing(field::WRITEBACK))?
+            } else {
+                0
+            },
+        })
+    }
+}
+
+impl RawTopology {
+    fn read<R: Registers>(space: &ConfigSpace<'_, R>) -> Option<Self> {
+        Some(Self {
+            physical_block_exp: space.u8(field::PHYSICAL_BLOCK_EXP)?,
+            alignment_offset: space.u8(field::ALIGNMENT_OFFSET)?,
+            min_io_size: space.u16(field::MIN_IO_SIZE)?,
+            opt_io_size: space.u32(field::OPT_IO_SIZE)?,
+        })
+    }
+
+    fn check(self) -> Option<Topology> {
+        let blocks = 1_u32.checked_shl(u32::from(self.physical_block_exp))?;
+        let sound = self.physical_block_exp <= LARGEST_EXPONENT
+            && u32::from(self.alignment_offset) < blocks;
+        sound.then_some(Topology {
+            physical_block_exponent: self.physical_block_exp,
+            alignment_offset: self.alignment_offset,
+            min_io_size: self.min_io_size,
+            opt_io_size: self.opt_io_size,
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![expect(unsafe_code, reason = "virtio-spec names fields by pointers only")]
+
+    use core::ptr::NonNull;
+
+    use proptest::prelude::*;
+    use virtio_spec::blk::{ConfigVolatileFieldAccess, TopologyVolatileFieldAccess};
+    use virtio_spec::le128;
+    use volatile::VolatilePtr;
+
+    use super::*;
+
+    fn disk() -> Raw {
+        Raw {
+            capacity: 2048,
+            size_max: 4096,
+            seg_max: 126,
+            blk_size: 512,
+            topology: RawTopology::default(),
+            writeback: 1,
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Raw)) -> Result<Config, ConfigError> {
+        let mut raw = disk();
+        change(&mut raw);
+        Config::check(raw, WANTED)
+    }
+
+    #[test]
+    fn the_configuration_lies_as_virtio_spec_has_it() {
+        let mut memory = [0_u32; size_of::<blk::Config>() / 4];
+        let start = NonNull::from(&mut memory).cast::<blk::Config>();
+        // SAFETY: memory of that size and alignment; nothing is read of it.
+        let fields = unsafe { VolatilePtr::new(start) };
+        let base = start.addr().get();
+        let offset = |field: NonNull<()>| field.addr().get() - base;
+
+        macro_rules! same {
+            ($($($field:ident).+: $ours:ident),* $(,)?) => {$(
+                assert_eq!(
+                    offset(fields.$($field()).+.as_raw_ptr().cast()),
+                    field::$ours,
+                    stringify!($($field).+)
+                );
+            )*};
+        }
+        same! {
+            capacity: CAPACITY,
+            size_max: SIZE_MAX,
+            seg_max: SEG_MAX,
+            blk_size: BLK_SIZE,
+            topology.physical_block_exp: PHYSICAL_BLOCK_EXP,
+            topology.alignment_offset: ALIGNMENT_OFFSET,
+            topology.min_io_size: MIN_IO_SIZE,
+            topology.opt_io_size: OPT_IO_SIZE,
+            writeback: WRITEBACK,
+        }
+    }
+
+    #[test]
+    fn attack_24_a_capacity_that_overflows_in_bytes_is_refused() {
+        for sectors in [u64::MAX, u64::MAX / 512 + 1] {
+            assert_eq!(
+                check(|raw| raw.capacity = sectors),
+                Err(ConfigError::Capacity { sectors })
+            );
+        }
+    }
+
+    #[test]
+    fn attack_24_a_disk_of_no_sectors_has_no_extents() {
+        let config = check(|raw| raw.capacity = 0).unwrap();
+
+        assert_eq!(config.blocks(), 0);
+        assert_eq!(config.extent(0, 1), Err(ExtentError::BeyondCapacity));
+    }
+
+    #[test]
+    fn attack_25_block_sizes_that_are_none_are_refused() {
+        for bytes in [0, 1, 256, 511, 513, 520, 1536, 8192, 1 << 31, u32::MAX] {
+            assert_eq!(
+                check(|raw| raw.blk_size = bytes),
+                Err(ConfigError::BlockSize { bytes })
+            );
+        }
+        for bytes in [512, 1024, 2048, 4096] {
+            assert_eq!(
+                check(|raw| raw.blk_size = bytes)
+                    .unwrap()
+                    .block_size
+                    .bytes(),
+                bytes
+            );
+        }
+    }
+
+    #[test]
+    fn attack_26_segments_too_small_for_a_sector_are_refused_and_none_is_one() {
+        for bytes in [0, 1, 511] {
+            assert_eq!(
+                check(|raw| raw.size_max = bytes),
+                Err(ConfigError::SegmentSize { bytes })
+            );
+        }
+        assert_eq!(check(|raw| raw.seg_max = 0).unwrap().seg_max, Some(1));
+    }
+
+    #[test]
+    fn attack_29_a_topology_that_makes_no_sense_is_dropped() {
+        for exponent in [17, 31, 32, 64, 255] {
+            let config = check(|raw| raw.topology.physical_block_exp = exponent);
+            assert_eq!(config.unwrap().topology, None);
+        }
+        let config = check(|raw| {
+            raw.topology.physical_block_exp = 3;
+            raw.topology.alignment_offset = 8;
+        });
+        assert_eq!(config.unwrap().topology, None);
+
+        let config = check(|raw| {
+            raw.topology.physical_block_exp = 3;
+            raw.topology.alignment_offset = 7;
+        });
+        assert_eq!(config.unwrap().topology.unwrap().alignment_offset, 7);
+    }
+
+    #[test]
+    fn v80_the_write_cache_follows_from_the_features() {
+        let flush = blk::F::FLUSH;
+        let both = blk::F::FLUSH | blk::F::CONFIG_WCE;
+        for (features, writeback, cache) in [
+            (blk::F::empty(), 1, WriteCache::WriteThrough),
+            (flush, 0, WriteCache::WriteBack),
+            (both, 0, WriteCache::WriteThrough),
+            (both, 1, WriteCache::WriteBack),
+            (both, 0xFF, WriteCache::WriteBack),
+        ] {
+            assert_eq!(write_cache(features, writeback), cache);
+        }
+    }
+
+    #[test]
+    fn v87_blocks_of_4096_bytes_are_eight_sectors() {
+        let config = check(|raw| {
+            raw.blk_size = 4096;
+            raw.capacity = 8 * 100 + 7;
+        })
+        .unwrap();
+
+        assert_eq!(config.blocks(), 100);
+        let extent = config.extent(99, 1).unwrap();
+        assert_eq!(extent.sector(), Sector512(792));
+        assert_eq!(extent.bytes(), 4096);
+        assert_eq!(config.extent(100, 1), Err(ExtentError::BeyondCapacity));
+        assert_eq!(config.extent(u64::MAX, 1), Err(ExtentError::BeyondCapacity));
+        assert_eq!(config.extent(0, 0), Err(ExtentError::Empty));
+    }
+
+    #[test]
+    fn v32_an_extent_is_never_near_4_gib() {
+        let config = check(|raw| raw.capacity = 1 << 40).unwrap();
+
+        assert_eq!(config.extent(0, 1 << 22).unwrap().bytes(), 1 << 31);
+        assert_eq!(config.extent(0, (1 << 22) + 1), Err(ExtentError::TooLong));
+        assert_eq!(config.extent(0, u32::MAX), Err(ExtentError::TooLong));
+    }
+
+    #[test]
+    fn attack_32_without_the_required_features_there_is_no_choice() {
+        assert_eq!(
+            choose_features(F::VERSION_1),
+            Err(FeatureError {
+                missing: F::INDIRECT_DESC
+            })
+        );
+    }
+
+    #[test]
+    fn config_wce_is_not_accepted_without_flush() {
+        let wce = F::from(blk::F::CONFIG_WCE);
+        assert!(!choose_features(REQUIRED | wce).unwrap().contains(wce));
+
+        let flush = F::from(blk::F::FLUSH);
+        assert!(
+            choose_features(REQUIRED | wce | flush)
+                .unwrap()
+                .contains(wce)
+        );
+    }
+
+    proptest! {
+        #![proptest_config(crate::proptest_config(1024))]
+
+        #[test]
+        fn v04_v06_the_choice_is_offered_and_known(bits in any::<u128>()) {
+            let offered = F::from_bits_retain(le128::from_ne(bits)) | REQUIRED;
+
+            let chosen = choose_features(offered).unwrap();
+
+            prop_assert!(offered.contains(chosen));
+            prop_assert!((transport::SUPPORTED | F::from(WANTED)).contains(chosen));
+            prop_assert!(chosen.contains(REQUIRED));
+            prop_assert!(!chosen.contains(F::from(blk::F::ZONED)), "V82");
+        }
+
+        #[test]
+        fn whatever_is_accepted_of_a_disk_holds(
+            capacity in any::<u64>(),
+            numbers in any::<[u32; 4]>(),
+            bytes in any::<[u8; 3]>(),
+            features in any::<u16>(),
+            (first, count) in any::<(u64, u32)>(),
+        ) {
+            let raw = Raw {
+                capacity: capacity >> (numbers[3] % 64),
+                size_max: numbers[0] >> (bytes[0] % 32),
+                seg_max: numbers[1],
+                blk_size: 1_u32.rotate_left(numbers[2]),
+                topology: RawTopology {
+                    physical_block_exp: bytes[0],
+                    alignment_offset: bytes[1],
+                    min_io_size: features,
+                    opt_io_size: numbers[2],
+                },
+                writeback: bytes[2],
+            };
+            let accepted = blk::F::from_bits_retain(le128::from_ne(features.into()));
+
+            if let Ok(config) = Config::check(raw, accepted) {
+                prop_assert!((512..=4096).contains(&config.block_size.bytes()));
+                prop_assert!(config.capacity.0.checked_mul(512).is_some());
+                prop_assert!(config.size_max.is_none_or(|size| size >= 512));
+                prop_assert!(config.seg_max.is_none_or(|segments| segments >= 1));
+                let count = count % (1 << 23);
+                let first = first % (config.blocks() + 1);
+                if let Ok(extent) = config.extent(first, count) {
+                    let end = extent.sector().0 + u64::from(extent.bytes() / 512);
+                    prop_assert!(end <= config.capacity.0, "V84");
+                    prop_assert_eq!(extent.bytes() % config.block_size.bytes(), 0, "V87");
+                    prop_assert!(extent.bytes() > 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! How much one request may carry: one pure function of the disk's
+//! configuration, the queue's size and the room a slot has for descriptors.
+
+use core::fmt;
+
+use super::config::Config;
+use crate::queue_size::QueueSize;
+
+/// Bytes of a page: what a buffer scatters into at worst.
+pub const PAGE: u32 = 4096;
+
+/// Descriptors that are not data: the header's and the status's.
+pub(super) const FRAME: u16 = 2;
+
+/// What fits one request, so that a request within these limits is never
+/// refused for its shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests that the device can have at a time.
+    pub queue_depth: u16,
+    /// The most physically contiguous segments of a transfer, at least 2.
+    pub max_segments: u16,
+    /// The longest transfer in bytes, a multiple of the page size, at least
+    /// one page. A buffer of this length, wherever it begins, lies in at most
+    /// `max_segments` pages.
+    pub max_transfer: u32,
+    /// Data descriptors of a request, at least 2.
+    pub(super) data_descriptors: u16,
+    /// The longest data descriptor in bytes.
+    pub(super) size_max: u32,
+}
+
+impl Limits {
+    /// Descriptors of a request's table: its data with header and status.
+    #[must_use]
+    pub fn table_entries(&self) -> u16 {
+        // Does not saturate: it came from subtracting the same.
+        self.data_descriptors.saturating_add(FRAME)
+    }
+}
+
+/// The disk and the queue leave no room for a page that is scattered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsError {
+    /// Data descriptors that a request may have.
+    pub descriptors: u16,
+    /// Data descriptors that two pages need.
+    pub needed: u16,
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            descriptors,
+            needed,
+        } = self;
+        write!(
+            f,
+            "the disk's queue size and seg_max allow {descriptors} data segments a request, {needed} are needed"
+        )
+    }
+}
+
+impl core::error::Error for LimitsError {}
+
+/// The limits of requests to a disk with `config`, on a queue of `queue_size`,
+/// with room for `table_entries` descriptors in each slot.
+///
+/// A chain is no longer than the queue (V33), its data no more than `seg_max`
+/// descriptors of `size_max` bytes each (V92).
+///
+/// # Errors
+///
+/// [`LimitsError`].
+pub fn limits(
+    config: &Config,
+    queue_size: QueueSize,
+    table_entries: u16,
+) -> Result<Limits, LimitsError> {
+    let chain = queue_size.get().min(table_entries);
+    let by_chain = chain.saturating_sub(FRAME);
+    let data_descriptors = match config.seg_max {
+        Some(most) => u16::try_from(most).unwrap_or(u16::MAX).min(by_chain),
+        None => by_chain,
+    };
+    // Descriptors that a page's worth of a segment takes. From a page upwards
+    // it is one: a segment never takes more descriptors than it has pages.
+    let size_max = config.size_max.unwrap_or(u32::MAX);
+    // At most 8: `size_max` is at least a sector.
+    let a_page = u16::try_from(PAGE.div_ceil(size_max.max(1))).unwrap_or(u16::MAX);
+    let max_segments = data_descriptors.checked_div(a_page).unwrap_or(0);
+    // A buffer that begins inside a page has one page more than its length.
+    match u32::from(max_segments).checked_sub(1) {
+        Some(pages) if pages > 0 => Ok(Limits {
+            queue_depth: queue_size.get().min(crate::slots::MAX_SLOTS),
+            max_segments,
+            // 16 bits by 13 bits: fits.
+            max_transfer: pages.wrapping_mul(PAGE),
+            data_descriptors,
+            size_max,
+        }),
+        _ => Err(LimitsError {
+            descriptors: data_descriptors,
+            needed: a_page.saturating_mul(2),
+        }),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::blk::{BlockSize, SectorCount, WriteCache};
+
+    fn config(size_max: Option<u32>, seg_max: Option<u32>) -> Config {
+        Config {
+            capacity: SectorCount(2048),
+            block_size: BlockSize::SECTOR,
+            size_max,
+            seg_max,
+            topology: None,
+            write_cache: WriteCache::WriteBack,
+            flush: true,
+            read_only: false,
+        }
+    }
+
+    fn queue(size: u16) -> QueueSize {
+        QueueSize::new(size).unwrap()
+    }
+
+    #[test]
+    fn a_plain_disk_is_limited_by_its_queue() {
+        let limits = limits(&config(None, None), queue(256), 1024).unwrap();
+
+        assert_eq!(limits.table_entries(), 256, "V33");
+        assert_eq!(limits.max_segments, 254);
+        assert_eq!(limits.max_transfer, 253 * 4096);
+        assert_eq!(limits.queue_depth, 256);
+    }
+
+    #[test]
+    fn seg_max_and_the_table_limit_too() {
+        let by_disk = limits(&config(None, Some(126)), queue(256), 1024).unwrap();
+        let by_table = limits(&config(None, Some(126)), queue(256), 34).unwrap();
+
+        assert_eq!(by_disk.max_segments, 126);
+        assert_eq!(by_table.max_segments, 32);
+        assert_eq!(by_table.max_transfer, 31 * 4096);
+    }
+
+    #[test]
+    fn attack_26_a_tiny_size_max_costs_descriptors_and_a_huge_one_nothing() {
+        let tiny = limits(&config(Some(512), Some(u32::MAX)), queue(128), 1024).unwrap();
+        let huge = limits(&config(Some(u32::MAX), Some(u32::MAX)), queue(128), 1024).unwrap();
+
+        assert_eq!(tiny.max_segments, 126 / 8);
+        assert_eq!(huge.max_segments, 126);
+    }
+
+    #[test]
+    fn attack_26_a_disk_of_one_segment_is_refused_with_what_is_needed() {
+        for seg_max in [1, 0] {
+            assert_eq!(
+                limits(&config(None, Some(seg_max)), queue(128), 1024),
+                Err(LimitsError {
+                    descriptors: u16::try_from(seg_max).unwrap(),
+                    needed: 2
+                })
+            );
+        }
+        assert!(limits(&config(None, None), queue(2), 1024).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(crate::proptest_config(4096))]
+
+        #[test]
+        fn limits_keep_to_everything_that_limits(
+            size_max in prop::option::of(prop_oneof![512..20_000_u32, any::<u32>().prop_map(|x| x.max(512))]),
+            seg_max in prop::option::of(prop_oneof![0..300_u32, any::<u32>()]),
+            log in 0..=15_u32,
+            table_entries in any::<u16>(),
+        ) {
+            let size = queue(1 << log);
+            if let Ok(limits) = limits(&config(size_max, seg_max), size, table_entries) {
+                prop_assert!(limits.table_entries() <= size.get());
+                prop_assert!(limits.table_entries() <= table_entries);
+                prop_assert!(seg_max.is_none_or(|most| u32::from(limits.data_descriptors) <= most));
+                prop_assert!(limits.max_segments >= 2);
+                prop_assert!(limits.max_transfer >= PAGE);
+                prop_assert_eq!(limits.max_transfer % PAGE, 0);
+                // A buffer that begins with a page's last byte.
+                let pages = limits.max_transfer / PAGE + 1;
+                prop_assert!(pages <= u32::from(limits.max_segments));
+                let per_page = PAGE.div_ceil(size_max.unwrap_or(u32::MAX));
+                prop_assert!(pages * per_page <= u32::from(limits.data_descriptors));
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! virtio-blk: what a disk says of itself, what may be asked of it, and the
+//! requests themselves (VIRTIO 1.3, 5.2).
+
+mod config;
+mod limits;
+mod request;
+
+pub use config::{
+    BlockSize, Config, ConfigError, Extent, ExtentError, FeatureError, SECTOR, Sector512,
+    SectorCount, Topology, WriteCache, choose_features,
+};
+pub use limits::{Limits, LimitsError, PAGE, limits};
+pub use request::{IDENTITY, Identity, Refusal, Refused, RequestError, Requests, Segment};

@@ -1,0 +1,665 @@
+//! Memory that the device reads and writes at any time: the one place that
+//! touches it.
+//!
+//! A [`DmaMemory`] is carved, once, into typed views. Each view is checked
+//! against the memory when it is made and masks its index afterwards, so that
+//! no access can miss and none has to be checked. A view gives and takes
+//! owned values; no reference into shared memory exists.
+//!
+//! Every access is made of relaxed atomic loads and stores, one for each word
+//! of the value. The device is one more processor that races with this one,
+//! and a non-atomic access, volatile or not, may not race; an atomic one may,
+//! and the compiler neither splits nor repeats it, so what was checked is what
+//! is used. Order between accesses is the ring's affair (`fence`).
+
+#![expect(
+    unsafe_code,
+    reason = "shared memory is reached by pointers whose validity the compiler can't know"
+)]
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use virtio_spec::virtq::{Desc, DescF, UsedElem};
+use virtio_spec::{le16, le32, le64};
+
+use crate::queue_size::QueueSize;
+
+/// The cache line that areas written by different processors keep apart by.
+pub(crate) const CACHE_LINE: usize = 64;
+
+/// Physically contiguous memory that processor and device share.
+///
+/// Addresses that a device is given are those of `physical`: what the system
+/// says the device reaches the memory at (Storport's physical addresses, which
+/// with DMA remapping are the device's own), never computed from pointers.
+#[derive(Debug)]
+pub struct DmaMemory<'m> {
+    start: NonNull<u8>,
+    physical: u64,
+    length: usize,
+    memory: PhantomData<&'m ()>,
+}
+
+// SAFETY: the value alone has the memory, and whichever thread carves it hands
+// it on by views that are `Send` themselves.
+unsafe impl Send for DmaMemory<'_> {}
+
+/// Why memory could not be carved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmaError {
+    /// `physical + length` does not fit 64 bits.
+    AddressOverflow,
+    /// Pointer and physical address differ in their offset within a cache
+    /// line, so nothing can be aligned in both.
+    Skewed,
+    /// What was carved before ends where no value of this kind may begin.
+    Misaligned {
+        /// The alignment that is needed, in bytes.
+        alignment: usize,
+    },
+    /// The memory is too short.
+    TooShort {
+        /// Bytes that were asked for, alignment included.
+        needed: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+}
+
+impl fmt::Display for DmaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddressOverflow => f.write_str("the DMA memory ends above 2^64"),
+            Self::Skewed => f.write_str(
+                "the DMA memory's virtual and physical addresses differ within a cache line",
+            ),
+            Self::Misaligned { alignment } => {
+                write!(f, "the DMA memory is not aligned to {alignment} bytes here")
+            }
+            Self::TooShort { needed, left } => {
+                write!(
+                    f,
+                    "the DMA memory is too short: {needed} bytes needed, {left} left"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for DmaError {}
+
+impl<'m> DmaMemory<'m> {
+    /// Takes over the `length` bytes at `start`, which the device reaches at
+    /// `physical`.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::AddressOverflow`] and [`DmaError::Skewed`].
+    ///
+    /// # Safety
+    ///
+    /// - The bytes are valid for reads and writes by atomic accesses of 1, 2,
+    ///   4 and 8 bytes for `'m`.
+    /// - In that time nobody touches them but this value, what is carved out
+    ///   of it, and the device; who does so in the device's place, in a test,
+    ///   does so by atomic accesses or not at the same time.
+    pub unsafe fn new(start: NonNull<u8>, physical: u64, length: usize) -> Result<Self, DmaError> {
+        if u64::try_from(length)
+            .ok()
+            .and_then(|length| physical.checked_add(length))
+            .is_none()
+        {
+            return Err(DmaError::AddressOverflow);
+        }
+        let skew = start.addr().get() as u64 ^ physical;
+        if !skew.is_multiple_of(CACHE_LINE as u64) {
+            return Err(DmaError::Skewed);
+        }
+        Ok(Self {
+            start,
+            physical,
+            length,
+            memory: PhantomData,
+        })
+    }
+
+    /// Bytes not carved yet.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.length
+    }
+
+    /// Goes on to the next multiple of a cache line, so that what comes next
+    /// shares none with what came before.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn next_line(&mut self) -> Result<(), DmaError> {
+        let over = self.start.addr().get() % CACHE_LINE;
+        if over != 0 {
+            self.carve(CACHE_LINE.saturating_sub(over))?;
+        }
+        Ok(())
+    }
+
+    /// Carves one `T`, zeroed, directly behind what was carved before it.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn cell<T: Record>(&mut self) -> Result<DmaCell<'m, T>, DmaError> {
+        Ok(DmaCell {
+            only: self.ring(QueueSize::ONE)?,
+        })
+    }
+
+    /// Carves `count` of `T`, zeroed, directly behind what was carved before.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn ring<T: Record>(&mut self, count: QueueSize) -> Result<DmaRing<'m, T>, DmaError> {
+        self.stride(count, size_of::<T::Words>())?.ring()
+    }
+
+    /// Carves `count` areas of at least `length` bytes, zeroed, that share no
+    /// cache line with each other.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn areas(&mut self, count: QueueSize, length: usize) -> Result<DmaAreas<'m>, DmaError> {
+        self.next_line()?;
+        self.stride(count, length.next_multiple_of(CACHE_LINE))
+    }
+
+    fn stride(&mut self, count: QueueSize, stride: usize) -> Result<DmaAreas<'m>, DmaError> {
+        let bytes = usize::from(count.get()).saturating_mul(stride);
+        let (start, physical) = self.carve(bytes)?;
+        Ok(DmaAreas {
+            start,
+            physical,
+            stride,
+            mask: count.mask(),
+            taken: 0,
+            memory: PhantomData,
+        })
+    }
+
+    /// Takes the next `bytes` bytes and zeroes them: padding that the device
+    /// can read must not show what lay there before.
+    fn carve(&mut self, bytes: usize) -> Result<(NonNull<u8>, u64), DmaError> {
+        let Some(left) = self.length.checked_sub(bytes) else {
+            return Err(DmaError::TooShort {
+                needed: bytes,
+                left: self.length,
+            });
+        };
+        let (start, physical) = (self.start, self.physical);
+        // SAFETY: `bytes <= self.length`, so these are valid for writes by the
+        // contract of `new`; no view or device address covers them yet.
+        unsafe { start.write_bytes(0, bytes) };
+        // SAFETY: `bytes <= self.length`: at most the end of the same memory.
+        self.start = unsafe { start.add(bytes) };
+        // Neither wraps: `new` has checked the end.
+        self.physical = physical.wrapping_add(bytes as u64);
+        self.length = left;
+        Ok((start, physical))
+    }
+}
+
+/// Equal areas of memory, one for each index of a ring, that are carved all
+/// alike.
+#[derive(Debug)]
+pub struct DmaAreas<'m> {
+    start: NonNull<u8>,
+    physical: u64,
+    stride: usize,
+    mask: u16,
+    /// Bytes of each area that are carved.
+    taken: usize,
+    memory: PhantomData<&'m ()>,
+}
+
+impl<'m> DmaAreas<'m> {
+    /// Carves one `T` out of each area, directly behind what was carved before.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn ring<T: Record>(&mut self) -> Result<DmaRing<'m, T>, DmaError> {
+        self.take(size_of::<T::Words>())
+    }
+
+    /// Carves a table of `entries` of `T` out of each area.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn tables<T: Record>(&mut self, entries: u16) -> Result<DmaTables<'m, T>, DmaError> {
+        let bytes = usize::from(entries).saturating_mul(size_of::<T::Words>());
+        Ok(DmaTables {
+            first: self.take(bytes)?,
+            entries,
+        })
+    }
+
+    /// Passes over `bytes` of each area, which stay zero.
+    ///
+    /// # Errors
+    ///
+    /// [`DmaError::TooShort`].
+    pub fn skip(&mut self, bytes: usize) -> Result<(), DmaError> {
+        self.take::<u8>(bytes).map(drop)
+    }
+
+    fn take<T: Record>(&mut self, bytes: usize) -> Result<DmaRing<'m, T>, DmaError> {
+        let offset = self.taken;
+        let left = self.stride.saturating_sub(offset);
+        if bytes > left {
+            return Err(DmaError::TooShort {
+                needed: bytes,
+                left,
+            });
+        }
+        // Every area's value must be aligned, not the first one's alone.
+        let alignment = align_of::<T::Words>();
+        let first = self.start.addr().get().wrapping_add(offset);
+        if !(first | self.stride).is_multiple_of(alignment) {
+            return Err(DmaError::Misaligned { alignment });
+        }
+        // Does not wrap: `bytes <= left`.
+        self.taken = offset.wrapping_add(bytes);
+        Ok(DmaRing {
+            // SAFETY: `offset <= self.stride`, so at most the end of the first
+            // area.
+            start: unsafe { self.start.add(offset) },
+            physical: self.physical.wrapping_add(offset as u64),
+            stride: self.stride,
+            mask: self.mask,
+            memory: PhantomData,
+        })
+    }
+}
+
+/// One value for each index of a ring. An index is taken modulo their number.
+pub struct DmaRing<'m, T> {
+    start: NonNull<u8>,
+    physical: u64,
+    stride: usize,
+    mask: u16,
+    memory: PhantomData<&'m T>,
+}
+
+// SAFETY: a ring is a pointer to memory that outlives it, whichever thread
+// uses it, and every access it makes is atomic.
+unsafe impl<T> Send for DmaRing<'_, T> {}
+// SAFETY: as for `Send`: concurrent accesses are atomic, so they can't race.
+unsafe impl<T> Sync for DmaRing<'_, T> {}
+
+impl<T: Record> DmaRing<'_, T> {
+    /// The value at `index`, read once.
+    #[inline]
+    #[must_use]
+    pub fn read(&self, index: u16) -> T {
+        // SAFETY: `at` is inside memory that is valid as `DmaMemory::new`
+        // demands, with a whole `T::Words` there, aligned (`DmaAreas::take`).
+        T::from_words(unsafe { Words::load(self.at(index)) })
+    }
+
+    /// Writes the value at `index`.
+    #[inline]
+    pub fn write(&self, index: u16, value: T) {
+        // SAFETY: as for `read`.
+        unsafe { value.into_words().store(self.at(index)) };
+    }
+
+    /// Where the device finds the value at `index`.
+    #[inline]
+    #[must_use]
+    pub fn physical(&self, index: u16) -> u64 {
+        // Does not wrap: it is inside the memory.
+        self.physical.wrapping_add(self.offset(index) as u64)
+    }
+
+    #[inline]
+    fn offset(&self, index: u16) -> usize {
+        // Does not wrap: it is inside the memory.
+        usize::from(index & self.mask).wrapping_mul(self.stride)
+    }
+
+    #[inline]
+    fn at(&self, index: u16) -> NonNull<u8> {
+        // SAFETY: `index & mask` is below the number of areas that lie one
+        // `stride` apart from `start`, all inside one memory.
+        unsafe { self.start.add(self.offset(index)) }
+    }
+}
+
+impl<T> fmt::Debug for DmaRing<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaRing({:#x})", self.physical)
+    }
+}
+
+/// One value.
+#[derive(Debug)]
+pub struct DmaCell<'m, T> {
+    only: DmaRing<'m, T>,
+}
+
+impl<T: Record> DmaCell<'_, T> {
+    /// The value, read once.
+    #[inline]
+    #[must_use]
+    pub fn read(&self) -> T {
+        self.only.read(0)
+    }
+
+    /// Writes the value.
+    #[inline]
+    pub fn write(&self, value: T) {
+        self.only.write(0, value);
+    }
+
+    /// Where the device finds the value.
+    #[inline]
+    #[must_use]
+    pub fn physical(&self) -> u64 {
+        self.only.physical(0)
+    }
+}
+
+/// A table of values for each index of a ring.
+#[derive(Debug)]
+pub struct DmaTables<'m, T> {
+    first: DmaRing<'m, T>,
+    entries: u16,
+}
+
+impl<T: Record> DmaTables<'_, T> {
+    /// Entries of each table.
+    #[inline]
+    #[must_use]
+    pub fn entries(&self) -> u16 {
+        self.entries
+    }
+
+    /// Writes entry `entry` of table `index`; `None` if the table has none.
+    #[inline]
+    #[must_use]
+    pub fn write(&self, index: u16, entry: u16, value: T) -> Option<()> {
+        if entry >= self.entries {
+            return None;
+        }
+        let offset = usize::from(entry).wrapping_mul(size_of::<T::Words>());
+        // SAFETY: table `index` begins at `at` and holds `entries` values,
+        // `entry` is below that (`DmaAreas::tables`).
+        let place = unsafe { self.first.at(index).add(offset) };
+        // SAFETY: as for `DmaRing::write`; a size is a multiple of its
+        // alignment, so every entry is as aligned as the first.
+        unsafe { value.into_words().store(place) };
+        Some(())
+    }
+
+    /// Where the device finds table `index`.
+    #[inline]
+    #[must_use]
+    pub fn physical(&self, index: u16) -> u64 {
+        self.first.physical(index)
+    }
+}
+
+/// A value as it lies in shared memory: some words of one width.
+pub trait Record: Copy {
+    /// The words, in the order of their addresses.
+    type Words: Words;
+
+    /// The words of this value, little-endian.
+    fn into_words(self) -> Self::Words;
+
+    /// The value of these words.
+    fn from_words(words: Self::Words) -> Self;
+}
+
+impl Record for u8 {
+    type Words = [u8; 1];
+
+    #[inline]
+    fn into_words(self) -> [u8; 1] {
+        [self]
+    }
+
+    #[inline]
+    fn from_words([byte]: [u8; 1]) -> Self {
+        byte
+    }
+}
+
+impl<const N: usize> Record for [u8; N] {
+    type Words = [u8; N];
+
+    #[inline]
+    fn into_words(self) -> [u8; N] {
+        self
+    }
+
+    #[inline]
+    fn from_words(words: [u8; N]) -> Self {
+        words
+    }
+}
+
+impl Record for le16 {
+    type Words = [u16; 1];
+
+    #[inline]
+    fn into_words(self) -> [u16; 1] {
+        [self.0]
+    }
+
+    #[inline]
+    fn from_words([word]: [u16; 1]) -> Self {
+        Self(word)
+    }
+}
+
+impl Record for UsedElem {
+    type Words = [u32; 2];
+
+    #[inline]
+    fn into_words(self) -> [u32; 2] {
+        [self.id.0, self.len.0]
+    }
+
+    #[inline]
+    fn from_words([id, len]: [u32; 2]) -> Self {
+        Self {
+            id: le32::from_ne(u32::from_le(id)),
+            len: le32::from_ne(u32::from_le(len)),
+        }
+    }
+}
+
+impl Record for Desc {
+    /// Address; then length, flags and next, the length lowest.
+    type Words = [u64; 2];
+
+    #[inline]
+    fn into_words(self) -> [u64; 2] {
+        let rest = u64::from(self.len.to_ne())
+            | u64::from(self.flags.bits().to_ne()) << 32
+            | u64::from(self.next.to_ne()) << 48;
+        [self.addr.0, rest.to_le()]
+    }
+
+    #[inline]
+    fn from_words([addr, rest]: [u64; 2]) -> Self {
+        let rest = u64::from_le(rest);
+        // Each cast keeps the bits that the shift has brought to the bottom.
+        Self {
+            addr: le64::from_ne(u64::from_le(addr)),
+            len: le32::from_ne(rest as u32),
+            flags: DescF::from_bits_retain(le16::from_ne((rest >> 32) as u16)),
+            next: le16::from_ne((rest >> 48) as u16),
+        }
+    }
+}
+
+/// Words of one width that are loaded and stored one by one.
+pub trait Words: Copy + sealed::Sealed {
+    /// Loads each word once, the first one first.
+    ///
+    /// # Safety
+    ///
+    /// `at` is valid for atomic reads of `Self` and aligned for it.
+    unsafe fn load(at: NonNull<u8>) -> Self;
+
+    /// Stores each word once, the first one first.
+    ///
+    /// # Safety
+    ///
+    /// `at` is valid for atomic writes of `Self` and aligned for it.
+    unsafe fn store(self, at: NonNull<u8>);
+}
+
+impl<W: word::Word, const N: usize> Words for [W; N] {
+    #[inline]
+    unsafe fn load(at: NonNull<u8>) -> Self {
+        core::array::from_fn(|number| {
+            // SAFETY: `number < N`: inside what the caller vouches for.
+            let word = unsafe { at.cast::<W>().add(number) };
+            // SAFETY: the caller vouches for all N words.
+            unsafe { W::load(word) }
+        })
+    }
+
+    #[inline]
+    unsafe fn store(self, at: NonNull<u8>) {
+        for (number, value) in self.into_iter().enumerate() {
+            // SAFETY: `number < N`: inside what the caller vouches for.
+            let word = unsafe { at.cast::<W>().add(number) };
+            // SAFETY: the caller vouches for all N words.
+            unsafe { W::store(word, value) };
+        }
+    }
+}
+
+mod sealed {
+    /// Keeps [`super::Words`] to the widths that atomics exist for.
+    pub trait Sealed {}
+
+    impl<W: super::word::Word, const N: usize> Sealed for [W; N] {}
+}
+
+/// A word in shared memory: one atomic access.
+#[cfg(not(all(loom, test)))]
+mod word {
+    use core::ptr::NonNull;
+    use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+    pub trait Word: Copy {
+        /// # Safety
+        ///
+        /// `at` is valid for atomic reads of this width.
+        unsafe fn load(at: NonNull<Self>) -> Self;
+
+        /// # Safety
+        ///
+        /// `at` is valid for atomic writes of this width.
+        unsafe fn store(at: NonNull<Self>, value: Self);
+    }
+
+    macro_rules! words {
+        ($($word:ty: $atomic:ty),*) => {$(
+            impl Word for $word {
+                #[inline]
+                unsafe fn load(at: NonNull<Self>) -> Self {
+                    // SAFETY: valid and aligned by the caller's word; others
+                    // reach it by atomics alone (`DmaMemory::new`).
+                    unsafe { <$atomic>::from_ptr(at.as_ptr()) }.load(Ordering::Relaxed)
+                }
+
+                #[inline]
+                unsafe fn store(at: NonNull<Self>, value: Self) {
+                    // SAFETY: as for `load`.
+                    unsafe { <$atomic>::from_ptr(at.as_ptr()) }.store(value, Ordering::Relaxed);
+                }
+            }
+        )*};
+    }
+
+    words!(u8: AtomicU8, u16: AtomicU16, u32: AtomicU32, u64: AtomicU64);
+}
+
+/// A word in shared memory as loom models it: an atomic of loom's for each
+/// address, so that the ring's own code runs in the model.
+#[cfg(all(loom, test))]
+pub(crate) mod word {
+    use core::ptr::NonNull;
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::rc::Rc;
+    use std::thread_local;
+
+    use loom::sync::atomic::{AtomicU64, Ordering};
+
+    thread_local! {
+        // loom runs all threads of a model on one thread of the system.
+        static CELLS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
+    }
+
+    /// Makes the cells for `bytes` bytes at `start`, before any thread is
+    /// started: for loom the making of an atomic races with its use.
+    pub(crate) fn prepare(start: usize, bytes: usize) {
+        for at in (start..start + bytes).step_by(2) {
+            cell(at);
+        }
+    }
+
+    /// Forgets all cells, at the end of an execution.
+    pub(crate) fn forget() {
+        CELLS.take();
+    }
+
+    fn cell(at: usize) -> Rc<AtomicU64> {
+        CELLS.with_borrow_mut(|cells| {
+            Rc::clone(
+                cells
+                    .entry(at)
+                    .or_insert_with(|| Rc::new(AtomicU64::new(0))),
+            )
+        })
+    }
+
+    pub trait Word: Copy {
+        /// # Safety
+        ///
+        /// None is needed here; the signature is that of the real one.
+        unsafe fn load(at: NonNull<Self>) -> Self;
+
+        /// # Safety
+        ///
+        /// As for `load`.
+        unsafe fn store(at: NonNull<Self>, value: Self);
+    }
+
+    macro_rules! words {
+        ($($word:ty),*) => {$(
+            impl Word for $word {
+                unsafe fn load(at: NonNull<Self>) -> Self {
+                    cell(at.addr().get()).load(Ordering::Relaxed) as Self
+                }
+
+                unsafe fn store(at: NonNull<Self>, value: Self) {
+                    cell(at.addr().get()).store(u64::from(value), Ordering::Relaxed);
+                }
+            }
+        )*};
+    }
+
+    words!(u8, u16, u32, u64);
+}

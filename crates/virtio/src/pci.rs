@@ -1,0 +1,749 @@
+//! Where a virtio device keeps its registers: the PCI capability list, read
+//! from an image of configuration space and believed in nothing.
+//!
+//! The walk is bounded by the 48 places a capability can have, each structure
+//! is taken from its first usable capability, and what is missing is named.
+//! The `PCI_CFG` window is not used, and no capability is ever written.
+
+use core::fmt;
+use core::mem::offset_of;
+use core::ops::Range;
+
+use virtio_spec::pci::{Cap, CapCfgType, NotifyCap};
+
+// PCI Local Bus Specification 3.0, 6.1 and 6.7.
+const STATUS: usize = 0x06;
+const STATUS_CAPABILITIES: u16 = 1 << 4;
+const FIRST_BAR: usize = 0x10;
+const BARS: u8 = 6;
+const CAPABILITIES: usize = 0x34;
+const FIRST_CAPABILITY: u8 = 0x40;
+const CAP_ID_VENDOR: u8 = 0x09;
+const CAP_ID_MSIX: u8 = 0x11;
+const ABSENT_VENDOR: u16 = 0xFFFF;
+
+// PCI Local Bus Specification 3.0, 6.2.5.1.
+const BAR_IO: u32 = 1;
+const BAR_TYPE: u32 = 0b110;
+const BAR_TYPE_64: u32 = 0b100;
+const BAR_ADDRESS: u32 = !0xF;
+
+// PCI Local Bus Specification 3.0, 6.8.2.3.
+const MSIX_CONTROL: usize = 2;
+const MSIX_ENABLE: u16 = 1 << 15;
+const MSIX_TABLE_SIZE: u16 = 0x7FF;
+
+/// The first 256 bytes of a PCI function's configuration space.
+pub type ConfigImage = [u8; 256];
+
+/// A structure that a virtio device places in one of its BARs (VIRTIO 1.3,
+/// 4.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Structure {
+    /// Features, status and queue set-up.
+    Common,
+    /// The doorbells.
+    Notify,
+    /// The interrupt status byte.
+    Isr,
+    /// What the device type itself configures.
+    Device,
+}
+
+impl Structure {
+    /// The fewest bytes that are of any use. For [`Structure::Common`] that is
+    /// the structure of VIRTIO 1.0, up to `queue_device`; what is read of
+    /// [`Structure::Device`] its reader checks field by field.
+    pub(crate) const fn shortest(self) -> u32 {
+        match self {
+            Self::Common => 0x38,
+            Self::Notify => 2,
+            Self::Isr | Self::Device => 1,
+        }
+    }
+
+    /// The alignment of its offset (VIRTIO 1.3, 4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
+    const fn alignment(self) -> u32 {
+        match self {
+            Self::Common | Self::Device => 4,
+            Self::Notify => 2,
+            Self::Isr => 1,
+        }
+    }
+}
+
+impl fmt::Display for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Common => "common configuration",
+            Self::Notify => "notification",
+            Self::Isr => "ISR status",
+            Self::Device => "device configuration",
+        })
+    }
+}
+
+/// Where in a BAR a structure lies. `offset + length` fits 32 bits and the BAR
+/// is an assigned memory BAR; that the BAR is as long is for
+/// [`Location::within`] to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The BAR's number, 0..=5.
+    pub bar: u8,
+    /// Bytes from the BAR's start.
+    pub offset: u32,
+    /// Bytes that the device says the structure has.
+    pub length: u32,
+}
+
+impl Location {
+    /// The bytes to map of a BAR of `bar_length` bytes, at most `longest` of
+    /// them: a device may claim more than it has and more than anyone needs
+    /// (VIRTIO 1.3, 4.1.4). `None` if nothing of it lies inside the BAR.
+    #[must_use]
+    pub fn within(self, bar_length: u64, longest: u32) -> Option<Range<u64>> {
+        let start = u64::from(self.offset);
+        let length = u64::from(self.length.min(longest)).min(bar_length.checked_sub(start)?);
+        let end = start.checked_add(length)?;
+        (length > 0).then_some(start..end)
+    }
+}
+
+/// What the MSI-X capability says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Msix {
+    /// The operating system has enabled MSI-X, so INTx is silent.
+    pub enabled: bool,
+    /// Entries of the vector table, 1..=2048.
+    pub table_size: u16,
+}
+
+/// A virtio PCI device's structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Features, status and queue set-up.
+    pub common: Location,
+    /// The doorbells.
+    pub notify: Location,
+    /// Bytes from one `queue_notify_off` to the next; 0 is legal and gives all
+    /// queues one doorbell.
+    pub notify_multiplier: u32,
+    /// The interrupt status byte.
+    pub isr: Location,
+    /// What the device type itself configures.
+    pub device: Location,
+    /// MSI-X, if the function has it.
+    pub msix: Option<Msix>,
+}
+
+/// Why a capability that names a structure can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// `cap_len` is smaller than the capability's fields, or they run over the
+    /// end of configuration space.
+    CapabilityShort,
+    /// `bar` is above 5: reserved (VIRTIO 1.3, 4.1.4).
+    BarReserved,
+    /// `bar` is the upper half of a 64-bit BAR.
+    BarUpperHalf,
+    /// `bar` maps I/O ports; this driver uses memory.
+    BarIsIo,
+    /// `bar` has no address: not implemented, or not assigned.
+    BarUnassigned,
+    /// `offset + length` does not fit 32 bits.
+    Overflow,
+    /// The structure is shorter than its fields.
+    StructureShort,
+    /// `offset` is not aligned as the structure demands.
+    Misaligned,
+}
+
+/// Why no [`Layout`] could be made of a configuration space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CapabilityError {
+    /// Configuration space reads all ones: there is no device (any more).
+    Absent,
+    /// The function has no capability list: a legacy virtio device, which this
+    /// driver does not serve.
+    NoList,
+    /// A capability's link points into the header, which ends at 40h.
+    LinkIntoHeader {
+        /// The link.
+        link: u8,
+    },
+    /// The list comes back to a capability it has already been at.
+    Loop {
+        /// Offset of that capability.
+        at: u8,
+    },
+    /// No usable capability for a structure. A device with none of them is a
+    /// legacy one.
+    Missing {
+        /// Which structure.
+        structure: Structure,
+        /// Why the last capability that names it was refused; `None` if none
+        /// names it.
+        rejected: Option<Rejection>,
+    },
+}
+
+impl fmt::Display for CapabilityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("PCI configuration space reads all ones: no device"),
+            Self::NoList => f.write_str(
+                "no PCI capability list: a legacy virtio device; enable its modern interface",
+            ),
+            Self::LinkIntoHeader { link } => {
+                write!(
+                    f,
+                    "the PCI capability list points into the header, to {link:#04x}"
+                )
+            }
+            Self::Loop { at } => write!(f, "the PCI capability list loops at {at:#04x}"),
+            Self::Missing {
+                structure,
+                rejected: None,
+            } => {
+                write!(f, "no PCI capability for the {structure} structure")
+            }
+            Self::Missing {
+                structure,
+                rejected: Some(why),
+            } => {
+                write!(
+                    f,
+                    "no usable PCI capability for the {structure} structure: {why:?}"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for CapabilityError {}
+
+/// What the walk has found so far for one structure.
+#[derive(Clone, Copy)]
+struct Search<T> {
+    found: Option<T>,
+    rejected: Option<Rejection>,
+}
+
+impl<T: Copy> Search<T> {
+    const NOTHING: Self = Self {
+        found: None,
+        rejected: None,
+    };
+
+    /// Takes a candidate unless an earlier one was usable: the order of the
+    /// list is the device's order of preference (VIRTIO 1.3, 4.1.4).
+    fn offer(&mut self, candidate: Result<T, Rejection>) {
+        if self.found.is_none() {
+            match candidate {
+                Ok(found) => self.found = Some(found),
+                Err(why) => self.rejected = Some(why),
+            }
+        }
+    }
+
+    fn result(self, structure: Structure) -> Result<T, CapabilityError> {
+        self.found.ok_or(CapabilityError::Missing {
+            structure,
+            rejected: self.rejected,
+        })
+    }
+}
+
+impl Layout {
+    /// Finds the structures by the capability list of `image`.
+    ///
+    /// # Errors
+    ///
+    /// A list that is absent, leaves its place or loops, and a structure
+    /// without a usable capability.
+    pub fn parse(image: &ConfigImage) -> Result<Self, CapabilityError> {
+        if u16_at(image, 0) == ABSENT_VENDOR {
+            return Err(CapabilityError::Absent);
+        }
+        if u16_at(image, STATUS) & STATUS_CAPABILITIES == 0 {
+            return Err(CapabilityError::NoList);
+        }
+
+        let mut common = Search::NOTHING;
+        let mut notify = Search::NOTHING;
+        let mut isr = Search::NOTHING;
+        let mut device = Search::NOTHING;
+        let mut msix = None;
+
+        // One bit for each doubleword of configuration space.
+        let mut visited = 0_u64;
+        let mut link = u8_at(image, CAPABILITIES) & !0b11;
+        while link != 0 {
+            if link < FIRST_CAPABILITY {
+                return Err(CapabilityError::LinkIntoHeader { link });
+            }
+            let place = 1_u64 << (link >> 2);
+            if visited & place != 0 {
+                return Err(CapabilityError::Loop { at: link });
+            }
+            visited |= place;
+
+            let at = usize::from(link);
+            match u8_at(image, at) {
+                CAP_ID_VENDOR => {
+                    let kind = u8_at(image, field(at, offset_of!(Cap, cfg_type)));
+                    match CapCfgType::from(kind) {
+                        CapCfgType::Common => common.offer(location(image, at, Structure::Common)),
+                        CapCfgType::Notify => notify.offer(notification(image, at)),
+                        CapCfgType::Isr => isr.offer(location(image, at, Structure::Isr)),
+                        CapCfgType::Device => device.offer(location(image, at, Structure::Device)),
+                        // Not for this driver, or reserved (V62).
+                        _ => {}
+                    }
+                }
+                CAP_ID_MSIX if msix.is_none() => msix = Some(msix_at(image, at)),
+                _ => {}
+            }
+            link = u8_at(image, field(at, offset_of!(Cap, cap_next))) & !0b11;
+        }
+
+        let (notify, notify_multiplier) = notify.result(Structure::Notify)?;
+        Ok(Self {
+            common: common.result(Structure::Common)?,
+            notify,
+            notify_multiplier,
+            isr: isr.result(Structure::Isr)?,
+            device: device.result(Structure::Device)?,
+            msix,
+        })
+    }
+}
+
+/// The capability at `at` as the place of `structure`.
+fn location(image: &ConfigImage, at: usize, structure: Structure) -> Result<Location, Rejection> {
+    capability_holds(image, at, size_of::<Cap>())?;
+    let bar = u8_at(image, field(at, offset_of!(Cap, bar)));
+    let offset = u32_at(image, field(at, offset_of!(Cap, offset)));
+    let length = u32_at(image, field(at, offset_of!(Cap, length)));
+
+    memory_bar(image, bar)?;
+    if offset.checked_add(length).is_none() {
+        return Err(Rejection::Overflow);
+    }
+    if length < structure.shortest() {
+        return Err(Rejection::StructureShort);
+    }
+    if !offset.is_multiple_of(structure.alignment()) {
+        return Err(Rejection::Misaligned);
+    }
+    Ok(Location {
+        bar,
+        offset,
+        length,
+    })
+}
+
+/// The capability at `at` as the place of the doorbells, with their multiplier.
+fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), Rejection> {
+    capability_holds(image, at, size_of::<NotifyCap>())?;
+    let multiplier = u32_at(
+        image,
+        field(at, offset_of!(NotifyCap, notify_off_multiplier)),
+    );
+    Ok((location(image, at, Structure::Notify)?, multiplier))
+}
+
+fn capability_holds(image: &ConfigImage, at: usize, bytes: usize) -> Result<(), Rejection> {
+    let claimed = u8_at(image, field(at, offset_of!(Cap, cap_len)));
+    if usize::from(claimed) < bytes || field(at, bytes) > image.len() {
+        return Err(Rejection::CapabilityShort);
+    }
+    Ok(())
+}
+
+/// The bus address of memory BAR `bar`, as the system assigned it.
+///
+/// # Errors
+///
+/// Why `bar` names no assigned memory BAR.
+pub fn memory_bar(image: &ConfigImage, bar: u8) -> Result<u64, Rejection> {
+    if bar >= BARS {
+        return Err(Rejection::BarReserved);
+    }
+    let mut upper_half = false;
+    for number in 0..BARS {
+        let low = u32_at(image, bar_register(number));
+        let wide = !upper_half && low & (BAR_IO | BAR_TYPE) == BAR_TYPE_64;
+        if number == bar {
+            if upper_half {
+                return Err(Rejection::BarUpperHalf);
+            }
+            if low & BAR_IO != 0 {
+                return Err(Rejection::BarIsIo);
+            }
+            let high = if wide {
+                u32_at(image, bar_register(number.wrapping_add(1)))
+            } else {
+                0
+            };
+            if low & BAR_ADDRESS == 0 && high == 0 {
+                return Err(Rejection::BarUnassigned);
+            }
+            return Ok(u64::from(high) << 32 | u64::from(low & BAR_ADDRESS));
+        }
+        upper_half = wide;
+    }
+    Err(Rejection::BarReserved)
+}
+
+fn bar_register(number: u8) -> usize {
+    field(
+        FIRST_BAR,
+        usize::from(number).saturating_mul(size_of::<u32>()),
+    )
+}
+
+fn msix_at(image: &ConfigImage, at: usize) -> Msix {
+    let control = u16_at(image, field(at, MSIX_CONTROL));
+    Msix {
+        enabled: control & MSIX_ENABLE != 0,
+        // The register holds the size less one.
+        table_size: (control & MSIX_TABLE_SIZE).saturating_add(1),
+    }
+}
+
+/// An offset into a structure that begins at `base`. Both are below 256.
+const fn field(base: usize, offset: usize) -> usize {
+    base.saturating_add(offset)
+}
+
+/// The bytes at `at`; beyond the image all ones, as PCI reads what isn't there.
+fn bytes_at<const N: usize>(image: &ConfigImage, at: usize) -> [u8; N] {
+    image
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .copied()
+        .unwrap_or([0xFF; N])
+}
+
+fn u8_at(image: &ConfigImage, at: usize) -> u8 {
+    let [byte] = bytes_at(image, at);
+    byte
+}
+
+fn u16_at(image: &ConfigImage, at: usize) -> u16 {
+    u16::from_le_bytes(bytes_at(image, at))
+}
+
+fn u32_at(image: &ConfigImage, at: usize) -> u32 {
+    u32::from_le_bytes(bytes_at(image, at))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COMMON: u8 = 1;
+    const NOTIFY: u8 = 2;
+    const ISR: u8 = 3;
+    const DEVICE: u8 = 4;
+    const PCI_CFG: u8 = 5;
+
+    /// A configuration space that grows one capability at a time.
+    struct Image {
+        bytes: ConfigImage,
+        last_link: usize,
+        next: u8,
+    }
+
+    impl Image {
+        /// A function whose BAR 4 is 64-bit memory and BAR 0 is I/O ports.
+        fn new() -> Self {
+            let mut bytes = [0; 256];
+            bytes[0..4].copy_from_slice(&[0xF4, 0x1A, 0x42, 0x10]);
+            bytes[STATUS] = 0x10;
+            bytes[0x10..0x14].copy_from_slice(&0xC001_u32.to_le_bytes());
+            bytes[0x20..0x24].copy_from_slice(&0xFE00_000C_u32.to_le_bytes());
+            bytes[0x24..0x28].copy_from_slice(&0x80_u32.to_le_bytes());
+            Self {
+                bytes,
+                last_link: CAPABILITIES,
+                next: FIRST_CAPABILITY,
+            }
+        }
+
+        fn capability(mut self, id: u8, body: &[u8]) -> Self {
+            let at = usize::from(self.next);
+            self.bytes[self.last_link] = self.next;
+            self.bytes[at] = id;
+            self.bytes[at + 2..at + 2 + body.len()].copy_from_slice(body);
+            self.last_link = at + 1;
+            self.next += u8::try_from((2 + body.len()).next_multiple_of(4)).unwrap();
+            self
+        }
+
+        fn structure(self, kind: u8, bar: u8, offset: u32, length: u32) -> Self {
+            let long = kind == NOTIFY || kind == PCI_CFG;
+            let mut body = vec![if long { 20 } else { 16 }, kind, bar, 0, 0, 0];
+            body.extend(offset.to_le_bytes());
+            body.extend(length.to_le_bytes());
+            if long {
+                body.extend(4_u32.to_le_bytes());
+            }
+            self.capability(CAP_ID_VENDOR, &body)
+        }
+
+        /// What QEMU shows, in its order.
+        fn complete() -> Self {
+            Self::new()
+                .capability(CAP_ID_MSIX, &[0x02, 0x80, 1, 0, 0, 0, 1, 8, 0, 0])
+                .structure(PCI_CFG, 0, 0, 0)
+                .structure(NOTIFY, 4, 0x3000, 0x1000)
+                .structure(DEVICE, 4, 0x2000, 0x1000)
+                .structure(ISR, 4, 0x1000, 0x1000)
+                .structure(COMMON, 4, 0, 0x1000)
+        }
+
+        fn parse(&self) -> Result<Layout, CapabilityError> {
+            Layout::parse(&self.bytes)
+        }
+    }
+
+    fn missing(structure: Structure, why: Rejection) -> Result<Layout, CapabilityError> {
+        Err(CapabilityError::Missing {
+            structure,
+            rejected: Some(why),
+        })
+    }
+
+    #[test]
+    fn a_modern_device_is_laid_out_as_its_capabilities_say() {
+        let layout = Image::complete().parse().unwrap();
+
+        let at = |offset| Location {
+            bar: 4,
+            offset,
+            length: 0x1000,
+        };
+        assert_eq!(
+            layout,
+            Layout {
+                common: at(0),
+                notify: at(0x3000),
+                notify_multiplier: 4,
+                isr: at(0x1000),
+                device: at(0x2000),
+                msix: Some(Msix {
+                    enabled: true,
+                    table_size: 3
+                }),
+            }
+        );
+    }
+
+    #[test]
+    fn v63_the_first_usable_capability_of_a_structure_wins() {
+        let layout = Image::new()
+            .structure(NOTIFY, 0, 0, 0x10)
+            .structure(NOTIFY, 4, 0x100, 0x10)
+            .structure(NOTIFY, 4, 0x200, 0x10)
+            .structure(DEVICE, 4, 0x300, 0x40)
+            .structure(ISR, 4, 0x400, 1)
+            .structure(COMMON, 4, 0, 0x38)
+            .parse()
+            .unwrap();
+
+        assert_eq!(layout.notify.offset, 0x100);
+        assert_eq!(layout.msix, None);
+    }
+
+    #[test]
+    fn v62_reserved_types_and_bars_are_ignored_and_longer_capabilities_accepted() {
+        let mut image = Image::complete()
+            .structure(6, 4, 0, 0x1000)
+            .structure(0xEE, 9, u32::MAX, u32::MAX)
+            .structure(COMMON, 6, 0, 0x1000);
+        let common = usize::from(FIRST_CAPABILITY) + 12 + 20 + 20 + 16 + 16;
+        assert_eq!(image.bytes[common + 3], COMMON);
+        image.bytes[common + 2] = 60;
+
+        assert!(image.parse().is_ok());
+    }
+
+    #[test]
+    fn attack_34_a_capability_loop_is_an_error_that_names_the_place() {
+        let mut image = Image::complete();
+        image.bytes[image.last_link] = FIRST_CAPABILITY;
+
+        assert_eq!(
+            image.parse(),
+            Err(CapabilityError::Loop {
+                at: FIRST_CAPABILITY
+            })
+        );
+    }
+
+    #[test]
+    fn attack_34_a_link_into_the_header_is_an_error() {
+        let mut image = Image::complete();
+        image.bytes[image.last_link] = 0x10;
+
+        assert_eq!(
+            image.parse(),
+            Err(CapabilityError::LinkIntoHeader { link: 0x10 })
+        );
+    }
+
+    #[test]
+    fn attack_34_a_short_cap_len_is_not_read_beyond() {
+        let mut image = Image::new().structure(COMMON, 4, 0, 0x1000);
+        image.bytes[usize::from(FIRST_CAPABILITY) + 2] = 15;
+        let image = image
+            .structure(NOTIFY, 4, 0, 0x10)
+            .structure(ISR, 4, 0, 1)
+            .structure(DEVICE, 4, 0, 0x40);
+
+        assert_eq!(
+            image.parse(),
+            missing(Structure::Common, Rejection::CapabilityShort)
+        );
+    }
+
+    #[test]
+    fn attack_34_a_capability_that_runs_over_the_end_is_refused() {
+        let mut image = Image::complete();
+        // A notification capability whose multiplier would lie at 100h.
+        image.bytes[CAPABILITIES] = 0xF0;
+        image.bytes[0xF0..].copy_from_slice(&[
+            CAP_ID_VENDOR,
+            0,
+            20,
+            NOTIFY,
+            4,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            16,
+            0,
+            0,
+        ]);
+
+        assert_eq!(
+            image.parse(),
+            missing(Structure::Notify, Rejection::CapabilityShort)
+        );
+    }
+
+    #[test]
+    fn attack_34_unusable_places_are_refused_with_their_reason() {
+        for (bar, offset, length, why) in [
+            (6, 0, 0x1000, Rejection::BarReserved),
+            (255, 0, 0x1000, Rejection::BarReserved),
+            (0, 0, 0x1000, Rejection::BarIsIo),
+            (1, 0, 0x1000, Rejection::BarUnassigned),
+            (5, 0, 0x1000, Rejection::BarUpperHalf),
+            (4, u32::MAX, 0x1000, Rejection::Overflow),
+            (4, 0, 0x37, Rejection::StructureShort),
+            (4, 2, 0x1000, Rejection::Misaligned),
+        ] {
+            let image = Image::new()
+                .structure(COMMON, bar, offset, length)
+                .structure(NOTIFY, 4, 0, 0x10)
+                .structure(ISR, 4, 0, 1)
+                .structure(DEVICE, 4, 0, 0x40);
+
+            assert_eq!(image.parse(), missing(Structure::Common, why));
+        }
+    }
+
+    #[test]
+    fn attack_34_each_missing_structure_is_named() {
+        for (kind, structure) in [
+            (COMMON, Structure::Common),
+            (NOTIFY, Structure::Notify),
+            (ISR, Structure::Isr),
+            (DEVICE, Structure::Device),
+        ] {
+            let mut image = Image::new();
+            for other in [COMMON, NOTIFY, ISR, DEVICE] {
+                if other != kind {
+                    image = image.structure(other, 4, 0, 0x1000);
+                }
+            }
+
+            assert_eq!(
+                image.parse(),
+                Err(CapabilityError::Missing {
+                    structure,
+                    rejected: None
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn attack_33_a_removed_device_is_absent_and_a_legacy_one_has_no_list() {
+        assert_eq!(Layout::parse(&[0xFF; 256]), Err(CapabilityError::Absent));
+        assert_eq!(Layout::parse(&[0; 256]), Err(CapabilityError::NoList));
+    }
+
+    #[test]
+    fn a_location_is_clipped_to_its_bar_and_to_what_is_asked_for() {
+        let location = Location {
+            bar: 4,
+            offset: 0x1000,
+            length: u32::MAX - 0x1000,
+        };
+
+        assert_eq!(location.within(0x4000, 0x1000), Some(0x1000..0x2000));
+        assert_eq!(location.within(0x1800, 0x1000), Some(0x1000..0x1800));
+        assert_eq!(location.within(0x1000, 0x1000), None);
+        assert_eq!(location.within(0x10, 0x1000), None);
+    }
+
+    proptest! {
+        #![proptest_config(crate::proptest_config(4096))]
+
+        #[test]
+        fn any_image_is_parsed_or_refused(
+            mut image in proptest::array::uniform32(any::<[u8; 8]>()),
+            links in proptest::collection::vec((0_u8..64, 0_u8..64, 1_u8..6), 0..48),
+        ) {
+            // Mostly plausible capabilities with links anywhere.
+            let bytes = image.as_flattened_mut();
+            bytes[STATUS] |= 0x10;
+            for (at, next, kind) in links {
+                let at = usize::from(at) * 4;
+                for (byte, value) in [CAP_ID_VENDOR, next * 4, 20, kind, 4].into_iter().enumerate() {
+                    if let Some(place) = bytes.get_mut(at + byte) {
+                        *place = value;
+                    }
+                }
+            }
+            let image: &ConfigImage = (&*bytes).try_into().unwrap();
+
+            if let Ok(layout) = Layout::parse(image) {
+                for (place, structure) in [
+                    (layout.common, Structure::Common),
+                    (layout.notify, Structure::Notify),
+                    (layout.isr, Structure::Isr),
+                    (layout.device, Structure::Device),
+                ] {
+                    prop_assert!(place.bar < BARS);
+                    prop_assert!(place.offset.checked_add(place.length).is_some());
+                    prop_assert!(place.length >= structure.shortest());
+                    prop_assert_eq!(place.offset % structure.alignment(), 0);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! How many buffers a split virtqueue holds: a power of two, so that an index
+//! is brought into range by a mask and never by a check that could fail.
+
+/// A split virtqueue's size in descriptors: a power of two in 1..=32768
+/// (VIRTIO 1.3, 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct QueueSize(u16);
+
+impl QueueSize {
+    /// A queue of 256 descriptors: as many slots as a
+    /// [`SlotAllocator`](crate::slots::SlotAllocator) has.
+    pub const Q256: Self = Self(256);
+
+    /// A ring of one: a single value.
+    pub(crate) const ONE: Self = Self(1);
+
+    /// `size` as a queue size; `None` unless it is a power of two.
+    #[inline]
+    #[must_use]
+    pub const fn new(size: u16) -> Option<Self> {
+        // The largest power of two in 16 bits is 32768, VIRTIO's own maximum.
+        if size.is_power_of_two() {
+            Some(Self(size))
+        } else {
+            None
+        }
+    }
+
+    /// The number of descriptors.
+    #[inline]
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// What an index is masked with to stay in 0..size.
+    #[inline]
+    pub(crate) const fn mask(self) -> u16 {
+        // Lossless: a power of two is at least 1.
+        self.0.wrapping_sub(1)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::QueueSize;
+
+    #[test]
+    fn only_powers_of_two_are_queue_sizes() {
+        for size in 0..=u16::MAX {
+            let valid = size.count_ones() == 1;
+            assert_eq!(QueueSize::new(size).is_some(), valid, "{size}");
+        }
+    }
+}

@@ -1,0 +1,823 @@
+//! The split virtqueue, driver side: slots go to the device by the available
+//! ring and come back by the used ring, each once (VIRTIO 1.3, 2.7).
+//!
+//! The ring's owner holds the queue's lock, so everything takes `&mut self`.
+//! What the driver needs later it keeps in its own memory, in the table of
+//! flights; of what the device writes, only the used ring's index, its
+//! elements and its hints are read, each once. A device that says what can't be
+//! true latches the queue faulty: from then on the ring is not read, and the
+//! way out is [`SplitQueue::reclaim`] after a reset.
+
+use core::fmt;
+use core::ops::DerefMut;
+
+use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
+use virtio_spec::{F, le16, le32, le64};
+
+use crate::atomics::{Ordering, fence};
+use crate::dma::{CACHE_LINE, DmaCell, DmaError, DmaMemory, DmaRing};
+use crate::queue_size::QueueSize;
+use crate::slots::Slot;
+use crate::transport::{Quiet, RingPlacement};
+
+/// A request that lies complete in its slot's area and awaits publication.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its slot is lost unless it is published or released"]
+pub struct Prepared {
+    pub(crate) slot: Slot,
+    /// Physical address of its indirect table.
+    pub(crate) table: u64,
+    /// Descriptors in that table.
+    pub(crate) descriptors: u16,
+    /// Bytes of it that the device may write.
+    pub(crate) writable: u32,
+}
+
+impl Prepared {
+    /// The slot it lies in.
+    #[inline]
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Gives the request up: its slot is free for another.
+    #[inline]
+    pub fn into_slot(self) -> Slot {
+        self.slot
+    }
+}
+
+/// A request that the device has finished.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its slot is lost unless it is released, its payload unless it is completed"]
+pub struct Used<P> {
+    /// The slot, the caller's again.
+    pub slot: Slot,
+    /// What was published with it.
+    pub payload: P,
+    /// Bytes that the device says it has written, counted from the first
+    /// writable one; never more than `writable`. Nothing beyond them is to be
+    /// believed (V38).
+    pub written: u32,
+    /// Bytes that it was allowed to write.
+    pub writable: u32,
+}
+
+/// A request that was not published.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rejected<P> {
+    /// The request, untouched.
+    pub prepared: Prepared,
+    /// What was to be kept with it.
+    pub payload: P,
+    /// Why.
+    pub reason: Rejection,
+}
+
+/// Why a request was not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// The queue is faulty until its device is reset.
+    Faulty(RingFault),
+    /// The slot is not one of this queue's, or is in flight: a slot of another
+    /// allocator.
+    ForeignSlot,
+    /// The chain is empty or longer than the queue (V33).
+    ChainLength,
+}
+
+/// What a device did that can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFault {
+    /// The used index ran ahead of what is in flight, or backwards.
+    UsedIndex {
+        /// The index as the device has it.
+        found: u16,
+        /// Elements taken so far, modulo 65536.
+        taken: u16,
+        /// Requests in flight.
+        in_flight: u16,
+    },
+    /// A used element names a descriptor that the queue doesn't have.
+    IdOutOfRange {
+        /// All 32 bits of it.
+        id: u32,
+    },
+    /// A used element names a request that is not in flight: never published,
+    /// finished before, or no head of a chain.
+    NotInFlight {
+        /// The descriptor.
+        id: u16,
+    },
+}
+
+impl fmt::Display for RingFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UsedIndex {
+                found,
+                taken,
+                in_flight,
+            } => write!(
+                f,
+                "used index {found} after {taken} with {in_flight} requests in flight: reset the device"
+            ),
+            Self::IdOutOfRange { id } => {
+                write!(f, "used id {id} is beyond the queue: reset the device")
+            }
+            Self::NotInFlight { id } => {
+                write!(f, "used id {id} is not in flight: reset the device")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RingFault {}
+
+/// Why a queue could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// The memory does not do.
+    Memory(DmaError),
+    /// The table of flights is not empty, or too short.
+    Flights {
+        /// Places that the queue needs.
+        needed: u16,
+        /// Places that the table has.
+        length: usize,
+    },
+    /// Indirect descriptors were not negotiated; each slot needs them.
+    NoIndirect,
+}
+
+impl fmt::Display for QueueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory(error) => error.fmt(f),
+            Self::Flights { needed, length } => {
+                write!(
+                    f,
+                    "the table of flights has {length} places, {needed} empty ones are needed"
+                )
+            }
+            Self::NoIndirect => f.write_str("VIRTIO_F_INDIRECT_DESC was not negotiated"),
+        }
+    }
+}
+
+impl core::error::Error for QueueError {}
+
+impl From<DmaError> for QueueError {
+    fn from(error: DmaError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// How the device says that it need not be told of new buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorbellHint {
+    /// Without `EVENT_IDX`: the used ring's flags.
+    Flags(u16),
+    /// With `EVENT_IDX`: the index whose publication it wants to hear of.
+    AvailEvent(u16),
+}
+
+/// Whether the device must be told that the available index went from `before`
+/// to `now` (V40, V41; VIRTIO 1.3, 2.7.10).
+///
+/// ```
+/// use virtio::split_queue::{DoorbellHint, doorbell_needed};
+///
+/// assert!(doorbell_needed(DoorbellHint::AvailEvent(7), 7, 8));
+/// assert!(!doorbell_needed(DoorbellHint::AvailEvent(7), 8, 9));
+/// ```
+#[inline]
+#[must_use]
+pub const fn doorbell_needed(hint: DoorbellHint, before: u16, now: u16) -> bool {
+    let published = now.wrapping_sub(before);
+    match hint {
+        DoorbellHint::Flags(flags) => published > 0 && flags & UsedF::NO_NOTIFY.bits().to_ne() == 0,
+        // Whether the index was published since `before`.
+        DoorbellHint::AvailEvent(index) => index.wrapping_sub(before) < published,
+    }
+}
+
+/// A request that the device has, as the driver remembers it.
+#[derive(Debug)]
+pub struct Flight<P> {
+    slot: Slot,
+    payload: P,
+    writable: u32,
+}
+
+/// Bytes of memory that a queue of `size` needs, whatever the alignment of the
+/// memory.
+#[must_use]
+pub const fn memory_needed(size: QueueSize) -> usize {
+    let entries = size.get() as usize;
+    // Each part may leave most of a cache line unused before it. The products
+    // fit: 32768 descriptors of 16 bytes.
+    let padding = 3 * (CACHE_LINE - 1);
+    let descriptors = entries.saturating_mul(16);
+    let available = entries.saturating_mul(2).saturating_add(6);
+    let used = entries.saturating_mul(8).saturating_add(6);
+    padding
+        .saturating_add(descriptors)
+        .saturating_add(available)
+        .saturating_add(used)
+}
+
+/// A split virtqueue. Each request has a payload `P` that comes back with it.
+///
+/// `T` is the table of flights, one place for each slot: memory of the
+/// caller's, anything that dereferences to a slice, that the device can't
+/// reach.
+#[derive(Debug)]
+pub struct SplitQueue<'m, T> {
+    size: QueueSize,
+    event_idx: bool,
+
+    descriptors: DmaRing<'m, Desc>,
+    avail_flags: DmaCell<'m, le16>,
+    avail_idx: DmaCell<'m, le16>,
+    avail_ring: DmaRing<'m, le16>,
+    used_event: DmaCell<'m, le16>,
+    used_flags: DmaCell<'m, le16>,
+    used_idx: DmaCell<'m, le16>,
+    used_ring: DmaRing<'m, UsedElem>,
+    avail_event: DmaCell<'m, le16>,
+
+    /// The available index.
+    published: u16,
+    /// The available index when the doorbell was last decided on.
+    announced: u16,
+    /// Used elements taken.
+    taken: u16,
+    /// The used index when it was last read: never more than `in_flight`
+    /// ahead of `taken`.
+    finished: u16,
+    in_flight: u16,
+    flights: T,
+    fault: Option<RingFault>,
+}
+
+impl<'m, P, T> SplitQueue<'m, T>
+where
+    T: DerefMut<Target = [Option<Flight<P>>]>,
+{
+    /// A queue of `size` in zeroed `memory`, for a device with the features
+    /// `accepted`. `flights` has a place for each slot, all empty.
+    ///
+    /// # Errors
+    ///
+    /// [`QueueError`].
+    pub fn new(
+        memory: &mut DmaMemory<'m>,
+        size: QueueSize,
+        accepted: F,
+        flights: T,
+    ) -> Result<Self, QueueError> {
+        if flights.len() < usize::from(size.get()) || flights.iter().any(Option::is_some) {
+            return Err(QueueError::Flights {
+                needed: size.get(),
+                length: flights.len(),
+            });
+        }
+        if !accepted.contains(F::INDIRECT_DESC) {
+            return Err(QueueError::NoIndirect);
+        }
+
+        // Each part on cache lines of its own; within a part the fields follow
+        // each other without a gap (VIRTIO 1.3, 2.7.5, 2.7.6, 2.7.8). Zeroed
+        // is what the driver starts with, used.flags included (V39).
+        memory.next_line()?;
+        let descriptors = memory.ring(size)?;
+        memory.next_line()?;
+        let avail_flags = memory.cell()?;
+        let avail_idx = memory.cell()?;
+        let avail_ring = memory.ring(size)?;
+        let used_event = memory.cell()?;
+        memory.next_line()?;
+        let used_flags = memory.cell()?;
+        let used_idx = memory.cell()?;
+        let used_ring = memory.ring(size)?;
+        let avail_event = memory.cell()?;
+
+        Ok(Self {
+            size,
+            event_idx: accepted.contains(F::EVENT_IDX),
+            descriptors,
+            avail_flags,
+            avail_idx,
+            avail_ring,
+            used_event,
+            used_flags,
+            used_idx,
+            used_ring,
+            avail_event,
+            published: 0,
+            announced: 0,
+            taken: 0,
+            finished: 0,
+            in_flight: 0,
+            flights,
+            fault: None,
+        })
+    }
+
+    /// Where the device finds the ring.
+    #[must_use]
+    pub fn placement(&self) -> RingPlacement {
+        RingPlacement {
+            size: self.size,
+            descriptors: self.descriptors.physical(0),
+            available: self.avail_flags.physical(),
+            used: self.used_flags.physical(),
+        }
+    }
+
+    /// Requests that the device has.
+    #[inline]
+    #[must_use]
+    pub fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    /// What the device did that can't be, if it did.
+    #[inline]
+    #[must_use]
+    pub fn fault(&self) -> Option<RingFault> {
+        self.fault
+    }
+
+    /// Hands a request to the device, which may act on it at once. Ask
+    /// [`Self::doorbell_needed`] after the last of a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejected`] gives everything back.
+    #[inline]
+    pub fn publish(&mut self, prepared: Prepared, payload: P) -> Result<(), Rejected<P>> {
+        let index = prepared.slot.index();
+        let place = match self.admit(&prepared) {
+            Ok(place) => place,
+            Err(reason) => {
+                return Err(Rejected {
+                    prepared,
+                    payload,
+                    reason,
+                });
+            }
+        };
+
+        let Prepared {
+            slot,
+            table,
+            descriptors,
+            writable,
+        } = prepared;
+        *place = Some(Flight {
+            slot,
+            payload,
+            writable,
+        });
+        // Does not wrap: one for each of `flights` that is taken.
+        self.in_flight = self.in_flight.wrapping_add(1);
+
+        self.descriptors.write(
+            index,
+            Desc {
+                addr: le64::from_ne(table),
+                len: le32::from_ne(u32::from(descriptors).wrapping_mul(size_of::<Desc>() as u32)),
+                flags: DescF::INDIRECT,
+                next: le16::from_ne(0),
+            },
+        );
+        self.avail_ring.write(self.published, le16::from_ne(index));
+        // The device sees table, descriptor and ring entry no later than the
+        // index that covers them (V42).
+        fence(Ordering::Release);
+        self.published = self.published.wrapping_add(1);
+        self.avail_idx.write(le16::from_ne(self.published));
+        Ok(())
+    }
+
+    /// The flight's place for a request that may be published.
+    #[inline]
+    fn admit(&mut self, prepared: &Prepared) -> Result<&mut Option<Flight<P>>, Rejection> {
+        if let Some(fault) = self.fault {
+            return Err(Rejection::Faulty(fault));
+        }
+        if prepared.descriptors == 0 || prepared.descriptors > self.size.get() {
+            return Err(Rejection::ChainLength);
+        }
+        let index = prepared.slot.index();
+        self.flights
+            .get_mut(usize::from(index))
+            .filter(|place| place.is_none() && index < self.size.get())
+            .ok_or(Rejection::ForeignSlot)
+    }
+
+    /// Whether the doorbell must be rung for what was published since this was
+    /// last asked.
+    #[inline]
+    #[must_use]
+    pub fn doorbell_needed(&mut self) -> bool {
+        // The index is out before the hint is read; the device does the two in
+        // the opposite order, so one of both sees the other (V43).
+        fence(Ordering::SeqCst);
+        let hint = if self.event_idx {
+            DoorbellHint::AvailEvent(self.avail_event.read().to_ne())
+        } else {
+            DoorbellHint::Flags(self.used_flags.read().to_ne())
+        };
+        let before = core::mem::replace(&mut self.announced, self.published);
+        doorbell_needed(hint, before, self.published)
+    }
+
+    /// The next request that the device has finished; `None` if there is none
+    /// (yet). Under one hold of the lock it gives at most what was in flight.
+    ///
+    /// # Errors
+    ///
+    /// [`RingFault`]: the queue is latched, and this is all it answers from
+    /// now on.
+    #[inline]
+    pub fn pop_used(&mut self) -> Result<Option<Used<P>>, RingFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        if self.taken == self.finished && !self.look_for_used()? {
+            return Ok(None);
+        }
+
+        let element = self.used_ring.read(self.taken);
+        let flight = self.land(element.id.to_ne())?;
+        self.taken = self.taken.wrapping_add(1);
+        // Does not wrap: a flight was taken out.
+        self.in_flight = self.in_flight.wrapping_sub(1);
+        Ok(Some(Used {
+            slot: flight.slot,
+            payload: flight.payload,
+            written: element.len.to_ne().min(flight.writable),
+            writable: flight.writable,
+        }))
+    }
+
+    /// Reads how far the device has come; whether there is anything new.
+    #[inline]
+    fn look_for_used(&mut self) -> Result<bool, RingFault> {
+        let found = self.used_idx.read().to_ne();
+        if found.wrapping_sub(self.taken) > self.in_flight {
+            return Err(self.latch(RingFault::UsedIndex {
+                found,
+                taken: self.taken,
+                in_flight: self.in_flight,
+            }));
+        }
+        self.finished = found;
+        // What the index covers, elements and data, is read after it.
+        fence(Ordering::Acquire);
+        Ok(found != self.taken)
+    }
+
+    /// Takes out the flight that a used element names.
+    #[inline]
+    fn land(&mut self, id: u32) -> Result<Flight<P>, RingFault> {
+        let Some(id) = u16::try_from(id).ok().filter(|id| *id < self.size.get()) else {
+            return Err(self.latch(RingFault::IdOutOfRange { id }));
+        };
+        let flight = self.flights.get_mut(usize::from(id)).and_then(Option::take);
+        flight.ok_or_else(|| self.latch(RingFault::NotInFlight { id }))
+    }
+
+    #[cold]
+    fn latch(&mut self, fault: RingFault) -> RingFault {
+        *self.fault.get_or_insert(fault)
+    }
+
+    /// Asks the device for no interrupts while the driver drains the ring. A
+    /// hint only: one may come all the same (V37).
+    #[inline]
+    pub fn suppress_interrupts(&mut self) {
+        if self.event_idx {
+            // As far off as an index can be (avail.flags stay 0: V36).
+            let passed = self.taken.wrapping_sub(1);
+            self.used_event.write(le16::from_ne(passed));
+        } else {
+            self.avail_flags.write(AvailF::NO_INTERRUPT.bits());
+        }
+    }
+
+    /// Asks the device for an interrupt with the next request it finishes.
+    /// Needed after every drain, suppressed or not: with `EVENT_IDX` one
+    /// request makes for one interrupt.
+    ///
+    /// True if it has finished some already: drain again, no interrupt may
+    /// come for them.
+    #[inline]
+    #[must_use = "what is finished already may raise no interrupt"]
+    pub fn rearm_interrupts(&mut self) -> bool {
+        if self.event_idx {
+            self.used_event.write(le16::from_ne(self.taken));
+        } else {
+            self.avail_flags.write(AvailF::empty().bits());
+        }
+        // The wish is out before the index is read; the device does the two
+        // in the opposite order.
+        fence(Ordering::SeqCst);
+        self.fault.is_none() && self.used_idx.read().to_ne() != self.taken
+    }
+
+    /// Gives back all that was in flight, each once, and makes the queue as
+    /// new: empty, without fault, to be set up with the device again. `quiet`
+    /// proves that the device can't reach it (V15).
+    pub fn reclaim(&mut self, quiet: Quiet<'_>, mut each: impl FnMut(Slot, P)) {
+        let _: Quiet<'_> = quiet;
+        for place in self.flights.iter_mut() {
+            if let Some(flight) = place.take() {
+                each(flight.slot, flight.payload);
+            }
+        }
+        for cell in [
+            &self.avail_flags,
+            &self.avail_idx,
+            &self.used_event,
+            &self.used_flags,
+            &self.used_idx,
+            &self.avail_event,
+        ] {
+            cell.write(le16::from_ne(0));
+        }
+        self.published = 0;
+        self.announced = 0;
+        self.taken = 0;
+        self.finished = 0;
+        self.in_flight = 0;
+        self.fault = None;
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The rule of the specification, one index at a time: each index that is
+    /// published and equals `avail_event` needs a notification.
+    fn rung_one_by_one(event: u16, before: u16, published: u16) -> bool {
+        (0..published).any(|step| before.wrapping_add(step) == event)
+    }
+
+    #[test]
+    fn v41_an_index_is_announced_if_the_device_waits_for_it_over_all_wraps() {
+        for before in 0..=u16::MAX {
+            for published in [0, 1, 2, 255, 256, 32768] {
+                let now = before.wrapping_add(published);
+                for distance in [0, 1, 2, 255, 256, 32767, 32768, 65534, 65535] {
+                    let event = before.wrapping_add(distance);
+                    assert_eq!(
+                        doorbell_needed(DoorbellHint::AvailEvent(event), before, now),
+                        distance < published,
+                        "event {event} before {before} now {now}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn v41_all_events_are_as_the_specification_goes_one_by_one() {
+        for before in [0, 1, 32767, 65530, 65535] {
+            for published in [0, 1, 3, 16] {
+                for event in 0..=u16::MAX {
+                    assert_eq!(
+                        doorbell_needed(
+                            DoorbellHint::AvailEvent(event),
+                            before,
+                            before.wrapping_add(published)
+                        ),
+                        rung_one_by_one(event, before, published)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn v40_without_event_idx_bit_0_of_the_flags_decides_alone() {
+        for flags in 0..=u16::MAX {
+            let hint = DoorbellHint::Flags(flags);
+
+            assert_eq!(doorbell_needed(hint, 65535, 0), flags & 1 == 0);
+            assert!(!doorbell_needed(hint, 7, 7), "nothing was published");
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    #![expect(unsafe_code, reason = "the memory is an allocation of the test's")]
+
+    use core::ptr::NonNull;
+    use std::vec::Vec;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::dma::word;
+    use crate::slots::SlotAllocator;
+
+    const SIZE: QueueSize = match QueueSize::new(2) {
+        Some(size) => size,
+        None => unreachable!(),
+    };
+
+    /// The slot that the models use: one whose number is not what memory
+    /// holds before anything is written.
+    const SLOT: u16 = 1;
+    const TABLE: u64 = 0x1234_5670;
+
+    /// Bytes of the ring: each of its three parts in a cache line of its own.
+    const RING: usize = 3 * CACHE_LINE;
+
+    #[repr(align(64))]
+    struct Page([u8; RING]);
+
+    /// The ring as the device reaches it: the same addresses, carved in the
+    /// same order.
+    struct DeviceSide<'m> {
+        descriptors: DmaRing<'m, Desc>,
+        avail_flags: DmaCell<'m, le16>,
+        avail_idx: DmaCell<'m, le16>,
+        avail_ring: DmaRing<'m, le16>,
+        used_event: DmaCell<'m, le16>,
+        used_flags: DmaCell<'m, le16>,
+        used_idx: DmaCell<'m, le16>,
+        used_ring: DmaRing<'m, UsedElem>,
+        avail_event: DmaCell<'m, le16>,
+    }
+
+    fn memory(page: &mut Page) -> DmaMemory<'static> {
+        let start = NonNull::from(&mut page.0).cast();
+        // SAFETY: the page outlives the model; loom's cells are what is
+        // accessed in its place.
+        unsafe { DmaMemory::new(start, start.addr().get() as u64, page.0.len()) }.unwrap()
+    }
+
+    fn device_side(page: &mut Page) -> DeviceSide<'static> {
+        let mut memory = memory(page);
+        let descriptors = memory.ring(SIZE).unwrap();
+        memory.next_line().unwrap();
+        let avail_flags = memory.cell().unwrap();
+        let avail_idx = memory.cell().unwrap();
+        let avail_ring = memory.ring(SIZE).unwrap();
+        let used_event = memory.cell().unwrap();
+        memory.next_line().unwrap();
+        DeviceSide {
+            descriptors,
+            avail_flags,
+            avail_idx,
+            avail_ring,
+            used_event,
+            used_flags: memory.cell().unwrap(),
+            used_idx: memory.cell().unwrap(),
+            used_ring: memory.ring(SIZE).unwrap(),
+            avail_event: memory.cell().unwrap(),
+        }
+    }
+
+    /// Runs a model: a queue and a request for it, and the device's side, to
+    /// be taken to a thread of its own.
+    fn model(
+        features: F,
+        run: impl Fn(SplitQueue<'static, Vec<Option<Flight<u32>>>>, Prepared, DeviceSide<'static>)
+        + Sync
+        + Send
+        + 'static,
+    ) {
+        loom::model(move || {
+            let mut page = std::boxed::Box::new(Page([0; RING]));
+            word::prepare(page.0.as_ptr().addr(), RING);
+            let device = device_side(&mut page);
+            let flights = Vec::from([None, None]);
+            let queue = SplitQueue::new(&mut memory(&mut page), SIZE, features, flights).unwrap();
+            let slots = SlotAllocator::new(SIZE);
+            let _first = slots.reserve().unwrap();
+            let prepared = Prepared {
+                slot: slots.reserve().unwrap(),
+                table: TABLE,
+                descriptors: 2,
+                writable: 1,
+            };
+            assert_eq!(prepared.slot.index(), SLOT);
+            run(queue, prepared, device);
+            word::forget();
+        });
+    }
+
+    const FLAGS: F = F::INDIRECT_DESC;
+    const EVENT_IDX: F = F::INDIRECT_DESC.union(F::EVENT_IDX);
+
+    #[test]
+    fn v42_a_device_that_sees_the_index_sees_what_it_covers() {
+        model(FLAGS, |mut queue, prepared, device| {
+            let device = thread::spawn(move || {
+                if device.avail_idx.read().to_ne() == 1 {
+                    fence(Ordering::Acquire);
+                    assert_eq!(device.avail_ring.read(0).to_ne(), SLOT);
+                    let descriptor = device.descriptors.read(SLOT);
+                    assert_eq!(descriptor.addr.to_ne(), TABLE);
+                    assert_eq!(descriptor.len.to_ne(), 32);
+                }
+            });
+            queue.publish(prepared, 7).unwrap();
+            device.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn v43_with_flags_no_doorbell_is_lost() {
+        model(FLAGS, |mut queue, prepared, device| {
+            device.used_flags.write(UsedF::NO_NOTIFY.bits());
+            let device = thread::spawn(move || {
+                // Goes to sleep: asks for doorbells, and looks once more.
+                device.used_flags.write(le16::from_ne(0));
+                fence(Ordering::SeqCst);
+                device.avail_idx.read().to_ne() == 1
+            });
+            queue.publish(prepared, 7).unwrap();
+            let rung = queue.doorbell_needed();
+            let seen = device.join().unwrap();
+            assert!(rung || seen, "the device sleeps with a request unseen");
+        });
+    }
+
+    #[test]
+    fn v43_with_event_idx_no_doorbell_is_lost() {
+        model(EVENT_IDX, |mut queue, prepared, device| {
+            device.avail_event.write(le16::from_ne(0x8000));
+            let device = thread::spawn(move || {
+                device.avail_event.write(le16::from_ne(0));
+                fence(Ordering::SeqCst);
+                device.avail_idx.read().to_ne() == 1
+            });
+            queue.publish(prepared, 7).unwrap();
+            let rung = queue.doorbell_needed();
+            let seen = device.join().unwrap();
+            assert!(rung || seen, "the device sleeps with a request unseen");
+        });
+    }
+
+    fn finish(device: &DeviceSide<'_>) {
+        let element = UsedElem {
+            id: le32::from_ne(SLOT.into()),
+            len: le32::from_ne(1),
+        };
+        device.used_ring.write(0, element);
+        fence(Ordering::Release);
+        device.used_idx.write(le16::from_ne(1));
+        fence(Ordering::SeqCst);
+    }
+
+    #[test]
+    fn with_flags_no_interrupt_is_lost() {
+        model(FLAGS, |mut queue, prepared, device| {
+            queue.publish(prepared, 7).unwrap();
+            queue.suppress_interrupts();
+            let device = thread::spawn(move || {
+                finish(&device);
+                device.avail_flags.read() != AvailF::NO_INTERRUPT.bits()
+            });
+            let more = queue.rearm_interrupts();
+            let interrupted = device.join().unwrap();
+            assert!(more || interrupted, "a finished request is never seen");
+        });
+    }
+
+    #[test]
+    fn with_event_idx_no_interrupt_is_lost() {
+        model(EVENT_IDX, |mut queue, prepared, device| {
+            queue.publish(prepared, 7).unwrap();
+            queue.suppress_interrupts();
+            let device = thread::spawn(move || {
+                finish(&device);
+                device.used_event.read().to_ne() == 0
+            });
+            let more = queue.rearm_interrupts();
+            let interrupted = device.join().unwrap();
+            assert!(more || interrupted, "a finished request is never seen");
+        });
+    }
+
+    #[test]
+    fn what_the_used_index_covers_is_read_after_it() {
+        model(FLAGS, |mut queue, prepared, device| {
+            queue.publish(prepared, 7).unwrap();
+            let device = thread::spawn(move || finish(&device));
+            if let Some(used) = queue.pop_used().expect("the device is honest") {
+                assert_eq!((used.payload, used.written), (7, 1));
+            }
+            device.join().unwrap();
+        });
+    }
+}

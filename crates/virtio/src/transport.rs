@@ -1,0 +1,1038 @@
+//! A virtio PCI device from reset to `DRIVER_OK`, in the order the
+//! specification demands: each step is a type, and only the step before it
+//! makes one (VIRTIO 1.3, 3.1.1).
+//!
+//! ```text
+//! Device<Unknown> ─reset→ <Reset> ─acknowledge→ <Driver> ─accept→ <Negotiated> ─start→ <Live>
+//!       ↑ any step that fails has set FAILED and leaves <Unknown>;      reset ← any step
+//! ```
+//!
+//! A device that is reset is the proof that it has forgotten its queues:
+//! [`Quiet`], which the rings ask for before they give requests back, is only
+//! had of it, or of a device that is gone.
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use virtio_spec::pci::IsrStatus;
+use virtio_spec::{DeviceStatus, F, le128};
+
+use crate::pci::{Layout, Structure};
+use crate::queue_size::QueueSize;
+use crate::registers::Registers;
+
+/// The device-independent features that this crate can drive a device with.
+///
+/// `ORDER_PLATFORM` asks for barriers that order accesses as a hardware device
+/// sees them. On x86-64 those between processors do; on Arm they reach no
+/// further than the processors, so it is not accepted there. `ACCESS_PLATFORM`
+/// needs nothing here: all addresses come from the system (see
+/// [`crate::dma::DmaMemory`]).
+pub const SUPPORTED: F = {
+    let anywhere = F::VERSION_1
+        .union(F::INDIRECT_DESC)
+        .union(F::EVENT_IDX)
+        .union(F::ACCESS_PLATFORM);
+    if cfg!(target_arch = "x86_64") {
+        anywhere.union(F::ORDER_PLATFORM)
+    } else {
+        anywhere
+    }
+};
+
+/// Reads of a configuration that changes each time before it counts as unstable.
+const CONFIG_ATTEMPTS: u32 = 64;
+
+/// An event without a vector (VIRTIO 1.3, 4.1.5.1.2; virtio-spec has no name
+/// for it).
+const NO_VECTOR: u16 = 0xFFFF;
+
+/// What a device that is gone reads as.
+const GONE: u8 = 0xFF;
+
+/// Offsets into the common configuration (VIRTIO 1.3, 4.1.4.3). virtio-spec
+/// has the structure, but reaches its fields only through pointers; a test
+/// compares the two.
+mod common {
+    pub(super) const DEVICE_FEATURE_SELECT: usize = 0x00;
+    pub(super) const DEVICE_FEATURE: usize = 0x04;
+    pub(super) const DRIVER_FEATURE_SELECT: usize = 0x08;
+    pub(super) const DRIVER_FEATURE: usize = 0x0C;
+    pub(super) const CONFIG_MSIX_VECTOR: usize = 0x10;
+    pub(super) const NUM_QUEUES: usize = 0x12;
+    pub(super) const DEVICE_STATUS: usize = 0x14;
+    pub(super) const CONFIG_GENERATION: usize = 0x15;
+    pub(super) const QUEUE_SELECT: usize = 0x16;
+    pub(super) const QUEUE_SIZE: usize = 0x18;
+    pub(super) const QUEUE_MSIX_VECTOR: usize = 0x1A;
+    pub(super) const QUEUE_ENABLE: usize = 0x1C;
+    pub(super) const QUEUE_NOTIFY_OFF: usize = 0x1E;
+    pub(super) const QUEUE_DESC: usize = 0x20;
+    pub(super) const QUEUE_DRIVER: usize = 0x28;
+    pub(super) const QUEUE_DEVICE: usize = 0x30;
+}
+
+/// The mapped windows of a device's structures, one for each
+/// [`Location`](crate::pci::Location) of its [`Layout`].
+#[derive(Clone, Copy, Debug)]
+pub struct Windows<R> {
+    /// Features, status and queue set-up.
+    pub common: R,
+    /// The doorbells.
+    pub notify: R,
+    /// The interrupt status byte.
+    pub isr: R,
+    /// What the device type itself configures.
+    pub device: R,
+}
+
+/// Nothing is known but where the device is: only a reset leads on.
+#[derive(Debug)]
+pub struct Unknown(());
+
+/// The device has confirmed a reset.
+#[derive(Debug)]
+pub struct Reset(());
+
+/// The device does not answer any more.
+#[derive(Debug)]
+pub struct Removed(());
+
+/// The device knows that a driver is there, and has said what it offers.
+#[derive(Debug)]
+pub struct Driver {
+    offered: F,
+}
+
+/// The device has agreed to a set of features; its queues are set up now.
+#[derive(Debug)]
+pub struct Negotiated {
+    accepted: F,
+    failed: Option<TransportError>,
+}
+
+/// `DRIVER_OK`: the device works.
+#[derive(Debug)]
+pub struct Live {
+    accepted: F,
+}
+
+/// A virtio PCI device at one step of its life.
+#[derive(Debug)]
+pub struct Device<R, S = Unknown> {
+    windows: Windows<R>,
+    notify_multiplier: u32,
+    vectors: u16,
+    step: S,
+}
+
+/// Why a device could not be brought up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportError {
+    /// A window is shorter than what is read of it.
+    WindowShort {
+        /// Whose window.
+        structure: Structure,
+        /// Bytes that are mapped.
+        length: usize,
+    },
+    /// The device status reads all ones: the device was removed.
+    Gone,
+    /// The device asks for a reset (`DEVICE_NEEDS_RESET`).
+    NeedsReset,
+    /// The device does not offer `VERSION_1`: a legacy device.
+    NotModern,
+    /// Features were to be accepted that the device does not offer, or that
+    /// this crate can't drive.
+    NotAcceptable {
+        /// Those features.
+        features: F,
+    },
+    /// The device did not keep `FEATURES_OK`: it refuses the features.
+    FeaturesRefused {
+        /// What was to be accepted.
+        features: F,
+    },
+    /// The configuration changed during each attempt to read it.
+    ConfigUnstable,
+    /// The device has no such queue.
+    NoQueue {
+        /// The queue that was asked for.
+        index: u16,
+        /// Queues that it has.
+        queues: u16,
+    },
+    /// The queue's size is 0: it is not available.
+    QueueUnavailable {
+        /// The queue.
+        index: u16,
+    },
+    /// The queue's size is no power of two.
+    QueueSize {
+        /// The queue.
+        index: u16,
+        /// What the device says.
+        size: u16,
+    },
+    /// The queue is enabled already, right after a reset.
+    QueueInUse {
+        /// The queue.
+        index: u16,
+    },
+    /// The queue's doorbell is odd or outside the notification structure.
+    DoorbellOutside {
+        /// The queue.
+        index: u16,
+        /// Bytes from the structure's start.
+        offset: u64,
+        /// Bytes that are mapped.
+        length: usize,
+    },
+    /// A ring is larger than its queue, or not aligned.
+    RingUnfit {
+        /// The queue.
+        index: u16,
+    },
+    /// `queue_enable` did not stay 1.
+    QueueNotEnabled {
+        /// The queue.
+        index: u16,
+    },
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WindowShort { structure, length } => {
+                write!(
+                    f,
+                    "the {structure} structure is too short: {length} bytes are mapped"
+                )
+            }
+            Self::Gone => f.write_str("the device status reads all ones: the device was removed"),
+            Self::NeedsReset => f.write_str("the device asks for a reset"),
+            Self::NotModern => f.write_str("the device does not offer VIRTIO_F_VERSION_1"),
+            Self::NotAcceptable { features } => {
+                write!(f, "features {features:#x} can't be accepted")
+            }
+            Self::FeaturesRefused { features } => {
+                write!(f, "the device refuses the features {features:#x}")
+            }
+            Self::ConfigUnstable => {
+                write!(
+                    f,
+                    "the configuration changed during each of {CONFIG_ATTEMPTS} reads"
+                )
+            }
+            Self::NoQueue { index, queues } => {
+                write!(f, "no queue {index}: the device has {queues}")
+            }
+            Self::QueueUnavailable { index } => write!(f, "queue {index} is not available"),
+            Self::QueueSize { index, size } => {
+                write!(f, "queue {index} has size {size}, no power of two")
+            }
+            Self::QueueInUse { index } => write!(f, "queue {index} is enabled after a reset"),
+            Self::DoorbellOutside {
+                index,
+                offset,
+                length,
+            } => write!(
+                f,
+                "queue {index} has its doorbell at {offset:#x} of a structure of {length:#x} bytes"
+            ),
+            Self::RingUnfit { index } => {
+                write!(f, "the ring for queue {index} is too large or not aligned")
+            }
+            Self::QueueNotEnabled { index } => write!(f, "queue {index} does not stay enabled"),
+        }
+    }
+}
+
+impl core::error::Error for TransportError {}
+
+/// A step that failed: the device has `FAILED` set and must be reset before
+/// anything else (V02, V14).
+#[derive(Debug)]
+pub struct Failure<R> {
+    /// The device, to be reset or left.
+    pub device: Device<R, Unknown>,
+    /// What went wrong.
+    pub error: TransportError,
+}
+
+/// Why a reset was not confirmed.
+#[derive(Debug)]
+pub enum ResetFailure<R> {
+    /// The device is gone. That is as good as a reset: see [`Device::quiet`].
+    Removed(Device<R, Removed>),
+    /// The status did not become 0 in the given number of polls: the device
+    /// may still use its queues. Another attempt is allowed.
+    Stuck {
+        /// The device.
+        device: Device<R, Unknown>,
+        /// The status that it shows.
+        status: DeviceStatus,
+    },
+}
+
+/// Why an event has no interrupt vector. The device works on: fewer vectors or
+/// INTx are the way out (VIRTIO 1.3, 4.1.5.1.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VectorError {
+    /// The vector is not in the device's MSI-X table.
+    BeyondTable {
+        /// The vector.
+        vector: u16,
+        /// Entries of the table; 0 without MSI-X.
+        table_size: u16,
+    },
+    /// The device read back another vector than was written.
+    Refused {
+        /// The vector.
+        vector: u16,
+        /// What was read back; FFFFh is the specified refusal.
+        found: u16,
+    },
+}
+
+impl fmt::Display for VectorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BeyondTable { vector, table_size } => {
+                write!(
+                    f,
+                    "MSI-X vector {vector} is beyond the table of {table_size}"
+                )
+            }
+            Self::Refused { vector, found } => {
+                write!(
+                    f,
+                    "the device refuses MSI-X vector {vector}: it reads back {found:#x}"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for VectorError {}
+
+/// How a live device does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It works.
+    Working,
+    /// It asks for a reset, or has lost `DRIVER_OK`: nothing more will
+    /// complete (V03).
+    NeedsReset,
+    /// It was removed.
+    Gone,
+}
+
+/// Proof that the device uses no queue: it has confirmed a reset and was not
+/// started since, or it is gone. Lives as long as the borrow of the device it
+/// was had of, so it can't outlast that.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet<'device>(PhantomData<&'device ()>);
+
+/// A queue that the device has, not set up yet.
+#[derive(Debug)]
+pub struct FoundQueue {
+    index: u16,
+    size: QueueSize,
+    doorbell: usize,
+}
+
+impl FoundQueue {
+    /// The queue's number.
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The size to make its ring of: what the device allows, or less.
+    #[must_use]
+    pub fn size(&self) -> QueueSize {
+        self.size
+    }
+}
+
+/// Where a ring lies, as the device is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPlacement {
+    /// Descriptors of the ring.
+    pub size: QueueSize,
+    /// Physical address of the descriptor table, a multiple of 16.
+    pub descriptors: u64,
+    /// Physical address of the available ring, a multiple of 2.
+    pub available: u64,
+    /// Physical address of the used ring, a multiple of 4.
+    pub used: u64,
+}
+
+impl RingPlacement {
+    fn is_aligned(&self) -> bool {
+        // VIRTIO 1.3, 2.7 (V30).
+        self.descriptors.is_multiple_of(16)
+            && self.available.is_multiple_of(2)
+            && self.used.is_multiple_of(4)
+    }
+}
+
+/// A queue that is set up; its doorbell is had of the live device.
+#[derive(Debug)]
+pub struct EnabledQueue {
+    index: u16,
+    doorbell: usize,
+}
+
+/// A queue's doorbell. It exists only once the device is live (V13).
+#[derive(Clone, Debug)]
+pub struct Doorbell<R> {
+    notify: R,
+    offset: usize,
+    queue: u16,
+}
+
+impl<R: Registers> Doorbell<R> {
+    /// Tells the device that there are new buffers: a 16-bit write of the
+    /// queue's number (V71).
+    #[inline]
+    pub fn ring(&self) {
+        self.notify.write_u16(self.offset, self.queue);
+    }
+}
+
+/// The interrupt status, for a line interrupt's handler.
+#[derive(Debug)]
+pub struct Isr<R> {
+    isr: R,
+}
+
+impl<R: Registers> Isr<R> {
+    /// Reads the status, which clears it and lets go of the line: both bits
+    /// may be set at once (V72). Empty means that the interrupt is somebody
+    /// else's; so it is if the device is gone. Not for message interrupts (V68).
+    #[inline]
+    #[must_use]
+    pub fn take(&self) -> IsrStatus {
+        let status = self.isr.read_u8(0);
+        if status == GONE {
+            IsrStatus::empty()
+        } else {
+            IsrStatus::from_bits_retain(status)
+        }
+    }
+}
+
+/// Resets the device without waiting for it, for a caller that can neither wait
+/// nor take the device: when the system stops it. Nothing is proven by it.
+#[derive(Debug)]
+pub struct Silencer<R> {
+    common: R,
+}
+
+impl<R: Registers> Silencer<R> {
+    /// Writes 0 to the device's status. From then on [`Device::health`] says
+    /// that the device needs a reset.
+    pub fn silence(&self) {
+        self.common.write_u8(common::DEVICE_STATUS, 0);
+    }
+}
+
+/// The device-specific configuration, for the device type's own reader.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigSpace<'device, R> {
+    common: &'device R,
+    device: &'device R,
+}
+
+impl<R: Registers> ConfigSpace<'_, R> {
+    /// What `read` reads, all of one moment: it is called again as long as the
+    /// device changes its configuration meanwhile (V08).
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::ConfigUnstable`] after a bounded number of attempts.
+    pub fn consistent<T>(&self, mut read: impl FnMut(&Self) -> T) -> Result<T, TransportError> {
+        for _ in 0..CONFIG_ATTEMPTS {
+            let before = self.common.read_u8(common::CONFIG_GENERATION);
+            let value = read(self);
+            if self.common.read_u8(common::CONFIG_GENERATION) == before {
+                return Ok(value);
+            }
+        }
+        Err(TransportError::ConfigUnstable)
+    }
+
+    /// The byte at `offset`; `None` if the device's configuration ends before
+    /// it. It may be longer than anyone knows (V10).
+    #[must_use]
+    pub fn u8(&self, offset: usize) -> Option<u8> {
+        self.holds(offset, 1).then(|| self.device.read_u8(offset))
+    }
+
+    /// The 16 bits at `offset`, a multiple of 2.
+    #[must_use]
+    pub fn u16(&self, offset: usize) -> Option<u16> {
+        self.holds(offset, 2).then(|| self.device.read_u16(offset))
+    }
+
+    /// The 32 bits at `offset`, a multiple of 4.
+    #[must_use]
+    pub fn u32(&self, offset: usize) -> Option<u32> {
+        self.holds(offset, 4).then(|| self.device.read_u32(offset))
+    }
+
+    /// The 64 bits at `offset`, a multiple of 4, read as two halves (V61).
+    #[must_use]
+    pub fn u64(&self, offset: usize) -> Option<u64> {
+        let low = self.u32(offset)?;
+        let high = self.u32(offset.checked_add(4)?)?;
+        Some(u64::from(high) << 32 | u64::from(low))
+    }
+
+    fn holds(&self, offset: usize, width: usize) -> bool {
+        offset
+            .checked_add(width)
+            .is_some_and(|end| end <= self.device.length())
+    }
+}
+
+impl<R: Registers> Device<R, Unknown> {
+    /// The device whose structures `layout` has found and `windows` map.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::WindowShort`].
+    pub fn new(layout: &Layout, windows: Windows<R>) -> Result<Self, TransportError> {
+        for (structure, window) in [
+            (Structure::Common, &windows.common),
+            (Structure::Notify, &windows.notify),
+            (Structure::Isr, &windows.isr),
+            (Structure::Device, &windows.device),
+        ] {
+            let length = window.length();
+            if u32::try_from(length).is_ok_and(|length| length < structure.shortest()) {
+                return Err(TransportError::WindowShort { structure, length });
+            }
+        }
+        Ok(Self {
+            windows,
+            notify_multiplier: layout.notify_multiplier,
+            vectors: layout.msix.map_or(0, |msix| msix.table_size),
+            step: Unknown(()),
+        })
+    }
+}
+
+impl<R: Registers, S> Device<R, S> {
+    /// Resets the device: writes 0 to its status and reads it up to `polls`
+    /// times, with a `pause` in between, until it is 0 (V07). From any step,
+    /// with a live device too; the caller sees to it that no doorbell is rung
+    /// any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ResetFailure`] says what can still be done.
+    pub fn reset(
+        self,
+        polls: u32,
+        mut pause: impl FnMut(),
+    ) -> Result<Device<R, Reset>, ResetFailure<R>> {
+        self.windows.common.write_u8(common::DEVICE_STATUS, 0);
+        let mut status = DeviceStatus::empty();
+        for _ in 0..polls {
+            match self.read_status() {
+                Err(_) => return Err(ResetFailure::Removed(self.at(Removed(())))),
+                Ok(found) if found.is_empty() => return Ok(self.at(Reset(()))),
+                Ok(found) => status = found,
+            }
+            pause();
+        }
+        Err(ResetFailure::Stuck {
+            device: self.at(Unknown(())),
+            status,
+        })
+    }
+
+    /// Tells the device that the driver gives it up (`FAILED`).
+    #[must_use]
+    pub fn give_up(self) -> Device<R, Unknown> {
+        self.set_failed();
+        self.at(Unknown(()))
+    }
+
+    fn fail(self, error: TransportError) -> Failure<R> {
+        Failure {
+            device: self.give_up(),
+            error,
+        }
+    }
+
+    fn set_failed(&self) {
+        // A device that is gone hears nothing.
+        let _: Result<(), TransportError> = self.add_status(DeviceStatus::FAILED);
+    }
+
+    fn at<T>(self, step: T) -> Device<R, T> {
+        Device {
+            windows: self.windows,
+            notify_multiplier: self.notify_multiplier,
+            vectors: self.vectors,
+            step,
+        }
+    }
+
+    fn read_status(&self) -> Result<DeviceStatus, TransportError> {
+        match self.windows.common.read_u8(common::DEVICE_STATUS) {
+            GONE => Err(TransportError::Gone),
+            status => Ok(DeviceStatus::from_bits_retain(status)),
+        }
+    }
+
+    /// Sets a status bit, and keeps those that are set (V01).
+    fn add_status(&self, bit: DeviceStatus) -> Result<(), TransportError> {
+        let status = self.read_status()?.union(bit);
+        self.windows
+            .common
+            .write_u8(common::DEVICE_STATUS, status.bits());
+        Ok(())
+    }
+}
+
+impl<R: Registers + Clone, S> Device<R, S> {
+    /// The interrupt status. It may be read at any step: a line interrupt can
+    /// come before the device is set up and after it was reset.
+    #[must_use]
+    pub fn isr(&self) -> Isr<R> {
+        Isr {
+            isr: self.windows.isr.clone(),
+        }
+    }
+
+    /// A handle that resets the device without waiting, at any step.
+    #[must_use]
+    pub fn silencer(&self) -> Silencer<R> {
+        Silencer {
+            common: self.windows.common.clone(),
+        }
+    }
+}
+
+impl<R> Device<R, Removed> {
+    /// Proof that the device uses no queue: it is not there.
+    #[must_use]
+    pub fn quiet(&self) -> Quiet<'_> {
+        Quiet(PhantomData)
+    }
+}
+
+impl<R> Device<R, Reset> {
+    /// Proof that the device uses no queue: it has confirmed the reset.
+    #[must_use]
+    pub fn quiet(&self) -> Quiet<'_> {
+        Quiet(PhantomData)
+    }
+}
+
+impl<R: Registers> Device<R, Reset> {
+    /// Tells the device that a driver has found it, and asks what it offers:
+    /// `ACKNOWLEDGE`, `DRIVER`, the features.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::Gone`].
+    pub fn acknowledge(self) -> Result<Device<R, Driver>, Failure<R>> {
+        match self.announce() {
+            Ok(()) => {
+                let offered = self.read_offered();
+                Ok(self.at(Driver { offered }))
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn announce(&self) -> Result<(), TransportError> {
+        self.add_status(DeviceStatus::ACKNOWLEDGE)?;
+        self.add_status(DeviceStatus::DRIVER)
+    }
+
+    /// The first 64 feature bits; none above is defined (VIRTIO 1.3, 2.2).
+    fn read_offered(&self) -> F {
+        let half = |select| {
+            let common = &self.windows.common;
+            common.write_u32(common::DEVICE_FEATURE_SELECT, select);
+            u128::from(common.read_u32(common::DEVICE_FEATURE))
+        };
+        let low = half(0);
+        F::from_bits_retain(le128::from_ne(half(1) << 32 | low))
+    }
+}
+
+impl<R: Registers> Device<R, Driver> {
+    /// The features that the device offers, as it said once.
+    #[must_use]
+    pub fn offered(&self) -> F {
+        self.step.offered
+    }
+
+    /// Accepts `features` and has the device confirm them. Of the
+    /// device-independent ones they are among [`SUPPORTED`]; `VERSION_1` must
+    /// be there.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NotModern`], [`TransportError::NotAcceptable`],
+    /// [`TransportError::FeaturesRefused`], [`TransportError::Gone`].
+    pub fn accept(self, features: F) -> Result<Device<R, Negotiated>, Failure<R>> {
+        match self.negotiate(features) {
+            Ok(()) => Ok(self.at(Negotiated {
+                accepted: features,
+                failed: None,
+            })),
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn negotiate(&self, features: F) -> Result<(), TransportError> {
+        if !self.step.offered.contains(F::VERSION_1) {
+            return Err(TransportError::NotModern);
+        }
+        let acceptable = self
+            .step
+            .offered
+            .intersection(SUPPORTED.union(device_type_features()));
+        let beyond = features.difference(acceptable);
+        if !beyond.is_empty() || !features.contains(F::VERSION_1) {
+            let features = beyond.union(F::VERSION_1.difference(features));
+            return Err(TransportError::NotAcceptable { features });
+        }
+
+        let common = &self.windows.common;
+        let bits = features.bits().to_ne();
+        for (select, half) in [(0, bits as u32), (1, (bits >> 32) as u32)] {
+            common.write_u32(common::DRIVER_FEATURE_SELECT, select);
+            common.write_u32(common::DRIVER_FEATURE, half);
+        }
+        self.add_status(DeviceStatus::FEATURES_OK)?;
+        if self.read_status()?.contains(DeviceStatus::FEATURES_OK) {
+            Ok(())
+        } else {
+            Err(TransportError::FeaturesRefused { features })
+        }
+    }
+}
+
+/// The feature bits that are the device type's: 0 to 23 and 50 on (VIRTIO 1.3,
+/// 2.2).
+const fn device_type_features() -> F {
+    F::from_bits_retain(le128::from_ne(!(((1 << 50) - 1) & !((1 << 24) - 1))))
+}
+
+impl<R: Registers> Device<R, Negotiated> {
+    /// The features that both have agreed on.
+    #[must_use]
+    pub fn accepted(&self) -> F {
+        self.step.accepted
+    }
+
+    /// The device-specific configuration.
+    #[must_use]
+    pub fn config(&self) -> ConfigSpace<'_, R> {
+        self.windows.config()
+    }
+
+    /// Asks for queue `index`, to be used with at most `largest` descriptors.
+    ///
+    /// # Errors
+    ///
+    /// What the device says of the queue is contradictory. `FAILED` is set
+    /// then, and [`Device::start`] will refuse.
+    pub fn find_queue(
+        &mut self,
+        index: u16,
+        largest: QueueSize,
+    ) -> Result<FoundQueue, TransportError> {
+        let found = self.look_up_queue(index, largest);
+        self.latch(found)
+    }
+
+    fn look_up_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, TransportError> {
+        let common = &self.windows.common;
+        let queues = common.read_u16(common::NUM_QUEUES);
+        if index >= queues {
+            return Err(TransportError::NoQueue { index, queues });
+        }
+        common.write_u16(common::QUEUE_SELECT, index);
+        let size = match common.read_u16(common::QUEUE_SIZE) {
+            0 => return Err(TransportError::QueueUnavailable { index }),
+            size => QueueSize::new(size).ok_or(TransportError::QueueSize { index, size })?,
+        };
+        if common.read_u16(common::QUEUE_ENABLE) != 0 {
+            return Err(TransportError::QueueInUse { index });
+        }
+        Ok(FoundQueue {
+            index,
+            size: size.min(largest),
+            doorbell: self.doorbell_of(index, common.read_u16(common::QUEUE_NOTIFY_OFF))?,
+        })
+    }
+
+    /// The doorbell's place, if all of it lies inside the window (VIRTIO 1.3,
+    /// 4.1.4.4).
+    fn doorbell_of(&self, index: u16, notify_off: u16) -> Result<usize, TransportError> {
+        // 16 bits by 32 bits: fits 48.
+        let offset = u64::from(notify_off).wrapping_mul(u64::from(self.notify_multiplier));
+        let length = self.windows.notify.length();
+        usize::try_from(offset)
+            .ok()
+            .filter(|at| at.checked_add(2).is_some_and(|end| end <= length))
+            .filter(|at| at.is_multiple_of(2))
+            .ok_or(TransportError::DoorbellOutside {
+                index,
+                offset,
+                length,
+            })
+    }
+
+    /// Has configuration changes raise MSI-X vector `vector`.
+    ///
+    /// # Errors
+    ///
+    /// [`VectorError`]; the device has no vector for them then.
+    pub fn route_config(&mut self, vector: u16) -> Result<(), VectorError> {
+        self.route(common::CONFIG_MSIX_VECTOR, vector)
+    }
+
+    /// Has `queue` raise MSI-X vector `vector`. Without it the queue interrupts
+    /// by INTx, or with MSI-X enabled not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`VectorError`]; the queue has no vector then.
+    pub fn route_queue(&mut self, queue: &FoundQueue, vector: u16) -> Result<(), VectorError> {
+        self.windows
+            .common
+            .write_u16(common::QUEUE_SELECT, queue.index);
+        self.route(common::QUEUE_MSIX_VECTOR, vector)
+    }
+
+    fn route(&self, register: usize, vector: u16) -> Result<(), VectorError> {
+        if vector >= self.vectors {
+            return Err(VectorError::BeyondTable {
+                vector,
+                table_size: self.vectors,
+            });
+        }
+        let common = &self.windows.common;
+        common.write_u16(register, vector);
+        match common.read_u16(register) {
+            found if found == vector => Ok(()),
+            found => {
+                common.write_u16(register, NO_VECTOR);
+                Err(VectorError::Refused { vector, found })
+            }
+        }
+    }
+
+    /// Gives `queue` its ring and enables it: all its fields first, and never
+    /// a 0 (V66).
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::RingUnfit`], [`TransportError::QueueNotEnabled`].
+    /// `FAILED` is set then, and [`Device::start`] will refuse.
+    pub fn enable_queue(
+        &mut self,
+        queue: FoundQueue,
+        ring: RingPlacement,
+    ) -> Result<EnabledQueue, TransportError> {
+        let enabled = self.set_up_queue(queue, ring);
+        self.latch(enabled)
+    }
+
+    fn set_up_queue(
+        &self,
+        queue: FoundQueue,
+        ring: RingPlacement,
+    ) -> Result<EnabledQueue, TransportError> {
+        let FoundQueue {
+            index, doorbell, ..
+        } = queue;
+        if ring.size > queue.size || !ring.is_aligned() {
+            return Err(TransportError::RingUnfit { index });
+        }
+        let common = &self.windows.common;
+        common.write_u16(common::QUEUE_SELECT, index);
+        common.write_u16(common::QUEUE_SIZE, ring.size.get());
+        write_u64(common, common::QUEUE_DESC, ring.descriptors);
+        write_u64(common, common::QUEUE_DRIVER, ring.available);
+        write_u64(common, common::QUEUE_DEVICE, ring.used);
+        common.write_u16(common::QUEUE_ENABLE, 1);
+        if common.read_u16(common::QUEUE_ENABLE) == 1 {
+            Ok(EnabledQueue { index, doorbell })
+        } else {
+            Err(TransportError::QueueNotEnabled { index })
+        }
+    }
+
+    /// Sets `FAILED` with the first error, and remembers it.
+    fn latch<T>(&mut self, result: Result<T, TransportError>) -> Result<T, TransportError> {
+        if let Err(error) = &result
+            && self.step.failed.is_none()
+        {
+            self.set_failed();
+            self.step.failed = Some(*error);
+        }
+        result
+    }
+
+    /// Sets `DRIVER_OK`: from here on the device works.
+    ///
+    /// # Errors
+    ///
+    /// The first error of the set-up, [`TransportError::Gone`] or
+    /// [`TransportError::NeedsReset`].
+    pub fn start(self) -> Result<Device<R, Live>, Failure<R>> {
+        match self.set_driver_ok() {
+            Ok(()) => {
+                let accepted = self.step.accepted;
+                Ok(self.at(Live { accepted }))
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
+    fn set_driver_ok(&self) -> Result<(), TransportError> {
+        if let Some(error) = self.step.failed {
+            return Err(error);
+        }
+        self.add_status(DeviceStatus::DRIVER_OK)?;
+        match health(self.read_status()) {
+            Health::Working => Ok(()),
+            Health::NeedsReset => Err(TransportError::NeedsReset),
+            Health::Gone => Err(TransportError::Gone),
+        }
+    }
+}
+
+impl<R: Registers> Device<R, Live> {
+    /// The features that both have agreed on.
+    #[must_use]
+    pub fn accepted(&self) -> F {
+        self.step.accepted
+    }
+
+    /// The device-specific configuration. It may change while the device is
+    /// live; a configuration interrupt says so.
+    #[must_use]
+    pub fn config(&self) -> ConfigSpace<'_, R> {
+        self.windows.config()
+    }
+
+    /// How the device does: one read of its status.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        health(self.read_status())
+    }
+}
+
+impl<R: Registers + Clone> Device<R, Live> {
+    /// The doorbell of a queue that was set up before the start.
+    #[must_use]
+    pub fn doorbell(&self, queue: EnabledQueue) -> Doorbell<R> {
+        Doorbell {
+            notify: self.windows.notify.clone(),
+            offset: queue.doorbell,
+            queue: queue.index,
+        }
+    }
+}
+
+impl<R> Windows<R> {
+    fn config(&self) -> ConfigSpace<'_, R> {
+        ConfigSpace {
+            common: &self.common,
+            device: &self.device,
+        }
+    }
+}
+
+fn health(status: Result<DeviceStatus, TransportError>) -> Health {
+    match status {
+        Err(_) => Health::Gone,
+        Ok(status)
+            if status.contains(DeviceStatus::DRIVER_OK)
+                && !status.contains(DeviceStatus::DEVICE_NEEDS_RESET) =>
+        {
+            Health::Working
+        }
+        Ok(_) => Health::NeedsReset,
+    }
+}
+
+/// Writes a 64-bit register as its two halves, the low one first (V61).
+fn write_u64(window: &impl Registers, offset: usize, value: u64) {
+    // The casts take a half each.
+    window.write_u32(offset, value as u32);
+    window.write_u32(offset.wrapping_add(4), (value >> 32) as u32);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![expect(unsafe_code, reason = "virtio-spec names fields by pointers only")]
+
+    use core::ptr::NonNull;
+
+    use virtio_spec::pci::{CommonCfg, CommonCfgVolatileFieldAccess};
+    use volatile::VolatilePtr;
+
+    use super::*;
+
+    #[test]
+    fn the_common_configuration_lies_as_virtio_spec_has_it() {
+        let mut memory = [0_u32; size_of::<CommonCfg>() / 4];
+        let start = NonNull::from(&mut memory).cast::<CommonCfg>();
+        // SAFETY: memory of that size and alignment; nothing is read of it.
+        let fields = unsafe { VolatilePtr::new(start) };
+        let base = start.addr().get();
+        let offset = |field: NonNull<()>| field.addr().get() - base;
+
+        macro_rules! same {
+            ($($field:ident: $ours:ident),* $(,)?) => {$(
+                assert_eq!(
+                    offset(fields.$field().as_raw_ptr().cast()),
+                    common::$ours,
+                    stringify!($field)
+                );
+            )*};
+        }
+        same! {
+            device_feature_select: DEVICE_FEATURE_SELECT,
+            device_feature: DEVICE_FEATURE,
+            driver_feature_select: DRIVER_FEATURE_SELECT,
+            driver_feature: DRIVER_FEATURE,
+            config_msix_vector: CONFIG_MSIX_VECTOR,
+            num_queues: NUM_QUEUES,
+            device_status: DEVICE_STATUS,
+            config_generation: CONFIG_GENERATION,
+            queue_select: QUEUE_SELECT,
+            queue_size: QUEUE_SIZE,
+            queue_msix_vector: QUEUE_MSIX_VECTOR,
+            queue_enable: QUEUE_ENABLE,
+            queue_notify_off: QUEUE_NOTIFY_OFF,
+            queue_desc_low: QUEUE_DESC,
+            queue_driver_low: QUEUE_DRIVER,
+            queue_device_low: QUEUE_DEVICE,
+        }
+    }
+
+    #[test]
+    fn v06_bits_of_queue_and_negotiation_are_not_the_device_types() {
+        let bits = device_type_features().bits().to_ne();
+
+        for bit in 0..128 {
+            assert_eq!(bits >> bit & 1 == 1, !(24..50).contains(&bit), "{bit}");
+        }
+    }
+}

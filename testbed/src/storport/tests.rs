@@ -1,0 +1,14 @@
+//! Storport against miniports written as Rust functions: each test's miniport
+//! does one thing right or wrong, and the adapter's report or behaviour is
+//! looked at.
+
+mod bench;
+mod cost;
+mod fatal;
+mod interrupts_and_dpcs;
+mod later;
+mod life_cycle;
+mod locks;
+mod queues;
+mod recovery;
+mod requests;
