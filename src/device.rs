@@ -10,10 +10,7 @@ use virtio::{
     transport::{Device, Doorbell, Live, Quiet, Removed, Reset, ResetFailure, Unknown},
 };
 
-use crate::{
-    platform::Window,
-    queue::Flights,
-};
+use crate::{platform::Window, queue::Flights};
 
 /// How often a device is asked whether its reset is done.
 const RESET_POLLS: u32 = 1000;

@@ -6,11 +6,13 @@
 #![expect(unsafe_code, reason = "is called by the driver, with its pointers")]
 
 mod bugcheck;
+#[cfg(test)]
+mod ending_tests;
 mod format;
 mod lists;
 mod memory_routines;
 mod pool;
-mod print;
+pub(crate) mod print;
 mod processor;
 mod spin_lock;
 mod strings;

@@ -303,27 +303,54 @@ impl Memory {
             self.frame_of[page].store(NONE, Ordering::Release);
             self.page_of[frame as usize].store(NONE, Ordering::Release);
         }
+        let reserved = self.reserve_again(block);
+        let mut free = self.free();
+        for &frame in &block.frames {
+            free.frames.give_back(frame);
+        }
+        if reserved {
+            free.addresses.give_back(block.first_page);
+        }
+    }
+
+    /// Unmaps the block's pages and keeps their addresses reserved; whether
+    /// that was possible.
+    fn reserve_again(&self, block: &Block) -> bool {
+        let (at, bytes) = (
+            block.address() as *mut libc::c_void,
+            block.frames.len() * PAGE,
+        );
         // SAFETY: the pages are the block's, which is being dropped.
-        let unmapped = unsafe {
+        let over = unsafe {
             libc::mmap(
-                block.address() as *mut libc::c_void,
-                block.frames.len() * PAGE,
+                at,
+                bytes,
                 libc::PROT_NONE,
                 RESERVED | libc::MAP_FIXED,
                 -1,
                 0,
             )
         };
-        if unmapped == libc::MAP_FAILED {
-            // The pages stay mapped, so neither they nor their frames may come
-            // into other hands.
-            return;
+        if over != libc::MAP_FAILED {
+            return true;
         }
-        let mut free = self.free();
-        for &frame in &block.frames {
-            free.frames.give_back(frame);
-        }
-        free.addresses.give_back(block.first_page);
+        // With all mappings in use the host lets nothing be mapped, not even
+        // over others. Without the pages it does; that they go cannot fail, as
+        // it splits no mapping.
+        // SAFETY: as above.
+        unsafe { libc::munmap(at, bytes) };
+        // SAFETY: maps nothing over what another thread may have put there.
+        let again = unsafe {
+            libc::mmap(
+                at,
+                bytes,
+                libc::PROT_NONE,
+                RESERVED | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
+        };
+        again != libc::MAP_FAILED
     }
 }
 
@@ -446,6 +473,7 @@ mod tests {
     use vm_memory::{Bytes, GuestAddress};
 
     use super::{BASE, Memory, MemoryError, PAGE, Placement};
+    use crate::trap::child;
 
     const MIB: usize = 1 << 20;
 
@@ -573,6 +601,33 @@ mod tests {
             assert!(matches!(error, MemoryError::Exhausted { .. }));
             assert!(memory.allocate(MIB / 2, placement).is_ok());
         }
+    }
+
+    #[test]
+    #[ignore = "uses up the mappings of its process: another test calls it in one of its own"]
+    fn use_up_the_mappings() {
+        let memory = machine(1 << 30);
+        let mut held = Vec::new();
+
+        let error = loop {
+            match memory.allocate(MIB, Placement::Scattered) {
+                Ok(block) => held.push(block),
+                Err(error) => break error,
+            }
+        };
+
+        assert!(matches!(error, MemoryError::Mappings { .. }), "{error}");
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("a limit");
+        assert!(error.to_string().contains(limit.trim()), "{error}");
+        held.truncate(held.len() / 2);
+        assert!(memory.allocate(MIB, Placement::Scattered).is_ok());
+    }
+
+    #[test]
+    fn the_hosts_limit_on_mappings_is_told_and_survived() {
+        let output = child::run("memory::tests::use_up_the_mappings", "");
+
+        assert!(output.status.success(), "{output:?}");
     }
 
     #[test]

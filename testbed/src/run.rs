@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,6 +21,7 @@ use crate::{
         table::{Parameters, Tables},
         workload::{Workload, WorkloadError},
     },
+    elapsed::Elapsed,
     image::{Image, ImageError, Import},
     kernel,
     machine::{InterruptKind, Machine, MachineError, MachineSettings},
@@ -186,6 +187,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     let workload = workload_options(settings)?;
     check(settings)?;
     let disk = DiskFile::open(settings)?;
+    check_verify(settings, &disk.image)?;
     let imports = Image::imports_of(&settings.driver)?;
     print_driver(&settings.driver, &imports, out)?;
 
@@ -254,6 +256,16 @@ fn check(settings: &Settings) -> Result<(), RunError> {
         ));
     }
     Ok(())
+}
+
+fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> {
+    match settings.verify {
+        Some(size) if size.0 > image.bytes() => Err(RunError::Setting(format!(
+            "--verify: {size} are more than the disk's {}",
+            Size(image.bytes())
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The image file, as the device and as the verify pass hold it.
@@ -418,7 +430,7 @@ impl Run<'_> {
             out,
             "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
              {:#x}",
-            milliseconds(begin.elapsed()),
+            Elapsed(begin.elapsed()),
             Size(adapter.max_transfer_bytes().into()),
             adapter.max_physical_breaks(),
             adapter.alignment_mask(),
@@ -446,8 +458,11 @@ impl Run<'_> {
             }
         };
         print_disk(&disk, adapter, out)?;
+        // Before the verify pass takes its time.
+        let workload =
+            Workload::new(&disk, workload, self.settings.cpus).map_err(RunError::Workload)?;
         if self.verify(&disk, out)? == Verdict::Pass {
-            self.work(&disk, workload, out)?;
+            self.work(&disk, &workload, out)?;
         }
         self.retries = disk.retries();
         Ok(())
@@ -475,7 +490,7 @@ impl Run<'_> {
             cpus: self.settings.cpus,
             buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
         };
-        let progress = progress("verifying {wide_bar} {bytes}/{total_bytes}");
+        let progress = progress("verifying {wide_bar} {percent}%");
         let outcome = verify::verify(disk, &self.contents, settings, &progress);
         progress.finish_and_clear();
         let outcome = match outcome {
@@ -495,7 +510,7 @@ impl Run<'_> {
             "verify    {} verified in {} extents, {mismatches} mismatches (seed {seed}, {})",
             Size(outcome.bytes),
             outcome.extents,
-            milliseconds(outcome.elapsed),
+            Elapsed(outcome.elapsed),
         )?;
         writeln!(
             out,
@@ -515,14 +530,20 @@ impl Run<'_> {
         Ok(Verdict::Fail)
     }
 
-    fn work(&mut self, disk: &Disk, options: Options, out: &mut dyn Write) -> Result<(), RunError> {
+    fn work(
+        &mut self,
+        disk: &Disk,
+        workload: &Workload<'_>,
+        out: &mut dyn Write,
+    ) -> Result<(), RunError> {
+        let options = workload.options();
         let write_through = if options.write_through {
             disk.facts().write_through().describe()
         } else {
             "off"
         };
         let parameters = Parameters {
-            options: &options,
+            options,
             target: &self.disk_name,
             write_through,
         };
@@ -532,13 +553,12 @@ impl Run<'_> {
         }
         writeln!(out, "{parameters}")?;
         let progress = progress("workload {wide_bar} {percent}%");
-        let results = Workload::new(disk, options.clone(), self.settings.cpus)
-            .and_then(|workload| workload.run(&self.disk_name, &progress));
+        let results = workload.run(&self.disk_name, &progress);
         progress.finish_and_clear();
         match results {
             Ok(results) => {
                 let tables = Tables {
-                    options: &options,
+                    options,
                     results: &results,
                 };
                 write!(out, "{tables}")?;
@@ -621,10 +641,6 @@ fn progress(template: &str) -> ProgressBar {
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 /// Few digits: a person may type it again.

@@ -47,7 +47,7 @@ impl Display for Size {
             Some((shift, unit)) => {
                 write!(out, "{:.2}{unit}", self.0 as f64 / (1_u64 << shift) as f64)
             }
-            None => write!(out, "{}", self.0),
+            None => write!(out, "{}B", self.0),
         }
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn sizes_are_printed_in_the_largest_unit_that_fits() {
         for (bytes, text) in [
-            (511, "511"),
+            (511, "511B"),
             (1536, "1.50KiB"),
             (8192, "8KiB"),
             (256 << 20, "256MiB"),

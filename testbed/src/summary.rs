@@ -8,7 +8,12 @@ use std::{
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::{pci::FunctionCounters, status::SrbStatus, storport::report::Report};
+use crate::{
+    elapsed::Elapsed,
+    pci::FunctionCounters,
+    status::{SrbStatus, srb},
+    storport::report::Report,
+};
 
 /// Lines of a kind that are printed before the rest is counted.
 const SHOWN: usize = 10;
@@ -77,9 +82,9 @@ impl Summary {
             vec![
                 row.name.to_owned(),
                 row.count.to_string(),
-                time(row.total),
+                Elapsed(row.total).to_string(),
                 mean(row.total, row.count),
-                time(row.max),
+                Elapsed(row.max).to_string(),
             ]
         });
         table(out, &["callback", "calls", "total", "mean", "max"], rows)
@@ -94,10 +99,10 @@ impl Summary {
                 row.name.clone(),
                 row.acquisitions.to_string(),
                 row.contended.to_string(),
-                time(row.wait_total),
-                time(row.held_total),
+                Elapsed(row.wait_total).to_string(),
+                Elapsed(row.held_total).to_string(),
                 mean(row.held_total, row.acquisitions),
-                time(row.held_max),
+                Elapsed(row.held_max).to_string(),
             ]
         });
         let heading = [
@@ -148,6 +153,12 @@ impl Summary {
                 statuses.join(", ")
             }
         )?;
+        if self.report.completed.contains_key(&srb::DATA_OVERRUN) {
+            writeln!(
+                out,
+                "  (DATA_OVERRUN is how a miniport says that an answer is shorter than asked for)"
+            )?;
+        }
         for (count, what) in [
             (self.report.retried, "came back BUSY and started again"),
             (self.retries, "tried again by the class driver"),
@@ -226,23 +237,14 @@ fn times(count: u64) -> String {
     }
 }
 
-/// A time in the unit that suits it, to three digits or so.
-fn time(time: Duration) -> String {
-    let nanoseconds = time.as_nanos() as f64;
-    match nanoseconds {
-        ..1e3 => format!("{nanoseconds:.0} ns"),
-        1e3..1e6 => format!("{:.2} us", nanoseconds / 1e3),
-        1e6..1e9 => format!("{:.2} ms", nanoseconds / 1e6),
-        _ => format!("{:.2} s", nanoseconds / 1e9),
-    }
-}
-
 fn mean(total: Duration, count: u64) -> String {
     match count {
         0 => "-".to_owned(),
-        count => time(Duration::from_nanos(
-            u64::try_from(total.as_nanos() / u128::from(count)).unwrap_or(u64::MAX),
-        )),
+        count => {
+            let nanoseconds = total.as_nanos() / u128::from(count);
+            let mean = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
+            Elapsed(Duration::from_nanos(mean)).to_string()
+        }
     }
 }
 

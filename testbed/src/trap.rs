@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod access_tests;
 mod bus;
+#[cfg(test)]
+pub(crate) mod child;
 mod crash;
 #[cfg(test)]
 mod crash_tests;

@@ -12,6 +12,7 @@ use crate::{
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},
+    workspace,
 };
 
 const HELP: &str = "\
@@ -57,6 +58,8 @@ enum Step {
     Test,
     /// The driver's side of virtio has no undefined behaviour that Miri finds
     Miri,
+    /// Every order of two processors' steps, in small models by loom
+    Loom,
     /// The driver for x64 is built and is what Windows demands of a driver file
     BuildX64,
     /// The same for ARM64
@@ -129,7 +132,7 @@ impl Step {
             Self::AbiX64 | Self::BuildX64 | Self::Driver => build::needs(X64).to_vec(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
-            Self::Cross | Self::Test | Self::Miri | Self::Doc => Vec::new(),
+            Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
         }
     }
 
@@ -144,6 +147,7 @@ impl Step {
             Self::Cross => cross_tests().into(),
             Self::Test => tool::run(&mut cargo("test")).into(),
             Self::Miri => miri(),
+            Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => driver().into(),
@@ -212,6 +216,17 @@ fn miri() -> Outcome {
         .into(),
         Err(error) => Outcome::Skipped(error.to_string()),
     }
+}
+
+/// In a target folder of its own: the flag would have everything else built
+/// anew.
+fn loom() -> Result<(), ToolError> {
+    tool::run(
+        cargo("test")
+            .args(["--package", "ferrostor-virtio", "--lib", "--target-dir"])
+            .arg(workspace::target().join("loom"))
+            .env("RUSTFLAGS", "--cfg loom"),
+    )
 }
 
 /// Why a driver file is no good.

@@ -489,15 +489,20 @@ impl Modes {
     }
 }
 
+/// Text without its padding: spaces by the standard, NULs in some drivers.
 fn ascii(bytes: &[u8]) -> String {
-    let text: String = bytes
+    let end = bytes
+        .iter()
+        .rposition(|byte| !matches!(byte, b' ' | 0))
+        .map_or(0, |last| last + 1);
+    let text: String = bytes[..end]
         .iter()
         .map(|&byte| match byte {
             0x20..0x7F => char::from(byte),
             _ => '?',
         })
         .collect();
-    text.trim().to_owned()
+    text.trim_start().to_owned()
 }
 
 fn serial_number(page: &[u8]) -> String {
@@ -548,4 +553,51 @@ fn block_limits(page: &[u8]) -> String {
         field(20, 24),
         field(24, 28),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_without_padding_and_unprintable_bytes_show() {
+        assert_eq!(ascii(b"VirtIO\0\0\0"), "VirtIO");
+        assert_eq!(ascii(b"  Disk  "), "Disk");
+        assert_eq!(ascii(b"a\x01b\xFF"), "a?b?");
+        assert_eq!(ascii(b"\0\0"), "");
+    }
+
+    #[test]
+    fn malformed_designators_are_described_and_no_panic() {
+        assert_eq!(designators(&[]), "no designator");
+        assert_eq!(
+            designators(&[1, 3, 0, 8, 1, 2]),
+            "designator a truncated one"
+        );
+        assert_eq!(
+            designators(&[1, 3, 0, 2, 0xAB, 0xCD, 2, 1, 0, 1, b'x']),
+            "designator NAA abcd, T10 \"x\""
+        );
+    }
+
+    #[test]
+    fn the_caching_page_is_found_behind_block_descriptors_in_both_forms() {
+        let page = [0x08, 18, 0x04];
+        let mut short = vec![0, 0, 0x90, 8];
+        short.extend([0; 8]);
+        short.extend(page);
+        let mut long = vec![0, 0, 0, 0x90, 0, 0, 0, 8];
+        long.extend([0; 8]);
+        long.extend(page);
+
+        for (command, header_bytes, bytes) in [
+            (Command::mode_sense_6(8, 252), 4, short),
+            (Command::mode_sense_10(8, 252), 8, long),
+        ] {
+            let modes = Modes::decode(command, header_bytes, &bytes).expect("it is well-formed");
+            assert!(modes.write_cache && modes.force_unit_access && modes.write_protected);
+            assert!(Modes::decode(command, header_bytes, &bytes[..6]).is_err());
+            assert!(Modes::decode(command, header_bytes, &[]).is_err());
+        }
+    }
 }

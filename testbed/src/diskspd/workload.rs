@@ -157,6 +157,12 @@ impl<'a> Workload<'a> {
         })
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
     /// Runs it. `progress` counts milliseconds; the table calls the disk
     /// `target`.
     ///

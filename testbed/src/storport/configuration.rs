@@ -136,8 +136,11 @@ impl Registration {
                 wrong(format_args!("{name} is {flag}, not TRUE"));
             }
         }
+        // viostor leaves it 0 and runs on Windows, so 0 is taken for BTL8, the
+        // one documented type.
         let address_types = data.get(init::AddressTypeFlags);
         if complete
+            && address_types != 0
             && self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0
             && address_types != srb::ADDRESS_TYPE_FLAG_BTL8
         {

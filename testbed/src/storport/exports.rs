@@ -94,6 +94,15 @@ impl Call {
         Port::of(extension, self.function, self.caller)
     }
 
+    /// The adapter that the calling thread runs a callback of. The register
+    /// and port functions are macros on x64 that leave HwDeviceExtension, the
+    /// next argument, out; miniports pass NULL.
+    fn port_of_callback(&mut self) -> &'static Port {
+        let extension = self.address();
+        callbacks::current_port()
+            .unwrap_or_else(|| Port::of(extension, self.function, self.caller))
+    }
+
     /// PathId, TargetId and Lun, the next arguments.
     fn unit_address(&mut self) -> Address {
         Address {
@@ -558,9 +567,10 @@ fn query_system_time(mut call: Call) -> usize {
 
 fn debug_print(mut call: Call) -> usize {
     let _level = call.u32();
-    let text = call.string();
-    if let Some(port) = callbacks::current_port() {
-        port.event(format_args!("debug: {}", text.trim_end()));
+    let text = call.address();
+    if text != 0 {
+        // SAFETY: by its contract the driver passes a format and what it names.
+        unsafe { kernel::print::debug_print(&[], text as *const u8, call.arguments) };
     }
     0
 }
@@ -624,7 +634,7 @@ type Read = fn(&Port, usize, &mut [u8], usize);
 type Write = fn(&Port, usize, &[u8], usize);
 
 fn read_one(mut call: Call, width: usize, read: Read) -> usize {
-    let port = call.port();
+    let port = call.port_of_callback();
     let address = call.address();
     let mut data = [0; 8];
     read(port, address, &mut data[..width], call.caller);
@@ -632,7 +642,7 @@ fn read_one(mut call: Call, width: usize, read: Read) -> usize {
 }
 
 fn write_one(mut call: Call, width: usize, write: Write) -> usize {
-    let port = call.port();
+    let port = call.port_of_callback();
     let address = call.address();
     let data = call.u64().to_le_bytes();
     write(port, address, &data[..width], call.caller);
@@ -641,7 +651,7 @@ fn write_one(mut call: Call, width: usize, write: Write) -> usize {
 
 /// Registers follow each other by `step` bytes, a port is the same each time.
 fn read_many(mut call: Call, width: usize, step: usize, read: Read) -> usize {
-    let port = call.port();
+    let port = call.port_of_callback();
     let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
     for index in 0..count {
         let mut data = [0; 8];
@@ -657,7 +667,7 @@ fn read_many(mut call: Call, width: usize, step: usize, read: Read) -> usize {
 }
 
 fn write_many(mut call: Call, width: usize, step: usize, write: Write) -> usize {
-    let port = call.port();
+    let port = call.port_of_callback();
     let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
     for index in 0..count {
         let data = buffer.offset(index * width).bytes(width);

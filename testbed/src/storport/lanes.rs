@@ -280,9 +280,8 @@ impl Lane {
             SrbShape::Scsi => work.unit.take_tag(),
             SrbShape::Storage => 0,
         };
-        let timeout = self.port.settings.timeout.unwrap_or(work.request.timeout);
-        let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
-        if !srbs.fill(number, &work.request, seconds as u32, tag) {
+        let (timeout, seconds) = self.timeout(&work.request);
+        if !srbs.fill(number, &work.request, seconds, tag) {
             trap::stop_machine(format_args!(
                 "the testbed itself sends a request whose buffer takes more than the {} elements \
                  that {} allows, or is not all in its memory",
@@ -294,6 +293,16 @@ impl Lane {
         let place = self.place(number);
         inner.work[place] = Some(work);
         self.send(number, timeout);
+    }
+
+    /// How long the miniport may take, and TimeOutValue: whole seconds.
+    fn timeout(&self, request: &Request) -> (Duration, u32) {
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let whole = seconds(request.timeout);
+        match self.port.settings.timeout {
+            Some(timeout) => (timeout, seconds(timeout) as u32),
+            None => (Duration::from_secs(whole), whole as u32),
+        }
     }
 
     /// The place of an SRB's work.
@@ -550,7 +559,7 @@ impl Lane {
         let work = inner.work.get(self.place(number)).and_then(Option::as_ref);
         match work {
             Some(work) => {
-                let timeout = self.port.settings.timeout.unwrap_or(work.request.timeout);
+                let (timeout, _) = self.timeout(&work.request);
                 self.send(number, timeout);
             }
             None => self.port.left(unit),

@@ -1,14 +1,22 @@
 //! Memory that the miniport asks for and gives back: pool, contiguous and DMA
-//! memory, registry buffers. Each piece has pages of its own, so that running
-//! over its end is a crash at the place.
+//! memory, registry buffers. Each piece has pages of its own, and pool that does
+//! not fill a page lies at its end, so that running over the end is a crash at
+//! the place.
+#![expect(unsafe_code, reason = "lays out memory for the driver")]
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{port::Port, violations::Rule};
-use crate::memory::{Block, Placement};
+use super::{abi::Structure, port::Port, violations::Rule};
+use crate::memory::{Block, PAGE, Placement};
+
+/// What pool is filled with: it is not initialised.
+const UNINITIALISED: u8 = 0xCD;
+
+/// What pool is aligned to.
+const ALIGNMENT: usize = 16;
 
 /// What a piece was asked for as: it must be given back as that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,7 +70,15 @@ impl Port {
         let Ok(block) = self.machine.memory().allocate(bytes, placement) else {
             return 0;
         };
-        let address = block.address();
+        let into_page = match (kind, bytes) {
+            (PoolKind::Pool, 1..PAGE) => PAGE - bytes.next_multiple_of(ALIGNMENT),
+            _ => 0,
+        };
+        let address = block.address() + into_page;
+        if kind == PoolKind::Pool {
+            // SAFETY: the block has these bytes, and nobody else has it yet.
+            unsafe { Structure::at(address) }.fill(bytes, UNINITIALISED);
+        }
         self.pool.lock().insert(
             address,
             Piece {

@@ -176,6 +176,9 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 _ => "jumped to",
             };
             write!(formatter, "{verb} {:#x}", fault.address)?;
+            if fault.signal == libc::SIGBUS {
+                return formatter.write_str(", and the host has no memory left to put there");
+            }
             describe(fault.address as usize, formatter)
         }
         exception::DIVIDE => formatter.write_str("divided by zero, or the quotient was too large"),

@@ -1,13 +1,9 @@
 //! What is said of each kind of crash, and how the process ends. Each runs in a
 //! process of its own: this test program, called for one test.
 
-use std::{
-    os::unix::process::ExitStatusExt,
-    process::{Command, Output},
-    sync::Arc,
-};
+use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
-use super::{RegisterWindow, in_driver, install, ram::Ram, stop_machine, watch};
+use super::{RegisterWindow, child, in_driver, install, ram::Ram, stop_machine, watch};
 use crate::{
     cpu,
     image::sample::Sample,
@@ -15,8 +11,6 @@ use crate::{
     memory::{Memory, PAGE, Placement},
     pci::PciFunction,
 };
-
-const ASKED: &str = "TESTBED_CRASH";
 
 /// Runs the driver's code with RCX = `argument`, as Storport would.
 fn run(code: &[u8], argument: usize) {
@@ -42,10 +36,7 @@ fn window() -> RegisterWindow {
 #[test]
 #[ignore = "crashes: the other tests call it in a process of its own"]
 fn crash() {
-    match std::env::var(ASKED)
-        .expect("called by another test")
-        .as_str()
-    {
+    match child::asked().as_str() {
         "nothing" => run(&[0xc3], 0),
         // mov rax, [18h]
         "null" => run(&[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0], 0),
@@ -164,31 +155,15 @@ fn watch_sample() {
     watch(&Arc::new(sample.load(&|_, _| None).expect("a good file")));
 }
 
-fn ask(what: &str) -> Output {
-    Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            "--ignored",
-            "--exact",
-            "--nocapture",
-            "trap::crash_tests::crash",
-        ])
-        .env(ASKED, what)
-        .output()
-        .expect("this program runs")
-}
+const CRASH: &str = "trap::crash_tests::crash";
 
-/// The message of a crash that the driver is to blame for.
 fn driver_crash(what: &str) -> String {
-    let output = ask(what);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{what}: {message}");
-    assert!(message.starts_with("testbed: "), "{what}: {message}");
-    message
+    child::stop_message(CRASH, what)
 }
 
 #[test]
 fn driver_code_that_does_nothing_wrong_comes_back() {
-    let output = ask("nothing");
+    let output = child::run(CRASH, "nothing");
 
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("came back"));
@@ -273,7 +248,7 @@ fn a_crash_of_the_testbed_on_the_drivers_behalf_is_told_as_the_drivers() {
 #[test]
 fn a_crash_of_the_testbed_itself_is_told_as_such_and_ends_by_its_signal() {
     for what in ["testbed", "device model"] {
-        let output = ask(what);
+        let output = child::run(CRASH, what);
         let message = String::from_utf8_lossy(&output.stderr);
 
         assert_eq!(

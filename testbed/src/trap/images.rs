@@ -16,6 +16,9 @@ static IMAGES: [AtomicPtr<Image>; 8] = [const { AtomicPtr::new(ptr::null_mut()) 
 /// Makes `image` known to crash messages: an address in it is reported as
 /// its name and offset. The first eight of a process are.
 pub fn watch(image: &Arc<Image>) {
+    if all().any(|known| ptr::eq(known, &raw const **image)) {
+        return;
+    }
     let entry = Arc::into_raw(Arc::clone(image)).cast_mut();
     let _ = IMAGES.iter().find(|place| {
         place

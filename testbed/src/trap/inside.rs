@@ -282,7 +282,6 @@ mod tests {
     fn another_thread_sees_the_innermost_callback_while_it_runs() {
         let (say, hear) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
-        let start = Instant::now();
         let thread = std::thread::spawn(move || {
             in_driver("outer of a test", || {
                 in_driver("inner of a test", || {
@@ -304,7 +303,6 @@ mod tests {
         go.send(()).expect("a listener");
         thread.join().expect("no panic");
         assert!(!seen("outer of a test"));
-        assert!(start.elapsed().as_secs() < 60);
     }
 
     #[test]

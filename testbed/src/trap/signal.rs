@@ -56,10 +56,17 @@ static TEXT: Mutex<String> = Mutex::new(String::new());
 /// Installs the signal handlers, once for the process.
 ///
 /// # Errors
-/// What the host says.
+/// What the host says; also if it does not let this process read its own memory
+/// by `process_vm_readv`, as handlers do where a fault must not happen.
 pub fn install() -> io::Result<()> {
     if BEFORE.get().is_some() {
         return Ok(());
+    }
+    if !super::is_readable((&raw const BEFORE).cast::<u8>() as usize) {
+        return Err(io::Error::other(
+            "the host forbids process_vm_readv, by which the testbed looks at its own memory; \
+             does a container's seccomp profile?",
+        ));
     }
     // Decoder and formatter make their tables when they are first used.
     let breakpoint = Decoder::new(64, &[0xcc], DecoderOptions::NONE).decode();

@@ -1,17 +1,19 @@
 //! What the verify pass must find: each kind of wrong, told apart.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use indicatif::ProgressBar;
 
 use super::{
-    Outcome, Settings, VerifyError,
-    findings::{Mismatch, Place},
+    Expected, Outcome, Pass, Settings, State, VerifyError,
+    findings::{Findings, Mismatch, Place},
+    plan::{Extent, Plan, Step},
     verify,
 };
 use crate::{
     disk::{
         Disk,
+        cdb::opcode,
         fake_port::{FakePort, Io, failed},
     },
     memory::Memory,
@@ -19,18 +21,18 @@ use crate::{
     storport::request::Direction,
 };
 
-const DISK: u64 = 32 << 20;
-const VERIFIED: u64 = 8 << 20;
+const DISK: u64 = 16 << 20;
+const VERIFIED: u64 = 4 << 20;
 
 fn run(port: FakePort) -> Result<Outcome, VerifyError> {
     let image = port.disk.try_clone().expect("a second handle");
-    let memory = Memory::new(64 << 20).expect("memory");
+    let memory = Memory::new(32 << 20).expect("memory");
     let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
     let settings = Settings {
         bytes: VERIFIED,
         seed: 77,
         cpus: 3,
-        buffer_bytes: 16 << 20,
+        buffer_bytes: 8 << 20,
     };
     verify(&disk, &image, settings, &ProgressBar::hidden())
 }
@@ -388,7 +390,7 @@ fn a_completion_that_never_comes_ends_the_pass() {
 #[test]
 fn more_than_the_disk_holds_is_refused() {
     assert!(matches!(
-        run(FakePort::new(4 << 20, 512)),
+        run(FakePort::new(2 << 20, 512)),
         Err(VerifyError::Length(_))
     ));
 }
@@ -403,4 +405,67 @@ fn no_stamped_disk_ends_its_first_sector_like_a_boot_record() {
     std::os::unix::fs::FileExt::read_exact_at(&image, &mut sector, 0).expect("a sector");
     assert!(Stamp::found_in(&sector).is_some());
     assert_ne!(sector[510..], [0x55, 0xAA]);
+}
+
+#[test]
+fn the_disk_is_flushed_between_the_last_transfer_and_the_look_at_the_image() {
+    let port = Arc::new(FakePort::new(DISK, 512));
+    let image = port.disk.try_clone().expect("a second handle");
+    let memory = Memory::new(32 << 20).expect("memory");
+    let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
+    let settings = Settings {
+        bytes: 1 << 20,
+        seed: 1,
+        cpus: 1,
+        buffer_bytes: 4 << 20,
+    };
+
+    verify(&disk, &image, settings, &ProgressBar::hidden()).expect("no transfer fails");
+
+    let last = port.commands(|_| true).last().map(|command| command.cdb[0]);
+    assert_eq!(last, Some(opcode::SYNCHRONIZE_CACHE_10));
+}
+
+/// A pass with only these steps to do.
+fn pass_of(steps: &[Step]) -> Pass {
+    let plan = Plan::new(1, 64, 1, 64);
+    Pass {
+        block_sectors: 1,
+        seed: 1,
+        untouched: std::collections::BTreeMap::new(),
+        progress: ProgressBar::hidden(),
+        state: Mutex::new(State {
+            waiting: steps.iter().cloned().collect(),
+            in_flight: Vec::new(),
+            expected: Expected::of(&plan),
+            findings: Findings::new(1, 512),
+            error: None,
+        }),
+    }
+}
+
+#[test]
+fn a_step_overtakes_only_those_that_it_does_not_conflict_with() {
+    let write = |extent: Extent, generation| Step::Write { extent, generation };
+    let read = |extent: Extent| Step::Read { extent };
+    let steps = [
+        write(0..8, 1),
+        // Waits for the first.
+        write(4..12, 2),
+        // Does not conflict with the first, but with the second before it.
+        read(10..11),
+        read(20..21),
+    ];
+    let pass = pass_of(&steps);
+
+    assert_eq!(pass.next(), Some(steps[0].clone()));
+    assert_eq!(pass.next(), Some(steps[3].clone()));
+    assert_eq!(pass.next(), None);
+
+    pass.state().in_flight.retain(|step| *step != steps[0]);
+    assert_eq!(pass.next(), Some(steps[1].clone()));
+    assert_eq!(pass.next(), None);
+
+    pass.state().in_flight.retain(|step| *step != steps[1]);
+    assert_eq!(pass.next(), Some(steps[2].clone()));
 }

@@ -6,7 +6,9 @@ use testbed::{
     pci::{BarKind, PciFunction},
 };
 
-use crate::driver::{COMMON, DEVICE, Driver, IN, NOTIFY, OK, OUT, Setup};
+use crate::driver::{
+    COMMON, DEVICE, Driver, EVENT_IDX, FLUSH, IN, NOTIFY, OK, OUT, PATIENCE, Setup,
+};
 
 fn config<const N: usize>(driver: &Driver, offset: u16) -> [u8; N] {
     let mut data = [0; N];
@@ -207,6 +209,75 @@ fn what_was_done_before_the_device_gave_up_is_announced() {
     driver.receiver.wait(|seen| seen.messages == [1, 0]);
     assert_eq!(driver.used_index(0), 1);
     assert_eq!(driver.read(status, 1), [OK]);
+}
+
+#[test]
+fn a_reset_leaves_undone_what_was_not_begun() {
+    let faults = Faults {
+        latency: std::time::Duration::from_millis(100),
+        ..Faults::default()
+    };
+    let settings = BlkSettings {
+        faults,
+        ..BlkSettings::default()
+    };
+    let setup = Setup {
+        features: !EVENT_IDX,
+        ..Setup::default()
+    };
+    let mut driver = Driver::ready(settings, setup);
+    let (pieces, buffer, _) = driver.request(IN, 3, &[0xee; 512]);
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+    // The device has awoken once it wants no more doorbells.
+    let used_flags = driver.rings[0].used;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while driver.load(used_flags) == 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the doorbell woke nobody"
+        );
+        std::thread::yield_now();
+    }
+
+    driver.reset();
+
+    assert_eq!(driver.disk.counters().requests, 0);
+    assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_reset_waits_for_the_request_at_hand() {
+    // Without a flush the device makes each write durable before it is done,
+    // and that takes a while.
+    let setup = Setup {
+        features: !FLUSH,
+        ..Setup::default()
+    };
+    let mut driver = Driver::powered_up(256, BlkSettings::default());
+
+    // A reset that does not wait is seen only if it comes in the middle.
+    for round in 1..=50 {
+        driver.initialise(setup);
+        let (pieces, _, status) = driver.request(OUT, 0, &[round; 65536]);
+        let head = driver.direct(0, &pieces);
+        driver.publish(0, head);
+        driver.kick(0);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while driver.image(0, 1) != [round] {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the write does not begin"
+            );
+        }
+
+        driver.reset();
+
+        assert_eq!(driver.read(status, 1), [OK]);
+    }
+    driver.nothing_wrong();
 }
 
 #[test]

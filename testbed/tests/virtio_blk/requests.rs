@@ -215,26 +215,36 @@ fn data_can_be_odd_pieces_anywhere_in_memory() {
 
 #[test]
 fn requests_go_round_the_ring_many_times() {
+    // Beyond the wrap of the 16-bit indices.
+    const ROUNDS: u64 = 17_000;
     for setup in setups() {
         let setup = Setup {
-            queue_size: 4,
+            queue_size: 16,
             ..setup
         };
         let mut driver = Driver::ready(BlkSettings::default(), setup);
-        let (pieces, buffer, status) = driver.request(IN, 0, &[0; 512]);
-        let header = pieces[0].0;
+        let requests: Vec<_> = (0..4)
+            .map(|sector| driver.request(IN, sector, &[0; 512]))
+            .collect();
 
-        // 70000 goes beyond the wrap of the 16-bit indices.
-        for round in 0..70_000_u64 {
-            let sector = round % 256;
-            driver.write(header + 8, &sector.to_le_bytes());
-            driver.write(status, &[0xff]);
-            assert_eq!(driver.run(&pieces), 513);
-            assert_eq!(driver.read(status, 1), [OK]);
-            assert_eq!(driver.read(buffer, 1), [sector as u8]);
+        for round in 0..ROUNDS {
+            let first = round % 252;
+            for (number, (pieces, _, status)) in (0..).zip(&requests) {
+                let sector: u64 = first + number;
+                driver.write(pieces[0].0 + 8, &sector.to_le_bytes());
+                driver.write(*status, &[0xff]);
+                let head = driver.direct(0, pieces);
+                driver.publish(0, head);
+            }
+            driver.kick(0);
+            for (number, (_, buffer, status)) in (0..).zip(&requests) {
+                assert_eq!(driver.wait_used(0).1, 513);
+                assert_eq!(driver.read(*status, 1), [OK]);
+                assert_eq!(driver.read(*buffer, 1), [first as u8 + number]);
+            }
         }
 
-        assert_eq!(driver.disk.counters().requests, 70_000);
+        assert_eq!(driver.disk.counters().requests, 4 * ROUNDS);
         driver.nothing_wrong();
     }
 }

@@ -36,11 +36,15 @@ fn ask<T: Send + 'static>(ask: fn(Extension) -> T) -> (T, Vec<&'static str>) {
     (answer.expect("it was asked"), broken)
 }
 
+/// A ring of a timer: its kind, when, at what IRQL, whether with the StartIo
+/// lock, and with what context.
+type Ring = (&'static str, Duration, u8, bool, usize);
+
 /// A timer of each kind, armed by the first request.
 #[derive(Default)]
 struct Timers {
     armed: Mutex<Option<Instant>>,
-    rings: Mutex<Vec<(&'static str, Duration, u8, bool, usize)>>,
+    rings: Mutex<Vec<Ring>>,
     statuses: Mutex<Vec<u32>>,
 }
 
@@ -200,6 +204,8 @@ fn pool_is_given_and_taken_back_once() {
     let (statuses, broken) = ask(|ext| {
         let (address, made) =
             with_result::<usize>(|to| ext.extended(0, [100, 0x7457_7346, to, 0]) as usize);
+        let content = structure(address).bytes(100);
+        assert!(content.iter().all(|byte| *byte == 0xCD));
         structure(address).fill(100, 1);
         let first = ext.extended(1, [address, 0, 0, 0]);
         let second = ext.extended(1, [address, 0, 0, 0]);
@@ -438,7 +444,8 @@ fn registers_are_reached_by_the_exported_functions() {
             if base == 0 {
                 return config::SP_RETURN_ERROR;
             }
-            let call = |name: &str, a, b, c| ddi(name, [ext.0, a, b, c, 0, 0]);
+            // Without HwDeviceExtension, as miniports do that know the macros.
+            let call = |name: &str, a, b, c| ddi(name, [0, a, b, c, 0, 0]);
             call("StorPortWriteRegisterUlong", base + 8, 0x1234_5678, 0);
             let short = call("StorPortReadRegisterUshort", base + 10, 0, 0);
             let data = Scratch::new(16);
