@@ -24,7 +24,7 @@ All options but --driver are the testbed's own. Those used most:
   --verify 64M            how much to verify before the workload
   --seed N                repeat the verify pass that printed this seed
 What follows -- is a workload in diskspd's options. The full list of both:
-  cargo run --release --package ferrostor-testbed -- run --help
+  cargo run --profile host --package ferrostor-testbed -- run --help
 
 Examples:
   cargo xtask run
@@ -81,9 +81,9 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     }
     words.extend(options.words());
 
-    tool::run(cargo("build").args(["--release", "--package", "ferrostor-testbed"]))?;
+    tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
     // Where the user stands, so that a relative path is the user's.
-    let mut testbed = Command::new(workspace::target().join("release/testbed"));
+    let mut testbed = Command::new(workspace::target().join("host/testbed"));
     let end = tool::status(testbed.arg("run").args(words))?;
     let code = end.code().and_then(|code| u8::try_from(code).ok());
     match code {

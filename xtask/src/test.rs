@@ -266,7 +266,7 @@ fn driver() -> Result<(), DriverError> {
     let driver = build::driver(X64)?;
     tool::run(
         cargo("test")
-            .args(["--release", "--package", "ferrostor-testbed"])
+            .args(["--package", "ferrostor-testbed"])
             .args(["--test", "driver_*", "--", "--include-ignored"])
             .env("FERROSTOR_DRIVER", driver),
     )?;

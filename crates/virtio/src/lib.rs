@@ -82,7 +82,7 @@ pub mod transport;
 #[cfg(all(test, not(loom)))]
 fn proptest_config(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config {
-        cases: if cfg!(miri) { 4 } else { cases },
+        cases: if cfg!(miri) { 2 } else { cases },
         failure_persistence: None,
         ..Default::default()
     }

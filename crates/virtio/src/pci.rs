@@ -666,6 +666,19 @@ mod tests {
     }
 
     #[test]
+    fn a_memory_bar_s_address_has_both_halves_and_no_type_bits() {
+        let mut image = Image::new().bytes;
+        image[0x14..0x18].copy_from_slice(&0xFEBF_1008_u32.to_le_bytes());
+
+        assert_eq!(memory_bar(&image, 1), Ok(0xFEBF_1000));
+        assert_eq!(memory_bar(&image, 4), Ok(0x80_FE00_0000));
+        assert_eq!(memory_bar(&image, 0), Err(Rejection::BarIsIo));
+        assert_eq!(memory_bar(&image, 2), Err(Rejection::BarUnassigned));
+        assert_eq!(memory_bar(&image, 5), Err(Rejection::BarUpperHalf));
+        assert_eq!(memory_bar(&image, 6), Err(Rejection::BarReserved));
+    }
+
+    #[test]
     fn attack_34_each_missing_structure_is_named() {
         for (kind, structure) in [
             (COMMON, Structure::Common),

@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn each_slot_is_given_out_once_and_then_none() {
-        for count in [1, 2, 32, 64, 128, 256] {
+        for count in [1, 64, 256] {
             let allocator = slots(count);
 
             let taken: Vec<Slot> = std::iter::from_fn(|| allocator.reserve()).collect();
@@ -196,7 +196,7 @@ mod tests {
         #[test]
         fn no_slot_is_lost_or_doubled(
             count in prop::sample::select(vec![1_u16, 4, 64, 256]),
-            steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 0..600),
+            steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 0..if cfg!(miri) { 60 } else { 600 }),
         ) {
             let allocator = slots(count);
             let mut held: Vec<Slot> = Vec::new();

@@ -570,8 +570,12 @@ impl<R: Registers, S> Device<R, S> {
     }
 
     fn set_failed(&self) {
-        // A device that is gone hears nothing.
-        let _: Result<(), TransportError> = self.add_status(DeviceStatus::FAILED);
+        // Once; and a device that is gone hears nothing.
+        if let Ok(status) = self.read_status()
+            && !status.contains(DeviceStatus::FAILED)
+        {
+            self.write_status(status.union(DeviceStatus::FAILED));
+        }
     }
 
     fn at<T>(self, step: T) -> Device<R, T> {
@@ -592,11 +596,14 @@ impl<R: Registers, S> Device<R, S> {
 
     /// Sets a status bit, and keeps those that are set (V01).
     fn add_status(&self, bit: DeviceStatus) -> Result<(), TransportError> {
-        let status = self.read_status()?.union(bit);
+        self.write_status(self.read_status()?.union(bit));
+        Ok(())
+    }
+
+    fn write_status(&self, status: DeviceStatus) {
         self.windows
             .common
             .write_u8(common::DEVICE_STATUS, status.bits());
-        Ok(())
     }
 }
 

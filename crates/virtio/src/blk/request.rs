@@ -494,7 +494,7 @@ mod tests {
         ] {
             assert_eq!(Identity::new(raw).as_bytes(), shown);
         }
-        for byte in 1..=u8::MAX {
+        for byte in (1..=u8::MAX).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let identity = Identity::new([byte; IDENTITY]);
             assert_eq!(identity.as_bytes().len(), IDENTITY);
             assert!(

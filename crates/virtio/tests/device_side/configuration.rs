@@ -1,0 +1,201 @@
+//! A disk's configuration, read from devices that change it or cut it short.
+
+use virtio::blk::{Config, ConfigError, Sector512, SectorCount, WriteCache, choose_features};
+use virtio::pci::Structure;
+use virtio::spec::{F, blk};
+use virtio::transport::{Device, Negotiated, TransportError};
+
+use crate::pci_device::{OFFERED, PciDevice, Window};
+
+fn disk_features() -> F {
+    OFFERED
+        | F::from(
+            blk::F::SIZE_MAX
+                | blk::F::SEG_MAX
+                | blk::F::BLK_SIZE
+                | blk::F::FLUSH
+                | blk::F::TOPOLOGY
+                | blk::F::CONFIG_WCE
+                | blk::F::RO,
+        )
+}
+
+/// The configuration of a disk with this capacity and 4096-byte blocks.
+fn config_space(capacity: u64) -> Vec<u8> {
+    let mut bytes = vec![0; 64];
+    bytes[0x00..0x08].copy_from_slice(&capacity.to_le_bytes());
+    bytes[0x08..0x0C].copy_from_slice(&65536_u32.to_le_bytes());
+    bytes[0x0C..0x10].copy_from_slice(&126_u32.to_le_bytes());
+    bytes[0x14..0x18].copy_from_slice(&4096_u32.to_le_bytes());
+    bytes[0x18] = 2;
+    bytes[0x19] = 1;
+    bytes[0x1A..0x1C].copy_from_slice(&8_u16.to_le_bytes());
+    bytes[0x1C..0x20].copy_from_slice(&256_u32.to_le_bytes());
+    bytes[0x20] = 1;
+    bytes
+}
+
+fn device(features: F, config: Vec<u8>) -> PciDevice {
+    let pci = PciDevice::new();
+    pci.offer(features);
+    *pci.config.borrow_mut() = config;
+    pci
+}
+
+fn negotiated(pci: &PciDevice) -> Device<Window<'_>, Negotiated> {
+    let device = pci.reset_device().acknowledge().expect("a device");
+    let features = choose_features(device.offered()).expect("a disk");
+    device.accept(features).expect("features")
+}
+
+fn read(pci: &PciDevice) -> Result<Config, ConfigError> {
+    let device = negotiated(pci);
+    Config::read(device.config(), device.accepted())
+}
+
+#[test]
+fn a_disk_s_fields_are_read_as_its_features_promise() {
+    let pci = device(disk_features(), config_space(8 * 1000));
+
+    let config = read(&pci).unwrap();
+
+    assert_eq!(config.capacity, SectorCount(8000));
+    assert_eq!(config.block_size.bytes(), 4096);
+    assert_eq!(config.blocks(), 1000);
+    assert_eq!(config.size_max, Some(65536));
+    assert_eq!(config.seg_max, Some(126));
+    let topology = config.topology.unwrap();
+    assert_eq!(topology.physical_block_exponent, 2);
+    assert_eq!(topology.alignment_offset, 1);
+    assert_eq!(topology.min_io_size, 8);
+    assert_eq!(topology.opt_io_size, 256);
+    assert_eq!(config.write_cache, WriteCache::WriteBack);
+    assert!(config.flush && config.read_only);
+    assert_eq!(config.extent(3, 2).unwrap().sector(), Sector512(24));
+}
+
+/// V09.
+#[test]
+fn a_field_without_its_feature_is_not_read() {
+    let pci = device(OFFERED, vec![0xFF; 64]);
+    pci.config.borrow_mut()[..8].copy_from_slice(&100_u64.to_le_bytes());
+
+    let config = read(&pci).unwrap();
+
+    assert_eq!(config.capacity, SectorCount(100));
+    assert_eq!(config.block_size.bytes(), 512);
+    assert_eq!(config.size_max, None);
+    assert_eq!(config.write_cache, WriteCache::WriteThrough);
+    let trace = pci.trace.borrow();
+    let reads = trace.iter().filter(|it| it.structure == Structure::Device);
+    assert_eq!(reads.map(|it| it.offset).collect::<Vec<_>>(), [0, 4]);
+}
+
+/// V81: nothing of the configuration is to be had before FEATURES_OK, and
+/// nothing of it is ever written (V12).
+#[test]
+fn the_configuration_is_read_after_the_features_were_confirmed() {
+    let pci = device(disk_features(), config_space(8));
+
+    read(&pci).unwrap();
+
+    let trace = pci.trace.borrow();
+    let features_ok = trace
+        .iter()
+        .position(|it| it.offset == 0x14 && it.written.is_some_and(|it| it & 8 != 0));
+    let first = trace
+        .iter()
+        .position(|it| it.structure == Structure::Device);
+    assert!(features_ok < first);
+}
+
+/// V10.
+#[test]
+fn a_configuration_longer_than_known_is_accepted() {
+    let mut config = config_space(8000);
+    config.resize(4096, 0xFF);
+
+    assert!(read(&device(disk_features(), config)).is_ok());
+}
+
+#[test]
+fn a_configuration_that_ends_before_a_promised_field_is_refused() {
+    for (length, offset) in [
+        (4, 0x00),
+        (8, 0x08),
+        (0x10, 0x14),
+        (0x1C, 0x18),
+        (0x20, 0x20),
+    ] {
+        let mut config = config_space(8000);
+        config.truncate(length);
+
+        assert_eq!(
+            read(&device(disk_features(), config)),
+            Err(ConfigError::FieldMissing { offset })
+        );
+    }
+}
+
+#[test]
+fn attack_30_a_generation_that_never_rests_is_given_up() {
+    let pci = device(disk_features(), config_space(8000));
+    pci.generation_runs.set(true);
+
+    let result = read(&pci);
+
+    assert_eq!(
+        result,
+        Err(ConfigError::Transport(TransportError::ConfigUnstable))
+    );
+    assert!(pci.config_reads.get() < 64 * 16, "bounded");
+}
+
+/// V08, attack 31: the halves of a number, and the fields of a configuration,
+/// are of one moment.
+#[test]
+fn attack_31_a_change_between_two_reads_is_never_seen_half() {
+    let old = config_space(0x1_0000_0008);
+    let mut new = config_space(0x2_0000_0000 - 8);
+    new[0x14..0x18].copy_from_slice(&512_u32.to_le_bytes());
+    for after in 1..=9 {
+        let pci = device(disk_features(), old.clone());
+        *pci.config_changes.borrow_mut() = vec![(after, new.clone())];
+
+        let config = read(&pci).unwrap();
+
+        let seen = (config.capacity.0, config.block_size.bytes());
+        assert!(
+            [(0x1_0000_0008, 4096), (0x2_0000_0000 - 8, 512)].contains(&seen),
+            "{seen:x?} after {after} reads"
+        );
+    }
+}
+
+/// Attack 24, V83: the configuration is read anew while the disk is in use.
+#[test]
+fn attack_24_a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
+    let pci = device(disk_features(), config_space(8000));
+    let live = negotiated(&pci).start().unwrap();
+    let before = Config::read(live.config(), live.accepted()).unwrap();
+    assert!(before.extent(999, 1).is_ok());
+
+    *pci.config.borrow_mut() = config_space(800);
+    let after = Config::read(live.config(), live.accepted()).unwrap();
+
+    assert!(after.extent(99, 1).is_ok());
+    assert!(after.extent(100, 1).is_err());
+}
+
+#[test]
+fn attack_33_the_configuration_of_a_removed_disk_is_refused() {
+    let pci = device(disk_features(), config_space(8000));
+    let live = negotiated(&pci).start().unwrap();
+
+    pci.gone.set(true);
+
+    assert_eq!(
+        Config::read(live.config(), live.accepted()),
+        Err(ConfigError::Capacity { sectors: u64::MAX })
+    );
+}

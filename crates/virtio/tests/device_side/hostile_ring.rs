@@ -1,0 +1,515 @@
+//! What a hostile device can do by the ring and by a request's data: at worst
+//! the queue is latched faulty, and everything comes back after a reset, once.
+
+use virtio::blk::RequestError;
+use virtio::split_queue::{Rejection, RingFault};
+
+use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Tag, memory};
+use crate::pci_device::PciDevice;
+use crate::ring_device::Descriptor;
+
+/// Expects the next look at the ring to latch `fault`, the ring not to be read
+/// any more whatever the device does then, and `in_flight` to come back after a
+/// reset.
+fn expect_fault(pair: &mut Pair<'_>, fault: RingFault, in_flight: &[Tag]) {
+    assert_eq!(pair.queue.pop_used(), Err(fault));
+    assert_eq!(pair.queue.fault(), Some(fault));
+
+    // The device now says what would be true.
+    pair.device.set_used_idx(1);
+    pair.device.write_used(0, 0, 1);
+    assert_eq!(pair.queue.pop_used(), Err(fault));
+    assert!(!pair.queue.rearm_interrupts(), "nothing more to drain");
+    if let Some(slot) = pair.slots.reserve() {
+        let prepared = pair.requests.flush(slot).unwrap();
+        let rejected = pair.queue.publish(prepared, 0).unwrap_err();
+        assert_eq!(rejected.reason, Rejection::Faulty(fault));
+        assert_eq!(rejected.payload, 0);
+        pair.slots.release(rejected.prepared.into_slot());
+    }
+
+    expect_all_back_after_a_reset(pair, in_flight);
+}
+
+fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
+    let pci = PciDevice::new();
+    let reset = pci.reset_device();
+    let mut back = Vec::new();
+    pair.queue.reclaim(reset.quiet(), |slot, tag| {
+        pair.slots.release(slot);
+        back.push(tag);
+    });
+    back.sort_unstable();
+    assert_eq!(back, in_flight);
+
+    pair.queue.reclaim(reset.quiet(), |_, _| panic!("twice"));
+    assert_eq!(pair.queue.in_flight(), 0);
+    assert_eq!(pair.queue.fault(), None);
+    let size = usize::from(pair.device.ring.size.get());
+    let all: Vec<_> = std::iter::from_fn(|| pair.slots.reserve()).collect();
+    assert_eq!(all.len(), size, "a slot was lost or doubled");
+    for slot in all {
+        pair.slots.release(slot);
+    }
+
+    // And the queue works again.
+    pair.device = crate::ring_device::RingDevice::new(pair.device.memory, pair.device.ring);
+    let (tag, chain) = pair.taken_read();
+    pair.finish(&chain);
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    assert_eq!(used.payload, tag);
+    pair.slots.release(used.slot);
+    assert!(pair.device.memory.strips_are_untouched());
+}
+
+#[test]
+fn attack_1_an_id_beyond_the_queue_latches_it() {
+    for id in [8, 200, 40_000, 65_535] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (tag, _) = pair.taken_read();
+
+        pair.device.finish_as(id, 1);
+
+        expect_fault(&mut pair, RingFault::IdOutOfRange { id }, &[tag]);
+    }
+}
+
+#[test]
+fn attack_2_an_id_whose_low_16_bits_are_valid_latches_the_queue() {
+    for high in [1, 2, 0x8000, 0xFFFF] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (tag, chain) = pair.taken_read();
+        let id = high << 16 | u32::from(chain.head);
+
+        pair.device.finish_as(id, 1);
+
+        expect_fault(&mut pair, RingFault::IdOutOfRange { id }, &[tag]);
+    }
+}
+
+#[test]
+fn attack_3_an_id_that_is_not_in_flight_latches_the_queue() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    let other = chain.head + 1;
+
+    pair.device.finish_as(other.into(), 1);
+
+    expect_fault(&mut pair, RingFault::NotInFlight { id: other }, &[tag]);
+}
+
+/// No descriptor of the ring is in the middle of a chain: each is the head of
+/// an indirect one. An index into the table is no id.
+#[test]
+fn attack_4_an_entry_of_the_table_is_no_id() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    assert_eq!(chain.head, 0);
+    let status = chain.descriptors.len() - 1;
+
+    pair.device.finish_as(status as u32, 1);
+
+    let id = status as u16;
+    expect_fault(&mut pair, RingFault::NotInFlight { id }, &[tag]);
+}
+
+#[test]
+fn attack_5_the_same_id_twice_in_a_batch_completes_once() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (first, chain) = pair.taken_read();
+    let (second, _) = pair.taken_read();
+
+    pair.finish(&chain);
+    pair.finish(&chain);
+
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    assert_eq!(used.payload, first);
+    pair.slots.release(used.slot);
+    let id = chain.head;
+    expect_fault(&mut pair, RingFault::NotInFlight { id }, &[second]);
+}
+
+/// The slot rests while others are free, so the late replay names nobody.
+#[test]
+fn attack_6_a_replay_after_other_requests_completes_nothing() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (_, chain) = pair.taken_read();
+    pair.finish(&chain);
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    pair.slots.release(used.slot);
+    let others: Vec<Tag> = (0..7).map(|_| pair.taken_read().0).collect();
+
+    pair.finish(&chain);
+
+    let id = chain.head;
+    expect_fault(&mut pair, RingFault::NotInFlight { id }, &others);
+}
+
+#[test]
+fn attack_7_an_index_ahead_of_what_is_in_flight_latches_the_queue() {
+    for (in_flight, index) in [(0, 1), (1, 2), (3, 4), (3, 9), (3, 0x8000), (8, 9)] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let tags: Vec<Tag> = (0..in_flight).map(|_| pair.taken_read().0).collect();
+
+        pair.device.set_used_idx(index);
+
+        let fault = RingFault::UsedIndex {
+            found: index,
+            taken: 0,
+            in_flight,
+        };
+        expect_fault(&mut pair, fault, &tags);
+    }
+}
+
+#[test]
+fn attack_8_an_index_that_goes_backwards_latches_the_queue() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    for _ in 0..2 {
+        let (_, chain) = pair.taken_read();
+        pair.finish(&chain);
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        pair.slots.release(used.slot);
+    }
+    let (tag, _) = pair.taken_read();
+
+    pair.device.set_used_idx(1);
+
+    let fault = RingFault::UsedIndex {
+        found: 1,
+        taken: 2,
+        in_flight: 1,
+    };
+    expect_fault(&mut pair, fault, &[tag]);
+}
+
+/// A device that finishes and finishes: each drain is over after what was in
+/// flight when it began, because only the driver can put more in flight.
+#[test]
+fn attack_8_a_drain_ends_after_what_was_in_flight() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    for _ in 0..8 {
+        pair.taken_read();
+    }
+
+    // The device moves its index on with every look, over valid elements.
+    let mut drained = 0;
+    let end = loop {
+        pair.device.finish_as(drained % 8, 1);
+        match pair.queue.pop_used() {
+            Ok(Some(used)) => {
+                pair.slots.release(used.slot);
+                drained += 1;
+            }
+            end => break end,
+        }
+    };
+
+    assert_eq!(drained, 8);
+    assert!(end.is_err());
+}
+
+/// Not latched: devices that count a write's data as written are about
+/// (cloud-hypervisor was one until April 2026).
+#[test]
+fn attack_9_a_length_beyond_what_was_writable_is_clamped() {
+    for length in [514, 4096, u32::MAX] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (_, chain) = pair.taken_read();
+        pair.write_status(&chain, OK);
+
+        pair.device.finish(chain.head, length);
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(used.written, 513);
+        assert_eq!(pair.requests.outcome(&used), Ok(512));
+    }
+}
+
+#[test]
+fn attack_10_a_status_that_was_not_written_is_an_error() {
+    for length in [0, 1, 513] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (_, chain) = pair.taken_read();
+
+        pair.device.finish(chain.head, length);
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(pair.requests.outcome(&used), Err(RequestError::NoStatus));
+    }
+}
+
+/// The poison is there anew each time, not left over from the request before.
+#[test]
+fn attack_10_the_status_of_the_request_before_is_none() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    for _ in 0..4 {
+        let (_, chain) = pair.taken_read();
+        pair.finish(&chain);
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(pair.requests.outcome(&used), Ok(512));
+        pair.slots.release(used.slot);
+    }
+
+    for _ in 0..4 {
+        let (_, chain) = pair.taken_read();
+        pair.device.finish(chain.head, 513);
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(pair.requests.outcome(&used), Err(RequestError::NoStatus));
+        pair.slots.release(used.slot);
+    }
+}
+
+const GARBAGE: Descriptor = Descriptor {
+    address: 0xDEAD_BEEF_0000,
+    length: u32::MAX,
+    flags: 0xFFFF,
+    next: 0xFFFF,
+};
+
+/// Attack 11, 12: nothing of a descriptor is read back.
+#[test]
+fn attacks_11_and_12_rewritten_descriptors_and_tables_change_nothing() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    for _ in 0..20 {
+        let (tag, chain) = pair.taken_read();
+        pair.write_status(&chain, OK);
+        for slot in 0..8 {
+            let at = pair.device.ring.descriptors + 16 * slot;
+            pair.device.write_descriptor(at, GARBAGE);
+        }
+        for entry in 0..chain.descriptors.len() as u64 {
+            let at = chain.table + 16 * entry;
+            pair.device.write_descriptor(at, GARBAGE);
+        }
+
+        pair.device.finish(chain.head, u32::MAX);
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(used.payload, tag);
+        assert_eq!(used.written, 513);
+        assert_eq!(pair.requests.outcome(&used), Ok(512));
+        // `take` has checked the next request's descriptors anew.
+        pair.slots.release(used.slot);
+    }
+}
+
+/// Attack 11: the driver's own ring too; its copy of the index is what counts.
+#[test]
+fn attack_11_a_rewritten_available_ring_changes_nothing() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.taken_read();
+    let available = pair.device.ring.available;
+
+    memory.store16(available + 2, 0x4444);
+    pair.publish_read();
+
+    assert_eq!(pair.device.avail_idx(), 2);
+}
+
+/// The element is read once: what it is changed to afterwards is not seen.
+#[test]
+fn attack_13_an_element_changed_after_it_was_taken_is_not_read_again() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    pair.write_status(&chain, OK);
+    pair.device.finish(chain.head, 100);
+
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    pair.device.write_used(0, 5, 513);
+
+    assert_eq!((used.payload, used.written), (tag, 100));
+    assert_eq!(pair.requests.outcome(&used), Ok(100));
+}
+
+/// Attack 14: a lying hint costs a doorbell too many or too few, nothing more.
+#[test]
+fn attack_14_hints_that_lie_move_nothing_but_the_doorbell() {
+    for features in [FLAGS, EVENT_IDX] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, features);
+        for hint in (0..=u16::MAX).step_by(if cfg!(miri) { 8191 } else { 251 }) {
+            pair.device.set_avail_event(hint);
+            pair.device.set_used_flags(hint);
+            let (tag, chain) = pair.taken_read();
+            let _: bool = pair.queue.doorbell_needed();
+            pair.finish(&chain);
+            let used = pair.queue.pop_used().unwrap().unwrap();
+            assert_eq!(used.payload, tag);
+            pair.slots.release(used.slot);
+        }
+    }
+}
+
+/// A request that is prepared lies in memory that the device can read.
+#[test]
+fn attack_16_a_completion_before_the_publication_latches_the_queue() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let prepared = pair.prepare_read(0, 1);
+    let id = prepared.slot().index();
+
+    pair.device.finish_as(id.into(), 1);
+
+    let fault = RingFault::UsedIndex {
+        found: 1,
+        taken: 0,
+        in_flight: 0,
+    };
+    assert_eq!(pair.queue.pop_used(), Err(fault));
+    pair.slots.release(prepared.into_slot());
+    expect_all_back_after_a_reset(&mut pair, &[]);
+}
+
+#[test]
+fn attack_16_among_others_it_latches_the_queue_too() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, _) = pair.taken_read();
+    let prepared = pair.prepare_read(0, 1);
+    let id = prepared.slot().index();
+
+    pair.device.finish_as(id.into(), 1);
+
+    assert_eq!(pair.queue.pop_used(), Err(RingFault::NotInFlight { id }));
+    pair.slots.release(prepared.into_slot());
+    expect_all_back_after_a_reset(&mut pair, &[tag]);
+}
+
+/// Attacks 17, 43: what the device writes after its reset is written over
+/// before the ring is used again, and was never in flight.
+#[test]
+fn attack_17_a_completion_after_the_reset_latches_the_queue() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    let pci = PciDevice::new();
+    let reset = pci.reset_device();
+    let mut back = Vec::new();
+    pair.queue.reclaim(reset.quiet(), |slot, tag| {
+        pair.slots.release(slot);
+        back.push(tag);
+    });
+    assert_eq!(back, [tag]);
+
+    pair.finish(&chain);
+
+    assert!(pair.queue.pop_used().is_err());
+    expect_all_back_after_a_reset(&mut pair, &[]);
+}
+
+#[test]
+fn attack_18_a_status_that_does_not_exist_is_an_error() {
+    for status in (3..0xFF).step_by(if cfg!(miri) { 50 } else { 1 }) {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (_, chain) = pair.taken_read();
+        pair.write_status(&chain, status);
+
+        pair.device.finish(chain.head, 513);
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(
+            pair.requests.outcome(&used),
+            Err(RequestError::UnknownStatus(status))
+        );
+    }
+}
+
+/// Attacks 19, 20: what was read of an answer is the driver's own.
+#[test]
+fn attacks_19_and_20_an_answer_changed_after_it_was_read_stays_as_it_was() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let prepared = pair.requests.identify(pair.slot()).unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+    let place = chain.descriptors[1].address;
+    for (at, byte) in (place..).zip(*b"serial") {
+        memory.store8(at, byte);
+    }
+    pair.finish(&chain);
+
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    let identity = pair.requests.identity(&used).unwrap();
+    memory.store8(place, b'X');
+    pair.write_status(&chain, 1);
+
+    assert_eq!(identity.as_bytes(), b"serial");
+}
+
+/// The unit tests of `Identity` go through what can stand there.
+#[test]
+fn attack_21_an_identity_of_another_request_does_not_shine_through() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    for answer in [*b"a disk with 20 bytes", [0; 20]] {
+        for _ in 0..4 {
+            let prepared = pair.requests.identify(pair.slot()).unwrap();
+            pair.queue.publish(prepared, 1).unwrap();
+            let chain = pair.device.take().unwrap();
+            // The second time the device writes a status alone.
+            for (at, byte) in (chain.descriptors[1].address..).zip(answer) {
+                if byte != 0 {
+                    memory.store8(at, byte);
+                }
+            }
+            pair.finish(&chain);
+            let used = pair.queue.pop_used().unwrap().unwrap();
+            let identity = pair.requests.identity(&used).unwrap();
+            assert_eq!(identity.as_bytes().is_empty(), answer == [0; 20]);
+            pair.slots.release(used.slot);
+        }
+    }
+}
+
+/// V38.
+#[test]
+fn attack_22_success_with_fewer_bytes_vouches_for_fewer() {
+    for (length, vouched) in [(0, 0), (1, 1), (100, 100), (512, 512), (513, 512)] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (_, chain) = pair.taken_read();
+        pair.write_status(&chain, OK);
+
+        pair.device.finish(chain.head, length);
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(pair.requests.outcome(&used), Ok(vouched));
+    }
+}
+
+/// A slot of another queue's allocator, whose number is in flight here.
+#[test]
+fn a_foreign_slot_is_not_published_twice() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.publish_read();
+    let foreign = virtio::slots::SlotAllocator::new(crate::disk::queue_size(8));
+    let extent = pair.config.extent(0, 1).unwrap();
+    let slot = foreign.reserve().unwrap();
+    let prepared = pair
+        .requests
+        .read(slot, extent, [crate::disk::data(0, 512)])
+        .unwrap();
+
+    let rejected = pair.queue.publish(prepared, 99).unwrap_err();
+
+    assert_eq!(rejected.reason, Rejection::ForeignSlot);
+    assert_eq!(pair.queue.in_flight(), 1);
+}

@@ -1,0 +1,618 @@
+//! From reset to `DRIVER_OK`: the order, and devices that don't play along.
+
+use virtio::pci::Structure;
+use virtio::queue_size::QueueSize;
+use virtio::spec::F;
+use virtio::transport::{
+    Device, Driver, Health, Live, Negotiated, ResetFailure, RingPlacement, TransportError,
+    VectorError, Windows,
+};
+
+use crate::disk::queue_size;
+use crate::pci_device::{
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET, OFFERED, PciDevice, Window,
+    common,
+};
+
+fn acknowledged(pci: &PciDevice) -> Device<Window<'_>, Driver> {
+    pci.reset_device().acknowledge().expect("a device")
+}
+
+fn negotiated(pci: &PciDevice) -> Device<Window<'_>, Negotiated> {
+    acknowledged(pci).accept(OFFERED).expect("features")
+}
+
+fn ring(size: u16) -> RingPlacement {
+    RingPlacement {
+        size: queue_size(size),
+        descriptors: 0x1_2345_6780,
+        available: 0x2_3456_7892,
+        used: 0x3_4567_89A4,
+    }
+}
+
+/// What came of a step that fails, and that the device was told (V14).
+fn error_of<T>(
+    pci: &PciDevice,
+    result: Result<T, virtio::transport::Failure<Window<'_>>>,
+) -> TransportError {
+    let Err(failure) = result else {
+        panic!("no error");
+    };
+    if !pci.gone.get() {
+        assert_ne!(pci.status() & FAILED, 0, "V14: FAILED is not set");
+    }
+    failure.error
+}
+
+/// V01, V11, V12, V61, V64, V66: `PciDevice` checks each access; here is the
+/// order of all writes.
+#[test]
+fn a_device_is_brought_up_in_the_specified_order() {
+    let pci = PciDevice::new();
+
+    let mut device = negotiated(&pci);
+    let queue = device.find_queue(0, queue_size(128)).unwrap();
+    device.route_config(0).unwrap();
+    device.route_queue(&queue, 1).unwrap();
+    let queue = device.enable_queue(queue, ring(128)).unwrap();
+    let live = device.start().unwrap();
+    live.doorbell(queue).ring();
+
+    assert_eq!(
+        pci.status_writes(),
+        [
+            0,
+            ACKNOWLEDGE,
+            ACKNOWLEDGE | DRIVER,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK,
+            ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
+        ]
+    );
+    let order: Vec<usize> = pci.common_writes().iter().map(|(at, _)| *at).collect();
+    let expected: &[usize] = &[
+        common::DEVICE_STATUS,
+        common::DEVICE_STATUS,
+        common::DEVICE_STATUS,
+        common::DEVICE_FEATURE_SELECT,
+        common::DEVICE_FEATURE_SELECT,
+        common::DRIVER_FEATURE_SELECT,
+        common::DRIVER_FEATURE,
+        common::DRIVER_FEATURE_SELECT,
+        common::DRIVER_FEATURE,
+        common::DEVICE_STATUS,
+        common::QUEUE_SELECT,
+        common::CONFIG_MSIX_VECTOR,
+        common::QUEUE_SELECT,
+        common::QUEUE_MSIX_VECTOR,
+        common::QUEUE_SELECT,
+        common::QUEUE_SIZE,
+        0x20,
+        0x24,
+        0x28,
+        0x2C,
+        0x30,
+        0x34,
+        common::QUEUE_ENABLE,
+        common::DEVICE_STATUS,
+    ];
+    assert_eq!(order, expected);
+    assert_eq!(pci.accepted(), OFFERED);
+    assert_eq!(
+        pci.ring(),
+        (Some(128), [0x1_2345_6780, 0x2_3456_7892, 0x3_4567_89A4])
+    );
+    assert_eq!(pci.vectors(), (0, 1));
+    assert_eq!(live.health(), Health::Working);
+}
+
+/// V13, V71; V68: no read of the ISR on the way.
+#[test]
+fn a_doorbell_is_16_bits_with_the_queue_s_number_at_its_place() {
+    let pci = PciDevice::new();
+    pci.queues.set(4);
+    pci.notify_off.set(3);
+    pci.notify_multiplier.set(8);
+    let mut device = negotiated(&pci);
+    let queue = device.find_queue(2, QueueSize::Q256).unwrap();
+    let queue = device.enable_queue(queue, ring(256)).unwrap();
+    let live = device.start().unwrap();
+
+    live.doorbell(queue).ring();
+
+    let trace = pci.trace.borrow();
+    let last = trace.last().unwrap();
+    assert_eq!(last.structure, Structure::Notify);
+    assert_eq!((last.offset, last.written), (24, Some(2)));
+    assert!(trace.iter().all(|it| it.structure != Structure::Isr), "V68");
+}
+
+/// V07.
+#[test]
+fn a_reset_is_waited_for() {
+    let pci = PciDevice::new();
+    pci.set_status(ACKNOWLEDGE);
+    pci.reset_takes.set(5);
+    let mut pauses = 0;
+
+    let reset = pci.device().reset(10, || pauses += 1);
+
+    assert!(reset.is_ok());
+    assert_eq!(pauses, 5);
+}
+
+#[test]
+fn attack_33_a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
+    let pci = PciDevice::new();
+    pci.reset_takes.set(15);
+    let mut pauses = 0;
+
+    let Err(ResetFailure::Stuck { device, status }) = pci.device().reset(10, || pauses += 1) else {
+        panic!("no reset");
+    };
+    assert_eq!(pauses, 10);
+    assert!(!status.is_empty());
+
+    pci.reset_takes.set(0);
+    assert!(device.reset(10, || ()).is_ok());
+}
+
+#[test]
+fn attack_33_a_removed_device_is_found_at_every_step_and_is_quiet() {
+    let gone = |pci: &PciDevice| pci.gone.set(true);
+
+    let pci = PciDevice::new();
+    gone(&pci);
+    let Err(ResetFailure::Removed(device)) = pci.device().reset(10, || panic!("a pause")) else {
+        panic!("not removed");
+    };
+    let _ = device.quiet();
+
+    let pci = PciDevice::new();
+    let device = pci.reset_device();
+    gone(&pci);
+    assert_eq!(error_of(&pci, device.acknowledge()), TransportError::Gone);
+
+    let pci = PciDevice::new();
+    let device = acknowledged(&pci);
+    gone(&pci);
+    assert_eq!(error_of(&pci, device.accept(OFFERED)), TransportError::Gone);
+
+    let pci = PciDevice::new();
+    let mut device = negotiated(&pci);
+    gone(&pci);
+    let found = device.find_queue(0, QueueSize::Q256).unwrap_err();
+    assert_eq!(
+        found,
+        TransportError::QueueSize {
+            index: 0,
+            size: 0xFFFF
+        }
+    );
+    assert!(device.start().is_err());
+
+    let pci = PciDevice::new();
+    let live = negotiated(&pci).start().unwrap();
+    gone(&pci);
+    assert_eq!(live.health(), Health::Gone);
+    assert!(live.isr().take().is_empty(), "somebody else's interrupt");
+    assert!(matches!(
+        live.reset(10, || ()),
+        Err(ResetFailure::Removed(_))
+    ));
+}
+
+/// V03.
+#[test]
+fn attack_33_a_device_that_needs_a_reset_says_so_at_any_time() {
+    let pci = PciDevice::new();
+    let live = negotiated(&pci).start().unwrap();
+    assert_eq!(live.health(), Health::Working);
+
+    pci.set_status(NEEDS_RESET);
+
+    assert_eq!(live.health(), Health::NeedsReset);
+    assert!(live.reset(10, || ()).is_ok());
+
+    let pci = PciDevice::new();
+    pci.breaks_at_start.set(true);
+    let result = negotiated(&pci).start();
+    assert_eq!(error_of(&pci, result), TransportError::NeedsReset);
+}
+
+/// V02: after FAILED nothing but a reset is to be had.
+#[test]
+fn a_device_that_was_given_up_comes_up_after_a_reset() {
+    let pci = PciDevice::new();
+    let given_up = negotiated(&pci).give_up();
+    assert_ne!(pci.status() & FAILED, 0);
+
+    let reset = given_up.reset(10, || ()).unwrap();
+
+    assert!(reset.acknowledge().unwrap().accept(OFFERED).is_ok());
+}
+
+/// A live device is reset and brought up again.
+#[test]
+fn a_live_device_can_be_reset_and_started_again() {
+    let pci = PciDevice::new();
+    let bring_up = |device: Device<Window<'_>, virtio::transport::Reset>| -> bool {
+        let mut device = device.acknowledge().unwrap().accept(OFFERED).unwrap();
+        let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+        device.enable_queue(queue, ring(256)).unwrap();
+        let _live: Device<Window<'_>, Live> = device.start().unwrap();
+        pci.queue_is_enabled()
+    };
+
+    for _ in 0..3 {
+        assert!(bring_up(pci.reset_device()));
+    }
+}
+
+/// For a stop that can take no lock and can't wait.
+#[test]
+fn a_silencer_resets_a_live_device_without_waiting() {
+    let pci = PciDevice::new();
+    pci.reset_takes.set(1000);
+    let device = pci.device();
+    let silencer = device.silencer();
+    let before = pci.trace.borrow().len();
+
+    silencer.silence();
+
+    assert_eq!(pci.status_writes(), [0]);
+    assert_eq!(pci.trace.borrow().len(), before + 1);
+
+    let pci = PciDevice::new();
+    let live = negotiated(&pci).start().unwrap();
+    live.silencer().silence();
+    assert_eq!(live.health(), Health::NeedsReset);
+}
+
+/// V18.
+#[test]
+fn attack_32_a_device_without_version_1_is_refused() {
+    let pci = PciDevice::new();
+    pci.offer(F::INDIRECT_DESC);
+
+    let result = acknowledged(&pci).accept(F::VERSION_1 | F::INDIRECT_DESC);
+
+    assert_eq!(error_of(&pci, result), TransportError::NotModern);
+}
+
+/// V04.
+#[test]
+fn attack_32_only_offered_features_are_accepted() {
+    let pci = PciDevice::new();
+
+    let result = acknowledged(&pci).accept(OFFERED | F::ACCESS_PLATFORM);
+
+    assert_eq!(
+        error_of(&pci, result),
+        TransportError::NotAcceptable {
+            features: F::ACCESS_PLATFORM
+        }
+    );
+}
+
+/// V06, V20: a ring feature this crate can't drive is not accepted by mistake.
+#[test]
+fn offered_features_that_are_not_supported_can_t_be_accepted() {
+    for features in [
+        F::RING_PACKED,
+        F::IN_ORDER,
+        F::NOTIFICATION_DATA,
+        F::NOTIF_CONFIG_DATA,
+        F::RING_RESET,
+        F::SUSPEND,
+    ] {
+        let pci = PciDevice::new();
+        pci.offer(OFFERED | features);
+
+        let result = acknowledged(&pci).accept(OFFERED | features);
+
+        assert_eq!(
+            error_of(&pci, result),
+            TransportError::NotAcceptable { features }
+        );
+    }
+}
+
+/// V06.
+#[test]
+fn attack_32_unknown_features_are_ignored() {
+    let pci = PciDevice::new();
+    pci.offered.set(u64::MAX);
+    let device = acknowledged(&pci);
+    let chosen = virtio::blk::choose_features(device.offered()).unwrap();
+
+    let device = device.accept(chosen).unwrap();
+
+    assert_eq!(device.accepted(), chosen);
+    assert_eq!(pci.accepted(), chosen);
+    let ours =
+        virtio::transport::SUPPORTED | F::from_bits_retain(virtio::spec::le128::from_ne(0xFF_FFFF));
+    assert!(ours.contains(chosen));
+}
+
+/// Attack 32: what was offered once counts; a change is the device's problem.
+#[test]
+fn attack_32_features_that_change_after_they_were_read_are_refused_by_the_device() {
+    let pci = PciDevice::new();
+    let device = acknowledged(&pci);
+    pci.offer(F::VERSION_1);
+    pci.keeps_features_ok.set(false);
+
+    let result = device.accept(OFFERED);
+
+    assert_eq!(
+        error_of(&pci, result),
+        TransportError::FeaturesRefused { features: OFFERED }
+    );
+}
+
+/// V65; the device's maximum is not asked for more than the driver wants.
+#[test]
+fn a_queue_is_as_large_as_both_allow() {
+    for (device_has, wanted, found) in [(256, 128, 128), (64, 256, 64), (32768, 256, 256)] {
+        let pci = PciDevice::new();
+        pci.queue_size.set(device_has);
+
+        let queue = negotiated(&pci).find_queue(0, queue_size(wanted)).unwrap();
+
+        assert_eq!(queue.size().get(), found);
+        assert_eq!(queue.index(), 0);
+    }
+}
+
+#[test]
+fn attack_36_a_queue_of_no_or_a_crooked_size_is_refused() {
+    for (size, error) in [
+        (0, TransportError::QueueUnavailable { index: 0 }),
+        (3, TransportError::QueueSize { index: 0, size: 3 }),
+        (
+            65535,
+            TransportError::QueueSize {
+                index: 0,
+                size: 65535,
+            },
+        ),
+    ] {
+        let pci = PciDevice::new();
+        pci.queue_size.set(size);
+        let mut device = negotiated(&pci);
+
+        assert_eq!(device.find_queue(0, QueueSize::Q256).unwrap_err(), error);
+        assert_eq!(error_of(&pci, device.start()), error, "the start is barred");
+    }
+}
+
+#[test]
+fn attack_27_a_queue_that_is_not_there_is_not_selected() {
+    let pci = PciDevice::new();
+    pci.queues.set(0);
+    let mut device = negotiated(&pci);
+    let before = pci.common_writes().len();
+
+    let found = device.find_queue(0, QueueSize::Q256);
+
+    assert_eq!(
+        found.unwrap_err(),
+        TransportError::NoQueue {
+            index: 0,
+            queues: 0
+        }
+    );
+    let writes = pci.common_writes();
+    assert!(
+        writes[before..]
+            .iter()
+            .all(|(at, _)| *at == common::DEVICE_STATUS)
+    );
+}
+
+#[test]
+fn attack_35_a_doorbell_outside_the_window_is_refused() {
+    for (notify_off, multiplier, length) in [
+        (1, 0x1000, 0x1000),
+        (0xFFFF, u32::MAX, 0x1000),
+        (2047, 2, 0xFFF),
+        (3, 1, 0x1000),
+        (1, 7, 0x1000),
+    ] {
+        let pci = PciDevice::new();
+        pci.notify_off.set(notify_off);
+        pci.notify_multiplier.set(multiplier);
+        pci.notify_length.set(length);
+
+        let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
+
+        assert_eq!(
+            found.unwrap_err(),
+            TransportError::DoorbellOutside {
+                index: 0,
+                offset: u64::from(notify_off) * u64::from(multiplier),
+                length,
+            }
+        );
+    }
+}
+
+#[test]
+fn attack_35_a_multiplier_of_0_is_legal() {
+    let pci = PciDevice::new();
+    pci.notify_off.set(0xFFFF);
+    pci.notify_multiplier.set(0);
+    pci.notify_length.set(2);
+
+    assert!(negotiated(&pci).find_queue(0, QueueSize::Q256).is_ok());
+}
+
+/// V70.
+#[test]
+fn attack_37_a_refused_vector_is_told_and_the_device_goes_on() {
+    for answer in [0xFFFF, 2, 0x7FF] {
+        let pci = PciDevice::new();
+        let mut device = negotiated(&pci);
+        let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+        pci.vector_answer.set(Some(answer));
+
+        let refused = device.route_queue(&queue, 1);
+
+        let error = VectorError::Refused {
+            vector: 1,
+            found: answer,
+        };
+        assert_eq!(refused, Err(error));
+        assert_eq!(device.route_config(1), Err(error));
+        assert_eq!(pci.vectors(), (0xFFFF, 0xFFFF), "unmapped again");
+        assert!(device.enable_queue(queue, ring(256)).is_ok());
+        assert!(device.start().is_ok());
+    }
+}
+
+/// V70.
+#[test]
+fn attack_37_no_vector_beyond_the_table_is_written() {
+    for (msix, table_size) in [(None, 0), (PciDevice::new().msix.get(), 3)] {
+        let pci = PciDevice::new();
+        pci.msix.set(msix);
+        let mut device = negotiated(&pci);
+
+        let beyond = device.route_config(table_size);
+
+        let error = VectorError::BeyondTable {
+            vector: table_size,
+            table_size,
+        };
+        assert_eq!(beyond, Err(error));
+        assert_eq!(pci.vectors(), (0xFFFF, 0xFFFF));
+    }
+}
+
+#[test]
+fn attack_38_a_queue_that_does_not_stay_enabled_is_an_error() {
+    let pci = PciDevice::new();
+    pci.queue_enable_sticks.set(false);
+    let mut device = negotiated(&pci);
+    let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+
+    let enabled = device.enable_queue(queue, ring(256));
+
+    let error = TransportError::QueueNotEnabled { index: 0 };
+    assert_eq!(enabled.unwrap_err(), error);
+    assert_eq!(error_of(&pci, device.start()), error);
+}
+
+#[test]
+fn a_queue_enabled_right_after_a_reset_is_an_error() {
+    let pci = PciDevice::new();
+    pci.queue_enabled_at_reset.set(true);
+
+    let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
+
+    assert_eq!(found.unwrap_err(), TransportError::QueueInUse { index: 0 });
+}
+
+/// V30, V66.
+#[test]
+fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
+    let too_large = ring(256);
+    let skewed = RingPlacement {
+        descriptors: 8,
+        ..ring(128)
+    };
+    for placement in [too_large, skewed] {
+        let pci = PciDevice::new();
+        pci.queue_size.set(128);
+        let mut device = negotiated(&pci);
+        let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+
+        let enabled = device.enable_queue(queue, placement);
+
+        assert_eq!(enabled.unwrap_err(), TransportError::RingUnfit { index: 0 });
+        assert!(!pci.queue_is_enabled());
+    }
+}
+
+/// V72, attack 39: the status can be read at any step, and may have both bits.
+#[test]
+fn attack_39_an_interrupt_can_come_at_any_step_and_mean_two_things() {
+    let pci = PciDevice::new();
+    let device = pci.device();
+    let isr = device.isr();
+    assert!(isr.take().is_empty());
+
+    pci.set_isr(3);
+    let both = isr.take();
+
+    assert!(both.contains(virtio::spec::pci::IsrStatus::QUEUE_INTERRUPT));
+    assert!(both.contains(virtio::spec::pci::IsrStatus::DEVICE_CONFIGURATION_INTERRUPT));
+    assert!(isr.take().is_empty(), "reading it clears it");
+}
+
+#[test]
+fn attack_34_windows_shorter_than_their_structures_are_refused() {
+    let pci = PciDevice::new();
+    pci.notify_length.set(1);
+
+    assert_eq!(
+        Device::new(&pci.layout(), pci.windows()).unwrap_err(),
+        TransportError::WindowShort {
+            structure: Structure::Notify,
+            length: 1
+        }
+    );
+
+    pci.notify_length.set(2);
+    let swapped = Windows {
+        common: pci.windows().isr,
+        ..pci.windows()
+    };
+    assert_eq!(
+        Device::new(&pci.layout(), swapped).unwrap_err(),
+        TransportError::WindowShort {
+            structure: Structure::Common,
+            length: 1
+        }
+    );
+}
+
+#[test]
+fn errors_say_what_and_where() {
+    for (error, says) in [
+        (TransportError::Gone, "removed"),
+        (TransportError::NotModern, "VERSION_1"),
+        (
+            TransportError::QueueSize { index: 4, size: 3 },
+            "queue 4 has size 3",
+        ),
+        (
+            TransportError::NoQueue {
+                index: 4,
+                queues: 1,
+            },
+            "no queue 4",
+        ),
+    ] {
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+/// Handles live in a lock's cell and are used by all processors.
+#[test]
+fn handles_of_a_sync_window_can_be_sent_and_shared() {
+    fn send_and_sync<T: Send + Sync>() {}
+    fn send<T: Send>() {}
+    #[expect(dead_code, reason = "its type is all that is needed")]
+    struct Mapped(usize);
+
+    send_and_sync::<virtio::transport::Doorbell<Mapped>>();
+    send_and_sync::<virtio::transport::Isr<Mapped>>();
+    send_and_sync::<virtio::transport::Silencer<Mapped>>();
+    send_and_sync::<Device<Mapped, Live>>();
+    send_and_sync::<virtio::slots::SlotAllocator>();
+    send_and_sync::<virtio::blk::Requests<'_>>();
+    send::<virtio::dma::DmaMemory<'_>>();
+    send::<crate::disk::Queue<'_>>();
+}

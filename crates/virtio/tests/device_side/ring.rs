@@ -1,0 +1,505 @@
+//! What a device finds in memory, and what the driver makes of honest answers.
+
+use proptest::prelude::*;
+use virtio::blk::{Refusal, RequestError, Sector512, Segment, WriteCache};
+use virtio::spec::F;
+use virtio::split_queue::{QueueError, SplitQueue};
+
+use crate::disk::{EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, memory, queue_size};
+use crate::proptest_config;
+
+/// V30.
+#[test]
+fn ring_parts_are_aligned_and_apart_for_every_size() {
+    for log in 0..=8 {
+        let memory = memory();
+        let pair = Pair::new(&memory, 4.max(1 << log), FLAGS);
+
+        let ring = pair.device.ring;
+        let size = u64::from(ring.size.get());
+        assert!(ring.descriptors.is_multiple_of(16));
+        assert!(ring.available.is_multiple_of(2));
+        assert!(ring.used.is_multiple_of(4));
+        assert!(ring.descriptors + 16 * size <= ring.available);
+        assert!(ring.available + 6 + 2 * size <= ring.used);
+    }
+}
+
+/// V39; the rest of the ring starts with zeroes too.
+#[test]
+fn a_new_ring_is_zeroed() {
+    let memory = memory();
+    let pair = Pair::new(&memory, 8, EVENT_IDX);
+
+    let ring = pair.device.ring;
+    let bytes = |from: u64, length: u64| (from..from + length).map(|at| memory.load8(at));
+    assert!(bytes(ring.descriptors, 16 * 8).all(|byte| byte == 0));
+    assert!(bytes(ring.available, 6 + 2 * 8).all(|byte| byte == 0));
+    assert!(bytes(ring.used, 6 + 8 * 8).all(|byte| byte == 0));
+}
+
+/// V33: INDIRECT is only used if it was negotiated.
+#[test]
+fn without_indirect_descriptors_there_is_no_queue() {
+    let memory = memory();
+    let flights: Vec<_> = (0..8)
+        .map(|_| None::<virtio::split_queue::Flight<u32>>)
+        .collect();
+
+    let queue = SplitQueue::new(&mut memory.dma(), queue_size(8), F::VERSION_1, flights);
+
+    assert_eq!(queue.err(), Some(QueueError::NoIndirect));
+}
+
+#[test]
+fn a_table_of_flights_that_is_too_short_is_refused() {
+    let memory = memory();
+    let flights: Vec<_> = (0..7)
+        .map(|_| None::<virtio::split_queue::Flight<u32>>)
+        .collect();
+
+    let queue = SplitQueue::new(&mut memory.dma(), queue_size(8), FLAGS, flights);
+
+    assert_eq!(
+        queue.err(),
+        Some(QueueError::Flights {
+            needed: 8,
+            length: 7
+        })
+    );
+}
+
+/// V31, V33: `RingDevice::take` checks the form of every chain.
+#[test]
+fn a_read_is_header_data_and_status() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let extent = pair.config.extent(7, 3).unwrap();
+    let segments = [data(0, 512), data(8192, 1024)];
+
+    let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    let [header, first, second, status] = chain.descriptors[..] else {
+        panic!("{chain:?}");
+    };
+    assert_eq!(header.length, 16);
+    assert_eq!(memory.load32(header.address), 0, "IN");
+    assert_eq!(memory.load32(header.address + 4), 0, "reserved");
+    assert_eq!(memory.load64(header.address + 8), 7);
+    assert_eq!((first.address, first.length), (segments[0].address, 512));
+    assert_eq!((second.address, second.length), (segments[1].address, 1024));
+    assert_eq!(status.length, 1);
+    let writable: Vec<bool> = chain
+        .descriptors
+        .iter()
+        .map(|it| it.is_writable())
+        .collect();
+    assert_eq!(writable, [false, true, true, true]);
+}
+
+#[test]
+fn a_write_has_data_for_the_device_to_read() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let extent = pair.config.extent(2047, 1).unwrap();
+
+    let prepared = pair
+        .requests
+        .write(pair.slot(), extent, [data(0, 512)])
+        .unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    assert_eq!(memory.load32(chain.descriptors[0].address), 1, "OUT");
+    assert_eq!(memory.load64(chain.descriptors[0].address + 8), 2047);
+    let writable: Vec<bool> = chain
+        .descriptors
+        .iter()
+        .map(|it| it.is_writable())
+        .collect();
+    assert_eq!(writable, [false, false, true]);
+    assert_eq!(chain.writable_bytes(), 1);
+}
+
+/// V86.
+#[test]
+fn a_flush_has_sector_0_and_no_data() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    // The slot was used for another sector before.
+    for _ in 0..16 {
+        let prepared = pair.prepare_read(9, 1);
+        pair.slots.release(prepared.into_slot());
+    }
+
+    let prepared = pair.requests.flush(pair.slot()).unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    assert_eq!(chain.descriptors.len(), 2);
+    assert_eq!(memory.load32(chain.descriptors[0].address), 4, "FLUSH");
+    assert_eq!(memory.load64(chain.descriptors[0].address + 8), 0);
+}
+
+/// V89.
+#[test]
+fn an_identity_is_asked_for_with_20_bytes() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+
+    let prepared = pair.requests.identify(pair.slot()).unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    assert_eq!(memory.load32(chain.descriptors[0].address), 8, "GET_ID");
+    assert_eq!(memory.load64(chain.descriptors[0].address + 8), 0);
+    assert_eq!(chain.descriptors[1].length, 20);
+    for (at, byte) in (chain.descriptors[1].address..).zip(*b"a disk\0") {
+        memory.store8(at, byte);
+    }
+    pair.finish(&chain);
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    assert_eq!(pair.requests.identity(&used).unwrap().as_bytes(), b"a disk");
+}
+
+/// V85, V80: what the disk does not take is not sent.
+#[test]
+fn writes_to_a_read_only_disk_and_flushes_without_a_cache_are_refused() {
+    let memory = memory();
+    let disk = virtio::blk::Config {
+        read_only: true,
+        flush: false,
+        write_cache: WriteCache::WriteThrough,
+        ..config()
+    };
+    let pair = Pair::with_config(&memory, 16, FLAGS, disk);
+    let extent = pair.config.extent(0, 1).unwrap();
+
+    let write = pair.requests.write(pair.slot(), extent, [data(0, 512)]);
+    let flush = pair.requests.flush(pair.slot());
+
+    assert_eq!(write.unwrap_err().reason, Refusal::ReadOnly);
+    assert_eq!(flush.unwrap_err().reason, Refusal::NoFlush);
+}
+
+#[test]
+fn a_refused_request_leaves_its_slot_with_the_caller() {
+    let memory = memory();
+    let pair = Pair::new(&memory, 4, FLAGS);
+    let extent = pair.config.extent(0, 4).unwrap();
+    let scattered = (0..4).map(|page| data(page * 4096, 512));
+    let high = Segment {
+        address: u64::MAX - 100,
+        length: 2048,
+    };
+
+    for (refused, reason) in [
+        (
+            pair.requests.read(pair.slot(), extent, scattered),
+            Refusal::TooScattered,
+        ),
+        (
+            pair.requests.read(pair.slot(), extent, [data(0, 1024)]),
+            Refusal::BufferShort { missing: 1024 },
+        ),
+        (
+            pair.requests.read(pair.slot(), extent, [high]),
+            Refusal::AddressOverflow,
+        ),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason, reason);
+        pair.slots.release(refused.slot);
+    }
+    let free = std::iter::from_fn(|| pair.slots.reserve()).count();
+    assert_eq!(free, 4, "a slot was lost");
+}
+
+/// V92: a longer segment is described in pieces.
+#[test]
+fn segments_are_no_longer_than_size_max() {
+    let memory = memory();
+    let disk = virtio::blk::Config {
+        size_max: Some(5000),
+        ..config()
+    };
+    let mut pair = Pair::with_config(&memory, 32, FLAGS, disk);
+    let extent = pair.config.extent(0, 32).unwrap();
+
+    let prepared = pair
+        .requests
+        .read(pair.slot(), extent, [data(0, 16384)])
+        .unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
+    assert_eq!(lengths, [16, 5000, 5000, 5000, 1384, 1]);
+    assert_eq!(chain.descriptors[2].address, data(5000, 0).address);
+}
+
+#[test]
+fn a_buffer_longer_than_the_extent_is_used_in_part_and_empty_segments_not_at_all() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let extent = pair.config.extent(0, 2).unwrap();
+    let segments = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
+
+    let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
+    pair.queue.publish(prepared, 1).unwrap();
+    let chain = pair.device.take().unwrap();
+
+    let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
+    assert_eq!(lengths, [16, 700, 324, 1]);
+}
+
+#[test]
+fn a_finished_request_comes_back_with_slot_payload_and_length() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    assert_eq!(pair.queue.in_flight(), 1);
+    assert_eq!(pair.queue.pop_used(), Ok(None));
+
+    pair.finish(&chain);
+    let used = pair.queue.pop_used().unwrap().unwrap();
+
+    assert_eq!(used.payload, tag);
+    assert_eq!(used.slot.index(), chain.head);
+    assert_eq!((used.written, used.writable), (513, 513));
+    assert_eq!(pair.requests.outcome(&used), Ok(512));
+    assert_eq!(pair.queue.in_flight(), 0);
+    assert_eq!(pair.queue.pop_used(), Ok(None));
+}
+
+#[test]
+fn requests_come_back_in_the_device_s_order() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 16, FLAGS);
+    let taken: Vec<_> = (0..10).map(|_| pair.taken_read()).collect();
+
+    for (_, chain) in taken.iter().rev() {
+        pair.finish(chain);
+    }
+
+    for (tag, _) in taken.iter().rev() {
+        assert_eq!(pair.queue.pop_used().unwrap().unwrap().payload, *tag);
+    }
+}
+
+/// V35, over the index's wrap; the ring is never left.
+#[test]
+fn indexes_wrap_at_65536() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, EVENT_IDX);
+    let rounds = if cfg!(miri) { 40 } else { 70_000_u32 };
+
+    for round in 1..=rounds {
+        let (tag, chain) = pair.taken_read();
+        assert_eq!(pair.device.avail_idx(), round as u16);
+        pair.finish(&chain);
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(used.payload, tag);
+        pair.slots.release(used.slot);
+        assert!(!pair.queue.rearm_interrupts());
+        assert_eq!(pair.device.used_event(), round as u16);
+    }
+    assert!(memory.strips_are_untouched());
+}
+
+/// V36, V37.
+#[test]
+fn interrupts_are_suppressed_by_the_flags_or_by_the_event_alone() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.queue.suppress_interrupts();
+    assert_eq!(
+        (pair.device.avail_flags(), pair.device.used_event()),
+        (1, 0)
+    );
+    assert!(!pair.queue.rearm_interrupts());
+    assert_eq!(
+        (pair.device.avail_flags(), pair.device.used_event()),
+        (0, 0)
+    );
+
+    let memory = self::memory();
+    let mut pair = Pair::new(&memory, 8, EVENT_IDX);
+    pair.queue.suppress_interrupts();
+    assert_eq!(
+        (pair.device.avail_flags(), pair.device.used_event()),
+        (0, 0xFFFF)
+    );
+    assert!(!pair.queue.rearm_interrupts());
+    assert_eq!(
+        (pair.device.avail_flags(), pair.device.used_event()),
+        (0, 0)
+    );
+}
+
+#[test]
+fn rearming_tells_of_what_was_finished_meanwhile() {
+    for features in [FLAGS, EVENT_IDX] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, features);
+        let (_, chain) = pair.taken_read();
+        pair.queue.suppress_interrupts();
+        assert_eq!(pair.queue.pop_used(), Ok(None));
+        pair.finish(&chain);
+
+        assert!(pair.queue.rearm_interrupts());
+        assert!(pair.queue.pop_used().unwrap().is_some());
+        assert!(!pair.queue.rearm_interrupts());
+    }
+}
+
+/// V37: an interrupt for nothing finds nothing, and spoils nothing.
+#[test]
+fn a_spurious_interrupt_is_harmless() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, EVENT_IDX);
+    pair.publish_read();
+
+    for _ in 0..100 {
+        pair.queue.suppress_interrupts();
+        assert_eq!(pair.queue.pop_used(), Ok(None));
+        assert!(!pair.queue.rearm_interrupts());
+    }
+
+    assert_eq!(pair.queue.in_flight(), 1);
+}
+
+/// V40, V41: `split_queue`'s own tests go through all wraps.
+#[test]
+fn the_doorbell_is_rung_once_for_a_batch_and_as_the_device_wishes() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, EVENT_IDX);
+    assert!(!pair.queue.doorbell_needed(), "nothing was published");
+    pair.device.set_avail_event(1);
+    pair.publish_read();
+    assert!(!pair.queue.doorbell_needed());
+    pair.publish_read();
+    pair.publish_read();
+    pair.device.set_used_flags(1);
+    assert!(pair.queue.doorbell_needed(), "flags count for nothing");
+    assert!(!pair.queue.doorbell_needed());
+
+    let memory = self::memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.publish_read();
+    assert!(pair.queue.doorbell_needed());
+    pair.device.set_used_flags(1);
+    pair.publish_read();
+    assert!(!pair.queue.doorbell_needed());
+}
+
+#[test]
+fn a_device_s_errors_are_told_apart() {
+    for (status, outcome) in [
+        (OK, Ok(512)),
+        (IOERR, Err(RequestError::Io)),
+        (UNSUPP, Err(RequestError::Unsupported)),
+    ] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let (_, chain) = pair.taken_read();
+
+        pair.write_status(&chain, status);
+        pair.device.finish(chain.head, chain.writable_bytes());
+
+        let used = pair.queue.pop_used().unwrap().unwrap();
+        assert_eq!(pair.requests.outcome(&used), outcome);
+    }
+}
+
+/// Attack 23: what the device can read of an area is what the request has
+/// there, and zeroes.
+#[test]
+fn attack_23_areas_show_nothing_of_what_lay_there_before() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (_, chain) = pair.taken_read();
+
+    let header = chain.descriptors[0].address;
+    let status = chain.descriptors[2].address;
+    let shown: Vec<u8> = (header + 16..chain.table)
+        .filter(|at| *at != status)
+        .map(|at| memory.load8(at))
+        .collect();
+    assert_eq!(shown, vec![0; 31]);
+    let entries = 16 * chain.descriptors.len() as u64;
+    let rest = chain.table + entries..chain.table + 16 * u64::from(pair.limits.table_entries());
+    assert!(rest.map(|at| memory.load8(at)).all(|byte| byte == 0));
+}
+
+proptest! {
+    #![proptest_config(proptest_config(512))]
+
+    /// A transfer within the limits is never refused, however its buffer lies;
+    /// and the device finds exactly the buffer's bytes, in order.
+    #[test]
+    fn a_transfer_within_the_limits_is_described_whole(
+        size_max in prop::option::of(512..9000_u32),
+        seg_max in prop::option::of(2..40_u32),
+        log in 5..=7_u32,
+        offset in 0..4096_u64,
+        length in 1..=u32::MAX,
+        contiguous in any::<u64>(),
+    ) {
+        let memory = memory();
+        let mut disk = config();
+        disk.size_max = size_max;
+        disk.seg_max = seg_max;
+        prop_assume!(virtio::blk::limits(&disk, queue_size(1 << log), 32).is_ok());
+        let mut pair = Pair::with_config(&memory, 1 << log, FLAGS, disk);
+        let blocks = length % (pair.limits.max_transfer / 512) + 1;
+        let extent = pair.config.extent(5, blocks).unwrap();
+        // Pages of a buffer that begins `offset` into the first, each either
+        // next to the one before or elsewhere.
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut left = extent.bytes();
+        let mut page = 0x1_0000_0000_u64;
+        let mut first = offset;
+        for number in 0.. {
+            if left == 0 {
+                break;
+            }
+            let length = left.min(4096 - first as u32);
+            match segments.last_mut() {
+                Some(last) if contiguous >> (number % 64) & 1 == 1 => last.length += length,
+                _ => segments.push(Segment { address: page + first, length }),
+            }
+            let together = contiguous >> ((number + 1) % 64) & 1 == 1;
+            page += if together { 4096 } else { 0x1_0000_0000 };
+            left -= length;
+            first = 0;
+        }
+        prop_assert!(segments.len() <= usize::from(pair.limits.max_segments));
+
+        let prepared = pair.requests.read(pair.slot(), extent, segments.iter().copied()).unwrap();
+        pair.queue.publish(prepared, 1).unwrap();
+        let chain = pair.device.take().unwrap();
+
+        let (header, rest) = chain.descriptors.split_first().unwrap();
+        let (status, data) = rest.split_last().unwrap();
+        prop_assert_eq!((header.length, status.length), (16, 1));
+        prop_assert_eq!(memory.load64(header.address + 8), Sector512(5).0);
+        prop_assert!(data.iter().all(|it| it.length <= size_max.unwrap_or(u32::MAX)));
+        prop_assert!(data.len() <= seg_max.unwrap_or(u32::MAX) as usize);
+        let mut described = data.iter().map(|it| Segment { address: it.address, length: it.length });
+        let mut joined: Vec<Segment> = Vec::new();
+        for segment in &segments {
+            let mut covered = 0;
+            while covered < segment.length {
+                let piece = described.next().unwrap();
+                prop_assert_eq!(piece.address, segment.address + u64::from(covered));
+                covered += piece.length;
+            }
+            joined.push(Segment { address: segment.address, length: covered });
+        }
+        prop_assert_eq!(joined, segments);
+        prop_assert!(described.next().is_none());
+    }
+}

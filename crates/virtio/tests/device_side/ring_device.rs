@@ -1,0 +1,194 @@
+//! The device's side of a split ring: written from the specification, and able
+//! to say anything.
+
+use std::sync::atomic::{Ordering, fence};
+
+use virtio::transport::RingPlacement;
+
+use crate::guest_memory::GuestMemory;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT: u16 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    pub address: u64,
+    pub length: u32,
+    pub flags: u16,
+    pub next: u16,
+}
+
+impl Descriptor {
+    pub fn is_writable(&self) -> bool {
+        self.flags & WRITE != 0
+    }
+}
+
+/// A request as the device finds it.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    pub head: u16,
+    /// Where its indirect table lies.
+    pub table: u64,
+    pub descriptors: Vec<Descriptor>,
+}
+
+impl Chain {
+    pub fn writable_bytes(&self) -> u32 {
+        let writable = self.descriptors.iter().filter(|it| it.is_writable());
+        writable.map(|it| it.length).sum()
+    }
+}
+
+pub struct RingDevice<'m> {
+    pub memory: &'m GuestMemory,
+    pub ring: RingPlacement,
+    /// Available entries taken.
+    taken: u16,
+    /// The used index.
+    pub used: u16,
+}
+
+impl<'m> RingDevice<'m> {
+    pub fn new(memory: &'m GuestMemory, ring: RingPlacement) -> Self {
+        Self {
+            memory,
+            ring,
+            taken: 0,
+            used: 0,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.ring.size.get().into()
+    }
+
+    fn slot(&self, index: u16) -> u64 {
+        u64::from(index) % self.size()
+    }
+
+    pub fn avail_flags(&self) -> u16 {
+        self.memory.load16(self.ring.available)
+    }
+
+    pub fn avail_idx(&self) -> u16 {
+        self.memory.load16(self.ring.available + 2)
+    }
+
+    pub fn used_event(&self) -> u16 {
+        self.memory
+            .load16(self.ring.available + 4 + 2 * self.size())
+    }
+
+    pub fn set_used_flags(&self, flags: u16) {
+        self.memory.store16(self.ring.used, flags);
+    }
+
+    pub fn set_used_idx(&self, index: u16) {
+        self.memory.store16(self.ring.used + 2, index);
+    }
+
+    pub fn set_avail_event(&self, index: u16) {
+        self.memory
+            .store16(self.ring.used + 4 + 8 * self.size(), index);
+    }
+
+    pub fn avail_event(&self) -> u16 {
+        self.memory.load16(self.ring.used + 4 + 8 * self.size())
+    }
+
+    /// Writes a used element where the next one goes, unseen yet.
+    pub fn write_used(&self, index: u16, id: u32, length: u32) {
+        let element = self.ring.used + 4 + 8 * self.slot(index);
+        self.memory.store32(element, id);
+        self.memory.store32(element + 4, length);
+    }
+
+    pub fn descriptor(&self, at: u64) -> Descriptor {
+        let rest = self.memory.load64(at + 8);
+        Descriptor {
+            address: self.memory.load64(at),
+            length: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
+        }
+    }
+
+    pub fn write_descriptor(&self, at: u64, it: Descriptor) {
+        let rest = u64::from(it.length) | u64::from(it.flags) << 32 | u64::from(it.next) << 48;
+        self.memory.store64(at, it.address);
+        self.memory.store64(at + 8, rest);
+    }
+
+    /// Available entries that were not taken.
+    pub fn available(&self) -> u16 {
+        self.avail_idx().wrapping_sub(self.taken)
+    }
+
+    /// The next available request, checked as the specification has it.
+    pub fn take(&mut self) -> Option<Chain> {
+        if self.available() == 0 {
+            return None;
+        }
+        assert!(
+            u64::from(self.available()) <= self.size(),
+            "V35: the available index ran away"
+        );
+        fence(Ordering::Acquire);
+        let entry = self.ring.available + 4 + 2 * self.slot(self.taken);
+        let head = self.memory.load16(entry);
+        self.taken = self.taken.wrapping_add(1);
+        Some(self.chain(head))
+    }
+
+    /// Follows the chain from `head`, which is one indirect table.
+    fn chain(&self, head: u16) -> Chain {
+        assert!(u64::from(head) < self.size(), "a head outside the queue");
+        let first = self.descriptor(self.ring.descriptors + 16 * u64::from(head));
+        assert_eq!(first.flags, INDIRECT, "V33: INDIRECT alone");
+        assert_eq!(first.length % 16, 0, "whole descriptors");
+        let entries = u64::from(first.length / 16);
+        assert!((1..=self.size()).contains(&entries), "V33: the length");
+
+        let mut descriptors = Vec::new();
+        let mut index = 0;
+        loop {
+            let it = self.descriptor(first.address + 16 * index);
+            assert_eq!(it.flags & INDIRECT, 0, "V33: no nesting");
+            assert_ne!(it.length, 0, "an empty descriptor");
+            descriptors.push(it);
+            if it.flags & NEXT == 0 {
+                break;
+            }
+            assert_eq!(u64::from(it.next), index + 1, "tables are in order");
+            index += 1;
+            assert!(index < entries, "V32: a chain that leaves its table");
+        }
+        assert_eq!(descriptors.len() as u64, entries, "unused descriptors");
+        assert!(
+            descriptors.is_sorted_by_key(Descriptor::is_writable),
+            "V31: readable before writable"
+        );
+        let total: u64 = descriptors.iter().map(|it| u64::from(it.length)).sum();
+        assert!(total <= 1 << 32, "V32");
+        Chain {
+            head,
+            table: first.address,
+            descriptors,
+        }
+    }
+
+    /// Gives a request back; whether to interrupt for it.
+    pub fn finish(&mut self, head: u16, written: u32) {
+        self.finish_as(head.into(), written);
+    }
+
+    /// Gives anything back.
+    pub fn finish_as(&mut self, id: u32, length: u32) {
+        self.write_used(self.used, id, length);
+        fence(Ordering::Release);
+        self.used = self.used.wrapping_add(1);
+        self.set_used_idx(self.used);
+    }
+}

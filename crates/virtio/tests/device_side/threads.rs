@@ -1,0 +1,185 @@
+//! Driver and device on threads of their own, each asleep until it is told:
+//! what one of them is not told of is never done, and the test fails.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use virtio::blk::Requests;
+use virtio::slots::SlotAllocator;
+use virtio::spec::F;
+
+use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Queue, data, memory};
+use crate::ring_device::RingDevice;
+
+/// Long enough that only a lost wake-up lasts as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A doorbell, or an interrupt: rung often, heard once.
+struct Bell(SyncSender<()>);
+
+impl Bell {
+    fn new() -> (Self, Receiver<()>) {
+        let (sender, receiver) = sync_channel(1);
+        (Self(sender), receiver)
+    }
+
+    fn ring(&self) {
+        match self.0.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            // The other end has seen all it waits for.
+            Err(TrySendError::Disconnected(())) => {}
+        }
+    }
+}
+
+/// Serves `count` requests, and sleeps while there are none.
+fn serve(
+    mut device: RingDevice<'_>,
+    features: F,
+    count: u32,
+    doorbell: Receiver<()>,
+    interrupt: &Bell,
+) {
+    let event_idx = features.contains(F::EVENT_IDX);
+    let mut served = 0;
+    while served < count {
+        // Awake: no doorbells, please.
+        if event_idx {
+            let far = device.avail_event().wrapping_add(0x8000);
+            device.set_avail_event(far);
+        } else {
+            device.set_used_flags(1);
+        }
+        let before = device.used;
+        while let Some(chain) = device.take() {
+            let status = chain.descriptors.last().expect("a status").address;
+            device.memory.store8(status, OK);
+            device.finish(chain.head, chain.writable_bytes());
+            served += 1;
+        }
+        fence(Ordering::SeqCst);
+        let wanted = if event_idx {
+            device.used_event().wrapping_sub(before) < device.used.wrapping_sub(before)
+        } else {
+            device.avail_flags() & 1 == 0 && device.used != before
+        };
+        if wanted {
+            interrupt.ring();
+        }
+        // To sleep: doorbells, please, and one more look.
+        if event_idx {
+            device.set_avail_event(device.avail_idx());
+        } else {
+            device.set_used_flags(0);
+        }
+        fence(Ordering::SeqCst);
+        if device.available() == 0 && served < count {
+            doorbell
+                .recv_timeout(PATIENCE)
+                .expect("a doorbell was lost");
+        }
+    }
+}
+
+/// Prepares and publishes requests until `count` were, with no lock but the
+/// queue's, and that for the publication alone.
+fn submit(
+    slots: &SlotAllocator,
+    requests: &Requests<'_>,
+    queue: &Mutex<Queue<'_>>,
+    next: &AtomicU32,
+    count: u32,
+    doorbell: &Bell,
+) {
+    let extent = crate::disk::config().extent(0, 1).expect("on the disk");
+    loop {
+        let Some(slot) = slots.reserve() else {
+            thread::yield_now();
+            continue;
+        };
+        let tag = next.fetch_add(1, Ordering::Relaxed);
+        if tag >= count {
+            slots.release(slot);
+            return;
+        }
+        let prepared = requests
+            .read(slot, extent, [data(0, 512)])
+            .expect("a request");
+        let mut queue = queue.lock().expect("no panic");
+        queue.publish(prepared, tag).expect("published");
+        if queue.doorbell_needed() {
+            doorbell.ring();
+        }
+    }
+}
+
+/// Drains the ring at each interrupt until `count` requests are back.
+fn complete(
+    slots: &SlotAllocator,
+    requests: &Requests<'_>,
+    queue: &Mutex<Queue<'_>>,
+    count: u32,
+    interrupt: &Receiver<()>,
+) -> Vec<u32> {
+    let mut back = Vec::new();
+    while back.len() < count as usize {
+        interrupt
+            .recv_timeout(PATIENCE)
+            .expect("an interrupt was lost");
+        let mut queue = queue.lock().expect("no panic");
+        loop {
+            queue.suppress_interrupts();
+            while let Some(used) = queue.pop_used().expect("an honest device") {
+                assert_eq!(requests.outcome(&used), Ok(512));
+                back.push(used.payload);
+                slots.release(used.slot);
+            }
+            if !queue.rearm_interrupts() {
+                break;
+            }
+        }
+    }
+    back
+}
+
+fn run(features: F) {
+    let count = if cfg!(miri) { 24 } else { 20_000 };
+    let memory = memory();
+    let Pair {
+        slots,
+        requests,
+        queue,
+        device,
+        ..
+    } = Pair::new(&memory, 8, features);
+    let queue = Mutex::new(queue);
+    let next = AtomicU32::new(0);
+    let (doorbell, rung) = Bell::new();
+    let (interrupt, raised) = Bell::new();
+
+    let mut back = thread::scope(|threads| {
+        let interrupt = &interrupt;
+        threads.spawn(move || serve(device, features, count, rung, interrupt));
+        for _ in 0..2 {
+            threads.spawn(|| submit(&slots, &requests, &queue, &next, count, &doorbell));
+        }
+        complete(&slots, &requests, &queue, count, &raised)
+    });
+
+    back.sort_unstable();
+    assert_eq!(back, (0..count).collect::<Vec<_>>());
+    assert!(memory.strips_are_untouched());
+}
+
+#[test]
+fn with_flags_every_request_of_two_processors_comes_back() {
+    run(FLAGS);
+}
+
+#[test]
+fn with_event_idx_every_request_of_two_processors_comes_back() {
+    run(EVENT_IDX);
+}
