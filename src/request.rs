@@ -98,7 +98,6 @@ fn transfer<'a>(
         return None;
     };
     let Some(slot) = adapter.slots.reserve() else {
-        drop(list);
         srb.busy();
         return None;
     };

@@ -4,7 +4,7 @@
 //! The file is the one that FERROSTOR_DRIVER names. A process is one machine,
 //! so this is one test.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{iter, ops::Range, path::Path, sync::Arc, time::Duration};
 
 use testbed::{
     device::{BlkSettings, DiskImage, Faults, VirtioBlk},
@@ -30,6 +30,11 @@ fn resolve(module: &str, function: &str) -> Option<usize> {
         "storport.sys" => storport::resolve(function),
         _ => kernel::resolve(function),
     }
+}
+
+/// One sector, as the faults want it.
+fn sector(number: u64) -> Vec<Range<u64>> {
+    iter::once(number..number + 1).collect()
 }
 
 /// READ(10) or WRITE(10) of one block.
@@ -78,9 +83,9 @@ fn faults_of_the_disk_are_told_and_survived() {
         machine.memory().guest().clone(),
         BlkSettings {
             faults: Faults {
-                unreadable: vec![10..11],
-                unwritable: vec![20..21],
-                stalled: vec![30..31],
+                unreadable: sector(10),
+                unwritable: sector(20),
+                stalled: sector(30),
                 ..Faults::default()
             },
             ..BlkSettings::default()

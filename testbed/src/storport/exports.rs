@@ -99,8 +99,7 @@ impl Call {
     /// next argument, out; miniports pass NULL.
     fn port_of_callback(&mut self) -> &'static Port {
         let extension = self.address();
-        callbacks::current_port()
-            .unwrap_or_else(|| Port::of(extension, self.function, self.caller))
+        callbacks::current_port().unwrap_or_else(|| Port::of(extension, self.function, self.caller))
     }
 
     /// PathId, TargetId and Lun, the next arguments.
