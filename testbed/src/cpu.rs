@@ -143,6 +143,7 @@ impl Cpu {
         let handle = thread::Builder::new()
             .name(format!("cpu {}", self.number))
             .spawn(move || {
+                let _end = EndOnPanic;
                 act_for(self.number);
                 self.run();
             })?;
@@ -283,6 +284,18 @@ impl Cpu {
         }
         // Before anything is looked at again: who saw it idle relies on that.
         self.idle.swap(false, Ordering::SeqCst);
+    }
+}
+
+/// Ends the process if a CPU's thread panics: nothing would wait for its
+/// requests in vain.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
     }
 }
 

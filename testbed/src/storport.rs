@@ -5,7 +5,7 @@
 //! * `callbacks`: the one way into driver code, and what is checked at its end;
 //! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
 //! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
-//! * `spin_locks`: the locks, and who holds them;
+//! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
 //! * `violations`: the rules that it must keep.
@@ -21,6 +21,7 @@ mod dpcs;
 mod events;
 mod exports;
 mod extended;
+mod held_locks;
 mod interrupts;
 mod lanes;
 mod life_cycle;

@@ -73,8 +73,10 @@ impl Structure {
 
     /// A copy of `bytes` bytes from the structure's first on.
     pub(super) fn bytes(self, bytes: usize) -> Vec<u8> {
-        // SAFETY: readable (contract of `at`).
-        unsafe { std::slice::from_raw_parts(self.0 as *const u8, bytes) }.to_vec()
+        let mut copy = vec![0; bytes];
+        // SAFETY: readable (contract of `at`), and the copy has this length.
+        unsafe { (self.0 as *const u8).copy_to(copy.as_mut_ptr(), bytes) };
+        copy
     }
 
     /// Writes `bytes` from the structure's first byte on.

@@ -213,7 +213,10 @@ impl Adapter {
     /// How many requests the unit at `address` may have at a time.
     #[must_use]
     pub fn queue_depth(&self, address: Address) -> u32 {
-        self.port.unit(address).gate.limit()
+        match self.port.units.get(address) {
+            Some(unit) => unit.gate.limit(),
+            None => self.port.depth(self.port.configuration().initial_depth),
+        }
     }
 
     /// Stops the adapter: no more requests, HwAdapterControl(ScsiStopAdapter),

@@ -10,6 +10,7 @@ use super::{
         port_configuration_information as info, srb,
     },
     adapter::SrbShape,
+    callbacks::Callback,
     port::Port,
     violations::Rule,
 };
@@ -248,7 +249,9 @@ impl Configuration {
     /// Reads ConfigInfo after HwFindAdapter, and records what is not as it must
     /// be.
     pub(super) fn read(port: &Port, from: Structure) -> Self {
-        let wrong = |what: std::fmt::Arguments<'_>| port.violation(Rule::FindAdapter, 0, what);
+        let wrong = |what: std::fmt::Arguments<'_>| {
+            port.violation_of(Callback::HwFindAdapter, Rule::FindAdapter, what);
+        };
         let transfer = from.get(info::MaximumTransferLength);
         let breaks = from.get(info::NumberOfPhysicalBreaks);
         if transfer == SP_UNINITIALIZED_VALUE || transfer == 0 {

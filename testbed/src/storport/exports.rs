@@ -24,6 +24,7 @@ use crate::{
     cpu::{self, irql},
     kernel,
     memory::Placement,
+    pci::BarKind,
     variadic::VariadicArguments,
     variadic_entry,
 };
@@ -309,8 +310,12 @@ fn get_device_base(mut call: Call) -> usize {
     let port = call.port();
     let (_bus_type, _bus) = (call.u32(), call.u32());
     let address = call.u64();
-    let (bytes, io) = (call.u32(), call.u8() != 0);
-    port.device_base(address, bytes, io, call.caller)
+    let (bytes, in_io_space) = (call.u32(), call.u8());
+    let kind = match in_io_space {
+        0 => BarKind::Memory,
+        _ => BarKind::Io,
+    };
+    port.device_base(kind, address, bytes, call.caller)
 }
 
 fn free_device_base(mut call: Call) -> usize {

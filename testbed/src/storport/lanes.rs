@@ -23,8 +23,8 @@ use super::{
     port::Port,
     request::{Address, Completion, Program, Request},
     spin_locks::LockId,
-    srb::{owner, recovery},
-    units::Unit,
+    srb::{Slot, owner, recovery},
+    units::{Place, Unit},
     violations::Rule,
 };
 use crate::{
@@ -173,11 +173,10 @@ impl Lane {
 
     /// The first of its requests in line at `unit` was let in.
     pub(super) fn grant(&self, unit: &'static Unit) {
-        self.granted
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(unit);
-        self.grants.fetch_add(1, Ordering::Release);
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.push(unit);
+        self.grants.store(granted.len() as u32, Ordering::Release);
+        drop(granted);
         self.wake();
     }
 
@@ -249,7 +248,7 @@ impl Lane {
             self.start(inner, work);
         } else {
             inner.in_line.push_back(Waiting::New(work));
-            self.port.get_in_line(unit, self.cpu, false);
+            self.port.get_in_line(unit, self.cpu, Place::Last);
         }
     }
 
@@ -367,9 +366,9 @@ impl Lane {
         }
         let completed = slot.owner.load(Ordering::Acquire) == owner::COMPLETED;
         if completed {
-            port.violation(
+            port.violation_of(
+                Callback::HwBuildIo,
                 Rule::SrbBuildIo,
-                0,
                 format_args!(
                     "HwBuildIo returned TRUE for a request (CDB {:02x}) that it completed",
                     port.srbs().view(slot).cdb()[0]
@@ -406,9 +405,9 @@ impl Lane {
         );
         // This CPU alone returns the SRB, so that it is still the same one.
         if result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
-            port.violation(
+            port.violation_of(
+                Callback::HwStartIo,
                 Rule::SrbStartIo,
-                0,
                 format_args!(
                     "HwStartIo returned FALSE for a request (CDB {opcode:02x}) that it did not \
                      complete; it stays the miniport's"
@@ -525,7 +524,7 @@ impl Lane {
             if let Some(work) = &inner.work[place] {
                 let unit = work.unit;
                 inner.in_line.push_front(Waiting::Again(number, unit));
-                self.port.get_in_line(unit, self.cpu, true);
+                self.port.get_in_line(unit, self.cpu, Place::First);
             }
         }
     }
@@ -537,8 +536,7 @@ impl Lane {
         }
         let granted = {
             let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-            self.grants
-                .fetch_sub(granted.len() as u32, Ordering::Relaxed);
+            self.grants.store(0, Ordering::Relaxed);
             std::mem::take(&mut *granted)
         };
         for unit in granted {
@@ -606,6 +604,24 @@ impl Port {
             );
         }
         self.lane(self.srbs().cpu_of(number)).completed(number);
+    }
+
+    /// The SRB at `address`, that the miniport has; what it names else is a
+    /// violation.
+    pub(super) fn srb_of_miniport(&self, address: usize, caller: usize) -> Option<&Slot> {
+        let srbs = self.try_srbs()?;
+        let slot = srbs
+            .find(address)
+            .map(|number| srbs.slot(number))
+            .filter(|slot| slot.is_out());
+        if slot.is_none() {
+            self.violation(
+                Rule::SrbUnknown,
+                caller,
+                format_args!("{address:#x} is no SRB that the miniport has"),
+            );
+        }
+        slot
     }
 
     /// Why a request is none for this adapter.

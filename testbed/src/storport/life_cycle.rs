@@ -87,10 +87,9 @@ fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
     let controller = Controller::start(port)?;
     let _ = port.interrupts.set(controller);
     trap::connect_ports(&port.function);
-    let wanted = port.machine.interrupts() == InterruptKind::Messages;
-    let messages = plug_and_play::enable(&port.function, wanted);
-    find_adapter(port, messages)?;
-    connect_interrupts(port, messages, controller);
+    let kind = plug_and_play::enable(&port.function, port.machine.interrupts());
+    find_adapter(port, kind)?;
+    connect_interrupts(port, kind, controller);
     initialize(port)?;
     query_control_types(port)?;
     accept_requests(port);
@@ -130,7 +129,7 @@ fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
     Ok(())
 }
 
-fn find_adapter(port: &'static Port, messages: bool) -> Result<(), StartError> {
+fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartError> {
     let registration = port.registration();
     let bars = plug_and_play::bars(port.function.as_ref());
     let ranges = bars.len().max(registration.access_ranges() as usize);
@@ -158,13 +157,12 @@ fn find_adapter(port: &'static Port, messages: bool) -> Result<(), StartError> {
             u8::from(bar.kind == BarKind::Memory),
         );
     }
-    if messages {
-        to.set(info::InterruptMode, config::Latched);
-        to.set(info::BusInterruptVector, plug_and_play::FIRST_VECTOR);
-    } else {
-        to.set(info::InterruptMode, config::LevelSensitive);
-        to.set(info::BusInterruptVector, PIN);
-    }
+    let (mode, vector) = match kind {
+        InterruptKind::Messages => (config::Latched, plug_and_play::FIRST_VECTOR),
+        InterruptKind::Line => (config::LevelSensitive, PIN),
+    };
+    to.set(info::InterruptMode, mode);
+    to.set(info::BusInterruptVector, vector);
     to.set(info::BusInterruptLevel, u32::from(irql::DEVICE));
     to.offset(argument_at).write(argument);
     // HwContext and BusInformation are NULL for physical adapters.
@@ -198,16 +196,16 @@ fn find_adapter(port: &'static Port, messages: bool) -> Result<(), StartError> {
         return Err(refused(Callback::HwFindAdapter, why + &log));
     }
     let mut configuration = Configuration::read(port, to);
-    if !messages || configuration.interrupt_mode == config::InterruptSupportNone {
+    if kind == InterruptKind::Line || configuration.interrupt_mode == config::InterruptSupportNone {
         configuration.message_routine = 0;
     }
     let asked = port.uncached.get().map(|(_, bytes)| *bytes as usize);
     if let Some(then) = asked
         && then != configuration.srb_extension_bytes
     {
-        port.violation(
+        port.violation_of(
+            Callback::HwFindAdapter,
             Rule::SrbExtensionSize,
-            0,
             format_args!(
                 "SrbExtensionSize was {then} when the uncached extension was asked for, and is {} \
                  now",
@@ -220,11 +218,11 @@ fn find_adapter(port: &'static Port, messages: bool) -> Result<(), StartError> {
 }
 
 /// Rule book 4.2.
-fn connect_interrupts(port: &Port, messages: bool, controller: &Controller) {
+fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller) {
     let configuration = port.configuration();
     if configuration.message_routine == 0 {
-        if messages {
-            plug_and_play::enable(&port.function, false);
+        if kind == InterruptKind::Messages {
+            plug_and_play::enable(&port.function, InterruptKind::Line);
         }
     } else {
         if configuration.interrupt_mode == config::InterruptSynchronizePerMessage {
@@ -272,9 +270,9 @@ fn supported(
     let arguments = [port.extension(), query as usize, to.address(), 0, 0, 0];
     let status = port.call_passive(callback, query, routine, arguments) as u32;
     if status != control::ScsiAdapterControlSuccess {
-        port.violation(
+        port.violation_of(
+            callback,
             Rule::AdapterControl,
-            0,
             format_args!(
                 "{} answers the query for its control types with {status}",
                 callback.name()
@@ -299,9 +297,9 @@ fn query_control_types(port: &'static Port) -> Result<(), StartError> {
         ("ScsiRestartAdapter", control::ScsiRestartAdapter),
     ] {
         if controls.get(kind as usize) != Some(&true) {
-            port.violation(
+            port.violation_of(
+                Callback::HwAdapterControl,
                 Rule::AdapterControl,
-                0,
                 format_args!("HwAdapterControl does not support {name}"),
             );
         }

@@ -4,6 +4,7 @@ use super::{
     abi,
     callbacks::Callback,
     exports::{Call, check_callback},
+    held_locks::Form,
     port::Port,
     units::closed,
     violations::Rule,
@@ -136,7 +137,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         Kind::AcquireSpinLock => {
             let (lock, context) = (call.u32(), call.address());
             let handle = call.structure();
-            port.acquire_for_miniport(lock, context, handle, false, caller);
+            port.acquire_for_miniport(Form::Plain, lock, context, handle, caller);
         }
         Kind::ReleaseSpinLock => port.release_for_miniport(call.structure(), caller),
         Kind::StateChangeDetected => {

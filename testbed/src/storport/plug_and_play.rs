@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::pci::{Bar, PciFunction};
+use crate::{
+    machine::InterruptKind,
+    pci::{Bar, PciFunction},
+};
 
 /// Command register (PCI 3.0, 6.2.2).
 const COMMAND: u16 = 0x04;
@@ -61,11 +64,13 @@ fn msix(function: &dyn PciFunction) -> Option<u16> {
     None
 }
 
-/// Switches the function's address decoding and bus mastering on, and its MSI-X
-/// on or off. Whether it has MSI-X and it is on.
-pub(super) fn enable(function: &Arc<dyn PciFunction>, messages: bool) -> bool {
+/// Switches the function's address decoding and bus mastering on, and makes it
+/// interrupt as `wanted`, or by its pin if it has no MSI-X. How it does.
+pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> InterruptKind {
     let command = read_u16(function.as_ref(), COMMAND) | COMMAND_ON;
-    let on = messages && function.msix_vectors() > 0 && msix(function.as_ref()).is_some();
+    let on = wanted == InterruptKind::Messages
+        && function.msix_vectors() > 0
+        && msix(function.as_ref()).is_some();
     if let Some(at) = msix(function.as_ref()) {
         let control = read_u16(function.as_ref(), at + MSIX_CONTROL) & !MSIX_MASK_ALL;
         let control = if on {
@@ -81,7 +86,11 @@ pub(super) fn enable(function: &Arc<dyn PciFunction>, messages: bool) -> bool {
         command & !COMMAND_NO_PIN
     };
     function.config_write(COMMAND, &command.to_le_bytes());
-    on
+    if on {
+        InterruptKind::Messages
+    } else {
+        InterruptKind::Line
+    }
 }
 
 /// Gives each of the function's messages an address and data, and unmasks it.

@@ -13,7 +13,7 @@ use std::{
 use super::{
     abi::config,
     adapter::{AdapterSettings, SrbShape},
-    callbacks,
+    callbacks::{self, Callback},
     configuration::{Configuration, Registration},
     dpcs::Dpcs,
     interrupts::Controller,
@@ -177,6 +177,11 @@ impl Port {
     pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
         self.recorder
             .record(rule, callbacks::current(), caller, detail);
+    }
+
+    /// Records that a rule was broken by a callback that has returned.
+    pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
+        self.recorder.record(rule, callback, 0, detail);
     }
 
     /// Ends the machine because of a broken rule.

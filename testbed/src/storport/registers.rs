@@ -51,8 +51,13 @@ impl Port {
     }
 
     /// StorPortGetDeviceBase; 0 if there is nothing to map.
-    pub(super) fn device_base(&self, address: u64, bytes: u32, io: bool, caller: usize) -> usize {
-        let kind = if io { BarKind::Io } else { BarKind::Memory };
+    pub(super) fn device_base(
+        &self,
+        kind: BarKind,
+        address: u64,
+        bytes: u32,
+        caller: usize,
+    ) -> usize {
         let Some((bar, offset)) = self.bar_of(kind, address, u64::from(bytes)) else {
             self.violation(
                 Rule::DeviceBase,
@@ -64,7 +69,7 @@ impl Port {
             );
             return 0;
         };
-        if io {
+        if kind == BarKind::Io {
             return address as usize;
         }
         match RegisterWindow::map(&self.function, bar, offset, u64::from(bytes)) {

@@ -146,9 +146,9 @@ impl Port {
             }
             let what = self.describe(slot, now);
             if slot.recovery.swap(recovery::LOST, Ordering::Relaxed) == recovery::RESET {
-                self.violation(
+                self.violation_of(
+                    Callback::HwResetBus,
                     Rule::SrbAfterReset,
-                    0,
                     format_args!("HwResetBus left it with the miniport: {what}"),
                 );
             } else if now - reset_at > self.callback_limit {

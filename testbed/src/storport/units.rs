@@ -210,6 +210,15 @@ impl Units {
     }
 }
 
+/// Where to get in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before all others: a request that was in before.
+    First,
+    /// Behind all others.
+    Last,
+}
+
 /// The end of a pause.
 struct PauseEnd {
     port: &'static Port,
@@ -265,14 +274,12 @@ impl Port {
         }
     }
 
-    /// Puts CPU `cpu` in line at `unit`, at its end or, for a request that was
-    /// in before, at its beginning.
-    pub(super) fn get_in_line(&'static self, unit: &'static Unit, cpu: u32, again: bool) {
+    /// Puts CPU `cpu` in line at `unit`.
+    pub(super) fn get_in_line(&'static self, unit: &'static Unit, cpu: u32, place: Place) {
         let mut line = unit.lock();
-        if again {
-            line.push_front(cpu);
-        } else {
-            line.push_back(cpu);
+        match place {
+            Place::First => line.push_front(cpu),
+            Place::Last => line.push_back(cpu),
         }
         unit.in_line.fetch_add(1, Ordering::SeqCst);
         self.units.in_line.fetch_add(1, Ordering::SeqCst);

@@ -122,7 +122,7 @@ fn what_a_reset_leaves_with_the_miniport_is_a_violation() {
 
     assert_eq!(bench.execute().srb_status, ERROR);
 
-    assert_eq!(bench.broken(), [("srb-after-reset", "no callback")]);
+    assert_eq!(bench.broken(), [("srb-after-reset", "HwResetBus")]);
 }
 
 #[test]

@@ -381,10 +381,7 @@ fn build_io_that_completes_and_returns_true_is_a_violation() {
 
     let report = bench.adapter.report();
     assert!(report.callbacks.iter().all(|row| row.name != "HwStartIo"));
-    assert_eq!(
-        bench.broken(),
-        [("srb-completed-in-build-io", "no callback")]
-    );
+    assert_eq!(bench.broken(), [("srb-completed-in-build-io", "HwBuildIo")]);
 }
 
 #[test]
@@ -406,7 +403,7 @@ fn start_io_that_returns_false_with_the_request_is_a_violation() {
 
     assert_eq!(bench.execute().srb_status, SUCCESS);
 
-    assert_eq!(bench.broken(), [("srb-start-io-false", "no callback")]);
+    assert_eq!(bench.broken(), [("srb-start-io-false", "HwStartIo")]);
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! The interlocked lists: sequenced ones (SLIST_HEADER, last in, first out) and
+//! doubly linked ones.
+//!
+//! Where Windows has one instruction or the caller's STOR_KSPIN_LOCK there is one
+//! mutex here, for all lists of an adapter.
+
+use std::sync::PoisonError;
+
+use super::{
+    super::{
+        abi::{
+            Structure, stor_list_entry as list_entry, stor_slist_entry as slist_entry,
+            stor_slist_header as slist,
+            stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS},
+        },
+        exports::Call,
+        port::Port,
+    },
+    at, give,
+};
+
+pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
+    let head = call.structure();
+    if head.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    head.set(slist::Alignment, 0);
+    // HeaderType, as on x64.
+    head.set(slist::Region, 1);
+    STOR_STATUS_SUCCESS
+}
+
+/// The depth's 16 bits in a sequenced list's head; the sequence follows.
+fn set_slist(head: Structure, first: usize, depth: u16) {
+    let sequence = (head.get(slist::Alignment) >> 16).wrapping_add(1);
+    head.set(slist::Alignment, sequence << 16 | u64::from(depth));
+    head.set(slist::Region, first as u64 & !0xf | 1);
+}
+
+fn slist_first(head: Structure) -> usize {
+    head.get(slist::Region) as usize & !0xf
+}
+
+fn slist_depth(head: Structure) -> u16 {
+    head.get(slist::Alignment) as u16
+}
+
+pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u32 {
+    let (head, to) = (call.structure(), call.structure());
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = slist_first(head);
+    set_slist(head, 0, 0);
+    give(to, first)
+}
+
+pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
+    let (head, to) = (call.structure(), call.structure());
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = slist_first(head);
+    if first != 0 {
+        let next = at(first).get(slist_entry::Next);
+        set_slist(head, next, slist_depth(head).wrapping_sub(1));
+    }
+    give(to, first)
+}
+
+pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
+    let (head, entry, to) = (call.structure(), call.structure(), call.structure());
+    if !entry.address().is_multiple_of(16) {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = slist_first(head);
+    entry.set(slist_entry::Next, first);
+    set_slist(head, entry.address(), slist_depth(head).wrapping_add(1));
+    give(to, first)
+}
+
+pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> u32 {
+    let (head, to) = (call.structure(), call.structure());
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    give(to, slist_depth(head))
+}
+
+/// An end of a doubly linked list.
+#[derive(Clone, Copy)]
+pub(super) enum End {
+    Head,
+    Tail,
+}
+
+pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End) -> u32 {
+    let (head, entry, to) = (call.structure(), call.structure(), call.structure());
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = head.get(list_entry::Flink);
+    let (before, after) = match end {
+        End::Head => (head, at(first)),
+        End::Tail => (at(head.get(list_entry::Blink)), head),
+    };
+    let was = match end {
+        End::Head => after.address(),
+        End::Tail => before.address(),
+    };
+    entry.set(list_entry::Flink, after.address());
+    entry.set(list_entry::Blink, before.address());
+    before.set(list_entry::Flink, entry.address());
+    after.set(list_entry::Blink, entry.address());
+    give(to, if was == head.address() { 0 } else { was })
+}
+
+pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> u32 {
+    let (head, to) = (call.structure(), call.structure());
+    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = head.get(list_entry::Flink);
+    if first == head.address() {
+        return give(to, 0usize);
+    }
+    let second = at(first).get(list_entry::Flink);
+    head.set(list_entry::Flink, second);
+    at(second).set(list_entry::Blink, head.address());
+    give(to, first)
+}
+
+pub(super) fn initialize_spin_lock(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), 0u64)
+}

@@ -1,0 +1,173 @@
+//! Requests and units: their data, what is known of them, and the memory that a
+//! miniport has beside them.
+
+use super::{
+    super::{
+        abi::{
+            self, Structure, startio_performance_parameters as start_io,
+            startio_performance_parameters_v2 as start_io2, stor_request_info_v1 as request_info,
+            stor_status::{
+                STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_PARAMETER,
+                STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+            },
+        },
+        exports::Call,
+        pool::PoolKind,
+        port::Port,
+        request::Address,
+        srb::Slot,
+    },
+    give,
+    processors::processor_number,
+};
+
+pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> u32 {
+    let (bytes, _tag) = (call.u32(), call.u32());
+    let to = call.structure();
+    allocated(
+        to,
+        port.allocate(PoolKind::Pool, bytes as usize, call.caller),
+    )
+}
+
+fn allocated(to: Structure, address: usize) -> u32 {
+    let status = give(to, address);
+    if address == 0 {
+        STOR_STATUS_INSUFFICIENT_RESOURCES
+    } else {
+        status
+    }
+}
+
+pub(super) fn free(call: &mut Call, port: &'static Port, kind: PoolKind) -> u32 {
+    let address = call.address();
+    if port.free(kind, address, call.caller) {
+        STOR_STATUS_SUCCESS
+    } else {
+        STOR_STATUS_INVALID_PARAMETER
+    }
+}
+
+/// Contiguous memory between two physical addresses, across no multiple of a
+/// boundary (0: any).
+pub(super) fn contiguous(call: &mut Call, port: &'static Port, kind: PoolKind) -> usize {
+    let bytes = call.u64() as usize;
+    let (lowest, highest, boundary) = (call.u64(), call.u64(), call.u64());
+    let (_cache, _node) = (call.u32(), call.u32());
+    let address = port.allocate(kind, bytes, call.caller);
+    let Some(first) = port.machine.memory().physical(address) else {
+        return 0;
+    };
+    let last = first + (bytes as u64).max(1) - 1;
+    let crosses = boundary != 0 && first / boundary != last / boundary;
+    if first < lowest || last > highest || crosses {
+        port.free(kind, address, call.caller);
+        return 0;
+    }
+    address
+}
+
+pub(super) fn allocate_contiguous_memory(call: &mut Call, port: &'static Port) -> u32 {
+    let address = contiguous(call, port, PoolKind::Contiguous);
+    allocated(call.structure(), address)
+}
+
+pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
+    let address = contiguous(call, port, PoolKind::Dma);
+    let status = allocated(call.structure(), address);
+    if status == STOR_STATUS_SUCCESS {
+        let physical = port.machine.memory().physical(address).unwrap_or(0);
+        return give(call.structure(), physical);
+    }
+    status
+}
+
+pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
+    let srb = call.address();
+    let to = call.structure();
+    let data = port.srb_of_miniport(srb, call.caller).and_then(Slot::data);
+    match data {
+        Some(address) => give(to, address),
+        None => STOR_STATUS_INVALID_PARAMETER,
+    }
+}
+
+pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> u32 {
+    let srb = call.address();
+    let to = call.structure();
+    let known = port.srb_of_miniport(srb, call.caller).is_some();
+    if !known || to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let size = to.get(start_io::Size) as usize;
+    if size < start_io::SIZE {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let (message, channel) = port.start_io_parameters();
+    to.set(start_io::MessageNumber, message);
+    to.set(start_io::ChannelNumber, channel);
+    if size >= start_io2::SIZE && to.get(start_io::Version) >= 2 {
+        to.set(start_io2::InitiatingProcessor, processor_number());
+    }
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
+    let srb = call.address();
+    let to = call.structure();
+    let Some(slot) = port.srb_of_miniport(srb, call.caller) else {
+        return STOR_STATUS_INVALID_PARAMETER;
+    };
+    if to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let cdb = port.srbs().view(slot).cdb();
+    // WRITE of 6, 10, 12 and 16 bytes.
+    let is_write = matches!(cdb[0], 0x0A | 0x2A | 0xAA | 0x8A);
+    // IoPriorityNormal (wdm.h).
+    to.set(request_info::PriorityHint, 2);
+    to.set(request_info::Flags, 0);
+    to.set(request_info::Key, 0);
+    to.set(request_info::Length, slot.data_bytes());
+    to.set(request_info::IsWriteRequest, u8::from(is_write));
+    STOR_STATUS_SUCCESS
+}
+
+/// No request has an ETW activity ID: nobody traces.
+pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
+    let srb = call.address();
+    let to = call.address();
+    if to == 0 || port.srb_of_miniport(srb, call.caller).is_none() {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    STOR_STATUS_UNSUCCESSFUL
+}
+
+pub(super) fn get_system_port_number(call: &mut Call, _: &'static Port) -> u32 {
+    let address = call.structure();
+    if address.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    address.set(abi::stor_addr_btl8::Port, 0);
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
+    let address = call.structure();
+    let attributes = call.u32();
+    // Four bits are defined.
+    if address.address() == 0 || attributes >> 4 != 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let unit = Address {
+        path: address.get(abi::stor_addr_btl8::Path),
+        target: address.get(abi::stor_addr_btl8::Target),
+        lun: address.get(abi::stor_addr_btl8::Lun),
+    };
+    let is_btl8 =
+        u32::from(address.get(abi::stor_addr_btl8::Type)) == abi::srb::STOR_ADDRESS_TYPE_BTL8;
+    if !is_btl8 || port.units.get(unit).is_none() {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    STOR_STATUS_SUCCESS
+}

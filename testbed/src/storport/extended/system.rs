@@ -1,0 +1,124 @@
+//! What is told to the system, and asked of it: events for its log, features,
+//! power, dumps.
+
+use super::{
+    super::{
+        abi::{
+            self, stor_log_event_details as log_event,
+            stor_status::{
+                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+            },
+        },
+        callbacks::Callback,
+        exports::{Call, check_callback},
+        port::Port,
+    },
+    at, give,
+};
+
+pub(super) fn log_system_event(call: &mut Call, port: &'static Port) -> u32 {
+    let details = call.structure();
+    if details.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    port.event(format_args!(
+        "StorPortLogSystemEvent: error {:#x}, unique id {:#x}",
+        details.get(log_event::ErrorCode),
+        details.get(log_event::UniqueId)
+    ));
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn log_hardware_error(call: &mut Call, port: &'static Port) -> u32 {
+    let (_address, id) = (call.address(), call.u32());
+    let text = wide(call.address());
+    port.event(format_args!("StorPortEtwLogError {id}: {text}"));
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn etw_channel_event(call: &mut Call, port: &'static Port) -> u32 {
+    let (_address, _channel) = (call.address(), call.u32());
+    log_etw_event(call, port)
+}
+
+pub(super) fn etw_event(call: &mut Call, port: &'static Port) -> u32 {
+    let _address = call.address();
+    log_etw_event(call, port)
+}
+
+pub(super) fn log_etw_event(call: &mut Call, port: &'static Port) -> u32 {
+    let id = call.u32();
+    let text = wide(call.address());
+    port.event(format_args!("ETW event {id}: {text}"));
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn telemetry(port: &'static Port) -> u32 {
+    port.event(format_args!("telemetry"));
+    STOR_STATUS_SUCCESS
+}
+
+/// A NUL-terminated UTF-16 string of the driver's, as far as a line goes.
+fn wide(address: usize) -> String {
+    const LONGEST: usize = 256;
+    if address == 0 {
+        return String::new();
+    }
+    let units = (0..LONGEST)
+        .map(|index| at(address + 2 * index).get::<u16>(abi::value()))
+        .take_while(|unit| *unit != 0);
+    char::decode_utf16(units)
+        .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))
+        .collect()
+}
+
+pub(super) fn is_current_os_installation_upgrade(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), 0u8)
+}
+
+pub(super) fn get_d3_cold_support(call: &mut Call, _: &'static Port) -> u32 {
+    let _address = call.address();
+    give(call.structure(), 0u8)
+}
+
+pub(super) fn set_adapter_bus_type(call: &mut Call, port: &'static Port) -> u32 {
+    let allowed = [Callback::HwFindAdapter];
+    if check_callback(port, "StorPortSetAdapterBusType", &allowed, call.caller) {
+        STOR_STATUS_SUCCESS
+    } else {
+        STOR_STATUS_UNSUCCESSFUL
+    }
+}
+
+pub(super) fn set_feature_list(call: &mut Call, port: &'static Port) -> u32 {
+    let (_count, features) = (call.u32(), call.address());
+    let allowed = [Callback::HwFindAdapter];
+    if !check_callback(port, "StorPortSetFeatureList", &allowed, call.caller) {
+        return STOR_STATUS_UNSUCCESSFUL;
+    }
+    if features == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    STOR_STATUS_SUCCESS
+}
+
+/// Power settings never change here, so that nobody is ever notified.
+pub(super) fn set_power_setting_notification_guids(call: &mut Call, port: &'static Port) -> u32 {
+    let allowed = [Callback::HwFindAdapter];
+    let name = "StorPortSetPowerSettingNotificationGuids";
+    if check_callback(port, name, &allowed, call.caller) {
+        STOR_STATUS_SUCCESS
+    } else {
+        STOR_STATUS_UNSUCCESSFUL
+    }
+}
+
+/// There is no dump to be written that memory could be missing in.
+pub(super) fn mark_dump_memory(call: &mut Call, port: &'static Port) -> u32 {
+    let allowed = [Callback::DriverEntry, Callback::HwFindAdapter];
+    if check_callback(port, "StorPortMarkDumpMemory", &allowed, call.caller) {
+        STOR_STATUS_SUCCESS
+    } else {
+        STOR_STATUS_UNSUCCESSFUL
+    }
+}
