@@ -173,24 +173,29 @@ impl Controller {
 
     /// Delivers message `id` if it is pending.
     fn deliver_message(&self, id: u32) -> bool {
-        let pending = self.messages[id as usize]
-            .pending
-            .swap(false, Ordering::SeqCst);
-        if pending {
-            let port = self.port;
-            let lock = if port.locks.per_message() {
-                LockId::Message(id)
-            } else {
-                LockId::Interrupt
-            };
-            self.deliver(
-                lock,
+        let pending = &self.messages[id as usize].pending;
+        if !pending.load(Ordering::SeqCst) {
+            return false;
+        }
+        let port = self.port;
+        let lock = if port.locks.per_message() {
+            LockId::Message(id)
+        } else {
+            LockId::Interrupt
+        };
+        port.lock(lock);
+        // Taken under the lock: what is sent while the routine runs waits as
+        // one, as in a local APIC.
+        let taken = pending.swap(false, Ordering::SeqCst);
+        if taken {
+            self.call(
                 Callback::HwMSInterruptRoutine,
                 id,
                 port.configuration().message_routine,
             );
         }
-        pending
+        port.unlock();
+        taken
     }
 
     fn run_pin(&self) {
@@ -200,7 +205,9 @@ impl Controller {
             let mut since = 0;
             while self.is_connected() && self.pin.pending.load(Ordering::SeqCst) {
                 let routine = self.port.registration().interrupt;
-                let claimed = self.deliver(LockId::Interrupt, Callback::HwInterrupt, 0, routine);
+                self.port.lock(LockId::Interrupt);
+                let claimed = self.call(Callback::HwInterrupt, 0, routine);
+                self.port.unlock();
                 let now = self.releases.load(Ordering::Relaxed);
                 if now != releases {
                     (releases, since) = (now, clock::now());
@@ -221,19 +228,18 @@ impl Controller {
         }
     }
 
-    /// Calls the interrupt routine; whether the interrupt was its.
-    fn deliver(&self, lock: LockId, callback: Callback, message: u32, routine: usize) -> bool {
-        let port = self.port;
-        port.lock(lock);
-        let mut claimed = true;
+    /// Calls an interrupt routine, its lock held; whether the interrupt was
+    /// its.
+    fn call(&self, callback: Callback, message: u32, routine: usize) -> bool {
         // Disconnected meanwhile: who did waits for this lock.
-        if self.is_connected() {
-            let arguments = [port.extension(), message as usize, 0, 0, 0, 0];
-            let result = port.call_about(callback, message, irql::DEVICE, routine, arguments);
-            claimed = result as u8 != 0;
-            port.statistics.interrupt(claimed);
+        if !self.is_connected() {
+            return true;
         }
-        port.unlock();
+        let port = self.port;
+        let arguments = [port.extension(), message as usize, 0, 0, 0, 0];
+        let result = port.call_about(callback, message, irql::DEVICE, routine, arguments);
+        let claimed = result as u8 != 0;
+        port.statistics.interrupt(claimed);
         claimed
     }
 }

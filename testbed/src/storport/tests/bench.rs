@@ -261,6 +261,12 @@ extern "win64" fn hw_reset_bus(extension: usize, path: u32) -> u32 {
     of(extension).reset_bus(Extension(extension), path).into()
 }
 
+/// For a registration that wants a HwUnitControl: one that supports what
+/// [`Miniport::adapter_control`] does.
+pub(super) fn unit_control() -> usize {
+    hw_adapter_control as *const () as usize
+}
+
 extern "win64" fn hw_adapter_control(extension: usize, kind: u32, parameters: usize) -> u32 {
     of(extension).adapter_control(Extension(extension), kind, structure(parameters))
 }

@@ -387,7 +387,7 @@ fn events_wake_who_waits() {
 #[test]
 fn functions_that_need_what_is_not_here_say_so_and_are_counted() {
     let bench = start(Asks::new(|ext| {
-        [2, 27, 48].map(|code| ext.extended(code, [0; 4]))
+        [2, 6, 71].map(|code| ext.extended(code, [0; 4]))
     }));
     let _ = bench.execute();
 
@@ -399,8 +399,8 @@ fn functions_that_need_what_is_not_here_say_so_and_are_counted() {
         names,
         [
             "StorPortAllocateMdl",
-            "StorPortInitializePoFxPower",
-            "StorPortInvokeAcpiMethod"
+            "StorPortGetOriginalMdl",
+            "StorPortPropagateIrpExtension"
         ]
     );
 }

@@ -299,6 +299,39 @@ fn the_uncached_extension_is_one_contiguous_block_of_find_adapter() {
 }
 
 #[test]
+fn a_unit_control_is_asked_for_its_types_after_the_adapter_control() {
+    #[derive(Default)]
+    struct Units(Mutex<Vec<(Callback, u32, u32)>>);
+    impl Miniport for Units {
+        fn registration(&self, data: Structure) {
+            data.set(init::HwUnitControl, unit_control());
+        }
+
+        fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
+            let most = match kind {
+                control::ScsiStopAdapter => 0,
+                _ => parameters.get(abi::scsi_supported_control_type_list::MaxControlType),
+            };
+            let note = (callbacks::current(), kind, most);
+            self.0.lock().unwrap().push(note);
+            NOTHING.adapter_control(ext, kind, parameters)
+        }
+    }
+
+    let bench = start(Units::default());
+
+    let seen = bench.miniport.0.lock().unwrap().clone();
+    assert_eq!(
+        seen,
+        [
+            (Callback::HwAdapterControl, 0, 26),
+            (Callback::HwUnitControl, 0, 15)
+        ]
+    );
+    assert_eq!(bench.broken(), []);
+}
+
+#[test]
 fn an_adapter_control_without_stop_is_a_violation() {
     struct Eternal;
     impl Miniport for Eternal {
