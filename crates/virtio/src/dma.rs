@@ -663,3 +663,146 @@ pub(crate) mod word {
 
     words!(u8, u16, u32, u64);
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[repr(align(64))]
+    struct Page([u8; 1024]);
+
+    const PHYSICAL: u64 = 0x12_3456_7000;
+
+    /// The page as shared memory, full of what must not show.
+    fn dma(page: &mut Page, length: usize) -> DmaMemory<'_> {
+        page.0.fill(0xA5);
+        let start = NonNull::from(&mut page.0).cast();
+        // SAFETY: inside the page, which is borrowed meanwhile.
+        unsafe { DmaMemory::new(start, PHYSICAL, length) }.unwrap()
+    }
+
+    fn size(size: u16) -> QueueSize {
+        QueueSize::new(size).unwrap()
+    }
+
+    #[test]
+    fn memory_that_ends_above_2_64_is_refused() {
+        let mut page = Page([0; 1024]);
+        let start = NonNull::from(&mut page.0).cast();
+        // SAFETY: refused, and never accessed.
+        let memory = unsafe { DmaMemory::new(start, u64::MAX - 63, 1024) };
+
+        assert_eq!(memory.err(), Some(DmaError::AddressOverflow));
+    }
+
+    #[test]
+    fn memory_that_lies_otherwise_for_the_device_is_refused() {
+        let mut page = Page([0; 1024]);
+        let start = NonNull::from(&mut page.0).cast();
+        // SAFETY: refused, and never accessed.
+        let memory = unsafe { DmaMemory::new(start, PHYSICAL + 32, 512) };
+
+        assert_eq!(memory.err(), Some(DmaError::Skewed));
+    }
+
+    #[test]
+    fn what_is_carved_follows_without_a_gap_and_is_zeroed() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 256);
+
+        let flags: DmaCell<'_, le16> = memory.cell().unwrap();
+        let index: DmaCell<'_, le16> = memory.cell().unwrap();
+        let ring: DmaRing<'_, UsedElem> = memory.ring(size(8)).unwrap();
+        let event: DmaCell<'_, le16> = memory.cell().unwrap();
+
+        assert_eq!(flags.physical(), PHYSICAL);
+        assert_eq!(index.physical(), PHYSICAL + 2);
+        assert_eq!(ring.physical(0), PHYSICAL + 4);
+        assert_eq!(ring.physical(7), PHYSICAL + 60);
+        assert_eq!(event.physical(), PHYSICAL + 68);
+        assert_eq!(memory.left(), 256 - 70);
+        memory.next_line().unwrap();
+        assert_eq!(memory.left(), 128);
+        assert!((0..8).all(|at| ring.read(at).into_words() == [0, 0]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_is_left() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 100);
+
+        let ring = memory.ring::<Desc>(size(8));
+
+        let short = DmaError::TooShort {
+            needed: 128,
+            left: 100,
+        };
+        assert_eq!(ring.err(), Some(short));
+        let mut areas = memory.areas(size(1), 64).unwrap();
+        let tables = areas.tables::<Desc>(5);
+        assert!(matches!(tables, Err(DmaError::TooShort { left: 64, .. })));
+    }
+
+    #[test]
+    fn a_value_is_not_carved_where_it_is_not_aligned() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 256);
+        memory.cell::<u8>().unwrap();
+
+        let cell = memory.cell::<le16>();
+
+        assert_eq!(cell.err(), Some(DmaError::Misaligned { alignment: 2 }));
+    }
+
+    #[test]
+    fn an_index_is_taken_modulo_the_ring() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 64);
+        let ring: DmaRing<'_, le16> = memory.ring(size(4)).unwrap();
+
+        ring.write(0xFFFF, le16::from_ne(7));
+
+        assert_eq!(ring.read(3).to_ne(), 7);
+        assert_eq!(ring.physical(0xFFFF), ring.physical(3));
+    }
+
+    #[test]
+    fn areas_share_no_line_and_hold_the_same_at_the_same_place() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 512);
+        memory.cell::<u8>().unwrap();
+        let mut areas = memory.areas(size(2), 65).unwrap();
+        let bytes: DmaRing<'_, u8> = areas.ring().unwrap();
+        areas.skip(15).unwrap();
+        let tables: DmaTables<'_, Desc> = areas.tables(2).unwrap();
+
+        assert_eq!(bytes.physical(0), PHYSICAL + 64);
+        assert_eq!(bytes.physical(1), PHYSICAL + 64 + 128);
+        assert_eq!(tables.physical(1), PHYSICAL + 64 + 128 + 16);
+        assert_eq!(tables.entries(), 2);
+        let entry = Desc::from_words([1, 2]);
+        assert_eq!(tables.write(0, 1, entry), Some(()));
+        assert_eq!(tables.write(0, 2, entry), None);
+    }
+
+    #[test]
+    fn a_descriptor_lies_as_the_specification_has_it() {
+        let mut page = Page([0; 1024]);
+        let mut memory = dma(&mut page, 64);
+        let cell: DmaCell<'_, Desc> = memory.cell().unwrap();
+        let descriptor = Desc {
+            addr: le64::from_ne(0x0102_0304_0506_0708),
+            len: le32::from_ne(0x1112_1314),
+            flags: DescF::NEXT | DescF::WRITE,
+            next: le16::from_ne(0x2122),
+        };
+
+        cell.write(descriptor);
+
+        assert_eq!(cell.read().into_words(), descriptor.into_words());
+        let bytes = [
+            8, 7, 6, 5, 4, 3, 2, 1, 0x14, 0x13, 0x12, 0x11, 3, 0, 0x22, 0x21,
+        ];
+        assert_eq!(page.0[..16], bytes);
+    }
+}

@@ -37,6 +37,172 @@
 //!
 //! Nothing on this way allocates, searches, or zeroes more than it uses.
 //!
+//! # Example
+//!
+//! A disk from its reset to a completed read. The device, a disk of one sector
+//! full of `Z`, is hidden in this page: some sixty lines that answer register
+//! accesses and serve the ring when the doorbell is rung.
+//!
+//! ```
+//! use std::ptr::NonNull;
+//!
+//! use virtio::blk::{Config, Requests, Segment, choose_features, limits};
+//! use virtio::dma::DmaMemory;
+//! use virtio::pci::{Layout, Location};
+//! use virtio::queue_size::QueueSize;
+//! use virtio::registers::Registers;
+//! use virtio::slots::SlotAllocator;
+//! use virtio::split_queue::SplitQueue;
+//! use virtio::transport::{Device, Windows};
+//!
+//! # const PHYSICAL: u64 = 0x4000_0000;
+//! # #[repr(align(4096))]
+//! # struct Memory([u8; 16384]);
+//! # use std::cell::Cell;
+//! # use virtio::pci::Structure;
+//! # struct FakeDisk {
+//! #     start: NonNull<u8>,
+//! #     status: Cell<u8>,
+//! #     select: Cell<u32>,
+//! #     enabled: Cell<u16>,
+//! #     ring: [Cell<u32>; 6],
+//! # }
+//! # impl FakeDisk {
+//! #     fn new(start: NonNull<u8>) -> Self {
+//! #         let (status, select) = (Cell::new(0), Cell::new(0));
+//! #         Self { start, status, select, enabled: Cell::new(0), ring: Default::default() }
+//! #     }
+//! #     fn windows(&self) -> Windows<Window<'_>> {
+//! #         let window = |structure| Window(self, structure);
+//! #         Windows {
+//! #             common: window(Structure::Common),
+//! #             notify: window(Structure::Notify),
+//! #             isr: window(Structure::Isr),
+//! #             device: window(Structure::Device),
+//! #         }
+//! #     }
+//! #     fn at<T>(&self, physical: u64) -> NonNull<T> {
+//! #         // SAFETY: all that the driver gives addresses of is in its memory.
+//! #         unsafe { self.start.add((physical - PHYSICAL) as usize) }.cast()
+//! #     }
+//! #     fn load<T: Copy>(&self, physical: u64) -> T {
+//! #         // SAFETY: as for `at`; everything lies aligned.
+//! #         unsafe { self.at(physical).read_volatile() }
+//! #     }
+//! #     fn store<T>(&self, physical: u64, value: T) {
+//! #         // SAFETY: as for `load`.
+//! #         unsafe { self.at(physical).write_volatile(value) }
+//! #     }
+//! #     fn serve(&self) {
+//! #         let part = |part: usize| u64::from(self.ring[part].get());
+//! #         let (descriptors, available, used) = (part(0), part(2), part(4));
+//! #         let head: u16 = self.load(available + 4);
+//! #         let table: u64 = self.load(descriptors + 16 * u64::from(head));
+//! #         let entries = self.load::<u32>(descriptors + 16 * u64::from(head) + 8) / 16;
+//! #         let mut written = 0;
+//! #         for entry in (1..u64::from(entries)).map(|entry| table + 16 * entry) {
+//! #             let (address, length): (u64, u32) = (self.load(entry), self.load(entry + 8));
+//! #             let byte = if length == 1 { 0 } else { b'Z' };
+//! #             (0..u64::from(length)).for_each(|at| self.store(address + at, byte));
+//! #             written += length;
+//! #         }
+//! #         self.store(used + 4, u32::from(head));
+//! #         self.store(used + 8, written);
+//! #         self.store(used + 2, 1_u16);
+//! #     }
+//! # }
+//! # #[derive(Clone, Copy, Debug)]
+//! # struct Window<'d>(&'d FakeDisk, Structure);
+//! # impl std::fmt::Debug for FakeDisk {
+//! #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("a disk") }
+//! # }
+//! # impl Registers for Window<'_> {
+//! #     fn length(&self) -> usize { 64 }
+//! #     fn read_u8(&self, offset: usize) -> u8 {
+//! #         if offset == 0x14 { self.0.status.get() } else { 0 }
+//! #     }
+//! #     fn read_u16(&self, offset: usize) -> u16 {
+//! #         match offset { 0x12 => 1, 0x18 => 8, 0x1C => self.0.enabled.get(), _ => 0 }
+//! #     }
+//! #     fn read_u32(&self, offset: usize) -> u32 {
+//! #         match (self.1, offset, self.0.select.get()) {
+//! #             (Structure::Device, 0, _) => 1,
+//! #             (Structure::Common, 4, 0) => 1 << 28,
+//! #             (Structure::Common, 4, 1) => 1,
+//! #             _ => 0,
+//! #         }
+//! #     }
+//! #     fn write_u8(&self, _: usize, status: u8) { self.0.status.set(status) }
+//! #     fn write_u16(&self, offset: usize, value: u16) {
+//! #         match (self.1, offset) {
+//! #             (Structure::Notify, _) => self.0.serve(),
+//! #             (_, 0x1C) => self.0.enabled.set(value),
+//! #             _ => {}
+//! #         }
+//! #     }
+//! #     fn write_u32(&self, offset: usize, value: u32) {
+//! #         match offset {
+//! #             0 => self.0.select.set(value),
+//! #             0x20.. => self.0.ring[(offset - 0x20) / 4].set(value),
+//! #             _ => {}
+//! #         }
+//! #     }
+//! # }
+//! # let mut memory = Box::new(Memory([0; 16384]));
+//! # let start: NonNull<u8> = NonNull::from(&mut memory.0).cast();
+//! # let disk = FakeDisk::new(start);
+//! # let location = Location { bar: 4, offset: 0, length: 64 };
+//! # let layout = Layout {
+//! #     common: location, notify: location, notify_multiplier: 0, isr: location,
+//! #     device: location, msix: None,
+//! # };
+//! // From `Layout::parse(&configuration_space)`, and four mapped windows.
+//! let device = Device::new(&layout, disk.windows())?;
+//!
+//! // Reset, and agree on features: each step is a type of its own.
+//! let device = device.reset(1000, std::hint::spin_loop).expect("a reset");
+//! let device = device.acknowledge().expect("a device");
+//! let features = choose_features(device.offered())?;
+//! let mut device = device.accept(features).expect("agreement");
+//!
+//! // What the disk says of itself, and what follows for requests.
+//! let config = Config::read(device.config(), features)?;
+//! let found = device.find_queue(0, QueueSize::Q256)?;
+//! let limits = limits(&config, found.size(), 64)?;
+//!
+//! // The ring and the requests' areas, in memory that the device shares.
+//! // SAFETY: 16384 bytes that nothing but driver and device touch.
+//! let mut dma = unsafe { DmaMemory::new(start, PHYSICAL, 8192)? };
+//! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
+//! let flights: Vec<_> = (0..found.size().get()).map(|_| None).collect();
+//! let mut queue = SplitQueue::new(&mut dma, found.size(), features, flights)?;
+//! let slots = SlotAllocator::new(found.size());
+//!
+//! let enabled = device.enable_queue(found, queue.placement())?;
+//! let device = device.start().expect("DRIVER_OK");
+//! let doorbell = device.doorbell(enabled);
+//!
+//! // A read of sector 0 into 512 bytes of memory.
+//! let buffer = Segment { address: PHYSICAL + 8192, length: 512 };
+//! let slot = slots.reserve().expect("a free slot");
+//! let prepared = requests.read(slot, config.extent(0, 1)?, [buffer]).expect("a request");
+//! queue.publish(prepared, "my read").expect("published");
+//! if queue.doorbell_needed() {
+//!     doorbell.ring();
+//! }
+//!
+//! // The interrupt has come.
+//! let used = queue.pop_used()?.expect("the device has finished");
+//! assert_eq!(used.payload, "my read");
+//! assert_eq!(requests.outcome(&used), Ok(512));
+//! slots.release(used.slot);
+//! assert!(!queue.rearm_interrupts());
+//! # // SAFETY: the device is done with its memory.
+//! # let sector = unsafe { start.add(8192).cast::<[u8; 512]>().read() };
+//! # assert_eq!(sector, [b'Z'; 512]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Trust
 //!
 //! The device is not trusted. What it says is read once, checked, and owned

@@ -86,6 +86,9 @@ struct World<'m> {
     taken: Vec<Chain>,
     finished: Vec<Chain>,
     in_flight: HashSet<Tag>,
+    /// The device has finished what it may not have taken.
+    lied: bool,
+    /// The device has written over what the driver wrote.
     scribbled: bool,
 }
 
@@ -97,6 +100,7 @@ impl<'m> World<'m> {
             taken: Vec::new(),
             finished: Vec::new(),
             in_flight: HashSet::new(),
+            lied: false,
             scribbled: false,
         }
     }
@@ -140,6 +144,9 @@ impl<'m> World<'m> {
             Step::Drain => self.drain(),
             Step::Reset => self.reset(),
             Step::Take if !self.scribbled => {
+                if self.lied {
+                    self.pair.device.catch_up();
+                }
                 while let Some(chain) = self.pair.device.take() {
                     self.taken.push(chain);
                 }
@@ -157,9 +164,14 @@ impl<'m> World<'m> {
             Step::Replay { which } if !self.finished.is_empty() => {
                 let head = self.finished[which.index(self.finished.len())].head;
                 self.pair.device.finish(head, 513);
+                self.lied = true;
             }
-            Step::Lie { id, length } => self.pair.device.finish_as(id, length),
+            Step::Lie { id, length } => {
+                self.pair.device.finish_as(id, length);
+                self.lied = true;
+            }
             Step::Jump { index } => {
+                self.lied = true;
                 self.pair.device.used = index;
                 self.pair.device.set_used_idx(index);
             }
@@ -231,6 +243,7 @@ impl<'m> World<'m> {
         self.pair.device = RingDevice::new(self.pair.device.memory, self.pair.device.ring);
         self.taken.clear();
         self.finished.clear();
+        self.lied = false;
         if std::mem::take(&mut self.scribbled) {
             // They may lie in what it wrote over: its own work if it reads it.
             for prepared in self.prepared.drain(..) {

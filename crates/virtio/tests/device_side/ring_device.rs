@@ -126,6 +126,14 @@ impl<'m> RingDevice<'m> {
         self.avail_idx().wrapping_sub(self.taken)
     }
 
+    /// Passes over entries that the driver has written over. That happens to a
+    /// device that finished requests before it took them, and to no other.
+    pub fn catch_up(&mut self) {
+        if u64::from(self.available()) > self.size() {
+            self.taken = self.avail_idx().wrapping_sub(self.ring.size.get());
+        }
+    }
+
     /// The next available request, checked as the specification has it.
     pub fn take(&mut self) -> Option<Chain> {
         if self.available() == 0 {
