@@ -12,7 +12,7 @@ use testbed::{
     machine::InterruptKind,
     run::{self, RunError, Settings, UsedImage, Verdict},
     size::Size,
-    storport::adapter::SrbShape,
+    storport::adapter::{Checks, SrbShape},
 };
 
 /// Something was wrong with data or driver.
@@ -109,12 +109,17 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "modern")]
     device_id: Identity,
 
-    /// How much to verify before the workload, 0 for nothing [default: 64M, or
-    /// the whole disk if it is shorter]
-    #[arg(long, value_name = "SIZE")]
-    verify: Option<Size>,
+    /// Watch the driver as closely as can be, at the price of speed: what it
+    /// does with requests that it has completed, among other things
+    #[arg(long)]
+    verify: bool,
 
-    /// Repeat the verify pass that printed this seed
+    /// How much to write and read back before the workload, 0 for nothing
+    /// [default: 64M, or the whole disk if it is shorter]
+    #[arg(long, value_name = "SIZE")]
+    verify_bytes: Option<Size>,
+
+    /// Repeat the run that printed this seed
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -168,7 +173,12 @@ impl From<RunArgs> for Settings {
                 Identity::Modern => DeviceId::Modern,
                 Identity::Transitional => DeviceId::Transitional,
             },
-            verify: args.verify,
+            checks: if args.verify {
+                Checks::All
+            } else {
+                Checks::Cheap
+            },
+            verify_bytes: args.verify_bytes,
             seed: args.seed,
             used: if args.overwrite {
                 UsedImage::Overwrite

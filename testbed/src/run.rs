@@ -30,7 +30,7 @@ use crate::{
     size::Size,
     storport::{
         self,
-        adapter::{Adapter, AdapterSettings, SrbShape},
+        adapter::{Adapter, AdapterSettings, Checks, SrbShape},
     },
     summary::Summary,
     trap,
@@ -75,8 +75,10 @@ pub struct Settings {
     pub srb: SrbShape,
     /// The disk's PCI identity.
     pub device_id: DeviceId,
+    /// How closely the driver is watched.
+    pub checks: Checks,
     /// How much to verify: nothing for 0, 64 MiB or the whole disk for none.
-    pub verify: Option<Size>,
+    pub verify_bytes: Option<Size>,
     /// Seed of the verify pass; none takes one from the clock.
     pub seed: Option<u64>,
     /// Whether an image that looks used may be overwritten.
@@ -133,7 +135,7 @@ pub enum RunError {
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// The verify pass does not fit the disk or the machine.
-    #[error("--verify: {0}")]
+    #[error("--verify-bytes: {0}")]
     Verify(VerifyError),
     /// Nor does the workload.
     #[error(transparent)]
@@ -259,9 +261,9 @@ fn check(settings: &Settings) -> Result<(), RunError> {
 }
 
 fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> {
-    match settings.verify {
+    match settings.verify_bytes {
         Some(size) if size.0 > image.bytes() => Err(RunError::Setting(format!(
-            "--verify: {size} are more than the disk's {}",
+            "--verify-bytes: {size} are more than the disk's {}",
             Size(image.bytes())
         ))),
         _ => Ok(()),
@@ -413,6 +415,7 @@ impl Run<'_> {
             image,
             &function,
             AdapterSettings {
+                checks: self.settings.checks,
                 srb: self.settings.srb,
                 ..AdapterSettings::default()
             },
@@ -471,11 +474,11 @@ impl Run<'_> {
     fn verify(&mut self, disk: &Disk, out: &mut dyn Write) -> Result<Verdict, RunError> {
         let bytes = self
             .settings
-            .verify
+            .verify_bytes
             .map_or(VERIFIED.min(disk.bytes()), |size| size.0);
         writeln!(out)?;
         if bytes == 0 {
-            writeln!(out, "verify    nothing (--verify 0)")?;
+            writeln!(out, "verify    nothing (--verify-bytes 0)")?;
             return Ok(Verdict::Pass);
         }
         if disk.facts().write_protected {

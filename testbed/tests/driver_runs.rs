@@ -22,7 +22,7 @@ fn run(options: &[&str]) -> Output {
             "2",
             "--size",
             "64M",
-            "--verify",
+            "--verify-bytes",
             "16M",
         ])
         .args(options)

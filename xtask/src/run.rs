@@ -21,8 +21,9 @@ All options but --driver are the testbed's own. Those used most:
   --size 1G               the length of the temporary image
   --cpus 4                virtual CPUs
   --interrupts msix|intx  how the device interrupts
-  --verify 64M            how much to verify before the workload
-  --seed N                repeat the verify pass that printed this seed
+  --verify                watch the driver as closely as can be
+  --verify-bytes 64M      how much to write and read back before the workload
+  --seed N                repeat the run that printed this seed
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help
 

@@ -37,9 +37,20 @@ pub enum ConcurrentChannels {
     Refused,
 }
 
+/// How closely a miniport is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// What costs next to nothing.
+    Cheap,
+    /// All that there is, as `--verify` asks for.
+    All,
+}
+
 /// How Storport behaves where Windows leaves it open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterSettings {
+    /// How closely the miniport is watched.
+    pub checks: Checks,
     /// The shape of SRBs.
     pub srb: SrbShape,
     /// Concurrent channels.
@@ -62,6 +73,7 @@ pub struct AdapterSettings {
 impl Default for AdapterSettings {
     fn default() -> Self {
         Self {
+            checks: Checks::Cheap,
             srb: SrbShape::Storage,
             concurrent_channels: ConcurrentChannels::Granted,
             unit_depth: None,
