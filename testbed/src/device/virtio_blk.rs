@@ -174,13 +174,6 @@ impl VirtioBlk {
         &self.core.image
     }
 
-    /// What the driver did wrong so far, each thing once, in the order in which
-    /// it was found.
-    #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
-        self.core.complaints.list()
-    }
-
     /// Replaces the disk's faults; requests that have stalled stay stalled.
     pub fn set_faults(&self, faults: Faults) {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
@@ -240,6 +233,10 @@ impl PciFunction for VirtioBlk {
             requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
             complaints: self.core.complaints.count(),
         }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        self.core.complaints.list()
     }
 
     fn stop(&self) {
