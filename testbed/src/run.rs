@@ -1,6 +1,7 @@
 //! One run from the driver's file to the verdict: the order of its steps, and
 //! what is printed of each.
 
+mod command;
 pub mod used_image;
 
 use std::{
@@ -8,7 +9,7 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,7 +25,10 @@ use crate::{
     elapsed::Elapsed,
     image::{Image, ImageError, Import},
     kernel,
-    machine::{InterruptKind, Machine, MachineError, MachineSettings},
+    machine::{
+        InterruptKind, Machine, MachineError, MachineSettings, clock,
+        schedule::{self, Trace},
+    },
     memory::PAGE,
     pci::PciFunction,
     size::Size,
@@ -209,6 +213,11 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     let imports = Image::imports_of(&settings.driver)?;
     print_driver(&settings.driver, &imports, out)?;
 
+    let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
+    if settings.checks == Checks::All {
+        trap::repeat_with(&command::repeating(std::env::args(), seed));
+        schedule::begin(seed);
+    }
     let machine = Machine::new(&MachineSettings {
         cpus: settings.cpus,
         memory_bytes: settings.memory.0,
@@ -218,9 +227,13 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     trap::watch(&image);
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
+    if schedule::trace().is_some() {
+        writeln!(out, "schedule  one thread at a time, by seed {seed}")?;
+    }
 
     let mut run = Run {
         settings,
+        seed,
         machine,
         hardware,
         reasons: Vec::new(),
@@ -446,6 +459,7 @@ fn print_machine(
 /// A run whose machine stands.
 struct Run<'a> {
     settings: &'a Settings,
+    seed: u64,
     machine: Arc<Machine>,
     hardware: Hardware,
     /// Why it failed, so far.
@@ -461,7 +475,7 @@ impl Run<'_> {
         workload: Options,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
-        let begin = Instant::now();
+        let begin = clock::instant();
         let started = Adapter::start(
             &self.machine,
             image,
@@ -485,7 +499,7 @@ impl Run<'_> {
             out,
             "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
              {:#x}",
-            Elapsed(begin.elapsed()),
+            Elapsed(clock::instant() - begin),
             Size(adapter.max_transfer_bytes().into()),
             adapter.max_physical_breaks(),
             adapter.alignment_mask(),
@@ -538,7 +552,7 @@ impl Run<'_> {
                 .push("the disk is write-protected: nothing can be verified".to_owned());
             return Ok(Verdict::Fail);
         }
-        let seed = self.settings.seed.unwrap_or_else(seed_of_the_clock);
+        let seed = self.seed;
         let settings = verify::Settings {
             bytes,
             seed,
@@ -653,6 +667,9 @@ impl Run<'_> {
         writeln!(out)?;
         write!(out, "{summary}")?;
         self.reasons.extend(summary.faults());
+        if let Some(trace) = schedule::trace() {
+            print_trace(&trace, out)?;
+        }
         Ok(())
     }
 
@@ -667,8 +684,24 @@ impl Run<'_> {
         for reason in &self.reasons {
             writeln!(out, "  {reason}")?;
         }
+        if self.settings.checks == Checks::All {
+            let command = command::repeating(std::env::args(), self.seed);
+            writeln!(out, "  the same run again: {command}")?;
+        }
         Ok(Verdict::Fail)
     }
+}
+
+/// Two runs are the same if this is.
+fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "schedule  {} points in {} of virtual time, {} changes of thread, digest {:016x}",
+        trace.points,
+        Elapsed(trace.time),
+        trace.switches,
+        trace.digest
+    )
 }
 
 fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

@@ -11,7 +11,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use indicatif::ProgressBar;
@@ -30,6 +30,7 @@ use crate::{
         port::CommandError,
         transfer::{Done, Durability, Initiator, Transfer},
     },
+    machine::clock,
     memory::MemoryError,
     stamp::{SECTOR, Stamp},
 };
@@ -107,7 +108,7 @@ pub fn verify(
     settings: Settings,
     progress: &ProgressBar,
 ) -> Result<Outcome, VerifyError> {
-    let begin = Instant::now();
+    let begin = clock::instant();
     let block_bytes = disk.facts().block_bytes;
     if settings.bytes > disk.bytes() {
         return Err(VerifyError::Length(format!(
@@ -169,7 +170,7 @@ pub fn verify(
         rewrites: writes - plan.extents.len(),
         reads: plan.steps.len() - writes,
         untouched: pass.untouched.len(),
-        elapsed: begin.elapsed(),
+        elapsed: clock::instant() - begin,
         findings: std::mem::take(&mut state.findings),
     })
 }
