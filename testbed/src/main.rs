@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
-    run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
+    run::{self, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     size::Size,
     storport::adapter::{Checks, SrbShape},
 };
@@ -58,6 +58,8 @@ enum Command {
     /// Run a driver: verify data through it, then put a workload on it
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
     Run(RunArgs),
+    /// Print the names of the rules that a driver is held to, a line each
+    Rules,
     /// Print what a driver imports, by module
     Imports {
         /// The driver's file
@@ -126,6 +128,10 @@ struct RunArgs {
     /// Repeat the run that printed this seed
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+
+    /// Stop after the verify pass
+    #[arg(long, conflicts_with = "workload")]
+    no_workload: bool,
 
     /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
     /// -d10 -L
@@ -202,7 +208,13 @@ impl From<RunArgs> for Settings {
             } else {
                 UsedImage::Refuse
             },
-            workload: args.workload,
+            load: if args.no_workload {
+                Load::Nothing
+            } else if args.workload.is_empty() {
+                Load::Default
+            } else {
+                Load::Given(args.workload)
+            },
         }
     }
 }
@@ -215,6 +227,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout();
     let result = match cli.command {
         Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Rules => run::print_rules(&mut out).map(|()| Verdict::Pass),
         Command::Imports { driver } => {
             run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
         }

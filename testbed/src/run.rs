@@ -89,8 +89,8 @@ pub struct Settings {
     pub seed: Option<u64>,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
-    /// diskspd's options; none at all means the default workload.
-    pub workload: Vec<String>,
+    /// What is put on the disk after the verify pass.
+    pub load: Load,
 }
 
 /// The PCI function of a run.
@@ -100,6 +100,17 @@ pub enum FunctionKind {
     VirtioBlk,
     /// No disk but interrupts: the driver keeps a disk in memory of its own.
     Bell,
+}
+
+/// The workload of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// [`DEFAULT_WORKLOAD`].
+    Default,
+    /// The one that these options of diskspd describe.
+    Given(Vec<String>),
+    /// None.
+    Nothing,
 }
 
 /// What to do with an image that looks like somebody's disk.
@@ -182,6 +193,17 @@ pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError>
     Ok(())
 }
 
+/// Prints the names of the rules that a driver is held to.
+///
+/// # Errors
+/// The output's.
+pub fn print_rules(out: &mut dyn Write) -> Result<(), RunError> {
+    for rule in storport::rules() {
+        writeln!(out, "{rule}")?;
+    }
+    Ok(())
+}
+
 /// Functions by module, the port driver's first, all in the file's order.
 fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
     let mut modules: Vec<(String, Vec<&str>)> = Vec::new();
@@ -252,13 +274,16 @@ fn resolve(module: &str, function: &str) -> Option<usize> {
 }
 
 /// The workload asked for, or the default one.
-fn workload_options(settings: &Settings) -> Result<Options, OptionError> {
-    if !settings.workload.is_empty() {
-        return Options::parse(&settings.workload);
+fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
+    match &settings.load {
+        Load::Given(options) => Options::parse(options).map(Some),
+        Load::Default => {
+            let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+            let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+            Options::parse(&given).map(Some)
+        }
+        Load::Nothing => Ok(None),
     }
-    let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
-    let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
-    Options::parse(&given)
 }
 
 fn check(settings: &Settings) -> Result<(), RunError> {
@@ -472,7 +497,7 @@ impl Run<'_> {
     fn start_use_and_stop(
         &mut self,
         image: &Arc<Image>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
         let begin = clock::instant();
@@ -516,7 +541,7 @@ impl Run<'_> {
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<(), RunError> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
@@ -528,10 +553,14 @@ impl Run<'_> {
         };
         print_disk(&disk, adapter, out)?;
         // Before the verify pass takes its time.
-        let workload =
-            Workload::new(&disk, workload, self.settings.cpus).map_err(RunError::Workload)?;
-        if self.verify(&disk, out)? == Verdict::Pass {
-            self.work(&disk, &workload, out)?;
+        let workload = workload
+            .map(|options| Workload::new(&disk, options, self.settings.cpus))
+            .transpose()
+            .map_err(RunError::Workload)?;
+        if self.verify(&disk, out)? == Verdict::Pass
+            && let Some(workload) = &workload
+        {
+            self.work(&disk, workload, out)?;
         }
         self.retries = disk.retries();
         Ok(())
@@ -624,7 +653,7 @@ impl Run<'_> {
             write_through,
         };
         writeln!(out)?;
-        if self.settings.workload.is_empty() {
+        if self.settings.load == Load::Default {
             writeln!(out, "The default workload; give another one after --")?;
         }
         writeln!(out, "{parameters}")?;

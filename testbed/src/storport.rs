@@ -49,3 +49,8 @@ mod watchdog;
 pub fn resolve(function: &str) -> Option<usize> {
     exports::resolve(function)
 }
+
+/// The names of the rules that a miniport is held to.
+pub fn rules() -> impl Iterator<Item = &'static str> {
+    violations::Rule::ALL.iter().map(|rule| rule.name())
+}

@@ -56,6 +56,9 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The fixtures' files can't be listed, read or removed.
+    #[error("the fixtures' files can't be listed, read or removed: {0}")]
+    Sources(io::Error),
     /// The file that was built is no driver.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -86,7 +89,7 @@ pub fn driver(architecture: Architecture) -> Result<PathBuf, BuildError> {
     let mut build = cross("build", architecture);
     tool::run(&mut build)?;
 
-    let built = target().join(architecture.target()).join("release");
+    let built = cross_target().join(architecture.target()).join("release");
     let folder = workspace::target().join("driver").join(architecture.name());
     let driver = folder.join("ferrostor.sys");
     copy(&built.join("ferrostor.dll"), &driver)?;
@@ -117,17 +120,22 @@ pub fn on_cross(subcommand: &str) -> Command {
     let mut command = cargo(subcommand);
     command
         .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
-        .arg(target());
+        .arg(cross_target());
     command
 }
 
 /// Where cargo puts what it builds of cross/: a folder of its own, so that
 /// neither workspace undoes the other's work.
-fn target() -> PathBuf {
+#[must_use]
+pub fn cross_target() -> PathBuf {
     workspace::target().join("cross")
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+/// Copies a file, into a folder that is made if it is not there.
+///
+/// # Errors
+/// [`BuildError::Copy`].
+pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder)
         .and_then(|()| fs::copy(from, to))

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
+    fixtures,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -68,6 +69,8 @@ enum Step {
     BuildArm64,
     /// The driver file does its work in the testbed
     Driver,
+    /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
+    Fixtures,
     /// The documentation is made without a warning
     Doc,
 }
@@ -131,7 +134,7 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver => {
+            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver | Self::Fixtures => {
                 build::needs(X64).to_vec()
             }
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
@@ -156,6 +159,7 @@ impl Step {
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => driver().into(),
+            Self::Fixtures => fixture_rules().into(),
             Self::Doc => tool::run(
                 cargo("doc")
                     .arg("--no-deps")
@@ -171,13 +175,22 @@ fn fmt() -> Result<(), ToolError> {
     tool::run(cargo("fmt").args(["--all", "--check", "--manifest-path", "cross/Cargo.toml"]))
 }
 
+/// All of cross/ that runs on this machine.
+const WITHOUT_DRIVERS: [&str; 5] = [
+    "--workspace",
+    "--exclude",
+    "ferrostor",
+    "--exclude",
+    "ferrostor-fixtures",
+];
+
 /// Clippy on all that is built for this machine.
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
     tool::run(
         build::on_cross("clippy")
-            .args(["--workspace", "--exclude", "ferrostor"])
+            .args(WITHOUT_DRIVERS)
             .args(deny),
     )
 }
@@ -209,8 +222,7 @@ fn abi(architecture: Architecture) -> Result<(), ToolError> {
 fn cross_tests() -> Result<(), ToolError> {
     tool::run(
         build::on_cross("test")
-            .arg("--workspace")
-            .args(["--exclude", "ferrostor"])
+            .args(WITHOUT_DRIVERS)
             // A step of its own.
             .args(["--exclude", "ferrostor-rules"]),
     )
@@ -285,6 +297,18 @@ fn driver() -> Result<(), DriverError> {
             .args(["--package", "ferrostor-testbed"])
             .args(["--test", "driver_*", "--", "--include-ignored"])
             .env("FERROSTOR_DRIVER", driver),
+    )?;
+    Ok(())
+}
+
+/// Runs the tests of the testbed that need the fixtures.
+fn fixture_rules() -> Result<(), DriverError> {
+    let fixtures = fixtures::fixtures()?;
+    tool::run(
+        cargo("test")
+            .args(["--package", "ferrostor-testbed"])
+            .args(["--test", "rules", "--", "--include-ignored"])
+            .env("FERROSTOR_FIXTURES", fixtures),
     )?;
     Ok(())
 }

@@ -18,6 +18,9 @@ macro_rules! rules {
         }
 
         impl Rule {
+            /// All of them.
+            pub(super) const ALL: &[Self] = &[$(Self::$rule,)*];
+
             /// Its name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self {
