@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that shows that the project holds what it
 //! says, step by step.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
@@ -188,11 +188,7 @@ const WITHOUT_DRIVERS: [&str; 5] = [
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
-    tool::run(
-        build::on_cross("clippy")
-            .args(WITHOUT_DRIVERS)
-            .args(deny),
-    )
+    tool::run(build::on_cross("clippy").args(WITHOUT_DRIVERS).args(deny))
 }
 
 /// Clippy on all that the driver is made of.
@@ -202,15 +198,26 @@ fn clippy() -> Result<(), ToolError> {
 /// in rustc's place for every crate; on those from the registry it lets all
 /// lints pass.
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
-    tool::run(
-        cross("check", architecture)
-            .env("RUSTC_WRAPPER", "clippy-driver")
-            // What `cargo clippy -- --deny warnings` sets.
-            .env(
-                "CLIPPY_ARGS",
-                "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
-            ),
-    )
+    tool::run(with_clippy(&mut cross("check", architecture)))?;
+    // The fixtures are for the testbed, which is an x64 machine.
+    if architecture == X64 {
+        tool::run(with_clippy(cross("check", X64).args([
+            "--package",
+            "ferrostor-fixtures",
+            "--examples",
+        ])))?;
+    }
+    Ok(())
+}
+
+fn with_clippy(command: &mut Command) -> &mut Command {
+    command
+        .env("RUSTC_WRAPPER", "clippy-driver")
+        // What `cargo clippy -- --deny warnings` sets.
+        .env(
+            "CLIPPY_ARGS",
+            "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+        )
 }
 
 /// The comparison is made by the compiler: what does not agree does not build.
