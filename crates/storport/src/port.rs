@@ -19,6 +19,14 @@ use crate::extension::Header;
 /// `STOR_STATUS_SUCCESS` (`storport.h`).
 const SUCCESS: ULONG = 0;
 
+/// A nullable function pointer as a variable argument: as a pointer to data,
+/// which is passed alike, and which Rust's own `va_arg` can read in tests.
+macro_rules! function_pointer {
+    ($routine:expr) => {
+        $routine.map_or(core::ptr::null_mut(), |routine| routine as PVOID)
+    };
+}
+
 /// StorPortAcquireSpinLock.
 ///
 /// # Safety
@@ -105,6 +113,7 @@ pub(crate) unsafe fn initialize_dpc(
     dpc: *mut STOR_DPC,
     routine: PHW_DPC_ROUTINE,
 ) {
+    let routine = function_pointer!(routine);
     // SAFETY: `dpc` is one of the adapter's own; the rest is the caller's
     // promise.
     unsafe {
@@ -148,6 +157,7 @@ pub(crate) unsafe fn enable_passive_initialization(
     routine: PHW_PASSIVE_INITIALIZE_ROUTINE,
 ) -> bool {
     let mut enabled: ULONG = 0;
+    let routine = function_pointer!(routine);
     // SAFETY: the arguments are those of the inline function.
     unsafe {
         storage::StorPortNotification(
