@@ -93,7 +93,7 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     let mut cx = FindAdapter {
         adapter: header,
         config,
-        tables: extension.table_memory(),
+        tables: Extension::<M>::table_memory(device_extension),
         call: PhantomData,
     };
     match M::find_adapter(&mut cx) {

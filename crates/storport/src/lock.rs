@@ -233,14 +233,17 @@ fn hold_spin_lock<R>(
     // Storport fills the handle; what was in it does not matter (rule book 8,
     // row 18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+    // One pointer for both calls: in between, whoever waits for the lock
+    // writes through it, so no new reference may be made of the handle.
+    let handle = handle.as_mut_ptr();
     // SAFETY: the caller passes the context that `kind` asks for, and a scope
     // proved that it may be taken here; the handle lies in this frame until
     // it is released.
-    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle.as_mut_ptr()) };
+    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
     // SAFETY: acquired above, in this frame; whatever `run` took it has
     // released, since it had to use this function.
-    unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+    unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
 
@@ -422,18 +425,19 @@ impl<'a, T> DpcLocked<'a, T> {
             return Ok(in_dump(inside));
         }
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
         let dpc = adapter.dpc(self.lock.0);
         // SAFETY: these kinds ask for the DPC object; a scope proved that its
         // level may be taken here; the handle lies in this frame until it is
         // released.
-        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle.as_mut_ptr()) };
+        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) };
         if status != wdk_sys::STOR_STATUS_SUCCESS {
             return Err(LockRefused::from_status(status));
         }
         let result = inside();
         // SAFETY: acquired above, in this frame; whatever `run` took it has
         // released.
-        unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+        unsafe { port::release_spin_lock(adapter, handle) };
         Ok(result)
     }
 }
