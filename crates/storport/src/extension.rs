@@ -185,10 +185,10 @@ impl<'a> TableMemory<'a> {
 
 /// A table in the device extension: memory that the device can't reach, that
 /// Storport frees with the adapter, and that is too large for a kernel stack.
-pub struct Table<'a, T> {
+pub struct Table<'adapter, T> {
     first: NonNull<T>,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
 }
 
 // SAFETY: a table owns its elements, as a `Vec` does.

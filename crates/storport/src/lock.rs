@@ -34,7 +34,9 @@ use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SP
 
 use crate::{
     allowed::IssuesDpcs,
-    context::{AtDispatch, MessageInterrupt, OfAdapter, OfThisCall, Proves, Scope, ThreadedDpc},
+    context::{
+        AtDispatch, MessageInterrupt, OfAdapter, OneProcessorOnly, Proves, Scope, ThreadedDpc,
+    },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
@@ -57,30 +59,30 @@ mod sealed {
 use sealed::Lock;
 
 /// Data of an adapter inside one of Storport's locks.
-pub struct Locked<'a, K, T> {
-    adapter: &'a Header,
+pub struct Locked<'adapter, K, T> {
+    adapter: &'adapter Header,
     lock: K,
-    brand: Brand<'a>,
+    brand: Brand<'adapter>,
     data: UnsafeCell<T>,
 }
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
-pub type StartIoLocked<'a, T> = Locked<'a, StartIoLock, T>;
+pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 
 /// Data under the lock of a DPC object of its own (StorPortAcquireSpinLock,
 /// DpcLock).
 ///
 /// The object is initialised before the first request arrives. Storport does
 /// not hold the lock while it runs the DPC (rule book 1.5, O10).
-pub type DpcLocked<'a, T> = Locked<'a, DpcLock, T>;
+pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
 /// Where messages have locks of their own it takes all of them.
-pub type InterruptLocked<'a, T> = Locked<'a, InterruptLock, T>;
+pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
 /// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
 /// under the interrupt lock where messages have none of their own.
-pub type MessageLocked<'a, T> = Locked<'a, MessageLock, T>;
+pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 
 /// The StartIo lock.
 #[derive(Debug)]
@@ -155,9 +157,9 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
 /// order.
 ///
 /// It lives as long as the lock is held and can't leave its closure.
-pub struct Guard<'g, 'a, T, L> {
-    data: &'g mut T,
-    held: Held<'a, L>,
+pub struct Guard<'guard, 'adapter, T, L> {
+    data: &'guard mut T,
+    held: Held<'adapter, L>,
 }
 
 impl<'a, T, L: Level> Guard<'_, 'a, T, L> {
@@ -182,11 +184,11 @@ impl<T, L> DerefMut for Guard<'_, '_, T, L> {
 }
 
 /// Says that a lock of level `L` is held; further locks are taken with it.
-pub struct Held<'a, L> {
-    adapter: Brand<'a>,
+pub struct Held<'adapter, L> {
+    adapter: Brand<'adapter>,
     level: PhantomData<L>,
     /// An IRQL and a lock belong to a processor.
-    call: PhantomData<OfThisCall>,
+    _processor: OneProcessorOnly,
 }
 
 impl<L> Held<'_, L> {
@@ -194,19 +196,21 @@ impl<L> Held<'_, L> {
         Self {
             adapter: PhantomData,
             level: PhantomData,
-            call: PhantomData,
+            _processor: OneProcessorOnly::new(),
         }
     }
 }
 
 impl<'a, L: Level> OfAdapter<'a> for Held<'a, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, L: Level> Scope<'a> for Held<'a, L> {
     type Level = L;
 }
 
 impl<'a, T, L: Level> OfAdapter<'a> for Guard<'_, 'a, T, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
@@ -248,7 +252,7 @@ fn hold_spin_lock<R>(
 }
 
 impl Lock for StartIoLock {
-    type Level = level::StartIo;
+    type Level = level::StartIoHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -257,7 +261,7 @@ impl Lock for StartIoLock {
 }
 
 impl Lock for DpcLock {
-    type Level = level::Dpc;
+    type Level = level::DpcHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -266,7 +270,7 @@ impl Lock for DpcLock {
 }
 
 impl Lock for InterruptLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -275,7 +279,7 @@ impl Lock for InterruptLock {
 }
 
 impl Lock for MessageLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -380,11 +384,11 @@ impl<'a, T> DpcLocked<'a, T> {
     pub fn with_at_dpc_level<S, R>(
         &self,
         scope: &mut S,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused>
     where
         S: AtDispatch<'a>,
-        S::Level: Below<level::Dpc>,
+        S::Level: Below<level::DpcHeld>,
     {
         let _: &mut S = scope;
         self.with_ex(kind::DpcLevelLock, run)
@@ -400,7 +404,7 @@ impl<'a, T> DpcLocked<'a, T> {
     pub fn with_in_threaded_dpc<R>(
         &self,
         scope: &mut ThreadedDpc<'_, 'a>,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused> {
         let _: &mut ThreadedDpc<'_, 'a> = scope;
         self.with_ex(kind::ThreadedDpcLock, run)
@@ -409,7 +413,7 @@ impl<'a, T> DpcLocked<'a, T> {
     fn with_ex<R>(
         &self,
         kind: STOR_SPINLOCK,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused> {
         let adapter = self.adapter;
         let inside = || {
@@ -504,11 +508,11 @@ impl<'a, T> InterruptLocked<'a, T> {
     pub fn synchronize<S, R>(
         &self,
         scope: &mut S,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Interrupt>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
     ) -> R
     where
         S: Scope<'a>,
-        S::Level: Below<level::Interrupt>,
+        S::Level: Below<level::InterruptHeld>,
     {
         let _: &mut S = scope;
         let inside = || {

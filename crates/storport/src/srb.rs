@@ -142,15 +142,15 @@ pub enum Started {}
 
 /// A request that Storport gave to the miniport, in state `S`.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
-pub struct Srb<'a, S = Fresh> {
+pub struct Srb<'adapter, S = Fresh> {
     block: NonNull<SCSI_REQUEST_BLOCK>,
-    adapter: &'a Header,
-    brand: Brand<'a>,
+    adapter: &'adapter Header,
+    brand: Brand<'adapter>,
     state: PhantomData<fn() -> S>,
 }
 
 /// A request that the device has, or had.
-pub type StartedSrb<'a> = Srb<'a, Started>;
+pub type StartedSrb<'adapter> = Srb<'adapter, Started>;
 
 // SAFETY: an SRB belongs to its request, not to a thread.
 unsafe impl<S> Send for Srb<'_, S> {}
