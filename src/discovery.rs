@@ -101,6 +101,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         isr,
         silencer,
         accepted,
+        processors: cx.processors(),
         slots,
         requests,
         config,
