@@ -24,6 +24,7 @@ All options but --driver are the testbed's own. Those used most:
   --verify                watch the driver as closely as can be
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
+  --restart N             let the adapter sleep N times before the workload
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help
 
