@@ -128,7 +128,8 @@ pub fn on_cross(subcommand: &str) -> Command {
 
 /// Where cargo puts what it builds of cross/: a folder of its own, so that
 /// neither workspace undoes the other's work.
-fn target() -> PathBuf {
+#[must_use]
+pub fn target() -> PathBuf {
     workspace::target().join("cross")
 }
 

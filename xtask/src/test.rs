@@ -59,7 +59,7 @@ enum Step {
     LockRules,
     /// Tests of all that runs on this machine
     Test,
-    /// The driver's side of virtio has no undefined behaviour that Miri finds
+    /// Miri finds no undefined behaviour in virtio's and Storport's crates
     Miri,
     /// Every order of two processors' steps, in small models by loom
     Loom,
@@ -231,13 +231,32 @@ fn miri() -> Outcome {
     if !setup::has_nightly() {
         return Outcome::Skipped("rustup has no nightly toolchain, which Miri is part of".into());
     }
-    match setup::ensure(&[Need::Miri]) {
-        Ok(()) => tool::run(
-            setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]),
-        )
-        .into(),
+    match setup::ensure(&[Need::Miri, Need::Libclang]) {
+        Ok(()) => miri_of_virtio().and_then(|()| miri_of_storport()).into(),
         Err(error) => Outcome::Skipped(error.to_string()),
     }
+}
+
+fn miri_of_virtio() -> Result<(), ToolError> {
+    tool::run(setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]))
+}
+
+/// Miri interprets Windows' target on any host. Each seed is an order of the
+/// processors' steps; each of the two models of aliasing gets its own seeds.
+fn miri_of_storport() -> Result<(), ToolError> {
+    for flags in [
+        "-Zmiri-many-seeds=0..3",
+        "-Zmiri-tree-borrows -Zmiri-many-seeds=3..6",
+    ] {
+        tool::run(
+            setup::nightly(&["cargo", "miri", "test"])
+                .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
+                .arg(build::target())
+                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .env("MIRIFLAGS", flags),
+        )?;
+    }
+    Ok(())
 }
 
 /// In a target folder of its own: the flag would have everything else built
