@@ -1,7 +1,7 @@
 //! The miniport: what Storport's callbacks do for a virtio disk.
 
 use storport::{
-    BuildIo, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
+    BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
     MessageInterrupt, MessageLocks, Miniport, NotFound, ResetBus, Restart, Srb, StartIo,
     StartIoLocked, Stop,
 };
@@ -130,7 +130,11 @@ impl Miniport for Ferrostor {
             kind,
             bytes,
         } = request;
-        let owner = Owner::Initiator(Parked { srb, kind, bytes });
+        let owner = Owner::Initiator(Parked {
+            srb: srb.started(),
+            kind,
+            bytes,
+        });
         let published = adapter
             .queue
             .with(cx, |queue| queue.publish(prepared, owner));
@@ -147,7 +151,7 @@ impl Miniport for Ferrostor {
         if adapter.isr.take().is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
         }
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
         Interrupted::Ours
     }
 
@@ -155,7 +159,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut MessageInterrupt<'_, 'a>,
     ) -> Interrupted {
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
         Interrupted::Ours
     }
 
@@ -170,7 +174,7 @@ impl Miniport for Ferrostor {
                 return;
             }
         }
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {

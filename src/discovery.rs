@@ -7,7 +7,7 @@
 use scsi::{
     Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
 };
-use storport::{AdapterLimits, FindAdapter, NotFound};
+use storport::{AdapterLimits, Context, FindAdapter, NotFound};
 use virtio::{
     blk::{self, Config, Identity, Limits, Requests, choose_features},
     pci::{ConfigImage, Layout, Location, memory_bar},

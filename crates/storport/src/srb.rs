@@ -6,6 +6,13 @@
 //! it as pending. One that is dropped is completed as an error: a bug, but not
 //! a lost request.
 //!
+//! It is in one of two states. A [`Fresh`] one the device has not seen: it may
+//! be sent back to wait ([`Srb::busy`]), and its data may be looked at. Before
+//! the device gets it, it becomes a [`StartedSrb`], for which neither holds
+//! (rule book 5.1, S5). That no device is given a fresh one is the miniport's
+//! part: types do not see what a device is told. Who stores requests of the
+//! device as `StartedSrb`s can't get it wrong.
+//!
 //! Both shapes are read here and nowhere else: SCSI_REQUEST_BLOCK and
 //! STORAGE_REQUEST_BLOCK (rule book 5.2).
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
@@ -42,13 +49,12 @@ pub struct Address {
 pub enum Function {
     /// A CDB for a logical unit.
     ExecuteScsi,
-    /// A Plug and Play action: a `STOR_PNP_ACTION`, and whether it is the
-    /// adapter's own rather than a unit's.
+    /// A Plug and Play action, and whom it concerns.
     Pnp {
-        /// The `STOR_PNP_ACTION`.
-        action: i32,
-        /// `SRB_PNP_FLAGS_ADAPTER_REQUEST` is set.
-        adapter: bool,
+        /// What happens.
+        action: PnpAction,
+        /// The adapter (`SRB_PNP_FLAGS_ADAPTER_REQUEST`), or a unit.
+        of: PnpTarget,
     },
     /// A power action.
     Power,
@@ -64,6 +70,26 @@ pub enum Function {
     ResetLogicalUnit,
     /// Anything else, by its number.
     Other(u32),
+}
+
+/// A Plug and Play action (`STOR_PNP_ACTION`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PnpAction {
+    /// The device is removed in order: what was allocated for it is freed now.
+    Remove,
+    /// The device is gone already.
+    SurpriseRemoval,
+    /// Anything else, by its number.
+    Other(i32),
+}
+
+/// Whom a Plug and Play action concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PnpTarget {
+    /// The adapter.
+    Adapter,
+    /// A logical unit.
+    Unit,
 }
 
 /// The final states of a request that are not success (`SRB_STATUS_*`).
@@ -106,16 +132,28 @@ impl Failure {
     }
 }
 
-/// A request that Storport gave to the miniport.
+/// The device has not seen the request.
+#[derive(Debug)]
+pub enum Fresh {}
+
+/// The device has, or had, the request.
+#[derive(Debug)]
+pub enum Started {}
+
+/// A request that Storport gave to the miniport, in state `S`.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
-pub struct Srb<'a> {
+pub struct Srb<'a, S = Fresh> {
     block: NonNull<SCSI_REQUEST_BLOCK>,
     adapter: &'a Header,
     brand: Brand<'a>,
+    state: PhantomData<fn() -> S>,
 }
 
+/// A request that the device has, or had.
+pub type StartedSrb<'a> = Srb<'a, Started>;
+
 // SAFETY: an SRB belongs to its request, not to a thread.
-unsafe impl Send for Srb<'_> {}
+unsafe impl<S> Send for Srb<'_, S> {}
 
 /// The two shapes, told apart.
 enum Shape<'s> {
@@ -133,6 +171,23 @@ struct ScsiParts {
 }
 
 impl<'a> Srb<'a> {
+    /// The device gets the request now: from here on it can't be busy.
+    #[inline]
+    pub fn started(self) -> StartedSrb<'a> {
+        let (adapter, block) = (self.adapter, self.into_block());
+        // SAFETY: the SRB was owned, and is by the new value alone.
+        unsafe { Srb::new(adapter, block) }
+    }
+
+    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
+    /// without limit (rule book 5.1, S5). A [`StartedSrb`] has no such method:
+    /// the device may still write into the data of a request that it had.
+    pub fn busy(self) {
+        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
+    }
+}
+
+impl<'a, S> Srb<'a, S> {
     /// Takes an SRB over.
     ///
     /// # Safety
@@ -143,6 +198,7 @@ impl<'a> Srb<'a> {
             block,
             adapter,
             brand: PhantomData,
+            state: PhantomData,
         }
     }
 
@@ -151,10 +207,8 @@ impl<'a> Srb<'a> {
     }
 
     /// Gives the SRB back without completing it.
-    pub(crate) fn into_raw(self) -> PSCSI_REQUEST_BLOCK {
-        let block = self.as_ptr();
-        core::mem::forget(self);
-        block
+    pub(crate) fn into_block(self) -> NonNull<SCSI_REQUEST_BLOCK> {
+        core::mem::ManuallyDrop::new(self).block
     }
 
     fn shape(&mut self) -> Shape<'_> {
@@ -292,22 +346,15 @@ impl<'a> Srb<'a> {
         self.finish(failure.status());
     }
 
-    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
-    /// without limit (rule book 5.1, S5). Only for a request that the device
-    /// has not seen.
-    pub fn busy(self) {
-        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
-    }
-
     fn finish(mut self, status: u8) {
         match self.shape() {
             Shape::Scsi(block) => block.SrbStatus = status,
             Shape::Storage(block) => block.SrbStatus = status,
         }
         let adapter = self.adapter;
-        let block = self.into_raw();
+        let block = self.into_block();
         // SAFETY: the SRB was owned and is given up here; the status is final.
-        unsafe { port::request_complete(adapter, block) };
+        unsafe { port::request_complete(adapter, block.as_ptr()) };
     }
 
     fn set_data_length(&mut self, bytes: u32) {
@@ -354,7 +401,7 @@ impl<'a> Srb<'a> {
     }
 }
 
-impl Drop for Srb<'_> {
+impl<S> Drop for Srb<'_, S> {
     fn drop(&mut self) {
         // SAFETY: this value is not used again, so the new one owns the SRB.
         let srb = unsafe { Self::new(self.adapter, self.block) };
@@ -377,8 +424,16 @@ fn plain_function(number: u32) -> Function {
 
 fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function {
     Function::Pnp {
-        action,
-        adapter: flags & wdk_sys::SRB_PNP_FLAGS_ADAPTER_REQUEST != 0,
+        action: match action {
+            wdk_sys::STOR_PNP_ACTION::StorRemoveDevice => PnpAction::Remove,
+            wdk_sys::STOR_PNP_ACTION::StorSurpriseRemoval => PnpAction::SurpriseRemoval,
+            other => PnpAction::Other(other),
+        },
+        of: if flags & wdk_sys::SRB_PNP_FLAGS_ADAPTER_REQUEST == 0 {
+            PnpTarget::Unit
+        } else {
+            PnpTarget::Adapter
+        },
     }
 }
 
