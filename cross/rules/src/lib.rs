@@ -127,7 +127,7 @@ fn diagnostics_with_codes(file: &Path, stderr: &[u8]) -> Diagnostics {
 }
 
 /// Takes from messages what changes without changing what they say: where the
-/// project lies, and line numbers, which grow with the crate.
+/// project lies, line numbers, and the crate's own lines.
 fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
     for path in [folder, root()] {
         let here = Match::Exact(format!("{}/", path.display()).into_bytes());
@@ -140,6 +140,10 @@ fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
         (r"(?m)^ *\d+( +)(\||[+~-]|\.\.\.)", "LL $2"),
         (r"(?m)^ +(\||=|:::)", "   $1"),
         (r"(?m)^ +-->", "  -->"),
+        (
+            r"(?m)^(  --> (?:crates/storport/src|/rustc)/.*\n)(?:(?:   \||LL \||\.\.\.).*\n)+",
+            "$1",
+        ),
     ] {
         config.stderr_filter(pattern, replacement);
     }

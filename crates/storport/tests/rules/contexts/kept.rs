@@ -4,12 +4,12 @@
 
 #![no_std]
 
-use storport::Dpc;
+use storport::{Dpc, DpcNumber};
 
 pub fn dpc<'c, 'a>(
     cx: &'c mut Dpc<'c, 'a>,
     #[cfg(wrong)] last: &mut Option<&'a Dpc<'a, 'a>>,
-    #[cfg(right)] last: &mut Option<usize>,
+    #[cfg(right)] last: &mut Option<DpcNumber>,
 ) {
     #[cfg(wrong)]
     {
@@ -18,6 +18,6 @@ pub fn dpc<'c, 'a>(
     }
     #[cfg(right)]
     {
-        *last = Some(cx.argument());
+        *last = Some(cx.number());
     }
 }

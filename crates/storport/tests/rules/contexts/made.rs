@@ -3,16 +3,16 @@
 
 #![no_std]
 
-use storport::Dpc;
+use storport::{Dpc, DpcNumber};
 
 #[cfg(wrong)]
-pub fn argument() -> usize {
+pub fn argument() -> DpcNumber {
     let cx = Dpc {};
     //~[wrong]^ ERROR: cannot construct `storport::Dpc<'_, '_>` with struct literal syntax due to private fields
-    cx.argument()
+    cx.number()
 }
 
 #[cfg(right)]
-pub fn argument(cx: &Dpc<'_, '_>) -> usize {
-    cx.argument()
+pub fn argument(cx: &Dpc<'_, '_>) -> DpcNumber {
+    cx.number()
 }

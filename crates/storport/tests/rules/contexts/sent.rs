@@ -13,5 +13,5 @@ pub fn dpc(cx: &mut Dpc<'_, '_>) {
     elsewhere(cx);
     //~[wrong]^ ERROR: [E0277] `*mut ()` cannot be sent between threads safely
     #[cfg(right)]
-    elsewhere(cx.argument());
+    elsewhere(cx.number());
 }

@@ -12,5 +12,5 @@ pub fn dpc(cx: &mut Dpc<'_, 'static>) {
     keep(cx);
     //~[wrong]^ ERROR: [E0521] borrowed data escapes outside of function
     #[cfg(right)]
-    keep(&cx.argument());
+    keep(&cx.number());
 }

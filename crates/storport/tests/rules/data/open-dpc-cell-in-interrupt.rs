@@ -10,8 +10,8 @@ pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] the trait bound `storport::Interrupt<'_, 'a>: Proves<'_, storport::level::Dpc>` is not satisfied
+        //~[wrong]^ ERROR: [E0277] `storport::Interrupt<'_, 'a>` does not prove that a lock of level `storport::level::Dpc` is held
     }
     #[cfg(right)]
-    queue.issue(cx, 0);
+    queue.issue(cx);
 }

@@ -9,7 +9,7 @@ pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] the trait bound `BuildIo<'_, 'a>: Proves<'_, storport::level::StartIo>` is not satisfied
+        //~[wrong]^ ERROR: [E0277] `BuildIo<'_, 'a>` does not prove that a lock of level `storport::level::StartIo` is held
     }
     #[cfg(right)]
     queue.with(cx, |queue| **queue += 1);

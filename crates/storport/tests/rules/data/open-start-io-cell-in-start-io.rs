@@ -1,22 +1,22 @@
-//! HwStartIo does not open what lies under the StartIo lock: with concurrent
-//! channels Storport does not hold it. What HwStartIo shares lies under a DPC lock.
+//! HwStartIo does not open what lies under the StartIo lock before it is known
+//! that Storport holds it: with concurrent channels it does not.
 //! Rule book 2 (HwStartIo), 4.3, 8 row 2.
 
 #![no_std]
 
 #[cfg(right)]
-use storport::DpcLocked;
-use storport::StartIo;
-#[cfg(wrong)]
-use storport::StartIoLocked;
+use storport::Channels;
+use storport::{StartIo, StartIoLocked};
 
-#[cfg(wrong)]
 pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
-    *queue.open(cx) += 1;
-    //~[wrong]^ ERROR: [E0277] the trait bound `storport::StartIo<'_, 'a>: Proves<'_, storport::level::StartIo>` is not satisfied
-}
-
-#[cfg(right)]
-pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &DpcLocked<'a, u32>) {
-    queue.with(cx, |queue| **queue += 1);
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::StartIo<'_, 'a>` does not prove that a lock of level `storport::level::StartIo` is held
+    }
+    #[cfg(right)]
+    match cx.channels() {
+        Channels::Concurrent(mut cx) => queue.with(&mut cx, |queue| **queue += 1),
+        Channels::Serial(mut cx) => *queue.open(&mut cx) += 1,
+    }
 }

@@ -4,16 +4,16 @@
 
 #![no_std]
 
-use storport::{DpcLocked, Failure, Srb, StartIo};
+use storport::{DpcLocked, Failure, Srb, StartIo, StartedSrb};
 
 pub fn start_io<'a>(
     cx: &mut StartIo<'_, 'a>,
-    slot: &DpcLocked<'a, Option<Srb<'a>>>,
+    slot: &DpcLocked<'a, Option<StartedSrb<'a>>>,
     srb: Srb<'a>,
     fits: bool,
 ) {
     if fits {
-        slot.with(cx, |slot| **slot = Some(srb));
+        slot.with(cx, |slot| **slot = Some(srb.started()));
         #[cfg(right)]
         return;
     }

@@ -3,9 +3,9 @@
 
 #![no_std]
 
-use storport::{BuildIo, Srb};
+use storport::{BuildIo, Context, Srb};
 
-pub fn answer(cx: &BuildIo<'_, '_>, mut srb: Srb<'_>) {
+pub fn answer<'a>(cx: &BuildIo<'_, 'a>, mut srb: Srb<'a>) {
     let data = cx.data(&mut srb);
     #[cfg(wrong)]
     srb.succeed(1);

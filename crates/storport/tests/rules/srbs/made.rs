@@ -8,7 +8,7 @@ use storport::Srb;
 #[cfg(wrong)]
 pub fn end() {
     let srb = Srb {};
-    //~[wrong]^ ERROR: cannot construct `Srb<'_>` with struct literal syntax due to private fields
+    //~[wrong]^ ERROR: cannot construct `Srb<'_, _>` with struct literal syntax due to private fields
     srb.succeed(0);
 }
 

@@ -3,9 +3,9 @@
 
 #![no_std]
 
-use storport::{BuildIo, Srb};
+use storport::{BuildIo, Context, Srb};
 
-pub fn pieces(cx: &BuildIo<'_, '_>, srb: Srb<'_>) -> usize {
+pub fn pieces<'a>(cx: &BuildIo<'_, 'a>, srb: Srb<'a>) -> usize {
     let list = cx.scatter_gather(&srb);
     #[cfg(wrong)]
     srb.succeed(0);
