@@ -2,8 +2,8 @@
 
 use storport::{
     BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
-    MessageInterrupt, MessageLocks, Miniport, NotFound, ResetBus, Restart, Srb, StartIo,
-    StartIoLocked, Stop,
+    MessageInterrupt, MessageLocks, Miniport, NotFound, Performance, ResetBus, Restart, Srb,
+    StartIo, StartIoLocked, Stop,
 };
 use virtio::{
     blk::{Config, Requests},
@@ -46,6 +46,8 @@ pub struct Adapter<'a> {
     pub silencer: Silencer<Window<'a>>,
     /// The features that were settled, and are again at each start.
     pub accepted: F,
+    /// How many processors send requests.
+    pub processors: u32,
     /// Which slots are free.
     pub slots: SlotAllocator,
     /// The slots' memory.
@@ -99,6 +101,13 @@ impl Miniport for Ferrostor {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        // HwStartIo needs no lock but the queue's. Whatever is granted, the
+        // same code serves it.
+        let _: Performance = cx.optimize(&Performance {
+            channels: adapter.processors,
+            dpc_redirection: true,
+            ..Performance::default()
+        });
         let vector = cx
             .has_message(u32::from(QUEUE_MESSAGE))
             .then_some(QUEUE_MESSAGE);

@@ -71,6 +71,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         alignment_mask: 0,
         targets: 1,
         logical_units: 1,
+        caches_data: config.flush,
     });
 
     let bytes = Requests::memory_needed(size, &limits)
@@ -100,6 +101,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         isr,
         silencer,
         accepted,
+        processors: cx.processors(),
         slots,
         requests,
         config,

@@ -132,6 +132,7 @@ pub(crate) use sealed::Finding;
 
 macro_rules! rights {
     ($($right:ident: $($name:ident)*;)*) => {$($(
+        #[diagnostic::do_not_recommend]
         impl<'a> $right<'a> for $name<'_, 'a> {}
     )*)*};
 }

@@ -17,9 +17,9 @@ use wdk_sys::{
 use crate::{
     context::{
         AdapterPower, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt,
-        PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart, StartIo, StateChange,
-        Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower,
-        Work,
+        OneProcessorOnly, PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart,
+        StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl,
+        UnitEvent, UnitPower, Work,
     },
     extension::{DpcNumber, Extension, Header},
     later::Entries,
@@ -52,7 +52,7 @@ macro_rules! context {
             adapter: $adapter,
             $($field: $value,)*
             brand: PhantomData,
-            call: PhantomData,
+            _processor: OneProcessorOnly::new(),
         }
     };
 }
@@ -93,8 +93,8 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     let mut cx = FindAdapter {
         adapter: header,
         config,
-        tables: extension.table_memory(),
-        call: PhantomData,
+        tables: Extension::<M>::table_memory(device_extension),
+        _processor: OneProcessorOnly::new(),
     };
     match M::find_adapter(&mut cx) {
         Ok(adapter) => {

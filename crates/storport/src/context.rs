@@ -68,9 +68,15 @@ pub(crate) mod sealed {
 
 pub(crate) use sealed::{InCallback, OfAdapter};
 
-/// Ends with the call of the callback, on the processor that makes it: what
-/// has this field is not `Send`.
-pub(crate) struct OfThisCall(PhantomData<*mut ()>);
+/// An IRQL and a lock belong to one processor: what has this field is not
+/// `Send`.
+pub(crate) struct OneProcessorOnly([*mut (); 0]);
+
+impl OneProcessorOnly {
+    pub(crate) const fn new() -> Self {
+        Self([])
+    }
+}
 
 /// From here locks may be taken: a callback's context, or a guard.
 #[diagnostic::on_unimplemented(
@@ -110,11 +116,11 @@ pub trait Proves<'a, L: Level>: OfAdapter<'a> {}
 macro_rules! contexts {
     ($($(#[$doc:meta])* $name:ident $({ $($field:ident: $type:ty),* })?;)*) => {$(
         $(#[$doc])*
-        pub struct $name<'c, 'a> {
-            pub(crate) adapter: &'c Header,
+        pub struct $name<'callback, 'adapter> {
+            pub(crate) adapter: &'callback Header,
             $($(pub(crate) $field: $type,)*)?
-            pub(crate) brand: Brand<'a>,
-            pub(crate) call: PhantomData<OfThisCall>,
+            pub(crate) brand: Brand<'adapter>,
+            pub(crate) _processor: OneProcessorOnly,
         }
 
         impl<'a> OfAdapter<'a> for $name<'_, 'a> {}
@@ -198,6 +204,7 @@ contexts! {
 
 macro_rules! scopes {
     ($($name:ident at $level:ident;)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<'a> Scope<'a> for $name<'_, 'a> {
             type Level = level::$level;
         }
@@ -208,25 +215,26 @@ macro_rules! scopes {
 // rule book 2). Where that names Interrupt alone above the StartIo lock, the
 // order allows Dpc too (rule book 1.5, O3; 8, row 4).
 scopes! {
-    BuildIo at Nothing;
-    StartIo at MaybeStartIo;
-    Concurrent at Nothing;
-    Serial at StartIo;
-    Dpc at Nothing;
-    ThreadedDpc at Nothing;
-    Timer at StartIo;
-    StateChange at StartIo;
-    ResetBus at StartIo;
-    AdapterPower at Nothing;
-    SurpriseRemoval at Nothing;
-    UnitControl at Nothing;
-    UnitPower at Nothing;
-    Tracing at Nothing;
-    Work at Nothing;
+    BuildIo at NothingHeld;
+    StartIo at StartIoMaybeHeld;
+    Concurrent at NothingHeld;
+    Serial at StartIoHeld;
+    Dpc at NothingHeld;
+    ThreadedDpc at NothingHeld;
+    Timer at StartIoHeld;
+    StateChange at StartIoHeld;
+    ResetBus at StartIoHeld;
+    AdapterPower at NothingHeld;
+    SurpriseRemoval at NothingHeld;
+    UnitControl at NothingHeld;
+    UnitPower at NothingHeld;
+    Tracing at NothingHeld;
+    Work at NothingHeld;
 }
 
 macro_rules! at_dispatch {
     ($($name:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<'a> AtDispatch<'a> for $name<'_, 'a> {}
     )*};
 }
@@ -235,18 +243,19 @@ at_dispatch!(BuildIo StartIo Concurrent Serial Dpc Timer StateChange ResetBus Un
 
 macro_rules! proofs {
     ($($name:ident of $($level:ident)*;)*) => {$($(
+        #[diagnostic::do_not_recommend]
         impl<'a> Proves<'a, level::$level> for $name<'_, 'a> {}
     )*)*};
 }
 
 proofs! {
-    Initialize of StartIo Dpc Interrupt;
-    Restart of StartIo Dpc;
-    Interrupt of Interrupt;
-    Serial of StartIo;
-    Timer of StartIo;
-    StateChange of StartIo;
-    ResetBus of StartIo;
+    Initialize of StartIoHeld DpcHeld InterruptHeld;
+    Restart of StartIoHeld DpcHeld;
+    Interrupt of InterruptHeld;
+    Serial of StartIoHeld;
+    Timer of StartIoHeld;
+    StateChange of StartIoHeld;
+    ResetBus of StartIoHeld;
 }
 
 /// Whether HwStartIo runs in concurrent channels, which is only known as it
@@ -264,18 +273,18 @@ impl<'a> StartIo<'_, 'a> {
     /// taken, without them its cells open.
     #[inline]
     pub fn channels(&mut self) -> Channels<'_, 'a> {
-        let (adapter, brand, call) = (self.adapter, PhantomData, PhantomData);
+        let (adapter, brand) = (self.adapter, PhantomData);
         if adapter.state.channels() > 1 {
             Channels::Concurrent(Concurrent {
                 adapter,
                 brand,
-                call,
+                _processor: OneProcessorOnly::new(),
             })
         } else {
             Channels::Serial(Serial {
                 adapter,
                 brand,
-                call,
+                _processor: OneProcessorOnly::new(),
             })
         }
     }
@@ -425,15 +434,18 @@ pub struct AdapterLimits {
     pub targets: u8,
     /// MaximumNumberOfLogicalUnits.
     pub logical_units: u8,
+    /// CachesData: a write may be in the device's cache when it is done, and
+    /// Windows is to send flushes.
+    pub caches_data: bool,
 }
 
 /// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in dump mode), nothing held,
 /// nothing takeable; it runs alone.
-pub struct FindAdapter<'c, 'a> {
-    pub(crate) adapter: &'a Header,
-    pub(crate) config: &'c mut PORT_CONFIGURATION_INFORMATION,
-    pub(crate) tables: TableMemory<'a>,
-    pub(crate) call: PhantomData<OfThisCall>,
+pub struct FindAdapter<'callback, 'adapter> {
+    pub(crate) adapter: &'adapter Header,
+    pub(crate) config: &'callback mut PORT_CONFIGURATION_INFORMATION,
+    pub(crate) tables: TableMemory<'adapter>,
+    pub(crate) _processor: OneProcessorOnly,
 }
 
 impl<'a> OfAdapter<'a> for FindAdapter<'_, 'a> {}
@@ -472,6 +484,7 @@ impl<'a> FindAdapter<'_, 'a> {
         config.NumberOfBuses = 1;
         config.MaximumNumberOfTargets = limits.targets;
         config.MaximumNumberOfLogicalUnits = limits.logical_units;
+        config.CachesData = u8::from(limits.caches_data);
         config.ScatterGather = 1;
         config.Master = 1;
         config.NeedPhysicalAddresses = 1;

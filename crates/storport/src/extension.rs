@@ -134,11 +134,12 @@ impl<M: Miniport> Extension<M> {
         self.header.state.set_found();
     }
 
-    /// The memory behind the extension, for tables.
-    pub(crate) fn table_memory<'a>(&self) -> TableMemory<'a> {
-        let end: *mut u8 = core::ptr::from_ref(self).cast_mut().wrapping_add(1).cast();
+    /// The memory behind the extension, for tables. Its address comes from
+    /// Storport's pointer: a reference to the extension reaches no further
+    /// than its end.
+    pub(crate) fn table_memory<'a>(device_extension: PVOID) -> TableMemory<'a> {
         TableMemory {
-            next: end,
+            next: device_extension.cast::<Self>().wrapping_add(1).cast(),
             left: M::TABLE_BYTES.wrapping_add(TABLE_ALIGNMENT),
             adapter: PhantomData,
         }
@@ -184,10 +185,10 @@ impl<'a> TableMemory<'a> {
 
 /// A table in the device extension: memory that the device can't reach, that
 /// Storport frees with the adapter, and that is too large for a kernel stack.
-pub struct Table<'a, T> {
+pub struct Table<'adapter, T> {
     first: NonNull<T>,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
 }
 
 // SAFETY: a table owns its elements, as a `Vec` does.

@@ -34,7 +34,9 @@ use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SP
 
 use crate::{
     allowed::IssuesDpcs,
-    context::{AtDispatch, MessageInterrupt, OfAdapter, OfThisCall, Proves, Scope, ThreadedDpc},
+    context::{
+        AtDispatch, MessageInterrupt, OfAdapter, OneProcessorOnly, Proves, Scope, ThreadedDpc,
+    },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
@@ -57,30 +59,30 @@ mod sealed {
 use sealed::Lock;
 
 /// Data of an adapter inside one of Storport's locks.
-pub struct Locked<'a, K, T> {
-    adapter: &'a Header,
+pub struct Locked<'adapter, K, T> {
+    adapter: &'adapter Header,
     lock: K,
-    brand: Brand<'a>,
+    brand: Brand<'adapter>,
     data: UnsafeCell<T>,
 }
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
-pub type StartIoLocked<'a, T> = Locked<'a, StartIoLock, T>;
+pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 
 /// Data under the lock of a DPC object of its own (StorPortAcquireSpinLock,
 /// DpcLock).
 ///
 /// The object is initialised before the first request arrives. Storport does
 /// not hold the lock while it runs the DPC (rule book 1.5, O10).
-pub type DpcLocked<'a, T> = Locked<'a, DpcLock, T>;
+pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
 /// Where messages have locks of their own it takes all of them.
-pub type InterruptLocked<'a, T> = Locked<'a, InterruptLock, T>;
+pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
 /// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
 /// under the interrupt lock where messages have none of their own.
-pub type MessageLocked<'a, T> = Locked<'a, MessageLock, T>;
+pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 
 /// The StartIo lock.
 #[derive(Debug)]
@@ -155,9 +157,9 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
 /// order.
 ///
 /// It lives as long as the lock is held and can't leave its closure.
-pub struct Guard<'g, 'a, T, L> {
-    data: &'g mut T,
-    held: Held<'a, L>,
+pub struct Guard<'guard, 'adapter, T, L> {
+    data: &'guard mut T,
+    held: Held<'adapter, L>,
 }
 
 impl<'a, T, L: Level> Guard<'_, 'a, T, L> {
@@ -182,11 +184,11 @@ impl<T, L> DerefMut for Guard<'_, '_, T, L> {
 }
 
 /// Says that a lock of level `L` is held; further locks are taken with it.
-pub struct Held<'a, L> {
-    adapter: Brand<'a>,
+pub struct Held<'adapter, L> {
+    adapter: Brand<'adapter>,
     level: PhantomData<L>,
     /// An IRQL and a lock belong to a processor.
-    call: PhantomData<OfThisCall>,
+    _processor: OneProcessorOnly,
 }
 
 impl<L> Held<'_, L> {
@@ -194,19 +196,21 @@ impl<L> Held<'_, L> {
         Self {
             adapter: PhantomData,
             level: PhantomData,
-            call: PhantomData,
+            _processor: OneProcessorOnly::new(),
         }
     }
 }
 
 impl<'a, L: Level> OfAdapter<'a> for Held<'a, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, L: Level> Scope<'a> for Held<'a, L> {
     type Level = L;
 }
 
 impl<'a, T, L: Level> OfAdapter<'a> for Guard<'_, 'a, T, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
@@ -233,19 +237,22 @@ fn hold_spin_lock<R>(
     // Storport fills the handle; what was in it does not matter (rule book 8,
     // row 18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+    // One pointer for both calls: in between, whoever waits for the lock
+    // writes through it, so no new reference may be made of the handle.
+    let handle = handle.as_mut_ptr();
     // SAFETY: the caller passes the context that `kind` asks for, and a scope
     // proved that it may be taken here; the handle lies in this frame until
     // it is released.
-    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle.as_mut_ptr()) };
+    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
     // SAFETY: acquired above, in this frame; whatever `run` took it has
     // released, since it had to use this function.
-    unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+    unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
 
 impl Lock for StartIoLock {
-    type Level = level::StartIo;
+    type Level = level::StartIoHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -254,7 +261,7 @@ impl Lock for StartIoLock {
 }
 
 impl Lock for DpcLock {
-    type Level = level::Dpc;
+    type Level = level::DpcHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -263,7 +270,7 @@ impl Lock for DpcLock {
 }
 
 impl Lock for InterruptLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -272,7 +279,7 @@ impl Lock for InterruptLock {
 }
 
 impl Lock for MessageLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -377,11 +384,11 @@ impl<'a, T> DpcLocked<'a, T> {
     pub fn with_at_dpc_level<S, R>(
         &self,
         scope: &mut S,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused>
     where
         S: AtDispatch<'a>,
-        S::Level: Below<level::Dpc>,
+        S::Level: Below<level::DpcHeld>,
     {
         let _: &mut S = scope;
         self.with_ex(kind::DpcLevelLock, run)
@@ -397,7 +404,7 @@ impl<'a, T> DpcLocked<'a, T> {
     pub fn with_in_threaded_dpc<R>(
         &self,
         scope: &mut ThreadedDpc<'_, 'a>,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused> {
         let _: &mut ThreadedDpc<'_, 'a> = scope;
         self.with_ex(kind::ThreadedDpcLock, run)
@@ -406,7 +413,7 @@ impl<'a, T> DpcLocked<'a, T> {
     fn with_ex<R>(
         &self,
         kind: STOR_SPINLOCK,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Dpc>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused> {
         let adapter = self.adapter;
         let inside = || {
@@ -422,18 +429,19 @@ impl<'a, T> DpcLocked<'a, T> {
             return Ok(in_dump(inside));
         }
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
         let dpc = adapter.dpc(self.lock.0);
         // SAFETY: these kinds ask for the DPC object; a scope proved that its
         // level may be taken here; the handle lies in this frame until it is
         // released.
-        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle.as_mut_ptr()) };
+        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) };
         if status != wdk_sys::STOR_STATUS_SUCCESS {
             return Err(LockRefused::from_status(status));
         }
         let result = inside();
         // SAFETY: acquired above, in this frame; whatever `run` took it has
         // released.
-        unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+        unsafe { port::release_spin_lock(adapter, handle) };
         Ok(result)
     }
 }
@@ -500,11 +508,11 @@ impl<'a, T> InterruptLocked<'a, T> {
     pub fn synchronize<S, R>(
         &self,
         scope: &mut S,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::Interrupt>) -> R,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
     ) -> R
     where
         S: Scope<'a>,
-        S::Level: Below<level::Interrupt>,
+        S::Level: Below<level::InterruptHeld>,
     {
         let _: &mut S = scope;
         let inside = || {

@@ -32,10 +32,10 @@ const TAG: u32 = u32::from_le_bytes(*b"Fers");
 
 /// Elements in non-paged pool.
 #[must_use = "pool that is dropped stays allocated: give it to `Context::free`"]
-pub struct Pool<'a, T> {
+pub struct Pool<'adapter, T> {
     first: NonNull<T>,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
     elements: PhantomData<T>,
 }
 

@@ -24,6 +24,14 @@ use crate::extension::Header;
 /// `STOR_STATUS_SUCCESS` (`storport.h`).
 const SUCCESS: ULONG = 0;
 
+/// A nullable function pointer as a variable argument: as a pointer to data,
+/// which is passed alike, and which Rust's own `va_arg` can read in tests.
+macro_rules! function_pointer {
+    ($routine:expr) => {
+        $routine.map_or(core::ptr::null_mut(), |routine| routine as PVOID)
+    };
+}
+
 /// StorPortAcquireSpinLock.
 ///
 /// # Safety
@@ -148,6 +156,7 @@ pub(crate) unsafe fn initialize_dpc(
     dpc: *mut STOR_DPC,
     routine: PHW_DPC_ROUTINE,
 ) {
+    let routine = function_pointer!(routine);
     // SAFETY: `dpc` is one of the adapter's own; the rest is the caller's
     // promise.
     unsafe {
@@ -169,6 +178,7 @@ pub(crate) unsafe fn initialize_threaded_dpc(
     dpc: *mut STOR_DPC,
     routine: PHW_DPC_ROUTINE,
 ) {
+    let routine = function_pointer!(routine);
     // The routine gets the extension whatever the context is; should a Windows
     // pass the context in its place, it is the same.
     let context: PVOID = adapter.device_extension();
@@ -216,6 +226,7 @@ pub(crate) unsafe fn enable_passive_initialization(
     routine: PHW_PASSIVE_INITIALIZE_ROUTINE,
 ) -> bool {
     let mut enabled: ULONG = 0;
+    let routine = function_pointer!(routine);
     // SAFETY: the arguments are those of the inline function.
     unsafe {
         storage::StorPortNotification(
@@ -402,6 +413,7 @@ pub(crate) unsafe fn request_timer_call(
     routine: unsafe extern "C" fn(PVOID),
     microseconds: u32,
 ) {
+    let routine: PVOID = routine as PVOID;
     // SAFETY: the arguments are those of RequestTimerCall; the rest is the
     // caller's promise.
     unsafe {
@@ -445,6 +457,7 @@ pub(crate) unsafe fn queue_work_item(
     worker: NonNull<c_void>,
     argument: usize,
 ) -> bool {
+    let routine: PVOID = routine as PVOID;
     let argument: PVOID = core::ptr::without_provenance_mut(argument);
     // SAFETY: the arguments are those of the inline function.
     let status = unsafe {
@@ -486,6 +499,7 @@ pub(crate) unsafe fn state_change_detected(
     address: *mut STOR_ADDR_BTL8,
     routine: unsafe extern "C" fn(PVOID, PVOID, SHORT, PVOID, ULONG),
 ) -> bool {
+    let routine: PVOID = routine as PVOID;
     let mut status: ULONG = wdk_sys::STOR_STATUS_UNSUCCESSFUL;
     let (attributes, context): (ULONG, PVOID) = (0, core::ptr::null_mut());
     // SAFETY: the arguments are those of the inline function.
@@ -513,6 +527,7 @@ pub(crate) unsafe fn enable_registry_key_notification(
     adapter: &Header,
     routine: unsafe extern "C" fn(PVOID),
 ) -> bool {
+    let routine: PVOID = routine as PVOID;
     // SAFETY: the arguments are those of the inline function.
     let status = unsafe {
         storage::StorPortExtendedFunction(
