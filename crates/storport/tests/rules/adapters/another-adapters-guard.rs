@@ -7,7 +7,7 @@
 use storport::{Held, InterruptLocked, level};
 
 pub fn on_top<'a, 'b>(
-    held: &mut Held<'a, level::Dpc>,
+    held: &mut Held<'a, level::DpcHeld>,
     #[cfg(wrong)] events: &InterruptLocked<'b, u32>,
     #[cfg(right)] events: &InterruptLocked<'a, u32>,
     _another: &InterruptLocked<'b, u32>,

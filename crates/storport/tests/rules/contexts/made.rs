@@ -8,7 +8,7 @@ use storport::{Dpc, DpcNumber};
 #[cfg(wrong)]
 pub fn argument() -> DpcNumber {
     let cx = Dpc {};
-    //~[wrong]^ ERROR: cannot construct `storport::Dpc<'_, '_>` with struct literal syntax due to private fields
+    //~[wrong]^ ERROR: cannot construct `Dpc<'_, '_>` with struct literal syntax due to private fields
     cx.number()
 }
 

@@ -12,7 +12,7 @@ use storport::StartIo;
 #[cfg(wrong)]
 pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.busy(1);
-    //~[wrong]^ ERROR: [E0277] `storport::Interrupt<'_, '_>` may run above DISPATCH_LEVEL
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may run above DISPATCH_LEVEL
 }
 
 #[cfg(right)]

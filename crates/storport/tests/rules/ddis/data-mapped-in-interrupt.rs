@@ -12,7 +12,7 @@ use storport::{Context, Srb};
 #[cfg(wrong)]
 pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, srb: &mut Srb<'a>) -> usize {
     cx.data(srb).map_or(0, |data| data.len())
-    //~[wrong]^ ERROR: [E0277] `storport::Interrupt<'_, 'a>` may run above DISPATCH_LEVEL
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` may run above DISPATCH_LEVEL
 }
 
 #[cfg(right)]

@@ -12,7 +12,7 @@ use storport::PassiveInitialize;
 #[cfg(wrong)]
 pub fn dpc(cx: &mut Dpc<'_, '_>) {
     let _ = cx.watch_registry();
-    //~[wrong]^ ERROR: [E0277] `storport::Dpc<'_, '_>` does not run at PASSIVE_LEVEL
+    //~[wrong]^ ERROR: [E0277] `Dpc<'_, '_>` does not run at PASSIVE_LEVEL
 }
 
 #[cfg(right)]

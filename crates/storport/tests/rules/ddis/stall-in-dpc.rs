@@ -12,7 +12,7 @@ use storport::Initialize;
 #[cfg(wrong)]
 pub fn dpc(cx: &mut Dpc<'_, '_>) {
     let _ = cx.stall(10);
-    //~[wrong]^ ERROR: [E0277] `storport::Dpc<'_, '_>` may not wait
+    //~[wrong]^ ERROR: [E0277] `Dpc<'_, '_>` may not wait
 }
 
 #[cfg(right)]

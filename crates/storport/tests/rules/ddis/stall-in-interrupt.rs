@@ -12,7 +12,7 @@ use storport::Work;
 #[cfg(wrong)]
 pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.stall(10);
-    //~[wrong]^ ERROR: [E0277] `storport::Interrupt<'_, '_>` may not wait
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may not wait
 }
 
 #[cfg(right)]

@@ -12,8 +12,8 @@ pub fn dpc<'a>(
 ) -> Result<(), LockRefused> {
     #[cfg(wrong)]
     return one.with(cx, |one| other.with_at_dpc_level(one, |other| **other += 1));
-    //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, storport::level::Dpc>` is not known to be at DISPATCH_LEVEL
-    //~[wrong]| ERROR: [E0277] a lock of level `storport::level::Dpc` can't be taken where
+    //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to be at DISPATCH_LEVEL
+    //~[wrong]| ERROR: [E0277] this lock can't be taken with `DpcHeld`: `DpcHeld` can't come on top of it
     #[cfg(right)]
     {
         let sum = one.with(cx, |one| **one);

@@ -12,7 +12,7 @@ use storport::{StartIo, StartIoLocked};
 pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue += 1);
-    //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken where a lock of level `MaybeStartIo` may be held
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoMaybeHeld`: `StartIoHeld` can't come on top of it
     #[cfg(right)]
     match cx.channels() {
         Channels::Concurrent(mut cx) => queue.with(&mut cx, |queue| **queue += 1),

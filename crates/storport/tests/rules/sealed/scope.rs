@@ -10,7 +10,7 @@ pub struct Mine;
 
 #[cfg(wrong)]
 impl<'a> Scope<'a> for Mine {
-    type Level = storport::level::Nothing;
+    type Level = storport::level::NothingHeld;
 }
 //~[wrong]^^^ ERROR: [E0277] the trait bound `Mine: storport::context::sealed::OfAdapter<'a>` is not satisfied
 
