@@ -50,10 +50,10 @@ pub use allowed::{
     MayStall, Optimizes, SeesMessages, WhileRunning,
 };
 pub use context::{
-    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Dpc,
-    FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState, Proves,
-    RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop, SurpriseRemoval,
-    ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
+    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Configured,
+    Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState,
+    Proves, RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop,
+    SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
 };
 pub use dma::UncachedExtension;
 #[doc(hidden)]
