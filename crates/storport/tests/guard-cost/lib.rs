@@ -9,8 +9,9 @@
 use core::{mem::MaybeUninit, ptr};
 
 use storport::{
-    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, InterruptLocked, MessageLocked,
-    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop, ThreadedDpc,
+    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, InterruptLocked, LockRefused,
+    MessageLocked, Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop,
+    ThreadedDpc,
 };
 use wdk_panic as _;
 use wdk_sys::{
@@ -64,75 +65,67 @@ pub struct Cells<'a> {
     message: MessageLocked<'a, u64>,
 }
 
-/// What a C miniport has: its device extension.
+/// What a C miniport has: a queue that knows its adapter, its DPC object and
+/// its message, as a cell does.
 #[repr(C)]
-pub struct Extension {
-    dpcs: [STOR_DPC; 2],
+pub struct Queue {
+    device_extension: PVOID,
+    dpc: *mut STOR_DPC,
     count: u64,
     message: ULONG,
 }
 
-/// StorPortAcquireSpinLock, a counter, StorPortReleaseSpinLock.
-#[inline(always)]
-unsafe fn count_with(extension: *mut Extension, kind: STOR_SPINLOCK, dpc: *mut STOR_DPC) {
-    let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
-    let (device_extension, handle): (PVOID, _) = (extension.cast(), handle.as_mut_ptr());
-    // SAFETY: the arguments are those of the inline function.
-    unsafe {
-        StorPortNotification(
-            notification::AcquireSpinLock,
-            device_extension,
-            kind,
-            dpc,
-            handle,
-        );
+impl Queue {
+    fn count(&mut self) {
+        self.count = self.count.wrapping_add(1);
     }
-    // SAFETY: the lock is held.
-    unsafe { count(extension) };
-    // SAFETY: as above.
-    unsafe { StorPortNotification(notification::ReleaseSpinLock, device_extension, handle) };
-}
 
-/// StorPortAcquireSpinLockEx, a counter, StorPortReleaseSpinLock.
-#[inline(always)]
-unsafe fn count_with_ex(
-    extension: *mut Extension,
-    kind: STOR_SPINLOCK,
-    dpc: *mut STOR_DPC,
-) -> ULONG {
-    let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
-    let (device_extension, handle): (PVOID, _) = (extension.cast(), handle.as_mut_ptr());
-    // SAFETY: the arguments are those of the inline function.
-    let status = unsafe {
-        StorPortExtendedFunction(
-            extended::ExtFunctionAcquireSpinLock,
-            device_extension,
-            kind,
-            dpc,
-            handle,
-        )
-    };
-    if status != wdk_sys::STOR_STATUS_SUCCESS {
-        return status;
+    /// StorPortAcquireSpinLock, a counter, StorPortReleaseSpinLock.
+    #[inline(always)]
+    unsafe fn count_with(&mut self, kind: STOR_SPINLOCK, dpc: *mut STOR_DPC) {
+        let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
+        // SAFETY: the arguments are those of the inline function.
+        unsafe {
+            StorPortNotification(
+                notification::AcquireSpinLock,
+                self.device_extension,
+                kind,
+                dpc,
+                handle,
+            );
+        }
+        self.count();
+        // SAFETY: as above.
+        unsafe {
+            StorPortNotification(notification::ReleaseSpinLock, self.device_extension, handle);
+        }
     }
-    // SAFETY: the lock is held.
-    unsafe { count(extension) };
-    // SAFETY: as above.
-    unsafe { StorPortNotification(notification::ReleaseSpinLock, device_extension, handle) };
-    status
-}
 
-#[inline(always)]
-unsafe fn count(extension: *mut Extension) {
-    // SAFETY: the caller has the extension for itself.
-    let count = unsafe { &mut (*extension).count };
-    *count = count.wrapping_add(1);
-}
-
-/// The first of the DPC objects.
-fn dpc_of(extension: *mut Extension) -> *mut STOR_DPC {
-    // SAFETY: it takes an address in the extension.
-    unsafe { (&raw mut (*extension).dpcs).cast() }
+    /// StorPortAcquireSpinLockEx, a counter, StorPortReleaseSpinLock.
+    #[inline(always)]
+    unsafe fn count_with_ex(&mut self, kind: STOR_SPINLOCK) {
+        let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
+        // SAFETY: the arguments are those of the inline function.
+        let status = unsafe {
+            StorPortExtendedFunction(
+                extended::ExtFunctionAcquireSpinLock,
+                self.device_extension,
+                kind,
+                self.dpc,
+                handle,
+            )
+        };
+        if status != wdk_sys::STOR_STATUS_SUCCESS {
+            return;
+        }
+        self.count();
+        // SAFETY: as above.
+        unsafe {
+            StorPortNotification(notification::ReleaseSpinLock, self.device_extension, handle);
+        }
+    }
 }
 
 /// StartIoLock, in HwBuildIo.
@@ -148,9 +141,9 @@ pub extern "C" fn guard_start_io_lock<'a>(cells: &Cells<'a>, cx: &mut BuildIo<'_
 /// # Safety
 /// As for HwBuildIo; so are all that follow.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_start_io_lock(extension: *mut Extension) {
+pub unsafe extern "C" fn calls_start_io_lock(queue: &mut Queue) {
     // SAFETY: the caller's promise.
-    unsafe { count_with(extension, kind::StartIoLock, ptr::null_mut()) };
+    unsafe { queue.count_with(kind::StartIoLock, ptr::null_mut()) };
 }
 
 /// DpcLock, in HwStartIo.
@@ -164,9 +157,9 @@ pub extern "C" fn guard_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut StartIo<'_, 'a>
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_dpc_lock(extension: *mut Extension) {
+pub unsafe extern "C" fn calls_dpc_lock(queue: &mut Queue) {
     // SAFETY: the caller's promise.
-    unsafe { count_with(extension, kind::DpcLock, dpc_of(extension)) };
+    unsafe { queue.count_with(kind::DpcLock, queue.dpc) };
 }
 
 /// InterruptLock, in HwDpcRoutine.
@@ -182,18 +175,17 @@ pub extern "C" fn guard_interrupt_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, '
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_interrupt_lock(extension: *mut Extension) {
+pub unsafe extern "C" fn calls_interrupt_lock(queue: &mut Queue) {
     // SAFETY: the caller's promise.
-    unsafe { count_with(extension, kind::InterruptLock, ptr::null_mut()) };
+    unsafe { queue.count_with(kind::InterruptLock, ptr::null_mut()) };
 }
 
-/// DpcLevelLock, in HwDpcRoutine. Whether it was taken.
+/// DpcLevelLock, in HwDpcRoutine.
 #[unsafe(no_mangle)]
-pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) -> bool {
-    let counted = cells
+pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) {
+    let _: Result<(), LockRefused> = cells
         .dpc
         .with_at_dpc_level(cx, |count| **count = count.wrapping_add(1));
-    counted.is_ok()
 }
 
 /// The same in C's way.
@@ -201,22 +193,17 @@ pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, '
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_dpc_level_lock(extension: *mut Extension) -> bool {
+pub unsafe extern "C" fn calls_dpc_level_lock(queue: &mut Queue) {
     // SAFETY: the caller's promise.
-    let status = unsafe { count_with_ex(extension, kind::DpcLevelLock, dpc_of(extension)) };
-    status == wdk_sys::STOR_STATUS_SUCCESS
+    unsafe { queue.count_with_ex(kind::DpcLevelLock) };
 }
 
-/// ThreadedDpcLock, in the routine of a threaded DPC. Whether it was taken.
+/// ThreadedDpcLock, in the routine of a threaded DPC.
 #[unsafe(no_mangle)]
-pub extern "C" fn guard_threaded_dpc_lock<'a>(
-    cells: &Cells<'a>,
-    cx: &mut ThreadedDpc<'_, 'a>,
-) -> bool {
-    let counted = cells
+pub extern "C" fn guard_threaded_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
+    let _: Result<(), LockRefused> = cells
         .dpc
         .with_in_threaded_dpc(cx, |count| **count = count.wrapping_add(1));
-    counted.is_ok()
 }
 
 /// The same in C's way.
@@ -224,10 +211,9 @@ pub extern "C" fn guard_threaded_dpc_lock<'a>(
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_threaded_dpc_lock(extension: *mut Extension) -> bool {
+pub unsafe extern "C" fn calls_threaded_dpc_lock(queue: &mut Queue) {
     // SAFETY: the caller's promise.
-    let status = unsafe { count_with_ex(extension, kind::ThreadedDpcLock, dpc_of(extension)) };
-    status == wdk_sys::STOR_STATUS_SUCCESS
+    unsafe { queue.count_with_ex(kind::ThreadedDpcLock) };
 }
 
 /// A message's lock, in HwDpcRoutine.
@@ -244,28 +230,24 @@ pub extern "C" fn guard_message_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calls_message_lock(extension: *mut Extension) {
-    let device_extension: PVOID = extension.cast();
+pub unsafe extern "C" fn calls_message_lock(queue: &mut Queue) {
     let mut irql: ULONG = 0;
-    // SAFETY: the caller's promise.
-    let message = unsafe { (*extension).message };
     // SAFETY: the arguments are those of the inline function.
     unsafe {
         StorPortExtendedFunction(
             extended::ExtFunctionAcquireMSISpinLock,
-            device_extension,
-            message,
+            queue.device_extension,
+            queue.message,
             &raw mut irql,
         )
     };
-    // SAFETY: the lock is held.
-    unsafe { count(extension) };
+    queue.count();
     // SAFETY: as above.
     unsafe {
         StorPortExtendedFunction(
             extended::ExtFunctionReleaseMSISpinLock,
-            device_extension,
-            message,
+            queue.device_extension,
+            queue.message,
             irql,
         )
     };
