@@ -127,6 +127,11 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
+    /// Let the adapter sleep, its function without power, so many times between
+    /// verifying and the workload; what was verified is read again each time
+    #[arg(long, value_name = "TIMES", default_value = "0")]
+    restart: u32,
+
     /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
     /// -d10 -L
     #[arg(last = true, value_name = "DISKSPD OPTIONS")]
@@ -197,6 +202,7 @@ impl From<RunArgs> for Settings {
             },
             verify_bytes: args.verify_bytes,
             seed: args.seed,
+            restarts: args.restart,
             used: if args.overwrite {
                 UsedImage::Overwrite
             } else {

@@ -12,3 +12,4 @@ mod locks;
 mod queues;
 mod recovery;
 mod requests;
+mod restart;
