@@ -1,7 +1,6 @@
 //! One run from the driver's file to the verdict: the order of its steps, and
 //! what is printed of each.
 
-mod command;
 pub mod used_image;
 
 use std::{
@@ -15,6 +14,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    command,
     device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
     disk::Disk,
     diskspd::{
@@ -87,6 +87,9 @@ pub struct Settings {
     pub verify_bytes: Option<Size>,
     /// Seed of the verify pass; none takes one from the clock.
     pub seed: Option<u64>,
+    /// How often the adapter sleeps and wakes up between the verify pass and
+    /// the workload.
+    pub restarts: u32,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
     /// What is put on the disk after the verify pass.
@@ -260,6 +263,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         hardware,
         reasons: Vec::new(),
         retries: 0,
+        verified: None,
     };
     run.start_use_and_stop(&image, workload, out)
 }
@@ -491,6 +495,8 @@ struct Run<'a> {
     reasons: Vec<String>,
     /// Commands that the class driver tried again.
     retries: u64,
+    /// What the verify pass wrote.
+    verified: Option<verify::Settings>,
 }
 
 impl Run<'_> {
@@ -530,6 +536,7 @@ impl Run<'_> {
             adapter.alignment_mask(),
         )?;
         self.use_disk(&adapter, workload, out)?;
+        adapter.shut_down();
         if let Err(error) = adapter.stop() {
             self.reasons.push(error.to_string());
         }
@@ -558,6 +565,7 @@ impl Run<'_> {
             .transpose()
             .map_err(RunError::Workload)?;
         if self.verify(&disk, out)? == Verdict::Pass
+            && self.sleep(adapter, &disk, out)? == Verdict::Pass
             && let Some(workload) = &workload
         {
             self.work(&disk, workload, out)?;
@@ -588,6 +596,7 @@ impl Run<'_> {
             cpus: self.settings.cpus,
             buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
         };
+        self.verified = Some(settings);
         let progress = progress("verifying {wide_bar} {percent}%");
         let outcome = verify::verify(disk, self.hardware.contents.as_ref(), settings, &progress);
         progress.finish_and_clear();
@@ -632,6 +641,65 @@ impl Run<'_> {
         self.reasons.push(format!(
             "{mismatches} sectors are not what was written; --seed {seed} repeats the pass"
         ));
+        Ok(Verdict::Fail)
+    }
+
+    /// Lets the adapter sleep and wake up as often as was asked for, and reads
+    /// after each time what the verify pass wrote.
+    fn sleep(
+        &mut self,
+        adapter: &Adapter,
+        disk: &Disk,
+        out: &mut dyn Write,
+    ) -> Result<Verdict, RunError> {
+        let restarts = self.settings.restarts;
+        if restarts == 0 {
+            return Ok(Verdict::Pass);
+        }
+        let begin = clock::instant();
+        let mut mismatches = 0;
+        for time in 1..=restarts {
+            if let Err(error) = adapter.restart() {
+                self.reasons.push(format!("sleep {time}: {error}"));
+                return Ok(Verdict::Fail);
+            }
+            let Some(settings) = self.verified else {
+                continue;
+            };
+            let progress = progress("reading again {wide_bar} {percent}%");
+            let findings = verify::read_again(disk, settings, &progress);
+            progress.finish_and_clear();
+            match findings {
+                Ok(findings) => {
+                    mismatches += findings.count();
+                    for line in findings.describe(DESCRIBED) {
+                        writeln!(out, "          sleep {time}: {line}")?;
+                    }
+                }
+                Err(error) => {
+                    self.reasons
+                        .push(format!("reading after sleep {time} ended: {error}"));
+                    return Ok(Verdict::Fail);
+                }
+            }
+        }
+        let read = match self.verified {
+            Some(settings) => format!(
+                "{} read again after each, {mismatches} mismatches",
+                Size(settings.bytes)
+            ),
+            None => "nothing to read again".to_owned(),
+        };
+        writeln!(
+            out,
+            "sleep     {restarts} times without power, {read} ({})",
+            Elapsed(clock::instant() - begin)
+        )?;
+        if mismatches == 0 {
+            return Ok(Verdict::Pass);
+        }
+        self.reasons
+            .push(format!("{mismatches} sectors changed in a sleep"));
         Ok(Verdict::Fail)
     }
 
@@ -768,7 +836,8 @@ fn progress(template: &str) -> ProgressBar {
 }
 
 /// Few digits: a person may type it again.
-fn seed_of_the_clock() -> u64 {
+#[must_use]
+pub fn seed_of_the_clock() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()))

@@ -6,6 +6,7 @@
 //! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
 //! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
 //! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
+//! * `restart`, `control_request`: sleep, power, plug and play;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
 //! * `violations`: the rules that it must keep.
@@ -17,6 +18,7 @@ mod abi;
 pub mod adapter;
 mod callbacks;
 mod configuration;
+pub mod control_request;
 mod dpcs;
 mod events;
 mod exports;
@@ -34,6 +36,7 @@ mod registers;
 pub mod report;
 pub mod request;
 mod resets;
+mod restart;
 mod spin_locks;
 mod srb;
 mod statistics;

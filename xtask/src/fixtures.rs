@@ -9,9 +9,12 @@ use std::{
 
 use crate::{
     architecture::Architecture::X64,
-    build::{BuildError, copy, cross_target, on_cross},
+    build::{BuildError, copy, on_cross, target},
     tool, workspace,
 };
+
+/// The package of them all.
+pub const PACKAGE: &str = "ferrostor-fixtures";
 
 /// The package's profile in cross/Cargo.toml.
 const PROFILE: &str = "fixtures";
@@ -27,7 +30,7 @@ pub fn fixtures() -> Result<PathBuf, BuildError> {
     for (variant, features) in [("faulty", &["--features", "faulty"][..]), ("correct", &[])] {
         tool::run(
             on_cross("build")
-                .args(["--package", "ferrostor-fixtures", "--examples"])
+                .args(["--package", PACKAGE, "--examples"])
                 .args(["--profile", PROFILE, "--target", X64.target()])
                 .args(features)
                 .env(X64.linker_variable(), "rust-lld"),
@@ -59,10 +62,7 @@ fn names() -> io::Result<Vec<String>> {
 
 /// Copies a fixture's files from where cargo built it.
 fn bring(name: &str, to: &Path) -> Result<(), BuildError> {
-    let built = cross_target()
-        .join(X64.target())
-        .join(PROFILE)
-        .join("examples");
+    let built = target().join(X64.target()).join(PROFILE).join("examples");
     let file = name.replace('-', "_");
     let driver = built.join(file.clone() + ".dll");
     copy(&driver, &to.join(format!("{name}.sys")))?;

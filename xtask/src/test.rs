@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
-    fixtures,
+    driver::Driver,
+    fixtures, guard_cost,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -45,7 +46,7 @@ enum Step {
     Fmt,
     /// Clippy has nothing to say on what runs on this machine
     Clippy,
-    /// Clippy has nothing to say on the driver for x64
+    /// Clippy has nothing to say on the drivers for x64
     ClippyX64,
     /// Clippy has nothing to say on the driver for ARM64
     ClippyArm64,
@@ -59,18 +60,20 @@ enum Step {
     LockRules,
     /// Tests of all that runs on this machine
     Test,
-    /// The driver's side of virtio has no undefined behaviour that Miri finds
+    /// Miri finds no undefined behaviour in virtio's and Storport's crates
     Miri,
     /// Every order of two processors' steps, in small models by loom
     Loom,
-    /// The driver for x64 is built and is what Windows demands of a driver file
+    /// The drivers for x64 are built and are what Windows demands of a driver file
     BuildX64,
     /// The same for ARM64
     BuildArm64,
-    /// The driver file does its work in the testbed
+    /// The driver files do their work in the testbed
     Driver,
     /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
     Fixtures,
+    /// A guard of a lock costs no more instructions than it may
+    GuardCost,
     /// The documentation is made without a warning
     Doc,
 }
@@ -134,9 +137,12 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver | Self::Fixtures => {
-                build::needs(X64).to_vec()
-            }
+            Self::AbiX64
+            | Self::LockRules
+            | Self::BuildX64
+            | Self::Driver
+            | Self::Fixtures
+            | Self::GuardCost => build::needs(X64).to_vec(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
@@ -158,8 +164,9 @@ impl Step {
             Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
-            Self::Driver => driver().into(),
+            Self::Driver => drivers().into(),
             Self::Fixtures => fixture_rules().into(),
+            Self::GuardCost => guard_cost::check().into(),
             Self::Doc => tool::run(
                 cargo("doc")
                     .arg("--no-deps")
@@ -175,37 +182,27 @@ fn fmt() -> Result<(), ToolError> {
     tool::run(cargo("fmt").args(["--all", "--check", "--manifest-path", "cross/Cargo.toml"]))
 }
 
-/// All of cross/ that runs on this machine.
-const WITHOUT_DRIVERS: [&str; 5] = [
-    "--workspace",
-    "--exclude",
-    "ferrostor",
-    "--exclude",
-    "ferrostor-fixtures",
-];
-
 /// Clippy on all that is built for this machine.
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
-    tool::run(build::on_cross("clippy").args(WITHOUT_DRIVERS).args(deny))
+    tool::run(on_host("clippy").args(deny))
 }
 
-/// Clippy on all that the driver is made of.
+/// Clippy on all that the drivers are made of.
 ///
 /// `cargo clippy` looks at the members of a workspace, and the driver's crates
 /// are members of the root's, which can't be built here. So cargo calls Clippy
 /// in rustc's place for every crate; on those from the registry it lets all
 /// lints pass.
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
-    tool::run(with_clippy(&mut cross("check", architecture)))?;
+    tool::run(with_clippy(
+        cross("check", architecture).args(for_windows("--package")),
+    ))?;
     // The fixtures are for the testbed, which is an x64 machine.
     if architecture == X64 {
-        tool::run(with_clippy(cross("check", X64).args([
-            "--package",
-            "ferrostor-fixtures",
-            "--examples",
-        ])))?;
+        let fixtures = ["--package", fixtures::PACKAGE, "--examples"];
+        tool::run(with_clippy(cross("check", X64).args(fixtures)))?;
     }
     Ok(())
 }
@@ -225,14 +222,9 @@ fn abi(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(cross("check", architecture).args(["--package", "ferrostor-abi"]))
 }
 
-/// Tests of cross/ run on this machine; only the driver itself cannot.
 fn cross_tests() -> Result<(), ToolError> {
-    tool::run(
-        build::on_cross("test")
-            .args(WITHOUT_DRIVERS)
-            // A step of its own.
-            .args(["--exclude", "ferrostor-rules"]),
-    )
+    // Those of the rules are a step of their own.
+    tool::run(on_host("test").args(["--exclude", "ferrostor-rules"]))
 }
 
 /// The cases of crates/storport/tests/rules, and the tests of what runs them.
@@ -240,17 +232,52 @@ fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
+/// A cargo command on what of cross/ runs on this machine.
+fn on_host(subcommand: &str) -> Command {
+    let mut command = build::on_cross(subcommand);
+    command.arg("--workspace").args(for_windows("--exclude"));
+    command
+}
+
+/// The packages that are built for Windows alone, each behind an option.
+fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
+    Driver::value_variants()
+        .iter()
+        .map(|driver| driver.name())
+        .chain([fixtures::PACKAGE, guard_cost::PACKAGE])
+        .flat_map(move |package| [option, package])
+}
+
 fn miri() -> Outcome {
     if !setup::has_nightly() {
         return Outcome::Skipped("rustup has no nightly toolchain, which Miri is part of".into());
     }
-    match setup::ensure(&[Need::Miri]) {
-        Ok(()) => tool::run(
-            setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]),
-        )
-        .into(),
+    match setup::ensure(&[Need::Miri, Need::Libclang]) {
+        Ok(()) => miri_of_virtio().and_then(|()| miri_of_storport()).into(),
         Err(error) => Outcome::Skipped(error.to_string()),
     }
+}
+
+fn miri_of_virtio() -> Result<(), ToolError> {
+    tool::run(setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]))
+}
+
+/// Miri interprets Windows' target on any host. Each seed is an order of the
+/// processors' steps; each of the two models of aliasing gets its own seeds.
+fn miri_of_storport() -> Result<(), ToolError> {
+    for flags in [
+        "-Zmiri-many-seeds=0..3",
+        "-Zmiri-tree-borrows -Zmiri-many-seeds=3..6",
+    ] {
+        tool::run(
+            setup::nightly(&["cargo", "miri", "test"])
+                .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
+                .arg(build::target())
+                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .env("MIRIFLAGS", flags),
+        )?;
+    }
+    Ok(())
 }
 
 /// In a target folder of its own: the flag would have everything else built
@@ -276,16 +303,22 @@ enum DriverError {
 }
 
 fn build(architecture: Architecture) -> Result<(), DriverError> {
-    let path = build::driver(architecture)?;
-    let image = Image::read(&path).map_err(BuildError::from)?;
-    println!("{}:", path.display());
     let mut faults = Vec::new();
-    for fact in image.facts(architecture) {
-        match fact.fault {
-            None => println!("  yes  {}", fact.claim),
-            Some(fault) => {
-                println!("  NO   {}: {fault}", fact.claim);
-                faults.push(format!("not true: {}: {fault}", fact.claim));
+    for driver in Driver::value_variants() {
+        let path = build::driver(*driver, architecture)?;
+        let image = Image::read(&path).map_err(BuildError::from)?;
+        println!("{}:", path.display());
+        for fact in image.facts(architecture) {
+            match fact.fault {
+                None => println!("  yes  {}", fact.claim),
+                Some(fault) => {
+                    println!("  NO   {}: {fault}", fact.claim);
+                    faults.push(format!(
+                        "{}: not true: {}: {fault}",
+                        driver.name(),
+                        fact.claim
+                    ));
+                }
             }
         }
     }
@@ -296,15 +329,19 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
     }
 }
 
-/// Runs the tests of the testbed that need a driver file.
-fn driver() -> Result<(), DriverError> {
-    let driver = build::driver(X64)?;
-    tool::run(
-        cargo("test")
-            .args(["--package", "ferrostor-testbed"])
-            .args(["--test", "driver_*", "--", "--include-ignored"])
-            .env("FERROSTOR_DRIVER", driver),
-    )?;
+/// Runs the tests of the testbed that need driver files.
+fn drivers() -> Result<(), DriverError> {
+    let mut tests = cargo("test");
+    tests.args(["--package", "ferrostor-testbed"]).args([
+        "--test",
+        "driver_*",
+        "--",
+        "--include-ignored",
+    ]);
+    for driver in Driver::value_variants() {
+        tests.env(driver.variable(), build::driver(*driver, X64)?);
+    }
+    tool::run(&mut tests)?;
     Ok(())
 }
 

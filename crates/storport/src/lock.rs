@@ -5,38 +5,95 @@
 //! closure, and [`open`](DpcLocked::open) needs a context that proves that
 //! nobody else can be inside.
 //!
-//! # Why a closure
+//! # Why this is sound
 //!
 //! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock and holds
 //! the IRQL to return to (rule book 1.3, L1-L3): from acquire to release it
-//! must stay where it is, and releases must come in reverse order. A guard
-//! that carries the handle by value moves it when it is returned; a guard of
-//! any kind can be passed to `mem::forget`, and then never releases. Here the
-//! handle lies in the frame of `with`, which neither moves nor returns before
-//! the closure is done, and the [`Guard`] that the closure sees only borrows.
-//! Early return and `?` leave the closure, not `with`; a driver does not
-//! unwind. Nested calls nest, so releases are last-in-first-out. The guard
-//! borrows the context it was taken with, so the context takes nothing else
-//! meanwhile; what may be taken on top is taken with the guard.
+//! must stay where it is, and releases come in reverse order. What could go
+//! wrong, and why it can't:
+//!
+//! - *The handle moves while the lock is held.* A guard that has the handle in
+//!   it moves when it is returned. Here the handle lies in the frame of the
+//!   function that calls the closure; it is reached by one pointer, made before
+//!   the lock is taken; the frame ends after the release.
+//! - *The guard is forgotten*, or leaked in a cycle. `mem::forget` of a guard
+//!   with a destructor keeps the lock for ever. The [`Guard`] here has none: it
+//!   is lent to the closure, and the release is the caller's next statement
+//!   whatever becomes of it.
+//! - *Early return, `?`, `break`.* They leave the closure, not the function that
+//!   called it. The closure's value, a `Result` for example, is passed on after
+//!   the release.
+//! - *A panic.* The release driver has no way to one; in any other a panic is a
+//!   bug check (`panic = "abort"`). Nothing unwinds past the release.
+//! - *The guard outlives the lock.* It is lent for a lifetime that only the
+//!   closure knows (`for<'g>`), so neither it nor a borrow of the data is part
+//!   of the closure's value, or can be stored outside.
+//! - *Releases out of order.* Locks are taken by nested calls, and these return
+//!   last in, first out.
+//! - *A lock is taken twice.* The scope that a lock is taken with is borrowed
+//!   exclusively for the length of the closure: what can be taken inside is
+//!   taken with the guard, whose level is that of the lock, and [`Below`] goes
+//!   strictly up. That holds for a second lock of the same level too: DPC locks
+//!   never nest, nor do message locks, nor one of those with the interrupt lock
+//!   (rule book 1.5, O4-O6). So a cell that is open can't be opened again by
+//!   the same thread, and `&mut` to its data is the only one.
+//! - *Two processors wait for each other.* All threads go up the same total
+//!   order, so there is no circle.
+//! - *A lock that Storport holds already is taken.* The level of a context
+//!   starts with what Storport holds in that callback (rule book 2). Where that
+//!   is only known as it runs, in HwStartIo, the level allows neither: not to
+//!   take the StartIo lock and not to do without
+//!   ([`StartIo::channels`](crate::StartIo::channels) decides).
+//! - *`open` where nobody holds the lock.* Only contexts implement [`Proves`],
+//!   each for the locks that Storport documents to hold then, or where nothing
+//!   else of the adapter runs. Guards do not: the cell that a guard is of would
+//!   be open twice.
+//! - *A guard or a context goes to another processor, or stays for later.* They
+//!   are not `Send`; what lies in an adapter's state must be, and contexts end
+//!   with the call.
+//! - *Another adapter's lock.* A cell takes the lock of the adapter that it was
+//!   made for, whatever scope it is opened with; and the scope must be of the
+//!   same adapter: `'adapter` is invariant, and each callback is checked for
+//!   any such lifetime, so that two of them are never the same.
+//! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object, and so a
+//!   lock, that was made for it alone. There is no way to name the data but by
+//!   the cell.
+//! - *The lock is used before it is initialised.* DPC objects are initialised
+//!   before the first request; in HwFindAdapter, HwInitialize and
+//!   HwPassiveInitialize no lock may be taken, and the types take none.
+//! - *The mode of the messages' locks changes in between.* It is settled when
+//!   the cell is made, so acquire and release are of the same kind.
+//!
+//! What types do not hold: how long a lock is held (rule book 1.3, L7), and
+//! that the closure ends at all.
 //!
 //! In dump mode nothing is taken, and the same code runs: a dump stack is
 //! single-threaded (rule book 6, D8).
+//!
+//! # What it costs
+//!
+//! Beyond the two calls and their arguments: to see whether there is a lock to
+//! take, which is null where the address of the adapter is, in a dump stack.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
-    mem::MaybeUninit,
+    mem::{ManuallyDrop, MaybeUninit},
     ops::{Deref, DerefMut},
 };
 
-use wdk_sys::{_STOR_SPINLOCK as kind, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK};
+use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK};
 
 use crate::{
-    context::{IssuesDpcs, MessageInterrupt, OfAdapter, Proves, Scope},
+    allowed::IssuesDpcs,
+    context::{
+        AtDispatch, MessageInterrupt, OfAdapter, OneProcessorOnly, Proves, Scope, ThreadedDpc,
+    },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
+    state::Issue,
 };
 
 mod sealed {
@@ -55,30 +112,32 @@ mod sealed {
 use sealed::Lock;
 
 /// Data of an adapter inside one of Storport's locks.
-pub struct Locked<'a, K, T> {
-    adapter: &'a Header,
+pub struct Locked<'adapter, K, T> {
+    adapter: &'adapter Header,
+    /// The same, if there is a lock to take: in a dump stack there is none.
+    taken_of: Option<&'adapter Header>,
     lock: K,
-    brand: Brand<'a>,
+    brand: Brand<'adapter>,
     data: UnsafeCell<T>,
 }
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
-pub type StartIoLocked<'a, T> = Locked<'a, StartIoLock, T>;
+pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 
 /// Data under the lock of a DPC object of its own (StorPortAcquireSpinLock,
 /// DpcLock).
 ///
 /// The object is initialised before the first request arrives. Storport does
 /// not hold the lock while it runs the DPC (rule book 1.5, O10).
-pub type DpcLocked<'a, T> = Locked<'a, DpcLock, T>;
+pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
 /// Where messages have locks of their own it takes all of them.
-pub type InterruptLocked<'a, T> = Locked<'a, InterruptLock, T>;
+pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
 /// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
 /// under the interrupt lock where messages have none of their own.
-pub type MessageLocked<'a, T> = Locked<'a, MessageLock, T>;
+pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 
 /// The StartIo lock.
 #[derive(Debug)]
@@ -86,7 +145,15 @@ pub struct StartIoLock(());
 
 /// The lock in a DPC object.
 #[derive(Debug)]
-pub struct DpcLock(DpcNumber);
+pub struct DpcLock {
+    number: DpcNumber,
+    object: *mut STOR_DPC,
+}
+
+// SAFETY: the object is only passed to Storport, by address.
+unsafe impl Send for DpcLock {}
+// SAFETY: as above.
+unsafe impl Sync for DpcLock {}
 
 /// The interrupt lock.
 #[derive(Debug)]
@@ -94,7 +161,11 @@ pub struct InterruptLock(());
 
 /// The lock of a message.
 #[derive(Debug)]
-pub struct MessageLock(u32);
+pub struct MessageLock {
+    message: u32,
+    /// Whether it is a lock of its own, and not the interrupt lock.
+    own: bool,
+}
 
 // SAFETY: the data is reached by one thread at a time: under the lock, or by
 // a context that excludes every other.
@@ -116,17 +187,34 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S::Level: Below<K::Level>,
     {
         let _: &mut S = scope;
-        self.lock.hold(self.adapter, || {
-            // SAFETY: the lock is held, so no one else is inside; the order
-            // of levels keeps this thread from being inside already.
-            let data = unsafe { &mut *self.data.get() };
-            run(&mut Guard {
-                data,
-                held: Held {
-                    adapter: PhantomData,
-                    level: PhantomData,
-                },
-            })
+        // SAFETY: run with the lock held, or in a dump stack.
+        let inside = || unsafe { self.inside(run) };
+        match self.taken_of {
+            Some(adapter) => self.lock.hold(adapter, inside),
+            None => in_dump(inside),
+        }
+    }
+
+    /// Runs `run` with the cell open.
+    ///
+    /// # Safety
+    /// The lock is held, or this is a dump stack; a scope proved that this
+    /// thread is not inside already.
+    #[inline]
+    unsafe fn inside<R>(
+        &self,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, K::Level>) -> R,
+    ) -> R {
+        // SAFETY: the lock is held, so no one else is inside; the order of
+        // levels keeps this thread from being inside already.
+        let data = unsafe { &mut *self.data.get() };
+        run(&mut Guard {
+            data,
+            held: Held {
+                adapter: PhantomData,
+                level: PhantomData,
+                _processor: OneProcessorOnly::new(),
+            },
         })
     }
 
@@ -143,8 +231,10 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
     }
 
     fn new(adapter: &'a Header, lock: K, data: T) -> Self {
+        let dump = adapter.state.is_dump();
         Self {
             adapter,
+            taken_of: (!dump).then_some(adapter),
             lock,
             brand: PhantomData,
             data: UnsafeCell::new(data),
@@ -156,9 +246,9 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
 /// order.
 ///
 /// It lives as long as the lock is held and can't leave its closure.
-pub struct Guard<'g, 'a, T, L> {
-    data: &'g mut T,
-    held: Held<'a, L>,
+pub struct Guard<'guard, 'adapter, T, L> {
+    data: &'guard mut T,
+    held: Held<'adapter, L>,
 }
 
 impl<'a, T, L: Level> Guard<'_, 'a, T, L> {
@@ -183,16 +273,33 @@ impl<T, L> DerefMut for Guard<'_, '_, T, L> {
 }
 
 /// Says that a lock of level `L` is held; further locks are taken with it.
-pub struct Held<'a, L> {
-    adapter: Brand<'a>,
-    /// Not `Send`: an IRQL and a lock belong to a processor.
-    level: PhantomData<(*mut (), L)>,
+pub struct Held<'adapter, L> {
+    adapter: Brand<'adapter>,
+    level: PhantomData<L>,
+    /// An IRQL and a lock belong to a processor.
+    _processor: OneProcessorOnly,
 }
 
 impl<'a, L: Level> OfAdapter<'a> for Held<'a, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, L: Level> Scope<'a> for Held<'a, L> {
     type Level = L;
+}
+
+impl<'a, T, L: Level> OfAdapter<'a> for Guard<'_, 'a, T, L> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
+    type Level = L;
+}
+
+/// What a callback does in a dump stack with a lock held: it runs there, and
+/// its code out of the way of the other.
+#[cold]
+#[inline(never)]
+fn in_dump<R>(run: impl FnOnce() -> R) -> R {
+    run()
 }
 
 /// Runs `run` holding the lock `kind` of `adapter`.
@@ -203,25 +310,25 @@ fn hold_spin_lock<R>(
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
 ) -> R {
-    if adapter.is_dump() {
-        return run();
-    }
     // Storport fills the handle; what was in it does not matter (rule book 8,
     // row 18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+    // One pointer for both calls: in between, whoever waits for the lock
+    // writes through it, so no new reference may be made of the handle.
+    let handle = handle.as_mut_ptr();
     // SAFETY: the caller passes the context that `kind` asks for, and a scope
     // proved that it may be taken here; the handle lies in this frame until
     // it is released.
-    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle.as_mut_ptr()) };
+    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
     // SAFETY: acquired above, in this frame; whatever `run` took it has
     // released, since it had to use this function.
-    unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+    unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
 
 impl Lock for StartIoLock {
-    type Level = level::StartIo;
+    type Level = level::StartIoHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -230,16 +337,16 @@ impl Lock for StartIoLock {
 }
 
 impl Lock for DpcLock {
-    type Level = level::Dpc;
+    type Level = level::DpcHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        hold_spin_lock(adapter, kind::DpcLock, adapter.dpc(self.0), run)
+        hold_spin_lock(adapter, kind::DpcLock, self.object, run)
     }
 }
 
 impl Lock for InterruptLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -248,14 +355,14 @@ impl Lock for InterruptLock {
 }
 
 impl Lock for MessageLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        let taken = if adapter.has_message_locks() {
-            // SAFETY: the locks exist, which does not change while the
-            // adapter runs; a scope proved that the level may be taken.
-            unsafe { port::acquire_message_lock(adapter, self.0) }
+        let taken = if self.own {
+            // SAFETY: the locks exist; a scope proved that the level may be
+            // taken.
+            unsafe { port::acquire_message_lock(adapter, self.message) }
         } else {
             None
         };
@@ -265,7 +372,7 @@ impl Lock for MessageLock {
         };
         let result = run();
         // SAFETY: taken above and not released since.
-        unsafe { port::release_message_lock(adapter, self.0, irql) };
+        unsafe { port::release_message_lock(adapter, self.message, irql) };
         result
     }
 }
@@ -286,7 +393,7 @@ impl<'a, T> InterruptLocked<'a, T> {
     /// does not, and this gives nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let _: &mut MessageInterrupt<'_, 'a> = interrupt;
-        if self.adapter.has_message_locks() {
+        if self.adapter.state.has_message_locks() {
             return None;
         }
         // SAFETY: the routine holds the interrupt lock (rule book 2), and the
@@ -297,13 +404,14 @@ impl<'a, T> InterruptLocked<'a, T> {
 
 impl<'a, T> MessageLocked<'a, T> {
     pub(crate) fn under_message(adapter: &'a Header, message: u32, data: T) -> Self {
-        Self::new(adapter, MessageLock(message), data)
+        let own = adapter.state.has_message_locks();
+        Self::new(adapter, MessageLock { message, own }, data)
     }
 
     /// Opens the cell in the interrupt routine of its message, which Storport
     /// enters with that lock held; another message's routine gets nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
-        if self.adapter.has_message_locks() && interrupt.message() != self.lock.0 {
+        if self.lock.own && interrupt.message() != self.lock.message {
             return None;
         }
         // SAFETY: the routine holds this message's lock, or the one lock of
@@ -315,32 +423,204 @@ impl<'a, T> MessageLocked<'a, T> {
 
 impl<'a, T> DpcLocked<'a, T> {
     pub(crate) fn under_dpc(adapter: &'a Header, dpc: DpcNumber, data: T) -> Self {
-        Self::new(adapter, DpcLock(dpc), data)
+        let object = adapter.dpc(dpc);
+        Self::new(
+            adapter,
+            DpcLock {
+                number: dpc,
+                object,
+            },
+            data,
+        )
     }
 
     /// The DPC object whose lock this is.
     #[must_use]
     pub fn number(&self) -> DpcNumber {
-        self.lock.0
+        self.lock.number
     }
 
-    /// Queues the DPC (StorPortIssueDpc): [`Miniport::dpc`] runs with
-    /// `argument`, at DISPATCH_LEVEL, soon. False, and `argument` is dropped:
-    /// it is queued already and has not started, or the adapter's DPC objects
-    /// are not initialised yet.
+    /// Has [`Miniport::dpc`] run soon, or [`Miniport::threaded_dpc`] for a
+    /// threaded one (StorPortIssueDpc). If it was issued before and has not
+    /// started, it runs once for both.
+    ///
+    /// Before HwPassiveInitialize, and while the adapter is stopped, it is kept
+    /// until DPCs can be queued; in a dump stack, until the interrupt routine
+    /// returns.
     ///
     /// [`Miniport::dpc`]: crate::Miniport::dpc
-    pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S, argument: usize) -> bool {
+    /// [`Miniport::threaded_dpc`]: crate::Miniport::threaded_dpc
+    #[inline]
+    pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S) {
         let _: &S = scope;
-        if self.adapter.is_dump() {
-            self.adapter.defer_dump_dpc(self.lock.0);
-            return true;
+        if self.adapter.state.issue(self.lock.number.0) == Issue::Now {
+            // SAFETY: DPCs are queued, so the objects are initialised.
+            unsafe { port::issue_dpc(self.adapter, self.lock.object) };
         }
-        // An interrupt may come between HwInitialize and HwPassiveInitialize.
-        if !self.adapter.has_dpcs() {
-            return false;
+    }
+
+    /// As [`with`](Self::with), from code that is at DISPATCH_LEVEL already:
+    /// the IRQL is not looked at (StorPortAcquireSpinLockEx, DpcLevelLock,
+    /// since Windows 10 1809).
+    ///
+    /// # Errors
+    /// Storport's reason not to take the lock; then `run` was not run.
+    #[inline]
+    pub fn with_at_dpc_level<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused>
+    where
+        S: AtDispatch<'a>,
+        S::Level: Below<level::DpcHeld>,
+    {
+        let _: &mut S = scope;
+        self.with_ex(kind::DpcLevelLock, run)
+    }
+
+    /// As [`with`](Self::with), from a threaded DPC: Storport knows whether it
+    /// runs in a thread (StorPortAcquireSpinLockEx, ThreadedDpcLock, since
+    /// Windows 10 1809).
+    ///
+    /// # Errors
+    /// Storport's reason not to take the lock; then `run` was not run.
+    #[inline]
+    pub fn with_in_threaded_dpc<R>(
+        &self,
+        scope: &mut ThreadedDpc<'_, 'a>,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused> {
+        let _: &mut ThreadedDpc<'_, 'a> = scope;
+        self.with_ex(kind::ThreadedDpcLock, run)
+    }
+
+    fn with_ex<R>(
+        &self,
+        kind: STOR_SPINLOCK,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused> {
+        // SAFETY: run with the lock held, or in a dump stack; every kind of
+        // lock of a DPC object is the one word in it.
+        let inside = || unsafe { self.inside(run) };
+        let Some(adapter) = self.taken_of else {
+            return Ok(in_dump(inside));
+        };
+        let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
+        let dpc = self.lock.object;
+        // SAFETY: these kinds ask for the DPC object; a scope proved that its
+        // level may be taken here; the handle lies in this frame until it is
+        // released.
+        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) };
+        if status != wdk_sys::STOR_STATUS_SUCCESS {
+            return Err(LockRefused::from_status(status));
         }
-        // SAFETY: the object was initialised in HwPassiveInitialize.
-        unsafe { port::issue_dpc(self.adapter, self.adapter.dpc(self.lock.0), argument) }
+        let result = inside();
+        // SAFETY: acquired above, in this frame; whatever `run` took it has
+        // released.
+        unsafe { port::release_spin_lock(adapter, handle) };
+        Ok(result)
+    }
+}
+
+/// Why StorPortAcquireSpinLockEx did not take a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockRefused {
+    /// STOR_STATUS_INVALID_PARAMETER.
+    InvalidParameter,
+    /// STOR_STATUS_INVALID_IRQL: this code is not at the IRQL that the kind of
+    /// lock is for.
+    InvalidIrql,
+    /// STOR_STATUS_NOT_IMPLEMENTED: this Windows is older than 10 1809. Take
+    /// the lock by [`with`](Locked::with).
+    NotImplemented,
+    /// Another status (`STOR_STATUS_*`).
+    Other(u32),
+}
+
+impl LockRefused {
+    #[cold]
+    fn from_status(status: u32) -> Self {
+        match status {
+            wdk_sys::STOR_STATUS_INVALID_PARAMETER => Self::InvalidParameter,
+            wdk_sys::STOR_STATUS_INVALID_IRQL => Self::InvalidIrql,
+            wdk_sys::STOR_STATUS_NOT_IMPLEMENTED => Self::NotImplemented,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// What a routine of StorPortSynchronizeAccess finds behind its context.
+struct Synchronized<F, R> {
+    /// To run; taken out once `done`.
+    run: ManuallyDrop<F>,
+    /// What it gave; there once `done`.
+    result: MaybeUninit<R>,
+    done: bool,
+}
+
+/// STOR_SYNCHRONIZED_ACCESS.
+///
+/// # Safety
+/// `context` is a [`Synchronized`] of these types, lent for this call.
+unsafe extern "C" fn synchronized<F: FnOnce() -> R, R>(_extension: PVOID, context: PVOID) -> u8 {
+    let context: *mut Synchronized<F, R> = context.cast();
+    // SAFETY: the caller's promise.
+    let context = unsafe { &mut *context };
+    if !context.done {
+        // SAFETY: it is not done, so the closure was not taken.
+        let run = unsafe { ManuallyDrop::take(&mut context.run) };
+        context.result.write(run());
+        context.done = true;
+    }
+    1
+}
+
+impl<'a, T> InterruptLocked<'a, T> {
+    /// As [`with`](Locked::with), by a routine that Storport calls with the
+    /// lock held (StorPortSynchronizeAccess).
+    ///
+    /// Where messages have locks of their own, what that routine excludes is
+    /// not documented: there this is `with`.
+    pub fn synchronize<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
+    ) -> R
+    where
+        S: Scope<'a>,
+        S::Level: Below<level::InterruptHeld>,
+    {
+        let _: &mut S = scope;
+        // SAFETY: run with the lock held, or in a dump stack.
+        let inside = || unsafe { self.inside(run) };
+        match self.taken_of {
+            None => in_dump(inside),
+            Some(adapter) if adapter.state.has_message_locks() => self.lock.hold(adapter, inside),
+            Some(adapter) => synchronize(adapter, inside),
+        }
+    }
+}
+
+/// Runs `run` by StorPortSynchronizeAccess.
+fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
+    let mut context = Synchronized {
+        run: ManuallyDrop::new(run),
+        result: MaybeUninit::uninit(),
+        done: false,
+    };
+    let routine = Some(synchronized::<F, R> as unsafe extern "C" fn(PVOID, PVOID) -> u8);
+    // SAFETY: a scope proved that the interrupt lock may be taken; the context
+    // is of the routine's types, and not looked at until it has run.
+    unsafe { port::synchronize_access(adapter, routine, (&raw mut context).cast()) };
+    if context.done {
+        // SAFETY: it is done, so the result is there, and is taken once.
+        unsafe { context.result.assume_init() }
+    } else {
+        // Storport does not say that this may happen.
+        // SAFETY: it is not done, so the closure was not taken.
+        let run = unsafe { ManuallyDrop::take(&mut context.run) };
+        InterruptLock(()).hold(adapter, run)
     }
 }

@@ -425,13 +425,13 @@ impl Port {
                 self.locks.per_message() && matches!(id, LockId::Message(_))
             }
             Callback::HwStartIo => self.full_duplex(),
+            Callback::HwAdapterControl => self.may_lock_in_control(callbacks::current_argument()),
             Callback::HwTimer
             | Callback::HwTimerEx
             | Callback::HwResetBus
             | Callback::HwStateChange
             | Callback::HwBuildIo
             | Callback::HwDpcRoutine
-            | Callback::HwAdapterControl
             | Callback::HwUnitControl
             | Callback::HwWorkItem
             | Callback::None => true,

@@ -18,10 +18,7 @@ use std::{
 use super::{callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule};
 use crate::{
     cpu::{self, Cpu, Source, irql},
-    machine::{
-        clock,
-        schedule::{self, Thread},
-    },
+    machine::schedule::{self, Thread},
     pci::Interrupts,
 };
 

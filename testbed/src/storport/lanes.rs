@@ -19,6 +19,7 @@ use super::{
     abi::srb_status,
     adapter::SrbShape,
     callbacks::Callback,
+    control_request::ControlRequest,
     port::Port,
     request::{Address, Completion, Program, Request},
     spin_locks::LockId,
@@ -51,6 +52,8 @@ type Home = Mailbox<(usize, Box<dyn Program>)>;
 struct Work {
     program: usize,
     request: Request,
+    /// What it is instead of a command.
+    control: Option<ControlRequest>,
     arrived: u64,
     unit: &'static Unit,
 }
@@ -191,14 +194,41 @@ impl Lane {
             place,
             home,
         };
-        let index = inner.programs.iter().position(Option::is_none);
-        let index = index.unwrap_or_else(|| {
-            inner.programs.push(None);
-            inner.programs.len() - 1
-        });
+        let index = vacant(&mut inner.programs);
         self.step(&mut inner, index, running, |program, issue| {
             program.start(issue);
         });
+    }
+
+    /// Sends a request that is no command, past gates and lines; `program`
+    /// gets its completion. On the CPU's thread.
+    pub(super) fn send_control(
+        &'static self,
+        control: ControlRequest,
+        request: Request,
+        program: Box<dyn Program>,
+        home: Arc<Home>,
+    ) {
+        let mut inner = self.lock();
+        let index = vacant(&mut inner.programs);
+        inner.programs[index] = Some(Running {
+            program,
+            outstanding: 1,
+            place: 0,
+            home,
+        });
+        let unit = self.unit(&mut inner, control.unit());
+        self.port.pass(unit);
+        self.start(
+            &mut inner,
+            Work {
+                program: index,
+                request,
+                control: Some(control),
+                arrived: clock::now(),
+                unit,
+            },
+        );
     }
 
     /// Lets a program take a step, and ends it if nothing of it is left.
@@ -237,6 +267,7 @@ impl Lane {
         let work = Work {
             program,
             request,
+            control: None,
             arrived: clock::now(),
             unit,
         };
@@ -283,6 +314,9 @@ impl Lane {
                 self.port.max_elements(),
                 self.port.driver()
             ));
+        }
+        if let Some(control) = work.control {
+            control.write(srbs.view(slot));
         }
         slot.unit.store(work.unit.number, Ordering::Relaxed);
         let place = self.place(number);
@@ -390,8 +424,34 @@ impl Lane {
             port.lock(LockId::Interrupt);
             irql::DEVICE
         };
+        let started = slot.owner.compare_exchange(
+            owner::BUILDING,
+            owner::STARTED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if started.is_ok() {
+            self.call_start_io(slot, level);
+        } else {
+            port.violation_of(
+                Callback::HwStartIo,
+                Rule::SrbBuildIo,
+                format_args!(
+                    "a request (CDB {:02x}) was completed after its HwBuildIo had returned TRUE \
+                     and before HwStartIo had it",
+                    port.srbs().view(slot).cdb()[0]
+                ),
+            );
+        }
+        if !port.full_duplex() {
+            port.unlock();
+        }
+        port.unlock();
+    }
+
+    fn call_start_io(&self, slot: &Slot, level: u8) {
+        let port = self.port;
         let opcode = port.srbs().view(slot).cdb()[0];
-        slot.owner.store(owner::STARTED, Ordering::Release);
         let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
         let result = port.call(
             Callback::HwStartIo,
@@ -410,10 +470,6 @@ impl Lane {
                 ),
             );
         }
-        if !port.full_duplex() {
-            port.unlock();
-        }
-        port.unlock();
     }
 
     /// Returns what was completed, in the order of completion.
@@ -494,6 +550,9 @@ impl Lane {
             srb.set_transfer_length(slot.data_bytes());
         }
         srb.renew();
+        if let Some(control) = work.control {
+            control.write(srb);
+        }
         port.srbs().new_extension(slot);
         let place = self.place(number);
         inner.work[place] = Some(work);
@@ -559,6 +618,17 @@ impl Lane {
             None => self.port.left(unit),
         }
     }
+}
+
+/// The index of a place for a program.
+fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
+    programs
+        .iter()
+        .position(Option::is_none)
+        .unwrap_or_else(|| {
+            programs.push(None);
+            programs.len() - 1
+        })
 }
 
 impl Port {

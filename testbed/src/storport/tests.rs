@@ -12,3 +12,5 @@ mod locks;
 mod queues;
 mod recovery;
 mod requests;
+mod restart;
+mod schedules;

@@ -112,6 +112,9 @@ rules! {
     SrbBusyLength = "srb-busy-length",
     /// HwResetBus completes what HwStartIo was given (2, 5.1 S8).
     SrbAfterReset = "srb-after-reset",
+    /// Requests of cache, power and plug and play are answered (3.2; 8 row
+    /// 16).
+    SrbControl = "srb-control",
     /// The queue depth is set at the unit's first INQUIRY or later (3.5).
     QueueDepth = "queue-depth",
     /// DPC objects are initialised before they are issued (3.1).

@@ -378,12 +378,13 @@ pub(super) struct FakeFunction {
     bars: [Mutex<Vec<u8>>; 2],
     interrupts: OnceLock<Arc<dyn Interrupts>>,
     pub(super) stops: AtomicU64,
+    pub(super) power_cycles: AtomicU64,
 }
 
 const MSIX_AT: usize = 0x40;
 
 impl FakeFunction {
-    pub(super) fn new(vectors: u16) -> Arc<Self> {
+    fn config(vectors: u16) -> [u8; 256] {
         let mut config = [0; 256];
         if vectors > 0 {
             config[0x06] = 0x10;
@@ -392,8 +393,13 @@ impl FakeFunction {
             // The table is at the beginning of BAR 2.
             config[MSIX_AT + 4] = 2;
         }
+        config
+    }
+
+    pub(super) fn new(vectors: u16) -> Arc<Self> {
         Arc::new(Self {
-            config: Mutex::new(config),
+            config: Mutex::new(Self::config(vectors)),
+            power_cycles: AtomicU64::new(0),
             vectors,
             bars: [Mutex::new(vec![0; 4096]), Mutex::new(vec![0xff; 4096])],
             interrupts: OnceLock::new(),
@@ -470,6 +476,12 @@ impl PciFunction for FakeFunction {
 
     fn counters(&self) -> FunctionCounters {
         FunctionCounters::default()
+    }
+
+    fn power_cycle(&self) {
+        *self.config.lock().unwrap() = Self::config(self.vectors);
+        self.bars[1].lock().unwrap().fill(0xff);
+        self.power_cycles.fetch_add(1, Ordering::SeqCst);
     }
 
     fn complaints(&self) -> Vec<String> {
