@@ -605,8 +605,8 @@ impl Run<'_> {
             return Ok(Verdict::Pass);
         }
         writeln!(out, "FAIL")?;
-        for reason in &self.reasons {
-            writeln!(out, "  {reason}")?;
+        for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+            writeln!(out, "  {line}")?;
         }
         Ok(Verdict::Fail)
     }

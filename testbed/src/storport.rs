@@ -6,6 +6,7 @@
 //! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
 //! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
 //! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
+//! * `waits`, `orders`: threads that lock each other out, or might;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
 //! * `violations`: the rules that it must keep.
@@ -26,6 +27,7 @@ mod interrupts;
 mod lanes;
 mod life_cycle;
 mod notifications;
+mod orders;
 mod performance;
 mod plug_and_play;
 mod pool;
@@ -42,6 +44,7 @@ mod tests;
 mod timers;
 mod units;
 mod violations;
+mod waits;
 mod watchdog;
 
 /// The address of the storport.sys export `function`.

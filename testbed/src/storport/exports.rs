@@ -25,6 +25,7 @@ use crate::{
     kernel,
     memory::Placement,
     pci::BarKind,
+    trap,
     variadic::VariadicArguments,
     variadic_entry,
 };
@@ -38,6 +39,7 @@ pub(super) struct Call {
 
 impl Call {
     fn new(function: &'static str, arguments: VariadicArguments) -> Self {
+        trap::called(arguments.address());
         Self {
             // SAFETY: the thunk passed all arguments of the call.
             caller: unsafe { arguments.return_address() },

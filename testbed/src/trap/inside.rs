@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::stack;
 use crate::{cpu, memory::PAGE};
 
 /// Threads that can be seen at a time; others run as well, unseen.
@@ -63,6 +64,7 @@ pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
         since: SINCE.get(),
     };
     enter(Some(callback), coarse_milliseconds());
+    stack::enter();
     let result = run();
     drop(before);
     result
@@ -87,6 +89,7 @@ struct Before {
 
 impl Drop for Before {
     fn drop(&mut self) {
+        stack::leave();
         enter(self.callback, self.since);
     }
 }

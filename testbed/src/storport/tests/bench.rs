@@ -320,6 +320,10 @@ impl Extension {
         self.notify(0x1001, [dpc, hw_dpc as *const () as usize, 0, 0]);
     }
 
+    pub(super) fn initialize_threaded_dpc(self, dpc: usize) {
+        self.notify(0x100A, [dpc, hw_dpc as *const () as usize, 0, 0]);
+    }
+
     pub(super) fn issue_dpc(self, dpc: usize, first: usize, second: usize) -> bool {
         with_result::<u8>(|to| self.notify(0x1002, [dpc, first, second, to])).0 == 1
     }
