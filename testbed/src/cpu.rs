@@ -9,9 +9,11 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
-    thread::{self, Thread},
+    thread,
     time::{Duration, Instant},
 };
+
+use crate::machine::schedule::{self, Point, Thread};
 
 /// An interrupt request level of x64 Windows (`wdm.h`).
 pub mod irql {
@@ -153,15 +155,13 @@ impl Cpu {
 
     /// Starts its thread. It runs until the process ends.
     pub(crate) fn start(&'static self) -> io::Result<()> {
-        let handle = thread::Builder::new()
-            .name(format!("cpu {}", self.number))
-            .spawn(move || {
-                let _end = EndOnPanic;
-                act_for(self.number);
-                self.run();
-            })?;
+        let handle = schedule::spawn(&format!("cpu {}", self.number), move || {
+            let _end = EndOnPanic;
+            act_for(self.number);
+            self.run();
+        })?;
         // Nobody sets it but this function, which the machine calls once.
-        let _ = self.thread.set(handle.thread().clone());
+        let _ = self.thread.set(handle.thread());
         Ok(())
     }
 
@@ -239,6 +239,7 @@ impl Cpu {
             self.dpcs_waiting
                 .store(dpcs.len() as u32, Ordering::Relaxed);
             drop(dpcs);
+            schedule::point(Point::Dpc);
             let before = set_irql(irql::DISPATCH);
             queued.deferred.run(queued.first, queued.second);
             set_irql(before);
@@ -288,10 +289,10 @@ impl Cpu {
         fence(Ordering::SeqCst);
         let mut until = Instant::now() + LOOK;
         while !self.ready() {
-            if Instant::now() < until {
+            if !schedule::is_on() && Instant::now() < until {
                 std::hint::spin_loop();
             } else {
-                thread::park();
+                schedule::park();
                 until = Instant::now() + LOOK;
             }
         }

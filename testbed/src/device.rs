@@ -1,4 +1,5 @@
-//! The hardware: a virtio-blk PCI function behind an image file.
+//! The hardware: a virtio-blk PCI function behind an image file, and a bell for
+//! miniports that need no disk.
 //!
 //! [`VirtioBlk`] is the function. It is built of parts that know little of each
 //! other:
@@ -14,10 +15,13 @@
 //!   memory;
 //! * `complaints`: what the driver did wrong, in words.
 //!
+//! [`Bell`] is a function that only interrupts, when it is told to.
+//!
 //! The rings are read by rust-vmm's `virtio-queue`, guest addresses are checked
 //! by `vm-memory`. Nothing a driver does makes the device panic: it complains,
 //! and answers as a device would that has to go on.
 
+mod bell;
 mod blk_config;
 mod blk_request;
 mod complaints;
@@ -30,6 +34,7 @@ mod queue_worker;
 mod virtio_blk;
 mod virtio_pci;
 
+pub use bell::Bell;
 pub use blk_request::Faults;
 pub use config_space::DeviceId;
 pub use disk_image::{Access, DiskImage, DiskImageError};

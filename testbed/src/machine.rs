@@ -3,6 +3,8 @@
 //! Windows.
 
 pub(crate) mod clock;
+pub(crate) mod mailbox;
+pub mod schedule;
 mod workers;
 
 use std::{

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
-    run::{self, RunError, Settings, UsedImage, Verdict},
+    run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
     size::Size,
     storport::adapter::{Checks, SrbShape},
 };
@@ -67,9 +67,13 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// The driver's file: an x64 Storport miniport for virtio-blk
+    /// The driver's file: an x64 Storport miniport for the function
     #[arg(long, value_name = "PATH.sys")]
     driver: PathBuf,
+
+    /// The PCI function that it drives
+    #[arg(long, value_enum, default_value = "virtio-blk")]
+    function: Function,
 
     /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that looks like a
     /// disk in use is refused. Without this a temporary image is used
@@ -130,6 +134,15 @@ struct RunArgs {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
+enum Function {
+    /// A virtio disk
+    VirtioBlk,
+    /// No disk but interrupts, for a driver that keeps a disk in memory of its
+    /// own: PCI 1234:BE11, see testbed/src/device/bell.rs
+    Bell,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
 enum Interrupts {
     /// Messages
     Msix,
@@ -157,6 +170,10 @@ impl From<RunArgs> for Settings {
     fn from(args: RunArgs) -> Self {
         Self {
             driver: args.driver,
+            function: match args.function {
+                Function::VirtioBlk => FunctionKind::VirtioBlk,
+                Function::Bell => FunctionKind::Bell,
+            },
             disk: args.disk,
             size: args.size,
             cpus: args.cpus,

@@ -55,6 +55,9 @@ pub trait PciFunction: Send + Sync {
     fn connect(&self, interrupts: Arc<dyn Interrupts>);
     /// What it has counted so far.
     fn counters(&self) -> FunctionCounters;
+    /// What the driver did wrong so far, in words: each thing once, in the order
+    /// in which it was found.
+    fn complaints(&self) -> Vec<String>;
     /// Stops its threads; nothing is read or written through it any more.
     fn stop(&self);
 }

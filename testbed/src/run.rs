@@ -1,6 +1,7 @@
 //! One run from the driver's file to the verdict: the order of its steps, and
 //! what is printed of each.
 
+mod command;
 pub mod used_image;
 
 use std::{
@@ -8,13 +9,13 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
-    device::{Access, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
+    device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
     disk::Disk,
     diskspd::{
         options::{OptionError, Options},
@@ -24,7 +25,10 @@ use crate::{
     elapsed::Elapsed,
     image::{Image, ImageError, Import},
     kernel,
-    machine::{InterruptKind, Machine, MachineError, MachineSettings},
+    machine::{
+        InterruptKind, Machine, MachineError, MachineSettings, clock,
+        schedule::{self, Trace},
+    },
     memory::PAGE,
     pci::PciFunction,
     size::Size,
@@ -61,6 +65,8 @@ const PORT_DRIVER: &str = "storport.sys";
 pub struct Settings {
     /// The driver's file.
     pub driver: PathBuf,
+    /// What it drives.
+    pub function: FunctionKind,
     /// The image file; none makes a temporary one.
     pub disk: Option<PathBuf>,
     /// Length of a temporary image.
@@ -85,6 +91,15 @@ pub struct Settings {
     pub used: UsedImage,
     /// diskspd's options; none at all means the default workload.
     pub workload: Vec<String>,
+}
+
+/// The PCI function of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// A virtio disk.
+    VirtioBlk,
+    /// No disk but interrupts: the driver keeps a disk in memory of its own.
+    Bell,
 }
 
 /// What to do with an image that looks like somebody's disk.
@@ -188,35 +203,39 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
 pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
     let workload = workload_options(settings)?;
     check(settings)?;
-    let disk = DiskFile::open(settings)?;
-    check_verify(settings, &disk.image)?;
+    let disk = match settings.function {
+        FunctionKind::VirtioBlk => Some(DiskFile::open(settings)?),
+        FunctionKind::Bell => None,
+    };
+    if let Some(disk) = &disk {
+        check_verify(settings, &disk.image)?;
+    }
     let imports = Image::imports_of(&settings.driver)?;
     print_driver(&settings.driver, &imports, out)?;
 
+    let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
+    if settings.checks == Checks::All {
+        trap::repeat_with(&command::repeating(std::env::args(), seed));
+        schedule::begin(seed);
+    }
     let machine = Machine::new(&MachineSettings {
         cpus: settings.cpus,
         memory_bytes: settings.memory.0,
         interrupts: settings.interrupts,
     })?;
-    let device = VirtioBlk::new(
-        disk.image,
-        machine.memory().guest().clone(),
-        BlkSettings {
-            device_id: settings.device_id,
-            serial: "TESTBED".to_owned(),
-            ..BlkSettings::default()
-        },
-    );
     let image = Arc::new(Image::load(&settings.driver, &resolve)?);
     trap::watch(&image);
-    print_machine(settings, &disk.name, &device, out)?;
+    let hardware = Hardware::new(settings, &machine, disk);
+    print_machine(settings, &hardware, out)?;
+    if schedule::trace().is_some() {
+        writeln!(out, "schedule  one thread at a time, by seed {seed}")?;
+    }
 
     let mut run = Run {
         settings,
+        seed,
         machine,
-        device,
-        contents: disk.contents,
-        disk_name: disk.name,
+        hardware,
         reasons: Vec::new(),
         retries: 0,
     };
@@ -249,6 +268,11 @@ fn check(settings: &Settings) -> Result<(), RunError> {
         return setting(format!(
             "--size: {size} bytes are no disk: give whole sectors of 512 bytes, at least one"
         ));
+    }
+    if settings.function == FunctionKind::Bell && settings.disk.is_some() {
+        return setting(
+            "--disk: a bell has no disk, the driver keeps it in memory of its own".to_owned(),
+        );
     }
     let Size(memory) = settings.memory;
     if !memory.is_multiple_of(PAGE as u64) || memory < 16 << 20 {
@@ -360,18 +384,59 @@ fn wrapped(words: &[&str], width: usize) -> Vec<String> {
     lines
 }
 
+/// The function, and what it keeps its data in.
+struct Hardware {
+    function: Arc<dyn PciFunction>,
+    description: String,
+    /// What workloads call the disk.
+    disk_name: String,
+    /// The image file, for comparing, if the data are in one.
+    contents: Option<File>,
+}
+
+impl Hardware {
+    /// The function that `settings` name, with `disk` if it is a disk.
+    fn new(settings: &Settings, machine: &Machine, disk: Option<DiskFile>) -> Self {
+        let Some(disk) = disk else {
+            // A message for each CPU.
+            let messages = u16::try_from(settings.cpus).unwrap_or(u16::MAX);
+            return Self {
+                function: Bell::new(messages),
+                description: "bell, PCI 1234:BE11".to_owned(),
+                disk_name: "the driver's memory".to_owned(),
+                contents: None,
+            };
+        };
+        let identity = match settings.device_id {
+            DeviceId::Modern => "1AF4:1042 (modern)",
+            DeviceId::Transitional => "1AF4:1001 (transitional)",
+        };
+        Self {
+            function: VirtioBlk::new(
+                disk.image,
+                machine.memory().guest().clone(),
+                BlkSettings {
+                    device_id: settings.device_id,
+                    serial: "TESTBED".to_owned(),
+                    ..BlkSettings::default()
+                },
+            ),
+            description: format!("virtio-blk, PCI {identity}"),
+            disk_name: disk.name,
+            contents: Some(disk.contents),
+        }
+    }
+}
+
 fn print_machine(
     settings: &Settings,
-    disk_name: &str,
-    device: &VirtioBlk,
+    hardware: &Hardware,
     out: &mut dyn Write,
-) -> io::Result<()> {
-    let identity = match settings.device_id {
-        DeviceId::Modern => "1AF4:1042 (modern)",
-        DeviceId::Transitional => "1AF4:1001 (transitional)",
-    };
+) -> Result<(), io::Error> {
     let interrupts = match settings.interrupts {
-        InterruptKind::Messages => format!("MSI-X, {} vectors", device.msix_vectors()),
+        InterruptKind::Messages => {
+            format!("MSI-X, {} vectors", hardware.function.msix_vectors())
+        }
         InterruptKind::Line => "INTx".to_owned(),
     };
     writeln!(
@@ -379,22 +444,24 @@ fn print_machine(
         "machine   {} CPUs, {} of memory",
         settings.cpus, settings.memory
     )?;
-    writeln!(out, "device    virtio-blk, PCI {identity}, {interrupts}")?;
-    writeln!(
-        out,
-        "image     {disk_name}, {}",
-        Size(device.image().bytes())
-    )
+    writeln!(out, "device    {}, {interrupts}", hardware.description)?;
+    match &hardware.contents {
+        Some(contents) => writeln!(
+            out,
+            "image     {}, {}",
+            hardware.disk_name,
+            Size(contents.metadata()?.len())
+        ),
+        None => writeln!(out, "image     none: {}", hardware.disk_name),
+    }
 }
 
 /// A run whose machine stands.
 struct Run<'a> {
     settings: &'a Settings,
+    seed: u64,
     machine: Arc<Machine>,
-    device: Arc<VirtioBlk>,
-    /// The image file, for comparing.
-    contents: File,
-    disk_name: String,
+    hardware: Hardware,
     /// Why it failed, so far.
     reasons: Vec<String>,
     /// Commands that the class driver tried again.
@@ -408,12 +475,11 @@ impl Run<'_> {
         workload: Options,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
-        let function: Arc<dyn PciFunction> = self.device.clone();
-        let begin = Instant::now();
+        let begin = clock::instant();
         let started = Adapter::start(
             &self.machine,
             image,
-            &function,
+            &self.hardware.function,
             AdapterSettings {
                 checks: self.settings.checks,
                 srb: self.settings.srb,
@@ -433,7 +499,7 @@ impl Run<'_> {
             out,
             "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
              {:#x}",
-            Elapsed(begin.elapsed()),
+            Elapsed(clock::instant() - begin),
             Size(adapter.max_transfer_bytes().into()),
             adapter.max_physical_breaks(),
             adapter.alignment_mask(),
@@ -486,7 +552,7 @@ impl Run<'_> {
                 .push("the disk is write-protected: nothing can be verified".to_owned());
             return Ok(Verdict::Fail);
         }
-        let seed = self.settings.seed.unwrap_or_else(seed_of_the_clock);
+        let seed = self.seed;
         let settings = verify::Settings {
             bytes,
             seed,
@@ -494,7 +560,7 @@ impl Run<'_> {
             buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
         };
         let progress = progress("verifying {wide_bar} {percent}%");
-        let outcome = verify::verify(disk, &self.contents, settings, &progress);
+        let outcome = verify::verify(disk, self.hardware.contents.as_ref(), settings, &progress);
         progress.finish_and_clear();
         let outcome = match outcome {
             Ok(outcome) => outcome,
@@ -515,12 +581,19 @@ impl Run<'_> {
             outcome.extents,
             Elapsed(outcome.elapsed),
         )?;
-        writeln!(
+        write!(
             out,
-            "          {} parts written again, {} reads, the image file compared, {} sectors \
-             beside and between untouched",
-            outcome.rewrites, outcome.reads, outcome.untouched
+            "          {} parts written again, {} reads, ",
+            outcome.rewrites, outcome.reads
         )?;
+        match self.hardware.contents {
+            Some(_) => writeln!(
+                out,
+                "the image file compared, {} sectors beside and between untouched",
+                outcome.untouched
+            )?,
+            None => writeln!(out, "no image file to compare")?,
+        }
         for line in outcome.findings.describe(DESCRIBED) {
             writeln!(out, "          {line}")?;
         }
@@ -547,7 +620,7 @@ impl Run<'_> {
         };
         let parameters = Parameters {
             options,
-            target: &self.disk_name,
+            target: &self.hardware.disk_name,
             write_through,
         };
         writeln!(out)?;
@@ -556,7 +629,7 @@ impl Run<'_> {
         }
         writeln!(out, "{parameters}")?;
         let progress = progress("workload {wide_bar} {percent}%");
-        let results = workload.run(&self.disk_name, &progress);
+        let results = workload.run(&self.hardware.disk_name, &progress);
         progress.finish_and_clear();
         match results {
             Ok(results) => {
@@ -576,7 +649,7 @@ impl Run<'_> {
     }
 
     fn complaints(&self) -> Vec<String> {
-        let complaints = self.device.complaints();
+        let complaints = self.hardware.function.complaints();
         complaints
             .into_iter()
             .map(|complaint| format!("the device complains: {complaint}"))
@@ -586,14 +659,17 @@ impl Run<'_> {
     fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {
         let summary = Summary {
             report: adapter.report(),
-            device: self.device.counters(),
-            complaints: self.device.complaints(),
+            device: self.hardware.function.counters(),
+            complaints: self.hardware.function.complaints(),
             accesses: trap::complaints(),
             retries: self.retries,
         };
         writeln!(out)?;
         write!(out, "{summary}")?;
         self.reasons.extend(summary.faults());
+        if let Some(trace) = schedule::trace() {
+            print_trace(&trace, out)?;
+        }
         Ok(())
     }
 
@@ -608,8 +684,24 @@ impl Run<'_> {
         for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
             writeln!(out, "  {line}")?;
         }
+        if self.settings.checks == Checks::All {
+            let command = command::repeating(std::env::args(), self.seed);
+            writeln!(out, "  the same run again: {command}")?;
+        }
         Ok(Verdict::Fail)
     }
+}
+
+/// Two runs are the same if this is.
+fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "schedule  {} points in {} of virtual time, {} changes of thread, digest {:016x}",
+        trace.points,
+        Elapsed(trace.time),
+        trace.switches,
+        trace.digest
+    )
 }
 
 fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

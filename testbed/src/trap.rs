@@ -33,7 +33,7 @@ pub use self::{
     images::watch,
     inside::{Inside, in_driver, inside},
     signal::install,
-    stop::stop_machine,
+    stop::{repeat_with, stop_machine},
 };
 
 /// Whether a byte can be read at `address`.

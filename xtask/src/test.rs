@@ -54,6 +54,8 @@ enum Step {
     AbiArm64,
     /// Tests of cross/, one of which is that both manifests of the driver say the same
     Cross,
+    /// What breaks a rule of Storport's locks, callbacks and SRBs does not compile
+    LockRules,
     /// Tests of all that runs on this machine
     Test,
     /// The driver's side of virtio has no undefined behaviour that Miri finds
@@ -129,7 +131,9 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::BuildX64 | Self::Driver => build::needs(X64).to_vec(),
+            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver => {
+                build::needs(X64).to_vec()
+            }
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
@@ -145,6 +149,7 @@ impl Step {
             Self::AbiX64 => abi(X64).into(),
             Self::AbiArm64 => abi(Arm64).into(),
             Self::Cross => cross_tests().into(),
+            Self::LockRules => lock_rules().into(),
             Self::Test => tool::run(&mut cargo("test")).into(),
             Self::Miri => miri(),
             Self::Loom => loom().into(),
@@ -202,7 +207,18 @@ fn abi(architecture: Architecture) -> Result<(), ToolError> {
 
 /// Tests of cross/ run on this machine; only the driver itself cannot.
 fn cross_tests() -> Result<(), ToolError> {
-    tool::run(build::on_cross("test").args(["--workspace", "--exclude", "ferrostor"]))
+    tool::run(
+        build::on_cross("test")
+            .arg("--workspace")
+            .args(["--exclude", "ferrostor"])
+            // A step of its own.
+            .args(["--exclude", "ferrostor-rules"]),
+    )
+}
+
+/// The cases of crates/storport/tests/rules, and the tests of what runs them.
+fn lock_rules() -> Result<(), ToolError> {
+    tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
 fn miri() -> Outcome {

@@ -1,9 +1,10 @@
-//! PCI configuration space of a virtio function: identity, base address
-//! registers, and the capabilities that say where the registers lie.
+//! PCI configuration space of a function: identity, base address registers,
+//! and the capabilities that say where the registers lie.
 //!
-//! The layout is QEMU's (`virtio-blk-pci`), because that is the layout drivers
-//! meet. The registers stand as firmware and the operating system leave them
-//! for a started function: BARs placed, memory decoding and bus mastering on.
+//! A virtio function's layout is QEMU's (`virtio-blk-pci`), because that is the
+//! layout drivers meet. The registers stand as firmware and the operating
+//! system leave them for a started function: BARs placed, memory decoding and
+//! bus mastering on.
 
 use crate::pci::{Bar, BarKind};
 
@@ -18,6 +19,10 @@ pub(super) const MSIX_BAR: usize = 1;
 pub(super) const VIRTIO_BAR: usize = 4;
 /// The I/O BAR of a transitional function's legacy interface.
 pub(super) const LEGACY_BAR: usize = 0;
+/// The BAR of a bell's registers, and how many bytes it has: a page, the least
+/// that Windows maps.
+pub(super) const BELL_BAR: usize = 0;
+pub(super) const BELL_BYTES: u64 = 0x1000;
 
 /// The bytes that each virtio structure takes in [`VIRTIO_BAR`].
 pub(super) const STRUCTURE_BYTES: u64 = 0x1000;
@@ -112,6 +117,14 @@ pub(super) struct Window {
     pub(super) bytes: usize,
 }
 
+/// Who a function is, by its numbers; the subsystem's vendor is the vendor.
+struct Identity {
+    vendor: u16,
+    device: u16,
+    revision: u8,
+    subsystem: u16,
+}
+
 /// The 256 bytes, and which of their bits can be written.
 #[derive(Debug)]
 pub(super) struct ConfigSpace {
@@ -122,34 +135,24 @@ pub(super) struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// The configuration space of a function with `vectors` MSI-X vectors (0:
-    /// no such capability), as number `slot` of its kind in the machine.
+    /// The configuration space of a virtio function with `vectors` MSI-X
+    /// vectors (0: no such capability), as number `slot` of its kind in the
+    /// machine.
     pub(super) fn new(id: DeviceId, slot: u8, vectors: u16) -> Self {
-        let mut space = Self {
-            bytes: [0; BYTES],
-            writable: [0; BYTES],
-            bar_bytes: [0; 6],
-        };
-        let (device, revision, subsystem) = match id {
-            DeviceId::Modern => (0x1042, 1, 0x1100),
-            DeviceId::Transitional => (0x1001, 0, 2),
-        };
-        space.put(0x00, &0x1af4_u16.to_le_bytes());
-        space.put(0x02, &u16::to_le_bytes(device));
-        // Class: mass storage, SCSI controller, as QEMU's virtio-blk says.
-        space.put(0x08, &[revision, 0x00, 0x00, 0x01]);
-        space.put(0x2c, &0x1af4_u16.to_le_bytes());
-        space.put(0x2e, &u16::to_le_bytes(subsystem));
-        space.put(COMMAND, &(MEMORY_SPACE | BUS_MASTER).to_le_bytes());
-        // I/O, memory, bus master, parity, SERR#, INTx disable.
-        space.allow(COMMAND, &0x0547_u16.to_le_bytes());
-        space.put(STATUS, &CAPABILITIES_LIST.to_le_bytes());
-        space.put(INTERRUPT_LINE, &[11]);
-        space.allow(INTERRUPT_LINE, &[0xff]);
-        space.put(INTERRUPT_PIN, &[1]);
-        // Cache line size and latency timer: writable, without effect.
-        space.allow(0x0c, &[0xff, 0xff]);
-
+        let mut space = Self::header(match id {
+            DeviceId::Modern => Identity {
+                vendor: 0x1af4,
+                device: 0x1042,
+                revision: 1,
+                subsystem: 0x1100,
+            },
+            DeviceId::Transitional => Identity {
+                vendor: 0x1af4,
+                device: 0x1001,
+                revision: 0,
+                subsystem: 2,
+            },
+        });
         let slot = u64::from(slot);
         if id == DeviceId::Transitional {
             space.put(COMMAND, &[space.bytes[COMMAND] | 1]);
@@ -165,6 +168,49 @@ impl ConfigSpace {
         space.place(VIRTIO_BAR, 0xc, 0xc0_0000_0000 + slot * bytes, bytes);
 
         space.chain(vectors);
+        space
+    }
+
+    /// The configuration space of a bell with `vectors` MSI-X vectors, at least
+    /// one.
+    pub(super) fn of_bell(vectors: u16) -> Self {
+        // The vendor number is the one that QEMU's own devices use.
+        let mut space = Self::header(Identity {
+            vendor: 0x1234,
+            device: 0xbe11,
+            revision: 0,
+            subsystem: 0,
+        });
+        space.place(BELL_BAR, 0x0, 0xfe00_0000, BELL_BYTES);
+        let bytes = msix::Layout::of(vectors).bytes;
+        space.place(MSIX_BAR, 0x0, 0xe000_0000, bytes);
+        space.put_msix(vectors, 0);
+        space.put(CAPABILITY_POINTER, &[MSIX as u8]);
+        space
+    }
+
+    /// A header without BARs or capabilities.
+    fn header(identity: Identity) -> Self {
+        let mut space = Self {
+            bytes: [0; BYTES],
+            writable: [0; BYTES],
+            bar_bytes: [0; 6],
+        };
+        space.put(0x00, &identity.vendor.to_le_bytes());
+        space.put(0x02, &identity.device.to_le_bytes());
+        // Class: mass storage, SCSI controller, as QEMU's virtio-blk says.
+        space.put(0x08, &[identity.revision, 0x00, 0x00, 0x01]);
+        space.put(0x2c, &identity.vendor.to_le_bytes());
+        space.put(0x2e, &identity.subsystem.to_le_bytes());
+        space.put(COMMAND, &(MEMORY_SPACE | BUS_MASTER).to_le_bytes());
+        // I/O, memory, bus master, parity, SERR#, INTx disable.
+        space.allow(COMMAND, &0x0547_u16.to_le_bytes());
+        space.put(STATUS, &CAPABILITIES_LIST.to_le_bytes());
+        space.put(INTERRUPT_LINE, &[11]);
+        space.allow(INTERRUPT_LINE, &[0xff]);
+        space.put(INTERRUPT_PIN, &[1]);
+        // Cache line size and latency timer: writable, without effect.
+        space.allow(0x0c, &[0xff, 0xff]);
         space
     }
 
@@ -206,16 +252,22 @@ impl ConfigSpace {
         self.allow(PCI_CFG + 8, &[0xff; 12]);
         next = PCI_CFG as u8;
 
-        if let Some(last) = vectors.checked_sub(1) {
-            let pending = msix::Layout::of(vectors).pending as u32;
-            self.put(MSIX, &[MSI_X, next]);
-            self.put(MSIX + 2, &last.to_le_bytes());
-            self.allow(MSIX + 2, &0xc000_u16.to_le_bytes());
-            self.put(MSIX + 4, &(MSIX_BAR as u32).to_le_bytes());
-            self.put(MSIX + 8, &(pending | MSIX_BAR as u32).to_le_bytes());
+        if vectors > 0 {
+            self.put_msix(vectors, next);
             next = MSIX as u8;
         }
         self.put(CAPABILITY_POINTER, &[next]);
+    }
+
+    /// Writes the MSI-X capability of `vectors` vectors, at least one, with the
+    /// capability at `next` behind it.
+    fn put_msix(&mut self, vectors: u16, next: u8) {
+        let pending = msix::Layout::of(vectors).pending as u32;
+        self.put(MSIX, &[MSI_X, next]);
+        self.put(MSIX + 2, &(vectors - 1).to_le_bytes());
+        self.allow(MSIX + 2, &0xc000_u16.to_le_bytes());
+        self.put(MSIX + 4, &(MSIX_BAR as u32).to_le_bytes());
+        self.put(MSIX + 8, &(pending | MSIX_BAR as u32).to_le_bytes());
     }
 
     fn put(&mut self, at: usize, data: &[u8]) {

@@ -4,17 +4,16 @@
 //! were made available, carries each out, and interrupts the driver once for a
 //! batch. The ring itself is `virtio-queue`'s.
 
-use std::{
-    sync::{
-        Mutex, MutexGuard, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, Thread},
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
-use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use crate::machine::schedule::{self, Guard, Mutex, Point, Thread};
 
 use super::{
     blk_request::{Buffers, Outcome, Terms},
@@ -29,6 +28,10 @@ const BATCH_REQUESTS: u32 = 32;
 /// and for at most so many bytes.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// Requests that the device may have taken and not yet carried out, where a
+/// seed decides: they complete in any order.
+const MOST_TAKEN: u32 = 16;
+
 /// A queue in use.
 #[derive(Debug)]
 struct Active {
@@ -36,6 +39,14 @@ struct Active {
     terms: Terms,
     /// Chains that never complete, by their heads.
     stalled: Vec<u16>,
+}
+
+/// What a queue's thread works with.
+#[derive(Default)]
+struct Work<'m> {
+    buffers: Buffers<'m>,
+    /// Taken from the available ring, and not yet carried out.
+    chains: Vec<DescriptorChain<&'m GuestMemoryMmap>>,
 }
 
 /// A queue, its doorbell, and what it counted.
@@ -124,25 +135,26 @@ impl QueueWorker {
 
     /// What the queue's thread does until the function stops.
     pub(super) fn run(&self, index: u16, core: &Core) {
-        let _ = self.thread.set(thread::current());
-        let mut buffers = Buffers::default();
+        let _ = self.thread.set(schedule::current());
+        let mut work = Work::default();
         while !core.stopping() {
             if self.rung.swap(false, Ordering::Acquire) {
-                self.serve(index, core, &mut buffers);
+                self.serve(index, core, &mut work);
+                work.chains.clear();
             } else {
-                thread::park();
+                schedule::park();
             }
         }
     }
 
     /// Serves what is available.
-    fn serve<'m>(&self, index: u16, core: &'m Core, buffers: &mut Buffers<'m>) {
+    fn serve<'m>(&self, index: u16, core: &'m Core, work: &mut Work<'m>) {
         let mut guard = self.lock();
         // The doorbell may have been one for before a reset.
         let Some(active) = guard.as_mut().filter(|_| self.is_live()) else {
             return;
         };
-        if let Err(why) = self.drain(index, active, core, buffers) {
+        if let Err(why) = self.drain(index, active, core, work) {
             self.halt();
             drop(guard);
             core.stop_working(&why);
@@ -159,7 +171,7 @@ impl QueueWorker {
         index: u16,
         active: &mut Active,
         core: &'m Core,
-        buffers: &mut Buffers<'m>,
+        work: &mut Work<'m>,
     ) -> Result<(), String> {
         let memory = core.memory();
         loop {
@@ -167,7 +179,7 @@ impl QueueWorker {
                 .queue
                 .disable_notification(memory)
                 .map_err(|error| broken(&error))?;
-            while self.batch(index, active, core, buffers)? {}
+            while self.batch(index, active, core, work)? {}
             if !self.is_live() {
                 return Ok(());
             }
@@ -187,30 +199,37 @@ impl QueueWorker {
         index: u16,
         active: &mut Active,
         core: &'m Core,
-        buffers: &mut Buffers<'m>,
+        work: &mut Work<'m>,
     ) -> Result<bool, String> {
         let memory = core.memory();
         let waiting = active
             .queue
             .avail_idx(memory, Ordering::Acquire)
             .map_err(|error| broken(&error))?;
-        if waiting.0 == active.queue.next_avail() {
+        if waiting.0 == active.queue.next_avail() && work.chains.is_empty() {
             return Ok(false);
         }
         let faults = core.faults();
         if !faults.latency.is_zero() {
-            thread::sleep(faults.latency);
+            schedule::sleep(faults.latency);
         }
         let disk = core.disk(&faults);
         let mut taken = false;
         let mut requests = 0;
         let mut bytes = 0;
         let mut end = Ok(());
-        while requests < BATCH_REQUESTS && bytes < BATCH_BYTES && self.is_live() {
-            let mut available = active.queue.iter(memory).map_err(|error| broken(&error))?;
-            let Some(chain) = available.next() else {
+        let most_requests = schedule::vary(1..=BATCH_REQUESTS, BATCH_REQUESTS);
+        let most_taken = schedule::vary(1..=MOST_TAKEN, 1) as usize;
+        while requests < most_requests && bytes < BATCH_BYTES && self.is_live() {
+            let room = most_taken.saturating_sub(work.chains.len());
+            let available = active.queue.iter(memory).map_err(|error| broken(&error))?;
+            work.chains.extend(available.take(room));
+            if work.chains.is_empty() {
                 break;
-            };
+            }
+            let chain = work.chains.remove(schedule::pick(work.chains.len()));
+            schedule::point(Point::Available);
+            schedule::delay();
             let head = chain.head_index();
             taken = true;
             self.requests.fetch_add(1, Ordering::Relaxed);
@@ -220,15 +239,18 @@ impl QueueWorker {
                      1.3, 2.7.13)",
                 );
             }
-            let outcome = buffers.serve(memory, chain, &active.terms, disk, core.complaints());
+            let outcome = work
+                .buffers
+                .serve(memory, chain, &active.terms, disk, core.complaints());
             match outcome {
                 Outcome::Done(written) => {
                     active
                         .queue
                         .add_used(memory, head, written)
                         .map_err(|error| broken(&error))?;
+                    schedule::point(Point::Used);
                     requests += 1;
-                    bytes += buffers.data_bytes();
+                    bytes += work.buffers.data_bytes();
                 }
                 Outcome::Stalled => active.stalled.push(head),
                 Outcome::Unanswerable(why) => {
@@ -238,8 +260,10 @@ impl QueueWorker {
             }
         }
         if requests > 0 && interrupt_wanted(active, memory, core.complaints())? {
+            schedule::delay();
             core.queue_used(index);
         }
+        schedule::point(Point::Interrupt);
         end?;
         if !taken && self.is_live() {
             return Err("the available ring can't be read any more".into());
@@ -247,8 +271,8 @@ impl QueueWorker {
         Ok(taken)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Active>> {
-        self.active.lock().expect("no holder panics")
+    fn lock(&self) -> Guard<'_, Option<Active>> {
+        self.active.lock()
     }
 }
 

@@ -1,12 +1,9 @@
 //! The virtio-blk function: its configuration space, its registers, its queues
 //! and their threads, put together.
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use virtio_bindings::bindings::{
@@ -19,7 +16,10 @@ use virtio_bindings::bindings::{
 };
 use vm_memory::GuestMemoryMmap;
 
-use crate::pci::{Bar, FunctionCounters, Interrupts, PciFunction};
+use crate::{
+    machine::schedule::{self, Handle},
+    pci::{Bar, FunctionCounters, Interrupts, PciFunction},
+};
 
 use super::{
     blk_config::BlkConfig,
@@ -137,7 +137,7 @@ impl Default for BlkSettings {
 /// A disk: a virtio-blk PCI function behind an image file.
 pub struct VirtioBlk {
     core: Arc<Core>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<Handle>>,
 }
 
 impl VirtioBlk {
@@ -156,10 +156,9 @@ impl VirtioBlk {
             .zip(&core.queues)
             .map(|(index, _)| {
                 let core = core.clone();
-                thread::Builder::new()
-                    .name(format!("disk{}-queue{index}", core.settings.slot))
-                    .spawn(move || core.queues[usize::from(index)].run(index, &core))
-                    .expect("the host gives a thread")
+                let name = format!("disk{}-queue{index}", core.settings.slot);
+                let run = move || core.queues[usize::from(index)].run(index, &core);
+                schedule::spawn(&name, run).expect("the host gives a thread")
             })
             .collect();
         Arc::new(Self {
@@ -172,13 +171,6 @@ impl VirtioBlk {
     #[must_use]
     pub fn image(&self) -> &DiskImage {
         &self.core.image
-    }
-
-    /// What the driver did wrong so far, each thing once, in the order in which
-    /// it was found.
-    #[must_use]
-    pub fn complaints(&self) -> Vec<String> {
-        self.core.complaints.list()
     }
 
     /// Replaces the disk's faults; requests that have stalled stay stalled.
@@ -240,6 +232,10 @@ impl PciFunction for VirtioBlk {
             requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
             complaints: self.core.complaints.count(),
         }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        self.core.complaints.list()
     }
 
     fn stop(&self) {

@@ -16,6 +16,7 @@ use super::{
     port::{CommandError, Failure, RETRIES, TIMEOUT},
 };
 use crate::{
+    machine::clock,
     memory::PAGE,
     storport::request::{Address, Completion, Data, Direction, Program, Request},
 };
@@ -204,7 +205,7 @@ impl Table {
         }
         self.open[slot as usize] = Some(Open {
             transfer,
-            since: Instant::now(),
+            since: clock::instant(),
             out,
             retries: 0,
             flush_due,
@@ -251,7 +252,7 @@ impl Table {
             issue(self.limits.request(slot, FLUSH, flush, None));
             return None;
         }
-        let at = Instant::now();
+        let at = clock::instant();
         let open = entry.take()?;
         self.free.push(slot);
         Some(Done {

@@ -30,6 +30,7 @@ use crate::{
         port::CommandError,
         transfer::{Done, Durability, Initiator, Transfer},
     },
+    machine::clock,
     memory::MemoryError,
     size::Size,
 };
@@ -321,7 +322,7 @@ struct Clock {
 impl Clock {
     fn starting_now(options: &Options) -> Self {
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        let begin = Instant::now();
+        let begin = clock::instant();
         let measured_begin = begin + seconds(options.warm_up_s);
         let measured_end = measured_begin + seconds(options.duration_s);
         Self {
@@ -341,7 +342,7 @@ fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> Vec
     let mut first = None;
     let mut last = None;
     loop {
-        let now = Instant::now();
+        let now = clock::instant();
         if now >= clock.measured_begin && first.is_none() {
             first = Some(Sample::now());
         }

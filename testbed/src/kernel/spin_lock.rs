@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cpu::irql,
+    machine::schedule::{self, Point},
     trap::{callback, complain, stop_machine},
 };
 
@@ -66,6 +67,7 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
     // SAFETY: passed on to the caller.
     let lock = unsafe { AtomicUsize::from_ptr(lock) };
     let this = this_thread();
+    schedule::point(Point::Acquire);
     while let Err(holder) = lock.compare_exchange(0, this, Ordering::Acquire, Ordering::Relaxed) {
         if holder == this {
             stop_machine(format_args!(
@@ -74,8 +76,12 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
                 callback().unwrap_or("no callback")
             ));
         }
-        // There are fewer processors than threads that stand for them.
-        std::thread::yield_now();
+        if schedule::is_on() {
+            schedule::wait_for_lock(std::ptr::from_ref(lock).addr());
+        } else {
+            // There are fewer processors than threads that stand for them.
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -90,6 +96,8 @@ pub(super) unsafe fn release(lock: *mut usize) {
             callback().unwrap_or("no callback")
         ));
     }
+    schedule::free(std::ptr::from_ref(lock).addr());
+    schedule::point(Point::Release);
 }
 
 unsafe extern "win64" fn ke_initialize_spin_lock(lock: *mut usize) {

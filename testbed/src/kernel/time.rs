@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Export, require_irql};
-use crate::cpu::irql;
+use crate::{cpu::irql, machine::schedule};
 
 pub(super) const EXPORTS: &[Export] = &[
     (
@@ -40,6 +40,9 @@ pub(super) const EXPORTS: &[Export] = &[
 /// 100-nanosecond units between 1601, where Windows counts from, and 1970.
 const BEFORE_1970: u64 = 116_444_736_000_000_000;
 
+/// When virtual time begins: 1 January 2026.
+const VIRTUAL_BEGIN: u64 = BEFORE_1970 + 1_767_225_600 * 10_000_000;
+
 /// 100-nanosecond units of a clock tick: 64 a second.
 pub(crate) const TICK: u64 = 156_250;
 
@@ -48,6 +51,9 @@ pub(crate) const FREQUENCY: u64 = 10_000_000;
 
 /// 100-nanosecond units since 1601.
 pub(crate) fn system_time() -> u64 {
+    if schedule::is_on() {
+        return VIRTUAL_BEGIN + schedule::now() / 100;
+    }
     let since_1970 = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
@@ -56,6 +62,9 @@ pub(crate) fn system_time() -> u64 {
 
 /// 100-nanosecond units since the machine was started.
 pub(crate) fn interrupt_time() -> u64 {
+    if schedule::is_on() {
+        return schedule::now() / 100;
+    }
     static START: OnceLock<Instant> = OnceLock::new();
     (START.get_or_init(Instant::now).elapsed().as_nanos() / 100) as u64
 }
@@ -118,11 +127,7 @@ extern "win64" fn ke_query_time_increment() -> u32 {
 }
 
 extern "win64" fn ke_stall_execution_processor(microseconds: u32) {
-    let start = Instant::now();
-    let time = Duration::from_micros(microseconds.into());
-    while start.elapsed() < time {
-        std::hint::spin_loop();
-    }
+    schedule::stall(Duration::from_micros(microseconds.into()));
 }
 
 /// A negative interval counts from now, another one is a system time.
@@ -138,7 +143,7 @@ unsafe extern "win64" fn ke_delay_execution_thread(
         Ok(due) => due.saturating_sub(system_time()),
         Err(_) => interval.unsigned_abs(),
     };
-    std::thread::sleep(Duration::from_micros(units / 10));
+    schedule::sleep(Duration::from_micros(units / 10));
     0
 }
 

@@ -5,21 +5,33 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     io,
-    sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
+use super::schedule::{self, Condition};
 use crate::cpu::{Cpu, Deferred};
+
+static START: OnceLock<Instant> = OnceLock::new();
 
 /// Nanoseconds since the first call in this process.
 pub(crate) fn now() -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
+    if schedule::is_on() {
+        return schedule::now();
+    }
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
+/// [`now`], to be compared and subtracted.
+pub(crate) fn instant() -> Instant {
+    if schedule::is_on() {
+        return *START.get_or_init(Instant::now) + Duration::from_nanos(schedule::now());
+    }
+    Instant::now()
+}
+
 struct Alarm {
-    due: Instant,
+    due: u64,
     /// Among alarms of one time, the order in which they were set.
     sequence: u64,
     cpu: &'static Cpu,
@@ -53,7 +65,7 @@ impl Ord for Alarm {
 pub(crate) struct AlarmClock {
     cpus: &'static [Cpu],
     alarms: Mutex<(BinaryHeap<Reverse<Alarm>>, u64)>,
-    changed: Condvar,
+    changed: Condition,
 }
 
 impl AlarmClock {
@@ -62,11 +74,9 @@ impl AlarmClock {
         let clock: &'static Self = Box::leak(Box::new(Self {
             cpus,
             alarms: Mutex::default(),
-            changed: Condvar::new(),
+            changed: Condition::new(),
         }));
-        thread::Builder::new()
-            .name("clock".into())
-            .spawn(move || clock.run())?;
+        schedule::spawn("clock", move || clock.run())?;
         Ok(clock)
     }
 
@@ -83,42 +93,26 @@ impl AlarmClock {
         let (alarms, sequence) = &mut *guard;
         *sequence += 1;
         alarms.push(Reverse(Alarm {
-            due: Instant::now() + delay,
+            due: now().saturating_add(delay.as_nanos() as u64),
             sequence: *sequence,
             cpu: &self.cpus[cpu as usize % self.cpus.len()],
             deferred,
             first,
             second,
         }));
-        self.changed.notify_one();
+        self.changed.changed();
     }
 
     fn run(&self) {
         let mut guard = self.lock();
         loop {
-            let now = Instant::now();
-            match guard.0.peek() {
-                None => {
-                    guard = self
-                        .changed
-                        .wait(guard)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
-                Some(Reverse(next)) if next.due > now => {
-                    let delay = next.due - now;
-                    guard = self
-                        .changed
-                        .wait_timeout(guard, delay)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
-                Some(_) => {
-                    if let Some(Reverse(alarm)) = guard.0.pop() {
-                        alarm
-                            .cpu
-                            .queue_dpc(alarm.deferred, alarm.first, alarm.second);
-                    }
-                }
+            let due = guard.0.peek().map(|Reverse(next)| next.due);
+            if due.is_none_or(|due| due > now()) {
+                guard = self.changed.wait(&self.alarms, guard, due, "an alarm");
+            } else if let Some(Reverse(alarm)) = guard.0.pop() {
+                alarm
+                    .cpu
+                    .queue_dpc(alarm.deferred, alarm.first, alarm.second);
             }
         }
     }

@@ -4,16 +4,16 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use super::schedule::{self, Condition};
 use crate::cpu::{self, Job};
 
 #[derive(Default)]
 pub(super) struct Workers {
     waiting: Mutex<Waiting>,
-    more: Condvar,
+    more: Condition,
 }
 
 #[derive(Default)]
@@ -32,14 +32,14 @@ impl Workers {
             job();
         }));
         if waiting.idle >= waiting.jobs.len() {
-            self.more.notify_one();
+            self.more.changed();
             return Ok(());
         }
-        let spawned = thread::Builder::new()
-            .name("system worker".into())
-            .spawn(move || self.serve());
+        // It comes to a point.
+        drop(waiting);
+        let spawned = schedule::spawn("system worker", move || self.serve());
         if let Err(refused) = spawned {
-            waiting.jobs.pop_back();
+            self.lock().jobs.pop_back();
             return Err(refused);
         }
         Ok(())
@@ -54,10 +54,7 @@ impl Workers {
                 waiting = self.lock();
             } else {
                 waiting.idle += 1;
-                waiting = self
-                    .more
-                    .wait(waiting)
-                    .unwrap_or_else(PoisonError::into_inner);
+                waiting = self.more.wait(&self.waiting, waiting, None, "work");
                 waiting.idle -= 1;
             }
         }

@@ -6,7 +6,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc,
     },
     time::Duration,
 };
@@ -17,7 +16,13 @@ use super::{
     report::Report,
     request::{Address, Completion, Program, Request},
 };
-use crate::{image::Image, machine::Machine, memory::MemoryError, pci::PciFunction, trap};
+use crate::{
+    image::Image,
+    machine::{Machine, mailbox::Mailbox},
+    memory::MemoryError,
+    pci::PciFunction,
+    trap,
+};
 
 /// The shape of SRBs, where the miniport takes both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,16 +184,17 @@ impl Adapter {
     pub fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
         let count = programs.len();
         let cpus = self.port.machine.cpus();
-        let (send, receive) = mpsc::channel();
+        let home: Arc<Mailbox<_>> = Arc::default();
         for (place, program) in programs.into_iter().enumerate() {
             let cpu = &cpus[place % cpus.len()];
-            let (send, port) = (send.clone(), self.port);
+            let (home, port) = (Arc::clone(&home), self.port);
             cpu.post(Box::new(move || {
-                port.lane(cpu.number()).begin(place, program, send);
+                port.lane(cpu.number()).begin(place, program, home);
             }));
         }
-        drop(send);
-        let mut done: Vec<_> = receive.iter().take(count).collect();
+        let mut done: Vec<_> = (0..count)
+            .map(|_| home.receive("the end of its requests"))
+            .collect();
         done.sort_by_key(|(place, _)| *place);
         done.into_iter().map(|(_, program)| program).collect()
     }

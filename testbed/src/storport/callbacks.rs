@@ -7,7 +7,10 @@ use std::cell::Cell;
 use super::{port::Port, violations::Rule};
 use crate::{
     cpu::{self, irql},
-    machine::clock,
+    machine::{
+        clock,
+        schedule::{self, Point},
+    },
     trap,
 };
 
@@ -125,6 +128,7 @@ impl Port {
         let outer_argument = ARGUMENT.replace(about);
         let outer_base = BASE.replace(self.locks_held());
         let before = cpu::set_irql(level);
+        schedule::point(Point::Callback);
         let started = clock::now();
 
         // SAFETY: the driver gave this address for a function of this kind; the
@@ -134,6 +138,7 @@ impl Port {
         let result = trap::in_driver(callback.name(), || function(a, b, c, d, e, f));
 
         let took = clock::now() - started;
+        schedule::point(Point::Return);
         self.statistics.callback(callback, took);
         self.check_locks_at_return(callback);
         let after = cpu::set_irql(before);

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     cpu::{self, irql},
     kernel,
+    machine::schedule::{self, Point},
     memory::Placement,
     pci::BarKind,
     trap,
@@ -127,7 +128,10 @@ macro_rules! exports {
         static EXPORTS: &[(&str, extern "win64" fn() -> usize)] = &[$({
             extern "win64" fn target(arguments: VariadicArguments) -> usize {
                 let body: fn(Call) -> usize = $body;
-                body(Call::new(stringify!($name), arguments))
+                schedule::point(Point::Call);
+                let result = body(Call::new(stringify!($name), arguments));
+                schedule::point(Point::CallEnd);
+                result
             }
             variadic_entry!(fn entry => target);
             (stringify!($name), entry)
@@ -536,7 +540,7 @@ fn stall_execution(mut call: Call) -> usize {
     if let Some(port) = callbacks::current_port() {
         check_stall(port, microseconds, call.caller);
     }
-    stall(Duration::from_micros(u64::from(microseconds)));
+    schedule::stall(Duration::from_micros(u64::from(microseconds)));
     0
 }
 
@@ -554,14 +558,6 @@ pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
             caller,
             format_args!("a stall of {microseconds} microseconds in HwStartIo"),
         );
-    }
-}
-
-/// Waits as the processor would: without giving it away, unless it is long.
-pub(super) fn stall(time: Duration) {
-    let until = std::time::Instant::now() + time;
-    while std::time::Instant::now() < until {
-        std::thread::yield_now();
     }
 }
 

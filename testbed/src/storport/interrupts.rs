@@ -13,13 +13,15 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread::{self, Thread},
 };
 
 use super::{callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule};
 use crate::{
     cpu::{self, Cpu, Source, irql},
-    machine::clock,
+    machine::{
+        clock,
+        schedule::{self, Thread},
+    },
     pci::Interrupts,
 };
 
@@ -91,15 +93,12 @@ impl Controller {
             connected: AtomicBool::new(false),
         }));
         for (id, message) in controller.messages.iter().enumerate() {
-            let handle = thread::Builder::new()
-                .name(format!("message {id}"))
-                .spawn(move || controller.run_message(id as u32))?;
-            let _ = message.thread.set(handle.thread().clone());
+            let run = move || controller.run_message(id as u32);
+            let handle = schedule::spawn(&format!("message {id}"), run)?;
+            let _ = message.thread.set(handle.thread());
         }
-        let handle = thread::Builder::new()
-            .name("pin".into())
-            .spawn(|| controller.run_pin())?;
-        let _ = controller.pin.thread.set(handle.thread().clone());
+        let handle = schedule::spawn("pin", || controller.run_pin())?;
+        let _ = controller.pin.thread.set(handle.thread());
         port.function.connect(Arc::new(Wires(controller)));
         for cpu in port.machine.cpus() {
             cpu.post(Box::new(|| Cpu::add_source(controller)));
@@ -167,7 +166,7 @@ impl Controller {
         cpu::act_for(Self::cpu_of(id));
         loop {
             while self.is_connected() && self.deliver_message(id) {}
-            thread::park();
+            schedule::park();
         }
     }
 
@@ -221,10 +220,10 @@ impl Controller {
                         ),
                     );
                 } else if !claimed {
-                    thread::yield_now();
+                    schedule::yield_now();
                 }
             }
-            thread::park();
+            schedule::park();
         }
     }
 

@@ -9,9 +9,8 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
-        mpsc::Sender,
     },
     time::Duration,
 };
@@ -29,7 +28,7 @@ use super::{
 };
 use crate::{
     cpu::{Deferred, Source, irql},
-    machine::clock,
+    machine::{clock, mailbox::Mailbox},
     memory::Block,
     trap,
 };
@@ -42,8 +41,11 @@ struct Running {
     program: Box<dyn Program>,
     outstanding: u32,
     place: usize,
-    home: Sender<(usize, Box<dyn Program>)>,
+    home: Arc<Home>,
 }
+
+/// Where programs go with their places.
+type Home = Mailbox<(usize, Box<dyn Program>)>;
 
 /// What is known of a request while it is in Storport.
 struct Work {
@@ -181,12 +183,7 @@ impl Lane {
     }
 
     /// Starts a program. On the CPU's thread.
-    pub(super) fn begin(
-        &'static self,
-        place: usize,
-        program: Box<dyn Program>,
-        home: Sender<(usize, Box<dyn Program>)>,
-    ) {
+    pub(super) fn begin(&'static self, place: usize, program: Box<dyn Program>, home: Arc<Home>) {
         let mut inner = self.lock();
         let running = Running {
             program,
@@ -231,8 +228,7 @@ impl Lane {
                 self.cpu
             ));
         }
-        // Who waits for it may have gone; then nobody needs it.
-        let _ = running.home.send((running.place, running.program));
+        running.home.send((running.place, running.program));
     }
 
     fn issue(&self, inner: &mut Inner, program: usize, request: Request) {

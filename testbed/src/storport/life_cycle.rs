@@ -6,7 +6,7 @@
 //! there DPCs go on meanwhile, as they would in front of it.
 #![expect(unsafe_code, reason = "lays out what the driver gets")]
 
-use std::sync::mpsc;
+use std::sync::Arc;
 
 use super::{
     abi::{
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     cpu::{Cpu, irql},
-    machine::InterruptKind,
+    machine::{InterruptKind, mailbox::Mailbox},
     memory::{Block, PAGE, Placement},
     pci::BarKind,
     trap,
@@ -341,17 +341,17 @@ fn accept_requests(port: &'static Port) {
 /// Runs `job` on each CPU, and waits until all have run it and the DPCs that
 /// were queued before.
 fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
-    let (send, receive) = mpsc::channel::<()>();
+    let done: Arc<Mailbox<()>> = Arc::default();
     for cpu in port.machine.cpus() {
-        let send = send.clone();
+        let done = Arc::clone(&done);
         cpu.post(Box::new(move || {
             job(port, cpu.number());
-            drop(send);
+            done.send(());
         }));
     }
-    drop(send);
-    // Ends when all have run: they then have dropped their sender.
-    let _ = receive.recv();
+    for _ in port.machine.cpus() {
+        done.receive("every CPU");
+    }
 }
 
 /// ScsiStopAdapter and what follows.

@@ -13,7 +13,10 @@ use std::{
 };
 
 use super::report::LockRow;
-use crate::machine::clock;
+use crate::machine::{
+    clock,
+    schedule::{self, Point},
+};
 
 /// Rounds of looking at a taken lock before the host gets the processor back.
 const SPINS: u32 = 64;
@@ -91,12 +94,13 @@ impl SpinLock {
     /// Takes it for a thread, when it is free. A wait that lasts begins with
     /// `waits`, which gives what ends it.
     pub(super) fn acquire<'a, W>(&'a self, thread: u32, waits: impl FnOnce(&'a AtomicU32) -> W) {
+        schedule::point(Point::Acquire);
         if !self.try_acquire(thread) {
             let started = clock::now();
             if !self.spin(thread) {
                 let _waiting = waits(&self.holder);
                 while !self.spin(thread) {
-                    thread::yield_now();
+                    self.let_others_run();
                 }
             }
             add(&self.contended, 1);
@@ -112,6 +116,14 @@ impl SpinLock {
         })
     }
 
+    fn let_others_run(&self) {
+        if schedule::is_on() {
+            schedule::wait_for_lock(std::ptr::from_ref(self).addr());
+        } else {
+            thread::yield_now();
+        }
+    }
+
     /// Lets go of it, after so many nanoseconds.
     pub(super) fn release(&self, held: u64) {
         add(&self.held, held);
@@ -119,6 +131,8 @@ impl SpinLock {
             self.held_max.store(held, Ordering::Relaxed);
         }
         self.holder.store(0, Ordering::Release);
+        schedule::free(std::ptr::from_ref(self).addr());
+        schedule::point(Point::Release);
     }
 
     /// Names the handle that it was taken with; its holder does.

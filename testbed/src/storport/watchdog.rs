@@ -2,37 +2,77 @@
 //! then, with what runs where and which locks are taken: two threads that wait
 //! for each other's are seen in that.
 
-use std::{io, thread, time::Duration};
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
 
 use super::port::Port;
-use crate::trap;
+use crate::{
+    machine::{clock, schedule},
+    trap::{self, Inside},
+};
 
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Watches for as long as `port` is not stopped.
 pub(super) fn start(port: &'static Port) -> io::Result<()> {
-    thread::Builder::new()
-        .name("watchdog".into())
-        .spawn(move || {
-            while !port.is_stopped() {
-                thread::sleep(LOOK);
-                look(port);
-            }
-        })
-        .map(drop)
+    if schedule::is_on() {
+        // Only looks on: where no point is passed, no other thread runs.
+        thread::Builder::new()
+            .name("watchdog of points".into())
+            .spawn(move || look_for_points(port))?;
+    }
+    schedule::spawn("watchdog", move || {
+        while !port.is_stopped() {
+            schedule::sleep(LOOK);
+            look(port);
+        }
+    })
+    .map(drop)
+}
+
+/// Watches for driver code that keeps the baton: it goes round and round
+/// without a call of Storport's. Virtual time stands still meanwhile.
+fn look_for_points(port: &'static Port) {
+    let limit = port.settings.callback_limit;
+    let mut last = (schedule::points(), Instant::now());
+    while !port.is_stopped() {
+        thread::sleep(LOOK);
+        let inside = trap::inside();
+        let points = schedule::points();
+        if points != last.0 || inside.is_empty() {
+            last = (points, Instant::now());
+        } else if last.1.elapsed() > limit {
+            trap::stop_machine(format_args!(
+                "{}: it has run for {limit:?} without a call of Storport's or an access to a \
+                 register, while all other threads waited for it: it waits for what memory never \
+                 says; in the driver: {}",
+                port.driver(),
+                places(&inside),
+            ));
+        }
+    }
+}
+
+/// Which callbacks run where.
+fn places(inside: &[Inside]) -> String {
+    let places: Vec<_> = inside
+        .iter()
+        .map(|inside| format!("{} on CPU {}", inside.callback, inside.cpu))
+        .collect();
+    places.join(", ")
 }
 
 fn look(port: &'static Port) {
     let limit = port.settings.callback_limit;
     let inside = trap::inside();
-    let Some(stuck) = inside.iter().find(|inside| inside.since.elapsed() > limit) else {
+    let now = clock::instant();
+    let since = |inside: &Inside| now.saturating_duration_since(inside.since);
+    let Some(stuck) = inside.iter().find(|inside| since(inside) > limit) else {
         return;
     };
-    let elsewhere: Vec<_> = inside
-        .iter()
-        .map(|inside| format!("{} on CPU {}", inside.callback, inside.cpu))
-        .collect();
     let locks = port.locks_taken();
     trap::stop_machine(format_args!(
         "{}: {} on CPU {} does not return: it has run for more than {limit:?}; locks taken: {}; \
@@ -41,6 +81,6 @@ fn look(port: &'static Port) {
         stuck.callback,
         stuck.cpu,
         if locks.is_empty() { "none" } else { &locks },
-        elsewhere.join(", "),
+        places(&inside),
     ));
 }

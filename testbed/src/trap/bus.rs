@@ -22,6 +22,7 @@ use super::{
 use crate::{
     cpu,
     kernel::time,
+    machine::schedule::{self, Point},
     memory::{PAGE, reserve},
     pci::{BarKind, PciFunction},
 };
@@ -121,10 +122,12 @@ impl Decoded {
             .offset_of(address, data.len())
             .ok_or_else(|| self.beyond(address, data.len()))?;
         self.complain_of_width(offset, data.len());
+        schedule::point(Point::Register);
         for (part, data) in data.chunks_mut(8).enumerate() {
             self.function
                 .bar_read(self.bar, offset + part as u64 * 8, data);
         }
+        schedule::point(Point::Register);
         Ok(())
     }
 
@@ -133,10 +136,12 @@ impl Decoded {
             .offset_of(address, data.len())
             .ok_or_else(|| self.beyond(address, data.len()))?;
         self.complain_of_width(offset, data.len());
+        schedule::point(Point::Register);
         for (part, data) in data.chunks(8).enumerate() {
             self.function
                 .bar_write(self.bar, offset + part as u64 * 8, data);
         }
+        schedule::point(Point::Register);
         Ok(())
     }
 

@@ -118,6 +118,9 @@ fn crash() {
                 fn counters(&self) -> crate::pci::FunctionCounters {
                     Default::default()
                 }
+                fn complaints(&self) -> Vec<String> {
+                    Vec::new()
+                }
                 fn stop(&self) {}
             }
             let function: Arc<dyn PciFunction> = Arc::new(Broken);

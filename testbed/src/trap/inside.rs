@@ -9,7 +9,11 @@ use std::{
 };
 
 use super::stack;
-use crate::{cpu, memory::PAGE};
+use crate::{
+    cpu,
+    machine::{clock, schedule},
+    memory::PAGE,
+};
 
 /// Threads that can be seen at a time; others run as well, unseen.
 const SEEN: usize = 256;
@@ -34,7 +38,7 @@ pub struct Inside {
 /// All threads that are in driver code now.
 #[must_use]
 pub fn inside() -> Vec<Inside> {
-    let now = Instant::now();
+    let now = clock::instant();
     let milliseconds = coarse_milliseconds();
     SLOTS
         .iter()
@@ -214,6 +218,9 @@ impl Slot {
 
 /// The monotonic clock of the scheduler's tick: cheap enough for each callback.
 fn coarse_milliseconds() -> u64 {
+    if schedule::is_on() {
+        return schedule::now() / 1_000_000;
+    }
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -84,5 +84,9 @@ impl PciFunction for Ram {
         FunctionCounters::default()
     }
 
+    fn complaints(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn stop(&self) {}
 }

@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     fmt::{self, Write as _},
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -32,7 +32,19 @@ pub fn stop_machine(message: fmt::Arguments<'_>) -> ! {
     }
     STOPPING_HERE.set(true);
     say(message);
+    if let Some(command) = REPEAT.get() {
+        say(format_args!("the same run again: {command}"));
+    }
     exit()
+}
+
+/// The command that gives the same run again.
+static REPEAT: OnceLock<String> = OnceLock::new();
+
+/// Has the end of the machine be told with the command that repeats the run;
+/// the first one stays.
+pub fn repeat_with(command: &str) {
+    let _ = REPEAT.set(command.to_owned());
 }
 
 /// Writes `testbed: ` and the message to the standard error output, in one

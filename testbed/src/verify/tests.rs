@@ -34,7 +34,7 @@ fn run(port: FakePort) -> Result<Outcome, VerifyError> {
         cpus: 3,
         buffer_bytes: 8 << 20,
     };
-    verify(&disk, &image, settings, &ProgressBar::hidden())
+    verify(&disk, Some(&image), settings, &ProgressBar::hidden())
 }
 
 /// What a pass finds when `meddle` has its hands in each transfer.
@@ -420,10 +420,32 @@ fn the_disk_is_flushed_between_the_last_transfer_and_the_look_at_the_image() {
         buffer_bytes: 4 << 20,
     };
 
-    verify(&disk, &image, settings, &ProgressBar::hidden()).expect("no transfer fails");
+    verify(&disk, Some(&image), settings, &ProgressBar::hidden()).expect("no transfer fails");
 
     let last = port.commands(|_| true).last().map(|command| command.cdb[0]);
     assert_eq!(last, Some(opcode::SYNCHRONIZE_CACHE_10));
+}
+
+#[test]
+fn without_an_image_what_reads_give_is_verified() {
+    let port = FakePort::new(DISK, 512).meddling(once(Direction::Out, |io| {
+        io.bytes[100] ^= 1;
+        true
+    }));
+    let memory = Memory::new(32 << 20).expect("memory");
+    let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
+    let settings = Settings {
+        bytes: VERIFIED,
+        seed: 77,
+        cpus: 1,
+        buffer_bytes: 8 << 20,
+    };
+
+    let outcome = verify(&disk, None, settings, &ProgressBar::hidden()).expect("no error");
+
+    assert!(!damages(&outcome, Place::Driver).is_empty());
+    assert!(damages(&outcome, Place::Image).is_empty());
+    assert_eq!(outcome.untouched, 0);
 }
 
 /// A pass with only these steps to do.

@@ -1,6 +1,6 @@
 //! What is called later, and waiting: timers, work items, delays, events.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use super::{
     super::{
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     cpu::{self, irql},
     kernel,
+    machine::schedule,
 };
 
 pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
@@ -60,10 +61,10 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
     let microseconds = call.u32();
     let time = Duration::from_micros(u64::from(microseconds));
     if cpu::current_irql() < irql::DISPATCH {
-        thread::sleep(time);
+        schedule::sleep(time);
     } else {
         exports::check_stall(port, microseconds, call.caller);
-        exports::stall(time);
+        schedule::stall(time);
     }
     STOR_STATUS_SUCCESS
 }

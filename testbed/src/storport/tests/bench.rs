@@ -476,6 +476,10 @@ impl PciFunction for FakeFunction {
         FunctionCounters::default()
     }
 
+    fn complaints(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     fn stop(&self) {
         self.stops.fetch_add(1, Ordering::SeqCst);
     }

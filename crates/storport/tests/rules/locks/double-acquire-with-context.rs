@@ -1,0 +1,26 @@
+//! While a lock is held, the context it was taken with is lent to it, and takes
+//! no other. What may be taken on top is taken with the guard, which knows what
+//! is held.
+//! Rule book 1.3 L3, L5; DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked, InterruptLocked};
+
+pub fn dpc<'a>(
+    cx: &mut Dpc<'_, 'a>,
+    queue: &DpcLocked<'a, u32>,
+    events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    queue.with(cx, |queue| {
+        //~[wrong]^ ERROR: [E0501] cannot borrow `*cx` as mutable
+        //~[wrong]| ERROR: [E0500] closure requires unique access to `*cx`
+        events.with(cx, |events| **queue += **events);
+    });
+    #[cfg(right)]
+    queue.with(cx, |queue| {
+        let (queue, held) = queue.split();
+        events.with(held, |events| *queue += **events);
+    });
+}

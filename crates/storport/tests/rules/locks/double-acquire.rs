@@ -1,0 +1,18 @@
+//! A lock that is held is not taken again: Storport's locks do not recurse, the
+//! second acquisition waits for the first one for ever.
+//! Rule book 1.3 L5; DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, served: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    served.with(cx, |count| {
+        let (count, held) = count.split();
+        served.with(held, |again| *count += **again);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Dpc` can't be taken while `storport::level::Dpc` may be held
+    });
+    #[cfg(right)]
+    served.with(cx, |count| **count += 1);
+}

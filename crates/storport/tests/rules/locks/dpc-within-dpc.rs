@@ -1,0 +1,25 @@
+//! DPC locks do not nest: Storport gives no order among them, so two processors
+//! could take two of them crosswise. One is released before the other is taken.
+//! Rule book 1.5 O4.
+
+#![no_std]
+
+use storport::{BuildIo, DpcLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    one: &DpcLocked<'a, u32>,
+    other: &DpcLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    one.with(cx, |one| {
+        let (one, held) = one.split();
+        other.with(held, |other| *one += **other);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Dpc` can't be taken while `storport::level::Dpc` may be held
+    });
+    #[cfg(right)]
+    {
+        let sum = one.with(cx, |one| **one);
+        other.with(cx, |other| **other += sum);
+    }
+}

@@ -1,0 +1,25 @@
+//! With a message's lock held the interrupt lock is not taken: it takes the
+//! locks of all messages, this one again among them.
+//! Rule book 1.5 O5.
+
+#![no_std]
+
+use storport::{BuildIo, InterruptLocked, MessageLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    one: &MessageLocked<'a, u32>,
+    other: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    one.with(cx, |one| {
+        let (one, held) = one.split();
+        other.with(held, |other| *one += **other);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Interrupt` can't be taken while `storport::level::Interrupt` may be held
+    });
+    #[cfg(right)]
+    {
+        let sum = one.with(cx, |one| **one);
+        other.with(cx, |other| **other += sum);
+    }
+}

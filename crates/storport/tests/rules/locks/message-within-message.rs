@@ -1,0 +1,24 @@
+//! Messages' locks do not nest, for the same reason as DPC locks.
+//! Rule book 1.5 O6.
+
+#![no_std]
+
+use storport::{BuildIo, MessageLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    one: &MessageLocked<'a, u32>,
+    other: &MessageLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    one.with(cx, |one| {
+        let (one, held) = one.split();
+        other.with(held, |other| *one += **other);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Interrupt` can't be taken while `storport::level::Interrupt` may be held
+    });
+    #[cfg(right)]
+    {
+        let sum = one.with(cx, |one| **one);
+        other.with(cx, |other| **other += sum);
+    }
+}

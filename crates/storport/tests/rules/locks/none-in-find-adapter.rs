@@ -1,0 +1,21 @@
+//! HwFindAdapter takes no lock: there is no one yet to share with. A cell is
+//! filled when it is made.
+//! Rule book 2 (HwFindAdapter), 3.1.
+
+#![no_std]
+
+use storport::{FindAdapter, InterruptLocked};
+
+pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> InterruptLocked<'a, u32> {
+    #[cfg(wrong)]
+    {
+        let events = cx.interrupt_locked(0);
+        events.with(cx, |events| **events = 1);
+        //~[wrong]^ ERROR: [E0277] the trait bound `FindAdapter<'_, 'a>: Scope<'_>` is not satisfied
+        events
+    }
+    #[cfg(right)]
+    {
+        cx.interrupt_locked(1)
+    }
+}

@@ -1,0 +1,17 @@
+//! HwInitialize takes no lock: Storport holds the interrupt lock, and nothing else
+//! of the adapter runs. Every cell opens with the context.
+//! Rule book 2 (HwInitialize), 3.1.
+
+#![no_std]
+
+use storport::{Initialize, InterruptLocked};
+
+pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    events.with(cx, |events| **events = 0);
+    //~[wrong]^ ERROR: [E0277] the trait bound `Initialize<'_, 'a>: Scope<'_>` is not satisfied
+    #[cfg(right)]
+    {
+        *events.open(cx) = 0;
+    }
+}

@@ -1,0 +1,17 @@
+//! HwInterrupt takes no lock: Storport holds the interrupt lock already. What lies
+//! under it opens with the context.
+//! Rule book 2 (HwInterrupt); DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{Interrupt, InterruptLocked};
+
+pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    events.with(cx, |events| **events = 0);
+    //~[wrong]^ ERROR: [E0277] the trait bound `storport::Interrupt<'_, 'a>: Scope<'_>` is not satisfied
+    #[cfg(right)]
+    {
+        *events.open(cx) = 0;
+    }
+}

@@ -1,0 +1,19 @@
+//! HwMSInterruptRoutine takes no lock: Storport holds the message's, or the
+//! interrupt lock. What lies under it opens with the context.
+//! Rule book 2 (HwMSInterruptRoutine), 8 row 5.
+
+#![no_std]
+
+use storport::{InterruptLocked, MessageInterrupt};
+
+pub fn message_interrupt<'a>(cx: &mut MessageInterrupt<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    events.with(cx, |events| **events = 0);
+    //~[wrong]^ ERROR: [E0277] the trait bound `MessageInterrupt<'_, 'a>: Scope<'_>` is not satisfied
+    #[cfg(right)]
+    {
+        if let Some(events) = events.open_in(cx) {
+            *events = 0;
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! HwAdapterControl(ScsiStopAdapter) takes no lock: whether Storport holds the
+//! interrupt lock is not known. What is to be read there is atomic.
+//! Rule book 3.3, 8 row 1.
+
+#![no_std]
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use storport::{InterruptLocked, Stop};
+
+pub fn stop<'a>(cx: &mut Stop<'_, 'a>, events: &InterruptLocked<'a, u32>, seen: &AtomicU32) {
+    #[cfg(wrong)]
+    events.with(cx, |events| seen.store(**events, Relaxed));
+    //~[wrong]^ ERROR: [E0277] the trait bound `Stop<'_, 'a>: Scope<'_>` is not satisfied
+    #[cfg(right)]
+    {
+        let _ = (cx, events);
+        seen.store(0, Relaxed);
+    }
+}

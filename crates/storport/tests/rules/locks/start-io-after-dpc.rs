@@ -1,0 +1,26 @@
+//! With a DPC lock held the StartIo lock is not taken: elsewhere Storport holds
+//! the StartIo lock while the driver takes a DPC lock, and the two would wait
+//! for each other.
+//! Rule book 1.5 O3; DDI compliance rule StorPortSpinLock3.
+
+#![no_std]
+
+use storport::{BuildIo, DpcLocked, StartIoLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    first: &StartIoLocked<'a, u32>,
+    second: &DpcLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    second.with(cx, |second| {
+        let (second, held) = second.split();
+        first.with(held, |first| **first += *second);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `storport::level::Dpc` may be held
+    });
+    #[cfg(right)]
+    first.with(cx, |first| {
+        let (first, held) = first.split();
+        second.with(held, |second| *first += **second);
+    });
+}

@@ -1,0 +1,24 @@
+//! With the interrupt lock held the StartIo lock is not taken.
+//! Rule book 1.5 O1, O2; DDI compliance rule StorPortSpinLock3.
+
+#![no_std]
+
+use storport::{BuildIo, InterruptLocked, StartIoLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    first: &StartIoLocked<'a, u32>,
+    second: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    second.with(cx, |second| {
+        let (second, held) = second.split();
+        first.with(held, |first| **first += *second);
+        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `storport::level::Interrupt` may be held
+    });
+    #[cfg(right)]
+    first.with(cx, |first| {
+        let (first, held) = first.split();
+        second.with(held, |second| *first += **second);
+    });
+}

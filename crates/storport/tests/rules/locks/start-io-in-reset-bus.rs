@@ -1,0 +1,17 @@
+//! HwResetBus does not take the StartIo lock: Storport holds it already. What
+//! lies under it opens with the context.
+//! Rule book 2 (HwResetBus), 3.1; DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{ResetBus, StartIoLocked};
+
+pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    queue.with(cx, |queue| **queue = 0);
+    //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `storport::level::StartIo` may be held
+    #[cfg(right)]
+    {
+        *queue.open(cx) = 0;
+    }
+}

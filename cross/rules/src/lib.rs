@@ -1,0 +1,122 @@
+//! Compiles the cases of `crates/storport/tests/rules`, each twice for Windows:
+//! what breaks a rule must not compile, its legal twin must.
+//!
+//! A case is one file, named after its rule. `#[cfg(wrong)]` marks what breaks
+//! the rule, `#[cfg(right)]` what a driver writes instead; the rest is common
+//! to both. The faulty line says which error is meant, by code and words:
+//!
+//! ```text
+//! queue.with(cx, |again| **again += 1); //~[wrong] ERROR: [E0499] cannot borrow `*cx`
+//! ```
+//!
+//! Beside it, `<rule>.wrong.stderr` is the whole message that a person gets.
+//! Another error, an error on another line, one more, other words, or none: the
+//! case fails. So does a twin that does not compile without a warning.
+//!
+//! ```text
+//! cargo xtask test --only lock-rules      # all cases
+//! cd cross
+//! cargo test --target-dir ../target/cross --package ferrostor-rules --test rules --
+//!     srb double     # only the cases whose path has one of these words
+//!     --bless        # writes the messages anew: read what git shows of them
+//! ```
+#![cfg(not(windows))]
+
+use std::path::Path;
+
+use ui_test::{
+    CommandBuilder, Config, Match,
+    custom_flags::edition::Edition,
+    dependencies::DependencyBuilder,
+    diagnostics::{Diagnostics, rustc::rustc_diagnostics_extractor},
+    per_test_config::Revisioned,
+    spanned::Spanned,
+};
+
+/// What cases are compiled for, as the driver is.
+const TARGET: &str = "x86_64-pc-windows-msvc";
+
+/// The project's root folder.
+#[must_use]
+pub fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}
+
+/// How the cases in `folder`, and in the folders in it, are compiled and
+/// compared. `target` is where cargo puts what it builds.
+#[must_use]
+pub fn cases(folder: &Path, target: &Path) -> Config {
+    let mut config = Config {
+        target: Some(TARGET.to_owned()),
+        out_dir: target.join("rules"),
+        diagnostic_extractor: diagnostics_with_codes,
+        ..Config::rustc(folder)
+    };
+    config
+        .program
+        .args
+        .extend(["--emit=metadata", "--check-cfg=cfg(wrong,right)"].map(Into::into));
+
+    let comments = &mut config.comment_defaults;
+    comments.revisions = Some(["wrong", "right"].map(str::to_owned).to_vec());
+    let mut right = Revisioned::default();
+    right.exit_status = Spanned::dummy(0).into();
+    right.require_annotations = Spanned::dummy(false).into();
+    comments.revisioned.insert(vec!["right".to_owned()], right);
+    let base = comments.base();
+    base.set_custom("edition", Edition("2024".to_owned()));
+    base.set_custom("dependencies", dependencies(target));
+    // The compiler's suggestions are tried on the text of a case, and seldom
+    // are what the rule asks for: the twin is.
+    base.custom.remove("rustfix");
+
+    forget_what_says_nothing(&mut config, folder);
+    config
+}
+
+/// The crate whose rules these are, built where the driver's crates are.
+fn dependencies(target: &Path) -> DependencyBuilder {
+    let mut program = CommandBuilder::cargo();
+    program.args = ["check", "--release", "--target-dir"]
+        .map(Into::into)
+        .to_vec();
+    program.args.push(target.into());
+    program.out_dir_flag = None;
+    DependencyBuilder {
+        crate_manifest_path: Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"),
+        program,
+        ..DependencyBuilder::default()
+    }
+}
+
+/// What rustc says, each message with its code in front, so that a case can
+/// ask for both.
+fn diagnostics_with_codes(file: &Path, stderr: &[u8]) -> Diagnostics {
+    let mut diagnostics = rustc_diagnostics_extractor(file, stderr);
+    let elsewhere = diagnostics.messages_from_unknown_file_or_line.iter_mut();
+    for message in diagnostics.messages.iter_mut().flatten().chain(elsewhere) {
+        if let Some(code) = &message.code {
+            message.message = format!("[{code}] {}", message.message);
+        }
+    }
+    diagnostics
+}
+
+/// Takes from messages what changes without changing what they say: where the
+/// project lies, and line numbers, which grow with the crate.
+fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
+    for path in [folder, root()] {
+        let here = Match::Exact(format!("{}/", path.display()).into_bytes());
+        let filters = &mut config.comment_defaults.base().normalize_stderr;
+        filters.push((here, Vec::new()));
+    }
+    for (pattern, replacement) in [
+        (r"(?m)^(.*(?:-->|:::) .*\.rs):\d+:\d+$", "$1"),
+        (r"(?m)^ *\d+( +)(\||[+~-]|\.\.\.)", "LL $2"),
+        (r"(?m)^ +(\||=|:::)", "   $1"),
+        (r"(?m)^ +-->", "  -->"),
+    ] {
+        config.stderr_filter(pattern, replacement);
+    }
+}
