@@ -1,9 +1,9 @@
 //! The miniport: what Storport's callbacks do for a virtio disk.
 
 use storport::{
-    BuildIo, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
-    MessageInterrupt, MessageLocks, Miniport, NotFound, ResetBus, Restart, Srb, StartIo,
-    StartIoLocked, Stop,
+    BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
+    MessageInterrupt, MessageLocks, Miniport, NotFound, Performance, ResetBus, Restart, Srb,
+    StartIo, StartIoLocked, Stop,
 };
 use virtio::{
     blk::{Config, Requests},
@@ -46,6 +46,8 @@ pub struct Adapter<'a> {
     pub silencer: Silencer<Window<'a>>,
     /// The features that were settled, and are again at each start.
     pub accepted: F,
+    /// How many processors send requests.
+    pub processors: u32,
     /// Which slots are free.
     pub slots: SlotAllocator,
     /// The slots' memory.
@@ -99,6 +101,13 @@ impl Miniport for Ferrostor {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        // HwStartIo needs no lock but the queue's. Whatever is granted, the
+        // same code serves it.
+        let _: Performance = cx.optimize(&Performance {
+            channels: adapter.processors,
+            dpc_redirection: true,
+            ..Performance::default()
+        });
         let vector = cx
             .has_message(u32::from(QUEUE_MESSAGE))
             .then_some(QUEUE_MESSAGE);
@@ -130,7 +139,11 @@ impl Miniport for Ferrostor {
             kind,
             bytes,
         } = request;
-        let owner = Owner::Initiator(Parked { srb, kind, bytes });
+        let owner = Owner::Initiator(Parked {
+            srb: srb.started(),
+            kind,
+            bytes,
+        });
         let published = adapter
             .queue
             .with(cx, |queue| queue.publish(prepared, owner));
@@ -147,7 +160,7 @@ impl Miniport for Ferrostor {
         if adapter.isr.take().is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
         }
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
         Interrupted::Ours
     }
 
@@ -155,7 +168,7 @@ impl Miniport for Ferrostor {
         adapter: &Adapter<'a>,
         cx: &mut MessageInterrupt<'_, 'a>,
     ) -> Interrupted {
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
         Interrupted::Ours
     }
 
@@ -170,7 +183,7 @@ impl Miniport for Ferrostor {
                 return;
             }
         }
-        adapter.queue.issue(cx, 0);
+        adapter.queue.issue(cx);
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {

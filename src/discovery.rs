@@ -7,7 +7,7 @@
 use scsi::{
     Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
 };
-use storport::{AdapterLimits, FindAdapter, NotFound};
+use storport::{AdapterLimits, Context, FindAdapter, NotFound};
 use virtio::{
     blk::{self, Config, Identity, Limits, Requests, choose_features},
     pci::{ConfigImage, Layout, Location, memory_bar},
@@ -71,6 +71,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         alignment_mask: 0,
         targets: 1,
         logical_units: 1,
+        caches_data: config.flush,
     });
 
     let bytes = Requests::memory_needed(size, &limits)
@@ -100,6 +101,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         isr,
         silencer,
         accepted,
+        processors: cx.processors(),
         slots,
         requests,
         config,

@@ -1,7 +1,7 @@
 //! What the queue's lock protects: the ring with the requests that the device
 //! has, and the doorbell.
 
-use storport::{Srb, Table};
+use storport::{StartedSrb, Table};
 use virtio::{
     slots::Slot,
     split_queue::{Flight, Prepared, SplitQueue, Used},
@@ -27,7 +27,7 @@ pub enum Kind {
 /// An initiator's request, while the device has it.
 pub struct Parked<'a> {
     /// Its SRB.
-    pub srb: Srb<'a>,
+    pub srb: StartedSrb<'a>,
     /// What it asks for.
     pub kind: Kind,
     /// Bytes of data.

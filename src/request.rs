@@ -1,7 +1,7 @@
 //! From SRB to request, and from outcome to completion.
 
 use scsi::{Lun, MediaOp, Outcome, Sense, WriteCache};
-use storport::{BuildIo, Failure, Function, Srb};
+use storport::{BuildIo, Context, Failure, Function, Srb};
 use virtio::{
     blk::{Refused, RequestError},
     slots::Slot,
@@ -172,7 +172,7 @@ pub fn abandon<'a>(adapter: &Adapter<'a>, slot: Slot, owner: Owner<'a>, why: Fai
 }
 
 /// Completes with CHECK CONDITION.
-fn refuse(srb: Srb<'_>, sense: Sense) {
+fn refuse<S>(srb: Srb<'_, S>, sense: Sense) {
     let mut buffer = [0; Sense::FIXED_LENGTH];
     let length = sense.write_to(&mut buffer);
     srb.check_condition(buffer.get(..length).unwrap_or_default());

@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod machine;
 pub mod memory;
 pub mod pci;
+pub mod rules;
 pub mod run;
 pub mod size;
 pub mod stamp;

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
+    rules,
     run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
     size::Size,
     storport::adapter::{Checks, SrbShape},
@@ -63,6 +64,8 @@ enum Command {
         /// The driver's file
         driver: PathBuf,
     },
+    /// Print the rules that a driver is watched for, and what is beyond that
+    Rules,
 }
 
 #[derive(Args)]
@@ -126,6 +129,11 @@ struct RunArgs {
     /// Repeat the run that printed this seed
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+
+    /// Let the adapter sleep, its function without power, so many times between
+    /// verifying and the workload; what was verified is read again each time
+    #[arg(long, value_name = "TIMES", default_value = "0")]
+    restart: u32,
 
     /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
     /// -d10 -L
@@ -197,6 +205,7 @@ impl From<RunArgs> for Settings {
             },
             verify_bytes: args.verify_bytes,
             seed: args.seed,
+            restarts: args.restart,
             used: if args.overwrite {
                 UsedImage::Overwrite
             } else {
@@ -215,6 +224,9 @@ fn main() -> ExitCode {
     let mut out = io::stdout();
     let result = match cli.command {
         Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Rules => rules::print(&mut out)
+            .map(|()| Verdict::Pass)
+            .map_err(RunError::Output),
         Command::Imports { driver } => {
             run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
         }

@@ -55,6 +55,9 @@ pub trait PciFunction: Send + Sync {
     fn connect(&self, interrupts: Arc<dyn Interrupts>);
     /// What it has counted so far.
     fn counters(&self) -> FunctionCounters;
+    /// Loses its power and gets it back: all it knew is gone, its registers are
+    /// as after power-on, and no base address register is placed.
+    fn power_cycle(&self);
     /// What the driver did wrong so far, in words: each thing once, in the order
     /// in which it was found.
     fn complaints(&self) -> Vec<String>;

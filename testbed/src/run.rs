@@ -24,7 +24,6 @@ use crate::{
     },
     elapsed::Elapsed,
     image::{Image, ImageError, Import},
-    kernel,
     machine::{
         InterruptKind, Machine, MachineError, MachineSettings, clock,
         schedule::{self, Trace},
@@ -57,9 +56,6 @@ pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 /// Mismatches that are described one by one.
 const DESCRIBED: usize = 10;
 
-/// The module that a Storport miniport may import from.
-const PORT_DRIVER: &str = "storport.sys";
-
 /// What to run, on what.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -87,6 +83,9 @@ pub struct Settings {
     pub verify_bytes: Option<Size>,
     /// Seed of the verify pass; none takes one from the clock.
     pub seed: Option<u64>,
+    /// How often the adapter sleeps and wakes up between the verify pass and
+    /// the workload.
+    pub restarts: u32,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
     /// diskspd's options; none at all means the default workload.
@@ -176,7 +175,12 @@ pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError>
     for (module, functions) in by_module(&Image::imports_of(driver)?) {
         writeln!(out, "{module} ({})", functions.len())?;
         for function in functions {
-            writeln!(out, "  {function}")?;
+            let mark = if storport::is_prohibited(&module, function) {
+                "   <- prohibited to a physical miniport"
+            } else {
+                ""
+            };
+            writeln!(out, "  {function}{mark}")?;
         }
     }
     Ok(())
@@ -192,7 +196,7 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
             None => modules.push((module, vec![&import.function])),
         }
     }
-    modules.sort_by_key(|(name, _)| name != PORT_DRIVER);
+    modules.sort_by_key(|(name, _)| name != storport::MODULE);
     modules
 }
 
@@ -223,7 +227,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         memory_bytes: settings.memory.0,
         interrupts: settings.interrupts,
     })?;
-    let image = Arc::new(Image::load(&settings.driver, &resolve)?);
+    let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
     trap::watch(&image);
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
@@ -238,17 +242,9 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         hardware,
         reasons: Vec::new(),
         retries: 0,
+        verified: None,
     };
     run.start_use_and_stop(&image, workload, out)
-}
-
-/// The address of an imported function.
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module.to_ascii_lowercase().as_str() {
-        PORT_DRIVER => storport::resolve(function),
-        "ntoskrnl.exe" | "hal.dll" => kernel::resolve(function),
-        _ => None,
-    }
 }
 
 /// The workload asked for, or the default one.
@@ -351,7 +347,7 @@ fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::R
         writeln!(out, "imports   none")?;
     }
     for (module, functions) in modules {
-        let mark = if module == PORT_DRIVER {
+        let mark = if module == storport::MODULE {
             ""
         } else {
             "   <- not the port driver"
@@ -466,6 +462,8 @@ struct Run<'a> {
     reasons: Vec<String>,
     /// Commands that the class driver tried again.
     retries: u64,
+    /// What the verify pass wrote.
+    verified: Option<verify::Settings>,
 }
 
 impl Run<'_> {
@@ -505,6 +503,7 @@ impl Run<'_> {
             adapter.alignment_mask(),
         )?;
         self.use_disk(&adapter, workload, out)?;
+        adapter.shut_down();
         if let Err(error) = adapter.stop() {
             self.reasons.push(error.to_string());
         }
@@ -530,7 +529,9 @@ impl Run<'_> {
         // Before the verify pass takes its time.
         let workload =
             Workload::new(&disk, workload, self.settings.cpus).map_err(RunError::Workload)?;
-        if self.verify(&disk, out)? == Verdict::Pass {
+        if self.verify(&disk, out)? == Verdict::Pass
+            && self.sleep(adapter, &disk, out)? == Verdict::Pass
+        {
             self.work(&disk, &workload, out)?;
         }
         self.retries = disk.retries();
@@ -559,6 +560,7 @@ impl Run<'_> {
             cpus: self.settings.cpus,
             buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
         };
+        self.verified = Some(settings);
         let progress = progress("verifying {wide_bar} {percent}%");
         let outcome = verify::verify(disk, self.hardware.contents.as_ref(), settings, &progress);
         progress.finish_and_clear();
@@ -603,6 +605,65 @@ impl Run<'_> {
         self.reasons.push(format!(
             "{mismatches} sectors are not what was written; --seed {seed} repeats the pass"
         ));
+        Ok(Verdict::Fail)
+    }
+
+    /// Lets the adapter sleep and wake up as often as was asked for, and reads
+    /// after each time what the verify pass wrote.
+    fn sleep(
+        &mut self,
+        adapter: &Adapter,
+        disk: &Disk,
+        out: &mut dyn Write,
+    ) -> Result<Verdict, RunError> {
+        let restarts = self.settings.restarts;
+        if restarts == 0 {
+            return Ok(Verdict::Pass);
+        }
+        let begin = clock::instant();
+        let mut mismatches = 0;
+        for time in 1..=restarts {
+            if let Err(error) = adapter.restart() {
+                self.reasons.push(format!("sleep {time}: {error}"));
+                return Ok(Verdict::Fail);
+            }
+            let Some(settings) = self.verified else {
+                continue;
+            };
+            let progress = progress("reading again {wide_bar} {percent}%");
+            let findings = verify::read_again(disk, settings, &progress);
+            progress.finish_and_clear();
+            match findings {
+                Ok(findings) => {
+                    mismatches += findings.count();
+                    for line in findings.describe(DESCRIBED) {
+                        writeln!(out, "          sleep {time}: {line}")?;
+                    }
+                }
+                Err(error) => {
+                    self.reasons
+                        .push(format!("reading after sleep {time} ended: {error}"));
+                    return Ok(Verdict::Fail);
+                }
+            }
+        }
+        let read = match self.verified {
+            Some(settings) => format!(
+                "{} read again after each, {mismatches} mismatches",
+                Size(settings.bytes)
+            ),
+            None => "nothing to read again".to_owned(),
+        };
+        writeln!(
+            out,
+            "sleep     {restarts} times without power, {read} ({})",
+            Elapsed(clock::instant() - begin)
+        )?;
+        if mismatches == 0 {
+            return Ok(Verdict::Pass);
+        }
+        self.reasons
+            .push(format!("{mismatches} sectors changed in a sleep"));
         Ok(Verdict::Fail)
     }
 

@@ -175,6 +175,56 @@ pub fn verify(
     })
 }
 
+/// Reads back once more what [`verify`] wrote with the same `settings`, and
+/// compares it: nothing may have written to the disk since.
+///
+/// # Errors
+/// [`VerifyError`]; wrong data are no error, but in the findings.
+pub fn read_again(
+    disk: &Disk,
+    settings: Settings,
+    progress: &ProgressBar,
+) -> Result<Findings, VerifyError> {
+    let block_sectors = u64::from(disk.facts().block_bytes) / SECTOR as u64;
+    let plan = Plan::new(
+        settings.seed,
+        disk.bytes() / SECTOR as u64,
+        block_sectors,
+        settings.bytes / SECTOR as u64,
+    );
+    let mut expected = Expected::of(&plan);
+    let mut waiting = VecDeque::new();
+    for step in plan.steps {
+        match step {
+            // Of two writes to a sector the later one in the plan went last.
+            Step::Write { extent, generation } => expected.set(&extent, generation),
+            Step::Read { .. } => waiting.push_back(step),
+        }
+    }
+    progress.set_length(
+        waiting
+            .iter()
+            .map(|step| u64::from(bytes_of(step.extent())))
+            .sum(),
+    );
+    let pass = Arc::new(Pass {
+        block_sectors,
+        seed: settings.seed,
+        untouched: BTreeMap::new(),
+        progress: progress.clone(),
+        state: Mutex::new(State {
+            waiting,
+            in_flight: Vec::new(),
+            expected,
+            findings: Findings::new(settings.seed, disk.facts().block_bytes),
+            error: None,
+        }),
+    });
+    run(disk, &pass, settings)?;
+    let mut state = pass.state();
+    Ok(std::mem::take(&mut state.findings))
+}
+
 /// Carries out the steps through the driver.
 fn run(disk: &Disk, pass: &Arc<Pass>, settings: Settings) -> Result<(), VerifyError> {
     let longest = LONGEST * SECTOR as u64;

@@ -80,3 +80,9 @@ fn the_driver_imports_from_its_port_driver_alone() {
     assert_eq!(modules.len(), 1, "{text}");
     assert!(modules[0].starts_with("storport.sys ("), "{text}");
 }
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn data_survive_sleeps_of_the_adapter() {
+    passes(&["--restart", "2"]);
+}

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     architecture::Architecture,
+    driver::Driver,
     image::{Image, ImageError},
     setup::{self, Need, SetupError},
     tool::{self, ToolError, cargo},
@@ -17,7 +18,7 @@ use crate::{
 
 /// What the reader is told of `cargo xtask build --help`.
 pub const HELP: &str = "\
-The driver is target/driver/<ARCH>/ferrostor.sys, in release mode, with its
+The driver is target/driver/<ARCH>/<DRIVER>.sys, in release mode, with its
 symbols (.pdb) and its map (.map) beside it.
 
 It is built with the headers of cross/include. To build with those of a WDK,
@@ -26,12 +27,17 @@ name its folder and version:
 
 Examples:
   cargo xtask build
-  cargo xtask build --arch arm64";
+  cargo xtask build --arch arm64
+  cargo xtask build --driver ramdisk";
 
 /// The options of `cargo xtask build`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
+    /// What to build
+    #[arg(long, value_enum, default_value = "ferrostor")]
+    driver: Driver,
+
     /// The processor that the driver is for
     #[arg(long, value_enum, default_value = "x64")]
     arch: Architecture,
@@ -67,35 +73,34 @@ pub enum BuildError {
 /// See [`BuildError`].
 pub fn command(options: &Options) -> Result<(), BuildError> {
     setup::ensure(&needs(options.arch))?;
-    let driver = driver(options.arch)?;
+    let driver = driver(options.driver, options.arch)?;
     print!("{}", description(&driver)?);
     Ok(())
 }
 
-/// What a build of the driver needs.
+/// What a build of a driver needs.
 #[must_use]
 pub fn needs(architecture: Architecture) -> [Need; 2] {
     [Need::Target(architecture), Need::Libclang]
 }
 
-/// Builds the driver and gives its file.
+/// Builds a driver and gives its file.
 ///
 /// # Errors
 /// See [`BuildError`].
-pub fn driver(architecture: Architecture) -> Result<PathBuf, BuildError> {
-    let mut build = cross("build", architecture);
-    tool::run(&mut build)?;
+pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, BuildError> {
+    let name = driver.name();
+    tool::run(cross("build", architecture).args(["--package", name]))?;
 
     let built = target().join(architecture.target()).join("release");
     let folder = workspace::target().join("driver").join(architecture.name());
-    let driver = folder.join("ferrostor.sys");
-    copy(&built.join("ferrostor.dll"), &driver)?;
-    copy(&built.join("ferrostor.pdb"), &folder.join("ferrostor.pdb"))?;
+    let driver = folder.join(format!("{name}.sys"));
+    copy(&built.join(format!("{name}.dll")), &driver)?;
+    let symbols = format!("{name}.pdb");
+    copy(&built.join(&symbols), &folder.join(&symbols))?;
     // The linker's own file: cargo leaves it where it linked.
-    copy(
-        &built.join("deps/ferrostor.map"),
-        &folder.join("ferrostor.map"),
-    )?;
+    let map = format!("{name}.map");
+    copy(&built.join("deps").join(&map), &folder.join(&map))?;
     Ok(driver)
 }
 
@@ -123,7 +128,8 @@ pub fn on_cross(subcommand: &str) -> Command {
 
 /// Where cargo puts what it builds of cross/: a folder of its own, so that
 /// neither workspace undoes the other's work.
-fn target() -> PathBuf {
+#[must_use]
+pub fn target() -> PathBuf {
     workspace::target().join("cross")
 }
 

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod build;
+mod driver;
 mod image;
 mod run;
 mod setup;

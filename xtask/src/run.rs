@@ -2,20 +2,23 @@
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
     process::{Command, ExitCode},
 };
+
+use clap::ValueEnum;
 
 use crate::{
     architecture::Architecture,
     build::{self, BuildError},
+    driver::Driver,
     setup,
     tool::{self, ToolError, cargo},
     workspace,
 };
 
 const HELP: &str = "\
-All options but --driver are the testbed's own. Those used most:
+A driver of this project is built first. The options but --driver are the
+testbed's own. Those used most:
   --disk IMAGE            the disk, WHOSE CONTENTS ARE OVERWRITTEN; without it a
                           temporary image is used
   --size 1G               the length of the temporary image
@@ -24,6 +27,7 @@ All options but --driver are the testbed's own. Those used most:
   --verify                watch the driver as closely as can be
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
+  --restart N             let the adapter sleep N times before the workload
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help
 
@@ -31,18 +35,20 @@ Examples:
   cargo xtask run
   cargo xtask run --disk disk.img --interrupts intx
   cargo xtask run -- -b4K -d10 -t2 -o32 -r -w30 -L
+  cargo xtask run --driver ramdisk
   cargo xtask run --driver OTHER.sys";
 
 /// The options of `cargo xtask run`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = HELP,
-    override_usage = "cargo xtask run [--driver FILE] [TESTBED OPTIONS] [-- DISKSPD OPTIONS]"
+    override_usage = "cargo xtask run [--driver NAME|FILE] [TESTBED OPTIONS] [-- DISKSPD OPTIONS]"
 )]
 pub struct Options {
-    /// Run this driver file; without it ferrostor is built and run
-    #[arg(long, value_name = "FILE")]
-    driver: Option<PathBuf>,
+    /// Run this driver of the project, ferrostor or ramdisk, or this driver
+    /// file [default: ferrostor]
+    #[arg(long, value_name = "NAME|FILE")]
+    driver: Option<OsString>,
 
     /// Options of the testbed, which reads them itself
     #[arg(allow_hyphen_values = true, hide = true)]
@@ -75,12 +81,15 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(RunError::Machine);
     }
-    let mut words = Vec::new();
-    if !options.names_a_driver() {
+    let (driver, given) = options.driver_and_words();
+    let mut words: Vec<OsString> = Vec::new();
+    if let Some(driver) = driver {
         setup::ensure(&build::needs(Architecture::X64)).map_err(BuildError::from)?;
-        words = vec!["--driver".into(), build::driver(Architecture::X64)?.into()];
+        let file = build::driver(driver, Architecture::X64)?;
+        words.extend(["--driver".into(), file.into()]);
+        words.extend(driver.testbed_options().iter().map(OsString::from));
     }
-    words.extend(options.words());
+    words.extend(given);
 
     tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
     // Where the user stands, so that a relative path is the user's.
@@ -94,11 +103,39 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
 }
 
 impl Options {
-    /// What the testbed is told after `run`.
+    /// The driver to build, unless a file is named, and what else the testbed
+    /// is told after `run`.
+    fn driver_and_words(&self) -> (Option<Driver>, Vec<OsString>) {
+        let mut words = self.words();
+        let named = words
+            .iter()
+            .take_while(|word| *word != "--")
+            .map(|word| word.to_string_lossy())
+            .position(|word| word == "--driver" || word.starts_with("--driver="));
+        let Some(first) = named else {
+            return (Some(Driver::Ferrostor), words);
+        };
+        let option = words[first].to_string_lossy().into_owned();
+        let (name, length) = match option.split_once('=') {
+            Some((_, name)) => (name.to_owned(), 1),
+            None => match words.get(first + 1) {
+                Some(name) => (name.to_string_lossy().into_owned(), 2),
+                None => return (None, words),
+            },
+        };
+        let driver = Driver::from_str(&name, false).ok();
+        if driver.is_some() {
+            words.drain(first..first + length);
+        }
+        (driver, words)
+    }
+
+    /// The words of the command line: clap leaves `--driver` to the testbed
+    /// when an option of the testbed stands before it.
     fn words(&self) -> Vec<OsString> {
         let mut words = Vec::new();
         if let Some(driver) = &self.driver {
-            words.extend(["--driver".into(), driver.into()]);
+            words.extend(["--driver".into(), driver.clone()]);
         }
         words.extend(self.testbed.iter().cloned());
         if !self.workload.is_empty() {
@@ -106,16 +143,6 @@ impl Options {
             words.extend(self.workload.iter().cloned());
         }
         words
-    }
-
-    /// Whether a driver file is named: clap leaves `--driver` to the testbed
-    /// when an option of the testbed stands before it.
-    fn names_a_driver(&self) -> bool {
-        self.words()
-            .iter()
-            .map(|word| word.to_string_lossy())
-            .take_while(|word| word != "--")
-            .any(|word| word == "--driver" || word.starts_with("--driver="))
     }
 }
 
@@ -133,13 +160,13 @@ mod tests {
         options: Options,
     }
 
-    /// What the testbed is told for a command line, and whether a driver is
-    /// named in it.
-    fn told(line: &str) -> (String, bool) {
+    /// The driver to build for a command line, and what else the testbed is
+    /// told.
+    fn told(line: &str) -> (Option<Driver>, String) {
         let words = std::iter::once("run").chain(line.split_whitespace());
-        let options = Line::parse_from(words).options;
-        let told = options.words().join(OsStr::new(" "));
-        (told.into_string().unwrap(), options.names_a_driver())
+        let (driver, words) = Line::parse_from(words).options.driver_and_words();
+        let told = words.join(OsStr::new(" "));
+        (driver, told.into_string().unwrap())
     }
 
     #[test]
@@ -152,25 +179,49 @@ mod tests {
             "--size 1G -- -b4K -w30",
             "--no-such-option",
         ] {
-            assert_eq!(told(line), (line.to_owned(), false));
+            assert_eq!(told(line), (Some(Driver::Ferrostor), line.to_owned()));
         }
     }
 
     #[test]
-    fn a_driver_is_seen_wherever_it_is_named() {
+    fn a_driver_file_is_seen_wherever_it_is_named() {
         for line in [
             "--driver OTHER.sys",
             "--driver OTHER.sys --disk a.img -- -b4K",
             "--disk a.img --driver OTHER.sys",
             "--cpus 2 --driver=OTHER.sys -- -b4K",
+            "--driver ramdisk.sys",
         ] {
-            assert_eq!(told(line), (line.to_owned(), true));
+            assert_eq!(told(line), (None, line.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_driver_of_the_project_is_built_wherever_it_is_named() {
+        for (line, others) in [
+            ("--driver ramdisk", ""),
+            ("--driver ramdisk --cpus 2 -- -b4K", "--cpus 2 -- -b4K"),
+            ("--cpus 2 --driver ramdisk -- -b4K", "--cpus 2 -- -b4K"),
+            ("--cpus 2 --driver=ramdisk --seed 1", "--cpus 2 --seed 1"),
+        ] {
+            assert_eq!(told(line), (Some(Driver::Ramdisk), others.to_owned()));
         }
     }
 
     #[test]
     fn the_workloads_options_name_no_driver() {
-        assert!(!told("--cpus 2 -- --driver OTHER.sys").1);
-        assert!(!told("-- --driver OTHER.sys").1);
+        for line in [
+            "--cpus 2 -- --driver OTHER.sys",
+            "-- --driver OTHER.sys",
+            "-- --driver ramdisk",
+        ] {
+            assert_eq!(told(line), (Some(Driver::Ferrostor), line.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_driver_option_without_a_value_is_the_testbeds_to_refuse() {
+        let line = "--cpus 2 --driver";
+        assert_eq!(told(line), (None, line.to_owned()));
     }
 }

@@ -1,13 +1,14 @@
 //! `cargo xtask test`: everything that shows that the project holds what it
 //! says, step by step.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
 
 use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
+    driver::Driver,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -44,7 +45,7 @@ enum Step {
     Fmt,
     /// Clippy has nothing to say on what runs on this machine
     Clippy,
-    /// Clippy has nothing to say on the driver for x64
+    /// Clippy has nothing to say on the drivers for x64
     ClippyX64,
     /// Clippy has nothing to say on the driver for ARM64
     ClippyArm64,
@@ -58,15 +59,15 @@ enum Step {
     LockRules,
     /// Tests of all that runs on this machine
     Test,
-    /// The driver's side of virtio has no undefined behaviour that Miri finds
+    /// Miri finds no undefined behaviour in virtio's and Storport's crates
     Miri,
     /// Every order of two processors' steps, in small models by loom
     Loom,
-    /// The driver for x64 is built and is what Windows demands of a driver file
+    /// The drivers for x64 are built and are what Windows demands of a driver file
     BuildX64,
     /// The same for ARM64
     BuildArm64,
-    /// The driver file does its work in the testbed
+    /// The driver files do their work in the testbed
     Driver,
     /// The documentation is made without a warning
     Doc,
@@ -155,7 +156,7 @@ impl Step {
             Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
-            Self::Driver => driver().into(),
+            Self::Driver => drivers().into(),
             Self::Doc => tool::run(
                 cargo("doc")
                     .arg("--no-deps")
@@ -175,14 +176,10 @@ fn fmt() -> Result<(), ToolError> {
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
-    tool::run(
-        build::on_cross("clippy")
-            .args(["--workspace", "--exclude", "ferrostor"])
-            .args(deny),
-    )
+    tool::run(on_host("clippy").args(deny))
 }
 
-/// Clippy on all that the driver is made of.
+/// Clippy on all that the drivers are made of.
 ///
 /// `cargo clippy` looks at the members of a workspace, and the driver's crates
 /// are members of the root's, which can't be built here. So cargo calls Clippy
@@ -191,6 +188,7 @@ fn clippy() -> Result<(), ToolError> {
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(
         cross("check", architecture)
+            .args(named("--package"))
             .env("RUSTC_WRAPPER", "clippy-driver")
             // What `cargo clippy -- --deny warnings` sets.
             .env(
@@ -205,15 +203,9 @@ fn abi(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(cross("check", architecture).args(["--package", "ferrostor-abi"]))
 }
 
-/// Tests of cross/ run on this machine; only the driver itself cannot.
 fn cross_tests() -> Result<(), ToolError> {
-    tool::run(
-        build::on_cross("test")
-            .arg("--workspace")
-            .args(["--exclude", "ferrostor"])
-            // A step of its own.
-            .args(["--exclude", "ferrostor-rules"]),
-    )
+    // Those of the rules are a step of their own.
+    tool::run(on_host("test").args(["--exclude", "ferrostor-rules"]))
 }
 
 /// The cases of crates/storport/tests/rules, and the tests of what runs them.
@@ -221,17 +213,50 @@ fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
+/// A cargo command on what of cross/ runs on this machine: all but drivers.
+fn on_host(subcommand: &str) -> Command {
+    let mut command = build::on_cross(subcommand);
+    command.arg("--workspace").args(named("--exclude"));
+    command
+}
+
+/// The drivers' packages, each behind an option.
+fn named(option: &'static str) -> impl Iterator<Item = &'static str> {
+    Driver::value_variants()
+        .iter()
+        .flat_map(move |driver| [option, driver.name()])
+}
+
 fn miri() -> Outcome {
     if !setup::has_nightly() {
         return Outcome::Skipped("rustup has no nightly toolchain, which Miri is part of".into());
     }
-    match setup::ensure(&[Need::Miri]) {
-        Ok(()) => tool::run(
-            setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]),
-        )
-        .into(),
+    match setup::ensure(&[Need::Miri, Need::Libclang]) {
+        Ok(()) => miri_of_virtio().and_then(|()| miri_of_storport()).into(),
         Err(error) => Outcome::Skipped(error.to_string()),
     }
+}
+
+fn miri_of_virtio() -> Result<(), ToolError> {
+    tool::run(setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]))
+}
+
+/// Miri interprets Windows' target on any host. Each seed is an order of the
+/// processors' steps; each of the two models of aliasing gets its own seeds.
+fn miri_of_storport() -> Result<(), ToolError> {
+    for flags in [
+        "-Zmiri-many-seeds=0..3",
+        "-Zmiri-tree-borrows -Zmiri-many-seeds=3..6",
+    ] {
+        tool::run(
+            setup::nightly(&["cargo", "miri", "test"])
+                .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
+                .arg(build::target())
+                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .env("MIRIFLAGS", flags),
+        )?;
+    }
+    Ok(())
 }
 
 /// In a target folder of its own: the flag would have everything else built
@@ -257,16 +282,22 @@ enum DriverError {
 }
 
 fn build(architecture: Architecture) -> Result<(), DriverError> {
-    let path = build::driver(architecture)?;
-    let image = Image::read(&path).map_err(BuildError::from)?;
-    println!("{}:", path.display());
     let mut faults = Vec::new();
-    for fact in image.facts(architecture) {
-        match fact.fault {
-            None => println!("  yes  {}", fact.claim),
-            Some(fault) => {
-                println!("  NO   {}: {fault}", fact.claim);
-                faults.push(format!("not true: {}: {fault}", fact.claim));
+    for driver in Driver::value_variants() {
+        let path = build::driver(*driver, architecture)?;
+        let image = Image::read(&path).map_err(BuildError::from)?;
+        println!("{}:", path.display());
+        for fact in image.facts(architecture) {
+            match fact.fault {
+                None => println!("  yes  {}", fact.claim),
+                Some(fault) => {
+                    println!("  NO   {}: {fault}", fact.claim);
+                    faults.push(format!(
+                        "{}: not true: {}: {fault}",
+                        driver.name(),
+                        fact.claim
+                    ));
+                }
             }
         }
     }
@@ -277,15 +308,19 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
     }
 }
 
-/// Runs the tests of the testbed that need a driver file.
-fn driver() -> Result<(), DriverError> {
-    let driver = build::driver(X64)?;
-    tool::run(
-        cargo("test")
-            .args(["--package", "ferrostor-testbed"])
-            .args(["--test", "driver_*", "--", "--include-ignored"])
-            .env("FERROSTOR_DRIVER", driver),
-    )?;
+/// Runs the tests of the testbed that need driver files.
+fn drivers() -> Result<(), DriverError> {
+    let mut tests = cargo("test");
+    tests.args(["--package", "ferrostor-testbed"]).args([
+        "--test",
+        "driver_*",
+        "--",
+        "--include-ignored",
+    ]);
+    for driver in Driver::value_variants() {
+        tests.env(driver.variable(), build::driver(*driver, X64)?);
+    }
+    tool::run(&mut tests)?;
     Ok(())
 }
 

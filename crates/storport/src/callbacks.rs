@@ -6,20 +6,27 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
-    _SCSI_ADAPTER_CONTROL_TYPE as control, BOOLEAN, PCHAR, PPORT_CONFIGURATION_INFORMATION,
+    _SCSI_ADAPTER_CONTROL_TYPE as control, _SCSI_UNIT_CONTROL_STATUS,
+    _SCSI_UNIT_CONTROL_TYPE as unit, BOOLEAN, PCHAR, PPORT_CONFIGURATION_INFORMATION,
     PSCSI_REQUEST_BLOCK, PSTOR_DPC, PUCHAR, PVOID, SCSI_ADAPTER_CONTROL_STATUS,
-    SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, ULONG,
+    SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, SCSI_UNIT_CONTROL_STATUS,
+    SCSI_UNIT_CONTROL_TYPE, SHORT, STOR_ADAPTER_CONTROL_POWER, STOR_ADDR_BTL8,
+    STOR_DEVICE_POWER_STATE, STOR_UNIT_CONTROL_POWER, ULONG,
 };
 
 use crate::{
     context::{
-        BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize,
-        ResetBus, Restart, StartIo, Stop,
+        AdapterPower, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt,
+        OneProcessorOnly, PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart,
+        StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl,
+        UnitEvent, UnitPower, Work,
     },
     extension::{DpcNumber, Extension, Header},
-    miniport::{Interrupted, MessageLocks, Miniport, NotFound},
+    later::Entries,
+    miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
     port,
-    srb::{Failure, Function, Srb},
+    srb::{Address, Failure, Function, Srb},
+    state::{Issue, Noted},
 };
 
 /// What lies in the SRB extension between HwBuildIo and HwStartIo.
@@ -45,7 +52,7 @@ macro_rules! context {
             adapter: $adapter,
             $($field: $value,)*
             brand: PhantomData,
-            not_send: PhantomData,
+            _processor: OneProcessorOnly::new(),
         }
     };
 }
@@ -67,11 +74,13 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     };
     let header = &extension.header;
     // The extension is zeroed at its first use only (rule book 3.1).
-    header.set_found(false);
-    header.forget_dpcs();
-    header.set_dump(config.DumpMode != 0);
-    let messages = config.InterruptMode == _KINTERRUPT_MODE::Latched && !header.is_dump();
-    header.set_message_locks(messages && M::MESSAGE_LOCKS == MessageLocks::PerMessage);
+    let dump = config.DumpMode != 0;
+    let messages = config.InterruptMode == _KINTERRUPT_MODE::Latched && !dump;
+    header.state.begin(
+        dump,
+        messages && M::MESSAGE_LOCKS == MessageLocks::PerMessage,
+    );
+    header.set_entries(const { &entries::<M>() });
     if messages {
         config.HwMSInterruptRoutine = Some(message_interrupt::<M>);
         config.InterruptSynchronizationMode = match M::MESSAGE_LOCKS {
@@ -84,8 +93,8 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     let mut cx = FindAdapter {
         adapter: header,
         config,
-        tables: extension.table_memory(),
-        not_send: PhantomData,
+        tables: Extension::<M>::table_memory(device_extension),
+        _processor: OneProcessorOnly::new(),
     };
     match M::find_adapter(&mut cx) {
         Ok(adapter) => {
@@ -106,7 +115,7 @@ pub(crate) unsafe extern "C" fn initialize<M: Miniport>(device_extension: PVOID)
         return truth(false);
     };
     let header = &extension.header;
-    if !header.is_dump() {
+    if !header.state.is_dump() {
         // SAFETY: this is HwInitialize, which nothing else calls (rule
         // StorPortPassiveFromHwInit): a restart has its own callback.
         let enabled =
@@ -116,7 +125,22 @@ pub(crate) unsafe extern "C" fn initialize<M: Miniport>(device_extension: PVOID)
             return truth(false);
         }
     }
-    truth(M::initialize(adapter, &mut context!(Initialize, header)))
+    let works = M::initialize(adapter, &mut context!(Initialize, header));
+    if works {
+        issue_noted(header, header.state.run());
+    }
+    truth(works)
+}
+
+/// Queues DPCs that were issued before they could be.
+fn issue_noted(header: &Header, noted: Noted) {
+    if header.state.is_dump() {
+        return;
+    }
+    for number in noted {
+        // SAFETY: DPCs are queued from now on, so the objects are initialised.
+        unsafe { port::issue_dpc(header, header.dpc(DpcNumber(number))) };
+    }
 }
 
 /// HW_PASSIVE_INITIALIZE_ROUTINE.
@@ -127,12 +151,18 @@ unsafe extern "C" fn passive_initialize<M: Miniport>(device_extension: PVOID) ->
         return truth(false);
     };
     let header = &extension.header;
-    for number in header.dpcs() {
-        // SAFETY: this is HwPassiveInitialize, and each object's turn comes
-        // once.
-        unsafe { port::initialize_dpc(header, header.dpc(number), Some(dpc::<M>)) };
+    for number in 0..header.state.dpcs() {
+        let object = header.dpc(DpcNumber(number));
+        if header.state.is_threaded(number) {
+            // SAFETY: this is HwPassiveInitialize, and each object's turn
+            // comes once.
+            unsafe { port::initialize_threaded_dpc(header, object, Some(threaded_dpc::<M>)) };
+        } else {
+            // SAFETY: as above.
+            unsafe { port::initialize_dpc(header, object, Some(dpc::<M>)) };
+        }
     }
-    header.set_dpcs_ready();
+    issue_noted(header, header.state.run_with_dpcs());
     truth(M::passive_initialize(
         adapter,
         &mut context!(PassiveInitialize, header),
@@ -168,7 +198,7 @@ pub(crate) unsafe extern "C" fn build_io<M: Miniport>(
     }
     // SAFETY: Storport gave SrbExtensionSize bytes there to this SRB.
     unsafe { memory.write(Built { request }) };
-    let _: PSCSI_REQUEST_BLOCK = built.into_raw();
+    let _: NonNull<wdk_sys::SCSI_REQUEST_BLOCK> = built.into_block();
     truth(true)
 }
 
@@ -220,11 +250,8 @@ pub(crate) unsafe extern "C" fn interrupt<M: Miniport>(device_extension: PVOID) 
     };
     let header = &extension.header;
     let interrupted = M::interrupt(adapter, &mut context!(Interrupt, header));
-    for number in header.take_dump_dpcs() {
-        M::dpc(
-            adapter,
-            &mut context!(Dpc, header, dpc: number, argument: 0),
-        );
+    if header.state.is_dump() {
+        run_noted::<M>(adapter, header);
     }
     truth(interrupted == Interrupted::Ours)
 }
@@ -243,32 +270,135 @@ unsafe extern "C" fn message_interrupt<M: Miniport>(
     truth(M::message_interrupt(adapter, &mut cx) == Interrupted::Ours)
 }
 
+/// Runs the DPCs that were issued in a dump stack, which has none (rule book
+/// 6, D3).
+fn run_noted<M: Miniport>(adapter: &M::Adapter<'_>, header: &Header) {
+    for number in header.state.take_noted() {
+        let dpc = DpcNumber(number);
+        if header.state.is_threaded(number) {
+            M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
+        } else {
+            M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+        }
+    }
+}
+
 /// HW_DPC_ROUTINE.
 unsafe extern "C" fn dpc<M: Miniport>(
-    dpc: PSTOR_DPC,
+    object: PSTOR_DPC,
     device_extension: PVOID,
-    argument: PVOID,
+    _argument: PVOID,
     _unused: PVOID,
 ) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
-    let (Some(adapter), Some(number)) = (extension.adapter(), header.dpc_number(dpc)) else {
+    let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    run_dpc::<M>(adapter, header, number, argument.addr());
+    // One that was queued before a stop waits for the restart.
+    if header.state.issue(dpc.0) == Issue::Now {
+        M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+    }
 }
 
-fn run_dpc<M: Miniport>(
-    adapter: &M::Adapter<'_>,
-    header: &Header,
-    number: DpcNumber,
-    argument: usize,
+/// HW_DPC_ROUTINE of a threaded DPC.
+unsafe extern "C" fn threaded_dpc<M: Miniport>(
+    object: PSTOR_DPC,
+    device_extension: PVOID,
+    _argument: PVOID,
+    _unused: PVOID,
 ) {
-    M::dpc(
-        adapter,
-        &mut context!(Dpc, header, dpc: number, argument: argument),
-    );
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
+        return;
+    };
+    if header.state.issue(dpc.0) == Issue::Now && header.state.enter() {
+        M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
+        header.state.leave();
+    }
+}
+
+/// What a miniport has called later.
+const fn entries<M: Miniport>() -> Entries {
+    Entries {
+        timer: timer::<M>,
+        work: work::<M>,
+        state_change: state_change::<M>,
+        registry: registry::<M>,
+    }
+}
+
+/// HW_TIMER.
+unsafe extern "C" fn timer<M: Miniport>(device_extension: PVOID) {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    if let Some(adapter) = extension.adapter()
+        && header.state.enter()
+    {
+        M::timer(adapter, &mut context!(Timer, header));
+        header.state.leave();
+    }
+}
+
+/// HW_WORKITEM.
+unsafe extern "C" fn work<M: Miniport>(device_extension: PVOID, argument: PVOID, worker: PVOID) {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    if let Some(adapter) = extension.adapter()
+        && header.state.enter()
+    {
+        let argument = argument.addr();
+        M::work(adapter, &mut context!(Work, header, argument: argument));
+        header.state.leave();
+    }
+    if let Some(worker) = NonNull::new(worker) {
+        // SAFETY: this runs at PASSIVE_LEVEL, and the worker, made for this
+        // item, is through (rule book 3.1).
+        unsafe { port::free_worker(header, worker) };
+    }
+}
+
+/// HW_STATE_CHANGE.
+unsafe extern "C" fn state_change<M: Miniport>(
+    device_extension: PVOID,
+    _context: PVOID,
+    _address_type: SHORT,
+    _address: PVOID,
+    status: ULONG,
+) {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    // SAFETY: this callback ends the one change that is reported; until it
+    // says so no one writes there.
+    let changed = unsafe { header.take_change() };
+    header.state.end_state_change();
+    if let Some(adapter) = extension.adapter()
+        && header.state.enter()
+    {
+        let handled = status < 0x8000_0000;
+        let mut cx = context!(StateChange, header, changed: changed, handled: handled);
+        M::state_changed(adapter, &mut cx);
+        header.state.leave();
+    }
+}
+
+/// HW_REGISTRY_NOTIFICATION_ROUTINE.
+unsafe extern "C" fn registry<M: Miniport>(device_extension: PVOID) {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    if let Some(adapter) = extension.adapter()
+        && header.state.enter()
+    {
+        M::registry_changed(adapter, &mut context!(RegistryChange, header));
+        header.state.leave();
+    }
 }
 
 /// HW_RESET_BUS.
@@ -285,12 +415,34 @@ pub(crate) unsafe extern "C" fn reset_bus<M: Miniport>(
     truth(M::reset_bus(adapter, &mut cx))
 }
 
-/// The control types that are answered.
-const SUPPORTED_CONTROLS: [SCSI_ADAPTER_CONTROL_TYPE; 3] = [
-    control::ScsiQuerySupportedControlTypes,
-    control::ScsiStopAdapter,
-    control::ScsiRestartAdapter,
-];
+/// HW_TRACING_ENABLED.
+pub(crate) unsafe extern "C" fn tracing<M: Miniport>(device_extension: PVOID, enabled: BOOLEAN) {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    if let Some(adapter) = extension.adapter() {
+        let header = &extension.header;
+        let enabled = enabled != 0;
+        M::tracing(adapter, &mut context!(Tracing, header, enabled: enabled));
+    }
+}
+
+/// The optional callback that a control type is.
+fn adapter_callback(control_type: SCSI_ADAPTER_CONTROL_TYPE) -> Option<Callback> {
+    match control_type {
+        control::ScsiAdapterPower => Some(Callback::AdapterPower),
+        control::ScsiAdapterSurpriseRemoval => Some(Callback::SurpriseRemoval),
+        _ => None,
+    }
+}
+
+fn supports_adapter_control<M: Miniport>(control_type: SCSI_ADAPTER_CONTROL_TYPE) -> bool {
+    match control_type {
+        control::ScsiQuerySupportedControlTypes
+        | control::ScsiStopAdapter
+        | control::ScsiRestartAdapter => true,
+        other => adapter_callback(other).is_some_and(|callback| M::CALLBACKS.contains(&callback)),
+    }
+}
 
 /// HW_ADAPTER_CONTROL.
 pub(crate) unsafe extern "C" fn adapter_control<M: Miniport>(
@@ -299,10 +451,14 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Miniport>(
     parameters: PVOID,
 ) -> SCSI_ADAPTER_CONTROL_STATUS {
     let success = _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess;
+    let unsuccessful = _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlUnsuccessful;
     if control_type == control::ScsiQuerySupportedControlTypes {
         // SAFETY: for this type Parameters is the list to fill.
-        unsafe { fill_supported_controls(parameters.cast()) };
+        unsafe { fill_supported(parameters.cast(), supports_adapter_control::<M>) };
         return success;
+    }
+    if !supports_adapter_control::<M>(control_type) {
+        return unsuccessful;
     }
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
@@ -311,20 +467,134 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Miniport>(
     };
     let header = &extension.header;
     match control_type {
-        control::ScsiStopAdapter => M::stop(adapter, &mut context!(Stop, header)),
-        control::ScsiRestartAdapter => {
-            if !M::restart(adapter, &mut context!(Restart, header)) {
-                return _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlUnsuccessful;
+        control::ScsiStopAdapter => {
+            header.state.stop();
+            if !header.state.is_dump() {
+                header.set_timer(0);
             }
+            M::stop(adapter, &mut context!(Stop, header));
         }
-        _ => return _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlUnsuccessful,
+        control::ScsiRestartAdapter => {
+            let works =
+                header.state.may_restart() && M::restart(adapter, &mut context!(Restart, header));
+            if !works {
+                return unsuccessful;
+            }
+            issue_noted(header, header.state.run());
+        }
+        control::ScsiAdapterPower => {
+            let power: *const STOR_ADAPTER_CONTROL_POWER = parameters.cast();
+            // SAFETY: for this type Parameters is such a structure, or null.
+            let Some(power) = (unsafe { power.as_ref() }) else {
+                return unsuccessful;
+            };
+            let state = power_state(power.PowerState);
+            M::adapter_power(adapter, &mut context!(AdapterPower, header, state: state));
+        }
+        control::ScsiAdapterSurpriseRemoval => {
+            M::surprise_removal(adapter, &mut context!(SurpriseRemoval, header));
+        }
+        _ => return unsuccessful,
     }
     success
 }
 
+fn power_state(state: STOR_DEVICE_POWER_STATE) -> PowerState {
+    if state == wdk_sys::_STOR_DEVICE_POWER_STATE::StorPowerDeviceD0 {
+        PowerState::On
+    } else {
+        PowerState::Off
+    }
+}
+
+fn supports_unit_control<M: Miniport>(control_type: SCSI_UNIT_CONTROL_TYPE) -> bool {
+    let callback = match control_type {
+        unit::ScsiQuerySupportedUnitControlTypes => return true,
+        unit::ScsiUnitStart | unit::ScsiUnitRemove | unit::ScsiUnitSurpriseRemoval => {
+            Callback::UnitControl
+        }
+        unit::ScsiUnitPower => Callback::UnitPower,
+        _ => return false,
+    };
+    M::CALLBACKS.contains(&callback)
+}
+
+/// HW_UNIT_CONTROL.
+///
+/// Its page calls the first argument a unit's storage; Microsoft's storahci
+/// takes it for the adapter's extension, as every other callback gets it.
+pub(crate) unsafe extern "C" fn unit_control<M: Miniport>(
+    device_extension: PVOID,
+    control_type: SCSI_UNIT_CONTROL_TYPE,
+    parameters: PVOID,
+) -> SCSI_UNIT_CONTROL_STATUS {
+    let success = _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess;
+    let unsuccessful = _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlUnsuccessful;
+    if control_type == unit::ScsiQuerySupportedUnitControlTypes {
+        // SAFETY: for this type Parameters is the list to fill.
+        unsafe { fill_supported(parameters.cast(), supports_unit_control::<M>) };
+        return success;
+    }
+    if !supports_unit_control::<M>(control_type) {
+        return unsuccessful;
+    }
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let Some(adapter) = extension.adapter() else {
+        return success;
+    };
+    let header = &extension.header;
+    let event = match control_type {
+        unit::ScsiUnitStart => UnitEvent::Start,
+        unit::ScsiUnitRemove => UnitEvent::Remove,
+        unit::ScsiUnitSurpriseRemoval => UnitEvent::SurpriseRemoval,
+        unit::ScsiUnitPower => {
+            let power: *const STOR_UNIT_CONTROL_POWER = parameters.cast();
+            // SAFETY: for this type Parameters is such a structure, or null.
+            let Some(power) = (unsafe { power.as_ref() }) else {
+                return unsuccessful;
+            };
+            // SAFETY: its Address is of the kind that is registered.
+            let Some(unit) = (unsafe { address(power.Address.cast()) }) else {
+                return unsuccessful;
+            };
+            let state = power_state(power.PowerState);
+            let mut cx = context!(UnitPower, header, state: state, unit: unit);
+            M::unit_power(adapter, &mut cx);
+            return success;
+        }
+        _ => return unsuccessful,
+    };
+    // SAFETY: for these types Parameters is a unit's address.
+    let Some(unit) = (unsafe { address(parameters.cast()) }) else {
+        return unsuccessful;
+    };
+    let mut cx = context!(UnitControl, header, event: event, unit: unit);
+    M::unit_control(adapter, &mut cx);
+    success
+}
+
+/// # Safety
+/// `address` is null or a STOR_ADDR_BTL8, the one kind of address that is asked
+/// for at registration.
+unsafe fn address(address: *const STOR_ADDR_BTL8) -> Option<Address> {
+    // SAFETY: the caller's promise.
+    let address = unsafe { address.as_ref() }?;
+    Some(Address {
+        path: address.Path,
+        target: address.Target,
+        lun: address.Lun,
+    })
+}
+
+/// Says of each control type whether it is supported.
+///
 /// # Safety
 /// `list` is null or Storport's list, whose MaxControlType entries follow it.
-unsafe fn fill_supported_controls(list: *mut SCSI_SUPPORTED_CONTROL_TYPE_LIST) {
+unsafe fn fill_supported(
+    list: *mut SCSI_SUPPORTED_CONTROL_TYPE_LIST,
+    supports: impl Fn(i32) -> bool,
+) {
     if list.is_null() {
         return;
     }
@@ -332,12 +602,9 @@ unsafe fn fill_supported_controls(list: *mut SCSI_SUPPORTED_CONTROL_TYPE_LIST) {
     let count = unsafe { (*list).MaxControlType };
     // SAFETY: the entries follow the head; this takes their address.
     let entries: PUCHAR = unsafe { (&raw mut (*list).SupportedTypeList).cast() };
-    for supported in SUPPORTED_CONTROLS {
-        let Ok(index) = u32::try_from(supported) else {
-            continue;
-        };
-        if index < count {
-            let entry = entries.wrapping_add(index as usize);
+    for number in 0..count {
+        if i32::try_from(number).is_ok_and(&supports) {
+            let entry = entries.wrapping_add(number as usize);
             // SAFETY: it is one of the MaxControlType entries.
             unsafe { entry.write(truth(true)) };
         }

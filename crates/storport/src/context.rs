@@ -1,11 +1,40 @@
-//! A type for each callback: what Storport holds when it calls, and what may
-//! be done from there.
+//! A type for each callback: what Storport holds when it calls, and which locks
+//! may be taken from there.
 //!
 //! A context is made by the framework's entry for the callback and lent to the
 //! miniport. It is neither `Send` nor `'static`, so it can't outlive the call.
-//! Its methods are the routines allowed at the callback's IRQL and place (rule
-//! book 3.5, 3.6); its level says which locks may be taken (rule book 2).
-#![expect(unsafe_code, reason = "a context's methods call storport.sys")]
+//! Its level says which locks may be taken (rule book 2); which of Storport's
+//! routines may be called is said in `allowed`.
+//!
+//! | context | IRQL | held | may be taken |
+//! |---|---|---|---|
+//! | [`FindAdapter`] | PASSIVE (dump: HIGH) | nothing; it runs alone | nothing |
+//! | [`Initialize`] | DIRQL | Interrupt; nothing else runs | nothing |
+//! | [`PassiveInitialize`] | PASSIVE | nothing | nothing |
+//! | [`BuildIo`] | DISPATCH | nothing | all |
+//! | [`StartIo`] | DISPATCH | perhaps StartIo | Dpc, Interrupt; see [`StartIo::channels`] |
+//! | [`Interrupt`] | DIRQL | Interrupt | nothing |
+//! | [`MessageInterrupt`] | DIRQL | the message's lock, or Interrupt | nothing |
+//! | [`Dpc`] | DISPATCH | nothing | all |
+//! | [`ThreadedDpc`] | PASSIVE or DISPATCH | nothing | all |
+//! | [`Timer`], [`StateChange`] | DISPATCH | StartIo | Dpc, Interrupt |
+//! | [`ResetBus`] | DISPATCH | StartIo | Dpc, Interrupt |
+//! | [`Stop`] | DIRQL at worst | nothing known | nothing |
+//! | [`Restart`] | DIRQL at worst | nothing known; it runs alone | nothing |
+//! | [`AdapterPower`] | DISPATCH at most | nothing | all |
+//! | [`SurpriseRemoval`] | below DISPATCH | nothing | all |
+//! | [`UnitControl`] | PASSIVE | nothing | all |
+//! | [`UnitPower`] | DISPATCH | nothing | all |
+//! | [`Tracing`] | PASSIVE | nothing | all |
+//! | [`Work`] | PASSIVE | nothing | all |
+//! | [`RegistryChange`] | PASSIVE | not documented | nothing |
+//!
+//! Not there, and why: a system thread (StorPortCreateSystemThread) would have
+//! to be waited for before the adapter goes, and no callback may wait then: a
+//! [`Work`] item does its work. The routine of StorPortBuildScatterGatherList
+//! is for memory of the miniport's own, which the uncached extension is without
+//! it. The callbacks of virtual miniports are not a disk's on a bus.
+#![expect(unsafe_code, reason = "FindAdapter reads Storport's configuration")]
 
 use core::{marker::PhantomData, slice};
 
@@ -14,54 +43,92 @@ use wdk_sys::{
 };
 
 use crate::{
+    allowed::Finding,
     dma::UncachedExtension,
     extension::{Brand, DpcNumber, Header, Table, TableMemory},
     level::{self, Level},
     lock::{DpcLocked, InterruptLocked, Locked, MessageLocked, StartIoLocked},
     port,
     registers::MappedRegisters,
-    srb::{ScatterGather, Srb},
+    srb::Address,
 };
 
-mod sealed {
+pub(crate) mod sealed {
+    use crate::extension::Header;
+
     /// Belongs to the adapter that `'a` names.
     pub trait OfAdapter<'a> {}
+
+    /// Is lent to a callback of that adapter.
+    pub trait InCallback<'a>: OfAdapter<'a> {
+        /// The adapter.
+        fn header(&self) -> &Header;
+    }
 }
 
-pub(crate) use sealed::OfAdapter;
+pub(crate) use sealed::{InCallback, OfAdapter};
+
+/// An IRQL and a lock belong to one processor: what has this field is not
+/// `Send`.
+pub(crate) struct OneProcessorOnly([*mut (); 0]);
+
+impl OneProcessorOnly {
+    pub(crate) const fn new() -> Self {
+        Self([])
+    }
+}
 
 /// From here locks may be taken: a callback's context, or a guard.
+#[diagnostic::on_unimplemented(
+    message = "no lock may be taken from `{Self}`",
+    label = "this callback takes no lock: Storport holds one that nothing goes above, or allows \
+             none (rule book 2)",
+    note = "in an interrupt routine, `DpcLocked::issue` a DPC and take the lock in \
+            `Miniport::dpc`; in HwInitialize and a restart, `open` the cell; in \
+            HwPassiveInitialize, leave it to the first request",
+    note = "a scope is the context that the callback was given, the guard of a lock, or what \
+            `Guard::split` gives beside its data"
+)]
 pub trait Scope<'a>: OfAdapter<'a> {
     /// What may already be held.
     type Level: Level;
 }
 
+/// This code is at DISPATCH_LEVEL, and not below it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not known to be at DISPATCH_LEVEL",
+    label = "DpcLevelLock is for code that is at DISPATCH_LEVEL already (rule book 1.4)",
+    note = "use `with`, which raises the IRQL"
+)]
+pub trait AtDispatch<'a>: Scope<'a> {}
+
 /// Nobody else is inside a cell of level `L`: the callback holds the lock, or
 /// nothing else of the adapter runs.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not prove that a lock of level `{L}` is held",
+    label = "another processor may be inside this cell",
+    note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
+            in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
+            `Interrupt`, a message's by `open_in`; every cell in `Initialize` (rule book 2)"
+)]
 pub trait Proves<'a, L: Level>: OfAdapter<'a> {}
-
-/// DPCs may be issued from here (StorPortIssueDpc).
-pub trait IssuesDpcs<'a>: OfAdapter<'a> {}
 
 macro_rules! contexts {
     ($($(#[$doc:meta])* $name:ident $({ $($field:ident: $type:ty),* })?;)*) => {$(
         $(#[$doc])*
-        pub struct $name<'c, 'a> {
-            pub(crate) adapter: &'c Header,
+        pub struct $name<'callback, 'adapter> {
+            pub(crate) adapter: &'callback Header,
             $($(pub(crate) $field: $type,)*)?
-            pub(crate) brand: Brand<'a>,
-            pub(crate) not_send: PhantomData<*mut ()>,
+            pub(crate) brand: Brand<'adapter>,
+            pub(crate) _processor: OneProcessorOnly,
         }
 
         impl<'a> OfAdapter<'a> for $name<'_, 'a> {}
 
-        impl $name<'_, '_> {
-            /// Whether this is the copy of the driver that writes a crash
-            /// dump or a hibernation file: no interrupts, no DPCs, no locks
-            /// (rule book 6).
-            #[must_use]
-            pub fn is_dump(&self) -> bool {
-                self.adapter.is_dump()
+        impl<'a> InCallback<'a> for $name<'_, 'a> {
+            #[inline]
+            fn header(&self) -> &Header {
+                self.adapter
             }
         }
     )*};
@@ -70,121 +137,156 @@ macro_rules! contexts {
 contexts! {
     /// HwInitialize: DIRQL, the interrupt lock held (rule book 2).
     ///
-    /// No request was sent yet and no DPC object is initialised, so nothing
-    /// else of the adapter runs, and every cell opens.
+    /// No request was sent yet, no DPC object is initialised, and what would
+    /// run later is not asked for, so nothing else of the adapter runs, and
+    /// every cell opens.
     Initialize;
     /// HwPassiveInitialize: PASSIVE_LEVEL, nothing held, nothing takeable.
     PassiveInitialize;
     /// HwBuildIo: DISPATCH_LEVEL, nothing held; many run at once.
     BuildIo;
-    /// HwStartIo: DISPATCH_LEVEL; the StartIo lock may be held.
+    /// HwStartIo: DISPATCH_LEVEL; the StartIo lock may be held, which
+    /// [`channels`](Self::channels) tells.
     StartIo;
+    /// HwStartIo with concurrent channels: nothing is held, and the StartIo
+    /// lock may be taken.
+    Concurrent;
+    /// HwStartIo without concurrent channels: Storport holds the StartIo lock.
+    Serial;
     /// HwInterrupt: DIRQL, the interrupt lock held, nothing takeable.
     Interrupt;
     /// HwMSInterruptRoutine: DIRQL, the message's lock or the interrupt lock
     /// held, nothing takeable.
     MessageInterrupt { message: u32 };
     /// HwDpcRoutine: DISPATCH_LEVEL, nothing held.
-    Dpc { dpc: DpcNumber, argument: usize };
+    Dpc { dpc: DpcNumber };
+    /// HwDpcRoutine of a threaded DPC: PASSIVE_LEVEL in a thread, or
+    /// DISPATCH_LEVEL where the system has threaded DPCs turned off; nothing
+    /// held.
+    ThreadedDpc { dpc: DpcNumber };
+    /// HwTimer: DISPATCH_LEVEL, the StartIo lock held. With concurrent channels
+    /// HwStartIo runs meanwhile (rule book 3.1).
+    Timer;
+    /// HwStateChange: DISPATCH_LEVEL, the StartIo lock held.
+    StateChange { changed: Changed, handled: bool };
     /// HwResetBus: DISPATCH_LEVEL, the StartIo lock held, requests paused.
     ResetBus { path: u32 };
     /// HwAdapterControl(ScsiStopAdapter): DIRQL at worst, nothing known to be
     /// held, nothing takeable (rule book 8, row 1). No request is
     /// outstanding.
     Stop;
-    /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`]. Since then the
-    /// miniport was not called, so every cell opens.
+    /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
+    ///
+    /// After a stop Storport does not call the miniport (ScsiStopAdapter's
+    /// page), and the framework holds what was asked for before (DPCs, timers,
+    /// work, state changes) back until the restart is done. So nothing else
+    /// runs but interrupt routines, and the cells of the StartIo lock and of
+    /// DPCs open; those of interrupts do not.
     Restart;
+    /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
+    /// held.
+    AdapterPower { state: PowerState };
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): below DISPATCH_LEVEL,
+    /// nothing held.
+    SurpriseRemoval;
+    /// HwUnitControl for what happens at PASSIVE_LEVEL, nothing held.
+    UnitControl { event: UnitEvent, unit: Address };
+    /// HwUnitControl(ScsiUnitPower): DISPATCH_LEVEL, nothing held.
+    UnitPower { state: PowerState, unit: Address };
+    /// HwTracingEnabled: PASSIVE_LEVEL, nothing held.
+    Tracing { enabled: bool };
+    /// HwWorkItem: PASSIVE_LEVEL, nothing held.
+    Work { argument: usize };
+    /// HwRegistryNotification: PASSIVE_LEVEL. What is held is not documented,
+    /// so nothing is taken; a [`Work`] item may.
+    RegistryChange;
 }
 
 macro_rules! scopes {
     ($($name:ident at $level:ident;)*) => {$(
+        #[diagnostic::do_not_recommend]
         impl<'a> Scope<'a> for $name<'_, 'a> {
             type Level = level::$level;
         }
     )*};
 }
 
+// The last column of the table above (StorPortAcquireSpinLock's second table;
+// rule book 2). Where that names Interrupt alone above the StartIo lock, the
+// order allows Dpc too (rule book 1.5, O3; 8, row 4).
 scopes! {
-    BuildIo at Nothing;
-    StartIo at MaybeStartIo;
-    Dpc at Nothing;
-    ResetBus at StartIo;
+    BuildIo at NothingHeld;
+    StartIo at StartIoMaybeHeld;
+    Concurrent at NothingHeld;
+    Serial at StartIoHeld;
+    Dpc at NothingHeld;
+    ThreadedDpc at NothingHeld;
+    Timer at StartIoHeld;
+    StateChange at StartIoHeld;
+    ResetBus at StartIoHeld;
+    AdapterPower at NothingHeld;
+    SurpriseRemoval at NothingHeld;
+    UnitControl at NothingHeld;
+    UnitPower at NothingHeld;
+    Tracing at NothingHeld;
+    Work at NothingHeld;
 }
+
+macro_rules! at_dispatch {
+    ($($name:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<'a> AtDispatch<'a> for $name<'_, 'a> {}
+    )*};
+}
+
+at_dispatch!(BuildIo StartIo Concurrent Serial Dpc Timer StateChange ResetBus UnitPower);
 
 macro_rules! proofs {
     ($($name:ident of $($level:ident)*;)*) => {$($(
+        #[diagnostic::do_not_recommend]
         impl<'a> Proves<'a, level::$level> for $name<'_, 'a> {}
     )*)*};
 }
 
 proofs! {
-    Initialize of StartIo Dpc Interrupt;
-    Restart of StartIo Dpc Interrupt;
-    Interrupt of Interrupt;
-    ResetBus of StartIo;
+    Initialize of StartIoHeld DpcHeld InterruptHeld;
+    Restart of StartIoHeld DpcHeld;
+    Interrupt of InterruptHeld;
+    Serial of StartIoHeld;
+    Timer of StartIoHeld;
+    StateChange of StartIoHeld;
+    ResetBus of StartIoHeld;
 }
 
-impl<'a> IssuesDpcs<'a> for Interrupt<'_, 'a> {}
-impl<'a> IssuesDpcs<'a> for MessageInterrupt<'_, 'a> {}
-impl<'a> IssuesDpcs<'a> for Dpc<'_, 'a> {}
+/// Whether HwStartIo runs in concurrent channels, which is only known as it
+/// runs (rule book 4.3).
+pub enum Channels<'s, 'a> {
+    /// More than one was granted: Storport holds nothing, and other processors
+    /// may be in HwStartIo.
+    Concurrent(Concurrent<'s, 'a>),
+    /// At most one: Storport holds the StartIo lock.
+    Serial(Serial<'s, 'a>),
+}
 
-macro_rules! at_or_below_dispatch {
-    ($($name:ident)*) => {$(
-        impl $name<'_, '_> {
-            /// The request's data in system memory (StorPortGetSystemAddress,
-            /// at or below DISPATCH_LEVEL), as long as the SRB says; nothing
-            /// if it has none or it can't be mapped.
-            pub fn data<'s>(&self, srb: &'s mut Srb<'_>) -> Option<&'s mut [u8]> {
-                let length = usize::try_from(srb.data_length()).ok()?;
-                if length == 0 {
-                    return None;
-                }
-                // SAFETY: this context runs at DISPATCH_LEVEL; the SRB is
-                // owned, so it is not completed.
-                let first = unsafe { port::system_address(self.adapter, srb.as_ptr()) }?;
-                // SAFETY: Storport maps as many bytes as the SRB's
-                // DataTransferLength; they stay mapped until it is completed,
-                // which needs the SRB that is borrowed here.
-                Some(unsafe { slice::from_raw_parts_mut(first.as_ptr(), length) })
-            }
-
-            /// The request's data as the device reaches it
-            /// (StorPortGetScatterGatherList); nothing if there is none.
-            pub fn scatter_gather<'s>(&self, srb: &'s Srb<'_>) -> Option<ScatterGather<'s>> {
-                // SAFETY: the SRB is owned, so it is not completed.
-                let list = unsafe { port::scatter_gather_list(self.adapter, srb.as_ptr()) }?;
-                // SAFETY: Storport's list is good until the SRB is completed,
-                // which needs the SRB that is borrowed here.
-                Some(unsafe { ScatterGather::new(list) })
-            }
+impl<'a> StartIo<'_, 'a> {
+    /// What is known of the StartIo lock: with concurrent channels it may be
+    /// taken, without them its cells open.
+    #[inline]
+    pub fn channels(&mut self) -> Channels<'_, 'a> {
+        let (adapter, brand) = (self.adapter, PhantomData);
+        if adapter.state.channels() > 1 {
+            Channels::Concurrent(Concurrent {
+                adapter,
+                brand,
+                _processor: OneProcessorOnly::new(),
+            })
+        } else {
+            Channels::Serial(Serial {
+                adapter,
+                brand,
+                _processor: OneProcessorOnly::new(),
+            })
         }
-    )*};
-}
-
-at_or_below_dispatch!(BuildIo StartIo Dpc);
-
-macro_rules! stalls {
-    ($($name:ident)*) => {$(
-        impl $name<'_, '_> {
-            /// Waits on the processor (StorPortStallExecution): at most 100
-            /// 000 microseconds at a time, as Storport's verifier accepts.
-            /// HwStartIo has no such method: it may not wait (rule book 3.1).
-            pub fn stall(&self, microseconds: u32) {
-                port::stall(microseconds);
-            }
-        }
-    )*};
-}
-
-stalls!(Initialize ResetBus Stop Restart);
-
-impl Initialize<'_, '_> {
-    /// Whether message `message` of MSI or MSI-X is connected
-    /// (StorPortGetMSIInfo).
-    #[must_use]
-    pub fn has_message(&self, message: u32) -> bool {
-        !self.adapter.is_dump() && port::message_information(self.adapter, message).is_some()
     }
 }
 
@@ -202,11 +304,38 @@ impl Dpc<'_, '_> {
     pub fn number(&self) -> DpcNumber {
         self.dpc
     }
+}
 
-    /// What was given to [`DpcLocked::issue`].
+impl ThreadedDpc<'_, '_> {
+    /// The DPC object that runs.
     #[must_use]
-    pub fn argument(&self) -> usize {
-        self.argument
+    pub fn number(&self) -> DpcNumber {
+        self.dpc
+    }
+}
+
+/// What a state change concerns (StorPortStateChangeDetected).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// A logical unit.
+    Unit(Address),
+    /// A target; the logical unit of the address does not matter.
+    Target(Address),
+    /// A bus; target and logical unit do not matter.
+    Bus(Address),
+}
+
+impl StateChange<'_, '_> {
+    /// What was reported.
+    #[must_use]
+    pub fn changed(&self) -> Changed {
+        self.changed
+    }
+
+    /// Whether Storport could deal with it (Status below 0x80000000).
+    #[must_use]
+    pub fn is_handled(&self) -> bool {
+        self.handled
     }
 }
 
@@ -215,6 +344,78 @@ impl ResetBus<'_, '_> {
     #[must_use]
     pub fn path(&self) -> u32 {
         self.path
+    }
+}
+
+/// A device's power state (`STOR_DEVICE_POWER_STATE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerState {
+    /// D0: it works.
+    On,
+    /// D1, D2 or D3: it does not, until it is on again.
+    Off,
+}
+
+impl AdapterPower<'_, '_> {
+    /// The state that the adapter goes to.
+    #[must_use]
+    pub fn state(&self) -> PowerState {
+        self.state
+    }
+}
+
+/// What happens to a logical unit (`SCSI_UNIT_CONTROL_TYPE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitEvent {
+    /// ScsiUnitStart.
+    Start,
+    /// ScsiUnitRemove.
+    Remove,
+    /// ScsiUnitSurpriseRemoval.
+    SurpriseRemoval,
+}
+
+impl UnitControl<'_, '_> {
+    /// What happens.
+    #[must_use]
+    pub fn event(&self) -> UnitEvent {
+        self.event
+    }
+
+    /// To which unit.
+    #[must_use]
+    pub fn unit(&self) -> Address {
+        self.unit
+    }
+}
+
+impl UnitPower<'_, '_> {
+    /// The state that the unit goes to.
+    #[must_use]
+    pub fn state(&self) -> PowerState {
+        self.state
+    }
+
+    /// The unit.
+    #[must_use]
+    pub fn unit(&self) -> Address {
+        self.unit
+    }
+}
+
+impl Tracing<'_, '_> {
+    /// Whether someone listens to the miniport's events now.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+}
+
+impl Work<'_, '_> {
+    /// What was given to [`queue_work`](crate::Context::queue_work).
+    #[must_use]
+    pub fn argument(&self) -> usize {
+        self.argument
     }
 }
 
@@ -233,42 +434,29 @@ pub struct AdapterLimits {
     pub targets: u8,
     /// MaximumNumberOfLogicalUnits.
     pub logical_units: u8,
+    /// CachesData: a write may be in the device's cache when it is done, and
+    /// Windows is to send flushes.
+    pub caches_data: bool,
 }
 
 /// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in dump mode), nothing held,
 /// nothing takeable; it runs alone.
-pub struct FindAdapter<'c, 'a> {
-    pub(crate) adapter: &'a Header,
-    pub(crate) config: &'c mut PORT_CONFIGURATION_INFORMATION,
-    pub(crate) tables: TableMemory<'a>,
-    pub(crate) not_send: PhantomData<*mut ()>,
+pub struct FindAdapter<'callback, 'adapter> {
+    pub(crate) adapter: &'adapter Header,
+    pub(crate) config: &'callback mut PORT_CONFIGURATION_INFORMATION,
+    pub(crate) tables: TableMemory<'adapter>,
+    pub(crate) _processor: OneProcessorOnly,
+}
+
+impl<'a> OfAdapter<'a> for FindAdapter<'_, 'a> {}
+
+impl<'a> InCallback<'a> for FindAdapter<'_, 'a> {
+    fn header(&self) -> &Header {
+        self.adapter
+    }
 }
 
 impl<'a> FindAdapter<'_, 'a> {
-    /// Whether this is the copy of the driver that writes a crash dump or a
-    /// hibernation file.
-    #[must_use]
-    pub fn is_dump(&self) -> bool {
-        self.adapter.is_dump()
-    }
-
-    /// Waits on the processor, at most 100 000 microseconds at a time
-    /// (StorPortStallExecution).
-    pub fn stall(&self, microseconds: u32) {
-        port::stall(microseconds);
-    }
-
-    /// The function's PCI configuration space (StorPortGetBusData).
-    #[must_use]
-    pub fn pci_configuration(&self) -> Option<[u8; 256]> {
-        let mut space = [0; 256];
-        let bus = self.config.SystemIoBusNumber;
-        let slot = self.config.SlotNumber;
-        // SAFETY: this is HwFindAdapter.
-        let read = unsafe { port::pci_configuration(self.adapter, bus, slot, &mut space) };
-        (read == 256).then_some(space)
-    }
-
     /// The memory and I/O ranges that were assigned to the adapter, in the
     /// order of its base address registers.
     fn ranges(&self) -> &[ACCESS_RANGE] {
@@ -282,31 +470,9 @@ impl<'a> FindAdapter<'_, 'a> {
         unsafe { slice::from_raw_parts(first, length) }
     }
 
-    /// Maps the memory range that begins at bus address `start`
-    /// (StorPortGetDeviceBase), whole. Nothing if no such range was assigned,
-    /// or it can't be mapped.
-    #[must_use]
-    pub fn map(&mut self, start: u64) -> Option<MappedRegisters<'a>> {
-        let range = self.ranges().iter().find(|range| {
-            // SAFETY: every bit pattern is an integer.
-            let address = unsafe { range.RangeStart.QuadPart };
-            range.RangeInMemory != 0 && address.cast_unsigned() == start
-        })?;
-        let (address, length) = (range.RangeStart, range.RangeLength);
-        let (bus_type, bus) = (
-            self.config.AdapterInterfaceType,
-            self.config.SystemIoBusNumber,
-        );
-        // SAFETY: the arguments are those of the ConfigInfo.
-        let base = unsafe { port::device_base(self.adapter, bus_type, bus, address, length) }?;
-        // SAFETY: Storport mapped `length` bytes of registers there, until
-        // the adapter is gone.
-        unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
-    }
-
     /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
     /// full duplex, with these limits. Comes before
-    /// [`uncached_extension`](Self::uncached_extension).
+    /// [`uncached_extension`](crate::Context::uncached_extension).
     pub fn configure(&mut self, limits: &AdapterLimits) {
         let config = &mut *self.config;
         config.MaximumTransferLength = limits.transfer_bytes;
@@ -318,6 +484,7 @@ impl<'a> FindAdapter<'_, 'a> {
         config.NumberOfBuses = 1;
         config.MaximumNumberOfTargets = limits.targets;
         config.MaximumNumberOfLogicalUnits = limits.logical_units;
+        config.CachesData = u8::from(limits.caches_data);
         config.ScatterGather = 1;
         config.Master = 1;
         config.NeedPhysicalAddresses = 1;
@@ -337,24 +504,6 @@ impl<'a> FindAdapter<'_, 'a> {
     #[must_use]
     pub fn has_messages(&self) -> bool {
         self.config.InterruptMode == _KINTERRUPT_MODE::Latched
-    }
-
-    /// Memory to share with the device (StorPortGetUncachedExtension):
-    /// `bytes` of it, physically contiguous, or nothing.
-    #[must_use]
-    pub fn uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>> {
-        // SAFETY: this is HwFindAdapter; `configure` filled what must be.
-        let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
-        // SAFETY: the address is that of the uncached extension.
-        let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;
-        if contiguous < bytes {
-            return None;
-        }
-        Some(UncachedExtension::new(
-            first,
-            physical,
-            usize::try_from(bytes).ok()?,
-        ))
     }
 
     /// A table in the device extension, of `length` elements that `make`
@@ -380,7 +529,18 @@ impl<'a> FindAdapter<'_, 'a> {
     /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
     #[must_use]
     pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>> {
-        let dpc = self.adapter.take_dpc()?;
+        let dpc = DpcNumber(self.adapter.state.take_dpc(false)?);
+        Some(Locked::under_dpc(self.adapter, dpc, data))
+    }
+
+    /// Puts data under the lock of a threaded DPC object made for it
+    /// (StorPortInitializeThreadedDpc): issued, it runs
+    /// [`Miniport::threaded_dpc`](crate::Miniport::threaded_dpc), in a thread
+    /// if the system lets it. Nothing if the adapter has
+    /// [`MAX_DPCS`](crate::MAX_DPCS) of them.
+    #[must_use]
+    pub fn threaded_dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>> {
+        let dpc = DpcNumber(self.adapter.state.take_dpc(true)?);
         Some(Locked::under_dpc(self.adapter, dpc, data))
     }
 
@@ -394,5 +554,49 @@ impl<'a> FindAdapter<'_, 'a> {
     #[must_use]
     pub fn message_locked<T>(&mut self, message: u32, data: T) -> MessageLocked<'a, T> {
         Locked::under_message(self.adapter, message, data)
+    }
+}
+
+impl<'a> Finding<'a> for FindAdapter<'_, 'a> {
+    fn read_pci_configuration(&self) -> Option<[u8; 256]> {
+        let mut space = [0; 256];
+        let bus = self.config.SystemIoBusNumber;
+        let slot = self.config.SlotNumber;
+        // SAFETY: this is HwFindAdapter.
+        let read = unsafe { port::pci_configuration(self.adapter, bus, slot, &mut space) };
+        (read == 256).then_some(space)
+    }
+
+    fn map_range(&mut self, start: u64) -> Option<MappedRegisters<'a>> {
+        let range = self.ranges().iter().find(|range| {
+            // SAFETY: every bit pattern is an integer.
+            let address = unsafe { range.RangeStart.QuadPart };
+            range.RangeInMemory != 0 && address.cast_unsigned() == start
+        })?;
+        let (address, length) = (range.RangeStart, range.RangeLength);
+        let (bus_type, bus) = (
+            self.config.AdapterInterfaceType,
+            self.config.SystemIoBusNumber,
+        );
+        // SAFETY: the arguments are those of the ConfigInfo.
+        let base = unsafe { port::device_base(self.adapter, bus_type, bus, address, length) }?;
+        // SAFETY: Storport mapped `length` bytes of registers there, until
+        // the adapter is gone.
+        unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
+    }
+
+    fn take_uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>> {
+        // SAFETY: this is HwFindAdapter; `configure` filled what must be.
+        let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
+        // SAFETY: the address is that of the uncached extension.
+        let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;
+        if contiguous < bytes {
+            return None;
+        }
+        Some(UncachedExtension::new(
+            first,
+            physical,
+            usize::try_from(bytes).ok()?,
+        ))
     }
 }

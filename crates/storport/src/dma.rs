@@ -6,11 +6,11 @@ use crate::extension::Brand;
 
 /// The uncached extension: zeroed by nobody, physically contiguous, there as
 /// long as the adapter (StorPortGetUncachedExtension).
-pub struct UncachedExtension<'a> {
+pub struct UncachedExtension<'adapter> {
     first: NonNull<u8>,
     physical: u64,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
 }
 
 impl UncachedExtension<'_> {

@@ -13,15 +13,16 @@ use core::{
     ops::{Deref, DerefMut},
     ptr::NonNull,
     slice,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    sync::atomic::{AtomicPtr, AtomicU32},
 };
 
-use wdk_sys::{PVOID, STOR_DPC};
+use wdk_sys::{PVOID, STOR_ADDR_BTL8, STOR_DPC};
 
-use crate::miniport::Miniport;
-
-/// The most DPC objects one adapter may have.
-pub const MAX_DPCS: usize = 32;
+use crate::{
+    later::Entries,
+    miniport::Miniport,
+    state::{MAX_DPCS, State},
+};
 
 /// Ties a value to one adapter, whoever it is: two adapters' `'a` are never
 /// the same, because every callback is generic over it.
@@ -30,86 +31,31 @@ pub(crate) type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 /// The framework's part. All zeros is a valid state: no adapter was found.
 #[repr(C)]
 pub struct Header {
-    /// Whether the miniport's state behind this header was written.
-    found: AtomicBool,
-    /// Whether the driver runs in the crash dump or hibernation stack.
-    dump: AtomicBool,
-    /// Whether each MSI-X message has a lock of its own.
-    message_locks: AtomicBool,
-    /// DPC objects handed out.
-    dpc_count: AtomicU8,
-    /// Whether the DPC objects are initialised.
-    dpcs_ready: AtomicBool,
-    /// In dump mode: DPC objects issued and not yet run, a bit each.
-    dump_dpcs: AtomicU32,
+    pub(crate) state: State,
+    /// The functions of its miniport that are called later.
+    pub(crate) entries: AtomicPtr<Entries>,
+    /// The address of the state change being reported, while
+    /// `State::begin_state_change` holds the place.
+    changed: UnsafeCell<STOR_ADDR_BTL8>,
+    /// Which entity of it: `STATE_CHANGE_*`.
+    pub(crate) changed_entity: AtomicU32,
     /// The DPC objects; only Storport looks inside after their initialisation.
-    dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS]>,
+    dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS as usize]>,
 }
 
-// SAFETY: the flags are atomic; the DPC objects are only passed to Storport by
-// address, which serialises their use itself.
+// SAFETY: the state is atomic; the rest is only passed to Storport by address,
+// which serialises its use itself.
 unsafe impl Sync for Header {}
 
 impl Header {
     /// What Storport calls the HwDeviceExtension.
+    #[inline]
     pub(crate) fn device_extension(&self) -> PVOID {
         core::ptr::from_ref(self).cast_mut().cast()
     }
 
-    pub(crate) fn is_found(&self) -> bool {
-        self.found.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_found(&self, found: bool) {
-        self.found.store(found, Ordering::Release);
-    }
-
-    pub(crate) fn is_dump(&self) -> bool {
-        self.dump.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_dump(&self, dump: bool) {
-        self.dump.store(dump, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_message_locks(&self) -> bool {
-        self.message_locks.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_message_locks(&self, present: bool) {
-        self.message_locks.store(present, Ordering::Relaxed);
-    }
-
-    /// Hands out the next DPC object's number.
-    pub(crate) fn take_dpc(&self) -> Option<DpcNumber> {
-        let next = self.dpc_count.load(Ordering::Relaxed);
-        if usize::from(next) >= MAX_DPCS {
-            return None;
-        }
-        self.dpc_count
-            .store(next.wrapping_add(1), Ordering::Relaxed);
-        Some(DpcNumber(next))
-    }
-
-    pub(crate) fn has_dpcs(&self) -> bool {
-        self.dpcs_ready.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_dpcs_ready(&self) {
-        self.dpcs_ready.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn forget_dpcs(&self) {
-        self.dpcs_ready.store(false, Ordering::Relaxed);
-        self.dpc_count.store(0, Ordering::Relaxed);
-    }
-
-    /// The numbers handed out so far.
-    pub(crate) fn dpcs(&self) -> impl Iterator<Item = DpcNumber> + use<> {
-        (0..self.dpc_count.load(Ordering::Relaxed)).map(DpcNumber)
-    }
-
     /// The address of DPC object `number`.
+    #[inline]
     pub(crate) fn dpc(&self, number: DpcNumber) -> *mut STOR_DPC {
         self.dpcs
             .get()
@@ -119,29 +65,20 @@ impl Header {
 
     /// The number of the DPC object at `address`.
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
-        self.dpcs()
+        (0..self.state.dpcs())
+            .map(DpcNumber)
             .find(|number| core::ptr::eq(self.dpc(*number), address))
     }
 
-    /// Notes that a DPC object is to run when the interrupt routine is done:
-    /// a dump stack has no DPCs (rule book 6, D3).
-    pub(crate) fn defer_dump_dpc(&self, number: DpcNumber) {
-        let bit = 1_u32.wrapping_shl(u32::from(number.0));
-        self.dump_dpcs.fetch_or(bit, Ordering::Relaxed);
-    }
-
-    /// Takes the noted DPC objects.
-    pub(crate) fn take_dump_dpcs(&self) -> impl Iterator<Item = DpcNumber> + use<> {
-        let pending = self.dump_dpcs.swap(0, Ordering::Relaxed);
-        (0..32_u8)
-            .filter(move |bit| pending.wrapping_shr(u32::from(*bit)) & 1 == 1)
-            .map(DpcNumber)
+    /// Where the address of a state change lies.
+    pub(crate) fn changed(&self) -> *mut STOR_ADDR_BTL8 {
+        self.changed.get()
     }
 }
 
 /// Names one DPC object of an adapter, and so the lock in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DpcNumber(u8);
+pub struct DpcNumber(pub(crate) u8);
 
 impl DpcNumber {
     /// Its place in the order in which `FindAdapter` made them, from 0.
@@ -179,7 +116,7 @@ impl<M: Miniport> Extension<M> {
     /// to choose: nothing that carries it can leave the callback but into the
     /// adapter's own state.
     pub(crate) fn adapter<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
-        if !self.header.is_found() {
+        if !self.header.state.is_found() {
             return None;
         }
         let state: *const M::Adapter<'a> = self.adapter.get().cast();
@@ -194,14 +131,15 @@ impl<M: Miniport> Extension<M> {
         // SAFETY: HwFindAdapter runs alone for its adapter (rule book 3.2);
         // the memory is ours and large enough.
         unsafe { state.write(adapter) };
-        self.header.set_found(true);
+        self.header.state.set_found();
     }
 
-    /// The memory behind the extension, for tables.
-    pub(crate) fn table_memory<'a>(&self) -> TableMemory<'a> {
-        let end: *mut u8 = core::ptr::from_ref(self).cast_mut().wrapping_add(1).cast();
+    /// The memory behind the extension, for tables. Its address comes from
+    /// Storport's pointer: a reference to the extension reaches no further
+    /// than its end.
+    pub(crate) fn table_memory<'a>(device_extension: PVOID) -> TableMemory<'a> {
         TableMemory {
-            next: end,
+            next: device_extension.cast::<Self>().wrapping_add(1).cast(),
             left: M::TABLE_BYTES.wrapping_add(TABLE_ALIGNMENT),
             adapter: PhantomData,
         }
@@ -247,10 +185,10 @@ impl<'a> TableMemory<'a> {
 
 /// A table in the device extension: memory that the device can't reach, that
 /// Storport frees with the adapter, and that is too large for a kernel stack.
-pub struct Table<'a, T> {
+pub struct Table<'adapter, T> {
     first: NonNull<T>,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
 }
 
 // SAFETY: a table owns its elements, as a `Vec` does.

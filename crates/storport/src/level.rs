@@ -10,13 +10,19 @@ mod sealed {
 }
 
 /// What running code may already hold.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no level of Storport's locks",
+    note = "the levels are those of `storport::level`"
+)]
 pub trait Level: sealed::Sealed {}
 
 /// A lock of level `L` may be taken from here.
 #[diagnostic::on_unimplemented(
-    message = "a lock of level `{L}` can't be taken while `{Self}` may be held",
-    label = "locks go StartIo, then Dpc, then Interrupt; each once",
-    note = "take this lock first, or finish what holds the other one (rule book 1.5)"
+    message = "this lock can't be taken with `{Self}`: `{L}` can't come on top of it",
+    label = "locks go StartIo, then Dpc, then Interrupt, and of each level once",
+    note = "take this lock first, or be done with the other one before (rule book 1.5, O1-O6)",
+    note = "in HwStartIo, `StartIo::channels` tells whether Storport holds the StartIo lock: take \
+            it in `Channels::Concurrent`, open its cell in `Channels::Serial`"
 )]
 pub trait Below<L: Level>: Level {}
 
@@ -27,19 +33,25 @@ macro_rules! levels {
         pub enum $name {}
         impl sealed::Sealed for $name {}
         impl Level for $name {}
-        $(impl Below<$above> for $name {})*
+        $(
+            #[diagnostic::do_not_recommend]
+            impl Below<$above> for $name {}
+        )*
     )*};
 }
 
 levels! {
     /// Nothing is held.
-    Nothing below StartIo Dpc Interrupt;
-    /// The StartIo lock may be held: HwStartIo without concurrent channels.
-    MaybeStartIo below Dpc Interrupt;
+    NothingHeld below StartIoHeld DpcHeld InterruptHeld;
+    /// The StartIo lock may be held: HwStartIo, before it is known whether
+    /// concurrent channels were granted.
+    StartIoMaybeHeld below DpcHeld InterruptHeld;
     /// The StartIo lock is held.
-    StartIo below Dpc Interrupt;
-    /// A DPC object's lock is held; there is never a second.
-    Dpc below Interrupt;
-    /// The interrupt lock or a message's lock is held: nothing goes above it.
-    Interrupt below;
+    StartIoHeld below DpcHeld InterruptHeld;
+    /// A DPC object's lock is held; there is never a second (rule book 1.5,
+    /// O4).
+    DpcHeld below InterruptHeld;
+    /// The interrupt lock or a message's lock is held: nothing goes above it,
+    /// and they never nest (rule book 1.5, O5, O6).
+    InterruptHeld below;
 }

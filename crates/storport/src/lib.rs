@@ -27,28 +27,48 @@
     clippy::unwrap_used
 )]
 
+mod allowed;
 mod callbacks;
 mod context;
 mod dma;
+mod entry;
 mod extension;
 mod intrinsics;
+mod later;
 pub mod level;
 mod lock;
 mod miniport;
+mod performance;
+mod pool;
 mod port;
 mod registers;
 mod srb;
+mod state;
 
+pub use allowed::{
+    AtMostDispatch, AtPassive, Context, InFindAdapter, InStartIo, IssuesDpcs, MayAllocate,
+    MayStall, Optimizes, SeesMessages, WhileRunning,
+};
 pub use context::{
-    AdapterLimits, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, IssuesDpcs, MessageInterrupt,
-    PassiveInitialize, Proves, ResetBus, Restart, Scope, StartIo, Stop,
+    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Dpc,
+    FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState, Proves,
+    RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop, SurpriseRemoval,
+    ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
 };
 pub use dma::UncachedExtension;
-pub use extension::{DpcNumber, MAX_DPCS, Table};
+#[doc(hidden)]
+pub use entry::private;
+pub use extension::{DpcNumber, Table};
 pub use lock::{
-    DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, Locked, MessageLock,
-    MessageLocked, StartIoLock, StartIoLocked,
+    DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, LockRefused, Locked,
+    MessageLock, MessageLocked, StartIoLock, StartIoLocked,
 };
-pub use miniport::{Interrupted, MessageLocks, Miniport, NotFound, register};
+pub use miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound, register};
+pub use performance::{Performance, StartIoParameters};
+pub use pool::Pool;
 pub use registers::MappedRegisters;
-pub use srb::{Address, Failure, Function, ScatterGather, Srb};
+pub use srb::{
+    Address, Failure, Fresh, Function, PnpAction, PnpTarget, ScatterGather, Srb, Started,
+    StartedSrb,
+};
+pub use state::MAX_DPCS;

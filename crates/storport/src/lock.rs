@@ -26,17 +26,21 @@
 use core::{
     cell::UnsafeCell,
     marker::PhantomData,
-    mem::MaybeUninit,
+    mem::{ManuallyDrop, MaybeUninit},
     ops::{Deref, DerefMut},
 };
 
-use wdk_sys::{_STOR_SPINLOCK as kind, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK};
+use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK};
 
 use crate::{
-    context::{IssuesDpcs, MessageInterrupt, OfAdapter, Proves, Scope},
+    allowed::IssuesDpcs,
+    context::{
+        AtDispatch, MessageInterrupt, OfAdapter, OneProcessorOnly, Proves, Scope, ThreadedDpc,
+    },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
+    state::Issue,
 };
 
 mod sealed {
@@ -55,30 +59,30 @@ mod sealed {
 use sealed::Lock;
 
 /// Data of an adapter inside one of Storport's locks.
-pub struct Locked<'a, K, T> {
-    adapter: &'a Header,
+pub struct Locked<'adapter, K, T> {
+    adapter: &'adapter Header,
     lock: K,
-    brand: Brand<'a>,
+    brand: Brand<'adapter>,
     data: UnsafeCell<T>,
 }
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
-pub type StartIoLocked<'a, T> = Locked<'a, StartIoLock, T>;
+pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 
 /// Data under the lock of a DPC object of its own (StorPortAcquireSpinLock,
 /// DpcLock).
 ///
 /// The object is initialised before the first request arrives. Storport does
 /// not hold the lock while it runs the DPC (rule book 1.5, O10).
-pub type DpcLocked<'a, T> = Locked<'a, DpcLock, T>;
+pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
 /// Where messages have locks of their own it takes all of them.
-pub type InterruptLocked<'a, T> = Locked<'a, InterruptLock, T>;
+pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
 /// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
 /// under the interrupt lock where messages have none of their own.
-pub type MessageLocked<'a, T> = Locked<'a, MessageLock, T>;
+pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 
 /// The StartIo lock.
 #[derive(Debug)]
@@ -122,10 +126,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
             let data = unsafe { &mut *self.data.get() };
             run(&mut Guard {
                 data,
-                held: Held {
-                    adapter: PhantomData,
-                    level: PhantomData,
-                },
+                held: Held::new(),
             })
         })
     }
@@ -156,9 +157,9 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
 /// order.
 ///
 /// It lives as long as the lock is held and can't leave its closure.
-pub struct Guard<'g, 'a, T, L> {
-    data: &'g mut T,
-    held: Held<'a, L>,
+pub struct Guard<'guard, 'adapter, T, L> {
+    data: &'guard mut T,
+    held: Held<'adapter, L>,
 }
 
 impl<'a, T, L: Level> Guard<'_, 'a, T, L> {
@@ -183,16 +184,43 @@ impl<T, L> DerefMut for Guard<'_, '_, T, L> {
 }
 
 /// Says that a lock of level `L` is held; further locks are taken with it.
-pub struct Held<'a, L> {
-    adapter: Brand<'a>,
-    /// Not `Send`: an IRQL and a lock belong to a processor.
-    level: PhantomData<(*mut (), L)>,
+pub struct Held<'adapter, L> {
+    adapter: Brand<'adapter>,
+    level: PhantomData<L>,
+    /// An IRQL and a lock belong to a processor.
+    _processor: OneProcessorOnly,
+}
+
+impl<L> Held<'_, L> {
+    fn new() -> Self {
+        Self {
+            adapter: PhantomData,
+            level: PhantomData,
+            _processor: OneProcessorOnly::new(),
+        }
+    }
 }
 
 impl<'a, L: Level> OfAdapter<'a> for Held<'a, L> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a, L: Level> Scope<'a> for Held<'a, L> {
     type Level = L;
+}
+
+impl<'a, T, L: Level> OfAdapter<'a> for Guard<'_, 'a, T, L> {}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
+    type Level = L;
+}
+
+/// What a callback does in a dump stack with a lock held: it runs there, and
+/// its code out of the way of the other.
+#[cold]
+#[inline(never)]
+fn in_dump<R>(run: impl FnOnce() -> R) -> R {
+    run()
 }
 
 /// Runs `run` holding the lock `kind` of `adapter`.
@@ -203,25 +231,28 @@ fn hold_spin_lock<R>(
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
 ) -> R {
-    if adapter.is_dump() {
-        return run();
+    if adapter.state.is_dump() {
+        return in_dump(run);
     }
     // Storport fills the handle; what was in it does not matter (rule book 8,
     // row 18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+    // One pointer for both calls: in between, whoever waits for the lock
+    // writes through it, so no new reference may be made of the handle.
+    let handle = handle.as_mut_ptr();
     // SAFETY: the caller passes the context that `kind` asks for, and a scope
     // proved that it may be taken here; the handle lies in this frame until
     // it is released.
-    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle.as_mut_ptr()) };
+    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
     // SAFETY: acquired above, in this frame; whatever `run` took it has
     // released, since it had to use this function.
-    unsafe { port::release_spin_lock(adapter, handle.as_mut_ptr()) };
+    unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
 
 impl Lock for StartIoLock {
-    type Level = level::StartIo;
+    type Level = level::StartIoHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -230,7 +261,7 @@ impl Lock for StartIoLock {
 }
 
 impl Lock for DpcLock {
-    type Level = level::Dpc;
+    type Level = level::DpcHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -239,7 +270,7 @@ impl Lock for DpcLock {
 }
 
 impl Lock for InterruptLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
@@ -248,11 +279,11 @@ impl Lock for InterruptLock {
 }
 
 impl Lock for MessageLock {
-    type Level = level::Interrupt;
+    type Level = level::InterruptHeld;
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        let taken = if adapter.has_message_locks() {
+        let taken = if adapter.state.has_message_locks() {
             // SAFETY: the locks exist, which does not change while the
             // adapter runs; a scope proved that the level may be taken.
             unsafe { port::acquire_message_lock(adapter, self.0) }
@@ -286,7 +317,7 @@ impl<'a, T> InterruptLocked<'a, T> {
     /// does not, and this gives nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let _: &mut MessageInterrupt<'_, 'a> = interrupt;
-        if self.adapter.has_message_locks() {
+        if self.adapter.state.has_message_locks() {
             return None;
         }
         // SAFETY: the routine holds the interrupt lock (rule book 2), and the
@@ -303,7 +334,7 @@ impl<'a, T> MessageLocked<'a, T> {
     /// Opens the cell in the interrupt routine of its message, which Storport
     /// enters with that lock held; another message's routine gets nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
-        if self.adapter.has_message_locks() && interrupt.message() != self.lock.0 {
+        if self.adapter.state.has_message_locks() && interrupt.message() != self.lock.0 {
             return None;
         }
         // SAFETY: the routine holds this message's lock, or the one lock of
@@ -324,23 +355,199 @@ impl<'a, T> DpcLocked<'a, T> {
         self.lock.0
     }
 
-    /// Queues the DPC (StorPortIssueDpc): [`Miniport::dpc`] runs with
-    /// `argument`, at DISPATCH_LEVEL, soon. False, and `argument` is dropped:
-    /// it is queued already and has not started, or the adapter's DPC objects
-    /// are not initialised yet.
+    /// Has [`Miniport::dpc`] run soon, or [`Miniport::threaded_dpc`] for a
+    /// threaded one (StorPortIssueDpc). If it was issued before and has not
+    /// started, it runs once for both.
+    ///
+    /// Before HwPassiveInitialize, and while the adapter is stopped, it is kept
+    /// until DPCs can be queued; in a dump stack, until the interrupt routine
+    /// returns.
     ///
     /// [`Miniport::dpc`]: crate::Miniport::dpc
-    pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S, argument: usize) -> bool {
+    /// [`Miniport::threaded_dpc`]: crate::Miniport::threaded_dpc
+    #[inline]
+    pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S) {
         let _: &S = scope;
-        if self.adapter.is_dump() {
-            self.adapter.defer_dump_dpc(self.lock.0);
-            return true;
+        if self.adapter.state.issue(self.lock.0.0) == Issue::Now {
+            // SAFETY: DPCs are queued, so the objects are initialised.
+            unsafe { port::issue_dpc(self.adapter, self.adapter.dpc(self.lock.0)) };
         }
-        // An interrupt may come between HwInitialize and HwPassiveInitialize.
-        if !self.adapter.has_dpcs() {
-            return false;
+    }
+
+    /// As [`with`](Self::with), from code that is at DISPATCH_LEVEL already:
+    /// the IRQL is not looked at (StorPortAcquireSpinLockEx, DpcLevelLock,
+    /// since Windows 10 1809).
+    ///
+    /// # Errors
+    /// Storport's reason not to take the lock; then `run` was not run.
+    #[inline]
+    pub fn with_at_dpc_level<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused>
+    where
+        S: AtDispatch<'a>,
+        S::Level: Below<level::DpcHeld>,
+    {
+        let _: &mut S = scope;
+        self.with_ex(kind::DpcLevelLock, run)
+    }
+
+    /// As [`with`](Self::with), from a threaded DPC: Storport knows whether it
+    /// runs in a thread (StorPortAcquireSpinLockEx, ThreadedDpcLock, since
+    /// Windows 10 1809).
+    ///
+    /// # Errors
+    /// Storport's reason not to take the lock; then `run` was not run.
+    #[inline]
+    pub fn with_in_threaded_dpc<R>(
+        &self,
+        scope: &mut ThreadedDpc<'_, 'a>,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused> {
+        let _: &mut ThreadedDpc<'_, 'a> = scope;
+        self.with_ex(kind::ThreadedDpcLock, run)
+    }
+
+    fn with_ex<R>(
+        &self,
+        kind: STOR_SPINLOCK,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
+    ) -> Result<R, LockRefused> {
+        let adapter = self.adapter;
+        let inside = || {
+            // SAFETY: as in `with`; every kind of lock of a DPC object is the
+            // one word in it.
+            let data = unsafe { &mut *self.data.get() };
+            run(&mut Guard {
+                data,
+                held: Held::new(),
+            })
+        };
+        if adapter.state.is_dump() {
+            return Ok(in_dump(inside));
         }
-        // SAFETY: the object was initialised in HwPassiveInitialize.
-        unsafe { port::issue_dpc(self.adapter, self.adapter.dpc(self.lock.0), argument) }
+        let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
+        let dpc = adapter.dpc(self.lock.0);
+        // SAFETY: these kinds ask for the DPC object; a scope proved that its
+        // level may be taken here; the handle lies in this frame until it is
+        // released.
+        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) };
+        if status != wdk_sys::STOR_STATUS_SUCCESS {
+            return Err(LockRefused::from_status(status));
+        }
+        let result = inside();
+        // SAFETY: acquired above, in this frame; whatever `run` took it has
+        // released.
+        unsafe { port::release_spin_lock(adapter, handle) };
+        Ok(result)
+    }
+}
+
+/// Why StorPortAcquireSpinLockEx did not take a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockRefused {
+    /// STOR_STATUS_INVALID_PARAMETER.
+    InvalidParameter,
+    /// STOR_STATUS_INVALID_IRQL: this code is not at the IRQL that the kind of
+    /// lock is for.
+    InvalidIrql,
+    /// STOR_STATUS_NOT_IMPLEMENTED: this Windows is older than 10 1809. Take
+    /// the lock by [`with`](Locked::with).
+    NotImplemented,
+    /// Another status (`STOR_STATUS_*`).
+    Other(u32),
+}
+
+impl LockRefused {
+    #[cold]
+    fn from_status(status: u32) -> Self {
+        match status {
+            wdk_sys::STOR_STATUS_INVALID_PARAMETER => Self::InvalidParameter,
+            wdk_sys::STOR_STATUS_INVALID_IRQL => Self::InvalidIrql,
+            wdk_sys::STOR_STATUS_NOT_IMPLEMENTED => Self::NotImplemented,
+            other => Self::Other(other),
+        }
+    }
+}
+
+/// What a routine of StorPortSynchronizeAccess finds behind its context.
+struct Synchronized<F, R> {
+    /// To run; taken out once `done`.
+    run: ManuallyDrop<F>,
+    /// What it gave; there once `done`.
+    result: MaybeUninit<R>,
+    done: bool,
+}
+
+/// STOR_SYNCHRONIZED_ACCESS.
+///
+/// # Safety
+/// `context` is a [`Synchronized`] of these types, lent for this call.
+unsafe extern "C" fn synchronized<F: FnOnce() -> R, R>(_extension: PVOID, context: PVOID) -> u8 {
+    let context: *mut Synchronized<F, R> = context.cast();
+    // SAFETY: the caller's promise.
+    let context = unsafe { &mut *context };
+    if !context.done {
+        // SAFETY: it is not done, so the closure was not taken.
+        let run = unsafe { ManuallyDrop::take(&mut context.run) };
+        context.result.write(run());
+        context.done = true;
+    }
+    1
+}
+
+impl<'a, T> InterruptLocked<'a, T> {
+    /// As [`with`](Locked::with), by a routine that Storport calls with the
+    /// lock held (StorPortSynchronizeAccess).
+    ///
+    /// Where messages have locks of their own, what that routine excludes is
+    /// not documented: there this is `with`.
+    pub fn synchronize<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
+    ) -> R
+    where
+        S: Scope<'a>,
+        S::Level: Below<level::InterruptHeld>,
+    {
+        let _: &mut S = scope;
+        let inside = || {
+            // SAFETY: as in `with`: the lock is held by whoever calls this.
+            let data = unsafe { &mut *self.data.get() };
+            run(&mut Guard {
+                data,
+                held: Held::new(),
+            })
+        };
+        synchronize(self.adapter, inside)
+    }
+}
+
+/// Runs `run` by StorPortSynchronizeAccess.
+fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
+    if adapter.state.is_dump() || adapter.state.has_message_locks() {
+        return InterruptLock(()).hold(adapter, run);
+    }
+    let mut context = Synchronized {
+        run: ManuallyDrop::new(run),
+        result: MaybeUninit::uninit(),
+        done: false,
+    };
+    let routine = Some(synchronized::<F, R> as unsafe extern "C" fn(PVOID, PVOID) -> u8);
+    // SAFETY: a scope proved that the interrupt lock may be taken; the context
+    // is of the routine's types, and not looked at until it has run.
+    unsafe { port::synchronize_access(adapter, routine, (&raw mut context).cast()) };
+    if context.done {
+        // SAFETY: it is done, so the result is there, and is taken once.
+        unsafe { context.result.assume_init() }
+    } else {
+        // Storport does not say that this may happen.
+        // SAFETY: it is not done, so the closure was not taken.
+        let run = unsafe { ManuallyDrop::take(&mut context.run) };
+        InterruptLock(()).hold(adapter, run)
     }
 }

@@ -11,8 +11,9 @@ use wdk_sys::{HW_INITIALIZATION_DATA, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT
 use crate::{
     callbacks,
     context::{
-        BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize,
-        ResetBus, Restart, StartIo, Stop,
+        AdapterPower, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt,
+        PassiveInitialize, RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop,
+        SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
     },
     extension::Extension,
     port,
@@ -48,6 +49,23 @@ pub enum MessageLocks {
     PerMessage,
 }
 
+/// A callback that Storport makes only to a miniport that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Callback {
+    /// [`Miniport::adapter_power`]: then the adapter gets no SRB of
+    /// `Function::Power`, and is not stopped for power (ScsiAdapterPower).
+    AdapterPower,
+    /// [`Miniport::surprise_removal`].
+    SurpriseRemoval,
+    /// [`Miniport::unit_control`].
+    UnitControl,
+    /// [`Miniport::unit_power`]: then a unit gets no SRB of `Function::Power`
+    /// (ScsiUnitPower).
+    UnitPower,
+    /// [`Miniport::tracing`].
+    Tracing,
+}
+
 /// A Storport miniport.
 ///
 /// Every method is a callback of Storport's; its context says what is held and
@@ -64,10 +82,13 @@ pub trait Miniport: Sized + 'static {
     type Request<'a>;
 
     /// How much memory [`FindAdapter::table`] can give, in bytes.
-    const TABLE_BYTES: usize;
+    const TABLE_BYTES: usize = 0;
 
     /// How messages are locked, if there are any.
-    const MESSAGE_LOCKS: MessageLocks;
+    const MESSAGE_LOCKS: MessageLocks = MessageLocks::Shared;
+
+    /// Which of the optional callbacks this miniport has.
+    const CALLBACKS: &'static [Callback] = &[];
 
     /// HwFindAdapter: finds the adapter, says what it can do, takes memory.
     ///
@@ -106,17 +127,54 @@ pub trait Miniport: Sized + 'static {
     );
 
     /// HwInterrupt: the interrupt pin.
-    fn interrupt<'a>(adapter: &Self::Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted;
+    fn interrupt<'a>(adapter: &Self::Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
+        let _: (&Self::Adapter<'a>, &mut Interrupt<'_, 'a>) = (adapter, cx);
+        Interrupted::NotOurs
+    }
 
     /// HwMSInterruptRoutine: a message.
     fn message_interrupt<'a>(
         adapter: &Self::Adapter<'a>,
         cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted;
+    ) -> Interrupted {
+        let _: (&Self::Adapter<'a>, &mut MessageInterrupt<'_, 'a>) = (adapter, cx);
+        Interrupted::NotOurs
+    }
 
     /// HwDpcRoutine: a DPC that was issued. Another processor may run the
     /// same object's DPC at the same time (rule book 8, row 6).
-    fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>);
+    fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut Dpc<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwDpcRoutine of a threaded DPC
+    /// ([`FindAdapter::threaded_dpc_locked`]).
+    fn threaded_dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut ThreadedDpc<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwTimer ([`request_timer`](crate::Context::request_timer)).
+    fn timer<'a>(adapter: &Self::Adapter<'a>, cx: &mut Timer<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut Timer<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwWorkItem ([`queue_work`](crate::Context::queue_work)).
+    fn work<'a>(adapter: &Self::Adapter<'a>, cx: &mut Work<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut Work<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwStateChange: Storport has dealt with what
+    /// [`report_change`](crate::Context::report_change) reported, and another
+    /// change may be reported.
+    fn state_changed<'a>(adapter: &Self::Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut StateChange<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwRegistryNotification
+    /// ([`watch_registry`](crate::Context::watch_registry)).
+    fn registry_changed<'a>(adapter: &Self::Adapter<'a>, cx: &mut RegistryChange<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut RegistryChange<'_, 'a>) = (adapter, cx);
+    }
 
     /// HwResetBus: takes every request back from the device and completes it.
     /// Whether the adapter works again.
@@ -128,6 +186,32 @@ pub trait Miniport: Sized + 'static {
 
     /// HwAdapterControl(ScsiRestartAdapter): as `initialize`, after `stop`.
     fn restart<'a>(adapter: &Self::Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool;
+
+    /// HwAdapterControl(ScsiAdapterPower), with [`Callback::AdapterPower`].
+    fn adapter_power<'a>(adapter: &Self::Adapter<'a>, cx: &mut AdapterPower<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut AdapterPower<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval), with
+    /// [`Callback::SurpriseRemoval`]: the adapter is gone.
+    fn surprise_removal<'a>(adapter: &Self::Adapter<'a>, cx: &mut SurpriseRemoval<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut SurpriseRemoval<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwUnitControl at PASSIVE_LEVEL, with [`Callback::UnitControl`].
+    fn unit_control<'a>(adapter: &Self::Adapter<'a>, cx: &mut UnitControl<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut UnitControl<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwUnitControl(ScsiUnitPower), with [`Callback::UnitPower`].
+    fn unit_power<'a>(adapter: &Self::Adapter<'a>, cx: &mut UnitPower<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut UnitPower<'_, 'a>) = (adapter, cx);
+    }
+
+    /// HwTracingEnabled, with [`Callback::Tracing`].
+    fn tracing<'a>(adapter: &Self::Adapter<'a>, cx: &mut Tracing<'_, 'a>) {
+        let _: (&Self::Adapter<'a>, &mut Tracing<'_, 'a>) = (adapter, cx);
+    }
 }
 
 /// Registers `M` with Storport (StorPortInitialize): the body of DriverEntry.
@@ -158,6 +242,13 @@ pub unsafe fn register<M: Miniport>(
     data.HwFindAdapter = callbacks::find_adapter::<M> as *mut _;
     data.HwResetBus = Some(callbacks::reset_bus::<M>);
     data.HwAdapterControl = Some(callbacks::adapter_control::<M>);
+    let has = |callback| M::CALLBACKS.contains(&callback);
+    if has(Callback::UnitControl) || has(Callback::UnitPower) {
+        data.HwUnitControl = Some(callbacks::unit_control::<M>);
+    }
+    if has(Callback::Tracing) {
+        data.HwTracingEnabled = Some(callbacks::tracing::<M>);
+    }
     data.DeviceExtensionSize = extension;
     data.SrbExtensionSize = request;
     // Six base address registers of PCI, of which one 64-bit takes two.

@@ -11,10 +11,10 @@ use crate::extension::Brand;
 /// A read outside of it, or across its end, gives all ones, as a bus does
 /// where nothing answers; a write there is dropped.
 #[derive(Clone)]
-pub struct MappedRegisters<'a> {
+pub struct MappedRegisters<'adapter> {
     base: NonNull<u8>,
     length: usize,
-    adapter: Brand<'a>,
+    adapter: Brand<'adapter>,
 }
 
 // SAFETY: device registers belong to no thread; each access is one

@@ -6,6 +6,13 @@
 //! it as pending. One that is dropped is completed as an error: a bug, but not
 //! a lost request.
 //!
+//! It is in one of two states. A [`Fresh`] one the device has not seen: it may
+//! be sent back to wait ([`Srb::busy`]), and its data may be looked at. Before
+//! the device gets it, it becomes a [`StartedSrb`], for which neither holds
+//! (rule book 5.1, S5). That no device is given a fresh one is the miniport's
+//! part: types do not see what a device is told. Who stores requests of the
+//! device as `StartedSrb`s can't get it wrong.
+//!
 //! Both shapes are read here and nowhere else: SCSI_REQUEST_BLOCK and
 //! STORAGE_REQUEST_BLOCK (rule book 5.2).
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
@@ -13,9 +20,9 @@
 use core::{marker::PhantomData, ptr::NonNull, slice};
 
 use wdk_sys::{
-    _SRBEXDATATYPE, _STORAGE_REQUEST_BLOCK, PSCSI_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK,
-    SCSI_REQUEST_BLOCK, SRBEX_DATA, SRBEX_DATA_PNP, SRBEX_DATA_SCSI_CDB16, SRBEX_DATA_SCSI_CDB32,
-    STOR_ADDR_BTL8, STOR_SCATTER_GATHER_ELEMENT, STOR_SCATTER_GATHER_LIST, STORAGE_REQUEST_BLOCK,
+    _SRBEXDATATYPE, PSCSI_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK, SCSI_REQUEST_BLOCK, SRBEX_DATA,
+    SRBEX_DATA_PNP, SRBEX_DATA_SCSI_CDB16, SRBEX_DATA_SCSI_CDB32, STOR_ADDR_BTL8,
+    STOR_SCATTER_GATHER_ELEMENT, STOR_SCATTER_GATHER_LIST, STORAGE_REQUEST_BLOCK,
 };
 
 use crate::{
@@ -42,13 +49,12 @@ pub struct Address {
 pub enum Function {
     /// A CDB for a logical unit.
     ExecuteScsi,
-    /// A Plug and Play action: a `STOR_PNP_ACTION`, and whether it is the
-    /// adapter's own rather than a unit's.
+    /// A Plug and Play action, and whom it concerns.
     Pnp {
-        /// The `STOR_PNP_ACTION`.
-        action: i32,
-        /// `SRB_PNP_FLAGS_ADAPTER_REQUEST` is set.
-        adapter: bool,
+        /// What happens.
+        action: PnpAction,
+        /// The adapter (`SRB_PNP_FLAGS_ADAPTER_REQUEST`), or a unit.
+        of: PnpTarget,
     },
     /// A power action.
     Power,
@@ -64,6 +70,26 @@ pub enum Function {
     ResetLogicalUnit,
     /// Anything else, by its number.
     Other(u32),
+}
+
+/// A Plug and Play action (`STOR_PNP_ACTION`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PnpAction {
+    /// The device is removed in order: what was allocated for it is freed now.
+    Remove,
+    /// The device is gone already.
+    SurpriseRemoval,
+    /// Anything else, by its number.
+    Other(i32),
+}
+
+/// Whom a Plug and Play action concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PnpTarget {
+    /// The adapter.
+    Adapter,
+    /// A logical unit.
+    Unit,
 }
 
 /// The final states of a request that are not success (`SRB_STATUS_*`).
@@ -106,21 +132,34 @@ impl Failure {
     }
 }
 
-/// A request that Storport gave to the miniport.
+/// The device has not seen the request.
+#[derive(Debug)]
+pub enum Fresh {}
+
+/// The device has, or had, the request.
+#[derive(Debug)]
+pub enum Started {}
+
+/// A request that Storport gave to the miniport, in state `S`.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
-pub struct Srb<'a> {
+pub struct Srb<'adapter, S = Fresh> {
     block: NonNull<SCSI_REQUEST_BLOCK>,
-    adapter: &'a Header,
-    brand: Brand<'a>,
+    adapter: &'adapter Header,
+    brand: Brand<'adapter>,
+    state: PhantomData<fn() -> S>,
 }
 
-// SAFETY: an SRB belongs to its request, not to a thread.
-unsafe impl Send for Srb<'_> {}
+/// A request that the device has, or had.
+pub type StartedSrb<'adapter> = Srb<'adapter, Started>;
 
-/// The two shapes, told apart.
-enum Shape<'s> {
-    Scsi(&'s mut SCSI_REQUEST_BLOCK),
-    Storage(&'s mut STORAGE_REQUEST_BLOCK),
+// SAFETY: an SRB belongs to its request, not to a thread.
+unsafe impl<S> Send for Srb<'_, S> {}
+
+/// The two shapes, told apart. Pointers, for what belongs to a request lies
+/// behind its block too, and a reference ends with the block.
+enum Shape {
+    Scsi(NonNull<SCSI_REQUEST_BLOCK>),
+    Storage(NonNull<STORAGE_REQUEST_BLOCK>),
 }
 
 /// Where a SCSI request's parts lie, whichever shape it has.
@@ -133,6 +172,23 @@ struct ScsiParts {
 }
 
 impl<'a> Srb<'a> {
+    /// The device gets the request now: from here on it can't be busy.
+    #[inline]
+    pub fn started(self) -> StartedSrb<'a> {
+        let (adapter, block) = (self.adapter, self.into_block());
+        // SAFETY: the SRB was owned, and is by the new value alone.
+        unsafe { Srb::new(adapter, block) }
+    }
+
+    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
+    /// without limit (rule book 5.1, S5). A [`StartedSrb`] has no such method:
+    /// the device may still write into the data of a request that it had.
+    pub fn busy(self) {
+        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
+    }
+}
+
+impl<'a, S> Srb<'a, S> {
     /// Takes an SRB over.
     ///
     /// # Safety
@@ -143,6 +199,7 @@ impl<'a> Srb<'a> {
             block,
             adapter,
             brand: PhantomData,
+            state: PhantomData,
         }
     }
 
@@ -151,80 +208,75 @@ impl<'a> Srb<'a> {
     }
 
     /// Gives the SRB back without completing it.
-    pub(crate) fn into_raw(self) -> PSCSI_REQUEST_BLOCK {
-        let block = self.as_ptr();
-        core::mem::forget(self);
-        block
+    pub(crate) fn into_block(self) -> NonNull<SCSI_REQUEST_BLOCK> {
+        core::mem::ManuallyDrop::new(self).block
     }
 
-    fn shape(&mut self) -> Shape<'_> {
-        // SAFETY: the SRB is owned and its memory is initialised by Storport.
-        let block = unsafe { self.block.as_mut() };
-        if u32::from(block.Function) != wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK {
-            return Shape::Scsi(block);
+    fn shape(&self) -> Shape {
+        // SAFETY: the SRB is owned and its memory is initialised by Storport;
+        // both shapes have the field.
+        let function = unsafe { (*self.block.as_ptr()).Function };
+        if u32::from(function) == wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK {
+            Shape::Storage(self.block.cast())
+        } else {
+            Shape::Scsi(self.block)
         }
-        let storage: NonNull<STORAGE_REQUEST_BLOCK> = self.block.cast();
-        // SAFETY: this Function says that the block has the other shape; the
-        // first reference is not used again.
-        Shape::Storage(unsafe { &mut *storage.as_ptr() })
     }
 
-    fn read<R>(&self, read: impl FnOnce(Shape<'_>) -> R) -> R {
-        // SAFETY: the SRB is owned; the copy names it only during this call
-        // and is not dropped.
-        let mut copy = core::mem::ManuallyDrop::new(unsafe { Self::new(self.adapter, self.block) });
-        read(copy.shape())
+    /// Reads the block itself. Nothing writes to it meanwhile: what writes
+    /// takes the SRB by value or by `&mut`.
+    fn read<R>(
+        &self,
+        scsi: impl FnOnce(&SCSI_REQUEST_BLOCK) -> R,
+        storage: impl FnOnce(&STORAGE_REQUEST_BLOCK) -> R,
+    ) -> R {
+        match self.shape() {
+            // SAFETY: the SRB is owned and has this shape.
+            Shape::Scsi(block) => scsi(unsafe { block.as_ref() }),
+            // SAFETY: as above.
+            Shape::Storage(block) => storage(unsafe { block.as_ref() }),
+        }
     }
 
     /// What is asked for.
     #[must_use]
     pub fn function(&self) -> Function {
-        self.read(|shape| match shape {
-            Shape::Scsi(block) => match u32::from(block.Function) {
-                wdk_sys::SRB_FUNCTION_PNP => {
-                    let pnp: *const SCSI_PNP_REQUEST_BLOCK = core::ptr::from_ref(block).cast();
-                    // SAFETY: with this Function the block is a
-                    // SCSI_PNP_REQUEST_BLOCK, of the same size (`storport.h`).
-                    let pnp = unsafe { &*pnp };
+        let number = self.read(|block| block.Function.into(), |block| block.SrbFunction);
+        match (number, self.shape()) {
+            (wdk_sys::SRB_FUNCTION_PNP, Shape::Scsi(block)) => {
+                let pnp: NonNull<SCSI_PNP_REQUEST_BLOCK> = block.cast();
+                // SAFETY: with this Function the block is a
+                // SCSI_PNP_REQUEST_BLOCK, of the same size (`storport.h`).
+                let pnp = unsafe { pnp.as_ref() };
+                pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
+            }
+            (wdk_sys::SRB_FUNCTION_PNP, Shape::Storage(block)) => {
+                let kind = _SRBEXDATATYPE::SrbExDataTypePnP;
+                let data = extended(block, kind, size_of::<SRBEX_DATA_PNP>());
+                data.map_or(Function::Other(number), |data| {
+                    let pnp: NonNull<SRBEX_DATA_PNP> = data.cast();
+                    // SAFETY: `extended` checked type and length.
+                    let pnp = unsafe { pnp.as_ref() };
                     pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
-                }
-                other => plain_function(other),
-            },
-            Shape::Storage(block) => match block.SrbFunction {
-                wdk_sys::SRB_FUNCTION_PNP => {
-                    extended(
-                        block,
-                        _SRBEXDATATYPE::SrbExDataTypePnP,
-                        size_of::<SRBEX_DATA_PNP>(),
-                    )
-                    .map_or(
-                        Function::Other(wdk_sys::SRB_FUNCTION_PNP),
-                        |data| {
-                            let pnp: *const SRBEX_DATA_PNP = data.cast_const().cast();
-                            // SAFETY: `extended` checked type and length.
-                            let pnp = unsafe { &*pnp };
-                            pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
-                        },
-                    )
-                }
-                other => plain_function(other),
-            },
-        })
+                })
+            }
+            _ => plain_function(number),
+        }
     }
 
     /// Where it goes.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.read(|shape| match shape {
-            Shape::Scsi(block) => Address {
+        self.read(
+            |block| Address {
                 path: block.PathId,
                 target: block.TargetId,
                 lun: block.Lun,
             },
-            Shape::Storage(block) => {
-                let start: *const _STORAGE_REQUEST_BLOCK = block;
+            |block| {
                 let offset = usize::try_from(block.AddressOffset).unwrap_or(0);
-                let address: *const STOR_ADDR_BTL8 = start.cast::<u8>().wrapping_add(offset).cast();
+                let start: *const u8 = self.block.as_ptr().cast();
+                let address: *const STOR_ADDR_BTL8 = start.wrapping_add(offset).cast();
                 // SAFETY: only BTL8 addresses are asked for at registration,
                 // and AddressOffset leads to one (rule book 5.2).
                 let address = unsafe { &*address };
@@ -233,31 +285,29 @@ impl<'a> Srb<'a> {
                     target: address.Target,
                     lun: address.Lun,
                 }
-            }
-        })
+            },
+        )
     }
 
     /// How many bytes of data belong to it.
     #[must_use]
     pub fn data_length(&self) -> u32 {
-        self.read(|shape| match shape {
-            Shape::Scsi(block) => block.DataTransferLength,
-            Shape::Storage(block) => block.DataTransferLength,
-        })
+        self.read(
+            |block| block.DataTransferLength,
+            |block| block.DataTransferLength,
+        )
     }
 
     /// Its CDB; empty if it has none.
     #[must_use]
     pub fn cdb(&self) -> &[u8] {
-        self.read(|shape| {
-            let Some(parts) = scsi_parts(shape) else {
-                return &[][..];
-            };
-            // SAFETY: the CDB lies in the SRB, `cdb_length` was bounded by
-            // the array's; it stays as long as the SRB is owned, and no
-            // method writes it.
-            unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
-        })
+        let Some(parts) = scsi_parts(self.shape()) else {
+            return &[];
+        };
+        // SAFETY: the CDB lies in the SRB, `cdb_length` was bounded by the
+        // array's; it stays as long as the SRB is owned, and no method writes
+        // it.
+        unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
     }
 
     /// Completes it as done. `transferred` is how many bytes of data moved: if
@@ -292,28 +342,25 @@ impl<'a> Srb<'a> {
         self.finish(failure.status());
     }
 
-    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
-    /// without limit (rule book 5.1, S5). Only for a request that the device
-    /// has not seen.
-    pub fn busy(self) {
-        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
-    }
-
-    fn finish(mut self, status: u8) {
+    fn finish(self, status: u8) {
         match self.shape() {
-            Shape::Scsi(block) => block.SrbStatus = status,
-            Shape::Storage(block) => block.SrbStatus = status,
+            // SAFETY: the SRB is owned and has this shape.
+            Shape::Scsi(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
+            // SAFETY: as above.
+            Shape::Storage(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
         }
         let adapter = self.adapter;
-        let block = self.into_raw();
+        let block = self.into_block();
         // SAFETY: the SRB was owned and is given up here; the status is final.
-        unsafe { port::request_complete(adapter, block) };
+        unsafe { port::request_complete(adapter, block.as_ptr()) };
     }
 
     fn set_data_length(&mut self, bytes: u32) {
         match self.shape() {
-            Shape::Scsi(block) => block.DataTransferLength = bytes,
-            Shape::Storage(block) => block.DataTransferLength = bytes,
+            // SAFETY: the SRB is owned and has this shape.
+            Shape::Scsi(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
+            // SAFETY: as above.
+            Shape::Storage(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
         }
     }
 
@@ -346,15 +393,12 @@ impl<'a> Srb<'a> {
 
     /// The per-request memory: `SrbExtension`, or `MiniportContext`.
     pub(crate) fn extension(&self) -> *mut u8 {
-        self.read(|shape| match shape {
-            Shape::Scsi(block) => block.SrbExtension,
-            Shape::Storage(block) => block.MiniportContext,
-        })
-        .cast()
+        self.read(|block| block.SrbExtension, |block| block.MiniportContext)
+            .cast()
     }
 }
 
-impl Drop for Srb<'_> {
+impl<S> Drop for Srb<'_, S> {
     fn drop(&mut self) {
         // SAFETY: this value is not used again, so the new one owns the SRB.
         let srb = unsafe { Self::new(self.adapter, self.block) };
@@ -377,22 +421,36 @@ fn plain_function(number: u32) -> Function {
 
 fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function {
     Function::Pnp {
-        action,
-        adapter: flags & wdk_sys::SRB_PNP_FLAGS_ADAPTER_REQUEST != 0,
+        action: match action {
+            wdk_sys::STOR_PNP_ACTION::StorRemoveDevice => PnpAction::Remove,
+            wdk_sys::STOR_PNP_ACTION::StorSurpriseRemoval => PnpAction::SurpriseRemoval,
+            other => PnpAction::Other(other),
+        },
+        of: if flags & wdk_sys::SRB_PNP_FLAGS_ADAPTER_REQUEST == 0 {
+            PnpTarget::Unit
+        } else {
+            PnpTarget::Adapter
+        },
     }
 }
 
 /// The extended data of type `kind` in a STORAGE_REQUEST_BLOCK, if it is there
 /// and at least `length` bytes long.
+///
+/// `block` is an owned SRB's.
 fn extended(
-    block: &mut STORAGE_REQUEST_BLOCK,
+    block: NonNull<STORAGE_REQUEST_BLOCK>,
     kind: wdk_sys::SRBEXDATATYPE,
     length: usize,
-) -> Option<*mut u8> {
-    let count = usize::try_from(block.NumSrbExData).ok()?;
-    let total = usize::try_from(block.SrbLength).ok()?;
-    let start: *mut u8 = core::ptr::from_mut(block).cast();
-    let offsets: *const u32 = (&raw const block.SrbExDataOffset).cast();
+) -> Option<NonNull<u8>> {
+    let start: NonNull<u8> = block.cast();
+    let block = block.as_ptr();
+    // SAFETY: the SRB is owned and has this shape.
+    let count = usize::try_from(unsafe { (*block).NumSrbExData }).ok()?;
+    // SAFETY: as above.
+    let total = usize::try_from(unsafe { (*block).SrbLength }).ok()?;
+    // SAFETY: as above; this takes an address.
+    let offsets: *const u32 = unsafe { &raw const (*block).SrbExDataOffset }.cast();
     // An SRB has at most a handful; 8 bounds the loop whatever it says.
     for index in 0..count.min(8) {
         // SAFETY: NumSrbExData offsets follow each other from there.
@@ -401,24 +459,32 @@ fn extended(
         if offset == 0 || offset.checked_add(length)? > total {
             continue;
         }
-        let data: *mut SRBEX_DATA = start.wrapping_add(offset).cast();
+        let data: *mut SRBEX_DATA = start.as_ptr().wrapping_add(offset).cast();
         // SAFETY: SrbLength covers it.
         if unsafe { (*data).Type } == kind {
-            return Some(data.cast());
+            return NonNull::new(data.cast());
         }
     }
     None
 }
 
-fn scsi_parts(shape: Shape<'_>) -> Option<ScsiParts> {
+fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
     match shape {
-        Shape::Scsi(block) => Some(ScsiParts {
-            scsi_status: &raw mut block.ScsiStatus,
-            sense: block.SenseInfoBuffer.cast(),
-            sense_length: &raw mut block.SenseInfoBufferLength,
-            cdb_length: usize::from(block.CdbLength).min(block.Cdb.len()),
-            cdb: block.Cdb.as_ptr(),
-        }),
+        Shape::Scsi(block) => {
+            let all = block.as_ptr();
+            // SAFETY: the SRB is owned and has this shape.
+            let block = unsafe { block.as_ref() };
+            Some(ScsiParts {
+                // SAFETY: as above; this takes an address.
+                scsi_status: unsafe { &raw mut (*all).ScsiStatus },
+                sense: block.SenseInfoBuffer.cast(),
+                // SAFETY: as above.
+                sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
+                cdb_length: usize::from(block.CdbLength).min(block.Cdb.len()),
+                // SAFETY: as above.
+                cdb: unsafe { &raw const (*all).Cdb }.cast(),
+            })
+        }
         Shape::Storage(block) => {
             let short = size_of::<SRBEX_DATA_SCSI_CDB16>();
             let long = size_of::<SRBEX_DATA_SCSI_CDB32>();
@@ -432,16 +498,20 @@ fn scsi_parts(shape: Shape<'_>) -> Option<ScsiParts> {
                     LONGEST_CDB,
                 )
             };
-            let data: *mut SRBEX_DATA_SCSI_CDB16 = data.cast();
+            let data: NonNull<SRBEX_DATA_SCSI_CDB16> = data.cast();
+            let all = data.as_ptr();
             // SAFETY: both kinds begin alike and differ in the CDB's room
             // (`storport.h`); `extended` checked the length.
-            let data = unsafe { &mut *data };
+            let data = unsafe { data.as_ref() };
             Some(ScsiParts {
-                scsi_status: &raw mut data.ScsiStatus,
+                // SAFETY: as above; this takes an address.
+                scsi_status: unsafe { &raw mut (*all).ScsiStatus },
                 sense: data.SenseInfoBuffer.cast(),
-                sense_length: &raw mut data.SenseInfoBufferLength,
+                // SAFETY: as above.
+                sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
                 cdb_length: usize::from(data.CdbLength).min(longest),
-                cdb: data.Cdb.as_ptr(),
+                // SAFETY: as above; of the longer kind there is more behind.
+                cdb: unsafe { &raw const (*all).Cdb }.cast(),
             })
         }
     }

@@ -1,5 +1,6 @@
-//! `cross/Cargo.toml` is the root manifest again, as far as the driver goes:
-//! nothing in the one can change without the other.
+//! `cross/Cargo.toml` is the root manifest again, as far as the driver goes,
+//! and each example has its manifest again in `cross/`: nothing in the one can
+//! change without the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,12 +64,66 @@ fn both_manifests_describe_the_same_driver() {
         }
     }
 
-    let [root, cross] = [root, cross].map(|manifest| entries("", &Value::from(manifest)));
+    assert_same("Cargo.toml", root, cross);
+}
+
+/// Fails if a manifest of cross/ says another thing than the one at `path`.
+fn assert_same(path: &str, there: Table, here: Table) {
+    let [there, here] = [there, here].map(|manifest| entries("", &Value::from(manifest)));
     assert_eq!(
-        cross.difference(&root).collect::<Vec<_>>(),
-        root.difference(&cross).collect::<Vec<_>>(),
-        "left: in cross/Cargo.toml only; right: in Cargo.toml only"
+        here.difference(&there).collect::<Vec<_>>(),
+        there.difference(&here).collect::<Vec<_>>(),
+        "left: in cross/{path} only; right: in its original only"
     );
+}
+
+/// The folders of examples/.
+fn examples() -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    fs::read_dir(folder)
+        .expect("the folder of examples")
+        .map(|example| example.expect("a folder in it").file_name())
+        .map(|name| name.into_string().expect("a name in UTF-8"))
+        .collect()
+}
+
+#[test]
+fn both_manifests_of_an_example_describe_the_same_driver() {
+    for example in examples() {
+        let original = read(&format!("../examples/{example}/Cargo.toml"));
+        let path = format!("{example}/Cargo.toml");
+        let mut cross = read(&path);
+
+        for (key, value) in [
+            (["package", "build"], "build.rs"),
+            (["lib", "path"], "src/lib.rs"),
+        ] {
+            assert_eq!(
+                cross[key[0]][key[1]].as_str(),
+                Some(format!("../../examples/{example}/{value}").as_str()),
+                "cross/{path}: {key:?}"
+            );
+            remove(&mut cross, &key);
+        }
+        assert_same(&path, original, cross);
+    }
+}
+
+#[test]
+fn cross_builds_every_example() {
+    let cross = read("Cargo.toml");
+    let members: BTreeSet<String> = cross["workspace"]["members"]
+        .as_array()
+        .expect("an array")
+        .iter()
+        .map(|member| member.as_str().expect("a folder").to_owned())
+        .collect();
+
+    let mut expected = examples();
+    expected.extend(["abi", "rules", "wdk-build"].map(str::to_owned));
+
+    assert!(expected.contains("ramdisk"));
+    assert_eq!(members, expected);
 }
 
 #[test]

@@ -157,6 +157,12 @@ impl PciFunction for Bell {
         self.complaints.list()
     }
 
+    fn power_cycle(&self) {
+        let vectors = self.interrupts.vectors();
+        *self.config_space() = ConfigSpace::of_bell(vectors).unplaced();
+        self.interrupts.power_cycle();
+    }
+
     fn stop(&self) {}
 }
 

@@ -171,6 +171,18 @@ impl ConfigSpace {
         space
     }
 
+    /// Such a configuration space after power-on, before firmware or a bus
+    /// driver has written to it.
+    pub(super) fn unplaced(mut self) -> Self {
+        self.put(COMMAND, &[0; 2]);
+        self.put(INTERRUPT_LINE, &[0]);
+        for at in BARS..BARS + 4 * self.bar_bytes.len() {
+            // What can't be written says what kind it is.
+            self.bytes[at] &= !self.writable[at];
+        }
+        self
+    }
+
     /// The configuration space of a bell with `vectors` MSI-X vectors, at least
     /// one.
     pub(super) fn of_bell(vectors: u16) -> Self {

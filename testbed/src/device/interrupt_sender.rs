@@ -100,6 +100,18 @@ impl InterruptSender {
         self.take_isr();
     }
 
+    /// Forgets everything: as new.
+    pub(super) fn power_cycle(&self) {
+        {
+            let mut msix = self.msix();
+            *msix = Msix::new(msix.vectors());
+        }
+        let mut pin = self.pin();
+        pin.isr = 0;
+        pin.off = false;
+        self.drive(&mut pin);
+    }
+
     /// Takes what configuration space says now: the MSI-X message control, and
     /// whether the command register disables the pin.
     pub(super) fn configure(&self, msix_control: u16, pin_disabled: bool) {

@@ -234,6 +234,10 @@ impl PciFunction for VirtioBlk {
         }
     }
 
+    fn power_cycle(&self) {
+        self.core.power_cycle();
+    }
+
     fn complaints(&self) -> Vec<String> {
         self.core.complaints.list()
     }
@@ -379,6 +383,26 @@ impl Core {
 
     fn config_space(&self) -> MutexGuard<'_, ConfigSpace> {
         self.config_space.lock().expect("no holder panics")
+    }
+
+    /// As the driver's reset, and the PCI function's registers as well. It has
+    /// forgotten that it ever was reset.
+    fn power_cycle(&self) {
+        self.decodes.store(false, Ordering::Release);
+        self.bus_master.store(false, Ordering::Release);
+        self.queues.iter().for_each(QueueWorker::reset);
+        let settings = &self.settings;
+        let vectors = settings.vectors();
+        *self.common() = CommonConfig::new(
+            settings.features,
+            settings.queues,
+            settings.queue_size,
+            vectors,
+        );
+        *self.config_space() =
+            ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
+        self.interrupts.power_cycle();
+        self.writeback.store(true, Ordering::Release);
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) {

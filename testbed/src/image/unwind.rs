@@ -162,7 +162,7 @@ fn describe(image: &[u8], at: u32, codes: &mut Vec<(u8, Code)>) -> Option<()> {
             return Some(());
         }
         // Codes take an even number of slots.
-        let next = at + 4 + (usize::from(count) + 1) / 2 * 4;
+        let next = at + 4 + usize::from(count).div_ceil(2) * 4;
         let [_, _, information] = words(image.get(next..)?.first_chunk()?);
         at = information as usize;
     }

@@ -161,6 +161,7 @@ structures! {
         NumberOfBuses: u8 = 72,
         ScatterGather: u8 = 81,
         Master: u8 = 82,
+        CachesData: u8 = 83,
         Dma32BitAddresses: u8 = 87,
         MapBuffers: u8 = 89,
         NeedPhysicalAddresses: u8 = 90,
@@ -247,6 +248,29 @@ structures! {
         CdbLength: u8 = 10,
         SenseInfoBuffer: usize = 16,
         Cdb: [u8; 16] = 24,
+    }
+    scsi_power_request_block = "_SCSI_POWER_REQUEST_BLOCK", 88 {
+        SrbPowerFlags: u8 = 4,
+        DevicePowerState: u32 = 8,
+        PowerAction: u32 = 64,
+    }
+    scsi_pnp_request_block = "_SCSI_PNP_REQUEST_BLOCK", 88 {
+        PnPSubFunction: u8 = 4,
+        PnPAction: u32 = 8,
+        SrbPnPFlags: u32 = 64,
+    }
+    srbex_data_power = "_SRBEX_DATA_POWER", 24 {
+        Type: u32 = 0,
+        Length: u32 = 4,
+        SrbPowerFlags: u8 = 8,
+        DevicePowerState: u32 = 12,
+        PowerAction: u32 = 16,
+    }
+    srbex_data_pnp = "_SRBEX_DATA_PNP", 24 {
+        Type: u32 = 0,
+        Length: u32 = 4,
+        PnPAction: u32 = 12,
+        SrbPnPFlags: u32 = 16,
     }
     stor_scatter_gather_list = "_STOR_SCATTER_GATHER_LIST", 16 {
         NumberOfElements: u32 = 0,
@@ -379,7 +403,10 @@ values! {
     }
     srb_status: u8 {
         SRB_STATUS_PENDING = 0x00,
+        SRB_STATUS_SUCCESS = 0x01,
         SRB_STATUS_BUSY = 0x05,
+        SRB_STATUS_INVALID_REQUEST = 0x06,
+        SRB_STATUS_BAD_FUNCTION = 0x22,
         SRB_STATUS_QUEUE_FROZEN = 0x40,
         SRB_STATUS_AUTOSENSE_VALID = 0x80,
     }
@@ -391,6 +418,12 @@ values! {
     }
     srb: u32 {
         SRB_FUNCTION_EXECUTE_SCSI = 0,
+        SRB_FUNCTION_SHUTDOWN = 0x07,
+        SRB_FUNCTION_FLUSH = 0x08,
+        SRB_FUNCTION_POWER = 0x24,
+        SRB_FUNCTION_PNP = 0x25,
+        SRB_POWER_FLAGS_ADAPTER_REQUEST = 1,
+        SRB_PNP_FLAGS_ADAPTER_REQUEST = 1,
         SRB_FUNCTION_STORAGE_REQUEST_BLOCK = 0x28,
         SRB_SIGNATURE = 0x5352_4258,
         STORAGE_REQUEST_BLOCK_VERSION_1 = 1,
@@ -403,6 +436,15 @@ values! {
         STOR_ADDRESS_TYPE_BTL8 = 1,
         STOR_ADDR_BTL8_ADDRESS_LENGTH = 4,
         SrbExDataTypeScsiCdb16 = 64,
+        SrbExDataTypePower = 97,
+        SrbExDataTypePnP = 98,
+        StorRemoveDevice = 2,
+        StorStopDevice = 4,
+        StorPowerDeviceD0 = 1,
+        StorPowerDeviceD3 = 4,
+        StorPowerActionNone = 0,
+        StorPowerActionSleep = 2,
+        StorPowerActionShutdownOff = 6,
     }
     config: u32 {
         SP_RETURN_NOT_FOUND = 0,
@@ -428,6 +470,7 @@ values! {
         ScsiRestartAdapter = 2,
         ScsiSetBootConfig = 3,
         ScsiSetRunningConfig = 4,
+        ScsiAdapterPower = 6,
         ScsiAdapterControlMax = 26,
         ScsiAdapterControlSuccess = 0,
         ScsiQuerySupportedUnitControlTypes = 0,

@@ -11,10 +11,12 @@ use std::{
 };
 
 use super::{
+    control_request::ControlRequest,
     life_cycle,
     port::Port,
     report::Report,
     request::{Address, Completion, Program, Request},
+    restart,
 };
 use crate::{
     image::Image,
@@ -40,6 +42,30 @@ pub enum ConcurrentChannels {
     Granted,
     /// Not offered; asking is an error.
     Refused,
+}
+
+/// How HwAdapterControl is called for ScsiStopAdapter and ScsiRestartAdapter:
+/// its page and that of StorPortAcquireSpinLock disagree, and drivers in use
+/// side with the latter (rule book 8 row 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlCalls {
+    /// At DIRQL, nothing held and nothing takeable: a miniport that is right
+    /// here is right whichever page holds.
+    Strict,
+    /// At DIRQL with the interrupt lock: HwAdapterControl's page.
+    UnderInterruptLock,
+    /// At PASSIVE_LEVEL, nothing held, all takeable: what drivers in use need,
+    /// that free memory there.
+    Passive,
+}
+
+/// How a miniport takes its adapter into use again after a sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// ScsiRestartAdapter, if the miniport supports it.
+    Restart,
+    /// HwFindAdapter and HwInitialize, as if it did not.
+    FindAdapter,
 }
 
 /// How closely a miniport is watched.
@@ -71,6 +97,10 @@ pub struct AdapterSettings {
     pub callback_limit: Duration,
     /// Pause before a request that came back BUSY is started again.
     pub busy_pause: Duration,
+    /// ScsiStopAdapter and ScsiRestartAdapter.
+    pub control_calls: ControlCalls,
+    /// What follows a sleep.
+    pub resume: Resume,
     /// HwFindAdapter's ArgumentString: the registry value `DriverParameter`.
     pub argument: String,
 }
@@ -86,6 +116,8 @@ impl Default for AdapterSettings {
             timeout: None,
             callback_limit: Duration::from_secs(10),
             busy_pause: Duration::from_millis(1),
+            control_calls: ControlCalls::Strict,
+            resume: Resume::Restart,
             argument: String::new(),
         }
     }
@@ -123,6 +155,31 @@ pub enum StopError {
     Refused(u32),
 }
 
+/// Why an adapter did not come back from its sleep. It can't be used any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// It was stopped before.
+    #[error("the adapter was stopped before")]
+    Stopped,
+    /// Programs still run.
+    #[error("{0} requests are outstanding: an adapter sleeps when its programs have finished")]
+    Outstanding(u32),
+    /// The miniport wants ScsiAdapterPower in place of all this.
+    #[error("the miniport supports ScsiAdapterPower, which the testbed can't send")]
+    AdapterPower,
+    /// The cache's data are not safe.
+    #[error(
+        "SRB_FUNCTION_FLUSH was completed with SRB status {0:#04x}, and the adapter caches data"
+    )]
+    Cache(u8),
+    /// HwAdapterControl said no.
+    #[error("HwAdapterControl({0}) returned {1}, not ScsiAdapterControlSuccess (0)")]
+    Refused(&'static str, u32),
+    /// HwFindAdapter or HwInitialize did.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
 /// A started adapter.
 #[derive(Debug)]
 pub struct Adapter {
@@ -146,6 +203,7 @@ impl Adapter {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
+        port.check_imports(image.imports());
         Self::start_port(port, image.entry())
     }
 
@@ -237,6 +295,34 @@ impl Adapter {
         }
     }
 
+    /// Sends a request that is no command on CPU 0, past everything that waits,
+    /// and waits for it: its SRB status. The calling thread must be no virtual
+    /// CPU.
+    #[must_use]
+    pub fn control(&self, request: ControlRequest) -> u8 {
+        life_cycle::send_control(self.port, request)
+    }
+
+    /// Lets the adapter sleep and wake up: caches flushed, ScsiStopAdapter, its
+    /// function without power, ScsiRestartAdapter or what takes its place (see
+    /// [`Resume`]). All programs must have finished; the calling thread must be
+    /// no virtual CPU.
+    ///
+    /// # Errors
+    /// [`RestartError`]. Only [`Self::stop`] is of use then.
+    pub fn restart(&self) -> Result<(), RestartError> {
+        if self.stopped.load(Ordering::SeqCst) {
+            return Err(RestartError::Stopped);
+        }
+        restart::restart(self.port)
+    }
+
+    /// Says that the system is switched off: caches flushed, the units told of
+    /// the shutdown. [`Self::stop`] follows.
+    pub fn shut_down(&self) {
+        life_cycle::shut_down(self.port);
+    }
+
     /// Stops the adapter: no more requests, HwAdapterControl(ScsiStopAdapter),
     /// interrupts disconnected, the function stopped. All programs must have
     /// finished.
@@ -262,9 +348,10 @@ impl Adapter {
 }
 
 /// One request.
-struct Once {
+#[derive(Default)]
+pub(super) struct Once {
     request: Option<Request>,
-    completion: Option<Completion>,
+    pub(super) completion: Option<Completion>,
 }
 
 impl Program for Once {

@@ -224,11 +224,12 @@ impl Registration {
 }
 
 /// What HwFindAdapter made of ConfigInfo.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Configuration {
     pub(super) max_transfer_bytes: u32,
     pub(super) max_elements: u32,
     pub(super) alignment_mask: u32,
+    pub(super) caches_data: bool,
     pub(super) buses: u8,
     pub(super) targets: u8,
     pub(super) units: u8,
@@ -295,6 +296,7 @@ impl Configuration {
             max_transfer_bytes,
             max_elements: breaks.clamp(1, MOST_ELEMENTS),
             alignment_mask: from.get(info::AlignmentMask),
+            caches_data: from.get(info::CachesData) != 0,
             buses: from.get(info::NumberOfBuses).max(1),
             targets: from.get(info::MaximumNumberOfTargets).max(1),
             units: from.get(info::MaximumNumberOfLogicalUnits).max(1),

@@ -53,7 +53,7 @@ impl Deferred for DpcObject {
         // Out of the queue before it runs: it may be queued again, and then run
         // on two CPUs at a time (rule book 8 row 6).
         self.queued.store(false, Ordering::Release);
-        if self.port.is_stopped() {
+        if !self.port.is_awake() {
             return;
         }
         self.port.call_about(

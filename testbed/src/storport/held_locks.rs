@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    abi::{Structure, config, control, spin_lock, stor_lock_handle, stor_status},
+    abi::{Structure, config, spin_lock, stor_lock_handle, stor_status},
     callbacks::{self, Callback},
     dpcs,
     port::Port,
@@ -598,12 +598,7 @@ impl Port {
                 self.locks.per_message() && matches!(id, LockId::Message(_))
             }
             Callback::HwStartIo => self.full_duplex(),
-            // Rule book 8 row 1: their page says that they come with the
-            // interrupt lock, another one that they come with none.
-            Callback::HwAdapterControl => !matches!(
-                callbacks::current_argument(),
-                control::ScsiStopAdapter | control::ScsiRestartAdapter
-            ),
+            Callback::HwAdapterControl => self.may_lock_in_control(callbacks::current_argument()),
             Callback::HwTimer
             | Callback::HwTimerEx
             | Callback::HwResetBus

@@ -19,6 +19,7 @@ use super::{
     abi::srb_status,
     adapter::SrbShape,
     callbacks::Callback,
+    control_request::ControlRequest,
     port::Port,
     request::{Address, Completion, Program, Request},
     spin_locks::LockId,
@@ -51,6 +52,8 @@ type Home = Mailbox<(usize, Box<dyn Program>)>;
 struct Work {
     program: usize,
     request: Request,
+    /// What it is instead of a command.
+    control: Option<ControlRequest>,
     arrived: u64,
     unit: &'static Unit,
 }
@@ -191,14 +194,41 @@ impl Lane {
             place,
             home,
         };
-        let index = inner.programs.iter().position(Option::is_none);
-        let index = index.unwrap_or_else(|| {
-            inner.programs.push(None);
-            inner.programs.len() - 1
-        });
+        let index = vacant(&mut inner.programs);
         self.step(&mut inner, index, running, |program, issue| {
             program.start(issue);
         });
+    }
+
+    /// Sends a request that is no command, past gates and lines; `program`
+    /// gets its completion. On the CPU's thread.
+    pub(super) fn send_control(
+        &'static self,
+        control: ControlRequest,
+        request: Request,
+        program: Box<dyn Program>,
+        home: Arc<Home>,
+    ) {
+        let mut inner = self.lock();
+        let index = vacant(&mut inner.programs);
+        inner.programs[index] = Some(Running {
+            program,
+            outstanding: 1,
+            place: 0,
+            home,
+        });
+        let unit = self.unit(&mut inner, control.unit());
+        self.port.pass(unit);
+        self.start(
+            &mut inner,
+            Work {
+                program: index,
+                request,
+                control: Some(control),
+                arrived: clock::now(),
+                unit,
+            },
+        );
     }
 
     /// Lets a program take a step, and ends it if nothing of it is left.
@@ -237,6 +267,7 @@ impl Lane {
         let work = Work {
             program,
             request,
+            control: None,
             arrived: clock::now(),
             unit,
         };
@@ -283,6 +314,9 @@ impl Lane {
                 self.port.max_elements(),
                 self.port.driver()
             ));
+        }
+        if let Some(control) = work.control {
+            control.write(srbs.view(slot));
         }
         slot.unit.store(work.unit.number, Ordering::Relaxed);
         let place = self.place(number);
@@ -494,6 +528,9 @@ impl Lane {
             srb.set_transfer_length(slot.data_bytes());
         }
         srb.renew();
+        if let Some(control) = work.control {
+            control.write(srb);
+        }
         port.srbs().new_extension(slot);
         let place = self.place(number);
         inner.work[place] = Some(work);
@@ -561,6 +598,17 @@ impl Lane {
     }
 }
 
+/// The index of a place for a program.
+fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
+    programs
+        .iter()
+        .position(Option::is_none)
+        .unwrap_or_else(|| {
+            programs.push(None);
+            programs.len() - 1
+        })
+}
+
 impl Port {
     /// RequestComplete: the miniport gives an SRB back.
     pub(super) fn complete(&'static self, address: usize, caller: usize) {
@@ -618,6 +666,18 @@ impl Port {
             );
         }
         slot
+    }
+
+    /// Whether the miniport has an INQUIRY of this unit's.
+    pub(super) fn has_inquiry_out(&self, unit: u32) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.try_srbs().is_some_and(|srbs| {
+            srbs.slots().iter().any(|slot| {
+                slot.is_out()
+                    && slot.unit.load(Ordering::Relaxed) == unit
+                    && srbs.view(slot).cdb()[0] == INQUIRY
+            })
+        })
     }
 
     /// Why a request is none for this adapter.

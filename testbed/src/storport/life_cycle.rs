@@ -6,7 +6,7 @@
 //! there DPCs go on meanwhile, as they would in front of it.
 #![expect(unsafe_code, reason = "lays out what the driver gets")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     abi::{
@@ -14,13 +14,15 @@ use super::{
         ntstatus::STATUS_SUCCESS, port_configuration_information as info,
         scsi_supported_control_type_list as list, unicode_string,
     },
-    adapter::{StartError, StopError},
+    adapter::{Once, StartError, StopError},
     callbacks::Callback,
     configuration::Configuration,
+    control_request::{ControlRequest, PowerAction, PowerState, Recipient},
     interrupts::Controller,
     lanes::Lane,
     plug_and_play,
     port::Port,
+    request::{Address, Request},
     spin_locks::LockId,
     srb::{SrbSettings, Srbs},
     units::closed,
@@ -41,6 +43,8 @@ const SLOT: u32 = 4;
 const PIN: u32 = 11;
 /// IO_TYPE_DRIVER (wdm.h).
 const DRIVER_OBJECT_TYPE: u16 = 4;
+/// How long the miniport may take for a request that is no command.
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most requests that a CPU has at a time.
 const MOST_REQUESTS: u32 = 4096;
 
@@ -130,19 +134,54 @@ fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
 }
 
 fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartError> {
+    let configuration = configure(port, kind, irql::PASSIVE)?;
+    let _ = port.configuration.set(configuration);
+    Ok(())
+}
+
+/// HwFindAdapter in place of ScsiRestartAdapter: at DISPATCH_LEVEL, on a device
+/// extension that was used before (HW_FIND_ADAPTER; rule book 3.1).
+pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> {
+    let kind = match port.messages() {
+        0 => InterruptKind::Line,
+        _ => InterruptKind::Messages,
+    };
+    let configuration = configure(port, kind, irql::DISPATCH)?;
+    if configuration != *port.configuration() {
+        port.violation_of(
+            Callback::HwFindAdapter,
+            Rule::FindAdapter,
+            format_args!(
+                "called again, it configures another adapter than before: {configuration:?}"
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Fills ConfigInfo and calls HwFindAdapter at `level`: what it made of it.
+fn configure(
+    port: &'static Port,
+    kind: InterruptKind,
+    level: u8,
+) -> Result<Configuration, StartError> {
     let registration = port.registration();
     let bars = plug_and_play::bars(port.function.as_ref());
     let ranges = bars.len().max(registration.access_ranges() as usize);
     let ranges_at = info::SIZE.next_multiple_of(16);
     let argument_at = ranges_at + ranges * access_range::SIZE;
     let argument = port.settings.argument.as_bytes();
-    let block = port
-        .machine
-        .memory()
-        .allocate(argument_at + argument.len() + 1, Placement::Scattered)?;
+    let bytes = argument_at + argument.len() + 1;
+    if port.config_info.get().is_none() {
+        let memory = port.machine.memory();
+        let _ = port
+            .config_info
+            .set(memory.allocate(bytes, Placement::Scattered)?);
+    }
+    let block = port.config_info.get().map_or(0, Block::address);
     // SAFETY: the block is this long, and the port keeps it.
-    let to = unsafe { Structure::at(block.address()) };
-    let _ = port.config_info.set(block);
+    let to = unsafe { Structure::at(block) };
+    to.fill(bytes, 0);
     registration.fill(to, registration.srb_shape(port.settings.srb));
     to.set(info::SystemIoBusNumber, 0);
     to.set(info::SlotNumber, SLOT);
@@ -175,9 +214,9 @@ fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartErr
         to.address(),
         again.address(),
     ];
-    let result = port.call_passive(
+    let result = port.call(
         Callback::HwFindAdapter,
-        0,
+        level,
         registration.find_adapter,
         arguments,
     ) as u32;
@@ -213,8 +252,7 @@ fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartErr
             ),
         );
     }
-    let _ = port.configuration.set(configuration);
-    Ok(())
+    Ok(configuration)
 }
 
 /// Rule book 4.2.
@@ -233,7 +271,7 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
     controller.connect();
 }
 
-fn initialize(port: &'static Port) -> Result<(), StartError> {
+pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     let routine = port.registration().initialize;
     let arguments = [port.extension(), 0, 0, 0, 0, 0];
     port.lock(LockId::Interrupt);
@@ -340,7 +378,7 @@ fn accept_requests(port: &'static Port) {
 
 /// Runs `job` on each CPU, and waits until all have run it and the DPCs that
 /// were queued before.
-fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
+pub(super) fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
     let done: Arc<Mailbox<()>> = Arc::default();
     for cpu in port.machine.cpus() {
         let done = Arc::clone(&done);
@@ -354,33 +392,57 @@ fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
     }
 }
 
+/// Sends a request that is no command on CPU 0, and waits for it: its status.
+pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
+    let home: Arc<Mailbox<_>> = Arc::default();
+    let request = Request {
+        token: 0,
+        address: control.unit(),
+        cdb: [0; 16],
+        cdb_length: 0,
+        data: None,
+        timeout: CONTROL_TIMEOUT,
+    };
+    let returns = Arc::clone(&home);
+    port.machine.cpus()[0].post(Box::new(move || {
+        let once = Box::<Once>::default();
+        port.lane(0).send_control(control, request, once, returns);
+    }));
+    let (_, program) = home.receive("the end of a request");
+    let once = program.into_any().downcast::<Once>().ok();
+    let Some(completion) = once.and_then(|once| once.completion) else {
+        trap::stop_machine(format_args!("{control:?} came back without its completion"))
+    };
+    port.check_control(control, completion.srb_status);
+    completion.srb_status
+}
+
+/// The end of the system: the units' caches are flushed, and they and the
+/// adapter are told. That SRB_FUNCTION_SHUTDOWN comes after the last command is
+/// documented; the order of the others is chosen here.
+pub(super) fn shut_down(port: &'static Port) {
+    let (state, action) = (PowerState::D3, PowerAction::ShutdownOff);
+    let units = port.units.addresses();
+    let of_units = |make: fn(Address) -> ControlRequest| units.clone().into_iter().map(make);
+    let requests = of_units(ControlRequest::Flush)
+        .chain(of_units(ControlRequest::Shutdown))
+        .chain(
+            units
+                .iter()
+                .map(|unit| ControlRequest::Power(Recipient::Unit(*unit), state, action)),
+        )
+        .chain([ControlRequest::Power(Recipient::Adapter, state, action)]);
+    for request in requests {
+        send_control(port, request);
+    }
+}
+
 /// ScsiStopAdapter and what follows.
 pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
     port.gate.close(closed::STOPPED);
-    let stops = port
-        .controls
-        .get()
-        .and_then(|controls| controls.get(control::ScsiStopAdapter as usize).copied());
     let mut result = Ok(());
-    if stops == Some(true) {
-        // Rule book 8 row 1: HwAdapterControl's page says DIRQL and the
-        // interrupt lock; what miniports do there (freeing pool) needs
-        // PASSIVE_LEVEL without a lock, as StorPortAcquireSpinLock's table has
-        // it.
-        let arguments = [
-            port.extension(),
-            control::ScsiStopAdapter as usize,
-            0,
-            0,
-            0,
-            0,
-        ];
-        let status = port.call_passive(
-            Callback::HwAdapterControl,
-            control::ScsiStopAdapter,
-            port.registration().adapter_control,
-            arguments,
-        ) as u32;
+    if port.supports(control::ScsiStopAdapter) {
+        let status = port.control_adapter(control::ScsiStopAdapter);
         if status != control::ScsiAdapterControlSuccess {
             result = Err(StopError::Refused(status));
         }

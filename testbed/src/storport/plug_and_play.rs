@@ -123,3 +123,40 @@ pub(super) fn bars(function: &dyn PciFunction) -> Vec<(usize, Bar)> {
         .filter_map(|index| Some((index, function.bar(index)?)))
         .collect()
 }
+
+/// What the bus driver keeps of a function's configuration space while it has
+/// no power, and writes back when it has: the header's registers and the MSI-X
+/// control. The messages' table is written when they are connected.
+pub(super) struct Saved {
+    command: u16,
+    bars: [u8; 24],
+    msix_control: Option<(u16, u16)>,
+}
+
+/// The six base address registers.
+const BARS: u16 = 0x10;
+
+impl Saved {
+    /// Reads what there is to keep.
+    pub(super) fn of(function: &dyn PciFunction) -> Self {
+        let mut bars = [0; 24];
+        function.config_read(BARS, &mut bars);
+        Self {
+            command: read_u16(function, COMMAND),
+            bars,
+            msix_control: msix(function)
+                .map(|at| (at + MSIX_CONTROL, read_u16(function, at + MSIX_CONTROL))),
+        }
+    }
+
+    /// Writes it back, the command register last.
+    pub(super) fn restore(&self, function: &dyn PciFunction) {
+        for (at, register) in (BARS..).step_by(4).zip(self.bars.chunks(4)) {
+            function.config_write(at, register);
+        }
+        if let Some((at, control)) = self.msix_control {
+            function.config_write(at, &control.to_le_bytes());
+        }
+        function.config_write(COMMAND, &self.command.to_le_bytes());
+    }
+}

@@ -80,6 +80,7 @@ pub(super) struct Port {
     pub(super) recovery: Recovery,
     tick: OnceLock<Tick>,
     stopped: AtomicBool,
+    asleep: AtomicBool,
 }
 
 impl fmt::Debug for Port {
@@ -133,6 +134,7 @@ impl Port {
             recovery: Recovery::default(),
             tick: OnceLock::new(),
             stopped: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
         }));
         PORTS
             .write()
@@ -330,6 +332,21 @@ impl Port {
     /// The most elements of a scatter/gather list.
     pub(super) fn max_elements(&self) -> u32 {
         self.configuration().max_elements
+    }
+
+    /// Whether the miniport may be called by a timer, a DPC or a work item.
+    pub(super) fn is_awake(&self) -> bool {
+        !self.is_stopped() && !self.asleep.load(Ordering::Acquire)
+    }
+
+    /// From now on the miniport is not called, until it [wakes](Self::wake_up).
+    pub(super) fn fall_asleep(&self) {
+        self.asleep.store(true, Ordering::Release);
+    }
+
+    /// The miniport may be called again.
+    pub(super) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::Release);
     }
 
     /// Whether no driver code may run any more.

@@ -82,6 +82,17 @@ impl Circumstances {
     }
 }
 
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleRow {
+    /// Its short name, which stays: `lock-order`.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// What it demands.
+    pub summary: &'static str,
+}
+
 /// A rule that the miniport broke, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {

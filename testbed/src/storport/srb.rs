@@ -30,8 +30,8 @@ const HEADER: usize = 16;
 const MARK: u64 = 0x5342_5253_4552_5246;
 
 /// STOR_ADDR_BTL8 and SRBEX_DATA_SCSI_CDB16 follow their STORAGE_REQUEST_BLOCK.
-const ADDRESS_AT: usize = storage::SIZE;
-const CDB_AT: usize = ADDRESS_AT + btl8::SIZE;
+pub(super) const ADDRESS_AT: usize = storage::SIZE;
+pub(super) const CDB_AT: usize = ADDRESS_AT + btl8::SIZE;
 const STORAGE_BYTES: usize = CDB_AT + cdb16::SIZE;
 
 /// Bytes for sense data: the most that a SenseInfoBufferLength can say, and
@@ -422,6 +422,16 @@ pub(super) struct Srb {
 }
 
 impl Srb {
+    /// Its first byte.
+    pub(super) fn base(self) -> Structure {
+        self.base
+    }
+
+    /// Its shape.
+    pub(super) fn shape(self) -> SrbShape {
+        self.shape
+    }
+
     /// A field that both shapes have: of the SRB, or of a part behind it.
     fn either<T: abi::Plain>(self, scsi: Field<T>, storage: Field<T>, storage_at: usize) -> T {
         match self.shape {

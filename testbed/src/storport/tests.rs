@@ -9,6 +9,8 @@ mod interrupts_and_dpcs;
 mod later;
 mod life_cycle;
 mod locks;
+mod places;
 mod queues;
 mod recovery;
 mod requests;
+mod restart;

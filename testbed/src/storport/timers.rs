@@ -85,7 +85,7 @@ impl Deferred for Timer {
         let Some((routine, context)) = call else {
             return;
         };
-        if self.port.is_stopped() {
+        if !self.port.is_awake() {
             return;
         }
         self.port.with_start_io(|level| {
@@ -257,7 +257,7 @@ impl Port {
             if let Some(queued) = lock(&self.later.workers).get_mut(&handle) {
                 *queued = false;
             }
-            if !self.is_stopped() {
+            if self.is_awake() {
                 let arguments = [self.extension(), context, handle, 0, 0, 0];
                 self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
             }

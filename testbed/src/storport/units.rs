@@ -87,6 +87,11 @@ impl Gate {
         }
     }
 
+    /// Passes it whatever holds it closed: Storport's own requests.
+    fn pass(&self) {
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn enter(&self) -> bool {
         self.closed.load(Ordering::SeqCst) == 0
             && self
@@ -178,6 +183,11 @@ impl Units {
         all.1.clone()
     }
 
+    /// Where requests were sent to.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.all().iter().map(|unit| unit.address).collect()
+    }
+
     /// Whether one of them is paused.
     pub(super) fn is_any_paused(&self) -> bool {
         self.all()
@@ -263,6 +273,12 @@ impl Port {
         }
         unit.gate.outstanding.fetch_sub(1, Ordering::SeqCst);
         false
+    }
+
+    /// Passes a request of Storport's own through both gates.
+    pub(super) fn pass(&self, unit: &Unit) {
+        unit.gate.pass();
+        self.gate.pass();
     }
 
     /// A request of `unit` left the miniport.

@@ -143,9 +143,6 @@ rules! {
         "A request is completed once.";
     SrbStatus = "srb-status", "StorPortStatusPending; rule book 5.1 S3",
         "A request is completed with a final status, without flags that are the port's.";
-    SrbTouched = "srb-touched", "StorPortNotification (SDV, unlisted); rule book 5.1 S2",
-        "SRB, SRB extension, sense buffer and scatter/gather list are left alone once the request \
-         is completed (with --verify).";
     SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; rule book 5.1 S4",
         "HwBuildIo that returns TRUE leaves the request uncompleted.";
     SrbStartIo = "srb-start-io-false", "rule book 5.1 S6",
@@ -154,6 +151,8 @@ rules! {
         "SRB_STATUS_BUSY comes with an unchanged DataTransferLength.";
     SrbAfterReset = "srb-after-reset", "rule book 2, 5.1 S8",
         "HwResetBus completes what HwStartIo was given.";
+    SrbControl = "srb-control", "rule book 3.2, 8 row 16",
+        "Requests of cache, power and plug and play are answered.";
     QueueDepth = "queue-depth", "rule book 3.5",
         "The queue depth is set at the unit's first INQUIRY or later.";
     Dpc = "dpc-not-initialised", "rule book 3.1",

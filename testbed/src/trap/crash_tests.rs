@@ -121,6 +121,7 @@ fn crash() {
                 fn complaints(&self) -> Vec<String> {
                     Vec::new()
                 }
+                fn power_cycle(&self) {}
                 fn stop(&self) {}
             }
             let function: Arc<dyn PciFunction> = Arc::new(Broken);

@@ -88,5 +88,6 @@ impl PciFunction for Ram {
         Vec::new()
     }
 
+    fn power_cycle(&self) {}
     fn stop(&self) {}
 }

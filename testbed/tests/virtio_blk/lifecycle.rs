@@ -334,3 +334,24 @@ fn a_stopped_device_stays_stopped_and_can_be_stopped_again() {
 
     assert_eq!(driver.disk.counters().requests, 1);
 }
+
+#[test]
+fn a_disk_without_power_forgets_all_but_its_sectors() {
+    let mut driver = Driver::default_ready();
+    assert_eq!(driver.call(OUT, 3, &[0x5A; 512]).0, OK);
+    let placed = driver.disk.bar(4).expect("a BAR");
+
+    driver.disk.power_cycle();
+
+    assert_eq!(driver.disk.bar(4).expect("a BAR").address, 0);
+    // Nothing decodes: ones are read, and that is complained of.
+    assert_eq!(driver.status(), 0xff);
+    assert!(driver.complaint().contains("memory decoding off"));
+    driver
+        .disk
+        .config_write(0x20, &placed.address.to_le_bytes());
+    driver.command(0x6);
+    assert_eq!(driver.disk.bar(4), Some(placed));
+    assert_eq!(driver.status(), 0);
+    assert_eq!(driver.image(3, 512), [0x5A; 512]);
+}

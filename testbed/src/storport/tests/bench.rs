@@ -271,6 +271,14 @@ extern "win64" fn hw_adapter_control(extension: usize, kind: u32, parameters: us
     of(extension).adapter_control(Extension(extension), kind, structure(parameters))
 }
 
+/// An export under its own type.
+pub(super) fn exported<T: Copy>(address: usize) -> T {
+    assert_eq!(size_of::<T>(), size_of::<usize>());
+    // SAFETY: a function pointer of the type that the caller names; exports
+    // take their arguments from where the ABI puts them.
+    unsafe { std::mem::transmute_copy(&address) }
+}
+
 /// Calls an export with six arguments; those that it has not it ignores.
 pub(super) fn ddi(name: &str, arguments: [usize; 6]) -> usize {
     type Export = extern "win64" fn(usize, usize, usize, usize, usize, usize) -> usize;
@@ -382,12 +390,13 @@ pub(super) struct FakeFunction {
     bars: [Mutex<Vec<u8>>; 2],
     interrupts: OnceLock<Arc<dyn Interrupts>>,
     pub(super) stops: AtomicU64,
+    pub(super) power_cycles: AtomicU64,
 }
 
 const MSIX_AT: usize = 0x40;
 
 impl FakeFunction {
-    pub(super) fn new(vectors: u16) -> Arc<Self> {
+    fn config(vectors: u16) -> [u8; 256] {
         let mut config = [0; 256];
         if vectors > 0 {
             config[0x06] = 0x10;
@@ -396,8 +405,13 @@ impl FakeFunction {
             // The table is at the beginning of BAR 2.
             config[MSIX_AT + 4] = 2;
         }
+        config
+    }
+
+    pub(super) fn new(vectors: u16) -> Arc<Self> {
         Arc::new(Self {
-            config: Mutex::new(config),
+            config: Mutex::new(Self::config(vectors)),
+            power_cycles: AtomicU64::new(0),
             vectors,
             bars: [Mutex::new(vec![0; 4096]), Mutex::new(vec![0xff; 4096])],
             interrupts: OnceLock::new(),
@@ -474,6 +488,12 @@ impl PciFunction for FakeFunction {
 
     fn counters(&self) -> FunctionCounters {
         FunctionCounters::default()
+    }
+
+    fn power_cycle(&self) {
+        *self.config.lock().unwrap() = Self::config(self.vectors);
+        self.bars[1].lock().unwrap().fill(0xff);
+        self.power_cycles.fetch_add(1, Ordering::SeqCst);
     }
 
     fn complaints(&self) -> Vec<String> {

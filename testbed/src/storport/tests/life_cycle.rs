@@ -88,7 +88,7 @@ fn callbacks_come_in_order_each_at_its_irql_with_its_locks() {
             (Callback::HwAdapterControl, irql::PASSIVE, false, false),
             (Callback::HwBuildIo, irql::DISPATCH, false, false),
             (Callback::HwStartIo, irql::DISPATCH, true, false),
-            (Callback::HwAdapterControl, irql::PASSIVE, false, false),
+            (Callback::HwAdapterControl, irql::DEVICE, false, false),
         ]
     );
     assert_eq!(bench.broken(), []);

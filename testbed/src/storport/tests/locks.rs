@@ -505,30 +505,6 @@ fn a_lock_without_handle_is_a_violation_and_is_not_taken() {
 }
 
 #[test]
-fn no_lock_may_be_taken_while_the_adapter_is_stopped() {
-    struct Stops(Scratch);
-    impl Miniport for Stops {
-        fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
-            let stops = kind == control::ScsiStopAdapter;
-            if stops {
-                with(ext, &self.0, INTERRUPT, HANDLE, || {});
-            }
-            Idle.adapter_control(ext, kind, parameters)
-        }
-    }
-    let bench = start(Stops(Scratch::new(4096)));
-
-    bench.adapter.stop().unwrap();
-
-    assert_eq!(bench.broken(), [("lock-not-allowed", "HwAdapterControl")]);
-}
-
-/// Does the right thing.
-struct Idle;
-
-impl Miniport for Idle {}
-
-#[test]
 fn a_dpc_lock_needs_an_initialised_dpc() {
     let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
         let no_dpc = scratch.address() + 2048;

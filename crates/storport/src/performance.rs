@@ -1,0 +1,132 @@
+//! What Storport is asked for to run faster, and what it says of a request then
+//! (rule book 4.3).
+#![expect(unsafe_code, reason = "the structures are Storport's")]
+
+use wdk_sys::{
+    PERF_CONFIGURATION_DATA, PSCSI_REQUEST_BLOCK, STARTIO_PERFORMANCE_PARAMETERS,
+    STOR_PERF_CONCURRENT_CHANNELS, STOR_PERF_DPC_REDIRECTION,
+    STOR_PERF_DPC_REDIRECTION_CURRENT_CPU, STOR_PERF_INTERRUPT_MESSAGE_RANGES,
+    STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO, STOR_PERF_VERSION_4,
+};
+
+use crate::{extension::Header, port};
+
+/// Performance options: wanted, or granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Performance {
+    /// In how many channels HwStartIo runs at a time, if more than one: then
+    /// without the StartIo lock (STOR_PERF_CONCURRENT_CHANNELS).
+    pub channels: u32,
+    /// Requests are completed on the processor that sent them
+    /// (STOR_PERF_DPC_REDIRECTION). All that follows needs it.
+    pub dpc_redirection: bool,
+    /// DPCs run on the processor that issues them
+    /// (STOR_PERF_DPC_REDIRECTION_CURRENT_CPU).
+    pub dpcs_stay: bool,
+    /// Storport chooses each request's message among these, first and last
+    /// (STOR_PERF_INTERRUPT_MESSAGE_RANGES).
+    pub messages: Option<(u32, u32)>,
+    /// Requests are completed in HwStartIo
+    /// (STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO).
+    pub completes_in_start_io: bool,
+}
+
+impl Performance {
+    fn flags(&self) -> u32 {
+        let mut flags = 0;
+        if self.channels > 1 {
+            flags |= STOR_PERF_CONCURRENT_CHANNELS;
+        }
+        if !self.dpc_redirection {
+            return flags;
+        }
+        flags |= STOR_PERF_DPC_REDIRECTION;
+        if self.dpcs_stay {
+            flags |= STOR_PERF_DPC_REDIRECTION_CURRENT_CPU;
+        }
+        if self.messages.is_some() {
+            flags |= STOR_PERF_INTERRUPT_MESSAGE_RANGES;
+        }
+        if self.completes_in_start_io {
+            flags |= STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO;
+        }
+        flags
+    }
+
+    /// What of these options is among `flags`.
+    fn among(&self, flags: u32) -> Self {
+        let has = |flag| flags & flag != 0;
+        let redirection = self.dpc_redirection && has(STOR_PERF_DPC_REDIRECTION);
+        Self {
+            channels: if self.channels > 1 && has(STOR_PERF_CONCURRENT_CHANNELS) {
+                self.channels
+            } else {
+                0
+            },
+            dpc_redirection: redirection,
+            dpcs_stay: redirection && self.dpcs_stay && has(STOR_PERF_DPC_REDIRECTION_CURRENT_CPU),
+            messages: self
+                .messages
+                .filter(|_| redirection && has(STOR_PERF_INTERRUPT_MESSAGE_RANGES)),
+            completes_in_start_io: redirection
+                && self.completes_in_start_io
+                && has(STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO),
+        }
+    }
+
+    /// Asks what there is, and for what is wanted of it.
+    ///
+    /// # Safety
+    /// Called from HwInitialize or HwPassiveInitialize, not in a dump stack.
+    pub(crate) unsafe fn request(&self, adapter: &Header) -> Self {
+        let mut data = PERF_CONFIGURATION_DATA {
+            Version: STOR_PERF_VERSION_4,
+            Size: size_of::<PERF_CONFIGURATION_DATA>() as u32,
+            ..PERF_CONFIGURATION_DATA::default()
+        };
+        // SAFETY: the caller's promise.
+        if !unsafe { port::initialize_perf_opts(adapter, port::PerfOpts::Query, &mut data) } {
+            return Self::default();
+        }
+        let granted = self.among(data.Flags);
+        data.Flags = granted.flags();
+        if data.Flags == 0 {
+            return granted;
+        }
+        data.ConcurrentChannels = granted.channels;
+        let (first, last) = granted.messages.unwrap_or_default();
+        data.FirstRedirectionMessageNumber = first;
+        data.LastRedirectionMessageNumber = last;
+        // SAFETY: as above.
+        if unsafe { port::initialize_perf_opts(adapter, port::PerfOpts::Set, &mut data) } {
+            granted
+        } else {
+            Self::default()
+        }
+    }
+}
+
+/// What Storport says of a request in HwStartIo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartIoParameters {
+    /// The message that is to tell of its completion, with
+    /// [`Performance::messages`].
+    pub message: u32,
+    /// The channel that HwStartIo runs in, with [`Performance::channels`]; 0
+    /// without.
+    pub channel: u32,
+}
+
+impl StartIoParameters {
+    /// # Safety
+    /// `srb` was given to HwStartIo of `adapter` and is not completed.
+    pub(crate) unsafe fn of(adapter: &Header, srb: PSCSI_REQUEST_BLOCK) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let parameters: STARTIO_PERFORMANCE_PARAMETERS =
+            unsafe { port::start_io_parameters(adapter, srb) }?;
+        Some(Self {
+            message: parameters.MessageNumber,
+            channel: parameters.ChannelNumber,
+        })
+    }
+}

@@ -1,0 +1,243 @@
+//! A Storport miniport that serves a disk in memory: what a driver on the
+//! `storport` crate is made of, and nothing else.
+//!
+//! A request's way: HwBuildIo reads the CDB and answers what needs no data of
+//! the disk. HwStartIo moves the data, parks the SRB and rings a bell: the
+//! device is the testbed's (PCI 1234:BE11), which interrupts when it is told to
+//! and does nothing else. Then a DPC completes what is parked.
+//!
+//! There is no `unsafe` here. What a callback may call, which locks it may
+//! take, that every SRB is completed once: all that the compiler checks.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::todo,
+    clippy::unreachable,
+    clippy::unwrap_used
+)]
+
+use scsi::{
+    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
+    TransferLimits, WriteCache,
+};
+use storport::{
+    AdapterLimits, BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Function, Initialize,
+    Interrupt, Interrupted, MappedRegisters, MessageInterrupt, Miniport, NotFound, Performance,
+    ResetBus, Restart, Scope, Srb, StartIo, StartedSrb, Stop, Table,
+    level::{self, Below},
+};
+use wdk_panic as _; // The panic handler. The release driver has no way to it.
+
+storport::driver_entry!(Ramdisk);
+
+/// Bytes in a block.
+const BLOCK: usize = 4096;
+/// Parts of the disk, and blocks in one: 64 MiB. Block n is in part n % PARTS.
+const PARTS: usize = 16;
+const PART_BLOCKS: usize = 1024;
+/// Requests at a time.
+const REQUESTS: u8 = 64;
+
+/// The bell's registers. A write to RING sends message 0 or asserts the pin; a
+/// read of RUNG tells whether the pin was asserted, and takes it down.
+const RING: usize = 0;
+const RUNG: usize = 4;
+
+enum Ramdisk {}
+
+struct Adapter<'a> {
+    /// Each part has a lock of its own, so that requests to different blocks
+    /// move their data at the same time.
+    parts: [Option<DpcLocked<'a, Table<'a, [u8; BLOCK]>>>; PARTS],
+    /// Requests whose data were moved, for the DPC to complete.
+    moved: DpcLocked<'a, Table<'a, Option<StartedSrb<'a>>>>,
+    bell: MappedRegisters<'a>,
+    disk: Disk,
+}
+
+impl<'a> Adapter<'a> {
+    fn find(cx: &mut FindAdapter<'_, 'a>) -> Option<Self> {
+        let parts = [(); PARTS].map(|()| {
+            let blocks = cx.table(PART_BLOCKS, |_| [0; BLOCK])?;
+            cx.dpc_locked(blocks)
+        });
+        let places = cx.table(REQUESTS.into(), |_| None)?;
+        // Base address register 0; its lowest 4 bits say what kind it is.
+        let bar: [u8; 4] = cx.pci_configuration()?.get(0x10..0x14)?.try_into().ok()?;
+        let sectors = u64::try_from(PARTS * PART_BLOCKS * BLOCK / 512).ok()?;
+        Some(Self {
+            parts,
+            moved: cx.dpc_locked(places)?,
+            bell: cx.map((u32::from_le_bytes(bar) & !0xF).into())?,
+            disk: Disk {
+                capacity: Capacity::new(Sectors(sectors), BlockSize::new(4096)?)?,
+                alignment: Alignment::default(),
+                limits: TransferLimits::default(),
+                write_cache: WriteCache::Absent,
+                dpo_fua: false,
+                read_only: false,
+                identity: Identity {
+                    vendor: *b"EXAMPLE ",
+                    product: *b"Ramdisk         ",
+                    revision: *b"0001",
+                    serial: Serial::new(&[b'0'; 20]),
+                },
+            },
+        })
+    }
+
+    /// Moves data between the disk and a request, which must be as long.
+    fn transfer(&self, cx: &mut StartIo<'_, 'a>, media: MediaOp, srb: &mut Srb<'a>) -> Option<()> {
+        let (MediaOp::Read { extent, .. } | MediaOp::Write { extent, .. }) = media else {
+            return None;
+        };
+        let data = cx.data(srb)?;
+        if u64::try_from(data.len()) != Ok(extent.bytes()) {
+            return None;
+        }
+        for (lba, block) in (extent.lba().0..).zip(data.as_chunks_mut().0) {
+            let lba = usize::try_from(lba).ok()?;
+            self.parts.get(lba % PARTS)?.as_ref()?.with(cx, |part| {
+                let place = part.get_mut(lba / PARTS)?;
+                match media {
+                    MediaOp::Write { .. } => *place = *block,
+                    _ => *block = *place,
+                }
+                Some(())
+            })?;
+        }
+        Some(())
+    }
+
+    /// Completes the requests whose data were moved. The lock is held while
+    /// one is taken out, and not while it is completed.
+    fn complete(&self, cx: &mut impl Scope<'a, Level: Below<level::DpcHeld>>) {
+        for _ in 0..REQUESTS {
+            let srb = self
+                .moved
+                .with(cx, |moved| moved.iter_mut().find_map(Option::take));
+            let Some(srb) = srb else { return };
+            let bytes = srb.data_length();
+            srb.succeed(bytes);
+        }
+    }
+}
+
+impl Miniport for Ramdisk {
+    type Adapter<'a> = Adapter<'a>;
+    type Request<'a> = MediaOp;
+
+    const TABLE_BYTES: usize = PARTS * PART_BLOCKS * BLOCK + 4096;
+
+    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
+        if cx.is_dump() {
+            return Err(NotFound::Absent);
+        }
+        cx.configure(&AdapterLimits {
+            transfer_bytes: 1 << 20,
+            physical_breaks: 257,
+            requests: REQUESTS.into(),
+            alignment_mask: 0,
+            targets: 1,
+            logical_units: 1,
+            caches_data: false,
+        });
+        Adapter::find(cx).ok_or(NotFound::Unusable)
+    }
+
+    fn initialize<'a>(_: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        // If Storport grants it, HwStartIo runs on so many processors at a time.
+        cx.optimize(&Performance {
+            channels: PARTS as u32,
+            ..Performance::default()
+        });
+        true
+    }
+
+    fn build_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut BuildIo<'_, 'a>,
+        mut srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, MediaOp)> {
+        let answer = match srb.function() {
+            Function::ExecuteScsi => {
+                let lun = Lun(srb.address().lun.into());
+                adapter.disk.execute(lun, srb.cdb())
+            }
+            // Nothing is cached, and nothing changes with the power.
+            Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
+                Ok(Outcome::Good)
+            }
+            _ => {
+                srb.fail(Failure::InvalidRequest);
+                return None;
+            }
+        };
+        match answer {
+            Ok(Outcome::Media(media)) => return Some((srb, media)),
+            Ok(Outcome::Good) => srb.succeed(0),
+            Ok(Outcome::Data(reply)) => {
+                let written = cx.data(&mut srb).map_or(0, |buffer| reply.write_to(buffer));
+                srb.succeed(u32::try_from(written).unwrap_or(0));
+            }
+            Err(sense) => {
+                let mut buffer = [0; Sense::FIXED_LENGTH];
+                sense.write_to(&mut buffer);
+                srb.check_condition(&buffer);
+            }
+        }
+        None
+    }
+
+    fn start_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut StartIo<'_, 'a>,
+        mut srb: Srb<'a>,
+        media: MediaOp,
+    ) {
+        if adapter.transfer(cx, media, &mut srb).is_none() {
+            return srb.fail(Failure::InvalidRequest);
+        }
+        adapter.moved.with(cx, |moved| {
+            if let Some(place) = moved.iter_mut().find(|place| place.is_none()) {
+                *place = Some(srb.started());
+            }
+        });
+        adapter.bell.write_u32(RING, 0);
+    }
+
+    fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
+        if adapter.bell.read_u32(RUNG) == 0 {
+            return Interrupted::NotOurs;
+        }
+        adapter.moved.issue(cx);
+        Interrupted::Ours
+    }
+
+    fn message_interrupt<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut MessageInterrupt<'_, 'a>,
+    ) -> Interrupted {
+        adapter.moved.issue(cx);
+        Interrupted::Ours
+    }
+
+    fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+        adapter.complete(cx);
+    }
+
+    fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
+        adapter.complete(cx);
+        true
+    }
+
+    fn stop<'a>(_: &Adapter<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(_: &Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
+        true
+    }
+}

@@ -1,0 +1,222 @@
+//! Requests that are no commands: the SRBs by which Storport tells a miniport
+//! of its cache, of power, of plug and play and of the system's end.
+//!
+//! What is documented of them: their functions and fields
+//! (SCSI_POWER_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK, SRBEX_DATA_POWER,
+//! SRBEX_DATA_PNP; `storport.h`). In which order Windows sends them, and what
+//! it does with an answer that is no success, is not.
+
+use super::{
+    abi::{
+        Structure, scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power,
+        scsi_request_block as scsi, srb, srb_status, srbex_data_pnp as pnp,
+        srbex_data_power as power, stor_addr_btl8 as btl8, storage_request_block as storage,
+    },
+    adapter::SrbShape,
+    callbacks::Callback,
+    port::Port,
+    request::Address,
+    srb::{ADDRESS_AT, CDB_AT, Srb},
+    violations::Rule,
+};
+
+/// Whom a request of power or plug and play is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipient {
+    /// The adapter: the SRB's address means nothing.
+    Adapter,
+    /// A unit.
+    Unit(Address),
+}
+
+/// STOR_DEVICE_POWER_STATE, as far as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerState {
+    /// Working.
+    D0,
+    /// Off.
+    D3,
+}
+
+/// STOR_POWER_ACTION, as far as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerAction {
+    /// None: the device alone.
+    None,
+    /// The system goes to sleep.
+    Sleep,
+    /// The system is switched off.
+    ShutdownOff,
+}
+
+/// STOR_PNP_ACTION, as far as it is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PnpAction {
+    /// It is removed.
+    Remove,
+    /// It is stopped, to get other resources.
+    Stop,
+}
+
+/// A request that is no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlRequest {
+    /// SRB_FUNCTION_FLUSH.
+    Flush(Address),
+    /// SRB_FUNCTION_SHUTDOWN.
+    Shutdown(Address),
+    /// SRB_FUNCTION_POWER.
+    Power(Recipient, PowerState, PowerAction),
+    /// SRB_FUNCTION_PNP.
+    Pnp(Recipient, PnpAction),
+}
+
+/// Bytes of an extended data structure before those that its Length counts.
+const DATA_HEADER: usize = 8;
+
+impl ControlRequest {
+    /// Its address. The adapter's requests have one that means nothing: zeros,
+    /// which miniports in use accept.
+    pub(super) fn unit(self) -> Address {
+        match self {
+            Self::Flush(unit)
+            | Self::Shutdown(unit)
+            | Self::Power(Recipient::Unit(unit), ..)
+            | Self::Pnp(Recipient::Unit(unit), _) => unit,
+            Self::Power(Recipient::Adapter, ..) | Self::Pnp(Recipient::Adapter, _) => {
+                Address::default()
+            }
+        }
+    }
+
+    fn function(self) -> u32 {
+        match self {
+            Self::Flush(_) => srb::SRB_FUNCTION_FLUSH,
+            Self::Shutdown(_) => srb::SRB_FUNCTION_SHUTDOWN,
+            Self::Power(..) => srb::SRB_FUNCTION_POWER,
+            Self::Pnp(..) => srb::SRB_FUNCTION_PNP,
+        }
+    }
+
+    /// Makes a filled SRB one of this function.
+    pub(super) fn write(self, srb: Srb) {
+        match srb.shape() {
+            SrbShape::Scsi => self.write_scsi(srb.base()),
+            SrbShape::Storage => self.write_storage(srb.base()),
+        }
+    }
+
+    fn write_scsi(self, base: Structure) {
+        let address = self.unit();
+        base.set(scsi::Function, self.function() as u8);
+        base.set(scsi::PathId, address.path);
+        base.set(scsi::TargetId, address.target);
+        base.set(scsi::Lun, address.lun);
+        base.set(scsi::CdbLength, 0);
+        match self {
+            Self::Flush(_) | Self::Shutdown(_) => {}
+            Self::Power(of, state, action) => {
+                base.set(scsi_power::SrbPowerFlags, power_flags(of));
+                base.set(scsi_power::DevicePowerState, state.value());
+                base.set(scsi_power::PowerAction, action.value());
+            }
+            Self::Pnp(of, action) => {
+                base.set(scsi_pnp::PnPSubFunction, 0);
+                base.set(scsi_pnp::PnPAction, action.value());
+                base.set(scsi_pnp::SrbPnPFlags, pnp_flags(of));
+            }
+        }
+    }
+
+    fn write_storage(self, base: Structure) {
+        let address = self.unit();
+        let to = base.offset(ADDRESS_AT);
+        to.set(btl8::Path, address.path);
+        to.set(btl8::Target, address.target);
+        to.set(btl8::Lun, address.lun);
+        base.set(storage::SrbFunction, self.function());
+        let data = base.offset(CDB_AT);
+        data.fill(super::abi::srbex_data_scsi_cdb16::SIZE, 0);
+        match self {
+            // They need no extended data (STORAGE_REQUEST_BLOCK).
+            Self::Flush(_) | Self::Shutdown(_) => {
+                base.set(storage::NumSrbExData, 0);
+                base.set(storage::SrbExDataOffset, 0);
+            }
+            Self::Power(of, state, action) => {
+                data.set(power::Type, srb::SrbExDataTypePower);
+                data.set(power::Length, (power::SIZE - DATA_HEADER) as u32);
+                data.set(power::SrbPowerFlags, power_flags(of));
+                data.set(power::DevicePowerState, state.value());
+                data.set(power::PowerAction, action.value());
+            }
+            Self::Pnp(of, action) => {
+                data.set(pnp::Type, srb::SrbExDataTypePnP);
+                data.set(pnp::Length, (pnp::SIZE - DATA_HEADER) as u32);
+                data.set(pnp::PnPAction, action.value());
+                data.set(pnp::SrbPnPFlags, pnp_flags(of));
+            }
+        }
+    }
+}
+
+fn power_flags(of: Recipient) -> u8 {
+    match of {
+        Recipient::Adapter => srb::SRB_POWER_FLAGS_ADAPTER_REQUEST as u8,
+        Recipient::Unit(_) => 0,
+    }
+}
+
+fn pnp_flags(of: Recipient) -> u32 {
+    match of {
+        Recipient::Adapter => srb::SRB_PNP_FLAGS_ADAPTER_REQUEST,
+        Recipient::Unit(_) => 0,
+    }
+}
+
+impl PowerState {
+    fn value(self) -> u32 {
+        match self {
+            Self::D0 => srb::StorPowerDeviceD0,
+            Self::D3 => srb::StorPowerDeviceD3,
+        }
+    }
+}
+
+impl PowerAction {
+    fn value(self) -> u32 {
+        match self {
+            Self::None => srb::StorPowerActionNone,
+            Self::Sleep => srb::StorPowerActionSleep,
+            Self::ShutdownOff => srb::StorPowerActionShutdownOff,
+        }
+    }
+}
+
+impl PnpAction {
+    fn value(self) -> u32 {
+        match self {
+            Self::Remove => srb::StorRemoveDevice,
+            Self::Stop => srb::StorStopDevice,
+        }
+    }
+}
+
+impl Port {
+    /// Records an answer that is neither a success nor says that the miniport
+    /// does not know the function.
+    pub(super) fn check_control(&self, control: ControlRequest, status: u8) {
+        if !matches!(
+            status,
+            srb_status::SRB_STATUS_SUCCESS
+                | srb_status::SRB_STATUS_INVALID_REQUEST
+                | srb_status::SRB_STATUS_BAD_FUNCTION
+        ) {
+            self.violation_of(
+                Callback::HwStartIo,
+                Rule::SrbControl,
+                format_args!("{control:?} is completed with SRB status {status:#04x}"),
+            );
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The drivers of this project.
+
+use clap::ValueEnum;
+
+/// A driver of this project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Driver {
+    /// Virtio disks
+    Ferrostor,
+    /// The example of a driver: a disk in memory
+    Ramdisk,
+}
+
+impl Driver {
+    /// Its package, and its file without an ending.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ferrostor => "ferrostor",
+            Self::Ramdisk => "ramdisk",
+        }
+    }
+
+    /// The variable that tells tests of the testbed where its file is.
+    #[must_use]
+    pub const fn variable(self) -> &'static str {
+        match self {
+            Self::Ferrostor => "FERROSTOR_DRIVER",
+            Self::Ramdisk => "FERROSTOR_RAMDISK",
+        }
+    }
+
+    /// The testbed's options that give it the PCI function that it drives.
+    #[must_use]
+    pub const fn testbed_options(self) -> &'static [&'static str] {
+        match self {
+            Self::Ferrostor => &[],
+            Self::Ramdisk => &["--function", "bell"],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_is_called_on_the_command_line_as_its_package_is() {
+        for driver in Driver::value_variants() {
+            assert_eq!(Driver::from_str(driver.name(), false), Ok(*driver));
+        }
+    }
+}
