@@ -1,9 +1,9 @@
 //! The miniport: what Storport's callbacks do for a virtio disk.
 
 use storport::{
-    BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt, Interrupted,
-    MessageInterrupt, MessageLocks, Miniport, NotFound, Performance, ResetBus, Restart, Srb,
-    StartIo, StartIoLocked, Stop,
+    BuildIo, Configured, Context, Dpc, DpcLocked, Failure, FindAdapter, Initialize, Interrupt,
+    Interrupted, MessageInterrupt, MessageLocks, Miniport, NotFound, Performance, ResetBus,
+    Restart, Srb, StartIo, StartIoLocked, Stop,
 };
 use virtio::{
     blk::{Config, Requests},
@@ -96,7 +96,9 @@ impl Miniport for Ferrostor {
         (MAX_SLOTS as usize).saturating_mul(size_of::<Option<Flight<Owner<'static>>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
-    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
         discovery::find(cx)
     }
 

@@ -7,7 +7,7 @@
 use scsi::{
     Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
 };
-use storport::{AdapterLimits, Context, FindAdapter, NotFound};
+use storport::{AdapterLimits, Configured, Context, FindAdapter, NotFound};
 use virtio::{
     blk::{self, Config, Identity, Limits, Requests, choose_features},
     pci::{ConfigImage, Layout, Location, memory_bar},
@@ -51,7 +51,7 @@ struct Survey {
 ///
 /// # Errors
 /// Why there is none to use.
-pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
+pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
     let image = cx.pci_configuration().ok_or(NotFound::BadConfiguration)?;
     let layout = Layout::parse(&image).map_err(unusable)?;
     let device = map(cx, &image, &layout)?;
@@ -63,7 +63,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         limits,
         size,
     } = survey;
-    cx.configure(&AdapterLimits {
+    let configured = cx.configure(&AdapterLimits {
         transfer_bytes: limits.max_transfer,
         physical_breaks: u32::from(limits.max_segments),
         requests: u32::from(limits.queue_depth),
@@ -78,11 +78,13 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         .checked_add(split_queue::memory_needed(size))
         .and_then(|bytes| u32::try_from(bytes).ok())
         .ok_or(NotFound::Unusable)?;
-    let extension = cx.uncached_extension(bytes).ok_or(NotFound::Unusable)?;
+    let extension = cx
+        .uncached_extension(&configured, bytes)
+        .ok_or(NotFound::Unusable)?;
     let mut memory = shared_memory(&extension).map_err(unusable)?;
     let requests = Requests::new(&mut memory, size, &config, &limits).map_err(unusable)?;
     let flights = cx
-        .table(usize::from(size.get()), |_| None)
+        .table(usize::from(size.get()), |_, _| Some(None))
         .ok_or(NotFound::Unusable)?;
     let ring = SplitQueue::new(&mut memory, size, accepted, flights).map_err(unusable)?;
     let mut queue = Queue::new(ring);
@@ -94,7 +96,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
     queue.reclaim(quiet, |slot, _| slots.release(slot));
 
     let disk = describe(&config, &limits, id.as_ref()).ok_or(NotFound::Unusable)?;
-    Ok(Adapter {
+    let adapter = Adapter {
         queue: cx.dpc_locked(queue).ok_or(NotFound::Unusable)?,
         device: cx.start_io_locked(stage),
         vector: cx.start_io_locked(None),
@@ -106,7 +108,8 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
         requests,
         config,
         disk,
-    })
+    };
+    Ok((configured, adapter))
 }
 
 /// All that HwFindAdapter can say of any of these errors.

@@ -12,17 +12,17 @@ use core::{ffi::CStr, slice};
 
 use crate::{
     context::{
-        AdapterPower, BuildIo, Changed, Concurrent, Dpc, FindAdapter, InCallback, Initialize,
-        Interrupt, MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus, Restart, Serial,
-        StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl,
-        UnitPower, Work,
+        AdapterPower, BuildIo, Changed, Concurrent, Configured, Dpc, FindAdapter, InCallback,
+        Initialize, Interrupt, MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus,
+        Restart, Serial, StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing,
+        UnitControl, UnitPower, Work,
     },
     dma::UncachedExtension,
     performance::{Performance, StartIoParameters},
     pool::Pool,
     port,
     registers::MappedRegisters,
-    srb::{ScatterGather, Srb},
+    srb::{NotStarted, ScatterGather, Srb},
 };
 
 /// The callback may wait on the processor.
@@ -119,10 +119,15 @@ mod sealed {
     use crate::{dma::UncachedExtension, registers::MappedRegisters};
 
     /// Has what HwFindAdapter was given.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is not HwFindAdapter's context",
+        note = "contexts are made by the framework, and lent to the miniport's methods"
+    )]
     pub trait Finding<'a> {
         fn read_pci_configuration(&self) -> Option<[u8; 256]>;
 
-        fn map_range(&mut self, start: u64) -> Option<MappedRegisters<'a>>;
+        fn map_memory(&mut self, which: impl Fn(usize, u64) -> bool)
+        -> Option<MappedRegisters<'a>>;
 
         fn take_uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>>;
     }
@@ -182,7 +187,7 @@ pub trait Context<'a>: InCallback<'a> {
     ///
     /// Only of a request that the device has not seen: it writes into the data
     /// of one that it has.
-    fn data<'s>(&self, srb: &'s mut Srb<'a>) -> Option<&'s mut [u8]>
+    fn data<'s, S: NotStarted>(&self, srb: &'s mut Srb<'a, S>) -> Option<&'s mut [u8]>
     where
         Self: AtMostDispatch<'a>,
     {
@@ -430,15 +435,30 @@ pub trait Context<'a>: InCallback<'a> {
     where
         Self: InFindAdapter<'a>,
     {
-        self.map_range(start)
+        self.map_memory(|_, address| address == start)
     }
 
-    /// Memory to share with the device (StorPortGetUncachedExtension):
-    /// `bytes` of it, physically contiguous, or nothing.
-    fn uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>>
+    /// The same of the range with this index, in the order of the function's
+    /// base address registers.
+    fn map_range(&mut self, index: usize) -> Option<MappedRegisters<'a>>
     where
         Self: InFindAdapter<'a>,
     {
+        self.map_memory(|other, _| other == index)
+    }
+
+    /// Memory to share with the device (StorPortGetUncachedExtension):
+    /// `bytes` of it, physically contiguous. Nothing if there is none, or it
+    /// was asked for already: Storport would give the same again.
+    fn uncached_extension(
+        &mut self,
+        configured: &Configured<'a>,
+        bytes: u32,
+    ) -> Option<UncachedExtension<'a>>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        let _: &Configured<'a> = configured;
         self.take_uncached_extension(bytes)
     }
 }

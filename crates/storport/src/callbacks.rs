@@ -16,10 +16,10 @@ use wdk_sys::{
 
 use crate::{
     context::{
-        AdapterPower, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt,
-        OneProcessorOnly, PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart,
-        StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl,
-        UnitEvent, UnitPower, Work,
+        AdapterPower, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt,
+        MessageInterrupt, NotTaken, OneProcessorOnly, PassiveInitialize, PowerState,
+        RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop, SurpriseRemoval,
+        ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
     },
     extension::{DpcNumber, Extension, Header},
     later::Entries,
@@ -74,6 +74,11 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     };
     let header = &extension.header;
     // The extension is zeroed at its first use only (rule book 3.1).
+    header.state.stop();
+    if !header.state.may_restart() {
+        // Work of an earlier life has not ended: it still uses what lies here.
+        return wdk_sys::SP_RETURN_ERROR;
+    }
     let dump = config.DumpMode != 0;
     let messages = config.InterruptMode == _KINTERRUPT_MODE::Latched && !dump;
     header.state.begin(
@@ -94,10 +99,11 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
         adapter: header,
         config,
         tables: Extension::<M>::table_memory(device_extension),
+        uncached: Some(NotTaken),
         _processor: OneProcessorOnly::new(),
     };
     match M::find_adapter(&mut cx) {
-        Ok(adapter) => {
+        Ok((Configured { .. }, adapter)) => {
             extension.put(adapter);
             wdk_sys::SP_RETURN_FOUND
         }
@@ -215,12 +221,14 @@ pub(crate) unsafe extern "C" fn start_io<M: Miniport>(
     // SAFETY: Storport just gave this SRB to the miniport.
     let srb = unsafe { Srb::new(&extension.header, block) };
     let memory: *mut Built<M::Request<'_>> = srb.extension().cast();
-    let (Some(adapter), false) = (extension.adapter(), memory.is_null()) else {
+    // Where the start failed, a remove comes without HwBuildIo (rule book 8,
+    // row 16).
+    let (Some(adapter), false) = (extension.running(), memory.is_null()) else {
         complete_without_adapter(srb);
         return truth(true);
     };
-    // SAFETY: with an adapter, Storport calls HwStartIo only after HwBuildIo
-    // returned true, which wrote it (rule book 5.1, S4).
+    // SAFETY: of a running adapter Storport calls HwStartIo only after
+    // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
     let Built { request } = unsafe { memory.read() };
     M::start_io(
         adapter,

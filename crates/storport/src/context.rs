@@ -57,9 +57,17 @@ pub(crate) mod sealed {
     use crate::extension::Header;
 
     /// Belongs to the adapter that `'a` names.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is no context of a callback, and no guard",
+        note = "contexts and guards are made by the framework, and lent to the miniport's methods"
+    )]
     pub trait OfAdapter<'a> {}
 
     /// Is lent to a callback of that adapter.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` is no context of a callback",
+        note = "contexts are made by the framework, and lent to the miniport's methods"
+    )]
     pub trait InCallback<'a>: OfAdapter<'a> {
         /// The adapter.
         fn header(&self) -> &Header;
@@ -123,8 +131,10 @@ macro_rules! contexts {
             pub(crate) _processor: OneProcessorOnly,
         }
 
+        #[diagnostic::do_not_recommend]
         impl<'a> OfAdapter<'a> for $name<'_, 'a> {}
 
+        #[diagnostic::do_not_recommend]
         impl<'a> InCallback<'a> for $name<'_, 'a> {
             #[inline]
             fn header(&self) -> &Header {
@@ -178,10 +188,11 @@ contexts! {
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///
     /// After a stop Storport does not call the miniport (ScsiStopAdapter's
-    /// page), and the framework holds what was asked for before (DPCs, timers,
-    /// work, state changes) back until the restart is done. So nothing else
-    /// runs but interrupt routines, and the cells of the StartIo lock and of
-    /// DPCs open; those of interrupts do not.
+    /// page), and the framework keeps what was asked for before (DPCs, the
+    /// timer, work, state changes) from running until the restart is done: one
+    /// that still runs makes the restart fail. So nothing else runs but
+    /// interrupt routines, and the cells of the StartIo lock and of DPCs open;
+    /// those of interrupts do not.
     Restart;
     /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
     /// held.
@@ -439,17 +450,33 @@ pub struct AdapterLimits {
     pub caches_data: bool,
 }
 
+/// Says that Storport was told what the adapter is
+/// ([`FindAdapter::configure`]): what HwFindAdapter must have done before it
+/// takes the uncached extension, and before it says that there is an adapter
+/// (rule book 3.1, 3.5).
+#[must_use = "it belongs to what `Miniport::find_adapter` returns"]
+pub struct Configured<'adapter> {
+    adapter: Brand<'adapter>,
+}
+
+/// The uncached extension can be asked for once: Storport gives the same memory
+/// again.
+pub(crate) struct NotTaken;
+
 /// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in dump mode), nothing held,
 /// nothing takeable; it runs alone.
 pub struct FindAdapter<'callback, 'adapter> {
     pub(crate) adapter: &'adapter Header,
     pub(crate) config: &'callback mut PORT_CONFIGURATION_INFORMATION,
     pub(crate) tables: TableMemory<'adapter>,
+    pub(crate) uncached: Option<NotTaken>,
     pub(crate) _processor: OneProcessorOnly,
 }
 
+#[diagnostic::do_not_recommend]
 impl<'a> OfAdapter<'a> for FindAdapter<'_, 'a> {}
 
+#[diagnostic::do_not_recommend]
 impl<'a> InCallback<'a> for FindAdapter<'_, 'a> {
     fn header(&self) -> &Header {
         self.adapter
@@ -471,9 +498,8 @@ impl<'a> FindAdapter<'_, 'a> {
     }
 
     /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
-    /// full duplex, with these limits. Comes before
-    /// [`uncached_extension`](crate::Context::uncached_extension).
-    pub fn configure(&mut self, limits: &AdapterLimits) {
+    /// full duplex, with these limits.
+    pub fn configure(&mut self, limits: &AdapterLimits) -> Configured<'a> {
         let config = &mut *self.config;
         config.MaximumTransferLength = limits.transfer_bytes;
         config.NumberOfPhysicalBreaks = limits.physical_breaks;
@@ -498,6 +524,9 @@ impl<'a> FindAdapter<'_, 'a> {
         // Half duplex is the default and not for shipping drivers (rule book
         // 4.1): it is not offered.
         config.SynchronizationModel = _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex;
+        Configured {
+            adapter: PhantomData,
+        }
     }
 
     /// Whether the adapter was given message-signalled interrupts.
@@ -506,17 +535,19 @@ impl<'a> FindAdapter<'_, 'a> {
         self.config.InterruptMode == _KINTERRUPT_MODE::Latched
     }
 
-    /// A table in the device extension, of `length` elements that `make`
-    /// makes from their index. Nothing if [`TABLE_BYTES`] do not suffice.
+    /// A table in the device extension, of `length` elements, which `make`
+    /// makes from their index. Nothing if [`TABLE_BYTES`] do not suffice, or
+    /// `make` has none to give.
     ///
     /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
     #[must_use]
     pub fn table<T>(
         &mut self,
         length: usize,
-        make: impl FnMut(usize) -> T,
+        mut make: impl FnMut(&mut Self, usize) -> Option<T>,
     ) -> Option<Table<'a, T>> {
-        self.tables.cut(length, make)
+        let place = self.tables.cut(length)?;
+        place.fill(|index| make(self, index))
     }
 
     /// Puts data under the StartIo lock.
@@ -567,11 +598,11 @@ impl<'a> Finding<'a> for FindAdapter<'_, 'a> {
         (read == 256).then_some(space)
     }
 
-    fn map_range(&mut self, start: u64) -> Option<MappedRegisters<'a>> {
-        let range = self.ranges().iter().find(|range| {
+    fn map_memory(&mut self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
+        let (_, range) = self.ranges().iter().enumerate().find(|(index, range)| {
             // SAFETY: every bit pattern is an integer.
-            let address = unsafe { range.RangeStart.QuadPart };
-            range.RangeInMemory != 0 && address.cast_unsigned() == start
+            let start = unsafe { range.RangeStart.QuadPart };
+            range.RangeInMemory != 0 && which(*index, start.cast_unsigned())
         })?;
         let (address, length) = (range.RangeStart, range.RangeLength);
         let (bus_type, bus) = (
@@ -586,7 +617,8 @@ impl<'a> Finding<'a> for FindAdapter<'_, 'a> {
     }
 
     fn take_uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>> {
-        // SAFETY: this is HwFindAdapter; `configure` filled what must be.
+        let NotTaken = self.uncached.take()?;
+        // SAFETY: this is HwFindAdapter, and who calls this has a `Configured`.
         let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
         // SAFETY: the address is that of the uncached extension.
         let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;

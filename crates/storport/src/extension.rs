@@ -112,6 +112,15 @@ impl<M: Miniport> Extension<M> {
         unsafe { &*device_extension.cast::<Self>() }
     }
 
+    /// The miniport's state, once it runs.
+    pub(crate) fn running<'a>(&self) -> Option<&M::Adapter<'a>> {
+        if self.header.state.is_running() {
+            self.adapter()
+        } else {
+            None
+        }
+    }
+
     /// The miniport's state, once found. The lifetime `'a` is the callback's
     /// to choose: nothing that carries it can leave the callback but into the
     /// adapter's own state.
@@ -157,28 +166,44 @@ pub(crate) struct TableMemory<'a> {
 }
 
 impl<'a> TableMemory<'a> {
-    /// Cuts a table of `length` elements off, each made by `make(index)`.
-    pub(crate) fn cut<T>(
-        &mut self,
-        length: usize,
-        mut make: impl FnMut(usize) -> T,
-    ) -> Option<Table<'a, T>> {
+    /// Cuts the place for `length` elements off.
+    pub(crate) fn cut<T>(&mut self, length: usize) -> Option<Place<'a, T>> {
         let () = const { assert!(align_of::<T>() <= TABLE_ALIGNMENT) };
         let padding = self.next.align_offset(align_of::<T>());
         let bytes = length.checked_mul(size_of::<T>())?.checked_add(padding)?;
         let left = self.left.checked_sub(bytes)?;
         let first: *mut T = self.next.wrapping_add(padding).cast();
-        for index in 0..length {
-            let element = first.wrapping_add(index);
-            // SAFETY: `bytes` from `next` are ours, unused and aligned now.
-            unsafe { element.write(make(index)) };
-        }
         self.next = self.next.wrapping_add(bytes);
         self.left = left;
-        Some(Table {
+        Some(Place {
             first: NonNull::new(first)?,
             length,
             adapter: PhantomData,
+        })
+    }
+}
+
+/// Where a table will be.
+pub(crate) struct Place<'a, T> {
+    first: NonNull<T>,
+    length: usize,
+    adapter: Brand<'a>,
+}
+
+impl<'a, T> Place<'a, T> {
+    /// Makes the elements. If one can't be made, those before it are forgotten.
+    pub(crate) fn fill(self, mut make: impl FnMut(usize) -> Option<T>) -> Option<Table<'a, T>> {
+        for index in 0..self.length {
+            let element = self.first.as_ptr().wrapping_add(index);
+            let made = make(index)?;
+            // SAFETY: the place is `length` elements long, aligned, and this
+            // value's alone.
+            unsafe { element.write(made) };
+        }
+        Some(Table {
+            first: self.first,
+            length: self.length,
+            adapter: self.adapter,
         })
     }
 }
@@ -200,7 +225,7 @@ impl<T> Deref for Table<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `cut` wrote `length` elements there, this value alone names
+        // SAFETY: `fill` wrote `length` elements there, this value alone names
         // them, and the brand keeps it inside the adapter's state.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.length) }
     }

@@ -50,10 +50,10 @@ pub use allowed::{
     MayStall, Optimizes, SeesMessages, WhileRunning,
 };
 pub use context::{
-    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Dpc,
-    FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState, Proves,
-    RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop, SurpriseRemoval,
-    ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
+    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Configured,
+    Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState,
+    Proves, RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop,
+    SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
 };
 pub use dma::UncachedExtension;
 #[doc(hidden)]
@@ -68,7 +68,7 @@ pub use performance::{Performance, StartIoParameters};
 pub use pool::Pool;
 pub use registers::MappedRegisters;
 pub use srb::{
-    Address, Failure, Fresh, Function, PnpAction, PnpTarget, ScatterGather, Srb, Started,
-    StartedSrb,
+    Address, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget, ScatterGather, Srb,
+    Started, StartedSrb,
 };
 pub use state::MAX_DPCS;

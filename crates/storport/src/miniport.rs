@@ -11,9 +11,10 @@ use wdk_sys::{HW_INITIALIZATION_DATA, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT
 use crate::{
     callbacks,
     context::{
-        AdapterPower, BuildIo, Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt,
-        PassiveInitialize, RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop,
-        SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
+        AdapterPower, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt,
+        MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus, Restart, StartIo,
+        StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower,
+        Work,
     },
     extension::Extension,
     port,
@@ -94,7 +95,9 @@ pub trait Miniport: Sized + 'static {
     ///
     /// # Errors
     /// Why there is no adapter to use.
-    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Self::Adapter<'a>, NotFound>;
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, Self::Adapter<'a>), NotFound>;
 
     /// HwInitialize: makes the adapter ready for requests and interrupts.
     /// False: it does not work, and Storport gives it up.

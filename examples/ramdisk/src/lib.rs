@@ -25,21 +25,20 @@ use scsi::{
     TransferLimits, WriteCache,
 };
 use storport::{
-    AdapterLimits, BuildIo, Context, Dpc, DpcLocked, Failure, FindAdapter, Function, Initialize,
-    Interrupt, Interrupted, MappedRegisters, MessageInterrupt, Miniport, NotFound, Performance,
-    ResetBus, Restart, Scope, Srb, StartIo, StartedSrb, Stop, Table,
+    AdapterLimits, BuildIo, Configured, Context, Dpc, DpcLocked, Failure, FindAdapter, Function,
+    Initialize, Interrupt, Interrupted, MappedRegisters, MessageInterrupt, Miniport, NotFound,
+    Performance, ResetBus, Restart, Scope, Srb, StartIo, StartedSrb, Stop, Table,
     level::{self, Below},
 };
 use wdk_panic as _; // The panic handler. The release driver has no way to it.
 
 storport::driver_entry!(Ramdisk);
 
-/// Bytes in a block.
+/// The disk has 64 MiB in blocks of 4 KiB; block n is in part n % PARTS.
+const SECTORS: Sectors = Sectors((PARTS * PART_BLOCKS * BLOCK / 512) as u64);
 const BLOCK: usize = 4096;
-/// Parts of the disk, and blocks in one: 64 MiB. Block n is in part n % PARTS.
 const PARTS: usize = 16;
 const PART_BLOCKS: usize = 1024;
-/// Requests at a time.
 const REQUESTS: u8 = 64;
 
 /// The bell's registers. A write to RING sends message 0 or asserts the pin; a
@@ -52,7 +51,7 @@ enum Ramdisk {}
 struct Adapter<'a> {
     /// Each part has a lock of its own, so that requests to different blocks
     /// move their data at the same time.
-    parts: [Option<DpcLocked<'a, Table<'a, [u8; BLOCK]>>>; PARTS],
+    parts: Table<'a, DpcLocked<'a, Table<'a, [u8; BLOCK]>>>,
     /// Requests whose data were moved, for the DPC to complete.
     moved: DpcLocked<'a, Table<'a, Option<StartedSrb<'a>>>>,
     bell: MappedRegisters<'a>,
@@ -60,21 +59,27 @@ struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    fn find(cx: &mut FindAdapter<'_, 'a>) -> Option<Self> {
-        let parts = [(); PARTS].map(|()| {
-            let blocks = cx.table(PART_BLOCKS, |_| [0; BLOCK])?;
-            cx.dpc_locked(blocks)
+    fn find(cx: &mut FindAdapter<'_, 'a>) -> Option<(Configured<'a>, Self)> {
+        let configured = cx.configure(&AdapterLimits {
+            transfer_bytes: 1 << 20,
+            physical_breaks: 257,
+            requests: REQUESTS.into(),
+            alignment_mask: 0,
+            targets: 1,
+            logical_units: 1,
+            caches_data: false,
         });
-        let places = cx.table(REQUESTS.into(), |_| None)?;
-        // Base address register 0; its lowest 4 bits say what kind it is.
-        let bar: [u8; 4] = cx.pci_configuration()?.get(0x10..0x14)?.try_into().ok()?;
-        let sectors = u64::try_from(PARTS * PART_BLOCKS * BLOCK / 512).ok()?;
-        Some(Self {
+        let parts = cx.table(PARTS, |cx, _| {
+            let blocks = cx.table(PART_BLOCKS, |_, _| Some([0; BLOCK]))?;
+            cx.dpc_locked(blocks)
+        })?;
+        let places = cx.table(REQUESTS.into(), |_, _| Some(None))?;
+        let adapter = Self {
             parts,
             moved: cx.dpc_locked(places)?,
-            bell: cx.map((u32::from_le_bytes(bar) & !0xF).into())?,
+            bell: cx.map_range(0)?,
             disk: Disk {
-                capacity: Capacity::new(Sectors(sectors), BlockSize::new(4096)?)?,
+                capacity: Capacity::new(SECTORS, BlockSize::new(BLOCK as u32)?)?,
                 alignment: Alignment::default(),
                 limits: TransferLimits::default(),
                 write_cache: WriteCache::Absent,
@@ -87,7 +92,8 @@ impl<'a> Adapter<'a> {
                     serial: Serial::new(&[b'0'; 20]),
                 },
             },
-        })
+        };
+        Some((configured, adapter))
     }
 
     /// Moves data between the disk and a request, which must be as long.
@@ -101,7 +107,7 @@ impl<'a> Adapter<'a> {
         }
         for (lba, block) in (extent.lba().0..).zip(data.as_chunks_mut().0) {
             let lba = usize::try_from(lba).ok()?;
-            self.parts.get(lba % PARTS)?.as_ref()?.with(cx, |part| {
+            self.parts.get(lba % PARTS)?.with(cx, |part| {
                 let place = part.get_mut(lba / PARTS)?;
                 match media {
                     MediaOp::Write { .. } => *place = *block,
@@ -133,19 +139,13 @@ impl Miniport for Ramdisk {
 
     const TABLE_BYTES: usize = PARTS * PART_BLOCKS * BLOCK + 4096;
 
-    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<Adapter<'a>, NotFound> {
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
+        // What writes a dump of the memory can't write it there.
         if cx.is_dump() {
             return Err(NotFound::Absent);
         }
-        cx.configure(&AdapterLimits {
-            transfer_bytes: 1 << 20,
-            physical_breaks: 257,
-            requests: REQUESTS.into(),
-            alignment_mask: 0,
-            targets: 1,
-            logical_units: 1,
-            caches_data: false,
-        });
         Adapter::find(cx).ok_or(NotFound::Unusable)
     }
 

@@ -14,7 +14,7 @@ pub fn build_io<'a>(
     second.with(cx, |second| {
         let (second, held) = second.split();
         first.with(held, |first| **first += *second);
-        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Dpc` can't be taken while `storport::level::Interrupt` may be held
+        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `DpcHeld` can't come on top of it
     });
     #[cfg(right)]
     first.with(cx, |first| {

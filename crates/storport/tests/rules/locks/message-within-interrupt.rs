@@ -14,7 +14,7 @@ pub fn build_io<'a>(
     one.with(cx, |one| {
         let (one, held) = one.split();
         other.with(held, |other| *one += **other);
-        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::Interrupt` can't be taken while `storport::level::Interrupt` may be held
+        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `InterruptHeld` can't come on top of it
     });
     #[cfg(right)]
     {

@@ -16,7 +16,7 @@ pub fn passive_initialize<'a>(
     events: &InterruptLocked<'a, u32>,
 ) {
     events.with(cx, |events| **events = 1);
-    //~[wrong]^ ERROR: [E0277] the trait bound `PassiveInitialize<'_, 'a>: Scope<'_>` is not satisfied
+    //~[wrong]^ ERROR: [E0277] no lock may be taken from `PassiveInitialize<'_, 'a>`
 }
 
 #[cfg(right)]

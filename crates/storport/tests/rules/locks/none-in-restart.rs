@@ -1,18 +1,18 @@
 //! HwAdapterControl(ScsiRestartAdapter) takes no lock: whether Storport holds the
-//! interrupt lock is not known. Nothing else of the adapter runs, so every cell
-//! opens with the context.
+//! interrupt lock is not known. No request and no DPC runs meanwhile, so what
+//! lies under the StartIo lock or a DPC lock opens with the context.
 //! Rule book 3.3, 8 row 1.
 
 #![no_std]
 
-use storport::{InterruptLocked, Restart};
+use storport::{DpcLocked, Restart};
 
-pub fn restart<'a>(cx: &mut Restart<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+pub fn restart<'a>(cx: &mut Restart<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     #[cfg(wrong)]
-    events.with(cx, |events| **events = 0);
-    //~[wrong]^ ERROR: [E0277] the trait bound `Restart<'_, 'a>: Scope<'_>` is not satisfied
+    queue.with(cx, |queue| **queue = 0);
+    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Restart<'_, 'a>`
     #[cfg(right)]
     {
-        *events.open(cx) = 0;
+        *queue.open(cx) = 0;
     }
 }

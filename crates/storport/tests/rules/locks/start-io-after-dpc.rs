@@ -16,7 +16,7 @@ pub fn build_io<'a>(
     second.with(cx, |second| {
         let (second, held) = second.split();
         first.with(held, |first| **first += *second);
-        //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `storport::level::Dpc` may be held
+        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `DpcHeld`: `StartIoHeld` can't come on top of it
     });
     #[cfg(right)]
     first.with(cx, |first| {

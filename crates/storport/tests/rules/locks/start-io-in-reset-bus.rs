@@ -9,7 +9,7 @@ use storport::{ResetBus, StartIoLocked};
 pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue = 0);
-    //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `storport::level::StartIo` may be held
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoHeld`: `StartIoHeld` can't come on top of it
     #[cfg(right)]
     {
         *queue.open(cx) = 0;

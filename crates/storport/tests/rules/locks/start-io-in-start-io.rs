@@ -1,22 +1,21 @@
-//! HwStartIo does not take the StartIo lock: without concurrent channels
-//! Storport holds it already.
-//! Rule book 2 (HwStartIo), 1.3 L5; DDI compliance rule StorPortSpinLock3.
+//! HwStartIo takes the StartIo lock only where it is shown that concurrent
+//! channels were granted: without them Storport holds it already. Where they
+//! were not, the cell opens.
+//! Rule book 2 (HwStartIo), 4.3, 1.3 L5; DDI compliance rule StorPortSpinLock3.
 
 #![no_std]
 
 #[cfg(right)]
-use storport::DpcLocked;
-use storport::StartIo;
-#[cfg(wrong)]
-use storport::StartIoLocked;
+use storport::Channels;
+use storport::{StartIo, StartIoLocked};
 
-#[cfg(wrong)]
 pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
     queue.with(cx, |queue| **queue += 1);
-    //~[wrong]^ ERROR: [E0277] a lock of level `storport::level::StartIo` can't be taken while `MaybeStartIo` may be held
-}
-
-#[cfg(right)]
-pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &DpcLocked<'a, u32>) {
-    queue.with(cx, |queue| **queue += 1);
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoMaybeHeld`: `StartIoHeld` can't come on top of it
+    #[cfg(right)]
+    match cx.channels() {
+        Channels::Concurrent(mut cx) => queue.with(&mut cx, |queue| **queue += 1),
+        Channels::Serial(mut cx) => *queue.open(&mut cx) += 1,
+    }
 }

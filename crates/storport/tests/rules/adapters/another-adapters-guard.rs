@@ -1,0 +1,18 @@
+//! A guard proves that a lock of its own adapter is held, and orders no lock of
+//! another adapter.
+//! Rule book 1.5.
+
+#![no_std]
+
+use storport::{Held, InterruptLocked, level};
+
+pub fn on_top<'a, 'b>(
+    held: &mut Held<'a, level::DpcHeld>,
+    #[cfg(wrong)] events: &InterruptLocked<'b, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+    _another: &InterruptLocked<'b, u32>,
+) {
+    events.with(held, |events| **events += 1);
+    //~[wrong]^ ERROR: lifetime may not live long enough
+    //~[wrong]| ERROR: lifetime may not live long enough
+}

@@ -1,0 +1,17 @@
+//! Pool is given back to the adapter that it was allocated for.
+//! Rule book 7 (StorPortAllocatePool).
+
+#![no_std]
+
+use storport::{BuildIo, Context, Pool};
+
+pub fn removed<'a, 'b>(
+    cx: &mut BuildIo<'_, 'a>,
+    #[cfg(wrong)] pool: Pool<'b, u8>,
+    #[cfg(right)] pool: Pool<'a, u8>,
+    _another: &Pool<'b, u8>,
+) {
+    cx.free(pool);
+    //~[wrong]^ ERROR: lifetime may not live long enough
+    //~[wrong]| ERROR: lifetime may not live long enough
+}

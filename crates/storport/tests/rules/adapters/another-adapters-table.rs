@@ -1,0 +1,25 @@
+//! A table goes into the state of the adapter whose extension it lies in, and is
+//! freed with that one.
+//! storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
+
+#![no_std]
+
+use storport::{FindAdapter, Table};
+
+pub struct Adapter<'a> {
+    pub queues: Table<'a, u32>,
+}
+
+pub fn find_adapter<'a, 'b>(
+    cx: &mut FindAdapter<'_, 'a>,
+    another: &mut FindAdapter<'_, 'b>,
+) -> Option<Adapter<'a>> {
+    #[cfg(wrong)]
+    let queues = another.table(4, |_, _| Some(0))?;
+    #[cfg(right)]
+    let queues = cx.table(4, |_, _| Some(0))?;
+    let _ = (cx, another);
+    Some(Adapter { queues })
+    //~[wrong]^ ERROR: lifetime may not live long enough
+    //~[wrong]| ERROR: lifetime may not live long enough
+}

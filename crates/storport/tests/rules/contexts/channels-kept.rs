@@ -1,0 +1,23 @@
+//! What is known of the StartIo lock in one call of HwStartIo is not kept for the
+//! next.
+//! Rule book 2 (HwStartIo).
+
+#![no_std]
+
+use storport::{Channels, StartIo};
+
+pub fn start_io<'a>(
+    cx: &mut StartIo<'a, 'a>,
+    #[cfg(wrong)] last: &mut Option<Channels<'a, 'a>>,
+    #[cfg(right)] last: &mut Option<bool>,
+) {
+    #[cfg(wrong)]
+    {
+        *last = Some(cx.channels());
+        //~[wrong]^ ERROR: [E0621] explicit lifetime required in the type of `cx`
+    }
+    #[cfg(right)]
+    {
+        *last = Some(matches!(cx.channels(), Channels::Serial(_)));
+    }
+}

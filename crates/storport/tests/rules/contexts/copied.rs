@@ -1,0 +1,13 @@
+//! There is one context a call: a second one would take locks beside the first.
+//! Rule book 1.3 L5, 2.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, served: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    let cx = &mut { *cx };
+    //~[wrong]^ ERROR: [E0507] cannot move out of `*cx` which is behind a mutable reference
+    served.with(cx, |served| **served += 1);
+}

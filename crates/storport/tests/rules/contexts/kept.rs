@@ -1,0 +1,23 @@
+//! A context is not kept beyond its callback: what it says of IRQL and locks
+//! holds during the call alone.
+//! Rule book 1.3 L4, 2.
+
+#![no_std]
+
+use storport::{Dpc, DpcNumber};
+
+pub fn dpc<'c, 'a>(
+    cx: &'c mut Dpc<'c, 'a>,
+    #[cfg(wrong)] last: &mut Option<&'a Dpc<'a, 'a>>,
+    #[cfg(right)] last: &mut Option<DpcNumber>,
+) {
+    #[cfg(wrong)]
+    {
+        *last = Some(cx);
+        //~[wrong]^ ERROR: lifetime may not live long enough
+    }
+    #[cfg(right)]
+    {
+        *last = Some(cx.number());
+    }
+}

@@ -1,0 +1,18 @@
+//! Only the framework makes a context, when Storport calls.
+//! Rule book 2.
+
+#![no_std]
+
+use storport::{Dpc, DpcNumber};
+
+#[cfg(wrong)]
+pub fn argument() -> DpcNumber {
+    let cx = Dpc {};
+    //~[wrong]^ ERROR: cannot construct `Dpc<'_, '_>` with struct literal syntax due to private fields
+    cx.number()
+}
+
+#[cfg(right)]
+pub fn argument(cx: &Dpc<'_, '_>) -> DpcNumber {
+    cx.number()
+}

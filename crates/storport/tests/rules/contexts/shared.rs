@@ -1,0 +1,17 @@
+//! A context is not lent to another processor either.
+//! Rule book 2.
+
+#![no_std]
+
+use storport::Dpc;
+
+/// Lends `work` to another processor.
+fn elsewhere<T: Sync>(_work: &T) {}
+
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    #[cfg(wrong)]
+    elsewhere(cx);
+    //~[wrong]^ ERROR: [E0277] `*mut ()` cannot be shared between threads safely
+    #[cfg(right)]
+    elsewhere(&cx.number());
+}

@@ -1,0 +1,17 @@
+//! HwDpcRoutine does not open what lies under its DPC's lock: Storport does not
+//! hold it, and the same DPC may run on another processor.
+//! Rule book 1.5 O10, 8 row 6.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `Dpc<'_, 'a>` does not prove that a lock of level `DpcHeld` is held
+    }
+    #[cfg(right)]
+    queue.with(cx, |queue| **queue += 1);
+}

@@ -1,0 +1,17 @@
+//! HwInterrupt does not open what lies under a DPC lock: it interrupts whoever
+//! holds that one. It leaves the work to the DPC.
+//! Rule book 2 (HwInterrupt), 3.1.
+
+#![no_std]
+
+use storport::{DpcLocked, Interrupt};
+
+pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` does not prove that a lock of level `DpcHeld` is held
+    }
+    #[cfg(right)]
+    queue.issue(cx);
+}

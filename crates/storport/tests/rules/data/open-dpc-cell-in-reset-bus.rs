@@ -1,0 +1,16 @@
+//! HwResetBus does not open what lies under a DPC lock: DPCs may run.
+//! Rule book 2 (HwResetBus), 8 row 4.
+
+#![no_std]
+
+use storport::{DpcLocked, ResetBus};
+
+pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that a lock of level `DpcHeld` is held
+    }
+    #[cfg(right)]
+    queue.with(cx, |queue| **queue += 1);
+}

@@ -1,0 +1,21 @@
+//! ScsiStopAdapter opens nothing: DPCs and timers may still run.
+//! Rule book 3.3, 8 row 1.
+
+#![no_std]
+
+use storport::DpcLocked;
+#[cfg(right)]
+use storport::Restart;
+#[cfg(wrong)]
+use storport::Stop;
+
+#[cfg(wrong)]
+pub fn stop<'a>(cx: &mut Stop<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    *queue.open(cx) = 0;
+    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` does not prove that a lock of level `DpcHeld` is held
+}
+
+#[cfg(right)]
+pub fn restart<'a>(cx: &mut Restart<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    *queue.open(cx) = 0;
+}

@@ -1,0 +1,17 @@
+//! HwTimer does not open what lies under a DPC lock: the StartIo lock keeps no
+//! DPC out.
+//! Rule book 2 (HwTimer).
+
+#![no_std]
+
+use storport::{DpcLocked, Timer};
+
+pub fn timer<'a>(cx: &mut Timer<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `Timer<'_, 'a>` does not prove that a lock of level `DpcHeld` is held
+    }
+    #[cfg(right)]
+    queue.with(cx, |queue| **queue += 1);
+}

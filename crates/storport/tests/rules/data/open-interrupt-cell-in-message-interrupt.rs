@@ -1,0 +1,20 @@
+//! HwMSInterruptRoutine opens what lies under the interrupt lock only if Storport
+//! holds that lock there, which is decided as it runs: with message locks it
+//! holds the message's own.
+//! Rule book 2 (HwMSInterruptRoutine), 4.2, 8 row 5.
+
+#![no_std]
+
+use storport::{InterruptLocked, MessageInterrupt};
+
+pub fn message_interrupt<'a>(cx: &mut MessageInterrupt<'_, 'a>, queue: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `MessageInterrupt<'_, 'a>` does not prove that a lock of level `InterruptHeld` is held
+    }
+    #[cfg(right)]
+    if let Some(queue) = queue.open_in(cx) {
+        *queue += 1;
+    }
+}

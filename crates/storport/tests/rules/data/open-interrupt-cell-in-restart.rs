@@ -1,0 +1,22 @@
+//! A restart does not open what lies under the interrupt lock: an interrupt
+//! routine may run.
+//! Rule book 3.3, 8 row 1.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::DpcLocked;
+#[cfg(wrong)]
+use storport::InterruptLocked;
+use storport::Restart;
+
+#[cfg(wrong)]
+pub fn restart<'a>(cx: &mut Restart<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+    *events.open(cx) = 0;
+    //~[wrong]^ ERROR: [E0277] `Restart<'_, 'a>` does not prove that a lock of level `InterruptHeld` is held
+}
+
+#[cfg(right)]
+pub fn restart<'a>(cx: &mut Restart<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    *queue.open(cx) = 0;
+}

@@ -1,0 +1,17 @@
+//! With concurrent channels HwStartIo does not open what lies under the StartIo
+//! lock: Storport does not hold it, and other processors are in HwStartIo.
+//! Rule book 2 (HwStartIo), 4.3, 8 row 2.
+
+#![no_std]
+
+use storport::{Concurrent, StartIoLocked};
+
+pub fn start_io<'a>(mut cx: Concurrent<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(&mut cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::Concurrent<'_, 'a>` does not prove that a lock of level `StartIoHeld` is held
+    }
+    #[cfg(right)]
+    queue.with(&mut cx, |queue| **queue += 1);
+}

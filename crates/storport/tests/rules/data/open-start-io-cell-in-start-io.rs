@@ -1,0 +1,22 @@
+//! HwStartIo does not open what lies under the StartIo lock before it is known
+//! that Storport holds it: with concurrent channels it does not.
+//! Rule book 2 (HwStartIo), 4.3, 8 row 2.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::Channels;
+use storport::{StartIo, StartIoLocked};
+
+pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *queue.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `StartIo<'_, 'a>` does not prove that a lock of level `StartIoHeld` is held
+    }
+    #[cfg(right)]
+    match cx.channels() {
+        Channels::Concurrent(mut cx) => queue.with(&mut cx, |queue| **queue += 1),
+        Channels::Serial(mut cx) => *queue.open(&mut cx) += 1,
+    }
+}

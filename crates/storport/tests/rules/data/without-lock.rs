@@ -1,0 +1,18 @@
+//! Data under a lock is reached through that lock alone.
+//! Rule book 3.1 (HwBuildIo), 8 row 10.
+
+#![no_std]
+
+use storport::{BuildIo, DpcLocked};
+
+pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, next: &DpcLocked<'a, u32>) -> u32 {
+    #[cfg(wrong)]
+    {
+        let _ = cx;
+        let id: &u32 = next;
+        //~[wrong]^ ERROR: [E0308] mismatched types
+        *id
+    }
+    #[cfg(right)]
+    next.with(cx, |id| **id)
+}

@@ -1,0 +1,21 @@
+//! PCI configuration space is read in HwFindAdapter alone.
+//! Rule book 3.5 (StorPortGetBusData).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::FindAdapter;
+#[cfg(wrong)]
+use storport::ResetBus;
+
+#[cfg(wrong)]
+pub fn reset_bus(cx: &mut ResetBus<'_, '_>) {
+    let _ = cx.pci_configuration();
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `storport::ResetBus<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.pci_configuration();
+}

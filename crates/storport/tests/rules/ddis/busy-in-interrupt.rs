@@ -1,0 +1,21 @@
+//! StorPortBusy is not called at DIRQL.
+//! Rule book 3.1 (HwInterrupt).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Interrupt;
+#[cfg(right)]
+use storport::StartIo;
+
+#[cfg(wrong)]
+pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.busy(1);
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may run above DISPATCH_LEVEL
+}
+
+#[cfg(right)]
+pub fn start_io(cx: &mut StartIo<'_, '_>) {
+    let _ = cx.busy(1);
+}

@@ -1,0 +1,21 @@
+//! A request's data is mapped at DISPATCH_LEVEL or below.
+//! Rule book 3.6 (StorPortGetSystemAddress); DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+#[cfg(wrong)]
+use storport::Interrupt;
+#[cfg(right)]
+use storport::StartIo;
+use storport::{Context, Srb};
+
+#[cfg(wrong)]
+pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, srb: &mut Srb<'a>) -> usize {
+    cx.data(srb).map_or(0, |data| data.len())
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` may run above DISPATCH_LEVEL
+}
+
+#[cfg(right)]
+pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, srb: &mut Srb<'a>) -> usize {
+    cx.data(srb).map_or(0, |data| data.len())
+}

@@ -1,0 +1,21 @@
+//! ScsiStopAdapter issues no DPC: it would run after the stop.
+//! Rule book 3.1 (HwAdapterControl), 3.2.
+
+#![no_std]
+
+use storport::DpcLocked;
+#[cfg(right)]
+use storport::ResetBus;
+#[cfg(wrong)]
+use storport::Stop;
+
+#[cfg(wrong)]
+pub fn stop<'a>(cx: &mut Stop<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    queue.issue(cx);
+    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` issues no DPCs
+}
+
+#[cfg(right)]
+pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, queue: &DpcLocked<'a, u32>) {
+    queue.issue(cx);
+}

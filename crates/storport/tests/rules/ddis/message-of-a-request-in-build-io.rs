@@ -1,0 +1,21 @@
+//! Message and channel of a request are known in HwStartIo alone.
+//! Rule book 3.5 (StorPortGetStartIoPerfParams).
+
+#![no_std]
+
+#[cfg(wrong)]
+use storport::BuildIo;
+#[cfg(right)]
+use storport::StartIo;
+use storport::{Context, Srb};
+
+#[cfg(wrong)]
+pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, srb: &Srb<'a>) -> u32 {
+    cx.start_io_parameters(srb).map_or(0, |given| given.message)
+    //~[wrong]^ ERROR: [E0277] only HwStartIo knows this, not `BuildIo<'_, 'a>`
+}
+
+#[cfg(right)]
+pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, srb: &Srb<'a>) -> u32 {
+    cx.start_io_parameters(srb).map_or(0, |given| given.message)
+}

@@ -1,0 +1,21 @@
+//! Before HwInitialize there are no messages to look up.
+//! Rule book 3.5 (StorPortGetMSIInfo).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::FindAdapter;
+#[cfg(right)]
+use storport::Initialize;
+
+#[cfg(wrong)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.has_message(1);
+    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `FindAdapter<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.has_message(1);
+}

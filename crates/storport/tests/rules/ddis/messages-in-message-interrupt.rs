@@ -1,0 +1,21 @@
+//! HwMSInterruptRoutine does not look messages up.
+//! Rule book 3.1 (HwMSInterruptRoutine), 3.5 (StorPortGetMSIInfo).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::Initialize;
+#[cfg(wrong)]
+use storport::MessageInterrupt;
+
+#[cfg(wrong)]
+pub fn message_interrupt(cx: &mut MessageInterrupt<'_, '_>) {
+    let _ = cx.has_message(1);
+    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `MessageInterrupt<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.has_message(1);
+}

@@ -1,0 +1,21 @@
+//! Requests are paused when they may come: before, there is nothing to pause.
+//! Rule book 3.2.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::Dpc;
+#[cfg(wrong)]
+use storport::FindAdapter;
+
+#[cfg(wrong)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.pause(1);
+    //~[wrong]^ ERROR: [E0277] in `FindAdapter<'_, '_>` the adapter is not running
+}
+
+#[cfg(right)]
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.pause(1);
+}

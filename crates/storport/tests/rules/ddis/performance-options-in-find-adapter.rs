@@ -1,0 +1,21 @@
+//! Performance options are set while the adapter is initialised.
+//! Rule book 3.5 (StorPortInitializePerfOpts), 4.3.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::FindAdapter;
+#[cfg(right)]
+use storport::Initialize;
+
+#[cfg(wrong)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.optimize(&storport::Performance::default());
+    //~[wrong]^ ERROR: [E0277] performance options can't be set in `FindAdapter<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.optimize(&storport::Performance::default());
+}

@@ -1,0 +1,21 @@
+//! Performance options are not set again by a restart.
+//! Rule book 3.5 (StorPortInitializePerfOpts), 4.3.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::PassiveInitialize;
+#[cfg(wrong)]
+use storport::Restart;
+
+#[cfg(wrong)]
+pub fn restart(cx: &mut Restart<'_, '_>) {
+    let _ = cx.optimize(&storport::Performance::default());
+    //~[wrong]^ ERROR: [E0277] performance options can't be set in `Restart<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn passive_initialize(cx: &mut PassiveInitialize<'_, '_>) {
+    let _ = cx.optimize(&storport::Performance::default());
+}

@@ -1,0 +1,22 @@
+//! ScsiStopAdapter frees nothing: it runs at DIRQL at worst. Pool is freed where
+//! the adapter is removed, in HwBuildIo.
+//! Rule book 3.1 (HwAdapterControl), 8 row 1; DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::BuildIo;
+#[cfg(wrong)]
+use storport::Stop;
+use storport::{Context, Pool};
+
+#[cfg(wrong)]
+pub fn stop<'a>(cx: &mut Stop<'_, 'a>, pool: Pool<'a, u8>) {
+    cx.free(pool);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Stop<'_, 'a>`
+}
+
+#[cfg(right)]
+pub fn removed_in_build_io<'a>(cx: &mut BuildIo<'_, 'a>, pool: Pool<'a, u8>) {
+    cx.free(pool);
+}

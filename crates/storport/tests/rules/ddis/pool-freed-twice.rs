@@ -1,0 +1,13 @@
+//! Pool is freed once.
+//! DDI compliance rules StorPortAllocatePool, StorPortAllocatePool2. Rule book 7.
+
+#![no_std]
+
+use storport::{BuildIo, Context, Pool};
+
+pub fn removed<'a>(cx: &mut BuildIo<'_, 'a>, pool: Pool<'a, u8>) {
+    cx.free(pool);
+    #[cfg(wrong)]
+    cx.free(pool);
+    //~[wrong]^ ERROR: [E0382] use of moved value: `pool`
+}

@@ -1,0 +1,22 @@
+//! HwInitialize runs above DISPATCH_LEVEL and allocates nothing.
+//! Rule book 3.1 (HwInitialize), 3.6 (StorPortAllocatePool); DDI compliance rule
+//! StorPortIrql.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Initialize;
+#[cfg(right)]
+use storport::PassiveInitialize;
+
+#[cfg(wrong)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Initialize<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn passive_initialize(cx: &mut PassiveInitialize<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+}

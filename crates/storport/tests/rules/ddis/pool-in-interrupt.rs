@@ -1,0 +1,21 @@
+//! An interrupt routine allocates nothing: its DPC does.
+//! Rule book 3.6 (StorPortAllocatePool); DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::Dpc;
+#[cfg(wrong)]
+use storport::Interrupt;
+
+#[cfg(wrong)]
+pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Interrupt<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+}

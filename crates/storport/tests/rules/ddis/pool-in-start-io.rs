@@ -1,0 +1,21 @@
+//! HwStartIo allocates nothing: HwBuildIo does, before it.
+//! Rule book 3.1 (HwStartIo), 8 row 8; DDI compliance rule SpNoWait.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::BuildIo;
+use storport::Context;
+#[cfg(wrong)]
+use storport::StartIo;
+
+#[cfg(wrong)]
+pub fn start_io(cx: &mut StartIo<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `StartIo<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.allocate(512, |_| 0_u8);
+}

@@ -1,0 +1,21 @@
+//! The processors are counted at DISPATCH_LEVEL or below.
+//! Rule book 3.6 (topology); DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::Dpc;
+#[cfg(wrong)]
+use storport::Interrupt;
+
+#[cfg(wrong)]
+pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.processors();
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may run above DISPATCH_LEVEL
+}
+
+#[cfg(right)]
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.processors();
+}

@@ -1,0 +1,25 @@
+//! Storport's routines are methods of contexts; the calls behind them are not to
+//! be had. So nothing calls what only the framework may (StorPortInitializeDpc,
+//! StorPortEnablePassiveInitialization), what only a port driver may
+//! (StorPortCompleteRequest), what is deprecated (StorPortLogError,
+//! StorPortValidateRange), or a notification that is not for miniports.
+//! Rule book 3.5, 3.7, 5.1 S7; DDI compliance rules StorPortEnablePassive,
+//! StorPortPassiveFromHwInit, StorPortCompleteRequest, StorPortDDIsPortOnly,
+//! StorPortDeprecated, StorPortNotification2.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::Context;
+use storport::ResetBus;
+
+pub fn reset_bus(cx: &mut ResetBus<'_, '_>) {
+    #[cfg(wrong)]
+    {
+        let _ = cx;
+        storport::port::stall(10);
+        //~[wrong]^ ERROR: [E0603] module `port` is private
+    }
+    #[cfg(right)]
+    cx.stall(10);
+}

@@ -1,0 +1,21 @@
+//! Registers are mapped in HwFindAdapter alone: the addresses are its ConfigInfo's.
+//! Rule book 3.5 (StorPortGetDeviceBase); bug check 0xF1, 0x2003.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::FindAdapter;
+#[cfg(wrong)]
+use storport::Initialize;
+
+#[cfg(wrong)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.map(0xFEBF_0000);
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.map(0xFEBF_0000);
+}

@@ -1,0 +1,21 @@
+//! The registry is read at PASSIVE_LEVEL.
+//! Rule book 3.6 (StorPortRegistryRead); DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+#[cfg(wrong)]
+use storport::BuildIo;
+use storport::Context;
+#[cfg(right)]
+use storport::FindAdapter;
+
+#[cfg(wrong)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.registry_u32(c"QueueDepth");
+    //~[wrong]^ ERROR: [E0277] `BuildIo<'_, '_>` does not run at PASSIVE_LEVEL
+}
+
+#[cfg(right)]
+pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
+    let _ = cx.registry_u32(c"QueueDepth");
+}

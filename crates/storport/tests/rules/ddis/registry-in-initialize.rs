@@ -1,0 +1,21 @@
+//! HwInitialize runs above PASSIVE_LEVEL and reads no registry.
+//! Rule book 3.1 (HwInitialize), 3.6; DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Initialize;
+#[cfg(right)]
+use storport::Work;
+
+#[cfg(wrong)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.registry_u32(c"QueueDepth");
+    //~[wrong]^ ERROR: [E0277] `Initialize<'_, '_>` does not run at PASSIVE_LEVEL
+}
+
+#[cfg(right)]
+pub fn work(cx: &mut Work<'_, '_>) {
+    let _ = cx.registry_u32(c"QueueDepth");
+}

@@ -1,0 +1,21 @@
+//! A DPC does not wait on the processor: a timer comes back later.
+//! Rule book 1.3 L7.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Dpc;
+#[cfg(right)]
+use storport::Initialize;
+
+#[cfg(wrong)]
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.stall(10);
+    //~[wrong]^ ERROR: [E0277] `Dpc<'_, '_>` may not wait
+}
+
+#[cfg(right)]
+pub fn initialize(cx: &mut Initialize<'_, '_>) {
+    let _ = cx.stall(10);
+}

@@ -1,0 +1,21 @@
+//! An interrupt routine does not wait on the processor.
+//! Rule book 1.3 L7, 3.1 (HwInterrupt).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Interrupt;
+#[cfg(right)]
+use storport::Work;
+
+#[cfg(wrong)]
+pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.stall(10);
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may not wait
+}
+
+#[cfg(right)]
+pub fn work(cx: &mut Work<'_, '_>) {
+    let _ = cx.stall(10);
+}

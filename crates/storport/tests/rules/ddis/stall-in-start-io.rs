@@ -1,0 +1,21 @@
+//! HwStartIo does not wait on the processor.
+//! Rule book 3.1 (HwStartIo); DDI compliance rules SpNoWait, StorPortStartIo.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::ResetBus;
+#[cfg(wrong)]
+use storport::StartIo;
+
+#[cfg(wrong)]
+pub fn start_io(cx: &mut StartIo<'_, '_>) {
+    let _ = cx.stall(10);
+    //~[wrong]^ ERROR: [E0277] `StartIo<'_, '_>` may not wait
+}
+
+#[cfg(right)]
+pub fn reset_bus(cx: &mut ResetBus<'_, '_>) {
+    let _ = cx.stall(10);
+}

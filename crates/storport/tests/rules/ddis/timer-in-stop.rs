@@ -1,0 +1,21 @@
+//! ScsiStopAdapter starts no timer: its routine would run after the stop.
+//! Rule book 3.1 (HwAdapterControl), 3.2.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Stop;
+#[cfg(right)]
+use storport::Timer;
+
+#[cfg(wrong)]
+pub fn stop(cx: &mut Stop<'_, '_>) {
+    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+    //~[wrong]^ ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
+}
+
+#[cfg(right)]
+pub fn timer(cx: &mut Timer<'_, '_>) {
+    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+}

@@ -1,0 +1,21 @@
+//! Uncached memory is given in HwFindAdapter alone.
+//! Rule book 3.5 (StorPortGetUncachedExtension); bug check 0xF1, 0x2002.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::FindAdapter;
+#[cfg(wrong)]
+use storport::Initialize;
+use storport::{Configured, Context};
+
+#[cfg(wrong)]
+pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, configured: &Configured<'a>) {
+    let _ = cx.uncached_extension(configured, 4096);
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, 'a>`
+}
+
+#[cfg(right)]
+pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>, configured: &Configured<'a>) {
+    let _ = cx.uncached_extension(configured, 4096);
+}

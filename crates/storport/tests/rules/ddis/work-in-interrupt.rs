@@ -1,0 +1,21 @@
+//! A work item is queued at DISPATCH_LEVEL or below: the interrupt routine's DPC does.
+//! Rule book 3.6 (StorPortQueueWorkItem).
+
+#![no_std]
+
+use storport::Context;
+#[cfg(right)]
+use storport::Dpc;
+#[cfg(wrong)]
+use storport::Interrupt;
+
+#[cfg(wrong)]
+pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.queue_work(0);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Interrupt<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn dpc(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.queue_work(0);
+}

@@ -1,0 +1,21 @@
+//! A work item is allocated, so HwStartIo queues none: HwBuildIo or a DPC does.
+//! Rule book 3.1 (HwStartIo); DDI compliance rule SpNoWait.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::BuildIo;
+use storport::Context;
+#[cfg(wrong)]
+use storport::StartIo;
+
+#[cfg(wrong)]
+pub fn start_io(cx: &mut StartIo<'_, '_>) {
+    let _ = cx.queue_work(0);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `StartIo<'_, '_>`
+}
+
+#[cfg(right)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.queue_work(0);
+}

@@ -1,0 +1,22 @@
+//! ScsiStopAdapter asks for nothing that would run after it.
+//! Rule book 3.1 (HwAdapterControl), 3.3.
+
+#![no_std]
+
+use storport::Context;
+#[cfg(wrong)]
+use storport::Stop;
+#[cfg(right)]
+use storport::SurpriseRemoval;
+
+#[cfg(wrong)]
+pub fn stop(cx: &mut Stop<'_, '_>) {
+    let _ = cx.queue_work(0);
+    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Stop<'_, '_>`
+    //~[wrong]| ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
+}
+
+#[cfg(right)]
+pub fn surprise_removal(cx: &mut SurpriseRemoval<'_, '_>) {
+    let _ = cx.queue_work(0);
+}

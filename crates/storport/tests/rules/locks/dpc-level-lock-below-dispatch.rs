@@ -1,0 +1,21 @@
+//! DpcLevelLock is taken at DISPATCH_LEVEL, not below.
+//! Rule book 1.2, 1.4.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::Dpc;
+#[cfg(wrong)]
+use storport::Work;
+use storport::{DpcLocked, LockRefused};
+
+#[cfg(wrong)]
+pub fn work<'a>(cx: &mut Work<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+    queue.with_at_dpc_level(cx, |queue| **queue += 1)
+    //~[wrong]^ ERROR: [E0277] `Work<'_, 'a>` is not known to be at DISPATCH_LEVEL
+}
+
+#[cfg(right)]
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+    queue.with_at_dpc_level(cx, |queue| **queue += 1)
+}

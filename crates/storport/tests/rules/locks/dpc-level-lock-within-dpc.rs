@@ -1,0 +1,22 @@
+//! DpcLevelLock is the lock in a DPC object too, and does not nest with one.
+//! Rule book 1.2, 1.5 O4.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked, LockRefused};
+
+pub fn dpc<'a>(
+    cx: &mut Dpc<'_, 'a>,
+    one: &DpcLocked<'a, u32>,
+    other: &DpcLocked<'a, u32>,
+) -> Result<(), LockRefused> {
+    #[cfg(wrong)]
+    return one.with(cx, |one| other.with_at_dpc_level(one, |other| **other += 1));
+    //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to be at DISPATCH_LEVEL
+    //~[wrong]| ERROR: [E0277] this lock can't be taken with `DpcHeld`: `DpcHeld` can't come on top of it
+    #[cfg(right)]
+    {
+        let sum = one.with(cx, |one| **one);
+        other.with_at_dpc_level(cx, |other| **other += sum)
+    }
+}

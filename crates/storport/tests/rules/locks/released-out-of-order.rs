@@ -1,0 +1,29 @@
+//! Locks are released in the reverse order of their acquisition: each holds the
+//! IRQL to return to. The inner lock's guard can't outlive the outer one's.
+//! Rule book 1.3 L3.
+
+#![no_std]
+
+use storport::{BuildIo, DpcLocked, InterruptLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    queue: &DpcLocked<'a, u32>,
+    events: &InterruptLocked<'a, u32>,
+) -> u32 {
+    queue.with(cx, |queue| {
+        let (queue, held) = queue.split();
+        #[cfg(wrong)]
+        {
+            let mut outer: Option<&mut u32> = None;
+            events.with(held, |events| outer = Some(&mut **events));
+            //~[wrong]^ ERROR: [E0521] borrowed data escapes outside of closure
+            outer.map_or(*queue, |events| *events)
+        }
+        #[cfg(right)]
+        {
+            let events = events.with(held, |events| **events);
+            events + *queue
+        }
+    })
+}

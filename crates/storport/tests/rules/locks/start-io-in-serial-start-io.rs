@@ -1,0 +1,16 @@
+//! Without concurrent channels HwStartIo does not take the StartIo lock.
+//! Rule book 2 (HwStartIo); DDI compliance rule StorPortSpinLock3.
+
+#![no_std]
+
+use storport::{Serial, StartIoLocked};
+
+pub fn start_io<'a>(mut cx: Serial<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    queue.with(&mut cx, |queue| **queue += 1);
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoHeld`: `StartIoHeld` can't come on top of it
+    #[cfg(right)]
+    {
+        *queue.open(&mut cx) += 1;
+    }
+}

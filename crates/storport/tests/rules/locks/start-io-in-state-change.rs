@@ -1,0 +1,16 @@
+//! HwStateChange does not take the StartIo lock: Storport holds it already.
+//! Rule book 2 (HwStateChange), 3.1; DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{StartIoLocked, StateChange};
+
+pub fn state_changed<'a>(cx: &mut StateChange<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    queue.with(cx, |queue| **queue = 0);
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoHeld`: `StartIoHeld` can't come on top of it
+    #[cfg(right)]
+    {
+        *queue.open(cx) = 0;
+    }
+}

@@ -1,0 +1,16 @@
+//! HwTimer does not take the StartIo lock: Storport holds it already.
+//! Rule book 2 (HwTimer), 8 row 3; DDI compliance rule StorPortSpinLock.
+
+#![no_std]
+
+use storport::{StartIoLocked, Timer};
+
+pub fn timer<'a>(cx: &mut Timer<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+    #[cfg(wrong)]
+    queue.with(cx, |queue| **queue = 0);
+    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoHeld`: `StartIoHeld` can't come on top of it
+    #[cfg(right)]
+    {
+        *queue.open(cx) = 0;
+    }
+}

@@ -1,0 +1,17 @@
+//! StorPortSynchronizeAccess takes the interrupt lock, so an interrupt routine
+//! does not call it.
+//! Rule book 1.5 O8, 3.1 (HwInterrupt).
+
+#![no_std]
+
+use storport::{Interrupt, InterruptLocked};
+
+pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, events: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    events.synchronize(cx, |events| **events += 1);
+    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Interrupt<'_, 'a>`
+    #[cfg(right)]
+    {
+        *events.open(cx) += 1;
+    }
+}

@@ -1,0 +1,24 @@
+//! ThreadedDpcLock is taken in a threaded DPC alone.
+//! Rule book 1.2, 1.4.
+
+#![no_std]
+
+#[cfg(wrong)]
+use storport::Dpc;
+#[cfg(right)]
+use storport::ThreadedDpc;
+use storport::{DpcLocked, LockRefused};
+
+#[cfg(wrong)]
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+    queue.with_in_threaded_dpc(cx, |queue| **queue += 1)
+    //~[wrong]^ ERROR: [E0308] mismatched types
+}
+
+#[cfg(right)]
+pub fn threaded_dpc<'a>(
+    cx: &mut ThreadedDpc<'_, 'a>,
+    queue: &DpcLocked<'a, u32>,
+) -> Result<(), LockRefused> {
+    queue.with_in_threaded_dpc(cx, |queue| **queue += 1)
+}

@@ -1,0 +1,17 @@
+//! Only contexts say that DPCs may be issued.
+//! Rule book 2.
+
+#![no_std]
+
+use storport::IssuesDpcs;
+
+/// Calls itself a context.
+pub struct Mine;
+
+#[cfg(wrong)]
+impl<'a> IssuesDpcs<'a> for Mine {}
+//~[wrong]^ ERROR: [E0277] the trait bound `Mine: storport::Context<'a>` is not satisfied
+
+/// What the trait is for: one piece of code for several callbacks.
+#[cfg(right)]
+pub fn from_any<'a, C: IssuesDpcs<'a>>(_cx: &mut C, _mine: &Mine) {}

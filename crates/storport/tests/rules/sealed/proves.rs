@@ -1,0 +1,17 @@
+//! Only contexts say that Storport holds a lock.
+//! Rule book 2.
+
+#![no_std]
+
+use storport::{Proves, level};
+
+/// Calls itself a context.
+pub struct Mine;
+
+#[cfg(wrong)]
+impl<'a> Proves<'a, level::InterruptHeld> for Mine {}
+//~[wrong]^ ERROR: [E0277] `Mine` is no context of a callback, and no guard
+
+/// What the trait is for: one piece of code for several callbacks.
+#[cfg(right)]
+pub fn from_any<'a, C: Proves<'a, level::InterruptHeld>>(_cx: &mut C, _mine: &Mine) {}

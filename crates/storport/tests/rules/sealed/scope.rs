@@ -1,0 +1,19 @@
+//! Only contexts and guards say that locks may be taken.
+//! Rule book 2.
+
+#![no_std]
+
+use storport::Scope;
+
+/// Calls itself a context.
+pub struct Mine;
+
+#[cfg(wrong)]
+impl<'a> Scope<'a> for Mine {
+    type Level = storport::level::NothingHeld;
+}
+//~[wrong]^^^ ERROR: [E0277] `Mine` is no context of a callback, and no guard
+
+/// What the trait is for: one piece of code for several callbacks.
+#[cfg(right)]
+pub fn from_any<'a, C: Scope<'a>>(_cx: &mut C, _mine: &Mine) {}

@@ -1,0 +1,25 @@
+//! A request that the device has is not sent back to wait: Storport would start
+//! it a second time.
+//! Rule book 5.1 S5.
+
+#![no_std]
+
+use storport::{Context, Srb, StartIo, StartedSrb};
+
+pub fn start_io<'a>(cx: &StartIo<'_, 'a>, srb: Srb<'a>, full: bool) -> Option<StartedSrb<'a>> {
+    #[cfg(right)]
+    if full {
+        cx.busy(1);
+        srb.busy();
+        return None;
+    }
+    let started = srb.started();
+    #[cfg(wrong)]
+    if full {
+        cx.busy(1);
+        started.busy();
+        //~[wrong]^ ERROR: [E0277] the device has this request, or had it
+        return None;
+    }
+    Some(started)
+}

@@ -1,0 +1,14 @@
+//! No request is completed as pending: SRB_STATUS_PENDING is no final status.
+//! Rule book 5.1 S3; DDI compliance rule StorPortStatusPending.
+
+#![no_std]
+
+use storport::{Failure, Srb};
+
+pub fn end(srb: Srb<'_>) {
+    #[cfg(wrong)]
+    srb.fail(Failure::Pending);
+    //~[wrong]^ ERROR: [E0599] no variant or associated item named `Pending` found for enum `Failure` in the current scope
+    #[cfg(right)]
+    srb.fail(Failure::Error);
+}

@@ -1,0 +1,22 @@
+//! A request is stored or completed, never both: what is stored the device has,
+//! and its completion ends it.
+//! Rule book 5.1 S1, S8.
+
+#![no_std]
+
+use storport::{DpcLocked, Failure, Srb, StartIo, StartedSrb};
+
+pub fn start_io<'a>(
+    cx: &mut StartIo<'_, 'a>,
+    slot: &DpcLocked<'a, Option<StartedSrb<'a>>>,
+    srb: Srb<'a>,
+    fits: bool,
+) {
+    if fits {
+        slot.with(cx, |slot| **slot = Some(srb.started()));
+        #[cfg(right)]
+        return;
+    }
+    srb.fail(Failure::Error);
+    //~[wrong]^ ERROR: [E0382] use of moved value: `srb`
+}

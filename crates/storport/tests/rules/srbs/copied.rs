@@ -1,0 +1,13 @@
+//! There is one value a request, so one completion.
+//! Rule book 5.1 S1.
+
+#![no_std]
+
+use storport::Srb;
+
+pub fn end(srb: &Srb<'_>) -> u32 {
+    #[cfg(wrong)]
+    (*srb).succeed(0);
+    //~[wrong]^ ERROR: [E0507] cannot move out of `*srb` which is behind a shared reference
+    srb.data_length()
+}

@@ -1,0 +1,18 @@
+//! A request's data buffer dies with the request.
+//! Rule book 5.1 S2.
+
+#![no_std]
+
+use storport::{BuildIo, Context, Srb};
+
+pub fn answer<'a>(cx: &BuildIo<'_, 'a>, mut srb: Srb<'a>) {
+    let data = cx.data(&mut srb);
+    #[cfg(wrong)]
+    srb.succeed(1);
+    //~[wrong]^ ERROR: [E0505] cannot move out of `srb` because it is borrowed
+    if let Some([first, ..]) = data {
+        *first = 0;
+    }
+    #[cfg(right)]
+    srb.succeed(1);
+}

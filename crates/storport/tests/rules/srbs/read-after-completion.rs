@@ -1,0 +1,16 @@
+//! A completed request is Storport's: it is not looked at again.
+//! Rule book 5.1 S2; bug check 0xF1.
+
+#![no_std]
+
+use storport::Srb;
+
+pub fn end(srb: Srb<'_>) -> u32 {
+    #[cfg(right)]
+    let bytes = srb.data_length();
+    srb.succeed(0);
+    #[cfg(wrong)]
+    let bytes = srb.data_length();
+    //~[wrong]^ ERROR: [E0382] borrow of moved value: `srb`
+    bytes
+}

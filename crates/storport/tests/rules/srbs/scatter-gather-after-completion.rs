@@ -1,0 +1,17 @@
+//! A request's scatter/gather list dies with the request.
+//! Rule book 5.1 S2, S11.
+
+#![no_std]
+
+use storport::{BuildIo, Context, Srb};
+
+pub fn pieces<'a>(cx: &BuildIo<'_, 'a>, srb: Srb<'a>) -> usize {
+    let list = cx.scatter_gather(&srb);
+    #[cfg(wrong)]
+    srb.succeed(0);
+    //~[wrong]^ ERROR: [E0505] cannot move out of `srb` because it is borrowed
+    let pieces = list.map_or(0, Iterator::count);
+    #[cfg(right)]
+    srb.succeed(0);
+    pieces
+}

@@ -1,0 +1,16 @@
+//! A request is started or completed in HwStartIo, not both.
+//! Rule book 5.1 S1.
+
+#![no_std]
+
+use storport::{Failure, Srb, StartedSrb};
+
+pub fn start_io<'a>(srb: Srb<'a>, slot: &mut Option<StartedSrb<'a>>) {
+    if slot.is_none() {
+        *slot = Some(srb.started());
+        #[cfg(right)]
+        return;
+    }
+    srb.fail(Failure::Error);
+    //~[wrong]^ ERROR: [E0382] use of moved value: `srb`
+}

@@ -1,0 +1,14 @@
+//! A request's status is set by its completion alone.
+//! Rule book 5.1 S3.
+
+#![no_std]
+
+use storport::Srb;
+
+pub fn end(srb: Srb<'_>) {
+    #[cfg(wrong)]
+    srb.finish(0);
+    //~[wrong]^ ERROR: [E0624] method `finish` is private
+    #[cfg(right)]
+    srb.succeed(0);
+}
