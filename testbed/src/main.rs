@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
+    rules,
     run::{self, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     seeds,
     size::Size,
@@ -64,13 +65,13 @@ enum Command {
     /// Run a driver: verify data through it, then put a workload on it
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
     Run(RunArgs),
-    /// Print the names of the rules that a driver is held to, a line each
-    Rules,
     /// Print what a driver imports, by module
     Imports {
         /// The driver's file
         driver: PathBuf,
     },
+    /// Print the rules that a driver is watched for, and what is beyond that
+    Rules,
 }
 
 #[derive(Args)]
@@ -260,7 +261,9 @@ fn main() -> ExitCode {
             };
         }
         Command::Run(args) => run::run(&args.into(), &mut out),
-        Command::Rules => run::print_rules(&mut out).map(|()| Verdict::Pass),
+        Command::Rules => rules::print(&mut out)
+            .map(|()| Verdict::Pass)
+            .map_err(RunError::Output),
         Command::Imports { driver } => {
             run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
         }
