@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
+    rules,
     run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
     seeds,
     size::Size,
@@ -69,6 +70,8 @@ enum Command {
         /// The driver's file
         driver: PathBuf,
     },
+    /// Print the rules that a driver is watched for, and what is beyond that
+    Rules,
 }
 
 #[derive(Args)]
@@ -248,6 +251,9 @@ fn main() -> ExitCode {
             };
         }
         Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Rules => rules::print(&mut out)
+            .map(|()| Verdict::Pass)
+            .map_err(RunError::Output),
         Command::Imports { driver } => {
             run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
         }

@@ -24,7 +24,6 @@ use crate::{
     },
     elapsed::Elapsed,
     image::{Image, ImageError, Import},
-    kernel,
     machine::{
         InterruptKind, Machine, MachineError, MachineSettings, clock,
         schedule::{self, Trace},
@@ -56,9 +55,6 @@ pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 
 /// Mismatches that are described one by one.
 const DESCRIBED: usize = 10;
-
-/// The module that a Storport miniport may import from.
-const PORT_DRIVER: &str = "storport.sys";
 
 /// What to run, on what.
 #[derive(Clone, Debug)]
@@ -179,7 +175,12 @@ pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError>
     for (module, functions) in by_module(&Image::imports_of(driver)?) {
         writeln!(out, "{module} ({})", functions.len())?;
         for function in functions {
-            writeln!(out, "  {function}")?;
+            let mark = if storport::is_prohibited(&module, function) {
+                "   <- prohibited to a physical miniport"
+            } else {
+                ""
+            };
+            writeln!(out, "  {function}{mark}")?;
         }
     }
     Ok(())
@@ -195,7 +196,7 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
             None => modules.push((module, vec![&import.function])),
         }
     }
-    modules.sort_by_key(|(name, _)| name != PORT_DRIVER);
+    modules.sort_by_key(|(name, _)| name != storport::MODULE);
     modules
 }
 
@@ -226,7 +227,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         memory_bytes: settings.memory.0,
         interrupts: settings.interrupts,
     })?;
-    let image = Arc::new(Image::load(&settings.driver, &resolve)?);
+    let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
     trap::watch(&image);
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
@@ -244,15 +245,6 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         verified: None,
     };
     run.start_use_and_stop(&image, workload, out)
-}
-
-/// The address of an imported function.
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module.to_ascii_lowercase().as_str() {
-        PORT_DRIVER => storport::resolve(function),
-        "ntoskrnl.exe" | "hal.dll" => kernel::resolve(function),
-        _ => None,
-    }
 }
 
 /// The workload asked for, or the default one.
@@ -355,7 +347,7 @@ fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::R
         writeln!(out, "imports   none")?;
     }
     for (module, functions) in modules {
-        let mark = if module == PORT_DRIVER {
+        let mark = if module == storport::MODULE {
             ""
         } else {
             "   <- not the port driver"
@@ -750,8 +742,8 @@ impl Run<'_> {
             return Ok(Verdict::Pass);
         }
         writeln!(out, "FAIL")?;
-        for reason in &self.reasons {
-            writeln!(out, "  {reason}")?;
+        for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+            writeln!(out, "  {line}")?;
         }
         if self.settings.checks == Checks::All {
             let command = command::repeating(std::env::args(), self.seed);
