@@ -16,12 +16,13 @@ use wdk_sys::{
 
 use crate::{
     context::{
-        AdapterPower, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt,
-        MessageInterrupt, NotTaken, OneProcessorOnly, PassiveInitialize, PowerState,
-        RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop, SurpriseRemoval,
-        ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
+        AdapterPower, BuildIo, Dpc, Initialize, Interrupt, MessageInterrupt, OneProcessorOnly,
+        PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart, StartIo, StateChange,
+        Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower,
+        Work,
     },
     extension::{DpcNumber, Extension, Header},
+    find_adapter::{Configured, FindAdapter},
     later::Entries,
     miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
     port,
@@ -95,13 +96,8 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
             }
         };
     }
-    let mut cx = FindAdapter {
-        adapter: header,
-        config,
-        tables: Extension::<M>::table_memory(device_extension),
-        uncached: Some(NotTaken),
-        _processor: OneProcessorOnly::new(),
-    };
+    let tables = Extension::<M>::table_memory(device_extension);
+    let mut cx = FindAdapter::new(header, config, tables);
     match M::find_adapter(&mut cx) {
         Ok((Configured { .. }, adapter)) => {
             extension.put(adapter);
@@ -304,9 +300,22 @@ unsafe extern "C" fn dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    // One that was queued before a stop waits for the restart.
-    if header.state.issue(dpc.0) == Issue::Now {
+    if enter_dpc(header, dpc) {
         M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+        header.state.leave();
+    }
+}
+
+/// Lets a DPC in, unless the adapter is stopped.
+fn enter_dpc(header: &Header, dpc: DpcNumber) -> bool {
+    match header.state.enter_dpc(dpc.0) {
+        Ok(()) => true,
+        Err(Issue::Later) => false,
+        Err(Issue::Now) => {
+            // SAFETY: DPCs are queued, so the objects are initialised.
+            unsafe { port::issue_dpc(header, header.dpc(dpc)) };
+            false
+        }
     }
 }
 
@@ -323,7 +332,7 @@ unsafe extern "C" fn threaded_dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    if header.state.issue(dpc.0) == Issue::Now && header.state.enter() {
+    if enter_dpc(header, dpc) {
         M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
         header.state.leave();
     }
