@@ -46,11 +46,12 @@ pub trait AtMostDispatch<'a>: Context<'a> {}
 
 /// The callback may allocate and free pool.
 #[diagnostic::on_unimplemented(
-    message = "pool can't be allocated or freed in `{Self}`",
-    label = "StorPortAllocatePool and StorPortFreePool are for DISPATCH_LEVEL and below, and not \
-             for HwStartIo (rule book 3.1, 3.6)",
-    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo; free where the adapter is \
-            removed: HwBuildIo gets `Function::Pnp` with `PnpAction::Remove`"
+    message = "nothing can be allocated or freed in `{Self}`",
+    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo (rule \
+             book 3.1, 3.6)",
+    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
+            HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
+            with `PnpAction::Remove`"
 )]
 pub trait MayAllocate<'a>: AtMostDispatch<'a> {}
 
@@ -166,6 +167,10 @@ rights! {
 }
 
 /// What a callback of Storport's may do: its context.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no context of a callback",
+    note = "contexts are made by the framework, and lent to the miniport's methods"
+)]
 pub trait Context<'a>: InCallback<'a> {
     /// Whether this is the copy of the driver that writes a crash dump or a
     /// hibernation file: no interrupts, no DPCs, no locks (rule book 6).

@@ -7,10 +7,9 @@ use std::{
     process::Command,
 };
 
-use ferrostor_rules::{cases, root};
+use ferrostor_rules::{cases, root, write_messages};
 use ui_test::{
-    bless_output_files, default_file_filter, default_per_file_config, error_on_output_conflict,
-    status_emitter,
+    default_file_filter, default_per_file_config, error_on_output_conflict, status_emitter,
 };
 
 /// A case as it should be.
@@ -61,7 +60,7 @@ impl Sample {
         config.out_dir = self.folder.path().join("out");
         // Whatever rustc this is: the message was written by it.
         config.output_conflict_handling = if bless {
-            bless_output_files
+            write_messages
         } else {
             error_on_output_conflict
         };
