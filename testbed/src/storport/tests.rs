@@ -13,3 +13,4 @@ mod queues;
 mod recovery;
 mod requests;
 mod restart;
+mod schedules;
