@@ -53,9 +53,9 @@ pub trait AtMostDispatch<'a>: Context<'a> {}
     message = "nothing can be allocated or freed in `{Self}`",
     label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo (rule \
              book 3.1, 3.6)",
-    note = "in an interrupt routine, `DpcLocked::issue` a DPC and do it in `Miniport::dpc`",
-    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo; free where the adapter is \
-            removed: HwBuildIo gets `Function::Pnp` with `PnpAction::Remove`"
+    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
+            HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
+            with `PnpAction::Remove`"
 )]
 pub trait MayAllocate<'a>: AtMostDispatch<'a> {}
 
@@ -151,6 +151,10 @@ rights! {
 }
 
 /// What a callback of Storport's may do: its context.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no context of a callback",
+    note = "contexts are made by the framework, and lent to the miniport's methods"
+)]
 pub trait Context<'a>: InCallback<'a> {
     /// Whether this is the copy of the driver that writes a crash dump or a
     /// hibernation file: no interrupts, no DPCs, no locks (rule book 6).

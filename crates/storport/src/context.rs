@@ -103,7 +103,7 @@ pub trait AtDispatch<'a>: Scope<'a> {}
 /// Nobody else is inside a cell of level `L`: the callback holds the lock, or
 /// nothing else of the adapter runs.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not prove that a lock of level `{L}` is held",
+    message = "`{Self}` does not prove that this cell's own lock is held",
     label = "another processor may be inside this cell",
     note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
             in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
