@@ -304,9 +304,21 @@ unsafe extern "C" fn dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    // One that was queued before a stop waits for the restart.
-    if header.state.issue(dpc.0) == Issue::Now {
+    run_dpc(header, dpc, || {
         M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+    });
+}
+
+/// Runs a DPC that Storport took from its queue. A restart is alone with the
+/// adapter's data, so one that was queued before a stop waits for it.
+fn run_dpc(header: &Header, dpc: DpcNumber, run: impl FnOnce()) {
+    if header.state.enter() {
+        run();
+        header.state.leave();
+    } else if header.state.issue(dpc.0) == Issue::Now {
+        // The restart is done already.
+        // SAFETY: DPCs are queued, so the objects are initialised.
+        unsafe { port::issue_dpc(header, header.dpc(dpc)) };
     }
 }
 
@@ -323,10 +335,9 @@ unsafe extern "C" fn threaded_dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    if header.state.issue(dpc.0) == Issue::Now && header.state.enter() {
+    run_dpc(header, dpc, || {
         M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
-        header.state.leave();
-    }
+    });
 }
 
 /// What a miniport has called later.

@@ -9,9 +9,9 @@
 //! - A DPC that is issued while none can be queued (before HwPassiveInitialize,
 //!   between a stop and a restart, in a dump stack) is noted, and queued when
 //!   they can. None is lost, none is queued twice.
-//! - What a miniport has called later (work items, timers, state changes,
-//!   threaded DPCs) does not run between a stop and the end of the restart
-//!   after it, so that the restart is alone with the adapter's data.
+//! - What a miniport has called later (DPCs, work items, timers, state changes)
+//!   does not run between a stop and the end of the restart after it, so that
+//!   the restart is alone with the adapter's data.
 
 #[cfg(not(loom))]
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -77,7 +77,8 @@ impl State {
         self.threaded.store(0, Ordering::Relaxed);
         self.noted.store(0, Ordering::Relaxed);
         self.channels.store(0, Ordering::Relaxed);
-        self.state_change.store(false, Ordering::Relaxed);
+        // The place for a state change stays as it is: Storport may still have
+        // one of an earlier life.
     }
 
     /// The miniport's own state was written; what was written before is seen
@@ -182,8 +183,7 @@ impl State {
         self.phase.load(Ordering::Acquire) == RUNNING_WITH_DPCS
     }
 
-    /// Issues a DPC, or lets one that was queued run: if it can't be now, it
-    /// is noted.
+    /// Issues a DPC: if it can't be queued now, it is noted.
     #[inline]
     pub fn issue(&self, number: u8) -> Issue {
         if self.queues_dpcs() {
