@@ -76,7 +76,7 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     let header = &extension.header;
     // The extension is zeroed at its first use only (rule book 3.1).
     header.state.stop();
-    if !header.state.may_restart() {
+    if !is_alone(header) {
         // Work of an earlier life has not ended: it still uses what lies here.
         return wdk_sys::SP_RETURN_ERROR;
     }
@@ -107,6 +107,17 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
         Err(NotFound::Unusable) => wdk_sys::SP_RETURN_ERROR,
         Err(NotFound::BadConfiguration) => wdk_sys::SP_RETURN_BAD_CONFIG,
     }
+}
+
+/// Waits up to 10 ms for what runs on from before a stop; whether it is over.
+fn is_alone(header: &Header) -> bool {
+    for _ in 0..100 {
+        if header.state.may_restart() {
+            return true;
+        }
+        port::stall(100);
+    }
+    header.state.may_restart()
 }
 
 /// HW_INITIALIZE.
@@ -300,22 +311,21 @@ unsafe extern "C" fn dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    if enter_dpc(header, dpc) {
+    run_dpc(header, dpc, || {
         M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
-        header.state.leave();
-    }
+    });
 }
 
-/// Lets a DPC in, unless the adapter is stopped.
-fn enter_dpc(header: &Header, dpc: DpcNumber) -> bool {
-    match header.state.enter_dpc(dpc.0) {
-        Ok(()) => true,
-        Err(Issue::Later) => false,
-        Err(Issue::Now) => {
-            // SAFETY: DPCs are queued, so the objects are initialised.
-            unsafe { port::issue_dpc(header, header.dpc(dpc)) };
-            false
-        }
+/// Runs a DPC that Storport took from its queue. A restart is alone with the
+/// adapter's data, so one that was queued before a stop waits for it.
+fn run_dpc(header: &Header, dpc: DpcNumber, run: impl FnOnce()) {
+    if header.state.enter() {
+        run();
+        header.state.leave();
+    } else if header.state.issue(dpc.0) == Issue::Now {
+        // The restart is done already.
+        // SAFETY: DPCs are queued, so the objects are initialised.
+        unsafe { port::issue_dpc(header, header.dpc(dpc)) };
     }
 }
 
@@ -332,10 +342,9 @@ unsafe extern "C" fn threaded_dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    if enter_dpc(header, dpc) {
+    run_dpc(header, dpc, || {
         M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
-        header.state.leave();
-    }
+    });
 }
 
 /// What a miniport has called later.

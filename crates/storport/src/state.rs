@@ -66,8 +66,7 @@ pub struct State {
     threaded: AtomicU32,
     /// DPCs issued and not queued yet, a bit each.
     noted: AtomicU32,
-    /// Callbacks inside that [`enter`](Self::enter) and
-    /// [`enter_dpc`](Self::enter_dpc) let in.
+    /// Callbacks inside that [`enter`](Self::enter) let in.
     inside: AtomicU32,
     /// Concurrent channels granted.
     channels: AtomicU32,
@@ -229,20 +228,6 @@ impl State {
             self.leave();
         }
         runs
-    }
-
-    /// Lets a DPC in that was queued, if DPCs are queued still: one that was
-    /// queued before a stop waits for the restart.
-    ///
-    /// # Errors
-    /// What became of it: [`Issue::Now`] if it is to be queued again.
-    pub fn enter_dpc(&self, number: u8) -> Result<(), Issue> {
-        self.inside.fetch_add(1, Ordering::AcqRel);
-        if self.queues_dpcs() {
-            return Ok(());
-        }
-        self.leave();
-        Err(self.note(number))
     }
 
     /// A callback that was let in is done.
