@@ -9,7 +9,7 @@ pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `BuildIo<'_, 'a>` does not prove that a lock of level `StartIoHeld` is held
+        //~[wrong]^ ERROR: [E0277] `BuildIo<'_, 'a>` does not prove that this cell's own lock is held
     }
     #[cfg(right)]
     queue.with(cx, |queue| **queue += 1);
