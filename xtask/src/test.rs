@@ -259,7 +259,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
             setup::nightly(&["cargo", "miri", "test"])
                 .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
                 .arg(build::target())
-                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .args(["--target", X64.target(), "--package", "ferrostor-models"])
                 .env("MIRIFLAGS", flags),
         )?;
     }
