@@ -137,12 +137,10 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64
-            | Self::LockRules
-            | Self::BuildX64
-            | Self::Driver
-            | Self::Fixtures
-            | Self::GuardCost => build::needs(X64).to_vec(),
+            Self::AbiX64 | Self::BuildX64 | Self::Driver | Self::Fixtures | Self::GuardCost => {
+                build::needs(X64).to_vec()
+            }
+            Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
@@ -273,7 +271,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
             setup::nightly(&["cargo", "miri", "test"])
                 .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
                 .arg(build::target())
-                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .args(["--target", X64.target(), "--package", "ferrostor-models"])
                 .env("MIRIFLAGS", flags),
         )?;
     }

@@ -8,11 +8,11 @@ use std::{
     ptr,
 };
 
-use crate::adapter::Adapter;
+use super::adapter::Adapter;
 
 /// Storport's locks in the order in which they may be taken (rule book 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     StartIo,
     Dpc,
     Interrupt,
@@ -20,10 +20,10 @@ pub(crate) enum Kind {
 
 /// A lock that is held: its kind, and what must be given to release it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) kind: Kind,
+pub(super) struct Held {
+    pub(super) kind: Kind,
     /// The STOR_LOCK_HANDLE's address, or the message's number.
-    pub(crate) by: usize,
+    pub(super) by: usize,
 }
 
 thread_local! {
@@ -32,7 +32,7 @@ thread_local! {
 }
 
 /// Runs a callback of `adapter`.
-pub(crate) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
+pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
     let before = ADAPTER.replace(adapter);
     let held = HELD.with_borrow(Clone::clone);
     let result = run();
@@ -47,7 +47,7 @@ pub(crate) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
 }
 
 /// The adapter whose callback runs. The miniport names it by `extension`.
-pub(crate) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
+pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
     let adapter = ADAPTER.get();
     assert!(!adapter.is_null(), "Storport: called outside a callback");
     // SAFETY: the callback was called with a reference to it.
@@ -61,7 +61,7 @@ pub(crate) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
 }
 
 /// Notes that a lock is about to be taken.
-pub(crate) fn takes(lock: Held) {
+pub(super) fn takes(lock: Held) {
     HELD.with_borrow_mut(|held| {
         if let Some(last) = held.last() {
             assert!(
@@ -76,7 +76,7 @@ pub(crate) fn takes(lock: Held) {
 }
 
 /// Notes that a lock is released.
-pub(crate) fn releases(by: usize) -> Kind {
+pub(super) fn releases(by: usize) -> Kind {
     let last = HELD.with_borrow_mut(Vec::pop);
     let last = last.expect("Storport: released without having been taken");
     assert_eq!(last.by, by, "Storport: released out of order");

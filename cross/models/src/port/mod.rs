@@ -12,16 +12,12 @@
 //! What is checked without Miri's help panics, in Storport's name: a lock
 //! taken twice or out of order, a callback that returns holding one, a DPC
 //! object used before its initialisation.
-//!
-//! Under any other tool than Miri, and for other targets than Windows's, there
-//! is nothing here.
-#![cfg(all(miri, windows))]
-#![feature(c_variadic)]
 #![expect(unsafe_code, reason = "this is the other side of the FFI")]
 
 mod adapter;
 mod driver;
 mod exports;
+mod later;
 mod processor;
 mod queued_lock;
 mod request;

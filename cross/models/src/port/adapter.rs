@@ -1,7 +1,7 @@
 //! An adapter, and the events in which Storport calls its miniport.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     mem::{MaybeUninit, offset_of},
     ptr,
     sync::{
@@ -14,14 +14,14 @@ use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
     _SCSI_ADAPTER_CONTROL_TYPE as control, _STOR_SPINLOCK, _STOR_SYNCHRONIZATION_MODEL,
     ACCESS_RANGE, HW_FIND_ADAPTER, HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE,
-    HW_PASSIVE_INITIALIZE_ROUTINE, PORT_CONFIGURATION_INFORMATION, PVOID,
+    HW_PASSIVE_INITIALIZE_ROUTINE, HW_TIMER, PORT_CONFIGURATION_INFORMATION, PVOID,
     SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, STOR_LOCK_HANDLE,
     STOR_PHYSICAL_ADDRESS, STOR_SPINLOCK, ULONG,
 };
 
-use crate::{
+use super::{
     Done, Driver, Request,
-    exports::Queued,
+    later::{QueuedDpc, StateChange, WorkItem},
     processor::{self, Held, Kind},
     queued_lock::{self, Word},
     request::{Memory, Sent},
@@ -60,22 +60,28 @@ pub enum Found {
 /// An adapter. Its processors are the threads that call its methods.
 pub struct Adapter {
     driver: Driver,
-    pub(crate) machine: Machine,
+    pub(super) machine: Machine,
     extension: Memory,
-    pub(crate) registers: Memory,
-    pub(crate) uncached: OnceLock<(Memory, ULONG)>,
+    pub(super) registers: Memory,
+    pub(super) uncached: OnceLock<(Memory, ULONG)>,
     message_routine: OnceLock<HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE>,
     /// Whether the miniport asked for a lock a message.
     per_message: OnceLock<bool>,
-    pub(crate) passive_initialize: OnceLock<HW_PASSIVE_INITIALIZE_ROUTINE>,
+    pub(super) passive_initialize: OnceLock<HW_PASSIVE_INITIALIZE_ROUTINE>,
     /// Whether concurrent channels were granted.
-    pub(crate) concurrent: AtomicBool,
+    pub(super) concurrent: AtomicBool,
     start_io: Word,
     interrupt: Word,
     messages: Vec<AtomicBool>,
     /// Taken by HwStartIo, its channel's, and by HwResetBus, all (rule book 2).
     channel_tokens: Vec<AtomicBool>,
-    pub(crate) dpcs: Mutex<VecDeque<Queued>>,
+    pub(super) dpcs: Mutex<VecDeque<QueuedDpc>>,
+    pub(super) timer: Mutex<HW_TIMER>,
+    pub(super) work: Mutex<VecDeque<WorkItem>>,
+    pub(super) state_changes: Mutex<VecDeque<StateChange>>,
+    /// What the miniport allocated and has not freed, by address: pool and
+    /// workers.
+    pub(super) allocations: Mutex<BTreeMap<usize, Memory>>,
     outstanding: Arc<AtomicUsize>,
 }
 
@@ -86,9 +92,9 @@ unsafe impl Sync for Adapter {}
 unsafe impl Send for Adapter {}
 
 /// The physical address of the adapter's registers.
-pub(crate) const REGISTERS_AT: u64 = 0xFE00_0000;
+pub(super) const REGISTERS_AT: u64 = 0xFE00_0000;
 /// Their length in bytes.
-pub(crate) const REGISTER_BYTES: u32 = 64;
+pub(super) const REGISTER_BYTES: u32 = 64;
 
 fn truth(boolean: u8) -> bool {
     // Uninitialised memory would be found here.
@@ -120,12 +126,16 @@ impl Adapter {
                 .map(|_| AtomicBool::new(false))
                 .collect(),
             dpcs: Mutex::default(),
+            timer: Mutex::default(),
+            work: Mutex::default(),
+            state_changes: Mutex::default(),
+            allocations: Mutex::default(),
             outstanding: Arc::default(),
         }
     }
 
     /// The HwDeviceExtension.
-    pub(crate) fn extension(&self) -> PVOID {
+    pub(super) fn extension(&self) -> PVOID {
         self.extension.at::<u8>(0).cast()
     }
 
@@ -298,6 +308,62 @@ impl Adapter {
         }
     }
 
+    /// HwTimer, if it was asked for: whether it was.
+    pub fn run_timer(&self) -> bool {
+        let routine = self.timer.lock().expect("no panic").take();
+        routine.is_some_and(|routine| {
+            self.holding(Kind::StartIo, || {
+                // SAFETY: called as the header says.
+                unsafe { routine(self.extension()) }
+            });
+            true
+        })
+    }
+
+    /// HwWorkItem, for the item that was queued first: whether there was one.
+    pub fn run_work(&self) -> bool {
+        let item = self.work.lock().expect("no panic").pop_front();
+        item.is_some_and(|item| {
+            processor::callback(self, || item.run(self.extension()));
+            true
+        })
+    }
+
+    /// HwStateChange, for what was reported first: whether anything was.
+    pub fn run_state_change(&self) -> bool {
+        let change = self.state_changes.lock().expect("no panic").pop_front();
+        change.is_some_and(|change| {
+            self.holding(Kind::StartIo, || change.run(self.extension()));
+            true
+        })
+    }
+
+    /// How much the miniport has allocated and not freed.
+    pub fn allocations(&self) -> usize {
+        self.allocations.lock().expect("no panic").len()
+    }
+
+    /// StorPortAllocatePool, or a worker's memory.
+    pub(super) fn allocate(&self, bytes: ULONG) -> PVOID {
+        let memory = Memory::uninitialised(bytes as usize);
+        let address = memory.at::<u8>(0);
+        let mut all = self.allocations.lock().expect("no panic");
+        all.insert(address.addr(), memory);
+        address.cast()
+    }
+
+    /// StorPortFreePool, StorPortFreeWorker.
+    pub(super) fn free(&self, address: PVOID) {
+        let mut all = self.allocations.lock().expect("no panic");
+        let memory = all.remove(&address.addr());
+        assert!(memory.is_some(), "Storport: freed what is not allocated");
+    }
+
+    /// StorPortSynchronizeAccess.
+    pub(super) fn synchronized<R>(&self, run: impl FnOnce() -> R) -> R {
+        self.holding(Kind::Interrupt, run)
+    }
+
     /// HwResetBus of path 0.
     pub fn reset_bus(&self) -> bool {
         let routine = self.driver.table.HwResetBus.expect("HwResetBus");
@@ -378,7 +444,7 @@ impl Adapter {
     }
 
     /// StorPortAcquireMSISpinLock.
-    pub(crate) fn acquire_message(&self, message: u32) {
+    pub(super) fn acquire_message(&self, message: u32) {
         // Rule StorPortMSILock.
         assert!(self.has_message_locks(), "Storport: no lock a message");
         processor::takes(Held {
@@ -389,7 +455,7 @@ impl Adapter {
     }
 
     /// StorPortReleaseMSISpinLock.
-    pub(crate) fn release_message(&self, message: u32) {
+    pub(super) fn release_message(&self, message: u32) {
         give_back(&self.messages[message as usize]);
         processor::releases(message as usize);
     }
@@ -399,7 +465,7 @@ impl Adapter {
     /// # Safety
     /// `handle` stays valid and where it is until [`release`](Self::release);
     /// `dpc` is null or a DPC object's lock.
-    pub(crate) unsafe fn acquire(
+    pub(super) unsafe fn acquire(
         &self,
         lock: STOR_SPINLOCK,
         dpc: *const Word,
@@ -408,7 +474,9 @@ impl Adapter {
         assert!(!self.machine.dump, "Storport: a lock in dump mode");
         let (kind, word) = match lock {
             _STOR_SPINLOCK::StartIoLock => (Kind::StartIo, &raw const self.start_io),
-            _STOR_SPINLOCK::DpcLock => (Kind::Dpc, dpc),
+            _STOR_SPINLOCK::DpcLock
+            | _STOR_SPINLOCK::ThreadedDpcLock
+            | _STOR_SPINLOCK::DpcLevelLock => (Kind::Dpc, dpc),
             _STOR_SPINLOCK::InterruptLock => (Kind::Interrupt, &raw const self.interrupt),
             other => panic!("Storport: no lock {other}"),
         };
@@ -431,7 +499,7 @@ impl Adapter {
     ///
     /// # Safety
     /// `handle` was filled by [`acquire`](Self::acquire).
-    pub(crate) unsafe fn release(&self, handle: *mut STOR_LOCK_HANDLE) {
+    pub(super) unsafe fn release(&self, handle: *mut STOR_LOCK_HANDLE) {
         let kind = processor::releases(handle.addr());
         if kind == Kind::Interrupt && self.has_message_locks() {
             self.messages.iter().for_each(give_back);

@@ -21,10 +21,10 @@ const PATIENCE: u32 = 20_000;
 const WAITING: *mut STOR_LOCK_HANDLE = ptr::without_provenance_mut(1);
 
 /// The lock's word: the handle of the last in the queue, or null.
-pub(crate) type Word = AtomicPtr<STOR_LOCK_HANDLE>;
+pub(super) type Word = AtomicPtr<STOR_LOCK_HANDLE>;
 
 /// Calls `look` until it gives something.
-pub(crate) fn spin<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(super) fn spin<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..PATIENCE {
         if let Some(found) = look() {
             return found;
@@ -62,7 +62,7 @@ unsafe fn turn<'h>(handle: *mut STOR_LOCK_HANDLE) -> &'h Word {
 ///
 /// # Safety
 /// `handle` stays valid and where it is until [`release`], and so does `word`.
-pub(crate) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR_LOCK_HANDLE) {
+pub(super) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR_LOCK_HANDLE) {
     let empty = STOR_LOCK_HANDLE {
         Lock: kind,
         ..Default::default()
@@ -89,7 +89,7 @@ pub(crate) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR
 ///
 /// # Safety
 /// One was, and the handle lies where it lay.
-pub(crate) unsafe fn release(handle: *mut STOR_LOCK_HANDLE) {
+pub(super) unsafe fn release(handle: *mut STOR_LOCK_HANDLE) {
     // SAFETY: the caller's promise.
     let turn_of_this = unsafe { turn(handle) };
     let word: *const Word = turn_of_this.load(Ordering::Relaxed).cast();

@@ -4,19 +4,21 @@
 //! `StorPortNotification` and `StorPortExtendedFunction`, whose variable
 //! arguments are read here as that header passes them.
 
-use std::ptr;
+use std::{ptr, sync::atomic::Ordering};
 
 use wdk_sys::{
     _SCSI_NOTIFICATION_TYPE as notification, _STORPORT_FUNCTION_CODE as extended, BOOLEAN,
-    HW_DPC_ROUTINE, HW_PASSIVE_INITIALIZE_ROUTINE, INTERFACE_TYPE, MESSAGE_INTERRUPT_INFORMATION,
-    PPORT_CONFIGURATION_INFORMATION, PSCSI_REQUEST_BLOCK, PSTOR_SCATTER_GATHER_LIST, PVOID,
-    SCSI_NOTIFICATION_TYPE, STOR_DPC, STOR_LOCK_HANDLE, STOR_PHYSICAL_ADDRESS, STOR_SPINLOCK,
-    STORPORT_FUNCTION_CODE, ULONG,
+    HW_PASSIVE_INITIALIZE_ROUTINE, HW_STATE_CHANGE, HW_TIMER, HW_WORKITEM, INTERFACE_TYPE,
+    MESSAGE_INTERRUPT_INFORMATION, PERF_CONFIGURATION_DATA, PPORT_CONFIGURATION_INFORMATION,
+    PSCSI_REQUEST_BLOCK, PSTOR_SCATTER_GATHER_LIST, PSTOR_SYNCHRONIZED_ACCESS, PVOID,
+    SCSI_NOTIFICATION_TYPE, STOR_ADDR_BTL8, STOR_DPC, STOR_LOCK_HANDLE, STOR_PHYSICAL_ADDRESS,
+    STOR_SPINLOCK, STORPORT_FUNCTION_CODE, ULONG,
 };
 
-use crate::{
+use super::{
     Interrupts,
     adapter::{REGISTER_BYTES, REGISTERS_AT},
+    later::{self, QueuedDpc, StateChange, WorkItem},
     processor,
     queued_lock::Word,
     request::{self, Memory, Sent},
@@ -28,51 +30,6 @@ const SUCCESS: ULONG = 0;
 const INVALID_DEVICE_REQUEST: ULONG = 0xC100_0008;
 /// `STOR_STATUS_UNSUCCESSFUL`.
 const UNSUCCESSFUL: ULONG = 0xC100_0001;
-
-/// What the kernel writes into a DPC object's type (`wdm.h`, DpcObject).
-const DPC_OBJECT: i16 = 19;
-
-/// A DPC that waits to be run.
-pub(crate) struct Queued {
-    dpc: *mut STOR_DPC,
-    arguments: [PVOID; 2],
-}
-
-// SAFETY: the kernel takes these from one processor to another.
-unsafe impl Send for Queued {}
-
-impl Queued {
-    /// Calls the DPC object's routine.
-    pub(crate) fn run(self, extension: PVOID) {
-        // SAFETY: StorPortIssueDpc checked the object.
-        let routine = unsafe { (*self.dpc).Dpc.DeferredRoutine };
-        // SAFETY: StorPortInitializeDpc put a function of this type there.
-        let routine = unsafe { std::mem::transmute::<PVOID, HW_DPC_ROUTINE>(routine) };
-        let routine = routine.expect("a DPC's routine");
-        let [first, second] = self.arguments;
-        // SAFETY: called as the header says.
-        unsafe { routine(self.dpc, extension, first, second) };
-    }
-}
-
-/// The lock in a DPC object, which must be initialised: the processor that
-/// did it and this one are not known to each other, so the miniport must have
-/// ordered its memory.
-///
-/// # Safety
-/// `dpc` is a DPC object's memory.
-unsafe fn initialised<'d>(dpc: *mut STOR_DPC) -> &'d Word {
-    // SAFETY: the caller's promise.
-    let kind = unsafe { (*dpc).Dpc.Type };
-    assert_eq!(
-        kind, DPC_OBJECT,
-        "Storport: a DPC before its initialisation"
-    );
-    // SAFETY: the caller's promise; this takes an address.
-    let word = unsafe { &raw mut (*dpc).Lock };
-    // SAFETY: the word is used in no other way.
-    unsafe { Word::from_ptr(word.cast()) }
-}
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn StorPortNotification(
@@ -109,11 +66,17 @@ unsafe extern "C" fn StorPortNotification(
             assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
             let dpc = argument!(*mut STOR_DPC);
             let routine = argument!(PVOID);
-            let mut object = STOR_DPC::default();
-            object.Dpc.Type = DPC_OBJECT;
-            object.Dpc.DeferredRoutine = routine;
             // SAFETY: the miniport's object.
-            unsafe { dpc.write(object) };
+            unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
+        }
+        notification::InitializeThreadedDpc => {
+            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            let dpc = argument!(*mut STOR_DPC);
+            let routine = argument!(PVOID);
+            let _context = argument!(PVOID);
+            let _importance = argument!(i32);
+            // SAFETY: the miniport's object.
+            unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
         }
         notification::IssueDpc => {
             assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
@@ -121,15 +84,42 @@ unsafe extern "C" fn StorPortNotification(
             let arguments = [argument!(PVOID), argument!(PVOID)];
             let queued = argument!(*mut ULONG);
             // SAFETY: the miniport's object.
-            let _: &Word = unsafe { initialised(dpc) };
+            let _: &Word = unsafe { later::initialised(dpc) };
             let mut queue = adapter.dpcs.lock().expect("no panic");
             let fresh = !queue.iter().any(|queued| queued.dpc == dpc);
             if fresh {
-                queue.push_back(Queued { dpc, arguments });
+                queue.push_back(QueuedDpc { dpc, arguments });
             }
             drop(queue);
             // SAFETY: the miniport's variable.
             unsafe { queued.write(fresh.into()) };
+        }
+        notification::RequestTimerCall => {
+            let routine = argument!(PVOID);
+            let microseconds = argument!(ULONG);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_TIMER>(routine) };
+            let mut timer = adapter.timer.lock().expect("no panic");
+            *timer = if microseconds == 0 { None } else { routine };
+        }
+        notification::StateChangeDetectedCall => {
+            let _entity = argument!(ULONG);
+            let address = argument!(*mut STOR_ADDR_BTL8);
+            let _attributes = argument!(ULONG);
+            let routine = argument!(PVOID);
+            let context = argument!(PVOID);
+            let status = argument!(*mut ULONG);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_STATE_CHANGE>(routine) };
+            let mut changes = adapter.state_changes.lock().expect("no panic");
+            changes.push_back(StateChange {
+                address,
+                routine,
+                context,
+            });
+            drop(changes);
+            // SAFETY: the miniport's variable.
+            unsafe { status.write(SUCCESS) };
         }
         notification::AcquireSpinLock => {
             let lock = argument!(STOR_SPINLOCK);
@@ -139,7 +129,7 @@ unsafe extern "C" fn StorPortNotification(
                 ptr::null()
             } else {
                 // SAFETY: a DPC object, for no other lock has a context.
-                ptr::from_ref(unsafe { initialised(context) })
+                ptr::from_ref(unsafe { later::initialised(context) })
             };
             // SAFETY: the miniport's promise to Storport; Miri sees if it
             // does not hold.
@@ -168,6 +158,16 @@ unsafe extern "C" fn StorPortExtendedFunction(
         }};
     }
     match code {
+        extended::ExtFunctionAcquireSpinLock => {
+            let lock = argument!(STOR_SPINLOCK);
+            let dpc = argument!(*mut STOR_DPC);
+            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            // SAFETY: the kinds that the crate takes so are of DPC objects.
+            let word = unsafe { later::initialised(dpc) };
+            // SAFETY: as in `StorPortNotification`.
+            unsafe { adapter.acquire(lock, word, handle) };
+            SUCCESS
+        }
         extended::ExtFunctionAcquireMSISpinLock => {
             let message = argument!(ULONG);
             let irql = argument!(*mut ULONG);
@@ -207,8 +207,75 @@ unsafe extern "C" fn StorPortExtendedFunction(
             unsafe { address.write(data.at::<u8>(0).cast()) };
             SUCCESS
         }
+        extended::ExtFunctionInitializePerformanceOptimizations => {
+            let query = argument!(i32) != 0;
+            let data = argument!(*mut PERF_CONFIGURATION_DATA);
+            // SAFETY: the miniport's structure.
+            let data = unsafe { &mut *data };
+            let offered = match adapter.machine.channels {
+                0 => 0,
+                _ => wdk_sys::STOR_PERF_CONCURRENT_CHANNELS,
+            };
+            if query {
+                data.Flags = offered;
+                return SUCCESS;
+            }
+            if data.Flags & !offered != 0 {
+                return UNSUCCESSFUL;
+            }
+            assert!(
+                data.ConcurrentChannels > 1,
+                "Storport: channels that are none"
+            );
+            adapter.concurrent.store(true, Ordering::Relaxed);
+            SUCCESS
+        }
+        extended::ExtFunctionAllocatePool => {
+            let bytes = argument!(ULONG);
+            let _tag = argument!(ULONG);
+            let memory = argument!(*mut PVOID);
+            // SAFETY: the miniport's variable.
+            unsafe { memory.write(adapter.allocate(bytes)) };
+            SUCCESS
+        }
+        extended::ExtFunctionInitializeWorker => {
+            let worker = argument!(*mut PVOID);
+            // SAFETY: the miniport's variable.
+            unsafe { worker.write(adapter.allocate(8)) };
+            SUCCESS
+        }
+        extended::ExtFunctionFreePool | extended::ExtFunctionFreeWorker => {
+            adapter.free(argument!(PVOID));
+            SUCCESS
+        }
+        extended::ExtFunctionQueueWorkItem => {
+            let routine = argument!(PVOID);
+            let worker = argument!(PVOID);
+            let argument = argument!(PVOID);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_WORKITEM>(routine) };
+            let mut work = adapter.work.lock().expect("no panic");
+            work.push_back(WorkItem {
+                routine,
+                argument,
+                worker,
+            });
+            SUCCESS
+        }
         _ => UNSUCCESSFUL,
     }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortSynchronizeAccess(
+    extension: PVOID,
+    routine: PSTOR_SYNCHRONIZED_ACCESS,
+    context: PVOID,
+) -> BOOLEAN {
+    let adapter = processor::adapter(extension);
+    let routine = routine.expect("a routine");
+    // SAFETY: called as the header says.
+    adapter.synchronized(|| unsafe { routine(extension, context) })
 }
 
 #[unsafe(no_mangle)]

@@ -1,7 +1,7 @@
 //! In dump mode nothing is locked, no DPC is known to Storport, and the
 //! interrupt routine is called to poll (rule book 6).
 
-use ferrostor_miri::{Adapter, Driver, Interrupts, Machine, Shape};
+use ferrostor_models::port::{Adapter, Driver, Interrupts, Machine, Shape};
 
 use crate::{
     miniport::{Keeper, opcode},

@@ -13,7 +13,7 @@ thread_local! {
 /// A loaded driver.
 #[derive(Clone, Copy)]
 pub struct Driver {
-    pub(crate) table: HW_INITIALIZATION_DATA,
+    pub(super) table: HW_INITIALIZATION_DATA,
 }
 
 impl Driver {

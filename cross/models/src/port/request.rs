@@ -62,26 +62,26 @@ const SENSE_BYTES: u8 = 18;
 
 /// A request on its way. The miniport has the SRB, whose `OriginalRequest`
 /// leads here.
-pub(crate) struct Sent {
+pub(super) struct Sent {
     shape: Shape,
     block: Memory,
     extension: Memory,
     sense: Memory,
-    pub(crate) data: Memory,
-    pub(crate) list: Option<Memory>,
+    pub(super) data: Memory,
+    pub(super) list: Option<Memory>,
     done: Arc<OnceLock<Done>>,
     outstanding: Arc<AtomicUsize>,
 }
 
 /// Bytes of their own, freed when this is dropped.
-pub(crate) struct Memory {
+pub(super) struct Memory {
     first: NonNull<u8>,
     layout: Layout,
 }
 
 impl Memory {
     /// `bytes` bytes that nobody has written.
-    pub(crate) fn uninitialised(bytes: usize) -> Self {
+    pub(super) fn uninitialised(bytes: usize) -> Self {
         // Storport aligns to 8 bytes and promises no more.
         let layout = Layout::from_size_align(bytes.max(1), 8).expect("a small size");
         // SAFETY: the size is not 0.
@@ -89,14 +89,14 @@ impl Memory {
         Self { first, layout }
     }
 
-    pub(crate) fn zeroed(bytes: usize) -> Self {
+    pub(super) fn zeroed(bytes: usize) -> Self {
         let memory = Self::uninitialised(bytes);
         // SAFETY: it is as long as its layout says.
         unsafe { memory.first.write_bytes(0, memory.layout.size()) };
         memory
     }
 
-    pub(crate) fn at<T>(&self, offset: usize) -> *mut T {
+    pub(super) fn at<T>(&self, offset: usize) -> *mut T {
         assert!(offset + size_of::<T>() <= self.layout.size());
         self.first.as_ptr().wrapping_add(offset).cast()
     }
@@ -127,7 +127,7 @@ unsafe impl Send for Memory {}
 
 impl Sent {
     /// Makes an SRB. What this gives is freed by [`complete`](Self::complete).
-    pub(crate) fn srb(
+    pub(super) fn srb(
         request: &Request,
         extension_bytes: u32,
         outstanding: Arc<AtomicUsize>,
@@ -254,7 +254,7 @@ impl Sent {
     ///
     /// # Safety
     /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
-    pub(crate) unsafe fn of(block: PSCSI_REQUEST_BLOCK) -> *mut Self {
+    pub(super) unsafe fn of(block: PSCSI_REQUEST_BLOCK) -> *mut Self {
         // SAFETY: the caller's promise.
         let function = unsafe { (*block).Function };
         let shape = match u32::from(function) {
@@ -269,7 +269,7 @@ impl Sent {
     ///
     /// # Safety
     /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
-    pub(crate) unsafe fn complete(block: PSCSI_REQUEST_BLOCK) {
+    pub(super) unsafe fn complete(block: PSCSI_REQUEST_BLOCK) {
         // SAFETY: the caller's promise.
         let sent = unsafe { Self::of(block) };
         // SAFETY: `srb` made it a box.
@@ -340,6 +340,6 @@ fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
 }
 
 /// An address in `memory`, or null without any.
-pub(crate) fn address(memory: Option<&Memory>) -> *mut u8 {
+pub(super) fn address(memory: Option<&Memory>) -> *mut u8 {
     memory.map_or(ptr::null_mut(), |memory| memory.at(0))
 }
