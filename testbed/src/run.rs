@@ -33,7 +33,8 @@ use crate::{
     size::Size,
     storport::{
         self,
-        adapter::{Adapter, AdapterSettings, Checks, SrbShape},
+        adapter::{Adapter, AdapterSettings, Checks, NotStarted, SrbShape},
+        report::Report,
     },
     summary::Summary,
     trap,
@@ -500,10 +501,19 @@ impl Run<'_> {
         );
         let adapter = match started {
             Ok(adapter) => adapter,
-            Err(error) => {
+            Err(NotStarted { error, violations }) => {
                 self.reasons
                     .push(format!("the adapter did not start: {error}"));
-                self.reasons.extend(self.complaints());
+                let report = Report {
+                    violations,
+                    ..Report::default()
+                };
+                let summary = Summary {
+                    report,
+                    complaints: self.hardware.function.complaints(),
+                    ..Summary::default()
+                };
+                self.reasons.extend(summary.faults());
                 return Ok(self.verdict(out)?);
             }
         };
@@ -724,14 +734,6 @@ impl Run<'_> {
             }
             Err(error) => Err(RunError::Workload(error)),
         }
-    }
-
-    fn complaints(&self) -> Vec<String> {
-        let complaints = self.hardware.function.complaints();
-        complaints
-            .into_iter()
-            .map(|complaint| format!("the device complains: {complaint}"))
-            .collect()
     }
 
     fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

@@ -14,7 +14,7 @@ use super::{
     control_request::ControlRequest,
     life_cycle,
     port::Port,
-    report::Report,
+    report::{Report, Violation},
     request::{Address, Completion, Program, Request},
     restart,
 };
@@ -143,6 +143,16 @@ pub enum StartError {
     Host(#[from] io::Error),
 }
 
+/// An adapter that did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotStarted {
+    /// Why.
+    pub error: StartError,
+    /// The rules that were broken by then: often the reason behind it.
+    pub violations: Vec<Violation>,
+}
+
 /// Why an adapter did not stop in order.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
@@ -193,18 +203,21 @@ impl Adapter {
     /// thread, which must be no virtual CPU.
     ///
     /// # Errors
-    /// [`StartError`]. The function is stopped then.
+    /// [`NotStarted`]. The function is stopped then.
     pub fn start(
         machine: &Arc<Machine>,
         image: &Arc<Image>,
         function: &Arc<dyn PciFunction>,
         settings: AdapterSettings,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, NotStarted> {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
         port.check_imports(image.imports());
-        Self::start_port(port, image.entry())
+        Self::start_port(port, image.entry()).map_err(|error| NotStarted {
+            error,
+            violations: port.violations(),
+        })
     }
 
     /// Starts the driver whose DriverEntry is at `entry`.
