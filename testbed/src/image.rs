@@ -6,6 +6,7 @@ mod file;
 #[cfg(test)]
 pub(crate) mod sample;
 mod symbols;
+mod unwind;
 
 use std::{
     fs::File,
@@ -15,9 +16,11 @@ use std::{
 
 use rand::{TryRng, rngs::SysRng};
 
+pub(crate) use self::unwind::Registers;
 use self::{
     file::{DriverFile, Protection, Range},
     symbols::Symbols,
+    unwind::Unwind,
 };
 
 /// One imported function.
@@ -78,6 +81,7 @@ pub struct Image {
     imports: Vec<Import>,
     remarks: Vec<String>,
     symbols: Symbols,
+    unwind: Unwind,
 }
 
 impl Image {
@@ -142,6 +146,7 @@ impl Image {
             bytes: file.bytes.len(),
             entry: file.entry,
             symbols: Symbols::parse(&String::from_utf8_lossy(&map), file.timestamp),
+            unwind: file.unwind,
             ranges: file.ranges,
             imports: file.imports,
             remarks: file.remarks,
@@ -196,6 +201,17 @@ impl Image {
             .iter()
             .filter(|range| range.discardable)
             .try_for_each(|range| protect(self.base + range.offset, range.bytes, libc::PROT_NONE))
+    }
+
+    /// Makes of the registers at `offset` those of the function's caller.
+    /// `read` gives the word at an address of the stack.
+    pub(crate) fn unwind(
+        &self,
+        offset: u32,
+        registers: &mut Registers,
+        read: impl Fn(usize) -> Option<usize>,
+    ) -> Option<()> {
+        self.unwind.step(offset, registers, read)
     }
 
     /// How many bytes from `address` on are code, if any.

@@ -17,11 +17,16 @@ mod peek;
 #[cfg(test)]
 mod ram;
 mod signal;
+mod stack;
 mod stop;
 
 pub(crate) use self::{
-    bus::complain, crash::Place, images::first as driver_image, inside::callback,
+    bus::complain,
+    crash::Place,
+    images::first as driver_image,
+    inside::callback,
     peek::read as read_memory,
+    stack::{Calls, called},
 };
 pub use self::{
     bus::{RegisterWindow, complaints, connect_ports},
