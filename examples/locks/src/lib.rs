@@ -29,12 +29,12 @@ use core::{
 
 use disk::{Answer, answer};
 use storport::{
-    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Callback, Changed, Channels, Configured,
-    Context, Dpc, DpcLocked, FindAdapter, Initialize, Interrupt, InterruptLocked, Interrupted,
-    LockRefused, MappedRegisters, MessageInterrupt, MessageLocked, MessageLocks, Miniport,
-    NotFound, PassiveInitialize, Performance, Proves, ResetBus, Restart, Scope, Srb, StartIo,
-    StartIoLocked, StartedSrb, StateChange, Stop, SurpriseRemoval, Table, ThreadedDpc, Timer,
-    Tracing, UnitControl, UnitPower, Work,
+    AdapterLimits, AtDispatch, BuildIo, Callback, Changed, Channels, Configured, Context, Dpc,
+    DpcLocked, FindAdapter, Initialize, Interrupt, InterruptLocked, Interrupted, LockRefused,
+    MappedRegisters, MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound,
+    PassiveInitialize, Performance, Proves, ResetBus, Restart, Scope, Srb, StartIo, StartIoLocked,
+    StartedSrb, StateChange, Stop, SurpriseRemoval, Table, ThreadedDpc, Timer, Tracing,
+    UnitControl, UnitPower, Work,
     level::{Below, DpcHeld, InterruptHeld, StartIoHeld},
 };
 use wdk_panic as _; // The panic handler. The release driver has no way to it.
@@ -190,8 +190,8 @@ impl Miniport for Locks {
 
     const TABLE_BYTES: usize = 4096;
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
+    // With AdapterPower there would be no restart.
     const CALLBACKS: &'static [Callback] = &[
-        Callback::AdapterPower,
         Callback::SurpriseRemoval,
         Callback::UnitControl,
         Callback::UnitPower,
@@ -350,10 +350,6 @@ impl Miniport for Locks {
     }
 
     fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
-        adapter.all(cx);
-    }
-
-    fn adapter_power<'a>(adapter: &Adapter<'a>, cx: &mut AdapterPower<'_, 'a>) {
         adapter.all(cx);
     }
 
