@@ -166,6 +166,17 @@ impl Image {
                         .map(|section| section.name.clone()),
                 ),
             },
+            // What Windows may page out is named so; a driver of the boot disk
+            // would have to be read in by itself.
+            Fact {
+                claim: "no section is pageable",
+                fault: listed(
+                    self.sections
+                        .iter()
+                        .filter(|section| section.name.starts_with("PAGE"))
+                        .map(|section| section.name.clone()),
+                ),
+            },
             flag(
                 "memory without code is not executed (/NXCOMPAT)",
                 IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
@@ -265,6 +276,7 @@ mod tests {
         subsystem: Subsystem,
         flags: DllFlags,
         entry: u32,
+        code_name: [u8; 8],
         code: SectionFlags,
         relocations: bool,
         module: &'static [u8; 12],
@@ -282,6 +294,7 @@ mod tests {
                 | IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE
                 | IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
             entry: RVA_OF_CODE,
+            code_name: *b".text\0\0\0",
             code: IMAGE_SCN_CNT_CODE | IMAGE_SCN_MEM_EXECUTE | IMAGE_SCN_MEM_READ,
             relocations: true,
             module: b"storport.sys",
@@ -316,7 +329,7 @@ mod tests {
             writer.reserve_dos_header();
             writer.reserve_nt_headers(16);
             writer.reserve_section_headers(if self.relocations { 3 } else { 2 });
-            let code = writer.reserve_section(*b".text\0\0\0", self.code, 16, 16);
+            let code = writer.reserve_section(self.code_name, self.code, 16, 16);
             let data = writer.reserve_section(
                 *b".rdata\0\0",
                 IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ,
@@ -420,6 +433,13 @@ mod tests {
                     ..sound()
                 },
                 "no section is both writable and executable: .text",
+            ),
+            (
+                Sample {
+                    code_name: *b"PAGECODE",
+                    ..sound()
+                },
+                "no section is pageable: PAGECODE",
             ),
             (
                 Sample {

@@ -22,7 +22,7 @@ use crate::{
     pool::Pool,
     port,
     registers::MappedRegisters,
-    srb::{ScatterGather, Srb},
+    srb::{NotStarted, ScatterGather, Srb},
 };
 
 /// The callback may wait on the processor.
@@ -187,7 +187,7 @@ pub trait Context<'a>: InCallback<'a> {
     ///
     /// Only of a request that the device has not seen: it writes into the data
     /// of one that it has.
-    fn data<'s>(&self, srb: &'s mut Srb<'a>) -> Option<&'s mut [u8]>
+    fn data<'s, S: NotStarted>(&self, srb: &'s mut Srb<'a, S>) -> Option<&'s mut [u8]>
     where
         Self: AtMostDispatch<'a>,
     {

@@ -188,10 +188,11 @@ contexts! {
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///
     /// After a stop Storport does not call the miniport (ScsiStopAdapter's
-    /// page), and the framework holds what was asked for before (DPCs, timers,
-    /// work, state changes) back until the restart is done. So nothing else
-    /// runs but interrupt routines, and the cells of the StartIo lock and of
-    /// DPCs open; those of interrupts do not.
+    /// page), and the framework keeps what was asked for before (DPCs, the
+    /// timer, work, state changes) from running until the restart is done: one
+    /// that still runs makes the restart fail. So nothing else runs but
+    /// interrupt routines, and the cells of the StartIo lock and of DPCs open;
+    /// those of interrupts do not.
     Restart;
     /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
     /// held.

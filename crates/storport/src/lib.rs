@@ -68,7 +68,7 @@ pub use performance::{Performance, StartIoParameters};
 pub use pool::Pool;
 pub use registers::MappedRegisters;
 pub use srb::{
-    Address, Failure, Fresh, Function, PnpAction, PnpTarget, ScatterGather, Srb, Started,
-    StartedSrb,
+    Address, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget, ScatterGather, Srb,
+    Started, StartedSrb,
 };
 pub use state::MAX_DPCS;

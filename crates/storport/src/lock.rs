@@ -5,22 +5,75 @@
 //! closure, and [`open`](DpcLocked::open) needs a context that proves that
 //! nobody else can be inside.
 //!
-//! # Why a closure
+//! # Why this is sound
 //!
 //! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock and holds
 //! the IRQL to return to (rule book 1.3, L1-L3): from acquire to release it
-//! must stay where it is, and releases must come in reverse order. A guard
-//! that carries the handle by value moves it when it is returned; a guard of
-//! any kind can be passed to `mem::forget`, and then never releases. Here the
-//! handle lies in the frame of `with`, which neither moves nor returns before
-//! the closure is done, and the [`Guard`] that the closure sees only borrows.
-//! Early return and `?` leave the closure, not `with`; a driver does not
-//! unwind. Nested calls nest, so releases are last-in-first-out. The guard
-//! borrows the context it was taken with, so the context takes nothing else
-//! meanwhile; what may be taken on top is taken with the guard.
+//! must stay where it is, and releases come in reverse order. What could go
+//! wrong, and why it can't:
+//!
+//! - *The handle moves while the lock is held.* A guard that has the handle in
+//!   it moves when it is returned. Here the handle lies in the frame of the
+//!   function that calls the closure; it is reached by one pointer, made before
+//!   the lock is taken; the frame ends after the release.
+//! - *The guard is forgotten*, or leaked in a cycle. `mem::forget` of a guard
+//!   with a destructor keeps the lock for ever. The [`Guard`] here has none: it
+//!   is lent to the closure, and the release is the caller's next statement
+//!   whatever becomes of it.
+//! - *Early return, `?`, `break`.* They leave the closure, not the function that
+//!   called it. The closure's value, a `Result` for example, is passed on after
+//!   the release.
+//! - *A panic.* The release driver has no way to one; in any other a panic is a
+//!   bug check (`panic = "abort"`). Nothing unwinds past the release.
+//! - *The guard outlives the lock.* It is lent for a lifetime that only the
+//!   closure knows (`for<'g>`), so neither it nor a borrow of the data is part
+//!   of the closure's value, or can be stored outside.
+//! - *Releases out of order.* Locks are taken by nested calls, and these return
+//!   last in, first out.
+//! - *A lock is taken twice.* The scope that a lock is taken with is borrowed
+//!   exclusively for the length of the closure: what can be taken inside is
+//!   taken with the guard, whose level is that of the lock, and [`Below`] goes
+//!   strictly up. That holds for a second lock of the same level too: DPC locks
+//!   never nest, nor do message locks, nor one of those with the interrupt lock
+//!   (rule book 1.5, O4-O6). So a cell that is open can't be opened again by
+//!   the same thread, and `&mut` to its data is the only one.
+//! - *Two processors wait for each other.* All threads go up the same total
+//!   order, so there is no circle.
+//! - *A lock that Storport holds already is taken.* The level of a context
+//!   starts with what Storport holds in that callback (rule book 2). Where that
+//!   is only known as it runs, in HwStartIo, the level allows neither: not to
+//!   take the StartIo lock and not to do without
+//!   ([`StartIo::channels`](crate::StartIo::channels) decides).
+//! - *`open` where nobody holds the lock.* Only contexts implement [`Proves`],
+//!   each for the locks that Storport documents to hold then, or where nothing
+//!   else of the adapter runs. Guards do not: the cell that a guard is of would
+//!   be open twice.
+//! - *A guard or a context goes to another processor, or stays for later.* They
+//!   are not `Send`; what lies in an adapter's state must be, and contexts end
+//!   with the call.
+//! - *Another adapter's lock.* A cell takes the lock of the adapter that it was
+//!   made for, whatever scope it is opened with; and the scope must be of the
+//!   same adapter: `'adapter` is invariant, and each callback is checked for
+//!   any such lifetime, so that two of them are never the same.
+//! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object, and so a
+//!   lock, that was made for it alone. There is no way to name the data but by
+//!   the cell.
+//! - *The lock is used before it is initialised.* DPC objects are initialised
+//!   before the first request; in HwFindAdapter, HwInitialize and
+//!   HwPassiveInitialize no lock may be taken, and the types take none.
+//! - *The mode of the messages' locks changes in between.* It is settled when
+//!   the cell is made, so acquire and release are of the same kind.
+//!
+//! What types do not hold: how long a lock is held (rule book 1.3, L7), and
+//! that the closure ends at all.
 //!
 //! In dump mode nothing is taken, and the same code runs: a dump stack is
 //! single-threaded (rule book 6, D8).
+//!
+//! # What it costs
+//!
+//! Beyond the two calls and their arguments: to see whether there is a lock to
+//! take, which is null where the address of the adapter is, in a dump stack.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
@@ -61,6 +114,8 @@ use sealed::Lock;
 /// Data of an adapter inside one of Storport's locks.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
+    /// The same, if there is a lock to take: in a dump stack there is none.
+    taken_of: Option<&'adapter Header>,
     lock: K,
     brand: Brand<'adapter>,
     data: UnsafeCell<T>,
@@ -90,7 +145,15 @@ pub struct StartIoLock(());
 
 /// The lock in a DPC object.
 #[derive(Debug)]
-pub struct DpcLock(DpcNumber);
+pub struct DpcLock {
+    number: DpcNumber,
+    object: *mut STOR_DPC,
+}
+
+// SAFETY: the object is only passed to Storport, by address.
+unsafe impl Send for DpcLock {}
+// SAFETY: as above.
+unsafe impl Sync for DpcLock {}
 
 /// The interrupt lock.
 #[derive(Debug)]
@@ -98,7 +161,11 @@ pub struct InterruptLock(());
 
 /// The lock of a message.
 #[derive(Debug)]
-pub struct MessageLock(u32);
+pub struct MessageLock {
+    message: u32,
+    /// Whether it is a lock of its own, and not the interrupt lock.
+    own: bool,
+}
 
 // SAFETY: the data is reached by one thread at a time: under the lock, or by
 // a context that excludes every other.
@@ -120,14 +187,34 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S::Level: Below<K::Level>,
     {
         let _: &mut S = scope;
-        self.lock.hold(self.adapter, || {
-            // SAFETY: the lock is held, so no one else is inside; the order
-            // of levels keeps this thread from being inside already.
-            let data = unsafe { &mut *self.data.get() };
-            run(&mut Guard {
-                data,
-                held: Held::new(),
-            })
+        // SAFETY: run with the lock held, or in a dump stack.
+        let inside = || unsafe { self.inside(run) };
+        match self.taken_of {
+            Some(adapter) => self.lock.hold(adapter, inside),
+            None => in_dump(inside),
+        }
+    }
+
+    /// Runs `run` with the cell open.
+    ///
+    /// # Safety
+    /// The lock is held, or this is a dump stack; a scope proved that this
+    /// thread is not inside already.
+    #[inline]
+    unsafe fn inside<R>(
+        &self,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, K::Level>) -> R,
+    ) -> R {
+        // SAFETY: the lock is held, so no one else is inside; the order of
+        // levels keeps this thread from being inside already.
+        let data = unsafe { &mut *self.data.get() };
+        run(&mut Guard {
+            data,
+            held: Held {
+                adapter: PhantomData,
+                level: PhantomData,
+                _processor: OneProcessorOnly::new(),
+            },
         })
     }
 
@@ -144,8 +231,10 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
     }
 
     fn new(adapter: &'a Header, lock: K, data: T) -> Self {
+        let dump = adapter.state.is_dump();
         Self {
             adapter,
+            taken_of: (!dump).then_some(adapter),
             lock,
             brand: PhantomData,
             data: UnsafeCell::new(data),
@@ -191,16 +280,6 @@ pub struct Held<'adapter, L> {
     _processor: OneProcessorOnly,
 }
 
-impl<L> Held<'_, L> {
-    fn new() -> Self {
-        Self {
-            adapter: PhantomData,
-            level: PhantomData,
-            _processor: OneProcessorOnly::new(),
-        }
-    }
-}
-
 impl<'a, L: Level> OfAdapter<'a> for Held<'a, L> {}
 
 #[diagnostic::do_not_recommend]
@@ -231,9 +310,6 @@ fn hold_spin_lock<R>(
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
 ) -> R {
-    if adapter.state.is_dump() {
-        return in_dump(run);
-    }
     // Storport fills the handle; what was in it does not matter (rule book 8,
     // row 18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
@@ -265,7 +341,7 @@ impl Lock for DpcLock {
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        hold_spin_lock(adapter, kind::DpcLock, adapter.dpc(self.0), run)
+        hold_spin_lock(adapter, kind::DpcLock, self.object, run)
     }
 }
 
@@ -283,10 +359,10 @@ impl Lock for MessageLock {
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        let taken = if adapter.state.has_message_locks() {
-            // SAFETY: the locks exist, which does not change while the
-            // adapter runs; a scope proved that the level may be taken.
-            unsafe { port::acquire_message_lock(adapter, self.0) }
+        let taken = if self.own {
+            // SAFETY: the locks exist; a scope proved that the level may be
+            // taken.
+            unsafe { port::acquire_message_lock(adapter, self.message) }
         } else {
             None
         };
@@ -296,7 +372,7 @@ impl Lock for MessageLock {
         };
         let result = run();
         // SAFETY: taken above and not released since.
-        unsafe { port::release_message_lock(adapter, self.0, irql) };
+        unsafe { port::release_message_lock(adapter, self.message, irql) };
         result
     }
 }
@@ -328,13 +404,14 @@ impl<'a, T> InterruptLocked<'a, T> {
 
 impl<'a, T> MessageLocked<'a, T> {
     pub(crate) fn under_message(adapter: &'a Header, message: u32, data: T) -> Self {
-        Self::new(adapter, MessageLock(message), data)
+        let own = adapter.state.has_message_locks();
+        Self::new(adapter, MessageLock { message, own }, data)
     }
 
     /// Opens the cell in the interrupt routine of its message, which Storport
     /// enters with that lock held; another message's routine gets nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
-        if self.adapter.state.has_message_locks() && interrupt.message() != self.lock.0 {
+        if self.lock.own && interrupt.message() != self.lock.message {
             return None;
         }
         // SAFETY: the routine holds this message's lock, or the one lock of
@@ -346,13 +423,21 @@ impl<'a, T> MessageLocked<'a, T> {
 
 impl<'a, T> DpcLocked<'a, T> {
     pub(crate) fn under_dpc(adapter: &'a Header, dpc: DpcNumber, data: T) -> Self {
-        Self::new(adapter, DpcLock(dpc), data)
+        let object = adapter.dpc(dpc);
+        Self::new(
+            adapter,
+            DpcLock {
+                number: dpc,
+                object,
+            },
+            data,
+        )
     }
 
     /// The DPC object whose lock this is.
     #[must_use]
     pub fn number(&self) -> DpcNumber {
-        self.lock.0
+        self.lock.number
     }
 
     /// Has [`Miniport::dpc`] run soon, or [`Miniport::threaded_dpc`] for a
@@ -368,9 +453,9 @@ impl<'a, T> DpcLocked<'a, T> {
     #[inline]
     pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S) {
         let _: &S = scope;
-        if self.adapter.state.issue(self.lock.0.0) == Issue::Now {
+        if self.adapter.state.issue(self.lock.number.0) == Issue::Now {
             // SAFETY: DPCs are queued, so the objects are initialised.
-            unsafe { port::issue_dpc(self.adapter, self.adapter.dpc(self.lock.0)) };
+            unsafe { port::issue_dpc(self.adapter, self.lock.object) };
         }
     }
 
@@ -415,22 +500,15 @@ impl<'a, T> DpcLocked<'a, T> {
         kind: STOR_SPINLOCK,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, LockRefused> {
-        let adapter = self.adapter;
-        let inside = || {
-            // SAFETY: as in `with`; every kind of lock of a DPC object is the
-            // one word in it.
-            let data = unsafe { &mut *self.data.get() };
-            run(&mut Guard {
-                data,
-                held: Held::new(),
-            })
-        };
-        if adapter.state.is_dump() {
+        // SAFETY: run with the lock held, or in a dump stack; every kind of
+        // lock of a DPC object is the one word in it.
+        let inside = || unsafe { self.inside(run) };
+        let Some(adapter) = self.taken_of else {
             return Ok(in_dump(inside));
-        }
+        };
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
-        let dpc = adapter.dpc(self.lock.0);
+        let dpc = self.lock.object;
         // SAFETY: these kinds ask for the DPC object; a scope proved that its
         // level may be taken here; the handle lies in this frame until it is
         // released.
@@ -515,23 +593,18 @@ impl<'a, T> InterruptLocked<'a, T> {
         S::Level: Below<level::InterruptHeld>,
     {
         let _: &mut S = scope;
-        let inside = || {
-            // SAFETY: as in `with`: the lock is held by whoever calls this.
-            let data = unsafe { &mut *self.data.get() };
-            run(&mut Guard {
-                data,
-                held: Held::new(),
-            })
-        };
-        synchronize(self.adapter, inside)
+        // SAFETY: run with the lock held, or in a dump stack.
+        let inside = || unsafe { self.inside(run) };
+        match self.taken_of {
+            None => in_dump(inside),
+            Some(adapter) if adapter.state.has_message_locks() => self.lock.hold(adapter, inside),
+            Some(adapter) => synchronize(adapter, inside),
+        }
     }
 }
 
 /// Runs `run` by StorPortSynchronizeAccess.
 fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
-    if adapter.state.is_dump() || adapter.state.has_message_locks() {
-        return InterruptLock(()).hold(adapter, run);
-    }
     let mut context = Synchronized {
         run: ManuallyDrop::new(run),
         result: MaybeUninit::uninit(),

@@ -140,6 +140,19 @@ pub enum Fresh {}
 #[derive(Debug)]
 pub enum Started {}
 
+/// The device has not seen the request, as its state says.
+#[diagnostic::on_unimplemented(
+    message = "the device has this request, or had it",
+    label = "a request that was started can't be sent back to wait, and its data is the device's \
+             (rule book 5.1, S5)",
+    note = "do this before `Srb::started`; what was started ends by `succeed`, `check_condition` \
+            or `fail`"
+)]
+pub trait NotStarted {}
+
+#[diagnostic::do_not_recommend]
+impl NotStarted for Fresh {}
+
 /// A request that Storport gave to the miniport, in state `S`.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
 pub struct Srb<'adapter, S = Fresh> {
@@ -178,13 +191,6 @@ impl<'a> Srb<'a> {
         let (adapter, block) = (self.adapter, self.into_block());
         // SAFETY: the SRB was owned, and is by the new value alone.
         unsafe { Srb::new(adapter, block) }
-    }
-
-    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
-    /// without limit (rule book 5.1, S5). A [`StartedSrb`] has no such method:
-    /// the device may still write into the data of a request that it had.
-    pub fn busy(self) {
-        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
     }
 }
 
@@ -308,6 +314,16 @@ impl<'a, S> Srb<'a, S> {
         // array's; it stays as long as the SRB is owned, and no method writes
         // it.
         unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
+    }
+
+    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
+    /// without limit (rule book 5.1, S5). Not a [`StartedSrb`]: the device may
+    /// still write into the data of a request that it had.
+    pub fn busy(self)
+    where
+        S: NotStarted,
+    {
+        self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
     }
 
     /// Completes it as done. `transferred` is how many bytes of data moved: if

@@ -15,9 +15,9 @@ pub fn find_adapter<'a, 'b>(
     another: &mut FindAdapter<'_, 'b>,
 ) -> Option<Adapter<'a>> {
     #[cfg(wrong)]
-    let queues = another.table(4, |_| 0)?;
+    let queues = another.table(4, |_, _| Some(0))?;
     #[cfg(right)]
-    let queues = cx.table(4, |_| 0)?;
+    let queues = cx.table(4, |_, _| Some(0))?;
     let _ = (cx, another);
     Some(Adapter { queues })
     //~[wrong]^ ERROR: lifetime may not live long enough

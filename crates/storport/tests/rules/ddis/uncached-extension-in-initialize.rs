@@ -3,19 +3,19 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(right)]
 use storport::FindAdapter;
 #[cfg(wrong)]
 use storport::Initialize;
+use storport::{Configured, Context};
 
 #[cfg(wrong)]
-pub fn initialize(cx: &mut Initialize<'_, '_>) {
-    let _ = cx.uncached_extension(4096);
-    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, '_>`
+pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, configured: &Configured<'a>) {
+    let _ = cx.uncached_extension(configured, 4096);
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, 'a>`
 }
 
 #[cfg(right)]
-pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
-    let _ = cx.uncached_extension(4096);
+pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>, configured: &Configured<'a>) {
+    let _ = cx.uncached_extension(configured, 4096);
 }

@@ -16,7 +16,7 @@ pub fn start_io<'a>(cx: &StartIo<'_, 'a>, mut srb: Srb<'a>) -> StartedSrb<'a> {
     let mut started = srb.started();
     #[cfg(wrong)]
     let data = cx.data(&mut started);
-    //~[wrong]^ ERROR: [E0308] mismatched types
+    //~[wrong]^ ERROR: [E0277] the device has this request, or had it
     #[cfg(wrong)]
     if let Some([first, ..]) = data {
         *first = 0;

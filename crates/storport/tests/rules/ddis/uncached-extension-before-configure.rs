@@ -1,0 +1,21 @@
+//! Uncached memory is given when Storport knows what the adapter is: it asks
+//! whether the adapter is a bus master.
+//! Rule book 3.5 (StorPortGetUncachedExtension).
+
+#![no_std]
+
+use storport::{AdapterLimits, Context, FindAdapter, UncachedExtension};
+
+pub fn find_adapter<'a>(
+    cx: &mut FindAdapter<'_, 'a>,
+    limits: &AdapterLimits,
+) -> Option<UncachedExtension<'a>> {
+    #[cfg(wrong)]
+    return cx.uncached_extension(limits, 4096);
+    //~[wrong]^ ERROR: [E0308] mismatched types
+    #[cfg(right)]
+    {
+        let configured = cx.configure(limits);
+        cx.uncached_extension(&configured, 4096)
+    }
+}
