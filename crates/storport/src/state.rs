@@ -47,6 +47,18 @@ pub enum Issue {
     Later,
 }
 
+/// What becomes of a DPC that the system took from its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It runs; [`State::leave`] ends it.
+    Now,
+    /// It was kept back for a restart, which is done: it is the caller's to
+    /// queue.
+    Queue,
+    /// It is noted, and whoever takes the notes queues it.
+    Later,
+}
+
 /// The state of one adapter.
 #[derive(Debug, Default)]
 pub struct State {
@@ -228,6 +240,19 @@ impl State {
             self.leave();
         }
         runs
+    }
+
+    /// Lets a DPC in that the system took from its queue; while the adapter is
+    /// stopped, it is noted.
+    #[must_use]
+    pub fn begin_dpc(&self, number: u8) -> Begin {
+        if self.enter() {
+            return Begin::Now;
+        }
+        match self.issue(number) {
+            Issue::Now => Begin::Queue,
+            Issue::Later => Begin::Later,
+        }
     }
 
     /// A callback that was let in is done.
