@@ -281,12 +281,23 @@ fn miri_of_storport() -> Result<(), ToolError> {
 /// In a target folder of its own: the flag would have everything else built
 /// anew.
 fn loom() -> Result<(), ToolError> {
-    tool::run(
-        cargo("test")
-            .args(["--package", "ferrostor-virtio", "--lib", "--target-dir"])
-            .arg(workspace::target().join("loom"))
-            .env("RUSTFLAGS", "--cfg loom"),
-    )
+    let of_virtio = ["--package", "ferrostor-virtio", "--lib"];
+    let of_storport = [
+        "--manifest-path",
+        "cross/Cargo.toml",
+        "--package",
+        "ferrostor-models",
+    ];
+    for packages in [of_virtio.as_slice(), &of_storport] {
+        tool::run(
+            cargo("test")
+                .args(packages)
+                .arg("--target-dir")
+                .arg(workspace::target().join("loom"))
+                .env("RUSTFLAGS", "--cfg loom"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Why a driver file is no good.
