@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
 mod file;
+mod reach;
 #[cfg(test)]
 pub(crate) mod sample;
 mod symbols;
@@ -212,6 +213,17 @@ impl Image {
         read: impl Fn(usize) -> Option<usize>,
     ) -> Option<()> {
         self.unwind.step(offset, registers, read)
+    }
+
+    /// The addresses of the instructions that can be reached from the routine
+    /// at `routine`; only while no breakpoint is set in the code.
+    pub(crate) fn reach(&self, routine: usize) -> Vec<usize> {
+        reach::reach(routine, |place| {
+            let bytes = self.code_from(place)?;
+            // SAFETY: that many bytes from there on are in an executable
+            // section, which stays mapped; no breakpoint is being set in it.
+            Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
+        })
     }
 
     /// How many bytes from `address` on are code, if any.
