@@ -82,6 +82,8 @@ pub struct State {
     inside: AtomicU32,
     /// Concurrent channels granted.
     channels: AtomicU32,
+    /// Whether Storport was asked for them.
+    optimized: AtomicBool,
     /// Whether a state change is being reported.
     state_change: AtomicBool,
 }
@@ -99,6 +101,7 @@ impl State {
         self.threaded.store(0, Ordering::Relaxed);
         self.noted.store(0, Ordering::Relaxed);
         self.channels.store(0, Ordering::Relaxed);
+        self.optimized.store(false, Ordering::Relaxed);
         // A state change that is with Storport stays there: its callback gives
         // the place back.
     }
@@ -131,6 +134,13 @@ impl State {
     #[inline]
     pub fn channels(&self) -> u32 {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody asked Storport for channels before, which may be done
+    /// once: what a second answer leaves of the first is not documented, and
+    /// HwStartIo must know whether it runs with the StartIo lock.
+    pub fn may_optimize(&self) -> bool {
+        !self.optimized.swap(true, Ordering::Relaxed)
     }
 
     /// Concurrent channels were granted, before the first request.
