@@ -27,6 +27,19 @@ pub mod irql {
     pub const DEVICE: u8 = 9;
     /// Everything masked.
     pub const HIGH: u8 = 15;
+
+    /// What messages add to a level's number: its name in parentheses.
+    #[must_use]
+    pub fn name(level: u8) -> &'static str {
+        match level {
+            PASSIVE => " (PASSIVE_LEVEL)",
+            APC => " (APC_LEVEL)",
+            DISPATCH => " (DISPATCH_LEVEL)",
+            DEVICE => " (device)",
+            HIGH => " (HIGH_LEVEL)",
+            _ => "",
+        }
+    }
 }
 
 thread_local! {

@@ -7,6 +7,7 @@ mod reach;
 #[cfg(test)]
 pub(crate) mod sample;
 mod symbols;
+mod unwind;
 
 use std::{
     fs::File,
@@ -16,9 +17,11 @@ use std::{
 
 use rand::{TryRng, rngs::SysRng};
 
+pub(crate) use self::unwind::Registers;
 use self::{
     file::{DriverFile, Protection, Range},
     symbols::Symbols,
+    unwind::Unwind,
 };
 
 /// One imported function.
@@ -79,6 +82,7 @@ pub struct Image {
     imports: Vec<Import>,
     remarks: Vec<String>,
     symbols: Symbols,
+    unwind: Unwind,
 }
 
 impl Image {
@@ -143,6 +147,7 @@ impl Image {
             bytes: file.bytes.len(),
             entry: file.entry,
             symbols: Symbols::parse(&String::from_utf8_lossy(&map), file.timestamp),
+            unwind: file.unwind,
             ranges: file.ranges,
             imports: file.imports,
             remarks: file.remarks,
@@ -208,6 +213,17 @@ impl Image {
             // section, which stays mapped; no breakpoint is being set in it.
             Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
         })
+    }
+
+    /// Makes of the registers at `offset` those of the function's caller.
+    /// `read` gives the word at an address of the stack.
+    pub(crate) fn unwind(
+        &self,
+        offset: u32,
+        registers: &mut Registers,
+        read: impl Fn(usize) -> Option<usize>,
+    ) -> Option<()> {
+        self.unwind.step(offset, registers, read)
     }
 
     /// How many bytes from `address` on are code, if any.

@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod machine;
 pub mod memory;
 pub mod pci;
+pub mod rules;
 pub mod run;
 pub mod seeds;
 pub mod size;

@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKi
 use testbed::{
     device::DeviceId,
     machine::InterruptKind,
-    run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
+    rules,
+    run::{self, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     seeds,
     size::Size,
     storport::adapter::{Checks, SrbShape},
@@ -69,6 +70,8 @@ enum Command {
         /// The driver's file
         driver: PathBuf,
     },
+    /// Print the rules that a driver is watched for, and what is beyond that
+    Rules,
 }
 
 #[derive(Args)]
@@ -134,6 +137,10 @@ struct RunArgs {
     /// seed gives the same run [default: one from the clock, which is printed]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
+
+    /// Stop after the verify pass
+    #[arg(long, conflicts_with = "workload")]
+    no_workload: bool,
 
     /// Let the adapter sleep, its function without power, so many times between
     /// verifying and the workload; what was verified is read again each time
@@ -221,7 +228,13 @@ impl From<RunArgs> for Settings {
             } else {
                 UsedImage::Refuse
             },
-            workload: args.workload,
+            load: if args.no_workload {
+                Load::Nothing
+            } else if args.workload.is_empty() {
+                Load::Default
+            } else {
+                Load::Given(args.workload)
+            },
         }
     }
 }
@@ -248,6 +261,9 @@ fn main() -> ExitCode {
             };
         }
         Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Rules => rules::print(&mut out)
+            .map(|()| Verdict::Pass)
+            .map_err(RunError::Output),
         Command::Imports { driver } => {
             run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
         }

@@ -24,7 +24,6 @@ use crate::{
     },
     elapsed::Elapsed,
     image::{Image, ImageError, Import},
-    kernel,
     machine::{
         InterruptKind, Machine, MachineError, MachineSettings, clock,
         schedule::{self, Trace},
@@ -56,9 +55,6 @@ pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 
 /// Mismatches that are described one by one.
 const DESCRIBED: usize = 10;
-
-/// The module that a Storport miniport may import from.
-const PORT_DRIVER: &str = "storport.sys";
 
 /// What to run, on what.
 #[derive(Clone, Debug)]
@@ -92,8 +88,8 @@ pub struct Settings {
     pub restarts: u32,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
-    /// diskspd's options; none at all means the default workload.
-    pub workload: Vec<String>,
+    /// What is put on the disk after the verify pass.
+    pub load: Load,
 }
 
 /// The PCI function of a run.
@@ -103,6 +99,17 @@ pub enum FunctionKind {
     VirtioBlk,
     /// No disk but interrupts: the driver keeps a disk in memory of its own.
     Bell,
+}
+
+/// The workload of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// [`DEFAULT_WORKLOAD`].
+    Default,
+    /// The one that these options of diskspd describe.
+    Given(Vec<String>),
+    /// None.
+    Nothing,
 }
 
 /// What to do with an image that looks like somebody's disk.
@@ -179,7 +186,12 @@ pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError>
     for (module, functions) in by_module(&Image::imports_of(driver)?) {
         writeln!(out, "{module} ({})", functions.len())?;
         for function in functions {
-            writeln!(out, "  {function}")?;
+            let mark = if storport::is_prohibited(&module, function) {
+                "   <- prohibited to a physical miniport"
+            } else {
+                ""
+            };
+            writeln!(out, "  {function}{mark}")?;
         }
     }
     Ok(())
@@ -195,7 +207,7 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
             None => modules.push((module, vec![&import.function])),
         }
     }
-    modules.sort_by_key(|(name, _)| name != PORT_DRIVER);
+    modules.sort_by_key(|(name, _)| name != storport::MODULE);
     modules
 }
 
@@ -226,7 +238,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         memory_bytes: settings.memory.0,
         interrupts: settings.interrupts,
     })?;
-    let image = Arc::new(Image::load(&settings.driver, &resolve)?);
+    let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
     trap::watch(&image);
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
@@ -246,23 +258,17 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     run.start_use_and_stop(&image, workload, out)
 }
 
-/// The address of an imported function.
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module.to_ascii_lowercase().as_str() {
-        PORT_DRIVER => storport::resolve(function),
-        "ntoskrnl.exe" | "hal.dll" => kernel::resolve(function),
-        _ => None,
-    }
-}
-
 /// The workload asked for, or the default one.
-fn workload_options(settings: &Settings) -> Result<Options, OptionError> {
-    if !settings.workload.is_empty() {
-        return Options::parse(&settings.workload);
+fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
+    match &settings.load {
+        Load::Given(options) => Options::parse(options).map(Some),
+        Load::Default => {
+            let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+            let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+            Options::parse(&given).map(Some)
+        }
+        Load::Nothing => Ok(None),
     }
-    let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
-    let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
-    Options::parse(&given)
 }
 
 fn check(settings: &Settings) -> Result<(), RunError> {
@@ -355,7 +361,7 @@ fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::R
         writeln!(out, "imports   none")?;
     }
     for (module, functions) in modules {
-        let mark = if module == PORT_DRIVER {
+        let mark = if module == storport::MODULE {
             ""
         } else {
             "   <- not the port driver"
@@ -478,7 +484,7 @@ impl Run<'_> {
     fn start_use_and_stop(
         &mut self,
         image: &Arc<Image>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
         let begin = clock::instant();
@@ -523,7 +529,7 @@ impl Run<'_> {
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<(), RunError> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
@@ -535,12 +541,15 @@ impl Run<'_> {
         };
         print_disk(&disk, adapter, out)?;
         // Before the verify pass takes its time.
-        let workload =
-            Workload::new(&disk, workload, self.settings.cpus).map_err(RunError::Workload)?;
+        let workload = workload
+            .map(|options| Workload::new(&disk, options, self.settings.cpus))
+            .transpose()
+            .map_err(RunError::Workload)?;
         if self.verify(&disk, out)? == Verdict::Pass
             && self.sleep(adapter, &disk, out)? == Verdict::Pass
+            && let Some(workload) = &workload
         {
-            self.work(&disk, &workload, out)?;
+            self.work(&disk, workload, out)?;
         }
         self.retries = disk.retries();
         Ok(())
@@ -693,7 +702,7 @@ impl Run<'_> {
             write_through,
         };
         writeln!(out)?;
-        if self.settings.workload.is_empty() {
+        if self.settings.load == Load::Default {
             writeln!(out, "The default workload; give another one after --")?;
         }
         writeln!(out, "{parameters}")?;
@@ -750,8 +759,8 @@ impl Run<'_> {
             return Ok(Verdict::Pass);
         }
         writeln!(out, "FAIL")?;
-        for reason in &self.reasons {
-            writeln!(out, "  {reason}")?;
+        for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+            writeln!(out, "  {line}")?;
         }
         if self.settings.checks == Checks::All {
             let command = command::repeating(std::env::args(), self.seed);

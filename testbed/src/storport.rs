@@ -6,6 +6,7 @@
 //! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
 //! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
 //! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
+//! * `waits`, `orders`: threads that lock each other out, or might;
 //! * `restart`, `control_request`: sleep, power, plug and play;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
@@ -28,10 +29,12 @@ mod interrupts;
 mod lanes;
 mod life_cycle;
 mod notifications;
+mod orders;
 mod performance;
 mod plug_and_play;
 mod pool;
 mod port;
+mod prohibited;
 mod registers;
 pub mod report;
 pub mod request;
@@ -45,10 +48,34 @@ mod tests;
 mod timers;
 mod units;
 mod violations;
+mod waits;
 mod watchdog;
 
-/// The address of the storport.sys export `function`.
+/// The module that a Storport miniport may import from.
+pub const MODULE: &str = "storport.sys";
+
+/// The address of `function` of `module`: Storport's or the kernel's.
 #[must_use]
-pub fn resolve(function: &str) -> Option<usize> {
-    exports::resolve(function)
+pub fn resolve(module: &str, function: &str) -> Option<usize> {
+    match module.to_ascii_lowercase().as_str() {
+        MODULE => exports::resolve(function),
+        "ntoskrnl.exe" | "hal.dll" => prohibited::resolve(module, function),
+        _ => None,
+    }
+}
+
+/// Whether a physical miniport is not to call `function` of `module`
+/// (HwStorPortProhibitedDDIs).
+#[must_use]
+pub fn is_prohibited(module: &str, function: &str) -> bool {
+    prohibited::is_prohibited(module, function)
+}
+
+/// The rules that a miniport is watched for.
+pub fn rules() -> impl Iterator<Item = report::RuleRow> {
+    violations::Rule::ALL.iter().map(|rule| report::RuleRow {
+        name: rule.name(),
+        source: rule.source(),
+        summary: rule.summary(),
+    })
 }

@@ -39,7 +39,8 @@ impl Summary {
         self.report.completed.values().sum()
     }
 
-    /// What the driver did wrong, one line each: a run with any is failed.
+    /// What the driver did wrong: a run with any is failed. Violations have
+    /// lines below the first, that are indented.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -48,13 +49,19 @@ impl Summary {
                 Some(offset) => format!(" at driver offset {offset:#x}"),
                 None => String::new(),
             };
-            faults.push(format!(
-                "violation of {} in {}{place}, {}: {}",
+            let mut fault = format!(
+                "violation of {} in {}{place}, {}: {}\n  rule: {}",
                 violation.rule,
                 violation.callback,
                 times(violation.count),
-                violation.detail
-            ));
+                violation.detail,
+                violation.source
+            );
+            for line in violation.circumstances.lines() {
+                fault.push_str("\n  ");
+                fault.push_str(&line);
+            }
+            faults.push(fault);
         }
         for complaint in &self.complaints {
             faults.push(format!("the device complains: {complaint}"));
@@ -251,7 +258,7 @@ fn mean(total: Duration, count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storport::report::{CallbackRow, LockRow, ResetRow, Violation};
+    use crate::storport::report::{CallbackRow, Circumstances, LockRow, ResetRow, Violation};
 
     fn summary() -> Summary {
         Summary {
@@ -320,7 +327,7 @@ violations: none; complaints of the device: none
     }
 
     #[test]
-    fn every_fault_is_a_line() {
+    fn every_fault_is_told_a_violation_with_its_circumstances() {
         let mut summary = summary();
         summary.complaints.push("queue 0: a loop".to_owned());
         summary.accesses.push("2 bytes at 3".to_owned());
@@ -332,9 +339,21 @@ violations: none; complaints of the device: none
         });
         summary.report.violations.push(Violation {
             rule: "lock-order",
+            source: "StorPortSpinLock3; rule book 1.5 O1 to O3",
             callback: "HwStartIo",
             detail: "StartIo taken under Dpc".to_owned(),
             driver_offset: Some(0x1234),
+            circumstances: Circumstances {
+                cpu: 1,
+                thread: "cpu 1".to_owned(),
+                irql: 2,
+                lock: Some("StartIo".to_owned()),
+                held: vec!["Channel 1 (by Storport)".to_owned(), "Dpc 0".to_owned()],
+                stack: vec![
+                    "test.sys+0x1234 (submit+0x34)".to_owned(),
+                    "test.sys+0x1100 (HwStartIo+0x20)".to_owned(),
+                ],
+            },
             count: 2,
         });
 
@@ -344,7 +363,13 @@ violations: none; complaints of the device: none
             faults,
             [
                 "violation of lock-order in HwStartIo at driver offset 0x1234, 2 times: StartIo \
-                 taken under Dpc",
+                 taken under Dpc\n\
+                 \x20 rule: StorPortSpinLock3; rule book 1.5 O1 to O3\n\
+                 \x20 on CPU 1, thread cpu 1, at IRQL 2 (DISPATCH_LEVEL)\n\
+                 \x20 lock: StartIo\n\
+                 \x20 locks held: Channel 1 (by Storport), Dpc 0\n\
+                 \x20 called from: test.sys+0x1234 (submit+0x34)\n\
+                 \x20              test.sys+0x1100 (HwStartIo+0x20)",
                 "the device complains: queue 0: a loop",
                 "a wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \

@@ -18,6 +18,7 @@ mod peek;
 #[cfg(test)]
 mod ram;
 mod signal;
+mod stack;
 mod stop;
 
 pub(crate) use self::{
@@ -27,6 +28,7 @@ pub(crate) use self::{
     images::first as driver_image,
     inside::callback,
     peek::read as read_memory,
+    stack::{Calls, called},
 };
 pub use self::{
     bus::{RegisterWindow, complaints, connect_ports},

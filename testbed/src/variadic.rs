@@ -34,6 +34,12 @@ impl VariadicArguments {
         unsafe { below.read() as usize }
     }
 
+    /// Where the arguments lie that were not taken.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.0.addr()
+    }
+
     /// Takes the next argument as the 8 bytes of its slot.
     ///
     /// # Safety
@@ -78,7 +84,9 @@ impl VariadicArguments {
 
 /// Defines the variadic entry `$name`, that hands its arguments to `$target`,
 /// an `extern "win64" fn(VariadicArguments) -> usize`; what that returns is
-/// what the driver gets in RAX. Take its address as `$name as *const () as
+/// what the driver gets in RAX. Below the return address it keeps the registers
+/// that belong to the caller, for who wants to know where in the driver the
+/// call was made. Take its address as `$name as *const () as
 /// usize`.
 ///
 /// The module that uses it needs `#![expect(unsafe_code, reason = "...")]`.
@@ -91,16 +99,24 @@ macro_rules! variadic_entry {
             const _: extern "win64" fn($crate::variadic::VariadicArguments) -> usize =
                 $target;
             // 40 bytes: the callee's own home space, and RSP to a multiple of
-            // 16 at the call.
+            // 16 at the call. The pushed registers are the callee's to keep.
             ::core::arch::naked_asm!(
                 "mov [rsp + 8], rcx",
                 "mov [rsp + 16], rdx",
                 "mov [rsp + 24], r8",
                 "mov [rsp + 32], r9",
                 "lea rcx, [rsp + 8]",
+                "push rbx",
+                "push rbp",
+                "push rsi",
+                "push rdi",
+                "push r12",
+                "push r13",
+                "push r14",
+                "push r15",
                 "sub rsp, 40",
                 "call {target}",
-                "add rsp, 40",
+                "add rsp, 104",
                 "ret",
                 target = sym $target,
             )

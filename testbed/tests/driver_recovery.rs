@@ -9,7 +9,6 @@ use std::{iter, ops::Range, path::Path, sync::Arc, time::Duration};
 use testbed::{
     device::{BlkSettings, DiskImage, Faults, VirtioBlk},
     image::Image,
-    kernel,
     machine::{InterruptKind, Machine, MachineSettings},
     memory::{Block, Placement},
     pci::PciFunction,
@@ -24,13 +23,6 @@ use testbed::{
 const SUCCESS: u8 = 0x01;
 const ERROR: u8 = 0x04;
 const BUS_RESET: u8 = 0x0E;
-
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module {
-        "storport.sys" => storport::resolve(function),
-        _ => kernel::resolve(function),
-    }
-}
 
 /// One sector, as the faults want it.
 fn sector(number: u64) -> Vec<Range<u64>> {
@@ -91,7 +83,7 @@ fn faults_of_the_disk_are_told_and_survived() {
             ..BlkSettings::default()
         },
     );
-    let image = Arc::new(Image::load(Path::new(&driver), &resolve).unwrap());
+    let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
     trap::watch(&image);
     let function: Arc<dyn PciFunction> = device.clone();
     let adapter = Adapter::start(

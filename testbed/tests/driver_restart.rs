@@ -11,7 +11,6 @@ use std::{path::Path, sync::Arc, time::Duration};
 use testbed::{
     device::{BlkSettings, DiskImage, VirtioBlk},
     image::Image,
-    kernel,
     machine::{InterruptKind, Machine, MachineSettings},
     memory::{Block, Placement},
     pci::PciFunction,
@@ -26,13 +25,6 @@ use testbed::{
 
 const SUCCESS: u8 = 0x01;
 const BYTES: u32 = 0x1_0000;
-
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module {
-        "storport.sys" => storport::resolve(function),
-        _ => kernel::resolve(function),
-    }
-}
 
 /// READ(10) or WRITE(10) of 64 KiB at block 8.
 fn transfer(adapter: &Adapter, block: &Arc<Block>, direction: Direction) {
@@ -69,7 +61,7 @@ fn data_and_requests_survive_sleeps_however_they_are_made() {
         interrupts: InterruptKind::Messages,
     })
     .unwrap();
-    let image = Arc::new(Image::load(Path::new(&driver), &resolve).unwrap());
+    let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
     trap::watch(&image);
     let memory = machine.memory();
     let block = Arc::new(

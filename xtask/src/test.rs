@@ -9,6 +9,7 @@ use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
     driver::Driver,
+    fixtures, guard_cost,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -69,6 +70,10 @@ enum Step {
     BuildArm64,
     /// The driver files do their work in the testbed
     Driver,
+    /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
+    Fixtures,
+    /// A guard of a lock costs no more instructions than it may
+    GuardCost,
     /// The documentation is made without a warning
     Doc,
 }
@@ -132,9 +137,10 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver => {
+            Self::AbiX64 | Self::BuildX64 | Self::Driver | Self::Fixtures | Self::GuardCost => {
                 build::needs(X64).to_vec()
             }
+            Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
@@ -157,6 +163,8 @@ impl Step {
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => drivers().into(),
+            Self::Fixtures => fixture_rules().into(),
+            Self::GuardCost => guard_cost::check().into(),
             Self::Doc => tool::run(
                 cargo("doc")
                     .arg("--no-deps")
@@ -186,16 +194,25 @@ fn clippy() -> Result<(), ToolError> {
 /// in rustc's place for every crate; on those from the registry it lets all
 /// lints pass.
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
-    tool::run(
-        cross("check", architecture)
-            .args(named("--package"))
-            .env("RUSTC_WRAPPER", "clippy-driver")
-            // What `cargo clippy -- --deny warnings` sets.
-            .env(
-                "CLIPPY_ARGS",
-                "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
-            ),
-    )
+    tool::run(with_clippy(
+        cross("check", architecture).args(for_windows("--package")),
+    ))?;
+    // The fixtures are for the testbed, which is an x64 machine.
+    if architecture == X64 {
+        let fixtures = ["--package", fixtures::PACKAGE, "--examples"];
+        tool::run(with_clippy(cross("check", X64).args(fixtures)))?;
+    }
+    Ok(())
+}
+
+fn with_clippy(command: &mut Command) -> &mut Command {
+    command
+        .env("RUSTC_WRAPPER", "clippy-driver")
+        // What `cargo clippy -- --deny warnings` sets.
+        .env(
+            "CLIPPY_ARGS",
+            "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+        )
 }
 
 /// The comparison is made by the compiler: what does not agree does not build.
@@ -213,18 +230,20 @@ fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
-/// A cargo command on what of cross/ runs on this machine: all but drivers.
+/// A cargo command on what of cross/ runs on this machine.
 fn on_host(subcommand: &str) -> Command {
     let mut command = build::on_cross(subcommand);
-    command.arg("--workspace").args(named("--exclude"));
+    command.arg("--workspace").args(for_windows("--exclude"));
     command
 }
 
-/// The drivers' packages, each behind an option.
-fn named(option: &'static str) -> impl Iterator<Item = &'static str> {
+/// The packages that are built for Windows alone, each behind an option.
+fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
     Driver::value_variants()
         .iter()
-        .flat_map(move |driver| [option, driver.name()])
+        .map(|driver| driver.name())
+        .chain([fixtures::PACKAGE, guard_cost::PACKAGE])
+        .flat_map(move |package| [option, package])
 }
 
 fn miri() -> Outcome {
@@ -252,7 +271,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
             setup::nightly(&["cargo", "miri", "test"])
                 .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
                 .arg(build::target())
-                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .args(["--target", X64.target(), "--package", "ferrostor-models"])
                 .env("MIRIFLAGS", flags),
         )?;
     }
@@ -321,6 +340,18 @@ fn drivers() -> Result<(), DriverError> {
         tests.env(driver.variable(), build::driver(*driver, X64)?);
     }
     tool::run(&mut tests)?;
+    Ok(())
+}
+
+/// Runs the tests of the testbed that need the fixtures.
+fn fixture_rules() -> Result<(), DriverError> {
+    let fixtures = fixtures::fixtures()?;
+    tool::run(
+        cargo("test")
+            .args(["--package", "ferrostor-testbed"])
+            .args(["--test", "rules", "--", "--include-ignored"])
+            .env("FERROSTOR_FIXTURES", fixtures),
+    )?;
     Ok(())
 }
 

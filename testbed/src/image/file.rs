@@ -10,7 +10,7 @@ use object::{
     },
 };
 
-use super::Import;
+use super::{Import, unwind::Unwind};
 use crate::memory::PAGE;
 
 /// The largest driver that is taken: a larger size is a damaged header.
@@ -51,6 +51,7 @@ pub(super) struct DriverFile {
     pub(super) entry: u32,
     pub(super) ranges: Vec<Range>,
     pub(super) imports: Vec<Import>,
+    pub(super) unwind: Unwind,
     /// What is odd about the file, and is not refused.
     pub(super) remarks: Vec<String>,
     /// Where the address of each import goes.
@@ -103,7 +104,12 @@ impl DriverFile {
             Some((address, _)) => imports(&bytes, address)?,
             None => (Vec::new(), Vec::new()),
         };
+        let unwind = match directory(pe::IMAGE_DIRECTORY_ENTRY_EXCEPTION) {
+            Some((address, size)) => Unwind::parse(&bytes, address, size),
+            None => Unwind::default(),
+        };
         Ok(Self {
+            unwind,
             bytes,
             preferred_base: optional.image_base.get(LE),
             timestamp: headers.file_header.time_date_stamp.get(LE),

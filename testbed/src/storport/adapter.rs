@@ -203,6 +203,7 @@ impl Adapter {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
+        port.check_imports(image.imports());
         Self::start_port(port, image.entry())
     }
 

@@ -262,7 +262,11 @@ impl Configuration {
             wrong(format_args!("NumberOfPhysicalBreaks was not set"));
         }
         if from.get(info::VirtualDevice) != 0 {
-            wrong(format_args!("VirtualDevice is set, and the adapter is PCI"));
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::VirtualDevice,
+                format_args!("VirtualDevice is set, and the adapter is PCI"),
+            );
         }
         let shape = if from.get(info::SrbType) == 0 {
             SrbShape::Scsi
@@ -281,9 +285,11 @@ impl Configuration {
             ));
         }
         if from.get(info::SynchronizationModel) != config::StorSynchronizeFullDuplex {
-            wrong(format_args!(
-                "SynchronizationModel is not StorSynchronizeFullDuplex (SpDuplex)"
-            ));
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::HalfDuplex,
+                format_args!("SynchronizationModel is not StorSynchronizeFullDuplex"),
+            );
         }
         let max_transfer_bytes = transfer.clamp(1, (MOST_ELEMENTS - 1) * PAGE as u32);
         Self {

@@ -21,12 +21,19 @@ const MOST: usize = 4096;
 /// The upper half of `STOR_DPC.Lock`, in objects that were initialised: "FDPC".
 const MARK: u64 = 0x4644_5043 << 32;
 
+/// What a threaded DPC's HwDpcRoutine is called about (see
+/// `Port::call_about`), and an ordinary one's.
+pub(super) const THREADED: u32 = 1;
+pub(super) const ORDINARY: u32 = 0;
+
 /// An initialised STOR_DPC.
 pub(super) struct DpcObject {
     port: &'static Port,
     /// The STOR_DPC.
     address: usize,
     routine: AtomicUsize,
+    /// [`THREADED`] or [`ORDINARY`].
+    kind: AtomicU32,
     queued: AtomicBool,
     /// The CPU whose queue it was last put in.
     last: AtomicU32,
@@ -49,8 +56,9 @@ impl Deferred for DpcObject {
         if !self.port.is_awake() {
             return;
         }
-        self.port.call(
+        self.port.call_about(
             Callback::HwDpcRoutine,
+            self.kind.load(Ordering::Relaxed),
             irql::DISPATCH,
             self.routine.load(Ordering::Relaxed),
             [self.address, self.port.extension(), first, second, 0, 0],
@@ -104,9 +112,11 @@ fn stor_dpc_at(address: usize) -> Structure {
 }
 
 impl Port {
-    /// StorPortInitializeDpc and its kin.
+    /// StorPortInitializeDpc and its kin; `kind` is [`THREADED`] or
+    /// [`ORDINARY`].
     pub(super) fn initialize_dpc(
         &'static self,
+        kind: u32,
         address: usize,
         routine: usize,
         context: usize,
@@ -143,12 +153,14 @@ impl Port {
                 port: self,
                 address,
                 routine: AtomicUsize::new(routine),
+                kind: AtomicU32::new(kind),
                 queued: AtomicBool::new(false),
                 last: AtomicU32::new(0),
                 lock: SpinLock::default(),
             }))
         });
         object.routine.store(routine, Ordering::Relaxed);
+        object.kind.store(kind, Ordering::Relaxed);
         *count = (*count).max(number + 1);
         drop(count);
         structure.fill(stor_dpc::SIZE, 0);

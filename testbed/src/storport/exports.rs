@@ -6,7 +6,7 @@
 //! undefined upper part: they are taken at their width.
 #![expect(unsafe_code, reason = "takes the arguments that the driver passed")]
 
-use std::{ffi::CStr, time::Duration};
+use std::{ffi::CStr, fmt, time::Duration};
 
 use super::{
     abi::{Structure, config, ntstatus, port_configuration_information as info},
@@ -26,6 +26,7 @@ use crate::{
     machine::schedule::{self, Point},
     memory::Placement,
     pci::BarKind,
+    trap,
     variadic::VariadicArguments,
     variadic_entry,
 };
@@ -39,6 +40,7 @@ pub(super) struct Call {
 
 impl Call {
     fn new(function: &'static str, arguments: VariadicArguments) -> Self {
+        trap::called(arguments.address());
         Self {
             // SAFETY: the thunk passed all arguments of the call.
             caller: unsafe { arguments.return_address() },
@@ -292,7 +294,7 @@ fn get_uncached_extension(mut call: Call) -> usize {
     let port = call.port();
     let config_info = call.structure();
     let bytes = call.u32() as usize;
-    check_callback(
+    let allowed = check_callback(
         port,
         "StorPortGetUncachedExtension",
         &[Callback::HwFindAdapter],
@@ -300,6 +302,9 @@ fn get_uncached_extension(mut call: Call) -> usize {
     );
     if let Some((block, _)) = port.uncached.get() {
         return block.address();
+    }
+    if !allowed {
+        return 0;
     }
     let memory = port.machine.memory();
     let Ok(block) = memory.allocate(bytes, Placement::Contiguous) else {
@@ -542,7 +547,7 @@ fn stall_execution(mut call: Call) -> usize {
     0
 }
 
-/// Rule book 7: 0xF1/0x2001; and no stall in HwStartIo (SpNoWait).
+/// Rule book 7: 0xF1/0x2001; and no stall in HwStartIo.
 pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
     if microseconds > 100_000 {
         port.violation(
@@ -550,11 +555,25 @@ pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
             caller,
             format_args!("a stall of {microseconds} microseconds; 100000 are the most"),
         );
-    } else if callbacks::current() == Callback::HwStartIo {
-        port.violation(
-            Rule::Stall,
+    } else {
+        check_wait(
+            port,
+            format_args!("a stall of {microseconds} microseconds"),
             caller,
-            format_args!("a stall of {microseconds} microseconds in HwStartIo"),
+        );
+    }
+}
+
+/// SpNoWait and StorPortStartIo: nothing that takes time in HwStartIo. Their
+/// lists leave StorPortAllocatePool out, and HwStorStartIo's page allows it in
+/// full duplex, which is followed here; in half duplex HwStartIo runs above the
+/// IRQL of that function anyway (rule book 8 row 8).
+pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
+    if callbacks::current() == Callback::HwStartIo {
+        port.violation(
+            Rule::StartIoWait,
+            caller,
+            format_args!("{what} in HwStartIo"),
         );
     }
 }

@@ -26,7 +26,7 @@ use super::{
     port::Port,
     violations::Rule,
 };
-use crate::cpu::irql;
+use crate::cpu::{self, irql};
 
 type Body = fn(&mut Call, &'static Port) -> u32;
 
@@ -135,7 +135,7 @@ functions! {
     77 InitializeCryptoEngine HIGH,
     78 GetRequestCryptoInfo HIGH,
     79 LogTelemetry HIGH => |_, port| system::telemetry(port),
-    80 UpdateAdapterMaxIO HIGH,
+    80 UpdateAdapterMaxIO HIGH => requests::update_adapter_max_io,
     81 DelayExecution HIGH => later::delay_execution,
     82 AllocateDmaMemory DISPATCH => requests::allocate_dma_memory,
     83 FreeDmaMemory DISPATCH => |call, port| requests::free(call, port, PoolKind::Dma),
@@ -177,6 +177,11 @@ functions! {
     119 PoFxRegisterPerfStatesEx DISPATCH,
 }
 
+/// BuildScatterGatherList, PutScatterGatherList and
+/// QueryDpcWatchdogInformation: not below DISPATCH_LEVEL either (rule book 3.5,
+/// 3.6).
+const AT_DISPATCH: [u32; 3] = [9, 10, 106];
+
 /// StorPortExtendedFunction.
 pub(super) fn extended_function(mut call: Call) -> usize {
     let code = call.u32();
@@ -192,6 +197,14 @@ pub(super) fn extended_function(mut call: Call) -> usize {
         );
         return STOR_STATUS_NOT_IMPLEMENTED as usize;
     };
+    let level = cpu::current_irql();
+    if AT_DISPATCH.contains(&code) && level < irql::DISPATCH {
+        port.violation(
+            Rule::DdiIrql,
+            call.caller,
+            format_args!("{} at IRQL {level}, below DISPATCH_LEVEL", function.name),
+        );
+    }
     if !check_irql(port, function.name, function.highest, call.caller) {
         return STOR_STATUS_INVALID_IRQL as usize;
     }

@@ -8,20 +8,25 @@
 
 use std::{
     cell::Cell,
+    fmt,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
 };
 
 use super::{
     abi::{Structure, config, spin_lock, stor_lock_handle, stor_status},
     callbacks::{self, Callback},
+    dpcs,
     port::Port,
     report::LockRow,
     spin_locks::{LockId, SpinLock},
     violations::Rule,
+    waits::{Waiter, Waiting},
 };
 use crate::{
     cpu::{self, irql},
     machine::clock,
+    trap::{Calls, Place},
 };
 
 /// How the miniport takes a lock.
@@ -51,6 +56,10 @@ struct Held {
     token: u64,
     old_irql: u8,
     since: u64,
+    /// Where the miniport's call returns to; 0 for Storport's own.
+    caller: usize,
+    /// Its handle was used again, which was told then.
+    handle_lost: bool,
 }
 
 const NOTHING: Held = Held {
@@ -60,6 +69,8 @@ const NOTHING: Held = Held {
     token: 0,
     old_irql: 0,
     since: 0,
+    caller: 0,
+    handle_lost: false,
 };
 
 /// The most locks a thread can hold: Storport's channel and StartIo locks, and
@@ -73,9 +84,11 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
+/// How many threads took locks.
+static THREADS: AtomicU32 = AtomicU32::new(0);
+
 /// The number of the calling thread among those that took locks, from 1 up.
 fn this_thread() -> u32 {
-    static THREADS: AtomicU32 = AtomicU32::new(0);
     if THREAD.get() == 0 {
         THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
     }
@@ -86,8 +99,37 @@ fn held(index: usize) -> Held {
     HELD.with(|held| held[index].get())
 }
 
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)?;
+        match self.taker {
+            Taker::Storport => f.write_str(" (by Storport)"),
+            Taker::Miniport if self.caller == 0 => Ok(()),
+            Taker::Miniport => write!(f, " (taken at {})", Place(self.caller)),
+        }
+    }
+}
+
+/// The locks that the calling thread holds, in the order of their acquisition.
+pub(super) fn held_by_this_thread() -> Vec<String> {
+    (0..DEPTH.get())
+        .map(|index| held(index).to_string())
+        .collect()
+}
+
 fn find(wanted: impl Fn(&Held) -> bool) -> Option<usize> {
     (0..DEPTH.get()).rev().find(|index| wanted(&held(*index)))
+}
+
+/// The handle of the acquisition at `index` serves another one now.
+fn lose_handle(index: usize) {
+    HELD.with(|places| {
+        let entry = Held {
+            handle_lost: true,
+            ..places[index].get()
+        };
+        places[index].set(entry);
+    });
 }
 
 fn push(entry: Held) -> bool {
@@ -97,6 +139,12 @@ fn push(entry: Held) -> bool {
         DEPTH.set(depth + 1);
     }
     room.is_some()
+}
+
+/// Whether the calling thread runs a DPC of StorPortInitializeThreadedDpc.
+fn in_threaded_dpc() -> bool {
+    callbacks::current() == Callback::HwDpcRoutine
+        && callbacks::current_argument() == dpcs::THREADED
 }
 
 /// Takes the entry at `index` out; what lay above it moves down.
@@ -140,17 +188,21 @@ impl Port {
         }
     }
 
-    fn acquire(&self, id: LockId, taker: Taker, handle: usize, level: u8) {
+    fn acquire(&self, id: LockId, taker: Taker, handle: usize, level: u8, caller: usize) {
         let number = ACQUISITIONS.get().wrapping_add(1);
         ACQUISITIONS.set(number);
         let thread = this_thread();
         let old_irql = cpu::current_irql();
         cpu::set_irql(old_irql.max(level));
-        for lock in self.parts(id) {
-            lock.acquire(thread);
+        for (index, lock) in self.parts(id).iter().enumerate() {
+            lock.acquire(thread, |holder| {
+                self.wait(id, Some(index as u32), caller, holder)
+            });
+            lock.set_handle(handle);
         }
         if let Some(lock) = self.spin_lock(id) {
-            lock.acquire(thread);
+            lock.acquire(thread, |holder| self.wait(id, None, caller, holder));
+            lock.set_handle(handle);
         }
         let entry = Held {
             id,
@@ -159,14 +211,49 @@ impl Port {
             token: u64::from(thread) << 32 | u64::from(number),
             old_irql,
             since: clock::now(),
+            caller,
+            handle_lost: false,
         };
         if !push(entry) {
-            self.stop_machine(
+            self.lock_stops_machine(
                 Rule::LockRecursion,
-                0,
+                id,
+                caller,
                 format_args!("{id} would be lock {} that the thread holds", DEEPEST + 1),
             );
         }
+    }
+
+    /// The calling thread begins to wait for a lock, or for a part of it, the
+    /// parts before which it has.
+    fn wait<'lock>(
+        &self,
+        id: LockId,
+        part: Option<u32>,
+        caller: usize,
+        holder: &'lock AtomicU32,
+    ) -> Waiting<'lock> {
+        let part_of = |number| match id {
+            LockId::AllChannels => LockId::Channel(number),
+            _ => LockId::Message(number),
+        };
+        let mut held = held_by_this_thread();
+        let parts = part.unwrap_or(self.parts(id).len() as u32);
+        held.extend((0..parts).map(|number| format!("{} (for {id})", part_of(number))));
+        let waiter = Waiter {
+            thread: this_thread(),
+            name: thread::current().name().unwrap_or("unnamed").to_owned(),
+            cpu: cpu::current_number(),
+            irql: cpu::current_irql(),
+            callback: callbacks::current().name(),
+            wanted: match part {
+                Some(number) => format!("{} (for {id})", part_of(number)),
+                None => id.to_string(),
+            },
+            held,
+            calls: Calls::here(),
+        };
+        Waiting::begin(waiter, holder, |circle| self.deadlock(caller, circle))
     }
 
     /// Releases the acquisition at `index`, and returns to its IRQL.
@@ -200,7 +287,7 @@ impl Port {
             LockId::Interrupt | LockId::Message(_) => irql::DEVICE,
             _ => irql::DISPATCH,
         };
-        self.acquire(id, Taker::Storport, 0, level);
+        self.acquire(id, Taker::Storport, 0, level, 0);
     }
 
     /// Storport releases the lock that it took last.
@@ -255,8 +342,9 @@ impl Port {
         while DEPTH.get() > base {
             let last = DEPTH.get() - 1;
             let id = held(last).id;
-            self.violation(
+            self.lock_violation(
                 Rule::LockAtReturn,
+                id,
                 0,
                 format_args!("{} returned with {id} held", callback.name()),
             );
@@ -274,6 +362,11 @@ impl Port {
         handle: Structure,
         caller: usize,
     ) -> u32 {
+        let address = handle.address();
+        if address == 0 {
+            self.no_handle("taken", caller);
+            return stor_status::STOR_STATUS_INVALID_PARAMETER;
+        }
         let Some((id, level)) = self.lock_of(form, kind, context, caller) else {
             return stor_status::STOR_STATUS_INVALID_PARAMETER;
         };
@@ -281,21 +374,63 @@ impl Port {
             return stor_status::STOR_STATUS_INVALID_IRQL;
         }
         self.check_acquisition(id, caller);
-        let address = handle.address();
-        if find(|held| held.handle == address && address != 0).is_some() {
-            self.violation(
+        if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
+            self.lock_violation(
+                Rule::LockNotAllowed,
+                id,
+                caller,
+                format_args!(
+                    "{id} is taken as ThreadedDpcLock in {}, which is the form for threaded DPCs",
+                    callbacks::current().name()
+                ),
+            );
+        }
+        let is_others = self.is_others_handle(handle);
+        let mine = find(|held| held.handle == address);
+        if is_others || mine.is_some() {
+            self.lock_violation(
                 Rule::LockHandleInUse,
+                id,
                 caller,
                 format_args!("{id} is taken with a handle whose lock is not released"),
             );
         }
-        self.acquire(id, Taker::Miniport, address, level);
+        if let Some(mine) = mine {
+            lose_handle(mine);
+        }
+        self.acquire(id, Taker::Miniport, address, level, caller);
         let entry = held(DEPTH.get() - 1);
+        if is_others {
+            // The other thread needs what is in it.
+            lose_handle(DEPTH.get() - 1);
+            return stor_status::STOR_STATUS_SUCCESS;
+        }
         handle.set(stor_lock_handle::Lock, kind);
         handle.set(stor_lock_handle::Context_LockQueue_Next, 0);
         handle.set(stor_lock_handle::Context_LockQueue_Lock, entry.token);
         handle.set(stor_lock_handle::Context_OldIrql, entry.old_irql);
         stor_status::STOR_STATUS_SUCCESS
+    }
+
+    fn no_handle(&self, done: &str, caller: usize) {
+        self.violation(
+            Rule::DdiArgument,
+            caller,
+            format_args!("a spin lock is {done} with NULL for its STOR_LOCK_HANDLE"),
+        );
+    }
+
+    /// Whether another thread holds a lock by this handle. What is in one says
+    /// so quickly: it names the thread.
+    fn is_others_handle(&self, handle: Structure) -> bool {
+        let thread = handle.get(stor_lock_handle::Context_LockQueue_Lock) >> 32;
+        let is_thread = (1..=u64::from(THREADS.load(Ordering::Relaxed))).contains(&thread);
+        is_thread
+            && thread != u64::from(this_thread())
+            && self
+                .lock_ids()
+                .filter_map(|id| self.spin_lock(id))
+                .any(|lock| lock.is_held_elsewhere_by(handle.address(), this_thread()))
     }
 
     /// The lock that the miniport names, and the IRQL while it is held.
@@ -306,6 +441,13 @@ impl Port {
         context: usize,
         caller: usize,
     ) -> Option<(LockId, u8)> {
+        if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && context != 0 {
+            self.violation(
+                Rule::DdiArgument,
+                caller,
+                format_args!("the lock context of STOR_SPINLOCK {kind} is {context:#x}, not NULL"),
+            );
+        }
         let dpc = |level| {
             let number = self.dpcs.number(context);
             if number.is_none() {
@@ -343,8 +485,9 @@ impl Port {
             _ => level <= irql::DISPATCH,
         };
         if !fits {
-            self.violation(
+            self.lock_violation(
                 Rule::LockIrql,
+                id,
                 caller,
                 format_args!("{id} is taken (as STOR_SPINLOCK {kind}) at IRQL {level}"),
             );
@@ -362,34 +505,64 @@ impl Port {
                 Taker::Miniport => "it holds itself",
             };
             if self.same(outer.id, id) {
-                self.stop_machine(
+                self.lock_stops_machine(
                     Rule::LockRecursion,
+                    id,
                     caller,
                     format_args!("would wait forever: it takes {id}, while {by} {}", outer.id),
                 );
             }
             if outer.id.level() > id.level() {
-                self.violation(
+                self.lock_violation(
                     Rule::LockOrder,
+                    id,
                     caller,
                     format_args!(
                         "{id} is taken while {by} {}; the order is StartIo, Dpc, Interrupt",
                         outer.id
                     ),
                 );
-            } else if outer.id.level() == id.level() && !self.may_nest(outer, id) {
-                self.violation(
-                    Rule::LockNested,
-                    caller,
-                    format_args!("{id} is taken while {by} {}", outer.id),
-                );
+            } else if outer.id.level() == id.level() {
+                self.check_nesting(outer, by, id, caller);
             }
         }
         if !self.may_take(id) {
-            self.violation(
+            self.lock_violation(
                 Rule::LockNotAllowed,
+                id,
                 caller,
                 format_args!("{} may not take {id}", callbacks::current().name()),
+            );
+        }
+    }
+
+    /// A lock within one of its level.
+    fn check_nesting(&self, outer: Held, by: &str, id: LockId, caller: usize) {
+        let place = || {
+            format!(
+                "in {} on CPU {}, at {}",
+                callbacks::current().name(),
+                cpu::current_number(),
+                Place(caller)
+            )
+        };
+        if let Some(earlier) = self.orders.note(outer.id, id, place) {
+            self.lock_violation(
+                Rule::LockInversion,
+                id,
+                caller,
+                format_args!(
+                    "{id} is taken while {by} {}; the other way round there was {earlier}: two \
+                     CPUs that do both at a time wait for ever",
+                    outer.id
+                ),
+            );
+        } else if !self.may_nest(outer, id) {
+            self.lock_violation(
+                Rule::LockNested,
+                id,
+                caller,
+                format_args!("{id} is taken while {by} {}", outer.id),
             );
         }
     }
@@ -441,6 +614,9 @@ impl Port {
     /// StorPortReleaseSpinLock.
     pub(super) fn release_for_miniport(&self, handle: Structure, caller: usize) {
         let address = handle.address();
+        if address == 0 {
+            return self.no_handle("released", caller);
+        }
         let token = handle.get(stor_lock_handle::Context_LockQueue_Lock);
         let by_token = find(|held| held.token == token && held.taker == Taker::Miniport);
         let by_address = find(|held| held.handle == address && held.taker == Taker::Miniport);
@@ -458,8 +634,9 @@ impl Port {
         };
         let entry = held(index);
         if entry.handle != address {
-            self.violation(
+            self.lock_violation(
                 Rule::LockHandleMoved,
+                entry.id,
                 caller,
                 format_args!(
                     "the handle of {} lay at {:#x} when it was taken and lies at {address:#x} now",
@@ -467,9 +644,12 @@ impl Port {
                 ),
             );
         }
-        if by_token.is_none() || handle.get(stor_lock_handle::Context_OldIrql) != entry.old_irql {
-            self.violation(
+        let is_as_filled =
+            by_token.is_some() && handle.get(stor_lock_handle::Context_OldIrql) == entry.old_irql;
+        if !is_as_filled && !entry.handle_lost {
+            self.lock_violation(
                 Rule::LockHandleChanged,
+                entry.id,
                 caller,
                 format_args!(
                     "the handle of {} was written to while it was held",
@@ -478,15 +658,18 @@ impl Port {
             );
         }
         self.check_release_order(index, caller);
-        handle.set(stor_lock_handle::Context_LockQueue_Lock, 0);
+        if !entry.handle_lost {
+            handle.set(stor_lock_handle::Context_LockQueue_Lock, 0);
+        }
         self.release(index);
     }
 
     fn check_release_order(&self, index: usize, caller: usize) {
         if index + 1 != DEPTH.get() {
             let (released, last) = (held(index).id, held(DEPTH.get() - 1).id);
-            self.violation(
+            self.lock_violation(
                 Rule::LockReleaseOrder,
+                released,
                 caller,
                 format_args!("{released} is released before {last}, that was taken after it"),
             );
@@ -501,7 +684,7 @@ impl Port {
     ) -> Result<u8, u32> {
         let id = self.message_lock(message, caller)?;
         self.check_acquisition(id, caller);
-        self.acquire(id, Taker::Miniport, 0, irql::DEVICE);
+        self.acquire(id, Taker::Miniport, 0, irql::DEVICE, caller);
         Ok(held(DEPTH.get() - 1).old_irql)
     }
 
@@ -517,8 +700,9 @@ impl Port {
             Err(status) => return status,
         };
         let Some(index) = find(|held| held.id == id && held.taker == Taker::Miniport) else {
-            self.violation(
+            self.lock_violation(
                 Rule::LockNotHeld,
+                id,
                 caller,
                 format_args!("{id} is released, and the miniport did not take it"),
             );
@@ -526,8 +710,9 @@ impl Port {
         };
         // Miniports keep it in a KIRQL (rule book 1.3 L9).
         if old_irql as u8 != held(index).old_irql {
-            self.violation(
+            self.lock_violation(
                 Rule::LockHandleChanged,
+                id,
                 caller,
                 format_args!(
                     "{id} is released to IRQL {old_irql}, and was taken at IRQL {}",
@@ -563,8 +748,9 @@ impl Port {
 
     fn message_lock(&self, message: u32, caller: usize) -> Result<LockId, u32> {
         if self.interrupt_mode() != config::InterruptSynchronizePerMessage {
-            self.violation(
+            self.lock_violation(
                 Rule::LockMsiMode,
+                LockId::Message(message),
                 caller,
                 format_args!(
                     "MSI {message}: the adapter is not in InterruptSynchronizePerMessage mode"
@@ -573,8 +759,9 @@ impl Port {
             return Err(stor_status::STOR_STATUS_INVALID_DEVICE_REQUEST);
         }
         if message as usize >= self.locks.each_message().len() {
-            self.violation(
+            self.lock_violation(
                 Rule::LockMsiMessage,
+                LockId::Message(message),
                 caller,
                 format_args!(
                     "MSI {message}: the adapter has {} messages",

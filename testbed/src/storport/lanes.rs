@@ -690,6 +690,18 @@ impl Port {
         slot
     }
 
+    /// Whether the miniport has an INQUIRY of this unit's.
+    pub(super) fn has_inquiry_out(&self, unit: u32) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.try_srbs().is_some_and(|srbs| {
+            srbs.slots().iter().any(|slot| {
+                slot.is_out()
+                    && slot.unit.load(Ordering::Relaxed) == unit
+                    && srbs.view(slot).cdb()[0] == INQUIRY
+            })
+        })
+    }
+
     /// Why a request is none for this adapter.
     fn refusal(&self, request: &Request) -> Option<String> {
         if !(1..=16).contains(&request.cdb_length) {

@@ -3,6 +3,7 @@
 use super::{
     abi,
     callbacks::Callback,
+    dpcs,
     exports::{Call, check_callback},
     held_locks::Form,
     port::Port,
@@ -31,9 +32,9 @@ enum Kind {
     ReleaseSpinLock,
     StateChangeDetected,
     IoTargetRequestServiceTime,
-    /// InitializeDpcWithContext and InitializeThreadedDpc: threaded DPCs run as
-    /// ordinary ones, as Windows may have them.
     InitializeDpcWithContext,
+    /// Threaded DPCs run as ordinary ones, as Windows may have them.
+    InitializeThreadedDpc,
     AsyncNotificationDetected,
     MarkDeviceFailed,
 }
@@ -59,7 +60,7 @@ const KINDS: &[(u32, Kind)] = &[
     (0x1006, Kind::IoTargetRequestServiceTime),
     (0x1007, Kind::AsyncNotificationDetected),
     (0x1009, Kind::InitializeDpcWithContext),
-    (0x100A, Kind::InitializeDpcWithContext),
+    (0x100A, Kind::InitializeThreadedDpc),
     (0x100C, Kind::MarkDeviceFailed),
     (0x100D, Kind::MarkDeviceFailed),
 ];
@@ -116,17 +117,16 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 caller,
             );
             let (dpc, routine) = (call.address(), call.address());
-            port.initialize_dpc(dpc, routine, 0, caller);
+            port.initialize_dpc(dpcs::ORDINARY, dpc, routine, 0, caller);
         }
-        Kind::InitializeDpcWithContext => {
-            check_callback(
-                port,
-                "StorPortInitializeDpcWithContext",
-                &[Callback::HwPassiveInitialize],
-                caller,
-            );
+        Kind::InitializeDpcWithContext | Kind::InitializeThreadedDpc => {
+            let (function, of) = match kind {
+                Kind::InitializeThreadedDpc => ("StorPortInitializeThreadedDpc", dpcs::THREADED),
+                _ => ("StorPortInitializeDpcWithContext", dpcs::ORDINARY),
+            };
+            check_callback(port, function, &[Callback::HwPassiveInitialize], caller);
             let (dpc, routine, context) = (call.address(), call.address(), call.address());
-            port.initialize_dpc(dpc, routine, context, caller);
+            port.initialize_dpc(of, dpc, routine, context, caller);
         }
         Kind::IssueDpc => {
             let (dpc, first, second) = (call.address(), call.address(), call.address());
@@ -214,7 +214,7 @@ mod tests {
             ("IoTargetRequestServiceTime", "IoTargetRequestServiceTime"),
             ("AsyncNotificationDetected", "AsyncNotificationDetected"),
             ("InitializeDpcWithContext", "InitializeDpcWithContext"),
-            ("InitializeThreadedDpc", "InitializeDpcWithContext"),
+            ("InitializeThreadedDpc", "InitializeThreadedDpc"),
             ("MarkDeviceFailed", "MarkDeviceFailed"),
             ("MarkDeviceFailedEx", "MarkDeviceFailed"),
         ] {

@@ -69,7 +69,7 @@ impl Port {
     pub(super) fn performance_options(&self, query: bool, to: Structure, caller: usize) -> u32 {
         if to.address() == 0 {
             self.violation(
-                Rule::DdiArgument,
+                Rule::PerfOpts,
                 caller,
                 format_args!("StorPortInitializePerfOpts without PerfConfigData"),
             );

@@ -18,16 +18,18 @@ use super::{
     dpcs::Dpcs,
     interrupts::Controller,
     lanes::Lane,
+    orders::Orders,
     performance::Performance,
     pool::Pool,
     registers::Windows,
     resets::{Recovery, Tick},
-    spin_locks::Locks,
+    spin_locks::{LockId, Locks},
     srb::Srbs,
     statistics::Statistics,
     timers::{Later, Timer},
     units::{Gate, Units},
     violations::{Recorder, Rule},
+    waits::Circle,
 };
 use crate::{
     image::Image,
@@ -60,6 +62,7 @@ pub(super) struct Port {
 
     // What it works with.
     pub(super) locks: Locks,
+    pub(super) orders: Orders,
     pub(super) dpcs: Dpcs,
     pub(super) timer: OnceLock<&'static Timer>,
     pub(super) later: Later,
@@ -116,6 +119,7 @@ impl Port {
             controls: OnceLock::new(),
             performance: OnceLock::new(),
             locks: Locks::default(),
+            orders: Orders::default(),
             dpcs: Dpcs::default(),
             timer: OnceLock::new(),
             later: Later::default(),
@@ -178,18 +182,47 @@ impl Port {
     /// is in; `caller` is where the driver's call returns to, or 0.
     pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
         self.recorder
-            .record(rule, callbacks::current(), caller, detail);
+            .record(rule, callbacks::current(), caller, None, detail);
+    }
+
+    /// [`Self::violation`] about a lock.
+    pub(super) fn lock_violation(
+        &self,
+        rule: Rule,
+        lock: LockId,
+        caller: usize,
+        detail: fmt::Arguments<'_>,
+    ) {
+        self.recorder
+            .record(rule, callbacks::current(), caller, Some(lock), detail);
     }
 
     /// Records that a rule was broken by a callback that has returned.
     pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
-        self.recorder.record(rule, callback, 0, detail);
+        self.recorder.record(rule, callback, 0, None, detail);
     }
 
     /// Ends the machine because of a broken rule.
     pub(super) fn stop_machine(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) -> ! {
         self.recorder
-            .stop_machine(rule, callbacks::current(), caller, detail)
+            .stop_machine(rule, callbacks::current(), caller, None, detail)
+    }
+
+    /// Ends the machine because of threads that wait for each other.
+    pub(super) fn deadlock(&self, caller: usize, circle: &Circle) -> ! {
+        self.recorder.deadlock(callbacks::current(), caller, circle)
+    }
+
+    /// [`Self::stop_machine`] about a lock.
+    pub(super) fn lock_stops_machine(
+        &self,
+        rule: Rule,
+        lock: LockId,
+        caller: usize,
+        detail: fmt::Arguments<'_>,
+    ) -> ! {
+        self.recorder
+            .stop_machine(rule, callbacks::current(), caller, Some(lock), detail)
     }
 
     /// The violations so far.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use crate::cpu::irql;
+
 /// One of the miniport's callbacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallbackRow {
@@ -32,11 +34,73 @@ pub struct LockRow {
     pub held_max: Duration,
 }
 
+/// Where and how a rule was broken: what the thread was, had and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The virtual CPU that the thread acted for.
+    pub cpu: u32,
+    /// The thread's name: `cpu 0`, `message 1`.
+    pub thread: String,
+    /// Its IRQL.
+    pub irql: u8,
+    /// The lock concerned, if one is.
+    pub lock: Option<String>,
+    /// The locks that the thread held, by whom, in the order of their
+    /// acquisition.
+    pub held: Vec<String>,
+    /// The return addresses in the driver, newest first, with the symbols that
+    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. Empty if no call of the
+    /// driver's was the cause.
+    pub stack: Vec<String>,
+}
+
+impl Circumstances {
+    /// All of it, a line each.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let none = || "none".to_owned();
+        let held = match self.held.as_slice() {
+            [] => none(),
+            held => held.join(", "),
+        };
+        let mut lines = vec![format!(
+            "on CPU {}, thread {}, at IRQL {}{}",
+            self.cpu,
+            self.thread,
+            self.irql,
+            irql::name(self.irql)
+        )];
+        if let Some(lock) = &self.lock {
+            lines.push(format!("lock: {lock}"));
+        }
+        lines.push(format!("locks held: {held}"));
+        if let Some((first, others)) = self.stack.split_first() {
+            lines.push(format!("called from: {first}"));
+            lines.extend(others.iter().map(|place| format!("             {place}")));
+        }
+        lines
+    }
+}
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuleRow {
+    /// Its short name, which stays: `lock-order`.
+    pub name: &'static str,
+    /// Where it comes from.
+    pub source: &'static str,
+    /// What it demands.
+    pub summary: &'static str,
+}
+
 /// A rule that the miniport broke, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The rule's short name: `lock-order`.
     pub rule: &'static str,
+    /// Where the rule comes from: Microsoft's DDI compliance rule, bug check or
+    /// page, and the rule book's row.
+    pub source: &'static str,
     /// The callback that it was in, or `none`.
     pub callback: &'static str,
     /// What happened, the first time.
@@ -44,6 +108,8 @@ pub struct Violation {
     /// The driver-relative return address of the call, if a call of the
     /// driver's was the cause.
     pub driver_offset: Option<u32>,
+    /// How it was, the first time.
+    pub circumstances: Circumstances,
     /// How often, same rule, callback and place.
     pub count: u64,
 }

@@ -86,11 +86,12 @@ impl Port {
     }
 
     /// HwResetBus at DISPATCH_LEVEL with the StartIo lock and all channels, the
-    /// adapter's queues closed (rule book 2).
+    /// adapter's queues closed (rule book 2). The channels come first: who has
+    /// one may take the StartIo lock in HwStartIo.
     fn reset_bus(&'static self, path: u8, cause: String) {
         self.gate.close(closed::RESET);
-        self.lock(LockId::StartIo);
         self.lock(LockId::AllChannels);
+        self.lock(LockId::StartIo);
         let half = !self.full_duplex();
         if half {
             self.lock(LockId::Interrupt);

@@ -6,7 +6,7 @@ use std::{
     fmt, hint,
     sync::{
         OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -68,6 +68,8 @@ impl fmt::Display for LockId {
 pub(super) struct SpinLock {
     /// The thread that holds it, or 0.
     holder: AtomicU32,
+    /// The miniport's handle while it holds it.
+    handle: AtomicUsize,
     acquisitions: AtomicU64,
     contended: AtomicU64,
     waited: AtomicU64,
@@ -89,13 +91,17 @@ impl SpinLock {
                 .is_ok()
     }
 
-    /// Takes it for a thread, when it is free.
-    pub(super) fn acquire(&self, thread: u32) {
+    /// Takes it for a thread, when it is free. A wait that lasts begins with
+    /// `waits`, which gives what ends it.
+    pub(super) fn acquire<'a, W>(&'a self, thread: u32, waits: impl FnOnce(&'a AtomicU32) -> W) {
         schedule::point(Point::Acquire);
         if !self.try_acquire(thread) {
             let started = clock::now();
-            while !self.spin(thread) {
-                self.let_others_run();
+            if !self.spin(thread) {
+                let _waiting = waits(&self.holder);
+                while !self.spin(thread) {
+                    self.let_others_run();
+                }
             }
             add(&self.contended, 1);
             add(&self.waited, clock::now() - started);
@@ -127,6 +133,18 @@ impl SpinLock {
         self.holder.store(0, Ordering::Release);
         schedule::free(std::ptr::from_ref(self).addr());
         schedule::point(Point::Release);
+    }
+
+    /// Names the handle that it was taken with; its holder does.
+    pub(super) fn set_handle(&self, handle: usize) {
+        self.handle.store(handle, Ordering::Relaxed);
+    }
+
+    /// Whether another thread than `thread` has it by this handle.
+    pub(super) fn is_held_elsewhere_by(&self, handle: usize, thread: u32) -> bool {
+        self.is_taken()
+            && self.holder.load(Ordering::Relaxed) != thread
+            && self.handle.load(Ordering::Relaxed) == handle
     }
 
     /// Whether somebody has it.

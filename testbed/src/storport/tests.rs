@@ -9,6 +9,7 @@ mod interrupts_and_dpcs;
 mod later;
 mod life_cycle;
 mod locks;
+mod places;
 mod queues;
 mod recovery;
 mod requests;

@@ -4,24 +4,53 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
-use super::{callbacks::Callback, report::Violation};
-use crate::{image::Image, trap};
+use super::{
+    callbacks::Callback,
+    held_locks,
+    report::{Circumstances, Violation},
+    spin_locks::LockId,
+    waits::Circle,
+};
+use crate::{
+    cpu,
+    image::Image,
+    trap::{self, Calls, Place},
+};
 
 macro_rules! rules {
-    ($($(#[$doc:meta])* $rule:ident = $name:literal,)*) => {
+    ($($rule:ident = $name:literal, $source:literal, $summary:literal;)*) => {
         /// A rule. The row of the rule book that it comes from stands with it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Rule {
-            $($(#[$doc])* $rule,)*
+            $(#[doc = $summary] $rule,)*
         }
 
         impl Rule {
+            /// All of them, in the order in which they are listed.
+            pub(super) const ALL: &[Self] = &[$(Self::$rule,)*];
+
             /// Its name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self {
                     $(Self::$rule => $name,)*
+                }
+            }
+
+            /// Microsoft's DDI compliance rule or bug check, if there is one, and
+            /// the row of the rule book.
+            pub(super) fn source(self) -> &'static str {
+                match self {
+                    $(Self::$rule => $source,)*
+                }
+            }
+
+            /// What it demands.
+            pub(super) fn summary(self) -> &'static str {
+                match self {
+                    $(Self::$rule => $summary,)*
                 }
             }
         }
@@ -29,100 +58,111 @@ macro_rules! rules {
 }
 
 rules! {
-    /// No lock is taken that the thread holds, by itself or by Storport (1.3 L5).
-    LockRecursion = "lock-recursion",
-    /// StartIo before Dpc before Interrupt and MSI (1.5 O1 to O3).
-    LockOrder = "lock-order",
-    /// DPC locks and MSI locks do not nest among themselves (1.5 O4, O6).
-    LockNested = "lock-nested",
-    /// Each callback may take only certain locks (2).
-    LockNotAllowed = "lock-not-allowed",
-    /// STOR_SPINLOCK is one of the values of the function called (1.2).
-    LockKind = "lock-kind",
-    /// A DPC lock's context is an initialised STOR_DPC (1.3 L6).
-    LockDpc = "lock-dpc-not-initialised",
-    /// MSI locks need InterruptSynchronizePerMessage (1.5 O7).
-    LockMsiMode = "lock-msi-mode",
-    /// A message that exists (1.1).
-    LockMsiMessage = "lock-msi-message",
-    /// Locks are taken at an IRQL that allows it (1.4).
-    LockIrql = "lock-irql",
-    /// One handle, one acquisition (1.3 L2).
-    LockHandleInUse = "lock-handle-in-use",
-    /// The handle stays where it was while it is held (1.3 L1).
-    LockHandleMoved = "lock-handle-moved",
-    /// The handle stays as Storport filled it while it is held (1.3 L1).
-    LockHandleChanged = "lock-handle-changed",
-    /// What is released is held (7: StorPortSpinLock4).
-    LockNotHeld = "lock-not-held",
-    /// Releases are last-in-first-out (1.3 L3).
-    LockReleaseOrder = "lock-release-order",
-    /// Who took a lock releases it (1.3 L1).
-    LockOtherThread = "lock-other-thread",
-    /// A callback returns with the locks it was called with (1.3 L4).
-    LockAtReturn = "lock-held-at-return",
-    /// A callback returns at the IRQL it was called at (1.3 L4).
-    IrqlAtReturn = "irql-at-return",
-    /// Some functions belong to certain callbacks (3.5).
+    LockRecursion = "lock-recursion", "StorPortSpinLock; rule book 1.3 L5, 1.5 O8",
+        "No lock is taken that the thread holds already, by itself or by Storport.";
+    LockOrder = "lock-order", "StorPortSpinLock3; rule book 1.5 O1 to O3",
+        "Locks are taken in the order StartIo, Dpc, Interrupt or MSI.";
+    LockNested = "lock-nested", "rule book 1.5 O4, O6",
+        "DPC locks do not nest; nor do MSI locks, but for other messages' in HwMSInterruptRoutine.";
+    LockInversion = "lock-inversion", "rule book 1.5 O4, O6",
+        "Two locks are never taken in both orders, even if no two CPUs did so at a time.";
+    LockDeadlock = "lock-deadlock", "rule book 1.3 L5, 1.5 O3 to O6",
+        "CPUs do not wait for each other's locks in a circle.";
+    LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; rule book 2",
+        "Each callback takes only the locks that its page allows.";
+    LockKind = "lock-kind", "rule book 1.2",
+        "STOR_SPINLOCK is one of the values that the function takes.";
+    LockDpc = "lock-dpc-not-initialised", "rule book 1.3 L6",
+        "A DPC lock's context is an initialised STOR_DPC.";
+    LockMsiMode = "lock-msi-mode", "StorPortMSILock; rule book 1.5 O7",
+        "MSI locks are taken in InterruptSynchronizePerMessage mode alone.";
+    LockMsiMessage = "lock-msi-message", "rule book 1.1",
+        "An MSI lock is that of a message that the adapter has.";
+    LockIrql = "lock-irql", "rule book 1.4",
+        "Locks are taken at an IRQL that allows it.";
+    LockHandleInUse = "lock-handle-in-use", "rule book 1.3 L2",
+        "A STOR_LOCK_HANDLE serves one acquisition at a time.";
+    LockHandleMoved = "lock-handle-moved", "rule book 1.3 L1",
+        "A STOR_LOCK_HANDLE stays where it is while its lock is held.";
+    LockHandleChanged = "lock-handle-changed", "rule book 1.3 L1, L9",
+        "A STOR_LOCK_HANDLE, or an old IRQL, is given back as it was filled.";
+    LockNotHeld = "lock-not-held", "StorPortSpinLock4; rule book 1.3 L2",
+        "What is released is held.";
+    LockReleaseOrder = "lock-release-order", "rule book 1.3 L3",
+        "The lock that was taken last is released first.";
+    LockOtherThread = "lock-other-thread", "rule book 1.3 L1",
+        "Who took a lock releases it.";
+    LockAtReturn = "lock-held-at-return", "StorPortSpinLock; rule book 1.3 L4",
+        "A callback returns with the locks that it was called with.";
+    IrqlAtReturn = "irql-at-return", "SpChangeIrql; rule book 1.3 L4",
+        "A callback returns at the IRQL that it was called at.";
     DdiCallback = "ddi-callback",
-    /// Functions have a highest IRQL (3.6).
-    DdiIrql = "ddi-irql",
-    /// StorPortLogError and StorPortValidateRange are no more to be used (7:
-    /// StorPortDeprecated).
-    DdiDeprecated = "ddi-deprecated",
-    /// StorPortCompleteRequest is the port's own (7: StorPortDDIsPortOnly).
+        "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; rule book 3.5",
+        "Functions that belong to certain callbacks are called in those.";
+    DdiIrql = "ddi-irql", "StorPortIrql; rule book 3.6",
+        "Functions are called at an IRQL that they allow.";
+    DdiDeprecated = "ddi-deprecated", "StorPortDeprecated; rule book 7",
+        "StorPortLogError and StorPortValidateRange are not used any more.";
     DdiPortOnly = "ddi-port-only",
-    /// HwDeviceExtension is what Storport gave.
-    DdiExtension = "ddi-device-extension",
-    /// Arguments are what the function's page demands.
-    DdiArgument = "ddi-argument",
-    /// StorPortNotification takes the documented types (7:
-    /// StorPortNotification2).
-    NotificationType = "notification-type",
-    /// HW_INITIALIZATION_DATA is as its page demands (3.1).
-    InitializationData = "initialization-data",
-    /// What HwFindAdapter sets and returns (7: StorPortFindAdapter,
-    /// SpReturnValue, StorPortVirtualDevice).
-    FindAdapter = "find-adapter",
-    /// SrbExtensionSize is set before the uncached extension is asked for
-    /// (3.5).
-    SrbExtensionSize = "srb-extension-size",
-    /// The miniport supports stop and answers control types (3.1).
-    AdapterControl = "adapter-control",
-    /// No stall above 0.1 s (0xF1/0x2001).
-    Stall = "stall",
-    /// StorPortGetDeviceBase is asked for what PnP assigned (0xF1/0x2003).
-    DeviceBase = "device-base",
-    /// Register functions get mapped registers (0xF1/0x2005).
-    RegisterAddress = "register-address",
-    /// A completed request is one that Storport sent (5.1 S1).
-    SrbUnknown = "srb-unknown",
-    /// A request is completed once (5.1 S1, 0xF1/0x2004).
-    SrbTwice = "srb-completed-twice",
-    /// A final status, without flags that are the port's (5.1 S3).
-    SrbStatus = "srb-status",
-    /// HwBuildIo that returns TRUE leaves the request alone (5.1 S4).
-    SrbBuildIo = "srb-completed-in-build-io",
-    /// HwStartIo returns TRUE, or has completed the request (5.1 S6).
-    SrbStartIo = "srb-start-io-false",
-    /// SRB_STATUS_BUSY comes with an unchanged DataTransferLength (5.1 S5).
-    SrbBusyLength = "srb-busy-length",
-    /// HwResetBus completes what HwStartIo was given (2, 5.1 S8).
-    SrbAfterReset = "srb-after-reset",
-    /// Requests of cache, power and plug and play are answered (3.2; 8 row
-    /// 16).
-    SrbControl = "srb-control",
-    /// The queue depth is set at the unit's first INQUIRY or later (3.5).
-    QueueDepth = "queue-depth",
-    /// DPC objects are initialised before they are issued (3.1).
-    Dpc = "dpc-not-initialised",
-    /// RequestTimerCall comes with an HwTimer (7: StorPortTimer).
-    Timer = "timer-routine",
-    /// Pool is freed once, and only what was allocated (7:
-    /// StorPortAllocatePool).
-    Pool = "pool-free",
-    /// HwInterrupt makes its device let go of the pin (3.1).
-    InterruptLevel = "interrupt-level",
+        "StorPortDDIsPortOnly, StorPortCompleteRequest; rule book 5.1 S7",
+        "StorPortCompleteRequest is the port driver's own.";
+    DdiProhibited = "ddi-prohibited", "HwStorPortProhibitedDDIs; rule book 1.1",
+        "A physical miniport calls none of the kernel's functions that its rule lists.";
+    DdiExtension = "ddi-device-extension", "rule book 1.1",
+        "HwDeviceExtension is the one that Storport gave.";
+    DdiArgument = "ddi-argument", "the functions' pages; rule book 1.1",
+        "Arguments are what the function's page demands.";
+    PerfOpts = "perf-opts", "StorPortPerfOpts; rule book 7",
+        "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
+    NotificationType = "notification-type", "StorPortNotification2; rule book 3.7",
+        "StorPortNotification takes the documented types.";
+    InitializationData = "initialization-data", "rule book 3.1",
+        "HW_INITIALIZATION_DATA is as its page demands.";
+    FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; rule book 3.1",
+        "HwFindAdapter sets what it must and returns an SP_RETURN value.";
+    VirtualDevice = "virtual-device", "StorPortVirtualDevice; rule book 3.1",
+        "HwFindAdapter of a physical adapter leaves VirtualDevice FALSE.";
+    HalfDuplex = "half-duplex", "SpDuplex; rule book 4.1",
+        "HwFindAdapter chooses StorSynchronizeFullDuplex.";
+    SrbExtensionSize = "srb-extension-size", "rule book 3.5",
+        "SrbExtensionSize is set before the uncached extension is asked for.";
+    AdapterControl = "adapter-control", "rule book 3.1",
+        "HwAdapterControl supports stop and restart, and answers the query for its types.";
+    Stall = "stall", "bug check 0xF1/0x2001; rule book 3.6",
+        "No stall is longer than 0.1 s.";
+    StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; rule book 3.1, 8 row 8",
+        "HwStartIo neither waits nor stalls nor allocates; StorPortAllocatePool is left to it in \
+         full duplex, as its page has it.";
+    DeviceBase = "device-base", "bug check 0xF1/0x2003; rule book 3.5",
+        "StorPortGetDeviceBase is asked for what plug and play assigned.";
+    RegisterAddress = "register-address", "bug check 0xF1/0x2005; rule book 7",
+        "Register functions get registers that are mapped.";
+    SrbUnknown = "srb-unknown", "rule book 5.1 S1, S2",
+        "A request that is completed or asked about is one that the miniport has.";
+    SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; rule book 5.1 S1",
+        "A request is completed once.";
+    SrbStatus = "srb-status", "StorPortStatusPending; rule book 5.1 S3",
+        "A request is completed with a final status, without flags that are the port's.";
+    SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; rule book 5.1 S4",
+        "HwBuildIo that returns TRUE leaves the request uncompleted.";
+    SrbStartIo = "srb-start-io-false", "rule book 5.1 S6",
+        "HwStartIo returns TRUE, or has completed the request.";
+    SrbBusyLength = "srb-busy-length", "rule book 5.1 S5",
+        "SRB_STATUS_BUSY comes with an unchanged DataTransferLength.";
+    SrbAfterReset = "srb-after-reset", "rule book 2, 5.1 S8",
+        "HwResetBus completes what HwStartIo was given.";
+    SrbControl = "srb-control", "rule book 3.2, 8 row 16",
+        "Requests of cache, power and plug and play are answered.";
+    QueueDepth = "queue-depth", "rule book 3.5",
+        "The queue depth is set at the unit's first INQUIRY or later.";
+    Dpc = "dpc-not-initialised", "rule book 3.1",
+        "DPC objects are initialised before they are issued or cancelled.";
+    Timer = "timer-routine", "StorPortTimer; rule book 3.7",
+        "RequestTimerCall comes with an HwTimer.";
+    Pool = "pool-free", "StorPortAllocatePool; rule book 7",
+        "Pool is freed once, and only what was allocated.";
+    InterruptLevel = "interrupt-level", "rule book 3.1",
+        "HwInterrupt makes its device let go of the pin.";
 }
 
 /// Records what rules a driver broke.
@@ -150,14 +190,16 @@ impl Recorder {
     }
 
     /// Records that `rule` was broken in `callback` by the call that returns
-    /// to `caller` (0: no call).
+    /// to `caller` (0: no call), about `lock`.
     pub(super) fn record(
         &self,
         rule: Rule,
         callback: Callback,
         caller: usize,
+        lock: Option<LockId>,
         detail: fmt::Arguments<'_>,
     ) {
+        let source = rule.source();
         let (rule, callback) = (rule.name(), callback.name());
         let driver_offset = self.offset_of(caller);
         let mut found = self.lock();
@@ -168,28 +210,50 @@ impl Recorder {
             Some(known) => known.count += 1,
             None => found.push(Violation {
                 rule,
+                source,
                 callback,
                 detail: detail.to_string(),
                 driver_offset,
+                circumstances: circumstances(caller, lock),
                 count: 1,
             }),
         }
     }
 
-    /// Ends the machine because of a broken rule that leaves no way on.
+    /// Ends the machine because of a broken rule that leaves no way on. What was
+    /// recorded before is told too: there is no other place for it any more.
     pub(super) fn stop_machine(
         &self,
         rule: Rule,
         callback: Callback,
         caller: usize,
+        lock: Option<LockId>,
         detail: fmt::Arguments<'_>,
     ) -> ! {
         trap::stop_machine(format_args!(
-            "{}, in {}{}: {}: {detail}",
+            "{}, in {}{}: {}: {detail}{}{}",
             self.driver,
             callback.name(),
             At(self.offset_of(caller)),
             rule.name(),
+            Lines(rule, &circumstances(caller, lock)),
+            Before(&self.found()),
+        ))
+    }
+
+    /// Ends the machine because of threads that wait for each other.
+    pub(super) fn deadlock(&self, callback: Callback, caller: usize, circle: &Circle) -> ! {
+        let rule = Rule::LockDeadlock;
+        trap::stop_machine(format_args!(
+            "{}, in {}{}: {}: {} threads wait for each other's locks, for ever\n  rule: \
+             {}{circle}{}",
+            self.driver,
+            callback.name(),
+            At(self.offset_of(caller)),
+            rule.name(),
+            circle.len(),
+            rule.source(),
+            Before(&self.found()),
         ))
     }
 
@@ -205,6 +269,56 @@ impl Recorder {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Violation>> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the calling thread is, has and does.
+fn circumstances(caller: usize, lock: Option<LockId>) -> Circumstances {
+    let stack = match caller {
+        0 => Vec::new(),
+        _ => driver_stack(Calls::here()),
+    };
+    Circumstances {
+        cpu: cpu::current_number(),
+        thread: thread::current().name().unwrap_or("unnamed").to_owned(),
+        irql: cpu::current_irql(),
+        lock: lock.map(|lock| lock.to_string()),
+        held: held_locks::held_by_this_thread(),
+        stack,
+    }
+}
+
+/// The places in the driver that these calls come from, newest first.
+pub(super) fn driver_stack(calls: Calls) -> Vec<String> {
+    calls.walk().map(|place| Place(place).to_string()).collect()
+}
+
+/// The lines below a message that ends the machine.
+struct Lines<'a>(Rule, &'a Circumstances);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n  rule: {}", self.0.source())?;
+        let lines = self.1.lines();
+        lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+/// What was recorded before the end, in short.
+struct Before<'a>(&'a [Violation]);
+
+impl fmt::Display for Before<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|known| {
+            write!(
+                f,
+                "\n  before that: {} in {}{}: {}",
+                known.rule,
+                known.callback,
+                At(known.driver_offset),
+                known.detail
+            )
+        })
     }
 }
 

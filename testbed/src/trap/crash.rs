@@ -5,8 +5,13 @@ use std::fmt;
 
 use iced_x86::{Instruction, Mnemonic, Register};
 
-use super::{emulate::Refusal, images, inside, peek};
-use crate::{cpu, image::Image, kernel, memory::PAGE};
+use super::{emulate::Refusal, images, inside, stack::Calls};
+use crate::{
+    cpu,
+    image::{Image, Registers},
+    kernel,
+    memory::PAGE,
+};
 
 /// Numbers of processor exceptions (`REG_TRAPNO`).
 pub(super) mod exception {
@@ -22,8 +27,25 @@ pub(super) mod exception {
 const WRITE: i64 = 1 << 1;
 const FETCH: i64 = 1 << 4;
 
-/// How much of the stack is searched for callers, in words.
-const SEARCHED: usize = 512;
+/// The general registers in the order of their numbers in unwind codes.
+const UNWIND_ORDER: [libc::c_int; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
 
 /// How many callers are named.
 const CALLERS: usize = 6;
@@ -49,6 +71,18 @@ impl Fault<'_> {
         match self.exception {
             exception::BREAKPOINT => address.wrapping_sub(1),
             _ => address,
+        }
+    }
+
+    /// The registers that a walk through the stack needs.
+    fn registers(&self) -> Registers {
+        let mut general = [0; 16];
+        for (place, index) in general.iter_mut().zip(UNWIND_ORDER) {
+            *place = self.register(index);
+        }
+        Registers {
+            rip: self.register(libc::REG_RIP),
+            general,
         }
     }
 
@@ -92,7 +126,7 @@ impl fmt::Display for Crash<'_> {
             "\n  in {} on CPU {} at IRQL {level}{}",
             inside::callback().unwrap_or("no callback"),
             cpu::current_number(),
-            irql_name(level)
+            cpu::irql::name(level)
         )?;
         registers(fault, formatter)?;
         callers(fault, formatter)
@@ -330,42 +364,16 @@ fn registers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Resu
     Ok(())
 }
 
-/// The driver's return addresses on the stack, newest first. Some may be left
-/// over from calls that are long back.
+/// The driver's return addresses, newest first.
 fn callers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let (words, count) = peek::words::<SEARCHED>(fault.register(libc::REG_RSP) & !7);
-    let mut found = words[..count]
-        .iter()
-        .map(|&word| word as usize)
-        .filter(|&word| {
-            images::of(word).is_some_and(|(image, _)| image.code_from(word).is_some())
-                && follows_call(word)
-        })
+    let place = fault.place();
+    let mut found = Calls::here()
+        .walk_from(fault.registers(), fault.is_fetch())
+        .filter(|&address| address != place)
         .take(CALLERS)
         .peekable();
     if found.peek().is_some() {
-        formatter.write_str("\n  called from, by what is on the stack:")?;
+        formatter.write_str("\n  called from:")?;
     }
     found.try_for_each(|address| write!(formatter, "\n    {}", Place(address)))
-}
-
-/// Whether the instruction before `address` may be a call: with a distance
-/// (E8), or through a register or memory (FF, 2 to 7 bytes).
-fn follows_call(address: usize) -> bool {
-    let mut before = [0; 7];
-    let Some(start) = address.checked_sub(before.len()) else {
-        return false;
-    };
-    peek::read(start, &mut before).is_some() && (before[2] == 0xe8 || before[..6].contains(&0xff))
-}
-
-fn irql_name(level: u8) -> &'static str {
-    match level {
-        cpu::irql::PASSIVE => " (PASSIVE_LEVEL)",
-        cpu::irql::APC => " (APC_LEVEL)",
-        cpu::irql::DISPATCH => " (DISPATCH_LEVEL)",
-        cpu::irql::DEVICE => " (device)",
-        cpu::irql::HIGH => " (HIGH_LEVEL)",
-        _ => "",
-    }
 }

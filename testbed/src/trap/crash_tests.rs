@@ -192,7 +192,7 @@ fn the_callers_in_the_driver_are_named() {
 
     assert!(message.contains("  at sample.sys+0x1006: "), "{message}");
     assert!(
-        message.ends_with("on the stack:\n    sample.sys+0x1005\n"),
+        message.ends_with("  called from:\n    sample.sys+0x1005\n"),
         "{message}"
     );
 }
@@ -279,7 +279,7 @@ fn the_first_of_many_threads_that_stop_the_machine_is_heard() {
 fn a_message_that_is_too_long_is_cut_off() {
     let message = driver_crash("long message");
 
-    assert!(message.len() <= 8192);
+    assert!(message.len() <= 32768);
     assert!(message.ends_with("xxx\n"));
 }
 

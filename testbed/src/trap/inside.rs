@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::stack;
 use crate::{
     cpu,
     machine::{clock, schedule},
@@ -67,6 +68,7 @@ pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
         since: SINCE.get(),
     };
     enter(Some(callback), coarse_milliseconds());
+    stack::enter();
     let result = run();
     drop(before);
     result
@@ -91,6 +93,7 @@ struct Before {
 
 impl Drop for Before {
     fn drop(&mut self) {
+        stack::leave();
         enter(self.callback, self.since);
     }
 }

@@ -39,27 +39,3 @@ pub(super) fn write(address: usize, data: &[u8]) -> Option<()> {
         unsafe { libc::process_vm_writev(process, &raw const local, 1, &raw const remote, 1, 0) };
     (usize::try_from(done) == Ok(data.len())).then_some(())
 }
-
-/// The 8-byte words from `address` on, as far as they can be read.
-pub(super) fn words<const N: usize>(address: usize) -> ([u64; N], usize) {
-    let mut words = [0; N];
-    let page = crate::memory::PAGE;
-    let mut count = 0;
-    // Page by page: the last one may be there in part only.
-    while count < N {
-        let at = address + count * 8;
-        let length = ((page - at % page) / 8).clamp(1, N - count);
-        let mut bytes = [0; 4096];
-        let Some(part) = bytes.get_mut(..length * 8) else {
-            break;
-        };
-        if read(at, part).is_none() {
-            break;
-        }
-        for (word, bytes) in words[count..].iter_mut().zip(part.as_chunks().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        count += length;
-    }
-    (words, count)
-}

@@ -50,7 +50,7 @@ pub fn repeat_with(command: &str) {
 /// Writes `testbed: ` and the message to the standard error output, in one
 /// write, without allocating and with little of the stack.
 pub(super) fn say(message: fmt::Arguments<'_>) {
-    static TEXT: Mutex<[u8; 8192]> = Mutex::new([0; 8192]);
+    static TEXT: Mutex<[u8; 32768]> = Mutex::new([0; 32768]);
     match TEXT.try_lock() {
         Ok(mut text) => write(message, &mut *text),
         // Another message is being made, perhaps by this very thread.

@@ -10,6 +10,7 @@ use super::{
                 STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS,
             },
         },
+        callbacks::{self, Callback},
         events,
         exports::{self, Call, check_irql},
         port::Port,
@@ -107,6 +108,10 @@ pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u3
     };
     let waits = timeout != Some(0);
     let name = "StorPortWaitForSingleObject with a time-out";
+    if waits && callbacks::current() == Callback::HwStartIo {
+        exports::check_wait(port, format_args!("{name}"), call.caller);
+        return STOR_STATUS_INVALID_IRQL;
+    }
     if waits && !check_irql(port, name, irql::APC, call.caller) {
         return STOR_STATUS_INVALID_IRQL;
     }

@@ -7,15 +7,18 @@ use super::{
             self, Structure, startio_performance_parameters as start_io,
             startio_performance_parameters_v2 as start_io2, stor_request_info_v1 as request_info,
             stor_status::{
-                STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_PARAMETER,
-                STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+                STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_REQUEST,
+                STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED, STOR_STATUS_SUCCESS,
+                STOR_STATUS_UNSUCCESSFUL,
             },
         },
-        exports::Call,
+        callbacks::Callback,
+        exports::{self, Call, check_callback},
         pool::PoolKind,
         port::Port,
         request::Address,
         srb::Slot,
+        violations::Rule,
     },
     give,
     processors::processor_number,
@@ -68,11 +71,13 @@ pub(super) fn contiguous(call: &mut Call, port: &'static Port, kind: PoolKind) -
 }
 
 pub(super) fn allocate_contiguous_memory(call: &mut Call, port: &'static Port) -> u32 {
+    exports::check_wait(port, format_args!("contiguous memory"), call.caller);
     let address = contiguous(call, port, PoolKind::Contiguous);
     allocated(call.structure(), address)
 }
 
 pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
+    exports::check_wait(port, format_args!("DMA memory"), call.caller);
     let address = contiguous(call, port, PoolKind::Dma);
     let status = allocated(call.structure(), address);
     if status == STOR_STATUS_SUCCESS {
@@ -95,8 +100,17 @@ pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
 pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.structure();
-    let known = port.srb_of_miniport(srb, call.caller).is_some();
-    if !known || to.address() == 0 {
+    let known = port.srb_of_miniport(srb, call.caller);
+    // Rule book 3.5.
+    if known.is_some_and(|slot| !slot.is_with_miniport()) {
+        port.violation(
+            Rule::DdiCallback,
+            call.caller,
+            format_args!("StorPortGetStartIoPerfParams before HwStartIo has the request"),
+        );
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    if known.is_none() || to.address() == 0 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let size = to.get(start_io::Size) as usize;
@@ -143,6 +157,17 @@ pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
     STOR_STATUS_UNSUCCESSFUL
 }
 
+/// There is no way to tell Windows of more requests once the adapter runs.
+pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> u32 {
+    let name = "StorPortUpdateAdapterMaxIO";
+    let allowed = [Callback::HwInitialize, Callback::HwPassiveInitialize];
+    if !check_callback(port, name, &allowed, call.caller) {
+        return STOR_STATUS_INVALID_DEVICE_REQUEST;
+    }
+    port.statistics.not_implemented(name);
+    STOR_STATUS_NOT_IMPLEMENTED
+}
+
 pub(super) fn get_system_port_number(call: &mut Call, _: &'static Port) -> u32 {
     let address = call.structure();
     if address.address() == 0 {
@@ -166,8 +191,18 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
     };
     let is_btl8 =
         u32::from(address.get(abi::stor_addr_btl8::Type)) == abi::srb::STOR_ADDRESS_TYPE_BTL8;
-    if !is_btl8 || port.units.get(unit).is_none() {
+    let Some(unit) = port.units.get(unit).filter(|_| is_btl8) else {
         return STOR_STATUS_INVALID_PARAMETER;
+    };
+    // Rule book 3.5.
+    if !port.has_inquiry_out(unit.number) {
+        port.violation(
+            Rule::DdiCallback,
+            call.caller,
+            format_args!(
+                "StorPortSetUnitAttributes, and no INQUIRY of the unit is being completed"
+            ),
+        );
     }
     STOR_STATUS_SUCCESS
 }

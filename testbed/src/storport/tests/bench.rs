@@ -271,6 +271,14 @@ extern "win64" fn hw_adapter_control(extension: usize, kind: u32, parameters: us
     of(extension).adapter_control(Extension(extension), kind, structure(parameters))
 }
 
+/// An export under its own type.
+pub(super) fn exported<T: Copy>(address: usize) -> T {
+    assert_eq!(size_of::<T>(), size_of::<usize>());
+    // SAFETY: a function pointer of the type that the caller names; exports
+    // take their arguments from where the ABI puts them.
+    unsafe { std::mem::transmute_copy(&address) }
+}
+
 /// Calls an export with six arguments; those that it has not it ignores.
 pub(super) fn ddi(name: &str, arguments: [usize; 6]) -> usize {
     type Export = extern "win64" fn(usize, usize, usize, usize, usize, usize) -> usize;
@@ -318,6 +326,10 @@ impl Extension {
 
     pub(super) fn initialize_dpc(self, dpc: usize) {
         self.notify(0x1001, [dpc, hw_dpc as *const () as usize, 0, 0]);
+    }
+
+    pub(super) fn initialize_threaded_dpc(self, dpc: usize) {
+        self.notify(0x100A, [dpc, hw_dpc as *const () as usize, 0, 0]);
     }
 
     pub(super) fn issue_dpc(self, dpc: usize, first: usize, second: usize) -> bool {

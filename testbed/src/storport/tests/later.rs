@@ -232,7 +232,7 @@ fn pool_that_is_not_freed_is_a_leak() {
 fn contiguous_memory_keeps_to_its_bounds() {
     type Export = extern "win64" fn(u32, usize, usize, u64, u64, u64, u32, u32, usize) -> u32;
     let ((inside, outside), _) = ask(|ext| {
-        let address = super::super::resolve("StorPortExtendedFunction").unwrap();
+        let address = super::super::resolve("storport.sys", "StorPortExtendedFunction").unwrap();
         let allocate = |highest: u64| {
             let export = exported::<Export>(address);
             with_result::<usize>(|to| export(24, ext.0, 5 * 4096, 0, highest, 0, 1, 0, to) as usize)
@@ -246,15 +246,6 @@ fn contiguous_memory_keeps_to_its_bounds() {
     assert_eq!(run.1, 5 * 4096);
     // All memory lies above 4 GiB.
     assert_eq!(outside, (0, 0xC100_0003));
-}
-
-/// An export under its own type.
-#[expect(unsafe_code, reason = "plays a driver")]
-fn exported<T: Copy>(address: usize) -> T {
-    assert_eq!(size_of::<T>(), size_of::<usize>());
-    // SAFETY: a function pointer of the type that the caller names; exports
-    // take their arguments from where the ABI puts them.
-    unsafe { std::mem::transmute_copy(&address) }
 }
 
 #[test]
@@ -536,8 +527,11 @@ fn all_exports_of_the_table_are_there() {
 
     for name in exports {
         if !name.starts_with("ScsiPortWmi") {
-            assert!(super::super::resolve(&name).is_some(), "{name}");
+            assert!(
+                super::super::resolve("storport.sys", &name).is_some(),
+                "{name}"
+            );
         }
     }
-    assert!(super::super::resolve("StorPortNothing").is_none());
+    assert!(super::super::resolve("storport.sys", "StorPortNothing").is_none());
 }

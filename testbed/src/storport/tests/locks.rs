@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use super::bench::*;
+use super::{super::report::Violation, bench::*};
 use crate::cpu::{current_irql, irql, set_irql};
 
 /// STOR_SPINLOCK.
@@ -18,6 +18,7 @@ const DPC_LEVEL: u32 = 5;
 /// Where in the scratch memory things are.
 const FIRST_DPC: usize = 0;
 const SECOND_DPC: usize = 128;
+const THREADED_DPC: usize = 512;
 const HANDLE: usize = 256;
 const HANDLE_2: usize = 320;
 
@@ -264,6 +265,82 @@ fn a_dpc_lock_in_a_dpc_lock_is_a_violation() {
 }
 
 #[test]
+fn two_dpc_locks_in_both_orders_are_an_inversion_though_nobody_waited() {
+    let broken = broken_in(Callback::HwDpcRoutine, |ext, scratch| {
+        let dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| scratch.address() + dpc);
+        let handles = [HANDLE, HANDLE_2].map(|handle| scratch.address() + handle);
+        for [outer, inner] in [[0, 1], [1, 0]] {
+            ext.acquire(DPC, dpcs[outer], handles[0]);
+            ext.acquire(DPC, dpcs[inner], handles[1]);
+            ext.release(handles[1]);
+            ext.release(handles[0]);
+        }
+    });
+
+    assert_eq!(broken, ["lock-nested", "lock-inversion"]);
+}
+
+#[test]
+fn interrupt_routines_that_take_each_others_locks_are_an_inversion() {
+    struct Crosses;
+    impl Miniport for Crosses {
+        fn message(&self, ext: Extension, id: u32) -> bool {
+            let (_, old) = ext.acquire_message(1 - id);
+            ext.release_message(1 - id, old);
+            true
+        }
+    }
+    let bench = start(Crosses);
+    for (id, so_far) in [(0, 1), (1, 2)] {
+        bench.function.message(id);
+        bench.wait_until("the message", |bench| {
+            bench.adapter.report().interrupts == so_far
+        });
+    }
+
+    let violations = bench.adapter.report().violations;
+
+    assert_eq!(bench.broken(), [("lock-inversion", "HwMSInterruptRoutine")]);
+    let detail = &violations[0].detail;
+    assert!(
+        detail.contains("MSI 1 under MSI 0 in HwMSInterruptRoutine on CPU 0"),
+        "{detail}"
+    );
+}
+
+#[test]
+fn a_violation_tells_thread_irql_and_locks() {
+    let bench = start(In::new(Callback::HwBuildIo, |ext, scratch| {
+        with(ext, scratch, DPC, HANDLE, || {
+            with(ext, scratch, START_IO, HANDLE_2, || {});
+        });
+    }));
+    let _ = bench.execute();
+
+    let violations = bench.adapter.report().violations;
+
+    let [
+        Violation {
+            source,
+            circumstances,
+            ..
+        },
+    ] = violations.as_slice()
+    else {
+        panic!("{violations:?}");
+    };
+    assert_eq!(*source, "StorPortSpinLock3; rule book 1.5 O1 to O3");
+    assert_eq!(circumstances.cpu, 0);
+    assert_eq!(circumstances.thread, "cpu 0");
+    assert_eq!(circumstances.irql, irql::DISPATCH);
+    assert_eq!(circumstances.lock.as_deref(), Some("StartIo"));
+    let [held] = circumstances.held.as_slice() else {
+        panic!("{circumstances:?}");
+    };
+    assert!(held.starts_with("Dpc 0 (taken at "), "{held}");
+}
+
+#[test]
 fn an_msi_lock_in_an_msi_lock_is_a_violation_but_in_an_interrupt_routine() {
     fn nested(ext: Extension, ids: [u32; 2]) {
         let (_, first) = ext.acquire_message(ids[0]);
@@ -323,13 +400,18 @@ fn a_lock_that_is_no_lock_is_a_violation() {
 #[test]
 fn the_extended_acquisition_reports_what_is_wrong() {
     static SEEN: Mutex<Vec<u32>> = Mutex::new(Vec::new());
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
+    let broken = broken_in(Callback::HwDpcRoutine, |ext, scratch| {
         let dpc = scratch.address() + FIRST_DPC;
         let handle = scratch.address() + HANDLE;
         let acquire = |kind: u32, context| ext.extended(93, [kind as usize, context, handle, 0]);
         let mut seen = SEEN.lock().unwrap();
         for kind in [DPC_LEVEL, THREADED, DPC, START_IO, INTERRUPT] {
-            seen.push(acquire(kind, dpc));
+            let context = if kind == START_IO || kind == INTERRUPT {
+                0
+            } else {
+                dpc
+            };
+            seen.push(acquire(kind, context));
             ext.release(handle);
         }
         seen.push(acquire(0, dpc));
@@ -342,7 +424,84 @@ fn the_extended_acquisition_reports_what_is_wrong() {
         *SEEN.lock().unwrap(),
         [0, 0, 0, 0, 0, 0xC100_0006, 0xC100_0008]
     );
-    assert_eq!(broken, ["lock-kind", "lock-irql"]);
+    // The DPC is an ordinary one.
+    assert_eq!(broken, ["lock-not-allowed", "lock-kind", "lock-irql"]);
+}
+
+#[test]
+fn a_threaded_dpcs_lock_is_for_threaded_dpcs() {
+    let take = |ext: Extension, scratch: &Scratch| {
+        let dpc = scratch.address() + THREADED_DPC;
+        let handle = scratch.address() + HANDLE;
+        ext.extended(93, [THREADED as usize, dpc, handle, 0]);
+        ext.release(handle);
+    };
+    let threaded = start(Threaded {
+        act: take,
+        done: AtomicBool::new(false),
+        scratch: Scratch::new(4096),
+    });
+
+    let _ = threaded.execute();
+    threaded.wait_until("the DPC", |bench| {
+        bench.miniport.done.load(Ordering::SeqCst)
+    });
+
+    assert_eq!(threaded.broken(), []);
+    let elsewhere = broken_in(Callback::HwBuildIo, |ext, scratch| {
+        let dpc = scratch.address() + FIRST_DPC;
+        let handle = scratch.address() + HANDLE;
+        ext.extended(93, [THREADED as usize, dpc, handle, 0]);
+        ext.release(handle);
+    });
+    assert_eq!(elsewhere, ["lock-not-allowed"]);
+}
+
+/// Does something in a threaded DPC.
+struct Threaded {
+    act: fn(Extension, &Scratch),
+    done: AtomicBool,
+    scratch: Scratch,
+}
+
+impl Miniport for Threaded {
+    fn passive_initialize(&self, ext: Extension) -> bool {
+        ext.initialize_threaded_dpc(self.scratch.address() + THREADED_DPC);
+        true
+    }
+
+    fn start_io(&self, ext: Extension, srb: usize) -> bool {
+        ext.issue_dpc(self.scratch.address() + THREADED_DPC, 0, 0);
+        ext.complete(srb, SUCCESS);
+        true
+    }
+
+    fn dpc(&self, ext: Extension, _: usize, _: usize, _: usize) {
+        (self.act)(ext, &self.scratch);
+        self.done.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_lock_context_where_none_belongs_is_a_violation() {
+    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
+        let handle = scratch.address() + HANDLE;
+        ext.acquire(START_IO, scratch.address() + FIRST_DPC, handle);
+        ext.release(handle);
+    });
+
+    assert_eq!(broken, ["ddi-argument"]);
+}
+
+#[test]
+fn a_lock_without_handle_is_a_violation_and_is_not_taken() {
+    let broken = broken_in(Callback::HwBuildIo, |ext, _| {
+        ext.acquire(START_IO, 0, 0);
+        assert!(!ext.holds(LockId::StartIo));
+    });
+    assert_eq!(broken, ["ddi-argument"]);
+    let broken = broken_in(Callback::HwBuildIo, |ext, _| ext.release(0));
+    assert_eq!(broken, ["ddi-argument"]);
 }
 
 #[test]
@@ -428,6 +587,69 @@ fn a_handle_that_is_used_twice_is_a_violation() {
         broken,
         ["lock-handle-in-use", "lock-not-held", "lock-held-at-return"]
     );
+}
+
+#[test]
+fn a_handle_that_is_used_for_a_lock_more_is_told_once() {
+    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
+        let handle = scratch.address() + HANDLE;
+        ext.acquire(START_IO, 0, handle);
+        ext.acquire(INTERRUPT, 0, handle);
+        ext.release(handle);
+        ext.release(handle);
+    });
+
+    assert_eq!(broken, ["lock-handle-in-use"]);
+}
+
+#[test]
+fn a_handle_that_two_threads_share_is_a_violation() {
+    /// Takes a lock in a work item, and meanwhile another one in HwBuildIo, with
+    /// the same handle.
+    struct Shares {
+        scratch: Scratch,
+        step: AtomicU64,
+    }
+    impl Shares {
+        fn wait_for(&self, step: u64) {
+            while self.step.load(Ordering::SeqCst) < step {
+                std::thread::yield_now();
+            }
+        }
+    }
+    impl Miniport for Shares {
+        fn passive_initialize(&self, ext: Extension) -> bool {
+            ext.initialize_dpc(self.scratch.address() + FIRST_DPC);
+            true
+        }
+
+        fn build_io(&self, ext: Extension, _: usize) -> bool {
+            let (worker, _) = with_result::<usize>(|to| ext.extended(29, [to, 0, 0, 0]) as usize);
+            ext.queue_work(worker, 0);
+            self.wait_for(1);
+            with(ext, &self.scratch, INTERRUPT, HANDLE, || {});
+            self.step.store(2, Ordering::SeqCst);
+            true
+        }
+
+        fn work(&self, ext: Extension, _: usize, worker: usize) {
+            with(ext, &self.scratch, DPC, HANDLE, || {
+                self.step.store(1, Ordering::SeqCst);
+                self.wait_for(2);
+            });
+            ext.extended(31, [worker, 0, 0, 0]);
+            self.step.store(3, Ordering::SeqCst);
+        }
+    }
+    let bench = start(Shares {
+        scratch: Scratch::new(4096),
+        step: AtomicU64::new(0),
+    });
+
+    let _ = bench.execute();
+
+    bench.miniport.wait_for(3);
+    assert_eq!(bench.broken(), [("lock-handle-in-use", "HwBuildIo")]);
 }
 
 #[test]

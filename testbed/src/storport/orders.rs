@@ -1,0 +1,115 @@
+//! In what orders locks of one level were taken: two that were taken in both
+//! orders can lock two CPUs out for ever, even if they did not in this run.
+//!
+//! Between levels `lock-order` tells at once which order is wrong. Within one,
+//! no order is written down, so that only a miniport that has both is wrong.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::spin_locks::LockId;
+
+/// A lock taken while another one was held.
+#[derive(Clone, Debug)]
+struct Nesting {
+    outer: LockId,
+    inner: LockId,
+    /// Where it was first.
+    place: String,
+}
+
+/// The orders that an adapter's locks were taken in.
+#[derive(Debug, Default)]
+pub(super) struct Orders(Mutex<Vec<Nesting>>);
+
+impl Orders {
+    /// Notes that `inner` is taken while `outer` is held, at `place`. Gives back
+    /// how the opposite order came about earlier, if it did: each step as one
+    /// sentence.
+    pub(super) fn note(
+        &self,
+        outer: LockId,
+        inner: LockId,
+        place: impl FnOnce() -> String,
+    ) -> Option<String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = known
+            .iter()
+            .any(|nesting| (nesting.outer, nesting.inner) == (outer, inner));
+        if !is_known {
+            known.push(Nesting {
+                outer,
+                inner,
+                place: place(),
+            });
+        }
+        let steps = way(&known, inner, outer)?;
+        let told: Vec<_> = steps
+            .iter()
+            .map(|step| format!("{} under {} {}", step.inner, step.outer, step.place))
+            .collect();
+        Some(told.join(", "))
+    }
+}
+
+/// The shortest way from lock to lock by nestings.
+fn way(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
+    let mut ways: Vec<(LockId, Vec<&Nesting>)> = vec![(from, Vec::new())];
+    let mut at = 0;
+    while let Some((lock, steps)) = ways.get(at).cloned() {
+        if lock == to {
+            return Some(steps);
+        }
+        for nesting in known.iter().filter(|nesting| nesting.outer == lock) {
+            if ways.iter().all(|(reached, _)| *reached != nesting.inner) {
+                let mut steps = steps.clone();
+                steps.push(nesting);
+                ways.push((nesting.inner, steps));
+            }
+        }
+        at += 1;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(orders: &Orders, outer: u32, inner: u32) -> Option<String> {
+        let place = || format!("at {outer}{inner}");
+        orders.note(LockId::Dpc(outer), LockId::Dpc(inner), place)
+    }
+
+    #[test]
+    fn one_order_however_often_is_in_order() {
+        let orders = Orders::default();
+
+        assert_eq!(note(&orders, 0, 1), None);
+        assert_eq!(note(&orders, 0, 1), None);
+        assert_eq!(note(&orders, 1, 2), None);
+        assert_eq!(note(&orders, 0, 2), None);
+    }
+
+    #[test]
+    fn both_orders_of_two_locks_are_told_with_the_place_of_the_first() {
+        let orders = Orders::default();
+        note(&orders, 0, 1);
+
+        assert_eq!(
+            note(&orders, 1, 0).as_deref(),
+            Some("Dpc 1 under Dpc 0 at 01")
+        );
+    }
+
+    #[test]
+    fn a_circle_of_three_locks_is_told_step_by_step() {
+        let orders = Orders::default();
+        note(&orders, 0, 1);
+        note(&orders, 1, 2);
+
+        assert_eq!(
+            note(&orders, 2, 0).as_deref(),
+            Some("Dpc 1 under Dpc 0 at 01, Dpc 2 under Dpc 1 at 12")
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Where a thread is in the driver: the return addresses of the driver's calls,
+//! newest first, found by the unwind information of its image.
+//!
+//! A walk begins at the driver's call of one of the testbed's functions, which
+//! kept the driver's registers (see `variadic_entry`), or at a fault. Callbacks
+//! nest: below the first one's lies what the driver was in when it called what
+//! led to it. Nothing here allocates: crash messages use it.
+
+use std::cell::Cell;
+
+use super::{images, peek};
+use crate::image::Registers;
+
+/// Callbacks in callbacks that are told apart.
+const DEEPEST: usize = 8;
+
+/// The most return addresses of a walk: what goes round is cut off.
+const MOST: usize = 32;
+
+/// The registers that a function must not change, below the return address in
+/// the order in which `variadic_entry` pushes them, by their numbers in unwind
+/// codes: RBX, RBP, RSI, RDI, R12 to R15.
+const KEPT: [usize; 8] = [3, 5, 6, 7, 12, 13, 14, 15];
+
+thread_local! {
+    /// For each callback that the thread is in: the arguments of the call that
+    /// it made last; 0 for none yet.
+    static CALLS: [Cell<usize>; DEEPEST] = const { [const { Cell::new(0) }; DEEPEST] };
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The driver's calls that the calling thread is in, for another thread to walk
+/// while this one waits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Calls([usize; DEEPEST]);
+
+impl Calls {
+    /// Those of the calling thread, which is in a call of the driver's.
+    pub(crate) fn here() -> Self {
+        let depth = DEPTH.get().min(DEEPEST - 1);
+        let mut calls = [0; DEEPEST];
+        CALLS.with(|all| {
+            for (call, place) in calls.iter_mut().zip(all[..=depth].iter().rev()) {
+                *call = place.get();
+            }
+        });
+        Self(calls)
+    }
+
+    /// The return addresses in the driver.
+    pub(crate) fn walk(self) -> Walk {
+        Walk {
+            at: None,
+            calls: self,
+            next: 0,
+            left: MOST,
+        }
+    }
+
+    /// The return addresses in the driver of a thread that faulted: its place
+    /// first, unless that is not in the driver.
+    pub(super) fn walk_from(self, registers: Registers, fetched: bool) -> Walk {
+        let in_driver = images::of(registers.rip).is_some();
+        let at = match (in_driver, fetched) {
+            (true, _) => Some(At {
+                registers,
+                is_return: false,
+            }),
+            // It jumped away: the call's return address is on top.
+            (false, true) => {
+                let mut registers = registers;
+                registers.pop_return(word).map(|()| At {
+                    registers,
+                    is_return: true,
+                })
+            }
+            // In a function of the testbed that it called.
+            (false, false) => None,
+        };
+        Walk {
+            next: usize::from(at.is_some()),
+            at,
+            calls: self,
+            left: MOST,
+        }
+    }
+}
+
+/// Notes a call of the driver's whose arguments lie at `arguments`, the kept
+/// registers and the return address below them.
+pub(crate) fn called(arguments: usize) {
+    CALLS.with(|all| all[DEPTH.get().min(DEEPEST - 1)].set(arguments));
+}
+
+/// The calling thread enters a callback, which has made no call yet.
+pub(super) fn enter() {
+    DEPTH.set(DEPTH.get() + 1);
+    called(0);
+}
+
+/// It leaves it.
+pub(super) fn leave() {
+    DEPTH.set(DEPTH.get() - 1);
+}
+
+/// A place of a walk.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    registers: Registers,
+    is_return: bool,
+}
+
+/// The places of a thread in the driver, newest first.
+#[derive(Debug)]
+pub(crate) struct Walk {
+    at: Option<At>,
+    calls: Calls,
+    /// The call that follows what `at` leads to.
+    next: usize,
+    left: usize,
+}
+
+impl Iterator for Walk {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        loop {
+            self.left = self.left.checked_sub(1)?;
+            match self.at.take() {
+                Some(at) => {
+                    if let Some((image, offset)) = images::of(at.registers.rip) {
+                        self.at = caller(at, image, offset);
+                        return Some(at.registers.rip);
+                    }
+                }
+                None => {
+                    let call = *self.calls.0.get(self.next)?;
+                    self.next += 1;
+                    self.at = begin(call);
+                }
+            }
+        }
+    }
+}
+
+/// Where the call with these arguments returns to.
+fn begin(arguments: usize) -> Option<At> {
+    if arguments == 0 {
+        return None;
+    }
+    let mut registers = Registers {
+        rip: word(arguments - 8)?,
+        ..Registers::default()
+    };
+    let mut at = arguments - 8;
+    for register in KEPT {
+        at -= 8;
+        registers.general[register] = word(at)?;
+    }
+    registers.set_stack(arguments);
+    Some(At {
+        registers,
+        is_return: true,
+    })
+}
+
+fn caller(at: At, image: &crate::image::Image, offset: u32) -> Option<At> {
+    let mut registers = at.registers;
+    // What a call returns to may be the next function.
+    let inside = offset.saturating_sub(u32::from(at.is_return));
+    let below = registers.stack();
+    image.unwind(inside, &mut registers, word)?;
+    (registers.stack() > below).then_some(At {
+        registers,
+        is_return: true,
+    })
+}
+
+fn word(address: usize) -> Option<usize> {
+    let mut bytes = [0; 8];
+    peek::read(address, &mut bytes)?;
+    Some(usize::from_le_bytes(bytes))
+}
