@@ -204,17 +204,6 @@ impl Image {
             .try_for_each(|range| protect(self.base + range.offset, range.bytes, libc::PROT_NONE))
     }
 
-    /// The addresses of the instructions that can be reached from the routine
-    /// at `routine`; only while no breakpoint is set in the code.
-    pub(crate) fn reach(&self, routine: usize) -> Vec<usize> {
-        reach::reach(routine, |place| {
-            let bytes = self.code_from(place)?;
-            // SAFETY: that many bytes from there on are in an executable
-            // section, which stays mapped; no breakpoint is being set in it.
-            Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
-        })
-    }
-
     /// Makes of the registers at `offset` those of the function's caller.
     /// `read` gives the word at an address of the stack.
     pub(crate) fn unwind(
@@ -224,6 +213,17 @@ impl Image {
         read: impl Fn(usize) -> Option<usize>,
     ) -> Option<()> {
         self.unwind.step(offset, registers, read)
+    }
+
+    /// The addresses of the instructions that can be reached from the routine
+    /// at `routine`; only while no breakpoint is set in the code.
+    pub(crate) fn reach(&self, routine: usize) -> Vec<usize> {
+        reach::reach(routine, |place| {
+            let bytes = self.code_from(place)?;
+            // SAFETY: that many bytes from there on are in an executable
+            // section, which stays mapped; no breakpoint is being set in it.
+            Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
+        })
     }
 
     /// How many bytes from `address` on are code, if any.

@@ -74,7 +74,7 @@ enum Step {
     Schedules,
     /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
     Fixtures,
-    /// A guard of a lock costs no more instructions than it may
+    /// A guard of a lock costs the instructions that docs/locking.md says
     GuardCost,
     /// The documentation is made without a warning
     Doc,

@@ -40,7 +40,12 @@ struct Built<R> {
 pub(crate) const fn request_bytes<M: Miniport>() -> usize {
     // The memory is at least aligned to 8 bytes; a request needs no more.
     assert!(align_of::<Built<M::Request<'static>>>() <= 8);
-    size_of::<Built<M::Request<'static>>>()
+    match size_of::<Built<M::Request<'static>>>() {
+        // Without any an SRB has none, as those that come before there is an
+        // adapter.
+        0 => 1,
+        bytes => bytes,
+    }
 }
 
 fn truth(is: bool) -> BOOLEAN {

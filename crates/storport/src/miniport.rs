@@ -79,8 +79,9 @@ pub trait Miniport: Sized + 'static {
     /// changes lies in cells with their locks.
     type Adapter<'a>: Sync;
 
-    /// What HwBuildIo hands to HwStartIo for a request.
-    type Request<'a>;
+    /// What HwBuildIo hands to HwStartIo for a request: perhaps on another
+    /// processor.
+    type Request<'a>: Send;
 
     /// How much memory [`table`](crate::Context::table) can give, in bytes.
     const TABLE_BYTES: usize = 0;

@@ -150,7 +150,12 @@ fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
     }
     for (pattern, replacement) in [
         (r"(?m)^(.*(?:-->|:::) .*\.rs):\d+:\d+$", "$1"),
-        (r"/rustc/[0-9a-f]+/", "/rustc/"),
+        // Where the sources of the standard library are installed, rustc shows
+        // their path and lines.
+        (
+            r"(?m)^( *--> ).*/library/(core|alloc|std)/",
+            "$1/rustc/library/$2/",
+        ),
         (r"(?m)^ *\d+( +)(\||[+~-]|\.\.\.)", "LL $2"),
         (r"(?m)^ +(\||=|:::)", "   $1"),
         (r"(?m)^ +-->", "  -->"),

@@ -191,6 +191,8 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
         let name = file.display();
         if let Some(case) = name.to_string().strip_suffix(".wrong.stderr") {
             assert!(Path::new(&format!("{case}.rs")).is_file(), "{name}");
+            let message = fs::read_to_string(&file).expect("a message");
+            assert!(!message.contains("warning: "), "{name}: errors alone");
             continue;
         }
         assert_eq!(file.extension(), Some("rs".as_ref()), "{name}");
