@@ -806,7 +806,7 @@ impl Schedule {
     fn make_plan(&mut self) -> u32 {
         self.change_left = 0;
         if self.random.random() {
-            let points = 1 << self.random.random_range(1..=6);
+            let points = 1 << self.random.random_range(2..=8);
             self.plan = Plan::Walk { points };
         } else {
             let points = 1 << self.random.random_range(5..=10);
