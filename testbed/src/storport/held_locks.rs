@@ -485,8 +485,9 @@ impl Port {
             spin_lock::DpcLevelLock => level == irql::DISPATCH,
             _ => level <= irql::DISPATCH,
         };
-        let is_order = (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
-        if !fits && !(is_order && form == Form::Plain) {
+        let is_said = form == Form::Plain
+            && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
+        if !fits && !is_said {
             self.lock_violation(
                 Rule::LockIrql,
                 id,
