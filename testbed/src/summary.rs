@@ -368,8 +368,8 @@ violations: none; complaints of the device: none
                  \x20 on CPU 1, thread cpu 1, at IRQL 2 (DISPATCH_LEVEL)\n\
                  \x20 lock: StartIo\n\
                  \x20 locks held: Channel 1 (by Storport), Dpc 0\n\
-                 \x20 called from: test.sys+0x1234 (submit+0x34)\n\
-                 \x20              test.sys+0x1100 (HwStartIo+0x20)",
+                 \x20 at: test.sys+0x1234 (submit+0x34)\n\
+                 \x20     test.sys+0x1100 (HwStartIo+0x20)",
                 "the device complains: queue 0: a loop",
                 "a wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \

@@ -19,6 +19,7 @@ mod ram;
 mod signal;
 mod stack;
 mod stop;
+mod taken;
 
 pub(crate) use self::{
     bus::complain,
@@ -26,7 +27,8 @@ pub(crate) use self::{
     images::first as driver_image,
     inside::callback,
     peek::read as read_memory,
-    stack::{Calls, called},
+    stack::{Calls, Walk, called},
+    taken::{Access, tell_of_accesses},
 };
 pub use self::{
     bus::{RegisterWindow, complaints, connect_ports},

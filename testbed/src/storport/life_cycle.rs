@@ -364,6 +364,7 @@ fn accept_requests(port: &'static Port) {
         extension_bytes: configuration.srb_extension_bytes,
         elements: configuration.max_elements as usize,
         map_buffers: configuration.map_buffers,
+        checks: port.settings.checks,
     };
     let srbs = Srbs::new(port.machine.memory(), settings, cpus.len() as u32, most);
     let _ = port.srbs.set(srbs);

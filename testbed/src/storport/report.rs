@@ -49,8 +49,9 @@ pub struct Circumstances {
     /// acquisition.
     pub held: Vec<String>,
     /// The return addresses in the driver, newest first, with the symbols that
-    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. Empty if no call of the
-    /// driver's was the cause.
+    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. An instruction's own
+    /// address comes first if an access to memory was the cause. Empty if
+    /// neither that nor a call of the driver's was.
     pub stack: Vec<String>,
 }
 
@@ -75,8 +76,8 @@ impl Circumstances {
         }
         lines.push(format!("locks held: {held}"));
         if let Some((first, others)) = self.stack.split_first() {
-            lines.push(format!("called from: {first}"));
-            lines.extend(others.iter().map(|place| format!("             {place}")));
+            lines.push(format!("at: {first}"));
+            lines.extend(others.iter().map(|place| format!("    {place}")));
         }
         lines
     }

@@ -14,3 +14,4 @@ mod queues;
 mod recovery;
 mod requests;
 mod restart;
+mod touched;

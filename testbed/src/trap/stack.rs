@@ -111,7 +111,7 @@ struct At {
 }
 
 /// The places of a thread in the driver, newest first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Walk {
     at: Option<At>,
     calls: Calls,
