@@ -4,6 +4,7 @@
 //! The testbed knows no particular driver: it runs any x64 miniport by its
 //! file.
 
+mod command;
 pub mod cpu;
 pub mod device;
 pub mod disk;
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod pci;
 pub mod rules;
 pub mod run;
+pub mod seeds;
 pub mod size;
 pub mod stamp;
 pub mod status;

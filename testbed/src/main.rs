@@ -12,6 +12,7 @@ use testbed::{
     machine::InterruptKind,
     rules,
     run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
+    seeds,
     size::Size,
     storport::adapter::{Checks, SrbShape},
 };
@@ -28,6 +29,11 @@ Examples:
   testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
       the same on a disk of your own, WHOSE CONTENTS ARE OVERWRITTEN, with a
       workload in diskspd's own options
+  testbed run --driver ferrostor.sys --verify --seed 7
+      watch the driver closely while one thread runs at a time, in the order
+      that seed 7 gives: the same order each time
+  testbed run --driver ferrostor.sys --verify --seeds 20 -- -b8K -r -o16 -w30 -t4 -d60
+      the same by 20 seeds, each with a load of 60 s
   testbed imports ferrostor.sys
       what the driver imports, by module
 
@@ -117,7 +123,8 @@ struct RunArgs {
     device_id: Identity,
 
     /// Watch the driver as closely as can be, at the price of speed: what it
-    /// does with requests that it has completed, among other things
+    /// does with requests that it has completed, among other things; and run
+    /// one thread at a time, in virtual time, in an order that the seed chooses
     #[arg(long)]
     verify: bool,
 
@@ -126,7 +133,8 @@ struct RunArgs {
     #[arg(long, value_name = "SIZE")]
     verify_bytes: Option<Size>,
 
-    /// Repeat the run that printed this seed
+    /// Choose data, and with --verify the order in which threads run: the same
+    /// seed gives the same run [default: one from the clock, which is printed]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -134,6 +142,11 @@ struct RunArgs {
     /// verifying and the workload; what was verified is read again each time
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
+
+    /// Run so many seeds, from --seed on, each in a process of its own; stop at
+    /// the first that does not pass
+    #[arg(long, value_name = "COUNT", requires = "verify")]
+    seeds: Option<u32>,
 
     /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
     /// -d10 -L
@@ -223,6 +236,20 @@ fn main() -> ExitCode {
     };
     let mut out = io::stdout();
     let result = match cli.command {
+        Command::Run(RunArgs {
+            seed,
+            seeds: Some(count),
+            ..
+        }) => {
+            let first = seed.unwrap_or_else(run::seed_of_the_clock);
+            return match seeds::run(first, count, &mut out) {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => {
+                    eprintln!("testbed: {error}");
+                    ExitCode::from(UNUSABLE)
+                }
+            };
+        }
         Command::Run(args) => run::run(&args.into(), &mut out),
         Command::Rules => rules::print(&mut out)
             .map(|()| Verdict::Pass)

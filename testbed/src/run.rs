@@ -1,7 +1,6 @@
 //! One run from the driver's file to the verdict: the order of its steps, and
 //! what is printed of each.
 
-mod command;
 pub mod used_image;
 
 use std::{
@@ -15,6 +14,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    command,
     device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
     disk::Disk,
     diskspd::{
@@ -800,7 +800,8 @@ fn progress(template: &str) -> ProgressBar {
 }
 
 /// Few digits: a person may type it again.
-fn seed_of_the_clock() -> u64 {
+#[must_use]
+pub fn seed_of_the_clock() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()))

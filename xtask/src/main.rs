@@ -3,6 +3,7 @@
 mod architecture;
 mod build;
 mod driver;
+mod guard_cost;
 mod image;
 mod run;
 mod setup;
@@ -32,6 +33,8 @@ enum Command {
     Test(test::Options),
     /// Build the driver and list what it imports
     Build(build::Options),
+    /// Count the instructions that a guard costs
+    GuardCost(guard_cost::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,9 @@ fn main() -> ExitCode {
         Command::Run(options) => run::command(&options).map_err(Into::into),
         Command::Test(options) => test::command(&options).map_err(Into::into),
         Command::Build(options) => build::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::GuardCost(options) => guard_cost::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     };

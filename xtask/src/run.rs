@@ -24,10 +24,12 @@ testbed's own. Those used most:
   --size 1G               the length of the temporary image
   --cpus 4                virtual CPUs
   --interrupts msix|intx  how the device interrupts
-  --verify                watch the driver as closely as can be
+  --verify                watch the driver as closely as can be, one thread at a
+                          time, in an order that a seed chooses
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
   --restart N             let the adapter sleep N times before the workload
+  --seeds COUNT           run so many seeds, from --seed on, until one fails
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help
 
@@ -36,6 +38,8 @@ Examples:
   cargo xtask run --disk disk.img --interrupts intx
   cargo xtask run -- -b4K -d10 -t2 -o32 -r -w30 -L
   cargo xtask run --driver ramdisk
+  cargo xtask run --verify --seed 7
+  cargo xtask run --verify --seeds 20 -- -b8K -d60 -t4 -o16 -r -w30
   cargo xtask run --driver OTHER.sys";
 
 /// The options of `cargo xtask run`.

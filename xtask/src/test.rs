@@ -9,6 +9,7 @@ use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
     driver::Driver,
+    guard_cost,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -69,6 +70,8 @@ enum Step {
     BuildArm64,
     /// The driver files do their work in the testbed
     Driver,
+    /// A guard of a lock costs no more instructions than it may
+    GuardCost,
     /// The documentation is made without a warning
     Doc,
 }
@@ -132,7 +135,7 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver => {
+            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver | Self::GuardCost => {
                 build::needs(X64).to_vec()
             }
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
@@ -157,6 +160,7 @@ impl Step {
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => drivers().into(),
+            Self::GuardCost => guard_cost::check().into(),
             Self::Doc => tool::run(
                 cargo("doc")
                     .arg("--no-deps")
@@ -188,7 +192,7 @@ fn clippy() -> Result<(), ToolError> {
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(
         cross("check", architecture)
-            .args(named("--package"))
+            .args(for_windows("--package"))
             .env("RUSTC_WRAPPER", "clippy-driver")
             // What `cargo clippy -- --deny warnings` sets.
             .env(
@@ -213,18 +217,20 @@ fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
-/// A cargo command on what of cross/ runs on this machine: all but drivers.
+/// A cargo command on what of cross/ runs on this machine.
 fn on_host(subcommand: &str) -> Command {
     let mut command = build::on_cross(subcommand);
-    command.arg("--workspace").args(named("--exclude"));
+    command.arg("--workspace").args(for_windows("--exclude"));
     command
 }
 
-/// The drivers' packages, each behind an option.
-fn named(option: &'static str) -> impl Iterator<Item = &'static str> {
+/// The packages that are built for Windows alone, each behind an option.
+fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
     Driver::value_variants()
         .iter()
-        .flat_map(move |driver| [option, driver.name()])
+        .map(|driver| driver.name())
+        .chain([guard_cost::PACKAGE])
+        .flat_map(move |package| [option, package])
 }
 
 fn miri() -> Outcome {

@@ -119,11 +119,9 @@ fn cross_builds_every_example() {
         .map(|member| member.as_str().expect("a folder").to_owned())
         .collect();
 
-    let mut expected = examples();
-    expected.extend(["abi", "rules", "wdk-build"].map(str::to_owned));
-
-    assert!(expected.contains("ramdisk"));
-    assert_eq!(members, expected);
+    let examples = examples();
+    assert!(examples.contains("ramdisk"));
+    assert_eq!(examples.difference(&members).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]

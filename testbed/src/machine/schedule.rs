@@ -32,7 +32,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use crate::trap;
 
 /// The virtual time that a point takes, in nanoseconds.
-const STEP: u64 = 1000;
+const STEP: u64 = 2000;
 
 /// How far virtual time may jump, in nanoseconds, before the machine counts as
 /// one in which nothing will happen any more: what is due is only housekeeping.
@@ -192,17 +192,15 @@ pub(crate) fn vary(range: RangeInclusive<u32>, usual: u32) -> u32 {
     with(|schedule| schedule.random.random_range(range)).unwrap_or(usual)
 }
 
-/// Has the device be slow now and then, under a seed.
+/// Has the device be slow now and then, under a seed: seldom for long.
 pub(crate) fn delay() {
-    if !is_on() {
-        return;
-    }
-    // Mostly not at all, seldom for long.
-    let reach = vary(0..=15, 0);
-    if reach > 8 {
-        let most = 1 << (2 * (reach - 8));
-        sleep(Duration::from_micros(u64::from(vary(1..=most, 0))));
-    }
+    let most = match vary(0..=63, 63) {
+        0 => 2000,
+        1..=3 => 128,
+        4..=11 => 8,
+        _ => return,
+    };
+    sleep(Duration::from_micros(u64::from(vary(1..=most, 1))));
 }
 
 /// A thread of the machine's, to be woken.

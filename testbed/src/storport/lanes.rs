@@ -433,8 +433,34 @@ impl Lane {
             port.lock(LockId::Interrupt);
             irql::DEVICE
         };
+        let started = slot.owner.compare_exchange(
+            owner::BUILDING,
+            owner::STARTED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if started.is_ok() {
+            self.call_start_io(slot, level);
+        } else {
+            port.violation_of(
+                Callback::HwStartIo,
+                Rule::SrbBuildIo,
+                format_args!(
+                    "a request (CDB {:02x}) was completed after its HwBuildIo had returned TRUE \
+                     and before HwStartIo had it",
+                    port.srbs().view(slot).cdb()[0]
+                ),
+            );
+        }
+        if !port.full_duplex() {
+            port.unlock();
+        }
+        port.unlock();
+    }
+
+    fn call_start_io(&self, slot: &Slot, level: u8) {
+        let port = self.port;
         let opcode = port.srbs().view(slot).cdb()[0];
-        slot.owner.store(owner::STARTED, Ordering::Release);
         let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
         let result = port.call(
             Callback::HwStartIo,
@@ -453,10 +479,6 @@ impl Lane {
                 ),
             );
         }
-        if !port.full_duplex() {
-            port.unlock();
-        }
-        port.unlock();
     }
 
     /// Returns what was completed, in the order of completion.

@@ -14,4 +14,5 @@ mod queues;
 mod recovery;
 mod requests;
 mod restart;
+mod schedules;
 mod touched;

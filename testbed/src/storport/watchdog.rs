@@ -16,6 +16,10 @@ use crate::{
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What the testbed itself does between two points takes less, however slow the
+/// disk is.
+const BETWEEN_POINTS: Duration = Duration::from_secs(600);
+
 /// Watches for as long as `port` is not stopped.
 pub(super) fn start(port: &'static Port) -> io::Result<()> {
     if schedule::is_on() {
@@ -33,24 +37,33 @@ pub(super) fn start(port: &'static Port) -> io::Result<()> {
     .map(drop)
 }
 
-/// Watches for driver code that keeps the baton: it goes round and round
-/// without a call of Storport's. Virtual time stands still meanwhile.
+/// Watches for what keeps the baton: driver code that goes round and round
+/// without a call of Storport's, while virtual time stands still.
 fn look_for_points(port: &'static Port) {
     let limit = port.settings.callback_limit;
     let mut last = (schedule::points(), Instant::now());
     while !port.is_stopped() {
         thread::sleep(LOOK);
-        let inside = trap::inside();
         let points = schedule::points();
-        if points != last.0 || inside.is_empty() {
+        if points != last.0 {
             last = (points, Instant::now());
-        } else if last.1.elapsed() > limit {
+            continue;
+        }
+        let inside = trap::inside();
+        let time = last.1.elapsed();
+        if !inside.is_empty() && time > limit {
             trap::stop_machine(format_args!(
                 "{}: it has run for {limit:?} without a call of Storport's or an access to a \
                  register, while all other threads waited for it: it waits for what memory never \
                  says; in the driver: {}",
                 port.driver(),
                 places(&inside),
+            ));
+        } else if time > BETWEEN_POINTS {
+            trap::stop_machine(format_args!(
+                "the testbed itself waits for a thread that waits for its turn: {} points were \
+                 passed, and none for {BETWEEN_POINTS:?}",
+                last.0
             ));
         }
     }

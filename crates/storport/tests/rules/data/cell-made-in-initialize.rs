@@ -1,0 +1,21 @@
+//! Cells are made in HwFindAdapter, before anyone can look for one.
+//! Rule book 1.3 L6, 3.2.
+
+#![no_std]
+
+use storport::DpcLocked;
+#[cfg(right)]
+use storport::FindAdapter;
+#[cfg(wrong)]
+use storport::Initialize;
+
+#[cfg(wrong)]
+pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>) -> Option<DpcLocked<'a, u32>> {
+    cx.dpc_locked(0)
+    //~[wrong]^ ERROR: [E0599] no method named `dpc_locked` found for mutable reference `&mut Initialize<'_, 'a>` in the current scope
+}
+
+#[cfg(right)]
+pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Option<DpcLocked<'a, u32>> {
+    cx.dpc_locked(0)
+}

@@ -1,0 +1,15 @@
+//! Performance options are data, not a null pointer.
+//! Rule book 3.5 (StorPortInitializePerfOpts); DDI compliance rule
+//! StorPortPerfOpts.
+
+#![no_std]
+
+use storport::{Context, Initialize, Performance};
+
+pub fn initialize(cx: &mut Initialize<'_, '_>) -> Performance {
+    #[cfg(wrong)]
+    return cx.optimize(core::ptr::null());
+    //~[wrong]^ ERROR: [E0308] mismatched types
+    #[cfg(right)]
+    cx.optimize(&Performance::default())
+}

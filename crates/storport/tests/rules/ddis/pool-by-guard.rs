@@ -1,0 +1,21 @@
+//! A guard calls no routine of Storport's: it says which lock is held, not at
+//! which IRQL the routines would find themselves.
+//! Rule book 1.3 L8, 1.4; DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+use storport::{Context, Dpc, DpcLocked, Pool};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, Option<Pool<'a, u8>>>) {
+    #[cfg(wrong)]
+    queue.with(cx, |queue| {
+        let (queue, held) = queue.split();
+        *queue = held.allocate(512, |_| 0);
+        //~[wrong]^ ERROR: [E0599] no method named `allocate` found for mutable reference `&mut Held<'_, DpcHeld>` in the current scope
+    });
+    #[cfg(right)]
+    {
+        let pool = cx.allocate(512, |_| 0);
+        queue.with(cx, |queue| **queue = pool);
+    }
+}

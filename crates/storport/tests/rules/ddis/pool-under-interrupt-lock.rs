@@ -1,0 +1,18 @@
+//! While a lock is held no routine is called that may not be: the interrupt lock
+//! raises to DIRQL, where nothing is allocated. It is done before.
+//! Rule book 1.3 L8, 1.4, 8 row 9; DDI compliance rule StorPortIrql.
+
+#![no_std]
+
+use storport::{Context, Dpc, InterruptLocked, Pool};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, events: &InterruptLocked<'a, Option<Pool<'a, u8>>>) {
+    #[cfg(wrong)]
+    events.with(cx, |events| **events = cx.allocate(512, |_| 0));
+    //~[wrong]^ ERROR: [E0502] cannot borrow `*cx` as mutable because it is also borrowed as immutable
+    #[cfg(right)]
+    {
+        let pool = cx.allocate(512, |_| 0);
+        events.with(cx, |events| **events = pool);
+    }
+}

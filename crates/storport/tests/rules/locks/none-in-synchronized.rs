@@ -1,0 +1,25 @@
+//! A routine of StorPortSynchronizeAccess runs with the interrupt lock held, and
+//! takes no other lock.
+//! Rule book 2 (STOR_SYNCHRONIZED_ACCESS), 1.5 O1.
+
+#![no_std]
+
+use storport::{BuildIo, DpcLocked, InterruptLocked};
+
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    queue: &DpcLocked<'a, u32>,
+    events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    events.synchronize(cx, |events| {
+        let (events, held) = events.split();
+        queue.with(held, |queue| **queue += *events);
+        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `DpcHeld` can't come on top of it
+    });
+    #[cfg(right)]
+    queue.with(cx, |queue| {
+        let (queue, held) = queue.split();
+        events.synchronize(held, |events| *queue += **events);
+    });
+}

@@ -1,0 +1,66 @@
+//! HwStartIo does not refuse a request by what it returns: what FALSE does is
+//! undocumented. A request that can't be started is completed, as busy if it may
+//! be sent again.
+//! Rule book 5.1 S5, S6.
+
+#![no_std]
+
+use storport::{
+    AdapterLimits, BuildIo, Configured, FindAdapter, Initialize, Miniport, NotFound, ResetBus,
+    Restart, Srb, StartIo, Stop,
+};
+
+pub struct Disk;
+
+const LIMITS: AdapterLimits = AdapterLimits {
+    transfer_bytes: 65_536,
+    physical_breaks: 16,
+    requests: 32,
+    alignment_mask: 0,
+    targets: 1,
+    logical_units: 1,
+    caches_data: false,
+};
+
+impl Miniport for Disk {
+    type Adapter<'a> = ();
+    type Request<'a> = ();
+
+    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
+        Ok((cx.configure(&LIMITS), ()))
+    }
+
+    fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
+        true
+    }
+
+    fn build_io<'a>(
+        _: &Self::Adapter<'a>,
+        _: &mut BuildIo<'_, 'a>,
+        srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, ())> {
+        Some((srb, ()))
+    }
+
+    #[cfg(wrong)]
+    fn start_io<'a>(_: &(), _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) -> bool {
+        //~[wrong]^ ERROR: [E0053] method `start_io` has an incompatible type for trait
+        srb.busy();
+        false
+    }
+
+    #[cfg(right)]
+    fn start_io<'a>(_: &(), _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
+        srb.busy();
+    }
+
+    fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
+        true
+    }
+
+    fn stop<'a>(_: &Self::Adapter<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(_: &Self::Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
+        true
+    }
+}
