@@ -12,7 +12,7 @@ use crate::{
     elapsed::Elapsed,
     pci::FunctionCounters,
     status::{SrbStatus, srb},
-    storport::report::Report,
+    storport::report::{Report, times},
 };
 
 /// Lines of a kind that are printed before the rest is counted.
@@ -45,23 +45,7 @@ impl Summary {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for violation in &self.report.violations {
-            let place = match violation.driver_offset {
-                Some(offset) => format!(" at driver offset {offset:#x}"),
-                None => String::new(),
-            };
-            let mut fault = format!(
-                "violation of {} in {}{place}, {}: {}\n  rule: {}",
-                violation.rule,
-                violation.callback,
-                times(violation.count),
-                violation.detail,
-                violation.source
-            );
-            for line in violation.circumstances.lines() {
-                fault.push_str("\n  ");
-                fault.push_str(&line);
-            }
-            faults.push(fault);
+            faults.push(violation.to_string());
         }
         for complaint in &self.complaints {
             faults.push(format!("the device complains: {complaint}"));
@@ -235,13 +219,6 @@ fn table(
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
-}
-
-fn times(count: u64) -> String {
-    match count {
-        1 => "once".to_owned(),
-        count => format!("{count} times"),
-    }
 }
 
 fn mean(total: Duration, count: u64) -> String {

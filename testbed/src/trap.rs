@@ -23,7 +23,7 @@ mod taken;
 
 pub(crate) use self::{
     bus::complain,
-    crash::Place,
+    crash::{Place, place_in_driver},
     images::first as driver_image,
     inside::callback,
     peek::read as read_memory,

@@ -225,7 +225,14 @@ fn configure(
         config::SP_RETURN_NOT_FOUND => Some("returned SP_RETURN_NOT_FOUND".into()),
         config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
         config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
-        other => Some(format!("returned {other}, which is no SP_RETURN value")),
+        other => {
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::FindAdapter,
+                format_args!("HwFindAdapter returned {other}, which is no SP_RETURN value"),
+            );
+            Some(format!("returned {other}, which is no SP_RETURN value"))
+        }
     };
     if let Some(why) = why {
         let log = port.statistics.report().events;

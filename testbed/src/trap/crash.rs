@@ -160,6 +160,12 @@ impl fmt::Display for Own<'_> {
     }
 }
 
+/// The words for an address in the driver, or nothing: others differ from run
+/// to run.
+pub(crate) fn place_in_driver(address: usize) -> Option<String> {
+    images::of(address).map(|_| Place(address).to_string())
+}
+
 /// An address in words, with the driver's symbol if there is one.
 pub(crate) struct Place(pub(crate) usize);
 
