@@ -11,7 +11,7 @@ use testbed::{
     device::DeviceId,
     machine::InterruptKind,
     rules,
-    run::{self, FunctionKind, RunError, Settings, UsedImage, Verdict},
+    run::{self, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     seeds,
     size::Size,
     storport::adapter::{Checks, SrbShape},
@@ -138,6 +138,10 @@ struct RunArgs {
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
+    /// Stop after the verify pass
+    #[arg(long, conflicts_with = "workload")]
+    no_workload: bool,
+
     /// Let the adapter sleep, its function without power, so many times between
     /// verifying and the workload; what was verified is read again each time
     #[arg(long, value_name = "TIMES", default_value = "0")]
@@ -224,7 +228,13 @@ impl From<RunArgs> for Settings {
             } else {
                 UsedImage::Refuse
             },
-            workload: args.workload,
+            load: if args.no_workload {
+                Load::Nothing
+            } else if args.workload.is_empty() {
+                Load::Default
+            } else {
+                Load::Given(args.workload)
+            },
         }
     }
 }

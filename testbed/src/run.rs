@@ -88,8 +88,8 @@ pub struct Settings {
     pub restarts: u32,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
-    /// diskspd's options; none at all means the default workload.
-    pub workload: Vec<String>,
+    /// What is put on the disk after the verify pass.
+    pub load: Load,
 }
 
 /// The PCI function of a run.
@@ -99,6 +99,17 @@ pub enum FunctionKind {
     VirtioBlk,
     /// No disk but interrupts: the driver keeps a disk in memory of its own.
     Bell,
+}
+
+/// The workload of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// [`DEFAULT_WORKLOAD`].
+    Default,
+    /// The one that these options of diskspd describe.
+    Given(Vec<String>),
+    /// None.
+    Nothing,
 }
 
 /// What to do with an image that looks like somebody's disk.
@@ -248,13 +259,16 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
 }
 
 /// The workload asked for, or the default one.
-fn workload_options(settings: &Settings) -> Result<Options, OptionError> {
-    if !settings.workload.is_empty() {
-        return Options::parse(&settings.workload);
+fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
+    match &settings.load {
+        Load::Given(options) => Options::parse(options).map(Some),
+        Load::Default => {
+            let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+            let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+            Options::parse(&given).map(Some)
+        }
+        Load::Nothing => Ok(None),
     }
-    let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
-    let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
-    Options::parse(&given)
 }
 
 fn check(settings: &Settings) -> Result<(), RunError> {
@@ -470,7 +484,7 @@ impl Run<'_> {
     fn start_use_and_stop(
         &mut self,
         image: &Arc<Image>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<Verdict, RunError> {
         let begin = clock::instant();
@@ -517,7 +531,7 @@ impl Run<'_> {
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
-        workload: Options,
+        workload: Option<Options>,
         out: &mut dyn Write,
     ) -> Result<(), RunError> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
@@ -529,12 +543,15 @@ impl Run<'_> {
         };
         print_disk(&disk, adapter, out)?;
         // Before the verify pass takes its time.
-        let workload =
-            Workload::new(&disk, workload, self.settings.cpus).map_err(RunError::Workload)?;
+        let workload = workload
+            .map(|options| Workload::new(&disk, options, self.settings.cpus))
+            .transpose()
+            .map_err(RunError::Workload)?;
         if self.verify(&disk, out)? == Verdict::Pass
             && self.sleep(adapter, &disk, out)? == Verdict::Pass
+            && let Some(workload) = &workload
         {
-            self.work(&disk, &workload, out)?;
+            self.work(&disk, workload, out)?;
         }
         self.retries = disk.retries();
         Ok(())
@@ -687,7 +704,7 @@ impl Run<'_> {
             write_through,
         };
         writeln!(out)?;
-        if self.settings.workload.is_empty() {
+        if self.settings.load == Load::Default {
             writeln!(out, "The default workload; give another one after --")?;
         }
         writeln!(out, "{parameters}")?;

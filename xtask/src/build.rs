@@ -62,6 +62,9 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The fixtures' files can't be listed, read or removed.
+    #[error("the fixtures' files can't be listed, read or removed: {0}")]
+    Sources(io::Error),
     /// The file that was built is no driver.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -133,7 +136,11 @@ pub fn target() -> PathBuf {
     workspace::target().join("cross")
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+/// Copies a file, into a folder that is made if it is not there.
+///
+/// # Errors
+/// [`BuildError::Copy`].
+pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder)
         .and_then(|()| fs::copy(from, to))

@@ -9,6 +9,8 @@ pub enum Driver {
     Ferrostor,
     /// The example of a driver: a disk in memory
     Ramdisk,
+    /// Every lock, taken wherever it may be
+    Locks,
 }
 
 impl Driver {
@@ -18,6 +20,7 @@ impl Driver {
         match self {
             Self::Ferrostor => "ferrostor",
             Self::Ramdisk => "ramdisk",
+            Self::Locks => "locks",
         }
     }
 
@@ -27,6 +30,7 @@ impl Driver {
         match self {
             Self::Ferrostor => "FERROSTOR_DRIVER",
             Self::Ramdisk => "FERROSTOR_RAMDISK",
+            Self::Locks => "FERROSTOR_LOCKS",
         }
     }
 
@@ -36,6 +40,8 @@ impl Driver {
         match self {
             Self::Ferrostor => &[],
             Self::Ramdisk => &["--function", "bell"],
+            // This disk keeps nothing that could be verified.
+            Self::Locks => &["--function", "bell", "--verify-bytes", "0"],
         }
     }
 }

@@ -3,6 +3,7 @@
 mod architecture;
 mod build;
 mod driver;
+mod fixtures;
 mod guard_cost;
 mod image;
 mod run;

@@ -49,7 +49,7 @@ Examples:
     override_usage = "cargo xtask run [--driver NAME|FILE] [TESTBED OPTIONS] [-- DISKSPD OPTIONS]"
 )]
 pub struct Options {
-    /// Run this driver of the project, ferrostor or ramdisk, or this driver
+    /// Run this driver of the project, ferrostor, ramdisk or locks, or this driver
     /// file [default: ferrostor]
     #[arg(long, value_name = "NAME|FILE")]
     driver: Option<OsString>,

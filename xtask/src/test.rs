@@ -9,7 +9,7 @@ use crate::{
     architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
     driver::Driver,
-    guard_cost,
+    fixtures, guard_cost,
     image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
@@ -70,7 +70,9 @@ enum Step {
     BuildArm64,
     /// The driver files do their work in the testbed
     Driver,
-    /// A guard of a lock costs no more instructions than it may
+    /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
+    Fixtures,
+    /// A guard of a lock costs the instructions that docs/locking.md says
     GuardCost,
     /// The documentation is made without a warning
     Doc,
@@ -135,9 +137,10 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::LockRules | Self::BuildX64 | Self::Driver | Self::GuardCost => {
+            Self::AbiX64 | Self::BuildX64 | Self::Driver | Self::Fixtures | Self::GuardCost => {
                 build::needs(X64).to_vec()
             }
+            Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::Doc => Vec::new(),
@@ -160,6 +163,7 @@ impl Step {
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => drivers().into(),
+            Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
             Self::Doc => tool::run(
                 cargo("doc")
@@ -190,16 +194,25 @@ fn clippy() -> Result<(), ToolError> {
 /// in rustc's place for every crate; on those from the registry it lets all
 /// lints pass.
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
-    tool::run(
-        cross("check", architecture)
-            .args(for_windows("--package"))
-            .env("RUSTC_WRAPPER", "clippy-driver")
-            // What `cargo clippy -- --deny warnings` sets.
-            .env(
-                "CLIPPY_ARGS",
-                "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
-            ),
-    )
+    tool::run(with_clippy(
+        cross("check", architecture).args(for_windows("--package")),
+    ))?;
+    // The fixtures are for the testbed, which is an x64 machine.
+    if architecture == X64 {
+        let fixtures = ["--package", fixtures::PACKAGE, "--examples"];
+        tool::run(with_clippy(cross("check", X64).args(fixtures)))?;
+    }
+    Ok(())
+}
+
+fn with_clippy(command: &mut Command) -> &mut Command {
+    command
+        .env("RUSTC_WRAPPER", "clippy-driver")
+        // What `cargo clippy -- --deny warnings` sets.
+        .env(
+            "CLIPPY_ARGS",
+            "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+        )
 }
 
 /// The comparison is made by the compiler: what does not agree does not build.
@@ -229,7 +242,7 @@ fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
     Driver::value_variants()
         .iter()
         .map(|driver| driver.name())
-        .chain([guard_cost::PACKAGE])
+        .chain([fixtures::PACKAGE, guard_cost::PACKAGE])
         .flat_map(move |package| [option, package])
 }
 
@@ -258,7 +271,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
             setup::nightly(&["cargo", "miri", "test"])
                 .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
                 .arg(build::target())
-                .args(["--target", X64.target(), "--package", "ferrostor-miri"])
+                .args(["--target", X64.target(), "--package", "ferrostor-models"])
                 .env("MIRIFLAGS", flags),
         )?;
     }
@@ -327,6 +340,18 @@ fn drivers() -> Result<(), DriverError> {
         tests.env(driver.variable(), build::driver(*driver, X64)?);
     }
     tool::run(&mut tests)?;
+    Ok(())
+}
+
+/// Runs the tests of the testbed that need the fixtures.
+fn fixture_rules() -> Result<(), DriverError> {
+    let fixtures = fixtures::fixtures()?;
+    tool::run(
+        cargo("test")
+            .args(["--package", "ferrostor-testbed"])
+            .args(["--test", "rules", "--", "--include-ignored"])
+            .env("FERROSTOR_FIXTURES", fixtures),
+    )?;
     Ok(())
 }
 

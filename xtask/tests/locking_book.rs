@@ -224,6 +224,30 @@ fn every_test_that_is_named_exists() {
 }
 
 #[test]
+fn every_pair_shows_a_rule() {
+    let shown: BTreeSet<_> = rows().into_iter().flat_map(|row| row.shown).collect();
+    let rooms = fs::read_dir(root().join("crates/storport/tests/rules")).expect("rooms of pairs");
+    let pairs: Vec<_> = rooms
+        .map(|room| room.expect("a room").path())
+        .flat_map(|room| fs::read_dir(&room).expect("pairs"))
+        .map(|file| file.expect("a file").path())
+        .filter(|file| file.extension() == Some("rs".as_ref()))
+        .filter_map(|file| {
+            let room = file.parent()?.file_name()?.to_str()?;
+            Some(format!("{room}/{}", file.file_stem()?.to_str()?))
+        })
+        .collect();
+
+    let missing: Vec<_> = pairs.iter().filter(|pair| !shown.contains(*pair)).collect();
+
+    assert!(!pairs.is_empty());
+    assert!(
+        missing.is_empty(),
+        "no row of docs/locking.md names {missing:?}"
+    );
+}
+
+#[test]
 fn a_rule_without_a_test_says_why_nothing_holds_it() {
     for row in rows() {
         assert!(

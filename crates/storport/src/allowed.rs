@@ -12,17 +12,21 @@ use core::{ffi::CStr, slice};
 
 use crate::{
     context::{
-        AdapterPower, BuildIo, Changed, Concurrent, Configured, Dpc, FindAdapter, InCallback,
-        Initialize, Interrupt, MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus,
-        Restart, Serial, StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing,
-        UnitControl, UnitPower, Work,
+        AdapterPower, BuildIo, Changed, Concurrent, Dpc, InCallback, Initialize, Interrupt,
+        MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus, Restart, Serial, StartIo,
+        StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower,
+        Work,
     },
     dma::UncachedExtension,
+    extension::Table,
+    find_adapter::{AdapterLimits, Configured, FindAdapter, Finding},
+    lock::{DpcLocked, InterruptLocked, Locked, MessageLocked, StartIoLocked},
     performance::{Performance, StartIoParameters},
     pool::Pool,
     port,
     registers::MappedRegisters,
     srb::{NotStarted, ScatterGather, Srb},
+    state::DpcKind,
 };
 
 /// The callback may wait on the processor.
@@ -46,11 +50,12 @@ pub trait AtMostDispatch<'a>: Context<'a> {}
 
 /// The callback may allocate and free pool.
 #[diagnostic::on_unimplemented(
-    message = "pool can't be allocated or freed in `{Self}`",
-    label = "StorPortAllocatePool and StorPortFreePool are for DISPATCH_LEVEL and below, and not \
-             for HwStartIo (rule book 3.1, 3.6)",
-    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo; free where the adapter is \
-            removed: HwBuildIo gets `Function::Pnp` with `PnpAction::Remove`"
+    message = "nothing can be allocated or freed in `{Self}`",
+    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo (rule \
+             book 3.1, 3.6)",
+    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
+            HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
+            with `PnpAction::Remove`"
 )]
 pub trait MayAllocate<'a>: AtMostDispatch<'a> {}
 
@@ -109,31 +114,11 @@ pub trait InStartIo<'a>: Context<'a> {}
 /// The callback is HwFindAdapter.
 #[diagnostic::on_unimplemented(
     message = "only HwFindAdapter may do this, not `{Self}`",
-    label = "StorPortGetBusData, StorPortGetDeviceBase and StorPortGetUncachedExtension are for \
-             HwFindAdapter alone (rule book 3.5)",
+    label = "an adapter's limits, registers, memory, tables and cells are settled in HwFindAdapter \
+             (rule book 3.5)",
     note = "call it in `Miniport::find_adapter`, and keep what it gives in the adapter's state"
 )]
 pub trait InFindAdapter<'a>: Context<'a> + Finding<'a> {}
-
-mod sealed {
-    use crate::{dma::UncachedExtension, registers::MappedRegisters};
-
-    /// Has what HwFindAdapter was given.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not HwFindAdapter's context",
-        note = "contexts are made by the framework, and lent to the miniport's methods"
-    )]
-    pub trait Finding<'a> {
-        fn read_pci_configuration(&self) -> Option<[u8; 256]>;
-
-        fn map_memory(&mut self, which: impl Fn(usize, u64) -> bool)
-        -> Option<MappedRegisters<'a>>;
-
-        fn take_uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>>;
-    }
-}
-
-pub(crate) use sealed::Finding;
 
 macro_rules! rights {
     ($($right:ident: $($name:ident)*;)*) => {$($(
@@ -166,6 +151,10 @@ rights! {
 }
 
 /// What a callback of Storport's may do: its context.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no context of a callback",
+    note = "contexts are made by the framework, and lent to the miniport's methods"
+)]
 pub trait Context<'a>: InCallback<'a> {
     /// Whether this is the copy of the driver that writes a crash dump or a
     /// hibernation file: no interrupts, no DPCs, no locks (rule book 6).
@@ -421,11 +410,11 @@ pub trait Context<'a>: InCallback<'a> {
     }
 
     /// The function's PCI configuration space (StorPortGetBusData).
-    fn pci_configuration(&self) -> Option<[u8; 256]>
+    fn pci_configuration(&mut self) -> Option<[u8; 256]>
     where
         Self: InFindAdapter<'a>,
     {
-        self.read_pci_configuration()
+        self.found().pci_configuration()
     }
 
     /// Maps the memory range that begins at bus address `start`
@@ -435,7 +424,7 @@ pub trait Context<'a>: InCallback<'a> {
     where
         Self: InFindAdapter<'a>,
     {
-        self.map_memory(|_, address| address == start)
+        self.found().map(|_, address| address == start)
     }
 
     /// The same of the range with this index, in the order of the function's
@@ -444,7 +433,24 @@ pub trait Context<'a>: InCallback<'a> {
     where
         Self: InFindAdapter<'a>,
     {
-        self.map_memory(|other, _| other == index)
+        self.found().map(|other, _| other == index)
+    }
+
+    /// Whether the adapter was given message-signalled interrupts.
+    fn has_messages(&mut self) -> bool
+    where
+        Self: InFindAdapter<'a>,
+    {
+        self.found().has_messages()
+    }
+
+    /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
+    /// full duplex, with these limits.
+    fn configure(&mut self, limits: &AdapterLimits) -> Configured<'a>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        self.found().configure(limits)
     }
 
     /// Memory to share with the device (StorPortGetUncachedExtension):
@@ -459,6 +465,68 @@ pub trait Context<'a>: InCallback<'a> {
         Self: InFindAdapter<'a>,
     {
         let _: &Configured<'a> = configured;
-        self.take_uncached_extension(bytes)
+        self.found().uncached_extension(bytes)
+    }
+
+    /// A table in the device extension, of `length` elements, which `make`
+    /// makes from their index. Nothing if [`TABLE_BYTES`] do not suffice, or
+    /// `make` has none to give.
+    ///
+    /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
+    fn table<T>(
+        &mut self,
+        length: usize,
+        mut make: impl FnMut(&mut Self, usize) -> Option<T>,
+    ) -> Option<Table<'a, T>>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        let place = self.found().tables.cut(length)?;
+        place.fill(|index| make(self, index))
+    }
+
+    /// Puts data under the StartIo lock.
+    fn start_io_locked<T>(&mut self, data: T) -> StartIoLocked<'a, T>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        Locked::under_start_io(self.found().adapter, data)
+    }
+
+    /// Puts data under the lock of a DPC object made for it. Nothing if the
+    /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
+    fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        Locked::under_dpc(self.found().adapter, DpcKind::Ordinary, data)
+    }
+
+    /// Puts data under the lock of a threaded DPC object made for it
+    /// (StorPortInitializeThreadedDpc): issued, it runs
+    /// [`Miniport::threaded_dpc`](crate::Miniport::threaded_dpc), in a thread
+    /// if the system lets it. Nothing if the adapter has
+    /// [`MAX_DPCS`](crate::MAX_DPCS) of them.
+    fn threaded_dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        Locked::under_dpc(self.found().adapter, DpcKind::Threaded, data)
+    }
+
+    /// Puts data under the interrupt lock.
+    fn interrupt_locked<T>(&mut self, data: T) -> InterruptLocked<'a, T>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        Locked::under_interrupt(self.found().adapter, data)
+    }
+
+    /// Puts data under the lock of message `message`.
+    fn message_locked<T>(&mut self, message: u32, data: T) -> MessageLocked<'a, T>
+    where
+        Self: InFindAdapter<'a>,
+    {
+        Locked::under_message(self.found().adapter, message, data)
     }
 }

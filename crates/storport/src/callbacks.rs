@@ -16,12 +16,13 @@ use wdk_sys::{
 
 use crate::{
     context::{
-        AdapterPower, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt,
-        MessageInterrupt, NotTaken, OneProcessorOnly, PassiveInitialize, PowerState,
-        RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop, SurpriseRemoval,
-        ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
+        AdapterPower, BuildIo, Dpc, Initialize, Interrupt, MessageInterrupt, OneProcessorOnly,
+        PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart, StartIo, StateChange,
+        Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower,
+        Work,
     },
     extension::{DpcNumber, Extension, Header},
+    find_adapter::{Configured, FindAdapter},
     later::Entries,
     miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
     port,
@@ -39,7 +40,12 @@ struct Built<R> {
 pub(crate) const fn request_bytes<M: Miniport>() -> usize {
     // The memory is at least aligned to 8 bytes; a request needs no more.
     assert!(align_of::<Built<M::Request<'static>>>() <= 8);
-    size_of::<Built<M::Request<'static>>>()
+    match size_of::<Built<M::Request<'static>>>() {
+        // Without any an SRB has none, as those that come before there is an
+        // adapter.
+        0 => 1,
+        bytes => bytes,
+    }
 }
 
 fn truth(is: bool) -> BOOLEAN {
@@ -75,7 +81,7 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     let header = &extension.header;
     // The extension is zeroed at its first use only (rule book 3.1).
     header.state.stop();
-    if !header.state.may_restart() {
+    if !is_alone(header) {
         // Work of an earlier life has not ended: it still uses what lies here.
         return wdk_sys::SP_RETURN_ERROR;
     }
@@ -95,13 +101,8 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
             }
         };
     }
-    let mut cx = FindAdapter {
-        adapter: header,
-        config,
-        tables: Extension::<M>::table_memory(device_extension),
-        uncached: Some(NotTaken),
-        _processor: OneProcessorOnly::new(),
-    };
+    let tables = Extension::<M>::table_memory(device_extension);
+    let mut cx = FindAdapter::new(header, config, tables);
     match M::find_adapter(&mut cx) {
         Ok((Configured { .. }, adapter)) => {
             extension.put(adapter);
@@ -111,6 +112,17 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
         Err(NotFound::Unusable) => wdk_sys::SP_RETURN_ERROR,
         Err(NotFound::BadConfiguration) => wdk_sys::SP_RETURN_BAD_CONFIG,
     }
+}
+
+/// Waits up to 10 ms for what runs on from before a stop; whether it is over.
+fn is_alone(header: &Header) -> bool {
+    for _ in 0..100 {
+        if header.state.may_restart() {
+            return true;
+        }
+        port::stall(100);
+    }
+    header.state.may_restart()
 }
 
 /// HW_INITIALIZE.
@@ -304,9 +316,21 @@ unsafe extern "C" fn dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    // One that was queued before a stop waits for the restart.
-    if header.state.issue(dpc.0) == Issue::Now {
+    run_dpc(header, dpc, || {
         M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+    });
+}
+
+/// Runs a DPC that Storport took from its queue. A restart is alone with the
+/// adapter's data, so one that was queued before a stop waits for it.
+fn run_dpc(header: &Header, dpc: DpcNumber, run: impl FnOnce()) {
+    if header.state.enter() {
+        run();
+        header.state.leave();
+    } else if header.state.issue(dpc.0) == Issue::Now {
+        // The restart is done already.
+        // SAFETY: DPCs are queued, so the objects are initialised.
+        unsafe { port::issue_dpc(header, header.dpc(dpc)) };
     }
 }
 
@@ -323,10 +347,9 @@ unsafe extern "C" fn threaded_dpc<M: Miniport>(
     let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
         return;
     };
-    if header.state.issue(dpc.0) == Issue::Now && header.state.enter() {
+    run_dpc(header, dpc, || {
         M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
-        header.state.leave();
-    }
+    });
 }
 
 /// What a miniport has called later.

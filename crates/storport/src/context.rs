@@ -8,7 +8,7 @@
 //!
 //! | context | IRQL | held | may be taken |
 //! |---|---|---|---|
-//! | [`FindAdapter`] | PASSIVE (dump: HIGH) | nothing; it runs alone | nothing |
+//! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it runs alone | nothing |
 //! | [`Initialize`] | DIRQL | Interrupt; nothing else runs | nothing |
 //! | [`PassiveInitialize`] | PASSIVE | nothing | nothing |
 //! | [`BuildIo`] | DISPATCH | nothing | all |
@@ -34,22 +34,12 @@
 //! [`Work`] item does its work. The routine of StorPortBuildScatterGatherList
 //! is for memory of the miniport's own, which the uncached extension is without
 //! it. The callbacks of virtual miniports are not a disk's on a bus.
-#![expect(unsafe_code, reason = "FindAdapter reads Storport's configuration")]
 
-use core::{marker::PhantomData, slice};
-
-use wdk_sys::{
-    _KINTERRUPT_MODE, _STOR_SYNCHRONIZATION_MODEL, ACCESS_RANGE, PORT_CONFIGURATION_INFORMATION,
-};
+use core::marker::PhantomData;
 
 use crate::{
-    allowed::Finding,
-    dma::UncachedExtension,
-    extension::{Brand, DpcNumber, Header, Table, TableMemory},
+    extension::{Brand, DpcNumber, Header},
     level::{self, Level},
-    lock::{DpcLocked, InterruptLocked, Locked, MessageLocked, StartIoLocked},
-    port,
-    registers::MappedRegisters,
     srb::Address,
 };
 
@@ -113,7 +103,7 @@ pub trait AtDispatch<'a>: Scope<'a> {}
 /// Nobody else is inside a cell of level `L`: the callback holds the lock, or
 /// nothing else of the adapter runs.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not prove that a lock of level `{L}` is held",
+    message = "`{Self}` does not prove that this cell's own lock is held",
     label = "another processor may be inside this cell",
     note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
             in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
@@ -427,208 +417,5 @@ impl Work<'_, '_> {
     #[must_use]
     pub fn argument(&self) -> usize {
         self.argument
-    }
-}
-
-/// What the adapter can carry, for Storport (`PORT_CONFIGURATION_INFORMATION`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdapterLimits {
-    /// MaximumTransferLength: bytes in one request.
-    pub transfer_bytes: u32,
-    /// NumberOfPhysicalBreaks: elements in a scatter/gather list.
-    pub physical_breaks: u32,
-    /// MaxNumberOfIO, MaxIOsPerLun, InitialLunQueueDepth: requests at a time.
-    pub requests: u32,
-    /// AlignmentMask: bits that must be clear in a buffer's address.
-    pub alignment_mask: u32,
-    /// MaximumNumberOfTargets.
-    pub targets: u8,
-    /// MaximumNumberOfLogicalUnits.
-    pub logical_units: u8,
-    /// CachesData: a write may be in the device's cache when it is done, and
-    /// Windows is to send flushes.
-    pub caches_data: bool,
-}
-
-/// Says that Storport was told what the adapter is
-/// ([`FindAdapter::configure`]): what HwFindAdapter must have done before it
-/// takes the uncached extension, and before it says that there is an adapter
-/// (rule book 3.1, 3.5).
-#[must_use = "it belongs to what `Miniport::find_adapter` returns"]
-pub struct Configured<'adapter> {
-    adapter: Brand<'adapter>,
-}
-
-/// The uncached extension can be asked for once: Storport gives the same memory
-/// again.
-pub(crate) struct NotTaken;
-
-/// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in dump mode), nothing held,
-/// nothing takeable; it runs alone.
-pub struct FindAdapter<'callback, 'adapter> {
-    pub(crate) adapter: &'adapter Header,
-    pub(crate) config: &'callback mut PORT_CONFIGURATION_INFORMATION,
-    pub(crate) tables: TableMemory<'adapter>,
-    pub(crate) uncached: Option<NotTaken>,
-    pub(crate) _processor: OneProcessorOnly,
-}
-
-#[diagnostic::do_not_recommend]
-impl<'a> OfAdapter<'a> for FindAdapter<'_, 'a> {}
-
-#[diagnostic::do_not_recommend]
-impl<'a> InCallback<'a> for FindAdapter<'_, 'a> {
-    fn header(&self) -> &Header {
-        self.adapter
-    }
-}
-
-impl<'a> FindAdapter<'_, 'a> {
-    /// The memory and I/O ranges that were assigned to the adapter, in the
-    /// order of its base address registers.
-    fn ranges(&self) -> &[ACCESS_RANGE] {
-        let length = usize::try_from(self.config.NumberOfAccessRanges).unwrap_or(0);
-        let first: *const ACCESS_RANGE = self.config.AccessRanges.cast();
-        if first.is_null() {
-            return &[];
-        }
-        // SAFETY: Storport's AccessRanges has NumberOfAccessRanges elements,
-        // for the length of HwFindAdapter.
-        unsafe { slice::from_raw_parts(first, length) }
-    }
-
-    /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
-    /// full duplex, with these limits.
-    pub fn configure(&mut self, limits: &AdapterLimits) -> Configured<'a> {
-        let config = &mut *self.config;
-        config.MaximumTransferLength = limits.transfer_bytes;
-        config.NumberOfPhysicalBreaks = limits.physical_breaks;
-        config.AlignmentMask = limits.alignment_mask;
-        config.MaxNumberOfIO = limits.requests;
-        config.MaxIOsPerLun = limits.requests;
-        config.InitialLunQueueDepth = limits.requests;
-        config.NumberOfBuses = 1;
-        config.MaximumNumberOfTargets = limits.targets;
-        config.MaximumNumberOfLogicalUnits = limits.logical_units;
-        config.CachesData = u8::from(limits.caches_data);
-        config.ScatterGather = 1;
-        config.Master = 1;
-        config.NeedPhysicalAddresses = 1;
-        config.TaggedQueuing = 1;
-        config.AutoRequestSense = 1;
-        config.MultipleRequestPerLu = 1;
-        config.Dma32BitAddresses = 1;
-        config.Dma64BitAddresses = wdk_sys::SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED as u8;
-        config.MapBuffers = wdk_sys::STOR_MAP_NON_READ_WRITE_BUFFERS as u8;
-        config.VirtualDevice = 0;
-        // Half duplex is the default and not for shipping drivers (rule book
-        // 4.1): it is not offered.
-        config.SynchronizationModel = _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex;
-        Configured {
-            adapter: PhantomData,
-        }
-    }
-
-    /// Whether the adapter was given message-signalled interrupts.
-    #[must_use]
-    pub fn has_messages(&self) -> bool {
-        self.config.InterruptMode == _KINTERRUPT_MODE::Latched
-    }
-
-    /// A table in the device extension, of `length` elements, which `make`
-    /// makes from their index. Nothing if [`TABLE_BYTES`] do not suffice, or
-    /// `make` has none to give.
-    ///
-    /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
-    #[must_use]
-    pub fn table<T>(
-        &mut self,
-        length: usize,
-        mut make: impl FnMut(&mut Self, usize) -> Option<T>,
-    ) -> Option<Table<'a, T>> {
-        let place = self.tables.cut(length)?;
-        place.fill(|index| make(self, index))
-    }
-
-    /// Puts data under the StartIo lock.
-    #[must_use]
-    pub fn start_io_locked<T>(&mut self, data: T) -> StartIoLocked<'a, T> {
-        Locked::under_start_io(self.adapter, data)
-    }
-
-    /// Puts data under the lock of a DPC object made for it. Nothing if the
-    /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
-    #[must_use]
-    pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>> {
-        let dpc = DpcNumber(self.adapter.state.take_dpc(false)?);
-        Some(Locked::under_dpc(self.adapter, dpc, data))
-    }
-
-    /// Puts data under the lock of a threaded DPC object made for it
-    /// (StorPortInitializeThreadedDpc): issued, it runs
-    /// [`Miniport::threaded_dpc`](crate::Miniport::threaded_dpc), in a thread
-    /// if the system lets it. Nothing if the adapter has
-    /// [`MAX_DPCS`](crate::MAX_DPCS) of them.
-    #[must_use]
-    pub fn threaded_dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>> {
-        let dpc = DpcNumber(self.adapter.state.take_dpc(true)?);
-        Some(Locked::under_dpc(self.adapter, dpc, data))
-    }
-
-    /// Puts data under the interrupt lock.
-    #[must_use]
-    pub fn interrupt_locked<T>(&mut self, data: T) -> InterruptLocked<'a, T> {
-        Locked::under_interrupt(self.adapter, data)
-    }
-
-    /// Puts data under the lock of message `message`.
-    #[must_use]
-    pub fn message_locked<T>(&mut self, message: u32, data: T) -> MessageLocked<'a, T> {
-        Locked::under_message(self.adapter, message, data)
-    }
-}
-
-impl<'a> Finding<'a> for FindAdapter<'_, 'a> {
-    fn read_pci_configuration(&self) -> Option<[u8; 256]> {
-        let mut space = [0; 256];
-        let bus = self.config.SystemIoBusNumber;
-        let slot = self.config.SlotNumber;
-        // SAFETY: this is HwFindAdapter.
-        let read = unsafe { port::pci_configuration(self.adapter, bus, slot, &mut space) };
-        (read == 256).then_some(space)
-    }
-
-    fn map_memory(&mut self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
-        let (_, range) = self.ranges().iter().enumerate().find(|(index, range)| {
-            // SAFETY: every bit pattern is an integer.
-            let start = unsafe { range.RangeStart.QuadPart };
-            range.RangeInMemory != 0 && which(*index, start.cast_unsigned())
-        })?;
-        let (address, length) = (range.RangeStart, range.RangeLength);
-        let (bus_type, bus) = (
-            self.config.AdapterInterfaceType,
-            self.config.SystemIoBusNumber,
-        );
-        // SAFETY: the arguments are those of the ConfigInfo.
-        let base = unsafe { port::device_base(self.adapter, bus_type, bus, address, length) }?;
-        // SAFETY: Storport mapped `length` bytes of registers there, until
-        // the adapter is gone.
-        unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
-    }
-
-    fn take_uncached_extension(&mut self, bytes: u32) -> Option<UncachedExtension<'a>> {
-        let NotTaken = self.uncached.take()?;
-        // SAFETY: this is HwFindAdapter, and who calls this has a `Configured`.
-        let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
-        // SAFETY: the address is that of the uncached extension.
-        let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;
-        if contiguous < bytes {
-            return None;
-        }
-        Some(UncachedExtension::new(
-            first,
-            physical,
-            usize::try_from(bytes).ok()?,
-        ))
     }
 }

@@ -18,7 +18,7 @@ pub trait Level: sealed::Sealed {}
 
 /// A lock of level `L` may be taken from here.
 #[diagnostic::on_unimplemented(
-    message = "this lock can't be taken with `{Self}`: `{L}` can't come on top of it",
+    message = "with `{Self}`, a lock that makes it `{L}` can't be taken",
     label = "locks go StartIo, then Dpc, then Interrupt, and of each level once",
     note = "take this lock first, or be done with the other one before (rule book 1.5, O1-O6)",
     note = "in HwStartIo, `StartIo::channels` tells whether Storport holds the StartIo lock: take \

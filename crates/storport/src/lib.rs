@@ -33,6 +33,7 @@ mod context;
 mod dma;
 mod entry;
 mod extension;
+mod find_adapter;
 mod intrinsics;
 mod later;
 pub mod level;
@@ -50,15 +51,16 @@ pub use allowed::{
     MayStall, Optimizes, SeesMessages, WhileRunning,
 };
 pub use context::{
-    AdapterLimits, AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Configured,
-    Dpc, FindAdapter, Initialize, Interrupt, MessageInterrupt, PassiveInitialize, PowerState,
-    Proves, RegistryChange, ResetBus, Restart, Scope, Serial, StartIo, StateChange, Stop,
-    SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitEvent, UnitPower, Work,
+    AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Dpc, Initialize, Interrupt,
+    MessageInterrupt, PassiveInitialize, PowerState, Proves, RegistryChange, ResetBus, Restart,
+    Scope, Serial, StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing,
+    UnitControl, UnitEvent, UnitPower, Work,
 };
 pub use dma::UncachedExtension;
 #[doc(hidden)]
 pub use entry::private;
 pub use extension::{DpcNumber, Table};
+pub use find_adapter::{AdapterLimits, Configured, FindAdapter};
 pub use lock::{
     DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, LockRefused, Locked,
     MessageLock, MessageLocked, StartIoLock, StartIoLocked,

@@ -93,7 +93,7 @@ use crate::{
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
-    state::Issue,
+    state::{DpcKind, Issue},
 };
 
 mod sealed {
@@ -422,16 +422,10 @@ impl<'a, T> MessageLocked<'a, T> {
 }
 
 impl<'a, T> DpcLocked<'a, T> {
-    pub(crate) fn under_dpc(adapter: &'a Header, dpc: DpcNumber, data: T) -> Self {
-        let object = adapter.dpc(dpc);
-        Self::new(
-            adapter,
-            DpcLock {
-                number: dpc,
-                object,
-            },
-            data,
-        )
+    pub(crate) fn under_dpc(adapter: &'a Header, kind: DpcKind, data: T) -> Option<Self> {
+        let number = DpcNumber(adapter.state.take_dpc(kind)?);
+        let object = adapter.dpc(number);
+        Some(Self::new(adapter, DpcLock { number, object }, data))
     }
 
     /// The DPC object whose lock this is.

@@ -11,12 +11,12 @@ use wdk_sys::{HW_INITIALIZATION_DATA, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT
 use crate::{
     callbacks,
     context::{
-        AdapterPower, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt,
-        MessageInterrupt, PassiveInitialize, RegistryChange, ResetBus, Restart, StartIo,
-        StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower,
-        Work,
+        AdapterPower, BuildIo, Dpc, Initialize, Interrupt, MessageInterrupt, PassiveInitialize,
+        RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop, SurpriseRemoval,
+        ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
     },
     extension::Extension,
+    find_adapter::{Configured, FindAdapter},
     port,
     srb::Srb,
 };
@@ -79,10 +79,11 @@ pub trait Miniport: Sized + 'static {
     /// changes lies in cells with their locks.
     type Adapter<'a>: Sync;
 
-    /// What HwBuildIo hands to HwStartIo for a request.
-    type Request<'a>;
+    /// What HwBuildIo hands to HwStartIo for a request: perhaps on another
+    /// processor.
+    type Request<'a>: Send;
 
-    /// How much memory [`FindAdapter::table`] can give, in bytes.
+    /// How much memory [`table`](crate::Context::table) can give, in bytes.
     const TABLE_BYTES: usize = 0;
 
     /// How messages are locked, if there are any.
@@ -151,7 +152,7 @@ pub trait Miniport: Sized + 'static {
     }
 
     /// HwDpcRoutine of a threaded DPC
-    /// ([`FindAdapter::threaded_dpc_locked`]).
+    /// ([`threaded_dpc_locked`](crate::Context::threaded_dpc_locked)).
     fn threaded_dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
         let _: (&Self::Adapter<'a>, &mut ThreadedDpc<'_, 'a>) = (adapter, cx);
     }

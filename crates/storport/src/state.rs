@@ -9,9 +9,10 @@
 //! - A DPC that is issued while none can be queued (before HwPassiveInitialize,
 //!   between a stop and a restart, in a dump stack) is noted, and queued when
 //!   they can. None is lost, none is queued twice.
-//! - What a miniport has called later (work items, timers, state changes,
-//!   threaded DPCs) does not run between a stop and the end of the restart
-//!   after it, so that the restart is alone with the adapter's data.
+//! - What a miniport has called later (DPCs, the timer, work, state changes)
+//!   does not run between a stop and the end of the restart after it, and a
+//!   restart does not begin while some of it runs: so the restart is alone with
+//!   the adapter's data.
 
 #[cfg(not(loom))]
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -27,6 +28,15 @@ const STOPPED: u8 = 0;
 const RUNNING: u8 = 1;
 /// The adapter runs, and DPCs can be queued.
 const RUNNING_WITH_DPCS: u8 = 2;
+
+/// The kind of a DPC object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DpcKind {
+    /// It runs at DISPATCH_LEVEL.
+    Ordinary,
+    /// It runs in a thread, if the system lets it.
+    Threaded,
+}
 
 /// What becomes of a DPC that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +66,7 @@ pub struct State {
     threaded: AtomicU32,
     /// DPCs issued and not queued yet, a bit each.
     noted: AtomicU32,
-    /// Callbacks inside that [`enter`](Self::enter) counts.
+    /// Callbacks inside that [`enter`](Self::enter) let in.
     inside: AtomicU32,
     /// Concurrent channels granted.
     channels: AtomicU32,
@@ -77,7 +87,8 @@ impl State {
         self.threaded.store(0, Ordering::Relaxed);
         self.noted.store(0, Ordering::Relaxed);
         self.channels.store(0, Ordering::Relaxed);
-        self.state_change.store(false, Ordering::Relaxed);
+        // A state change that is with Storport stays there: its callback gives
+        // the place back.
     }
 
     /// The miniport's own state was written; what was written before is seen
@@ -117,13 +128,13 @@ impl State {
 
     /// Hands out the number of the next DPC object. Only HwFindAdapter does,
     /// and it runs alone.
-    pub fn take_dpc(&self, threaded: bool) -> Option<u8> {
+    pub fn take_dpc(&self, kind: DpcKind) -> Option<u8> {
         let number = self.dpcs.load(Ordering::Relaxed);
         if number >= MAX_DPCS {
             return None;
         }
         self.dpcs.store(number.wrapping_add(1), Ordering::Relaxed);
-        if threaded {
+        if kind == DpcKind::Threaded {
             let all = self.threaded.load(Ordering::Relaxed) | bit(number);
             self.threaded.store(all, Ordering::Relaxed);
         }
@@ -167,8 +178,8 @@ impl State {
         self.phase.load(Ordering::Acquire) != STOPPED
     }
 
-    /// A restart may begin: no callback that [`enter`](Self::enter) let in is
-    /// inside, and none gets in until [`run`](Self::run).
+    /// Whether a restart may begin: no callback that was let in is inside, and
+    /// none gets in until [`run`](Self::run).
     #[must_use]
     pub fn may_restart(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == STOPPED
@@ -182,8 +193,7 @@ impl State {
         self.phase.load(Ordering::Acquire) == RUNNING_WITH_DPCS
     }
 
-    /// Issues a DPC, or lets one that was queued run: if it can't be now, it
-    /// is noted.
+    /// Issues a DPC: if it can't be queued now, it is noted.
     #[inline]
     pub fn issue(&self, number: u8) -> Issue {
         if self.queues_dpcs() {

@@ -25,7 +25,7 @@
 use std::{path::Path, process::Command};
 
 use ui_test::{
-    CommandBuilder, Config, Error, Match,
+    CommandBuilder, Config, Error, Match, bless_output_files,
     custom_flags::edition::Edition,
     dependencies::DependencyBuilder,
     diagnostics::{Diagnostics, rustc::rustc_diagnostics_extractor},
@@ -106,11 +106,25 @@ fn rustc_wrote_the_messages() -> bool {
     rustc.is_ok_and(|rustc| rustc.stdout.starts_with(MESSAGES_ARE_OF.as_bytes()))
 }
 
-/// A twin must be silent all the same.
+/// Leaves messages unread. A twin must be silent all the same.
 fn ignore_messages(path: &Path, output: &[u8], errors: &mut Vec<Error>, config: &TestConfig) {
-    if !path.to_string_lossy().ends_with(".wrong.stderr") {
+    if !is_message(path) {
         error_on_output_conflict(path, output, errors, config);
     }
+}
+
+/// Writes messages instead of comparing them. There is none to be written of a
+/// twin.
+pub fn write_messages(path: &Path, output: &[u8], errors: &mut Vec<Error>, config: &TestConfig) {
+    if is_message(path) {
+        bless_output_files(path, output, errors, config);
+    } else {
+        error_on_output_conflict(path, output, errors, config);
+    }
+}
+
+fn is_message(path: &Path) -> bool {
+    path.to_string_lossy().ends_with(".wrong.stderr")
 }
 
 /// What rustc says, each message with its code in front, so that a case can
@@ -136,7 +150,12 @@ fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
     }
     for (pattern, replacement) in [
         (r"(?m)^(.*(?:-->|:::) .*\.rs):\d+:\d+$", "$1"),
-        (r"/rustc/[0-9a-f]+/", "/rustc/"),
+        // Where the sources of the standard library are installed, rustc shows
+        // their path and lines.
+        (
+            r"(?m)^( *--> ).*/library/(core|alloc|std)/",
+            "$1/rustc/library/$2/",
+        ),
         (r"(?m)^ *\d+( +)(\||[+~-]|\.\.\.)", "LL $2"),
         (r"(?m)^ +(\||=|:::)", "   $1"),
         (r"(?m)^ +-->", "  -->"),

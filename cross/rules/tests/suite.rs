@@ -4,10 +4,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
-use ferrostor_rules::{cases, root};
-use ui_test::{bless_output_files, default_file_filter, default_per_file_config, status_emitter};
+use ferrostor_rules::{cases, root, write_messages};
+use ui_test::{
+    default_file_filter, default_per_file_config, error_on_output_conflict, status_emitter,
+};
 
 /// A case as it should be.
 const CASE: &str = "\
@@ -55,9 +58,12 @@ impl Sample {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
         let mut config = cases(self.folder.path(), &target);
         config.out_dir = self.folder.path().join("out");
-        if bless {
-            config.output_conflict_handling = bless_output_files;
-        }
+        // Whatever rustc this is: the message was written by it.
+        config.output_conflict_handling = if bless {
+            write_messages
+        } else {
+            error_on_output_conflict
+        };
         ui_test::run_tests_generic(
             vec![config],
             default_file_filter,
@@ -160,6 +166,24 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn cases_have_the_form_that_rustfmt_gives() {
+    let all = files(&root().join("crates/storport/tests/rules"));
+    let cases = all
+        .iter()
+        .filter(|file| file.extension() == Some("rs".as_ref()));
+    let rustfmt = Command::new("rustfmt")
+        .args(["--edition", "2024", "--check"])
+        .args(cases)
+        .output()
+        .expect("rustfmt runs");
+    assert!(
+        rustfmt.status.success(),
+        "{}",
+        String::from_utf8_lossy(&rustfmt.stdout)
+    );
+}
+
+#[test]
 fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
     let files = files(&root().join("crates/storport/tests/rules"));
     assert!(files.len() > 2, "there are cases");
@@ -167,6 +191,8 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
         let name = file.display();
         if let Some(case) = name.to_string().strip_suffix(".wrong.stderr") {
             assert!(Path::new(&format!("{case}.rs")).is_file(), "{name}");
+            let message = fs::read_to_string(&file).expect("a message");
+            assert!(!message.contains("warning: "), "{name}: errors alone");
             continue;
         }
         assert_eq!(file.extension(), Some("rs".as_ref()), "{name}");

@@ -189,6 +189,25 @@ impl Config {
     /// driver's manifest names another driver model than WDM, or if an import
     /// library cannot be made.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
+        self.configure_linking()?;
+        linker::emit_arguments();
+        self.configure_library_build()
+    }
+
+    /// The same for a package whose examples are drivers; the published crate
+    /// has no such function.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::configure_binary_build`].
+    pub fn configure_example_builds(&self) -> Result<(), ConfigError> {
+        self.configure_linking()?;
+        linker::emit_example_arguments();
+        self.configure_library_build()
+    }
+
+    /// What every driver links with.
+    fn configure_linking(&self) -> Result<(), ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
             .any(|feature| feature == "crt-static")
@@ -199,8 +218,7 @@ impl Config {
         driver_model::of_this_package()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());
-        linker::emit_arguments();
-        self.configure_library_build()
+        Ok(())
     }
 }
 

@@ -23,8 +23,17 @@ const ARGUMENTS: &[&str] = &[
     "/RELEASE",
 ];
 
+/// For the package's cdylib.
 pub(crate) fn emit_arguments() {
     for argument in ARGUMENTS {
         println!("cargo::rustc-cdylib-link-arg={argument}");
+    }
+}
+
+/// For its examples, which are cdylibs too: what is for a cdylib does not reach
+/// them.
+pub(crate) fn emit_example_arguments() {
+    for argument in ARGUMENTS {
+        println!("cargo::rustc-link-arg={argument}");
     }
 }

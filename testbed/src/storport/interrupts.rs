@@ -18,12 +18,13 @@ use std::{
 use super::{callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule};
 use crate::{
     cpu::{self, Cpu, Source, irql},
-    machine::{
-        clock,
-        schedule::{self, Thread},
-    },
+    machine::schedule::{self, Thread},
     pci::Interrupts,
 };
+
+/// How often HwInterrupt is called without the pin being let go of. By then a
+/// tenth of a second has passed: a DPC that lets go of it would have run.
+const PATIENCE: u32 = 100_000;
 
 /// An interrupt source: a message, or the pin.
 #[derive(Debug, Default)]
@@ -201,16 +202,17 @@ impl Controller {
         cpu::act_for(0);
         loop {
             let mut releases = u64::MAX;
-            let mut since = 0;
+            let mut calls = 0;
             while self.is_connected() && self.pin.pending.load(Ordering::SeqCst) {
                 let routine = self.port.registration().interrupt;
                 self.port.lock(LockId::Interrupt);
                 let claimed = self.call(Callback::HwInterrupt, 0, routine);
                 self.port.unlock();
                 let now = self.releases.load(Ordering::Relaxed);
+                calls += 1;
                 if now != releases {
-                    (releases, since) = (now, clock::now());
-                } else if clock::now() - since > self.port.callback_limit {
+                    (releases, calls) = (now, 0);
+                } else if calls > PATIENCE {
                     self.port.stop_machine(
                         Rule::InterruptLevel,
                         0,

@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{FindAdapter, Table};
+use storport::{Context, FindAdapter, Table};
 
 pub struct Adapter<'a> {
     pub queues: Table<'a, u32>,

@@ -3,21 +3,19 @@
 
 #![no_std]
 
-use storport::{AdapterLimits, Configured, FindAdapter};
+use storport::{AdapterLimits, Configured, Context, FindAdapter};
 
 pub fn find_adapter<'a, 'b>(
     cx: &mut FindAdapter<'_, 'a>,
     another: &mut FindAdapter<'_, 'b>,
     limits: &AdapterLimits,
 ) -> Configured<'a> {
-    let (one, other) = (cx.configure(limits), another.configure(limits));
     #[cfg(wrong)]
-    return other;
+    let configured = another.configure(limits);
+    #[cfg(right)]
+    let configured = cx.configure(limits);
+    let _ = (cx, another);
+    configured
     //~[wrong]^ ERROR: lifetime may not live long enough
     //~[wrong]| ERROR: lifetime may not live long enough
-    #[cfg(right)]
-    {
-        let _ = other;
-        one
-    }
 }

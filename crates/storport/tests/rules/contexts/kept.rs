@@ -4,7 +4,9 @@
 
 #![no_std]
 
-use storport::{Dpc, DpcNumber};
+use storport::Dpc;
+#[cfg(right)]
+use storport::DpcNumber;
 
 pub fn dpc<'c, 'a>(
     cx: &'c mut Dpc<'c, 'a>,

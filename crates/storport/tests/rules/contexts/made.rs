@@ -6,7 +6,7 @@
 use storport::{Dpc, DpcNumber};
 
 #[cfg(wrong)]
-pub fn argument() -> DpcNumber {
+pub fn number() -> DpcNumber {
     let cx = Dpc {};
     //~[wrong]^ ERROR: cannot construct `Dpc<'_, '_>` with struct literal syntax due to private fields
     cx.number()

@@ -1,16 +1,29 @@
-//! HwBuildIo does not open what lies under the StartIo lock: several run at once.
-//! Rule book 2 (HwBuildIo), 3.1.
+//! HwBuildIo does not open what lies under the StartIo lock: several run at once,
+//! and Storport holds nothing there. Every lock may be taken, in the order
+//! StartIo, Dpc, Interrupt.
+//! Rule book 2 (HwBuildIo), 3.1, 1.5 O3.
 
 #![no_std]
 
 use storport::{BuildIo, StartIoLocked};
+#[cfg(right)]
+use storport::{DpcLocked, InterruptLocked};
 
-pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
+pub fn build_io<'a>(
+    cx: &mut BuildIo<'_, 'a>,
+    ids: &StartIoLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+) {
     #[cfg(wrong)]
     {
-        *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `BuildIo<'_, 'a>` does not prove that a lock of level `StartIoHeld` is held
+        *ids.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `BuildIo<'_, 'a>` does not prove that this cell's own lock is held
     }
     #[cfg(right)]
-    queue.with(cx, |queue| **queue += 1);
+    ids.with(cx, |ids| {
+        queue.with(ids, |queue| {
+            events.with(queue, |events| **events += 1);
+        });
+    });
 }

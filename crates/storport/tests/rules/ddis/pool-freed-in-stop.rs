@@ -13,7 +13,7 @@ use storport::{Context, Pool};
 #[cfg(wrong)]
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, pool: Pool<'a, u8>) {
     cx.free(pool);
-    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Stop<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, 'a>`
 }
 
 #[cfg(right)]

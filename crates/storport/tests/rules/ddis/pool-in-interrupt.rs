@@ -12,7 +12,7 @@ use storport::Interrupt;
 #[cfg(wrong)]
 pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.allocate(512, |_| 0_u8);
-    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Interrupt<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Interrupt<'_, '_>`
 }
 
 #[cfg(right)]

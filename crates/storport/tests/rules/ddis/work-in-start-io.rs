@@ -12,7 +12,7 @@ use storport::StartIo;
 #[cfg(wrong)]
 pub fn start_io(cx: &mut StartIo<'_, '_>) {
     let _ = cx.queue_work(0);
-    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `StartIo<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `StartIo<'_, '_>`
 }
 
 #[cfg(right)]

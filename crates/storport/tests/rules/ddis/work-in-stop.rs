@@ -12,7 +12,7 @@ use storport::SurpriseRemoval;
 #[cfg(wrong)]
 pub fn stop(cx: &mut Stop<'_, '_>) {
     let _ = cx.queue_work(0);
-    //~[wrong]^ ERROR: [E0277] pool can't be allocated or freed in `Stop<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, '_>`
     //~[wrong]| ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
 }
 

@@ -14,7 +14,7 @@ pub fn build_io<'a>(
     second.with(cx, |second| {
         let (second, held) = second.split();
         first.with(held, |first| **first += *second);
-        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `DpcHeld` can't come on top of it
+        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `DpcHeld` can't be taken
     });
     #[cfg(right)]
     first.with(cx, |first| {

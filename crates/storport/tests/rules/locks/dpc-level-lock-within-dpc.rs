@@ -13,7 +13,7 @@ pub fn dpc<'a>(
     #[cfg(wrong)]
     return one.with(cx, |one| other.with_at_dpc_level(one, |other| **other += 1));
     //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to be at DISPATCH_LEVEL
-    //~[wrong]| ERROR: [E0277] this lock can't be taken with `DpcHeld`: `DpcHeld` can't come on top of it
+    //~[wrong]| ERROR: [E0277] with `DpcHeld`, a lock that makes it `DpcHeld` can't be taken
     #[cfg(right)]
     {
         let sum = one.with(cx, |one| **one);

@@ -15,7 +15,7 @@ pub fn build_io<'a>(
     one.with(cx, |one| {
         let (one, held) = one.split();
         other.with(held, |other| *one += **other);
-        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `InterruptHeld` can't come on top of it
+        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `InterruptHeld` can't be taken
     });
     #[cfg(right)]
     {

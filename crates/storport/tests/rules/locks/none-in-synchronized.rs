@@ -15,7 +15,7 @@ pub fn build_io<'a>(
     events.synchronize(cx, |events| {
         let (events, held) = events.split();
         queue.with(held, |queue| **queue += *events);
-        //~[wrong]^ ERROR: [E0277] this lock can't be taken with `InterruptHeld`: `DpcHeld` can't come on top of it
+        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `DpcHeld` can't be taken
     });
     #[cfg(right)]
     queue.with(cx, |queue| {

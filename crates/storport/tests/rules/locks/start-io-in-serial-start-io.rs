@@ -8,7 +8,7 @@ use storport::{Serial, StartIoLocked};
 pub fn start_io<'a>(mut cx: Serial<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(&mut cx, |queue| **queue += 1);
-    //~[wrong]^ ERROR: [E0277] this lock can't be taken with `StartIoHeld`: `StartIoHeld` can't come on top of it
+    //~[wrong]^ ERROR: [E0277] with `StartIoHeld`, a lock that makes it `StartIoHeld` can't be taken
     #[cfg(right)]
     {
         *queue.open(&mut cx) += 1;

@@ -6,8 +6,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, FindAdapter, Initialize, Miniport, NotFound, ResetBus,
-    Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
+    ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
@@ -29,7 +29,7 @@ impl Miniport for Disk {
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
         #[cfg(wrong)]
         {
-            let _ = (cx, LIMITS);
+            let _ = (cx.is_dump(), LIMITS);
             Ok(())
             //~[wrong]^ ERROR: [E0308] mismatched types
         }

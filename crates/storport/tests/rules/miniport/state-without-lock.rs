@@ -5,8 +5,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, FindAdapter, Initialize, Miniport, NotFound, ResetBus,
-    Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
+    ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 #[cfg(wrong)]

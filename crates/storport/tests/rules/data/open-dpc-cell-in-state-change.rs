@@ -1,0 +1,17 @@
+//! HwStateChange does not open what lies under a DPC lock: the StartIo lock keeps
+//! no DPC out.
+//! Rule book 2 (HwStateChange).
+
+#![no_std]
+
+use storport::{DpcLocked, StateChange};
+
+pub fn state_changed<'a>(cx: &mut StateChange<'_, 'a>, cell: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *cell.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `StateChange<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    cell.with(cx, |cell| **cell += 1);
+}

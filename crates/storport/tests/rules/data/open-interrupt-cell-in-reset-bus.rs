@@ -1,0 +1,17 @@
+//! HwResetBus does not open what lies under the interrupt lock: the StartIo lock
+//! keeps no interrupt out.
+//! Rule book 2 (HwResetBus).
+
+#![no_std]
+
+use storport::{InterruptLocked, ResetBus};
+
+pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, cell: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *cell.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    cell.with(cx, |cell| **cell += 1);
+}

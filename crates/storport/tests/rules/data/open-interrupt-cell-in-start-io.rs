@@ -1,0 +1,17 @@
+//! HwStartIo does not open what lies under the interrupt lock: in full duplex
+//! Storport does not hold it.
+//! Rule book 2 (HwStartIo), 4.1.
+
+#![no_std]
+
+use storport::{InterruptLocked, StartIo};
+
+pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, cell: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *cell.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `StartIo<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    cell.with(cx, |cell| **cell += 1);
+}

@@ -1,0 +1,17 @@
+//! HwTimer does not open what lies under the interrupt lock: the StartIo lock keeps
+//! no interrupt out.
+//! Rule book 2 (HwTimer).
+
+#![no_std]
+
+use storport::{InterruptLocked, Timer};
+
+pub fn timer<'a>(cx: &mut Timer<'_, 'a>, cell: &InterruptLocked<'a, u32>) {
+    #[cfg(wrong)]
+    {
+        *cell.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `Timer<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    cell.with(cx, |cell| **cell += 1);
+}

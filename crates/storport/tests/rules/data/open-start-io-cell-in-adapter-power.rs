@@ -1,0 +1,28 @@
+//! HwAdapterControl for power does not open what lies under the StartIo lock: Storport holds
+//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! Rule book 2 (HwAdapterControl), 3.3, 1.5 O3.
+
+#![no_std]
+
+use storport::{AdapterPower, StartIoLocked};
+#[cfg(right)]
+use storport::{DpcLocked, InterruptLocked};
+
+pub fn adapter_power<'a>(
+    cx: &mut AdapterPower<'_, 'a>,
+    ids: &StartIoLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    {
+        *ids.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::AdapterPower<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    ids.with(cx, |ids| {
+        queue.with(ids, |queue| {
+            events.with(queue, |events| **events += 1);
+        });
+    });
+}

@@ -1,0 +1,28 @@
+//! HwDpcRoutine does not open what lies under the StartIo lock: Storport holds
+//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! Rule book 2 (HwDpcRoutine), 1.5 O3.
+
+#![no_std]
+
+use storport::{Dpc, StartIoLocked};
+#[cfg(right)]
+use storport::{DpcLocked, InterruptLocked};
+
+pub fn dpc<'a>(
+    cx: &mut Dpc<'_, 'a>,
+    ids: &StartIoLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    {
+        *ids.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `Dpc<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    ids.with(cx, |ids| {
+        queue.with(ids, |queue| {
+            events.with(queue, |events| **events += 1);
+        });
+    });
+}

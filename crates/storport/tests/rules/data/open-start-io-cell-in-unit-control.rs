@@ -1,0 +1,28 @@
+//! HwUnitControl does not open what lies under the StartIo lock: Storport holds
+//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! Rule book 2 (HwUnitControl), 1.5 O3.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::{DpcLocked, InterruptLocked};
+use storport::{StartIoLocked, UnitControl};
+
+pub fn unit_control<'a>(
+    cx: &mut UnitControl<'_, 'a>,
+    ids: &StartIoLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    {
+        *ids.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::UnitControl<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    ids.with(cx, |ids| {
+        queue.with(ids, |queue| {
+            events.with(queue, |events| **events += 1);
+        });
+    });
+}

@@ -1,0 +1,28 @@
+//! HwUnitControl for power opens nothing either: Storport holds
+//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! Rule book 2 (HwUnitControl), 3.4, 1.5 O3.
+
+#![no_std]
+
+#[cfg(right)]
+use storport::{DpcLocked, InterruptLocked};
+use storport::{StartIoLocked, UnitPower};
+
+pub fn unit_power<'a>(
+    cx: &mut UnitPower<'_, 'a>,
+    ids: &StartIoLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+    #[cfg(right)] events: &InterruptLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    {
+        *ids.open(cx) += 1;
+        //~[wrong]^ ERROR: [E0277] `storport::UnitPower<'_, 'a>` does not prove that this cell's own lock is held
+    }
+    #[cfg(right)]
+    ids.with(cx, |ids| {
+        queue.with(ids, |queue| {
+            events.with(queue, |events| **events += 1);
+        });
+    });
+}

@@ -1,0 +1,20 @@
+//! The guard of one cell opens no other: each has its own lock.
+//! Rule book 1.2, 8 row 10.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked};
+
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, one: &DpcLocked<'a, u32>, other: &DpcLocked<'a, u32>) {
+    #[cfg(wrong)]
+    one.with(cx, |one| {
+        let (one, held) = one.split();
+        *one += *other.open(held);
+        //~[wrong]^ ERROR: [E0277] `Held<'_, DpcHeld>` does not prove that this cell's own lock is held
+    });
+    #[cfg(right)]
+    {
+        let sum = other.with(cx, |other| **other);
+        one.with(cx, |one| **one += sum);
+    }
+}

@@ -1,0 +1,528 @@
+//! An adapter, and the events in which Storport calls its miniport.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem::{MaybeUninit, offset_of},
+    ptr,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use wdk_sys::{
+    _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
+    _SCSI_ADAPTER_CONTROL_TYPE as control, _STOR_SPINLOCK, _STOR_SYNCHRONIZATION_MODEL,
+    ACCESS_RANGE, HW_FIND_ADAPTER, HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE,
+    HW_PASSIVE_INITIALIZE_ROUTINE, HW_TIMER, PORT_CONFIGURATION_INFORMATION, PVOID,
+    SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, STOR_LOCK_HANDLE,
+    STOR_PHYSICAL_ADDRESS, STOR_SPINLOCK, ULONG,
+};
+
+use super::{
+    Done, Driver, Request,
+    later::{QueuedDpc, StateChange, WorkItem},
+    processor::{self, Held, Kind},
+    queued_lock::{self, Word},
+    request::{Memory, Sent},
+};
+
+/// How an adapter interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupts {
+    /// By a line: HwInterrupt.
+    Line,
+    /// By this many messages: HwMSInterruptRoutine.
+    Messages(u32),
+}
+
+/// What Storport and the machine offer an adapter.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// Its interrupts.
+    pub interrupts: Interrupts,
+    /// The channels that are granted if the miniport asks for concurrent ones;
+    /// 0: none are.
+    pub channels: u32,
+    /// It writes a crash dump.
+    pub dump: bool,
+}
+
+/// What HwFindAdapter answered (`SP_RETURN_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// SP_RETURN_FOUND.
+    Yes,
+    /// Another.
+    No(ULONG),
+}
+
+/// An adapter. Its processors are the threads that call its methods.
+pub struct Adapter {
+    driver: Driver,
+    pub(super) machine: Machine,
+    extension: Memory,
+    pub(super) registers: Memory,
+    pub(super) uncached: OnceLock<(Memory, ULONG)>,
+    message_routine: OnceLock<HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE>,
+    /// Whether the miniport asked for a lock a message.
+    per_message: OnceLock<bool>,
+    pub(super) passive_initialize: OnceLock<HW_PASSIVE_INITIALIZE_ROUTINE>,
+    /// Whether concurrent channels were granted.
+    pub(super) concurrent: AtomicBool,
+    start_io: Word,
+    interrupt: Word,
+    messages: Vec<AtomicBool>,
+    /// Taken by HwStartIo, its channel's, and by HwResetBus, all (rule book 2).
+    channel_tokens: Vec<AtomicBool>,
+    pub(super) dpcs: Mutex<VecDeque<QueuedDpc>>,
+    pub(super) timer: Mutex<HW_TIMER>,
+    pub(super) work: Mutex<VecDeque<WorkItem>>,
+    pub(super) state_changes: Mutex<VecDeque<StateChange>>,
+    /// What the miniport allocated and has not freed, by address: pool and
+    /// workers.
+    pub(super) allocations: Mutex<BTreeMap<usize, Memory>>,
+    outstanding: Arc<AtomicUsize>,
+}
+
+// SAFETY: the memory is the miniport's to share out; the rest is of std's
+// types for threads, and the table of functions.
+unsafe impl Sync for Adapter {}
+// SAFETY: as above.
+unsafe impl Send for Adapter {}
+
+/// The physical address of the adapter's registers.
+pub(super) const REGISTERS_AT: u64 = 0xFE00_0000;
+/// Their length in bytes.
+pub(super) const REGISTER_BYTES: u32 = 64;
+
+fn truth(boolean: u8) -> bool {
+    // Uninitialised memory would be found here.
+    boolean != 0
+}
+
+impl Adapter {
+    /// An adapter of `driver` that Storport knows nothing of yet.
+    #[must_use]
+    pub fn new(driver: &Driver, machine: Machine) -> Self {
+        let count = match machine.interrupts {
+            Interrupts::Line => 0,
+            Interrupts::Messages(count) => count,
+        };
+        Self {
+            driver: *driver,
+            machine,
+            extension: Memory::zeroed(driver.table.DeviceExtensionSize as usize),
+            registers: Memory::zeroed(REGISTER_BYTES as usize),
+            uncached: OnceLock::new(),
+            message_routine: OnceLock::new(),
+            per_message: OnceLock::new(),
+            passive_initialize: OnceLock::new(),
+            concurrent: AtomicBool::new(false),
+            start_io: Word::default(),
+            interrupt: Word::default(),
+            messages: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            channel_tokens: (0..machine.channels)
+                .map(|_| AtomicBool::new(false))
+                .collect(),
+            dpcs: Mutex::default(),
+            timer: Mutex::default(),
+            work: Mutex::default(),
+            state_changes: Mutex::default(),
+            allocations: Mutex::default(),
+            outstanding: Arc::default(),
+        }
+    }
+
+    /// The HwDeviceExtension.
+    pub(super) fn extension(&self) -> PVOID {
+        self.extension.at::<u8>(0).cast()
+    }
+
+    /// Finds and initialises the adapter, as Storport does at start.
+    ///
+    /// # Panics
+    /// The miniport gives it up.
+    pub fn start(&self) {
+        assert_eq!(self.find(), Found::Yes);
+        assert!(self.initialize(), "HwInitialize");
+        assert!(self.passive_initialize(), "HwPassiveInitialize");
+    }
+
+    /// HwFindAdapter.
+    pub fn find(&self) -> Found {
+        let messages = !self.messages.is_empty() && !self.machine.dump;
+        let mut ranges = [ACCESS_RANGE {
+            RangeStart: STOR_PHYSICAL_ADDRESS {
+                QuadPart: REGISTERS_AT as i64,
+            },
+            RangeLength: REGISTER_BYTES,
+            RangeInMemory: 1,
+        }];
+        let mut config = PORT_CONFIGURATION_INFORMATION {
+            Length: size_of::<PORT_CONFIGURATION_INFORMATION>() as ULONG,
+            InterruptMode: if messages {
+                _KINTERRUPT_MODE::Latched
+            } else {
+                _KINTERRUPT_MODE::LevelSensitive
+            },
+            NumberOfAccessRanges: 1,
+            AccessRanges: ranges.as_mut_ptr().cast(),
+            DumpMode: u8::from(self.machine.dump),
+            SrbExtensionSize: self.driver.table.SrbExtensionSize,
+            ..Default::default()
+        };
+        // SAFETY: registered as a function of this type, nullable.
+        let routine: HW_FIND_ADAPTER =
+            unsafe { std::mem::transmute(self.driver.table.HwFindAdapter) };
+        let routine = routine.expect("HwFindAdapter");
+        let mut again = 0;
+        let arguments = if self.machine.dump {
+            c"dump=1;".as_ptr().cast_mut()
+        } else {
+            ptr::null_mut()
+        };
+        let answer = processor::callback(self, || {
+            // SAFETY: called as the header says.
+            unsafe {
+                routine(
+                    self.extension(),
+                    ptr::null_mut(),
+                    ptr::null_mut(),
+                    arguments.cast(),
+                    &raw mut config,
+                    &raw mut again,
+                )
+            }
+        });
+        if answer != wdk_sys::SP_RETURN_FOUND {
+            return Found::No(answer);
+        }
+        assert_eq!(
+            config.SynchronizationModel,
+            _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex
+        );
+        assert!(config.MaximumTransferLength != 0 && config.NumberOfPhysicalBreaks != 0);
+        if messages && config.HwMSInterruptRoutine.is_some() {
+            let per_message = config.InterruptSynchronizationMode
+                == _INTERRUPT_SYNCHRONIZATION_MODE::InterruptSynchronizePerMessage;
+            let _ = self.message_routine.set(config.HwMSInterruptRoutine);
+            let _ = self.per_message.set(per_message);
+        }
+        Found::Yes
+    }
+
+    /// HwInitialize.
+    pub fn initialize(&self) -> bool {
+        let routine = self.driver.table.HwInitialize.expect("HwInitialize");
+        self.holding(Kind::Interrupt, || {
+            // SAFETY: called as the header says.
+            truth(unsafe { routine(self.extension()) })
+        })
+    }
+
+    /// HwPassiveInitialize, if the miniport enabled it; true if not.
+    pub fn passive_initialize(&self) -> bool {
+        let Some(routine) = self.passive_initialize.get().copied().flatten() else {
+            return true;
+        };
+        processor::callback(self, || {
+            // SAFETY: called as the header says.
+            truth(unsafe { routine(self.extension()) })
+        })
+    }
+
+    /// Sends a request from processor `processor`: HwBuildIo, then HwStartIo.
+    /// The miniport completes it now or later.
+    pub fn send(&self, processor: usize, request: &Request) -> Arc<OnceLock<Done>> {
+        let bytes = self.driver.table.SrbExtensionSize;
+        let (block, done) = Sent::srb(request, bytes, Arc::clone(&self.outstanding));
+        let build_io = self.driver.table.HwBuildIo.expect("HwBuildIo");
+        let go_on = processor::callback(self, || {
+            // SAFETY: called as the header says.
+            truth(unsafe { build_io(self.extension(), block) })
+        });
+        if !go_on {
+            return done;
+        }
+        let start_io = self.driver.table.HwStartIo.expect("HwStartIo");
+        let run = || {
+            // SAFETY: called as the header says.
+            truth(unsafe { start_io(self.extension(), block) })
+        };
+        let started = if self.concurrent.load(Ordering::Relaxed) {
+            let channel = processor % self.channel_tokens.len();
+            take(&self.channel_tokens[channel]);
+            let started = processor::callback(self, run);
+            give_back(&self.channel_tokens[channel]);
+            started
+        } else {
+            self.holding(Kind::StartIo, run)
+        };
+        assert!(
+            started,
+            "what false does is undocumented (rule book 5.1, S6)"
+        );
+        done
+    }
+
+    /// The requests that the miniport has not completed.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// HwInterrupt: whether the miniport says it was its.
+    pub fn interrupt(&self) -> bool {
+        let routine = self.driver.table.HwInterrupt.expect("HwInterrupt");
+        self.holding(Kind::Interrupt, || {
+            // SAFETY: called as the header says.
+            truth(unsafe { routine(self.extension()) })
+        })
+    }
+
+    /// HwMSInterruptRoutine.
+    pub fn message(&self, message: u32) -> bool {
+        let routine = self.message_routine.get().copied().flatten();
+        let routine = routine.expect("HwMSInterruptRoutine");
+        let run = || {
+            // SAFETY: called as the header says.
+            truth(unsafe { routine(self.extension(), message) })
+        };
+        if !self.has_message_locks() {
+            return self.holding(Kind::Interrupt, run);
+        }
+        self.acquire_message(message);
+        let ours = processor::callback(self, run);
+        self.release_message(message);
+        ours
+    }
+
+    /// Runs the DPCs that are queued, on this processor: how many.
+    pub fn run_dpcs(&self) -> usize {
+        let mut count = 0;
+        loop {
+            let next = self.dpcs.lock().expect("no panic").pop_front();
+            let Some(queued) = next else { return count };
+            processor::callback(self, || queued.run(self.extension()));
+            count += 1;
+        }
+    }
+
+    /// HwTimer, if it was asked for: whether it was.
+    pub fn run_timer(&self) -> bool {
+        let routine = self.timer.lock().expect("no panic").take();
+        routine.is_some_and(|routine| {
+            self.holding(Kind::StartIo, || {
+                // SAFETY: called as the header says.
+                unsafe { routine(self.extension()) }
+            });
+            true
+        })
+    }
+
+    /// HwWorkItem, for the item that was queued first: whether there was one.
+    pub fn run_work(&self) -> bool {
+        let item = self.work.lock().expect("no panic").pop_front();
+        item.is_some_and(|item| {
+            processor::callback(self, || item.run(self.extension()));
+            true
+        })
+    }
+
+    /// HwStateChange, for what was reported first: whether anything was.
+    pub fn run_state_change(&self) -> bool {
+        let change = self.state_changes.lock().expect("no panic").pop_front();
+        change.is_some_and(|change| {
+            self.holding(Kind::StartIo, || change.run(self.extension()));
+            true
+        })
+    }
+
+    /// How much the miniport has allocated and not freed.
+    pub fn allocations(&self) -> usize {
+        self.allocations.lock().expect("no panic").len()
+    }
+
+    /// StorPortAllocatePool, or a worker's memory.
+    pub(super) fn allocate(&self, bytes: ULONG) -> PVOID {
+        let memory = Memory::uninitialised(bytes as usize);
+        let address = memory.at::<u8>(0);
+        let mut all = self.allocations.lock().expect("no panic");
+        all.insert(address.addr(), memory);
+        address.cast()
+    }
+
+    /// StorPortFreePool, StorPortFreeWorker.
+    pub(super) fn free(&self, address: PVOID) {
+        let mut all = self.allocations.lock().expect("no panic");
+        let memory = all.remove(&address.addr());
+        assert!(memory.is_some(), "Storport: freed what is not allocated");
+    }
+
+    /// StorPortSynchronizeAccess.
+    pub(super) fn synchronized<R>(&self, run: impl FnOnce() -> R) -> R {
+        self.holding(Kind::Interrupt, run)
+    }
+
+    /// HwResetBus of path 0.
+    pub fn reset_bus(&self) -> bool {
+        let routine = self.driver.table.HwResetBus.expect("HwResetBus");
+        self.channel_tokens.iter().for_each(take);
+        let result = self.holding(Kind::StartIo, || {
+            // SAFETY: called as the header says.
+            truth(unsafe { routine(self.extension(), 0) })
+        });
+        self.channel_tokens.iter().for_each(give_back);
+        result
+    }
+
+    /// HwAdapterControl(ScsiStopAdapter).
+    ///
+    /// # Panics
+    /// Requests are outstanding.
+    pub fn stop(&self) -> bool {
+        assert_eq!(self.outstanding(), 0);
+        self.control(control::ScsiStopAdapter, ptr::null_mut())
+    }
+
+    /// HwAdapterControl(ScsiRestartAdapter).
+    pub fn restart(&self) -> bool {
+        self.control(control::ScsiRestartAdapter, ptr::null_mut())
+    }
+
+    /// HwAdapterControl(ScsiQuerySupportedControlTypes), for the first `count`
+    /// types: which of them are supported.
+    pub fn supported_controls(&self, count: u32) -> Vec<bool> {
+        let head = offset_of!(SCSI_SUPPORTED_CONTROL_TYPE_LIST, SupportedTypeList);
+        let bytes = head + count as usize;
+        let list = Memory::zeroed(bytes.next_multiple_of(4));
+        // SAFETY: the head's first field.
+        unsafe { list.at::<ULONG>(0).write(count) };
+        assert!(self.control(
+            control::ScsiQuerySupportedControlTypes,
+            list.at::<u8>(0).cast()
+        ));
+        (head..bytes)
+            // SAFETY: zeroed above or written by the miniport.
+            .map(|offset| truth(unsafe { list.at::<u8>(offset).read() }))
+            .collect()
+    }
+
+    fn control(&self, control: SCSI_ADAPTER_CONTROL_TYPE, parameters: PVOID) -> bool {
+        let routine = self.driver.table.HwAdapterControl;
+        let routine = routine.expect("HwAdapterControl");
+        let status = processor::callback(self, || {
+            // SAFETY: called as the header says.
+            unsafe { routine(self.extension(), control, parameters) }
+        });
+        status == _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
+    }
+
+    /// Runs a callback holding one of Storport's locks; in a dump there are
+    /// none.
+    fn holding<R>(&self, kind: Kind, run: impl FnOnce() -> R) -> R {
+        if self.machine.dump {
+            return processor::callback(self, run);
+        }
+        let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
+        let handle = handle.as_mut_ptr();
+        let lock = match kind {
+            Kind::StartIo => _STOR_SPINLOCK::StartIoLock,
+            Kind::Dpc => unreachable!("Storport holds none of these"),
+            Kind::Interrupt => _STOR_SPINLOCK::InterruptLock,
+        };
+        // SAFETY: the handle lies in this frame.
+        unsafe { self.acquire(lock, ptr::null(), handle) };
+        let result = processor::callback(self, run);
+        // SAFETY: acquired above.
+        unsafe { self.release(handle) };
+        result
+    }
+
+    fn has_message_locks(&self) -> bool {
+        self.per_message.get().copied().unwrap_or(false)
+    }
+
+    /// StorPortAcquireMSISpinLock.
+    pub(super) fn acquire_message(&self, message: u32) {
+        // Rule StorPortMSILock.
+        assert!(self.has_message_locks(), "Storport: no lock a message");
+        processor::takes(Held {
+            kind: Kind::Interrupt,
+            by: message as usize,
+        });
+        take(&self.messages[message as usize]);
+    }
+
+    /// StorPortReleaseMSISpinLock.
+    pub(super) fn release_message(&self, message: u32) {
+        give_back(&self.messages[message as usize]);
+        processor::releases(message as usize);
+    }
+
+    /// StorPortAcquireSpinLock.
+    ///
+    /// # Safety
+    /// `handle` stays valid and where it is until [`release`](Self::release);
+    /// `dpc` is null or a DPC object's lock.
+    pub(super) unsafe fn acquire(
+        &self,
+        lock: STOR_SPINLOCK,
+        dpc: *const Word,
+        handle: *mut STOR_LOCK_HANDLE,
+    ) {
+        assert!(!self.machine.dump, "Storport: a lock in dump mode");
+        let (kind, word) = match lock {
+            _STOR_SPINLOCK::StartIoLock => (Kind::StartIo, &raw const self.start_io),
+            _STOR_SPINLOCK::DpcLock
+            | _STOR_SPINLOCK::ThreadedDpcLock
+            | _STOR_SPINLOCK::DpcLevelLock => (Kind::Dpc, dpc),
+            _STOR_SPINLOCK::InterruptLock => (Kind::Interrupt, &raw const self.interrupt),
+            other => panic!("Storport: no lock {other}"),
+        };
+        assert!(!word.is_null(), "Storport: a DPC lock without its DPC");
+        processor::takes(Held {
+            kind,
+            by: handle.addr(),
+        });
+        // SAFETY: the caller's promise, and the adapter's own words.
+        let word = unsafe { &*word };
+        // SAFETY: the caller's promise.
+        unsafe { queued_lock::acquire(word, lock, handle) };
+        // All messages' locks, in Storport's own order (rule book 1.5, O5).
+        if kind == Kind::Interrupt && self.has_message_locks() {
+            self.messages.iter().for_each(take);
+        }
+    }
+
+    /// StorPortReleaseSpinLock.
+    ///
+    /// # Safety
+    /// `handle` was filled by [`acquire`](Self::acquire).
+    pub(super) unsafe fn release(&self, handle: *mut STOR_LOCK_HANDLE) {
+        let kind = processor::releases(handle.addr());
+        if kind == Kind::Interrupt && self.has_message_locks() {
+            self.messages.iter().for_each(give_back);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { queued_lock::release(handle) };
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.outstanding(), 0, "requests that were never completed");
+        }
+    }
+}
+
+fn take(lock: &AtomicBool) {
+    queued_lock::spin("a message's lock or a channel's token", || {
+        (!lock.swap(true, Ordering::Acquire)).then_some(())
+    });
+}
+
+fn give_back(lock: &AtomicBool) {
+    lock.store(false, Ordering::Release);
+}

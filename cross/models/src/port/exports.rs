@@ -1,0 +1,369 @@
+//! The functions of storport.sys that `crates/storport` calls.
+//!
+//! Most of storport.h's are inline there and go through
+//! `StorPortNotification` and `StorPortExtendedFunction`, whose variable
+//! arguments are read here as that header passes them.
+
+use std::{ptr, sync::atomic::Ordering};
+
+use wdk_sys::{
+    _SCSI_NOTIFICATION_TYPE as notification, _STORPORT_FUNCTION_CODE as extended, BOOLEAN,
+    HW_PASSIVE_INITIALIZE_ROUTINE, HW_STATE_CHANGE, HW_TIMER, HW_WORKITEM, INTERFACE_TYPE,
+    MESSAGE_INTERRUPT_INFORMATION, PERF_CONFIGURATION_DATA, PPORT_CONFIGURATION_INFORMATION,
+    PSCSI_REQUEST_BLOCK, PSTOR_SCATTER_GATHER_LIST, PSTOR_SYNCHRONIZED_ACCESS, PVOID,
+    SCSI_NOTIFICATION_TYPE, STOR_ADDR_BTL8, STOR_DPC, STOR_LOCK_HANDLE, STOR_PHYSICAL_ADDRESS,
+    STOR_SPINLOCK, STORPORT_FUNCTION_CODE, ULONG,
+};
+
+use super::{
+    Interrupts,
+    adapter::{REGISTER_BYTES, REGISTERS_AT},
+    later::{self, QueuedDpc, StateChange, WorkItem},
+    processor,
+    queued_lock::Word,
+    request::{self, Memory, Sent},
+};
+
+/// `STOR_STATUS_SUCCESS` (`storport.h`).
+const SUCCESS: ULONG = 0;
+/// `STOR_STATUS_INVALID_DEVICE_REQUEST`.
+const INVALID_DEVICE_REQUEST: ULONG = 0xC100_0008;
+/// `STOR_STATUS_UNSUCCESSFUL`.
+const UNSUCCESSFUL: ULONG = 0xC100_0001;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortNotification(
+    kind: SCSI_NOTIFICATION_TYPE,
+    extension: PVOID,
+    mut arguments: ...
+) {
+    let adapter = processor::adapter(extension);
+    // What follows reads each argument once, in the order and of the type of
+    // storport.h's inline functions.
+    macro_rules! argument {
+        ($type:ty) => {{
+            // SAFETY: see above.
+            unsafe { arguments.next_arg::<$type>() }
+        }};
+    }
+    match kind {
+        notification::RequestComplete => {
+            let srb: PSCSI_REQUEST_BLOCK = argument!(PSCSI_REQUEST_BLOCK);
+            // SAFETY: the miniport had it, and Miri sees it if not.
+            unsafe { Sent::complete(srb) };
+        }
+        notification::EnablePassiveInitialization => {
+            let routine = argument!(PVOID);
+            let enabled = argument!(*mut ULONG);
+            // SAFETY: a function of this type or null.
+            let routine =
+                unsafe { std::mem::transmute::<PVOID, HW_PASSIVE_INITIALIZE_ROUTINE>(routine) };
+            let fresh = adapter.passive_initialize.set(routine).is_ok();
+            // SAFETY: the miniport's variable.
+            unsafe { enabled.write(fresh.into()) };
+        }
+        notification::InitializeDpc => {
+            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            let dpc = argument!(*mut STOR_DPC);
+            let routine = argument!(PVOID);
+            // SAFETY: the miniport's object.
+            unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
+        }
+        notification::InitializeThreadedDpc => {
+            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            let dpc = argument!(*mut STOR_DPC);
+            let routine = argument!(PVOID);
+            let _context = argument!(PVOID);
+            let _importance = argument!(i32);
+            // SAFETY: the miniport's object.
+            unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
+        }
+        notification::IssueDpc => {
+            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            let dpc = argument!(*mut STOR_DPC);
+            let arguments = [argument!(PVOID), argument!(PVOID)];
+            let queued = argument!(*mut ULONG);
+            // SAFETY: the miniport's object.
+            let _: &Word = unsafe { later::initialised(dpc) };
+            let mut queue = adapter.dpcs.lock().expect("no panic");
+            let fresh = !queue.iter().any(|queued| queued.dpc == dpc);
+            if fresh {
+                queue.push_back(QueuedDpc { dpc, arguments });
+            }
+            drop(queue);
+            // SAFETY: the miniport's variable.
+            unsafe { queued.write(fresh.into()) };
+        }
+        notification::RequestTimerCall => {
+            let routine = argument!(PVOID);
+            let microseconds = argument!(ULONG);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_TIMER>(routine) };
+            let mut timer = adapter.timer.lock().expect("no panic");
+            *timer = if microseconds == 0 { None } else { routine };
+        }
+        notification::StateChangeDetectedCall => {
+            let _entity = argument!(ULONG);
+            let address = argument!(*mut STOR_ADDR_BTL8);
+            let _attributes = argument!(ULONG);
+            let routine = argument!(PVOID);
+            let context = argument!(PVOID);
+            let status = argument!(*mut ULONG);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_STATE_CHANGE>(routine) };
+            let mut changes = adapter.state_changes.lock().expect("no panic");
+            changes.push_back(StateChange {
+                address,
+                routine,
+                context,
+            });
+            drop(changes);
+            // SAFETY: the miniport's variable.
+            unsafe { status.write(SUCCESS) };
+        }
+        notification::AcquireSpinLock => {
+            let lock = argument!(STOR_SPINLOCK);
+            let context = argument!(*mut STOR_DPC);
+            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            let word = if context.is_null() {
+                ptr::null()
+            } else {
+                // SAFETY: a DPC object, for no other lock has a context.
+                ptr::from_ref(unsafe { later::initialised(context) })
+            };
+            // SAFETY: the miniport's promise to Storport; Miri sees if it
+            // does not hold.
+            unsafe { adapter.acquire(lock, word, handle) };
+        }
+        notification::ReleaseSpinLock => {
+            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            // SAFETY: as above.
+            unsafe { adapter.release(handle) };
+        }
+        other => panic!("Storport: no notification {other} here"),
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortExtendedFunction(
+    code: STORPORT_FUNCTION_CODE,
+    extension: PVOID,
+    mut arguments: ...
+) -> ULONG {
+    let adapter = processor::adapter(extension);
+    macro_rules! argument {
+        ($type:ty) => {{
+            // SAFETY: as in `StorPortNotification`.
+            unsafe { arguments.next_arg::<$type>() }
+        }};
+    }
+    match code {
+        extended::ExtFunctionAcquireSpinLock => {
+            let lock = argument!(STOR_SPINLOCK);
+            let dpc = argument!(*mut STOR_DPC);
+            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            // SAFETY: the kinds that the crate takes so are of DPC objects.
+            let word = unsafe { later::initialised(dpc) };
+            // SAFETY: as in `StorPortNotification`.
+            unsafe { adapter.acquire(lock, word, handle) };
+            SUCCESS
+        }
+        extended::ExtFunctionAcquireMSISpinLock => {
+            let message = argument!(ULONG);
+            let irql = argument!(*mut ULONG);
+            adapter.acquire_message(message);
+            // SAFETY: the miniport's variable.
+            unsafe { irql.write(2) };
+            SUCCESS
+        }
+        extended::ExtFunctionReleaseMSISpinLock => {
+            let message = argument!(ULONG);
+            assert_eq!(argument!(ULONG), 2, "Storport: the IRQL to return to");
+            adapter.release_message(message);
+            SUCCESS
+        }
+        extended::ExtFunctionGetMessageInterruptInformation => {
+            let message = argument!(ULONG);
+            let information = argument!(*mut MESSAGE_INTERRUPT_INFORMATION);
+            if !matches!(adapter.machine.interrupts, Interrupts::Messages(n) if message < n) {
+                return INVALID_DEVICE_REQUEST;
+            }
+            let known = MESSAGE_INTERRUPT_INFORMATION {
+                MessageId: message,
+                ..Default::default()
+            };
+            // SAFETY: the miniport's structure.
+            unsafe { information.write(known) };
+            SUCCESS
+        }
+        extended::ExtFunctionGetSystemAddress => {
+            let srb = argument!(PSCSI_REQUEST_BLOCK);
+            let address = argument!(*mut PVOID);
+            // SAFETY: the miniport has the SRB.
+            let sent = unsafe { Sent::of(srb) };
+            // SAFETY: the SRB leads to what was sent; this takes an address.
+            let data = unsafe { &(*sent).data };
+            // SAFETY: the miniport's variable.
+            unsafe { address.write(data.at::<u8>(0).cast()) };
+            SUCCESS
+        }
+        extended::ExtFunctionInitializePerformanceOptimizations => {
+            let query = argument!(i32) != 0;
+            let data = argument!(*mut PERF_CONFIGURATION_DATA);
+            // SAFETY: the miniport's structure.
+            let data = unsafe { &mut *data };
+            let offered = match adapter.machine.channels {
+                0 => 0,
+                _ => wdk_sys::STOR_PERF_CONCURRENT_CHANNELS,
+            };
+            if query {
+                data.Flags = offered;
+                return SUCCESS;
+            }
+            if data.Flags & !offered != 0 {
+                return UNSUCCESSFUL;
+            }
+            assert!(
+                data.ConcurrentChannels > 1,
+                "Storport: channels that are none"
+            );
+            adapter.concurrent.store(true, Ordering::Relaxed);
+            SUCCESS
+        }
+        extended::ExtFunctionAllocatePool => {
+            let bytes = argument!(ULONG);
+            let _tag = argument!(ULONG);
+            let memory = argument!(*mut PVOID);
+            // SAFETY: the miniport's variable.
+            unsafe { memory.write(adapter.allocate(bytes)) };
+            SUCCESS
+        }
+        extended::ExtFunctionInitializeWorker => {
+            let worker = argument!(*mut PVOID);
+            // SAFETY: the miniport's variable.
+            unsafe { worker.write(adapter.allocate(8)) };
+            SUCCESS
+        }
+        extended::ExtFunctionFreePool | extended::ExtFunctionFreeWorker => {
+            adapter.free(argument!(PVOID));
+            SUCCESS
+        }
+        extended::ExtFunctionQueueWorkItem => {
+            let routine = argument!(PVOID);
+            let worker = argument!(PVOID);
+            let argument = argument!(PVOID);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, HW_WORKITEM>(routine) };
+            let mut work = adapter.work.lock().expect("no panic");
+            work.push_back(WorkItem {
+                routine,
+                argument,
+                worker,
+            });
+            SUCCESS
+        }
+        _ => UNSUCCESSFUL,
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortSynchronizeAccess(
+    extension: PVOID,
+    routine: PSTOR_SYNCHRONIZED_ACCESS,
+    context: PVOID,
+) -> BOOLEAN {
+    let adapter = processor::adapter(extension);
+    let routine = routine.expect("a routine");
+    // SAFETY: called as the header says.
+    adapter.synchronized(|| unsafe { routine(extension, context) })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortGetScatterGatherList(
+    extension: PVOID,
+    srb: PSCSI_REQUEST_BLOCK,
+) -> PSTOR_SCATTER_GATHER_LIST {
+    processor::adapter(extension);
+    // SAFETY: the miniport has the SRB.
+    let sent = unsafe { Sent::of(srb) };
+    // SAFETY: the SRB leads to what was sent; this takes an address.
+    let list = unsafe { &(*sent).list };
+    request::address(list.as_ref()).cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortGetUncachedExtension(
+    extension: PVOID,
+    config: PPORT_CONFIGURATION_INFORMATION,
+    bytes: ULONG,
+) -> PVOID {
+    let adapter = processor::adapter(extension);
+    // SAFETY: the ConfigInfo of HwFindAdapter.
+    let extension_bytes = unsafe { (*config).SrbExtensionSize };
+    assert!(
+        extension_bytes != 0,
+        "Storport: SrbExtensionSize comes first"
+    );
+    let (memory, _) = adapter
+        .uncached
+        .get_or_init(|| (Memory::uninitialised(bytes as usize), bytes));
+    memory.at::<u8>(0).cast()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortGetPhysicalAddress(
+    extension: PVOID,
+    srb: PSCSI_REQUEST_BLOCK,
+    address: PVOID,
+    length: *mut ULONG,
+) -> STOR_PHYSICAL_ADDRESS {
+    let adapter = processor::adapter(extension);
+    assert!(srb.is_null());
+    let (memory, bytes) = adapter.uncached.get().expect("an uncached extension");
+    assert_eq!(memory.at::<u8>(0).addr(), address.addr());
+    // SAFETY: the miniport's variable.
+    unsafe { length.write(*bytes) };
+    STOR_PHYSICAL_ADDRESS {
+        QuadPart: address.addr() as i64,
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortGetBusData(
+    extension: PVOID,
+    _kind: ULONG,
+    _bus: ULONG,
+    _slot: ULONG,
+    buffer: PVOID,
+    length: ULONG,
+) -> ULONG {
+    processor::adapter(extension);
+    // SAFETY: the miniport's buffer.
+    unsafe { buffer.cast::<u8>().write_bytes(0xA5, length as usize) };
+    length
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortGetDeviceBase(
+    extension: PVOID,
+    _bus_type: INTERFACE_TYPE,
+    _bus: ULONG,
+    address: STOR_PHYSICAL_ADDRESS,
+    bytes: ULONG,
+    _in_io_space: BOOLEAN,
+) -> PVOID {
+    let adapter = processor::adapter(extension);
+    // SAFETY: every bit pattern is an integer.
+    let address = unsafe { address.QuadPart };
+    assert_eq!(
+        (address.cast_unsigned(), bytes),
+        (REGISTERS_AT, REGISTER_BYTES)
+    );
+    adapter.registers.at::<u8>(0).cast()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn StorPortStallExecution(microseconds: ULONG) {
+    assert!(microseconds <= 100_000, "Storport: 0xF1/0x2001");
+    std::thread::yield_now();
+}

@@ -1,0 +1,84 @@
+//! What a processor knows: whose callback it runs, and which locks it holds.
+//!
+//! A processor is a thread. Nothing here is shared, so looking at it orders no
+//! thread's memory after another's.
+
+use std::{
+    cell::{Cell, RefCell},
+    ptr,
+};
+
+use super::adapter::Adapter;
+
+/// Storport's locks in the order in which they may be taken (rule book 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    StartIo,
+    Dpc,
+    Interrupt,
+}
+
+/// A lock that is held: its kind, and what must be given to release it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) kind: Kind,
+    /// The STOR_LOCK_HANDLE's address, or the message's number.
+    pub(super) by: usize,
+}
+
+thread_local! {
+    static ADAPTER: Cell<*const Adapter> = const { Cell::new(ptr::null()) };
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs a callback of `adapter`.
+pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
+    let before = ADAPTER.replace(adapter);
+    let held = HELD.with_borrow(Clone::clone);
+    let result = run();
+    HELD.with_borrow(|now| {
+        assert_eq!(
+            *now, held,
+            "Storport: locks at the callback's end and start"
+        );
+    });
+    ADAPTER.set(before);
+    result
+}
+
+/// The adapter whose callback runs. The miniport names it by `extension`.
+pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
+    let adapter = ADAPTER.get();
+    assert!(!adapter.is_null(), "Storport: called outside a callback");
+    // SAFETY: the callback was called with a reference to it.
+    let adapter = unsafe { &*adapter };
+    assert_eq!(
+        adapter.extension().addr(),
+        extension.addr(),
+        "Storport: the device extension of another adapter"
+    );
+    adapter
+}
+
+/// Notes that a lock is about to be taken.
+pub(super) fn takes(lock: Held) {
+    HELD.with_borrow_mut(|held| {
+        if let Some(last) = held.last() {
+            assert!(
+                last.kind < lock.kind,
+                "Storport: {:?} taken while {:?} is held",
+                lock.kind,
+                last.kind
+            );
+        }
+        held.push(lock);
+    });
+}
+
+/// Notes that a lock is released.
+pub(super) fn releases(by: usize) -> Kind {
+    let last = HELD.with_borrow_mut(Vec::pop);
+    let last = last.expect("Storport: released without having been taken");
+    assert_eq!(last.by, by, "Storport: released out of order");
+    last.kind
+}

@@ -1,0 +1,345 @@
+//! SRBs, in both shapes, with all that belongs to them: each is memory of its
+//! own, as long as the headers say and no longer, and freed by completion.
+
+use std::{
+    alloc::{self, Layout},
+    mem::offset_of,
+    ptr::{self, NonNull},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use wdk_sys::{
+    _SRBEXDATATYPE, PSCSI_REQUEST_BLOCK, PVOID, SCSI_REQUEST_BLOCK, SRBEX_DATA_SCSI_CDB16,
+    STOR_ADDR_BTL8, STOR_PHYSICAL_ADDRESS, STOR_SCATTER_GATHER_ELEMENT, STOR_SCATTER_GATHER_LIST,
+    STORAGE_REQUEST_BLOCK,
+};
+
+/// The shapes of an SRB (rule book 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// SCSI_REQUEST_BLOCK.
+    Scsi,
+    /// STORAGE_REQUEST_BLOCK.
+    Storage,
+}
+
+/// What to ask the miniport.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The SRB's shape.
+    pub shape: Shape,
+    /// `SRB_FUNCTION_*`.
+    pub function: u32,
+    /// Path, target, logical unit.
+    pub address: [u8; 3],
+    /// The CDB.
+    pub cdb: Vec<u8>,
+    /// The bytes of data; the scatter/gather list has an element for each
+    /// piece.
+    pub data: Vec<Vec<u8>>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Done {
+    /// SrbStatus.
+    pub status: u8,
+    /// ScsiStatus.
+    pub scsi_status: u8,
+    /// DataTransferLength.
+    pub length: u32,
+    /// As much of the sense buffer as SenseInfoBufferLength says.
+    pub sense: Vec<u8>,
+    /// The data.
+    pub data: Vec<u8>,
+}
+
+/// Room for sense data.
+const SENSE_BYTES: u8 = 18;
+
+/// A request on its way. The miniport has the SRB, whose `OriginalRequest`
+/// leads here.
+pub(super) struct Sent {
+    shape: Shape,
+    block: Memory,
+    extension: Memory,
+    sense: Memory,
+    pub(super) data: Memory,
+    pub(super) list: Option<Memory>,
+    done: Arc<OnceLock<Done>>,
+    outstanding: Arc<AtomicUsize>,
+}
+
+/// Bytes of their own, freed when this is dropped.
+pub(super) struct Memory {
+    first: NonNull<u8>,
+    layout: Layout,
+}
+
+impl Memory {
+    /// `bytes` bytes that nobody has written.
+    pub(super) fn uninitialised(bytes: usize) -> Self {
+        // Storport aligns to 8 bytes and promises no more.
+        let layout = Layout::from_size_align(bytes.max(1), 8).expect("a small size");
+        // SAFETY: the size is not 0.
+        let first = NonNull::new(unsafe { alloc::alloc(layout) }).expect("memory");
+        Self { first, layout }
+    }
+
+    pub(super) fn zeroed(bytes: usize) -> Self {
+        let memory = Self::uninitialised(bytes);
+        // SAFETY: it is as long as its layout says.
+        unsafe { memory.first.write_bytes(0, memory.layout.size()) };
+        memory
+    }
+
+    pub(super) fn at<T>(&self, offset: usize) -> *mut T {
+        assert!(offset + size_of::<T>() <= self.layout.size());
+        self.first.as_ptr().wrapping_add(offset).cast()
+    }
+
+    fn write<T>(&self, offset: usize, value: T) {
+        // SAFETY: `at` checked the range, and the miniport does not have it.
+        unsafe { self.at::<T>(offset).write_unaligned(value) };
+    }
+
+    fn bytes(&self, count: usize) -> Vec<u8> {
+        assert!(count <= self.layout.size());
+        (0..count)
+            // SAFETY: within the memory, which the miniport gave back.
+            .map(|index| unsafe { self.at::<u8>(index).read() })
+            .collect()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated so.
+        unsafe { alloc::dealloc(self.first.as_ptr(), self.layout) };
+    }
+}
+
+// SAFETY: it owns its bytes.
+unsafe impl Send for Memory {}
+
+impl Sent {
+    /// Makes an SRB. What this gives is freed by [`complete`](Self::complete).
+    pub(super) fn srb(
+        request: &Request,
+        extension_bytes: u32,
+        outstanding: Arc<AtomicUsize>,
+    ) -> (PSCSI_REQUEST_BLOCK, Arc<OnceLock<Done>>) {
+        let all: Vec<u8> = request.data.concat();
+        let data = Memory::uninitialised(all.len());
+        for (index, byte) in all.iter().enumerate() {
+            data.write(index, *byte);
+        }
+        let memory = match request.shape {
+            Shape::Scsi => Memory::zeroed(size_of::<SCSI_REQUEST_BLOCK>()),
+            Shape::Storage => Memory::zeroed(Self::STORAGE_BYTES),
+        };
+        let done = Arc::new(OnceLock::new());
+        let sent = Box::new(Self {
+            shape: request.shape,
+            block: memory,
+            // Uninitialised: rule book 5.1, S12.
+            extension: Memory::uninitialised(extension_bytes as usize),
+            sense: Memory::uninitialised(usize::from(SENSE_BYTES)),
+            list: list(&request.data, &data),
+            data,
+            done: Arc::clone(&done),
+            outstanding,
+        });
+        let block = sent.block.at(0);
+        let length = u32::try_from(all.len()).expect("little data");
+        match request.shape {
+            Shape::Scsi => sent.write_scsi(request, length),
+            Shape::Storage => sent.write_storage(request, length),
+        }
+        sent.outstanding.fetch_add(1, Ordering::Relaxed);
+        let original: PVOID = Box::into_raw(sent).cast();
+        // SAFETY: the SRB just made.
+        unsafe { Self::original(request.shape, block).write(original) };
+        (block, done)
+    }
+
+    /// Where a STORAGE_REQUEST_BLOCK's parts lie: the address behind the
+    /// block, the CDB behind the address.
+    const ADDRESS: usize = size_of::<STORAGE_REQUEST_BLOCK>();
+    const CDB: usize = (Self::ADDRESS + size_of::<STOR_ADDR_BTL8>()).next_multiple_of(8);
+    const STORAGE_BYTES: usize = Self::CDB + size_of::<SRBEX_DATA_SCSI_CDB16>();
+
+    fn write_scsi(&self, request: &Request, length: u32) {
+        let mut cdb = [0; 16];
+        cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+        let [path, target, lun] = request.address;
+        self.block.write(
+            0,
+            SCSI_REQUEST_BLOCK {
+                Length: size_of::<SCSI_REQUEST_BLOCK>() as u16,
+                Function: request.function as u8,
+                PathId: path,
+                TargetId: target,
+                Lun: lun,
+                CdbLength: request.cdb.len() as u8,
+                SenseInfoBufferLength: SENSE_BYTES,
+                SenseInfoBuffer: self.sense.at::<u8>(0).cast(),
+                DataTransferLength: length,
+                SrbExtension: self.extension.at::<u8>(0).cast(),
+                Cdb: cdb,
+                ..Default::default()
+            },
+        );
+    }
+
+    fn write_storage(&self, request: &Request, length: u32) {
+        let [path, target, lun] = request.address;
+        self.block.write(
+            0,
+            STORAGE_REQUEST_BLOCK {
+                Length: offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset) as u16,
+                Function: wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8,
+                Signature: 0x5352_4258,
+                Version: 1,
+                SrbLength: Self::STORAGE_BYTES as u32,
+                SrbFunction: request.function,
+                AddressOffset: Self::ADDRESS as u32,
+                NumSrbExData: u32::from(!request.cdb.is_empty()),
+                DataTransferLength: length,
+                MiniportContext: self.extension.at::<u8>(0).cast(),
+                SrbExDataOffset: [Self::CDB as u32],
+                ..Default::default()
+            },
+        );
+        self.block.write(
+            Self::ADDRESS,
+            STOR_ADDR_BTL8 {
+                Type: 1,
+                AddressLength: 4,
+                Path: path,
+                Target: target,
+                Lun: lun,
+                ..Default::default()
+            },
+        );
+        let mut cdb = [0; 16];
+        cdb[..request.cdb.len()].copy_from_slice(&request.cdb);
+        self.block.write(
+            Self::CDB,
+            SRBEX_DATA_SCSI_CDB16 {
+                Type: _SRBEXDATATYPE::SrbExDataTypeScsiCdb16,
+                Length: 40,
+                SenseInfoBufferLength: SENSE_BYTES,
+                CdbLength: request.cdb.len() as u8,
+                SenseInfoBuffer: self.sense.at::<u8>(0).cast(),
+                Cdb: cdb,
+                ..Default::default()
+            },
+        );
+    }
+
+    /// Where an SRB's `OriginalRequest` is.
+    fn original(shape: Shape, block: PSCSI_REQUEST_BLOCK) -> *mut PVOID {
+        let offset = match shape {
+            Shape::Scsi => offset_of!(SCSI_REQUEST_BLOCK, OriginalRequest),
+            Shape::Storage => offset_of!(STORAGE_REQUEST_BLOCK, OriginalRequest),
+        };
+        block.cast::<u8>().wrapping_add(offset).cast()
+    }
+
+    /// What was sent as `block`.
+    ///
+    /// # Safety
+    /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
+    pub(super) unsafe fn of(block: PSCSI_REQUEST_BLOCK) -> *mut Self {
+        // SAFETY: the caller's promise.
+        let function = unsafe { (*block).Function };
+        let shape = match u32::from(function) {
+            wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK => Shape::Storage,
+            _ => Shape::Scsi,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { Self::original(shape, block).read().cast() }
+    }
+
+    /// RequestComplete: reads the result and frees the SRB.
+    ///
+    /// # Safety
+    /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
+    pub(super) unsafe fn complete(block: PSCSI_REQUEST_BLOCK) {
+        // SAFETY: the caller's promise.
+        let sent = unsafe { Self::of(block) };
+        // SAFETY: `srb` made it a box.
+        let sent = unsafe { Box::from_raw(sent) };
+        let (status, scsi_status, length, sense) = match sent.shape {
+            Shape::Scsi => {
+                // SAFETY: the SRB is Storport's again.
+                let block = unsafe { sent.block.at::<SCSI_REQUEST_BLOCK>(0).read() };
+                (
+                    block.SrbStatus,
+                    block.ScsiStatus,
+                    block.DataTransferLength,
+                    block.SenseInfoBufferLength,
+                )
+            }
+            Shape::Storage => {
+                // SAFETY: as above.
+                let block = unsafe { sent.block.at::<STORAGE_REQUEST_BLOCK>(0).read() };
+                // SAFETY: as above.
+                let cdb = unsafe { sent.block.at::<SRBEX_DATA_SCSI_CDB16>(Self::CDB).read() };
+                (
+                    block.SrbStatus,
+                    cdb.ScsiStatus,
+                    block.DataTransferLength,
+                    cdb.SenseInfoBufferLength,
+                )
+            }
+        };
+        let pending = wdk_sys::SRB_STATUS_PENDING as u8;
+        assert_ne!(status, pending, "Storport: completed as pending");
+        let has_sense = status & wdk_sys::SRB_STATUS_AUTOSENSE_VALID as u8 != 0;
+        let sense = if has_sense { usize::from(sense) } else { 0 };
+        let done = Done {
+            status,
+            scsi_status,
+            length,
+            sense: sent.sense.bytes(sense),
+            data: sent.data.bytes(length as usize),
+        };
+        sent.outstanding.fetch_sub(1, Ordering::Relaxed);
+        sent.done.set(done).expect("completed once");
+    }
+}
+
+/// The scatter/gather list of `data`, whose pieces follow each other in
+/// `memory`.
+fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
+    let head = offset_of!(STOR_SCATTER_GATHER_LIST, List);
+    let step = size_of::<STOR_SCATTER_GATHER_ELEMENT>();
+    let list = Memory::zeroed(head + pieces.len() * step);
+    list.write(0, u32::try_from(pieces.len()).ok().filter(|n| *n > 0)?);
+    let mut offset = 0;
+    for (index, piece) in pieces.iter().enumerate() {
+        let start = memory.at::<u8>(0).addr() + offset;
+        list.write(
+            head + index * step,
+            STOR_SCATTER_GATHER_ELEMENT {
+                PhysicalAddress: STOR_PHYSICAL_ADDRESS {
+                    QuadPart: i64::try_from(start).expect("an address of user space"),
+                },
+                Length: u32::try_from(piece.len()).expect("little data"),
+                Reserved: 0,
+            },
+        );
+        offset += piece.len();
+    }
+    Some(list)
+}
+
+/// An address in `memory`, or null without any.
+pub(super) fn address(memory: Option<&Memory>) -> *mut u8 {
+    memory.map_or(ptr::null_mut(), |memory| memory.at(0))
+}

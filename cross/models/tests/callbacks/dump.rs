@@ -1,0 +1,28 @@
+//! In dump mode nothing is locked, no DPC is known to Storport, and the
+//! interrupt routine is called to poll (rule book 6).
+
+use ferrostor_models::port::{Adapter, Driver, Interrupts, Machine, Shape};
+
+use crate::{
+    miniport::{Keeper, opcode},
+    requests::scsi,
+};
+
+#[test]
+fn a_dump_is_written_without_locks_and_dpcs() {
+    let machine = Machine {
+        interrupts: Interrupts::Messages(2),
+        channels: 0,
+        dump: true,
+    };
+    let adapter = Adapter::new(&Driver::load::<Keeper<true>>(), machine);
+    adapter.start();
+    for round in 0..4 {
+        let shape = [Shape::Scsi, Shape::Storage][round % 2];
+        let answer = adapter.send(0, &scsi(shape, opcode::QUEUED, 1));
+        assert!(answer.get().is_none());
+        assert!(adapter.interrupt());
+        assert_eq!(answer.get().map(|done| done.length), Some(5));
+    }
+    assert!(adapter.reset_bus());
+}

@@ -1,0 +1,89 @@
+//! The testbed's fixtures as driver files: for each rule a miniport that breaks
+//! it, and its twin that does not.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    architecture::Architecture::X64,
+    build::{BuildError, copy, on_cross, target},
+    tool, workspace,
+};
+
+/// The package of them all.
+pub const PACKAGE: &str = "ferrostor-fixtures";
+
+/// The package's profile in cross/Cargo.toml.
+const PROFILE: &str = "fixtures";
+
+/// Builds them all and gives the folder that holds them: `faulty` and `correct`
+/// in it have a `.sys` and its `.map` of each.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn fixtures() -> Result<PathBuf, BuildError> {
+    let names = names().map_err(BuildError::Sources)?;
+    let folder = workspace::target().join("fixtures");
+    for (variant, features) in [("faulty", &["--features", "faulty"][..]), ("correct", &[])] {
+        tool::run(
+            on_cross("build")
+                .args(["--package", PACKAGE, "--examples"])
+                .args(["--profile", PROFILE, "--target", X64.target()])
+                .args(features)
+                .env(X64.linker_variable(), "rust-lld"),
+        )?;
+        let to = folder.join(variant);
+        // What is left of a fixture that is no more would be run.
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(BuildError::Sources)?;
+        }
+        for name in &names {
+            bring(name, &to)?;
+        }
+    }
+    Ok(folder)
+}
+
+/// The fixtures' names: those of their sources.
+fn names() -> io::Result<Vec<String>> {
+    let sources = workspace::root().join("testbed/fixtures/examples");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(sources)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new("rs")) {
+            names.extend(path.file_stem().and_then(OsStr::to_str).map(str::to_owned));
+        }
+    }
+    Ok(names)
+}
+
+/// Copies a fixture's files from where cargo built it.
+fn bring(name: &str, to: &Path) -> Result<(), BuildError> {
+    let built = target().join(X64.target()).join(PROFILE).join("examples");
+    let file = name.replace('-', "_");
+    let driver = built.join(file.clone() + ".dll");
+    copy(&driver, &to.join(format!("{name}.sys")))?;
+    let map = map_of(&driver, &built, &file).map_err(BuildError::Sources)?;
+    copy(&map, &to.join(format!("{name}.map")))
+}
+
+/// The map beside the file that cargo linked, which has a hash in its name, and
+/// of which `driver` is a link.
+fn map_of(driver: &Path, built: &Path, file: &str) -> io::Result<PathBuf> {
+    let contents = fs::read(driver)?;
+    for entry in fs::read_dir(built)? {
+        let path = entry?.path();
+        let linked = path
+            .file_name()
+            .and_then(OsStr::to_str)
+            .and_then(|name| name.strip_prefix(file)?.strip_prefix('-'))
+            .is_some_and(|rest| rest.ends_with(".dll"));
+        if linked && fs::read(&path)? == contents {
+            return Ok(path.with_extension("map"));
+        }
+    }
+    Ok(built.join(format!("{file}.map")))
+}
