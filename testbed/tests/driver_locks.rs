@@ -16,7 +16,6 @@ use std::{
 use testbed::{
     device::Bell,
     image::Image,
-    kernel,
     machine::{InterruptKind, Machine, MachineSettings},
     memory::{Block, Placement},
     pci::{Bar, FunctionCounters, Interrupts, PciFunction},
@@ -74,13 +73,6 @@ impl PciFunction for Muffled {
     }
 }
 
-fn resolve(module: &str, function: &str) -> Option<usize> {
-    match module {
-        "storport.sys" => storport::resolve(function),
-        _ => kernel::resolve(function),
-    }
-}
-
 /// READ(10) of block 0.
 fn read(adapter: &Adapter, block: &Arc<Block>) -> Completion {
     let mut cdb = [0; 16];
@@ -110,7 +102,7 @@ fn every_lock_excludes_under_the_start_io_lock_and_in_a_bus_reset() {
         interrupts: InterruptKind::Messages,
     })
     .unwrap();
-    let image = Arc::new(Image::load(Path::new(&driver), &resolve).unwrap());
+    let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
     trap::watch(&image);
     let muffled = Arc::new(Muffled {
         bell: Bell::new(2),

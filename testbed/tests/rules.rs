@@ -122,7 +122,12 @@ fn rules() -> BTreeSet<String> {
         .output()
         .expect("the command starts");
     let text = String::from_utf8(output.stdout).expect("text");
-    text.lines().map(str::to_owned).collect()
+    // What is below a rule is indented, and an empty line ends the list.
+    text.lines()
+        .take_while(|line| !line.is_empty())
+        .filter(|line| !line.starts_with(' '))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Judges each fixture on a thread of each CPU, and fails with all that is
