@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
 mod file;
+mod reach;
 #[cfg(test)]
 pub(crate) mod sample;
 mod symbols;
@@ -213,6 +214,17 @@ impl Image {
         self.unwind.step(offset, registers, read)
     }
 
+    /// The addresses of the instructions that can be reached from the routine
+    /// at `routine`; only while no breakpoint is set in the code.
+    pub(crate) fn reach(&self, routine: usize) -> Vec<usize> {
+        reach::reach(routine, |place| {
+            let bytes = self.code_from(place)?;
+            // SAFETY: that many bytes from there on are in an executable
+            // section, which stays mapped; no breakpoint is being set in it.
+            Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
+        })
+    }
+
     /// How many bytes from `address` on are code, if any.
     pub(crate) fn code_from(&self, address: usize) -> Option<usize> {
         let offset = address.checked_sub(self.base)?;
@@ -301,6 +313,7 @@ mod tests {
                 ("storport.sys", "StorPortNotification"),
                 ("ntoskrnl.exe", "memcpy"),
             ],
+            ..Sample::default()
         }
     }
 

@@ -147,8 +147,9 @@ struct RunArgs {
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
 
-    /// Run so many seeds, from --seed on, each in a process of its own; stop at
-    /// the first that does not pass
+    /// Run so many seeds, from --seed on, each in a process of its own and as
+    /// many at a time as this machine has processors; stop when one does not
+    /// pass
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,
 

@@ -776,8 +776,10 @@ impl Run<'_> {
 fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "schedule  {} points in {} of virtual time, {} changes of thread, digest {:016x}",
+        "schedule  {} points ({} at instructions of the driver's) in {} of virtual time, {} \
+         changes of thread, digest {:016x}",
         trace.points,
+        trace.instructions,
         Elapsed(trace.time),
         trace.switches,
         trace.digest

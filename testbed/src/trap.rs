@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod access_tests;
+mod breakpoint;
 mod bus;
 #[cfg(test)]
 pub(crate) mod child;
@@ -22,6 +23,7 @@ mod stop;
 mod taken;
 
 pub(crate) use self::{
+    breakpoint::{clear as clear_breakpoint, set as set_breakpoint},
     bus::complain,
     crash::{Place, place_in_driver},
     images::first as driver_image,
@@ -37,6 +39,12 @@ pub use self::{
     signal::install,
     stop::{repeat_with, stop_machine},
 };
+
+/// The addresses of the instructions of a driver that can be reached from its
+/// routine at `routine`; none if it is in no driver.
+pub(crate) fn reach(routine: usize) -> Vec<usize> {
+    images::of(routine).map_or_else(Vec::new, |(image, _)| image.reach(routine))
+}
 
 /// Whether a byte can be read at `address`.
 pub(crate) fn is_readable(address: usize) -> bool {

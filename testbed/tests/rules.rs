@@ -4,8 +4,7 @@
 //! The miniports are testbed/fixtures, built twice: FERROSTOR_FIXTURES names the
 //! folder. A fixture is named by its rule, or by `rule_facet`. In its source a
 //! line `//! Run with: ...` gives options of the command that it needs, and
-//! `//! Also says: ...` how a line begins that the fault and the twin both end
-//! with.
+//! `//! Also says: ...` how a line begins that the run may end with besides.
 
 use std::{
     collections::BTreeSet,
@@ -53,6 +52,13 @@ impl Fixture {
         self.name.split('_').next().unwrap_or(&self.name)
     }
 
+    /// Whether a last line of a run's is no more than what there is to say.
+    fn expects(&self, line: &str) -> bool {
+        let remark = self.remark.as_deref();
+        remark.is_some_and(|remark| line.starts_with(remark))
+            || line.starts_with("the same run again: ")
+    }
+
     /// Its driver file: of the faulty ones, or of the correct ones.
     fn driver(&self, variant: &str) -> PathBuf {
         let folder = env::var_os("FERROSTOR_FIXTURES").expect("FERROSTOR_FIXTURES names a folder");
@@ -71,22 +77,6 @@ impl Fixture {
             .args(&self.options)
             .output()
             .expect("the command starts")
-    }
-
-    /// The function of the driver's at an offset.
-    fn function_at(&self, offset: u64) -> String {
-        let map = self.driver("faulty").with_extension("map");
-        let map = fs::read_to_string(map).expect("a map lies beside the driver");
-        let symbols = map.lines().filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let name = fields.nth(1)?;
-            let address = u64::from_str_radix(fields.next()?, 16).ok()?;
-            Some((address.checked_sub(0x1_8000_0000)?, name))
-        });
-        symbols
-            .filter(|(start, _)| *start <= offset)
-            .max()
-            .map_or(String::new(), |(_, name)| name.to_owned())
     }
 }
 
@@ -115,21 +105,6 @@ fn fixtures() -> Vec<Fixture> {
     fixtures
 }
 
-/// The rules that the testbed knows.
-fn rules() -> BTreeSet<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .arg("rules")
-        .output()
-        .expect("the command starts");
-    let text = String::from_utf8(output.stdout).expect("text");
-    // What is below a rule is indented, and an empty line ends the list.
-    text.lines()
-        .take_while(|line| !line.is_empty())
-        .filter(|line| !line.starts_with(' '))
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Judges each fixture on a thread of each CPU, and fails with all that is
 /// wrong.
 fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
@@ -154,51 +129,48 @@ fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
-/// A rule that was broken: its name, in which callback, where in the driver.
+/// A rule that was broken: its name, in which callback, by a call of which
+/// function if by a call.
 struct Broken {
     rule: String,
     callback: String,
-    offset: Option<u64>,
+    function: Option<String>,
 }
 
 impl Broken {
-    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...`.
-    fn of_reason(line: &str) -> Option<Self> {
-        let (rule, rest) = line.strip_prefix("violation of ")?.split_once(" in ")?;
-        let (head, _) = rest.split_once(", ")?;
-        Some(match head.split_once(" at driver offset ") {
-            Some((callback, offset)) => Self {
-                rule: rule.to_owned(),
-                callback: callback.to_owned(),
-                offset: offset_of(offset),
-            },
-            None => Self {
-                rule: rule.to_owned(),
-                callback: head.to_owned(),
-                offset: None,
-            },
-        })
+    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...` and
+    /// the lines below it, which are further in.
+    fn of_reason(lines: &[&str]) -> Option<Self> {
+        let line = lines.first()?.strip_prefix("violation of ")?;
+        let (rule, rest) = line.split_once(" in ")?;
+        let (callback, _) = rest.split_once(',')?;
+        Some(Self::new(rule, callback, lines))
     }
 
-    /// Of `testbed: DRIVER, in CALLBACK at +0x1234: RULE: ...`.
-    fn of_stop(line: &str) -> Option<Self> {
-        let (_, rest) = line.split_once(", in ")?;
-        let (head, rest) = rest.split_once(": ")?;
+    /// Of `testbed: DRIVER, in CALLBACK at +0x1234: RULE: ...` and the lines
+    /// below it.
+    fn of_stop(lines: &[&str]) -> Option<Self> {
+        let (_, rest) = lines.first()?.split_once(", in ")?;
+        let (callback, rest) = rest.split_once(": ")?;
         let (rule, _) = rest.split_once(": ")?;
-        let (callback, offset) = match head.split_once(" at +") {
-            Some((callback, offset)) => (callback, offset_of(offset)),
-            None => (head, None),
-        };
-        Some(Self {
+        Some(Self::new(rule, callback, lines))
+    }
+
+    fn new(rule: &str, callback: &str, lines: &[&str]) -> Self {
+        let callback = callback.split(" at ").next().unwrap_or(callback);
+        // `called from: DRIVER+0x1234 (FUNCTION+0x12)`, the innermost first.
+        let called = lines
+            .iter()
+            .find_map(|line| line.trim().strip_prefix("called from: "));
+        let function = called
+            .and_then(|called| called.split_once(" (")?.1.split_once("+0x"))
+            .map(|(function, _)| function.to_owned());
+        Self {
             rule: rule.to_owned(),
             callback: callback.to_owned(),
-            offset,
-        })
+            function,
+        }
     }
-}
-
-fn offset_of(text: &str) -> Option<u64> {
-    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok()
 }
 
 /// The rules that a run reports: those in all its reasons, or the one that the
@@ -210,23 +182,21 @@ fn broken(fixture: &Fixture, output: &Output) -> Result<Vec<Broken>, String> {
         Some(PASSED) => Ok(Vec::new()),
         Some(FAILED) => {
             let (_, reasons) = text.rsplit_once("\nFAIL\n").ok_or("it says no FAIL")?;
-            let expected = |line: &&str| {
-                let remark = fixture.remark.as_deref();
-                !remark.is_some_and(|remark| line.starts_with(remark))
-                    && !line.starts_with("the same run again: ")
-            };
-            reasons
+            let lines: Vec<_> = reasons
                 .lines()
-                // What is further in belongs to the line before.
-                .filter_map(|line| line.strip_prefix("  "))
-                .filter(|line| !line.starts_with(' '))
-                .filter(expected)
-                .map(|line| Broken::of_reason(line).ok_or(format!("it also says: {line}")))
+                .map(|line| line.strip_prefix("  ").unwrap_or(line))
+                .collect();
+            lines
+                .chunk_by(|_, line| line.starts_with(' '))
+                .filter(|reason| !fixture.expects(reason[0]))
+                .map(|reason| {
+                    Broken::of_reason(reason).ok_or(format!("it also says: {}", reason[0]))
+                })
                 .collect()
         }
         Some(STOPPED) => {
-            let line = errors.lines().next().unwrap_or_default();
-            let broken = Broken::of_stop(line).ok_or(format!("it stopped with: {line}"))?;
+            let lines: Vec<_> = errors.lines().collect();
+            let broken = Broken::of_stop(&lines).ok_or(format!("it stopped with: {errors}"))?;
             Ok(vec![broken])
         }
         code => Err(format!("it ended with {code:?}: {errors}")),
@@ -258,7 +228,9 @@ fn every_rule_has_a_fixture_and_every_fixture_a_rule() {
         .iter()
         .map(|fixture| fixture.rule().to_owned())
         .collect();
-    let rules = rules();
+    let rules: BTreeSet<_> = testbed::storport::rules()
+        .map(|rule| rule.name.to_owned())
+        .collect();
     let without: Vec<_> = rules.difference(&with_fixture).collect();
     let unknown: Vec<_> = with_fixture.difference(&rules).collect();
     assert!(
@@ -279,19 +251,16 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
             if broken.rule != fixture.rule() {
                 return Err(format!("it breaks {} in {}", broken.rule, broken.callback));
             }
-            let Some(offset) = broken.offset else {
-                continue;
-            };
-            // Its own method of that callback, not one of the correct ones.
-            let function = fixture.function_at(offset);
-            let crate_name = fixture.name.replace('-', "_");
-            let method = method_of(&broken.callback);
-            let own = function.contains(&crate_name) && function.contains(&method);
-            // The driver's entry keeps its exported name.
-            if !own && function != broken.callback {
-                return Err(format!(
-                    "it breaks the rule in {function}, not in its own {method}"
-                ));
+            // In its own method of that callback, not in a correct one; the
+            // driver's entry keeps its exported name.
+            let own = format!(
+                "<{}::Fixture as fixture::miniport::Miniport>::{}",
+                fixture.name.replace('-', "_"),
+                method_of(&broken.callback)
+            );
+            let function = broken.function.unwrap_or_else(|| own.clone());
+            if function != own && function != "DriverEntry" {
+                return Err(format!("it breaks the rule in {function}, not in {own}"));
             }
         }
         Ok(())

@@ -70,6 +70,8 @@ enum Step {
     BuildArm64,
     /// The driver files do their work in the testbed
     Driver,
+    /// The drivers keep the rules in the orders of events that many seeds choose
+    Schedules,
     /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
     Fixtures,
     /// A guard of a lock costs the instructions that docs/locking.md says
@@ -137,9 +139,12 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
-            Self::AbiX64 | Self::BuildX64 | Self::Driver | Self::Fixtures | Self::GuardCost => {
-                build::needs(X64).to_vec()
-            }
+            Self::AbiX64
+            | Self::BuildX64
+            | Self::Driver
+            | Self::Schedules
+            | Self::Fixtures
+            | Self::GuardCost => build::needs(X64).to_vec(),
             Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
@@ -163,6 +168,7 @@ impl Step {
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Driver => drivers().into(),
+            Self::Schedules => schedules().into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
             Self::Doc => tool::run(
@@ -281,12 +287,23 @@ fn miri_of_storport() -> Result<(), ToolError> {
 /// In a target folder of its own: the flag would have everything else built
 /// anew.
 fn loom() -> Result<(), ToolError> {
-    tool::run(
-        cargo("test")
-            .args(["--package", "ferrostor-virtio", "--lib", "--target-dir"])
-            .arg(workspace::target().join("loom"))
-            .env("RUSTFLAGS", "--cfg loom"),
-    )
+    let of_virtio = ["--package", "ferrostor-virtio", "--lib"];
+    let of_storport = [
+        "--manifest-path",
+        "cross/Cargo.toml",
+        "--package",
+        "ferrostor-models",
+    ];
+    for packages in [of_virtio.as_slice(), &of_storport] {
+        tool::run(
+            cargo("test")
+                .args(packages)
+                .arg("--target-dir")
+                .arg(workspace::target().join("loom"))
+                .env("RUSTFLAGS", "--cfg loom"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Why a driver file is no good.
@@ -352,6 +369,35 @@ fn fixture_rules() -> Result<(), DriverError> {
             .args(["--test", "rules", "--", "--include-ignored"])
             .env("FERROSTOR_FIXTURES", fixtures),
     )?;
+    Ok(())
+}
+
+/// Loads for the drivers: random and small, sequential and large. With each
+/// seed of [`SEEDS`] they take 3 s of the machine's time.
+const LOADS: [&[&str]; 2] = [
+    &["-b8K", "-r", "-o16", "-t4", "-w30", "-d2", "-W0"],
+    &["-b64K", "-si", "-o8", "-t4", "-w50", "-d1", "-W0"],
+];
+
+/// How many orders of events each load is run in.
+const SEEDS: &str = "20";
+
+/// Runs each driver on four virtual CPUs, watched closely, one thread at a time.
+fn schedules() -> Result<(), DriverError> {
+    tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
+    for driver in Driver::value_variants() {
+        let file = build::driver(*driver, X64)?;
+        for load in LOADS {
+            let mut testbed = Command::new(workspace::target().join("host/testbed"));
+            testbed.args(["run", "--driver"]).arg(&file);
+            testbed.args(driver.testbed_options());
+            testbed.args(["--cpus", "4", "--verify", "--verify-bytes", "2M"]);
+            testbed
+                .args(["--seed", "1", "--seeds", SEEDS, "--"])
+                .args(load);
+            tool::run(&mut testbed)?;
+        }
+    }
     Ok(())
 }
 

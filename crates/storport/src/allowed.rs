@@ -258,13 +258,15 @@ pub trait Context<'a>: InCallback<'a> {
     }
 
     /// Asks for what Storport has of `wanted` and says what was granted, which
-    /// may be nothing (StorPortInitializePerfOpts).
+    /// may be nothing (StorPortInitializePerfOpts). Storport is asked once: a
+    /// second call is granted nothing, and leaves the first one's grant as it
+    /// is.
     fn optimize(&self, wanted: &Performance) -> Performance
     where
         Self: Optimizes<'a>,
     {
         let adapter = self.header();
-        if self.is_dump() {
+        if self.is_dump() || !adapter.state.may_optimize() {
             return Performance::default();
         }
         // SAFETY: this is HwInitialize or HwPassiveInitialize.

@@ -27,7 +27,7 @@ use crate::{
     miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
     port,
     srb::{Address, Failure, Function, Srb},
-    state::{Issue, Noted},
+    state::{Begin, Noted},
 };
 
 /// What lies in the SRB extension between HwBuildIo and HwStartIo.
@@ -324,13 +324,14 @@ unsafe extern "C" fn dpc<M: Miniport>(
 /// Runs a DPC that Storport took from its queue. A restart is alone with the
 /// adapter's data, so one that was queued before a stop waits for it.
 fn run_dpc(header: &Header, dpc: DpcNumber, run: impl FnOnce()) {
-    if header.state.enter() {
-        run();
-        header.state.leave();
-    } else if header.state.issue(dpc.0) == Issue::Now {
-        // The restart is done already.
+    match header.state.begin_dpc(dpc.0) {
+        Begin::Now => {
+            run();
+            header.state.leave();
+        }
         // SAFETY: DPCs are queued, so the objects are initialised.
-        unsafe { port::issue_dpc(header, header.dpc(dpc)) };
+        Begin::Queue => unsafe { port::issue_dpc(header, header.dpc(dpc)) },
+        Begin::Later => {}
     }
 }
 

@@ -168,7 +168,7 @@ impl<'a> Found<'_, 'a> {
     }
 
     pub(crate) fn has_messages(&self) -> bool {
-        self.config.InterruptMode == _KINTERRUPT_MODE::Latched
+        self.config.InterruptMode == _KINTERRUPT_MODE::Latched && !self.adapter.state.is_dump()
     }
 
     pub(crate) fn pci_configuration(&self) -> Option<[u8; 256]> {

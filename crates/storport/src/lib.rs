@@ -1,18 +1,23 @@
 //! Storport miniports in safe Rust.
 //!
-//! Implement [`Miniport`], call [`register`] in DriverEntry, and Storport's
-//! rules are types:
+//! Implement [`Miniport`], name it in [`driver_entry!`], and Storport's rules
+//! are types:
 //!
 //! - Every callback gets a context of its own ([`StartIo`], [`Dpc`],
-//!   [`Interrupt`], ...), which says the IRQL, what Storport already holds, and
-//!   which routines may be called from there.
+//!   [`Interrupt`], ...), which says the IRQL and what Storport already holds.
+//!   Storport's routines are methods of [`Context`]; each asks for a right, such
+//!   as [`AtMostDispatch`], that only some contexts have.
 //! - Data lies in the lock that protects it ([`DpcLocked`],
 //!   [`InterruptLocked`], ...). It opens in a closure that runs with the lock
 //!   held, or with a context that is entered holding it. A lock is only taken
 //!   in the order StartIo, Dpc, Interrupt ([`level`]).
-//! - An [`Srb`] is completed exactly once, because completing it consumes it.
+//! - An [`Srb`] is completed exactly once, because completing it consumes it. A
+//!   [`StartedSrb`] is the device's: it can't be sent back to wait.
 //! - A lifetime, `'a`, names the adapter: locks, requests and tables of one
 //!   adapter can't be used with another's.
+//!
+//! In a crash dump the same code runs: no lock is taken, and a routine that a
+//! dump stack lacks says that there is nothing to be had.
 //!
 //! The rule book's rows that are cited are those of the project's notes on
 //! Storport; `storport.h` is the WDK's header.

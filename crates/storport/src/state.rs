@@ -47,6 +47,18 @@ pub enum Issue {
     Later,
 }
 
+/// What becomes of a DPC that the system took from its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It runs; [`State::leave`] ends it.
+    Now,
+    /// It was kept back for a restart, which is done: it is the caller's to
+    /// queue.
+    Queue,
+    /// It is noted, and whoever takes the notes queues it.
+    Later,
+}
+
 /// The state of one adapter.
 #[derive(Debug, Default)]
 pub struct State {
@@ -70,6 +82,8 @@ pub struct State {
     inside: AtomicU32,
     /// Concurrent channels granted.
     channels: AtomicU32,
+    /// Whether Storport was asked for them.
+    optimized: AtomicBool,
     /// Whether a state change is being reported.
     state_change: AtomicBool,
 }
@@ -87,6 +101,7 @@ impl State {
         self.threaded.store(0, Ordering::Relaxed);
         self.noted.store(0, Ordering::Relaxed);
         self.channels.store(0, Ordering::Relaxed);
+        self.optimized.store(false, Ordering::Relaxed);
         // A state change that is with Storport stays there: its callback gives
         // the place back.
     }
@@ -119,6 +134,13 @@ impl State {
     #[inline]
     pub fn channels(&self) -> u32 {
         self.channels.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody asked Storport for channels before, which may be done
+    /// once: what a second answer leaves of the first is not documented, and
+    /// HwStartIo must know whether it runs with the StartIo lock.
+    pub fn may_optimize(&self) -> bool {
+        !self.optimized.swap(true, Ordering::Relaxed)
     }
 
     /// Concurrent channels were granted, before the first request.
@@ -228,6 +250,19 @@ impl State {
             self.leave();
         }
         runs
+    }
+
+    /// Lets a DPC in that the system took from its queue; while the adapter is
+    /// stopped, it is noted.
+    #[must_use]
+    pub fn begin_dpc(&self, number: u8) -> Begin {
+        if self.enter() {
+            return Begin::Now;
+        }
+        match self.issue(number) {
+            Issue::Now => Begin::Queue,
+            Issue::Later => Begin::Later,
+        }
     }
 
     /// A callback that was let in is done.

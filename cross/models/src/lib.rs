@@ -15,3 +15,9 @@ pub mod port;
 #[cfg(loom)]
 #[path = "../../../crates/storport/src/state.rs"]
 pub mod state;
+
+/// Copies of [`state`] with one fault each.
+#[cfg(loom)]
+pub mod faulty {
+    include!(concat!(env!("OUT_DIR"), "/faulty.rs"));
+}

@@ -465,6 +465,7 @@ mod tests {
                 ("storport.sys", "StorPortInitialize"),
                 ("ntoskrnl.exe", "memcpy"),
             ],
+            ..Sample::default()
         };
         sample.file()
     }

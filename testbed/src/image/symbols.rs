@@ -35,11 +35,13 @@ impl Symbols {
         }
         let addresses = pdb.address_map()?;
         // By address: a function that has both a public and a private symbol
-        // is named once, by the latter.
+        // is named once, by the former, as a map has it.
         let mut names = BTreeMap::new();
         let mut add = |at: PdbInternalSectionOffset, name: &str| {
             if let Some(at) = at.to_rva(&addresses) {
-                names.insert(at.0, format!("{:#}", rustc_demangle::demangle(name)));
+                names
+                    .entry(at.0)
+                    .or_insert_with(|| format!("{:#}", rustc_demangle::demangle(name)));
             }
         };
         let publics: SymbolTable<'_> = pdb.global_symbols()?;

@@ -16,6 +16,7 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     fmt::Write as _,
     io,
     ops::{Deref, DerefMut, RangeInclusive},
@@ -34,6 +35,10 @@ use crate::trap;
 /// The virtual time that a point takes, in nanoseconds.
 const STEP: u64 = 2000;
 
+/// In one of so many calls of the miniport's routines an instruction is chosen
+/// at which others may run.
+const AIM: u32 = 4;
+
 /// How far virtual time may jump, in nanoseconds, before the machine counts as
 /// one in which nothing will happen any more: what is due is only housekeeping.
 const NOTHING_FOR: u64 = 3_600_000_000_000;
@@ -42,8 +47,8 @@ const NOTHING_FOR: u64 = 3_600_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Point {
-    /// A callback of the miniport is about to run.
-    Callback = 1,
+    /// A routine of the miniport is about to run.
+    Routine = 1,
     /// It has returned.
     Return,
     /// The miniport called Storport or the kernel.
@@ -64,6 +69,8 @@ pub(crate) enum Point {
     Used,
     /// The device has sent its interrupt, or did not have to.
     Interrupt,
+    /// An instruction of the miniport's is about to run.
+    Instruction,
     /// A thread gives the others a chance.
     Yield,
     /// A thread waits.
@@ -100,6 +107,8 @@ pub struct Trace {
     pub digest: u64,
     /// How many points.
     pub points: u64,
+    /// How many of them at instructions of the miniport's that were chosen.
+    pub instructions: u64,
     /// How often the baton was handed on.
     pub switches: u64,
     /// Virtual time.
@@ -145,6 +154,22 @@ pub fn trace() -> Option<Trace> {
 pub(crate) fn point(kind: Point) {
     if is_on() && ME.get() != NONE {
         step(kind, Leave::May);
+    }
+}
+
+/// The miniport's routine at this address is about to run; some instruction
+/// that it comes to may be a point too.
+pub(crate) fn enter(routine: usize) {
+    if is_on() && ME.get() != NONE {
+        step(Point::Routine, Leave::May);
+        with(|schedule| schedule.aim(routine));
+    }
+}
+
+/// The calling thread has come to the instruction that was chosen.
+pub(crate) fn interrupted() {
+    if ME.get() != NONE {
+        step(Point::Instruction, Leave::Should);
     }
 }
 
@@ -556,7 +581,10 @@ struct Schedule {
     active: u64,
     digest: u64,
     points: u64,
+    instructions: u64,
     switches: u64,
+    /// What can be reached from the miniport's routines.
+    reach: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Schedule {
@@ -574,7 +602,9 @@ impl Schedule {
             active: 0,
             digest: 0,
             points: 0,
+            instructions: 0,
             switches: 0,
+            reach: BTreeMap::new(),
         }
     }
 
@@ -582,6 +612,7 @@ impl Schedule {
         Trace {
             digest: self.digest,
             points: self.points,
+            instructions: self.instructions,
             switches: self.switches,
             time: Duration::from_nanos(self.now),
         }
@@ -622,14 +653,31 @@ impl Schedule {
 
     /// The calling thread passes a point; who runs next, if it is another.
     fn step(&mut self, me: u32, kind: Point, leave: Leave) -> Option<Thread> {
-        if matches!(kind, Point::Callback | Point::Return) {
+        if matches!(kind, Point::Routine | Point::Return) {
             self.active = self.now;
         }
         self.pass(me, kind);
         self.choose(me, leave)
     }
 
+    /// Chooses, now and then, an instruction that the routine can come to: who
+    /// comes there first lets others run before it.
+    fn aim(&mut self, routine: usize) {
+        if !self.random.random_ratio(1, AIM) {
+            return;
+        }
+        trap::clear_breakpoint();
+        let reach = self
+            .reach
+            .entry(routine)
+            .or_insert_with(|| trap::reach(routine));
+        if !reach.is_empty() {
+            trap::set_breakpoint(reach[self.random.random_range(0..reach.len())]);
+        }
+    }
+
     fn pass(&mut self, me: u32, kind: Point) {
+        self.instructions += u64::from(kind == Point::Instruction);
         let word = u64::from(me) << 8 | kind as u64;
         self.digest = (self.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
         self.points += 1;
@@ -758,7 +806,7 @@ impl Schedule {
     fn make_plan(&mut self) -> u32 {
         self.change_left = 0;
         if self.random.random() {
-            let points = 1 << self.random.random_range(1..=6);
+            let points = 1 << self.random.random_range(2..=8);
             self.plan = Plan::Walk { points };
         } else {
             let points = 1 << self.random.random_range(5..=10);

@@ -128,7 +128,7 @@ impl Port {
         let outer_argument = ARGUMENT.replace(about);
         let outer_base = BASE.replace(self.locks_held());
         let before = cpu::set_irql(level);
-        schedule::point(Point::Callback);
+        schedule::enter(routine);
         let started = clock::now();
 
         // SAFETY: the driver gave this address for a function of this kind; the

@@ -99,12 +99,22 @@ impl Deferred for Timer {
     }
 }
 
+/// What a work item is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    /// Made, or its routine has run: the miniport can free it.
+    Idle,
+    Queued,
+    /// Its routine runs.
+    Running,
+}
+
 /// An adapter's timers and work items.
 #[derive(Debug, Default)]
 pub(super) struct Later {
     timers: Mutex<HashMap<usize, &'static Timer>>,
-    /// Work items by handle; whether they are queued.
-    workers: Mutex<HashMap<usize, bool>>,
+    /// Work items by handle.
+    workers: Mutex<HashMap<usize, Worker>>,
     state_change: Mutex<bool>,
 }
 
@@ -116,7 +126,9 @@ impl Later {
     /// What was not freed.
     pub(super) fn leaks(&self) -> Vec<String> {
         let timers = lock(&self.timers).len();
-        let workers = lock(&self.workers).len();
+        // The miniport could not free one whose routine has not run to its end.
+        let workers = lock(&self.workers);
+        let workers = workers.values().filter(|at| **at == Worker::Idle).count();
         [(timers, "timer"), (workers, "work item")]
             .into_iter()
             .filter(|(count, _)| *count > 0)
@@ -236,7 +248,7 @@ impl Port {
     /// StorPortInitializeWorker: a handle.
     pub(super) fn initialize_worker(&self) -> usize {
         let handle = std::ptr::from_mut(Box::leak(Box::new(0u64))).addr();
-        lock(&self.later.workers).insert(handle, false);
+        lock(&self.later.workers).insert(handle, Worker::Idle);
         handle
     }
 
@@ -248,28 +260,35 @@ impl Port {
         let mut workers = lock(&self.later.workers);
         match workers.get_mut(&handle) {
             None => return STOR_STATUS_INVALID_PARAMETER,
-            Some(true) => return STOR_STATUS_BUSY,
-            Some(queued) => *queued = true,
+            Some(Worker::Queued) => return STOR_STATUS_BUSY,
+            Some(at) => *at = Worker::Queued,
         }
         drop(workers);
         let job = move || {
+            if !self.is_awake() {
+                return;
+            }
             // Out of the queue: the routine may queue or free it again.
-            if let Some(queued) = lock(&self.later.workers).get_mut(&handle) {
-                *queued = false;
-            }
-            if self.is_awake() {
-                let arguments = [self.extension(), context, handle, 0, 0, 0];
-                self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
-            }
+            self.move_worker(handle, Worker::Queued, Worker::Running);
+            let arguments = [self.extension(), context, handle, 0, 0, 0];
+            self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
+            self.move_worker(handle, Worker::Running, Worker::Idle);
         };
         match self.machine.work(Box::new(job)) {
             Ok(()) => STOR_STATUS_SUCCESS,
             Err(_) => {
-                if let Some(queued) = lock(&self.later.workers).get_mut(&handle) {
-                    *queued = false;
-                }
+                self.move_worker(handle, Worker::Queued, Worker::Idle);
                 STOR_STATUS_INSUFFICIENT_RESOURCES
             }
+        }
+    }
+
+    /// Notes that a work item went on, if it is there and at `from`.
+    fn move_worker(&self, handle: usize, from: Worker, to: Worker) {
+        if let Some(at) = lock(&self.later.workers).get_mut(&handle)
+            && *at == from
+        {
+            *at = to;
         }
     }
 

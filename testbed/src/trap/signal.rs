@@ -19,7 +19,10 @@ use std::{
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
 
+use crate::machine::schedule;
+
 use super::{
+    breakpoint,
     bus::{self, MachineBus},
     crash::{Crash, Fault, Own, WRITE, exception},
     emulate::{Refusal, Registers, execute},
@@ -134,6 +137,11 @@ extern "C" fn handle(
 fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     let exception = registers.get(libc::REG_TRAPNO) as i64;
     let in_driver = inside::callback().is_some();
+    let before = (registers.get(libc::REG_RIP) as usize).wrapping_sub(1);
+    if exception == exception::BREAKPOINT && breakpoint::hit(before) {
+        registers.general[libc::REG_RIP as usize] = before as i64;
+        return schedule::interrupted();
+    }
     let is_access = exception == exception::PAGE_FAULT
         && (bus::decodes(address) || in_driver && address < LOWEST);
     if exception == exception::PAGE_FAULT

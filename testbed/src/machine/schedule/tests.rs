@@ -1,5 +1,6 @@
 //! A schedule is the process's: each scene is played by a process of its own,
 //! this same test program.
+#![expect(unsafe_code, reason = "calls code made for a test")]
 
 use std::sync::{
     Arc,
@@ -7,7 +8,7 @@ use std::sync::{
 };
 
 use super::*;
-use crate::{machine::clock, trap::child};
+use crate::{image::sample::Sample, machine::clock, trap::child};
 
 const SCENE: &str = "machine::schedule::tests::the_scene";
 
@@ -29,11 +30,12 @@ fn said(scene: &str, seed: u64) -> String {
 #[ignore = "a scene of the tests below"]
 fn the_scene() {
     let asked = child::asked();
-    let (scene, seed) = asked.split_once(' ').expect("a scene and a seed");
+    let (scene, seed) = asked.rsplit_once(' ').expect("a scene and a seed");
     begin(seed.parse().expect("a number"));
     match scene {
         "add" => add(),
         "exclude" => exclude(),
+        "add in code" => add_in_code(),
         "sleep" => sleep_long(),
         "wake" => wake_each_other(),
         "cross" => cross(),
@@ -68,6 +70,33 @@ fn add() {
     let sum = Arc::new(AtomicU32::new(0));
     let shared = Arc::clone(&sum);
     on_four(move |_| add_to(&shared));
+    eprintln!("sum {}", sum.load(Ordering::Relaxed));
+}
+
+/// mov eax, [rcx]; inc eax; mov [rcx], eax; ret
+const ADD: [u8; 7] = [0x8b, 0x01, 0xff, 0xc0, 0x89, 0x01, 0xc3];
+
+/// Adds in a driver's code, that comes to no point.
+fn add_in_code() {
+    trap::install().expect("handlers");
+    let sample = Sample {
+        code: ADD.into(),
+        imports: Vec::new(),
+        ..Sample::default()
+    };
+    let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));
+    trap::watch(&image);
+    let sum = Arc::new(AtomicU32::new(0));
+    let shared = Arc::clone(&sum);
+    on_four(move |_| {
+        // SAFETY: the code is ADD, which takes an address.
+        let add: extern "win64" fn(*const AtomicU32) =
+            unsafe { std::mem::transmute(image.entry()) };
+        for _ in 0..8 {
+            enter(image.entry());
+            trap::in_driver("a routine", || add(&raw const *shared));
+        }
+    });
     eprintln!("sum {}", sum.load(Ordering::Relaxed));
 }
 
@@ -143,17 +172,28 @@ fn a_seed_gives_the_same_run_each_time_and_another_seed_another() {
     }
 }
 
-#[test]
-fn some_seed_of_fifty_loses_an_update_and_loses_it_again() {
-    let runs: Vec<_> = (1..=50).map(|seed| said("add", seed)).collect();
-    let lost = |run: &&String| !run.starts_with("sum 4\n");
+/// Some of fifty seeds must lose an update in `scene`, whose sum is `whole`
+/// otherwise, and lose it again.
+fn some_seed_loses_an_update(scene: &str, whole: u32) {
+    let runs: Vec<_> = (1..=50).map(|seed| said(scene, seed)).collect();
+    let lost = |run: &String| !run.starts_with(&format!("sum {whole}\n"));
 
     let found: Vec<_> = (1..).zip(&runs).filter(|(_, run)| lost(run)).collect();
 
     // Not each one, or the order would be the same all the time.
     assert!((1..50).contains(&found.len()), "{runs:#?}");
     let (seed, run) = found[0];
-    assert_eq!(&said("add", seed), run);
+    assert_eq!(&said(scene, seed), run);
+}
+
+#[test]
+fn some_seed_of_fifty_loses_an_update_and_loses_it_again() {
+    some_seed_loses_an_update("add", 4);
+}
+
+#[test]
+fn some_seed_of_fifty_stops_driver_code_between_two_instructions() {
+    some_seed_loses_an_update("add in code", 32);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
@@ -197,6 +198,41 @@ fn a_work_item_runs_at_passive_without_locks_and_can_be_queued_again() {
     );
     bench.adapter.stop().unwrap();
     assert_eq!(bench.adapter.report().leaks, [] as [String; 0]);
+}
+
+#[test]
+fn a_work_item_whose_routine_runs_at_the_stop_is_no_leak() {
+    /// Makes two work items and queues one, whose routine ends when it is told.
+    struct Keeps {
+        entered: mpsc::Sender<()>,
+        end: Mutex<mpsc::Receiver<()>>,
+    }
+    impl Miniport for Keeps {
+        fn start_io(&self, ext: Extension, srb: usize) -> bool {
+            let make = || with_result::<usize>(|to| ext.extended(29, [to, 0, 0, 0]) as usize);
+            let ((worker, _), _) = (make(), make());
+            ext.queue_work(worker, 0);
+            ext.complete(srb, SUCCESS);
+            true
+        }
+
+        fn work(&self, _: Extension, _: usize, _: usize) {
+            self.entered.send(()).unwrap();
+            self.end.lock().unwrap().recv().unwrap();
+        }
+    }
+    let (entered, entry) = mpsc::channel();
+    let (go, end) = mpsc::channel();
+    let end = Mutex::new(end);
+    let bench = start(Keeps { entered, end });
+
+    let _ = bench.execute();
+    entry.recv().unwrap();
+    bench.adapter.stop().unwrap();
+    let leaks = bench.adapter.report().leaks;
+    go.send(()).unwrap();
+
+    assert_eq!(leaks, ["1 work item(s)"]);
 }
 
 #[test]

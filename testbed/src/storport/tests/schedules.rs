@@ -28,8 +28,17 @@ fn play(scene: &str, seed: u64) -> Run {
     );
     Run {
         code: output.status.code(),
-        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        said: without_addresses(&String::from_utf8_lossy(&output.stderr)),
     }
+}
+
+/// These miniports are in this program, which lies elsewhere in each process.
+fn without_addresses(said: &str) -> String {
+    let mut parts = said.split("0x");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        text + "0x" + part.trim_start_matches(|digit: char| digit.is_ascii_hexdigit())
+    })
 }
 
 #[test]
