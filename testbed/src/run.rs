@@ -33,8 +33,7 @@ use crate::{
     size::Size,
     storport::{
         self,
-        adapter::{Adapter, AdapterSettings, Checks, NotStarted, SrbShape},
-        report::Report,
+        adapter::{Adapter, AdapterSettings, Checks, SrbShape},
     },
     summary::Summary,
     trap,
@@ -501,19 +500,12 @@ impl Run<'_> {
         );
         let adapter = match started {
             Ok(adapter) => adapter,
-            Err(NotStarted { error, violations }) => {
+            Err(failed) => {
                 self.reasons
-                    .push(format!("the adapter did not start: {error}"));
-                let report = Report {
-                    violations,
-                    ..Report::default()
-                };
-                let summary = Summary {
-                    report,
-                    complaints: self.hardware.function.complaints(),
-                    ..Summary::default()
-                };
-                self.reasons.extend(summary.faults());
+                    .push(format!("the adapter did not start: {failed}"));
+                let violations = failed.violations.iter().map(ToString::to_string);
+                self.reasons.extend(violations);
+                self.reasons.extend(self.complaints());
                 return Ok(self.verdict(out)?);
             }
         };
@@ -734,6 +726,14 @@ impl Run<'_> {
             }
             Err(error) => Err(RunError::Workload(error)),
         }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let complaints = self.hardware.function.complaints();
+        complaints
+            .into_iter()
+            .map(|complaint| format!("the device complains: {complaint}"))
+            .collect()
     }
 
     fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

@@ -168,13 +168,16 @@ impl Broken {
 
     fn new(rule: &str, callback: &str, lines: &[&str]) -> Self {
         let callback = callback.split(" at ").next().unwrap_or(callback);
-        // `called from: DRIVER+0x1234 (FUNCTION+0x12)`, the innermost first.
-        let called = lines
+        // `at: DRIVER+0x1234 (FUNCTION+0x12)`, the innermost first.
+        let place = lines
             .iter()
-            .find_map(|line| line.trim().strip_prefix("called from: "));
-        let function = called
-            .and_then(|called| called.split_once(" (")?.1.split_once("+0x"))
+            .find_map(|line| line.trim().strip_prefix("at: "));
+        let function = place
+            .and_then(|place| place.split_once(" (")?.1.split_once("+0x"))
             .map(|(function, _)| function.to_owned());
+        // Where there is an offset there must be a name for it.
+        let has_place = lines[0].contains(" at driver offset ") || lines[0].contains(" at +0x");
+        assert_eq!(function.is_some(), has_place, "{lines:#?}");
         Self {
             rule: rule.to_owned(),
             callback: callback.to_owned(),

@@ -6,10 +6,13 @@
 //! worst, and is not to free anything; rule book 8, row 1). So a [`Pool`] is
 //! freed by hand, by [`Context::free`](crate::Context::free): put it into a
 //! cell as an `Option`, and take it out where the adapter is removed, in
-//! HwBuildIo with `Function::Pnp` of `PnpAction::Remove` and
-//! `PnpTarget::Adapter`. Then no request is left, and who comes later finds
+//! HwBuildIo with `Function::Pnp` of `PnpAction::Remove` or `PnpAction::Rebalance`
+//! and `PnpTarget::Adapter`. Then no request is left, and who comes later finds
 //! `None`. A pool that is dropped instead stays allocated until the system goes
-//! down: a leak, but nothing worse.
+//! down: a leak, but nothing worse. So does one that is still in the adapter's
+//! state when HwFindAdapter is called again, which makes a new state: that
+//! Storport sends one of the two requests before is not documented for every
+//! way to get there.
 //!
 //! Memory that need not be given back before the adapter is gone is better a
 //! [`Table`](crate::Table), which Storport frees.

@@ -77,6 +77,9 @@ pub enum Function {
 pub enum PnpAction {
     /// The device is removed in order: what was allocated for it is freed now.
     Remove,
+    /// The device is stopped, to be found anew with other resources
+    /// (StorStopDevice): the same.
+    Rebalance,
     /// The device is gone already.
     SurpriseRemoval,
     /// Anything else, by its number.
@@ -439,6 +442,7 @@ fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function 
     Function::Pnp {
         action: match action {
             wdk_sys::STOR_PNP_ACTION::StorRemoveDevice => PnpAction::Remove,
+            wdk_sys::STOR_PNP_ACTION::StorStopDevice => PnpAction::Rebalance,
             wdk_sys::STOR_PNP_ACTION::StorSurpriseRemoval => PnpAction::SurpriseRemoval,
             other => PnpAction::Other(other),
         },

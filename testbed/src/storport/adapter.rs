@@ -143,13 +143,14 @@ pub enum StartError {
     Host(#[from] io::Error),
 }
 
-/// An adapter that did not start.
+/// A start that went wrong, and the rules that the miniport broke until then.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
-pub struct NotStarted {
+pub struct FailedStart {
     /// Why.
+    #[source]
     pub error: StartError,
-    /// The rules that were broken by then: often the reason behind it.
+    /// Rules broken.
     pub violations: Vec<Violation>,
 }
 
@@ -203,26 +204,26 @@ impl Adapter {
     /// thread, which must be no virtual CPU.
     ///
     /// # Errors
-    /// [`NotStarted`]. The function is stopped then.
+    /// [`FailedStart`]. The function is stopped then.
     pub fn start(
         machine: &Arc<Machine>,
         image: &Arc<Image>,
         function: &Arc<dyn PciFunction>,
         settings: AdapterSettings,
-    ) -> Result<Arc<Self>, NotStarted> {
+    ) -> Result<Arc<Self>, FailedStart> {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
         port.check_imports(image.imports());
-        Self::start_port(port, image.entry()).map_err(|error| NotStarted {
-            error,
-            violations: port.violations(),
-        })
+        Self::start_port(port, image.entry())
     }
 
     /// Starts the driver whose DriverEntry is at `entry`.
-    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, StartError> {
-        life_cycle::start(port, entry)?;
+    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, FailedStart> {
+        life_cycle::start(port, entry).map_err(|error| FailedStart {
+            error,
+            violations: port.violations(),
+        })?;
         Ok(Arc::new(Self {
             port,
             stopped: AtomicBool::new(false),
