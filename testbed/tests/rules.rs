@@ -171,7 +171,8 @@ impl Broken {
         // `at: DRIVER+0x1234 (FUNCTION+0x12)`, the innermost first.
         let place = lines
             .iter()
-            .find_map(|line| line.trim().strip_prefix("at: "));
+            .map(|line| line.trim().trim_start_matches("waits "))
+            .find_map(|line| line.strip_prefix("at: "));
         let function = place
             .and_then(|place| place.split_once(" (")?.1.split_once("+0x"))
             .map(|(function, _)| function.to_owned());
@@ -209,6 +210,11 @@ fn broken(fixture: &Fixture, output: &Output) -> Result<Vec<Broken>, String> {
         }
         Some(STOPPED) => {
             let lines: Vec<_> = errors.lines().collect();
+            let before = lines.iter().map(|line| line.trim());
+            let mut before = before.filter(|line| line.starts_with("before that: "));
+            if let Some(line) = before.find(|line| !fixture.expects(line)) {
+                return Err(format!("it also says: {line}"));
+            }
             let broken = Broken::of_stop(&lines).ok_or(format!("it stopped with: {errors}"))?;
             Ok(vec![broken])
         }
