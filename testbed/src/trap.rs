@@ -26,7 +26,7 @@ pub(crate) use self::{
     bus::complain,
     crash::Place,
     images::first as driver_image,
-    inside::callback,
+    inside::{callback, processor_time},
     peek::read as read_memory,
     stack::{Calls, called},
 };
