@@ -96,8 +96,8 @@ impl Image {
 
     /// Loads the file: sections mapped with their protections, relocated,
     /// imports bound to what `resolve(module, function)` gives, security
-    /// cookie set. If the linker's map lies beside it (`name.map`), its symbols
-    /// are taken for messages.
+    /// cookie set. If the linker's map or the program database lies beside it
+    /// (`name.map`, `name.pdb`), its symbols are taken for messages.
     ///
     /// # Errors
     /// Any [`ImageError`]; all missing imports are named at once.
@@ -138,7 +138,6 @@ impl Image {
             };
             protect(base + range.offset, range.bytes, flags).map_err(unmapped)?;
         }
-        let map = std::fs::read(path.with_extension("map")).unwrap_or_default();
         Ok(Self {
             name: path
                 .file_name()
@@ -146,7 +145,7 @@ impl Image {
             base,
             bytes: file.bytes.len(),
             entry: file.entry,
-            symbols: Symbols::parse(&String::from_utf8_lossy(&map), file.timestamp),
+            symbols: Symbols::beside(path, file.timestamp, file.guid),
             unwind: file.unwind,
             ranges: file.ranges,
             imports: file.imports,
@@ -314,6 +313,7 @@ mod tests {
                 ("storport.sys", "StorPortNotification"),
                 ("ntoskrnl.exe", "memcpy"),
             ],
+            ..Sample::default()
         }
     }
 

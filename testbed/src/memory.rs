@@ -20,7 +20,9 @@ use std::{
     },
 };
 
-use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, VolatileSlice};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, VolatileSlice,
+};
 
 use self::{addresses::Addresses, frames::Frames};
 
@@ -213,6 +215,46 @@ impl Memory {
     #[must_use]
     pub fn guest(&self) -> &GuestMemoryMmap {
         &self.guest
+    }
+
+    /// Another address of the byte at `address`, which is mapped for the driver:
+    /// one that stays accessible when the driver's is taken away. What is
+    /// contiguous in physical memory is so there too.
+    pub(crate) fn beside(&self, address: usize) -> Option<usize> {
+        let physical = GuestAddress(self.physical(address)?);
+        let host = self.guest.get_host_address(physical).ok()?;
+        Some(host.addr())
+    }
+
+    /// Makes each access of the driver's to these pages, which are mapped for
+    /// it, a fault. Devices still reach them.
+    ///
+    /// # Errors
+    /// The host's: it may have no mappings left.
+    pub(crate) fn take_away(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.protect(address, bytes, libc::PROT_NONE)
+    }
+
+    /// Lets the driver access the pages again.
+    ///
+    /// # Errors
+    /// As for [`Self::take_away`].
+    pub(crate) fn give_back(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.protect(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn protect(&self, address: usize, bytes: usize, flags: libc::c_int) -> io::Result<()> {
+        let pages = (address..address.saturating_add(bytes)).step_by(PAGE);
+        if !address.is_multiple_of(PAGE) || pages.clone().any(|page| self.physical(page).is_none())
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the pages are mapped in the window; Rust holds no reference
+        // to what is in them, and an access that faults is told as such.
+        match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Whether `address` lies in the driver's window, mapped or not.

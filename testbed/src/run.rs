@@ -500,9 +500,11 @@ impl Run<'_> {
         );
         let adapter = match started {
             Ok(adapter) => adapter,
-            Err(error) => {
+            Err(failed) => {
                 self.reasons
-                    .push(format!("the adapter did not start: {error}"));
+                    .push(format!("the adapter did not start: {failed}"));
+                let violations = failed.violations.iter().map(ToString::to_string);
+                self.reasons.extend(violations);
                 self.reasons.extend(self.complaints());
                 return Ok(self.verdict(out)?);
             }

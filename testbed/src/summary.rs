@@ -12,7 +12,7 @@ use crate::{
     elapsed::Elapsed,
     pci::FunctionCounters,
     status::{SrbStatus, srb},
-    storport::report::Report,
+    storport::report::{Report, times},
 };
 
 /// Lines of a kind that are printed before the rest is counted.
@@ -45,23 +45,7 @@ impl Summary {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for violation in &self.report.violations {
-            let place = match violation.driver_offset {
-                Some(offset) => format!(" at driver offset {offset:#x}"),
-                None => String::new(),
-            };
-            let mut fault = format!(
-                "violation of {} in {}{place}, {}: {}\n  rule: {}",
-                violation.rule,
-                violation.callback,
-                times(violation.count),
-                violation.detail,
-                violation.source
-            );
-            for line in violation.circumstances.lines() {
-                fault.push_str("\n  ");
-                fault.push_str(&line);
-            }
-            faults.push(fault);
+            faults.push(violation.to_string());
         }
         for complaint in &self.complaints {
             faults.push(format!("the device complains: {complaint}"));
@@ -237,13 +221,6 @@ fn table(
     Ok(())
 }
 
-fn times(count: u64) -> String {
-    match count {
-        1 => "once".to_owned(),
-        count => format!("{count} times"),
-    }
-}
-
 fn mean(total: Duration, count: u64) -> String {
     match count {
         0 => "-".to_owned(),
@@ -368,8 +345,8 @@ violations: none; complaints of the device: none
                  \x20 on CPU 1, thread cpu 1, at IRQL 2 (DISPATCH_LEVEL)\n\
                  \x20 lock: StartIo\n\
                  \x20 locks held: Channel 1 (by Storport), Dpc 0\n\
-                 \x20 called from: test.sys+0x1234 (submit+0x34)\n\
-                 \x20              test.sys+0x1100 (HwStartIo+0x20)",
+                 \x20 at: test.sys+0x1234 (submit+0x34)\n\
+                 \x20     test.sys+0x1100 (HwStartIo+0x20)",
                 "the device complains: queue 0: a loop",
                 "a wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \

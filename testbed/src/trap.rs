@@ -20,15 +20,17 @@ mod ram;
 mod signal;
 mod stack;
 mod stop;
+mod taken;
 
 pub(crate) use self::{
     breakpoint::{clear as clear_breakpoint, set as set_breakpoint},
     bus::complain,
-    crash::Place,
+    crash::{Place, place_in_driver},
     images::first as driver_image,
     inside::{callback, processor_time},
     peek::read as read_memory,
-    stack::{Calls, called},
+    stack::{Calls, Walk, called},
+    taken::{Access, tell_of_accesses},
 };
 pub use self::{
     bus::{RegisterWindow, complaints, connect_ports},

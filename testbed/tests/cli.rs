@@ -185,3 +185,19 @@ fn a_program_for_another_machine_is_no_driver() {
     let error = refused(&["imports", path]);
     assert!(error.contains(path), "{error}");
 }
+
+#[test]
+fn the_rules_are_listed_with_their_sources_and_what_is_beyond_them() {
+    let output = testbed(&["rules"]);
+
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    for part in [
+        "\nlock-order\n    Locks are taken in the order",
+        "\n    from: StorPortSpinLock3; rule book 1.5 O1 to O3\n",
+        "\nsrb-touched\n",
+        "\n\nBeyond the verifier:\n  - HwBuildIo that touches state of the adapter's",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}

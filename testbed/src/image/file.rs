@@ -6,7 +6,8 @@ use object::{
     LittleEndian as LE,
     pe::{self, ImageDosHeader, ImageNtHeaders64},
     read::pe::{
-        DataDirectories, Import as Thunk, ImportTable, RelocationBlockIterator, SectionTable,
+        DataDirectories, Import as Thunk, ImportTable, PeFile64, RelocationBlockIterator,
+        SectionTable,
     },
 };
 
@@ -48,6 +49,8 @@ pub(super) struct DriverFile {
     pub(super) bytes: Vec<u8>,
     pub(super) preferred_base: u64,
     pub(super) timestamp: u32,
+    /// Of the program database, as the debug directory has it.
+    pub(super) guid: Option<[u8; 16]>,
     pub(super) entry: u32,
     pub(super) ranges: Vec<Range>,
     pub(super) imports: Vec<Import>,
@@ -112,6 +115,7 @@ impl DriverFile {
             unwind,
             bytes,
             preferred_base: optional.image_base.get(LE),
+            guid: guid(data),
             timestamp: headers.file_header.time_date_stamp.get(LE),
             entry,
             ranges,
@@ -201,6 +205,13 @@ impl DriverFile {
         *place = if forbidden { cookie ^ 1 } else { cookie }.to_le_bytes();
         Ok(())
     }
+}
+
+/// The program database that the debug directory names, by its GUID.
+fn guid(data: &[u8]) -> Option<[u8; 16]> {
+    let file = PeFile64::parse(data).ok()?;
+    let view = object::Object::pdb_info(&file).ok()??;
+    Some(view.guid())
 }
 
 type Headers<'data> = (
@@ -454,6 +465,7 @@ mod tests {
                 ("storport.sys", "StorPortInitialize"),
                 ("ntoskrnl.exe", "memcpy"),
             ],
+            ..Sample::default()
         };
         sample.file()
     }

@@ -37,6 +37,7 @@ pub(crate) mod field {
     pub(crate) const SIZE_OF_IMAGE: usize = OPTIONAL + 56;
     pub(crate) const SIZE_OF_HEADERS: usize = OPTIONAL + 60;
     pub(crate) const SUBSYSTEM: usize = OPTIONAL + 68;
+    pub(crate) const EXCEPTION_DIRECTORY: usize = OPTIONAL + 112 + 3 * 8;
     pub(crate) const RELOCATION_DIRECTORY: usize = OPTIONAL + 112 + 5 * 8;
     pub(crate) const SECTIONS: usize = 0x148;
     /// In the file: the first relocation block.
@@ -55,6 +56,9 @@ pub(crate) struct Sample {
     pub(crate) code: Vec<u8>,
     /// Module and function of each import.
     pub(crate) imports: Vec<(&'static str, &'static str)>,
+    /// Where functions begin and end in the code, and their UNWIND_INFO of 8
+    /// bytes at most.
+    pub(crate) functions: Vec<(u32, u32, &'static [u8])>,
 }
 
 impl Sample {
@@ -117,8 +121,27 @@ impl Sample {
             put(raw(RELOCATIONS) + at + 8, &entry.to_le_bytes());
         }
         put(field::RELOCATION_DIRECTORY + 4, &24_u32.to_le_bytes());
+        self.put_functions(&mut file);
         self.put_imports(&mut file);
         file
+    }
+
+    /// The table of functions is at 2A00h, their UNWIND_INFO from 2B00h on.
+    fn put_functions(&self, file: &mut [u8]) {
+        const TABLE: u32 = 0x2a00;
+        let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+        for (index, (begin, end, description)) in (0..).zip(&self.functions) {
+            let information = TABLE + 0x100 + index * 8;
+            for (word, value) in (0..).zip([TEXT + begin, TEXT + end, information]) {
+                put(raw(TABLE + index * 12 + word * 4), &value.to_le_bytes());
+            }
+            put(raw(information), description);
+        }
+        if !self.functions.is_empty() {
+            let bytes = self.functions.len() as u32 * 12;
+            put(field::EXCEPTION_DIRECTORY, &TABLE.to_le_bytes());
+            put(field::EXCEPTION_DIRECTORY + 4, &bytes.to_le_bytes());
+        }
     }
 
     fn put_imports(&self, file: &mut [u8]) {

@@ -1,10 +1,72 @@
-//! The names of a driver's functions, from the linker's map beside the file.
+//! The names of a driver's functions, from what lies beside its file: the
+//! linker's map, or the program database.
+
+use std::{collections::BTreeMap, fs::File, path::Path};
+
+use pdb2::{FallibleIterator as _, PDB, PdbInternalSectionOffset, SymbolData, SymbolTable};
 
 /// The functions and variables of an image, by their place.
 #[derive(Debug, Default)]
 pub(super) struct Symbols(Vec<(u32, String)>);
 
 impl Symbols {
+    /// Those of the driver at `path`, from its `.map` if it is this build's, else
+    /// from its `.pdb`. `timestamp` and `guid` are what the driver's headers and
+    /// debug directory say of the build.
+    pub(super) fn beside(path: &Path, timestamp: u32, guid: Option<[u8; 16]>) -> Self {
+        let map = std::fs::read(path.with_extension("map")).unwrap_or_default();
+        let of_map = Self::parse(&String::from_utf8_lossy(&map), timestamp);
+        if !of_map.0.is_empty() {
+            return of_map;
+        }
+        guid.and_then(|guid| {
+            let pdb = File::open(path.with_extension("pdb")).ok()?;
+            // A broken one names nothing, as none does.
+            Self::read(pdb, guid).ok()?
+        })
+        .unwrap_or_default()
+    }
+
+    /// Reads a program database; nothing if it is of another build than `guid`.
+    fn read(file: File, guid: [u8; 16]) -> pdb2::Result<Option<Self>> {
+        let mut pdb = PDB::open(file)?;
+        if pdb.pdb_information()?.guid.to_bytes_le() != guid {
+            return Ok(None);
+        }
+        let addresses = pdb.address_map()?;
+        // By address: a function that has both a public and a private symbol
+        // is named once, by the former, as a map has it.
+        let mut names = BTreeMap::new();
+        let mut add = |at: PdbInternalSectionOffset, name: &str| {
+            if let Some(at) = at.to_rva(&addresses) {
+                names
+                    .entry(at.0)
+                    .or_insert_with(|| format!("{:#}", rustc_demangle::demangle(name)));
+            }
+        };
+        let publics: SymbolTable<'_> = pdb.global_symbols()?;
+        let mut publics = publics.iter();
+        while let Some(symbol) = publics.next()? {
+            if let Ok(SymbolData::Public(public)) = symbol.parse() {
+                add(public.offset, &public.name.to_string());
+            }
+        }
+        let information = pdb.debug_information()?;
+        let mut modules = information.modules()?;
+        while let Some(module) = modules.next()? {
+            let Some(contents) = pdb.module_info(&module)? else {
+                continue;
+            };
+            let mut symbols = contents.symbols()?;
+            while let Some(symbol) = symbols.next()? {
+                if let Ok(SymbolData::Procedure(procedure)) = symbol.parse() {
+                    add(procedure.offset, &procedure.name.to_string());
+                }
+            }
+        }
+        Ok(Some(Self(names.into_iter().collect())))
+    }
+
     /// Reads the text of a `.map` file, as the linkers' `/MAP` writes it; gives
     /// nothing if it was written for another build than `timestamp`.
     pub(super) fn parse(text: &str, timestamp: u32) -> Self {
@@ -91,6 +153,17 @@ mod tests {
     fn the_map_of_another_build_names_nothing() {
         assert_eq!(Symbols::parse(MAP, 0x6b04_20ec).at(0x1000), None);
         assert_eq!(Symbols::parse("Timestamp is soon", 0).at(0x1000), None);
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_database_names_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let driver = folder.path().join("driver.sys");
+        std::fs::write(driver.with_extension("pdb"), b"no program database").expect("a file");
+
+        let symbols = Symbols::beside(&driver, 5, Some([7; 16]));
+
+        assert_eq!(symbols.at(0x1000), None);
     }
 
     #[test]

@@ -44,6 +44,7 @@ fn driver(function: &'static str, first: u64, others: [u32; 3]) -> Arc<Image> {
     let sample = Sample {
         code: calling(first, others),
         imports: vec![("ntoskrnl.exe", function)],
+        ..Sample::default()
     };
     Arc::new(sample.load(&|_, name| resolve(name)).expect("a good file"))
 }

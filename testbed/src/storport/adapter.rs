@@ -14,7 +14,7 @@ use super::{
     control_request::ControlRequest,
     life_cycle,
     port::Port,
-    report::Report,
+    report::{Report, Violation},
     request::{Address, Completion, Program, Request},
     restart,
 };
@@ -143,6 +143,17 @@ pub enum StartError {
     Host(#[from] io::Error),
 }
 
+/// A start that went wrong, and the rules that the miniport broke until then.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct FailedStart {
+    /// Why.
+    #[source]
+    pub error: StartError,
+    /// Rules broken.
+    pub violations: Vec<Violation>,
+}
+
 /// Why an adapter did not stop in order.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
@@ -193,13 +204,13 @@ impl Adapter {
     /// thread, which must be no virtual CPU.
     ///
     /// # Errors
-    /// [`StartError`]. The function is stopped then.
+    /// [`FailedStart`]. The function is stopped then.
     pub fn start(
         machine: &Arc<Machine>,
         image: &Arc<Image>,
         function: &Arc<dyn PciFunction>,
         settings: AdapterSettings,
-    ) -> Result<Arc<Self>, StartError> {
+    ) -> Result<Arc<Self>, FailedStart> {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
@@ -208,8 +219,11 @@ impl Adapter {
     }
 
     /// Starts the driver whose DriverEntry is at `entry`.
-    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, StartError> {
-        life_cycle::start(port, entry)?;
+    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, FailedStart> {
+        life_cycle::start(port, entry).map_err(|error| FailedStart {
+            error,
+            violations: port.violations(),
+        })?;
         Ok(Arc::new(Self {
             port,
             stopped: AtomicBool::new(false),

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     cpu::{self, irql},
     machine::clock,
-    trap::{Calls, Place},
+    trap::{Calls, place_in_driver},
 };
 
 /// How the miniport takes a lock.
@@ -104,8 +104,10 @@ impl fmt::Display for Held {
         write!(f, "{}", self.id)?;
         match self.taker {
             Taker::Storport => f.write_str(" (by Storport)"),
-            Taker::Miniport if self.caller == 0 => Ok(()),
-            Taker::Miniport => write!(f, " (taken at {})", Place(self.caller)),
+            Taker::Miniport => match place_in_driver(self.caller) {
+                Some(place) => write!(f, " (taken at {place})"),
+                None => Ok(()),
+            },
         }
     }
 }
@@ -539,11 +541,12 @@ impl Port {
     /// A lock within one of its level.
     fn check_nesting(&self, outer: Held, by: &str, id: LockId, caller: usize) {
         let place = || {
+            let place = place_in_driver(caller).map(|place| format!(", at {place}"));
             format!(
-                "in {} on CPU {}, at {}",
+                "in {} on CPU {}{}",
                 callbacks::current().name(),
                 cpu::current_number(),
-                Place(caller)
+                place.unwrap_or_default()
             )
         };
         if let Some(earlier) = self.orders.note(outer.id, id, place) {

@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     abi::srb_status,
-    adapter::SrbShape,
+    adapter::{Checks, SrbShape},
     callbacks::Callback,
     control_request::ControlRequest,
     port::Port,
@@ -31,7 +31,7 @@ use crate::{
     cpu::{Deferred, Source, irql},
     machine::{clock, mailbox::Mailbox},
     memory::Block,
-    trap,
+    trap::{self, Access},
 };
 
 /// SRB_STATUS without its flags (`srb.h`).
@@ -82,7 +82,7 @@ struct Inner {
     /// Came back BUSY, and until when they wait.
     busy: VecDeque<(u64, u32)>,
     /// SRBs that are free, and how many of this CPU's have memory.
-    free: Vec<u32>,
+    free: VecDeque<u32>,
     grown: u32,
     /// What the SRBs are used for, by number from the CPU's first on.
     work: Vec<Option<Work>>,
@@ -340,8 +340,10 @@ impl Lane {
     }
 
     fn take_srb(&self, inner: &mut Inner) -> u32 {
-        if inner.free.is_empty() {
+        while inner.free.len() <= self.port.srbs().resting() {
             match self.port.srbs().grow(self.cpu, inner.grown) {
+                // All have memory.
+                Ok(numbers) if numbers.is_empty() => break,
                 Ok(numbers) => {
                     inner.grown += numbers.len() as u32;
                     inner.work.resize_with(inner.grown as usize, || None);
@@ -352,7 +354,13 @@ impl Lane {
                 )),
             }
         }
-        inner.free.pop().unwrap_or_else(|| {
+        // The one that was used last is in the cache; the one that rested
+        // longest tells most of who still uses it.
+        let next = match self.port.settings.checks {
+            Checks::Cheap => inner.free.pop_back(),
+            Checks::All => inner.free.pop_front(),
+        };
+        next.unwrap_or_else(|| {
             trap::stop_machine(format_args!(
                 "more requests are outstanding than were let in"
             ))
@@ -367,6 +375,7 @@ impl Lane {
         slot.recovery.store(recovery::NONE, Ordering::Relaxed);
         slot.deadline
             .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
+        self.port.srbs().give(number);
         slot.owner.store(owner::BUILDING, Ordering::Release);
         if self.build(number) {
             self.start_io(number);
@@ -521,7 +530,7 @@ impl Lane {
         if port.srb_shape() == SrbShape::Scsi {
             work.unit.free_tag(slot.tag.load(Ordering::Relaxed));
         }
-        inner.free.push(number);
+        inner.free.push_back(number);
         let running = inner.programs.get_mut(work.program).and_then(Option::take);
         if let Some(mut running) = running {
             running.outstanding -= 1;
@@ -669,6 +678,7 @@ impl Port {
                 ),
             );
         }
+        self.srbs().take_away(number);
         self.lane(self.srbs().cpu_of(number)).completed(number);
     }
 
@@ -688,6 +698,31 @@ impl Port {
             );
         }
         slot
+    }
+
+    /// The driver accesses what may be the memory of a request that it has
+    /// completed; whether it was, and can be accessed now.
+    pub(super) fn touched(&self, access: &Access) -> bool {
+        let Some(srbs) = self.try_srbs() else {
+            return false;
+        };
+        let Some((number, part)) = srbs.containing(access.address) else {
+            return false;
+        };
+        let slot = srbs.slot(number);
+        if !slot.is_out() {
+            self.violation_at(
+                Rule::SrbTouched,
+                access,
+                format_args!(
+                    "{part} of a request (CDB {:02x}) that was completed is {}",
+                    srbs.view(slot).cdb()[0],
+                    if access.is_write { "written" } else { "read" }
+                ),
+            );
+        }
+        srbs.give(number);
+        true
     }
 
     /// Whether the miniport has an INQUIRY of this unit's.

@@ -225,7 +225,14 @@ fn configure(
         config::SP_RETURN_NOT_FOUND => Some("returned SP_RETURN_NOT_FOUND".into()),
         config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
         config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
-        other => Some(format!("returned {other}, which is no SP_RETURN value")),
+        other => {
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::FindAdapter,
+                format_args!("HwFindAdapter returned {other}, which is no SP_RETURN value"),
+            );
+            Some(format!("returned {other}, which is no SP_RETURN value"))
+        }
     };
     if let Some(why) = why {
         let log = port.statistics.report().events;
@@ -364,6 +371,7 @@ fn accept_requests(port: &'static Port) {
         extension_bytes: configuration.srb_extension_bytes,
         elements: configuration.max_elements as usize,
         map_buffers: configuration.map_buffers,
+        checks: port.settings.checks,
     };
     let srbs = Srbs::new(port.machine.memory(), settings, cpus.len() as u32, most);
     let _ = port.srbs.set(srbs);

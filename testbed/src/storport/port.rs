@@ -36,6 +36,7 @@ use crate::{
     machine::{Machine, clock},
     memory::Block,
     pci::PciFunction,
+    trap::{self, Access},
 };
 
 /// An adapter's port driver.
@@ -136,6 +137,7 @@ impl Port {
             stopped: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
         }));
+        trap::tell_of_accesses(Self::touched_anywhere);
         PORTS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -167,7 +169,7 @@ impl Port {
                     port.extension()
                 ),
             ),
-            (None, None) => crate::trap::stop_machine(format_args!(
+            (None, None) => trap::stop_machine(format_args!(
                 "{function} is called, and there is no adapter"
             )),
         }
@@ -183,6 +185,25 @@ impl Port {
     pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
         self.recorder
             .record(rule, callbacks::current(), caller, None, detail);
+    }
+
+    /// [`Self::violation`] by an access to memory.
+    pub(super) fn violation_at(&self, rule: Rule, access: &Access, detail: fmt::Arguments<'_>) {
+        let place = access.walk.clone().next().unwrap_or(0);
+        let stack = access.walk.clone();
+        self.recorder
+            .record_at(rule, callbacks::current(), place, None, stack, detail);
+    }
+
+    /// The driver accesses memory that was taken from it; whether an adapter's
+    /// was, and can be accessed now.
+    fn touched_anywhere(access: &Access) -> bool {
+        let of_callback = callbacks::current_port();
+        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        of_callback
+            .into_iter()
+            .chain(ports.iter().copied())
+            .any(|port| port.touched(access))
     }
 
     /// [`Self::violation`] about a lock.

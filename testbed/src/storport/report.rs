@@ -1,6 +1,6 @@
 //! What Storport counted and what it found wrong.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::cpu::irql;
 
@@ -49,8 +49,9 @@ pub struct Circumstances {
     /// acquisition.
     pub held: Vec<String>,
     /// The return addresses in the driver, newest first, with the symbols that
-    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. Empty if no call of the
-    /// driver's was the cause.
+    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. An instruction's own
+    /// address comes first if an access to memory was the cause. Empty if
+    /// neither that nor a call of the driver's was.
     pub stack: Vec<String>,
 }
 
@@ -75,8 +76,8 @@ impl Circumstances {
         }
         lines.push(format!("locks held: {held}"));
         if let Some((first, others)) = self.stack.split_first() {
-            lines.push(format!("called from: {first}"));
-            lines.extend(others.iter().map(|place| format!("             {place}")));
+            lines.push(format!("at: {first}"));
+            lines.extend(others.iter().map(|place| format!("    {place}")));
         }
         lines
     }
@@ -112,6 +113,28 @@ pub struct Violation {
     pub circumstances: Circumstances,
     /// How often, same rule, callback and place.
     pub count: u64,
+}
+
+/// What was broken where and how often, and below it, indented, the rest.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "violation of {} in {}", self.rule, self.callback)?;
+        if let Some(offset) = self.driver_offset {
+            write!(f, " at driver offset {offset:#x}")?;
+        }
+        write!(f, ", {}: {}", times(self.count), self.detail)?;
+        write!(f, "\n  rule: {}", self.source)?;
+        let lines = self.circumstances.lines();
+        lines.iter().try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+/// `once`, `2 times`.
+pub(crate) fn times(count: u64) -> String {
+    match count {
+        1 => "once".to_owned(),
+        count => format!("{count} times"),
+    }
 }
 
 /// A bus reset that Storport made because a request timed out, as event 129

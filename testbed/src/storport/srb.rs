@@ -6,9 +6,12 @@
 //! one physically contiguous piece of the machine's memory.
 #![expect(unsafe_code, reason = "the SRBs are in memory shared with the driver")]
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use super::{
@@ -17,13 +20,20 @@ use super::{
         srbex_data_scsi_cdb16 as cdb16, stor_addr_btl8 as btl8, stor_scatter_gather_element,
         stor_scatter_gather_list, storage_request_block as storage,
     },
-    adapter::SrbShape,
+    adapter::{Checks, SrbShape},
     request::{Direction, Request},
 };
-use crate::memory::{Block, Memory, MemoryError, Placement};
+use crate::{
+    memory::{Block, Memory, MemoryError, PAGE, Placement},
+    trap,
+};
 
 /// SRBs that get their memory at a time.
 const CHUNK: u32 = 16;
+
+/// SRBs of a CPU that rest before one is used again, where all is checked: so
+/// long is who still uses one found out.
+const RESTING: u32 = 64;
 
 /// Before each SRB: a mark and the SRB's number.
 const HEADER: usize = 16;
@@ -85,6 +95,8 @@ pub(super) struct Slot {
     pub(super) unit: AtomicU32,
     /// Its address; 0 while it has no memory.
     address: AtomicUsize,
+    /// Where Storport accesses it: the driver's address may be taken away.
+    own: AtomicUsize,
     /// Its data's address, 0 without, and length.
     data: AtomicUsize,
     data_bytes: AtomicU32,
@@ -102,6 +114,7 @@ impl Slot {
             next_completed: AtomicU32::new(0),
             unit: AtomicU32::new(0),
             address: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
             data: AtomicUsize::new(0),
             data_bytes: AtomicU32::new(0),
             tag: AtomicU8::new(0),
@@ -128,6 +141,11 @@ impl Slot {
     /// The SRB's address.
     pub(super) fn address(&self) -> usize {
         self.address.load(Ordering::Relaxed)
+    }
+
+    /// Where Storport accesses it.
+    fn own(&self) -> usize {
+        self.own.load(Ordering::Relaxed)
     }
 
     /// Its data's virtual address, if it has any.
@@ -157,6 +175,19 @@ pub(super) struct SrbSettings {
     pub(super) elements: usize,
     /// MapBuffers.
     pub(super) map_buffers: u32,
+    /// With all, each has pages of its own, which the miniport loses when it
+    /// completes the request.
+    pub(super) checks: Checks,
+}
+
+/// A part of an SRB's memory, and the offset in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part(&'static str, usize);
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {:#x}", self.0, self.1)
+    }
 }
 
 /// All SRBs of an adapter.
@@ -177,7 +208,11 @@ impl Srbs {
         cpus: u32,
         per_cpu: u32,
     ) -> Self {
-        let per_cpu = per_cpu.next_multiple_of(CHUNK);
+        let spare = match settings.checks {
+            Checks::Cheap => 0,
+            Checks::All => RESTING,
+        };
+        let per_cpu = (per_cpu + spare).next_multiple_of(CHUNK);
         Self {
             settings,
             per_cpu,
@@ -215,7 +250,11 @@ impl Srbs {
     }
 
     fn stride(&self) -> usize {
-        (self.extension_at() + self.settings.extension_bytes).next_multiple_of(16)
+        let bytes = self.extension_at() + self.settings.extension_bytes;
+        match self.settings.checks {
+            Checks::Cheap => bytes.next_multiple_of(16),
+            Checks::All => bytes.next_multiple_of(PAGE),
+        }
     }
 
     /// Gives memory to the next SRBs of CPU `cpu`, of which `have` have some,
@@ -223,18 +262,22 @@ impl Srbs {
     pub(super) fn grow(&self, cpu: u32, have: u32) -> Result<std::ops::Range<u32>, MemoryError> {
         let first = cpu * self.per_cpu + have;
         let numbers = first..first + CHUNK.min(self.per_cpu - have);
+        if numbers.is_empty() {
+            return Ok(numbers);
+        }
         let block = self
             .memory
             .allocate(numbers.len() * self.stride(), Placement::Contiguous)?;
         for (number, at) in numbers.clone().zip((0..).step_by(self.stride())) {
             let start = block.address() + at;
+            let own = self.beside(start).unwrap_or(start);
             // SAFETY: the block is this long, and lives as long as the SRBs.
-            let header = unsafe { Structure::at(start) };
+            let header = unsafe { Structure::at(own) };
             header.set(abi::value(), MARK);
             header.offset(8).set(abi::value(), u64::from(number));
-            self.slot(number)
-                .address
-                .store(start + HEADER, Ordering::Relaxed);
+            let slot = self.slot(number);
+            slot.own.store(own + HEADER, Ordering::Relaxed);
+            slot.address.store(start + HEADER, Ordering::Relaxed);
         }
         self.chunks
             .lock()
@@ -249,8 +292,9 @@ impl Srbs {
         if !start.is_multiple_of(16) || self.memory.physical(start).is_none() {
             return None;
         }
+        let own = self.beside(start)?;
         // SAFETY: 16 aligned bytes of the machine's memory, mapped.
-        let header = unsafe { Structure::at(start) };
+        let header = unsafe { Structure::at(own) };
         if header.get::<u64>(abi::value()) != MARK {
             return None;
         }
@@ -259,12 +303,77 @@ impl Srbs {
         (slot.address() == address).then_some(number as u32)
     }
 
+    /// Where Storport accesses what the driver has at `address`.
+    fn beside(&self, address: usize) -> Option<usize> {
+        match self.settings.checks {
+            Checks::Cheap => Some(address),
+            Checks::All => self.memory.beside(address),
+        }
+    }
+
+    /// Takes an SRB with all that belongs to it away from the driver, where all
+    /// is checked: it is completed.
+    pub(super) fn take_away(&self, number: u32) {
+        self.protect(number, Memory::take_away);
+    }
+
+    /// Gives it to the driver again.
+    pub(super) fn give(&self, number: u32) {
+        self.protect(number, Memory::give_back);
+    }
+
+    fn protect(&self, number: u32, how: impl Fn(&Memory, usize, usize) -> io::Result<()>) {
+        if self.settings.checks == Checks::Cheap {
+            return;
+        }
+        let start = self.slot(number).address() - HEADER;
+        if let Err(error) = how(&self.memory, start, self.stride()) {
+            trap::stop_machine(format_args!(
+                "the host does not let the memory of a request be taken from the driver ({error}): \
+                 run without --verify, or raise vm.max_map_count"
+            ));
+        }
+    }
+
+    /// How many free SRBs a CPU keeps before it uses one again.
+    pub(super) fn resting(&self) -> usize {
+        match self.settings.checks {
+            Checks::Cheap => 0,
+            Checks::All => RESTING as usize,
+        }
+    }
+
+    /// The SRB in whose memory `address` lies, and in what part of it.
+    pub(super) fn containing(&self, address: usize) -> Option<(u32, Part)> {
+        (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| slot.address() != 0)
+            .find_map(|(number, slot)| {
+                let at = address.checked_sub(slot.address() - HEADER)?;
+                (at < self.stride()).then(|| (number, self.part(at)))
+            })
+    }
+
+    fn part(&self, at: usize) -> Part {
+        let extension = self.extension_at();
+        match at {
+            0..HEADER => Part("the memory before the SRB", 0),
+            HEADER..SENSE_AT => Part("the SRB", at - HEADER),
+            SENSE_AT..LIST_AT => Part("the sense buffer", at - SENSE_AT),
+            _ if at < extension => Part("the scatter/gather list", at - LIST_AT),
+            _ if at - extension < self.settings.extension_bytes => {
+                Part("the SRB extension", at - extension)
+            }
+            _ => Part("the memory behind the SRB extension", at - extension),
+        }
+    }
+
     /// The SRB of `slot`, to be read and written.
     pub(super) fn view(&self, slot: &Slot) -> Srb {
         Srb {
             // SAFETY: the SRB has had its memory since it was first used, and
             // keeps it.
-            base: unsafe { Structure::at(slot.address()) },
+            base: unsafe { Structure::at(slot.own()) },
             shape: self.settings.shape,
         }
     }
@@ -281,13 +390,12 @@ impl Srbs {
         slot.tag.store(tag, Ordering::Relaxed);
         self.fill_srb(number, request, timeout, tag);
         self.new_extension(slot);
-        slot.list()
-            .is_none_or(|list| self.fill_list(list, address, bytes as usize))
+        data.is_none() || self.fill_list(slot, address, bytes as usize)
     }
 
-    fn fill_list(&self, list: usize, address: usize, bytes: usize) -> bool {
+    fn fill_list(&self, slot: &Slot, address: usize, bytes: usize) -> bool {
         // SAFETY: the list lies behind the SRB and has room for `elements`.
-        let list = unsafe { Structure::at(list) };
+        let list = unsafe { Structure::at(slot.own() - HEADER + LIST_AT) };
         let mut count = 0;
         let mut done = 0;
         while done < bytes {
@@ -311,7 +419,7 @@ impl Srbs {
     /// Gives the SRB of `slot` an SRB extension that knows nothing of the
     /// last one (rule book 5.1 S12).
     pub(super) fn new_extension(&self, slot: &Slot) {
-        let extension = slot.address() - HEADER + self.extension_at();
+        let extension = slot.own() - HEADER + self.extension_at();
         // SAFETY: the extension lies behind the list, in the same memory.
         unsafe { Structure::at(extension) }.fill(self.settings.extension_bytes, UNINITIALISED);
     }

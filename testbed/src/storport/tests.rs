@@ -15,3 +15,4 @@ mod recovery;
 mod requests;
 mod restart;
 mod schedules;
+mod touched;

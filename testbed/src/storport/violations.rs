@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cpu,
     image::Image,
-    trap::{self, Calls, Place},
+    trap::{self, Calls, Place, Walk},
 };
 
 macro_rules! rules {
@@ -143,6 +143,9 @@ rules! {
         "A request is completed once.";
     SrbStatus = "srb-status", "StorPortStatusPending; rule book 5.1 S3",
         "A request is completed with a final status, without flags that are the port's.";
+    SrbTouched = "srb-touched", "StorPortNotification (SDV, unlisted); rule book 5.1 S2",
+        "SRB, SRB extension, sense buffer and scatter/gather list are left alone once the request \
+         is completed (with --verify).";
     SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; rule book 5.1 S4",
         "HwBuildIo that returns TRUE leaves the request uncompleted.";
     SrbStartIo = "srb-start-io-false", "rule book 5.1 S6",
@@ -199,9 +202,23 @@ impl Recorder {
         lock: Option<LockId>,
         detail: fmt::Arguments<'_>,
     ) {
+        self.record_at(rule, callback, caller, lock, walk_from(caller), detail);
+    }
+
+    /// Records that `rule` was broken in `callback` at `place`, to which `walk`
+    /// leads.
+    pub(super) fn record_at(
+        &self,
+        rule: Rule,
+        callback: Callback,
+        place: usize,
+        lock: Option<LockId>,
+        walk: Walk,
+        detail: fmt::Arguments<'_>,
+    ) {
         let source = rule.source();
         let (rule, callback) = (rule.name(), callback.name());
-        let driver_offset = self.offset_of(caller);
+        let driver_offset = self.offset_of(place);
         let mut found = self.lock();
         let same = found.iter_mut().find(|known| {
             (known.rule, known.callback, known.driver_offset) == (rule, callback, driver_offset)
@@ -214,7 +231,7 @@ impl Recorder {
                 callback,
                 detail: detail.to_string(),
                 driver_offset,
-                circumstances: circumstances(caller, lock),
+                circumstances: circumstances(lock, walk),
                 count: 1,
             }),
         }
@@ -236,7 +253,7 @@ impl Recorder {
             callback.name(),
             At(self.offset_of(caller)),
             rule.name(),
-            Lines(rule, &circumstances(caller, lock)),
+            Lines(rule, &circumstances(lock, walk_from(caller))),
             Before(&self.found()),
         ))
     }
@@ -273,24 +290,28 @@ impl Recorder {
 }
 
 /// What the calling thread is, has and does.
-fn circumstances(caller: usize, lock: Option<LockId>) -> Circumstances {
-    let stack = match caller {
-        0 => Vec::new(),
-        _ => driver_stack(Calls::here()),
-    };
+fn circumstances(lock: Option<LockId>, walk: Walk) -> Circumstances {
     Circumstances {
         cpu: cpu::current_number(),
         thread: thread::current().name().unwrap_or("unnamed").to_owned(),
         irql: cpu::current_irql(),
         lock: lock.map(|lock| lock.to_string()),
         held: held_locks::held_by_this_thread(),
-        stack,
+        stack: places(walk),
     }
 }
 
-/// The places in the driver that these calls come from, newest first.
-pub(super) fn driver_stack(calls: Calls) -> Vec<String> {
-    calls.walk().map(|place| Place(place).to_string()).collect()
+/// What leads to the call that returns to `caller`; nothing leads to no call.
+fn walk_from(caller: usize) -> Walk {
+    match caller {
+        0 => Calls::default().walk(),
+        _ => Calls::here().walk(),
+    }
+}
+
+/// The places of a walk through the driver, newest first.
+pub(super) fn places(walk: Walk) -> Vec<String> {
+    walk.map(|place| Place(place).to_string()).collect()
 }
 
 /// The lines below a message that ends the machine.

@@ -17,7 +17,7 @@ use std::{
     },
 };
 
-use super::violations::driver_stack;
+use super::violations::places;
 use crate::{cpu::irql, trap::Calls};
 
 /// A thread that waits, as it is told of.
@@ -172,7 +172,7 @@ impl fmt::Display for Circle {
                     waiter.held.join(", ")
                 },
             )?;
-            for (index, place) in driver_stack(waiter.calls).iter().enumerate() {
+            for (index, place) in places(waiter.calls.walk()).iter().enumerate() {
                 let start = if index == 0 {
                     "waits at: "
                 } else {

@@ -5,7 +5,11 @@ use std::fmt;
 
 use iced_x86::{Instruction, Mnemonic, Register};
 
-use super::{emulate::Refusal, images, inside, stack::Calls};
+use super::{
+    emulate::Refusal,
+    images, inside,
+    stack::{Calls, Walk},
+};
 use crate::{
     cpu,
     image::{Image, Registers},
@@ -24,7 +28,7 @@ pub(super) mod exception {
 }
 
 /// Bits of a page fault's error code (`REG_ERR`).
-const WRITE: i64 = 1 << 1;
+pub(super) const WRITE: i64 = 1 << 1;
 const FETCH: i64 = 1 << 4;
 
 /// The general registers in the order of their numbers in unwind codes.
@@ -72,6 +76,11 @@ impl Fault<'_> {
             exception::BREAKPOINT => address.wrapping_sub(1),
             _ => address,
         }
+    }
+
+    /// Where in the driver it was, and the callers.
+    pub(super) fn walk(&self) -> Walk {
+        Calls::here().walk_from(self.registers(), self.is_fetch())
     }
 
     /// The registers that a walk through the stack needs.
@@ -149,6 +158,12 @@ impl fmt::Display for Own<'_> {
         write!(formatter, "\n  at {}", Place(fault.place()))?;
         registers(fault, formatter)
     }
+}
+
+/// The words for an address in the driver, or nothing: others differ from run
+/// to run.
+pub(crate) fn place_in_driver(address: usize) -> Option<String> {
+    images::of(address).map(|_| Place(address).to_string())
 }
 
 /// An address in words, with the driver's symbol if there is one.
@@ -367,8 +382,8 @@ fn registers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Resu
 /// The driver's return addresses, newest first.
 fn callers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     let place = fault.place();
-    let mut found = Calls::here()
-        .walk_from(fault.registers(), fault.is_fetch())
+    let mut found = fault
+        .walk()
         .filter(|&address| address != place)
         .take(CALLERS)
         .peekable();

@@ -17,6 +17,7 @@ fn run(code: &[u8], argument: usize) {
     let sample = Sample {
         code: code.into(),
         imports: Vec::new(),
+        ..Sample::default()
     };
     let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));
     watch(&image);
@@ -155,6 +156,7 @@ fn watch_sample() {
     let sample = Sample {
         code: vec![0xc3],
         imports: Vec::new(),
+        ..Sample::default()
     };
     watch(&Arc::new(sample.load(&|_, _| None).expect("a good file")));
 }

@@ -24,10 +24,11 @@ use crate::machine::schedule;
 use super::{
     breakpoint,
     bus::{self, MachineBus},
-    crash::{Crash, Fault, Own, exception},
+    crash::{Crash, Fault, Own, WRITE, exception},
     emulate::{Refusal, Registers, execute},
     images, inside, peek,
     stop::{say, stop_machine},
+    taken::{self, Access},
 };
 
 /// The signals of a processor's exceptions.
@@ -143,6 +144,13 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     }
     let is_access = exception == exception::PAGE_FAULT
         && (bus::decodes(address) || in_driver && address < LOWEST);
+    if exception == exception::PAGE_FAULT
+        && in_driver
+        && !is_access
+        && is_told(signal, address, registers)
+    {
+        return;
+    }
     let mut instruction = None;
     let mut refusal = None;
     if is_access || exception == exception::GENERAL_PROTECTION {
@@ -157,6 +165,17 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
         }
     }
     tell(signal, address, registers, instruction, refusal);
+}
+
+/// Whether it was an access to memory that was taken from the driver: told, it
+/// is made again.
+fn is_told(signal: libc::c_int, address: u64, registers: &Registers<'_>) -> bool {
+    let fault = fault(signal, address, registers);
+    taken::is_told(&Access {
+        address: address as usize,
+        is_write: fault.error & WRITE != 0,
+        walk: fault.walk(),
+    })
 }
 
 /// Whether the instruction is one that the machine would carry out.

@@ -6,6 +6,8 @@
 //! nest: below the first one's lies what the driver was in when it called what
 //! led to it. Nothing here allocates: crash messages use it.
 
+#![cfg_attr(test, expect(unsafe_code, reason = "runs a driver's code"))]
+
 use std::cell::Cell;
 
 use super::{images, peek};
@@ -111,7 +113,7 @@ struct At {
 }
 
 /// The places of a thread in the driver, newest first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Walk {
     at: Option<At>,
     calls: Calls,
@@ -180,4 +182,74 @@ fn word(address: usize) -> Option<usize> {
     let mut bytes = [0; 8];
     peek::read(address, &mut bytes)?;
     Some(usize::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::{
+        image::sample::{ADDRESSES, Sample, TEXT},
+        trap::{in_driver, place_in_driver, watch},
+        variadic::VariadicArguments,
+        variadic_entry,
+    };
+
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+    extern "win64" fn look(arguments: VariadicArguments) -> usize {
+        called(arguments.address());
+        let places = Calls::here().walk().filter_map(place_in_driver);
+        SEEN.lock().expect("no panic").extend(places);
+        7
+    }
+
+    variadic_entry!(fn look_entry => look);
+
+    /// DriverEntry takes 40 bytes of stack and calls a function, which keeps RBX,
+    /// takes 32 bytes and calls the import.
+    fn nested() -> Sample {
+        let mut code = vec![0xcc; 0x40];
+        let call = (ADDRESSES as i32 - (TEXT as i32 + 0x2b)).to_le_bytes();
+        let outer = [
+            0x48, 0x83, 0xec, 40, 0xe8, 0x17, 0, 0, 0, 0x48, 0x83, 0xc4, 40, 0xc3,
+        ];
+        let inner = [
+            &[0x53, 0x48, 0x83, 0xec, 32, 0xff, 0x15][..],
+            &call,
+            &[0x48, 0x83, 0xc4, 32, 0x5b, 0xc3],
+        ]
+        .concat();
+        code[..outer.len()].copy_from_slice(&outer);
+        code[0x20..0x20 + inner.len()].copy_from_slice(&inner);
+        Sample {
+            code,
+            imports: vec![("storport.sys", "StorPortNotification")],
+            functions: vec![
+                (0, 14, &[1, 4, 1, 0, 4, 0x42]),
+                (0x20, 0x31, &[1, 5, 2, 0, 5, 0x32, 1, 0x30]),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_call_is_followed_to_its_callers_and_no_further() {
+        let image = nested()
+            .load(&|_, _| Some(look_entry as *const () as usize))
+            .expect("a good file");
+        let image = Arc::new(image);
+        watch(&image);
+        // SAFETY: the code is `nested`, which keeps the ABI.
+        let entry: extern "win64" fn() -> usize = unsafe { std::mem::transmute(image.entry()) };
+
+        let result = in_driver("a callback of a test", || entry());
+
+        assert_eq!(result, 7);
+        assert_eq!(
+            *SEEN.lock().expect("no panic"),
+            ["sample.sys+0x102b", "sample.sys+0x1009"]
+        );
+        assert_eq!(Calls::default().walk().count(), 0);
+    }
 }

@@ -82,6 +82,7 @@ fn add_in_code() {
     let sample = Sample {
         code: ADD.into(),
         imports: Vec::new(),
+        ..Sample::default()
     };
     let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));
     trap::watch(&image);

@@ -17,7 +17,7 @@ pub(super) use super::super::{
         self, Structure, config, control, hw_initialization_data as init,
         port_configuration_information as info, scsi_request_block as scsi, srb, stor_lock_handle,
     },
-    adapter::{Adapter, AdapterSettings, StartError},
+    adapter::{Adapter, AdapterSettings, FailedStart},
     callbacks::{self, Callback},
     port::Port,
     request::{Address, Completion, Data, Direction, Program, Request},
@@ -541,7 +541,7 @@ pub(super) fn try_start<M: Miniport + 'static>(
     miniport: M,
     function: Arc<FakeFunction>,
     settings: AdapterSettings,
-) -> Result<Bench<M>, StartError> {
+) -> Result<Bench<M>, FailedStart> {
     let miniport: &'static M = Box::leak(Box::new(miniport));
     let number = {
         let mut all = MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -227,8 +227,35 @@ fn routines_that_are_missing_are_named_and_refused() {
     let refused = try_start(NoReset, FakeFunction::new(0), quick()).map(|_| ());
 
     // STATUS_INVALID_PARAMETER, as the driver returns what it was given.
-    let text = refused.unwrap_err().to_string();
+    let refused = refused.unwrap_err();
+    let text = refused.to_string();
     assert!(text.contains("0xc000000d"), "{text}");
+    let told: Vec<_> = refused
+        .violations
+        .iter()
+        .map(|violation| (violation.rule, violation.detail.as_str(), violation.count))
+        .collect();
+    // Both by one call.
+    assert_eq!(told, [("initialization-data", "HwResetBus is NULL", 2)]);
+}
+
+#[test]
+fn a_find_adapter_that_returns_any_number_breaks_its_rule() {
+    struct Odd;
+    impl Miniport for Odd {
+        fn find_adapter(&self, _: Extension, _: Structure) -> u32 {
+            77
+        }
+    }
+
+    let refused = try_start(Odd, FakeFunction::new(0), quick()).map(|_| ());
+
+    let refused = refused.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "HwFindAdapter: returned 77, which is no SP_RETURN value"
+    );
+    assert_eq!(refused.violations[0].rule, "find-adapter");
 }
 
 #[test]
