@@ -34,6 +34,7 @@ use crate::{
     storport::{
         self,
         adapter::{Adapter, AdapterSettings, Checks, SrbShape},
+        report::Report,
     },
     summary::Summary,
     trap,
@@ -503,9 +504,16 @@ impl Run<'_> {
             Err(failed) => {
                 self.reasons
                     .push(format!("the adapter did not start: {failed}"));
-                let violations = failed.violations.iter().map(ToString::to_string);
-                self.reasons.extend(violations);
-                self.reasons.extend(self.complaints());
+                let report = Report {
+                    violations: failed.violations,
+                    ..Report::default()
+                };
+                let summary = Summary {
+                    report,
+                    complaints: self.hardware.function.complaints(),
+                    ..Summary::default()
+                };
+                self.reasons.extend(summary.faults());
                 return Ok(self.verdict(out)?);
             }
         };
@@ -726,14 +734,6 @@ impl Run<'_> {
             }
             Err(error) => Err(RunError::Workload(error)),
         }
-    }
-
-    fn complaints(&self) -> Vec<String> {
-        let complaints = self.hardware.function.complaints();
-        complaints
-            .into_iter()
-            .map(|complaint| format!("the device complains: {complaint}"))
-            .collect()
     }
 
     fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

@@ -372,7 +372,7 @@ impl Port {
         let Some((id, level)) = self.lock_of(form, kind, context, caller) else {
             return stor_status::STOR_STATUS_INVALID_PARAMETER;
         };
-        if !self.check_irql(kind, id, caller) && form == Form::Extended {
+        if !self.check_irql(form, kind, id, caller) && form == Form::Extended {
             return stor_status::STOR_STATUS_INVALID_IRQL;
         }
         self.check_acquisition(id, caller);
@@ -478,15 +478,18 @@ impl Port {
         }
     }
 
-    /// Rule book 1.4.
-    fn check_irql(&self, kind: u32, id: LockId, caller: usize) -> bool {
+    /// Rule book 1.4. Under a lock that raised the IRQL `lock-order` or
+    /// `lock-not-allowed` says it all, where the function goes on.
+    fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
         let level = cpu::current_irql();
         let fits = match kind {
             spin_lock::InterruptLock => level <= irql::DEVICE,
             spin_lock::DpcLevelLock => level == irql::DISPATCH,
             _ => level <= irql::DISPATCH,
         };
-        if !fits {
+        let is_said = form == Form::Plain
+            && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
+        if !fits && !is_said {
             self.lock_violation(
                 Rule::LockIrql,
                 id,
@@ -500,6 +503,7 @@ impl Port {
     /// What holds for an acquisition of `id` by the miniport now, whatever
     /// function it is made with.
     fn check_acquisition(&self, id: LockId, caller: usize) {
+        let may_take = self.may_take(id);
         for index in 0..DEPTH.get() {
             let outer = held(index);
             let by = match outer.taker {
@@ -514,7 +518,8 @@ impl Port {
                     format_args!("would wait forever: it takes {id}, while {by} {}", outer.id),
                 );
             }
-            if outer.id.level() > id.level() {
+            // Where a callback may not take it at all its order is no matter.
+            if outer.id.level() > id.level() && may_take {
                 self.lock_violation(
                     Rule::LockOrder,
                     id,
@@ -528,7 +533,7 @@ impl Port {
                 self.check_nesting(outer, by, id, caller);
             }
         }
-        if !self.may_take(id) {
+        if !may_take {
             self.lock_violation(
                 Rule::LockNotAllowed,
                 id,

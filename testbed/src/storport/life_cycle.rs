@@ -226,12 +226,13 @@ fn configure(
         config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
         config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
         other => {
+            let why = format!("returned {other}, which is no SP_RETURN value");
             port.violation_of(
                 Callback::HwFindAdapter,
                 Rule::FindAdapter,
-                format_args!("HwFindAdapter returned {other}, which is no SP_RETURN value"),
+                format_args!("HwFindAdapter {why}"),
             );
-            Some(format!("returned {other}, which is no SP_RETURN value"))
+            Some(why)
         }
     };
     if let Some(why) = why {

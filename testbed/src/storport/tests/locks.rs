@@ -370,7 +370,7 @@ fn callbacks_that_may_take_no_lock_are_told() {
     let broken = broken_in(Callback::HwMSInterruptRoutine, |ext, scratch| {
         with(ext, scratch, START_IO, HANDLE, || {});
     });
-    assert_eq!(broken, ["lock-irql", "lock-order", "lock-not-allowed"]);
+    assert_eq!(broken, ["lock-not-allowed"]);
 }
 
 #[test]
