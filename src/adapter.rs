@@ -94,6 +94,8 @@ impl Miniport for Ferrostor {
 
     const TABLE_BYTES: usize =
         (MAX_SLOTS as usize).saturating_mul(size_of::<Option<Flight<Owner<'static>>>>());
+    const DUMP_TABLE_BYTES: usize = (discovery::DUMP_QUEUE as usize)
+        .saturating_mul(size_of::<Option<Flight<Owner<'static>>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
     fn find_adapter<'a>(

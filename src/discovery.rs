@@ -31,9 +31,13 @@ const LONGEST_STRUCTURE: u32 = 4096;
 /// Descriptors of a slot's table.
 const TABLE_ENTRIES: u16 = 256;
 
-/// Descriptors of the ring in dump mode: one request at a time, in little
-/// memory (rule book 6, D4).
-const DUMP_QUEUE: u16 = 8;
+/// Descriptors of the ring in dump mode, which bound those of a request: enough
+/// for 64 KiB in scattered pages.
+pub const DUMP_QUEUE: u16 = 32;
+
+/// Slots in dump mode: one request at a time, in little memory (rule book 6,
+/// D4).
+const DUMP_SLOTS: u16 = 1;
 
 /// Looks for the disk's id, and microseconds between them: a second in all.
 const ID_LOOKS: u32 = 10_000;
@@ -45,6 +49,7 @@ struct Survey {
     config: Config,
     limits: Limits,
     size: QueueSize,
+    slots: QueueSize,
 }
 
 /// Finds the disk.
@@ -62,11 +67,12 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         config,
         limits,
         size,
+        slots,
     } = survey;
     let configured = cx.configure(&AdapterLimits {
         transfer_bytes: limits.max_transfer,
         physical_breaks: u32::from(limits.max_segments),
-        requests: u32::from(limits.queue_depth),
+        requests: u32::from(limits.queue_depth.min(slots.get())),
         // A device takes data from any address (VIRTIO 1.3, 2.7.4).
         alignment_mask: 0,
         targets: 1,
@@ -74,7 +80,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         caches_data: config.flush,
     });
 
-    let bytes = Requests::memory_needed(size, &limits)
+    let bytes = Requests::memory_needed(slots, &limits)
         .checked_add(split_queue::memory_needed(size))
         .and_then(|bytes| u32::try_from(bytes).ok())
         .ok_or(NotFound::Unusable)?;
@@ -82,13 +88,13 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         .uncached_extension(&configured, bytes)
         .ok_or(NotFound::Unusable)?;
     let mut memory = shared_memory(&extension).map_err(unusable)?;
-    let requests = Requests::new(&mut memory, size, &config, &limits).map_err(unusable)?;
+    let requests = Requests::new(&mut memory, slots, &config, &limits).map_err(unusable)?;
     let flights = cx
         .table(usize::from(size.get()), |_, _| Some(None))
         .ok_or(NotFound::Unusable)?;
     let ring = SplitQueue::new(&mut memory, size, accepted, flights).map_err(unusable)?;
     let mut queue = Queue::new(ring);
-    let slots = SlotAllocator::new(size);
+    let slots = SlotAllocator::new(slots);
 
     let (stage, id) = ask_identity(cx, stage, accepted, &mut queue, &requests, &slots);
     let stage = stage.reset(|microseconds| cx.stall(microseconds));
@@ -159,6 +165,11 @@ fn survey<'a>(
         QueueSize::Q256
     };
     let size = device.find_queue(0, largest).map_err(unusable)?.size();
+    let slots = if cx.is_dump() {
+        QueueSize::new(DUMP_SLOTS).ok_or(NotFound::Unusable)?
+    } else {
+        size
+    };
     let limits = blk::limits(&config, size, TABLE_ENTRIES).map_err(unusable)?;
     let stage = Stage::Unknown(device.give_up()).reset(stall);
     Ok((
@@ -168,6 +179,7 @@ fn survey<'a>(
             config,
             limits,
             size,
+            slots,
         },
     ))
 }

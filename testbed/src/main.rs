@@ -11,7 +11,7 @@ use testbed::{
     device::DeviceId,
     machine::InterruptKind,
     rules,
-    run::{self, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
+    run::{self, Ending, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
     seeds,
     size::Size,
     storport::adapter::{Checks, SrbShape},
@@ -147,6 +147,11 @@ struct RunArgs {
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
 
+    /// Crash under load after the workload, and have a second copy of the driver
+    /// write a dump
+    #[arg(long)]
+    dump: bool,
+
     /// Run so many seeds, from --seed on, each in a process of its own and as
     /// many at a time as this machine has processors; stop when one does not
     /// pass
@@ -224,6 +229,11 @@ impl From<RunArgs> for Settings {
             verify_bytes: args.verify_bytes,
             seed: args.seed,
             restarts: args.restart,
+            ending: if args.dump {
+                Ending::Crash
+            } else {
+                Ending::ShutDown
+            },
             used: if args.overwrite {
                 UsedImage::Overwrite
             } else {

@@ -1,6 +1,7 @@
 //! One run from the driver's file to the verdict: the order of its steps, and
 //! what is printed of each.
 
+mod crash;
 pub mod used_image;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use self::crash::Crash;
 use crate::{
     command,
     device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
@@ -34,6 +36,7 @@ use crate::{
     storport::{
         self,
         adapter::{Adapter, AdapterSettings, Checks, SrbShape},
+        report::Report,
     },
     summary::Summary,
     trap,
@@ -86,10 +89,21 @@ pub struct Settings {
     /// How often the adapter sleeps and wakes up between the verify pass and
     /// the workload.
     pub restarts: u32,
+    /// Whether the system crashes at the end of the workload, and dumps.
+    pub ending: Ending,
     /// Whether an image that looks used may be overwritten.
     pub used: UsedImage,
     /// What is put on the disk after the verify pass.
     pub load: Load,
+}
+
+/// How the system ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is switched off.
+    ShutDown,
+    /// It crashes under load, and a second copy of the driver writes a dump.
+    Crash,
 }
 
 /// The PCI function of a run.
@@ -397,6 +411,8 @@ fn wrapped(words: &[&str], width: usize) -> Vec<String> {
 /// The function, and what it keeps its data in.
 struct Hardware {
     function: Arc<dyn PciFunction>,
+    /// The same, if it is a disk.
+    device: Option<Arc<VirtioBlk>>,
     description: String,
     /// What workloads call the disk.
     disk_name: String,
@@ -412,6 +428,7 @@ impl Hardware {
             let messages = u16::try_from(settings.cpus).unwrap_or(u16::MAX);
             return Self {
                 function: Bell::new(messages),
+                device: None,
                 description: "bell, PCI 1234:BE11".to_owned(),
                 disk_name: "the driver's memory".to_owned(),
                 contents: None,
@@ -421,16 +438,18 @@ impl Hardware {
             DeviceId::Modern => "1AF4:1042 (modern)",
             DeviceId::Transitional => "1AF4:1001 (transitional)",
         };
+        let device = VirtioBlk::new(
+            disk.image,
+            machine.memory().guest().clone(),
+            BlkSettings {
+                device_id: settings.device_id,
+                serial: "TESTBED".to_owned(),
+                ..BlkSettings::default()
+            },
+        );
         Self {
-            function: VirtioBlk::new(
-                disk.image,
-                machine.memory().guest().clone(),
-                BlkSettings {
-                    device_id: settings.device_id,
-                    serial: "TESTBED".to_owned(),
-                    ..BlkSettings::default()
-                },
-            ),
+            function: device.clone(),
+            device: Some(device),
             description: format!("virtio-blk, PCI {identity}"),
             disk_name: disk.name,
             contents: Some(disk.contents),
@@ -503,9 +522,16 @@ impl Run<'_> {
             Err(failed) => {
                 self.reasons
                     .push(format!("the adapter did not start: {failed}"));
-                let violations = failed.violations.iter().map(ToString::to_string);
-                self.reasons.extend(violations);
-                self.reasons.extend(self.complaints());
+                let report = Report {
+                    violations: failed.violations,
+                    ..Report::default()
+                };
+                let summary = Summary {
+                    report,
+                    complaints: self.hardware.function.complaints(),
+                    ..Summary::default()
+                };
+                self.reasons.extend(summary.faults());
                 return Ok(self.verdict(out)?);
             }
         };
@@ -518,27 +544,29 @@ impl Run<'_> {
             adapter.max_physical_breaks(),
             adapter.alignment_mask(),
         )?;
-        self.use_disk(&adapter, workload, out)?;
-        adapter.shut_down();
-        if let Err(error) = adapter.stop() {
-            self.reasons.push(error.to_string());
+        if self.use_disk(&adapter, workload, out)? == Ending::ShutDown {
+            adapter.shut_down();
+            if let Err(error) = adapter.stop() {
+                self.reasons.push(error.to_string());
+            }
         }
         self.report(&adapter, out)?;
         Ok(self.verdict(out)?)
     }
 
-    /// Discovery, verify pass and workload.
+    /// Discovery, verify pass, sleeps, workload and crash; how the system is to
+    /// end, or has ended.
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
         workload: Option<Options>,
         out: &mut dyn Write,
-    ) -> Result<(), RunError> {
+    ) -> Result<Ending, RunError> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
             Ok(disk) => disk,
             Err(error) => {
                 self.reasons.push(format!("no disk to use: {error}"));
-                return Ok(());
+                return Ok(Ending::ShutDown);
             }
         };
         print_disk(&disk, adapter, out)?;
@@ -554,6 +582,53 @@ impl Run<'_> {
             self.work(&disk, workload, out)?;
         }
         self.retries = disk.retries();
+        if self.reasons.is_empty() && self.settings.ending == Ending::Crash {
+            self.crash(adapter, &disk, out)?;
+            return Ok(Ending::Crash);
+        }
+        Ok(Ending::ShutDown)
+    }
+
+    /// Crashes, and has a second copy of the driver write a dump.
+    fn crash(
+        &mut self,
+        adapter: &Arc<Adapter>,
+        disk: &Disk,
+        out: &mut dyn Write,
+    ) -> Result<(), RunError> {
+        let crash = Crash {
+            machine: &self.machine,
+            adapter,
+            disk,
+            hardware: &self.hardware,
+            settings: self.settings,
+            seed: self.seed,
+        };
+        let outcome = match crash.happen() {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.reasons.push(error.to_string());
+                return Ok(());
+            }
+        };
+        let [first, second] = outcome.lines();
+        writeln!(out)?;
+        writeln!(out, "dump      {first}")?;
+        writeln!(out, "          {second}")?;
+        for line in outcome.findings.describe(DESCRIBED) {
+            writeln!(out, "          {line}")?;
+        }
+        self.reasons.extend(outcome.reasons());
+        let summary = Summary {
+            report: outcome.report,
+            ..Summary::default()
+        };
+        self.reasons.extend(
+            summary
+                .faults()
+                .into_iter()
+                .map(|fault| format!("{fault} (in the dump stack)")),
+        );
         Ok(())
     }
 
@@ -726,14 +801,6 @@ impl Run<'_> {
             }
             Err(error) => Err(RunError::Workload(error)),
         }
-    }
-
-    fn complaints(&self) -> Vec<String> {
-        let complaints = self.hardware.function.complaints();
-        complaints
-            .into_iter()
-            .map(|complaint| format!("the device complains: {complaint}"))
-            .collect()
     }
 
     fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {

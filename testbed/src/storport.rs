@@ -7,6 +7,7 @@
 //! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
 //! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
 //! * `waits`, `orders`: threads that lock each other out, or might;
+//! * `dump`, `alone`: the stack that writes a crash dump;
 //! * `restart`, `control_request`: sleep, power, plug and play;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
@@ -17,10 +18,12 @@
 
 mod abi;
 pub mod adapter;
+mod alone;
 mod callbacks;
 mod configuration;
 pub mod control_request;
 mod dpcs;
+pub mod dump;
 mod events;
 mod exports;
 mod extended;

@@ -27,7 +27,7 @@ pub(crate) use self::{
     bus::complain,
     crash::{Place, place_in_driver},
     images::first as driver_image,
-    inside::callback,
+    inside::{callback, processor_time},
     peek::read as read_memory,
     stack::{Calls, Walk, called},
     taken::{Access, tell_of_accesses},

@@ -29,6 +29,7 @@ testbed's own. Those used most:
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
   --restart N             let the adapter sleep N times before the workload
+  --dump                  crash at the end, and have a second copy write a dump
   --seeds COUNT           run so many seeds, from --seed on, until one fails
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help

@@ -390,8 +390,11 @@ fn schedules() -> Result<(), DriverError> {
         for load in LOADS {
             let mut testbed = Command::new(workspace::target().join("host/testbed"));
             testbed.args(["run", "--driver"]).arg(&file);
-            testbed.args(driver.testbed_options());
-            testbed.args(["--cpus", "4", "--verify", "--verify-bytes", "2M"]);
+            let options = driver.testbed_options();
+            testbed.args(options).args(["--cpus", "4", "--verify"]);
+            if !options.contains(&"--verify-bytes") {
+                testbed.args(["--verify-bytes", "2M"]);
+            }
             testbed
                 .args(["--seed", "1", "--seeds", SEEDS, "--"])
                 .args(load);

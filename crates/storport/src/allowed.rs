@@ -184,9 +184,15 @@ pub trait Context<'a>: InCallback<'a> {
         if length == 0 {
             return None;
         }
-        // SAFETY: this context runs at or below DISPATCH_LEVEL; the SRB is
-        // owned, so it is not completed.
-        let first = unsafe { port::system_address(self.header(), srb.as_ptr()) }?;
+        let first = if self.header().state.is_dump() {
+            // A dump stack runs above DISPATCH_LEVEL (rule book 6, D2), and has
+            // it mapped.
+            srb.data_buffer()?
+        } else {
+            // SAFETY: this context runs at or below DISPATCH_LEVEL; the SRB is
+            // owned, so it is not completed.
+            unsafe { port::system_address(self.header(), srb.as_ptr()) }?
+        };
         // SAFETY: Storport maps as many bytes as the SRB's DataTransferLength;
         // they stay mapped until it is completed, which needs the SRB that is
         // borrowed here.

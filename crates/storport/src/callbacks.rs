@@ -27,6 +27,7 @@ use crate::{
     miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
     port,
     srb::{Address, Failure, Function, Srb},
+    stack::Stack,
     state::{Begin, Noted},
 };
 
@@ -72,6 +73,9 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     config: PPORT_CONFIGURATION_INFORMATION,
     _reserved: *mut BOOLEAN,
 ) -> ULONG {
+    if !Extension::<M>::fits(device_extension) {
+        return wdk_sys::SP_RETURN_ERROR;
+    }
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     // SAFETY: Storport's ConfigInfo is the callback's alone while it runs.
@@ -85,7 +89,7 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
         // Work of an earlier life has not ended: it still uses what lies here.
         return wdk_sys::SP_RETURN_ERROR;
     }
-    let dump = config.DumpMode != 0;
+    let dump = config.DumpMode != 0 || Stack::current() == Stack::Dump;
     let messages = config.InterruptMode == _KINTERRUPT_MODE::Latched && !dump;
     header.state.begin(
         dump,
@@ -443,6 +447,10 @@ pub(crate) unsafe extern "C" fn reset_bus<M: Miniport>(
     let Some(adapter) = extension.adapter() else {
         return truth(false);
     };
+    // To be disregarded (rule book 6, D4).
+    if extension.header.state.is_dump() {
+        return truth(false);
+    }
     let mut cx = context!(ResetBus, &extension.header, path: path);
     truth(M::reset_bus(adapter, &mut cx))
 }

@@ -21,6 +21,7 @@ use wdk_sys::{PVOID, STOR_ADDR_BTL8, STOR_DPC};
 use crate::{
     later::Entries,
     miniport::Miniport,
+    stack::Stack,
     state::{MAX_DPCS, State},
 };
 
@@ -98,7 +99,25 @@ pub(crate) struct Extension<M: Miniport> {
 impl<M: Miniport> Extension<M> {
     /// What `HW_INITIALIZATION_DATA.DeviceExtensionSize` must be. Room is left
     /// to align the tables.
-    pub(crate) const BYTES: usize = size_of::<Self>() + M::TABLE_BYTES + TABLE_ALIGNMENT;
+    pub(crate) const fn bytes(stack: Stack) -> usize {
+        // What pool is aligned to, and a dump stack's extension with
+        // STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT.
+        const { assert!(align_of::<Self>() <= 16) };
+        size_of::<Self>().wrapping_add(Self::table_bytes(stack))
+    }
+
+    const fn table_bytes(stack: Stack) -> usize {
+        let tables = match stack {
+            Stack::Normal => M::TABLE_BYTES,
+            Stack::Dump => M::DUMP_TABLE_BYTES,
+        };
+        tables.wrapping_add(TABLE_ALIGNMENT)
+    }
+
+    /// Whether an extension can lie at this address.
+    pub(crate) fn fits(device_extension: PVOID) -> bool {
+        device_extension.cast::<Self>().is_aligned()
+    }
 
     /// The extension at the address that Storport passes to a callback.
     ///
@@ -149,7 +168,7 @@ impl<M: Miniport> Extension<M> {
     pub(crate) fn table_memory<'a>(device_extension: PVOID) -> TableMemory<'a> {
         TableMemory {
             next: device_extension.cast::<Self>().wrapping_add(1).cast(),
-            left: M::TABLE_BYTES.wrapping_add(TABLE_ALIGNMENT),
+            left: Self::table_bytes(Stack::current()),
             adapter: PhantomData,
         }
     }

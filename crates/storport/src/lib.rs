@@ -49,6 +49,7 @@ mod pool;
 mod port;
 mod registers;
 mod srb;
+mod stack;
 mod state;
 
 pub use allowed::{

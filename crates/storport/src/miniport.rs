@@ -19,6 +19,7 @@ use crate::{
     find_adapter::{Configured, FindAdapter},
     port,
     srb::Srb,
+    stack::Stack,
 };
 
 /// Why HwFindAdapter has no adapter to give.
@@ -85,6 +86,10 @@ pub trait Miniport: Sized + 'static {
 
     /// How much memory [`table`](crate::Context::table) can give, in bytes.
     const TABLE_BYTES: usize = 0;
+
+    /// The same in a dump stack, where all memory of the driver is to be below
+    /// 32 KiB (rule book 6, D4).
+    const DUMP_TABLE_BYTES: usize = Self::TABLE_BYTES;
 
     /// How messages are locked, if there are any.
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::Shared;
@@ -227,12 +232,18 @@ pub unsafe fn register<M: Miniport>(
     driver: PDRIVER_OBJECT,
     registry_path: PCUNICODE_STRING,
 ) -> NTSTATUS {
+    let stack = if driver.is_null() && registry_path.is_null() {
+        Stack::Dump
+    } else {
+        Stack::Normal
+    };
+    stack.enter();
     let mut table = MaybeUninit::<HW_INITIALIZATION_DATA>::zeroed();
     // SAFETY: every field is valid as zero.
     let data = unsafe { table.assume_init_mut() };
     let (Ok(size), Ok(extension), Ok(request)) = (
         u32::try_from(size_of::<HW_INITIALIZATION_DATA>()),
-        u32::try_from(Extension::<M>::BYTES),
+        u32::try_from(Extension::<M>::bytes(stack)),
         u32::try_from(callbacks::request_bytes::<M>()),
     ) else {
         return wdk_sys::STATUS_INSUFFICIENT_RESOURCES;
@@ -262,6 +273,8 @@ pub unsafe fn register<M: Miniport>(
     data.TaggedQueuing = 1;
     data.AutoRequestSense = 1;
     data.MultipleRequestPerLu = 1;
+    // Without it a dump stack's device extension may lie at any 8 bytes.
+    data.FeatureSupport = wdk_sys::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT;
     data.SrbTypeFlags = wdk_sys::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK;
     data.AddressTypeFlags = wdk_sys::ADDRESS_TYPE_FLAG_BTL8;
     // SAFETY: the caller's promise; the table is filled.

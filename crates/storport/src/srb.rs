@@ -298,6 +298,13 @@ impl<'a, S> Srb<'a, S> {
         )
     }
 
+    /// Where its data is mapped, if it is: but for reads and writes
+    /// (HW_BUILDIO).
+    pub(crate) fn data_buffer(&self) -> Option<NonNull<u8>> {
+        let buffer = self.read(|block| block.DataBuffer, |block| block.DataBuffer);
+        NonNull::new(buffer.cast())
+    }
+
     /// How many bytes of data belong to it.
     #[must_use]
     pub fn data_length(&self) -> u32 {

@@ -140,6 +140,7 @@ structures! {
         MultipleRequestPerLu: u8 = 92,
         HwAdapterControl: usize = 120,
         HwBuildIo: usize = 128,
+        FeatureSupport: u32 = 184,
         SrbTypeFlags: u32 = 188,
         AddressTypeFlags: u32 = 192,
         HwUnitControl: usize = 200,
@@ -181,6 +182,7 @@ structures! {
         HwMSInterruptRoutine: usize = 152,
         InterruptSynchronizationMode: u32 = 160,
         VirtualDevice: u8 = 196,
+        DumpMode: u8 = 197,
         MaxNumberOfIO: u32 = 204,
         MaxIOsPerLun: u32 = 208,
         InitialLunQueueDepth: u32 = 212,
@@ -463,6 +465,8 @@ values! {
         LevelSensitive = 0,
         Latched = 1,
         PCIConfiguration = 4,
+        DUMP_MODE_CRASH = 1,
+        STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT = 0x400,
     }
     control: u32 {
         ScsiQuerySupportedControlTypes = 0,

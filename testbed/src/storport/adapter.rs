@@ -12,19 +12,14 @@ use std::{
 
 use super::{
     control_request::ControlRequest,
+    lanes::Home,
     life_cycle,
-    port::Port,
+    port::{Port, Uncached},
     report::{Report, Violation},
     request::{Address, Completion, Program, Request},
     restart,
 };
-use crate::{
-    image::Image,
-    machine::{Machine, mailbox::Mailbox},
-    memory::MemoryError,
-    pci::PciFunction,
-    trap,
-};
+use crate::{image::Image, machine::Machine, memory::MemoryError, pci::PciFunction, trap};
 
 /// The shape of SRBs, where the miniport takes both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,20 +250,24 @@ impl Adapter {
     #[must_use]
     pub fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
         let count = programs.len();
-        let cpus = self.port.machine.cpus();
-        let home: Arc<Mailbox<_>> = Arc::default();
-        for (place, program) in programs.into_iter().enumerate() {
-            let cpu = &cpus[place % cpus.len()];
-            let (home, port) = (Arc::clone(&home), self.port);
-            cpu.post(Box::new(move || {
-                port.lane(cpu.number()).begin(place, program, home);
-            }));
-        }
+        let home: Arc<Home> = Arc::default();
+        self.begin(programs, &home);
         let mut done: Vec<_> = (0..count)
             .map(|_| home.receive("the end of its requests"))
             .collect();
         done.sort_by_key(|(place, _)| *place);
         done.into_iter().map(|(_, program)| program).collect()
+    }
+
+    fn begin(&self, programs: Vec<Box<dyn Program>>, home: &Arc<Home>) {
+        let cpus = self.port.machine.cpus();
+        for (place, program) in programs.into_iter().enumerate() {
+            let cpu = &cpus[place % cpus.len()];
+            let (home, port) = (Arc::clone(home), self.port);
+            cpu.post(Box::new(move || {
+                port.lane(cpu.number()).begin(place, program, home);
+            }));
+        }
     }
 
     /// The most bytes that one request may transfer.
@@ -331,6 +330,63 @@ impl Adapter {
         restart::restart(self.port)
     }
 
+    /// Starts the programs as [`Self::run`] does, and does not wait for them.
+    pub fn leave_running(&self, programs: Vec<Box<dyn Program>>) {
+        self.begin(programs, &Arc::default());
+    }
+
+    /// How many requests the miniport has.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.port.gate.outstanding()
+    }
+
+    /// A copy of the uncached extension: empty if there is none.
+    #[must_use]
+    pub fn uncached_extension(&self) -> Vec<u8> {
+        self.port
+            .uncached
+            .get()
+            .map_or_else(Vec::new, Uncached::contents)
+    }
+
+    /// The system crashes: interrupts are off, no CPU does anything any more,
+    /// and the function is left as it is, with all that it was asked to do.
+    /// CPUs come to their end between two callbacks, so that they hold no
+    /// lock. Nothing else can be done with the machine's adapters; a
+    /// [`DumpStack`](super::dump::DumpStack) can be started.
+    pub fn crash(&self) {
+        life_cycle::crash(self.port);
+    }
+
+    /// The removal of an adapter that never started: the one request that its
+    /// miniport gets is SRB_FUNCTION_PNP, in HwStartIo, with a device extension
+    /// of zeros (rule book 8 row 16). Its SRB status, or nothing if the request
+    /// was not completed.
+    ///
+    /// # Errors
+    /// [`StartError`] of DriverEntry, or for want of memory.
+    pub fn remove_unstarted(
+        machine: &Arc<Machine>,
+        image: &Arc<Image>,
+        function: &Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> Result<(Option<u8>, Report), StartError> {
+        trap::watch(image);
+        let image_of_port = Some(Arc::clone(image));
+        let port = Port::new(machine, image.name(), image_of_port, function, settings);
+        Self::remove_unstarted_port(port, image.entry())
+    }
+
+    /// Removes the adapter of the driver whose DriverEntry is at `entry`.
+    pub(super) fn remove_unstarted_port(
+        port: &'static Port,
+        entry: usize,
+    ) -> Result<(Option<u8>, Report), StartError> {
+        let status = life_cycle::remove_unstarted(port, entry)?;
+        Ok((status, port.report()))
+    }
+
     /// Says that the system is switched off: caches flushed, the units told of
     /// the shutdown. [`Self::stop`] follows.
     pub fn shut_down(&self) {
@@ -353,11 +409,7 @@ impl Adapter {
     /// What was counted so far.
     #[must_use]
     pub fn report(&self) -> Report {
-        Report {
-            locks: self.port.lock_rows(),
-            violations: self.port.violations(),
-            ..self.port.statistics.report()
-        }
+        self.port.report()
     }
 }
 

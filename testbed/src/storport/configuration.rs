@@ -37,10 +37,11 @@ pub(super) struct Registration {
     pub(super) unit_control: usize,
     pub(super) extension_bytes: u32,
     unit_extension_bytes: u32,
-    srb_extension_bytes: u32,
+    pub(super) srb_extension_bytes: u32,
+    pub(super) map_buffers: u8,
+    features: u32,
     access_ranges: u32,
     interface: u32,
-    map_buffers: u8,
     srb_types: u32,
 }
 
@@ -80,6 +81,11 @@ impl Registration {
             access_ranges: data.get(init::NumberOfAccessRanges),
             interface: data.get(init::AdapterInterfaceType),
             map_buffers: data.get(init::MapBuffers),
+            features: if complete {
+                data.get(init::FeatureSupport)
+            } else {
+                0
+            },
             srb_types: if complete {
                 data.get(init::SrbTypeFlags)
             } else {
@@ -215,6 +221,11 @@ impl Registration {
         to.set(info::MaxNumberOfIO, 1000);
         to.set(info::MaxIOsPerLun, 255);
         to.set(info::InitialLunQueueDepth, 20);
+    }
+
+    /// STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT.
+    pub(super) fn dump_alignment_16(&self) -> bool {
+        self.features & config::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT != 0
     }
 
     /// NumberOfAccessRanges.

@@ -6,6 +6,8 @@
 //! SRBEX_DATA_PNP; `storport.h`). In which order Windows sends them, and what
 //! it does with an answer that is no success, is not.
 
+use std::time::Duration;
+
 use super::{
     abi::{
         Structure, scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power,
@@ -15,7 +17,7 @@ use super::{
     adapter::SrbShape,
     callbacks::Callback,
     port::Port,
-    request::Address,
+    request::{Address, Request},
     srb::{ADDRESS_AT, CDB_AT, Srb},
     violations::Rule,
 };
@@ -71,6 +73,9 @@ pub enum ControlRequest {
     Pnp(Recipient, PnpAction),
 }
 
+/// How long the miniport may take for one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Bytes of an extended data structure before those that its Length counts.
 const DATA_HEADER: usize = 8;
 
@@ -86,6 +91,18 @@ impl ControlRequest {
             Self::Power(Recipient::Adapter, ..) | Self::Pnp(Recipient::Adapter, _) => {
                 Address::default()
             }
+        }
+    }
+
+    /// What an SRB is filled for before it becomes one of this function.
+    pub(super) fn request(self) -> Request {
+        Request {
+            token: 0,
+            address: self.unit(),
+            cdb: [0; 16],
+            cdb_length: 6,
+            data: None,
+            timeout: TIMEOUT,
         }
     }
 

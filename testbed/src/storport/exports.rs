@@ -14,7 +14,7 @@ use super::{
     configuration::Registration,
     extended, notifications,
     pool::PoolKind,
-    port::Port,
+    port::{Placed, Port, Uncached},
     request::Address,
     spin_locks::LockId,
     units::{Unit, closed},
@@ -216,6 +216,10 @@ exports! {
     StorPortWritePortBufferUlong: |call| write_many(call, 4, 0, Port::write_port),
 }
 
+/// Where a dump stack's uncached extension begins in its page: miniports in use
+/// do not count on more than this alignment (rule book 6 D6).
+const DUMP_UNCACHED: usize = 16;
+
 /// BOOLEAN.
 const TRUE: usize = 1;
 const FALSE: usize = 0;
@@ -234,7 +238,9 @@ fn initialize(mut call: Call) -> usize {
         }
         return ntstatus::STATUS_INVALID_PARAMETER as usize;
     };
-    if objects.contains(&0) || data.address() == 0 {
+    // A dump stack has nothing to pass on (dump.rs).
+    let objects_missing = objects.contains(&0) && !port.is_dump();
+    if objects_missing || data.address() == 0 {
         port.violation(
             Rule::DdiArgument,
             call.caller,
@@ -300,19 +306,23 @@ fn get_uncached_extension(mut call: Call) -> usize {
         &[Callback::HwFindAdapter],
         call.caller,
     );
-    if let Some((block, _)) = port.uncached.get() {
-        return block.address();
+    if let Some(uncached) = port.uncached.get() {
+        return uncached.memory.address();
     }
     if !allowed {
         return 0;
     }
     let memory = port.machine.memory();
-    let Ok(block) = memory.allocate(bytes, Placement::Contiguous) else {
+    let offset = if port.is_dump() { DUMP_UNCACHED } else { 0 };
+    let Ok(block) = memory.allocate(offset + bytes, Placement::Contiguous) else {
         return 0;
     };
-    let srb_extension = config_info.get(info::SrbExtensionSize);
-    let (block, _) = port.uncached.get_or_init(|| (block, srb_extension));
-    block.address()
+    let uncached = port.uncached.get_or_init(|| Uncached {
+        memory: Placed { block, offset },
+        bytes: bytes as u32,
+        srb_extension: config_info.get(info::SrbExtensionSize),
+    });
+    uncached.memory.address()
 }
 
 fn get_device_base(mut call: Call) -> usize {
@@ -535,6 +545,9 @@ fn complete_request(mut call: Call) -> usize {
 fn synchronize_access(mut call: Call) -> usize {
     let port = call.port();
     let (routine, context) = (call.address(), call.address());
+    if port.has_no_locks(call.caller) {
+        return port.run_unlocked(routine, context);
+    }
     port.synchronize_access(routine, context, call.caller)
 }
 
@@ -580,7 +593,11 @@ pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
 
 fn query_system_time(mut call: Call) -> usize {
     let to = call.structure();
-    to.set(super::abi::value(), kernel::time::system_time());
+    let time = callbacks::current_port().map_or_else(kernel::time::system_time, |port| {
+        let (system_time, _) = port.time();
+        system_time
+    });
+    to.set(super::abi::value(), time);
     0
 }
 
@@ -610,6 +627,9 @@ fn log_error(mut call: Call) -> usize {
 fn allocate_registry_buffer(mut call: Call) -> usize {
     let port = call.port();
     let length = call.structure();
+    if port.lacks("StorPortAllocateRegistryBuffer", call.caller) {
+        return 0;
+    }
     check_irql(
         port,
         "StorPortAllocateRegistryBuffer",
@@ -634,7 +654,9 @@ fn registry_read(mut call: Call) -> usize {
     let _name = call.string();
     let (_global, _kind, _buffer) = (call.u32(), call.u32(), call.address());
     let length = call.structure();
-    check_irql(port, "StorPortRegistryRead", irql::PASSIVE, call.caller);
+    if !port.lacks("StorPortRegistryRead", call.caller) {
+        check_irql(port, "StorPortRegistryRead", irql::PASSIVE, call.caller);
+    }
     if length.address() != 0 {
         length.set(super::abi::value(), 0u32);
     }
@@ -644,6 +666,9 @@ fn registry_read(mut call: Call) -> usize {
 /// There is no registry to write to.
 fn registry_write(mut call: Call) -> usize {
     let port = call.port();
+    if port.lacks("StorPortRegistryWrite", call.caller) {
+        return FALSE;
+    }
     check_irql(port, "StorPortRegistryWrite", irql::PASSIVE, call.caller);
     port.statistics.not_implemented("StorPortRegistryWrite");
     FALSE

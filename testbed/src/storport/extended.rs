@@ -197,6 +197,9 @@ pub(super) fn extended_function(mut call: Call) -> usize {
         );
         return STOR_STATUS_NOT_IMPLEMENTED as usize;
     };
+    if port.lacks(function.name, call.caller) {
+        return STOR_STATUS_NOT_IMPLEMENTED as usize;
+    }
     let level = cpu::current_irql();
     if AT_DISPATCH.contains(&code) && level < irql::DISPATCH {
         port.violation(

@@ -754,6 +754,14 @@ impl Port {
         usize::from(result as u8)
     }
 
+    /// StorPortSynchronizeAccess where there are no locks.
+    pub(super) fn run_unlocked(&'static self, routine: usize, context: usize) -> usize {
+        let arguments = [self.extension(), context, 0, 0, 0, 0];
+        let level = cpu::current_irql();
+        let result = self.call(Callback::SynchronizedAccess, level, routine, arguments);
+        usize::from(result as u8)
+    }
+
     fn message_lock(&self, message: u32, caller: usize) -> Result<LockId, u32> {
         if self.interrupt_mode() != config::InterruptSynchronizePerMessage {
             self.lock_violation(

@@ -21,9 +21,9 @@ use super::{
     callbacks::Callback,
     control_request::ControlRequest,
     port::Port,
-    request::{Address, Completion, Program, Request},
+    request::{Address, Program, Request},
     spin_locks::LockId,
-    srb::{Slot, owner, recovery},
+    srb::{STATUS, Slot, owner, recovery},
     units::{Place, Unit},
     violations::Rule,
 };
@@ -34,9 +34,6 @@ use crate::{
     trap::{self, Access},
 };
 
-/// SRB_STATUS without its flags (`srb.h`).
-const STATUS: u8 = 0x3f;
-
 /// A program that runs, and where it goes when it has ended.
 struct Running {
     program: Box<dyn Program>,
@@ -46,7 +43,7 @@ struct Running {
 }
 
 /// Where programs go with their places.
-type Home = Mailbox<(usize, Box<dyn Program>)>;
+pub(super) type Home = Mailbox<(usize, Box<dyn Program>)>;
 
 /// What is known of a request while it is in Storport.
 struct Work {
@@ -205,7 +202,6 @@ impl Lane {
     pub(super) fn send_control(
         &'static self,
         control: ControlRequest,
-        request: Request,
         program: Box<dyn Program>,
         home: Arc<Home>,
     ) {
@@ -223,7 +219,7 @@ impl Lane {
             &mut inner,
             Work {
                 program: index,
-                request,
+                request: control.request(),
                 control: Some(control),
                 arrived: clock::now(),
                 unit,
@@ -517,16 +513,8 @@ impl Lane {
             return;
         }
         port.statistics.completed(status);
-        let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
-        let completion = Completion {
-            token: work.request.token,
-            srb_status: status & STATUS,
-            sense_valid,
-            scsi_status: srb.scsi_status(),
-            sense: if sense_valid { srb.sense() } else { Vec::new() },
-            transferred: srb.transfer_length(),
-            latency: Duration::from_nanos(clock::now() - work.arrived),
-        };
+        let latency = Duration::from_nanos(clock::now() - work.arrived);
+        let completion = srb.completion(work.request.token, latency);
         if port.srb_shape() == SrbShape::Scsi {
             work.unit.free_tag(slot.tag.load(Ordering::Relaxed));
         }
@@ -679,7 +667,10 @@ impl Port {
             );
         }
         self.srbs().take_away(number);
-        self.lane(self.srbs().cpu_of(number)).completed(number);
+        // Without lanes somebody waits for this very SRB, and looks at its owner.
+        if let Some(lanes) = self.lanes.get() {
+            lanes[self.srbs().cpu_of(number) as usize].completed(number);
+        }
     }
 
     /// The SRB at `address`, that the miniport has; what it names else is a
@@ -738,7 +729,7 @@ impl Port {
     }
 
     /// Why a request is none for this adapter.
-    fn refusal(&self, request: &Request) -> Option<String> {
+    pub(super) fn refusal(&self, request: &Request) -> Option<String> {
         if !(1..=16).contains(&request.cdb_length) {
             return Some(format!("a CDB of {} bytes", request.cdb_length));
         }

@@ -6,7 +6,7 @@
 //! there DPCs go on meanwhile, as they would in front of it.
 #![expect(unsafe_code, reason = "lays out what the driver gets")]
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     abi::{
@@ -17,21 +17,21 @@ use super::{
     adapter::{Once, StartError, StopError},
     callbacks::Callback,
     configuration::Configuration,
-    control_request::{ControlRequest, PowerAction, PowerState, Recipient},
+    control_request::{ControlRequest, PnpAction, PowerAction, PowerState, Recipient},
     interrupts::Controller,
     lanes::Lane,
     plug_and_play,
-    port::Port,
-    request::{Address, Request},
+    port::{Placed, Port},
+    request::Address,
     spin_locks::LockId,
-    srb::{SrbSettings, Srbs},
+    srb::{STATUS, SrbSettings, Srbs},
     units::closed,
     violations::Rule,
     watchdog,
 };
 use crate::{
     cpu::{Cpu, irql},
-    machine::{InterruptKind, mailbox::Mailbox},
+    machine::{InterruptKind, mailbox::Mailbox, schedule},
     memory::{Block, PAGE, Placement},
     pci::BarKind,
     trap,
@@ -43,12 +43,10 @@ const SLOT: u32 = 4;
 const PIN: u32 = 11;
 /// IO_TYPE_DRIVER (wdm.h).
 const DRIVER_OBJECT_TYPE: u16 = 4;
-/// How long the miniport may take for a request that is no command.
-const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most requests that a CPU has at a time.
 const MOST_REQUESTS: u32 = 4096;
 
-fn refused(callback: Callback, why: impl Into<String>) -> StartError {
+pub(super) fn refused(callback: Callback, why: impl Into<String>) -> StartError {
     StartError::Refused {
         callback: callback.name(),
         why: why.into(),
@@ -82,12 +80,7 @@ pub(super) fn start(port: &'static Port, entry: usize) -> Result<(), StartError>
 
 fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
     driver_entry(port, entry)?;
-    let bytes = (port.registration().extension_bytes as usize).max(1);
-    let extension = port
-        .machine
-        .memory()
-        .allocate(bytes, Placement::Scattered)?;
-    let _ = port.extension.set(extension);
+    make_extension(port, 0)?;
     let controller = Controller::start(port)?;
     let _ = port.interrupts.set(controller);
     trap::connect_ports(&port.function);
@@ -97,6 +90,15 @@ fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
     initialize(port)?;
     query_control_types(port)?;
     accept_requests(port);
+    Ok(())
+}
+
+/// Makes the device extension, of zeros, so far behind a page's begin.
+pub(super) fn make_extension(port: &'static Port, offset: usize) -> Result<(), StartError> {
+    let bytes = (port.registration().extension_bytes as usize).max(1);
+    let memory = port.machine.memory();
+    let block = memory.allocate(offset + bytes, Placement::Scattered)?;
+    let _ = port.extension.set(Placed { block, offset });
     Ok(())
 }
 
@@ -117,7 +119,17 @@ fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
     string.set(unicode_string::MaximumLength, path.len() as u16 + 2);
     string.set(unicode_string::Buffer, buffer.address());
     let arguments = [object.address(), string.address(), 0, 0, 0, 0];
-    let status = port.call_passive(Callback::DriverEntry, 0, entry, arguments) as u32;
+    enter(port, entry, irql::PASSIVE, arguments)
+}
+
+/// Calls DriverEntry at `level`.
+pub(super) fn enter(
+    port: &'static Port,
+    entry: usize,
+    level: u8,
+    arguments: [usize; 6],
+) -> Result<(), StartError> {
+    let status = port.call(Callback::DriverEntry, level, entry, arguments) as u32;
     if status != STATUS_SUCCESS {
         return Err(refused(
             Callback::DriverEntry,
@@ -160,7 +172,7 @@ pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> 
 }
 
 /// Fills ConfigInfo and calls HwFindAdapter at `level`: what it made of it.
-fn configure(
+pub(super) fn configure(
     port: &'static Port,
     kind: InterruptKind,
     level: u8,
@@ -183,6 +195,7 @@ fn configure(
     let to = unsafe { Structure::at(block) };
     to.fill(bytes, 0);
     registration.fill(to, registration.srb_shape(port.settings.srb));
+    port.fill_dump(to);
     to.set(info::SystemIoBusNumber, 0);
     to.set(info::SlotNumber, SLOT);
     to.set(info::NumberOfAccessRanges, ranges as u32);
@@ -226,12 +239,13 @@ fn configure(
         config::SP_RETURN_ERROR => Some("returned SP_RETURN_ERROR".into()),
         config::SP_RETURN_BAD_CONFIG => Some("returned SP_RETURN_BAD_CONFIG".into()),
         other => {
+            let why = format!("returned {other}, which is no SP_RETURN value");
             port.violation_of(
                 Callback::HwFindAdapter,
                 Rule::FindAdapter,
-                format_args!("HwFindAdapter returned {other}, which is no SP_RETURN value"),
+                format_args!("HwFindAdapter {why}"),
             );
-            Some(format!("returned {other}, which is no SP_RETURN value"))
+            Some(why)
         }
     };
     if let Some(why) = why {
@@ -245,7 +259,10 @@ fn configure(
     if kind == InterruptKind::Line || configuration.interrupt_mode == config::InterruptSupportNone {
         configuration.message_routine = 0;
     }
-    let asked = port.uncached.get().map(|(_, bytes)| *bytes as usize);
+    let asked = port
+        .uncached
+        .get()
+        .map(|uncached| uncached.srb_extension as usize);
     if let Some(then) = asked
         && then != configuration.srb_extension_bytes
     {
@@ -403,18 +420,10 @@ pub(super) fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
 /// Sends a request that is no command on CPU 0, and waits for it: its status.
 pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     let home: Arc<Mailbox<_>> = Arc::default();
-    let request = Request {
-        token: 0,
-        address: control.unit(),
-        cdb: [0; 16],
-        cdb_length: 0,
-        data: None,
-        timeout: CONTROL_TIMEOUT,
-    };
     let returns = Arc::clone(&home);
     port.machine.cpus()[0].post(Box::new(move || {
         let once = Box::<Once>::default();
-        port.lane(0).send_control(control, request, once, returns);
+        port.lane(0).send_control(control, once, returns);
     }));
     let (_, program) = home.receive("the end of a request");
     let once = program.into_any().downcast::<Once>().ok();
@@ -423,6 +432,51 @@ pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     };
     port.check_control(control, completion.srb_status);
     completion.srb_status
+}
+
+/// The system's end that nobody planned.
+pub(super) fn crash(port: &'static Port) {
+    let halted: Arc<Mailbox<()>> = Arc::default();
+    for cpu in port.machine.cpus() {
+        let halted = Arc::clone(&halted);
+        cpu.post(Box::new(move || {
+            halted.send(());
+            loop {
+                schedule::park();
+            }
+        }));
+    }
+    for _ in port.machine.cpus() {
+        halted.receive("every CPU to halt");
+    }
+    if let Some(controller) = port.interrupts.get() {
+        controller.disconnect();
+    }
+    port.stopped();
+}
+
+/// DriverEntry, and the removal of an adapter that was not found. The one
+/// request's status, if it was completed.
+pub(super) fn remove_unstarted(
+    port: &'static Port,
+    entry: usize,
+) -> Result<Option<u8>, StartError> {
+    driver_entry(port, entry)?;
+    make_extension(port, 0)?;
+    let registration = port.registration();
+    let shape = registration.srb_shape(port.settings.srb);
+    let extension_bytes = registration.srb_extension_bytes as usize;
+    port.prepare_alone(shape, extension_bytes, 1, registration.map_buffers.into())?;
+    let removal = ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove);
+    port.srbs()
+        .fill(port.alone_number(), &removal.request(), 0, 0);
+    let srb = port.srbs().view(port.alone());
+    removal.write(srb);
+    port.lock(LockId::StartIo);
+    port.start_alone(irql::DISPATCH);
+    port.unlock();
+    port.stopped();
+    Ok(port.is_alone_back().then(|| srb.status() & STATUS))
 }
 
 /// The end of the system: the units' caches are flushed, and they and the

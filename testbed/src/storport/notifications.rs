@@ -10,7 +10,6 @@ use super::{
     units::closed,
     violations::Rule,
 };
-use crate::kernel;
 
 /// SCSI_NOTIFICATION_TYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +36,21 @@ enum Kind {
     InitializeThreadedDpc,
     AsyncNotificationDetected,
     MarkDeviceFailed,
+}
+
+impl Kind {
+    /// The inline function that goes through it, of those that a dump stack may
+    /// lack. Their BOOLEAN results are FALSE before.
+    fn function(self) -> Option<&'static str> {
+        match self {
+            Self::EnablePassiveInitialization => Some("StorPortEnablePassiveInitialization"),
+            Self::InitializeDpc | Self::InitializeDpcWithContext => Some("StorPortInitializeDpc"),
+            Self::IssueDpc => Some("StorPortIssueDpc"),
+            Self::RequestTimerCall => Some("StorPortRequestTimer"),
+            Self::StateChangeDetected => Some("StorPortStateChangeDetected"),
+            _ => None,
+        }
+    }
 }
 
 /// Rule book 3.7; the values are SCSI_NOTIFICATION_TYPE's.
@@ -82,6 +96,9 @@ pub(super) fn notification(mut call: Call) -> usize {
 
 fn notify(kind: Kind, port: &'static Port, mut call: Call) {
     let caller = call.caller;
+    if kind.function().is_some_and(|name| port.lacks(name, caller)) {
+        return;
+    }
     match kind {
         Kind::RequestComplete => port.complete(call.address(), caller),
         Kind::ResetDetected => {
@@ -102,7 +119,8 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         Kind::LinkDown => port.gate.close(closed::LINK_DOWN),
         Kind::QueryTickCount => {
             let to = call.structure();
-            to.set(abi::value(), kernel::time::tick_count());
+            let (_, ticks) = port.time();
+            to.set(abi::value(), ticks);
         }
         Kind::BufferOverrunDetected => crate::trap::stop_machine(format_args!(
             "{}: it says that a buffer was overrun (BufferOverrunDetected)",
@@ -137,8 +155,12 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         Kind::AcquireSpinLock => {
             let (lock, context) = (call.u32(), call.address());
             let handle = call.structure();
+            if port.has_no_locks(caller) {
+                return;
+            }
             port.acquire_for_miniport(Form::Plain, lock, context, handle, caller);
         }
+        Kind::ReleaseSpinLock if port.is_dump() => {}
         Kind::ReleaseSpinLock => port.release_for_miniport(call.structure(), caller),
         Kind::StateChangeDetected => {
             let (_entity, address, _attributes) = (call.u32(), call.address(), call.u32());

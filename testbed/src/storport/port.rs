@@ -22,6 +22,7 @@ use super::{
     performance::Performance,
     pool::Pool,
     registers::Windows,
+    report::Report,
     resets::{Recovery, Tick},
     spin_locks::{LockId, Locks},
     srb::Srbs,
@@ -33,11 +34,45 @@ use super::{
 };
 use crate::{
     image::Image,
+    kernel,
     machine::{Machine, clock},
     memory::Block,
     pci::PciFunction,
     trap::{self, Access},
 };
+
+/// Memory that begins somewhere in a block.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) block: Block,
+    pub(super) offset: usize,
+}
+
+impl Placed {
+    pub(super) fn address(&self) -> usize {
+        self.block.address() + self.offset
+    }
+}
+
+/// The uncached extension.
+#[derive(Debug)]
+pub(super) struct Uncached {
+    pub(super) memory: Placed,
+    /// As long as it was asked for.
+    pub(super) bytes: u32,
+    /// SrbExtensionSize when it was.
+    pub(super) srb_extension: u32,
+}
+
+impl Uncached {
+    /// A copy of it.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.bytes as usize];
+        let inside = self.memory.block.read(self.memory.offset, &mut copy);
+        debug_assert!(inside, "it lies in its block");
+        copy
+    }
+}
 
 /// An adapter's port driver.
 pub(super) struct Port {
@@ -52,10 +87,9 @@ pub(super) struct Port {
     // What the miniport said, and what was made for it.
     pub(super) registration: OnceLock<Registration>,
     pub(super) configuration: OnceLock<Configuration>,
-    pub(super) extension: OnceLock<Block>,
+    pub(super) extension: OnceLock<Placed>,
     pub(super) config_info: OnceLock<Block>,
-    /// The uncached extension, and SrbExtensionSize when it was asked for.
-    pub(super) uncached: OnceLock<(Block, u32)>,
+    pub(super) uncached: OnceLock<Uncached>,
     pub(super) passive_initialize: AtomicUsize,
     /// The control types that HwAdapterControl supports.
     pub(super) controls: OnceLock<Vec<bool>>,
@@ -82,6 +116,8 @@ pub(super) struct Port {
     tick: OnceLock<Tick>,
     stopped: AtomicBool,
     asleep: AtomicBool,
+    /// In a dump stack: system time and tick count, which stand still.
+    dump: OnceLock<(u64, u64)>,
 }
 
 impl fmt::Debug for Port {
@@ -136,6 +172,7 @@ impl Port {
             tick: OnceLock::new(),
             stopped: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
+            dump: OnceLock::new(),
         }));
         trap::tell_of_accesses(Self::touched_anywhere);
         PORTS
@@ -264,7 +301,7 @@ impl Port {
 
     /// HwDeviceExtension; 0 before there is one.
     pub(super) fn extension(&self) -> usize {
-        self.extension.get().map_or(0, Block::address)
+        self.extension.get().map_or(0, Placed::address)
     }
 
     /// What StorPortInitialize was given. Nothing asks before.
@@ -353,6 +390,34 @@ impl Port {
     /// The most elements of a scatter/gather list.
     pub(super) fn max_elements(&self) -> u32 {
         self.configuration().max_elements
+    }
+
+    /// Makes it a dump stack's, before the miniport sees it; the time is what it
+    /// is from now on.
+    pub(super) fn become_dump(&self, time: (u64, u64)) {
+        let _ = self.dump.set(time);
+    }
+
+    /// Whether it is a dump stack's.
+    pub(super) fn is_dump(&self) -> bool {
+        self.dump.get().is_some()
+    }
+
+    /// System time and tick count as the miniport sees them.
+    pub(super) fn time(&self) -> (u64, u64) {
+        match self.dump.get() {
+            Some(time) => *time,
+            None => (kernel::time::system_time(), kernel::time::tick_count()),
+        }
+    }
+
+    /// What was counted so far.
+    pub(super) fn report(&self) -> Report {
+        Report {
+            locks: self.lock_rows(),
+            violations: self.violations(),
+            ..self.statistics.report()
+        }
     }
 
     /// Whether the miniport may be called by a timer, a DPC or a work item.

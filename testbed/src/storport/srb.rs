@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use super::{
@@ -21,7 +22,7 @@ use super::{
         stor_scatter_gather_list, storage_request_block as storage,
     },
     adapter::{Checks, SrbShape},
-    request::{Direction, Request},
+    request::{Completion, Direction, Request},
 };
 use crate::{
     memory::{Block, Memory, MemoryError, PAGE, Placement},
@@ -57,6 +58,9 @@ const UNINITIALISED: u8 = 0xC5;
 /// What the lengths of a SCSI_REQUEST_BLOCK and a prefix say in a
 /// STORAGE_REQUEST_BLOCK: up to its signature (srb.h).
 const STORAGE_PREFIX: u16 = 8;
+
+/// SRB_STATUS without its flags (`srb.h`).
+pub(super) const STATUS: u8 = 0x3f;
 
 /// Who has an SRB.
 pub(super) mod owner {
@@ -551,6 +555,25 @@ impl Srb {
     /// SrbStatus with its flags.
     pub(super) fn status(self) -> u8 {
         self.either(scsi::SrbStatus, storage::SrbStatus, 0)
+    }
+
+    /// How it ended.
+    pub(super) fn completion(self, token: u64, latency: Duration) -> Completion {
+        let status = self.status();
+        let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
+        Completion {
+            token,
+            srb_status: status & STATUS,
+            sense_valid,
+            scsi_status: self.scsi_status(),
+            sense: if sense_valid {
+                self.sense()
+            } else {
+                Vec::new()
+            },
+            transferred: self.transfer_length(),
+            latency,
+        }
     }
 
     /// Makes it as it was before it was sent: pending, without a SCSI status.

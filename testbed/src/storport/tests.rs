@@ -4,6 +4,7 @@
 
 mod bench;
 mod cost;
+mod dump;
 mod fatal;
 mod interrupts_and_dpcs;
 mod later;

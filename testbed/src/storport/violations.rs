@@ -156,6 +156,14 @@ rules! {
         "HwResetBus completes what HwStartIo was given.";
     SrbControl = "srb-control", "rule book 3.2, 8 row 16",
         "Requests of cache, power and plug and play are answered.";
+    DdiInDumpMode = "ddi-in-dump-mode", "rule book 6 D2, D3, D5, D6",
+        "A dump stack has no DPCs, timers, pool, registry or passive initialisation.";
+    LockInDumpMode = "lock-in-dump-mode", "rule book 6 D8",
+        "A dump stack has nothing to lock.";
+    DumpMemory = "dump-memory", "rule book 6 D4",
+        "Device extension and uncached extension have 32 KiB together in a dump stack.";
+    DumpResetBus = "dump-reset-bus", "rule book 6 D4",
+        "HwResetBus is disregarded in a dump stack.";
     QueueDepth = "queue-depth", "rule book 3.5",
         "The queue depth is set at the unit's first INQUIRY or later.";
     Dpc = "dpc-not-initialised", "rule book 3.1",

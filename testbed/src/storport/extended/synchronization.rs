@@ -25,6 +25,9 @@ use crate::cpu::{self, irql};
 pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
     let message = call.u32();
     let to = call.structure();
+    if port.has_no_locks(call.caller) {
+        return give(to, u32::from(cpu::current_irql()));
+    }
     match port.acquire_message_for_miniport(message, call.caller) {
         Ok(old_irql) => give(to, u32::from(old_irql)),
         Err(status) => status,
@@ -33,12 +36,18 @@ pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32
 
 pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
     let (message, old_irql) = (call.u32(), call.u32());
+    if port.is_dump() {
+        return STOR_STATUS_SUCCESS;
+    }
     port.release_message_for_miniport(message, old_irql, call.caller)
 }
 
 pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 {
     let (lock, context) = (call.u32(), call.address());
     let handle = call.structure();
+    if port.has_no_locks(call.caller) {
+        return STOR_STATUS_SUCCESS;
+    }
     port.acquire_for_miniport(Form::Extended, lock, context, handle, call.caller)
 }
 

@@ -17,9 +17,11 @@ pub(super) use super::super::{
         self, Structure, config, control, hw_initialization_data as init,
         port_configuration_information as info, scsi_request_block as scsi, srb, stor_lock_handle,
     },
-    adapter::{Adapter, AdapterSettings, FailedStart},
+    adapter::{Adapter, AdapterSettings, FailedStart, SrbShape, StartError},
     callbacks::{self, Callback},
+    dump::{self, DumpStack},
     port::Port,
+    report::Violation,
     request::{Address, Completion, Data, Direction, Program, Request},
     spin_locks::LockId,
 };
@@ -136,7 +138,11 @@ fn miniport(number: usize) -> &'static dyn Miniport {
 }
 
 fn of(extension: usize) -> &'static dyn Miniport {
-    miniport(structure(extension).get(abi::value::<usize>()))
+    match structure(extension).get(abi::value::<usize>()) {
+        // Before HwFindAdapter.
+        0 => miniport(STARTING.get()),
+        number => miniport(number),
+    }
 }
 
 extern "win64" fn driver_entry(object: usize, path: usize) -> u32 {
@@ -542,6 +548,20 @@ pub(super) fn try_start<M: Miniport + 'static>(
     function: Arc<FakeFunction>,
     settings: AdapterSettings,
 ) -> Result<Bench<M>, FailedStart> {
+    let (miniport, port) = about_to_start(miniport, &function, settings);
+    let adapter = Adapter::start_port(port, driver_entry as *const () as usize)?;
+    Ok(Bench {
+        adapter,
+        miniport,
+        function,
+    })
+}
+
+fn about_to_start<M: Miniport + 'static>(
+    miniport: M,
+    function: &Arc<FakeFunction>,
+    settings: AdapterSettings,
+) -> (&'static M, &'static Port) {
     let miniport: &'static M = Box::leak(Box::new(miniport));
     let number = {
         let mut all = MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -549,14 +569,31 @@ pub(super) fn try_start<M: Miniport + 'static>(
         all.len()
     };
     STARTING.set(number);
-    let shared: Arc<dyn PciFunction> = Arc::clone(&function) as _;
+    let shared: Arc<dyn PciFunction> = Arc::clone(function) as _;
     let port = Port::new(machine(), "test.sys", None, &shared, settings);
-    let adapter = Adapter::start_port(port, driver_entry as *const () as usize)?;
-    Ok(Bench {
-        adapter,
-        miniport,
-        function,
-    })
+    (miniport, port)
+}
+
+/// Starts the miniport as a dump stack does.
+pub(super) fn start_dump<M: Miniport + 'static>(
+    miniport: M,
+) -> Result<(&'static M, DumpStack), StartError> {
+    let settings = dump::settings(SrbShape::Storage);
+    let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), settings);
+    let stack = DumpStack::start_port(port, driver_entry as *const () as usize)?;
+    Ok((miniport, stack))
+}
+
+/// Removes the miniport's adapter before it was started: the request's status,
+/// and the rules that were broken.
+pub(super) fn remove_unstarted<M: Miniport + 'static>(
+    miniport: M,
+) -> (&'static M, Option<u8>, Vec<Violation>) {
+    let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), quick());
+    let entry = driver_entry as *const () as usize;
+    let (status, report) =
+        Adapter::remove_unstarted_port(port, entry).expect("the driver is entered");
+    (miniport, status, report.violations)
 }
 
 impl<M: Miniport> Bench<M> {
