@@ -10,9 +10,9 @@ use std::{
 /// What the table must have a row for, by the first words of a row's source.
 ///
 /// L: a lock handle and the code between acquire and release. O: the order of
-/// locks. S: completing SRBs. Then the callbacks, the routines that belong to
-/// certain callbacks, and the rules of Microsoft's static and run-time
-/// verifiers.
+/// locks. S: completing SRBs. D: dump stacks. Then the callbacks, the routines
+/// that belong to certain callbacks, and the rules of Microsoft's static and
+/// run-time verifiers.
 const SOURCES: &[&str] = &[
     // Handles and holding.
     "L1",
@@ -94,6 +94,11 @@ const SOURCES: &[&str] = &[
     "S10",
     "S11",
     "S12",
+    // Dump stacks.
+    "D3",
+    "D4",
+    "D6",
+    "D8",
     // Rules of Microsoft's static verifier.
     "StorPortSpinLock",
     "StorPortSpinLock3",

