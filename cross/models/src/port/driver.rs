@@ -3,7 +3,7 @@
 use std::{cell::Cell, ptr};
 
 use storport::Miniport;
-use wdk_sys::{HW_INITIALIZATION_DATA, PVOID, ULONG};
+use wdk_sys::{HW_INITIALIZATION_DATA, PCUNICODE_STRING, PDRIVER_OBJECT, PVOID, ULONG};
 
 thread_local! {
     /// Where the DriverEntry that runs on this thread registers to.
@@ -17,16 +17,25 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Runs a DriverEntry that registers `M`.
-    ///
-    /// # Panics
-    /// It registers nothing, or not what HW_INITIALIZATION_DATA must be (rule
-    /// book 3.1).
+    /// Loads a driver of miniport `M`, as Windows does.
     #[must_use]
     pub fn load<M: Miniport>() -> Self {
+        Self::enter::<M>(ptr::dangling_mut(), ptr::dangling())
+    }
+
+    /// Loads a copy of it into a dump stack (rule book 6, D1). From then on the
+    /// program's drivers are such copies, until `load` is called.
+    #[must_use]
+    pub fn load_for_dump<M: Miniport>() -> Self {
+        Self::enter::<M>(ptr::null_mut(), ptr::null())
+    }
+
+    /// Runs a DriverEntry that registers `M`, which must register what
+    /// HW_INITIALIZATION_DATA must be (rule book 3.1).
+    fn enter<M: Miniport>(driver: PDRIVER_OBJECT, registry_path: PCUNICODE_STRING) -> Self {
         REGISTERED.set(None);
-        // SAFETY: this is DriverEntry, in a dump stack.
-        let status = unsafe { storport::register::<M>(ptr::null_mut(), ptr::null()) };
+        // SAFETY: this is DriverEntry; the arguments are only passed on.
+        let status = unsafe { storport::register::<M>(driver, registry_path) };
         assert_eq!(status, 0, "register: {status:#x}");
         let table = REGISTERED.take().expect("StorPortInitialize was called");
         assert_eq!(

@@ -177,16 +177,16 @@ fn restarts_while_what_was_asked_for_before_still_runs() {
     let interrupts = || _ = adapter.interrupt();
     let dpcs = || _ = adapter.run_dpcs();
     let later = || _ = later(&adapter);
-    let mut restarts = 0;
+    let mut runs = true;
     meanwhile(&[&interrupts, &dpcs, &later], || {
         for _ in 0..4 {
             assert!(adapter.stop());
-            // It is not while a callback of before the stop is inside.
-            restarts += u32::from(adapter.restart());
+            // It may not while a callback of before the stop is inside.
+            runs = adapter.restart();
             thread::yield_now();
         }
     });
-    while !adapter.restart() {}
+    // Now none is.
+    assert!(runs || adapter.restart());
     settle(&adapter);
-    println!("{restarts} of 4 restarts");
 }
