@@ -2,9 +2,9 @@
 //!
 //! In an ordinary run the host schedules the threads, and time is the host's.
 //! Once [`begin`] was called one thread runs at a time, the one that has the
-//! baton. At a [`point`] it may have to hand it on, and where it waits it does;
+//! baton. At a point it may have to hand it on, and where it waits it does;
 //! a generator that the seed starts decides when and to whom. Time is virtual:
-//! each point takes [`STEP`], and when all wait, time jumps to what is due
+//! each point takes two microseconds, and when all wait, time jumps to what is due
 //! next. So the same seed gives the same run.
 //!
 //! All that waits in the testbed waits here, with one rule: who holds a
