@@ -253,7 +253,6 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         interrupts: settings.interrupts,
     })?;
     let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
-    trap::watch(&image);
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
     if schedule::trace().is_some() {

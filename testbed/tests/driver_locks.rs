@@ -24,7 +24,6 @@ use testbed::{
         adapter::{Adapter, AdapterSettings, ConcurrentChannels},
         request::{Address, Completion, Data, Direction, Request},
     },
-    trap,
 };
 
 const SUCCESS: u8 = 0x01;
@@ -103,7 +102,6 @@ fn every_lock_excludes_under_the_start_io_lock_and_in_a_bus_reset() {
     })
     .unwrap();
     let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
-    trap::watch(&image);
     let muffled = Arc::new(Muffled {
         bell: Bell::new(2),
         silent: AtomicBool::new(false),

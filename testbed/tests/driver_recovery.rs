@@ -17,7 +17,6 @@ use testbed::{
         adapter::{Adapter, AdapterSettings},
         request::{Address, Completion, Data, Direction, Request},
     },
-    trap,
 };
 
 const SUCCESS: u8 = 0x01;
@@ -84,7 +83,6 @@ fn faults_of_the_disk_are_told_and_survived() {
         },
     );
     let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
-    trap::watch(&image);
     let function: Arc<dyn PciFunction> = device.clone();
     let adapter = Adapter::start(
         &machine,

@@ -62,7 +62,6 @@ fn data_and_requests_survive_sleeps_however_they_are_made() {
     })
     .unwrap();
     let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
-    trap::watch(&image);
     let memory = machine.memory();
     let block = Arc::new(
         memory

@@ -180,13 +180,15 @@ impl Step {
 /// Of what runs on this machine, and of crates/storport, which a driver is
 /// written with.
 fn doc() -> Result<(), ToolError> {
-    let deny = ("RUSTDOCFLAGS", "--deny warnings");
-    tool::run(cargo("doc").arg("--no-deps").env(deny.0, deny.1))?;
-    tool::run(
-        cross("doc", X64)
-            .args(["--no-deps", "--package", "ferrostor-storport"])
-            .env(deny.0, deny.1),
-    )
+    let mut of_the_crate = cross("doc", X64);
+    of_the_crate.args(["--package", "ferrostor-storport"]);
+    for mut command in [cargo("doc"), of_the_crate] {
+        command
+            .arg("--no-deps")
+            .env("RUSTDOCFLAGS", "--deny warnings");
+        tool::run(&mut command)?;
+    }
+    Ok(())
 }
 
 fn fmt() -> Result<(), ToolError> {
