@@ -7,10 +7,13 @@ use std::{
     process::Command,
 };
 
-use crate::{
+use packaging::{
     architecture::Architecture,
-    driver::Driver,
     image::{Image, ImageError},
+};
+
+use crate::{
+    driver::Driver,
     setup::{self, Need, SetupError},
     tool::{self, ToolError, cargo},
     workspace,

@@ -7,8 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use packaging::architecture::Architecture::X64;
+
 use crate::{
-    architecture::Architecture::X64,
     build::{BuildError, copy, on_cross, target},
     tool, workspace,
 };

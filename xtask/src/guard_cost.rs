@@ -16,9 +16,9 @@ use object::{
     pe::ImageNtHeaders64,
     read::pe::{ExportTarget, ImageThunkData, PeFile64},
 };
+use packaging::architecture::Architecture::X64;
 
 use crate::{
-    architecture::Architecture::X64,
     build::{self, cross},
     setup::{self, SetupError},
     tool::{self, ToolError},

@@ -1,11 +1,9 @@
 //! The project's commands: `cargo xtask --help`.
 
-mod architecture;
 mod build;
 mod driver;
 mod fixtures;
 mod guard_cost;
-mod image;
 mod run;
 mod setup;
 mod step;

@@ -6,9 +6,9 @@ use std::{
 };
 
 use clap::ValueEnum;
+use packaging::architecture::Architecture;
 
 use crate::{
-    architecture::Architecture,
     build::{self, BuildError},
     driver::Driver,
     setup,

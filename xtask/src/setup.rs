@@ -13,10 +13,9 @@ use std::{
     process::Command,
 };
 
-use crate::{
-    architecture::Architecture,
-    tool::{self, ToolError, tool},
-};
+use packaging::architecture::Architecture;
+
+use crate::tool::{self, ToolError, tool};
 
 /// Something a command can't do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,15 @@
 use std::process::{Command, ExitCode};
 
 use clap::ValueEnum;
+use packaging::{
+    architecture::Architecture::{self, Arm64, X64},
+    image::Image,
+};
 
 use crate::{
-    architecture::Architecture::{self, Arm64, X64},
     build::{self, BuildError, cross},
     driver::Driver,
     fixtures, guard_cost,
-    image::Image,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},

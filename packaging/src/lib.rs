@@ -1,0 +1,10 @@
+//! From a driver file and an `.inx` to a driver package that Windows installs,
+//! made on any machine.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`architecture`] | the processors that a package is for |
+//! | [`image`] | what a finished driver file must be |
+
+pub mod architecture;
+pub mod image;
