@@ -5,6 +5,10 @@
 //! |---|---|
 //! | [`architecture`] | the processors that a package is for |
 //! | [`image`] | what a finished driver file must be |
+//! | [`package`] | the files of a package |
+//! | [`archive`] | the package as a `.zip` |
 
 pub mod architecture;
+pub mod archive;
 pub mod image;
+pub mod package;
