@@ -5,6 +5,8 @@
 //! |---|---|
 //! | [`architecture`] | the processors that a package is for |
 //! | [`image`] | what a finished driver file must be |
+//! | [`inf`] | the setup file: grammar, stamping, linter |
 
 pub mod architecture;
 pub mod image;
+pub mod inf;
