@@ -40,6 +40,15 @@ impl Architecture {
         }
     }
 
+    /// Its name in the decorations of a setup file, after `NT`.
+    #[must_use]
+    pub const fn decoration(self) -> &'static str {
+        match self {
+            Self::X64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
     /// The machine number in a PE file's header.
     #[must_use]
     pub const fn machine(self) -> Machine {

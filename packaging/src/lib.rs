@@ -5,10 +5,12 @@
 //! |---|---|
 //! | [`architecture`] | the processors that a package is for |
 //! | [`image`] | what a finished driver file must be |
+//! | [`inf`] | the setup file: grammar, stamping, linter |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
 
 pub mod architecture;
 pub mod archive;
 pub mod image;
+pub mod inf;
 pub mod package;

@@ -1,0 +1,496 @@
+//! The text of a setup file: sections of entries of fields (general-syntax-
+//! rules-for-inf-files). What they mean is not known here.
+
+use std::fmt;
+
+/// A setup file, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inf {
+    encoding: Encoding,
+    sections: Vec<Section>,
+}
+
+/// How the file's characters are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// 7-bit ASCII, which every code page reads alike.
+    Ascii,
+    /// Bytes of some code page; read as Latin 1.
+    Ansi,
+    /// UTF-8, with a byte order mark or bytes that are valid in it.
+    Utf8,
+    /// UTF-16, little-endian, with a byte order mark.
+    Utf16,
+}
+
+/// `[name]` and what follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// The name as written: it means the same in any case.
+    pub name: String,
+    /// Its line, from 1.
+    pub line: usize,
+    /// Its entries, in the file's order.
+    pub entries: Vec<Entry>,
+}
+
+/// `key = value, value`, or values alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its first line, from 1.
+    pub line: usize,
+    /// What stands before the equals sign, if there is one.
+    pub key: Option<Field>,
+    /// The values; at least one, which may be empty.
+    pub values: Vec<Field>,
+}
+
+/// One value or key: quotation marks are resolved, `%tokens%` are not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The text.
+    pub text: String,
+    /// Whether any of it stood in quotation marks.
+    pub quoted: bool,
+}
+
+/// Why a file is no setup file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InfError {
+    /// Its characters can't be read.
+    #[error("the file is UTF-16, but {fault}: save it as UTF-16, little-endian, or as ASCII")]
+    Encoding {
+        /// What is wrong with them.
+        fault: &'static str,
+    },
+    /// A line can't be read.
+    #[error("line {line}: {fault}")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: Syntax,
+    },
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Syntax {
+    /// `[name` without `]`.
+    #[error("the section's name has no closing bracket")]
+    OpenSection,
+    /// `[]`.
+    #[error("the section has no name")]
+    NamelessSection,
+    /// Something but a comment after `]`.
+    #[error("only a comment may follow the section's closing bracket")]
+    AfterSection,
+    /// An entry before the first section.
+    #[error("an entry stands before the first section")]
+    Homeless,
+    /// A quotation mark without its other half on the line.
+    #[error("the quoted text is not closed on its line")]
+    OpenQuote,
+    /// The file ends where a line is to be continued.
+    #[error("the backslash says that the line goes on, but the file ends")]
+    EndlessLine,
+    /// A character that no one sees.
+    #[error("there is a control character")]
+    Control,
+}
+
+impl Inf {
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// They are no text, or the text is no setup file.
+    pub fn parse(bytes: &[u8]) -> Result<Self, InfError> {
+        let (encoding, text) = decode(bytes)?;
+        let sections = Reader::new(&text).sections()?;
+        Ok(Self { encoding, sections })
+    }
+
+    /// How the file's characters are written.
+    #[must_use]
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
+    /// The sections, in the file's order; two may have one name.
+    #[must_use]
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+}
+
+impl Field {
+    /// A field of unquoted text.
+    #[must_use]
+    pub fn bare(text: &str) -> Self {
+        Self {
+            text: text.to_owned(),
+            quoted: false,
+        }
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
+    let fault = |fault| InfError::Encoding { fault };
+    if let Some(bytes) = bytes.strip_prefix(b"\xff\xfe") {
+        let (units, rest) = bytes.as_chunks();
+        if !rest.is_empty() {
+            return Err(fault("its last character is cut in two"));
+        }
+        let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
+        return char::decode_utf16(units)
+            .collect::<Result<_, _>>()
+            .map(|text| (Encoding::Utf16, text))
+            .map_err(|_| fault("has half a surrogate pair"));
+    }
+    if bytes.starts_with(b"\xfe\xff") {
+        return Err(fault("big-endian"));
+    }
+    if let Some(rest) = bytes.strip_prefix(b"\xef\xbb\xbf")
+        && let Ok(text) = str::from_utf8(rest)
+    {
+        return Ok((Encoding::Utf8, text.to_owned()));
+    }
+    Ok(match str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => (Encoding::Ascii, text.to_owned()),
+        Ok(text) => (Encoding::Utf8, text.to_owned()),
+        Err(_) => (
+            Encoding::Ansi,
+            bytes.iter().copied().map(char::from).collect(),
+        ),
+    })
+}
+
+/// The lines that are not read yet.
+struct Reader<'a> {
+    lines: std::iter::Enumerate<std::str::Lines<'a>>,
+}
+
+/// What ended a field.
+enum End {
+    Key,
+    Comma,
+    Line,
+}
+
+impl<'a> Reader<'a> {
+    fn new(text: &'a str) -> Self {
+        Self {
+            lines: text.lines().enumerate(),
+        }
+    }
+
+    fn sections(mut self) -> Result<Vec<Section>, InfError> {
+        let mut sections = Vec::<Section>::new();
+        while let Some((line, text)) = self.next() {
+            let fault = |fault| InfError::Syntax { line, fault };
+            if text.chars().any(|c| c.is_control() && c != '\t') {
+                return Err(fault(Syntax::Control));
+            }
+            let text = text.trim();
+            if text.is_empty() || text.starts_with(';') {
+                continue;
+            }
+            if let Some(rest) = text.strip_prefix('[') {
+                let (name, rest) = rest.split_once(']').ok_or(fault(Syntax::OpenSection))?;
+                let rest = rest.trim_start();
+                if name.trim().is_empty() {
+                    return Err(fault(Syntax::NamelessSection));
+                }
+                if !rest.is_empty() && !rest.starts_with(';') {
+                    return Err(fault(Syntax::AfterSection));
+                }
+                sections.push(Section {
+                    name: name.trim().to_owned(),
+                    line,
+                    entries: Vec::new(),
+                });
+                continue;
+            }
+            let section = sections.last_mut().ok_or(fault(Syntax::Homeless))?;
+            section.entries.push(self.entry(line, text)?);
+        }
+        Ok(sections)
+    }
+
+    /// The next line and its number.
+    fn next(&mut self) -> Option<(usize, &'a str)> {
+        self.lines
+            .next()
+            .map(|(index, text)| (index.saturating_add(1), text))
+    }
+
+    /// The entry that starts with `text`, the line `first`.
+    fn entry(&mut self, first: usize, text: &'a str) -> Result<Entry, InfError> {
+        let mut cursor = Cursor { line: first, text };
+        let mut key = None;
+        let mut values = Vec::new();
+        loop {
+            // An equals sign after the first comma is a character as any other.
+            let keyed = key.is_none() && values.is_empty();
+            let (field, end) = self.field(&mut cursor, keyed)?;
+            match end {
+                End::Key => key = Some(field),
+                End::Comma => values.push(field),
+                End::Line => {
+                    values.push(field);
+                    return Ok(Entry {
+                        line: first,
+                        key,
+                        values,
+                    });
+                }
+            }
+        }
+    }
+
+    fn field(&mut self, cursor: &mut Cursor<'a>, keyed: bool) -> Result<(Field, End), InfError> {
+        let mut text = String::new();
+        // White space at the end is not part of it, unless it was quoted.
+        let mut kept = 0;
+        let mut quoted = false;
+        let end = loop {
+            let Some(c) = cursor.take() else {
+                break End::Line;
+            };
+            match c {
+                ';' => {
+                    cursor.text = "";
+                    break End::Line;
+                }
+                ',' => break End::Comma,
+                '=' if keyed => break End::Key,
+                '"' => {
+                    quoted = true;
+                    cursor.quotation(&mut text)?;
+                    kept = text.len();
+                }
+                '%' => {
+                    text.push('%');
+                    // A token may hold any character, as a semicolon.
+                    if let Some((token, rest)) = cursor.text.split_once('%') {
+                        text.push_str(token);
+                        text.push('%');
+                        cursor.text = rest;
+                    }
+                    kept = text.len();
+                }
+                '\\' if cursor.goes_on() => {
+                    let (line, next) = self.next().ok_or(InfError::Syntax {
+                        line: cursor.line,
+                        fault: Syntax::EndlessLine,
+                    })?;
+                    *cursor = Cursor { line, text: next };
+                }
+                c if c.is_whitespace() => {
+                    if !text.is_empty() {
+                        text.push(c);
+                    }
+                }
+                c => {
+                    text.push(c);
+                    kept = text.len();
+                }
+            }
+        };
+        text.truncate(kept);
+        Ok((Field { text, quoted }, end))
+    }
+}
+
+/// What is left of a line.
+struct Cursor<'a> {
+    line: usize,
+    text: &'a str,
+}
+
+impl Cursor<'_> {
+    fn take(&mut self) -> Option<char> {
+        let mut rest = self.text.chars();
+        let c = rest.next();
+        self.text = rest.as_str();
+        c
+    }
+
+    /// Whether nothing but backslashes and a comment follows: the first
+    /// backslash of several is ignored, the last continues the line.
+    fn goes_on(&self) -> bool {
+        let rest = self.text.trim_start_matches('\\').trim_start();
+        rest.is_empty() || rest.starts_with(';')
+    }
+
+    /// Reads up to the closing quotation mark; two together are one that does
+    /// not close.
+    fn quotation(&mut self, text: &mut String) -> Result<(), InfError> {
+        loop {
+            let Some((before, rest)) = self.text.split_once('"') else {
+                return Err(InfError::Syntax {
+                    line: self.line,
+                    fault: Syntax::OpenQuote,
+                });
+            };
+            text.push_str(before);
+            match rest.strip_prefix('"') {
+                Some(rest) => {
+                    text.push('"');
+                    self.text = rest;
+                }
+                None => {
+                    self.text = rest;
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(values: &[&str]) -> Vec<Field> {
+        values.iter().copied().map(Field::bare).collect()
+    }
+
+    /// The one entry of a section, which `text` is.
+    fn entry(text: &str) -> Entry {
+        let inf = Inf::parse(format!("[A]\n{text}").as_bytes()).unwrap();
+        let [entry] = &inf.sections()[0].entries[..] else {
+            panic!("not one entry: {inf:?}");
+        };
+        entry.clone()
+    }
+
+    /// The entry's texts.
+    fn values(text: &str) -> Vec<String> {
+        let values = entry(text).values.into_iter();
+        values.map(|field| field.text).collect()
+    }
+
+    fn fault(text: &str) -> InfError {
+        Inf::parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn sections_and_entries_know_their_lines() {
+        let inf =
+            Inf::parse(b"; what\n\n[Version] ; it is\nClass = Net\n\n[Files]\r\na.sys,,,2\r\n");
+        assert_eq!(
+            inf.unwrap().sections(),
+            [
+                Section {
+                    name: "Version".into(),
+                    line: 3,
+                    entries: vec![Entry {
+                        line: 4,
+                        key: Some(Field::bare("Class")),
+                        values: fields(&["Net"]),
+                    }],
+                },
+                Section {
+                    name: "Files".into(),
+                    line: 6,
+                    entries: vec![Entry {
+                        line: 7,
+                        key: None,
+                        values: fields(&["a.sys", "", "", "2"]),
+                    }],
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn white_space_around_fields_is_not_theirs() {
+        assert_eq!(values("a =\tb  c , d\t"), ["b  c", "d"]);
+    }
+
+    #[test]
+    fn an_equals_sign_parts_key_and_values_once_and_before_the_first_comma() {
+        assert_eq!(values("a = b = c"), ["b = c"]);
+        assert_eq!(values("HKR,,a=b"), ["HKR", "", "a=b"]);
+        assert_eq!(entry("HKR,,a=b").key, None);
+        assert_eq!(entry("\"a = b\" = c").key.unwrap().text, "a = b");
+    }
+
+    #[test]
+    fn quotation_marks_keep_what_they_hold() {
+        assert_eq!(values(r#"a = " b, c; = ""d"" ""#), [" b, c; = \"d\" "]);
+        assert_eq!(values(r#"a = """%13%\b c.dll""""#), [r#""%13%\b c.dll""#]);
+        assert!(entry("a = \"\"").values[0].quoted);
+    }
+
+    #[test]
+    fn a_token_may_hold_a_semicolon_and_a_lone_percent_sign_is_itself() {
+        assert_eq!(values("a = %b;c%, d ; e"), ["%b;c%", "d"]);
+        assert_eq!(values("a = 5 % ; what"), ["5 %"]);
+        assert_eq!(values("a = 100%%, b"), ["100%%", "b"]);
+    }
+
+    #[test]
+    fn a_backslash_at_the_end_continues_the_line() {
+        assert_eq!(values("a = b, \\\n c, \\ ; more\n d"), ["b", "c", "d"]);
+        assert_eq!(values("a = \"b\\\"\\\n,c"), ["b\\", "c"]);
+        assert_eq!(values("a = b\\\\\n,c"), ["b", "c"]);
+        assert_eq!(values(r"a = %13%\b.sys"), [r"%13%\b.sys"]);
+    }
+
+    #[test]
+    fn the_first_line_is_a_continued_entrys_line() {
+        let inf = Inf::parse(b"[A]\na = b,\\\nc\nd = e").unwrap();
+        let lines = inf.sections()[0].entries.iter().map(|entry| entry.line);
+        assert_eq!(lines.collect::<Vec<_>>(), [2, 4]);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_refused_by_its_number() {
+        let syntax = |line, fault| InfError::Syntax { line, fault };
+        assert_eq!(fault("\n[A"), syntax(2, Syntax::OpenSection));
+        assert_eq!(fault("[ ]"), syntax(1, Syntax::NamelessSection));
+        assert_eq!(fault("[A] a = b"), syntax(1, Syntax::AfterSection));
+        assert_eq!(fault("a = b\n[A]"), syntax(1, Syntax::Homeless));
+        assert_eq!(fault("[A]\na = \"b\nc"), syntax(2, Syntax::OpenQuote));
+        assert_eq!(fault("[A]\na = b,\\"), syntax(2, Syntax::EndlessLine));
+        assert_eq!(fault("[A]\na = \u{1}"), syntax(2, Syntax::Control));
+    }
+
+    #[test]
+    fn the_encoding_is_told_by_the_first_bytes() {
+        let utf16 = |text: &str| {
+            let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+            [0xff, 0xfe].into_iter().chain(units).collect::<Vec<u8>>()
+        };
+        let inf = |bytes: &[u8]| {
+            let inf = Inf::parse(bytes).unwrap();
+            (inf.encoding(), inf.sections()[0].name.clone())
+        };
+        assert_eq!(inf(b"[A]"), (Encoding::Ascii, "A".into()));
+        assert_eq!(inf("[Ä]".as_bytes()), (Encoding::Utf8, "Ä".into()));
+        assert_eq!(inf(b"\xef\xbb\xbf[A]"), (Encoding::Utf8, "A".into()));
+        assert_eq!(inf(b"[\xc4]"), (Encoding::Ansi, "Ä".into()));
+        assert_eq!(inf(&utf16("[Ä]")), (Encoding::Utf16, "Ä".into()));
+    }
+
+    #[test]
+    fn utf16_that_is_none_is_refused() {
+        for bytes in [&b"\xff\xfe["[..], b"\xff\xfe\x00\xd8", b"\xfe\xff\0["] {
+            assert!(matches!(Inf::parse(bytes), Err(InfError::Encoding { .. })));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! From an `.inx` to a setup file: architecture, date and version put in, as
+//! stampinf does it, with no clock and no environment read.
+
+use std::{fmt, str::FromStr};
+
+use time::Date;
+
+use super::{Inf, InfError, Section};
+use crate::architecture::Architecture;
+
+/// What is put into an `.inx`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The architecture that `$ARCH$` stands for.
+    pub architecture: Architecture,
+    /// The driver's date.
+    pub date: Date,
+    /// The driver's version.
+    pub version: Version,
+}
+
+/// A driver's version: four numbers below 65535 (inf-driverver-directive).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version(pub [u16; 4]);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d] = self.0;
+        write!(f, "{a}.{b}.{c}.{d}")
+    }
+}
+
+/// Why a text is no version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    /// There are fewer numbers, or more.
+    #[error("a driver's version is four numbers with points between, as 1.2.3.0")]
+    Parts,
+    /// One is no number, or too large.
+    #[error("{part:?} is no number from 0 to 65534")]
+    Number {
+        /// The part.
+        part: String,
+    },
+}
+
+impl FromStr for Version {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, VersionError> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let parts: [&str; 4] = parts.try_into().map_err(|_| VersionError::Parts)?;
+        let mut version = [0; 4];
+        for (place, part) in version.iter_mut().zip(parts) {
+            *place = part
+                .parse()
+                .ok()
+                .filter(|number| *number < u16::MAX)
+                .ok_or_else(|| VersionError::Number {
+                    part: part.to_owned(),
+                })?;
+        }
+        Ok(Self(version))
+    }
+}
+
+/// Why an `.inx` can't be stamped.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StampError {
+    /// There is no `[Version]` to put the date and version into.
+    #[error("there is no [Version] section for DriverVer to be put into")]
+    NoVersion,
+    /// The result is no setup file.
+    #[error(transparent)]
+    Malformed(#[from] InfError),
+    /// A placeholder that is not filled in here, as `$KMDFVERSION$`.
+    #[error("line {line}: nothing is put in the place of {placeholder}; only $ARCH$ is known")]
+    Placeholder {
+        /// The line, from 1.
+        line: usize,
+        /// The placeholder.
+        placeholder: String,
+    },
+}
+
+const DRIVER_VER: &str = "DriverVer";
+
+/// Puts `stamp` into the text of an `.inx`: `$ARCH$` becomes the
+/// architecture's decoration, and `[Version]` gets its `DriverVer`, in the
+/// place of one that is there. The lines end as Windows wants them.
+///
+/// # Errors
+/// There is no `[Version]`, another placeholder is left, or the result is no
+/// setup file.
+pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
+    let driver_ver = format!(
+        "{DRIVER_VER} = {:02}/{:02}/{:04},{}",
+        u8::from(stamp.date.month()),
+        stamp.date.day(),
+        stamp.date.year(),
+        stamp.version
+    );
+    let filled = inx.replace("$ARCH$", stamp.architecture.decoration());
+    let before = Inf::parse(filled.as_bytes())?;
+    let version = before
+        .sections()
+        .iter()
+        .find(|section| section.name.eq_ignore_ascii_case("Version"))
+        .ok_or(StampError::NoVersion)?;
+    let place = version.entries.iter().find(|entry| {
+        let key = entry.key.as_ref();
+        key.is_some_and(|key| key.text.eq_ignore_ascii_case(DRIVER_VER))
+    });
+
+    let mut text = String::new();
+    for (index, line) in filled.lines().enumerate() {
+        let number = index.saturating_add(1);
+        let replaced = place.is_some_and(|entry| entry.line == number);
+        text.push_str(if replaced { &driver_ver } else { line });
+        text.push_str("\r\n");
+        if place.is_none() && version.line == number {
+            text.push_str(&driver_ver);
+            text.push_str("\r\n");
+        }
+    }
+    let after = Inf::parse(text.as_bytes())?;
+    match after.sections().iter().find_map(unfilled) {
+        Some((line, placeholder)) => Err(StampError::Placeholder { line, placeholder }),
+        None => Ok(text),
+    }
+}
+
+/// The first placeholder in the section, and its line.
+fn unfilled(section: &Section) -> Option<(usize, String)> {
+    let entries = section.entries.iter().flat_map(|entry| {
+        let fields = entry.key.iter().chain(&entry.values);
+        fields.map(|field| (entry.line, &*field.text))
+    });
+    std::iter::once((section.line, &*section.name))
+        .chain(entries)
+        .find_map(|(line, text)| Some((line, placeholder(text)?.to_owned())))
+}
+
+/// The first `$NAME$` in `text`: capitals and digits, but not `$CHICAGO$`, a
+/// signature.
+pub(super) fn placeholder(text: &str) -> Option<&str> {
+    text.match_indices('$').find_map(|(start, _)| {
+        let name = text.get(start.checked_add(1)?..)?.split_once('$')?.0;
+        let named = !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+            && name != "CHICAGO";
+        named.then(|| text.get(start..)?.get(..name.len().checked_add(2)?))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use time::Month;
+
+    use super::*;
+
+    fn today() -> Stamp {
+        Stamp {
+            architecture: Architecture::Arm64,
+            date: Date::from_calendar_date(2026, Month::November, 3).unwrap(),
+            version: Version([1, 20, 0, 65534]),
+        }
+    }
+
+    #[test]
+    fn architecture_date_and_version_are_put_in() {
+        let inx = "[Version]\nSignature = \"$WINDOWS NT$\"\ndriverver = 01/01/2000,1.0 ; old\n\
+                   [Disks.NT$ARCH$.10.0...17134] ; $ARCH$\n";
+        assert_eq!(
+            stamp(inx, &today()).unwrap(),
+            "[Version]\r\nSignature = \"$WINDOWS NT$\"\r\n\
+             DriverVer = 11/03/2026,1.20.0.65534\r\n\
+             [Disks.NTarm64.10.0...17134] ; arm64\r\n"
+        );
+    }
+
+    #[test]
+    fn a_version_section_without_a_driver_ver_gets_one() {
+        assert_eq!(
+            stamp("[Files]\na.sys\n[version]\n", &today()).unwrap(),
+            "[Files]\r\na.sys\r\n[version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n"
+        );
+    }
+
+    #[test]
+    fn lines_that_end_as_on_windows_stay_so() {
+        assert_eq!(
+            stamp("[Version]\r\nDriverVer=\r\n", &today()).unwrap(),
+            "[Version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n"
+        );
+    }
+
+    #[test]
+    fn a_placeholder_that_is_not_known_is_refused() {
+        let inx = "[Version]\n[Wdf]\nKmdfLibraryVersion = $KMDFVERSION$\n";
+        assert_eq!(
+            stamp(inx, &today()),
+            Err(StampError::Placeholder {
+                line: 4,
+                placeholder: "$KMDFVERSION$".into()
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_no_setup_file_is_not_stamped() {
+        assert_eq!(stamp("[Files]\n", &today()), Err(StampError::NoVersion));
+        assert!(matches!(
+            stamp("[Version\n", &today()),
+            Err(StampError::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn signatures_are_no_placeholders() {
+        for text in ["$WINDOWS NT$", "$Windows NT$", "$CHICAGO$", "$$", "5 $"] {
+            assert_eq!(placeholder(text), None);
+        }
+        assert_eq!(placeholder("a $b $ARCH$"), Some("$ARCH$"));
+    }
+
+    #[test]
+    fn a_version_is_four_numbers() {
+        assert_eq!("1.2.3.4".parse(), Ok(Version([1, 2, 3, 4])));
+        assert_eq!(Version([1, 2, 3, 4]).to_string(), "1.2.3.4");
+        assert_eq!("1.2.3".parse::<Version>(), Err(VersionError::Parts));
+        assert_eq!("1.2.3.4.5".parse::<Version>(), Err(VersionError::Parts));
+        assert!("1.2.3.65535".parse::<Version>().is_err());
+        assert!("1.2.3.b".parse::<Version>().is_err());
+    }
+}
