@@ -3,6 +3,7 @@
 //!
 //! The testbed knows no particular driver: it runs any x64 miniport by its
 //! file.
+#![cfg(target_os = "linux")]
 
 mod command;
 pub mod cpu;

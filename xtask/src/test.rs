@@ -52,6 +52,8 @@ enum Step {
     ClippyX64,
     /// Clippy has nothing to say on the driver for ARM64
     ClippyArm64,
+    /// What `cargo wdk build` builds beside the drivers can be built on Windows
+    WindowsHost,
     /// The headers in cross/ have the layout and values of the real ones, on x64
     AbiX64,
     /// The same on ARM64
@@ -141,6 +143,7 @@ impl Step {
             Self::Clippy => vec![Need::Clippy],
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
+            Self::WindowsHost => vec![Need::Target(X64)],
             Self::AbiX64
             | Self::BuildX64
             | Self::Driver
@@ -161,6 +164,7 @@ impl Step {
             Self::Clippy => clippy().into(),
             Self::ClippyX64 => clippy_of_driver(X64).into(),
             Self::ClippyArm64 => clippy_of_driver(Arm64).into(),
+            Self::WindowsHost => windows_host().into(),
             Self::AbiX64 => abi(X64).into(),
             Self::AbiArm64 => abi(Arm64).into(),
             Self::Cross => cross_tests().into(),
@@ -231,6 +235,21 @@ fn with_clippy(command: &mut Command) -> &mut Command {
             "CLIPPY_ARGS",
             "--deny__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
         )
+}
+
+/// `cargo wdk build` builds every member of the workspace and fails if one does.
+/// Those that need the published wdk-build are left out: it is for Windows only.
+fn windows_host() -> Result<(), ToolError> {
+    let of_the_wdk = Driver::value_variants()
+        .iter()
+        .map(|driver| driver.name())
+        .chain(["ferrostor-storport"])
+        .flat_map(|package| ["--exclude", package]);
+    tool::run(
+        cargo("check")
+            .args(["--workspace", "--target", X64.target()])
+            .args(of_the_wdk),
+    )
 }
 
 /// The comparison is made by the compiler: what does not agree does not build.

@@ -1,0 +1,316 @@
+//! The testbed's command line.
+
+use std::{
+    io::{self, ErrorKind},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind, value_parser};
+use testbed::{
+    device::DeviceId,
+    machine::InterruptKind,
+    rules,
+    run::{self, Ending, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
+    seeds,
+    size::Size,
+    storport::adapter::{Checks, SrbShape},
+};
+
+/// Something was wrong with data or driver.
+const FAILED: u8 = 1;
+/// Something was wrong with the command.
+const UNUSABLE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  testbed run --driver ferrostor.sys
+      verify 64 MiB of a temporary disk, then five seconds of random I/O
+  testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
+      the same on a disk of your own, WHOSE CONTENTS ARE OVERWRITTEN, with a
+      workload in diskspd's own options
+  testbed run --driver ferrostor.sys --verify --seed 7
+      watch the driver closely while one thread runs at a time, in the order
+      that seed 7 gives: the same order each time
+  testbed run --driver ferrostor.sys --verify --seeds 20 -- -b8K -r -o16 -w30 -t4 -d60
+      the same by 20 seeds, each with a load of 60 s
+  testbed imports ferrostor.sys
+      what the driver imports, by module
+
+Exit codes: 0 all is right; 1 wrong data or a broken rule; 2 the command can't
+be carried out; 3 the driver crashed or stopped the machine.";
+
+const WORKLOAD: &str = "\
+Workload: diskspd's options as diskspd 2.2 has them, sizes with K, M, G, T or b
+(blocks):
+  -b<size> block         -d<s> -W<s> -C<s> duration, warm-up, cool-down
+  -o<n> outstanding      -t<n> threads (or -F<n> -O<n>)   -a<cpu>,<cpu> affinity
+  -r[align] random       -rs<percent> mixed   -s[i][stride] sequential   -p
+  -T<size> apart         -B<base>[:length] range          -f<size> its end
+  -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
+  -Su -Sw -Sh caching    -z[seed]  -L latencies           -D[ms] IOPS deviation
+The others are refused, each with the reason. Without any:";
+
+/// Loads a Storport miniport's .sys and runs it: its Windows, its hardware, its
+/// workload
+#[derive(Parser)]
+#[command(name = "testbed", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a driver: verify data through it, then put a workload on it
+    #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
+    Run(RunArgs),
+    /// Print what a driver imports, by module
+    Imports {
+        /// The driver's file
+        driver: PathBuf,
+    },
+    /// Print the rules that a driver is watched for, and what is beyond that
+    Rules,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The driver's file: an x64 Storport miniport for the function
+    #[arg(long, value_name = "PATH.sys")]
+    driver: PathBuf,
+
+    /// The PCI function that it drives
+    #[arg(long, value_enum, default_value = "virtio-blk")]
+    function: Function,
+
+    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that looks like a
+    /// disk in use is refused. Without this a temporary image is used
+    #[arg(long, value_name = "IMAGE")]
+    disk: Option<PathBuf>,
+
+    /// Overwrite the image even if it looks like a disk in use
+    #[arg(long, requires = "disk")]
+    overwrite: bool,
+
+    /// Length of the temporary image: K, M, G, T
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256M",
+        conflicts_with = "disk"
+    )]
+    size: Size,
+
+    /// Virtual CPUs
+    #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
+    cpus: u32,
+
+    /// The machine's memory
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    memory: Size,
+
+    /// How the device interrupts
+    #[arg(long, value_enum, default_value = "msix")]
+    interrupts: Interrupts,
+
+    /// The shape of SRBs
+    #[arg(long, value_enum, default_value = "storage")]
+    srb: Srb,
+
+    /// The disk's PCI identity: 1AF4:1042 or 1AF4:1001
+    #[arg(long, value_enum, default_value = "modern")]
+    device_id: Identity,
+
+    /// Watch the driver as closely as can be, at the price of speed: what it
+    /// does with requests that it has completed, among other things; and run
+    /// one thread at a time, in virtual time, in an order that the seed chooses
+    #[arg(long)]
+    verify: bool,
+
+    /// How much to write and read back before the workload, 0 for nothing
+    /// [default: 64M, or the whole disk if it is shorter]
+    #[arg(long, value_name = "SIZE")]
+    verify_bytes: Option<Size>,
+
+    /// Choose data, and with --verify the order in which threads run: the same
+    /// seed gives the same run [default: one from the clock, which is printed]
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+
+    /// Stop after the verify pass
+    #[arg(long, conflicts_with = "workload")]
+    no_workload: bool,
+
+    /// Let the adapter sleep, its function without power, so many times between
+    /// verifying and the workload; what was verified is read again each time
+    #[arg(long, value_name = "TIMES", default_value = "0")]
+    restart: u32,
+
+    /// Crash under load after the workload, and have a second copy of the driver
+    /// write a dump
+    #[arg(long)]
+    dump: bool,
+
+    /// Run so many seeds, from --seed on, each in a process of its own and as
+    /// many at a time as this machine has processors; stop when one does not
+    /// pass
+    #[arg(long, value_name = "COUNT", requires = "verify")]
+    seeds: Option<u32>,
+
+    /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
+    /// -d10 -L
+    #[arg(last = true, value_name = "DISKSPD OPTIONS")]
+    workload: Vec<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Function {
+    /// A virtio disk
+    VirtioBlk,
+    /// No disk but interrupts, for a driver that keeps a disk in memory of its
+    /// own: PCI 1234:BE11, see testbed/src/device/bell.rs
+    Bell,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Interrupts {
+    /// Messages
+    Msix,
+    /// The pin
+    Intx,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Srb {
+    /// SCSI_REQUEST_BLOCK
+    Scsi,
+    /// STORAGE_REQUEST_BLOCK, as Windows chooses
+    Storage,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Identity {
+    /// 1AF4:1042
+    Modern,
+    /// 1AF4:1001
+    Transitional,
+}
+
+impl From<RunArgs> for Settings {
+    fn from(args: RunArgs) -> Self {
+        Self {
+            driver: args.driver,
+            function: match args.function {
+                Function::VirtioBlk => FunctionKind::VirtioBlk,
+                Function::Bell => FunctionKind::Bell,
+            },
+            disk: args.disk,
+            size: args.size,
+            cpus: args.cpus,
+            memory: args.memory,
+            interrupts: match args.interrupts {
+                Interrupts::Msix => InterruptKind::Messages,
+                Interrupts::Intx => InterruptKind::Line,
+            },
+            srb: match args.srb {
+                Srb::Scsi => SrbShape::Scsi,
+                Srb::Storage => SrbShape::Storage,
+            },
+            device_id: match args.device_id {
+                Identity::Modern => DeviceId::Modern,
+                Identity::Transitional => DeviceId::Transitional,
+            },
+            checks: if args.verify {
+                Checks::All
+            } else {
+                Checks::Cheap
+            },
+            verify_bytes: args.verify_bytes,
+            seed: args.seed,
+            restarts: args.restart,
+            ending: if args.dump {
+                Ending::Crash
+            } else {
+                Ending::ShutDown
+            },
+            used: if args.overwrite {
+                UsedImage::Overwrite
+            } else {
+                UsedImage::Refuse
+            },
+            load: if args.no_workload {
+                Load::Nothing
+            } else if args.workload.is_empty() {
+                Load::Default
+            } else {
+                Load::Given(args.workload)
+            },
+        }
+    }
+}
+
+/// Carries out the command line; the exit code says how that went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let mut out = io::stdout();
+    let result = match cli.command {
+        Command::Run(RunArgs {
+            seed,
+            seeds: Some(count),
+            ..
+        }) => {
+            let first = seed.unwrap_or_else(run::seed_of_the_clock);
+            return match seeds::run(first, count, &mut out) {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => {
+                    eprintln!("testbed: {error}");
+                    ExitCode::from(UNUSABLE)
+                }
+            };
+        }
+        Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Rules => rules::print(&mut out)
+            .map(|()| Verdict::Pass)
+            .map_err(RunError::Output),
+        Command::Imports { driver } => {
+            run::print_imports(&driver, &mut out).map(|()| Verdict::Pass)
+        }
+    };
+    match result {
+        Ok(Verdict::Pass) => ExitCode::SUCCESS,
+        Ok(Verdict::Fail) => ExitCode::from(FAILED),
+        // Who reads the output has seen enough.
+        Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
+            ExitCode::from(UNUSABLE)
+        }
+        Err(error) => {
+            eprintln!("testbed: {error}");
+            ExitCode::from(UNUSABLE)
+        }
+    }
+}
+
+/// Help as it is; an error as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(
+        error.kind(),
+        UsageErrorKind::DisplayHelp | UsageErrorKind::DisplayVersion
+    ) {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let message: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .map(str::trim)
+        .collect();
+    let message = message.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    eprintln!("testbed: {message} (see testbed run --help)");
+    ExitCode::from(UNUSABLE)
+}
