@@ -1,9 +1,13 @@
 //! Makes the cdylib a driver: linker arguments and search paths come from
 //! `wdk_build`, on Windows the published one, elsewhere `cross/wdk-build`.
 
-fn main() -> Result<(), wdk_build::ConfigError> {
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
     // wdk-build links the libraries every driver needs; storport.sys's is ours
     // to name.
     println!("cargo::rustc-link-lib=storport");
-    wdk_build::configure_wdk_binary_build()
+    // Nor does it give a driver a version.
+    version_resource::link()?;
+    Ok(wdk_build::configure_wdk_binary_build()?)
 }
