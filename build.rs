@@ -12,5 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // wdk-build links the libraries every driver needs; storport.sys's is ours
     // to name.
     println!("cargo::rustc-link-lib=storport");
+    // Nor does it give a driver a version.
+    version_resource::link()?;
     Ok(wdk_build::configure_wdk_binary_build()?)
 }

@@ -1,6 +1,9 @@
 //! Makes the cdylib a driver, as the build script of the root package does.
 
-fn main() -> Result<(), wdk_build::ConfigError> {
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rustc-link-lib=storport");
-    wdk_build::configure_wdk_binary_build()
+    version_resource::link()?;
+    Ok(wdk_build::configure_wdk_binary_build()?)
 }

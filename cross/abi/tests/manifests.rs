@@ -59,10 +59,12 @@ fn both_manifests_describe_the_same_driver() {
     ] {
         remove(&mut cross, path);
     }
-    let dependencies = cross["dependencies"].as_table_mut().expect("a table");
-    for (_, dependency) in dependencies.iter_mut() {
-        if let Some(Value::String(path)) = dependency.get_mut("path") {
-            *path = path.trim_start_matches("../").to_owned();
+    for table in ["dependencies", "build-dependencies"] {
+        let dependencies = cross[table].as_table_mut().expect("a table");
+        for (_, dependency) in dependencies.iter_mut() {
+            if let Some(Value::String(path)) = dependency.get_mut("path") {
+                *path = path.trim_start_matches("../").to_owned();
+            }
         }
     }
 
