@@ -5,12 +5,23 @@
 //! |---|---|
 //! | [`architecture`] | the processors that a package is for |
 //! | [`image`] | what a finished driver file must be |
+//! | [`checksum`] | the checksum of an image |
 //! | [`inf`] | the setup file: grammar, stamping, linter |
+//! | [`signer`] | who signs: key and certificate |
+//! | [`authenticode`] | the digest and the signature of an image |
+//! | [`catalog`] | the signed list of a package's files |
+//! | [`pkcs7`] | the form of a signature |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
 
 pub mod architecture;
 pub mod archive;
+pub mod authenticode;
+pub mod catalog;
+pub mod checksum;
 pub mod image;
+mod indirect_data;
 pub mod inf;
 pub mod package;
+pub mod pkcs7;
+pub mod signer;

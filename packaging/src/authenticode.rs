@@ -1,0 +1,220 @@
+//! Authenticode: the digest of a PE image, and the signature that the image
+//! carries itself.
+//!
+//! By "Windows Authenticode Portable Executable Signature Format" (Microsoft,
+//! 2008) and "PE Format" (learn.microsoft.com), The Attribute Certificate
+//! Table. The bytes that are not covered are the checksum, the data directory's
+//! entry of the certificate table, and that table: what signing changes.
+
+use std::ops::Range;
+
+use ::authenticode::{PeOffsetError, PeOffsets, PeTrait, authenticode_digest};
+use object::{
+    LittleEndian,
+    pe::{IMAGE_DIRECTORY_ENTRY_SECURITY, ImageDataDirectory, ImageNtHeaders64},
+    read::pe::PeFile64,
+};
+use sha2::{
+    Digest, Sha256,
+    digest::{Output, Update},
+};
+
+use crate::{
+    checksum,
+    indirect_data::{self, INDIRECT_DATA},
+    pkcs7::{self, SignError},
+    signer::{Signer, SigningTime},
+};
+
+/// The certificate table starts on a multiple of this, and each entry does.
+const ALIGNMENT: usize = 8;
+/// WIN_CERTIFICATE without its contents: length, revision and type.
+const CERTIFICATE_HEADER: usize = 8;
+/// Offset of CheckSum in the optional header.
+const CHECKSUM: usize = 64;
+/// Offset of the data directories in the optional header of PE32+.
+const DATA_DIRECTORIES: usize = 112;
+
+/// Why an image has no digest or was not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticodeError {
+    /// It isn't an image of a 64-bit processor.
+    #[error("not a PE32+ image: {0}")]
+    NotAnImage(#[from] object::Error),
+    /// It has too few data directories to be signed.
+    #[error("the image has no data directory for a signature")]
+    NoDirectory,
+    /// A header points to what the file doesn't have.
+    #[error("the image is cut off, or a section or the certificate table is not where it may be")]
+    Damaged,
+    /// It can't be told which signature is wanted.
+    #[error("the image is signed already; sign the file that the linker wrote")]
+    Signed,
+    /// The image would grow beyond what the format allows.
+    #[error("the image is too long to be signed")]
+    TooLong,
+    /// The signature can't be made.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+}
+
+/// An image and where its parts are.
+struct Image<'d> {
+    file: PeFile64<'d>,
+    offsets: PeOffsets,
+    certificates: Option<Range<usize>>,
+}
+
+/// The SHA-256 digest of an image, signed or not.
+///
+/// # Errors
+/// It isn't an image, or damaged.
+pub fn digest(image: &[u8]) -> Result<Output<Sha256>, AuthenticodeError> {
+    digest_by::<Sha256>(image)
+}
+
+/// The digest of an image by any algorithm.
+pub(crate) fn digest_by<D: Digest + Update>(image: &[u8]) -> Result<Output<D>, AuthenticodeError> {
+    let image = Image::parse(image)?;
+    let mut digest = D::new();
+    authenticode_digest(&image, &mut digest)?;
+    // What signing would put between the image and the certificate table.
+    if image.certificates.is_none() {
+        Update::update(&mut digest, padding(image.data().len()));
+    }
+    Ok(digest.finalize())
+}
+
+/// The image with a signature: the certificate table at its end, the directory
+/// that points there, and the checksum set.
+///
+/// # Errors
+/// It isn't an image, has a signature already, or can't be signed.
+pub fn sign(
+    image: &[u8],
+    signer: &Signer,
+    time: SigningTime,
+) -> Result<Vec<u8>, AuthenticodeError> {
+    let parsed = Image::parse(image)?;
+    if parsed.certificates.is_some() {
+        return Err(AuthenticodeError::Signed);
+    }
+    let digest = digest(image)?;
+    let content = indirect_data::of_signed_image(&digest).map_err(SignError::from)?;
+    let signature = pkcs7::sign(INDIRECT_DATA, &content, signer, time)?;
+
+    let mut signed = image.to_vec();
+    signed.extend(padding(image.len()));
+    let table = u32::try_from(signed.len()).map_err(|_| AuthenticodeError::TooLong)?;
+    let entry = certificate_entry(&signature).ok_or(AuthenticodeError::TooLong)?;
+    let entry_len = u32::try_from(entry.len()).map_err(|_| AuthenticodeError::TooLong)?;
+    signed.extend(entry);
+
+    let directory = parsed.offsets.security_data_dir;
+    put(&mut signed, directory, table)?;
+    put(&mut signed, directory + 4, entry_len)?;
+    let sum = checksum::of_image(&signed, parsed.offsets.check_sum);
+    put(&mut signed, parsed.offsets.check_sum, sum)?;
+    Ok(signed)
+}
+
+/// WIN_CERTIFICATE: its length with the padding, WIN_CERT_REVISION_2_0,
+/// WIN_CERT_TYPE_PKCS_SIGNED_DATA, the signature and the padding. `None` if it
+/// is longer than its length can say.
+fn certificate_entry(signature: &[u8]) -> Option<Vec<u8>> {
+    let padding = padding(CERTIFICATE_HEADER + signature.len());
+    let length = CERTIFICATE_HEADER + signature.len() + padding.len();
+    let mut entry = Vec::with_capacity(length);
+    entry.extend(u32::try_from(length).ok()?.to_le_bytes());
+    entry.extend(::authenticode::WIN_CERT_REVISION_2_0.to_le_bytes());
+    entry.extend(::authenticode::WIN_CERT_TYPE_PKCS_SIGNED_DATA.to_le_bytes());
+    entry.extend(signature);
+    entry.extend(padding);
+    Some(entry)
+}
+
+/// The zeros that bring a length to a multiple of [`ALIGNMENT`].
+fn padding(length: usize) -> &'static [u8] {
+    &[0; ALIGNMENT][..length.next_multiple_of(ALIGNMENT) - length]
+}
+
+fn put(image: &mut [u8], offset: usize, value: u32) -> Result<(), AuthenticodeError> {
+    image
+        .get_mut(offset..offset + 4)
+        .ok_or(AuthenticodeError::Damaged)?
+        .copy_from_slice(&value.to_le_bytes());
+    Ok(())
+}
+
+impl<'d> Image<'d> {
+    fn parse(bytes: &'d [u8]) -> Result<Self, AuthenticodeError> {
+        let file = PeFile64::parse(bytes)?;
+        let directory = file
+            .data_directories()
+            .iter()
+            .nth(IMAGE_DIRECTORY_ENTRY_SECURITY)
+            .ok_or(AuthenticodeError::NoDirectory)?;
+        let start = directory.virtual_address.get(LittleEndian) as usize;
+        let size = directory.size.get(LittleEndian) as usize;
+        let certificates = (start, size) != (0, 0);
+        // The table is not covered by the digest, so nothing may follow it.
+        if certificates && start.checked_add(size) != Some(bytes.len()) {
+            return Err(AuthenticodeError::Damaged);
+        }
+
+        let optional = file.dos_header().nt_headers_offset() as usize
+            + std::mem::offset_of!(ImageNtHeaders64, optional_header);
+        let check_sum = optional + CHECKSUM;
+        let security_data_dir = optional
+            + DATA_DIRECTORIES
+            + IMAGE_DIRECTORY_ENTRY_SECURITY * size_of::<ImageDataDirectory>();
+        let header = &file.nt_headers().optional_header;
+        let offsets = PeOffsets {
+            check_sum,
+            after_check_sum: check_sum + size_of::<u32>(),
+            security_data_dir,
+            after_security_data_dir: security_data_dir + size_of::<ImageDataDirectory>(),
+            after_header: header.size_of_headers.get(LittleEndian) as usize,
+        };
+        Ok(Self {
+            file,
+            offsets,
+            certificates: certificates.then_some(start..bytes.len()),
+        })
+    }
+}
+
+impl PeTrait for Image<'_> {
+    fn data(&self) -> &[u8] {
+        self.file.data()
+    }
+
+    fn num_sections(&self) -> usize {
+        self.file.section_table().len()
+    }
+
+    fn section_data_range(&self, index: usize) -> Result<Range<usize>, PeOffsetError> {
+        let section = self
+            .file
+            .section_table()
+            .section(object::SectionIndex(index))
+            .map_err(|_| PeOffsetError)?;
+        let start = section.pointer_to_raw_data.get(LittleEndian) as usize;
+        let size = section.size_of_raw_data.get(LittleEndian) as usize;
+        Ok(start..start.checked_add(size).ok_or(PeOffsetError)?)
+    }
+
+    fn certificate_table_range(&self) -> Result<Option<Range<usize>>, PeOffsetError> {
+        Ok(self.certificates.clone())
+    }
+
+    fn offsets(&self) -> Result<PeOffsets, PeOffsetError> {
+        Ok(self.offsets.clone())
+    }
+}
+
+impl From<PeOffsetError> for AuthenticodeError {
+    fn from(_: PeOffsetError) -> Self {
+        Self::Damaged
+    }
+}

@@ -1,0 +1,21 @@
+//! The checksum of a PE file, which Windows compares when it loads a driver.
+
+/// The checksum of `image`: the sum of its 16-bit words with the carries added
+/// back in, and its length. Where `field`, the checksum's own offset in the
+/// file, points to, four bytes count as zero.
+///
+/// It is what `CheckSumMappedFile` of imagehlp.dll computes.
+#[must_use]
+pub fn of_image(image: &[u8], field: usize) -> u32 {
+    let own = field..field.saturating_add(4);
+    let byte = |index: usize| match image.get(index) {
+        Some(byte) if !own.contains(&index) => u32::from(*byte),
+        _ => 0,
+    };
+    let sum = (0..image.len()).step_by(2).fold(0, |sum, index| {
+        let sum = sum + (byte(index) | byte(index + 1) << 8);
+        (sum & 0xffff) + (sum >> 16)
+    });
+    // The field is 32 bits wide, as the format is: no image is longer.
+    sum.wrapping_add(image.len() as u32)
+}

@@ -1,0 +1,99 @@
+//! What a signature of Authenticode says of a file: its kind and its digest.
+//!
+//! SpcIndirectDataContent and its parts are of "Windows Authenticode Portable
+//! Executable Signature Format" (Microsoft, 2008); the names of their numbers
+//! are WinTrust.h's.
+
+use authenticode::{
+    DigestInfo, SPC_INDIRECT_DATA_OBJID, SpcAttributeTypeAndOptionalValue, SpcIndirectDataContent,
+};
+use der::{
+    Any, Choice, Sequence,
+    asn1::{BitString, BmpString, Null, ObjectIdentifier, OctetString},
+};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+/// SPC_INDIRECT_DATA_OBJID.
+pub(crate) const INDIRECT_DATA: ObjectIdentifier = SPC_INDIRECT_DATA_OBJID;
+/// SPC_PE_IMAGE_DATA_OBJID.
+const PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
+/// SPC_CAB_DATA_OBJID, which stands for all files that are hashed whole.
+const CAB_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
+/// id-sha256, RFC 5754, 2.2.
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+
+/// SpcString, of which only the form in Unicode is used.
+#[derive(Choice)]
+enum SpcString {
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
+    Unicode(BmpString),
+}
+
+/// SpcLink, of which only the name of a file is used; it is always empty.
+#[derive(Choice)]
+enum SpcLink {
+    #[asn1(context_specific = "2", tag_mode = "EXPLICIT", constructed = "true")]
+    File(SpcString),
+}
+
+/// SpcPeImageData.
+#[derive(Sequence)]
+struct SpcPeImageData {
+    /// SpcPeImageFlags: bit 0 includeResources, bit 1 includeDebugInfo, bit 2
+    /// includeImportAddressTable.
+    flags: BitString,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
+    file: SpcLink,
+}
+
+impl SpcLink {
+    fn no_file() -> der::Result<Self> {
+        Ok(Self::File(SpcString::Unicode(BmpString::from_utf8("")?)))
+    }
+}
+
+/// SHA-256 as an algorithm's identifier, with the parameters NULL that all of
+/// Microsoft's tools write.
+pub(crate) fn sha256() -> AlgorithmIdentifierOwned {
+    AlgorithmIdentifierOwned {
+        oid: SHA256,
+        parameters: Some(Null.into()),
+    }
+}
+
+/// Of an image, in the signature that it carries itself: signtool sets none of
+/// the flags there.
+pub(crate) fn of_signed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
+    image(BitString::new(0, [])?, digest)
+}
+
+/// Of an image, in a catalog: Inf2Cat sets the flags includeResources and
+/// includeImportAddressTable there.
+pub(crate) fn of_listed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
+    image(BitString::new(5, [0b1010_0000])?, digest)
+}
+
+/// Of a file that is hashed whole, in a catalog.
+pub(crate) fn of_listed_file(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
+    indirect_data(CAB_DATA, Any::encode_from(&SpcLink::no_file()?)?, digest)
+}
+
+fn image(flags: BitString, digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
+    let file = SpcLink::no_file()?;
+    let value = Any::encode_from(&SpcPeImageData { flags, file })?;
+    indirect_data(PE_IMAGE_DATA, value, digest)
+}
+
+fn indirect_data(
+    value_type: ObjectIdentifier,
+    value: Any,
+    digest: &[u8],
+) -> der::Result<SpcIndirectDataContent> {
+    Ok(SpcIndirectDataContent {
+        data: SpcAttributeTypeAndOptionalValue { value_type, value },
+        message_digest: DigestInfo {
+            digest_algorithm: sha256(),
+            digest: OctetString::new(digest)?,
+        },
+    })
+}

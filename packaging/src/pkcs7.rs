@@ -1,0 +1,155 @@
+//! PKCS#7 SignedData as Authenticode has it: around the digest of an image, or
+//! around a catalog.
+//!
+//! It is older than CMS (RFC 5652) in two things: the content is a SEQUENCE
+//! instead of an OCTET STRING, and of it the octets within are hashed, without
+//! its tag and length (RFC 2315, 9.3).
+
+use cms::{
+    cert::{CertificateChoices, IssuerAndSerialNumber},
+    content_info::{CmsVersion, ContentInfo},
+    signed_data::{
+        CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo,
+        SignerInfos,
+    },
+};
+use der::{
+    Any, Decode, Encode, EncodeValue, Tagged,
+    asn1::{Null, ObjectIdentifier, OctetString, SetOfVec},
+};
+use sha2::{Digest, Sha256};
+use x509_cert::{attr::Attribute, spki::AlgorithmIdentifierOwned};
+
+use crate::{
+    indirect_data::sha256,
+    signer::{Signer, SigningTime},
+};
+
+/// id-signedData, RFC 2315, 14.
+const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+/// rsaEncryption, RFC 8017, A.1.
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+/// id-contentType, RFC 2985, 5.3.1.
+const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
+/// id-messageDigest, RFC 2985, 5.3.2.
+const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+/// id-signingTime, RFC 2985, 5.3.3.
+const SIGNING_TIME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.5");
+/// SPC_STATEMENT_TYPE_OBJID.
+const STATEMENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.11");
+/// SPC_INDIVIDUAL_SP_KEY_PURPOSE_OBJID, which all of Microsoft's tools write.
+const INDIVIDUAL: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.21");
+/// SPC_SP_OPUS_INFO_OBJID.
+const OPUS_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.12");
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The certificate is too old.
+    #[error(
+        "the certificate of {subject} expired at {not_after}, before the signing time; \
+         sign with one that is valid"
+    )]
+    Expired {
+        /// The certificate's subject.
+        subject: String,
+        /// Its end.
+        not_after: String,
+    },
+    /// RSA's computation failed.
+    #[error("RSA: {0}")]
+    Rsa(#[from] rsa::Error),
+    /// Something can't be written in DER, like a signing time after the year
+    /// 9999.
+    #[error("it can't be written in DER: {0}")]
+    Der(#[from] der::Error),
+}
+
+/// Signs `content`, a SEQUENCE, at `time`. The same arguments give the same
+/// bytes.
+pub(crate) fn sign(
+    content_type: ObjectIdentifier,
+    content: &(impl EncodeValue + Tagged),
+    signer: &Signer,
+    time: SigningTime,
+) -> Result<Vec<u8>, SignError> {
+    let certificate = &signer.certificate().tbs_certificate;
+    if time.is_after(certificate.validity.not_after) {
+        return Err(SignError::Expired {
+            subject: certificate.subject.to_string(),
+            not_after: certificate.validity.not_after.to_string(),
+        });
+    }
+
+    let content = Any::encode_from(content)?;
+    let attributes = SetOfVec::try_from(vec![
+        attribute(CONTENT_TYPE, &content_type)?,
+        attribute(
+            MESSAGE_DIGEST,
+            &OctetString::new(Sha256::digest(content.value()).as_slice())?,
+        )?,
+        attribute(SIGNING_TIME, &time.to_x509()?)?,
+        attribute(STATEMENT_TYPE, &vec![INDIVIDUAL])?,
+        // SpcSpOpusInfo: a program's name and address, none of which is given.
+        attribute(OPUS_INFO, &Vec::<Any>::new())?,
+    ])?;
+    // Signed as a SET, whatever tag they get in the SignerInfo (RFC 2315, 9.3).
+    let signature = signer.sign(&attributes.to_der()?)?;
+
+    let certificates = std::iter::once(signer.certificate())
+        .chain(signer.issuers())
+        .map(|certificate| CertificateChoices::Certificate(certificate.clone()))
+        .collect::<Vec<_>>();
+    let signed = SignedData {
+        version: CmsVersion::V1,
+        digest_algorithms: SetOfVec::try_from(vec![sha256()])?,
+        encap_content_info: EncapsulatedContentInfo {
+            econtent_type: content_type,
+            econtent: Some(content),
+        },
+        certificates: Some(CertificateSet(SetOfVec::try_from(certificates)?)),
+        crls: None,
+        signer_infos: SignerInfos(SetOfVec::try_from(vec![SignerInfo {
+            version: CmsVersion::V1,
+            sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
+                issuer: certificate.issuer.clone(),
+                serial_number: certificate.serial_number.clone(),
+            }),
+            digest_alg: sha256(),
+            signed_attrs: Some(attributes),
+            signature_algorithm: AlgorithmIdentifierOwned {
+                oid: RSA_ENCRYPTION,
+                parameters: Some(Null.into()),
+            },
+            signature: OctetString::new(signature)?,
+            unsigned_attrs: None,
+        }])?),
+    };
+    Ok(ContentInfo {
+        content_type: SIGNED_DATA,
+        content: Any::encode_from(&signed)?,
+    }
+    .to_der()?)
+}
+
+/// An attribute with one value.
+pub(crate) fn attribute(
+    oid: ObjectIdentifier,
+    value: &(impl EncodeValue + Tagged),
+) -> der::Result<Attribute> {
+    Ok(Attribute {
+        oid,
+        values: SetOfVec::try_from(vec![Any::encode_from(value)?])?,
+    })
+}
+
+/// What is signed in a SignedData; the signature is not looked at.
+pub(crate) fn content(signed: &[u8]) -> der::Result<Any> {
+    let signed = ContentInfo::from_der(signed)?
+        .content
+        .decode_as::<SignedData>()?;
+    signed
+        .encap_content_info
+        .econtent
+        .ok_or_else(|| der::ErrorKind::Failed.into())
+}
