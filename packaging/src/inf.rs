@@ -27,7 +27,11 @@
 //! ```
 
 mod grammar;
+mod install;
+mod lint;
+mod rules;
 mod stamp;
 
 pub use grammar::{Encoding, Entry, Field, Inf, InfError, Section};
+pub use lint::{Fault, Report, Rule, Verdict, lint, rules};
 pub use stamp::{Stamp, StampError, Version, VersionError, stamp};

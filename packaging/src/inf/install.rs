@@ -1,0 +1,579 @@
+//! What a setup file tells Windows to do: the sections that are reached from
+//! `[Manufacturer]`, each by what it is reached for, with strings put in.
+
+use std::collections::HashMap;
+
+use super::{Entry, Field, Inf, Section};
+use crate::architecture::Architecture;
+
+/// A setup file, followed from section to section.
+pub(super) struct Installation<'a> {
+    pub inf: &'a Inf,
+    pub architecture: Architecture,
+    /// By their names in small letters.
+    strings: HashMap<String, String>,
+    /// Each naming of a section by a directive.
+    pub references: Vec<Reference>,
+    pub models: Vec<Models<'a>>,
+    /// Each section that is reached, once for each place.
+    pub reached: Vec<(Place, &'a Section)>,
+    pub services: Vec<Service<'a>>,
+    pub values: Vec<RegistryValue<'a>>,
+    pub copies: Vec<Copied>,
+}
+
+/// What a section is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// `[Disks.NTamd64...]`: devices.
+    Models,
+    /// `[Install.NT]`
+    Install,
+    /// `[Install.NT.HW]`
+    Hardware,
+    /// `[Install.NT.Services]`
+    Services,
+    /// What `AddService` names.
+    Service,
+    /// What `AddService` names for the event log.
+    Events,
+    /// What `CopyFiles` names.
+    Files,
+    /// What `AddReg` names.
+    Registry,
+    /// Anything else, which is not judged.
+    Other,
+}
+
+/// The registry key that `HKR` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    /// The device's software key.
+    Software,
+    /// The device's hardware key.
+    Hardware,
+    /// The service's key.
+    Service,
+    /// The event source's key.
+    Events,
+    /// Another, as a device interface's.
+    Other,
+}
+
+/// A directive's naming of a section.
+pub(super) struct Reference {
+    pub place: Place,
+    pub directive: String,
+    pub section: String,
+    pub line: usize,
+}
+
+/// A section of models as `[Manufacturer]` names it.
+pub(super) struct Models<'a> {
+    /// The decoration, as `NTamd64.10.0...17134`; may be empty.
+    pub decoration: String,
+    pub line: usize,
+    sections: Vec<&'a Section>,
+}
+
+/// An `AddService`.
+pub(super) struct Service<'a> {
+    pub line: usize,
+    pub name: String,
+    /// As written; empty for none.
+    pub flags: String,
+    /// The name of the section that says how to install it.
+    pub section: String,
+    pub installs: Vec<&'a Section>,
+    pub event_section: String,
+    pub event_log: String,
+}
+
+/// A line of an `AddReg` section.
+pub(super) struct RegistryValue<'a> {
+    pub key: Key,
+    pub line: usize,
+    pub root: String,
+    pub subkey: String,
+    pub name: String,
+    /// As written; empty for none.
+    pub flags: String,
+    pub data: &'a [Field],
+}
+
+/// A file that is copied.
+pub(super) struct Copied {
+    pub line: usize,
+    /// The section it is listed in; none for `CopyFiles = @file`.
+    pub list: Option<String>,
+    pub source: String,
+    pub destination: String,
+    pub flags: String,
+}
+
+/// Where files go: a line of `[DestinationDirs]`.
+pub(super) struct Directory {
+    pub line: usize,
+    /// The directory's number as written.
+    pub number: String,
+    pub subdirectory: String,
+}
+
+/// Suffixes by which Windows looks for an install section, in its order.
+const DECORATIONS: [&str; 7] = [
+    ".NTamd64", ".NTarm64", ".NTx86", ".NTarm", ".NTia64", ".NT", "",
+];
+
+/// Sections beside an install section, by suffix.
+const BESIDE: [(&str, Place); 16] = [
+    (".HW", Place::Hardware),
+    (".Services", Place::Services),
+    (".CoInstallers", Place::Other),
+    (".COM", Place::Other),
+    (".Components", Place::Other),
+    (".Events", Place::Other),
+    (".FactDef", Place::Other),
+    (".Filters", Place::Other),
+    (".Interfaces", Place::Other),
+    (".LogConfigOverride", Place::Other),
+    (".NetworkInterfaces", Place::Other),
+    (".NetDrivers", Place::Other),
+    (".PosDup", Place::Other),
+    (".Software", Place::Other),
+    (".Wdf", Place::Other),
+    (".WMI", Place::Other),
+];
+
+/// Directives that name sections: which of their values do (all, or one), and
+/// what for.
+const DIRECTIVES: [(&str, Option<usize>, Place); 31] = [
+    ("AddComClass", Some(2), Place::Other),
+    ("AddComServer", Some(2), Place::Other),
+    ("AddComponent", Some(2), Place::Other),
+    ("AddAutoLogger", Some(2), Place::Other),
+    ("AddAutoLoggerProvider", Some(1), Place::Other),
+    ("AddChannel", Some(2), Place::Other),
+    ("AddEventProvider", Some(1), Place::Other),
+    ("AddFilter", Some(2), Place::Other),
+    ("AddInterface", Some(2), Place::Other),
+    ("AddPowerSetting", None, Place::Other),
+    ("AddProperty", None, Place::Other),
+    ("AddReg", None, Place::Registry),
+    ("AddSoftware", Some(2), Place::Other),
+    ("AddTrigger", None, Place::Other),
+    ("BitReg", None, Place::Other),
+    ("CopyFiles", None, Place::Files),
+    ("DelFiles", None, Place::Other),
+    ("DelProperty", None, Place::Other),
+    ("DelReg", None, Place::Other),
+    ("FailureActions", None, Place::Other),
+    ("Ini2Reg", None, Place::Other),
+    ("KmdfService", Some(1), Place::Other),
+    ("LogConfig", None, Place::Other),
+    ("ProfileItems", None, Place::Other),
+    ("RegisterDlls", None, Place::Other),
+    ("RenFiles", None, Place::Other),
+    ("UmdfService", Some(1), Place::Other),
+    ("UnregisterDlls", None, Place::Other),
+    ("UpdateIniFields", None, Place::Other),
+    ("UpdateInis", None, Place::Other),
+    ("WMIInterface", Some(2), Place::Other),
+];
+
+impl Entry {
+    /// Whether this is the directive `name`.
+    pub(super) fn is(&self, name: &str) -> bool {
+        let word = self.key.as_ref().or(self.values.first());
+        word.is_some_and(|word| word.text.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Inf {
+    /// The ids of the devices that the file is for on `architecture`: hardware
+    /// and compatible ids alike, in the file's order, each once.
+    ///
+    /// ```
+    /// use packaging::{architecture::Architecture, inf::Inf};
+    ///
+    /// let inf = Inf::parse(
+    ///     br#"[Manufacturer]
+    ///         "Sample" = Disks, NTamd64, NTarm64
+    ///         [Disks.NTamd64]
+    ///         "Disk" = Install, PCI\VEN_1AF4&DEV_1042, PCI\VEN_1AF4&DEV_1001
+    ///         [Disks.NTarm64]"#,
+    /// )?;
+    /// assert_eq!(
+    ///     inf.hardware_ids(Architecture::X64),
+    ///     [r"PCI\VEN_1AF4&DEV_1042", r"PCI\VEN_1AF4&DEV_1001"]
+    /// );
+    /// assert!(inf.hardware_ids(Architecture::Arm64).is_empty());
+    /// # Ok::<(), packaging::inf::InfError>(())
+    /// ```
+    #[must_use]
+    pub fn hardware_ids(&self, architecture: Architecture) -> Vec<String> {
+        let installation = Installation::of(self, architecture);
+        let decoration = format!("NT{}", architecture.decoration());
+        let models = installation.models.iter().filter(|models| {
+            let own = models.decoration.split('.').next();
+            own.is_some_and(|own| own.eq_ignore_ascii_case(&decoration))
+        });
+        let sections = models.flat_map(|models| &models.sections);
+        let mut ids = Vec::<String>::new();
+        for entry in sections.flat_map(|section| &section.entries) {
+            for id in (1..entry.values.len()).map(|index| installation.value(entry, index)) {
+                let known = |other: &String| other.eq_ignore_ascii_case(&id);
+                if !id.is_empty() && !ids.iter().any(known) {
+                    ids.push(id);
+                }
+            }
+        }
+        ids
+    }
+}
+
+impl<'a> Installation<'a> {
+    /// Follows `inf`.
+    pub(super) fn of(inf: &'a Inf, architecture: Architecture) -> Self {
+        let mut this = Self {
+            inf,
+            architecture,
+            strings: HashMap::new(),
+            references: Vec::new(),
+            models: Vec::new(),
+            reached: Vec::new(),
+            services: Vec::new(),
+            values: Vec::new(),
+            copies: Vec::new(),
+        };
+        for entry in this.entries("Strings") {
+            if let (Some(key), [value, ..]) = (&entry.key, &entry.values[..]) {
+                this.strings
+                    .insert(key.text.to_ascii_lowercase(), value.text.clone());
+            }
+        }
+        this.follow();
+        this
+    }
+
+    /// The sections of a name.
+    pub(super) fn named(&self, name: &str) -> Vec<&'a Section> {
+        let sections = self.inf.sections().iter();
+        sections
+            .filter(|section| section.name.eq_ignore_ascii_case(name))
+            .collect()
+    }
+
+    /// The entries of all sections of a name, which are one to Windows.
+    pub(super) fn entries(&self, name: &str) -> Vec<&'a Entry> {
+        let sections = self.named(name).into_iter();
+        sections.flat_map(|section| &section.entries).collect()
+    }
+
+    /// `[Version]`'s entry of that key.
+    pub(super) fn version(&self, key: &str) -> Option<&'a Entry> {
+        let mut entries = self.entries("Version").into_iter();
+        entries.find(|entry| entry.key.is_some() && entry.is(key))
+    }
+
+    /// An entry's value at `index`, with strings put in; empty if there is none.
+    pub(super) fn value(&self, entry: &Entry, index: usize) -> String {
+        let field = entry.values.get(index);
+        field.map_or_else(String::new, |field| self.expand(&field.text))
+    }
+
+    /// `text` with its strings put in; a `%token%` that is no string stays, as
+    /// directories' numbers do.
+    pub(super) fn expand(&self, text: &str) -> String {
+        let mut expanded = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('%') {
+            expanded.push_str(before);
+            let Some((token, after)) = after.split_once('%') else {
+                expanded.push('%');
+                rest = after;
+                continue;
+            };
+            match self.strings.get(&token.to_ascii_lowercase()) {
+                _ if token.is_empty() => expanded.push('%'),
+                Some(string) => expanded.push_str(string),
+                None => {
+                    expanded.push('%');
+                    expanded.push_str(token);
+                    expanded.push('%');
+                }
+            }
+            rest = after;
+        }
+        expanded.push_str(rest);
+        expanded
+    }
+
+    /// Whether the string is defined.
+    pub(super) fn has_string(&self, name: &str) -> bool {
+        self.strings.contains_key(&name.to_ascii_lowercase())
+    }
+
+    /// Where the files of a list go, and those that are in none.
+    pub(super) fn destination(&self, list: Option<&str>) -> Option<Directory> {
+        let entries = self.entries("DestinationDirs");
+        let of = |name: &str| entries.iter().find(|entry| entry.is(name));
+        let entry = list.and_then(of).or_else(|| of("DefaultDestDir"))?;
+        Some(self.directory(entry))
+    }
+
+    /// An entry of `[DestinationDirs]`.
+    pub(super) fn directory(&self, entry: &Entry) -> Directory {
+        Directory {
+            line: entry.line,
+            number: self.value(entry, 0),
+            subdirectory: self.value(entry, 1),
+        }
+    }
+
+    /// The values that are set under a registry key.
+    pub(super) fn values_of(&self, key: Key) -> impl Iterator<Item = &RegistryValue<'a>> {
+        self.values.iter().filter(move |value| value.key == key)
+    }
+
+    fn follow(&mut self) {
+        for entry in self.entries("Manufacturer") {
+            // A name alone is its models' as well.
+            let name = self.value(entry, 0);
+            let mut decorations: Vec<String> = (1..entry.values.len())
+                .map(|index| self.value(entry, index))
+                .filter(|decoration| !decoration.is_empty())
+                .collect();
+            if name.is_empty() {
+                continue;
+            }
+            if decorations.is_empty() {
+                decorations.push(String::new());
+            }
+            for decoration in decorations {
+                let section = match &*decoration {
+                    "" => name.clone(),
+                    decoration => format!("{name}.{decoration}"),
+                };
+                let sections = self.refer(Place::Models, "Manufacturer", &section, entry.line);
+                for section in &sections {
+                    self.follow_models(section);
+                }
+                self.models.push(Models {
+                    decoration,
+                    line: entry.line,
+                    sections,
+                });
+            }
+        }
+        for section in self.inf.sections() {
+            let name = section.name.to_ascii_lowercase();
+            if name.starts_with("defaultinstall") || name.starts_with("classinstall32") {
+                self.follow_install(section);
+            }
+        }
+    }
+
+    fn follow_models(&mut self, models: &'a Section) {
+        for entry in &models.entries {
+            let install = self.value(entry, 0);
+            if entry.key.is_none() || install.is_empty() {
+                continue;
+            }
+            let variants: Vec<_> = DECORATIONS
+                .iter()
+                .flat_map(|decoration| self.named(&format!("{install}{decoration}")))
+                .collect();
+            if variants.is_empty() {
+                self.refer(Place::Install, "Models", &install, entry.line);
+            }
+            for variant in variants {
+                self.follow_install(variant);
+            }
+        }
+    }
+
+    /// Follows an install section and those beside it.
+    fn follow_install(&mut self, install: &'a Section) {
+        self.enter(Place::Install, install);
+        for (suffix, place) in BESIDE {
+            for section in self.named(&format!("{}{suffix}", install.name)) {
+                self.enter(place, section);
+            }
+        }
+    }
+
+    /// Notes that `section` is named, and follows it.
+    fn refer(
+        &mut self,
+        place: Place,
+        directive: &str,
+        section: &str,
+        line: usize,
+    ) -> Vec<&'a Section> {
+        self.references.push(Reference {
+            place,
+            directive: directive.to_owned(),
+            section: section.to_owned(),
+            line,
+        });
+        let sections = self.named(section);
+        for section in &sections {
+            self.enter(place, section);
+        }
+        sections
+    }
+
+    /// Follows a section, once for each place.
+    fn enter(&mut self, place: Place, section: &'a Section) {
+        let known = |(at, other): &(Place, &Section)| *at == place && std::ptr::eq(*other, section);
+        if self.reached.iter().any(known) {
+            return;
+        }
+        self.reached.push((place, section));
+        if matches!(place, Place::Models | Place::Files | Place::Registry) {
+            return;
+        }
+        let key = match place {
+            Place::Install => Key::Software,
+            Place::Hardware => Key::Hardware,
+            Place::Service => Key::Service,
+            Place::Events => Key::Events,
+            _ => Key::Other,
+        };
+        for entry in &section.entries {
+            if entry.key.is_none() {
+                continue;
+            }
+            if entry.is("AddService") {
+                self.follow_service(entry);
+            }
+            // What is needed is in another file, but may be in this one.
+            if entry.is("Needs") {
+                for index in 0..entry.values.len() {
+                    for section in self.named(&self.value(entry, index)) {
+                        self.enter(place, section);
+                    }
+                }
+            }
+            for (directive, index, place) in DIRECTIVES {
+                if entry.is(directive) {
+                    self.follow_directive(directive, index, place, key, entry);
+                }
+            }
+        }
+    }
+
+    fn follow_directive(
+        &mut self,
+        directive: &str,
+        index: Option<usize>,
+        place: Place,
+        key: Key,
+        entry: &'a Entry,
+    ) {
+        let all = 0..entry.values.len();
+        let indices = index.map_or(all, |index| index..index.saturating_add(1));
+        let names: Vec<String> = indices.map(|index| self.value(entry, index)).collect();
+        for name in names {
+            if let Some(file) = name.strip_prefix('@') {
+                self.copies.push(Copied {
+                    line: entry.line,
+                    list: None,
+                    source: file.to_owned(),
+                    destination: file.to_owned(),
+                    flags: String::new(),
+                });
+            } else if !name.is_empty() {
+                for section in self.refer(place, directive, &name, entry.line) {
+                    match place {
+                        Place::Files => self.follow_files(section),
+                        Place::Registry => self.follow_registry(key, section),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn follow_service(&mut self, entry: &'a Entry) {
+        let section = self.value(entry, 2);
+        let event_section = self.value(entry, 3);
+        let installs = match &*section {
+            "" => Vec::new(),
+            name => self.refer(Place::Service, "AddService", name, entry.line),
+        };
+        if !event_section.is_empty() {
+            self.refer(Place::Events, "AddService", &event_section, entry.line);
+        }
+        self.services.push(Service {
+            line: entry.line,
+            name: self.value(entry, 0),
+            flags: self.value(entry, 1),
+            section,
+            installs,
+            event_section,
+            event_log: self.value(entry, 4),
+        });
+    }
+
+    fn follow_files(&mut self, list: &'a Section) {
+        for entry in &list.entries {
+            let destination = self.value(entry, 0);
+            let source = match self.value(entry, 1) {
+                source if source.is_empty() => destination.clone(),
+                source => source,
+            };
+            self.copies.push(Copied {
+                line: entry.line,
+                list: Some(list.name.clone()),
+                source,
+                destination,
+                flags: self.value(entry, 3),
+            });
+        }
+    }
+
+    fn follow_registry(&mut self, key: Key, section: &'a Section) {
+        let known = |value: &RegistryValue<'_>, line| value.key == key && value.line == line;
+        for entry in &section.entries {
+            if self.values.iter().any(|value| known(value, entry.line)) {
+                continue;
+            }
+            self.values.push(RegistryValue {
+                key,
+                line: entry.line,
+                root: self.value(entry, 0),
+                subkey: self.value(entry, 1),
+                name: self.value(entry, 2),
+                flags: self.value(entry, 3),
+                data: entry.values.get(4..).unwrap_or_default(),
+            });
+        }
+    }
+}
+
+/// The `%tokens%` in `text`; two percent signs are none.
+pub(super) fn tokens(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once('%') {
+        let Some((token, after)) = after.split_once('%') else {
+            break;
+        };
+        if !token.is_empty() {
+            found.push(token);
+        }
+        rest = after;
+    }
+    found
+}
+
+/// A number, in decimal or, after 0x, in hexadecimal digits.
+pub(super) fn number(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    match digits {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+    .filter(|_| !text.starts_with('+'))
+}

@@ -1,0 +1,49 @@
+//! The rules, by the part of the file that they are for. Pages are those of
+//! Microsoft's windows-driver-docs; InfVerif's numbers are listed in
+//! inf-validation-errors-and-warnings.
+
+mod devices;
+mod files;
+mod registry;
+mod sections;
+mod service;
+mod version;
+
+use super::lint::{Fault, Rule};
+
+pub(super) const ALL: [&[Rule]; 6] = [
+    version::RULES,
+    devices::RULES,
+    files::RULES,
+    service::RULES,
+    registry::RULES,
+    sections::RULES,
+];
+
+/// A fault on a line.
+fn at(line: usize, text: impl Into<String>) -> Fault {
+    Fault {
+        line: Some(line),
+        text: text.into(),
+    }
+}
+
+/// A fault that is on no line.
+fn missing(text: impl Into<String>) -> Fault {
+    Fault {
+        line: None,
+        text: text.into(),
+    }
+}
+
+/// Items whose key was there before, with that earlier one.
+fn repeated<T: Copy, K: PartialEq>(items: &[T], key: impl Fn(T) -> K) -> Vec<(T, T)> {
+    let mut found = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let before = items.iter().take(index);
+        if let Some(first) = before.into_iter().find(|first| key(**first) == key(*item)) {
+            found.push((*item, *first));
+        }
+    }
+    found
+}

@@ -1,0 +1,318 @@
+//! `[Manufacturer]` and the models: which devices, on which Windows.
+
+use super::{Fault, Rule, at, missing, repeated};
+use crate::inf::{
+    Entry,
+    install::{Installation, Place, number},
+    stamp::placeholder,
+};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "stamped",
+        claim: "No placeholder of an .inx is left",
+        source: "InfVerif 1274",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for section in inf.inf.sections() {
+                let name = std::iter::once((section.line, &section.name));
+                let fields = section.entries.iter().flat_map(|entry| {
+                    let fields = entry.key.iter().chain(&entry.values);
+                    fields.map(|field| (entry.line, &field.text))
+                });
+                faults.extend(name.chain(fields).filter_map(|(line, text)| {
+                    Some(at(line, format!("{} is to be stamped", placeholder(text)?)))
+                }));
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "manufacturer",
+        claim: "[Manufacturer] names sections of models",
+        source: "InfVerif 1011, 1297; inf-manufacturer-section",
+        check: |inf, _| {
+            let entries = inf.entries("Manufacturer");
+            if entries.is_empty() {
+                return vec![missing("there is no manufacturer")];
+            }
+            let entries = entries.into_iter();
+            entries
+                .filter(|entry| inf.value(entry, 0).is_empty())
+                .map(|entry| at(entry.line, "the section of models is not named"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "decoration",
+        claim: "Models are decorated with an architecture",
+        source: "InfVerif 2010; inf-manufacturer-section",
+        check: |inf, _| {
+            faults(inf, |text, decoration| {
+                let bare = decoration.is_none_or(|d| d.architecture.is_empty());
+                (text.is_empty() || decoration.is_some() && bare)
+                    .then(|| "without NTamd64 or NTarm64 they are for 32-bit Windows".into())
+            })
+        },
+    },
+    Rule {
+        id: "decoration-form",
+        claim: "The models' decorations can be read",
+        source: "InfVerif 1287; inf-manufacturer-section",
+        check: |inf, _| {
+            faults(inf, |text, decoration| {
+                (!text.is_empty() && decoration.is_none()).then(|| {
+                    format!(
+                        "{text:?} is not of the form NTarchitecture.major.minor.type.suite.build"
+                    )
+                })
+            })
+        },
+    },
+    Rule {
+        id: "decoration-build",
+        claim: "A build of Windows that the models ask for can be asked for",
+        source: "InfVerif 1288; inf-manufacturer-section",
+        check: |inf, _| {
+            faults(inf, |text, decoration| {
+                decoration
+                    .is_some_and(Decoration::build_is_too_early)
+                    .then(|| format!("{text}: builds can be asked for from 10.0...14310 on"))
+            })
+        },
+    },
+    Rule {
+        id: "decoration-product",
+        claim: "The models are for every kind of Windows",
+        source: "using-a-universal-inf-file",
+        check: |inf, _| {
+            faults(inf, |text, decoration| {
+                let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
+                decoration
+                    .is_some_and(narrow)
+                    .then(|| format!("{text} asks for a product type or a suite"))
+            })
+        },
+    },
+    Rule {
+        id: "decoration-driver-store",
+        claim: "Files in the driver store (DIRID 13) are for Windows 10 1709 or later",
+        source: "InfVerif 1199; run-from-driver-store",
+        check: |inf, _| {
+            let directories = inf.entries("DestinationDirs").into_iter();
+            let store = directories.into_iter().any(|e| inf.value(e, 0) == "13");
+            faults(inf, |text, decoration| {
+                let early = |d: &Decoration| {
+                    !d.architecture.is_empty() && !d.build_is_too_early() && !d.at_least(16299)
+                };
+                (store && decoration.is_some_and(early))
+                    .then(|| format!("{text} allows Windows before 10.0...16299"))
+            })
+        },
+    },
+    Rule {
+        id: "architecture",
+        claim: "There are models for the architecture that was asked for",
+        source: "inf-manufacturer-section",
+        check: |inf, _| {
+            let asked = inf.architecture.decoration();
+            let mut decorations = inf.models.iter().map(|models| parse(&models.decoration));
+            let found = decorations
+                .any(|d| d.is_some_and(|d| d.architecture.is_empty() || d.architecture == asked));
+            if found || inf.models.is_empty() {
+                Vec::new()
+            } else {
+                vec![missing(format!("no models are decorated with NT{asked}"))]
+            }
+        },
+    },
+    Rule {
+        id: "model-install",
+        claim: "Each model names its install section",
+        source: "InfVerif 1271; inf-models-section",
+        check: |inf, _| {
+            models(inf)
+                .into_iter()
+                .filter(|entry| inf.value(entry, 0).is_empty())
+                .map(|entry| at(entry.line, "no section is named that installs it"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "device-id",
+        claim: "Each model has a hardware id",
+        source: "InfVerif 1297; inf-models-section",
+        check: |inf, _| {
+            models(inf)
+                .into_iter()
+                .filter(|entry| ids(inf, entry).is_empty())
+                .map(|entry| at(entry.line, "no device is named"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "device-id-form",
+        claim: "Hardware ids are written as their bus reports them",
+        source: "identifiers-for-pci-devices; device-identification-strings",
+        check: |inf, _| {
+            let models = models(inf).into_iter();
+            let ids = models.flat_map(|entry| ids(inf, entry));
+            ids.filter_map(|(line, id)| Some(at(line, format!("{id}: {}", misspelt(&id)?))))
+                .collect()
+        },
+    },
+    Rule {
+        id: "device-once",
+        claim: "No model of a section has the ids of another",
+        source: "InfVerif 1294",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for (_, section) in inf.reached.iter().filter(|(at, _)| *at == Place::Models) {
+                let entries: Vec<&Entry> = section.entries.iter().collect();
+                let same = repeated(&entries, |entry| {
+                    let mut ids = ids(inf, entry);
+                    ids.iter_mut().for_each(|(line, id)| {
+                        *line = 0;
+                        id.make_ascii_lowercase();
+                    });
+                    ids
+                });
+                faults.extend(
+                    same.into_iter()
+                        .filter(|(entry, _)| !ids(inf, entry).is_empty())
+                        .map(|(entry, first)| at(entry.line, as_on(first.line))),
+                );
+            }
+            faults
+        },
+    },
+];
+
+fn as_on(line: usize) -> String {
+    format!("the same as on line {line}")
+}
+
+/// What a decoration asks of Windows.
+struct Decoration {
+    /// In small letters; may be empty.
+    architecture: String,
+    /// Major and minor.
+    version: (u64, u64),
+    product: String,
+    suite: String,
+    build: Option<u64>,
+}
+
+impl Decoration {
+    fn build_is_too_early(&self) -> bool {
+        let early = |build| self.version < (10, 0) || (self.version == (10, 0) && build < 14310);
+        self.build.is_some_and(early)
+    }
+
+    /// Whether only builds of Windows 10 from `build` on are meant.
+    fn at_least(&self, build: u64) -> bool {
+        self.version > (10, 0)
+            || (self.version == (10, 0) && self.build.is_some_and(|own| own >= build))
+    }
+}
+
+/// `NT[architecture][.major[.minor[.product[.suite[.build]]]]]`
+fn parse(text: &str) -> Option<Decoration> {
+    let text = text.to_ascii_lowercase();
+    let mut parts = text.strip_prefix("nt")?.split('.');
+    let architecture = parts.next()?.to_owned();
+    if !["", "x86", "ia64", "amd64", "arm", "arm64"].contains(&&*architecture) {
+        return None;
+    }
+    let parts: Vec<&str> = parts.collect();
+    let numbers = parts
+        .iter()
+        .all(|part| part.is_empty() || number(part).is_some());
+    if parts.len() > 5 || !numbers {
+        return None;
+    }
+    let part = |index: usize| parts.get(index).copied().unwrap_or_default();
+    Some(Decoration {
+        architecture,
+        version: (number(part(0)).unwrap_or(0), number(part(1)).unwrap_or(0)),
+        product: part(2).to_owned(),
+        suite: part(3).to_owned(),
+        build: number(part(4)),
+    })
+}
+
+/// Asks each decoration of `[Manufacturer]`.
+fn faults(
+    inf: &Installation<'_>,
+    fault: impl Fn(&str, Option<&Decoration>) -> Option<String>,
+) -> Vec<Fault> {
+    let models = inf.models.iter();
+    models
+        .filter_map(|models| {
+            let decoration = parse(&models.decoration);
+            let text = fault(&models.decoration, decoration.as_ref())?;
+            Some(at(models.line, text))
+        })
+        .collect()
+}
+
+/// All models' entries.
+fn models<'a>(inf: &Installation<'a>) -> Vec<&'a Entry> {
+    let sections = inf.reached.iter().filter(|(at, _)| *at == Place::Models);
+    sections.flat_map(|(_, section)| &section.entries).collect()
+}
+
+/// A model's lines and ids.
+fn ids(inf: &Installation<'_>, entry: &Entry) -> Vec<(usize, String)> {
+    (1..entry.values.len())
+        .map(|index| (entry.line, inf.value(entry, index)))
+        .filter(|(_, id)| !id.is_empty())
+        .collect()
+}
+
+/// What is wrong with an id.
+fn misspelt(id: &str) -> Option<&'static str> {
+    if id.contains(|c: char| c.is_whitespace() || c.is_control() || c == ',') {
+        return Some("an id has no spaces");
+    }
+    // Longer than any id that Windows takes (MAX_DEVICE_ID_LEN).
+    if id.len() > 200 {
+        return Some("an id has at most 200 characters");
+    }
+    let (bus, device) = id.split_once('\\')?;
+    if !bus.eq_ignore_ascii_case("PCI") {
+        return None;
+    }
+    let hex = |text: &str, digits: &[usize]| {
+        digits.contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    let fields: Option<Vec<(&str, &str)>> = device.split('&').map(|f| f.split_once('_')).collect();
+    let upper = |name: &str| name.to_ascii_uppercase();
+    let Some(fields) = fields else {
+        return Some("its parts are NAME_digits, with & between");
+    };
+    let names: Vec<String> = fields.iter().map(|(name, _)| upper(name)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let known: [&[&str]; 9] = [
+        &["VEN", "DEV", "SUBSYS", "REV"],
+        &["VEN", "DEV", "SUBSYS"],
+        &["VEN", "DEV", "REV"],
+        &["VEN", "DEV"],
+        &["VEN", "DEV", "CC"],
+        &["VEN", "CC"],
+        &["VEN"],
+        &["CC", "DT"],
+        &["CC"],
+    ];
+    if !known.contains(&&*names) {
+        return Some("PCI reports VEN, DEV, SUBSYS and REV, or CC, in this order");
+    }
+    let digits = fields.iter().all(|(name, value)| match &*upper(name) {
+        "VEN" | "DEV" => hex(value, &[4]),
+        "SUBSYS" => hex(value, &[8]),
+        "REV" => hex(value, &[2]),
+        "CC" => hex(value, &[4, 6]),
+        _ => hex(value, &[1, 4]),
+    });
+    (!digits).then_some("VEN and DEV have four digits, SUBSYS eight, REV two")
+}

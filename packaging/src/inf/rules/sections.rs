@@ -1,0 +1,419 @@
+//! Sections, directives and strings: that each is there that is named, and
+//! each named that is there.
+
+use super::{Fault, Rule, at, repeated};
+use crate::inf::{
+    Entry, Section,
+    install::{Installation, Place, tokens},
+};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "sections-defined",
+        claim: "Each section that is named is there",
+        source: "InfVerif 1203, 1261, 2006",
+        check: |inf, _| {
+            let references = inf.references.iter();
+            references
+                .filter(|reference| inf.named(&reference.section).is_empty())
+                .map(|reference| {
+                    let text = format!(
+                        "{} names [{}], which is not there",
+                        reference.directive, reference.section
+                    );
+                    at(reference.line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "sections-used",
+        claim: "Each section that is there is named",
+        source: "InfVerif 2083",
+        check: |inf, _| {
+            let sections = inf.inf.sections().iter();
+            sections
+                .filter(|section| !is_used(inf, section))
+                .map(|section| at(section.line, format!("nothing leads to [{}]", section.name)))
+                .collect()
+        },
+    },
+    Rule {
+        id: "sections-once",
+        claim: "No section is there twice",
+        source: "InfVerif 1209; general-syntax-rules-for-inf-files",
+        check: |inf, _| {
+            let sections: Vec<&Section> = inf.inf.sections().iter().collect();
+            let twice = repeated(&sections, |section| section.name.to_ascii_lowercase());
+            twice
+                .into_iter()
+                .map(|(second, first)| {
+                    let text = format!("[{}] is on line {} already", second.name, first.line);
+                    at(second.line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "sections-one-use",
+        claim: "No section is named for two things",
+        source: "InfVerif 1205, 1206",
+        check: |inf, _| {
+            let references: Vec<_> = inf.references.iter().collect();
+            let again = repeated(&references, |reference| {
+                reference.section.to_ascii_lowercase()
+            });
+            again
+                .into_iter()
+                .filter(|(second, first)| {
+                    !second.directive.eq_ignore_ascii_case(&first.directive)
+                        || second.place != first.place
+                })
+                .map(|(second, first)| {
+                    let text = format!(
+                        "{} names [{}], which {} does on line {}",
+                        second.directive, second.section, first.directive, first.line
+                    );
+                    at(second.line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "sections-legacy",
+        claim: "There is no section for code that runs at installation, or for old hardware",
+        source: "InfVerif 1285, 1300, 1303, 1307; using-a-universal-inf-file",
+        check: |inf, _| {
+            let sections = inf.inf.sections().iter();
+            sections
+                .filter(|section| {
+                    let name = section.name.to_ascii_lowercase();
+                    name.starts_with("classinstall32")
+                        || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix))
+                })
+                .map(|section| at(section.line, format!("[{}] is one", section.name)))
+                .collect()
+        },
+    },
+    Rule {
+        id: "sections-purpose",
+        claim: "The file installs devices, and nothing besides",
+        source: "InfVerif 1212; inf-defaultinstall-section",
+        check: |inf, _| {
+            let sections = inf.inf.sections().iter();
+            sections
+                .filter(|section| {
+                    let name = section.name.to_ascii_lowercase();
+                    name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty()
+                })
+                .map(|section| at(section.line, format!("[{}] is no device's", section.name)))
+                .collect()
+        },
+    },
+    Rule {
+        id: "directives-known",
+        claim: "Each directive is one that its section may have",
+        source: "InfVerif 1290, 2402; inf-ddinstall-section, inf-ddinstall-hw-section, \
+                 inf-ddinstall-services-section, inf-addservice-directive",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for (place, section) in &inf.reached {
+                let Some(known) = directives(*place) else {
+                    continue;
+                };
+                for entry in &section.entries {
+                    let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
+                    if !is(known) && !is(&LEGACY_DIRECTIVES) {
+                        let text = format!("[{}] knows no {}", section.name, word(entry));
+                        faults.push(at(entry.line, text));
+                    }
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "directives-once",
+        claim: "No directive stands twice where one counts",
+        source: "InfVerif 1088",
+        check: |inf, _| {
+            let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
+            let sections = services.map(|(_, section)| section.entries.iter().collect());
+            std::iter::once(inf.entries("Version"))
+                .chain(sections)
+                .flat_map(|entries: Vec<&Entry>| {
+                    repeated(&entries, |entry| word(entry).to_ascii_lowercase())
+                })
+                .filter(|(second, _)| !second.is("AddReg") && !second.is("AddTrigger"))
+                .map(|(second, first)| {
+                    let text = format!("{} is on line {} already", word(second), first.line);
+                    at(second.line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "directives-legacy",
+        claim: "Nothing is undone, renamed or registered by old directives",
+        source: "InfVerif 1301, 1302, 1308, 1309; using-a-universal-inf-file",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for (place, section) in &inf.reached {
+                if matches!(place, Place::Models | Place::Files | Place::Registry) {
+                    continue;
+                }
+                for entry in &section.entries {
+                    if LEGACY_DIRECTIVES.iter().any(|name| entry.is(name)) {
+                        let text = format!("{} is no more to be used", word(entry));
+                        faults.push(at(entry.line, text));
+                    }
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "needs-include",
+        claim: "Sections of other files (Needs) come with their files (Include)",
+        source: "InfVerif 1319, 2651",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for (_, section) in &inf.reached {
+                let included = section.entries.iter().any(|entry| entry.is("Include"));
+                let needs = section.entries.iter().filter(|entry| {
+                    let local = |index| !inf.named(&inf.value(entry, index)).is_empty();
+                    entry.is("Needs") && !(0..entry.values.len()).all(local)
+                });
+                if !included {
+                    faults.extend(needs.map(|entry| at(entry.line, "there is no Include")));
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "strings-defined",
+        claim: "Each string that is used is in [Strings]",
+        source: "InfVerif 1235; inf-strings-section",
+        check: |inf, _| {
+            let mut faults: Vec<Fault> = Vec::new();
+            for (line, name) in used_strings(inf) {
+                let fault = at(
+                    line,
+                    format!("%{name}% is not there; a percent sign itself is written %%"),
+                );
+                if !inf.has_string(name) && !is_directory(name) && !faults.contains(&fault) {
+                    faults.push(fault);
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "strings-used",
+        claim: "Each string in [Strings] is used",
+        source: "this project: a string that nothing uses is a mistake or waste",
+        check: |inf, _| {
+            let used = used_strings(inf);
+            let entries = inf.entries("Strings").into_iter();
+            entries
+                .filter(|entry| {
+                    let is = |(_, name): &(usize, &str)| entry.is(name);
+                    !used.iter().any(is)
+                })
+                .map(|entry| at(entry.line, format!("nothing uses {}", word(entry))))
+                .collect()
+        },
+    },
+    Rule {
+        id: "strings-once",
+        claim: "No string is defined twice",
+        source: "InfVerif 1294; inf-strings-section",
+        check: |inf, _| {
+            let sections = languages(inf);
+            let sections = sections.into_iter();
+            sections
+                .flat_map(|section| {
+                    let entries: Vec<&Entry> = section.entries.iter().collect();
+                    repeated(&entries, |entry| word(entry).to_ascii_lowercase())
+                })
+                .map(|(second, first)| {
+                    let text = format!("{} is on line {} already", word(second), first.line);
+                    at(second.line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "strings-languages",
+        claim: "Each language has all strings",
+        source: "InfVerif 1295; inf-strings-section",
+        check: |inf, _| {
+            let strings = inf.entries("Strings");
+            let mut faults = Vec::new();
+            for section in languages(inf) {
+                for string in &strings {
+                    let same = |entry: &Entry| entry.is(word(string));
+                    if !section.entries.iter().any(same) {
+                        let text = format!("[{}] has no {}", section.name, word(string));
+                        faults.push(at(section.line, text));
+                    }
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "lengths",
+        claim: "No section's name is longer than 255 characters, no field than 4095",
+        source: "general-syntax-rules-for-inf-files (INF Size Limits)",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for section in inf.inf.sections() {
+                if section.name.chars().count() > 255 {
+                    faults.push(at(section.line, "the section's name is"));
+                }
+                for entry in &section.entries {
+                    let fields = entry.key.iter().chain(&entry.values);
+                    for field in fields {
+                        if inf.expand(&field.text).chars().count() > 4095 {
+                            faults.push(at(entry.line, "a field is, with its strings put in"));
+                        }
+                    }
+                }
+            }
+            faults
+        },
+    },
+];
+
+const LEGACY_SECTIONS: [&str; 3] = [".coinstallers", ".factdef", ".logconfigoverride"];
+
+const LEGACY_DIRECTIVES: [&str; 13] = [
+    "BitReg",
+    "DelFiles",
+    "DelProperty",
+    "DelReg",
+    "DelService",
+    "Ini2Reg",
+    "LogConfig",
+    "ProfileItems",
+    "RegisterDlls",
+    "RenFiles",
+    "UnregisterDlls",
+    "UpdateIniFields",
+    "UpdateInis",
+];
+
+/// What a section may hold; none if that is not judged.
+fn directives(place: Place) -> Option<&'static [&'static str]> {
+    match place {
+        Place::Install => Some(&[
+            "AddPowerSetting",
+            "AddProperty",
+            "AddReg",
+            "CopyFiles",
+            "CopyINF",
+            "DriverVer",
+            "ExcludeID",
+            "FeatureScore",
+            "Include",
+            "Needs",
+            "Reboot",
+        ]),
+        Place::Hardware => Some(&["AddReg", "Include", "Needs"]),
+        Place::Services => Some(&["AddService", "Include", "Needs"]),
+        Place::Service => Some(&[
+            "AddReg",
+            "AddTrigger",
+            "BootFlags",
+            "DelayedAutoStart",
+            "Dependencies",
+            "Description",
+            "DisplayName",
+            "ErrorControl",
+            "FailureActions",
+            "LoadOrderGroup",
+            "RequiredPrivileges",
+            "Security",
+            "ServiceBinary",
+            "ServiceSidType",
+            "ServiceType",
+            "StartName",
+            "StartType",
+        ]),
+        Place::Events => Some(&["AddReg"]),
+        Place::Models | Place::Files | Place::Registry | Place::Other => None,
+    }
+}
+
+/// The directive, or whatever stands first.
+fn word(entry: &Entry) -> &str {
+    let word = entry.key.as_ref().or(entry.values.first());
+    word.map_or("", |word| &word.text)
+}
+
+/// The sections of strings.
+fn languages<'a>(inf: &Installation<'a>) -> Vec<&'a Section> {
+    let sections = inf.inf.sections().iter();
+    sections
+        .filter(|section| {
+            let name = section.name.to_ascii_lowercase();
+            name == "strings" || name.starts_with("strings.")
+        })
+        .collect()
+}
+
+/// The strings that are used, and where.
+fn used_strings<'a>(inf: &Installation<'a>) -> Vec<(usize, &'a str)> {
+    let strings = |section: &Section| {
+        let name = section.name.to_ascii_lowercase();
+        name == "strings" || name.starts_with("strings.")
+    };
+    let sections = inf.inf.sections().iter();
+    sections
+        .filter(|section| !strings(section))
+        .flat_map(|section| &section.entries)
+        .flat_map(|entry| {
+            let fields = entry.key.iter().chain(&entry.values);
+            fields.flat_map(|field| {
+                tokens(&field.text)
+                    .into_iter()
+                    .map(|name| (entry.line, name))
+            })
+        })
+        .collect()
+}
+
+/// Whether a token is a directory's number.
+fn is_directory(name: &str) -> bool {
+    name.parse::<i64>().is_ok()
+}
+
+/// Whether Windows comes to the section.
+fn is_used(inf: &Installation<'_>, section: &Section) -> bool {
+    const ROOTS: [&str; 12] = [
+        "classinstall32",
+        "controlflags",
+        "defaultinstall",
+        "defaultuninstall",
+        "destinationdirs",
+        "interfaceinstall32",
+        "manufacturer",
+        "signatureattributes",
+        "sourcedisksfiles",
+        "sourcedisksnames",
+        "strings",
+        "version",
+    ];
+    let name = section.name.to_ascii_lowercase();
+    let reached = |name: &str| {
+        let mut sections = inf.reached.iter();
+        sections.any(|(_, section)| section.name.eq_ignore_ascii_case(name))
+    };
+    ROOTS
+        .iter()
+        .any(|root| name == *root || name.strip_prefix(root).is_some_and(|r| r.starts_with('.')))
+        || reached(&name)
+        || name.strip_suffix(".security").is_some_and(reached)
+}

@@ -1,0 +1,335 @@
+//! `[Version]`: what the file is.
+
+use time::{Date, Month};
+
+use super::{Rule, at, missing};
+use crate::inf::{Encoding, install::Installation};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        id: "encoding",
+        claim: "The file is ASCII, or UTF-16 with a byte order mark",
+        source: "InfVerif 1003",
+        check: |inf, _| match inf.inf.encoding() {
+            Encoding::Ascii | Encoding::Utf16 => Vec::new(),
+            Encoding::Ansi | Encoding::Utf8 => vec![missing(
+                "it has other characters than ASCII's, which Windows reads by the code page of \
+                 the system that it runs on: save it as UTF-16",
+            )],
+        },
+    },
+    Rule {
+        id: "signature",
+        claim: "[Version] has the signature $WINDOWS NT$",
+        source: "InfVerif 1001; inf-version-section",
+        check: |inf, _| match inf.version("Signature") {
+            None => vec![missing("[Version] has no Signature")],
+            Some(entry) => match inf.value(entry, 0) {
+                text if text.eq_ignore_ascii_case("$Windows NT$") => Vec::new(),
+                text => vec![at(entry.line, format!("Signature is {text:?}"))],
+            },
+        },
+    },
+    Rule {
+        id: "version-directives",
+        claim: "[Version] holds nothing that Windows doesn't know",
+        source: "InfVerif 1290; inf-version-section",
+        check: |inf, _| {
+            let entries = inf.entries("Version").into_iter();
+            entries
+                .filter(|entry| {
+                    let catalog = |key: &str| key.to_ascii_lowercase().starts_with("catalogfile.");
+                    !entry.key.as_ref().is_some_and(|key| catalog(&key.text))
+                        && !DIRECTIVES.iter().any(|name| entry.is(name))
+                        && !OBSOLETE.iter().any(|name| entry.is(name))
+                })
+                .map(|entry| {
+                    let word = entry.key.as_ref().or(entry.values.first());
+                    at(
+                        entry.line,
+                        format!("{} is none of its directives", word.map_or("", |w| &w.text)),
+                    )
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "version-obsolete",
+        claim: "[Version] holds nothing for installers that are no more",
+        source: "InfVerif 2009; inf-version-section (DIFx)",
+        check: |inf, _| {
+            let entries = inf.entries("Version").into_iter();
+            entries
+                .flat_map(|entry| {
+                    let names = OBSOLETE.iter().filter(|name| entry.is(name));
+                    names.map(|name| at(entry.line, format!("take {name} out")))
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "version-extra",
+        claim: "No entry of [Version] has a value too many",
+        source: "InfVerif 1201",
+        check: |inf, _| {
+            let entries = inf.entries("Version").into_iter();
+            entries
+                .filter(|entry| {
+                    let most = if entry.is("DriverVer") { 2 } else { 1 };
+                    entry.values.len() > most && !entry.is("LayoutFile")
+                })
+                .map(|entry| at(entry.line, "what follows the last comma is ignored"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "class",
+        claim: "The device setup class is given, by name and by GUID",
+        source: "InfVerif 1234; inf-version-section",
+        check: |inf, _| {
+            let given = |key: &&&str| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty());
+            let missing_keys = ["Class", "ClassGuid"];
+            let missing_keys = missing_keys.iter().filter(given);
+            missing_keys
+                .map(|key| missing(format!("[Version] has no {key}")))
+                .collect()
+        },
+    },
+    Rule {
+        id: "class-guid",
+        claim: "The class's GUID is written as one",
+        source: "InfVerif 1010",
+        check: |inf, _| match class(inf) {
+            Some((line, _, guid)) if !is_guid(&guid) => vec![at(
+                line,
+                format!("{guid:?} is not of the form {{XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX}}"),
+            )],
+            _ => Vec::new(),
+        },
+    },
+    Rule {
+        id: "class-match",
+        claim: "The class's name and its GUID belong together",
+        source: "InfVerif 1280, 1281; system-defined-device-setup-classes-available-to-vendors",
+        check: |inf, _| {
+            let Some((line, name, guid)) = class(inf).filter(|(_, _, guid)| is_guid(guid)) else {
+                return Vec::new();
+            };
+            let same = |(class, number): &&(&str, &str)| {
+                (
+                    class.eq_ignore_ascii_case(&name),
+                    number.eq_ignore_ascii_case(&guid),
+                )
+            };
+            CLASSES
+                .iter()
+                .find(|class| matches!(same(class), (true, false) | (false, true)))
+                .map(|(class, number)| at(line, format!("{class} is {number}")))
+                .into_iter()
+                .collect()
+        },
+    },
+    Rule {
+        id: "class-storage",
+        claim: "The class is SCSIAdapter, where storage controllers are",
+        source: "system-defined-device-setup-classes-available-to-vendors",
+        check: |inf, _| match class(inf) {
+            Some((line, name, _)) if !name.eq_ignore_ascii_case("SCSIAdapter") => {
+                vec![at(line, format!("the class is {name}"))]
+            }
+            _ => Vec::new(),
+        },
+    },
+    Rule {
+        id: "provider",
+        claim: "The provider is named",
+        source: "InfVerif 1234; inf-version-section",
+        check: |inf, _| match inf.version("Provider") {
+            Some(entry) if !inf.value(entry, 0).is_empty() => Vec::new(),
+            _ => vec![missing("[Version] has no Provider")],
+        },
+    },
+    Rule {
+        id: "provider-microsoft",
+        claim: "The provider doesn't pass for Microsoft",
+        source: "InfVerif 1204",
+        check: |inf, _| {
+            let entry = inf.version("Provider").into_iter();
+            entry
+                .map(|entry| (entry.line, inf.value(entry, 0)))
+                .filter(|(_, name)| name.to_ascii_lowercase().starts_with("microsoft"))
+                .map(|(line, name)| at(line, format!("it is {name:?}")))
+                .collect()
+        },
+    },
+    Rule {
+        id: "catalog",
+        claim: "A catalog is named, which the file's signature is in",
+        source: "InfVerif 1233; inf-version-section",
+        check: |inf, _| {
+            let named = inf.entries("Version").into_iter().any(|entry| {
+                let key = entry.key.as_ref();
+                key.is_some_and(|key| key.text.to_ascii_lowercase().starts_with("catalogfile"))
+            });
+            if named {
+                Vec::new()
+            } else {
+                vec![missing("[Version] has no CatalogFile")]
+            }
+        },
+    },
+    Rule {
+        id: "catalog-name",
+        claim: "The catalog is a .cat file beside this one",
+        source: "InfVerif 1214",
+        check: |inf, _| {
+            catalogs(inf)
+                .filter(|(_, name)| {
+                    !name.to_ascii_lowercase().ends_with(".cat") || name.contains(['\\', '/'])
+                })
+                .map(|(line, name)| at(line, format!("{name:?} is not of the form name.cat")))
+                .collect()
+        },
+    },
+    Rule {
+        id: "driver-ver",
+        claim: "The driver's date and version are given",
+        source: "InfVerif 1234; inf-driverver-directive",
+        check: |inf, _| match inf.version("DriverVer") {
+            None => vec![missing("[Version] has no DriverVer")],
+            Some(entry) if (0..2).any(|index| inf.value(entry, index).is_empty()) => {
+                vec![at(
+                    entry.line,
+                    "DriverVer is a date and a version, as 05/04/2026,1.2.3.0",
+                )]
+            }
+            Some(_) => Vec::new(),
+        },
+    },
+    Rule {
+        id: "driver-date",
+        claim: "The driver's date is written MM/DD/YYYY",
+        source: "InfVerif 1218; inf-driverver-directive",
+        check: |inf, _| match driver_ver(inf) {
+            Some((line, text, _)) if date(&text).is_none() => {
+                vec![at(line, format!("{text:?} is no date of that form"))]
+            }
+            _ => Vec::new(),
+        },
+    },
+    Rule {
+        id: "driver-date-past",
+        claim: "The driver's date has come",
+        source: "inf2cat (\"DriverVer set to a date in the future\")",
+        check: |inf, today| match driver_ver(inf) {
+            Some((line, text, _)) if date(&text).is_some_and(|date| date > today) => {
+                vec![at(line, format!("{text} is still to come"))]
+            }
+            _ => Vec::new(),
+        },
+    },
+    Rule {
+        id: "driver-version",
+        claim: "The driver's version is four numbers below 65535, not all of them 0",
+        source: "InfVerif 1217; inf-driverver-directive",
+        check: |inf, _| match driver_ver(inf) {
+            Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
+                Ok(version) if version.0 == [0; 4] => {
+                    vec![at(line, "0.0.0.0 is not valid")]
+                }
+                Ok(_) => Vec::new(),
+                Err(error) => vec![at(line, format!("{text:?}: {error}"))],
+            },
+            None => Vec::new(),
+        },
+    },
+    Rule {
+        id: "pnp-lockdown",
+        claim: "The installed files are locked against other programs (PnpLockdown)",
+        source: "InfVerif 1324",
+        check: |inf, _| match inf.version("PnpLockdown") {
+            None => vec![missing("[Version] has no PnpLockdown = 1")],
+            Some(entry) => match inf.value(entry, 0) {
+                text if text == "1" => Vec::new(),
+                text => vec![at(entry.line, format!("PnpLockdown is {text}"))],
+            },
+        },
+    },
+];
+
+const DIRECTIVES: [&str; 9] = [
+    "Signature",
+    "Class",
+    "ClassGuid",
+    "Provider",
+    "ExtensionId",
+    "LayoutFile",
+    "CatalogFile",
+    "DriverVer",
+    "PnpLockdown",
+];
+
+const OBSOLETE: [&str; 2] = ["DriverPackageType", "DriverPackageDisplayName"];
+
+/// The classes that a storage driver's file might be taken for, of those that
+/// vendors may use.
+const CLASSES: [(&str, &str); 9] = [
+    ("DiskDrive", "{4d36e967-e325-11ce-bfc1-08002be10318}"),
+    ("Display", "{4d36e968-e325-11ce-bfc1-08002be10318}"),
+    ("HDC", "{4d36e96a-e325-11ce-bfc1-08002be10318}"),
+    ("HIDClass", "{745a17a0-74d3-11d0-b6fe-00a0c90f57da}"),
+    ("Media", "{4d36e96c-e325-11ce-bfc1-08002be10318}"),
+    ("Net", "{4d36e972-e325-11ce-bfc1-08002be10318}"),
+    ("SCSIAdapter", "{4d36e97b-e325-11ce-bfc1-08002be10318}"),
+    ("System", "{4d36e97d-e325-11ce-bfc1-08002be10318}"),
+    ("Volume", "{71a27cdd-812a-11d0-bec7-08002be2092f}"),
+];
+
+/// The class's line, name and GUID, if both are given.
+fn class(inf: &Installation<'_>) -> Option<(usize, String, String)> {
+    let (name, guid) = (inf.version("Class")?, inf.version("ClassGuid")?);
+    let found = (guid.line, inf.value(name, 0), inf.value(guid, 0));
+    (!found.1.is_empty() && !found.2.is_empty()).then_some(found)
+}
+
+fn is_guid(text: &str) -> bool {
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
+    inner.is_some_and(|inner| {
+        let groups: Vec<_> = inner.split('-').collect();
+        groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+            && groups
+                .iter()
+                .all(|group| group.bytes().all(|b| b.is_ascii_hexdigit()))
+    })
+}
+
+/// The catalogs' lines and names.
+fn catalogs<'b>(inf: &'b Installation<'_>) -> impl Iterator<Item = (usize, String)> + 'b {
+    let entries = inf.entries("Version").into_iter();
+    entries
+        .filter(|entry| {
+            let key = entry.key.as_ref();
+            key.is_some_and(|key| key.text.to_ascii_lowercase().starts_with("catalogfile"))
+        })
+        .map(|entry| (entry.line, inf.value(entry, 0)))
+}
+
+/// The line, date and version of the driver, if both are given.
+fn driver_ver(inf: &Installation<'_>) -> Option<(usize, String, String)> {
+    let entry = inf.version("DriverVer")?;
+    let found = (entry.line, inf.value(entry, 0), inf.value(entry, 1));
+    (!found.1.is_empty() && !found.2.is_empty()).then_some(found)
+}
+
+/// MM/DD/YYYY; a hyphen may stand for a slash.
+fn date(text: &str) -> Option<Date> {
+    let parts: Vec<&str> = text.split(['/', '-']).collect();
+    let [month, day, year] = parts.try_into().ok()?;
+    let digits =
+        |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !(digits(month, 2) && digits(day, 2) && digits(year, 4)) {
+        return None;
+    }
+    let month = Month::try_from(month.parse::<u8>().ok()?).ok()?;
+    Date::from_calendar_date(year.parse().ok()?, month, day.parse().ok()?).ok()
+}
