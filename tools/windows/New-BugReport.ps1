@@ -1,0 +1,58 @@
+<#
+.SYNOPSIS
+Collects what a bug report about Ferrostor needs into a .zip file.
+
+.DESCRIPTION
+Writes text files into a new folder and packs them. Nothing is sent anywhere:
+look through the files, and attach the .zip to your report yourself.
+
+What is collected: the versions of Windows and of the driver; the virtio block
+devices, the disks and the drivers they have; the driver packages of this machine
+(pnputil /enum-drivers); the boot entry (bcdedit /enum {current}); the settings
+of Driver Verifier; the events of the last days that concern storage, drivers and
+unexpected stops; the sections of setupapi.dev.log about the driver; a list of the
+memory dumps, but not the dumps; what the other scripts wrote down for their undo.
+
+What may be private in it: the names of disks, files and drivers in events, serial
+numbers of disks, and the name of this machine. What could not be collected is
+named in not-collected.txt.
+
+It changes nothing but the folder that it makes. It needs an administrator, in a
+64-bit PowerShell, because others may not read the boot entry.
+
+.PARAMETER OutputPath
+The folder in which the report is made. Default: your documents.
+
+.PARAMETER Days
+How many days of events are collected.
+
+.EXAMPLE
+.\New-BugReport.ps1
+Makes ferrostor-report-<time>.zip in your documents.
+
+.EXAMPLE
+.\New-BugReport.ps1 -OutputPath C:\Temp -Days 2
+Makes it in C:\Temp, with the events of the last two days.
+#>
+[CmdletBinding(SupportsShouldProcess = $true)]
+param(
+    [string] $OutputPath = [System.Environment]::GetFolderPath('MyDocuments'),
+    [ValidateRange(1, 365)] [int] $Days = 7
+)
+
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+foreach ($module in 'SystemFacts', 'DriverReport') {
+    Import-Module -Name (Join-Path $PSScriptRoot "$module.psm1") -Scope Local -Verbose:$false
+}
+
+Assert-Administrator
+$OutputPath = (Resolve-Path -LiteralPath $OutputPath).ProviderPath
+$folder = Join-Path $OutputPath "ferrostor-report-$(Get-Date -Format 'yyyyMMdd-HHmmss')"
+
+if ($PSCmdlet.ShouldProcess($folder, 'Collect the report into this folder and pack it')) {
+    $null = New-Item -ItemType Directory -Path $folder
+    Export-DriverReport -Folder $folder -Since (Get-Date).AddDays(-$Days)
+    Compress-Archive -Path (Join-Path $folder '*') -DestinationPath "$folder.zip"
+    Write-Output "Look through $folder and attach $folder.zip to your report. Nothing was sent."
+}
