@@ -1,6 +1,8 @@
 //! The project's commands: `cargo xtask --help`.
 
 mod build;
+#[cfg(test)]
+mod docs;
 mod driver;
 mod fixtures;
 mod guard_cost;

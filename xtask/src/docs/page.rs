@@ -1,0 +1,252 @@
+//! A page of the documentation, taken apart: what it links to, what can be
+//! linked to in it, and the code it shows.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+
+use crate::workspace;
+
+/// A page of the documentation.
+#[derive(Debug)]
+pub struct Page {
+    /// Its path from the project's root.
+    pub path: PathBuf,
+    /// What its headings can be linked to by, as GitHub names them.
+    pub anchors: Vec<String>,
+    /// Where its links and pictures point to.
+    pub links: Vec<Found>,
+    /// Code inside its sentences.
+    pub codes: Vec<Found>,
+    /// Its fenced blocks of code.
+    pub blocks: Vec<Block>,
+    /// Its HTML, whose links nobody looks at.
+    pub html: Vec<Found>,
+}
+
+/// A piece of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The line that it begins in.
+    pub line: usize,
+    /// What is written there.
+    pub text: String,
+}
+
+/// A fenced block of code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    /// The line of its first fence.
+    pub line: usize,
+    /// What stands behind the first fence: the language, then our own word.
+    pub info: String,
+    /// What is between the fences.
+    pub text: String,
+}
+
+impl Page {
+    /// The page at `path`, from the project's root.
+    ///
+    /// # Errors
+    /// It can't be read.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        Ok(Self::parse(
+            path,
+            &fs::read_to_string(workspace::root().join(path))?,
+        ))
+    }
+
+    /// A page of this `text`.
+    #[must_use]
+    pub fn parse(path: &Path, text: &str) -> Self {
+        let mut page = Self {
+            path: path.to_owned(),
+            anchors: Vec::new(),
+            links: Vec::new(),
+            codes: Vec::new(),
+            blocks: Vec::new(),
+            html: Vec::new(),
+        };
+        let mut heading: Option<String> = None;
+        let mut block: Option<Block> = None;
+        let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES;
+        for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
+            let line = text
+                .get(..range.start)
+                .unwrap_or_default()
+                .matches('\n')
+                .count()
+                .saturating_add(1);
+            let found = |text: &str| Found {
+                line,
+                text: text.to_owned(),
+            };
+            match event {
+                Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+                Event::End(TagEnd::Heading(_)) => {
+                    if let Some(title) = heading.take() {
+                        page.add_anchor(&title);
+                    }
+                }
+                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                    page.links.push(found(&dest_url));
+                }
+                Event::Start(Tag::CodeBlock(kind)) => {
+                    block = Some(Block {
+                        line,
+                        info: match kind {
+                            CodeBlockKind::Fenced(info) => info.to_string(),
+                            CodeBlockKind::Indented => String::new(),
+                        },
+                        text: String::new(),
+                    });
+                }
+                Event::End(TagEnd::CodeBlock) => page.blocks.extend(block.take()),
+                Event::Text(words) => {
+                    if let Some(block) = &mut block {
+                        block.text.push_str(&words);
+                    } else if let Some(title) = &mut heading {
+                        title.push_str(&words);
+                    }
+                }
+                Event::Code(code) => {
+                    if let Some(title) = &mut heading {
+                        title.push_str(&code);
+                    }
+                    page.codes.push(found(&code));
+                }
+                Event::Html(html) | Event::InlineHtml(html) => page.html.push(found(&html)),
+                _ => {}
+            }
+        }
+        page
+    }
+
+    /// Where a piece of this page is, for a reader.
+    #[must_use]
+    pub fn at(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+
+    /// Adds a heading's anchor: lower case, spaces as hyphens, and nothing but
+    /// letters, digits, hyphens and underscores. One that is there already
+    /// gets a number.
+    fn add_anchor(&mut self, title: &str) {
+        let plain: String = title
+            .to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect();
+        let mut anchor = plain.clone();
+        for number in 1.. {
+            if !self.anchors.contains(&anchor) {
+                break;
+            }
+            anchor = format!("{plain}-{number}");
+        }
+        self.anchors.push(anchor);
+    }
+}
+
+/// Every page of the project: its Markdown files, but for what is built or
+/// hidden.
+///
+/// # Errors
+/// A folder or a page can't be read.
+pub fn all() -> io::Result<Vec<Page>> {
+    let mut paths = Vec::new();
+    find(Path::new(""), &mut paths)?;
+    paths.sort();
+    paths.iter().map(|path| Page::read(path)).collect()
+}
+
+fn find(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(workspace::root().join(folder))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = folder.join(&*name);
+        if entry.file_type()?.is_dir() {
+            let made = name.starts_with('.') || name == "target" || name == "dist";
+            if !made {
+                find(&path, paths)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(text: &str) -> Page {
+        Page::parse(Path::new("docs/a.md"), text)
+    }
+
+    #[test]
+    fn headings_have_the_anchors_that_github_gives_them() {
+        let page = page(
+            "# With libvirt\n## 0x7B (`INACCESSIBLE_BOOT_DEVICE`)\n# With libvirt\n# A, b & c-d\n",
+        );
+
+        assert_eq!(
+            page.anchors,
+            [
+                "with-libvirt",
+                "0x7b-inaccessible_boot_device",
+                "with-libvirt-1",
+                "a-b--c-d"
+            ]
+        );
+    }
+
+    #[test]
+    fn links_pictures_code_and_html_are_found_in_their_lines() {
+        let page =
+            page("a [b](c.md#d)\n\n![e](f.svg) `g/h.rs`\n\n[i]\n\n[i]: j.md\n\n<img src=k>\n");
+
+        let of = |found: &[Found]| -> Vec<(usize, String)> {
+            found.iter().map(|f| (f.line, f.text.clone())).collect()
+        };
+        assert_eq!(
+            of(&page.links),
+            [
+                (1, "c.md#d".into()),
+                (3, "f.svg".into()),
+                (5, "j.md".into())
+            ]
+        );
+        assert_eq!(of(&page.codes), [(3, "g/h.rs".into())]);
+        assert_eq!(of(&page.html), [(9, "<img src=k>\n".into())]);
+    }
+
+    #[test]
+    fn a_fenced_block_keeps_its_words_and_its_text() {
+        let page = page("a\n\n```sh run\ncargo x \\\n  -y\n```\n");
+
+        assert_eq!(
+            page.blocks,
+            [Block {
+                line: 3,
+                info: "sh run".into(),
+                text: "cargo x \\\n  -y\n".into()
+            }]
+        );
+        assert!(page.links.is_empty() && page.anchors.is_empty());
+    }
+
+    #[test]
+    fn the_projects_pages_are_found() {
+        let pages = all().unwrap();
+        let has = |path: &str| pages.iter().any(|page| page.path == Path::new(path));
+
+        assert!(has("README.md") && has("docs/locking.md") && has("cross/README.md"));
+    }
+}

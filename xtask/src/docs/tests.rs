@@ -1,0 +1,307 @@
+//! What every page must hold. Each check is shown to complain, too.
+
+use std::path::{Component, Path, PathBuf};
+
+use clap::Parser;
+
+use super::{
+    Use,
+    page::{self, Block, Found, Page},
+};
+use crate::{Command, workspace};
+
+/// Where links may lead. A new one is to be looked at before it is added.
+const HOSTS: [&str; 2] = ["github.com", "rustup.rs"];
+
+/// Languages whose blocks are for somebody to type or to use, and so need a
+/// word that says who tries them.
+const USED: [&str; 7] = ["sh", "bash", "console", "shell", "powershell", "bat", "xml"];
+
+fn complaints(check: impl Fn(&Page) -> Vec<String>) -> Vec<String> {
+    page::all().unwrap().iter().flat_map(check).collect()
+}
+
+fn sample(text: &str) -> Page {
+    Page::parse(Path::new("docs/sample.md"), text)
+}
+
+/// What is wrong with a page's links.
+fn links(page: &Page) -> Vec<String> {
+    let of = |found: &Found| {
+        let wrong = match found.text.split_once("://") {
+            Some((scheme, rest)) => external(scheme, rest),
+            None => internal(page, &found.text),
+        };
+        wrong.map(|why| format!("{}: {}: {why}", page.at(found.line), found.text))
+    };
+    page.links
+        .iter()
+        .filter_map(of)
+        .chain(page.html.iter().filter_map(|html| {
+            let links = html.text.contains("href=") || html.text.contains("src=");
+            links.then(|| {
+                format!(
+                    "{}: a link in HTML, which is not checked",
+                    page.at(html.line)
+                )
+            })
+        }))
+        .collect()
+}
+
+fn external(scheme: &str, rest: &str) -> Option<String> {
+    let host = rest.split(['/', '#', '?']).next().unwrap_or_default();
+    if scheme != "https" {
+        Some("not https".into())
+    } else if rest.contains(char::is_whitespace) {
+        Some("a space in it".into())
+    } else if !HOSTS.contains(&host) {
+        Some(format!("{host} is not among the hosts that were looked at"))
+    } else {
+        None
+    }
+}
+
+fn internal(page: &Page, link: &str) -> Option<String> {
+    let (file, anchor) = match link.split_once('#') {
+        Some((file, anchor)) => (file, Some(anchor)),
+        None => (link, None),
+    };
+    let has = |page: &Page, anchor| page.anchors.iter().any(|known| known == anchor);
+    if let (true, Some(anchor)) = (file.is_empty(), anchor) {
+        return (!has(page, anchor)).then(|| format!("no heading here is #{anchor}"));
+    }
+    let Some(path) = target(&page.path, file) else {
+        return Some("leads out of the project".into());
+    };
+    if !workspace::root().join(&path).exists() {
+        return Some(format!("there is no {}", path.display()));
+    }
+    if let Some(anchor) = anchor
+        && !Page::read(&path).is_ok_and(|other| has(&other, anchor))
+    {
+        return Some(format!("no heading there is #{anchor}"));
+    }
+    None
+}
+
+/// Where a link of the page at `from` leads, from the project's root.
+fn target(from: &Path, file: &str) -> Option<PathBuf> {
+    let mut path = from.parent()?.to_owned();
+    for component in Path::new(file).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !path.pop() {
+                    return None;
+                }
+            }
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(path)
+}
+
+/// What is wrong with the files that a page names in its sentences.
+fn files(page: &Page) -> Vec<String> {
+    page.codes
+        .iter()
+        .filter_map(|code| {
+            let path = named_file(&code.text)?;
+            let beside = target(&page.path, path.to_str()?);
+            let there = |path: &Path| workspace::root().join(path).exists();
+            (!there(&path) && !beside.is_some_and(|path| there(&path)))
+                .then(|| format!("{}: there is no {}", page.at(code.line), path.display()))
+        })
+        .collect()
+}
+
+/// The file that a piece of code names, from the project's root or beside the
+/// page; nothing if it names something else. `a/b.rs::name` names a test in a file.
+fn named_file(code: &str) -> Option<PathBuf> {
+    let file = code.split("::").next()?;
+    if file.contains([' ', '*', '<', '{', '\\', '$', '~']) || file.starts_with('/') {
+        return None;
+    }
+    let (first, rest) = file.split_once('/')?;
+    let ours = !first.is_empty() && workspace::root().join(first).is_dir();
+    // What is made, and the folders of the package.
+    let made = ["dist", "target", "x64", "arm64"].contains(&first);
+    let source = Path::new(rest).extension().is_some_and(|extension| {
+        ["rs", "ps1", "md", "inx", "svg"]
+            .iter()
+            .any(|e| extension == *e)
+    });
+    (!made && (ours || source)).then(|| file.into())
+}
+
+/// What is wrong with a page's blocks of code: commands whose trial nobody
+/// has thought of.
+fn blocks(page: &Page) -> Vec<String> {
+    page.blocks
+        .iter()
+        .filter_map(|block| {
+            let language = block.info.split_whitespace().next().unwrap_or_default();
+            let why = if USED.contains(&language) {
+                Use::of(block).is_none().then_some(
+                    "commands without a word behind the language that says who tries them (xtask/src/docs.rs)",
+                )
+            } else {
+                let command = |line: &str| line.starts_with("cargo ") || line.starts_with("$ ");
+                (["", "text"].contains(&language) && block.text.lines().any(command))
+                    .then_some("a command in a block of plain text: make it `sh`")
+            }?;
+            Some(format!("{}: {why}", page.at(block.line)))
+        })
+        .collect()
+}
+
+/// What is wrong with the calls of `cargo xtask` on a page.
+fn calls(page: &Page) -> Vec<String> {
+    let in_blocks = page.blocks.iter().filter(|block| block.info != "text");
+    let lines =
+        in_blocks.flat_map(|block| commands(block).map(|(line, text)| Found { line, text }));
+    lines
+        .chain(page.codes.iter().cloned())
+        .filter_map(|call| {
+            let words = call.text.strip_prefix("cargo ")?;
+            if words.split_whitespace().next() != Some("xtask") {
+                return None;
+            }
+            let error = Command::try_parse_from(words.split_whitespace()).err()?;
+            error
+                .use_stderr()
+                .then(|| format!("{}: `{}`: {error}", page.at(call.line), call.text))
+        })
+        .collect()
+}
+
+/// The commands of a block with their lines; a backslash at a line's end, or a
+/// backtick in PowerShell, makes one of two.
+fn commands(block: &Block) -> impl Iterator<Item = (usize, String)> {
+    let mut commands: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (number, line) in (block.line.saturating_add(1)..).zip(block.text.lines()) {
+        let text = line.trim().trim_end_matches(['\\', '`']);
+        match commands.last_mut() {
+            Some((_, command)) if goes_on => command.push_str(text),
+            _ => commands.push((number, text.to_owned())),
+        }
+        goes_on = line.ends_with(['\\', '`']);
+    }
+    commands.into_iter()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    assert_eq!(complaints(links), [""; 0]);
+}
+
+#[test]
+fn every_file_that_is_named_is_there() {
+    assert_eq!(complaints(files), [""; 0]);
+}
+
+#[test]
+fn every_block_of_commands_says_who_tries_it() {
+    assert_eq!(complaints(blocks), [""; 0]);
+}
+
+#[test]
+fn every_call_of_cargo_xtask_is_understood() {
+    assert_eq!(complaints(calls), [""; 0]);
+}
+
+#[test]
+fn the_hosts_are_sorted_and_each_is_linked_to() {
+    let pages = page::all().unwrap();
+
+    assert!(HOSTS.is_sorted());
+    for host in HOSTS {
+        let start = format!("https://{host}");
+        assert!(
+            pages
+                .iter()
+                .flat_map(|page| &page.links)
+                .any(|link| link.text.starts_with(&start)),
+            "no page links to {host}"
+        );
+    }
+}
+
+#[test]
+fn each_fault_of_a_link_is_found() {
+    let faulty = [
+        ("[a](http://github.com/a)", "not https"),
+        ("[a](<https://github.com/a b>)", "a space in it"),
+        ("[a](https://example.com/a)", "example.com is not among"),
+        ("[a](no-such.md)", "there is no docs/no-such.md"),
+        ("![a](no-such.svg)", "there is no docs/no-such.svg"),
+        ("[a](../../a.md)", "leads out of the project"),
+        ("[a](#b)", "no heading here is #b"),
+        ("[a](locking.md#no-such)", "no heading there is #no-such"),
+        ("<a href=\"b\">a</a>", "a link in HTML"),
+    ];
+    for (text, why) in faulty {
+        let found = links(&sample(text));
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found[0].contains(why), "{text}: {found:?}");
+    }
+    let good =
+        "# B\n[a](https://github.com/a) [a](#b) [a](locking.md#taking-a-lock) ![a](locking.svg)";
+    assert_eq!(links(&sample(good)), [""; 0]);
+}
+
+#[test]
+fn each_file_that_is_not_there_is_found() {
+    for text in ["`src/no-such.rs`", "`scr/adapter.rs`", "`docs/no`"] {
+        assert_eq!(files(&sample(text)).len(), 1, "{text}");
+    }
+    for text in [
+        "`src/adapter.rs`",
+        "`and/or`",
+        "`dist/a.rs`",
+        "`src/lib.rs::a`",
+        "`src/*.rs`",
+    ] {
+        assert_eq!(files(&sample(text)), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn each_block_without_a_word_is_found() {
+    for text in [
+        "```sh\na\n```",
+        "```xml no-such-word\n<a/>\n```",
+        "```\ncargo xtask run\n```",
+        "```text\n$ a\n```",
+    ] {
+        assert_eq!(blocks(&sample(text)).len(), 1, "{text}");
+    }
+    for text in [
+        "```sh run\na\n```",
+        "```text\nPASS\n```",
+        "```rust\ncargo (a)\n```",
+    ] {
+        assert_eq!(blocks(&sample(text)), [""; 0], "{text}");
+    }
+}
+
+#[test]
+fn each_call_that_is_not_understood_is_found() {
+    for text in [
+        "`cargo xtask no-such`",
+        "`cargo xtask build --no-such`",
+        "```sh run\ncargo xtask test \\\n  --only no-such\n```",
+    ] {
+        assert_eq!(calls(&sample(text)).len(), 1, "{text}");
+    }
+    for text in [
+        "`cargo xtask test --only fmt`",
+        "`cargo xtask run --help`",
+        "`cargo test`",
+    ] {
+        assert_eq!(calls(&sample(text)), [""; 0], "{text}");
+    }
+}
