@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum as _;
 use object::{
     LittleEndian as LE,
     pe::{
@@ -90,7 +91,11 @@ impl Image {
         })
     }
 
-    fn parse(bytes: &[u8]) -> object::Result<Self> {
+    /// Reads the file whose bytes these are.
+    ///
+    /// # Errors
+    /// It is no sound 64-bit PE file.
+    pub fn parse(bytes: &[u8]) -> object::Result<Self> {
         let file = PeFile64::parse(bytes)?;
         let headers = file.nt_headers();
         let optional = headers.optional_header();
@@ -127,6 +132,18 @@ impl Image {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The processor that the code is for, if packages are made for it.
+    ///
+    /// # Errors
+    /// The machine number in the header, if they are not.
+    pub fn architecture(&self) -> Result<Architecture, u16> {
+        Architecture::value_variants()
+            .iter()
+            .copied()
+            .find(|architecture| architecture.machine() == self.machine)
+            .ok_or(self.machine.0)
     }
 
     /// The imported functions by module.

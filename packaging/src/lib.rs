@@ -13,6 +13,7 @@
 //! | [`pkcs7`] | the form of a signature |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
+//! | [`lint`] | what is checked on the finished files |
 
 pub mod architecture;
 pub mod archive;
@@ -22,6 +23,7 @@ pub mod checksum;
 pub mod image;
 mod indirect_data;
 pub mod inf;
+pub mod lint;
 pub mod package;
 pub mod pkcs7;
 pub mod signer;

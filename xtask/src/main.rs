@@ -6,6 +6,8 @@ mod docs;
 mod driver;
 mod fixtures;
 mod guard_cost;
+mod lint;
+mod package;
 mod run;
 mod setup;
 mod step;
@@ -34,6 +36,10 @@ enum Command {
     Test(test::Options),
     /// Build the driver and list what it imports
     Build(build::Options),
+    /// Make a signed package to install: a folder, a .zip and an .iso
+    Package(package::Options),
+    /// Judge driver files, setup files and catalogs as Windows would
+    Lint(lint::Options),
     /// Count the instructions that a guard costs
     GuardCost(guard_cost::Options),
 }
@@ -45,6 +51,10 @@ fn main() -> ExitCode {
         Command::Build(options) => build::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
+        Command::Package(options) => package::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Lint(options) => lint::command(&options).map_err(Into::into),
         Command::GuardCost(options) => guard_cost::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),

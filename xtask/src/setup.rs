@@ -28,6 +28,10 @@ pub enum Need {
     Clippy,
     /// The library by which bindgen reads C headers.
     Libclang,
+    /// What makes ISO images.
+    Xorriso,
+    /// What verifies signatures, written by others than this project.
+    Osslsigncode,
     /// Miri, of the nightly toolchain.
     Miri,
 }
@@ -112,6 +116,8 @@ impl Need {
             Self::Rustfmt => "Rust component rustfmt".into(),
             Self::Clippy => "Rust component clippy".into(),
             Self::Libclang => "libclang, Debian package libclang1".into(),
+            Self::Xorriso => "xorriso, Debian package xorriso".into(),
+            Self::Osslsigncode => "osslsigncode, Debian package osslsigncode".into(),
             Self::Miri => "Rust components miri and rust-src of nightly".into(),
         }
     }
@@ -122,6 +128,8 @@ impl Need {
             Self::Rustfmt => "to check the form of the sources",
             Self::Clippy => "to lint the sources",
             Self::Libclang => "to read C headers",
+            Self::Xorriso => "to make an ISO image",
+            Self::Osslsigncode => "to verify signatures",
             Self::Miri => "to interpret tests and find undefined behaviour",
         }
     }
@@ -132,14 +140,9 @@ impl Need {
             Self::Target(architecture) => vec!["rustup", "target", "add", architecture.target()],
             Self::Rustfmt => vec!["rustup", "component", "add", "rustfmt"],
             Self::Clippy => vec!["rustup", "component", "add", "clippy"],
-            Self::Libclang => [
-                "apt-get",
-                "install",
-                "--yes",
-                "--no-install-recommends",
-                "libclang1",
-            ]
-            .to_vec(),
+            Self::Libclang => apt_get_install("libclang1"),
+            Self::Xorriso => apt_get_install("xorriso"),
+            Self::Osslsigncode => apt_get_install("osslsigncode"),
             Self::Miri => [
                 "rustup",
                 "component",
@@ -155,11 +158,10 @@ impl Need {
 
     /// Why that call is not for xtask to make.
     fn obstacle(self, powers: Powers) -> Option<&'static str> {
-        match self {
-            Self::Libclang if !powers.apt_get => Some("this system has no apt-get"),
-            Self::Libclang if !powers.root => Some("this is not root"),
-            Self::Libclang => None,
-            _ if !powers.rustup => Some("no rustup here: https://rustup.rs"),
+        match self.installer().first() {
+            Some(&"apt-get") if !powers.apt_get => Some("this system has no apt-get"),
+            Some(&"apt-get") if !powers.root => Some("this is not root"),
+            Some(&"rustup") if !powers.rustup => Some("no rustup here: https://rustup.rs"),
             _ => None,
         }
     }
@@ -192,6 +194,8 @@ impl Need {
             Self::Rustfmt => in_sysroot("bin/cargo-fmt"),
             Self::Clippy => in_sysroot("bin/cargo-clippy"),
             Self::Libclang => Ok(env::var_os("LIBCLANG_PATH").is_some() || finds_libclang()),
+            Self::Xorriso => Ok(is_on_path("xorriso")),
+            Self::Osslsigncode => Ok(is_on_path("osslsigncode")),
             Self::Miri => {
                 let sysroot = PathBuf::from(tool::output(&mut nightly(&[
                     "rustc", "--print", "sysroot",
@@ -201,6 +205,17 @@ impl Need {
             }
         }
     }
+}
+
+/// The call that installs a Debian package.
+fn apt_get_install(package: &'static str) -> Vec<&'static str> {
+    vec![
+        "apt-get",
+        "install",
+        "--yes",
+        "--no-install-recommends",
+        package,
+    ]
 }
 
 /// A tool of the nightly toolchain.
@@ -225,6 +240,8 @@ fn installer(call: &[&str]) -> Command {
     command.args(words);
     if call.starts_with(&["apt-get"]) {
         command.env("DEBIAN_FRONTEND", "noninteractive");
+        // Another installation may be under way: it is given time to end.
+        command.args(["-o", "DPkg::Lock::Timeout=300"]);
     }
     command
 }

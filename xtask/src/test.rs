@@ -80,6 +80,9 @@ enum Step {
     Fixtures,
     /// A guard of a lock costs the instructions that docs/locking.md says
     GuardCost,
+    /// Packages are made, twice the same, and osslsigncode takes them, but not when
+    /// a byte is changed
+    Package,
     /// The documentation is made without a warning
     Doc,
 }
@@ -144,6 +147,12 @@ impl Step {
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
             Self::WindowsHost => vec![Need::Target(X64)],
+            Self::Package => [
+                build::needs(X64).as_slice(),
+                &build::needs(Arm64),
+                &[Need::Xorriso, Need::Osslsigncode],
+            ]
+            .concat(),
             Self::AbiX64
             | Self::BuildX64
             | Self::Driver
@@ -178,6 +187,7 @@ impl Step {
             Self::Schedules => schedules().into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
+            Self::Package => packages().into(),
             Self::Doc => doc().into(),
         }
     }
@@ -401,6 +411,13 @@ fn fixture_rules() -> Result<(), DriverError> {
             .env("FERROSTOR_FIXTURES", fixtures),
     )?;
     Ok(())
+}
+
+/// Runs the tests that need what makes packages and what verifies signatures.
+fn packages() -> Result<(), ToolError> {
+    let mut tests = cargo("test");
+    tests.args(["--package", "xtask", "--test", "package"]);
+    tool::run(tests.args(["--", "--include-ignored"]))
 }
 
 /// Loads for the drivers: random and small, sequential and large. With each

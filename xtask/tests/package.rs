@@ -1,0 +1,262 @@
+//! Packages as `cargo xtask package` makes them: alike each time, whole, and
+//! signed to the satisfaction of osslsigncode, which is not this project's.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::LazyLock,
+};
+
+use tempfile::TempDir;
+
+const NAME: &str = concat!("ferrostor-", env!("CARGO_PKG_VERSION"));
+const FOLDERS: [&str; 2] = ["x64", "arm64"];
+
+/// A package of both processors, made once for all tests.
+struct Made {
+    /// Has the test key and what is made.
+    root: TempDir,
+    /// What the command printed.
+    said: String,
+}
+
+static MADE: LazyLock<Made> = LazyLock::new(|| {
+    let root = TempDir::new().expect("a temporary folder");
+    let out = root.path().join("dist");
+    let said = succeeded(&package(root.path(), &out).output().expect("xtask runs"));
+    Made { root, said }
+});
+
+impl Made {
+    fn path(&self, file: &str) -> PathBuf {
+        self.root.path().join("dist").join(file)
+    }
+
+    fn file(&self, file: &str) -> PathBuf {
+        self.path(NAME).join(file)
+    }
+
+    /// The test certificate, as osslsigncode takes it.
+    fn certificate(&self) -> PathBuf {
+        self.root.path().join("key/test-signing.pem")
+    }
+}
+
+/// `cargo xtask package`, with a test key of its own in `root`.
+fn package(root: &Path, out: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command
+        .arg("package")
+        .arg("--out")
+        .arg(out)
+        .env("FERROSTOR_SIGNING_DIR", root.join("key"))
+        .env("SOURCE_DATE_EPOCH", "1790000000");
+    command
+}
+
+fn text(output: &Output) -> String {
+    let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
+    format!("{out}{err}")
+}
+
+fn succeeded(output: &Output) -> String {
+    let text = text(output);
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+/// The files below `folder` with their contents.
+fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files.extend(tree(&path));
+        } else {
+            let bytes = fs::read(&path).expect("a file");
+            files.push((path, bytes));
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The same, by their paths from `folder` on.
+fn relative(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    tree(folder)
+        .into_iter()
+        .map(|(path, bytes)| {
+            let path = path.strip_prefix(folder).expect("it is in the folder");
+            (path.to_owned(), bytes)
+        })
+        .collect()
+}
+
+/// osslsigncode's verdict on a file: by the signature in it, or by a catalog.
+fn verify(certificate: &Path, file: &Path, catalog: Option<&Path>) -> Output {
+    let mut command = Command::new("osslsigncode");
+    command.arg("verify").arg("-CAfile").arg(certificate);
+    if let Some(catalog) = catalog {
+        command.arg("-catalog").arg(catalog);
+    }
+    command
+        .arg("-in")
+        .arg(file)
+        .output()
+        .expect("osslsigncode runs")
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn the_package_has_what_an_installation_needs() {
+    for folder in FOLDERS {
+        for ending in ["sys", "inf", "cat", "pdb"] {
+            let file = MADE.file(&format!("{folder}/ferrostor.{ending}"));
+            assert!(file.is_file(), "{}", file.display());
+        }
+    }
+    for file in [
+        "README.txt",
+        "ferrostor-test.cer",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+    ] {
+        assert!(MADE.file(file).is_file(), "{file}");
+        assert!(MADE.said.contains(file), "{}", MADE.said);
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn two_packages_of_one_commit_key_and_date_have_the_same_bytes() {
+    let again = TempDir::new().expect("a temporary folder");
+    succeeded(
+        &package(MADE.root.path(), again.path())
+            .output()
+            .expect("xtask runs"),
+    );
+
+    let first = relative(&MADE.path(""));
+    let second = relative(again.path());
+    let names = |files: &[(PathBuf, Vec<u8>)]| {
+        files
+            .iter()
+            .map(|(path, _)| path.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(&first), names(&second));
+    for ((path, one), (_, other)) in first.iter().zip(&second) {
+        assert!(one == other, "{} differs", path.display());
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn osslsigncode_accepts_the_signatures_in_driver_and_catalog() {
+    for folder in FOLDERS {
+        for ending in ["sys", "cat"] {
+            let file = MADE.file(&format!("{folder}/ferrostor.{ending}"));
+            succeeded(&verify(&MADE.certificate(), &file, None));
+        }
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn osslsigncode_accepts_the_driver_by_the_catalog() {
+    for folder in FOLDERS {
+        let [sys, cat] =
+            ["sys", "cat"].map(|ending| MADE.file(&format!("{folder}/ferrostor.{ending}")));
+        succeeded(&verify(&MADE.certificate(), &sys, Some(&cat)));
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn osslsigncode_refuses_driver_and_catalog_when_a_byte_is_changed() {
+    let changed = TempDir::new().expect("a temporary folder");
+    for ending in ["sys", "cat"] {
+        let file = MADE.file(&format!("x64/ferrostor.{ending}"));
+        let sound = fs::read(&file).expect("a file");
+        // Somewhere in the first third: code of the driver, the list of the
+        // catalog.
+        let place = sound.len() / 3;
+        let mut bytes = sound.clone();
+        bytes[place] ^= 1;
+        let copy = changed.path().join("changed").with_extension(ending);
+        fs::write(&copy, bytes).expect("it can be written");
+
+        let verdict = verify(&MADE.certificate(), &copy, None);
+
+        assert!(!verdict.status.success(), "{}", text(&verdict));
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn the_disc_has_the_files_of_the_package() {
+    let out = TempDir::new().expect("a temporary folder");
+    let copy = out.path().join("copy");
+    succeeded(
+        &Command::new("xorriso")
+            .args(["-osirrox", "on", "-indev"])
+            .arg(MADE.path(&format!("{NAME}.iso")))
+            .args(["-extract", "/"])
+            .arg(&copy)
+            .output()
+            .expect("xorriso runs"),
+    );
+
+    let [on_disc, in_folder] = [relative(&copy), relative(&MADE.path(NAME))];
+    assert!(on_disc == in_folder, "other names or other bytes");
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
+    let lint = |folder: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .arg("lint")
+            .arg(folder)
+            .output()
+            .expect("xtask runs")
+    };
+    succeeded(&lint(&MADE.path(NAME)));
+
+    let changed = TempDir::new().expect("a temporary folder");
+    for ending in ["sys", "inf", "cat"] {
+        let name = format!("ferrostor.{ending}");
+        fs::copy(MADE.file(&format!("x64/{name}")), changed.path().join(name)).expect("a copy");
+    }
+    let inf = changed.path().join("ferrostor.inf");
+    let text_of = fs::read_to_string(&inf).expect("text");
+    fs::write(&inf, text_of.replace("PnpLockdown = 1", "PnpLockdown = 0"))
+        .expect("it can be written");
+    let verdict = lint(changed.path());
+
+    let said = text(&verdict);
+    assert!(!verdict.status.success(), "{said}");
+    assert!(said.contains("(pnp-lockdown)"), "{said}");
+    assert!(
+        said.contains("NO   every .sys and .inf beside it is listed with its hash: ferrostor.inf"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn a_key_that_is_not_there_is_named_and_the_package_before_is_kept() {
+    let before = relative(&MADE.path(""));
+    let out = MADE.path("");
+    let mut command = package(MADE.root.path(), &out);
+    command.args(["--key", "absent.key", "--certificate", "absent.pem"]);
+
+    let output = command.output().expect("xtask runs");
+
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    let error = said.lines().last().unwrap_or_default();
+    assert!(error.starts_with("error: absent.key: "), "{said}");
+    assert!(relative(&out) == before, "the package was changed");
+}
