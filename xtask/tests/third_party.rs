@@ -1,0 +1,71 @@
+//! THIRD-PARTY.md names every crate that the driver is linked with.
+
+use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
+
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// `name version licence` of each crate from a registry that is linked into the
+/// driver.
+fn linked() -> BTreeSet<String> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["tree", "--manifest-path", "cross/Cargo.toml"])
+        .args([
+            "--package",
+            "ferrostor",
+            "--target",
+            "x86_64-pc-windows-msvc",
+        ])
+        .args(["--edges", "normal,no-proc-macro"])
+        .args(["--prefix", "none", "--no-dedupe", "--format", "{p} {l}"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .expect("a text")
+        .lines()
+        // Those of this repository have a path.
+        .filter(|line| !line.contains("(/"))
+        .map(|line| line.replacen(" v", " ", 1))
+        .collect()
+}
+
+/// The same of the table's rows: `| [name](address) | version | licence |`.
+fn named() -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("THIRD-PARTY.md")).expect("a text");
+    let rows = text.lines().filter(|line| line.starts_with("| ["));
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let name = cells[1].trim_start_matches('[');
+        let name = name.split_once("](").expect("a link").0;
+        format!("{name} {} {}", cells[2], cells[3])
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_names_what_the_driver_is_linked_with() {
+    let (linked, named) = (linked(), named());
+    assert_eq!(
+        linked.difference(&named).collect::<Vec<_>>(),
+        named.difference(&linked).collect::<Vec<_>>(),
+        "left: linked and not named; right: named and not linked"
+    );
+}
+
+#[test]
+fn each_crate_may_be_used_under_the_apache_license() {
+    for crate_and_licence in linked() {
+        assert!(
+            crate_and_licence.contains("Apache-2.0"),
+            "{crate_and_licence}"
+        );
+    }
+}
