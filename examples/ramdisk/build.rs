@@ -1,8 +1,5 @@
 //! Makes the cdylib a driver, as the build script of the root package does.
-
-use std::error::Error;
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rustc-link-lib=storport");
     version_resource::link()?;
     Ok(wdk_build::configure_wdk_binary_build()?)
