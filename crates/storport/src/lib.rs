@@ -16,6 +16,9 @@
 //! - A lifetime, `'a`, names the adapter: locks, requests and tables of one
 //!   adapter can't be used with another's.
 //!
+//! What a driver is made of, from its manifest on, is in the crate's README;
+//! `examples/ramdisk` is a whole one.
+//!
 //! In a crash dump the same code runs: no lock is taken, and a routine that a
 //! dump stack lacks says that there is nothing to be had.
 //!
