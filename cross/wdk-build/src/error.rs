@@ -115,6 +115,10 @@ pub enum ConfigError {
         /// What is wrong.
         source: std::io::Error,
     },
+
+    /// The load configuration's object file can't be made.
+    #[error("cannot make the load configuration")]
+    LoadConfig(#[from] object::write::Error),
 }
 
 /// As a sentence, with what caused it: this is how a build script that returns

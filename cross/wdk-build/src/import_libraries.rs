@@ -11,9 +11,10 @@ use implib::{Flavor, ImportLibrary, MachineType};
 use crate::{Architecture, ConfigError, IoError, cargo_env};
 
 /// Libraries of the WDK that hold code instead of imports: the checks that
-/// MSVC's /GS inserts, and helpers that MSVC calls on Arm64. rustc emits no
-/// calls to either, so archives without members take their place; should one
-/// be needed, the linker names the symbol that is missing.
+/// MSVC's /GS inserts with the load configuration, which has a module of its own
+/// here, and helpers that MSVC calls on Arm64. rustc emits no calls to any, so
+/// archives without members take their place; should one be needed, the linker
+/// names the symbol that is missing.
 const WITHOUT_MEMBERS: [&str; 2] = ["BufferOverflowFastFailK", "arm64rt"];
 
 /// Makes the import libraries in `OUT_DIR` and returns their folder.

@@ -17,6 +17,7 @@ mod error;
 mod import_libraries;
 mod kit;
 mod linker;
+mod load_config;
 
 use std::{env, fmt::Debug, path::PathBuf};
 
@@ -189,8 +190,7 @@ impl Config {
     /// driver's manifest names another driver model than WDM, or if an import
     /// library cannot be made.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
-        self.configure_linking()?;
-        linker::emit_arguments();
+        linker::emit_arguments(&self.configure_linking()?);
         self.configure_library_build()
     }
 
@@ -201,13 +201,12 @@ impl Config {
     ///
     /// As [`Config::configure_binary_build`].
     pub fn configure_example_builds(&self) -> Result<(), ConfigError> {
-        self.configure_linking()?;
-        linker::emit_example_arguments();
+        linker::emit_example_arguments(&self.configure_linking()?);
         self.configure_library_build()
     }
 
-    /// What every driver links with.
-    fn configure_linking(&self) -> Result<(), ConfigError> {
+    /// What every driver links with; gives the object file among it.
+    fn configure_linking(&self) -> Result<PathBuf, ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
             .any(|feature| feature == "crt-static")
@@ -218,7 +217,7 @@ impl Config {
         driver_model::of_this_package()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());
-        Ok(())
+        load_config::make(self.architecture)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The linker arguments that make a cdylib a kernel-mode driver.
 
+use std::path::Path;
+
 /// Those that the published wdk-build emits for WDM (from the WDK's
 /// WindowsDriver.KernelMode.props, WindowsDriver.KernelMode.WDM.props and
 /// Microsoft.Link.Common.props), and `/RELEASE`. lld-link takes them all; it
@@ -23,17 +25,22 @@ const ARGUMENTS: &[&str] = &[
     "/RELEASE",
 ];
 
-/// For the package's cdylib.
-pub(crate) fn emit_arguments() {
-    for argument in ARGUMENTS {
+/// For the package's cdylib, which `load_config` is linked into.
+pub(crate) fn emit_arguments(load_config: &Path) {
+    for argument in arguments(load_config) {
         println!("cargo::rustc-cdylib-link-arg={argument}");
     }
 }
 
 /// For its examples, which are cdylibs too: what is for a cdylib does not reach
 /// them.
-pub(crate) fn emit_example_arguments() {
-    for argument in ARGUMENTS {
+pub(crate) fn emit_example_arguments(load_config: &Path) {
+    for argument in arguments(load_config) {
         println!("cargo::rustc-link-arg={argument}");
     }
+}
+
+fn arguments(load_config: &Path) -> impl Iterator<Item = String> {
+    let flags = ARGUMENTS.iter().map(ToString::to_string);
+    flags.chain([load_config.display().to_string()])
 }
