@@ -186,8 +186,9 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// The COPYFLG_* bits.
-const COPY_FLAGS: u64 = 0x7c7f;
+/// The COPYFLG_* bits, and 0x100, which is not documented but in samples of
+/// Microsoft's.
+const COPY_FLAGS: u64 = 0x7d7f;
 
 fn is_catalog(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".cat")

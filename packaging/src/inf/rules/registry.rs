@@ -120,13 +120,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-once",
-        claim: "No registry value is set twice",
+        claim: "No registry value is set to two things",
         source: "InfVerif 1331, 1332",
         check: |inf, _| {
             let values: Vec<&RegistryValue<'_>> = inf.values.iter().collect();
-            // Two install sections may each set a value to the same.
+            // Two devices may each have a value of their own.
             let twice = repeated(&values, |value| {
-                (value.key as u8, path(value).to_ascii_lowercase())
+                (value.owner, path(value).to_ascii_lowercase())
             });
             twice
                 .into_iter()
@@ -219,7 +219,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "pnp-interface",
         claim: "Adapters are found by Plug and Play (PnpInterface, for PCI: 5)",
-        source: "this project, after viostor.inx of virtio-win",
+        source: "Windows-driver-samples, storage/miniports/lsi_u3",
         check: |inf, _| match stated(inf, Key::Service, r"Parameters\PnpInterface", "5") {
             None => vec![missing(r"Parameters\PnpInterface has no value 5")],
             Some((line, Some(number))) if number != 1 => vec![at(line, format!("it is {number}"))],
