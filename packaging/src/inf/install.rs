@@ -337,6 +337,16 @@ impl<'a> Installation<'a> {
         self.values.iter().filter(move |value| value.key == key)
     }
 
+    /// Whether a device is named that lies on PCI.
+    pub(super) fn is_on_pci(&self) -> bool {
+        let models = self.reached.iter().filter(|(at, _)| *at == Place::Models);
+        let mut entries = models.flat_map(|(_, section)| &section.entries);
+        entries.any(|entry| {
+            let mut ids = (1..entry.values.len()).map(|index| self.value(entry, index));
+            ids.any(|id| id.to_ascii_uppercase().starts_with("PCI\\"))
+        })
+    }
+
     fn follow(&mut self) {
         for entry in self.entries("Manufacturer") {
             // A name alone is its models' as well.

@@ -165,7 +165,12 @@ pub(super) const RULES: &[Rule] = &[
             let copies = inf.copies.iter();
             copies
                 .filter(|copy| !copy.flags.is_empty() && !known(&copy.flags))
-                .map(|copy| at(copy.line, format!("{:?} has others", copy.flags)))
+                .map(|copy| {
+                    at(
+                        copy.line,
+                        format!("{:?} is no known set of them", copy.flags),
+                    )
+                })
                 .collect()
         },
     },

@@ -77,7 +77,7 @@ pub(super) const RULES: &[Rule] = &[
                     };
                     !service.flags.is_empty() && !number(&service.flags).is_some_and(fit)
                 })
-                .map(|service| at(service.line, format!("{:?} has others", service.flags)))
+                .map(|service| at(service.line, format!("{:?} is no such set", service.flags)))
                 .collect()
         },
     },
@@ -178,7 +178,10 @@ pub(super) const RULES: &[Rule] = &[
         check: |inf, _| {
             let services = inf.services.iter();
             let mut faults: Vec<Fault> = services
-                .filter(|service| !service.name.is_empty() && service.event_section.is_empty())
+                .filter(|service| {
+                    let drives = number(&service.flags).is_some_and(|flags| flags & 2 != 0);
+                    drives && !service.name.is_empty() && service.event_section.is_empty()
+                })
                 .map(|service| at(service.line, "no section for the event log is named"))
                 .collect();
             if inf.services.is_empty() || !faults.is_empty() {
