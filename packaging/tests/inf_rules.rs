@@ -1,14 +1,84 @@
 //! Each rule of the setup file's linter, by a file that breaks it and keeps all
-//! others. The files are in `inf/`, named by the rules, with `.what` behind for
-//! a second file of a rule; `good.inf` keeps all.
+//! others: `inf/good.inf`, changed as `inf/bad.txt` says.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use packaging::{
     architecture::Architecture,
     inf::{Inf, Report, Stamp, Version, lint, rules, stamp},
 };
 use time::{Date, Month};
+
+const GOOD: &str = include_str!("inf/good.inf");
+const BAD: &str = include_str!("inf/bad.txt");
+
+/// A change of the good file, and the rule that it breaks.
+struct Change {
+    rule: &'static str,
+    parts: Vec<Part>,
+}
+
+/// Lines that are taken out, and those that come in their place.
+#[derive(Default)]
+struct Part {
+    old: Vec<&'static str>,
+    new: Vec<&'static str>,
+}
+
+/// What `inf/bad.txt` holds.
+fn changes() -> Vec<Change> {
+    let mut changes = Vec::<Change>::new();
+    for line in BAD.lines() {
+        if let Some(rule) = line.strip_prefix('[') {
+            changes.push(Change {
+                rule: rule.strip_suffix(']').unwrap(),
+                parts: vec![Part::default()],
+            });
+            continue;
+        }
+        let Some(change) = changes.last_mut() else {
+            continue;
+        };
+        let Some(sign) = line.chars().next() else {
+            change.parts.push(Part::default());
+            continue;
+        };
+        let part = change.parts.last_mut().unwrap();
+        if sign != '+' {
+            part.old.push(&line[1..]);
+        }
+        if sign != '-' {
+            part.new.push(&line[1..]);
+        }
+        assert!(" +-".contains(sign), "{line}");
+    }
+    changes
+}
+
+impl Change {
+    /// The good file, changed.
+    fn apply(&self) -> String {
+        let mut text: Vec<&str> = GOOD.lines().collect();
+        for part in self.parts.iter().filter(|part| !part.old.is_empty()) {
+            let old = part.old.len();
+            let places: Vec<usize> = text
+                .windows(old)
+                .enumerate()
+                .filter_map(|(place, lines)| (lines == part.old).then_some(place))
+                .collect();
+            let [place] = places[..] else {
+                panic!(
+                    "{}: {:?} is there {} times",
+                    self.rule,
+                    part.old,
+                    places.len()
+                );
+            };
+            text.splice(place..place + old, part.new.iter().copied());
+        }
+        text.join("\n")
+    }
+}
 
 fn today() -> Date {
     Date::from_calendar_date(2026, Month::December, 24).unwrap()
@@ -27,52 +97,26 @@ fn broken(report: &Report) -> Vec<&'static str> {
         .collect()
 }
 
-/// The name and bytes of each file in `inf/`.
-fn files() -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inf");
-    let files = fs::read_dir(folder).unwrap().map(|file| {
-        let path = file.unwrap().path();
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        (name, fs::read(path).unwrap())
-    });
-    files.collect()
+#[test]
+fn the_good_file_keeps_all_rules() {
+    let report = judged(GOOD.as_bytes(), Architecture::X64);
+    assert!(report.holds(), "{report}");
 }
 
 #[test]
-fn each_file_breaks_the_rule_of_its_name_and_no_other() {
-    for (name, bytes) in files() {
-        let report = judged(&bytes, Architecture::X64);
-        let rule = name.split('.').next().unwrap();
-        let expected = if rule == "good" { vec![] } else { vec![rule] };
-        assert_eq!(broken(&report), expected, "{name}.inf:\n{report}");
-        assert_eq!(report.holds(), rule == "good");
+fn each_change_breaks_its_rule_and_no_other() {
+    for change in changes() {
+        let report = judged(change.apply().as_bytes(), Architecture::X64);
+        assert_eq!(broken(&report), [change.rule], "{report}");
+        assert!(!report.holds());
     }
 }
 
 #[test]
-fn each_rule_has_a_file_that_breaks_it() {
-    let names: BTreeSet<String> = files().into_iter().map(|(name, _)| name).collect();
-    let without: Vec<_> = rules().filter(|rule| !names.contains(rule.id)).collect();
+fn each_rule_has_a_change_that_breaks_it() {
+    let changes: BTreeSet<_> = changes().into_iter().map(|change| change.rule).collect();
+    let without: Vec<_> = rules().filter(|rule| !changes.contains(rule.id)).collect();
     assert!(without.is_empty(), "{without:?}");
-}
-
-#[test]
-fn each_file_differs_from_the_good_one_in_little() {
-    let lines = |bytes: &[u8]| -> Vec<String> {
-        let text = String::from_utf8_lossy(bytes);
-        text.lines().map(str::to_owned).collect()
-    };
-    let files = files();
-    let good = &files.iter().find(|(name, _)| name == "good").unwrap().1;
-    let good = lines(good);
-    for (name, bytes) in &files {
-        let bad = lines(bytes);
-        let only = |here: &[String], there: &[String]| {
-            here.iter().filter(|line| !there.contains(line)).count()
-        };
-        assert!(only(&good, &bad) <= 2, "{name}");
-        assert!(only(&bad, &good) <= 4, "{name}");
-    }
 }
 
 #[test]
@@ -119,16 +163,14 @@ fn an_inx_that_is_not_stamped_is_told_from_a_stamped_one() {
 
 #[test]
 fn the_report_says_what_was_asked_and_where_to_look() {
-    let (_, bytes) = files()
-        .into_iter()
-        .find(|(name, _)| name == "pnp-lockdown")
-        .unwrap();
-    let report = judged(&bytes, Architecture::X64).to_string();
-    assert!(report.contains("yes [Version] has the signature $WINDOWS NT$ (signature)\n"));
-    assert!(report.contains(
-        "NO  The installed files are locked against other programs (PnpLockdown) (pnp-lockdown)\n      \
-         line 11: PnpLockdown is 0\n      asked for by InfVerif 1324\n"
-    ));
+    let bad = GOOD.replace("PnpLockdown = 1", "PnpLockdown = 0");
+    let report = judged(bad.as_bytes(), Architecture::X64).to_string();
+    assert!(report.contains("  yes  [Version] has the signature $WINDOWS NT$\n"));
+    assert!(report.contains(concat!(
+        "  NO   The installed files are locked against other programs (PnpLockdown)\n",
+        "         line 11: PnpLockdown is 0\n",
+        "         (pnp-lockdown: InfVerif 1324)\n",
+    )));
 }
 
 #[test]

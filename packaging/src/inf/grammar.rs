@@ -7,6 +7,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inf {
     encoding: Encoding,
+    preface: Option<usize>,
     sections: Vec<Section>,
 }
 
@@ -85,9 +86,6 @@ pub enum Syntax {
     /// Something but a comment after `]`.
     #[error("only a comment may follow the section's closing bracket")]
     AfterSection,
-    /// An entry before the first section.
-    #[error("an entry stands before the first section")]
-    Homeless,
     /// A quotation mark without its other half on the line.
     #[error("the quoted text is not closed on its line")]
     OpenQuote,
@@ -106,8 +104,19 @@ impl Inf {
     /// They are no text, or the text is no setup file.
     pub fn parse(bytes: &[u8]) -> Result<Self, InfError> {
         let (encoding, text) = decode(bytes)?;
-        let sections = Reader::new(&text).sections()?;
-        Ok(Self { encoding, sections })
+        let (preface, sections) = Reader::new(&text).sections()?;
+        Ok(Self {
+            encoding,
+            preface,
+            sections,
+        })
+    }
+
+    /// The line of what stands before the first section, if it is no comment.
+    /// Windows takes no notice of it.
+    #[must_use]
+    pub fn preface(&self) -> Option<usize> {
+        self.preface
     }
 
     /// How the file's characters are written.
@@ -196,8 +205,9 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn sections(mut self) -> Result<Vec<Section>, InfError> {
+    fn sections(mut self) -> Result<(Option<usize>, Vec<Section>), InfError> {
         let mut sections = Vec::<Section>::new();
+        let mut preface = None;
         while let Some((line, text)) = self.next() {
             let fault = |fault| InfError::Syntax { line, fault };
             if text.chars().any(|c| c.is_control() && c != '\t') {
@@ -223,10 +233,12 @@ impl<'a> Reader<'a> {
                 });
                 continue;
             }
-            let section = sections.last_mut().ok_or(fault(Syntax::Homeless))?;
-            section.entries.push(self.entry(line, text)?);
+            match sections.last_mut() {
+                Some(section) => section.entries.push(self.entry(line, text)?),
+                None => preface = preface.or(Some(line)),
+            }
         }
-        Ok(sections)
+        Ok((preface, sections))
     }
 
     /// The next line and its number.
@@ -464,10 +476,17 @@ mod tests {
         assert_eq!(fault("\n[A"), syntax(2, Syntax::OpenSection));
         assert_eq!(fault("[ ]"), syntax(1, Syntax::NamelessSection));
         assert_eq!(fault("[A] a = b"), syntax(1, Syntax::AfterSection));
-        assert_eq!(fault("a = b\n[A]"), syntax(1, Syntax::Homeless));
         assert_eq!(fault("[A]\na = \"b\nc"), syntax(2, Syntax::OpenQuote));
         assert_eq!(fault("[A]\na = b,\\"), syntax(2, Syntax::EndlessLine));
         assert_eq!(fault("[A]\na = \u{1}"), syntax(2, Syntax::Control));
+    }
+
+    #[test]
+    fn what_stands_before_the_first_section_is_noted_and_no_entry() {
+        let inf = Inf::parse(b"; what\n/*++\n\"\n[A]\na = b").unwrap();
+        assert_eq!(inf.preface(), Some(2));
+        assert_eq!(inf.sections().len(), 1);
+        assert_eq!(Inf::parse(b"; what\n[A]").unwrap().preface(), None);
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub(super) struct Service<'a> {
 /// A line of an `AddReg` section.
 pub(super) struct RegistryValue<'a> {
     pub key: Key,
+    /// The section whose `AddReg` leads to it.
+    pub owner: &'a str,
     pub line: usize,
     pub root: String,
     pub subkey: String,
@@ -335,6 +337,16 @@ impl<'a> Installation<'a> {
         self.values.iter().filter(move |value| value.key == key)
     }
 
+    /// Whether a device is named that lies on PCI.
+    pub(super) fn is_on_pci(&self) -> bool {
+        let models = self.reached.iter().filter(|(at, _)| *at == Place::Models);
+        let mut entries = models.flat_map(|(_, section)| &section.entries);
+        entries.any(|entry| {
+            let mut ids = (1..entry.values.len()).map(|index| self.value(entry, index));
+            ids.any(|id| id.to_ascii_uppercase().starts_with("PCI\\"))
+        })
+    }
+
     fn follow(&mut self) {
         for entry in self.entries("Manufacturer") {
             // A name alone is its models' as well.
@@ -457,7 +469,7 @@ impl<'a> Installation<'a> {
             }
             for (directive, index, place) in DIRECTIVES {
                 if entry.is(directive) {
-                    self.follow_directive(directive, index, place, key, entry);
+                    self.follow_directive(directive, index, place, (key, &section.name), entry);
                 }
             }
         }
@@ -468,7 +480,7 @@ impl<'a> Installation<'a> {
         directive: &str,
         index: Option<usize>,
         place: Place,
-        key: Key,
+        target: (Key, &'a str),
         entry: &'a Entry,
     ) {
         let all = 0..entry.values.len();
@@ -487,7 +499,7 @@ impl<'a> Installation<'a> {
                 for section in self.refer(place, directive, &name, entry.line) {
                     match place {
                         Place::Files => self.follow_files(section),
-                        Place::Registry => self.follow_registry(key, section),
+                        Place::Registry => self.follow_registry(target, section),
                         _ => {}
                     }
                 }
@@ -533,14 +545,15 @@ impl<'a> Installation<'a> {
         }
     }
 
-    fn follow_registry(&mut self, key: Key, section: &'a Section) {
-        let known = |value: &RegistryValue<'_>, line| value.key == key && value.line == line;
+    fn follow_registry(&mut self, (key, owner): (Key, &'a str), section: &'a Section) {
+        let known = |value: &RegistryValue<'_>, line| value.owner == owner && value.line == line;
         for entry in &section.entries {
             if self.values.iter().any(|value| known(value, entry.line)) {
                 continue;
             }
             self.values.push(RegistryValue {
                 key,
+                owner,
                 line: entry.line,
                 root: self.value(entry, 0),
                 subkey: self.value(entry, 1),

@@ -70,17 +70,18 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Verdict { rule, faults } in &self.verdicts {
-            let answer = if faults.is_empty() { "yes" } else { "NO " };
-            writeln!(f, "{answer} {} ({})", rule.claim, rule.id)?;
+            if faults.is_empty() {
+                writeln!(f, "  yes  {}", rule.claim)?;
+                continue;
+            }
+            writeln!(f, "  NO   {}", rule.claim)?;
             for fault in faults {
                 match fault.line {
-                    Some(line) => writeln!(f, "      line {line}: {}", fault.text)?,
-                    None => writeln!(f, "      {}", fault.text)?,
+                    Some(line) => writeln!(f, "         line {line}: {}", fault.text)?,
+                    None => writeln!(f, "         {}", fault.text)?,
                 }
             }
-            if !faults.is_empty() {
-                writeln!(f, "      asked for by {}", rule.source)?;
-            }
+            writeln!(f, "         ({}: {})", rule.id, rule.source)?;
         }
         Ok(())
     }
@@ -97,7 +98,7 @@ impl fmt::Display for Report {
 /// let today = Date::from_calendar_date(2026, Month::May, 4)?;
 /// let report = inf::lint(&inf, Architecture::X64, today);
 /// assert!(!report.holds());
-/// assert!(report.to_string().contains("      line 2: PnpLockdown is 0"));
+/// assert!(report.to_string().contains("line 2: PnpLockdown is 0"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]

@@ -165,7 +165,12 @@ pub(super) const RULES: &[Rule] = &[
             let copies = inf.copies.iter();
             copies
                 .filter(|copy| !copy.flags.is_empty() && !known(&copy.flags))
-                .map(|copy| at(copy.line, format!("{:?} has others", copy.flags)))
+                .map(|copy| {
+                    at(
+                        copy.line,
+                        format!("{:?} is no known set of them", copy.flags),
+                    )
+                })
                 .collect()
         },
     },
@@ -186,8 +191,9 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// The COPYFLG_* bits.
-const COPY_FLAGS: u64 = 0x7c7f;
+/// The COPYFLG_* bits, and 0x100, which is not documented but in samples of
+/// Microsoft's.
+const COPY_FLAGS: u64 = 0x7d7f;
 
 fn is_catalog(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".cat")

@@ -53,7 +53,7 @@ pub(super) const RULES: &[Rule] = &[
             faults(inf, |value| {
                 let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
                 (!value.flags.is_empty() && !number(&value.flags).is_some_and(known))
-                    .then(|| format!("{:?} has others", value.flags))
+                    .then(|| format!("{:?} is no known set of them", value.flags))
             })
         },
     },
@@ -120,13 +120,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-once",
-        claim: "No registry value is set twice",
+        claim: "No registry value is set to two things",
         source: "InfVerif 1331, 1332",
         check: |inf, _| {
             let values: Vec<&RegistryValue<'_>> = inf.values.iter().collect();
-            // Two install sections may each set a value to the same.
+            // Two devices may each have a value of their own.
             let twice = repeated(&values, |value| {
-                (value.key as u8, path(value).to_ascii_lowercase())
+                (value.owner, path(value).to_ascii_lowercase())
             });
             twice
                 .into_iter()
@@ -162,6 +162,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The device may interrupt by messages, of which it gets 1 to 2048",
         source: "enabling-message-signaled-interrupts-in-the-registry",
         check: |inf, _| {
+            if !inf.is_on_pci() {
+                return Vec::new();
+            }
             const KEY: &str = r"Interrupt Management\MessageSignaledInterruptProperties";
             let value = |name| stated(inf, Key::Hardware, KEY, name);
             let mut faults = Vec::new();
@@ -190,7 +193,7 @@ pub(super) const RULES: &[Rule] = &[
             let service = stated(inf, Key::Service, "Parameters", "DmaRemappingCompatible");
             let device = stated(inf, Key::Hardware, "DMA Management", "RemappingSupported");
             match (service, device) {
-                (None, _) => vec![missing(
+                (None, _) if inf.is_on_pci() => vec![missing(
                     "Parameters has no DmaRemappingCompatible: Storport's drivers count as \
                      compatible then",
                 )],
@@ -219,8 +222,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "pnp-interface",
         claim: "Adapters are found by Plug and Play (PnpInterface, for PCI: 5)",
-        source: "this project, after viostor.inx of virtio-win",
+        source: "Windows-driver-samples, storage/miniports/lsi_u3",
         check: |inf, _| match stated(inf, Key::Service, r"Parameters\PnpInterface", "5") {
+            None if !inf.is_on_pci() => Vec::new(),
             None => vec![missing(r"Parameters\PnpInterface has no value 5")],
             Some((line, Some(number))) if number != 1 => vec![at(line, format!("it is {number}"))],
             Some(_) => Vec::new(),

@@ -9,6 +9,16 @@ use crate::inf::{
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
+        id: "preface",
+        claim: "Nothing but comments stands before the first section",
+        source: "general-syntax-rules-for-inf-files",
+        check: |inf, _| {
+            let line = inf.inf.preface().into_iter();
+            line.map(|line| at(line, "this is no comment: those start with a semicolon"))
+                .collect()
+        },
+    },
+    Rule {
         id: "sections-defined",
         claim: "Each section that is named is there",
         source: "InfVerif 1203, 1261, 2006",

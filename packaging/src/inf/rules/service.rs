@@ -50,27 +50,34 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-named",
         claim: "AddService names the service and the section that installs it",
-        source: "InfVerif 1080, 1253; inf-addservice-directive",
+        source: "InfVerif 1080, 1253, 1272; inf-addservice-directive",
         check: |inf, _| {
             let services = inf.services.iter();
             services
-                .filter(|service| service.name.is_empty() || service.section.is_empty())
+                .filter(|service| match (&*service.name, &*service.section) {
+                    // A device that needs no driver has this service.
+                    ("", "") => number(&service.flags) != Some(2),
+                    (name, section) => name.is_empty() || section.is_empty(),
+                })
                 .map(|service| at(service.line, "a name, flags and a section are needed"))
                 .collect()
         },
     },
     Rule {
         id: "service-flags",
-        claim: "AddService's flags are known ones, and fit a PnP driver",
+        claim: "AddService's flags are known ones, and a PnP driver's",
         source: "InfVerif 1083; inf-addservice-directive",
         check: |inf, _| {
             let services = inf.services.iter();
             services
                 .filter(|service| {
-                    let known = |flags| flags & !SERVICE_FLAGS == 0;
-                    !service.flags.is_empty() && !number(&service.flags).is_some_and(known)
+                    let fit = |flags| {
+                        let drives = flags & 2 != 0;
+                        flags & !SERVICE_FLAGS == 0 && !(drives && flags & NOT_FOR_PNP != 0)
+                    };
+                    !service.flags.is_empty() && !number(&service.flags).is_some_and(fit)
                 })
-                .map(|service| at(service.line, format!("{:?} has others", service.flags)))
+                .map(|service| at(service.line, format!("{:?} is no such set", service.flags)))
                 .collect()
         },
     },
@@ -171,7 +178,10 @@ pub(super) const RULES: &[Rule] = &[
         check: |inf, _| {
             let services = inf.services.iter();
             let mut faults: Vec<Fault> = services
-                .filter(|service| service.event_section.is_empty())
+                .filter(|service| {
+                    let drives = number(&service.flags).is_some_and(|flags| flags & 2 != 0);
+                    drives && !service.name.is_empty() && service.event_section.is_empty()
+                })
                 .map(|service| at(service.line, "no section for the event log is named"))
                 .collect();
             if inf.services.is_empty() || !faults.is_empty() {
@@ -225,9 +235,12 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// SPSVCINST_*, without those that are not for PnP drivers: TAGTOFRONT,
-/// NOCLOBBER_LOADORDERGROUP, NOCLOBBER_DEPENDENCIES, STARTSERVICE.
-const SERVICE_FLAGS: u64 = 0x6_f53a;
+/// SPSVCINST_*, and 0x10000, which is not documented there but asks for the
+/// unique names that InfVerif 1021 and 1022 speak of.
+const SERVICE_FLAGS: u64 = 0x7_fdfb;
+
+/// TAGTOFRONT, NOCLOBBER_LOADORDERGROUP, NOCLOBBER_DEPENDENCIES, STARTSERVICE.
+const NOT_FOR_PNP: u64 = 0x8c1;
 
 /// The lines of `AddService` that make the service the device's own.
 fn drivers(inf: &Installation<'_>, entries: &[&Entry]) -> Vec<usize> {
