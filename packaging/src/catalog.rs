@@ -369,3 +369,138 @@ impl Listing {
             .any(|member| member.0.to_lowercase() == name && member.1 == digest)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INF: &[u8] = b"[Version]";
+
+    fn catalog(architecture: Architecture) -> Catalog {
+        Catalog::new(
+            architecture,
+            [r"PCI\VEN_1AF4&DEV_1042", r"PCI\VEN_1AF4&DEV_1001"],
+        )
+        .file("Ferrostor.inf", INF)
+        .file("readme.txt", b"")
+    }
+
+    fn list(architecture: Architecture) -> CertificateTrustList {
+        catalog(architecture).list(SigningTime::from(0)).unwrap()
+    }
+
+    /// Name and value of each extension.
+    fn extensions(list: &CertificateTrustList) -> Vec<(String, String)> {
+        let extensions = list.extensions.as_ref().unwrap();
+        extensions
+            .iter()
+            .map(|extension| {
+                let bytes = extension.extn_value.as_bytes();
+                let value = <NameValue as der::Decode>::from_der(bytes).unwrap();
+                (value.tag.to_string(), value.text())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_file_is_listed_by_both_digests_in_the_order_of_digests() {
+        let list = list(Architecture::X64);
+        let identifiers = list
+            .trusted_subjects
+            .iter()
+            .map(|subject| subject.identifier.as_bytes())
+            .collect::<Vec<_>>();
+        assert!(identifiers.is_sorted());
+        let mut expected = vec![
+            Sha1::digest(INF).to_vec(),
+            Sha1::digest(b"").to_vec(),
+            Sha256::digest(INF).to_vec(),
+            Sha256::digest(b"").to_vec(),
+        ];
+        expected.sort();
+        assert_eq!(identifiers, expected);
+    }
+
+    #[test]
+    fn only_the_member_by_sha256_has_indirect_data() {
+        for subject in list(Architecture::X64).trusted_subjects {
+            let oids = subject.attributes.iter().map(|a| a.oid).collect::<Vec<_>>();
+            let by_sha256 = subject.identifier.as_bytes().len() == 32;
+            assert_eq!(oids.contains(&INDIRECT_DATA), by_sha256);
+            let names = oids.iter().filter(|oid| **oid == NAME_VALUE).count();
+            assert_eq!((names, oids.contains(&MEMBER_INFO2)), (2, true));
+        }
+    }
+
+    #[test]
+    fn the_extensions_are_system_and_hardware_ids_from_the_last_to_the_first() {
+        let pairs = |pairs: [(&str, &str); 3]| pairs.map(|(a, b)| (a.to_owned(), b.to_owned()));
+        assert_eq!(
+            extensions(&list(Architecture::X64)),
+            pairs([
+                ("OS", "_v100_X64_RS4"),
+                ("HWID2", r"pci\ven_1af4&dev_1001"),
+                ("HWID1", r"pci\ven_1af4&dev_1042"),
+            ])
+        );
+        assert_eq!(
+            extensions(&list(Architecture::Arm64))[0].1,
+            "_v100_ARM64_RS4"
+        );
+    }
+
+    #[test]
+    fn member_information_is_a_choice_without_contents() {
+        assert_eq!(MemberInfo2::Image(Null).to_der().unwrap(), [0x80, 0]);
+        assert_eq!(MemberInfo2::Whole(Null).to_der().unwrap(), [0x82, 0]);
+    }
+
+    #[test]
+    fn a_name_and_its_value_are_utf_16_of_two_orders() {
+        assert_eq!(
+            NameValue::new("OS", "2:").unwrap().to_der().unwrap(),
+            [
+                0x30, 20, 30, 4, 0, b'O', 0, b'S', 2, 4, 0x10, 1, 0, 1, 4, 6, b'2', 0, b':', 0, 0,
+                0,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_signed_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let signer = Signer::test(folder.path()).unwrap();
+        let time = SigningTime::from(1_790_812_800);
+        let signed = catalog(Architecture::X64).sign(&signer, time).unwrap();
+
+        let listing = Listing::read(&signed).unwrap();
+        assert_eq!(listing.names(), ["ferrostor.inf", "readme.txt"]);
+        assert!(listing.lists_file("ferrostor.INF", INF));
+        assert!(!listing.lists_file("ferrostor.inf", b"[version]"));
+        assert!(!listing.lists_file("readme.txt", INF));
+
+        let again = catalog(Architecture::X64).sign(&signer, time).unwrap();
+        assert!(again == signed, "the same arguments give the same bytes");
+    }
+
+    #[test]
+    fn other_members_give_another_identifier_of_the_list() {
+        let one = list(Architecture::X64).list_identifier;
+        let other = Catalog::new(Architecture::X64, [""; 0])
+            .file("ferrostor.inf", b"")
+            .list(SigningTime::from(0))
+            .unwrap();
+        assert_eq!(one.as_bytes().len(), 16);
+        assert_ne!(one, other.list_identifier);
+    }
+
+    #[test]
+    fn text_is_no_catalog_and_no_image() {
+        assert!(matches!(Listing::read(INF), Err(CatalogError::Der(_))));
+        let error = catalog(Architecture::X64).image("a.sys", INF).unwrap_err();
+        assert!(
+            error.to_string().starts_with("a.sys: not a PE32+ image"),
+            "{error}"
+        );
+    }
+}

@@ -97,3 +97,58 @@ fn indirect_data(
         },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use der::Encode;
+
+    /// What stands before the digest: the kind of the file, in the bytes that
+    /// signtool and Inf2Cat write.
+    fn kind(data: der::Result<SpcIndirectDataContent>) -> Vec<u8> {
+        data.unwrap().data.to_der().unwrap()
+    }
+
+    #[test]
+    fn a_signed_image_has_no_flags_and_no_file() {
+        assert_eq!(
+            kind(of_signed_image(&[0; 32])),
+            [
+                0x30, 0x17, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
+                0x30, 0x09, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_listed_image_has_two_flags() {
+        assert_eq!(
+            kind(of_listed_image(&[0; 32])),
+            [
+                0x30, 0x18, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
+                0x30, 0x0a, 3, 2, 5, 0xa0, 0xa0, 4, 0xa2, 2, 0x80, 0,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_listed_file_is_a_link_without_name() {
+        assert_eq!(
+            kind(of_listed_file(&[0; 32])),
+            [
+                0x30, 0x10, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 25, //
+                0xa2, 2, 0x80, 0,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_digest_names_its_algorithm_with_null_parameters() {
+        let digest = of_listed_file(&[7; 32]).unwrap().message_digest;
+        let mut expected = vec![
+            0x30, 0x31, 0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 32,
+        ];
+        expected.extend([7; 32]);
+        assert_eq!(digest.to_der().unwrap(), expected);
+    }
+}

@@ -8,7 +8,9 @@
 mod test_certificate;
 
 use std::{
-    env, fmt, fs, io,
+    env,
+    ffi::OsString,
+    fmt, fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -156,7 +158,8 @@ pub enum SignerError {
     },
     /// A PKCS#12 file is damaged or of an unknown form.
     #[error(
-        "{}: not a PKCS#12 file that can be read: {reason}; this may help: openssl pkcs12 -in \
+        "{}: no PKCS#12 file, or the password is wrong, or it is encrypted in a way that isn't \
+         known here: {reason}; if openssl can read it, this writes it anew: openssl pkcs12 -in \
          FILE -nodes -out ALL.pem, then openssl pkcs12 -export -in ALL.pem -out NEW.p12",
         path.display()
     )]
@@ -186,8 +189,13 @@ pub enum SignerError {
 /// # Errors
 /// [`SignerError::NoFolder`]
 pub fn test_folder() -> Result<PathBuf, SignerError> {
-    let folder = |variable| {
-        env::var_os(variable)
+    folder_by(|variable| env::var_os(variable))
+}
+
+/// The same, where `variable` gives the value of a variable.
+fn folder_by(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, SignerError> {
+    let folder = |name| {
+        variable(name)
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
@@ -251,19 +259,16 @@ impl Signer {
     /// # Errors
     /// The password is wrong, or the file can't be used.
     pub fn from_pkcs12(path: &Path, password: &str) -> Result<Self, SignerError> {
-        let bytes = fs::read(path).map_err(|source| SignerError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let store = KeyStore::from_pkcs12(&bytes, password).map_err(|reason| match reason {
-            p12_keystore::error::Error::MacError(_) => SignerError::WrongPassword {
-                path: path.to_owned(),
-            },
-            reason => SignerError::BadPkcs12 {
-                path: path.to_owned(),
-                reason,
-            },
-        })?;
+        let store =
+            KeyStore::from_pkcs12(&read(path)?, password).map_err(|reason| match reason {
+                p12_keystore::error::Error::MacError(_) => SignerError::WrongPassword {
+                    path: path.to_owned(),
+                },
+                reason => SignerError::BadPkcs12 {
+                    path: path.to_owned(),
+                    reason,
+                },
+            })?;
         let (_, entry) = store
             .private_key_chain()
             .ok_or_else(|| SignerError::EmptyPkcs12 {
@@ -388,11 +393,16 @@ impl SigningTime {
     }
 }
 
-fn text(path: &Path) -> Result<String, SignerError> {
-    fs::read_to_string(path).map_err(|source| SignerError::Read {
+fn read(path: &Path) -> Result<Vec<u8>, SignerError> {
+    fs::read(path).map_err(|source| SignerError::Read {
         path: path.to_owned(),
         source,
     })
+}
+
+/// A PEM file. What isn't text has no block to be found, which is then said.
+fn text(path: &Path) -> Result<String, SignerError> {
+    Ok(String::from_utf8_lossy(&read(path)?).into_owned())
 }
 
 /// The private key in the text of a PEM file.
@@ -452,5 +462,359 @@ fn may_sign_code(certificate: &Certificate) -> bool {
             usages.contains(&CODE_SIGNING) || usages.contains(&ANY_USAGE)
         }
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use der::{EncodePem, asn1::OctetString, pem::LineEnding};
+    use p12_keystore::{KeyStoreEntry, PrivateKeyChain};
+    use rsa::{Generate, pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A folder with the test certificate.
+    fn folder() -> &'static Path {
+        static FOLDER: OnceLock<TempDir> = OnceLock::new();
+        FOLDER
+            .get_or_init(|| {
+                let folder = tempfile::tempdir().unwrap();
+                Signer::test(folder.path()).unwrap();
+                folder
+            })
+            .path()
+    }
+
+    fn test_signer() -> Signer {
+        Signer::test(folder()).unwrap()
+    }
+
+    /// A file in a folder of its own.
+    struct File {
+        _folder: TempDir,
+        path: PathBuf,
+    }
+
+    fn file(contents: impl AsRef<[u8]>) -> File {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, contents).unwrap();
+        File {
+            _folder: folder,
+            path,
+        }
+    }
+
+    /// Key and certificate of the test as PEM files.
+    fn files() -> (File, File) {
+        let signer = test_signer();
+        let key = signer.key.to_pkcs8_pem(LineEnding::LF).unwrap();
+        (file(&*key), file(signer.certificate_pem().unwrap()))
+    }
+
+    fn pem_error(key: &File, certificates: &File) -> String {
+        let error = Signer::from_pem(&key.path, &certificates.path).unwrap_err();
+        let said = error.to_string();
+        assert!(
+            [key, certificates]
+                .iter()
+                .any(|file| said.starts_with(&file.path.display().to_string())),
+            "it doesn't start with the file: {said}"
+        );
+        said
+    }
+
+    #[test]
+    fn the_test_certificate_stays_the_same_after_the_first_use() {
+        let first = test_signer().certificate_der().unwrap();
+        assert_eq!(test_signer().certificate_der().unwrap(), first);
+    }
+
+    #[test]
+    fn another_folder_has_another_test_certificate() {
+        let other = tempfile::tempdir().unwrap();
+        let other = Signer::test(other.path()).unwrap();
+        let (mine, other) = (&test_signer().certificate, &other.certificate);
+        assert_ne!(
+            mine.tbs_certificate.serial_number,
+            other.tbs_certificate.serial_number
+        );
+    }
+
+    #[test]
+    fn who_comes_second_takes_what_is_there_and_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(TEST_FILE);
+        fs::write(&path, "the first one's").unwrap();
+
+        test_certificate::make(&path).unwrap();
+
+        assert_eq!(fs::read_to_string(&path).unwrap(), "the first one's");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn none_but_the_user_can_look_at_the_test_key() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("a/b");
+        Signer::test(&folder).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&folder), 0o700);
+        assert_eq!(mode(&folder.join(TEST_FILE)), 0o600);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named_with_the_variable_that_helps() {
+        let occupied = file("");
+        let said = Signer::test(&occupied.path.join("folder"))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains("can't be written"), "{said}");
+        assert!(said.contains(FOLDER_VARIABLE), "{said}");
+    }
+
+    #[test]
+    fn the_folder_is_the_named_one_else_among_the_users_data() {
+        let folder = |variables: &[(&str, &str)]| {
+            folder_by(|name| {
+                let variable = variables.iter().find(|variable| variable.0 == name);
+                variable.map(|(_, value)| OsString::from(value))
+            })
+            .ok()
+        };
+        let home = ("HOME", "/home/me");
+        let data = ("XDG_DATA_HOME", "/data");
+        assert_eq!(
+            folder(&[home]),
+            Some("/home/me/.local/share/ferrostor/test-signing".into())
+        );
+        assert_eq!(
+            folder(&[home, data]),
+            Some("/data/ferrostor/test-signing".into())
+        );
+        assert_eq!(
+            folder(&[home, data, (FOLDER_VARIABLE, "/mine")]),
+            Some("/mine".into())
+        );
+        assert_eq!(
+            folder(&[home, ("XDG_DATA_HOME", "")]),
+            folder(&[home]),
+            "an empty variable is none"
+        );
+        assert_eq!(folder(&[]), None);
+    }
+
+    #[test]
+    fn the_test_certificate_is_for_code_and_issues_none() {
+        let certificate = test_signer().certificate;
+        let tbs = &certificate.tbs_certificate;
+        let (_, ExtendedKeyUsage(usages)) = tbs.get().unwrap().unwrap();
+        assert_eq!(usages, [CODE_SIGNING]);
+        let basic = tbs.get::<x509_cert::ext::pkix::BasicConstraints>();
+        assert!(basic.unwrap().is_none());
+        assert_eq!(tbs.issuer, tbs.subject);
+    }
+
+    #[test]
+    fn a_key_in_pem_signs_with_its_certificate_wherever_that_is_in_the_chain() {
+        let (key, certificate) = files();
+        let other = tempfile::tempdir().unwrap();
+        let other = Signer::test(other.path()).unwrap();
+        let chain = format!(
+            "words\n{}{}",
+            other.certificate_pem().unwrap(),
+            fs::read_to_string(&certificate.path).unwrap()
+        );
+
+        let signer = Signer::from_pem(&key.path, &file(chain).path).unwrap();
+
+        assert_eq!(signer.certificate, test_signer().certificate);
+        assert_eq!(signer.issuers, [other.certificate]);
+    }
+
+    #[test]
+    fn a_key_in_pkcs1_is_as_good() {
+        let (_, certificate) = files();
+        let key = test_signer().key.to_pkcs1_pem(LineEnding::LF).unwrap();
+        Signer::from_pem(&file(&*key).path, &certificate.path).unwrap();
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let (_, certificate) = files();
+        let missing = Path::new("/nonexistent/key.pem");
+        let said = Signer::from_pem(missing, &certificate.path)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            said.starts_with("/nonexistent/key.pem: can't be read: "),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_key_is_said() {
+        let (_, certificate) = files();
+        let block = |label| {
+            file(format!(
+                "-----BEGIN {label}-----\nAA==\n-----END {label}-----\n"
+            ))
+        };
+        let encrypted_pkcs1 = file(
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAA==\n\
+             -----END RSA PRIVATE KEY-----\n",
+        );
+        for (key, expected) in [
+            (file("text"), "no private key in it"),
+            (file([0x30, 0x82, 0xff]), "no private key in it"),
+            (block("ENCRYPTED PRIVATE KEY"), "is encrypted"),
+            (encrypted_pkcs1, "is encrypted"),
+            (block("EC PRIVATE KEY"), "an RSA key is expected"),
+            (block("PRIVATE KEY"), "can't be used"),
+            (block("RSA PRIVATE KEY"), "can't be used"),
+        ] {
+            let said = pem_error(&key, &certificate);
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_certificate_is_said() {
+        let (key, certificate) = files();
+        let pem = fs::read_to_string(&certificate.path).unwrap();
+        let damaged = format!("{pem}-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----");
+        for (certificates, expected) in [
+            (file("text"), "no certificate in it"),
+            (
+                file(test_signer().certificate_der().unwrap()),
+                "no certificate in it",
+            ),
+            (file(damaged), "certificate 2 can't be read"),
+        ] {
+            let said = pem_error(&key, &certificates);
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_key_is_refused() {
+        let (_, certificate) = files();
+        let key = PrivateKey::generate().to_pkcs8_pem(LineEnding::LF).unwrap();
+        let said = pem_error(&file(&*key), &certificate);
+        assert!(
+            said.contains("none of its certificates is of the private key in"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_for_something_else_is_refused() {
+        let (key, _) = files();
+        let certificate = with_usages(Some(&["1.3.6.1.5.5.7.3.1"]));
+        let said = pem_error(&key, &file(certificate.to_pem(LineEnding::LF).unwrap()));
+        assert!(
+            said.contains("is not for code: its extended key usage lacks 1.3.6.1.5.5.7.3.3"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_for_all_uses_may_sign_code() {
+        assert!(may_sign_code(&with_usages(None)));
+        assert!(may_sign_code(&with_usages(Some(&["2.5.29.37.0"]))));
+        assert!(!may_sign_code(&with_usages(Some(&[]))));
+    }
+
+    /// The test certificate with another extended key usage, or none. Its
+    /// signature is no longer right, which is not for a signer to look at.
+    fn with_usages(usages: Option<&[&str]>) -> Certificate {
+        let mut certificate = test_signer().certificate;
+        let extensions = certificate.tbs_certificate.extensions.as_mut().unwrap();
+        let place = extensions
+            .iter()
+            .position(|extension| extension.extn_id.to_string() == "2.5.29.37")
+            .unwrap();
+        match usages {
+            None => drop(extensions.remove(place)),
+            Some(usages) => {
+                let usages = usages
+                    .iter()
+                    .map(|usage| ObjectIdentifier::new_unwrap(usage))
+                    .collect();
+                let usages = ExtendedKeyUsage(usages).to_der().unwrap();
+                extensions[place].extn_value = OctetString::new(usages).unwrap();
+            }
+        }
+        certificate
+    }
+
+    fn pkcs12(entry: Option<PrivateKeyChain>) -> File {
+        let mut store = KeyStore::new();
+        if let Some(entry) = entry {
+            store.add_entry("key", KeyStoreEntry::PrivateKeyChain(entry));
+        }
+        let writer = store.writer("right").encryption_iterations(1);
+        file(writer.mac_iterations(1).write().unwrap())
+    }
+
+    fn test_entry() -> PrivateKeyChain {
+        let signer = test_signer();
+        let key = signer.key.to_pkcs8_der().unwrap();
+        let certificate = signer.certificate_der().unwrap();
+        let certificate = p12_keystore::Certificate::from_der(&certificate).unwrap();
+        PrivateKeyChain::new(key.as_bytes(), [1], [certificate])
+    }
+
+    #[test]
+    fn a_pkcs12_file_opens_with_its_password_alone() {
+        let file = pkcs12(Some(test_entry()));
+        let signer = Signer::from_pkcs12(&file.path, "right").unwrap();
+        assert_eq!(signer.certificate, test_signer().certificate);
+
+        let error = Signer::from_pkcs12(&file.path, "wrong").unwrap_err();
+        assert!(
+            matches!(error, SignerError::WrongPassword { .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_pkcs12_file_without_key_is_refused() {
+        let error = Signer::from_pkcs12(&pkcs12(None).path, "right").unwrap_err();
+        assert!(matches!(error, SignerError::EmptyPkcs12 { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_pkcs12_file_is_refused() {
+        let error = Signer::from_pkcs12(&file("text").path, "right").unwrap_err();
+        assert!(matches!(error, SignerError::BadPkcs12 { .. }), "{error}");
+    }
+
+    #[test]
+    fn times_after_2049_are_written_with_four_digits_of_the_year() {
+        // 2050-01-01T00:00:00Z.
+        let end = 2_524_608_000;
+        assert!(matches!(
+            SigningTime(end - 1).to_x509(),
+            Ok(Time::UtcTime(_))
+        ));
+        assert!(matches!(
+            SigningTime(end).to_x509(),
+            Ok(Time::GeneralTime(_))
+        ));
+        assert!(SigningTime(u64::MAX).to_x509().is_err());
+    }
+
+    #[test]
+    fn debug_output_does_not_have_the_key() {
+        assert_eq!(
+            format!("{:?}", test_signer()),
+            r#"Signer { subject: "CN=Ferrostor test signing (not for production)", .. }"#
+        );
     }
 }
