@@ -12,7 +12,15 @@
 //! | `by-hand` | nobody: needs more than a clone, such as KVM, Proxmox or a copy of the WDK |
 //! | `windows` | nobody: needs Windows |
 
+use std::io;
+
+pub use machine::machines;
+
+use crate::tool::{self, ToolError, tool};
+
+mod machine;
 mod page;
+#[cfg(test)]
 mod tests;
 
 /// Who tries a block of commands.
@@ -40,4 +48,47 @@ impl Use {
             _ => None,
         }
     }
+}
+
+impl page::Page {
+    /// The blocks that are tried in this way.
+    fn used_for(&self, way: Use) -> impl Iterator<Item = &page::Block> {
+        self.blocks
+            .iter()
+            .filter(move |block| Use::of(block) == Some(way))
+    }
+}
+
+/// Why the documentation's commands were not found good.
+#[derive(Debug, thiserror::Error)]
+pub enum DocsError {
+    /// A page can't be read.
+    #[error("the documentation can't be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// A command of a page ended badly.
+    #[error("{at}: {source}")]
+    Command {
+        /// The page, and the line of the block.
+        at: String,
+        /// The command's end.
+        source: ToolError,
+    },
+}
+
+/// Runs the commands of the pages that can run here.
+///
+/// # Errors
+/// The first that ended badly, by its page and line.
+pub fn run_commands() -> Result<(), DocsError> {
+    for page in page::all()? {
+        for block in page.used_for(Use::Run) {
+            tool::run(tool("sh").args(["-e", "-c", &block.text])).map_err(|source| {
+                DocsError::Command {
+                    at: page.at(block.line),
+                    source,
+                }
+            })?;
+        }
+    }
+    Ok(())
 }

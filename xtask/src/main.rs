@@ -1,7 +1,6 @@
 //! The project's commands: `cargo xtask --help`.
 
 mod build;
-#[cfg(test)]
 mod docs;
 mod driver;
 mod fixtures;

@@ -11,6 +11,7 @@ use packaging::{
 
 use crate::{
     build::{self, BuildError, cross},
+    docs,
     driver::Driver,
     fixtures, guard_cost,
     setup::{self, Need, SetupError},
@@ -85,6 +86,10 @@ enum Step {
     Package,
     /// The documentation is made without a warning
     Doc,
+    /// The commands that the documentation gives do what it says
+    DocCommands,
+    /// QEMU and libvirt understand the virtual machines of the documentation
+    DocMachines,
 }
 
 /// Runs the steps; the exit code tells whether all went well.
@@ -160,10 +165,12 @@ impl Step {
             | Self::Fixtures
             | Self::GuardCost
             | Self::Doc => build::needs(X64).to_vec(),
+            Self::DocCommands => [build::needs(X64), build::needs(Arm64)].concat(),
             Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
-            Self::Cross | Self::Test | Self::Miri | Self::Loom => Vec::new(),
+            // So are those of the virtual machines.
+            Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => Vec::new(),
         }
     }
 
@@ -189,6 +196,8 @@ impl Step {
             Self::GuardCost => guard_cost::check().into(),
             Self::Package => packages().into(),
             Self::Doc => doc().into(),
+            Self::DocCommands => docs::run_commands().into(),
+            Self::DocMachines => docs::machines(),
         }
     }
 }

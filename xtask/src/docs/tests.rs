@@ -1,6 +1,9 @@
 //! What every page must hold. Each check is shown to complain, too.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    fs,
+    path::{Component, Path, PathBuf},
+};
 
 use clap::Parser;
 
@@ -11,11 +14,25 @@ use super::{
 use crate::{Command, workspace};
 
 /// Where links may lead. A new one is to be looked at before it is added.
-const HOSTS: [&str; 2] = ["github.com", "rustup.rs"];
+const HOSTS: [&str; 4] = [
+    "github.com",
+    "learn.microsoft.com",
+    "pve.proxmox.com",
+    "rustup.rs",
+];
+
+/// The pages that are read on Windows, in the driver package.
+const PACKAGED: [&str; 2] = ["docs/windows.md", "docs/troubleshooting.md"];
+
+/// The folder of the scripts, here and in the package.
+const SCRIPTS: &str = "tools/windows";
 
 /// Languages whose blocks are for somebody to type or to use, and so need a
 /// word that says who tries them.
 const USED: [&str; 7] = ["sh", "bash", "console", "shell", "powershell", "bat", "xml"];
+
+/// What every script with a CmdletBinding takes.
+const COMMON_PARAMETERS: [&str; 3] = ["WhatIf", "Confirm", "Verbose"];
 
 fn complaints(check: impl Fn(&Page) -> Vec<String>) -> Vec<String> {
     page::all().unwrap().iter().flat_map(check).collect()
@@ -82,7 +99,13 @@ fn internal(page: &Page, link: &str) -> Option<String> {
     {
         return Some(format!("no heading there is #{anchor}"));
     }
-    None
+    let packaged = |path: &Path| {
+        PACKAGED.iter().any(|page| path == Path::new(page))
+            || path.starts_with(SCRIPTS)
+            || path.extension().is_some_and(|extension| extension == "svg")
+    };
+    (packaged(&page.path) && !packaged(&path))
+        .then(|| "the page is in the driver package, this file is not".into())
 }
 
 /// Where a link of the page at `from` leads, from the project's root.
@@ -123,6 +146,9 @@ fn named_file(code: &str) -> Option<PathBuf> {
     let file = code.split("::").next()?;
     if file.contains([' ', '*', '<', '{', '\\', '$', '~']) || file.starts_with('/') {
         return None;
+    }
+    if file.ends_with(".ps1") && !file.contains('/') {
+        return Some(Path::new(SCRIPTS).join(file));
     }
     let (first, rest) = file.split_once('/')?;
     let ours = !first.is_empty() && workspace::root().join(first).is_dir();
@@ -193,6 +219,51 @@ fn commands(block: &Block) -> impl Iterator<Item = (usize, String)> {
     commands.into_iter()
 }
 
+/// What is wrong with the calls of scripts on a page.
+fn scripts(page: &Page) -> Vec<String> {
+    let in_blocks = page.blocks.iter().flat_map(commands);
+    let in_sentences = page.codes.iter().map(|code| (code.line, code.text.clone()));
+    in_blocks
+        .chain(in_sentences)
+        .filter_map(|(line, call)| {
+            let why = script_call(&call)?;
+            Some(format!("{}: `{call}`: {why}", page.at(line)))
+        })
+        .collect()
+}
+
+/// What is wrong with a call, if it is one of a script and something is.
+fn script_call(call: &str) -> Option<String> {
+    let mut words = call.split_whitespace();
+    let script = words.next()?;
+    let name = script.rsplit(['\\', '/']).next()?;
+    if !name.ends_with(".ps1") {
+        return None;
+    }
+    let folder = script.strip_suffix(name).unwrap_or_default();
+    if !(folder.is_empty() || folder.replace('\\', "/").ends_with(&format!("{SCRIPTS}/"))) {
+        return Some(format!("scripts are in {SCRIPTS}"));
+    }
+    let Ok(text) = fs::read_to_string(workspace::root().join(SCRIPTS).join(name)) else {
+        return Some(format!("there is no {SCRIPTS}/{name}"));
+    };
+    words
+        .filter_map(|word| word.strip_prefix('-'))
+        .filter(|word| word.starts_with(char::is_alphabetic))
+        .find(|parameter| {
+            !COMMON_PARAMETERS.contains(parameter) && !parameters(&text).any(|p| p == *parameter)
+        })
+        .map(|parameter| format!("the script has no parameter {parameter}"))
+}
+
+/// The parameters that a script's help describes.
+fn parameters(script: &str) -> impl Iterator<Item = &str> {
+    script
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix(".PARAMETER "))
+        .map(str::trim)
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     assert_eq!(complaints(links), [""; 0]);
@@ -211,6 +282,11 @@ fn every_block_of_commands_says_who_tries_it() {
 #[test]
 fn every_call_of_cargo_xtask_is_understood() {
     assert_eq!(complaints(calls), [""; 0]);
+}
+
+#[test]
+fn every_call_of_a_script_names_one_that_is_there_and_its_parameters() {
+    assert_eq!(complaints(scripts), [""; 0]);
 }
 
 #[test]
@@ -254,8 +330,23 @@ fn each_fault_of_a_link_is_found() {
 }
 
 #[test]
+fn a_page_of_the_package_links_to_nothing_that_is_not_in_it() {
+    let page = Page::parse(Path::new(PACKAGED[0]), "[a](locking.md) [b](windows.svg)");
+
+    let found = links(&page);
+
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("locking.md: the page is in the driver package"));
+}
+
+#[test]
 fn each_file_that_is_not_there_is_found() {
-    for text in ["`src/no-such.rs`", "`scr/adapter.rs`", "`docs/no`"] {
+    for text in [
+        "`src/no-such.rs`",
+        "`scr/adapter.rs`",
+        "`docs/no`",
+        "`No-Such.ps1`",
+    ] {
         assert_eq!(files(&sample(text)).len(), 1, "{text}");
     }
     for text in [
@@ -304,4 +395,18 @@ fn each_call_that_is_not_understood_is_found() {
     ] {
         assert_eq!(calls(&sample(text)), [""; 0], "{text}");
     }
+}
+
+#[test]
+fn each_fault_of_a_scripts_call_is_found() {
+    for text in [
+        "`No-Such.ps1`",
+        "`D:\\no\\Enable-TestSigning.ps1`",
+        "```powershell windows\nD:\\tools\\windows\\Enable-TestSigning.ps1 -NoSuch a\n```",
+        "```powershell windows\nD:\\tools\\windows\\Enable-TestSigning.ps1 `\n  -NoSuch\n```",
+    ] {
+        assert_eq!(scripts(&sample(text)).len(), 1, "{text}");
+    }
+    let good = "`D:\\tools\\windows\\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer`";
+    assert_eq!(scripts(&sample(good)), [""; 0]);
 }
