@@ -221,12 +221,7 @@ impl fmt::Display for Report {
                 }
                 Ok(())
             }
-            Findings::Inf(reports) => reports.iter().try_for_each(|report| {
-                report
-                    .to_string()
-                    .lines()
-                    .try_for_each(|line| writeln!(f, "  {line}"))
-            }),
+            Findings::Inf(reports) => reports.iter().try_for_each(|report| write!(f, "{report}")),
         }
     }
 }

@@ -422,11 +422,23 @@ fn fixture_rules() -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Runs the tests that need what makes packages and what verifies signatures.
-fn packages() -> Result<(), ToolError> {
-    let mut tests = cargo("test");
-    tests.args(["--package", "xtask", "--test", "package"]);
-    tool::run(tests.args(["--", "--include-ignored"]))
+/// Runs the tests that need driver files, xorriso and osslsigncode.
+fn packages() -> Result<(), DriverError> {
+    for architecture in Architecture::value_variants() {
+        let driver = build::driver(Driver::Ferrostor, *architecture)?;
+        tool::run(
+            cargo("test")
+                .args(["--package", "ferrostor-packaging"])
+                .args(["--test", "osslsigncode", "--", "--include-ignored"])
+                .env(Driver::Ferrostor.variable(), driver),
+        )?;
+    }
+    tool::run(
+        cargo("test")
+            .args(["--package", "xtask", "--test", "package"])
+            .args(["--", "--include-ignored"]),
+    )?;
+    Ok(())
 }
 
 /// Loads for the drivers: random and small, sequential and large. With each

@@ -237,7 +237,7 @@ fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
 
     let said = text(&verdict);
     assert!(!verdict.status.success(), "{said}");
-    assert!(said.contains("(pnp-lockdown)"), "{said}");
+    assert!(said.contains("(pnp-lockdown: "), "{said}");
     assert!(
         said.contains("NO   every .sys and .inf beside it is listed with its hash: ferrostor.inf"),
         "{said}"
