@@ -71,7 +71,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "decoration-build",
-        claim: "A build of Windows that the models ask for can be asked for",
+        claim: "Builds that the models ask for are of Windows 10 1607 (14310) or later",
         source: "InfVerif 1288; inf-manufacturer-section",
         check: |inf, _| {
             faults(inf, |text, decoration| {

@@ -181,7 +181,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "copy-flags",
-        claim: "The flags for copying are known ones",
+        claim: "Flags of copied files are known ones",
         source: "InfVerif 1083; inf-copyfiles-directive",
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);

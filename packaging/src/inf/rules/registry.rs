@@ -6,7 +6,7 @@ use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-root",
-        claim: "Registry keys start at a root that there is",
+        claim: "Registry keys start at a known root",
         source: "InfVerif 1224; inf-addreg-directive",
         check: |inf, _| {
             faults(inf, |value| {
