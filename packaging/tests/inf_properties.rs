@@ -3,7 +3,7 @@
 
 use packaging::{
     architecture::Architecture,
-    inf::{Entry, Inf, Stamp, Version, stamp},
+    inf::{Entry, Inf, Stamp, Version, lint, stamp},
 };
 use proptest::prelude::*;
 use time::{Date, Month};
@@ -50,6 +50,17 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|sections| format!("[Version]\nDriverVer = 1\n{}", sections.concat()))
 }
 
+/// Pieces that setup files are made of, in the order in which they are not.
+fn words() -> Vec<&'static str> {
+    const GOOD: &str = include_str!("inf/good.inf");
+    let lines = GOOD.split_inclusive('\n');
+    let pieces = GOOD.split_inclusive(&[' ', ',', '%', '\\', '\n'][..]);
+    lines
+        .chain(pieces)
+        .chain(["\"", "=", "[", "]\n", "0x", "Install", "\n"])
+        .collect()
+}
+
 /// The entries but the stamped one, with `$ARCH$` filled in.
 fn entries(text: &str, architecture: Architecture) -> Vec<(String, Vec<Entry>)> {
     let inf = Inf::parse(text.as_bytes()).unwrap();
@@ -83,6 +94,17 @@ proptest! {
     fn arbitrary_lines_are_read_or_refused(text in r#"[\[\]%"\\;=, a$\n]{0,60}"#) {
         let _ = Inf::parse(text.as_bytes());
         let _ = stamp(&text, &today(Architecture::X64));
+    }
+
+    #[test]
+    fn whatever_can_be_read_can_be_judged(
+        lines in prop::collection::vec(prop::sample::select(words()), 0..60),
+    ) {
+        if let Ok(inf) = Inf::parse(lines.concat().as_bytes()) {
+            let report = lint(&inf, Architecture::X64, today(Architecture::X64).date);
+            prop_assert!(!report.to_string().is_empty());
+            let _ = inf.hardware_ids(Architecture::X64);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Each rule of the setup file's linter, by a file that breaks it and keeps all
-//! others: `inf/good.inf`, changed as `inf/bad.txt` says.
+//! others: `inf/good.inf`, changed as `inf/bad.txt` says. `inf/allowed.txt` has
+//! changes that break none.
 
 use std::{collections::BTreeSet, fs};
 
@@ -11,10 +12,12 @@ use time::{Date, Month};
 
 const GOOD: &str = include_str!("inf/good.inf");
 const BAD: &str = include_str!("inf/bad.txt");
+const ALLOWED: &str = include_str!("inf/allowed.txt");
 
-/// A change of the good file, and the rule that it breaks.
+/// A change of the good file.
 struct Change {
-    rule: &'static str,
+    /// The rule that it breaks, or what it is about.
+    name: &'static str,
     parts: Vec<Part>,
 }
 
@@ -25,13 +28,13 @@ struct Part {
     new: Vec<&'static str>,
 }
 
-/// What `inf/bad.txt` holds.
-fn changes() -> Vec<Change> {
+/// What `text`, of the form of `inf/bad.txt`, holds.
+fn changes(text: &'static str) -> Vec<Change> {
     let mut changes = Vec::<Change>::new();
-    for line in BAD.lines() {
-        if let Some(rule) = line.strip_prefix('[') {
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
             changes.push(Change {
-                rule: rule.strip_suffix(']').unwrap(),
+                name: name.strip_suffix(']').unwrap(),
                 parts: vec![Part::default()],
             });
             continue;
@@ -69,7 +72,7 @@ impl Change {
             let [place] = places[..] else {
                 panic!(
                     "{}: {:?} is there {} times",
-                    self.rule,
+                    self.name,
                     part.old,
                     places.len()
                 );
@@ -105,16 +108,34 @@ fn the_good_file_keeps_all_rules() {
 
 #[test]
 fn each_change_breaks_its_rule_and_no_other() {
-    for change in changes() {
+    for change in changes(BAD) {
         let report = judged(change.apply().as_bytes(), Architecture::X64);
-        assert_eq!(broken(&report), [change.rule], "{report}");
+        assert_eq!(broken(&report), [change.name], "{report}");
         assert!(!report.holds());
     }
 }
 
 #[test]
+fn what_is_allowed_breaks_no_rule() {
+    for change in changes(ALLOWED) {
+        assert_ne!(change.apply(), GOOD.trim_end(), "{}", change.name);
+        let report = judged(change.apply().as_bytes(), Architecture::X64);
+        assert!(report.holds(), "{}:\n{report}", change.name);
+    }
+}
+
+#[test]
+fn a_file_in_utf16_is_judged_as_one_in_ascii() {
+    let text = GOOD.replace("Sample disk controller", "Sampel-Gerät");
+    let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+    let bytes: Vec<u8> = [0xff, 0xfe].into_iter().chain(units).collect();
+    let report = judged(&bytes, Architecture::X64);
+    assert!(report.holds(), "{report}");
+}
+
+#[test]
 fn each_rule_has_a_change_that_breaks_it() {
-    let changes: BTreeSet<_> = changes().into_iter().map(|change| change.rule).collect();
+    let changes: BTreeSet<_> = changes(BAD).into_iter().map(|change| change.name).collect();
     let without: Vec<_> = rules().filter(|rule| !changes.contains(rule.id)).collect();
     assert!(without.is_empty(), "{without:?}");
 }

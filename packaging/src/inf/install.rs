@@ -565,6 +565,11 @@ impl<'a> Installation<'a> {
     }
 }
 
+/// Whether the entry's directive names sections.
+pub(super) fn leads(entry: &Entry) -> bool {
+    DIRECTIVES.iter().any(|(name, ..)| entry.is(name))
+}
+
 /// The `%tokens%` in `text`; two percent signs are none.
 pub(super) fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();

@@ -71,7 +71,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "decoration-build",
-        claim: "A build of Windows that the models ask for can be asked for",
+        claim: "Builds that the models ask for are of Windows 10 1607 (14310) or later",
         source: "InfVerif 1288; inf-manufacturer-section",
         check: |inf, _| {
             faults(inf, |text, decoration| {
@@ -135,6 +135,24 @@ pub(super) const RULES: &[Rule] = &[
                 .into_iter()
                 .filter(|entry| inf.value(entry, 0).is_empty())
                 .map(|entry| at(entry.line, "no section is named that installs it"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "feature-score",
+        claim: "A driver's feature score is one byte",
+        source: "InfVerif 1245; inf-featurescore-directive",
+        check: |inf, _| {
+            let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
+            installs
+                .flat_map(|(_, section)| &section.entries)
+                .filter(|entry| entry.key.is_some() && entry.is("FeatureScore"))
+                .map(|entry| (entry.line, inf.value(entry, 0)))
+                .filter(|(_, score)| {
+                    let digits = score.strip_prefix("0x").unwrap_or(score);
+                    u8::from_str_radix(digits, 16).is_err()
+                })
+                .map(|(line, score)| at(line, format!("{score:?} is not 00 to FF")))
                 .collect()
         },
     },
@@ -239,6 +257,18 @@ fn parse(text: &str) -> Option<Decoration> {
         suite: part(3).to_owned(),
         build: number(part(4)),
     })
+}
+
+/// The earliest build of Windows 10 that a decoration for the architecture
+/// lets the file be installed on; none if it is not said.
+pub(super) fn earliest_build(inf: &Installation<'_>) -> Option<u64> {
+    let asked = inf.architecture.decoration();
+    let decorations = inf
+        .models
+        .iter()
+        .filter_map(|models| parse(&models.decoration));
+    let own = decorations.filter(|d| d.architecture == asked && d.version == (10, 0));
+    own.filter_map(|d| d.build).min()
 }
 
 /// Asks each decoration of `[Manufacturer]`.

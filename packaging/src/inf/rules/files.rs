@@ -43,6 +43,29 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        id: "file-name",
+        claim: "Each line of a list of files names one",
+        source: "InfVerif 1229; inf-copyfiles-directive",
+        check: |inf, _| {
+            let copies = inf.copies.iter();
+            copies
+                .filter(|copy| copy.destination.is_empty())
+                .map(|copy| at(copy.line, "the file's name stands first"))
+                .collect()
+        },
+    },
+    Rule {
+        id: "file-compressed",
+        claim: "Files are listed by their own names, not those of compressed ones",
+        source: "InfVerif 1231",
+        check: |inf, _| {
+            sources(inf)
+                .filter(|entry| name(entry).ends_with('_'))
+                .map(|entry| at(entry.line, format!("{} is compressed", name(entry))))
+                .collect()
+        },
+    },
+    Rule {
         id: "file-copied",
         claim: "Each file in [SourceDisksFiles] is copied",
         source: "this project: a file of the package that nothing installs is a mistake",
@@ -53,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
             };
             sources(inf)
                 .map(|entry| (entry.line, name(entry)))
-                .filter(|(_, name)| !copied(name) && !is_catalog(name))
+                .filter(|(_, name)| !copied(name) && !is_catalog(name) && !name.ends_with('_'))
                 .map(|(line, name)| at(line, format!("no CopyFiles leads to {name:?}")))
                 .collect()
         },
@@ -136,7 +159,7 @@ pub(super) const RULES: &[Rule] = &[
                 let Some(place) = inf.destination(copy.list.as_deref()) else {
                     continue;
                 };
-                if place.number != "13" {
+                if place.number != "13" || copy.destination.is_empty() {
                     continue;
                 }
                 let folder = source(inf, copy).map(|entry| inf.value(entry, 1));
@@ -158,7 +181,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "copy-flags",
-        claim: "The flags for copying are known ones",
+        claim: "Flags of copied files are known ones",
         source: "InfVerif 1083; inf-copyfiles-directive",
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);

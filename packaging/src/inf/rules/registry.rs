@@ -1,12 +1,12 @@
 //! What is written to the registry.
 
 use super::{Fault, Rule, at, missing, repeated};
-use crate::inf::install::{Installation, Key, RegistryValue, number};
+use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-root",
-        claim: "Registry keys start at a root that there is",
+        claim: "Registry keys start at a known root",
         source: "InfVerif 1224; inf-addreg-directive",
         check: |inf, _| {
             faults(inf, |value| {
@@ -79,6 +79,19 @@ pub(super) const RULES: &[Rule] = &[
                     }
                     _ => None,
                 }
+            })
+        },
+    },
+    Rule {
+        id: "registry-path",
+        claim: "Paths in the registry hold wherever Windows lies",
+        source: "InfVerif 1257, 1258; run-from-driver-store",
+        check: |inf, _| {
+            faults(inf, |value| {
+                let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
+                let mut names = value.data.iter().flat_map(|field| tokens(&field.text));
+                let number = names.find(directory)?;
+                Some(format!("%{number}% is set for good: write %%SystemRoot%%"))
             })
         },
     },

@@ -1,10 +1,10 @@
 //! Sections, directives and strings: that each is there that is named, and
 //! each named that is there.
 
-use super::{Fault, Rule, at, repeated};
+use super::{Fault, Rule, at, devices::earliest_build, repeated};
 use crate::inf::{
     Entry, Section,
-    install::{Installation, Place, tokens},
+    install::{Installation, Place, leads, tokens},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -140,6 +140,47 @@ pub(super) const RULES: &[Rule] = &[
                 }
             }
             faults
+        },
+    },
+    Rule {
+        id: "directives-section",
+        claim: "Each directive that leads to sections names one",
+        source: "InfVerif 1005",
+        check: |inf, _| {
+            let mut faults = Vec::new();
+            for (place, section) in &inf.reached {
+                if directives(*place).is_none() {
+                    continue;
+                }
+                for entry in &section.entries {
+                    let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
+                    if leads(entry) && (entry.key.is_none() || !named) {
+                        faults.push(at(entry.line, format!("{} names none", word(entry))));
+                    }
+                }
+            }
+            faults
+        },
+    },
+    Rule {
+        id: "directives-build",
+        claim: "Each directive is known to all Windows that the file is for",
+        source: "InfVerif 1199; inf-addservice-directive",
+        check: |inf, _| {
+            let Some(earliest) = earliest_build(inf) else {
+                return Vec::new();
+            };
+            let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
+            let entries = services.flat_map(|(_, section)| &section.entries);
+            entries
+                .filter_map(|entry| {
+                    let (name, build) = BUILDS.iter().find(|(name, _)| entry.is(name))?;
+                    let text = format!(
+                        "{name} is known from build {build} on, the file is for {earliest} on"
+                    );
+                    (earliest < *build).then(|| at(entry.line, text))
+                })
+                .collect()
         },
     },
     Rule {
@@ -313,6 +354,15 @@ const LEGACY_DIRECTIVES: [&str; 13] = [
     "UnregisterDlls",
     "UpdateIniFields",
     "UpdateInis",
+];
+
+/// The builds of Windows that brought directives.
+const BUILDS: [(&str, u64); 5] = [
+    ("AddTrigger", 19041),
+    ("BootFlags", 25398),
+    ("DelayedAutoStart", 19041),
+    ("FailureActions", 22621),
+    ("ServiceSidType", 19041),
 ];
 
 /// What a section may hold; none if that is not judged.

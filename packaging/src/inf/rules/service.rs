@@ -122,7 +122,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-group",
-        claim: "The service says among which it is loaded (LoadOrderGroup)",
+        claim: "The service is in a load order group (LoadOrderGroup)",
         source: "specifying-driver-load-order",
         check: |inf, _| {
             let services = inf.services.iter();
@@ -214,7 +214,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "event-log-type",
-        claim: "The event log is one that there is",
+        claim: "The event log is System, Application or Security",
         source: "InfVerif 1250; inf-addservice-directive",
         check: |inf, _| {
             let known = ["", "system", "application", "security"];

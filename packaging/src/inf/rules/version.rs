@@ -76,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
             entries
                 .filter(|entry| {
                     let most = if entry.is("DriverVer") { 2 } else { 1 };
-                    entry.values.len() > most && !entry.is("LayoutFile")
+                    entry.values.len() > most
                 })
                 .map(|entry| at(entry.line, "what follows the last comma is ignored"))
                 .collect()
@@ -257,13 +257,12 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-const DIRECTIVES: [&str; 9] = [
+const DIRECTIVES: [&str; 8] = [
     "Signature",
     "Class",
     "ClassGuid",
     "Provider",
     "ExtensionId",
-    "LayoutFile",
     "CatalogFile",
     "DriverVer",
     "PnpLockdown",
