@@ -133,8 +133,10 @@ if ($freeMB -lt $neededMB) {
 }
 $diskNumber = (Get-Partition -DriveLetter $letter).DiskNumber
 $device = @(Get-VirtioBlockDevice | Where-Object { $diskNumber -in $_.DiskNumbers })
-$served = if ($device.Count -eq 0) { "disk $diskNumber, which is no virtio block device" }
-else { "disk $diskNumber, served by $($device[0].Service) $($device[0].DriverVersion) ($($device[0].Inf))" }
+$served = "disk $diskNumber, which is no virtio block device"
+if ($device.Count -gt 0) {
+    $served = "disk $diskNumber, served by $($device[0].Service) $($device[0].DriverVersion) ($($device[0].Inf))"
+}
 if ($device.Count -eq 0 -or $device[0].Service -ne 'ferrostor') {
     Write-Warning "Ferrostor does not serve this disk: what is measured is $served."
 }
