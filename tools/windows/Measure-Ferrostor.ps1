@@ -214,7 +214,7 @@ try {
         New-PatternFile -Path $patternFiles[1] -SizeMB $PatternMB -Seed $seeds[1]
         $after = @(Get-PatternError -Path $patternFiles[1] -SizeMB $PatternMB -Seed $seeds[1])
         Add-Verdict -What 'A second pattern, after the load' -Difference $after
-        $wrong = $still + $after
+        $wrong = @($still + $after)
     }
 }
 finally {
@@ -228,7 +228,7 @@ $results | ForEach-Object {
     $row = [ordered] @{}
     foreach ($property in $_.Cell.PSObject.Properties) { $row[$property.Name] = $property.Value }
     $row['Run'] = $_.Run
-    foreach ($figure in $Figures) { $row[$figure] = Format-Figure -Value $_.Result.$figure }
+    foreach ($figure in $Figures) { $row[$figure] = Format-Figure -Value ($_.Result.$figure) }
     [pscustomobject] $row
 } | Export-Csv -LiteralPath (Join-Path $folder 'runs.csv') -NoTypeInformation -Encoding UTF8
 
