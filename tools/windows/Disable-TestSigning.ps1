@@ -56,9 +56,11 @@ if ($served.Count -gt 0) {
 
 $done = $true
 if ((Get-TestSigningSetting) -ne $record.TestSigningBefore) {
-    $arguments = if ($null -eq $record.TestSigningBefore) { '/deletevalue', '{current}', 'testsigning' }
-    elseif ($record.TestSigningBefore) { '/set', '{current}', 'testsigning', 'on' }
-    else { '/set', '{current}', 'testsigning', 'off' }
+    $arguments = @('/deletevalue', '{current}', 'testsigning')
+    if ($null -ne $record.TestSigningBefore) {
+        $value = if ($record.TestSigningBefore) { 'on' } else { 'off' }
+        $arguments = @('/set', '{current}', 'testsigning', $value)
+    }
     if ($PSCmdlet.ShouldProcess('The boot entry of this Windows', "Bring test signing back to what it was (bcdedit $($arguments -join ' '))")) {
         $null = Invoke-SystemCommand -Name bcdedit.exe -Arguments $arguments
     }

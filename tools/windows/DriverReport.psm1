@@ -179,7 +179,7 @@ function Save-ReportPart {
     )
 
     try {
-        & $Content | Out-File -LiteralPath (Join-Path $Folder $Name) -Width 200 -Encoding utf8
+        & $Content | Out-File -LiteralPath (Join-Path $Folder $Name) -Width 4096 -Encoding utf8
     }
     catch {
         "$Name : $_" | Out-File -LiteralPath (Join-Path $Folder 'not-collected.txt') -Append -Encoding utf8
@@ -218,7 +218,10 @@ function Export-DriverReport {
             "$record : $(Get-UndoRecord -Name $record | ConvertTo-Json -Depth 5 -Compress)"
         }
     }
-    Save-ReportPart -Folder $Folder -Name 'service.txt' -Content { Get-ChildItem -LiteralPath 'HKLM:\SYSTEM\CurrentControlSet\Services\ferrostor' -Recurse }
+    Save-ReportPart -Folder $Folder -Name 'service.txt' -Content {
+        Get-Item -LiteralPath 'HKLM:\SYSTEM\CurrentControlSet\Services\ferrostor'
+        Get-ChildItem -LiteralPath 'HKLM:\SYSTEM\CurrentControlSet\Services\ferrostor' -Recurse
+    }
     Save-ReportPart -Folder $Folder -Name 'events.txt' -Content { Get-StorageEvent -Since $Since | Format-List }
     Save-ReportPart -Folder $Folder -Name 'setupapi.txt' -Content {
         Get-Content -LiteralPath (Join-Path $env:SystemRoot 'INF\setupapi.dev.log') |

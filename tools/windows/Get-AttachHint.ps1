@@ -69,13 +69,14 @@ qemu-img create -f qcow2 $ImagePath 8G
     <readonly/>
   </disk>
 
-in <devices> of virsh edit NAME, while the machine is off.
+in <devices> of virsh edit NAME, while the machine is off, with targets (vdb, sdc)
+that are free.
 "@
     Proxmox = @"
 qm set VMID --virtio1 STORAGE:8,cache=none,aio=native,discard=on,serial=FERROSTOR0
 qm set VMID --ide2 STORAGE:iso/$(($IsoPath -split '/')[-1]),media=cdrom
 
-virtio1 is virtio-blk; scsi1 would be virtio-scsi.
+virtio1 is virtio-blk; scsi1 would be virtio-scsi. Take numbers that are free.
 "@
     UTM     = @"
 With the QEMU backend, in the settings of the machine: Drives, New...

@@ -133,8 +133,10 @@ if ($freeMB -lt $neededMB) {
 }
 $diskNumber = (Get-Partition -DriveLetter $letter).DiskNumber
 $device = @(Get-VirtioBlockDevice | Where-Object { $diskNumber -in $_.DiskNumbers })
-$served = if ($device.Count -eq 0) { "disk $diskNumber, which is no virtio block device" }
-else { "disk $diskNumber, served by $($device[0].Service) $($device[0].DriverVersion) ($($device[0].Inf))" }
+$served = "disk $diskNumber, which is no virtio block device"
+if ($device.Count -gt 0) {
+    $served = "disk $diskNumber, served by $($device[0].Service) $($device[0].DriverVersion) ($($device[0].Inf))"
+}
 if ($device.Count -eq 0 -or $device[0].Service -ne 'ferrostor') {
     Write-Warning "Ferrostor does not serve this disk: what is measured is $served."
 }
@@ -212,7 +214,7 @@ try {
         New-PatternFile -Path $patternFiles[1] -SizeMB $PatternMB -Seed $seeds[1]
         $after = @(Get-PatternError -Path $patternFiles[1] -SizeMB $PatternMB -Seed $seeds[1])
         Add-Verdict -What 'A second pattern, after the load' -Difference $after
-        $wrong = $still + $after
+        $wrong = @($still + $after)
     }
 }
 finally {
@@ -226,7 +228,7 @@ $results | ForEach-Object {
     $row = [ordered] @{}
     foreach ($property in $_.Cell.PSObject.Properties) { $row[$property.Name] = $property.Value }
     $row['Run'] = $_.Run
-    foreach ($figure in $Figures) { $row[$figure] = Format-Figure -Value $_.Result.$figure }
+    foreach ($figure in $Figures) { $row[$figure] = Format-Figure -Value ($_.Result.$figure) }
     [pscustomobject] $row
 } | Export-Csv -LiteralPath (Join-Path $folder 'runs.csv') -NoTypeInformation -Encoding UTF8
 

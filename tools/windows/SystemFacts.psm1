@@ -154,11 +154,12 @@ function Get-TestSigningSetting {
     [CmdletBinding()]
     param()
 
-    $opened = Invoke-CimMethod -Namespace 'root\WMI' -ClassName 'BcdStore' -MethodName 'OpenStore' -Arguments @{ File = '' }
+    # These calls only read, so that they are made with -WhatIf too.
+    $opened = Invoke-CimMethod -Namespace 'root\WMI' -ClassName 'BcdStore' -MethodName 'OpenStore' -Arguments @{ File = '' } -WhatIf:$false
     if (-not $opened.ReturnValue) { throw 'The boot configuration (BCD store) of this system cannot be opened.' }
-    $entry = Invoke-CimMethod -InputObject $opened.Store -MethodName 'OpenObject' -Arguments @{ Id = $CurrentBootEntry }
+    $entry = Invoke-CimMethod -InputObject $opened.Store -MethodName 'OpenObject' -Arguments @{ Id = $CurrentBootEntry } -WhatIf:$false
     if (-not $entry.ReturnValue) { throw 'The boot entry that this Windows was started from cannot be opened.' }
-    $listed = Invoke-CimMethod -InputObject $entry.Object -MethodName 'EnumerateElements'
+    $listed = Invoke-CimMethod -InputObject $entry.Object -MethodName 'EnumerateElements' -WhatIf:$false
     if (-not $listed.ReturnValue) { throw 'The boot entry that this Windows was started from cannot be read.' }
     foreach ($element in $listed.Elements) {
         if ($element.Type -eq $TestSigningElement) { return [bool] $element.Boolean }
@@ -183,7 +184,7 @@ function Get-DeviceValue {
         [Parameter(Mandatory = $true)] [string] $Key
     )
 
-    $property = Get-PnpDeviceProperty -InstanceId $InstanceId -KeyName "DEVPKEY_Device_$Key"
+    $property = Get-PnpDeviceProperty -InstanceId $InstanceId -KeyName "DEVPKEY_Device_$Key" -WhatIf:$false
     $data = $property.PSObject.Properties['Data']
     if ($null -eq $data) { return }
     return $data.Value

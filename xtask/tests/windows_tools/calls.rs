@@ -1,0 +1,170 @@
+//! Rules on calls: they fit what they call, and it is there.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    script::{Finding, Script, child},
+    tools::Tools,
+};
+
+/// What every cmdlet and every advanced function takes, and what a function
+/// that declares `SupportsShouldProcess` takes in addition.
+const COMMON_PARAMETERS: &[&str] = &[
+    "debug",
+    "erroraction",
+    "errorvariable",
+    "verbose",
+    "warningaction",
+];
+
+const ASKING_PARAMETERS: &[&str] = &["whatif", "confirm"];
+
+/// A command is a documented cmdlet or a function of ours (no alias, no program
+/// by its bare name), with parameters that it has, and all that it must have.
+pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<Finding>) {
+    for (node, name) in script.commands() {
+        if child(node, "command_invocation_operator").is_some() {
+            continue;
+        }
+        let given: Vec<String> =
+            child(node, "command_elements").map_or_else(Vec::new, |elements| {
+                let mut cursor = elements.walk();
+                elements
+                    .children(&mut cursor)
+                    .filter(|element| element.kind() == "command_parameter")
+                    .map(|element| script.text(element).trim_matches(['-', ':']).to_lowercase())
+                    .collect()
+            });
+        let (known, mandatory): (BTreeSet<&str>, BTreeSet<&str>) =
+            if let Some(own) = tools.functions.get(&name) {
+                let asking = if own.asks { ASKING_PARAMETERS } else { &[] };
+                (
+                    own.parameters
+                        .iter()
+                        .map(String::as_str)
+                        .chain(asking.iter().copied())
+                        .collect(),
+                    own.mandatory.iter().map(String::as_str).collect(),
+                )
+            } else if let Some(parameters) = tools.cmdlets.get(&name) {
+                (
+                    parameters.iter().map(String::as_str).collect(),
+                    BTreeSet::new(),
+                )
+            } else {
+                findings.insert(script.finding(
+                    "calls_fit",
+                    node,
+                    &format!("{name} is no cmdlet or function known here"),
+                ));
+                continue;
+            };
+        for parameter in &given {
+            if !known.contains(parameter.as_str())
+                && !COMMON_PARAMETERS.contains(&parameter.as_str())
+            {
+                findings.insert(script.finding(
+                    "calls_fit",
+                    node,
+                    &format!("{name} has no parameter -{parameter}"),
+                ));
+            }
+        }
+        for parameter in mandatory {
+            // A pipeline may bring what is not named.
+            let by_pipeline = node
+                .prev_named_sibling()
+                .is_some_and(|before| before.kind() == "command");
+            if !given.iter().any(|given| given == parameter) && !by_pipeline {
+                findings.insert(script.finding(
+                    "calls_fit",
+                    node,
+                    &format!("{name} lacks -{parameter}"),
+                ));
+            }
+        }
+    }
+}
+
+/// The functions that a file calls are its own or of modules that it imports,
+/// and it imports no others; a module exports only what it has.
+pub(crate) fn imports_what_it_calls(
+    tools: &Tools,
+    script: &Script,
+    findings: &mut BTreeSet<Finding>,
+) {
+    let root = script.tree.root_node();
+    let own: BTreeSet<_> = script
+        .functions()
+        .into_iter()
+        .map(|(name, _)| name.to_lowercase())
+        .collect();
+    let imports = script.imports(&tools.modules.keys().cloned().collect());
+    let mut used = BTreeSet::new();
+    for (node, name) in script.commands() {
+        let Some((module, _)) = tools
+            .modules
+            .iter()
+            .find(|(_, functions)| functions.contains(&name))
+        else {
+            continue;
+        };
+        if own.contains(&name) {
+            continue;
+        }
+        if !imports.contains(module) {
+            findings.insert(script.finding(
+                "imports",
+                node,
+                &format!("{name} is of {module}, which is not imported"),
+            ));
+        }
+        let exports = tools
+            .scripts
+            .iter()
+            .find(|script| script.is_module() && script.stem() == module)
+            .map_or_else(BTreeSet::new, exports);
+        if !exports.contains(&name) {
+            findings.insert(script.finding(
+                "imports",
+                node,
+                &format!("{module} does not export {name}"),
+            ));
+        }
+        used.insert(module.clone());
+    }
+    for module in imports.difference(&used) {
+        findings.insert(script.finding(
+            "imports",
+            root,
+            &format!("{module} is imported and not used"),
+        ));
+    }
+    if script.is_module() {
+        for name in exports(script).difference(&own) {
+            findings.insert(script.finding(
+                "imports",
+                root,
+                &format!("{name} is exported and not there"),
+            ));
+        }
+    }
+}
+
+/// The names after `Export-ModuleMember -Function`, in lower case.
+fn exports(script: &Script) -> BTreeSet<String> {
+    script
+        .commands()
+        .into_iter()
+        .filter(|(_, name)| name == "export-modulemember")
+        .flat_map(|(node, _)| {
+            let text = script
+                .text(node)
+                .replace("Export-ModuleMember", "")
+                .replace("-Function", "");
+            text.split(',')
+                .map(|name| name.trim().to_lowercase())
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}

@@ -1,0 +1,333 @@
+//! The PowerShell scripts in `tools/windows` parse, and obey the rules of a
+//! script that an administrator can trust.
+//!
+//! No PowerShell is needed: a grammar for tree-sitter reads the scripts. The
+//! rules are those of PSScriptAnalyzer that matter here, and some that it does
+//! not have: nothing changes the system unasked, and calls fit what they call.
+//! What the scripts do on Windows, these tests cannot tell.
+
+mod asking;
+mod calls;
+mod form;
+mod script;
+mod tools;
+mod variables;
+
+use std::{fs, path::Path};
+
+use tools::Tools;
+
+fn findings(files: &[(&str, &str)]) -> Vec<String> {
+    Tools::new(files)
+        .check()
+        .into_iter()
+        .map(|finding| format!("{} {}", finding.rule, finding.place))
+        .collect()
+}
+
+#[test]
+fn scripts_for_windows_obey_the_rules() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/windows");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).expect("the folder is there") {
+        let path = entry.expect("an entry can be read").path();
+        let name = path
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
+        files.push((name, fs::read_to_string(&path).expect("a file can be read")));
+    }
+    let scripts = files.iter().filter(|(name, _)| name.ends_with(".ps1"));
+    assert!(scripts.count() >= 9, "the scripts are there");
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (name.as_str(), text.as_str()))
+        .collect();
+
+    assert_eq!(findings(&files), Vec::<String>::new());
+}
+
+/// What a sound script begins with; its first line of code is line 13.
+const HEAD: &str = r"<#
+.SYNOPSIS
+Tests a rule.
+.DESCRIPTION
+Breaks no rule by itself.
+.EXAMPLE
+.\Test-Rule.ps1
+#>
+[CmdletBinding(SupportsShouldProcess = $true)]
+param()
+Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+";
+
+/// A sound module, with a function that asks, one that leaves that to its
+/// caller, and one that only reads.
+const MODULE: &str = r"Set-StrictMode -Version Latest
+$ErrorActionPreference = 'Stop'
+function Remove-Thing {
+    <#
+    .SYNOPSIS
+    Removes.
+    .PARAMETER Path
+    What.
+    .EXAMPLE
+    Remove-Thing -Path x
+    #>
+    [CmdletBinding(SupportsShouldProcess = $true)]
+    param([Parameter(Mandatory = $true)] [string] $Path)
+    if ($PSCmdlet.ShouldProcess($Path, 'Remove')) { Remove-Item -LiteralPath $Path }
+}
+function Invoke-Thing {
+    <#
+    .SYNOPSIS
+    Runs.
+    .PARAMETER Path
+    What.
+    .EXAMPLE
+    Invoke-Thing -Path x
+    #>
+    param([Parameter(Mandatory = $true)] [string] $Path)
+    & $Path
+}
+Export-ModuleMember -Function Remove-Thing, Invoke-Thing
+";
+
+const IMPORT: &str = "Import-Module -Name (Join-Path $PSScriptRoot 'Thing.psm1')\n";
+
+/// The findings for a script with that body, which may import the module.
+fn findings_in(body: &str) -> Vec<String> {
+    let text = format!("{HEAD}{body}");
+    findings(&[("Test-Rule.ps1", &text), ("Thing.psm1", MODULE)])
+}
+
+const ASKING: &str = "if ($PSCmdlet.ShouldProcess('x', 'y')) { Remove-Item -LiteralPath x }\n";
+
+#[test]
+fn a_sound_script_has_no_findings() {
+    assert_eq!(findings_in(ASKING), Vec::<String>::new());
+    assert_eq!(
+        findings_in(
+            "if (-not $PSCmdlet.ShouldProcess('x', 'y')) { return }\nRemove-Item -LiteralPath x\n"
+        ),
+        Vec::<String>::new()
+    );
+    let calls = format!(
+        "{IMPORT}Remove-Thing -Path x -WhatIf:$WhatIfPreference\n\
+         if ($PSCmdlet.ShouldProcess('x', 'y')) {{ Invoke-Thing -Path x }}\n"
+    );
+    assert_eq!(findings_in(&calls), Vec::<String>::new());
+}
+
+#[test]
+fn each_rule_finds_its_breach() {
+    let breaches = [
+        ("if ($true) {", "parses Test-Rule.ps1:"),
+        ("Write-Verbose \"a\u{2013}b\"", "is_ascii Test-Rule.ps1:14:"),
+        ("function Do-It { }", "names Test-Rule.ps1:14: Do-It"),
+        (
+            "function Get-Disks { }",
+            "names Test-Rule.ps1:14: Get-Disks",
+        ),
+        (
+            "Remove-Item -LiteralPath x",
+            "asks_before_it_changes Test-Rule.ps1:14: Remove-Item",
+        ),
+        (
+            "& C:\\x.exe",
+            "asks_before_it_changes Test-Rule.ps1:14: & C:",
+        ),
+        (
+            "if ($PSCmdlet.ShouldProcess('x', 'y')) { } else { Remove-Item -LiteralPath x }",
+            "asks_before_it_changes Test-Rule.ps1:14: Remove-Item",
+        ),
+        (
+            "if ($PSCmdlet.ShouldProcess('x', 'y') -or $true) { Remove-Item -LiteralPath x }",
+            "asks_before_it_changes Test-Rule.ps1:14: Remove-Item",
+        ),
+        (
+            "if (-not $PSCmdlet.ShouldProcess('x', 'y')) { Write-Verbose 'no' }\nRemove-Item -LiteralPath x",
+            "asks_before_it_changes Test-Rule.ps1:15: Remove-Item",
+        ),
+        (
+            "[System.IO.File]::Delete('x')",
+            "asks_before_it_changes Test-Rule.ps1:14: [System.IO.File]::Delete",
+        ),
+        (
+            "function Remove-It { 1 }",
+            "can_ask Test-Rule.ps1:14: Remove-It changes the system and cannot ask",
+        ),
+        ("gci", "calls_fit Test-Rule.ps1:14: gci is no cmdlet"),
+        (
+            "bcdedit.exe /set testsigning on",
+            "calls_fit Test-Rule.ps1:14: bcdedit.exe is no cmdlet",
+        ),
+        (
+            "Invoke-Expression 'x'",
+            "calls_fit Test-Rule.ps1:14: invoke-expression is no cmdlet",
+        ),
+        (
+            "Write-Host 'x'",
+            "calls_fit Test-Rule.ps1:14: write-host is no cmdlet",
+        ),
+        (
+            "Invoke-WebRequest 'x'",
+            "calls_fit Test-Rule.ps1:14: invoke-webrequest is no cmdlet",
+        ),
+        (
+            "Get-ChildItem -Pth x",
+            "calls_fit Test-Rule.ps1:14: get-childitem has no parameter -pth",
+        ),
+        (
+            "Get-SystemCommandOutput -Name pnputil.exe -Arguments '/scan-devices'",
+            "reads_by_reading_commands Test-Rule.ps1:14: pnputil.exe /scan-devices",
+        ),
+        (
+            "Write-Verbose $nothing",
+            "variables Test-Rule.ps1:14: $nothing is read and never set",
+        ),
+        (
+            "Write-Verbose \"has $nothing\"",
+            "variables Test-Rule.ps1:14: $nothing is read and never set",
+        ),
+        (
+            "$unused = 1",
+            "variables Test-Rule.ps1:14: $unused is set and never read",
+        ),
+        (
+            "$input = 1",
+            "variables Test-Rule.ps1:14: $input is PowerShell's own",
+        ),
+        (
+            "if ($true -eq $null) { }",
+            "null_on_the_left Test-Rule.ps1:14:",
+        ),
+        (
+            "$items = Get-ChildItem -Path x\nWrite-Verbose $items.Count",
+            "counts_arrays Test-Rule.ps1:15: $items.Count",
+        ),
+    ];
+    for (breach, expected) in breaches {
+        let found = findings_in(&format!("{ASKING}{breach}\n"));
+
+        assert!(
+            found.iter().any(|finding| finding.starts_with(expected)),
+            "{breach}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn each_rule_on_calls_of_modules_finds_its_breach() {
+    let breaches = [
+        (
+            "Invoke-Thing -Path x",
+            "imports Test-Rule.ps1:14: invoke-thing is of Thing, which is not imported",
+        ),
+        (
+            IMPORT,
+            "imports Test-Rule.ps1:1: Thing is imported and not used",
+        ),
+        (
+            "Invoke-Thing -Path x",
+            "asks_before_it_changes Test-Rule.ps1:14: Invoke-Thing",
+        ),
+        (
+            "Remove-Thing -Path x",
+            "asks_before_it_changes Test-Rule.ps1:14: Remove-Thing",
+        ),
+        (
+            "Invoke-Thing -Pat x",
+            "calls_fit Test-Rule.ps1:14: invoke-thing has no parameter -pat",
+        ),
+        (
+            "Invoke-Thing",
+            "calls_fit Test-Rule.ps1:14: invoke-thing lacks -path",
+        ),
+    ];
+    for (breach, expected) in breaches {
+        let found = findings_in(&format!("{ASKING}{breach}\n"));
+
+        assert!(
+            found.iter().any(|finding| finding.starts_with(expected)),
+            "{breach}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_script_without_its_head_is_found() {
+    let cuts = [
+        (
+            ".DESCRIPTION\nBreaks no rule by itself.\n",
+            "has_help Test-Rule.ps1:1: says nothing under .DESCRIPTION",
+        ),
+        (
+            ".EXAMPLE\n.\\Test-Rule.ps1\n",
+            "has_help Test-Rule.ps1:1: says nothing under .EXAMPLE",
+        ),
+        (
+            "Set-StrictMode -Version Latest\n",
+            "is_strict Test-Rule.ps1:1:",
+        ),
+        (
+            "$ErrorActionPreference = 'Stop'\n",
+            "is_strict Test-Rule.ps1:1:",
+        ),
+        (
+            "SupportsShouldProcess = $true",
+            "can_ask Test-Rule.ps1:1: Test-Rule asks, or says that it does, but not both",
+        ),
+    ];
+    for (cut, expected) in cuts {
+        let text = format!("{HEAD}{ASKING}");
+        assert!(text.contains(cut), "{cut:?} is in the sample");
+
+        let found = findings(&[("Test-Rule.ps1", &text.replace(cut, ""))]);
+
+        assert!(
+            found.iter().any(|finding| finding.starts_with(expected)),
+            "{cut}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn help_of_other_parameters_than_there_are_is_found() {
+    let with = HEAD.replace("param()", "param([string] $Path)") + ASKING + "Write-Verbose $Path\n";
+    let found = findings(&[("Test-Rule.ps1", &with)]);
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.ends_with("says nothing under .PARAMETER Path")),
+        "{found:?}"
+    );
+
+    let without = HEAD.replace(".EXAMPLE", ".PARAMETER Path\nWhat.\n.EXAMPLE") + ASKING;
+    let found = findings(&[("Test-Rule.ps1", &without)]);
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.ends_with("has no such parameter: .PARAMETER Path")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_module_that_exports_what_it_lacks_is_found() {
+    let module = MODULE.replace(
+        "Export-ModuleMember -Function",
+        "Export-ModuleMember -Function Get-Other,",
+    );
+
+    let found = findings(&[("Thing.psm1", &module)]);
+
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding.ends_with("get-other is exported and not there")),
+        "{found:?}"
+    );
+}
