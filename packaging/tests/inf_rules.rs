@@ -2,7 +2,7 @@
 //! others: `inf/good.inf`, changed as `inf/bad.txt` says. `inf/allowed.txt` has
 //! changes that break none.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use packaging::{
     architecture::Architecture,
@@ -141,20 +141,26 @@ fn each_rule_has_a_change_that_breaks_it() {
 }
 
 #[test]
-fn the_projects_own_file_keeps_all_rules_on_both_architectures() {
-    let inx = concat!(env!("CARGO_MANIFEST_DIR"), "/../inf/ferrostor.inx");
-    let inx = fs::read_to_string(inx).unwrap();
-    for architecture in [Architecture::X64, Architecture::Arm64] {
-        let text = stamp(
-            &inx,
-            &Stamp {
-                architecture,
-                date: today(),
-                version: Version([0, 1, 0, 0]),
-            },
-        );
-        let report = judged(text.unwrap().as_bytes(), architecture);
-        assert!(report.holds(), "{report}");
+fn the_projects_own_files_keep_all_rules_on_both_architectures() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for inx in [
+        "inf/ferrostor.inx",
+        "examples/ramdisk/ramdisk.inx",
+        "examples/locks/locks.inx",
+    ] {
+        let text = fs::read_to_string(root.join(inx)).unwrap();
+        for architecture in [Architecture::X64, Architecture::Arm64] {
+            let stamped = stamp(
+                &text,
+                &Stamp {
+                    architecture,
+                    date: today(),
+                    version: Version([0, 1, 0, 0]),
+                },
+            );
+            let report = judged(stamped.unwrap().as_bytes(), architecture);
+            assert!(report.holds(), "{inx}: {report}");
+        }
     }
 }
 

@@ -121,6 +121,7 @@ fn the_package_has_what_an_installation_needs() {
         "ferrostor-test.cer",
         "LICENSE-MIT",
         "LICENSE-APACHE",
+        "THIRD-PARTY.md",
     ] {
         assert!(MADE.file(file).is_file(), "{file}");
         assert!(MADE.said.contains(file), "{}", MADE.said);
