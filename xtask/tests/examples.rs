@@ -81,15 +81,17 @@ fn the_code_in_the_storport_crates_readme_is_the_ramdisks() {
 }
 
 #[test]
-fn the_manifest_in_the_storport_crates_readme_is_the_ramdisks() {
-    let [shown] = readme_blocks("toml").try_into().expect("one manifest");
+fn the_manifest_and_flags_in_the_storport_crates_readme_are_the_ramdisks() {
+    let [shown, flags] = readme_blocks("toml").try_into().expect("two files");
     let shown: Table = shown.replace("git = \"...\", ", "").parse().expect("TOML");
+    let flags: Table = flags.parse().expect("TOML");
     let parse = |path: PathBuf| -> Table {
         let text = fs::read_to_string(path).expect("a text");
         text.parse().expect("TOML")
     };
     let mut manifest = parse(example("ramdisk/Cargo.toml"));
     let workspace = parse(example("../Cargo.toml"));
+    let cargo = parse(example("../.cargo/config.toml"));
 
     // What the example has besides: paths, a version to show, no tests.
     let dependencies = manifest["dependencies"].as_table_mut().expect("a table");
@@ -113,4 +115,6 @@ fn the_manifest_in_the_storport_crates_readme_is_the_ramdisks() {
             "{profile}: {key}"
         );
     }
+    let target = "x86_64-pc-windows-msvc";
+    assert_eq!(flags["target"][target], cargo["target"][target]);
 }
