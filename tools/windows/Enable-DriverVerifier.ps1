@@ -22,7 +22,8 @@ It warns if Windows would not write a dump.
 
 Disable-DriverVerifier.ps1 undoes it. If Windows does not start any more:
 - With the default -BootMode ResetOnBootFail, Driver Verifier turns itself off
-  after a start that failed. Storport verification does nothing without it.
+  after a start that failed. VerifyLevel stays; Microsoft documents it as a part of
+  Driver Verifier, for drivers that it verifies.
 - Or start in safe mode and run Disable-DriverVerifier.ps1, or verifier /reset.
 - Or in the command prompt of the recovery environment:
     reg load HKLM\off C:\Windows\System32\config\SYSTEM
