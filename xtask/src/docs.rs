@@ -6,7 +6,7 @@
 //!
 //! | word | tried by |
 //! |---|---|
-//! | `run` | `cargo xtask test`: each runs in the project's root and must succeed |
+//! | `run` | `cargo xtask test`: all run, in a new folder of the project, and must succeed |
 //! | `qemu`, `libvirt`, `libvirt-disk` | `cargo xtask test`, where QEMU or libvirt's schemas are there |
 //! | `elsewhere` | other steps of `cargo xtask test`, or that command itself |
 //! | `by-hand` | nobody: needs more than a clone, such as KVM, Proxmox or a copy of the WDK |
@@ -16,7 +16,10 @@ use std::io;
 
 pub use machine::machines;
 
-use crate::tool::{self, ToolError, tool};
+use crate::{
+    tool::{self, ToolError, tool},
+    workspace,
+};
 
 mod machine;
 mod page;
@@ -62,9 +65,9 @@ impl page::Page {
 /// Why the documentation's commands were not found good.
 #[derive(Debug, thiserror::Error)]
 pub enum DocsError {
-    /// A page can't be read.
-    #[error("the documentation can't be read: {0}")]
-    Unreadable(#[from] io::Error),
+    /// A page can't be read, or no folder be made.
+    #[error("the documentation can't be tried: {0}")]
+    File(#[from] io::Error),
     /// A command of a page ended badly.
     #[error("{at}: {source}")]
     Command {
@@ -75,18 +78,24 @@ pub enum DocsError {
     },
 }
 
-/// Runs the commands of the pages that can run here.
+/// Runs the commands of the pages that can run here, with a test key of their
+/// own: what they make does not take the place of what the user has made.
 ///
 /// # Errors
 /// The first that ended badly, by its page and line.
 pub fn run_commands() -> Result<(), DocsError> {
+    let folder = tempfile::tempdir_in(workspace::root())?;
     for page in page::all()? {
         for block in page.used_for(Use::Run) {
-            tool::run(tool("sh").args(["-e", "-c", &block.text])).map_err(|source| {
-                DocsError::Command {
-                    at: page.at(block.line),
-                    source,
-                }
+            let mut shell = tool("sh");
+            shell
+                .args(["-e", "-c", &block.text])
+                .current_dir(folder.path())
+                .env_remove("FERROSTOR_SIGNING_DIR")
+                .env("XDG_DATA_HOME", folder.path());
+            tool::run(&mut shell).map_err(|source| DocsError::Command {
+                at: page.at(block.line),
+                source,
             })?;
         }
     }

@@ -152,7 +152,7 @@ impl Step {
             Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
             Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
             Self::WindowsHost => vec![Need::Target(X64)],
-            Self::Package => [
+            Self::Package | Self::DocCommands => [
                 build::needs(X64).as_slice(),
                 &build::needs(Arm64),
                 &[Need::Xorriso, Need::Osslsigncode],
@@ -165,7 +165,6 @@ impl Step {
             | Self::Fixtures
             | Self::GuardCost
             | Self::Doc => build::needs(X64).to_vec(),
-            Self::DocCommands => [build::needs(X64), build::needs(Arm64)].concat(),
             Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -23,16 +23,6 @@ const TRANSITIONAL: &str = "PCI device 1af4:1001";
 
 /// What makes a disk in the commands a modern one.
 const ONLY_MODERN: &str = ",disable-legacy=on";
-
-/// Where a machine's files are made.
-fn folder() -> io::Result<PathBuf> {
-    let folder = workspace::target().join("docs");
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
-    fs::create_dir_all(&folder)?;
-    Ok(folder)
-}
 
 /// What the trial of one block says.
 enum Trial {
@@ -137,9 +127,9 @@ fn qemu(block: &Block) -> io::Result<Trial> {
 /// What QEMU's monitor says of the PCI bus of a halted machine by these
 /// commands, in an empty folder with two ISOs.
 fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>> {
-    let folder = folder()?;
+    let folder = tempfile::tempdir_in(workspace::target())?;
     for iso in ["windows.iso", "ferrostor.iso"] {
-        fs::write(folder.join(iso), [0; 2048])?;
+        fs::write(folder.path().join(iso), [0; 2048])?;
     }
     // Without KVM there is no processor of the host's to have.
     let commands = commands
@@ -148,7 +138,7 @@ fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>>
     let halted = format!("{} -S -display none -monitor stdio", commands.trim_end());
     let mut child = Command::new("sh")
         .args(["-e", "-c", &halted])
-        .current_dir(&folder)
+        .current_dir(folder.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -158,7 +148,6 @@ fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>>
         let _: io::Result<()> = input.write_all(b"info pci\nquit\n");
     }
     let output = child.wait_with_output()?;
-    fs::remove_dir_all(&folder)?;
     if output.status.success() {
         return Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
     }
@@ -172,10 +161,10 @@ fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>>
 
 /// Holds a domain against libvirt's schema.
 fn domain(xml: &str) -> io::Result<Trial> {
-    let file = folder()?.join("domain.xml");
-    fs::write(&file, xml)?;
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(xml.as_bytes())?;
     let checked = Command::new("virt-xml-validate")
-        .arg(&file)
+        .arg(file.path())
         .arg("domain")
         .output();
     match checked {
@@ -191,5 +180,54 @@ fn domain(xml: &str) -> io::Result<Trial> {
             Ok(Trial::Lacks("virt-xml-validate".into()))
         }
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The trial of a block that is `text`, in which the options that halt QEMU
+    /// are a comment.
+    fn trial(text: &str) -> Trial {
+        let block = Block {
+            line: 1,
+            info: "sh qemu".into(),
+            text: format!("{text} # qemu-system-none"),
+        };
+        qemu(&block).unwrap()
+    }
+
+    #[test]
+    fn a_machine_with_a_disk_of_each_kind_holds() {
+        let trial = trial(
+            "case 'disk,disable-legacy=on' in *=on) echo PCI device 1af4:1042;; \
+             *) echo PCI device 1af4:1001;; esac",
+        );
+
+        assert!(matches!(trial, Trial::Holds));
+    }
+
+    #[test]
+    fn a_machine_that_is_not_as_the_text_says_fails() {
+        for text in [
+            // Always modern, whatever is asked for.
+            "echo PCI device 1af4:1042 ,disable-legacy=on",
+            "echo nothing ,disable-legacy=on",
+            "echo PCI device 1af4:1001",
+            "echo ,disable-legacy=on; exit 3",
+        ] {
+            assert!(matches!(trial(text), Trial::Fails(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_machine_whose_program_or_firmware_is_not_there_is_not_tried() {
+        for text in [
+            "qemu-system-none ,disable-legacy=on",
+            "echo file=/usr/share/no-such.fd,disable-legacy=on",
+        ] {
+            assert!(matches!(trial(text), Trial::Lacks(_)), "{text}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use super::{
     Use,
@@ -183,24 +183,38 @@ fn blocks(page: &Page) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with the calls of `cargo xtask` on a page.
+/// What is wrong with the calls of `cargo xtask` on a page. A sentence may name a
+/// command without what it works on.
 fn calls(page: &Page) -> Vec<String> {
-    let in_blocks = page.blocks.iter().filter(|block| block.info != "text");
-    let lines =
-        in_blocks.flat_map(|block| commands(block).map(|(line, text)| Found { line, text }));
-    lines
-        .chain(page.codes.iter().cloned())
-        .filter_map(|call| {
-            let words = call.text.strip_prefix("cargo ")?;
-            if words.split_whitespace().next() != Some("xtask") {
-                return None;
-            }
-            let error = Command::try_parse_from(words.split_whitespace()).err()?;
-            error
-                .use_stderr()
-                .then(|| format!("{}: `{}`: {error}", page.at(call.line), call.text))
-        })
+    let in_blocks = page
+        .blocks
+        .iter()
+        .filter(|block| block.info != "text")
+        .flat_map(commands)
+        .filter_map(|(line, call)| Some((line, understood(&call).err()?)));
+    let in_sentences = page.codes.iter().filter_map(|code| {
+        let error = understood(&code.text).err()?;
+        let named = error.kind() == ErrorKind::MissingRequiredArgument;
+        (!named).then_some((code.line, error))
+    });
+    in_blocks
+        .chain(in_sentences)
+        .map(|(line, error)| format!("{}: {error}", page.at(line)))
         .collect()
+}
+
+/// Whether a call, if it is one of `cargo xtask`, is one that it understands.
+fn understood(call: &str) -> Result<(), clap::Error> {
+    let Some(words) = call.strip_prefix("cargo ") else {
+        return Ok(());
+    };
+    if words.split_whitespace().next() != Some("xtask") {
+        return Ok(());
+    }
+    match Command::try_parse_from(words.split_whitespace()) {
+        Err(error) if error.use_stderr() => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The commands of a block with their lines; a backslash at a line's end, or a
@@ -385,12 +399,14 @@ fn each_call_that_is_not_understood_is_found() {
         "`cargo xtask no-such`",
         "`cargo xtask build --no-such`",
         "```sh run\ncargo xtask test \\\n  --only no-such\n```",
+        "```sh run\ncargo xtask lint\n```",
     ] {
         assert_eq!(calls(&sample(text)).len(), 1, "{text}");
     }
     for text in [
         "`cargo xtask test --only fmt`",
         "`cargo xtask run --help`",
+        "`cargo xtask lint`",
         "`cargo test`",
     ] {
         assert_eq!(calls(&sample(text)), [""; 0], "{text}");
