@@ -88,6 +88,7 @@ pub(crate) fn sign(
             MESSAGE_DIGEST,
             &OctetString::new(Sha256::digest(content.value()).as_slice())?,
         )?,
+        // signtool leaves it out; osslsigncode before 2.9 demands it.
         attribute(SIGNING_TIME, &time.to_x509()?)?,
         attribute(STATEMENT_TYPE, &vec![INDIVIDUAL])?,
         // SpcSpOpusInfo: a program's name and address, none of which is given.

@@ -2,8 +2,8 @@
 //! here: the driver file, the catalog, and the driver file by the catalog.
 //!
 //! It knows no INF. Of an INF it says by its list of a catalog's members which
-//! digest the signed catalog has (`-verbose`, from 2.6 on; where 2.5 says
-//! nothing, the digest is sought among the bytes of the catalog that it
+//! digest the signed catalog has (`-verbose`, from 2.8 on; where an older
+//! one says nothing, the digest is sought among the bytes of the catalog that it
 //! accepted), and `sha256sum` says which digest the INF has.
 //!
 //! The driver file is the one that FERROSTOR_DRIVER names, else a sample.
