@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use clap::{Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::{
     Use,
@@ -296,6 +296,45 @@ fn every_block_of_commands_says_who_tries_it() {
 #[test]
 fn every_call_of_cargo_xtask_is_understood() {
     assert_eq!(complaints(calls), [""; 0]);
+}
+
+#[test]
+fn every_example_of_the_help_is_understood() {
+    let mut all = Command::command();
+    for command in all.get_subcommands_mut() {
+        let help = command.render_long_help().to_string();
+        for line in help.lines() {
+            // Before a call there may be variables that are set for it.
+            let call = line.trim_start();
+            let call = call
+                .find("cargo xtask ")
+                .map_or(call, |start| &call[start..]);
+            if let Err(error) = understood(call) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_status_that_trouble_is_told_by_is_one_that_the_driver_gives() {
+    let read = |path: &str| fs::read_to_string(workspace::root().join(path)).unwrap();
+    let sources =
+        ["srb.rs", "callbacks.rs"].map(|file| read(&format!("crates/storport/src/{file}")));
+    let page = read("docs/troubleshooting.md");
+    let statuses: Vec<_> = page
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("SRB_STATUS_") || word.starts_with("SP_RETURN_"))
+        .collect();
+
+    assert!(!statuses.is_empty());
+    for status in statuses {
+        let given = format!("wdk_sys::{status}");
+        assert!(
+            sources.iter().any(|source| source.contains(&given)),
+            "{status}"
+        );
+    }
 }
 
 #[test]
