@@ -76,6 +76,9 @@ pub enum DocsError {
         /// The command's end.
         source: ToolError,
     },
+    /// There was nothing to try.
+    #[error("no page has a command to run")]
+    Nothing,
 }
 
 /// Runs the commands of the pages that can run here, with a test key of their
@@ -85,8 +88,10 @@ pub enum DocsError {
 /// The first that ended badly, by its page and line.
 pub fn run_commands() -> Result<(), DocsError> {
     let folder = tempfile::tempdir_in(workspace::root())?;
+    let mut tried = false;
     for page in page::all()? {
         for block in page.used_for(Use::Run) {
+            tried = true;
             let mut shell = tool("sh");
             shell
                 .args(["-e", "-c", &block.text])
@@ -99,5 +104,9 @@ pub fn run_commands() -> Result<(), DocsError> {
             })?;
         }
     }
-    Ok(())
+    if tried {
+        Ok(())
+    } else {
+        Err(DocsError::Nothing)
+    }
 }
