@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
 use crate::workspace;
 
@@ -17,7 +17,8 @@ pub struct Page {
     pub path: PathBuf,
     /// What its headings can be linked to by, as GitHub names them.
     pub anchors: Vec<String>,
-    /// Where its links and pictures point to.
+    /// Where its links and pictures point to; the name in brackets of one that is
+    /// not defined.
     pub links: Vec<Found>,
     /// Code inside its sentences.
     pub codes: Vec<Found>,
@@ -73,13 +74,20 @@ impl Page {
         let mut heading: Option<String> = None;
         let mut block: Option<Block> = None;
         let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES;
-        for (event, range) in Parser::new_ext(text, options).into_offset_iter() {
-            let line = text
-                .get(..range.start)
-                .unwrap_or_default()
-                .matches('\n')
-                .count()
-                .saturating_add(1);
+        // A link by a name that is defined nowhere is left as it stands there.
+        let mut undefined = Vec::new();
+        let mut note = |link: BrokenLink<'_>| {
+            if matches!(link.link_type, LinkType::Reference | LinkType::Collapsed) {
+                undefined.push(Found {
+                    line: line_of(text, link.span.start),
+                    text: format!("[{}]", link.reference),
+                });
+            }
+            None
+        };
+        let parser = Parser::new_with_broken_link_callback(text, options, Some(&mut note));
+        for (event, range) in parser.into_offset_iter() {
+            let line = line_of(text, range.start);
             let found = |text: &str| Found {
                 line,
                 text: text.to_owned(),
@@ -122,6 +130,7 @@ impl Page {
                 _ => {}
             }
         }
+        page.links.extend(undefined);
         page
     }
 
@@ -150,6 +159,12 @@ impl Page {
         }
         self.anchors.push(anchor);
     }
+}
+
+/// The number of the line of `text` that has its byte `at`.
+fn line_of(text: &str, at: usize) -> usize {
+    let before = text.get(..at).unwrap_or_default();
+    before.matches('\n').count().saturating_add(1)
 }
 
 /// Every page of the project: its Markdown files, but for what is built or

@@ -365,6 +365,7 @@ fn each_fault_of_a_link_is_found() {
         ("[a](http://github.com/a)", "not https"),
         ("[a](<https://github.com/a b>)", "a space in it"),
         ("[a](https://example.com/a)", "example.com is not among"),
+        ("[a][b]", "there is no docs/[b]"),
         ("[a](no-such.md)", "there is no docs/no-such.md"),
         ("![a](no-such.svg)", "there is no docs/no-such.svg"),
         ("[a](../../a.md)", "leads out of the project"),
