@@ -127,7 +127,7 @@ fn qemu(block: &Block) -> io::Result<Trial> {
 /// What QEMU's monitor says of the PCI bus of a halted machine by these
 /// commands, in an empty folder with two ISOs.
 fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>> {
-    let folder = tempfile::tempdir_in(workspace::target())?;
+    let folder = tempfile::tempdir_in(workspace::root())?;
     for iso in ["windows.iso", "ferrostor.iso"] {
         fs::write(folder.path().join(iso), [0; 2048])?;
     }
