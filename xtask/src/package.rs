@@ -132,10 +132,11 @@ const PASSWORD: &str = "FERROSTOR_PKCS12_PASSWORD";
 
 /// What is the same for all processors: from where in the project, and to where
 /// in the package. A folder's files are all taken.
-const SHARED: [(&str, &str); 8] = [
+const SHARED: [(&str, &str); 9] = [
     ("inf/README.txt", "README.txt"),
     ("docs/windows.md", "docs/windows.md"),
     ("docs/windows.svg", "docs/windows.svg"),
+    ("docs/parameters.md", "docs/parameters.md"),
     ("docs/troubleshooting.md", "docs/troubleshooting.md"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("LICENSE-MIT", "LICENSE-MIT"),
