@@ -14,8 +14,9 @@ use packaging::{
 
 use crate::{
     driver::Driver,
+    reproducible::Place,
     setup::{self, Need, SetupError},
-    tool::{self, ToolError, cargo},
+    tool::{ToolError, cargo},
     workspace,
 };
 
@@ -96,22 +97,24 @@ pub fn needs(architecture: Architecture) -> [Need; 2] {
 /// See [`BuildError`].
 pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, BuildError> {
     let name = driver.name();
-    tool::run(cross("build", architecture).args(["--package", name]))?;
+    let here = Place::here();
+    here.build(name, architecture)?;
 
-    let built = target().join(architecture.target()).join("release");
+    let built = |file: &str| here.built(file, architecture);
     let folder = workspace::target().join("driver").join(architecture.name());
     let driver = folder.join(format!("{name}.sys"));
-    copy(&built.join(format!("{name}.dll")), &driver)?;
+    copy(&built(&format!("{name}.dll")), &driver)?;
     let symbols = format!("{name}.pdb");
-    copy(&built.join(&symbols), &folder.join(&symbols))?;
+    copy(&built(&symbols), &folder.join(&symbols))?;
     // The linker's own file: cargo leaves it where it linked.
     let map = format!("{name}.map");
-    copy(&built.join("deps").join(&map), &folder.join(&map))?;
+    copy(&built(&format!("deps/{map}")), &folder.join(&map))?;
     Ok(driver)
 }
 
 /// A cargo command on cross/ for a target of the driver, in release mode,
-/// linked by the toolchain's own linker.
+/// linked by the toolchain's own linker. What is to be the same on every machine
+/// is built by [`Place::build`].
 #[must_use]
 pub fn cross(subcommand: &str, architecture: Architecture) -> Command {
     let mut command = on_cross(subcommand);

@@ -19,9 +19,10 @@ use object::{
 use packaging::architecture::Architecture::X64;
 
 use crate::{
-    build::{self, cross},
+    build,
+    reproducible::Place,
     setup::{self, SetupError},
-    tool::{self, ToolError},
+    tool::ToolError,
     workspace,
 };
 
@@ -144,10 +145,9 @@ struct Way {
 }
 
 fn measure() -> Result<Vec<Pair>, CostError> {
-    tool::run(cross("build", X64).args(["--package", PACKAGE]))?;
-    let path = build::target()
-        .join(X64.target())
-        .join("release/guard_cost.dll");
+    let here = Place::here();
+    here.build(PACKAGE, X64)?;
+    let path = here.built("guard_cost.dll", X64);
     let bytes = fs::read(&path).map_err(|source| CostError::Read { path, source })?;
     pairs(&Code::parse(&bytes)?, &LOCKS)
 }

@@ -7,6 +7,7 @@ mod fixtures;
 mod guard_cost;
 mod lint;
 mod package;
+mod reproducible;
 mod run;
 mod setup;
 mod step;

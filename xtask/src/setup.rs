@@ -247,7 +247,10 @@ fn installer(call: &[&str]) -> Command {
 }
 
 /// The folder of the toolchain in use.
-fn sysroot() -> Result<PathBuf, ToolError> {
+///
+/// # Errors
+/// It can't be asked.
+pub fn sysroot() -> Result<PathBuf, ToolError> {
     tool::output(tool("rustc").args(["--print", "sysroot"])).map(PathBuf::from)
 }
 

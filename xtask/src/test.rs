@@ -13,7 +13,7 @@ use crate::{
     build::{self, BuildError, cross},
     docs,
     driver::Driver,
-    fixtures, guard_cost,
+    fixtures, guard_cost, package, reproducible,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},
@@ -73,6 +73,8 @@ enum Step {
     BuildX64,
     /// The same for ARM64
     BuildArm64,
+    /// The driver and its symbols are the same to the byte when built in another folder
+    Reproducible,
     /// The driver files do their work in the testbed
     Driver,
     /// The drivers keep the rules in the orders of events that many seeds choose
@@ -160,6 +162,7 @@ impl Step {
             .concat(),
             Self::AbiX64
             | Self::BuildX64
+            | Self::Reproducible
             | Self::Driver
             | Self::Schedules
             | Self::Fixtures
@@ -189,6 +192,7 @@ impl Step {
             Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
+            Self::Reproducible => reproducible::check(Driver::Ferrostor, X64).into(),
             Self::Driver => drivers().into(),
             Self::Schedules => schedules().into(),
             Self::Fixtures => fixture_rules().into(),
