@@ -1,48 +1,26 @@
 //! What a finished driver file must be for Windows to load it, read from the
 //! file itself.
 
+mod contents;
+mod demands;
+#[cfg(test)]
+mod sample;
+
 use std::{
     collections::BTreeMap,
     fs, io,
-    ops::Range,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum as _;
-use object::{
-    LittleEndian as LE,
-    pe::{
-        DllFlags, FileFlags, IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
-        IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY, IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
-        IMAGE_FILE_RELOCS_STRIPPED, IMAGE_SCN_MEM_EXECUTE, IMAGE_SCN_MEM_WRITE,
-        IMAGE_SUBSYSTEM_NATIVE, ImageNtHeaders64, Machine, Subsystem,
-    },
-    read::pe::{ImageNtHeaders, ImageOptionalHeader, Import, PeFile64},
-};
 
-use crate::architecture::Architecture;
+use self::contents::Contents;
+use crate::{architecture::Architecture, inf::Version};
 
-/// What a driver file says of itself.
+/// A driver file.
 #[derive(Clone, Debug)]
 pub struct Image {
-    bytes: usize,
-    machine: Machine,
-    subsystem: Subsystem,
-    characteristics: FileFlags,
-    dll_characteristics: DllFlags,
-    entry: u32,
-    sections: Vec<Section>,
-    /// Functions by module, both sorted.
-    imports: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Clone, Debug)]
-struct Section {
-    name: String,
-    writable: bool,
-    executable: bool,
-    /// Relative to the image's base.
-    addresses: Range<u32>,
+    contents: Contents,
 }
 
 /// One thing that must hold of a driver file.
@@ -96,42 +74,15 @@ impl Image {
     /// # Errors
     /// It is no sound 64-bit PE file.
     pub fn parse(bytes: &[u8]) -> object::Result<Self> {
-        let file = PeFile64::parse(bytes)?;
-        let headers = file.nt_headers();
-        let optional = headers.optional_header();
-
-        let sections = file
-            .section_table()
-            .iter()
-            .map(|section| {
-                let flags = section.characteristics.get(LE);
-                let start = section.virtual_address.get(LE);
-                let size = section.virtual_size.get(LE);
-                Section {
-                    name: text(section.raw_name()),
-                    writable: flags.contains(IMAGE_SCN_MEM_WRITE),
-                    executable: flags.contains(IMAGE_SCN_MEM_EXECUTE),
-                    addresses: start..start.saturating_add(size),
-                }
-            })
-            .collect();
-
         Ok(Self {
-            bytes: bytes.len(),
-            machine: headers.file_header().machine.get(LE),
-            subsystem: optional.subsystem(),
-            characteristics: headers.file_header().characteristics.get(LE),
-            dll_characteristics: optional.dll_characteristics(),
-            entry: optional.address_of_entry_point(),
-            sections,
-            imports: imports(&file)?,
+            contents: Contents::parse(bytes)?,
         })
     }
 
     /// The file's length.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.contents.bytes
     }
 
     /// The processor that the code is for, if packages are made for it.
@@ -139,272 +90,85 @@ impl Image {
     /// # Errors
     /// The machine number in the header, if they are not.
     pub fn architecture(&self) -> Result<Architecture, u16> {
+        let machine = self.contents.machine;
         Architecture::value_variants()
             .iter()
             .copied()
-            .find(|architecture| architecture.machine() == self.machine)
-            .ok_or(self.machine.0)
+            .find(|architecture| architecture.machine() == machine)
+            .ok_or(machine.0)
     }
 
     /// The imported functions by module.
     #[must_use]
     pub fn imports(&self) -> &BTreeMap<String, Vec<String>> {
-        &self.imports
+        &self.contents.imports
+    }
+
+    /// Whether a signature is appended; whose, and whether it holds, is not asked.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.contents.signature.is_some()
+    }
+
+    /// The file's version, if it has one.
+    #[must_use]
+    pub fn version(&self) -> Option<Version> {
+        let version = self.contents.version.as_ref()?.info.file_version;
+        let halves = |number: u32| [(number >> 16) as u16, number as u16];
+        let [[major, minor], [patch, build]] = [version.major, version.minor].map(halves);
+        Some(Version([major, minor, patch, build]))
     }
 
     /// Judges the file as a Storport miniport for `architecture`.
     #[must_use]
     pub fn facts(&self, architecture: Architecture) -> Vec<Fact> {
-        let flag = |claim, flag| Fact {
-            claim,
-            fault: (!self.dll_characteristics.contains(flag)).then(|| "the flag is not set".into()),
-        };
-        vec![
-            Fact {
-                claim: "the code is for the processor that was asked for",
-                fault: (self.machine != architecture.machine())
-                    .then(|| format!("machine {:#06x}", self.machine.0)),
-            },
-            Fact {
-                claim: "the subsystem is native",
-                fault: (self.subsystem != IMAGE_SUBSYSTEM_NATIVE)
-                    .then(|| format!("subsystem {}", self.subsystem.0)),
-            },
-            Fact {
-                claim: "the entry point lies in code",
-                fault: (!self.entry_lies_in_code()).then(|| format!("it is {:#x}", self.entry)),
-            },
-            Fact {
-                claim: "no section is both writable and executable",
-                fault: listed(
-                    self.sections
-                        .iter()
-                        .filter(|section| section.writable && section.executable)
-                        .map(|section| section.name.clone()),
-                ),
-            },
-            // What Windows may page out is named so; a driver of the boot disk
-            // would have to be read in by itself.
-            Fact {
-                claim: "no section is pageable",
-                fault: listed(
-                    self.sections
-                        .iter()
-                        .filter(|section| section.name.starts_with("PAGE"))
-                        .map(|section| section.name.clone()),
-                ),
-            },
-            flag(
-                "memory without code is not executed (/NXCOMPAT)",
-                IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
-            ),
-            flag(
-                "the image can be moved (/DYNAMICBASE)",
-                IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
-            ),
-            // There need be none: code that holds no absolute address has
-            // nothing to relocate.
-            Fact {
-                claim: "its base relocations were not stripped",
-                fault: self
-                    .characteristics
-                    .contains(IMAGE_FILE_RELOCS_STRIPPED)
-                    .then(|| "they were".into()),
-            },
-            flag(
-                "the signature is checked at load (/INTEGRITYCHECK)",
-                IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
-            ),
-            Fact {
-                claim: "storport.sys is what it imports from",
-                fault: (!self.imports.contains_key("storport.sys"))
-                    .then(|| "it does not import from it".into()),
-            },
-            Fact {
-                claim: "nothing else is imported",
-                fault: listed(
-                    self.imports
-                        .iter()
-                        .filter(|(module, _)| *module != "storport.sys")
-                        .flat_map(|(module, functions)| {
-                            functions
-                                .iter()
-                                .map(move |function| format!("{module}!{function}"))
-                        }),
-                ),
-            },
-        ]
+        demands::facts(&self.contents, architecture)
     }
 
-    fn entry_lies_in_code(&self) -> bool {
-        self.sections
-            .iter()
-            .any(|section| section.executable && section.addresses.contains(&self.entry))
-    }
-}
-
-fn imports(file: &PeFile64<'_>) -> object::Result<BTreeMap<String, Vec<String>>> {
-    let mut imports = BTreeMap::<_, Vec<_>>::new();
-    let Some(table) = file.import_table()? else {
-        return Ok(imports);
-    };
-    let mut descriptors = table.descriptors()?;
-    while let Some(descriptor) = descriptors.next()? {
-        let module = text(table.name(descriptor.name.get(LE))?);
-        let functions = imports.entry(module).or_default();
-        let mut thunks = table.thunks(descriptor.original_first_thunk.get(LE))?;
-        while let Some(thunk) = thunks.next::<ImageNtHeaders64>()? {
-            functions.push(match table.import::<ImageNtHeaders64>(thunk)? {
-                Import::Ordinal(number) => format!("#{number}"),
-                Import::Name(_, name) => text(name),
-            });
+    /// Judges the file's version, which is to be `version`: the setup file's.
+    #[must_use]
+    pub fn fact_of_version(&self, version: Version) -> Fact {
+        Fact {
+            claim: "its version is the one that was asked for",
+            fault: match self.version() {
+                Some(own) if own == version => None,
+                Some(own) => Some(format!("it is {own} and not {version}")),
+                None => Some("it has none".into()),
+            },
         }
-        functions.sort();
     }
-    Ok(imports)
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn listed(items: impl Iterator<Item = String>) -> Option<String> {
-    let items: Vec<_> = items.collect();
-    (!items.is_empty()).then(|| items.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
-    use object::{
-        pe::{
-            IMAGE_DIRECTORY_ENTRY_IMPORT, IMAGE_FILE_EXECUTABLE_IMAGE, IMAGE_REL_BASED_DIR64,
-            IMAGE_SCN_CNT_CODE, IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ,
-            IMAGE_SUBSYSTEM_WINDOWS_CUI, SectionFlags,
-        },
-        write::pe::{NtHeaders, Writer},
+    use object::pe::{
+        DllFlags, GuardFlags, IMAGE_DEBUG_TYPE_CODEVIEW, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
+        IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE, IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
+        IMAGE_DLLCHARACTERISTICS_GUARD_CF, IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA,
+        IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_FILE_RELOCS_STRIPPED, IMAGE_SCN_MEM_WRITE,
+        IMAGE_SUBSYSTEM_WINDOWS_CUI,
     };
 
-    use super::*;
+    use super::{
+        sample::{
+            RVA_OF_CODE, RVA_OF_DATA, Sample, certificates, forget_directory, set_checksum, sound,
+            version,
+        },
+        *,
+    };
 
-    /// A driver file to be written.
-    struct Sample {
-        machine: Machine,
-        characteristics: FileFlags,
-        subsystem: Subsystem,
-        flags: DllFlags,
-        entry: u32,
-        code_name: [u8; 8],
-        code: SectionFlags,
-        relocations: bool,
-        module: &'static [u8; 12],
-    }
-
-    const RVA_OF_CODE: u32 = 0x1000;
-    const RVA_OF_IMPORTS: u32 = 0x2000;
-
-    fn sound() -> Sample {
-        Sample {
-            machine: Architecture::X64.machine(),
-            characteristics: IMAGE_FILE_EXECUTABLE_IMAGE,
-            subsystem: IMAGE_SUBSYSTEM_NATIVE,
-            flags: IMAGE_DLLCHARACTERISTICS_NX_COMPAT
-                | IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE
-                | IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
-            entry: RVA_OF_CODE,
-            code_name: *b".text\0\0\0",
-            code: IMAGE_SCN_CNT_CODE | IMAGE_SCN_MEM_EXECUTE | IMAGE_SCN_MEM_READ,
-            relocations: true,
-            module: b"storport.sys",
-        }
-    }
-
-    impl Sample {
-        /// The import directory at [`RVA_OF_IMPORTS`]: one module, and from
-        /// it StorPortMoveMemory.
-        fn imports(&self) -> Vec<u8> {
-            let at = |offset: u32| (RVA_OF_IMPORTS + offset).to_le_bytes();
-            let mut bytes = Vec::new();
-            // One descriptor and the empty one that ends the list (40 bytes),
-            // a table of thunks (16), its copy to be bound (16), names.
-            for field in [at(40), [0; 4], [0; 4], at(72), at(56)] {
-                bytes.extend(field);
-            }
-            bytes.extend([0; 20]);
-            for _ in 0..2 {
-                bytes.extend(u64::from(RVA_OF_IMPORTS + 86).to_le_bytes());
-                bytes.extend([0; 8]);
-            }
-            bytes.extend(self.module);
-            bytes.extend(b"\0\0\0\0StorPortMoveMemory\0");
-            bytes
-        }
-
-        fn write(&self) -> Vec<u8> {
-            let mut file = Vec::new();
-            let mut writer = Writer::new(true, 0x1000, 0x200, &mut file);
-            let imports = self.imports();
-            writer.reserve_dos_header();
-            writer.reserve_nt_headers(16);
-            writer.reserve_section_headers(if self.relocations { 3 } else { 2 });
-            let code = writer.reserve_section(self.code_name, self.code, 16, 16);
-            let data = writer.reserve_section(
-                *b".rdata\0\0",
-                IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ,
-                imports.len().try_into().unwrap(),
-                imports.len().try_into().unwrap(),
-            );
-            assert_eq!(code.virtual_address, RVA_OF_CODE);
-            assert_eq!(data.virtual_address, RVA_OF_IMPORTS);
-            writer.set_data_directory(IMAGE_DIRECTORY_ENTRY_IMPORT, RVA_OF_IMPORTS, 40);
-            if self.relocations {
-                writer.add_reloc(RVA_OF_IMPORTS + 56, IMAGE_REL_BASED_DIR64);
-                writer.reserve_reloc_section();
-            }
-
-            writer.write_empty_dos_header().unwrap();
-            writer.write_nt_headers(NtHeaders {
-                machine: self.machine,
-                time_date_stamp: 0,
-                characteristics: self.characteristics,
-                major_linker_version: 0,
-                minor_linker_version: 0,
-                address_of_entry_point: self.entry,
-                image_base: 0x1_4000_0000,
-                major_operating_system_version: 10,
-                minor_operating_system_version: 0,
-                major_image_version: 0,
-                minor_image_version: 0,
-                major_subsystem_version: 10,
-                minor_subsystem_version: 0,
-                subsystem: self.subsystem,
-                dll_characteristics: self.flags,
-                size_of_stack_reserve: 0,
-                size_of_stack_commit: 0,
-                size_of_heap_reserve: 0,
-                size_of_heap_commit: 0,
-            });
-            writer.write_section_headers();
-            writer.write_section(code.file_offset, &[0xc3; 16]);
-            writer.write_section(data.file_offset, &imports);
-            if self.relocations {
-                writer.write_reloc_section();
-            }
-            file
-        }
-
-        /// What does not hold of the sample as a driver for x64.
-        fn faults(&self) -> Vec<String> {
-            let image = Image::parse(&self.write()).unwrap();
-            let facts = image.facts(Architecture::X64).into_iter();
-            facts
-                .filter_map(|fact| Some(format!("{}: {}", fact.claim, fact.fault?)))
-                .collect()
-        }
+    /// What does not hold of a file as a driver for x64.
+    fn faults(file: &[u8]) -> Vec<String> {
+        let image = Image::parse(file).unwrap();
+        let facts = image.facts(Architecture::X64).into_iter();
+        facts
+            .filter_map(|fact| Some(format!("{}: {}", fact.claim, fact.fault?)))
+            .collect()
     }
 
     #[test]
     fn a_sound_driver_has_no_fault() {
-        assert_eq!(sound().faults(), [""; 0]);
+        assert_eq!(faults(&sound().write()), [""; 0]);
     }
 
     #[test]
@@ -422,6 +186,11 @@ mod tests {
     #[test]
     fn each_fault_is_found_and_no_other_with_it() {
         let without = |flag: DllFlags| DllFlags(sound().flags.0 & !flag.0);
+        let mut of_a_program = version();
+        of_a_program.info.file_type = 1;
+        let mut nameless = version();
+        nameless.strings[0].strings.swap_remove("CompanyName");
+        nameless.strings[0].strings.swap_remove("FileVersion");
         let samples = [
             (
                 Sample {
@@ -439,24 +208,10 @@ mod tests {
             ),
             (
                 Sample {
-                    entry: RVA_OF_IMPORTS,
+                    entry: RVA_OF_DATA,
                     ..sound()
                 },
                 "the entry point lies in code: it is 0x2000",
-            ),
-            (
-                Sample {
-                    code: sound().code | IMAGE_SCN_MEM_WRITE,
-                    ..sound()
-                },
-                "no section is both writable and executable: .text",
-            ),
-            (
-                Sample {
-                    code_name: *b"PAGECODE",
-                    ..sound()
-                },
-                "no section is pageable: PAGECODE",
             ),
             (
                 Sample {
@@ -474,8 +229,15 @@ mod tests {
             ),
             (
                 Sample {
+                    flags: without(IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA),
+                    ..sound()
+                },
+                "it can be moved to anywhere in 64 bits (/HIGHENTROPYVA): the flag is not set",
+            ),
+            (
+                Sample {
                     characteristics: sound().characteristics | IMAGE_FILE_RELOCS_STRIPPED,
-                    relocations: false,
+                    relocation: None,
                     ..sound()
                 },
                 "its base relocations were not stripped: they were",
@@ -487,19 +249,203 @@ mod tests {
                 },
                 "the signature is checked at load (/INTEGRITYCHECK): the flag is not set",
             ),
+            (
+                Sample {
+                    code: sound().code | IMAGE_SCN_MEM_WRITE,
+                    ..sound()
+                },
+                "no section is both writable and executable: .text",
+            ),
+            (
+                Sample {
+                    section_alignment: 0x200,
+                    ..sound()
+                },
+                "sections are aligned to pages: to 0x200",
+            ),
+            (
+                Sample {
+                    code_name: *b"PAGECODE",
+                    ..sound()
+                },
+                "no section is pageable: PAGECODE",
+            ),
+            (
+                Sample {
+                    import_addresses: RVA_OF_CODE,
+                    ..sound()
+                },
+                "the addresses of its imports are not among code: they are at 0x1000",
+            ),
+            (
+                Sample {
+                    relocation: Some(RVA_OF_DATA + 0xffc),
+                    ..sound()
+                },
+                "no address to be moved lies in two pages: 0x2ffc",
+            ),
+            (
+                Sample {
+                    flags: without(IMAGE_DLLCHARACTERISTICS_GUARD_CF),
+                    ..sound()
+                },
+                "calls by pointer are checked (/GUARD:CF): the flag is not set",
+            ),
+            (
+                Sample {
+                    guard_flags: GuardFlags(0),
+                    ..sound()
+                },
+                "its load configuration says so too: its guard flags are 0x0",
+            ),
+            (
+                Sample {
+                    check: 0,
+                    ..sound()
+                },
+                "what checks calls lies in code: 0xffffffff",
+            ),
+            (
+                Sample {
+                    functions: [RVA_OF_CODE, RVA_OF_DATA],
+                    ..sound()
+                },
+                "the functions that may be called lie in code: 0x2000",
+            ),
+            (
+                Sample {
+                    functions: [RVA_OF_CODE + 8, RVA_OF_CODE],
+                    ..sound()
+                },
+                "they are listed in order, as they are searched: 0x1000 comes after 0x1008",
+            ),
+            (
+                Sample {
+                    version: None,
+                    ..sound()
+                },
+                "it has a version resource: none that can be read",
+            ),
+            (
+                Sample {
+                    version: Some(of_a_program),
+                    ..sound()
+                },
+                "the resource says that it is a system driver: type 1, subtype 7",
+            ),
+            (
+                Sample {
+                    version: Some(nameless),
+                    ..sound()
+                },
+                "the resource has what Windows shows: maker, description, names, versions: \
+                 CompanyName, FileVersion",
+            ),
+            (
+                Sample {
+                    program_database: b"/home/me/drv.pdb",
+                    ..sound()
+                },
+                "the program database is named without a folder: /home/me/drv.pdb",
+            ),
+            (
+                Sample {
+                    debug_types: [IMAGE_DEBUG_TYPE_CODEVIEW.0; 2],
+                    ..sound()
+                },
+                "it is the same whenever it is built (/BREPRO): its debug directory does not say \
+                 so",
+            ),
+            (
+                Sample {
+                    text: "panicked at /home/me/src/lib.rs:7",
+                    ..sound()
+                },
+                "it names no source file, and so no folder of the machine that built it: \
+                 /home/me/src/lib.rs:7",
+            ),
+            (
+                Sample {
+                    checksum_error: 1,
+                    ..sound()
+                },
+                &checksum_off_by_one(),
+            ),
+            (
+                Sample {
+                    signature: Some(certificates(16, 1, &[0; 8])),
+                    ..sound()
+                },
+                "its signature, if there is one, is whole and ends the file: it begins with \
+                 length 0x10, revision 0x200, type 1",
+            ),
         ];
         for (sample, fault) in samples {
-            assert_eq!(sample.faults(), [fault]);
+            assert_eq!(faults(&sample.write()), [fault]);
         }
+    }
+
+    /// The fault of a sound file whose checksum is one more.
+    fn checksum_off_by_one() -> String {
+        let sum = Image::parse(&sound().write()).unwrap().contents.checksums[1];
+        format!(
+            "the checksum in the header is the file's: it is {:#x} and not {sum:#x}",
+            sum + 1
+        )
+    }
+
+    #[test]
+    fn without_a_load_configuration_only_that_is_a_fault() {
+        let mut file = sound().write();
+        forget_directory(&mut file, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG);
+        assert_eq!(
+            faults(&file),
+            ["its load configuration says so too: there is none"]
+        );
+    }
+
+    #[test]
+    fn a_signature_that_something_follows_is_a_fault() {
+        let signed = Sample {
+            signature: Some(certificates(16, 2, &[0; 8])),
+            ..sound()
+        };
+        let mut file = signed.write();
+        assert!(Image::parse(&file).unwrap().is_signed());
+        assert_eq!(faults(&file), [""; 0]);
+
+        let length = file.len();
+        file.extend([0; 8]);
+        set_checksum(&mut file, 0);
+
+        assert_eq!(
+            faults(&file),
+            [format!(
+                "its signature, if there is one, is whole and ends the file: it is {:#x}..{length:#x} \
+                 of {:#x} bytes",
+                length - 16,
+                length + 8
+            )]
+        );
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_told_from_the_one_asked_for() {
+        let image = Image::parse(&sound().write()).unwrap();
+        assert_eq!(image.fact_of_version(Version([1, 2, 3, 0])).fault, None);
+        assert_eq!(
+            image.fact_of_version(Version([1, 2, 4, 0])).fault.unwrap(),
+            "it is 1.2.3.0 and not 1.2.4.0"
+        );
     }
 
     #[test]
     fn a_driver_that_has_nothing_to_relocate_is_sound() {
         let sample = Sample {
-            relocations: false,
+            relocation: None,
             ..sound()
         };
-        assert_eq!(sample.faults(), [""; 0]);
+        assert_eq!(faults(&sample.write()), [""; 0]);
     }
 
     #[test]
@@ -509,7 +455,7 @@ mod tests {
             ..sound()
         };
         assert_eq!(
-            sample.faults(),
+            faults(&sample.write()),
             [
                 "storport.sys is what it imports from: it does not import from it",
                 "nothing else is imported: ntoskrnl.exe!StorPortMoveMemory",

@@ -293,7 +293,10 @@ fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
 }
 
 /// The workspace's version, as drivers have it.
-fn version() -> Result<Version, VersionError> {
+///
+/// # Errors
+/// It is none that a driver can have.
+pub fn version() -> Result<Version, VersionError> {
     format!("{}.0", env!("CARGO_PKG_VERSION")).parse()
 }
 

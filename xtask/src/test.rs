@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use packaging::{
     architecture::Architecture::{self, Arm64, X64},
     image::Image,
+    inf::VersionError,
 };
 
 use crate::{
@@ -366,6 +367,8 @@ enum DriverError {
     Build(#[from] BuildError),
     #[error("the driver file is not what Windows demands: {0}")]
     Image(String),
+    #[error("the version in Cargo.toml: {0}")]
+    Version(#[from] VersionError),
     #[error(transparent)]
     Tests(#[from] ToolError),
 }
@@ -376,7 +379,8 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
         let path = build::driver(*driver, architecture)?;
         let image = Image::read(&path).map_err(BuildError::from)?;
         println!("{}:", path.display());
-        for fact in image.facts(architecture) {
+        let of_version = image.fact_of_version(package::version()?);
+        for fact in image.facts(architecture).into_iter().chain([of_version]) {
             match fact.fault {
                 None => println!("  yes  {}", fact.claim),
                 Some(fault) => {
