@@ -296,7 +296,7 @@ mod tests {
                     guard_flags: GuardFlags(0),
                     ..sound()
                 },
-                "its load configuration says so too: its guard flags are 0x0",
+                "its load configuration says as well that calls are checked: its guard flags are 0x0",
             ),
             (
                 Sample {
@@ -339,7 +339,7 @@ mod tests {
                     ..sound()
                 },
                 "the resource has what Windows shows: maker, description, names, versions: \
-                 CompanyName, FileVersion",
+                 no CompanyName, no FileVersion",
             ),
             (
                 Sample {
@@ -376,7 +376,7 @@ mod tests {
                     signature: Some(certificates(16, 1, &[0; 8])),
                     ..sound()
                 },
-                "its signature, if there is one, is whole and ends the file: it begins with \
+                "its signature is whole and ends the file: it begins with \
                  length 0x10, revision 0x200, type 1",
             ),
         ];
@@ -400,7 +400,7 @@ mod tests {
         forget_directory(&mut file, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG);
         assert_eq!(
             faults(&file),
-            ["its load configuration says so too: there is none"]
+            ["it has a load configuration: none with guard flags"]
         );
     }
 
@@ -421,7 +421,7 @@ mod tests {
         assert_eq!(
             faults(&file),
             [format!(
-                "its signature, if there is one, is whole and ends the file: it is {:#x}..{length:#x} \
+                "its signature is whole and ends the file: it is {:#x}..{length:#x} \
                  of {:#x} bytes",
                 length - 16,
                 length + 8
@@ -461,6 +461,27 @@ mod tests {
                 "nothing else is imported: ntoskrnl.exe!StorPortMoveMemory",
             ]
         );
+    }
+
+    #[test]
+    fn a_file_with_any_byte_changed_is_judged_or_refused() {
+        let signed = Sample {
+            signature: Some(certificates(16, 2, &[0; 8])),
+            ..sound()
+        };
+        let file = signed.write();
+        let mut refused = 0;
+        for at in 0..file.len() {
+            for byte in [0, 0xff] {
+                let mut damaged = file.clone();
+                damaged[at] = byte;
+                match Image::parse(&damaged) {
+                    Ok(image) => drop(image.facts(Architecture::X64)),
+                    Err(_) => refused += 1,
+                }
+            }
+        }
+        assert!(refused > 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use editpe::VersionInfo;
 use object::pe::{
     DllFlags, IMAGE_DEBUG_TYPE_REPRO, IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
     IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY, IMAGE_DLLCHARACTERISTICS_GUARD_CF,
@@ -18,19 +19,26 @@ use crate::architecture::Architecture;
 
 const PAGE: u32 = 0x1000;
 
-/// Every demand, and whether the file meets it.
+/// Every demand, and whether the file meets it. Of what the file lacks as a whole
+/// that is said, and nothing of its parts.
 pub(super) fn facts(file: &Contents, architecture: Architecture) -> Vec<Fact> {
     let mut facts = loader(file, architecture);
     facts.extend(sections(file));
     facts.extend(calls(file));
+    facts.extend(file.guard.iter().flat_map(|guard| guard_facts(file, guard)));
     facts.extend(imports(file));
-    facts.extend(names(file));
+    facts.extend(origin(file));
     facts.push(fact(
-        "its signature, if there is one, is whole and ends the file",
-        file.signature
-            .as_ref()
-            .and_then(|signature| fault_of_signature(signature, file.bytes)),
+        "it has a version resource",
+        (file.version.is_none()).then(|| "none that can be read".into()),
     ));
+    facts.extend(file.version.iter().flat_map(version_facts));
+    facts.extend(file.signature.as_ref().map(|signature| {
+        fact(
+            "its signature is whole and ends the file",
+            fault_of_signature(signature, file.bytes),
+        )
+    }));
     facts
 }
 
@@ -140,42 +148,43 @@ fn sections(file: &Contents) -> Vec<Fact> {
     ]
 }
 
-/// Control Flow Guard.
-fn calls(file: &Contents) -> Vec<Fact> {
-    let demanded = IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT;
-    let guard = file.guard.as_ref();
-    let flags = guard.map_or(0, |guard| guard.flags.0);
-    // Facts of a load configuration that is not there are not in question.
-    let addresses = |of: fn(&Guard) -> &[u32]| guard.map_or(&[][..], of);
-    let not_code = |addresses: &[u32]| {
-        let wrong = addresses.iter().filter(|address| !file.is_code(**address));
-        listed(wrong.map(|address| format!("{address:#x}")))
-    };
-    let functions = addresses(|guard| &guard.functions);
-    vec![
+/// Control Flow Guard: in the header, and that there is more of it.
+fn calls(file: &Contents) -> [Fact; 2] {
+    [
         flag(
             file,
             "calls by pointer are checked (/GUARD:CF)",
             IMAGE_DLLCHARACTERISTICS_GUARD_CF,
         ),
         fact(
-            "its load configuration says so too",
-            (flags & demanded.0 != demanded.0).then(|| match guard {
-                Some(_) => format!("its guard flags are {flags:#x}"),
-                None => "there is none".into(),
-            }),
+            "it has a load configuration",
+            file.guard.is_none().then(|| "none with guard flags".into()),
         ),
+    ]
+}
+
+/// Control Flow Guard: what the load configuration says.
+fn guard_facts(file: &Contents, guard: &Guard) -> [Fact; 4] {
+    let flags = guard.flags.0;
+    let demanded = IMAGE_GUARD_CF_INSTRUMENTED.0 | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT.0;
+    let not_code = |addresses: &[u32]| {
+        let wrong = addresses.iter().filter(|address| !file.is_code(**address));
+        listed(wrong.map(|address| format!("{address:#x}")))
+    };
+    [
         fact(
-            "what checks calls lies in code",
-            not_code(addresses(|guard| &guard.checks)),
+            "its load configuration says as well that calls are checked",
+            (flags & demanded != demanded).then(|| format!("its guard flags are {flags:#x}")),
         ),
+        fact("what checks calls lies in code", not_code(&guard.checks)),
         fact(
             "the functions that may be called lie in code",
-            not_code(functions),
+            not_code(&guard.functions),
         ),
         fact(
             "they are listed in order, as they are searched",
-            functions
+            guard
+                .functions
                 .windows(2)
                 .find(|pair| pair[0] >= pair[1])
                 .map(|pair| format!("{:#x} comes after {:#x}", pair[1], pair[0])),
@@ -206,26 +215,9 @@ fn imports(file: &Contents) -> Vec<Fact> {
     ]
 }
 
-/// What it says of itself, and does not say of where it was built.
-fn names(file: &Contents) -> Vec<Fact> {
-    const DRIVER: u32 = 3;
-    const SYSTEM_DRIVER: u32 = 7;
-    let info = file.version.as_ref().map(|version| version.info);
-    vec![
-        fact(
-            "it has a version resource",
-            info.is_none().then(|| "none that can be read".into()),
-        ),
-        fact(
-            "the resource says that it is a system driver",
-            info.map(|info| (info.file_type, info.file_subtype))
-                .filter(|kind| *kind != (DRIVER, SYSTEM_DRIVER))
-                .map(|(kind, subtype)| format!("type {kind}, subtype {subtype}")),
-        ),
-        fact(
-            "the resource has what Windows shows: maker, description, names, versions",
-            listed(missing_strings(file).into_iter()),
-        ),
+/// What it says of when and where it was built.
+fn origin(file: &Contents) -> [Fact; 3] {
+    [
         fact(
             "the program database is named without a folder",
             file.program_database
@@ -244,22 +236,10 @@ fn names(file: &Contents) -> Vec<Fact> {
     ]
 }
 
-/// What Windows shows of a driver and this one's resource has not. One that is not
-/// there lacks nothing.
-fn missing_strings(file: &Contents) -> Vec<String> {
-    let Some(version) = &file.version else {
-        return Vec::new();
-    };
-    let has = |name: &&str| {
-        let mut tables = version.strings.iter();
-        tables.any(|table| {
-            table
-                .strings
-                .get(*name)
-                .is_some_and(|text| !text.is_empty())
-        })
-    };
-    [
+fn version_facts(version: &VersionInfo) -> [Fact; 2] {
+    const DRIVER: u32 = 3;
+    const SYSTEM_DRIVER: u32 = 7;
+    const SHOWN: [&str; 8] = [
         "CompanyName",
         "FileDescription",
         "FileVersion",
@@ -268,11 +248,28 @@ fn missing_strings(file: &Contents) -> Vec<String> {
         "OriginalFilename",
         "ProductName",
         "ProductVersion",
+    ];
+    let kind = (version.info.file_type, version.info.file_subtype);
+    let has = |name: &str| {
+        let mut tables = version.strings.iter();
+        tables.any(|table| table.strings.get(name).is_some_and(|text| !text.is_empty()))
+    };
+    [
+        fact(
+            "the resource says that it is a system driver",
+            (kind != (DRIVER, SYSTEM_DRIVER))
+                .then(|| format!("type {}, subtype {}", kind.0, kind.1)),
+        ),
+        fact(
+            "the resource has what Windows shows: maker, description, names, versions",
+            listed(
+                SHOWN
+                    .into_iter()
+                    .filter(|name| !has(name))
+                    .map(|name| format!("no {name}")),
+            ),
+        ),
     ]
-    .into_iter()
-    .filter(|name| !has(name))
-    .map(str::to_owned)
-    .collect()
 }
 
 /// What is wrong with the certificate table of a file of so many bytes.
