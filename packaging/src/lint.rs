@@ -84,7 +84,7 @@ pub fn files(files: &[File], today: Date) -> Result<Vec<Report>, LintError> {
     let mut reports = Vec::new();
     for file in files {
         let findings = match ending(&file.path).as_str() {
-            "sys" => Findings::Facts(image(file)?),
+            "sys" => Findings::Facts(image(file, files)?),
             "inf" => Findings::Inf(setup_file(file, today)?),
             "cat" => Findings::Facts(catalog(file, files)?),
             _ => continue,
@@ -97,7 +97,8 @@ pub fn files(files: &[File], today: Date) -> Result<Vec<Report>, LintError> {
     Ok(reports)
 }
 
-fn image(file: &File) -> Result<Vec<Fact>, LintError> {
+/// Beside a setup file it is also judged as what that installs.
+fn image(file: &File, files: &[File]) -> Result<Vec<Fact>, LintError> {
     let path = || file.path.clone();
     let image = Image::parse(&file.bytes).map_err(|source| LintError::Image {
         path: path(),
@@ -109,16 +110,38 @@ fn image(file: &File) -> Result<Vec<Fact>, LintError> {
             path: path(),
             machine,
         })?;
-    Ok(image.facts(architecture))
+    let mut facts = image.facts(architecture);
+    for setup in beside(file, files).filter(|other| ending(&other.path) == "inf") {
+        facts.push(Fact {
+            claim: "it is signed, as what is installed has to be",
+            fault: (!image.is_signed()).then(|| "there is no signature".into()),
+        });
+        if let Some(version) = read_setup_file(setup)?.driver_version() {
+            facts.push(image.fact_of_version(version));
+        }
+    }
+    Ok(facts)
+}
+
+/// The files of the same folder.
+fn beside<'a>(file: &'a File, files: &'a [File]) -> impl Iterator<Item = &'a File> {
+    let here = folder(&file.path);
+    files
+        .iter()
+        .filter(move |other| folder(&other.path) == here)
+}
+
+fn read_setup_file(file: &File) -> Result<Inf, LintError> {
+    Inf::parse(&file.bytes).map_err(|source| LintError::Inf {
+        path: file.path.clone(),
+        source,
+    })
 }
 
 /// A report for each processor that the file has devices for; one that has none
 /// is judged as one for x64, and hears that.
 fn setup_file(file: &File, today: Date) -> Result<Vec<inf::Report>, LintError> {
-    let inf = Inf::parse(&file.bytes).map_err(|source| LintError::Inf {
-        path: file.path.clone(),
-        source,
-    })?;
+    let inf = read_setup_file(file)?;
     let mut architectures = Architecture::value_variants().to_vec();
     architectures.retain(|architecture| !inf.hardware_ids(*architecture).is_empty());
     if architectures.is_empty() {
@@ -139,10 +162,7 @@ fn catalog(file: &File, files: &[File]) -> Result<Vec<Fact>, LintError> {
     })?;
     let mut there = Vec::new();
     let mut changed = Vec::new();
-    for other in files
-        .iter()
-        .filter(|other| folder(&other.path) == folder(&file.path))
-    {
+    for other in beside(file, files) {
         let name = name(&other.path);
         let listed = match ending(name).as_str() {
             "sys" => listing

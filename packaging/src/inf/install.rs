@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Entry, Field, Inf, Section};
+use super::{Entry, Field, Inf, Section, Version};
 use crate::architecture::Architecture;
 
 /// A setup file, followed from section to section.
@@ -191,6 +191,22 @@ impl Entry {
 }
 
 impl Inf {
+    /// The driver's version in DriverVer, if there is one that can be read.
+    #[must_use]
+    pub fn driver_version(&self) -> Option<Version> {
+        let version = |name: &str| name.eq_ignore_ascii_case("Version");
+        let mut entries = self
+            .sections()
+            .iter()
+            .filter(|section| version(&section.name))
+            .flat_map(|section| &section.entries);
+        let stated = entries.find(|entry| {
+            let key = entry.key.as_ref();
+            key.is_some_and(|key| key.text.eq_ignore_ascii_case("DriverVer"))
+        })?;
+        stated.values.get(1)?.text.parse().ok()
+    }
+
     /// The ids of the devices that the file is for on `architecture`: hardware
     /// and compatible ids alike, in the file's order, each once.
     ///
