@@ -132,7 +132,7 @@ const PASSWORD: &str = "FERROSTOR_PKCS12_PASSWORD";
 
 /// What is the same for all processors: from where in the project, and to where
 /// in the package. A folder's files are all taken.
-const SHARED: [(&str, &str); 9] = [
+pub const SHARED: [(&str, &str); 9] = [
     ("inf/README.txt", "README.txt"),
     ("docs/windows.md", "docs/windows.md"),
     ("docs/windows.svg", "docs/windows.svg"),

@@ -11,7 +11,7 @@ use super::{
     Use,
     page::{self, Block, Found, Page},
 };
-use crate::{Command, workspace};
+use crate::{Command, package::SHARED, workspace};
 
 /// Where links may lead. A new one is to be looked at before it is added.
 const HOSTS: [&str; 4] = [
@@ -20,9 +20,6 @@ const HOSTS: [&str; 4] = [
     "pve.proxmox.com",
     "rustup.rs",
 ];
-
-/// The pages that are read on Windows, in the driver package.
-const PACKAGED: [&str; 2] = ["docs/windows.md", "docs/troubleshooting.md"];
 
 /// The folder of the scripts, here and in the package.
 const SCRIPTS: &str = "tools/windows";
@@ -99,13 +96,15 @@ fn internal(page: &Page, link: &str) -> Option<String> {
     {
         return Some(format!("no heading there is #{anchor}"));
     }
-    let packaged = |path: &Path| {
-        PACKAGED.iter().any(|page| path == Path::new(page))
-            || path.starts_with(SCRIPTS)
-            || path.extension().is_some_and(|extension| extension == "svg")
-    };
     (packaged(&page.path) && !packaged(&path))
         .then(|| "the page is in the driver package, this file is not".into())
+}
+
+/// Whether a file is in the driver package, in the place that it has here.
+fn packaged(path: &Path) -> bool {
+    SHARED
+        .iter()
+        .any(|(from, to)| from == to && path.starts_with(from))
 }
 
 /// Where a link of the page at `from` leads, from the project's root.
@@ -385,7 +384,10 @@ fn each_fault_of_a_link_is_found() {
 
 #[test]
 fn a_page_of_the_package_links_to_nothing_that_is_not_in_it() {
-    let page = Page::parse(Path::new(PACKAGED[0]), "[a](locking.md) [b](windows.svg)");
+    let page = Page::parse(
+        Path::new("docs/windows.md"),
+        "[a](locking.md) [b](windows.svg)",
+    );
 
     let found = links(&page);
 
