@@ -22,7 +22,11 @@ const HOSTS: [&str; 4] = [
 ];
 
 /// The pages that are read on Windows, in the driver package.
-const PACKAGED: [&str; 2] = ["docs/windows.md", "docs/troubleshooting.md"];
+const PACKAGED: [&str; 3] = [
+    "docs/windows.md",
+    "docs/parameters.md",
+    "docs/troubleshooting.md",
+];
 
 /// The folder of the scripts, here and in the package.
 const SCRIPTS: &str = "tools/windows";
