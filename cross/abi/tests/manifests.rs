@@ -51,6 +51,7 @@ fn both_manifests_describe_the_same_driver() {
     remove(&mut cross, &["profile", "fixtures"]);
     // What runs on the host is not built from cross/.
     remove(&mut root, &["profile", "host"]);
+    remove(&mut root, &["profile", "dev", "package"]);
     for path in [
         &["workspace", "members"][..],
         &["package", "build"],
