@@ -148,6 +148,14 @@ pub enum ReproducibleError {
         /// How many bytes agree.
         same: usize,
     },
+    /// A file has the path of a folder that is the same for both builds.
+    #[error("{file} names {}", folder.display())]
+    Named {
+        /// The file.
+        file: String,
+        /// The folder.
+        folder: PathBuf,
+    },
 }
 
 /// Builds the driver here and in another folder, and compares it and its program
@@ -160,6 +168,8 @@ pub fn check(driver: Driver, architecture: Architecture) -> Result<(), Reproduci
     build::driver(driver, architecture)?;
     let (_folder, there) = here.elsewhere()?;
     there.build(driver.name(), architecture)?;
+    // Both builds have the toolchain in common.
+    let sysroot = setup::sysroot()?;
     for ending in ["dll", "pdb"] {
         let file = format!("{}.{ending}", driver.name());
         let [a, b] = [&here, &there].map(|place| fs::read(place.built(&file, architecture)));
@@ -171,6 +181,11 @@ pub fn check(driver: Driver, architecture: Architecture) -> Result<(), Reproduci
                 there: b.len(),
                 same: a.iter().zip(&b).take_while(|(a, b)| a == b).count(),
             });
+        }
+        let name = sysroot.as_os_str().as_encoded_bytes();
+        if a.windows(name.len()).any(|part| part == name) {
+            let folder = sysroot;
+            return Err(ReproducibleError::Named { file, folder });
         }
         println!("{file}: the same {} bytes", a.len());
     }
