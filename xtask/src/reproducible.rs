@@ -3,7 +3,6 @@
 
 use std::{
     env, fs, io,
-    os::unix,
     path::{Path, PathBuf},
 };
 
@@ -100,7 +99,7 @@ impl Place {
 
     /// A copy of the sources in another folder, with cargo's files under another
     /// name.
-    fn elsewhere(&self) -> io::Result<(TempDir, Self)> {
+    fn elsewhere(&self) -> Result<(TempDir, Self), ReproducibleError> {
         // A path with a space, and of another length.
         let folder = tempfile::Builder::new()
             .prefix("built elsewhere ")
@@ -112,11 +111,13 @@ impl Place {
         };
         copy(&self.project, &there.project)?;
         fs::create_dir(&there.cargo_home)?;
-        for entry in entries(&self.cargo_home)? {
-            if let Some(name) = entry.file_name() {
-                unix::fs::symlink(&entry, there.cargo_home.join(name))?;
-            }
-        }
+        // Links, since what cargo has fetched is large.
+        tool::run(
+            tool("ln")
+                .args(["--symbolic", "--target-directory"])
+                .arg(&there.cargo_home)
+                .args(entries(&self.cargo_home)?),
+        )?;
         Ok((folder, there))
     }
 }
