@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use clap::ValueEnum as _;
 use packaging::architecture::Architecture;
 use tempfile::TempDir;
 
@@ -159,37 +160,48 @@ pub enum ReproducibleError {
     },
 }
 
-/// Builds the driver here and in another folder, and compares it and its program
-/// database byte by byte.
+/// Builds the driver here and in another folder, for each processor, and compares
+/// it and its program database byte by byte.
 ///
 /// # Errors
 /// See [`ReproducibleError`].
-pub fn check(driver: Driver, architecture: Architecture) -> Result<(), ReproducibleError> {
+pub fn check(driver: Driver) -> Result<(), ReproducibleError> {
     let here = Place::here();
-    build::driver(driver, architecture)?;
     let (_folder, there) = here.elsewhere()?;
-    there.build(driver.name(), architecture)?;
     // Both builds have the toolchain in common.
     let sysroot = setup::sysroot()?;
-    for ending in ["dll", "pdb"] {
-        let file = format!("{}.{ending}", driver.name());
-        let [a, b] = [&here, &there].map(|place| fs::read(place.built(&file, architecture)));
-        let (a, b) = (a?, b?);
-        if a != b {
-            return Err(ReproducibleError::Different {
-                file,
-                here: a.len(),
-                there: b.len(),
-                same: a.iter().zip(&b).take_while(|(a, b)| a == b).count(),
-            });
+    for &architecture in Architecture::value_variants() {
+        build::driver(driver, architecture)?;
+        there.build(driver.name(), architecture)?;
+        for ending in ["dll", "pdb"] {
+            let file = format!("{}.{ending}", driver.name());
+            let [a, b] = [&here, &there].map(|place| fs::read(place.built(&file, architecture)));
+            compare(file, &a?, &b?, &sysroot)?;
         }
-        let name = sysroot.as_os_str().as_encoded_bytes();
-        if a.windows(name.len()).any(|part| part == name) {
-            let folder = sysroot;
-            return Err(ReproducibleError::Named { file, folder });
-        }
-        println!("{file}: the same {} bytes", a.len());
     }
+    Ok(())
+}
+
+fn compare(
+    file: String,
+    here: &[u8],
+    there: &[u8],
+    common: &Path,
+) -> Result<(), ReproducibleError> {
+    if here != there {
+        return Err(ReproducibleError::Different {
+            file,
+            here: here.len(),
+            there: there.len(),
+            same: here.iter().zip(there).take_while(|(a, b)| a == b).count(),
+        });
+    }
+    let name = common.as_os_str().as_encoded_bytes();
+    if here.windows(name.len()).any(|part| part == name) {
+        let folder = common.to_owned();
+        return Err(ReproducibleError::Named { file, folder });
+    }
+    println!("{file}: the same {} bytes", here.len());
     Ok(())
 }
 

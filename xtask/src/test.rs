@@ -74,7 +74,8 @@ enum Step {
     BuildX64,
     /// The same for ARM64
     BuildArm64,
-    /// The driver and its symbols are the same to the byte when built in another folder
+    /// The drivers and their symbols are the same to the byte when built in another
+    /// folder
     Reproducible,
     /// The driver files do their work in the testbed
     Driver,
@@ -161,9 +162,9 @@ impl Step {
                 &[Need::Xorriso, Need::Osslsigncode],
             ]
             .concat(),
+            Self::Reproducible => [build::needs(X64), build::needs(Arm64)].concat(),
             Self::AbiX64
             | Self::BuildX64
-            | Self::Reproducible
             | Self::Driver
             | Self::Schedules
             | Self::Fixtures
@@ -193,7 +194,7 @@ impl Step {
             Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
-            Self::Reproducible => reproducible::check(Driver::Ferrostor, X64).into(),
+            Self::Reproducible => reproducible::check(Driver::Ferrostor).into(),
             Self::Driver => drivers().into(),
             Self::Schedules => schedules().into(),
             Self::Fixtures => fixture_rules().into(),
