@@ -33,8 +33,8 @@ first use in ~/.local/share/ferrostor/test-signing. Windows takes such a package
 in test mode alone: see docs/windows.md.
 
 The package's date, also that of its signatures, is SOURCE_DATE_EPOCH, in seconds
-since 1970, or else the date of the last commit. The same sources, key and date
-make the same bytes.
+since 1970, or else the date of the last commit; where Git knows none, it is now.
+The same sources, key and date make the same bytes.
 
 Examples:
   cargo xtask package
@@ -77,9 +77,6 @@ pub enum PackageError {
     /// There is no driver to package.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// There is no date.
-    #[error("the package's date is not known: {0}; set SOURCE_DATE_EPOCH, in seconds since 1970")]
-    NoDate(ToolError),
     /// The variable has no date.
     #[error("SOURCE_DATE_EPOCH is '{0}', and should be a number of seconds since 1970")]
     Date(String),
@@ -300,12 +297,18 @@ pub fn version() -> Result<Version, VersionError> {
     format!("{}.0", env!("CARGO_PKG_VERSION")).parse()
 }
 
-/// The package's date: the user's, or that of the last commit.
+/// The package's date: the user's, or that of the last commit, or now.
 fn date() -> Result<OffsetDateTime, PackageError> {
+    let commit = || tool::output(tool("git").args(["log", "-1", "--format=%ct"]));
     let seconds = match env::var("SOURCE_DATE_EPOCH") {
         Ok(seconds) => seconds,
-        Err(_) => tool::output(tool("git").args(["log", "-1", "--format=%ct"]))
-            .map_err(PackageError::NoDate)?,
+        Err(_) => match commit() {
+            Ok(seconds) => seconds,
+            Err(error) => {
+                eprintln!("{error}: no commit to take the date from, so the package's is now");
+                OffsetDateTime::now_utc().unix_timestamp().to_string()
+            }
+        },
     };
     seconds
         .parse()
