@@ -8,7 +8,7 @@ mod sample;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -30,6 +30,16 @@ pub struct Fact {
     pub claim: &'static str,
     /// What the file has instead, if it does not hold.
     pub fault: Option<String>,
+}
+
+/// Its line of a report: whether it holds, and what is there if not.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fault {
+            None => write!(f, "  yes  {}", self.claim),
+            Some(fault) => write!(f, "  NO   {}: {fault}", self.claim),
+        }
+    }
 }
 
 /// Why a file can't be judged.

@@ -232,15 +232,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}:", self.path)?;
         match &self.findings {
-            Findings::Facts(facts) => {
-                for Fact { claim, fault } in facts {
-                    match fault {
-                        None => writeln!(f, "  yes  {claim}")?,
-                        Some(fault) => writeln!(f, "  NO   {claim}: {fault}")?,
-                    }
-                }
-                Ok(())
-            }
+            Findings::Facts(facts) => facts.iter().try_for_each(|fact| writeln!(f, "{fact}")),
             Findings::Inf(reports) => reports.iter().try_for_each(|report| write!(f, "{report}")),
         }
     }

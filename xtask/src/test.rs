@@ -382,16 +382,13 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
         println!("{}:", path.display());
         let of_version = image.fact_of_version(package::version()?);
         for fact in image.facts(architecture).into_iter().chain([of_version]) {
-            match fact.fault {
-                None => println!("  yes  {}", fact.claim),
-                Some(fault) => {
-                    println!("  NO   {}: {fault}", fact.claim);
-                    faults.push(format!(
-                        "{}: not true: {}: {fault}",
-                        driver.name(),
-                        fact.claim
-                    ));
-                }
+            println!("{fact}");
+            if let Some(fault) = fact.fault {
+                faults.push(format!(
+                    "{}: not true: {}: {fault}",
+                    driver.name(),
+                    fact.claim
+                ));
             }
         }
     }
