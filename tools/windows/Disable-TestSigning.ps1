@@ -43,9 +43,7 @@ if ($null -eq $record) {
     Write-Warning 'Enable-TestSigning.ps1 has changed nothing here that is not undone already (there is no record in HKLM\SOFTWARE\Ferrostor\Undo). Nothing was done.'
     return
 }
-if (Test-SystemDriveProtected) {
-    throw "BitLocker protects $env:SystemDrive and would ask for the recovery key after this change. Suspend it first: Suspend-BitLocker -MountPoint $env:SystemDrive -RebootCount 2"
-}
+Assert-SystemDriveUnprotected
 $served = @(Get-VirtioBlockDevice | Where-Object { $_.Service -eq 'ferrostor' })
 if (@($served | Where-Object { $_.HoldsWindows }).Count -gt 0) {
     throw 'Windows lies on a disk that Ferrostor serves. Without test signing it could not load the driver and would not start. Run Uninstall-Ferrostor.ps1 first.'

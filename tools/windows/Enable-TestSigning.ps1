@@ -70,9 +70,7 @@ $PackagePath = (Resolve-Path -LiteralPath $PackagePath).ProviderPath
 if (Test-SecureBoot) {
     throw 'Secure Boot is on, and then test signing cannot be turned on. Shut the machine down, turn Secure Boot off in its firmware settings (with libvirt and QEMU: a firmware without enrolled keys) and run this again.'
 }
-if (Test-SystemDriveProtected) {
-    throw "BitLocker protects $env:SystemDrive and would ask for the recovery key after this change. Suspend it first: Suspend-BitLocker -MountPoint $env:SystemDrive -RebootCount 2"
-}
+Assert-SystemDriveUnprotected
 if (Test-RebootPending) {
     Write-Warning 'Windows waits for a restart to finish an update. Better restart first and run this again.'
 }

@@ -89,15 +89,15 @@ function Test-SecureBoot {
     return $state -eq 1
 }
 
-function Test-SystemDriveProtected {
+function Assert-SystemDriveUnprotected {
     <#
     .SYNOPSIS
-    Tells whether BitLocker protects the drive that Windows lies on.
+    Throws if BitLocker protects the drive that Windows lies on: it would ask for
+    the recovery key after a change of the boot configuration.
     .EXAMPLE
-    Test-SystemDriveProtected
+    Assert-SystemDriveUnprotected
     #>
     [CmdletBinding()]
-    [OutputType([bool])]
     param()
 
     try {
@@ -106,10 +106,12 @@ function Test-SystemDriveProtected {
     catch [Microsoft.Management.Infrastructure.CimException] {
         # Windows Server has the namespace only with the BitLocker feature.
         if ($_.Exception.NativeErrorCode -ne 'InvalidNamespace') { throw }
-        return $false
+        return
     }
     # 0: off or suspended. 1: on. 2: locked, which the running system's drive is not.
-    return @($volumes | Where-Object { $_.DriveLetter -eq $env:SystemDrive -and $_.ProtectionStatus -ne 0 }).Count -gt 0
+    if (@($volumes | Where-Object { $_.DriveLetter -eq $env:SystemDrive -and $_.ProtectionStatus -ne 0 }).Count -gt 0) {
+        throw "BitLocker protects $env:SystemDrive and would ask for the recovery key after this change. Suspend it first: Suspend-BitLocker -MountPoint $env:SystemDrive -RebootCount 2"
+    }
 }
 
 function Test-RebootPending {
@@ -241,5 +243,5 @@ function Get-FerrostorDriverPackage {
 }
 
 Export-ModuleMember -Function Assert-Administrator, Get-PackageArchitecture, Get-RegistryValue, Test-SecureBoot,
-Test-SystemDriveProtected, Test-RebootPending, Test-TestSigningActive, Get-TestSigningSetting, Get-DeviceValue,
+Assert-SystemDriveUnprotected, Test-RebootPending, Test-TestSigningActive, Get-TestSigningSetting, Get-DeviceValue,
 Get-VirtioBlockDevice, Get-FerrostorDriverPackage
