@@ -1,5 +1,6 @@
-//! The functions that Storport calls. Each makes the context that belongs to
-//! its callback and lends it to the miniport.
+//! The functions that Storport calls. Each passes the gate of the device
+//! extension, makes the context that belongs to its callback, and lends it to the
+//! miniport.
 #![expect(unsafe_code, reason = "Storport calls these with raw pointers")]
 
 use core::{marker::PhantomData, ptr::NonNull};
@@ -7,14 +8,15 @@ use core::{marker::PhantomData, ptr::NonNull};
 use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
     _SCSI_ADAPTER_CONTROL_TYPE as control, _SCSI_UNIT_CONTROL_STATUS,
-    _SCSI_UNIT_CONTROL_TYPE as unit, BOOLEAN, PCHAR, PPORT_CONFIGURATION_INFORMATION,
-    PSCSI_REQUEST_BLOCK, PSTOR_DPC, PUCHAR, PVOID, SCSI_ADAPTER_CONTROL_STATUS,
-    SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, SCSI_UNIT_CONTROL_STATUS,
-    SCSI_UNIT_CONTROL_TYPE, SHORT, STOR_ADAPTER_CONTROL_POWER, STOR_ADDR_BTL8,
-    STOR_DEVICE_POWER_STATE, STOR_UNIT_CONTROL_POWER, ULONG,
+    _SCSI_UNIT_CONTROL_TYPE as unit, BOOLEAN, MESSAGE_INTERRUPT_INFORMATION, PCHAR,
+    PPORT_CONFIGURATION_INFORMATION, PSCSI_REQUEST_BLOCK, PSTOR_DPC, PUCHAR, PVOID,
+    SCSI_ADAPTER_CONTROL_STATUS, SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST,
+    SCSI_UNIT_CONTROL_STATUS, SCSI_UNIT_CONTROL_TYPE, SHORT, STOR_ADAPTER_CONTROL_POWER,
+    STOR_ADDR_BTL8, STOR_DEVICE_POWER_STATE, STOR_UNIT_CONTROL_POWER, ULONG,
 };
 
 use crate::{
+    callback::{self, Registered},
     context::{
         AdapterPower, BuildIo, Dpc, Initialize, Interrupt, MessageInterrupt, OneProcessorOnly,
         PassiveInitialize, PowerState, RegistryChange, ResetBus, Restart, StartIo, StateChange,
@@ -23,12 +25,13 @@ use crate::{
     },
     extension::{DpcNumber, Extension, Header},
     find_adapter::{Configured, FindAdapter},
-    later::Entries,
-    miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound},
+    miniport::{Interrupted, MessageLocks, Miniport, NotFound},
     port,
+    routines::{WorkContext, set_timer, take_change},
     srb::{Address, Failure, Function, Srb},
     stack::Stack,
-    state::{Begin, Noted},
+    state::Issue,
+    status::StorStatus,
 };
 
 /// What lies in the SRB extension between HwBuildIo and HwStartIo.
@@ -65,7 +68,7 @@ macro_rules! context {
 }
 
 /// HW_FIND_ADAPTER (`storport.h`).
-pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
+pub(crate) unsafe extern "C" fn find_adapter<M: Registered>(
     device_extension: PVOID,
     _hw_context: PVOID,
     _bus_information: PVOID,
@@ -73,31 +76,26 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     config: PPORT_CONFIGURATION_INFORMATION,
     _reserved: *mut BOOLEAN,
 ) -> ULONG {
-    if !Extension::<M>::fits(device_extension) {
-        return wdk_sys::SP_RETURN_ERROR;
-    }
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     // SAFETY: Storport's ConfigInfo is the callback's alone while it runs.
     let Some(config) = (unsafe { config.as_mut() }) else {
         return wdk_sys::SP_RETURN_BAD_CONFIG;
     };
-    let header = &extension.header;
-    // The extension is zeroed at its first use only (rule book 3.1).
-    header.state.stop();
-    if !is_alone(header) {
-        // Work of an earlier life has not ended: it still uses what lies here.
+    let Some(finding) = extension.find() else {
+        // A callback of an earlier life has not ended: it still uses the state.
         return wdk_sys::SP_RETURN_ERROR;
-    }
+    };
     let dump = config.DumpMode != 0 || Stack::current() == Stack::Dump;
-    let messages = config.InterruptMode == _KINTERRUPT_MODE::Latched && !dump;
-    header.state.begin(
+    let message_routine = M::OPTIONAL.message_interrupt;
+    let messages =
+        config.InterruptMode == _KINTERRUPT_MODE::Latched && message_routine.is_some() && !dump;
+    finding.begin(
         dump,
         messages && M::MESSAGE_LOCKS == MessageLocks::PerMessage,
     );
-    header.set_entries(const { &entries::<M>() });
     if messages {
-        config.HwMSInterruptRoutine = Some(message_interrupt::<M>);
+        config.HwMSInterruptRoutine = message_routine;
         config.InterruptSynchronizationMode = match M::MESSAGE_LOCKS {
             MessageLocks::Shared => _INTERRUPT_SYNCHRONIZATION_MODE::InterruptSynchronizeAll,
             MessageLocks::PerMessage => {
@@ -106,10 +104,10 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
         };
     }
     let tables = Extension::<M>::table_memory(device_extension);
-    let mut cx = FindAdapter::new(header, config, tables);
+    let mut cx = FindAdapter::new(&extension.header, config, tables);
     match M::find_adapter(&mut cx) {
         Ok((Configured { .. }, adapter)) => {
-            extension.put(adapter);
+            finding.put(adapter);
             wdk_sys::SP_RETURN_FOUND
         }
         Err(NotFound::Absent) => wdk_sys::SP_RETURN_NOT_FOUND,
@@ -118,81 +116,107 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Miniport>(
     }
 }
 
-/// Waits up to 10 ms for what runs on from before a stop; whether it is over.
-fn is_alone(header: &Header) -> bool {
-    for _ in 0..100 {
-        if header.state.may_restart() {
-            return true;
-        }
-        port::stall(100);
-    }
-    header.state.may_restart()
-}
-
 /// HW_INITIALIZE.
-pub(crate) unsafe extern "C" fn initialize<M: Miniport>(device_extension: PVOID) -> BOOLEAN {
+pub(crate) unsafe extern "C" fn initialize<M: Registered>(device_extension: PVOID) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
+    let Some(adapter) = extension.initialize() else {
         return truth(false);
     };
     let header = &extension.header;
-    if !header.state.is_dump() {
-        // SAFETY: this is HwInitialize, which nothing else calls (rule
-        // StorPortPassiveFromHwInit): a restart has its own callback.
-        let enabled =
-            unsafe { port::enable_passive_initialization(header, Some(passive_initialize::<M>)) };
-        if !enabled {
-            // Without it no DPC object is ever initialised.
-            return truth(false);
-        }
-    }
-    let works = M::initialize(adapter, &mut context!(Initialize, header));
-    if works {
-        issue_noted(header, header.state.run());
-    }
+    let works = prepare::<M>(header) && M::initialize(adapter, &mut context!(Initialize, header));
+    header.state.end_initialize(works);
     truth(works)
 }
 
-/// Queues DPCs that were issued before they could be.
-fn issue_noted(header: &Header, noted: Noted) {
+/// What the framework needs in HwInitialize: whether Storport has it.
+fn prepare<M: Registered>(header: &Header) -> bool {
     if header.state.is_dump() {
-        return;
+        return true;
     }
-    for number in noted {
-        // SAFETY: DPCs are queued from now on, so the objects are initialised.
-        unsafe { port::issue_dpc(header, header.dpc(DpcNumber(number))) };
-    }
+    header.state.set_messages(connected_messages(header));
+    let routine: unsafe extern "C" fn(PVOID) -> BOOLEAN = initialize_passively::<M>;
+    let mut enabled: ULONG = 0;
+    // SAFETY: This is HwInitialize, which nothing else calls: a restart has its
+    // own callback (rule StorPortPassiveFromHwInit).
+    unsafe { port::enable_passive_initialization(header, routine as PVOID, &raw mut enabled) };
+    // Without it no DPC object is ever initialised.
+    enabled != 0
+}
+
+/// The most messages that an MSI-X table has.
+const MOST_MESSAGES: u32 = 2048;
+
+/// How many messages are connected: they are numbered from 0.
+fn connected_messages(header: &Header) -> u32 {
+    let is_connected = |message| {
+        let mut information = MESSAGE_INTERRUPT_INFORMATION::default();
+        // SAFETY: This is HwInitialize, and the result has a place.
+        unsafe { port::get_msi_info(header, message, &raw mut information) }.is_ok()
+    };
+    let absent = (0..MOST_MESSAGES).find(|message| !is_connected(*message));
+    absent.unwrap_or(MOST_MESSAGES)
 }
 
 /// HW_PASSIVE_INITIALIZE_ROUTINE.
-unsafe extern "C" fn passive_initialize<M: Miniport>(device_extension: PVOID) -> BOOLEAN {
+unsafe extern "C" fn initialize_passively<M: Registered>(device_extension: PVOID) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
-        return truth(false);
-    };
     let header = &extension.header;
+    let adapter: Option<&M::Adapter<'_>> = extension.passive();
+    if adapter.is_none() {
+        return truth(false);
+    }
     for number in 0..header.state.dpcs() {
-        let object = header.dpc(DpcNumber(number));
-        if header.state.is_threaded(number) {
-            // SAFETY: this is HwPassiveInitialize, and each object's turn
-            // comes once.
-            unsafe { port::initialize_threaded_dpc(header, object, Some(threaded_dpc::<M>)) };
-        } else {
-            // SAFETY: as above.
-            unsafe { port::initialize_dpc(header, object, Some(dpc::<M>)) };
+        initialize_dpc::<M>(header, DpcNumber(number));
+    }
+    let works = match M::OPTIONAL.passive {
+        None => true,
+        // SAFETY: The entry is this miniport's, and the phase is PASSIVE.
+        Some(passive) => unsafe { passive(device_extension) },
+    };
+    header.issue_noted(header.state.end_passive(works));
+    truth(works)
+}
+
+/// Initialises one DPC object, in HwPassiveInitialize.
+fn initialize_dpc<M: Registered>(header: &Header, number: DpcNumber) {
+    let object = header.dpc(number);
+    if !header.state.is_threaded(number.0) {
+        let routine: unsafe extern "C" fn(PSTOR_DPC, PVOID, PVOID, PVOID) = dpc::<M>;
+        // SAFETY: This is HwPassiveInitialize, which the gate admits once between
+        // two finds, and `Header`'s invariant: nobody uses the object yet.
+        unsafe { port::initialize_dpc(header, object, routine as PVOID) };
+    } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
+        // The routine gets the extension whatever the context is. Should a
+        // Windows pass the context in its place, it is the same.
+        let context = header.device_extension();
+        let important = 1;
+        // SAFETY: As above.
+        unsafe {
+            port::initialize_threaded_dpc(header, object, routine as PVOID, context, important);
         }
     }
-    issue_noted(header, header.state.run_with_dpcs());
-    truth(M::passive_initialize(
-        adapter,
-        &mut context!(PassiveInitialize, header),
-    ))
+}
+
+/// [`callback::PassiveInitialize`].
+///
+/// # Safety
+/// The argument is the HwDeviceExtension, and the gate admitted
+/// HwPassiveInitialize.
+pub(crate) unsafe fn passive<M: callback::PassiveInitialize + Registered>(
+    device_extension: PVOID,
+) -> bool {
+    // SAFETY: The caller's promise.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    // SAFETY: The caller's promise: PASSIVE comes after FOUND.
+    let adapter = unsafe { extension.adapter() };
+    let mut cx = context!(PassiveInitialize, &extension.header);
+    M::passive_initialize(adapter, &mut cx)
 }
 
 /// HW_BUILDIO: true sends the SRB on to HwStartIo.
-pub(crate) unsafe extern "C" fn build_io<M: Miniport>(
+pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     device_extension: PVOID,
     block: PSCSI_REQUEST_BLOCK,
 ) -> BOOLEAN {
@@ -202,10 +226,12 @@ pub(crate) unsafe extern "C" fn build_io<M: Miniport>(
         return truth(false);
     };
     // SAFETY: Storport just gave this SRB to the miniport.
-    let srb = unsafe { Srb::new(&extension.header, block) };
+    let Some(srb) = (unsafe { Srb::accept(&extension.header, block) }) else {
+        return truth(false);
+    };
     let memory: *mut Built<M::Request<'_>> = srb.extension().cast();
-    let (Some(adapter), false) = (extension.adapter(), memory.is_null()) else {
-        complete_without_adapter(srb);
+    let (Some(adapter), false) = (extension.requests(), memory.is_null()) else {
+        answer_unready(&extension.header, srb);
         return truth(false);
     };
     let mut cx = context!(BuildIo, &extension.header);
@@ -225,7 +251,7 @@ pub(crate) unsafe extern "C" fn build_io<M: Miniport>(
 }
 
 /// HW_STARTIO.
-pub(crate) unsafe extern "C" fn start_io<M: Miniport>(
+pub(crate) unsafe extern "C" fn start_io<M: Registered>(
     device_extension: PVOID,
     block: PSCSI_REQUEST_BLOCK,
 ) -> BOOLEAN {
@@ -234,16 +260,23 @@ pub(crate) unsafe extern "C" fn start_io<M: Miniport>(
     let Some(block) = NonNull::new(block) else {
         return truth(true);
     };
-    // SAFETY: Storport just gave this SRB to the miniport.
-    let srb = unsafe { Srb::new(&extension.header, block) };
-    let memory: *mut Built<M::Request<'_>> = srb.extension().cast();
-    // Where the start failed, a remove comes without HwBuildIo (rule book 8,
-    // row 16).
-    let (Some(adapter), false) = (extension.running(), memory.is_null()) else {
-        complete_without_adapter(srb);
+    let Some(adapter) = extension.requests() else {
+        // Where the start failed, a remove comes without HwBuildIo (rule book 8,
+        // row 16), so the SRB is checked here.
+        // SAFETY: Storport just gave this SRB to the miniport.
+        if let Some(srb) = unsafe { Srb::accept(&extension.header, block) } {
+            answer_unready(&extension.header, srb);
+        }
         return truth(true);
     };
-    // SAFETY: of a running adapter Storport calls HwStartIo only after
+    // SAFETY: Storport just gave this SRB to the miniport. HwBuildIo accepted it.
+    let srb = unsafe { Srb::new(&extension.header, block) };
+    let memory: *mut Built<M::Request<'_>> = srb.extension().cast();
+    if memory.is_null() {
+        answer_unready(&extension.header, srb);
+        return truth(true);
+    }
+    // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
     // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
     let Built { request } = unsafe { memory.read() };
     M::start_io(
@@ -256,38 +289,46 @@ pub(crate) unsafe extern "C" fn start_io<M: Miniport>(
     truth(true)
 }
 
-/// Completes an SRB that came although no adapter was found: a remove may be
+/// Completes an SRB that came while the adapter is not ready. A remove may be
 /// the first SRB there is (rule book 8, row 16).
-fn complete_without_adapter(srb: Srb<'_>) {
+#[cold]
+fn answer_unready(header: &Header, srb: Srb<'_>) {
     match srb.function() {
         Function::Pnp { .. } | Function::Power => srb.succeed(0),
+        // It is ready soon.
+        _ if header.state.is_starting() => srb.busy(),
         _ => srb.fail(Failure::NoHba),
     }
 }
 
 /// HW_INTERRUPT.
-pub(crate) unsafe extern "C" fn interrupt<M: Miniport>(device_extension: PVOID) -> BOOLEAN {
+pub(crate) unsafe extern "C" fn interrupt<M: Registered>(device_extension: PVOID) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
+    let header = &extension.header;
+    let Some(adapter) = extension.interrupts() else {
         return truth(false);
     };
-    let header = &extension.header;
+    if header.state.has_message_locks() {
+        // Which lock Storport would hold is not documented, and the adapter
+        // interrupts by messages.
+        return truth(false);
+    }
     let interrupted = M::interrupt(adapter, &mut context!(Interrupt, header));
     if header.state.is_dump() {
-        run_noted::<M>(adapter, header);
+        run_noted::<M>(adapter, device_extension, header);
     }
     truth(interrupted == Interrupted::Ours)
 }
 
 /// HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE.
-unsafe extern "C" fn message_interrupt<M: Miniport>(
+pub(crate) unsafe extern "C" fn message_interrupt<M: callback::MessageInterrupt + Registered>(
     device_extension: PVOID,
     message: ULONG,
 ) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
+    let Some(adapter) = extension.interrupts() else {
         return truth(false);
     };
     let mut cx = context!(MessageInterrupt, &extension.header, message: message);
@@ -296,19 +337,21 @@ unsafe extern "C" fn message_interrupt<M: Miniport>(
 
 /// Runs the DPCs that were issued in a dump stack, which has none (rule book
 /// 6, D3).
-fn run_noted<M: Miniport>(adapter: &M::Adapter<'_>, header: &Header) {
+fn run_noted<M: Registered>(adapter: &M::Adapter<'_>, device_extension: PVOID, header: &Header) {
     for number in header.state.take_noted() {
         let dpc = DpcNumber(number);
-        if header.state.is_threaded(number) {
-            M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
-        } else {
+        if !header.state.is_threaded(number) {
             M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
+        } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
+            let nothing = core::ptr::null_mut();
+            // SAFETY: The entry is this miniport's.
+            unsafe { routine(header.dpc(dpc), device_extension, nothing, nothing) };
         }
     }
 }
 
 /// HW_DPC_ROUTINE.
-unsafe extern "C" fn dpc<M: Miniport>(
+unsafe extern "C" fn dpc<M: Registered>(
     object: PSTOR_DPC,
     device_extension: PVOID,
     _argument: PVOID,
@@ -316,31 +359,13 @@ unsafe extern "C" fn dpc<M: Miniport>(
 ) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let header = &extension.header;
-    let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
-        return;
-    };
-    run_dpc(header, dpc, || {
+    enter_dpc(extension, object, |adapter, header, dpc| {
         M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
     });
 }
 
-/// Runs a DPC that Storport took from its queue. A restart is alone with the
-/// adapter's data, so one that was queued before a stop waits for it.
-fn run_dpc(header: &Header, dpc: DpcNumber, run: impl FnOnce()) {
-    match header.state.begin_dpc(dpc.0) {
-        Begin::Now => {
-            run();
-            header.state.leave();
-        }
-        // SAFETY: DPCs are queued, so the objects are initialised.
-        Begin::Queue => unsafe { port::issue_dpc(header, header.dpc(dpc)) },
-        Begin::Later => {}
-    }
-}
-
 /// HW_DPC_ROUTINE of a threaded DPC.
-unsafe extern "C" fn threaded_dpc<M: Miniport>(
+pub(crate) unsafe extern "C" fn threaded_dpc<M: callback::ThreadedDpc + Registered>(
     object: PSTOR_DPC,
     device_extension: PVOID,
     _argument: PVOID,
@@ -348,61 +373,69 @@ unsafe extern "C" fn threaded_dpc<M: Miniport>(
 ) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let header = &extension.header;
-    let (Some(adapter), Some(dpc)) = (extension.adapter(), header.dpc_number(object)) else {
-        return;
-    };
-    run_dpc(header, dpc, || {
+    enter_dpc(extension, object, |adapter, header, dpc| {
         M::threaded_dpc(adapter, &mut context!(ThreadedDpc, header, dpc: dpc));
     });
 }
 
-/// What a miniport has called later.
-const fn entries<M: Miniport>() -> Entries {
-    Entries {
-        timer: timer::<M>,
-        work: work::<M>,
-        state_change: state_change::<M>,
-        registry: registry::<M>,
+/// Runs a DPC that Storport took from its queue. While the adapter is stopped
+/// it is noted, for the end of the restart.
+#[inline]
+fn enter_dpc<M: Registered>(
+    extension: &Extension<M>,
+    object: PSTOR_DPC,
+    run: impl FnOnce(&M::Adapter<'_>, &Header, DpcNumber),
+) {
+    let header = &extension.header;
+    let Some(dpc) = header.dpc_number(object) else {
+        return;
+    };
+    if let Some(inside) = extension.enter() {
+        run(inside.adapter(), header, dpc);
+    } else if header.state.issue(dpc.0) == Issue::Now {
+        // SAFETY: DPCs can be queued, so the phase is READY and the object is
+        // initialised.
+        unsafe { port::issue(header, object) };
     }
 }
 
 /// HW_TIMER.
-unsafe extern "C" fn timer<M: Miniport>(device_extension: PVOID) {
+pub(crate) unsafe extern "C" fn timer<M: callback::Timer + Registered>(device_extension: PVOID) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
-    if let Some(adapter) = extension.adapter()
-        && header.state.enter()
+    if let Some(inside) = extension.enter()
+        && header.state.take_timer()
     {
-        M::timer(adapter, &mut context!(Timer, header));
-        header.state.leave();
+        M::timer(inside.adapter(), &mut context!(Timer, header));
     }
 }
 
 /// HW_WORKITEM.
-unsafe extern "C" fn work<M: Miniport>(device_extension: PVOID, argument: PVOID, worker: PVOID) {
+pub(crate) unsafe extern "C" fn work<M: callback::Work + Registered>(
+    device_extension: PVOID,
+    context: PVOID,
+    worker: PVOID,
+) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
-    if let Some(adapter) = extension.adapter()
-        && header.state.enter()
+    let WorkContext { life, argument } = WorkContext::from_pointer(context);
+    if let Some(inside) = extension.enter()
+        && life == header.state.life()
     {
-        let argument = argument.addr();
-        M::work(adapter, &mut context!(Work, header, argument: argument));
-        header.state.leave();
+        let mut cx = context!(Work, header, argument: argument);
+        M::work(inside.adapter(), &mut cx);
     }
-    if let Some(worker) = NonNull::new(worker) {
-        // SAFETY: this runs at PASSIVE_LEVEL, and the worker, made for this
-        // item, is through (rule book 3.1).
-        unsafe { port::free_worker(header, worker) };
-    }
+    // SAFETY: This runs at PASSIVE_LEVEL. The worker was made for this item,
+    // which has run (rule book 3.1).
+    let _: Result<(), StorStatus> = unsafe { port::free_worker(header, worker) };
 }
 
 /// HW_STATE_CHANGE.
-unsafe extern "C" fn state_change<M: Miniport>(
+pub(crate) unsafe extern "C" fn state_change<M: callback::StateChange + Registered>(
     device_extension: PVOID,
-    _context: PVOID,
+    context: PVOID,
     _address_type: SHORT,
     _address: PVOID,
     status: ULONG,
@@ -410,133 +443,162 @@ unsafe extern "C" fn state_change<M: Miniport>(
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
-    // SAFETY: this callback ends the one change that is reported; until it
-    // says so no one writes there.
-    let changed = unsafe { header.take_change() };
+    // SAFETY: This callback ends the one change that is reported; until it says
+    // so below, nobody writes there.
+    let changed = unsafe { take_change(header) };
     header.state.end_state_change();
-    if let Some(adapter) = extension.adapter()
-        && header.state.enter()
+    if let Some(inside) = extension.enter()
+        && context.addr() == header.state.life() as usize
     {
         let handled = status < 0x8000_0000;
         let mut cx = context!(StateChange, header, changed: changed, handled: handled);
-        M::state_changed(adapter, &mut cx);
-        header.state.leave();
+        M::state_changed(inside.adapter(), &mut cx);
     }
 }
 
 /// HW_REGISTRY_NOTIFICATION_ROUTINE.
-unsafe extern "C" fn registry<M: Miniport>(device_extension: PVOID) {
+pub(crate) unsafe extern "C" fn registry<M: callback::RegistryChange + Registered>(
+    device_extension: PVOID,
+) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let header = &extension.header;
-    if let Some(adapter) = extension.adapter()
-        && header.state.enter()
-    {
-        M::registry_changed(adapter, &mut context!(RegistryChange, header));
-        header.state.leave();
+    if let Some(inside) = extension.enter() {
+        let mut cx = context!(RegistryChange, &extension.header);
+        M::registry_changed(inside.adapter(), &mut cx);
     }
 }
 
 /// HW_RESET_BUS.
-pub(crate) unsafe extern "C" fn reset_bus<M: Miniport>(
+pub(crate) unsafe extern "C" fn reset_bus<M: Registered>(
     device_extension: PVOID,
     path: ULONG,
 ) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
-        return truth(false);
-    };
-    // To be disregarded (rule book 6, D4).
+    // A dump stack disregards resets (rule book 6, D4).
     if extension.header.state.is_dump() {
         return truth(false);
     }
+    let Some(inside) = extension.enter() else {
+        return truth(false);
+    };
     let mut cx = context!(ResetBus, &extension.header, path: path);
-    truth(M::reset_bus(adapter, &mut cx))
+    truth(M::reset_bus(inside.adapter(), &mut cx))
 }
 
 /// HW_TRACING_ENABLED.
-pub(crate) unsafe extern "C" fn tracing<M: Miniport>(device_extension: PVOID, enabled: BOOLEAN) {
+pub(crate) unsafe extern "C" fn tracing<M: callback::Tracing + Registered>(
+    device_extension: PVOID,
+    enabled: BOOLEAN,
+) {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    if let Some(adapter) = extension.adapter() {
-        let header = &extension.header;
-        let enabled = enabled != 0;
-        M::tracing(adapter, &mut context!(Tracing, header, enabled: enabled));
+    let (header, enabled) = (&extension.header, enabled != 0);
+    header.state.set_traced(enabled);
+    if let Some(inside) = extension.enter() {
+        let mut cx = context!(Tracing, header, enabled: enabled);
+        M::tracing(inside.adapter(), &mut cx);
     }
 }
 
-/// The optional callback that a control type is.
-fn adapter_callback(control_type: SCSI_ADAPTER_CONTROL_TYPE) -> Option<Callback> {
-    match control_type {
-        control::ScsiAdapterPower => Some(Callback::AdapterPower),
-        control::ScsiAdapterSurpriseRemoval => Some(Callback::SurpriseRemoval),
-        _ => None,
-    }
-}
-
-fn supports_adapter_control<M: Miniport>(control_type: SCSI_ADAPTER_CONTROL_TYPE) -> bool {
+fn supports_adapter_control<M: Registered>(control_type: SCSI_ADAPTER_CONTROL_TYPE) -> bool {
     match control_type {
         control::ScsiQuerySupportedControlTypes
         | control::ScsiStopAdapter
         | control::ScsiRestartAdapter => true,
-        other => adapter_callback(other).is_some_and(|callback| M::CALLBACKS.contains(&callback)),
+        control::ScsiAdapterPower => M::OPTIONAL.adapter_power.is_some(),
+        control::ScsiAdapterSurpriseRemoval => M::OPTIONAL.surprise_removal.is_some(),
+        _ => false,
     }
 }
 
 /// HW_ADAPTER_CONTROL.
-pub(crate) unsafe extern "C" fn adapter_control<M: Miniport>(
+pub(crate) unsafe extern "C" fn adapter_control<M: Registered>(
     device_extension: PVOID,
     control_type: SCSI_ADAPTER_CONTROL_TYPE,
     parameters: PVOID,
 ) -> SCSI_ADAPTER_CONTROL_STATUS {
-    let success = _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess;
-    let unsuccessful = _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlUnsuccessful;
-    if control_type == control::ScsiQuerySupportedControlTypes {
-        // SAFETY: for this type Parameters is the list to fill.
-        unsafe { fill_supported(parameters.cast(), supports_adapter_control::<M>) };
-        return success;
+    let optional = match control_type {
+        control::ScsiQuerySupportedControlTypes => {
+            // SAFETY: For this type Parameters is the list to fill in.
+            unsafe { fill_supported(parameters.cast(), supports_adapter_control::<M>) };
+            return _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess;
+        }
+        control::ScsiStopAdapter => Some(stop::<M> as callback::Control),
+        control::ScsiRestartAdapter => Some(restart::<M> as callback::Control),
+        control::ScsiAdapterPower => M::OPTIONAL.adapter_power,
+        control::ScsiAdapterSurpriseRemoval => M::OPTIONAL.surprise_removal,
+        _ => None,
+    };
+    // SAFETY: The entry is this miniport's, and gets what Storport passed.
+    if optional.is_some_and(|entry| unsafe { entry(device_extension, parameters) }) {
+        _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
+    } else {
+        _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlUnsuccessful
     }
-    if !supports_adapter_control::<M>(control_type) {
-        return unsuccessful;
-    }
+}
+
+/// ScsiStopAdapter. Where there is no adapter to stop, it is stopped.
+unsafe fn stop<M: Registered>(device_extension: PVOID, _parameters: PVOID) -> bool {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
-        return success;
-    };
     let header = &extension.header;
-    match control_type {
-        control::ScsiStopAdapter => {
-            header.state.stop();
-            if !header.state.is_dump() {
-                header.set_timer(0);
-            }
-            M::stop(adapter, &mut context!(Stop, header));
+    if let Some(inside) = extension.stop() {
+        if !header.state.is_dump() {
+            // A miniport without the callback has no timer to cancel.
+            let _: Result<(), StorStatus> = set_timer(header, 0);
         }
-        control::ScsiRestartAdapter => {
-            let works =
-                header.state.may_restart() && M::restart(adapter, &mut context!(Restart, header));
-            if !works {
-                return unsuccessful;
-            }
-            issue_noted(header, header.state.run());
-        }
-        control::ScsiAdapterPower => {
-            let power: *const STOR_ADAPTER_CONTROL_POWER = parameters.cast();
-            // SAFETY: for this type Parameters is such a structure, or null.
-            let Some(power) = (unsafe { power.as_ref() }) else {
-                return unsuccessful;
-            };
-            let state = power_state(power.PowerState);
-            M::adapter_power(adapter, &mut context!(AdapterPower, header, state: state));
-        }
-        control::ScsiAdapterSurpriseRemoval => {
-            M::surprise_removal(adapter, &mut context!(SurpriseRemoval, header));
-        }
-        _ => return unsuccessful,
+        M::stop(inside.adapter(), &mut context!(Stop, header));
     }
-    success
+    true
+}
+
+/// ScsiRestartAdapter.
+unsafe fn restart<M: Registered>(device_extension: PVOID, _parameters: PVOID) -> bool {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let header = &extension.header;
+    let Some(adapter) = extension.restart() else {
+        return false;
+    };
+    let works = M::restart(adapter, &mut context!(Restart, header));
+    header.issue_noted(header.state.end_restart(works));
+    works
+}
+
+/// ScsiAdapterPower.
+pub(crate) unsafe fn adapter_power<M: callback::AdapterPower + Registered>(
+    device_extension: PVOID,
+    parameters: PVOID,
+) -> bool {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let power: *const STOR_ADAPTER_CONTROL_POWER = parameters.cast();
+    // SAFETY: For this type Parameters is such a structure, or null.
+    let Some(power) = (unsafe { power.as_ref() }) else {
+        return false;
+    };
+    let Some(inside) = extension.enter() else {
+        return false;
+    };
+    let state = power_state(power.PowerState);
+    let mut cx = context!(AdapterPower, &extension.header, state: state);
+    M::adapter_power(inside.adapter(), &mut cx);
+    true
+}
+
+/// ScsiAdapterSurpriseRemoval.
+pub(crate) unsafe fn surprise_removal<M: callback::SurpriseRemoval + Registered>(
+    device_extension: PVOID,
+    _parameters: PVOID,
+) -> bool {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    if let Some(inside) = extension.enter() {
+        let mut cx = context!(SurpriseRemoval, &extension.header);
+        M::surprise_removal(inside.adapter(), &mut cx);
+    }
+    true
 }
 
 fn power_state(state: STOR_DEVICE_POWER_STATE) -> PowerState {
@@ -547,78 +609,107 @@ fn power_state(state: STOR_DEVICE_POWER_STATE) -> PowerState {
     }
 }
 
-fn supports_unit_control<M: Miniport>(control_type: SCSI_UNIT_CONTROL_TYPE) -> bool {
-    let callback = match control_type {
-        unit::ScsiQuerySupportedUnitControlTypes => return true,
-        unit::ScsiUnitStart | unit::ScsiUnitRemove | unit::ScsiUnitSurpriseRemoval => {
-            Callback::UnitControl
-        }
-        unit::ScsiUnitPower => Callback::UnitPower,
-        _ => return false,
-    };
-    M::CALLBACKS.contains(&callback)
+/// The event of a unit that a control type tells.
+fn unit_event(control_type: SCSI_UNIT_CONTROL_TYPE) -> Option<UnitEvent> {
+    match control_type {
+        unit::ScsiUnitStart => Some(UnitEvent::Start),
+        unit::ScsiUnitRemove => Some(UnitEvent::Remove),
+        unit::ScsiUnitSurpriseRemoval => Some(UnitEvent::SurpriseRemoval),
+        _ => None,
+    }
+}
+
+fn supports_unit_control<M: Registered>(control_type: SCSI_UNIT_CONTROL_TYPE) -> bool {
+    match control_type {
+        unit::ScsiQuerySupportedUnitControlTypes => true,
+        unit::ScsiUnitPower => M::OPTIONAL.unit_power.is_some(),
+        other => unit_event(other).is_some() && M::OPTIONAL.unit_control.is_some(),
+    }
 }
 
 /// HW_UNIT_CONTROL.
 ///
-/// Its page calls the first argument a unit's storage; Microsoft's storahci
-/// takes it for the adapter's extension, as every other callback gets it.
-pub(crate) unsafe extern "C" fn unit_control<M: Miniport>(
+/// Its page calls the first argument a unit's storage. Microsoft's storahci
+/// takes it for the adapter's extension, which every other callback gets.
+pub(crate) unsafe extern "C" fn control_unit<M: Registered>(
     device_extension: PVOID,
     control_type: SCSI_UNIT_CONTROL_TYPE,
     parameters: PVOID,
 ) -> SCSI_UNIT_CONTROL_STATUS {
     let success = _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess;
-    let unsuccessful = _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlUnsuccessful;
     if control_type == unit::ScsiQuerySupportedUnitControlTypes {
-        // SAFETY: for this type Parameters is the list to fill.
+        // SAFETY: For this type Parameters is the list to fill in.
         unsafe { fill_supported(parameters.cast(), supports_unit_control::<M>) };
         return success;
     }
-    if !supports_unit_control::<M>(control_type) {
-        return unsuccessful;
+    let done = match (unit_event(control_type), control_type) {
+        (Some(event), _) => M::OPTIONAL.unit_control.is_some_and(|entry| {
+            // SAFETY: The entry is this miniport's, and gets what Storport passed.
+            unsafe { entry(device_extension, event, parameters) }
+        }),
+        (None, unit::ScsiUnitPower) => M::OPTIONAL.unit_power.is_some_and(|entry| {
+            // SAFETY: As above.
+            unsafe { entry(device_extension, parameters) }
+        }),
+        (None, _) => false,
+    };
+    if done {
+        success
+    } else {
+        _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlUnsuccessful
     }
+}
+
+/// ScsiUnitStart, ScsiUnitRemove, ScsiUnitSurpriseRemoval.
+pub(crate) unsafe fn unit_control<M: callback::UnitControl + Registered>(
+    device_extension: PVOID,
+    event: UnitEvent,
+    parameters: PVOID,
+) -> bool {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    let Some(adapter) = extension.adapter() else {
-        return success;
-    };
-    let header = &extension.header;
-    let event = match control_type {
-        unit::ScsiUnitStart => UnitEvent::Start,
-        unit::ScsiUnitRemove => UnitEvent::Remove,
-        unit::ScsiUnitSurpriseRemoval => UnitEvent::SurpriseRemoval,
-        unit::ScsiUnitPower => {
-            let power: *const STOR_UNIT_CONTROL_POWER = parameters.cast();
-            // SAFETY: for this type Parameters is such a structure, or null.
-            let Some(power) = (unsafe { power.as_ref() }) else {
-                return unsuccessful;
-            };
-            // SAFETY: its Address is of the kind that is registered.
-            let Some(unit) = (unsafe { address(power.Address.cast()) }) else {
-                return unsuccessful;
-            };
-            let state = power_state(power.PowerState);
-            let mut cx = context!(UnitPower, header, state: state, unit: unit);
-            M::unit_power(adapter, &mut cx);
-            return success;
-        }
-        _ => return unsuccessful,
-    };
-    // SAFETY: for these types Parameters is a unit's address.
+    // SAFETY: For these types Parameters is a unit's address.
     let Some(unit) = (unsafe { address(parameters.cast()) }) else {
-        return unsuccessful;
+        return false;
     };
-    let mut cx = context!(UnitControl, header, event: event, unit: unit);
-    M::unit_control(adapter, &mut cx);
-    success
+    let Some(inside) = extension.enter() else {
+        return false;
+    };
+    let mut cx = context!(UnitControl, &extension.header, event: event, unit: unit);
+    M::unit_control(inside.adapter(), &mut cx);
+    true
+}
+
+/// ScsiUnitPower.
+pub(crate) unsafe fn unit_power<M: callback::UnitPower + Registered>(
+    device_extension: PVOID,
+    parameters: PVOID,
+) -> bool {
+    // SAFETY: Storport passes the HwDeviceExtension.
+    let extension = unsafe { Extension::<M>::at(device_extension) };
+    let power: *const STOR_UNIT_CONTROL_POWER = parameters.cast();
+    // SAFETY: For this type Parameters is such a structure, or null.
+    let Some(power) = (unsafe { power.as_ref() }) else {
+        return false;
+    };
+    // SAFETY: Its Address is of the kind that is registered.
+    let Some(unit) = (unsafe { address(power.Address.cast()) }) else {
+        return false;
+    };
+    let Some(inside) = extension.enter() else {
+        return false;
+    };
+    let state = power_state(power.PowerState);
+    let mut cx = context!(UnitPower, &extension.header, state: state, unit: unit);
+    M::unit_power(inside.adapter(), &mut cx);
+    true
 }
 
 /// # Safety
 /// `address` is null or a STOR_ADDR_BTL8, the one kind of address that is asked
 /// for at registration.
 unsafe fn address(address: *const STOR_ADDR_BTL8) -> Option<Address> {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     let address = unsafe { address.as_ref() }?;
     Some(Address {
         path: address.Path,
@@ -638,14 +729,14 @@ unsafe fn fill_supported(
     if list.is_null() {
         return;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     let count = unsafe { (*list).MaxControlType };
-    // SAFETY: the entries follow the head; this takes their address.
+    // SAFETY: The entries follow the head; this takes their address.
     let entries: PUCHAR = unsafe { (&raw mut (*list).SupportedTypeList).cast() };
     for number in 0..count {
         if i32::try_from(number).is_ok_and(&supports) {
             let entry = entries.wrapping_add(number as usize);
-            // SAFETY: it is one of the MaxControlType entries.
+            // SAFETY: It is one of the MaxControlType entries.
             unsafe { entry.write(truth(true)) };
         }
     }

@@ -1,16 +1,15 @@
-//! A type for each callback: what Storport holds when it calls, and which locks
-//! may be taken from there.
+//! A type for each callback: its IRQL, what Storport holds when it calls, and
+//! which locks may be taken from there.
 //!
-//! A context is made by the framework's entry for the callback and lent to the
-//! miniport. It is neither `Send` nor `'static`, so it can't outlive the call.
-//! Its level says which locks may be taken (rule book 2); which of Storport's
-//! routines may be called is said in `allowed`.
+//! The framework makes a context when Storport calls, and lends it to the
+//! miniport's method. A context is neither `Send` nor `'static`, so it ends with
+//! the call. Its methods are the routines that may be called there.
 //!
 //! | context | IRQL | held | may be taken |
 //! |---|---|---|---|
-//! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it runs alone | nothing |
-//! | [`Initialize`] | DIRQL | Interrupt; nothing else runs | nothing |
-//! | [`PassiveInitialize`] | PASSIVE | nothing | nothing |
+//! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it is alone | nothing |
+//! | [`Initialize`] | DIRQL | Interrupt; it is alone | nothing |
+//! | [`PassiveInitialize`] | PASSIVE | nothing; it is alone but for interrupts | nothing |
 //! | [`BuildIo`] | DISPATCH | nothing | all |
 //! | [`StartIo`] | DISPATCH | perhaps StartIo | Dpc, Interrupt; see [`StartIo::channels`] |
 //! | [`Interrupt`] | DIRQL | Interrupt | nothing |
@@ -20,7 +19,7 @@
 //! | [`Timer`], [`StateChange`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`ResetBus`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`Stop`] | DIRQL at worst | nothing known | nothing |
-//! | [`Restart`] | DIRQL at worst | nothing known; it runs alone | nothing |
+//! | [`Restart`] | DIRQL at worst | nothing known; it is alone but for interrupts | nothing |
 //! | [`AdapterPower`] | DISPATCH at most | nothing | all |
 //! | [`SurpriseRemoval`] | below DISPATCH | nothing | all |
 //! | [`UnitControl`] | PASSIVE | nothing | all |
@@ -29,11 +28,15 @@
 //! | [`Work`] | PASSIVE | nothing | all |
 //! | [`RegistryChange`] | PASSIVE | not documented | nothing |
 //!
-//! Not there, and why: a system thread (StorPortCreateSystemThread) would have
-//! to be waited for before the adapter goes, and no callback may wait then: a
-//! [`Work`] item does its work. The routine of StorPortBuildScatterGatherList
-//! is for memory of the miniport's own, which the uncached extension is without
-//! it. The callbacks of virtual miniports are not a disk's on a bus.
+//! A callback reaches the miniport only while the adapter is ready, from the end
+//! of HwPassiveInitialize to ScsiStopAdapter. The exceptions are the callbacks
+//! of the life cycle and interrupt routines. Storport gets an answer for the
+//! others: BUSY or NO_HBA for a request, "unsuccessful" for a control.
+//!
+//! Two kinds of callback are missing. A system thread
+//! (StorPortCreateSystemThread) would have to be waited for before the adapter
+//! goes, and no callback may wait then; use a [`Work`] item. Virtual miniports
+//! have callbacks that a disk on a bus does not need.
 
 use core::marker::PhantomData;
 
@@ -44,29 +47,17 @@ use crate::{
 };
 
 pub(crate) mod sealed {
-    use crate::extension::Header;
-
     /// Belongs to the adapter that `'a` names.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is no context of a callback, and no guard",
         note = "contexts and guards are made by the framework, and lent to the miniport's methods"
     )]
     pub trait OfAdapter<'a> {}
-
-    /// Is lent to a callback of that adapter.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is no context of a callback",
-        note = "contexts are made by the framework, and lent to the miniport's methods"
-    )]
-    pub trait InCallback<'a>: OfAdapter<'a> {
-        /// The adapter.
-        fn header(&self) -> &Header;
-    }
 }
 
-pub(crate) use sealed::{InCallback, OfAdapter};
+pub(crate) use sealed::OfAdapter;
 
-/// An IRQL and a lock belong to one processor: what has this field is not
+/// An IRQL and a lock belong to one processor. A type with this field is not
 /// `Send`.
 pub(crate) struct OneProcessorOnly([*mut (); 0]);
 
@@ -76,14 +67,13 @@ impl OneProcessorOnly {
     }
 }
 
-/// From here locks may be taken: a callback's context, or a guard.
+/// A place from which locks may be taken: a callback's context, or a guard.
 #[diagnostic::on_unimplemented(
     message = "no lock may be taken from `{Self}`",
     label = "this callback takes no lock: Storport holds one that nothing goes above, or allows \
              none (rule book 2)",
     note = "in an interrupt routine, `DpcLocked::issue` a DPC and take the lock in \
-            `Miniport::dpc`; in HwInitialize and a restart, `open` the cell; in \
-            HwPassiveInitialize, leave it to the first request",
+            `Miniport::dpc`; in HwInitialize, HwPassiveInitialize and a restart, `open` the cell",
     note = "a scope is the context that the callback was given, the guard of a lock, or what \
             `Guard::split` gives beside its data"
 )]
@@ -100,14 +90,16 @@ pub trait Scope<'a>: OfAdapter<'a> {
 )]
 pub trait AtDispatch<'a>: Scope<'a> {}
 
-/// Nobody else is inside a cell of level `L`: the callback holds the lock, or
-/// nothing else of the adapter runs.
+/// A context that proves that nobody else is inside a cell of level `L`: the
+/// callback holds the lock, or it is alone (the invariants of the adapter's
+/// state machine say against which callbacks).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not prove that this cell's own lock is held",
     label = "another processor may be inside this cell",
     note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
             in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
-            `Interrupt`, a message's by `open_in`; every cell in `Initialize` (rule book 2)"
+            `Interrupt`, a message's by `open_in`; every cell in `Initialize`, and the StartIo and DPC \
+            cells in `PassiveInitialize` and `Restart` (rule book 2)"
 )]
 pub trait Proves<'a, L: Level>: OfAdapter<'a> {}
 
@@ -124,10 +116,9 @@ macro_rules! contexts {
         #[diagnostic::do_not_recommend]
         impl<'a> OfAdapter<'a> for $name<'_, 'a> {}
 
-        #[diagnostic::do_not_recommend]
-        impl<'a> InCallback<'a> for $name<'_, 'a> {
+        impl $name<'_, '_> {
             #[inline]
-            fn header(&self) -> &Header {
+            pub(crate) fn header(&self) -> &Header {
                 self.adapter
             }
         }
@@ -137,15 +128,19 @@ macro_rules! contexts {
 contexts! {
     /// HwInitialize: DIRQL, the interrupt lock held (rule book 2).
     ///
-    /// No request was sent yet, no DPC object is initialised, and what would
-    /// run later is not asked for, so nothing else of the adapter runs, and
-    /// every cell opens.
+    /// It is alone: no other callback is admitted until it returns, so every
+    /// cell opens. No DPC object is initialised yet. DPCs that are issued here
+    /// run after HwPassiveInitialize.
     Initialize;
     /// HwPassiveInitialize: PASSIVE_LEVEL, nothing held, nothing takeable.
+    ///
+    /// Only interrupt routines run meanwhile, so the cells of the StartIo lock
+    /// and of DPCs open. DPCs that are issued run after it.
     PassiveInitialize;
-    /// HwBuildIo: DISPATCH_LEVEL, nothing held; many run at once.
+    /// HwBuildIo: DISPATCH_LEVEL, nothing held. It runs on many processors at
+    /// once.
     BuildIo;
-    /// HwStartIo: DISPATCH_LEVEL; the StartIo lock may be held, which
+    /// HwStartIo: DISPATCH_LEVEL. Storport may hold the StartIo lock, which
     /// [`channels`](Self::channels) tells.
     StartIo;
     /// HwStartIo with concurrent channels: nothing is held, and the StartIo
@@ -161,7 +156,7 @@ contexts! {
     /// HwDpcRoutine: DISPATCH_LEVEL, nothing held.
     Dpc { dpc: DpcNumber };
     /// HwDpcRoutine of a threaded DPC: PASSIVE_LEVEL in a thread, or
-    /// DISPATCH_LEVEL where the system has threaded DPCs turned off; nothing
+    /// DISPATCH_LEVEL where the system has threaded DPCs turned off. Nothing is
     /// held.
     ThreadedDpc { dpc: DpcNumber };
     /// HwTimer: DISPATCH_LEVEL, the StartIo lock held. With concurrent channels
@@ -170,19 +165,17 @@ contexts! {
     /// HwStateChange: DISPATCH_LEVEL, the StartIo lock held.
     StateChange { changed: Changed, handled: bool };
     /// HwResetBus: DISPATCH_LEVEL, the StartIo lock held, requests paused.
+    /// HwBuildIo may run meanwhile.
     ResetBus { path: u32 };
     /// HwAdapterControl(ScsiStopAdapter): DIRQL at worst, nothing known to be
-    /// held, nothing takeable (rule book 8, row 1). No request is
-    /// outstanding.
+    /// held, nothing takeable (rule book 8, row 1). No request is outstanding.
+    /// Callbacks that were admitted before may still run.
     Stop;
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///
-    /// After a stop Storport does not call the miniport (ScsiStopAdapter's
-    /// page), and the framework keeps what was asked for before (DPCs, the
-    /// timer, work, state changes) from running until the restart is done: one
-    /// that still runs makes the restart fail. So nothing else runs but
-    /// interrupt routines, and the cells of the StartIo lock and of DPCs open;
-    /// those of interrupts do not.
+    /// Only interrupt routines run meanwhile, so the cells of the StartIo lock
+    /// and of DPCs open. A callback of before the stop that does not end within
+    /// a millisecond makes the restart fail.
     Restart;
     /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
     /// held.
@@ -190,14 +183,15 @@ contexts! {
     /// HwAdapterControl(ScsiAdapterSurpriseRemoval): below DISPATCH_LEVEL,
     /// nothing held.
     SurpriseRemoval;
-    /// HwUnitControl for what happens at PASSIVE_LEVEL, nothing held.
+    /// HwUnitControl for the events of [`UnitEvent`]: PASSIVE_LEVEL, nothing
+    /// held.
     UnitControl { event: UnitEvent, unit: Address };
     /// HwUnitControl(ScsiUnitPower): DISPATCH_LEVEL, nothing held.
     UnitPower { state: PowerState, unit: Address };
     /// HwTracingEnabled: PASSIVE_LEVEL, nothing held.
     Tracing { enabled: bool };
     /// HwWorkItem: PASSIVE_LEVEL, nothing held.
-    Work { argument: usize };
+    Work { argument: u32 };
     /// HwRegistryNotification: PASSIVE_LEVEL. What is held is not documented,
     /// so nothing is taken; a [`Work`] item may.
     RegistryChange;
@@ -251,6 +245,7 @@ macro_rules! proofs {
 
 proofs! {
     Initialize of StartIoHeld DpcHeld InterruptHeld;
+    PassiveInitialize of StartIoHeld DpcHeld;
     Restart of StartIoHeld DpcHeld;
     Interrupt of InterruptHeld;
     Serial of StartIoHeld;
@@ -259,8 +254,8 @@ proofs! {
     ResetBus of StartIoHeld;
 }
 
-/// Whether HwStartIo runs in concurrent channels, which is only known as it
-/// runs (rule book 4.3).
+/// Whether HwStartIo runs in concurrent channels, which is known only at run
+/// time (rule book 4.3).
 pub enum Channels<'s, 'a> {
     /// More than one was granted: Storport holds nothing, and other processors
     /// may be in HwStartIo.
@@ -270,8 +265,8 @@ pub enum Channels<'s, 'a> {
 }
 
 impl<'a> StartIo<'_, 'a> {
-    /// What is known of the StartIo lock: with concurrent channels it may be
-    /// taken, without them its cells open.
+    /// Tells whether Storport holds the StartIo lock. With concurrent channels
+    /// the lock may be taken; without them its cells open.
     #[inline]
     pub fn channels(&mut self) -> Channels<'_, 'a> {
         let (adapter, brand) = (self.adapter, PhantomData);
@@ -333,7 +328,7 @@ impl StateChange<'_, '_> {
         self.changed
     }
 
-    /// Whether Storport could deal with it (Status below 0x80000000).
+    /// Whether Storport dealt with it (Status below 0x80000000).
     #[must_use]
     pub fn is_handled(&self) -> bool {
         self.handled
@@ -405,7 +400,7 @@ impl UnitPower<'_, '_> {
 }
 
 impl Tracing<'_, '_> {
-    /// Whether someone listens to the miniport's events now.
+    /// Whether somebody listens to the miniport's events now.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled
@@ -413,9 +408,9 @@ impl Tracing<'_, '_> {
 }
 
 impl Work<'_, '_> {
-    /// What was given to [`queue_work`](crate::Context::queue_work).
+    /// The argument of [`queue_work`](crate::Dpc::queue_work).
     #[must_use]
-    pub fn argument(&self) -> usize {
+    pub fn argument(&self) -> u32 {
         self.argument
     }
 }

@@ -1,17 +1,21 @@
 //! DriverEntry, made for a miniport.
 
 /// Makes DriverEntry for a [`Miniport`](crate::Miniport): the function that
-/// Windows calls when it loads the driver, which registers the miniport.
+/// Windows calls when it loads the driver, which registers the miniport. The
+/// optional callbacks of [`callback`](mod@crate::callback) follow the miniport's
+/// name.
 ///
 /// ```ignore
-/// storport::driver_entry!(Disk);
+/// storport::driver_entry!(Disk: Timer, UnitPower);
 /// ```
 ///
-/// Once in a driver. The panic handler and the allocator, if there is one, are
+/// A driver has one. The panic handler, and the allocator if there is one, are
 /// the driver's own.
 #[macro_export]
 macro_rules! driver_entry {
-    ($miniport:ty) => {
+    ($miniport:ty $(: $($name:ident),+ $(,)?)?) => {
+        $crate::registered!($miniport $(: $($name),+)?);
+
         const _: () = {
             /// Registers the miniport with Storport.
             ///
@@ -26,6 +30,27 @@ macro_rules! driver_entry {
                 unsafe { $crate::register::<$miniport>(driver, registry_path) }
             }
         };
+    };
+}
+
+/// Names a miniport's optional callbacks. [`driver_entry`](crate::driver_entry)
+/// does; only a test that registers a miniport itself needs this.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! registered {
+    ($miniport:ty $(: $($name:ident),+ $(,)?)?) => {
+        $($(
+            // SAFETY: `OPTIONAL` below has the entry.
+            unsafe impl $crate::callback::Names<$crate::callback::key::$name> for $miniport {}
+        )+)?
+
+        // SAFETY: each entry is one that was made for this miniport.
+        unsafe impl $crate::callback::Registered for $miniport {
+            const OPTIONAL: $crate::callback::Optional = $crate::callback::Optional::NONE
+                $($(.with(
+                    <$miniport as $crate::callback::Entry<$crate::callback::key::$name>>::ENTRY,
+                ))+)?;
+        }
     };
 }
 

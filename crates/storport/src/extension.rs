@@ -1,9 +1,9 @@
-//! What lies in a device extension: the framework's part, the miniport's
-//! state, and the tables behind it.
+//! The device extension: the framework's header, the miniport's state behind
+//! the gate, and the memory of tables.
 //!
 //! Storport allocates one device extension an adapter, zeroed and non-paged,
 //! and never moves it (`storport.h`, `HW_INITIALIZATION_DATA`). So an address
-//! in it is good for as long as the adapter is.
+//! in it is valid for as long as the adapter exists.
 #![expect(unsafe_code, reason = "the device extension is Storport's memory")]
 
 use core::{
@@ -11,48 +11,61 @@ use core::{
     marker::PhantomData,
     mem::MaybeUninit,
     ops::{Deref, DerefMut},
-    ptr::NonNull,
+    ptr::{self, NonNull},
     slice,
-    sync::atomic::{AtomicPtr, AtomicU32},
+    sync::atomic::{AtomicPtr, AtomicU32, Ordering},
 };
 
 use wdk_sys::{PVOID, STOR_ADDR_BTL8, STOR_DPC};
 
 use crate::{
-    later::Entries,
-    miniport::Miniport,
+    callback::{Optional, Registered},
+    port,
     stack::Stack,
-    state::{MAX_DPCS, State},
+    state::{MAX_DPCS, Noted, State},
 };
 
-/// Ties a value to one adapter, whoever it is: two adapters' `'a` are never
-/// the same, because every callback is generic over it.
+/// Ties a value to one adapter: the `'a` of two adapters are never the same,
+/// because every callback is generic over it.
 pub(crate) type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
-/// The framework's part. All zeros is a valid state: no adapter was found.
+/// The framework's part. All zeros is a valid header: no adapter was found.
+///
+/// # Invariants
+///
+/// - It is the first field of an [`Extension`], so its address is the
+///   HwDeviceExtension.
+/// - `optional` is null or the table of the miniport that registered.
+/// - `changed` is written only between `State::begin_state_change` and the
+///   HwStateChange that ends it.
+/// - `dpcs[n]` is only passed to Storport, by address. Storport initialises it
+///   in HwPassiveInitialize, before the phase READY, and serialises its use.
 #[repr(C)]
 pub struct Header {
     pub(crate) state: State,
-    /// The functions of its miniport that are called later.
-    pub(crate) entries: AtomicPtr<Entries>,
-    /// The address of the state change being reported, while
-    /// `State::begin_state_change` holds the place.
+    optional: AtomicPtr<Optional>,
+    /// The address of the state change that is being reported.
     changed: UnsafeCell<STOR_ADDR_BTL8>,
-    /// Which entity of it: `STATE_CHANGE_*`.
+    /// Which entity that concerns: `STATE_CHANGE_*`.
     pub(crate) changed_entity: AtomicU32,
-    /// The DPC objects; only Storport looks inside after their initialisation.
     dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS as usize]>,
 }
 
-// SAFETY: the state is atomic; the rest is only passed to Storport by address,
-// which serialises its use itself.
+// SAFETY: The state is atomic; `Header`'s invariants say who uses the cells.
 unsafe impl Sync for Header {}
 
 impl Header {
     /// What Storport calls the HwDeviceExtension.
     #[inline]
     pub(crate) fn device_extension(&self) -> PVOID {
-        core::ptr::from_ref(self).cast_mut().cast()
+        ptr::from_ref(self).cast_mut().cast()
+    }
+
+    /// The optional callbacks that the miniport named.
+    pub(crate) fn optional(&self) -> &'static Optional {
+        let optional = self.optional.load(Ordering::Relaxed);
+        // SAFETY: `Header`'s invariant: null, or stored from a `&'static`.
+        unsafe { optional.as_ref() }.unwrap_or(&Optional::NONE)
     }
 
     /// The address of DPC object `number`.
@@ -68,7 +81,16 @@ impl Header {
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
         (0..self.state.dpcs())
             .map(DpcNumber)
-            .find(|number| core::ptr::eq(self.dpc(*number), address))
+            .find(|number| ptr::eq(self.dpc(*number), address))
+    }
+
+    /// Queues DPCs that were noted.
+    pub(crate) fn issue_noted(&self, noted: Noted) {
+        for number in noted {
+            // SAFETY: Notes are given out only in the phase READY, in which
+            // the DPC objects are initialised (`State`'s invariants).
+            unsafe { port::issue(self, self.dpc(DpcNumber(number))) };
+        }
     }
 
     /// Where the address of a state change lies.
@@ -89,20 +111,31 @@ impl DpcNumber {
     }
 }
 
-/// The whole extension; the tables follow it.
+/// The whole extension; the memory of tables follows it.
+///
+/// # Invariants
+///
+/// `adapter` is initialised in every phase after FOUND, and in FOUND. It is
+/// written only by a [`Finding`], and reached only through what the functions
+/// below return: each of them passed the gate of [`State`].
 #[repr(C)]
-pub(crate) struct Extension<M: Miniport> {
+pub(crate) struct Extension<M: Registered> {
     pub(crate) header: Header,
     adapter: UnsafeCell<MaybeUninit<M::Adapter<'static>>>,
 }
 
-impl<M: Miniport> Extension<M> {
-    /// What `HW_INITIALIZATION_DATA.DeviceExtensionSize` must be. Room is left
-    /// to align the tables.
+impl<M: Registered> Extension<M> {
+    /// What `HW_INITIALIZATION_DATA.DeviceExtensionSize` must be. It leaves
+    /// room to align the tables.
     pub(crate) const fn bytes(stack: Stack) -> usize {
-        // What pool is aligned to, and a dump stack's extension with
-        // STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT.
-        const { assert!(align_of::<Self>() <= 16) };
+        // storport.h promises no more than the alignment of a pointer.
+        const {
+            assert!(
+                align_of::<Self>() <= align_of::<PVOID>(),
+                "an adapter's state may be aligned to 8 bytes at most: Storport aligns the device \
+                 extension to no more"
+            );
+        };
         size_of::<Self>().wrapping_add(Self::table_bytes(stack))
     }
 
@@ -114,54 +147,168 @@ impl<M: Miniport> Extension<M> {
         tables.wrapping_add(TABLE_ALIGNMENT)
     }
 
-    /// Whether an extension can lie at this address.
-    pub(crate) fn fits(device_extension: PVOID) -> bool {
-        device_extension.cast::<Self>().is_aligned()
-    }
-
     /// The extension at the address that Storport passes to a callback.
     ///
     /// # Safety
     /// `device_extension` is the HwDeviceExtension of an adapter of the driver
     /// that registered `M`, and stays so for `'c`.
     pub(crate) unsafe fn at<'c>(device_extension: PVOID) -> &'c Self {
-        // SAFETY: the caller's promise; Storport allocated `BYTES` zeroed
-        // bytes there, and all zeros is a valid `Header`; the adapter part is
+        // SAFETY: The caller's promise. Storport allocated `bytes` zeroed
+        // bytes there; all zeros is a valid `Header`, and the rest is
         // `MaybeUninit`.
         unsafe { &*device_extension.cast::<Self>() }
     }
 
-    /// The miniport's state, once it runs.
-    pub(crate) fn running<'a>(&self) -> Option<&M::Adapter<'a>> {
-        if self.header.state.is_running() {
-            self.adapter()
-        } else {
-            None
-        }
-    }
-
-    /// The miniport's state, once found. The lifetime `'a` is the callback's
-    /// to choose: nothing that carries it can leave the callback but into the
-    /// adapter's own state.
-    pub(crate) fn adapter<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
-        if !self.header.state.is_found() {
+    /// Admits HwBuildIo and HwStartIo.
+    #[inline]
+    pub(crate) fn requests<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.state.serves_requests() {
             return None;
         }
+        // SAFETY: READY comes after FOUND.
+        Some(unsafe { self.adapter() })
+    }
+
+    /// Admits an interrupt routine.
+    #[inline]
+    pub(crate) fn interrupts<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.state.serves_interrupts() {
+            return None;
+        }
+        // SAFETY: The phases that serve interrupts come after FOUND.
+        Some(unsafe { self.adapter() })
+    }
+
+    /// Admits any other callback of an adapter that runs.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Inside<'_, M>> {
+        self.header.state.enter().then_some(Inside(self))
+    }
+
+    /// Admits ScsiStopAdapter, after which no other callback is admitted.
+    pub(crate) fn stop(&self) -> Option<Inside<'_, M>> {
+        self.header.state.stop().then_some(Inside(self))
+    }
+
+    /// Admits HwFindAdapter, once it is alone.
+    pub(crate) fn find(&self) -> Option<Finding<'_, M>> {
+        if !self.header.state.begin_find() {
+            return None;
+        }
+        let finding = Finding(self);
+        // PASSIVE_LEVEL: what was admitted earlier gets 10 ms to leave.
+        finding.0.wait_until_alone(100, 100).then_some(finding)
+    }
+
+    /// Admits HwInitialize.
+    pub(crate) fn initialize<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.state.begin_initialize() {
+            return None;
+        }
+        // SAFETY: INITIALIZING comes after FOUND.
+        Some(unsafe { self.adapter() })
+    }
+
+    /// Admits HwPassiveInitialize.
+    pub(crate) fn passive<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.state.begin_passive() {
+            return None;
+        }
+        // SAFETY: PASSIVE comes after FOUND.
+        Some(unsafe { self.adapter() })
+    }
+
+    /// Admits ScsiRestartAdapter, once it is alone.
+    pub(crate) fn restart<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+        if !self.header.state.begin_restart() {
+            return None;
+        }
+        // DIRQL at worst: what was admitted earlier gets 1 ms to leave.
+        if !self.wait_until_alone(100, 10) {
+            let _: Noted = self.header.state.end_restart(false);
+            return None;
+        }
+        // SAFETY: RESTARTING comes after FOUND.
+        Some(unsafe { self.adapter() })
+    }
+
+    fn wait_until_alone(&self, looks: u32, microseconds: u32) -> bool {
+        for _ in 0..looks {
+            if self.header.state.is_alone() {
+                return true;
+            }
+            port::stall(microseconds);
+        }
+        self.header.state.is_alone()
+    }
+
+    /// The miniport's state. The callback chooses the lifetime `'a`: nothing
+    /// that carries it can leave the callback but into the adapter's own state.
+    ///
+    /// # Safety
+    /// The gate admitted the callback, and the phase is FOUND or one after it.
+    #[inline]
+    pub(crate) unsafe fn adapter<'c, 'a>(&'c self) -> &'c M::Adapter<'a> {
         let state: *const M::Adapter<'a> = self.adapter.get().cast();
-        // SAFETY: `found` was stored after the state was written, and the
-        // state is only shared from then on; `'a` is erased in memory.
-        Some(unsafe { &*state })
+        // SAFETY: `Extension`'s invariant: it is initialised, and not written
+        // while a callback is admitted. Lifetimes do not change a layout.
+        unsafe { &*state }
+    }
+}
+
+/// A callback that was admitted and counted. It leaves when this is dropped.
+pub(crate) struct Inside<'c, M: Registered>(&'c Extension<M>);
+
+impl<M: Registered> Inside<'_, M> {
+    #[inline]
+    pub(crate) fn adapter<'s, 'a>(&'s self) -> &'s M::Adapter<'a> {
+        // SAFETY: `enter` and `stop` admit a callback only after FOUND.
+        unsafe { self.0.adapter() }
+    }
+}
+
+impl<M: Registered> Drop for Inside<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.header.state.leave();
+    }
+}
+
+/// HwFindAdapter, alone. Unless an adapter is put into the extension, there is
+/// none when this is dropped.
+pub(crate) struct Finding<'c, M: Registered>(&'c Extension<M>);
+
+impl<M: Registered> Finding<'_, M> {
+    /// Makes the header that of a new adapter.
+    pub(crate) fn begin(&self, dump: bool, message_locks: bool) {
+        let header = &self.0.header;
+        header.state.reset(dump, message_locks);
+        let optional = const { ptr::from_ref(&M::OPTIONAL) };
+        header
+            .optional
+            .store(optional.cast_mut(), Ordering::Relaxed);
     }
 
-    /// Writes the miniport's state.
-    pub(crate) fn put<'a>(&self, adapter: M::Adapter<'a>) {
-        let state: *mut M::Adapter<'a> = self.adapter.get().cast();
-        // SAFETY: HwFindAdapter runs alone for its adapter (rule book 3.2);
-        // the memory is ours and large enough.
-        unsafe { state.write(adapter) };
-        self.header.state.set_found();
+    /// Puts the miniport's state into the extension, and so ends HwFindAdapter.
+    /// A state of an earlier life is overwritten, not dropped.
+    pub(crate) fn put(self, adapter: M::Adapter<'_>) {
+        let extension = self.0;
+        core::mem::forget(self);
+        let place = extension.adapter.get().cast();
+        // SAFETY: HwFindAdapter is alone, and the place is large enough:
+        // lifetimes do not change a layout.
+        unsafe { core::ptr::write(place, adapter) };
+        extension.header.state.end_find(true);
     }
+}
 
+impl<M: Registered> Drop for Finding<'_, M> {
+    fn drop(&mut self) {
+        self.0.header.state.end_find(false);
+    }
+}
+
+impl<M: Registered> Extension<M> {
     /// The memory behind the extension, for tables. Its address comes from
     /// Storport's pointer: a reference to the extension reaches no further
     /// than its end.

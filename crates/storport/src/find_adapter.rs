@@ -1,59 +1,132 @@
-//! HwFindAdapter, and what only it may do: look at the function, map its
-//! registers, take its memory, and say what it can carry.
-//!
-//! The routines are methods of [`Context`](crate::Context), where other
-//! contexts say that they lack them; here is what they do.
+//! HwFindAdapter, and what only it may do: look at the PCI function, map its
+//! registers, take its memory, make locks and tables, and tell Storport what the
+//! adapter can carry.
 #![expect(unsafe_code, reason = "Storport's configuration is a C structure")]
 
-use core::{marker::PhantomData, slice};
+use core::{fmt, marker::PhantomData, slice};
 
 use wdk_sys::{
     _KINTERRUPT_MODE, _STOR_SYNCHRONIZATION_MODEL, ACCESS_RANGE, PORT_CONFIGURATION_INFORMATION,
 };
 
 use crate::{
-    context::{InCallback, OfAdapter, OneProcessorOnly},
+    callback,
+    context::{
+        AdapterPower, BuildIo, Concurrent, Dpc, Initialize, Interrupt, MessageInterrupt, OfAdapter,
+        OneProcessorOnly, PassiveInitialize, RegistryChange, ResetBus, Restart, Serial, StartIo,
+        StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower,
+        Work,
+    },
     dma::UncachedExtension,
-    extension::{Brand, Header, TableMemory},
+    extension::{Brand, Header, Table, TableMemory},
+    lock::{DpcLocked, InterruptLocked, Locked, MessageLocked, StartIoLocked},
     port,
     registers::MappedRegisters,
+    routines::routines,
+    state::DpcKind,
 };
 
 /// What the adapter can carry, for Storport (`PORT_CONFIGURATION_INFORMATION`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdapterLimits {
-    /// MaximumTransferLength: bytes in one request.
+    /// MaximumTransferLength: the most bytes of a request, at least 512.
     pub transfer_bytes: u32,
-    /// NumberOfPhysicalBreaks: elements in a scatter/gather list.
+    /// NumberOfPhysicalBreaks: the most elements of a scatter/gather list, at
+    /// least 1.
     pub physical_breaks: u32,
-    /// MaxNumberOfIO, MaxIOsPerLun, InitialLunQueueDepth: requests at a time.
+    /// MaxNumberOfIO, MaxIOsPerLun, InitialLunQueueDepth: the most requests at a
+    /// time, at least 1.
     pub requests: u32,
-    /// AlignmentMask: bits that must be clear in a buffer's address.
+    /// AlignmentMask: bits that must be clear in a buffer's address. One less
+    /// than a power of two.
     pub alignment_mask: u32,
-    /// MaximumNumberOfTargets.
+    /// MaximumNumberOfTargets, at least 1.
     pub targets: u8,
-    /// MaximumNumberOfLogicalUnits.
+    /// MaximumNumberOfLogicalUnits, at least 1.
     pub logical_units: u8,
-    /// CachesData: a write may be in the device's cache when it is done, and
-    /// Windows is to send flushes.
+    /// CachesData: a completed write may be in the device's cache, and Windows is
+    /// to send flushes.
     pub caches_data: bool,
 }
 
+/// Which of the [`AdapterLimits`] no adapter can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitsError {
+    /// `transfer_bytes` is below 512, the smallest block.
+    TransferBytes(u32),
+    /// `physical_breaks` is 0.
+    PhysicalBreaks,
+    /// `requests` is 0.
+    Requests,
+    /// `alignment_mask` is not one less than a power of two.
+    AlignmentMask(u32),
+    /// `targets` is 0.
+    Targets,
+    /// `logical_units` is 0.
+    LogicalUnits,
+}
+
+impl fmt::Display for LimitsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TransferBytes(bytes) => {
+                write!(
+                    f,
+                    "transfer_bytes is {bytes}; a block has at least 512 bytes"
+                )
+            }
+            Self::PhysicalBreaks => f.write_str("physical_breaks is 0"),
+            Self::Requests => f.write_str("requests is 0"),
+            Self::AlignmentMask(mask) => write!(
+                f,
+                "alignment_mask is {mask:#x}, which is not one less than a power of two"
+            ),
+            Self::Targets => f.write_str("targets is 0"),
+            Self::LogicalUnits => f.write_str("logical_units is 0"),
+        }
+    }
+}
+
+impl core::error::Error for LimitsError {}
+
+impl AdapterLimits {
+    /// # Errors
+    /// The first limit that no adapter can have.
+    fn check(&self) -> Result<(), LimitsError> {
+        let mask = self.alignment_mask;
+        if self.transfer_bytes < 512 {
+            Err(LimitsError::TransferBytes(self.transfer_bytes))
+        } else if self.physical_breaks == 0 {
+            Err(LimitsError::PhysicalBreaks)
+        } else if self.requests == 0 {
+            Err(LimitsError::Requests)
+        } else if mask & mask.wrapping_add(1) != 0 {
+            Err(LimitsError::AlignmentMask(mask))
+        } else if self.targets == 0 {
+            Err(LimitsError::Targets)
+        } else if self.logical_units == 0 {
+            Err(LimitsError::LogicalUnits)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// Says that Storport was told what the adapter is
-/// ([`configure`](crate::Context::configure)): what HwFindAdapter must have done
-/// before it takes the uncached extension, and before it says that there is an
-/// adapter (rule book 3.1, 3.5).
+/// ([`configure`](FindAdapter::configure)). HwFindAdapter must do that before it
+/// takes the uncached extension, and before it reports an adapter (rule book 3.1,
+/// 3.5).
 #[must_use = "it belongs to what `Miniport::find_adapter` returns"]
 pub struct Configured<'adapter> {
     adapter: Brand<'adapter>,
 }
 
-/// The uncached extension can be asked for once: Storport gives the same memory
-/// again.
+/// The right to ask for the uncached extension: once, since Storport gives the
+/// same memory again.
 pub(crate) struct NotTaken;
 
-/// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in dump mode), nothing held,
-/// nothing takeable; it runs alone.
+/// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in a dump stack), nothing held,
+/// nothing takeable. It is alone: no other callback is admitted meanwhile.
 pub struct FindAdapter<'callback, 'adapter> {
     adapter: &'adapter Header,
     config: &'callback mut PORT_CONFIGURATION_INFORMATION,
@@ -81,9 +154,8 @@ impl<'c, 'a> FindAdapter<'c, 'a> {
 #[diagnostic::do_not_recommend]
 impl<'a> OfAdapter<'a> for FindAdapter<'_, 'a> {}
 
-#[diagnostic::do_not_recommend]
-impl<'a> InCallback<'a> for FindAdapter<'_, 'a> {
-    fn header(&self) -> &Header {
+impl FindAdapter<'_, '_> {
+    pub(crate) fn header(&self) -> &Header {
         self.adapter
     }
 }
@@ -96,23 +168,21 @@ pub struct Found<'s, 'a> {
     uncached: &'s mut Option<NotTaken>,
 }
 
-mod sealed {
-    use super::Found;
-
-    /// Is HwFindAdapter's context.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not HwFindAdapter's context",
-        note = "contexts are made by the framework, and lent to the miniport's methods"
-    )]
-    pub trait Finding<'a> {
-        fn found(&mut self) -> Found<'_, 'a>;
-    }
+/// The callback is HwFindAdapter.
+#[diagnostic::on_unimplemented(
+    message = "only HwFindAdapter may do this, not `{Self}`",
+    label = "an adapter's limits, registers, memory, tables and cells are settled in HwFindAdapter \
+             (rule book 3.5)",
+    note = "call it in `Miniport::find_adapter`, and keep what it gives in the adapter's state"
+)]
+pub trait InFindAdapter<'a> {
+    /// What HwFindAdapter was given.
+    #[doc(hidden)]
+    fn found(&mut self) -> Found<'_, 'a>;
 }
 
-pub(crate) use sealed::Finding;
-
 #[diagnostic::do_not_recommend]
-impl<'a> Finding<'a> for FindAdapter<'_, 'a> {
+impl<'a> InFindAdapter<'a> for FindAdapter<'_, 'a> {
     fn found(&mut self) -> Found<'_, 'a> {
         Found {
             adapter: self.adapter,
@@ -137,7 +207,8 @@ impl<'a> Found<'_, 'a> {
         unsafe { slice::from_raw_parts(first, length) }
     }
 
-    pub(crate) fn configure(&mut self, limits: &AdapterLimits) -> Configured<'a> {
+    fn configure(&mut self, limits: &AdapterLimits) -> Result<Configured<'a>, LimitsError> {
+        limits.check()?;
         let config = &mut *self.config;
         config.MaximumTransferLength = limits.transfer_bytes;
         config.NumberOfPhysicalBreaks = limits.physical_breaks;
@@ -162,16 +233,16 @@ impl<'a> Found<'_, 'a> {
         // Half duplex is the default and not for shipping drivers (rule book
         // 4.1): it is not offered.
         config.SynchronizationModel = _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex;
-        Configured {
+        Ok(Configured {
             adapter: PhantomData,
-        }
+        })
     }
 
-    pub(crate) fn has_messages(&self) -> bool {
+    fn has_messages(&self) -> bool {
         self.config.InterruptMode == _KINTERRUPT_MODE::Latched && !self.adapter.state.is_dump()
     }
 
-    pub(crate) fn pci_configuration(&self) -> Option<[u8; 256]> {
+    fn pci_configuration(&self) -> Option<[u8; 256]> {
         let mut space = [0; 256];
         let bus = self.config.SystemIoBusNumber;
         let slot = self.config.SlotNumber;
@@ -182,7 +253,7 @@ impl<'a> Found<'_, 'a> {
 
     /// Maps the first memory range of which `which` is true, given its index
     /// and its bus address.
-    pub(crate) fn map(&self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
+    fn map(&self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
         let (_, range) = self.ranges().iter().enumerate().find(|(index, range)| {
             // SAFETY: every bit pattern is an integer.
             let start = unsafe { range.RangeStart.QuadPart };
@@ -200,7 +271,7 @@ impl<'a> Found<'_, 'a> {
         unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
     }
 
-    pub(crate) fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {
+    fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {
         let NotTaken = self.uncached.take()?;
         // SAFETY: this is HwFindAdapter, and who calls this has a `Configured`.
         let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
@@ -209,10 +280,148 @@ impl<'a> Found<'_, 'a> {
         if contiguous < bytes {
             return None;
         }
-        Some(UncachedExtension::new(
-            first,
-            physical,
-            usize::try_from(bytes).ok()?,
-        ))
+        let length = usize::try_from(bytes).ok()?;
+        // SAFETY: Storport allocated `bytes` contiguous bytes there, until the
+        // adapter is gone, and gives them out here once.
+        Some(unsafe { UncachedExtension::new(first, physical, length) })
+    }
+}
+
+routines! {
+    for [FindAdapter]
+    not [Initialize PassiveInitialize BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt
+        Dpc ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval
+        UnitControl UnitPower Tracing Work RegistryChange]
+    {
+        /// The function's PCI configuration space (StorPortGetBusData).
+        pub fn pci_configuration(&mut self) -> Option<[u8; 256]>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            self.found().pci_configuration()
+        }
+
+        /// Maps the memory range that begins at bus address `start`
+        /// (StorPortGetDeviceBase), whole. `None` if no such range was assigned,
+        /// or it cannot be mapped.
+        pub fn map(&mut self, start: u64) -> Option<MappedRegisters<'a>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            self.found().map(|_, address| address == start)
+        }
+
+        /// Maps the range with this index, in the order of the function's base
+        /// address registers, likewise.
+        pub fn map_range(&mut self, index: usize) -> Option<MappedRegisters<'a>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            self.found().map(|other, _| other == index)
+        }
+
+        /// Whether the adapter was given message-signalled interrupts.
+        pub fn has_messages(&mut self) -> bool
+        where
+            Self: InFindAdapter<'a>,
+        {
+            self.found().has_messages()
+        }
+
+        /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
+        /// full duplex, with these limits.
+        ///
+        /// # Errors
+        /// A limit that no adapter can have. Storport was told nothing then.
+        pub fn configure(
+            &mut self,
+            limits: &AdapterLimits,
+        ) -> Result<Configured<'a>, LimitsError>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            self.found().configure(limits)
+        }
+
+        /// Takes memory to share with the device
+        /// (StorPortGetUncachedExtension): `bytes` bytes, physically contiguous.
+        /// `None` if there is none, or it was taken already.
+        pub fn uncached_extension(
+            &mut self,
+            configured: &Configured<'a>,
+            bytes: u32,
+        ) -> Option<UncachedExtension<'a>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            let _: &Configured<'a> = configured;
+            self.found().uncached_extension(bytes)
+        }
+
+        /// Makes a table of `length` elements in the device extension. `make`
+        /// makes each from its index. `None` if [`TABLE_BYTES`] do not suffice, or
+        /// if `make` gives none.
+        ///
+        /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
+        pub fn table<T>(
+            &mut self,
+            length: usize,
+            mut make: impl FnMut(&mut Self, usize) -> Option<T>,
+        ) -> Option<Table<'a, T>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            let place = self.found().tables.cut(length)?;
+            place.fill(|index| make(self, index))
+        }
+
+        /// Puts data under the StartIo lock.
+        pub fn start_io_locked<T>(&mut self, data: T) -> StartIoLocked<'a, T>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            Locked::under_start_io(self.found().adapter, data)
+        }
+
+        /// Puts data under the lock of a DPC object made for it. `None` if the
+        /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
+        pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            Locked::under_dpc(self.found().adapter, DpcKind::Ordinary, data)
+        }
+
+        /// Puts data under the lock of a threaded DPC object made for it
+        /// (StorPortInitializeThreadedDpc). When it is issued,
+        /// [`callback::ThreadedDpc`] runs, in a thread if the system allows that.
+        /// `None` if the adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
+        pub fn threaded_dpc_locked<M: callback::ThreadedDpc, T>(
+            &mut self,
+            data: T,
+        ) -> Option<DpcLocked<'a, T>>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            Locked::under_dpc(self.found().adapter, DpcKind::Threaded, data)
+        }
+
+        /// Puts data under the interrupt lock.
+        pub fn interrupt_locked<T>(&mut self, data: T) -> InterruptLocked<'a, T>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            Locked::under_interrupt(self.found().adapter, data)
+        }
+
+        /// Puts data under the lock of message `message`. If that message is not
+        /// connected, or messages have no locks of their own, this is the
+        /// interrupt lock.
+        pub fn message_locked<T>(&mut self, message: u32, data: T) -> MessageLocked<'a, T>
+        where
+            Self: InFindAdapter<'a>,
+        {
+            Locked::under_message(self.found().adapter, message, data)
+        }
     }
 }

@@ -4,26 +4,28 @@
 //! are types:
 //!
 //! - Every callback gets a context of its own ([`StartIo`], [`Dpc`],
-//!   [`Interrupt`], ...), which says the IRQL and what Storport already holds.
-//!   Storport's routines are methods of [`Context`]; each asks for a right, such
-//!   as [`AtMostDispatch`], that only some contexts have.
+//!   [`Interrupt`], ...). Its page says the IRQL and what Storport already
+//!   holds. Its methods are the routines that may be called there.
 //! - Data lies in the lock that protects it ([`DpcLocked`],
 //!   [`InterruptLocked`], ...). It opens in a closure that runs with the lock
-//!   held, or with a context that is entered holding it. A lock is only taken
-//!   in the order StartIo, Dpc, Interrupt ([`level`]).
-//! - An [`Srb`] is completed exactly once, because completing it consumes it. A
-//!   [`StartedSrb`] is the device's: it can't be sent back to wait.
+//!   held, or with a context that proves that nobody else is inside. Locks are
+//!   taken in the order StartIo, Dpc, Interrupt ([`level`]).
+//! - An [`Srb`] is completed at most once, because completing it consumes it. A
+//!   [`StartedSrb`] is the device's: it cannot be sent back to wait. The module
+//!   of [`Srb`] says what happens to requests that are dropped or forgotten.
+//! - Optional callbacks are traits in [`callback`], which the driver names when
+//!   it registers.
 //! - A lifetime, `'a`, names the adapter: locks, requests and tables of one
-//!   adapter can't be used with another's.
+//!   adapter cannot be used with another's.
 //!
-//! What a driver is made of, from its manifest on, is in the crate's README;
+//! The crate's README says what a driver consists of, from its manifest on;
 //! `examples/ramdisk` is a whole one.
 //!
-//! In a crash dump the same code runs: no lock is taken, and a routine that a
-//! dump stack lacks says that there is nothing to be had.
+//! In a crash dump the same code runs. No lock is taken there, and a routine
+//! that a dump stack lacks says so.
 //!
-//! The rule book's rows that are cited are those of the project's notes on
-//! Storport; `storport.h` is the WDK's header.
+//! "Rule book" in comments is `docs/reference/storport-rules.md`; `storport.h` is
+//! the WDK's header.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,
@@ -35,15 +37,16 @@
     clippy::unwrap_used
 )]
 
-mod allowed;
+pub mod callback;
 mod callbacks;
 mod context;
+mod data;
 mod dma;
 mod entry;
+mod event;
 mod extension;
 mod find_adapter;
 mod intrinsics;
-mod later;
 pub mod level;
 mod lock;
 mod miniport;
@@ -51,35 +54,40 @@ mod performance;
 mod pool;
 mod port;
 mod registers;
+mod routines;
 mod srb;
 mod stack;
 mod state;
+mod status;
 
-pub use allowed::{
-    AtMostDispatch, AtPassive, Context, InFindAdapter, InStartIo, IssuesDpcs, MayAllocate,
-    MayStall, Optimizes, SeesMessages, WhileRunning,
-};
 pub use context::{
     AdapterPower, AtDispatch, BuildIo, Changed, Channels, Concurrent, Dpc, Initialize, Interrupt,
     MessageInterrupt, PassiveInitialize, PowerState, Proves, RegistryChange, ResetBus, Restart,
     Scope, Serial, StartIo, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing,
     UnitControl, UnitEvent, UnitPower, Work,
 };
-pub use dma::UncachedExtension;
+pub use data::{DataError, DataIn, DataOut};
+pub use dma::{UncachedExtension, UncachedParts};
 #[doc(hidden)]
 pub use entry::private;
+pub use event::{Event, Insert, MAX_INSERTS};
 pub use extension::{DpcNumber, Table};
-pub use find_adapter::{AdapterLimits, Configured, FindAdapter};
+pub use find_adapter::{AdapterLimits, Configured, FindAdapter, InFindAdapter, LimitsError};
 pub use lock::{
-    DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, LockRefused, Locked,
-    MessageLock, MessageLocked, StartIoLock, StartIoLocked,
+    DpcLock, DpcLocked, Guard, Held, InterruptLock, InterruptLocked, Locked, MessageLock,
+    MessageLocked, StartIoLock, StartIoLocked,
 };
-pub use miniport::{Callback, Interrupted, MessageLocks, Miniport, NotFound, register};
+pub use miniport::{Interrupted, MessageLocks, Miniport, NotFound, register};
 pub use performance::{Performance, StartIoParameters};
 pub use pool::Pool;
 pub use registers::MappedRegisters;
+pub use routines::{
+    AtMostDispatch, AtPassive, InStartIo, IssuesDpcs, MayAllocate, MayStall, Optimizes, Processor,
+    SeesMessages, WhileRunning,
+};
 pub use srb::{
-    Address, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget, ScatterGather, Srb,
-    Started, StartedSrb,
+    Address, Direction, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget, ScatterGather,
+    Srb, Started, StartedSrb,
 };
 pub use state::MAX_DPCS;
+pub use status::StorStatus;

@@ -45,9 +45,9 @@
 //!   take the StartIo lock and not to do without
 //!   ([`StartIo::channels`](crate::StartIo::channels) decides).
 //! - *`open` where nobody holds the lock.* Only contexts implement [`Proves`],
-//!   each for the locks that Storport documents to hold then, or where nothing
-//!   else of the adapter runs. Guards do not: the cell that a guard is of would
-//!   be open twice.
+//!   each for the locks that Storport documents to hold then, or because the
+//!   gate admits no other callback that could open or lock the cell. Guards do
+//!   not implement it: the cell that a guard is of would be open twice.
 //! - *A guard or a context goes to another processor, or stays for later.* They
 //!   are not `Send`; what lies in an adapter's state must be, and contexts end
 //!   with the call.
@@ -58,11 +58,14 @@
 //! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object, and so a
 //!   lock, that was made for it alone. There is no way to name the data but by
 //!   the cell.
-//! - *The lock is used before it is initialised.* DPC objects are initialised
-//!   before the first request; in HwFindAdapter, HwInitialize and
-//!   HwPassiveInitialize no lock may be taken, and the types take none.
-//! - *The mode of the messages' locks changes in between.* It is settled when
-//!   the cell is made, so acquire and release are of the same kind.
+//! - *The lock is used before it is initialised.* Contexts from which a lock may
+//!   be taken exist only once the adapter is ready, and DPC objects are
+//!   initialised before that. HwFindAdapter, HwInitialize, HwPassiveInitialize
+//!   and interrupt routines run earlier; no lock can be taken from those.
+//! - *A message that is not connected has no lock.* Its cell is under the
+//!   interrupt lock, which is a superset of the messages' locks. How many
+//!   messages there are is settled before the first lock is taken, so that
+//!   acquire and release are of the same kind.
 //!
 //! What types do not hold: how long a lock is held (rule book 1.3, L7), and
 //! that the closure ends at all.
@@ -83,17 +86,18 @@ use core::{
     ops::{Deref, DerefMut},
 };
 
-use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK};
+use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK, ULONG};
 
 use crate::{
-    allowed::IssuesDpcs,
     context::{
         AtDispatch, MessageInterrupt, OfAdapter, OneProcessorOnly, Proves, Scope, ThreadedDpc,
     },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
     port,
+    routines::IssuesDpcs,
     state::{DpcKind, Issue},
+    status::StorStatus,
 };
 
 mod sealed {
@@ -112,6 +116,14 @@ mod sealed {
 use sealed::Lock;
 
 /// Data of an adapter inside one of Storport's locks.
+///
+/// # Invariants
+///
+/// `data` is reached only inside `lock.hold`, in a dump stack (which is
+/// single-threaded), or by a context that [`Proves`] that no other callback is
+/// inside. The scope that was used is borrowed exclusively as long, and the order
+/// of levels keeps a thread from being inside the same cell twice. So the
+/// reference to `data` is the only one.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
     /// The same, if there is a lock to take: in a dump stack there is none.
@@ -144,31 +156,46 @@ pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 pub struct StartIoLock(());
 
 /// The lock in a DPC object.
+///
+/// # Invariants
+///
+/// `object` is DPC object `number` of the adapter. It is initialised in the phase
+/// READY, the only one in which [`Scope`]s exist.
 #[derive(Debug)]
 pub struct DpcLock {
     number: DpcNumber,
     object: *mut STOR_DPC,
 }
 
-// SAFETY: the object is only passed to Storport, by address.
+// SAFETY: The object is only passed to Storport, by address.
 unsafe impl Send for DpcLock {}
-// SAFETY: as above.
+// SAFETY: The object is only passed to Storport, by address.
 unsafe impl Sync for DpcLock {}
 
 /// The interrupt lock.
 #[derive(Debug)]
 pub struct InterruptLock(());
 
-/// The lock of a message.
+/// The lock of a message, or the interrupt lock if the message has none of its
+/// own.
 #[derive(Debug)]
 pub struct MessageLock {
     message: u32,
-    /// Whether it is a lock of its own, and not the interrupt lock.
-    own: bool,
 }
 
-// SAFETY: the data is reached by one thread at a time: under the lock, or by
-// a context that excludes every other.
+impl MessageLock {
+    /// Whether the message has a lock of its own: messages are not locked
+    /// together, and this one is connected.
+    ///
+    /// It does not change between HwInitialize and the next HwFindAdapter
+    /// (`State::set_messages`), and so not while a lock is held.
+    #[inline]
+    fn is_own(&self, adapter: &Header) -> bool {
+        adapter.state.has_message_locks() && self.message < adapter.state.messages()
+    }
+}
+
+// SAFETY: `Locked`'s invariant: the data is reached by one thread at a time.
 unsafe impl<K: Sync, T: Send> Sync for Locked<'_, K, T> {}
 
 impl<'a, K: Lock, T> Locked<'a, K, T> {
@@ -187,7 +214,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S::Level: Below<K::Level>,
     {
         let _: &mut S = scope;
-        // SAFETY: run with the lock held, or in a dump stack.
+        // SAFETY: This runs with the lock held, or in a dump stack.
         let inside = || unsafe { self.inside(run) };
         match self.taken_of {
             Some(adapter) => self.lock.hold(adapter, inside),
@@ -205,8 +232,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         &self,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, K::Level>) -> R,
     ) -> R {
-        // SAFETY: the lock is held, so no one else is inside; the order of
-        // levels keeps this thread from being inside already.
+        // SAFETY: The caller's promise; `Locked`'s invariant.
         let data = unsafe { &mut *self.data.get() };
         run(&mut Guard {
             data,
@@ -225,8 +251,8 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S: Proves<'a, K::Level>,
     {
         let _: &mut S = scope;
-        // SAFETY: the scope proves that no other code is inside, and is
-        // borrowed as long as the data.
+        // SAFETY: The scope proves that no other callback is inside, and is
+        // borrowed as long as the data: `Locked`'s invariant.
         unsafe { &mut *self.data.get() }
     }
 
@@ -316,13 +342,13 @@ fn hold_spin_lock<R>(
     // One pointer for both calls: in between, whoever waits for the lock
     // writes through it, so no new reference may be made of the handle.
     let handle = handle.as_mut_ptr();
-    // SAFETY: the caller passes the context that `kind` asks for, and a scope
-    // proved that it may be taken here; the handle lies in this frame until
-    // it is released.
+    // SAFETY: The caller passes what `kind` asks for, and used a scope that may
+    // take it here: a DPC object is initialised then (`DpcLock`'s invariant). The
+    // handle lies in this frame until it is released.
     unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
-    // SAFETY: acquired above, in this frame; whatever `run` took it has
-    // released, since it had to use this function.
+    // SAFETY: It was acquired above, in this frame. Whatever `run` acquired it
+    // has released, since it had to use a function like this one.
     unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
@@ -359,20 +385,18 @@ impl Lock for MessageLock {
 
     #[inline]
     fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
-        let taken = if self.own {
-            // SAFETY: the locks exist; a scope proved that the level may be
-            // taken.
-            unsafe { port::acquire_message_lock(adapter, self.message) }
-        } else {
-            None
-        };
-        // Without a lock of its own a message is under that of all.
-        let Some(irql) = taken else {
+        let mut irql: ULONG = 0;
+        let acquired = self.is_own(adapter)
+            // SAFETY: The message has a lock, and a scope may take it here.
+            && unsafe { port::acquire_msi_spin_lock(adapter, self.message, &raw mut irql) }.is_ok();
+        if !acquired {
             return InterruptLock(()).hold(adapter, run);
-        };
+        }
         let result = run();
-        // SAFETY: taken above and not released since.
-        unsafe { port::release_message_lock(adapter, self.message, irql) };
+        // SAFETY: It was acquired above and not released since. The status can
+        // only say that there are no such locks.
+        let _: Result<(), StorStatus> =
+            unsafe { port::release_msi_spin_lock(adapter, self.message, irql) };
         result
     }
 }
@@ -396,27 +420,28 @@ impl<'a, T> InterruptLocked<'a, T> {
         if self.adapter.state.has_message_locks() {
             return None;
         }
-        // SAFETY: the routine holds the interrupt lock (rule book 2), and the
-        // context is borrowed as long as the data.
+        // SAFETY: Storport holds the interrupt lock (rule book 2), and the context
+        // is borrowed as long as the data: `Locked`'s invariant.
         Some(unsafe { &mut *self.data.get() })
     }
 }
 
 impl<'a, T> MessageLocked<'a, T> {
     pub(crate) fn under_message(adapter: &'a Header, message: u32, data: T) -> Self {
-        let own = adapter.state.has_message_locks();
-        Self::new(adapter, MessageLock { message, own }, data)
+        Self::new(adapter, MessageLock { message }, data)
     }
 
     /// Opens the cell in the interrupt routine of its message, which Storport
     /// enters with that lock held; another message's routine gets nothing.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
-        if self.lock.own && interrupt.message() != self.lock.message {
+        let held = !self.adapter.state.has_message_locks()
+            || self.lock.is_own(self.adapter) && interrupt.message() == self.lock.message;
+        if !held {
             return None;
         }
-        // SAFETY: the routine holds this message's lock, or the one lock of
-        // all messages (rule book 2), and the context is borrowed as long as
-        // the data.
+        // SAFETY: Storport holds this message's lock, or the one lock of all
+        // messages (rule book 2), and the context is borrowed as long as the
+        // data: `Locked`'s invariant.
         Some(unsafe { &mut *self.data.get() })
     }
 }
@@ -434,22 +459,23 @@ impl<'a, T> DpcLocked<'a, T> {
         self.lock.number
     }
 
-    /// Has [`Miniport::dpc`] run soon, or [`Miniport::threaded_dpc`] for a
+    /// Has [`Miniport::dpc`] run soon, or [`callback::ThreadedDpc`] for a
     /// threaded one (StorPortIssueDpc). If it was issued before and has not
     /// started, it runs once for both.
     ///
-    /// Before HwPassiveInitialize, and while the adapter is stopped, it is kept
-    /// until DPCs can be queued; in a dump stack, until the interrupt routine
-    /// returns.
+    /// Until the end of HwPassiveInitialize, and while the adapter is stopped,
+    /// it is kept until DPCs can be queued; in a dump stack, until the interrupt
+    /// routine returns.
     ///
     /// [`Miniport::dpc`]: crate::Miniport::dpc
-    /// [`Miniport::threaded_dpc`]: crate::Miniport::threaded_dpc
+    /// [`callback::ThreadedDpc`]: crate::callback::ThreadedDpc
     #[inline]
     pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S) {
         let _: &S = scope;
         if self.adapter.state.issue(self.lock.number.0) == Issue::Now {
-            // SAFETY: DPCs are queued, so the objects are initialised.
-            unsafe { port::issue_dpc(self.adapter, self.lock.object) };
+            // SAFETY: DPCs can be queued, so the phase is READY and the object is
+            // initialised (`DpcLock`'s invariant).
+            unsafe { port::issue(self.adapter, self.lock.object) };
         }
     }
 
@@ -458,13 +484,16 @@ impl<'a, T> DpcLocked<'a, T> {
     /// since Windows 10 1809).
     ///
     /// # Errors
-    /// Storport's reason not to take the lock; then `run` was not run.
+    /// Storport's status; then the lock was not taken and `run` not run.
+    /// NOT_IMPLEMENTED: Windows is older than 10 1809. Use
+    /// [`with`](Self::with). INVALID_IRQL: this code is not at the IRQL that the
+    /// kind of lock is for.
     #[inline]
     pub fn with_at_dpc_level<S, R>(
         &self,
         scope: &mut S,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
-    ) -> Result<R, LockRefused>
+    ) -> Result<R, StorStatus>
     where
         S: AtDispatch<'a>,
         S::Level: Below<level::DpcHeld>,
@@ -478,13 +507,16 @@ impl<'a, T> DpcLocked<'a, T> {
     /// Windows 10 1809).
     ///
     /// # Errors
-    /// Storport's reason not to take the lock; then `run` was not run.
+    /// Storport's status; then the lock was not taken and `run` not run.
+    /// NOT_IMPLEMENTED: Windows is older than 10 1809. Use
+    /// [`with`](Self::with). INVALID_IRQL: this code is not at the IRQL that the
+    /// kind of lock is for.
     #[inline]
     pub fn with_in_threaded_dpc<R>(
         &self,
         scope: &mut ThreadedDpc<'_, 'a>,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
-    ) -> Result<R, LockRefused> {
+    ) -> Result<R, StorStatus> {
         let _: &mut ThreadedDpc<'_, 'a> = scope;
         self.with_ex(kind::ThreadedDpcLock, run)
     }
@@ -493,8 +525,8 @@ impl<'a, T> DpcLocked<'a, T> {
         &self,
         kind: STOR_SPINLOCK,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
-    ) -> Result<R, LockRefused> {
-        // SAFETY: run with the lock held, or in a dump stack; every kind of
+    ) -> Result<R, StorStatus> {
+        // SAFETY: This runs with the lock held, or in a dump stack. Every kind of
         // lock of a DPC object is the one word in it.
         let inside = || unsafe { self.inside(run) };
         let Some(adapter) = self.taken_of else {
@@ -503,45 +535,15 @@ impl<'a, T> DpcLocked<'a, T> {
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
         let dpc = self.lock.object;
-        // SAFETY: these kinds ask for the DPC object; a scope proved that its
-        // level may be taken here; the handle lies in this frame until it is
-        // released.
-        let status = unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) };
-        if status != wdk_sys::STOR_STATUS_SUCCESS {
-            return Err(LockRefused::from_status(status));
-        }
+        // SAFETY: These kinds ask for a DPC object, which is initialised
+        // (`DpcLock`'s invariant). A scope may take its level here. The handle lies
+        // in this frame until it is released.
+        unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) }?;
         let result = inside();
-        // SAFETY: acquired above, in this frame; whatever `run` took it has
-        // released.
+        // SAFETY: It was acquired above, in this frame. Whatever `run` acquired it
+        // has released.
         unsafe { port::release_spin_lock(adapter, handle) };
         Ok(result)
-    }
-}
-
-/// Why StorPortAcquireSpinLockEx did not take a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockRefused {
-    /// STOR_STATUS_INVALID_PARAMETER.
-    InvalidParameter,
-    /// STOR_STATUS_INVALID_IRQL: this code is not at the IRQL that the kind of
-    /// lock is for.
-    InvalidIrql,
-    /// STOR_STATUS_NOT_IMPLEMENTED: this Windows is older than 10 1809. Take
-    /// the lock by [`with`](Locked::with).
-    NotImplemented,
-    /// Another status (`STOR_STATUS_*`).
-    Other(u32),
-}
-
-impl LockRefused {
-    #[cold]
-    fn from_status(status: u32) -> Self {
-        match status {
-            wdk_sys::STOR_STATUS_INVALID_PARAMETER => Self::InvalidParameter,
-            wdk_sys::STOR_STATUS_INVALID_IRQL => Self::InvalidIrql,
-            wdk_sys::STOR_STATUS_NOT_IMPLEMENTED => Self::NotImplemented,
-            other => Self::Other(other),
-        }
     }
 }
 
@@ -587,7 +589,7 @@ impl<'a, T> InterruptLocked<'a, T> {
         S::Level: Below<level::InterruptHeld>,
     {
         let _: &mut S = scope;
-        // SAFETY: run with the lock held, or in a dump stack.
+        // SAFETY: This runs with the lock held, or in a dump stack.
         let inside = || unsafe { self.inside(run) };
         match self.taken_of {
             None => in_dump(inside),

@@ -1,4 +1,4 @@
-//! What a miniport is, and how it becomes one: the trait and its registration.
+//! The `Miniport` trait, and the registration of a miniport with Storport.
 #![expect(
     unsafe_code,
     reason = "registration passes function pointers to Storport"
@@ -9,12 +9,9 @@ use core::mem::MaybeUninit;
 use wdk_sys::{HW_INITIALIZATION_DATA, NTSTATUS, PCUNICODE_STRING, PDRIVER_OBJECT};
 
 use crate::{
+    callback::Registered,
     callbacks,
-    context::{
-        AdapterPower, BuildIo, Dpc, Initialize, Interrupt, MessageInterrupt, PassiveInitialize,
-        RegistryChange, ResetBus, Restart, StartIo, StateChange, Stop, SurpriseRemoval,
-        ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
-    },
+    context::{BuildIo, Dpc, Initialize, Interrupt, ResetBus, Restart, StartIo, Stop},
     extension::Extension,
     find_adapter::{Configured, FindAdapter},
     port,
@@ -51,23 +48,6 @@ pub enum MessageLocks {
     PerMessage,
 }
 
-/// A callback that Storport makes only to a miniport that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Callback {
-    /// [`Miniport::adapter_power`]: then the adapter gets no SRB of
-    /// `Function::Power`, and is not stopped for power (ScsiAdapterPower).
-    AdapterPower,
-    /// [`Miniport::surprise_removal`].
-    SurpriseRemoval,
-    /// [`Miniport::unit_control`].
-    UnitControl,
-    /// [`Miniport::unit_power`]: then a unit gets no SRB of `Function::Power`
-    /// (ScsiUnitPower).
-    UnitPower,
-    /// [`Miniport::tracing`].
-    Tracing,
-}
-
 /// A Storport miniport.
 ///
 /// Every method is a callback of Storport's; its context says what is held and
@@ -80,8 +60,9 @@ pub trait Miniport: Sized + 'static {
     /// changes lies in cells with their locks.
     type Adapter<'a>: Sync;
 
-    /// What HwBuildIo hands to HwStartIo for a request: perhaps on another
-    /// processor.
+    /// What HwBuildIo hands to HwStartIo for a request, perhaps on another
+    /// processor. If Storport never starts the request, the value is forgotten,
+    /// not dropped.
     type Request<'a>: Send;
 
     /// How much memory [`table`](crate::Context::table) can give, in bytes.
@@ -93,9 +74,6 @@ pub trait Miniport: Sized + 'static {
 
     /// How messages are locked, if there are any.
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::Shared;
-
-    /// Which of the optional callbacks this miniport has.
-    const CALLBACKS: &'static [Callback] = &[];
 
     /// HwFindAdapter: finds the adapter, says what it can do, takes memory.
     ///
@@ -109,18 +87,8 @@ pub trait Miniport: Sized + 'static {
     /// False: it does not work, and Storport gives it up.
     fn initialize<'a>(adapter: &Self::Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool;
 
-    /// HwPassiveInitialize: what needs PASSIVE_LEVEL. DPC objects are
-    /// initialised already.
-    fn passive_initialize<'a>(
-        adapter: &Self::Adapter<'a>,
-        cx: &mut PassiveInitialize<'_, 'a>,
-    ) -> bool {
-        let _: (&Self::Adapter<'a>, &mut PassiveInitialize<'_, 'a>) = (adapter, cx);
-        true
-    }
-
-    /// HwBuildIo: prepares a request. Nothing: it was completed, and goes no
-    /// further; otherwise HwStartIo gets what is returned.
+    /// HwBuildIo: prepares a request. HwStartIo gets what is returned. `None`:
+    /// the request was completed.
     fn build_io<'a>(
         adapter: &Self::Adapter<'a>,
         cx: &mut BuildIo<'_, 'a>,
@@ -135,55 +103,13 @@ pub trait Miniport: Sized + 'static {
         request: Self::Request<'a>,
     );
 
-    /// HwInterrupt: the interrupt pin.
-    fn interrupt<'a>(adapter: &Self::Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
-        let _: (&Self::Adapter<'a>, &mut Interrupt<'_, 'a>) = (adapter, cx);
-        Interrupted::NotOurs
-    }
+    /// HwInterrupt: the interrupt pin. With messages it is not called.
+    fn interrupt<'a>(adapter: &Self::Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted;
 
-    /// HwMSInterruptRoutine: a message.
-    fn message_interrupt<'a>(
-        adapter: &Self::Adapter<'a>,
-        cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted {
-        let _: (&Self::Adapter<'a>, &mut MessageInterrupt<'_, 'a>) = (adapter, cx);
-        Interrupted::NotOurs
-    }
-
-    /// HwDpcRoutine: a DPC that was issued. Another processor may run the
-    /// same object's DPC at the same time (rule book 8, row 6).
-    fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut Dpc<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwDpcRoutine of a threaded DPC
-    /// ([`threaded_dpc_locked`](crate::Context::threaded_dpc_locked)).
-    fn threaded_dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut ThreadedDpc<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwTimer ([`request_timer`](crate::Context::request_timer)).
-    fn timer<'a>(adapter: &Self::Adapter<'a>, cx: &mut Timer<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut Timer<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwWorkItem ([`queue_work`](crate::Context::queue_work)).
-    fn work<'a>(adapter: &Self::Adapter<'a>, cx: &mut Work<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut Work<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwStateChange: Storport has dealt with what
-    /// [`report_change`](crate::Context::report_change) reported, and another
-    /// change may be reported.
-    fn state_changed<'a>(adapter: &Self::Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut StateChange<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwRegistryNotification
-    /// ([`watch_registry`](crate::Context::watch_registry)).
-    fn registry_changed<'a>(adapter: &Self::Adapter<'a>, cx: &mut RegistryChange<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut RegistryChange<'_, 'a>) = (adapter, cx);
-    }
+    /// HwDpcRoutine: a DPC that [`DpcLocked::issue`](crate::DpcLocked::issue)
+    /// issued. Another processor may run the same object's DPC at the same time
+    /// (rule book 8, row 6).
+    fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>);
 
     /// HwResetBus: takes every request back from the device and completes it.
     /// Whether the adapter works again.
@@ -195,32 +121,6 @@ pub trait Miniport: Sized + 'static {
 
     /// HwAdapterControl(ScsiRestartAdapter): as `initialize`, after `stop`.
     fn restart<'a>(adapter: &Self::Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool;
-
-    /// HwAdapterControl(ScsiAdapterPower), with [`Callback::AdapterPower`].
-    fn adapter_power<'a>(adapter: &Self::Adapter<'a>, cx: &mut AdapterPower<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut AdapterPower<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwAdapterControl(ScsiAdapterSurpriseRemoval), with
-    /// [`Callback::SurpriseRemoval`]: the adapter is gone.
-    fn surprise_removal<'a>(adapter: &Self::Adapter<'a>, cx: &mut SurpriseRemoval<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut SurpriseRemoval<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwUnitControl at PASSIVE_LEVEL, with [`Callback::UnitControl`].
-    fn unit_control<'a>(adapter: &Self::Adapter<'a>, cx: &mut UnitControl<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut UnitControl<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwUnitControl(ScsiUnitPower), with [`Callback::UnitPower`].
-    fn unit_power<'a>(adapter: &Self::Adapter<'a>, cx: &mut UnitPower<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut UnitPower<'_, 'a>) = (adapter, cx);
-    }
-
-    /// HwTracingEnabled, with [`Callback::Tracing`].
-    fn tracing<'a>(adapter: &Self::Adapter<'a>, cx: &mut Tracing<'_, 'a>) {
-        let _: (&Self::Adapter<'a>, &mut Tracing<'_, 'a>) = (adapter, cx);
-    }
 }
 
 /// Registers `M` with Storport (StorPortInitialize): the body of DriverEntry.
@@ -228,7 +128,7 @@ pub trait Miniport: Sized + 'static {
 /// # Safety
 /// The arguments are those of DriverEntry, which Windows called, at
 /// PASSIVE_LEVEL (or in a dump stack, with nulls).
-pub unsafe fn register<M: Miniport>(
+pub unsafe fn register<M: Registered>(
     driver: PDRIVER_OBJECT,
     registry_path: PCUNICODE_STRING,
 ) -> NTSTATUS {
@@ -239,7 +139,7 @@ pub unsafe fn register<M: Miniport>(
     };
     stack.enter();
     let mut table = MaybeUninit::<HW_INITIALIZATION_DATA>::zeroed();
-    // SAFETY: every field is valid as zero.
+    // SAFETY: Every field is valid as zero.
     let data = unsafe { table.assume_init_mut() };
     let (Ok(size), Ok(extension), Ok(request)) = (
         u32::try_from(size_of::<HW_INITIALIZATION_DATA>()),
@@ -257,13 +157,10 @@ pub unsafe fn register<M: Miniport>(
     data.HwFindAdapter = callbacks::find_adapter::<M> as *mut _;
     data.HwResetBus = Some(callbacks::reset_bus::<M>);
     data.HwAdapterControl = Some(callbacks::adapter_control::<M>);
-    let has = |callback| M::CALLBACKS.contains(&callback);
-    if has(Callback::UnitControl) || has(Callback::UnitPower) {
-        data.HwUnitControl = Some(callbacks::unit_control::<M>);
+    if M::OPTIONAL.unit_control.is_some() || M::OPTIONAL.unit_power.is_some() {
+        data.HwUnitControl = Some(callbacks::control_unit::<M>);
     }
-    if has(Callback::Tracing) {
-        data.HwTracingEnabled = Some(callbacks::tracing::<M>);
-    }
+    data.HwTracingEnabled = M::OPTIONAL.tracing;
     data.DeviceExtensionSize = extension;
     data.SrbExtensionSize = request;
     // Six base address registers of PCI, of which one 64-bit takes two.
@@ -273,11 +170,9 @@ pub unsafe fn register<M: Miniport>(
     data.TaggedQueuing = 1;
     data.AutoRequestSense = 1;
     data.MultipleRequestPerLu = 1;
-    // Without it a dump stack's device extension may lie at any 8 bytes.
-    data.FeatureSupport = wdk_sys::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT;
     data.SrbTypeFlags = wdk_sys::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK;
     data.AddressTypeFlags = wdk_sys::ADDRESS_TYPE_FLAG_BTL8;
-    // SAFETY: the caller's promise; the table is filled.
+    // SAFETY: The caller's promise; the table is filled in.
     let status =
         unsafe { port::initialize(driver.cast(), registry_path.cast_mut().cast(), &mut table) };
     status.cast_signed()

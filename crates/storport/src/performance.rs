@@ -9,7 +9,12 @@ use wdk_sys::{
     STOR_PERF_OPTIMIZE_FOR_COMPLETION_DURING_STARTIO, STOR_PERF_VERSION_4,
 };
 
-use crate::{extension::Header, port};
+use crate::{extension::Header, port, status::StorStatus};
+
+/// The BOOLEAN `Query` of StorPortInitializePerfOpts, as C passes it: say which
+/// flags there are, or set those that are given.
+const QUERY: i32 = 1;
+const SET: i32 = 0;
 
 /// Performance options: wanted, or granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,8 +89,8 @@ impl Performance {
             Size: size_of::<PERF_CONFIGURATION_DATA>() as u32,
             ..PERF_CONFIGURATION_DATA::default()
         };
-        // SAFETY: the caller's promise.
-        if !unsafe { port::initialize_perf_opts(adapter, port::PerfOpts::Query, &mut data) } {
+        // SAFETY: The caller's promise; the data has a place.
+        if unsafe { port::initialize_perf_opts(adapter, QUERY, &raw mut data) }.is_err() {
             return Self::default();
         }
         let granted = self.among(data.Flags);
@@ -97,11 +102,10 @@ impl Performance {
         let (first, last) = granted.messages.unwrap_or_default();
         data.FirstRedirectionMessageNumber = first;
         data.LastRedirectionMessageNumber = last;
-        // SAFETY: as above.
-        if unsafe { port::initialize_perf_opts(adapter, port::PerfOpts::Set, &mut data) } {
-            granted
-        } else {
-            Self::default()
+        // SAFETY: As above.
+        match unsafe { port::initialize_perf_opts(adapter, SET, &raw mut data) } {
+            Ok(()) => granted,
+            Err(_) => Self::default(),
         }
     }
 }
@@ -120,11 +124,18 @@ pub struct StartIoParameters {
 impl StartIoParameters {
     /// # Safety
     /// `srb` was given to HwStartIo of `adapter` and is not completed.
-    pub(crate) unsafe fn of(adapter: &Header, srb: PSCSI_REQUEST_BLOCK) -> Option<Self> {
-        // SAFETY: the caller's promise.
-        let parameters: STARTIO_PERFORMANCE_PARAMETERS =
-            unsafe { port::start_io_parameters(adapter, srb) }?;
-        Some(Self {
+    pub(crate) unsafe fn of(
+        adapter: &Header,
+        srb: PSCSI_REQUEST_BLOCK,
+    ) -> Result<Self, StorStatus> {
+        let mut parameters = STARTIO_PERFORMANCE_PARAMETERS {
+            Version: 1,
+            Size: size_of::<STARTIO_PERFORMANCE_PARAMETERS>() as u32,
+            ..STARTIO_PERFORMANCE_PARAMETERS::default()
+        };
+        // SAFETY: The caller's promise; the result has a place.
+        unsafe { port::get_start_io_perf_params(adapter, srb, &raw mut parameters) }?;
+        Ok(Self {
             message: parameters.MessageNumber,
             channel: parameters.ChannelNumber,
         })

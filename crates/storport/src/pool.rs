@@ -4,7 +4,7 @@
 //! last of all, at DISPATCH_LEVEL or below, a miniport has not
 //! (HwFreeAdapterResources is for virtual ones; ScsiStopAdapter is at DIRQL at
 //! worst, and is not to free anything; rule book 8, row 1). So a [`Pool`] is
-//! freed by hand, by [`Context::free`](crate::Context::free): put it into a
+//! freed by hand, by [`free`](crate::BuildIo::free): put it into a
 //! cell as an `Option`, and take it out where the adapter is removed, in
 //! HwBuildIo with `Function::Pnp` of `PnpAction::Remove` or `PnpAction::Rebalance`
 //! and `PnpTarget::Adapter`. Then no request is left, and who comes later finds
@@ -25,16 +25,19 @@ use core::{
     slice,
 };
 
+use wdk_sys::PVOID;
+
 use crate::{
     extension::{Brand, Header},
     port,
+    status::StorStatus,
 };
 
 /// Marks the allocations in the debugger: "Fers" in memory.
 const TAG: u32 = u32::from_le_bytes(*b"Fers");
 
 /// Elements in non-paged pool.
-#[must_use = "pool that is dropped stays allocated: give it to `Context::free`"]
+#[must_use = "pool that is dropped stays allocated: give it to `BuildIo::free`"]
 pub struct Pool<'adapter, T> {
     first: NonNull<T>,
     length: usize,
@@ -57,24 +60,28 @@ impl<T> Pool<'_, T> {
         adapter: &Header,
         length: usize,
         mut make: impl FnMut(usize) -> T,
-    ) -> Option<Self> {
-        let bytes = length.checked_mul(size_of::<T>())?;
-        // None would be no allocation.
-        let bytes = u32::try_from(bytes.max(1)).ok()?;
-        // SAFETY: the caller's promise.
-        let memory = unsafe { port::allocate_pool(adapter, bytes, TAG) }?;
-        let first: NonNull<T> = memory.cast();
+    ) -> Result<Self, StorStatus> {
+        let bytes = length
+            .checked_mul(size_of::<T>())
+            // Zero bytes would be no allocation.
+            .and_then(|bytes| u32::try_from(bytes.max(1)).ok())
+            .ok_or(StorStatus::INVALID_PARAMETER)?;
+        let mut memory: PVOID = core::ptr::null_mut();
+        // SAFETY: The caller's promise; the result has a place.
+        unsafe { port::allocate_pool(adapter, bytes, TAG, &raw mut memory) }?;
+        let first: NonNull<T> =
+            NonNull::new(memory.cast()).ok_or(StorStatus::INSUFFICIENT_RESOURCES)?;
         if !first.is_aligned() {
-            // SAFETY: just allocated, and no one has it.
-            unsafe { port::free_pool(adapter, memory) };
-            return None;
+            // SAFETY: It was just allocated, and nobody has it.
+            let _: Result<(), StorStatus> = unsafe { port::free_pool(adapter, memory) };
+            return Err(StorStatus::INVALID_PARAMETER);
         }
         for index in 0..length {
             let element = first.as_ptr().wrapping_add(index);
             // SAFETY: it lies in the allocation, aligned.
             unsafe { element.write(make(index)) };
         }
-        Some(Self {
+        Ok(Self {
             first,
             length,
             adapter: PhantomData,
@@ -90,8 +97,10 @@ impl<T> Pool<'_, T> {
         let elements: *mut [T] = &raw mut *self;
         // SAFETY: they are initialised, and `self` is not used again.
         unsafe { elements.drop_in_place() };
-        // SAFETY: the caller's promise; the memory is this value's alone.
-        unsafe { port::free_pool(adapter, self.first.cast()) };
+        // SAFETY: The caller's promise; the memory is this value's alone. The
+        // status can only say that it was not allocated.
+        let _: Result<(), StorStatus> =
+            unsafe { port::free_pool(adapter, self.first.as_ptr().cast()) };
     }
 }
 

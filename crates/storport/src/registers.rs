@@ -1,15 +1,28 @@
-//! Mapped registers, read and written as the WDK's own macros do: one
-//! volatile access of the register's width.
+//! Mapped device registers: one access of the register's width a call, ordered
+//! with the accesses to memory around it.
+//!
+//! x86-64 does not reorder accesses to a device with those to memory before a
+//! write or after a read, so the compiler alone is held back there. ARM64 does:
+//! `dmb osh` keeps a write behind the memory accesses before it, and `dmb oshld`
+//! keeps what follows behind a read. The outer shareable domain contains devices.
 #![expect(unsafe_code, reason = "registers are raw addresses")]
 
+#[cfg(not(all(target_arch = "aarch64", not(miri))))]
+use core::sync::atomic::{Ordering, compiler_fence};
 use core::{marker::PhantomData, ptr::NonNull};
 
 use crate::extension::Brand;
 
 /// A mapped range of device registers.
 ///
-/// A read outside of it, or across its end, gives all ones, as a bus does
-/// where nothing answers; a write there is dropped.
+/// A write comes after all accesses to memory before it; a read comes before all
+/// that follow. A read outside of the range, or across its end, gives all ones,
+/// as a bus does where nothing answers; a write there is dropped.
+///
+/// # Invariants
+///
+/// `length` bytes of registers are mapped at `base`, which is aligned to 4 bytes
+/// at least, for as long as the adapter exists.
 #[derive(Clone)]
 pub struct MappedRegisters<'adapter> {
     base: NonNull<u8>,
@@ -17,43 +30,70 @@ pub struct MappedRegisters<'adapter> {
     adapter: Brand<'adapter>,
 }
 
-// SAFETY: device registers belong to no thread; each access is one
-// instruction.
+// SAFETY: Device registers belong to no thread; each access is one instruction.
 unsafe impl Send for MappedRegisters<'_> {}
-// SAFETY: as above.
+// SAFETY: Device registers belong to no thread; each access is one instruction.
 unsafe impl Sync for MappedRegisters<'_> {}
+
+/// Keeps memory accesses that follow behind the register's read before it.
+#[inline]
+fn after_read() {
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: A barrier has no requirement.
+    unsafe {
+        core::arch::asm!("dmb oshld", options(nostack, preserves_flags));
+    }
+    #[cfg(not(all(target_arch = "aarch64", not(miri))))]
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Keeps the register's write that follows behind memory accesses before it.
+#[inline]
+fn before_write() {
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    // SAFETY: A barrier has no requirement.
+    unsafe {
+        core::arch::asm!("dmb osh", options(nostack, preserves_flags));
+    }
+    #[cfg(not(all(target_arch = "aarch64", not(miri))))]
+    compiler_fence(Ordering::SeqCst);
+}
 
 macro_rules! accesses {
     ($($read:ident $write:ident $width:ident;)*) => {$(
         #[doc = concat!("Reads the `", stringify!($width), "` at byte `offset`.")]
-        #[inline]
+        #[cfg_attr(target_arch = "aarch64", inline(never))]
+        #[cfg_attr(not(target_arch = "aarch64"), inline)]
         #[must_use]
         pub fn $read(&self, offset: usize) -> $width {
             let Some(register) = self.register::<$width>(offset) else {
                 return $width::MAX;
             };
             // SAFETY: `register` lies in the range and is aligned.
-            unsafe { register.read_volatile() }
+            let value = unsafe { register.read_volatile() };
+            after_read();
+            value
         }
 
         #[doc = concat!("Writes the `", stringify!($width), "` at byte `offset`.")]
-        #[inline]
+        #[cfg_attr(target_arch = "aarch64", inline(never))]
+        #[cfg_attr(not(target_arch = "aarch64"), inline)]
         pub fn $write(&self, offset: usize, value: $width) {
             let Some(register) = self.register::<$width>(offset) else {
                 return;
             };
-            // SAFETY: as above.
+            before_write();
+            // SAFETY: `register` lies in the range and is aligned.
             unsafe { register.write_volatile(value) };
         }
     )*};
 }
 
 impl MappedRegisters<'_> {
-    /// Registers at `base`; nothing unless `base` is aligned to 8 bytes.
+    /// Registers at `base`. `None` unless `base` is aligned to 8 bytes.
     ///
     /// # Safety
-    /// `length` bytes of registers are mapped at `base` until the adapter is
-    /// gone.
+    /// The invariants hold for the new value.
     pub(crate) unsafe fn new(base: NonNull<u8>, length: usize) -> Option<Self> {
         if !base.as_ptr().addr().is_multiple_of(8) {
             return None;
@@ -65,8 +105,8 @@ impl MappedRegisters<'_> {
         })
     }
 
-    /// The part of `length` bytes from `offset`; nothing if it is not all
-    /// inside, or not aligned to 4 bytes.
+    /// The part of `length` bytes from `offset`. `None` if it is not all inside,
+    /// or not aligned to 4 bytes.
     #[must_use]
     pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
         if offset.checked_add(length)? > self.length || !offset.is_multiple_of(4) {

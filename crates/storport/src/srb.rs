@@ -1,17 +1,27 @@
 //! An SRB as a value that must be completed.
 //!
-//! Whoever has the [`Srb`] owns the request: completing it consumes the value,
-//! and while the device has it, it is stored. So it is completed exactly once
-//! and never touched after (rule book 5.1, S1-S3). There is no way to complete
-//! it as pending. One that is dropped is completed as an error: a bug, but not
-//! a lost request.
+//! Whoever has the [`Srb`] owns the request. Completing it consumes the value;
+//! while the device has the request, the value is stored. So a request is
+//! completed at most once, and never touched afterwards (rule book 5.1, S1-S3).
+//! It cannot be completed as pending.
 //!
-//! It is in one of two states. A [`Fresh`] one the device has not seen: it may
-//! be sent back to wait ([`Srb::busy`]), and its data may be looked at. Before
-//! the device gets it, it becomes a [`StartedSrb`], for which neither holds
-//! (rule book 5.1, S5). That no device is given a fresh one is the miniport's
-//! part: types do not see what a device is told. Who stores requests of the
-//! device as `StartedSrb`s can't get it wrong.
+//! What is promised of requests that are not completed:
+//!
+//! - An `Srb` that is dropped is completed as an error. That is a bug in the
+//!   driver, but no lost request.
+//! - An `Srb` that is forgotten is never completed: by `mem::forget`, in a
+//!   `ManuallyDrop`, or in an adapter's state when HwFindAdapter overwrites it.
+//!   Storport's time-out finds the request, and HwResetBus follows.
+//! - What HwBuildIo made of a request is forgotten, not dropped, if Storport
+//!   never starts the request. What it owns must be found again by other means,
+//!   at a reset for example.
+//!
+//! A request is in one of two states. The device has not seen a [`Fresh`] one:
+//! it may be sent back to wait ([`Srb::busy`]), and its data may be looked at.
+//! Before the device gets it, it becomes a [`StartedSrb`], for which neither
+//! holds (rule book 5.1, S5). That no device is given a fresh one is the
+//! miniport's part: types do not see what a device is told. A driver that stores
+//! the device's requests as `StartedSrb`s cannot get it wrong.
 //!
 //! Both shapes are read here and nowhere else: SCSI_REQUEST_BLOCK and
 //! STORAGE_REQUEST_BLOCK (rule book 5.2).
@@ -26,8 +36,10 @@ use wdk_sys::{
 };
 
 use crate::{
+    data::{Bytes, DataError},
     extension::{Brand, Header},
     port,
+    status::StorStatus,
 };
 
 /// The longest CDB that is read: an SRBEX_DATA_SCSI_CDB32's.
@@ -42,6 +54,28 @@ pub struct Address {
     pub target: u8,
     /// The logical unit of that.
     pub lun: u8,
+}
+
+/// Where a request's data goes (SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// There is no data.
+    None,
+    /// To the initiator: a Data-In Buffer.
+    In,
+    /// From the initiator: a Data-Out Buffer.
+    Out,
+    /// Both flags are set: the CDB decides (SRB_FLAGS_UNSPECIFIED_DIRECTION).
+    Unspecified,
+}
+
+impl Direction {
+    /// Whether an SRB of this direction may carry data that goes in the
+    /// direction `data`. An SRB without data goes with any.
+    #[must_use]
+    pub fn allows(self, data: Self) -> bool {
+        data == Self::None || self == Self::Unspecified || self == data
+    }
 }
 
 /// What an SRB asks for (`SRB_FUNCTION_*`).
@@ -157,6 +191,15 @@ pub trait NotStarted {}
 impl NotStarted for Fresh {}
 
 /// A request that Storport gave to the miniport, in state `S`.
+///
+/// # Invariants
+///
+/// - `block` is an SRB that Storport gave to the miniport of `adapter` and that
+///   is not completed. No other `Srb` names it, so nobody else writes to it.
+///   Its memory, its extension, its sense buffer and its scatter/gather list
+///   stay valid until it is completed, which consumes this value.
+/// - If it is a STORAGE_REQUEST_BLOCK, [`Srb::accept`] found its address and the
+///   offsets of its extended data inside it.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
 pub struct Srb<'adapter, S = Fresh> {
     block: NonNull<SCSI_REQUEST_BLOCK>,
@@ -192,8 +235,32 @@ impl<'a> Srb<'a> {
     #[inline]
     pub fn started(self) -> StartedSrb<'a> {
         let (adapter, block) = (self.adapter, self.into_block());
-        // SAFETY: the SRB was owned, and is by the new value alone.
+        // SAFETY: `Srb`'s invariants pass to the new value.
         unsafe { Srb::new(adapter, block) }
+    }
+}
+
+impl<'a> Srb<'a> {
+    /// Takes over an SRB that Storport passes to HwBuildIo. One that contradicts
+    /// itself is completed as SRB_STATUS_INVALID_REQUEST.
+    ///
+    /// # Safety
+    /// `block` was just passed to HwBuildIo or HwStartIo of `adapter`.
+    pub(crate) unsafe fn accept(
+        adapter: &'a Header,
+        block: NonNull<SCSI_REQUEST_BLOCK>,
+    ) -> Option<Self> {
+        // SAFETY: The caller's promise.
+        let srb = unsafe { Self::new(adapter, block) };
+        let valid = match srb.shape() {
+            Shape::Scsi(_) => true,
+            Shape::Storage(block) => is_consistent(block),
+        };
+        if valid {
+            return Some(srb);
+        }
+        srb.finish(wdk_sys::SRB_STATUS_INVALID_REQUEST as u8);
+        None
     }
 }
 
@@ -201,8 +268,7 @@ impl<'a, S> Srb<'a, S> {
     /// Takes an SRB over.
     ///
     /// # Safety
-    /// `block` was just passed to BuildIo or StartIo of `adapter`, and is not
-    /// completed; no other `Srb` names it.
+    /// The invariants hold for the new value.
     pub(crate) unsafe fn new(adapter: &'a Header, block: NonNull<SCSI_REQUEST_BLOCK>) -> Self {
         Self {
             block,
@@ -222,8 +288,7 @@ impl<'a, S> Srb<'a, S> {
     }
 
     fn shape(&self) -> Shape {
-        // SAFETY: the SRB is owned and its memory is initialised by Storport;
-        // both shapes have the field.
+        // SAFETY: `Srb`'s invariant: the SRB is owned; both shapes have the field.
         let function = unsafe { (*self.block.as_ptr()).Function };
         if u32::from(function) == wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK {
             Shape::Storage(self.block.cast())
@@ -240,9 +305,9 @@ impl<'a, S> Srb<'a, S> {
         storage: impl FnOnce(&STORAGE_REQUEST_BLOCK) -> R,
     ) -> R {
         match self.shape() {
-            // SAFETY: the SRB is owned and has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
             Shape::Scsi(block) => scsi(unsafe { block.as_ref() }),
-            // SAFETY: as above.
+            // SAFETY: As above.
             Shape::Storage(block) => storage(unsafe { block.as_ref() }),
         }
     }
@@ -286,8 +351,9 @@ impl<'a, S> Srb<'a, S> {
                 let offset = usize::try_from(block.AddressOffset).unwrap_or(0);
                 let start: *const u8 = self.block.as_ptr().cast();
                 let address: *const STOR_ADDR_BTL8 = start.wrapping_add(offset).cast();
-                // SAFETY: only BTL8 addresses are asked for at registration,
-                // and AddressOffset leads to one (rule book 5.2).
+                // SAFETY: `Srb`'s invariant: the address lies inside the block,
+                // aligned. It is a BTL8 address, the one kind that is asked for
+                // at registration (rule book 5.2).
                 let address = unsafe { &*address };
                 Address {
                     path: address.Path,
@@ -298,11 +364,54 @@ impl<'a, S> Srb<'a, S> {
         )
     }
 
-    /// Where its data is mapped, if it is: but for reads and writes
-    /// (HW_BUILDIO).
-    pub(crate) fn data_buffer(&self) -> Option<NonNull<u8>> {
-        let buffer = self.read(|block| block.DataBuffer, |block| block.DataBuffer);
-        NonNull::new(buffer.cast())
+    /// Where the data goes.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        let flags = self.read(|block| block.SrbFlags, |block| block.SrbFlags);
+        let has = |flag| flags & flag != 0;
+        match (
+            has(wdk_sys::SRB_FLAGS_DATA_IN),
+            has(wdk_sys::SRB_FLAGS_DATA_OUT),
+        ) {
+            (false, false) => Direction::None,
+            (true, false) => Direction::In,
+            (false, true) => Direction::Out,
+            (true, true) => Direction::Unspecified,
+        }
+    }
+
+    /// Maps the data, which goes in the direction `wanted`.
+    ///
+    /// # Safety
+    /// At or below DISPATCH_LEVEL, or in a dump stack.
+    pub(crate) unsafe fn map<'s>(
+        &'s mut self,
+        adapter: &Header,
+        wanted: Direction,
+    ) -> Result<Bytes<'s>, DataError> {
+        let direction = self.direction();
+        if !matches!(direction, Direction::Unspecified) && direction != wanted {
+            return Err(DataError::Direction(direction));
+        }
+        let length = usize::try_from(self.data_length()).unwrap_or(0);
+        let first = if length == 0 {
+            NonNull::dangling()
+        } else if adapter.state.is_dump() {
+            // A dump stack runs above DISPATCH_LEVEL (rule book 6, D2) and has
+            // the data mapped.
+            let buffer = self.read(|block| block.DataBuffer, |block| block.DataBuffer);
+            NonNull::new(buffer.cast()).ok_or(DataError::NotMapped(StorStatus::NOT_IMPLEMENTED))?
+        } else {
+            let mut address: wdk_sys::PVOID = core::ptr::null_mut();
+            // SAFETY: The caller's promise; `Srb`'s invariant: the SRB is the
+            // miniport's; the result has a place.
+            unsafe { port::get_system_address(adapter, self.as_ptr(), &raw mut address) }
+                .map_err(DataError::NotMapped)?;
+            NonNull::new(address.cast()).ok_or(DataError::NotMapped(StorStatus::UNSUCCESSFUL))?
+        };
+        // SAFETY: Storport maps as many bytes as the SRB's DataTransferLength,
+        // until the SRB is completed, and the SRB is borrowed as long.
+        Ok(unsafe { Bytes::new(first, length) })
     }
 
     /// How many bytes of data belong to it.
@@ -320,9 +429,8 @@ impl<'a, S> Srb<'a, S> {
         let Some(parts) = scsi_parts(self.shape()) else {
             return &[];
         };
-        // SAFETY: the CDB lies in the SRB, `cdb_length` was bounded by the
-        // array's; it stays as long as the SRB is owned, and no method writes
-        // it.
+        // SAFETY: The CDB lies in the SRB, `cdb_length` was bounded by the
+        // array's; `Srb`'s invariant: it stays, and no method writes it.
         unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
     }
 
@@ -370,29 +478,30 @@ impl<'a, S> Srb<'a, S> {
 
     fn finish(self, status: u8) {
         match self.shape() {
-            // SAFETY: the SRB is owned and has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
             Shape::Scsi(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
-            // SAFETY: as above.
+            // SAFETY: As above.
             Shape::Storage(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
         }
         let adapter = self.adapter;
         let block = self.into_block();
-        // SAFETY: the SRB was owned and is given up here; the status is final.
+        // SAFETY: `Srb`'s invariant: the SRB is owned, and it is given up here;
+        // the status is final.
         unsafe { port::request_complete(adapter, block.as_ptr()) };
     }
 
     fn set_data_length(&mut self, bytes: u32) {
         match self.shape() {
-            // SAFETY: the SRB is owned and has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
             Shape::Scsi(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
-            // SAFETY: as above.
+            // SAFETY: As above.
             Shape::Storage(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
         }
     }
 
     fn set_scsi_status(&mut self, status: u8) {
         if let Some(parts) = scsi_parts(self.shape()) {
-            // SAFETY: it lies in the SRB, which is owned.
+            // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
             unsafe { parts.scsi_status.write(status) };
         }
     }
@@ -402,17 +511,17 @@ impl<'a, S> Srb<'a, S> {
         let Some(parts) = scsi_parts(self.shape()) else {
             return false;
         };
-        // SAFETY: it lies in the SRB, which is owned.
+        // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
         let room = unsafe { parts.sense_length.read() };
         let length = sense.len().min(usize::from(room));
         let (Ok(written), false) = (u8::try_from(length), length == 0 || parts.sense.is_null())
         else {
             return false;
         };
-        // SAFETY: the sense buffer is Storport's, `room` bytes long, and not
-        // the caller's slice.
+        // SAFETY: `Srb`'s invariant: the sense buffer is the SRB's, `room` bytes
+        // long, and so not the caller's slice.
         unsafe { core::ptr::copy_nonoverlapping(sense.as_ptr(), parts.sense, length) };
-        // SAFETY: it lies in the SRB, which is owned.
+        // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
         unsafe { parts.sense_length.write(written) };
         true
     }
@@ -426,7 +535,7 @@ impl<'a, S> Srb<'a, S> {
 
 impl<S> Drop for Srb<'_, S> {
     fn drop(&mut self) {
-        // SAFETY: this value is not used again, so the new one owns the SRB.
+        // SAFETY: This value is not used again: its invariants pass to the new one.
         let srb = unsafe { Self::new(self.adapter, self.block) };
         srb.fail(Failure::Error);
     }
@@ -461,10 +570,38 @@ fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function 
     }
 }
 
+/// The most extended data of an SRB that are looked at: an SRB has a handful.
+const MOST_EXTENDED: u32 = 8;
+
+/// Whether a STORAGE_REQUEST_BLOCK says nothing that leads out of it: its
+/// address and its extended data lie inside it and are aligned.
+///
+/// `block` is an owned SRB's.
+fn is_consistent(block: NonNull<STORAGE_REQUEST_BLOCK>) -> bool {
+    let head = core::mem::offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset);
+    // SAFETY: The SRB is owned and has this shape.
+    let block = unsafe { block.as_ref() };
+    let length = usize::try_from(block.SrbLength).unwrap_or(0);
+    let inside = |offset: u32, bytes: usize| {
+        usize::try_from(offset).is_ok_and(|offset| {
+            offset >= head
+                && offset.is_multiple_of(4)
+                && offset.checked_add(bytes).is_some_and(|end| end <= length)
+        })
+    };
+    let extended = usize::try_from(block.NumSrbExData).unwrap_or(usize::MAX);
+    let offsets = extended.checked_mul(size_of::<u32>());
+    block.NumSrbExData <= MOST_EXTENDED
+        && offsets
+            .and_then(|bytes| bytes.checked_add(head))
+            .is_some_and(|end| end <= length)
+        && inside(block.AddressOffset, size_of::<STOR_ADDR_BTL8>())
+}
+
 /// The extended data of type `kind` in a STORAGE_REQUEST_BLOCK, if it is there
 /// and at least `length` bytes long.
 ///
-/// `block` is an owned SRB's.
+/// `block` is that of an `Srb`.
 fn extended(
     block: NonNull<STORAGE_REQUEST_BLOCK>,
     kind: wdk_sys::SRBEXDATATYPE,
@@ -472,18 +609,22 @@ fn extended(
 ) -> Option<NonNull<u8>> {
     let start: NonNull<u8> = block.cast();
     let block = block.as_ptr();
-    // SAFETY: the SRB is owned and has this shape.
-    let count = usize::try_from(unsafe { (*block).NumSrbExData }).ok()?;
-    // SAFETY: as above.
+    // SAFETY: `Srb`'s invariant: the SRB is owned and has this shape.
+    let count = unsafe { (*block).NumSrbExData }.min(MOST_EXTENDED);
+    // SAFETY: As above.
     let total = usize::try_from(unsafe { (*block).SrbLength }).ok()?;
-    // SAFETY: as above; this takes an address.
+    // SAFETY: As above; this takes an address.
     let offsets: *const u32 = unsafe { &raw const (*block).SrbExDataOffset }.cast();
-    // An SRB has at most a handful; 8 bounds the loop whatever it says.
-    for index in 0..count.min(8) {
-        // SAFETY: NumSrbExData offsets follow each other from there.
+    for index in 0..usize::try_from(count).ok()? {
+        // SAFETY: `Srb`'s invariant: the offsets lie inside the block.
         let offset = unsafe { offsets.wrapping_add(index).read() };
         let offset = usize::try_from(offset).ok()?;
-        if offset == 0 || offset.checked_add(length)? > total {
+        // The data begin behind the block's fixed part, and are aligned to
+        // what they hold, pointers.
+        if offset < size_of::<STORAGE_REQUEST_BLOCK>().min(total)
+            || !offset.is_multiple_of(align_of::<SRBEX_DATA_SCSI_CDB16>())
+            || offset.checked_add(length)? > total
+        {
             continue;
         }
         let data: *mut SRBEX_DATA = start.as_ptr().wrapping_add(offset).cast();
@@ -499,16 +640,16 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
     match shape {
         Shape::Scsi(block) => {
             let all = block.as_ptr();
-            // SAFETY: the SRB is owned and has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
             let block = unsafe { block.as_ref() };
             Some(ScsiParts {
-                // SAFETY: as above; this takes an address.
+                // SAFETY: As above; this takes an address.
                 scsi_status: unsafe { &raw mut (*all).ScsiStatus },
                 sense: block.SenseInfoBuffer.cast(),
-                // SAFETY: as above.
+                // SAFETY: As above.
                 sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
                 cdb_length: usize::from(block.CdbLength).min(block.Cdb.len()),
-                // SAFETY: as above.
+                // SAFETY: As above.
                 cdb: unsafe { &raw const (*all).Cdb }.cast(),
             })
         }
@@ -527,14 +668,14 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
             };
             let data: NonNull<SRBEX_DATA_SCSI_CDB16> = data.cast();
             let all = data.as_ptr();
-            // SAFETY: both kinds begin alike and differ in the CDB's room
+            // SAFETY: Both kinds begin alike and differ in the CDB's room
             // (`storport.h`); `extended` checked the length.
             let data = unsafe { data.as_ref() };
             Some(ScsiParts {
-                // SAFETY: as above; this takes an address.
+                // SAFETY: As above; this takes an address.
                 scsi_status: unsafe { &raw mut (*all).ScsiStatus },
                 sense: data.SenseInfoBuffer.cast(),
-                // SAFETY: as above.
+                // SAFETY: As above.
                 sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
                 cdb_length: usize::from(data.CdbLength).min(longest),
                 // SAFETY: as above; of the longer kind there is more behind.
@@ -556,7 +697,7 @@ impl ScatterGather<'_> {
     /// `list` is Storport's and is not changed or freed while this lives.
     pub(crate) unsafe fn new(list: NonNull<STOR_SCATTER_GATHER_LIST>) -> Self {
         let list = list.as_ptr();
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         let count = unsafe { (*list).NumberOfElements };
         // SAFETY: the elements follow the head; this takes their address.
         let first = unsafe { (&raw const (*list).List).cast::<STOR_SCATTER_GATHER_ELEMENT>() };

@@ -1,76 +1,111 @@
-//! What an adapter's callbacks share without a lock: how far the adapter is in
-//! its life, and which DPCs are to run.
+//! The adapter's life cycle, and the gate that every callback passes.
 //!
 //! All zeros, as Storport's memory is at first, is a valid state: no adapter
-//! was found. Nothing here is Windows': the models of `tests/` run this file.
+//! was found. Nothing here depends on Windows: the models in `cross/models`
+//! compile this file for loom.
 //!
-//! Two protocols lie in it:
+//! # Invariants
 //!
-//! - A DPC that is issued while none can be queued (before HwPassiveInitialize,
-//!   between a stop and a restart, in a dump stack) is noted, and queued when
-//!   they can. None is lost, none is queued twice.
-//! - What a miniport has called later (DPCs, the timer, work, state changes)
-//!   does not run between a stop and the end of the restart after it, and a
-//!   restart does not begin while some of it runs: so the restart is alone with
-//!   the adapter's data.
+//! A callback reaches the adapter's state only after one of the functions here
+//! admitted it. There are three ways in:
+//!
+//! | Way in | Callbacks | Condition | Cost |
+//! |---|---|---|---|
+//! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | one load |
+//! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE or READY | one load |
+//! | [`enter`](State::enter), [`stop`](State::stop) | all others, the optional ones included | READY; after a stop | counted in `inside` |
+//! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phase before | exclusive |
+//!
+//! From this follows what the contexts promise:
+//!
+//! - *HwFindAdapter is alone.* It begins only when `inside` is zero in a phase
+//!   that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
+//!   counted. Storport has none of them running when it calls HwFindAdapter: no
+//!   request is outstanding then, and the interrupt is not connected.
+//! - *HwInitialize is alone.* FOUND and INITIALIZING admit nobody, and nobody
+//!   was inside when HwFindAdapter began.
+//! - *HwPassiveInitialize is alone but for interrupt routines.* So is
+//!   *ScsiRestartAdapter*, which begins only when `inside` is zero. Storport
+//!   completes a stop only after the last request is completed, so that neither
+//!   HwBuildIo nor HwStartIo runs. Interrupt routines open only cells of
+//!   interrupt locks, which these two callbacks do not open.
+//! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that
+//!   READY admits take locks, READY is stored after HwPassiveInitialize
+//!   initialised every DPC object, and whoever reads READY sees that.
+//! - *Nothing of an earlier life runs in a later one.* A stop begins a new life;
+//!   work, timers and state changes carry the life that they were requested in.
+//!
+//! DPCs are different: one that is issued while it cannot be queued (before
+//! READY, between a stop and a restart, in a dump stack) is noted, and queued
+//! when it can. None is lost, and none is queued twice.
 
 #[cfg(not(loom))]
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// The most DPC objects one adapter may have.
+/// The most DPC objects that one adapter may have.
 pub const MAX_DPCS: u8 = 32;
 
-/// No callback but those of the life cycle does anything.
-const STOPPED: u8 = 0;
-/// The adapter runs; its DPC objects are not initialised.
-const RUNNING: u8 = 1;
-/// The adapter runs, and DPCs can be queued.
-const RUNNING_WITH_DPCS: u8 = 2;
+/// No adapter was found. Zero, as Storport's memory is at first.
+const EMPTY: u8 = 0;
+/// HwFindAdapter runs, alone.
+const FINDING: u8 = 1;
+/// An adapter was found. HwInitialize comes next.
+const FOUND: u8 = 2;
+/// The adapter was stopped. ScsiRestartAdapter or HwFindAdapter comes next.
+const STOPPED: u8 = 3;
+/// HwInitialize runs, alone.
+const INITIALIZING: u8 = 4;
+/// ScsiRestartAdapter runs, alone but for interrupt routines. Interrupt
+/// routines are admitted from here on upwards.
+const RESTARTING: u8 = 5;
+/// HwInitialize succeeded. HwPassiveInitialize comes next.
+const STARTED: u8 = 6;
+/// HwPassiveInitialize runs, alone but for interrupt routines.
+const PASSIVE: u8 = 7;
+/// The adapter runs, and its DPC objects are initialised.
+const READY: u8 = 8;
+
+/// In `timer`: the timer was requested, in the life that the low half names.
+const TIMER_ARMED: u64 = 1 << 32;
 
 /// The kind of a DPC object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DpcKind {
     /// It runs at DISPATCH_LEVEL.
     Ordinary,
-    /// It runs in a thread, if the system lets it.
+    /// It runs in a thread, if the system allows that.
     Threaded,
 }
 
 /// What becomes of a DPC that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issue {
-    /// It is the caller's to queue.
+    /// The caller queues it.
     Now,
-    /// It is noted, and whoever takes the notes queues it.
-    Later,
-}
-
-/// What becomes of a DPC that the system took from its queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// It runs; [`State::leave`] ends it.
-    Now,
-    /// It was kept back for a restart, which is done: it is the caller's to
-    /// queue.
-    Queue,
-    /// It is noted, and whoever takes the notes queues it.
+    /// It is noted. Whoever takes the notes queues it.
     Later,
 }
 
 /// The state of one adapter.
 #[derive(Debug, Default)]
 pub struct State {
-    /// Whether the miniport's own state was written.
-    found: AtomicBool,
+    /// One of the constants above.
+    phase: AtomicU8,
+    /// Callbacks that [`enter`](Self::enter) or [`stop`](Self::stop) admitted
+    /// and that have not left.
+    inside: AtomicU32,
+    /// Counts stops and finds. What is requested in one life does not run in
+    /// the next.
+    life: AtomicU32,
     /// Whether the driver runs in the crash dump or hibernation stack.
     dump: AtomicBool,
     /// Whether each MSI-X message has a lock of its own.
     message_locks: AtomicBool,
-    /// How far the adapter is: one of the constants above.
-    phase: AtomicU8,
-    /// Whether the DPC objects were initialised.
+    /// Messages that are connected. Settled before the first lock is taken.
+    messages: AtomicU32,
+    /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
     /// DPC objects handed out.
     dpcs: AtomicU8,
@@ -78,44 +113,217 @@ pub struct State {
     threaded: AtomicU32,
     /// DPCs issued and not queued yet, a bit each.
     noted: AtomicU32,
-    /// Callbacks inside that [`enter`](Self::enter) let in.
-    inside: AtomicU32,
     /// Concurrent channels granted.
     channels: AtomicU32,
     /// Whether Storport was asked for them.
     optimized: AtomicBool,
     /// Whether a state change is being reported.
     state_change: AtomicBool,
+    /// The timer that was requested last: `TIMER_ARMED` and its life, or zero.
+    timer: AtomicU64,
+    /// What HwTracingEnabled said last.
+    traced: AtomicBool,
 }
 
 impl State {
-    /// Makes it the state of an adapter that is about to be looked for. No
-    /// other callback runs then (rule book 3.2).
-    pub fn begin(&self, dump: bool, message_locks: bool) {
-        self.found.store(false, Ordering::Relaxed);
+    /// Admits HwBuildIo or HwStartIo.
+    #[inline]
+    #[must_use]
+    pub fn serves_requests(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == READY
+    }
+
+    /// Admits an interrupt routine.
+    #[inline]
+    #[must_use]
+    pub fn serves_interrupts(&self) -> bool {
+        self.phase.load(Ordering::Acquire) >= RESTARTING
+    }
+
+    /// Whether the adapter was started, but is not ready yet. Requests that
+    /// come now can wait.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        matches!(
+            self.phase.load(Ordering::Relaxed),
+            INITIALIZING | RESTARTING | STARTED | PASSIVE
+        )
+    }
+
+    /// Admits and counts a callback, if the adapter is ready.
+    /// [`leave`](Self::leave) ends it.
+    #[inline]
+    #[must_use]
+    pub fn enter(&self) -> bool {
+        self.inside.fetch_add(1, Ordering::AcqRel);
+        let admitted = self.phase.load(Ordering::Acquire) == READY;
+        if !admitted {
+            self.leave();
+        }
+        admitted
+    }
+
+    /// A callback that was admitted is done.
+    #[inline]
+    pub fn leave(&self) {
+        self.inside.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Stops the adapter, and admits and counts the callback that stops it.
+    /// False if there is no adapter, or if a callback runs that must be alone.
+    #[must_use]
+    pub fn stop(&self) -> bool {
+        self.inside.fetch_add(1, Ordering::AcqRel);
+        let stopped = self.begin(&[STARTED, READY, STOPPED], STOPPED)
+            // Found and never started: there may be a device to silence.
+            || self.phase.load(Ordering::Acquire) == FOUND;
+        if stopped {
+            self.life.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.leave();
+        }
+        stopped
+    }
+
+    /// Begins HwFindAdapter, which is alone only once
+    /// [`is_alone`](Self::is_alone) says so.
+    #[must_use]
+    pub fn begin_find(&self) -> bool {
+        let begun = self.begin(&[EMPTY, FOUND, STOPPED, STARTED, READY], FINDING);
+        if begun {
+            self.life.fetch_add(1, Ordering::Relaxed);
+        }
+        begun
+    }
+
+    /// Makes this the state of an adapter that is about to be looked for. The
+    /// caller is alone.
+    pub fn reset(&self, dump: bool, message_locks: bool) {
         self.dump.store(dump, Ordering::Relaxed);
         self.message_locks.store(message_locks, Ordering::Relaxed);
-        self.phase.store(STOPPED, Ordering::Relaxed);
+        self.messages.store(0, Ordering::Relaxed);
         self.dpcs_initialized.store(false, Ordering::Relaxed);
         self.dpcs.store(0, Ordering::Relaxed);
         self.threaded.store(0, Ordering::Relaxed);
         self.noted.store(0, Ordering::Relaxed);
         self.channels.store(0, Ordering::Relaxed);
         self.optimized.store(false, Ordering::Relaxed);
-        // A state change that is with Storport stays there: its callback gives
-        // the place back.
+        self.timer.store(0, Ordering::Relaxed);
+        // A state change that Storport still has keeps its place: its callback
+        // gives the place back.
     }
 
-    /// The miniport's own state was written; what was written before is seen
-    /// by whoever finds [`is_found`](Self::is_found).
-    pub fn set_found(&self) {
-        self.found.store(true, Ordering::Release);
+    /// Ends HwFindAdapter. What it wrote is seen by whoever is admitted later.
+    pub fn end_find(&self, found: bool) {
+        let phase = if found { FOUND } else { EMPTY };
+        self.phase.store(phase, Ordering::Release);
     }
 
-    /// Whether there is a miniport's own state.
+    /// Begins HwInitialize, alone.
+    #[must_use]
+    pub fn begin_initialize(&self) -> bool {
+        self.begin(&[FOUND], INITIALIZING)
+    }
+
+    /// Ends HwInitialize. In a dump stack the adapter is ready then.
+    pub fn end_initialize(&self, works: bool) {
+        let phase = match (works, self.is_dump()) {
+            (false, _) => FOUND,
+            (true, false) => STARTED,
+            (true, true) => READY,
+        };
+        self.phase.store(phase, Ordering::Release);
+    }
+
+    /// Begins HwPassiveInitialize, alone but for interrupt routines.
+    #[must_use]
+    pub fn begin_passive(&self) -> bool {
+        self.begin(&[STARTED], PASSIVE)
+    }
+
+    /// Ends HwPassiveInitialize, which initialised the DPC objects. Gives the
+    /// DPCs to be queued.
+    pub fn end_passive(&self, works: bool) -> Noted {
+        self.dpcs_initialized.store(true, Ordering::Relaxed);
+        self.become_ready(works)
+    }
+
+    /// Begins ScsiRestartAdapter, which is alone but for interrupt routines
+    /// only once [`is_alone`](Self::is_alone) says so.
+    #[must_use]
+    pub fn begin_restart(&self) -> bool {
+        self.begin(&[STOPPED], RESTARTING)
+    }
+
+    /// Ends ScsiRestartAdapter. Gives the DPCs to be queued.
+    pub fn end_restart(&self, works: bool) -> Noted {
+        if works && !self.dpcs_initialized.load(Ordering::Relaxed) && !self.is_dump() {
+            // The stop came before HwPassiveInitialize.
+            self.phase.store(STARTED, Ordering::Release);
+            return Noted(0);
+        }
+        self.become_ready(works)
+    }
+
+    /// Whether no callback is inside that was admitted and counted. In a phase
+    /// that admits none, none comes in after that.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        // A read that writes: whoever enters later sees what is before it.
+        self.inside.fetch_add(0, Ordering::AcqRel) == 0
+    }
+
+    fn become_ready(&self, works: bool) -> Noted {
+        if !works {
+            self.phase.store(STOPPED, Ordering::Release);
+            return Noted(0);
+        }
+        self.phase.store(READY, Ordering::Release);
+        if self.is_dump() {
+            // The interrupt routine runs them.
+            return Noted(0);
+        }
+        self.take_noted()
+    }
+
+    /// Goes from one of the phases `from` to phase `to`. False: the phase is
+    /// another.
+    fn begin(&self, from: &[u8], to: u8) -> bool {
+        from.iter().any(|phase| {
+            self.phase
+                .compare_exchange(*phase, to, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        })
+    }
+
+    /// Whether the adapter is ready, so that what is requested now may run.
     #[inline]
-    pub fn is_found(&self) -> bool {
-        self.found.load(Ordering::Acquire)
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.serves_requests()
+    }
+
+    /// The life that the adapter is in.
+    #[must_use]
+    pub fn life(&self) -> u32 {
+        self.life.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the timer was requested, or with `false` cancelled.
+    pub fn arm_timer(&self, armed: bool) {
+        let timer = if armed {
+            TIMER_ARMED | u64::from(self.life())
+        } else {
+            0
+        };
+        self.timer.store(timer, Ordering::Relaxed);
+    }
+
+    /// Whether the timer that expired was requested in this life. It is
+    /// delivered once.
+    #[must_use]
+    pub fn take_timer(&self) -> bool {
+        self.timer.swap(0, Ordering::Relaxed) == TIMER_ARMED | u64::from(self.life())
     }
 
     /// Whether the driver runs in a dump stack.
@@ -130,26 +338,37 @@ impl State {
         self.message_locks.load(Ordering::Relaxed)
     }
 
+    /// Says how many messages are connected. The caller is alone.
+    pub fn set_messages(&self, messages: u32) {
+        self.messages.store(messages, Ordering::Relaxed);
+    }
+
+    /// How many messages are connected.
+    #[inline]
+    pub fn messages(&self) -> u32 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
     /// How many concurrent channels were granted; 0 if none.
     #[inline]
     pub fn channels(&self) -> u32 {
         self.channels.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody asked Storport for channels before, which may be done
-    /// once: what a second answer leaves of the first is not documented, and
+    /// Whether nobody asked Storport for channels before. That is allowed once:
+    /// what a second answer leaves of the first is not documented, and
     /// HwStartIo must know whether it runs with the StartIo lock.
     pub fn may_optimize(&self) -> bool {
         !self.optimized.swap(true, Ordering::Relaxed)
     }
 
-    /// Concurrent channels were granted, before the first request.
+    /// Says how many concurrent channels were granted, before the first
+    /// request.
     pub fn grant_channels(&self, channels: u32) {
         self.channels.store(channels, Ordering::Relaxed);
     }
 
-    /// Hands out the number of the next DPC object. Only HwFindAdapter does,
-    /// and it runs alone.
+    /// Hands out the number of the next DPC object. The caller is alone.
     pub fn take_dpc(&self, kind: DpcKind) -> Option<u8> {
         let number = self.dpcs.load(Ordering::Relaxed);
         if number >= MAX_DPCS {
@@ -173,49 +392,7 @@ impl State {
         self.threaded.load(Ordering::Relaxed) & bit(number) != 0
     }
 
-    /// HwInitialize or a restart was successful.
-    pub fn run(&self) -> Noted {
-        if self.dpcs_initialized.load(Ordering::Relaxed) {
-            self.run_with_dpcs()
-        } else {
-            self.phase.store(RUNNING, Ordering::Release);
-            Noted(0)
-        }
-    }
-
-    /// The DPC objects are initialised: gives those that were issued before.
-    pub fn run_with_dpcs(&self) -> Noted {
-        self.dpcs_initialized.store(true, Ordering::Relaxed);
-        self.phase.store(RUNNING_WITH_DPCS, Ordering::Release);
-        self.take_noted()
-    }
-
-    /// The adapter is stopped.
-    pub fn stop(&self) {
-        self.phase.store(STOPPED, Ordering::Release);
-    }
-
-    /// Whether the adapter runs.
-    pub fn is_running(&self) -> bool {
-        self.phase.load(Ordering::Acquire) != STOPPED
-    }
-
-    /// Whether a restart may begin: no callback that was let in is inside, and
-    /// none gets in until [`run`](Self::run).
-    #[must_use]
-    pub fn may_restart(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == STOPPED
-            // A read that writes: whoever enters later sees what is before it.
-            && self.inside.fetch_add(0, Ordering::AcqRel) == 0
-    }
-
-    /// Whether DPCs can be queued.
-    #[inline]
-    pub fn queues_dpcs(&self) -> bool {
-        self.phase.load(Ordering::Acquire) == RUNNING_WITH_DPCS
-    }
-
-    /// Issues a DPC: if it can't be queued now, it is noted.
+    /// Issues a DPC. If it cannot be queued now, it is noted.
     #[inline]
     pub fn issue(&self, number: u8) -> Issue {
         if self.queues_dpcs() {
@@ -224,12 +401,17 @@ impl State {
         self.note(number)
     }
 
+    #[inline]
+    fn queues_dpcs(&self) -> bool {
+        self.phase.load(Ordering::Acquire) == READY && !self.is_dump()
+    }
+
     #[cold]
     fn note(&self, number: u8) -> Issue {
         let bit = bit(number);
         self.noted.fetch_or(bit, Ordering::AcqRel);
         // Either the note was there when the notes were taken, or this reads
-        // the phase that was stored before they were.
+        // the phase that was stored before they were taken.
         if self.queues_dpcs() && self.noted.fetch_and(!bit, Ordering::AcqRel) & bit != 0 {
             return Issue::Now;
         }
@@ -239,35 +421,6 @@ impl State {
     /// Takes the DPCs that were noted.
     pub fn take_noted(&self) -> Noted {
         Noted(self.noted.swap(0, Ordering::AcqRel))
-    }
-
-    /// Lets a callback in that the miniport asked for, if the adapter runs.
-    #[must_use]
-    pub fn enter(&self) -> bool {
-        self.inside.fetch_add(1, Ordering::AcqRel);
-        let runs = self.is_running();
-        if !runs {
-            self.leave();
-        }
-        runs
-    }
-
-    /// Lets a DPC in that the system took from its queue; while the adapter is
-    /// stopped, it is noted.
-    #[must_use]
-    pub fn begin_dpc(&self, number: u8) -> Begin {
-        if self.enter() {
-            return Begin::Now;
-        }
-        match self.issue(number) {
-            Issue::Now => Begin::Queue,
-            Issue::Later => Begin::Later,
-        }
-    }
-
-    /// A callback that was let in is done.
-    pub fn leave(&self) {
-        self.inside.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Takes the one place for a state change, if it is free.
@@ -280,9 +433,20 @@ impl State {
     pub fn end_state_change(&self) {
         self.state_change.store(false, Ordering::Release);
     }
+
+    /// Keeps what HwTracingEnabled said.
+    pub fn set_traced(&self, enabled: bool) {
+        self.traced.store(enabled, Ordering::Relaxed);
+    }
+
+    /// What HwTracingEnabled said last.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.traced.load(Ordering::Relaxed)
+    }
 }
 
-/// Numbers of DPC objects, each once, in their order.
+/// Numbers of DPC objects, each once, in ascending order.
 #[derive(Debug)]
 pub struct Noted(u32);
 

@@ -1,0 +1,184 @@
+//! Optional callbacks. Each is a trait of its own, which the driver names when
+//! it registers.
+//!
+//! ```ignore
+//! impl callback::Timer for Disk {
+//!     fn timer<'a>(adapter: &Adapter<'a>, cx: &mut storport::Timer<'_, 'a>) { /* ... */ }
+//! }
+//! storport::driver_entry!(Disk: Timer);
+//! ```
+//!
+//! An implementation that is not named, or a name without an implementation,
+//! does not compile. Routines that cause a callback, such as
+//! [`request_timer`](crate::Dpc::request_timer), take the miniport as a type
+//! parameter and compile only if it named the callback. A callback that is not
+//! named costs nothing: its entry function does not exist, and Storport is not
+//! told of it.
+#![expect(unsafe_code, reason = "naming a callback is a promise to unsafe code")]
+
+use wdk_sys::{BOOLEAN, PSTOR_DPC, PVOID, SHORT, ULONG};
+
+use crate::{
+    callbacks as entries, context,
+    miniport::{Interrupted, Miniport},
+};
+
+/// Says that the miniport names the optional callback `K` (of [`key`]) in
+/// [`driver_entry!`](crate::driver_entry).
+///
+/// # Safety
+/// [`Registered::OPTIONAL`] of the same type has the callback's entry. Only
+/// `driver_entry!` implements this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name the optional callback `{K}`",
+    label = "Storport would never call it",
+    note = "name it where the driver registers: `driver_entry!({Self}: ...)`"
+)]
+pub unsafe trait Names<K> {}
+
+/// A miniport that `driver_entry!` registers, with the callbacks that it names.
+///
+/// # Safety
+/// Each entry in `OPTIONAL` is one of this miniport. Only `driver_entry!`
+/// implements this.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not registered",
+    note = "register it: `driver_entry!({Self})`"
+)]
+pub unsafe trait Registered: Miniport {
+    /// The optional callbacks.
+    const OPTIONAL: Optional;
+}
+
+/// The entry function of the optional callback `K`, for `driver_entry!`.
+#[doc(hidden)]
+pub trait Entry<K> {
+    const ENTRY: EntryPoint;
+}
+
+macro_rules! optional_callbacks {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $method:ident($context:ident) $(-> $answer:ty)?,
+        $entry:ident: $pointer:ty;
+    )*) => {
+        $(
+            $(#[$doc])*
+            #[diagnostic::on_unimplemented(
+                message = "`{Self}` names an optional callback that it does not implement",
+                label = "implement the trait of this name, or do not name it"
+            )]
+            pub trait $name: Miniport + Names<key::$name> {
+                $(#[$doc])*
+                fn $method<'a>(
+                    adapter: &Self::Adapter<'a>,
+                    cx: &mut context::$context<'_, 'a>,
+                ) $(-> $answer)?;
+            }
+
+            #[diagnostic::do_not_recommend]
+            impl<M: $name + Registered> Entry<key::$name> for M {
+                const ENTRY: EntryPoint = EntryPoint::$name(entries::$entry::<M>);
+            }
+        )*
+
+        /// The names of the optional callbacks, as types.
+        pub mod key {
+            $(
+                #[doc = concat!("Names [`", stringify!($name), "`](super::", stringify!($name), ").")]
+                #[derive(Debug)]
+                pub enum $name {}
+            )*
+        }
+
+        /// The entry functions of the optional callbacks that a miniport names.
+        #[derive(Debug)]
+        pub struct Optional {
+            $(pub(crate) $entry: Option<$pointer>,)*
+        }
+
+        impl Optional {
+            /// None of them.
+            pub const NONE: Self = Self { $($entry: None,)* };
+
+            /// These, and one more.
+            #[doc(hidden)]
+            #[must_use]
+            pub const fn with(mut self, entry: EntryPoint) -> Self {
+                match entry {
+                    $(EntryPoint::$name(entry) => self.$entry = Some(entry),)*
+                }
+                self
+            }
+        }
+
+        #[doc(hidden)]
+        #[derive(Debug)]
+        pub enum EntryPoint {
+            $($name($pointer),)*
+        }
+    };
+}
+
+/// An entry that the framework calls with the HwDeviceExtension and the
+/// parameters of HwAdapterControl or HwUnitControl, as Storport passed them. It
+/// says whether the control type was carried out.
+pub(crate) type Control = unsafe fn(PVOID, PVOID) -> bool;
+
+optional_callbacks! {
+    /// HwPassiveInitialize: what needs PASSIVE_LEVEL, before the first request.
+    /// False: the adapter does not work, and Storport gives it up.
+    PassiveInitialize: passive_initialize(PassiveInitialize) -> bool,
+    passive: unsafe fn(PVOID) -> bool;
+
+    /// HwMSInterruptRoutine: a message of MSI or MSI-X. Without it the adapter
+    /// interrupts by its pin.
+    MessageInterrupt: message_interrupt(MessageInterrupt) -> Interrupted,
+    message_interrupt: unsafe extern "C" fn(PVOID, ULONG) -> BOOLEAN;
+
+    /// HwDpcRoutine of a threaded DPC
+    /// ([`threaded_dpc_locked`](crate::FindAdapter::threaded_dpc_locked)).
+    ThreadedDpc: threaded_dpc(ThreadedDpc),
+    threaded_dpc: unsafe extern "C" fn(PSTOR_DPC, PVOID, PVOID, PVOID);
+
+    /// HwTimer ([`request_timer`](crate::Dpc::request_timer)).
+    Timer: timer(Timer),
+    timer: unsafe extern "C" fn(PVOID);
+
+    /// HwWorkItem ([`queue_work`](crate::Dpc::queue_work)).
+    Work: work(Work),
+    work: unsafe extern "C" fn(PVOID, PVOID, PVOID);
+
+    /// HwStateChange: Storport has dealt with what
+    /// [`report_change`](crate::Dpc::report_change) reported, and another change
+    /// may be reported.
+    StateChange: state_changed(StateChange),
+    state_change: unsafe extern "C" fn(PVOID, PVOID, SHORT, PVOID, ULONG);
+
+    /// HwRegistryNotification ([`watch_registry`](crate::Work::watch_registry)).
+    RegistryChange: registry_changed(RegistryChange),
+    registry: unsafe extern "C" fn(PVOID);
+
+    /// HwAdapterControl(ScsiAdapterPower). With it the adapter gets no SRB of
+    /// [`Function::Power`](crate::Function::Power), and is not stopped for power.
+    AdapterPower: adapter_power(AdapterPower),
+    adapter_power: Control;
+
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): the adapter is gone.
+    SurpriseRemoval: surprise_removal(SurpriseRemoval),
+    surprise_removal: Control;
+
+    /// HwUnitControl at PASSIVE_LEVEL: a logical unit starts or is removed.
+    UnitControl: unit_control(UnitControl),
+    unit_control: unsafe fn(PVOID, context::UnitEvent, PVOID) -> bool;
+
+    /// HwUnitControl(ScsiUnitPower). With it a unit gets no SRB of
+    /// [`Function::Power`](crate::Function::Power).
+    UnitPower: unit_power(UnitPower),
+    unit_power: Control;
+
+    /// HwTracingEnabled. What it said last,
+    /// [`is_traced`](crate::StartIo::is_traced) tells.
+    Tracing: tracing(Tracing),
+    tracing: unsafe extern "C" fn(PVOID, BOOLEAN);
+}

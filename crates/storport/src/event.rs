@@ -1,0 +1,129 @@
+//! Events for the system's log (StorPortLogSystemEvent).
+#![expect(unsafe_code, reason = "Storport gets pointers to what an event says")]
+
+use core::ptr;
+
+use wdk_sys::{_STOR_EVENT_ASSOCIATION_ENUM as association, PWSTR, STOR_LOG_EVENT_DETAILS, ULONG};
+
+use crate::{extension::Header, port, status::StorStatus};
+
+/// The most texts that one event inserts into its message.
+pub const MAX_INSERTS: usize = 3;
+
+/// The most characters of an insert.
+const INSERT_LENGTH: usize = 20;
+
+/// A short text that goes into an event's message: `%2` for the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Insert {
+    /// UTF-16; a zero follows the text.
+    characters: [u16; INSERT_LENGTH.saturating_add(1)],
+}
+
+impl Insert {
+    /// No text.
+    pub const EMPTY: Self = Self {
+        characters: [0; INSERT_LENGTH.saturating_add(1)],
+    };
+
+    /// The first 20 characters of `text`. A character that is not ASCII becomes
+    /// a question mark.
+    #[must_use]
+    pub fn text(text: &str) -> Self {
+        let mut insert = Self::EMPTY;
+        let places = insert.characters.iter_mut().take(INSERT_LENGTH);
+        for (place, character) in places.zip(text.chars()) {
+            *place = if character.is_ascii() {
+                u16::try_from(u32::from(character)).unwrap_or(0)
+            } else {
+                u16::from(b'?')
+            };
+        }
+        insert
+    }
+
+    /// `number` in decimal digits.
+    #[must_use]
+    pub fn decimal(number: u64) -> Self {
+        Self::digits(number, 10, &[])
+    }
+
+    /// `number` in hexadecimal digits, after "0x".
+    #[must_use]
+    pub fn hexadecimal(number: u64) -> Self {
+        Self::digits(number, 16, b"0x")
+    }
+
+    /// The longest are 20 decimal digits, and "0x" with 16 more.
+    fn digits(number: u64, base: u64, before: &[u8]) -> Self {
+        let mut digits = [0_u8; INSERT_LENGTH];
+        let mut rest = number;
+        let mut count = 0_usize;
+        for place in digits.iter_mut().rev() {
+            let digit = rest.checked_rem(base).unwrap_or(0) as u8;
+            *place = match digit {
+                0..=9 => digit.wrapping_add(b'0'),
+                _ => digit.wrapping_sub(10).wrapping_add(b'A'),
+            };
+            count = count.wrapping_add(1);
+            rest = rest.checked_div(base).unwrap_or(0);
+            if rest == 0 {
+                break;
+            }
+        }
+        let mut insert = Self::EMPTY;
+        let skipped = INSERT_LENGTH.saturating_sub(count);
+        let text = before.iter().chain(digits.iter().skip(skipped));
+        for (place, digit) in insert.characters.iter_mut().zip(text) {
+            *place = u16::from(*digit);
+        }
+        insert
+    }
+}
+
+/// An event. Its message comes from the message table of the driver's file, by
+/// the code.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'e> {
+    /// The message's identifier: severity, facility and code, as the message
+    /// table has it.
+    pub code: u32,
+    /// Tells apart events of one code (`UniqueId`).
+    pub unique_id: u32,
+    /// Texts for the message, [`MAX_INSERTS`] at most; further ones are left
+    /// out.
+    pub inserts: &'e [Insert],
+    /// Bytes that the event keeps for whoever analyses it. Storport limits their
+    /// number.
+    pub data: &'e [u8],
+}
+
+impl Event<'_> {
+    /// Has Storport log the event.
+    ///
+    /// # Safety
+    /// At or below DISPATCH_LEVEL, not in a dump stack.
+    pub(crate) unsafe fn log(&self, adapter: &Header) -> Result<(), StorStatus> {
+        let mut strings: [PWSTR; MAX_INSERTS] = [ptr::null_mut(); MAX_INSERTS];
+        for (place, insert) in strings.iter_mut().zip(self.inserts) {
+            *place = insert.characters.as_ptr().cast_mut();
+        }
+        let count = self.inserts.len().min(MAX_INSERTS);
+        let mut details = STOR_LOG_EVENT_DETAILS {
+            InterfaceRevision: wdk_sys::STOR_CURRENT_LOG_INTERFACE_REVISION,
+            Size: size_of::<STOR_LOG_EVENT_DETAILS>() as ULONG,
+            EventAssociation: association::StorEventAdapterAssociation,
+            ErrorCode: self.code,
+            UniqueId: self.unique_id,
+            DumpDataSize: ULONG::try_from(self.data.len()).unwrap_or(0),
+            DumpData: self.data.as_ptr().cast_mut().cast(),
+            StringCount: count as ULONG,
+            StringList: strings.as_mut_ptr(),
+            ..STOR_LOG_EVENT_DETAILS::default()
+        };
+        let mut most_bytes: ULONG = 0;
+        // SAFETY: The caller's promise. What the details lead to lives until
+        // the call returns, and Storport only reads it.
+        unsafe { port::log_system_event(adapter, &raw mut details, &raw mut most_bytes) }
+    }
+}

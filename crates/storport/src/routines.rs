@@ -1,0 +1,831 @@
+//! Storport's routines, as methods of the contexts that may call them (rule book
+//! 3.1, 3.5, 3.6).
+//!
+//! Each group below names the contexts that may call its routines and those
+//! that may not. In the others the methods exist too, hidden, and their bound
+//! cannot be met: a call there does not compile, and the error says where to
+//! make it instead. In a dump stack most routines do not exist; they answer with
+//! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` there (rule book 6).
+#![expect(unsafe_code, reason = "the methods call storport.sys")]
+
+use core::{ffi::CStr, num::NonZero, ptr, sync::atomic::Ordering};
+
+use wdk_sys::{
+    LARGE_INTEGER, PROCESSOR_NUMBER, PVOID, STATE_CHANGE_BUS, STATE_CHANGE_LUN,
+    STATE_CHANGE_TARGET, STOR_ADDR_BTL8, ULONG,
+};
+
+use crate::{
+    callback,
+    context::{
+        AdapterPower, BuildIo, Changed, Concurrent, Dpc, Initialize, Interrupt, MessageInterrupt,
+        PassiveInitialize, RegistryChange, ResetBus, Restart, Serial, StartIo, StateChange, Stop,
+        SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
+    },
+    data::{DataError, DataIn, DataOut},
+    event::Event,
+    extension::Header,
+    find_adapter::FindAdapter,
+    performance::{Performance, StartIoParameters},
+    pool::Pool,
+    port,
+    srb::{Address, Direction, NotStarted, ScatterGather, Srb},
+    status::StorStatus,
+};
+
+/// The callback may wait on the processor.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` may not wait",
+    label = "StorPortStallExecution is not allowed in this callback (rule book 3.1)",
+    note = "wait in HwFindAdapter, HwInitialize, HwPassiveInitialize, HwResetBus, ScsiStopAdapter, \
+            ScsiRestartAdapter or a work item; elsewhere ask for a timer (`request_timer`)"
+)]
+pub trait MayStall {}
+
+/// The callback runs at DISPATCH_LEVEL or below.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` may run above DISPATCH_LEVEL",
+    label = "this routine is for DISPATCH_LEVEL and below (rule book 3.6)",
+    note = "in an interrupt routine, `DpcLocked::issue` a DPC and call it in `Miniport::dpc`; for \
+            HwInitialize, call it in HwFindAdapter or HwPassiveInitialize; in ScsiStopAdapter and \
+            ScsiRestartAdapter nothing that needs DISPATCH_LEVEL may be called (rule book 8, row 1)"
+)]
+pub trait AtMostDispatch {}
+
+/// The callback may allocate and free pool.
+#[diagnostic::on_unimplemented(
+    message = "nothing can be allocated or freed in `{Self}`",
+    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo (rule \
+             book 3.1, 3.6)",
+    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
+            HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
+            with `PnpAction::Remove`"
+)]
+pub trait MayAllocate {}
+
+/// The callback runs at PASSIVE_LEVEL.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not run at PASSIVE_LEVEL",
+    label = "this routine is for PASSIVE_LEVEL (rule book 3.6)",
+    note = "call it in HwFindAdapter or HwPassiveInitialize; later, have a work item do it \
+            (`queue_work`)"
+)]
+pub trait AtPassive {}
+
+/// The adapter is ready: what is asked for may run at any time from now on.
+#[diagnostic::on_unimplemented(
+    message = "in `{Self}` the adapter is not running",
+    label = "what this asks for would run before the adapter is ready, or after it is stopped",
+    note = "ask in a request, a DPC or any other callback of a running adapter; from HwInitialize, \
+            HwPassiveInitialize and ScsiRestartAdapter issue a DPC, which runs once the adapter is \
+            ready, and ask there"
+)]
+pub trait WhileRunning {}
+
+/// DPCs may be issued from here.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` issues no DPCs",
+    label = "a DPC would run while this callback is alone with the adapter's data",
+    note = "issue it in HwInitialize or any callback that comes later, but for ScsiStopAdapter"
+)]
+pub trait IssuesDpcs<'a>: crate::context::OfAdapter<'a> {}
+
+/// The callback may set performance options.
+#[diagnostic::on_unimplemented(
+    message = "performance options can't be set in `{Self}`",
+    label = "StorPortInitializePerfOpts is for HwInitialize and HwPassiveInitialize (rule book 3.5)",
+    note = "call `optimize` in `Miniport::initialize`"
+)]
+pub trait Optimizes {}
+
+/// The callback may ask for an adapter's messages.
+#[diagnostic::on_unimplemented(
+    message = "messages can't be looked at in `{Self}`",
+    label = "StorPortGetMSIInfo is not allowed in an interrupt routine, and before HwInitialize \
+             there are no messages (rule book 3.5)",
+    note = "call `has_message` in `Miniport::initialize`, and keep what it says"
+)]
+pub trait SeesMessages {}
+
+/// The callback is HwStartIo.
+#[diagnostic::on_unimplemented(
+    message = "only HwStartIo knows this, not `{Self}`",
+    label = "StorPortGetStartIoPerfParams is for an SRB that HwStartIo was given (rule book 3.5)",
+    note = "call `start_io_parameters` in `Miniport::start_io`, and keep what it says"
+)]
+pub trait InStartIo {}
+
+/// Implements the routines in `$methods` for the contexts that have the rights,
+/// and hidden for the others, where their bounds fail.
+macro_rules! routines {
+    (
+        for [$($context:ident)*] not [$($other:ident)*]
+        $methods:tt
+    ) => {
+        $(impl<'a> $context<'_, 'a> $methods)*
+        $(
+            #[doc(hidden)]
+            impl<'a> $other<'_, 'a> $methods
+        )*
+    };
+}
+
+pub(crate) use routines;
+
+macro_rules! rights {
+    ($($right:ident for [$($context:ident)*];)*) => {$($(
+        #[diagnostic::do_not_recommend]
+        impl $right for $context<'_, '_> {}
+    )*)*};
+}
+
+rights! {
+    MayStall for [FindAdapter Initialize PassiveInitialize ResetBus Stop Restart Work];
+    AtMostDispatch for [FindAdapter PassiveInitialize BuildIo StartIo Concurrent Serial Dpc
+        ThreadedDpc Timer StateChange ResetBus AdapterPower SurpriseRemoval UnitControl UnitPower
+        Tracing Work RegistryChange];
+    MayAllocate for [FindAdapter PassiveInitialize BuildIo Dpc ThreadedDpc Timer StateChange
+        ResetBus AdapterPower SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange];
+    AtPassive for [FindAdapter PassiveInitialize UnitControl Tracing Work RegistryChange];
+    WhileRunning for [BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc
+        Timer StateChange ResetBus AdapterPower SurpriseRemoval UnitControl UnitPower Tracing Work
+        RegistryChange];
+    Optimizes for [Initialize PassiveInitialize];
+    SeesMessages for [Initialize PassiveInitialize Restart];
+    InStartIo for [StartIo Concurrent Serial];
+}
+
+macro_rules! issuers {
+    ($($context:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<'a> IssuesDpcs<'a> for $context<'_, 'a> {}
+    )*};
+}
+
+issuers! {
+    Initialize PassiveInitialize BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc
+    ThreadedDpc Timer StateChange ResetBus Restart AdapterPower SurpriseRemoval UnitControl
+    UnitPower Tracing Work RegistryChange
+}
+
+routines! {
+    for [FindAdapter Initialize PassiveInitialize BuildIo StartIo Concurrent Serial Interrupt
+        MessageInterrupt Dpc ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower
+        SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange]
+    not []
+    {
+        /// Whether this is the copy of the driver that writes a crash dump or a
+        /// hibernation file: no interrupts, no DPCs, no locks (rule book 6).
+        #[must_use]
+        pub fn is_dump(&self) -> bool {
+            self.header().state.is_dump()
+        }
+
+        /// The time since the system started
+        /// (StorPortQueryPerformanceCounter).
+        ///
+        /// # Errors
+        /// Storport's status.
+        pub fn time(&self) -> Result<core::time::Duration, StorStatus> {
+            time(self.header())
+        }
+    }
+}
+
+routines! {
+    for [FindAdapter Initialize PassiveInitialize ResetBus Stop Restart Work]
+    not [BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc Timer
+        StateChange AdapterPower SurpriseRemoval UnitControl UnitPower Tracing RegistryChange]
+    {
+        /// Waits on the processor (StorPortStallExecution): at most 100 000
+        /// microseconds at a time, as Storport's verifier accepts.
+        pub fn stall(&self, microseconds: u32)
+        where
+            Self: MayStall,
+        {
+            port::stall(microseconds);
+        }
+    }
+}
+
+routines! {
+    for [FindAdapter PassiveInitialize BuildIo StartIo Concurrent Serial Dpc ThreadedDpc Timer
+        StateChange ResetBus AdapterPower SurpriseRemoval UnitControl UnitPower Tracing Work
+        RegistryChange]
+    not [Initialize Interrupt MessageInterrupt Stop Restart]
+    {
+        /// The request's Data-In Buffer, to be written
+        /// (StorPortGetSystemAddress): as long as the SRB's data.
+        ///
+        /// # Errors
+        /// The SRB's direction is another, or Storport cannot map the data.
+        pub fn data_in<'s, S: NotStarted>(
+            &self,
+            srb: &'s mut Srb<'a, S>,
+        ) -> Result<DataIn<'s>, DataError>
+        where
+            Self: AtMostDispatch,
+        {
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            let bytes = unsafe { srb.map(self.header(), Direction::In) }?;
+            Ok(DataIn(bytes))
+        }
+
+        /// The request's Data-Out Buffer, to be read
+        /// (StorPortGetSystemAddress): as long as the SRB's data.
+        ///
+        /// # Errors
+        /// The SRB's direction is another, or Storport cannot map the data.
+        pub fn data_out<'s, S: NotStarted>(
+            &self,
+            srb: &'s mut Srb<'a, S>,
+        ) -> Result<DataOut<'s>, DataError>
+        where
+            Self: AtMostDispatch,
+        {
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            let bytes = unsafe { srb.map(self.header(), Direction::Out) }?;
+            Ok(DataOut(bytes))
+        }
+
+        /// The request's data as the device reaches it
+        /// (StorPortGetScatterGatherList). `None` if there is none.
+        pub fn scatter_gather<'s>(&self, srb: &'s Srb<'a>) -> Option<ScatterGather<'s>>
+        where
+            Self: AtMostDispatch,
+        {
+            // SAFETY: An `Srb` is owned, so it is not completed.
+            let list = unsafe { port::scatter_gather_list(self.header(), srb.as_ptr()) }?;
+            // SAFETY: Storport's list is valid until the SRB is completed, and
+            // the SRB is borrowed as long.
+            Some(unsafe { ScatterGather::new(list) })
+        }
+
+        /// How many processors the system has in use, in all groups
+        /// (StorPortGetActiveGroupCount, StorPortGetGroupAffinity). At least 1;
+        /// in a dump stack 1.
+        #[must_use]
+        pub fn processors(&self) -> u32
+        where
+            Self: AtMostDispatch,
+        {
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            unsafe { processors(self.header()) }
+        }
+
+        /// The processor that this code runs on
+        /// (StorPortGetCurrentProcessorNumber): its group and its number in the
+        /// group. At PASSIVE_LEVEL it may be another soon.
+        ///
+        /// # Errors
+        /// Storport's status.
+        pub fn processor(&self) -> Result<Processor, StorStatus>
+        where
+            Self: AtMostDispatch,
+        {
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            unsafe { processor(self.header()) }
+        }
+
+        /// Writes an event to the system's log (StorPortLogSystemEvent).
+        ///
+        /// # Errors
+        /// Storport's status. The event is lost then.
+        pub fn log_event(&self, event: &Event<'_>) -> Result<(), StorStatus>
+        where
+            Self: AtMostDispatch,
+        {
+            if self.is_dump() {
+                return Err(StorStatus::NOT_IMPLEMENTED);
+            }
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            unsafe { event.log(self.header()) }
+        }
+    }
+}
+
+routines! {
+    for [FindAdapter PassiveInitialize BuildIo Dpc ThreadedDpc Timer StateChange ResetBus
+        AdapterPower SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange]
+    not [Initialize StartIo Concurrent Serial Interrupt MessageInterrupt Stop Restart]
+    {
+        /// Allocates non-paged memory for `length` elements, each made by
+        /// `make` from its index (StorPortAllocatePool).
+        ///
+        /// # Errors
+        /// Storport's status, or INVALID_PARAMETER if `length` elements have no
+        /// 32-bit size.
+        pub fn allocate<T>(
+            &self,
+            length: usize,
+            make: impl FnMut(usize) -> T,
+        ) -> Result<Pool<'a, T>, StorStatus>
+        where
+            Self: MayAllocate,
+        {
+            if self.is_dump() {
+                return Err(StorStatus::NOT_IMPLEMENTED);
+            }
+            // SAFETY: This context may allocate.
+            unsafe { Pool::allocate(self.header(), length, make) }
+        }
+
+        /// Drops the elements and frees the memory (StorPortFreePool).
+        pub fn free<T>(&self, pool: Pool<'a, T>)
+        where
+            Self: MayAllocate,
+        {
+            // SAFETY: This context may free, and is of the pool's adapter.
+            unsafe { pool.free(self.header()) };
+        }
+    }
+}
+
+routines! {
+    for [FindAdapter PassiveInitialize UnitControl Tracing Work RegistryChange]
+    not [Initialize BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc
+        Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval UnitPower]
+    {
+        /// Reads a number that the administrator set for the driver
+        /// (StorPortRegistryRead of a REG_DWORD in the key `Parameters\Device` of
+        /// the driver's service). `None` if there is none.
+        #[must_use]
+        pub fn registry_u32(&self, name: &CStr) -> Option<u32>
+        where
+            Self: AtPassive,
+        {
+            if self.is_dump() {
+                return None;
+            }
+            // SAFETY: This context runs at PASSIVE_LEVEL.
+            unsafe { port::registry_u32(self.header(), name) }
+        }
+    }
+}
+
+routines! {
+    for [Initialize PassiveInitialize]
+    not [FindAdapter BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc
+        Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval UnitControl UnitPower
+        Tracing Work RegistryChange]
+    {
+        /// Asks for what Storport has of `wanted`, and says what was granted,
+        /// which may be nothing (StorPortInitializePerfOpts). Storport is asked
+        /// once: a second call is granted nothing, and leaves the first one's
+        /// grant as it is.
+        pub fn optimize(&self, wanted: &Performance) -> Performance
+        where
+            Self: Optimizes,
+        {
+            let adapter = self.header();
+            if self.is_dump() || !adapter.state.may_optimize() {
+                return Performance::default();
+            }
+            // SAFETY: This is HwInitialize or HwPassiveInitialize.
+            let granted = unsafe { wanted.request(adapter) };
+            adapter.state.grant_channels(granted.channels);
+            granted
+        }
+    }
+}
+
+routines! {
+    for [Initialize PassiveInitialize Restart]
+    not [FindAdapter BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc
+        Timer StateChange ResetBus Stop AdapterPower SurpriseRemoval UnitControl UnitPower Tracing
+        Work RegistryChange]
+    {
+        /// Whether message `message` of MSI or MSI-X is connected
+        /// (StorPortGetMSIInfo).
+        #[must_use]
+        pub fn has_message(&self, message: u32) -> bool
+        where
+            Self: SeesMessages,
+        {
+            message < self.header().state.messages()
+        }
+    }
+}
+
+routines! {
+    for [StartIo Concurrent Serial]
+    not [FindAdapter Initialize PassiveInitialize BuildIo Interrupt MessageInterrupt Dpc
+        ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval
+        UnitControl UnitPower Tracing Work RegistryChange]
+    {
+        /// Message and channel of a request (StorPortGetStartIoPerfParams):
+        /// where its completion is expected, and in which of the concurrent
+        /// channels HwStartIo runs.
+        ///
+        /// # Errors
+        /// Storport's status.
+        pub fn start_io_parameters<S>(
+            &self,
+            srb: &Srb<'a, S>,
+        ) -> Result<StartIoParameters, StorStatus>
+        where
+            Self: InStartIo,
+        {
+            if self.is_dump() {
+                return Err(StorStatus::NOT_IMPLEMENTED);
+            }
+            // SAFETY: This is HwStartIo, and an `Srb` is not completed.
+            unsafe { StartIoParameters::of(self.header(), srb.as_ptr()) }
+        }
+    }
+}
+
+routines! {
+    for [BuildIo StartIo Concurrent Serial Dpc ThreadedDpc Timer StateChange ResetBus AdapterPower
+        SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange]
+    not [FindAdapter Initialize PassiveInitialize Interrupt MessageInterrupt Stop Restart]
+    {
+        /// Stops Storport from sending requests until so many are completed
+        /// (StorPortBusy), to go with [`Srb::busy`]. False: Storport does not.
+        pub fn busy(&self, requests: u32) -> bool
+        where
+            Self: AtMostDispatch + WhileRunning,
+        {
+            !self.is_dump() && port::busy(self.header(), requests)
+        }
+    }
+}
+
+routines! {
+    for [BuildIo Dpc ThreadedDpc Timer StateChange ResetBus AdapterPower SurpriseRemoval
+        UnitControl UnitPower Tracing Work RegistryChange]
+    not [FindAdapter Initialize PassiveInitialize StartIo Concurrent Serial Interrupt
+        MessageInterrupt Stop Restart]
+    {
+        /// Has [`callback::Work`] called at PASSIVE_LEVEL with `argument`
+        /// (StorPortInitializeWorker, StorPortQueueWorkItem). The framework
+        /// frees the worker afterwards. Work that has not begun when the adapter
+        /// is stopped is not done, not even after a restart.
+        ///
+        /// # Errors
+        /// Storport's status; INVALID_DEVICE_STATE if the adapter does not run.
+        pub fn queue_work<M: callback::Work>(&self, argument: u32) -> Result<(), StorStatus>
+        where
+            Self: MayAllocate + WhileRunning,
+        {
+            // SAFETY: This context runs at or below DISPATCH_LEVEL.
+            unsafe { queue_work(self.header(), argument) }
+        }
+    }
+}
+
+routines! {
+    for [UnitControl Tracing Work RegistryChange]
+    not [FindAdapter Initialize PassiveInitialize BuildIo StartIo Concurrent Serial Interrupt
+        MessageInterrupt Dpc ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower
+        SurpriseRemoval UnitPower]
+    {
+        /// Has [`callback::RegistryChange`] called when the driver's registry key
+        /// changes (StorPortEnableRegistryKeyNotification, since Windows 11
+        /// 22H2).
+        ///
+        /// # Errors
+        /// Storport's status.
+        pub fn watch_registry<M: callback::RegistryChange>(&self) -> Result<(), StorStatus>
+        where
+            Self: AtPassive + WhileRunning,
+        {
+            // SAFETY: This context runs at PASSIVE_LEVEL.
+            unsafe { watch_registry(self.header()) }
+        }
+    }
+}
+
+routines! {
+    for [BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc Timer
+        StateChange ResetBus AdapterPower SurpriseRemoval UnitControl UnitPower Tracing Work
+        RegistryChange]
+    not [FindAdapter Initialize PassiveInitialize Stop Restart]
+    {
+        /// Has [`callback::Timer`] called once, after so many microseconds
+        /// (RequestTimerCall). There is one timer: asking again sets it anew. A
+        /// stop cancels it.
+        ///
+        /// # Errors
+        /// INVALID_DEVICE_STATE: the adapter does not run.
+        pub fn request_timer<M: callback::Timer>(
+            &self,
+            microseconds: NonZero<u32>,
+        ) -> Result<(), StorStatus>
+        where
+            Self: WhileRunning,
+        {
+            let adapter = self.header();
+            running(adapter)?;
+            set_timer(adapter, microseconds.get())
+        }
+
+        /// Cancels the timer, unless it expired already.
+        pub fn cancel_timer<M: callback::Timer>(&self)
+        where
+            Self: WhileRunning,
+        {
+            if !self.is_dump() {
+                // Without a timer there is nothing to cancel.
+                let _: Result<(), StorStatus> = set_timer(self.header(), 0);
+            }
+        }
+
+        /// Tells Storport that something was attached, removed or changed
+        /// (StorPortStateChangeDetected). Storport looks again, and then calls
+        /// [`callback::StateChange`].
+        ///
+        /// # Errors
+        /// BUSY while the report before this one is not finished;
+        /// INVALID_DEVICE_STATE if the adapter does not run; Storport's status.
+        pub fn report_change<M: callback::StateChange>(
+            &self,
+            changed: Changed,
+        ) -> Result<(), StorStatus>
+        where
+            Self: WhileRunning,
+        {
+            report_change(self.header(), changed)
+        }
+
+        /// Has Storport look for units again (BusChangeDetected).
+        pub fn bus_changed(&self, path: u8)
+        where
+            Self: WhileRunning,
+        {
+            if !self.is_dump() {
+                // SAFETY: the notification asks for nothing more.
+                unsafe { port::bus_change_detected(self.header(), path.into()) };
+            }
+        }
+
+        /// Tells Storport that bus `path` was reset by somebody (ResetDetected).
+        /// Its requests stay the miniport's to complete (rule book 5.1, S8).
+        pub fn reset_detected(&self, path: u8)
+        where
+            Self: WhileRunning,
+        {
+            if !self.is_dump() {
+                // SAFETY: the notification asks for nothing more.
+                unsafe { port::reset_detected(self.header(), path.into()) };
+            }
+        }
+
+        /// Stops Storport from sending requests for so many seconds, or until
+        /// [`resume`](Self::resume) (StorPortPause). False: Storport does not.
+        pub fn pause(&self, seconds: u32) -> bool
+        where
+            Self: WhileRunning,
+        {
+            !self.is_dump() && port::pause(self.header(), seconds)
+        }
+
+        /// Ends a pause (StorPortResume). False: Storport does not.
+        pub fn resume(&self) -> bool
+        where
+            Self: WhileRunning,
+        {
+            !self.is_dump() && port::resume(self.header())
+        }
+
+        /// Whether somebody listens to the miniport's events: what
+        /// HwTracingEnabled said last, also while the adapter was stopped.
+        #[must_use]
+        pub fn is_traced<M: callback::Tracing>(&self) -> bool
+        where
+            Self: WhileRunning,
+        {
+            self.header().state.is_traced()
+        }
+    }
+}
+
+/// A processor: its group, and its number in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// The group, from 0.
+    pub group: u16,
+    /// The number in the group, 0 to 63.
+    pub number: u8,
+}
+
+/// That the adapter runs, outside of a dump stack.
+fn running(adapter: &Header) -> Result<(), StorStatus> {
+    if adapter.state.is_dump() {
+        Err(StorStatus::NOT_IMPLEMENTED)
+    } else if adapter.state.is_ready() {
+        Ok(())
+    } else {
+        Err(StorStatus::INVALID_DEVICE_STATE)
+    }
+}
+
+fn time(adapter: &Header) -> Result<core::time::Duration, StorStatus> {
+    if adapter.state.is_dump() {
+        return Err(StorStatus::NOT_IMPLEMENTED);
+    }
+    let (mut frequency, mut counter) = (LARGE_INTEGER::default(), LARGE_INTEGER::default());
+    // SAFETY: The results have places.
+    unsafe { port::query_performance_counter(adapter, &raw mut frequency, &raw mut counter) }?;
+    // SAFETY: Every bit pattern is an integer.
+    let frequency = unsafe { frequency.QuadPart }.cast_unsigned();
+    // SAFETY: As above.
+    let counter = unsafe { counter.QuadPart }.cast_unsigned();
+    let seconds = counter
+        .checked_div(frequency)
+        .ok_or(StorStatus::UNSUCCESSFUL)?;
+    let rest = counter.checked_rem(frequency).unwrap_or(0);
+    let nanoseconds = rest
+        .saturating_mul(1_000_000_000)
+        .checked_div(frequency)
+        .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())
+        .unwrap_or(0)
+        .min(999_999_999);
+    Ok(core::time::Duration::new(seconds, nanoseconds))
+}
+
+/// # Safety
+/// At or below DISPATCH_LEVEL.
+unsafe fn processors(adapter: &Header) -> u32 {
+    if adapter.state.is_dump() {
+        return 1;
+    }
+    let mut groups: u16 = 0;
+    // SAFETY: The caller's promise; the result has a place.
+    if unsafe { port::get_active_group_count(adapter, &raw mut groups) }.is_err() {
+        return 1;
+    }
+    let mut processors: u32 = 0;
+    for group in 0..groups {
+        let mut mask: usize = 0;
+        // SAFETY: As above.
+        if unsafe { port::get_group_affinity(adapter, group.into(), &raw mut mask) }.is_ok() {
+            processors = processors.saturating_add(mask.count_ones());
+        }
+    }
+    processors.max(1)
+}
+
+/// # Safety
+/// At or below DISPATCH_LEVEL.
+unsafe fn processor(adapter: &Header) -> Result<Processor, StorStatus> {
+    if adapter.state.is_dump() {
+        return Ok(Processor {
+            group: 0,
+            number: 0,
+        });
+    }
+    let mut number = PROCESSOR_NUMBER::default();
+    // SAFETY: The caller's promise; the result has a place.
+    unsafe { port::get_current_processor_number(adapter, &raw mut number) }?;
+    Ok(Processor {
+        group: number.Group,
+        number: number.Number,
+    })
+}
+
+/// RequestTimerCall; 0 microseconds cancel.
+pub(crate) fn set_timer(adapter: &Header, microseconds: u32) -> Result<(), StorStatus> {
+    // `None` if the type parameter was another miniport than this adapter's.
+    let timer = adapter
+        .optional()
+        .timer
+        .ok_or(StorStatus::INVALID_PARAMETER)?;
+    adapter.state.arm_timer(microseconds != 0);
+    // SAFETY: The function is one for this adapter's extension.
+    unsafe { port::request_timer_call(adapter, timer as PVOID, microseconds) };
+    Ok(())
+}
+
+/// Queues a work item of its own, which the entry of HwWorkItem frees.
+///
+/// # Safety
+/// At or below DISPATCH_LEVEL.
+unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> {
+    running(adapter)?;
+    let work = adapter
+        .optional()
+        .work
+        .ok_or(StorStatus::INVALID_PARAMETER)?;
+    let mut worker: PVOID = ptr::null_mut();
+    // SAFETY: The caller's promise; the result has a place.
+    unsafe { port::initialize_worker(adapter, &raw mut worker) }?;
+    let context = WorkContext {
+        life: adapter.state.life(),
+        argument,
+    };
+    // SAFETY: The worker is fresh, and the function is one for this adapter.
+    let queued =
+        unsafe { port::queue_work_item(adapter, work as PVOID, worker, context.into_pointer()) };
+    if queued.is_err() {
+        // SAFETY: The worker was not queued, so nobody else has it.
+        let _: Result<(), StorStatus> = unsafe { port::free_worker(adapter, worker) };
+    }
+    queued
+}
+
+/// What the context pointer of a work item holds: no address.
+pub(crate) struct WorkContext {
+    /// The adapter's life in which the work was queued.
+    pub(crate) life: u32,
+    pub(crate) argument: u32,
+}
+
+impl WorkContext {
+    fn into_pointer(self) -> PVOID {
+        let bits = u64::from(self.life) << 32 | u64::from(self.argument);
+        ptr::without_provenance_mut(bits as usize)
+    }
+
+    pub(crate) fn from_pointer(context: PVOID) -> Self {
+        let bits = context.addr() as u64;
+        // The casts take a half each.
+        Self {
+            life: (bits >> 32) as u32,
+            argument: bits as u32,
+        }
+    }
+}
+
+const _: () = assert!(
+    size_of::<usize>() == 8,
+    "a pointer holds a work item's life and argument"
+);
+
+/// StorPortStateChangeDetected, one at a time.
+fn report_change(adapter: &Header, changed: Changed) -> Result<(), StorStatus> {
+    running(adapter)?;
+    let optional = adapter.optional();
+    let routine = optional.state_change.ok_or(StorStatus::INVALID_PARAMETER)?;
+    if !adapter.state.begin_state_change() {
+        return Err(StorStatus::BUSY);
+    }
+    let (entity, Address { path, target, lun }) = match changed {
+        Changed::Unit(address) => (STATE_CHANGE_LUN, address),
+        Changed::Target(address) => (STATE_CHANGE_TARGET, address),
+        Changed::Bus(address) => (STATE_CHANGE_BUS, address),
+    };
+    let address = STOR_ADDR_BTL8 {
+        Type: wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16,
+        AddressLength: wdk_sys::STOR_ADDR_BTL8_ADDRESS_LENGTH,
+        Path: path,
+        Target: target,
+        Lun: lun,
+        ..STOR_ADDR_BTL8::default()
+    };
+    // SAFETY: `Header`'s invariant: the place was taken above, and HwStateChange
+    // gives it back.
+    unsafe { adapter.changed().write(address) };
+    adapter.changed_entity.store(entity, Ordering::Relaxed);
+    let life = ptr::without_provenance_mut(adapter.state.life() as usize);
+    let mut status: ULONG = wdk_sys::STOR_STATUS_UNSUCCESSFUL;
+    // SAFETY: The address stays as it is until HwStateChange.
+    unsafe {
+        port::state_change_detected(
+            adapter,
+            entity,
+            adapter.changed(),
+            0,
+            routine as PVOID,
+            life,
+            &raw mut status,
+        );
+    }
+    let reported = StorStatus::check(status);
+    if reported.is_err() {
+        adapter.state.end_state_change();
+    }
+    reported
+}
+
+/// The change that was reported.
+///
+/// # Safety
+/// Called by the HwStateChange that ends it.
+pub(crate) unsafe fn take_change(adapter: &Header) -> Changed {
+    // SAFETY: `Header`'s invariant: it was written before the report, and
+    // nobody writes it now.
+    let address = unsafe { adapter.changed().read() };
+    let address = Address {
+        path: address.Path,
+        target: address.Target,
+        lun: address.Lun,
+    };
+    match adapter.changed_entity.load(Ordering::Relaxed) {
+        STATE_CHANGE_LUN => Changed::Unit(address),
+        STATE_CHANGE_TARGET => Changed::Target(address),
+        _ => Changed::Bus(address),
+    }
+}
+
+/// # Safety
+/// At PASSIVE_LEVEL.
+unsafe fn watch_registry(adapter: &Header) -> Result<(), StorStatus> {
+    running(adapter)?;
+    let routine = adapter
+        .optional()
+        .registry
+        .ok_or(StorStatus::INVALID_PARAMETER)?;
+    // SAFETY: The caller's promise; the function is one for this adapter.
+    unsafe { port::enable_registry_key_notification(adapter, routine as PVOID) }
+}
