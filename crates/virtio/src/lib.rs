@@ -26,8 +26,8 @@
 //!    area. No lock, on any number of processors.
 //! 2. Under the queue's lock [`split_queue::SplitQueue::publish`] takes the
 //!    request with a payload of the caller's, and
-//!    [`doorbell_needed`](split_queue::SplitQueue::doorbell_needed) says
-//!    whether to ring.
+//!    [`notification_needed`](split_queue::SplitQueue::notification_needed) says
+//!    whether to notify the device.
 //! 3. Under it too [`pop_used`](split_queue::SplitQueue::pop_used) gives slot
 //!    and payload back, once, with what the device wrote;
 //!    [`rearm_interrupts`](split_queue::SplitQueue::rearm_interrupts) ends the
@@ -41,7 +41,7 @@
 //!
 //! A disk from its reset to a completed read. The device, a disk of one sector
 //! full of `Z`, is hidden in this page: some sixty lines that answer register
-//! accesses and serve the ring when the doorbell is rung.
+//! accesses and serve the ring when they are notified.
 //!
 //! ```
 //! use std::ptr::NonNull;
@@ -180,15 +180,15 @@
 //!
 //! let enabled = device.enable_queue(found, queue.placement())?;
 //! let device = device.start().expect("DRIVER_OK");
-//! let doorbell = device.doorbell(enabled);
+//! let notifier = device.notifier(enabled);
 //!
 //! // A read of sector 0 into 512 bytes of memory.
 //! let buffer = Segment { address: PHYSICAL + 8192, length: 512 };
 //! let slot = slots.reserve().expect("a free slot");
 //! let prepared = requests.read(slot, config.extent(0, 1)?, [buffer]).expect("a request");
 //! queue.publish(prepared, "my read").expect("published");
-//! if queue.doorbell_needed() {
-//!     doorbell.ring();
+//! if queue.notification_needed() {
+//!     notifier.notify();
 //! }
 //!
 //! // The interrupt has come.

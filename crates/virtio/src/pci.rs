@@ -42,7 +42,7 @@ pub type ConfigImage = [u8; 256];
 pub enum Structure {
     /// Features, status and queue set-up.
     Common,
-    /// The doorbells.
+    /// The notification addresses of the queues.
     Notify,
     /// The interrupt status byte.
     Isr,
@@ -123,10 +123,10 @@ pub struct Msix {
 pub struct Layout {
     /// Features, status and queue set-up.
     pub common: Location,
-    /// The doorbells.
+    /// The notification addresses of the queues.
     pub notify: Location,
     /// Bytes from one `queue_notify_off` to the next; 0 is legal and gives all
-    /// queues one doorbell.
+    /// queues one notification address.
     pub notify_multiplier: u32,
     /// The interrupt status byte.
     pub isr: Location,
@@ -343,7 +343,7 @@ fn location(image: &ConfigImage, at: usize, structure: Structure) -> Result<Loca
     })
 }
 
-/// The capability at `at` as the place of the doorbells, with their multiplier.
+/// The capability at `at` as the place of the notification addresses, with their multiplier.
 fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), Rejection> {
     capability_holds(image, at, size_of::<NotifyCap>())?;
     let multiplier = u32_at(

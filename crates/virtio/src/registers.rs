@@ -4,11 +4,23 @@
 
 /// One mapped window of device registers, little-endian.
 ///
-/// Whoever implements it makes one access of exactly the named width for each
-/// call (VIRTIO 1.3, 4.1.3.1), ordered after the memory writes before it, and
-/// never reaches outside the window: such a read gives all ones, such a write
-/// is dropped. All ones is also what PCI gives for a device that is gone, so
+/// Each call makes one access of exactly the named width (VIRTIO 1.3, 4.1.3.1).
+/// An access outside the window does not happen: a read returns all ones, a
+/// write is dropped. All ones is also what PCI returns for a removed device, so
 /// callers have one case to handle.
+///
+/// # Ordering
+///
+/// The implementation holds the barriers, as the device and other processors
+/// see them:
+///
+/// - A write happens after all memory accesses before it in program order. The
+///   transport writes `queue_enable`, `DRIVER_OK` and notifications only after
+///   the rings in memory, and the device must find those.
+/// - A read happens before all memory accesses after it in program order. A
+///   status of 0 tells that the device has stopped writing to memory, so what
+///   the driver writes there next must not overtake the read.
+/// - Register accesses happen in program order.
 pub trait Registers {
     /// Bytes that are mapped.
     fn length(&self) -> usize;

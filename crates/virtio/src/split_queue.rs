@@ -175,7 +175,7 @@ impl From<DmaError> for QueueError {
 
 /// How the device says that it need not be told of new buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DoorbellHint {
+pub enum NotificationHint {
     /// Without `EVENT_IDX`: the used ring's flags.
     Flags(u16),
     /// With `EVENT_IDX`: the index whose publication it wants to hear of.
@@ -186,19 +186,21 @@ pub enum DoorbellHint {
 /// to `now` (V40, V41; VIRTIO 1.3, 2.7.10).
 ///
 /// ```
-/// use virtio::split_queue::{DoorbellHint, doorbell_needed};
+/// use virtio::split_queue::{NotificationHint, notification_needed};
 ///
-/// assert!(doorbell_needed(DoorbellHint::AvailEvent(7), 7, 8));
-/// assert!(!doorbell_needed(DoorbellHint::AvailEvent(7), 8, 9));
+/// assert!(notification_needed(NotificationHint::AvailEvent(7), 7, 8));
+/// assert!(!notification_needed(NotificationHint::AvailEvent(7), 8, 9));
 /// ```
 #[inline]
 #[must_use]
-pub const fn doorbell_needed(hint: DoorbellHint, before: u16, now: u16) -> bool {
+pub const fn notification_needed(hint: NotificationHint, before: u16, now: u16) -> bool {
     let published = now.wrapping_sub(before);
     match hint {
-        DoorbellHint::Flags(flags) => published > 0 && flags & UsedF::NO_NOTIFY.bits().to_ne() == 0,
+        NotificationHint::Flags(flags) => {
+            published > 0 && flags & UsedF::NO_NOTIFY.bits().to_ne() == 0
+        }
         // Whether the index was published since `before`.
-        DoorbellHint::AvailEvent(index) => index.wrapping_sub(before) < published,
+        NotificationHint::AvailEvent(index) => index.wrapping_sub(before) < published,
     }
 }
 
@@ -249,7 +251,7 @@ pub struct SplitQueue<'m, T> {
 
     /// The available index.
     published: u16,
-    /// The available index when the doorbell was last decided on.
+    /// The available index when a notification was last decided on.
     announced: u16,
     /// Used elements taken.
     taken: u16,
@@ -351,7 +353,7 @@ where
     }
 
     /// Hands a request to the device, which may act on it at once. Ask
-    /// [`Self::doorbell_needed`] after the last of a batch.
+    /// [`Self::notification_needed`] after the last of a batch.
     ///
     /// # Errors
     ///
@@ -418,21 +420,21 @@ where
             .ok_or(Rejection::ForeignSlot)
     }
 
-    /// Whether the doorbell must be rung for what was published since this was
-    /// last asked.
+    /// Whether the device must be notified of what was published since the last
+    /// call.
     #[inline]
     #[must_use]
-    pub fn doorbell_needed(&mut self) -> bool {
+    pub fn notification_needed(&mut self) -> bool {
         // The index is out before the hint is read; the device does the two in
         // the opposite order, so one of both sees the other (V43).
         fence(Ordering::SeqCst);
         let hint = if self.event_idx {
-            DoorbellHint::AvailEvent(self.avail_event.read().to_ne())
+            NotificationHint::AvailEvent(self.avail_event.read().to_ne())
         } else {
-            DoorbellHint::Flags(self.used_flags.read().to_ne())
+            NotificationHint::Flags(self.used_flags.read().to_ne())
         };
         let before = core::mem::replace(&mut self.announced, self.published);
-        doorbell_needed(hint, before, self.published)
+        notification_needed(hint, before, self.published)
     }
 
     /// The next request that the device has finished; `None` if there is none
@@ -564,7 +566,7 @@ mod tests {
 
     /// The rule of the specification, one index at a time: each index that is
     /// published and equals `avail_event` needs a notification.
-    fn rung_one_by_one(event: u16, before: u16, published: u16) -> bool {
+    fn notified_one_by_one(event: u16, before: u16, published: u16) -> bool {
         (0..published).any(|step| before.wrapping_add(step) == event)
     }
 
@@ -577,7 +579,7 @@ mod tests {
                 for distance in [0, 1, 2, 255, 256, 32767, 32768, 65534, 65535] {
                     let event = before.wrapping_add(distance);
                     assert_eq!(
-                        doorbell_needed(DoorbellHint::AvailEvent(event), before, now),
+                        notification_needed(NotificationHint::AvailEvent(event), before, now),
                         distance < published,
                         "event {event} before {before} now {now}"
                     );
@@ -593,12 +595,12 @@ mod tests {
             for published in [0, 1, 3, 16] {
                 for event in 0..=u16::MAX {
                     assert_eq!(
-                        doorbell_needed(
-                            DoorbellHint::AvailEvent(event),
+                        notification_needed(
+                            NotificationHint::AvailEvent(event),
                             before,
                             before.wrapping_add(published)
                         ),
-                        rung_one_by_one(event, before, published)
+                        notified_one_by_one(event, before, published)
                     );
                 }
             }
@@ -609,10 +611,10 @@ mod tests {
     #[test]
     fn v40_without_event_idx_bit_0_of_the_flags_decides_alone() {
         for flags in 0..=u16::MAX {
-            let hint = DoorbellHint::Flags(flags);
+            let hint = NotificationHint::Flags(flags);
 
-            assert_eq!(doorbell_needed(hint, 65535, 0), flags & 1 == 0);
-            assert!(!doorbell_needed(hint, 7, 7), "nothing was published");
+            assert_eq!(notification_needed(hint, 65535, 0), flags & 1 == 0);
+            assert!(!notification_needed(hint, 7, 7), "nothing was published");
         }
     }
 }
@@ -739,24 +741,24 @@ mod models {
     }
 
     #[test]
-    fn v43_with_flags_no_doorbell_is_lost() {
+    fn v43_with_flags_no_notification_is_lost() {
         model(FLAGS, |mut queue, prepared, device| {
             device.used_flags.write(UsedF::NO_NOTIFY.bits());
             let device = thread::spawn(move || {
-                // Goes to sleep: asks for doorbells, and looks once more.
+                // Goes to sleep: asks for notifications, and looks once more.
                 device.used_flags.write(le16::from_ne(0));
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
             queue.publish(prepared, 7).unwrap();
-            let rung = queue.doorbell_needed();
+            let notified = queue.notification_needed();
             let seen = device.join().unwrap();
-            assert!(rung || seen, "the device sleeps with a request unseen");
+            assert!(notified || seen, "the device sleeps with a request unseen");
         });
     }
 
     #[test]
-    fn v43_with_event_idx_no_doorbell_is_lost() {
+    fn v43_with_event_idx_no_notification_is_lost() {
         model(EVENT_IDX, |mut queue, prepared, device| {
             device.avail_event.write(le16::from_ne(0x8000));
             let device = thread::spawn(move || {
@@ -765,9 +767,9 @@ mod models {
                 device.avail_idx.read().to_ne() == 1
             });
             queue.publish(prepared, 7).unwrap();
-            let rung = queue.doorbell_needed();
+            let notified = queue.notification_needed();
             let seen = device.join().unwrap();
-            assert!(rung || seen, "the device sleeps with a request unseen");
+            assert!(notified || seen, "the device sleeps with a request unseen");
         });
     }
 

@@ -3,9 +3,12 @@
 //! makes one (VIRTIO 1.3, 3.1.1).
 //!
 //! ```text
-//! Device<Unknown> ─reset→ <Reset> ─acknowledge→ <Driver> ─accept→ <Negotiated> ─start→ <Live>
-//!       ↑ any step that fails has set FAILED and leaves <Unknown>;      reset ← any step
+//! Device<Unknown> ─begin_reset→ <Resetting> ─poll→ <Reset> ─acknowledge→ <Driver>
+//!                                            ─accept→ <Negotiated> ─start→ <Live>
 //! ```
+//!
+//! Any step can begin a reset. A step that fails sets `FAILED` and leaves
+//! `<Unknown>`; nothing else but [`Device::give_up`] sets it.
 //!
 //! A device that is reset is the proof that it has forgotten its queues:
 //! [`Quiet`], which the rings ask for before they give requests back, is only
@@ -78,7 +81,7 @@ mod common {
 pub struct Windows<R> {
     /// Features, status and queue set-up.
     pub common: R,
-    /// The doorbells.
+    /// The notification addresses of the queues.
     pub notify: R,
     /// The interrupt status byte.
     pub isr: R,
@@ -89,6 +92,13 @@ pub struct Windows<R> {
 /// Nothing is known but where the device is: only a reset leads on.
 #[derive(Debug)]
 pub struct Unknown(());
+
+/// A reset was started, and the device has not confirmed it yet.
+#[derive(Debug)]
+pub struct Resetting {
+    /// The status that the device showed last.
+    status: DeviceStatus,
+}
 
 /// The device has confirmed a reset.
 #[derive(Debug)]
@@ -179,8 +189,9 @@ pub enum TransportError {
         /// The queue.
         index: u16,
     },
-    /// The queue's doorbell is odd or outside the notification structure.
-    DoorbellOutside {
+    /// The queue's notification address is odd or outside the notification
+    /// structure.
+    NotifyAddressOutside {
         /// The queue.
         index: u16,
         /// Bytes from the structure's start.
@@ -232,13 +243,13 @@ impl fmt::Display for TransportError {
                 write!(f, "queue {index} has size {size}, no power of two")
             }
             Self::QueueInUse { index } => write!(f, "queue {index} is enabled after a reset"),
-            Self::DoorbellOutside {
+            Self::NotifyAddressOutside {
                 index,
                 offset,
                 length,
             } => write!(
                 f,
-                "queue {index} has its doorbell at {offset:#x} of a structure of {length:#x} bytes"
+                "queue {index} has its notification address at {offset:#x}, in a structure of {length:#x} bytes"
             ),
             Self::RingUnfit { index } => {
                 write!(f, "the ring for queue {index} is too large or not aligned")
@@ -266,13 +277,25 @@ pub enum ResetFailure<R> {
     /// The device is gone. That is as good as a reset: see [`Device::quiet`].
     Removed(Device<R, Removed>),
     /// The status did not become 0 in the given number of polls: the device
-    /// may still use its queues. Another attempt is allowed.
+    /// may still use its queues. It can be polled further, or reset again.
     Stuck {
         /// The device.
-        device: Device<R, Unknown>,
+        device: Device<R, Resetting>,
         /// The status that it shows.
         status: DeviceStatus,
     },
+}
+
+/// How far a reset has come.
+#[derive(Debug)]
+#[must_use = "it holds the device"]
+pub enum ResetPoll<R> {
+    /// The device has confirmed the reset.
+    Done(Device<R, Reset>),
+    /// Not yet. How often and how long to poll is the caller's choice.
+    Pending(Device<R, Resetting>),
+    /// The device is gone. That is as good as a reset: see [`Device::quiet`].
+    Removed(Device<R, Removed>),
 }
 
 /// Why an event has no interrupt vector. The device works on: fewer vectors or
@@ -339,7 +362,7 @@ pub struct Quiet<'device>(PhantomData<&'device ()>);
 pub struct FoundQueue {
     index: u16,
     size: QueueSize,
-    doorbell: usize,
+    notify_offset: usize,
 }
 
 impl FoundQueue {
@@ -378,26 +401,28 @@ impl RingPlacement {
     }
 }
 
-/// A queue that is set up; its doorbell is had of the live device.
+/// A queue that is set up. [`Device<R, Live>::notifier`](Device::notifier)
+/// returns its notifier.
 #[derive(Debug)]
 pub struct EnabledQueue {
     index: u16,
-    doorbell: usize,
+    notify_offset: usize,
 }
 
-/// A queue's doorbell. It exists only once the device is live (V13).
+/// Sends a queue's available buffer notifications. It exists only once the
+/// device is live (V13).
 #[derive(Clone, Debug)]
-pub struct Doorbell<R> {
+pub struct Notifier<R> {
     notify: R,
     offset: usize,
     queue: u16,
 }
 
-impl<R: Registers> Doorbell<R> {
+impl<R: Registers> Notifier<R> {
     /// Tells the device that there are new buffers: a 16-bit write of the
     /// queue's number (V71).
     #[inline]
-    pub fn ring(&self) {
+    pub fn notify(&self) {
         self.notify.write_u16(self.offset, self.queue);
     }
 }
@@ -424,17 +449,25 @@ impl<R: Registers> Isr<R> {
     }
 }
 
-/// Resets the device without waiting for it, for a caller that can neither wait
-/// nor take the device: when the system stops it. Nothing is proven by it.
-#[derive(Debug)]
-pub struct Silencer<R> {
+/// The device status register, for callbacks that can neither wait nor take the
+/// [`Device`]: two accesses that are legal at any IRQL and at any step.
+#[derive(Clone, Debug)]
+pub struct StatusRegister<R> {
     common: R,
 }
 
-impl<R: Registers> Silencer<R> {
-    /// Writes 0 to the device's status. From then on [`Device::health`] says
-    /// that the device needs a reset.
-    pub fn silence(&self) {
+impl<R: Registers> StatusRegister<R> {
+    /// Reads the status once and says whether the device works.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        health(read_status(&self.common))
+    }
+
+    /// Writes 0, which starts a reset, and does not wait for it. From then on
+    /// [`Self::health`] and [`Device::health`] report that the device needs a
+    /// reset. This proves nothing: only [`Device::poll`] and [`Device::reset`]
+    /// confirm a reset.
+    pub fn begin_reset(&self) {
         self.common.write_u8(common::DEVICE_STATUS, 0);
     }
 }
@@ -526,10 +559,20 @@ impl<R: Registers> Device<R, Unknown> {
 }
 
 impl<R: Registers, S> Device<R, S> {
-    /// Resets the device: writes 0 to its status and reads it up to `polls`
-    /// times, with a `pause` in between, until it is 0 (V07). From any step,
-    /// with a live device too; the caller sees to it that no doorbell is rung
-    /// any more.
+    /// Starts a reset: writes 0 to the status once. [`Device::poll`] tells when
+    /// the device has confirmed it (V07).
+    ///
+    /// A reset is possible at any step, and needs no `FAILED` before it. The
+    /// caller sends no notification any more.
+    pub fn begin_reset(self) -> Device<R, Resetting> {
+        self.write_status(DeviceStatus::empty());
+        self.at(Resetting {
+            status: DeviceStatus::empty(),
+        })
+    }
+
+    /// Resets the device and waits for it: [`Self::begin_reset`], then up to
+    /// `polls` times [`Device::poll`], with a `pause` after each.
     ///
     /// # Errors
     ///
@@ -539,19 +582,18 @@ impl<R: Registers, S> Device<R, S> {
         polls: u32,
         mut pause: impl FnMut(),
     ) -> Result<Device<R, Reset>, ResetFailure<R>> {
-        self.windows.common.write_u8(common::DEVICE_STATUS, 0);
-        let mut status = DeviceStatus::empty();
+        let mut device = self.begin_reset();
         for _ in 0..polls {
-            match self.read_status() {
-                Err(_) => return Err(ResetFailure::Removed(self.at(Removed(())))),
-                Ok(found) if found.is_empty() => return Ok(self.at(Reset(()))),
-                Ok(found) => status = found,
-            }
+            device = match device.poll() {
+                ResetPoll::Done(device) => return Ok(device),
+                ResetPoll::Removed(device) => return Err(ResetFailure::Removed(device)),
+                ResetPoll::Pending(device) => device,
+            };
             pause();
         }
         Err(ResetFailure::Stuck {
-            device: self.at(Unknown(())),
-            status,
+            status: device.step.status,
+            device,
         })
     }
 
@@ -588,10 +630,7 @@ impl<R: Registers, S> Device<R, S> {
     }
 
     fn read_status(&self) -> Result<DeviceStatus, TransportError> {
-        match self.windows.common.read_u8(common::DEVICE_STATUS) {
-            GONE => Err(TransportError::Gone),
-            status => Ok(DeviceStatus::from_bits_retain(status)),
-        }
+        read_status(&self.windows.common)
     }
 
     /// Sets a status bit, and keeps those that are set (V01).
@@ -607,6 +646,17 @@ impl<R: Registers, S> Device<R, S> {
     }
 }
 
+impl<R: Registers> Device<R, Resetting> {
+    /// Reads the status once: 0 confirms the reset (V07).
+    pub fn poll(self) -> ResetPoll<R> {
+        match self.read_status() {
+            Err(_) => ResetPoll::Removed(self.at(Removed(()))),
+            Ok(status) if status.is_empty() => ResetPoll::Done(self.at(Reset(()))),
+            Ok(status) => ResetPoll::Pending(self.at(Resetting { status })),
+        }
+    }
+}
+
 impl<R: Registers + Clone, S> Device<R, S> {
     /// The interrupt status. It may be read at any step: a line interrupt can
     /// come before the device is set up and after it was reset.
@@ -617,10 +667,10 @@ impl<R: Registers + Clone, S> Device<R, S> {
         }
     }
 
-    /// A handle that resets the device without waiting, at any step.
+    /// The device status register, as a handle that can be cloned and kept.
     #[must_use]
-    pub fn silencer(&self) -> Silencer<R> {
-        Silencer {
+    pub fn status_register(&self) -> StatusRegister<R> {
+        StatusRegister {
             common: self.windows.common.clone(),
         }
     }
@@ -781,13 +831,14 @@ impl<R: Registers> Device<R, Negotiated> {
         Ok(FoundQueue {
             index,
             size: size.min(largest),
-            doorbell: self.doorbell_of(index, common.read_u16(common::QUEUE_NOTIFY_OFF))?,
+            notify_offset: self
+                .notify_offset_of(index, common.read_u16(common::QUEUE_NOTIFY_OFF))?,
         })
     }
 
-    /// The doorbell's place, if all of it lies inside the window (VIRTIO 1.3,
+    /// The notification address as an offset, if all of it lies inside the window (VIRTIO 1.3,
     /// 4.1.4.4).
-    fn doorbell_of(&self, index: u16, notify_off: u16) -> Result<usize, TransportError> {
+    fn notify_offset_of(&self, index: u16, notify_off: u16) -> Result<usize, TransportError> {
         // 16 bits by 32 bits: fits 48.
         let offset = u64::from(notify_off).wrapping_mul(u64::from(self.notify_multiplier));
         let length = self.windows.notify.length();
@@ -795,7 +846,7 @@ impl<R: Registers> Device<R, Negotiated> {
             .ok()
             .filter(|at| at.checked_add(2).is_some_and(|end| end <= length))
             .filter(|at| at.is_multiple_of(2))
-            .ok_or(TransportError::DoorbellOutside {
+            .ok_or(TransportError::NotifyAddressOutside {
                 index,
                 offset,
                 length,
@@ -864,7 +915,9 @@ impl<R: Registers> Device<R, Negotiated> {
         ring: RingPlacement,
     ) -> Result<EnabledQueue, TransportError> {
         let FoundQueue {
-            index, doorbell, ..
+            index,
+            notify_offset,
+            ..
         } = queue;
         if ring.size > queue.size || !ring.is_aligned() {
             return Err(TransportError::RingUnfit { index });
@@ -877,7 +930,10 @@ impl<R: Registers> Device<R, Negotiated> {
         write_u64(common, common::QUEUE_DEVICE, ring.used);
         common.write_u16(common::QUEUE_ENABLE, 1);
         if common.read_u16(common::QUEUE_ENABLE) == 1 {
-            Ok(EnabledQueue { index, doorbell })
+            Ok(EnabledQueue {
+                index,
+                notify_offset,
+            })
         } else {
             Err(TransportError::QueueNotEnabled { index })
         }
@@ -945,12 +1001,12 @@ impl<R: Registers> Device<R, Live> {
 }
 
 impl<R: Registers + Clone> Device<R, Live> {
-    /// The doorbell of a queue that was set up before the start.
+    /// The notifier of a queue that was set up before the start.
     #[must_use]
-    pub fn doorbell(&self, queue: EnabledQueue) -> Doorbell<R> {
-        Doorbell {
+    pub fn notifier(&self, queue: EnabledQueue) -> Notifier<R> {
+        Notifier {
             notify: self.windows.notify.clone(),
-            offset: queue.doorbell,
+            offset: queue.notify_offset,
             queue: queue.index,
         }
     }
@@ -962,6 +1018,13 @@ impl<R> Windows<R> {
             common: &self.common,
             device: &self.device,
         }
+    }
+}
+
+fn read_status(common: &impl Registers) -> Result<DeviceStatus, TransportError> {
+    match common.read_u8(common::DEVICE_STATUS) {
+        GONE => Err(TransportError::Gone),
+        status => Ok(DeviceStatus::from_bits_retain(status)),
     }
 }
 

@@ -337,9 +337,9 @@ fn attack_13_an_element_changed_after_it_was_taken_is_not_read_again() {
     assert_eq!(pair.requests.outcome(&used), Ok(100));
 }
 
-/// Attack 14: a lying hint costs a doorbell too many or too few, nothing more.
+/// Attack 14: a lying hint costs a notification too many or too few, nothing more.
 #[test]
-fn attack_14_hints_that_lie_move_nothing_but_the_doorbell() {
+fn attack_14_hints_that_lie_change_only_whether_to_notify() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, features);
@@ -347,7 +347,7 @@ fn attack_14_hints_that_lie_move_nothing_but_the_doorbell() {
             pair.device.set_avail_event(hint);
             pair.device.set_used_flags(hint);
             let (tag, chain) = pair.taken_read();
-            let _: bool = pair.queue.doorbell_needed();
+            let _: bool = pair.queue.notification_needed();
             pair.finish(&chain);
             let used = pair.queue.pop_used().unwrap().unwrap();
             assert_eq!(used.payload, tag);

@@ -4,8 +4,8 @@ use virtio::pci::Structure;
 use virtio::queue_size::QueueSize;
 use virtio::spec::F;
 use virtio::transport::{
-    Device, Driver, Health, Live, Negotiated, ResetFailure, RingPlacement, TransportError,
-    VectorError, Windows,
+    Device, Driver, Health, Live, Negotiated, ResetFailure, ResetPoll, RingPlacement,
+    TransportError, VectorError, Windows,
 };
 
 use crate::disk::queue_size;
@@ -57,7 +57,7 @@ fn a_device_is_brought_up_in_the_specified_order() {
     device.route_queue(&queue, 1).unwrap();
     let queue = device.enable_queue(queue, ring(128)).unwrap();
     let live = device.start().unwrap();
-    live.doorbell(queue).ring();
+    live.notifier(queue).notify();
 
     assert_eq!(
         pci.status_writes(),
@@ -108,7 +108,7 @@ fn a_device_is_brought_up_in_the_specified_order() {
 
 /// V13, V71; V68: no read of the ISR on the way.
 #[test]
-fn a_doorbell_is_16_bits_with_the_queue_s_number_at_its_place() {
+fn a_notification_is_16_bits_with_the_queue_s_number_at_its_address() {
     let pci = PciDevice::new();
     pci.queues.set(4);
     pci.notify_off.set(3);
@@ -118,7 +118,7 @@ fn a_doorbell_is_16_bits_with_the_queue_s_number_at_its_place() {
     let queue = device.enable_queue(queue, ring(256)).unwrap();
     let live = device.start().unwrap();
 
-    live.doorbell(queue).ring();
+    live.notifier(queue).notify();
 
     let trace = pci.trace.borrow();
     let last = trace.last().unwrap();
@@ -249,24 +249,108 @@ fn a_live_device_can_be_reset_and_started_again() {
     }
 }
 
-/// For a stop that can take no lock and can't wait.
+/// For callbacks that can take no lock and can't wait.
 #[test]
-fn a_silencer_resets_a_live_device_without_waiting() {
+fn the_status_register_begins_a_reset_at_any_step_without_waiting() {
     let pci = PciDevice::new();
     pci.reset_takes.set(1000);
-    let device = pci.device();
-    let silencer = device.silencer();
+    let status_register = pci.device().status_register();
     let before = pci.trace.borrow().len();
 
-    silencer.silence();
+    status_register.clone().begin_reset();
 
     assert_eq!(pci.status_writes(), [0]);
     assert_eq!(pci.trace.borrow().len(), before + 1);
 
     let pci = PciDevice::new();
     let live = negotiated(&pci).start().unwrap();
-    live.silencer().silence();
+    live.status_register().begin_reset();
     assert_eq!(live.health(), Health::NeedsReset);
+}
+
+#[test]
+fn the_status_register_reports_the_health_in_one_read() {
+    let pci = PciDevice::new();
+    let status_register = pci.device().status_register();
+    assert_eq!(status_register.health(), Health::NeedsReset);
+    let live = negotiated(&pci).start().unwrap();
+    let before = pci.trace.borrow().len();
+
+    assert_eq!(status_register.health(), Health::Working);
+    assert_eq!(pci.trace.borrow().len(), before + 1);
+
+    pci.set_status(NEEDS_RESET);
+    assert_eq!(status_register.health(), Health::NeedsReset);
+    pci.gone.set(true);
+    assert_eq!(status_register.health(), Health::Gone);
+    drop(live);
+}
+
+/// V07.
+#[test]
+fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_a_poll() {
+    let pci = PciDevice::new();
+    pci.set_status(ACKNOWLEDGE);
+    pci.reset_takes.set(2);
+
+    let device = pci.device().begin_reset();
+    assert_eq!(pci.trace.borrow().len(), 1);
+    let ResetPoll::Pending(device) = device.poll() else {
+        panic!("the device is not that fast");
+    };
+    assert_eq!(pci.trace.borrow().len(), 2);
+    let ResetPoll::Pending(device) = device.poll() else {
+        panic!("the device is not that fast");
+    };
+    let ResetPoll::Done(device) = device.poll() else {
+        panic!("no reset");
+    };
+
+    assert_eq!(pci.status_writes(), [0]);
+    assert_eq!(pci.trace.borrow().len(), 4);
+    assert!(device.acknowledge().is_ok());
+}
+
+#[test]
+fn a_device_that_is_removed_during_its_reset_is_found_by_the_poll() {
+    let pci = PciDevice::new();
+    pci.reset_takes.set(5);
+    let ResetPoll::Pending(device) = pci.device().begin_reset().poll() else {
+        panic!("the device is not that fast");
+    };
+
+    pci.gone.set(true);
+
+    let ResetPoll::Removed(device) = device.poll() else {
+        panic!("not removed");
+    };
+    let _ = device.quiet();
+}
+
+/// A host may take FAILED for a fault, and a survey is none.
+#[test]
+fn a_reset_from_any_step_sets_no_failed() {
+    fn resets<S>(pci: &PciDevice, device: Device<Window<'_>, S>) {
+        let ResetPoll::Done(_) = device.begin_reset().poll() else {
+            panic!("no reset");
+        };
+        assert!(
+            pci.status_writes()
+                .iter()
+                .all(|status| status & FAILED == 0)
+        );
+    }
+
+    let pci = PciDevice::new();
+    resets(&pci, pci.device());
+    resets(&pci, pci.device().begin_reset());
+    resets(&pci, pci.reset_device());
+    resets(&pci, acknowledged(&pci));
+    resets(&pci, negotiated(&pci));
+    let mut device = negotiated(&pci);
+    let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+    device.enable_queue(queue, ring(256)).unwrap();
+    resets(&pci, device.start().unwrap());
 }
 
 /// V18.
@@ -412,7 +496,7 @@ fn attack_27_a_queue_that_is_not_there_is_not_selected() {
 }
 
 #[test]
-fn attack_35_a_doorbell_outside_the_window_is_refused() {
+fn attack_35_a_notification_address_outside_the_window_is_refused() {
     for (notify_off, multiplier, length) in [
         (1, 0x1000, 0x1000),
         (0xFFFF, u32::MAX, 0x1000),
@@ -429,7 +513,7 @@ fn attack_35_a_doorbell_outside_the_window_is_refused() {
 
         assert_eq!(
             found.unwrap_err(),
-            TransportError::DoorbellOutside {
+            TransportError::NotifyAddressOutside {
                 index: 0,
                 offset: u64::from(notify_off) * u64::from(multiplier),
                 length,
@@ -607,9 +691,9 @@ fn handles_of_a_sync_window_can_be_sent_and_shared() {
     #[expect(dead_code, reason = "its type is all that is needed")]
     struct Mapped(usize);
 
-    send_and_sync::<virtio::transport::Doorbell<Mapped>>();
+    send_and_sync::<virtio::transport::Notifier<Mapped>>();
     send_and_sync::<virtio::transport::Isr<Mapped>>();
-    send_and_sync::<virtio::transport::Silencer<Mapped>>();
+    send_and_sync::<virtio::transport::StatusRegister<Mapped>>();
     send_and_sync::<Device<Mapped, Live>>();
     send_and_sync::<virtio::slots::SlotAllocator>();
     send_and_sync::<virtio::blk::Requests<'_>>();

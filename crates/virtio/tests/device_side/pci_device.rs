@@ -225,7 +225,7 @@ impl PciDevice {
         }
         match structure {
             Structure::Common => self.read_common(offset, width),
-            Structure::Notify => panic!("a doorbell is not read"),
+            Structure::Notify => panic!("a notification address is not read"),
             Structure::Isr => {
                 assert_eq!(width, 1);
                 std::mem::take(&mut self.state.borrow_mut().isr).into()

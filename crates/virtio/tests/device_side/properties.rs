@@ -135,7 +135,7 @@ impl<'m> World<'m> {
                         self.pair.slots.release(rejected.prepared.into_slot());
                     }
                 }
-                let _: bool = self.pair.queue.doorbell_needed();
+                let _: bool = self.pair.queue.notification_needed();
             }
             Step::Abandon if !self.prepared.is_empty() => {
                 let slot = self.prepared.remove(0).into_slot();

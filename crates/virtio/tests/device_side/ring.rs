@@ -373,26 +373,26 @@ fn a_spurious_interrupt_is_harmless() {
 
 /// V40, V41: `split_queue`'s own tests go through all wraps.
 #[test]
-fn the_doorbell_is_rung_once_for_a_batch_and_as_the_device_wishes() {
+fn the_device_is_notified_once_for_a_batch_and_as_it_wishes() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, EVENT_IDX);
-    assert!(!pair.queue.doorbell_needed(), "nothing was published");
+    assert!(!pair.queue.notification_needed(), "nothing was published");
     pair.device.set_avail_event(1);
     pair.publish_read();
-    assert!(!pair.queue.doorbell_needed());
+    assert!(!pair.queue.notification_needed());
     pair.publish_read();
     pair.publish_read();
     pair.device.set_used_flags(1);
-    assert!(pair.queue.doorbell_needed(), "flags count for nothing");
-    assert!(!pair.queue.doorbell_needed());
+    assert!(pair.queue.notification_needed(), "flags count for nothing");
+    assert!(!pair.queue.notification_needed());
 
     let memory = self::memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     pair.publish_read();
-    assert!(pair.queue.doorbell_needed());
+    assert!(pair.queue.notification_needed());
     pair.device.set_used_flags(1);
     pair.publish_read();
-    assert!(!pair.queue.doorbell_needed());
+    assert!(!pair.queue.notification_needed());
 }
 
 #[test]

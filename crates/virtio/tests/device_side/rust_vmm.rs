@@ -59,7 +59,7 @@ impl<'m> Disk<'m> {
         }
     }
 
-    /// Serves all there is after a doorbell; whether to interrupt.
+    /// Serves all there is after a notification; whether to interrupt.
     fn serve(&mut self) -> bool {
         loop {
             self.queue.disable_notification(self.memory).unwrap();
@@ -163,7 +163,7 @@ fn extent(sector: u64, pieces: &[u32]) -> Extent {
     config().extent(sector, bytes / 512).expect("on the disk")
 }
 
-/// Runs the operations in batches, each with one doorbell and one drain, and
+/// Runs the operations in batches, each with one notification and one drain, and
 /// compares what is read with what was written before.
 fn run(operations: &[Operation], features: F) {
     let range = (GuestAddress(START), RING + DATA_LENGTH);
@@ -220,7 +220,10 @@ fn run(operations: &[Operation], features: F) {
                 .expect("published");
             found.push(expected);
         }
-        assert!(queue.doorbell_needed(), "the device waits, and is not told");
+        assert!(
+            queue.notification_needed(),
+            "the device waits, and is not told"
+        );
         assert!(disk.serve(), "the driver waits, and is not interrupted");
 
         queue.suppress_interrupts();

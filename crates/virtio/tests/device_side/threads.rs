@@ -17,16 +17,16 @@ use crate::ring_device::RingDevice;
 /// Long enough that only a lost wake-up lasts as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A doorbell, or an interrupt: rung often, heard once.
-struct Bell(SyncSender<()>);
+/// A notification or an interrupt: sent often, received once.
+struct Signal(SyncSender<()>);
 
-impl Bell {
+impl Signal {
     fn new() -> (Self, Receiver<()>) {
         let (sender, receiver) = sync_channel(1);
         (Self(sender), receiver)
     }
 
-    fn ring(&self) {
+    fn send(&self) {
         match self.0.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
             // The other end has seen all it waits for.
@@ -40,13 +40,13 @@ fn serve(
     mut device: RingDevice<'_>,
     features: F,
     count: u32,
-    doorbell: Receiver<()>,
-    interrupt: &Bell,
+    notification: Receiver<()>,
+    interrupt: &Signal,
 ) {
     let event_idx = features.contains(F::EVENT_IDX);
     let mut served = 0;
     while served < count {
-        // Awake: no doorbells, please.
+        // Awake: no notifications, please.
         if event_idx {
             let far = device.avail_event().wrapping_add(0x8000);
             device.set_avail_event(far);
@@ -67,9 +67,9 @@ fn serve(
             device.avail_flags() & 1 == 0 && device.used != before
         };
         if wanted {
-            interrupt.ring();
+            interrupt.send();
         }
-        // To sleep: doorbells, please, and one more look.
+        // To sleep: notifications, please, and one more look.
         if event_idx {
             device.set_avail_event(device.avail_idx());
         } else {
@@ -77,9 +77,9 @@ fn serve(
         }
         fence(Ordering::SeqCst);
         if device.available() == 0 && served < count {
-            doorbell
+            notification
                 .recv_timeout(PATIENCE)
-                .expect("a doorbell was lost");
+                .expect("a notification was lost");
         }
     }
 }
@@ -92,7 +92,7 @@ fn submit(
     queue: &Mutex<Queue<'_>>,
     next: &AtomicU32,
     count: u32,
-    doorbell: &Bell,
+    notification: &Signal,
 ) {
     let extent = crate::disk::config().extent(0, 1).expect("on the disk");
     loop {
@@ -110,8 +110,8 @@ fn submit(
             .expect("a request");
         let mut queue = queue.lock().expect("no panic");
         queue.publish(prepared, tag).expect("published");
-        if queue.doorbell_needed() {
-            doorbell.ring();
+        if queue.notification_needed() {
+            notification.send();
         }
     }
 }
@@ -157,14 +157,14 @@ fn run(features: F) {
     } = Pair::new(&memory, 8, features);
     let queue = Mutex::new(queue);
     let next = AtomicU32::new(0);
-    let (doorbell, rung) = Bell::new();
-    let (interrupt, raised) = Bell::new();
+    let (notification, notified) = Signal::new();
+    let (interrupt, raised) = Signal::new();
 
     let mut back = thread::scope(|threads| {
         let interrupt = &interrupt;
-        threads.spawn(move || serve(device, features, count, rung, interrupt));
+        threads.spawn(move || serve(device, features, count, notified, interrupt));
         for _ in 0..2 {
-            threads.spawn(|| submit(&slots, &requests, &queue, &next, count, &doorbell));
+            threads.spawn(|| submit(&slots, &requests, &queue, &next, count, &notification));
         }
         complete(&slots, &requests, &queue, count, &raised)
     });
