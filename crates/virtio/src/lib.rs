@@ -175,8 +175,8 @@
 //! let mut dma = unsafe { DmaMemory::new(start, PHYSICAL, 8192)? };
 //! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
 //! let flights: Vec<_> = (0..found.size().get()).map(|_| None).collect();
-//! let mut queue = SplitQueue::new(&mut dma, found.size(), features, flights)?;
-//! let slots = SlotAllocator::new(found.size());
+//! let mut queue = SplitQueue::new(&mut dma, found.index(), found.size(), features, flights)?;
+//! let slots = SlotAllocator::new(found.index(), found.size());
 //!
 //! let enabled = device.enable_queue(found, queue.placement())?;
 //! let device = device.start().expect("DRIVER_OK");
@@ -186,7 +186,7 @@
 //! let buffer = Segment { address: PHYSICAL + 8192, length: 512 };
 //! let slot = slots.reserve().expect("a free slot");
 //! let prepared = requests.read(slot, config.extent(0, 1)?, [buffer]).expect("a request");
-//! queue.publish(prepared, "my read").expect("published");
+//! queue.publish(prepared, "my read", |it| it).expect("published");
 //! if queue.notification_needed() {
 //!     notifier.notify();
 //! }
@@ -194,7 +194,7 @@
 //! // The interrupt has come.
 //! let used = queue.pop_used()?.expect("the device has finished");
 //! assert_eq!(used.payload, "my read");
-//! assert_eq!(requests.outcome(&used), Ok(512));
+//! assert_eq!(requests.outcome(&used), Ok(()));
 //! slots.release(used.slot);
 //! assert!(!queue.rearm_interrupts());
 //! # // SAFETY: the device is done with its memory.

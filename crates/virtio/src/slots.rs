@@ -1,16 +1,19 @@
-//! Who may use which slot: a lock-free allocator of request slots, each a
-//! token that exists once.
+//! A lock-free allocator of request slots. Each slot belongs to one queue, and
+//! the right to use it is a value that exists once.
 //!
-//! A slot is a request's place: one descriptor of the ring, one area of shared
-//! memory, one entry in the driver's table. Reserving and releasing need no
-//! lock and may happen on all processors at once, at any IRQL.
+//! A slot is the place of a request: one descriptor of the ring, one area of
+//! shared memory, one entry in the driver's table. All processors may reserve,
+//! release and stage at once, at any IRQL, without a lock.
 //!
-//! Slots are given out in turn, so that one that was just released rests as
-//! long as others are free: a device that completes a buffer twice then names
-//! a slot that is not in flight, which the ring detects, and not somebody
-//! else's request, which nobody could.
+//! Slots are given out in turn, so that a released one rests as long as others
+//! are free. A device that completes a buffer twice then names a slot that is
+//! not in flight, which the ring detects. Otherwise it could name the slot's
+//! next request, which nobody can detect.
 
-use crate::atomics::{AtomicU16, AtomicU64, Ordering};
+use core::array;
+use core::fmt;
+
+use crate::atomics::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::queue_size::QueueSize;
 
 /// The most slots that an allocator gives out.
@@ -20,16 +23,31 @@ const WORDS: u16 = 4;
 const WORD_BITS: u16 = 64;
 const LOOKS: u8 = 4;
 
+/// Sequence words. loom keeps the history of each, so its models have few.
+const SEQUENCES: usize = if cfg!(all(loom, test)) {
+    2
+} else {
+    MAX_SLOTS as usize
+};
+
 /// The right to use one slot's descriptor and area. It exists once for each
-/// slot: who drops it instead of releasing it loses the slot for good.
+/// slot. A slot that is dropped instead of released is lost for good.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a slot that is dropped is lost; release it"]
 pub struct Slot {
+    queue: u16,
     index: u16,
 }
 
 impl Slot {
-    /// The slot's number, below the number of slots.
+    /// The number of the queue that the slot belongs to.
+    #[inline]
+    #[must_use]
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// The slot's number, below the number of the queue's slots.
     #[inline]
     #[must_use]
     pub fn index(&self) -> u16 {
@@ -37,19 +55,133 @@ impl Slot {
     }
 }
 
-/// The free slots of one queue.
+/// A request that lies complete in its slot's area and awaits publication.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its slot is lost unless it is published, staged or released"]
+pub struct Prepared {
+    pub(crate) slot: Slot,
+    /// Physical address of its indirect table.
+    pub(crate) table: u64,
+    /// Descriptors in that table.
+    pub(crate) descriptors: u16,
+    /// Bytes of it that the device may write.
+    pub(crate) writable: u32,
+}
+
+impl Prepared {
+    /// The slot it lies in.
+    #[inline]
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Gives the request up: its slot is free for another.
+    #[inline]
+    pub fn into_slot(self) -> Slot {
+        self.slot
+    }
+}
+
+/// A prepared request that waits to be started, as plain data: whoever holds it
+/// may lose it. Its slot then comes back with the next
+/// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "its slot is taken until the request is unstaged or the queue is reclaimed"]
+pub struct Staged {
+    table: u64,
+    writable: u32,
+    /// The slot's sequence number: odd, and of this request alone. Even if the
+    /// request was never staged.
+    sequence: u32,
+    queue: u16,
+    index: u16,
+    descriptors: u16,
+}
+
+// It lies in the SRB extension.
+const _: () = assert!(size_of::<Staged>() <= 24 && !core::mem::needs_drop::<Staged>());
+
+impl Staged {
+    /// The number of the queue that the request is for.
+    #[inline]
+    #[must_use]
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+}
+
+/// The slot of a staged request was reclaimed: the request is not prepared any
+/// more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the queue was reset after the request was built; build it again")
+    }
+}
+
+impl core::error::Error for Stale {}
+
+/// The slots of one queue.
+///
+/// # Invariants
+///
+/// A queue number has one `SlotAllocator` and one
+/// [`SplitQueue`](crate::split_queue::SplitQueue). Each slot is in exactly one
+/// of four states:
+///
+/// | state | who has the slot | bit in `free` | sequence word |
+/// |---|---|---|---|
+/// | free | nobody | 1 | even |
+/// | being built | the one [`Slot`] or [`Prepared`] value | 0 | even |
+/// | staged | nobody; a [`Staged`] value may still name it | 0 | odd |
+/// | in flight | the queue's table of flights, which holds the `Slot` | 0 | even |
+///
+/// No slot is doubled, and none is lost while it is staged:
+///
+/// - *Free → being built.* [`reserve`](Self::reserve) clears the bit by an atomic
+///   operation that only one processor wins.
+/// - *Being built → free, staged or in flight.* [`release`](Self::release),
+///   [`stage`](Self::stage) and `SplitQueue::publish` consume the value, which
+///   exists once. No other processor writes the sequence word of a slot that is
+///   being built, so `stage` needs no locked instruction.
+/// - *Staged → being built or free.* Only `SplitQueue::unstage` and
+///   `SplitQueue::reclaim` do this. Both borrow the queue mutably, so the
+///   queue's lock keeps them apart, and a load and a store are enough. Each makes
+///   the word even and greater by one. So one `Staged` value leads out of the
+///   state once: after `reclaim`, or for a slot that was staged anew, the word
+///   differs from the one that the value holds, and `unstage` answers [`Stale`].
+///   (The word wraps after 2^31 requests in one slot. A stale request that waits
+///   for all of those would be taken for a new one.)
+/// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
+///   slot out of the table of flights.
+///
+/// `reclaim` frees a slot only if its word is odd, so it never touches one that
+/// is free, being built or in flight. A `stage` that runs at the same time is
+/// seen in full, and the request is stale, or not at all, and the request is
+/// as good as staged after the reset.
+///
+/// Each transition happens before the next one of the same slot: `release` and
+/// `reclaim` store to `free` with Release, which `reserve` acquires; `stage`
+/// stores the word with Release, which `unstage` and `reclaim` acquire; the
+/// queue's lock orders the rest.
 #[derive(Debug)]
 pub struct SlotAllocator {
+    queue: u16,
     /// A bit for each slot that is free.
     free: [AtomicU64; WORDS as usize],
     /// Where to look first. A hint: it may be old.
     next: AtomicU16,
+    /// A number for each slot, odd while the slot is staged.
+    sequences: [AtomicU32; SEQUENCES],
 }
 
 impl SlotAllocator {
-    /// An allocator of `count` slots, of [`MAX_SLOTS`] at most, all free.
+    /// An allocator of `count` slots, of [`MAX_SLOTS`] at most, all free, for
+    /// queue number `queue`.
     #[must_use]
-    pub fn new(count: QueueSize) -> Self {
+    pub fn new(queue: u16, count: QueueSize) -> Self {
         let count = count.get().min(MAX_SLOTS);
         let mut first = 0_u16;
         let free = [(); WORDS as usize].map(|()| {
@@ -62,9 +194,18 @@ impl SlotAllocator {
             )
         });
         Self {
+            queue,
             free,
             next: AtomicU16::new(0),
+            sequences: array::from_fn(|_| AtomicU32::new(0)),
         }
+    }
+
+    /// The number of the queue that the slots belong to.
+    #[inline]
+    #[must_use]
+    pub fn queue(&self) -> u16 {
+        self.queue
     }
 
     /// Takes a free slot; `None` if it sees none.
@@ -92,12 +233,90 @@ impl SlotAllocator {
             .or_else(|| self.take(word, !later))
     }
 
-    /// Gives a slot back.
+    /// Frees a slot. The slot of another queue is not freed but lost.
     #[inline]
     pub fn release(&self, slot: Slot) {
-        if let Some(free) = self.word(slot.index / WORD_BITS) {
+        if slot.queue == self.queue {
+            self.free(slot.index);
+        }
+    }
+
+    #[inline]
+    fn free(&self, index: u16) {
+        if let Some(free) = self.word(index / WORD_BITS) {
             // Release: what was done in the slot is done before another has it.
-            free.fetch_or(bit_of(slot.index), Ordering::Release);
+            free.fetch_or(bit_of(index), Ordering::Release);
+        }
+    }
+
+    /// Makes a request ready to be started, and gives its slot into the care of
+    /// the queue: [`SplitQueue::unstage`](crate::split_queue::SplitQueue::unstage)
+    /// takes the request back, or a reset reclaims the slot. The request of
+    /// another queue is not staged: its slot is lost, and unstaging it answers
+    /// [`Stale`].
+    #[inline]
+    pub fn stage(&self, prepared: Prepared) -> Staged {
+        let Prepared {
+            slot: Slot { queue, index },
+            table,
+            descriptors,
+            writable,
+        } = prepared;
+        let sequence = match self.sequences.get(usize::from(index)) {
+            Some(word) if queue == self.queue => {
+                let odd = word.load(Ordering::Relaxed).wrapping_add(1);
+                // Release: the request is written before its slot is staged.
+                word.store(odd, Ordering::Release);
+                odd
+            }
+            _ => 0,
+        };
+        Staged {
+            table,
+            writable,
+            sequence,
+            queue,
+            index,
+            descriptors,
+        }
+    }
+
+    /// Takes a staged request back. The caller holds the queue's lock.
+    #[inline]
+    pub(crate) fn unstage(&self, staged: Staged) -> Result<Prepared, Stale> {
+        let Staged {
+            table,
+            writable,
+            sequence,
+            queue,
+            index,
+            descriptors,
+        } = staged;
+        let word = self.sequences.get(usize::from(index)).ok_or(Stale)?;
+        if queue != self.queue
+            || !is_staged(sequence)
+            // Acquire: with `stage`, which another processor may have done.
+            || word.load(Ordering::Acquire) != sequence
+        {
+            return Err(Stale);
+        }
+        word.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        Ok(Prepared {
+            slot: Slot { queue, index },
+            table,
+            descriptors,
+            writable,
+        })
+    }
+
+    /// Frees all staged slots. The caller holds the queue's lock.
+    pub(crate) fn reclaim_staged(&self) {
+        for (index, word) in (0..MAX_SLOTS).zip(&self.sequences) {
+            let sequence = word.load(Ordering::Acquire);
+            if is_staged(sequence) {
+                word.store(sequence.wrapping_add(1), Ordering::Relaxed);
+                self.free(index);
+            }
         }
     }
 
@@ -120,6 +339,7 @@ impl SlotAllocator {
                 // `trailing_zeros` of a word with a bit set is below 64.
                 let number = bit.trailing_zeros() as u16;
                 return Some(Slot {
+                    queue: self.queue,
                     index: word.wrapping_mul(WORD_BITS).wrapping_add(number),
                 });
             }
@@ -132,6 +352,11 @@ impl SlotAllocator {
     fn word(&self, number: u16) -> Option<&AtomicU64> {
         self.free.get(usize::from(number % WORDS))
     }
+}
+
+#[inline]
+fn is_staged(sequence: u32) -> bool {
+    sequence % 2 == 1
 }
 
 #[inline]
@@ -151,7 +376,7 @@ mod tests {
     use super::*;
 
     fn slots(count: u16) -> SlotAllocator {
-        SlotAllocator::new(QueueSize::new(count).unwrap())
+        SlotAllocator::new(0, QueueSize::new(count).unwrap())
     }
 
     #[test]
@@ -231,7 +456,7 @@ mod models {
     #[test]
     fn two_processors_are_never_in_one_slot() {
         loom::model(|| {
-            let allocator = Arc::new(SlotAllocator::new(QueueSize::new(2).unwrap()));
+            let allocator = Arc::new(SlotAllocator::new(0, QueueSize::new(2).unwrap()));
             let areas = Arc::new([UnsafeCell::new(0_u32), UnsafeCell::new(0)]);
             let use_once = |allocator: &SlotAllocator, areas: &[UnsafeCell<u32>; 2]| {
                 let slot = allocator.reserve().expect("two slots, two users");
@@ -261,7 +486,7 @@ mod models {
     #[test]
     fn one_slot_goes_to_one_of_two() {
         loom::model(|| {
-            let allocator = Arc::new(SlotAllocator::new(QueueSize::new(1).unwrap()));
+            let allocator = Arc::new(SlotAllocator::new(0, QueueSize::new(1).unwrap()));
             let other = {
                 let allocator = Arc::clone(&allocator);
                 thread::spawn(move || allocator.reserve())

@@ -17,35 +17,8 @@ use virtio_spec::{F, le16, le32, le64};
 use crate::atomics::{Ordering, fence};
 use crate::dma::{CACHE_LINE, DmaCell, DmaError, DmaMemory, DmaRing};
 use crate::queue_size::QueueSize;
-use crate::slots::Slot;
+use crate::slots::{Prepared, Slot, SlotAllocator, Staged, Stale};
 use crate::transport::{Quiet, RingPlacement};
-
-/// A request that lies complete in its slot's area and awaits publication.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "its slot is lost unless it is published or released"]
-pub struct Prepared {
-    pub(crate) slot: Slot,
-    /// Physical address of its indirect table.
-    pub(crate) table: u64,
-    /// Descriptors in that table.
-    pub(crate) descriptors: u16,
-    /// Bytes of it that the device may write.
-    pub(crate) writable: u32,
-}
-
-impl Prepared {
-    /// The slot it lies in.
-    #[inline]
-    pub fn slot(&self) -> &Slot {
-        &self.slot
-    }
-
-    /// Gives the request up: its slot is free for another.
-    #[inline]
-    pub fn into_slot(self) -> Slot {
-        self.slot
-    }
-}
 
 /// A request that the device has finished.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,21 +28,33 @@ pub struct Used<P> {
     pub slot: Slot,
     /// What was published with it.
     pub payload: P,
-    /// Bytes that the device says it has written, counted from the first
-    /// writable one; never more than `writable`. Nothing beyond them is to be
-    /// believed (V38).
+    /// Bytes that the device reports as written, at most `writable`. A report
+    /// only: see [`Self::is_short`].
     pub written: u32,
     /// Bytes that it was allowed to write.
     pub writable: u32,
 }
 
+impl<P> Used<P> {
+    /// Whether the device reports fewer bytes than it was allowed to write.
+    ///
+    /// A device may legally do so, and some report 0 or 1 for every request.
+    /// So this is for statistics: it does not say that data are missing (see
+    /// [`Requests::outcome`](crate::blk::Requests::outcome)).
+    #[inline]
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.written < self.writable
+    }
+}
+
 /// A request that was not published.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rejected<P> {
+pub struct Rejected<G> {
     /// The request, untouched.
     pub prepared: Prepared,
-    /// What was to be kept with it.
-    pub payload: P,
+    /// What its payload was to be made of.
+    pub given: G,
     /// Why.
     pub reason: Rejection,
 }
@@ -79,8 +64,8 @@ pub struct Rejected<P> {
 pub enum Rejection {
     /// The queue is faulty until its device is reset.
     Faulty(RingFault),
-    /// The slot is not one of this queue's, or is in flight: a slot of another
-    /// allocator.
+    /// The slot belongs to another queue, is beyond this queue's size, or has
+    /// the number of one that is in flight (a slot of another allocator).
     ForeignSlot,
     /// The chain is empty or longer than the queue (V33).
     ChainLength,
@@ -236,6 +221,7 @@ pub const fn memory_needed(size: QueueSize) -> usize {
 /// reach.
 #[derive(Debug)]
 pub struct SplitQueue<'m, T> {
+    queue: u16,
     size: QueueSize,
     event_idx: bool,
 
@@ -267,14 +253,16 @@ impl<'m, P, T> SplitQueue<'m, T>
 where
     T: DerefMut<Target = [Option<Flight<P>>]>,
 {
-    /// A queue of `size` in zeroed `memory`, for a device with the features
-    /// `accepted`. `flights` has a place for each slot, all empty.
+    /// Queue number `queue` with `size` descriptors, in zeroed `memory`, for a
+    /// device with the features `accepted`. `flights` has a place for each slot,
+    /// all empty.
     ///
     /// # Errors
     ///
     /// [`QueueError`].
     pub fn new(
         memory: &mut DmaMemory<'m>,
+        queue: u16,
         size: QueueSize,
         accepted: F,
         flights: T,
@@ -306,6 +294,7 @@ where
         let avail_event = memory.cell()?;
 
         Ok(Self {
+            queue,
             size,
             event_idx: accepted.contains(F::EVENT_IDX),
             descriptors,
@@ -345,32 +334,41 @@ where
         self.in_flight
     }
 
-    /// What the device did that can't be, if it did.
+    /// The protocol violation that marked the queue faulty, if one did.
     #[inline]
     #[must_use]
     pub fn fault(&self) -> Option<RingFault> {
         self.fault
     }
 
-    /// Hands a request to the device, which may act on it at once. Ask
-    /// [`Self::notification_needed`] after the last of a batch.
+    /// Makes a request available to the device, which may act on it at once.
+    /// Ask [`Self::notification_needed`] after the last of a batch.
+    ///
+    /// The payload is made of `given` only once the request is admitted, so a
+    /// caller can still answer the request itself if it is rejected.
     ///
     /// # Errors
     ///
     /// [`Rejected`] gives everything back.
     #[inline]
-    pub fn publish(&mut self, prepared: Prepared, payload: P) -> Result<(), Rejected<P>> {
+    pub fn publish<G>(
+        &mut self,
+        prepared: Prepared,
+        given: G,
+        payload: impl FnOnce(G) -> P,
+    ) -> Result<(), Rejected<G>> {
         let index = prepared.slot.index();
         let place = match self.admit(&prepared) {
             Ok(place) => place,
             Err(reason) => {
                 return Err(Rejected {
                     prepared,
-                    payload,
+                    given,
                     reason,
                 });
             }
         };
+        let payload = payload(given);
 
         let Prepared {
             slot,
@@ -414,9 +412,12 @@ where
             return Err(Rejection::ChainLength);
         }
         let index = prepared.slot.index();
+        if prepared.slot.queue() != self.queue || index >= self.size.get() {
+            return Err(Rejection::ForeignSlot);
+        }
         self.flights
             .get_mut(usize::from(index))
-            .filter(|place| place.is_none() && index < self.size.get())
+            .filter(|place| place.is_none())
             .ok_or(Rejection::ForeignSlot)
     }
 
@@ -498,6 +499,23 @@ where
         *self.fault.get_or_insert(fault)
     }
 
+    /// Checks the used index and takes nothing: it must not be ahead of what is
+    /// in flight.
+    ///
+    /// Right after `DRIVER_OK`, when nothing is in flight, this finds a device
+    /// that has filled the used ring before; on an idle queue, one that uses
+    /// what it was not given. No interrupt may ever come for those.
+    ///
+    /// # Errors
+    ///
+    /// [`RingFault`], as for [`Self::pop_used`].
+    pub fn check_used_index(&mut self) -> Result<(), RingFault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.look_for_used().map(|_| ()),
+        }
+    }
+
     /// Asks the device for no interrupts while the driver drains the ring. A
     /// hint only: one may come all the same (V37).
     #[inline]
@@ -516,7 +534,7 @@ where
     /// request makes for one interrupt.
     ///
     /// True if it has finished some already: drain again, no interrupt may
-    /// come for them.
+    /// come for them. False on a faulty queue, which [`Self::fault`] tells.
     #[inline]
     #[must_use = "what is finished already may raise no interrupt"]
     pub fn rearm_interrupts(&mut self) -> bool {
@@ -531,15 +549,44 @@ where
         self.fault.is_none() && self.used_idx.read().to_ne() != self.taken
     }
 
-    /// Gives back all that was in flight, each once, and makes the queue as
-    /// new: empty, without fault, to be set up with the device again. `quiet`
-    /// proves that the device can't reach it (V15).
-    pub fn reclaim(&mut self, quiet: Quiet<'_>, mut each: impl FnMut(Slot, P)) {
+    /// Takes a request out of the staged state, to publish it.
+    ///
+    /// # Errors
+    ///
+    /// [`Stale`]: a reset has reclaimed the request's slot since it was staged.
+    /// The request must be answered in another way, and has no slot any more.
+    #[inline]
+    pub fn unstage(&mut self, slots: &SlotAllocator, staged: Staged) -> Result<Prepared, Stale> {
+        if staged.queue() != self.queue {
+            return Err(Stale);
+        }
+        slots.unstage(staged)
+    }
+
+    /// Returns all requests that were in flight to `each`, once each, and frees
+    /// the slots of all staged requests: [`Self::unstage`] answers [`Stale`] for
+    /// those. Makes the queue as new: empty and without fault, to be set up with
+    /// the device again.
+    ///
+    /// A slot that is being built, and one that is staged while this runs, stays
+    /// as it is: its request can be published after the reset.
+    ///
+    /// `slots` is this queue's allocator. `quiet` proves that the device can't
+    /// reach the queue (V15).
+    pub fn reclaim(
+        &mut self,
+        quiet: Quiet<'_>,
+        slots: &SlotAllocator,
+        mut each: impl FnMut(Slot, P),
+    ) {
         let _: Quiet<'_> = quiet;
         for place in self.flights.iter_mut() {
             if let Some(flight) = place.take() {
                 each(flight.slot, flight.payload);
             }
+        }
+        if slots.queue() == self.queue {
+            slots.reclaim_staged();
         }
         for cell in [
             &self.avail_flags,
@@ -705,8 +752,9 @@ mod models {
             word::prepare(page.0.as_ptr().addr(), RING);
             let device = device_side(&mut page);
             let flights = Vec::from([None, None]);
-            let queue = SplitQueue::new(&mut memory(&mut page), SIZE, features, flights).unwrap();
-            let slots = SlotAllocator::new(SIZE);
+            let queue =
+                SplitQueue::new(&mut memory(&mut page), 0, SIZE, features, flights).unwrap();
+            let slots = SlotAllocator::new(0, SIZE);
             let _first = slots.reserve().unwrap();
             let prepared = Prepared {
                 slot: slots.reserve().unwrap(),
@@ -735,7 +783,7 @@ mod models {
                     assert_eq!(descriptor.len.to_ne(), 32);
                 }
             });
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             device.join().unwrap();
         });
     }
@@ -750,7 +798,7 @@ mod models {
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
@@ -766,7 +814,7 @@ mod models {
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
@@ -787,7 +835,7 @@ mod models {
     #[test]
     fn with_flags_no_interrupt_is_lost() {
         model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -802,7 +850,7 @@ mod models {
     #[test]
     fn with_event_idx_no_interrupt_is_lost() {
         model(EVENT_IDX, |mut queue, prepared, device| {
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -817,7 +865,7 @@ mod models {
     #[test]
     fn what_the_used_index_covers_is_read_after_it() {
         model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7).unwrap();
+            queue.publish(prepared, 7, |it| it).unwrap();
             let device = thread::spawn(move || finish(&device));
             if let Some(used) = queue.pop_used().expect("the device is honest") {
                 assert_eq!((used.payload, used.written), (7, 1));

@@ -24,8 +24,8 @@ use super::config::{Config, Extent, Sector512};
 use super::limits::Limits;
 use crate::dma::{CACHE_LINE, DmaError, DmaMemory, DmaRing, DmaTables, Record};
 use crate::queue_size::QueueSize;
-use crate::slots::Slot;
-use crate::split_queue::{Prepared, Used};
+use crate::slots::{Prepared, Slot};
+use crate::split_queue::Used;
 
 /// Bytes of an identity (V89).
 pub const IDENTITY: usize = 20;
@@ -419,27 +419,29 @@ impl<'m> Requests<'m> {
         })
     }
 
-    /// How a request ended. For a read, the bytes of data that the device
-    /// vouches for; for anything else, 0.
+    /// How a request ended. The status byte decides alone.
     ///
-    /// The status is believed if it was written at all, whatever length the
-    /// device gives. The data are believed as far as that length goes (V38):
-    /// some device models understate it (bhyve and ACRN say 1 for a read of
-    /// any size), so a caller that trusts such a one must take the request's
-    /// own length.
+    /// The status was poisoned before the device had the request and is read
+    /// once, so there is no success unless the device has written `OK`. `OK`
+    /// means that the device has transferred all data: a virtio-blk request has
+    /// no partial success (VIRTIO 1.3, 5.2.6).
+    ///
+    /// The used length is not believed, although VIRTIO 1.3, 2.7.8.3 forbids
+    /// assumptions about bytes beyond it (V38). bhyve, ACRN and others report 0
+    /// or 1 for every request, data and status written. A driver that believes
+    /// them returns reads without data. [`Used::is_short`] tells of such devices.
+    /// A device that lies in its status could lie in its data as well, so the
+    /// length protects from nothing.
     ///
     /// # Errors
     ///
     /// [`RequestError`].
     #[inline]
-    pub fn outcome<P>(&self, used: &Used<P>) -> Result<u32, RequestError> {
+    pub fn outcome<P>(&self, used: &Used<P>) -> Result<(), RequestError> {
         match self.statuses.read(used.slot.index()) {
             POISON => Err(RequestError::NoStatus),
             status => match blk::S::try_from(status) {
-                // The status itself is the last of the writable bytes.
-                Ok(blk::S::Ok) => Ok(used
-                    .written
-                    .min(used.writable.saturating_sub(STATUS as u32))),
+                Ok(blk::S::Ok) => Ok(()),
                 Ok(blk::S::Ioerr) => Err(RequestError::Io),
                 Ok(blk::S::Unsupp) => Err(RequestError::Unsupported),
                 // Those of zoned disks are not negotiated.
@@ -448,10 +450,10 @@ impl<'m> Requests<'m> {
         }
     }
 
-    /// The answer to [`Self::identify`], copied out before it is looked at.
+    /// The answer to [`Self::identify`], copied once and checked after that.
     ///
-    /// The place was cleared before the device had it, so the length that the
-    /// device gives need not be believed: what it left unwritten is empty.
+    /// The used length is not believed here either. The place was cleared before
+    /// the device had it, so bytes that the device did not write are zeros.
     ///
     /// # Errors
     ///

@@ -5,9 +5,9 @@ use std::cell::Cell;
 use virtio::blk::{BlockSize, Config, Limits, Requests, SectorCount, Segment, WriteCache, limits};
 use virtio::dma::DmaMemory;
 use virtio::queue_size::QueueSize;
-use virtio::slots::{Slot, SlotAllocator};
+use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::spec::F;
-use virtio::split_queue::{self, Flight, Prepared, SplitQueue};
+use virtio::split_queue::{self, Flight, SplitQueue};
 
 use crate::guest_memory::{GuestMemory, PHYSICAL};
 use crate::ring_device::{Chain, RingDevice};
@@ -74,7 +74,7 @@ impl<'m> Pair<'m> {
         assert!(dma.left() >= DATA_LENGTH, "ring and areas reach the data");
         let device = RingDevice::new(memory, queue.placement());
         Self {
-            slots: SlotAllocator::new(size),
+            slots: SlotAllocator::new(0, size),
             requests,
             queue,
             device,
@@ -106,7 +106,9 @@ impl<'m> Pair<'m> {
     pub fn publish_read(&mut self) -> Tag {
         let tag = self.tag();
         let prepared = self.prepare_read(0, 1);
-        self.queue.publish(prepared, tag).expect("published");
+        self.queue
+            .publish(prepared, tag, |it| it)
+            .expect("published");
         tag
     }
 
@@ -142,7 +144,7 @@ pub fn lay_out<'m>(
     assert!(before - dma.left() <= Requests::memory_needed(size, limits));
     let before = dma.left();
     let flights = (0..size.get()).map(|_| None).collect();
-    let queue = SplitQueue::new(dma, size, features, flights).expect("memory for the ring");
+    let queue = SplitQueue::new(dma, 0, size, features, flights).expect("memory for the ring");
     assert!(before - dma.left() <= split_queue::memory_needed(size));
     (requests, queue)
 }

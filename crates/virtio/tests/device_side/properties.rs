@@ -5,8 +5,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use virtio::slots::Slot;
-use virtio::split_queue::Prepared;
+use virtio::slots::{Prepared, Slot};
 
 use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, memory};
 use crate::pci_device::PciDevice;
@@ -127,11 +126,11 @@ impl<'m> World<'m> {
             Step::Publish if !self.prepared.is_empty() => {
                 let prepared = self.prepared.remove(0);
                 let tag = self.pair.tag();
-                match self.pair.queue.publish(prepared, tag) {
+                match self.pair.queue.publish(prepared, tag, |it| it) {
                     Ok(()) => assert!(self.in_flight.insert(tag)),
                     Err(rejected) => {
                         assert!(self.pair.queue.fault().is_some(), "{:?}", rejected.reason);
-                        assert_eq!(rejected.payload, tag);
+                        assert_eq!(rejected.given, tag);
                         self.pair.slots.release(rejected.prepared.into_slot());
                     }
                 }
@@ -207,9 +206,7 @@ impl<'m> World<'m> {
             match self.pair.queue.pop_used() {
                 Ok(Some(used)) => {
                     assert!(used.written <= used.writable);
-                    if let Ok(vouched) = self.pair.requests.outcome(&used) {
-                        assert!(vouched <= 512);
-                    }
+                    let _ = self.pair.requests.outcome(&used);
                     drained += 1;
                     self.back(used.slot, used.payload);
                 }
@@ -235,7 +232,9 @@ impl<'m> World<'m> {
         let mut back = Vec::new();
         self.pair
             .queue
-            .reclaim(reset.quiet(), |slot, tag| back.push((slot, tag)));
+            .reclaim(reset.quiet(), &self.pair.slots, |slot, tag| {
+                back.push((slot, tag))
+            });
         for (slot, tag) in back {
             self.back(slot, tag);
         }

@@ -46,7 +46,7 @@ fn without_indirect_descriptors_there_is_no_queue() {
         .map(|_| None::<virtio::split_queue::Flight<u32>>)
         .collect();
 
-    let queue = SplitQueue::new(&mut memory.dma(), queue_size(8), F::VERSION_1, flights);
+    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), F::VERSION_1, flights);
 
     assert_eq!(queue.err(), Some(QueueError::NoIndirect));
 }
@@ -58,7 +58,7 @@ fn a_table_of_flights_that_is_too_short_is_refused() {
         .map(|_| None::<virtio::split_queue::Flight<u32>>)
         .collect();
 
-    let queue = SplitQueue::new(&mut memory.dma(), queue_size(8), FLAGS, flights);
+    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), FLAGS, flights);
 
     assert_eq!(
         queue.err(),
@@ -78,7 +78,7 @@ fn a_read_is_header_data_and_status() {
     let segments = [data(0, 512), data(8192, 1024)];
 
     let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     let [header, first, second, status] = chain.descriptors[..] else {
@@ -109,7 +109,7 @@ fn a_write_has_data_for_the_device_to_read() {
         .requests
         .write(pair.slot(), extent, [data(0, 512)])
         .unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     assert_eq!(memory.load32(chain.descriptors[0].address), 1, "OUT");
@@ -135,7 +135,7 @@ fn a_flush_has_sector_0_and_no_data() {
     }
 
     let prepared = pair.requests.flush(pair.slot()).unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     assert_eq!(chain.descriptors.len(), 2);
@@ -150,7 +150,7 @@ fn an_identity_is_asked_for_with_20_bytes() {
     let mut pair = Pair::new(&memory, 16, FLAGS);
 
     let prepared = pair.requests.identify(pair.slot()).unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     assert_eq!(memory.load32(chain.descriptors[0].address), 8, "GET_ID");
@@ -232,7 +232,7 @@ fn segments_are_no_longer_than_size_max() {
         .requests
         .read(pair.slot(), extent, [data(0, 16384)])
         .unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
@@ -248,7 +248,7 @@ fn a_buffer_longer_than_the_extent_is_used_in_part_and_empty_segments_not_at_all
     let segments = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
 
     let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
-    pair.queue.publish(prepared, 1).unwrap();
+    pair.queue.publish(prepared, 1, |it| it).unwrap();
     let chain = pair.device.take().unwrap();
 
     let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
@@ -269,7 +269,7 @@ fn a_finished_request_comes_back_with_slot_payload_and_length() {
     assert_eq!(used.payload, tag);
     assert_eq!(used.slot.index(), chain.head);
     assert_eq!((used.written, used.writable), (513, 513));
-    assert_eq!(pair.requests.outcome(&used), Ok(512));
+    assert_eq!(pair.requests.outcome(&used), Ok(()));
     assert_eq!(pair.queue.in_flight(), 0);
     assert_eq!(pair.queue.pop_used(), Ok(None));
 }
@@ -398,7 +398,7 @@ fn the_device_is_notified_once_for_a_batch_and_as_it_wishes() {
 #[test]
 fn a_device_s_errors_are_told_apart() {
     for (status, outcome) in [
-        (OK, Ok(512)),
+        (OK, Ok(())),
         (IOERR, Err(RequestError::Io)),
         (UNSUPP, Err(RequestError::Unsupported)),
     ] {
@@ -479,7 +479,7 @@ proptest! {
         prop_assert!(segments.len() <= usize::from(pair.limits.max_segments));
 
         let prepared = pair.requests.read(pair.slot(), extent, segments.iter().copied()).unwrap();
-        pair.queue.publish(prepared, 1).unwrap();
+        pair.queue.publish(prepared, 1, |it| it).unwrap();
         let chain = pair.device.take().unwrap();
 
         let (header, rest) = chain.descriptors.split_first().unwrap();
