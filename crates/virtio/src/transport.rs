@@ -1000,6 +1000,14 @@ impl<R: Registers> Device<R, Live> {
     }
 }
 
+impl<R> Device<R, Live> {
+    /// The window of the device-specific configuration, for the device type's
+    /// writable fields.
+    pub(crate) fn config_window(&self) -> &R {
+        &self.windows.device
+    }
+}
+
 impl<R: Registers + Clone> Device<R, Live> {
     /// The notifier of a queue that was set up before the start.
     #[must_use]

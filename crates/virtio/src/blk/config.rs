@@ -16,7 +16,7 @@ use virtio_spec::F;
 use virtio_spec::blk;
 
 use crate::registers::Registers;
-use crate::transport::{self, ConfigSpace, TransportError};
+use crate::transport::{self, ConfigSpace, Device, Live, TransportError};
 
 /// Bytes of a sector: the unit of the protocol, whatever the block size is
 /// (VIRTIO 1.3, 5.2.6).
@@ -178,6 +178,8 @@ pub struct Config {
     pub topology: Option<Topology>,
     /// Whether a finished write is safe.
     pub write_cache: WriteCache,
+    /// [`CacheMode`] can change `write_cache`: `CONFIG_WCE` was negotiated.
+    pub write_cache_changeable: bool,
     /// The disk takes flushes.
     pub flush: bool,
     /// The disk takes no writes (V85).
@@ -306,6 +308,7 @@ impl Config {
                 .then(|| raw.topology.check())
                 .flatten(),
             write_cache: write_cache(accepted, raw.writeback),
+            write_cache_changeable: given(blk::F::CONFIG_WCE),
             flush: given(blk::F::FLUSH),
             read_only: given(blk::F::RO),
         })
@@ -397,15 +400,83 @@ impl core::error::Error for ExtentError {}
 /// How writes are cached: what `writeback` says if it is there, else
 /// write-back if there is a flush (V80).
 fn write_cache(accepted: blk::F, writeback: u8) -> WriteCache {
-    let back = if accepted.contains(blk::F::CONFIG_WCE) {
-        writeback != 0
-    } else {
-        accepted.contains(blk::F::FLUSH)
-    };
-    if back {
+    if accepted.contains(blk::F::CONFIG_WCE) {
+        cache_mode(writeback)
+    } else if accepted.contains(blk::F::FLUSH) {
         WriteCache::WriteBack
     } else {
         WriteCache::WriteThrough
+    }
+}
+
+fn cache_mode(writeback: u8) -> WriteCache {
+    match writeback {
+        0 => WriteCache::WriteThrough,
+        _ => WriteCache::WriteBack,
+    }
+}
+
+/// The disk's `writeback` field, which switches its write cache on and off
+/// (VIRTIO 1.3, 5.2.5). One or two accesses a call, legal at any IRQL.
+#[derive(Clone, Debug)]
+pub struct CacheMode<R> {
+    config: R,
+}
+
+/// The disk did not keep the cache mode that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheModeRefused {
+    /// The `writeback` field as it was read back; FFh if the device is gone.
+    pub found: u8,
+}
+
+impl fmt::Display for CacheModeRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the disk refuses the cache mode: writeback reads back {:#x}",
+            self.found
+        )
+    }
+}
+
+impl core::error::Error for CacheModeRefused {}
+
+impl<R: Registers + Clone> CacheMode<R> {
+    /// The field of a live disk; `None` unless `CONFIG_WCE` was negotiated,
+    /// without which the driver may not access it (VIRTIO 1.3, 5.2.5.1).
+    #[must_use]
+    pub fn new(device: &Device<R, Live>) -> Option<Self> {
+        let config = device.config_window();
+        let negotiated = device.accepted().contains(F::from(blk::F::CONFIG_WCE));
+        (negotiated && config.length() > field::WRITEBACK).then(|| Self {
+            config: config.clone(),
+        })
+    }
+}
+
+impl<R: Registers> CacheMode<R> {
+    /// Reads the mode.
+    #[must_use]
+    pub fn get(&self) -> WriteCache {
+        cache_mode(self.config.read_u8(field::WRITEBACK))
+    }
+
+    /// Switches the write cache and reads the mode back.
+    ///
+    /// Write-through applies to later writes only. What the cache holds is
+    /// durable after a flush that follows (VIRTIO 1.3, 5.2.5.1).
+    ///
+    /// # Errors
+    ///
+    /// [`CacheModeRefused`].
+    pub fn set(&self, mode: WriteCache) -> Result<(), CacheModeRefused> {
+        let wanted = u8::from(mode == WriteCache::WriteBack);
+        self.config.write_u8(field::WRITEBACK, wanted);
+        match self.config.read_u8(field::WRITEBACK) {
+            found if found == wanted => Ok(()),
+            found => Err(CacheModeRefused { found }),
+        }
     }
 }
 

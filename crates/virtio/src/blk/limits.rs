@@ -121,6 +121,7 @@ mod tests {
             seg_max,
             topology: None,
             write_cache: WriteCache::WriteBack,
+            write_cache_changeable: false,
             flush: true,
             read_only: false,
         }

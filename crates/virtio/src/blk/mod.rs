@@ -6,8 +6,8 @@ mod limits;
 mod request;
 
 pub use config::{
-    BlockSize, Config, ConfigError, Extent, ExtentError, FeatureError, SECTOR, Sector512,
-    SectorCount, Topology, WriteCache, choose_features,
+    BlockSize, CacheMode, CacheModeRefused, Config, ConfigError, Extent, ExtentError, FeatureError,
+    SECTOR, Sector512, SectorCount, Topology, WriteCache, choose_features,
 };
 pub use limits::{Limits, LimitsError, PAGE, limits};
 pub use request::{IDENTITY, Identity, Refusal, Refused, RequestError, Requests, Segment};

@@ -1,6 +1,9 @@
 //! A disk's configuration, read from devices that change it or cut it short.
 
-use virtio::blk::{Config, ConfigError, Sector512, SectorCount, WriteCache, choose_features};
+use virtio::blk::{
+    CacheMode, CacheModeRefused, Config, ConfigError, Sector512, SectorCount, WriteCache,
+    choose_features,
+};
 use virtio::pci::Structure;
 use virtio::spec::{F, blk};
 use virtio::transport::{Device, Negotiated, TransportError};
@@ -70,7 +73,7 @@ fn a_disk_s_fields_are_read_as_its_features_promise() {
     assert_eq!(topology.min_io_size, 8);
     assert_eq!(topology.opt_io_size, 256);
     assert_eq!(config.write_cache, WriteCache::WriteBack);
-    assert!(config.flush && config.read_only);
+    assert!(config.flush && config.read_only && config.write_cache_changeable);
     assert_eq!(config.extent(3, 2).unwrap().sector(), Sector512(24));
 }
 
@@ -91,8 +94,7 @@ fn a_field_without_its_feature_is_not_read() {
     assert_eq!(reads.map(|it| it.offset).collect::<Vec<_>>(), [0, 4]);
 }
 
-/// V81: nothing of the configuration is to be had before FEATURES_OK, and
-/// nothing of it is ever written (V12).
+/// V81: the configuration is read only after FEATURES_OK.
 #[test]
 fn the_configuration_is_read_after_the_features_were_confirmed() {
     let pci = device(disk_features(), config_space(8));
@@ -198,4 +200,59 @@ fn attack_33_the_configuration_of_a_removed_disk_is_refused() {
         Config::read(live.config(), live.accepted()),
         Err(ConfigError::Capacity { sectors: u64::MAX })
     );
+}
+
+/// VIRTIO 1.3, 5.2.5.1.
+#[test]
+fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
+    let pci = device(disk_features(), config_space(8000));
+    let live = negotiated(&pci).start().unwrap();
+    let mode = CacheMode::new(&live).unwrap();
+    assert_eq!(mode.get(), WriteCache::WriteBack);
+    let before = pci.trace.borrow().len();
+
+    assert_eq!(mode.set(WriteCache::WriteThrough), Ok(()));
+
+    let accesses: Vec<_> = pci.trace.borrow()[before..]
+        .iter()
+        .map(|it| (it.structure, it.offset, it.written))
+        .collect();
+    let field = |written| (Structure::Device, 0x20, written);
+    assert_eq!(accesses, [field(Some(0)), field(None)]);
+    assert_eq!(mode.get(), WriteCache::WriteThrough);
+    assert_eq!(mode.clone().set(WriteCache::WriteBack), Ok(()));
+    assert_eq!(pci.config.borrow()[0x20], 1);
+}
+
+#[test]
+fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
+    let pci = device(disk_features(), config_space(8000));
+    pci.writeback_sticks.set(false);
+    let live = negotiated(&pci).start().unwrap();
+    let mode = CacheMode::new(&live).unwrap();
+
+    let refused = mode.set(WriteCache::WriteThrough);
+    assert_eq!(refused, Err(CacheModeRefused { found: 1 }));
+
+    pci.gone.set(true);
+    for wanted in [WriteCache::WriteThrough, WriteCache::WriteBack] {
+        assert_eq!(mode.set(wanted), Err(CacheModeRefused { found: 0xFF }));
+    }
+}
+
+/// VIRTIO 1.3, 5.2.5.1: the field is accessed only if CONFIG_WCE was negotiated.
+#[test]
+fn without_config_wce_there_is_no_cache_mode_to_switch() {
+    let wce = F::from(blk::F::CONFIG_WCE);
+    let pci = device(disk_features().difference(wce), config_space(8000));
+    let live = negotiated(&pci).start().unwrap();
+    assert!(CacheMode::new(&live).is_none());
+    let config = Config::read(live.config(), live.accepted()).unwrap();
+    assert!(!config.write_cache_changeable);
+
+    let mut short = config_space(8000);
+    short.truncate(0x20);
+    let pci = device(disk_features(), short);
+    let live = negotiated(&pci).start().unwrap();
+    assert!(CacheMode::new(&live).is_none());
 }

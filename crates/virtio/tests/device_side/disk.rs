@@ -36,6 +36,7 @@ pub fn config() -> Config {
         seg_max: None,
         topology: None,
         write_cache: WriteCache::WriteBack,
+        write_cache_changeable: false,
         flush: true,
         read_only: false,
     }

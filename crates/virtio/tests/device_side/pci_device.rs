@@ -84,6 +84,8 @@ pub struct PciDevice {
     pub vector_answer: Cell<Option<u16>>,
     pub msix: Cell<Option<Msix>>,
     pub config: RefCell<Vec<u8>>,
+    /// Writes to `writeback` take effect.
+    pub writeback_sticks: Cell<bool>,
     /// After how many reads of the configuration it changes, and to what:
     /// last first.
     pub config_changes: RefCell<Vec<(u32, Vec<u8>)>>,
@@ -121,6 +123,7 @@ impl PciDevice {
                 table_size: 3,
             })),
             config: RefCell::new(vec![0; 64]),
+            writeback_sticks: Cell::new(true),
             config_changes: RefCell::default(),
             config_reads: Cell::new(0),
             generation_runs: Cell::new(false),
@@ -245,7 +248,15 @@ impl PciDevice {
                 assert_eq!(width, 2, "V71");
                 assert_ne!(self.status() & DRIVER_OK, 0, "V13");
             }
-            Structure::Isr | Structure::Device => panic!("a write to {structure}"),
+            Structure::Device => {
+                assert_eq!((offset, width), (0x20, 1), "only writeback is writable");
+                let wce = F::from(virtio::spec::blk::F::CONFIG_WCE);
+                assert!(self.accepted().contains(wce), "5.2.5.1");
+                if self.writeback_sticks.get() {
+                    self.config.borrow_mut()[offset] = value as u8;
+                }
+            }
+            Structure::Isr => panic!("a write to {structure}"),
         }
     }
 
