@@ -1,13 +1,16 @@
 //! What the target knows of its disk.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use crate::block::{Blocks, Capacity};
 use crate::identity::Identity;
 use crate::sense::Sense;
 
 /// A disk as its initiators see it: all that is needed to answer them.
 ///
-/// Its parts are valid by their types, whatever the device said.
-#[derive(Clone, Copy, Debug)]
+/// Its parts are valid by their types, whatever the device said. All processors
+/// may share it; the state of the write cache is all that changes.
+#[derive(Debug)]
 pub struct Disk {
     /// How many logical blocks of which size.
     pub capacity: Capacity,
@@ -16,7 +19,7 @@ pub struct Disk {
     /// How much to transfer with one command.
     pub limits: TransferLimits,
     /// Whether completed writes may be lost when power fails.
-    pub write_cache: WriteCache,
+    pub write_cache: WriteCacheState,
     /// Whether DPO and FUA are accepted in CDBs (SBC-3: DPOFUA). The
     /// driver then carries out a media operation that says `fua`.
     pub dpo_fua: bool,
@@ -104,6 +107,70 @@ pub enum WriteCache {
     Enabled,
 }
 
+/// The state of the write cache, and whether MODE SELECT can change it.
+#[derive(Debug)]
+pub struct WriteCacheState {
+    present: bool,
+    changeable: bool,
+    enabled: AtomicBool,
+}
+
+impl WriteCacheState {
+    /// A state that never changes.
+    #[must_use]
+    pub const fn fixed(write_cache: WriteCache) -> Self {
+        Self {
+            present: !matches!(write_cache, WriteCache::Absent),
+            changeable: false,
+            enabled: AtomicBool::new(matches!(write_cache, WriteCache::Enabled)),
+        }
+    }
+
+    /// A write cache that can be switched on and off, and is on if `enabled`.
+    #[must_use]
+    pub const fn changeable(enabled: bool) -> Self {
+        Self {
+            present: true,
+            changeable: true,
+            enabled: AtomicBool::new(enabled),
+        }
+    }
+
+    /// The state at this moment.
+    #[inline]
+    #[must_use]
+    pub fn get(&self) -> WriteCache {
+        // Relaxed: no other memory is published by the state.
+        match (self.present, self.enabled.load(Ordering::Relaxed)) {
+            (false, _) => WriteCache::Absent,
+            (true, false) => WriteCache::Disabled,
+            (true, true) => WriteCache::Enabled,
+        }
+    }
+
+    /// Whether MODE SELECT can change the state.
+    #[inline]
+    #[must_use]
+    pub fn is_changeable(&self) -> bool {
+        self.changeable
+    }
+
+    /// Records that the device's cache was switched. A fixed state stays as it
+    /// is.
+    pub fn set(&self, enabled: bool) {
+        if self.changeable {
+            self.enabled.store(enabled, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a write may stay in the cache after it completed. True for a
+    /// cache that is off and changeable: it may be switched on while the write
+    /// is in flight.
+    pub(crate) fn may_hold_writes(&self) -> bool {
+        self.changeable || self.get() == WriteCache::Enabled
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +190,32 @@ mod tests {
         ] {
             assert_eq!(Alignment::new(exponent, lowest).is_some(), valid);
         }
+    }
+
+    #[test]
+    fn only_a_changeable_write_cache_changes() {
+        for state in [
+            WriteCache::Absent,
+            WriteCache::Disabled,
+            WriteCache::Enabled,
+        ] {
+            let fixed = WriteCacheState::fixed(state);
+            assert_eq!(fixed.get(), state);
+            fixed.set(state != WriteCache::Enabled);
+            assert_eq!(fixed.get(), state);
+        }
+        let changeable = WriteCacheState::changeable(true);
+        assert_eq!(changeable.get(), WriteCache::Enabled);
+        changeable.set(false);
+        assert_eq!(changeable.get(), WriteCache::Disabled);
+        changeable.set(true);
+        assert_eq!(changeable.get(), WriteCache::Enabled);
+    }
+
+    #[test]
+    fn a_disk_can_be_shared_by_all_processors() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Disk>();
     }
 
     #[test]

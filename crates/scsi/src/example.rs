@@ -1,7 +1,7 @@
 //! A disk for the unit tests to start from.
 
 use crate::block::{BlockSize, Capacity, Sectors};
-use crate::disk::{Alignment, Disk, TransferLimits, WriteCache};
+use crate::disk::{Alignment, Disk, TransferLimits, WriteCacheState};
 use crate::execute::Outcome;
 use crate::identity::{Identity, Serial};
 use crate::luns::Lun;
@@ -17,7 +17,7 @@ pub(crate) fn disk() -> Disk {
         capacity: capacity(BLOCKS.into(), 512),
         alignment: Alignment::default(),
         limits: TransferLimits::default(),
-        write_cache: WriteCache::Enabled,
+        write_cache: WriteCacheState::changeable(true),
         dpo_fua: true,
         read_only: false,
         identity: Identity {

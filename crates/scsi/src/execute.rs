@@ -5,6 +5,7 @@ use crate::cdb::opcode;
 use crate::disk::Disk;
 use crate::inquiry::Peripheral;
 use crate::luns::Lun;
+use crate::mode::ModeSelect;
 use crate::range::Range;
 use crate::reply::Reply;
 use crate::sense::Sense;
@@ -19,6 +20,36 @@ pub enum Outcome<'d> {
     Data(Reply<'d>),
     /// The device has to do something first.
     Media(MediaOp),
+    /// The initiator sends a parameter list, to be
+    /// [parsed](ModeSelect::parse).
+    ModeSelect(ModeSelect),
+}
+
+/// Where a command's data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// There is no data.
+    None,
+    /// From the disk to the initiator.
+    DataIn,
+    /// From the initiator to the disk.
+    DataOut,
+}
+
+impl Outcome<'_> {
+    /// Where the command's data goes. A caller refuses a request whose own
+    /// direction contradicts this: the initiator's buffer may be mapped for the
+    /// other direction alone. A command without data contradicts nothing.
+    #[inline]
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Data(reply) if reply.allocation > 0 => Direction::DataIn,
+            Self::Media(MediaOp::Read { .. }) => Direction::DataIn,
+            Self::Media(MediaOp::Write { .. }) | Self::ModeSelect(_) => Direction::DataOut,
+            Self::Good | Self::Data(_) | Self::Media(MediaOp::Flush) => Direction::None,
+        }
+    }
 }
 
 /// What the device has to do. All blocks exist, and there is at least one.
@@ -28,16 +59,17 @@ pub enum MediaOp {
     Read {
         /// The blocks.
         extent: Extent,
-        /// Read what the medium holds: flush before. Set only if the write
-        /// cache is [enabled](crate::WriteCache::Enabled).
+        /// FUA: read what the medium holds, so flush before. Not set if the disk
+        /// has no write cache, or one that is off and can't be switched on.
         fua: bool,
     },
     /// Write the blocks.
     Write {
         /// The blocks.
         extent: Extent,
-        /// GOOD only when the medium holds them: flush after. Set only if the
-        /// write cache is [enabled](crate::WriteCache::Enabled).
+        /// FUA: GOOD only when the medium holds them, so flush after. Not set if
+        /// the disk has no write cache, or one that is off and can't be switched
+        /// on: then every write does this.
         fua: bool,
     },
     /// Make all completed writes durable.
@@ -80,6 +112,8 @@ impl Disk {
             opcode::INQUIRY => inquiry::inquiry(self, Peripheral::Disk, cdb),
             opcode::READ_CAPACITY_10 => capacity::read_capacity_10(self, cdb),
             opcode::SERVICE_ACTION_IN_16 => capacity::service_action_in_16(self, cdb),
+            opcode::MODE_SELECT_6 => mode::mode_select_6(cdb),
+            opcode::MODE_SELECT_10 => mode::mode_select_10(cdb),
             opcode::MODE_SENSE_6 => mode::mode_sense_6(self, cdb),
             opcode::MODE_SENSE_10 => mode::mode_sense_10(self, cdb),
             opcode::REPORT_LUNS => luns::report_luns(self, cdb),
@@ -121,10 +155,31 @@ mod tests {
             outcome.err() != Some(Sense::INVALID_COMMAND_OPERATION_CODE)
         });
         let listed = [
-            0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88,
-            0x8A, 0x8F, 0x91, 0x9E, 0xA0, 0xA8, 0xAA,
+            0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x55,
+            0x5A, 0x88, 0x8A, 0x8F, 0x91, 0x9E, 0xA0, 0xA8, 0xAA,
         ];
         assert!(supported.eq(listed));
+    }
+
+    #[test]
+    fn the_direction_is_that_of_the_data_that_the_command_transfers() {
+        let disk = example::disk();
+        for (cdb, direction) in [
+            (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0][..], Direction::DataIn),
+            (&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0], Direction::DataOut),
+            (&[0x28, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::None),
+            (&[0x12, 0, 0, 0, 36, 0], Direction::DataIn),
+            (&[0x12, 0, 0, 0, 0, 0], Direction::None),
+            (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::DataIn),
+            (&[0x1A, 0, 0x3F, 0, 255, 0], Direction::DataIn),
+            (&[0x15, 0x10, 0, 0, 24, 0], Direction::DataOut),
+            (&[0x15, 0x10, 0, 0, 0, 0], Direction::None),
+            (&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::None),
+            (&[0; 6], Direction::None),
+        ] {
+            let outcome = disk.execute(Lun(0), cdb).unwrap();
+            assert_eq!(outcome.direction(), direction, "{cdb:02X?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! ```
 //! use scsi::{
 //!     Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense,
-//!     Serial, TransferLimits, WriteCache,
+//!     Serial, TransferLimits, WriteCacheState,
 //! };
 //!
 //! // What the device told of itself, checked once at start.
@@ -18,7 +18,7 @@
 //!     capacity: Capacity::new(Sectors(8_000), block_size).expect("below 2^64 bytes"),
 //!     alignment: Alignment::default(),
 //!     limits: TransferLimits::default(),
-//!     write_cache: WriteCache::Enabled,
+//!     write_cache: WriteCacheState::changeable(true),
 //!     dpo_fua: true,
 //!     read_only: false,
 //!     identity: Identity {
@@ -57,11 +57,11 @@
 //!
 //! # What holds
 //!
-//! * [`Disk::execute`] is a pure function of the disk, the LUN and the CDB. It
-//!   takes no lock and allocates nothing, so it runs at any IRQL and on any
-//!   number of processors at once.
-//! * The initiator is not trusted. Any bytes are a CDB; whatever they say, there
-//!   is no panic, and a media operation that comes out lies inside the capacity:
+//! * [`Disk::execute`] is a function of the disk, the LUN and the CDB, and
+//!   changes nothing. It takes no lock and allocates nothing, so it runs at any
+//!   IRQL and on any number of processors at once.
+//! * The initiator is not trusted. Any bytes are a CDB or a parameter list;
+//!   whatever they say, there is no panic, and a media operation that comes out lies inside the capacity:
 //!   an [`Extent`] can be had from [`Capacity::extent`] alone.
 //! * The caller's data buffer is not asked for until there is something to put
 //!   into it ([`Reply::write_to`]), so a READ or a WRITE never needs one mapped.
@@ -73,7 +73,8 @@
 //!
 //! TEST UNIT READY, REQUEST SENSE, INQUIRY with VPD pages 00h, 80h, 83h and B0h,
 //! READ CAPACITY (10, 16), READ and WRITE (6, 10, 12, 16), VERIFY (10, 16),
-//! SYNCHRONIZE CACHE (10, 16), MODE SENSE (6, 10), START STOP UNIT, REPORT LUNS.
+//! SYNCHRONIZE CACHE (10, 16), MODE SENSE and MODE SELECT (6, 10), START STOP UNIT,
+//! REPORT LUNS.
 //! Every other operation code is refused with INVALID COMMAND OPERATION CODE.
 //!
 //! Reserved and obsolete CDB bits are ignored, as SPC-4 allows, unless ignoring
@@ -120,9 +121,10 @@ mod example;
 
 pub use block::{BlockSize, Blocks, Capacity, Extent, Lba, Sector, Sectors};
 pub use cdb::opcode;
-pub use disk::{Alignment, Disk, TransferLimits, WriteCache};
-pub use execute::{MediaOp, Outcome};
+pub use disk::{Alignment, Disk, TransferLimits, WriteCache, WriteCacheState};
+pub use execute::{Direction, MediaOp, Outcome};
 pub use identity::{Identity, Serial};
 pub use luns::Lun;
+pub use mode::{ModeChange, ModeSelect};
 pub use reply::Reply;
 pub use sense::{AdditionalSense, CdbField, Sense, SenseKey};

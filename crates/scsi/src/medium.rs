@@ -115,7 +115,7 @@ fn refuse_unclaimed_cache_bits(disk: &Disk, range: Range, bits: u8) -> Result<()
 
 /// Whether FUA asks for more than the device does anyway.
 fn forced(disk: &Disk, range: Range) -> bool {
-    range.flags & FUA != 0 && disk.write_cache == WriteCache::Enabled
+    range.flags & FUA != 0 && disk.write_cache.may_hold_writes()
 }
 
 /// The blocks, if they exist and are not too many for one command (SBC-3,
@@ -150,7 +150,7 @@ fn media_unless_empty<'d>(extent: Extent, operation: MediaOp) -> Outcome<'d> {
 /// A cache that is switched off may hold what was written while it was on, so
 /// it is flushed as well.
 fn flush(disk: &Disk) -> Outcome<'_> {
-    match disk.write_cache {
+    match disk.write_cache.get() {
         WriteCache::Absent => Outcome::Good,
         WriteCache::Disabled | WriteCache::Enabled => Outcome::Media(MediaOp::Flush),
     }
@@ -160,7 +160,7 @@ fn flush(disk: &Disk) -> Outcome<'_> {
 mod tests {
     use super::*;
     use crate::block::Lba;
-    use crate::disk::TransferLimits;
+    use crate::disk::{TransferLimits, WriteCacheState};
     use crate::example;
     use crate::luns::Lun;
 
@@ -169,7 +169,7 @@ mod tests {
         match disk.execute(Lun(0), cdb).unwrap() {
             Outcome::Good => None,
             Outcome::Media(operation) => Some(operation),
-            Outcome::Data(reply) => panic!("{reply:?}"),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -318,11 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn fua_reaches_the_driver_only_if_a_write_cache_is_on() {
+    fn fua_is_for_the_driver_unless_no_cache_can_hold_the_write() {
         for (write_cache, expected) in [
-            (WriteCache::Enabled, true),
-            (WriteCache::Disabled, false),
-            (WriteCache::Absent, false),
+            (WriteCacheState::fixed(WriteCache::Enabled), true),
+            (WriteCacheState::fixed(WriteCache::Disabled), false),
+            (WriteCacheState::fixed(WriteCache::Absent), false),
+            (WriteCacheState::changeable(true), true),
+            // It may be switched on before the write is done.
+            (WriteCacheState::changeable(false), true),
         ] {
             let disk = Disk {
                 write_cache,
@@ -408,7 +411,7 @@ mod tests {
             (WriteCache::Absent, None),
         ] {
             let disk = Disk {
-                write_cache,
+                write_cache: WriteCacheState::fixed(write_cache),
                 ..example::disk()
             };
             let immed = 1 << 1;

@@ -1,4 +1,7 @@
-//! MODE SENSE (6) and (10): how the disk is set, in mode pages.
+//! MODE SENSE (6, 10) and MODE SELECT (6, 10): the disk's settings, as mode
+//! pages. The write cache is the only one that may be changeable.
+
+use core::iter;
 
 use crate::cdb::fixed;
 use crate::disk::{Disk, WriteCache};
@@ -31,8 +34,8 @@ enum Page {
     InformationalExceptions = 0x1C,
 }
 
-/// Which values of the parameters: PC. The default values are the current ones,
-/// since nothing can change them, and nothing is saved.
+/// Which values of the parameters: PC. The default values are the current ones:
+/// nothing is saved, so the disk has no others to revert to.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     CurrentOrDefault,
@@ -92,8 +95,13 @@ fn request(header: Header, [flags, page, subpage]: [u8; 3]) -> Result<Request, S
     })
 }
 
+/// Bytes of a short LBA mode parameter block descriptor.
+const BLOCK_DESCRIPTOR_LENGTH: u8 = 8;
+
+/// Byte 2 of the caching page: write cache enable (SBC-3, "Caching mode page").
+const WCE: u8 = 1 << 2;
+
 pub(crate) fn write(disk: &Disk, request: Request, out: &mut Writer<'_>) {
-    const BLOCK_DESCRIPTOR_LENGTH: u8 = 8;
     const WP: u8 = 1 << 7;
     const DPOFUA: u8 = 1 << 4;
 
@@ -123,7 +131,7 @@ pub(crate) fn write(disk: &Disk, request: Request, out: &mut Writer<'_>) {
         }
     }
     if request.block_descriptor {
-        write_block_descriptor(disk, out);
+        out.put(&block_descriptor(disk));
     }
     for page in request.pages {
         page.write(disk, request.values, out);
@@ -131,16 +139,171 @@ pub(crate) fn write(disk: &Disk, request: Request, out: &mut Writer<'_>) {
 }
 
 /// SBC-3, "Short LBA mode parameter block descriptor".
-fn write_block_descriptor(disk: &Disk, out: &mut Writer<'_>) {
+fn block_descriptor(disk: &Disk) -> [u8; 8] {
     let blocks = u32::try_from(disk.capacity.blocks().0).unwrap_or(u32::MAX);
-    out.put(&blocks.to_be_bytes());
+    let [b0, b1, b2, b3] = blocks.to_be_bytes();
     // A reserved byte, then 24 bits: more than a block size has.
-    out.put(&disk.capacity.block_size().bytes().to_be_bytes());
+    let [l0, l1, l2, l3] = disk.capacity.block_size().bytes().to_be_bytes();
+    [b0, b1, b2, b3, l0, l1, l2, l3]
+}
+
+/// A MODE SELECT command whose CDB is accepted. Its parameter list comes from
+/// the initiator.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the parameter list may ask for a change"]
+pub struct ModeSelect {
+    header: Header,
+    length: u16,
+}
+
+/// What a parameter list asks to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the device has to be told of it"]
+pub enum ModeChange {
+    /// Nothing: every value is the current one.
+    None,
+    /// Switch the write cache on (true) or off (false). Ask for it of a
+    /// [changeable](crate::WriteCacheState::is_changeable) cache only.
+    WriteCache(bool),
+}
+
+/// MODE SELECT (6).
+pub(crate) fn mode_select_6<'d>(cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    let cdb = fixed::<6>(cdb)?;
+    select(Header::Six, cdb[1], cdb[4].into())
+}
+
+/// MODE SELECT (10).
+pub(crate) fn mode_select_10<'d>(cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
+    let cdb = fixed::<10>(cdb)?;
+    select(Header::Ten, cdb[1], u16::from_be_bytes([cdb[7], cdb[8]]))
+}
+
+/// What byte 1 and the length of either CDB ask for (SPC-4, "MODE SELECT (6)
+/// command"). No parameter can be saved, and there are no defaults to revert to.
+fn select<'d>(header: Header, flags: u8, length: u16) -> Result<Outcome<'d>, Sense> {
+    const PF: u8 = 1 << 4;
+    const RTD: u8 = 1 << 1;
+    const SP: u8 = 1 << 0;
+
+    let refused = |bit| Err(Sense::invalid_field(CdbField { byte: 1, bit }));
+    if flags & RTD != 0 {
+        return refused(1);
+    }
+    if flags & SP != 0 {
+        return refused(0);
+    }
+    if length == 0 {
+        return Ok(Outcome::Good);
+    }
+    if flags & PF == 0 {
+        return refused(4);
+    }
+    if length > ModeSelect::MAX_LENGTH {
+        return Err(Sense::PARAMETER_LIST_LENGTH_ERROR);
+    }
+    Ok(Outcome::ModeSelect(ModeSelect { header, length }))
+}
+
+impl ModeSelect {
+    /// The longest parameter list that is accepted, in bytes: that of MODE
+    /// SELECT (6), several times as long as all mode pages.
+    pub const MAX_LENGTH: u16 = 255;
+
+    /// The length of the parameter list in bytes, 1 to [`Self::MAX_LENGTH`].
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length.into()
+    }
+
+    /// Checks the parameter list and says what it changes. The caller copies the
+    /// list out of the initiator's buffer before: the initiator may write to
+    /// that at any time.
+    ///
+    /// A list is accepted as a whole or not at all. It may hold any of the mode
+    /// pages, each with its current values but for those that are changeable.
+    ///
+    /// # Errors
+    ///
+    /// PARAMETER LIST LENGTH ERROR if the list is shorter than
+    /// [`Self::length`] or ends within a header, descriptor or page; INVALID
+    /// FIELD IN PARAMETER LIST if it asks for anything that can't be set.
+    pub fn parse(&self, disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+        const CUT_OFF: Sense = Sense::PARAMETER_LIST_LENGTH_ERROR;
+        const INVALID: Sense = Sense::INVALID_FIELD_IN_PARAMETER_LIST;
+        const PS: u8 = 1 << 7;
+
+        let list = list.get(..self.length()).ok_or(CUT_OFF)?;
+        let (descriptors, mut rest) = match self.header {
+            // MODE DATA LENGTH and the device-specific parameter are ignored
+            // (SPC-4, "Mode parameter header formats"; SBC-3, "Mode parameters").
+            Header::Six => match list.split_first_chunk().ok_or(CUT_OFF)? {
+                ([_, 0, _, length], rest) => (u16::from(*length), rest),
+                _ => return Err(INVALID),
+            },
+            // A medium type and LONGLBA are not supported.
+            Header::Ten => match list.split_first_chunk().ok_or(CUT_OFF)? {
+                ([_, _, 0, _, 0, _, high, low], rest) => (u16::from_be_bytes([*high, *low]), rest),
+                _ => return Err(INVALID),
+            },
+        };
+        if descriptors != 0 {
+            if descriptors != BLOCK_DESCRIPTOR_LENGTH.into() {
+                return Err(INVALID);
+            }
+            let (descriptor, pages) = rest.split_first_chunk::<8>().ok_or(CUT_OFF)?;
+            let (blocks, block_length) = descriptor.split_at(4);
+            let current = block_descriptor(disk);
+            let (current_blocks, current_length) = current.split_at(4);
+            // 0 blocks: the number stays as it is.
+            if (blocks != current_blocks && blocks != [0; 4]) || block_length != current_length {
+                return Err(INVALID);
+            }
+            rest = pages;
+        }
+
+        let mut change = ModeChange::None;
+        while let Some((code, page)) = rest.split_first() {
+            let (length, page) = page.split_first().ok_or(CUT_OFF)?;
+            // PS is reserved here, and initiators send it back as they got it.
+            let kind = Page::of_code(code & !PS).ok_or(INVALID)?;
+            if *length != kind.length() {
+                return Err(INVALID);
+            }
+            let (parameters, pages) = page.split_at_checked((*length).into()).ok_or(CUT_OFF)?;
+            let current = kind.parameters(disk).into_iter().chain(iter::repeat(0));
+            let changeable = kind.changeable(disk).into_iter().chain(iter::repeat(0));
+            for ((wanted, current), changeable) in parameters.iter().zip(current).zip(changeable) {
+                let differs = wanted ^ current;
+                if differs & !changeable != 0 {
+                    return Err(INVALID);
+                }
+            }
+            if let (Page::Caching, [flags, ..]) = (kind, parameters) {
+                let enable = flags & WCE != 0;
+                change = if enable == (disk.write_cache.get() == WriteCache::Enabled) {
+                    ModeChange::None
+                } else {
+                    ModeChange::WriteCache(enable)
+                };
+            }
+            rest = pages;
+        }
+        Ok(change)
+    }
 }
 
 impl Page {
     /// PAGE CODE and PAGE LENGTH.
     const HEADER_LENGTH: u8 = 2;
+
+    /// The page with this code in its byte 0. None has subpages, so SPF (bit 6)
+    /// is 0.
+    fn of_code(code: u8) -> Option<Self> {
+        [Self::Caching, Self::Control, Self::InformationalExceptions]
+            .into_iter()
+            .find(|page| *page as u8 == code)
+    }
 
     /// PAGE LENGTH: what follows it, in bytes.
     const fn length(self) -> u8 {
@@ -154,13 +317,10 @@ impl Page {
     fn parameters(self, disk: &Disk) -> [u8; 2] {
         match self {
             // SBC-3, "Caching mode page".
-            Self::Caching => {
-                const WCE: u8 = 1 << 2;
-                match disk.write_cache {
-                    WriteCache::Enabled => [WCE, 0],
-                    WriteCache::Disabled | WriteCache::Absent => [0, 0],
-                }
-            }
+            Self::Caching => match disk.write_cache.get() {
+                WriteCache::Enabled => [WCE, 0],
+                WriteCache::Disabled | WriteCache::Absent => [0, 0],
+            },
             // SPC-4, "Control mode page". Fixed format sense data; the device
             // completes commands in any order it likes.
             Self::Control => {
@@ -176,11 +336,19 @@ impl Page {
         }
     }
 
+    /// A mask of what MODE SELECT can change in bytes 2 and 3. No later
+    /// parameter is changeable.
+    fn changeable(self, disk: &Disk) -> [u8; 2] {
+        match self {
+            Self::Caching if disk.write_cache.is_changeable() => [WCE, 0],
+            _ => [0, 0],
+        }
+    }
+
     fn write(self, disk: &Disk, values: Values, out: &mut Writer<'_>) {
         let parameters = match values {
             Values::CurrentOrDefault => self.parameters(disk),
-            // A mask of what MODE SELECT could change.
-            Values::Changeable => [0; 2],
+            Values::Changeable => self.changeable(disk),
         };
         out.put(&[self as u8, self.length()]);
         out.put(&parameters);
@@ -191,6 +359,7 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::WriteCacheState;
     use crate::example;
     use crate::luns::Lun;
     use std::vec;
@@ -255,7 +424,7 @@ mod tests {
             (WriteCache::Absent, 0),
         ] {
             let disk = Disk {
-                write_cache,
+                write_cache: WriteCacheState::fixed(write_cache),
                 ..example::disk()
             };
             assert_eq!(six(&disk, DBD, 0x08)[4..], caching(wce));
@@ -287,12 +456,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_changeable_but_the_header_and_block_descriptor_stay_current() {
-        let disk = example::disk();
-        let current = six(&disk, 0, 0x08);
-        let changeable = six(&disk, 0, 0x40 | 0x08);
-        assert_eq!(changeable[..14], current[..14]);
-        assert_eq!(changeable[14..], [0; 18]);
+    fn wce_is_changeable_if_the_device_can_switch_its_cache_and_nothing_else_is() {
+        for (write_cache, wce) in [
+            (WriteCacheState::changeable(true), 1),
+            (WriteCacheState::changeable(false), 1),
+            (WriteCacheState::fixed(WriteCache::Enabled), 0),
+            (WriteCacheState::fixed(WriteCache::Absent), 0),
+        ] {
+            let disk = Disk {
+                write_cache,
+                ..example::disk()
+            };
+            let data = six(&disk, 0, 0x40 | 0x3F);
+            // The header and the block descriptor stay current.
+            assert_eq!(data[..12], six(&disk, 0, 0x3F)[..12]);
+            let mut pages = caching(wce);
+            pages.extend([0x0A, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            pages.extend([0x1C, 0x0A, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            assert_eq!(data[12..], pages);
+        }
     }
 
     #[test]
@@ -351,5 +533,246 @@ mod tests {
             ..example::disk()
         };
         assert_eq!(six(&disk, 0, 0x08)[4..8], [0xFF; 4]);
+    }
+
+    const PF: u8 = 0x10;
+
+    /// What `disk` makes of `list`, sent by MODE SELECT (6).
+    fn select_6(disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+        let length = list.len().try_into().unwrap();
+        parse(disk, &[0x15, PF, 0, 0, length, 0], list)
+    }
+
+    fn select_10(disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+        let [high, low] = u16::try_from(list.len()).unwrap().to_be_bytes();
+        parse(disk, &[0x55, PF, 0, 0, 0, 0, 0, high, low, 0], list)
+    }
+
+    fn parse(disk: &Disk, cdb: &[u8], list: &[u8]) -> Result<ModeChange, Sense> {
+        match disk.execute(Lun(0), cdb)? {
+            Outcome::ModeSelect(select) => select.parse(disk, list),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+
+    /// A parameter list of MODE SELECT (6) without a block descriptor.
+    fn list(pages: &[u8]) -> Vec<u8> {
+        [&[0; 4], pages].concat()
+    }
+
+    const CUT_OFF: Result<ModeChange, Sense> = Err(Sense::PARAMETER_LIST_LENGTH_ERROR);
+    const INVALID: Result<ModeChange, Sense> = Err(Sense::INVALID_FIELD_IN_PARAMETER_LIST);
+
+    #[test]
+    fn what_mode_sense_returns_mode_select_accepts_and_nothing_changes() {
+        for write_cache in [
+            WriteCacheState::changeable(true),
+            WriteCacheState::changeable(false),
+            WriteCacheState::fixed(WriteCache::Enabled),
+            WriteCacheState::fixed(WriteCache::Absent),
+        ] {
+            let disk = Disk {
+                write_cache,
+                ..example::disk()
+            };
+            for flags in [0, DBD] {
+                for page in [0x08, 0x0A, 0x1C, 0x3F] {
+                    let list = six(&disk, flags, page);
+                    assert_eq!(select_6(&disk, &list), Ok(ModeChange::None));
+                    let list = ten(&disk, flags, page);
+                    assert_eq!(select_10(&disk, &list), Ok(ModeChange::None));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wce_is_switched_both_ways_if_it_is_changeable() {
+        for (enabled, wce, change) in [
+            (true, 0, ModeChange::WriteCache(false)),
+            (true, 1, ModeChange::None),
+            (false, 0, ModeChange::None),
+            (false, 1, ModeChange::WriteCache(true)),
+        ] {
+            let disk = Disk {
+                write_cache: WriteCacheState::changeable(enabled),
+                ..example::disk()
+            };
+            assert_eq!(select_6(&disk, &list(&caching(wce))), Ok(change));
+            let ten = [&[0; 8][..], &caching(wce)].concat();
+            assert_eq!(select_10(&disk, &ten), Ok(change));
+        }
+    }
+
+    #[test]
+    fn wce_that_the_device_cannot_change_is_refused() {
+        for (write_cache, wce) in [
+            (WriteCache::Enabled, 0),
+            (WriteCache::Disabled, 1),
+            (WriteCache::Absent, 1),
+        ] {
+            let disk = Disk {
+                write_cache: WriteCacheState::fixed(write_cache),
+                ..example::disk()
+            };
+            assert_eq!(select_6(&disk, &list(&caching(wce))), INVALID);
+        }
+    }
+
+    #[test]
+    fn mode_sense_tells_the_new_state_of_the_write_cache() {
+        let disk = example::disk();
+        disk.write_cache.set(false);
+        assert_eq!(six(&disk, DBD, 0x08)[4..], caching(0));
+        assert_eq!(select_6(&disk, &list(&caching(0))), Ok(ModeChange::None));
+    }
+
+    #[test]
+    fn any_other_changed_bit_of_a_page_is_refused() {
+        let disk = example::disk();
+        let pages = six(&disk, DBD, 0x3F);
+        for byte in 4..pages.len() {
+            for bit in 0..8 {
+                let mut list = pages.clone();
+                list[byte] ^= 1 << bit;
+                let accepted = match (byte, bit) {
+                    // PS of a page, and WCE.
+                    (4 | 24 | 36, 7) | (6, 2) => true,
+                    _ => false,
+                };
+                assert_eq!(select_6(&disk, &list).is_ok(), accepted, "{byte}, {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_with_ps_is_the_page() {
+        let mut page = caching(0);
+        page[0] |= 1 << 7;
+        let change = select_6(&example::disk(), &list(&page));
+        assert_eq!(change, Ok(ModeChange::WriteCache(false)));
+    }
+
+    #[test]
+    fn the_last_of_two_caching_pages_counts() {
+        let pages = [caching(0), caching(1)].concat();
+        let change = select_6(&example::disk(), &list(&pages));
+        assert_eq!(change, Ok(ModeChange::None));
+    }
+
+    #[test]
+    fn a_list_that_is_cut_off_is_a_length_error() {
+        let disk = example::disk();
+        let whole = six(&disk, 0, 0x3F);
+        // After the header, the descriptor and each page a list may end.
+        for length in 1..whole.len() {
+            // The header promises a descriptor.
+            let complete = matches!(length, 12 | 32 | 44);
+            let result = select_6(&disk, &whole[..length]);
+            let expected = if complete {
+                Ok(ModeChange::None)
+            } else {
+                CUT_OFF
+            };
+            assert_eq!(result, expected, "{length}");
+        }
+        let whole = ten(&disk, 0, 0x08);
+        for length in (1..8).chain(9..16).chain(17..36) {
+            assert_eq!(select_10(&disk, &whole[..length]), CUT_OFF, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_shorter_than_the_list_is_a_length_error() {
+        let disk = example::disk();
+        let cdb = [0x15, PF, 0, 0, 24, 0];
+        assert_eq!(parse(&disk, &cdb, &list(&caching(1))[..23]), CUT_OFF);
+        assert_eq!(parse(&disk, &cdb, &[]), CUT_OFF);
+        // Bytes beyond the list are not looked at.
+        let longer = [list(&caching(1)), vec![0xFF; 9]].concat();
+        assert_eq!(parse(&disk, &cdb, &longer), Ok(ModeChange::None));
+    }
+
+    #[test]
+    fn a_page_of_another_length_or_unknown_code_is_refused() {
+        let disk = example::disk();
+        for (at, value) in [
+            (0, 0x01),
+            (0, 0x48),
+            (0, 0x3F),
+            (1, 0x11),
+            (1, 0x13),
+            (1, 0xFF),
+        ] {
+            let mut page = caching(1);
+            page[at] = value;
+            assert_eq!(select_6(&disk, &list(&page)), INVALID);
+        }
+    }
+
+    #[test]
+    fn only_the_current_block_descriptor_is_accepted() {
+        let disk = example::disk();
+        let current = six(&disk, 0, 0x08);
+        for (at, value, accepted) in [
+            (7, 0x11, false),
+            (10, 4, false),
+            (8, 1, false),
+            (3, 16, false),
+        ] {
+            let mut list = current.clone();
+            list[at] = value;
+            assert_eq!(select_6(&disk, &list).is_ok(), accepted, "byte {at}");
+        }
+        let mut as_it_is = current;
+        as_it_is[4..8].fill(0);
+        assert_eq!(select_6(&disk, &as_it_is), Ok(ModeChange::None));
+    }
+
+    #[test]
+    fn a_medium_type_and_long_lbas_are_refused() {
+        let disk = example::disk();
+        let mut list = six(&disk, DBD, 0x08);
+        list[1] = 1;
+        assert_eq!(select_6(&disk, &list), INVALID);
+        for at in [2, 4] {
+            let mut list = ten(&disk, DBD, 0x08);
+            list[at] = 1;
+            assert_eq!(select_10(&disk, &list), INVALID);
+        }
+    }
+
+    #[test]
+    fn the_cdb_must_say_pf_and_may_not_say_sp_or_rtd() {
+        let disk = example::disk();
+        for (flags, bit) in [(0, 4), (PF | 1, 0), (PF | 2, 1)] {
+            let expected = Sense::invalid_field(CdbField { byte: 1, bit });
+            for cdb in [
+                &[0x15, flags, 0, 0, 24, 0][..],
+                &[0x55, flags, 0, 0, 0, 0, 0, 0, 28, 0],
+            ] {
+                assert_eq!(disk.execute(Lun(0), cdb).unwrap_err(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_list_is_good_and_a_huge_one_a_length_error() {
+        let disk = example::disk();
+        for cdb in [
+            &[0x15, PF, 0, 0, 0, 0][..],
+            &[0x15, 0, 0, 0, 0, 0],
+            &[0x55, PF, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert!(matches!(disk.execute(Lun(0), cdb), Ok(Outcome::Good)));
+        }
+        let huge = [0x55, PF, 0, 0, 0, 0, 0, 1, 0, 0];
+        let sense = disk.execute(Lun(0), &huge).unwrap_err();
+        assert_eq!(sense, Sense::PARAMETER_LIST_LENGTH_ERROR);
+        let longest = [0x55, PF, 0, 0, 0, 0, 0, 0, 255, 0];
+        let Ok(Outcome::ModeSelect(select)) = disk.execute(Lun(0), &longest) else {
+            panic!("255 bytes are accepted");
+        };
+        assert_eq!(select.length(), 255);
     }
 }

@@ -37,6 +37,8 @@ pub enum AdditionalSense {
     WriteError = 0x0C00,
     /// UNRECOVERED READ ERROR
     UnrecoveredReadError = 0x1100,
+    /// PARAMETER LIST LENGTH ERROR
+    ParameterListLengthError = 0x1A00,
     /// INVALID COMMAND OPERATION CODE
     InvalidCommandOperationCode = 0x2000,
     /// LOGICAL BLOCK ADDRESS OUT OF RANGE
@@ -45,6 +47,8 @@ pub enum AdditionalSense {
     InvalidFieldInCdb = 0x2400,
     /// LOGICAL UNIT NOT SUPPORTED
     LogicalUnitNotSupported = 0x2500,
+    /// INVALID FIELD IN PARAMETER LIST
+    InvalidFieldInParameterList = 0x2600,
     /// WRITE PROTECTED
     WriteProtected = 0x2700,
     /// POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
@@ -109,6 +113,16 @@ impl Sense {
             AdditionalSense::InvalidCommandOperationCode,
         )
     };
+    /// The parameter list is cut off, or longer than any that is accepted.
+    pub const PARAMETER_LIST_LENGTH_ERROR: Self = Self::new(
+        SenseKey::IllegalRequest,
+        AdditionalSense::ParameterListLengthError,
+    );
+    /// The parameter list asks for something that can't be set.
+    pub const INVALID_FIELD_IN_PARAMETER_LIST: Self = Self::new(
+        SenseKey::IllegalRequest,
+        AdditionalSense::InvalidFieldInParameterList,
+    );
     /// There is no such logical unit.
     pub const LOGICAL_UNIT_NOT_SUPPORTED: Self = Self::new(
         SenseKey::IllegalRequest,
@@ -315,6 +329,8 @@ mod tests {
         for (sense, key, code, qualifier) in [
             (Sense::NO_SENSE, 0x0, 0x00, 0x00),
             (Sense::INVALID_COMMAND_OPERATION_CODE, 0x5, 0x20, 0x00),
+            (Sense::PARAMETER_LIST_LENGTH_ERROR, 0x5, 0x1A, 0x00),
+            (Sense::INVALID_FIELD_IN_PARAMETER_LIST, 0x5, 0x26, 0x00),
             (Sense::LOGICAL_UNIT_NOT_SUPPORTED, 0x5, 0x25, 0x00),
             (Sense::WRITE_PROTECTED, 0x7, 0x27, 0x00),
             (Sense::MEDIUM_NOT_PRESENT, 0x2, 0x3A, 0x00),

@@ -2,13 +2,12 @@
 //! need no Windows: each as far as it concerns the commands that are supported,
 //! on a disk in memory.
 //!
-//! Not here, since the commands are not supported yet: MODE SELECT (toggling
-//! WCE), UNMAP, LOG SENSE and GET LBA STATUS (thin provisioning), the power
+//! Not here, since the commands are not supported yet: UNMAP, LOG SENSE and GET LBA STATUS (thin provisioning), the power
 //! condition mode page, and the VPD pages B1h and B2h.
 
 use scsi::{
-    AdditionalSense, Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome,
-    Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache,
+    AdditionalSense, Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, ModeChange,
+    Outcome, Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache, WriteCacheState,
 };
 
 const BLOCK: usize = 4096;
@@ -23,7 +22,7 @@ struct Target {
 }
 
 impl Target {
-    fn new(write_cache: WriteCache) -> Self {
+    fn new(write_cache: WriteCacheState) -> Self {
         let sectors = Sectors(u64::from(BLOCKS) * (BLOCK as u64 / 512));
         let block_size = BlockSize::new(BLOCK as u32).unwrap();
         Self {
@@ -52,6 +51,13 @@ impl Target {
             Outcome::Good => return Ok(0),
             Outcome::Data(reply) => return Ok(reply.write_to(buffer)),
             Outcome::Media(operation) => operation,
+            Outcome::ModeSelect(select) => {
+                if let ModeChange::WriteCache(enable) = select.parse(&self.disk, buffer)? {
+                    self.unflushed = 0;
+                    self.disk.write_cache.set(enable);
+                }
+                return Ok(select.length());
+            }
         };
         match operation {
             MediaOp::Read { extent, fua } => {
@@ -67,7 +73,7 @@ impl Target {
                 let start = extent.sector().0 as usize * 512;
                 let end = start + extent.bytes() as usize;
                 self.medium[start..end].copy_from_slice(buffer);
-                if self.disk.write_cache == WriteCache::Enabled {
+                if self.disk.write_cache.get() == WriteCache::Enabled {
                     self.unflushed += 1;
                 }
                 if fua {
@@ -101,7 +107,7 @@ impl Target {
 }
 
 fn target() -> Target {
-    Target::new(WriteCache::Enabled)
+    Target::new(WriteCacheState::changeable(true))
 }
 
 fn six(operation: u8, lba: u32, blocks: u8) -> Vec<u8> {
@@ -171,7 +177,7 @@ fn item_2_and_3_what_any_write_writes_every_read_reads() {
         WriteCache::Disabled,
         WriteCache::Enabled,
     ] {
-        let mut target = Target::new(write_cache);
+        let mut target = Target::new(WriteCacheState::fixed(write_cache));
         let sequential = (0..1000).map(|number| number * 2);
         let scattered = random(1).map(|number| number % (BLOCKS - 4)).take(1000);
         for (number, lba) in sequential.chain(scattered).enumerate() {
@@ -329,6 +335,42 @@ fn item_7_mode_sense_has_current_changeable_and_default_values_and_no_saved_ones
     }
     let refusal = target().refused(&[0x1A, 0x08, 0b11 << 6 | 0x08, 0, 255, 0]);
     assert_eq!(refusal, AdditionalSense::SavingParametersNotSupported);
+}
+
+/// The log of the test shows PS = 1, a medium type of 0, no block descriptor and
+/// a page of 20 bytes.
+#[test]
+fn item_8_mode_select_6_and_10_toggle_the_write_cache_and_restore_it() {
+    for (sense, select, header) in [
+        (
+            vec![0x1A, 8, 8, 0, 255, 0],
+            vec![0x15, 0x10, 0, 0, 24, 0],
+            4,
+        ),
+        (
+            vec![0x5A, 8, 8, 0, 0, 0, 0, 0, 255, 0],
+            vec![0x55, 0x10, 0, 0, 0, 0, 0, 0, 28, 0],
+            8,
+        ),
+    ] {
+        let mut target = target();
+        let original = target.data(&sense);
+        let mut list = original.clone();
+        list[..header].fill(0);
+        list[header] |= 1 << 7;
+        list[header + 2] ^= 1 << 2;
+
+        assert_eq!(target.send(&select, &mut list), Ok(list.len()));
+        let mut toggled = original.clone();
+        toggled[header + 2] ^= 1 << 2;
+        assert_eq!(target.data(&sense), toggled);
+        target.send(&ten(0x2A, 0, 0, 1), &mut [0; BLOCK]).unwrap();
+        assert_eq!(target.unflushed, 0, "writes are durable without a cache");
+
+        list[header + 2] ^= 1 << 2;
+        assert_eq!(target.send(&select, &mut list), Ok(list.len()));
+        assert_eq!(target.data(&sense), original);
+    }
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use proptest::prelude::*;
 use scsi::{
-    AdditionalSense, Alignment, BlockSize, Blocks, Capacity, Disk, Identity, Lun, MediaOp, Outcome,
-    Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache,
+    AdditionalSense, Alignment, BlockSize, Blocks, Capacity, Disk, Identity, Lun, MediaOp,
+    ModeChange, Outcome, Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache,
+    WriteCacheState,
 };
 
-const OPERATION_CODES: [u8; 21] = [
-    0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x5A, 0x88, 0x8A, 0x8F,
-    0x91, 0x9E, 0xA0, 0xA8, 0xAA,
+const OPERATION_CODES: [u8; 23] = [
+    0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x2F, 0x35, 0x55, 0x5A, 0x88,
+    0x8A, 0x8F, 0x91, 0x9E, 0xA0, 0xA8, 0xAA,
 ];
 
 /// Numbers of every magnitude, from 0 to just below 2^55 sectors.
@@ -35,11 +36,17 @@ fn any_limits() -> impl Strategy<Value = TransferLimits> {
     })
 }
 
-fn any_write_cache() -> impl Strategy<Value = WriteCache> {
+fn any_write_cache() -> impl Strategy<Value = WriteCacheState> {
+    let fixed = prop::sample::select(
+        &[
+            WriteCache::Absent,
+            WriteCache::Disabled,
+            WriteCache::Enabled,
+        ][..],
+    );
     prop_oneof![
-        Just(WriteCache::Absent),
-        Just(WriteCache::Disabled),
-        Just(WriteCache::Enabled),
+        fixed.prop_map(WriteCacheState::fixed),
+        any::<bool>().prop_map(WriteCacheState::changeable),
     ]
 }
 
@@ -227,7 +234,7 @@ proptest! {
         if let Ok(Outcome::Media(operation)) = disk.execute(lun, &cdb) {
             prop_assert_eq!(lun, Lun(0));
             let (MediaOp::Read { extent, fua } | MediaOp::Write { extent, fua }) = operation else {
-                prop_assert_ne!(disk.write_cache, WriteCache::Absent);
+                prop_assert_ne!(disk.write_cache.get(), WriteCache::Absent);
                 return Ok(());
             };
             let size = u128::from(disk.capacity.block_size().bytes());
@@ -235,7 +242,11 @@ proptest! {
             let end = u128::from(extent.sector().0) * 512 + u128::from(extent.bytes());
             prop_assert!(end <= capacity);
             prop_assert!(extent.bytes() > 0);
-            prop_assert!(!fua || disk.write_cache == WriteCache::Enabled);
+            prop_assert!(
+                !fua
+                    || disk.write_cache.is_changeable()
+                    || disk.write_cache.get() == WriteCache::Enabled
+            );
             let write = matches!(operation, MediaOp::Write { .. });
             prop_assert!(!(write && disk.read_only));
         }
@@ -292,6 +303,55 @@ proptest! {
         );
     }
 
+    /// Whatever the initiator sends, a change is one that the device can make,
+    /// and the mode pages that come back afterwards are accepted.
+    #[test]
+    fn mode_select_changes_only_a_changeable_write_cache(
+        disk in any_disk(),
+        ten in any::<bool>(),
+        list in prop::collection::vec(prop_oneof![2 => Just(0), 1 => any::<u8>()], 1..=255),
+        own in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let mut list = list;
+        if let Some((place, value)) = own {
+            // The disk's own pages with one byte changed: these get further.
+            let cdb: &[u8] = if ten {
+                &[0x5A, 0, 0x3F, 0, 0, 0, 0, 0, 255, 0]
+            } else {
+                &[0x1A, 0, 0x3F, 0, 255, 0]
+            };
+            let mut buffer = [0; 255];
+            let length = reply(&disk, Lun(0), cdb, &mut buffer).unwrap();
+            list = buffer[..length].to_vec();
+            let place = place.index(length);
+            list[place] = value;
+        }
+        let length = list.len() as u8;
+        let cdb: &[u8] = if ten {
+            &[0x55, 0x10, 0, 0, 0, 0, 0, 0, length, 0]
+        } else {
+            &[0x15, 0x10, 0, 0, length, 0]
+        };
+        let Ok(Outcome::ModeSelect(select)) = disk.execute(Lun(0), cdb) else {
+            panic!("a parameter list of up to 255 bytes is asked for");
+        };
+        prop_assert_eq!(select.length(), list.len());
+        match select.parse(&disk, &list) {
+            Ok(ModeChange::None) => {}
+            Ok(ModeChange::WriteCache(enable)) => {
+                prop_assert!(disk.write_cache.is_changeable());
+                prop_assert_ne!(enable, disk.write_cache.get() == WriteCache::Enabled);
+                disk.write_cache.set(enable);
+                prop_assert_eq!(select.parse(&disk, &list), Ok(ModeChange::None));
+            }
+            Err(sense) => prop_assert!(matches!(
+                sense.additional(),
+                AdditionalSense::ParameterListLengthError
+                    | AdditionalSense::InvalidFieldInParameterList
+            )),
+        }
+    }
+
     #[test]
     fn vpd_page_00_lists_exactly_the_pages_that_answer(disk in any_disk(), lun in any_lun()) {
         let list = inquiry(&disk, lun, 0x00).unwrap();
@@ -310,7 +370,7 @@ proptest! {
 
     #[test]
     fn different_identifiers_give_different_designators(
-        disk in any_disk(), one in any_id(), other in any_id(), change in 0..20_usize,
+        mut disk in any_disk(), one in any_id(), other in any_id(), change in 0..20_usize,
     ) {
         let mut near = one;
         near[change] = other[change];
@@ -319,8 +379,7 @@ proptest! {
             let name = id[..length].to_vec();
             if name.iter().all(|&byte| byte == b' ') { Vec::new() } else { name }
         };
-        let designators = |id: &[u8; 20]| {
-            let mut disk = disk;
+        let mut designators = |id: &[u8; 20]| {
             disk.identity.serial = Serial::new(id);
             inquiry(&disk, Lun(0), 0x83).unwrap().split_off(4)
         };

@@ -444,7 +444,7 @@ impl core::error::Error for CacheModeRefused {}
 
 impl<R: Registers + Clone> CacheMode<R> {
     /// The field of a live disk; `None` unless `CONFIG_WCE` was negotiated,
-    /// without which the driver may not access it (VIRTIO 1.3, 5.2.5.1).
+    /// without which the driver may not access it (VIRTIO 1.3, 5.2.5, 5.2.6).
     #[must_use]
     pub fn new(device: &Device<R, Live>) -> Option<Self> {
         let config = device.config_window();
@@ -465,7 +465,7 @@ impl<R: Registers> CacheMode<R> {
     /// Switches the write cache and reads the mode back.
     ///
     /// Write-through applies to later writes only. What the cache holds is
-    /// durable after a flush that follows (VIRTIO 1.3, 5.2.5.1).
+    /// durable after a flush that follows (VIRTIO 1.3, 5.2.5, 5.2.6).
     ///
     /// # Errors
     ///

@@ -202,7 +202,7 @@ fn attack_33_the_configuration_of_a_removed_disk_is_refused() {
     );
 }
 
-/// VIRTIO 1.3, 5.2.5.1.
+/// VIRTIO 1.3, 5.2.5, 5.2.6.
 #[test]
 fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
     let pci = device(disk_features(), config_space(8000));
@@ -240,7 +240,7 @@ fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
     }
 }
 
-/// VIRTIO 1.3, 5.2.5.1: the field is accessed only if CONFIG_WCE was negotiated.
+/// VIRTIO 1.3, 5.2.5, 5.2.6: the field is accessed only if CONFIG_WCE was negotiated.
 #[test]
 fn without_config_wce_there_is_no_cache_mode_to_switch() {
     let wce = F::from(blk::F::CONFIG_WCE);

@@ -251,7 +251,7 @@ impl PciDevice {
             Structure::Device => {
                 assert_eq!((offset, width), (0x20, 1), "only writeback is writable");
                 let wce = F::from(virtio::spec::blk::F::CONFIG_WCE);
-                assert!(self.accepted().contains(wce), "5.2.5.1");
+                assert!(self.accepted().contains(wce), "5.2.5, 5.2.6");
                 if self.writeback_sticks.get() {
                     self.config.borrow_mut()[offset] = value as u8;
                 }
