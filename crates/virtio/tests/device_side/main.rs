@@ -15,6 +15,7 @@ mod initialization;
 mod properties;
 mod ring;
 mod rust_vmm;
+mod staging;
 mod threads;
 
 /// `cases` a property, a few of them under Miri, and no files written.

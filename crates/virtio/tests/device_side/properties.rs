@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use virtio::slots::{Prepared, Slot};
+use virtio::slots::{Prepared, Slot, Staged, Stale};
 
 use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, memory};
 use crate::pci_device::PciDevice;
@@ -18,6 +18,12 @@ enum Step {
     Prepare,
     /// The driver publishes the oldest prepared request.
     Publish,
+    /// The driver stages the oldest prepared request.
+    Stage,
+    /// The driver starts a staged request.
+    Start { which: Index },
+    /// The driver loses a staged request.
+    Lose { which: Index },
     /// The driver gives the oldest prepared request up.
     Abandon,
     /// The driver drains the ring as its DPC does.
@@ -48,7 +54,10 @@ enum Step {
 fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Prepare),
-        6 => Just(Step::Publish),
+        4 => Just(Step::Publish),
+        4 => Just(Step::Stage),
+        4 => any::<Index>().prop_map(|which| Step::Start { which }),
+        1 => any::<Index>().prop_map(|which| Step::Lose { which }),
         1 => Just(Step::Abandon),
         4 => Just(Step::Drain),
         1 => Just(Step::Reset),
@@ -82,6 +91,11 @@ fn sequence(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Vec<Step
 struct World<'m> {
     pair: Pair<'m>,
     prepared: Vec<Prepared>,
+    /// With the number of resets before each was staged.
+    staged: Vec<(Staged, u32)>,
+    /// Staged requests since the last reset that were lost.
+    lost: usize,
+    resets: u32,
     taken: Vec<Chain>,
     finished: Vec<Chain>,
     in_flight: HashSet<Tag>,
@@ -96,6 +110,9 @@ impl<'m> World<'m> {
         Self {
             pair,
             prepared: Vec::new(),
+            staged: Vec::new(),
+            lost: 0,
+            resets: 0,
             taken: Vec::new(),
             finished: Vec::new(),
             in_flight: HashSet::new(),
@@ -116,7 +133,8 @@ impl<'m> World<'m> {
     fn step(&mut self, step: Step) {
         match step {
             Step::Prepare => {
-                let held = self.prepared.len() + self.in_flight.len();
+                let current = self.staged.iter().filter(|it| it.1 == self.resets);
+                let held = self.prepared.len() + self.in_flight.len() + self.lost + current.count();
                 if held < self.size() {
                     self.prepared.push(self.pair.prepare_read(0, 1));
                 } else {
@@ -125,16 +143,27 @@ impl<'m> World<'m> {
             }
             Step::Publish if !self.prepared.is_empty() => {
                 let prepared = self.prepared.remove(0);
-                let tag = self.pair.tag();
-                match self.pair.queue.publish(prepared, tag, |it| it) {
-                    Ok(()) => assert!(self.in_flight.insert(tag)),
-                    Err(rejected) => {
-                        assert!(self.pair.queue.fault().is_some(), "{:?}", rejected.reason);
-                        assert_eq!(rejected.given, tag);
-                        self.pair.slots.release(rejected.prepared.into_slot());
+                self.publish(prepared);
+            }
+            Step::Stage if !self.prepared.is_empty() => {
+                let staged = self.pair.slots.stage(self.prepared.remove(0));
+                self.staged.push((staged, self.resets));
+            }
+            Step::Start { which } if !self.staged.is_empty() => {
+                let which = which.index(self.staged.len());
+                let (staged, resets) = self.staged.swap_remove(which);
+                match self.pair.queue.unstage(&self.pair.slots, staged) {
+                    Ok(prepared) => {
+                        assert_eq!(resets, self.resets, "a stale request was started");
+                        self.publish(prepared);
                     }
+                    Err(Stale) => assert_ne!(resets, self.resets, "nothing made it stale"),
                 }
-                let _: bool = self.pair.queue.notification_needed();
+            }
+            Step::Lose { which } if !self.staged.is_empty() => {
+                let which = which.index(self.staged.len());
+                let (_staged, resets) = self.staged.swap_remove(which);
+                self.lost += usize::from(resets == self.resets);
             }
             Step::Abandon if !self.prepared.is_empty() => {
                 let slot = self.prepared.remove(0).into_slot();
@@ -198,6 +227,19 @@ impl<'m> World<'m> {
         }
     }
 
+    fn publish(&mut self, prepared: Prepared) {
+        let tag = self.pair.tag();
+        match self.pair.queue.publish(prepared, tag, |it| it) {
+            Ok(()) => assert!(self.in_flight.insert(tag)),
+            Err(rejected) => {
+                assert!(self.pair.queue.fault().is_some(), "{:?}", rejected.reason);
+                assert_eq!(rejected.given, tag);
+                self.pair.slots.release(rejected.prepared.into_slot());
+            }
+        }
+        let _: bool = self.pair.queue.notification_needed();
+    }
+
     fn drain(&mut self) {
         self.pair.queue.suppress_interrupts();
         let bound = self.pair.queue.in_flight();
@@ -243,6 +285,8 @@ impl<'m> World<'m> {
         self.taken.clear();
         self.finished.clear();
         self.lied = false;
+        self.lost = 0;
+        self.resets += 1;
         if std::mem::take(&mut self.scribbled) {
             // They may lie in what it wrote over: its own work if it reads it.
             for prepared in self.prepared.drain(..) {
