@@ -673,16 +673,21 @@ mod models {
     use core::ptr::NonNull;
     use std::vec::Vec;
 
+    use loom::cell::UnsafeCell;
+    use loom::sync::{Arc, Mutex};
     use loom::thread;
 
     use super::*;
     use crate::dma::word;
-    use crate::slots::SlotAllocator;
 
     const SIZE: QueueSize = match QueueSize::new(2) {
         Some(size) => size,
         None => unreachable!(),
     };
+
+    /// Involuntary switches between processors that the model of three of them
+    /// goes through.
+    const PREEMPTIONS: usize = 3;
 
     /// The slot that the models use: one whose number is not what memory
     /// holds before anything is written.
@@ -783,7 +788,7 @@ mod models {
                     assert_eq!(descriptor.len.to_ne(), 32);
                 }
             });
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             device.join().unwrap();
         });
     }
@@ -798,7 +803,7 @@ mod models {
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
@@ -814,7 +819,7 @@ mod models {
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
@@ -835,7 +840,7 @@ mod models {
     #[test]
     fn with_flags_no_interrupt_is_lost() {
         model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -850,7 +855,7 @@ mod models {
     #[test]
     fn with_event_idx_no_interrupt_is_lost() {
         model(EVENT_IDX, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -865,12 +870,123 @@ mod models {
     #[test]
     fn what_the_used_index_covers_is_read_after_it() {
         model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |it| it).unwrap();
+            queue.publish(prepared, 7, |payload| payload).unwrap();
             let device = thread::spawn(move || finish(&device));
             if let Some(used) = queue.pop_used().expect("the device is honest") {
                 assert_eq!((used.payload, used.written), (7, 1));
             }
             device.join().unwrap();
+        });
+    }
+
+    /// The queues of a device as three processors share them.
+    struct Shared {
+        slots: [SlotAllocator; 2],
+        queues: [Mutex<SplitQueue<'static, Vec<Option<Flight<u32>>>>>; 2],
+        /// Storport, between HwBuildIo and HwStartIo.
+        staged: Mutex<Vec<Staged>>,
+        /// What lies in the area of each queue's one slot.
+        areas: [UnsafeCell<u32>; 2],
+    }
+
+    impl Shared {
+        /// HwBuildIo for a request of queue `number`; nothing if it is busy.
+        fn build(&self, number: u16) {
+            let slots = &self.slots[usize::from(number)];
+            if let Some(slot) = slots.reserve() {
+                // loom checks that no other processor is in the area.
+                self.areas[usize::from(number)].with_mut(|_| ());
+                let staged = slots.stage(Prepared {
+                    slot,
+                    table: TABLE,
+                    descriptors: 2,
+                    writable: 1,
+                });
+                self.staged.lock().unwrap().push(staged);
+            }
+        }
+
+        /// HwStartIo for the request that was built first, if there is one.
+        fn start(&self) -> bool {
+            let staged = {
+                let mut all = self.staged.lock().unwrap();
+                if all.is_empty() {
+                    return false;
+                }
+                all.remove(0)
+            };
+            let number = usize::from(staged.queue());
+            let mut queue = self.queues[number].lock().unwrap();
+            match queue.unstage(&self.slots[number], staged) {
+                Ok(prepared) => {
+                    self.areas[number].with(|_| ());
+                    queue.publish(prepared, 7, |payload| payload).unwrap();
+                }
+                Err(Stale) => assert_eq!(number, 0, "queue 1 was never reset"),
+            }
+            true
+        }
+
+        /// A reset of queue 0.
+        fn reset(&self) {
+            let mut queue = self.queues[0].lock().unwrap();
+            queue.reclaim(Quiet::assumed(), &self.slots[0], |slot, payload| {
+                assert_eq!(payload, 7);
+                self.slots[0].release(slot);
+            });
+        }
+    }
+
+    /// One processor builds, one starts, one resets and builds anew. Each queue
+    /// has one slot, which the model finds lost or doubled at the end.
+    #[test]
+    fn no_slot_is_lost_or_doubled_by_a_reset_between_build_and_start() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(PREEMPTIONS);
+        builder.check(|| {
+            let mut pages = [(); 2].map(|()| std::boxed::Box::new(Page([0; RING])));
+            let mut number = 0;
+            let queues = pages.each_mut().map(|page| {
+                word::prepare(page.0.as_ptr().addr(), RING);
+                let flights = Vec::from([None, None]);
+                let queue =
+                    SplitQueue::new(&mut memory(page), number, SIZE, FLAGS, flights).unwrap();
+                number += 1;
+                Mutex::new(queue)
+            });
+            let shared = Arc::new(Shared {
+                slots: [0, 1].map(|number| SlotAllocator::new(number, QueueSize::ONE)),
+                queues,
+                staged: Mutex::default(),
+                areas: [UnsafeCell::new(0), UnsafeCell::new(0)],
+            });
+
+            let building = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.build(0);
+                    shared.build(1);
+                })
+            };
+            let starting = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.start();
+                    shared.start();
+                })
+            };
+            shared.reset();
+            shared.build(0);
+            building.join().unwrap();
+            starting.join().unwrap();
+            while shared.start() {}
+
+            for (slots, queue) in shared.slots.iter().zip(&shared.queues) {
+                let free = core::iter::from_fn(|| slots.reserve()).count();
+                let in_flight = usize::from(queue.lock().unwrap().in_flight());
+                assert_eq!(free + in_flight, 1, "a slot was lost or doubled");
+            }
+            word::forget();
         });
     }
 }
