@@ -11,25 +11,29 @@
 //! | [`registers`] | one mapped window of registers, as a trait |
 //! | [`transport`] | the device from reset to `DRIVER_OK`, each step a type |
 //! | [`dma`] | shared memory, and the only code that touches it |
-//! | [`slots`] | who may use which slot, without a lock |
+//! | [`slots`] | the request slots of a queue, without a lock |
 //! | [`split_queue`] | the ring: what the device has, and what it gives back |
 //! | [`blk`] | what a disk says of itself, how much a request may carry, the requests |
 //!
 //! # A request's way
 //!
-//! A slot is a request's place: a descriptor of the ring, an area of shared
-//! memory, an entry in the driver's table of flights. Descriptor *i* always
-//! points at the indirect table in slot *i*'s area.
+//! A slot is the place of a request in one queue: a descriptor of the ring, an
+//! area of shared memory, an entry in the driver's table of flights. Descriptor
+//! *i* always points at the indirect table in slot *i*'s area.
 //!
-//! 1. [`slots::SlotAllocator::reserve`] gives a [`slots::Slot`], and
+//! 1. [`slots::SlotAllocator::reserve`] returns a [`slots::Slot`], and
 //!    [`blk::Requests`] writes header, table and a poisoned status into its
-//!    area. No lock, on any number of processors.
-//! 2. Under the queue's lock [`split_queue::SplitQueue::publish`] takes the
-//!    request with a payload of the caller's, and
+//!    area. This needs no lock, on any number of processors. If the request is
+//!    started later and elsewhere, [`stage`](slots::SlotAllocator::stage) turns
+//!    it into plain data.
+//! 2. Under the queue's lock [`unstage`](split_queue::SplitQueue::unstage) takes
+//!    it back, unless a reset came in between.
+//!    [`publish`](split_queue::SplitQueue::publish) makes it available with a
+//!    payload of the caller's, and
 //!    [`notification_needed`](split_queue::SplitQueue::notification_needed) says
 //!    whether to notify the device.
-//! 3. Under it too [`pop_used`](split_queue::SplitQueue::pop_used) gives slot
-//!    and payload back, once, with what the device wrote;
+//! 3. Under the lock too [`pop_used`](split_queue::SplitQueue::pop_used) returns
+//!    slot and payload, once, and
 //!    [`rearm_interrupts`](split_queue::SplitQueue::rearm_interrupts) ends the
 //!    drain.
 //! 4. [`blk::Requests::outcome`] reads the status, once, and the slot is
@@ -207,10 +211,14 @@
 //!
 //! The device is not trusted. What it says is read once, checked, and owned
 //! from then on; what the driver needs later is where the device can't reach.
-//! Every loop is bounded by the driver's own state. A queue whose device said
-//! what can't be is latched faulty, and left by a reset alone; what was in
-//! flight then comes back by [`split_queue::SplitQueue::reclaim`], which wants
+//! Every loop is bounded by the driver's own state. A protocol violation marks
+//! the queue faulty, and only a reset clears that.
+//! [`split_queue::SplitQueue::reclaim`] then returns what was in flight; it needs
 //! [proof](transport::Quiet) that the device is quiet. Nothing here panics.
+//!
+//! There is one deliberate deviation from the specification. The status alone
+//! decides whether a request succeeded; the used length does not count.
+//! [`blk::Requests::outcome`] has the reason.
 //!
 //! `V` numbers and attack numbers in the documentation of tests are those of
 //! the project's lists of requirements and of attacks; sections are those of
