@@ -1,5 +1,5 @@
-//! Makes the cdylib a driver: linker arguments and search paths come from
-//! `wdk_build`, on Windows the published one, elsewhere `cross/wdk-build`.
+//! Makes the cdylib a driver. wdk-build gives linker arguments and search paths:
+//! the published one on Windows, `cross/wdk-build` elsewhere.
 
 #[path = "build/inx.rs"]
 mod inx;
@@ -9,10 +9,9 @@ use std::{error::Error, path::Path};
 fn main() -> Result<(), Box<dyn Error>> {
     // The package's folder: cargo runs build scripts in it.
     inx::bring_beside_manifest(Path::new(""))?;
-    // wdk-build links the libraries every driver needs; storport.sys's is ours
-    // to name.
+    // wdk-build links the libraries that every driver needs; storport.sys's is not
+    // among them.
     println!("cargo::rustc-link-lib=storport");
-    // Nor does it give a driver a version.
-    version_resource::link()?;
-    Ok(wdk_build::configure_wdk_binary_build()?)
+    wdk_build::configure_wdk_binary_build()?;
+    Ok(driver_link::configure(&[])?)
 }
