@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
 mod file;
+mod messages;
 mod reach;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -20,6 +21,7 @@ use rand::{TryRng, rngs::SysRng};
 pub(crate) use self::unwind::Registers;
 use self::{
     file::{DriverFile, Protection, Range},
+    messages::Messages,
     symbols::Symbols,
     unwind::Unwind,
 };
@@ -83,6 +85,7 @@ pub struct Image {
     remarks: Vec<String>,
     symbols: Symbols,
     unwind: Unwind,
+    messages: Messages,
 }
 
 impl Image {
@@ -147,6 +150,7 @@ impl Image {
             entry: file.entry,
             symbols: Symbols::beside(path, file.timestamp, file.guid),
             unwind: file.unwind,
+            messages: file.messages,
             ranges: file.ranges,
             imports: file.imports,
             remarks: file.remarks,
@@ -189,6 +193,13 @@ impl Image {
     #[must_use]
     pub fn symbol(&self, offset: u32) -> Option<(&str, u32)> {
         self.symbols.at(offset)
+    }
+
+    /// The sentence that the file's message table has for the event `code`, with
+    /// `inserts` in the places of `%1` and following.
+    #[must_use]
+    pub fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
+        self.messages.sentence(code, inserts)
     }
 
     /// Takes the discardable sections away, as the kernel does once DriverEntry

@@ -36,7 +36,6 @@ use crate::{
     storport::{
         self,
         adapter::{Adapter, AdapterSettings, Checks, SrbShape},
-        report::Report,
     },
     summary::Summary,
     trap,
@@ -521,15 +520,12 @@ impl Run<'_> {
             Err(failed) => {
                 self.reasons
                     .push(format!("the adapter did not start: {failed}"));
-                let report = Report {
-                    violations: failed.violations,
-                    ..Report::default()
-                };
                 let summary = Summary {
-                    report,
+                    report: *failed.report,
                     complaints: self.hardware.function.complaints(),
                     ..Summary::default()
                 };
+                write!(out, "{}", summary.event_log())?;
                 self.reasons.extend(summary.faults());
                 return Ok(self.verdict(out)?);
             }

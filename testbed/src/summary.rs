@@ -171,14 +171,23 @@ impl Summary {
                 times(*count)
             )?;
         }
-        for event in self.report.events.iter().take(SHOWN) {
-            writeln!(out, "event log: {event}")?;
-        }
+        write!(out, "{}", self.event_log())
+    }
+
+    /// The first lines of the event log, and the number of the others.
+    pub(crate) fn event_log(&self) -> String {
+        let mut lines: String = self
+            .report
+            .events
+            .iter()
+            .take(SHOWN)
+            .map(|event| format!("event log: {event}\n"))
+            .collect();
         let hidden = self.report.events.len().saturating_sub(SHOWN);
         if hidden > 0 {
-            writeln!(out, "event log: {hidden} more")?;
+            lines += &format!("event log: {hidden} more\n");
         }
-        Ok(())
+        lines
     }
 }
 

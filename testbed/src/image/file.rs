@@ -11,7 +11,7 @@ use object::{
     },
 };
 
-use super::{Import, unwind::Unwind};
+use super::{Import, messages::Messages, unwind::Unwind};
 use crate::memory::PAGE;
 
 /// The largest driver that is taken: a larger size is a damaged header.
@@ -55,6 +55,7 @@ pub(super) struct DriverFile {
     pub(super) ranges: Vec<Range>,
     pub(super) imports: Vec<Import>,
     pub(super) unwind: Unwind,
+    pub(super) messages: Messages,
     /// What is odd about the file, and is not refused.
     pub(super) remarks: Vec<String>,
     /// Where the address of each import goes.
@@ -111,8 +112,13 @@ impl DriverFile {
             Some((address, size)) => Unwind::parse(&bytes, address, size),
             None => Unwind::default(),
         };
+        let messages = match directory(pe::IMAGE_DIRECTORY_ENTRY_RESOURCE) {
+            Some((address, _)) => Messages::parse(&bytes, address),
+            None => Messages::default(),
+        };
         Ok(Self {
             unwind,
+            messages,
             bytes,
             preferred_base: optional.image_base.get(LE),
             guid: guid(data),

@@ -341,8 +341,16 @@ structures! {
         Next: usize = 0,
     }
     stor_log_event_details = "_STOR_LOG_EVENT_DETAILS", 72 {
+        InterfaceRevision: u32 = 0,
+        Size: u32 = 4,
+        Flags: u32 = 8,
+        EventAssociation: u32 = 12,
         ErrorCode: u32 = 32,
         UniqueId: u32 = 36,
+        DumpDataSize: u32 = 40,
+        DumpData: usize = 48,
+        StringCount: u32 = 56,
+        StringList: usize = 64,
     }
     stor_request_info_v1 = "_STOR_REQUEST_INFO_V1", 24 {
         PriorityHint: u32 = 4,
@@ -400,6 +408,8 @@ values! {
         STOR_STATUS_INVALID_DEVICE_REQUEST = 0xC100_0007,
         STOR_STATUS_INVALID_IRQL = 0xC100_0008,
         STOR_STATUS_INVALID_DEVICE_STATE = 0xC100_0009,
+        STOR_STATUS_INVALID_BUFFER_SIZE = 0xC100_000A,
+        STOR_STATUS_UNSUPPORTED_VERSION = 0xC100_000B,
         STOR_STATUS_BUSY = 0xC100_000C,
         STOR_STATUS_TIMEOUT = 0xC100_000E,
     }

@@ -15,7 +15,7 @@ use super::{
     lanes::Home,
     life_cycle,
     port::{Port, Uncached},
-    report::{Report, Violation},
+    report::Report,
     request::{Address, Completion, Program, Request},
     restart,
 };
@@ -138,15 +138,15 @@ pub enum StartError {
     Host(#[from] io::Error),
 }
 
-/// A start that went wrong, and the rules that the miniport broke until then.
+/// A start that failed, and the report up to it.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedStart {
     /// Why.
     #[source]
     pub error: StartError,
-    /// Rules broken.
-    pub violations: Vec<Violation>,
+    /// Events logged, rules broken.
+    pub report: Box<Report>,
 }
 
 /// Why an adapter did not stop in order.
@@ -217,7 +217,7 @@ impl Adapter {
     pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, FailedStart> {
         life_cycle::start(port, entry).map_err(|error| FailedStart {
             error,
-            violations: port.violations(),
+            report: Box::new(port.report()),
         })?;
         Ok(Arc::new(Self {
             port,

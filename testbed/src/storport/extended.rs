@@ -11,6 +11,7 @@ mod processors;
 mod requests;
 mod synchronization;
 mod system;
+mod system_event;
 
 pub(super) use self::synchronization::message_information;
 use super::{
@@ -70,7 +71,7 @@ functions! {
     13 GetMSIInfo HIGH => synchronization::get_msi_info,
     14 InitializePerfOpts HIGH => synchronization::initialize_perf_opts,
     15 GetStartIoPerfParams HIGH => requests::get_start_io_perf_params,
-    16 LogSystemEvent DISPATCH => system::log_system_event,
+    16 LogSystemEvent DISPATCH => system_event::log,
     17 GetCurrentProcessorNumber DISPATCH => processors::get_current_processor_number,
     18 GetActiveGroupCount DISPATCH => processors::get_active_group_count,
     19 GetGroupAffinity DISPATCH => processors::get_group_affinity,

@@ -249,11 +249,7 @@ pub(super) fn configure(
         }
     };
     if let Some(why) = why {
-        let log = port.statistics.report().events;
-        let log = log
-            .last()
-            .map_or(String::new(), |line| format!(" ({line})"));
-        return Err(refused(Callback::HwFindAdapter, why + &log));
+        return Err(refused(Callback::HwFindAdapter, why));
     }
     let mut configuration = Configuration::read(port, to);
     if kind == InterruptKind::Line || configuration.interrupt_mode == config::InterruptSupportNone {

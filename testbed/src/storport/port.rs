@@ -293,6 +293,18 @@ impl Port {
         self.recorder.offset_of(address)
     }
 
+    /// The name of its device, which Windows inserts for `%1`. Each machine has one.
+    pub(super) const DEVICE_NAME: &str = r"\Device\RaidPort0";
+
+    /// The sentence that the driver's file has for an event with these strings.
+    pub(super) fn sentence(&self, code: u32, strings: &[String]) -> Option<String> {
+        let inserts: Vec<&str> = [Self::DEVICE_NAME]
+            .into_iter()
+            .chain(strings.iter().map(String::as_str))
+            .collect();
+        self.recorder.sentence(code, &inserts)
+    }
+
     /// Writes a line to the event log.
     pub(super) fn event(&self, line: fmt::Arguments<'_>) {
         let seconds = Duration::from_nanos(clock::now()).as_secs_f64();

@@ -149,6 +149,48 @@ pub struct ResetRow {
     pub accepted: bool,
 }
 
+/// An event that the miniport logged by StorPortLogSystemEvent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SystemEvent {
+    /// Severity, facility and number.
+    pub error_code: u32,
+    /// The miniport's own number for the place that logged it.
+    pub unique_id: u32,
+    /// The strings, for `%2` and following.
+    pub strings: Vec<String>,
+    /// The bytes that Event Viewer shows as data.
+    pub dump_data: Vec<u8>,
+    /// The text of the driver file's message table with the strings in place; none
+    /// if the table has no message for the code.
+    pub sentence: Option<String>,
+}
+
+impl SystemEvent {
+    /// The number that Event Viewer shows as the event's id.
+    #[must_use]
+    pub fn id(&self) -> u16 {
+        self.error_code as u16
+    }
+}
+
+/// Number and severity as Event Viewer shows them, and the sentence or, without one,
+/// all that there is.
+impl fmt::Display for SystemEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = ["success", "information", "warning", "error"];
+        let severity = severity[(self.error_code >> 30) as usize];
+        write!(f, "event {} ({severity}): ", self.id())?;
+        match &self.sentence {
+            Some(sentence) => write!(f, "{sentence}"),
+            None => write!(
+                f,
+                "code {:#010x}, unique id {:#x}, strings {:?}; the driver file has no message for it",
+                self.error_code, self.unique_id, self.strings
+            ),
+        }
+    }
+}
+
 /// The report of an adapter, from its start to now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -177,6 +219,8 @@ pub struct Report {
     pub not_implemented: BTreeMap<&'static str, u64>,
     /// Lines for the event log: StorPortLogError and its successors.
     pub events: Vec<String>,
+    /// What StorPortLogSystemEvent logged. `events` has a line for each, too.
+    pub system_events: Vec<SystemEvent>,
     /// What the miniport had not given back when it was stopped; empty
     /// before that.
     pub leaks: Vec<String>,

@@ -12,11 +12,11 @@ use std::{
 
 use super::{
     callbacks::Callback,
-    report::{CallbackRow, Report, ResetRow},
+    report::{CallbackRow, Report, ResetRow, SystemEvent},
 };
 use crate::cpu;
 
-/// Lines kept for the event log.
+/// The most lines and events that are kept for the event log.
 const EVENTS: usize = 1000;
 
 #[derive(Debug, Default)]
@@ -59,6 +59,7 @@ struct Seldom {
     resets: Vec<ResetRow>,
     not_implemented: BTreeMap<&'static str, u64>,
     events: Vec<String>,
+    system_events: Vec<SystemEvent>,
     leaks: Vec<String>,
 }
 
@@ -146,6 +147,14 @@ impl Statistics {
         }
     }
 
+    /// An event of StorPortLogSystemEvent.
+    pub(super) fn system_event(&self, event: SystemEvent) {
+        let mut seldom = self.seldom();
+        if seldom.system_events.len() < EVENTS {
+            seldom.system_events.push(event);
+        }
+    }
+
     /// What was left when the adapter was stopped.
     pub(super) fn set_leaks(&self, leaks: Vec<String>) {
         self.seldom().leaks = leaks;
@@ -204,6 +213,7 @@ impl Statistics {
             resets: seldom.resets.clone(),
             not_implemented: seldom.not_implemented.clone(),
             events: seldom.events.clone(),
+            system_events: seldom.system_events.clone(),
             leaks: seldom.leaks.clone(),
             violations: Vec::new(),
         }

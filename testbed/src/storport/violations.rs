@@ -282,6 +282,11 @@ impl Recorder {
         ))
     }
 
+    /// The sentence that the driver's file has for an event.
+    pub(super) fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
+        self.image.as_ref()?.sentence(code, inserts)
+    }
+
     /// All that was recorded.
     pub(super) fn found(&self) -> Vec<Violation> {
         self.lock().clone()

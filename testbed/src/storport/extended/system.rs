@@ -1,10 +1,10 @@
-//! What is told to the system, and asked of it: events for its log, features,
-//! power, dumps.
+//! What the driver tells the system and asks of it: ETW events, features, power,
+//! dumps.
 
 use super::{
     super::{
         abi::{
-            self, stor_log_event_details as log_event,
+            self,
             stor_status::{
                 STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
             },
@@ -15,19 +15,6 @@ use super::{
     },
     at, give,
 };
-
-pub(super) fn log_system_event(call: &mut Call, port: &'static Port) -> u32 {
-    let details = call.structure();
-    if details.address() == 0 {
-        return STOR_STATUS_INVALID_PARAMETER;
-    }
-    port.event(format_args!(
-        "StorPortLogSystemEvent: error {:#x}, unique id {:#x}",
-        details.get(log_event::ErrorCode),
-        details.get(log_event::UniqueId)
-    ));
-    STOR_STATUS_SUCCESS
-}
 
 pub(super) fn log_hardware_error(call: &mut Call, port: &'static Port) -> u32 {
     let (_address, id) = (call.address(), call.u32());
@@ -59,7 +46,7 @@ pub(super) fn telemetry(port: &'static Port) -> u32 {
 }
 
 /// A NUL-terminated UTF-16 string of the driver's, as far as a line goes.
-fn wide(address: usize) -> String {
+pub(super) fn wide(address: usize) -> String {
     const LONGEST: usize = 256;
     if address == 0 {
         return String::new();

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::bench::*;
+use super::{super::report::SystemEvent, bench::*};
 use crate::cpu::{current_irql, irql};
 
 /// Asks something in HwBuildIo and keeps the answers.
@@ -409,6 +409,165 @@ fn events_wake_who_waits() {
     // The first wait took the signal; the second timed out.
     let results = bench.miniport.results.lock().unwrap().clone();
     assert_eq!(results, [0, 0xC100_000E]);
+}
+
+/// A STOR_LOG_EVENT_DETAILS that is right, with two strings and two bytes of data.
+fn event_details() -> [Scratch; 2] {
+    use abi::stor_log_event_details as field;
+
+    let [details, memory] = [field::SIZE, 256].map(Scratch::new);
+    // The strings, then the list of their addresses, then the data.
+    for (at, string) in [(0, "blk_size\0"), (64, "3\0")] {
+        let units: Vec<u8> = string.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        memory.at(at).write(&units);
+    }
+    memory.at(128).set(abi::value(), memory.address());
+    memory.at(136).set(abi::value(), memory.address() + 64);
+    memory.at(144).set(abi::value(), 0usize);
+    memory.at(192).write(&[7, 9]);
+    details.at(0).fill(field::SIZE, 0);
+    details.at(0).set(field::InterfaceRevision, 0x100);
+    details.at(0).set(field::Size, field::SIZE as u32);
+    details.at(0).set(field::ErrorCode, 0xe001_03f2);
+    details.at(0).set(field::UniqueId, 4);
+    details.at(0).set(field::DumpDataSize, 2);
+    details.at(0).set(field::DumpData, memory.address() + 192);
+    details.at(0).set(field::StringCount, 2);
+    details.at(0).set(field::StringList, memory.address() + 128);
+    [details, memory]
+}
+
+#[test]
+fn a_system_event_is_kept_with_its_strings_and_data() {
+    let bench = start(Asks::new(|ext| {
+        let [details, _memory] = event_details();
+        ext.extended(16, [details.address(), 0, 0, 0])
+    }));
+
+    let _ = bench.execute();
+
+    assert_eq!(*bench.miniport.1.lock().unwrap(), Some(0));
+    assert_eq!(bench.broken(), []);
+    let report = bench.adapter.report();
+    assert_eq!(
+        report.system_events,
+        [SystemEvent {
+            error_code: 0xe001_03f2,
+            unique_id: 4,
+            strings: vec!["blk_size".into(), "3".into()],
+            dump_data: vec![7, 9],
+            // The bench's miniport has no file.
+            sentence: None,
+        }]
+    );
+    assert_eq!(report.system_events[0].id(), 1010);
+    assert!(
+        report.events[0].contains("event 1010 (error): code 0xe00103f2, unique id 0x4"),
+        "{:?}",
+        report.events
+    );
+}
+
+#[test]
+fn system_events_that_their_page_forbids_are_refused() {
+    use abi::stor_log_event_details as field;
+
+    const INVALID_PARAMETER: u32 = 0xC100_0006;
+    /// Logs an event that it changes; keeps MaximumSize and what the call returned.
+    struct Logs(fn(Structure), Mutex<Option<(u32, u32)>>);
+    impl Miniport for Logs {
+        fn build_io(&self, ext: Extension, _: usize) -> bool {
+            let [details, _memory] = event_details();
+            self.0(details.at(0));
+            let (most, answer) =
+                with_result(|to| ext.extended(16, [details.address(), to, 0, 0]) as usize);
+            *self.1.lock().unwrap() = Some((most, answer as u32));
+            true
+        }
+    }
+    /// What is changed, what the call returns, and what the violation says.
+    type Case = (fn(Structure), u32, &'static str);
+    const CASES: [Case; 9] = [
+        (
+            |details| details.set(field::InterfaceRevision, 1),
+            INVALID_PARAMETER,
+            "InterfaceRevision is 0x1",
+        ),
+        (
+            |details| details.set(field::Size, 64),
+            INVALID_PARAMETER,
+            "Size is 0x40",
+        ),
+        (
+            |details| details.set(field::Flags, 1),
+            INVALID_PARAMETER,
+            "Flags is 0x1",
+        ),
+        (
+            |details| details.set(field::EventAssociation, 3),
+            INVALID_PARAMETER,
+            "EventAssociation is 0x3",
+        ),
+        (
+            |details| details.set(field::DumpData, 0),
+            INVALID_PARAMETER,
+            "DumpData is NULL",
+        ),
+        (
+            |details| details.set(field::StringList, 0),
+            INVALID_PARAMETER,
+            "StringList is NULL",
+        ),
+        (
+            // The list's third place is zero.
+            |details| details.set(field::StringCount, 3),
+            INVALID_PARAMETER,
+            "a string of StringList is NULL",
+        ),
+        (
+            |details| details.set(field::StringCount, u32::MAX),
+            0xC100_000A,
+            "allows 150",
+        ),
+        (
+            // The strings have 22 bytes with their terminators.
+            |details| details.set(field::DumpDataSize, 129),
+            0xC100_000A,
+            "have 151 bytes",
+        ),
+    ];
+    for (change, status, violation) in CASES {
+        let bench = start(Logs(change, Mutex::default()));
+
+        let _ = bench.execute();
+
+        let (most, answer) = bench.miniport.1.lock().unwrap().expect("it was asked");
+        assert_eq!(answer, status, "{violation}");
+        assert!(status == INVALID_PARAMETER || most == 150, "{most}");
+        let report = bench.adapter.report();
+        assert_eq!(report.system_events, []);
+        let [found] = report.violations.as_slice() else {
+            panic!("{:?}", report.violations);
+        };
+        assert_eq!(found.rule, "ddi-argument");
+        assert!(found.detail.contains(violation), "{}", found.detail);
+    }
+}
+
+#[test]
+fn a_newer_revision_is_answered_with_the_one_that_there_is() {
+    let (seen, broken) = ask(|ext| {
+        let [details, _memory] = event_details();
+        let field = || abi::stor_log_event_details::InterfaceRevision;
+        details.at(0).set(field(), 0x101);
+        let minor = ext.extended(16, [details.address(), 0, 0, 0]);
+        details.at(0).set(field(), 0x200);
+        let newer = ext.extended(16, [details.address(), 0, 0, 0]);
+        (minor, newer, details.at(0).get(field()))
+    });
+
+    assert_eq!(seen, (0, 0xC100_000B, 0x100));
+    assert_eq!(broken, [""; 0]);
 }
 
 #[test]

@@ -231,6 +231,7 @@ fn routines_that_are_missing_are_named_and_refused() {
     let text = refused.to_string();
     assert!(text.contains("0xc000000d"), "{text}");
     let told: Vec<_> = refused
+        .report
         .violations
         .iter()
         .map(|violation| (violation.rule, violation.detail.as_str(), violation.count))
@@ -255,7 +256,7 @@ fn a_find_adapter_that_returns_any_number_breaks_its_rule() {
         refused.to_string(),
         "HwFindAdapter: returned 77, which is no SP_RETURN value"
     );
-    assert_eq!(refused.violations[0].rule, "find-adapter");
+    assert_eq!(refused.report.violations[0].rule, "find-adapter");
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! StorPortLogSystemEvent: reads STOR_LOG_EVENT_DETAILS, holds it to its page, and logs
+//! the event.
+
+use std::fmt;
+
+use super::{
+    super::{
+        abi::{
+            self, Structure, stor_log_event_details as field,
+            stor_status::{
+                STOR_STATUS_INVALID_BUFFER_SIZE, STOR_STATUS_INVALID_PARAMETER,
+                STOR_STATUS_SUCCESS, STOR_STATUS_UNSUPPORTED_VERSION,
+            },
+        },
+        exports::Call,
+        port::Port,
+        report::SystemEvent,
+        violations::Rule,
+    },
+    at,
+    system::wide,
+};
+
+/// STOR_CURRENT_LOG_INTERFACE_REVISION. The lowest byte is not compared.
+const REVISION: u32 = 0x100;
+
+/// The most bytes of dump data and strings together. The page does not say whether
+/// the strings' terminators count; here they do.
+const MOST: usize = 150;
+
+pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
+    let (details, maximum_size) = (call.structure(), call.structure());
+    match read(details) {
+        Ok(event) => {
+            let sentence = port.sentence(event.error_code, &event.strings);
+            let event = SystemEvent { sentence, ..event };
+            port.event(format_args!("{event}"));
+            port.statistics.system_event(event);
+            STOR_STATUS_SUCCESS
+        }
+        // How a driver finds out what this Storport has: no fault of the driver's.
+        Err(Fault::Newer) => {
+            details.set(field::InterfaceRevision, REVISION);
+            STOR_STATUS_UNSUPPORTED_VERSION
+        }
+        Err(fault) => {
+            port.violation(
+                Rule::DdiArgument,
+                call.caller,
+                format_args!("StorPortLogSystemEvent: {fault}"),
+            );
+            if !matches!(fault, Fault::Bytes(_)) {
+                return STOR_STATUS_INVALID_PARAMETER;
+            }
+            if maximum_size.address() != 0 {
+                maximum_size.set(abi::value(), MOST as u32);
+            }
+            STOR_STATUS_INVALID_BUFFER_SIZE
+        }
+    }
+}
+
+/// What is wrong with a STOR_LOG_EVENT_DETAILS.
+enum Fault {
+    NoDetails,
+    Newer,
+    /// A field, its value, and what the page demands of it.
+    Field(&'static str, u32, &'static str),
+    /// A pointer that is NULL.
+    Null(&'static str),
+    /// Dump data and strings together.
+    Bytes(usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDetails => write!(f, "LogDetails is NULL"),
+            Self::Newer => write!(f, "InterfaceRevision is newer than {REVISION:#x}"),
+            Self::Field(name, value, demand) => {
+                write!(
+                    f,
+                    "{name} is {value:#x}; STOR_LOG_EVENT_DETAILS demands {demand}"
+                )
+            }
+            Self::Null(name) => write!(f, "{name} is NULL although its count is not 0"),
+            Self::Bytes(bytes) => write!(
+                f,
+                "dump data and strings have {bytes} bytes; STOR_LOG_EVENT_DETAILS allows {MOST}"
+            ),
+        }
+    }
+}
+
+/// The event, without its sentence.
+fn read(details: Structure) -> Result<SystemEvent, Fault> {
+    if details.address() == 0 {
+        return Err(Fault::NoDetails);
+    }
+    let revision = details.get(field::InterfaceRevision);
+    if revision >> 8 > REVISION >> 8 {
+        return Err(Fault::Newer);
+    }
+    let demands = [
+        (
+            "InterfaceRevision",
+            revision,
+            revision >> 8 == REVISION >> 8,
+            "STOR_CURRENT_LOG_INTERFACE_REVISION, 0x100",
+        ),
+        (
+            "Size",
+            details.get(field::Size),
+            details.get(field::Size) as usize == field::SIZE,
+            "its own size, 0x48",
+        ),
+        (
+            "Flags",
+            details.get(field::Flags),
+            details.get(field::Flags) == 0,
+            "0",
+        ),
+        (
+            "EventAssociation",
+            details.get(field::EventAssociation),
+            // StorEventInvalidAssociation, the end of the range.
+            details.get(field::EventAssociation) < 3,
+            "a value of STOR_EVENT_ASSOCIATION_ENUM",
+        ),
+    ];
+    for (name, value, holds, demand) in demands {
+        if !holds {
+            return Err(Fault::Field(name, value, demand));
+        }
+    }
+    let dump_bytes = details.get(field::DumpDataSize) as usize;
+    let count = details.get(field::StringCount) as usize;
+    let (dump, list) = (details.get(field::DumpData), details.get(field::StringList));
+    if dump_bytes > 0 && dump == 0 {
+        return Err(Fault::Null("DumpData"));
+    }
+    if count > 0 && list == 0 {
+        return Err(Fault::Null("StringList"));
+    }
+    // Each string has a terminator: so many alone are too long.
+    let terminators = count.saturating_mul(2).saturating_add(dump_bytes);
+    if terminators > MOST {
+        return Err(Fault::Bytes(terminators));
+    }
+    let mut strings = Vec::new();
+    for index in 0..count {
+        let string = at(list + index * size_of::<usize>()).get::<usize>(abi::value());
+        if string == 0 {
+            return Err(Fault::Null("a string of StringList"));
+        }
+        strings.push(wide(string));
+    }
+    let units: usize = strings
+        .iter()
+        .map(|string| string.encode_utf16().count())
+        .sum();
+    let bytes = terminators + 2 * units;
+    if bytes > MOST {
+        return Err(Fault::Bytes(bytes));
+    }
+    Ok(SystemEvent {
+        error_code: details.get(field::ErrorCode),
+        unique_id: details.get(field::UniqueId),
+        strings,
+        dump_data: at(dump).bytes(dump_bytes),
+        sentence: None,
+    })
+}
