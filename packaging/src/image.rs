@@ -218,6 +218,22 @@ mod tests {
             ),
             (
                 Sample {
+                    operating_system_version: (6, 0),
+                    ..sound()
+                },
+                "it is for Windows 10.0: operating system and subsystem version: \
+                 operating system 6.0",
+            ),
+            (
+                Sample {
+                    subsystem_version: (10, 1),
+                    ..sound()
+                },
+                "it is for Windows 10.0: operating system and subsystem version: \
+                 subsystem 10.1",
+            ),
+            (
+                Sample {
                     entry: RVA_OF_DATA,
                     ..sound()
                 },

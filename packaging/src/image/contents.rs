@@ -24,6 +24,8 @@ pub(super) struct Contents {
     pub(super) bytes: usize,
     pub(super) machine: Machine,
     pub(super) subsystem: Subsystem,
+    /// The versions of the operating system and of the subsystem that the file is for.
+    pub(super) windows_versions: [(u16, u16); 2],
     pub(super) characteristics: FileFlags,
     pub(super) dll_characteristics: DllFlags,
     pub(super) entry: u32,
@@ -90,6 +92,16 @@ impl Contents {
             bytes: bytes.len(),
             machine: headers.file_header().machine.get(LE),
             subsystem: optional.subsystem(),
+            windows_versions: [
+                (
+                    optional.major_operating_system_version(),
+                    optional.minor_operating_system_version(),
+                ),
+                (
+                    optional.major_subsystem_version(),
+                    optional.minor_subsystem_version(),
+                ),
+            ],
             characteristics: headers.file_header().characteristics.get(LE),
             dll_characteristics: optional.dll_characteristics(),
             entry: optional.address_of_entry_point(),

@@ -60,6 +60,18 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Fact> {
             (file.subsystem != IMAGE_SUBSYSTEM_NATIVE)
                 .then(|| format!("subsystem {}", file.subsystem.0)),
         ),
+        // The setup files are for Windows 10 and later. Linkers that are not told a
+        // version write an older one.
+        fact(
+            "it is for Windows 10.0: operating system and subsystem version",
+            listed(
+                ["operating system", "subsystem"]
+                    .into_iter()
+                    .zip(file.windows_versions)
+                    .filter(|(_, version)| *version != (10, 0))
+                    .map(|(name, (major, minor))| format!("{name} {major}.{minor}")),
+            ),
+        ),
         fact(
             "the entry point lies in code",
             (!file.is_code(file.entry)).then(|| format!("it is {:#x}", file.entry)),

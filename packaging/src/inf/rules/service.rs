@@ -149,25 +149,7 @@ pub(super) const RULES: &[Rule] = &[
         source: "InfVerif 2084; inf-verif-error-2084",
         check: |inf, _| {
             wrong(inf, "ServiceBinary", |text| {
-                let Some((number, path)) = in_directory(text) else {
-                    return true;
-                };
-                let mut copies = inf.copies.iter();
-                copies.any(|copy| {
-                    // A directory that is missing, or no number, is another
-                    // rule's fault.
-                    let place = inf.destination(copy.list.as_deref());
-                    let Some((own, folder)) = place
-                        .and_then(|place| Some((place.number.parse().ok()?, place.subdirectory)))
-                    else {
-                        return true;
-                    };
-                    let whole = match folder.trim_matches('\\') {
-                        "" => copy.destination.clone(),
-                        folder => format!("{folder}\\{}", copy.destination),
-                    };
-                    number == own && whole.eq_ignore_ascii_case(path)
-                })
+                in_directory(text).is_none_or(|(number, path)| is_copied(inf, number, path))
             })
         },
     },
@@ -210,6 +192,30 @@ pub(super) const RULES: &[Rule] = &[
                 }
             }
             faults
+        },
+    },
+    Rule {
+        id: "event-log-file",
+        claim: "A file of the package that has event texts is copied to where it is looked up",
+        source: "registering-as-a-source-of-error-messages; run-from-driver-store",
+        check: |inf, _| {
+            inf.values_of(Key::Events)
+                .filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
+                .flat_map(|value| {
+                    let files = value
+                        .data
+                        .first()
+                        .map_or("", |field| &field.text)
+                        .split(';');
+                    files
+                        .filter(|file| {
+                            in_directory(file)
+                                .is_some_and(|(number, path)| !is_copied(inf, number, path))
+                        })
+                        .map(|file| at(value.line, format!("{file} is not copied")))
+                        .collect::<Vec<_>>()
+                })
+                .collect()
         },
     },
     Rule {
@@ -275,6 +281,25 @@ fn wrong(inf: &Installation<'_>, name: &str, right: impl Fn(&str) -> bool) -> Ve
         }
     }
     faults
+}
+
+/// Whether a file is copied to this path below the directory of this number. Yes, if a
+/// directory is missing or no number: that is another rule's fault.
+fn is_copied(inf: &Installation<'_>, number: u32, path: &str) -> bool {
+    let mut copies = inf.copies.iter();
+    copies.any(|copy| {
+        let place = inf.destination(copy.list.as_deref());
+        let Some((own, folder)) =
+            place.and_then(|place| Some((place.number.parse::<u32>().ok()?, place.subdirectory)))
+        else {
+            return true;
+        };
+        let whole = match folder.trim_matches('\\') {
+            "" => copy.destination.clone(),
+            folder => format!("{folder}\\{}", copy.destination),
+        };
+        number == own && whole.eq_ignore_ascii_case(path)
+    })
 }
 
 /// The directory's number and the path below it, of `%number%\path`.
