@@ -1,109 +1,519 @@
-//! The device as it is between its starts and resets.
+//! The device's life in one place: start, reset, restart, removal.
 //!
-//! Its registers are in use at one time by one callback: HwFindAdapter,
-//! HwInitialize, HwResetBus or a restart, which the StartIo lock's cell keeps
-//! apart. What other callbacks need of it, they have as handles.
+//! ```text
+//!             start                     begin_reset
+//!   Reset ─────────────→ Live ───────────────────────────→ Resetting
+//!     ↑  ↖ start failed: reset again, later                  │
+//!     └──────────────────────── the device confirms ─────────┤
+//!                             it reads as all ones: Removed ←┘
+//! ```
+//!
+//! Nothing here waits. [`Life::attend`] makes the next step, if there is one, and
+//! says what the callback is to do next: have the timer call again, pause Storport
+//! or resume it, log events. HwPassiveInitialize, the DPC, HwTimer, HwResetBus and
+//! a restart share it. In a dump stack the same steps are made by polling.
+//!
+//! While the device is being reset, requests that arrive are told to wait, and
+//! requests that it had are kept: until it confirms the reset, it may write into
+//! their memory (VIRTIO 1.3, 3.3.1; V15).
 
+use core::{num::NonZero, time::Duration};
+
+use storport::{Failure, StartedSrb};
 use virtio::{
-    spec::F,
-    split_queue::SplitQueue,
-    transport::{Device, Doorbell, Live, Quiet, Removed, Reset, ResetFailure, Unknown},
+    blk::{self, CacheMode},
+    split_queue::RingFault,
+    transport::{
+        Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
+        Resetting, TransportError, VectorError,
+    },
 };
 
-use crate::{platform::Window, queue::Flights};
-
-/// How often a device is asked whether its reset is done.
-const RESET_POLLS: u32 = 1000;
-
-/// Microseconds between two looks.
-const RESET_PAUSE: u32 = 100;
+use crate::{
+    driver::Adapter,
+    events::Event,
+    io::{Admission, Queue},
+    registers::Window,
+    report::{Report, bits, number, restart_text, text},
+};
 
 /// The one queue.
 const QUEUE: u16 = 0;
 
+/// How often the device is asked whether it has confirmed its reset.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long requests wait for the device to confirm a reset. After that new ones
+/// fail, and the device is asked every [`SLOW_TICK`].
+const RESET_PATIENCE: Duration = Duration::from_secs(10);
+
+/// See [`RESET_PATIENCE`].
+const SLOW_TICK: Duration = Duration::from_secs(1);
+
+/// The driver's own resets within [`WINDOW`] after which it gives the device up,
+/// and the starts that may fail one after the other.
+const MAX_RESETS: usize = 8;
+
+/// See [`MAX_RESETS`].
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// The pause before the second attempt to start the device; it doubles with each.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+
+/// Seconds that Storport pauses at most, should the driver not resume it: longer
+/// than all attempts take.
+const PAUSE_SECONDS: u32 = 60;
+
 /// The device at one step of its life.
-pub enum Stage<'a> {
-    /// It may do anything: only a reset leads on.
-    Unknown(Device<Window<'a>, Unknown>),
-    /// It is reset.
+enum Stage<'a> {
+    /// It has confirmed a reset.
     Reset(Device<Window<'a>, Reset>),
     /// It works.
     Live(Device<Window<'a>, Live>),
+    /// It was told to reset.
+    Resetting(Device<Window<'a>, Resetting>),
     /// It is gone.
     Removed(Device<Window<'a>, Removed>),
-    /// A callback has it.
+    /// A step is being made.
     Taken,
 }
 
-impl<'a> Stage<'a> {
-    /// Takes the device out, to go on with it.
-    pub fn take(&mut self) -> Self {
-        core::mem::replace(self, Self::Taken)
-    }
+/// How the device interrupts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vectors {
+    /// The message for used buffers; without one, the pin.
+    pub queue: Option<u16>,
+    /// The message for changes of the configuration.
+    pub config: Option<u16>,
+}
 
-    /// Resets the device, waiting up to a tenth of a second by `stall`, which
-    /// takes microseconds.
-    #[must_use]
-    pub fn reset(self, stall: impl Fn(u32)) -> Self {
-        let pause = || stall(RESET_PAUSE);
-        let result = match self {
-            Self::Unknown(device) => device.reset(RESET_POLLS, pause),
-            Self::Live(device) => device.reset(RESET_POLLS, pause),
-            Self::Reset(_) | Self::Removed(_) | Self::Taken => return self,
-        };
-        match result {
-            Ok(device) => Self::Reset(device),
-            Err(ResetFailure::Removed(device)) => Self::Removed(device),
-            Err(ResetFailure::Stuck { device, .. }) => Self::Unknown(device),
+/// Why a device that is reset could not be brought up.
+#[derive(Clone, Copy, Debug)]
+pub enum BringUpError {
+    /// A step of the initialisation failed.
+    Transport {
+        /// Why.
+        error: TransportError,
+        /// The features that it offered.
+        offered: u64,
+    },
+    /// It refused the vector.
+    Vector(VectorError),
+    /// It wrote to the used ring before it had a request.
+    Violation(RingFault),
+}
+
+/// Why [`Life::attend`] is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// Something may have to be done.
+    Look,
+    /// Storport wants every request back.
+    Reset,
+}
+
+/// What a callback is to do after it attended to the device.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Actions {
+    /// Pause Storport for so many seconds.
+    pub pause: Option<u32>,
+    /// Resume Storport.
+    pub resume: bool,
+    /// Have the timer call after so many microseconds.
+    pub timer: Option<NonZero<u32>>,
+    /// Log these events.
+    pub reports: [Option<Report>; 4],
+}
+
+impl Actions {
+    fn report(&mut self, report: Report) {
+        if let Some(place) = self.reports.iter_mut().find(|place| place.is_none()) {
+            *place = Some(report);
+        }
+    }
+}
+
+/// The device's life, under the StartIo lock.
+pub struct Life<'a> {
+    stage: Stage<'a>,
+    accepted: Features,
+    vectors: Vectors,
+    /// When the driver reset the device on its own, the latest last.
+    own_resets: [Option<Duration>; MAX_RESETS],
+    /// How often the device was reset since it was found.
+    resets: u32,
+    /// Starts that failed one after the other.
+    failed_starts: u32,
+    /// Since when the device is being reset.
+    reset_at: Duration,
+    /// When it may be started.
+    start_at: Duration,
+    /// Why it was given up.
+    closed: Option<Failure>,
+    /// Its reset was reported as overdue.
+    overdue: bool,
+    /// Storport was paused.
+    paused: bool,
+    /// An initiator's request for the reset that is under way.
+    reset_request: Option<StartedSrb<'a>>,
+}
+
+impl<'a> Life<'a> {
+    /// The life of a device that is reset and accepts these features.
+    pub fn new(device: Device<Window<'a>, Reset>, accepted: Features) -> Self {
+        Self {
+            stage: Stage::Reset(device),
+            accepted,
+            vectors: Vectors::default(),
+            own_resets: [None; MAX_RESETS],
+            resets: 0,
+            failed_starts: 0,
+            reset_at: Duration::ZERO,
+            start_at: Duration::ZERO,
+            closed: None,
+            overdue: false,
+            paused: false,
+            reset_request: None,
         }
     }
 
-    /// Proof that the device uses no queue, if it does not.
-    pub fn quiet(&self) -> Option<Quiet<'_>> {
-        match self {
-            Self::Reset(device) => Some(device.quiet()),
-            Self::Removed(device) => Some(device.quiet()),
-            Self::Unknown(_) | Self::Live(_) | Self::Taken => None,
-        }
-    }
-
-    /// Brings a device that is reset up with the features it had, and gives it
-    /// its ring. The doorbell, if it works then.
+    /// Starts the device for the first time. Nothing is in flight.
+    ///
+    /// # Errors
+    /// Why it does not work.
     pub fn start(
-        self,
-        accepted: F,
-        ring: &SplitQueue<'a, Flights<'a>>,
-        vector: Option<u16>,
-    ) -> (Self, Option<Doorbell<Window<'a>>>) {
-        let Self::Reset(device) = self else {
-            return (self, None);
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut Queue<'a>,
+        vectors: Vectors,
+    ) -> Result<(), BringUpError> {
+        self.vectors = vectors;
+        let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
+            // HwFindAdapter, which comes before, leaves the device reset.
+            let error = TransportError::NeedsReset;
+            return Err(BringUpError::Transport { error, offered: 0 });
         };
-        let negotiated = device
-            .acknowledge()
-            .and_then(|device| device.accept(accepted));
-        let mut device = match negotiated {
-            Ok(device) => device,
-            Err(failure) => return (Self::Unknown(failure.device), None),
+        let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
+        self.stage = stage;
+        started
+    }
+
+    /// Begins the life anew after a stop: whatever the device did meanwhile, it is
+    /// reset. [`attend`](Self::attend) goes on from there.
+    pub fn restart(&mut self, queue: &mut Queue<'a>, vectors: Vectors) {
+        self.vectors = vectors;
+        self.own_resets = [None; MAX_RESETS];
+        self.failed_starts = 0;
+        self.closed = None;
+        self.paused = false;
+        self.begin_reset(queue, None);
+    }
+
+    /// Makes the next step of the device's life, if there is one.
+    pub fn attend(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut Queue<'a>,
+        demand: Demand,
+        now: Duration,
+    ) -> Actions {
+        let mut actions = Actions::default();
+        let demand = if queue.is_reset_requested() {
+            Demand::Reset
+        } else {
+            demand
         };
-        let placement = ring.placement();
-        let enabled = device
-            .find_queue(QUEUE, placement.size)
-            .ok()
-            .and_then(|queue| {
-                if let Some(vector) = vector {
-                    device.route_queue(&queue, vector).ok()?;
-                }
-                device.enable_queue(queue, placement).ok()
-            });
-        let Some(enabled) = enabled else {
-            return (Self::Unknown(device.give_up()), None);
-        };
-        match device.start() {
-            Ok(device) => {
-                let doorbell = device.doorbell(enabled);
-                (Self::Live(device), Some(doorbell))
+        if self.reset_request.is_none() {
+            self.reset_request = queue.take_reset_request();
+        }
+        if let Stage::Live(device) = &self.stage {
+            let health = device.health();
+            self.examine(queue, health, demand, now, &mut actions);
+        }
+        self.advance(adapter, queue, now, &mut actions);
+        self.settle(queue, &mut actions);
+        actions
+    }
+
+    /// Begins a reset of a live device that needs one.
+    fn examine(
+        &mut self,
+        queue: &mut Queue<'a>,
+        health: Health,
+        demand: Demand,
+        now: Duration,
+        actions: &mut Actions,
+    ) {
+        let own = match (health, queue.fault()) {
+            (Health::Gone, _) => false,
+            (_, Some(fault)) => {
+                actions.report(Report::violation(Event::ProtocolViolation, fault));
+                true
             }
-            Err(failure) => (Self::Unknown(failure.device), None),
+            (Health::NeedsReset, None) => {
+                actions.report(Report::new(Event::ResetRequested, []));
+                true
+            }
+            // If an interrupt was lost, the requests are completed by now, and
+            // nothing has to be reset.
+            (Health::Working, None) if demand == Demand::Look || queue.in_flight() == 0 => return,
+            (Health::Working, None) => false,
+        };
+        self.resets = self.resets.saturating_add(1);
+        let inserts = [number(self.resets), number(queue.in_flight())];
+        actions.report(Report::new(Event::DeviceReset, inserts));
+        if own {
+            self.count_own_reset(now, actions);
+        }
+        self.begin_reset(queue, Some(now));
+    }
+
+    /// Counts a reset that the driver makes on its own, and gives the device up
+    /// after too many.
+    fn count_own_reset(&mut self, now: Duration, actions: &mut Actions) {
+        let first = self.own_resets.first().copied().flatten();
+        let too_many = first.is_some_and(|first| now.saturating_sub(first) < WINDOW);
+        self.own_resets.rotate_left(1);
+        if let Some(last) = self.own_resets.last_mut() {
+            *last = Some(now);
+        }
+        if too_many {
+            // The device is still reset, so that it gives back its requests.
+            self.closed = Some(Failure::NoHba);
+            let resets = u64::try_from(MAX_RESETS).unwrap_or(0);
+            let inserts = [number(resets), number(WINDOW.as_secs())];
+            actions.report(Report::new(Event::DeviceFailed, inserts));
         }
     }
+
+    /// Tells the device to reset, whatever it does. `now` is `None` where the time
+    /// is not known: the next step supplies it.
+    fn begin_reset(&mut self, queue: &mut Queue<'a>, now: Option<Duration>) {
+        queue.admit(Admission::Wait);
+        self.reset_at = now.unwrap_or(Duration::MAX);
+        self.start_at = Duration::ZERO;
+        self.overdue = false;
+        self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
+            Stage::Reset(device) => Stage::Resetting(device.begin_reset()),
+            Stage::Live(device) => Stage::Resetting(device.begin_reset()),
+            Stage::Resetting(device) => Stage::Resetting(device.begin_reset()),
+            Stage::Removed(device) => Stage::Resetting(device.begin_reset()),
+            Stage::Taken => Stage::Taken,
+        };
+    }
+
+    /// Takes the device as far as it goes now: to its reset, and to its start.
+    fn advance(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut Queue<'a>,
+        now: Duration,
+        actions: &mut Actions,
+    ) {
+        self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
+            Stage::Resetting(device) => match device.poll() {
+                ResetPoll::Done(device) => {
+                    self.overdue = false;
+                    let failure = self.closed.unwrap_or(Failure::BusReset);
+                    queue.reclaim(device.quiet(), &adapter.slots, failure);
+                    Stage::Reset(device)
+                }
+                ResetPoll::Removed(device) => {
+                    queue.reclaim(device.quiet(), &adapter.slots, Failure::NoDevice);
+                    self.closed = Some(Failure::NoDevice);
+                    actions.report(Report::vanished());
+                    Stage::Removed(device)
+                }
+                ResetPoll::Pending(device) => {
+                    self.note_overdue(device.status().bits(), now, actions);
+                    Stage::Resetting(device)
+                }
+            },
+            other => other,
+        };
+        self.start_again(adapter, queue, now, actions);
+    }
+
+    /// Starts a device that is reset, unless it was given up or must rest.
+    fn start_again(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut Queue<'a>,
+        now: Duration,
+        actions: &mut Actions,
+    ) {
+        if self.closed.is_some() || now < self.start_at {
+            return;
+        }
+        let device = match core::mem::replace(&mut self.stage, Stage::Taken) {
+            Stage::Reset(device) => device,
+            other => {
+                self.stage = other;
+                return;
+            }
+        };
+        let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
+        self.stage = stage;
+        match started {
+            Ok(()) => self.failed_starts = 0,
+            Err(error) => self.retry(queue, &error, now, actions),
+        }
+    }
+
+    /// Resets a device whose start failed, and has it started again later.
+    fn retry(
+        &mut self,
+        queue: &mut Queue<'a>,
+        error: &BringUpError,
+        now: Duration,
+        actions: &mut Actions,
+    ) {
+        let pause = FIRST_RETRY.saturating_mul(1_u32.wrapping_shl(self.failed_starts));
+        self.failed_starts = self.failed_starts.saturating_add(1);
+        self.begin_reset(queue, Some(now));
+        self.start_at = now.saturating_add(pause);
+        if usize::try_from(self.failed_starts).is_ok_and(|failed| failed >= MAX_RESETS) {
+            self.closed = Some(Failure::NoHba);
+            let inserts = [text(restart_text(error))];
+            actions.report(Report::new(Event::RestartFailed, inserts));
+        }
+    }
+
+    /// Reports a reset that takes too long, once.
+    fn note_overdue(&mut self, status: u8, now: Duration, actions: &mut Actions) {
+        self.reset_at = self.reset_at.min(now);
+        let waited = now.saturating_sub(self.reset_at);
+        if self.overdue || waited < RESET_PATIENCE {
+            return;
+        }
+        self.overdue = true;
+        let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        let inserts = [number(milliseconds), bits(status)];
+        actions.report(Report::new(Event::ResetUnconfirmed, inserts));
+    }
+
+    /// Makes the queue and Storport fit the stage, and ends a request for a reset
+    /// that has come to its end.
+    fn settle(&mut self, queue: &mut Queue<'a>, actions: &mut Actions) {
+        let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
+        if let Some(failure) = closed {
+            queue.admit(Admission::Closed(failure));
+        }
+        let is_live = matches!(self.stage, Stage::Live(_));
+        let waits = !is_live && closed.is_none();
+        if waits && !self.paused {
+            actions.pause = Some(PAUSE_SECONDS);
+        }
+        actions.resume = !waits && self.paused;
+        self.paused = waits;
+        let tick = match self.stage {
+            Stage::Resetting(_) if closed.is_some() => Some(SLOW_TICK),
+            Stage::Resetting(_) => Some(TICK),
+            Stage::Reset(_) if waits => Some(TICK),
+            _ => None,
+        };
+        actions.timer = tick
+            .and_then(|tick| u32::try_from(tick.as_micros()).ok())
+            .and_then(NonZero::new);
+        if !waits && let Some(srb) = self.reset_request.take() {
+            match closed {
+                None => srb.succeed(0),
+                Some(failure) => srb.fail(failure),
+            }
+        }
+    }
+}
+
+/// Brings a device that is reset up with the features it had, gives it its ring,
+/// and lets requests go to it. If that fails, the device is told to reset.
+fn bring_up<'a>(
+    device: Device<Window<'a>, Reset>,
+    accepted: Features,
+    adapter: &Adapter<'a>,
+    queue: &mut Queue<'a>,
+    vectors: Vectors,
+) -> (Stage<'a>, Result<(), BringUpError>) {
+    let (device, notifier) = match start_device(device, accepted, queue, vectors) {
+        Ok(started) => started,
+        Err((device, error)) => return (Stage::Resetting(device), Err(error)),
+    };
+    if let Err(fault) = queue.ring().check_used_index() {
+        let error = BringUpError::Violation(fault);
+        return (Stage::Resetting(device.begin_reset()), Err(error));
+    }
+    // Nothing was finished yet, so no interrupt is missed.
+    let _: bool = queue.ring().rearm_interrupts();
+    let cache_mode = CacheMode::new(&device);
+    restore_cache_mode(adapter, cache_mode.as_ref());
+    queue.admit(Admission::Open {
+        notifier,
+        cache_mode,
+    });
+    (Stage::Live(device), Ok(()))
+}
+
+/// Switches the write cache as an initiator had switched it: a reset may have
+/// forgotten that.
+fn restore_cache_mode(adapter: &Adapter<'_>, cache_mode: Option<&CacheMode<Window<'_>>>) {
+    let Some(cache_mode) = cache_mode else {
+        return;
+    };
+    let wanted = match adapter.disk.write_cache.get() {
+        scsi::WriteCache::Enabled => blk::WriteCache::WriteBack,
+        scsi::WriteCache::Absent | scsi::WriteCache::Disabled => blk::WriteCache::WriteThrough,
+    };
+    if cache_mode.get() != wanted && cache_mode.set(wanted).is_err() {
+        // Initiators are told what the device does.
+        let on = cache_mode.get() == blk::WriteCache::WriteBack;
+        adapter.disk.write_cache.set(on);
+    }
+}
+
+/// A device that was started, and the notifier of its queue.
+type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
+
+/// Takes a device from its reset to DRIVER_OK.
+///
+/// # Errors
+/// What failed, and the device, told to reset.
+pub fn start_device<'a>(
+    device: Device<Window<'a>, Reset>,
+    accepted: Features,
+    queue: &mut Queue<'a>,
+    vectors: Vectors,
+) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, BringUpError)> {
+    let failed = |failure: Failed<Window<'a>>, offered| {
+        let error = failure.error;
+        let error = BringUpError::Transport { error, offered };
+        (failure.device.begin_reset(), error)
+    };
+    let device = device.acknowledge().map_err(|failure| failed(failure, 0))?;
+    let offered = Features::from(device.offered()).bits();
+    let mut device = device
+        .accept(accepted.get())
+        .map_err(|failure| failed(failure, offered))?;
+
+    let placement = queue.ring().placement();
+    let transport = |error| BringUpError::Transport { error, offered };
+    let enabled = device
+        .find_queue(QUEUE, placement.size)
+        .map_err(transport)
+        .and_then(|found| {
+            if let Some(vector) = vectors.config {
+                device.route_config(vector).map_err(BringUpError::Vector)?;
+            }
+            if let Some(vector) = vectors.queue {
+                let routed = device.route_queue(&found, vector);
+                routed.map_err(BringUpError::Vector)?;
+            }
+            device.enable_queue(found, placement).map_err(transport)
+        });
+    let enabled = match enabled {
+        Ok(enabled) => enabled,
+        Err(error) => return Err((device.begin_reset(), error)),
+    };
+    let device = device.start().map_err(|failure| failed(failure, offered))?;
+    let notifier = device.notifier(enabled);
+    Ok((device, notifier))
 }

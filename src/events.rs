@@ -88,9 +88,8 @@ impl Event {
 // Numbers from 1001 on: Storport logs its own events, 129 among them, under the
 // driver's name, and people search for the number alone.
 events! {
-    /// %2: bytes read. %3: bytes asked for.
     1001 Error ConfigurationSpaceUnreadable {
-        text: "%1 cannot start: only %2 of %3 bytes of the device's PCI configuration space could be read.",
+        text: "%1 cannot start: the device's PCI configuration space could not be read.",
         cause: "The device was removed while it started, or the hypervisor does not emulate its configuration space.",
         remedy: "Restart the device. If the event comes back, look for the device in the hypervisor's log.",
     }
@@ -136,9 +135,8 @@ events! {
         cause: "The device needs a feature that the driver does not have, or its back end changed its mind.",
         remedy: "Remove options from the device, iommu_platform=on first, and restart it.",
     }
-    /// %2: attempts.
     1009 Error ConfigurationUnstable {
-        text: "%1 cannot start: the device's configuration changed during each of %2 attempts to read it.",
+        text: "%1 cannot start: the device's configuration changed during each attempt to read it.",
         cause: "The disk is being resized all the time, or the device's generation counter is broken.",
         remedy: "Let the resize end on the host, then restart the device.",
     }
@@ -174,28 +172,25 @@ events! {
         cause: "The host has no resources left for interrupts.",
         remedy: "Restart the device. In QEMU, vectors=0 makes the device use its interrupt pin instead.",
     }
-    /// %2: device status register.
     1015 Error StartRejected {
-        text: "%1 cannot start: the device reports a failure at the end of its start (device status %2).",
+        text: "%1 cannot start: the device reports a failure at the end of its start (DEVICE_NEEDS_RESET).",
         cause: "The process behind the device could not open or lock its image, or failed to start its queues.",
         remedy: "Look for the reason in the hypervisor's log, then restart the device.",
     }
-    /// %2: the routine's name. %3: its status.
-    1016 Error RoutineFailed {
-        text: "%1 cannot start: the routine %2 failed with status %3.",
-        cause: "Windows refused a resource that the driver needs.",
-        remedy: "Restart Windows. If the event comes back, report it.",
+    /// %2: what violates the protocol. %3: its value.
+    1016 Error StartViolation {
+        text: "%1 cannot start: the device broke the virtio protocol before it had a request: %2 %3.",
+        cause: "The device wrote something into the used ring that cannot be true.",
+        remedy: "Report it to the hypervisor's developers, with the whole text of the event.",
     }
-    /// %2: device status register.
     1101 Warning ResetRequested {
-        text: "%1 asks to be reset (device status %2). The driver resets the device and retries its requests.",
+        text: "%1 asks to be reset (DEVICE_NEEDS_RESET). The driver resets the device and retries its requests.",
         cause: "The device found an error that it cannot recover from (DEVICE_NEEDS_RESET).",
         remedy: "Look for the error in the hypervisor's log. No data is lost if event 1104 or 1107 does not follow.",
     }
-    /// %2: kind of the violation. %3, %4: two numbers that describe it, such as the
-    /// id and the queue size.
+    /// %2: what violates the protocol. %3: its value.
     1102 Error ProtocolViolation {
-        text: "%1 broke the virtio protocol: %2 (%3, %4). The driver resets the device and retries its requests.",
+        text: "%1 broke the virtio protocol: %2 %3. The driver resets the device and retries its requests.",
         cause: "The device wrote something into the used ring that cannot be true. The driver does not act on it.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event. Verify the disk if it comes back.",
     }
@@ -229,21 +224,15 @@ events! {
         cause: "The device does not accept after the reset what it accepted before it.",
         remedy: "Look for the reason in the hypervisor's log, then disable and enable the device, or restart Windows.",
     }
-    /// %2: the field's name. %3: its value before the reset. %4: its value now.
-    1108 Error DeviceChanged {
-        text: "%1 is another disk after a reset: its %2 was %3 and is %4. All its requests fail until the device is restarted.",
-        cause: "The image behind the device was exchanged or resized while the device was reset.",
-        remedy: "Check on the host which image the device has, then restart Windows.",
-    }
     /// %2: bytes reported. %3: bytes of the request.
-    1109 Informational UsedLengthShort {
+    1108 Informational UsedLengthShort {
         text: "%1 reports that it wrote %2 bytes for a request of %3 bytes that succeeded. The driver goes by the status. This is logged once.",
         cause: "Some hypervisors do not report the length of what they wrote.",
         remedy: "Nothing has to be done.",
     }
-    /// %2: `on` or `off`. %3: the reason.
-    1110 Warning CacheModeUnchanged {
-        text: "%1 did not turn its write cache %2: %3.",
+    /// %2: `on` or `off`.
+    1109 Warning CacheModeUnchanged {
+        text: "%1 did not turn its write cache %2.",
         cause: "The device cannot change its write cache, or failed to.",
         remedy: "Choose the cache mode on the host instead: cache=none or cache=writethrough in QEMU.",
     }

@@ -1,25 +1,23 @@
 //! Ferrostor: a Storport miniport that serves virtio disks.
 //!
-//! The driver says what a virtio disk is to Windows. How a miniport behaves is
-//! `storport`'s business, how a device is driven `virtio`'s, what a disk
-//! answers `scsi`'s.
+//! The driver tells Storport what a virtio disk is. `storport` knows how a
+//! miniport behaves, `virtio` how a device is driven, `scsi` what a disk answers.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `entry` | DriverEntry |
-//! | `adapter` | the miniport: what each of Storport's callbacks does |
-//! | `discovery` | HwFindAdapter: from a PCI function to a disk |
-//! | `request` | from SRB to request, from outcome to completion |
-//! | `queue` | what the queue's lock protects |
-//! | `device` | the device as it is between its starts and resets |
-//! | `platform` | what Storport gives, as the virtio crate wants it |
+//! | `driver` | the miniport: each of Storport's callbacks in a few lines |
+//! | `probe` | HwFindAdapter: from a PCI function to a disk |
+//! | `device` | the device's life: start, reset, restart, removal |
+//! | `io` | a request: build, submit, complete |
+//! | `report` | errors as events of the system log |
+//! | `events` | the events and their texts |
+//! | `registers` | what Storport maps, as the virtio crate wants it |
 //!
-//! A request's way: HwBuildIo reads the CDB once; what needs no device is
-//! answered there, the rest is written into the memory of a slot, without a
-//! lock. HwStartIo publishes it under the queue's lock, and rings the doorbell
-//! after, if the device wants that. The interrupt issues the DPC. Under the
-//! same lock this takes what the device is done with off the ring, and
-//! completes it after.
+//! A request's way: HwBuildIo reads the CDB once. What needs no device is answered
+//! there; the rest is written into the memory of a slot, without a lock. HwStartIo
+//! publishes it under the queue's lock, and notifies the device after, if the
+//! device wants that. The interrupt issues the DPC. Under the same lock the DPC
+//! takes finished requests off the used ring, and completes them after.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,
@@ -31,10 +29,12 @@
     clippy::unwrap_used
 )]
 
-mod adapter;
 mod device;
-mod discovery;
+mod driver;
 mod entry;
-mod platform;
-mod queue;
-mod request;
+#[expect(dead_code, reason = "the build script puts the texts into the file")]
+mod events;
+mod io;
+mod probe;
+mod registers;
+mod report;

@@ -11,22 +11,26 @@ use crate::{extension::Header, port, status::StorStatus};
 pub const MAX_INSERTS: usize = 3;
 
 /// The most characters of an insert.
-const INSERT_LENGTH: usize = 20;
+pub const INSERT_LENGTH: usize = 24;
+
+/// The most bytes of strings, with their terminators, that an event has room for
+/// (STOR_LOG_EVENT_DETAILS).
+const _: () = assert!(MAX_INSERTS * (INSERT_LENGTH + 1) * size_of::<u16>() <= 150);
 
 /// A short text that goes into an event's message: `%2` for the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Insert {
     /// UTF-16; a zero follows the text.
-    characters: [u16; INSERT_LENGTH.saturating_add(1)],
+    characters: [u16; INSERT_LENGTH + 1],
 }
 
 impl Insert {
     /// No text.
     pub const EMPTY: Self = Self {
-        characters: [0; INSERT_LENGTH.saturating_add(1)],
+        characters: [0; INSERT_LENGTH + 1],
     };
 
-    /// The first 20 characters of `text`. A character that is not ASCII becomes
+    /// The first [`INSERT_LENGTH`] characters of `text`. A character that is not ASCII becomes
     /// a question mark.
     #[must_use]
     pub fn text(text: &str) -> Self {
@@ -54,9 +58,9 @@ impl Insert {
         Self::digits(number, 16, b"0x")
     }
 
-    /// The longest are 20 decimal digits, and "0x" with 16 more.
+    /// The longest number has 20 decimal digits, or 16 hexadecimal ones.
     fn digits(number: u64, base: u64, before: &[u8]) -> Self {
-        let mut digits = [0_u8; INSERT_LENGTH];
+        let mut digits = [0_u8; 20];
         let mut rest = number;
         let mut count = 0_usize;
         for place in digits.iter_mut().rev() {
@@ -72,7 +76,7 @@ impl Insert {
             }
         }
         let mut insert = Self::EMPTY;
-        let skipped = INSERT_LENGTH.saturating_sub(count);
+        let skipped = digits.len().saturating_sub(count);
         let text = before.iter().chain(digits.iter().skip(skipped));
         for (place, digit) in insert.characters.iter_mut().zip(text) {
             *place = u16::from(*digit);
@@ -93,9 +97,6 @@ pub struct Event<'e> {
     /// Texts for the message, [`MAX_INSERTS`] at most; further ones are left
     /// out.
     pub inserts: &'e [Insert],
-    /// Bytes that the event keeps for whoever analyses it. Storport limits their
-    /// number.
-    pub data: &'e [u8],
 }
 
 impl Event<'_> {
@@ -115,8 +116,6 @@ impl Event<'_> {
             EventAssociation: association::StorEventAdapterAssociation,
             ErrorCode: self.code,
             UniqueId: self.unique_id,
-            DumpDataSize: ULONG::try_from(self.data.len()).unwrap_or(0),
-            DumpData: self.data.as_ptr().cast_mut().cast(),
             StringCount: count as ULONG,
             StringList: strings.as_mut_ptr(),
             ..STOR_LOG_EVENT_DETAILS::default()

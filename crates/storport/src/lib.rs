@@ -70,7 +70,7 @@ pub use data::{DataError, DataIn, DataOut};
 pub use dma::{UncachedExtension, UncachedParts};
 #[doc(hidden)]
 pub use entry::private;
-pub use event::{Event, Insert, MAX_INSERTS};
+pub use event::{Event, INSERT_LENGTH, Insert, MAX_INSERTS};
 pub use extension::{DpcNumber, Table};
 pub use find_adapter::{AdapterLimits, Configured, FindAdapter, InFindAdapter, LimitsError};
 pub use lock::{

@@ -256,6 +256,23 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         unsafe { &mut *self.data.get() }
     }
 
+    /// Runs `run` with the open cell, as [`with`](Self::with) does, in a callback
+    /// that Storport enters with the lock held. Locks that come later in the order
+    /// can be taken with the guard.
+    pub fn with_held<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, K::Level>) -> R,
+    ) -> R
+    where
+        S: Proves<'a, K::Level> + Scope<'a, Level = K::Level>,
+    {
+        let _: &mut S = scope;
+        // SAFETY: The scope proves that the lock is held, and is borrowed as long
+        // as the cell is open: `Locked`'s invariant.
+        unsafe { self.inside(run) }
+    }
+
     fn new(adapter: &'a Header, lock: K, data: T) -> Self {
         let dump = adapter.state.is_dump();
         Self {
@@ -404,6 +421,28 @@ impl Lock for MessageLock {
 impl<'a, T> StartIoLocked<'a, T> {
     pub(crate) fn under_start_io(adapter: &'a Header, data: T) -> Self {
         Self::new(adapter, StartIoLock(()), data)
+    }
+}
+
+impl<'a, T> StartIoLocked<'a, T> {
+    /// Opens this cell and one of a DPC's lock side by side, in a callback that is
+    /// alone with both.
+    pub fn open_with<U, S, R>(
+        &self,
+        dpc: &DpcLocked<'a, U>,
+        scope: &mut S,
+        run: impl FnOnce(&mut T, &mut U) -> R,
+    ) -> R
+    where
+        S: Proves<'a, level::StartIoHeld> + Proves<'a, level::DpcHeld>,
+    {
+        let _: &mut S = scope;
+        // SAFETY: The scope proves that no other callback is inside, and is
+        // borrowed as long as the data: `Locked`'s invariant.
+        let data = unsafe { &mut *self.data.get() };
+        // SAFETY: As above. It is another cell, since its lock is of another kind.
+        let other = unsafe { &mut *dpc.data.get() };
+        run(data, other)
     }
 }
 

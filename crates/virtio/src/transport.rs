@@ -43,6 +43,33 @@ pub const SUPPORTED: F = {
     }
 };
 
+/// A set of the first 64 feature bits, to be kept: virtio-spec's [`F`] has 128 and
+/// asks for an alignment of 16 bytes, which a device extension does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features(u64);
+
+impl Features {
+    /// The set.
+    #[must_use]
+    pub fn get(self) -> F {
+        F::from_bits_retain(le128::from_ne(u128::from(self.0)))
+    }
+
+    /// The set as bits.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<F> for Features {
+    /// No bit above the first 64 is defined (VIRTIO 1.3, 2.2), and
+    /// [`Device::acknowledge`] reads no more.
+    fn from(features: F) -> Self {
+        Self(features.bits().to_ne() as u64)
+    }
+}
+
 /// Reads of a configuration that changes each time before it counts as unstable.
 const CONFIG_ATTEMPTS: u32 = 64;
 
@@ -111,20 +138,20 @@ pub struct Removed(());
 /// The device knows that a driver is there, and has said what it offers.
 #[derive(Debug)]
 pub struct Driver {
-    offered: F,
+    offered: Features,
 }
 
 /// The device has agreed to a set of features; its queues are set up now.
 #[derive(Debug)]
 pub struct Negotiated {
-    accepted: F,
+    accepted: Features,
     failed: Option<TransportError>,
 }
 
 /// `DRIVER_OK`: the device works.
 #[derive(Debug)]
 pub struct Live {
-    accepted: F,
+    accepted: Features,
 }
 
 /// A virtio PCI device at one step of its life.
@@ -654,6 +681,14 @@ impl<R: Registers, S> Device<R, S> {
     }
 }
 
+impl<R> Device<R, Resetting> {
+    /// The status that the device showed last.
+    #[must_use]
+    pub fn status(&self) -> DeviceStatus {
+        self.step.status
+    }
+}
+
 impl<R: Registers> Device<R, Resetting> {
     /// Reads the status once: 0 confirms the reset (V07).
     pub fn poll(self) -> ResetPoll<R> {
@@ -710,7 +745,7 @@ impl<R: Registers> Device<R, Reset> {
     pub fn acknowledge(self) -> Result<Device<R, Driver>, Failure<R>> {
         match self.announce() {
             Ok(()) => {
-                let offered = self.read_offered();
+                let offered = self.read_offered().into();
                 Ok(self.at(Driver { offered }))
             }
             Err(error) => Err(self.fail(error)),
@@ -738,7 +773,7 @@ impl<R: Registers> Device<R, Driver> {
     /// The features that the device offers, as it said once.
     #[must_use]
     pub fn offered(&self) -> F {
-        self.step.offered
+        self.step.offered.get()
     }
 
     /// Accepts `features` and has the device confirm them. Of the
@@ -752,7 +787,7 @@ impl<R: Registers> Device<R, Driver> {
     pub fn accept(self, features: F) -> Result<Device<R, Negotiated>, Failure<R>> {
         match self.negotiate(features) {
             Ok(()) => Ok(self.at(Negotiated {
-                accepted: features,
+                accepted: features.into(),
                 failed: None,
             })),
             Err(error) => Err(self.fail(error)),
@@ -760,13 +795,11 @@ impl<R: Registers> Device<R, Driver> {
     }
 
     fn negotiate(&self, features: F) -> Result<(), TransportError> {
-        if !self.step.offered.contains(F::VERSION_1) {
+        let offered = self.step.offered.get();
+        if !offered.contains(F::VERSION_1) {
             return Err(TransportError::NotModern);
         }
-        let acceptable = self
-            .step
-            .offered
-            .intersection(SUPPORTED.union(device_type_features()));
+        let acceptable = offered.intersection(SUPPORTED.union(device_type_features()));
         let beyond = features.difference(acceptable);
         if !beyond.is_empty() || !features.contains(F::VERSION_1) {
             let features = beyond.union(F::VERSION_1.difference(features));
@@ -798,7 +831,7 @@ impl<R: Registers> Device<R, Negotiated> {
     /// The features that both have agreed on.
     #[must_use]
     pub fn accepted(&self) -> F {
-        self.step.accepted
+        self.step.accepted.get()
     }
 
     /// The device-specific configuration.
@@ -991,7 +1024,7 @@ impl<R: Registers> Device<R, Live> {
     /// The features that both have agreed on.
     #[must_use]
     pub fn accepted(&self) -> F {
-        self.step.accepted
+        self.step.accepted.get()
     }
 
     /// The device-specific configuration. It may change while the device is

@@ -1,11 +1,10 @@
-//! What Storport gives, as the virtio crate wants it: registers, shared memory
-//! and a request's data.
+//! Storport's mapped registers and shared memory, as the virtio crate wants them.
 #![expect(
     unsafe_code,
     reason = "shared memory passes from one crate to the other"
 )]
 
-use storport::{MappedRegisters, ScatterGather, UncachedExtension};
+use storport::{MappedRegisters, ScatterGather, UncachedExtension, UncachedParts};
 use virtio::{
     blk::Segment,
     dma::{DmaError, DmaMemory},
@@ -56,13 +55,17 @@ impl Registers for Window<'_> {
 /// The uncached extension, as memory to share with the device.
 ///
 /// # Errors
-/// Addresses that can't be.
-pub fn shared_memory<'a>(extension: &UncachedExtension<'a>) -> Result<DmaMemory<'a>, DmaError> {
-    let (first, physical) = (extension.address(), extension.physical_address());
-    // SAFETY: the extension is that long and contiguous, and there as long as
-    // the adapter; discovery alone asks for it, once, and looks into it by
-    // this value alone.
-    unsafe { DmaMemory::new(first, physical, extension.length()) }
+/// Its address does not fit: [`DmaError`].
+pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, DmaError> {
+    let UncachedParts {
+        address,
+        physical,
+        length,
+    } = extension.into_parts();
+    // SAFETY: The invariants of `UncachedExtension`: the memory is that long,
+    // contiguous, and there as long as the adapter. The value was the only way to
+    // it, and is gone.
+    unsafe { DmaMemory::new(address, physical, length) }
 }
 
 /// A request's data, as the device reaches it.

@@ -1,0 +1,284 @@
+//! The miniport: what each of Storport's callbacks does for a virtio disk.
+
+use core::time::Duration;
+
+use scsi::Disk;
+use storport::{
+    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Initialize, Interrupt, Interrupted,
+    MessageInterrupt, MessageLocks, Miniport, NotFound, PassiveInitialize, Performance, Proves,
+    ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop, StorStatus, Timer, callback,
+    level::{DpcHeld, StartIoHeld},
+};
+use virtio::{
+    blk::{Config, Requests},
+    slots::{MAX_SLOTS, SlotAllocator},
+    split_queue::Flight,
+    transport::{Isr, StatusRegister},
+};
+
+use crate::{
+    device::{Actions, Demand, Life, Vectors},
+    io::{self, Drained, InFlight, Queue, Request, ShortUsed},
+    probe::{self, StartError},
+    registers::Window,
+    report::Report,
+};
+
+/// The message for used buffers.
+const QUEUE_MESSAGE: u16 = 0;
+
+/// The message for changes of the configuration, among which the device asks to be
+/// reset. Without it that is found when a request times out.
+const CONFIG_MESSAGE: u16 = 1;
+
+/// The bit of the interrupt status that says that the configuration changed.
+const CONFIG_INTERRUPT: u8 = 1 << 1;
+
+/// How often HwResetBus asks the device for its reset, and the microseconds
+/// between: half a millisecond in all. What takes longer, the timer goes on with.
+const RESET_LOOKS: u32 = 10;
+const RESET_PAUSE: u32 = 50;
+
+/// The driver.
+pub enum Ferrostor {}
+
+/// A virtio disk.
+pub struct Adapter<'a> {
+    /// The ring, and the requests that the device has.
+    pub queue: DpcLocked<'a, Queue<'a>>,
+    /// Its DPC attends to the device's life.
+    pub attention: DpcLocked<'a, ()>,
+    /// The device between its starts and resets.
+    pub life: StartIoLocked<'a, Life<'a>>,
+    /// What the interrupt pin means.
+    pub isr: Isr<Window<'a>>,
+    /// How to stop the device without waiting for it.
+    pub status: StatusRegister<Window<'a>>,
+    /// Which slots are free.
+    pub slots: SlotAllocator,
+    /// The slots' memory.
+    pub requests: Requests<'a>,
+    /// What the device says of itself.
+    pub config: Config,
+    /// What initiators are told.
+    pub disk: Disk,
+    /// Requests whose used length the device understated.
+    pub short_used: ShortUsed,
+    /// How many processors send requests.
+    pub processors: u32,
+}
+
+impl<'a> Adapter<'a> {
+    /// Runs `run` with the device's life and the queue, in a callback that is alone
+    /// with both.
+    fn alone<S, R>(&self, cx: &mut S, run: impl FnOnce(&mut Life<'a>, &mut Queue<'a>) -> R) -> R
+    where
+        S: Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>,
+    {
+        self.life.open_with(&self.queue, cx, run)
+    }
+
+    /// Makes the next step of the device's life.
+    fn attend(
+        &self,
+        life: &mut Guard<'_, 'a, Life<'a>, StartIoHeld>,
+        demand: Demand,
+        now: Duration,
+    ) -> Actions {
+        let (life, held) = life.split();
+        self.queue
+            .with(held, |queue| life.attend(self, queue, demand, now))
+    }
+}
+
+/// Does what is to be done after the device's life was attended to.
+macro_rules! carry_out {
+    ($cx:expr, $actions:expr) => {{
+        let actions: Actions = $actions;
+        if let Some(seconds) = actions.pause {
+            // A Storport that does not pause has its requests told to wait.
+            let _: bool = $cx.pause(seconds);
+        }
+        if actions.resume {
+            // A pause that is not ended ends by its time.
+            let _: bool = $cx.resume();
+        }
+        if let Some(microseconds) = actions.timer {
+            // It fails if the adapter was stopped meanwhile.
+            let _: Result<(), StorStatus> = $cx.request_timer::<Ferrostor>(microseconds);
+        }
+        for report in actions.reports.iter().flatten() {
+            // An event that cannot be logged changes nothing.
+            let _: Result<(), StorStatus> = $cx.log_event(&report.event());
+        }
+    }};
+}
+
+impl Miniport for Ferrostor {
+    type Adapter<'a> = Adapter<'a>;
+    type Request<'a> = Request;
+
+    const TABLE_BYTES: usize =
+        (MAX_SLOTS as usize).saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
+    const DUMP_TABLE_BYTES: usize = (probe::DUMP_QUEUE as usize)
+        .saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
+    const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
+
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
+        probe::find(cx).map_err(|error| {
+            // A dump stack logs nothing.
+            let _: Result<(), StorStatus> = cx.log_event(&Report::from(&error).event());
+            match error {
+                StartError::ConfigurationSpace => NotFound::BadConfiguration,
+                _ => NotFound::Unusable,
+            }
+        })
+    }
+
+    fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        // HwStartIo needs no lock but the queue's. Whatever is granted, the same
+        // code serves it.
+        let _: Performance = cx.optimize(&Performance {
+            channels: adapter.processors,
+            dpc_redirection: true,
+            ..Performance::default()
+        });
+        // A dump stack has no HwPassiveInitialize, and no interrupts.
+        !cx.is_dump()
+            || adapter
+                .alone(cx, |life, queue| {
+                    life.start(adapter, queue, Vectors::default())
+                })
+                .is_ok()
+    }
+
+    fn build_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut BuildIo<'_, 'a>,
+        srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, Request)> {
+        io::build(adapter, cx, srb)
+    }
+
+    fn start_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut StartIo<'_, 'a>,
+        srb: Srb<'a>,
+        request: Request,
+    ) {
+        io::start(adapter, cx, srb, request);
+    }
+
+    fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
+        // Reading the status deasserts the pin. A dump stack calls this to look for
+        // completions, whatever the status says.
+        let status = adapter.isr.take();
+        if status.is_empty() && !cx.is_dump() {
+            return Interrupted::NotOurs;
+        }
+        if status.bits() & CONFIG_INTERRUPT != 0 {
+            adapter.attention.issue(cx);
+        }
+        adapter.queue.issue(cx);
+        Interrupted::Ours
+    }
+
+    fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+        let drained = io::drain(adapter, cx);
+        if let Some(report) = adapter.short_used.take_report() {
+            let _: Result<(), StorStatus> = cx.log_event(&report.event());
+        }
+        if drained == Drained::More {
+            adapter.queue.issue(cx);
+        }
+        if drained == Drained::Faulty || cx.number() == adapter.attention.number() {
+            let now = cx.time().unwrap_or_default();
+            let actions = adapter
+                .life
+                .with(cx, |life| adapter.attend(life, Demand::Look, now));
+            carry_out!(cx, actions);
+        }
+    }
+
+    fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
+        // An interrupt may have been lost: what the device has finished is no
+        // reason to reset it.
+        let _: Drained = io::drain(adapter, cx);
+        let mut demand = Demand::Reset;
+        for _ in 0..RESET_LOOKS {
+            let now = cx.time().unwrap_or_default();
+            let actions = adapter
+                .life
+                .with_held(cx, |life| adapter.attend(life, demand, now));
+            let waits = actions.timer.is_some();
+            carry_out!(cx, actions);
+            if !waits {
+                break;
+            }
+            demand = Demand::Look;
+            cx.stall(RESET_PAUSE);
+        }
+        true
+    }
+
+    fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {
+        adapter.status.begin_reset();
+    }
+
+    fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
+        let vectors = vectors(|message| cx.has_message(message));
+        adapter.alone(cx, |life, queue| life.restart(queue, vectors));
+        // Once the adapter is ready, the DPC goes on. Requests wait until the device
+        // runs.
+        adapter.attention.issue(cx);
+        true
+    }
+}
+
+/// The messages that are connected, as vectors of the device.
+fn vectors(has_message: impl Fn(u32) -> bool) -> Vectors {
+    let vector = |message: u16| has_message(message.into()).then_some(message);
+    Vectors {
+        queue: vector(QUEUE_MESSAGE),
+        config: vector(CONFIG_MESSAGE),
+    }
+}
+
+impl callback::PassiveInitialize for Ferrostor {
+    fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
+        let vectors = vectors(|message| cx.has_message(message));
+        let started = adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors));
+        if let Err(error) = started {
+            let report = Report::from(&StartError::BringUp(error));
+            let _: Result<(), StorStatus> = cx.log_event(&report.event());
+            return false;
+        }
+        true
+    }
+}
+
+impl callback::MessageInterrupt for Ferrostor {
+    fn message_interrupt<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut MessageInterrupt<'_, 'a>,
+    ) -> Interrupted {
+        if cx.message() == u32::from(QUEUE_MESSAGE) {
+            adapter.queue.issue(cx);
+        } else {
+            adapter.attention.issue(cx);
+        }
+        Interrupted::Ours
+    }
+}
+
+impl callback::Timer for Ferrostor {
+    fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
+        let now = cx.time().unwrap_or_default();
+        let actions = adapter
+            .life
+            .with_held(cx, |life| adapter.attend(life, Demand::Look, now));
+        carry_out!(cx, actions);
+    }
+}

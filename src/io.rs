@@ -1,0 +1,706 @@
+//! A request in the order of time: built in HwBuildIo, submitted in HwStartIo,
+//! completed in the DPC.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use scsi::{Lba, Lun, MediaOp, ModeChange, ModeSelect, Outcome, Sense, WriteCache};
+use storport::{
+    BuildIo, DataError, Direction, Failure, Function, Scope, Srb, StartIo, StartedSrb, StorStatus,
+    Table,
+    level::{self, Below},
+};
+use virtio::{
+    blk::{self, CacheMode, Refused, RequestError},
+    slots::{Prepared, Slot, SlotAllocator, Staged},
+    split_queue::{Flight, Rejection, RingFault, SplitQueue, Used},
+    transport::{Notifier, Quiet},
+};
+
+use crate::{
+    driver::Adapter,
+    events::Event,
+    registers::{Window, segments},
+    report::{Report, number, text},
+};
+
+/// Requests that one turn under the queue's lock takes off the used ring.
+const BATCH: usize = 16;
+
+/// Turns that a DPC takes before it leaves the rest to the next: the whole queue
+/// once.
+const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
+
+/// The longest answer to a command that needs no device: mode pages, with room to
+/// spare.
+const LONGEST_REPLY: usize = 256;
+
+/// What a request asks of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Read data, from this block on.
+    Read(Lba),
+    /// Write data, from this block on.
+    Write(Lba),
+    /// Write data that must be durable when the request ends (FUA). A flush
+    /// follows in the same slot.
+    DurableWrite(Lba),
+    /// The flush of a durable write.
+    FlushOfWrite(Lba),
+    /// Make completed writes durable.
+    Flush,
+    /// Switch the device's write cache, and flush what it holds.
+    SwitchCache {
+        /// On, or off.
+        on: bool,
+    },
+}
+
+/// What HwBuildIo hands to HwStartIo.
+pub enum Request {
+    /// A request that lies in its slot.
+    Device {
+        /// Its slot, until HwStartIo or a reset takes it.
+        staged: Staged,
+        /// What it asks.
+        op: Op,
+        /// Bytes of data.
+        bytes: u32,
+    },
+    /// Reset the device, as a logical unit, a target or a bus.
+    Reset,
+}
+
+/// A request that the device has.
+pub struct InFlight<'a> {
+    srb: StartedSrb<'a>,
+    op: Op,
+    bytes: u32,
+}
+
+/// The table of requests that the device has. `None` for a payload: the driver's
+/// own request for the disk's identity, at start.
+pub type Flights<'a> = Table<'a, Option<Flight<Option<InFlight<'a>>>>>;
+
+/// What the queue's lock protects: the ring, and whether requests may go to it.
+pub struct Queue<'a> {
+    ring: SplitQueue<'a, Flights<'a>>,
+    admission: Admission<'a>,
+    /// An initiator's request to reset the device, until that is done.
+    reset: Option<StartedSrb<'a>>,
+}
+
+/// Whether requests may go to the device.
+pub enum Admission<'a> {
+    /// They may: it runs.
+    Open {
+        /// The queue's notifier.
+        notifier: Notifier<Window<'a>>,
+        /// How to switch the device's write cache, if it can be switched.
+        cache_mode: Option<CacheMode<Window<'a>>>,
+    },
+    /// Not now: the device is being reset. Requests are told to wait.
+    Wait,
+    /// No more.
+    Closed(Failure),
+}
+
+/// What becomes of a request that the queue does not take.
+enum Answer {
+    Busy,
+    Fail(Failure),
+    Refuse(Sense),
+}
+
+/// A request that the queue does not take, with what it holds.
+struct NotSubmitted<'a> {
+    srb: Srb<'a>,
+    slot: Option<Slot>,
+    answer: Answer,
+}
+
+/// How far the used ring was drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Nothing is left.
+    All,
+    /// Something may be left.
+    More,
+    /// The queue is faulty.
+    Faulty,
+}
+
+impl<'a> Queue<'a> {
+    /// A queue whose device does not run yet.
+    pub fn new(ring: SplitQueue<'a, Flights<'a>>) -> Self {
+        Self {
+            ring,
+            admission: Admission::Wait,
+            reset: None,
+        }
+    }
+
+    /// The ring, to be given to the device.
+    pub fn ring(&mut self) -> &mut SplitQueue<'a, Flights<'a>> {
+        &mut self.ring
+    }
+
+    /// Sets whether requests may go to the device.
+    pub fn admit(&mut self, admission: Admission<'a>) {
+        self.admission = admission;
+    }
+
+    /// The protocol violation that marked the queue faulty.
+    pub fn fault(&self) -> Option<RingFault> {
+        self.ring.fault()
+    }
+
+    /// How many requests the device has.
+    pub fn in_flight(&self) -> u16 {
+        self.ring.in_flight()
+    }
+
+    /// Whether an initiator asks for a reset.
+    pub fn is_reset_requested(&self) -> bool {
+        self.reset.is_some()
+    }
+
+    /// Takes the initiator's request to reset the device.
+    pub fn take_reset_request(&mut self) -> Option<StartedSrb<'a>> {
+        self.reset.take()
+    }
+
+    /// Keeps an initiator's request to reset the device. A second one comes back.
+    fn request_reset(&mut self, srb: Srb<'a>) -> Option<Srb<'a>> {
+        if self.reset.is_some() {
+            return Some(srb);
+        }
+        self.reset = Some(srb.started());
+        None
+    }
+
+    /// Returns all requests of a device that is quiet as failed. Staged ones find
+    /// in HwStartIo that they are stale.
+    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
+        self.ring.reclaim(quiet, slots, |slot, in_flight| {
+            slots.release(slot);
+            if let Some(InFlight { srb, .. }) = in_flight {
+                srb.fail(failure);
+            }
+        });
+    }
+
+    /// Publishes a request of HwStartIo. Returns the notifier if the device wants
+    /// a notification: that is sent without the lock, since it may take long.
+    #[inline]
+    fn submit(
+        &mut self,
+        slots: &SlotAllocator,
+        staged: Staged,
+        srb: Srb<'a>,
+        op: Op,
+        bytes: u32,
+    ) -> Result<Option<Notifier<Window<'a>>>, NotSubmitted<'a>> {
+        let Ok(prepared) = self.ring.unstage(slots, staged) else {
+            // A reset took the slot.
+            return Err(NotSubmitted {
+                srb,
+                slot: None,
+                answer: Answer::Busy,
+            });
+        };
+        let not_now = |prepared: Prepared, srb, answer| NotSubmitted {
+            srb,
+            slot: Some(prepared.into_slot()),
+            answer,
+        };
+        let (notifier, cache_mode) = match &self.admission {
+            Admission::Open {
+                notifier,
+                cache_mode,
+            } => (notifier, cache_mode),
+            Admission::Wait => return Err(not_now(prepared, srb, Answer::Busy)),
+            Admission::Closed(failure) => {
+                return Err(not_now(prepared, srb, Answer::Fail(*failure)));
+            }
+        };
+        if let Op::SwitchCache { on } = op
+            && !switch_cache(cache_mode.as_ref(), on)
+        {
+            let sense = Sense::INTERNAL_TARGET_FAILURE;
+            return Err(not_now(prepared, srb, Answer::Refuse(sense)));
+        }
+        let published = self.ring.publish(prepared, srb, |srb| {
+            Some(InFlight {
+                srb: srb.started(),
+                op,
+                bytes,
+            })
+        });
+        match published {
+            Ok(()) => Ok(self.ring.notification_needed().then(|| notifier.clone())),
+            Err(rejected) => {
+                let answer = match rejected.reason {
+                    Rejection::Faulty(_) => Answer::Busy,
+                    Rejection::ForeignSlot | Rejection::ChainLength => {
+                        Answer::Fail(Failure::InvalidRequest)
+                    }
+                };
+                Err(not_now(rejected.prepared, rejected.given, answer))
+            }
+        }
+    }
+
+    /// Publishes the driver's own request for the disk's identity.
+    pub fn submit_identify(&mut self, prepared: Prepared) -> Result<bool, Slot> {
+        match self.ring.publish(prepared, (), |()| None) {
+            Ok(()) => Ok(self.ring.notification_needed()),
+            Err(rejected) => Err(rejected.prepared.into_slot()),
+        }
+    }
+
+    /// Publishes the flush of a durable write.
+    fn submit_flush(
+        &mut self,
+        prepared: Prepared,
+        write: InFlight<'a>,
+    ) -> Result<Option<Notifier<Window<'a>>>, (Slot, InFlight<'a>)> {
+        let Admission::Open { notifier, .. } = &self.admission else {
+            return Err((prepared.into_slot(), write));
+        };
+        match self.ring.publish(prepared, write, Some) {
+            Ok(()) => Ok(self.ring.notification_needed().then(|| notifier.clone())),
+            Err(rejected) => Err((rejected.prepared.into_slot(), rejected.given)),
+        }
+    }
+
+    /// Takes finished requests off the used ring, until `batch` is full or nothing
+    /// is left.
+    fn take_used(&mut self, batch: &mut Batch<'a>) -> Drained {
+        for place in batch {
+            match self.ring.pop_used() {
+                Ok(Some(used)) => *place = Some(used),
+                Ok(None) if self.ring.rearm_interrupts() => return Drained::More,
+                Ok(None) => return Drained::All,
+                Err(_) => return Drained::Faulty,
+            }
+        }
+        Drained::More
+    }
+
+    /// Takes the answer to the driver's own request off the used ring.
+    pub fn take_one(&mut self) -> Result<Option<Used<Option<InFlight<'a>>>>, RingFault> {
+        self.ring.pop_used()
+    }
+}
+
+/// A place for each request that one turn takes off the used ring.
+type Batch<'a> = [Option<Used<Option<InFlight<'a>>>>; BATCH];
+
+/// Switches the device's write cache. False: it does not do it.
+#[cold]
+fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, on: bool) -> bool {
+    let mode = if on {
+        blk::WriteCache::WriteBack
+    } else {
+        blk::WriteCache::WriteThrough
+    };
+    cache_mode.is_some_and(|cache_mode| cache_mode.set(mode).is_ok())
+}
+
+/// HwBuildIo: answers an SRB, or makes a request of it.
+pub fn build<'a>(
+    adapter: &Adapter<'a>,
+    cx: &BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+) -> Option<(Srb<'a>, Request)> {
+    match srb.function() {
+        Function::ExecuteScsi => execute(adapter, cx, srb),
+        Function::Flush | Function::Shutdown => flush(adapter, srb, Op::Flush, 0),
+        // Nothing is kept for a unit. The adapter's own changes of state come by
+        // HwAdapterControl.
+        Function::Pnp { .. } | Function::Power => {
+            srb.succeed(0);
+            None
+        }
+        Function::ResetBus | Function::ResetDevice | Function::ResetLogicalUnit => {
+            Some((srb, Request::Reset))
+        }
+        Function::Other(_) => {
+            srb.fail(Failure::InvalidRequest);
+            None
+        }
+    }
+}
+
+/// Carries out a CDB, or makes a request of it.
+fn execute<'a>(
+    adapter: &Adapter<'a>,
+    cx: &BuildIo<'_, 'a>,
+    mut srb: Srb<'a>,
+) -> Option<(Srb<'a>, Request)> {
+    let address = srb.address();
+    if address.path != 0 {
+        srb.fail(Failure::InvalidPathId);
+        return None;
+    }
+    if address.target != 0 {
+        srb.fail(Failure::InvalidTargetId);
+        return None;
+    }
+    let outcome = match adapter.disk.execute(Lun(u16::from(address.lun)), srb.cdb()) {
+        Ok(outcome) => outcome,
+        Err(sense) => {
+            refuse(srb, sense);
+            return None;
+        }
+    };
+    // The initiator's buffer may be mapped for the other direction alone.
+    if srb.data_length() != 0 && !srb.direction().allows(data_direction(&outcome)) {
+        srb.fail(Failure::InvalidRequest);
+        return None;
+    }
+    match outcome {
+        Outcome::Good => srb.succeed(0),
+        Outcome::Data(reply) => {
+            let mut bytes = [0; LONGEST_REPLY];
+            let length = reply.write_to(&mut bytes);
+            let bytes = bytes.get(..length).unwrap_or_default();
+            if bytes.is_empty() || srb.data_length() == 0 {
+                srb.succeed(0);
+                return None;
+            }
+            let written = cx.data_in(&mut srb).map(|mut data| data.write(0, bytes));
+            match written {
+                Ok(written) => srb.succeed(u32::try_from(written).unwrap_or(0)),
+                Err(error) => fail_unreachable(srb, error),
+            }
+        }
+        Outcome::ModeSelect(select) => return select_mode(adapter, cx, srb, select),
+        Outcome::Media(MediaOp::Flush) => return flush(adapter, srb, Op::Flush, 0),
+        // FUA asks a read for what the medium holds. The device's cache holds the
+        // same data, and virtio has no read that passes it by.
+        Outcome::Media(MediaOp::Read { extent, .. }) => {
+            return transfer(adapter, cx, srb, Op::Read(extent.lba()), extent);
+        }
+        Outcome::Media(MediaOp::Write { extent, fua }) => {
+            let lba = extent.lba();
+            let op = if fua {
+                Op::DurableWrite(lba)
+            } else {
+                Op::Write(lba)
+            };
+            return transfer(adapter, cx, srb, op, extent);
+        }
+    }
+    None
+}
+
+/// The direction of a command's data, as SRBs have it.
+fn data_direction(outcome: &Outcome<'_>) -> Direction {
+    match outcome.direction() {
+        scsi::Direction::None => Direction::None,
+        scsi::Direction::DataIn => Direction::In,
+        scsi::Direction::DataOut => Direction::Out,
+    }
+}
+
+/// Builds a read or a write.
+fn transfer<'a>(
+    adapter: &Adapter<'a>,
+    cx: &BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    op: Op,
+    extent: scsi::Extent,
+) -> Option<(Srb<'a>, Request)> {
+    let blocks = u32::try_from(extent.blocks().0).unwrap_or(0);
+    let (Ok(extent), Some(list)) = (
+        adapter.config.extent(extent.lba().0, blocks),
+        cx.scatter_gather(&srb),
+    ) else {
+        srb.fail(Failure::InvalidRequest);
+        return None;
+    };
+    let Some(slot) = adapter.slots.reserve() else {
+        srb.busy();
+        return None;
+    };
+    let prepared = if matches!(op, Op::Read(_)) {
+        adapter.requests.read(slot, extent, segments(list))
+    } else {
+        adapter.requests.write(slot, extent, segments(list))
+    };
+    stage(adapter, srb, prepared, op, extent.bytes())
+}
+
+/// Builds a flush, if the device has a cache to flush.
+fn flush<'a>(
+    adapter: &Adapter<'a>,
+    srb: Srb<'a>,
+    op: Op,
+    bytes: u32,
+) -> Option<(Srb<'a>, Request)> {
+    if adapter.disk.write_cache.get() == WriteCache::Absent {
+        srb.succeed(bytes);
+        return None;
+    }
+    let Some(slot) = adapter.slots.reserve() else {
+        srb.busy();
+        return None;
+    };
+    stage(adapter, srb, adapter.requests.flush(slot), op, bytes)
+}
+
+/// Checks a parameter list of MODE SELECT, and builds what it asks for.
+#[cold]
+fn select_mode<'a>(
+    adapter: &Adapter<'a>,
+    cx: &BuildIo<'_, 'a>,
+    mut srb: Srb<'a>,
+    select: ModeSelect,
+) -> Option<(Srb<'a>, Request)> {
+    let mut list = [0; ModeSelect::MAX_LENGTH as usize];
+    let list = list.get_mut(..select.length()).unwrap_or_default();
+    // The initiator may change its buffer at any time: it is copied once.
+    let copied = match cx.data_out(&mut srb) {
+        Ok(data) => data.read(0, list),
+        Err(error) => {
+            fail_unreachable(srb, error);
+            return None;
+        }
+    };
+    let length = u32::try_from(select.length()).unwrap_or(0);
+    match select.parse(&adapter.disk, list.get(..copied).unwrap_or_default()) {
+        Ok(ModeChange::None) => srb.succeed(length),
+        Ok(ModeChange::WriteCache(on)) => {
+            return flush(adapter, srb, Op::SwitchCache { on }, length);
+        }
+        Err(sense) => refuse(srb, sense),
+    }
+    None
+}
+
+/// Stages a request for HwStartIo.
+fn stage<'a>(
+    adapter: &Adapter<'a>,
+    srb: Srb<'a>,
+    prepared: Result<Prepared, Refused>,
+    op: Op,
+    bytes: u32,
+) -> Option<(Srb<'a>, Request)> {
+    match prepared {
+        Ok(prepared) => {
+            let staged = adapter.slots.stage(prepared);
+            Some((srb, Request::Device { staged, op, bytes }))
+        }
+        Err(refused) => {
+            // The data do not fit the CDB, or the limits that Storport knows.
+            adapter.slots.release(refused.slot);
+            srb.fail(Failure::InvalidRequest);
+            None
+        }
+    }
+}
+
+/// HwStartIo: gives a request to the device.
+pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
+    let Request::Device { staged, op, bytes } = request else {
+        return start_reset(adapter, cx, srb);
+    };
+    let submitted = adapter.queue.with(cx, |queue| {
+        queue.submit(&adapter.slots, staged, srb, op, bytes)
+    });
+    match submitted {
+        Ok(Some(notifier)) => notifier.notify(),
+        Ok(None) => {}
+        Err(not_submitted) => answer(adapter, cx, not_submitted, op),
+    }
+}
+
+/// Keeps a request to reset the device, and has the device's life attended to.
+#[cold]
+fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
+    let second = adapter.queue.with(cx, |queue| queue.request_reset(srb));
+    if let Some(srb) = second {
+        return srb.busy();
+    }
+    adapter.attention.issue(cx);
+}
+
+/// Completes a request that the queue did not take.
+#[cold]
+fn answer<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut StartIo<'_, 'a>,
+    not_submitted: NotSubmitted<'a>,
+    op: Op,
+) {
+    let NotSubmitted { srb, slot, answer } = not_submitted;
+    if let Some(slot) = slot {
+        adapter.slots.release(slot);
+    }
+    match answer {
+        Answer::Busy => {
+            // Whatever it waits for goes on.
+            adapter.attention.issue(cx);
+            srb.busy();
+        }
+        Answer::Fail(failure) => srb.fail(failure),
+        Answer::Refuse(sense) => {
+            if let Op::SwitchCache { on } = op {
+                let report = Report::new(
+                    Event::CacheModeUnchanged,
+                    [text(if on { "on" } else { "off" })],
+                );
+                report.log_in_start_io(cx);
+            }
+            refuse(srb, sense);
+        }
+    }
+}
+
+/// Completes what the device has finished. The lock is held while requests are
+/// taken off the used ring, not while they are completed.
+pub fn drain<'a, S>(adapter: &Adapter<'a>, cx: &mut S) -> Drained
+where
+    S: Scope<'a>,
+    S::Level: Below<level::DpcHeld>,
+{
+    for _ in 0..TURNS {
+        let mut batch: Batch<'a> = [const { None }; BATCH];
+        let drained = adapter.queue.with(cx, |queue| queue.take_used(&mut batch));
+        for place in &mut batch {
+            let Some(used) = place.take() else {
+                break;
+            };
+            complete(adapter, cx, used);
+        }
+        if drained != Drained::More {
+            return drained;
+        }
+    }
+    Drained::More
+}
+
+/// Completes a request that the device has finished, and frees its slot.
+fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: Used<Option<InFlight<'a>>>)
+where
+    S: Scope<'a>,
+    S::Level: Below<level::DpcHeld>,
+{
+    let outcome = adapter.requests.outcome(&used);
+    if used.is_short() {
+        adapter.short_used.count(used.written, used.writable);
+    }
+    let Used { slot, payload, .. } = used;
+    let Some(InFlight { srb, op, bytes }) = payload else {
+        return adapter.slots.release(slot);
+    };
+    if let (Ok(()), Op::DurableWrite(lba)) = (outcome, op) {
+        let op = Op::FlushOfWrite(lba);
+        return flush_write(adapter, cx, slot, InFlight { srb, op, bytes });
+    }
+    adapter.slots.release(slot);
+    let sense = match (outcome, op) {
+        (Ok(()), Op::SwitchCache { on }) => {
+            adapter.disk.write_cache.set(on);
+            return srb.succeed(bytes);
+        }
+        (Ok(()), _) => return srb.succeed(bytes),
+        (Err(RequestError::Io), Op::Read(lba)) => Sense::read_failed(lba),
+        (Err(RequestError::Io), Op::Write(lba) | Op::DurableWrite(lba) | Op::FlushOfWrite(lba)) => {
+            Sense::write_failed(lba)
+        }
+        (Err(RequestError::Io), Op::Flush | Op::SwitchCache { .. }) => Sense::FLUSH_FAILED,
+        (Err(_), _) => Sense::INTERNAL_TARGET_FAILURE,
+    };
+    refuse(srb, sense);
+}
+
+/// Follows a durable write by its flush, in the same slot. The device's cache may
+/// be flushed only now: a flush covers the writes that were completed before it
+/// (VIRTIO 1.3, 5.2.6).
+#[cold]
+fn flush_write<'a, S>(adapter: &Adapter<'a>, cx: &mut S, slot: Slot, write: InFlight<'a>)
+where
+    S: Scope<'a>,
+    S::Level: Below<level::DpcHeld>,
+{
+    let prepared = match adapter.requests.flush(slot) {
+        Ok(prepared) => prepared,
+        Err(refused) => {
+            // The device has no flush, so its writes are durable.
+            adapter.slots.release(refused.slot);
+            return write.srb.succeed(write.bytes);
+        }
+    };
+    let submitted = adapter
+        .queue
+        .with(cx, |queue| queue.submit_flush(prepared, write));
+    match submitted {
+        Ok(Some(notifier)) => notifier.notify(),
+        Ok(None) => {}
+        Err((slot, write)) => {
+            // The device is being reset. A started request cannot wait, so the
+            // initiator writes again.
+            adapter.slots.release(slot);
+            write.srb.fail(Failure::BusReset);
+        }
+    }
+}
+
+/// Completes with CHECK CONDITION.
+#[cold]
+fn refuse<S>(srb: Srb<'_, S>, sense: Sense) {
+    let mut buffer = [0; Sense::FIXED_LENGTH];
+    let length = sense.write_to(&mut buffer);
+    srb.check_condition(buffer.get(..length).unwrap_or_default());
+}
+
+/// Completes a request whose data cannot be reached.
+#[cold]
+fn fail_unreachable(srb: Srb<'_>, error: DataError) {
+    match error {
+        DataError::Direction(_) => srb.fail(Failure::InvalidRequest),
+        DataError::NotMapped(StorStatus::INSUFFICIENT_RESOURCES) => srb.busy(),
+        DataError::NotMapped(_) => srb.fail(Failure::Error),
+    }
+}
+
+/// Requests whose used length the device understated. The status decides, so this
+/// is for the log and for a debugger.
+#[derive(Debug, Default)]
+pub struct ShortUsed {
+    /// The first: bytes reported in the upper half, bytes writable in the lower.
+    first: AtomicU64,
+    /// How many there were. Processors that count at the same time may lose one.
+    count: AtomicU32,
+}
+
+impl ShortUsed {
+    #[cold]
+    fn count(&self, written: u32, writable: u32) {
+        let count = self.count.load(Ordering::Relaxed);
+        if count == 0 {
+            let first = u64::from(written) << 32 | u64::from(writable);
+            self.first.store(first, Ordering::Relaxed);
+        }
+        self.count.store(count.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The report of the first one, once.
+    #[inline]
+    pub fn take_report(&self) -> Option<Report> {
+        if self.first.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.report()
+    }
+
+    #[cold]
+    fn report(&self) -> Option<Report> {
+        let first = self.first.swap(0, Ordering::Relaxed);
+        let (written, writable) = (first >> 32, first & u64::from(u32::MAX));
+        let inserts = [number(written), number(writable)];
+        (first != 0).then(|| Report::new(Event::UsedLengthShort, inserts))
+    }
+}

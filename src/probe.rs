@@ -1,0 +1,430 @@
+//! HwFindAdapter: from a PCI function to a disk that can be described.
+//!
+//! The device runs once, without interrupts, to tell its identity, which must be
+//! known before the first INQUIRY. Then it is reset, and stays so until
+//! HwPassiveInitialize. This is PASSIVE_LEVEL (in a dump stack there is nothing
+//! else to do), so it may wait for the device.
+
+use scsi::{
+    Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
+    WriteCacheState,
+};
+use storport::{AdapterLimits, Configured, FindAdapter, LimitsError};
+use virtio::{
+    blk::{self, Config, ConfigError, Identity, Limits, Requests, choose_features},
+    pci::{CapabilityError, ConfigImage, Layout, Location, memory_bar},
+    queue_size::QueueSize,
+    slots::SlotAllocator,
+    split_queue::{self, QueueError, RingFault, SplitQueue},
+    transport::{Device, Failure, Features, Reset, ResetFailure, TransportError, Windows},
+};
+
+use crate::{
+    device::{BringUpError, Life, Vectors, start_device},
+    driver::Adapter,
+    io::{Queue, ShortUsed},
+    registers::{Window, shared_memory},
+};
+
+/// The most of a structure that is mapped: none is longer (VIRTIO 1.3, 4.1.4).
+const LONGEST_STRUCTURE: u32 = 4096;
+
+/// Descriptors of a slot's table.
+const TABLE_ENTRIES: u16 = 256;
+
+/// The driver's one queue.
+const QUEUE: u16 = 0;
+
+/// Descriptors of the ring in dump mode, which bound those of a request: enough
+/// for 64 KiB in scattered pages.
+pub const DUMP_QUEUE: u16 = 32;
+
+/// Slots in dump mode: one request at a time, in little memory (rule book 6,
+/// D4).
+const DUMP_SLOTS: u16 = 1;
+
+/// How long the device may take to confirm a reset.
+pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
+
+/// How often the disk is asked for its identity, and the microseconds between:
+/// a second in all.
+const IDENTITY_LOOKS: u32 = 10_000;
+const IDENTITY_PAUSE: u32 = 100;
+
+/// Why the adapter cannot be used.
+#[derive(Debug)]
+pub enum StartError {
+    /// Its PCI configuration space cannot be read.
+    ConfigurationSpace,
+    /// Its virtio structures cannot be found.
+    Capabilities(CapabilityError),
+    /// A structure's BAR cannot be mapped.
+    BarNotMapped {
+        /// The BAR's number.
+        bar: u8,
+        /// Bytes from the BAR's start that are needed.
+        length: u64,
+    },
+    /// It does not confirm its reset.
+    ResetUnconfirmed {
+        /// The device status register.
+        status: u8,
+    },
+    /// It reads as all ones.
+    Vanished,
+    /// It lacks a feature that the driver needs.
+    FeatureMissing {
+        /// The feature's name, without VIRTIO_F_.
+        name: &'static str,
+        /// The features that it offers.
+        offered: u64,
+    },
+    /// A step of its initialisation failed.
+    BringUp(BringUpError),
+    /// What it says of the disk makes no sense.
+    Configuration(ConfigError),
+    /// One of its limits leaves no room for a request.
+    LimitTooSmall {
+        /// The limit's name.
+        name: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least value that works.
+        needed: u64,
+    },
+    /// There is not enough memory.
+    OutOfMemory {
+        /// Bytes that were asked for.
+        bytes: u64,
+    },
+    /// The ring cannot be made.
+    Queue(QueueError),
+    /// It broke the protocol before it had an initiator's request.
+    Violation(RingFault),
+}
+
+impl StartError {
+    fn transport(error: TransportError, offered: u64) -> Self {
+        Self::BringUp(BringUpError::Transport { error, offered })
+    }
+}
+
+/// What the device says of itself before it has any memory.
+struct Survey {
+    accepted: Features,
+    config: Config,
+    limits: Limits,
+    size: QueueSize,
+    slots: QueueSize,
+}
+
+/// Finds the disk.
+///
+/// # Errors
+/// Why it cannot be used.
+pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), StartError> {
+    let image = cx
+        .pci_configuration()
+        .ok_or(StartError::ConfigurationSpace)?;
+    let layout = Layout::parse(&image).map_err(StartError::Capabilities)?;
+    let device = map(cx, &image, &layout)?;
+    let (isr, status) = (device.isr(), device.status_register());
+    let (device, survey) = survey(cx, device)?;
+    let Survey {
+        accepted,
+        config,
+        limits,
+        size,
+        slots,
+    } = survey;
+    let configured = cx
+        .configure(&AdapterLimits {
+            transfer_bytes: limits.max_transfer,
+            physical_breaks: u32::from(limits.max_segments),
+            requests: u32::from(limits.queue_depth.min(slots.get())),
+            // A device takes data from any address (VIRTIO 1.3, 2.7.4).
+            alignment_mask: 0,
+            targets: 1,
+            logical_units: 1,
+            caches_data: config.flush,
+        })
+        .map_err(limit_too_small)?;
+
+    let bytes =
+        Requests::memory_needed(slots, &limits).saturating_add(split_queue::memory_needed(size));
+    let out_of_memory = || StartError::OutOfMemory {
+        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+    };
+    let extension = u32::try_from(bytes)
+        .ok()
+        .and_then(|bytes| cx.uncached_extension(&configured, bytes))
+        .ok_or_else(out_of_memory)?;
+    let mut memory = shared_memory(extension).map_err(|_| out_of_memory())?;
+    let requests =
+        Requests::new(&mut memory, slots, &config, &limits).map_err(|_| out_of_memory())?;
+    let flights = cx
+        .table(usize::from(size.get()), |_, _| Some(None))
+        .ok_or_else(out_of_memory)?;
+    let ring = SplitQueue::new(&mut memory, QUEUE, size, accepted.get(), flights)
+        .map_err(StartError::Queue)?;
+    let mut queue = Queue::new(ring);
+    let slots = SlotAllocator::new(QUEUE, slots);
+
+    let (device, identity) = ask_identity(cx, device, accepted, &mut queue, &requests, &slots)?;
+    let disk = describe(&config, &limits, identity.as_ref()).ok_or(StartError::Configuration(
+        ConfigError::Capacity {
+            sectors: config.capacity.0,
+        },
+    ))?;
+    let adapter = Adapter {
+        queue: cx.dpc_locked(queue).ok_or_else(out_of_memory)?,
+        attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
+        life: cx.start_io_locked(Life::new(device, accepted)),
+        isr,
+        status,
+        slots,
+        requests,
+        config,
+        disk,
+        short_used: ShortUsed::default(),
+        processors: cx.processors(),
+    };
+    Ok((configured, adapter))
+}
+
+/// Storport's limits follow from the device's.
+fn limit_too_small(error: LimitsError) -> StartError {
+    let (name, value) = match error {
+        LimitsError::TransferBytes(bytes) => ("transfer length", bytes.into()),
+        LimitsError::PhysicalBreaks => ("seg_max", 0),
+        LimitsError::Requests => ("queue_size", 0),
+        LimitsError::AlignmentMask(mask) => ("alignment mask", mask.into()),
+        LimitsError::Targets => ("targets", 0),
+        LimitsError::LogicalUnits => ("logical units", 0),
+    };
+    StartError::LimitTooSmall {
+        name,
+        value,
+        needed: 1,
+    }
+}
+
+/// Maps the device's structures.
+fn map<'a>(
+    cx: &mut FindAdapter<'_, 'a>,
+    image: &ConfigImage,
+    layout: &Layout,
+) -> Result<Device<Window<'a>>, StartError> {
+    let mut window = |location: Location| {
+        let bar = cx.map(memory_bar(image, location.bar).ok()?)?;
+        let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
+        let start = usize::try_from(inside.start).ok()?;
+        let length = usize::try_from(inside.end).ok()?.checked_sub(start)?;
+        bar.part(start, length).map(Window)
+    };
+    let mut map = |location: Location| {
+        window(location).ok_or(StartError::BarNotMapped {
+            bar: location.bar,
+            length: u64::from(location.offset).saturating_add(u64::from(location.length)),
+        })
+    };
+    let windows = Windows {
+        common: map(layout.common)?,
+        notify: map(layout.notify)?,
+        isr: map(layout.isr)?,
+        device: map(layout.device)?,
+    };
+    Device::new(layout, windows).map_err(|error| StartError::transport(error, 0))
+}
+
+/// Resets the device and waits for it.
+fn reset<'a, S>(
+    cx: &FindAdapter<'_, 'a>,
+    device: Device<Window<'a>, S>,
+) -> Result<Device<Window<'a>, Reset>, StartError> {
+    device
+        .reset(PROBE_RESET_MILLISECONDS, || cx.stall(1000))
+        .map_err(|failure| match failure {
+            ResetFailure::Removed(_) => StartError::Vanished,
+            ResetFailure::Stuck { status, .. } => StartError::ResetUnconfirmed {
+                status: status.bits(),
+            },
+        })
+}
+
+/// Asks the device what it is, and resets it.
+fn survey<'a>(
+    cx: &FindAdapter<'_, 'a>,
+    device: Device<Window<'a>>,
+) -> Result<(Device<Window<'a>, Reset>, Survey), StartError> {
+    let mut offered = 0;
+    let failed = |failure: Failure<Window<'a>>, offered| {
+        // The step has set FAILED.
+        StartError::transport(failure.error, offered)
+    };
+    let device = reset(cx, device)?
+        .acknowledge()
+        .map_err(|failure| failed(failure, offered))?;
+    offered = Features::from(device.offered()).bits();
+    let accepted = match choose_features(device.offered()) {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            let missing = Features::from(error.missing);
+            let _: Device<Window<'a>> = device.give_up();
+            return Err(feature_missing(missing, offered));
+        }
+    };
+    let mut device = device
+        .accept(accepted)
+        .map_err(|failure| failed(failure, offered))?;
+    let config = Config::read(device.config(), accepted).map_err(StartError::Configuration)?;
+    let largest = if cx.is_dump() {
+        QueueSize::new(DUMP_QUEUE).unwrap_or(QueueSize::Q256)
+    } else {
+        QueueSize::Q256
+    };
+    let size = device
+        .find_queue(QUEUE, largest)
+        .map_err(|error| StartError::transport(error, offered))?
+        .size();
+    let slots = if cx.is_dump() {
+        QueueSize::new(DUMP_SLOTS).unwrap_or(size)
+    } else {
+        size
+    };
+    let limits =
+        blk::limits(&config, size, TABLE_ENTRIES).map_err(|error| StartError::LimitTooSmall {
+            name: "seg_max",
+            value: error.descriptors.into(),
+            needed: error.needed.into(),
+        })?;
+    let survey = Survey {
+        accepted: accepted.into(),
+        config,
+        limits,
+        size,
+        slots,
+    };
+    Ok((reset(cx, device)?, survey))
+}
+
+/// Names the first of the features that are missing.
+fn feature_missing(missing: Features, offered: u64) -> StartError {
+    use virtio::spec::F;
+
+    if missing.get().contains(F::VERSION_1) {
+        return StartError::transport(TransportError::NotModern, offered);
+    }
+    let name = if missing.get().contains(F::INDIRECT_DESC) {
+        "INDIRECT_DESC"
+    } else {
+        "a feature"
+    };
+    StartError::FeatureMissing { name, offered }
+}
+
+/// Has the device run to ask for the disk's identity, and resets it. `None` if it
+/// has none to give.
+fn ask_identity<'a>(
+    cx: &FindAdapter<'_, 'a>,
+    device: Device<Window<'a>, Reset>,
+    accepted: Features,
+    queue: &mut Queue<'a>,
+    requests: &Requests<'a>,
+    slots: &SlotAllocator,
+) -> Result<(Device<Window<'a>, Reset>, Option<Identity>), StartError> {
+    let (device, notifier) = start_device(device, accepted, queue, Vectors::default())
+        .map_err(|(_, error)| StartError::BringUp(error))?;
+    let identity = poll_identity(cx, queue, requests, slots, || notifier.notify());
+    let device = reset(cx, device)?;
+    // The slot of a request that was not answered is freed here.
+    queue.reclaim(device.quiet(), slots, storport::Failure::BusReset);
+    match identity {
+        Ok(identity) => Ok((device, identity)),
+        Err(fault) => Err(StartError::Violation(fault)),
+    }
+}
+
+/// Sends the request for the disk's identity, and polls for its answer.
+fn poll_identity<'a>(
+    cx: &FindAdapter<'_, 'a>,
+    queue: &mut Queue<'a>,
+    requests: &Requests<'a>,
+    slots: &SlotAllocator,
+    notify: impl Fn(),
+) -> Result<Option<Identity>, RingFault> {
+    queue.ring().check_used_index()?;
+    let Some(slot) = slots.reserve() else {
+        return Ok(None);
+    };
+    let submitted = match requests.identify(slot) {
+        Ok(prepared) => queue.submit_identify(prepared),
+        Err(refused) => Err(refused.slot),
+    };
+    match submitted {
+        Ok(true) => notify(),
+        Ok(false) => {}
+        Err(slot) => {
+            slots.release(slot);
+            return Ok(None);
+        }
+    }
+    for _ in 0..IDENTITY_LOOKS {
+        if let Some(used) = queue.take_one()? {
+            let identity = requests.identity(&used).ok();
+            slots.release(used.slot);
+            return Ok(identity);
+        }
+        cx.stall(IDENTITY_PAUSE);
+    }
+    Ok(None)
+}
+
+/// What initiators are told. `None`: no disk is like that.
+fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Option<Disk> {
+    let block_size = BlockSize::new(config.block_size.bytes())?;
+    let maximum = limits.max_transfer.checked_div(block_size.bytes())?;
+    let alignment = config.topology.and_then(|topology| {
+        Alignment::new(
+            topology.physical_block_exponent,
+            u16::from(topology.alignment_offset),
+        )
+    });
+    let io_size = |size: Option<u32>| Blocks(size.map_or(0, u64::from));
+    let topology = config.topology;
+    let mut serial = [0; blk::IDENTITY];
+    let identity = identity.map_or(&[][..], Identity::as_bytes);
+    for (place, byte) in serial.iter_mut().zip(identity) {
+        *place = *byte;
+    }
+    Some(Disk {
+        capacity: Capacity::new(Sectors(config.capacity.0), block_size)?,
+        alignment: alignment.unwrap_or_default(),
+        limits: TransferLimits {
+            maximum: Blocks(u64::from(maximum)),
+            optimal: io_size(topology.map(|topology| topology.opt_io_size)),
+            granularity: io_size(topology.map(|topology| topology.min_io_size.into())),
+        },
+        write_cache: write_cache(config),
+        // A forced write is a write and the flush that follows it.
+        dpo_fua: true,
+        read_only: config.read_only,
+        identity: scsi::Identity {
+            vendor: *b"VIRTIO  ",
+            product: *b"Ferrostor Disk  ",
+            revision: *b"0001",
+            serial: Serial::new(&serial),
+        },
+    })
+}
+
+/// The disk's write cache, as initiators see it.
+fn write_cache(config: &Config) -> WriteCacheState {
+    let enabled = config.write_cache == blk::WriteCache::WriteBack;
+    match (config.flush, config.write_cache_changeable, enabled) {
+        (false, _, _) => WriteCacheState::fixed(WriteCache::Absent),
+        (true, true, enabled) => WriteCacheState::changeable(enabled),
+        (true, false, true) => WriteCacheState::fixed(WriteCache::Enabled),
+        (true, false, false) => WriteCacheState::fixed(WriteCache::Disabled),
+    }
+}
