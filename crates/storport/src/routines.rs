@@ -215,7 +215,8 @@ routines! {
     not [Initialize Interrupt MessageInterrupt Stop Restart]
     {
         /// The request's Data-In Buffer, to be written
-        /// (StorPortGetSystemAddress): as long as the SRB's data.
+        /// (StorPortGetSystemAddress): as long as the SRB's data, and so empty
+        /// if the SRB has none.
         ///
         /// # Errors
         /// The SRB's direction is another, or Storport cannot map the data.
@@ -232,7 +233,8 @@ routines! {
         }
 
         /// The request's Data-Out Buffer, to be read
-        /// (StorPortGetSystemAddress): as long as the SRB's data.
+        /// (StorPortGetSystemAddress): as long as the SRB's data, and so empty
+        /// if the SRB has none.
         ///
         /// # Errors
         /// The SRB's direction is another, or Storport cannot map the data.

@@ -389,11 +389,12 @@ impl<'a, S> Srb<'a, S> {
         adapter: &Header,
         wanted: Direction,
     ) -> Result<Bytes<'s>, DataError> {
-        let direction = self.direction();
-        if !matches!(direction, Direction::Unspecified) && direction != wanted {
-            return Err(DataError::Direction(direction));
-        }
-        let length = usize::try_from(self.data_length()).unwrap_or(0);
+        let length = match self.direction() {
+            Direction::None => 0,
+            direction if direction.allows(wanted) => self.data_length(),
+            direction => return Err(DataError::Direction(direction)),
+        };
+        let length = usize::try_from(length).unwrap_or(0);
         let first = if length == 0 {
             NonNull::dangling()
         } else if adapter.state.is_dump() {
