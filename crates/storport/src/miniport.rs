@@ -65,7 +65,7 @@ pub trait Miniport: Sized + 'static {
     /// not dropped.
     type Request<'a>: Send;
 
-    /// How much memory [`table`](crate::Context::table) can give, in bytes.
+    /// How much memory [`table`](crate::FindAdapter::table) can give, in bytes.
     const TABLE_BYTES: usize = 0;
 
     /// The same in a dump stack, where all memory of the driver is to be below
