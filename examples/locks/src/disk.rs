@@ -4,31 +4,39 @@ use scsi::{
     Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
     TransferLimits, WriteCache,
 };
-use storport::{BuildIo, Context, Failure, Function, Srb};
+use storport::{BuildIo, Failure, Function, Srb};
 
-/// What becomes of a request in HwBuildIo.
-pub enum Answer<'a> {
-    /// It is completed.
-    Completed,
-    /// HwStartIo gets it.
-    Start(Srb<'a>),
-}
-
-/// Answers a request. A disk that is broken fails all that are for a unit.
-pub fn answer<'a>(disk: &Disk, cx: &BuildIo<'_, 'a>, mut srb: Srb<'a>, broken: bool) -> Answer<'a> {
+/// Answers a request. Returns it if HwStartIo is to have it, and else completes
+/// it. A broken disk fails every SCSI request.
+pub fn answer<'a>(
+    disk: &Disk,
+    cx: &BuildIo<'_, 'a>,
+    mut srb: Srb<'a>,
+    broken: bool,
+) -> Option<Srb<'a>> {
     match srb.function() {
         Function::ExecuteScsi if broken => refuse(srb, Sense::INTERNAL_TARGET_FAILURE),
         Function::ExecuteScsi => match disk.execute(Lun(srb.address().lun.into()), srb.cdb()) {
-            Ok(Outcome::Media(media)) => {
-                if let (MediaOp::Read { .. }, Some(data)) = (media, cx.data(&mut srb)) {
-                    data.fill(0);
+            Ok(Outcome::Media(MediaOp::Read { .. })) => {
+                if let Ok(mut data) = cx.data_in(&mut srb) {
+                    let zeros = [0; 512];
+                    for at in (0..data.length()).step_by(zeros.len()) {
+                        data.write(at, &zeros);
+                    }
+                    return Some(srb);
                 }
-                return Answer::Start(srb);
+                srb.fail(Failure::InvalidRequest);
             }
+            Ok(Outcome::Media(_)) => return Some(srb),
             Ok(Outcome::Good) => srb.succeed(0),
             Ok(Outcome::Data(reply)) => {
-                let written = cx.data(&mut srb).map_or(0, |buffer| reply.write_to(buffer));
-                srb.succeed(u32::try_from(written).unwrap_or(0));
+                let mut buffer = [0; 256];
+                let length = reply.write_to(&mut buffer);
+                let bytes = buffer.get(..length).unwrap_or_default();
+                match cx.data_in(&mut srb).map(|mut data| data.write(0, bytes)) {
+                    Ok(written) => srb.succeed(u32::try_from(written).unwrap_or(0)),
+                    Err(_) => srb.fail(Failure::InvalidRequest),
+                }
             }
             Err(sense) => refuse(srb, sense),
         },
@@ -37,7 +45,7 @@ pub fn answer<'a>(disk: &Disk, cx: &BuildIo<'_, 'a>, mut srb: Srb<'a>, broken: b
         }
         _ => srb.fail(Failure::InvalidRequest),
     }
-    Answer::Completed
+    None
 }
 
 /// Completes with CHECK CONDITION.
@@ -47,7 +55,7 @@ fn refuse(srb: Srb<'_>, sense: Sense) {
     srb.check_condition(&buffer);
 }
 
-/// What initiators are told.
+/// The disk that the initiator sees.
 pub fn describe() -> Option<Disk> {
     Some(Disk {
         capacity: Capacity::new(Sectors(64 << 11), BlockSize::new(512)?)?,

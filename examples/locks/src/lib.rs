@@ -1,13 +1,13 @@
-//! Each of Storport's locks, taken in each callback that may take it, on top of
-//! each lock that it may be taken on: what the types of the `storport` crate
-//! let a driver do.
+//! A test miniport that takes each of Storport's locks in each callback that may
+//! take it, on top of each lock that it may be taken on: everything that the
+//! types of the `storport` crate allow.
 //!
-//! Under each lock lies a count, and beside it how often the count was raised,
-//! counted without the lock. Who holds the lock finds the two equal, unless
-//! somebody else was inside at the same time: then the disk fails every request
-//! from there on. The disk keeps nothing: it reads as zeros.
+//! Each lock protects a count. An atomic beside it counts the same. Code that
+//! holds the lock finds the two equal, unless other code was inside at the same
+//! time: then the disk fails every request from there on. The disk stores
+//! nothing: it reads as zeros.
 //!
-//! It is no example of a driver: that is `ramdisk`.
+//! For an example of a driver see `ramdisk`.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -27,19 +27,23 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use disk::{Answer, answer};
+use disk::answer;
 use storport::{
-    AdapterLimits, AtDispatch, BuildIo, Callback, Changed, Channels, Configured, Context, Dpc,
-    DpcLocked, FindAdapter, Initialize, Interrupt, InterruptLocked, Interrupted, LockRefused,
-    MappedRegisters, MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound,
-    PassiveInitialize, Performance, Proves, ResetBus, Restart, Scope, Srb, StartIo, StartIoLocked,
-    StartedSrb, StateChange, Stop, SurpriseRemoval, Table, ThreadedDpc, Timer, Tracing,
-    UnitControl, UnitPower, Work,
+    AdapterLimits, AtDispatch, BuildIo, Changed, Channels, Configured, Dpc, DpcLocked, FindAdapter,
+    Initialize, Interrupt, InterruptLocked, Interrupted, MappedRegisters, MessageInterrupt,
+    MessageLocked, MessageLocks, Miniport, NotFound, PassiveInitialize, Performance, Proves,
+    ResetBus, Restart, Scope, Srb, StartIo, StartIoLocked, StartedSrb, StateChange, Stop,
+    StorStatus, SurpriseRemoval, Table, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
+    callback,
     level::{Below, DpcHeld, InterruptHeld, StartIoHeld},
 };
 use wdk_panic as _; // The panic handler. The release driver has no way to it.
 
-storport::driver_entry!(Locks);
+// With AdapterPower there would be no restart.
+storport::driver_entry!(
+    Locks: PassiveInitialize, MessageInterrupt, ThreadedDpc, Timer, Work, StateChange,
+    SurpriseRemoval, UnitControl, UnitPower, Tracing
+);
 
 /// Requests at a time.
 const REQUESTS: u8 = 32;
@@ -67,7 +71,7 @@ struct Adapter<'a> {
     threaded_raised: Raised,
     interrupt_raised: Raised,
     message_raised: Raised,
-    /// Somebody found a count that was not as often raised as it was.
+    /// Some code found a count and its atomic unequal.
     broken: AtomicBool,
     /// Requests so far.
     requests: AtomicU32,
@@ -78,7 +82,7 @@ struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// Raises a count whose lock is held, and does `inside` meanwhile.
+    /// Raises a count whose lock is held, and runs `inside` meanwhile.
     fn raise(&self, count: &mut u64, raised: &Raised, inside: impl FnOnce()) {
         let before = *count;
         if before != raised.0.load(Relaxed) {
@@ -141,8 +145,8 @@ impl<'a> Adapter<'a> {
     }
 
     /// Before Windows 10 1809 there are no such locks.
-    fn expect(&self, taken: Result<(), LockRefused>) {
-        if !matches!(taken, Ok(()) | Err(LockRefused::NotImplemented)) {
+    fn expect(&self, taken: Result<(), StorStatus>) {
+        if !matches!(taken, Ok(()) | Err(StorStatus::NOT_IMPLEMENTED)) {
             self.broken.store(true, Relaxed);
         }
     }
@@ -157,19 +161,26 @@ impl<'a> Adapter<'a> {
         self.at_dpc_level(cx);
     }
 
-    /// Has one of the other callbacks called, each after some requests.
+    /// In a callback that is alone but for interrupt routines.
+    fn alone(&self, cx: &mut (impl Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>)) {
+        self.raise(self.start_io.open(cx), &self.start_io_raised, || {});
+        self.raise(self.dpc.open(cx), &self.dpc_raised, || {});
+        self.raise(self.threaded.open(cx), &self.threaded_raised, || {});
+    }
+
+    /// Causes the other callbacks, each once in some requests.
     fn disturb(&self, cx: &BuildIo<'_, 'a>, srb: &Srb<'a>) {
         let number = self.requests.fetch_add(1, Relaxed);
         match number % 16 {
-            1 => _ = cx.request_timer(NonZero::<u32>::MIN.saturating_add(200)),
-            5 => _ = cx.queue_work(0),
-            9 => _ = cx.report_change(Changed::Unit(srb.address())),
+            1 => _ = cx.request_timer::<Locks>(NonZero::<u32>::MIN.saturating_add(200)),
+            5 => _ = cx.queue_work::<Locks>(0),
+            9 => _ = cx.report_change::<Locks>(Changed::Unit(srb.address())),
             13 => self.threaded.issue(cx),
             _ => {}
         }
     }
 
-    /// Completes the requests that wait.
+    /// Completes the requests that wait for the DPC.
     fn complete(&self, cx: &mut impl Scope<'a, Level: Below<DpcHeld>>) {
         for _ in 0..REQUESTS {
             let take = |parked: &mut Table<'a, Option<StartedSrb<'a>>>| {
@@ -190,13 +201,6 @@ impl Miniport for Locks {
 
     const TABLE_BYTES: usize = 4096;
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
-    // With AdapterPower there would be no restart.
-    const CALLBACKS: &'static [Callback] = &[
-        Callback::SurpriseRemoval,
-        Callback::UnitControl,
-        Callback::UnitPower,
-        Callback::Tracing,
-    ];
 
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
@@ -210,12 +214,14 @@ impl Miniport for Locks {
             logical_units: 1,
             caches_data: false,
         });
+        let configured = configured.map_err(|_| NotFound::Unusable)?;
         let places = cx.table(REQUESTS.into(), |_, _| Some(None));
         let parked = places.and_then(|places| cx.dpc_locked(places));
+        let threaded = cx.threaded_dpc_locked::<Locks, _>(0);
         let adapter = Adapter {
             start_io: cx.start_io_locked(0),
             dpc: cx.dpc_locked(0).ok_or(NotFound::Unusable)?,
-            threaded: cx.threaded_dpc_locked(0).ok_or(NotFound::Unusable)?,
+            threaded: threaded.ok_or(NotFound::Unusable)?,
             interrupt: cx.interrupt_locked(0),
             message: cx.message_locked(MESSAGE, 0),
             start_io_raised: Raised::default(),
@@ -237,20 +243,9 @@ impl Miniport for Locks {
             channels: 4,
             ..Performance::default()
         });
-        adapter.raise(adapter.start_io.open(cx), &adapter.start_io_raised, || {});
-        adapter.raise(adapter.dpc.open(cx), &adapter.dpc_raised, || {});
-        adapter.raise(adapter.threaded.open(cx), &adapter.threaded_raised, || {});
+        adapter.alone(cx);
         adapter.raise(adapter.interrupt.open(cx), &adapter.interrupt_raised, || {});
         adapter.raise(adapter.message.open(cx), &adapter.message_raised, || {});
-        true
-    }
-
-    fn passive_initialize<'a>(_: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
-        // No lock may be taken here; pool may.
-        let Some(pool) = cx.allocate(16, |index| index) else {
-            return false;
-        };
-        cx.free(pool);
         true
     }
 
@@ -262,10 +257,8 @@ impl Miniport for Locks {
         adapter.all(cx);
         adapter.at_dpc_level(cx);
         adapter.disturb(cx, &srb);
-        match answer(&adapter.disk, cx, srb, adapter.broken.load(Relaxed)) {
-            Answer::Completed => None,
-            Answer::Start(srb) => Some((srb, ())),
-        }
+        let srb = answer(&adapter.disk, cx, srb, adapter.broken.load(Relaxed))?;
+        Some((srb, ()))
     }
 
     fn start_io<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
@@ -296,6 +289,38 @@ impl Miniport for Locks {
         Interrupted::Ours
     }
 
+    fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+        adapter.all(cx);
+        adapter.at_dpc_level(cx);
+        adapter.complete(cx);
+    }
+
+    fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
+        adapter.with_start_io_held(cx);
+        adapter.complete(cx);
+        true
+    }
+
+    fn stop<'a>(_: &Adapter<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
+        adapter.alone(cx);
+        true
+    }
+}
+
+impl callback::PassiveInitialize for Locks {
+    fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
+        adapter.alone(cx);
+        let Ok(pool) = cx.allocate(16, |index| index) else {
+            return false;
+        };
+        cx.free(pool);
+        true
+    }
+}
+
+impl callback::MessageInterrupt for Locks {
     fn message_interrupt<'a>(
         adapter: &Adapter<'a>,
         cx: &mut MessageInterrupt<'_, 'a>,
@@ -310,13 +335,9 @@ impl Miniport for Locks {
         adapter.parked.issue(cx);
         Interrupted::Ours
     }
+}
 
-    fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
-        adapter.all(cx);
-        adapter.at_dpc_level(cx);
-        adapter.complete(cx);
-    }
-
+impl callback::ThreadedDpc for Locks {
     fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
         adapter.all(cx);
         let taken = adapter.threaded.with_in_threaded_dpc(cx, |guard| {
@@ -325,47 +346,46 @@ impl Miniport for Locks {
         });
         adapter.expect(taken);
     }
+}
 
+impl callback::Timer for Locks {
     fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
         adapter.with_start_io_held(cx);
     }
+}
 
+impl callback::StateChange for Locks {
     fn state_changed<'a>(adapter: &Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
         adapter.with_start_io_held(cx);
     }
+}
 
-    fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
-        adapter.with_start_io_held(cx);
-        adapter.complete(cx);
-        true
-    }
-
-    fn stop<'a>(_: &Adapter<'a>, _: &mut Stop<'_, 'a>) {}
-
-    fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
-        adapter.raise(adapter.start_io.open(cx), &adapter.start_io_raised, || {});
-        adapter.raise(adapter.dpc.open(cx), &adapter.dpc_raised, || {});
-        adapter.raise(adapter.threaded.open(cx), &adapter.threaded_raised, || {});
-        true
-    }
-
+impl callback::Work for Locks {
     fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
         adapter.all(cx);
     }
+}
 
+impl callback::SurpriseRemoval for Locks {
     fn surprise_removal<'a>(adapter: &Adapter<'a>, cx: &mut SurpriseRemoval<'_, 'a>) {
         adapter.all(cx);
     }
+}
 
+impl callback::UnitControl for Locks {
     fn unit_control<'a>(adapter: &Adapter<'a>, cx: &mut UnitControl<'_, 'a>) {
         adapter.all(cx);
     }
+}
 
+impl callback::UnitPower for Locks {
     fn unit_power<'a>(adapter: &Adapter<'a>, cx: &mut UnitPower<'_, 'a>) {
         adapter.all(cx);
         adapter.at_dpc_level(cx);
     }
+}
 
+impl callback::Tracing for Locks {
     fn tracing<'a>(adapter: &Adapter<'a>, cx: &mut Tracing<'_, 'a>) {
         adapter.all(cx);
     }

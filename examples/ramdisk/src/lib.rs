@@ -1,13 +1,9 @@
-//! A Storport miniport that serves a disk in memory: what a driver on the
-//! `storport` crate is made of, and nothing else.
+//! An example of a driver on the `storport` crate: it serves a disk in memory.
 //!
-//! A request's way: HwBuildIo reads the CDB and answers what needs no data of
-//! the disk. HwStartIo moves the data, parks the SRB and rings a bell: the
-//! device is the testbed's (PCI 1234:BE11), which interrupts when it is told to
-//! and does nothing else. Then a DPC completes what is parked.
-//!
-//! There is no `unsafe` here. What a callback may call, which locks it may
-//! take, that every SRB is completed once: all that the compiler checks.
+//! HwBuildIo reads the CDB, and completes requests that need no data of the
+//! disk. HwStartIo moves the data of the others, keeps the SRB and rings a bell:
+//! the device is the testbed's (PCI 1234:BE11), which only interrupts when it is
+//! told to. Then a DPC completes the SRBs that were kept.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -21,18 +17,18 @@
 )]
 
 use scsi::{
-    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
+    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Serial,
     TransferLimits, WriteCache,
 };
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, Dpc, DpcLocked, Failure, FindAdapter, Function,
-    Initialize, Interrupt, Interrupted, MappedRegisters, MessageInterrupt, Miniport, NotFound,
-    Performance, ResetBus, Restart, Scope, Srb, StartIo, StartedSrb, Stop, Table,
+    AdapterLimits, BuildIo, Configured, Dpc, DpcLocked, Failure, FindAdapter, Function, Initialize,
+    Interrupt, Interrupted, MappedRegisters, Miniport, NotFound, Performance, ResetBus, Restart,
+    Scope, Srb, StartIo, StartedSrb, Stop, Table, callback,
     level::{self, Below},
 };
 use wdk_panic as _; // The panic handler. The release driver has no way to it.
 
-storport::driver_entry!(Ramdisk);
+storport::driver_entry!(Ramdisk: MessageInterrupt);
 
 /// The disk has 64 MiB in blocks of 4 KiB; block n is in part n % PARTS.
 const SECTORS: Sectors = Sectors((PARTS * PART_BLOCKS * BLOCK / 512) as u64);
@@ -52,7 +48,7 @@ struct Adapter<'a> {
     /// Each part has a lock of its own, so that requests to different blocks
     /// move their data at the same time.
     parts: Table<'a, DpcLocked<'a, Table<'a, [u8; BLOCK]>>>,
-    /// Requests whose data were moved, for the DPC to complete.
+    /// Requests whose data was moved, for the DPC to complete.
     moved: DpcLocked<'a, Table<'a, Option<StartedSrb<'a>>>>,
     bell: MappedRegisters<'a>,
     disk: Disk,
@@ -93,34 +89,34 @@ impl<'a> Adapter<'a> {
                 },
             },
         };
-        Some((configured, adapter))
+        Some((configured.ok()?, adapter))
     }
 
-    /// Moves data between the disk and a request, which must be as long.
+    /// Moves the data. `None`: the SRB has another length or direction than the CDB.
     fn transfer(&self, cx: &mut StartIo<'_, 'a>, media: MediaOp, srb: &mut Srb<'a>) -> Option<()> {
         let (MediaOp::Read { extent, .. } | MediaOp::Write { extent, .. }) = media else {
             return None;
         };
-        let data = cx.data(srb)?;
-        if u64::try_from(data.len()) != Ok(extent.bytes()) {
+        if u64::from(srb.data_length()) != extent.bytes() {
             return None;
         }
-        for (lba, block) in (extent.lba().0..).zip(data.as_chunks_mut().0) {
+        let length = usize::try_from(srb.data_length()).ok()?;
+        for (lba, at) in (extent.lba().0..).zip((0..length).step_by(BLOCK)) {
             let lba = usize::try_from(lba).ok()?;
-            self.parts.get(lba % PARTS)?.with(cx, |part| {
-                let place = part.get_mut(lba / PARTS)?;
-                match media {
-                    MediaOp::Write { .. } => *place = *block,
-                    _ => *block = *place,
-                }
-                Some(())
-            })?;
+            let part = self.parts.get(lba % PARTS)?;
+            if let MediaOp::Write { .. } = media {
+                let data = cx.data_out(srb).ok()?;
+                part.with(cx, |part| Some(data.read(at, part.get_mut(lba / PARTS)?)))?;
+            } else {
+                let mut data = cx.data_in(srb).ok()?;
+                part.with(cx, |part| Some(data.write(at, part.get(lba / PARTS)?)))?;
+            }
         }
         Some(())
     }
 
-    /// Completes the requests whose data were moved. The lock is held while
-    /// one is taken out, and not while it is completed.
+    /// Completes the requests whose data was moved. The lock is held while a
+    /// request is taken out, but not while it is completed.
     fn complete(&self, cx: &mut impl Scope<'a, Level: Below<level::DpcHeld>>) {
         for _ in 0..REQUESTS {
             let srb = self
@@ -142,7 +138,7 @@ impl Miniport for Ramdisk {
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
-        // What writes a dump of the memory can't write it there.
+        // A dump of the memory cannot be written to memory.
         if cx.is_dump() {
             return Err(NotFound::Absent);
         }
@@ -150,7 +146,7 @@ impl Miniport for Ramdisk {
     }
 
     fn initialize<'a>(_: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        // If Storport grants it, HwStartIo runs on so many processors at a time.
+        // If Storport grants them, HwStartIo runs on as many processors at once.
         cx.optimize(&Performance {
             channels: PARTS as u32,
             ..Performance::default()
@@ -163,12 +159,10 @@ impl Miniport for Ramdisk {
         cx: &mut BuildIo<'_, 'a>,
         mut srb: Srb<'a>,
     ) -> Option<(Srb<'a>, MediaOp)> {
+        let lun = Lun(srb.address().lun.into());
         let answer = match srb.function() {
-            Function::ExecuteScsi => {
-                let lun = Lun(srb.address().lun.into());
-                adapter.disk.execute(lun, srb.cdb())
-            }
-            // Nothing is cached, and nothing changes with the power.
+            Function::ExecuteScsi => adapter.disk.execute(lun, srb.cdb()),
+            // Nothing is cached, and a change of power changes nothing.
             Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
                 Ok(Outcome::Good)
             }
@@ -177,17 +171,21 @@ impl Miniport for Ramdisk {
                 return None;
             }
         };
+        let mut buffer = [0; 256];
         match answer {
             Ok(Outcome::Media(media)) => return Some((srb, media)),
             Ok(Outcome::Good) => srb.succeed(0),
             Ok(Outcome::Data(reply)) => {
-                let written = cx.data(&mut srb).map_or(0, |buffer| reply.write_to(buffer));
-                srb.succeed(u32::try_from(written).unwrap_or(0));
+                let length = reply.write_to(&mut buffer);
+                let bytes = buffer.get(..length).unwrap_or_default();
+                match cx.data_in(&mut srb).map(|mut data| data.write(0, bytes)) {
+                    Ok(written) => srb.succeed(u32::try_from(written).unwrap_or(0)),
+                    Err(_) => srb.fail(Failure::InvalidRequest),
+                }
             }
             Err(sense) => {
-                let mut buffer = [0; Sense::FIXED_LENGTH];
-                sense.write_to(&mut buffer);
-                srb.check_condition(&buffer);
+                let length = sense.write_to(&mut buffer);
+                srb.check_condition(buffer.get(..length).unwrap_or_default());
             }
         }
         None
@@ -218,14 +216,6 @@ impl Miniport for Ramdisk {
         Interrupted::Ours
     }
 
-    fn message_interrupt<'a>(
-        adapter: &Adapter<'a>,
-        cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted {
-        adapter.moved.issue(cx);
-        Interrupted::Ours
-    }
-
     fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
         adapter.complete(cx);
     }
@@ -239,5 +229,15 @@ impl Miniport for Ramdisk {
 
     fn restart<'a>(_: &Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
         true
+    }
+}
+
+impl callback::MessageInterrupt for Ramdisk {
+    fn message_interrupt<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut storport::MessageInterrupt<'_, 'a>,
+    ) -> Interrupted {
+        adapter.moved.issue(cx);
+        Interrupted::Ours
     }
 }
