@@ -1,5 +1,5 @@
-//! Each of Storport's locks, taken by a guard and by the calls that a C
-//! miniport makes: pairs of functions that do the same.
+//! Pairs of functions that take one of Storport's locks: by a guard, and by the
+//! calls that a C miniport makes.
 //!
 //! `cargo xtask guard-cost` counts the instructions of each pair, in a file
 //! that is compiled and linked as a driver is.
@@ -9,9 +9,9 @@
 use core::{mem::MaybeUninit, ptr};
 
 use storport::{
-    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, InterruptLocked, LockRefused,
-    MessageLocked, Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop,
-    ThreadedDpc,
+    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, Interrupt, InterruptLocked,
+    Interrupted, MessageLocked, Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked,
+    Stop, StorStatus, ThreadedDpc,
 };
 use wdk_panic as _;
 use wdk_sys::{
@@ -22,8 +22,8 @@ use wdk_sys::{
 
 storport::driver_entry!(Nothing);
 
-/// A miniport without an adapter: it keeps the crate's callbacks in the file,
-/// so that nothing of it is compiled for the pairs alone.
+/// A miniport without an adapter. It keeps the crate's entry functions in the
+/// file, so that the crate is compiled as for a driver.
 enum Nothing {}
 
 impl Miniport for Nothing {
@@ -46,6 +46,12 @@ impl Miniport for Nothing {
         srb.busy();
     }
 
+    fn interrupt<'a>(_: &(), _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &(), _: &mut Dpc<'_, 'a>) {}
+
     fn reset_bus<'a>(_: &(), _: &mut ResetBus<'_, 'a>) -> bool {
         false
     }
@@ -57,7 +63,7 @@ impl Miniport for Nothing {
     }
 }
 
-/// What a miniport on the crate has: a counter under each lock.
+/// The state of a miniport on the crate: a counter under each lock.
 pub struct Cells<'a> {
     start_io: StartIoLocked<'a, u64>,
     dpc: DpcLocked<'a, u64>,
@@ -65,8 +71,8 @@ pub struct Cells<'a> {
     message: MessageLocked<'a, u64>,
 }
 
-/// What a C miniport has: a queue that knows its adapter, its DPC object and
-/// its message, as a cell does.
+/// The state of a C miniport: a queue with its adapter, its DPC object and its
+/// message, as a cell has.
 #[repr(C)]
 pub struct Queue {
     device_extension: PVOID,
@@ -183,7 +189,7 @@ pub unsafe extern "C" fn calls_interrupt_lock(queue: &mut Queue) {
 /// DpcLevelLock, in HwDpcRoutine.
 #[unsafe(no_mangle)]
 pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>) {
-    let _: Result<(), LockRefused> = cells
+    let _: Result<(), StorStatus> = cells
         .dpc
         .with_at_dpc_level(cx, |count| **count = count.wrapping_add(1));
 }
@@ -201,7 +207,7 @@ pub unsafe extern "C" fn calls_dpc_level_lock(queue: &mut Queue) {
 /// ThreadedDpcLock, in the routine of a threaded DPC.
 #[unsafe(no_mangle)]
 pub extern "C" fn guard_threaded_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-    let _: Result<(), LockRefused> = cells
+    let _: Result<(), StorStatus> = cells
         .dpc
         .with_in_threaded_dpc(cx, |count| **count = count.wrapping_add(1));
 }
