@@ -546,7 +546,7 @@ unsafe fn stop<M: Registered>(device_extension: PVOID, _parameters: PVOID) -> bo
     if let Some(inside) = extension.stop() {
         if !header.state.is_dump() {
             // A miniport without the callback has no timer to cancel.
-            let _: Result<(), StorStatus> = set_timer(header, 0);
+            let _: Result<(), StorStatus> = set_timer(header, None);
         }
         M::stop(inside.adapter(), &mut context!(Stop, header));
     }

@@ -518,8 +518,8 @@ routines! {
             Self: WhileRunning,
         {
             let adapter = self.header();
-            running(adapter)?;
-            set_timer(adapter, microseconds.get())
+            let life = running(adapter)?;
+            set_timer(adapter, Some((life, microseconds)))
         }
 
         /// Cancels the timer, unless it expired already.
@@ -529,7 +529,7 @@ routines! {
         {
             if !self.is_dump() {
                 // Without a timer there is nothing to cancel.
-                let _: Result<(), StorStatus> = set_timer(self.header(), 0);
+                let _: Result<(), StorStatus> = set_timer(self.header(), None);
             }
         }
 
@@ -611,15 +611,13 @@ pub struct Processor {
     pub number: u8,
 }
 
-/// That the adapter runs, outside of a dump stack.
-fn running(adapter: &Header) -> Result<(), StorStatus> {
+/// The life that the adapter runs in, outside of a dump stack.
+fn running(adapter: &Header) -> Result<u32, StorStatus> {
     if adapter.state.is_dump() {
-        Err(StorStatus::NOT_IMPLEMENTED)
-    } else if adapter.state.is_ready() {
-        Ok(())
-    } else {
-        Err(StorStatus::INVALID_DEVICE_STATE)
+        return Err(StorStatus::NOT_IMPLEMENTED);
     }
+    let life = adapter.state.ready_life();
+    life.ok_or(StorStatus::INVALID_DEVICE_STATE)
 }
 
 fn time(adapter: &Header) -> Result<core::time::Duration, StorStatus> {
@@ -686,16 +684,20 @@ unsafe fn processor(adapter: &Header) -> Result<Processor, StorStatus> {
     })
 }
 
-/// RequestTimerCall; 0 microseconds cancel.
-pub(crate) fn set_timer(adapter: &Header, microseconds: u32) -> Result<(), StorStatus> {
+/// RequestTimerCall for a life and a time; `None` cancels.
+pub(crate) fn set_timer(
+    adapter: &Header,
+    timer: Option<(u32, NonZero<u32>)>,
+) -> Result<(), StorStatus> {
     // `None` if the type parameter was another miniport than this adapter's.
-    let timer = adapter
+    let routine = adapter
         .optional()
         .timer
         .ok_or(StorStatus::INVALID_PARAMETER)?;
-    adapter.state.arm_timer(microseconds != 0);
+    adapter.state.arm_timer(timer.map(|(life, _)| life));
+    let microseconds = timer.map_or(0, |(_, microseconds)| microseconds.get());
     // SAFETY: The function is one for this adapter's extension.
-    unsafe { port::request_timer_call(adapter, timer as PVOID, microseconds) };
+    unsafe { port::request_timer_call(adapter, routine as PVOID, microseconds) };
     Ok(())
 }
 
@@ -704,7 +706,7 @@ pub(crate) fn set_timer(adapter: &Header, microseconds: u32) -> Result<(), StorS
 /// # Safety
 /// At or below DISPATCH_LEVEL.
 unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> {
-    running(adapter)?;
+    let life = running(adapter)?;
     let work = adapter
         .optional()
         .work
@@ -712,10 +714,7 @@ unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> 
     let mut worker: PVOID = ptr::null_mut();
     // SAFETY: The caller's promise; the result has a place.
     unsafe { port::initialize_worker(adapter, &raw mut worker) }?;
-    let context = WorkContext {
-        life: adapter.state.life(),
-        argument,
-    };
+    let context = WorkContext { life, argument };
     // SAFETY: The worker is fresh, and the function is one for this adapter.
     let queued =
         unsafe { port::queue_work_item(adapter, work as PVOID, worker, context.into_pointer()) };
@@ -756,7 +755,7 @@ const _: () = assert!(
 
 /// StorPortStateChangeDetected, one at a time.
 fn report_change(adapter: &Header, changed: Changed) -> Result<(), StorStatus> {
-    running(adapter)?;
+    let life = running(adapter)?;
     let optional = adapter.optional();
     let routine = optional.state_change.ok_or(StorStatus::INVALID_PARAMETER)?;
     if !adapter.state.begin_state_change() {
@@ -779,7 +778,7 @@ fn report_change(adapter: &Header, changed: Changed) -> Result<(), StorStatus> {
     // gives it back.
     unsafe { adapter.changed().write(address) };
     adapter.changed_entity.store(entity, Ordering::Relaxed);
-    let life = ptr::without_provenance_mut(adapter.state.life() as usize);
+    let life = ptr::without_provenance_mut(life as usize);
     let mut status: ULONG = wdk_sys::STOR_STATUS_UNSUCCESSFUL;
     // SAFETY: The address stays as it is until HwStateChange.
     unsafe {

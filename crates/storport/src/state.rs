@@ -178,7 +178,8 @@ impl State {
             // Found and never started: there may be a device to silence.
             || self.phase.load(Ordering::Acquire) == FOUND;
         if stopped {
-            self.life.fetch_add(1, Ordering::Relaxed);
+            // After the phase: whoever reads the new life reads the new phase.
+            self.life.fetch_add(1, Ordering::Release);
         } else {
             self.leave();
         }
@@ -191,7 +192,8 @@ impl State {
     pub fn begin_find(&self) -> bool {
         let begun = self.begin(&[EMPTY, FOUND, STOPPED, STARTED, READY], FINDING);
         if begun {
-            self.life.fetch_add(1, Ordering::Relaxed);
+            // After the phase, as in `stop`.
+            self.life.fetch_add(1, Ordering::Release);
         }
         begun
     }
@@ -296,11 +298,14 @@ impl State {
         })
     }
 
-    /// Whether the adapter is ready, so that what is requested now may run.
+    /// The life for what is requested now: `None` unless the adapter is ready.
     #[inline]
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.serves_requests()
+    pub fn ready_life(&self) -> Option<u32> {
+        // Before the phase: a stop that begins in between must not lend its
+        // life to what was requested before it.
+        let life = self.life.load(Ordering::Acquire);
+        self.serves_requests().then_some(life)
     }
 
     /// The life that the adapter is in.
@@ -309,13 +314,9 @@ impl State {
         self.life.load(Ordering::Relaxed)
     }
 
-    /// Notes that the timer was requested, or with `false` cancelled.
-    pub fn arm_timer(&self, armed: bool) {
-        let timer = if armed {
-            TIMER_ARMED | u64::from(self.life())
-        } else {
-            0
-        };
+    /// Notes that the timer was requested in a life, or with `None` cancelled.
+    pub fn arm_timer(&self, life: Option<u32>) {
+        let timer = life.map_or(0, |life| TIMER_ARMED | u64::from(life));
         self.timer.store(timer, Ordering::Relaxed);
     }
 
