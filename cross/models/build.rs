@@ -15,32 +15,91 @@ struct Fault {
     becomes: &'static str,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 31] = [
     Fault {
         name: "found_is_stored_relaxed",
-        line: "self.found.store(true, Ordering::Release)",
-        becomes: "self.found.store(true, Ordering::Relaxed)",
+        line: "let phase = if found { FOUND } else { EMPTY };\n        self.phase.store(phase, Ordering::Release)",
+        becomes: "let phase = if found { FOUND } else { EMPTY };\n        self.phase.store(phase, Ordering::Relaxed)",
     },
     Fault {
-        name: "found_is_loaded_relaxed",
-        line: "self.found.load(Ordering::Acquire)",
-        becomes: "self.found.load(Ordering::Relaxed)",
+        name: "a_phase_begins_relaxed",
+        line: ".compare_exchange(*phase, to, Ordering::AcqRel, Ordering::Relaxed)",
+        becomes: ".compare_exchange(*phase, to, Ordering::Release, Ordering::Relaxed)",
     },
     Fault {
-        name: "dpcs_are_announced_relaxed",
-        line: "self.phase.store(RUNNING_WITH_DPCS, Ordering::Release)",
-        becomes: "self.phase.store(RUNNING_WITH_DPCS, Ordering::Relaxed)",
+        name: "started_is_stored_relaxed",
+        line: "(true, true) => READY,\n        };\n        self.phase.store(phase, Ordering::Release)",
+        becomes: "(true, true) => READY,\n        };\n        self.phase.store(phase, Ordering::Relaxed)",
     },
     Fault {
-        name: "dpcs_are_looked_for_relaxed",
-        line: "self.phase.load(Ordering::Acquire) == RUNNING_WITH_DPCS",
-        becomes: "self.phase.load(Ordering::Relaxed) == RUNNING_WITH_DPCS",
+        name: "interrupts_are_admitted_relaxed",
+        line: "self.phase.load(Ordering::Acquire) >= RESTARTING",
+        becomes: "self.phase.load(Ordering::Relaxed) >= RESTARTING",
     },
     Fault {
-        name: "notes_are_taken_before_dpcs_are_announced",
-        line: "self.phase.store(RUNNING_WITH_DPCS, Ordering::Release);\n        self.take_noted()",
-        becomes: "let noted = self.take_noted();\n        \
-                  self.phase.store(RUNNING_WITH_DPCS, Ordering::Release);\n        noted",
+        name: "requests_are_admitted_relaxed",
+        line: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Acquire)",
+        becomes: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Relaxed)",
+    },
+    Fault {
+        name: "requests_are_admitted_once_it_started",
+        line: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Acquire) == READY",
+        becomes: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Acquire) >= STARTED",
+    },
+    Fault {
+        name: "a_callback_is_admitted_relaxed",
+        line: "let admitted = self.phase.load(Ordering::Acquire)",
+        becomes: "let admitted = self.phase.load(Ordering::Relaxed)",
+    },
+    Fault {
+        name: "a_callback_is_admitted_once_it_started",
+        line: "let admitted = self.phase.load(Ordering::Acquire) == READY",
+        becomes: "let admitted = self.phase.load(Ordering::Acquire) >= STARTED",
+    },
+    Fault {
+        name: "a_callback_is_admitted_before_it_is_counted",
+        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n        let admitted = self.phase.load(Ordering::Acquire) == READY;",
+        becomes: "let admitted = self.phase.load(Ordering::Acquire) == READY;\n        self.inside.fetch_add(1, Ordering::AcqRel);",
+    },
+    Fault {
+        name: "a_callback_is_counted_relaxed",
+        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n        let admitted",
+        becomes: "self.inside.fetch_add(1, Ordering::Relaxed);\n        let admitted",
+    },
+    Fault {
+        name: "a_callback_leaves_relaxed",
+        line: "self.inside.fetch_sub(1, Ordering::AcqRel)",
+        becomes: "self.inside.fetch_sub(1, Ordering::Relaxed)",
+    },
+    Fault {
+        name: "who_must_be_alone_only_reads",
+        line: "self.inside.fetch_add(0, Ordering::AcqRel)",
+        becomes: "self.inside.load(Ordering::Acquire)",
+    },
+    Fault {
+        name: "a_stop_is_not_counted",
+        line: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(1, Ordering::AcqRel);",
+        becomes: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(0, Ordering::AcqRel);",
+    },
+    Fault {
+        name: "ready_is_stored_relaxed",
+        line: "self.phase.store(READY, Ordering::Release)",
+        becomes: "self.phase.store(READY, Ordering::Relaxed)",
+    },
+    Fault {
+        name: "dpcs_are_queued_relaxed",
+        line: "self.phase.load(Ordering::Acquire) == READY && !self.is_dump()",
+        becomes: "self.phase.load(Ordering::Relaxed) == READY && !self.is_dump()",
+    },
+    Fault {
+        name: "dpcs_are_queued_once_it_started",
+        line: "self.phase.load(Ordering::Acquire) == READY && !self.is_dump()",
+        becomes: "self.phase.load(Ordering::Acquire) >= STARTED && !self.is_dump()",
+    },
+    Fault {
+        name: "notes_are_taken_before_it_is_ready",
+        line: "self.phase.store(READY, Ordering::Release);\n        if self.is_dump() {\n            // The interrupt routine runs them.\n            return Noted(0);\n        }\n        self.take_noted()",
+        becomes: "let noted = self.take_noted();\n        self.phase.store(READY, Ordering::Release);\n        noted",
     },
     Fault {
         name: "a_note_is_made_relaxed",
@@ -63,32 +122,52 @@ const FAULTS: [Fault; 15] = [
         becomes: "self.noted.load(Ordering::Acquire) & bit != 0",
     },
     Fault {
-        name: "entering_is_relaxed",
-        line: "self.inside.fetch_add(1, Ordering::AcqRel)",
-        becomes: "self.inside.fetch_add(1, Ordering::Relaxed)",
+        name: "notes_are_not_taken_by_a_restart",
+        line: "self.become_ready(works)\n    }\n\n    /// Whether no callback is inside",
+        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no callback is inside",
     },
     Fault {
-        name: "leaving_is_relaxed",
-        line: "self.inside.fetch_sub(1, Ordering::AcqRel)",
-        becomes: "self.inside.fetch_sub(1, Ordering::Relaxed)",
+        name: "a_stop_begins_no_life",
+        line: "// After the phase: whoever reads the new life reads the new phase.\n            self.life.fetch_add(1, Ordering::Release);",
+        becomes: "",
     },
     Fault {
-        name: "a_restart_only_reads_who_is_inside",
-        line: "self.inside.fetch_add(0, Ordering::AcqRel)",
-        becomes: "self.inside.load(Ordering::Acquire)",
+        name: "a_find_begins_no_life",
+        line: "// After the phase, as in `stop`.\n            self.life.fetch_add(1, Ordering::Release);",
+        becomes: "",
     },
     Fault {
-        name: "a_dpc_runs_without_entering",
-        line: "if self.enter() {\n            return Begin::Now;",
-        becomes: "if self.queues_dpcs() {\n            return Begin::Now;",
+        name: "a_life_is_read_after_the_phase",
+        line: "let life = self.life.load(Ordering::Acquire);\n        self.serves_requests().then_some(life)",
+        becomes: "self.serves_requests()\n            .then(|| self.life.load(Ordering::Acquire))",
     },
     Fault {
-        name: "a_dpc_is_dropped_while_stopped",
-        line: "match self.issue(number) {\n            Issue::Now",
-        becomes: "let _: u8 = number;\n        match Issue::Later {\n            Issue::Now",
+        name: "a_life_is_read_relaxed",
+        line: "let life = self.life.load(Ordering::Acquire);",
+        becomes: "let life = self.life.load(Ordering::Relaxed);",
     },
     Fault {
-        name: "the_place_for_a_change_is_given_back_relaxed",
+        name: "a_timer_belongs_to_every_life",
+        line: "self.timer.swap(0, Ordering::Relaxed) == TIMER_ARMED | u64::from(self.life())",
+        becomes: "self.timer.swap(0, Ordering::Relaxed) != 0",
+    },
+    Fault {
+        name: "a_timer_is_delivered_twice",
+        line: "self.timer.swap(0, Ordering::Relaxed) ==",
+        becomes: "self.timer.load(Ordering::Relaxed) ==",
+    },
+    Fault {
+        name: "a_change_takes_no_place",
+        line: "!self.state_change.swap(true, Ordering::Acquire)",
+        becomes: "!self.state_change.load(Ordering::Acquire)",
+    },
+    Fault {
+        name: "the_place_of_a_change_is_taken_relaxed",
+        line: "!self.state_change.swap(true, Ordering::Acquire)",
+        becomes: "!self.state_change.swap(true, Ordering::Relaxed)",
+    },
+    Fault {
+        name: "the_place_of_a_change_is_given_back_relaxed",
         line: "self.state_change.store(false, Ordering::Release)",
         becomes: "self.state_change.store(false, Ordering::Relaxed)",
     },

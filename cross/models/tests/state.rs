@@ -1,9 +1,9 @@
-//! Every order of the steps that callbacks take on what they share without a
-//! lock, by loom: it finds data that two threads reach with no order between
-//! them, and tries stale reads.
+//! Every order of the steps that callbacks take through the gate of
+//! `crates/storport/src/state.rs`, by loom: it finds data that two threads reach
+//! with no order between them, and tries stale reads.
 //!
 //! Each model holds for the crate's own file, and fails for the faulty copies
-//! of it that concern it (`build.rs`).
+//! of it that are named beside it (`build.rs`).
 #![cfg(loom)]
 
 use std::sync::atomic::{AtomicBool as Flag, AtomicUsize as Counter};
@@ -44,6 +44,23 @@ impl Data {
     }
 }
 
+/// How a callback that is not exclusive comes in.
+#[derive(Clone, Copy)]
+enum Way {
+    /// HwBuildIo, HwStartIo.
+    Request,
+    /// An interrupt routine.
+    Interrupt,
+    /// A counted callback that needs nothing else.
+    Counted,
+    /// A DPC that Storport took from its queue.
+    Dpc,
+    /// A timer that was requested in life 1.
+    Timer,
+    /// A work item or a state change that was requested in life 1.
+    Requested,
+}
+
 /// The models, of the `State` in module `$state`.
 macro_rules! models {
     ($name:ident, $($state:tt)+) => {
@@ -54,7 +71,10 @@ macro_rules! models {
             /// An adapter with one DPC object.
             struct Adapter {
                 state: State,
-                /// What a restart opens, and DPCs too.
+                /// What HwFindAdapter, HwInitialize and HwPassiveInitialize
+                /// write, each its own.
+                written: [Data; 3],
+                /// What a restart opens, and every callback that it excludes.
                 data: Data,
                 /// The DPC object.
                 object: Data,
@@ -65,29 +85,97 @@ macro_rules! models {
                 runs: Counter,
             }
 
-            /// One that was initialised, but for its DPC object.
-            fn adapter() -> Arc<Adapter> {
-                let state = State::default();
-                state.begin(false, false);
-                state.take_dpc(DpcKind::Ordinary).unwrap();
-                assert_eq!(state.run().count(), 0);
-                Arc::new(Adapter {
-                    state,
+            fn adapter() -> Adapter {
+                Adapter {
+                    state: State::default(),
+                    written: [Data::new(), Data::new(), Data::new()],
                     data: Data::new(),
                     object: Data::new(),
                     done: [AtomicBool::new(false), AtomicBool::new(false)],
                     seen: [Flag::new(false), Flag::new(false)],
                     runs: Counter::new(0),
-                })
+                }
+            }
+
+            /// After HwInitialize.
+            fn started() -> Arc<Adapter> {
+                let adapter = adapter();
+                assert!(adapter.find() && adapter.initialize());
+                Arc::new(adapter)
+            }
+
+            /// After HwPassiveInitialize, with the timer requested.
+            fn ready() -> Arc<Adapter> {
+                let adapter = started();
+                assert!(adapter.initialize_passively());
+                assert_eq!(adapter.state.life(), 1);
+                adapter.state.arm_timer(adapter.state.ready_life());
+                adapter
             }
 
             impl Adapter {
-                /// HwPassiveInitialize.
-                fn initialize_dpcs(&self) {
-                    self.object.add();
-                    for _ in self.state.run_with_dpcs() {
-                        self.run_dpc();
+                /// HwFindAdapter, if it may be.
+                fn find(&self) -> bool {
+                    if !self.state.begin_find() {
+                        return false;
                     }
+                    let alone = self.state.is_alone();
+                    if alone {
+                        self.state.reset(false, false);
+                        self.state.take_dpc(DpcKind::Ordinary).unwrap();
+                        self.written[0].add();
+                    }
+                    self.state.end_find(alone);
+                    alone
+                }
+
+                /// HwInitialize, if it may be.
+                fn initialize(&self) -> bool {
+                    let begun = self.state.begin_initialize();
+                    if begun {
+                        assert_ne!(self.written[0].get(), 0);
+                        self.written[1].add();
+                        self.state.end_initialize(true);
+                    }
+                    begun
+                }
+
+                /// HwPassiveInitialize, if it may be.
+                fn initialize_passively(&self) -> bool {
+                    let begun = self.state.begin_passive();
+                    if begun {
+                        self.object.add();
+                        self.written[2].add();
+                        for _ in self.state.end_passive(true) {
+                            self.run_dpc();
+                        }
+                    }
+                    begun
+                }
+
+                /// ScsiStopAdapter, if it may be.
+                fn stop(&self) -> bool {
+                    let stopped = self.state.stop();
+                    if stopped {
+                        assert_ne!(self.written[0].get(), 0);
+                        self.state.leave();
+                    }
+                    stopped
+                }
+
+                /// ScsiRestartAdapter, if it may be.
+                fn restart(&self) -> bool {
+                    if !self.state.begin_restart() {
+                        return false;
+                    }
+                    let alone = self.state.is_alone();
+                    if alone {
+                        self.data.add();
+                    }
+                    for _ in self.state.end_restart(alone) {
+                        self.begin_dpc();
+                    }
+                    alone
                 }
 
                 fn issue(&self, issuer: usize) {
@@ -99,7 +187,7 @@ macro_rules! models {
 
                 /// What was queued is run at once.
                 fn run_dpc(&self) {
-                    assert_eq!(self.object.get(), 1);
+                    assert_ne!(self.object.get(), 0);
                     self.runs.fetch_add(1, Ordering::Relaxed);
                     for (done, seen) in self.done.iter().zip(&self.seen) {
                         if done.load(Ordering::Relaxed) {
@@ -108,57 +196,114 @@ macro_rules! models {
                     }
                 }
 
-                /// What was queued before a stop is run after it.
+                /// A DPC that was queued is run, perhaps after a stop.
                 fn begin_dpc(&self) {
                     // There is one restart, so it is queued again once.
                     for _ in 0..2 {
-                        match self.state.begin_dpc(0) {
-                            Begin::Now => {
-                                self.data.add();
-                                self.run_dpc();
-                                return self.state.leave();
-                            }
-                            Begin::Queue => {}
-                            Begin::Later => return,
+                        if self.state.enter() {
+                            self.data.add();
+                            self.run_dpc();
+                            return self.state.leave();
+                        }
+                        if self.state.issue(0) == Issue::Later {
+                            return;
                         }
                     }
                 }
 
-                /// ScsiRestartAdapter, if it may be.
-                fn restart(&self) -> bool {
-                    let may = self.state.may_restart();
-                    if may {
-                        self.data.add();
-                        for _ in self.state.run() {
-                            self.begin_dpc();
+                /// A callback. `inside` runs if it is admitted.
+                fn call(&self, way: Way, inside: impl FnOnce(&Self)) {
+                    match way {
+                        Way::Request => {
+                            if self.state.serves_requests() {
+                                inside(self);
+                            }
+                        }
+                        Way::Interrupt => {
+                            if self.state.serves_interrupts() {
+                                inside(self);
+                            }
+                        }
+                        Way::Dpc => self.begin_dpc(),
+                        Way::Counted | Way::Timer | Way::Requested => {
+                            if self.state.enter() {
+                                if match way {
+                                    Way::Timer => self.state.take_timer(),
+                                    Way::Requested => self.state.life() == 1,
+                                    _ => true,
+                                } {
+                                    inside(self);
+                                }
+                                self.state.leave();
+                            }
                         }
                     }
-                    may
                 }
             }
 
-            pub fn who_finds_the_adapter_sees_it_as_it_was_written() {
-                model(|| {
-                    let shared = Arc::new((State::default(), Data::new()));
-                    shared.0.begin(false, false);
-                    let there = Arc::clone(&shared);
-                    let callback = thread::spawn(move || {
-                        if there.0.is_found() {
-                            assert_eq!(there.1.get(), 1);
-                        }
+            /// Makes a callback in a thread of its own while `run` runs.
+            fn beside(
+                adapter: &Arc<Adapter>,
+                way: Way,
+                inside: fn(&Adapter),
+                run: impl FnOnce(&Adapter),
+            ) {
+                let there = Arc::clone(adapter);
+                let callback = thread::spawn(move || there.call(way, inside));
+                run(adapter);
+                callback.join().unwrap();
+            }
+
+            pub fn whoever_is_admitted_sees_the_adapter_as_it_was_written() {
+                let written = |adapter: &Adapter| {
+                    assert_eq!(adapter.written[0].get(), 1);
+                    assert_eq!(adapter.written[1].get(), 1);
+                };
+                for way in [Way::Request, Way::Interrupt, Way::Counted] {
+                    model(move || {
+                        let adapter = Arc::new(adapter());
+                        beside(&adapter, way, written, |adapter| {
+                            // It is not alone while one is turned away.
+                            if adapter.find() {
+                                assert!(adapter.initialize() && adapter.initialize_passively());
+                            }
+                        });
                     });
-                    shared.1.add();
-                    shared.0.set_found();
-                    callback.join().unwrap();
+                }
+            }
+
+            pub fn hw_initialize_sees_what_hw_find_adapter_wrote() {
+                model(|| {
+                    let adapter = Arc::new(adapter());
+                    let there = Arc::clone(&adapter);
+                    let other = thread::spawn(move || there.initialize());
+                    assert!(adapter.find());
+                    other.join().unwrap();
                 });
+            }
+
+            pub fn hw_passive_initialize_is_alone_with_what_it_writes() {
+                // The object's lock is touched by those who are admitted, and
+                // only once the object is initialised.
+                let touch = |adapter: &Adapter| {
+                    assert_eq!(adapter.object.get(), 1);
+                    assert_eq!(adapter.written[2].get(), 1);
+                };
+                for way in [Way::Request, Way::Counted] {
+                    model(move || {
+                        beside(&started(), way, touch, |adapter| {
+                            assert!(adapter.initialize_passively());
+                        });
+                    });
+                }
             }
 
             pub fn a_dpc_issued_before_its_object_is_initialised_is_queued_once() {
                 model(|| {
-                    let adapter = adapter();
+                    let adapter = started();
                     let there = Arc::clone(&adapter);
                     let interrupt = thread::spawn(move || there.issue(0));
-                    adapter.initialize_dpcs();
+                    assert!(adapter.initialize_passively());
                     interrupt.join().unwrap();
                     assert_eq!(adapter.runs.load(Ordering::Relaxed), 1);
                     assert!(adapter.seen[0].load(Ordering::Relaxed));
@@ -171,12 +316,12 @@ macro_rules! models {
                 let mut some = Builder::new();
                 some.preemption_bound = Some(3);
                 some.check(|| {
-                    let adapter = adapter();
+                    let adapter = started();
                     let issuers = [0, 1].map(|issuer| {
                         let there = Arc::clone(&adapter);
                         thread::spawn(move || there.issue(issuer))
                     });
-                    adapter.initialize_dpcs();
+                    assert!(adapter.initialize_passively());
                     for issuer in issuers {
                         issuer.join().unwrap();
                     }
@@ -187,29 +332,44 @@ macro_rules! models {
             }
 
             pub fn a_restart_is_alone_with_the_data() {
-                model(|| {
-                    let adapter = adapter();
-                    adapter.initialize_dpcs();
-                    let there = Arc::clone(&adapter);
-                    let callback = thread::spawn(move || {
-                        if there.state.enter() {
-                            there.data.add();
-                            there.state.leave();
-                        }
+                for way in [Way::Counted, Way::Dpc, Way::Timer, Way::Requested] {
+                    model(move || {
+                        let inside = |adapter: &Adapter| adapter.data.add();
+                        beside(&ready(), way, inside, |adapter| {
+                            assert!(adapter.stop());
+                            adapter.restart();
+                        });
                     });
-                    adapter.state.stop();
-                    adapter.restart();
-                    callback.join().unwrap();
+                }
+            }
+
+            pub fn hw_find_adapter_is_alone_with_the_adapter() {
+                let inside = |adapter: &Adapter| assert_eq!(adapter.written[0].get(), 1);
+                for way in [Way::Counted, Way::Timer, Way::Requested] {
+                    model(move || {
+                        beside(&ready(), way, inside, |adapter| {
+                            adapter.find();
+                        });
+                    });
+                }
+            }
+
+            pub fn hw_find_adapter_is_alone_against_a_late_stop() {
+                model(|| {
+                    let adapter = ready();
+                    let there = Arc::clone(&adapter);
+                    let stop = thread::spawn(move || there.stop());
+                    adapter.find();
+                    stop.join().unwrap();
                 });
             }
 
             pub fn a_dpc_of_before_a_stop_runs_once_and_not_in_the_restart() {
                 model(|| {
-                    let adapter = adapter();
-                    adapter.initialize_dpcs();
+                    let adapter = ready();
                     let there = Arc::clone(&adapter);
                     let dpc = thread::spawn(move || there.begin_dpc());
-                    adapter.state.stop();
+                    assert!(adapter.stop());
                     let restarted = adapter.restart();
                     dpc.join().unwrap();
                     assert!(restarted || adapter.restart());
@@ -217,19 +377,80 @@ macro_rules! models {
                 });
             }
 
+            pub fn what_was_requested_in_a_life_does_not_run_after_a_restart() {
+                let inside = |adapter: &Adapter| assert_eq!(adapter.data.get(), 0);
+                for way in [Way::Timer, Way::Requested] {
+                    model(move || {
+                        beside(&ready(), way, inside, |adapter| {
+                            assert!(adapter.stop());
+                            adapter.restart();
+                        });
+                    });
+                }
+            }
+
+            pub fn what_was_requested_in_a_life_does_not_run_after_hw_find_adapter() {
+                let inside = |adapter: &Adapter| assert_eq!(adapter.written[2].get(), 1);
+                for way in [Way::Timer, Way::Requested] {
+                    model(move || {
+                        beside(&ready(), way, inside, |adapter| {
+                            if adapter.find() {
+                                assert!(adapter.initialize() && adapter.initialize_passively());
+                            }
+                        });
+                    });
+                }
+            }
+
+            pub fn what_is_requested_while_a_stop_begins_does_not_run_after_it() {
+                model(|| {
+                    let adapter = ready();
+                    let there = Arc::clone(&adapter);
+                    let callback = thread::spawn(move || {
+                        if !there.state.enter() {
+                            return None;
+                        }
+                        let entered = there.data.get();
+                        let life = there.state.ready_life();
+                        there.state.arm_timer(life);
+                        there.state.leave();
+                        life.map(|life| (entered, life))
+                    });
+                    assert!(adapter.stop());
+                    let restarted = adapter.restart();
+                    let requested = callback.join().unwrap();
+                    assert!(restarted || adapter.restart());
+                    let Some((entered, life)) = requested else { return };
+                    // One that came in after the restart may ask for what runs.
+                    let runs = entered == 1;
+                    assert_eq!(life == adapter.state.life(), runs);
+                    assert_eq!(adapter.state.take_timer(), runs);
+                });
+            }
+
+            pub fn a_timer_is_delivered_once() {
+                model(|| {
+                    let adapter = ready();
+                    let inside = |adapter: &Adapter| {
+                        adapter.runs.fetch_add(1, Ordering::Relaxed);
+                    };
+                    beside(&adapter, Way::Timer, inside, |adapter| {
+                        adapter.call(Way::Timer, inside);
+                    });
+                    assert_eq!(adapter.runs.load(Ordering::Relaxed), 1);
+                });
+            }
+
             pub fn one_change_is_reported_at_a_time() {
                 model(|| {
-                    let shared = Arc::new((State::default(), Data::new()));
-                    let report = |shared: &(State, Data)| {
-                        if shared.0.begin_state_change() {
-                            shared.1.add();
-                            shared.0.end_state_change();
+                    let adapter = ready();
+                    let report = |adapter: &Adapter| {
+                        if adapter.state.begin_state_change() {
+                            adapter.data.add();
+                            adapter.state.end_state_change();
                         }
                     };
-                    let there = Arc::clone(&shared);
-                    let other = thread::spawn(move || report(&there));
-                    report(&shared);
-                    other.join().unwrap();
+                    beside(&adapter, Way::Request, report, report);
                 });
             }
         }
@@ -271,25 +492,49 @@ macro_rules! tests {
 }
 
 tests! {
-    who_finds_the_adapter_sees_it_as_it_was_written fails if
+    whoever_is_admitted_sees_the_adapter_as_it_was_written fails if
+        ready_is_stored_relaxed
+        started_is_stored_relaxed
+        requests_are_admitted_relaxed
+        interrupts_are_admitted_relaxed
+        a_callback_is_admitted_relaxed;
+    hw_initialize_sees_what_hw_find_adapter_wrote fails if
         found_is_stored_relaxed
-        found_is_loaded_relaxed;
+        a_phase_begins_relaxed;
+    hw_passive_initialize_is_alone_with_what_it_writes fails if
+        requests_are_admitted_once_it_started
+        a_callback_is_admitted_once_it_started;
     a_dpc_issued_before_its_object_is_initialised_is_queued_once fails if
-        dpcs_are_announced_relaxed
-        dpcs_are_looked_for_relaxed
-        notes_are_taken_before_dpcs_are_announced
+        dpcs_are_queued_relaxed
+        dpcs_are_queued_once_it_started
+        notes_are_taken_before_it_is_ready
         notes_are_taken_relaxed
         a_note_is_not_looked_after
         a_note_is_not_taken_back;
     of_two_who_issue_a_dpc_neither_is_lost fails if
         a_note_is_made_relaxed;
     a_restart_is_alone_with_the_data fails if
-        entering_is_relaxed
-        leaving_is_relaxed
-        a_restart_only_reads_who_is_inside;
+        a_callback_is_admitted_before_it_is_counted
+        a_callback_is_counted_relaxed;
+    hw_find_adapter_is_alone_with_the_adapter fails if
+        a_callback_leaves_relaxed
+        who_must_be_alone_only_reads;
+    hw_find_adapter_is_alone_against_a_late_stop fails if
+        a_stop_is_not_counted;
     a_dpc_of_before_a_stop_runs_once_and_not_in_the_restart fails if
-        a_dpc_runs_without_entering
-        a_dpc_is_dropped_while_stopped;
+        notes_are_not_taken_by_a_restart;
+    what_was_requested_in_a_life_does_not_run_after_a_restart fails if
+        a_stop_begins_no_life
+        a_timer_belongs_to_every_life;
+    what_was_requested_in_a_life_does_not_run_after_hw_find_adapter fails if
+        a_find_begins_no_life;
+    what_is_requested_while_a_stop_begins_does_not_run_after_it fails if
+        a_life_is_read_after_the_phase
+        a_life_is_read_relaxed;
+    a_timer_is_delivered_once fails if
+        a_timer_is_delivered_twice;
     one_change_is_reported_at_a_time fails if
-        the_place_for_a_change_is_given_back_relaxed;
+        a_change_takes_no_place
+        the_place_of_a_change_is_taken_relaxed
+        the_place_of_a_change_is_given_back_relaxed;
 }
