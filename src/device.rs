@@ -17,7 +17,7 @@
 //! requests that it had are kept: until it confirms the reset, it may write into
 //! their memory (VIRTIO 1.3, 3.3.1; V15).
 
-use core::{num::NonZero, time::Duration};
+use core::num::NonZero;
 
 use storport::{Failure, StartedSrb};
 use virtio::{
@@ -40,25 +40,32 @@ use crate::{
 /// The one queue.
 const QUEUE: u16 = 0;
 
+/// A time since the system started, or a length of time, in microseconds. Core's
+/// `Duration` would bring a panic.
+pub type Microseconds = u64;
+
+const MILLISECOND: Microseconds = 1000;
+const SECOND: Microseconds = 1000 * MILLISECOND;
+
 /// How often the device is asked whether it has confirmed its reset.
-const TICK: Duration = Duration::from_millis(10);
+const TICK: Microseconds = 10 * MILLISECOND;
 
 /// How long requests wait for the device to confirm a reset. After that new ones
 /// fail, and the device is asked every [`SLOW_TICK`].
-const RESET_PATIENCE: Duration = Duration::from_secs(10);
+const RESET_PATIENCE: Microseconds = 10 * SECOND;
 
 /// See [`RESET_PATIENCE`].
-const SLOW_TICK: Duration = Duration::from_secs(1);
+const SLOW_TICK: Microseconds = SECOND;
 
 /// The driver's own resets within [`WINDOW`] after which it gives the device up,
 /// and the starts that may fail one after the other.
 const MAX_RESETS: usize = 8;
 
 /// See [`MAX_RESETS`].
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Microseconds = 60 * SECOND;
 
 /// The pause before the second attempt to start the device; it doubles with each.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
+const FIRST_RETRY: Microseconds = 100 * MILLISECOND;
 
 /// Seconds that Storport pauses at most, should the driver not resume it: longer
 /// than all attempts take.
@@ -140,15 +147,15 @@ pub struct Life<'a> {
     accepted: Features,
     vectors: Vectors,
     /// When the driver reset the device on its own, the latest last.
-    own_resets: [Option<Duration>; MAX_RESETS],
+    own_resets: [Option<Microseconds>; MAX_RESETS],
     /// How often the device was reset since it was found.
     resets: u32,
     /// Starts that failed one after the other.
     failed_starts: u32,
     /// Since when the device is being reset.
-    reset_at: Duration,
+    reset_at: Microseconds,
     /// When it may be started.
-    start_at: Duration,
+    start_at: Microseconds,
     /// Why it was given up.
     closed: Option<Failure>,
     /// Its reset was reported as overdue.
@@ -169,8 +176,8 @@ impl<'a> Life<'a> {
             own_resets: [None; MAX_RESETS],
             resets: 0,
             failed_starts: 0,
-            reset_at: Duration::ZERO,
-            start_at: Duration::ZERO,
+            reset_at: 0,
+            start_at: 0,
             closed: None,
             overdue: false,
             paused: false,
@@ -216,7 +223,7 @@ impl<'a> Life<'a> {
         adapter: &Adapter<'a>,
         queue: &mut Queue<'a>,
         demand: Demand,
-        now: Duration,
+        now: Microseconds,
     ) -> Actions {
         let mut actions = Actions::default();
         let demand = if queue.is_reset_requested() {
@@ -242,7 +249,7 @@ impl<'a> Life<'a> {
         queue: &mut Queue<'a>,
         health: Health,
         demand: Demand,
-        now: Duration,
+        now: Microseconds,
         actions: &mut Actions,
     ) {
         let own = match (health, queue.fault()) {
@@ -271,7 +278,7 @@ impl<'a> Life<'a> {
 
     /// Counts a reset that the driver makes on its own, and gives the device up
     /// after too many.
-    fn count_own_reset(&mut self, now: Duration, actions: &mut Actions) {
+    fn count_own_reset(&mut self, now: Microseconds, actions: &mut Actions) {
         let first = self.own_resets.first().copied().flatten();
         let too_many = first.is_some_and(|first| now.saturating_sub(first) < WINDOW);
         self.own_resets.rotate_left(1);
@@ -282,17 +289,17 @@ impl<'a> Life<'a> {
             // The device is still reset, so that it gives back its requests.
             self.closed = Some(Failure::NoHba);
             let resets = u64::try_from(MAX_RESETS).unwrap_or(0);
-            let inserts = [number(resets), number(WINDOW.as_secs())];
+            let inserts = [number(resets), number(WINDOW / SECOND)];
             actions.report(Report::new(Event::DeviceFailed, inserts));
         }
     }
 
     /// Tells the device to reset, whatever it does. `now` is `None` where the time
     /// is not known: the next step supplies it.
-    fn begin_reset(&mut self, queue: &mut Queue<'a>, now: Option<Duration>) {
+    fn begin_reset(&mut self, queue: &mut Queue<'a>, now: Option<Microseconds>) {
         queue.admit(Admission::Wait);
-        self.reset_at = now.unwrap_or(Duration::MAX);
-        self.start_at = Duration::ZERO;
+        self.reset_at = now.unwrap_or(Microseconds::MAX);
+        self.start_at = 0;
         self.overdue = false;
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Reset(device) => Stage::Resetting(device.begin_reset()),
@@ -308,7 +315,7 @@ impl<'a> Life<'a> {
         &mut self,
         adapter: &Adapter<'a>,
         queue: &mut Queue<'a>,
-        now: Duration,
+        now: Microseconds,
         actions: &mut Actions,
     ) {
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
@@ -340,7 +347,7 @@ impl<'a> Life<'a> {
         &mut self,
         adapter: &Adapter<'a>,
         queue: &mut Queue<'a>,
-        now: Duration,
+        now: Microseconds,
         actions: &mut Actions,
     ) {
         if self.closed.is_some() || now < self.start_at {
@@ -366,10 +373,10 @@ impl<'a> Life<'a> {
         &mut self,
         queue: &mut Queue<'a>,
         error: &BringUpError,
-        now: Duration,
+        now: Microseconds,
         actions: &mut Actions,
     ) {
-        let pause = FIRST_RETRY.saturating_mul(1_u32.wrapping_shl(self.failed_starts));
+        let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.begin_reset(queue, Some(now));
         self.start_at = now.saturating_add(pause);
@@ -381,15 +388,14 @@ impl<'a> Life<'a> {
     }
 
     /// Reports a reset that takes too long, once.
-    fn note_overdue(&mut self, status: u8, now: Duration, actions: &mut Actions) {
+    fn note_overdue(&mut self, status: u8, now: Microseconds, actions: &mut Actions) {
         self.reset_at = self.reset_at.min(now);
         let waited = now.saturating_sub(self.reset_at);
         if self.overdue || waited < RESET_PATIENCE {
             return;
         }
         self.overdue = true;
-        let milliseconds = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        let inserts = [number(milliseconds), bits(status)];
+        let inserts = [number(waited / MILLISECOND), bits(status)];
         actions.report(Report::new(Event::ResetUnconfirmed, inserts));
     }
 
@@ -414,7 +420,7 @@ impl<'a> Life<'a> {
             _ => None,
         };
         actions.timer = tick
-            .and_then(|tick| u32::try_from(tick.as_micros()).ok())
+            .and_then(|tick| u32::try_from(tick).ok())
             .and_then(NonZero::new);
         if !waits && let Some(srb) = self.reset_request.take() {
             match closed {
@@ -477,6 +483,10 @@ type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
 ///
 /// # Errors
 /// What failed, and the device, told to reset.
+#[expect(
+    clippy::result_large_err,
+    reason = "either way the result holds the device"
+)]
 pub fn start_device<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,

@@ -1,7 +1,5 @@
 //! The miniport: what each of Storport's callbacks does for a virtio disk.
 
-use core::time::Duration;
-
 use scsi::Disk;
 use storport::{
     BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Initialize, Interrupt, Interrupted,
@@ -17,7 +15,7 @@ use virtio::{
 };
 
 use crate::{
-    device::{Actions, Demand, Life, Vectors},
+    device::{Actions, Demand, Life, Microseconds, Vectors},
     io::{self, Drained, InFlight, Queue, Request, ShortUsed},
     probe::{self, StartError},
     registers::Window,
@@ -83,7 +81,7 @@ impl<'a> Adapter<'a> {
         &self,
         life: &mut Guard<'_, 'a, Life<'a>, StartIoHeld>,
         demand: Demand,
-        now: Duration,
+        now: Microseconds,
     ) -> Actions {
         let (life, held) = life.split();
         self.queue
@@ -124,16 +122,20 @@ impl Miniport for Ferrostor {
         .saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
+    // As `probe::find`: the copies of an adapter lie in frames of their own.
+    #[inline(never)]
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
-        probe::find(cx).map_err(|error| {
-            // A dump stack logs nothing.
-            let _: Result<(), StorStatus> = cx.log_event(&Report::from(&error).event());
-            match error {
-                StartError::ConfigurationSpace => NotFound::BadConfiguration,
-                _ => NotFound::Unusable,
-            }
+        let error = match probe::find(cx) {
+            Ok(found) => return Ok(found),
+            Err(error) => error,
+        };
+        // A dump stack logs nothing.
+        let _: Result<(), StorStatus> = cx.log_event(&Report::from(&error).event());
+        Err(match error {
+            StartError::ConfigurationSpace => NotFound::BadConfiguration,
+            _ => NotFound::Unusable,
         })
     }
 
@@ -194,7 +196,7 @@ impl Miniport for Ferrostor {
             adapter.queue.issue(cx);
         }
         if drained == Drained::Faulty || cx.number() == adapter.attention.number() {
-            let now = cx.time().unwrap_or_default();
+            let now = cx.microseconds().unwrap_or_default();
             let actions = adapter
                 .life
                 .with(cx, |life| adapter.attend(life, Demand::Look, now));
@@ -208,7 +210,7 @@ impl Miniport for Ferrostor {
         let _: Drained = io::drain(adapter, cx);
         let mut demand = Demand::Reset;
         for _ in 0..RESET_LOOKS {
-            let now = cx.time().unwrap_or_default();
+            let now = cx.microseconds().unwrap_or_default();
             let actions = adapter
                 .life
                 .with_held(cx, |life| adapter.attend(life, demand, now));
@@ -275,7 +277,7 @@ impl callback::MessageInterrupt for Ferrostor {
 
 impl callback::Timer for Ferrostor {
     fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
-        let now = cx.time().unwrap_or_default();
+        let now = cx.microseconds().unwrap_or_default();
         let actions = adapter
             .life
             .with_held(cx, |life| adapter.attend(life, Demand::Look, now));

@@ -120,8 +120,12 @@ struct Survey {
 
 /// Finds the disk.
 ///
+/// Not inlined: an adapter has some kilobytes, and the stack frame of a driver's
+/// function one page at most.
+///
 /// # Errors
 /// Why it cannot be used.
+#[inline(never)]
 pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), StartError> {
     let image = cx
         .pci_configuration()
@@ -253,6 +257,7 @@ fn reset<'a, S>(
 }
 
 /// Asks the device what it is, and resets it.
+#[inline(never)]
 fn survey<'a>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>>,
@@ -325,6 +330,7 @@ fn feature_missing(missing: Features, offered: u64) -> StartError {
 
 /// Has the device run to ask for the disk's identity, and resets it. `None` if it
 /// has none to give.
+#[inline(never)]
 fn ask_identity<'a>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>, Reset>,
@@ -381,6 +387,7 @@ fn poll_identity<'a>(
 }
 
 /// What initiators are told. `None`: no disk is like that.
+#[inline(never)]
 fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Option<Disk> {
     let block_size = BlockSize::new(config.block_size.bytes())?;
     let maximum = limits.max_transfer.checked_div(block_size.bytes())?;

@@ -161,7 +161,7 @@ impl<M: Registered> Extension<M> {
 
     /// Admits HwBuildIo and HwStartIo.
     #[inline]
-    pub(crate) fn requests<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+    pub(crate) fn requests<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.serves_requests() {
             return None;
         }
@@ -171,7 +171,7 @@ impl<M: Registered> Extension<M> {
 
     /// Admits an interrupt routine.
     #[inline]
-    pub(crate) fn interrupts<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+    pub(crate) fn interrupts<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.serves_interrupts() {
             return None;
         }
@@ -201,7 +201,7 @@ impl<M: Registered> Extension<M> {
     }
 
     /// Admits HwInitialize.
-    pub(crate) fn initialize<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+    pub(crate) fn initialize<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.begin_initialize() {
             return None;
         }
@@ -210,7 +210,7 @@ impl<M: Registered> Extension<M> {
     }
 
     /// Admits HwPassiveInitialize.
-    pub(crate) fn passive<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+    pub(crate) fn passive<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.begin_passive() {
             return None;
         }
@@ -219,7 +219,7 @@ impl<M: Registered> Extension<M> {
     }
 
     /// Admits ScsiRestartAdapter, once it is alone.
-    pub(crate) fn restart<'c, 'a>(&'c self) -> Option<&'c M::Adapter<'a>> {
+    pub(crate) fn restart<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.begin_restart() {
             return None;
         }
@@ -248,7 +248,7 @@ impl<M: Registered> Extension<M> {
     /// # Safety
     /// The gate admitted the callback, and the phase is FOUND or one after it.
     #[inline]
-    pub(crate) unsafe fn adapter<'c, 'a>(&'c self) -> &'c M::Adapter<'a> {
+    pub(crate) unsafe fn adapter<'a>(&self) -> &M::Adapter<'a> {
         let state: *const M::Adapter<'a> = self.adapter.get().cast();
         // SAFETY: `Extension`'s invariant: it is initialised, and not written
         // while a callback is admitted. Lifetimes do not change a layout.
@@ -261,7 +261,7 @@ pub(crate) struct Inside<'c, M: Registered>(&'c Extension<M>);
 
 impl<M: Registered> Inside<'_, M> {
     #[inline]
-    pub(crate) fn adapter<'s, 'a>(&'s self) -> &'s M::Adapter<'a> {
+    pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
         // SAFETY: `enter` and `stop` admit a callback only after FOUND.
         unsafe { self.0.adapter() }
     }

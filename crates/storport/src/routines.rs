@@ -181,13 +181,13 @@ routines! {
             self.header().state.is_dump()
         }
 
-        /// The time since the system started
+        /// The microseconds since the system started
         /// (StorPortQueryPerformanceCounter).
         ///
         /// # Errors
         /// Storport's status.
-        pub fn time(&self) -> Result<core::time::Duration, StorStatus> {
-            time(self.header())
+        pub fn microseconds(&self) -> Result<u64, StorStatus> {
+            microseconds(self.header())
         }
     }
 }
@@ -620,7 +620,9 @@ fn running(adapter: &Header) -> Result<u32, StorStatus> {
     life.ok_or(StorStatus::INVALID_DEVICE_STATE)
 }
 
-fn time(adapter: &Header) -> Result<core::time::Duration, StorStatus> {
+fn microseconds(adapter: &Header) -> Result<u64, StorStatus> {
+    const SECOND: u64 = 1_000_000;
+
     if adapter.state.is_dump() {
         return Err(StorStatus::NOT_IMPLEMENTED);
     }
@@ -631,17 +633,14 @@ fn time(adapter: &Header) -> Result<core::time::Duration, StorStatus> {
     let frequency = unsafe { frequency.QuadPart }.cast_unsigned();
     // SAFETY: As above.
     let counter = unsafe { counter.QuadPart }.cast_unsigned();
-    let seconds = counter
-        .checked_div(frequency)
-        .ok_or(StorStatus::UNSUCCESSFUL)?;
+    let part = |counts: u64| {
+        counts
+            .checked_div(frequency)
+            .ok_or(StorStatus::UNSUCCESSFUL)
+    };
     let rest = counter.checked_rem(frequency).unwrap_or(0);
-    let nanoseconds = rest
-        .saturating_mul(1_000_000_000)
-        .checked_div(frequency)
-        .and_then(|nanoseconds| u32::try_from(nanoseconds).ok())
-        .unwrap_or(0)
-        .min(999_999_999);
-    Ok(core::time::Duration::new(seconds, nanoseconds))
+    let seconds = part(counter)?.saturating_mul(SECOND);
+    Ok(seconds.saturating_add(part(rest.saturating_mul(SECOND))?))
 }
 
 /// # Safety

@@ -2,7 +2,7 @@
 
 use scsi::{
     Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
-    TransferLimits, WriteCache,
+    TransferLimits, WriteCache, WriteCacheState,
 };
 use storport::{BuildIo, Failure, Function, Srb};
 
@@ -38,6 +38,7 @@ pub fn answer<'a>(
                     Err(_) => srb.fail(Failure::InvalidRequest),
                 }
             }
+            Ok(Outcome::ModeSelect(_)) => refuse(srb, Sense::INVALID_FIELD_IN_PARAMETER_LIST),
             Err(sense) => refuse(srb, sense),
         },
         Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
@@ -61,7 +62,7 @@ pub fn describe() -> Option<Disk> {
         capacity: Capacity::new(Sectors(64 << 11), BlockSize::new(512)?)?,
         alignment: Alignment::default(),
         limits: TransferLimits::default(),
-        write_cache: WriteCache::Absent,
+        write_cache: WriteCacheState::fixed(WriteCache::Absent),
         dpo_fua: false,
         read_only: false,
         identity: Identity {

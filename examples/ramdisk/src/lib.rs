@@ -17,8 +17,8 @@
 )]
 
 use scsi::{
-    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Serial,
-    TransferLimits, WriteCache,
+    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
+    TransferLimits, WriteCache, WriteCacheState,
 };
 use storport::{
     AdapterLimits, BuildIo, Configured, Dpc, DpcLocked, Failure, FindAdapter, Function, Initialize,
@@ -78,7 +78,7 @@ impl<'a> Adapter<'a> {
                 capacity: Capacity::new(SECTORS, BlockSize::new(BLOCK as u32)?)?,
                 alignment: Alignment::default(),
                 limits: TransferLimits::default(),
-                write_cache: WriteCache::Absent,
+                write_cache: WriteCacheState::fixed(WriteCache::Absent),
                 dpo_fua: false,
                 read_only: false,
                 identity: Identity {
@@ -129,6 +129,13 @@ impl<'a> Adapter<'a> {
     }
 }
 
+/// Completes with CHECK CONDITION.
+fn refuse(srb: Srb<'_>, sense: Sense) {
+    let mut buffer = [0; Sense::FIXED_LENGTH];
+    let length = sense.write_to(&mut buffer);
+    srb.check_condition(buffer.get(..length).unwrap_or_default());
+}
+
 impl Miniport for Ramdisk {
     type Adapter<'a> = Adapter<'a>;
     type Request<'a> = MediaOp;
@@ -171,11 +178,11 @@ impl Miniport for Ramdisk {
                 return None;
             }
         };
-        let mut buffer = [0; 256];
         match answer {
             Ok(Outcome::Media(media)) => return Some((srb, media)),
             Ok(Outcome::Good) => srb.succeed(0),
             Ok(Outcome::Data(reply)) => {
+                let mut buffer = [0; 256];
                 let length = reply.write_to(&mut buffer);
                 let bytes = buffer.get(..length).unwrap_or_default();
                 match cx.data_in(&mut srb).map(|mut data| data.write(0, bytes)) {
@@ -183,10 +190,9 @@ impl Miniport for Ramdisk {
                     Err(_) => srb.fail(Failure::InvalidRequest),
                 }
             }
-            Err(sense) => {
-                let length = sense.write_to(&mut buffer);
-                srb.check_condition(buffer.get(..length).unwrap_or_default());
-            }
+            // Nothing can be changed.
+            Ok(Outcome::ModeSelect(_)) => refuse(srb, Sense::INVALID_FIELD_IN_PARAMETER_LIST),
+            Err(sense) => refuse(srb, sense),
         }
         None
     }
