@@ -371,6 +371,19 @@ violations: none; complaints of the device: none
     }
 
     #[test]
+    fn the_event_log_is_told_up_to_its_tenth_line() {
+        let mut summary = summary();
+        summary.report.events = (1..=12).map(|line| format!("line {line}")).collect();
+
+        let text = summary.to_string();
+
+        assert!(
+            text.contains("event log: line 10\nevent log: 2 more\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_run_without_requests_divides_by_nothing() {
         let text = Summary::default().to_string();
         assert!(text.contains("requests: 0, by status: none"), "{text}");

@@ -10,6 +10,11 @@ use std::{
 
 use object::{LittleEndian, read::pe::PeFile64};
 use tempfile::TempDir;
+use testbed::image::Image;
+
+#[path = "../../src/events.rs"]
+#[expect(dead_code, reason = "only codes and texts are in the file")]
+mod events;
 
 fn driver() -> Vec<u8> {
     let path = std::env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
@@ -136,4 +141,21 @@ fn a_file_for_a_32_bit_machine_is_refused() {
 
     assert_eq!(code, 2, "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn the_driver_file_has_the_text_of_each_of_its_events() {
+    let path = std::env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
+    let image = Image::load(path.as_ref(), &|_, _| Some(1)).expect("the driver file is sound");
+
+    for event in events::Event::ALL {
+        let inserts = ["<1>", "<2>", "<3>", "<4>"];
+        let sentence = image.sentence(event.code(), &inserts);
+        let expected = (1..).zip(inserts).fold(
+            format!("{} {}", event.text(), event.remedy()),
+            |text, (number, insert)| text.replace(&format!("%{number}"), insert),
+        );
+        assert_eq!(sentence, Some(expected), "{event:?}");
+    }
 }
