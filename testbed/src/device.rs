@@ -13,6 +13,8 @@
 //! * `blk_request`: one request, from its descriptor chain to its status;
 //! * `disk_image` and `guest_io`: the file, and the way between it and guest
 //!   memory;
+//! * `faults`: what the disk does wrong when a test asks for it, and a record
+//!   of what it did;
 //! * `complaints`: what the driver did wrong, in words.
 //!
 //! [`Bell`] is a function that only interrupts, when it is told to.
@@ -27,6 +29,7 @@ mod blk_request;
 mod complaints;
 mod config_space;
 mod disk_image;
+mod faults;
 mod guest_io;
 mod interrupt_sender;
 mod msix;
@@ -35,7 +38,7 @@ mod virtio_blk;
 mod virtio_pci;
 
 pub use bell::Bell;
-pub use blk_request::Faults;
 pub use config_space::DeviceId;
 pub use disk_image::{Access, DiskImage, DiskImageError};
+pub use faults::{Faults, Glitch, Operation, Served};
 pub use virtio_blk::{BlkSettings, VirtioBlk};

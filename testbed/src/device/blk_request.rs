@@ -1,7 +1,7 @@
 //! One block request: from its descriptor chain to its status byte (VIRTIO 1.3,
 //! 5.2.6), and what a driver must not put into it.
 
-use std::{ops::Range, time::Duration};
+use std::ops::Range;
 
 use virtio_bindings::bindings::{
     virtio_blk::{
@@ -17,26 +17,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, 
 use super::{
     complaints::Complaints,
     disk_image::{Access, DiskImage, SECTOR},
+    faults::{Faults, Operation, Served},
     guest_io::IoVectors,
 };
 
 /// Bytes of a request's header: type, reserved, sector.
 const HEADER: usize = 16;
-
-/// Faults that the disk has, for the driver to live with.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    /// Sectors (of 512 bytes) that can't be read: a read that touches one fails
-    /// with VIRTIO_BLK_S_IOERR.
-    pub unreadable: Vec<Range<u64>>,
-    /// Sectors that can't be written, likewise.
-    pub unwritable: Vec<Range<u64>>,
-    /// A read or write that touches one of these sectors never completes: the
-    /// device keeps it until it is reset.
-    pub stalled: Vec<Range<u64>>,
-    /// How long the device waits before it serves what a doorbell announced.
-    pub latency: Duration,
-}
 
 /// What the rings and the request formats are held to.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +66,7 @@ pub(super) struct Buffers<'m> {
     readable: Vec<VolatileSlice<'m>>,
     writable: Vec<VolatileSlice<'m>>,
     vectors: IoVectors,
+    served: Option<Served>,
 }
 
 /// How a chain was made up, as far as the limits on it need to know.
@@ -138,8 +125,26 @@ impl<'m> Buffers<'m> {
             // chance (VIRTIO 1.3, 2.7.8.2).
             self.fill_writable(&[]);
         }
-        status_byte.copy_from(&[status as u8]);
+        if !disk.faults.no_status {
+            status_byte.copy_from(&[status as u8]);
+        }
+        let sectors = self.data_bytes() as u64 / SECTOR;
+        self.served = Some(Served {
+            operation: match kind {
+                VIRTIO_BLK_T_IN => Operation::Read(sector, sectors),
+                VIRTIO_BLK_T_OUT => Operation::Write(sector, sectors),
+                VIRTIO_BLK_T_FLUSH => Operation::Flush,
+                other => Operation::Other(other),
+            },
+            status: status as u8,
+            waiting: 0,
+        });
         Outcome::Done(shape.writable_bytes as u32)
+    }
+
+    /// The request that was served last, once.
+    pub(super) fn take_served(&mut self) -> Option<Served> {
+        self.served.take()
     }
 
     /// Bytes of data in the request that was served last.
@@ -372,6 +377,9 @@ impl<'m> Buffers<'m> {
         // What the driver wrongly added is written all the same, as the used
         // length says.
         self.fill_writable(&[]);
+        if disk.faults.flush_fails {
+            return Some(VIRTIO_BLK_S_IOERR);
+        }
         let done = disk.image.flush();
         Some(if done.is_ok() {
             VIRTIO_BLK_S_OK

@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 use crate::pci::Interrupts;
@@ -33,6 +33,8 @@ pub(super) struct InterruptSender {
     msix: Mutex<Msix>,
     pin: Mutex<Pin>,
     sent: AtomicU64,
+    /// How many more messages get lost.
+    losing: AtomicU32,
 }
 
 impl InterruptSender {
@@ -43,6 +45,7 @@ impl InterruptSender {
             msix: Mutex::new(Msix::new(vectors)),
             pin: Mutex::default(),
             sent: AtomicU64::new(0),
+            losing: AtomicU32::new(0),
         }
     }
 
@@ -54,6 +57,11 @@ impl InterruptSender {
     /// How many were sent: messages, and changes of the pin to asserted.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Loses the next `count` messages.
+    pub(super) fn lose(&self, count: u32) {
+        self.losing.store(count, Ordering::Relaxed);
     }
 
     /// How many MSI-X vectors there are.
@@ -145,7 +153,16 @@ impl InterruptSender {
             }
             msix.signal(vector)
         };
-        self.send(message.as_slice());
+        let lost = message.is_some()
+            && self
+                .losing
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok();
+        if !lost {
+            self.send(message.as_slice());
+        }
         true
     }
 

@@ -18,6 +18,7 @@ use crate::machine::schedule::{self, Guard, Mutex, Point, Thread};
 use super::{
     blk_request::{Buffers, Outcome, Terms},
     complaints::Complaints,
+    faults::Served,
     virtio_blk::Core,
     virtio_pci::QueueRegisters,
 };
@@ -39,6 +40,8 @@ struct Active {
     terms: Terms,
     /// Chains that never complete, by their heads.
     stalled: Vec<u16>,
+    /// Nothing more is served.
+    stuck: bool,
 }
 
 /// What a queue's thread works with.
@@ -99,6 +102,7 @@ impl QueueWorker {
             queue,
             terms,
             stalled: Vec::new(),
+            stuck: false,
         });
         true
     }
@@ -113,6 +117,15 @@ impl QueueWorker {
     pub(super) fn reset(&self) {
         self.live.store(false, Ordering::Release);
         *self.lock() = None;
+    }
+
+    /// Increments `used.idx` in memory without a used element.
+    pub(super) fn glitch(&self, memory: &GuestMemoryMmap) {
+        if let Some(active) = self.lock().as_ref() {
+            let next = active.queue.next_used().wrapping_add(1);
+            // The ring is all memory: `checked` has seen to that.
+            let _ = publish_used(&active.queue, memory, next);
+        }
     }
 
     /// Stops serving after the request at hand; the queue stays what it is.
@@ -151,7 +164,8 @@ impl QueueWorker {
     fn serve<'m>(&self, index: u16, core: &'m Core, work: &mut Work<'m>) {
         let mut guard = self.lock();
         // The doorbell may have been one for before a reset.
-        let Some(active) = guard.as_mut().filter(|_| self.is_live()) else {
+        let served = |active: &&mut Active| self.is_live() && !active.stuck;
+        let Some(active) = guard.as_mut().filter(served) else {
             return;
         };
         if let Err(why) = self.drain(index, active, core, work) {
@@ -180,7 +194,7 @@ impl QueueWorker {
                 .disable_notification(memory)
                 .map_err(|error| broken(&error))?;
             while self.batch(index, active, core, work)? {}
-            if !self.is_live() {
+            if !self.is_live() || active.stuck {
                 return Ok(());
             }
             let more = active
@@ -220,7 +234,7 @@ impl QueueWorker {
         let mut end = Ok(());
         let most_requests = schedule::vary(1..=BATCH_REQUESTS, BATCH_REQUESTS);
         let most_taken = schedule::vary(1..=MOST_TAKEN, 1) as usize;
-        while requests < most_requests && bytes < BATCH_BYTES && self.is_live() {
+        while requests < most_requests && bytes < BATCH_BYTES && self.is_live() && !active.stuck {
             let room = most_taken.saturating_sub(work.chains.len());
             let available = active.queue.iter(memory).map_err(|error| broken(&error))?;
             work.chains.extend(available.take(room));
@@ -244,10 +258,19 @@ impl QueueWorker {
                 .serve(memory, chain, &active.terms, disk, core.complaints());
             match outcome {
                 Outcome::Done(written) => {
-                    active
-                        .queue
-                        .add_used(memory, head, written)
-                        .map_err(|error| broken(&error))?;
+                    active.stuck = self.record(active, core, work)?;
+                    let written = faults.used_length.unwrap_or(written);
+                    match faults.used_id {
+                        None => active
+                            .queue
+                            .add_used(memory, head, written)
+                            .map_err(|error| broken(&error))?,
+                        Some(id) => add_wrong_used(&mut active.queue, memory, id, written)?,
+                    }
+                    if active.stuck {
+                        let next = active.queue.next_used().wrapping_add(1);
+                        publish_used(&active.queue, memory, next)?;
+                    }
                     schedule::point(Point::Used);
                     requests += 1;
                     bytes += work.buffers.data_bytes();
@@ -259,16 +282,38 @@ impl QueueWorker {
                 }
             }
         }
-        if requests > 0 && interrupt_wanted(active, memory, core.complaints())? {
+        // `virtio-queue` does not count wrong elements.
+        let wanted = faults.used_id.is_some() || active.stuck;
+        if requests > 0 && (interrupt_wanted(active, memory, core.complaints())? || wanted) {
             schedule::delay();
             core.queue_used(index);
         }
         schedule::point(Point::Interrupt);
         end?;
+        if active.stuck {
+            return Ok(false);
+        }
         if !taken && self.is_live() {
             return Err("the available ring can't be read any more".into());
         }
         Ok(taken)
+    }
+
+    /// Records the request that was served last, before the driver can see it;
+    /// whether a glitch is to follow.
+    fn record(&self, active: &Active, core: &Core, work: &mut Work<'_>) -> Result<bool, String> {
+        let Some(served) = work.buffers.take_served() else {
+            return Ok(false);
+        };
+        let available = active
+            .queue
+            .avail_idx(core.memory(), Ordering::Acquire)
+            .map_err(|error| broken(&error))?;
+        let not_taken = available.0.wrapping_sub(active.queue.next_avail());
+        Ok(core.oddities().record(Served {
+            waiting: not_taken.wrapping_add(work.chains.len() as u16),
+            ..served
+        }))
     }
 
     fn lock(&self) -> Guard<'_, Option<Active>> {
@@ -301,6 +346,36 @@ fn checked(
         ));
     }
     Ok(queue)
+}
+
+/// Adds a used element with an id that the queue may not have.
+fn add_wrong_used(
+    queue: &mut Queue,
+    memory: &GuestMemoryMmap,
+    id: u32,
+    length: u32,
+) -> Result<(), String> {
+    let next = queue.next_used();
+    let at = queue.used_ring() + 4 + 8 * u64::from(next % queue.size());
+    memory
+        .write_slice(
+            &[id.to_le_bytes(), length.to_le_bytes()].concat(),
+            GuestAddress(at),
+        )
+        .map_err(|error| error.to_string())?;
+    queue.set_next_used(next.wrapping_add(1));
+    publish_used(queue, memory, queue.next_used())
+}
+
+/// Stores `used.idx`.
+fn publish_used(queue: &Queue, memory: &GuestMemoryMmap, index: u16) -> Result<(), String> {
+    memory
+        .store(
+            index.to_le(),
+            GuestAddress(queue.used_ring() + 2),
+            Ordering::Release,
+        )
+        .map_err(|error| error.to_string())
 }
 
 /// Whether the driver zeroed `flags` and `idx` of the used ring.

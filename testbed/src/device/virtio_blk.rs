@@ -23,16 +23,17 @@ use crate::{
 
 use super::{
     blk_config::BlkConfig,
-    blk_request::{Disk, Faults, Terms},
+    blk_request::{Disk, Terms},
     complaints::Complaints,
     config_space::{
         ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, Structure, VIRTIO_BAR,
     },
     disk_image::{Access, DiskImage, DiskImageError},
+    faults::{Faults, Glitch, Oddities, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
-    virtio_pci::{CommonConfig, DRIVER_OK, Effect},
+    virtio_pci::{CommonConfig, DRIVER_OK, Effect, STATUS_AT},
 };
 
 /// Slots that a function can be in.
@@ -178,6 +179,83 @@ impl VirtioBlk {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
+    /// Increments `used.idx` of queue 0 once without a used element.
+    pub fn glitch(&self, glitch: Glitch) {
+        match glitch {
+            Glitch::Silent => self.core.glitch(),
+            Glitch::Interrupt => {
+                self.core.glitch();
+                self.core.queue_used(0);
+            }
+            Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
+                self.core.oddities.arm(glitch)
+            }
+        }
+    }
+
+    /// Makes a reset slow: the one after the next `after`. It ends when the
+    /// driver has read the status `reads` times and reads it once more;
+    /// `u32::MAX`: it never ends. Until then the device works on.
+    pub fn slow_reset(&self, after: u32, reads: u32) {
+        self.core.oddities.slow_reset(after, reads);
+    }
+
+    /// Ends a reset that never ends, at the next read of the status.
+    pub fn let_reset_end(&self) {
+        self.core.oddities.let_reset_end();
+    }
+
+    /// How many resets by the driver have ended.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.core.oddities.resets()
+    }
+
+    /// Takes the function away: it serves nothing, reads of its registers and
+    /// of its configuration space give ones, and writes do nothing.
+    pub fn vanish(&self) {
+        self.core.gone.store(true, Ordering::Release);
+        self.core.queues.iter().for_each(QueueWorker::reset);
+    }
+
+    /// Brings a function back that had vanished. The device is reset;
+    /// configuration space is as it was.
+    pub fn come_back(&self) {
+        self.core.reset();
+        self.core.gone.store(false, Ordering::Release);
+    }
+
+    /// Stops the device and sets DEVICE_NEEDS_RESET, with a configuration
+    /// interrupt (VIRTIO 1.3, 2.1.2).
+    pub fn need_reset(&self) {
+        self.core.need_reset();
+    }
+
+    /// Loses the next `count` MSI-X messages.
+    pub fn lose_messages(&self, count: u32) {
+        self.core.interrupts.lose(count);
+    }
+
+    /// Whether the write cache is on: `writeback` of the configuration (VIRTIO
+    /// 1.3, 5.2.5).
+    #[must_use]
+    pub fn writeback(&self) -> bool {
+        self.core.writeback.load(Ordering::Acquire)
+    }
+
+    /// The requests served since the last call, in order; 65536 at most.
+    #[must_use]
+    pub fn take_served(&self) -> Vec<Served> {
+        self.core.oddities.take_served()
+    }
+
+    /// What the driver wrote to the device status, in order; 65536 writes at
+    /// most.
+    #[must_use]
+    pub fn status_writes(&self) -> Vec<u8> {
+        self.core.oddities.status_writes()
+    }
+
     /// Gives the disk another size and tells the driver (VIRTIO 1.3, 5.2.4).
     ///
     /// # Errors
@@ -282,6 +360,9 @@ pub(super) struct Core {
     writeback: AtomicBool,
 
     faults: Mutex<Arc<Faults>>,
+    oddities: Oddities,
+    /// The function has vanished.
+    gone: AtomicBool,
     complaints: Complaints,
     doorbells: AtomicU64,
     stopping: AtomicBool,
@@ -319,6 +400,8 @@ impl Core {
                 .collect(),
             writeback: AtomicBool::new(true),
             faults: Mutex::new(Arc::new(settings.faults.clone())),
+            oddities: Oddities::default(),
+            gone: AtomicBool::new(false),
             complaints: Complaints::default(),
             doorbells: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
@@ -346,6 +429,21 @@ impl Core {
         self.faults.lock().expect("no holder panics").clone()
     }
 
+    /// The one-shot faults and the records.
+    pub(super) fn oddities(&self) -> &Oddities {
+        &self.oddities
+    }
+
+    fn glitch(&self) {
+        if let Some(queue) = self.queues.first() {
+            queue.glitch(&self.memory);
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
     /// The disk as requests see it.
     pub(super) fn disk<'a>(&'a self, faults: &'a Faults) -> Disk<'a> {
         Disk {
@@ -367,6 +465,10 @@ impl Core {
     pub(super) fn stop_working(&self, why: &str) {
         self.complaints
             .add(format!("{why}; the device stops until it is reset"));
+        self.need_reset();
+    }
+
+    fn need_reset(&self) {
         let (tell, vector) = {
             let mut common = self.common();
             (common.needs_reset(), common.config_vector())
@@ -406,6 +508,9 @@ impl Core {
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) {
+        if self.is_gone() {
+            return data.fill(0xff);
+        }
         if ConfigSpace::is_window_data(offset, data.len()) {
             let window = self.config_space().window(&self.complaints);
             // Another width reads what is stored, like any other register.
@@ -419,6 +524,9 @@ impl Core {
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) {
+        if self.is_gone() {
+            return;
+        }
         let (msix_control, pin_disabled, window) = {
             let mut space = self.config_space();
             space.write(offset, data, &self.complaints);
@@ -438,7 +546,7 @@ impl Core {
     }
 
     fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
-        if !self.reachable(index, offset, data.len()) {
+        if self.is_gone() || !self.reachable(index, offset, data.len()) {
             data.fill(0xff);
             return;
         }
@@ -448,6 +556,9 @@ impl Core {
         }
         match Structure::at(offset) {
             Some((Structure::Common, offset)) => {
+                if offset == STATUS_AT && self.oddities.reset_ends_now() {
+                    self.reset();
+                }
                 self.common().read(offset, data, &self.complaints);
             }
             Some((Structure::Isr, 0)) if data.len() == 1 => {
@@ -474,7 +585,7 @@ impl Core {
     }
 
     fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
-        if !self.reachable(index, offset, data.len()) {
+        if self.is_gone() || !self.reachable(index, offset, data.len()) {
             return;
         }
         if index == MSIX_BAR {
@@ -485,7 +596,15 @@ impl Core {
             Some((Structure::Notify, offset)) => self.notify(offset, data),
             Some((Structure::Common, offset)) => {
                 let msix = self.interrupts.msix_enabled();
-                let effect = self.common().write(offset, data, msix, &self.complaints);
+                if let (STATUS_AT, [status]) = (offset, data) {
+                    self.oddities.record_status(*status);
+                }
+                let refuses = self.faults().refuse_features;
+                let effect = {
+                    let mut common = self.common();
+                    common.refuse_features(refuses);
+                    common.write(offset, data, msix, &self.complaints)
+                };
                 self.carry_out(effect);
             }
             Some((Structure::Device, offset)) => {
@@ -602,10 +721,9 @@ impl Core {
         match effect {
             Effect::None => {}
             Effect::Reset => {
-                self.queues.iter().for_each(QueueWorker::reset);
-                self.common().reset();
-                self.interrupts.clear();
-                self.writeback.store(true, Ordering::Release);
+                if self.oddities.reset_ends() {
+                    self.reset();
+                }
             }
             Effect::FeaturesAgreed(features) => {
                 // Without a flush there is no cache that a driver could rely on
@@ -629,6 +747,9 @@ impl Core {
                     &self.complaints,
                 );
                 if enabled {
+                    if self.oddities.take(Glitch::AtQueueEnable) {
+                        self.glitch();
+                    }
                     let mut common = self.common();
                     common.queue_in_use(index);
                     let late = common.status() & DRIVER_OK != 0;
@@ -638,8 +759,23 @@ impl Core {
                     }
                 }
             }
-            Effect::Start => self.queues.iter().for_each(QueueWorker::start),
+            Effect::Start => {
+                self.queues.iter().for_each(QueueWorker::start);
+                if self.oddities.take(Glitch::AtDriverOk) {
+                    self.glitch();
+                    self.queue_used(0);
+                }
+            }
         }
+    }
+
+    /// The driver's reset.
+    fn reset(&self) {
+        self.queues.iter().for_each(QueueWorker::reset);
+        self.common().reset();
+        self.interrupts.clear();
+        self.writeback.store(true, Ordering::Release);
+        self.oddities.was_reset();
     }
 
     fn blk_config(&self) -> BlkConfig {

@@ -23,6 +23,9 @@ pub(super) const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 /// Bytes of the structure without the fields that no offered feature adds.
 const BYTES: u64 = 0x38;
 
+/// Where the device status is.
+pub(super) const STATUS_AT: u64 = 0x14;
+
 /// Which half of a 64-bit field; each is accessed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {
@@ -127,6 +130,8 @@ pub(super) struct CommonConfig {
     queue_select: u16,
     queues: Vec<QueueRegisters>,
 
+    /// FEATURES_OK does not stay set.
+    refuses_features: bool,
     /// The driver has never reset the device.
     untouched: bool,
     /// A reset was not yet seen to be finished.
@@ -163,10 +168,16 @@ impl CommonConfig {
             generation: 0,
             queue_select: 0,
             queues: vec![registers; queues.into()],
+            refuses_features: false,
             untouched: true,
             reset_unread: false,
             features_unread: false,
         }
+    }
+
+    /// Sets whether FEATURES_OK is refused, whatever the driver accepts.
+    pub(super) fn refuse_features(&mut self, refuses: bool) {
+        self.refuses_features = refuses;
     }
 
     /// The device status.
@@ -409,7 +420,9 @@ impl CommonConfig {
                 complaints.add(format!("{names}, or with it at once (VIRTIO 1.3, 3.1.1)"));
             }
         }
-        if new & FEATURES_OK != 0 && !self.features_acceptable(complaints) {
+        if new & FEATURES_OK != 0
+            && (self.refuses_features || !self.features_acceptable(complaints))
+        {
             new &= !FEATURES_OK;
         }
         self.status |= new;

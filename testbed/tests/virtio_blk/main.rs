@@ -2,6 +2,7 @@
 //! BARs, rings in guest memory, and interrupts.
 
 mod driver;
+mod faults;
 mod interrupts;
 mod lifecycle;
 mod manners;

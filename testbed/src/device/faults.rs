@@ -1,0 +1,200 @@
+//! Faults of the disk that a test switches while a driver runs, and the record
+//! of what the disk did.
+
+use std::{
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// Faults that last until they are replaced.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Sectors (of 512 bytes) that can't be read: a read that touches one fails
+    /// with VIRTIO_BLK_S_IOERR.
+    pub unreadable: Vec<Range<u64>>,
+    /// Sectors that can't be written, likewise.
+    pub unwritable: Vec<Range<u64>>,
+    /// A read or write that touches one of these sectors never completes: the
+    /// device keeps it until it is reset.
+    pub stalled: Vec<Range<u64>>,
+    /// How long the device waits before it serves what a doorbell announced.
+    pub latency: Duration,
+    /// Flush requests fail with VIRTIO_BLK_S_IOERR.
+    pub flush_fails: bool,
+    /// `len` of each used element, in place of the bytes that were written.
+    pub used_length: Option<u32>,
+    /// `id` of each used element, in place of the request's.
+    pub used_id: Option<u32>,
+    /// The device writes no status byte.
+    pub no_status: bool,
+    /// The device clears FEATURES_OK when the driver sets it.
+    pub refuse_features: bool,
+}
+
+/// When the device increments `used.idx` once without a used element. The
+/// device's own count stays as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glitch {
+    /// At once, without an interrupt.
+    Silent,
+    /// At once, with an interrupt.
+    Interrupt,
+    /// When the device next marks a request used, with an interrupt for both.
+    /// The device serves nothing more until it is reset.
+    AtNextUsed,
+    /// When the driver next enables the queue, before DRIVER_OK.
+    AtQueueEnable,
+    /// When the driver next sets DRIVER_OK, with an interrupt.
+    AtDriverOk,
+}
+
+/// What a request asked the disk to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// VIRTIO_BLK_T_IN: first sector and number of sectors.
+    Read(u64, u64),
+    /// VIRTIO_BLK_T_OUT.
+    Write(u64, u64),
+    /// VIRTIO_BLK_T_FLUSH.
+    Flush,
+    /// Any other type.
+    Other(u32),
+}
+
+/// A request that the disk served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// What it asked for.
+    pub operation: Operation,
+    /// The status byte.
+    pub status: u8,
+    /// How many other requests the driver had made available before the disk
+    /// marked this one used.
+    pub waiting: u16,
+}
+
+/// Most entries of a record.
+const MOST: usize = 0x1_0000;
+
+/// One-shot faults, and the records.
+#[derive(Debug, Default)]
+struct State {
+    glitch: Option<Glitch>,
+    /// How many resets are as usual before the slow one, and how many reads of
+    /// the status that one takes.
+    slow_reset: Option<(u32, u32)>,
+    /// A reset is under way for so many more reads of the status.
+    resetting: Option<u32>,
+    served: Vec<Served>,
+    status_writes: Vec<u8>,
+    resets: u64,
+}
+
+/// The state of the one-shot faults and the records, behind a lock.
+#[derive(Debug, Default)]
+pub(super) struct Oddities(Mutex<State>);
+
+impl Oddities {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Arms a glitch for later.
+    pub(super) fn arm(&self, glitch: Glitch) {
+        self.lock().glitch = Some(glitch);
+    }
+
+    /// Whether `glitch` was armed; disarms it.
+    pub(super) fn take(&self, glitch: Glitch) -> bool {
+        self.lock().glitch.take_if(|armed| *armed == glitch) == Some(glitch)
+    }
+
+    /// Makes a later reset slow.
+    pub(super) fn slow_reset(&self, after: u32, reads: u32) {
+        self.lock().slow_reset = Some((after, reads));
+    }
+
+    /// The driver asks for a reset: whether it ends at once.
+    pub(super) fn reset_ends(&self) -> bool {
+        let mut state = self.lock();
+        if state.resetting.is_some() {
+            return false;
+        }
+        match &mut state.slow_reset {
+            Some((0, reads)) => {
+                state.resetting = Some(*reads);
+                state.slow_reset = None;
+                false
+            }
+            Some((after, _)) => {
+                *after -= 1;
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// The driver reads the status: whether a slow reset ends with this read.
+    pub(super) fn reset_ends_now(&self) -> bool {
+        let mut state = self.lock();
+        match &mut state.resetting {
+            Some(0) => {
+                state.resetting = None;
+                true
+            }
+            Some(u32::MAX) | None => false,
+            Some(reads) => {
+                *reads -= 1;
+                false
+            }
+        }
+    }
+
+    /// Counts a reset that has ended, whatever was under way.
+    pub(super) fn was_reset(&self) {
+        let mut state = self.lock();
+        state.resetting = None;
+        state.resets += 1;
+    }
+
+    /// Ends a reset that never ends.
+    pub(super) fn let_reset_end(&self) {
+        if let Some(reads) = &mut self.lock().resetting {
+            *reads = 0;
+        }
+    }
+
+    /// How many resets have ended.
+    pub(super) fn resets(&self) -> u64 {
+        self.lock().resets
+    }
+
+    /// Records a request; whether [`Glitch::AtNextUsed`] was armed, and disarms
+    /// it.
+    pub(super) fn record(&self, served: Served) -> bool {
+        let mut state = self.lock();
+        if state.served.len() < MOST {
+            state.served.push(served);
+        }
+        let armed = |glitch: &mut Glitch| *glitch == Glitch::AtNextUsed;
+        state.glitch.take_if(armed).is_some()
+    }
+
+    pub(super) fn record_status(&self, status: u8) {
+        let record = &mut self.lock().status_writes;
+        if record.len() < MOST {
+            record.push(status);
+        }
+    }
+
+    /// The requests served since the last call.
+    pub(super) fn take_served(&self) -> Vec<Served> {
+        std::mem::take(&mut self.lock().served)
+    }
+
+    /// What the driver wrote to the device status, from the start on.
+    pub(super) fn status_writes(&self) -> Vec<u8> {
+        self.lock().status_writes.clone()
+    }
+}
