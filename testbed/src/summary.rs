@@ -255,12 +255,14 @@ mod tests {
                         count: 1,
                         total: Duration::from_micros(1500),
                         max: Duration::from_micros(1500),
+                        max_stalled: Duration::ZERO,
                     },
                     CallbackRow {
                         name: "HwStartIo",
                         count: 4000,
                         total: Duration::from_millis(2),
                         max: Duration::from_nanos(900),
+                        max_stalled: Duration::ZERO,
                     },
                 ],
                 locks: vec![LockRow {

@@ -2,7 +2,7 @@
 //! locks and the IRQL that it was entered with, and what the thread is in.
 #![expect(unsafe_code, reason = "calls the driver's functions")]
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use super::{port::Port, violations::Rule};
 use crate::{
@@ -49,6 +49,7 @@ callbacks! {
     HwPassiveInitialize = "HwPassiveInitialize",
     HwAdapterControl = "HwAdapterControl",
     HwUnitControl = "HwUnitControl",
+    HwTracingEnabled = "HwTracingEnabled",
     HwBuildIo = "HwBuildIo",
     HwStartIo = "HwStartIo",
     HwInterrupt = "HwInterrupt",
@@ -73,6 +74,14 @@ thread_local! {
     static ARGUMENT: Cell<u32> = const { Cell::new(0) };
     /// Locks that were held when the callback was entered.
     static BASE: Cell<usize> = const { Cell::new(0) };
+    /// How long the callback has stalled at DISPATCH_LEVEL or above, in
+    /// nanoseconds.
+    static STALLED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The callback stalled the processor at DISPATCH_LEVEL or above.
+pub(super) fn stalled(time: Duration) {
+    STALLED.set(STALLED.get().saturating_add(time.as_nanos() as u64));
 }
 
 /// The callback that the calling thread is in.
@@ -127,6 +136,7 @@ impl Port {
         let outer = CALLBACK.replace(callback);
         let outer_argument = ARGUMENT.replace(about);
         let outer_base = BASE.replace(self.locks_held());
+        let outer_stalled = STALLED.replace(0);
         let before = cpu::set_irql(level);
         schedule::enter(routine);
         let started = clock::now();
@@ -139,7 +149,9 @@ impl Port {
 
         let took = clock::now() - started;
         schedule::point(Point::Return);
-        self.statistics.callback(callback, took);
+        let stalled = STALLED.get();
+        STALLED.set(outer_stalled.saturating_add(stalled));
+        self.statistics.callback(callback, took, stalled);
         self.check_locks_at_return(callback);
         let after = cpu::set_irql(before);
         if after != level {

@@ -556,8 +556,16 @@ fn stall_execution(mut call: Call) -> usize {
     if let Some(port) = callbacks::current_port() {
         check_stall(port, microseconds, call.caller);
     }
-    schedule::stall(Duration::from_micros(u64::from(microseconds)));
+    stall(Duration::from_micros(u64::from(microseconds)));
     0
+}
+
+/// Stalls the processor, and counts it where that keeps others from it.
+pub(super) fn stall(time: Duration) {
+    if cpu::current_irql() >= irql::DISPATCH {
+        callbacks::stalled(time);
+    }
+    schedule::stall(time);
 }
 
 /// Rule book 7: 0xF1/0x2001; and no stall in HwStartIo.

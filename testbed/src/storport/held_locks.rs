@@ -614,6 +614,7 @@ impl Port {
             | Callback::HwBuildIo
             | Callback::HwDpcRoutine
             | Callback::HwUnitControl
+            | Callback::HwTracingEnabled
             | Callback::HwWorkItem
             | Callback::None => true,
         }

@@ -15,6 +15,9 @@ pub struct CallbackRow {
     pub total: Duration,
     /// The longest call.
     pub max: Duration,
+    /// The longest that one call stalled the processor at DISPATCH_LEVEL or
+    /// above: the sum of its StorPortStallExecution and StorPortDelayExecution.
+    pub max_stalled: Duration,
 }
 
 /// One lock.

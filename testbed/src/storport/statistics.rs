@@ -24,6 +24,7 @@ struct Timed {
     count: AtomicU64,
     total: AtomicU64,
     max: AtomicU64,
+    max_stalled: AtomicU64,
 }
 
 /// What one CPU, and the threads that act for it, count.
@@ -91,13 +92,17 @@ impl Statistics {
         self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A callback took `nanoseconds`.
-    pub(super) fn callback(&self, callback: Callback, nanoseconds: u64) {
+    /// A callback took `nanoseconds`, and stalled at DISPATCH_LEVEL or above
+    /// for `stalled` of them.
+    pub(super) fn callback(&self, callback: Callback, nanoseconds: u64, stalled: u64) {
         let timed = &self.shard().callbacks[callback as usize];
         count(&timed.count);
         timed.total.fetch_add(nanoseconds, Ordering::Relaxed);
         if nanoseconds > timed.max.load(Ordering::Relaxed) {
             timed.max.fetch_max(nanoseconds, Ordering::Relaxed);
+        }
+        if stalled > 0 {
+            timed.max_stalled.fetch_max(stalled, Ordering::Relaxed);
         }
     }
 
@@ -176,16 +181,19 @@ impl Statistics {
     pub(super) fn report(&self) -> Report {
         let row = |callback: Callback| {
             let place = callback as usize;
-            let max = self
-                .shards
-                .iter()
-                .map(|shard| shard.callbacks[place].max.load(Ordering::Relaxed))
-                .max();
+            let most = |counter: fn(&Timed) -> &AtomicU64| {
+                let counters = self.shards.iter().map(|shard| &shard.callbacks[place]);
+                let most = counters
+                    .map(|timed| counter(timed).load(Ordering::Relaxed))
+                    .max();
+                Duration::from_nanos(most.unwrap_or(0))
+            };
             CallbackRow {
                 name: callback.name(),
                 count: self.calls(callback),
                 total: Duration::from_nanos(self.sum(|shard| &shard.callbacks[place].total)),
-                max: Duration::from_nanos(max.unwrap_or(0)),
+                max: most(|timed| &timed.max),
+                max_stalled: most(|timed| &timed.max_stalled),
             }
         };
         let completed = (0..64u8)

@@ -65,7 +65,7 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
         schedule::sleep(time);
     } else {
         exports::check_stall(port, microseconds, call.caller);
-        schedule::stall(time);
+        exports::stall(time);
     }
     STOR_STATUS_SUCCESS
 }
