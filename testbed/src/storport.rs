@@ -10,6 +10,7 @@
 //! * `dump`, `alone`: the stack that writes a crash dump;
 //! * `restart`, `control_request`: sleep, power, plug and play;
 //! * `resets`, `watchdog`: requests and callbacks that do not come back;
+//! * `oddities`, `optional`: what Storport does seldom, when a test asks for it;
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
 //! * `violations`: the rules that it must keep.
 //!
@@ -32,6 +33,8 @@ mod interrupts;
 mod lanes;
 mod life_cycle;
 mod notifications;
+mod oddities;
+mod optional;
 mod orders;
 mod performance;
 mod plug_and_play;

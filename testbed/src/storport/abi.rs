@@ -23,6 +23,14 @@ pub(super) struct Field<T> {
     value: PhantomData<T>,
 }
 
+impl<T> Clone for Field<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Field<T> {}
+
 impl<T> Field<T> {
     const fn at(offset: usize) -> Self {
         Self {
@@ -140,6 +148,7 @@ structures! {
         MultipleRequestPerLu: u8 = 92,
         HwAdapterControl: usize = 120,
         HwBuildIo: usize = 128,
+        HwTracingEnabled: usize = 176,
         FeatureSupport: u32 = 184,
         SrbTypeFlags: u32 = 188,
         AddressTypeFlags: u32 = 192,
@@ -326,6 +335,20 @@ structures! {
     group_affinity = "_GROUP_AFFINITY", 16 {
         Mask: u64 = 0,
     }
+    stor_adapter_control_power = "_STOR_ADAPTER_CONTROL_POWER", 24 {
+        PowerAction: u32 = 16,
+        PowerState: u32 = 20,
+    }
+    /// The header of the structure above.
+    stor_power_control_header = "_STOR_POWER_CONTROL_HEADER", 16 {
+        Version: u32 = 0,
+        Size: u32 = 4,
+    }
+    stor_unit_control_power = "_STOR_UNIT_CONTROL_POWER", 16 {
+        Address: usize = 0,
+        PowerAction: u32 = 8,
+        PowerState: u32 = 12,
+    }
     scsi_supported_control_type_list = "_SCSI_SUPPORTED_CONTROL_TYPE_LIST", 4 {
         MaxControlType: u32 = 0,
     }
@@ -418,6 +441,7 @@ values! {
         SRB_STATUS_SUCCESS = 0x01,
         SRB_STATUS_BUSY = 0x05,
         SRB_STATUS_INVALID_REQUEST = 0x06,
+        SRB_STATUS_BUS_RESET = 0x0E,
         SRB_STATUS_BAD_FUNCTION = 0x22,
         SRB_STATUS_QUEUE_FROZEN = 0x40,
         SRB_STATUS_AUTOSENSE_VALID = 0x80,
@@ -432,6 +456,8 @@ values! {
         SRB_FUNCTION_EXECUTE_SCSI = 0,
         SRB_FUNCTION_SHUTDOWN = 0x07,
         SRB_FUNCTION_FLUSH = 0x08,
+        SRB_FUNCTION_RESET_DEVICE = 0x13,
+        SRB_FUNCTION_RESET_LOGICAL_UNIT = 0x20,
         SRB_FUNCTION_POWER = 0x24,
         SRB_FUNCTION_PNP = 0x25,
         SRB_POWER_FLAGS_ADAPTER_REQUEST = 1,
@@ -485,9 +511,13 @@ values! {
         ScsiSetBootConfig = 3,
         ScsiSetRunningConfig = 4,
         ScsiAdapterPower = 6,
+        ScsiAdapterSurpriseRemoval = 16,
         ScsiAdapterControlMax = 26,
         ScsiAdapterControlSuccess = 0,
         ScsiQuerySupportedUnitControlTypes = 0,
+        ScsiUnitStart = 2,
+        ScsiUnitPower = 3,
+        ScsiUnitSurpriseRemoval = 10,
         ScsiUnitControlMax = 15,
     }
     perf: u32 {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    control_request::ControlRequest,
+    control_request::{ControlRequest, PowerState},
     lanes::Home,
     life_cycle,
     port::{Port, Uncached},
@@ -63,6 +63,72 @@ pub enum Resume {
     FindAdapter,
 }
 
+/// What happens to the time-outs of requests that the miniport has while the
+/// adapter is paused by StorPortPause: that is not documented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PausedTimeOuts {
+    /// They run on.
+    Run,
+    /// They stand still.
+    Stop,
+}
+
+/// What follows a time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escalation {
+    /// HwResetBus at once: what a miniport gets that can't reset less.
+    Bus,
+    /// SRB_FUNCTION_RESET_LOGICAL_UNIT, then SRB_FUNCTION_RESET_DEVICE, then
+    /// HwResetBus ("Multi-Tier Reset in Storport"). That the next one comes if
+    /// the one before does not succeed within the time-out, or leaves the
+    /// request out, is assumed.
+    Tiers,
+}
+
+/// Which CPU runs HwStartIo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartIoCpu {
+    /// The one that ran HwBuildIo.
+    Same,
+    /// The next one.
+    Next,
+}
+
+/// A function of StorPortExtendedFunction that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FailingFunction {
+    /// STORPORT_FUNCTION_CODE.
+    pub code: u32,
+    /// How many calls succeed before.
+    pub after: u32,
+    /// The status that the calls after those return.
+    pub status: u32,
+}
+
+/// A field of an SRB that a test sets for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SrbChange {
+    /// SRB_FLAGS_DATA_IN and SRB_FLAGS_DATA_OUT of SrbFlags.
+    Direction {
+        /// SRB_FLAGS_DATA_IN.
+        data_in: bool,
+        /// SRB_FLAGS_DATA_OUT.
+        data_out: bool,
+    },
+    /// SrbLength of a STORAGE_REQUEST_BLOCK, as are those that follow.
+    SrbLength(u32),
+    /// AddressOffset.
+    AddressOffset(u32),
+    /// NumSrbExData.
+    NumSrbExData(u32),
+    /// SrbExDataOffset\[0\].
+    SrbExDataOffset(u32),
+    /// AddressLength of the STOR_ADDR_BTL8.
+    AddressLength(u32),
+    /// Length of the SRBEX_DATA_SCSI_CDB16.
+    ExDataLength(u32),
+}
+
 /// How closely a miniport is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
@@ -98,6 +164,46 @@ pub struct AdapterSettings {
     pub resume: Resume,
     /// HwFindAdapter's ArgumentString: the registry value `DriverParameter`.
     pub argument: String,
+    /// How far behind a page's begin HwDeviceExtension lies. No more than an
+    /// alignment of 8 bytes is documented.
+    pub extension_offset: usize,
+    /// A function that fails.
+    pub failing_function: Option<FailingFunction>,
+    /// Time-outs in a pause.
+    pub paused_time_outs: PausedTimeOuts,
+    /// What follows a time-out.
+    pub escalation: Escalation,
+    /// The CPU of HwStartIo.
+    pub start_io_cpu: StartIoCpu,
+    /// Whether the miniport's optional callbacks run beside HwInitialize and
+    /// ScsiRestartAdapter, on another thread.
+    pub optional_callbacks: OptionalCallbacks,
+}
+
+/// When the callbacks come that a miniport can go without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionalCallbacks {
+    /// When [`Adapter::call_optional`] makes them.
+    OnDemand,
+    /// Beside HwInitialize and ScsiRestartAdapter too, again and again.
+    BesideStart,
+}
+
+/// A callback that a miniport can go without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptionalCallback {
+    /// HwTracingEnabled at PASSIVE_LEVEL, with its Enabled.
+    Tracing(bool),
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval) at PASSIVE_LEVEL.
+    SurpriseRemoval,
+    /// HwAdapterControl(ScsiAdapterPower) at DISPATCH_LEVEL.
+    AdapterPower(PowerState),
+    /// HwUnitControl(ScsiUnitPower) at DISPATCH_LEVEL.
+    UnitPower(Address, PowerState),
+    /// HwUnitControl(ScsiUnitStart) at PASSIVE_LEVEL.
+    UnitStart(Address),
+    /// HwUnitControl(ScsiUnitSurpriseRemoval) at PASSIVE_LEVEL.
+    UnitSurpriseRemoval(Address),
 }
 
 impl Default for AdapterSettings {
@@ -114,6 +220,12 @@ impl Default for AdapterSettings {
             control_calls: ControlCalls::Strict,
             resume: Resume::Restart,
             argument: String::new(),
+            extension_offset: 0,
+            failing_function: None,
+            paused_time_outs: PausedTimeOuts::Run,
+            escalation: Escalation::Bus,
+            start_io_cpu: StartIoCpu::Same,
+            optional_callbacks: OptionalCallbacks::OnDemand,
         }
     }
 }
@@ -241,6 +353,40 @@ impl Adapter {
         completion.unwrap_or_else(|| {
             trap::stop_machine(format_args!("a request came back without its completion"))
         })
+    }
+
+    /// [`Self::execute`] with changes to the SRB. No other request must be
+    /// issued meanwhile.
+    #[must_use]
+    pub fn execute_changed(&self, request: Request, changes: Vec<SrbChange>) -> Completion {
+        self.port.oddities.change_next(changes);
+        self.execute(request)
+    }
+
+    /// Calls HwBuildIo and not HwStartIo for the next `count` requests whose
+    /// HwBuildIo returns TRUE. They stay with Storport until a bus reset.
+    pub fn hold_built(&self, count: u32) {
+        self.port.oddities.hold(count);
+    }
+
+    /// How many requests were built and are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.port.oddities.held()
+    }
+
+    /// Resets the bus as a time-out does, and waits for the end of HwResetBus.
+    /// The calling thread must be no virtual CPU.
+    pub fn reset_bus(&self) {
+        life_cycle::on_cpu(self.port, 0, |port| {
+            port.reset_bus(0, "by a test".to_owned());
+        });
+    }
+
+    /// Calls an optional callback on the calling thread: its status, or nothing
+    /// if the miniport does not have it.
+    pub fn call_optional(&self, callback: OptionalCallback) -> Option<u32> {
+        self.port.call_optional(callback)
     }
 
     /// Runs the programs, number i on CPU i modulo the number of CPUs, and

@@ -35,6 +35,7 @@ pub(super) struct Registration {
     pub(super) reset_bus: usize,
     pub(super) adapter_control: usize,
     pub(super) unit_control: usize,
+    pub(super) tracing_enabled: usize,
     pub(super) extension_bytes: u32,
     unit_extension_bytes: u32,
     pub(super) srb_extension_bytes: u32,
@@ -72,6 +73,11 @@ impl Registration {
             adapter_control: data.get(init::HwAdapterControl),
             unit_control: if complete {
                 data.get(init::HwUnitControl)
+            } else {
+                0
+            },
+            tracing_enabled: if complete {
+                data.get(init::HwTracingEnabled)
             } else {
                 0
             },

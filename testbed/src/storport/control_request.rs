@@ -67,6 +67,10 @@ pub enum ControlRequest {
     Flush(Address),
     /// SRB_FUNCTION_SHUTDOWN.
     Shutdown(Address),
+    /// SRB_FUNCTION_RESET_LOGICAL_UNIT.
+    ResetUnit(Address),
+    /// SRB_FUNCTION_RESET_DEVICE: of the target.
+    ResetDevice(Address),
     /// SRB_FUNCTION_POWER.
     Power(Recipient, PowerState, PowerAction),
     /// SRB_FUNCTION_PNP.
@@ -86,6 +90,8 @@ impl ControlRequest {
         match self {
             Self::Flush(unit)
             | Self::Shutdown(unit)
+            | Self::ResetUnit(unit)
+            | Self::ResetDevice(unit)
             | Self::Power(Recipient::Unit(unit), ..)
             | Self::Pnp(Recipient::Unit(unit), _) => unit,
             Self::Power(Recipient::Adapter, ..) | Self::Pnp(Recipient::Adapter, _) => {
@@ -110,6 +116,8 @@ impl ControlRequest {
         match self {
             Self::Flush(_) => srb::SRB_FUNCTION_FLUSH,
             Self::Shutdown(_) => srb::SRB_FUNCTION_SHUTDOWN,
+            Self::ResetUnit(_) => srb::SRB_FUNCTION_RESET_LOGICAL_UNIT,
+            Self::ResetDevice(_) => srb::SRB_FUNCTION_RESET_DEVICE,
             Self::Power(..) => srb::SRB_FUNCTION_POWER,
             Self::Pnp(..) => srb::SRB_FUNCTION_PNP,
         }
@@ -131,7 +139,7 @@ impl ControlRequest {
         base.set(scsi::Lun, address.lun);
         base.set(scsi::CdbLength, 0);
         match self {
-            Self::Flush(_) | Self::Shutdown(_) => {}
+            Self::Flush(_) | Self::Shutdown(_) | Self::ResetUnit(_) | Self::ResetDevice(_) => {}
             Self::Power(of, state, action) => {
                 base.set(scsi_power::SrbPowerFlags, power_flags(of));
                 base.set(scsi_power::DevicePowerState, state.value());
@@ -156,7 +164,7 @@ impl ControlRequest {
         data.fill(super::abi::srbex_data_scsi_cdb16::SIZE, 0);
         match self {
             // They need no extended data (STORAGE_REQUEST_BLOCK).
-            Self::Flush(_) | Self::Shutdown(_) => {
+            Self::Flush(_) | Self::Shutdown(_) | Self::ResetUnit(_) | Self::ResetDevice(_) => {
                 base.set(storage::NumSrbExData, 0);
                 base.set(storage::SrbExDataOffset, 0);
             }
@@ -192,7 +200,7 @@ fn pnp_flags(of: Recipient) -> u32 {
 }
 
 impl PowerState {
-    fn value(self) -> u32 {
+    pub(super) fn value(self) -> u32 {
         match self {
             Self::D0 => srb::StorPowerDeviceD0,
             Self::D3 => srb::StorPowerDeviceD3,
@@ -201,7 +209,7 @@ impl PowerState {
 }
 
 impl PowerAction {
-    fn value(self) -> u32 {
+    pub(super) fn value(self) -> u32 {
         match self {
             Self::None => srb::StorPowerActionNone,
             Self::Sleep => srb::StorPowerActionSleep,

@@ -212,6 +212,10 @@ pub(super) fn extended_function(mut call: Call) -> usize {
     if !check_irql(port, function.name, function.highest, call.caller) {
         return STOR_STATUS_INVALID_IRQL as usize;
     }
+    let failing = port.settings.failing_function;
+    if let Some(status) = port.oddities.failure(failing, code) {
+        return status as usize;
+    }
     let status = match function.body {
         Some(body) => body(&mut call, port),
         None => {

@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     abi::srb_status,
-    adapter::{Checks, SrbShape},
+    adapter::{Checks, SrbShape, StartIoCpu},
     callbacks::Callback,
     control_request::ControlRequest,
     port::Port,
@@ -28,7 +28,7 @@ use super::{
     violations::Rule,
 };
 use crate::{
-    cpu::{Deferred, Source, irql},
+    cpu::{Deferred, Source, irql, set_irql},
     machine::{clock, mailbox::Mailbox},
     memory::Block,
     trap::{self, Access},
@@ -314,6 +314,7 @@ impl Lane {
         if let Some(control) = work.control {
             control.write(srbs.view(slot));
         }
+        self.port.oddities.change(srbs.view(slot));
         slot.unit.store(work.unit.number, Ordering::Relaxed);
         let place = self.place(number);
         inner.work[place] = Some(work);
@@ -373,10 +374,25 @@ impl Lane {
             .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
         self.port.srbs().give(number);
         slot.owner.store(owner::BUILDING, Ordering::Release);
-        if self.build(number) {
-            self.start_io(number);
+        if self.build(number) && !self.port.oddities.take_built(number, slot) {
+            match self.port.settings.start_io_cpu {
+                StartIoCpu::Same => self.start_io(number),
+                StartIoCpu::Next => self.start_io_on_next(number),
+            }
         }
         self.port.machine.current_cpu().run_dpcs();
+    }
+
+    fn start_io_on_next(&self, number: u32) {
+        let port = self.port;
+        let cpus = port.machine.cpus();
+        let next = &cpus[(self.cpu as usize + 1) % cpus.len()];
+        next.post(Box::new(move || {
+            let before = set_irql(irql::DISPATCH);
+            port.lane(next.number()).start_io(number);
+            set_irql(before);
+            next.run_dpcs();
+        }));
     }
 
     /// Whether the request goes on to HwStartIo.
@@ -465,7 +481,8 @@ impl Lane {
             arguments,
         );
         // This CPU alone returns the SRB, so that it is still the same one.
-        if result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
+        let own = port.settings.start_io_cpu == StartIoCpu::Same;
+        if own && result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
             port.violation_of(
                 Callback::HwStartIo,
                 Rule::SrbStartIo,

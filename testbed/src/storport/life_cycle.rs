@@ -30,7 +30,7 @@ use super::{
     watchdog,
 };
 use crate::{
-    cpu::{Cpu, irql},
+    cpu::{Cpu, irql, set_irql},
     machine::{InterruptKind, mailbox::Mailbox, schedule},
     memory::{Block, PAGE, Placement},
     pci::BarKind,
@@ -54,7 +54,7 @@ pub(super) fn refused(callback: Callback, why: impl Into<String>) -> StartError 
 }
 
 /// Memory of the driver's that stays.
-fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
+pub(super) fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
     let block = port
         .machine
         .memory()
@@ -80,7 +80,7 @@ pub(super) fn start(port: &'static Port, entry: usize) -> Result<(), StartError>
 
 fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
     driver_entry(port, entry)?;
-    make_extension(port, 0)?;
+    make_extension(port, port.settings.extension_offset)?;
     let controller = Controller::start(port)?;
     let _ = port.interrupts.set(controller);
     trap::connect_ports(&port.function);
@@ -294,9 +294,12 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
 pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     let routine = port.registration().initialize;
     let arguments = [port.extension(), 0, 0, 0, 0, 0];
-    port.lock(LockId::Interrupt);
-    let result = port.call(Callback::HwInitialize, irql::DEVICE, routine, arguments);
-    port.unlock();
+    let result = port.beside_optional(|| {
+        port.lock(LockId::Interrupt);
+        let result = port.call(Callback::HwInitialize, irql::DEVICE, routine, arguments);
+        port.unlock();
+        result
+    });
     if result as u8 == 0 {
         return Err(refused(Callback::HwInitialize, "returned FALSE"));
     }
@@ -364,13 +367,14 @@ fn query_control_types(port: &'static Port) -> Result<(), StartError> {
     }
     let _ = port.controls.set(controls);
     if registration.unit_control != 0 {
-        supported(
+        let units = supported(
             port,
             Callback::HwUnitControl,
             registration.unit_control,
             control::ScsiQuerySupportedUnitControlTypes,
             control::ScsiUnitControlMax,
         )?;
+        let _ = port.unit_controls.set(units);
     }
     Ok(())
 }
@@ -395,6 +399,20 @@ fn accept_requests(port: &'static Port) {
     port.machine
         .clock()
         .after(port.settings.tick, 0, port.tick(), 0, 0);
+}
+
+/// Runs `job` on CPU `cpu` at DISPATCH_LEVEL, and waits until it has run.
+pub(super) fn on_cpu(port: &'static Port, cpu: usize, job: fn(&'static Port)) {
+    let done: Arc<Mailbox<()>> = Arc::default();
+    let tell = Arc::clone(&done);
+    port.machine.cpus()[cpu].post(Box::new(move || {
+        let before = set_irql(irql::DISPATCH);
+        job(port);
+        set_irql(before);
+        port.machine.current_cpu().run_dpcs();
+        tell.send(());
+    }));
+    done.receive("a CPU");
 }
 
 /// Runs `job` on each CPU, and waits until all have run it and the DPCs that

@@ -18,6 +18,7 @@ use super::{
     dpcs::Dpcs,
     interrupts::Controller,
     lanes::Lane,
+    oddities::Oddities,
     orders::Orders,
     performance::Performance,
     pool::Pool,
@@ -93,6 +94,8 @@ pub(super) struct Port {
     pub(super) passive_initialize: AtomicUsize,
     /// The control types that HwAdapterControl supports.
     pub(super) controls: OnceLock<Vec<bool>>,
+    /// The control types that HwUnitControl supports.
+    pub(super) unit_controls: OnceLock<Vec<bool>>,
     pub(super) performance: OnceLock<Performance>,
 
     // What it works with.
@@ -113,6 +116,7 @@ pub(super) struct Port {
     pub(super) units: Units,
     pub(super) gate: Gate,
     pub(super) recovery: Recovery,
+    pub(super) oddities: Oddities,
     tick: OnceLock<Tick>,
     stopped: AtomicBool,
     asleep: AtomicBool,
@@ -154,6 +158,7 @@ impl Port {
             uncached: OnceLock::new(),
             passive_initialize: AtomicUsize::new(0),
             controls: OnceLock::new(),
+            unit_controls: OnceLock::new(),
             performance: OnceLock::new(),
             locks: Locks::default(),
             orders: Orders::default(),
@@ -169,6 +174,7 @@ impl Port {
             units: Units::default(),
             gate: Gate::default(),
             recovery: Recovery::default(),
+            oddities: Oddities::default(),
             tick: OnceLock::new(),
             stopped: AtomicBool::new(false),
             asleep: AtomicBool::new(false),

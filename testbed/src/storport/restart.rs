@@ -69,7 +69,7 @@ fn resume(port: &'static Port) -> Result<(), RestartError> {
             port.call_control(control::ScsiSetRunningConfig, irql::PASSIVE);
         }
         connect(port);
-        let restarted = port.control_adapter(control::ScsiRestartAdapter);
+        let restarted = port.beside_optional(|| port.control_adapter(control::ScsiRestartAdapter));
         if restarted != control::ScsiAdapterControlSuccess {
             return Err(RestartError::Refused("ScsiRestartAdapter", restarted));
         }
@@ -135,7 +135,12 @@ impl Port {
 
     /// HwAdapterControl for `kind` at `level`: its status.
     fn call_control(&'static self, kind: u32, level: u8) -> u32 {
-        let arguments = [self.extension(), kind as usize, 0, 0, 0, 0];
+        self.call_control_with(kind, level, 0)
+    }
+
+    /// [`Self::call_control`] with Parameters.
+    pub(super) fn call_control_with(&'static self, kind: u32, level: u8, parameters: usize) -> u32 {
+        let arguments = [self.extension(), kind as usize, parameters, 0, 0, 0];
         let routine = self.registration().adapter_control;
         self.call_about(Callback::HwAdapterControl, kind, level, routine, arguments) as u32
     }

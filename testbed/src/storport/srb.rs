@@ -21,7 +21,7 @@ use super::{
         srbex_data_scsi_cdb16 as cdb16, stor_addr_btl8 as btl8, stor_scatter_gather_element,
         stor_scatter_gather_list, storage_request_block as storage,
     },
-    adapter::{Checks, SrbShape},
+    adapter::{Checks, SrbChange, SrbShape},
     request::{Completion, Direction, Request},
 };
 use crate::{
@@ -74,6 +74,8 @@ pub(super) mod owner {
     pub(in crate::storport) const STARTED: u8 = 3;
     /// Storport again: completed.
     pub(in crate::storport) const COMPLETED: u8 = 4;
+    /// Storport again: HwBuildIo had it, and HwStartIo never will.
+    pub(in crate::storport) const HELD: u8 = 5;
 }
 
 /// Where an SRB stands in the recovery from a time-out.
@@ -574,6 +576,59 @@ impl Srb {
             transferred: self.transfer_length(),
             latency,
         }
+    }
+
+    /// Ends it without the miniport.
+    pub(super) fn set_status(self, status: u8) {
+        match self.shape {
+            SrbShape::Scsi => self.base.set(scsi::SrbStatus, status),
+            SrbShape::Storage => self.base.set(storage::SrbStatus, status),
+        }
+    }
+
+    /// Changes a field; one that only a STORAGE_REQUEST_BLOCK has stays as it is
+    /// in the other shape.
+    pub(super) fn change(self, change: SrbChange) {
+        let (field, value) = match change {
+            SrbChange::Direction { data_in, data_out } => {
+                return self.set_direction(data_in, data_out);
+            }
+            SrbChange::SrbLength(value) => (storage::SrbLength, value),
+            SrbChange::AddressOffset(value) => (storage::AddressOffset, value),
+            SrbChange::NumSrbExData(value) => (storage::NumSrbExData, value),
+            SrbChange::SrbExDataOffset(value) => (storage::SrbExDataOffset, value),
+            SrbChange::AddressLength(value) => {
+                if self.shape == SrbShape::Storage {
+                    self.base.offset(ADDRESS_AT).set(btl8::AddressLength, value);
+                }
+                return;
+            }
+            SrbChange::ExDataLength(value) => {
+                if self.shape == SrbShape::Storage {
+                    self.base.offset(CDB_AT).set(cdb16::Length, value);
+                }
+                return;
+            }
+        };
+        if self.shape == SrbShape::Storage {
+            self.base.set(field, value);
+        }
+    }
+
+    fn set_direction(self, data_in: bool, data_out: bool) {
+        const BOTH: u32 = srb_flags::SRB_FLAGS_DATA_IN | srb_flags::SRB_FLAGS_DATA_OUT;
+        let flags = match self.shape {
+            SrbShape::Scsi => scsi::SrbFlags,
+            SrbShape::Storage => storage::SrbFlags,
+        };
+        let mut value = self.base.get(flags) & !BOTH;
+        if data_in {
+            value |= srb_flags::SRB_FLAGS_DATA_IN;
+        }
+        if data_out {
+            value |= srb_flags::SRB_FLAGS_DATA_OUT;
+        }
+        self.base.set(flags, value);
     }
 
     /// Makes it as it was before it was sent: pending, without a SCSI status.

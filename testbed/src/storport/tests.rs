@@ -10,6 +10,7 @@ mod interrupts_and_dpcs;
 mod later;
 mod life_cycle;
 mod locks;
+mod oddities;
 mod places;
 mod queues;
 mod recovery;
