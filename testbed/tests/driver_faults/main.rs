@@ -1,0 +1,10 @@
+//! The driver file on faulty and hostile devices, and under a Storport that does
+//! what it seldom does.
+//!
+//! The file is the one that FERROSTOR_DRIVER names. Each scenario runs in a
+//! process of its own.
+
+mod bench;
+mod device;
+mod durability;
+mod requests;
