@@ -262,9 +262,7 @@ impl<'a> Life<'a> {
                 actions.report(Report::new(Event::ResetRequested, []));
                 true
             }
-            // If an interrupt was lost, the requests are completed by now, and
-            // nothing has to be reset.
-            (Health::Working, None) if demand == Demand::Look || queue.in_flight() == 0 => return,
+            (Health::Working, None) if demand == Demand::Look => return,
             (Health::Working, None) => false,
         };
         self.resets = self.resets.saturating_add(1);

@@ -214,15 +214,17 @@ impl Miniport for Ferrostor {
             let actions = adapter
                 .life
                 .with_held(cx, |life| adapter.attend(life, demand, now));
-            let waits = actions.timer.is_some();
+            let is_done = actions.timer.is_none();
             carry_out!(cx, actions);
-            if !waits {
-                break;
+            if is_done {
+                return true;
             }
             demand = Demand::Look;
             cx.stall(RESET_PAUSE);
         }
-        true
+        // The device has not confirmed its reset: it keeps its requests, and the
+        // timer goes on.
+        false
     }
 
     fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {

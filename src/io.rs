@@ -567,12 +567,14 @@ where
 {
     for _ in 0..TURNS {
         let mut batch: Batch<'a> = [const { None }; BATCH];
-        let drained = adapter.queue.with(cx, |queue| queue.take_used(&mut batch));
+        let mut drained = adapter.queue.with(cx, |queue| queue.take_used(&mut batch));
         for place in &mut batch {
             let Some(used) = place.take() else {
                 break;
             };
-            complete(adapter, cx, used);
+            if !complete(adapter, cx, used) {
+                drained = Drained::Faulty;
+            }
         }
         if drained != Drained::More {
             return drained;
@@ -581,39 +583,48 @@ where
     Drained::More
 }
 
-/// Completes a request that the device has finished, and frees its slot.
-fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: Used<Option<InFlight<'a>>>)
+/// Completes a request that the device has finished, and frees its slot. False: it
+/// has not finished it, whatever it says.
+fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: Used<Option<InFlight<'a>>>) -> bool
 where
     S: Scope<'a>,
     S::Level: Below<level::DpcHeld>,
 {
     let outcome = adapter.requests.outcome(&used);
+    if outcome == Err(RequestError::NoStatus) {
+        adapter.queue.with(cx, |queue| queue.ring.take_back(used));
+        return false;
+    }
     if used.is_short() {
         adapter.short_used.count(used.written, used.writable);
     }
     let Used { slot, payload, .. } = used;
     let Some(InFlight { srb, op, bytes }) = payload else {
-        return adapter.slots.release(slot);
+        adapter.slots.release(slot);
+        return true;
     };
     if let (Ok(()), Op::DurableWrite(lba)) = (outcome, op) {
         let op = Op::FlushOfWrite(lba);
-        return flush_write(adapter, cx, slot, InFlight { srb, op, bytes });
+        flush_write(adapter, cx, slot, InFlight { srb, op, bytes });
+        return true;
     }
     adapter.slots.release(slot);
-    let sense = match (outcome, op) {
+    match (outcome, op) {
         (Ok(()), Op::SwitchCache { on }) => {
             adapter.disk.write_cache.set(on);
-            return srb.succeed(bytes);
+            srb.succeed(bytes);
         }
-        (Ok(()), _) => return srb.succeed(bytes),
-        (Err(RequestError::Io), Op::Read(lba)) => Sense::read_failed(lba),
+        (Ok(()), _) => srb.succeed(bytes),
+        (Err(RequestError::Io), Op::Read(lba)) => refuse(srb, Sense::read_failed(lba)),
         (Err(RequestError::Io), Op::Write(lba) | Op::DurableWrite(lba) | Op::FlushOfWrite(lba)) => {
-            Sense::write_failed(lba)
+            refuse(srb, Sense::write_failed(lba))
         }
-        (Err(RequestError::Io), Op::Flush | Op::SwitchCache { .. }) => Sense::FLUSH_FAILED,
-        (Err(_), _) => Sense::INTERNAL_TARGET_FAILURE,
-    };
-    refuse(srb, sense);
+        (Err(RequestError::Io), Op::Flush | Op::SwitchCache { .. }) => {
+            refuse(srb, Sense::FLUSH_FAILED);
+        }
+        (Err(_), _) => refuse(srb, Sense::INTERNAL_TARGET_FAILURE),
+    }
+    true
 }
 
 /// Follows a durable write by its flush, in the same slot. The device's cache may

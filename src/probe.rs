@@ -328,26 +328,36 @@ fn feature_missing(missing: Features, offered: u64) -> StartError {
     StartError::FeatureMissing { name, offered }
 }
 
+/// How often the device may break the protocol while it is asked for the disk's
+/// identity.
+const IDENTITY_ATTEMPTS: u32 = 3;
+
 /// Has the device run to ask for the disk's identity, and resets it. `None` if it
 /// has none to give.
 #[inline(never)]
 fn ask_identity<'a>(
     cx: &FindAdapter<'_, 'a>,
-    device: Device<Window<'a>, Reset>,
+    mut device: Device<Window<'a>, Reset>,
     accepted: Features,
     queue: &mut Queue<'a>,
     requests: &Requests<'a>,
     slots: &SlotAllocator,
 ) -> Result<(Device<Window<'a>, Reset>, Option<Identity>), StartError> {
-    let (device, notifier) = start_device(device, accepted, queue, Vectors::default())
-        .map_err(|(_, error)| StartError::BringUp(error))?;
-    let identity = poll_identity(cx, queue, requests, slots, || notifier.notify());
-    let device = reset(cx, device)?;
-    // The slot of a request that was not answered is freed here.
-    queue.reclaim(device.quiet(), slots, storport::Failure::BusReset);
-    match identity {
-        Ok(identity) => Ok((device, identity)),
-        Err(fault) => Err(StartError::Violation(fault)),
+    let mut attempts_left = IDENTITY_ATTEMPTS;
+    loop {
+        let (live, notifier) = start_device(device, accepted, queue, Vectors::default())
+            .map_err(|(_, error)| StartError::BringUp(error))?;
+        let identity = poll_identity(cx, queue, requests, slots, || notifier.notify());
+        device = reset(cx, live)?;
+        // The slot of a request that was not answered is freed here.
+        queue.reclaim(device.quiet(), slots, storport::Failure::BusReset);
+        attempts_left = attempts_left.saturating_sub(1);
+        match identity {
+            Ok(identity) => return Ok((device, identity)),
+            Err(fault) if attempts_left == 0 => return Err(StartError::Violation(fault)),
+            // A single glitch is no reason to go without the disk.
+            Err(_) => {}
+        }
     }
 }
 

@@ -77,6 +77,7 @@ impl Report {
             RingFault::UsedIndex { found, .. } => [text("used index"), number(found)],
             RingFault::IdOutOfRange { id } => [text("used id out of range,"), number(id)],
             RingFault::NotInFlight { id } => [text("used id not in flight,"), number(id)],
+            RingFault::NotFinished { id } => [text("no status of used id"), number(id)],
         };
         Self::new(event, inserts)
     }

@@ -94,6 +94,12 @@ pub enum RingFault {
         /// The descriptor.
         id: u16,
     },
+    /// A used element names a request that the device has not finished: it wrote
+    /// no status.
+    NotFinished {
+        /// The descriptor.
+        id: u16,
+    },
 }
 
 impl fmt::Display for RingFault {
@@ -112,6 +118,9 @@ impl fmt::Display for RingFault {
             }
             Self::NotInFlight { id } => {
                 write!(f, "used id {id} is not in flight: reset the device")
+            }
+            Self::NotFinished { id } => {
+                write!(f, "used id {id} has no status: reset the device")
             }
         }
     }
@@ -497,6 +506,23 @@ where
     #[cold]
     fn latch(&mut self, fault: RingFault) -> RingFault {
         *self.fault.get_or_insert(fault)
+    }
+
+    /// Takes a request back that the device returned without having finished it,
+    /// and marks the queue faulty. The device may still write to its memory, so it
+    /// is in flight again, until [`Self::reclaim`] returns it.
+    pub fn take_back(&mut self, used: Used<P>) {
+        let id = used.slot.index();
+        if let Some(place) = self.flights.get_mut(usize::from(id)) {
+            *place = Some(Flight {
+                slot: used.slot,
+                payload: used.payload,
+                writable: used.writable,
+            });
+            // Does not wrap: it was counted before it was taken.
+            self.in_flight = self.in_flight.wrapping_add(1);
+        }
+        self.latch(RingFault::NotFinished { id });
     }
 
     /// Checks the used index and takes nothing: it must not be ahead of what is
