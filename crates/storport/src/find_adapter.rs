@@ -403,7 +403,11 @@ routines! {
         where
             Self: InFindAdapter<'a>,
         {
-            Locked::under_dpc(self.found().adapter, DpcKind::Threaded, data)
+            let adapter = self.found().adapter;
+            // Without the callback, for example because `M` is another miniport
+            // than this adapter's, the object would never be initialised.
+            adapter.optional().threaded_dpc?;
+            Locked::under_dpc(adapter, DpcKind::Threaded, data)
         }
 
         /// Puts data under the interrupt lock.
