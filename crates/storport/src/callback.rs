@@ -51,8 +51,15 @@ pub unsafe trait Registered: Miniport {
 }
 
 /// The entry function of the optional callback `K`, for `driver_entry!`.
+///
+/// # Safety
+/// `ENTRY` is this miniport's. Only this module implements this.
 #[doc(hidden)]
-pub trait Entry<K> {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` names the optional callback `{K}`, but does not implement it",
+    label = "implement the trait of this name in `storport::callback`, or do not name it"
+)]
+pub unsafe trait Entry<K> {
     const ENTRY: EntryPoint;
 }
 
@@ -65,8 +72,10 @@ macro_rules! optional_callbacks {
         $(
             $(#[$doc])*
             #[diagnostic::on_unimplemented(
-                message = "`{Self}` names an optional callback that it does not implement",
-                label = "implement the trait of this name, or do not name it"
+                message = "`{Self}` does not have this optional callback",
+                label = "Storport would call it",
+                note = "implement this trait of `storport::callback`, and name it where the driver \
+                        registers: `driver_entry!({Self}: ...)`"
             )]
             pub trait $name: Miniport + Names<key::$name> {
                 $(#[$doc])*
@@ -77,7 +86,8 @@ macro_rules! optional_callbacks {
             }
 
             #[diagnostic::do_not_recommend]
-            impl<M: $name + Registered> Entry<key::$name> for M {
+            // SAFETY: The entry is for `M`.
+            unsafe impl<M: $name + Registered> Entry<key::$name> for M {
                 const ENTRY: EntryPoint = EntryPoint::$name(entries::$entry::<M>);
             }
         )*
