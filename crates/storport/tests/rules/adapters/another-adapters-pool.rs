@@ -3,7 +3,7 @@
 
 #![no_std]
 
-use storport::{BuildIo, Context, Pool};
+use storport::{BuildIo, Pool};
 
 pub fn removed<'a, 'b>(
     cx: &mut BuildIo<'_, 'a>,

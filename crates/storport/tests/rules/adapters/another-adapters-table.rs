@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{Context, FindAdapter, Table};
+use storport::{FindAdapter, Table};
 
 pub struct Adapter<'a> {
     pub queues: Table<'a, u32>,

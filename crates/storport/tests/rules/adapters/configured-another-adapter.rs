@@ -3,13 +3,13 @@
 
 #![no_std]
 
-use storport::{AdapterLimits, Configured, Context, FindAdapter};
+use storport::{AdapterLimits, Configured, FindAdapter, LimitsError};
 
 pub fn find_adapter<'a, 'b>(
     cx: &mut FindAdapter<'_, 'a>,
     another: &mut FindAdapter<'_, 'b>,
     limits: &AdapterLimits,
-) -> Configured<'a> {
+) -> Result<Configured<'a>, LimitsError> {
     #[cfg(wrong)]
     let configured = another.configure(limits);
     #[cfg(right)]

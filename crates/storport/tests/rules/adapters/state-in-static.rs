@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{Context, FindAdapter, InterruptLocked};
+use storport::{FindAdapter, InterruptLocked};
 
 /// Puts `state` where all adapters find it.
 #[cfg(wrong)]

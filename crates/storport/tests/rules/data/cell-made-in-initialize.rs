@@ -3,16 +3,16 @@
 
 #![no_std]
 
+use storport::DpcLocked;
 #[cfg(right)]
 use storport::FindAdapter;
 #[cfg(wrong)]
 use storport::Initialize;
-use storport::{Context, DpcLocked};
 
 #[cfg(wrong)]
 pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>) -> Option<DpcLocked<'a, u32>> {
     cx.dpc_locked(0)
-    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, '_>`
 }
 
 #[cfg(right)]

@@ -3,7 +3,6 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(wrong)]
 use storport::Interrupt;
 #[cfg(right)]

@@ -5,17 +5,17 @@
 
 #[cfg(wrong)]
 use storport::Interrupt;
+use storport::Srb;
 #[cfg(right)]
 use storport::StartIo;
-use storport::{Context, Srb};
 
 #[cfg(wrong)]
 pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, srb: &mut Srb<'a>) -> usize {
-    cx.data(srb).map_or(0, |data| data.len())
-    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` may run above DISPATCH_LEVEL
+    cx.data_in(srb).map_or(0, |data| data.length())
+    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may run above DISPATCH_LEVEL
 }
 
 #[cfg(right)]
 pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, srb: &mut Srb<'a>) -> usize {
-    cx.data(srb).map_or(0, |data| data.len())
+    cx.data_in(srb).map_or(0, |data| data.length())
 }

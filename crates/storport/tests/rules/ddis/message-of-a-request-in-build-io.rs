@@ -5,14 +5,14 @@
 
 #[cfg(wrong)]
 use storport::BuildIo;
+use storport::Srb;
 #[cfg(right)]
 use storport::StartIo;
-use storport::{Context, Srb};
 
 #[cfg(wrong)]
 pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, srb: &Srb<'a>) -> u32 {
     cx.start_io_parameters(srb).map_or(0, |given| given.message)
-    //~[wrong]^ ERROR: [E0277] only HwStartIo knows this, not `BuildIo<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] only HwStartIo knows this, not `BuildIo<'_, '_>`
 }
 
 #[cfg(right)]

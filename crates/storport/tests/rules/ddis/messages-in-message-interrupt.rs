@@ -3,7 +3,6 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(right)]
 use storport::Initialize;
 #[cfg(wrong)]
@@ -12,7 +11,7 @@ use storport::MessageInterrupt;
 #[cfg(wrong)]
 pub fn message_interrupt(cx: &mut MessageInterrupt<'_, '_>) {
     let _ = cx.has_message(1);
-    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `MessageInterrupt<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `storport::MessageInterrupt<'_, '_>`
 }
 
 #[cfg(right)]

@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{Context, Initialize, Performance};
+use storport::{Initialize, Performance};
 
 pub fn initialize(cx: &mut Initialize<'_, '_>) -> Performance {
     #[cfg(wrong)]

@@ -6,14 +6,14 @@
 
 #[cfg(right)]
 use storport::BuildIo;
+use storport::Pool;
 #[cfg(wrong)]
 use storport::Stop;
-use storport::{Context, Pool};
 
 #[cfg(wrong)]
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, pool: Pool<'a, u8>) {
     cx.free(pool);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, '_>`
 }
 
 #[cfg(right)]

@@ -4,7 +4,6 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(wrong)]
 use storport::Initialize;
 #[cfg(right)]

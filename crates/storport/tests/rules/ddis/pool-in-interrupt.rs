@@ -3,7 +3,6 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(right)]
 use storport::Dpc;
 #[cfg(wrong)]

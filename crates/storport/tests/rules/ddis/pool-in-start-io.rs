@@ -5,7 +5,6 @@
 
 #[cfg(right)]
 use storport::BuildIo;
-use storport::Context;
 #[cfg(wrong)]
 use storport::StartIo;
 

@@ -4,15 +4,15 @@
 
 #![no_std]
 
-use storport::{Context, Dpc, InterruptLocked, Pool};
+use storport::{Dpc, InterruptLocked, Pool};
 
 pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, events: &InterruptLocked<'a, Option<Pool<'a, u8>>>) {
     #[cfg(wrong)]
-    events.with(cx, |events| **events = cx.allocate(512, |_| 0));
+    events.with(cx, |events| **events = cx.allocate(512, |_| 0).ok());
     //~[wrong]^ ERROR: [E0502] cannot borrow `*cx` as mutable because it is also borrowed as immutable
     #[cfg(right)]
     {
-        let pool = cx.allocate(512, |_| 0);
+        let pool = cx.allocate(512, |_| 0).ok();
         events.with(cx, |events| **events = pool);
     }
 }

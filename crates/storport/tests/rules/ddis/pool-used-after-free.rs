@@ -3,7 +3,7 @@
 
 #![no_std]
 
-use storport::{BuildIo, Context, Pool};
+use storport::{BuildIo, Pool};
 
 pub fn removed<'a>(cx: &mut BuildIo<'_, 'a>, pool: Pool<'a, u8>) -> Option<u8> {
     #[cfg(wrong)]

@@ -9,8 +9,6 @@
 
 #![no_std]
 
-#[cfg(right)]
-use storport::Context;
 use storport::ResetBus;
 
 pub fn reset_bus(cx: &mut ResetBus<'_, '_>) {

@@ -5,7 +5,6 @@
 
 #[cfg(wrong)]
 use storport::BuildIo;
-use storport::Context;
 #[cfg(right)]
 use storport::FindAdapter;
 

@@ -3,19 +3,15 @@
 
 #![no_std]
 
-use storport::Context;
-#[cfg(wrong)]
-use storport::Dpc;
-#[cfg(right)]
-use storport::PassiveInitialize;
+use storport::callback;
 
 #[cfg(wrong)]
-pub fn dpc(cx: &mut Dpc<'_, '_>) {
-    let _ = cx.watch_registry();
+pub fn dpc<M: callback::RegistryChange>(cx: &mut storport::Dpc<'_, '_>) {
+    let _ = cx.watch_registry::<M>();
     //~[wrong]^ ERROR: [E0277] `Dpc<'_, '_>` does not run at PASSIVE_LEVEL
 }
 
 #[cfg(right)]
-pub fn passive_initialize(cx: &mut PassiveInitialize<'_, '_>) {
-    let _ = cx.watch_registry();
+pub fn work<M: callback::RegistryChange>(cx: &mut storport::Work<'_, '_>) {
+    let _ = cx.watch_registry::<M>();
 }

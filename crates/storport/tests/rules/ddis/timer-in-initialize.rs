@@ -1,22 +1,24 @@
-//! The timer is asked for when the adapter runs: its routine takes locks, which
-//! HwInitialize's data knows nothing of.
+//! HwInitialize requests no timer: HwTimer takes locks, and HwInitialize is alone.
+//! A DPC that it issues runs when the adapter is ready, and requests it.
 //! Rule book 2 (HwTimer), 3.2.
 
 #![no_std]
 
-use storport::Context;
-#[cfg(wrong)]
-use storport::Initialize;
-#[cfg(right)]
-use storport::PassiveInitialize;
+use storport::{Dpc, DpcLocked, Initialize, callback};
 
-#[cfg(wrong)]
-pub fn initialize(cx: &mut Initialize<'_, '_>) {
-    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+pub fn initialize<'a, M: callback::Timer>(
+    cx: &mut Initialize<'_, 'a>,
+    #[cfg(wrong)] _: &DpcLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
     //~[wrong]^ ERROR: [E0277] in `Initialize<'_, '_>` the adapter is not running
+    #[cfg(right)]
+    queue.issue(cx);
 }
 
-#[cfg(right)]
-pub fn passive_initialize(cx: &mut PassiveInitialize<'_, '_>) {
-    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+/// Runs when the adapter is ready.
+pub fn dpc<M: callback::Timer>(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
 }

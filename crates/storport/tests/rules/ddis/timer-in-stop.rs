@@ -3,19 +3,19 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(wrong)]
 use storport::Stop;
 #[cfg(right)]
 use storport::Timer;
+use storport::callback;
 
 #[cfg(wrong)]
-pub fn stop(cx: &mut Stop<'_, '_>) {
-    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+pub fn stop<M: callback::Timer>(cx: &mut Stop<'_, '_>) {
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
     //~[wrong]^ ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
 }
 
 #[cfg(right)]
-pub fn timer(cx: &mut Timer<'_, '_>) {
-    let _ = cx.request_timer(core::num::NonZero::<u32>::MIN);
+pub fn timer<M: callback::Timer>(cx: &mut Timer<'_, '_>) {
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
 }

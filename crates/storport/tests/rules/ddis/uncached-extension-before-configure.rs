@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{AdapterLimits, Context, FindAdapter, UncachedExtension};
+use storport::{AdapterLimits, FindAdapter, UncachedExtension};
 
 pub fn find_adapter<'a>(
     cx: &mut FindAdapter<'_, 'a>,
@@ -15,7 +15,7 @@ pub fn find_adapter<'a>(
     //~[wrong]^ ERROR: [E0308] mismatched types
     #[cfg(right)]
     {
-        let configured = cx.configure(limits);
+        let configured = cx.configure(limits).ok()?;
         cx.uncached_extension(&configured, 4096)
     }
 }

@@ -3,16 +3,16 @@
 
 #![no_std]
 
+use storport::Configured;
 #[cfg(right)]
 use storport::FindAdapter;
 #[cfg(wrong)]
 use storport::Initialize;
-use storport::{Configured, Context};
 
 #[cfg(wrong)]
 pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, configured: &Configured<'a>) {
     let _ = cx.uncached_extension(configured, 4096);
-    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, '_>`
 }
 
 #[cfg(right)]

@@ -3,19 +3,19 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(right)]
 use storport::Dpc;
 #[cfg(wrong)]
 use storport::Interrupt;
+use storport::callback;
 
 #[cfg(wrong)]
-pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn interrupt<M: callback::Work>(cx: &mut Interrupt<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
     //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Interrupt<'_, '_>`
 }
 
 #[cfg(right)]
-pub fn dpc(cx: &mut Dpc<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn dpc<M: callback::Work>(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
 }

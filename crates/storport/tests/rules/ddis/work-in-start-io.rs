@@ -5,17 +5,17 @@
 
 #[cfg(right)]
 use storport::BuildIo;
-use storport::Context;
 #[cfg(wrong)]
 use storport::StartIo;
+use storport::callback;
 
 #[cfg(wrong)]
-pub fn start_io(cx: &mut StartIo<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn start_io<M: callback::Work>(cx: &mut StartIo<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
     //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `StartIo<'_, '_>`
 }
 
 #[cfg(right)]
-pub fn build_io(cx: &mut BuildIo<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn build_io<M: callback::Work>(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
 }

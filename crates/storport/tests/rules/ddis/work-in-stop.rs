@@ -3,20 +3,20 @@
 
 #![no_std]
 
-use storport::Context;
 #[cfg(wrong)]
 use storport::Stop;
 #[cfg(right)]
 use storport::SurpriseRemoval;
+use storport::callback;
 
 #[cfg(wrong)]
-pub fn stop(cx: &mut Stop<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn stop<M: callback::Work>(cx: &mut Stop<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
     //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, '_>`
     //~[wrong]| ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
 }
 
 #[cfg(right)]
-pub fn surprise_removal(cx: &mut SurpriseRemoval<'_, '_>) {
-    let _ = cx.queue_work(0);
+pub fn surprise_removal<M: callback::Work>(cx: &mut SurpriseRemoval<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
 }

@@ -7,15 +7,15 @@
 use storport::Dpc;
 #[cfg(wrong)]
 use storport::Work;
-use storport::{DpcLocked, LockRefused};
+use storport::{DpcLocked, StorStatus};
 
 #[cfg(wrong)]
-pub fn work<'a>(cx: &mut Work<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+pub fn work<'a>(cx: &mut Work<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), StorStatus> {
     queue.with_at_dpc_level(cx, |queue| **queue += 1)
-    //~[wrong]^ ERROR: [E0277] `Work<'_, 'a>` is not known to be at DISPATCH_LEVEL
+    //~[wrong]^ ERROR: [E0277] `storport::Work<'_, 'a>` is not known to be at DISPATCH_LEVEL
 }
 
 #[cfg(right)]
-pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), StorStatus> {
     queue.with_at_dpc_level(cx, |queue| **queue += 1)
 }

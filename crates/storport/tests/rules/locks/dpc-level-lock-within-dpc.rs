@@ -3,13 +3,13 @@
 
 #![no_std]
 
-use storport::{Dpc, DpcLocked, LockRefused};
+use storport::{Dpc, DpcLocked, StorStatus};
 
 pub fn dpc<'a>(
     cx: &mut Dpc<'_, 'a>,
     one: &DpcLocked<'a, u32>,
     other: &DpcLocked<'a, u32>,
-) -> Result<(), LockRefused> {
+) -> Result<(), StorStatus> {
     #[cfg(wrong)]
     return one.with(cx, |one| other.with_at_dpc_level(one, |other| **other += 1));
     //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to be at DISPATCH_LEVEL

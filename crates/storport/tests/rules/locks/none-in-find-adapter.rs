@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{Context, FindAdapter, InterruptLocked};
+use storport::{FindAdapter, InterruptLocked};
 
 pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> InterruptLocked<'a, u32> {
     #[cfg(wrong)]

@@ -1,25 +1,22 @@
-//! HwPassiveInitialize takes no lock, although none is held. HwInitialize, which
-//! ran before it, opens every cell.
+//! HwPassiveInitialize takes no lock, although none is held. It opens the cells of
+//! the StartIo lock and of DPCs: no other callback uses these meanwhile.
 //! Rule book 2 (HwPassiveInitialize), 3.1.
 
 #![no_std]
 
-#[cfg(right)]
-use storport::Initialize;
-use storport::InterruptLocked;
-#[cfg(wrong)]
-use storport::PassiveInitialize;
+use storport::{DpcLocked, PassiveInitialize, StartIoLocked};
 
-#[cfg(wrong)]
 pub fn passive_initialize<'a>(
     cx: &mut PassiveInitialize<'_, 'a>,
-    events: &InterruptLocked<'a, u32>,
+    next: &StartIoLocked<'a, u32>,
+    queue: &DpcLocked<'a, u32>,
 ) {
-    events.with(cx, |events| **events = 1);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `PassiveInitialize<'_, 'a>`
-}
-
-#[cfg(right)]
-pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, events: &InterruptLocked<'a, u32>) {
-    *events.open(cx) = 1;
+    #[cfg(wrong)]
+    queue.with(cx, |queue| **queue = 1);
+    //~[wrong]^ ERROR: [E0277] no lock may be taken from `storport::PassiveInitialize<'_, 'a>`
+    #[cfg(right)]
+    {
+        *queue.open(cx) = 1;
+    }
+    *next.open(cx) = 1;
 }

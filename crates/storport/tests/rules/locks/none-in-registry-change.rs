@@ -4,19 +4,22 @@
 
 #![no_std]
 
-use storport::{Context, DpcLocked, RegistryChange, Work};
+use storport::{DpcLocked, RegistryChange, Work, callback};
 
-pub fn registry_changed<'a>(cx: &mut RegistryChange<'_, 'a>, depth: &DpcLocked<'a, u32>) {
+pub fn registry_changed<'a, M: callback::Work>(
+    cx: &mut RegistryChange<'_, 'a>,
+    depth: &DpcLocked<'a, u32>,
+) {
     #[cfg(wrong)]
     {
         let wanted = cx.registry_u32(c"QueueDepth").unwrap_or(1);
         depth.with(cx, |depth| **depth = wanted);
-        //~[wrong]^ ERROR: [E0277] no lock may be taken from `RegistryChange<'_, 'a>`
+        //~[wrong]^ ERROR: [E0277] no lock may be taken from `storport::RegistryChange<'_, 'a>`
     }
     #[cfg(right)]
     {
         let _ = depth;
-        cx.queue_work(0);
+        let _ = cx.queue_work::<M>(0);
     }
 }
 

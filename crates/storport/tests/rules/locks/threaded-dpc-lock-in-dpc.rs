@@ -7,10 +7,10 @@
 use storport::Dpc;
 #[cfg(right)]
 use storport::ThreadedDpc;
-use storport::{DpcLocked, LockRefused};
+use storport::{DpcLocked, StorStatus};
 
 #[cfg(wrong)]
-pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), LockRefused> {
+pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), StorStatus> {
     queue.with_in_threaded_dpc(cx, |queue| **queue += 1)
     //~[wrong]^ ERROR: [E0308] mismatched types
 }
@@ -19,6 +19,6 @@ pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), L
 pub fn threaded_dpc<'a>(
     cx: &mut ThreadedDpc<'_, 'a>,
     queue: &DpcLocked<'a, u32>,
-) -> Result<(), LockRefused> {
+) -> Result<(), StorStatus> {
     queue.with_in_threaded_dpc(cx, |queue| **queue += 1)
 }

@@ -4,8 +4,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Miniport, NotFound, ResetBus,
+    Restart, Srb, StartIo, Stop,
 };
 
 #[cfg(wrong)]
@@ -30,7 +30,8 @@ impl Miniport for Disk {
     type Request<'a> = ();
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
-        Ok((cx.configure(&LIMITS), ()))
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
     }
 
     fn interrupt<'a>((): &(), _: &mut Given<'_, 'a>) -> storport::Interrupted {
@@ -53,6 +54,8 @@ impl Miniport for Disk {
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.succeed(0);
     }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true

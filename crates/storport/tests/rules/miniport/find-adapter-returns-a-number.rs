@@ -5,8 +5,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
@@ -26,7 +26,7 @@ impl Miniport for Disk {
     type Request<'a> = ();
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
-        let configured = cx.configure(&LIMITS);
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
         if LIMITS.requests == 0 {
             #[cfg(wrong)]
             return Err(4);
@@ -52,6 +52,12 @@ impl Miniport for Disk {
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.succeed(0);
     }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true

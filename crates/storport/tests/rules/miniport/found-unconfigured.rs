@@ -5,13 +5,16 @@
 
 #![no_std]
 
+#[cfg(right)]
+use storport::AdapterLimits;
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
+    BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted, Miniport, NotFound,
     ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
 
+#[cfg(right)]
 const LIMITS: AdapterLimits = AdapterLimits {
     transfer_bytes: 65_536,
     physical_breaks: 16,
@@ -28,13 +31,16 @@ impl Miniport for Disk {
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
         #[cfg(wrong)]
-        {
-            let _ = (cx.is_dump(), LIMITS);
-            Ok(())
+        return match cx.is_dump() {
+            true => Err(NotFound::Absent),
+            false => Ok(()),
             //~[wrong]^ ERROR: [E0308] mismatched types
-        }
+        };
         #[cfg(right)]
-        Ok((cx.configure(&LIMITS), ()))
+        {
+            let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+            Ok((configured, ()))
+        }
     }
 
     fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
@@ -52,6 +58,12 @@ impl Miniport for Disk {
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.succeed(0);
     }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true

@@ -5,8 +5,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, FindAdapter, Initialize, Interrupt, Interrupted, Miniport,
+    NotFound, ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
@@ -26,7 +26,8 @@ impl Miniport for Disk {
     type Request<'a> = ();
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
-        Ok((cx.configure(&LIMITS), ()))
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
     }
 
     #[cfg(wrong)]
@@ -50,6 +51,10 @@ impl Miniport for Disk {
 
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.succeed(0);
+    }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
     }
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {

@@ -5,8 +5,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
@@ -26,7 +26,8 @@ impl Miniport for Disk {
     type Request<'a> = ();
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
-        Ok((cx.configure(&LIMITS), ()))
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
     }
 
     fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
@@ -45,6 +46,12 @@ impl Miniport for Disk {
         srb.succeed(0);
     }
 
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
+
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true
     }
@@ -56,11 +63,10 @@ impl Miniport for Disk {
     }
 }
 
+storport::driver_entry!(Disk);
+
 #[cfg(wrong)]
 pub fn again() -> i32 {
     storport::register::<Disk>(core::ptr::null_mut(), core::ptr::null())
     //~[wrong]^ ERROR: [E0133] call to unsafe function `register` is unsafe and requires unsafe block
 }
-
-#[cfg(right)]
-storport::driver_entry!(Disk);

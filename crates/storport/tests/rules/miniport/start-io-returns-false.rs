@@ -6,8 +6,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 pub struct Disk;
@@ -27,7 +27,8 @@ impl Miniport for Disk {
     type Request<'a> = ();
 
     fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
-        Ok((cx.configure(&LIMITS), ()))
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
     }
 
     fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
@@ -53,6 +54,12 @@ impl Miniport for Disk {
     fn start_io<'a>(_: &(), _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.busy();
     }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true

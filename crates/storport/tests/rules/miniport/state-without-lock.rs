@@ -5,8 +5,8 @@
 #![no_std]
 
 use storport::{
-    AdapterLimits, BuildIo, Configured, Context, FindAdapter, Initialize, Miniport, NotFound,
-    ResetBus, Restart, Srb, StartIo, Stop,
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
 };
 
 #[cfg(wrong)]
@@ -34,7 +34,8 @@ impl Miniport for Disk {
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, NextId), NotFound> {
-        Ok((cx.configure(&LIMITS), NextId::new(0)))
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, NextId::new(0)))
     }
 
     fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
@@ -52,6 +53,12 @@ impl Miniport for Disk {
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
         srb.succeed(0);
     }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
 
     fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
         true

@@ -10,7 +10,7 @@ pub struct Mine;
 
 #[cfg(wrong)]
 impl<'a> IssuesDpcs<'a> for Mine {}
-//~[wrong]^ ERROR: [E0277] `Mine` is no context of a callback
+//~[wrong]^ ERROR: [E0277] `Mine` is no context of a callback, and no guard
 
 /// What the trait is for: one piece of code for several callbacks.
 #[cfg(right)]

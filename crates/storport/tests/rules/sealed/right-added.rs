@@ -3,16 +3,14 @@
 
 #![no_std]
 
-use storport::{MayStall, ResetBus, StartIo};
+#[cfg(wrong)]
+use storport::{MayStall, StartIo};
 
 #[cfg(wrong)]
-impl<'a> MayStall<'a> for StartIo<'_, 'a> {}
+impl MayStall for StartIo<'_, '_> {}
 //~[wrong]^ ERROR: [E0117] only traits defined in the current crate can be implemented for types defined outside of the crate
 
-/// What the trait is for: one piece of code for several callbacks.
 #[cfg(right)]
-pub fn settle<'a>(cx: &impl MayStall<'a>) {
+pub fn reset_bus(cx: &storport::ResetBus<'_, '_>) {
     cx.stall(10);
 }
-
-pub fn callbacks(_started: &StartIo<'_, '_>, _reset: &ResetBus<'_, '_>) {}

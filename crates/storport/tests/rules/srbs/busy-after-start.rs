@@ -4,7 +4,7 @@
 
 #![no_std]
 
-use storport::{Context, Srb, StartIo, StartedSrb};
+use storport::{Srb, StartIo, StartedSrb};
 
 pub fn start_io<'a>(cx: &StartIo<'_, 'a>, srb: Srb<'a>, full: bool) -> Option<StartedSrb<'a>> {
     #[cfg(right)]

@@ -3,23 +3,19 @@
 
 #![no_std]
 
-use storport::{Context, Srb, StartIo, StartedSrb};
+use storport::{Srb, StartIo, StartedSrb};
 
 pub fn start_io<'a>(cx: &StartIo<'_, 'a>, mut srb: Srb<'a>) -> StartedSrb<'a> {
     #[cfg(right)]
-    let data = cx.data(&mut srb);
-    #[cfg(right)]
-    if let Some([first, ..]) = data {
-        *first = 0;
+    if let Ok(mut data) = cx.data_in(&mut srb) {
+        data.write(0, &[0]);
     }
     #[cfg_attr(right, expect(unused_mut))]
     let mut started = srb.started();
     #[cfg(wrong)]
-    let data = cx.data(&mut started);
-    //~[wrong]^ ERROR: [E0277] the device has this request, or had it
-    #[cfg(wrong)]
-    if let Some([first, ..]) = data {
-        *first = 0;
+    if let Ok(mut data) = cx.data_in(&mut started) {
+        //~[wrong]^ ERROR: [E0277] the device has this request, or had it
+        data.write(0, &[0]);
     }
     started
 }

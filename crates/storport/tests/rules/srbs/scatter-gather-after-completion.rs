@@ -3,7 +3,7 @@
 
 #![no_std]
 
-use storport::{BuildIo, Context, Srb};
+use storport::{BuildIo, Srb};
 
 pub fn pieces<'a>(cx: &BuildIo<'_, 'a>, srb: Srb<'a>) -> usize {
     let list = cx.scatter_gather(&srb);

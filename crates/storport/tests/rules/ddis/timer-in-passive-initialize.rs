@@ -1,0 +1,24 @@
+//! HwPassiveInitialize requests no timer: HwTimer would use cells that
+//! HwPassiveInitialize opens.
+//! Rule book 2 (HwTimer), 3.2.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked, PassiveInitialize, callback};
+
+pub fn passive_initialize<'a, M: callback::Timer>(
+    cx: &mut PassiveInitialize<'_, 'a>,
+    #[cfg(wrong)] _: &DpcLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
+    //~[wrong]^ ERROR: [E0277] in `storport::PassiveInitialize<'_, '_>` the adapter is not running
+    #[cfg(right)]
+    queue.issue(cx);
+}
+
+/// Runs when the adapter is ready.
+pub fn dpc<M: callback::Timer>(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
+}

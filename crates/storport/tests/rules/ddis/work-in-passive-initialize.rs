@@ -1,0 +1,24 @@
+//! HwPassiveInitialize queues no work: HwWorkItem would use cells that
+//! HwPassiveInitialize opens.
+//! Rule book 2 (HwWorkItem), 3.3.
+
+#![no_std]
+
+use storport::{Dpc, DpcLocked, PassiveInitialize, callback};
+
+pub fn passive_initialize<'a, M: callback::Work>(
+    cx: &mut PassiveInitialize<'_, 'a>,
+    #[cfg(wrong)] _: &DpcLocked<'a, u32>,
+    #[cfg(right)] queue: &DpcLocked<'a, u32>,
+) {
+    #[cfg(wrong)]
+    let _ = cx.queue_work::<M>(0);
+    //~[wrong]^ ERROR: [E0277] in `storport::PassiveInitialize<'_, '_>` the adapter is not running
+    #[cfg(right)]
+    queue.issue(cx);
+}
+
+/// Runs when the adapter is ready.
+pub fn dpc<M: callback::Work>(cx: &mut Dpc<'_, '_>) {
+    let _ = cx.queue_work::<M>(0);
+}

@@ -1,0 +1,71 @@
+//! An optional callback that a miniport names is one that it has.
+//! Rule book 3.1 (DriverEntry).
+
+#![no_std]
+
+use storport::{
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
+};
+
+pub struct Disk;
+
+const LIMITS: AdapterLimits = AdapterLimits {
+    transfer_bytes: 65_536,
+    physical_breaks: 16,
+    requests: 32,
+    alignment_mask: 0,
+    targets: 1,
+    logical_units: 1,
+    caches_data: false,
+};
+
+impl Miniport for Disk {
+    type Adapter<'a> = ();
+    type Request<'a> = ();
+
+    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
+    }
+
+    fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
+        true
+    }
+
+    fn build_io<'a>(
+        _: &Self::Adapter<'a>,
+        _: &mut BuildIo<'_, 'a>,
+        srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, ())> {
+        Some((srb, ()))
+    }
+
+    fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
+        srb.succeed(0);
+    }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
+
+    fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
+        true
+    }
+
+    fn stop<'a>(_: &Self::Adapter<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(_: &Self::Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
+        true
+    }
+}
+
+#[cfg(right)]
+impl storport::callback::Timer for Disk {
+    fn timer<'a>(_: &(), _: &mut storport::Timer<'_, 'a>) {}
+}
+
+storport::driver_entry!(Disk: Timer);
+//~[wrong]^ ERROR: [E0277] `Disk` names the optional callback `storport::callback::key::Timer`, but does not implement it

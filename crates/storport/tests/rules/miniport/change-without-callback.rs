@@ -1,0 +1,27 @@
+//! A change is reported by a miniport that has and names HwStateChange.
+//! Rule book 2 (HwStateChange).
+
+#![no_std]
+
+use storport::{Address, BuildIo, Changed};
+
+const CHANGED: Changed = Changed::Bus(Address {
+    path: 0,
+    target: 0,
+    lun: 0,
+});
+
+/// A miniport without `callback::StateChange`.
+#[cfg(wrong)]
+pub struct Disk;
+
+#[cfg(wrong)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.report_change::<Disk>(CHANGED);
+    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+}
+
+#[cfg(right)]
+pub fn build_io<Disk: storport::callback::StateChange>(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.report_change::<Disk>(CHANGED);
+}

@@ -1,0 +1,22 @@
+//! The registry is watched by a miniport that has and names
+//! HwRegistryNotification.
+//! Rule book 3.1 (HwRegistryNotification).
+
+#![no_std]
+
+use storport::Work;
+
+/// A miniport without `callback::RegistryChange`.
+#[cfg(wrong)]
+pub struct Disk;
+
+#[cfg(wrong)]
+pub fn work(cx: &mut Work<'_, '_>) {
+    let _ = cx.watch_registry::<Disk>();
+    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+}
+
+#[cfg(right)]
+pub fn work<Disk: storport::callback::RegistryChange>(cx: &mut Work<'_, '_>) {
+    let _ = cx.watch_registry::<Disk>();
+}

@@ -1,0 +1,21 @@
+//! A timer is requested by a miniport that has and names HwTimer.
+//! Rule book 3.2; DDI compliance rule StorPortTimer.
+
+#![no_std]
+
+use storport::BuildIo;
+
+/// A miniport without `callback::Timer`.
+#[cfg(wrong)]
+pub struct Disk;
+
+#[cfg(wrong)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.request_timer::<Disk>(core::num::NonZero::<u32>::MIN);
+    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+}
+
+#[cfg(right)]
+pub fn build_io<Disk: storport::callback::Timer>(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.request_timer::<Disk>(core::num::NonZero::<u32>::MIN);
+}

@@ -1,0 +1,21 @@
+//! Work is queued by a miniport that has and names HwWorkItem.
+//! Rule book 3.3.
+
+#![no_std]
+
+use storport::BuildIo;
+
+/// A miniport without `callback::Work`.
+#[cfg(wrong)]
+pub struct Disk;
+
+#[cfg(wrong)]
+pub fn build_io(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.queue_work::<Disk>(0);
+    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+}
+
+#[cfg(right)]
+pub fn build_io<Disk: storport::callback::Work>(cx: &mut BuildIo<'_, '_>) {
+    let _ = cx.queue_work::<Disk>(0);
+}

@@ -1,0 +1,72 @@
+//! Only `driver_entry!` registers a miniport.
+//! Rule book 3.5 (StorPortInitialize).
+
+#![no_std]
+
+use storport::{
+    AdapterLimits, BuildIo, Configured, Dpc, FindAdapter, Initialize, Interrupt, Interrupted,
+    Miniport, NotFound, ResetBus, Restart, Srb, StartIo, Stop,
+};
+
+pub struct Disk;
+
+const LIMITS: AdapterLimits = AdapterLimits {
+    transfer_bytes: 65_536,
+    physical_breaks: 16,
+    requests: 32,
+    alignment_mask: 0,
+    targets: 1,
+    logical_units: 1,
+    caches_data: false,
+};
+
+impl Miniport for Disk {
+    type Adapter<'a> = ();
+    type Request<'a> = ();
+
+    fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, ()), NotFound> {
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        Ok((configured, ()))
+    }
+
+    fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
+        true
+    }
+
+    fn build_io<'a>(
+        _: &Self::Adapter<'a>,
+        _: &mut BuildIo<'_, 'a>,
+        srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, ())> {
+        Some((srb, ()))
+    }
+
+    fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, (): ()) {
+        srb.succeed(0);
+    }
+
+    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
+
+    fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
+        true
+    }
+
+    fn stop<'a>(_: &Self::Adapter<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(_: &Self::Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
+        true
+    }
+}
+
+#[cfg(wrong)]
+impl storport::callback::Registered for Disk {
+    //~[wrong]^ ERROR: [E0200] the trait `Registered` requires an `unsafe impl` declaration
+    const OPTIONAL: storport::callback::Optional = storport::callback::Optional::NONE;
+}
+
+#[cfg(right)]
+storport::driver_entry!(Disk);
