@@ -198,7 +198,7 @@ impl NotStarted for Fresh {}
 ///   is not completed. No other `Srb` names it, so nobody else writes to it.
 ///   Its memory, its extension, its sense buffer and its scatter/gather list
 ///   stay valid until it is completed, which consumes this value.
-/// - If it is a STORAGE_REQUEST_BLOCK, [`Srb::accept`] found its address and the
+/// - If it is a STORAGE_REQUEST_BLOCK, `Srb::accept` found its address and the
 ///   offsets of its extended data inside it.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
 pub struct Srb<'adapter, S = Fresh> {
