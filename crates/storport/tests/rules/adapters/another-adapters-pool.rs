@@ -1,4 +1,4 @@
-//! Pool is given back to the adapter that it was allocated for.
+//! Pool is freed through the adapter that allocated it.
 //! Rule book 7 (StorPortAllocatePool).
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A table goes into the state of the adapter whose extension it lies in, and is
-//! freed with that one.
+//! A table belongs to the adapter whose device extension it lies in. It
+//! cannot go into another adapter's state.
 //! storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! What an adapter was configured with says nothing of another adapter.
+//! `Configured` of one adapter cannot be used for another.
 //! Rule book 3.1 (HwFindAdapter).
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! What belongs to an adapter goes into its state, not into a static: the
-//! adapter may go, and there may be two.
+//! An adapter's cells go into its state, not into a static: the adapter may
+//! be removed, and there may be two.
 //! storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Cells are made in HwFindAdapter, before anyone can look for one.
+//! Cells are made in HwFindAdapter, before another callback can use them.
 //! Rule book 1.3 L6, 3.2.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwStateChange does not open what lies under a DPC lock: the StartIo lock keeps
-//! no DPC out.
+//! HwStateChange does not open the cell of a DPC lock: the StartIo lock does
+//! not exclude DPCs.
 //! Rule book 2 (HwStateChange).
 
 #![no_std]

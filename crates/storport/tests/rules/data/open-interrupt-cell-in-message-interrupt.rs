@@ -1,6 +1,6 @@
-//! HwMSInterruptRoutine opens what lies under the interrupt lock only if Storport
-//! holds that lock there, which is decided as it runs: with message locks it
-//! holds the message's own.
+//! HwMSInterruptRoutine opens cells of the interrupt lock only if Storport
+//! holds that lock. With message locks it holds the message's, so `open_in`
+//! decides at run time.
 //! Rule book 2 (HwMSInterruptRoutine), 4.2, 8 row 5.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwPassiveInitialize does not open what lies under the interrupt lock: the
-//! adapter may interrupt already.
+//! HwPassiveInitialize does not open cells of the interrupt lock: the adapter
+//! may already interrupt.
 //! Rule book 2 (HwPassiveInitialize).
 
 #![no_std]

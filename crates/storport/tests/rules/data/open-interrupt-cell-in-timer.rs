@@ -1,5 +1,5 @@
-//! HwTimer does not open what lies under the interrupt lock: the StartIo lock keeps
-//! no interrupt out.
+//! HwTimer does not open cells of the interrupt lock: the StartIo lock does
+//! not exclude interrupt routines.
 //! Rule book 2 (HwTimer).
 
 #![no_std]

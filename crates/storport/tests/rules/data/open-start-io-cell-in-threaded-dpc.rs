@@ -1,5 +1,5 @@
-//! A threaded DPC does not open what lies under the StartIo lock: Storport holds
-//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! A threaded DPC does not open cells of the StartIo lock: Storport holds no
+//! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
 //! Rule book 2 (HwDpcRoutine), 1.2, 1.5 O3.
 
 #![no_std]

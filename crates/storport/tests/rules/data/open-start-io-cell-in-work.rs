@@ -1,5 +1,5 @@
-//! A work item does not open what lies under the StartIo lock: Storport holds
-//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! A work item does not open cells of the StartIo lock: Storport holds no
+//! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
 //! Rule book 2 (HwWorkItem), 1.5 O3.
 
 #![no_std]

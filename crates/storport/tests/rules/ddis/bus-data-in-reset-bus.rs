@@ -1,4 +1,4 @@
-//! PCI configuration space is read in HwFindAdapter alone.
+//! Only HwFindAdapter reads PCI configuration space.
 //! Rule book 3.5 (StorPortGetBusData).
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Message and channel of a request are known in HwStartIo alone.
+//! Only HwStartIo knows message and channel of a request.
 //! Rule book 3.5 (StorPortGetStartIoPerfParams).
 
 #![no_std]

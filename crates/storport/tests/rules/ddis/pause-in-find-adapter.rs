@@ -1,4 +1,4 @@
-//! Requests are paused when they may come: before, there is nothing to pause.
+//! HwFindAdapter does not pause requests: none can arrive yet.
 //! Rule book 3.2.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Performance options are not set again by a restart.
+//! A restart does not set performance options again.
 //! Rule book 3.5 (StorPortInitializePerfOpts), 4.3.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A guard calls no routine of Storport's: it says which lock is held, not at
-//! which IRQL the routines would find themselves.
+//! A guard has no routines: it knows which lock is held, but not at which
+//! IRQL its holder runs.
 //! Rule book 1.3 L8, 1.4; DDI compliance rule StorPortIrql.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! ScsiStopAdapter frees nothing: it runs at DIRQL at worst. Pool is freed where
-//! the adapter is removed, in HwBuildIo.
+//! ScsiStopAdapter frees no pool: it runs at DIRQL at worst. HwBuildIo frees
+//! it when the adapter is removed.
 //! Rule book 3.1 (HwAdapterControl), 8 row 1; DDI compliance rule StorPortIrql.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! An interrupt routine allocates nothing: its DPC does.
+//! An interrupt routine allocates nothing. Its DPC may.
 //! Rule book 3.6 (StorPortAllocatePool); DDI compliance rule StorPortIrql.
 
 #![no_std]

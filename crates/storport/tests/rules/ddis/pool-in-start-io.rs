@@ -1,4 +1,4 @@
-//! HwStartIo allocates nothing: HwBuildIo does, before it.
+//! HwStartIo allocates nothing. HwBuildIo may, before it.
 //! Rule book 3.1 (HwStartIo), 8 row 8; DDI compliance rule SpNoWait.
 
 #![no_std]

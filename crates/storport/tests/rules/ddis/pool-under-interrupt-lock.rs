@@ -1,5 +1,5 @@
-//! While a lock is held no routine is called that may not be: the interrupt lock
-//! raises to DIRQL, where nothing is allocated. It is done before.
+//! Under a lock no routine is called that the IRQL forbids: the interrupt
+//! lock raises to DIRQL, where nothing can be allocated. Allocate before.
 //! Rule book 1.3 L8, 1.4, 8 row 9; DDI compliance rule StorPortIrql.
 
 #![no_std]

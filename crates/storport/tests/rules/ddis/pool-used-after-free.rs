@@ -1,4 +1,4 @@
-//! What was freed is not looked at again.
+//! Freed pool is not used again.
 //! DDI compliance rule StorPortAllocatePool. Rule book 7.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! Storport's routines are methods of contexts; the calls behind them are not to
-//! be had. So nothing calls what only the framework may (StorPortInitializeDpc,
+//! Storport's routines are methods of contexts; the calls behind them are private.
+//! So a driver cannot call what only the framework may (StorPortInitializeDpc,
 //! StorPortEnablePassiveInitialization), what only a port driver may
 //! (StorPortCompleteRequest), what is deprecated (StorPortLogError,
 //! StorPortValidateRange), or a notification that is not for miniports.

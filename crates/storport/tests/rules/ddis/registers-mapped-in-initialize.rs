@@ -1,4 +1,5 @@
-//! Registers are mapped in HwFindAdapter alone: the addresses are its ConfigInfo's.
+//! Only HwFindAdapter maps registers: their addresses come from its
+//! ConfigInfo.
 //! Rule book 3.5 (StorPortGetDeviceBase); bug check 0xF1, 0x2003.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwInitialize runs above PASSIVE_LEVEL and reads no registry.
+//! HwInitialize runs above PASSIVE_LEVEL and does not read the registry.
 //! Rule book 3.1 (HwInitialize), 3.6; DDI compliance rule StorPortIrql.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A DPC does not wait on the processor: a timer comes back later.
+//! A DPC does not wait on the processor. It requests a timer instead.
 //! Rule book 1.3 L7.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! ScsiStopAdapter starts no timer: its routine would run after the stop.
+//! ScsiStopAdapter requests no timer: HwTimer would run after the stop.
 //! Rule book 3.1 (HwAdapterControl), 3.2.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Uncached memory is given when Storport knows what the adapter is: it asks
+//! The uncached extension is taken after `configure`: Storport must know
 //! whether the adapter is a bus master.
 //! Rule book 3.5 (StorPortGetUncachedExtension).
 

@@ -1,4 +1,4 @@
-//! Uncached memory is given in HwFindAdapter alone.
+//! Only HwFindAdapter takes the uncached extension.
 //! Rule book 3.5 (StorPortGetUncachedExtension); bug check 0xF1, 0x2002.
 
 #![no_std]

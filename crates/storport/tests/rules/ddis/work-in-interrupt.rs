@@ -1,4 +1,5 @@
-//! A work item is queued at DISPATCH_LEVEL or below: the interrupt routine's DPC does.
+//! Work is queued at DISPATCH_LEVEL or below: not in an interrupt routine,
+//! but in its DPC.
 //! Rule book 3.6 (StorPortQueueWorkItem).
 
 #![no_std]

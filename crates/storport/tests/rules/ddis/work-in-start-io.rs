@@ -1,4 +1,4 @@
-//! A work item is allocated, so HwStartIo queues none: HwBuildIo or a DPC does.
+//! HwStartIo queues no work, because that allocates. HwBuildIo and DPCs may.
 //! Rule book 3.1 (HwStartIo); DDI compliance rule SpNoWait.
 
 #![no_std]

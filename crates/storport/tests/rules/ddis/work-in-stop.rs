@@ -1,4 +1,4 @@
-//! ScsiStopAdapter asks for nothing that would run after it.
+//! ScsiStopAdapter requests nothing that would run after the stop.
 //! Rule book 3.1 (HwAdapterControl), 3.3.
 
 #![no_std]

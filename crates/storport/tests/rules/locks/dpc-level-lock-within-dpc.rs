@@ -1,4 +1,5 @@
-//! DpcLevelLock is the lock in a DPC object too, and does not nest with one.
+//! DpcLevelLock is the lock of a DPC object too, and does not nest with
+//! another.
 //! Rule book 1.2, 1.5 O4.
 
 #![no_std]

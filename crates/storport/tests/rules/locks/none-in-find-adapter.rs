@@ -1,5 +1,5 @@
-//! HwFindAdapter takes no lock: there is no one yet to share with. A cell is
-//! filled when it is made.
+//! HwFindAdapter takes no lock: nothing is shared yet. A cell is filled when
+//! it is made.
 //! Rule book 2 (HwFindAdapter), 3.1.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwMSInterruptRoutine takes no lock: Storport holds the message's, or the
-//! interrupt lock. What lies under it opens with the context.
+//! HwMSInterruptRoutine takes no lock: Storport holds the message's or the
+//! interrupt lock. The cells of that lock open with the context.
 //! Rule book 2 (HwMSInterruptRoutine), 8 row 5.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwRegistryNotification takes no lock: what Storport holds there is not
-//! documented. A work item does what needs one.
+//! HwRegistryNotification takes no lock: the documentation does not say what
+//! Storport holds there. A work item takes locks.
 //! Rule book 2 (HwRegistryNotification).
 
 #![no_std]

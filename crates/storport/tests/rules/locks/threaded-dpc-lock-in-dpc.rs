@@ -1,4 +1,4 @@
-//! ThreadedDpcLock is taken in a threaded DPC alone.
+//! Only a threaded DPC takes ThreadedDpcLock.
 //! Rule book 1.2, 1.4.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! An optional callback that a miniport names is one that it has.
+//! A miniport names only optional callbacks that it implements.
 //! Rule book 3.1 (DriverEntry).
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! An optional callback that a miniport has is named where it registers:
-//! otherwise Storport never calls it.
+//! A miniport names the optional callbacks that it implements: Storport would
+//! not call them otherwise.
 //! Rule book 3.1 (DriverEntry).
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A change is reported by a miniport that has and names HwStateChange.
+//! Only a miniport with HwStateChange reports changes.
 //! Rule book 2 (HwStateChange).
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A callback gets the context of that callback, whatever it would like to be.
+//! A callback gets its own context, not another callback's.
 //! Rule book 2.
 
 #![no_std]

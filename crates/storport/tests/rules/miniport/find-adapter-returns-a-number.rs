@@ -1,5 +1,5 @@
-//! HwFindAdapter finds, or says why not: what else Storport could be told has no
-//! name.
+//! HwFindAdapter returns an adapter, or one of the documented reasons why
+//! there is none.
 //! Rule book 3.1 (HwFindAdapter); DDI compliance rule SpReturnValue.
 
 #![no_std]

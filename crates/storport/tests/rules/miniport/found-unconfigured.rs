@@ -1,5 +1,5 @@
-//! An adapter that was found has told Storport what it can carry, and that it is
-//! full duplex.
+//! HwFindAdapter reports an adapter only after it told Storport the limits,
+//! and that the adapter is full duplex.
 //! Rule book 3.1 (HwFindAdapter), 4.1; DDI compliance rules StorPortFindAdapter,
 //! SpDuplex, StorPortVirtualDevice.
 

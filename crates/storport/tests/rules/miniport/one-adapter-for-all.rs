@@ -1,5 +1,5 @@
-//! A callback is for any adapter that Storport calls it with: it can't say that
-//! all are one, by which locks of one would open cells of another.
+//! A callback works with any adapter. If it could say that all are one, locks
+//! of one adapter would open cells of another.
 //! Rule book 2.
 
 #![no_std]

@@ -1,5 +1,4 @@
-//! A miniport is registered in DriverEntry, which `driver_entry!` writes: to do it
-//! elsewhere is unsafe.
+//! `driver_entry!` registers the miniport. To do that elsewhere is unsafe.
 //! Rule book 3.5 (StorPortInitialize).
 
 #![no_std]

@@ -1,5 +1,4 @@
-//! The registry is watched by a miniport that has and names
-//! HwRegistryNotification.
+//! Only a miniport with HwRegistryNotification watches the registry.
 //! Rule book 3.1 (HwRegistryNotification).
 
 #![no_std]

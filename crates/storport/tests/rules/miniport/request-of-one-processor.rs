@@ -1,5 +1,5 @@
-//! What HwBuildIo hands on belongs to no processor: HwStartIo may run on another
-//! one.
+//! The value that HwBuildIo passes to HwStartIo is `Send`: HwStartIo may run
+//! on another processor.
 //! Rule book 3.1 (HwBuildIo).
 
 #![no_std]

@@ -1,6 +1,5 @@
-//! HwStartIo does not refuse a request by what it returns: what FALSE does is
-//! undocumented. A request that can't be started is completed, as busy if it may
-//! be sent again.
+//! HwStartIo has no result: what FALSE does is undocumented. A request that
+//! cannot be started is completed, as busy if it may be sent again.
 //! Rule book 5.1 S5, S6.
 
 #![no_std]

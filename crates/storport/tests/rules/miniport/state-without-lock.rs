@@ -1,5 +1,5 @@
-//! What callbacks share and change lies under a lock, or is atomic: several run at
-//! once.
+//! State that callbacks share and change lies under a lock, or is atomic:
+//! several callbacks run at once.
 //! Rule book 3.1 (HwBuildIo), 8 row 10.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A threaded DPC is made by a miniport that has and names its routine: nobody
-//! else initialises the object, and so the lock in it.
+//! Only a miniport with the routine makes threaded DPCs: otherwise the
+//! object, and the lock in it, would never be initialised.
 //! Rule book 1.3 L6, 3.2.
 
 #![no_std]

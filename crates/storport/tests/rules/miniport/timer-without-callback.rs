@@ -1,4 +1,4 @@
-//! A timer is requested by a miniport that has and names HwTimer.
+//! Only a miniport with HwTimer requests a timer.
 //! Rule book 3.2; DDI compliance rule StorPortTimer.
 
 #![no_std]

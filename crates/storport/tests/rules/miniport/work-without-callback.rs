@@ -1,4 +1,4 @@
-//! Work is queued by a miniport that has and names HwWorkItem.
+//! Only a miniport with HwWorkItem queues work.
 //! Rule book 3.3.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! Only the crate says which function is a callback's: another miniport's would
-//! read this miniport's state as its own.
+//! Only the crate says which function is a callback's entry: another
+//! miniport's would read this miniport's state as its own.
 //! Rule book 3.5 (StorPortInitialize).
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only contexts say that DPCs may be issued.
+//! Only contexts may issue DPCs.
 //! Rule book 2.
 
 #![no_std]

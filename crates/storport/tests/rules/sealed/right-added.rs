@@ -1,4 +1,4 @@
-//! A driver gives a callback no right that it does not have.
+//! A driver cannot give a callback another right.
 //! Rule book 3.1, 3.5, 3.6.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A request that the device has is not sent back to wait: Storport would start
-//! it a second time.
+//! A request that the device has cannot be sent back to wait: Storport would
+//! start it a second time.
 //! Rule book 5.1 S5.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A request's data buffer dies with the request.
+//! A request's data is not used after the request is completed.
 //! Rule book 5.1 S2.
 
 #![no_std]

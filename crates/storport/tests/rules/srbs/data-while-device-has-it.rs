@@ -1,4 +1,4 @@
-//! The data of a request that the device has is the device's.
+//! The driver does not use a request's data while the device has the request.
 //! Rule book 5.1 S8.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! A request's scatter/gather list dies with the request.
+//! A request's scatter/gather list is not used after the request is
+//! completed.
 //! Rule book 5.1 S2, S11.
 
 #![no_std]
