@@ -191,7 +191,7 @@ impl MessageLock {
     /// (`State::set_messages`), and so not while a lock is held.
     #[inline]
     fn is_own(&self, adapter: &Header) -> bool {
-        adapter.state.has_message_locks() && self.message < adapter.state.messages()
+        self.message < adapter.state.locked_messages()
     }
 }
 

@@ -4,7 +4,7 @@
 //! Each group below names the contexts that may call its routines and those
 //! that may not. In the others the methods exist too, hidden, and their bound
 //! cannot be met: a call there does not compile, and the error says where to
-//! make it instead. In a dump stack most routines do not exist; they answer with
+//! make it instead. The traits of the bounds have no other use. In a dump stack most routines do not exist; they answer with
 //! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` there (rule book 6).
 #![expect(unsafe_code, reason = "the methods call storport.sys")]
 

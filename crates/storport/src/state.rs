@@ -105,6 +105,8 @@ pub struct State {
     message_locks: AtomicBool,
     /// Messages that are connected. Settled before the first lock is taken.
     messages: AtomicU32,
+    /// Messages that have locks of their own: those, or none.
+    locked_messages: AtomicU32,
     /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
     /// DPC objects handed out.
@@ -204,6 +206,7 @@ impl State {
         self.dump.store(dump, Ordering::Relaxed);
         self.message_locks.store(message_locks, Ordering::Relaxed);
         self.messages.store(0, Ordering::Relaxed);
+        self.locked_messages.store(0, Ordering::Relaxed);
         self.dpcs_initialized.store(false, Ordering::Relaxed);
         self.dpcs.store(0, Ordering::Relaxed);
         self.threaded.store(0, Ordering::Relaxed);
@@ -342,6 +345,18 @@ impl State {
     /// Says how many messages are connected. The caller is alone.
     pub fn set_messages(&self, messages: u32) {
         self.messages.store(messages, Ordering::Relaxed);
+        let locked = if self.has_message_locks() {
+            messages
+        } else {
+            0
+        };
+        self.locked_messages.store(locked, Ordering::Relaxed);
+    }
+
+    /// How many messages have a lock of their own.
+    #[inline]
+    pub fn locked_messages(&self) -> u32 {
+        self.locked_messages.load(Ordering::Relaxed)
     }
 
     /// How many messages are connected.
