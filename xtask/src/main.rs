@@ -1,5 +1,6 @@
 //! The project's commands: `cargo xtask --help`.
 
+mod barriers;
 mod build;
 mod docs;
 mod driver;

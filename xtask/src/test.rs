@@ -11,6 +11,7 @@ use packaging::{
 };
 
 use crate::{
+    barriers::{self, BarrierError},
     build::{self, BuildError, cross},
     docs,
     driver::Driver,
@@ -368,6 +369,8 @@ enum DriverError {
     Build(#[from] BuildError),
     #[error("the driver file is not what Windows demands: {0}")]
     Image(String),
+    #[error("the driver file for ARM64: {0}")]
+    Barriers(#[from] BarrierError),
     #[error("the version in Cargo.toml: {0}")]
     Version(#[from] VersionError),
     #[error(transparent)]
@@ -392,11 +395,15 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
             }
         }
     }
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(DriverError::Image(faults.join("; ")))
+    if !faults.is_empty() {
+        return Err(DriverError::Image(faults.join("; ")));
     }
+    if architecture == Arm64 {
+        let driver = build::driver(Driver::Ferrostor, architecture)?;
+        let accesses = barriers::check(&driver)?;
+        println!("{accesses} accesses to registers have their barriers");
+    }
+    Ok(())
 }
 
 /// Runs the tests of the testbed that need driver files.

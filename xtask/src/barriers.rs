@@ -1,0 +1,288 @@
+//! Looks at a driver file for ARM64: every access to a device register must have
+//! its barrier beside it.
+//!
+//! ARM64 reorders accesses to a device with those to memory. The framework's
+//! register accesses are functions of their own there, so they are found by name
+//! in the linker's map: a store must follow a `dmb osh`, a load must be followed
+//! by a `dmb oshld`.
+
+use std::{fs, io, path::Path};
+
+use object::{LittleEndian as LE, read::pe::PeFile64};
+
+/// What the names of the register accesses contain, demangled or not.
+const TYPE: &str = "MappedRegisters";
+
+/// The accesses that a virtio driver makes.
+const ACCESSES: [&str; 6] = [
+    "read_u8",
+    "read_u16",
+    "read_u32",
+    "write_u8",
+    "write_u16",
+    "write_u32",
+];
+
+const DMB_OSH: u32 = 0xD503_33BF;
+const DMB_OSHLD: u32 = 0xD503_31BF;
+
+/// Why a driver file does not pass.
+#[derive(Debug, thiserror::Error)]
+pub enum BarrierError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The driver file is no PE file.
+    #[error("the driver file is no PE file: {0}")]
+    Image(#[from] object::Error),
+    /// An access is missing, so nothing can be said of it.
+    #[error("the map has no function {TYPE}::{0}: look at what became of it")]
+    Missing(&'static str),
+    /// A function's code lies outside the file.
+    #[error("{0} has no code in the driver file")]
+    NoCode(String),
+    /// An access without its barrier.
+    #[error("{function}: the {access} at byte {offset:#x} has no barrier beside it")]
+    NoBarrier {
+        /// The function.
+        function: String,
+        /// A load, or a store.
+        access: &'static str,
+        /// Bytes from the function's start.
+        offset: usize,
+    },
+    /// A function that accesses no register.
+    #[error("{0} accesses no register")]
+    NoAccess(String),
+}
+
+/// Checks the ARM64 driver file at `path`, whose `.map` lies beside it. Returns the
+/// number of accesses that have their barriers.
+///
+/// # Errors
+/// The first access that has none.
+pub fn check(path: &Path) -> Result<usize, BarrierError> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| BarrierError::Read {
+            path: path.display().to_string(),
+            source,
+        })
+    };
+    let bytes = read(path)?;
+    let map = read(&path.with_extension("map"))?;
+    let functions = functions(&String::from_utf8_lossy(&map));
+    let file = PeFile64::parse(&*bytes)?;
+    let base = file.nt_headers().optional_header.image_base.get(LE);
+    let mut accesses = 0;
+    for access in ACCESSES {
+        let found: Vec<_> = functions
+            .iter()
+            .filter(|function| is_access(&function.name, access))
+            .collect();
+        if found.is_empty() {
+            return Err(BarrierError::Missing(access));
+        }
+        for function in found {
+            let code = code(&file, base, function)
+                .ok_or_else(|| BarrierError::NoCode(function.name.clone()))?;
+            accesses += check_function(&function.name, &code)?;
+        }
+    }
+    Ok(accesses)
+}
+
+/// A function of the map: where it begins and ends.
+struct Function {
+    name: String,
+    start: u64,
+    end: u64,
+}
+
+/// The functions of a linker's map, in the order of their addresses.
+fn functions(map: &str) -> Vec<Function> {
+    let mut symbols: Vec<(u64, String)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            // Section 1 is the code.
+            words.next().filter(|place| place.starts_with("0001:"))?;
+            let name = words.next()?.to_owned();
+            let address = u64::from_str_radix(words.next()?, 16).ok()?;
+            Some((address, name))
+        })
+        .collect();
+    symbols.sort();
+    let ends: Vec<u64> = symbols.iter().skip(1).map(|(start, _)| *start).collect();
+    symbols
+        .into_iter()
+        .zip(ends)
+        .map(|((start, name), end)| Function { name, start, end })
+        .collect()
+}
+
+/// Whether a mangled name is that of an access: `write_u8` is followed by the
+/// hash, not by a digit of `write_u8…`.
+fn is_access(name: &str, access: &str) -> bool {
+    let length_and_name = format!("{}{access}17h", access.len());
+    name.contains(TYPE) && name.contains(&length_and_name)
+}
+
+/// The instructions of a function.
+fn code(file: &PeFile64<'_>, base: u64, function: &Function) -> Option<Vec<u32>> {
+    let sections = file.section_table();
+    let start = u32::try_from(function.start.checked_sub(base)?).ok()?;
+    let length = usize::try_from(function.end.checked_sub(function.start)?).ok()?;
+    let bytes = sections.pe_data_at(file.data(), start)?.get(..length)?;
+    let (words, _) = bytes.as_chunks();
+    Some(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
+}
+
+/// What an instruction does to memory that is not the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Load,
+    Store,
+}
+
+/// Reads an instruction (Arm Architecture Reference Manual, "Loads and stores").
+fn access(instruction: u32) -> Option<Access> {
+    const STACK_POINTER: u32 = 31;
+
+    let is_load_or_store = instruction & 0x0A00_0000 == 0x0800_0000;
+    let base = instruction >> 5 & 31;
+    if !is_load_or_store || base == STACK_POINTER {
+        return None;
+    }
+    // One register has its direction in bits 22 and 23, a pair in bit 22.
+    let is_single = instruction & 0x3A00_0000 == 0x3800_0000;
+    let direction = if is_single {
+        instruction >> 22 & 3
+    } else {
+        instruction >> 22 & 1
+    };
+    Some(if direction == 0 {
+        Access::Store
+    } else {
+        Access::Load
+    })
+}
+
+/// Checks each access of a function. Returns their number.
+fn check_function(name: &str, code: &[u32]) -> Result<usize, BarrierError> {
+    let mut accesses = 0;
+    for (index, instruction) in code.iter().enumerate() {
+        let beside = match access(*instruction) {
+            None => continue,
+            Some(Access::Store) => {
+                index.checked_sub(1).and_then(|before| code.get(before)) == Some(&DMB_OSH)
+            }
+            Some(Access::Load) => code.get(index + 1) == Some(&DMB_OSHLD),
+        };
+        if !beside {
+            return Err(BarrierError::NoBarrier {
+                function: name.to_owned(),
+                access: if access(*instruction) == Some(Access::Store) {
+                    "store"
+                } else {
+                    "load"
+                },
+                offset: index * 4,
+            });
+        }
+        accesses += 1;
+    }
+    if accesses == 0 {
+        return Err(BarrierError::NoAccess(name.to_owned()));
+    }
+    Ok(accesses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `strb w3, [x0, x2]`, `strh w3, [x0, #2]`, `str w3, [x0]`, `stp x0, x1, [x2]`.
+    const STORES: [u32; 4] = [0x3822_6803, 0x7900_0403, 0xB900_0003, 0xA900_0440];
+    /// `ldrb w0, [x0, x2]`, `ldrh w0, [x8]`, `ldr w0, [x8, x2]`.
+    const LOADS: [u32; 3] = [0x3862_6800, 0x7940_0100, 0xB862_6900];
+    const RET: u32 = 0xD65F_03C0;
+    /// `cmp x2, x1`, `add x8, x2, #2`, `tbnz w2, #0, +24`.
+    const OTHERS: [u32; 3] = [0xEB01_005F, 0x9100_0848, 0x3700_00C2];
+
+    #[test]
+    fn loads_and_stores_are_told_from_other_instructions() {
+        for store in STORES {
+            assert_eq!(access(store), Some(Access::Store), "{store:#x}");
+        }
+        for load in LOADS {
+            assert_eq!(access(load), Some(Access::Load), "{load:#x}");
+        }
+        for other in OTHERS.into_iter().chain([RET, DMB_OSH, DMB_OSHLD]) {
+            assert_eq!(access(other), None, "{other:#x}");
+        }
+        // `stp x29, x30, [sp, #-16]!`
+        assert_eq!(access(0xA9BF_7BFD), None);
+    }
+
+    #[test]
+    fn a_store_needs_its_barrier_before_it() {
+        for store in STORES {
+            assert!(matches!(
+                check_function("f", &[OTHERS[0], DMB_OSH, store, RET]),
+                Ok(1)
+            ));
+            for without in [
+                &[store, RET][..],
+                &[DMB_OSHLD, store, RET],
+                &[store, DMB_OSH, RET],
+                &[DMB_OSH, OTHERS[0], store, RET],
+                &[DMB_OSH, store, store, RET],
+            ] {
+                let checked = check_function("f", without);
+                assert!(matches!(checked, Err(BarrierError::NoBarrier { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn a_load_needs_its_barrier_after_it() {
+        for load in LOADS {
+            assert!(matches!(
+                check_function("f", &[load, DMB_OSHLD, RET]),
+                Ok(1)
+            ));
+            for without in [&[load, RET][..], &[DMB_OSHLD, load, RET], &[load]] {
+                let checked = check_function("f", without);
+                assert!(matches!(checked, Err(BarrierError::NoBarrier { .. })));
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_without_an_access_is_not_the_one_that_was_looked_for() {
+        let checked = check_function("f", &[RET]);
+        assert!(matches!(checked, Err(BarrierError::NoAccess(_))));
+    }
+
+    #[test]
+    fn a_function_ends_where_the_next_begins() {
+        let map = " 0001:00000010  _ZN8storport9registers15MappedRegisters9write_u1617habcE 0000000180001010 f\n \
+                   0001:00000000  _ZN8storport9registers15MappedRegisters8write_u817habcE 0000000180001000 f\n \
+                   0002:00000000  data 0000000180002000 f\n \
+                   0001:00000020  last 0000000180001020 f\n";
+        let functions = functions(map);
+        let places: Vec<_> = functions
+            .iter()
+            .map(|function| (function.start & 0xFF, function.end & 0xFF))
+            .collect();
+        assert_eq!(places, [(0, 0x10), (0x10, 0x20)]);
+        assert!(is_access(&functions[0].name, "write_u8"));
+        assert!(!is_access(&functions[0].name, "write_u16"));
+        assert!(is_access(&functions[1].name, "write_u16"));
+    }
+}
