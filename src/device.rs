@@ -17,7 +17,7 @@
 //! requests that it had are kept: until it confirms the reset, it may write into
 //! their memory (VIRTIO 1.3, 3.3.1; V15).
 
-use core::num::NonZero;
+use core::{num::NonZero, sync::atomic::Ordering};
 
 use storport::{Failure, StartedSrb};
 use virtio::{
@@ -239,7 +239,7 @@ impl<'a> Life<'a> {
             self.examine(queue, health, demand, now, &mut actions);
         }
         self.advance(adapter, queue, now, &mut actions);
-        self.settle(queue, &mut actions);
+        self.settle(adapter, queue, &mut actions);
         actions
     }
 
@@ -397,9 +397,9 @@ impl<'a> Life<'a> {
         actions.report(Report::new(Event::ResetUnconfirmed, inserts));
     }
 
-    /// Makes the queue and Storport fit the stage, and ends a request for a reset
+    /// Makes the queue and Storport fit the stage, and ends requests for a reset
     /// that has come to its end.
-    fn settle(&mut self, queue: &mut Queue<'a>, actions: &mut Actions) {
+    fn settle(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
             queue.admit(Admission::Closed(failure));
@@ -411,6 +411,8 @@ impl<'a> Life<'a> {
         }
         actions.resume = !waits && self.paused;
         self.paused = waits;
+        // Before the resume that follows: see `carry_out`.
+        adapter.waits.store(waits, Ordering::SeqCst);
         let tick = match self.stage {
             Stage::Resetting(_) if closed.is_some() => Some(SLOW_TICK),
             Stage::Resetting(_) => Some(TICK),
@@ -420,7 +422,12 @@ impl<'a> Life<'a> {
         actions.timer = tick
             .and_then(|tick| u32::try_from(tick).ok())
             .and_then(NonZero::new);
-        if !waits && let Some(srb) = self.reset_request.take() {
+        if waits {
+            return;
+        }
+        // One that came while the reset was under way is served by it, too.
+        let requests = [self.reset_request.take(), queue.take_reset_request()];
+        for srb in requests.into_iter().flatten() {
             match closed {
                 None => srb.succeed(0),
                 Some(failure) => srb.fail(failure),
@@ -448,6 +455,10 @@ fn bring_up<'a>(
     }
     // Nothing was finished yet, so no interrupt is missed.
     let _: bool = queue.ring().rearm_interrupts();
+    if adapter.stopped.load(Ordering::SeqCst) {
+        // ScsiStopAdapter came meanwhile. A restart goes on from here.
+        return (Stage::Resetting(device.begin_reset()), Ok(()));
+    }
     let cache_mode = CacheMode::new(&device);
     restore_cache_mode(adapter, cache_mode.as_ref());
     queue.admit(Admission::Open {

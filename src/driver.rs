@@ -1,5 +1,7 @@
 //! The miniport: what each of Storport's callbacks does for a virtio disk.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use scsi::Disk;
 use storport::{
     BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Initialize, Interrupt, Interrupted,
@@ -62,6 +64,10 @@ pub struct Adapter<'a> {
     pub disk: Disk,
     /// Requests whose used length the device understated.
     pub short_used: ShortUsed,
+    /// Requests wait for the device. Written under the lock of `life`.
+    pub waits: AtomicBool,
+    /// The adapter was stopped: the device is not to be started.
+    pub stopped: AtomicBool,
     /// How many processors send requests.
     pub processors: u32,
 }
@@ -90,12 +96,18 @@ impl<'a> Adapter<'a> {
 }
 
 /// Does what is to be done after the device's life was attended to.
+///
+/// That is without its lock, so another processor may have gone on meanwhile. A
+/// pause that comes after the resume that was to end it is ended here.
 macro_rules! carry_out {
-    ($cx:expr, $actions:expr) => {{
+    ($adapter:expr, $cx:expr, $actions:expr) => {{
         let actions: Actions = $actions;
         if let Some(seconds) = actions.pause {
             // A Storport that does not pause has its requests told to wait.
             let _: bool = $cx.pause(seconds);
+            if !$adapter.waits.load(Ordering::SeqCst) {
+                let _: bool = $cx.resume();
+            }
         }
         if actions.resume {
             // A pause that is not ended ends by its time.
@@ -200,7 +212,7 @@ impl Miniport for Ferrostor {
             let actions = adapter
                 .life
                 .with(cx, |life| adapter.attend(life, Demand::Look, now));
-            carry_out!(cx, actions);
+            carry_out!(adapter, cx, actions);
         }
     }
 
@@ -215,7 +227,7 @@ impl Miniport for Ferrostor {
                 .life
                 .with_held(cx, |life| adapter.attend(life, demand, now));
             let is_done = actions.timer.is_none();
-            carry_out!(cx, actions);
+            carry_out!(adapter, cx, actions);
             if is_done {
                 return true;
             }
@@ -228,11 +240,15 @@ impl Miniport for Ferrostor {
     }
 
     fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {
+        // A callback that attends to the device may still be inside. It looks at
+        // this after it started the device, so that the last write is a reset.
+        adapter.stopped.store(true, Ordering::SeqCst);
         adapter.status.begin_reset();
     }
 
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
+        adapter.stopped.store(false, Ordering::SeqCst);
         adapter.alone(cx, |life, queue| life.restart(queue, vectors));
         // Once the adapter is ready, the DPC goes on. Requests wait until the device
         // runs.
@@ -283,6 +299,6 @@ impl callback::Timer for Ferrostor {
         let actions = adapter
             .life
             .with_held(cx, |life| adapter.attend(life, Demand::Look, now));
-        carry_out!(cx, actions);
+        carry_out!(adapter, cx, actions);
     }
 }

@@ -5,6 +5,8 @@
 //! HwPassiveInitialize. This is PASSIVE_LEVEL (in a dump stack there is nothing
 //! else to do), so it may wait for the device.
 
+use core::sync::atomic::AtomicBool;
+
 use scsi::{
     Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
     WriteCacheState,
@@ -191,6 +193,8 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         config,
         disk,
         short_used: ShortUsed::default(),
+        waits: AtomicBool::new(false),
+        stopped: AtomicBool::new(false),
         processors: cx.processors(),
     };
     Ok((configured, adapter))
