@@ -6,6 +6,8 @@
 //! sense.
 #![expect(unsafe_code, reason = "the bytes are at a raw address")]
 
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+use core::sync::atomic::{AtomicU8, Ordering};
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{srb::Direction, status::StorStatus};
@@ -39,7 +41,7 @@ impl core::error::Error for DataError {}
 /// `length` bytes at `first` are mapped, and readable and writable, for `'s`,
 /// for which the SRB is borrowed: Storport maps as many as the SRB's
 /// DataTransferLength, until the SRB is completed. Others may access them at
-/// the same time, so they are accessed by [`copy`] alone.
+/// the same time, so they are accessed by [`read`] and [`write`] alone.
 pub(crate) struct Bytes<'s> {
     first: NonNull<u8>,
     length: usize,
@@ -80,8 +82,9 @@ impl DataIn<'_> {
     /// were copied.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) -> usize {
         let (to, length) = self.0.part(offset, bytes.len());
-        // SAFETY: `Bytes`' invariants; `bytes` is as long or longer.
-        unsafe { copy(to, bytes.as_ptr(), length) };
+        let bytes = bytes.get(..length).unwrap_or_default();
+        // SAFETY: `Bytes`' invariants: there are `length` bytes.
+        unsafe { write(to, bytes) };
         length
     }
 }
@@ -102,13 +105,50 @@ impl DataOut<'_> {
     /// next call.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> usize {
         let (from, length) = self.0.part(offset, bytes.len());
-        // SAFETY: `Bytes`' invariants; `bytes` is as long or longer.
-        unsafe { copy(bytes.as_mut_ptr(), from, length) };
+        let bytes = bytes.get_mut(..length).unwrap_or_default();
+        // SAFETY: `Bytes`' invariants: there are `length` bytes.
+        unsafe { read(from, bytes) };
         length
     }
 }
 
-/// Copies bytes that others may access at the same time.
+/// Writes bytes that others may access at the same time.
+///
+/// # Safety
+/// As many bytes as `bytes` has are mapped at `to`.
+unsafe fn write(to: *mut u8, bytes: &[u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: The caller's promise.
+    unsafe {
+        copy(to, bytes.as_ptr(), bytes.len());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    for (index, byte) in bytes.iter().enumerate() {
+        // SAFETY: The caller's promise.
+        let shared = unsafe { AtomicU8::from_ptr(to.wrapping_add(index)) };
+        shared.store(*byte, Ordering::Relaxed);
+    }
+}
+
+/// Reads bytes that others may access at the same time.
+///
+/// # Safety
+/// As many bytes as `bytes` has are mapped at `from`.
+unsafe fn read(from: *mut u8, bytes: &mut [u8]) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: The caller's promise.
+    unsafe {
+        copy(bytes.as_mut_ptr(), from, bytes.len());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        // SAFETY: The caller's promise.
+        let shared = unsafe { AtomicU8::from_ptr(from.wrapping_add(index)) };
+        *byte = shared.load(Ordering::Relaxed);
+    }
+}
+
+/// Copies bytes by an instruction that the compiler does not look into.
 ///
 /// # Safety
 /// Both ranges are valid for `length` bytes, and apart.
@@ -122,23 +162,5 @@ unsafe fn copy(to: *mut u8, from: *const u8, length: usize) {
             inout("rdi") to => _, inout("rsi") from => _, inout("rcx") length => _,
             options(nostack, preserves_flags),
         );
-    }
-}
-
-/// Copies bytes that others may access at the same time, by relaxed atomic
-/// accesses.
-///
-/// # Safety
-/// Both ranges are valid for `length` bytes, and apart.
-#[cfg(not(all(target_arch = "x86_64", not(miri))))]
-unsafe fn copy(to: *mut u8, from: *const u8, length: usize) {
-    use core::sync::atomic::{AtomicU8, Ordering};
-
-    for index in 0..length {
-        // SAFETY: The caller's promise.
-        let from = unsafe { AtomicU8::from_ptr(from.wrapping_add(index).cast_mut()) };
-        // SAFETY: The caller's promise.
-        let to = unsafe { AtomicU8::from_ptr(to.wrapping_add(index)) };
-        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
