@@ -182,12 +182,12 @@ impl<M: Registered> Extension<M> {
     /// Admits any other callback of an adapter that runs.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Inside<'_, M>> {
-        self.header.state.enter().then_some(Inside(self))
+        self.header.state.enter().then(|| Inside(self))
     }
 
     /// Admits ScsiStopAdapter, after which no other callback is admitted.
     pub(crate) fn stop(&self) -> Option<Inside<'_, M>> {
-        self.header.state.stop().then_some(Inside(self))
+        self.header.state.stop().then(|| Inside(self))
     }
 
     /// Admits HwFindAdapter, once it is alone.
