@@ -12,16 +12,19 @@ use std::{
 
 use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
-    _SCSI_ADAPTER_CONTROL_TYPE as control, _STOR_SPINLOCK, _STOR_SYNCHRONIZATION_MODEL,
-    ACCESS_RANGE, HW_FIND_ADAPTER, HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE,
-    HW_PASSIVE_INITIALIZE_ROUTINE, HW_TIMER, PORT_CONFIGURATION_INFORMATION, PVOID,
-    SCSI_ADAPTER_CONTROL_TYPE, SCSI_SUPPORTED_CONTROL_TYPE_LIST, STOR_LOCK_HANDLE,
-    STOR_PHYSICAL_ADDRESS, STOR_SPINLOCK, ULONG,
+    _SCSI_ADAPTER_CONTROL_TYPE as control, _SCSI_UNIT_CONTROL_STATUS,
+    _SCSI_UNIT_CONTROL_TYPE as unit, _STOR_DEVICE_POWER_STATE, _STOR_SPINLOCK,
+    _STOR_SYNCHRONIZATION_MODEL, ACCESS_RANGE, HW_FIND_ADAPTER,
+    HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE, HW_PASSIVE_INITIALIZE_ROUTINE, HW_TIMER,
+    PORT_CONFIGURATION_INFORMATION, PVOID, SCSI_ADAPTER_CONTROL_TYPE,
+    SCSI_SUPPORTED_CONTROL_TYPE_LIST, SCSI_UNIT_CONTROL_TYPE, STOR_ADAPTER_CONTROL_POWER,
+    STOR_ADDR_BTL8, STOR_DEVICE_POWER_STATE, STOR_LOCK_HANDLE, STOR_PHYSICAL_ADDRESS,
+    STOR_SPINLOCK, STOR_UNIT_CONTROL_POWER, ULONG,
 };
 
 use super::{
     Done, Driver, Request,
-    later::{QueuedDpc, StateChange, WorkItem},
+    later::{QueuedDpc, RegistryRoutine, StateChange, WorkItem},
     processor::{self, Held, Kind},
     queued_lock::{self, Word},
     request::{Memory, Sent},
@@ -48,6 +51,19 @@ pub struct Machine {
     pub dump: bool,
 }
 
+/// What HwUnitControl tells of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnitChange {
+    /// ScsiUnitStart.
+    Start,
+    /// ScsiUnitRemove.
+    Remove,
+    /// ScsiUnitSurpriseRemoval.
+    SurpriseRemoval,
+    /// ScsiUnitPower: whether it is on.
+    Power(bool),
+}
+
 /// What HwFindAdapter answered (`SP_RETURN_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -67,7 +83,8 @@ pub struct Adapter {
     message_routine: OnceLock<HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE>,
     /// Whether the miniport asked for a lock a message.
     per_message: OnceLock<bool>,
-    pub(super) passive_initialize: OnceLock<HW_PASSIVE_INITIALIZE_ROUTINE>,
+    /// Enabled in HwInitialize, since the adapter was found last.
+    pub(super) passive_initialize: Mutex<HW_PASSIVE_INITIALIZE_ROUTINE>,
     /// Whether concurrent channels were granted.
     pub(super) concurrent: AtomicBool,
     start_io: Word,
@@ -79,6 +96,9 @@ pub struct Adapter {
     pub(super) timer: Mutex<HW_TIMER>,
     pub(super) work: Mutex<VecDeque<WorkItem>>,
     pub(super) state_changes: Mutex<VecDeque<StateChange>>,
+    pub(super) registry: Mutex<RegistryRoutine>,
+    /// Whether StorPortGetSystemAddress fails.
+    pub(super) maps_nothing: AtomicBool,
     /// What the miniport allocated and has not freed, by address: pool and
     /// workers.
     pub(super) allocations: Mutex<BTreeMap<usize, Memory>>,
@@ -95,6 +115,14 @@ unsafe impl Send for Adapter {}
 pub(super) const REGISTERS_AT: u64 = 0xFE00_0000;
 /// Their length in bytes.
 pub(super) const REGISTER_BYTES: u32 = 64;
+
+fn power_state(on: bool) -> STOR_DEVICE_POWER_STATE {
+    if on {
+        _STOR_DEVICE_POWER_STATE::StorPowerDeviceD0
+    } else {
+        _STOR_DEVICE_POWER_STATE::StorPowerDeviceD3
+    }
+}
 
 fn truth(boolean: u8) -> bool {
     // Uninitialised memory would be found here.
@@ -117,7 +145,7 @@ impl Adapter {
             uncached: OnceLock::new(),
             message_routine: OnceLock::new(),
             per_message: OnceLock::new(),
-            passive_initialize: OnceLock::new(),
+            passive_initialize: Mutex::default(),
             concurrent: AtomicBool::new(false),
             start_io: Word::default(),
             interrupt: Word::default(),
@@ -129,6 +157,8 @@ impl Adapter {
             timer: Mutex::default(),
             work: Mutex::default(),
             state_changes: Mutex::default(),
+            registry: Mutex::default(),
+            maps_nothing: AtomicBool::new(false),
             allocations: Mutex::default(),
             outstanding: Arc::default(),
         }
@@ -151,6 +181,7 @@ impl Adapter {
 
     /// HwFindAdapter.
     pub fn find(&self) -> Found {
+        *self.passive_initialize.lock().expect("no panic") = None;
         let messages = !self.messages.is_empty() && !self.machine.dump;
         let mut ranges = [ACCESS_RANGE {
             RangeStart: STOR_PHYSICAL_ADDRESS {
@@ -223,7 +254,8 @@ impl Adapter {
 
     /// HwPassiveInitialize, if the miniport enabled it; true if not.
     pub fn passive_initialize(&self) -> bool {
-        let Some(routine) = self.passive_initialize.get().copied().flatten() else {
+        let routine = *self.passive_initialize.lock().expect("no panic");
+        let Some(routine) = routine else {
             return true;
         };
         processor::callback(self, || {
@@ -336,6 +368,81 @@ impl Adapter {
             self.holding(Kind::StartIo, || change.run(self.extension()));
             true
         })
+    }
+
+    /// HwRegistryNotification, if it was enabled: whether it was.
+    pub fn run_registry(&self) -> bool {
+        let routine = *self.registry.lock().expect("no panic");
+        routine.is_some_and(|routine| {
+            // SAFETY: called as the header says.
+            processor::callback(self, || unsafe { routine(self.extension()) });
+            true
+        })
+    }
+
+    /// HwTracingEnabled.
+    pub fn tracing(&self, enabled: bool) {
+        let routine = self.driver.table.HwTracingEnabled;
+        let routine = routine.expect("HwTracingEnabled");
+        processor::callback(self, || {
+            // SAFETY: called as the header says.
+            unsafe { routine(self.extension(), enabled.into()) }
+        });
+    }
+
+    /// HwAdapterControl(ScsiAdapterPower).
+    pub fn adapter_power(&self, on: bool) -> bool {
+        let mut power = STOR_ADAPTER_CONTROL_POWER {
+            PowerState: power_state(on),
+            ..Default::default()
+        };
+        self.control(control::ScsiAdapterPower, (&raw mut power).cast())
+    }
+
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval).
+    pub fn surprise_removal(&self) -> bool {
+        self.control(control::ScsiAdapterSurpriseRemoval, ptr::null_mut())
+    }
+
+    /// HwUnitControl of unit 1:2:3.
+    pub fn unit_control(&self, change: UnitChange) -> bool {
+        let mut address = STOR_ADDR_BTL8 {
+            Type: wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16,
+            AddressLength: wdk_sys::STOR_ADDR_BTL8_ADDRESS_LENGTH,
+            Path: 1,
+            Target: 2,
+            Lun: 3,
+            ..Default::default()
+        };
+        let at: *mut STOR_ADDR_BTL8 = &raw mut address;
+        let control = match change {
+            UnitChange::Start => unit::ScsiUnitStart,
+            UnitChange::Remove => unit::ScsiUnitRemove,
+            UnitChange::SurpriseRemoval => unit::ScsiUnitSurpriseRemoval,
+            UnitChange::Power(on) => {
+                let mut power = STOR_UNIT_CONTROL_POWER {
+                    Address: at.cast(),
+                    PowerState: power_state(on),
+                    ..Default::default()
+                };
+                return self.control_unit(unit::ScsiUnitPower, (&raw mut power).cast());
+            }
+        };
+        self.control_unit(control, at.cast())
+    }
+
+    fn control_unit(&self, control: SCSI_UNIT_CONTROL_TYPE, parameters: PVOID) -> bool {
+        let routine = self.driver.table.HwUnitControl.expect("HwUnitControl");
+        let status = processor::callback(self, || {
+            // SAFETY: called as the header says.
+            unsafe { routine(self.extension(), control, parameters) }
+        });
+        status == _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess
+    }
+
+    /// Has StorPortGetSystemAddress fail, or succeed again.
+    pub fn map_nothing(&self, fails: bool) {
+        self.maps_nothing.store(fails, Ordering::Relaxed);
     }
 
     /// How much the miniport has allocated and not freed.

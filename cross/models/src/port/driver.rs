@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, ptr};
 
-use storport::Miniport;
+use storport::callback::Registered;
 use wdk_sys::{HW_INITIALIZATION_DATA, PCUNICODE_STRING, PDRIVER_OBJECT, PVOID, ULONG};
 
 thread_local! {
@@ -19,20 +19,20 @@ pub struct Driver {
 impl Driver {
     /// Loads a driver of miniport `M`, as Windows does.
     #[must_use]
-    pub fn load<M: Miniport>() -> Self {
+    pub fn load<M: Registered>() -> Self {
         Self::enter::<M>(ptr::dangling_mut(), ptr::dangling())
     }
 
     /// Loads a copy of it into a dump stack (rule book 6, D1). From then on the
     /// program's drivers are such copies, until `load` is called.
     #[must_use]
-    pub fn load_for_dump<M: Miniport>() -> Self {
+    pub fn load_for_dump<M: Registered>() -> Self {
         Self::enter::<M>(ptr::null_mut(), ptr::null())
     }
 
     /// Runs a DriverEntry that registers `M`, which must register what
     /// HW_INITIALIZATION_DATA must be (rule book 3.1).
-    fn enter<M: Miniport>(driver: PDRIVER_OBJECT, registry_path: PCUNICODE_STRING) -> Self {
+    fn enter<M: Registered>(driver: PDRIVER_OBJECT, registry_path: PCUNICODE_STRING) -> Self {
         REGISTERED.set(None);
         // SAFETY: this is DriverEntry; the arguments are only passed on.
         let status = unsafe { storport::register::<M>(driver, registry_path) };

@@ -9,16 +9,17 @@ use std::{ptr, sync::atomic::Ordering};
 use wdk_sys::{
     _SCSI_NOTIFICATION_TYPE as notification, _STORPORT_FUNCTION_CODE as extended, BOOLEAN,
     HW_PASSIVE_INITIALIZE_ROUTINE, HW_STATE_CHANGE, HW_TIMER, HW_WORKITEM, INTERFACE_TYPE,
-    MESSAGE_INTERRUPT_INFORMATION, PERF_CONFIGURATION_DATA, PPORT_CONFIGURATION_INFORMATION,
-    PSCSI_REQUEST_BLOCK, PSTOR_SCATTER_GATHER_LIST, PSTOR_SYNCHRONIZED_ACCESS, PVOID,
-    SCSI_NOTIFICATION_TYPE, STOR_ADDR_BTL8, STOR_DPC, STOR_LOCK_HANDLE, STOR_PHYSICAL_ADDRESS,
-    STOR_SPINLOCK, STORPORT_FUNCTION_CODE, ULONG,
+    LARGE_INTEGER, MESSAGE_INTERRUPT_INFORMATION, PERF_CONFIGURATION_DATA,
+    PPORT_CONFIGURATION_INFORMATION, PROCESSOR_NUMBER, PSCSI_REQUEST_BLOCK,
+    PSTOR_SCATTER_GATHER_LIST, PSTOR_SYNCHRONIZED_ACCESS, PVOID, SCSI_NOTIFICATION_TYPE,
+    STARTIO_PERFORMANCE_PARAMETERS, STOR_ADDR_BTL8, STOR_DPC, STOR_LOCK_HANDLE,
+    STOR_LOG_EVENT_DETAILS, STOR_PHYSICAL_ADDRESS, STOR_SPINLOCK, STORPORT_FUNCTION_CODE, ULONG,
 };
 
 use super::{
     Interrupts,
     adapter::{REGISTER_BYTES, REGISTERS_AT},
-    later::{self, QueuedDpc, StateChange, WorkItem},
+    later::{self, QueuedDpc, RegistryRoutine, StateChange, WorkItem},
     processor,
     queued_lock::Word,
     request::{self, Memory, Sent},
@@ -58,7 +59,10 @@ unsafe extern "C" fn StorPortNotification(
             // SAFETY: a function of this type or null.
             let routine =
                 unsafe { std::mem::transmute::<PVOID, HW_PASSIVE_INITIALIZE_ROUTINE>(routine) };
-            let fresh = adapter.passive_initialize.set(routine).is_ok();
+            let mut place = adapter.passive_initialize.lock().expect("no panic");
+            let fresh = place.is_none();
+            *place = routine;
+            drop(place);
             // SAFETY: the miniport's variable.
             unsafe { enabled.write(fresh.into()) };
         }
@@ -140,6 +144,9 @@ unsafe extern "C" fn StorPortNotification(
             // SAFETY: as above.
             unsafe { adapter.release(handle) };
         }
+        notification::ResetDetected | notification::BusChangeDetected => {
+            assert_eq!(argument!(i32), 0, "Storport: no such bus");
+        }
         other => panic!("Storport: no notification {other} here"),
     }
 }
@@ -199,12 +206,15 @@ unsafe extern "C" fn StorPortExtendedFunction(
         extended::ExtFunctionGetSystemAddress => {
             let srb = argument!(PSCSI_REQUEST_BLOCK);
             let address = argument!(*mut PVOID);
+            if adapter.maps_nothing.load(Ordering::Relaxed) {
+                return UNSUCCESSFUL;
+            }
             // SAFETY: the miniport has the SRB.
             let sent = unsafe { Sent::of(srb) };
             // SAFETY: the SRB leads to what was sent; this takes an address.
             let data = unsafe { &(*sent).data };
             // SAFETY: the miniport's variable.
-            unsafe { address.write(data.at::<u8>(0).cast()) };
+            unsafe { address.write(data.0.at::<u8>(0).cast()) };
             SUCCESS
         }
         extended::ExtFunctionInitializePerformanceOptimizations => {
@@ -262,8 +272,140 @@ unsafe extern "C" fn StorPortExtendedFunction(
             });
             SUCCESS
         }
+        extended::ExtFunctionEnableRegistryKeyNotification => {
+            let routine = argument!(PVOID);
+            // SAFETY: a function of this type.
+            let routine = unsafe { std::mem::transmute::<PVOID, RegistryRoutine>(routine) };
+            *adapter.registry.lock().expect("no panic") = routine;
+            SUCCESS
+        }
+        extended::ExtFunctionGetStartIoPerformanceParameters => {
+            let _srb = argument!(PSCSI_REQUEST_BLOCK);
+            let parameters = argument!(*mut STARTIO_PERFORMANCE_PARAMETERS);
+            // SAFETY: the miniport's structure.
+            let parameters = unsafe { &mut *parameters };
+            parameters.MessageNumber = 1;
+            parameters.ChannelNumber = 0;
+            SUCCESS
+        }
+        extended::ExtFunctionGetCurrentProcessorNumber => {
+            let number = argument!(*mut PROCESSOR_NUMBER);
+            let here = PROCESSOR_NUMBER {
+                Group: 1,
+                Number: 3,
+                Reserved: 0,
+            };
+            // SAFETY: the miniport's structure.
+            unsafe { number.write(here) };
+            SUCCESS
+        }
+        extended::ExtFunctionGetActiveGroupCount => {
+            let count = argument!(*mut u16);
+            // SAFETY: the miniport's variable.
+            unsafe { count.write(2) };
+            SUCCESS
+        }
+        extended::ExtFunctionGetGroupAffinity => {
+            let _group = argument!(i32);
+            let mask = argument!(*mut usize);
+            // SAFETY: the miniport's variable.
+            unsafe { mask.write(0b11) };
+            SUCCESS
+        }
+        extended::ExtFunctionQueryPerformanceCounter => {
+            let frequency = argument!(*mut LARGE_INTEGER);
+            let counter = argument!(*mut LARGE_INTEGER);
+            // SAFETY: the miniport's variable.
+            unsafe { frequency.write(LARGE_INTEGER { QuadPart: 1000 }) };
+            // SAFETY: the miniport's variable.
+            unsafe { counter.write(LARGE_INTEGER { QuadPart: 2500 }) };
+            SUCCESS
+        }
+        extended::ExtFunctionLogSystemEvent => {
+            let details = argument!(*mut STOR_LOG_EVENT_DETAILS);
+            let most_bytes = argument!(*mut ULONG);
+            // SAFETY: the miniport's structure, and what it leads to.
+            unsafe { read_event(details) };
+            // SAFETY: the miniport's variable.
+            unsafe { most_bytes.write(0) };
+            SUCCESS
+        }
         _ => UNSUCCESSFUL,
     }
+}
+
+/// Reads all that an event leads to.
+///
+/// # Safety
+/// It is the miniport's argument of StorPortLogSystemEvent.
+unsafe fn read_event(details: *const STOR_LOG_EVENT_DETAILS) {
+    // SAFETY: the caller's promise.
+    let details = unsafe { details.read() };
+    for index in 0..details.DumpDataSize as usize {
+        let byte = details.DumpData.cast::<u8>().wrapping_add(index);
+        // SAFETY: the caller's promise.
+        std::hint::black_box(unsafe { byte.read() });
+    }
+    for index in 0..details.StringCount as usize {
+        let place = details.StringList.wrapping_add(index);
+        // SAFETY: the caller's promise.
+        let mut character: *const u16 = unsafe { place.read() };
+        // SAFETY: a zero ends the string.
+        while unsafe { character.read() } != 0 {
+            character = character.wrapping_add(1);
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn StorPortPause(extension: PVOID, _seconds: ULONG) -> BOOLEAN {
+    processor::adapter(extension);
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn StorPortResume(extension: PVOID) -> BOOLEAN {
+    processor::adapter(extension);
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn StorPortBusy(extension: PVOID, _requests: ULONG) -> BOOLEAN {
+    processor::adapter(extension);
+    1
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortAllocateRegistryBuffer(
+    extension: PVOID,
+    length: *mut ULONG,
+) -> *mut u8 {
+    let adapter = processor::adapter(extension);
+    // SAFETY: the miniport's variable.
+    adapter.allocate(unsafe { length.read() }).cast()
+}
+
+/// Every value of the registry is 7.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn StorPortRegistryRead(
+    extension: PVOID,
+    _name: *mut u8,
+    _global: ULONG,
+    _kind: ULONG,
+    buffer: *mut u8,
+    length: *mut ULONG,
+) -> BOOLEAN {
+    processor::adapter(extension);
+    // SAFETY: the miniport's variable.
+    assert_eq!(unsafe { length.read() }, 4);
+    // SAFETY: the buffer of StorPortAllocateRegistryBuffer.
+    unsafe { buffer.cast::<u32>().write_unaligned(7) };
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn StorPortFreeRegistryBuffer(extension: PVOID, buffer: *mut u8) {
+    processor::adapter(extension).free(buffer.cast());
 }
 
 #[unsafe(no_mangle)]

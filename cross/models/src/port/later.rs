@@ -80,6 +80,9 @@ impl WorkItem {
     }
 }
 
+/// HwRegistryNotification.
+pub(super) type RegistryRoutine = Option<unsafe extern "C" fn(PVOID)>;
+
 /// A state change that was reported.
 pub(super) struct StateChange {
     pub(super) address: *mut STOR_ADDR_BTL8,

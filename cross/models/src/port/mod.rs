@@ -22,6 +22,6 @@ mod processor;
 mod queued_lock;
 mod request;
 
-pub use adapter::{Adapter, Found, Interrupts, Machine};
+pub use adapter::{Adapter, Found, Interrupts, Machine, UnitChange};
 pub use driver::Driver;
-pub use request::{Done, Request, Shape};
+pub use request::{Buffer, Done, Field, Request, Shape};

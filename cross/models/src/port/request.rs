@@ -7,7 +7,7 @@ use std::{
     ptr::{self, NonNull},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -37,9 +37,62 @@ pub struct Request {
     pub address: [u8; 3],
     /// The CDB.
     pub cdb: Vec<u8>,
+    /// `SRB_FLAGS_DATA_*`.
+    pub flags: u32,
     /// The bytes of data; the scatter/gather list has an element for each
     /// piece.
     pub data: Vec<Vec<u8>>,
+    /// A buffer that is used in place of one of its own, with what is in it; as
+    /// long as `data`.
+    pub buffer: Option<Buffer>,
+    /// What a STORAGE_REQUEST_BLOCK says in place of the truth.
+    pub lies: Vec<(Field, u32)>,
+}
+
+/// A field of a STORAGE_REQUEST_BLOCK or of its extended data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// SrbLength. It may say less than there is, but not more.
+    SrbLength,
+    /// SrbFunction.
+    SrbFunction,
+    /// AddressOffset.
+    AddressOffset,
+    /// NumSrbExData.
+    NumSrbExData,
+    /// SrbExDataOffset, the first.
+    SrbExDataOffset,
+    /// The extended data's Type.
+    Type,
+    /// The extended data's CdbLength.
+    CdbLength,
+}
+
+/// A process's buffer, which several requests may have at a time.
+#[derive(Clone)]
+pub struct Buffer(pub(super) Arc<Memory>);
+
+impl Buffer {
+    /// A buffer with these bytes.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Self {
+        let memory = Memory::uninitialised(bytes.len());
+        for (index, byte) in bytes.iter().enumerate() {
+            memory.write(index, *byte);
+        }
+        Self(Arc::new(memory))
+    }
+
+    /// Writes a byte, as a thread of the process does at any time.
+    pub fn set(&self, index: usize, byte: u8) {
+        self.0.byte(index).store(byte, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Buffer").finish_non_exhaustive()
+    }
 }
 
 /// How a request ended.
@@ -67,7 +120,7 @@ pub(super) struct Sent {
     block: Memory,
     extension: Memory,
     sense: Memory,
-    pub(super) data: Memory,
+    pub(super) data: Buffer,
     pub(super) list: Option<Memory>,
     done: Arc<OnceLock<Done>>,
     outstanding: Arc<AtomicUsize>,
@@ -109,9 +162,14 @@ impl Memory {
     fn bytes(&self, count: usize) -> Vec<u8> {
         assert!(count <= self.layout.size());
         (0..count)
-            // SAFETY: within the memory, which the miniport gave back.
-            .map(|index| unsafe { self.at::<u8>(index).read() })
+            .map(|index| self.byte(index).load(Ordering::Relaxed))
             .collect()
+    }
+
+    /// A byte that others may access at the same time.
+    fn byte(&self, index: usize) -> &AtomicU8 {
+        // SAFETY: `at` checked the range; the memory lives as long as `self`.
+        unsafe { AtomicU8::from_ptr(self.at(index)) }
     }
 }
 
@@ -124,6 +182,8 @@ impl Drop for Memory {
 
 // SAFETY: it owns its bytes.
 unsafe impl Send for Memory {}
+// SAFETY: what is shared is accessed by atomics, or Miri tells.
+unsafe impl Sync for Memory {}
 
 impl Sent {
     /// Makes an SRB. What this gives is freed by [`complete`](Self::complete).
@@ -133,10 +193,8 @@ impl Sent {
         outstanding: Arc<AtomicUsize>,
     ) -> (PSCSI_REQUEST_BLOCK, Arc<OnceLock<Done>>) {
         let all: Vec<u8> = request.data.concat();
-        let data = Memory::uninitialised(all.len());
-        for (index, byte) in all.iter().enumerate() {
-            data.write(index, *byte);
-        }
+        let data = request.buffer.clone();
+        let data = data.unwrap_or_else(|| Buffer::new(&all));
         let memory = match request.shape {
             Shape::Scsi => Memory::zeroed(size_of::<SCSI_REQUEST_BLOCK>()),
             Shape::Storage => Memory::zeroed(Self::STORAGE_BYTES),
@@ -148,7 +206,7 @@ impl Sent {
             // Uninitialised: rule book 5.1, S12.
             extension: Memory::uninitialised(extension_bytes as usize),
             sense: Memory::uninitialised(usize::from(SENSE_BYTES)),
-            list: list(&request.data, &data),
+            list: list(&request.data, &data.0),
             data,
             done: Arc::clone(&done),
             outstanding,
@@ -158,6 +216,9 @@ impl Sent {
         match request.shape {
             Shape::Scsi => sent.write_scsi(request, length),
             Shape::Storage => sent.write_storage(request, length),
+        }
+        for (field, value) in &request.lies {
+            sent.lie(*field, *value);
         }
         sent.outstanding.fetch_add(1, Ordering::Relaxed);
         let original: PVOID = Box::into_raw(sent).cast();
@@ -187,6 +248,7 @@ impl Sent {
                 CdbLength: request.cdb.len() as u8,
                 SenseInfoBufferLength: SENSE_BYTES,
                 SenseInfoBuffer: self.sense.at::<u8>(0).cast(),
+                SrbFlags: request.flags,
                 DataTransferLength: length,
                 SrbExtension: self.extension.at::<u8>(0).cast(),
                 Cdb: cdb,
@@ -207,6 +269,7 @@ impl Sent {
                 SrbLength: Self::STORAGE_BYTES as u32,
                 SrbFunction: request.function,
                 AddressOffset: Self::ADDRESS as u32,
+                SrbFlags: request.flags,
                 NumSrbExData: u32::from(!request.cdb.is_empty()),
                 DataTransferLength: length,
                 MiniportContext: self.extension.at::<u8>(0).cast(),
@@ -239,6 +302,25 @@ impl Sent {
                 ..Default::default()
             },
         );
+    }
+
+    fn lie(&self, field: Field, value: u32) {
+        let offset = match field {
+            Field::SrbLength => {
+                assert!(value as usize <= Self::STORAGE_BYTES);
+                offset_of!(STORAGE_REQUEST_BLOCK, SrbLength)
+            }
+            Field::SrbFunction => offset_of!(STORAGE_REQUEST_BLOCK, SrbFunction),
+            Field::AddressOffset => offset_of!(STORAGE_REQUEST_BLOCK, AddressOffset),
+            Field::NumSrbExData => offset_of!(STORAGE_REQUEST_BLOCK, NumSrbExData),
+            Field::SrbExDataOffset => offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset),
+            Field::Type => Self::CDB + offset_of!(SRBEX_DATA_SCSI_CDB16, Type),
+            Field::CdbLength => {
+                let offset = Self::CDB + offset_of!(SRBEX_DATA_SCSI_CDB16, CdbLength);
+                return self.block.write(offset, value as u8);
+            }
+        };
+        self.block.write(offset, value);
     }
 
     /// Where an SRB's `OriginalRequest` is.
@@ -307,7 +389,7 @@ impl Sent {
             scsi_status,
             length,
             sense: sent.sense.bytes(sense),
-            data: sent.data.bytes(length as usize),
+            data: sent.data.0.bytes(length as usize),
         };
         sent.outstanding.fetch_sub(1, Ordering::Relaxed);
         sent.done.set(done).expect("completed once");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use ferrostor_models::port::{Adapter, Driver, Found, Interrupts, Machine, Request, Shape};
-use storport::Miniport;
+use storport::callback::Registered;
 
 use crate::{
     miniport::{Keeper, QUEUES, opcode},
@@ -19,7 +19,7 @@ const REQUESTS: usize = 4;
 /// Processors that send.
 const PROCESSORS: usize = 2;
 
-fn adapter<M: Miniport>(interrupts: Interrupts, channels: u32) -> Adapter {
+fn adapter<M: Registered>(interrupts: Interrupts, channels: u32) -> Adapter {
     let machine = Machine {
         interrupts,
         channels,

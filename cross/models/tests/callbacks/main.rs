@@ -2,6 +2,9 @@
 #![cfg(all(miri, windows))]
 
 mod concurrency;
+mod data;
 mod dump;
+mod everything;
 mod miniport;
+mod orders;
 mod requests;

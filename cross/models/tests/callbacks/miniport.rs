@@ -4,11 +4,12 @@
 use std::num::NonZero;
 
 use storport::{
-    AdapterLimits, Address, BuildIo, Changed, Channels, Configured, Context, Dpc, DpcLocked,
-    FindAdapter, Function, Initialize, Interrupt, InterruptLocked, Interrupted, MappedRegisters,
+    AdapterLimits, Address, BuildIo, Changed, Channels, Configured, Dpc, DpcLocked, FindAdapter,
+    Function, Initialize, Interrupt, InterruptLocked, Interrupted, MappedRegisters,
     MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound, Performance, Pool, ResetBus,
-    Restart, Srb, StartIo, StartIoLocked, StartedSrb, StateChange, Stop, Table, ThreadedDpc, Timer,
-    Work,
+    Restart, Srb, StartIo, StartIoLocked, StartedSrb, StateChange, Stop, StorStatus, Table,
+    ThreadedDpc, Timer, Work,
+    callback::{self, Names, key},
 };
 
 /// Queues, each with a DPC object and a message of its own.
@@ -84,7 +85,54 @@ pub struct Prepared {
 /// The miniport, with message locks or with one lock for all messages.
 pub struct Keeper<const PER_MESSAGE: bool>;
 
-impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
+storport::registered!(Keeper<true>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
+storport::registered!(Keeper<false>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
+
+/// Counts a flush and keeps new pool in place of the old.
+macro_rules! flush {
+    ($adapter:ident, $cx:ident) => {
+        let mut pool = $cx.allocate(3, |index| index as u64).ok();
+        $adapter.flushes.with($cx, |flushes| {
+            flushes.count.up();
+            std::mem::swap(&mut flushes.last, &mut pool);
+            let (_, held) = flushes.split();
+            $adapter.interrupts.with(held, |interrupts| interrupts.up());
+        });
+        if let Some(before) = pool {
+            assert_eq!(*before, [0, 1, 2]);
+            $cx.free(before);
+        }
+    };
+}
+
+/// What the miniports here tell Storport.
+pub const LIMITS: AdapterLimits = AdapterLimits {
+    transfer_bytes: 4096,
+    physical_breaks: 2,
+    requests: (QUEUES * SLOTS) as u32,
+    alignment_mask: 0,
+    targets: 1,
+    logical_units: 1,
+    caches_data: false,
+};
+
+/// Every optional callback of a [`Keeper`] is named.
+trait Named:
+    Names<key::MessageInterrupt>
+    + Names<key::ThreadedDpc>
+    + Names<key::Timer>
+    + Names<key::Work>
+    + Names<key::StateChange>
+{
+}
+
+impl Named for Keeper<true> {}
+impl Named for Keeper<false> {}
+
+impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE>
+where
+    Self: Named,
+{
     type Adapter<'a> = Adapter<'a>;
     type Request<'a> = Prepared;
 
@@ -101,15 +149,7 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
     ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
         let space = cx.pci_configuration().ok_or(NotFound::Absent)?;
         assert_eq!(space, [0xA5; 256]);
-        let configured = cx.configure(&AdapterLimits {
-            transfer_bytes: 4096,
-            physical_breaks: 2,
-            requests: (QUEUES * SLOTS) as u32,
-            alignment_mask: 0,
-            targets: 1,
-            logical_units: 1,
-            caches_data: false,
-        });
+        let configured = cx.configure(&LIMITS).expect("limits");
         let queue = |cx: &mut FindAdapter<'_, 'a>, index| {
             let waiting = cx.table(SLOTS, |_, _| Some(None))?;
             Some(Queue {
@@ -125,13 +165,14 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
                 last: None,
             }),
             slow: cx
-                .threaded_dpc_locked(Count::default())
+                .threaded_dpc_locked::<Self, _>(Count::default())
                 .ok_or(NotFound::Unusable)?,
             registers: cx.map(0xFE00_0000).ok_or(NotFound::Unusable)?,
             shared: cx
                 .uncached_extension(&configured, 64)
                 .ok_or(NotFound::Unusable)?
-                .physical_address(),
+                .into_parts()
+                .physical,
         };
         Ok((configured, adapter))
     }
@@ -162,7 +203,7 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
         match srb.function() {
             Function::ExecuteScsi => {}
             Function::Flush => {
-                flush(adapter, cx);
+                flush!(adapter, cx);
                 srb.succeed(0);
                 return None;
             }
@@ -183,9 +224,13 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
             opcode::ADDRESS => {
                 let Address { path, target, lun } = address;
                 let bytes = [path, target, lun];
-                let data = cx.data(&mut srb).expect("data");
-                data.get_mut(..3).expect("room").copy_from_slice(&bytes);
-                srb.succeed(3);
+                match cx.data_in(&mut srb) {
+                    Ok(mut data) => {
+                        assert_eq!(data.write(0, &bytes), 3);
+                        srb.succeed(3);
+                    }
+                    Err(_) => srb.fail(storport::Failure::Error),
+                }
                 None
             }
             opcode::LENGTH => {
@@ -238,7 +283,8 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
         if let Some(srb) = refused {
             srb.busy();
         }
-        cx.request_timer(const { NonZero::new(10).unwrap() });
+        let ten = const { NonZero::new(10).unwrap() };
+        assert_eq!(cx.request_timer::<Self>(ten).is_ok(), !cx.is_dump());
     }
 
     fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
@@ -246,22 +292,6 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
         for queue in &*adapter.queues {
             queue.slots.issue(cx);
         }
-        Interrupted::Ours
-    }
-
-    fn message_interrupt<'a>(
-        adapter: &Adapter<'a>,
-        cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted {
-        let index = cx.message() as usize;
-        let queue = &adapter.queues[index];
-        queue.messages.open_in(cx).expect("its own lock").up();
-        let other = &adapter.queues[(index + 1) % QUEUES];
-        assert_eq!(other.messages.open_in(cx).is_some(), !PER_MESSAGE);
-        if let Some(interrupts) = adapter.interrupts.open_in(cx) {
-            interrupts.up();
-        }
-        queue.slots.issue(cx);
         Interrupted::Ours
     }
 
@@ -283,39 +313,9 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
         adapter.slow.issue(cx);
         for (srb, length) in done.into_iter().flatten() {
             srb.succeed(length);
-            cx.queue_work(7);
+            // Refused once a stop has begun.
+            let _: Result<(), StorStatus> = cx.queue_work::<Self>(7);
         }
-    }
-
-    fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-        let taken = adapter.slow.with_in_threaded_dpc(cx, |slow| slow.up());
-        taken.expect("the lock");
-        flush(adapter, cx);
-    }
-
-    fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
-        adapter.flushes.open(cx).count.up();
-        adapter.slow.with(cx, |slow| {
-            slow.up();
-            adapter.interrupts.with(slow, |interrupts| interrupts.up());
-        });
-    }
-
-    fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
-        assert_eq!(cx.argument(), 7);
-        flush(adapter, cx);
-        let address = Address {
-            path: 1,
-            target: 2,
-            lun: 3,
-        };
-        cx.report_change(Changed::Target(address));
-    }
-
-    fn state_changed<'a>(adapter: &Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
-        assert!(matches!(cx.changed(), Changed::Target(address) if address.target == 2));
-        assert!(cx.is_handled());
-        adapter.flushes.open(cx).count.up();
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
@@ -343,20 +343,75 @@ impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE> {
     }
 }
 
-/// Counts a flush and keeps new pool in place of the old.
-fn flush<'a, S>(adapter: &Adapter<'a>, cx: &mut S)
+impl<const PER_MESSAGE: bool> callback::MessageInterrupt for Keeper<PER_MESSAGE>
 where
-    S: storport::Scope<'a, Level = storport::level::NothingHeld> + storport::MayAllocate<'a>,
+    Self: Named,
 {
-    let mut pool = cx.allocate(3, |index| index as u64);
-    adapter.flushes.with(cx, |flushes| {
-        flushes.count.up();
-        std::mem::swap(&mut flushes.last, &mut pool);
-        let (_, held) = flushes.split();
-        adapter.interrupts.with(held, |interrupts| interrupts.up());
-    });
-    if let Some(before) = pool {
-        assert_eq!(*before, [0, 1, 2]);
-        cx.free(before);
+    fn message_interrupt<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut MessageInterrupt<'_, 'a>,
+    ) -> Interrupted {
+        let index = cx.message() as usize;
+        let queue = &adapter.queues[index];
+        queue.messages.open_in(cx).expect("its own lock").up();
+        let other = &adapter.queues[(index + 1) % QUEUES];
+        assert_eq!(other.messages.open_in(cx).is_some(), !PER_MESSAGE);
+        if let Some(interrupts) = adapter.interrupts.open_in(cx) {
+            interrupts.up();
+        }
+        queue.slots.issue(cx);
+        Interrupted::Ours
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::ThreadedDpc for Keeper<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
+        let taken = adapter.slow.with_in_threaded_dpc(cx, |slow| slow.up());
+        taken.expect("the lock");
+        flush!(adapter, cx);
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::Timer for Keeper<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
+        adapter.flushes.open(cx).count.up();
+        adapter.slow.with(cx, |slow| {
+            slow.up();
+            adapter.interrupts.with(slow, |interrupts| interrupts.up());
+        });
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::Work for Keeper<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
+        assert_eq!(cx.argument(), 7);
+        flush!(adapter, cx);
+        let address = Address {
+            path: 1,
+            target: 2,
+            lun: 3,
+        };
+        // Refused while one is reported.
+        let _: Result<(), StorStatus> = cx.report_change::<Self>(Changed::Target(address));
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::StateChange for Keeper<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn state_changed<'a>(adapter: &Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
+        assert!(matches!(cx.changed(), Changed::Target(address) if address.target == 2));
+        assert!(cx.is_handled());
+        adapter.flushes.open(cx).count.up();
     }
 }

@@ -25,7 +25,10 @@ pub fn scsi(shape: Shape, opcode: u8, queue: u8) -> Request {
         function: wdk_sys::SRB_FUNCTION_EXECUTE_SCSI,
         address: [1, 2, 3],
         cdb: vec![opcode, queue, 0, 0, 0, 0],
+        flags: wdk_sys::SRB_FLAGS_DATA_IN,
         data: vec![vec![9; 3], vec![8; 2]],
+        buffer: None,
+        lies: Vec::new(),
     }
 }
 
@@ -166,5 +169,8 @@ fn an_adapter_stops_starts_again_and_is_found_again() {
         assert!(adapter.restart());
     }
     assert_eq!(adapter.find(), Found::Yes);
-    assert!(adapter.restart());
+    assert!(!adapter.restart());
+    assert!(adapter.initialize() && adapter.passive_initialize());
+    let answer = adapter.send(0, &scsi(Shape::Scsi, opcode::LENGTH, 0));
+    assert_eq!(answer.get().map(|done| done.length), Some(5));
 }

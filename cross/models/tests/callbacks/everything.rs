@@ -1,0 +1,502 @@
+//! A miniport with every optional callback. In each it takes every lock and
+//! opens every cell that it may.
+
+use std::{
+    num::NonZero,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use storport::{
+    AdapterPower, BuildIo, Changed, Channels, Configured, Direction, Dpc, DpcLocked, Event,
+    Failure, FindAdapter, Function, Initialize, Insert, Interrupt, InterruptLocked, Interrupted,
+    MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound, PassiveInitialize,
+    Performance, RegistryChange, ResetBus, Restart, Scope, Srb, StartIo, StartIoLocked, StartedSrb,
+    StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
+    callback::{self, Names, key},
+    level::{Below, DpcHeld, InterruptHeld, NothingHeld},
+};
+
+use crate::miniport::LIMITS;
+
+/// Messages with a cell. The last is never connected.
+const MESSAGES: [u32; 3] = [0, 1, 77];
+
+/// Counted callbacks and requests that are inside, in relaxed steps: these order
+/// no thread's memory after another's.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// Interrupt routines that are inside.
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+/// Callbacks inside that must be alone but for interrupt routines.
+static ALONE: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a callback that is inside.
+struct Count(&'static AtomicUsize);
+
+impl Count {
+    fn new(of: &'static AtomicUsize) -> Self {
+        of.fetch_add(1, Ordering::Relaxed);
+        Self(of)
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many are inside. A load could be of an earlier number.
+fn count(of: &AtomicUsize) -> usize {
+    of.fetch_add(0, Ordering::Relaxed)
+}
+
+/// A callback that those that must be alone exclude.
+fn inside() -> Count {
+    let inside = Count::new(&INSIDE);
+    assert_eq!(count(&ALONE), 0, "inside beside one that must be alone");
+    inside
+}
+
+/// A callback that must be alone, but for interrupt routines.
+fn alone() -> Count {
+    let alone = Count::new(&ALONE);
+    assert_eq!(count(&ALONE), 1, "two that must be alone");
+    assert_eq!(count(&INSIDE), 0, "alone beside one that is inside");
+    alone
+}
+
+/// A callback that must be alone.
+fn quite_alone() -> Count {
+    assert_eq!(count(&INTERRUPTS), 0, "alone beside an interrupt routine");
+    alone()
+}
+
+/// Two words that must agree: a lock that does not protect them tears them.
+#[derive(Default)]
+struct Pair(u64, u64);
+
+impl Pair {
+    fn up(&mut self) {
+        assert_eq!(self.0, self.1, "two were inside one lock");
+        self.0 += 1;
+        std::thread::yield_now();
+        self.1 += 1;
+    }
+}
+
+/// The adapter's state.
+pub struct Adapter<'a> {
+    /// Written by HwFindAdapter, and read by all.
+    found: u64,
+    start_io: StartIoLocked<'a, Pair>,
+    requests: DpcLocked<'a, Requests<'a>>,
+    threaded: DpcLocked<'a, Pair>,
+    interrupts: InterruptLocked<'a, Pair>,
+    messages: [MessageLocked<'a, Pair>; 3],
+}
+
+/// The requests of the device.
+struct Requests<'a> {
+    pair: Pair,
+    started: Option<StartedSrb<'a>>,
+}
+
+impl<'a> Adapter<'a> {
+    /// Takes every lock that goes above the StartIo lock.
+    fn lock_above_start_io<S>(&self, cx: &mut S)
+    where
+        S: Scope<'a>,
+        S::Level: Below<DpcHeld> + Below<InterruptHeld>,
+    {
+        assert_eq!(self.found, 7);
+        self.requests.with(cx, |requests| {
+            requests.pair.up();
+            let (_, held) = requests.split();
+            self.interrupts.with(held, |interrupts| interrupts.up());
+        });
+        self.threaded.with(cx, |threaded| threaded.up());
+        for message in &self.messages {
+            message.with(cx, |message| message.up());
+        }
+        self.interrupts
+            .synchronize(cx, |interrupts| interrupts.up());
+    }
+
+    /// Takes every lock.
+    fn lock_all<S: Scope<'a, Level = NothingHeld>>(&self, cx: &mut S) {
+        self.start_io.with(cx, |start_io| {
+            start_io.up();
+            let (_, held) = start_io.split();
+            self.requests.with(held, |requests| requests.pair.up());
+        });
+        self.lock_above_start_io(cx);
+    }
+}
+
+/// The miniport, with message locks or with one lock for all messages.
+pub struct Everything<const PER_MESSAGE: bool>;
+
+storport::registered!(Everything<true>: PassiveInitialize, MessageInterrupt, ThreadedDpc, Timer,
+    Work, StateChange, RegistryChange, AdapterPower, SurpriseRemoval, UnitControl, UnitPower,
+    Tracing);
+storport::registered!(Everything<false>: PassiveInitialize, MessageInterrupt, ThreadedDpc, Timer,
+    Work, StateChange, RegistryChange, AdapterPower, SurpriseRemoval, UnitControl, UnitPower,
+    Tracing);
+
+/// Every optional callback is named.
+trait Named:
+    Names<key::PassiveInitialize>
+    + Names<key::MessageInterrupt>
+    + Names<key::ThreadedDpc>
+    + Names<key::Timer>
+    + Names<key::Work>
+    + Names<key::StateChange>
+    + Names<key::RegistryChange>
+    + Names<key::AdapterPower>
+    + Names<key::SurpriseRemoval>
+    + Names<key::UnitControl>
+    + Names<key::UnitPower>
+    + Names<key::Tracing>
+{
+}
+
+impl Named for Everything<true> {}
+impl Named for Everything<false> {}
+
+/// Asks for the timer, a state change and DPCs, as every callback of a running
+/// adapter may. A stop may have begun, which refuses.
+macro_rules! ask {
+    ($adapter:ident, $cx:ident) => {
+        let _ = $cx.request_timer::<Self>(NonZero::<u32>::MIN);
+        let _ = $cx.report_change::<Self>(Changed::Bus(storport::Address {
+            path: 0,
+            target: 0,
+            lun: 0,
+        }));
+        let _: bool = $cx.is_traced::<Self>() | $cx.pause(1) | $cx.resume();
+        $cx.bus_changed(0);
+        $cx.reset_detected(0);
+        $adapter.requests.issue($cx);
+        $adapter.threaded.issue($cx);
+    };
+}
+
+/// Calls what needs DISPATCH_LEVEL at most.
+macro_rules! look_around {
+    ($cx:ident) => {
+        let processor = $cx.processor().expect("a processor");
+        assert_eq!((processor.group, processor.number), (1, 3));
+        assert_eq!($cx.processors(), 4);
+        assert_eq!($cx.time().expect("a time").as_millis(), 2500);
+        let inserts = [Insert::decimal(7), Insert::text("seven")];
+        let event = Event {
+            code: 1,
+            unique_id: 2,
+            inserts: &inserts,
+            data: &[3],
+        };
+        $cx.log_event(&event).expect("a log");
+    };
+}
+
+/// Calls what allocates.
+macro_rules! allocate {
+    ($cx:ident) => {
+        let pool = $cx.allocate(2, |index| index).expect("pool");
+        assert_eq!(*pool, [0, 1]);
+        $cx.free(pool);
+    };
+}
+
+impl<const PER_MESSAGE: bool> Miniport for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    type Adapter<'a> = Adapter<'a>;
+    type Request<'a> = Direction;
+
+    const MESSAGE_LOCKS: MessageLocks = if PER_MESSAGE {
+        MessageLocks::PerMessage
+    } else {
+        MessageLocks::Shared
+    };
+
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, Adapter<'a>), NotFound> {
+        let _alone = quite_alone();
+        let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
+        let requests = Requests {
+            pair: Pair::default(),
+            started: None,
+        };
+        look_around!(cx);
+        allocate!(cx);
+        assert_eq!(cx.registry_u32(c"Value"), Some(7));
+        let adapter = Adapter {
+            found: 7,
+            start_io: cx.start_io_locked(Pair::default()),
+            requests: cx.dpc_locked(requests).ok_or(NotFound::Unusable)?,
+            threaded: cx
+                .threaded_dpc_locked::<Self, _>(Pair::default())
+                .ok_or(NotFound::Unusable)?,
+            interrupts: cx.interrupt_locked(Pair::default()),
+            messages: MESSAGES.map(|message| cx.message_locked(message, Pair::default())),
+        };
+        Ok((configured, adapter))
+    }
+
+    fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
+        let _alone = quite_alone();
+        cx.optimize(&Performance {
+            channels: 2,
+            ..Performance::default()
+        });
+        adapter.start_io.open(cx).up();
+        adapter.requests.open(cx).pair.up();
+        adapter.threaded.open(cx).up();
+        adapter.interrupts.open(cx).up();
+        for message in &adapter.messages {
+            message.open(cx).up();
+        }
+        adapter.requests.issue(cx);
+        !cx.has_message(77)
+    }
+
+    fn build_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut BuildIo<'_, 'a>,
+        mut srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, Direction)> {
+        let _inside = inside();
+        adapter.lock_all(cx);
+        ask!(adapter, cx);
+        if srb.function() != Function::ExecuteScsi {
+            srb.fail(Failure::InvalidRequest);
+            return None;
+        }
+        let direction = srb.direction();
+        let mut bytes = [0; 4];
+        let copied = match direction {
+            Direction::In => cx.data_in(&mut srb).map(|mut data| data.write(0, &bytes)),
+            _ => cx.data_out(&mut srb).map(|data| data.read(0, &mut bytes)),
+        };
+        match copied {
+            Ok(_) => Some((srb, direction)),
+            Err(_) => {
+                srb.fail(Failure::Error);
+                None
+            }
+        }
+    }
+
+    fn start_io<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut StartIo<'_, 'a>,
+        srb: Srb<'a>,
+        direction: Direction,
+    ) {
+        let _inside = inside();
+        assert_eq!(direction, srb.direction());
+        assert_eq!(cx.start_io_parameters(&srb).expect("it says").message, 1);
+        match cx.channels() {
+            Channels::Concurrent(mut cx) => adapter.lock_all(&mut cx),
+            Channels::Serial(mut cx) => {
+                adapter.start_io.open(&mut cx).up();
+                adapter.lock_above_start_io(&mut cx);
+            }
+        }
+        let refused = adapter.requests.with(cx, |requests| {
+            if requests.started.is_some() {
+                return Some(srb);
+            }
+            requests.started = Some(srb.started());
+            None
+        });
+        if let Some(srb) = refused {
+            srb.busy();
+            cx.busy(1);
+        }
+        ask!(adapter, cx);
+    }
+
+    fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
+        let _inside = Count::new(&INTERRUPTS);
+        assert_eq!(adapter.found, 7);
+        adapter.interrupts.open(cx).up();
+        for message in &adapter.messages {
+            message.open(cx).up();
+        }
+        ask!(adapter, cx);
+        Interrupted::Ours
+    }
+
+    fn dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+        let _inside = inside();
+        adapter.lock_all(cx);
+        let done = adapter.requests.with_at_dpc_level(cx, |requests| {
+            requests.pair.up();
+            requests.started.take()
+        });
+        if let Some(srb) = done.expect("the lock") {
+            let length = srb.data_length();
+            srb.succeed(length);
+            ask!(adapter, cx);
+        }
+        let _ = cx.queue_work::<Self>(7);
+        look_around!(cx);
+        allocate!(cx);
+    }
+
+    fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
+        let _inside = inside();
+        adapter.start_io.open(cx).up();
+        adapter.lock_above_start_io(cx);
+        let started = adapter
+            .requests
+            .with(cx, |requests| requests.started.take());
+        if let Some(srb) = started {
+            srb.fail(Failure::BusReset);
+        }
+        ask!(adapter, cx);
+        true
+    }
+
+    fn stop<'a>(adapter: &Adapter<'a>, cx: &mut Stop<'_, 'a>) {
+        assert_eq!(adapter.found, 7);
+        cx.stall(1);
+    }
+
+    fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
+        let _alone = alone();
+        adapter.start_io.open(cx).up();
+        adapter.requests.open(cx).pair.up();
+        adapter.threaded.open(cx).up();
+        adapter.requests.issue(cx);
+        !cx.has_message(77)
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::PassiveInitialize for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
+        let _alone = alone();
+        adapter.start_io.open(cx).up();
+        adapter.requests.open(cx).pair.up();
+        adapter.threaded.open(cx).up();
+        adapter.threaded.issue(cx);
+        look_around!(cx);
+        allocate!(cx);
+        true
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::MessageInterrupt for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn message_interrupt<'a>(
+        adapter: &Adapter<'a>,
+        cx: &mut MessageInterrupt<'_, 'a>,
+    ) -> Interrupted {
+        let _inside = Count::new(&INTERRUPTS);
+        assert_eq!(adapter.found, 7);
+        if let Some(interrupts) = adapter.interrupts.open_in(cx) {
+            interrupts.up();
+        }
+        for message in &adapter.messages {
+            if let Some(message) = message.open_in(cx) {
+                message.up();
+            }
+        }
+        ask!(adapter, cx);
+        Interrupted::Ours
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::ThreadedDpc for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
+        let _inside = inside();
+        adapter.lock_all(cx);
+        let taken = adapter.threaded.with_in_threaded_dpc(cx, |pair| pair.up());
+        taken.expect("the lock");
+        let _ = cx.queue_work::<Self>(7);
+    }
+}
+
+/// The optional callbacks that hold the StartIo lock, and those that hold
+/// nothing.
+macro_rules! callbacks {
+    (holding { $($name:ident::$method:ident;)* } nothing { $($other:ident::$does:ident;)* }) => {
+        $(impl<const PER_MESSAGE: bool> callback::$name for Everything<PER_MESSAGE>
+        where
+            Self: Named,
+        {
+            fn $method<'a>(adapter: &Adapter<'a>, cx: &mut $name<'_, 'a>) {
+                let _inside = inside();
+                adapter.start_io.open(cx).up();
+                adapter.lock_above_start_io(cx);
+                ask!(adapter, cx);
+                let _ = cx.queue_work::<Self>(7);
+            }
+        })*
+        $(impl<const PER_MESSAGE: bool> callback::$other for Everything<PER_MESSAGE>
+        where
+            Self: Named,
+        {
+            fn $does<'a>(adapter: &Adapter<'a>, cx: &mut $other<'_, 'a>) {
+                let _inside = inside();
+                adapter.lock_all(cx);
+                ask!(adapter, cx);
+                let _ = cx.queue_work::<Self>(7);
+            }
+        })*
+    };
+}
+
+callbacks! {
+    holding {
+        Timer::timer;
+        StateChange::state_changed;
+    }
+    nothing {
+        AdapterPower::adapter_power;
+        SurpriseRemoval::surprise_removal;
+        UnitControl::unit_control;
+        UnitPower::unit_power;
+        Tracing::tracing;
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::Work for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
+        let _inside = inside();
+        assert_eq!(cx.argument(), 7);
+        adapter.lock_all(cx);
+        ask!(adapter, cx);
+        let _ = cx.watch_registry::<Self>();
+        assert_eq!(cx.registry_u32(c"Value"), Some(7));
+        cx.stall(1);
+    }
+}
+
+impl<const PER_MESSAGE: bool> callback::RegistryChange for Everything<PER_MESSAGE>
+where
+    Self: Named,
+{
+    fn registry_changed<'a>(adapter: &Adapter<'a>, cx: &mut RegistryChange<'_, 'a>) {
+        let _inside = inside();
+        assert_eq!(adapter.found, 7);
+        ask!(adapter, cx);
+        allocate!(cx);
+        let _ = cx.queue_work::<Self>(7);
+    }
+}

@@ -1,0 +1,320 @@
+//! All callbacks in random orders, from several threads, the life cycle among
+//! them; and the orders in which earlier versions of the crate let two callbacks
+//! inside at once.
+//!
+//! Miri's seed chooses the random numbers, too. What Storport promises holds
+//! here: no request is sent while the adapter is stopped or being found, and
+//! none is outstanding then; the interrupt is not connected while the adapter is
+//! being found. Everything else may happen at any time.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::BuildHasher,
+    sync::{
+        Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use ferrostor_models::port::{
+    Adapter, Buffer, Driver, Found, Interrupts, Machine, Request, Shape, UnitChange,
+};
+use storport::callback::Registered;
+
+use crate::{everything::Everything, requests::scsi};
+
+/// Threads that make callbacks of any kind.
+const PROCESSORS: usize = 2;
+/// Callbacks between two events of the life cycle.
+const CALLBACKS: usize = 8;
+
+/// One test at a time: what `Everything` counts is not an adapter's own.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tries again, but not for ever.
+fn until(what: &str, tried: impl Fn() -> bool) {
+    for _ in 0..50 {
+        if tried() {
+            return;
+        }
+        thread::yield_now();
+    }
+    panic!("in vain: {what}");
+}
+
+/// Random numbers.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        Self(RandomState::new().hash_one(0) | 1)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// An adapter, and what Storport keeps out while it is found or stopped.
+struct Plugged {
+    adapter: Adapter,
+    interrupts: Interrupts,
+    /// Requests are sent while this can be read.
+    sends: RwLock<()>,
+    /// The interrupt is connected while this can be read.
+    connected: RwLock<()>,
+    buffer: Buffer,
+    callbacks: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Plugged {
+    fn new<M: Registered>(interrupts: Interrupts, channels: u32) -> Self {
+        let machine = Machine {
+            interrupts,
+            channels,
+            dump: false,
+        };
+        Self {
+            adapter: Adapter::new(&Driver::load::<M>(), machine),
+            interrupts,
+            sends: RwLock::new(()),
+            connected: RwLock::new(()),
+            buffer: Buffer::new(&[9; 5]),
+            callbacks: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    fn send(&self, processor: usize, direction: u32, shape: Shape) {
+        let _sends = self.sends.read().expect("no panic");
+        let request = Request {
+            flags: direction,
+            buffer: Some(self.buffer.clone()),
+            ..scsi(shape, 0, 0)
+        };
+        self.adapter.send(processor, &request);
+    }
+
+    fn interrupt(&self, message: u32) {
+        let _connected = self.connected.read().expect("no panic");
+        match self.interrupts {
+            Interrupts::Line => self.adapter.interrupt(),
+            // The routine is registered by HwFindAdapter.
+            Interrupts::Messages(_) => self.adapter.message(message),
+        };
+    }
+
+    /// A callback of any kind but the life cycle's.
+    fn callback(&self, processor: usize, random: &mut Random) {
+        let adapter = &self.adapter;
+        match random.below(16) {
+            0 => self.send(processor, wdk_sys::SRB_FLAGS_DATA_IN, Shape::Scsi),
+            1 => self.send(processor, wdk_sys::SRB_FLAGS_DATA_OUT, Shape::Storage),
+            2 => self.interrupt(0),
+            3 => self.interrupt(1),
+            4 => _ = adapter.run_dpcs(),
+            5 => _ = adapter.run_timer(),
+            6 => _ = adapter.run_work(),
+            7 => _ = adapter.run_state_change(),
+            8 => _ = adapter.run_registry(),
+            9 => adapter.tracing(processor == 0),
+            10 => _ = adapter.unit_control(UnitChange::Start),
+            11 => _ = adapter.unit_control(UnitChange::SurpriseRemoval),
+            12 => _ = adapter.unit_control(UnitChange::Power(false)),
+            13 => _ = adapter.adapter_power(true),
+            14 => _ = adapter.surprise_removal(),
+            _ => _ = adapter.reset_bus(),
+        }
+        // A thread of the process whose buffer it is.
+        self.buffer.set(0, 1);
+        self.callbacks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Makes callbacks on other processors while `run` runs.
+    fn beside(&self, run: impl FnOnce()) {
+        thread::scope(|scope| {
+            for processor in 0..PROCESSORS {
+                let mut random = Random::new();
+                scope.spawn(move || {
+                    while !self.over.load(Ordering::Relaxed) {
+                        self.callback(processor, &mut random);
+                    }
+                });
+            }
+            run();
+            self.over.store(true, Ordering::Relaxed);
+        });
+    }
+
+    /// Waits for some callbacks.
+    fn wait(&self) {
+        let until = self.callbacks.load(Ordering::Relaxed) + CALLBACKS;
+        while self.callbacks.load(Ordering::Relaxed) < until {
+            thread::yield_now();
+        }
+    }
+
+    /// HwFindAdapter, until it is alone.
+    fn find(&self) {
+        let _sends = self.sends.write().expect("no panic");
+        let _connected = self.connected.write().expect("no panic");
+        until("HwFindAdapter is alone", || {
+            self.adapter.find() == Found::Yes
+        });
+    }
+
+    /// ScsiStopAdapter once no request is outstanding, and what `then` does while
+    /// none is sent.
+    fn stop(&self, then: impl FnOnce()) {
+        let _sends = self.sends.write().expect("no panic");
+        until("no request is outstanding", || {
+            self.interrupt(0);
+            self.adapter.run_dpcs();
+            self.adapter.outstanding() == 0
+        });
+        assert!(self.adapter.stop());
+        then();
+    }
+
+    fn restart(&self) {
+        until("a restart is alone", || self.adapter.restart());
+    }
+
+    /// Runs what was asked for and did not run before the stop: nothing of it
+    /// reaches the miniport.
+    fn drain(&self) {
+        let adapter = &self.adapter;
+        while adapter.run_dpcs() != 0
+            || adapter.run_timer()
+            || adapter.run_work()
+            || adapter.run_state_change()
+        {}
+        assert_eq!(adapter.allocations(), 0);
+    }
+}
+
+/// Two lives, each with a restart.
+fn random_orders<M: Registered>(interrupts: Interrupts, channels: u32) {
+    let _one = one_at_a_time();
+    let plugged = Plugged::new::<M>(interrupts, channels);
+    plugged.find();
+    plugged.beside(|| {
+        for _ in 0..2 {
+            assert!(plugged.adapter.initialize());
+            plugged.wait();
+            assert!(plugged.adapter.passive_initialize());
+            plugged.wait();
+            plugged.stop(|| plugged.restart());
+            plugged.wait();
+            plugged.stop(|| {});
+            plugged.find();
+        }
+    });
+    plugged.drain();
+}
+
+#[test]
+fn random_orders_with_a_line() {
+    random_orders::<Everything<false>>(Interrupts::Line, 0);
+}
+
+#[test]
+fn random_orders_with_a_lock_for_all_messages_and_concurrent_channels() {
+    random_orders::<Everything<false>>(Interrupts::Messages(2), 2);
+}
+
+#[test]
+fn random_orders_with_a_lock_for_each_message() {
+    random_orders::<Everything<true>>(Interrupts::Messages(2), 0);
+}
+
+fn found() -> Plugged {
+    let plugged = Plugged::new::<Everything<true>>(Interrupts::Messages(2), 0);
+    plugged.find();
+    plugged
+}
+
+fn ready() -> Plugged {
+    let plugged = found();
+    assert!(plugged.adapter.initialize() && plugged.adapter.passive_initialize());
+    plugged
+}
+
+#[test]
+fn nothing_is_asked_for_before_hw_passive_initialize() {
+    let _one = one_at_a_time();
+    let plugged = found();
+    let adapter = &plugged.adapter;
+    assert!(adapter.initialize());
+    plugged.interrupt(0);
+    assert!(!adapter.run_timer() && !adapter.run_work() && !adapter.run_state_change());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            plugged.interrupt(0);
+            adapter.run_timer();
+            adapter.run_state_change();
+            adapter.run_dpcs();
+        });
+        assert!(adapter.passive_initialize());
+    });
+    // The DPC that HwInitialize issued runs now, once, if it has not run.
+    adapter.run_dpcs();
+    plugged.stop(|| {});
+    plugged.drain();
+}
+
+#[test]
+fn controls_beside_the_life_cycle() {
+    let _one = one_at_a_time();
+    let plugged = found();
+    let adapter = &plugged.adapter;
+    let controls = || {
+        adapter.tracing(true);
+        adapter.unit_control(UnitChange::Remove);
+        adapter.unit_control(UnitChange::Power(true));
+        adapter.adapter_power(false);
+        adapter.surprise_removal();
+        adapter.reset_bus();
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| (0..3).for_each(|_| controls()));
+        assert!(adapter.initialize() && adapter.passive_initialize());
+        for _ in 0..2 {
+            plugged.stop(|| plugged.restart());
+        }
+    });
+    // A control reaches a running adapter, and no other.
+    assert!(adapter.unit_control(UnitChange::Power(true)) && adapter.adapter_power(true));
+    plugged.stop(|| {});
+    assert!(!adapter.unit_control(UnitChange::Start) && !adapter.adapter_power(true));
+    plugged.drain();
+}
+
+#[test]
+fn work_of_before_a_stop_beside_the_next_hw_find_adapter() {
+    let _one = one_at_a_time();
+    let plugged = ready();
+    let adapter = &plugged.adapter;
+    for _ in 0..2 {
+        adapter.tracing(true);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                adapter.run_work();
+                adapter.run_state_change();
+            });
+            plugged.stop(|| {});
+            plugged.find();
+            assert!(adapter.initialize() && adapter.passive_initialize());
+        });
+    }
+    plugged.stop(|| {});
+    plugged.drain();
+}
