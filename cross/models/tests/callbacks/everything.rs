@@ -29,6 +29,14 @@ static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 /// Callbacks inside that must be alone but for interrupt routines.
 static ALONE: AtomicUsize = AtomicUsize::new(0);
 
+/// Timers, work items and state changes that reached the miniport.
+pub static LATER: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any callback is inside.
+pub fn is_inside() -> bool {
+    count(&INSIDE) != 0
+}
+
 /// Counts a callback that is inside.
 struct Count(&'static AtomicUsize);
 
@@ -439,6 +447,7 @@ macro_rules! callbacks {
         {
             fn $method<'a>(adapter: &Adapter<'a>, cx: &mut $name<'_, 'a>) {
                 let _inside = inside();
+                LATER.fetch_add(1, Ordering::Relaxed);
                 adapter.start_io.open(cx).up();
                 adapter.lock_above_start_io(cx);
                 ask!(adapter, cx);
@@ -479,6 +488,7 @@ where
 {
     fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
         let _inside = inside();
+        LATER.fetch_add(1, Ordering::Relaxed);
         assert_eq!(cx.argument(), 7);
         adapter.lock_all(cx);
         ask!(adapter, cx);

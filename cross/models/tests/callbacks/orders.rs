@@ -22,7 +22,10 @@ use ferrostor_models::port::{
 };
 use storport::callback::Registered;
 
-use crate::{everything::Everything, requests::scsi};
+use crate::{
+    everything::{Everything, LATER, is_inside},
+    requests::scsi,
+};
 
 /// Threads that make callbacks of any kind.
 const PROCESSORS: usize = 2;
@@ -176,9 +179,12 @@ impl Plugged {
     fn stop(&self, then: impl FnOnce()) {
         let _sends = self.sends.write().expect("no panic");
         until("no request is outstanding", || {
-            self.interrupt(0);
-            self.adapter.run_dpcs();
-            self.adapter.outstanding() == 0
+            let done = self.adapter.outstanding() == 0;
+            if !done {
+                self.interrupt(0);
+                self.adapter.run_dpcs();
+            }
+            done
         });
         assert!(self.adapter.stop());
         then();
@@ -303,17 +309,39 @@ fn work_of_before_a_stop_beside_the_next_hw_find_adapter() {
     let _one = one_at_a_time();
     let plugged = ready();
     let adapter = &plugged.adapter;
-    for _ in 0..2 {
+    adapter.tracing(true);
+    thread::scope(|scope| {
+        scope.spawn(|| adapter.run_work());
+        until("the work begins", is_inside);
+        plugged.stop(|| {});
+        plugged.find();
+        assert!(adapter.initialize() && adapter.passive_initialize());
+    });
+    plugged.stop(|| {});
+    plugged.drain();
+}
+
+#[test]
+fn nothing_of_before_a_stop_runs_after_a_restart_or_hw_find_adapter() {
+    let _one = one_at_a_time();
+    let plugged = ready();
+    let adapter = &plugged.adapter;
+    for finds in [false, true] {
+        // It asks for the timer, work and a state change.
         adapter.tracing(true);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                adapter.run_work();
-                adapter.run_state_change();
-            });
-            plugged.stop(|| {});
+        plugged.stop(|| {
+            if !finds {
+                plugged.restart();
+            }
+        });
+        if finds {
             plugged.find();
             assert!(adapter.initialize() && adapter.passive_initialize());
-        });
+        }
+        let before = LATER.load(Ordering::Relaxed);
+        assert!(!adapter.run_timer());
+        assert!(adapter.run_work() && adapter.run_state_change());
+        assert_eq!(LATER.load(Ordering::Relaxed), before);
     }
     plugged.stop(|| {});
     plugged.drain();
