@@ -251,6 +251,24 @@ fn attack_10_a_status_that_was_not_written_is_an_error() {
     }
 }
 
+/// The device may still write to its memory, so it comes back by the reset alone.
+#[test]
+fn a_request_that_is_returned_without_a_status_is_in_flight_again() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (first, _) = pair.taken_read();
+    let (second, chain) = pair.taken_read();
+    pair.device.finish(chain.head, 513);
+
+    let used = pair.queue.pop_used().unwrap().unwrap();
+    assert_eq!(pair.requests.outcome(&used), Err(RequestError::NoStatus));
+    pair.queue.take_back(used);
+
+    assert_eq!(pair.queue.in_flight(), 2);
+    let fault = RingFault::NotFinished { id: chain.head };
+    expect_fault(&mut pair, fault, &[first, second]);
+}
+
 /// The poison is there anew each time, not left over from the request before.
 #[test]
 fn attack_10_the_status_of_the_request_before_is_none() {
