@@ -134,7 +134,7 @@ const FAULTS: [Fault; 31] = [
     Fault {
         name: "a_find_begins_no_life",
         line: "// After the phase, as in `stop`.\n            self.life.fetch_add(1, Ordering::Release);",
-        becomes: "",
+        becomes: "let _: u32 = self.life();",
     },
     Fault {
         name: "a_life_is_read_after_the_phase",

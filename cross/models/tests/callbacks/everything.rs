@@ -352,7 +352,6 @@ where
             ask!(adapter, cx);
         }
         let _ = cx.queue_work::<Self>(7);
-        look_around!(cx);
         allocate!(cx);
     }
 

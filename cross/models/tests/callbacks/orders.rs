@@ -6,6 +6,10 @@
 //! here: no request is sent while the adapter is stopped or being found, and
 //! none is outstanding then; the interrupt is not connected while the adapter is
 //! being found. Everything else may happen at any time.
+//!
+//! One thing is assumed that Storport does not promise: no DPC of before a stop
+//! waits in its queue when the adapter is found again. The next
+//! HwPassiveInitialize initialises the object anew.
 
 use std::{
     collections::hash_map::RandomState,
@@ -30,7 +34,7 @@ use crate::{
 /// Threads that make callbacks of any kind.
 const PROCESSORS: usize = 2;
 /// Callbacks between two events of the life cycle.
-const CALLBACKS: usize = 8;
+const CALLBACKS: usize = 3;
 
 /// One test at a time: what `Everything` counts is not an adapter's own.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
@@ -73,6 +77,8 @@ struct Plugged {
     sends: RwLock<()>,
     /// The interrupt is connected while this can be read.
     connected: RwLock<()>,
+    /// DPCs run while this can be read.
+    dpcs: RwLock<()>,
     buffer: Buffer,
     callbacks: AtomicUsize,
     over: AtomicBool,
@@ -90,6 +96,7 @@ impl Plugged {
             interrupts,
             sends: RwLock::new(()),
             connected: RwLock::new(()),
+            dpcs: RwLock::new(()),
             buffer: Buffer::new(&[9; 5]),
             callbacks: AtomicUsize::new(0),
             over: AtomicBool::new(false),
@@ -115,6 +122,11 @@ impl Plugged {
         };
     }
 
+    fn run_dpcs(&self) {
+        let _dpcs = self.dpcs.read().expect("no panic");
+        self.adapter.run_dpcs();
+    }
+
     /// A callback of any kind but the life cycle's.
     fn callback(&self, processor: usize, random: &mut Random) {
         let adapter = &self.adapter;
@@ -123,7 +135,7 @@ impl Plugged {
             1 => self.send(processor, wdk_sys::SRB_FLAGS_DATA_OUT, Shape::Storage),
             2 => self.interrupt(0),
             3 => self.interrupt(1),
-            4 => _ = adapter.run_dpcs(),
+            4 => self.run_dpcs(),
             5 => _ = adapter.run_timer(),
             6 => _ = adapter.run_work(),
             7 => _ = adapter.run_state_change(),
@@ -169,6 +181,8 @@ impl Plugged {
     fn find(&self) {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
+        let _dpcs = self.dpcs.write().expect("no panic");
+        self.adapter.run_dpcs();
         until("HwFindAdapter is alone", || {
             self.adapter.find() == Found::Yes
         });
@@ -207,19 +221,21 @@ impl Plugged {
     }
 }
 
-/// Two lives, each with a restart.
+/// Two lives; a restart in the first.
 fn random_orders<M: Registered>(interrupts: Interrupts, channels: u32) {
     let _one = one_at_a_time();
     let plugged = Plugged::new::<M>(interrupts, channels);
     plugged.find();
     plugged.beside(|| {
-        for _ in 0..2 {
+        for restarts in [true, false] {
             assert!(plugged.adapter.initialize());
             plugged.wait();
             assert!(plugged.adapter.passive_initialize());
             plugged.wait();
-            plugged.stop(|| plugged.restart());
-            plugged.wait();
+            if restarts {
+                plugged.stop(|| plugged.restart());
+                plugged.wait();
+            }
             plugged.stop(|| {});
             plugged.find();
         }
