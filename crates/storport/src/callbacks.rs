@@ -181,11 +181,14 @@ unsafe extern "C" fn initialize_passively<M: Registered>(device_extension: PVOID
 
 /// Initialises one DPC object, in HwPassiveInitialize.
 fn initialize_dpc<M: Registered>(header: &Header, number: DpcNumber) {
+    if !header.state.begin_dpc_initialization(number.0) {
+        return;
+    }
     let object = header.dpc(number);
     if !header.state.is_threaded(number.0) {
         let routine: unsafe extern "C" fn(PSTOR_DPC, PVOID, PVOID, PVOID) = dpc::<M>;
-        // SAFETY: This is HwPassiveInitialize, which the gate admits once between
-        // two finds, and `Header`'s invariant: nobody uses the object yet.
+        // SAFETY: This is HwPassiveInitialize, and the object is initialised for
+        // the first time as this kind: nobody uses it yet.
         unsafe { port::initialize_dpc(header, object, routine as PVOID) };
     } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
         // The routine gets the extension whatever the context is. Should a

@@ -109,6 +109,9 @@ pub struct State {
     locked_messages: AtomicU32,
     /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
+    /// DPC objects that were ever initialised, a bit each: as ordinary ones, and as
+    /// threaded ones.
+    initialized: [AtomicU32; 2],
     /// DPC objects handed out.
     dpcs: AtomicU8,
     /// Which of them are threaded, a bit each.
@@ -406,6 +409,24 @@ impl State {
     /// Whether a DPC object is a threaded one.
     pub fn is_threaded(&self, number: u8) -> bool {
         self.threaded.load(Ordering::Relaxed) & bit(number) != 0
+    }
+
+    /// Whether a DPC object has to be initialised: it was not yet, or as another
+    /// kind. It is from now on.
+    ///
+    /// An object keeps its memory and its routine when the adapter is found again.
+    /// It is not initialised again then, because a DPC of before the stop may still
+    /// be in the system's queue.
+    pub fn begin_dpc_initialization(&self, number: u8) -> bool {
+        let bit = bit(number);
+        let [ordinary, threaded] = &self.initialized;
+        let (this_kind, other_kind) = if self.is_threaded(number) {
+            (threaded, ordinary)
+        } else {
+            (ordinary, threaded)
+        };
+        other_kind.fetch_and(!bit, Ordering::Relaxed);
+        this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// Issues a DPC. If it cannot be queued now, it is noted.
