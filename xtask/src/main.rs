@@ -6,6 +6,7 @@ mod docs;
 mod driver;
 mod fixtures;
 mod guard_cost;
+mod life_cycle;
 mod lint;
 mod package;
 mod reproducible;
@@ -43,6 +44,8 @@ enum Command {
     Lint(lint::Options),
     /// Count the instructions that a guard costs
     GuardCost(guard_cost::Options),
+    /// Draw the picture of the device's life cycle, docs/life-cycle.svg
+    Picture(life_cycle::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,9 @@ fn main() -> ExitCode {
             .map_err(Into::into),
         Command::Lint(options) => lint::command(&options).map_err(Into::into),
         Command::GuardCost(options) => guard_cost::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Picture(options) => life_cycle::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     };
