@@ -125,16 +125,29 @@ fn target(from: &Path, file: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What is wrong with the files that a page names in its sentences.
+/// What is wrong with the files that a page names in its sentences, and with the
+/// functions in them.
 fn files(page: &Page) -> Vec<String> {
     page.codes
         .iter()
         .filter_map(|code| {
-            let path = named_file(&code.text)?;
-            let beside = target(&page.path, path.to_str()?);
-            let there = |path: &Path| workspace::root().join(path).exists();
-            (!there(&path) && !beside.is_some_and(|path| there(&path)))
-                .then(|| format!("{}: there is no {}", page.at(code.line), path.display()))
+            let named = named_file(&code.text)?;
+            let beside = target(&page.path, named.to_str()?);
+            let at = page.at(code.line);
+            let Some(path) = [Some(named.clone()), beside]
+                .into_iter()
+                .flatten()
+                .map(|path| workspace::root().join(path))
+                .find(|path| path.exists())
+            else {
+                return Some(format!("{at}: there is no {}", named.display()));
+            };
+            let (_, function) = code.text.rsplit_once("::")?;
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let has = ["(", "<"]
+                .iter()
+                .any(|after| text.contains(&format!("fn {function}{after}")));
+            (!has).then(|| format!("{at}: {} has no {function}", named.display()))
         })
         .collect()
 }
@@ -399,17 +412,18 @@ fn a_page_of_the_package_links_to_nothing_that_is_not_in_it() {
 fn each_file_that_is_not_there_is_found() {
     for text in [
         "`src/no-such.rs`",
-        "`scr/adapter.rs`",
+        "`scr/device.rs`",
         "`docs/no`",
         "`No-Such.ps1`",
+        "`src/device.rs::no_such_function`",
     ] {
         assert_eq!(files(&sample(text)).len(), 1, "{text}");
     }
     for text in [
-        "`src/adapter.rs`",
+        "`src/device.rs`",
         "`and/or`",
         "`dist/a.rs`",
-        "`src/lib.rs::a`",
+        "`src/device.rs::start_device`",
         "`src/*.rs`",
     ] {
         assert_eq!(files(&sample(text)), [""; 0], "{text}");
