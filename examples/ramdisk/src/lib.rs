@@ -1,9 +1,7 @@
-//! An example of a driver on the `storport` crate: it serves a disk in memory.
-//!
-//! HwBuildIo reads the CDB, and completes requests that need no data of the
-//! disk. HwStartIo moves the data of the others, keeps the SRB and rings a bell:
-//! the device is the testbed's (PCI 1234:BE11), which only interrupts when it is
-//! told to. Then a DPC completes the SRBs that were kept.
+//! An example of a driver on the `storport` crate: a disk in memory. HwBuildIo
+//! completes requests that need no data of the disk. HwStartIo moves the data of the
+//! others, keeps the SRB and rings a bell, the testbed's device (PCI 1234:BE11),
+//! which only interrupts. Then a DPC completes the SRBs that were kept.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -97,10 +95,10 @@ impl<'a> Adapter<'a> {
         let (MediaOp::Read { extent, .. } | MediaOp::Write { extent, .. }) = media else {
             return None;
         };
-        if u64::from(srb.data_length()) != extent.bytes() {
+        let length = usize::try_from(extent.bytes()).ok()?;
+        if u32::try_from(length) != Ok(srb.data_length()) {
             return None;
         }
-        let length = usize::try_from(srb.data_length()).ok()?;
         for (lba, at) in (extent.lba().0..).zip((0..length).step_by(BLOCK)) {
             let lba = usize::try_from(lba).ok()?;
             let part = self.parts.get(lba % PARTS)?;
@@ -127,13 +125,6 @@ impl<'a> Adapter<'a> {
             srb.succeed(bytes);
         }
     }
-}
-
-/// Completes with CHECK CONDITION.
-fn refuse(srb: Srb<'_>, sense: Sense) {
-    let mut buffer = [0; Sense::FIXED_LENGTH];
-    let length = sense.write_to(&mut buffer);
-    srb.check_condition(buffer.get(..length).unwrap_or_default());
 }
 
 impl Miniport for Ramdisk {
@@ -190,9 +181,12 @@ impl Miniport for Ramdisk {
                     Err(_) => srb.fail(Failure::InvalidRequest),
                 }
             }
-            // Nothing can be changed.
-            Ok(Outcome::ModeSelect(_)) => refuse(srb, Sense::INVALID_FIELD_IN_PARAMETER_LIST),
-            Err(sense) => refuse(srb, sense),
+            Ok(Outcome::ModeSelect(_)) => srb.fail(Failure::InvalidRequest),
+            Err(sense) => {
+                let mut buffer = [0; Sense::FIXED_LENGTH];
+                sense.write_to(&mut buffer);
+                srb.check_condition(&buffer);
+            }
         }
         None
     }
