@@ -18,7 +18,9 @@ use virtio::{
     queue_size::QueueSize,
     slots::SlotAllocator,
     split_queue::{self, QueueError, RingFault, SplitQueue},
-    transport::{Device, Failure, Features, Reset, ResetFailure, TransportError, Windows},
+    transport::{
+        Device, Failure, Features, Negotiated, Reset, ResetFailure, TransportError, Windows,
+    },
 };
 
 use crate::{
@@ -286,8 +288,24 @@ fn survey<'a>(
     let mut device = device
         .accept(accepted)
         .map_err(|failure| failed(failure, offered))?;
+    match ask_limits(&mut device, offered, cx.is_dump()) {
+        Ok(survey) => Ok((reset(cx, device)?, survey)),
+        Err(error) => {
+            let _: Device<Window<'a>> = device.give_up();
+            Err(error)
+        }
+    }
+}
+
+/// Asks the device for the disk, and for its queue.
+fn ask_limits(
+    device: &mut Device<Window<'_>, Negotiated>,
+    offered: u64,
+    is_dump: bool,
+) -> Result<Survey, StartError> {
+    let accepted = device.accepted();
     let config = Config::read(device.config(), accepted).map_err(StartError::Configuration)?;
-    let largest = if cx.is_dump() {
+    let largest = if is_dump {
         QueueSize::new(DUMP_QUEUE).unwrap_or(QueueSize::Q256)
     } else {
         QueueSize::Q256
@@ -296,7 +314,7 @@ fn survey<'a>(
         .find_queue(QUEUE, largest)
         .map_err(|error| StartError::transport(error, offered))?
         .size();
-    let slots = if cx.is_dump() {
+    let slots = if is_dump {
         QueueSize::new(DUMP_SLOTS).unwrap_or(size)
     } else {
         size
@@ -307,14 +325,13 @@ fn survey<'a>(
             value: error.descriptors.into(),
             needed: error.needed.into(),
         })?;
-    let survey = Survey {
+    Ok(Survey {
         accepted: accepted.into(),
         config,
         limits,
         size,
         slots,
-    };
-    Ok((reset(cx, device)?, survey))
+    })
 }
 
 /// Names the first of the features that are missing.
