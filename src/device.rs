@@ -265,9 +265,12 @@ impl<'a> Life<'a> {
             (Health::Working, None) if demand == Demand::Look => return,
             (Health::Working, None) => false,
         };
-        self.resets = self.resets.saturating_add(1);
-        let inserts = [number(self.resets), number(queue.in_flight())];
-        actions.report(Report::new(Event::DeviceReset, inserts));
+        // A device that is gone is reported when its reset finds it gone.
+        if health != Health::Gone {
+            self.resets = self.resets.saturating_add(1);
+            let inserts = [number(self.resets), number(queue.in_flight())];
+            actions.report(Report::new(Event::DeviceReset, inserts));
+        }
         if own {
             self.count_own_reset(now, actions);
         }
