@@ -25,7 +25,7 @@ use virtio::{
     split_queue::RingFault,
     transport::{
         Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
-        Resetting, TransportError, VectorError,
+        Resetting, TransportError,
     },
 };
 
@@ -104,8 +104,13 @@ pub enum BringUpError {
         /// The features that it offered.
         offered: u64,
     },
-    /// It refused the vector.
-    Vector(VectorError),
+    /// It refused a vector.
+    Vector {
+        /// The vector.
+        vector: u16,
+        /// What raises it.
+        source: &'static str,
+    },
     /// It wrote to the used ring before it had a request.
     Violation(RingFault),
 }
@@ -518,16 +523,20 @@ pub fn start_device<'a>(
 
     let placement = queue.ring().placement();
     let transport = |error| BringUpError::Transport { error, offered };
+    let refused = |vector, source| BringUpError::Vector { vector, source };
     let enabled = device
         .find_queue(QUEUE, placement.size)
         .map_err(transport)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
-                device.route_config(vector).map_err(BringUpError::Vector)?;
+                device
+                    .route_config(vector)
+                    .map_err(|_| refused(vector, "configuration changes"))?;
             }
             if let Some(vector) = vectors.queue {
-                let routed = device.route_queue(&found, vector);
-                routed.map_err(BringUpError::Vector)?;
+                device
+                    .route_queue(&found, vector)
+                    .map_err(|_| refused(vector, "queue 0"))?;
             }
             device.enable_queue(found, placement).map_err(transport)
         });

@@ -93,15 +93,15 @@ events! {
         cause: "The device was removed while it started, or the hypervisor does not emulate its configuration space.",
         remedy: "Restart the device. If the event comes back, look for the device in the hypervisor's log.",
     }
-    /// %2: the structure, such as `common configuration`.
+    /// %2: the structure, such as `common configuration`, or `PCI capability list`.
     1002 Error StructureMissing {
-        text: "%1 cannot start: the device has no virtio PCI capability for its %2.",
-        cause: "The device has the legacy interface only.",
+        text: "%1 cannot start: the device has no %2.",
+        cause: "The device's PCI capabilities do not name all structures of a modern virtio device: it has the legacy interface only.",
         remedy: "Use a modern or a transitional virtio-blk device. In QEMU, remove disable-modern=on.",
     }
-    /// %2: the structure. %3: what is wrong, such as `BAR 0 is an I/O port range`.
+    /// %2: as in 1002. %3: what is wrong, such as `BAR of I/O ports`.
     1003 Error StructureUnusable {
-        text: "%1 cannot start: the virtio PCI capability for the device's %2 cannot be used: %3.",
+        text: "%1 cannot start: the device's %2 cannot be used (%3).",
         cause: "The hypervisor describes the device's registers in a way that the virtio specification forbids, or places them in I/O ports.",
         remedy: "Update the hypervisor. Report the event with the hypervisor's name and version.",
     }
@@ -149,8 +149,8 @@ events! {
     /// %2: number of the queue. %3: the register, such as `queue_size`. %4: its
     /// value.
     1011 Error QueueUnusable {
-        text: "%1 cannot start: request queue %2 cannot be used, because its %3 is %4.",
-        cause: "The queue does not exist (queue_size 0), has a size that is not a power of two, is in use after a reset (queue_enable 1), or has its notification address outside the device's registers (queue_notify_off).",
+        text: "%1 cannot start: request queue %2 cannot be used: %3 is %4.",
+        cause: "The queue does not exist (queue_size 0), has a size that is not a power of two, is in use after a reset (queue_enable 1), does not become enabled (queue_enable 0), or has its notification address outside the device's registers (notification offset).",
         remedy: "Set queue-size to a power of two, or remove the option. Otherwise update the hypervisor.",
     }
     /// %2: the limit, such as `seg_max`. %3: its value. %4: the least value that
@@ -162,11 +162,11 @@ events! {
     }
     /// %2: bytes.
     1013 Error OutOfMemory {
-        text: "%1 cannot start: Windows has no %2 bytes of contiguous memory for the queue and its requests.",
+        text: "%1 cannot start: Windows did not provide %2 bytes of contiguous memory for the queue and its requests.",
         cause: "The virtual machine is short of memory, or its memory is fragmented.",
         remedy: "Restart Windows, give the virtual machine more memory, or make queue-size smaller.",
     }
-    /// %2: the vector. %3: what it is for, such as `queue 0`.
+    /// %2: the vector. %3: what it is for: `queue 0` or `configuration changes`.
     1014 Error VectorRefused {
         text: "%1 cannot start: the device refused MSI-X vector %2 for %3.",
         cause: "The host has no resources left for interrupts.",
@@ -179,26 +179,26 @@ events! {
     }
     /// %2: what violates the protocol. %3: its value.
     1016 Error StartViolation {
-        text: "%1 cannot start: the device broke the virtio protocol before it had a request: %2 %3.",
+        text: "%1 cannot start: the device broke the virtio protocol while it was started: %2 (%3).",
         cause: "The device wrote something into the used ring that cannot be true.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event.",
     }
     1101 Warning ResetRequested {
-        text: "%1 asks to be reset (DEVICE_NEEDS_RESET). The driver resets the device and retries its requests.",
+        text: "%1 asks to be reset (DEVICE_NEEDS_RESET). The driver resets the device, and Windows retries its requests.",
         cause: "The device found an error that it cannot recover from (DEVICE_NEEDS_RESET).",
         remedy: "Look for the error in the hypervisor's log. No data is lost if event 1104 or 1107 does not follow.",
     }
     /// %2: what violates the protocol. %3: its value.
     1102 Error ProtocolViolation {
-        text: "%1 broke the virtio protocol: %2 %3. The driver resets the device and retries its requests.",
+        text: "%1 broke the virtio protocol: %2 (%3). The driver resets the device, and Windows retries its requests.",
         cause: "The device wrote something into the used ring that cannot be true. The driver does not act on it.",
         remedy: "Report it to the hypervisor's developers, with the whole text of the event. Verify the disk if it comes back.",
     }
     /// %2: resets since the start. %3: requests in flight.
     1103 Warning DeviceReset {
-        text: "The driver reset the device of %1: reset %2 since its start. It had %3 requests in flight, which are retried.",
+        text: "The driver resets the device of %1 (reset %2 since its start). Requests in flight: %3.",
         cause: "A request timed out (event 129 of Storport comes first), or event 1101 or 1102 comes first.",
-        remedy: "One reset does no harm. If they come again and again, check the storage under the image.",
+        remedy: "One reset does no harm: Windows retries the requests. If resets come again and again, check the storage under the image.",
     }
     /// %2: resets. %3: seconds.
     1104 Error DeviceFailed {

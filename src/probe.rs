@@ -11,10 +11,10 @@ use scsi::{
     Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
     WriteCacheState,
 };
-use storport::{AdapterLimits, Configured, FindAdapter, LimitsError};
+use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
 use virtio::{
     blk::{self, Config, ConfigError, Identity, Limits, Requests, choose_features},
-    pci::{CapabilityError, ConfigImage, Layout, Location, memory_bar},
+    pci::{CapabilityError, ConfigImage, Layout, Location, Structure, memory_bar},
     queue_size::QueueSize,
     slots::SlotAllocator,
     split_queue::{self, QueueError, RingFault, SplitQueue},
@@ -47,6 +47,9 @@ pub const DUMP_QUEUE: u16 = 32;
 /// D4).
 const DUMP_SLOTS: u16 = 1;
 
+/// The feature that requests' own descriptor tables need.
+const INDIRECT_DESC: &str = "VIRTIO_F_INDIRECT_DESC";
+
 /// How long the device may take to confirm a reset.
 pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
 
@@ -78,7 +81,7 @@ pub enum StartError {
     Vanished,
     /// It lacks a feature that the driver needs.
     FeatureMissing {
-        /// The feature's name, without VIRTIO_F_.
+        /// The feature's name.
         name: &'static str,
         /// The features that it offers.
         offered: u64,
@@ -101,8 +104,6 @@ pub enum StartError {
         /// Bytes that were asked for.
         bytes: u64,
     },
-    /// The ring cannot be made.
-    Queue(QueueError),
     /// It broke the protocol before it had an initiator's request.
     Violation(RingFault),
 }
@@ -173,8 +174,16 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     let flights = cx
         .table(usize::from(size.get()), |_, _| Some(None))
         .ok_or_else(out_of_memory)?;
-    let ring = SplitQueue::new(&mut memory, QUEUE, size, accepted.get(), flights)
-        .map_err(StartError::Queue)?;
+    let ring =
+        SplitQueue::new(&mut memory, QUEUE, size, accepted.get(), flights).map_err(|error| {
+            match error {
+                QueueError::NoIndirect => StartError::FeatureMissing {
+                    name: INDIRECT_DESC,
+                    offered: accepted.bits(),
+                },
+                QueueError::Memory(_) | QueueError::Flights { .. } => out_of_memory(),
+            }
+        })?;
     let mut queue = Queue::new(ring);
     let slots = SlotAllocator::new(QUEUE, slots);
 
@@ -225,26 +234,37 @@ fn map<'a>(
     image: &ConfigImage,
     layout: &Layout,
 ) -> Result<Device<Window<'a>>, StartError> {
-    let mut window = |location: Location| {
-        let bar = cx.map(memory_bar(image, location.bar).ok()?)?;
-        let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
-        let start = usize::try_from(inside.start).ok()?;
-        let length = usize::try_from(inside.end).ok()?.checked_sub(start)?;
-        bar.part(start, length).map(Window)
-    };
-    let mut map = |location: Location| {
-        window(location).ok_or(StartError::BarNotMapped {
-            bar: location.bar,
-            length: u64::from(location.offset).saturating_add(u64::from(location.length)),
-        })
+    let mut map = |structure: Structure, location: Location| {
+        let bar = memory_bar(image, location.bar)
+            .ok()
+            .and_then(|start| cx.map(start))
+            .ok_or(StartError::BarNotMapped {
+                bar: location.bar,
+                length: u64::from(location.offset).saturating_add(u64::from(location.length)),
+            })?;
+        window(&bar, location).ok_or(StartError::transport(
+            TransportError::WindowShort {
+                structure,
+                length: 0,
+            },
+            0,
+        ))
     };
     let windows = Windows {
-        common: map(layout.common)?,
-        notify: map(layout.notify)?,
-        isr: map(layout.isr)?,
-        device: map(layout.device)?,
+        common: map(Structure::Common, layout.common)?,
+        notify: map(Structure::Notify, layout.notify)?,
+        isr: map(Structure::Isr, layout.isr)?,
+        device: map(Structure::Device, layout.device)?,
     };
     Device::new(layout, windows).map_err(|error| StartError::transport(error, 0))
+}
+
+/// The part of a mapped BAR that a structure has, if some of it lies inside.
+fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a>> {
+    let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
+    let start = usize::try_from(inside.start).ok()?;
+    let length = usize::try_from(inside.end).ok()?.checked_sub(start)?;
+    bar.part(start, length).map(Window)
 }
 
 /// Resets the device and waits for it.
@@ -319,12 +339,8 @@ fn ask_limits(
     } else {
         size
     };
-    let limits =
-        blk::limits(&config, size, TABLE_ENTRIES).map_err(|error| StartError::LimitTooSmall {
-            name: "seg_max",
-            value: error.descriptors.into(),
-            needed: error.needed.into(),
-        })?;
+    let limits = blk::limits(&config, size, TABLE_ENTRIES)
+        .map_err(|error| too_few_segments(&config, size, error))?;
     Ok(Survey {
         accepted: accepted.into(),
         config,
@@ -332,6 +348,24 @@ fn ask_limits(
         size,
         slots,
     })
+}
+
+/// Names what leaves a request too few data segments: seg_max, or the queue's size,
+/// of which two descriptors are not for data.
+fn too_few_segments(config: &Config, size: QueueSize, error: blk::LimitsError) -> StartError {
+    if config.seg_max == Some(error.descriptors.into()) {
+        StartError::LimitTooSmall {
+            name: "seg_max",
+            value: error.descriptors.into(),
+            needed: error.needed.into(),
+        }
+    } else {
+        StartError::LimitTooSmall {
+            name: "queue_size",
+            value: size.get().into(),
+            needed: error.needed.saturating_add(2).into(),
+        }
+    }
 }
 
 /// Names the first of the features that are missing.
@@ -342,7 +376,7 @@ fn feature_missing(missing: Features, offered: u64) -> StartError {
         return StartError::transport(TransportError::NotModern, offered);
     }
     let name = if missing.get().contains(F::INDIRECT_DESC) {
-        "INDIRECT_DESC"
+        INDIRECT_DESC
     } else {
         "a feature"
     };

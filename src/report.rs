@@ -5,8 +5,8 @@ use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
 use virtio::{
     blk::ConfigError,
     pci::{CapabilityError, Rejection, Structure},
-    split_queue::{QueueError, RingFault},
-    transport::{TransportError, VectorError},
+    split_queue::RingFault,
+    transport::TransportError,
 };
 
 use crate::{
@@ -74,10 +74,10 @@ impl Report {
     /// The violation that marked queue 0 faulty.
     pub fn violation(event: Event, fault: RingFault) -> Self {
         let inserts = match fault {
-            RingFault::UsedIndex { found, .. } => [text("used index"), number(found)],
-            RingFault::IdOutOfRange { id } => [text("used id out of range,"), number(id)],
-            RingFault::NotInFlight { id } => [text("used id not in flight,"), number(id)],
-            RingFault::NotFinished { id } => [text("no status of used id"), number(id)],
+            RingFault::UsedIndex { found, .. } => [text("used index out of range"), number(found)],
+            RingFault::IdOutOfRange { id } => [text("used id out of range"), number(id)],
+            RingFault::NotInFlight { id } => [text("used id not in flight"), number(id)],
+            RingFault::NotFinished { id } => [text("no status for used id"), number(id)],
         };
         Self::new(event, inserts)
     }
@@ -110,7 +110,6 @@ impl From<&StartError> for Report {
                 [text(name), number(*value), number(*needed)],
             ),
             StartError::OutOfMemory { bytes } => Self::new(Event::OutOfMemory, [number(*bytes)]),
-            StartError::Queue(error) => queue(*error),
             StartError::Violation(fault) => Self::violation(Event::StartViolation, *fault),
         }
     }
@@ -119,9 +118,9 @@ impl From<&StartError> for Report {
 fn capabilities(error: CapabilityError) -> Report {
     match error {
         CapabilityError::Absent => Report::new(Event::ConfigurationSpaceUnreadable, []),
-        CapabilityError::NoList
-        | CapabilityError::LinkIntoHeader { .. }
-        | CapabilityError::Loop { .. } => missing("capability list"),
+        CapabilityError::NoList => missing(CAPABILITY_LIST),
+        CapabilityError::LinkIntoHeader { .. } => unusable(CAPABILITY_LIST, "link below 0x40"),
+        CapabilityError::Loop { .. } => unusable(CAPABILITY_LIST, "it loops"),
         CapabilityError::Missing {
             structure,
             rejected: None,
@@ -129,16 +128,18 @@ fn capabilities(error: CapabilityError) -> Report {
         CapabilityError::Missing {
             structure,
             rejected: Some(rejection),
-        } => Report::new(
-            Event::StructureUnusable,
-            [text(name(structure)), text(rejection_text(rejection))],
-        ),
+        } => unusable(name(structure), rejection_text(rejection)),
     }
 }
 
+const CAPABILITY_LIST: &str = "PCI capability list";
+
 fn missing(what: &str) -> Report {
-    let inserts = [text(what)];
-    Report::new(Event::StructureMissing, inserts)
+    Report::new(Event::StructureMissing, [text(what)])
+}
+
+fn unusable(what: &str, why: &str) -> Report {
+    Report::new(Event::StructureUnusable, [text(what), text(why)])
 }
 
 fn name(structure: Structure) -> &'static str {
@@ -165,14 +166,14 @@ fn rejection_text(rejection: Rejection) -> &'static str {
 
 /// Why the device could not be brought up, at start.
 fn bring_up(error: &BringUpError) -> Report {
-    let unusable = |index: u16, register: &str, value: u64| {
+    let queue = |index: u16, register: &str, value: u64| {
         let inserts = [number(index), text(register), number(value)];
         Report::new(Event::QueueUnusable, inserts)
     };
     match *error {
-        BringUpError::Vector(
-            VectorError::BeyondTable { vector, .. } | VectorError::Refused { vector, .. },
-        ) => Report::new(Event::VectorRefused, [number(vector), text("queue 0")]),
+        BringUpError::Vector { vector, source } => {
+            Report::new(Event::VectorRefused, [number(vector), text(source)])
+        }
         BringUpError::Violation(fault) => Report::violation(Event::StartViolation, fault),
         BringUpError::Transport { error, offered } => match error {
             TransportError::Gone => Report::vanished(),
@@ -185,22 +186,22 @@ fn bring_up(error: &BringUpError) -> Report {
                 Report::new(Event::FeaturesRefused, inserts)
             }
             TransportError::ConfigUnstable => Report::new(Event::ConfigurationUnstable, []),
-            TransportError::WindowShort { structure, length } => {
-                let length = u64::try_from(length).unwrap_or(u64::MAX);
-                let inserts = [text(name(structure)), text("too short"), number(length)];
-                Report::new(Event::StructureUnusable, inserts)
+            TransportError::WindowShort { structure, .. } => {
+                unusable(name(structure), "not inside its BAR")
             }
-            TransportError::NoQueue { index, queues } => {
-                unusable(index, "num_queues", queues.into())
-            }
-            TransportError::QueueUnavailable { index } => unusable(index, "queue_size", 0),
-            TransportError::QueueSize { index, size } => unusable(index, "queue_size", size.into()),
-            TransportError::QueueInUse { index } => unusable(index, "queue_enable", 1),
+            TransportError::NoQueue { index, queues } => queue(index, "num_queues", queues.into()),
+            TransportError::QueueUnavailable { index } => queue(index, "queue_size", 0),
+            TransportError::QueueSize { index, size } => queue(index, "queue_size", size.into()),
+            TransportError::QueueInUse { index } => queue(index, "queue_enable", 1),
             TransportError::NotifyAddressOutside { index, offset, .. } => {
-                unusable(index, "queue_notify_off", offset)
+                queue(index, "notification offset", offset)
             }
-            TransportError::RingUnfit { index } => unusable(index, "ring address", 0),
-            TransportError::QueueNotEnabled { index } => unusable(index, "queue_enable", 0),
+            // The ring has the size that the device gave before.
+            TransportError::RingUnfit { index } => {
+                let inserts = [number(index), text("queue_size"), text("less than before")];
+                Report::new(Event::QueueUnusable, inserts)
+            }
+            TransportError::QueueNotEnabled { index } => queue(index, "queue_enable", 0),
         },
     }
 }
@@ -208,7 +209,7 @@ fn bring_up(error: &BringUpError) -> Report {
 /// Why a device could not be started again, in a few words.
 pub fn restart_text(error: &BringUpError) -> &'static str {
     match error {
-        BringUpError::Vector(_) => "MSI-X vector refused",
+        BringUpError::Vector { .. } => "MSI-X vector refused",
         BringUpError::Violation(_) => "protocol violation",
         BringUpError::Transport { error, .. } => match error {
             TransportError::Gone => "device removed",
@@ -236,21 +237,9 @@ fn configuration(error: ConfigError) -> Report {
     };
     match error {
         ConfigError::Transport(error) => bring_up(&BringUpError::Transport { error, offered: 0 }),
-        ConfigError::FieldMissing { offset } => {
-            invalid("length", u64::try_from(offset).unwrap_or(u64::MAX))
-        }
+        ConfigError::FieldMissing { .. } => unusable(name(Structure::Device), "too short"),
         ConfigError::Capacity { sectors } => invalid("capacity", sectors),
         ConfigError::BlockSize { bytes } => invalid("blk_size", bytes.into()),
         ConfigError::SegmentSize { bytes } => invalid("size_max", bytes.into()),
-    }
-}
-
-fn queue(error: QueueError) -> Report {
-    match error {
-        QueueError::NoIndirect => Report::new(Event::FeatureMissing, [text("INDIRECT_DESC")]),
-        // The memory was taken by the sizes that the ring states.
-        QueueError::Memory(_) | QueueError::Flights { .. } => {
-            Report::new(Event::OutOfMemory, [number(0_u32)])
-        }
     }
 }
