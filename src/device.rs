@@ -208,7 +208,8 @@ impl<'a> Life<'a> {
         };
         let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
         self.stage = stage;
-        started
+        // No initiator has switched the write cache yet.
+        started.map(|_: Option<Report>| ())
     }
 
     /// Begins the life anew after a stop: whatever the device did meanwhile, it is
@@ -369,7 +370,12 @@ impl<'a> Life<'a> {
         let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
         self.stage = stage;
         match started {
-            Ok(()) => self.failed_starts = 0,
+            Ok(report) => {
+                self.failed_starts = 0;
+                if let Some(report) = report {
+                    actions.report(report);
+                }
+            }
             Err(error) => self.retry(queue, &error, now, actions),
         }
     }
@@ -445,14 +451,15 @@ impl<'a> Life<'a> {
 }
 
 /// Brings a device that is reset up with the features it had, gives it its ring,
-/// and lets requests go to it. If that fails, the device is told to reset.
+/// and lets requests go to it. Returns an event if the write cache did not get the
+/// mode that it had. If a step fails, the device is told to reset.
 fn bring_up<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,
     adapter: &Adapter<'a>,
     queue: &mut Queue<'a>,
     vectors: Vectors,
-) -> (Stage<'a>, Result<(), BringUpError>) {
+) -> (Stage<'a>, Result<Option<Report>, BringUpError>) {
     let (device, notifier) = match start_device(device, accepted, queue, vectors) {
         Ok(started) => started,
         Err((device, error)) => return (Stage::Resetting(device), Err(error)),
@@ -468,29 +475,33 @@ fn bring_up<'a>(
         return (Stage::Resetting(device.begin_reset()), Ok(()));
     }
     let cache_mode = CacheMode::new(&device);
-    restore_cache_mode(adapter, cache_mode.as_ref());
+    let report = restore_cache_mode(adapter, cache_mode.as_ref());
     queue.admit(Admission::Open {
         notifier,
         cache_mode,
     });
-    (Stage::Live(device), Ok(()))
+    (Stage::Live(device), Ok(report))
 }
 
 /// Switches the write cache as an initiator had switched it: a reset may have
-/// forgotten that.
-fn restore_cache_mode(adapter: &Adapter<'_>, cache_mode: Option<&CacheMode<Window<'_>>>) {
-    let Some(cache_mode) = cache_mode else {
-        return;
-    };
+/// forgotten that. Returns an event if the device does not do it.
+fn restore_cache_mode(
+    adapter: &Adapter<'_>,
+    cache_mode: Option<&CacheMode<Window<'_>>>,
+) -> Option<Report> {
+    let cache_mode = cache_mode?;
     let wanted = match adapter.disk.write_cache.get() {
         scsi::WriteCache::Enabled => blk::WriteCache::WriteBack,
         scsi::WriteCache::Absent | scsi::WriteCache::Disabled => blk::WriteCache::WriteThrough,
     };
-    if cache_mode.get() != wanted && cache_mode.set(wanted).is_err() {
-        // Initiators are told what the device does.
-        let on = cache_mode.get() == blk::WriteCache::WriteBack;
-        adapter.disk.write_cache.set(on);
+    if cache_mode.get() == wanted || cache_mode.set(wanted).is_ok() {
+        return None;
     }
+    // Initiators are told what the device does.
+    let on = cache_mode.get() == blk::WriteCache::WriteBack;
+    adapter.disk.write_cache.set(on);
+    let wants_cache = wanted == blk::WriteCache::WriteBack;
+    Some(Report::cache_mode_unchanged(wants_cache))
 }
 
 /// A device that was started, and the notifier of its queue.

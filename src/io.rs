@@ -20,7 +20,7 @@ use crate::{
     driver::Adapter,
     events::Event,
     registers::{Window, segments},
-    report::{Report, number, text},
+    report::{Report, number},
 };
 
 /// Requests that one turn under the queue's lock takes off the used ring.
@@ -547,11 +547,7 @@ fn answer<'a>(
         Answer::Fail(failure) => srb.fail(failure),
         Answer::Refuse(sense) => {
             if let Op::SwitchCache { on } = op {
-                let report = Report::new(
-                    Event::CacheModeUnchanged,
-                    [text(if on { "on" } else { "off" })],
-                );
-                report.log_in_start_io(cx);
+                Report::cache_mode_unchanged(on).log_in_start_io(cx);
             }
             refuse(srb, sense);
         }

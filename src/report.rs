@@ -66,6 +66,12 @@ impl Report {
         let _: Result<(), StorStatus> = cx.log_event(&self.event());
     }
 
+    /// The device did not switch its write cache.
+    pub fn cache_mode_unchanged(on: bool) -> Self {
+        let inserts = [text(if on { "on" } else { "off" })];
+        Self::new(Event::CacheModeUnchanged, inserts)
+    }
+
     /// The device reads as all ones.
     pub fn vanished() -> Self {
         Self::new(Event::DeviceVanished, [text("device_status")])
