@@ -30,6 +30,27 @@ pub struct Faults {
     pub no_status: bool,
     /// The device clears FEATURES_OK when the driver sets it.
     pub refuse_features: bool,
+    /// The device sets DEVICE_NEEDS_RESET when the driver sets DRIVER_OK.
+    pub driver_ok_fails: bool,
+    /// `config_generation` changes after each read of it.
+    pub unstable_config: bool,
+    /// Bytes of PCI configuration space that read as another value, by offset.
+    pub pci_reads: Vec<(u16, u8)>,
+    /// Registers of the common configuration that read as another value, by offset.
+    /// The device works with the right values, here and in `device_reads`.
+    pub common_reads: Vec<(u64, u32)>,
+    /// Fields of the device-specific configuration, likewise. A field of 64 bits is
+    /// two of 32.
+    pub device_reads: Vec<(u64, u32)>,
+}
+
+/// Replaces what was read at `offset` if a fault demands it.
+pub(super) fn replace(reads: &[(u64, u32)], offset: u64, data: &mut [u8]) {
+    if let Some((_, value)) = reads.iter().find(|(at, _)| *at == offset) {
+        for (byte, wrong) in data.iter_mut().zip(value.to_le_bytes()) {
+            *byte = wrong;
+        }
+    }
 }
 
 /// When the device increments `used.idx` once without a used element. The

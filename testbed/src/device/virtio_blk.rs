@@ -29,11 +29,11 @@ use super::{
         ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, Structure, VIRTIO_BAR,
     },
     disk_image::{Access, DiskImage, DiskImageError},
-    faults::{Faults, Glitch, Oddities, Served},
+    faults::{self, Faults, Glitch, Oddities, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
-    virtio_pci::{CommonConfig, DRIVER_OK, Effect, STATUS_AT},
+    virtio_pci::{CommonConfig, DRIVER_OK, Effect, GENERATION_AT, STATUS_AT},
 };
 
 /// Slots that a function can be in.
@@ -521,6 +521,12 @@ impl Core {
         }
         let interrupt = self.interrupts.line_pending();
         self.config_space().read(offset, data, interrupt);
+        for (at, wrong) in &self.faults().pci_reads {
+            let place = at.checked_sub(offset).map(usize::from);
+            if let Some(byte) = place.and_then(|place| data.get_mut(place)) {
+                *byte = *wrong;
+            }
+        }
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) {
@@ -559,7 +565,13 @@ impl Core {
                 if offset == STATUS_AT && self.oddities.reset_ends_now() {
                     self.reset();
                 }
-                self.common().read(offset, data, &self.complaints);
+                let faults = self.faults();
+                let mut common = self.common();
+                common.read(offset, data, &self.complaints);
+                if offset == GENERATION_AT && faults.unstable_config {
+                    common.configuration_changed();
+                }
+                faults::replace(&faults.common_reads, offset, data);
             }
             Some((Structure::Isr, 0)) if data.len() == 1 => {
                 data[0] = self.interrupts.take_isr();
@@ -571,6 +583,7 @@ impl Core {
                 };
                 self.blk_config()
                     .read(offset, data, offered, status, &self.complaints);
+                faults::replace(&self.faults().device_reads, offset, data);
             }
             Some((structure, offset)) => {
                 data.fill(0);
@@ -764,6 +777,9 @@ impl Core {
                 if self.oddities.take(Glitch::AtDriverOk) {
                     self.glitch();
                     self.queue_used(0);
+                }
+                if self.faults().driver_ok_fails {
+                    self.need_reset();
                 }
             }
         }

@@ -26,6 +26,9 @@ const BYTES: u64 = 0x38;
 /// Where the device status is.
 pub(super) const STATUS_AT: u64 = 0x14;
 
+/// Where the configuration's generation is.
+pub(super) const GENERATION_AT: u64 = 0x15;
+
 /// Which half of a 64-bit field; each is accessed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {

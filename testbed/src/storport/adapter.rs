@@ -105,6 +105,17 @@ pub struct FailingFunction {
     pub status: u32,
 }
 
+/// A function that storport.sys exports and that fails whenever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailingExport {
+    /// StorPortGetBusData gives no more than the header: 64 bytes.
+    GetBusData,
+    /// StorPortGetDeviceBase returns NULL.
+    GetDeviceBase,
+    /// StorPortGetUncachedExtension returns NULL.
+    GetUncachedExtension,
+}
+
 /// A field of an SRB that a test sets for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SrbChange {
@@ -169,6 +180,8 @@ pub struct AdapterSettings {
     pub extension_offset: usize,
     /// A function that fails.
     pub failing_function: Option<FailingFunction>,
+    /// An export that fails.
+    pub failing_export: Option<FailingExport>,
     /// Time-outs in a pause.
     pub paused_time_outs: PausedTimeOuts,
     /// What follows a time-out.
@@ -222,6 +235,7 @@ impl Default for AdapterSettings {
             argument: String::new(),
             extension_offset: 0,
             failing_function: None,
+            failing_export: None,
             paused_time_outs: PausedTimeOuts::Run,
             escalation: Escalation::Bus,
             start_io_cpu: StartIoCpu::Same,

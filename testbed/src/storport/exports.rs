@@ -10,6 +10,7 @@ use std::{ffi::CStr, fmt, time::Duration};
 
 use super::{
     abi::{Structure, config, ntstatus, port_configuration_information as info},
+    adapter::FailingExport,
     callbacks::{self, Callback},
     configuration::Registration,
     extended, notifications,
@@ -296,6 +297,11 @@ pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize
     level <= highest
 }
 
+/// Whether the adapter's settings have this export fail.
+fn fails(port: &Port, export: FailingExport) -> bool {
+    port.settings.failing_export == Some(export)
+}
+
 fn get_uncached_extension(mut call: Call) -> usize {
     let port = call.port();
     let config_info = call.structure();
@@ -309,7 +315,7 @@ fn get_uncached_extension(mut call: Call) -> usize {
     if let Some(uncached) = port.uncached.get() {
         return uncached.memory.address();
     }
-    if !allowed {
+    if !allowed || fails(port, FailingExport::GetUncachedExtension) {
         return 0;
     }
     let memory = port.machine.memory();
@@ -334,6 +340,9 @@ fn get_device_base(mut call: Call) -> usize {
         0 => BarKind::Memory,
         _ => BarKind::Io,
     };
+    if fails(port, FailingExport::GetDeviceBase) {
+        return 0;
+    }
     port.device_base(kind, address, bytes, call.caller)
 }
 
@@ -360,7 +369,11 @@ fn get_bus_data(mut call: Call) -> usize {
     if kind != config::PCIConfiguration {
         return 0;
     }
-    let mut data = vec![0; bytes.min(256)];
+    let most = match fails(port, FailingExport::GetBusData) {
+        true => 64,
+        false => 256,
+    };
+    let mut data = vec![0; bytes.min(most)];
     port.function.config_read(0, &mut data);
     buffer.write(&data);
     data.len()

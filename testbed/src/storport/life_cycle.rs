@@ -72,10 +72,18 @@ pub(super) fn start(port: &'static Port, entry: usize) -> Result<(), StartError>
         if let Some(controller) = port.interrupts.get() {
             controller.disconnect();
         }
-        port.stopped();
-        port.function.stop();
+        stopped(port);
     }
     started
+}
+
+/// Stops the function, and counts what the miniport did not give back.
+fn stopped(port: &Port) {
+    port.stopped();
+    port.function.stop();
+    let mut leaks = port.pool_leaks();
+    leaks.extend(port.later.leaks());
+    port.statistics.set_leaks(leaks);
 }
 
 fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
@@ -532,10 +540,6 @@ pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
             Cpu::remove_source(*controller);
         }
     });
-    port.stopped();
-    port.function.stop();
-    let mut leaks = port.pool_leaks();
-    leaks.extend(port.later.leaks());
-    port.statistics.set_leaks(leaks);
+    stopped(port);
     result
 }

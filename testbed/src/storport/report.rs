@@ -224,8 +224,8 @@ pub struct Report {
     pub events: Vec<String>,
     /// What StorPortLogSystemEvent logged. `events` has a line for each, too.
     pub system_events: Vec<SystemEvent>,
-    /// What the miniport had not given back when it was stopped; empty
-    /// before that.
+    /// What the miniport had not given back when it was stopped or its start had
+    /// failed; empty before that.
     pub leaks: Vec<String>,
     /// Rules broken.
     pub violations: Vec<Violation>,

@@ -160,7 +160,7 @@ impl Statistics {
         }
     }
 
-    /// What was left when the adapter was stopped.
+    /// What was left when the adapter was stopped, or had failed to start.
     pub(super) fn set_leaks(&self, leaks: Vec<String>) {
         self.seldom().leaks = leaks;
     }

@@ -57,6 +57,42 @@ fn flushes_can_fail_alone() {
 }
 
 #[test]
+fn registers_can_read_as_other_values() {
+    const GENERATION: u64 = COMMON + 0x15;
+    const QUEUE_SIZE: u64 = COMMON + 0x18;
+    const CAPACITY: u64 = DEVICE;
+    const HIGH: u64 = 4;
+    let driver = faulty(|faults| {
+        faults.pci_reads = vec![(0x01, 0xee)];
+        faults.common_reads = vec![(0x18, 0x1_0007)];
+        faults.device_reads = vec![(HIGH, 9)];
+        faults.unstable_config = true;
+    });
+    let mut vendor = [0; 4];
+    driver.disk.config_read(0, &mut vendor);
+
+    assert_eq!(vendor, [0xf4, 0xee, 0x42, 0x10]);
+    assert_eq!(driver.get::<2>(QUEUE_SIZE), 7);
+    assert_ne!(driver.get::<4>(CAPACITY), 9);
+    assert_eq!(driver.get::<4>(CAPACITY + HIGH), 9);
+    let generations = [(); 3].map(|()| driver.get::<1>(GENERATION));
+    assert_eq!(generations, [0, 1, 2]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn driver_ok_can_fail() {
+    let mut driver = faulty(|faults| faults.driver_ok_fails = true);
+
+    driver.negotiate(Setup::default());
+    driver.enable_queue(0, Setup::default());
+    driver.set::<1>(STATUS, 0x0f);
+
+    assert_eq!(driver.status(), 0x4f);
+    driver.nothing_wrong();
+}
+
+#[test]
 fn a_glitch_shows_in_the_used_index_until_the_next_request() {
     for (glitch, messages) in [(Glitch::Silent, 0), (Glitch::Interrupt, 1)] {
         let driver = Driver::default_ready();

@@ -265,6 +265,22 @@ fn pool_that_is_not_freed_is_a_leak() {
 }
 
 #[test]
+fn pool_that_a_failed_start_leaves_is_a_leak() {
+    struct Refuses;
+    impl Miniport for Refuses {
+        fn find_adapter(&self, ext: Extension, _: Structure) -> u32 {
+            let _ = with_result::<usize>(|to| ext.extended(0, [100, 0, to, 0]) as usize);
+            config::SP_RETURN_ERROR
+        }
+    }
+
+    let failed = try_start(Refuses, FakeFunction::new(2), quick()).err();
+
+    let report = failed.expect("it does not start").report;
+    assert_eq!(report.leaks, ["100 bytes of pool"]);
+}
+
+#[test]
 fn contiguous_memory_keeps_to_its_bounds() {
     type Export = extern "win64" fn(u32, usize, usize, u64, u64, u64, u32, u32, usize) -> u32;
     let ((inside, outside), _) = ask(|ext| {

@@ -15,8 +15,8 @@ use crate::{
     memory::Placement,
     storport::{
         adapter::{
-            Escalation, FailingFunction, OptionalCallback, OptionalCallbacks, PausedTimeOuts,
-            SrbChange, StartIoCpu,
+            Escalation, FailingExport, FailingFunction, OptionalCallback, OptionalCallbacks,
+            PausedTimeOuts, SrbChange, StartIoCpu,
         },
         control_request::{ControlRequest, PowerState},
         report::CallbackRow,
@@ -127,6 +127,39 @@ fn a_function_fails_from_the_call_on_that_the_settings_name() {
 
     let seen = bench.miniport.0.lock().unwrap().clone();
     assert_eq!(seen, [0, 0xC100_0003, 0xC100_0003]);
+}
+
+#[test]
+fn an_export_fails_if_the_settings_say_so() {
+    #[derive(Default)]
+    struct Asks(Mutex<[usize; 3]>);
+    impl Miniport for Asks {
+        fn find_adapter(&self, ext: Extension, info: Structure) -> u32 {
+            let data = Scratch::new(256);
+            let read = [ext.0, 4, 0, 0, data.address(), 256];
+            let base = [ext.0, 5, 0, 0xFE00_0000, 4096, 0];
+            let memory = [ext.0, info.address(), 4096, 0, 0, 0];
+            *self.0.lock().unwrap() = [
+                ddi("StorPortGetBusData", read),
+                ddi("StorPortGetDeviceBase", base).min(1),
+                ddi("StorPortGetUncachedExtension", memory).min(1),
+            ];
+            config::SP_RETURN_FOUND
+        }
+    }
+    for (export, expected) in [
+        (None, [256, 1, 1]),
+        (Some(FailingExport::GetBusData), [64, 1, 1]),
+        (Some(FailingExport::GetDeviceBase), [256, 0, 1]),
+        (Some(FailingExport::GetUncachedExtension), [256, 1, 0]),
+    ] {
+        let bench = with(
+            Asks::default(),
+            settings(|settings| settings.failing_export = export),
+        );
+
+        assert_eq!(*bench.miniport.0.lock().unwrap(), expected, "{export:?}");
+    }
 }
 
 #[test]
