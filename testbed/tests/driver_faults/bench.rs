@@ -24,7 +24,7 @@ use testbed::{
     pci::PciFunction,
     storport::{
         self,
-        adapter::{Adapter, AdapterSettings, SrbChange, StartError},
+        adapter::{Adapter, AdapterSettings, FailedStart, SrbChange},
         report::Report,
         request::{Address, Completion, Data, Direction, Program, Request},
     },
@@ -141,12 +141,11 @@ impl Disk {
     }
 
     /// Starts the driver on it.
-    pub fn try_start(self, settings: AdapterSettings) -> Result<Bench, StartError> {
+    pub fn try_start(self, settings: AdapterSettings) -> Result<Bench, FailedStart> {
         let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
         let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
         let function: Arc<dyn PciFunction> = self.device.clone();
-        let adapter = Adapter::start(machine(), &image, &function, settings)
-            .map_err(|failed| failed.error)?;
+        let adapter = Adapter::start(machine(), &image, &function, settings)?;
         Ok(Bench {
             device: self.device,
             adapter,

@@ -155,7 +155,7 @@ fn reports_write_cache(bench: &Bench) -> bool {
 }
 
 /// MODE SELECT(6) of the caching page.
-fn set_write_cache(bench: &Bench, enabled: bool) -> u8 {
+pub fn set_write_cache(bench: &Bench, enabled: bool) -> u8 {
     const PAGE_FORMAT: u8 = 0x10;
     let mut list = caching_page(bench);
     list[6] &= !WRITE_CACHE_ENABLE;

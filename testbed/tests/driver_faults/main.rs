@@ -7,4 +7,5 @@
 mod bench;
 mod device;
 mod durability;
+mod events;
 mod requests;
