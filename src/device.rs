@@ -25,7 +25,7 @@ use virtio::{
     split_queue::RingFault,
     transport::{
         Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
-        Resetting, TransportError,
+        Resetting, TransportError, VectorError,
     },
 };
 
@@ -104,12 +104,10 @@ pub enum BringUpError {
         /// The features that it offered.
         offered: u64,
     },
-    /// It refused a vector.
+    /// It refused the vector of its queue.
     Vector {
         /// The vector.
         vector: u16,
-        /// What raises it.
-        source: &'static str,
     },
     /// It wrote to the used ring before it had a request.
     Violation(RingFault),
@@ -472,7 +470,7 @@ fn bring_up<'a>(
     let _: bool = queue.ring().rearm_interrupts();
     if adapter.stopped.load(Ordering::SeqCst) {
         // ScsiStopAdapter came meanwhile. A restart goes on from here.
-        return (Stage::Resetting(device.begin_reset()), Ok(()));
+        return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
     let cache_mode = CacheMode::new(&device);
     let report = restore_cache_mode(adapter, cache_mode.as_ref());
@@ -534,20 +532,19 @@ pub fn start_device<'a>(
 
     let placement = queue.ring().placement();
     let transport = |error| BringUpError::Transport { error, offered };
-    let refused = |vector, source| BringUpError::Vector { vector, source };
     let enabled = device
         .find_queue(QUEUE, placement.size)
         .map_err(transport)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
-                device
-                    .route_config(vector)
-                    .map_err(|_| refused(vector, "configuration changes"))?;
+                // Without it, a device that asks for a reset is found when a
+                // request times out.
+                let _: Result<(), VectorError> = device.route_config(vector);
             }
             if let Some(vector) = vectors.queue {
                 device
                     .route_queue(&found, vector)
-                    .map_err(|_| refused(vector, "queue 0"))?;
+                    .map_err(|_| BringUpError::Vector { vector })?;
             }
             device.enable_queue(found, placement).map_err(transport)
         });

@@ -177,8 +177,8 @@ fn bring_up(error: &BringUpError) -> Report {
         Report::new(Event::QueueUnusable, inserts)
     };
     match *error {
-        BringUpError::Vector { vector, source } => {
-            Report::new(Event::VectorRefused, [number(vector), text(source)])
+        BringUpError::Vector { vector } => {
+            Report::new(Event::VectorRefused, [number(vector), text("queue 0")])
         }
         BringUpError::Violation(fault) => Report::violation(Event::StartViolation, fault),
         BringUpError::Transport { error, offered } => match error {
