@@ -3,7 +3,7 @@
 
 #[path = "../../../src/events.rs"]
 #[expect(dead_code, reason = "a test of xtask compares causes with the page")]
-mod events;
+mod list;
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use testbed::{
     },
 };
 
-use self::events::Event;
+use self::list::Event;
 use super::{bench::*, durability::set_write_cache};
 
 /// What Windows inserts for `%1`.
