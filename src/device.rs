@@ -1,4 +1,4 @@
-//! The device's life in one place: start, reset, restart, removal.
+//! The life cycle of the device: start, reset, restart, removal.
 //!
 //! ```text
 //!             start                     begin_reset
@@ -9,13 +9,14 @@
 //! ```
 //!
 //! Nothing here waits. [`Life::attend`] makes the next step, if there is one, and
-//! says what the callback is to do next: have the timer call again, pause Storport
-//! or resume it, log events. HwPassiveInitialize, the DPC, HwTimer, HwResetBus and
-//! a restart share it. In a dump stack the same steps are made by polling.
+//! returns what the callback must do next: request the timer, pause or resume
+//! Storport, log events. The DPC, HwTimer and HwResetBus call it. HwPassiveInitialize
+//! calls [`Life::start`], and ScsiRestartAdapter [`Life::restart`]. In a dump stack
+//! the polled HwInterrupt runs the DPC, and HwInitialize calls `start`.
 //!
-//! While the device is being reset, requests that arrive are told to wait, and
-//! requests that it had are kept: until it confirms the reset, it may write into
-//! their memory (VIRTIO 1.3, 3.3.1; V15).
+//! While the device is being reset, requests that arrive are completed as BUSY, and
+//! requests in flight stay in flight: until the device confirms the reset, it may
+//! write into their memory (VIRTIO 1.3, 3.3.1; V15).
 
 use core::{num::NonZero, sync::atomic::Ordering};
 
@@ -40,38 +41,39 @@ use crate::{
 /// The one queue.
 const QUEUE: u16 = 0;
 
-/// A time since the system started, or a length of time, in microseconds. Core's
-/// `Duration` would bring a panic.
+/// A time since the system started, or a length of time, in microseconds. Not
+/// `core::time::Duration`, which would bring a path to a panic.
 pub type Microseconds = u64;
 
 const MILLISECOND: Microseconds = 1000;
 const SECOND: Microseconds = 1000 * MILLISECOND;
 
-/// How often the device is asked whether it has confirmed its reset.
+/// The time between two looks whether the device has confirmed its reset.
 const TICK: Microseconds = 10 * MILLISECOND;
 
 /// How long requests wait for the device to confirm a reset. After that new ones
-/// fail, and the device is asked every [`SLOW_TICK`].
+/// fail, and the driver looks every [`SLOW_TICK`].
 const RESET_PATIENCE: Microseconds = 10 * SECOND;
 
 /// See [`RESET_PATIENCE`].
 const SLOW_TICK: Microseconds = SECOND;
 
-/// The driver's own resets within [`WINDOW`] after which it gives the device up,
-/// and the starts that may fail one after the other.
+/// How many resets the driver may decide on itself within [`WINDOW`]; the next one
+/// gives the device up. Also how many failed starts in a row give it up.
 const MAX_RESETS: usize = 8;
 
 /// See [`MAX_RESETS`].
 const WINDOW: Microseconds = 60 * SECOND;
 
-/// The pause before the second attempt to start the device; it doubles with each.
+/// The pause before the second attempt to start the device. It doubles with each
+/// further attempt.
 const FIRST_RETRY: Microseconds = 100 * MILLISECOND;
 
-/// Seconds that Storport pauses at most, should the driver not resume it: longer
-/// than all attempts take.
+/// Seconds after which Storport ends a pause if the driver does not. All attempts to
+/// start a device take less, if it confirms each reset at once.
 const PAUSE_SECONDS: u32 = 60;
 
-/// The device at one step of its life.
+/// A stage of the device's life cycle.
 enum Stage<'a> {
     /// It has confirmed a reset.
     Reset(Device<Window<'a>, Reset>),
@@ -81,7 +83,7 @@ enum Stage<'a> {
     Resetting(Device<Window<'a>, Resetting>),
     /// It is gone.
     Removed(Device<Window<'a>, Removed>),
-    /// A step is being made.
+    /// Placeholder while a step moves the device to its next stage.
     Taken,
 }
 
@@ -116,21 +118,21 @@ pub enum BringUpError {
 /// Why [`Life::attend`] is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// Something may have to be done.
+    /// A step may be due.
     Look,
     /// Storport wants every request back.
     Reset,
 }
 
-/// What a callback is to do after it attended to the device.
+/// What a callback must do after [`Life::attend`].
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Actions {
-    /// Pause Storport for so many seconds.
+    /// Pause Storport for this many seconds.
     pub pause: Option<u32>,
     /// Resume Storport.
     pub resume: bool,
-    /// Have the timer call after so many microseconds.
+    /// Request the timer for this many microseconds from now.
     pub timer: Option<NonZero<u32>>,
     /// Log these events.
     pub reports: [Option<Report>; 4],
@@ -144,33 +146,33 @@ impl Actions {
     }
 }
 
-/// The device's life, under the StartIo lock.
+/// The life cycle of the device, under the StartIo lock.
 pub struct Life<'a> {
     stage: Stage<'a>,
     accepted: Features,
     vectors: Vectors,
-    /// When the driver reset the device on its own, the latest last.
+    /// Times of the resets that the driver decided on itself, the latest last.
     own_resets: [Option<Microseconds>; MAX_RESETS],
     /// How often the device was reset since it was found.
     resets: u32,
-    /// Starts that failed one after the other.
+    /// Starts that failed in a row.
     failed_starts: u32,
-    /// Since when the device is being reset.
+    /// When the reset began; the maximum if the time was not known then.
     reset_at: Microseconds,
-    /// When it may be started.
+    /// When the device may be started, after a start that failed.
     start_at: Microseconds,
-    /// Why it was given up.
+    /// How requests fail, once the device was given up or removed.
     closed: Option<Failure>,
-    /// Its reset was reported as overdue.
+    /// Whether the reset was reported as overdue.
     overdue: bool,
-    /// Storport was paused.
+    /// Whether Storport was paused.
     paused: bool,
-    /// An initiator's request for the reset that is under way.
+    /// An initiator's request for the reset that is in progress.
     reset_request: Option<StartedSrb<'a>>,
 }
 
 impl<'a> Life<'a> {
-    /// The life of a device that is reset and accepts these features.
+    /// A device that has confirmed a reset, and the features that the driver accepts.
     pub fn new(device: Device<Window<'a>, Reset>, accepted: Features) -> Self {
         Self {
             stage: Stage::Reset(device),
@@ -191,7 +193,7 @@ impl<'a> Life<'a> {
     /// Starts the device for the first time. Nothing is in flight.
     ///
     /// # Errors
-    /// Why it does not work.
+    /// Why the start failed.
     pub fn start(
         &mut self,
         adapter: &Adapter<'a>,
@@ -210,8 +212,8 @@ impl<'a> Life<'a> {
         started.map(|_: Option<Report>| ())
     }
 
-    /// Begins the life anew after a stop: whatever the device did meanwhile, it is
-    /// reset. [`attend`](Self::attend) goes on from there.
+    /// Begins a reset after a stop, at whatever stage the device is.
+    /// [`attend`](Self::attend) continues from there.
     pub fn restart(&mut self, queue: &mut Queue<'a>, vectors: Vectors) {
         self.vectors = vectors;
         self.own_resets = [None; MAX_RESETS];
@@ -221,7 +223,7 @@ impl<'a> Life<'a> {
         self.begin_reset(queue, None);
     }
 
-    /// Makes the next step of the device's life, if there is one.
+    /// Makes the next step of the life cycle, if there is one.
     pub fn attend(
         &mut self,
         adapter: &Adapter<'a>,
@@ -291,7 +293,7 @@ impl<'a> Life<'a> {
             *last = Some(now);
         }
         if too_many {
-            // The device is still reset, so that it gives back its requests.
+            // The device is still reset, so that requests in flight can be completed.
             self.closed = Some(Failure::NoHba);
             let resets = u64::try_from(MAX_RESETS).unwrap_or(0);
             let inserts = [number(resets), number(WINDOW / SECOND)];
@@ -299,8 +301,8 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Tells the device to reset, whatever it does. `now` is `None` where the time
-    /// is not known: the next step supplies it.
+    /// Tells the device to reset, at whatever stage it is. `now` is `None` where the
+    /// time is not known: the next step supplies it.
     fn begin_reset(&mut self, queue: &mut Queue<'a>, now: Option<Microseconds>) {
         queue.admit(Admission::Wait);
         self.reset_at = now.unwrap_or(Microseconds::MAX);
@@ -315,7 +317,7 @@ impl<'a> Life<'a> {
         };
     }
 
-    /// Takes the device as far as it goes now: to its reset, and to its start.
+    /// Polls a reset that is in progress, and starts the device if it has confirmed.
     fn advance(
         &mut self,
         adapter: &Adapter<'a>,
@@ -347,7 +349,8 @@ impl<'a> Life<'a> {
         self.start_again(adapter, queue, now, actions);
     }
 
-    /// Starts a device that is reset, unless it was given up or must rest.
+    /// Starts a device that has confirmed its reset, unless it was given up or the
+    /// pause after a failed start is not over.
     fn start_again(
         &mut self,
         adapter: &Adapter<'a>,
@@ -378,7 +381,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Resets a device whose start failed, and has it started again later.
+    /// Resets a device whose start failed, and sets the time of the next start.
     fn retry(
         &mut self,
         queue: &mut Queue<'a>,
@@ -409,8 +412,8 @@ impl<'a> Life<'a> {
         actions.report(Report::new(Event::ResetUnconfirmed, inserts));
     }
 
-    /// Makes the queue and Storport fit the stage, and ends requests for a reset
-    /// that has come to its end.
+    /// Derives from the stage how the queue treats requests, whether Storport is
+    /// paused, and when the timer calls. Completes requests for a reset that is over.
     fn settle(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
@@ -437,7 +440,7 @@ impl<'a> Life<'a> {
         if waits {
             return;
         }
-        // One that came while the reset was under way is served by it, too.
+        // A request for a reset that came during this one is served by it too.
         let requests = [self.reset_request.take(), queue.take_reset_request()];
         for srb in requests.into_iter().flatten() {
             match closed {
@@ -448,9 +451,9 @@ impl<'a> Life<'a> {
     }
 }
 
-/// Brings a device that is reset up with the features it had, gives it its ring,
-/// and lets requests go to it. Returns an event if the write cache did not get the
-/// mode that it had. If a step fails, the device is told to reset.
+/// Starts a device that has confirmed a reset, with the features and the ring that it
+/// had, and lets requests go to it. Returns an event if the write cache did not get
+/// the mode that it had. If a step fails, the device is told to reset.
 fn bring_up<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,
@@ -469,7 +472,7 @@ fn bring_up<'a>(
     // Nothing was finished yet, so no interrupt is missed.
     let _: bool = queue.ring().rearm_interrupts();
     if adapter.stopped.load(Ordering::SeqCst) {
-        // ScsiStopAdapter came meanwhile. A restart goes on from here.
+        // ScsiStopAdapter came meanwhile. A restart continues from here.
         return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
     let cache_mode = CacheMode::new(&device);
@@ -481,8 +484,8 @@ fn bring_up<'a>(
     (Stage::Live(device), Ok(report))
 }
 
-/// Switches the write cache as an initiator had switched it: a reset may have
-/// forgotten that. Returns an event if the device does not do it.
+/// Switches the write cache to the mode that an initiator chose, which a reset may
+/// have undone. Returns an event if the device does not switch it.
 fn restore_cache_mode(
     adapter: &Adapter<'_>,
     cache_mode: Option<&CacheMode<Window<'_>>>,
@@ -495,7 +498,7 @@ fn restore_cache_mode(
     if cache_mode.get() == wanted || cache_mode.set(wanted).is_ok() {
         return None;
     }
-    // Initiators are told what the device does.
+    // MODE SENSE must report the mode that the device is in.
     let on = cache_mode.get() == blk::WriteCache::WriteBack;
     adapter.disk.write_cache.set(on);
     let wants_cache = wanted == blk::WriteCache::WriteBack;
@@ -537,8 +540,8 @@ pub fn start_device<'a>(
         .map_err(transport)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
-                // Without it, a device that asks for a reset is found when a
-                // request times out.
+                // If it fails, the driver notices that the device asks for a reset
+                // when a request times out.
                 let _: Result<(), VectorError> = device.route_config(vector);
             }
             if let Some(vector) = vectors.queue {

@@ -27,15 +27,17 @@ use crate::{
 /// The message for used buffers.
 const QUEUE_MESSAGE: u16 = 0;
 
-/// The message for changes of the configuration, among which the device asks to be
-/// reset. Without it that is found when a request times out.
+/// The message for changes of the configuration, by which the device also asks for a
+/// reset. If only the other message is connected, the driver notices that when a
+/// request times out.
 const CONFIG_MESSAGE: u16 = 1;
 
-/// The bit of the interrupt status that says that the configuration changed.
+/// The bit of the ISR status that is set when the configuration changed.
 const CONFIG_INTERRUPT: u8 = 1 << 1;
 
-/// How often HwResetBus asks the device for its reset, and the microseconds
-/// between: half a millisecond in all. What takes longer, the timer goes on with.
+/// How often HwResetBus looks whether the device confirmed its reset, and the
+/// microseconds after each look: half a millisecond in all. After that the timer
+/// continues.
 const RESET_LOOKS: u32 = 10;
 const RESET_PAUSE: u32 = 50;
 
@@ -44,31 +46,32 @@ pub enum Ferrostor {}
 
 /// A virtio disk.
 pub struct Adapter<'a> {
-    /// The ring, and the requests that the device has.
+    /// The ring, and the requests in flight.
     pub queue: DpcLocked<'a, Queue<'a>>,
-    /// Its DPC attends to the device's life.
+    /// Holds no data: its DPC calls [`Life::attend`].
     pub attention: DpcLocked<'a, ()>,
-    /// The device between its starts and resets.
+    /// The device, and the state of its starts and resets.
     pub life: StartIoLocked<'a, Life<'a>>,
-    /// What the interrupt pin means.
+    /// The ISR status register: why the device asserted its pin.
     pub isr: Isr<Window<'a>>,
-    /// How to stop the device without waiting for it.
+    /// The device status register, by which ScsiStopAdapter resets the device
+    /// without waiting for it.
     pub status: StatusRegister<Window<'a>>,
     /// Which slots are free.
     pub slots: SlotAllocator,
     /// The slots' memory.
     pub requests: Requests<'a>,
-    /// What the device says of itself.
+    /// The device's configuration, as HwFindAdapter read it.
     pub config: Config,
-    /// What initiators are told.
+    /// The disk as initiators see it.
     pub disk: Disk,
     /// Requests whose used length the device understated.
     pub short_used: ShortUsed,
-    /// Requests wait for the device. Written under the lock of `life`.
+    /// Whether requests wait for the device. Written under the lock of `life`.
     pub waits: AtomicBool,
-    /// The adapter was stopped: the device is not to be started.
+    /// Whether the adapter is stopped: then the device must not be started.
     pub stopped: AtomicBool,
-    /// How many processors send requests.
+    /// How many processors may send requests.
     pub processors: u32,
 }
 
@@ -95,26 +98,27 @@ impl<'a> Adapter<'a> {
     }
 }
 
-/// Does what is to be done after the device's life was attended to.
+/// Carries out what [`Life::attend`] returned.
 ///
-/// That is without its lock, so another processor may have gone on meanwhile. A
-/// pause that comes after the resume that was to end it is ended here.
+/// The DPC has released the lock of `life` before, so another processor may have
+/// made the next step and resumed Storport already. If this pause comes after that
+/// resume, nobody else would end it, so it is ended here.
 macro_rules! carry_out {
     ($adapter:expr, $cx:expr, $actions:expr) => {{
         let actions: Actions = $actions;
         if let Some(seconds) = actions.pause {
-            // A Storport that does not pause has its requests told to wait.
+            // If Storport refuses to pause, its requests are completed as BUSY.
             let _: bool = $cx.pause(seconds);
             if !$adapter.waits.load(Ordering::SeqCst) {
                 let _: bool = $cx.resume();
             }
         }
         if actions.resume {
-            // A pause that is not ended ends by its time.
+            // If Storport refuses, the pause ends when its time is over.
             let _: bool = $cx.resume();
         }
         if let Some(microseconds) = actions.timer {
-            // It fails if the adapter was stopped meanwhile.
+            // This fails if the adapter was stopped meanwhile.
             let _: Result<(), StorStatus> = $cx.request_timer::<Ferrostor>(microseconds);
         }
         for report in actions.reports.iter().flatten() {
@@ -134,7 +138,7 @@ impl Miniport for Ferrostor {
         .saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
-    // As `probe::find`: the copies of an adapter lie in frames of their own.
+    // Not inlined, for the reason that `probe::find` gives.
     #[inline(never)]
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
@@ -152,8 +156,8 @@ impl Miniport for Ferrostor {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        // HwStartIo needs no lock but the queue's. Whatever is granted, the same
-        // code serves it.
+        // HwStartIo takes only the queue's lock, so it works with or without
+        // concurrent channels.
         let _: Performance = cx.optimize(&Performance {
             channels: adapter.processors,
             dpc_redirection: true,
@@ -186,8 +190,8 @@ impl Miniport for Ferrostor {
     }
 
     fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
-        // Reading the status deasserts the pin. A dump stack calls this to look for
-        // completions, whatever the status says.
+        // Reading the status deasserts the pin. A dump stack polls this routine, so
+        // there may be completions whatever the status says.
         let status = adapter.isr.take();
         if status.is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
@@ -217,8 +221,8 @@ impl Miniport for Ferrostor {
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
-        // An interrupt may have been lost: what the device has finished is no
-        // reason to reset it.
+        // An interrupt may have been lost: requests that the device has finished are
+        // completed by their status, not as reset.
         let _: Drained = io::drain(adapter, cx);
         let mut demand = Demand::Reset;
         for _ in 0..RESET_LOOKS {
@@ -234,14 +238,14 @@ impl Miniport for Ferrostor {
             demand = Demand::Look;
             cx.stall(RESET_PAUSE);
         }
-        // The device has not confirmed its reset: it keeps its requests, and the
-        // timer goes on.
+        // The device has not confirmed its reset, or not started again: the timer
+        // continues. Until it confirms, requests stay in flight.
         false
     }
 
     fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {
-        // A callback that attends to the device may still be inside. It looks at
-        // this after it started the device, so that the last write is a reset.
+        // Another callback may be starting the device right now. It reads this flag
+        // after the start, so the last write to the status is a reset in any case.
         adapter.stopped.store(true, Ordering::SeqCst);
         adapter.status.begin_reset();
     }
@@ -250,8 +254,8 @@ impl Miniport for Ferrostor {
         let vectors = vectors(|message| cx.has_message(message));
         adapter.stopped.store(false, Ordering::SeqCst);
         adapter.alone(cx, |life, queue| life.restart(queue, vectors));
-        // Once the adapter is ready, the DPC goes on. Requests wait until the device
-        // runs.
+        // The DPC runs once the adapter is ready, and continues the reset. Requests
+        // wait until the device is started.
         adapter.attention.issue(cx);
         true
     }

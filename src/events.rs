@@ -5,7 +5,7 @@
 //! driver file, where Event Viewer looks them up. A test compares the table in
 //! docs/troubleshooting.md with this list.
 
-/// How bad an event is: the upper two bits of its code.
+/// The severity of an event: the upper two bits of its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// Something that an administrator may want to know.
@@ -76,8 +76,8 @@ impl Event {
     /// the driver file: severity in bits 30 and 31, facility in bits 16 to 27, the
     /// number in bits 0 to 15 ("Event Identifiers" in Microsoft's documentation).
     ///
-    /// The customer bit, 29, keeps the code apart from all of Microsoft's:
-    /// IoLogMsg.dll, which Event Viewer searches first, cannot have it.
+    /// The customer bit, 29, keeps the code apart from all of Microsoft's. Event
+    /// Viewer searches IoLogMsg.dll first, and no message there has that bit.
     pub const fn code(self) -> u32 {
         const CUSTOMER: u32 = 1 << 29;
         const FACILITY: u32 = 1 << 16;
@@ -105,7 +105,7 @@ events! {
         cause: "The hypervisor describes the device's registers in a way that the virtio specification forbids, or places them in I/O ports.",
         remedy: "Update the hypervisor. Report the event with the hypervisor's name and version.",
     }
-    /// %2: number of the BAR. %3: its length in bytes.
+    /// %2: number of the BAR. %3: bytes that the driver needs, from the BAR's start.
     1004 Error BarNotMapped {
         text: "%1 cannot start: Windows did not map BAR %2 of the device (%3 bytes).",
         cause: "Windows assigned no memory to the BAR, or has no address space left to map it.",
@@ -166,7 +166,7 @@ events! {
         cause: "The virtual machine is short of memory, or its memory is fragmented.",
         remedy: "Restart Windows, give the virtual machine more memory, or make queue-size smaller.",
     }
-    /// %2: the vector. %3: what it is for: `queue 0` or `configuration changes`.
+    /// %2: the vector. %3: what it is for: `queue 0`.
     1014 Error VectorRefused {
         text: "%1 cannot start: the device refused MSI-X vector %2 for %3.",
         cause: "The host has no resources left for interrupts.",

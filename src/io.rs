@@ -1,5 +1,5 @@
-//! A request in the order of time: built in HwBuildIo, submitted in HwStartIo,
-//! completed in the DPC.
+//! A request from HwBuildIo, which builds it, through HwStartIo, which submits it, to
+//! the DPC, which completes it.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,15 +23,14 @@ use crate::{
     report::{Report, number},
 };
 
-/// Requests that one turn under the queue's lock takes off the used ring.
+/// Requests that are taken off the used ring while the queue's lock is held once.
 const BATCH: usize = 16;
 
-/// Turns that a DPC takes before it leaves the rest to the next: the whole queue
-/// once.
+/// Batches that one DPC completes before it issues the next DPC for the rest: as many
+/// requests as the largest queue holds.
 const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
 
-/// The longest answer to a command that needs no device: mode pages, with room to
-/// spare.
+/// More bytes than the longest answer to a command that needs no device has.
 const LONGEST_REPLY: usize = 256;
 
 /// What a request asks of the device.
@@ -55,30 +54,30 @@ pub enum Op {
     },
 }
 
-/// What HwBuildIo hands to HwStartIo.
+/// What HwBuildIo passes to HwStartIo.
 pub enum Request {
-    /// A request that lies in its slot.
+    /// A request for the device, complete in its slot.
     Device {
-        /// Its slot, until HwStartIo or a reset takes it.
+        /// The request, until HwStartIo publishes it or a reset reclaims its slot.
         staged: Staged,
-        /// What it asks.
+        /// What the request asks of the device.
         op: Op,
         /// Bytes of data.
         bytes: u32,
     },
-    /// Reset the device, as a logical unit, a target or a bus.
+    /// Reset the device: its logical unit, target and bus are reset together.
     Reset,
 }
 
-/// A request that the device has.
+/// A request in flight.
 pub struct InFlight<'a> {
     srb: StartedSrb<'a>,
     op: Op,
     bytes: u32,
 }
 
-/// The table of requests that the device has. `None` for a payload: the driver's
-/// own request for the disk's identity, at start.
+/// The table of requests in flight. A payload of `None` is the driver's own request
+/// for the disk's identity, at start.
 pub type Flights<'a> = Table<'a, Option<Flight<Option<InFlight<'a>>>>>;
 
 /// What the queue's lock protects: the ring, and whether requests may go to it.
@@ -91,27 +90,28 @@ pub struct Queue<'a> {
 
 /// Whether requests may go to the device.
 pub enum Admission<'a> {
-    /// They may: it runs.
+    /// They may: the device is live.
     Open {
         /// The queue's notifier.
         notifier: Notifier<Window<'a>>,
         /// How to switch the device's write cache, if it can be switched.
         cache_mode: Option<CacheMode<Window<'a>>>,
     },
-    /// Not now: the device is being reset. Requests are told to wait.
+    /// Not now: the device is being reset. Requests are completed as BUSY.
     Wait,
-    /// No more.
+    /// They fail: the device was given up, is gone, or has not confirmed its reset
+    /// for too long.
     Closed(Failure),
 }
 
-/// What becomes of a request that the queue does not take.
+/// How to complete a request that the queue does not take.
 enum Answer {
     Busy,
     Fail(Failure),
     Refuse(Sense),
 }
 
-/// A request that the queue does not take, with what it holds.
+/// A request that the queue does not take, with its slot.
 struct NotSubmitted<'a> {
     srb: Srb<'a>,
     slot: Option<Slot>,
@@ -154,7 +154,7 @@ impl<'a> Queue<'a> {
         self.ring.fault()
     }
 
-    /// How many requests the device has.
+    /// How many requests are in flight.
     pub fn in_flight(&self) -> u16 {
         self.ring.in_flight()
     }
@@ -169,7 +169,8 @@ impl<'a> Queue<'a> {
         self.reset.take()
     }
 
-    /// Keeps an initiator's request to reset the device. A second one comes back.
+    /// Keeps an initiator's request to reset the device. Returns it if there is one
+    /// already.
     fn request_reset(&mut self, srb: Srb<'a>) -> Option<Srb<'a>> {
         if self.reset.is_some() {
             return Some(srb);
@@ -178,8 +179,9 @@ impl<'a> Queue<'a> {
         None
     }
 
-    /// Returns all requests of a device that is quiet as failed. Staged ones find
-    /// in HwStartIo that they are stale.
+    /// Completes all requests in flight as failed. The device is quiet: it has
+    /// confirmed a reset or is gone, and writes to no memory. HwStartIo finds that
+    /// staged requests are stale.
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
         self.ring.reclaim(quiet, slots, |slot, in_flight| {
             slots.release(slot);
@@ -189,8 +191,8 @@ impl<'a> Queue<'a> {
         });
     }
 
-    /// Publishes a request of HwStartIo. Returns the notifier if the device wants
-    /// a notification: that is sent without the lock, since it may take long.
+    /// Publishes a request of HwStartIo. Returns the notifier if the device wants a
+    /// notification. The caller sends it without the lock, since that may take long.
     #[inline]
     fn submit(
         &mut self,
@@ -250,7 +252,8 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Publishes the driver's own request for the disk's identity.
+    /// Publishes the driver's own request for the disk's identity. Returns whether the
+    /// device wants a notification.
     pub fn submit_identify(&mut self, prepared: Prepared) -> Result<bool, Slot> {
         match self.ring.publish(prepared, (), |()| None) {
             Ok(()) => Ok(self.ring.notification_needed()),
@@ -258,7 +261,8 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Publishes the flush of a durable write.
+    /// Publishes the flush of a durable write. Returns the notifier as
+    /// [`submit`](Self::submit) does.
     fn submit_flush(
         &mut self,
         prepared: Prepared,
@@ -293,10 +297,10 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// A place for each request that one turn takes off the used ring.
+/// A place for each request of a batch.
 type Batch<'a> = [Option<Used<Option<InFlight<'a>>>>; BATCH];
 
-/// Switches the device's write cache. False: it does not do it.
+/// Switches the device's write cache. Returns false if the device does not switch it.
 #[cold]
 fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, on: bool) -> bool {
     let mode = if on {
@@ -316,8 +320,8 @@ pub fn build<'a>(
     match srb.function() {
         Function::ExecuteScsi => execute(adapter, cx, srb),
         Function::Flush | Function::Shutdown => flush(adapter, srb, Op::Flush, 0),
-        // Nothing is kept for a unit. The adapter's own changes of state come by
-        // HwAdapterControl.
+        // The driver keeps no state for a unit. Changes of the adapter's state come
+        // through HwAdapterControl.
         Function::Pnp { .. } | Function::Power => {
             srb.succeed(0);
             None
@@ -378,7 +382,7 @@ fn execute<'a>(
         Outcome::ModeSelect(select) => return select_mode(adapter, cx, srb, select),
         Outcome::Media(MediaOp::Flush) => return flush(adapter, srb, Op::Flush, 0),
         // FUA asks a read for what the medium holds. The device's cache holds the
-        // same data, and virtio has no read that passes it by.
+        // same data, and virtio has no read that bypasses it.
         Outcome::Media(MediaOp::Read { extent, .. }) => {
             return transfer(adapter, cx, srb, Op::Read(extent.lba()), extent);
         }
@@ -493,7 +497,7 @@ fn stage<'a>(
             Some((srb, Request::Device { staged, op, bytes }))
         }
         Err(refused) => {
-            // The data do not fit the CDB, or the limits that Storport knows.
+            // The data does not fit the CDB, or exceeds the limits that Storport knows.
             adapter.slots.release(refused.slot);
             srb.fail(Failure::InvalidRequest);
             None
@@ -516,7 +520,7 @@ pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, 
     }
 }
 
-/// Keeps a request to reset the device, and has the device's life attended to.
+/// Keeps a request to reset the device, and issues the DPC that begins the reset.
 #[cold]
 fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
     let second = adapter.queue.with(cx, |queue| queue.request_reset(srb));
@@ -540,7 +544,7 @@ fn answer<'a>(
     }
     match answer {
         Answer::Busy => {
-            // Whatever it waits for goes on.
+            // The request waits for a reset: the DPC makes its next step, if one is due.
             adapter.attention.issue(cx);
             srb.busy();
         }
@@ -579,8 +583,8 @@ where
     Drained::More
 }
 
-/// Completes a request that the device has finished, and frees its slot. False: it
-/// has not finished it, whatever it says.
+/// Completes a request that the device has returned, and frees its slot. Returns
+/// false if the device returned it without a status, so has not finished it.
 fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: Used<Option<InFlight<'a>>>) -> bool
 where
     S: Scope<'a>,
@@ -623,8 +627,8 @@ where
     true
 }
 
-/// Follows a durable write by its flush, in the same slot. The device's cache may
-/// be flushed only now: a flush covers the writes that were completed before it
+/// Submits the flush that follows a durable write, in the same slot. It cannot be
+/// submitted earlier: a flush covers only writes that were completed before it
 /// (VIRTIO 1.3, 5.2.6).
 #[cold]
 fn flush_write<'a, S>(adapter: &Adapter<'a>, cx: &mut S, slot: Slot, write: InFlight<'a>)
@@ -647,8 +651,8 @@ where
         Ok(Some(notifier)) => notifier.notify(),
         Ok(None) => {}
         Err((slot, write)) => {
-            // The device is being reset. A started request cannot wait, so the
-            // initiator writes again.
+            // The device is being reset. A started request cannot be completed as
+            // BUSY, so it fails, and the initiator sends the write again.
             adapter.slots.release(slot);
             write.srb.fail(Failure::BusReset);
         }
@@ -673,11 +677,12 @@ fn fail_unreachable(srb: Srb<'_>, error: DataError) {
     }
 }
 
-/// Requests whose used length the device understated. The status decides, so this
-/// is for the log and for a debugger.
+/// Counts requests whose used length the device understated. The status decides how
+/// they are completed, so this is only for the log and for a debugger.
 #[derive(Debug, Default)]
 pub struct ShortUsed {
-    /// The first: bytes reported in the upper half, bytes writable in the lower.
+    /// The first of them: bytes reported in the upper half, bytes writable in the
+    /// lower.
     first: AtomicU64,
     /// How many there were. Processors that count at the same time may lose one.
     count: AtomicU32,
@@ -694,7 +699,7 @@ impl ShortUsed {
         self.count.store(count.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The report of the first one, once.
+    /// The event for the first of them, once.
     #[inline]
     pub fn take_report(&self) -> Option<Report> {
         if self.first.load(Ordering::Relaxed) == 0 {

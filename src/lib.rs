@@ -1,7 +1,8 @@
 //! Ferrostor: a Storport miniport that serves virtio disks.
 //!
-//! The driver tells Storport what a virtio disk is. `storport` knows how a
-//! miniport behaves, `virtio` how a device is driven, `scsi` what a disk answers.
+//! The driver joins three crates: `storport` has the miniport's callbacks, locks and
+//! SRBs, `virtio` the driver's side of a virtio device, `scsi` the commands and
+//! their answers.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -11,13 +12,14 @@
 //! | `io` | a request: build, submit, complete |
 //! | `report` | errors as events of the system log |
 //! | `events` | the events and their texts |
-//! | `registers` | what Storport maps, as the virtio crate wants it |
+//! | `registers` | Storport's registers and memory, as `virtio` needs them |
 //!
-//! A request's way: HwBuildIo reads the CDB once. What needs no device is answered
-//! there; the rest is written into the memory of a slot, without a lock. HwStartIo
-//! publishes it under the queue's lock, and notifies the device after, if the
-//! device wants that. The interrupt issues the DPC. Under the same lock the DPC
-//! takes finished requests off the used ring, and completes them after.
+//! The path of a request: HwBuildIo reads the CDB once. It completes a request that
+//! needs no device, and writes any other into the memory of a slot, without a lock.
+//! HwStartIo publishes the request under the queue's lock. It releases the lock and
+//! then notifies the device, if the device wants a notification. The interrupt
+//! routine issues the DPC. The DPC takes finished requests off the used ring under
+//! the same lock, releases it, and completes them.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,

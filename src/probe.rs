@@ -1,9 +1,9 @@
 //! HwFindAdapter: from a PCI function to a disk that can be described.
 //!
-//! The device runs once, without interrupts, to tell its identity, which must be
-//! known before the first INQUIRY. Then it is reset, and stays so until
-//! HwPassiveInitialize. This is PASSIVE_LEVEL (in a dump stack there is nothing
-//! else to do), so it may wait for the device.
+//! The device runs once, without interrupts, because the driver needs the disk's
+//! identity before the first INQUIRY. Then it is reset, and stays so until
+//! HwPassiveInitialize. HwFindAdapter may wait for the device: it runs at
+//! PASSIVE_LEVEL, or in a dump stack, where nothing else runs.
 
 use core::sync::atomic::AtomicBool;
 
@@ -30,7 +30,8 @@ use crate::{
     registers::{Window, shared_memory},
 };
 
-/// The most of a structure that is mapped: none is longer (VIRTIO 1.3, 4.1.4).
+/// The most bytes of a structure that are mapped: no device of today uses more
+/// (VIRTIO 1.3, 4.1.4).
 const LONGEST_STRUCTURE: u32 = 4096;
 
 /// Descriptors of a slot's table.
@@ -39,22 +40,22 @@ const TABLE_ENTRIES: u16 = 256;
 /// The driver's one queue.
 const QUEUE: u16 = 0;
 
-/// Descriptors of the ring in dump mode, which bound those of a request: enough
-/// for 64 KiB in scattered pages.
+/// Descriptors of the ring in dump mode. A request has no more than that, which is
+/// enough for 64 KiB in scattered pages.
 pub const DUMP_QUEUE: u16 = 32;
 
 /// Slots in dump mode: one request at a time, in little memory (rule book 6,
 /// D4).
 const DUMP_SLOTS: u16 = 1;
 
-/// The feature that requests' own descriptor tables need.
+/// The feature that gives each request a descriptor table of its own.
 const INDIRECT_DESC: &str = "VIRTIO_F_INDIRECT_DESC";
 
 /// How long the device may take to confirm a reset.
 pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
 
-/// How often the disk is asked for its identity, and the microseconds between:
-/// a second in all.
+/// How often the used ring is polled for the disk's identity, and the microseconds
+/// between: a second in all.
 const IDENTITY_LOOKS: u32 = 10_000;
 const IDENTITY_PAUSE: u32 = 100;
 
@@ -88,7 +89,7 @@ pub enum StartError {
     },
     /// A step of its initialisation failed.
     BringUp(BringUpError),
-    /// What it says of the disk makes no sense.
+    /// Its configuration describes no disk that the driver can serve.
     Configuration(ConfigError),
     /// One of its limits leaves no room for a request.
     LimitTooSmall {
@@ -104,7 +105,7 @@ pub enum StartError {
         /// Bytes that were asked for.
         bytes: u64,
     },
-    /// It broke the protocol before it had an initiator's request.
+    /// It broke the protocol before it got a request of an initiator.
     Violation(RingFault),
 }
 
@@ -114,7 +115,7 @@ impl StartError {
     }
 }
 
-/// What the device says of itself before it has any memory.
+/// What the driver reads from the device before it gives it any memory.
 struct Survey {
     accepted: Features,
     config: Config,
@@ -125,11 +126,11 @@ struct Survey {
 
 /// Finds the disk.
 ///
-/// Not inlined: an adapter has some kilobytes, and the stack frame of a driver's
-/// function one page at most.
+/// Not inlined: an adapter is some kilobytes in size, so each copy of it needs a stack
+/// frame of its own, to keep every frame of the driver below a page.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// Why the adapter cannot be used.
 #[inline(never)]
 pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), StartError> {
     let image = cx
@@ -211,7 +212,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     Ok((configured, adapter))
 }
 
-/// Storport's limits follow from the device's.
+/// The limit of the device that leads to a limit that Storport cannot take.
 fn limit_too_small(error: LimitsError) -> StartError {
     let (name, value) = match error {
         LimitsError::TransferBytes(bytes) => ("transfer length", bytes.into()),
@@ -259,7 +260,7 @@ fn map<'a>(
     Device::new(layout, windows).map_err(|error| StartError::transport(error, 0))
 }
 
-/// The part of a mapped BAR that a structure has, if some of it lies inside.
+/// The part of a mapped BAR that holds a structure, if some of it lies inside.
 fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a>> {
     let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
     let start = usize::try_from(inside.start).ok()?;
@@ -282,7 +283,7 @@ fn reset<'a, S>(
         })
 }
 
-/// Asks the device what it is, and resets it.
+/// Negotiates the features, reads the device's limits, and resets the device.
 #[inline(never)]
 fn survey<'a>(
     cx: &FindAdapter<'_, 'a>,
@@ -290,7 +291,7 @@ fn survey<'a>(
 ) -> Result<(Device<Window<'a>, Reset>, Survey), StartError> {
     let mut offered = 0;
     let failed = |failure: Failure<Window<'a>>, offered| {
-        // The step has set FAILED.
+        // The failed step has set the status bit FAILED already.
         StartError::transport(failure.error, offered)
     };
     let device = reset(cx, device)?
@@ -317,7 +318,7 @@ fn survey<'a>(
     }
 }
 
-/// Asks the device for the disk, and for its queue.
+/// Reads the disk's configuration and the queue's size.
 fn ask_limits(
     device: &mut Device<Window<'_>, Negotiated>,
     offered: u64,
@@ -350,8 +351,8 @@ fn ask_limits(
     })
 }
 
-/// Names what leaves a request too few data segments: seg_max, or the queue's size,
-/// of which two descriptors are not for data.
+/// Names the limit that leaves a request too few data segments: seg_max, or the
+/// queue's size, of which two descriptors are not for data.
 fn too_few_segments(config: &Config, size: QueueSize, error: blk::LimitsError) -> StartError {
     if config.seg_max == Some(error.descriptors.into()) {
         StartError::LimitTooSmall {
@@ -387,8 +388,8 @@ fn feature_missing(missing: Features, offered: u64) -> StartError {
 /// identity.
 const IDENTITY_ATTEMPTS: u32 = 3;
 
-/// Has the device run to ask for the disk's identity, and resets it. `None` if it
-/// has none to give.
+/// Starts the device, asks for the disk's identity, and resets the device. The
+/// identity is `None` if the device gives none.
 #[inline(never)]
 fn ask_identity<'a>(
     cx: &FindAdapter<'_, 'a>,
@@ -410,7 +411,7 @@ fn ask_identity<'a>(
         match identity {
             Ok(identity) => return Ok((device, identity)),
             Err(fault) if attempts_left == 0 => return Err(StartError::Violation(fault)),
-            // A single glitch is no reason to go without the disk.
+            // A single protocol violation is no reason to go without the disk.
             Err(_) => {}
         }
     }
@@ -451,7 +452,7 @@ fn poll_identity<'a>(
     Ok(None)
 }
 
-/// What initiators are told. `None`: no disk is like that.
+/// The disk as initiators see it. `None` if the configuration describes none.
 #[inline(never)]
 fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Option<Disk> {
     let block_size = BlockSize::new(config.block_size.bytes())?;
@@ -478,7 +479,7 @@ fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Op
             granularity: io_size(topology.map(|topology| topology.min_io_size.into())),
         },
         write_cache: write_cache(config),
-        // A forced write is a write and the flush that follows it.
+        // The driver carries out a forced write (FUA) as a write and a flush.
         dpo_fua: true,
         read_only: config.read_only,
         identity: scsi::Identity {

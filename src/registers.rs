@@ -1,4 +1,4 @@
-//! Storport's mapped registers and shared memory, as the virtio crate wants them.
+//! Storport's mapped registers and shared memory, as the virtio crate needs them.
 #![expect(
     unsafe_code,
     reason = "shared memory passes from one crate to the other"
@@ -55,16 +55,16 @@ impl Registers for Window<'_> {
 /// The uncached extension, as memory to share with the device.
 ///
 /// # Errors
-/// Its address does not fit: [`DmaError`].
+/// Its address or length is unusable: [`DmaError`].
 pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, DmaError> {
     let UncachedParts {
         address,
         physical,
         length,
     } = extension.into_parts();
-    // SAFETY: The invariants of `UncachedExtension`: the memory is that long,
-    // contiguous, and there as long as the adapter. The value was the only way to
-    // it, and is gone.
+    // SAFETY: The invariants of `UncachedExtension`: the memory is `length` bytes
+    // long, contiguous, and valid as long as the adapter. The value that was
+    // consumed was the only access to it.
     unsafe { DmaMemory::new(address, physical, length) }
 }
 

@@ -1,5 +1,5 @@
-//! Errors as events of the system log: which event an error is, and what it
-//! inserts into the event's text.
+//! Errors as events of the system log: the event of each error, and the strings that
+//! it inserts into the event's text.
 
 use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
 use virtio::{
@@ -15,30 +15,30 @@ use crate::{
     probe::{PROBE_RESET_MILLISECONDS, StartError},
 };
 
-/// An event with its texts, ready to be logged.
+/// An event with its inserts, ready to be logged.
 #[derive(Clone, Copy, Debug)]
 pub struct Report {
     event: Event,
     inserts: [Insert; MAX_INSERTS],
 }
 
-/// A text of an event.
+/// An insert that is a text.
 pub fn text(text: &str) -> Insert {
     Insert::text(text)
 }
 
-/// A number of an event, in decimal digits.
+/// An insert that is a number in decimal digits.
 pub fn number(number: impl Into<u64>) -> Insert {
     Insert::decimal(number.into())
 }
 
-/// A number of an event, in hexadecimal digits.
+/// An insert that is a number in hexadecimal digits.
 pub fn bits(number: impl Into<u64>) -> Insert {
     Insert::hexadecimal(number.into())
 }
 
 impl Report {
-    /// An event with the texts for `%2` and following.
+    /// An event with the inserts for `%2` and following.
     pub fn new<const N: usize>(event: Event, inserts: [Insert; N]) -> Self {
         const { assert!(N <= MAX_INSERTS) };
         let mut all = [Insert::EMPTY; MAX_INSERTS];
@@ -170,7 +170,7 @@ fn rejection_text(rejection: Rejection) -> &'static str {
     }
 }
 
-/// Why the device could not be brought up, at start.
+/// The event for a device whose first start failed.
 fn bring_up(error: &BringUpError) -> Report {
     let queue = |index: u16, register: &str, value: u64| {
         let inserts = [number(index), text(register), number(value)];
@@ -212,7 +212,7 @@ fn bring_up(error: &BringUpError) -> Report {
     }
 }
 
-/// Why a device could not be started again, in a few words.
+/// Why a device did not start after a reset, in a few words.
 pub fn restart_text(error: &BringUpError) -> &'static str {
     match error {
         BringUpError::Vector { .. } => "MSI-X vector refused",
