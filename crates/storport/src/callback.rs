@@ -132,12 +132,12 @@ macro_rules! optional_callbacks {
 
 /// An entry that the framework calls with the HwDeviceExtension and the
 /// parameters of HwAdapterControl or HwUnitControl, as Storport passed them. It
-/// says whether the control type was carried out.
+/// returns whether the control type was carried out.
 pub(crate) type Control = unsafe fn(PVOID, PVOID) -> bool;
 
 optional_callbacks! {
     /// HwPassiveInitialize: what needs PASSIVE_LEVEL, before the first request.
-    /// False: the adapter does not work, and Storport gives it up.
+    /// If it returns false, the adapter does not work, and Storport gives it up.
     PassiveInitialize: passive_initialize(PassiveInitialize) -> bool,
     passive: unsafe fn(PVOID) -> bool;
 
@@ -187,8 +187,8 @@ optional_callbacks! {
     UnitPower: unit_power(UnitPower),
     unit_power: Control;
 
-    /// HwTracingEnabled. What it said last,
-    /// [`is_traced`](crate::StartIo::is_traced) tells.
+    /// HwTracingEnabled. [`is_traced`](crate::StartIo::is_traced) returns what it said
+    /// last.
     Tracing: tracing(Tracing),
     tracing: unsafe extern "C" fn(PVOID, BOOLEAN);
 }

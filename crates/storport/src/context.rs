@@ -35,8 +35,8 @@
 //!
 //! Two kinds of callback are missing. A system thread
 //! (StorPortCreateSystemThread) would have to be waited for before the adapter
-//! goes, and no callback may wait then; use a [`Work`] item. Virtual miniports
-//! have callbacks that a disk on a bus does not need.
+//! goes, and no callback may wait then; use a [`Work`] item. The callbacks of
+//! virtual miniports are for drivers without hardware.
 
 use core::marker::PhantomData;
 
@@ -57,8 +57,8 @@ pub(crate) mod sealed {
 
 pub(crate) use sealed::OfAdapter;
 
-/// An IRQL and a lock belong to one processor. A type with this field is not
-/// `Send`.
+/// Makes a type with this field not `Send`, because an IRQL and a lock belong to one
+/// processor.
 pub(crate) struct OneProcessorOnly([*mut (); 0]);
 
 impl OneProcessorOnly {
@@ -90,9 +90,9 @@ pub trait Scope<'a>: OfAdapter<'a> {
 )]
 pub trait AtDispatch<'a>: Scope<'a> {}
 
-/// A context that proves that nobody else is inside a cell of level `L`: the
-/// callback holds the lock, or it is alone (the invariants of the adapter's
-/// state machine say against which callbacks).
+/// A context that proves that no other callback has a cell of level `L` open: Storport
+/// holds the lock in this callback, or the gate admits no other callback that could
+/// open the cell (`State`'s invariants).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not prove that this cell's own lock is held",
     label = "another processor may be inside this cell",
@@ -140,8 +140,8 @@ contexts! {
     /// HwBuildIo: DISPATCH_LEVEL, nothing held. It runs on many processors at
     /// once.
     BuildIo;
-    /// HwStartIo: DISPATCH_LEVEL. Storport may hold the StartIo lock, which
-    /// [`channels`](Self::channels) tells.
+    /// HwStartIo: DISPATCH_LEVEL. [`channels`](Self::channels) tells whether Storport
+    /// holds the StartIo lock.
     StartIo;
     /// HwStartIo with concurrent channels: nothing is held, and the StartIo
     /// lock may be taken.
@@ -174,8 +174,8 @@ contexts! {
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///
     /// Only interrupt routines run meanwhile, so the cells of the StartIo lock
-    /// and of DPCs open. A callback of before the stop that does not end within
-    /// a millisecond makes the restart fail.
+    /// and of DPCs open. The restart fails if a callback from before the stop does
+    /// not end within a millisecond.
     Restart;
     /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
     /// held.
@@ -193,7 +193,7 @@ contexts! {
     /// HwWorkItem: PASSIVE_LEVEL, nothing held.
     Work { argument: u32 };
     /// HwRegistryNotification: PASSIVE_LEVEL. What is held is not documented,
-    /// so nothing is taken; a [`Work`] item may.
+    /// so no lock may be taken; queue a [`Work`] item, which may take them.
     RegistryChange;
 }
 
@@ -254,8 +254,8 @@ proofs! {
     ResetBus of StartIoHeld;
 }
 
-/// Whether HwStartIo runs in concurrent channels, which is known only at run
-/// time (rule book 4.3).
+/// HwStartIo with or without concurrent channels, which is known only at run time
+/// (rule book 4.3).
 pub enum Channels<'s, 'a> {
     /// More than one was granted: Storport holds nothing, and other processors
     /// may be in HwStartIo.
@@ -348,7 +348,7 @@ impl ResetBus<'_, '_> {
 pub enum PowerState {
     /// D0: it works.
     On,
-    /// D1, D2 or D3: it does not, until it is on again.
+    /// D1, D2 or D3: it does not work.
     Off,
 }
 

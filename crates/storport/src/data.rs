@@ -15,7 +15,7 @@ use crate::{srb::Direction, status::StorStatus};
 /// Why a request's data cannot be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataError {
-    /// The SRB's flags say another direction.
+    /// The SRB's flags say this direction, not the one that was asked for.
     Direction(Direction),
     /// Storport cannot map the data.
     NotMapped(StorStatus),
@@ -148,7 +148,7 @@ unsafe fn read(from: *mut u8, bytes: &mut [u8]) {
     }
 }
 
-/// Copies bytes by an instruction that the compiler does not look into.
+/// Copies bytes by an instruction that is opaque to the compiler.
 ///
 /// # Safety
 /// Both ranges are valid for `length` bytes, and apart.

@@ -30,8 +30,8 @@ impl Insert {
         characters: [0; INSERT_LENGTH + 1],
     };
 
-    /// The first [`INSERT_LENGTH`] characters of `text`. A character that is not ASCII becomes
-    /// a question mark.
+    /// The first [`INSERT_LENGTH`] characters of `text`. A character that is not
+    /// ASCII becomes a question mark.
     #[must_use]
     pub fn text(text: &str) -> Self {
         let mut insert = Self::EMPTY;
@@ -58,7 +58,8 @@ impl Insert {
         Self::digits(number, 16, b"0x")
     }
 
-    /// The longest number has 20 decimal digits, or 16 hexadecimal ones.
+    /// `number` in digits of `base`, after the text `before`. The longest number has
+    /// 20 decimal digits, or 16 hexadecimal ones.
     fn digits(number: u64, base: u64, before: &[u8]) -> Self {
         let mut digits = [0_u8; 20];
         let mut rest = number;
@@ -85,14 +86,14 @@ impl Insert {
     }
 }
 
-/// An event. Its message comes from the message table of the driver's file, by
-/// the code.
+/// An event. Its code selects the message in the message table of the driver's
+/// file.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'e> {
     /// The message's identifier: severity, facility and code, as the message
     /// table has it.
     pub code: u32,
-    /// Tells apart events of one code (`UniqueId`).
+    /// Distinguishes events of one code (`UniqueId`).
     pub unique_id: u32,
     /// Texts for the message, [`MAX_INSERTS`] at most; further ones are left
     /// out.

@@ -29,7 +29,7 @@ use crate::{
 /// because every callback is generic over it.
 pub(crate) type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
-/// The framework's part. All zeros is a valid header: no adapter was found.
+/// The framework's part. A header of all zeros is valid: no adapter was found.
 ///
 /// # Invariants
 ///
@@ -46,7 +46,7 @@ pub struct Header {
     optional: AtomicPtr<Optional>,
     /// The address of the state change that is being reported.
     changed: UnsafeCell<STOR_ADDR_BTL8>,
-    /// Which entity that concerns: `STATE_CHANGE_*`.
+    /// Which entity that state change concerns: `STATE_CHANGE_*`.
     pub(crate) changed_entity: AtomicU32,
     dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS as usize]>,
 }
@@ -93,7 +93,7 @@ impl Header {
         }
     }
 
-    /// Where the address of a state change lies.
+    /// The place for the address of the state change that is being reported.
     pub(crate) fn changed(&self) -> *mut STOR_ADDR_BTL8 {
         self.changed.get()
     }
@@ -115,9 +115,9 @@ impl DpcNumber {
 ///
 /// # Invariants
 ///
-/// `adapter` is initialised in every phase after FOUND, and in FOUND. It is
-/// written only by a [`Finding`], and reached only through what the functions
-/// below return: each of them passed the gate of [`State`].
+/// `adapter` is initialised in FOUND and in every phase whose number is higher. It is
+/// written only by a [`Finding`], and reached only through what the functions below
+/// return, after [`State`] admitted the callback.
 #[repr(C)]
 pub(crate) struct Extension<M: Registered> {
     pub(crate) header: Header,
@@ -242,8 +242,8 @@ impl<M: Registered> Extension<M> {
         self.header.state.is_alone()
     }
 
-    /// The miniport's state. The callback chooses the lifetime `'a`: nothing
-    /// that carries it can leave the callback but into the adapter's own state.
+    /// The miniport's state. The callback chooses the lifetime `'a`: a value that
+    /// carries it can leave the callback only into the adapter's own state.
     ///
     /// # Safety
     /// The gate admitted the callback, and the phase is FOUND or one after it.
@@ -262,7 +262,7 @@ pub(crate) struct Inside<'c, M: Registered>(&'c Extension<M>);
 impl<M: Registered> Inside<'_, M> {
     #[inline]
     pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
-        // SAFETY: `enter` and `stop` admit a callback only after FOUND.
+        // SAFETY: `enter` and `stop` admit a callback only in FOUND and later.
         unsafe { self.0.adapter() }
     }
 }
@@ -274,12 +274,12 @@ impl<M: Registered> Drop for Inside<'_, M> {
     }
 }
 
-/// HwFindAdapter, alone. Unless an adapter is put into the extension, there is
-/// none when this is dropped.
+/// HwFindAdapter, alone. If it is dropped before [`put`](Self::put), the extension has
+/// no adapter.
 pub(crate) struct Finding<'c, M: Registered>(&'c Extension<M>);
 
 impl<M: Registered> Finding<'_, M> {
-    /// Makes the header that of a new adapter.
+    /// Resets the header for a new adapter.
     pub(crate) fn begin(&self, dump: bool, message_locks: bool) {
         let header = &self.0.header;
         header.state.reset(dump, message_locks);
@@ -321,10 +321,10 @@ impl<M: Registered> Extension<M> {
     }
 }
 
-/// What tables may be aligned to; a cache line.
+/// The largest alignment that a table's elements may have: a cache line.
 const TABLE_ALIGNMENT: usize = 64;
 
-/// What is left of the memory behind the extension.
+/// The unused rest of the memory behind the extension.
 pub(crate) struct TableMemory<'a> {
     next: *mut u8,
     left: usize,
@@ -332,7 +332,7 @@ pub(crate) struct TableMemory<'a> {
 }
 
 impl<'a> TableMemory<'a> {
-    /// Cuts the place for `length` elements off.
+    /// Takes the memory for `length` elements.
     pub(crate) fn cut<T>(&mut self, length: usize) -> Option<Place<'a, T>> {
         let () = const { assert!(align_of::<T>() <= TABLE_ALIGNMENT) };
         let padding = self.next.align_offset(align_of::<T>());

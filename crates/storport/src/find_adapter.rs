@@ -49,7 +49,7 @@ pub struct AdapterLimits {
     pub caches_data: bool,
 }
 
-/// Which of the [`AdapterLimits`] no adapter can have.
+/// The first of the [`AdapterLimits`] whose value no adapter can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsError {
     /// `transfer_bytes` is below 512, the smallest block.
@@ -273,7 +273,7 @@ impl<'a> Found<'_, 'a> {
 
     fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {
         let NotTaken = self.uncached.take()?;
-        // SAFETY: this is HwFindAdapter, and who calls this has a `Configured`.
+        // SAFETY: this is HwFindAdapter, and the caller has a `Configured`.
         let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
         // SAFETY: the address is that of the uncached extension.
         let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;
@@ -359,8 +359,8 @@ routines! {
         }
 
         /// Makes a table of `length` elements in the device extension. `make`
-        /// makes each from its index. `None` if [`TABLE_BYTES`] do not suffice, or
-        /// if `make` gives none.
+        /// makes each from its index. `None` if [`TABLE_BYTES`] is too small, or if
+        /// `make` returns `None`.
         ///
         /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
         pub fn table<T>(

@@ -4,25 +4,26 @@
 //! are types:
 //!
 //! - Every callback gets a context of its own ([`StartIo`], [`Dpc`],
-//!   [`Interrupt`], ...). Its page says the IRQL and what Storport already
-//!   holds. Its methods are the routines that may be called there.
-//! - Data lies in the lock that protects it ([`DpcLocked`],
-//!   [`InterruptLocked`], ...). It opens in a closure that runs with the lock
-//!   held, or with a context that proves that nobody else is inside. Locks are
-//!   taken in the order StartIo, Dpc, Interrupt ([`level`]).
+//!   [`Interrupt`], ...). Its page states the IRQL and which locks Storport
+//!   already holds. Its methods are the routines that may be called there.
+//! - Data lies in a cell with the lock that protects it ([`DpcLocked`],
+//!   [`InterruptLocked`], ...). A cell opens in a closure that runs with the
+//!   lock held, or with a context that proves that no other callback has it
+//!   open. Locks are taken in the order StartIo, Dpc, Interrupt ([`level`]).
 //! - An [`Srb`] is completed at most once, because completing it consumes it. A
-//!   [`StartedSrb`] is the device's: it cannot be sent back to wait. The module
-//!   of [`Srb`] says what happens to requests that are dropped or forgotten.
+//!   [`StartedSrb`] belongs to the device: it cannot be completed as BUSY. An
+//!   `Srb` that is dropped is completed as failed; one that is forgotten, by
+//!   `mem::forget` for example, is never completed.
 //! - Optional callbacks are traits in [`callback`], which the driver names when
 //!   it registers.
 //! - A lifetime, `'a`, names the adapter: locks, requests and tables of one
 //!   adapter cannot be used with another's.
 //!
-//! The crate's README says what a driver consists of, from its manifest on;
-//! `examples/ramdisk` is a whole one.
+//! The crate's README shows the parts of a driver, from its manifest on.
+//! `examples/ramdisk` is a complete driver.
 //!
 //! In a crash dump the same code runs. No lock is taken there, and a routine
-//! that a dump stack lacks says so.
+//! that a dump stack lacks returns NOT_IMPLEMENTED, `None` or `false`.
 //!
 //! "Rule book" in comments is `docs/reference/storport-rules.md`; `storport.h` is
 //! the WDK's header.

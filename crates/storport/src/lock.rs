@@ -1,19 +1,19 @@
 //! Data inside the lock that protects it.
 //!
 //! A cell is made in HwFindAdapter, belongs to that adapter, and opens in one
-//! of two ways: [`with`](DpcLocked::with) takes its lock for the length of a
-//! closure, and [`open`](DpcLocked::open) needs a context that proves that
-//! nobody else can be inside.
+//! of two ways: [`with`](DpcLocked::with) and its variants take its lock for the
+//! length of a closure. [`open`](DpcLocked::open) and its variants need a context
+//! that proves that no other callback can have the cell open.
 //!
 //! # Why this is sound
 //!
 //! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock and holds
 //! the IRQL to return to (rule book 1.3, L1-L3): from acquire to release it
-//! must stay where it is, and releases come in reverse order. What could go
-//! wrong, and why it can't:
+//! must stay where it is, and releases come in reverse order. Each item below is
+//! something that could go wrong, followed by why it can't:
 //!
-//! - *The handle moves while the lock is held.* A guard that has the handle in
-//!   it moves when it is returned. Here the handle lies in the frame of the
+//! - *The handle moves while the lock is held.* A guard that contains the handle
+//!   would move when it is returned. Here the handle lies in the frame of the
 //!   function that calls the closure; it is reached by one pointer, made before
 //!   the lock is taken; the frame ends after the release.
 //! - *The guard is forgotten*, or leaked in a cycle. `mem::forget` of a guard
@@ -23,60 +23,59 @@
 //! - *Early return, `?`, `break`.* They leave the closure, not the function that
 //!   called it. The closure's value, a `Result` for example, is passed on after
 //!   the release.
-//! - *A panic.* The release driver has no way to one; in any other a panic is a
-//!   bug check (`panic = "abort"`). Nothing unwinds past the release.
+//! - *A panic.* The release driver has no path to one; in any other build a panic
+//!   is a bug check (`panic = "abort"`). Nothing unwinds past the release.
 //! - *The guard outlives the lock.* It is lent for a lifetime that only the
 //!   closure knows (`for<'g>`), so neither it nor a borrow of the data is part
 //!   of the closure's value, or can be stored outside.
 //! - *Releases out of order.* Locks are taken by nested calls, and these return
 //!   last in, first out.
 //! - *A lock is taken twice.* The scope that a lock is taken with is borrowed
-//!   exclusively for the length of the closure: what can be taken inside is
-//!   taken with the guard, whose level is that of the lock, and [`Below`] goes
-//!   strictly up. That holds for a second lock of the same level too: DPC locks
-//!   never nest, nor do message locks, nor one of those with the interrupt lock
-//!   (rule book 1.5, O4-O6). So a cell that is open can't be opened again by
-//!   the same thread, and `&mut` to its data is the only one.
-//! - *Two processors wait for each other.* All threads go up the same total
-//!   order, so there is no circle.
+//!   exclusively for the length of the closure. Inside, further locks are taken
+//!   with the guard. The guard has the level of its lock, and [`Below`] allows
+//!   only locks of a higher level. That excludes a second lock of the same level
+//!   too: DPC locks never nest, nor do message locks, nor one of those with the
+//!   interrupt lock (rule book 1.5, O4-O6). So a cell that is open can't be opened
+//!   again by the same thread, and `&mut` to its data is the only one.
+//! - *Two processors wait for each other.* All threads take locks in the same total
+//!   order, so there is no cycle.
 //! - *A lock that Storport holds already is taken.* The level of a context
-//!   starts with what Storport holds in that callback (rule book 2). Where that
-//!   is only known as it runs, in HwStartIo, the level allows neither: not to
-//!   take the StartIo lock and not to do without
-//!   ([`StartIo::channels`](crate::StartIo::channels) decides).
+//!   starts with what Storport holds in that callback (rule book 2). In HwStartIo
+//!   that is known only at run time. Its level allows neither to take the StartIo
+//!   lock nor to open a cell without it, until
+//!   [`StartIo::channels`](crate::StartIo::channels) tells which it is.
 //! - *`open` where nobody holds the lock.* Only contexts implement [`Proves`],
-//!   each for the locks that Storport documents to hold then, or because the
+//!   each for the locks that Storport is documented to hold then, or because the
 //!   gate admits no other callback that could open or lock the cell. Guards do
-//!   not implement it: the cell that a guard is of would be open twice.
-//! - *A guard or a context goes to another processor, or stays for later.* They
-//!   are not `Send`; what lies in an adapter's state must be, and contexts end
-//!   with the call.
+//!   not implement it, because a guard could then open its own cell twice.
+//! - *A guard or a context goes to another processor, or is kept.* They are not
+//!   `Send`, but what lies in an adapter's state must be. A context ends with the
+//!   call.
 //! - *Another adapter's lock.* A cell takes the lock of the adapter that it was
-//!   made for, whatever scope it is opened with; and the scope must be of the
-//!   same adapter: `'adapter` is invariant, and each callback is checked for
-//!   any such lifetime, so that two of them are never the same.
+//!   made for, whatever scope it is opened with. The scope must be of the same
+//!   adapter: `'adapter` is invariant, and each callback is generic over it, so
+//!   the compiler never treats two of them as the same.
 //! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object, and so a
-//!   lock, that was made for it alone. There is no way to name the data but by
-//!   the cell.
+//!   lock, that was made for it alone. The data is reached only through the cell.
 //! - *The lock is used before it is initialised.* Contexts from which a lock may
 //!   be taken exist only once the adapter is ready, and DPC objects are
 //!   initialised before that. HwFindAdapter, HwInitialize, HwPassiveInitialize
 //!   and interrupt routines run earlier; no lock can be taken from those.
 //! - *A message that is not connected has no lock.* Its cell is under the
-//!   interrupt lock, which is a superset of the messages' locks. How many
+//!   interrupt lock, which includes the locks of all messages. How many
 //!   messages there are is settled before the first lock is taken, so that
 //!   acquire and release are of the same kind.
 //!
-//! What types do not hold: how long a lock is held (rule book 1.3, L7), and
-//! that the closure ends at all.
+//! Types do not limit how long a lock is held (rule book 1.3, L7), nor do they
+//! ensure that the closure ends at all.
 //!
-//! In dump mode nothing is taken, and the same code runs: a dump stack is
+//! In dump mode the same code runs without taking a lock: a dump stack is
 //! single-threaded (rule book 6, D8).
 //!
 //! # What it costs
 //!
-//! Beyond the two calls and their arguments: to see whether there is a lock to
-//! take, which is null where the address of the adapter is, in a dump stack.
+//! Beyond the two calls and their arguments, one test: `Locked::taken_of` has the
+//! adapter's address, or null in a dump stack, where no lock is taken.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
@@ -126,7 +125,7 @@ use sealed::Lock;
 /// reference to `data` is the only one.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
-    /// The same, if there is a lock to take: in a dump stack there is none.
+    /// The same adapter, or `None` in a dump stack, where no lock is taken.
     taken_of: Option<&'adapter Header>,
     lock: K,
     brand: Brand<'adapter>,
@@ -144,7 +143,7 @@ pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
-/// Where messages have locks of their own it takes all of them.
+/// Where messages have locks of their own, the interrupt lock takes all of them.
 pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
 /// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
@@ -285,7 +284,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
     }
 }
 
-/// An open cell: the data, and the right to take what comes later in the
+/// An open cell: the data, and the right to take locks that come later in the
 /// order.
 ///
 /// It lives as long as the lock is held and can't leave its closure.
@@ -337,8 +336,8 @@ impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
 
-/// What a callback does in a dump stack with a lock held: it runs there, and
-/// its code out of the way of the other.
+/// Runs `run` in a dump stack, where no lock is taken. Not inlined, to keep this code
+/// out of the normal path.
 #[cold]
 #[inline(never)]
 fn in_dump<R>(run: impl FnOnce() -> R) -> R {
@@ -364,8 +363,8 @@ fn hold_spin_lock<R>(
     // handle lies in this frame until it is released.
     unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     let result = run();
-    // SAFETY: It was acquired above, in this frame. Whatever `run` acquired it
-    // has released, since it had to use a function like this one.
+    // SAFETY: It was acquired above, in this frame. `run` has released every lock
+    // that it acquired, since it had to use a function like this one.
     unsafe { port::release_spin_lock(adapter, handle) };
     result
 }
@@ -425,8 +424,8 @@ impl<'a, T> StartIoLocked<'a, T> {
 }
 
 impl<'a, T> StartIoLocked<'a, T> {
-    /// Opens this cell and one of a DPC's lock side by side, in a callback that is
-    /// alone with both.
+    /// Opens this cell and that of a DPC lock at the same time, in a callback that
+    /// proves that no other callback has either open.
     pub fn open_with<U, S, R>(
         &self,
         dpc: &DpcLocked<'a, U>,
@@ -451,9 +450,9 @@ impl<'a, T> InterruptLocked<'a, T> {
         Self::new(adapter, InterruptLock(()), data)
     }
 
-    /// Opens the cell in a message's interrupt routine, if Storport enters it
-    /// with the interrupt lock held: where messages have locks of their own it
-    /// does not, and this gives nothing.
+    /// Opens the cell in a message's interrupt routine. Returns `None` where messages
+    /// have locks of their own, because Storport does not hold the interrupt lock
+    /// there.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let _: &mut MessageInterrupt<'_, 'a> = interrupt;
         if self.adapter.state.has_message_locks() {
@@ -471,7 +470,7 @@ impl<'a, T> MessageLocked<'a, T> {
     }
 
     /// Opens the cell in the interrupt routine of its message, which Storport
-    /// enters with that lock held; another message's routine gets nothing.
+    /// enters with that lock held. Returns `None` in another message's routine.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let held = !self.adapter.state.has_message_locks()
             || self.lock.is_own(self.adapter) && interrupt.message() == self.lock.message;
@@ -498,13 +497,13 @@ impl<'a, T> DpcLocked<'a, T> {
         self.lock.number
     }
 
-    /// Has [`Miniport::dpc`] run soon, or [`callback::ThreadedDpc`] for a
-    /// threaded one (StorPortIssueDpc). If it was issued before and has not
+    /// Issues the DPC, which runs [`Miniport::dpc`], or [`callback::ThreadedDpc`] if
+    /// it is a threaded one (StorPortIssueDpc). If it was issued before and has not
     /// started, it runs once for both.
     ///
-    /// Until the end of HwPassiveInitialize, and while the adapter is stopped,
-    /// it is kept until DPCs can be queued; in a dump stack, until the interrupt
-    /// routine returns.
+    /// Before the end of HwPassiveInitialize, and while the adapter is stopped,
+    /// the DPC is kept until DPCs can be queued. In a dump stack it runs at the end
+    /// of the interrupt routine.
     ///
     /// [`Miniport::dpc`]: crate::Miniport::dpc
     /// [`callback::ThreadedDpc`]: crate::callback::ThreadedDpc
@@ -579,18 +578,18 @@ impl<'a, T> DpcLocked<'a, T> {
         // in this frame until it is released.
         unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) }?;
         let result = inside();
-        // SAFETY: It was acquired above, in this frame. Whatever `run` acquired it
-        // has released.
+        // SAFETY: It was acquired above, in this frame. `run` has released every lock
+        // that it acquired.
         unsafe { port::release_spin_lock(adapter, handle) };
         Ok(result)
     }
 }
 
-/// What a routine of StorPortSynchronizeAccess finds behind its context.
+/// What the context of a StorPortSynchronizeAccess routine points to.
 struct Synchronized<F, R> {
-    /// To run; taken out once `done`.
+    /// The closure to run. It is taken out once `done`.
     run: ManuallyDrop<F>,
-    /// What it gave; there once `done`.
+    /// The closure's result. It is initialised once `done`.
     result: MaybeUninit<R>,
     done: bool,
 }
@@ -653,7 +652,7 @@ fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
         // SAFETY: it is done, so the result is there, and is taken once.
         unsafe { context.result.assume_init() }
     } else {
-        // Storport does not say that this may happen.
+        // Storport did not call the routine, which is not documented to happen.
         // SAFETY: it is not done, so the closure was not taken.
         let run = unsafe { ManuallyDrop::take(&mut context.run) };
         InterruptLock(()).hold(adapter, run)

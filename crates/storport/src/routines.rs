@@ -2,10 +2,12 @@
 //! 3.1, 3.5, 3.6).
 //!
 //! Each group below names the contexts that may call its routines and those
-//! that may not. In the others the methods exist too, hidden, and their bound
-//! cannot be met: a call there does not compile, and the error says where to
-//! make it instead. The traits of the bounds have no other use. In a dump stack most routines do not exist; they answer with
-//! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` there (rule book 6).
+//! that may not. The latter have the methods too, hidden and with a bound that
+//! they cannot meet: a call there does not compile, and the error says where to
+//! make it instead. The traits of the bounds have no other use.
+//!
+//! In a dump stack most routines are not available. There they return
+//! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` (rule book 6).
 #![expect(unsafe_code, reason = "the methods call storport.sys")]
 
 use core::{ffi::CStr, num::NonZero, ptr, sync::atomic::Ordering};
@@ -72,7 +74,8 @@ pub trait MayAllocate {}
 )]
 pub trait AtPassive {}
 
-/// The adapter is ready: what is asked for may run at any time from now on.
+/// The adapter is ready: timers, work and state changes may be requested, and may run
+/// at any time from now on.
 #[diagnostic::on_unimplemented(
     message = "in `{Self}` the adapter is not running",
     label = "what this asks for would run before the adapter is ready, or after it is stopped",
@@ -371,10 +374,10 @@ routines! {
         Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval UnitControl UnitPower
         Tracing Work RegistryChange]
     {
-        /// Asks for what Storport has of `wanted`, and says what was granted,
-        /// which may be nothing (StorPortInitializePerfOpts). Storport is asked
-        /// once: a second call is granted nothing, and leaves the first one's
-        /// grant as it is.
+        /// Asks Storport for the options in `wanted` that it supports, and returns
+        /// those that it granted, perhaps none (StorPortInitializePerfOpts).
+        /// Storport is asked once: a second call is granted nothing, and does not
+        /// change what the first one was granted.
         pub fn optimize(&self, wanted: &Performance) -> Performance
         where
             Self: Optimizes,
@@ -443,7 +446,8 @@ routines! {
     not [FindAdapter Initialize PassiveInitialize Interrupt MessageInterrupt Stop Restart]
     {
         /// Stops Storport from sending requests until so many are completed
-        /// (StorPortBusy), to go with [`Srb::busy`]. False: Storport does not.
+        /// (StorPortBusy), to go with [`Srb::busy`]. Returns false if Storport
+        /// refuses.
         pub fn busy(&self, requests: u32) -> bool
         where
             Self: AtMostDispatch + WhileRunning,
@@ -550,7 +554,7 @@ routines! {
             report_change(self.header(), changed)
         }
 
-        /// Has Storport look for units again (BusChangeDetected).
+        /// Makes Storport look for units again (BusChangeDetected).
         pub fn bus_changed(&self, path: u8)
         where
             Self: WhileRunning,
@@ -574,7 +578,8 @@ routines! {
         }
 
         /// Stops Storport from sending requests for so many seconds, or until
-        /// [`resume`](Self::resume) (StorPortPause). False: Storport does not.
+        /// [`resume`](Self::resume) (StorPortPause). Returns false if Storport
+        /// refuses.
         pub fn pause(&self, seconds: u32) -> bool
         where
             Self: WhileRunning,
@@ -582,7 +587,7 @@ routines! {
             !self.is_dump() && port::pause(self.header(), seconds)
         }
 
-        /// Ends a pause (StorPortResume). False: Storport does not.
+        /// Ends a pause (StorPortResume). Returns false if Storport refuses.
         pub fn resume(&self) -> bool
         where
             Self: WhileRunning,
@@ -724,7 +729,8 @@ unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> 
     queued
 }
 
-/// What the context pointer of a work item holds: no address.
+/// The values that are packed into the context pointer of a work item. It is no
+/// address.
 pub(crate) struct WorkContext {
     /// The adapter's life in which the work was queued.
     pub(crate) life: u32,

@@ -1,29 +1,29 @@
 //! An SRB as a value that must be completed.
 //!
-//! Whoever has the [`Srb`] owns the request. Completing it consumes the value;
-//! while the device has the request, the value is stored. So a request is
+//! The [`Srb`] value owns the request. Completing it consumes the value; while the
+//! request is in flight, the driver stores the value. So a request is
 //! completed at most once, and never touched afterwards (rule book 5.1, S1-S3).
 //! It cannot be completed as pending.
 //!
-//! What is promised of requests that are not completed:
+//! Requests that the driver does not complete:
 //!
 //! - An `Srb` that is dropped is completed as an error. That is a bug in the
-//!   driver, but no lost request.
+//!   driver, but the request is not lost.
 //! - An `Srb` that is forgotten is never completed: by `mem::forget`, in a
 //!   `ManuallyDrop`, or in an adapter's state when HwFindAdapter overwrites it.
 //!   Storport's time-out finds the request, and HwResetBus follows.
-//! - What HwBuildIo made of a request is forgotten, not dropped, if Storport
-//!   never starts the request. What it owns must be found again by other means,
-//!   at a reset for example.
+//! - The value that HwBuildIo makes for a request is forgotten, not dropped, if
+//!   Storport never starts the request. The driver must find what that value owns
+//!   by other means, at a reset for example.
 //!
 //! A request is in one of two states. The device has not seen a [`Fresh`] one:
-//! it may be sent back to wait ([`Srb::busy`]), and its data may be looked at.
-//! Before the device gets it, it becomes a [`StartedSrb`], for which neither
-//! holds (rule book 5.1, S5). That no device is given a fresh one is the
-//! miniport's part: types do not see what a device is told. A driver that stores
-//! the device's requests as `StartedSrb`s cannot get it wrong.
+//! it may be completed as BUSY ([`Srb::busy`]), and its data may be accessed.
+//! Before the device gets it, the miniport makes it a [`StartedSrb`], which allows
+//! neither (rule book 5.1, S5). Types cannot check that the miniport does this in
+//! time. A driver that stores its requests in flight as `StartedSrb`s cannot get it
+//! wrong.
 //!
-//! Both shapes are read here and nowhere else: SCSI_REQUEST_BLOCK and
+//! Only this module reads the two shapes of an SRB: SCSI_REQUEST_BLOCK and
 //! STORAGE_REQUEST_BLOCK (rule book 5.2).
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
 
@@ -42,7 +42,7 @@ use crate::{
     status::StorStatus,
 };
 
-/// The longest CDB that is read: an SRBEX_DATA_SCSI_CDB32's.
+/// The longest CDB that is read: that of an SRBEX_DATA_SCSI_CDB32.
 const LONGEST_CDB: usize = 32;
 
 /// Where a request goes.
@@ -109,10 +109,10 @@ pub enum Function {
 /// A Plug and Play action (`STOR_PNP_ACTION`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PnpAction {
-    /// The device is removed in order: what was allocated for it is freed now.
+    /// The device is removed in an orderly way: free what was allocated for it.
     Remove,
-    /// The device is stopped, to be found anew with other resources
-    /// (StorStopDevice): the same.
+    /// The device is stopped, to be found again with other resources
+    /// (StorStopDevice): free what was allocated for it.
     Rebalance,
     /// The device is gone already.
     SurpriseRemoval,
@@ -214,8 +214,8 @@ pub type StartedSrb<'adapter> = Srb<'adapter, Started>;
 // SAFETY: an SRB belongs to its request, not to a thread.
 unsafe impl<S> Send for Srb<'_, S> {}
 
-/// The two shapes, told apart. Pointers, for what belongs to a request lies
-/// behind its block too, and a reference ends with the block.
+/// The two shapes of an SRB. They hold pointers, because parts of a request also lie
+/// behind its block, where a reference to the block may not reach.
 enum Shape {
     Scsi(NonNull<SCSI_REQUEST_BLOCK>),
     Storage(NonNull<STORAGE_REQUEST_BLOCK>),
@@ -231,7 +231,8 @@ struct ScsiParts {
 }
 
 impl<'a> Srb<'a> {
-    /// The device gets the request now: from here on it can't be busy.
+    /// Marks the request as started, before the device gets it. From here on it can't
+    /// be completed as BUSY.
     #[inline]
     pub fn started(self) -> StartedSrb<'a> {
         let (adapter, block) = (self.adapter, self.into_block());
@@ -241,8 +242,8 @@ impl<'a> Srb<'a> {
 }
 
 impl<'a> Srb<'a> {
-    /// Takes over an SRB that Storport passes to HwBuildIo. One that contradicts
-    /// itself is completed as SRB_STATUS_INVALID_REQUEST.
+    /// Takes over an SRB that Storport passes to HwBuildIo or HwStartIo. One that is
+    /// inconsistent is completed as SRB_STATUS_INVALID_REQUEST.
     ///
     /// # Safety
     /// `block` was just passed to HwBuildIo or HwStartIo of `adapter`.
@@ -297,7 +298,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
-    /// Reads the block itself. Nothing writes to it meanwhile: what writes
+    /// Reads the block itself. Nothing writes to it meanwhile: every method that writes
     /// takes the SRB by value or by `&mut`.
     fn read<R>(
         &self,
@@ -435,9 +436,9 @@ impl<'a, S> Srb<'a, S> {
         unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
     }
 
-    /// Sends it back to wait: Storport calls BuildIo and StartIo again later,
-    /// without limit (rule book 5.1, S5). Not a [`StartedSrb`]: the device may
-    /// still write into the data of a request that it had.
+    /// Completes it as BUSY: Storport calls HwBuildIo and HwStartIo again later,
+    /// without limit (rule book 5.1, S5). A [`StartedSrb`] does not have this method:
+    /// the device may still write into the data of a request that it had.
     pub fn busy(self)
     where
         S: NotStarted,
@@ -571,13 +572,14 @@ fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function 
     }
 }
 
-/// The most extended data of an SRB that are looked at: an SRB has a handful.
+/// The most blocks of extended data that an SRB may have here. SRBs have a few.
 const MOST_EXTENDED: u32 = 8;
 
-/// Whether a STORAGE_REQUEST_BLOCK says nothing that leads out of it: its
-/// address and its extended data lie inside it and are aligned.
+/// Whether a STORAGE_REQUEST_BLOCK is consistent: its address lies inside it and is
+/// aligned, and the offsets of its extended data lie inside it. [`extended`] checks
+/// what the offsets point to.
 ///
-/// `block` is an owned SRB's.
+/// `block` is that of an owned SRB.
 fn is_consistent(block: NonNull<STORAGE_REQUEST_BLOCK>) -> bool {
     let head = core::mem::offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset);
     // SAFETY: The SRB is owned and has this shape.
@@ -620,8 +622,8 @@ fn extended(
         // SAFETY: `Srb`'s invariant: the offsets lie inside the block.
         let offset = unsafe { offsets.wrapping_add(index).read() };
         let offset = usize::try_from(offset).ok()?;
-        // The data begin behind the block's fixed part, and are aligned to
-        // what they hold, pointers.
+        // Extended data begins behind the block's fixed part, and is aligned for
+        // the pointers in it.
         if offset < size_of::<STORAGE_REQUEST_BLOCK>().min(total)
             || !offset.is_multiple_of(align_of::<SRBEX_DATA_SCSI_CDB16>())
             || offset.checked_add(length)? > total

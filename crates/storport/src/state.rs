@@ -1,19 +1,19 @@
 //! The adapter's life cycle, and the gate that every callback passes.
 //!
-//! All zeros, as Storport's memory is at first, is a valid state: no adapter
-//! was found. Nothing here depends on Windows: the models in `cross/models`
-//! compile this file for loom.
+//! A state of all zeros is valid, because Storport's memory is zeroed at first.
+//! It means that no adapter was found. Nothing here depends on Windows: the models
+//! in `cross/models` compile this file for loom.
 //!
 //! # Invariants
 //!
 //! A callback reaches the adapter's state only after one of the functions here
-//! admitted it. There are three ways in:
+//! admitted it. There are four ways in:
 //!
 //! | Way in | Callbacks | Condition | Cost |
 //! |---|---|---|---|
 //! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | one load |
 //! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE or READY | one load |
-//! | [`enter`](State::enter), [`stop`](State::stop) | all others, the optional ones included | READY; after a stop | counted in `inside` |
+//! | [`enter`](State::enter), [`stop`](State::stop) | all others, the optional ones included; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `inside` |
 //! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phase before | exclusive |
 //!
 //! From this follows what the contexts promise:
@@ -22,8 +22,9 @@
 //!   that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
 //!   counted. Storport has none of them running when it calls HwFindAdapter: no
 //!   request is outstanding then, and the interrupt is not connected.
-//! - *HwInitialize is alone.* FOUND and INITIALIZING admit nobody, and nobody
-//!   was inside when HwFindAdapter began.
+//! - *HwInitialize is alone.* FOUND admits only ScsiStopAdapter, which opens no
+//!   cell, and INITIALIZING admits nobody. Nobody was inside when HwFindAdapter
+//!   began.
 //! - *HwPassiveInitialize is alone but for interrupt routines.* So is
 //!   *ScsiRestartAdapter*, which begins only when `inside` is zero. Storport
 //!   completes a stop only after the last request is completed, so that neither
@@ -37,7 +38,8 @@
 //!
 //! DPCs are different: one that is issued while it cannot be queued (before
 //! READY, between a stop and a restart, in a dump stack) is noted, and queued
-//! when it can. None is lost, and none is queued twice.
+//! once as soon as it can be; in a dump stack the interrupt routine runs it.
+//! HwFindAdapter drops the notes.
 
 #[cfg(not(loom))]
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -79,12 +81,12 @@ pub enum DpcKind {
     Threaded,
 }
 
-/// What becomes of a DPC that is issued.
+/// Who queues a DPC that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issue {
     /// The caller queues it.
     Now,
-    /// It is noted. Whoever takes the notes queues it.
+    /// It is noted, and the callback that makes the adapter ready queues it.
     Later,
 }
 
@@ -96,8 +98,8 @@ pub struct State {
     /// Callbacks that [`enter`](Self::enter) or [`stop`](Self::stop) admitted
     /// and that have not left.
     inside: AtomicU32,
-    /// Counts stops and finds. What is requested in one life does not run in
-    /// the next.
+    /// The number of the life: it counts the stops and the calls of HwFindAdapter.
+    /// What is requested in one life does not run in the next.
     life: AtomicU32,
     /// Whether the driver runs in the crash dump or hibernation stack.
     dump: AtomicBool,
@@ -105,12 +107,12 @@ pub struct State {
     message_locks: AtomicBool,
     /// Messages that are connected. Settled before the first lock is taken.
     messages: AtomicU32,
-    /// Messages that have locks of their own: those, or none.
+    /// Messages that have locks of their own: all connected ones, or none.
     locked_messages: AtomicU32,
     /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
-    /// DPC objects that were ever initialised, a bit each: as ordinary ones, and as
-    /// threaded ones.
+    /// DPC objects that were ever initialised, a bit each: first those that are
+    /// ordinary ones, then those that are threaded ones.
     initialized: [AtomicU32; 2],
     /// DPC objects handed out.
     dpcs: AtomicU8,
@@ -126,7 +128,7 @@ pub struct State {
     state_change: AtomicBool,
     /// The timer that was requested last: `TIMER_ARMED` and its life, or zero.
     timer: AtomicU64,
-    /// What HwTracingEnabled said last.
+    /// Whether tracing is enabled, by the last HwTracingEnabled.
     traced: AtomicBool,
 }
 
@@ -168,7 +170,7 @@ impl State {
         admitted
     }
 
-    /// A callback that was admitted is done.
+    /// Ends a callback that was admitted and counted.
     #[inline]
     pub fn leave(&self) {
         self.inside.fetch_sub(1, Ordering::AcqRel);
@@ -180,7 +182,7 @@ impl State {
     pub fn stop(&self) -> bool {
         self.inside.fetch_add(1, Ordering::AcqRel);
         let stopped = self.begin(&[STARTED, READY, STOPPED], STOPPED)
-            // Found and never started: there may be a device to silence.
+            // The adapter was never started, but its device may still run.
             || self.phase.load(Ordering::Acquire) == FOUND;
         if stopped {
             // After the phase: whoever reads the new life reads the new phase.
@@ -203,8 +205,8 @@ impl State {
         begun
     }
 
-    /// Makes this the state of an adapter that is about to be looked for. The
-    /// caller is alone.
+    /// Resets the state for an adapter that HwFindAdapter looks for now. The caller
+    /// is alone.
     pub fn reset(&self, dump: bool, message_locks: bool) {
         self.dump.store(dump, Ordering::Relaxed);
         self.message_locks.store(message_locks, Ordering::Relaxed);
@@ -217,8 +219,8 @@ impl State {
         self.channels.store(0, Ordering::Relaxed);
         self.optimized.store(false, Ordering::Relaxed);
         self.timer.store(0, Ordering::Relaxed);
-        // A state change that Storport still has keeps its place: its callback
-        // gives the place back.
+        // `state_change` stays: Storport may still have a report, and its callback
+        // HwStateChange ends it.
     }
 
     /// Ends HwFindAdapter. What it wrote is seen by whoever is admitted later.
@@ -249,7 +251,7 @@ impl State {
         self.begin(&[STARTED], PASSIVE)
     }
 
-    /// Ends HwPassiveInitialize, which initialised the DPC objects. Gives the
+    /// Ends HwPassiveInitialize, which initialised the DPC objects. Returns the
     /// DPCs to be queued.
     pub fn end_passive(&self, works: bool) -> Noted {
         self.dpcs_initialized.store(true, Ordering::Relaxed);
@@ -263,7 +265,7 @@ impl State {
         self.begin(&[STOPPED], RESTARTING)
     }
 
-    /// Ends ScsiRestartAdapter. Gives the DPCs to be queued.
+    /// Ends ScsiRestartAdapter. Returns the DPCs to be queued.
     pub fn end_restart(&self, works: bool) -> Noted {
         if works && !self.dpcs_initialized.load(Ordering::Relaxed) && !self.is_dump() {
             // The stop came before HwPassiveInitialize.
@@ -273,11 +275,12 @@ impl State {
         self.become_ready(works)
     }
 
-    /// Whether no callback is inside that was admitted and counted. In a phase
-    /// that admits none, none comes in after that.
+    /// Whether no counted callback is inside. In a phase that admits none, this stays
+    /// true.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        // A read that writes: whoever enters later sees what is before it.
+        // A write rather than a load, so that a callback that enters later sees the
+        // phase that was stored before it.
         self.inside.fetch_add(0, Ordering::AcqRel) == 0
     }
 
@@ -294,8 +297,8 @@ impl State {
         self.take_noted()
     }
 
-    /// Goes from one of the phases `from` to phase `to`. False: the phase is
-    /// another.
+    /// Goes from one of the phases `from` to phase `to`. Returns false if the phase
+    /// is another.
     fn begin(&self, from: &[u8], to: u8) -> bool {
         from.iter().any(|phase| {
             self.phase
@@ -304,12 +307,13 @@ impl State {
         })
     }
 
-    /// The life for what is requested now: `None` unless the adapter is ready.
+    /// The life in which work, timers or state changes are requested now. `None` unless
+    /// the adapter is ready.
     #[inline]
     #[must_use]
     pub fn ready_life(&self) -> Option<u32> {
-        // Before the phase: a stop that begins in between must not lend its
-        // life to what was requested before it.
+        // Before the phase is read: if a stop begins in between, the request must
+        // carry the life from before the stop.
         let life = self.life.load(Ordering::Acquire);
         self.serves_requests().then_some(life)
     }
@@ -374,9 +378,9 @@ impl State {
         self.channels.load(Ordering::Relaxed)
     }
 
-    /// Whether nobody asked Storport for channels before. That is allowed once:
-    /// what a second answer leaves of the first is not documented, and
-    /// HwStartIo must know whether it runs with the StartIo lock.
+    /// Whether Storport was not asked for channels before. It is asked only once:
+    /// whether a second answer replaces the first is not documented, and HwStartIo
+    /// must know whether it runs with the StartIo lock.
     pub fn may_optimize(&self) -> bool {
         !self.optimized.swap(true, Ordering::Relaxed)
     }
@@ -411,11 +415,11 @@ impl State {
         self.threaded.load(Ordering::Relaxed) & bit(number) != 0
     }
 
-    /// Whether a DPC object has to be initialised: it was not yet, or as another
-    /// kind. It is from now on.
+    /// Whether a DPC object has to be initialised, because it was not yet, or only as
+    /// the other kind. Records that it is initialised from now on.
     ///
     /// An object keeps its memory and its routine when the adapter is found again.
-    /// It is not initialised again then, because a DPC of before the stop may still
+    /// It is not initialised again then, because a DPC from before the stop may still
     /// be in the system's queue.
     pub fn begin_dpc_initialization(&self, number: u8) -> bool {
         let bit = bit(number);
@@ -447,8 +451,8 @@ impl State {
     fn note(&self, number: u8) -> Issue {
         let bit = bit(number);
         self.noted.fetch_or(bit, Ordering::AcqRel);
-        // Either the note was there when the notes were taken, or this reads
-        // the phase that was stored before they were taken.
+        // Either `take_noted` sees this note, or this reads READY, which was stored
+        // before the notes were taken.
         if self.queues_dpcs() && self.noted.fetch_and(!bit, Ordering::AcqRel) & bit != 0 {
             return Issue::Now;
         }
@@ -460,23 +464,23 @@ impl State {
         Noted(self.noted.swap(0, Ordering::AcqRel))
     }
 
-    /// Takes the one place for a state change, if it is free.
+    /// Begins to report a state change. Returns false if one is being reported.
     #[must_use]
     pub fn begin_state_change(&self) -> bool {
         !self.state_change.swap(true, Ordering::Acquire)
     }
 
-    /// Gives that place back.
+    /// Ends the report of a state change.
     pub fn end_state_change(&self) {
         self.state_change.store(false, Ordering::Release);
     }
 
-    /// Keeps what HwTracingEnabled said.
+    /// Records whether tracing is enabled.
     pub fn set_traced(&self, enabled: bool) {
         self.traced.store(enabled, Ordering::Relaxed);
     }
 
-    /// What HwTracingEnabled said last.
+    /// Whether tracing is enabled, by the last HwTracingEnabled.
     #[inline]
     pub fn is_traced(&self) -> bool {
         self.traced.load(Ordering::Relaxed)
