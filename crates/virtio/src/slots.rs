@@ -5,10 +5,10 @@
 //! shared memory, one entry in the driver's table. All processors may reserve,
 //! release and stage at once, at any IRQL, without a lock.
 //!
-//! Slots are given out in turn, so that a released one rests as long as others
-//! are free. A device that completes a buffer twice then names a slot that is
-//! not in flight, which the ring detects. Otherwise it could name the slot's
-//! next request, which nobody can detect.
+//! Slots are given out in turn, so that a released slot stays free as long as
+//! possible. A device that returns a buffer twice then names a slot that is not in
+//! flight, which the driver detects. If the slot were used again at once, the device
+//! would name its next request, which nobody can detect.
 
 use core::array;
 use core::fmt;
@@ -23,15 +23,16 @@ const WORDS: u16 = 4;
 const WORD_BITS: u16 = 64;
 const LOOKS: u8 = 4;
 
-/// Sequence words. loom keeps the history of each, so its models have few.
+/// The number of sequence words. loom keeps the history of each, so its models have
+/// few.
 const SEQUENCES: usize = if cfg!(all(loom, test)) {
     2
 } else {
     MAX_SLOTS as usize
 };
 
-/// The right to use one slot's descriptor and area. It exists once for each
-/// slot. A slot that is dropped instead of released is lost for good.
+/// The right to use one slot's descriptor and area. There is at most one value for
+/// each slot. A slot that is dropped instead of released is lost for good.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a slot that is dropped is lost; release it"]
 pub struct Slot {
@@ -55,7 +56,7 @@ impl Slot {
     }
 }
 
-/// A request that lies complete in its slot's area and awaits publication.
+/// A request that is complete in its slot's area and not published yet.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is lost unless it is published, staged or released"]
 pub struct Prepared {
@@ -69,7 +70,7 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The slot it lies in.
+    /// Its slot.
     #[inline]
     pub fn slot(&self) -> &Slot {
         &self.slot
@@ -90,8 +91,8 @@ impl Prepared {
 pub struct Staged {
     table: u64,
     writable: u32,
-    /// The slot's sequence number: odd, and of this request alone. Even if the
-    /// request was never staged.
+    /// The slot's sequence number at the time of staging: odd, and different for each
+    /// request in the slot. It is 0 if the allocator refused to stage the request.
     sequence: u32,
     queue: u16,
     index: u16,
@@ -136,9 +137,9 @@ impl core::error::Error for Stale {}
 /// | free | nobody | 1 | even |
 /// | being built | the one [`Slot`] or [`Prepared`] value | 0 | even |
 /// | staged | nobody; a [`Staged`] value may still name it | 0 | odd |
-/// | in flight | the queue's table of flights, which holds the `Slot` | 0 | even |
+/// | in flight | the queue's table of requests, which holds the `Slot` | 0 | even |
 ///
-/// No slot is doubled, and none is lost while it is staged:
+/// No slot exists twice, and none is lost while it is staged:
 ///
 /// - *Free → being built.* [`reserve`](Self::reserve) clears the bit by an atomic
 ///   operation that only one processor wins.
@@ -148,19 +149,19 @@ impl core::error::Error for Stale {}
 ///   being built, so `stage` needs no locked instruction.
 /// - *Staged → being built or free.* Only `SplitQueue::unstage` and
 ///   `SplitQueue::reclaim` do this. Both borrow the queue mutably, so the
-///   queue's lock keeps them apart, and a load and a store are enough. Each makes
-///   the word even and greater by one. So one `Staged` value leads out of the
-///   state once: after `reclaim`, or for a slot that was staged anew, the word
-///   differs from the one that the value holds, and `unstage` answers [`Stale`].
+///   queue's lock keeps them apart, and a load and a store are enough. Each adds
+///   one to the word, which makes it even. So a `Staged` value is unstaged at most
+///   once: after `reclaim`, or if the slot was staged again, the word differs from
+///   the one that the value holds, and `unstage` returns [`Stale`].
 ///   (The word wraps after 2^31 requests in one slot. A stale request that waits
 ///   for all of those would be taken for a new one.)
 /// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
-///   slot out of the table of flights.
+///   slot out of the table of requests in flight.
 ///
-/// `reclaim` frees a slot only if its word is odd, so it never touches one that
-/// is free, being built or in flight. A `stage` that runs at the same time is
-/// seen in full, and the request is stale, or not at all, and the request is
-/// as good as staged after the reset.
+/// `reclaim` frees a staged slot only if its word is odd, so it does not take one that
+/// is free, being built or in flight for a staged one. If `stage` runs at the same
+/// time, there are two cases. If `reclaim` sees the new word, the request is stale. If
+/// it does not, the request counts as staged after the reset.
 ///
 /// Each transition happens before the next one of the same slot: `release` and
 /// `reclaim` store to `free` with Release, which `reserve` acquires; `stage`
@@ -171,7 +172,7 @@ pub struct SlotAllocator {
     queue: u16,
     /// A bit for each slot that is free.
     free: [AtomicU64; WORDS as usize],
-    /// Where to look first. A hint: it may be old.
+    /// The index at which to look first. It is a hint, and may be outdated.
     next: AtomicU16,
     /// A number for each slot, odd while the slot is staged.
     sequences: [AtomicU32; SEQUENCES],
@@ -210,9 +211,9 @@ impl SlotAllocator {
 
     /// Takes a free slot; `None` if it sees none.
     ///
-    /// While slots move between other processors, a look at one word after the
-    /// other can miss one that was free all the time. It looks several times;
-    /// a caller that gets none answers "busy" as if there were none.
+    /// This looks at one word after the other. While other processors reserve and
+    /// release slots, it can miss a slot although there was always one free, so it
+    /// looks several times. A caller that gets `None` completes its request as busy.
     #[inline]
     pub fn reserve(&self) -> Option<Slot> {
         let slot = (0..LOOKS).find_map(|_| self.look())?;
@@ -221,8 +222,8 @@ impl SlotAllocator {
         Some(slot)
     }
 
-    /// Goes once through all words: from the hint to its word's end, the other
-    /// words, and last what is below the hint.
+    /// Goes once through all words: first from the hint to the end of its word, then
+    /// through the other words, and last through the bits below the hint.
     #[inline]
     fn look(&self) -> Option<Slot> {
         let next = self.next.load(Ordering::Relaxed);
@@ -249,11 +250,10 @@ impl SlotAllocator {
         }
     }
 
-    /// Makes a request ready to be started, and gives its slot into the care of
-    /// the queue: [`SplitQueue::unstage`](crate::split_queue::SplitQueue::unstage)
-    /// takes the request back, or a reset reclaims the slot. The request of
-    /// another queue is not staged: its slot is lost, and unstaging it answers
-    /// [`Stale`].
+    /// Stages a request: from now on the queue is responsible for its slot.
+    /// [`SplitQueue::unstage`](crate::split_queue::SplitQueue::unstage) takes the
+    /// request back, or a reset reclaims the slot. The request of another queue is
+    /// not staged: its slot is lost, and unstaging it returns [`Stale`].
     #[inline]
     pub fn stage(&self, prepared: Prepared) -> Staged {
         let Prepared {
@@ -320,7 +320,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes the lowest free slot of a word that `mask` allows.
+    /// Takes the lowest free slot of a word, among those in `mask`.
     #[inline]
     fn take(&self, word: u16, mask: u64) -> Option<Slot> {
         let word = word % WORDS;
