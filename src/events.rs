@@ -202,7 +202,7 @@ events! {
     }
     /// %2: resets. %3: seconds.
     1104 Error DeviceFailed {
-        text: "%1 was given up after %2 resets within %3 seconds. All its requests fail until the device is restarted.",
+        text: "%1 was given up after more than %2 resets within %3 seconds. All its requests fail until the device is restarted.",
         cause: "The device fails again right after each reset.",
         remedy: "Repair the cause that the events before this one name, then disable and enable the device, or restart Windows.",
     }

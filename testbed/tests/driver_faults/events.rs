@@ -578,7 +578,7 @@ fn a_device_that_is_faulty_after_each_reset(event: Event) {
         });
     }
     let text = format!(
-        "{DISK} was given up after {MOST} resets within 60 seconds. All its requests fail until \
+        "{DISK} was given up after more than {MOST} resets within 60 seconds. All its requests fail until \
          the device is restarted."
     );
     expected.push((event, text));
