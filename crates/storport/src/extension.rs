@@ -135,6 +135,11 @@ impl<M: Registered> Extension<M> {
                 "an adapter's state may be aligned to 8 bytes at most: Storport aligns the device \
                  extension to no more"
             );
+            assert!(
+                M::TABLE_BYTES <= MOST_TABLE_BYTES && M::DUMP_TABLE_BYTES <= MOST_TABLE_BYTES,
+                "`TABLE_BYTES` and `DUMP_TABLE_BYTES` may be 2 GiB at most: a device extension's \
+                 size has 32 bits"
+            );
         };
         size_of::<Self>().wrapping_add(Self::table_bytes(stack))
     }
@@ -320,6 +325,9 @@ impl<M: Registered> Extension<M> {
         }
     }
 }
+
+/// The most memory for tables. With it no sum in [`Extension::bytes`] overflows.
+const MOST_TABLE_BYTES: usize = 1 << 31;
 
 /// The largest alignment that a table's elements may have: a cache line.
 const TABLE_ALIGNMENT: usize = 64;
