@@ -188,7 +188,7 @@ fn initialize_dpc<M: Registered>(header: &Header, number: DpcNumber) {
     if !header.state.is_threaded(number.0) {
         let routine: unsafe extern "C" fn(PSTOR_DPC, PVOID, PVOID, PVOID) = dpc::<M>;
         // SAFETY: This is HwPassiveInitialize, and the object is initialised for
-        // the first time as this kind: nobody uses it yet.
+        // the first time: nobody uses it yet.
         unsafe { port::initialize_dpc(header, object, routine as PVOID) };
     } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
         // The routine gets the extension whatever the context is. Should a

@@ -384,7 +384,8 @@ routines! {
         }
 
         /// Puts data under the lock of a DPC object made for it. `None` if the
-        /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
+        /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them, or if the one in this
+        /// place was a threaded one when the adapter was found before.
         pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
         where
             Self: InFindAdapter<'a>,
@@ -395,7 +396,8 @@ routines! {
         /// Puts data under the lock of a threaded DPC object made for it
         /// (StorPortInitializeThreadedDpc). When it is issued,
         /// [`callback::ThreadedDpc`] runs, in a thread if the system allows that.
-        /// `None` if the adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them.
+        /// `None` if the adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them, or if the
+        /// one in this place was none when the adapter was found before.
         pub fn threaded_dpc_locked<M: callback::ThreadedDpc, T>(
             &mut self,
             data: T,

@@ -111,9 +111,10 @@ pub struct State {
     locked_messages: AtomicU32,
     /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
-    /// DPC objects that were ever initialised, a bit each: first those that are
-    /// ordinary ones, then those that are threaded ones.
-    initialized: [AtomicU32; 2],
+    /// DPC objects that were ever initialised, a bit each.
+    initialized: AtomicU32,
+    /// Which of them are threaded ones. An object keeps its kind.
+    initialized_threaded: AtomicU32,
     /// DPC objects handed out.
     dpcs: AtomicU8,
     /// Which of them are threaded, a bit each.
@@ -392,13 +393,22 @@ impl State {
     }
 
     /// Hands out the number of the next DPC object. The caller is alone.
+    ///
+    /// None if the object was initialised as another kind before the adapter was
+    /// found again: a DPC of then may still be in the system's queue, so it can't be
+    /// initialised anew.
     pub fn take_dpc(&self, kind: DpcKind) -> Option<u8> {
         let number = self.dpcs.load(Ordering::Relaxed);
         if number >= MAX_DPCS {
             return None;
         }
+        let is = |bits: &AtomicU32| bits.load(Ordering::Relaxed) & bit(number) != 0;
+        let threaded = kind == DpcKind::Threaded;
+        if is(&self.initialized) && is(&self.initialized_threaded) != threaded {
+            return None;
+        }
         self.dpcs.store(number.wrapping_add(1), Ordering::Relaxed);
-        if kind == DpcKind::Threaded {
+        if threaded {
             let all = self.threaded.load(Ordering::Relaxed) | bit(number);
             self.threaded.store(all, Ordering::Relaxed);
         }
@@ -415,22 +425,18 @@ impl State {
         self.threaded.load(Ordering::Relaxed) & bit(number) != 0
     }
 
-    /// Whether a DPC object has to be initialised, because it was not yet, or only as
-    /// the other kind. Records that it is initialised from now on.
+    /// Whether a DPC object has to be initialised: it was not yet. It is from now
+    /// on.
     ///
-    /// An object keeps its memory and its routine when the adapter is found again.
-    /// It is not initialised again then, because a DPC from before the stop may still
-    /// be in the system's queue.
+    /// An object keeps its memory, its kind and its routine when the adapter is found
+    /// again. It is not initialised again then, because a DPC of before the stop may
+    /// still be in the system's queue.
     pub fn begin_dpc_initialization(&self, number: u8) -> bool {
         let bit = bit(number);
-        let [ordinary, threaded] = &self.initialized;
-        let (this_kind, other_kind) = if self.is_threaded(number) {
-            (threaded, ordinary)
-        } else {
-            (ordinary, threaded)
-        };
-        other_kind.fetch_and(!bit, Ordering::Relaxed);
-        this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        if self.is_threaded(number) {
+            self.initialized_threaded.fetch_or(bit, Ordering::Relaxed);
+        }
+        self.initialized.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// Issues a DPC. If it cannot be queued now, it is noted.
