@@ -34,22 +34,26 @@ use crate::{
     status::StorStatus,
 };
 
-/// What lies in the SRB extension between HwBuildIo and HwStartIo.
+/// What lies in the SRB extension of a request.
 #[repr(C)]
 struct Built<R> {
+    /// The call of HwBuildIo that the request was given to: the address of its
+    /// context, where no other call that runs at the same time has its own.
+    call: usize,
+    /// There between HwBuildIo and HwStartIo.
     request: R,
 }
 
 /// What `HW_INITIALIZATION_DATA.SrbExtensionSize` must be.
 pub(crate) const fn request_bytes<M: Miniport>() -> usize {
-    // The memory is at least aligned to 8 bytes; a request needs no more.
-    assert!(align_of::<Built<M::Request<'static>>>() <= 8);
-    match size_of::<Built<M::Request<'static>>>() {
-        // Without any an SRB has none, as those that come before there is an
-        // adapter.
-        0 => 1,
-        bytes => bytes,
-    }
+    const {
+        assert!(
+            align_of::<Built<M::Request<'static>>>() <= 8,
+            "a request may be aligned to 8 bytes at most: Storport aligns an SRB extension to no \
+             more"
+        );
+    };
+    size_of::<Built<M::Request<'static>>>()
 }
 
 fn truth(is: bool) -> BOOLEAN {
@@ -238,17 +242,25 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
         return truth(false);
     };
     let mut cx = context!(BuildIo, &extension.header);
+    let call = (&raw const cx).addr();
+    // SAFETY: Storport gave SrbExtensionSize bytes there to this SRB.
+    unsafe { (&raw mut (*memory).call).write(call) };
     let Some((built, request)) = M::build_io(adapter, &mut cx, srb) else {
         return truth(false);
     };
-    let same = core::ptr::eq(built.as_ptr(), block.as_ptr());
-    if !same {
+    let memory: *mut Built<M::Request<'_>> = built.extension().cast();
+    // SAFETY: As above, of the SRB that was returned: the miniport has it, so
+    // HwBuildIo got it.
+    let given = unsafe { (&raw const (*memory).call).read() };
+    // The address of the block does not tell: Storport may have sent another
+    // request there once the one that was given was completed.
+    if given != call {
         // Another request than the one that was given: it is not Storport's
         // to start now. Dropping it completes it.
         return truth(false);
     }
-    // SAFETY: Storport gave SrbExtensionSize bytes there to this SRB.
-    unsafe { memory.write(Built { request }) };
+    // SAFETY: As above.
+    unsafe { (&raw mut (*memory).request).write(request) };
     let _: NonNull<wdk_sys::SCSI_REQUEST_BLOCK> = built.into_block();
     truth(true)
 }
@@ -281,7 +293,7 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
     }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
     // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
-    let Built { request } = unsafe { memory.read() };
+    let request = unsafe { (&raw const (*memory).request).read() };
     M::start_io(
         adapter,
         &mut context!(StartIo, &extension.header),
