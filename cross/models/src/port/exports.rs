@@ -18,7 +18,7 @@ use wdk_sys::{
 
 use super::{
     Interrupts,
-    adapter::{REGISTER_BYTES, REGISTERS_AT},
+    adapter::{Adapter, REGISTER_BYTES, REGISTERS_AT},
     later::{self, QueuedDpc, RegistryRoutine, StateChange, WorkItem},
     processor,
     queued_lock::Word,
@@ -70,6 +70,7 @@ unsafe extern "C" fn StorPortNotification(
             assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
             let dpc = argument!(*mut STOR_DPC);
             let routine = argument!(PVOID);
+            refuse_queued(adapter, dpc);
             // SAFETY: the miniport's object.
             unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
         }
@@ -79,6 +80,7 @@ unsafe extern "C" fn StorPortNotification(
             let routine = argument!(PVOID);
             let _context = argument!(PVOID);
             let _importance = argument!(i32);
+            refuse_queued(adapter, dpc);
             // SAFETY: the miniport's object.
             unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
         }
@@ -332,6 +334,13 @@ unsafe extern "C" fn StorPortExtendedFunction(
         }
         _ => UNSUCCESSFUL,
     }
+}
+
+/// An object that is initialised again while it is queued would break the queue.
+fn refuse_queued(adapter: &Adapter, dpc: *const STOR_DPC) {
+    let queue = adapter.dpcs.lock().expect("no panic");
+    let queued = queue.iter().any(|queued| ptr::eq(queued.dpc, dpc));
+    assert!(!queued, "Storport: a DPC initialised while it is queued");
 }
 
 /// Reads all that an event leads to.

@@ -6,5 +6,6 @@ mod data;
 mod dump;
 mod everything;
 mod miniport;
+mod misuse;
 mod orders;
 mod requests;

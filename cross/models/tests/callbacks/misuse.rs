@@ -1,0 +1,156 @@
+//! Safe code that misuses the crate, and does no harm.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use ferrostor_models::port::{Adapter, Driver, Found, Interrupts, Machine, Shape};
+use storport::{
+    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, Interrupt, Interrupted, Miniport,
+    NotFound, ResetBus, Restart, Srb, StartIo, Stop, ThreadedDpc, Tracing, callback,
+};
+
+use crate::{miniport::LIMITS, requests::scsi};
+
+/// The opcodes of requests.
+mod opcode {
+    /// Kept.
+    pub const KEPT: u8 = 1;
+    /// Completed at once; HwBuildIo then returns the one that is kept.
+    pub const EXCHANGED: u8 = 2;
+}
+
+struct Misuser;
+
+struct State<'a> {
+    kept: DpcLocked<'a, Option<Srb<'a>>>,
+}
+
+storport::registered!(Misuser: ThreadedDpc, Tracing);
+
+/// An [`opcode::EXCHANGED`] is completed, and not yet exchanged.
+static COMPLETED: AtomicBool = AtomicBool::new(false);
+/// How often an adapter was found. At every second time, its DPC is threaded.
+static FINDS: AtomicUsize = AtomicUsize::new(0);
+/// Requests that HwBuildIo returned in place of another.
+static EXCHANGES: AtomicUsize = AtomicUsize::new(0);
+
+impl Miniport for Misuser {
+    type Adapter<'a> = State<'a>;
+    type Request<'a> = u64;
+
+    fn find_adapter<'a>(
+        cx: &mut FindAdapter<'_, 'a>,
+    ) -> Result<(Configured<'a>, State<'a>), NotFound> {
+        let configured = cx.configure(&LIMITS).expect("limits");
+        let kept = match FINDS.fetch_add(1, Ordering::Relaxed) % 2 {
+            0 => cx.dpc_locked(None),
+            _ => cx.threaded_dpc_locked::<Self, _>(None),
+        };
+        let kept = kept.ok_or(NotFound::Unusable)?;
+        Ok((configured, State { kept }))
+    }
+
+    fn initialize<'a>(_: &State<'a>, _: &mut Initialize<'_, 'a>) -> bool {
+        true
+    }
+
+    fn build_io<'a>(
+        adapter: &State<'a>,
+        cx: &mut BuildIo<'_, 'a>,
+        srb: Srb<'a>,
+    ) -> Option<(Srb<'a>, u64)> {
+        if srb.cdb().first() == Some(&opcode::KEPT) {
+            adapter.kept.with(cx, |kept| **kept = Some(srb));
+            return None;
+        }
+        srb.succeed(0);
+        COMPLETED.store(true, Ordering::Release);
+        loop {
+            if let Some(other) = adapter.kept.with(cx, |kept| kept.take()) {
+                EXCHANGES.fetch_add(1, Ordering::Relaxed);
+                return Some((other, 0));
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn start_io<'a>(_: &State<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, _: u64) {
+        srb.succeed(0);
+    }
+
+    fn interrupt<'a>(_: &State<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
+        Interrupted::NotOurs
+    }
+
+    fn dpc<'a>(_: &State<'a>, _: &mut Dpc<'_, 'a>) {}
+
+    fn reset_bus<'a>(_: &State<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
+        true
+    }
+
+    fn stop<'a>(_: &State<'a>, _: &mut Stop<'_, 'a>) {}
+
+    fn restart<'a>(_: &State<'a>, _: &mut Restart<'_, 'a>) -> bool {
+        true
+    }
+}
+
+impl callback::ThreadedDpc for Misuser {
+    fn threaded_dpc<'a>(_: &State<'a>, _: &mut ThreadedDpc<'_, 'a>) {}
+}
+
+impl callback::Tracing for Misuser {
+    fn tracing<'a>(adapter: &State<'a>, cx: &mut Tracing<'_, 'a>) {
+        adapter.kept.issue(cx);
+    }
+}
+
+fn adapter() -> Adapter {
+    let machine = Machine {
+        interrupts: Interrupts::Line,
+        channels: 0,
+        dump: false,
+    };
+    Adapter::new(&Driver::load::<Misuser>(), machine)
+}
+
+/// The other request is sent once this one's memory is free, and so may get the
+/// same address.
+fn requests_are_exchanged() {
+    FINDS.store(0, Ordering::Relaxed);
+    let adapter = adapter();
+    adapter.start();
+    let rounds = 8;
+    for _ in 0..rounds {
+        COMPLETED.store(false, Ordering::Relaxed);
+        thread::scope(|scope| {
+            scope.spawn(|| adapter.send(0, &scsi(Shape::Scsi, opcode::EXCHANGED, 0)));
+            while !COMPLETED.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            adapter.send(1, &scsi(Shape::Scsi, opcode::KEPT, 0));
+        });
+    }
+    assert_eq!(EXCHANGES.load(Ordering::Relaxed), rounds);
+    assert_eq!(adapter.outstanding(), 0);
+}
+
+fn a_dpc_that_waits_is_not_made_another_kind() {
+    FINDS.store(0, Ordering::Relaxed);
+    let adapter = adapter();
+    adapter.start();
+    adapter.tracing(true);
+    assert!(adapter.stop());
+    // It would be initialised while it is queued.
+    assert!(matches!(adapter.find(), Found::No(_)));
+    adapter.start();
+    assert_eq!(adapter.run_dpcs(), 1);
+}
+
+#[test]
+fn requests_and_dpcs_are_mistaken_for_others() {
+    requests_are_exchanged();
+    a_dpc_that_waits_is_not_made_another_kind();
+}
