@@ -49,12 +49,17 @@ pub struct AdapterLimits {
     pub caches_data: bool,
 }
 
+/// What a limit holds that was not set (SP_UNINITIALIZED_VALUE, `srb.h`).
+const UNSET: u32 = u32::MAX;
+
 /// The first of the [`AdapterLimits`] whose value no adapter can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsError {
-    /// `transfer_bytes` is below 512, the smallest block.
+    /// `transfer_bytes` is below 512, the smallest block, or `u32::MAX`, by which
+    /// Storport means that it was not set.
     TransferBytes(u32),
-    /// `physical_breaks` is 0.
+    /// `physical_breaks` is 0, or `u32::MAX`, by which Storport means that it was not
+    /// set.
     PhysicalBreaks,
     /// `requests` is 0.
     Requests,
@@ -72,10 +77,10 @@ impl fmt::Display for LimitsError {
             Self::TransferBytes(bytes) => {
                 write!(
                     f,
-                    "transfer_bytes is {bytes}; a block has at least 512 bytes"
+                    "transfer_bytes is {bytes}; a block has at least 512 bytes, and {UNSET} is no limit"
                 )
             }
-            Self::PhysicalBreaks => f.write_str("physical_breaks is 0"),
+            Self::PhysicalBreaks => write!(f, "physical_breaks is 0 or {UNSET}"),
             Self::Requests => f.write_str("requests is 0"),
             Self::AlignmentMask(mask) => write!(
                 f,
@@ -94,13 +99,13 @@ impl AdapterLimits {
     /// The first limit that no adapter can have.
     fn check(&self) -> Result<(), LimitsError> {
         let mask = self.alignment_mask;
-        if self.transfer_bytes < 512 {
+        if self.transfer_bytes < 512 || self.transfer_bytes == UNSET {
             Err(LimitsError::TransferBytes(self.transfer_bytes))
-        } else if self.physical_breaks == 0 {
+        } else if matches!(self.physical_breaks, 0 | UNSET) {
             Err(LimitsError::PhysicalBreaks)
         } else if self.requests == 0 {
             Err(LimitsError::Requests)
-        } else if mask & mask.wrapping_add(1) != 0 {
+        } else if mask.checked_add(1).is_none_or(|next| mask & next != 0) {
             Err(LimitsError::AlignmentMask(mask))
         } else if self.targets == 0 {
             Err(LimitsError::Targets)
