@@ -20,21 +20,27 @@
 //!
 //! - *HwFindAdapter is alone.* It begins only when `inside` is zero in a phase
 //!   that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
-//!   counted. Storport has none of them running when it calls HwFindAdapter: no
-//!   request is outstanding then, and the interrupt is not connected.
+//!   counted: see the assumption below.
 //! - *HwInitialize is alone.* FOUND admits only ScsiStopAdapter, which opens no
 //!   cell, and INITIALIZING admits nobody. Nobody was inside when HwFindAdapter
 //!   began.
 //! - *HwPassiveInitialize is alone but for interrupt routines.* So is
-//!   *ScsiRestartAdapter*, which begins only when `inside` is zero. Storport
-//!   completes a stop only after the last request is completed, so that neither
-//!   HwBuildIo nor HwStartIo runs. Interrupt routines open only cells of
-//!   interrupt locks, which these two callbacks do not open.
+//!   *ScsiRestartAdapter*, which begins only when `inside` is zero. Interrupt
+//!   routines open only cells of interrupt locks, which these two callbacks do not
+//!   open.
 //! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that
 //!   READY admits take locks, READY is stored after HwPassiveInitialize
 //!   initialised every DPC object, and whoever reads READY sees that.
 //! - *Nothing of an earlier life runs in a later one.* A stop begins a new life;
 //!   work, timers and state changes carry the life that they were requested in.
+//!
+//! One thing is assumed of Storport, and not checked because counting would cost
+//! every request two locked instructions: when it calls HwFindAdapter or
+//! ScsiRestartAdapter, each call of HwBuildIo and HwStartIo of before the stop has
+//! returned; and when it calls HwFindAdapter, the interrupt is not connected. That no
+//! request is outstanding at a stop is documented (HwAdapterControl). A call that
+//! completed its request may still be about to return then, on a processor that the
+//! hypervisor does not run, and nothing is documented of that.
 //!
 //! DPCs are different: one that is issued while it cannot be queued (before
 //! READY, between a stop and a restart, in a dump stack) is noted, and queued
