@@ -377,6 +377,9 @@ impl<'m> Buffers<'m> {
         // What the driver wrongly added is written all the same, as the used
         // length says.
         self.fill_writable(&[]);
+        if disk.faults.flush_stalls {
+            return None;
+        }
         if disk.faults.flush_fails {
             return Some(VIRTIO_BLK_S_IOERR);
         }

@@ -22,6 +22,8 @@ pub struct Faults {
     pub latency: Duration,
     /// Flush requests fail with VIRTIO_BLK_S_IOERR.
     pub flush_fails: bool,
+    /// Flush requests never complete: the device keeps them until it is reset.
+    pub flush_stalls: bool,
     /// `len` of each used element, in place of the bytes that were written.
     pub used_length: Option<u32>,
     /// `id` of each used element, in place of the request's.
@@ -102,6 +104,8 @@ const MOST: usize = 0x1_0000;
 #[derive(Debug, Default)]
 struct State {
     glitch: Option<Glitch>,
+    /// How often the armed glitch is left out.
+    skip: u32,
     /// How many resets are as usual before the slow one, and how many reads of
     /// the status that one takes.
     slow_reset: Option<(u32, u32)>,
@@ -121,14 +125,24 @@ impl Oddities {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Arms a glitch for later.
-    pub(super) fn arm(&self, glitch: Glitch) {
-        self.lock().glitch = Some(glitch);
+    /// Arms a glitch for later, when it is due for the time after the next `skip`.
+    pub(super) fn arm(&self, glitch: Glitch, skip: u32) {
+        let mut state = self.lock();
+        state.glitch = Some(glitch);
+        state.skip = skip;
     }
 
     /// Whether `glitch` was armed; disarms it.
     pub(super) fn take(&self, glitch: Glitch) -> bool {
-        self.lock().glitch.take_if(|armed| *armed == glitch) == Some(glitch)
+        let mut state = self.lock();
+        if state.glitch != Some(glitch) {
+            return false;
+        }
+        match state.skip.checked_sub(1) {
+            Some(left) => state.skip = left,
+            None => state.glitch = None,
+        }
+        state.glitch.is_none()
     }
 
     /// Makes a later reset slow.
@@ -177,6 +191,11 @@ impl Oddities {
         let mut state = self.lock();
         state.resetting = None;
         state.resets += 1;
+    }
+
+    /// The function loses its power, and so a reset that is under way.
+    pub(super) fn power_cycled(&self) {
+        self.lock().resetting = None;
     }
 
     /// Ends a reset that never ends.

@@ -188,9 +188,14 @@ impl VirtioBlk {
                 self.core.queue_used(0);
             }
             Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
-                self.core.oddities.arm(glitch)
+                self.core.oddities.arm(glitch, 0)
             }
         }
+    }
+
+    /// Arms a glitch for the time after the next `skip` at which it is due.
+    pub fn glitch_after(&self, glitch: Glitch, skip: u32) {
+        self.core.oddities.arm(glitch, skip);
     }
 
     /// Makes a reset slow: the one after the next `after`. It ends when the
@@ -492,6 +497,7 @@ impl Core {
     fn power_cycle(&self) {
         self.decodes.store(false, Ordering::Release);
         self.bus_master.store(false, Ordering::Release);
+        self.oddities.power_cycled();
         self.queues.iter().for_each(QueueWorker::reset);
         let settings = &self.settings;
         let vectors = settings.vectors();

@@ -114,6 +114,14 @@ pub enum FailingExport {
     GetDeviceBase,
     /// StorPortGetUncachedExtension returns NULL.
     GetUncachedExtension,
+    /// StorPortGetScatterGatherList returns NULL.
+    GetScatterGatherList,
+    /// StorPortPause returns FALSE.
+    Pause,
+    /// StorPortResume returns FALSE.
+    Resume,
+    /// RequestTimerCall is accepted, and HwTimer never called.
+    RequestTimerCall,
 }
 
 /// A field of an SRB that a test sets for itself.

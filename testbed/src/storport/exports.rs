@@ -298,7 +298,7 @@ pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize
 }
 
 /// Whether the adapter's settings have this export fail.
-fn fails(port: &Port, export: FailingExport) -> bool {
+pub(super) fn fails(port: &Port, export: FailingExport) -> bool {
     port.settings.failing_export == Some(export)
 }
 
@@ -440,6 +440,7 @@ fn get_scatter_gather_list(mut call: Call) -> usize {
     let port = call.port();
     let srb = call.address();
     match port.srb_of_miniport(srb, call.caller) {
+        Some(_) if fails(port, FailingExport::GetScatterGatherList) => 0,
         Some(slot) => slot.list().unwrap_or(0),
         None => 0,
     }
@@ -489,6 +490,9 @@ fn pause(mut call: Call) -> usize {
     let port = call.port();
     let seconds = call.u32();
     port.statistics.pause();
+    if fails(port, FailingExport::Pause) {
+        return FALSE;
+    }
     port.pause(None, seconds);
     TRUE
 }
@@ -506,6 +510,9 @@ fn pause_device(mut call: Call) -> usize {
 
 fn resume(mut call: Call, reason: u32) -> usize {
     let port = call.port();
+    if reason == closed::PAUSED && fails(port, FailingExport::Resume) {
+        return FALSE;
+    }
     port.resume(None, reason);
     TRUE
 }

@@ -2,9 +2,10 @@
 
 use super::{
     abi,
+    adapter::FailingExport,
     callbacks::Callback,
     dpcs,
-    exports::{Call, check_callback},
+    exports::{Call, check_callback, fails},
     held_locks::Form,
     port::Port,
     units::closed,
@@ -110,7 +111,9 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         }
         Kind::RequestTimerCall => {
             let (routine, microseconds) = (call.address(), call.u32());
-            port.request_timer_call(routine, microseconds, caller);
+            if !fails(port, FailingExport::RequestTimerCall) {
+                port.request_timer_call(routine, microseconds, caller);
+            }
         }
         Kind::BusChangeDetected => {
             port.event(format_args!("the miniport detected a bus change"));

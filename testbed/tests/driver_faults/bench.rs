@@ -24,7 +24,8 @@ use testbed::{
     pci::PciFunction,
     storport::{
         self,
-        adapter::{Adapter, AdapterSettings, FailedStart, SrbChange},
+        adapter::{Adapter, AdapterSettings, FailedStart, SrbChange, SrbShape, StartError},
+        dump::DumpStack,
         report::Report,
         request::{Address, Completion, Data, Direction, Program, Request},
     },
@@ -448,4 +449,13 @@ pub fn load(
         }
     }
     Some(ends)
+}
+
+/// Crashes, and starts a second copy of the driver as a dump stack.
+pub fn crash(bench: &Bench) -> Result<DumpStack, StartError> {
+    bench.adapter.crash();
+    let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
+    let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
+    let function: Arc<dyn PciFunction> = bench.device.clone();
+    DumpStack::start(machine(), &image, &function, SrbShape::Storage)
 }

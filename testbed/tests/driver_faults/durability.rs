@@ -150,7 +150,7 @@ fn caching_page(bench: &Bench) -> Vec<u8> {
     list
 }
 
-fn reports_write_cache(bench: &Bench) -> bool {
+pub fn reports_write_cache(bench: &Bench) -> bool {
     caching_page(bench)[6] & WRITE_CACHE_ENABLE != 0
 }
 

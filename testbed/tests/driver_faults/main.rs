@@ -8,4 +8,5 @@ mod bench;
 mod device;
 mod durability;
 mod events;
+mod life;
 mod requests;
