@@ -41,15 +41,19 @@ use crate::{
 /// The one queue.
 const QUEUE: u16 = 0;
 
-/// A time since the system started, or a length of time, in microseconds. Not
-/// `core::time::Duration`, which would bring a path to a panic.
+/// A time or a length of time, in microseconds. Core's
+/// `Duration` would bring a panic.
 pub type Microseconds = u64;
 
 const MILLISECOND: Microseconds = 1000;
 const SECOND: Microseconds = 1000 * MILLISECOND;
 
-/// The time between two looks whether the device has confirmed its reset.
-const TICK: Microseconds = 10 * MILLISECOND;
+/// How often the device is asked whether it has confirmed its reset.
+pub const TICK: Microseconds = 10 * MILLISECOND;
+
+/// How long a step takes in a dump stack, whose clock is not reliable: about the
+/// time between two polls.
+pub const POLL: Microseconds = 100;
 
 /// How long requests wait for the device to confirm a reset. After that new ones
 /// fail, and the driver looks every [`SLOW_TICK`].
@@ -157,7 +161,11 @@ pub struct Life<'a> {
     resets: u32,
     /// Starts that failed in a row.
     failed_starts: u32,
-    /// When the reset began; the maximum if the time was not known then.
+    /// How long the device's life has lasted: see [`pass_time`](Self::pass_time).
+    now: Microseconds,
+    /// What the clock showed at the last step.
+    clock: Option<Microseconds>,
+    /// Since when the device is being reset.
     reset_at: Microseconds,
     /// When the device may be started, after a start that failed.
     start_at: Microseconds,
@@ -181,6 +189,8 @@ impl<'a> Life<'a> {
             own_resets: [None; MAX_RESETS],
             resets: 0,
             failed_starts: 0,
+            now: 0,
+            clock: None,
             reset_at: 0,
             start_at: 0,
             closed: None,
@@ -220,7 +230,19 @@ impl<'a> Life<'a> {
         self.failed_starts = 0;
         self.closed = None;
         self.paused = false;
-        self.begin_reset(queue, None);
+        // It may begin anew.
+        self.clock = None;
+        self.begin_reset(queue);
+    }
+
+    /// Passes the time since the last step. Where the clock fails or goes back, a
+    /// step counts as `unclocked`: what waits for a time would wait for ever.
+    fn pass_time(&mut self, clock: Option<Microseconds>, unclocked: Microseconds) {
+        let passed = clock
+            .zip(self.clock)
+            .and_then(|(clock, before)| clock.checked_sub(before));
+        self.now = self.now.saturating_add(passed.unwrap_or(unclocked));
+        self.clock = clock;
     }
 
     /// Makes the next step of the life cycle, if there is one.
@@ -229,8 +251,9 @@ impl<'a> Life<'a> {
         adapter: &Adapter<'a>,
         queue: &mut Queue<'a>,
         demand: Demand,
-        now: Microseconds,
+        clock: Option<Microseconds>,
     ) -> Actions {
+        self.pass_time(clock, adapter.unclocked_step);
         let mut actions = Actions::default();
         let demand = if queue.is_reset_requested() {
             Demand::Reset
@@ -242,9 +265,9 @@ impl<'a> Life<'a> {
         }
         if let Stage::Live(device) = &self.stage {
             let health = device.health();
-            self.examine(queue, health, demand, now, &mut actions);
+            self.examine(queue, health, demand, &mut actions);
         }
-        self.advance(adapter, queue, now, &mut actions);
+        self.advance(adapter, queue, &mut actions);
         self.settle(adapter, queue, &mut actions);
         actions
     }
@@ -255,7 +278,6 @@ impl<'a> Life<'a> {
         queue: &mut Queue<'a>,
         health: Health,
         demand: Demand,
-        now: Microseconds,
         actions: &mut Actions,
     ) {
         let own = match (health, queue.fault()) {
@@ -278,19 +300,19 @@ impl<'a> Life<'a> {
             actions.report(Report::new(Event::DeviceReset, inserts));
         }
         if own {
-            self.count_own_reset(now, actions);
+            self.count_own_reset(actions);
         }
-        self.begin_reset(queue, Some(now));
+        self.begin_reset(queue);
     }
 
     /// Counts a reset that the driver makes on its own, and gives the device up
     /// after too many.
-    fn count_own_reset(&mut self, now: Microseconds, actions: &mut Actions) {
+    fn count_own_reset(&mut self, actions: &mut Actions) {
         let first = self.own_resets.first().copied().flatten();
-        let too_many = first.is_some_and(|first| now.saturating_sub(first) < WINDOW);
+        let too_many = first.is_some_and(|first| self.now.saturating_sub(first) < WINDOW);
         self.own_resets.rotate_left(1);
         if let Some(last) = self.own_resets.last_mut() {
-            *last = Some(now);
+            *last = Some(self.now);
         }
         if too_many {
             // The device is still reset, so that requests in flight can be completed.
@@ -301,11 +323,10 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Tells the device to reset, at whatever stage it is. `now` is `None` where the
-    /// time is not known: the next step supplies it.
-    fn begin_reset(&mut self, queue: &mut Queue<'a>, now: Option<Microseconds>) {
+    /// Tells the device to reset, whatever it does.
+    fn begin_reset(&mut self, queue: &mut Queue<'a>) {
         queue.admit(Admission::Wait);
-        self.reset_at = now.unwrap_or(Microseconds::MAX);
+        self.reset_at = self.now;
         self.start_at = 0;
         self.overdue = false;
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
@@ -317,14 +338,8 @@ impl<'a> Life<'a> {
         };
     }
 
-    /// Polls a reset that is in progress, and starts the device if it has confirmed.
-    fn advance(
-        &mut self,
-        adapter: &Adapter<'a>,
-        queue: &mut Queue<'a>,
-        now: Microseconds,
-        actions: &mut Actions,
-    ) {
+    /// Takes the device as far as it goes now: to its reset, and to its start.
+    fn advance(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
@@ -340,25 +355,18 @@ impl<'a> Life<'a> {
                     Stage::Removed(device)
                 }
                 ResetPoll::Pending(device) => {
-                    self.note_overdue(device.status().bits(), now, actions);
+                    self.note_overdue(device.status().bits(), actions);
                     Stage::Resetting(device)
                 }
             },
             other => other,
         };
-        self.start_again(adapter, queue, now, actions);
+        self.start_again(adapter, queue, actions);
     }
 
-    /// Starts a device that has confirmed its reset, unless it was given up or the
-    /// pause after a failed start is not over.
-    fn start_again(
-        &mut self,
-        adapter: &Adapter<'a>,
-        queue: &mut Queue<'a>,
-        now: Microseconds,
-        actions: &mut Actions,
-    ) {
-        if self.closed.is_some() || now < self.start_at {
+    /// Starts a device that is reset, unless it was given up or must rest.
+    fn start_again(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
+        if self.closed.is_some() || self.now < self.start_at {
             return;
         }
         let device = match core::mem::replace(&mut self.stage, Stage::Taken) {
@@ -377,22 +385,16 @@ impl<'a> Life<'a> {
                     actions.report(report);
                 }
             }
-            Err(error) => self.retry(queue, &error, now, actions),
+            Err(error) => self.retry(queue, &error, actions),
         }
     }
 
-    /// Resets a device whose start failed, and sets the time of the next start.
-    fn retry(
-        &mut self,
-        queue: &mut Queue<'a>,
-        error: &BringUpError,
-        now: Microseconds,
-        actions: &mut Actions,
-    ) {
+    /// Resets a device whose start failed, and has it started again later.
+    fn retry(&mut self, queue: &mut Queue<'a>, error: &BringUpError, actions: &mut Actions) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
-        self.begin_reset(queue, Some(now));
-        self.start_at = now.saturating_add(pause);
+        self.begin_reset(queue);
+        self.start_at = self.now.saturating_add(pause);
         if usize::try_from(self.failed_starts).is_ok_and(|failed| failed >= MAX_RESETS) {
             self.closed = Some(Failure::NoHba);
             let inserts = [text(restart_text(error))];
@@ -401,9 +403,8 @@ impl<'a> Life<'a> {
     }
 
     /// Reports a reset that takes too long, once.
-    fn note_overdue(&mut self, status: u8, now: Microseconds, actions: &mut Actions) {
-        self.reset_at = self.reset_at.min(now);
-        let waited = now.saturating_sub(self.reset_at);
+    fn note_overdue(&mut self, status: u8, actions: &mut Actions) {
+        let waited = self.now.saturating_sub(self.reset_at);
         if self.overdue || waited < RESET_PATIENCE {
             return;
         }

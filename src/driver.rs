@@ -71,7 +71,9 @@ pub struct Adapter<'a> {
     pub waits: AtomicBool,
     /// Whether the adapter is stopped: then the device must not be started.
     pub stopped: AtomicBool,
-    /// How many processors may send requests.
+    /// How long a step of the device's life takes where the clock fails.
+    pub unclocked_step: Microseconds,
+    /// How many processors send requests.
     pub processors: u32,
 }
 
@@ -90,11 +92,11 @@ impl<'a> Adapter<'a> {
         &self,
         life: &mut Guard<'_, 'a, Life<'a>, StartIoHeld>,
         demand: Demand,
-        now: Microseconds,
+        clock: Option<Microseconds>,
     ) -> Actions {
         let (life, held) = life.split();
         self.queue
-            .with(held, |queue| life.attend(self, queue, demand, now))
+            .with(held, |queue| life.attend(self, queue, demand, clock))
     }
 }
 
@@ -212,10 +214,10 @@ impl Miniport for Ferrostor {
             adapter.queue.issue(cx);
         }
         if drained == Drained::Faulty || cx.number() == adapter.attention.number() {
-            let now = cx.microseconds().unwrap_or_default();
+            let clock = cx.microseconds().ok();
             let actions = adapter
                 .life
-                .with(cx, |life| adapter.attend(life, Demand::Look, now));
+                .with(cx, |life| adapter.attend(life, Demand::Look, clock));
             carry_out!(adapter, cx, actions);
         }
     }
@@ -226,10 +228,10 @@ impl Miniport for Ferrostor {
         let _: Drained = io::drain(adapter, cx);
         let mut demand = Demand::Reset;
         for _ in 0..RESET_LOOKS {
-            let now = cx.microseconds().unwrap_or_default();
+            let clock = cx.microseconds().ok();
             let actions = adapter
                 .life
-                .with_held(cx, |life| adapter.attend(life, demand, now));
+                .with_held(cx, |life| adapter.attend(life, demand, clock));
             let is_done = actions.timer.is_none();
             carry_out!(adapter, cx, actions);
             if is_done {
@@ -299,10 +301,10 @@ impl callback::MessageInterrupt for Ferrostor {
 
 impl callback::Timer for Ferrostor {
     fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
-        let now = cx.microseconds().unwrap_or_default();
+        let clock = cx.microseconds().ok();
         let actions = adapter
             .life
-            .with_held(cx, |life| adapter.attend(life, Demand::Look, now));
+            .with_held(cx, |life| adapter.attend(life, Demand::Look, clock));
         carry_out!(adapter, cx, actions);
     }
 }

@@ -24,7 +24,7 @@ use virtio::{
 };
 
 use crate::{
-    device::{BringUpError, Life, Vectors, start_device},
+    device::{BringUpError, Life, POLL, TICK, Vectors, start_device},
     driver::Adapter,
     io::{Queue, ShortUsed},
     registers::{Window, shared_memory},
@@ -207,6 +207,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         short_used: ShortUsed::default(),
         waits: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
+        unclocked_step: if cx.is_dump() { POLL } else { TICK },
         processors: cx.processors(),
     };
     Ok((configured, adapter))

@@ -51,6 +51,67 @@ fn stalled(lba: u64) -> Faults {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
+fn a_restart_that_fails_is_tried_again_without_a_clock() {
+    isolated(|| {
+        for after in [0, 3] {
+            let bench = start(failing(QUERY_PERFORMANCE_COUNTER, after));
+            bench.device.set_faults(Faults {
+                refuse_features: true,
+                ..Faults::default()
+            });
+            let before = bench.device.resets();
+            bench.device.glitch(Glitch::Interrupt);
+            bench.wait_for_reset(before);
+            let buffer = bench.buffer(SECTOR as usize);
+            let waiting = bench.issue(read(1, &buffer));
+            thread::sleep(Duration::from_millis(200));
+
+            bench.device.set_faults(Faults::default());
+
+            let done = waiting.recv_timeout(2 * SOON).expect("the request ends");
+            assert_eq!(done.srb_status, SUCCESS);
+            bench.check_without_storport();
+            bench.stop();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_reset_that_never_ends_is_given_up_without_a_clock() {
+    isolated(|| {
+        let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 0));
+        bench.device.slow_reset(0, u32::MAX);
+        bench.device.need_reset();
+
+        let buffer = bench.buffer(SECTOR as usize);
+        let new = bench.within(6 * SOON, read(1, &buffer)).expect("it ends");
+
+        assert!(failed(&new), "{new:?}");
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_clock_that_fails_in_a_reset_does_not_cut_the_wait_short() {
+    isolated(|| {
+        let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 5));
+        bench.device.slow_reset(0, 60);
+        bench.device.need_reset();
+
+        bench.read(1);
+
+        let events = bench.driver_events();
+        assert_eq!(events.len(), 2, "{events:?}");
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
 fn a_restart_after_a_reset_that_never_ended_works() {
     isolated(|| {
         let bench = Disk::new(BlkSettings {
