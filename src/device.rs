@@ -229,8 +229,8 @@ impl<'a> Life<'a> {
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
         self.closed = None;
-        self.paused = false;
-        // It may begin anew.
+        // The clock may begin anew. A pause of before the stop may last: it is
+        // ended as any other.
         self.clock = None;
         self.begin_reset(queue);
     }

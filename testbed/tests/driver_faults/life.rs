@@ -112,6 +112,30 @@ fn a_clock_that_fails_in_a_reset_does_not_cut_the_wait_short() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
+fn a_pause_does_not_outlast_a_stop() {
+    isolated(|| {
+        // Without a cache a stop needs no flush, and so does not wait for the
+        // reset.
+        let bench = Disk::new(BlkSettings {
+            features: BlkSettings::FEATURES & !(1 << 9 | 1 << 11),
+            ..BlkSettings::default()
+        })
+        .start(patient());
+        bench.read(1);
+        bench.device.slow_reset(0, u32::MAX);
+        bench.device.need_reset();
+        thread::sleep(Duration::from_millis(200));
+
+        bench.adapter.restart().unwrap();
+
+        bench.read(2);
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
 fn a_restart_after_a_reset_that_never_ended_works() {
     isolated(|| {
         let bench = Disk::new(BlkSettings {
