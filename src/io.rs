@@ -154,7 +154,18 @@ impl<'a> Queue<'a> {
         self.ring.fault()
     }
 
-    /// How many requests are in flight.
+    /// Whether the device's write cache is on. `None` while it cannot be asked.
+    fn is_cache_on(&self) -> Option<bool> {
+        match &self.admission {
+            Admission::Open {
+                cache_mode: Some(cache_mode),
+                ..
+            } => Some(cache_mode.get() == blk::WriteCache::WriteBack),
+            _ => None,
+        }
+    }
+
+    /// How many requests the device has.
     pub fn in_flight(&self) -> u16 {
         self.ring.in_flight()
     }
@@ -609,11 +620,10 @@ where
         return true;
     }
     adapter.slots.release(slot);
+    if let Op::SwitchCache { on } = op {
+        record_switch(adapter, cx, on, outcome.is_ok());
+    }
     match (outcome, op) {
-        (Ok(()), Op::SwitchCache { on }) => {
-            adapter.disk.write_cache.set(on);
-            srb.succeed(bytes);
-        }
         (Ok(()), _) => srb.succeed(bytes),
         (Err(RequestError::Io), Op::Read(lba)) => refuse(srb, Sense::read_failed(lba)),
         (Err(RequestError::Io), Op::Write(lba) | Op::DurableWrite(lba) | Op::FlushOfWrite(lba)) => {
@@ -627,8 +637,24 @@ where
     true
 }
 
-/// Submits the flush that follows a durable write, in the same slot. It cannot be
-/// submitted earlier: a flush covers only writes that were completed before it
+/// Tells initiators how the write cache was switched. One that is on is said to be
+/// on even if the flush failed, or if the switch was the first of two whose flushes
+/// ended in the other order: an initiator would miss data, not a flush too many.
+#[cold]
+fn record_switch<'a, S>(adapter: &Adapter<'a>, cx: &mut S, on: bool, is_flushed: bool)
+where
+    S: Scope<'a>,
+    S::Level: Below<level::DpcHeld>,
+{
+    let is_on = adapter.queue.with(cx, |queue| queue.is_cache_on());
+    let is_on = is_on.unwrap_or(on);
+    if is_on || is_flushed {
+        adapter.disk.write_cache.set(is_on);
+    }
+}
+
+/// Follows a durable write by its flush, in the same slot. The device's cache may
+/// be flushed only now: a flush covers the writes that were completed before it
 /// (VIRTIO 1.3, 5.2.6).
 #[cold]
 fn flush_write<'a, S>(adapter: &Adapter<'a>, cx: &mut S, slot: Slot, write: InFlight<'a>)

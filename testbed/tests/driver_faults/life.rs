@@ -267,6 +267,57 @@ fn forced_writes_beside_resets_all_end() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
+fn a_write_cache_that_is_on_is_never_said_to_be_off() {
+    isolated(|| {
+        let bench = start(patient());
+        assert_eq!(set_write_cache(&bench, false), SUCCESS);
+        bench.device.set_faults(Faults {
+            flush_fails: true,
+            ..Faults::default()
+        });
+        let status = set_write_cache(&bench, true);
+        assert!(
+            reports_write_cache(&bench) || !bench.device.writeback(),
+            "{status:#x}"
+        );
+
+        // Off, with a flush that fails: what was cached may not be durable.
+        bench.device.set_faults(Faults::default());
+        let _ = set_write_cache(&bench, true);
+        bench.device.set_faults(Faults {
+            flush_fails: true,
+            ..Faults::default()
+        });
+        assert_ne!(set_write_cache(&bench, false), SUCCESS);
+        assert!(reports_write_cache(&bench));
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_write_cache_switched_in_a_reset_is_what_it_is_said_to_be() {
+    isolated(|| {
+        for on in [false, true] {
+            let bench = start(impatient());
+            assert_eq!(set_write_cache(&bench, !on), SUCCESS);
+            bench.device.set_faults(Faults {
+                flush_stalls: true,
+                ..Faults::default()
+            });
+            assert_ne!(set_write_cache(&bench, on), SUCCESS);
+            bench.device.set_faults(Faults::default());
+            bench.read(1);
+            assert_eq!(reports_write_cache(&bench), bench.device.writeback());
+            bench.check();
+            bench.stop();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
 fn glitches_in_a_restart_are_followed_by_a_reset() {
     isolated(|| {
         for glitch in [Glitch::AtQueueEnable, Glitch::AtDriverOk] {
