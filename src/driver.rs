@@ -17,7 +17,8 @@ use virtio::{
 };
 
 use crate::{
-    device::{Actions, Demand, Life, Microseconds, Vectors},
+    device::{Actions, BringUpError, Demand, Life, Microseconds, Vectors},
+    events::Event,
     io::{self, Drained, InFlight, Queue, Request, ShortUsed},
     probe::{self, StartError},
     registers::Window,
@@ -276,6 +277,15 @@ impl callback::PassiveInitialize for Ferrostor {
     fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
         let started = adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors));
+        if let Err(BringUpError::Violation(fault)) = started {
+            // One glitch is no reason to go without the disk: as at a restart, the
+            // DPC goes on.
+            let report = Report::violation(Event::ProtocolViolation, fault);
+            let _: Result<(), StorStatus> = cx.log_event(&report.event());
+            adapter.alone(cx, |life, queue| life.restart(queue, vectors));
+            adapter.attention.issue(cx);
+            return true;
+        }
         if let Err(error) = started {
             let report = Report::from(&StartError::BringUp(error));
             let _: Result<(), StorStatus> = cx.log_event(&report.event());

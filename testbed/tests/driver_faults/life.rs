@@ -318,6 +318,26 @@ fn a_write_cache_switched_in_a_reset_is_what_it_is_said_to_be() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
+fn a_glitch_in_the_passive_start_does_not_stop_the_disk() {
+    isolated(|| {
+        for glitch in [Glitch::AtQueueEnable, Glitch::AtDriverOk] {
+            let disk = Disk::new(BlkSettings::default());
+            // The first start asks for the disk's identity.
+            disk.device.glitch_after(glitch, 1);
+
+            let bench = disk.try_start(patient());
+
+            let bench = bench.map_err(|failed| failed.error.to_string());
+            let bench = bench.unwrap_or_else(|why| panic!("{glitch:?}: {why}"));
+            bench.read(1);
+            bench.check_without_storport();
+            bench.stop();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
 fn glitches_in_a_restart_are_followed_by_a_reset() {
     isolated(|| {
         for glitch in [Glitch::AtQueueEnable, Glitch::AtDriverOk] {
