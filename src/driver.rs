@@ -199,7 +199,8 @@ impl Miniport for Ferrostor {
         if status.is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
         }
-        if status.bits() & CONFIG_INTERRUPT != 0 {
+        // Nor has a dump stack a timer: a reset goes on with each poll.
+        if status.bits() & CONFIG_INTERRUPT != 0 || cx.is_dump() {
             adapter.attention.issue(cx);
         }
         adapter.queue.issue(cx);

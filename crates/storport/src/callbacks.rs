@@ -300,6 +300,10 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         srb,
         request,
     );
+    if extension.header.state.is_dump() {
+        // A request that came back BUSY may be sent again before the next poll.
+        run_noted::<M>(adapter, device_extension, &extension.header);
+    }
     // What false would do is undocumented (rule book 5.1, S6).
     truth(true)
 }

@@ -837,3 +837,83 @@ fn a_stop_in_a_recovery_leaves_the_device_reset() {
         }
     });
 }
+
+/// What a dump stack makes of a fault: it must end, and write in the end.
+fn dump_after(fault: impl FnOnce(&Bench), end: impl FnOnce(&Bench)) {
+    let bench = start(patient());
+    let stack = crash(&bench).expect("the dump stack starts");
+    let buffer = bench.buffer(SECTOR as usize);
+    let lba = |lba| read(lba, &buffer);
+    let done = stack.execute(&lba(1)).expect("a read ends");
+    assert_eq!(done.srb_status, SUCCESS);
+    fault(&bench);
+    let mut end = Some(end);
+    for round in 0..50 {
+        let begin = Instant::now();
+        let done = stack.execute(&lba(2));
+        eprintln!(
+            "{round}: {:?} {:?}",
+            done.as_ref().map(|done| done.srb_status),
+            begin.elapsed()
+        );
+        if round == 2 {
+            end.take().expect("once")(&bench);
+        }
+        if round > 2 && done.is_ok_and(|done| done.srb_status == SUCCESS) {
+            let violations = stack.report().violations;
+            assert!(violations.is_empty(), "{violations:?}");
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no dump is written");
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_glitch() {
+    isolated(|| dump_after(|bench| bench.device.glitch(Glitch::AtNextUsed), |_| {}));
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_glitch_while_idle() {
+    isolated(|| dump_after(|bench| bench.device.glitch(Glitch::Silent), |_| {}));
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_device_that_needs_a_reset() {
+    isolated(|| dump_after(|bench| bench.device.need_reset(), |_| {}));
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_slow_reset() {
+    isolated(|| {
+        dump_after(
+            |bench| {
+                bench.device.slow_reset(0, 20);
+                bench.device.need_reset();
+            },
+            |_| {},
+        );
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_restart_that_fails() {
+    isolated(|| {
+        dump_after(
+            |bench| {
+                bench.device.set_faults(Faults {
+                    refuse_features: true,
+                    ..Faults::default()
+                });
+                bench.device.need_reset();
+            },
+            |bench| bench.device.set_faults(Faults::default()),
+        );
+    });
+}
