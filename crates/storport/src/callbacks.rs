@@ -291,6 +291,10 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         answer_unready(&extension.header, srb);
         return truth(true);
     }
+    if extension.header.state.is_dump() {
+        // A request that came back BUSY may be sent again without a poll between.
+        run_noted::<M>(adapter, device_extension, &extension.header);
+    }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
     // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
     let request = unsafe { (&raw const (*memory).request).read() };
@@ -300,10 +304,6 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         srb,
         request,
     );
-    if extension.header.state.is_dump() {
-        // A request that came back BUSY may be sent again before the next poll.
-        run_noted::<M>(adapter, device_extension, &extension.header);
-    }
     // What false would do is undocumented (rule book 5.1, S6).
     truth(true)
 }

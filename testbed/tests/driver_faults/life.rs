@@ -83,6 +83,8 @@ fn a_reset_that_never_ends_is_given_up_without_a_clock() {
         let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 0));
         bench.device.slow_reset(0, u32::MAX);
         bench.device.need_reset();
+        // A read that came before the reset would stay with the driver.
+        thread::sleep(Duration::from_millis(200));
 
         let buffer = bench.buffer(SECTOR as usize);
         let new = bench.within(6 * SOON, read(1, &buffer)).expect("it ends");
@@ -100,6 +102,7 @@ fn a_clock_that_fails_in_a_reset_does_not_cut_the_wait_short() {
         let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 5));
         bench.device.slow_reset(0, 60);
         bench.device.need_reset();
+        thread::sleep(Duration::from_millis(200));
 
         bench.read(1);
 
@@ -145,6 +148,7 @@ fn a_restart_after_a_reset_that_never_ended_works() {
         .start(patient());
         bench.device.slow_reset(0, u32::MAX);
         bench.device.need_reset();
+        thread::sleep(Duration::from_millis(200));
         let buffer = bench.buffer(SECTOR as usize);
         let new = bench.within(6 * SOON, read(1, &buffer)).expect("it ends");
         assert!(failed(&new));
@@ -384,6 +388,7 @@ fn a_pause_that_is_refused_and_a_timer_that_never_comes_hold_up_nothing() {
         let bench = start(failing_export(FailingExport::Pause));
         bench.device.slow_reset(0, 20);
         bench.device.need_reset();
+        thread::sleep(Duration::from_millis(200));
         bench.read(1);
         bench.check_without_storport();
         bench.stop();
