@@ -195,13 +195,12 @@ macro_rules! look_around {
         let processor = $cx.processor().expect("a processor");
         assert_eq!((processor.group, processor.number), (1, 3));
         assert_eq!($cx.processors(), 4);
-        assert_eq!($cx.time().expect("a time").as_millis(), 2500);
+        assert_eq!($cx.microseconds().expect("a time"), 2_500_000);
         let inserts = [Insert::decimal(7), Insert::text("seven")];
         let event = Event {
             code: 1,
             unique_id: 2,
             inserts: &inserts,
-            data: &[3],
         };
         $cx.log_event(&event).expect("a log");
     };
