@@ -7,7 +7,7 @@ use std::{
 };
 
 use testbed::{
-    device::{BlkSettings, Faults, Glitch},
+    device::{BlkSettings, Faults, Glitch, Operation},
     storport::{
         adapter::{AdapterSettings, Escalation, FailingExport, FailingFunction, SrbShape},
         control_request::{ControlRequest, PnpAction, Recipient},
@@ -920,5 +920,96 @@ fn a_dump_stack_survives_a_restart_that_fails() {
             },
             |bench| bench.device.set_faults(Faults::default()),
         );
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn forced_writes_are_durable_with_the_cache_off_and_with_the_queue_full() {
+    isolated(|| {
+        let bench = start(patient());
+        assert_eq!(set_write_cache(&bench, false), SUCCESS);
+        let buffer = bench.buffer(SECTOR as usize);
+        let _ = bench.device.take_served();
+        let done = bench
+            .within(SOON, write(1, &buffer, true))
+            .expect("it ends");
+        assert_eq!(done.srb_status, SUCCESS);
+        let last = bench.device.take_served().last().map(|last| last.operation);
+        assert_eq!(last, Some(Operation::Flush));
+        assert_eq!(set_write_cache(&bench, true), SUCCESS);
+        let _ = bench.device.take_served();
+
+        bench.device.set_faults(Faults {
+            latency: Duration::from_millis(100),
+            ..Faults::default()
+        });
+        let waiting: Vec<_> = (0..=255)
+            .map(|lba| bench.issue(write(lba, &buffer, true)))
+            .collect();
+        for done in waiting {
+            let done = done.recv_timeout(2 * SOON).expect("it ends");
+            assert_eq!((done.srb_status, done.transferred), (SUCCESS, SECTOR));
+        }
+
+        let served = bench.device.take_served();
+        let flushes = served
+            .iter()
+            .filter(|served| served.operation == Operation::Flush);
+        assert_eq!((served.len(), flushes.count()), (512, 256));
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn mode_select_in_all_its_forms_switches_the_cache_or_is_refused() {
+    isolated(|| {
+        let bench = start(patient());
+        let buffer = bench.buffer(SECTOR as usize);
+        let page = |wce: u8| {
+            let mut page = vec![0; 20];
+            page[..3].copy_from_slice(&[0x08, 0x12, wce << 2]);
+            page
+        };
+        let select = |cdb: &[u8], list: &[u8]| {
+            assert!(buffer.write(0, list));
+            let data = Some((Direction::Out, &buffer, list.len() as u32));
+            let done = bench.within(SOON, command(cdb, data)).expect("it ends");
+            done.srb_status
+        };
+        let six = |header: [u8; 4], wce| [header.to_vec(), page(wce)].concat();
+        let ten = |wce| [vec![0; 8], page(wce)].concat();
+
+        assert_eq!(
+            select(&[0x55, 0x10, 0, 0, 0, 0, 0, 0, 28, 0], &ten(0)),
+            SUCCESS
+        );
+        assert!(!bench.device.writeback() && !reports_write_cache(&bench));
+        // WP and DPOFUA as MODE SENSE told them.
+        assert_eq!(
+            select(&[0x15, 0x10, 0, 0, 24, 0], &six([0, 0, 0x10, 0], 1)),
+            SUCCESS
+        );
+        assert!(bench.device.writeback() && reports_write_cache(&bench));
+        for (cdb, list) in [
+            // Without PF, to be saved, to be reverted.
+            ([0x15, 0x00, 0, 0, 24, 0], six([0; 4], 0)),
+            ([0x15, 0x11, 0, 0, 24, 0], six([0; 4], 0)),
+            ([0x15, 0x12, 0, 0, 24, 0], six([0; 4], 0)),
+            // A list that is cut off, and one that is longer than its data.
+            ([0x15, 0x10, 0, 0, 23, 0], six([0; 4], 0)),
+            ([0x15, 0x10, 0, 0, 25, 0], six([0; 4], 0)),
+            ([0x15, 0x10, 0, 0, 255, 0], six([0; 4], 0)),
+            // A block descriptor that is none.
+            ([0x15, 0x10, 0, 0, 24, 0], six([0, 0, 0, 8], 0)),
+            ([0x15, 0x10, 0, 0, 24, 0], six([0, 0, 0, 255], 0)),
+        ] {
+            assert_ne!(select(&cdb, &list), SUCCESS, "{cdb:02x?}");
+            assert!(bench.device.writeback() && reports_write_cache(&bench));
+        }
+        bench.check_without_storport();
+        bench.stop();
     });
 }
