@@ -186,9 +186,8 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
             }
         })?;
     let mut queue = Queue::new(ring);
-    let slots = SlotAllocator::new(QUEUE, slots);
 
-    let (device, identity) = ask_identity(cx, device, accepted, &mut queue, &requests, &slots)?;
+    let (device, identity) = ask_identity(cx, device, accepted, &mut queue, &requests, slots)?;
     let disk = describe(&config, &limits, identity.as_ref()).ok_or(StartError::Configuration(
         ConfigError::Capacity {
             sectors: config.capacity.0,
@@ -200,7 +199,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         life: cx.start_io_locked(Life::new(device, accepted)),
         isr,
         status,
-        slots,
+        slots: SlotAllocator::new(QUEUE, slots),
         requests,
         config,
         disk,
@@ -398,8 +397,11 @@ fn ask_identity<'a>(
     accepted: Features,
     queue: &mut Queue<'a>,
     requests: &Requests<'a>,
-    slots: &SlotAllocator,
+    slots: QueueSize,
 ) -> Result<(Device<Window<'a>, Reset>, Option<Identity>), StartError> {
+    // Not the adapter's, which would lie in the caller's frame twice. All its slots
+    // are free again in the end.
+    let slots = &SlotAllocator::new(QUEUE, slots);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
         let (live, notifier) = start_device(device, accepted, queue, Vectors::default())
