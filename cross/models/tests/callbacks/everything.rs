@@ -195,7 +195,7 @@ macro_rules! look_around {
         let processor = $cx.processor().expect("a processor");
         assert_eq!((processor.group, processor.number), (1, 3));
         assert_eq!($cx.processors(), 4);
-        assert_eq!($cx.microseconds().expect("a time"), 2_500_000);
+        assert_eq!($cx.microseconds(), Ok(2_500_000));
         let inserts = [Insert::decimal(7), Insert::text("seven")];
         let event = Event {
             code: 1,

@@ -226,8 +226,8 @@ where
                 let bytes = [path, target, lun];
                 match cx.data_in(&mut srb) {
                     Ok(mut data) => {
-                        assert_eq!(data.write(0, &bytes), 3);
-                        srb.succeed(3);
+                        let written = data.write(0, &bytes);
+                        srb.succeed(written as u32);
                     }
                     Err(_) => srb.fail(storport::Failure::Error),
                 }
