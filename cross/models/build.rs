@@ -15,7 +15,7 @@ struct Fault {
     becomes: &'static str,
 }
 
-const FAULTS: [Fault; 31] = [
+const FAULTS: [Fault; 33] = [
     Fault {
         name: "found_is_stored_relaxed",
         line: "let phase = if found { FOUND } else { EMPTY };\n        self.phase.store(phase, Ordering::Release)",
@@ -125,6 +125,16 @@ const FAULTS: [Fault; 31] = [
         name: "notes_are_not_taken_by_a_restart",
         line: "self.become_ready(works)\n    }\n\n    /// Whether no callback is inside",
         becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no callback is inside",
+    },
+    Fault {
+        name: "a_dpc_object_is_initialised_in_each_life",
+        line: "this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0",
+        becomes: "this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0 || this_kind.load(Ordering::Relaxed) & bit != 0",
+    },
+    Fault {
+        name: "a_dpc_object_is_of_both_kinds",
+        line: "other_kind.fetch_and(!bit, Ordering::Relaxed);",
+        becomes: "other_kind.fetch_and(u32::MAX, Ordering::Relaxed);",
     },
     Fault {
         name: "a_stop_begins_no_life",

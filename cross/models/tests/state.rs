@@ -144,7 +144,9 @@ macro_rules! models {
                 fn initialize_passively(&self) -> bool {
                     let begun = self.state.begin_passive();
                     if begun {
-                        self.object.add();
+                        if self.state.begin_dpc_initialization(0) {
+                            self.object.add();
+                        }
                         self.written[2].add();
                         for _ in self.state.end_passive(true) {
                             self.run_dpc();
@@ -377,6 +379,34 @@ macro_rules! models {
                 });
             }
 
+            pub fn a_dpc_of_before_a_stop_is_queued_while_the_adapter_is_found_again() {
+                model(|| {
+                    let adapter = ready();
+                    let there = Arc::clone(&adapter);
+                    assert!(adapter.stop());
+                    // The system reads the object before it calls the miniport.
+                    let system = thread::spawn(move || assert_eq!(there.object.get(), 1));
+                    assert!(adapter.find());
+                    assert!(adapter.initialize() && adapter.initialize_passively());
+                    system.join().unwrap();
+                });
+            }
+
+            pub fn a_dpc_object_is_initialised_again_as_another_kind() {
+                model(|| {
+                    let adapter = ready();
+                    let begin = |kind| {
+                        adapter.state.reset(false, false);
+                        let number = adapter.state.take_dpc(kind).unwrap();
+                        adapter.state.begin_dpc_initialization(number)
+                    };
+                    assert!(!begin(DpcKind::Ordinary));
+                    assert!(begin(DpcKind::Threaded));
+                    assert!(!begin(DpcKind::Threaded));
+                    assert!(begin(DpcKind::Ordinary));
+                });
+            }
+
             pub fn what_was_requested_in_a_life_does_not_run_after_a_restart() {
                 let inside = |adapter: &Adapter| assert_eq!(adapter.data.get(), 0);
                 for way in [Way::Timer, Way::Requested] {
@@ -523,6 +553,10 @@ tests! {
         a_stop_is_not_counted;
     a_dpc_of_before_a_stop_runs_once_and_not_in_the_restart fails if
         notes_are_not_taken_by_a_restart;
+    a_dpc_of_before_a_stop_is_queued_while_the_adapter_is_found_again fails if
+        a_dpc_object_is_initialised_in_each_life;
+    a_dpc_object_is_initialised_again_as_another_kind fails if
+        a_dpc_object_is_of_both_kinds;
     what_was_requested_in_a_life_does_not_run_after_a_restart fails if
         a_stop_begins_no_life
         a_timer_belongs_to_every_life;

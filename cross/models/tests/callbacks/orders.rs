@@ -5,11 +5,8 @@
 //! Miri's seed chooses the random numbers, too. What Storport promises holds
 //! here: no request is sent while the adapter is stopped or being found, and
 //! none is outstanding then; the interrupt is not connected while the adapter is
-//! being found. Everything else may happen at any time.
-//!
-//! One thing is assumed that Storport does not promise: no DPC of before a stop
-//! waits in its queue when the adapter is found again. The next
-//! HwPassiveInitialize initialises the object anew.
+//! being found. Everything else may happen at any time: a DPC of before a stop
+//! may still be queued, or run, when the adapter is found again.
 
 use std::{
     collections::hash_map::RandomState,
@@ -77,8 +74,6 @@ struct Plugged {
     sends: RwLock<()>,
     /// The interrupt is connected while this can be read.
     connected: RwLock<()>,
-    /// DPCs run while this can be read.
-    dpcs: RwLock<()>,
     buffer: Buffer,
     callbacks: AtomicUsize,
     over: AtomicBool,
@@ -96,7 +91,6 @@ impl Plugged {
             interrupts,
             sends: RwLock::new(()),
             connected: RwLock::new(()),
-            dpcs: RwLock::new(()),
             buffer: Buffer::new(&[9; 5]),
             callbacks: AtomicUsize::new(0),
             over: AtomicBool::new(false),
@@ -122,11 +116,6 @@ impl Plugged {
         };
     }
 
-    fn run_dpcs(&self) {
-        let _dpcs = self.dpcs.read().expect("no panic");
-        self.adapter.run_dpcs();
-    }
-
     /// A callback of any kind but the life cycle's.
     fn callback(&self, processor: usize, random: &mut Random) {
         let adapter = &self.adapter;
@@ -135,7 +124,7 @@ impl Plugged {
             1 => self.send(processor, wdk_sys::SRB_FLAGS_DATA_OUT, Shape::Storage),
             2 => self.interrupt(0),
             3 => self.interrupt(1),
-            4 => self.run_dpcs(),
+            4 => _ = adapter.run_dpcs(),
             5 => _ = adapter.run_timer(),
             6 => _ = adapter.run_work(),
             7 => _ = adapter.run_state_change(),
@@ -181,8 +170,6 @@ impl Plugged {
     fn find(&self) {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
-        let _dpcs = self.dpcs.write().expect("no panic");
-        self.adapter.run_dpcs();
         until("HwFindAdapter is alone", || {
             self.adapter.find() == Found::Yes
         });
