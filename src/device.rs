@@ -138,6 +138,8 @@ pub struct Actions {
     pub resume: bool,
     /// Request the timer for this many microseconds from now.
     pub timer: Option<NonZero<u32>>,
+    /// Whether the device still has requests.
+    pub has_requests: bool,
     /// Log these events.
     pub reports: [Option<Report>; 4],
 }
@@ -269,6 +271,7 @@ impl<'a> Life<'a> {
         }
         self.advance(adapter, queue, &mut actions);
         self.settle(adapter, queue, &mut actions);
+        actions.has_requests = queue.in_flight() > 0;
         actions
     }
 
@@ -355,8 +358,10 @@ impl<'a> Life<'a> {
                     Stage::Removed(device)
                 }
                 ResetPoll::Pending(device) => {
+                    let again = self.overdue;
                     self.note_overdue(device.status().bits(), actions);
-                    Stage::Resetting(device)
+                    // The first write may have been lost.
+                    Stage::Resetting(if again { device.begin_reset() } else { device })
                 }
             },
             other => other,

@@ -234,16 +234,16 @@ impl Miniport for Ferrostor {
             let actions = adapter
                 .life
                 .with_held(cx, |life| adapter.attend(life, demand, clock));
-            let is_done = actions.timer.is_none();
+            let (waits, has_requests) = (actions.timer.is_some(), actions.has_requests);
             carry_out!(adapter, cx, actions);
-            if is_done {
+            if !waits || !has_requests {
                 return true;
             }
             demand = Demand::Look;
             cx.stall(RESET_PAUSE);
         }
-        // The device has not confirmed its reset, or not started again: the timer
-        // continues. Until it confirms, requests stay in flight.
+        // The device has not confirmed its reset: the timer continues. Until it
+        // confirms, requests stay in flight.
         false
     }
 

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use scsi::{Lba, Lun, MediaOp, ModeChange, ModeSelect, Outcome, Sense, WriteCache};
 use storport::{
-    BuildIo, DataError, Direction, Failure, Function, Scope, Srb, StartIo, StartedSrb, StorStatus,
-    Table,
+    Address, BuildIo, DataError, Direction, Failure, Function, Scope, Srb, StartIo, StartedSrb,
+    StorStatus, Table,
     level::{self, Below},
 };
 use virtio::{
@@ -84,6 +84,9 @@ pub type Flights<'a> = Table<'a, Option<Flight<Option<InFlight<'a>>>>>;
 pub struct Queue<'a> {
     ring: SplitQueue<'a, Flights<'a>>,
     admission: Admission<'a>,
+    /// How often the requests were taken back. What was taken off the used ring
+    /// before belongs to no later run of the device.
+    reclaims: u32,
     /// An initiator's request to reset the device, until that is done.
     reset: Option<StartedSrb<'a>>,
 }
@@ -135,6 +138,7 @@ impl<'a> Queue<'a> {
         Self {
             ring,
             admission: Admission::Wait,
+            reclaims: 0,
             reset: None,
         }
     }
@@ -194,6 +198,7 @@ impl<'a> Queue<'a> {
     /// confirmed a reset or is gone, and writes to no memory. HwStartIo finds that
     /// staged requests are stale.
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
+        self.reclaims = self.reclaims.wrapping_add(1);
         self.ring.reclaim(quiet, slots, |slot, in_flight| {
             slots.release(slot);
             if let Some(InFlight { srb, .. }) = in_flight {
@@ -278,14 +283,27 @@ impl<'a> Queue<'a> {
         &mut self,
         prepared: Prepared,
         write: InFlight<'a>,
+        reclaims: u32,
     ) -> Result<Option<Notifier<Window<'a>>>, (Slot, InFlight<'a>)> {
-        let Admission::Open { notifier, .. } = &self.admission else {
-            return Err((prepared.into_slot(), write));
+        let notifier = match &self.admission {
+            Admission::Open { notifier, .. } if reclaims == self.reclaims => notifier,
+            _ => return Err((prepared.into_slot(), write)),
         };
         match self.ring.publish(prepared, write, Some) {
             Ok(()) => Ok(self.ring.notification_needed().then(|| notifier.clone())),
             Err(rejected) => Err((rejected.prepared.into_slot(), rejected.given)),
         }
+    }
+
+    /// Takes a request back that the device returned without having finished it. One
+    /// of before a reset comes back: the device has confirmed since then that it does
+    /// not use it.
+    fn take_back(&mut self, used: UsedRequest<'a>, reclaims: u32) -> Option<UsedRequest<'a>> {
+        if reclaims != self.reclaims {
+            return Some(used);
+        }
+        self.ring.take_back(used);
+        None
     }
 
     /// Takes finished requests off the used ring, until `batch` is full or nothing
@@ -309,7 +327,10 @@ impl<'a> Queue<'a> {
 }
 
 /// A place for each request of a batch.
-type Batch<'a> = [Option<Used<Option<InFlight<'a>>>>; BATCH];
+type Batch<'a> = [Option<UsedRequest<'a>>; BATCH];
+
+/// A request that the device has returned.
+type UsedRequest<'a> = Used<Option<InFlight<'a>>>;
 
 /// Switches the device's write cache. Returns false if the device does not switch it.
 #[cold]
@@ -328,7 +349,12 @@ pub fn build<'a>(
     cx: &BuildIo<'_, 'a>,
     srb: Srb<'a>,
 ) -> Option<(Srb<'a>, Request)> {
-    match srb.function() {
+    let function = srb.function();
+    if let Some(failure) = absent_unit(function, srb.address()) {
+        srb.fail(failure);
+        return None;
+    }
+    match function {
         Function::ExecuteScsi => execute(adapter, cx, srb),
         Function::Flush | Function::Shutdown => flush(adapter, srb, Op::Flush, 0),
         // The driver keeps no state for a unit. Changes of the adapter's state come
@@ -347,22 +373,36 @@ pub fn build<'a>(
     }
 }
 
+/// Why a request fails that goes to a unit that is not there. A CDB for another
+/// logical unit is answered as SCSI demands.
+fn absent_unit(function: Function, address: Address) -> Option<Failure> {
+    let needs_unit = matches!(
+        function,
+        Function::Flush | Function::Shutdown | Function::ResetLogicalUnit
+    );
+    let needs_target =
+        needs_unit || matches!(function, Function::ExecuteScsi | Function::ResetDevice);
+    if !needs_target && function != Function::ResetBus {
+        None
+    } else if address.path != 0 {
+        Some(Failure::InvalidPathId)
+    } else if needs_target && address.target != 0 {
+        Some(Failure::InvalidTargetId)
+    } else if needs_unit && address.lun != 0 {
+        Some(Failure::InvalidLun)
+    } else {
+        None
+    }
+}
+
 /// Carries out a CDB, or makes a request of it.
 fn execute<'a>(
     adapter: &Adapter<'a>,
     cx: &BuildIo<'_, 'a>,
     mut srb: Srb<'a>,
 ) -> Option<(Srb<'a>, Request)> {
-    let address = srb.address();
-    if address.path != 0 {
-        srb.fail(Failure::InvalidPathId);
-        return None;
-    }
-    if address.target != 0 {
-        srb.fail(Failure::InvalidTargetId);
-        return None;
-    }
-    let outcome = match adapter.disk.execute(Lun(u16::from(address.lun)), srb.cdb()) {
+    let lun = Lun(u16::from(srb.address().lun));
+    let outcome = match adapter.disk.execute(lun, srb.cdb()) {
         Ok(outcome) => outcome,
         Err(sense) => {
             refuse(srb, sense);
@@ -578,12 +618,15 @@ where
 {
     for _ in 0..TURNS {
         let mut batch: Batch<'a> = [const { None }; BATCH];
-        let mut drained = adapter.queue.with(cx, |queue| queue.take_used(&mut batch));
+        let (mut drained, reclaims) = adapter.queue.with(cx, |queue| {
+            let drained = queue.take_used(&mut batch);
+            (drained, queue.reclaims)
+        });
         for place in &mut batch {
             let Some(used) = place.take() else {
                 break;
             };
-            if !complete(adapter, cx, used) {
+            if !complete(adapter, cx, used, reclaims) {
                 drained = Drained::Faulty;
             }
         }
@@ -596,15 +639,24 @@ where
 
 /// Completes a request that the device has returned, and frees its slot. Returns
 /// false if the device returned it without a status, so has not finished it.
-fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: Used<Option<InFlight<'a>>>) -> bool
+fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: UsedRequest<'a>, reclaims: u32) -> bool
 where
     S: Scope<'a>,
     S::Level: Below<level::DpcHeld>,
 {
     let outcome = adapter.requests.outcome(&used);
     if outcome == Err(RequestError::NoStatus) {
-        adapter.queue.with(cx, |queue| queue.ring.take_back(used));
-        return false;
+        let stale = adapter
+            .queue
+            .with(cx, |queue| queue.take_back(used, reclaims));
+        let Some(Used { slot, payload, .. }) = stale else {
+            return false;
+        };
+        adapter.slots.release(slot);
+        if let Some(InFlight { srb, .. }) = payload {
+            srb.fail(Failure::BusReset);
+        }
+        return true;
     }
     if used.is_short() {
         adapter.short_used.count(used.written, used.writable);
@@ -616,7 +668,8 @@ where
     };
     if let (Ok(()), Op::DurableWrite(lba)) = (outcome, op) {
         let op = Op::FlushOfWrite(lba);
-        flush_write(adapter, cx, slot, InFlight { srb, op, bytes });
+        let write = InFlight { srb, op, bytes };
+        flush_write(adapter, cx, slot, write, reclaims);
         return true;
     }
     adapter.slots.release(slot);
@@ -657,8 +710,13 @@ where
 /// be flushed only now: a flush covers the writes that were completed before it
 /// (VIRTIO 1.3, 5.2.6).
 #[cold]
-fn flush_write<'a, S>(adapter: &Adapter<'a>, cx: &mut S, slot: Slot, write: InFlight<'a>)
-where
+fn flush_write<'a, S>(
+    adapter: &Adapter<'a>,
+    cx: &mut S,
+    slot: Slot,
+    write: InFlight<'a>,
+    reclaims: u32,
+) where
     S: Scope<'a>,
     S::Level: Below<level::DpcHeld>,
 {
@@ -672,7 +730,7 @@ where
     };
     let submitted = adapter
         .queue
-        .with(cx, |queue| queue.submit_flush(prepared, write));
+        .with(cx, |queue| queue.submit_flush(prepared, write, reclaims));
     match submitted {
         Ok(Some(notifier)) => notifier.notify(),
         Ok(None) => {}

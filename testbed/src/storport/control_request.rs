@@ -229,13 +229,17 @@ impl PnpAction {
 
 impl Port {
     /// Records an answer that is neither a success nor says that the miniport
-    /// does not know the function.
+    /// does not know the function or the unit.
     pub(super) fn check_control(&self, control: ControlRequest, status: u8) {
         if !matches!(
             status,
             srb_status::SRB_STATUS_SUCCESS
                 | srb_status::SRB_STATUS_INVALID_REQUEST
                 | srb_status::SRB_STATUS_BAD_FUNCTION
+                | srb_status::SRB_STATUS_NO_DEVICE
+                | srb_status::SRB_STATUS_INVALID_PATH_ID
+                | srb_status::SRB_STATUS_INVALID_TARGET_ID
+                | srb_status::SRB_STATUS_INVALID_LUN
         ) {
             self.violation_of(
                 Callback::HwStartIo,

@@ -528,7 +528,7 @@ fn a_used_ring_that_is_wrong(event: Event) {
         no_status: true,
         ..Faults::default()
     };
-    with(no_status, "no status for used id (1)");
+    with(no_status, "no status for used id (0)");
 
     let bench = start(patient());
     bench.read(1);

@@ -847,6 +847,30 @@ fn a_stop_in_a_recovery_leaves_the_device_reset() {
     });
 }
 
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_reset_of_a_unit_that_is_not_there_resets_nothing() {
+    isolated(|| {
+        let bench = start(patient());
+        let before = bench.device.resets();
+        let unit = Address::default();
+        let other_lun = Address { lun: 3, ..unit };
+        let other_target = Address { target: 2, ..unit };
+
+        for request in [
+            ControlRequest::ResetUnit(other_lun),
+            ControlRequest::ResetUnit(other_target),
+            ControlRequest::ResetDevice(other_target),
+        ] {
+            assert_ne!(bench.adapter.control(request), SUCCESS);
+        }
+
+        assert_eq!(bench.device.resets(), before);
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
 /// What a dump stack makes of a fault: it must end, and write in the end.
 fn dump_after(fault: impl FnOnce(&Bench), end: impl FnOnce(&Bench)) {
     let bench = start(patient());
