@@ -175,8 +175,9 @@ pub struct Life<'a> {
     closed: Option<Failure>,
     /// Whether the reset was reported as overdue.
     overdue: bool,
-    /// Whether Storport was paused.
-    paused: bool,
+    /// Whether Storport is paused. `None` after a restart: a pause of before the
+    /// stop may last.
+    paused: Option<bool>,
     /// An initiator's request for the reset that is in progress.
     reset_request: Option<StartedSrb<'a>>,
 }
@@ -197,7 +198,7 @@ impl<'a> Life<'a> {
             start_at: 0,
             closed: None,
             overdue: false,
-            paused: false,
+            paused: Some(false),
             reset_request: None,
         }
     }
@@ -231,9 +232,9 @@ impl<'a> Life<'a> {
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
         self.closed = None;
-        // The clock may begin anew. A pause of before the stop may last: it is
-        // ended as any other.
+        // The clock may begin anew.
         self.clock = None;
+        self.paused = None;
         self.begin_reset(queue);
     }
 
@@ -427,11 +428,11 @@ impl<'a> Life<'a> {
         }
         let is_live = matches!(self.stage, Stage::Live(_));
         let waits = !is_live && closed.is_none();
-        if waits && !self.paused {
+        if waits && self.paused != Some(true) {
             actions.pause = Some(PAUSE_SECONDS);
         }
-        actions.resume = !waits && self.paused;
-        self.paused = waits;
+        actions.resume = !waits && self.paused != Some(false);
+        self.paused = Some(waits);
         // Before the resume that follows: see `carry_out`.
         adapter.waits.store(waits, Ordering::SeqCst);
         let tick = match self.stage {

@@ -128,13 +128,13 @@ const FAULTS: [Fault; 33] = [
     },
     Fault {
         name: "a_dpc_object_is_initialised_in_each_life",
-        line: "this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0",
-        becomes: "this_kind.fetch_or(bit, Ordering::Relaxed) & bit == 0 || this_kind.load(Ordering::Relaxed) & bit != 0",
+        line: "self.initialized.fetch_or(bit, Ordering::Relaxed) & bit == 0",
+        becomes: "self.initialized.fetch_or(bit, Ordering::Relaxed) & bit == 0 || true",
     },
     Fault {
-        name: "a_dpc_object_is_of_both_kinds",
-        line: "other_kind.fetch_and(!bit, Ordering::Relaxed);",
-        becomes: "other_kind.fetch_and(u32::MAX, Ordering::Relaxed);",
+        name: "a_dpc_object_changes_its_kind",
+        line: "self.initialized_threaded.fetch_or(bit, Ordering::Relaxed);",
+        becomes: "let _ = bit;",
     },
     Fault {
         name: "a_stop_begins_no_life",

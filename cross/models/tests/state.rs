@@ -392,18 +392,20 @@ macro_rules! models {
                 });
             }
 
-            pub fn a_dpc_object_is_initialised_again_as_another_kind() {
+            pub fn a_dpc_object_keeps_its_kind() {
                 model(|| {
                     let adapter = ready();
-                    let begin = |kind| {
-                        adapter.state.reset(false, false);
-                        let number = adapter.state.take_dpc(kind).unwrap();
-                        adapter.state.begin_dpc_initialization(number)
-                    };
-                    assert!(!begin(DpcKind::Ordinary));
-                    assert!(begin(DpcKind::Threaded));
-                    assert!(!begin(DpcKind::Threaded));
-                    assert!(begin(DpcKind::Ordinary));
+                    let state = &adapter.state;
+                    state.reset(false, false);
+                    assert_eq!(state.take_dpc(DpcKind::Threaded), None);
+                    assert_eq!(state.take_dpc(DpcKind::Ordinary), Some(0));
+                    assert_eq!(state.take_dpc(DpcKind::Threaded), Some(1));
+                    assert!(!state.begin_dpc_initialization(0));
+                    assert!(state.begin_dpc_initialization(1));
+                    state.reset(false, false);
+                    assert_eq!(state.take_dpc(DpcKind::Ordinary), Some(0));
+                    assert_eq!(state.take_dpc(DpcKind::Ordinary), None);
+                    assert_eq!(state.take_dpc(DpcKind::Threaded), Some(1));
                 });
             }
 
@@ -555,8 +557,8 @@ tests! {
         notes_are_not_taken_by_a_restart;
     a_dpc_of_before_a_stop_is_queued_while_the_adapter_is_found_again fails if
         a_dpc_object_is_initialised_in_each_life;
-    a_dpc_object_is_initialised_again_as_another_kind fails if
-        a_dpc_object_is_of_both_kinds;
+    a_dpc_object_keeps_its_kind fails if
+        a_dpc_object_changes_its_kind;
     what_was_requested_in_a_life_does_not_run_after_a_restart fails if
         a_stop_begins_no_life
         a_timer_belongs_to_every_life;
