@@ -59,6 +59,14 @@ fn before_write() {
     compiler_fence(Ordering::SeqCst);
 }
 
+// Under Miri no registers are mapped: `cross/models` answers in the device's
+// place.
+#[cfg(miri)]
+unsafe extern "C" {
+    safe fn ferrostor_models_register_read(address: usize, width: usize) -> u64;
+    safe fn ferrostor_models_register_write(address: usize, width: usize, value: u64);
+}
+
 macro_rules! accesses {
     ($($read:ident $write:ident $width:ident;)*) => {$(
         #[doc = concat!("Reads the `", stringify!($width), "` at byte `offset`.")]
@@ -69,8 +77,12 @@ macro_rules! accesses {
             let Some(register) = self.register::<$width>(offset) else {
                 return $width::MAX;
             };
+            #[cfg(not(miri))]
             // SAFETY: `register` lies in the range and is aligned.
             let value = unsafe { register.read_volatile() };
+            #[cfg(miri)]
+            let value =
+                ferrostor_models_register_read(register.addr(), size_of::<$width>()) as $width;
             after_read();
             value
         }
@@ -83,6 +95,9 @@ macro_rules! accesses {
                 return;
             };
             before_write();
+            #[cfg(miri)]
+            ferrostor_models_register_write(register.addr(), size_of::<$width>(), value.into());
+            #[cfg(not(miri))]
             // SAFETY: `register` lies in the range and is aligned.
             unsafe { register.write_volatile(value) };
         }

@@ -1,7 +1,9 @@
-//! What is concurrent in `crates/storport`, shown in every order of events.
+//! What is concurrent in `crates/storport` and in the driver, shown in every order
+//! of events.
 //!
 //! - `port` is a Storport in memory. `tests/callbacks` drives a miniport by it
 //!   from several threads, under Miri, for the target that the driver is for.
+//!   `tests/ferrostor` does the same with the driver itself and a virtio disk.
 //! - `state` is the crate's own source file for what callbacks share without a
 //!   lock. `tests/state.rs` has loom try every order of its steps, and shows
 //!   that each model fails if the file is wrong.

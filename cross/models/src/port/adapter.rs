@@ -6,7 +6,7 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -23,7 +23,8 @@ use wdk_sys::{
 };
 
 use super::{
-    Done, Driver, Request,
+    Device, Done, Driver, Request,
+    device::Plain,
     later::{QueuedDpc, RegistryRoutine, StateChange, WorkItem},
     processor::{self, Held, Kind},
     queued_lock::{self, Word},
@@ -78,7 +79,13 @@ pub struct Adapter {
     driver: Driver,
     pub(super) machine: Machine,
     extension: Memory,
+    /// Where the registers are mapped. Only the addresses are used.
     pub(super) registers: Memory,
+    pub(super) device: Arc<dyn Device>,
+    /// The performance counter, a count a millisecond.
+    pub(super) milliseconds: AtomicU64,
+    /// StorPortPause was called, and not StorPortResume after it.
+    pub(super) paused: AtomicBool,
     pub(super) uncached: OnceLock<(Memory, ULONG)>,
     message_routine: OnceLock<HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE>,
     /// Whether the miniport asked for a lock a message.
@@ -113,8 +120,6 @@ unsafe impl Send for Adapter {}
 
 /// The physical address of the adapter's registers.
 pub(super) const REGISTERS_AT: u64 = 0xFE00_0000;
-/// Their length in bytes.
-pub(super) const REGISTER_BYTES: u32 = 64;
 
 fn power_state(on: bool) -> STOR_DEVICE_POWER_STATE {
     if on {
@@ -133,6 +138,12 @@ impl Adapter {
     /// An adapter of `driver` that Storport knows nothing of yet.
     #[must_use]
     pub fn new(driver: &Driver, machine: Machine) -> Self {
+        Self::with_device(driver, machine, Arc::new(Plain::new()))
+    }
+
+    /// An adapter likewise, with this device behind it.
+    #[must_use]
+    pub fn with_device(driver: &Driver, machine: Machine, device: Arc<dyn Device>) -> Self {
         let count = match machine.interrupts {
             Interrupts::Line => 0,
             Interrupts::Messages(count) => count,
@@ -141,7 +152,10 @@ impl Adapter {
             driver: *driver,
             machine,
             extension: Memory::zeroed(driver.table.DeviceExtensionSize as usize),
-            registers: Memory::zeroed(REGISTER_BYTES as usize),
+            registers: Memory::uninitialised(device.length() as usize),
+            device,
+            milliseconds: AtomicU64::new(2500),
+            paused: AtomicBool::new(false),
             uncached: OnceLock::new(),
             message_routine: OnceLock::new(),
             per_message: OnceLock::new(),
@@ -187,7 +201,7 @@ impl Adapter {
             RangeStart: STOR_PHYSICAL_ADDRESS {
                 QuadPart: REGISTERS_AT as i64,
             },
-            RangeLength: REGISTER_BYTES,
+            RangeLength: self.device.length(),
             RangeInMemory: 1,
         }];
         let mut config = PORT_CONFIGURATION_INFORMATION {
@@ -233,6 +247,9 @@ impl Adapter {
             config.SynchronizationModel,
             _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex
         );
+        // An assumption: a pause does not last beyond HwFindAdapter. Callbacks of
+        // before the stop may pause until then.
+        self.paused.store(false, Ordering::Relaxed);
         assert!(config.MaximumTransferLength != 0 && config.NumberOfPhysicalBreaks != 0);
         if messages && config.HwMSInterruptRoutine.is_some() {
             let per_message = config.InterruptSynchronizationMode
@@ -296,6 +313,23 @@ impl Adapter {
             "what false does is undocumented (rule book 5.1, S6)"
         );
         done
+    }
+
+    /// The device that answers at `address`, and the offset in its registers.
+    pub(super) fn register(&self, address: usize) -> (&dyn Device, usize) {
+        let offset = address - self.registers.at::<u8>(0).addr();
+        assert!(offset < self.device.length() as usize);
+        (&*self.device, offset)
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, milliseconds: u64) {
+        self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+
+    /// Whether the miniport has paused it.
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
     }
 
     /// The requests that the miniport has not completed.

@@ -18,7 +18,7 @@ use wdk_sys::{
 
 use super::{
     Interrupts,
-    adapter::{Adapter, REGISTER_BYTES, REGISTERS_AT},
+    adapter::{Adapter, REGISTERS_AT},
     later::{self, QueuedDpc, RegistryRoutine, StateChange, WorkItem},
     processor,
     queued_lock::Word,
@@ -317,10 +317,11 @@ unsafe extern "C" fn StorPortExtendedFunction(
         extended::ExtFunctionQueryPerformanceCounter => {
             let frequency = argument!(*mut LARGE_INTEGER);
             let counter = argument!(*mut LARGE_INTEGER);
+            let now = adapter.milliseconds.load(Ordering::Relaxed).cast_signed();
             // SAFETY: the miniport's variable.
             unsafe { frequency.write(LARGE_INTEGER { QuadPart: 1000 }) };
             // SAFETY: the miniport's variable.
-            unsafe { counter.write(LARGE_INTEGER { QuadPart: 2500 }) };
+            unsafe { counter.write(LARGE_INTEGER { QuadPart: now }) };
             SUCCESS
         }
         extended::ExtFunctionLogSystemEvent => {
@@ -368,13 +369,15 @@ unsafe fn read_event(details: *const STOR_LOG_EVENT_DETAILS) {
 
 #[unsafe(no_mangle)]
 extern "C" fn StorPortPause(extension: PVOID, _seconds: ULONG) -> BOOLEAN {
-    processor::adapter(extension);
+    let adapter = processor::adapter(extension);
+    adapter.paused.store(true, Ordering::Relaxed);
     1
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn StorPortResume(extension: PVOID) -> BOOLEAN {
-    processor::adapter(extension);
+    let adapter = processor::adapter(extension);
+    adapter.paused.store(false, Ordering::Relaxed);
     1
 }
 
@@ -475,7 +478,8 @@ unsafe extern "C" fn StorPortGetPhysicalAddress(
     // SAFETY: the miniport's variable.
     unsafe { length.write(*bytes) };
     STOR_PHYSICAL_ADDRESS {
-        QuadPart: address.addr() as i64,
+        // The device reaches the memory by this address.
+        QuadPart: address.expose_provenance() as i64,
     }
 }
 
@@ -488,9 +492,10 @@ unsafe extern "C" fn StorPortGetBusData(
     buffer: PVOID,
     length: ULONG,
 ) -> ULONG {
-    processor::adapter(extension);
+    let space = processor::adapter(extension).device.configuration();
+    assert_eq!(length, 256);
     // SAFETY: the miniport's buffer.
-    unsafe { buffer.cast::<u8>().write_bytes(0xA5, length as usize) };
+    unsafe { buffer.cast::<[u8; 256]>().write(space) };
     length
 }
 
@@ -508,7 +513,7 @@ unsafe extern "C" fn StorPortGetDeviceBase(
     let address = unsafe { address.QuadPart };
     assert_eq!(
         (address.cast_unsigned(), bytes),
-        (REGISTERS_AT, REGISTER_BYTES)
+        (REGISTERS_AT, adapter.device.length())
     );
     adapter.registers.at::<u8>(0).cast()
 }
@@ -516,5 +521,6 @@ unsafe extern "C" fn StorPortGetDeviceBase(
 #[unsafe(no_mangle)]
 extern "C" fn StorPortStallExecution(microseconds: ULONG) {
     assert!(microseconds <= 100_000, "Storport: 0xF1/0x2001");
+    processor::current().device.go_on();
     std::thread::yield_now();
 }

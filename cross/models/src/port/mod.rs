@@ -15,13 +15,17 @@
 #![expect(unsafe_code, reason = "this is the other side of the FFI")]
 
 mod adapter;
+pub mod device;
 mod driver;
 mod exports;
 mod later;
 mod processor;
 mod queued_lock;
+mod random;
 mod request;
 
 pub use adapter::{Adapter, Found, Interrupts, Machine, UnitChange};
+pub use device::Device;
 pub use driver::Driver;
+pub use random::Random;
 pub use request::{Buffer, Done, Field, Request, Shape};

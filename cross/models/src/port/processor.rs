@@ -46,12 +46,17 @@ pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
     result
 }
 
-/// The adapter whose callback runs. The miniport names it by `extension`.
-pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
+/// The adapter whose callback runs.
+pub(super) fn current<'x>() -> &'x Adapter {
     let adapter = ADAPTER.get();
     assert!(!adapter.is_null(), "Storport: called outside a callback");
     // SAFETY: the callback was called with a reference to it.
-    let adapter = unsafe { &*adapter };
+    unsafe { &*adapter }
+}
+
+/// The adapter whose callback runs. The miniport names it by `extension`.
+pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
+    let adapter = current();
     assert_eq!(
         adapter.extension().addr(),
         extension.addr(),

@@ -77,9 +77,9 @@ impl Buffer {
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let memory = Memory::uninitialised(bytes.len());
-        for (index, byte) in bytes.iter().enumerate() {
-            memory.write(index, *byte);
-        }
+        let first = memory.at::<u8>(0);
+        // SAFETY: it is as long, and nobody else's yet.
+        unsafe { first.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Self(Arc::new(memory))
     }
 
@@ -405,7 +405,8 @@ fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
     list.write(0, u32::try_from(pieces.len()).ok().filter(|n| *n > 0)?);
     let mut offset = 0;
     for (index, piece) in pieces.iter().enumerate() {
-        let start = memory.at::<u8>(0).addr() + offset;
+        // The device reaches the data by this address.
+        let start = memory.at::<u8>(0).expose_provenance() + offset;
         list.write(
             head + index * step,
             STOR_SCATTER_GATHER_ELEMENT {

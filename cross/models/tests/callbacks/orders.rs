@@ -9,8 +9,6 @@
 //! may still be queued, or run, when the adapter is found again.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::BuildHasher,
     sync::{
         Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,7 +17,7 @@ use std::{
 };
 
 use ferrostor_models::port::{
-    Adapter, Buffer, Driver, Found, Interrupts, Machine, Request, Shape, UnitChange,
+    Adapter, Buffer, Driver, Found, Interrupts, Machine, Random, Request, Shape, UnitChange,
 };
 use storport::callback::Registered;
 
@@ -48,22 +46,6 @@ fn until(what: &str, tried: impl Fn() -> bool) {
         thread::yield_now();
     }
     panic!("in vain: {what}");
-}
-
-/// Random numbers.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        Self(RandomState::new().hash_one(0) | 1)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % end as u64) as usize
-    }
 }
 
 /// An adapter, and what Storport keeps out while it is found or stopped.
