@@ -123,8 +123,8 @@ const FAULTS: [Fault; 33] = [
     },
     Fault {
         name: "notes_are_not_taken_by_a_restart",
-        line: "self.become_ready(works)\n    }\n\n    /// Whether no callback is inside",
-        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no callback is inside",
+        line: "self.become_ready(works)\n    }\n\n    /// Whether no counted callback is inside",
+        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no counted callback is inside",
     },
     Fault {
         name: "a_dpc_object_is_initialised_in_each_life",
