@@ -327,8 +327,8 @@ fn miri_of_virtio() -> Result<(), ToolError> {
 /// disk in the models reaches memory by addresses alone: permissive provenance.
 fn miri_of_storport() -> Result<(), ToolError> {
     for flags in [
-        "-Zmiri-permissive-provenance -Zmiri-many-seeds=0..3",
-        "-Zmiri-permissive-provenance -Zmiri-tree-borrows -Zmiri-many-seeds=3..6",
+        "-Zmiri-permissive-provenance -Zmiri-many-seeds=0..2",
+        "-Zmiri-permissive-provenance -Zmiri-tree-borrows -Zmiri-many-seeds=2..4",
     ] {
         tool::run(
             setup::nightly(&["cargo", "miri", "test"])
