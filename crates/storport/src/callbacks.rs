@@ -3,7 +3,7 @@
 //! miniport.
 #![expect(unsafe_code, reason = "Storport calls these with raw pointers")]
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{marker::PhantomData, mem::offset_of, ptr::NonNull};
 
 use wdk_sys::{
     _INTERRUPT_SYNCHRONIZATION_MODE, _KINTERRUPT_MODE, _SCSI_ADAPTER_CONTROL_STATUS,
@@ -42,6 +42,16 @@ struct Built<R> {
     call: usize,
     /// There between HwBuildIo and HwStartIo.
     request: R,
+}
+
+impl<R> Built<R> {
+    fn call_in(memory: *mut Self) -> *mut usize {
+        memory.wrapping_byte_add(offset_of!(Self, call)).cast()
+    }
+
+    fn request_in(memory: *mut Self) -> *mut R {
+        memory.wrapping_byte_add(offset_of!(Self, request)).cast()
+    }
 }
 
 /// What `HW_INITIALIZATION_DATA.SrbExtensionSize` must be.
@@ -244,14 +254,14 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     let mut cx = context!(BuildIo, &extension.header);
     let call = (&raw const cx).addr();
     // SAFETY: Storport gave SrbExtensionSize bytes there to this SRB.
-    unsafe { (&raw mut (*memory).call).write(call) };
+    unsafe { Built::call_in(memory).write(call) };
     let Some((built, request)) = M::build_io(adapter, &mut cx, srb) else {
         return truth(false);
     };
     let memory: *mut Built<M::Request<'_>> = built.extension().cast();
     // SAFETY: As above, of the SRB that was returned: the miniport has it, so
     // HwBuildIo got it.
-    let given = unsafe { (&raw const (*memory).call).read() };
+    let given = unsafe { Built::call_in(memory).read() };
     // The address of the block does not tell: Storport may have sent another
     // request there once the one that was given was completed.
     if given != call {
@@ -260,7 +270,7 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
         return truth(false);
     }
     // SAFETY: As above.
-    unsafe { (&raw mut (*memory).request).write(request) };
+    unsafe { Built::request_in(memory).write(request) };
     let _: NonNull<wdk_sys::SCSI_REQUEST_BLOCK> = built.into_block();
     truth(true)
 }
@@ -297,7 +307,7 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
     }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
     // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
-    let request = unsafe { (&raw const (*memory).request).read() };
+    let request = unsafe { Built::request_in(memory).read() };
     M::start_io(
         adapter,
         &mut context!(StartIo, &extension.header),
