@@ -67,7 +67,7 @@ enum Step {
     LockRules,
     /// Tests of all that runs on this machine
     Test,
-    /// Miri finds no undefined behaviour in virtio's and Storport's crates
+    /// Miri finds no undefined behaviour in the crates of virtio and Storport and in the driver
     Miri,
     /// Every order of two processors' steps, in small models by loom
     Loom,
