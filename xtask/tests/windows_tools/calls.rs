@@ -86,6 +86,58 @@ pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<
     }
 }
 
+/// The scripts that a message or a help text names are there, and have the
+/// parameters that follow: people run what they read.
+pub(crate) fn names_scripts_that_are_there(
+    tools: &Tools,
+    script: &Script,
+    findings: &mut BTreeSet<Finding>,
+) {
+    for (index, line) in script.text.lines().enumerate() {
+        let mut before = line;
+        while let Some((text, after)) = before.rsplit_once(".ps1") {
+            before = text;
+            let is_other = |letter: char| !letter.is_ascii_alphanumeric() && letter != '-';
+            let name = text.rsplit(is_other).next().unwrap_or_default();
+            let named = tools
+                .scripts
+                .iter()
+                .find(|script| !script.is_module() && script.stem() == name);
+            // The parameters end with the sentence or the parenthesis.
+            let after = after.split(". ").next().unwrap_or_default();
+            let after = after.split("),").next().unwrap_or_default();
+            let unknown = match named {
+                None => Some(format!("there is no {name}.ps1")),
+                Some(named) => after
+                    .split_whitespace()
+                    .filter_map(|word| word.strip_prefix('-'))
+                    .filter(|word| word.starts_with(|first: char| first.is_ascii_uppercase()))
+                    .map(|word| {
+                        word.split(is_other)
+                            .next()
+                            .unwrap_or_default()
+                            .to_lowercase()
+                    })
+                    .find(|word| {
+                        !named
+                            .callable(named.tree.root_node())
+                            .parameters
+                            .contains(word)
+                            && !COMMON_PARAMETERS.contains(&word.as_str())
+                            && !ASKING_PARAMETERS.contains(&word.as_str())
+                    })
+                    .map(|word| format!("{name}.ps1 has no parameter -{word}")),
+            };
+            if let Some(what) = unknown {
+                findings.insert(Finding {
+                    rule: "names_scripts",
+                    place: format!("{}:{}: {what}", script.name, index + 1),
+                });
+            }
+        }
+    }
+}
+
 /// The functions that a file calls are its own or of modules that it imports,
 /// and it imports no others; a module exports only what it has.
 pub(crate) fn imports_what_it_calls(

@@ -197,6 +197,18 @@ fn each_rule_finds_its_breach() {
             "reads_by_reading_commands Test-Rule.ps1:14: pnputil.exe /scan-devices",
         ),
         (
+            "throw 'Run No-Such.ps1 first.'",
+            "names_scripts Test-Rule.ps1:14: there is no No-Such.ps1",
+        ),
+        (
+            "throw 'Run: Test-Rule.ps1 -WhatIf -NoSuch'",
+            "names_scripts Test-Rule.ps1:14: Test-Rule.ps1 has no parameter -nosuch",
+        ),
+        (
+            "[Ferrostor.DeviceDriver]::Install('x', 'y')",
+            "asks_before_it_changes Test-Rule.ps1:14: [Ferrostor.DeviceDriver]::Install",
+        ),
+        (
             "Write-Verbose $nothing",
             "variables Test-Rule.ps1:14: $nothing is read and never set",
         ),

@@ -30,7 +30,7 @@ const CHANGING_CMDLETS: &[&str] = &[
 const CHANGING_MEMBERS: &[&str] = &[
     "[system.io.file]::",
     "[system.io.filestream]::new",
-    "::updatedriverforplugandplaydevicesw",
+    "[ferrostor.devicedriver]::",
 ];
 
 /// A function of a module, or a script: what a call of it must fit.
@@ -154,6 +154,7 @@ impl Tools {
             asking::can_ask(self, script, &mut findings);
             calls::calls_fit(self, script, &mut findings);
             calls::imports_what_it_calls(self, script, &mut findings);
+            calls::names_scripts_that_are_there(self, script, &mut findings);
             asking::reads_by_reading_commands(script, &mut findings);
             variables::variables_are_set_and_used(script, &mut findings);
             variables::compares_null_on_the_left(script, &mut findings);
