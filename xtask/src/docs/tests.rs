@@ -14,7 +14,8 @@ use super::{
 use crate::{Command, package::SHARED, workspace};
 
 /// Where links may lead. A new one is to be looked at before it is added.
-const HOSTS: [&str; 4] = [
+const HOSTS: [&str; 5] = [
+    "docs.getutm.app",
     "github.com",
     "learn.microsoft.com",
     "pve.proxmox.com",
@@ -30,6 +31,34 @@ const USED: [&str; 7] = ["sh", "bash", "console", "shell", "powershell", "bat", 
 
 /// What every script with a CmdletBinding takes.
 const COMMON_PARAMETERS: [&str; 3] = ["WhatIf", "Confirm", "Verbose"];
+
+/// `pnputil`'s commands and options, and the first build of Windows that has them
+/// (Microsoft's page "PnPUtil Command Syntax"). The page names releases: 1607 is
+/// build 14393, 1903 is 18362, 2004 is 19041, Windows 11 21H2 is 22000, and Windows 11
+/// 22H2 is 22621. A command or an option that is missing here has to be looked up.
+const PNPUTIL: [(&str, &str, u32); 21] = [
+    ("/add-driver", "", 14393),
+    ("/add-driver", "/subdirs", 14393),
+    ("/add-driver", "/install", 14393),
+    ("/add-driver", "/reboot", 14393),
+    ("/delete-driver", "", 14393),
+    ("/delete-driver", "/uninstall", 14393),
+    ("/delete-driver", "/force", 14393),
+    ("/delete-driver", "/reboot", 14393),
+    ("/export-driver", "", 14393),
+    ("/enum-drivers", "", 14393),
+    ("/enum-drivers", "/class", 22000),
+    ("/enum-drivers", "/files", 22621),
+    ("/enum-devices", "", 18362),
+    ("/enum-devices", "/class", 18362),
+    ("/enum-devices", "/drivers", 18362),
+    ("/enum-devices", "/deviceids", 22000),
+    ("/disable-device", "", 19041),
+    ("/enable-device", "", 19041),
+    ("/restart-device", "", 19041),
+    ("/remove-device", "", 19041),
+    ("/scan-devices", "", 19041),
+];
 
 fn complaints(check: impl Fn(&Page) -> Vec<String>) -> Vec<String> {
     page::all().unwrap().iter().flat_map(check).collect()
@@ -288,6 +317,111 @@ fn parameters(script: &str) -> impl Iterator<Item = &str> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix(".PARAMETER "))
         .map(str::trim)
+}
+
+/// The oldest build of Windows that the setup file accepts.
+fn oldest_build() -> u32 {
+    let setup = fs::read_to_string(workspace::root().join("inf/ferrostor.inx")).unwrap();
+    let (_, version) = setup.split_once("[Disks.NT$ARCH$.10.0...").unwrap();
+    version.split(']').next().unwrap().parse().unwrap()
+}
+
+/// What is wrong with the calls of `pnputil` in a line: options that the oldest
+/// Windows does not have, or that the table does not know.
+fn pnputil(line: &str) -> Vec<String> {
+    let calls = line
+        .match_indices("pnputil")
+        .map(|(start, _)| &line[start..]);
+    calls
+        .flat_map(|call| {
+            // The arguments end with the code, the string or the parenthesis.
+            let call = call.split(['`', '"', ')']).next().unwrap_or_default();
+            let mut words = call
+                .split([' ', '\'', ','])
+                .filter(|word| word.starts_with('/'));
+            let command = words.next().unwrap_or_default();
+            [""].into_iter()
+                .chain(words)
+                .filter(|_| !command.is_empty())
+                .filter_map(|option| {
+                    let known = PNPUTIL
+                        .iter()
+                        .find(|known| (known.0, known.1) == (command, option));
+                    let why = match known {
+                        None => "is not in the table of PnPUtil's options".to_owned(),
+                        Some((_, _, first)) if *first > oldest_build() => {
+                            format!("needs build {first}")
+                        }
+                        Some(_) => return None,
+                    };
+                    Some(format!("pnputil {command} {option}: {why}"))
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The calls of `pnputil` on a page, in its blocks and its sentences.
+fn pnputil_of_page(page: &Page) -> Vec<String> {
+    let in_blocks = page.blocks.iter().flat_map(commands);
+    let in_sentences = page.codes.iter().map(|code| (code.line, code.text.clone()));
+    in_blocks
+        .chain(in_sentences)
+        .flat_map(|(line, text)| {
+            let at = page.at(line);
+            pnputil(&text)
+                .into_iter()
+                .map(move |why| format!("{at}: {why}"))
+        })
+        .collect()
+}
+
+#[test]
+fn the_oldest_windows_has_every_option_of_pnputil_that_a_page_names() {
+    assert_eq!(complaints(pnputil_of_page), [""; 0]);
+}
+
+#[test]
+fn the_oldest_windows_has_every_option_of_pnputil_that_a_script_names() {
+    let mut calls = 0;
+    for entry in fs::read_dir(workspace::root().join(SCRIPTS)).unwrap() {
+        let path = entry.unwrap().path();
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            calls += line.matches("pnputil").count();
+            assert_eq!(pnputil(line), [""; 0], "{}", path.display());
+        }
+    }
+    assert!(calls > 0);
+}
+
+#[test]
+fn the_script_that_installs_wants_the_build_that_the_setup_file_wants() {
+    let script = workspace::root()
+        .join(SCRIPTS)
+        .join("Install-Ferrostor.ps1");
+    let wanted = format!("$OldestBuild = {}\n", oldest_build());
+
+    assert!(fs::read_to_string(script).unwrap().contains(&wanted));
+}
+
+#[test]
+fn each_option_of_pnputil_that_is_too_new_or_unknown_is_found() {
+    for text in [
+        "`pnputil /enum-devices`",
+        "```powershell windows\npnputil /enum-drivers /class SCSIAdapter\n```",
+        "`pnputil.exe /restart-device ID`",
+        "`pnputil /add-driver a.inf /no-such`",
+        "`pnputil /no-such`",
+    ] {
+        assert_eq!(pnputil_of_page(&sample(text)).len(), 1, "{text}");
+    }
+    // Both the command and its option.
+    let both = "-Name pnputil.exe -Arguments '/enum-devices', '/deviceids'";
+    assert_eq!(pnputil(both).len(), 2);
+    assert_eq!(
+        pnputil("'(pnputil /delete-driver a.inf /uninstall)' or bcdedit /enum"),
+        [""; 0]
+    );
 }
 
 #[test]
