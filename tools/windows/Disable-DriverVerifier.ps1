@@ -1,24 +1,24 @@
 <#
 .SYNOPSIS
-Undoes what Enable-DriverVerifier.ps1 did.
+Undoes the changes of Enable-DriverVerifier.ps1.
 
 .DESCRIPTION
-After asking, it
-1. clears the settings of Driver Verifier (verifier /reset). Before
-   Enable-DriverVerifier.ps1 there were none, else that script had refused;
-2. brings Storport's VerifyLevel back to what it was, or removes it.
+After asking, the script does this:
+1. It clears the settings of Driver Verifier (verifier /reset). There were none before
+   Enable-DriverVerifier.ps1, which otherwise would have stopped.
+2. It sets Storport's VerifyLevel back to its earlier value, or removes it.
 
-Both take effect with the next start; nothing is restarted. It works in safe mode
-too. Before it does anything it checks that it runs as an administrator in a
-64-bit PowerShell, and that there is something to undo.
+Both take effect with the next start. The script does not restart Windows, and works
+in safe mode too. Before it changes anything, it checks that it runs as an
+administrator in a 64-bit PowerShell, and that there is something to undo.
 
 .EXAMPLE
 .\Disable-DriverVerifier.ps1 -WhatIf
-Tells what would be undone.
+Says what would be undone.
 
 .EXAMPLE
 .\Disable-DriverVerifier.ps1
-Undoes it, and asks before each step.
+Undoes the changes, and asks before each step.
 
 .LINK
 Enable-DriverVerifier.ps1
@@ -35,13 +35,13 @@ foreach ($module in 'SystemCommand', 'SystemFacts', 'UndoRecord') {
 $StorportKey = 'HKLM:\SYSTEM\CurrentControlSet\Control\StorPort\Verifier'
 $VerifierKey = 'HKLM:\SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management'
 
-# verifier.exe: done; done, and a restart is needed.
+# Exit codes of verifier.exe: done; done, restart needed.
 $Done = 0, 2
 
 Assert-Administrator
 $record = Get-UndoRecord -Name DriverVerifier
 if ($null -eq $record) {
-    Write-Warning 'Enable-DriverVerifier.ps1 has changed nothing here that is not undone already (there is no record in HKLM\SOFTWARE\Ferrostor\Undo). Nothing was done.'
+    Write-Warning 'There is nothing to undo: HKLM\SOFTWARE\Ferrostor\Undo has no record of Enable-DriverVerifier.ps1. Nothing was done.'
     return
 }
 
@@ -54,7 +54,7 @@ else { $undone = $false }
 
 if ($null -ne (Get-RegistryValue -Key $StorportKey -Name VerifyLevel)) {
     $before = $record.VerifyLevelBefore
-    if ($PSCmdlet.ShouldProcess($StorportKey, "Bring VerifyLevel back to what it was ($(if ($null -eq $before) { 'absent' } else { $before }))")) {
+    if ($PSCmdlet.ShouldProcess($StorportKey, "Set VerifyLevel back to its earlier state ($(if ($null -eq $before) { 'absent' } else { $before }))")) {
         if ($null -eq $before) { Remove-ItemProperty -LiteralPath $StorportKey -Name VerifyLevel -Confirm:$false }
         else { Set-ItemProperty -LiteralPath $StorportKey -Name VerifyLevel -Value $before -Type DWord -Confirm:$false }
     }

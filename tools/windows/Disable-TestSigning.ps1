@@ -1,29 +1,30 @@
 <#
 .SYNOPSIS
-Undoes what Enable-TestSigning.ps1 did.
+Undoes the changes of Enable-TestSigning.ps1.
 
 .DESCRIPTION
-Reads what Enable-TestSigning.ps1 wrote down and, each after asking,
-1. brings test signing in the boot entry back to what it was before (bcdedit);
-2. removes from LocalMachine\Root and LocalMachine\TrustedPublisher exactly the
-   certificates that it put there, by their thumbprints.
+Reads the record of Enable-TestSigning.ps1, and asks before each of these steps:
+1. Sets test mode in the boot entry back to its earlier state (bcdedit).
+2. Removes the certificates that the script added to LocalMachine\Root and
+   LocalMachine\TrustedPublisher, by their thumbprints.
 
-Before it does anything it checks, and refuses with the reason, that
-- it runs as an administrator in a 64-bit PowerShell;
-- Windows does not lie on a disk that Ferrostor serves: without test signing
-  Windows could not load the driver and would not start. Run
-  Uninstall-Ferrostor.ps1 first;
+Before it changes anything, the script checks these conditions. If one is not met,
+it stops and says what to do next:
+- It runs as an administrator in a 64-bit PowerShell.
+- Windows does not run from a disk that uses Ferrostor. Without test mode Windows
+  could not load the driver and would not start. Run Uninstall-Ferrostor.ps1 first.
 - BitLocker does not protect the system drive (see Enable-TestSigning.ps1).
 
-Test signing takes effect with the next start; nothing is restarted.
+The change of test mode takes effect with the next start. The script does not
+restart Windows.
 
 .EXAMPLE
 .\Disable-TestSigning.ps1 -WhatIf
-Tells what would be undone.
+Says what would be undone.
 
 .EXAMPLE
 .\Disable-TestSigning.ps1
-Undoes it, and asks before each step.
+Undoes the changes, and asks before each step.
 
 .LINK
 Enable-TestSigning.ps1
@@ -40,16 +41,16 @@ foreach ($module in 'SystemCommand', 'SystemFacts', 'UndoRecord') {
 Assert-Administrator
 $record = Get-UndoRecord -Name TestSigning
 if ($null -eq $record) {
-    Write-Warning 'Enable-TestSigning.ps1 has changed nothing here that is not undone already (there is no record in HKLM\SOFTWARE\Ferrostor\Undo). Nothing was done.'
+    Write-Warning 'There is nothing to undo: HKLM\SOFTWARE\Ferrostor\Undo has no record of Enable-TestSigning.ps1. Nothing was done.'
     return
 }
 Assert-SystemDriveUnprotected
 $served = @(Get-VirtioBlockDevice | Where-Object { $_.Service -eq 'ferrostor' })
 if (@($served | Where-Object { $_.HoldsWindows }).Count -gt 0) {
-    throw 'Windows lies on a disk that Ferrostor serves. Without test signing it could not load the driver and would not start. Run Uninstall-Ferrostor.ps1 first.'
+    throw 'Windows runs from a disk that uses Ferrostor. Without test mode it could not load the driver and would not start. Run Uninstall-Ferrostor.ps1 first, then restart Windows and run this script again.'
 }
 if ($served.Count -gt 0) {
-    Write-Warning "Ferrostor is still bound to $($served.Count) device(s), which will not start without test signing (code 52). Uninstall-Ferrostor.ps1 removes it."
+    Write-Warning "$($served.Count) device(s) still use Ferrostor and do not start without test mode (code 52). Uninstall-Ferrostor.ps1 removes it."
 }
 
 $done = $true
@@ -59,7 +60,7 @@ if ((Get-TestSigningSetting) -ne $record.TestSigningBefore) {
         $value = if ($record.TestSigningBefore) { 'on' } else { 'off' }
         $arguments = @('/set', '{current}', 'testsigning', $value)
     }
-    if ($PSCmdlet.ShouldProcess('The boot entry of this Windows', "Bring test signing back to what it was (bcdedit $($arguments -join ' '))")) {
+    if ($PSCmdlet.ShouldProcess('The boot entry of this Windows', "Set test mode back to its earlier state (bcdedit $($arguments -join ' '))")) {
         $null = Invoke-SystemCommand -Name bcdedit.exe -Arguments $arguments
     }
     else { $done = $false }
@@ -67,7 +68,7 @@ if ((Get-TestSigningSetting) -ne $record.TestSigningBefore) {
 foreach ($entry in $record.Imported) {
     $path = "Cert:\LocalMachine\$entry"
     if (-not (Test-Path -LiteralPath $path)) { continue }
-    if ($PSCmdlet.ShouldProcess($path, 'Remove the certificate that Enable-TestSigning.ps1 put there')) {
+    if ($PSCmdlet.ShouldProcess($path, 'Remove the certificate that Enable-TestSigning.ps1 added')) {
         Remove-Item -LiteralPath $path -Confirm:$false
     }
     else { $done = $false }

@@ -1,11 +1,11 @@
-# diskspd: its command line, one run of it, and the numbers in its XML.
+# Runs diskspd: its command line, one run, and the numbers in its XML.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
 function Get-DiskSpdArgument {
     <#
     .SYNOPSIS
-    Returns the arguments of a run of diskspd, but for format and target.
+    Returns the arguments of a run of diskspd, without output format and target.
     .PARAMETER Cell
     What is measured: BlockSize, QueueDepth, WritePercent, AccessPattern.
     .PARAMETER Threads
@@ -29,8 +29,8 @@ function Get-DiskSpdArgument {
         [Parameter(Mandatory = $true)] [int] $DurationSeconds
     )
 
-    # -si: the threads share one sequential stream. -Z16M: random data to write,
-    # not diskspd's repeating 0 to 255. -L: latencies.
+    # -si: the threads share one sequential stream. -Z16M: writes random data instead
+    # of diskspd's repeating 0 to 255. -L: latencies.
     $order = if ($Cell.AccessPattern -eq 'Random') { '-r' } else { '-si' }
     return @("-b$($Cell.BlockSize)", "-o$($Cell.QueueDepth)", "-t$Threads", "-w$($Cell.WritePercent)", $order,
         "-$Caching", '-Z16M', '-L', "-W$WarmupSeconds", "-d$DurationSeconds")
@@ -39,13 +39,13 @@ function Get-DiskSpdArgument {
 function Invoke-DiskSpd {
     <#
     .SYNOPSIS
-    Runs diskspd on a file and keeps what it prints in another.
+    Runs diskspd on a file, and writes its output to another file.
     .PARAMETER DiskSpdPath
     diskspd.exe.
     .PARAMETER Arguments
     Its arguments.
     .PARAMETER OutputFile
-    Where its output is kept.
+    The file for its output.
     .EXAMPLE
     Invoke-DiskSpd -DiskSpdPath C:\diskspd.exe -Arguments '-b4K', 'E:\test.dat' -OutputFile C:\run.txt
     #>
@@ -58,17 +58,17 @@ function Invoke-DiskSpd {
 
     [string[]] $output = @(& $DiskSpdPath @Arguments)
     $exitCode = $LASTEXITCODE
-    # No mark of the byte order in front, which is no part of the XML.
+    # Without a byte order mark, which an XML reader may reject.
     [System.IO.File]::WriteAllLines($OutputFile, $output)
     if ($exitCode -ne 0) {
-        throw "diskspd $($Arguments -join ' ') ended with exit code $exitCode; see $OutputFile."
+        throw "diskspd $($Arguments -join ' ') ended with exit code $exitCode. See $OutputFile."
     }
 }
 
 function Read-DiskSpdResult {
     <#
     .SYNOPSIS
-    Returns the numbers of a run from the XML that diskspd printed.
+    Returns the numbers of a run from diskspd's XML.
     .PARAMETER Path
     The XML file.
     .EXAMPLE
@@ -83,7 +83,7 @@ function Read-DiskSpdResult {
     $document.Load($Path)
     $span = $document.SelectSingleNode('/Results/TimeSpan')
     if ($null -eq $span -or $null -eq $span.SelectSingleNode('TestTimeSeconds')) {
-        throw "$Path holds no results of diskspd."
+        throw "$Path has no results of diskspd. Look into the file, and check the version of diskspd (2.2 or newer)."
     }
     $seconds = [double] $span.SelectSingleNode('TestTimeSeconds').InnerText
     $ios = 0.0
@@ -107,7 +107,7 @@ function Get-Median {
     .SYNOPSIS
     Returns the median of numbers.
     .PARAMETER Value
-    The numbers, one at least.
+    One or more numbers.
     .EXAMPLE
     Get-Median -Value 3, 1, 2
     #>

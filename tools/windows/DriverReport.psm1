@@ -1,6 +1,6 @@
-# Collects into a folder what one needs to know to look into a fault of the
-# driver, or to read its numbers. Every part stands by itself: what cannot be had
-# on a machine is written down and the rest is collected.
+# Collects in a folder what is needed to analyse a fault of the driver, or to read its
+# numbers. The parts are independent: if one cannot be collected, the report says so
+# and has the others.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
@@ -8,9 +8,9 @@ foreach ($module in 'SystemCommand', 'SystemFacts', 'UndoRecord') {
     Import-Module -Name (Join-Path $PSScriptRoot "$module.psm1") -Verbose:$false
 }
 
-# System log: what the driver and Storport say (11 controller error, 15 not
-# ready, 129 reset, 153 retry), that the driver or its device did not start
-# (219, 7026), that Windows stopped (41, 1001) or was restarted (6008).
+# Events of the System log: from the driver and Storport (11 controller error, 15 not
+# ready, 129 reset, 153 retry), about a driver or device that did not start (219,
+# 7026), and about a stop (41, 1001) or an unexpected restart of Windows (6008).
 $Providers = 'ferrostor', 'viostor', 'storport', 'disk', 'Ntfs', 'Microsoft-Windows-Ntfs'
 $Ids = 11, 15, 41, 51, 129, 153, 154, 157, 219, 1001, 6008, 7026
 
@@ -20,7 +20,7 @@ $Logs = 'Microsoft-Windows-Storage-Storport/Operational', 'Microsoft-Windows-Sto
 function Select-SetupLogSection {
     <#
     .SYNOPSIS
-    Returns those sections of a setupapi.dev.log that mention a pattern.
+    Returns the sections of a setupapi.dev.log that match a pattern.
     .DESCRIPTION
     A section runs from a line that begins with ">>>  [" to one that begins with
     "<<<  [".
@@ -56,7 +56,7 @@ function Select-SetupLogSection {
         }
     }
     end {
-        # A section that was not finished is where the machine stopped.
+        # The last section has no end if the machine stopped in it.
         if ($wanted) { $section }
     }
 }
@@ -64,7 +64,7 @@ function Select-SetupLogSection {
 function Get-SystemSummary {
     <#
     .SYNOPSIS
-    Returns what this machine is: Windows, firmware, processor, virtual machine.
+    Returns facts about this machine: Windows, firmware, processor, virtual machine.
     .EXAMPLE
     Get-SystemSummary
     #>
@@ -93,8 +93,8 @@ function Get-SystemSummary {
 function Get-DriverFile {
     <#
     .SYNOPSIS
-    Returns version, hash and signature of the ferrostor.sys that the service
-    loads, and of every other one in the driver store.
+    Returns version, hash and signature of each ferrostor.sys in the driver store, and
+    which of them the service loads.
     .EXAMPLE
     Get-DriverFile
     #>
@@ -117,11 +117,11 @@ function Get-DriverFile {
 function Get-LogEvent {
     <#
     .SYNOPSIS
-    Returns the events of a log, or nothing if it has none since then.
+    Returns the events of a log since a time, or nothing if there are none.
     .PARAMETER Log
     The log's name.
     .PARAMETER Since
-    Only events after that.
+    Only events after this time.
     .EXAMPLE
     Get-LogEvent -Log System -Since (Get-Date).AddDays(-1)
     #>
@@ -143,10 +143,10 @@ function Get-LogEvent {
 function Get-StorageEvent {
     <#
     .SYNOPSIS
-    Returns the events of the System log that concern storage, drivers that did
-    not start, and unexpected stops.
+    Returns the events of the System log about storage, drivers that did not start,
+    and unexpected stops.
     .PARAMETER Since
-    Only events after that.
+    Only events after this time.
     .EXAMPLE
     Get-StorageEvent -Since (Get-Date).AddDays(-1)
     #>
@@ -161,13 +161,13 @@ function Get-StorageEvent {
 function Save-ReportPart {
     <#
     .SYNOPSIS
-    Writes one file of the report, or why it could not be had.
+    Writes one file of the report, or the reason why it could not be collected.
     .PARAMETER Name
     The file's name.
     .PARAMETER Folder
     The report's folder.
     .PARAMETER Content
-    What prints the file's content.
+    The script block that prints the file's content.
     .EXAMPLE
     Save-ReportPart -Name disks.txt -Folder C:\report -Content { Get-Disk }
     #>
@@ -189,11 +189,11 @@ function Save-ReportPart {
 function Export-DriverReport {
     <#
     .SYNOPSIS
-    Writes the report's files into a folder that exists.
+    Writes the report's files into an existing folder.
     .PARAMETER Folder
     The folder.
     .PARAMETER Since
-    Events before that are left out.
+    Only events after this time.
     .EXAMPLE
     Export-DriverReport -Folder C:\report -Since (Get-Date).AddDays(-7)
     #>
@@ -228,7 +228,7 @@ function Export-DriverReport {
             Select-SetupLogSection -Pattern 'ferrostor|PCI\\VEN_1AF4&DEV_10(42|01)'
     }
     Save-ReportPart -Folder $Folder -Name 'dumps.txt' -Content {
-        # A pattern that matches nothing is no error.
+        # Unlike a name, a pattern that matches nothing is no error.
         Get-ChildItem -Path (Join-Path $env:SystemRoot 'MEMORY.DM[P]'), (Join-Path $env:SystemRoot 'Minidum[p]\*.dmp') |
             Format-List -Property FullName, Length, LastWriteTime
     }

@@ -1,50 +1,51 @@
 <#
 .SYNOPSIS
-Has Driver Verifier watch ferrostor.sys, with the checks of Storport.
+Turns on Driver Verifier for ferrostor.sys, with the checks of Storport.
 
 .DESCRIPTION
-After asking, it
-1. selects the standard options of Driver Verifier for ferrostor.sys
-   (verifier /standard /driver ferrostor.sys). They include DDI compliance
-   checking, DMA checking, special pool and deadlock detection;
-2. sets how long they last (verifier /bootmode);
-3. turns on Storport verification, which has no option of its own:
+After asking, the script does this:
+1. It selects the standard options of Driver Verifier for ferrostor.sys
+   (verifier /standard /driver ferrostor.sys). They include DDI compliance checking,
+   DMA checking, special pool and deadlock detection.
+2. It sets how long they last (verifier /bootmode).
+3. It turns on Storport verification, which has no option of its own:
    VerifyLevel = 1 in HKLM\SYSTEM\CurrentControlSet\Control\StorPort\Verifier.
 
-All take effect with the next start. A breach of a rule stops Windows with bug
-check 0xC4 or 0xF1. The machine gets slower: measure nothing with it.
+All take effect with the next start. If the driver breaks a rule, Windows stops with
+bug check 0xC4 or 0xF1. The machine gets slower, so do not measure with it.
 
-Before it does anything it checks, and refuses with the reason, that
-- it runs as an administrator in a 64-bit PowerShell;
-- the service ferrostor is installed;
-- Driver Verifier is not set for anything else: the settings would be lost.
+Before it changes anything, the script checks these conditions. If one is not met,
+it stops and says what to do next:
+- It runs as an administrator in a 64-bit PowerShell.
+- The service ferrostor is installed.
+- Driver Verifier has no settings for other drivers. They would be lost.
 It warns if Windows would not write a dump.
 
-Disable-DriverVerifier.ps1 undoes it. If Windows does not start any more:
-- With the default -BootMode ResetOnBootFail, Driver Verifier turns itself off
-  after a start that failed. VerifyLevel stays; Microsoft documents it as a part of
-  Driver Verifier, for drivers that it verifies.
-- Or start in safe mode and run Disable-DriverVerifier.ps1, or verifier /reset.
-- Or in the command prompt of the recovery environment:
+Disable-DriverVerifier.ps1 undoes the changes. If Windows does not start any more:
+- With the default -BootMode ResetOnBootFail, Driver Verifier turns itself off after
+  a failed start. VerifyLevel stays. Microsoft documents it as a part of Driver
+  Verifier, for the drivers that it verifies.
+- Or start in safe mode, and run Disable-DriverVerifier.ps1 or verifier /reset.
+- Or use the command prompt of the recovery environment:
     reg load HKLM\off C:\Windows\System32\config\SYSTEM
     reg delete "HKLM\off\ControlSet001\Control\Session Manager\Memory Management" /v VerifyDrivers /f
     reg delete "HKLM\off\ControlSet001\Control\Session Manager\Memory Management" /v VerifyDriverLevel /f
     reg delete HKLM\off\ControlSet001\Control\StorPort\Verifier /v VerifyLevel /f
     reg unload HKLM\off
-- Or go back to a snapshot of the virtual machine: take one first.
+- Or go back to a snapshot of the virtual machine. Take one first.
 
 .PARAMETER BootMode
 How long the settings last. ResetOnBootFail: until a start fails.
-ResetOnUnusualShutdown: until Windows stops unexpectedly. OneBoot: for the next
-start only. Persistent: until they are undone, come what may.
+ResetOnUnusualShutdown: until Windows stops unexpectedly. OneBoot: for the next start
+only. Persistent: until they are undone.
 
 .EXAMPLE
 .\Enable-DriverVerifier.ps1 -WhatIf
-Checks everything and tells what would be set.
+Checks everything and says what would be set.
 
 .EXAMPLE
 .\Enable-DriverVerifier.ps1 -BootMode OneBoot
-Sets it for the next start only.
+Turns it on for the next start only.
 
 .LINK
 Disable-DriverVerifier.ps1
@@ -65,19 +66,19 @@ $Driver = 'ferrostor.sys'
 $StorportKey = 'HKLM:\SYSTEM\CurrentControlSet\Control\StorPort\Verifier'
 $VerifierKey = 'HKLM:\SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management'
 
-# verifier.exe: done; done, and a restart is needed.
+# Exit codes of verifier.exe: done; done, restart needed.
 $Done = 0, 2
 
 Assert-Administrator
 if (-not (Test-Path -LiteralPath 'HKLM:\SYSTEM\CurrentControlSet\Services\ferrostor')) {
-    throw 'The service ferrostor is not installed: run Install-Ferrostor.ps1 first.'
+    throw 'The service ferrostor is not installed. Run Install-Ferrostor.ps1 first.'
 }
 $selected = "$(Get-RegistryValue -Key $VerifierKey -Name VerifyDrivers)".Trim()
 if ($selected -ne '' -and $selected -ne $Driver) {
-    throw "Driver Verifier is set for something else already ($selected), which would be lost. Clear it first: verifier /reset, and restart."
+    throw "Driver Verifier already has settings for other drivers ($selected), which this script would replace. Clear them first: run verifier /reset, restart Windows, and run this script again."
 }
 if ((Get-RegistryValue -Key 'HKLM:\SYSTEM\CurrentControlSet\Control\CrashControl' -Name CrashDumpEnabled) -eq 0) {
-    Write-Warning 'Windows writes no dump when it stops (CrashDumpEnabled is 0), and a bug check tells little without one.'
+    Write-Warning 'Windows writes no dump when it stops (CrashDumpEnabled is 0), and a bug check says little without one. Turn dumps on in System Properties, Startup and Recovery.'
 }
 
 $record = @{

@@ -1,45 +1,45 @@
 <#
 .SYNOPSIS
-Lets Windows load drivers that are signed with the Ferrostor test certificate.
+Makes Windows load drivers that are signed with the Ferrostor test certificate.
 
 .DESCRIPTION
-Does two things, each after asking:
+Does two things, and asks before each:
 
-1. Puts the certificate of the package into the stores LocalMachine\Root and
+1. Adds the package's certificate to the stores LocalMachine\Root and
    LocalMachine\TrustedPublisher, so that Windows accepts the package's catalog.
-2. Turns on test signing (bcdedit /set {current} testsigning on). It takes effect
-   with the next start, and Windows then says "Test Mode" on the desktop.
+2. Turns on test mode (bcdedit /set {current} testsigning on). It takes effect with
+   the next start. Windows then shows "Test Mode" on the desktop.
 
-Both make the machine trust more than it did: do it in a virtual machine that is
-there for testing.
+Both weaken the protection of the machine. Use a virtual machine for tests.
 
-Before it does anything it checks, and refuses with the reason, that
-- it runs as an administrator in a 64-bit PowerShell;
-- Secure Boot is off: with Secure Boot on, test signing cannot be turned on. Turn
-  it off in the settings of the virtual machine's firmware;
-- BitLocker does not protect the system drive: it would ask for the recovery key
-  at the next start. Suspend it first (Suspend-BitLocker -MountPoint C: -RebootCount 2);
-- driver file and catalog of the package are whole and signed with this very
-  certificate, which may sign code and nothing else.
+Before it changes anything, the script checks these conditions. If one is not met,
+it stops and says what to do next:
+- It runs as an administrator in a 64-bit PowerShell.
+- Secure Boot is off. Test mode cannot be turned on while it is on.
+- BitLocker does not protect the system drive. Otherwise it would ask for the
+  recovery key at the next start. Suspend it first:
+  Suspend-BitLocker -MountPoint C: -RebootCount 2
+- The package's driver file and catalog are unchanged and signed with this
+  certificate, which can sign code and nothing else.
 
-What was so before is kept in the registry (HKLM\SOFTWARE\Ferrostor\Undo);
-Disable-TestSigning.ps1 brings it back. Nothing is restarted.
+The earlier state is recorded in the registry (HKLM\SOFTWARE\Ferrostor\Undo), and
+Disable-TestSigning.ps1 restores it. The script does not restart Windows.
 
 .PARAMETER CertificatePath
-The certificate. Default: ferrostor-test.cer of the package that this script is
-part of (two folders up).
+The certificate. Default: ferrostor-test.cer in the package that contains this
+script.
 
 .PARAMETER PackagePath
-The folder with ferrostor.sys and ferrostor.cat. Default: the folder of this
-machine's architecture (x64 or arm64) beside the certificate.
+The folder with ferrostor.sys and ferrostor.cat. Default: the folder for this
+machine's architecture (x64 or arm64) in the package that contains this script.
 
 .EXAMPLE
 .\Enable-TestSigning.ps1 -WhatIf
-Checks everything and tells what would be done.
+Checks everything and says what would be done.
 
 .EXAMPLE
 .\Enable-TestSigning.ps1
-Does it, and asks before each of the two steps.
+Does both things, and asks before each.
 
 .EXAMPLE
 .\Enable-TestSigning.ps1 -CertificatePath D:\ferrostor-test.cer -PackagePath D:\x64 -Confirm:$false
@@ -68,16 +68,16 @@ $CertificatePath = (Resolve-Path -LiteralPath $CertificatePath).ProviderPath
 $PackagePath = (Resolve-Path -LiteralPath $PackagePath).ProviderPath
 
 if (Test-SecureBoot) {
-    throw 'Secure Boot is on, and then test signing cannot be turned on. Shut the machine down, turn Secure Boot off in its firmware settings (with libvirt and QEMU: a firmware without enrolled keys) and run this again.'
+    throw 'Secure Boot is on, and test mode cannot be turned on with it. Shut the machine down, turn Secure Boot off (docs\windows.md in the package says where, for libvirt, QEMU, Proxmox and UTM), start, and run this script again.'
 }
 Assert-SystemDriveUnprotected
 if (Test-RebootPending) {
-    Write-Warning 'Windows waits for a restart to finish an update. Better restart first and run this again.'
+    Write-Warning 'Windows needs a restart to finish an update. Answer No, restart, and run this script again.'
 }
 $certificate = Get-TestCertificate -Path $CertificatePath
 foreach ($signature in Get-PackageSignature -PackagePath $PackagePath) {
     if ($signature.SignerCertificate.Thumbprint -ne $certificate.Thumbprint) {
-        throw "$($signature.Path) is signed by another certificate ($($signature.SignerCertificate.Thumbprint)) than $CertificatePath ($($certificate.Thumbprint))."
+        throw "$($signature.Path) is signed with the certificate $($signature.SignerCertificate.Thumbprint), and $CertificatePath is the certificate $($certificate.Thumbprint). Copy the whole package again, or name the files that belong together: Enable-TestSigning.ps1 -CertificatePath X.cer -PackagePath FOLDER"
     }
 }
 
@@ -86,11 +86,11 @@ $setting = Get-TestSigningSetting
 $missing = @('Root', 'TrustedPublisher' | Where-Object {
         -not (Test-Path -LiteralPath "Cert:\LocalMachine\$_\$thumbprint")
     })
-Write-Verbose "Certificate $thumbprint ($($certificate.Subject)), in force until $($certificate.NotAfter); not yet in: $($missing -join ', ')"
-Write-Verbose "Test signing in the boot entry: $(if ($null -eq $setting) { 'not mentioned' } else { $setting }); now: $(Test-TestSigningActive)"
+Write-Verbose "Certificate $thumbprint ($($certificate.Subject)), valid until $($certificate.NotAfter); missing in: $($missing -join ', ')"
+Write-Verbose "Test mode in the boot entry: $(if ($null -eq $setting) { 'not set' } else { $setting }); now: $(Test-TestSigningActive)"
 
-# A second run adds to what the first one wrote down, and never takes what the
-# first one did for the state before.
+# A second run adds to the record of the first one. It does not take the changes of
+# the first one for the original state.
 $earlier = Get-UndoRecord -Name TestSigning
 $record = @{ TestSigningBefore = $setting; Imported = [object[]] @() }
 if ($null -ne $earlier) {
@@ -105,11 +105,11 @@ foreach ($store in $missing) {
     }
 }
 if ($setting -ne $true) {
-    if ($PSCmdlet.ShouldProcess('The boot entry of this Windows', 'Turn on test signing (bcdedit /set {current} testsigning on)')) {
+    if ($PSCmdlet.ShouldProcess('The boot entry of this Windows', 'Turn on test mode (bcdedit /set {current} testsigning on)')) {
         Save-UndoRecord -Name TestSigning -Record $record
         $null = Invoke-SystemCommand -Name bcdedit.exe -Arguments '/set', '{current}', 'testsigning', 'on'
         if ((Get-TestSigningSetting) -ne $true) {
-            throw 'bcdedit reported no error, yet test signing is not on in the boot entry. A policy may forbid it.'
+            throw 'bcdedit reported no error, but test mode is not on in the boot entry. A policy may forbid it: ask the administrator of that policy.'
         }
     }
 }

@@ -1,56 +1,53 @@
 <#
 .SYNOPSIS
-Exercises a disk with diskspd, checks that it keeps its data, and collects the
-results.
+Measures a disk with diskspd, and checks that the disk keeps its data.
 
 .DESCRIPTION
-Works on files that it makes in a folder of the disk and removes in the end. It
-never writes to a disk or a volume as such. In turn it
+Works on files that it makes in a folder of the disk and removes at the end. It never
+writes to a disk or a volume as a whole. These are the steps:
 
-1. writes a file with a known pattern (512 MiB), flushes it and reads it back from
-   the disk, past the cache: if a byte differs, it measures nothing;
-2. makes the file that diskspd works on, and runs diskspd for every combination
-   of -BlockSize, -QueueDepth, -WritePercent and -AccessPattern. Each has one run
-   in front that is kept as text and not counted, and -Repeat runs that are kept
-   as XML (diskspd prints one or the other);
-3. reads the first pattern again, which nothing should have touched, and writes
-   and reads a second one. diskspd itself verifies nothing;
-4. collects versions, the devices and their drivers and the events of that time,
-   and packs all.
+1. It writes a file with a known pattern (512 MiB), flushes it, and reads it back from
+   the disk without the cache of Windows. If a byte differs, it measures nothing.
+2. It makes the file that diskspd works on, and runs diskspd for every combination of
+   -BlockSize, -QueueDepth, -WritePercent and -AccessPattern. The first run of each is
+   kept as text and not counted. The other -Repeat runs are kept as XML, because
+   diskspd prints one or the other.
+3. It reads the first pattern again, which must be unchanged, and writes and reads a
+   second one. diskspd itself does not verify data.
+4. It collects versions, devices, drivers and the events of that time, and packs all.
 
-In the folder: runs.csv (every measured run), summary.csv (median, least and
-greatest of each combination), verify.txt, the output of each run, and the files
-that New-BugReport.ps1 collects, with the same that may be private in them.
+The folder then has runs.csv (every measured run), summary.csv (median, minimum and
+maximum of each combination), verify.txt, the output of each run, and the files of
+New-BugReport.ps1, with the same private data.
 
-Before it does anything it checks, and refuses with the reason, that it runs as an
-administrator in a 64-bit PowerShell, that diskspd is there, that -TestFolder is a
-folder on a local drive, and that the space is free. It says which driver serves
-the disk: with the same command and another driver (viostor) one can compare.
+Before it changes anything, the script checks that it runs as an administrator in a
+64-bit PowerShell, that diskspd is there, that -TestFolder is a folder on a local
+drive, and that there is enough space. If not, it stops and says what to do. It says
+which driver serves the disk, so the same command can compare drivers.
 
 diskspd is Microsoft's: https://github.com/microsoft/diskspd
 
-Call it in a PowerShell window, as in the examples: "powershell -File" cannot pass
-lists such as 4K,64K.
+Run the script in a PowerShell window, as in the examples. "powershell -File" cannot
+pass lists such as 4K,64K.
 
 .PARAMETER DiskSpdPath
-diskspd.exe, of this machine's architecture.
+diskspd.exe, for this machine's architecture.
 
 .PARAMETER TestFolder
-An existing folder on the disk to measure, for instance E:\test.
+An existing folder on the disk to measure, such as E:\test.
 
 .PARAMETER OutputPath
-The folder in which the folder of results is made. Better on another disk.
-Default: your documents.
+The folder for the results, preferably on another disk. Default: your documents.
 
 .PARAMETER FileSizeMB
-Size in MiB of the file that diskspd works on. Greater than the cache of the host,
-if you do not want to measure that.
+The size in MiB of the file that diskspd works on. To keep the host's cache out of the
+measurement, make it larger than that cache.
 
 .PARAMETER BlockSize
-Sizes of a request, in KiB or MiB, 16M at most.
+Sizes of a request, in KiB or MiB, up to 16M.
 
 .PARAMETER QueueDepth
-Requests under way for each thread (diskspd -o).
+Outstanding requests per thread (diskspd -o).
 
 .PARAMETER WritePercent
 Shares of writes, in percent.
@@ -59,8 +56,8 @@ Shares of writes, in percent.
 Random, Sequential or both.
 
 .PARAMETER Caching
-Sh: past the cache of Windows, and each write through the cache of the disk, which
-measures much of how the host syncs. Su: past the cache of Windows only.
+Sh: without the cache of Windows, and with write-through, so the result depends on how
+the host flushes. Su: without the cache of Windows only.
 
 .PARAMETER Threads
 Threads of diskspd. Default: the number of logical processors.
@@ -69,22 +66,22 @@ Threads of diskspd. Default: the number of logical processors.
 Time in each run before the measurement starts.
 
 .PARAMETER DurationSeconds
-Time that each run measures.
+Measured time of each run.
 
 .PARAMETER Repeat
 Measured runs of each combination.
 
 .EXAMPLE
 .\Measure-Ferrostor.ps1 -DiskSpdPath C:\diskspd\amd64\diskspd.exe -TestFolder E:\test -WhatIf
-Checks everything and tells what would be run and how long it would take.
+Checks everything, and says what would be run and how long it would take.
 
 .EXAMPLE
 .\Measure-Ferrostor.ps1 -DiskSpdPath C:\diskspd\amd64\diskspd.exe -TestFolder E:\test
-The whole matrix, about two hours.
+Measures the whole matrix, in about two hours.
 
 .EXAMPLE
 .\Measure-Ferrostor.ps1 -DiskSpdPath C:\diskspd\amd64\diskspd.exe -TestFolder E:\test -BlockSize 4K -QueueDepth 1,32 -WritePercent 0 -DurationSeconds 10 -Repeat 3
-A short look at random reads of 4 KiB.
+Measures random reads of 4 KiB only.
 #>
 [CmdletBinding(SupportsShouldProcess = $true)]
 param(
@@ -111,7 +108,7 @@ foreach ($module in 'SystemFacts', 'PatternFile', 'DiskSpd', 'DriverReport') {
 
 $PatternMB = 512
 $SpareMB = 1024
-# Controller error, not ready, reset by Storport, retried request.
+# Events: controller error, device not ready, reset by Storport, request retried.
 $AlarmIds = 11, 15, 129, 153
 $Figures = 'IOPS', 'MiBps', 'AverageMs', 'P99Ms', 'CpuPercent'
 
@@ -119,26 +116,26 @@ Assert-Administrator
 $DiskSpdPath = (Resolve-Path -LiteralPath $DiskSpdPath).ProviderPath
 $OutputPath = (Resolve-Path -LiteralPath $OutputPath).ProviderPath
 if (-not (Test-Path -LiteralPath $TestFolder -PathType Container)) {
-    throw "$TestFolder is no folder. Make one on the disk that is to be measured. Disks and volumes as such are never written to."
+    throw "$TestFolder is not a folder. Make one on the disk that you want to measure, and run this script again. The script never writes to a disk or a volume as a whole."
 }
 $TestFolder = (Resolve-Path -LiteralPath $TestFolder).ProviderPath
 if ($TestFolder -notmatch '^[A-Za-z]:\\') {
-    throw "$TestFolder is not on a local drive with a letter."
+    throw "$TestFolder is not on a local drive with a letter. Use a folder such as E:\test."
 }
 $letter = $TestFolder.Substring(0, 1)
 $neededMB = $FileSizeMB + 2 * $PatternMB + $SpareMB
 $freeMB = [long] ((Get-Volume -DriveLetter $letter).SizeRemaining / 1MB)
 if ($freeMB -lt $neededMB) {
-    throw "Drive ${letter}: has $freeMB MiB free, and this needs $neededMB MiB. Take a smaller -FileSizeMB or a larger disk."
+    throw "Drive ${letter}: has $freeMB MiB free, and this needs $neededMB MiB. Use a smaller -FileSizeMB or a larger disk."
 }
 $diskNumber = (Get-Partition -DriveLetter $letter).DiskNumber
 $device = @(Get-VirtioBlockDevice | Where-Object { $diskNumber -in $_.DiskNumbers })
-$served = "disk $diskNumber, which is no virtio block device"
+$served = "disk $diskNumber, which is not a virtio block device"
 if ($device.Count -gt 0) {
     $served = "disk $diskNumber, served by $($device[0].Service) $($device[0].DriverVersion) ($($device[0].Inf))"
 }
 if ($device.Count -eq 0 -or $device[0].Service -ne 'ferrostor') {
-    Write-Warning "Ferrostor does not serve this disk: what is measured is $served."
+    Write-Warning "Ferrostor does not serve this disk. This measures $served."
 }
 
 $cells = @(foreach ($pattern in $AccessPattern) {
@@ -175,13 +172,13 @@ $wrong = @()
 
 function Add-Verdict {
     param([string] $What, [string[]] $Difference)
-    if ($Difference.Count -eq 0) { $script:verdicts.Add("${What}: as it was written") }
+    if ($Difference.Count -eq 0) { $script:verdicts.Add("${What}: unchanged") }
     foreach ($line in $Difference) { $script:verdicts.Add("${What}: $line") }
 }
 
 function Format-Figure {
     param([double] $Value)
-    # The point as decimal mark, whatever the language of Windows.
+    # A point as decimal mark, in any language of Windows.
     $Value.ToString('0.###', [System.Globalization.CultureInfo]::InvariantCulture)
 }
 
@@ -196,7 +193,7 @@ try {
         foreach ($cell in $cells) {
             $label = $cell.Cell
             $arguments = Get-DiskSpdArgument -Cell $cell -Threads $Threads -Caching $Caching -WarmupSeconds $WarmupSeconds -DurationSeconds $DurationSeconds
-            Write-Progress -Activity 'diskspd' -Status "$label, run in front" -PercentComplete (100 * $count / $runs)
+            Write-Progress -Activity 'diskspd' -Status "$label, first run, not counted" -PercentComplete (100 * $count / $runs)
             Invoke-DiskSpd -DiskSpdPath $DiskSpdPath -Arguments ($arguments + '-Rtext' + $loadFile) -OutputFile (Join-Path $folder "$label.txt")
             $count++
             for ($run = 1; $run -le $Repeat; $run++) {
@@ -259,9 +256,9 @@ Compress-Archive -Path (Join-Path $folder '*') -DestinationPath "$folder.zip"
 $summary | Select-Object -Property AccessPattern, BlockSize, QueueDepth, WritePercent, IOPSMedian, MiBpsMedian, AverageMsMedian, CpuPercentMedian
 $alarms = @(Get-StorageEvent -Since $start | Where-Object { $_.Id -in $AlarmIds })
 if ($alarms.Count -gt 0) {
-    Write-Warning "Windows logged $($alarms.Count) event(s) of resets, retries or errors of disks (11, 15, 129, 153) in that time: see events.txt."
+    Write-Warning "Windows logged $($alarms.Count) event(s) about resets, retries or errors of disks (11, 15, 129, 153) during the run. See events.txt."
 }
 Write-Output "Results: $folder and $folder.zip"
 if ($wrong.Count -gt 0) {
-    throw "The disk gave back other data than was written to it, in $($wrong.Count) block(s): see verify.txt in $folder. Please report it."
+    throw "The disk returned wrong data in $($wrong.Count) block(s). See verify.txt in $folder, run New-BugReport.ps1, and report it."
 }

@@ -1,30 +1,33 @@
 <#
 .SYNOPSIS
-Collects what a bug report about Ferrostor needs into a .zip file.
+Collects what a bug report about Ferrostor needs in a .zip file.
 
 .DESCRIPTION
-Writes text files into a new folder and packs them. Nothing is sent anywhere:
-look through the files, and attach the .zip to your report yourself.
+Writes text files into a new folder and packs them. It sends nothing. Look through
+the files, and attach the .zip to your report yourself.
 
-What is collected: the versions of Windows and of the driver; the virtio block
-devices, the disks and the drivers they have; the driver packages of this machine
-(pnputil /enum-drivers); the boot entry (bcdedit /enum {current}); the settings
-of Driver Verifier; the events of the last days that concern storage, drivers and
-unexpected stops; the sections of setupapi.dev.log about the driver; a list of the
-memory dumps, but not the dumps; what the other scripts wrote down for their undo.
+It collects:
+- the versions of Windows and of the driver;
+- the virtio block devices, the disks, and their drivers;
+- the driver packages (pnputil /enum-drivers);
+- the boot entry (bcdedit /enum {current}) and the settings of Driver Verifier;
+- the events of the last days about storage, drivers and unexpected stops;
+- the sections of setupapi.dev.log about the driver;
+- a list of the memory dumps, without the dumps;
+- the undo records of the other scripts.
 
-What may be private in it: the names of disks, files and drivers in events, serial
-numbers of disks, and the name of this machine. What could not be collected is
-named in not-collected.txt.
+This may contain private data: the names of disks, files and drivers in events, serial
+numbers of disks, and the name of this machine. not-collected.txt names what could not
+be collected.
 
-It changes nothing but the folder that it makes. It needs an administrator, in a
-64-bit PowerShell, because others may not read the boot entry.
+The script changes nothing but the folder that it makes. It needs an administrator in
+a 64-bit PowerShell, because only administrators can read the boot entry.
 
 .PARAMETER OutputPath
-The folder in which the report is made. Default: your documents.
+The folder for the report. Default: your documents.
 
 .PARAMETER Days
-How many days of events are collected.
+The number of days of events to collect.
 
 .EXAMPLE
 .\New-BugReport.ps1
@@ -50,9 +53,9 @@ Assert-Administrator
 $OutputPath = (Resolve-Path -LiteralPath $OutputPath).ProviderPath
 $folder = Join-Path $OutputPath "ferrostor-report-$(Get-Date -Format 'yyyyMMdd-HHmmss')"
 
-if ($PSCmdlet.ShouldProcess($folder, 'Collect the report into this folder and pack it')) {
+if ($PSCmdlet.ShouldProcess($folder, 'Collect the report in this folder and pack it')) {
     $null = New-Item -ItemType Directory -Path $folder
     Export-DriverReport -Folder $folder -Since (Get-Date).AddDays(-$Days)
     Compress-Archive -Path (Join-Path $folder '*') -DestinationPath "$folder.zip"
-    Write-Output "Look through $folder and attach $folder.zip to your report. Nothing was sent."
+    Write-Output "Look through $folder, then attach $folder.zip to your report. Nothing was sent."
 }

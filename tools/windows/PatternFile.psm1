@@ -1,13 +1,13 @@
-# Files with a known pattern: written, flushed, read back from the disk and
-# compared. Each block has a pattern of its own, and its number in front, so that
-# a block that was lost, changed or put in another's place is found and named.
+# Writes files with a known pattern, flushes them, reads them back from the disk and
+# compares. Each block begins with its number and has its own pattern, so a lost,
+# changed or misplaced block is found and named.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
 $BlockSize = 1MB
 
-# FILE_FLAG_NO_BUFFERING, which System.IO.FileOptions has no name for: reads go
-# past the cache to the disk. They need addresses aligned to the sector size.
+# FILE_FLAG_NO_BUFFERING, which System.IO.FileOptions does not name: reads bypass the
+# cache of Windows. They need addresses that are aligned to the sector size.
 $NoBuffering = [System.Enum]::ToObject([System.IO.FileOptions], 0x20000000)
 $SectorAlignment = 4096
 
@@ -16,7 +16,7 @@ function Get-PatternBlock {
     .SYNOPSIS
     Returns the bytes of one block of the pattern.
     .PARAMETER Seed
-    What the pattern is made from.
+    The seed of the pattern.
     .PARAMETER Number
     The block's number in the file, from 0.
     .EXAMPLE
@@ -32,20 +32,20 @@ function Get-PatternBlock {
     $block = [byte[]]::new($BlockSize)
     [System.Random]::new($Seed -bxor $Number).NextBytes($block)
     [System.BitConverter]::GetBytes([long] $Number).CopyTo($block, 0)
-    # Without the comma PowerShell would hand the bytes out one by one.
+    # The comma returns the array as one object, and not byte by byte.
     return , $block
 }
 
 function New-PatternFile {
     <#
     .SYNOPSIS
-    Makes a file of the pattern and flushes it to the disk.
+    Writes a file with the pattern and flushes it to the disk.
     .PARAMETER Path
     The file. It must not exist.
     .PARAMETER SizeMB
     Its size in MiB, which is the number of its blocks.
     .PARAMETER Seed
-    What the pattern is made from.
+    The seed of the pattern.
     .EXAMPLE
     New-PatternFile -Path E:\test\pattern.dat -SizeMB 64 -Seed 1
     #>
@@ -64,7 +64,7 @@ function New-PatternFile {
             [byte[]] $block = Get-PatternBlock -Seed $Seed -Number $number
             $file.Write($block, 0, $BlockSize)
         }
-        # True: the disk's cache too.
+        # True: also flush the disk's cache.
         $file.Flush($true)
     }
     finally {
@@ -75,17 +75,17 @@ function New-PatternFile {
 function Get-PatternError {
     <#
     .SYNOPSIS
-    Reads a file of the pattern from the disk, past the cache, and returns what
-    differs from the pattern: one line for each block that is wrong.
+    Reads a file of the pattern from the disk, without the cache of Windows, and
+    returns one line for each wrong block.
     .PARAMETER Path
     The file.
     .PARAMETER SizeMB
-    The size that it was made with.
+    The size in MiB that it was written with.
     .PARAMETER Seed
-    The seed that it was made with.
+    The seed that it was written with.
     .EXAMPLE
     Get-PatternError -Path E:\test\pattern.dat -SizeMB 64 -Seed 1
-    Prints nothing if the file is as it was written.
+    Prints nothing if the file is unchanged.
     #>
     [CmdletBinding()]
     [OutputType([string[]])]
@@ -95,14 +95,14 @@ function Get-PatternError {
         [Parameter(Mandatory = $true)] [int] $Seed
     )
 
-    # The garbage collector must not move the buffer that the disk writes to.
+    # The garbage collector must not move the buffer during a read.
     $memory = [byte[]]::new($BlockSize + $SectorAlignment)
     $pin = [System.Runtime.InteropServices.GCHandle]::Alloc($memory, 'Pinned')
     try {
         $address = $pin.AddrOfPinnedObject().ToInt64()
         $start = [int] (($SectorAlignment - $address % $SectorAlignment) % $SectorAlignment)
         [byte[]] $found = [byte[]]::new($BlockSize)
-        # A stream whose own buffer is smaller than a read reads into ours.
+        # If the stream's buffer is smaller than the read, it reads into our buffer.
         $file = [System.IO.FileStream]::new($Path, [System.IO.FileMode]::Open, [System.IO.FileAccess]::Read,
             [System.IO.FileShare]::Read, $SectorAlignment, $NoBuffering)
         try {

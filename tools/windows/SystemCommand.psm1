@@ -1,5 +1,5 @@
-# Runs the programs of System32 and looks at their exit codes. What they print
-# is in the language of Windows and is kept for people, never parsed.
+# Runs programs of System32 and checks their exit codes. Their output is in the
+# language of Windows: it is shown to people and never parsed.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
@@ -10,7 +10,7 @@ function Get-SystemCommandOutput {
     .PARAMETER Name
     The program's file name, with .exe.
     .PARAMETER Arguments
-    Its arguments, one each.
+    Its arguments.
     .EXAMPLE
     Get-SystemCommandOutput -Name pnputil.exe -Arguments '/enum-drivers'
     #>
@@ -34,12 +34,12 @@ function Invoke-SystemCommand {
     .SYNOPSIS
     Runs a program of System32 that changes the system, and returns its exit code.
     .DESCRIPTION
-    The caller asks for permission first (ShouldProcess). An exit code that is
-    not among SuccessCodes is an error, which tells what the program printed.
+    The caller asks for permission first (ShouldProcess). An exit code that is not
+    in SuccessCodes is an error, and the error has the program's output.
     .PARAMETER Name
     The program's file name, with .exe.
     .PARAMETER Arguments
-    Its arguments, one each.
+    Its arguments.
     .PARAMETER SuccessCodes
     The exit codes that are not errors.
     .EXAMPLE

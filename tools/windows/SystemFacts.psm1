@@ -1,12 +1,13 @@
-# What the scripts must know of this machine before they act: read only, and
-# from properties, CIM and the registry, never from text that Windows translates.
+# Facts about this machine that the scripts check before they act. Only reads, and
+# only properties, CIM and the registry: the text of programs is in the language of
+# Windows.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
-# BcdLibraryBoolean_AllowPrereleaseSignatures: bcdedit calls it testsigning.
+# BcdLibraryBoolean_AllowPrereleaseSignatures. bcdedit calls it testsigning.
 $TestSigningElement = [uint32] 0x16000049
 
-# The boot entry that this Windows was started from: bcdedit calls it {current}.
+# The boot entry of the running Windows. bcdedit calls it {current}.
 $CurrentBootEntry = '{fa926493-6f1c-4193-a414-58f0b2456d1e}'
 
 # virtio-blk, modern and transitional (VIRTIO 1.3, 4.1.2).
@@ -25,10 +26,10 @@ function Assert-Administrator {
     $identity = [System.Security.Principal.WindowsIdentity]::GetCurrent()
     $principal = [System.Security.Principal.WindowsPrincipal] $identity
     if (-not $principal.IsInRole([System.Security.Principal.WindowsBuiltInRole]::Administrator)) {
-        throw 'This needs an administrator: start Windows PowerShell with "Run as administrator" and run the script again.'
+        throw 'This script needs an administrator. Start Windows PowerShell with "Run as administrator", and run the script again.'
     }
     if (-not [System.Environment]::Is64BitProcess) {
-        throw 'This is a 32-bit PowerShell, which sees another System32: start "Windows PowerShell" without (x86).'
+        throw 'This is a 32-bit PowerShell, which sees another System32. Start "Windows PowerShell" without (x86), and run the script again.'
     }
 }
 
@@ -43,12 +44,12 @@ function Get-PackageArchitecture {
     [OutputType([string])]
     param()
 
-    # The processor and not the process: an x64 PowerShell runs on ARM64 too.
+    # Not the architecture of the process: an x64 PowerShell runs on ARM64 too.
     $architecture = @(Get-CimInstance -ClassName Win32_Processor)[0].Architecture
     switch ($architecture) {
         9 { return 'x64' }
         12 { return 'arm64' }
-        default { throw "There is no Ferrostor for this processor (Win32_Processor.Architecture is $architecture): it is built for x64 (9) and ARM64 (12)." }
+        default { throw "Ferrostor does not support this processor (Win32_Processor.Architecture is $architecture). It is built for x64 (9) and ARM64 (12): use a virtual machine of one of these." }
     }
 }
 
@@ -76,7 +77,7 @@ function Get-RegistryValue {
 function Test-SecureBoot {
     <#
     .SYNOPSIS
-    Tells whether Windows was started with Secure Boot on.
+    Returns whether Windows was started with Secure Boot on.
     .EXAMPLE
     Test-SecureBoot
     #>
@@ -84,7 +85,7 @@ function Test-SecureBoot {
     [OutputType([bool])]
     param()
 
-    # Absent where the firmware is a BIOS.
+    # The value does not exist if the firmware is a BIOS.
     $state = Get-RegistryValue -Key 'HKLM:\SYSTEM\CurrentControlSet\Control\SecureBoot\State' -Name 'UEFISecureBootEnabled'
     return $state -eq 1
 }
@@ -92,8 +93,8 @@ function Test-SecureBoot {
 function Assert-SystemDriveUnprotected {
     <#
     .SYNOPSIS
-    Throws if BitLocker protects the drive that Windows lies on: it would ask for
-    the recovery key after a change of the boot configuration.
+    Throws if BitLocker protects the drive of Windows. It would ask for the recovery
+    key after a change of the boot configuration.
     .EXAMPLE
     Assert-SystemDriveUnprotected
     #>
@@ -108,16 +109,16 @@ function Assert-SystemDriveUnprotected {
         if ($_.Exception.NativeErrorCode -ne 'InvalidNamespace') { throw }
         return
     }
-    # 0: off or suspended. 1: on. 2: locked, which the running system's drive is not.
+    # 0: off or suspended. 1: on. 2: locked, which the drive of Windows cannot be.
     if (@($volumes | Where-Object { $_.DriveLetter -eq $env:SystemDrive -and $_.ProtectionStatus -ne 0 }).Count -gt 0) {
-        throw "BitLocker protects $env:SystemDrive and would ask for the recovery key after this change. Suspend it first: Suspend-BitLocker -MountPoint $env:SystemDrive -RebootCount 2"
+        throw "BitLocker protects $env:SystemDrive and would ask for the recovery key after this change. Suspend it, then run this script again: Suspend-BitLocker -MountPoint $env:SystemDrive -RebootCount 2"
     }
 }
 
 function Test-RebootPending {
     <#
     .SYNOPSIS
-    Tells whether Windows waits for a restart to finish an update.
+    Returns whether Windows needs a restart to finish an update.
     .EXAMPLE
     Test-RebootPending
     #>
@@ -133,7 +134,7 @@ function Test-RebootPending {
 function Test-TestSigningActive {
     <#
     .SYNOPSIS
-    Tells whether Windows was started with test signing on.
+    Returns whether Windows was started in test mode.
     .EXAMPLE
     Test-TestSigningActive
     #>
@@ -148,21 +149,21 @@ function Test-TestSigningActive {
 function Get-TestSigningSetting {
     <#
     .SYNOPSIS
-    Returns what the boot entry says of test signing: true, false, or null if it
-    does not mention it.
+    Returns the setting of test mode in the boot entry: true, false, or null if it is
+    not set.
     .EXAMPLE
     Get-TestSigningSetting
     #>
     [CmdletBinding()]
     param()
 
-    # These calls only read, so that they are made with -WhatIf too.
+    # These calls only read. -WhatIf must not skip them.
     $opened = Invoke-CimMethod -Namespace 'root\WMI' -ClassName 'BcdStore' -MethodName 'OpenStore' -Arguments @{ File = '' } -WhatIf:$false
-    if (-not $opened.ReturnValue) { throw 'The boot configuration (BCD store) of this system cannot be opened.' }
+    if (-not $opened.ReturnValue) { throw 'The boot configuration (BCD store) of this system cannot be opened. Check that "bcdedit /enum" works in this window.' }
     $entry = Invoke-CimMethod -InputObject $opened.Store -MethodName 'OpenObject' -Arguments @{ Id = $CurrentBootEntry } -WhatIf:$false
-    if (-not $entry.ReturnValue) { throw 'The boot entry that this Windows was started from cannot be opened.' }
+    if (-not $entry.ReturnValue) { throw 'The boot entry of the running Windows cannot be opened. Check that "bcdedit /enum {current}" works in this window.' }
     $listed = Invoke-CimMethod -InputObject $entry.Object -MethodName 'EnumerateElements' -WhatIf:$false
-    if (-not $listed.ReturnValue) { throw 'The boot entry that this Windows was started from cannot be read.' }
+    if (-not $listed.ReturnValue) { throw 'The boot entry of the running Windows cannot be read. Check that "bcdedit /enum {current}" works in this window.' }
     foreach ($element in $listed.Elements) {
         if ($element.Type -eq $TestSigningElement) { return [bool] $element.Boolean }
     }
@@ -172,7 +173,7 @@ function Get-TestSigningSetting {
 function Get-DeviceValue {
     <#
     .SYNOPSIS
-    Returns a property of a device, or nothing if the device has none of that name.
+    Returns a property of a device, or nothing if the device does not have it.
     .PARAMETER InstanceId
     The device's instance id.
     .PARAMETER Key
@@ -195,8 +196,8 @@ function Get-DeviceValue {
 function Get-VirtioBlockDevice {
     <#
     .SYNOPSIS
-    Returns the virtio block devices of this machine, the driver that each is
-    bound to and the disks behind it.
+    Returns the virtio block devices of this machine, each with its driver and its
+    disks.
     .EXAMPLE
     Get-VirtioBlockDevice | Format-Table
     #>
@@ -230,7 +231,7 @@ function Get-VirtioBlockDevice {
 function Get-FerrostorDriverPackage {
     <#
     .SYNOPSIS
-    Returns the packages in the driver store that were made from ferrostor.inf.
+    Returns the driver packages of ferrostor.inf in the driver store.
     .EXAMPLE
     Get-FerrostorDriverPackage
     #>

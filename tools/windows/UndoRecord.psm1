@@ -1,6 +1,6 @@
-# What a script changed, written down before it changes it, for the script that
-# undoes it. The records are values of a registry key that only administrators
-# can write: an undo acts on them.
+# Undo records: what a script is going to change, written before the change, for the
+# script that undoes it. They are values of a registry key that only administrators
+# can write, because the undo acts on them.
 Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 
@@ -9,7 +9,7 @@ $RecordKey = 'HKLM:\SOFTWARE\Ferrostor\Undo'
 function Get-UndoRecord {
     <#
     .SYNOPSIS
-    Returns the record of that name, or nothing if there is none.
+    Returns the record with this name, or nothing if there is none.
     .PARAMETER Name
     What was changed, for instance TestSigning.
     .EXAMPLE
@@ -29,11 +29,11 @@ function Get-UndoRecord {
 function Save-UndoRecord {
     <#
     .SYNOPSIS
-    Writes the record of that name, in place of an older one.
+    Writes the record with this name, and replaces an older one.
     .PARAMETER Name
-    What is going to be changed.
+    The record's name, such as TestSigning.
     .PARAMETER Record
-    What undoing it needs to know.
+    What the undo needs to know.
     .EXAMPLE
     Save-UndoRecord -Name TestSigning -Record @{ TestSigningBefore = $false; Imported = @() }
     #>
@@ -43,7 +43,7 @@ function Save-UndoRecord {
         [Parameter(Mandatory = $true)] [System.Collections.IDictionary] $Record
     )
 
-    if ($PSCmdlet.ShouldProcess("$RecordKey, $Name", 'Write down what will be changed')) {
+    if ($PSCmdlet.ShouldProcess("$RecordKey, $Name", 'Record what will be changed')) {
         if (-not (Test-Path -LiteralPath $RecordKey)) {
             $null = New-Item -Path $RecordKey -Force
         }
@@ -55,9 +55,9 @@ function Save-UndoRecord {
 function Remove-UndoRecord {
     <#
     .SYNOPSIS
-    Removes the record of that name: what it told of has been undone.
+    Removes the record with this name, after its changes were undone.
     .PARAMETER Name
-    What was undone.
+    The record's name.
     .EXAMPLE
     Remove-UndoRecord -Name TestSigning
     #>

@@ -1,35 +1,36 @@
 <#
 .SYNOPSIS
-Removes the Ferrostor driver; its devices go back to the driver that they had.
+Removes the Ferrostor driver. Its devices get the driver back that they had before.
 
 .DESCRIPTION
 Removes every package of ferrostor.inf from the driver store and from the devices
-that use it (pnputil /delete-driver oemN.inf /uninstall), after asking. Windows
-gives such a device the best driver that is left, as a rule viostor if that was
-there before. Then it tells which driver each device has.
+that use it (pnputil /delete-driver oemN.inf /uninstall), after asking. Windows then
+gives each device the best driver that is left, usually viostor if it was there
+before. The script lists the virtio block devices and their drivers.
 
-Before it does anything it checks, and refuses with the reason, that
-- it runs as an administrator in a 64-bit PowerShell;
-- Windows does not lie on a disk that Ferrostor serves, unless -AllowBootDisk is
-  given; and even then only if the driver that the device had before
-  Install-Ferrostor.ps1 is still there. Without any driver Windows would not
-  start. The sure way is to give that disk another bus (SATA) in the settings of
-  the virtual machine, start from it, and then run this.
+Before it changes anything, the script checks these conditions. If one is not met,
+it stops and says what to do next:
+- It runs as an administrator in a 64-bit PowerShell.
+- If Windows runs from a disk of Ferrostor, -AllowBootDisk is given, and the driver
+  that the device had before Install-Ferrostor.ps1 is still there. Without any
+  driver Windows would not start. The safest way is to attach that disk to SATA, to
+  start from it, and to run this script then.
 
-Test signing and the certificate stay: Disable-TestSigning.ps1 undoes those.
-Nothing is restarted.
+To give back a single device only, use Device Manager: Properties, Driver, Roll Back
+Driver. Test mode and the certificate stay. Disable-TestSigning.ps1 removes them. The
+script does not restart Windows.
 
 .PARAMETER AllowBootDisk
-Go on even if Windows lies on a disk that Ferrostor serves. Take a snapshot of
-the virtual machine first.
+Continues if Windows runs from a disk of Ferrostor. Take a snapshot of the virtual
+machine first.
 
 .EXAMPLE
 .\Uninstall-Ferrostor.ps1 -WhatIf
-Checks everything and tells what would be removed.
+Checks everything and says what would be removed.
 
 .EXAMPLE
 .\Uninstall-Ferrostor.ps1
-Removes it, after asking.
+Removes the driver, after asking.
 
 .LINK
 Install-Ferrostor.ps1
@@ -51,28 +52,28 @@ Assert-Administrator
 $packages = @(Get-FerrostorDriverPackage)
 $record = Get-UndoRecord -Name Install
 if ($packages.Count -eq 0) {
-    Write-Warning 'There is no package of ferrostor.inf in the driver store. Nothing was removed.'
+    Write-Warning 'The driver store has no package of ferrostor.inf. There is nothing to remove.'
 }
 
 $served = @(Get-VirtioBlockDevice | Where-Object { $_.Service -eq 'ferrostor' })
 foreach ($device in @($served | Where-Object { $_.HoldsWindows })) {
-    if (-not $AllowBootDisk) {
-        throw "Windows lies on a disk of $($device.InstanceId), which Ferrostor serves. Give the disk another bus (SATA) in the settings of the virtual machine, start from it and run this again; or take a snapshot and run this with -AllowBootDisk."
-    }
     $before = @()
     if ($null -ne $record) {
         $before = @($record.Devices | Where-Object { $_.InstanceId -eq $device.InstanceId -and $_.Service -notin '', 'ferrostor' })
     }
     if ($before.Count -eq 0 -or -not (Test-Path -LiteralPath (Join-Path $env:SystemRoot "INF\$($before[0].Inf)"))) {
-        throw "Windows lies on a disk of $($device.InstanceId), and no other driver for it is known here: without Ferrostor, Windows would not start. Give the disk another bus (SATA) in the settings of the virtual machine and start from it, or install another driver for it (viostor) first."
+        throw "Windows runs from a disk of $($device.InstanceId), and the driver that this device had before Ferrostor is not there. Without any driver Windows would not start. Shut down, attach the disk to SATA, start, and run this script again."
     }
-    Write-Warning "Windows will start by $($before[0].Service) ($($before[0].Inf)) next time."
+    if (-not $AllowBootDisk) {
+        throw "Windows runs from a disk of $($device.InstanceId), which would go back to $($before[0].Service) ($($before[0].Inf)). Take a snapshot of the virtual machine, then run: Uninstall-Ferrostor.ps1 -AllowBootDisk"
+    }
+    Write-Warning "From the next start on, Windows uses $($before[0].Service) ($($before[0].Inf)) for the disk that it runs from."
 }
 
 $restartNeeded = $false
 $done = $true
 foreach ($package in $packages) {
-    if ($PSCmdlet.ShouldProcess("$($package.Driver) (ferrostor.inf, version $($package.Version)), used by $($served.Count) device(s)", 'Remove from the devices and from the driver store (pnputil /delete-driver ... /uninstall)')) {
+    if ($PSCmdlet.ShouldProcess("$($package.Driver) (ferrostor.inf, version $($package.Version)), used by $($served.Count) device(s)", 'Remove from these devices and from the driver store (pnputil /delete-driver ... /uninstall)')) {
         $exitCode = Invoke-SystemCommand -Name pnputil.exe -Arguments '/delete-driver', $package.Driver, '/uninstall' -SuccessCodes 0, $RestartRequired
         if ($exitCode -eq $RestartRequired) { $restartNeeded = $true }
     }
