@@ -183,7 +183,7 @@ function Add-DriverPackage {
         return [Ferrostor.DeviceDriver]::AddPackage($InfPath)
     }
     catch {
-        throw "The package was not added to the driver store, and nothing was changed. $($_.Exception.GetBaseException().Message). See the end of C:\Windows\INF\setupapi.dev.log, then run the script again."
+        throw "Windows did not add the package to the driver store, and no driver was changed. $($_.Exception.GetBaseException().Message). See the end of C:\Windows\INF\setupapi.dev.log, then run the script again."
     }
 }
 
@@ -211,7 +211,7 @@ function Install-DeviceDriver {
         return [Ferrostor.DeviceDriver]::Install($InstanceId, $PublishedInf)
     }
     catch {
-        throw "The driver was not installed on $InstanceId, which keeps the driver that it had. $($_.Exception.GetBaseException().Message). See the end of C:\Windows\INF\setupapi.dev.log, then run the script again."
+        throw "Windows did not install the driver on $InstanceId. $($_.Exception.GetBaseException().Message). See the end of C:\Windows\INF\setupapi.dev.log. Get-AttachHint.ps1 shows the driver that the device has now."
     }
 }
 

@@ -132,11 +132,14 @@ if ($chosen.Count -eq 0) {
 # All devices of Ferrostor share one driver file: a new version for one of them is
 # a new version for the disk that Windows runs from too.
 $boot = @($devices | Where-Object { $_.HoldsWindows -and ($_.InstanceId -in $chosen.InstanceId -or $_.Service -eq 'ferrostor') })
-$working = @($devices | Where-Object { -not $_.HoldsWindows -and $_.Service -eq 'ferrostor' -and "$($_.Problem)" -in '', '0' })
+$second = @($devices | Where-Object { -not $_.HoldsWindows })
+$served = @($second | Where-Object { $_.Service -eq 'ferrostor' })
+$working = @($served | Where-Object { "$($_.Problem)" -in '', '0' })
 foreach ($device in $boot) {
     if ($device.Service -ne 'ferrostor' -and $working.Count -eq 0) {
         $next = 'Shut the machine down, attach a small second disk by virtio (Get-AttachHint.ps1 shows how), start it, and run this script without -AllowBootDisk. It then says how to name the new device.'
-        if ($others.Count -gt 0) { $next = "Run this first: Install-Ferrostor.ps1 -InstanceId '$($others[0].InstanceId)'" }
+        if ($second.Count -gt 0) { $next = "Run this first: Install-Ferrostor.ps1 -InstanceId '$($second[0].InstanceId)'" }
+        if ($served.Count -gt 0) { $next = "$($served[0].InstanceId) has code $($served[0].Problem): docs\troubleshooting.md in the package says what to do." }
         throw "Windows runs from a disk of $($device.InstanceId), and Ferrostor does not work on another disk yet. $next"
     }
     if (-not $AllowBootDisk) {

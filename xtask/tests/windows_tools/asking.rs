@@ -1,4 +1,4 @@
-//! Rules on what changes the system: nothing does unasked.
+//! Rules on code that changes the system: it asks first.
 
 use std::collections::BTreeSet;
 
@@ -9,13 +9,13 @@ use crate::{
     tools::Tools,
 };
 
-/// Verbs whose functions change something and must be able to ask first
+/// Verbs of functions that change something and must be able to ask first
 /// (PSScriptAnalyzer: PSUseShouldProcessForStateChangingFunctions).
 const CHANGING_VERBS: &[&str] = &[
     "New", "Remove", "Reset", "Restart", "Set", "Start", "Stop", "Update",
 ];
 
-/// What may be run by `Get-SystemCommandOutput`, which does not ask.
+/// The commands that `Get-SystemCommandOutput` may run. It does not ask.
 const READING_COMMANDS: &[&str] = &[
     "pnputil.exe /enum-drivers",
     "bcdedit.exe /enum {current} /v",
@@ -29,8 +29,8 @@ fn calls_should_process(script: &Script, node: Node<'_>) -> bool {
     })
 }
 
-/// Whether a node is reached only if the user agreed: it stands in the first
-/// branch of `if ($PSCmdlet.ShouldProcess(...))`, or behind
+/// Whether a node runs only if the user agreed: it is in the first branch of
+/// `if ($PSCmdlet.ShouldProcess(...))`, or comes after
 /// `if (-not $PSCmdlet.ShouldProcess(...)) { return }`.
 fn is_agreed(script: &Script, node: Node<'_>) -> bool {
     let mut inner = node;
@@ -38,7 +38,7 @@ fn is_agreed(script: &Script, node: Node<'_>) -> bool {
         if matches!(outer.kind(), "function_statement" | "program")
             && outer != script.tree.root_node()
         {
-            // The statements of a function are its own.
+            // Where a function is defined says nothing about where it is called.
             return false;
         }
         if outer.kind() == "if_statement"
@@ -86,9 +86,9 @@ fn returns_if_refused(script: &Script, statement: Node<'_>) -> bool {
         && body.split_whitespace().collect::<Vec<_>>() == ["{", "return", "}"]
 }
 
-/// Nothing changes the system before `ShouldProcess` was asked, by the script or
-/// by the function that it calls. A function of a module does not inherit
-/// `-WhatIf`: a call of one that asks by itself hands it on.
+/// The script, or the function that it calls, asks `ShouldProcess` before it changes
+/// the system. A function of a module does not inherit `-WhatIf`, so a call of a
+/// function that asks passes it on.
 pub(crate) fn asks_before_it_changes(
     tools: &Tools,
     script: &Script,
@@ -98,7 +98,7 @@ pub(crate) fn asks_before_it_changes(
         let scope = script.scope(node);
         let in_function = scope.kind() == "function_statement";
         if in_function && !script.declares_asking(scope) {
-            // It does not ask, so its callers must: they are checked.
+            // This function does not ask. Its callers must, and are checked.
             continue;
         }
         let hands_on = script.text(node).contains("-WhatIf:$WhatIfPreference");
@@ -109,7 +109,8 @@ pub(crate) fn asks_before_it_changes(
     }
 }
 
-/// What declares that it asks, asks; and what changes the system declares it.
+/// A script or function that declares `SupportsShouldProcess` asks, and one that
+/// changes the system declares it.
 pub(crate) fn can_ask(tools: &Tools, script: &Script, findings: &mut BTreeSet<Finding>) {
     let root = script.tree.root_node();
     let changing = tools.changing(script);
@@ -143,7 +144,7 @@ pub(crate) fn can_ask(tools: &Tools, script: &Script, findings: &mut BTreeSet<Fi
     }
 }
 
-/// `Get-SystemCommandOutput` does not ask: it may run only what reads.
+/// `Get-SystemCommandOutput` does not ask, so it may run only commands that read.
 pub(crate) fn reads_by_reading_commands(script: &Script, findings: &mut BTreeSet<Finding>) {
     for (node, name) in script.commands() {
         if name != "get-systemcommandoutput" {

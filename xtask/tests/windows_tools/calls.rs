@@ -1,4 +1,4 @@
-//! Rules on calls: they fit what they call, and it is there.
+//! Rules on calls: the target exists, and the parameters fit it.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,7 @@ use crate::{
     tools::Tools,
 };
 
-/// What every cmdlet and every advanced function takes, and what a function
-/// that declares `SupportsShouldProcess` takes in addition.
+/// Parameters that every cmdlet and every advanced function has.
 const COMMON_PARAMETERS: &[&str] = &[
     "debug",
     "erroraction",
@@ -17,10 +16,11 @@ const COMMON_PARAMETERS: &[&str] = &[
     "warningaction",
 ];
 
+/// Parameters that `SupportsShouldProcess` adds.
 const ASKING_PARAMETERS: &[&str] = &["whatif", "confirm"];
 
-/// A command is a documented cmdlet or a function of ours (no alias, no program
-/// by its bare name), with parameters that it has, and all that it must have.
+/// A command is a documented cmdlet or a function of these files: no alias, and no
+/// program by its bare name. It gets parameters that exist, and all mandatory ones.
 pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<Finding>) {
     for (node, name) in script.commands() {
         if child(node, "command_invocation_operator").is_some() {
@@ -71,7 +71,7 @@ pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<
             }
         }
         for parameter in mandatory {
-            // A pipeline may bring what is not named.
+            // A pipeline can supply the parameter.
             let by_pipeline = node
                 .prev_named_sibling()
                 .is_some_and(|before| before.kind() == "command");
@@ -86,8 +86,8 @@ pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<
     }
 }
 
-/// The scripts that a message or a help text names are there, and have the
-/// parameters that follow: people run what they read.
+/// A script that a message or a help text names exists, and has the parameters that
+/// follow its name: people run what they read.
 pub(crate) fn names_scripts_that_are_there(
     tools: &Tools,
     script: &Script,
@@ -138,8 +138,8 @@ pub(crate) fn names_scripts_that_are_there(
     }
 }
 
-/// The functions that a file calls are its own or of modules that it imports,
-/// and it imports no others; a module exports only what it has.
+/// A file calls its own functions and those of the modules that it imports. It imports
+/// no module that it does not use. A module exports only functions that it has.
 pub(crate) fn imports_what_it_calls(
     tools: &Tools,
     script: &Script,
@@ -199,6 +199,25 @@ pub(crate) fn imports_what_it_calls(
                 root,
                 &format!("{name} is exported and not there"),
             ));
+        }
+    }
+}
+
+/// No script installs the driver on every device that matches: one of them can be the
+/// disk that Windows runs from. `pnputil /add-driver` with `/install` and
+/// `DiInstallDriver` go by rank, `UpdateDriverForPlugAndPlayDevices` by hardware id.
+pub(crate) fn installs_on_one_device(script: &Script, findings: &mut BTreeSet<Finding>) {
+    for (index, line) in script.text.lines().enumerate() {
+        let all = [
+            "'/install'",
+            "DiInstallDriver",
+            "UpdateDriverForPlugAndPlayDevices",
+        ];
+        for name in all.into_iter().filter(|name| line.contains(name)) {
+            findings.insert(Finding {
+                rule: "installs_on_one_device",
+                place: format!("{}:{}: {name}", script.name, index + 1),
+            });
         }
     }
 }

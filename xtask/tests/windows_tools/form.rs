@@ -1,11 +1,10 @@
-//! Rules on a file by itself: it parses, is strict, has names and help as they
-//! should be.
+//! Rules on a single file: syntax, strict mode, names and help.
 
 use std::collections::BTreeSet;
 
 use crate::script::{Finding, Script, child};
 
-/// Verbs that `Get-Verb` lists, as far as they are used here.
+/// The verbs of `Get-Verb` that the scripts use.
 const APPROVED_VERBS: &[&str] = &[
     "Add",
     "Assert",
@@ -39,8 +38,8 @@ pub(crate) fn parses(script: &Script, findings: &mut BTreeSet<Finding>) {
     }
 }
 
-/// Windows PowerShell takes a file without a byte order mark for one in the
-/// code page of the machine.
+/// Windows PowerShell reads a file without a byte order mark in the code page of the
+/// machine.
 pub(crate) fn is_ascii(script: &Script, findings: &mut BTreeSet<Finding>) {
     for (index, line) in script.text.lines().enumerate() {
         if !line.is_ascii() {
@@ -100,8 +99,8 @@ pub(crate) fn names_are_verb_and_noun(script: &Script, findings: &mut BTreeSet<F
     }
 }
 
-/// Help of scripts and of the functions of modules: a synopsis, an example, and
-/// each parameter; of scripts also a description.
+/// Scripts and the functions of modules have help: a synopsis, an example and each
+/// parameter. Scripts also have a description.
 pub(crate) fn has_help(script: &Script, findings: &mut BTreeSet<Finding>) {
     let mut scopes = Vec::new();
     if script.is_module() {

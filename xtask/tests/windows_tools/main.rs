@@ -1,10 +1,10 @@
-//! The PowerShell scripts in `tools/windows` parse, and obey the rules of a
-//! script that an administrator can trust.
+//! Checks that the PowerShell scripts in `tools/windows` parse, and keep the rules of
+//! a script that an administrator can trust.
 //!
-//! No PowerShell is needed: a grammar for tree-sitter reads the scripts. The
-//! rules are those of PSScriptAnalyzer that matter here, and some that it does
-//! not have: nothing changes the system unasked, and calls fit what they call.
-//! What the scripts do on Windows, these tests cannot tell.
+//! The tests need no PowerShell: a grammar for tree-sitter reads the scripts. Some
+//! rules are PSScriptAnalyzer's. Others it does not have: a script asks before it
+//! changes the system, and calls fit their targets. The tests cannot show what the
+//! scripts do on Windows.
 
 mod asking;
 mod calls;
@@ -48,7 +48,7 @@ fn scripts_for_windows_obey_the_rules() {
     assert_eq!(findings(&files), Vec::<String>::new());
 }
 
-/// What a sound script begins with; its first line of code is line 13.
+/// The beginning of a correct script, 12 lines.
 const HEAD: &str = r"<#
 .SYNOPSIS
 Tests a rule.
@@ -63,8 +63,7 @@ Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 ";
 
-/// A sound module, with a function that asks, one that leaves that to its
-/// caller, and one that only reads.
+/// A correct module, with a function that asks and one that leaves that to its caller.
 const MODULE: &str = r"Set-StrictMode -Version Latest
 $ErrorActionPreference = 'Stop'
 function Remove-Thing {
@@ -97,7 +96,7 @@ Export-ModuleMember -Function Remove-Thing, Invoke-Thing
 
 const IMPORT: &str = "Import-Module -Name (Join-Path $PSScriptRoot 'Thing.psm1')\n";
 
-/// The findings for a script with that body, which may import the module.
+/// The findings for a script with this body, which may import the module.
 fn findings_in(body: &str) -> Vec<String> {
     let text = format!("{HEAD}{body}");
     findings(&[("Test-Rule.ps1", &text), ("Thing.psm1", MODULE)])
@@ -105,7 +104,7 @@ fn findings_in(body: &str) -> Vec<String> {
 
 const ASKING: &str = "if ($PSCmdlet.ShouldProcess('x', 'y')) { Remove-Item -LiteralPath x }\n";
 
-/// Each breach, in a script that is sound otherwise, has the finding beside it.
+/// Checks that each breach, in an otherwise correct script, has the finding beside it.
 fn each_is_found(breaches: &[(&str, &str)]) {
     for (breach, expected) in breaches {
         let found = findings_in(&format!("{ASKING}{breach}\n"));
@@ -195,6 +194,10 @@ fn each_rule_finds_its_breach() {
         (
             "Get-SystemCommandOutput -Name pnputil.exe -Arguments '/scan-devices'",
             "reads_by_reading_commands Test-Rule.ps1:14: pnputil.exe /scan-devices",
+        ),
+        (
+            "Write-Verbose \"$('/install')\"",
+            "installs_on_one_device Test-Rule.ps1:14: '/install'",
         ),
         (
             "throw 'Run No-Such.ps1 first.'",

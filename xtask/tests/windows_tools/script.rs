@@ -1,4 +1,4 @@
-//! A parsed script or module, and what is found wrong in it.
+//! A parsed script or module, and the findings about it.
 
 use std::collections::BTreeSet;
 
@@ -79,7 +79,7 @@ impl Script {
             .collect()
     }
 
-    /// Functions by their names, with the node of each.
+    /// The functions: name and node.
     pub(crate) fn functions(&self) -> Vec<(String, Node<'_>)> {
         self.of_kind("function_statement")
             .into_iter()
@@ -93,7 +93,7 @@ impl Script {
             .collect()
     }
 
-    /// The scope that a node stands in: its function, or the whole file.
+    /// The scope of a node: its function, or the whole file.
     pub(crate) fn scope<'a>(&self, node: Node<'a>) -> Node<'a> {
         ancestors(node)
             .into_iter()
@@ -154,15 +154,14 @@ impl Script {
         self.text(comment).strip_prefix("<#")?.strip_suffix("#>")
     }
 
-    /// The modules that the file imports, of those that are among `modules`.
+    /// The modules of `modules` that the file imports.
     pub(crate) fn imports(&self, modules: &BTreeSet<String>) -> BTreeSet<String> {
         let mut imports = BTreeSet::new();
         for (node, name) in self.commands() {
             if name != "import-module" {
                 continue;
             }
-            // Either the module's file is named in the call, or the call stands
-            // in a loop over the modules' names.
+            // The call names the module's file, or is in a loop over the modules' names.
             let within = ancestors(node)
                 .into_iter()
                 .find(|ancestor| ancestor.kind() == "foreach_statement")

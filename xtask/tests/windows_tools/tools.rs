@@ -1,4 +1,4 @@
-//! All scripts and modules together: what each may call, and what of it changes
+//! All scripts and modules together: what they may call, and which of that changes
 //! the system.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use crate::{
     variables,
 };
 
-/// Cmdlets and their parameters, one cmdlet a line.
+/// Cmdlets and their parameters, one cmdlet per line.
 const DOCUMENTED: &str = include_str!("windows_powershell_5_1.txt");
 
 /// Cmdlets that change the system or write files.
@@ -26,14 +26,14 @@ const CHANGING_CMDLETS: &[&str] = &[
     "set-itemproperty",
 ];
 
-/// Members of .NET classes that do.
+/// Members of .NET classes that change the system or write files.
 const CHANGING_MEMBERS: &[&str] = &[
     "[system.io.file]::",
     "[system.io.filestream]::new",
     "[ferrostor.devicedriver]::",
 ];
 
-/// A function of a module, or a script: what a call of it must fit.
+/// A function or a script that can be called.
 #[derive(Debug, Default)]
 pub(crate) struct Callable {
     pub(crate) parameters: BTreeSet<String>,
@@ -46,7 +46,7 @@ pub(crate) struct Callable {
 pub(crate) struct Tools {
     pub(crate) scripts: Vec<Script>,
     pub(crate) functions: BTreeMap<String, Callable>,
-    /// Function names by module, all in lower case but the module's name.
+    /// Function names in lower case, by the module's name.
     pub(crate) modules: BTreeMap<String, BTreeSet<String>>,
     pub(crate) cmdlets: BTreeMap<String, BTreeSet<String>>,
 }
@@ -64,7 +64,7 @@ impl Tools {
                 let mut words = line
                     .split_whitespace()
                     .map(|word| word.trim_start_matches('-').to_lowercase());
-                // The first word keeps its inner hyphen.
+                // The first word is the cmdlet, which has a hyphen inside.
                 (words.next().unwrap_or_default(), words.collect())
             })
             .collect();
@@ -91,7 +91,7 @@ impl Tools {
         tools
     }
 
-    /// A function changes the system if anything in it does.
+    /// Marks the functions that change the system, directly or through a function.
     pub(crate) fn find_changing_functions(&mut self) {
         loop {
             let mut found = Vec::new();
@@ -155,6 +155,7 @@ impl Tools {
             calls::calls_fit(self, script, &mut findings);
             calls::imports_what_it_calls(self, script, &mut findings);
             calls::names_scripts_that_are_there(self, script, &mut findings);
+            calls::installs_on_one_device(script, &mut findings);
             asking::reads_by_reading_commands(script, &mut findings);
             variables::variables_are_set_and_used(script, &mut findings);
             variables::compares_null_on_the_left(script, &mut findings);
@@ -164,9 +165,9 @@ impl Tools {
     }
 }
 
-/// The programs that `Get-SystemCommandOutput` runs only read, which
-/// [`asking::reads_by_reading_commands`] checks. A script block that is a parameter is
-/// checked where it is written.
+/// Whether a call by value only reads. [`asking::reads_by_reading_commands`] checks the
+/// programs that `Get-SystemCommandOutput` runs. A script block that is a parameter is
+/// checked at the place where it is written.
 fn reads_only(script: &Script, call: Node<'_>) -> bool {
     let scope = script.scope(call);
     let name = child(scope, "function_name").map_or("", |name| script.text(name));

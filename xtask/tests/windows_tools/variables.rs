@@ -44,8 +44,8 @@ const RESERVED: &[&str] = &[
     "this",
 ];
 
-/// A variable's name in lower case, without `$`, braces and the scope `script:`;
-/// nothing for a variable of a drive, as `$env:SystemRoot`.
+/// A variable's name in lower case, without `$`, braces and the scope `script:`.
+/// `None` for a variable of a drive, such as `$env:SystemRoot`.
 fn variable_name(text: &str) -> Option<String> {
     let name = text
         .trim_start_matches(['$', '@'])
@@ -57,8 +57,8 @@ fn variable_name(text: &str) -> Option<String> {
     (!name.contains(':')).then_some(name)
 }
 
-/// Strict mode ends a script that reads a variable that was never set. And what
-/// is set and never read is a slip too, as is setting what PowerShell sets.
+/// Strict mode ends a script that reads a variable that was never set. A variable that
+/// is set and never read is a mistake too, and so is setting one of PowerShell's own.
 pub(crate) fn variables_are_set_and_used(script: &Script, findings: &mut BTreeSet<Finding>) {
     let root = script.tree.root_node();
     let mut set: BTreeMap<String, Vec<Node<'_>>> = BTreeMap::new();
@@ -109,8 +109,8 @@ pub(crate) fn variables_are_set_and_used(script: &Script, findings: &mut BTreeSe
     }
 }
 
-/// Whether a variable is set where it stands: a parameter, a loop's variable, or
-/// the whole left side of an assignment.
+/// Whether a variable is set at this place: a parameter, a loop's variable, or the
+/// whole left side of an assignment.
 fn is_set_here(node: Node<'_>) -> bool {
     let Some(parent) = node.parent() else {
         return false;
@@ -150,7 +150,7 @@ fn is_typed_target(node: Node<'_>) -> bool {
             })
 }
 
-/// `$list -eq $null` gives the list's empty elements, not an answer
+/// `$list -eq $null` returns the list's null elements, and not a Boolean
 /// (PSScriptAnalyzer: PSPossibleIncorrectComparisonWithNull).
 pub(crate) fn compares_null_on_the_left(script: &Script, findings: &mut BTreeSet<Finding>) {
     for node in script.of_kind("comparison_expression") {
@@ -161,8 +161,8 @@ pub(crate) fn compares_null_on_the_left(script: &Script, findings: &mut BTreeSet
     }
 }
 
-/// In strict mode a single object has no `Count`: what is counted is an array,
-/// by `@(...)`, by its type or because it is a list.
+/// In strict mode a single object has no `Count`. So only arrays are counted: `@(...)`,
+/// a variable with an array type, or a list.
 pub(crate) fn counts_arrays(script: &Script, findings: &mut BTreeSet<Finding>) {
     for node in script.of_kind("member_access") {
         let Some(counted) = script.text(node).strip_suffix(".Count") else {
