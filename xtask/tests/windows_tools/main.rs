@@ -13,7 +13,7 @@ mod script;
 mod tools;
 mod variables;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use tools::Tools;
 
@@ -46,6 +46,70 @@ fn scripts_for_windows_obey_the_rules() {
         .collect();
 
     assert_eq!(findings(&files), Vec::<String>::new());
+}
+
+/// Programs of Windows that the pages call by their bare names.
+const PROGRAMS: &[&str] = &["bcdedit", "pnputil", "shutdown"];
+
+/// The PowerShell of a page: its blocks for Windows, and the cmdlets in its sentences.
+fn powershell_of(page: &str) -> Vec<String> {
+    let blocks = page.split("```powershell windows\n").skip(1);
+    let blocks = blocks.filter_map(|after| Some(after.split_once("```")?.0.to_owned()));
+    let in_sentences = page
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_cmdlet = |code: &&str| {
+        let verb = code.split('-').next().unwrap_or_default();
+        let first = code.split(' ').next().unwrap_or_default();
+        code.contains('-')
+            && !first.contains('.')
+            && verb.starts_with(|letter: char| letter.is_ascii_uppercase())
+            && verb.chars().all(|letter| letter.is_ascii_alphabetic())
+    };
+    blocks
+        .chain(in_sentences.filter(is_cmdlet).map(str::to_owned))
+        .collect()
+}
+
+/// Calls in a page's PowerShell that do not fit Windows PowerShell 5.1. The tests of
+/// the documentation check the calls of scripts.
+fn misfits(name: &str, page: &str) -> Vec<String> {
+    let code = powershell_of(page);
+    let files: Vec<_> = code.iter().map(|code| (name, code.as_str())).collect();
+    let tools = Tools::new(&files);
+    let mut findings = BTreeSet::new();
+    for script in &tools.scripts {
+        form::parses(script, &mut findings);
+        calls::calls_fit(&tools, script, &mut findings);
+    }
+    let is_program = |place: &str| {
+        let call = place.split(": ").nth(1).unwrap_or_default();
+        let command = call.split(' ').next().unwrap_or_default();
+        PROGRAMS.contains(&command) || command.ends_with(".ps1") || command.ends_with(".exe")
+    };
+    findings
+        .into_iter()
+        .map(|finding| finding.place)
+        .filter(|place| !is_program(place))
+        .collect()
+}
+
+#[test]
+fn the_pages_use_cmdlets_that_the_oldest_windows_has() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for name in ["README.md", "docs/windows.md", "docs/troubleshooting.md"] {
+        let page = fs::read_to_string(root.join(name)).expect("a page can be read");
+
+        assert_eq!(misfits(name, &page), Vec::<String>::new());
+    }
+    let sample = "```powershell windows\nGet-Disk -Nothing\npnputil /x\n```\n`Get-Nothing -A`\n";
+    assert_eq!(
+        misfits("a.md", sample),
+        [
+            "a.md:1: get-disk has no parameter -nothing",
+            "a.md:1: get-nothing is no cmdlet or function known here",
+        ]
+    );
 }
 
 /// The beginning of a correct script, 12 lines.
