@@ -15,7 +15,6 @@ use packaging::{
 use crate::{
     driver::Driver,
     reproducible::Place,
-    setup::{self, Need, SetupError},
     tool::{ToolError, cargo},
     workspace,
 };
@@ -50,9 +49,6 @@ pub struct Options {
 /// Why there is no driver.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The machine lacks something.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
     /// Cargo failed.
     #[error("the driver was not built: {0}")]
     Cargo(#[from] ToolError),
@@ -79,16 +75,9 @@ pub enum BuildError {
 /// # Errors
 /// See [`BuildError`].
 pub fn command(options: &Options) -> Result<(), BuildError> {
-    setup::ensure(&needs(options.arch))?;
     let driver = driver(options.driver, options.arch)?;
     print!("{}", description(&driver)?);
     Ok(())
-}
-
-/// What a build of a driver needs.
-#[must_use]
-pub fn needs(architecture: Architecture) -> [Need; 2] {
-    [Need::Target(architecture), Need::Libclang]
 }
 
 /// Builds a driver and gives its file.

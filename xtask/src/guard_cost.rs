@@ -18,13 +18,8 @@ use object::{
 };
 use packaging::architecture::Architecture::X64;
 
-use crate::{
-    build,
-    reproducible::Place,
-    setup::{self, SetupError},
-    tool::ToolError,
-    workspace,
-};
+use crate::{reproducible::Place, tool::ToolError, workspace};
+use clap::builder::PossibleValuesParser;
 
 /// What the reader is told of `cargo xtask guard-cost --help`.
 const HELP: &str = "\
@@ -44,16 +39,13 @@ pub const PACKAGE: &str = "ferrostor-guard-cost";
 #[command(after_help = HELP)]
 pub struct Options {
     /// Show both ways to this lock, instruction by instruction
-    #[arg(long, value_name = "LOCK")]
+    #[arg(long, value_name = "LOCK", value_parser = PossibleValuesParser::new(LOCKS.map(|(functions, _)| functions)))]
     disassemble: Option<String>,
 }
 
 /// Why nothing was counted.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The machine lacks something.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
     /// The file was not built.
     #[error("the functions to compare were not built: {0}")]
     Cargo(#[from] ToolError),
@@ -95,16 +87,13 @@ const LOCKS: [(&str, &str); 6] = [
 /// # Errors
 /// See [`CostError`].
 pub fn command(options: &Options) -> Result<(), CostError> {
-    setup::ensure(&build::needs(X64))?;
     let pairs = measure()?;
     match &options.disassemble {
         None => print!("{}", table(&pairs)),
         Some(lock) => {
             let pair = pairs.iter().find(|pair| pair.functions == lock);
-            let pair = pair.ok_or_else(|| {
-                let known = LOCKS.map(|(functions, _)| functions).join(", ");
-                CostError::Missing(format!("no lock {lock}: there are {known}"))
-            })?;
+            let pair =
+                pair.ok_or_else(|| CostError::Missing(format!("{lock} was not measured")))?;
             print!("guard:\n{}calls:\n{}", pair.guard.text, pair.calls.text);
         }
     }

@@ -23,8 +23,8 @@ use clap::Parser;
 
 /// Builds, runs and tests Ferrostor
 ///
-/// Each command sees to it that the machine has what the command needs, and
-/// says what it installs.
+/// Before a command runs, bootstrap/setup.sh installs or lists what the command
+/// needs on this machine.
 #[derive(Debug, Parser)]
 #[command(
     bin_name = "cargo xtask",

@@ -19,7 +19,6 @@ use time::OffsetDateTime;
 use crate::{
     build::{self, BuildError},
     driver::Driver,
-    setup::{self, Need, SetupError},
     tool::{self, ToolError, tool},
     workspace,
 };
@@ -71,9 +70,6 @@ pub struct Options {
 /// Why there is no package.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// The machine lacks something.
-    #[error(transparent)]
-    Setup(#[from] SetupError),
     /// There is no driver to package.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -153,8 +149,6 @@ pub fn command(options: &Options) -> Result<(), PackageError> {
         [] => Architecture::value_variants(),
         some => some,
     };
-    let needs = architectures.iter().flat_map(|one| build::needs(*one));
-    setup::ensure(&needs.chain([Need::Xorriso]).collect::<Vec<_>>())?;
     // What is wrong with a key or a date is told before anything is built.
     let date = date()?;
     let signer = options.signer()?;

@@ -11,7 +11,6 @@ use packaging::architecture::Architecture;
 use crate::{
     build::{self, BuildError},
     driver::Driver,
-    setup,
     tool::{self, ToolError, cargo},
     workspace,
 };
@@ -89,7 +88,6 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     let (driver, given) = options.driver_and_words();
     let mut words: Vec<OsString> = Vec::new();
     if let Some(driver) = driver {
-        setup::ensure(&build::needs(Architecture::X64)).map_err(BuildError::from)?;
         let file = build::driver(driver, Architecture::X64)?;
         words.extend(["--driver".into(), file.into()]);
         words.extend(driver.testbed_options().iter().map(OsString::from));

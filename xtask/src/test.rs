@@ -126,6 +126,11 @@ pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
     })
 }
 
+/// What a build of a driver needs.
+const fn to_build(architecture: Architecture) -> [Need; 2] {
+    [Need::Target(architecture), Need::Libclang]
+}
+
 /// What the machine must have for `steps`, each once.
 fn needs(steps: &[Step]) -> Vec<Need> {
     let mut needs = Vec::new();
@@ -154,25 +159,25 @@ impl Step {
         match self {
             Self::Fmt => vec![Need::Rustfmt],
             Self::Clippy => vec![Need::Clippy],
-            Self::ClippyX64 => [build::needs(X64).as_slice(), &[Need::Clippy]].concat(),
-            Self::ClippyArm64 => [build::needs(Arm64).as_slice(), &[Need::Clippy]].concat(),
+            Self::ClippyX64 => [to_build(X64).as_slice(), &[Need::Clippy]].concat(),
+            Self::ClippyArm64 => [to_build(Arm64).as_slice(), &[Need::Clippy]].concat(),
             Self::WindowsHost => vec![Need::Target(X64)],
             Self::Package | Self::DocCommands => [
-                build::needs(X64).as_slice(),
-                &build::needs(Arm64),
+                to_build(X64).as_slice(),
+                &to_build(Arm64),
                 &[Need::Xorriso, Need::Osslsigncode],
             ]
             .concat(),
-            Self::Reproducible => [build::needs(X64), build::needs(Arm64)].concat(),
+            Self::Reproducible => [to_build(X64), to_build(Arm64)].concat(),
             Self::AbiX64
             | Self::BuildX64
             | Self::Driver
             | Self::Schedules
             | Self::Fixtures
             | Self::GuardCost
-            | Self::Doc => build::needs(X64).to_vec(),
-            Self::LockRules => [build::needs(X64).as_slice(), &[Need::Rustfmt]].concat(),
-            Self::AbiArm64 | Self::BuildArm64 => build::needs(Arm64).to_vec(),
+            | Self::Doc => to_build(X64).to_vec(),
+            Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
+            Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
             // Miri's are its step's own to meet: it is skipped without them.
             // So are those of the virtual machines.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => Vec::new(),
@@ -498,6 +503,23 @@ mod tests {
                 "{step:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_bootstrap_installs_what_all_steps_need() {
+        let mut script = tool::tool("sh");
+        script.args(["bootstrap/setup.sh", "--needs", "test"]);
+        let installed = tool::output(&mut script).unwrap();
+        let mut installed: Vec<_> = installed.split_whitespace().collect();
+        let mut needed: Vec<_> = needs(Step::value_variants())
+            .iter()
+            .map(|need| need.name())
+            // For xtask itself, and for a step that is skipped without it.
+            .chain(["cc", "miri"])
+            .collect();
+        installed.sort_unstable();
+        needed.sort_unstable();
+        assert_eq!(installed, needed);
     }
 
     #[test]
