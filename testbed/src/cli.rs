@@ -8,6 +8,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind, value_parser};
 use testbed::{
+    cost,
     device::DeviceId,
     machine::InterruptKind,
     rules,
@@ -40,6 +41,13 @@ Examples:
 Exit codes: 0 all is right; 1 wrong data or a broken rule; 2 the command can't
 be carried out; 3 the driver crashed or stopped the machine.";
 
+const COST: &str = "\
+Examples:
+  testbed cost ferrostor.sys
+  testbed cost ferrostor.sys --json
+  testbed cost ferrostor.sys --depth 1
+  testbed cost ramdisk.sys --function bell";
+
 const WORKLOAD: &str = "\
 Workload: diskspd's options as diskspd 2.2 has them, sizes with K, M, G, T or b
 (blocks):
@@ -65,6 +73,9 @@ enum Command {
     /// Run a driver: verify data through it, then put a workload on it
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
     Run(RunArgs),
+    /// Count what one I/O costs a driver: instructions, calls, memory, by callback
+    #[command(after_help = COST)]
+    Cost(CostArgs),
     /// Print what a driver imports, by module
     Imports {
         /// The driver's file
@@ -164,6 +175,26 @@ struct RunArgs {
     workload: Vec<String>,
 }
 
+#[derive(Args)]
+struct CostArgs {
+    /// The driver's file: an x64 Storport miniport for the function
+    #[arg(value_name = "FILE.sys")]
+    driver: PathBuf,
+
+    /// The PCI function that it drives
+    #[arg(long, value_enum, default_value = "virtio-blk")]
+    function: Function,
+
+    /// How many requests are in flight at a time
+    #[arg(long, value_name = "DEPTH,...", value_delimiter = ',', default_values_t = [1, 32, 256],
+          value_parser = value_parser!(u32).range(1..=256))]
+    depth: Vec<u32>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Function {
     /// A virtio disk
@@ -197,14 +228,20 @@ enum Identity {
     Transitional,
 }
 
+impl From<Function> for FunctionKind {
+    fn from(function: Function) -> Self {
+        match function {
+            Function::VirtioBlk => Self::VirtioBlk,
+            Function::Bell => Self::Bell,
+        }
+    }
+}
+
 impl From<RunArgs> for Settings {
     fn from(args: RunArgs) -> Self {
         Self {
             driver: args.driver,
-            function: match args.function {
-                Function::VirtioBlk => FunctionKind::VirtioBlk,
-                Function::Bell => FunctionKind::Bell,
-            },
+            function: args.function.into(),
             disk: args.disk,
             size: args.size,
             cpus: args.cpus,
@@ -273,6 +310,27 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Run(args) => run::run(&args.into(), &mut out),
+        Command::Cost(args) => {
+            let settings = cost::Settings {
+                driver: args.driver,
+                function: args.function.into(),
+                depths: args.depth,
+            };
+            return match cost::count(&settings, &mut |_, _| ()) {
+                Ok(cost) => {
+                    if args.json {
+                        print!("{}", cost.json());
+                    } else {
+                        print!("{cost}");
+                    }
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("testbed: {error}");
+                    ExitCode::from(UNUSABLE)
+                }
+            };
+        }
         Command::Rules => rules::print(&mut out)
             .map(|()| Verdict::Pass)
             .map_err(RunError::Output),

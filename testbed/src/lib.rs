@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 
 mod command;
+pub mod cost;
 pub mod cpu;
 pub mod device;
 pub mod disk;

@@ -70,6 +70,17 @@ pub fn resolve(module: &str, function: &str) -> Option<usize> {
     }
 }
 
+/// The name of a call of the import `function`: those that stand for many
+/// routines are named with the one that the first argument selects.
+pub(crate) fn name_of_call(function: &str, first: u64) -> String {
+    let selected = match function {
+        "StorPortExtendedFunction" => extended::name(first as u32),
+        "StorPortNotification" => notifications::name(first as u32),
+        _ => return function.to_owned(),
+    };
+    selected.unwrap_or_else(|| format!("{function}({:#x})", first as u32))
+}
+
 /// Whether a physical miniport is not to call `function` of `module`
 /// (HwStorPortProhibitedDDIs).
 #[must_use]

@@ -8,6 +8,7 @@ mod breakpoint;
 mod bus;
 #[cfg(test)]
 pub(crate) mod child;
+pub(crate) mod count;
 mod crash;
 #[cfg(test)]
 mod crash_tests;

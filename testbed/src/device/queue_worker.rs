@@ -61,6 +61,8 @@ pub(super) struct QueueWorker {
     live: AtomicBool,
     /// A doorbell rang.
     rung: AtomicBool,
+    /// The thread serves nothing: [`Self::serve_now`] does.
+    by_hand: AtomicBool,
     thread: OnceLock<Thread>,
     requests: AtomicU64,
 }
@@ -146,12 +148,27 @@ impl QueueWorker {
         }
     }
 
+    /// Has the queue be served by [`Self::serve_now`] alone, and waits until its
+    /// thread serves nothing.
+    pub(super) fn by_hand(&self) {
+        self.by_hand.store(true, Ordering::Release);
+        drop(self.lock());
+    }
+
+    /// Serves what is available on the calling thread, if a doorbell rang.
+    pub(super) fn serve_now(&self, index: u16, core: &Core) {
+        if self.rung.swap(false, Ordering::Acquire) {
+            self.serve(index, core, &mut Work::default());
+        }
+    }
+
     /// What the queue's thread does until the function stops.
     pub(super) fn run(&self, index: u16, core: &Core) {
         let _ = self.thread.set(schedule::current());
         let mut work = Work::default();
         while !core.stopping() {
-            if self.rung.swap(false, Ordering::Acquire) {
+            let by_hand = self.by_hand.load(Ordering::Acquire);
+            if !by_hand && self.rung.swap(false, Ordering::Acquire) {
                 self.serve(index, core, &mut work);
                 work.chains.clear();
             } else {

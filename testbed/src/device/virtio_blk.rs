@@ -236,6 +236,18 @@ impl VirtioBlk {
         self.core.need_reset();
     }
 
+    /// From now on requests are served by [`Self::serve_now`] alone.
+    pub fn by_hand(&self) {
+        self.core.queues.iter().for_each(QueueWorker::by_hand);
+    }
+
+    /// Serves, on the calling thread, the queues whose doorbells rang.
+    pub fn serve_now(&self) {
+        for (index, queue) in (0..).zip(&self.core.queues) {
+            queue.serve_now(index, &self.core);
+        }
+    }
+
     /// Loses the next `count` MSI-X messages.
     pub fn lose_messages(&self, count: u32) {
         self.core.interrupts.lose(count);

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     io,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -157,6 +158,16 @@ pub enum Checks {
     All,
 }
 
+/// When interrupt routines run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptTime {
+    /// At once, beside what the CPU does.
+    AtOnce,
+    /// On the CPU's own thread, when it has finished what it does: the order of
+    /// callbacks is the same in every run.
+    BetweenWork,
+}
+
 /// How Storport behaves where Windows leaves it open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterSettings {
@@ -199,6 +210,8 @@ pub struct AdapterSettings {
     /// Whether the miniport's optional callbacks run beside HwInitialize and
     /// ScsiRestartAdapter, on another thread.
     pub optional_callbacks: OptionalCallbacks,
+    /// When interrupt routines run.
+    pub interrupt_time: InterruptTime,
 }
 
 /// When the callbacks come that a miniport can go without.
@@ -248,6 +261,7 @@ impl Default for AdapterSettings {
             escalation: Escalation::Bus,
             start_io_cpu: StartIoCpu::Same,
             optional_callbacks: OptionalCallbacks::OnDemand,
+            interrupt_time: InterruptTime::AtOnce,
         }
     }
 }
@@ -318,6 +332,17 @@ pub enum RestartError {
     /// HwFindAdapter or HwInitialize did.
     #[error(transparent)]
     Start(#[from] StartError),
+}
+
+/// The memory that a miniport asked Storport for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extensions {
+    /// Addresses of the uncached extension.
+    pub uncached: Range<usize>,
+    /// Bytes of the device extension.
+    pub device_bytes: u32,
+    /// Bytes of an SRB extension.
+    pub srb_bytes: u64,
 }
 
 /// A started adapter.
@@ -507,6 +532,19 @@ impl Adapter {
     #[must_use]
     pub fn outstanding(&self) -> u32 {
         self.port.gate.outstanding()
+    }
+
+    /// What the miniport asked for in memory.
+    #[must_use]
+    pub fn extensions(&self) -> Extensions {
+        let configuration = self.port.configuration();
+        let uncached = self.port.uncached.get();
+        let first = uncached.map_or(0, |uncached| uncached.memory.address());
+        Extensions {
+            uncached: first..first + uncached.map_or(0, |uncached| uncached.bytes as usize),
+            device_bytes: self.port.registration().extension_bytes,
+            srb_bytes: configuration.srb_extension_bytes as u64,
+        }
     }
 
     /// A copy of the uncached extension: empty if there is none.

@@ -145,7 +145,10 @@ impl Port {
         // Microsoft ABI passes more arguments than it has to no effect.
         let function = unsafe { std::mem::transmute::<usize, Routine>(routine) };
         let [a, b, c, d, e, f] = arguments;
-        let result = trap::in_driver(callback.name(), || function(a, b, c, d, e, f));
+        let name = callback.name();
+        let result = trap::in_driver(name, || {
+            trap::count::counted(name, || function(a, b, c, d, e, f))
+        });
 
         let took = clock::now() - started;
         schedule::point(Point::Return);

@@ -183,6 +183,12 @@ functions! {
 /// 3.6).
 const AT_DISPATCH: [u32; 3] = [9, 10, 106];
 
+/// The name of the function with this code.
+pub(super) fn name(code: u32) -> Option<String> {
+    let function = FUNCTIONS.iter().find(|function| function.code == code)?;
+    Some(function.name.to_owned())
+}
+
 /// StorPortExtendedFunction.
 pub(super) fn extended_function(mut call: Call) -> usize {
     let code = call.u32();

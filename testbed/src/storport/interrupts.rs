@@ -15,7 +15,9 @@ use std::{
     },
 };
 
-use super::{callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule};
+use super::{
+    adapter::InterruptTime, callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule,
+};
 use crate::{
     cpu::{self, Cpu, Source, irql},
     machine::schedule::{self, Thread},
@@ -147,16 +149,19 @@ impl Controller {
         let number = Self::cpu_of(u32::from(id)) as usize;
         self.raised[number].store(true, Ordering::SeqCst);
         let cpu = &self.port.machine.cpus()[number];
-        if cpu.is_idle() {
+        let waits = self.port.settings.interrupt_time == InterruptTime::BetweenWork;
+        if waits || cpu.is_idle() {
             cpu.wake();
         } else {
             message.wake();
         }
     }
 
-    fn line(&self, asserted: bool) {
+    fn line(&'static self, asserted: bool) {
         self.pin.pending.store(asserted, Ordering::SeqCst);
-        if asserted {
+        if asserted && self.port.settings.interrupt_time == InterruptTime::BetweenWork {
+            self.port.machine.cpus()[0].post(Box::new(|| self.deliver_pin()));
+        } else if asserted {
             self.pin.wake();
         } else {
             self.releases.fetch_add(1, Ordering::Relaxed);
@@ -201,31 +206,36 @@ impl Controller {
     fn run_pin(&self) {
         cpu::act_for(0);
         loop {
-            let mut releases = u64::MAX;
-            let mut calls = 0;
-            while self.is_connected() && self.pin.pending.load(Ordering::SeqCst) {
-                let routine = self.port.registration().interrupt;
-                self.port.lock(LockId::Interrupt);
-                let claimed = self.call(Callback::HwInterrupt, 0, routine);
-                self.port.unlock();
-                let now = self.releases.load(Ordering::Relaxed);
-                calls += 1;
-                if now != releases {
-                    (releases, calls) = (now, 0);
-                } else if calls > PATIENCE {
-                    self.port.stop_machine(
-                        Rule::InterruptLevel,
-                        0,
-                        format_args!(
-                            "the pin stays asserted, whatever HwInterrupt does (it says {})",
-                            if claimed { "TRUE" } else { "FALSE" }
-                        ),
-                    );
-                } else if !claimed {
-                    schedule::yield_now();
-                }
-            }
+            self.deliver_pin();
             schedule::park();
+        }
+    }
+
+    /// Calls HwInterrupt until the pin is de-asserted.
+    fn deliver_pin(&self) {
+        let mut releases = u64::MAX;
+        let mut calls = 0;
+        while self.is_connected() && self.pin.pending.load(Ordering::SeqCst) {
+            let routine = self.port.registration().interrupt;
+            self.port.lock(LockId::Interrupt);
+            let claimed = self.call(Callback::HwInterrupt, 0, routine);
+            self.port.unlock();
+            let now = self.releases.load(Ordering::Relaxed);
+            calls += 1;
+            if now != releases {
+                (releases, calls) = (now, 0);
+            } else if calls > PATIENCE {
+                self.port.stop_machine(
+                    Rule::InterruptLevel,
+                    0,
+                    format_args!(
+                        "the pin stays asserted, whatever HwInterrupt does (it says {})",
+                        if claimed { "TRUE" } else { "FALSE" }
+                    ),
+                );
+            } else if !claimed {
+                schedule::yield_now();
+            }
         }
     }
 

@@ -80,6 +80,12 @@ const KINDS: &[(u32, Kind)] = &[
     (0x100D, Kind::MarkDeviceFailed),
 ];
 
+/// The name of a call of StorPortNotification of type `value`.
+pub(super) fn name(value: u32) -> Option<String> {
+    let (_, kind) = KINDS.iter().find(|(known, _)| *known == value)?;
+    Some(format!("StorPortNotification({kind:?})"))
+}
+
 /// StorPortNotification.
 pub(super) fn notification(mut call: Call) -> usize {
     let value = call.u32();

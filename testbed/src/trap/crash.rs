@@ -20,6 +20,7 @@ use crate::{
 /// Numbers of processor exceptions (`REG_TRAPNO`).
 pub(super) mod exception {
     pub(crate) const DIVIDE: i64 = 0;
+    pub(crate) const DEBUG: i64 = 1;
     pub(crate) const BREAKPOINT: i64 = 3;
     pub(crate) const INVALID_OPCODE: i64 = 6;
     pub(crate) const GENERAL_PROTECTION: i64 = 13;

@@ -74,7 +74,7 @@ impl Registers<'_> {
     }
 
     /// A general register at its own width.
-    fn value(&self, register: Register) -> Option<u64> {
+    pub(super) fn value(&self, register: Register) -> Option<u64> {
         let whole = self.get(index(register)?);
         Some(if is_high_byte(register) {
             whole >> 8 & 0xff

@@ -24,6 +24,7 @@ use crate::machine::schedule;
 use super::{
     breakpoint,
     bus::{self, MachineBus},
+    count,
     crash::{Crash, Fault, Own, WRITE, exception},
     emulate::{Refusal, Registers, execute},
     images, inside, peek,
@@ -140,7 +141,13 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     let before = (registers.get(libc::REG_RIP) as usize).wrapping_sub(1);
     if exception == exception::BREAKPOINT && breakpoint::hit(before) {
         registers.general[libc::REG_RIP as usize] = before as i64;
-        return schedule::interrupted();
+        if schedule::is_on() {
+            return schedule::interrupted();
+        }
+        return count::step(registers);
+    }
+    if exception == exception::DEBUG && count::is_on() {
+        return count::step(registers);
     }
     let is_access = exception == exception::PAGE_FAULT
         && (bus::decodes(address) || in_driver && address < LOWEST);
@@ -159,7 +166,7 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
             && is_for_the_bus(instruction, exception, address)
         {
             match execute(instruction, registers, &MachineBus) {
-                Ok(()) => return,
+                Ok(()) => return count::step_after_emulation(registers),
                 Err(why) => refusal = Some(why),
             }
         }
@@ -195,7 +202,8 @@ fn is_for_the_bus(instruction: &Instruction, exception: i64, address: u64) -> bo
     }
 }
 
-fn decode(place: usize) -> Option<Instruction> {
+/// The instruction at `place`.
+pub(super) fn decode(place: usize) -> Option<Instruction> {
     let mut copy = [0; LONGEST];
     let code = match images::of(place).and_then(|(image, _)| image.code_from(place)) {
         // SAFETY: that many bytes from `place` on are in an executable section,

@@ -1,0 +1,168 @@
+//! `testbed cost`: counts what one I/O costs a driver: instructions, calls,
+//! memory, register accesses, by callback.
+//!
+//! The machine has one CPU. The device serves requests only when the workload
+//! says so, and interrupts wait until the CPU has finished what it does: so the
+//! order of callbacks, and each figure, is the same in every run.
+
+mod report;
+mod workload;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+pub use self::report::{Adapter as AdapterCost, Cost, Figures, LeftOut, PerCallback, Row};
+use self::workload::{Kind, Workload};
+use crate::{
+    device::{Bell, BlkSettings, DiskImage, DiskImageError, VirtioBlk},
+    disk::{Disk, discovery::DiskError},
+    image::{Image, ImageError},
+    machine::{InterruptKind, Machine, MachineError, MachineSettings},
+    memory::MemoryError,
+    pci::PciFunction,
+    run::FunctionKind,
+    storport::{
+        self,
+        adapter::{Adapter, AdapterSettings, FailedStart, InterruptTime},
+    },
+    trap::count::{self, Surroundings},
+};
+
+/// Bytes of the machine's memory and of the disk.
+const MEMORY: u64 = 256 << 20;
+const DISK: u64 = 64 << 20;
+
+/// What to count.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The driver's file.
+    pub driver: PathBuf,
+    /// What it drives.
+    pub function: FunctionKind,
+    /// How many requests are in flight at a time, one batch each.
+    pub depths: Vec<u32>,
+}
+
+/// Why nothing was counted.
+#[derive(Debug, thiserror::Error)]
+pub enum CostError {
+    /// The driver's file.
+    #[error(transparent)]
+    Driver(#[from] ImageError),
+    /// The machine.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The adapter did not start.
+    #[error("the adapter did not start: {0}")]
+    Start(#[from] FailedStart),
+    /// There is no disk.
+    #[error("no disk to use: {0}")]
+    Disk(#[from] DiskError),
+    /// The disk's temporary image.
+    #[error("a temporary image cannot be made in {}: {why}", folder.display())]
+    Image {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Buffers.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+}
+
+/// Counts. `progress` is told how many of how many batches are done.
+///
+/// # Errors
+/// [`CostError`].
+pub fn count(
+    settings: &Settings,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Cost, CostError> {
+    let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
+    let machine = Machine::new(&MachineSettings {
+        cpus: 1,
+        memory_bytes: MEMORY,
+        interrupts: InterruptKind::Messages,
+    })?;
+    let disk = match settings.function {
+        FunctionKind::VirtioBlk => Some(VirtioBlk::new(
+            temporary_image()?,
+            machine.memory().guest().clone(),
+            BlkSettings::default(),
+        )),
+        FunctionKind::Bell => None,
+    };
+    let function: Arc<dyn PciFunction> = match &disk {
+        Some(disk) => disk.clone(),
+        None => Bell::new(1),
+    };
+    let adapter = Adapter::start(
+        &machine,
+        &image,
+        &function,
+        AdapterSettings {
+            interrupt_time: InterruptTime::BetweenWork,
+            // The time that counting takes is not the driver's.
+            tick: std::time::Duration::from_secs(3600),
+            callback_limit: std::time::Duration::from_secs(3600),
+            ..AdapterSettings::default()
+        },
+    )?;
+    let unit = Disk::discover(adapter.clone(), machine.memory())?;
+    if let Some(disk) = &disk {
+        disk.by_hand();
+    }
+
+    let imports: HashMap<usize, String> = image
+        .imports()
+        .iter()
+        .filter_map(|import| {
+            let address = storport::resolve(&import.module, &import.function)?;
+            Some((address, import.function.clone()))
+        })
+        .collect();
+    let extensions = adapter.extensions();
+    let workload = Workload::new(&machine, &adapter, disk.clone(), unit.facts())?;
+    let mut cost = Cost::new(image.name(), &extensions, disk.is_some());
+    let batches = Kind::ALL.len() * settings.depths.len();
+    let mut done = 0;
+    for kind in Kind::ALL {
+        for &depth in &settings.depths {
+            progress(done, batches);
+            done += 1;
+            let in_flight = depth.min(adapter.queue_depth(unit.facts().address));
+            if let Some(why) = workload.refusal(kind) {
+                cost.leave_out(kind.name(), depth, why);
+                continue;
+            }
+            // What is done once, such as growing a table, is no cost of a request.
+            let first = workload.run(kind, in_flight);
+            count::begin(Surroundings {
+                imports: imports.clone(),
+                shared: extensions.uncached.start as u64..extensions.uncached.end as u64,
+                name: Some(storport::name_of_call),
+            });
+            let second = workload.run(kind, in_flight);
+            let tallies = count::end();
+            match first.or(second) {
+                None => cost.add(kind.name(), depth, in_flight, &tallies),
+                Some(why) => cost.leave_out(kind.name(), depth, why),
+            }
+        }
+    }
+    progress(batches, batches);
+    Ok(cost)
+}
+
+/// A disk image that goes when it is closed.
+fn temporary_image() -> Result<DiskImage, CostError> {
+    let failed = |why: String| CostError::Image {
+        folder: std::env::temp_dir(),
+        why,
+    };
+    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let image = DiskImage::create(&folder.path().join("disk.img"), DISK)
+        .map_err(|error: DiskImageError| failed(error.to_string()))?;
+    folder.close().map_err(|error| failed(error.to_string()))?;
+    Ok(image)
+}

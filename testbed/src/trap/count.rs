@@ -1,0 +1,456 @@
+//! Counts what driver code does, one instruction at a time.
+//!
+//! The processor's trap flag raises SIGTRAP after each instruction. The flag is
+//! set when a callback is entered, and cleared while a routine of the testbed
+//! runs: a breakpoint at the return address sets it again. One thread is counted
+//! at a time; callbacks on other threads meanwhile run uncounted.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use iced_x86::{
+    FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
+};
+
+use super::{breakpoint, bus, emulate::Registers, images, peek, signal::decode};
+
+/// TF of RFLAGS.
+const TRAP_FLAG: u64 = 1 << 8;
+/// Bytes in a cache line.
+const LINE: u64 = 64;
+
+/// What the code of one kind of callback did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// How often the callback was called.
+    pub(crate) entered: u64,
+    /// Instructions in the image; one with a REP prefix counts once.
+    pub(crate) instructions: u64,
+    /// Calls of routines outside the image, by name.
+    pub(crate) calls: BTreeMap<String, u64>,
+    /// Reads of device registers and ports.
+    pub(crate) register_reads: u64,
+    /// Writes of device registers and ports.
+    pub(crate) register_writes: u64,
+    /// Instructions with a LOCK prefix, and XCHG with memory.
+    pub(crate) locked: u64,
+    /// MFENCE.
+    pub(crate) fences: u64,
+    /// Bytes that the instructions read from memory, the stack included.
+    pub(crate) bytes_read: u64,
+    /// Bytes that they wrote.
+    pub(crate) bytes_written: u64,
+    /// Bytes that were filled in blocks: REP STOS, memset.
+    pub(crate) filled: u64,
+    /// Bytes that were copied in blocks: REP MOVS, memcpy, memmove.
+    pub(crate) copied: u64,
+    /// The deepest stack of one call, in bytes.
+    pub(crate) stack: u64,
+    /// Cache lines of shared memory that were touched, each once a call.
+    pub(crate) shared_lines: u64,
+}
+
+/// What counting needs to know of the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Imported routines by their addresses.
+    pub(crate) imports: HashMap<usize, String>,
+    /// The memory that driver and device share.
+    pub(crate) shared: Range<u64>,
+    /// Names a call by the routine's import and its first argument.
+    pub(crate) name: Option<fn(&str, u64) -> String>,
+}
+
+/// Whether calls of the driver are counted.
+static ON: AtomicBool = AtomicBool::new(false);
+static COUNTER: Mutex<Option<Counter>> = Mutex::new(None);
+
+/// Counts from now on.
+pub(crate) fn begin(surroundings: Surroundings) {
+    *lock() = Some(Counter {
+        surroundings,
+        ..Counter::default()
+    });
+    ON.store(true, Ordering::SeqCst);
+}
+
+/// Ends counting. Returns what was counted, by callback.
+pub(crate) fn end() -> BTreeMap<&'static str, Tally> {
+    ON.store(false, Ordering::SeqCst);
+    lock()
+        .take()
+        .map(|counter| counter.tallies)
+        .unwrap_or_default()
+}
+
+/// Whether calls of the driver are counted.
+pub(super) fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Runs driver code as `callback`, and counts it if calls are counted.
+pub(crate) fn counted<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
+    if !is_on() || !enter(callback) {
+        return run();
+    }
+    // SAFETY: pushes and pops one word and changes flags, as the compiler expects
+    // of any assembly block. The handler of the traps that follow clears the flag.
+    unsafe {
+        std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
+    }
+    let result = run();
+    leave();
+    result
+}
+
+fn lock() -> MutexGuard<'static, Option<Counter>> {
+    COUNTER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn this_thread() -> u64 {
+    // SAFETY: names the calling thread.
+    unsafe { libc::pthread_self() }
+}
+
+/// Whether the calling thread is to be counted in `callback`.
+fn enter(callback: &'static str) -> bool {
+    let mut counter = lock();
+    let Some(counter) = counter.as_mut() else {
+        return false;
+    };
+    if counter.frames.is_empty() {
+        counter.thread = this_thread();
+    } else if counter.thread != this_thread() {
+        return false;
+    }
+    // The outer callback's, if there is one: `leave` sets it again.
+    breakpoint::clear();
+    counter.tallies.entry(callback).or_default().entered += 1;
+    counter.frames.push(Frame::new(callback));
+    true
+}
+
+fn leave() {
+    let mut counter = lock();
+    let Some(counter) = counter.as_mut() else {
+        return;
+    };
+    if let Some(frame) = counter.frames.pop() {
+        let tally = counter.tallies.entry(frame.callback).or_default();
+        tally.stack = tally
+            .stack
+            .max(frame.first_stack.saturating_sub(frame.lowest_stack));
+        tally.shared_lines += frame.lines.len() as u64;
+    }
+    match counter.frames.last().and_then(|outer| outer.return_to) {
+        Some(place) => breakpoint::set(place),
+        None => breakpoint::clear(),
+    }
+}
+
+/// The thread is about to run the instruction at RIP: counts it if it is the
+/// driver's, and sets or clears the trap flag. Called by the handler of SIGTRAP.
+pub(super) fn step(registers: &mut Registers<'_>) {
+    let goes_on = lock()
+        .as_mut()
+        .is_some_and(|counter| counter.step(registers));
+    let flags = registers.get(libc::REG_EFL) & !TRAP_FLAG;
+    let trap = if goes_on { TRAP_FLAG } else { 0 };
+    registers.set(libc::REG_EFL, flags | trap);
+}
+
+/// [`step`] after an instruction that a handler carried out: the processor
+/// raises no trap for it.
+pub(super) fn step_after_emulation(registers: &mut Registers<'_>) {
+    if registers.get(libc::REG_EFL) & TRAP_FLAG != 0 {
+        step(registers);
+    }
+}
+
+/// A callback that the thread is in.
+#[derive(Debug)]
+struct Frame {
+    callback: &'static str,
+    /// It has run an instruction of the driver.
+    inside: bool,
+    /// RSP at its first instruction, and the lowest one since.
+    first_stack: u64,
+    lowest_stack: u64,
+    /// The instruction that was counted last, and whether it is a return.
+    last: u64,
+    returns: bool,
+    /// Its last instruction was one of memcpy, memmove or memset.
+    in_block: bool,
+    /// Where the routine that it called returns to.
+    return_to: Option<usize>,
+    lines: HashSet<u64>,
+}
+
+impl Frame {
+    fn new(callback: &'static str) -> Self {
+        Self {
+            callback,
+            inside: false,
+            first_stack: 0,
+            lowest_stack: u64::MAX,
+            last: 0,
+            returns: false,
+            in_block: false,
+            return_to: None,
+            lines: HashSet::new(),
+        }
+    }
+}
+
+/// Filling or copying a block of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Block {
+    Fill,
+    Copy,
+}
+
+impl Block {
+    /// What the routine named `name` does, and the register that has the length.
+    fn of(name: &str) -> Option<(Self, libc::c_int)> {
+        match name {
+            "memset" => Some((Self::Fill, libc::REG_R8)),
+            "memcpy" | "memmove" | "RtlCopyMemory" | "RtlMoveMemory" | "StorPortMoveMemory" => {
+                Some((Self::Copy, libc::REG_R8))
+            }
+            "RtlZeroMemory" | "RtlFillMemory" => Some((Self::Fill, libc::REG_RDX)),
+            _ => None,
+        }
+    }
+}
+
+/// An instruction, and what does not change from one time to the next.
+#[derive(Debug)]
+struct Known {
+    instruction: Instruction,
+    memory: Vec<UsedMemory>,
+    /// It lies in one of the image's block routines, and whether it is the first.
+    routine: Option<(Block, libc::c_int, bool)>,
+}
+
+impl Known {
+    fn read(place: usize) -> Option<Self> {
+        let instruction = decode(place)?;
+        let memory = InstructionInfoFactory::new()
+            .info(&instruction)
+            .used_memory()
+            .to_vec();
+        let symbol = images::of(place).and_then(|(image, offset)| image.symbol(offset));
+        let routine = symbol.and_then(|(name, distance)| {
+            Block::of(name).map(|(block, length)| (block, length, distance == 0))
+        });
+        Some(Self {
+            instruction,
+            memory,
+            routine,
+        })
+    }
+
+    fn repeats(&self) -> bool {
+        self.instruction.is_string_instruction()
+            && (self.instruction.has_rep_prefix() || self.instruction.has_repne_prefix())
+    }
+
+    /// What it does if it repeats.
+    fn block(&self) -> Option<Block> {
+        use Mnemonic as M;
+        match self.instruction.mnemonic() {
+            M::Stosb | M::Stosw | M::Stosd | M::Stosq => Some(Block::Fill),
+            M::Movsb | M::Movsw | M::Movsd | M::Movsq => Some(Block::Copy),
+            _ => None,
+        }
+    }
+
+    fn is_locked(&self) -> bool {
+        let exchanges = self.instruction.mnemonic() == Mnemonic::Xchg && !self.memory.is_empty();
+        self.instruction.has_lock_prefix() || exchanges
+    }
+
+    /// Reads and writes of a port.
+    fn port(&self) -> (u64, u64) {
+        use Mnemonic as M;
+        match self.instruction.mnemonic() {
+            M::In | M::Insb | M::Insw | M::Insd => (1, 0),
+            M::Out | M::Outsb | M::Outsw | M::Outsd => (0, 1),
+            _ => (0, 0),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    surroundings: Surroundings,
+    tallies: BTreeMap<&'static str, Tally>,
+    known: HashMap<usize, Known>,
+    frames: Vec<Frame>,
+    /// The thread that is in `frames`.
+    thread: u64,
+}
+
+impl Counter {
+    /// Whether the next instruction is to trap too.
+    fn step(&mut self, registers: &Registers<'_>) -> bool {
+        let Some(frame) = self.frames.last_mut() else {
+            return false;
+        };
+        let place = registers.get(libc::REG_RIP) as usize;
+        let stack = registers.get(libc::REG_RSP);
+        let is_inside = images::of(place).is_some();
+        if is_inside && !frame.inside {
+            frame.inside = true;
+            frame.first_stack = stack;
+        }
+        if !frame.inside {
+            // On the way to the driver.
+            return true;
+        }
+        if !frame.returns || is_inside {
+            frame.lowest_stack = frame.lowest_stack.min(stack);
+        }
+        if is_inside {
+            frame.return_to = None;
+            self.count(place, registers);
+            return true;
+        }
+        if !frame.returns {
+            self.call(place, registers);
+        }
+        false
+    }
+
+    /// The driver has called the routine at `place`.
+    fn call(&mut self, place: usize, registers: &Registers<'_>) {
+        let Some(frame) = self.frames.last_mut() else {
+            return;
+        };
+        let tally = self.tallies.entry(frame.callback).or_default();
+        let import = self.surroundings.imports.get(&place);
+        let import = import.map_or("a routine that is not imported", String::as_str);
+        let name = match self.surroundings.name {
+            Some(name) => name(import, registers.get(libc::REG_RCX)),
+            None => import.to_owned(),
+        };
+        if import.contains("ReadRegister") || import.contains("ReadPort") {
+            tally.register_reads += 1;
+        }
+        if import.contains("WriteRegister") || import.contains("WritePort") {
+            tally.register_writes += 1;
+        }
+        if let Some((block, length)) = Block::of(import) {
+            tally.add_block(block, registers.get(length));
+        }
+        *tally.calls.entry(name).or_default() += 1;
+        let mut word = [0; 8];
+        let on_top = registers.get(libc::REG_RSP) as usize;
+        let return_to = peek::read(on_top, &mut word).map(|()| usize::from_le_bytes(word));
+        // After a jump to the routine in place of a call, the callback is over.
+        if let Some(place) = return_to.filter(|place| images::of(*place).is_some()) {
+            frame.return_to = Some(place);
+            breakpoint::set(place);
+        }
+    }
+
+    /// Counts the instruction at `place`.
+    fn count(&mut self, place: usize, registers: &Registers<'_>) {
+        let Some(frame) = self.frames.last_mut() else {
+            return;
+        };
+        if !self.known.contains_key(&place)
+            && let Some(known) = Known::read(place)
+        {
+            self.known.insert(place, known);
+        }
+        let Some(known) = self.known.get(&place) else {
+            return;
+        };
+        let repeats = known.repeats();
+        if repeats && frame.last == place as u64 {
+            // Another round of it.
+            return;
+        }
+        frame.last = place as u64;
+        frame.returns = known.instruction.flow_control() == FlowControl::Return;
+        let tally = self.tallies.entry(frame.callback).or_default();
+        tally.instructions += 1;
+        tally.locked += u64::from(known.is_locked());
+        tally.fences += u64::from(known.instruction.mnemonic() == Mnemonic::Mfence);
+        let (inputs, outputs) = known.port();
+        tally.register_reads += inputs;
+        tally.register_writes += outputs;
+        let element = known.instruction.memory_size().size() as u64;
+        let repeated = repeats.then(|| registers.get(libc::REG_RCX) * element);
+        for memory in &known.memory {
+            let bytes = repeated.unwrap_or(memory.memory_size().size() as u64);
+            count_access(tally, frame, &self.surroundings, memory, bytes, registers);
+        }
+        match known.routine {
+            Some((block, length, true)) if !frame.in_block => {
+                tally.add_block(block, registers.get(length));
+            }
+            Some(_) => {}
+            None => {
+                if let (Some(block), Some(bytes)) = (known.block(), repeated) {
+                    tally.add_block(block, bytes);
+                }
+            }
+        }
+        frame.in_block = known.routine.is_some();
+    }
+}
+
+impl Tally {
+    fn add_block(&mut self, block: Block, bytes: u64) {
+        match block {
+            Block::Fill => self.filled += bytes,
+            Block::Copy => self.copied += bytes,
+        }
+    }
+}
+
+/// Counts an instruction's access of `bytes` bytes by one memory operand.
+fn count_access(
+    tally: &mut Tally,
+    frame: &mut Frame,
+    surroundings: &Surroundings,
+    memory: &UsedMemory,
+    bytes: u64,
+    registers: &Registers<'_>,
+) {
+    use OpAccess as A;
+    let (reads, writes) = match memory.access() {
+        A::Read | A::CondRead => (1, 0),
+        A::Write | A::CondWrite => (0, 1),
+        A::ReadWrite | A::ReadCondWrite => (1, 1),
+        A::None | A::NoMemAccess => return,
+    };
+    let address = memory.virtual_address(0, |register, _, _| match register {
+        Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
+        // The displacement is the address.
+        Register::RIP | Register::EIP => Some(0),
+        other => registers.value(other),
+    });
+    if address.is_some_and(bus::decodes) {
+        tally.register_reads += reads;
+        tally.register_writes += writes;
+        return;
+    }
+    tally.bytes_read += reads * bytes;
+    tally.bytes_written += writes * bytes;
+    let Some(address) = address.filter(|_| bytes > 0) else {
+        return;
+    };
+    if surroundings.shared.contains(&address) {
+        let last = address + bytes - 1;
+        frame.lines.extend(address / LINE..=last / LINE);
+    }
+}
