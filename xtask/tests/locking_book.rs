@@ -1,143 +1,11 @@
-//! The locking book keeps its word: its table has a row for each rule that
-//! concerns a miniport, and each test that it names exists.
+//! docs/locking.md has a row for each rule of docs/reference/storport-rules.md, cites
+//! no other, and names only tests that exist.
 
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
-
-/// What the table must have a row for, by the first words of a row's source.
-///
-/// L: a lock handle and the code between acquire and release. O: the order of
-/// locks. S: completing SRBs. D: dump stacks. Then the callbacks, the routines
-/// that belong to certain callbacks, and the rules of Microsoft's static and
-/// run-time verifiers.
-const SOURCES: &[&str] = &[
-    // Handles and holding.
-    "L1",
-    "L2",
-    "L3",
-    "L4",
-    "L5",
-    "L6",
-    "L7",
-    "L8",
-    "L9",
-    // Order.
-    "O1",
-    "O2",
-    "O3",
-    "O4",
-    "O5",
-    "O6",
-    "O7",
-    "O8",
-    "O9",
-    "O10",
-    // Callbacks.
-    "DriverEntry",
-    "HwFindAdapter",
-    "HwInitialize",
-    "HwPassiveInitialize",
-    "HwBuildIo",
-    "HwStartIo",
-    "HwStartIo (virtual)",
-    "HwInterrupt",
-    "HwMSInterruptRoutine, SynchronizeAll",
-    "HwMSInterruptRoutine, PerMessage",
-    "HwDpcRoutine",
-    "HwTimer",
-    "HwResetBus",
-    "HwStateChange",
-    "HwAdapterControl",
-    "HwUnitControl",
-    "HwTracingEnabled",
-    "STOR_SYNCHRONIZED_ACCESS",
-    "HwWorkItem",
-    "System thread",
-    "HwRegistryNotification",
-    "ExecutionRoutine",
-    "Virtual miniports' callbacks",
-    // Routines bound to callbacks.
-    "StorPortInitialize",
-    "StorPortGetUncachedExtension",
-    "StorPortFreeDeviceBase",
-    "StorPortGetDeviceBase",
-    "StorPortGetBusData",
-    "StorPortSetAdapterBusType",
-    "StorPortMarkDumpMemory",
-    "StorPortSetPowerSettingNotificationGuids",
-    "StorPortInitializeTimer",
-    "StorPortEnablePassiveInitialization",
-    "StorPortInitializePerfOpts",
-    "StorPortUpdateAdapterMaxIO",
-    "StorPortInitializeDpc",
-    "StorPortGetMSIInfo",
-    "StorPortGetStartIoPerfParams",
-    "StorPortSetDeviceQueueDepth",
-    "StorPortSetUnitAttributes",
-    "StorPortInitializePoFxPower",
-    "StorPortQueryDpcWatchdogInformation",
-    "PASSIVE_LEVEL",
-    "DISPATCH_LEVEL at most",
-    // SRBs.
-    "S1",
-    "S2",
-    "S3",
-    "S4",
-    "S5",
-    "S6",
-    "S7",
-    "S8",
-    "S9",
-    "S10",
-    "S11",
-    "S12",
-    // Dump stacks.
-    "D3",
-    "D4",
-    "D6",
-    "D8",
-    // Rules of Microsoft's static verifier.
-    "StorPortSpinLock",
-    "StorPortSpinLock3",
-    "StorPortSpinLock4",
-    "StorPortMSILock",
-    "SpinLock",
-    "StorPortIrql",
-    "SpChangeIrql",
-    "IrqlDispatch",
-    "SpDuplex",
-    "SpNoWait",
-    "StorPortStartIo",
-    "SpReturnValue",
-    "StorPortFindAdapter",
-    "StorPortAllocatePool",
-    "StorPortAllocatePool2",
-    "StorPortBuildIo",
-    "StorPortCompleteRequest",
-    "StorPortEnablePassive",
-    "StorPortPassiveFromHwInit",
-    "StorPortNotification2",
-    "StorPortPerfOpts",
-    "StorPortTimer",
-    "StorPortStatusPending",
-    "HwStorPortProhibitedDDIs",
-    "StorPortDDIsPortOnly",
-    "StorPortDeprecated",
-    "NullCheck",
-    "StorPortVirtualDevice",
-    "PagedCode",
-    "StorPortAdapterControl",
-    "StorPortNotification",
-    // Of its run-time verifier.
-    "0xF1/0x2001",
-    "0xF1/0x2002",
-    "0xF1/0x2003",
-    "0xF1/0x2004",
-    "0xF1/0x2005",
-];
 
 struct Row {
     source: String,
@@ -195,23 +63,47 @@ fn exists(name: &str) -> bool {
     root.join(path).is_file()
 }
 
+/// The names of the rows in the tables of rules in docs/reference/storport-rules.md,
+/// whose first column is "Rule".
+fn rules() -> BTreeSet<String> {
+    let page = fs::read_to_string(root().join("docs/reference/storport-rules.md"))
+        .expect("the page of rules");
+    let mut is_of_rules = false;
+    let mut rules = BTreeSet::new();
+    for line in page.lines() {
+        match line.split('|').map(str::trim).nth(1) {
+            Some("Rule") => is_of_rules = true,
+            Some(cell) if is_of_rules && cell.starts_with("<a id=") => {
+                let (_, name) = cell.split_once("</a>").expect("the end of the anchor");
+                rules.extend(name.split([',', ' ']).next().map(Into::into));
+            }
+            Some(_) => {}
+            None => is_of_rules = false,
+        }
+    }
+    rules
+}
+
 #[test]
-fn every_rule_has_a_row() {
+fn every_rule_has_a_row_and_every_row_a_rule() {
+    let rules = rules();
     let rows = rows();
-    let named: BTreeSet<_> = rows
+    let cited: BTreeSet<_> = rows
         .iter()
         .flat_map(|row| row.source.split("; "))
-        .map(str::trim)
+        .map(str::to_owned)
         .collect();
 
-    let missing: Vec<_> = SOURCES
-        .iter()
-        .filter(|rule| !named.contains(*rule))
-        .collect();
+    let missing: Vec<_> = rules.difference(&cited).collect();
+    let unknown: Vec<_> = cited.difference(&rules).collect();
 
     assert!(
         missing.is_empty(),
         "docs/locking.md has no row for {missing:?}"
+    );
+    assert!(
+        unknown.is_empty(),
+        "docs/locking.md cites {unknown:?}, which docs/reference/storport-rules.md has not"
     );
 }
 
