@@ -3,6 +3,9 @@
 //! The crate knows no operating system. It is given register windows and a
 //! block of memory that the device shares, and says what to do with both.
 //!
+//! In comments `V41` is a row of `docs/reference/virtio-requirements.md`, and `A6` one
+//! of `docs/reference/hostile-device.md`. A test names those that it shows first.
+//!
 //! # Architecture
 //!
 //! | module | what it is |

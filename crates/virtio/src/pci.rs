@@ -36,8 +36,8 @@ const MSIX_TABLE_SIZE: u16 = 0x7FF;
 /// The first 256 bytes of a PCI function's configuration space.
 pub type ConfigImage = [u8; 256];
 
-/// A structure that a virtio device places in one of its BARs (VIRTIO 1.3,
-/// 4.1.4).
+/// A structure that a virtio device places in one of its BARs (VIRTIO 1.3
+/// §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Structure {
     /// Features, status and queue set-up.
@@ -62,7 +62,7 @@ impl Structure {
         }
     }
 
-    /// The alignment of its offset (VIRTIO 1.3, 4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
+    /// The alignment of its offset (VIRTIO 1.3 §4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
     const fn alignment(self) -> u32 {
         match self {
             Self::Common | Self::Device => 4,
@@ -99,7 +99,7 @@ pub struct Location {
 impl Location {
     /// The bytes to map of a BAR of `bar_length` bytes, at most `longest` of
     /// them: a device may claim more than it has and more than anyone needs
-    /// (VIRTIO 1.3, 4.1.4). `None` if nothing of it lies inside the BAR.
+    /// (VIRTIO 1.3 §4.1.4). `None` if nothing of it lies inside the BAR.
     #[must_use]
     pub fn within(self, bar_length: u64, longest: u32) -> Option<Range<u64>> {
         let start = u64::from(self.offset);
@@ -142,7 +142,7 @@ pub enum Rejection {
     /// `cap_len` is smaller than the capability's fields, or they run over the
     /// end of configuration space.
     CapabilityShort,
-    /// `bar` is above 5: reserved (VIRTIO 1.3, 4.1.4).
+    /// `bar` is above 5: reserved (VIRTIO 1.3 §4.1.4).
     BarReserved,
     /// `bar` is the upper half of a 64-bit BAR.
     BarUpperHalf,
@@ -236,7 +236,7 @@ impl<T: Copy> Search<T> {
     };
 
     /// Takes a candidate unless an earlier one was usable: the order of the
-    /// list is the device's order of preference (VIRTIO 1.3, 4.1.4).
+    /// list is the device's order of preference (VIRTIO 1.3 §4.1.4).
     fn offer(&mut self, candidate: Result<T, Rejection>) {
         if self.found.is_none() {
             match candidate {
@@ -545,8 +545,9 @@ mod tests {
         );
     }
 
+    /// V63.
     #[test]
-    fn v63_the_first_usable_capability_of_a_structure_wins() {
+    fn the_first_usable_capability_of_a_structure_wins() {
         let layout = Image::new()
             .structure(NOTIFY, 0, 0, 0x10)
             .structure(NOTIFY, 4, 0x100, 0x10)
@@ -561,8 +562,9 @@ mod tests {
         assert_eq!(layout.msix, None);
     }
 
+    /// V62.
     #[test]
-    fn v62_reserved_types_and_bars_are_ignored_and_longer_capabilities_accepted() {
+    fn reserved_types_and_bars_are_ignored_and_longer_capabilities_accepted() {
         let mut image = Image::complete()
             .structure(6, 4, 0, 0x1000)
             .structure(0xEE, 9, u32::MAX, u32::MAX)
@@ -574,8 +576,9 @@ mod tests {
         assert!(image.parse().is_ok());
     }
 
+    /// A34.
     #[test]
-    fn attack_34_a_capability_loop_is_an_error_that_names_the_place() {
+    fn a_capability_loop_is_an_error_that_names_the_place() {
         let mut image = Image::complete();
         image.bytes[image.last_link] = FIRST_CAPABILITY;
 
@@ -587,8 +590,9 @@ mod tests {
         );
     }
 
+    /// A34.
     #[test]
-    fn attack_34_a_link_into_the_header_is_an_error() {
+    fn a_link_into_the_header_is_an_error() {
         let mut image = Image::complete();
         image.bytes[image.last_link] = 0x10;
 
@@ -598,8 +602,9 @@ mod tests {
         );
     }
 
+    /// A34.
     #[test]
-    fn attack_34_a_short_cap_len_is_not_read_beyond() {
+    fn a_short_cap_len_is_not_read_beyond() {
         let mut image = Image::new().structure(COMMON, 4, 0, 0x1000);
         image.bytes[usize::from(FIRST_CAPABILITY) + 2] = 15;
         let image = image
@@ -613,8 +618,9 @@ mod tests {
         );
     }
 
+    /// A34.
     #[test]
-    fn attack_34_a_capability_that_runs_over_the_end_is_refused() {
+    fn a_capability_that_runs_over_the_end_is_refused() {
         let mut image = Image::complete();
         // A notification capability whose multiplier would lie at 100h.
         image.bytes[CAPABILITIES] = 0xF0;
@@ -643,8 +649,9 @@ mod tests {
         );
     }
 
+    /// A34.
     #[test]
-    fn attack_34_unusable_places_are_refused_with_their_reason() {
+    fn unusable_places_are_refused_with_their_reason() {
         for (bar, offset, length, why) in [
             (6, 0, 0x1000, Rejection::BarReserved),
             (255, 0, 0x1000, Rejection::BarReserved),
@@ -678,8 +685,9 @@ mod tests {
         assert_eq!(memory_bar(&image, 6), Err(Rejection::BarReserved));
     }
 
+    /// A34.
     #[test]
-    fn attack_34_each_missing_structure_is_named() {
+    fn each_missing_structure_is_named() {
         for (kind, structure) in [
             (COMMON, Structure::Common),
             (NOTIFY, Structure::Notify),
@@ -703,8 +711,9 @@ mod tests {
         }
     }
 
+    /// A33.
     #[test]
-    fn attack_33_a_removed_device_is_absent_and_a_legacy_one_has_no_list() {
+    fn a_removed_device_is_absent_and_a_legacy_one_has_no_list() {
         assert_eq!(Layout::parse(&[0xFF; 256]), Err(CapabilityError::Absent));
         assert_eq!(Layout::parse(&[0; 256]), Err(CapabilityError::NoList));
     }

@@ -2,7 +2,7 @@
 //! is brought into range by a mask and never by a check that could fail.
 
 /// A split virtqueue's size in descriptors: a power of two in 1..=32768
-/// (VIRTIO 1.3, 2.7).
+/// (VIRTIO 1.3 §2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueSize(u16);
 

@@ -4,7 +4,7 @@
 
 /// One mapped window of device registers, little-endian.
 ///
-/// Each call makes one access of exactly the named width (VIRTIO 1.3, 4.1.3.1).
+/// Each call makes one access of exactly the named width (VIRTIO 1.3 §4.1.3.1).
 /// An access outside the window does not happen: a read returns all ones, a
 /// write is dropped. All ones is also what PCI returns for a removed device, so
 /// callers have one case to handle.

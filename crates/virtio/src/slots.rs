@@ -399,8 +399,9 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| allocator.reserve()).count(), 256);
     }
 
+    /// A6.
     #[test]
-    fn attack_6_a_released_slot_rests_while_others_are_free() {
+    fn a_released_slot_rests_while_others_are_free() {
         for count in [2, 64, 128, 256] {
             let allocator = slots(count);
             let first = allocator.reserve().unwrap();

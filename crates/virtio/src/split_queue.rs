@@ -1,5 +1,5 @@
 //! The split virtqueue, driver side: slots go to the device by the available
-//! ring and come back by the used ring, each once (VIRTIO 1.3, 2.7).
+//! ring and come back by the used ring, each once (VIRTIO 1.3 §2.7).
 //!
 //! The ring's owner holds the queue's lock, so everything takes `&mut self`.
 //! What the driver needs later it keeps in its own memory, in the table of
@@ -177,7 +177,7 @@ pub enum NotificationHint {
 }
 
 /// Whether the device must be told that the available index went from `before`
-/// to `now` (V40, V41; VIRTIO 1.3, 2.7.10).
+/// to `now` (V40, V41; VIRTIO 1.3 §2.7.10).
 ///
 /// ```
 /// use virtio::split_queue::{NotificationHint, notification_needed};
@@ -287,7 +287,7 @@ where
         }
 
         // Each part on cache lines of its own; within a part the fields follow
-        // each other without a gap (VIRTIO 1.3, 2.7.5, 2.7.6, 2.7.8). Zeroed
+        // each other without a gap (VIRTIO 1.3 §2.7.5, 2.7.6, 2.7.8). Zeroed
         // is what the driver starts with, used.flags included (V39).
         memory.next_line()?;
         let descriptors = memory.ring(size)?;
@@ -643,9 +643,10 @@ mod tests {
         (0..published).any(|step| before.wrapping_add(step) == event)
     }
 
+    /// V41.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn v41_an_index_is_announced_if_the_device_waits_for_it_over_all_wraps() {
+    fn an_index_is_announced_if_the_device_waits_for_it_over_all_wraps() {
         for before in 0..=u16::MAX {
             for published in [0, 1, 2, 255, 256, 32768] {
                 let now = before.wrapping_add(published);
@@ -661,9 +662,10 @@ mod tests {
         }
     }
 
+    /// V41.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn v41_all_events_are_as_the_specification_goes_one_by_one() {
+    fn all_events_are_as_the_specification_goes_one_by_one() {
         for before in [0, 1, 32767, 65530, 65535] {
             for published in [0, 1, 3, 16] {
                 for event in 0..=u16::MAX {
@@ -680,9 +682,10 @@ mod tests {
         }
     }
 
+    /// V40.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn v40_without_event_idx_bit_0_of_the_flags_decides_alone() {
+    fn without_event_idx_bit_0_of_the_flags_decides_alone() {
         for flags in 0..=u16::MAX {
             let hint = NotificationHint::Flags(flags);
 
@@ -802,8 +805,9 @@ mod models {
     const FLAGS: F = F::INDIRECT_DESC;
     const EVENT_IDX: F = F::INDIRECT_DESC.union(F::EVENT_IDX);
 
+    /// V42.
     #[test]
-    fn v42_a_device_that_sees_the_index_sees_what_it_covers() {
+    fn a_device_that_sees_the_index_sees_what_it_covers() {
         model(FLAGS, |mut queue, prepared, device| {
             let device = thread::spawn(move || {
                 if device.avail_idx.read().to_ne() == 1 {
@@ -819,8 +823,9 @@ mod models {
         });
     }
 
+    /// V43.
     #[test]
-    fn v43_with_flags_no_notification_is_lost() {
+    fn with_flags_no_notification_is_lost() {
         model(FLAGS, |mut queue, prepared, device| {
             device.used_flags.write(UsedF::NO_NOTIFY.bits());
             let device = thread::spawn(move || {
@@ -836,8 +841,9 @@ mod models {
         });
     }
 
+    /// V43.
     #[test]
-    fn v43_with_event_idx_no_notification_is_lost() {
+    fn with_event_idx_no_notification_is_lost() {
         model(EVENT_IDX, |mut queue, prepared, device| {
             device.avail_event.write(le16::from_ne(0x8000));
             let device = thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! A virtio PCI device from reset to `DRIVER_OK`, in the order the
 //! specification demands: each step is a type, and only the step before it
-//! makes one (VIRTIO 1.3, 3.1.1).
+//! makes one (VIRTIO 1.3 §3.1.1).
 //!
 //! ```text
 //! Device<Unknown> ─begin_reset→ <Resetting> ─poll→ <Reset> ─acknowledge→ <Driver>
@@ -63,7 +63,7 @@ impl Features {
 }
 
 impl From<F> for Features {
-    /// No bit above the first 64 is defined (VIRTIO 1.3, 2.2), and
+    /// No bit above the first 64 is defined (VIRTIO 1.3 §2.2), and
     /// [`Device::acknowledge`] reads no more.
     fn from(features: F) -> Self {
         Self(features.bits().to_ne() as u64)
@@ -73,14 +73,14 @@ impl From<F> for Features {
 /// Reads of a configuration that changes each time before it counts as unstable.
 const CONFIG_ATTEMPTS: u32 = 64;
 
-/// An event without a vector (VIRTIO 1.3, 4.1.5.1.2; virtio-spec has no name
+/// An event without a vector (VIRTIO 1.3 §4.1.5.1.2; virtio-spec has no name
 /// for it).
 const NO_VECTOR: u16 = 0xFFFF;
 
 /// What a device that is gone reads as.
 const GONE: u8 = 0xFF;
 
-/// Offsets into the common configuration (VIRTIO 1.3, 4.1.4.3). virtio-spec
+/// Offsets into the common configuration (VIRTIO 1.3 §4.1.4.3). virtio-spec
 /// has the structure, but reaches its fields only through pointers; a test
 /// compares the two.
 mod common {
@@ -326,7 +326,7 @@ pub enum ResetPoll<R> {
 }
 
 /// Why an event has no interrupt vector. The device works on: fewer vectors or
-/// INTx are the way out (VIRTIO 1.3, 4.1.5.1.2.2).
+/// INTx are the way out (VIRTIO 1.3 §4.1.5.1.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VectorError {
     /// The vector is not in the device's MSI-X table.
@@ -429,7 +429,7 @@ pub struct RingPlacement {
 
 impl RingPlacement {
     fn is_aligned(&self) -> bool {
-        // VIRTIO 1.3, 2.7 (V30).
+        // VIRTIO 1.3 §2.7 (V30).
         self.descriptors.is_multiple_of(16)
             && self.available.is_multiple_of(2)
             && self.used.is_multiple_of(4)
@@ -757,7 +757,7 @@ impl<R: Registers> Device<R, Reset> {
         self.add_status(DeviceStatus::DRIVER)
     }
 
-    /// The first 64 feature bits; none above is defined (VIRTIO 1.3, 2.2).
+    /// The first 64 feature bits; none above is defined (VIRTIO 1.3 §2.2).
     fn read_offered(&self) -> F {
         let half = |select| {
             let common = &self.windows.common;
@@ -821,8 +821,8 @@ impl<R: Registers> Device<R, Driver> {
     }
 }
 
-/// The feature bits that are the device type's: 0 to 23 and 50 on (VIRTIO 1.3,
-/// 2.2).
+/// The feature bits that are the device type's: 0 to 23 and 50 on (VIRTIO 1.3
+/// §2.2).
 const fn device_type_features() -> F {
     F::from_bits_retain(le128::from_ne(!(((1 << 50) - 1) & !((1 << 24) - 1))))
 }
@@ -877,8 +877,8 @@ impl<R: Registers> Device<R, Negotiated> {
         })
     }
 
-    /// The notification address as an offset, if all of it lies inside the window (VIRTIO 1.3,
-    /// 4.1.4.4).
+    /// The notification address as an offset, if all of it lies inside the window (VIRTIO 1.3
+    /// §4.1.4.4).
     fn notify_offset_of(&self, index: u16, notify_off: u16) -> Result<usize, TransportError> {
         // 16 bits by 32 bits: fits 48.
         let offset = u64::from(notify_off).wrapping_mul(u64::from(self.notify_multiplier));
@@ -1146,8 +1146,9 @@ mod tests {
         }
     }
 
+    /// V06.
     #[test]
-    fn v06_bits_of_queue_and_negotiation_are_not_the_device_types() {
+    fn bits_of_queue_and_negotiation_are_not_the_device_types() {
         let bits = device_type_features().bits().to_ne();
 
         for bit in 0..128 {

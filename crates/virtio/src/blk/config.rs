@@ -19,7 +19,7 @@ use crate::registers::Registers;
 use crate::transport::{self, ConfigSpace, Device, Live, TransportError};
 
 /// Bytes of a sector: the unit of the protocol, whatever the block size is
-/// (VIRTIO 1.3, 5.2.6).
+/// (VIRTIO 1.3 §5.2.6).
 pub const SECTOR: u32 = 512;
 
 /// The largest block: a page. Windows serves 512 and 4096.
@@ -32,7 +32,7 @@ const LARGEST_EXPONENT: u8 = 16;
 /// The longest request, so that a chain stays below 2^32 bytes (V32).
 const LONGEST_EXTENT: u64 = 1 << 31;
 
-/// Offsets into the configuration (VIRTIO 1.3, 5.2.4). virtio-spec has the
+/// Offsets into the configuration (VIRTIO 1.3 §5.2.4). virtio-spec has the
 /// structure, but reaches its fields only through pointers; a test compares.
 mod field {
     pub(super) const CAPACITY: usize = 0x00;
@@ -90,7 +90,7 @@ pub fn choose_features(offered: F) -> Result<F, FeatureError> {
     }
     let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));
     // A write-back cache that can't be flushed is of no use; a disk has to
-    // offer FLUSH with CONFIG_WCE (VIRTIO 1.3, 5.2.5.2).
+    // offer FLUSH with CONFIG_WCE (VIRTIO 1.3 §5.2.5.2).
     if chosen.contains(F::from(blk::F::FLUSH)) {
         Ok(chosen)
     } else {
@@ -417,7 +417,7 @@ fn cache_mode(writeback: u8) -> WriteCache {
 }
 
 /// The disk's `writeback` field, which switches its write cache on and off
-/// (VIRTIO 1.3, 5.2.5). One or two accesses a call, legal at any IRQL.
+/// (VIRTIO 1.3 §5.2.5). One or two accesses a call, legal at any IRQL.
 #[derive(Clone, Debug)]
 pub struct CacheMode<R> {
     config: R,
@@ -444,7 +444,7 @@ impl core::error::Error for CacheModeRefused {}
 
 impl<R: Registers + Clone> CacheMode<R> {
     /// The field of a live disk; `None` unless `CONFIG_WCE` was negotiated,
-    /// without which the driver may not access it (VIRTIO 1.3, 5.2.5, 5.2.6).
+    /// without which the driver may not access it (VIRTIO 1.3 §5.2.5, 5.2.6).
     #[must_use]
     pub fn new(device: &Device<R, Live>) -> Option<Self> {
         let config = device.config_window();
@@ -465,7 +465,7 @@ impl<R: Registers> CacheMode<R> {
     /// Switches the write cache and reads the mode back.
     ///
     /// Write-through applies to later writes only. What the cache holds is
-    /// durable after a flush that follows (VIRTIO 1.3, 5.2.5, 5.2.6).
+    /// durable after a flush that follows (VIRTIO 1.3 §5.2.5, 5.2.6).
     ///
     /// # Errors
     ///
@@ -596,8 +596,9 @@ mod tests {
         }
     }
 
+    /// A24.
     #[test]
-    fn attack_24_a_capacity_that_overflows_in_bytes_is_refused() {
+    fn a_capacity_that_overflows_in_bytes_is_refused() {
         for sectors in [u64::MAX, u64::MAX / 512 + 1] {
             assert_eq!(
                 check(|raw| raw.capacity = sectors),
@@ -606,16 +607,18 @@ mod tests {
         }
     }
 
+    /// A24.
     #[test]
-    fn attack_24_a_disk_of_no_sectors_has_no_extents() {
+    fn a_disk_of_no_sectors_has_no_extents() {
         let config = check(|raw| raw.capacity = 0).unwrap();
 
         assert_eq!(config.blocks(), 0);
         assert_eq!(config.extent(0, 1), Err(ExtentError::BeyondCapacity));
     }
 
+    /// A25.
     #[test]
-    fn attack_25_block_sizes_that_are_none_are_refused() {
+    fn block_sizes_that_are_none_are_refused() {
         for bytes in [0, 1, 256, 511, 513, 520, 1536, 8192, 1 << 31, u32::MAX] {
             assert_eq!(
                 check(|raw| raw.blk_size = bytes),
@@ -633,8 +636,9 @@ mod tests {
         }
     }
 
+    /// A26.
     #[test]
-    fn attack_26_segments_too_small_for_a_sector_are_refused_and_none_is_one() {
+    fn segments_too_small_for_a_sector_are_refused_and_none_is_one() {
         for bytes in [0, 1, 511] {
             assert_eq!(
                 check(|raw| raw.size_max = bytes),
@@ -644,8 +648,9 @@ mod tests {
         assert_eq!(check(|raw| raw.seg_max = 0).unwrap().seg_max, Some(1));
     }
 
+    /// A29.
     #[test]
-    fn attack_29_a_topology_that_makes_no_sense_is_dropped() {
+    fn a_topology_that_makes_no_sense_is_dropped() {
         for exponent in [17, 31, 32, 64, 255] {
             let config = check(|raw| raw.topology.physical_block_exp = exponent);
             assert_eq!(config.unwrap().topology, None);
@@ -663,8 +668,9 @@ mod tests {
         assert_eq!(config.unwrap().topology.unwrap().alignment_offset, 7);
     }
 
+    /// V80.
     #[test]
-    fn v80_the_write_cache_follows_from_the_features() {
+    fn the_write_cache_follows_from_the_features() {
         let flush = blk::F::FLUSH;
         let both = blk::F::FLUSH | blk::F::CONFIG_WCE;
         for (features, writeback, cache) in [
@@ -678,8 +684,9 @@ mod tests {
         }
     }
 
+    /// V87.
     #[test]
-    fn v87_blocks_of_4096_bytes_are_eight_sectors() {
+    fn blocks_of_4096_bytes_are_eight_sectors() {
         let config = check(|raw| {
             raw.blk_size = 4096;
             raw.capacity = 8 * 100 + 7;
@@ -695,8 +702,9 @@ mod tests {
         assert_eq!(config.extent(0, 0), Err(ExtentError::Empty));
     }
 
+    /// V32.
     #[test]
-    fn v32_an_extent_is_never_near_4_gib() {
+    fn an_extent_is_never_near_4_gib() {
         let config = check(|raw| raw.capacity = 1 << 40).unwrap();
 
         assert_eq!(config.extent(0, 1 << 22).unwrap().bytes(), 1 << 31);
@@ -704,8 +712,9 @@ mod tests {
         assert_eq!(config.extent(0, u32::MAX), Err(ExtentError::TooLong));
     }
 
+    /// A32.
     #[test]
-    fn attack_32_without_the_required_features_there_is_no_choice() {
+    fn without_the_required_features_there_is_no_choice() {
         assert_eq!(
             choose_features(F::VERSION_1),
             Err(FeatureError {
@@ -730,8 +739,9 @@ mod tests {
     proptest! {
         #![proptest_config(crate::proptest_config(1024))]
 
+        /// V04, V06.
         #[test]
-        fn v04_v06_the_choice_is_offered_and_known(bits in any::<u128>()) {
+        fn the_choice_is_offered_and_known(bits in any::<u128>()) {
             let offered = F::from_bits_retain(le128::from_ne(bits)) | REQUIRED;
 
             let chosen = choose_features(offered).unwrap();

@@ -151,8 +151,9 @@ mod tests {
         assert_eq!(by_table.max_transfer, 31 * 4096);
     }
 
+    /// A26.
     #[test]
-    fn attack_26_a_tiny_size_max_costs_descriptors_and_a_huge_one_nothing() {
+    fn a_tiny_size_max_costs_descriptors_and_a_huge_one_nothing() {
         let tiny = limits(&config(Some(512), Some(u32::MAX)), queue(128), 1024).unwrap();
         let huge = limits(&config(Some(u32::MAX), Some(u32::MAX)), queue(128), 1024).unwrap();
 
@@ -160,8 +161,9 @@ mod tests {
         assert_eq!(huge.max_segments, 126);
     }
 
+    /// A26.
     #[test]
-    fn attack_26_a_disk_of_one_segment_is_refused_with_what_is_needed() {
+    fn a_disk_of_one_segment_is_refused_with_what_is_needed() {
         for seg_max in [1, 0] {
             assert_eq!(
                 limits(&config(None, Some(seg_max)), queue(128), 1024),

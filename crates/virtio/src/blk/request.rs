@@ -1,5 +1,5 @@
 //! Requests as the device finds them: header, data and status, described by
-//! the indirect table in the slot's own area (VIRTIO 1.3, 5.2.6).
+//! the indirect table in the slot's own area (VIRTIO 1.3 §5.2.6).
 //!
 //! A slot's area begins with its header, so that the first cache line has what
 //! the device reads first:
@@ -424,9 +424,9 @@ impl<'m> Requests<'m> {
     /// The status was poisoned before the device had the request and is read
     /// once, so there is no success unless the device has written `OK`. `OK`
     /// means that the device has transferred all data: a virtio-blk request has
-    /// no partial success (VIRTIO 1.3, 5.2.6).
+    /// no partial success (VIRTIO 1.3 §5.2.6).
     ///
-    /// The used length is not believed, although VIRTIO 1.3, 2.7.8.3 forbids
+    /// The used length is not believed, although VIRTIO 1.3 §2.7.8.2 forbids
     /// assumptions about bytes beyond it (V38). bhyve, ACRN and others report 0
     /// or 1 for every request, data and status written. A driver that believes
     /// them returns reads without data. [`Used::is_short`] tells of such devices.
@@ -486,8 +486,9 @@ fn descriptor(address: u64, length: u32, flags: DescF, next: u16) -> Desc {
 mod tests {
     use super::*;
 
+    /// A21.
     #[test]
-    fn attack_21_an_identity_is_printable_whatever_the_device_says() {
+    fn an_identity_is_printable_whatever_the_device_says() {
         for (raw, shown) in [
             (*b"disk-0001\0\0\0\0\0\0\0\0\0\0\0", &b"disk-0001"[..]),
             (*b"twenty-bytes-no-nul!", b"twenty-bytes-no-nul!"),

@@ -139,8 +139,9 @@ fn a_configuration_that_ends_before_a_promised_field_is_refused() {
     }
 }
 
+/// A30.
 #[test]
-fn attack_30_a_generation_that_never_rests_is_given_up() {
+fn a_generation_that_never_rests_is_given_up() {
     let pci = device(disk_features(), config_space(8000));
     pci.generation_runs.set(true);
 
@@ -153,10 +154,10 @@ fn attack_30_a_generation_that_never_rests_is_given_up() {
     assert!(pci.config_reads.get() < 64 * 16, "bounded");
 }
 
-/// V08, attack 31: the halves of a number, and the fields of a configuration,
+/// V08, A31: the halves of a number, and the fields of a configuration,
 /// are of one moment.
 #[test]
-fn attack_31_a_change_between_two_reads_is_never_seen_half() {
+fn a_change_between_two_reads_is_never_seen_half() {
     let old = config_space(0x1_0000_0008);
     let mut new = config_space(0x2_0000_0000 - 8);
     new[0x14..0x18].copy_from_slice(&512_u32.to_le_bytes());
@@ -174,9 +175,9 @@ fn attack_31_a_change_between_two_reads_is_never_seen_half() {
     }
 }
 
-/// Attack 24, V83: the configuration is read anew while the disk is in use.
+/// V83, A24: the configuration is read anew while the disk is in use.
 #[test]
-fn attack_24_a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
+fn a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
     let pci = device(disk_features(), config_space(8000));
     let live = negotiated(&pci).start().unwrap();
     let before = Config::read(live.config(), live.accepted()).unwrap();
@@ -189,8 +190,9 @@ fn attack_24_a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
     assert!(after.extent(100, 1).is_err());
 }
 
+/// A33.
 #[test]
-fn attack_33_the_configuration_of_a_removed_disk_is_refused() {
+fn the_configuration_of_a_removed_disk_is_refused() {
     let pci = device(disk_features(), config_space(8000));
     let live = negotiated(&pci).start().unwrap();
 
@@ -202,7 +204,7 @@ fn attack_33_the_configuration_of_a_removed_disk_is_refused() {
     );
 }
 
-/// VIRTIO 1.3, 5.2.5, 5.2.6.
+/// VIRTIO 1.3 §5.2.5, 5.2.6.
 #[test]
 fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
     let pci = device(disk_features(), config_space(8000));
@@ -240,7 +242,7 @@ fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
     }
 }
 
-/// VIRTIO 1.3, 5.2.5, 5.2.6: the field is accessed only if CONFIG_WCE was negotiated.
+/// VIRTIO 1.3 §5.2.5, 5.2.6: the field is accessed only if CONFIG_WCE was negotiated.
 #[test]
 fn without_config_wce_there_is_no_cache_mode_to_switch() {
     let wce = F::from(blk::F::CONFIG_WCE);

@@ -63,8 +63,9 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
     assert!(pair.device.memory.strips_are_untouched());
 }
 
+/// A1.
 #[test]
-fn attack_1_an_id_beyond_the_queue_latches_it() {
+fn an_id_beyond_the_queue_latches_it() {
     for id in [8, 200, 40_000, 65_535] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -76,8 +77,9 @@ fn attack_1_an_id_beyond_the_queue_latches_it() {
     }
 }
 
+/// A2.
 #[test]
-fn attack_2_an_id_whose_low_16_bits_are_valid_latches_the_queue() {
+fn an_id_whose_low_16_bits_are_valid_latches_the_queue() {
     for high in [1, 2, 0x8000, 0xFFFF] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -90,8 +92,9 @@ fn attack_2_an_id_whose_low_16_bits_are_valid_latches_the_queue() {
     }
 }
 
+/// A3.
 #[test]
-fn attack_3_an_id_that_is_not_in_flight_latches_the_queue() {
+fn an_id_that_is_not_in_flight_latches_the_queue() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -102,10 +105,11 @@ fn attack_3_an_id_that_is_not_in_flight_latches_the_queue() {
     expect_fault(&mut pair, RingFault::NotInFlight { id: other }, &[tag]);
 }
 
+/// A4.
 /// No descriptor of the ring is in the middle of a chain: each is the head of
 /// an indirect one. An index into the table is no id.
 #[test]
-fn attack_4_an_entry_of_the_table_is_no_id() {
+fn an_entry_of_the_table_is_no_id() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -118,8 +122,9 @@ fn attack_4_an_entry_of_the_table_is_no_id() {
     expect_fault(&mut pair, RingFault::NotInFlight { id }, &[tag]);
 }
 
+/// A5.
 #[test]
-fn attack_5_the_same_id_twice_in_a_batch_completes_once() {
+fn the_same_id_twice_in_a_batch_completes_once() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (first, chain) = pair.taken_read();
@@ -135,9 +140,10 @@ fn attack_5_the_same_id_twice_in_a_batch_completes_once() {
     expect_fault(&mut pair, RingFault::NotInFlight { id }, &[second]);
 }
 
+/// A6.
 /// The slot rests while others are free, so the late replay names nobody.
 #[test]
-fn attack_6_a_replay_after_other_requests_completes_nothing() {
+fn a_replay_after_other_requests_completes_nothing() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (_, chain) = pair.taken_read();
@@ -152,8 +158,9 @@ fn attack_6_a_replay_after_other_requests_completes_nothing() {
     expect_fault(&mut pair, RingFault::NotInFlight { id }, &others);
 }
 
+/// A7.
 #[test]
-fn attack_7_an_index_ahead_of_what_is_in_flight_latches_the_queue() {
+fn an_index_ahead_of_what_is_in_flight_latches_the_queue() {
     for (in_flight, index) in [(0, 1), (1, 2), (3, 4), (3, 9), (3, 0x8000), (8, 9)] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -170,8 +177,9 @@ fn attack_7_an_index_ahead_of_what_is_in_flight_latches_the_queue() {
     }
 }
 
+/// A8.
 #[test]
-fn attack_8_an_index_that_goes_backwards_latches_the_queue() {
+fn an_index_that_goes_backwards_latches_the_queue() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..2 {
@@ -192,10 +200,11 @@ fn attack_8_an_index_that_goes_backwards_latches_the_queue() {
     expect_fault(&mut pair, fault, &[tag]);
 }
 
+/// A8.
 /// A device that finishes and finishes: each drain is over after what was in
 /// flight when it began, because only the driver can put more in flight.
 #[test]
-fn attack_8_a_drain_ends_after_what_was_in_flight() {
+fn a_drain_ends_after_what_was_in_flight() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..8 {
@@ -219,10 +228,11 @@ fn attack_8_a_drain_ends_after_what_was_in_flight() {
     assert!(end.is_err());
 }
 
+/// A9.
 /// Not latched: devices that count a write's data as written are about
 /// (cloud-hypervisor was one until April 2026).
 #[test]
-fn attack_9_a_length_beyond_what_was_writable_is_clamped() {
+fn a_length_beyond_what_was_writable_is_clamped() {
     for length in [514, 4096, u32::MAX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -237,8 +247,9 @@ fn attack_9_a_length_beyond_what_was_writable_is_clamped() {
     }
 }
 
+/// A10.
 #[test]
-fn attack_10_a_status_that_was_not_written_is_an_error() {
+fn a_status_that_was_not_written_is_an_error() {
     for length in [0, 1, 513] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -269,9 +280,10 @@ fn a_request_that_is_returned_without_a_status_is_in_flight_again() {
     expect_fault(&mut pair, fault, &[first, second]);
 }
 
+/// A10.
 /// The poison is there anew each time, not left over from the request before.
 #[test]
-fn attack_10_the_status_of_the_request_before_is_none() {
+fn the_status_of_the_request_before_is_none() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 4, FLAGS);
     for _ in 0..4 {
@@ -298,9 +310,9 @@ const GARBAGE: Descriptor = Descriptor {
     next: 0xFFFF,
 };
 
-/// Attack 11, 12: nothing of a descriptor is read back.
+/// A11, A12: nothing of a descriptor is read back.
 #[test]
-fn attacks_11_and_12_rewritten_descriptors_and_tables_change_nothing() {
+fn rewritten_descriptors_and_tables_change_nothing() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..20 {
@@ -326,9 +338,9 @@ fn attacks_11_and_12_rewritten_descriptors_and_tables_change_nothing() {
     }
 }
 
-/// Attack 11: the driver's own ring too; its copy of the index is what counts.
+/// A11: the driver's own ring too; its copy of the index is what counts.
 #[test]
-fn attack_11_a_rewritten_available_ring_changes_nothing() {
+fn a_rewritten_available_ring_changes_nothing() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     pair.taken_read();
@@ -340,9 +352,10 @@ fn attack_11_a_rewritten_available_ring_changes_nothing() {
     assert_eq!(pair.device.avail_idx(), 2);
 }
 
+/// A13.
 /// The element is read once: what it is changed to afterwards is not seen.
 #[test]
-fn attack_13_an_element_changed_after_it_was_taken_is_not_read_again() {
+fn an_element_changed_after_it_was_taken_is_not_read_again() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -356,9 +369,9 @@ fn attack_13_an_element_changed_after_it_was_taken_is_not_read_again() {
     assert_eq!(pair.requests.outcome(&used), Ok(()));
 }
 
-/// Attack 14: a lying hint costs a notification too many or too few, nothing more.
+/// A14: a lying hint costs a notification too many or too few, nothing more.
 #[test]
-fn attack_14_hints_that_lie_change_only_whether_to_notify() {
+fn hints_that_lie_change_only_whether_to_notify() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, features);
@@ -375,9 +388,10 @@ fn attack_14_hints_that_lie_change_only_whether_to_notify() {
     }
 }
 
+/// A16.
 /// A request that is prepared lies in memory that the device can read.
 #[test]
-fn attack_16_a_completion_before_the_publication_latches_the_queue() {
+fn a_completion_before_the_publication_latches_the_queue() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let prepared = pair.prepare_read(0, 1);
@@ -395,8 +409,9 @@ fn attack_16_a_completion_before_the_publication_latches_the_queue() {
     expect_all_back_after_a_reset(&mut pair, &[]);
 }
 
+/// A16.
 #[test]
-fn attack_16_among_others_it_latches_the_queue_too() {
+fn among_others_it_latches_the_queue_too() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, _) = pair.taken_read();
@@ -410,10 +425,10 @@ fn attack_16_among_others_it_latches_the_queue_too() {
     expect_all_back_after_a_reset(&mut pair, &[tag]);
 }
 
-/// Attacks 17, 43: what the device writes after its reset is written over
+/// A17, A43: what the device writes after its reset is written over
 /// before the ring is used again, and was never in flight.
 #[test]
-fn attack_17_a_completion_after_the_reset_latches_the_queue() {
+fn a_completion_after_the_reset_latches_the_queue() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -432,8 +447,9 @@ fn attack_17_a_completion_after_the_reset_latches_the_queue() {
     expect_all_back_after_a_reset(&mut pair, &[]);
 }
 
+/// A18.
 #[test]
-fn attack_18_a_status_that_does_not_exist_is_an_error() {
+fn a_status_that_does_not_exist_is_an_error() {
     for status in (3..0xFF).step_by(if cfg!(miri) { 50 } else { 1 }) {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -450,9 +466,9 @@ fn attack_18_a_status_that_does_not_exist_is_an_error() {
     }
 }
 
-/// Attacks 19, 20: what was read of an answer is the driver's own.
+/// A19, A20: what was read of an answer is the driver's own.
 #[test]
-fn attacks_19_and_20_an_answer_changed_after_it_was_read_stays_as_it_was() {
+fn an_answer_changed_after_it_was_read_stays_as_it_was() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let prepared = pair.requests.identify(pair.slot()).unwrap();
@@ -472,9 +488,10 @@ fn attacks_19_and_20_an_answer_changed_after_it_was_read_stays_as_it_was() {
     assert_eq!(identity.as_bytes(), b"serial");
 }
 
+/// A21.
 /// The unit tests of `Identity` go through what can stand there.
 #[test]
-fn attack_21_an_identity_of_another_request_does_not_shine_through() {
+fn an_identity_of_another_request_does_not_shine_through() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 4, FLAGS);
     for answer in [*b"a disk with 20 bytes", [0; 20]] {
@@ -497,10 +514,11 @@ fn attack_21_an_identity_of_another_request_does_not_shine_through() {
     }
 }
 
+/// A22.
 /// A deliberate deviation from V38: some hypervisors report 0 or 1 for every
 /// request, so the status alone decides.
 #[test]
-fn attack_22_a_written_ok_is_success_whatever_length_the_device_reports() {
+fn a_written_ok_is_success_whatever_length_the_device_reports() {
     for (length, short) in [
         (0, true),
         (1, true),

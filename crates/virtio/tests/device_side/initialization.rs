@@ -141,8 +141,9 @@ fn a_reset_is_waited_for() {
     assert_eq!(pauses, 5);
 }
 
+/// A33.
 #[test]
-fn attack_33_a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
+fn a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
     let pci = PciDevice::new();
     pci.reset_takes.set(15);
     let mut pauses = 0;
@@ -157,8 +158,9 @@ fn attack_33_a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
     assert!(device.reset(10, || ()).is_ok());
 }
 
+/// A33.
 #[test]
-fn attack_33_a_removed_device_is_found_at_every_step_and_is_quiet() {
+fn a_removed_device_is_found_at_every_step_and_is_quiet() {
     let gone = |pci: &PciDevice| pci.gone.set(true);
 
     let pci = PciDevice::new();
@@ -202,9 +204,9 @@ fn attack_33_a_removed_device_is_found_at_every_step_and_is_quiet() {
     ));
 }
 
-/// V03.
+/// V03, A33.
 #[test]
-fn attack_33_a_device_that_needs_a_reset_says_so_at_any_time() {
+fn a_device_that_needs_a_reset_says_so_at_any_time() {
     let pci = PciDevice::new();
     let live = negotiated(&pci).start().unwrap();
     assert_eq!(live.health(), Health::Working);
@@ -352,9 +354,9 @@ fn a_reset_from_any_step_sets_no_failed() {
     resets(&pci, device.start().unwrap());
 }
 
-/// V18.
+/// V18, A32.
 #[test]
-fn attack_32_a_device_without_version_1_is_refused() {
+fn a_device_without_version_1_is_refused() {
     let pci = PciDevice::new();
     pci.offer(F::INDIRECT_DESC);
 
@@ -363,9 +365,9 @@ fn attack_32_a_device_without_version_1_is_refused() {
     assert_eq!(error_of(&pci, result), TransportError::NotModern);
 }
 
-/// V04.
+/// V04, A32.
 #[test]
-fn attack_32_only_offered_features_are_accepted() {
+fn only_offered_features_are_accepted() {
     let pci = PciDevice::new();
 
     let result = acknowledged(&pci).accept(OFFERED | F::ACCESS_PLATFORM);
@@ -401,9 +403,9 @@ fn offered_features_that_are_not_supported_can_t_be_accepted() {
     }
 }
 
-/// V06.
+/// V06, A32.
 #[test]
-fn attack_32_unknown_features_are_ignored() {
+fn unknown_features_are_ignored() {
     let pci = PciDevice::new();
     pci.offered.set(u64::MAX);
     let device = acknowledged(&pci);
@@ -418,9 +420,9 @@ fn attack_32_unknown_features_are_ignored() {
     assert!(ours.contains(chosen));
 }
 
-/// Attack 32: what was offered once counts; a change is the device's problem.
+/// A32: what was offered once counts; a change is the device's problem.
 #[test]
-fn attack_32_features_that_change_after_they_were_read_are_refused_by_the_device() {
+fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     let pci = PciDevice::new();
     let device = acknowledged(&pci);
     pci.offer(F::VERSION_1);
@@ -448,8 +450,9 @@ fn a_queue_is_as_large_as_both_allow() {
     }
 }
 
+/// A36.
 #[test]
-fn attack_36_a_queue_of_no_or_a_crooked_size_is_refused() {
+fn a_queue_of_no_or_a_crooked_size_is_refused() {
     for (size, error) in [
         (0, TransportError::QueueUnavailable { index: 0 }),
         (3, TransportError::QueueSize { index: 0, size: 3 }),
@@ -470,8 +473,9 @@ fn attack_36_a_queue_of_no_or_a_crooked_size_is_refused() {
     }
 }
 
+/// A27.
 #[test]
-fn attack_27_a_queue_that_is_not_there_is_not_selected() {
+fn a_queue_that_is_not_there_is_not_selected() {
     let pci = PciDevice::new();
     pci.queues.set(0);
     let mut device = negotiated(&pci);
@@ -494,8 +498,9 @@ fn attack_27_a_queue_that_is_not_there_is_not_selected() {
     );
 }
 
+/// A35.
 #[test]
-fn attack_35_a_notification_address_outside_the_window_is_refused() {
+fn a_notification_address_outside_the_window_is_refused() {
     for (notify_off, multiplier, length) in [
         (1, 0x1000, 0x1000),
         (0xFFFF, u32::MAX, 0x1000),
@@ -521,8 +526,9 @@ fn attack_35_a_notification_address_outside_the_window_is_refused() {
     }
 }
 
+/// A35.
 #[test]
-fn attack_35_a_multiplier_of_0_is_legal() {
+fn a_multiplier_of_0_is_legal() {
     let pci = PciDevice::new();
     pci.notify_off.set(0xFFFF);
     pci.notify_multiplier.set(0);
@@ -531,9 +537,9 @@ fn attack_35_a_multiplier_of_0_is_legal() {
     assert!(negotiated(&pci).find_queue(0, QueueSize::Q256).is_ok());
 }
 
-/// V70.
+/// V70, A37.
 #[test]
-fn attack_37_a_refused_vector_is_told_and_the_device_goes_on() {
+fn a_refused_vector_is_told_and_the_device_goes_on() {
     for answer in [0xFFFF, 2, 0x7FF] {
         let pci = PciDevice::new();
         let mut device = negotiated(&pci);
@@ -554,9 +560,9 @@ fn attack_37_a_refused_vector_is_told_and_the_device_goes_on() {
     }
 }
 
-/// V70.
+/// V70, A37.
 #[test]
-fn attack_37_no_vector_beyond_the_table_is_written() {
+fn no_vector_beyond_the_table_is_written() {
     for (msix, table_size) in [(None, 0), (PciDevice::new().msix.get(), 3)] {
         let pci = PciDevice::new();
         pci.msix.set(msix);
@@ -573,8 +579,9 @@ fn attack_37_no_vector_beyond_the_table_is_written() {
     }
 }
 
+/// A38.
 #[test]
-fn attack_38_a_queue_that_does_not_stay_enabled_is_an_error() {
+fn a_queue_that_does_not_stay_enabled_is_an_error() {
     let pci = PciDevice::new();
     pci.queue_enable_sticks.set(false);
     let mut device = negotiated(&pci);
@@ -618,9 +625,9 @@ fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
     }
 }
 
-/// V72, attack 39: the status can be read at any step, and may have both bits.
+/// V72, A39: the status can be read at any step, and may have both bits.
 #[test]
-fn attack_39_an_interrupt_can_come_at_any_step_and_mean_two_things() {
+fn an_interrupt_can_come_at_any_step_and_mean_two_things() {
     let pci = PciDevice::new();
     let device = pci.device();
     let isr = device.isr();
@@ -634,8 +641,9 @@ fn attack_39_an_interrupt_can_come_at_any_step_and_mean_two_things() {
     assert!(isr.take().is_empty(), "reading it clears it");
 }
 
+/// A34.
 #[test]
-fn attack_34_windows_shorter_than_their_structures_are_refused() {
+fn windows_shorter_than_their_structures_are_refused() {
     let pci = PciDevice::new();
     pci.notify_length.set(1);
 

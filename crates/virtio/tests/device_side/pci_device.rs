@@ -16,7 +16,7 @@ pub const FEATURES_OK: u8 = 8;
 pub const NEEDS_RESET: u8 = 64;
 pub const FAILED: u8 = 128;
 
-/// Registers of the common configuration (VIRTIO 1.3, 4.1.4.3).
+/// Registers of the common configuration (VIRTIO 1.3 §4.1.4.3).
 pub mod common {
     pub const DEVICE_FEATURE_SELECT: usize = 0x00;
     pub const DEVICE_FEATURE: usize = 0x04;

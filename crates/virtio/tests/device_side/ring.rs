@@ -414,10 +414,10 @@ fn a_device_s_errors_are_told_apart() {
     }
 }
 
-/// Attack 23: what the device can read of an area is what the request has
+/// A23: what the device can read of an area is what the request has
 /// there, and zeroes.
 #[test]
-fn attack_23_areas_show_nothing_of_what_lay_there_before() {
+fn areas_show_nothing_of_what_lay_there_before() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (_, chain) = pair.taken_read();
