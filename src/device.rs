@@ -16,7 +16,7 @@
 //!
 //! While the device is being reset, requests that arrive are completed as BUSY, and
 //! requests in flight stay in flight: until the device confirms the reset, it may
-//! write into their memory (VIRTIO 1.3, 3.3.1; V15).
+//! write into their memory (VIRTIO 1.3 §3.3.1; V15).
 
 use core::{num::NonZero, sync::atomic::Ordering};
 

@@ -708,7 +708,7 @@ where
 
 /// Follows a durable write by its flush, in the same slot. The device's cache may
 /// be flushed only now: a flush covers the writes that were completed before it
-/// (VIRTIO 1.3, 5.2.6).
+/// (VIRTIO 1.3 §5.2.6).
 #[cold]
 fn flush_write<'a, S>(
     adapter: &Adapter<'a>,

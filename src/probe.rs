@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// The most bytes of a structure that are mapped: no device of today uses more
-/// (VIRTIO 1.3, 4.1.4).
+/// (VIRTIO 1.3 §4.1.4).
 const LONGEST_STRUCTURE: u32 = 4096;
 
 /// Descriptors of a slot's table.
@@ -44,8 +44,8 @@ const QUEUE: u16 = 0;
 /// enough for 64 KiB in scattered pages.
 pub const DUMP_QUEUE: u16 = 32;
 
-/// Slots in dump mode: one request at a time, in little memory (rule book 6,
-/// D4).
+/// Slots in dump mode: one request at a time, in little memory
+/// (storport-rules.md D4).
 const DUMP_SLOTS: u16 = 1;
 
 /// The feature that gives each request a descriptor table of its own.
@@ -152,7 +152,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
             transfer_bytes: limits.max_transfer,
             physical_breaks: u32::from(limits.max_segments),
             requests: u32::from(limits.queue_depth.min(slots.get())),
-            // A device takes data from any address (VIRTIO 1.3, 2.7.4).
+            // A device takes data from any address (VIRTIO 1.3 §2.7.4).
             alignment_mask: 0,
             targets: 1,
             logical_units: 1,

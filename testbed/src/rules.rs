@@ -59,7 +59,7 @@ mod tests {
         }
         assert!(text.starts_with(
             "lock-recursion\n    No lock is taken that the thread holds already, by itself or by \
-             Storport.\n    from: StorPortSpinLock; rule book 1.3 L5, 1.5 O8\n"
+             Storport.\n    from: StorPortSpinLock; storport-rules.md L5, O8\n"
         ));
         assert!(text.contains("\nBeyond the verifier:\n  - HwBuildIo that touches state"));
     }

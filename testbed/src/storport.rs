@@ -14,8 +14,8 @@
 //! * `exports`, `notifications`, `extended`: the functions that it calls;
 //! * `violations`: the rules that it must keep.
 //!
-//! "Rule book" in comments is the collection of these rules with their sources
-//! that the testbed was written by.
+//! `storport-rules.md` in comments is `docs/reference/storport-rules.md`, which has
+//! these rules with their sources.
 
 mod abi;
 pub mod adapter;

@@ -327,7 +327,7 @@ violations: none; complaints of the device: none
         });
         summary.report.violations.push(Violation {
             rule: "lock-order",
-            source: "StorPortSpinLock3; rule book 1.5 O1 to O3",
+            source: "StorPortSpinLock3; storport-rules.md O1 to O3",
             callback: "HwStartIo",
             detail: "StartIo taken under Dpc".to_owned(),
             driver_offset: Some(0x1234),
@@ -352,7 +352,7 @@ violations: none; complaints of the device: none
             [
                 "violation of lock-order in HwStartIo at driver offset 0x1234, 2 times: StartIo \
                  taken under Dpc\n\
-                 \x20 rule: StorPortSpinLock3; rule book 1.5 O1 to O3\n\
+                 \x20 rule: StorPortSpinLock3; storport-rules.md O1 to O3\n\
                  \x20 on CPU 1, thread cpu 1, at IRQL 2 (DISPATCH_LEVEL)\n\
                  \x20 lock: StartIo\n\
                  \x20 locks held: Channel 1 (by Storport), Dpc 0\n\

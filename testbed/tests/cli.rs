@@ -194,7 +194,7 @@ fn the_rules_are_listed_with_their_sources_and_what_is_beyond_them() {
     assert!(output.status.success(), "{text}");
     for part in [
         "\nlock-order\n    Locks are taken in the order",
-        "\n    from: StorPortSpinLock3; rule book 1.5 O1 to O3\n",
+        "\n    from: StorPortSpinLock3; storport-rules.md O1 to O3\n",
         "\nsrb-touched\n",
         "\n\nBeyond the verifier:\n  - HwBuildIo that touches state of the adapter's",
     ] {

@@ -10,7 +10,7 @@ $TestSigningElement = [uint32] 0x16000049
 # The boot entry of the running Windows. bcdedit calls it {current}.
 $CurrentBootEntry = '{fa926493-6f1c-4193-a414-58f0b2456d1e}'
 
-# virtio-blk, modern and transitional (VIRTIO 1.3, 4.1.2).
+# virtio-blk, modern and transitional (VIRTIO 1.3 section 4.1.2).
 $VirtioBlockPatterns = @('PCI\VEN_1AF4&DEV_1042&*', 'PCI\VEN_1AF4&DEV_1001&*')
 
 function Assert-Administrator {

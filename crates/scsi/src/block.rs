@@ -1,7 +1,7 @@
 //! Logical blocks and 512-byte sectors: two units, as types that do not mix.
 //!
 //! SCSI counts in logical blocks, whose size the disk chooses. Virtio counts in
-//! sectors of 512 bytes whatever that size is (VIRTIO 1.3, 5.2.6.1). On a disk
+//! sectors of 512 bytes whatever that size is (VIRTIO 1.3 §5.2.6.1). On a disk
 //! with 4096-byte blocks the two differ by a factor of 8, and a range check in
 //! the wrong one is too lax by as much.
 

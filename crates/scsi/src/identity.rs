@@ -35,7 +35,7 @@ impl Serial {
     const MAX_LENGTH: usize = 60;
 
     /// The serial number in a device's identifier of 20 bytes, which ends at
-    /// the first NUL if it has one (VIRTIO 1.3, 5.2.6: GET_ID).
+    /// the first NUL if it has one (VIRTIO 1.3 §5.2.6: GET_ID).
     ///
     /// SCSI wants ASCII. A byte that is not printable is written as `%` and two
     /// hexadecimal digits, and so is `%` itself: identifiers that differ give

@@ -286,8 +286,8 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         return truth(true);
     };
     let Some(adapter) = extension.requests() else {
-        // Where the start failed, a remove comes without HwBuildIo (rule book 8,
-        // row 16), so the SRB is checked here.
+        // Where the start failed, a remove comes without HwBuildIo
+        // (storport-rules.md X16), so the SRB is checked here.
         // SAFETY: Storport just gave this SRB to the miniport.
         if let Some(srb) = unsafe { Srb::accept(&extension.header, block) } {
             answer_unready(&extension.header, srb);
@@ -306,7 +306,7 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         run_noted::<M>(adapter, device_extension, &extension.header);
     }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
-    // HwBuildIo returned true, which wrote it (rule book 5.1, S4).
+    // HwBuildIo returned true, which wrote it (storport-rules.md S4).
     let request = unsafe { Built::request_in(memory).read() };
     M::start_io(
         adapter,
@@ -314,12 +314,12 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         srb,
         request,
     );
-    // What false would do is undocumented (rule book 5.1, S6).
+    // What false would do is undocumented (storport-rules.md S6).
     truth(true)
 }
 
 /// Completes an SRB that came while the adapter is not ready. A remove may be
-/// the first SRB there is (rule book 8, row 16).
+/// the first SRB there is (storport-rules.md X16).
 #[cold]
 fn answer_unready(header: &Header, srb: Srb<'_>) {
     match srb.function() {
@@ -364,8 +364,8 @@ pub(crate) unsafe extern "C" fn message_interrupt<M: callback::MessageInterrupt 
     truth(M::message_interrupt(adapter, &mut cx) == Interrupted::Ours)
 }
 
-/// Runs the DPCs that were issued in a dump stack, which has none (rule book
-/// 6, D3).
+/// Runs the DPCs that were issued in a dump stack, which has none
+/// (storport-rules.md D3).
 fn run_noted<M: Registered>(adapter: &M::Adapter<'_>, device_extension: PVOID, header: &Header) {
     for number in header.state.take_noted() {
         let dpc = DpcNumber(number);
@@ -457,7 +457,7 @@ pub(crate) unsafe extern "C" fn work<M: callback::Work + Registered>(
         M::work(inside.adapter(), &mut cx);
     }
     // SAFETY: This runs at PASSIVE_LEVEL. The worker was made for this item,
-    // which has run (rule book 3.1).
+    // which has run (storport-rules.md Callbacks).
     let _: Result<(), StorStatus> = unsafe { port::free_worker(header, worker) };
 }
 
@@ -504,7 +504,7 @@ pub(crate) unsafe extern "C" fn reset_bus<M: Registered>(
 ) -> BOOLEAN {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    // A dump stack disregards resets (rule book 6, D4).
+    // A dump stack disregards resets (storport-rules.md D4).
     if extension.header.state.is_dump() {
         return truth(false);
     }

@@ -71,7 +71,7 @@ impl OneProcessorOnly {
 #[diagnostic::on_unimplemented(
     message = "no lock may be taken from `{Self}`",
     label = "this callback takes no lock: Storport holds one that nothing goes above, or allows \
-             none (rule book 2)",
+             none (storport-rules.md Callbacks)",
     note = "in an interrupt routine, `DpcLocked::issue` a DPC and take the lock in \
             `Miniport::dpc`; in HwInitialize, HwPassiveInitialize and a restart, `open` the cell",
     note = "a scope is the context that the callback was given, the guard of a lock, or what \
@@ -85,7 +85,7 @@ pub trait Scope<'a>: OfAdapter<'a> {
 /// This code is at DISPATCH_LEVEL, and not below it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not known to be at DISPATCH_LEVEL",
-    label = "DpcLevelLock is for code that is at DISPATCH_LEVEL already (rule book 1.4)",
+    label = "DpcLevelLock is for code that is at DISPATCH_LEVEL already (storport-rules.md STOR_SPINLOCK)",
     note = "use `with`, which raises the IRQL"
 )]
 pub trait AtDispatch<'a>: Scope<'a> {}
@@ -99,7 +99,7 @@ pub trait AtDispatch<'a>: Scope<'a> {}
     note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
             in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
             `Interrupt`, a message's by `open_in`; every cell in `Initialize`, and the StartIo and DPC \
-            cells in `PassiveInitialize` and `Restart` (rule book 2)"
+            cells in `PassiveInitialize` and `Restart` (storport-rules.md Callbacks)"
 )]
 pub trait Proves<'a, L: Level>: OfAdapter<'a> {}
 
@@ -126,7 +126,7 @@ macro_rules! contexts {
 }
 
 contexts! {
-    /// HwInitialize: DIRQL, the interrupt lock held (rule book 2).
+    /// HwInitialize: DIRQL, the interrupt lock held (storport-rules.md Callbacks).
     ///
     /// It is alone: no other callback is admitted until it returns, so every
     /// cell opens. No DPC object is initialised yet. DPCs that are issued here
@@ -160,7 +160,7 @@ contexts! {
     /// held.
     ThreadedDpc { dpc: DpcNumber };
     /// HwTimer: DISPATCH_LEVEL, the StartIo lock held. With concurrent channels
-    /// HwStartIo runs meanwhile (rule book 3.1).
+    /// HwStartIo runs meanwhile (storport-rules.md Callbacks).
     Timer;
     /// HwStateChange: DISPATCH_LEVEL, the StartIo lock held.
     StateChange { changed: Changed, handled: bool };
@@ -168,7 +168,7 @@ contexts! {
     /// HwBuildIo may run meanwhile.
     ResetBus { path: u32 };
     /// HwAdapterControl(ScsiStopAdapter): DIRQL at worst, nothing known to be
-    /// held, nothing takeable (rule book 8, row 1). No request is outstanding.
+    /// held, nothing takeable (storport-rules.md X1). No request is outstanding.
     /// Callbacks that were admitted before may still run.
     Stop;
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
@@ -207,8 +207,8 @@ macro_rules! scopes {
 }
 
 // The last column of the table above (StorPortAcquireSpinLock's second table;
-// rule book 2). Where that names Interrupt alone above the StartIo lock, the
-// order allows Dpc too (rule book 1.5, O3; 8, row 4).
+// storport-rules.md Callbacks). Where that names Interrupt alone above the StartIo lock, the
+// order allows Dpc too (storport-rules.md O3, X4).
 scopes! {
     BuildIo at NothingHeld;
     StartIo at StartIoMaybeHeld;
@@ -255,7 +255,7 @@ proofs! {
 }
 
 /// HwStartIo with or without concurrent channels, which is known only at run time
-/// (rule book 4.3).
+/// (storport-rules.md PERF_CONFIGURATION_DATA).
 pub enum Channels<'s, 'a> {
     /// More than one was granted: Storport holds nothing, and other processors
     /// may be in HwStartIo.

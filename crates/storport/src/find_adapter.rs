@@ -119,8 +119,8 @@ impl AdapterLimits {
 
 /// Says that Storport was told what the adapter is
 /// ([`configure`](FindAdapter::configure)). HwFindAdapter must do that before it
-/// takes the uncached extension, and before it reports an adapter (rule book 3.1,
-/// 3.5).
+/// takes the uncached extension, and before it reports an adapter
+/// (storport-rules.md Callbacks, Routines).
 #[must_use = "it belongs to what `Miniport::find_adapter` returns"]
 pub struct Configured<'adapter> {
     adapter: Brand<'adapter>,
@@ -177,7 +177,7 @@ pub struct Found<'s, 'a> {
 #[diagnostic::on_unimplemented(
     message = "only HwFindAdapter may do this, not `{Self}`",
     label = "an adapter's limits, registers, memory, tables and cells are settled in HwFindAdapter \
-             (rule book 3.5)",
+             (storport-rules.md HwFindAdapter)",
     note = "call it in `Miniport::find_adapter`, and keep what it gives in the adapter's state"
 )]
 pub trait InFindAdapter<'a> {
@@ -235,8 +235,8 @@ impl<'a> Found<'_, 'a> {
         config.Dma64BitAddresses = wdk_sys::SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED as u8;
         config.MapBuffers = wdk_sys::STOR_MAP_NON_READ_WRITE_BUFFERS as u8;
         config.VirtualDevice = 0;
-        // Half duplex is the default and not for shipping drivers (rule book
-        // 4.1): it is not offered.
+        // Half duplex is the default and not for shipping drivers
+        // (storport-rules.md SynchronizationModel): it is not offered.
         config.SynchronizationModel = _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex;
         Ok(Configured {
             adapter: PhantomData,

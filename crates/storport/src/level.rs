@@ -2,7 +2,7 @@
 //!
 //! A level says what the running code may already hold; [`Below`] says which
 //! locks may still be taken from there. The order is the documented one
-//! (StorPortAcquireSpinLock; rule book 1.5, O1-O6) made total, so that no two
+//! (StorPortAcquireSpinLock; storport-rules.md O1 to O6) made total, so that no two
 //! callbacks can wait for each other.
 
 mod sealed {
@@ -20,7 +20,7 @@ pub trait Level: sealed::Sealed {}
 #[diagnostic::on_unimplemented(
     message = "with `{Self}`, a lock that makes it `{L}` can't be taken",
     label = "locks go StartIo, then Dpc, then Interrupt, and of each level once",
-    note = "take this lock first, or be done with the other one before (rule book 1.5, O1-O6)",
+    note = "take this lock first, or be done with the other one before (storport-rules.md O1 to O6)",
     note = "in HwStartIo, `StartIo::channels` tells whether Storport holds the StartIo lock: take \
             it in `Channels::Concurrent`, open its cell in `Channels::Serial`"
 )]
@@ -48,10 +48,10 @@ levels! {
     StartIoMaybeHeld below DpcHeld InterruptHeld;
     /// The StartIo lock is held.
     StartIoHeld below DpcHeld InterruptHeld;
-    /// A DPC object's lock is held; there is never a second (rule book 1.5,
-    /// O4).
+    /// A DPC object's lock is held; there is never a second
+    /// (storport-rules.md O4).
     DpcHeld below InterruptHeld;
     /// The interrupt lock or a message's lock is held: nothing goes above it,
-    /// and they never nest (rule book 1.5, O5, O6).
+    /// and they never nest (storport-rules.md O5, O6).
     InterruptHeld below;
 }

@@ -25,8 +25,9 @@
 //! In a crash dump the same code runs. No lock is taken there, and a routine
 //! that a dump stack lacks returns NOT_IMPLEMENTED, `None` or `false`.
 //!
-//! "Rule book" in comments is `docs/reference/storport-rules.md`; `storport.h` is
-//! the WDK's header.
+//! `storport-rules.md` in comments and compiler messages is
+//! `docs/reference/storport-rules.md`, followed by the rows that are cited;
+//! `storport.h` is the header of the WDK.
 #![no_std]
 #![deny(
     clippy::arithmetic_side_effects,

@@ -8,7 +8,7 @@
 //! # Why this is sound
 //!
 //! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock and holds
-//! the IRQL to return to (rule book 1.3, L1-L3): from acquire to release it
+//! the IRQL to return to (storport-rules.md L1 to L3): from acquire to release it
 //! must stay where it is, and releases come in reverse order. Each item below is
 //! something that could go wrong, followed by why it can't:
 //!
@@ -35,12 +35,12 @@
 //!   with the guard. The guard has the level of its lock, and [`Below`] allows
 //!   only locks of a higher level. That excludes a second lock of the same level
 //!   too: DPC locks never nest, nor do message locks, nor one of those with the
-//!   interrupt lock (rule book 1.5, O4-O6). So a cell that is open can't be opened
+//!   interrupt lock (storport-rules.md O4 to O6). So a cell that is open can't be opened
 //!   again by the same thread, and `&mut` to its data is the only one.
 //! - *Two processors wait for each other.* All threads take locks in the same total
 //!   order, so there is no cycle.
 //! - *A lock that Storport holds already is taken.* The level of a context
-//!   starts with what Storport holds in that callback (rule book 2). In HwStartIo
+//!   starts with what Storport holds in that callback (storport-rules.md Callbacks). In HwStartIo
 //!   that is known only at run time. Its level allows neither to take the StartIo
 //!   lock nor to open a cell without it, until
 //!   [`StartIo::channels`](crate::StartIo::channels) tells which it is.
@@ -66,11 +66,11 @@
 //!   messages there are is settled before the first lock is taken, so that
 //!   acquire and release are of the same kind.
 //!
-//! Types do not limit how long a lock is held (rule book 1.3, L7), nor do they
+//! Types do not limit how long a lock is held (storport-rules.md L7), nor do they
 //! ensure that the closure ends at all.
 //!
 //! In dump mode the same code runs without taking a lock: a dump stack is
-//! single-threaded (rule book 6, D8).
+//! single-threaded (storport-rules.md D8).
 //!
 //! # What it costs
 //!
@@ -139,7 +139,7 @@ pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 /// DpcLock).
 ///
 /// The object is initialised before the first request arrives. Storport does
-/// not hold the lock while it runs the DPC (rule book 1.5, O10).
+/// not hold the lock while it runs the DPC (storport-rules.md O10).
 pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
@@ -352,8 +352,8 @@ fn hold_spin_lock<R>(
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
 ) -> R {
-    // Storport fills the handle; what was in it does not matter (rule book 8,
-    // row 18).
+    // Storport fills the handle; what was in it does not matter
+    // (storport-rules.md X18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
     // One pointer for both calls: in between, whoever waits for the lock
     // writes through it, so no new reference may be made of the handle.
@@ -458,7 +458,7 @@ impl<'a, T> InterruptLocked<'a, T> {
         if self.adapter.state.has_message_locks() {
             return None;
         }
-        // SAFETY: Storport holds the interrupt lock (rule book 2), and the context
+        // SAFETY: Storport holds the interrupt lock (storport-rules.md Callbacks), and the context
         // is borrowed as long as the data: `Locked`'s invariant.
         Some(unsafe { &mut *self.data.get() })
     }
@@ -478,7 +478,7 @@ impl<'a, T> MessageLocked<'a, T> {
             return None;
         }
         // SAFETY: Storport holds this message's lock, or the one lock of all
-        // messages (rule book 2), and the context is borrowed as long as the
+        // messages (storport-rules.md Callbacks), and the context is borrowed as long as the
         // data: `Locked`'s invariant.
         Some(unsafe { &mut *self.data.get() })
     }

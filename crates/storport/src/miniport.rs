@@ -69,7 +69,7 @@ pub trait Miniport: Sized + 'static {
     const TABLE_BYTES: usize = 0;
 
     /// The same in a dump stack, where all memory of the driver is to be below
-    /// 32 KiB (rule book 6, D4).
+    /// 32 KiB (storport-rules.md D4).
     const DUMP_TABLE_BYTES: usize = Self::TABLE_BYTES;
 
     /// How messages are locked, if there are any.
@@ -108,7 +108,7 @@ pub trait Miniport: Sized + 'static {
 
     /// HwDpcRoutine: a DPC that [`DpcLocked::issue`](crate::DpcLocked::issue)
     /// issued. Another processor may run the same object's DPC at the same time
-    /// (rule book 8, row 6).
+    /// (storport-rules.md X6).
     fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>);
 
     /// HwResetBus: takes every request back from the device and completes it.

@@ -1,5 +1,5 @@
 //! What Storport is asked for to run faster, and what it says of a request then
-//! (rule book 4.3).
+//! (storport-rules.md PERF_CONFIGURATION_DATA).
 #![expect(unsafe_code, reason = "the structures are Storport's")]
 
 use wdk_sys::{

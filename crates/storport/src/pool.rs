@@ -3,7 +3,7 @@
 //! Nobody frees pool for a miniport: Storport does not, and a callback that is
 //! last of all, at DISPATCH_LEVEL or below, a miniport has not
 //! (HwFreeAdapterResources is for virtual ones; ScsiStopAdapter is at DIRQL at
-//! worst, and is not to free anything; rule book 8, row 1). So a [`Pool`] is
+//! worst, and is not to free anything; storport-rules.md X1). So a [`Pool`] is
 //! freed by hand, by [`free`](crate::BuildIo::free): put it into a
 //! cell as an `Option`, and take it out where the adapter is removed, in
 //! HwBuildIo with `Function::Pnp` of `PnpAction::Remove` or `PnpAction::Rebalance`

@@ -1,5 +1,5 @@
-//! Storport's routines, as methods of the contexts that may call them (rule book
-//! 3.1, 3.5, 3.6).
+//! Storport's routines, as methods of the contexts that may call them
+//! (storport-rules.md Callbacks, Routines, IRQL).
 //!
 //! Each group below names the contexts that may call its routines and those
 //! that may not. The latter have the methods too, hidden and with a bound that
@@ -7,7 +7,7 @@
 //! make it instead. The traits of the bounds have no other use.
 //!
 //! In a dump stack most routines are not available. There they return
-//! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` (rule book 6).
+//! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` (storport-rules.md D3, D6).
 #![expect(unsafe_code, reason = "the methods call storport.sys")]
 
 use core::{ffi::CStr, num::NonZero, ptr, sync::atomic::Ordering};
@@ -38,7 +38,7 @@ use crate::{
 /// The callback may wait on the processor.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may not wait",
-    label = "StorPortStallExecution is not allowed in this callback (rule book 3.1)",
+    label = "StorPortStallExecution is not allowed in this callback (storport-rules.md L7, SpNoWait)",
     note = "wait in HwFindAdapter, HwInitialize, HwPassiveInitialize, HwResetBus, ScsiStopAdapter, \
             ScsiRestartAdapter or a work item; elsewhere ask for a timer (`request_timer`)"
 )]
@@ -47,18 +47,18 @@ pub trait MayStall {}
 /// The callback runs at DISPATCH_LEVEL or below.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may run above DISPATCH_LEVEL",
-    label = "this routine is for DISPATCH_LEVEL and below (rule book 3.6)",
+    label = "this routine is for DISPATCH_LEVEL and below (storport-rules.md I3)",
     note = "in an interrupt routine, `DpcLocked::issue` a DPC and call it in `Miniport::dpc`; for \
             HwInitialize, call it in HwFindAdapter or HwPassiveInitialize; in ScsiStopAdapter and \
-            ScsiRestartAdapter nothing that needs DISPATCH_LEVEL may be called (rule book 8, row 1)"
+            ScsiRestartAdapter nothing that needs DISPATCH_LEVEL may be called (storport-rules.md X1)"
 )]
 pub trait AtMostDispatch {}
 
 /// The callback may allocate and free pool.
 #[diagnostic::on_unimplemented(
     message = "nothing can be allocated or freed in `{Self}`",
-    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo (rule \
-             book 3.1, 3.6)",
+    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo \
+             (storport-rules.md HwStartIo, I3)",
     note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
             HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
             with `PnpAction::Remove`"
@@ -68,7 +68,7 @@ pub trait MayAllocate {}
 /// The callback runs at PASSIVE_LEVEL.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not run at PASSIVE_LEVEL",
-    label = "this routine is for PASSIVE_LEVEL (rule book 3.6)",
+    label = "this routine is for PASSIVE_LEVEL (storport-rules.md I1)",
     note = "call it in HwFindAdapter or HwPassiveInitialize; later, have a work item do it \
             (`queue_work`)"
 )]
@@ -96,7 +96,7 @@ pub trait IssuesDpcs<'a>: crate::context::OfAdapter<'a> {}
 /// The callback may set performance options.
 #[diagnostic::on_unimplemented(
     message = "performance options can't be set in `{Self}`",
-    label = "StorPortInitializePerfOpts is for HwInitialize and HwPassiveInitialize (rule book 3.5)",
+    label = "StorPortInitializePerfOpts is for HwInitialize and HwPassiveInitialize (storport-rules.md StorPortInitializePerfOpts)",
     note = "call `optimize` in `Miniport::initialize`"
 )]
 pub trait Optimizes {}
@@ -105,7 +105,7 @@ pub trait Optimizes {}
 #[diagnostic::on_unimplemented(
     message = "messages can't be looked at in `{Self}`",
     label = "StorPortGetMSIInfo is not allowed in an interrupt routine, and before HwInitialize \
-             there are no messages (rule book 3.5)",
+             there are no messages (storport-rules.md StorPortGetMSIInfo)",
     note = "call `has_message` in `Miniport::initialize`, and keep what it says"
 )]
 pub trait SeesMessages {}
@@ -113,7 +113,7 @@ pub trait SeesMessages {}
 /// The callback is HwStartIo.
 #[diagnostic::on_unimplemented(
     message = "only HwStartIo knows this, not `{Self}`",
-    label = "StorPortGetStartIoPerfParams is for an SRB that HwStartIo was given (rule book 3.5)",
+    label = "StorPortGetStartIoPerfParams is for an SRB that HwStartIo was given (storport-rules.md StorPortGetStartIoPerfParams)",
     note = "call `start_io_parameters` in `Miniport::start_io`, and keep what it says"
 )]
 pub trait InStartIo {}
@@ -178,7 +178,7 @@ routines! {
     not []
     {
         /// Whether this is the copy of the driver that writes a crash dump or a
-        /// hibernation file: no interrupts, no DPCs, no locks (rule book 6).
+        /// hibernation file: no interrupts, no DPCs, no locks (storport-rules.md D3, D5, D8).
         #[must_use]
         pub fn is_dump(&self) -> bool {
             self.header().state.is_dump()
@@ -566,7 +566,7 @@ routines! {
         }
 
         /// Tells Storport that bus `path` was reset by somebody (ResetDetected).
-        /// Its requests stay the miniport's to complete (rule book 5.1, S8).
+        /// Its requests stay the miniport's to complete (storport-rules.md S8).
         pub fn reset_detected(&self, path: u8)
         where
             Self: WhileRunning,

@@ -2,7 +2,7 @@
 //!
 //! The [`Srb`] value owns the request. Completing it consumes the value; while the
 //! request is in flight, the driver stores the value. So a request is
-//! completed at most once, and never touched afterwards (rule book 5.1, S1-S3).
+//! completed at most once, and never touched afterwards (storport-rules.md S1 to S3).
 //! It cannot be completed as pending.
 //!
 //! Requests that the driver does not complete:
@@ -19,12 +19,12 @@
 //! A request is in one of two states. The device has not seen a [`Fresh`] one:
 //! it may be completed as BUSY ([`Srb::busy`]), and its data may be accessed.
 //! Before the device gets it, the miniport makes it a [`StartedSrb`], which allows
-//! neither (rule book 5.1, S5). Types cannot check that the miniport does this in
+//! neither (storport-rules.md S5). Types cannot check that the miniport does this in
 //! time. A driver that stores its requests in flight as `StartedSrb`s cannot get it
 //! wrong.
 //!
 //! Only this module reads the two shapes of an SRB: SCSI_REQUEST_BLOCK and
-//! STORAGE_REQUEST_BLOCK (rule book 5.2).
+//! STORAGE_REQUEST_BLOCK (storport-rules.md STORAGE_REQUEST_BLOCK).
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
 
 use core::{marker::PhantomData, ptr::NonNull, slice};
@@ -181,7 +181,7 @@ pub enum Started {}
 #[diagnostic::on_unimplemented(
     message = "the device has this request, or had it",
     label = "a request that was started can't be sent back to wait, and its data is the device's \
-             (rule book 5.1, S5)",
+             (storport-rules.md S5)",
     note = "do this before `Srb::started`; what was started ends by `succeed`, `check_condition` \
             or `fail`"
 )]
@@ -354,7 +354,7 @@ impl<'a, S> Srb<'a, S> {
                 let address: *const STOR_ADDR_BTL8 = start.wrapping_add(offset).cast();
                 // SAFETY: `Srb`'s invariant: the address lies inside the block,
                 // aligned. It is a BTL8 address, the one kind that is asked for
-                // at registration (rule book 5.2).
+                // at registration (storport-rules.md STORAGE_REQUEST_BLOCK).
                 let address = unsafe { &*address };
                 Address {
                     path: address.Path,
@@ -399,7 +399,7 @@ impl<'a, S> Srb<'a, S> {
         let first = if length == 0 {
             NonNull::dangling()
         } else if adapter.state.is_dump() {
-            // A dump stack runs above DISPATCH_LEVEL (rule book 6, D2) and has
+            // A dump stack runs above DISPATCH_LEVEL (storport-rules.md D2) and has
             // the data mapped.
             let buffer = self.read(|block| block.DataBuffer, |block| block.DataBuffer);
             NonNull::new(buffer.cast()).ok_or(DataError::NotMapped(StorStatus::NOT_IMPLEMENTED))?
@@ -437,7 +437,7 @@ impl<'a, S> Srb<'a, S> {
     }
 
     /// Completes it as BUSY: Storport calls HwBuildIo and HwStartIo again later,
-    /// without limit (rule book 5.1, S5). A [`StartedSrb`] does not have this method:
+    /// without limit (storport-rules.md S5). A [`StartedSrb`] does not have this method:
     /// the device may still write into the data of a request that it had.
     pub fn busy(self)
     where
@@ -447,7 +447,7 @@ impl<'a, S> Srb<'a, S> {
     }
 
     /// Completes it as done. `transferred` is how many bytes of data moved: if
-    /// fewer than asked for, Storport is told so (rule book 5.1, S9).
+    /// fewer than asked for, Storport is told so (storport-rules.md S9).
     pub fn succeed(mut self, transferred: u32) {
         let asked = self.data_length();
         let status = if transferred < asked {

@@ -1,5 +1,5 @@
 //! The stack that this copy of the driver was loaded into: a dump stack loads
-//! a copy of its own, and says so in DriverEntry (rule book 6, D1).
+//! a copy of its own, and says so in DriverEntry (storport-rules.md D1).
 
 use core::sync::atomic::{AtomicBool, Ordering};
 

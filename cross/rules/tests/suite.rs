@@ -198,7 +198,7 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
         assert_eq!(file.extension(), Some("rs".as_ref()), "{name}");
         let text = fs::read_to_string(&file).expect("a case");
         let head = text.split("\n\n").next().unwrap_or_default();
-        let cited = ["Rule book ", "storport.h"]
+        let cited = ["storport-rules.md", "storport.h"]
             .iter()
             .any(|source| head.contains(source));
         assert!(

@@ -1,5 +1,5 @@
 //! The device-specific configuration of a block device, `struct
-//! virtio_blk_config` (VIRTIO 1.3, 5.2.4), and which reads of it are allowed.
+//! virtio_blk_config` (VIRTIO 1.3 §5.2.4), and which reads of it are allowed.
 
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_GEOMETRY,
@@ -104,13 +104,13 @@ impl BlkConfig {
         };
         if feature.is_some_and(|bit| offered & 1 << bit == 0) {
             complaints.add(format!(
-                "{name} was read, and the feature that it belongs to is not offered (VIRTIO 1.3, \
-                 2.5.1)"
+                "{name} was read, and the feature that it belongs to is not offered (VIRTIO 1.3 \
+                 §2.5.1)"
             ));
             return;
         }
         if *name == "writeback" && status & FEATURES_OK == 0 {
-            complaints.add("writeback was read before FEATURES_OK (VIRTIO 1.3, 5.2.5.1)");
+            complaints.add("writeback was read before FEATURES_OK (VIRTIO 1.3 §5.2.5.1)");
         }
         let at = offset as usize;
         data.copy_from_slice(&self.bytes()[at..at + data.len()]);
@@ -128,19 +128,19 @@ impl BlkConfig {
         let (_, _, _, name) = field_at(offset, data.len(), complaints)?;
         if status & FEATURES_OK == 0 {
             complaints.add(format!(
-                "{name} was written before FEATURES_OK (VIRTIO 1.3, 3.1.1)"
+                "{name} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
             ));
             return None;
         }
         if *name != "writeback" {
             complaints.add(format!(
-                "{name} was written, which is read-only (VIRTIO 1.3, 5.2.4)"
+                "{name} was written, which is read-only (VIRTIO 1.3 §5.2.4)"
             ));
             return None;
         }
         if agreed & 1 << VIRTIO_BLK_F_CONFIG_WCE == 0 {
             complaints
-                .add("writeback was written without VIRTIO_BLK_F_CONFIG_WCE (VIRTIO 1.3, 5.2.5)");
+                .add("writeback was written without VIRTIO_BLK_F_CONFIG_WCE (VIRTIO 1.3 §5.2.5)");
             return None;
         }
         let value = *data.first()?;
@@ -167,8 +167,8 @@ impl BlkConfig {
 }
 
 /// The field that an access of `bytes` bytes at `offset` names, if it is one
-/// that the specification allows: 64-bit fields are read in halves (VIRTIO 1.3,
-/// 4.1.3.1).
+/// that the specification allows: 64-bit fields are read in halves (VIRTIO 1.3
+/// §4.1.3.1).
 fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<&'static Field> {
     let hit = FIELDS.iter().find(|(at, width, _, _)| match width {
         8 => bytes == 4 && (*at == offset || *at + 4 == offset),
@@ -177,7 +177,7 @@ fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<&'stat
     if hit.is_none() {
         complaints.add(format!(
             "device configuration: an access of {bytes} bytes at {offset:#x}: no field has that \
-             place and width (VIRTIO 1.3, 4.1.3.1)"
+             place and width (VIRTIO 1.3 §4.1.3.1)"
         ));
     }
     hit

@@ -1,5 +1,5 @@
-//! One block request: from its descriptor chain to its status byte (VIRTIO 1.3,
-//! 5.2.6), and what a driver must not put into it.
+//! One block request: from its descriptor chain to its status byte (VIRTIO 1.3
+//! §5.2.6), and what a driver must not put into it.
 
 use std::ops::Range;
 
@@ -97,13 +97,13 @@ impl<'m> Buffers<'m> {
         let Some(header) = self.take_header() else {
             return Outcome::Unanswerable(format!(
                 "a request has {} readable bytes, less than the {HEADER} of its header (VIRTIO \
-                 1.3, 5.2.6)",
+                 1.3 §5.2.6)",
                 shape.readable_bytes
             ));
         };
         let Some(status_byte) = self.take_status() else {
             return Outcome::Unanswerable(
-                "a request has no writable byte for its status (VIRTIO 1.3, 5.2.6)".into(),
+                "a request has no writable byte for its status (VIRTIO 1.3 §5.2.6)".into(),
             );
         };
         check_limits(&shape, terms, complaints);
@@ -122,7 +122,7 @@ impl<'m> Buffers<'m> {
         };
         if status != VIRTIO_BLK_S_OK {
             // The used length covers the data: nothing of it may be left to
-            // chance (VIRTIO 1.3, 2.7.8.2).
+            // chance (VIRTIO 1.3 §2.7.8.2).
             self.fill_writable(&[]);
         }
         if !disk.faults.no_status {
@@ -206,7 +206,7 @@ impl<'m> Buffers<'m> {
                 )
             } else {
                 return Err(
-                    "a readable descriptor follows a writable one (VIRTIO 1.3, 2.7.4.2)".into(),
+                    "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2)".into(),
                 );
             };
             // Header and status are no data, wherever the framing puts them.
@@ -236,7 +236,7 @@ impl<'m> Buffers<'m> {
             return Err(format!(
                 "a descriptor chain breaks off after {} descriptors: it loops, is longer than its \
                  table or than 4 GiB, nests indirect tables, or names a descriptor that is not \
-                 there (VIRTIO 1.3, 2.7.5)",
+                 there (VIRTIO 1.3 §2.7.5)",
                 shape.descriptors
             ));
         }
@@ -295,14 +295,14 @@ impl<'m> Buffers<'m> {
         if other > 0 {
             complaints.add(format!(
                 "{direction:?} request with {other} bytes of data in the other direction (VIRTIO \
-                 1.3, 5.2.6)"
+                 1.3 §5.2.6)"
             ));
             self.fill_writable(&[]);
         }
         if data == 0 || !data.is_multiple_of(SECTOR) {
             complaints.add(format!(
-                "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3, \
-                 5.2.6.1)"
+                "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3 \
+                 §5.2.6.1)"
             ));
             return Some(VIRTIO_BLK_S_IOERR);
         }
@@ -313,7 +313,7 @@ impl<'m> Buffers<'m> {
         else {
             complaints.add(format!(
                 "{direction:?} request for {sectors} sectors at {sector}, beyond the capacity of \
-                 {} (VIRTIO 1.3, 5.2.6.1)",
+                 {} (VIRTIO 1.3 §5.2.6.1)",
                 disk.image.sectors()
             ));
             return Some(VIRTIO_BLK_S_IOERR);
@@ -363,16 +363,16 @@ impl<'m> Buffers<'m> {
         complaints: &Complaints,
     ) -> Option<u32> {
         if terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
-            complaints.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3, 5.2.3)");
+            complaints.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
             return Some(VIRTIO_BLK_S_UNSUPP);
         }
         if sector != 0 {
             complaints.add(format!(
-                "flush request with sector {sector}, which must be 0 (VIRTIO 1.3, 5.2.6.1)"
+                "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
         if shape.segments > 0 {
-            complaints.add("flush request with data (VIRTIO 1.3, 5.2.6.1)");
+            complaints.add("flush request with data (VIRTIO 1.3 §5.2.6.1)");
         }
         // What the driver wrongly added is written all the same, as the used
         // length says.
@@ -396,7 +396,7 @@ impl<'m> Buffers<'m> {
         if room != u64::from(VIRTIO_BLK_ID_BYTES) {
             complaints.add(format!(
                 "GET_ID request with room for {room} bytes; it must be {VIRTIO_BLK_ID_BYTES} \
-                 (VIRTIO 1.3, 5.2.6.1)"
+                 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
         self.fill_writable(disk.serial);
@@ -448,10 +448,10 @@ fn enters_indirect_table(
     }
     if terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
         complaints
-            .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3, 2.7.5.3.1)");
+            .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3 §2.7.5.3.1)");
     }
     if descriptor.has_next() {
-        complaints.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3, 2.7.5.3.1)");
+        complaints.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
     }
     true
 }
@@ -459,19 +459,19 @@ fn enters_indirect_table(
 fn check_limits(shape: &Shape, terms: &Terms, complaints: &Complaints) {
     if shape.descriptors > terms.queue_size.into() {
         complaints.add(format!(
-            "a chain of {} descriptors in a queue of {} (VIRTIO 1.3, 2.7.5.3.1)",
+            "a chain of {} descriptors in a queue of {} (VIRTIO 1.3 §2.7.5.3.1)",
             shape.descriptors, terms.queue_size
         ));
     }
     if terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > terms.seg_max {
         complaints.add(format!(
-            "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3, 5.2.4)",
+            "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3 §5.2.4)",
             shape.segments, terms.seg_max
         ));
     }
     if terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0 && shape.longest_segment > terms.size_max {
         complaints.add(format!(
-            "a data segment of {} bytes, more than the size_max of {} (VIRTIO 1.3, 5.2.4)",
+            "a data segment of {} bytes, more than the size_max of {} (VIRTIO 1.3 §5.2.4)",
             shape.longest_segment, terms.size_max
         ));
     }

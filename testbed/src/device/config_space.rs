@@ -59,7 +59,7 @@ const MSIX: usize = 0x98;
 const VENDOR_SPECIFIC: u8 = 0x09;
 const MSI_X: u8 = 0x11;
 
-/// A structure in [`VIRTIO_BAR`], by its `cfg_type` (VIRTIO 1.3, 4.1.4).
+/// A structure in [`VIRTIO_BAR`], by its `cfg_type` (VIRTIO 1.3 §4.1.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Structure {
     /// VIRTIO_PCI_CAP_COMMON_CFG.
@@ -93,7 +93,7 @@ impl Structure {
     }
 }
 
-/// Under which PCI identity the disk appears (VIRTIO 1.3, 4.1.2).
+/// Under which PCI identity the disk appears (VIRTIO 1.3 §4.1.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceId {
     /// 1AF4:1042, revision 1.
@@ -106,7 +106,7 @@ pub enum DeviceId {
 }
 
 /// What a driver can ask for through VIRTIO_PCI_CAP_PCI_CFG: an access to a
-/// BAR by way of configuration space (VIRTIO 1.3, 4.1.4.9).
+/// BAR by way of configuration space (VIRTIO 1.3 §4.1.4.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     /// The BAR.
@@ -384,7 +384,7 @@ impl ConfigSpace {
             if at >= HEADER_END && (*byte ^ new) & !writable != 0 {
                 complaints.add(format!(
                     "PCI configuration: a write of {new:#04x} to read-only bits of a capability, \
-                     at {at:#x} (VIRTIO 1.3, 4.1.4.1)"
+                     at {at:#x} (VIRTIO 1.3 §4.1.4.1)"
                 ));
             }
             *byte = *byte & !writable | new & writable;
@@ -412,8 +412,8 @@ impl ConfigSpace {
         if !allowed {
             complaints.add(format!(
                 "PCI configuration: the PCI_CFG window is set to {bytes} bytes at {offset:#x} of \
-                 BAR {bar}, which is no aligned access to a virtio structure (VIRTIO 1.3, \
-                 4.1.4.9.2)"
+                 BAR {bar}, which is no aligned access to a virtio structure (VIRTIO 1.3 \
+                 §4.1.4.9.2)"
             ));
             return None;
         }

@@ -12,7 +12,7 @@ use vm_memory::VolatileSlice;
 
 use super::guest_io::IoVectors;
 
-/// Bytes in a sector, the unit of virtio-blk (VIRTIO 1.3, 5.2.4).
+/// Bytes in a sector, the unit of virtio-blk (VIRTIO 1.3 §5.2.4).
 pub(super) const SECTOR: u64 = 512;
 
 /// What the disk may do with its file.

@@ -1,5 +1,5 @@
 //! From an event to an interrupt: a message if MSI-X is on, the level of the
-//! INTx pin if not (VIRTIO 1.3, 4.1.5.3 and 4.1.5.4).
+//! INTx pin if not (VIRTIO 1.3 §4.1.5.3 and 4.1.5.4).
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock,
@@ -84,7 +84,7 @@ impl InterruptSender {
     /// The configuration changed, or the device needs a reset; such interrupts
     /// go to `vector`.
     pub(super) fn configuration_changed(&self, vector: u16) {
-        // The bit is set with MSI-X too (VIRTIO 1.3, 4.1.4.5.1).
+        // The bit is set with MSI-X too (VIRTIO 1.3 §4.1.4.5.1).
         self.raise(ISR_CONFIGURATION);
         self.message(vector);
     }

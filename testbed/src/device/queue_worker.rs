@@ -91,13 +91,13 @@ impl QueueWorker {
         let queue = match checked(registers, most, terms, memory) {
             Ok(queue) => queue,
             Err(why) => {
-                complaints.add(format!("a queue was enabled with {why} (VIRTIO 1.3, 2.7)"));
+                complaints.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
                 return false;
             }
         };
         if !used_ring_is_fresh(&queue, memory) {
             complaints.add(
-                "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3, 2.7.10.1)",
+                "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1)",
             );
         }
         *self.lock() = Some(Active {
@@ -267,7 +267,7 @@ impl QueueWorker {
             if active.stalled.contains(&head) {
                 core.complaints().add(
                     "a descriptor chain was made available again while the device had it (VIRTIO \
-                     1.3, 2.7.13)",
+                     1.3 §2.7.13)",
                 );
             }
             let outcome = work
@@ -405,7 +405,7 @@ fn used_ring_is_fresh(queue: &Queue, memory: &GuestMemoryMmap) -> bool {
 /// Whether the driver wants an interrupt for what was put into the used ring.
 ///
 /// `virtio-queue` decides by `used_event`; the flag that takes its place
-/// without EVENT_IDX it does not read (VIRTIO 1.3, 2.7.7).
+/// without EVENT_IDX it does not read (VIRTIO 1.3 §2.7.7).
 fn interrupt_wanted(
     active: &mut Active,
     memory: &GuestMemoryMmap,
@@ -424,7 +424,7 @@ fn interrupt_wanted(
     let flags = u16::from_le(flags);
     if flags & !allowed != 0 {
         complaints.add(format!(
-            "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3, 2.7.7.1)",
+            "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3 §2.7.7.1)",
             if event_idx { "with" } else { "without" }
         ));
     }
@@ -435,7 +435,7 @@ fn interrupt_wanted(
 fn broken(error: &Error) -> String {
     match error {
         Error::InvalidAvailRingIndex => {
-            "the available index went back, or on by more than the queue holds (VIRTIO 1.3, 2.7.6.1)"
+            "the available index went back, or on by more than the queue holds (VIRTIO 1.3 §2.7.6.1)"
                 .into()
         }
         other => format!("the virtqueue can't be used: {other}"),

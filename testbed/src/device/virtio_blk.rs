@@ -231,7 +231,7 @@ impl VirtioBlk {
     }
 
     /// Stops the device and sets DEVICE_NEEDS_RESET, with a configuration
-    /// interrupt (VIRTIO 1.3, 2.1.2).
+    /// interrupt (VIRTIO 1.3 §2.1.2).
     pub fn need_reset(&self) {
         self.core.need_reset();
     }
@@ -254,7 +254,7 @@ impl VirtioBlk {
     }
 
     /// Whether the write cache is on: `writeback` of the configuration (VIRTIO
-    /// 1.3, 5.2.5).
+    /// 1.3 §5.2.5).
     #[must_use]
     pub fn writeback(&self) -> bool {
         self.core.writeback.load(Ordering::Acquire)
@@ -273,7 +273,7 @@ impl VirtioBlk {
         self.core.oddities.status_writes()
     }
 
-    /// Gives the disk another size and tells the driver (VIRTIO 1.3, 5.2.4).
+    /// Gives the disk another size and tells the driver (VIRTIO 1.3 §5.2.4).
     ///
     /// # Errors
     /// For `bytes` that are no disk, and the host's.
@@ -607,7 +607,7 @@ impl Core {
                 data.fill(0);
                 self.complaints.add(format!(
                     "{structure:?} structure: a read of {} bytes at {offset:#x}, where nothing \
-                     can be read (VIRTIO 1.3, 4.1.4)",
+                     can be read (VIRTIO 1.3 §4.1.4)",
                     data.len()
                 ));
             }
@@ -649,8 +649,8 @@ impl Core {
                 }
             }
             Some((Structure::Isr, offset)) => self.complaints.add(format!(
-                "ISR status: a write of {} bytes at {offset:#x}; it is read-only (VIRTIO 1.3, \
-                 4.1.4.5)",
+                "ISR status: a write of {} bytes at {offset:#x}; it is read-only (VIRTIO 1.3 \
+                 §4.1.4.5)",
                 data.len()
             )),
             None => {}
@@ -662,7 +662,7 @@ impl Core {
         if index == LEGACY_BAR && self.settings.device_id == DeviceId::Transitional {
             self.complaints.add(
                 "the legacy interface in BAR 0 was used, which this disk does not have: the \
-                 modern one is there (VIRTIO 1.3, 4.1.4.10)",
+                 modern one is there (VIRTIO 1.3 §4.1.4.10)",
             );
             return false;
         }
@@ -702,7 +702,7 @@ impl Core {
         let Some(queue) = queue.filter(|_| offset.is_multiple_of(NOTIFY_MULTIPLIER.into())) else {
             self.complaints.add(format!(
                 "a notification at {offset:#x} of the notification structure, which is no queue's \
-                 address (VIRTIO 1.3, 4.1.4.4)"
+                 address (VIRTIO 1.3 §4.1.4.4)"
             ));
             return;
         };
@@ -710,14 +710,14 @@ impl Core {
         let value: Option<[u8; 2]> = data.try_into().ok();
         let Some(value) = value.map(u16::from_le_bytes) else {
             self.complaints.add(format!(
-                "a notification of {} bytes; it must have 2 (VIRTIO 1.3, 4.1.5.2.1)",
+                "a notification of {} bytes; it must have 2 (VIRTIO 1.3 §4.1.5.2.1)",
                 data.len()
             ));
             return;
         };
         if u64::from(value) != index {
             self.complaints.add(format!(
-                "a notification for queue {index} with the value {value} (VIRTIO 1.3, 4.1.5.2.1)"
+                "a notification for queue {index} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
             ));
         }
         if !self.bus_master.load(Ordering::Acquire) {
@@ -739,7 +739,7 @@ impl Core {
             // The driver may not have seen it yet; nothing will happen.
         } else if status & DRIVER_OK == 0 {
             self.complaints.add(format!(
-                "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3, 3.1.1)"
+                "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
             ));
         } else {
             self.complaints.add(format!(
@@ -758,7 +758,7 @@ impl Core {
             }
             Effect::FeaturesAgreed(features) => {
                 // Without a flush there is no cache that a driver could rely on
-                // (VIRTIO 1.3, 5.2.5.2).
+                // (VIRTIO 1.3 §5.2.5.2).
                 let flush = features & 1 << VIRTIO_BLK_F_FLUSH != 0;
                 self.writeback.store(flush, Ordering::Release);
             }

@@ -1,5 +1,5 @@
 //! The common configuration registers of a virtio function over PCI, and what
-//! a driver must do with them and in which order (VIRTIO 1.3, 3.1 and 4.1.4.3).
+//! a driver must do with them and in which order (VIRTIO 1.3 §3.1 and 4.1.4.3).
 //!
 //! A state machine without threads: a write gives an [`Effect`], which the
 //! device carries out.
@@ -12,7 +12,7 @@ use virtio_bindings::bindings::virtio_config::{
 
 use super::{complaints::Complaints, interrupt_sender::NO_VECTOR};
 
-/// The status bits (VIRTIO 1.3, 2.1).
+/// The status bits (VIRTIO 1.3 §2.1).
 pub(super) const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
 pub(super) const DRIVER: u8 = VIRTIO_CONFIG_S_DRIVER as u8;
 pub(super) const DRIVER_OK: u8 = VIRTIO_CONFIG_S_DRIVER_OK as u8;
@@ -238,7 +238,7 @@ impl CommonConfig {
         }
     }
 
-    /// The device can't go on: DEVICE_NEEDS_RESET (VIRTIO 1.3, 2.1.2). Says
+    /// The device can't go on: DEVICE_NEEDS_RESET (VIRTIO 1.3 §2.1.2). Says
     /// whether the driver is to be told.
     pub(super) fn needs_reset(&mut self) -> bool {
         self.status |= NEEDS_RESET;
@@ -314,7 +314,7 @@ impl CommonConfig {
         if self.reset_unread && !resets {
             complaints.add(format!(
                 "{field:?} was written after a reset that was not seen to finish: device_status \
-                 must read 0 first (VIRTIO 1.3, 4.1.4.3.2)"
+                 must read 0 first (VIRTIO 1.3 §4.1.4.3.2)"
             ));
         }
         match field {
@@ -331,7 +331,7 @@ impl CommonConfig {
             | Field::NumQueues
             | Field::ConfigGeneration
             | Field::QueueNotifyOff => complaints.add(format!(
-                "{field:?} was written, which is read-only (VIRTIO 1.3, 4.1.4.3.2)"
+                "{field:?} was written, which is read-only (VIRTIO 1.3 §4.1.4.3.2)"
             )),
             Field::QueueSize
             | Field::QueueMsixVector
@@ -349,7 +349,7 @@ impl CommonConfig {
             return vector;
         }
         complaints.add(format!(
-            "MSI-X vector {vector} was asked for, and the table has {} (VIRTIO 1.3, 4.1.5.1.2.2)",
+            "MSI-X vector {vector} was asked for, and the table has {} (VIRTIO 1.3 §4.1.5.1.2.2)",
             self.vectors
         ));
         NO_VECTOR
@@ -357,11 +357,11 @@ impl CommonConfig {
 
     fn write_features(&mut self, value: u32, complaints: &Complaints) {
         if self.status & FEATURES_OK != 0 {
-            complaints.add("features were written after FEATURES_OK (VIRTIO 1.3, 3.1.1)");
+            complaints.add("features were written after FEATURES_OK (VIRTIO 1.3 §3.1.1)");
             return;
         }
         if self.status & DRIVER == 0 {
-            complaints.add("features were written before DRIVER (VIRTIO 1.3, 3.1.1)");
+            complaints.add("features were written before DRIVER (VIRTIO 1.3 §3.1.1)");
         }
         let Some(shift) = self
             .driver_feature_select
@@ -371,7 +371,7 @@ impl CommonConfig {
             if value != 0 {
                 complaints.add(format!(
                     "features above bit 63 were accepted, by driver_feature_select {} (VIRTIO \
-                     1.3, 2.2.1)",
+                     1.3 §2.2.1)",
                     self.driver_feature_select
                 ));
             }
@@ -387,28 +387,28 @@ impl CommonConfig {
         }
         if self.untouched {
             complaints
-                .add("the device was not reset before its initialisation (VIRTIO 1.3, 3.1.1)");
+                .add("the device was not reset before its initialisation (VIRTIO 1.3 §3.1.1)");
             self.untouched = false;
         }
         // The device itself sets NEEDS_RESET: a driver may not have seen it yet.
         let old = self.status & !NEEDS_RESET;
         if old & !value != 0 {
             complaints.add(format!(
-                "status bits {:#04x} were cleared other than by a reset (VIRTIO 1.3, 2.1.1)",
+                "status bits {:#04x} were cleared other than by a reset (VIRTIO 1.3 §2.1.1)",
                 old & !value
             ));
         }
         let known = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | NEEDS_RESET | FAILED;
         if value & !known != 0 {
             complaints.add(format!(
-                "undefined status bits {:#04x} were set (VIRTIO 1.3, 2.1)",
+                "undefined status bits {:#04x} were set (VIRTIO 1.3 §2.1)",
                 value & !known
             ));
         }
         let mut new = value & !old & known & !NEEDS_RESET;
         if old & FAILED != 0 && new != 0 {
             complaints
-                .add("the initialisation went on after FAILED without a reset (VIRTIO 1.3, 2.1.1)");
+                .add("the initialisation went on after FAILED without a reset (VIRTIO 1.3 §2.1.1)");
         }
         for (bit, before, names) in [
             (DRIVER, ACKNOWLEDGE, "DRIVER was set before ACKNOWLEDGE"),
@@ -420,7 +420,7 @@ impl CommonConfig {
             ),
         ] {
             if new & bit != 0 && old & before == 0 {
-                complaints.add(format!("{names}, or with it at once (VIRTIO 1.3, 3.1.1)"));
+                complaints.add(format!("{names}, or with it at once (VIRTIO 1.3 §3.1.1)"));
             }
         }
         if new & FEATURES_OK != 0
@@ -450,13 +450,13 @@ impl CommonConfig {
         let foreign = self.driver_features & !self.offered;
         if foreign != 0 {
             complaints.add(format!(
-                "features {foreign:#x} were accepted, which are not offered (VIRTIO 1.3, 2.2.1)"
+                "features {foreign:#x} were accepted, which are not offered (VIRTIO 1.3 §2.2.1)"
             ));
         }
         let version_1 = 1 << VIRTIO_F_VERSION_1;
         let legacy = self.offered & !self.driver_features & version_1 != 0;
         if legacy {
-            complaints.add("VIRTIO_F_VERSION_1 was not accepted (VIRTIO 1.3, 6.1)");
+            complaints.add("VIRTIO_F_VERSION_1 was not accepted (VIRTIO 1.3 §6.1)");
         }
         foreign == 0 && !legacy
     }
@@ -464,15 +464,15 @@ impl CommonConfig {
     fn check_before_start(&self, msix: bool, complaints: &Complaints) {
         if self.features_unread {
             complaints
-                .add("FEATURES_OK was not read back before DRIVER_OK (VIRTIO 1.3, 3.1.1, step 6)");
+                .add("FEATURES_OK was not read back before DRIVER_OK (VIRTIO 1.3 §3.1.1, step 6)");
         }
         if self.queues.iter().all(|queue| !queue.enabled) {
-            complaints.add("DRIVER_OK was set with no queue enabled (VIRTIO 1.3, 3.1.1, step 7)");
+            complaints.add("DRIVER_OK was set with no queue enabled (VIRTIO 1.3 §3.1.1, step 7)");
         }
         if msix && self.config_vector_unread {
             complaints.add(
-                "config_msix_vector was not read back after it was written (VIRTIO 1.3, \
-                 4.1.5.1.2.2)",
+                "config_msix_vector was not read back after it was written (VIRTIO 1.3 \
+                 §4.1.5.1.2.2)",
             );
         }
     }
@@ -499,14 +499,14 @@ impl CommonConfig {
         };
         if status & FEATURES_OK == 0 {
             complaints.add(format!(
-                "{field:?} was written before FEATURES_OK (VIRTIO 1.3, 3.1.1)"
+                "{field:?} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
             ));
         }
         // A vector may be changed at any time: it says nothing about the memory.
         if queue.enabled && field != Field::QueueMsixVector {
             complaints.add(format!(
                 "{field:?} of queue {index} was written with {value:#x} while the queue is \
-                 enabled (VIRTIO 1.3, 4.1.4.3.2)"
+                 enabled (VIRTIO 1.3 §4.1.4.3.2)"
             ));
             return Effect::None;
         }
@@ -518,7 +518,7 @@ impl CommonConfig {
                 } else {
                     complaints.add(format!(
                         "queue size {size} was written: it must be a power of 2, at most {most} \
-                         (VIRTIO 1.3, 4.1.4.3.2)"
+                         (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                 }
             }
@@ -542,25 +542,25 @@ impl CommonConfig {
                 if value != 1 {
                     complaints.add(format!(
                         "{value} was written to queue_enable of queue {index}; only 1 may be \
-                         (VIRTIO 1.3, 4.1.4.3.2)"
+                         (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                     return Effect::None;
                 }
                 if queue.written != 0b111 {
                     complaints.add(format!(
                         "queue {index} was enabled before all of its addresses were written \
-                         (VIRTIO 1.3, 4.1.4.3.2)"
+                         (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                 }
                 if msix && queue.vector_unread {
                     complaints.add(format!(
                         "queue_msix_vector of queue {index} was not read back after it was \
-                         written (VIRTIO 1.3, 4.1.5.1.2.2)"
+                         written (VIRTIO 1.3 §4.1.5.1.2.2)"
                     ));
                 }
                 if status & DRIVER_OK != 0 {
                     complaints.add(format!(
-                        "queue {index} was enabled after DRIVER_OK (VIRTIO 1.3, 3.1.1, step 7)"
+                        "queue {index} was enabled after DRIVER_OK (VIRTIO 1.3 §3.1.1, step 7)"
                     ));
                 }
                 return Effect::Enable(index, *queue);
@@ -571,14 +571,14 @@ impl CommonConfig {
 }
 
 /// The field that an access of `bytes` bytes at `offset` names, if it is one
-/// that the specification allows (VIRTIO 1.3, 4.1.3.1).
+/// that the specification allows (VIRTIO 1.3 §4.1.3.1).
 fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<Field> {
     let hit = FIELDS
         .iter()
         .find(|(at, width, _)| *at == offset && *width == bytes);
     if hit.is_none() {
         let why = if offset < BYTES {
-            "no field has that place and width (VIRTIO 1.3, 4.1.3.1)"
+            "no field has that place and width (VIRTIO 1.3 §4.1.3.1)"
         } else {
             "no field lies there unless a feature adds it that is not offered"
         };

@@ -42,7 +42,7 @@ pub enum ConcurrentChannels {
 
 /// How HwAdapterControl is called for ScsiStopAdapter and ScsiRestartAdapter:
 /// its page and that of StorPortAcquireSpinLock disagree, and drivers in use
-/// side with the latter (rule book 8 row 1).
+/// side with the latter (storport-rules.md X1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlCalls {
     /// At DIRQL, nothing held and nothing takeable: a miniport that is right
@@ -567,7 +567,7 @@ impl Adapter {
 
     /// The removal of an adapter that never started: the one request that its
     /// miniport gets is SRB_FUNCTION_PNP, in HwStartIo, with a device extension
-    /// of zeros (rule book 8 row 16). Its SRB status, or nothing if the request
+    /// of zeros (storport-rules.md X16). Its SRB status, or nothing if the request
     /// was not completed.
     ///
     /// # Errors

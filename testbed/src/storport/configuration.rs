@@ -102,7 +102,7 @@ impl Registration {
         Ok(registration)
     }
 
-    /// The duties of HW_INITIALIZATION_DATA's page (rule book 3.1).
+    /// The duties of HW_INITIALIZATION_DATA's page (storport-rules.md Callbacks).
     fn check(
         &self,
         port: &Port,

@@ -51,7 +51,7 @@ impl std::fmt::Debug for DpcObject {
 impl Deferred for DpcObject {
     fn run(&self, first: usize, second: usize) {
         // Out of the queue before it runs: it may be queued again, and then run
-        // on two CPUs at a time (rule book 8 row 6).
+        // on two CPUs at a time (storport-rules.md X6).
         self.queued.store(false, Ordering::Release);
         if !self.port.is_awake() {
             return;

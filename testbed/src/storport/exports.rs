@@ -218,7 +218,7 @@ exports! {
 }
 
 /// Where a dump stack's uncached extension begins in its page: miniports in use
-/// do not count on more than this alignment (rule book 6 D6).
+/// do not count on more than this alignment (storport-rules.md D6).
 const DUMP_UNCACHED: usize = 16;
 
 /// BOOLEAN.
@@ -260,7 +260,7 @@ fn initialize(mut call: Call) -> usize {
     status as usize
 }
 
-/// Whether `function` may be called from here (rule book 3.5).
+/// Whether `function` may be called from here (storport-rules.md Routines).
 pub(super) fn check_callback(
     port: &Port,
     function: &str,
@@ -284,7 +284,7 @@ pub(super) fn check_callback(
     fits
 }
 
-/// Whether the IRQL is not above what `function` allows (rule book 3.6).
+/// Whether the IRQL is not above what `function` allows (storport-rules.md IRQL).
 pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize) -> bool {
     let level = cpu::current_irql();
     if level > highest {
@@ -449,7 +449,7 @@ fn get_scatter_gather_list(mut call: Call) -> usize {
 fn get_logical_unit(mut call: Call) -> usize {
     let port = call.port();
     let address = call.unit_address();
-    // Rule book 1.5 O9: at DISPATCH_LEVEL it takes the interrupt lock.
+    // storport-rules.md O9: at DISPATCH_LEVEL it takes the interrupt lock.
     if cpu::current_irql() == irql::DISPATCH && !port.holds(LockId::Interrupt) {
         port.lock(LockId::Interrupt);
         let extension = port.unit_extension(address);
@@ -588,7 +588,7 @@ pub(super) fn stall(time: Duration) {
     schedule::stall(time);
 }
 
-/// Rule book 7: 0xF1/0x2001; and no stall in HwStartIo.
+/// storport-rules.md 0xF1/0x2001; and no stall in HwStartIo.
 pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
     if microseconds > 100_000 {
         port.violation(
@@ -608,7 +608,7 @@ pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
 /// SpNoWait and StorPortStartIo: nothing that takes time in HwStartIo. Their
 /// lists leave StorPortAllocatePool out, and HwStorStartIo's page allows it in
 /// full duplex, which is followed here; in half duplex HwStartIo runs above the
-/// IRQL of that function anyway (rule book 8 row 8).
+/// IRQL of that function anyway (storport-rules.md X8).
 pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
     if callbacks::current() == Callback::HwStartIo {
         port.violation(

@@ -35,7 +35,7 @@ type Body = fn(&mut Call, &'static Port) -> u32;
 struct Function {
     code: u32,
     name: &'static str,
-    /// The highest IRQL that it may be called at (rule book 3.6).
+    /// The highest IRQL that it may be called at (storport-rules.md IRQL).
     highest: u8,
     body: Option<Body>,
 }
@@ -179,8 +179,8 @@ functions! {
 }
 
 /// BuildScatterGatherList, PutScatterGatherList and
-/// QueryDpcWatchdogInformation: not below DISPATCH_LEVEL either (rule book 3.5,
-/// 3.6).
+/// QueryDpcWatchdogInformation: not below DISPATCH_LEVEL either
+/// (storport-rules.md Routines, IRQL).
 const AT_DISPATCH: [u32; 3] = [9, 10, 106];
 
 /// The name of the function with this code.

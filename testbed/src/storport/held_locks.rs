@@ -181,7 +181,7 @@ impl Port {
     }
 
     /// The locks that are taken with a lock, first to last: for Interrupt every
-    /// message's (rule book 1.5 O5).
+    /// message's (storport-rules.md O5).
     fn parts(&self, id: LockId) -> &[SpinLock] {
         match id {
             LockId::Interrupt => self.locks.each_message(),
@@ -478,7 +478,7 @@ impl Port {
         }
     }
 
-    /// Rule book 1.4. Under a lock that raised the IRQL `lock-order` or
+    /// storport-rules.md STOR_SPINLOCK. Under a lock that raised the IRQL `lock-order` or
     /// `lock-not-allowed` says it all, where the function goes on.
     fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
         let level = cpu::current_irql();
@@ -585,14 +585,14 @@ impl Port {
         }
     }
 
-    /// Rule book 1.5 O6: an interrupt routine may take other messages' locks.
+    /// storport-rules.md O6: an interrupt routine may take other messages' locks.
     fn may_nest(&self, outer: Held, inner: LockId) -> bool {
         matches!((outer.id, inner), (LockId::Message(_), LockId::Message(_)))
             && callbacks::current() == Callback::HwMSInterruptRoutine
             && outer.taker == Taker::Storport
     }
 
-    /// Rule book 2, with 8 row 4: DPC locks where only Interrupt is listed are
+    /// storport-rules.md Callbacks, with 8 row 4: DPC locks where only Interrupt is listed are
     /// in order.
     fn may_take(&self, id: LockId) -> bool {
         match callbacks::current() {
@@ -717,7 +717,7 @@ impl Port {
             );
             return stor_status::STOR_STATUS_SUCCESS;
         };
-        // Miniports keep it in a KIRQL (rule book 1.3 L9).
+        // Miniports keep it in a KIRQL (storport-rules.md L9).
         if old_irql as u8 != held(index).old_irql {
             self.lock_violation(
                 Rule::LockHandleChanged,

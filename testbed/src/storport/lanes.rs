@@ -406,7 +406,7 @@ impl Lane {
         let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
         let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
         if result as u8 == 0 {
-            // Completed already, or by and by (rule book 5.1 S4).
+            // Completed already, or by and by (storport-rules.md S4).
             let _ = slot.owner.compare_exchange(
                 owner::BUILDING,
                 owner::KEPT,
@@ -433,7 +433,7 @@ impl Lane {
         let port = self.port;
         let slot = port.srbs().slot(number);
         let channels = port.locks.channels();
-        // Rule book 2: with concurrent channels not the StartIo lock, but a
+        // storport-rules.md Callbacks: with concurrent channels not the StartIo lock, but a
         // channel; half duplex, the interrupt lock on top.
         port.lock(match self.cpu.checked_rem(channels) {
             Some(channel) => LockId::Channel(channel),
@@ -545,7 +545,7 @@ impl Lane {
         }
     }
 
-    /// Rule book 5.1 S5: again, with a new SRB extension, after a while.
+    /// storport-rules.md S5: again, with a new SRB extension, after a while.
     fn make_busy(&self, inner: &mut Inner, number: u32, work: Work) {
         let port = self.port;
         let slot = port.srbs().slot(number);

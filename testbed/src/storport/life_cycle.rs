@@ -1,4 +1,4 @@
-//! An adapter's life in its order (rule book 3.2): DriverEntry, HwFindAdapter,
+//! An adapter's life in its order (storport-rules.md C1): DriverEntry, HwFindAdapter,
 //! interrupts connected, HwInitialize, HwPassiveInitialize, control types;
 //! and ScsiStopAdapter.
 //!
@@ -160,7 +160,7 @@ fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartErr
 }
 
 /// HwFindAdapter in place of ScsiRestartAdapter: at DISPATCH_LEVEL, on a device
-/// extension that was used before (HW_FIND_ADAPTER; rule book 3.1).
+/// extension that was used before (HW_FIND_ADAPTER; storport-rules.md Callbacks).
 pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> {
     let kind = match port.messages() {
         0 => InterruptKind::Line,
@@ -283,7 +283,7 @@ pub(super) fn configure(
     Ok(configuration)
 }
 
-/// Rule book 4.2.
+/// storport-rules.md InterruptSynchronizationMode.
 fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller) {
     let configuration = port.configuration();
     if configuration.message_routine == 0 {

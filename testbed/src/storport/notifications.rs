@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// Rule book 3.7; the values are SCSI_NOTIFICATION_TYPE's.
+/// storport-rules.md Notifications; the values are SCSI_NOTIFICATION_TYPE's.
 const KINDS: &[(u32, Kind)] = &[
     (0, Kind::RequestComplete),
     (3, Kind::ResetDetected),
@@ -257,7 +257,7 @@ mod tests {
                 "{name}"
             );
         }
-        // Those that a miniport is never to use (rule book 3.7).
+        // Those that a miniport is never to use (storport-rules.md Notifications).
         for name in [
             "NextRequest",
             "NextLuRequest",

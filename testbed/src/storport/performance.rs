@@ -43,8 +43,8 @@ fn size_of(version: u32) -> u32 {
 }
 
 impl Port {
-    /// The flags that can be had with a structure of this version (rule book
-    /// 4.3). STOR_PERF_NO_SGL is not: a list is always made.
+    /// The flags that can be had with a structure of this version
+    /// (storport-rules.md PERF_CONFIGURATION_DATA). STOR_PERF_NO_SGL is not: a list is always made.
     fn offered(&self, version: u32) -> u32 {
         let mut flags = perf::STOR_PERF_DPC_REDIRECTION;
         if self.settings.concurrent_channels == ConcurrentChannels::Granted {
@@ -75,7 +75,7 @@ impl Port {
             );
             return STOR_STATUS_INVALID_PARAMETER;
         }
-        // Rule book 3.5.
+        // storport-rules.md Routines.
         let callback = callbacks::current();
         if !matches!(
             callback,

@@ -158,7 +158,7 @@ impl Port {
         );
     }
 
-    /// Whether configuration space may be touched now (rule book 3.5).
+    /// Whether configuration space may be touched now (storport-rules.md Routines).
     pub(super) fn check_bus_data(&self, function: &str, caller: usize) {
         use super::abi::control::{ScsiSetBootConfig, ScsiSetRunningConfig};
         let callback = callbacks::current();

@@ -103,7 +103,7 @@ pub struct Violation {
     /// The rule's short name: `lock-order`.
     pub rule: &'static str,
     /// Where the rule comes from: Microsoft's DDI compliance rule, bug check or
-    /// page, and the rule book's row.
+    /// page, and the row of docs/reference/storport-rules.md.
     pub source: &'static str,
     /// The callback that it was in, or `none`.
     pub callback: &'static str,

@@ -210,7 +210,7 @@ impl Port {
     }
 
     /// HwResetBus at DISPATCH_LEVEL with the StartIo lock and all channels, the
-    /// adapter's queues closed (rule book 2). The channels come first: who has
+    /// adapter's queues closed (storport-rules.md Callbacks). The channels come first: who has
     /// one may take the StartIo lock in HwStartIo.
     pub(super) fn reset_bus(&'static self, path: u8, cause: String) {
         self.gate.close(closed::RESET);

@@ -146,7 +146,7 @@ impl Port {
     }
 
     /// ScsiStopAdapter or ScsiRestartAdapter, called as the settings say: two
-    /// pages disagree on it (rule book 8 row 1).
+    /// pages disagree on it (storport-rules.md X1).
     pub(super) fn control_adapter(&'static self, kind: u32) -> u32 {
         match self.settings.control_calls {
             ControlCalls::Strict => self.call_control(kind, irql::DEVICE),

@@ -39,7 +39,7 @@ pub(super) enum LockId {
 }
 
 impl LockId {
-    /// Its place in the order of locks (rule book 1.5 O3).
+    /// Its place in the order of locks (storport-rules.md O3).
     pub(super) fn level(self) -> u8 {
         match self {
             Self::Channel(_) | Self::AllChannels => 0,

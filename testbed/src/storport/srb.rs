@@ -423,7 +423,7 @@ impl Srbs {
     }
 
     /// Gives the SRB of `slot` an SRB extension that knows nothing of the
-    /// last one (rule book 5.1 S12).
+    /// last one (storport-rules.md S12).
     pub(super) fn new_extension(&self, slot: &Slot) {
         let extension = slot.own() - HEADER + self.extension_at();
         // SAFETY: the extension lies behind the list, in the same memory.

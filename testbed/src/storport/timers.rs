@@ -172,7 +172,7 @@ impl Deferred for StateChange {
 
 impl Port {
     /// Runs `call` with the StartIo lock, half duplex also with the interrupt
-    /// lock (rule book 2), and gives it the IRQL.
+    /// lock (storport-rules.md Callbacks), and gives it the IRQL.
     pub(super) fn with_start_io(&self, call: impl FnOnce(u8)) {
         self.lock(LockId::StartIo);
         if self.full_duplex() {

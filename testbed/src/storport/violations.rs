@@ -22,7 +22,7 @@ use crate::{
 
 macro_rules! rules {
     ($($rule:ident = $name:literal, $source:literal, $summary:literal;)*) => {
-        /// A rule. The row of the rule book that it comes from stands with it.
+        /// A rule that a miniport must keep. `source` returns where it comes from.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Rule {
             $(#[doc = $summary] $rule,)*
@@ -39,8 +39,8 @@ macro_rules! rules {
                 }
             }
 
-            /// Microsoft's DDI compliance rule or bug check, if there is one, and
-            /// the row of the rule book.
+            /// Its source: Microsoft's DDI compliance rule or bug check, if there is
+            /// one, and the row of docs/reference/storport-rules.md.
             pub(super) fn source(self) -> &'static str {
                 match self {
                     $(Self::$rule => $source,)*
@@ -58,121 +58,121 @@ macro_rules! rules {
 }
 
 rules! {
-    LockRecursion = "lock-recursion", "StorPortSpinLock; rule book 1.3 L5, 1.5 O8",
+    LockRecursion = "lock-recursion", "StorPortSpinLock; storport-rules.md L5, O8",
         "No lock is taken that the thread holds already, by itself or by Storport.";
-    LockOrder = "lock-order", "StorPortSpinLock3; rule book 1.5 O1 to O3",
+    LockOrder = "lock-order", "StorPortSpinLock3; storport-rules.md O1 to O3",
         "Locks are taken in the order StartIo, Dpc, Interrupt or MSI.";
-    LockNested = "lock-nested", "rule book 1.5 O4, O6",
+    LockNested = "lock-nested", "storport-rules.md O4, O6",
         "DPC locks do not nest; nor do MSI locks, but for other messages' in HwMSInterruptRoutine.";
-    LockInversion = "lock-inversion", "rule book 1.5 O4, O6",
+    LockInversion = "lock-inversion", "storport-rules.md O4, O6",
         "Two locks are never taken in both orders, even if no two CPUs did so at a time.";
-    LockDeadlock = "lock-deadlock", "rule book 1.3 L5, 1.5 O3 to O6",
+    LockDeadlock = "lock-deadlock", "storport-rules.md L5, O3 to O6",
         "CPUs do not wait for each other's locks in a circle.";
-    LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; rule book 2",
+    LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; storport-rules.md Callbacks",
         "Each callback takes only the locks that its page allows.";
-    LockKind = "lock-kind", "rule book 1.2",
+    LockKind = "lock-kind", "storport-rules.md STOR_SPINLOCK",
         "STOR_SPINLOCK is one of the values that the function takes.";
-    LockDpc = "lock-dpc-not-initialised", "rule book 1.3 L6",
+    LockDpc = "lock-dpc-not-initialised", "storport-rules.md L6",
         "A DPC lock's context is an initialised STOR_DPC.";
-    LockMsiMode = "lock-msi-mode", "StorPortMSILock; rule book 1.5 O7",
+    LockMsiMode = "lock-msi-mode", "StorPortMSILock; storport-rules.md O7",
         "MSI locks are taken in InterruptSynchronizePerMessage mode alone.";
-    LockMsiMessage = "lock-msi-message", "rule book 1.1",
+    LockMsiMessage = "lock-msi-message", "storport-rules.md StorPortAcquireMSISpinLock",
         "An MSI lock is that of a message that the adapter has.";
-    LockIrql = "lock-irql", "rule book 1.4",
+    LockIrql = "lock-irql", "storport-rules.md STOR_SPINLOCK",
         "Locks are taken at an IRQL that allows it.";
-    LockHandleInUse = "lock-handle-in-use", "rule book 1.3 L2",
+    LockHandleInUse = "lock-handle-in-use", "storport-rules.md L2",
         "A STOR_LOCK_HANDLE serves one acquisition at a time.";
-    LockHandleMoved = "lock-handle-moved", "rule book 1.3 L1",
+    LockHandleMoved = "lock-handle-moved", "storport-rules.md L1",
         "A STOR_LOCK_HANDLE stays where it is while its lock is held.";
-    LockHandleChanged = "lock-handle-changed", "rule book 1.3 L1, L9",
+    LockHandleChanged = "lock-handle-changed", "storport-rules.md L1, L9",
         "A STOR_LOCK_HANDLE, or an old IRQL, is given back as it was filled.";
-    LockNotHeld = "lock-not-held", "StorPortSpinLock4; rule book 1.3 L2",
+    LockNotHeld = "lock-not-held", "StorPortSpinLock4; storport-rules.md L2",
         "What is released is held.";
-    LockReleaseOrder = "lock-release-order", "rule book 1.3 L3",
+    LockReleaseOrder = "lock-release-order", "storport-rules.md L3",
         "The lock that was taken last is released first.";
-    LockOtherThread = "lock-other-thread", "rule book 1.3 L1",
+    LockOtherThread = "lock-other-thread", "storport-rules.md L1",
         "Who took a lock releases it.";
-    LockAtReturn = "lock-held-at-return", "StorPortSpinLock; rule book 1.3 L4",
+    LockAtReturn = "lock-held-at-return", "StorPortSpinLock; storport-rules.md L4",
         "A callback returns with the locks that it was called with.";
-    IrqlAtReturn = "irql-at-return", "SpChangeIrql; rule book 1.3 L4",
+    IrqlAtReturn = "irql-at-return", "SpChangeIrql; storport-rules.md L4",
         "A callback returns at the IRQL that it was called at.";
     DdiCallback = "ddi-callback",
-        "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; rule book 3.5",
+        "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; storport-rules.md Routines",
         "Functions that belong to certain callbacks are called in those.";
-    DdiIrql = "ddi-irql", "StorPortIrql; rule book 3.6",
+    DdiIrql = "ddi-irql", "StorPortIrql; storport-rules.md IRQL",
         "Functions are called at an IRQL that they allow.";
-    DdiDeprecated = "ddi-deprecated", "StorPortDeprecated; rule book 7",
+    DdiDeprecated = "ddi-deprecated", "storport-rules.md StorPortDeprecated",
         "StorPortLogError and StorPortValidateRange are not used any more.";
     DdiPortOnly = "ddi-port-only",
-        "StorPortDDIsPortOnly, StorPortCompleteRequest; rule book 5.1 S7",
+        "StorPortDDIsPortOnly, StorPortCompleteRequest; storport-rules.md S7",
         "StorPortCompleteRequest is the port driver's own.";
-    DdiProhibited = "ddi-prohibited", "HwStorPortProhibitedDDIs; rule book 1.1",
+    DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs",
         "A physical miniport calls none of the kernel's functions that its rule lists.";
-    DdiExtension = "ddi-device-extension", "rule book 1.1",
+    DdiExtension = "ddi-device-extension", "storport-rules.md DeviceExtension",
         "HwDeviceExtension is the one that Storport gave.";
-    DdiArgument = "ddi-argument", "the functions' pages; rule book 1.1",
+    DdiArgument = "ddi-argument", "the functions' pages",
         "Arguments are what the function's page demands.";
-    PerfOpts = "perf-opts", "StorPortPerfOpts; rule book 7",
+    PerfOpts = "perf-opts", "storport-rules.md StorPortPerfOpts",
         "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
-    NotificationType = "notification-type", "StorPortNotification2; rule book 3.7",
+    NotificationType = "notification-type", "StorPortNotification2; storport-rules.md Notifications",
         "StorPortNotification takes the documented types.";
-    InitializationData = "initialization-data", "rule book 3.1",
+    InitializationData = "initialization-data", "storport-rules.md Callbacks",
         "HW_INITIALIZATION_DATA is as its page demands.";
-    FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; rule book 3.1",
+    FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; storport-rules.md Callbacks",
         "HwFindAdapter sets what it must and returns an SP_RETURN value.";
-    VirtualDevice = "virtual-device", "StorPortVirtualDevice; rule book 3.1",
+    VirtualDevice = "virtual-device", "StorPortVirtualDevice; storport-rules.md Callbacks",
         "HwFindAdapter of a physical adapter leaves VirtualDevice FALSE.";
-    HalfDuplex = "half-duplex", "SpDuplex; rule book 4.1",
+    HalfDuplex = "half-duplex", "SpDuplex; storport-rules.md SynchronizationModel",
         "HwFindAdapter chooses StorSynchronizeFullDuplex.";
-    SrbExtensionSize = "srb-extension-size", "rule book 3.5",
+    SrbExtensionSize = "srb-extension-size", "storport-rules.md Routines",
         "SrbExtensionSize is set before the uncached extension is asked for.";
-    AdapterControl = "adapter-control", "rule book 3.1",
+    AdapterControl = "adapter-control", "storport-rules.md Callbacks",
         "HwAdapterControl supports stop and restart, and answers the query for its types.";
-    Stall = "stall", "bug check 0xF1/0x2001; rule book 3.6",
+    Stall = "stall", "bug check 0xF1/0x2001; storport-rules.md IRQL",
         "No stall is longer than 0.1 s.";
-    StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; rule book 3.1, 8 row 8",
+    StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; storport-rules.md Callbacks, X8",
         "HwStartIo neither waits nor stalls nor allocates; StorPortAllocatePool is left to it in \
          full duplex, as its page has it.";
-    DeviceBase = "device-base", "bug check 0xF1/0x2003; rule book 3.5",
+    DeviceBase = "device-base", "bug check 0xF1/0x2003; storport-rules.md Routines",
         "StorPortGetDeviceBase is asked for what plug and play assigned.";
-    RegisterAddress = "register-address", "bug check 0xF1/0x2005; rule book 7",
+    RegisterAddress = "register-address", "storport-rules.md 0xF1/0x2005",
         "Register functions get registers that are mapped.";
-    SrbUnknown = "srb-unknown", "rule book 5.1 S1, S2",
+    SrbUnknown = "srb-unknown", "storport-rules.md S1, S2",
         "A request that is completed or asked about is one that the miniport has.";
-    SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; rule book 5.1 S1",
+    SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; storport-rules.md S1",
         "A request is completed once.";
-    SrbStatus = "srb-status", "StorPortStatusPending; rule book 5.1 S3",
+    SrbStatus = "srb-status", "StorPortStatusPending; storport-rules.md S3",
         "A request is completed with a final status, without flags that are the port's.";
-    SrbTouched = "srb-touched", "StorPortNotification (SDV, unlisted); rule book 5.1 S2",
+    SrbTouched = "srb-touched", "StorPortNotification (SDV, unlisted); storport-rules.md S2",
         "SRB, SRB extension, sense buffer and scatter/gather list are left alone once the request \
          is completed (with --verify).";
-    SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; rule book 5.1 S4",
+    SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; storport-rules.md S4",
         "HwBuildIo that returns TRUE leaves the request uncompleted.";
-    SrbStartIo = "srb-start-io-false", "rule book 5.1 S6",
+    SrbStartIo = "srb-start-io-false", "storport-rules.md S6",
         "HwStartIo returns TRUE, or has completed the request.";
-    SrbBusyLength = "srb-busy-length", "rule book 5.1 S5",
+    SrbBusyLength = "srb-busy-length", "storport-rules.md S5",
         "SRB_STATUS_BUSY comes with an unchanged DataTransferLength.";
-    SrbAfterReset = "srb-after-reset", "rule book 2, 5.1 S8",
+    SrbAfterReset = "srb-after-reset", "storport-rules.md Callbacks, S8",
         "HwResetBus completes what HwStartIo was given.";
-    SrbControl = "srb-control", "rule book 3.2, 8 row 16",
+    SrbControl = "srb-control", "storport-rules.md C1, X16",
         "Requests of cache, power and plug and play are answered.";
-    DdiInDumpMode = "ddi-in-dump-mode", "rule book 6 D2, D3, D5, D6",
+    DdiInDumpMode = "ddi-in-dump-mode", "storport-rules.md D2, D3, D5, D6",
         "A dump stack has no DPCs, timers, pool, registry or passive initialisation.";
-    LockInDumpMode = "lock-in-dump-mode", "rule book 6 D8",
+    LockInDumpMode = "lock-in-dump-mode", "storport-rules.md D8",
         "A dump stack has nothing to lock.";
-    DumpMemory = "dump-memory", "rule book 6 D4",
+    DumpMemory = "dump-memory", "storport-rules.md D4",
         "Device extension and uncached extension have 32 KiB together in a dump stack.";
-    DumpResetBus = "dump-reset-bus", "rule book 6 D4",
+    DumpResetBus = "dump-reset-bus", "storport-rules.md D4",
         "HwResetBus is disregarded in a dump stack.";
-    QueueDepth = "queue-depth", "rule book 3.5",
+    QueueDepth = "queue-depth", "storport-rules.md Routines",
         "The queue depth is set at the unit's first INQUIRY or later.";
-    Dpc = "dpc-not-initialised", "rule book 3.1",
+    Dpc = "dpc-not-initialised", "storport-rules.md Callbacks",
         "DPC objects are initialised before they are issued or cancelled.";
-    Timer = "timer-routine", "StorPortTimer; rule book 3.7",
+    Timer = "timer-routine", "StorPortTimer; storport-rules.md Notifications",
         "RequestTimerCall comes with an HwTimer.";
-    Pool = "pool-free", "StorPortAllocatePool; rule book 7",
+    Pool = "pool-free", "storport-rules.md StorPortAllocatePool",
         "Pool is freed once, and only what was allocated.";
-    InterruptLevel = "interrupt-level", "rule book 3.1",
+    InterruptLevel = "interrupt-level", "storport-rules.md Callbacks",
         "HwInterrupt makes its device let go of the pin.";
 }
 

@@ -449,7 +449,7 @@ fn vectors_that_are_refused(event: Event) {
     let disk = faulty(common_reads(QUEUE_MSIX_VECTOR, NO_VECTOR));
     refused(event, why, disk, patient());
 
-    // It can do without the other one (VIRTIO 1.3, 4.1.5.1.2.2).
+    // It can do without the other one (VIRTIO 1.3 §4.1.5.1.2.2).
     let bench = faulty(common_reads(CONFIG_MSIX_VECTOR, NO_VECTOR)).start(patient());
     bench.read(1);
     check_events(&bench.adapter.report(), &[]);

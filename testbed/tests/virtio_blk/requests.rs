@@ -158,7 +158,7 @@ fn an_indirect_chain_can_be_as_long_as_seg_max_allows() {
 
 #[test]
 fn any_framing_is_accepted() {
-    // VIRTIO 1.3, 2.7.4.1: a device makes no assumption about framing.
+    // VIRTIO 1.3 §2.7.4.1: a device makes no assumption about framing.
     let mut driver = Driver::default_ready();
     let header = driver.header(IN, 5);
     let data = driver.buffer(&[0; 1024]);

@@ -230,8 +230,8 @@ pub extern "C" fn guard_message_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>
         .with(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way: the status is not looked at, as in Microsoft's sample
-/// of an AHCI miniport (rule book 9).
+/// The same in C's way: the status is not checked, as in Microsoft's sample of an AHCI
+/// miniport, storahci (storport-rules.md StorAhci).
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].

@@ -97,7 +97,7 @@ pub struct Adapter {
     start_io: Word,
     interrupt: Word,
     messages: Vec<AtomicBool>,
-    /// Taken by HwStartIo, its channel's, and by HwResetBus, all (rule book 2).
+    /// Taken by HwStartIo, its channel's, and by HwResetBus, all (storport-rules.md Callbacks).
     channel_tokens: Vec<AtomicBool>,
     pub(super) dpcs: Mutex<VecDeque<QueuedDpc>>,
     pub(super) timer: Mutex<HW_TIMER>,
@@ -310,7 +310,7 @@ impl Adapter {
         };
         assert!(
             started,
-            "what false does is undocumented (rule book 5.1, S6)"
+            "what false does is undocumented (storport-rules.md S6)"
         );
         done
     }
@@ -630,7 +630,7 @@ impl Adapter {
         let word = unsafe { &*word };
         // SAFETY: the caller's promise.
         unsafe { queued_lock::acquire(word, lock, handle) };
-        // All messages' locks, in Storport's own order (rule book 1.5, O5).
+        // All messages' locks, in Storport's own order (storport-rules.md O5).
         if kind == Kind::Interrupt && self.has_message_locks() {
             self.messages.iter().for_each(take);
         }

@@ -23,7 +23,7 @@ impl Driver {
         Self::enter::<M>(ptr::dangling_mut(), ptr::dangling())
     }
 
-    /// Loads a copy of it into a dump stack (rule book 6, D1). From then on the
+    /// Loads a copy of it into a dump stack (storport-rules.md D1). From then on the
     /// program's drivers are such copies, until `load` is called.
     #[must_use]
     pub fn load_for_dump<M: Registered>() -> Self {
@@ -31,7 +31,7 @@ impl Driver {
     }
 
     /// Runs a DriverEntry that registers `M`, which must register what
-    /// HW_INITIALIZATION_DATA must be (rule book 3.1).
+    /// HW_INITIALIZATION_DATA must be (storport-rules.md Callbacks).
     fn enter<M: Registered>(driver: PDRIVER_OBJECT, registry_path: PCUNICODE_STRING) -> Self {
         REGISTERED.set(None);
         // SAFETY: this is DriverEntry; the arguments are only passed on.

@@ -10,7 +10,7 @@ use std::{
 
 use super::adapter::Adapter;
 
-/// Storport's locks in the order in which they may be taken (rule book 1.5).
+/// Storport's locks in the order in which they may be taken (storport-rules.md Order).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
     StartIo,

@@ -1,5 +1,5 @@
 //! In-stack queued spin locks, whose nodes lie in the STOR_LOCK_HANDLEs of
-//! those who hold them and wait for them (rule book 1.3, L1).
+//! those who hold them and wait for them (storport-rules.md L1).
 //!
 //! The algorithm is that of Mellor-Crummey and Scott: the lock is a pointer to
 //! the last node; each node points to the next and is told when its turn has

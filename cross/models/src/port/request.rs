@@ -17,7 +17,7 @@ use wdk_sys::{
     STORAGE_REQUEST_BLOCK,
 };
 
-/// The shapes of an SRB (rule book 5.2).
+/// The shapes of an SRB (storport-rules.md STORAGE_REQUEST_BLOCK).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// SCSI_REQUEST_BLOCK.
@@ -203,7 +203,7 @@ impl Sent {
         let sent = Box::new(Self {
             shape: request.shape,
             block: memory,
-            // Uninitialised: rule book 5.1, S12.
+            // Uninitialised: storport-rules.md S12.
             extension: Memory::uninitialised(extension_bytes as usize),
             sense: Memory::uninitialised(usize::from(SENSE_BYTES)),
             list: list(&request.data, &data.0),

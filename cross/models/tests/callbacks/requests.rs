@@ -106,7 +106,7 @@ fn a_full_queue_is_busy_and_a_dpc_empties_it() {
         .collect();
     assert!(answers[..2].iter().all(|answer| answer.get().is_none()));
     for answer in &answers[2..] {
-        // The length is left alone (rule book 5.1, S5).
+        // The length is left alone (storport-rules.md S5).
         let seen = answer.get().map(|done| (done.status, done.length));
         assert_eq!(seen, Some((wdk_sys::SRB_STATUS_BUSY as u8, 5)));
     }

@@ -1,4 +1,4 @@
-//! A virtio disk: the registers of a modern PCI device (VIRTIO 1.3, 4.1), one
+//! A virtio disk: the registers of a modern PCI device (VIRTIO 1.3 §4.1), one
 //! split queue (2.7) and four blocks (5.2). It breaks the protocol when told.
 
 use std::{

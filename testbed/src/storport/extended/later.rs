@@ -57,7 +57,7 @@ pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> u32 {
     port.queue_work(handle, routine, context)
 }
 
-/// Sleeps below DISPATCH_LEVEL, stalls at or above it (rule book 3.6).
+/// Sleeps below DISPATCH_LEVEL, stalls at or above it (storport-rules.md IRQL).
 pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
     let microseconds = call.u32();
     let time = Duration::from_micros(u64::from(microseconds));

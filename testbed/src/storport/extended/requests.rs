@@ -101,7 +101,7 @@ pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> 
     let srb = call.address();
     let to = call.structure();
     let known = port.srb_of_miniport(srb, call.caller);
-    // Rule book 3.5.
+    // storport-rules.md Routines.
     if known.is_some_and(|slot| !slot.is_with_miniport()) {
         port.violation(
             Rule::DdiCallback,
@@ -194,7 +194,7 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
     let Some(unit) = port.units.get(unit).filter(|_| is_btl8) else {
         return STOR_STATUS_INVALID_PARAMETER;
     };
-    // Rule book 3.5.
+    // storport-rules.md Routines.
     if !port.has_inquiry_out(unit.number) {
         port.violation(
             Rule::DdiCallback,

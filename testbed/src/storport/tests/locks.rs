@@ -329,7 +329,7 @@ fn a_violation_tells_thread_irql_and_locks() {
     else {
         panic!("{violations:?}");
     };
-    assert_eq!(*source, "StorPortSpinLock3; rule book 1.5 O1 to O3");
+    assert_eq!(*source, "StorPortSpinLock3; storport-rules.md O1 to O3");
     assert_eq!(circumstances.cpu, 0);
     assert_eq!(circumstances.thread, "cpu 0");
     assert_eq!(circumstances.irql, irql::DISPATCH);

@@ -79,7 +79,7 @@ struct Answers;
 impl Miniport for Answers {}
 
 /// Numbers its requests in HwBuildIo, where nothing keeps two CPUs apart, and
-/// completes them by number (rule book 8 row 10).
+/// completes them by number (storport-rules.md X10).
 #[derive(Default)]
 struct Counts {
     next: AtomicUsize,

@@ -1,6 +1,6 @@
 //! A lock is taken with a context of its own adapter: what that context says
 //! of IRQL and locks, it says of no other adapter.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A guard proves that a lock of its own adapter is held, and orders no lock of
 //! another adapter.
-//! Rule book 1.5.
+//! storport-rules.md Order.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Pool is freed through the adapter that allocated it.
-//! Rule book 7 (StorPortAllocatePool).
+//! storport-rules.md StorPortAllocatePool.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! An SRB waits in its own adapter's state: that one's reset must find it.
-//! Rule book 5.1 S8.
+//! storport-rules.md S8.
 
 #![no_std]
 

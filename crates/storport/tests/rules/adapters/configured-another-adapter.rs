@@ -1,5 +1,5 @@
 //! `Configured` of one adapter cannot be used for another.
-//! Rule book 3.1 (HwFindAdapter).
+//! storport-rules.md HwFindAdapter.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A context that proves a lock proves that of its own adapter.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

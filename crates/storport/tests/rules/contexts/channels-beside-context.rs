@@ -1,6 +1,6 @@
 //! While it is used what is known of the StartIo lock, the context that told it
 //! takes no lock beside it.
-//! Rule book 1.3 L5, 2 (HwStartIo).
+//! storport-rules.md L5, HwStartIo.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! What is known of the StartIo lock in one call of HwStartIo is not kept for the
 //! next.
-//! Rule book 2 (HwStartIo).
+//! storport-rules.md HwStartIo.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! There is one context a call: a second one would take locks beside the first.
-//! Rule book 1.3 L5, 2.
+//! storport-rules.md L5, Callbacks.
 
 #![no_std]
 

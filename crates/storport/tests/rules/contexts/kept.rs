@@ -1,6 +1,6 @@
 //! A context is not kept beyond its callback: what it says of IRQL and locks
 //! holds during the call alone.
-//! Rule book 1.3 L4, 2.
+//! storport-rules.md L4, Callbacks.
 
 #![no_std]
 

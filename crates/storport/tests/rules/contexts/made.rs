@@ -1,5 +1,5 @@
 //! Only the framework makes a context, when Storport calls.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

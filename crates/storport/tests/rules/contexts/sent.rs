@@ -1,5 +1,5 @@
 //! A context stays on its processor: the IRQL and the locks are that one's.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A context is not lent to another processor either.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A context does not become `'static`, so no static holds it.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

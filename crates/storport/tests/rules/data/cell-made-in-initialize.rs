@@ -1,5 +1,5 @@
 //! Cells are made in HwFindAdapter, before another callback can use them.
-//! Rule book 1.3 L6, 3.2.
+//! storport-rules.md L6, C1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Opened data is not kept beyond the callback: then the lock is released.
-//! Rule book 1.3 L4.
+//! storport-rules.md L4.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwDpcRoutine does not open what lies under its DPC's lock: Storport does not
 //! hold it, and the same DPC may run on another processor.
-//! Rule book 1.5 O10, 8 row 6.
+//! storport-rules.md O10, X6.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwInterrupt does not open what lies under a DPC lock: it interrupts whoever
 //! holds that one. It leaves the work to the DPC.
-//! Rule book 2 (HwInterrupt), 3.1.
+//! storport-rules.md HwInterrupt.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwResetBus does not open what lies under a DPC lock: DPCs may run.
-//! Rule book 2 (HwResetBus), 8 row 4.
+//! storport-rules.md HwResetBus, X4.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwStateChange does not open the cell of a DPC lock: the StartIo lock does
 //! not exclude DPCs.
-//! Rule book 2 (HwStateChange).
+//! storport-rules.md HwStateChange.
 
 #![no_std]
 

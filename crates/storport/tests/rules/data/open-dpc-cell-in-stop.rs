@@ -1,5 +1,5 @@
 //! ScsiStopAdapter opens nothing: DPCs and timers may still run.
-//! Rule book 3.3, 8 row 1.
+//! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]
 

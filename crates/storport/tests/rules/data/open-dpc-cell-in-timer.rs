@@ -1,6 +1,6 @@
 //! HwTimer does not open the cell of a DPC lock: the StartIo lock does not
 //! exclude DPCs.
-//! Rule book 2 (HwTimer).
+//! storport-rules.md HwTimer.
 
 #![no_std]
 

@@ -1,7 +1,7 @@
 //! HwMSInterruptRoutine opens cells of the interrupt lock only if Storport
 //! holds that lock. With message locks it holds the message's, so `open_in`
 //! decides at run time.
-//! Rule book 2 (HwMSInterruptRoutine), 4.2, 8 row 5.
+//! storport-rules.md HwMSInterruptRoutine, InterruptSynchronizationMode, X5.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwPassiveInitialize does not open cells of the interrupt lock: the adapter
 //! may already interrupt.
-//! Rule book 2 (HwPassiveInitialize).
+//! storport-rules.md HwPassiveInitialize.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwResetBus does not open what lies under the interrupt lock: the StartIo lock
 //! keeps no interrupt out.
-//! Rule book 2 (HwResetBus).
+//! storport-rules.md HwResetBus.
 
 #![no_std]
 

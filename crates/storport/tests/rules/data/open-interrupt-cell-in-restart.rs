@@ -1,6 +1,6 @@
 //! A restart does not open what lies under the interrupt lock: an interrupt
 //! routine may run.
-//! Rule book 3.3, 8 row 1.
+//! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]
 

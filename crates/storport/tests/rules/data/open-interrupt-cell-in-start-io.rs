@@ -1,6 +1,6 @@
 //! HwStartIo does not open what lies under the interrupt lock: in full duplex
 //! Storport does not hold it.
-//! Rule book 2 (HwStartIo), 4.1.
+//! storport-rules.md HwStartIo, SynchronizationModel.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwTimer does not open cells of the interrupt lock: the StartIo lock does
 //! not exclude interrupt routines.
-//! Rule book 2 (HwTimer).
+//! storport-rules.md HwTimer.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwAdapterControl for power does not open what lies under the StartIo lock: Storport holds
 //! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwAdapterControl), 3.3, 1.5 O3.
+//! storport-rules.md HwAdapterControl, O3.
 
 #![no_std]
 

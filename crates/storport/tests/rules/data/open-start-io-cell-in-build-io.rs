@@ -1,7 +1,7 @@
 //! HwBuildIo does not open what lies under the StartIo lock: several run at once,
 //! and Storport holds nothing there. Every lock may be taken, in the order
 //! StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwBuildIo), 3.1, 1.5 O3.
+//! storport-rules.md HwBuildIo, O3.
 
 #![no_std]
 

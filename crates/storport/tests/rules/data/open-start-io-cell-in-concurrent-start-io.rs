@@ -1,6 +1,6 @@
 //! With concurrent channels HwStartIo does not open what lies under the StartIo
 //! lock: Storport does not hold it, and other processors are in HwStartIo.
-//! Rule book 2 (HwStartIo), 4.3, 8 row 2.
+//! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, X2.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwDpcRoutine does not open what lies under the StartIo lock: Storport holds
 //! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwDpcRoutine), 1.5 O3.
+//! storport-rules.md HwDpcRoutine, O3.
 
 #![no_std]
 

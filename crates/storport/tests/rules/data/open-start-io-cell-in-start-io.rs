@@ -1,6 +1,6 @@
 //! HwStartIo does not open what lies under the StartIo lock before it is known
 //! that Storport holds it: with concurrent channels it does not.
-//! Rule book 2 (HwStartIo), 4.3, 8 row 2.
+//! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, X2.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A threaded DPC does not open cells of the StartIo lock: Storport holds no
 //! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwDpcRoutine), 1.2, 1.5 O3.
+//! storport-rules.md HwDpcRoutine, STOR_SPINLOCK, O3.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwTracingEnabled does not open what lies under the StartIo lock: Storport holds
 //! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwTracingEnabled), 1.5 O3.
+//! storport-rules.md HwTracingEnabled, O3.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwUnitControl for power opens nothing either: Storport holds
 //! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwUnitControl), 3.4, 1.5 O3.
+//! storport-rules.md HwUnitControl, O3.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A work item does not open cells of the StartIo lock: Storport holds no
 //! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
-//! Rule book 2 (HwWorkItem), 1.5 O3.
+//! storport-rules.md HwWorkItem, O3.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! The guard of one cell opens no other: each has its own lock.
-//! Rule book 1.2, 8 row 10.
+//! storport-rules.md STOR_SPINLOCK, X10.
 
 #![no_std]
 

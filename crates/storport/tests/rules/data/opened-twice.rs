@@ -1,5 +1,5 @@
 //! A context opens one cell at a time, so no data is open twice.
-//! Rule book 1.3 L5.
+//! storport-rules.md L5.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A lock hands its data from processor to processor, so the data must be able
 //! to go: what belongs to one processor does not lie in it.
-//! Rule book 3.1 (HwBuildIo).
+//! storport-rules.md HwBuildIo.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Data under a lock is reached through that lock alone.
-//! Rule book 3.1 (HwBuildIo), 8 row 10.
+//! storport-rules.md HwBuildIo, X10.
 
 #![no_std]
 

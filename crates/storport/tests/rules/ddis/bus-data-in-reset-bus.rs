@@ -1,5 +1,5 @@
 //! Only HwFindAdapter reads PCI configuration space.
-//! Rule book 3.5 (StorPortGetBusData).
+//! storport-rules.md StorPortGetBusData.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! StorPortBusy is not called at DIRQL.
-//! Rule book 3.1 (HwInterrupt).
+//! storport-rules.md HwInterrupt.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwPassiveInitialize reports no change: HwStateChange would use cells that
 //! HwPassiveInitialize opens.
-//! Rule book 2 (HwStateChange), 3.2.
+//! storport-rules.md HwStateChange, C1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A request's data is mapped at DISPATCH_LEVEL or below.
-//! Rule book 3.6 (StorPortGetSystemAddress); DDI compliance rule StorPortIrql.
+//! storport-rules.md I3; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

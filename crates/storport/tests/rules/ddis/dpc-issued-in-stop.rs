@@ -1,5 +1,5 @@
 //! ScsiStopAdapter issues no DPC: it would run after the stop.
-//! Rule book 3.1 (HwAdapterControl), 3.2.
+//! storport-rules.md HwAdapterControl, C1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only HwStartIo knows message and channel of a request.
-//! Rule book 3.5 (StorPortGetStartIoPerfParams).
+//! storport-rules.md StorPortGetStartIoPerfParams.
 
 #![no_std]
 

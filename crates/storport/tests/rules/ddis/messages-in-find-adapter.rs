@@ -1,5 +1,5 @@
 //! Before HwInitialize there are no messages to look up.
-//! Rule book 3.5 (StorPortGetMSIInfo).
+//! storport-rules.md StorPortGetMSIInfo.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwMSInterruptRoutine does not look messages up.
-//! Rule book 3.1 (HwMSInterruptRoutine), 3.5 (StorPortGetMSIInfo).
+//! storport-rules.md HwMSInterruptRoutine, StorPortGetMSIInfo.
 
 #![no_std]
 

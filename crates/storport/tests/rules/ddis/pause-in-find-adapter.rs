@@ -1,5 +1,5 @@
 //! HwFindAdapter does not pause requests: none can arrive yet.
-//! Rule book 3.2.
+//! storport-rules.md C1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Performance options are set while the adapter is initialised.
-//! Rule book 3.5 (StorPortInitializePerfOpts), 4.3.
+//! storport-rules.md StorPortInitializePerfOpts, PERF_CONFIGURATION_DATA.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A restart does not set performance options again.
-//! Rule book 3.5 (StorPortInitializePerfOpts), 4.3.
+//! storport-rules.md StorPortInitializePerfOpts, PERF_CONFIGURATION_DATA.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Performance options are data, not a null pointer.
-//! Rule book 3.5 (StorPortInitializePerfOpts); DDI compliance rule
+//! storport-rules.md StorPortInitializePerfOpts; DDI compliance rule
 //! StorPortPerfOpts.
 
 #![no_std]

@@ -1,6 +1,6 @@
 //! ScsiStopAdapter frees no pool: it runs at DIRQL at worst. HwBuildIo frees
 //! it when the adapter is removed.
-//! Rule book 3.1 (HwAdapterControl), 8 row 1; DDI compliance rule StorPortIrql.
+//! storport-rules.md HwAdapterControl, X1; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

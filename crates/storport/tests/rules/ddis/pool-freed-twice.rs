@@ -1,5 +1,5 @@
 //! Pool is freed once.
-//! DDI compliance rules StorPortAllocatePool, StorPortAllocatePool2. Rule book 7.
+//! storport-rules.md StorPortAllocatePool, StorPortAllocatePool2.
 
 #![no_std]
 

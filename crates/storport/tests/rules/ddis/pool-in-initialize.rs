@@ -1,5 +1,5 @@
 //! HwInitialize runs above DISPATCH_LEVEL and allocates nothing.
-//! Rule book 3.1 (HwInitialize), 3.6 (StorPortAllocatePool); DDI compliance rule
+//! storport-rules.md HwInitialize, I3; DDI compliance rule
 //! StorPortIrql.
 
 #![no_std]

@@ -1,5 +1,5 @@
 //! An interrupt routine allocates nothing. Its DPC may.
-//! Rule book 3.6 (StorPortAllocatePool); DDI compliance rule StorPortIrql.
+//! storport-rules.md I3; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwStartIo allocates nothing. HwBuildIo may, before it.
-//! Rule book 3.1 (HwStartIo), 8 row 8; DDI compliance rule SpNoWait.
+//! storport-rules.md HwStartIo, X8; DDI compliance rule SpNoWait.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! Under a lock no routine is called that the IRQL forbids: the interrupt
 //! lock raises to DIRQL, where nothing can be allocated. Allocate before.
-//! Rule book 1.3 L8, 1.4, 8 row 9; DDI compliance rule StorPortIrql.
+//! storport-rules.md L8, STOR_SPINLOCK, X9; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

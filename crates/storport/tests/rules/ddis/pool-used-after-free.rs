@@ -1,5 +1,5 @@
 //! Freed pool is not used again.
-//! DDI compliance rule StorPortAllocatePool. Rule book 7.
+//! storport-rules.md StorPortAllocatePool.
 
 #![no_std]
 

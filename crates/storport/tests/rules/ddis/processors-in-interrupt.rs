@@ -1,5 +1,5 @@
 //! The processors are counted at DISPATCH_LEVEL or below.
-//! Rule book 3.6 (topology); DDI compliance rule StorPortIrql.
+//! storport-rules.md I3; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

@@ -3,7 +3,7 @@
 //! StorPortEnablePassiveInitialization), what only a port driver may
 //! (StorPortCompleteRequest), what is deprecated (StorPortLogError,
 //! StorPortValidateRange), or a notification that is not for miniports.
-//! Rule book 3.5, 3.7, 5.1 S7; DDI compliance rules StorPortEnablePassive,
+//! storport-rules.md Routines, Notifications, S7; DDI compliance rules StorPortEnablePassive,
 //! StorPortPassiveFromHwInit, StorPortCompleteRequest, StorPortDDIsPortOnly,
 //! StorPortDeprecated, StorPortNotification2.
 

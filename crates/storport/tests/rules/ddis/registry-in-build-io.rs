@@ -1,5 +1,5 @@
 //! The registry is read at PASSIVE_LEVEL.
-//! Rule book 3.6 (StorPortRegistryRead); DDI compliance rule StorPortIrql.
+//! storport-rules.md I1; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwInitialize runs above PASSIVE_LEVEL and does not read the registry.
-//! Rule book 3.1 (HwInitialize), 3.6; DDI compliance rule StorPortIrql.
+//! storport-rules.md HwInitialize, IRQL; DDI compliance rule StorPortIrql.
 
 #![no_std]
 

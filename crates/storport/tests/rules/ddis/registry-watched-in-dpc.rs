@@ -1,5 +1,5 @@
 //! The registry is watched from PASSIVE_LEVEL.
-//! Rule book 3.1 (HwRegistryNotification), 3.6.
+//! storport-rules.md HwRegistryNotification, IRQL.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A DPC does not wait on the processor. It requests a timer instead.
-//! Rule book 1.3 L7.
+//! storport-rules.md L7.
 
 #![no_std]
 

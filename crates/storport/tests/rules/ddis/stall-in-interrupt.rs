@@ -1,5 +1,5 @@
 //! An interrupt routine does not wait on the processor.
-//! Rule book 1.3 L7, 3.1 (HwInterrupt).
+//! storport-rules.md L7, HwInterrupt.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwStartIo does not wait on the processor.
-//! Rule book 3.1 (HwStartIo); DDI compliance rules SpNoWait, StorPortStartIo.
+//! storport-rules.md HwStartIo; DDI compliance rules SpNoWait, StorPortStartIo.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwInitialize requests no timer: HwTimer takes locks, and HwInitialize is alone.
 //! A DPC that it issues runs when the adapter is ready, and requests it.
-//! Rule book 2 (HwTimer), 3.2.
+//! storport-rules.md HwTimer, C1.
 
 #![no_std]
 

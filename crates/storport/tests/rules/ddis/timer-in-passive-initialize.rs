@@ -1,6 +1,6 @@
 //! HwPassiveInitialize requests no timer: HwTimer would use cells that
 //! HwPassiveInitialize opens.
-//! Rule book 2 (HwTimer), 3.2.
+//! storport-rules.md HwTimer, C1.
 
 #![no_std]
 

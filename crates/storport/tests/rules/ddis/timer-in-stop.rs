@@ -1,5 +1,5 @@
 //! ScsiStopAdapter requests no timer: HwTimer would run after the stop.
-//! Rule book 3.1 (HwAdapterControl), 3.2.
+//! storport-rules.md HwAdapterControl, C1.
 
 #![no_std]
 

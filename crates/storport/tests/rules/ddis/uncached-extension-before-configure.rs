@@ -1,6 +1,6 @@
 //! The uncached extension is taken after `configure`: Storport must know
 //! whether the adapter is a bus master.
-//! Rule book 3.5 (StorPortGetUncachedExtension).
+//! storport-rules.md StorPortGetUncachedExtension.
 
 #![no_std]
 

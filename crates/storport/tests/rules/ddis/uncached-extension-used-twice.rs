@@ -1,5 +1,5 @@
 //! The uncached extension has one owner.
-//! Rule book 3.5 (StorPortGetUncachedExtension).
+//! storport-rules.md StorPortGetUncachedExtension.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! Work is queued at DISPATCH_LEVEL or below: not in an interrupt routine,
 //! but in its DPC.
-//! Rule book 3.6 (StorPortQueueWorkItem).
+//! storport-rules.md I3.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwPassiveInitialize queues no work: HwWorkItem would use cells that
 //! HwPassiveInitialize opens.
-//! Rule book 2 (HwWorkItem), 3.3.
+//! storport-rules.md HwWorkItem, HwAdapterControl.
 
 #![no_std]
 

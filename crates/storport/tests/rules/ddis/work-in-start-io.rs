@@ -1,5 +1,5 @@
 //! HwStartIo queues no work, because that allocates. HwBuildIo and DPCs may.
-//! Rule book 3.1 (HwStartIo); DDI compliance rule SpNoWait.
+//! storport-rules.md HwStartIo; DDI compliance rule SpNoWait.
 
 #![no_std]
 

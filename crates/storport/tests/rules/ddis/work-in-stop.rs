@@ -1,5 +1,5 @@
 //! ScsiStopAdapter requests nothing that would run after the stop.
-//! Rule book 3.1 (HwAdapterControl), 3.3.
+//! storport-rules.md HwAdapterControl.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! DpcLevelLock is taken at DISPATCH_LEVEL, not below.
-//! Rule book 1.2, 1.4.
+//! storport-rules.md STOR_SPINLOCK.
 
 #![no_std]
 

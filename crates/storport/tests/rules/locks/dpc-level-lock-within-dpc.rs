@@ -1,6 +1,6 @@
 //! DpcLevelLock is the lock of a DPC object too, and does not nest with
 //! another.
-//! Rule book 1.2, 1.5 O4.
+//! storport-rules.md STOR_SPINLOCK, O4.
 
 #![no_std]
 

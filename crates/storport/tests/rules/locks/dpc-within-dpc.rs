@@ -1,6 +1,6 @@
 //! DPC locks do not nest: Storport gives no order among them, so two processors
 //! could take two of them crosswise. One is released before the other is taken.
-//! Rule book 1.5 O4.
+//! storport-rules.md O4.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A guard does not lie in an adapter's state, where another processor would find
 //! it.
-//! Rule book 1.3 L1, L4.
+//! storport-rules.md L1, L4.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A guard stays on its processor: the lock and the IRQL to return to are that
 //! one's. Another processor is told what was read, not handed the guard.
-//! Rule book 1.3 L1, L3.
+//! storport-rules.md L1, L3.
 
 #![no_std]
 

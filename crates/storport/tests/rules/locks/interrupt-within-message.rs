@@ -1,6 +1,6 @@
 //! With a message's lock held the interrupt lock is not taken: it takes the
 //! locks of all messages, this one again among them.
-//! Rule book 1.5 O5.
+//! storport-rules.md O5.
 
 #![no_std]
 

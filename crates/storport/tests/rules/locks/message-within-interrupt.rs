@@ -1,5 +1,5 @@
 //! With the interrupt lock held no message's lock is taken: it is held already.
-//! Rule book 1.5 O5.
+//! storport-rules.md O5.
 
 #![no_std]
 

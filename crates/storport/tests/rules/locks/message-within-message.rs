@@ -1,5 +1,5 @@
 //! Messages' locks do not nest, for the same reason as DPC locks.
-//! Rule book 1.5 O6.
+//! storport-rules.md O6.
 
 #![no_std]
 

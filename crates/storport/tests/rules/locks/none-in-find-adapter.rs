@@ -1,6 +1,6 @@
 //! HwFindAdapter takes no lock: nothing is shared yet. A cell is filled when
 //! it is made.
-//! Rule book 2 (HwFindAdapter), 3.1.
+//! storport-rules.md HwFindAdapter.
 
 #![no_std]
 

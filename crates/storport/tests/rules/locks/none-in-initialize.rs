@@ -1,6 +1,6 @@
 //! HwInitialize takes no lock: Storport holds the interrupt lock, and nothing else
 //! of the adapter runs. Every cell opens with the context.
-//! Rule book 2 (HwInitialize), 3.1.
+//! storport-rules.md HwInitialize.
 
 #![no_std]
 

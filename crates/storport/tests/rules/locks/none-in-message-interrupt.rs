@@ -1,6 +1,6 @@
 //! HwMSInterruptRoutine takes no lock: Storport holds the message's or the
 //! interrupt lock. The cells of that lock open with the context.
-//! Rule book 2 (HwMSInterruptRoutine), 8 row 5.
+//! storport-rules.md HwMSInterruptRoutine, X5.
 
 #![no_std]
 

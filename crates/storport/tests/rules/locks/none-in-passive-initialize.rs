@@ -1,6 +1,6 @@
 //! HwPassiveInitialize takes no lock, although none is held. It opens the cells of
 //! the StartIo lock and of DPCs: no other callback uses these meanwhile.
-//! Rule book 2 (HwPassiveInitialize), 3.1.
+//! storport-rules.md HwPassiveInitialize.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwRegistryNotification takes no lock: the documentation does not say what
 //! Storport holds there. A work item takes locks.
-//! Rule book 2 (HwRegistryNotification).
+//! storport-rules.md HwRegistryNotification.
 
 #![no_std]
 

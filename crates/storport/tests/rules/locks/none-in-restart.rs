@@ -1,7 +1,7 @@
 //! HwAdapterControl(ScsiRestartAdapter) takes no lock: whether Storport holds the
 //! interrupt lock is not known. No request and no DPC runs meanwhile, so what
 //! lies under the StartIo lock or a DPC lock opens with the context.
-//! Rule book 3.3, 8 row 1.
+//! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]
 

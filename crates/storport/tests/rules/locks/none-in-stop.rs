@@ -1,6 +1,6 @@
 //! HwAdapterControl(ScsiStopAdapter) takes no lock: whether Storport holds the
 //! interrupt lock is not known. What is to be read there is atomic.
-//! Rule book 3.3, 8 row 1.
+//! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A routine of StorPortSynchronizeAccess runs with the interrupt lock held, and
 //! takes no other lock.
-//! Rule book 2 (STOR_SYNCHRONIZED_ACCESS), 1.5 O1.
+//! storport-rules.md STOR_SYNCHRONIZED_ACCESS, O1.
 
 #![no_std]
 

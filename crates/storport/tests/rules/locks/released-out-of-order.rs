@@ -1,6 +1,6 @@
 //! Locks are released in the reverse order of their acquisition: each holds the
 //! IRQL to return to. The inner lock's guard can't outlive the outer one's.
-//! Rule book 1.3 L3.
+//! storport-rules.md L3.
 
 #![no_std]
 

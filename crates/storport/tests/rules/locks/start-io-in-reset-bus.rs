@@ -1,6 +1,6 @@
 //! HwResetBus does not take the StartIo lock: Storport holds it already. What
 //! lies under it opens with the context.
-//! Rule book 2 (HwResetBus), 3.1; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwResetBus; DDI compliance rule StorPortSpinLock.
 
 #![no_std]
 

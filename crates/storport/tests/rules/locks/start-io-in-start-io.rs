@@ -1,7 +1,7 @@
 //! HwStartIo takes the StartIo lock only where it is shown that concurrent
 //! channels were granted: without them Storport holds it already. Where they
 //! were not, the cell opens.
-//! Rule book 2 (HwStartIo), 4.3, 1.3 L5; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, L5; DDI compliance rule StorPortSpinLock3.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwStateChange does not take the StartIo lock: Storport holds it already.
-//! Rule book 2 (HwStateChange), 3.1; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwStateChange; DDI compliance rule StorPortSpinLock.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwTimer does not take the StartIo lock: Storport holds it already.
-//! Rule book 2 (HwTimer), 8 row 3; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwTimer, X3; DDI compliance rule StorPortSpinLock.
 
 #![no_std]
 

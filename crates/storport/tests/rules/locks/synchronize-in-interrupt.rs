@@ -1,6 +1,6 @@
 //! StorPortSynchronizeAccess takes the interrupt lock, so an interrupt routine
 //! does not call it.
-//! Rule book 1.5 O8, 3.1 (HwInterrupt).
+//! storport-rules.md O8, HwInterrupt.
 
 #![no_std]
 

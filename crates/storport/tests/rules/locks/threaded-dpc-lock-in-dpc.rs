@@ -1,5 +1,5 @@
 //! Only a threaded DPC takes ThreadedDpcLock.
-//! Rule book 1.2, 1.4.
+//! storport-rules.md STOR_SPINLOCK.
 
 #![no_std]
 

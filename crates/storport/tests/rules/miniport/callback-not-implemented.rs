@@ -1,5 +1,5 @@
 //! A miniport names only optional callbacks that it implements.
-//! Rule book 3.1 (DriverEntry).
+//! storport-rules.md DriverEntry.
 
 #![no_std]
 

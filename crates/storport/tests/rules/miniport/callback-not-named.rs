@@ -1,6 +1,6 @@
 //! A miniport names the optional callbacks that it implements: Storport would
 //! not call them otherwise.
-//! Rule book 3.1 (DriverEntry).
+//! storport-rules.md DriverEntry.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only a miniport with HwStateChange reports changes.
-//! Rule book 2 (HwStateChange).
+//! storport-rules.md HwStateChange.
 
 #![no_std]
 

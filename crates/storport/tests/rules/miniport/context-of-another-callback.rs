@@ -1,5 +1,5 @@
 //! A callback gets its own context, not another callback's.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwFindAdapter returns an adapter, or one of the documented reasons why
 //! there is none.
-//! Rule book 3.1 (HwFindAdapter); DDI compliance rule SpReturnValue.
+//! storport-rules.md HwFindAdapter; DDI compliance rule SpReturnValue.
 
 #![no_std]
 

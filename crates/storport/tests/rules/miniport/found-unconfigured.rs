@@ -1,6 +1,6 @@
 //! HwFindAdapter reports an adapter only after it told Storport the limits,
 //! and that the adapter is full duplex.
-//! Rule book 3.1 (HwFindAdapter), 4.1; DDI compliance rules StorPortFindAdapter,
+//! storport-rules.md HwFindAdapter, SynchronizationModel; DDI compliance rules StorPortFindAdapter,
 //! SpDuplex, StorPortVirtualDevice.
 
 #![no_std]

@@ -1,6 +1,6 @@
 //! A callback works with any adapter. If it could say that all are one, locks
 //! of one adapter would open cells of another.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

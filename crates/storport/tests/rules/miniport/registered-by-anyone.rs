@@ -1,5 +1,5 @@
 //! `driver_entry!` registers the miniport. To do that elsewhere is unsafe.
-//! Rule book 3.5 (StorPortInitialize).
+//! storport-rules.md StorPortInitialize.
 
 #![no_std]
 

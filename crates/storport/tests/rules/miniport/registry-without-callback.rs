@@ -1,5 +1,5 @@
 //! Only a miniport with HwRegistryNotification watches the registry.
-//! Rule book 3.1 (HwRegistryNotification).
+//! storport-rules.md HwRegistryNotification.
 
 #![no_std]
 

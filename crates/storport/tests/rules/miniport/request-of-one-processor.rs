@@ -1,6 +1,6 @@
 //! The value that HwBuildIo passes to HwStartIo is `Send`: HwStartIo may run
 //! on another processor.
-//! Rule book 3.1 (HwBuildIo).
+//! storport-rules.md HwBuildIo.
 
 #![no_std]
 

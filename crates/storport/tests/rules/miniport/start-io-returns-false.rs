@@ -1,6 +1,6 @@
 //! HwStartIo has no result: what FALSE does is undocumented. A request that
 //! cannot be started is completed, as busy if it may be sent again.
-//! Rule book 5.1 S5, S6.
+//! storport-rules.md S5, S6.
 
 #![no_std]
 

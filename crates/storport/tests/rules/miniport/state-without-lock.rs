@@ -1,6 +1,6 @@
 //! State that callbacks share and change lies under a lock, or is atomic:
 //! several callbacks run at once.
-//! Rule book 3.1 (HwBuildIo), 8 row 10.
+//! storport-rules.md HwBuildIo, X10.
 
 #![no_std]
 

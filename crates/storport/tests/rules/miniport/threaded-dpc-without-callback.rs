@@ -1,6 +1,6 @@
 //! Only a miniport with the routine makes threaded DPCs: otherwise the
 //! object, and the lock in it, would never be initialised.
-//! Rule book 1.3 L6, 3.2.
+//! storport-rules.md L6, C1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only a miniport with HwTimer requests a timer.
-//! Rule book 3.2; DDI compliance rule StorPortTimer.
+//! storport-rules.md C1; DDI compliance rule StorPortTimer.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only a miniport with HwWorkItem queues work.
-//! Rule book 3.3.
+//! storport-rules.md HwAdapterControl.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! The order of locks is the crate's: a driver adds nothing to it.
-//! Rule book 1.5.
+//! storport-rules.md Order.
 
 #![no_std]
 

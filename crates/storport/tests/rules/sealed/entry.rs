@@ -1,6 +1,6 @@
 //! Only the crate says which function is a callback's entry: another
 //! miniport's would read this miniport's state as its own.
-//! Rule book 3.5 (StorPortInitialize).
+//! storport-rules.md StorPortInitialize.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only contexts may issue DPCs.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

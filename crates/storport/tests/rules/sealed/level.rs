@@ -1,5 +1,5 @@
 //! What may be held is the crate's to say: a driver makes up no level.
-//! Rule book 1.5.
+//! storport-rules.md Order.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! Only `driver_entry!` says which optional callbacks a miniport has: it tells
 //! Storport of them.
-//! Rule book 3.5 (StorPortInitialize).
+//! storport-rules.md StorPortInitialize.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A driver adds no proof to a context that has none.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

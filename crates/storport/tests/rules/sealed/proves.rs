@@ -1,5 +1,5 @@
 //! Only contexts say that Storport holds a lock.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

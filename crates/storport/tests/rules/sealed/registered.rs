@@ -1,5 +1,5 @@
 //! Only `driver_entry!` registers a miniport.
-//! Rule book 3.5 (StorPortInitialize).
+//! storport-rules.md StorPortInitialize.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A driver cannot give a callback another right.
-//! Rule book 3.1, 3.5, 3.6.
+//! storport-rules.md Callbacks, Routines, IRQL.
 
 #![no_std]
 

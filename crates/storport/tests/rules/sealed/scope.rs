@@ -1,5 +1,5 @@
 //! Only contexts and guards say that locks may be taken.
-//! Rule book 2.
+//! storport-rules.md Callbacks.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A request that the device has cannot be sent back to wait: Storport would
 //! start it a second time.
-//! Rule book 5.1 S5.
+//! storport-rules.md S5.
 
 #![no_std]
 

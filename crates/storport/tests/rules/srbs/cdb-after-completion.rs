@@ -1,5 +1,5 @@
 //! A request's CDB dies with the request.
-//! Rule book 5.1 S2.
+//! storport-rules.md S2.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! What HwBuildIo completed does not go on to HwStartIo.
-//! Rule book 5.1 S4; DDI compliance rule StorPortBuildIo.
+//! storport-rules.md S4; DDI compliance rule StorPortBuildIo.
 
 #![no_std]
 

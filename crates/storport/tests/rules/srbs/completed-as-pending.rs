@@ -1,5 +1,5 @@
 //! No request is completed as pending: SRB_STATUS_PENDING is no final status.
-//! Rule book 5.1 S3; DDI compliance rule StorPortStatusPending.
+//! storport-rules.md S3; DDI compliance rule StorPortStatusPending.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A request is completed once: the second completion is bug check 0xF1, 0x2004
 //! under Storport's verifier, and corrupts Storport's lists without it.
-//! Rule book 5.1 S1.
+//! storport-rules.md S1.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A request is stored or completed, never both: what is stored the device has,
 //! and its completion ends it.
-//! Rule book 5.1 S1, S8.
+//! storport-rules.md S1, S8.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! There is one value a request, so one completion.
-//! Rule book 5.1 S1.
+//! storport-rules.md S1.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A request's data is not used after the request is completed.
-//! Rule book 5.1 S2.
+//! storport-rules.md S2.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! The driver does not use a request's data while the device has the request.
-//! Rule book 5.1 S8.
+//! storport-rules.md S8.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only Storport makes requests.
-//! Rule book 5.1 S1.
+//! storport-rules.md S1.
 
 #![no_std]
 

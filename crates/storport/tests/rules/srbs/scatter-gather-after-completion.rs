@@ -1,6 +1,6 @@
 //! A request's scatter/gather list is not used after the request is
 //! completed.
-//! Rule book 5.1 S2, S11.
+//! storport-rules.md S2, S11.
 
 #![no_std]
 

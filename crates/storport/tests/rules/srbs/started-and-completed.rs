@@ -1,5 +1,5 @@
 //! A request is started or completed in HwStartIo, not both.
-//! Rule book 5.1 S1.
+//! storport-rules.md S1.
 
 #![no_std]
 

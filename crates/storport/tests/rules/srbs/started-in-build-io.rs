@@ -1,5 +1,5 @@
 //! HwBuildIo passes on what no device has: what it started it keeps.
-//! Rule book 5.1 S4.
+//! storport-rules.md S4.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! A request's status is set by its completion alone.
-//! Rule book 5.1 S3.
+//! storport-rules.md S3.
 
 #![no_std]
 
