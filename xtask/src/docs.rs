@@ -21,6 +21,8 @@ use crate::{
     workspace,
 };
 
+#[cfg(test)]
+mod citations;
 mod machine;
 mod page;
 #[cfg(test)]

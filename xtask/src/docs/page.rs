@@ -15,7 +15,8 @@ use crate::workspace;
 pub struct Page {
     /// Its path from the project's root.
     pub path: PathBuf,
-    /// What its headings can be linked to by, as GitHub names them.
+    /// What it can be linked to by: its headings, as GitHub names them, and the
+    /// anchors of its rows, `<a id="…">`.
     pub anchors: Vec<String>,
     /// Where its links and pictures point to; the name in brackets of one that is
     /// not defined.
@@ -126,7 +127,13 @@ impl Page {
                     }
                     page.codes.push(found(&code));
                 }
-                Event::Html(html) | Event::InlineHtml(html) => page.html.push(found(&html)),
+                Event::Html(html) | Event::InlineHtml(html) => {
+                    let anchor = html
+                        .strip_prefix("<a id=\"")
+                        .and_then(|a| a.split('"').next());
+                    page.anchors.extend(anchor.map(Into::into));
+                    page.html.push(found(&html));
+                }
                 _ => {}
             }
         }
@@ -173,13 +180,24 @@ fn line_of(text: &str, at: usize) -> usize {
 /// # Errors
 /// A folder or a page can't be read.
 pub fn all() -> io::Result<Vec<Page>> {
-    let mut paths = Vec::new();
-    find(Path::new(""), &mut paths)?;
-    paths.sort();
-    paths.iter().map(|path| Page::read(path)).collect()
+    files(&["md"])?
+        .iter()
+        .map(|path| Page::read(path))
+        .collect()
 }
 
-fn find(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+/// The project's files with these extensions, but for what is built or hidden.
+///
+/// # Errors
+/// A folder can't be read.
+pub fn files(extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    find(Path::new(""), extensions, &mut paths)?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn find(folder: &Path, extensions: &[&str], paths: &mut Vec<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(workspace::root().join(folder))? {
         let entry = entry?;
         let name = entry.file_name();
@@ -188,9 +206,12 @@ fn find(folder: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             let made = name.starts_with('.') || name == "target" || name == "dist";
             if !made {
-                find(&path, paths)?;
+                find(&path, extensions, paths)?;
             }
-        } else if path.extension().is_some_and(|extension| extension == "md") {
+        } else if path
+            .extension()
+            .is_some_and(|found| extensions.iter().any(|of| found == *of))
+        {
             paths.push(path);
         }
     }
