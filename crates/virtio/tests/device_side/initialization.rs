@@ -106,7 +106,7 @@ fn a_device_is_brought_up_in_the_specified_order() {
     assert_eq!(live.health(), Health::Working);
 }
 
-/// V13, V71; V68: no read of the ISR on the way.
+/// V13, V68, V71: the ISR status is not read on the way.
 #[test]
 fn a_notification_is_16_bits_with_the_queue_s_number_at_its_address() {
     let pci = PciDevice::new();
@@ -436,7 +436,7 @@ fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     );
 }
 
-/// V65; the device's maximum is not asked for more than the driver wants.
+/// V65: the driver asks for no more than it needs, whatever the device's maximum.
 #[test]
 fn a_queue_is_as_large_as_both_allow() {
     for (device_has, wanted, found) in [(256, 128, 128), (64, 256, 64), (32768, 256, 256)] {

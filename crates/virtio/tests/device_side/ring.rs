@@ -25,7 +25,7 @@ fn ring_parts_are_aligned_and_apart_for_every_size() {
     }
 }
 
-/// V39; the rest of the ring starts with zeroes too.
+/// V39: the rest of the ring starts with zeroes too.
 #[test]
 fn a_new_ring_is_zeroed() {
     let memory = memory();
@@ -164,7 +164,7 @@ fn an_identity_is_asked_for_with_20_bytes() {
     assert_eq!(pair.requests.identity(&used).unwrap().as_bytes(), b"a disk");
 }
 
-/// V85, V80: what the disk does not take is not sent.
+/// V80, V85: what the disk does not take is not sent.
 #[test]
 fn writes_to_a_read_only_disk_and_flushes_without_a_cache_are_refused() {
     let memory = memory();
@@ -289,7 +289,7 @@ fn requests_come_back_in_the_device_s_order() {
     }
 }
 
-/// V35, over the index's wrap; the ring is never left.
+/// V35: also when the index wraps. No entry is outside of the ring.
 #[test]
 fn indexes_wrap_at_65536() {
     let memory = memory();
