@@ -1,6 +1,7 @@
 //! The testbed's command line.
 
 use std::{
+    env,
     io::{self, ErrorKind},
     path::PathBuf,
     process::ExitCode,
@@ -169,6 +170,10 @@ struct RunArgs {
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,
 
+    /// Check the options, and stop before the driver is loaded
+    #[arg(long, hide = true)]
+    check: bool,
+
     /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
     /// -d10 -L
     #[arg(last = true, value_name = "DISKSPD OPTIONS")]
@@ -295,6 +300,7 @@ pub fn main() -> ExitCode {
     };
     let mut out = io::stdout();
     let result = match cli.command {
+        Command::Run(args) if args.check => run::check(&args.into()).map(|()| Verdict::Pass),
         Command::Run(RunArgs {
             seed,
             seeds: Some(count),
@@ -352,6 +358,9 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// What the user called, if it was not the testbed itself. `cargo xtask run` sets it.
+const CALLER: &str = "TESTBED_CALLER";
+
 /// Help as it is; an error as one line.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(
@@ -369,6 +378,8 @@ fn usage(error: &clap::Error) -> ExitCode {
         .collect();
     let message = message.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    eprintln!("testbed: {message} (see testbed run --help)");
+    let caller = env::var(CALLER);
+    let caller = caller.as_deref().unwrap_or("testbed run");
+    eprintln!("testbed: {message} (see {caller} --help)");
     ExitCode::from(UNUSABLE)
 }

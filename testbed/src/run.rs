@@ -224,20 +224,21 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
     modules
 }
 
+/// Checks `settings` as far as that is possible without a driver: the workload,
+/// sizes, the disk's image.
+///
+/// # Errors
+/// What [`run()`] would refuse.
+pub fn check(settings: &Settings) -> Result<(), RunError> {
+    prepare(settings).map(drop)
+}
+
 /// Runs `settings` and prints what happens to `out`.
 ///
 /// # Errors
 /// [`RunError`], before anything was judged.
 pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
-    let workload = workload_options(settings)?;
-    check(settings)?;
-    let disk = match settings.function {
-        FunctionKind::VirtioBlk => Some(DiskFile::open(settings)?),
-        FunctionKind::Bell => None,
-    };
-    if let Some(disk) = &disk {
-        check_verify(settings, &disk.image)?;
-    }
+    let (workload, disk) = prepare(settings)?;
     let imports = Image::imports_of(&settings.driver)?;
     print_driver(&settings.driver, &imports, out)?;
 
@@ -270,6 +271,20 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     run.start_use_and_stop(&image, workload, out)
 }
 
+/// The workload and the disk.
+fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), RunError> {
+    let workload = workload_options(settings)?;
+    check_sizes(settings)?;
+    let disk = match settings.function {
+        FunctionKind::VirtioBlk => Some(DiskFile::open(settings)?),
+        FunctionKind::Bell => None,
+    };
+    if let Some(disk) = &disk {
+        check_verify(settings, &disk.image)?;
+    }
+    Ok((workload, disk))
+}
+
 /// The workload asked for, or the default one.
 fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
     match &settings.load {
@@ -283,7 +298,7 @@ fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError>
     }
 }
 
-fn check(settings: &Settings) -> Result<(), RunError> {
+fn check_sizes(settings: &Settings) -> Result<(), RunError> {
     let setting = |why: String| Err(RunError::Setting(why));
     let Size(size) = settings.size;
     if settings.disk.is_none() && (size == 0 || !size.is_multiple_of(512)) {

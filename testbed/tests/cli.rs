@@ -56,6 +56,35 @@ fn help_shows_examples_and_warns_of_the_disks_contents() {
 }
 
 #[test]
+fn a_caller_is_named_instead_of_the_testbed() {
+    let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
+        .args(["run", "--driver", "no.sys", "--frob"])
+        .env("TESTBED_CALLER", "cargo xtask run")
+        .output()
+        .expect("the testbed is built");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.ends_with("'--frob' found (see cargo xtask run --help)\n"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_check_refuses_options_without_a_driver() {
+    let check = ["run", "--check", "--driver", "no.sys"];
+    assert!(testbed(&check).status.success());
+    for (arguments, named) in [
+        (&["--", "-q"][..], "-q"),
+        (&["--memory", "1M"], "--memory"),
+        (&["--disk", "no.img"], "no.img"),
+        (&["--seeds", "2"], "--verify"),
+    ] {
+        let error = refused(&[&check, arguments].concat());
+        assert!(error.contains(named), "{error}");
+    }
+}
+
+#[test]
 fn unknown_options_and_commands_are_named() {
     for (arguments, named) in [
         (&["run", "--driver", "x.sys", "--fast"][..], "'--fast'"),

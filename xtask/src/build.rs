@@ -62,6 +62,14 @@ pub enum BuildError {
         /// What the system says.
         source: io::Error,
     },
+    /// The driver of an earlier build cannot be removed.
+    #[error("{}, of an earlier build, cannot be removed: {source}", path.display())]
+    Remove {
+        /// Its file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The fixtures' files can't be listed, read or removed.
     #[error("the fixtures' files can't be listed, read or removed: {0}")]
     Sources(io::Error),
@@ -86,12 +94,22 @@ pub fn command(options: &Options) -> Result<(), BuildError> {
 /// See [`BuildError`].
 pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, BuildError> {
     let name = driver.name();
+    let driver = file(driver, architecture);
+    // After a failed build there is no driver, instead of an old one.
+    match fs::remove_file(&driver) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(BuildError::Remove {
+                path: driver,
+                source,
+            });
+        }
+        _ => {}
+    }
     let here = Place::here();
     here.build(name, architecture)?;
 
     let built = |file: &str| here.built(file, architecture);
-    let folder = workspace::target().join("driver").join(architecture.name());
-    let driver = folder.join(format!("{name}.sys"));
+    let folder = driver.parent().unwrap_or(&driver);
     copy(&built(&format!("{name}.dll")), &driver)?;
     let symbols = format!("{name}.pdb");
     copy(&built(&symbols), &folder.join(&symbols))?;
@@ -99,6 +117,13 @@ pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, Bui
     let map = format!("{name}.map");
     copy(&built(&format!("deps/{map}")), &folder.join(&map))?;
     Ok(driver)
+}
+
+/// The file that [`driver`] builds.
+#[must_use]
+pub fn file(driver: Driver, architecture: Architecture) -> PathBuf {
+    let folder = workspace::target().join("driver").join(architecture.name());
+    folder.join(driver.name()).with_extension("sys")
 }
 
 /// A cargo command on cross/ for a target of the driver, in release mode,

@@ -29,6 +29,12 @@ pub fn fixtures() -> Result<PathBuf, BuildError> {
     let names = names().map_err(BuildError::Sources)?;
     let folder = workspace::target().join("fixtures");
     for (variant, features) in [("faulty", &["--features", "faulty"][..]), ("correct", &[])] {
+        // After a failed build there are no fixtures, instead of old ones. Nor are
+        // there any whose source is gone.
+        let to = folder.join(variant);
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(BuildError::Sources)?;
+        }
         tool::run(
             on_cross("build")
                 .args(["--package", PACKAGE, "--examples"])
@@ -36,11 +42,6 @@ pub fn fixtures() -> Result<PathBuf, BuildError> {
                 .args(features)
                 .env(X64.linker_variable(), "rust-lld"),
         )?;
-        let to = folder.join(variant);
-        // What is left of a fixture that is no more would be run.
-        if to.exists() {
-            fs::remove_dir_all(&to).map_err(BuildError::Sources)?;
-        }
         for name in &names {
             bring(name, &to)?;
         }

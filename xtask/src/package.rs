@@ -149,9 +149,11 @@ pub fn command(options: &Options) -> Result<(), PackageError> {
         [] => Architecture::value_variants(),
         some => some,
     };
-    // What is wrong with a key or a date is told before anything is built.
+    // A wrong key, date or folder is an error before anything is built.
     let date = date()?;
     let signer = options.signer()?;
+    let out = &options.out;
+    fs::create_dir_all(out).map_err(|source| PackageError::file(out, source))?;
 
     let inx = read(&workspace::root().join("inf/ferrostor.inx"))?;
     let product = Product {
@@ -175,7 +177,7 @@ pub fn command(options: &Options) -> Result<(), PackageError> {
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
     check(&files)?;
-    write(&options.out, &files, date)
+    write(out, &files, date)
 }
 
 /// Refuses files with faults, which it prints.
@@ -199,7 +201,6 @@ fn check(files: &[File]) -> Result<(), PackageError> {
 /// Writes folder, archive and image of a disc, each whole or not at all.
 fn write(out: &Path, files: &[File], date: OffsetDateTime) -> Result<(), PackageError> {
     let name = format!("ferrostor-{}", env!("CARGO_PKG_VERSION"));
-    fs::create_dir_all(out).map_err(|source| PackageError::file(out, source))?;
     // In the same file system as what they will replace.
     let unfinished = tempfile::tempdir_in(out).map_err(|source| PackageError::file(out, source))?;
     let new = unfinished.path().join(&name);

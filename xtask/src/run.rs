@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsString,
-    process::{Command, ExitCode},
+    path::PathBuf,
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 use clap::ValueEnum;
@@ -23,13 +24,14 @@ testbed's own. Those used most:
   --size 1G               the length of the temporary image
   --cpus 4                virtual CPUs
   --interrupts msix|intx  how the device interrupts
-  --verify                watch the driver as closely as can be, one thread at a
-                          time, in an order that a seed chooses
+  --verify                watch the driver closely, and run one thread at a time,
+                          in an order that a seed chooses
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
+  --seeds COUNT           with --verify: run this many seeds, from --seed on, and
+                          stop at one that fails
   --restart N             let the adapter sleep N times before the workload
   --dump                  crash at the end, and have a second copy write a dump
-  --seeds COUNT           run so many seeds, from --seed on, until one fails
 What follows -- is a workload in diskspd's options. The full list of both:
   cargo run --profile host --package ferrostor-testbed -- run --help
 
@@ -66,6 +68,15 @@ pub struct Options {
 /// Why there was no run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The driver is neither one of this project nor a file.
+    #[error(
+        "--driver {given}: there is no such file, and the drivers of this project are {}",
+        known_drivers()
+    )]
+    NoDriver {
+        /// What was given.
+        given: String,
+    },
     /// Driver code can't run on this machine.
     #[error("the testbed runs x64 drivers on the processor itself: it needs Linux on x86-64")]
     Machine,
@@ -87,28 +98,73 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     }
     let (driver, given) = options.driver_and_words();
     let mut words: Vec<OsString> = Vec::new();
-    if let Some(driver) = driver {
-        let file = build::driver(driver, Architecture::X64)?;
+    if let Chosen::File(file) = &driver
+        && !file.is_file()
+    {
+        let given = file.display().to_string();
+        return Err(RunError::NoDriver { given });
+    }
+    if let Chosen::Project(driver) = driver {
+        let file = build::file(driver, Architecture::X64);
         words.extend(["--driver".into(), file.into()]);
         words.extend(driver.testbed_options().iter().map(OsString::from));
     }
     words.extend(given);
 
+    // The testbed reads its options itself. It is asked before the driver is built,
+    // which takes longer.
     tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
-    // Where the user stands, so that a relative path is the user's.
+    let mut check = testbed(&["run", "--check"]);
+    let checked = tool::quiet_status(check.args(&words).stdout(Stdio::null()))?;
+    if !checked.success() {
+        return exit_code(checked);
+    }
+    if let Chosen::Project(driver) = driver {
+        build::driver(driver, Architecture::X64)?;
+    }
+    exit_code(tool::status(testbed(&["run"]).args(words))?)
+}
+
+/// A call of the testbed from the user's folder, so that a relative path is the
+/// user's.
+fn testbed(words: &[&str]) -> Command {
     let mut testbed = Command::new(workspace::target().join("host/testbed"));
-    let end = tool::status(testbed.arg("run").args(words))?;
+    testbed.args(words).env("TESTBED_CALLER", "cargo xtask run");
+    testbed
+}
+
+/// The testbed's exit code as this command's.
+fn exit_code(end: ExitStatus) -> Result<ExitCode, RunError> {
     let code = end.code().and_then(|code| u8::try_from(code).ok());
     match code {
         Some(code) => Ok(code.into()),
-        None => Err(ToolError::failed(&testbed, end).into()),
+        None => Err(ToolError::failed(&testbed(&["run"]), end).into()),
     }
 }
 
+fn known_drivers() -> String {
+    let names: Vec<_> = Driver::value_variants()
+        .iter()
+        .map(|driver| driver.name())
+        .collect();
+    names.join(", ")
+}
+
+/// The driver that the command line names.
+#[derive(Debug, PartialEq, Eq)]
+enum Chosen {
+    /// One of this project, which is built first.
+    Project(Driver),
+    /// A driver file.
+    File(PathBuf),
+    /// `--driver` without a value, which the testbed refuses.
+    Nothing,
+}
+
 impl Options {
-    /// The driver to build, unless a file is named, and what else the testbed
-    /// is told after `run`.
-    fn driver_and_words(&self) -> (Option<Driver>, Vec<OsString>) {
+    /// The driver, and what the testbed is told after `run`. That includes the
+    /// driver unless it is one of this project.
+    fn driver_and_words(&self) -> (Chosen, Vec<OsString>) {
         let mut words = self.words();
         let named = words
             .iter()
@@ -116,21 +172,23 @@ impl Options {
             .map(|word| word.to_string_lossy())
             .position(|word| word == "--driver" || word.starts_with("--driver="));
         let Some(first) = named else {
-            return (Some(Driver::Ferrostor), words);
+            return (Chosen::Project(Driver::Ferrostor), words);
         };
         let option = words[first].to_string_lossy().into_owned();
         let (name, length) = match option.split_once('=') {
             Some((_, name)) => (name.to_owned(), 1),
             None => match words.get(first + 1) {
                 Some(name) => (name.to_string_lossy().into_owned(), 2),
-                None => return (None, words),
+                None => return (Chosen::Nothing, words),
             },
         };
-        let driver = Driver::from_str(&name, false).ok();
-        if driver.is_some() {
-            words.drain(first..first + length);
+        match Driver::from_str(&name, false) {
+            Ok(driver) => {
+                words.drain(first..first + length);
+                (Chosen::Project(driver), words)
+            }
+            Err(_) => (Chosen::File(name.into()), words),
         }
-        (driver, words)
     }
 
     /// The words of the command line: clap leaves `--driver` to the testbed
@@ -163,9 +221,8 @@ mod tests {
         options: Options,
     }
 
-    /// The driver to build for a command line, and what else the testbed is
-    /// told.
-    fn told(line: &str) -> (Option<Driver>, String) {
+    /// The driver of a command line, and what the testbed is told.
+    fn told(line: &str) -> (Chosen, String) {
         let words = std::iter::once("run").chain(line.split_whitespace());
         let (driver, words) = Line::parse_from(words).options.driver_and_words();
         let told = words.join(OsStr::new(" "));
@@ -182,7 +239,8 @@ mod tests {
             "--size 1G -- -b4K -w30",
             "--no-such-option",
         ] {
-            assert_eq!(told(line), (Some(Driver::Ferrostor), line.to_owned()));
+            let ferrostor = Chosen::Project(Driver::Ferrostor);
+            assert_eq!(told(line), (ferrostor, line.to_owned()));
         }
     }
 
@@ -193,9 +251,9 @@ mod tests {
             "--driver OTHER.sys --disk a.img -- -b4K",
             "--disk a.img --driver OTHER.sys",
             "--cpus 2 --driver=OTHER.sys -- -b4K",
-            "--driver ramdisk.sys",
         ] {
-            assert_eq!(told(line), (None, line.to_owned()));
+            let file = Chosen::File("OTHER.sys".into());
+            assert_eq!(told(line), (file, line.to_owned()));
         }
     }
 
@@ -207,7 +265,8 @@ mod tests {
             ("--cpus 2 --driver ramdisk -- -b4K", "--cpus 2 -- -b4K"),
             ("--cpus 2 --driver=ramdisk --seed 1", "--cpus 2 --seed 1"),
         ] {
-            assert_eq!(told(line), (Some(Driver::Ramdisk), others.to_owned()));
+            let ramdisk = Chosen::Project(Driver::Ramdisk);
+            assert_eq!(told(line), (ramdisk, others.to_owned()));
         }
     }
 
@@ -218,13 +277,14 @@ mod tests {
             "-- --driver OTHER.sys",
             "-- --driver ramdisk",
         ] {
-            assert_eq!(told(line), (Some(Driver::Ferrostor), line.to_owned()));
+            let ferrostor = Chosen::Project(Driver::Ferrostor);
+            assert_eq!(told(line), (ferrostor, line.to_owned()));
         }
     }
 
     #[test]
     fn a_driver_option_without_a_value_is_the_testbeds_to_refuse() {
         let line = "--cpus 2 --driver";
-        assert_eq!(told(line), (None, line.to_owned()));
+        assert_eq!(told(line), (Chosen::Nothing, line.to_owned()));
     }
 }

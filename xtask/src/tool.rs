@@ -75,6 +75,14 @@ pub fn run(command: &mut Command) -> Result<(), ToolError> {
 /// It can't be started.
 pub fn status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     eprintln!("> {}", line(command));
+    quiet_status(command)
+}
+
+/// Runs a tool to its end without showing the call, and says how it ended.
+///
+/// # Errors
+/// It can't be started.
+pub fn quiet_status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     command
         .status()
         .map_err(|source| not_started(command, source))
