@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quote::ToTokens;
-use syn::{Expr, Fields, ForeignItem, GenericArgument, ImplItem, Item, Type, visit::Visit};
+use syn::{
+    Expr, Fields, ForeignItem, GenericArgument, ImplItem, Item, PathArguments, Type, visit::Visit,
+};
 
 #[derive(Default)]
 pub struct Bindings {
@@ -13,6 +15,8 @@ pub struct Bindings {
     /// Constants of an integer type.
     pub constants: BTreeSet<String>,
     pub functions: BTreeMap<String, Function>,
+    /// Names of C function types: bindgen makes each an optional pointer.
+    pub callbacks: BTreeSet<String>,
     /// By structure: the bit-fields in each of its units.
     bits: BTreeMap<String, Vec<Bits>>,
 }
@@ -73,6 +77,9 @@ impl Bindings {
                     self.constants.insert(item.ident.to_string());
                 }
                 Item::ForeignMod(block) => self.add_functions(block.items),
+                Item::Type(item) if is_function_pointer(&item.ty) => {
+                    self.callbacks.insert(item.ident.to_string());
+                }
                 Item::Impl(block) if block.trait_.is_none() => {
                     let of = block.self_ty.to_token_stream().to_string();
                     let bits = block.items.iter().filter_map(bit_field);
@@ -156,6 +163,14 @@ impl Bindings {
             }
         }
     }
+}
+
+/// Whether a type is `Option<unsafe extern "C" fn(...)>`.
+fn is_function_pointer(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    let arguments = path.path.segments.last().map(|last| &last.arguments);
+    matches!(arguments, Some(PathArguments::AngleBracketed(types))
+        if matches!(types.args.first(), Some(GenericArgument::Type(Type::BareFn(_)))))
 }
 
 /// What bindgen adds of its own to place the other fields.

@@ -1,5 +1,6 @@
 //! Compares bindings with the table: layouts and values by assertions for the
-//! compiler to evaluate, names and functions here.
+//! compiler to evaluate, types of functions and callbacks by conversions for it to
+//! accept, names here.
 
 pub mod bindings;
 pub mod table;
@@ -77,6 +78,7 @@ pub struct Generated {
     pub enumerators: usize,
     pub constants: usize,
     pub functions: usize,
+    pub callbacks: usize,
     /// What the table has and these headers have not.
     pub absent: Vec<String>,
 }
@@ -85,8 +87,13 @@ impl Display for Generated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} structs, {} fields, {} enumerators, {} constants, {} functions",
-            self.structs, self.fields, self.enumerators, self.constants, self.functions
+            "{} structs, {} fields, {} enumerators, {} constants, {} functions, {} callbacks",
+            self.structs,
+            self.fields,
+            self.enumerators,
+            self.constants,
+            self.functions,
+            self.callbacks
         )?;
         if !self.absent.is_empty() {
             write!(f, "; not in these headers: {}", self.absent.join(", "))?;
@@ -125,6 +132,7 @@ pub fn generate(
     comparison.enums();
     comparison.constants();
     comparison.functions(processor);
+    comparison.callbacks();
     if comparison.disagreements.is_empty() {
         Ok(comparison.generated)
     } else {
@@ -270,7 +278,12 @@ impl Comparison<'_> {
                             "{name}: (parameters, variadic) are {:?} instead of {expected:?}",
                             (function.params, function.variadic),
                         ));
+                        continue;
                     }
+                    let params = export.params.iter().map(|(_, ty)| ty.as_str());
+                    let variadic = export.variadic.then_some("...");
+                    let ty = function_type(params.chain(variadic), &export.returns);
+                    self.assert_type(&ty, name);
                 }
             }
         }
@@ -279,6 +292,31 @@ impl Comparison<'_> {
                 self.unknown(name);
             }
         }
+    }
+
+    fn callbacks(&mut self) {
+        for (name, callback) in &self.table.callbacks {
+            if !self.bindings.callbacks.contains(name) {
+                self.absent(name);
+                continue;
+            }
+            self.generated.callbacks += 1;
+            let params = callback.params.iter().map(String::as_str);
+            let ty = function_type(params, &callback.returns);
+            self.assert_type(name, &format!("None::<{ty}>"));
+        }
+        for name in &self.bindings.callbacks {
+            let is_storports = name.starts_with("HW_") || name.starts_with("STOR_");
+            if is_storports && !self.table.callbacks.contains_key(name) {
+                self.unknown(name);
+            }
+        }
+    }
+
+    /// Has the compiler check that `value` is of the type `ty`.
+    fn assert_type(&mut self, ty: &str, value: &str) {
+        writeln!(self.generated.rust, "const _: {ty} = {value};")
+            .expect("a String can be written to");
     }
 
     /// Has the compiler check that `expression` is `expected`.
@@ -312,6 +350,25 @@ impl Comparison<'_> {
                 "{name} is declared, but the table does not know it"
             ));
         }
+    }
+}
+
+/// The Rust type of a pointer to a function, as bindgen writes it, from C types.
+fn function_type<'a>(params: impl Iterator<Item = &'a str>, returns: &str) -> String {
+    let params: Vec<String> = params.map(rust_type).collect();
+    let result = match returns {
+        "void" | "VOID" => "()".to_owned(),
+        ty => rust_type(ty),
+    };
+    format!("unsafe extern \"C\" fn({}) -> {result}", params.join(", "))
+}
+
+/// A C type in Rust: a name, or `struct NAME *`.
+fn rust_type(c: &str) -> String {
+    let name = c.trim_start_matches("struct ");
+    match name.strip_suffix('*') {
+        Some(pointee) => format!("*mut {}", pointee.trim_end()),
+        None => name.to_owned(),
     }
 }
 

@@ -12,6 +12,8 @@ pub struct Table {
     pub enums: BTreeMap<String, BTreeMap<String, i64>>,
     pub constants: BTreeMap<String, i128>,
     pub exports: BTreeMap<String, Export>,
+    /// By the name of the C function type.
+    pub callbacks: BTreeMap<String, Callback>,
 }
 
 #[derive(Deserialize)]
@@ -34,10 +36,19 @@ pub enum Field {
 
 #[derive(Deserialize)]
 pub struct Export {
+    pub returns: String,
+    /// Name and type of each.
     pub params: Vec<(String, String)>,
     pub variadic: bool,
     /// There if the function is a macro on x64 release builds.
     pub note: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub struct Callback {
+    pub returns: String,
+    /// The type of each.
+    pub params: Vec<String>,
 }
 
 impl Table {

@@ -9,9 +9,11 @@ use std::{fs, process::Command};
 use generator::{Generated, Headers, Processor, bindings::Bindings, table::Table};
 
 /// A structure as bindgen writes it, with a nested one and two bit-fields, an
-/// enum, a constant and a function.
+/// enum, a constant, two functions and a callback.
 const BINDINGS: &str = r#"
     pub type ULONG = u32;
+    pub type ULONGLONG = u64;
+    pub type PVOID = *mut u8;
     pub struct __BindgenBitfieldUnit<Storage> { storage: Storage }
     impl<Storage> __BindgenBitfieldUnit<Storage> {
         pub fn get_const<const BIT: usize, const BITS: u8>(&self) -> u64 { 0 }
@@ -31,7 +33,10 @@ const BINDINGS: &str = r#"
     }
     pub mod _COLOUR { pub type Type = i32; pub const Red: Type = -1; }
     pub const LIMIT: u32 = 7;
-    unsafe extern "C" { pub fn Call(context: *mut u8, ...); }
+    pub type HW_CALLBACK = ::core::option::Option<unsafe extern "C" fn(PVOID, ULONG) -> u8>;
+    pub type PHW_CALLBACK = HW_CALLBACK;
+    unsafe extern "C" { pub fn Call(context: PVOID, ...); }
+    unsafe extern "C" { pub fn Measure(length: *mut ULONG) -> *mut _SAMPLE; }
 "#;
 
 const TABLE: &str = r#"{
@@ -44,7 +49,11 @@ const TABLE: &str = r#"{
         "High": { "offset": 16, "bit": 3, "bits": 29 } } } },
     "enums": { "_COLOUR": { "Red": -1 } },
     "constants": { "LIMIT": 7 },
-    "exports": { "Call": { "params": [["Context", "PVOID"]], "variadic": true } }
+    "exports": {
+        "Call": { "returns": "void", "params": [["Context", "PVOID"]], "variadic": true },
+        "Measure": { "returns": "struct _SAMPLE *", "params": [["Length", "ULONG *"]],
+            "variadic": false } },
+    "callbacks": { "HW_CALLBACK": { "returns": "u8", "params": ["PVOID", "ULONG"] } }
 }"#;
 
 fn generate(bindings: &str, table: &str) -> Result<Generated, String> {
@@ -95,7 +104,7 @@ fn agreeing_headers_and_table_compile_and_are_counted() {
 
     assert_eq!(
         generated.to_string(),
-        "1 structs, 5 fields, 1 enumerators, 1 constants, 1 functions"
+        "1 structs, 5 fields, 1 enumerators, 1 constants, 2 functions, 1 callbacks"
     );
     assert_eq!(compile(TABLE), "");
 }
@@ -134,12 +143,40 @@ fn each_wrong_number_stops_the_compiler_at_its_name() {
 }
 
 #[test]
+fn each_wrong_type_of_a_function_or_callback_stops_the_compiler() {
+    for (right, wrong, named) in [
+        ("ULONG *", "ULONGLONG *", "Measure"),
+        ("struct _SAMPLE *", "PVOID", "Measure"),
+        (r#""returns": "void""#, r#""returns": "ULONG""#, "Call"),
+        (
+            r#"["PVOID", "ULONG"]"#,
+            r#"["PVOID", "PVOID"]"#,
+            "HW_CALLBACK",
+        ),
+        (r#"["PVOID", "ULONG"]"#, r#"["PVOID"]"#, "HW_CALLBACK"),
+        (r#""returns": "u8""#, r#""returns": "void""#, "HW_CALLBACK"),
+    ] {
+        let table = TABLE.replacen(right, wrong, 1);
+        assert_ne!(table, TABLE, "{right} is in the table");
+
+        let errors = compile(&table);
+
+        assert!(errors.contains("mismatched types"), "{wrong}: {errors}");
+        assert!(errors.contains(named), "{wrong}: {errors}");
+    }
+}
+
+#[test]
 fn a_declaration_that_the_table_does_not_know_is_named() {
     for (declaration, named) in [
         ("pub struct _EXTRA { pub Field: u8 }", "_EXTRA"),
         ("pub mod _EXTRA { pub const Value: i32 = 0; }", "_EXTRA"),
         ("pub const EXTRA: u32 = 0;", "EXTRA"),
         (r#"unsafe extern "C" { pub fn Extra(); }"#, "Extra"),
+        (
+            r#"pub type HW_EXTRA = Option<unsafe extern "C" fn()>;"#,
+            "HW_EXTRA",
+        ),
     ] {
         let disagreement = generate(&format!("{BINDINGS} {declaration}"), TABLE)
             .err()
@@ -217,7 +254,7 @@ fn a_function_that_is_a_macro_on_x64_must_be_declared_on_arm64_only() {
         on_x64.as_deref(),
         Some("Call is declared, but a macro in the real storport.h on x64")
     );
-    assert_eq!(on_arm64.expect("it is a function there").functions, 1);
+    assert_eq!(on_arm64.expect("it is a function there").functions, 2);
 }
 
 #[test]
