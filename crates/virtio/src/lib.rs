@@ -222,10 +222,6 @@
 //! There is one deliberate deviation from the specification. The status alone
 //! decides whether a request succeeded; the used length does not count.
 //! [`blk::Requests::outcome`] has the reason.
-//!
-//! `V` numbers and attack numbers in the documentation of tests are those of
-//! the project's lists of requirements and of attacks; sections are those of
-//! VIRTIO 1.3.
 #![no_std]
 #![cfg_attr(
     not(test),

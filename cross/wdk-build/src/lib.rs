@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// What windows-drivers-rs names and kits before 10.0.19041 lack
-/// (wdm/nf-wdm-exallocatepool2 of the driver reference). C takes a repeated
+/// ("ExAllocatePool2 function (wdm.h)"). C takes a repeated
 /// declaration where a kit has it.
 const NEWER_THAN_OLD_KITS: &str = "\
 typedef ULONG64 POOL_FLAGS;

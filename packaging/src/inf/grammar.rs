@@ -1,5 +1,5 @@
-//! The text of a setup file: sections of entries of fields (general-syntax-
-//! rules-for-inf-files). What they mean is not known here.
+//! The text of a setup file: sections of entries of fields ("General Syntax Rules for
+//! INF Files"). This module does not know what they mean.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! The rules, by the part of the file that they are for. Pages are those of
-//! Microsoft's windows-driver-docs; InfVerif's numbers are listed in
-//! inf-validation-errors-and-warnings.
+//! The rules, by the part of the file that they check. A source is the title of a
+//! page of Microsoft's driver documentation, or a number of InfVerif, which "INF
+//! Validation Errors and Warnings" lists there.
 
 mod devices;
 mod files;

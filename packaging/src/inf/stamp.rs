@@ -19,7 +19,7 @@ pub struct Stamp {
     pub version: Version,
 }
 
-/// A driver's version: four numbers below 65535 (inf-driverver-directive).
+/// A driver's version: four numbers below 65535 (INF DriverVer directive).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub [u16; 4]);
 

@@ -51,7 +51,7 @@ fn citations(path: &Path, text: &str) -> Vec<String> {
         LazyLock::new(|| regex(r"(?:^|[^-\w/.])(docs/[\w/.-]*\.(?:md|svg))(?:#([\w-]+))?"));
     static VAGUE: LazyLock<Regex> = LazyLock::new(|| {
         regex(
-            r"(?i)ruleGAPbook|\b(?:project's|our) notes\b|\battacks?[ _]\d+|\bfn v\d\d_|VIRTIOGAP1\.\d,GAP\d",
+            r"(?i)ruleGAPbook|\b(?:project's|our) (?:notes|lists?)\b|\battacks?[ _]\d+|\bfn v\d\d_|VIRTIOGAP1\.\d,GAP\d",
         )
     });
 

@@ -30,7 +30,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "manufacturer",
         claim: "[Manufacturer] names sections of models",
-        source: "InfVerif 1011, 1297; inf-manufacturer-section",
+        source: "InfVerif 1011, 1297; INF Manufacturer section",
         check: |inf, _| {
             let entries = inf.entries("Manufacturer");
             if entries.is_empty() {
@@ -46,7 +46,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration",
         claim: "Models are decorated with an architecture",
-        source: "InfVerif 2010; inf-manufacturer-section",
+        source: "InfVerif 2010; INF Manufacturer section",
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let bare = decoration.is_none_or(|d| d.architecture.is_empty());
@@ -58,7 +58,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-form",
         claim: "The models' decorations can be read",
-        source: "InfVerif 1287; inf-manufacturer-section",
+        source: "InfVerif 1287; INF Manufacturer section",
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 (!text.is_empty() && decoration.is_none()).then(|| {
@@ -72,7 +72,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-build",
         claim: "Builds that the models ask for are of Windows 10 1607 (14310) or later",
-        source: "InfVerif 1288; inf-manufacturer-section",
+        source: "InfVerif 1288; INF Manufacturer section",
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 decoration
@@ -84,7 +84,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-product",
         claim: "The models are for every kind of Windows",
-        source: "using-a-universal-inf-file",
+        source: "Using a Universal INF File",
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
@@ -97,7 +97,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-driver-store",
         claim: "Files in the driver store (DIRID 13) are for Windows 10 1709 or later",
-        source: "InfVerif 1199; run-from-driver-store",
+        source: "InfVerif 1199; Run From Driver Store",
         check: |inf, _| {
             let directories = inf.entries("DestinationDirs").into_iter();
             let store = directories.into_iter().any(|e| inf.value(e, 0) == "13");
@@ -113,7 +113,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "architecture",
         claim: "There are models for the architecture that was asked for",
-        source: "inf-manufacturer-section",
+        source: "INF Manufacturer section",
         check: |inf, _| {
             let asked = inf.architecture.decoration();
             let mut decorations = inf.models.iter().map(|models| parse(&models.decoration));
@@ -129,7 +129,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "model-install",
         claim: "Each model names its install section",
-        source: "InfVerif 1271; inf-models-section",
+        source: "InfVerif 1271; INF Models section",
         check: |inf, _| {
             models(inf)
                 .into_iter()
@@ -141,7 +141,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "feature-score",
         claim: "A driver's feature score is one byte",
-        source: "InfVerif 1245; inf-featurescore-directive",
+        source: "InfVerif 1245; INF FeatureScore directive",
         check: |inf, _| {
             let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
             installs
@@ -159,7 +159,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "device-id",
         claim: "Each model has a hardware id",
-        source: "InfVerif 1297; inf-models-section",
+        source: "InfVerif 1297; INF Models section",
         check: |inf, _| {
             models(inf)
                 .into_iter()
@@ -171,7 +171,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "device-id-form",
         claim: "Hardware ids are written as their bus reports them",
-        source: "identifiers-for-pci-devices; device-identification-strings",
+        source: "Identifiers for PCI devices; Device identification strings",
         check: |inf, _| {
             let models = models(inf).into_iter();
             let ids = models.flat_map(|entry| ids(inf, entry));

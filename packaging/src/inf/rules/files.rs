@@ -10,7 +10,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "disk-number",
         claim: "Source disks have numbers",
-        source: "InfVerif 1008; inf-sourcedisksnames-section",
+        source: "InfVerif 1008; INF SourceDisksNames section",
         check: |inf, _| {
             disks(inf)
                 .filter(|(_, disk)| number(disk).is_none())
@@ -21,7 +21,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-disk",
         claim: "Each source file lies on a source disk",
-        source: "InfVerif 1008, 1273; inf-sourcedisksfiles-section",
+        source: "InfVerif 1008, 1273; INF SourceDisksFiles section",
         check: |inf, _| {
             sources(inf)
                 .map(|entry| (entry.line, inf.value(entry, 0)))
@@ -45,7 +45,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-name",
         claim: "Each line of a list of files names one",
-        source: "InfVerif 1229; inf-copyfiles-directive",
+        source: "InfVerif 1229; INF CopyFiles directive",
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
@@ -95,7 +95,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination",
         claim: "Each copied file has a directory to go to",
-        source: "InfVerif 1275; inf-destinationdirs-section",
+        source: "InfVerif 1275; INF DestinationDirs section",
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
@@ -141,7 +141,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-driver-store",
         claim: "Files stay in the driver store (DIRID 13)",
-        source: "InfVerif 1322; driver-isolation",
+        source: "InfVerif 1322; Driver package isolation",
         check: |inf, _| {
             directories(inf)
                 .filter(|place| place.number.parse::<i64>().is_ok_and(|dirid| dirid != 13))
@@ -152,7 +152,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-path",
         claim: "Files in the driver store keep their names and folders",
-        source: "InfVerif 1100; run-from-driver-store",
+        source: "InfVerif 1100; Run From Driver Store",
         check: |inf, _| {
             let mut faults = Vec::new();
             for copy in &inf.copies {
@@ -182,7 +182,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "copy-flags",
         claim: "Flags of copied files are known ones",
-        source: "InfVerif 1083; inf-copyfiles-directive",
+        source: "InfVerif 1083; INF CopyFiles directive",
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);
             let copies = inf.copies.iter();

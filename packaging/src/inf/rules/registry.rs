@@ -7,7 +7,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-root",
         claim: "Registry keys start at a known root",
-        source: "InfVerif 1224; inf-addreg-directive",
+        source: "InfVerif 1224; INF AddReg directive",
         check: |inf, _| {
             faults(inf, |value| {
                 let known = ["HKR", "HKLM", "HKCR", "HKCU", "HKU"];
@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-relative",
         claim: "Only keys of the driver and its devices are written (HKR)",
-        source: "InfVerif 1304, 1320, 1321; using-a-universal-inf-file, driver-isolation",
+        source: "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
         check: |inf, _| {
             faults(inf, |value| {
                 let global = ["HKLM", "HKCR", "HKCU", "HKU"];
@@ -33,7 +33,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-parameters",
         claim: "Of the service's key, only Parameters is written",
-        source: "InfVerif 1323; driver-isolation",
+        source: "InfVerif 1323; Driver package isolation",
         check: |inf, _| {
             let values = inf.values_of(Key::Service);
             values
@@ -48,7 +48,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-flags",
         claim: "Registry values have a type, and flags, that are known",
-        source: "InfVerif 1083, 1263, 1264; inf-addreg-directive",
+        source: "InfVerif 1083, 1263, 1264; INF AddReg directive",
         check: |inf, _| {
             faults(inf, |value| {
                 let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
@@ -60,7 +60,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-data",
         claim: "Registry values are what their type says",
-        source: "InfVerif 1006, 1267, 1268; inf-addreg-directive",
+        source: "InfVerif 1006, 1267, 1268; INF AddReg directive",
         check: |inf, _| {
             faults(inf, |value| {
                 let kind = kind(value)?;
@@ -85,7 +85,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-path",
         claim: "Paths in the registry hold wherever Windows lies",
-        source: "InfVerif 1257, 1258; run-from-driver-store",
+        source: "InfVerif 1257, 1258; Run From Driver Store",
         check: |inf, _| {
             faults(inf, |value| {
                 let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
@@ -98,9 +98,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-type",
         claim: "Values that Windows reads have the type that it reads",
-        source: "InfVerif 1225, 1431; registry-entries-for-storport-miniport-drivers, \
-                 enabling-message-signaled-interrupts-in-the-registry, \
-                 enabling-dma-remapping-for-device-drivers, inf-addservice-directive",
+        source: "InfVerif 1225, 1431; Registry Entries for StorPort Miniport Drivers, \
+                 Enabling message-signaled interrupts in the registry, \
+                 Enable DMA remapping for device drivers, INF AddService directive",
         check: |inf, _| {
             faults(inf, |value| {
                 let (_, right, text) = TYPES
@@ -124,7 +124,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-delete",
         claim: "Nothing is deleted from the registry",
-        source: "InfVerif 1308; using-a-universal-inf-file",
+        source: "InfVerif 1308; Using a Universal INF File",
         check: |inf, _| {
             faults(inf, |value| {
                 (flags(value) & 4 != 0).then(|| "flag 4 deletes".into())
@@ -173,7 +173,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "messages",
         claim: "The device may interrupt by messages, of which it gets 1 to 2048",
-        source: "enabling-message-signaled-interrupts-in-the-registry",
+        source: "Enabling message-signaled interrupts in the registry",
         check: |inf, _| {
             if !inf.is_on_pci() {
                 return Vec::new();
@@ -201,7 +201,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "dma-remapping",
         claim: "It is said whether DMA may be remapped, to old and new Windows alike",
-        source: "enabling-dma-remapping-for-device-drivers, storport-miniport-dma-remapping-support",
+        source: "Enable DMA remapping for device drivers, DMA remapping support in Storport \
+                 miniport drivers",
         check: |inf, _| {
             let service = stated(inf, Key::Service, "Parameters", "DmaRemappingCompatible");
             let device = stated(inf, Key::Hardware, "DMA Management", "RemappingSupported");
@@ -246,7 +247,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "bus-type",
         claim: "The disks' bus is told (BusType); silence is fibre channel",
-        source: "registry-entries-for-storport-miniport-drivers",
+        source: "Registry Entries for StorPort Miniport Drivers",
         check: |inf, _| match stated(inf, Key::Service, "Parameters", "BusType") {
             None => vec![missing("Parameters has no BusType")],
             Some((line, Some(number))) if number > 0x7f => {

@@ -11,7 +11,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "preface",
         claim: "Nothing but comments stands before the first section",
-        source: "general-syntax-rules-for-inf-files",
+        source: "General Syntax Rules for INF Files",
         check: |inf, _| {
             let line = inf.inf.preface().into_iter();
             line.map(|line| at(line, "this is no comment: those start with a semicolon"))
@@ -51,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-once",
         claim: "No section is there twice",
-        source: "InfVerif 1209; general-syntax-rules-for-inf-files",
+        source: "InfVerif 1209; General Syntax Rules for INF Files",
         check: |inf, _| {
             let sections: Vec<&Section> = inf.inf.sections().iter().collect();
             let twice = repeated(&sections, |section| section.name.to_ascii_lowercase());
@@ -92,7 +92,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-legacy",
         claim: "There is no section for code that runs at installation, or for old hardware",
-        source: "InfVerif 1285, 1300, 1303, 1307; using-a-universal-inf-file",
+        source: "InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File",
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
@@ -108,7 +108,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-purpose",
         claim: "The file installs devices, and nothing besides",
-        source: "InfVerif 1212; inf-defaultinstall-section",
+        source: "InfVerif 1212; INF DefaultInstall section",
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
@@ -123,8 +123,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-known",
         claim: "Each directive is one that its section may have",
-        source: "InfVerif 1290, 2402; inf-ddinstall-section, inf-ddinstall-hw-section, \
-                 inf-ddinstall-services-section, inf-addservice-directive",
+        source: "InfVerif 1290, 2402; INF DDInstall section, INF DDInstall.HW section, \
+                 INF DDInstall.Services section, INF AddService directive",
         check: |inf, _| {
             let mut faults = Vec::new();
             for (place, section) in &inf.reached {
@@ -165,7 +165,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-build",
         claim: "Each directive is known to all Windows that the file is for",
-        source: "InfVerif 1199; inf-addservice-directive",
+        source: "InfVerif 1199; INF AddService directive",
         check: |inf, _| {
             let Some(earliest) = earliest_build(inf) else {
                 return Vec::new();
@@ -206,7 +206,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-legacy",
         claim: "Nothing is undone, renamed or registered by old directives",
-        source: "InfVerif 1301, 1302, 1308, 1309; using-a-universal-inf-file",
+        source: "InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File",
         check: |inf, _| {
             let mut faults = Vec::new();
             for (place, section) in &inf.reached {
@@ -245,7 +245,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-defined",
         claim: "Each string that is used is in [Strings]",
-        source: "InfVerif 1235; inf-strings-section",
+        source: "InfVerif 1235; INF Strings Section",
         check: |inf, _| {
             let mut faults: Vec<Fault> = Vec::new();
             for (line, name) in used_strings(inf) {
@@ -279,7 +279,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-once",
         claim: "No string is defined twice",
-        source: "InfVerif 1294; inf-strings-section",
+        source: "InfVerif 1294; INF Strings Section",
         check: |inf, _| {
             let sections = languages(inf);
             let sections = sections.into_iter();
@@ -298,7 +298,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-languages",
         claim: "Each language has all strings",
-        source: "InfVerif 1295; inf-strings-section",
+        source: "InfVerif 1295; INF Strings Section",
         check: |inf, _| {
             let strings = inf.entries("Strings");
             let mut faults = Vec::new();
@@ -317,7 +317,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "lengths",
         claim: "No section's name is longer than 255 characters, no field than 4095",
-        source: "general-syntax-rules-for-inf-files (INF Size Limits)",
+        source: "General Syntax Rules for INF Files (INF Size Limits)",
         check: |inf, _| {
             let mut faults = Vec::new();
             for section in inf.inf.sections() {

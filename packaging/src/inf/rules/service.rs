@@ -10,7 +10,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service",
         claim: "Each device gets the service that drives it",
-        source: "InfVerif 1296; inf-addservice-directive (SPSVCINST_ASSOCSERVICE)",
+        source: "InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)",
         check: |inf, _| {
             let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
             installs
@@ -50,7 +50,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-named",
         claim: "AddService names the service and the section that installs it",
-        source: "InfVerif 1080, 1253, 1272; inf-addservice-directive",
+        source: "InfVerif 1080, 1253, 1272; INF AddService directive",
         check: |inf, _| {
             let services = inf.services.iter();
             services
@@ -66,7 +66,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-flags",
         claim: "AddService's flags are known ones, and a PnP driver's",
-        source: "InfVerif 1083; inf-addservice-directive",
+        source: "InfVerif 1083; INF AddService directive",
         check: |inf, _| {
             let services = inf.services.iter();
             services
@@ -84,7 +84,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-directives",
         claim: "The service's type, start, error control and file are given",
-        source: "InfVerif 1234, 1289; inf-addservice-directive",
+        source: "InfVerif 1234, 1289; INF AddService directive",
         check: |inf, _| {
             let mut faults = Vec::new();
             for service in &inf.services {
@@ -101,19 +101,19 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-type",
         claim: "The service is a kernel driver (ServiceType 1)",
-        source: "inf-addservice-directive",
+        source: "INF AddService directive",
         check: |inf, _| wrong(inf, "ServiceType", |text| number(text) == Some(1)),
     },
     Rule {
         id: "service-start",
         claim: "The service is loaded with the system, which may lie on its disk (StartType 0)",
-        source: "specifying-driver-load-order",
+        source: "Specifying Driver Load Order",
         check: |inf, _| wrong(inf, "StartType", |text| number(text) == Some(0)),
     },
     Rule {
         id: "service-error-control",
         claim: "The service's error control is one of the four (0 to 3)",
-        source: "InfVerif 1014; inf-addservice-directive",
+        source: "InfVerif 1014; INF AddService directive",
         check: |inf, _| {
             wrong(inf, "ErrorControl", |text| {
                 number(text).is_some_and(|level| level <= 3)
@@ -123,7 +123,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-group",
         claim: "The service is in a load order group (LoadOrderGroup)",
-        source: "specifying-driver-load-order",
+        source: "Specifying Driver Load Order",
         check: |inf, _| {
             let services = inf.services.iter();
             services
@@ -146,7 +146,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-file",
         claim: "The service's file is one that is copied there",
-        source: "InfVerif 2084; inf-verif-error-2084",
+        source: "InfVerif 2084; InfVerif Error 2084",
         check: |inf, _| {
             wrong(inf, "ServiceBinary", |text| {
                 in_directory(text).is_none_or(|(number, path)| is_copied(inf, number, path))
@@ -156,7 +156,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "event-log",
         claim: "What is logged under the driver's name can be read, by IoLogMsg.dll's texts",
-        source: "inf-addservice-directive (Registering for Event Logging)",
+        source: "INF AddService directive (Registering for Event Logging)",
         check: |inf, _| {
             let services = inf.services.iter();
             let mut faults: Vec<Fault> = services
@@ -197,7 +197,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "event-log-file",
         claim: "A file of the package that has event texts is copied to where it is looked up",
-        source: "registering-as-a-source-of-error-messages; run-from-driver-store",
+        source: "Registering as a Source of Error Messages; Run From Driver Store",
         check: |inf, _| {
             inf.values_of(Key::Events)
                 .filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
@@ -221,7 +221,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "event-log-type",
         claim: "The event log is System, Application or Security",
-        source: "InfVerif 1250; inf-addservice-directive",
+        source: "InfVerif 1250; INF AddService directive",
         check: |inf, _| {
             let known = ["", "system", "application", "security"];
             let services = inf.services.iter();

@@ -21,7 +21,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "signature",
         claim: "[Version] has the signature $WINDOWS NT$",
-        source: "InfVerif 1001; inf-version-section",
+        source: "InfVerif 1001; INF Version section",
         check: |inf, _| match inf.version("Signature") {
             None => vec![missing("[Version] has no Signature")],
             Some(entry) => match inf.value(entry, 0) {
@@ -33,7 +33,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "version-directives",
         claim: "[Version] holds nothing that Windows doesn't know",
-        source: "InfVerif 1290; inf-version-section",
+        source: "InfVerif 1290; INF Version section",
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
             entries
@@ -56,7 +56,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "version-obsolete",
         claim: "[Version] holds nothing for installers that are no more",
-        source: "InfVerif 2009; inf-version-section (DIFx)",
+        source: "InfVerif 2009; INF Version section (DIFx)",
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
             entries
@@ -85,7 +85,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class",
         claim: "The device setup class is given, by name and by GUID",
-        source: "InfVerif 1234; inf-version-section",
+        source: "InfVerif 1234; INF Version section",
         check: |inf, _| {
             let given = |key: &&&str| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty());
             let missing_keys = ["Class", "ClassGuid"];
@@ -110,7 +110,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class-match",
         claim: "The class's name and its GUID belong together",
-        source: "InfVerif 1280, 1281; system-defined-device-setup-classes-available-to-vendors",
+        source: "InfVerif 1280, 1281; System-defined device setup classes available to vendors",
         check: |inf, _| {
             let Some((line, name, guid)) = class(inf).filter(|(_, _, guid)| is_guid(guid)) else {
                 return Vec::new();
@@ -132,7 +132,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class-storage",
         claim: "The class is SCSIAdapter, where storage controllers are",
-        source: "system-defined-device-setup-classes-available-to-vendors",
+        source: "System-defined device setup classes available to vendors",
         check: |inf, _| match class(inf) {
             Some((line, name, _)) if !name.eq_ignore_ascii_case("SCSIAdapter") => {
                 vec![at(line, format!("the class is {name}"))]
@@ -143,7 +143,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "provider",
         claim: "The provider is named",
-        source: "InfVerif 1234; inf-version-section",
+        source: "InfVerif 1234; INF Version section",
         check: |inf, _| match inf.version("Provider") {
             Some(entry) if !inf.value(entry, 0).is_empty() => Vec::new(),
             _ => vec![missing("[Version] has no Provider")],
@@ -165,7 +165,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "catalog",
         claim: "A catalog is named, which the file's signature is in",
-        source: "InfVerif 1233; inf-version-section",
+        source: "InfVerif 1233; INF Version section",
         check: |inf, _| {
             let named = inf.entries("Version").into_iter().any(|entry| {
                 let key = entry.key.as_ref();
@@ -194,7 +194,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-ver",
         claim: "The driver's date and version are given",
-        source: "InfVerif 1234; inf-driverver-directive",
+        source: "InfVerif 1234; INF DriverVer directive",
         check: |inf, _| match inf.version("DriverVer") {
             None => vec![missing("[Version] has no DriverVer")],
             Some(entry) if (0..2).any(|index| inf.value(entry, index).is_empty()) => {
@@ -209,7 +209,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-date",
         claim: "The driver's date is written MM/DD/YYYY",
-        source: "InfVerif 1218; inf-driverver-directive",
+        source: "InfVerif 1218; INF DriverVer directive",
         check: |inf, _| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_none() => {
                 vec![at(line, format!("{text:?} is no date of that form"))]
@@ -231,7 +231,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-version",
         claim: "The driver's version is four numbers below 65535, not all of them 0",
-        source: "InfVerif 1217; inf-driverver-directive",
+        source: "InfVerif 1217; INF DriverVer directive",
         check: |inf, _| match driver_ver(inf) {
             Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
                 Ok(version) if version.0 == [0; 4] => {
