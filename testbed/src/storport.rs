@@ -52,6 +52,7 @@ mod statistics;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod tracing;
 mod units;
 mod violations;
 mod waits;

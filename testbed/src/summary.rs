@@ -167,7 +167,7 @@ impl Summary {
         for (function, count) in &self.report.not_implemented {
             writeln!(
                 out,
-                "answered STOR_STATUS_NOT_IMPLEMENTED: {function}, {}",
+                "not modelled, answered as not implemented: {function}, {}",
                 times(*count)
             )?;
         }

@@ -547,8 +547,11 @@ pub(super) const SP_UNINITIALIZED_VALUE: u32 = u32::MAX;
 /// NTSTATUS values (`ntstatus.h`).
 pub(super) mod ntstatus {
     pub(in crate::storport) const STATUS_SUCCESS: u32 = 0;
+    pub(in crate::storport) const STATUS_INVALID_HANDLE: u32 = 0xC000_0008;
     pub(in crate::storport) const STATUS_INVALID_PARAMETER: u32 = 0xC000_000D;
     pub(in crate::storport) const STATUS_REVISION_MISMATCH: u32 = 0xC000_0059;
+    pub(in crate::storport) const STATUS_NOT_SUPPORTED: u32 = 0xC000_00BB;
+    pub(in crate::storport) const STATUS_NOT_FOUND: u32 = 0xC000_0225;
 }
 
 #[cfg(test)]

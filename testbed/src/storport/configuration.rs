@@ -259,6 +259,8 @@ pub(super) struct Configuration {
     pub(super) interrupt_mode: u32,
     pub(super) max_requests: u32,
     pub(super) max_ios_per_unit: u32,
+    /// Queue tags of a unit.
+    pub(super) tags: u32,
     pub(super) initial_depth: u32,
     pub(super) reset_hold: Duration,
 }
@@ -290,7 +292,7 @@ impl Configuration {
         } else {
             SrbShape::Storage
         };
-        let limit = match shape {
+        let tags = match shape {
             // Tags have 8 bits, and one value means untagged.
             SrbShape::Scsi => 254,
             SrbShape::Storage => u32::MAX,
@@ -325,7 +327,8 @@ impl Configuration {
             message_routine: from.get(info::HwMSInterruptRoutine),
             interrupt_mode: from.get(info::InterruptSynchronizationMode),
             max_requests: from.get(info::MaxNumberOfIO).max(1),
-            max_ios_per_unit: per_unit.clamp(1, limit),
+            max_ios_per_unit: per_unit,
+            tags,
             initial_depth: from.get(info::InitialLunQueueDepth),
             reset_hold: Duration::from_micros(u64::from(from.get(info::BusResetHoldTime))),
         }

@@ -538,7 +538,12 @@ fn set_device_queue_depth(mut call: Call) -> usize {
         );
         return FALSE;
     };
-    if depth == 0 || depth > port.configuration().max_ios_per_unit {
+    if depth == 0 {
+        port.violation(
+            Rule::QueueDepth,
+            call.caller,
+            format_args!("StorPortSetDeviceQueueDepth with a depth of 0; it is refused"),
+        );
         return FALSE;
     }
     unit.gate.set_limit(port.depth(depth));

@@ -3,11 +3,12 @@
 use super::{
     abi,
     adapter::FailingExport,
-    callbacks::Callback,
+    callbacks::{self, Callback},
     dpcs,
     exports::{Call, check_callback, fails},
     held_locks::Form,
     port::Port,
+    tracing,
     units::closed,
     violations::Rule,
 };
@@ -37,6 +38,8 @@ enum Kind {
     InitializeThreadedDpc,
     AsyncNotificationDetected,
     MarkDeviceFailed,
+    /// A type of an inline function that the testbed does not carry out.
+    NotModelled(&'static str),
 }
 
 impl Kind {
@@ -76,22 +79,48 @@ const KINDS: &[(u32, Kind)] = &[
     (0x1007, Kind::AsyncNotificationDetected),
     (0x1009, Kind::InitializeDpcWithContext),
     (0x100A, Kind::InitializeThreadedDpc),
+    (
+        0x100B,
+        Kind::NotModelled("StorPortNotification(SetTargetProcessorDpc)"),
+    ),
     (0x100C, Kind::MarkDeviceFailed),
     (0x100D, Kind::MarkDeviceFailed),
+    (0x100E, Kind::NotModelled("StorPortTerminateSystemThread")),
 ];
 
 /// The name of a call of StorPortNotification of type `value`.
 pub(super) fn name(value: u32) -> Option<String> {
-    let (_, kind) = KINDS.iter().find(|(known, _)| *known == value)?;
-    Some(format!("StorPortNotification({kind:?})"))
+    match KINDS.iter().find(|(known, _)| *known == value)?.1 {
+        Kind::NotModelled(name) => Some(name.to_owned()),
+        kind => Some(format!("StorPortNotification({kind:?})")),
+    }
 }
+
+/// TraceNotification.
+const TRACE: u32 = 14;
+
+/// RequestDirectComplete, which is not documented and has no inline function.
+const DIRECT_COMPLETE: u32 = 0x1008;
+
+/// The first type of those that belong to inline functions of storport.h.
+const INLINE: u32 = 0x1000;
 
 /// StorPortNotification.
 pub(super) fn notification(mut call: Call) -> usize {
     let value = call.u32();
+    if value == TRACE {
+        let _extension = call.address();
+        let (kind, arguments) = (call.u32(), call.structure());
+        tracing::trace(callbacks::current_port(), kind, arguments);
+        return 0;
+    }
     let port = call.port();
     match KINDS.iter().find(|(known, _)| *known == value) {
         Some((_, kind)) => notify(*kind, port, call),
+        // An inline function of a kit that is newer than the testbed.
+        None if value >= INLINE && value != DIRECT_COMPLETE => port
+            .statistics
+            .not_implemented(format!("StorPortNotification of type {value:#x}")),
         None => port.violation(
             Rule::NotificationType,
             call.caller,
@@ -187,6 +216,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         Kind::MarkDeviceFailed => {
             port.event(format_args!("the miniport marked a device as failed"));
         }
+        Kind::NotModelled(name) => port.statistics.not_implemented(name),
         Kind::Wmi | Kind::IoTargetRequestServiceTime => {}
     }
 }
@@ -215,7 +245,7 @@ fn enable_passive_initialization(port: &Port, mut call: Call) {
 
 #[cfg(test)]
 mod tests {
-    use super::KINDS;
+    use super::{DIRECT_COMPLETE, KINDS, TRACE};
 
     #[test]
     fn the_types_of_the_headers_have_the_values_of_the_headers() {
@@ -257,13 +287,10 @@ mod tests {
                 "{name}"
             );
         }
+        assert_eq!(types["TraceNotification"], TRACE);
+        assert_eq!(types["RequestDirectComplete"], DIRECT_COMPLETE);
         // Those that a miniport is never to use (storport-rules.md Notifications).
-        for name in [
-            "NextRequest",
-            "NextLuRequest",
-            "TraceNotification",
-            "GetExtendedFunctionTable",
-        ] {
+        for name in ["NextRequest", "NextLuRequest", "GetExtendedFunctionTable"] {
             let value = types[name].as_u64().unwrap() as u32;
             assert!(KINDS.iter().all(|(known, _)| *known != value), "{name}");
         }

@@ -217,9 +217,10 @@ pub struct Report {
     pub pauses: u64,
     /// Bus resets after a time-out.
     pub resets: Vec<ResetRow>,
-    /// Functions of storport.sys that answered STOR_STATUS_NOT_IMPLEMENTED,
-    /// with how often they were called.
-    pub not_implemented: BTreeMap<&'static str, u64>,
+    /// Functions of storport.sys that the testbed does not model, with how often
+    /// they were called. Those with a status answered
+    /// STOR_STATUS_NOT_IMPLEMENTED.
+    pub not_implemented: BTreeMap<String, u64>,
     /// Lines for the event log: StorPortLogError and its successors.
     pub events: Vec<String>,
     /// What StorPortLogSystemEvent logged. `events` has a line for each, too.

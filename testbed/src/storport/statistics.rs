@@ -58,7 +58,7 @@ impl Default for Shard {
 #[derive(Debug, Default)]
 struct Seldom {
     resets: Vec<ResetRow>,
-    not_implemented: BTreeMap<&'static str, u64>,
+    not_implemented: BTreeMap<String, u64>,
     events: Vec<String>,
     system_events: Vec<SystemEvent>,
     leaks: Vec<String>,
@@ -139,8 +139,9 @@ impl Statistics {
         self.seldom().resets.push(row);
     }
 
-    /// A function answered that it is not implemented.
-    pub(super) fn not_implemented(&self, function: &'static str) {
+    /// A function that the testbed does not model was called.
+    pub(super) fn not_implemented(&self, function: impl Into<String>) {
+        let function = function.into();
         *self.seldom().not_implemented.entry(function).or_default() += 1;
     }
 

@@ -18,3 +18,4 @@ mod requests;
 mod restart;
 mod schedules;
 mod touched;
+mod tracing;

@@ -250,15 +250,20 @@ impl Port {
     /// The unit at `address`, known from now on.
     pub(super) fn unit(&self, address: Address) -> &'static Unit {
         self.units.get(address).unwrap_or_else(|| {
-            self.units
-                .add(address, self.depth(self.configuration().initial_depth))
+            let configuration = self.configuration();
+            let initial = configuration
+                .initial_depth
+                .min(configuration.max_ios_per_unit);
+            self.units.add(address, self.depth(initial))
         })
     }
 
-    /// The depth that a unit gets if the miniport wants `wanted`.
+    /// The depth that a unit gets if the miniport wants `wanted`. Only queue tags
+    /// limit it: no page names a limit, and MaxIOsPerLun is 255 in drivers that do
+    /// not set it and then ask for more.
     pub(super) fn depth(&self, wanted: u32) -> u32 {
         wanted
-            .min(self.configuration().max_ios_per_unit)
+            .min(self.configuration().tags)
             .min(self.settings.unit_depth.unwrap_or(u32::MAX))
             .max(1)
     }

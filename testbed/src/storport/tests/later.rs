@@ -596,7 +596,7 @@ fn functions_that_need_what_is_not_here_say_so_and_are_counted() {
     let answers = bench.miniport.1.lock().unwrap().take();
     assert_eq!(answers, Some([0xC100_0002; 3]));
     let report = bench.adapter.report();
-    let names: Vec<_> = report.not_implemented.keys().copied().collect();
+    let names: Vec<_> = report.not_implemented.keys().collect();
     assert_eq!(
         names,
         [

@@ -34,6 +34,19 @@ impl Miniport for Holds {
     }
 }
 
+/// Sets this depth, and keeps the answer.
+struct Sets(u32, AtomicU32);
+
+impl Miniport for Sets {
+    fn start_io(&self, ext: Extension, srb: usize) -> bool {
+        let arguments = [ext.0, 0, 0, 0, self.0 as usize, 0];
+        let answer = ddi("StorPortSetDeviceQueueDepth", arguments) as u8;
+        self.1.store(answer.into(), Ordering::SeqCst);
+        ext.complete(srb, SUCCESS);
+        true
+    }
+}
+
 #[test]
 fn a_unit_has_no_more_requests_than_its_initial_depth() {
     let bench = start(Holds::default());
@@ -69,6 +82,30 @@ fn the_depth_of_the_settings_is_not_exceeded() {
     let _ = bench.load(50, 20);
 
     assert_eq!(bench.miniport.most.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn any_depth_above_0_is_accepted() {
+    for depth in [1, 255, 256, 1000, u32::MAX] {
+        let bench = start(Sets(depth, AtomicU32::new(2)));
+
+        let _ = bench.execute();
+
+        assert_eq!(bench.miniport.1.load(Ordering::SeqCst), 1, "{depth}");
+        assert_eq!(bench.adapter.queue_depth(Address::default()), depth);
+        assert_eq!(bench.broken(), []);
+    }
+}
+
+#[test]
+fn a_depth_of_0_is_refused_and_is_a_violation() {
+    let bench = start(Sets(0, AtomicU32::new(2)));
+
+    let _ = bench.execute();
+
+    assert_eq!(bench.miniport.1.load(Ordering::SeqCst), 0);
+    assert_eq!(bench.adapter.queue_depth(Address::default()), 20);
+    assert_eq!(bench.broken(), [("queue-depth", "HwStartIo")]);
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! StorPortNotification(TraceNotification): the calls that the inline functions of
+//! the kit's `stortrce.h` make. The kit's tracing template for Storport miniports
+//! (WPP) is built on them, so every driver that was built with tracing makes them.
+//!
+//! The testbed has no trace sessions. A driver can register and clean up, and is
+//! never told to trace. Diagnostic events and error log records are not modelled:
+//! the allocation of one returns NULL, which stands for a lack of memory. The
+//! cleanup routine is for when the driver is unloaded, which never happens here.
+
+use super::{
+    abi::{
+        self, Plain, Structure,
+        ntstatus::{
+            STATUS_INVALID_HANDLE, STATUS_NOT_FOUND, STATUS_NOT_SUPPORTED, STATUS_SUCCESS,
+        },
+    },
+    port::Port,
+};
+
+/// STORAGE_TRACE_INIT_INFO: its size, and the offset of TraceContext.
+const INIT_INFO: (u32, usize) = (56, 48);
+
+/// What TraceContext becomes: an opaque value that is not NULL.
+static CONTEXT: u8 = 0;
+
+/// Answers the call with this STORAGE_TRACE_NOTIFY_TYPE and argument block. The
+/// HwDeviceExtension may be NULL, so the adapter is the one whose callback runs.
+pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure) {
+    if arguments.address() == 0 {
+        return;
+    }
+    let not_modelled = |name| {
+        if let Some(port) = port {
+            port.statistics.not_implemented(name);
+        }
+    };
+    match kind {
+        // InitTracing: InitInfo, and the result.
+        1000 => {
+            let info = pointer(arguments, 0);
+            let (size, context) = INIT_INFO;
+            if info.address() != 0 && get::<u32>(info, 0) >= size {
+                set(info, context, &raw const CONTEXT as usize);
+            }
+            set(arguments, 8, STATUS_SUCCESS);
+        }
+        // CleanupTracing; InitGlobalLogger, which finds no global logger;
+        // TraceDebugPrint.
+        1001 | 2001 | 2005 => {}
+        // TraceMessage: no session has any handle.
+        2000 => set(arguments, 40, STATUS_INVALID_HANDLE),
+        // WMIRegistrationControl.
+        2002 => set(arguments, 12, STATUS_SUCCESS),
+        // WmiQueryTraceInfo, of a session.
+        2003 => set(arguments, 40, STATUS_NOT_FOUND),
+        // InitUnicodeString: of a string, or of NULL.
+        2004 => init_unicode_string(pointer(arguments, 0), pointer(arguments, 8)),
+        // AllocDiagEvent.
+        3000 => {
+            not_modelled("StorTraceDiagAllocEvent");
+            set(arguments, 16, 0_usize);
+        }
+        // LogDiagEvent.
+        3002 => {
+            not_modelled("StorTraceDiagLogEvent");
+            set(arguments, 16, STATUS_NOT_SUPPORTED);
+        }
+        // AllocErrorLog.
+        4001 => {
+            not_modelled("StorTraceErrorAllocRecord");
+            set(arguments, 16, 0_usize);
+        }
+        // FreeDiagEvent, WriteErrorLogRecord, FreeErrorLog: there is none.
+        3001 | 4000 | 4002 => {}
+        _ => not_modelled("StorPortNotification(TraceNotification), another call than stortrce.h has"),
+    }
+}
+
+/// Makes a UNICODE_STRING of a string of WCHARs that ends with 0.
+fn init_unicode_string(to: Structure, from: Structure) {
+    /// The most bytes of such a string with its end.
+    const MOST: u16 = u16::MAX - 1;
+    let length = match from.address() {
+        0 => None,
+        _ => (0..MOST - 2)
+            .step_by(2)
+            .find(|offset| get::<u16>(from, usize::from(*offset)) == 0)
+            .or(Some(MOST - 2)),
+    };
+    set(to, 0, length.unwrap_or(0));
+    set(to, 2, length.map_or(0, |length| length + 2));
+    set(to, 8, from.address());
+}
+
+fn get<T: Plain>(from: Structure, offset: usize) -> T {
+    from.offset(offset).get(abi::value())
+}
+
+fn set<T: Plain>(to: Structure, offset: usize, value: T) {
+    to.offset(offset).set(abi::value(), value);
+}
+
+#[expect(unsafe_code, reason = "follows the driver's pointers")]
+fn pointer(from: Structure, offset: usize) -> Structure {
+    // SAFETY: by the contract of stortrce.h the driver puts valid pointers or NULL
+    // into the argument block; a structure is only used if it is not NULL.
+    unsafe { Structure::at(get(from, offset)) }
+}
