@@ -39,8 +39,8 @@ Examples:
   testbed imports ferrostor.sys
       what the driver imports, by module
 
-Exit codes: 0 all is right; 1 wrong data or a broken rule; 2 the command can't
-be carried out; 3 the driver crashed or stopped the machine.";
+Exit codes: 0 all is right; 1 wrong data or a broken rule of Windows; 2 the
+command cannot be carried out; 3 the driver crashed or stopped the machine.";
 
 const COST: &str = "\
 Examples:
@@ -82,7 +82,8 @@ enum Command {
         /// The driver's file
         driver: PathBuf,
     },
-    /// Print the rules that a driver is watched for, and what is beyond that
+    /// Print the rules that a driver is held to: what Windows demands, what this
+    /// project chose, and what the testbed cannot see
     Rules,
 }
 
@@ -139,6 +140,11 @@ struct RunArgs {
     /// one thread at a time, in virtual time, in an order that the seed chooses
     #[arg(long)]
     verify: bool,
+
+    /// Hold the driver to the rules that this project chose, too: broken ones fail
+    /// the run. Without this they are advice (see testbed rules)
+    #[arg(long)]
+    house_rules: bool,
 
     /// How much to write and read back before the workload, 0 for nothing
     /// [default: 64M, or the whole disk if it is shorter]
@@ -268,6 +274,7 @@ impl From<RunArgs> for Settings {
             } else {
                 Checks::Cheap
             },
+            house_rules: args.house_rules,
             verify_bytes: args.verify_bytes,
             seed: args.seed,
             restarts: args.restart,

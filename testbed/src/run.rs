@@ -81,6 +81,8 @@ pub struct Settings {
     pub device_id: DeviceId,
     /// How closely the driver is watched.
     pub checks: Checks,
+    /// Whether it is held to the rules that this project chose.
+    pub house_rules: bool,
     /// How much to verify: nothing for 0, 64 MiB or the whole disk for none.
     pub verify_bytes: Option<Size>,
     /// Seed of the verify pass; none takes one from the clock.
@@ -538,9 +540,13 @@ impl Run<'_> {
                 let summary = Summary {
                     report: *failed.report,
                     complaints: self.hardware.function.complaints(),
+                    house_rules: self.settings.house_rules,
                     ..Summary::default()
                 };
                 write!(out, "{}", summary.event_log())?;
+                for advice in summary.advice() {
+                    writeln!(out, "{advice}")?;
+                }
                 self.reasons.extend(summary.faults());
                 return Ok(self.verdict(out)?);
             }
@@ -631,8 +637,12 @@ impl Run<'_> {
         self.reasons.extend(outcome.reasons());
         let summary = Summary {
             report: outcome.report,
+            house_rules: self.settings.house_rules,
             ..Summary::default()
         };
+        for advice in summary.advice() {
+            writeln!(out, "{advice} (in the dump stack)")?;
+        }
         self.reasons.extend(
             summary
                 .faults()
@@ -820,6 +830,7 @@ impl Run<'_> {
             complaints: self.hardware.function.complaints(),
             accesses: trap::complaints(),
             retries: self.retries,
+            house_rules: self.settings.house_rules,
         };
         writeln!(out)?;
         write!(out, "{summary}")?;

@@ -93,6 +93,7 @@ pub fn is_prohibited(module: &str, function: &str) -> bool {
 pub fn rules() -> impl Iterator<Item = report::RuleRow> {
     violations::Rule::ALL.iter().map(|rule| report::RuleRow {
         name: rule.name(),
+        list: rule.list(),
         source: rule.source(),
         summary: rule.summary(),
     })

@@ -12,7 +12,7 @@ use crate::{
     elapsed::Elapsed,
     pci::FunctionCounters,
     status::{SrbStatus, srb},
-    storport::report::{Report, times},
+    storport::report::{Report, RuleList, times},
 };
 
 /// Lines of a kind that are printed before the rest is counted.
@@ -31,6 +31,8 @@ pub struct Summary {
     pub accesses: Vec<String>,
     /// Commands that the class driver tried again.
     pub retries: u64,
+    /// Whether the driver is held to the rules that this project chose.
+    pub house_rules: bool,
 }
 
 impl Summary {
@@ -45,7 +47,9 @@ impl Summary {
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         for violation in &self.report.violations {
-            faults.push(violation.to_string());
+            if self.house_rules || violation.list == RuleList::Windows {
+                faults.push(violation.to_string());
+            }
         }
         for complaint in &self.complaints {
             faults.push(format!("the device complains: {complaint}"));
@@ -62,10 +66,31 @@ impl Summary {
                 if reset.accepted { "TRUE" } else { "FALSE" }
             ));
         }
-        for leak in &self.report.leaks {
-            faults.push(format!("not given back at the end: {leak}"));
+        if self.house_rules {
+            faults.extend(self.leaks());
         }
         faults
+    }
+
+    /// What could be better, and does not fail the run: rules that this project
+    /// chose and the driver is not held to.
+    #[must_use]
+    pub fn advice(&self) -> Vec<String> {
+        if self.house_rules {
+            return Vec::new();
+        }
+        let house = self
+            .report
+            .violations
+            .iter()
+            .filter(|violation| violation.list == RuleList::House);
+        house.map(ToString::to_string).chain(self.leaks()).collect()
+    }
+
+    /// No page demands that everything is freed when the adapter stops.
+    fn leaks(&self) -> impl Iterator<Item = String> {
+        let leaks = self.report.leaks.iter();
+        leaks.map(|leak| format!("advice: not freed at the end: {leak}"))
     }
 
     fn callbacks(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -201,9 +226,12 @@ impl Display for Summary {
         writeln!(out)?;
         self.remarks(out)?;
         match self.faults().len() {
-            0 => writeln!(out, "violations: none; complaints of the device: none"),
-            count => writeln!(out, "speaks against the driver: {count}, see below"),
+            0 => writeln!(out, "violations: none; complaints of the device: none")?,
+            count => writeln!(out, "faults of the driver: {count}, see below")?,
         }
+        self.advice()
+            .iter()
+            .try_for_each(|advice| writeln!(out, "{advice}"))
     }
 }
 
@@ -287,6 +315,7 @@ mod tests {
             complaints: Vec::new(),
             accesses: Vec::new(),
             retries: 1,
+            house_rules: false,
         }
     }
 
@@ -327,7 +356,8 @@ violations: none; complaints of the device: none
         });
         summary.report.violations.push(Violation {
             rule: "lock-order",
-            source: "StorPortSpinLock3; storport-rules.md O1 to O3",
+            list: RuleList::Windows,
+            source: "StorPortSpinLock3; storport-rules.md O1, O2",
             callback: "HwStartIo",
             detail: "StartIo taken under Dpc".to_owned(),
             driver_offset: Some(0x1234),
@@ -362,14 +392,45 @@ violations: none; complaints of the device: none
                 "a wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \
                  HwResetBus returned TRUE)",
-                "not given back at the end: 64 bytes of pool",
             ]
         );
         assert!(
             summary
                 .to_string()
-                .ends_with("speaks against the driver: 5, see below\n")
+                .contains("faults of the driver: 4, see below\n")
         );
+    }
+
+    #[test]
+    fn a_rule_of_the_house_is_advice_unless_the_driver_is_held_to_it() {
+        let mut summary = summary();
+        summary.report.leaks.push("64 bytes of pool".to_owned());
+        summary.report.violations.push(Violation {
+            rule: "lock-in-dump-mode",
+            list: RuleList::House,
+            source: "storport-rules.md D8",
+            callback: "HwStartIo",
+            detail: "a lock in dump mode".to_owned(),
+            driver_offset: None,
+            circumstances: Circumstances::default(),
+            count: 1,
+        });
+        let told = [
+            "advice: lock-in-dump-mode in HwStartIo, once: a lock in dump mode",
+            "advice: not freed at the end: 64 bytes of pool",
+        ];
+
+        let advice = summary.advice();
+        let first_lines: Vec<_> = advice.iter().filter_map(|text| text.lines().next()).collect();
+        assert_eq!(first_lines, told);
+        assert!(summary.faults().is_empty());
+        assert!(summary.to_string().contains(told[1]), "{summary}");
+
+        summary.house_rules = true;
+        let faults = summary.faults();
+        let first_lines: Vec<_> = faults.iter().filter_map(|text| text.lines().next()).collect();
+        assert_eq!(first_lines, told);
+        assert!(summary.advice().is_empty());
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn driver() -> String {
 /// Crashes it with these options of the command, and gives what was printed.
 fn dumped(options: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--driver", &driver(), "--dump"])
+        .args(["run", "--driver", &driver(), "--dump", "--house-rules"])
         .args(["--cpus", "2", "--size", "64M", "--verify-bytes", "1M"])
         .args(options)
         .args(["--", "-b4K", "-r", "-o16", "-t2", "-w30", "-d1", "-W0"])

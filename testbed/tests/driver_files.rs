@@ -33,7 +33,7 @@ fn run(bytes: &[u8]) -> (i32, String) {
 
 fn output(path: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--size", "16M", "--driver"])
+        .args(["run", "--house-rules", "--size", "16M", "--driver"])
         .arg(path)
         .output()
         .expect("the command starts")

@@ -15,6 +15,8 @@ use std::{
     thread,
 };
 
+use testbed::storport::report::RuleList;
+
 /// What every run is given: a short verify pass on two CPUs, and no workload.
 const RUN: [&str; 10] = [
     "run",
@@ -29,10 +31,13 @@ const RUN: [&str; 10] = [
     "--no-workload",
 ];
 
+/// What makes a broken rule of this project's fail the run.
+const HOUSE_RULES: &str = "--house-rules";
+
 /// How: one thread at a time in an order that is the same each time, or as the
 /// host schedules them.
-const IN_ORDER: [&str; 3] = ["--verify", "--seed", "1"];
-const AT_ONCE: [&str; 0] = [];
+const IN_ORDER: [&str; 4] = [HOUSE_RULES, "--verify", "--seed", "1"];
+const AT_ONCE: [&str; 1] = [HOUSE_RULES];
 
 /// The exit codes of the command.
 const PASSED: i32 = 0;
@@ -63,7 +68,7 @@ impl Fixture {
     /// where time is virtual.
     fn ways(&self) -> &[&[&str]] {
         if self.options.iter().any(|option| option == "--seed") {
-            &[&[]]
+            &[&AT_ONCE]
         } else {
             &[&IN_ORDER, &AT_ONCE]
         }
@@ -148,10 +153,13 @@ struct Broken {
 }
 
 impl Broken {
-    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...` and
-    /// the lines below it, which are further in.
+    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...`, or
+    /// `advice: RULE in ...`, and the lines below it, which are further in.
     fn of_reason(lines: &[&str]) -> Option<Self> {
-        let line = lines.first()?.strip_prefix("violation of ")?;
+        let line = lines.first()?;
+        let line = line
+            .strip_prefix("violation of ")
+            .or_else(|| line.strip_prefix("advice: "))?;
         let (rule, rest) = line.split_once(" in ")?;
         let (callback, _) = rest.split_once(',')?;
         Some(Self::new(rule, callback, lines))
@@ -281,6 +289,27 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
             if function != own && function != "DriverEntry" {
                 return Err(format!("it breaks the rule in {function}, not in {own}"));
             }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
+fn a_rule_of_this_project_is_advice_for_a_driver_that_is_not_held_to_it() {
+    let house: BTreeSet<_> = testbed::storport::rules()
+        .filter(|rule| rule.list == RuleList::House)
+        .map(|rule| rule.name)
+        .collect();
+    each(|fixture| {
+        if !house.contains(fixture.rule()) {
+            return Ok(());
+        }
+        let output = fixture.run("faulty", &["--verify", "--seed", "1"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let advice = format!("\nadvice: {} in ", fixture.rule());
+        if output.status.code() != Some(PASSED) || !text.contains(&advice) {
+            return Err(format!("it is no advice, but: {text}"));
         }
         Ok(())
     });

@@ -34,14 +34,15 @@ impl Driver {
         }
     }
 
-    /// The testbed's options that give it the PCI function that it drives.
+    /// The testbed's options for it: the PCI function that it drives, and that it is
+    /// held to this project's own rules.
     #[must_use]
     pub const fn testbed_options(self) -> &'static [&'static str] {
         match self {
-            Self::Ferrostor => &[],
-            Self::Ramdisk => &["--function", "bell"],
+            Self::Ferrostor => &["--house-rules"],
+            Self::Ramdisk => &["--house-rules", "--function", "bell"],
             // This disk keeps nothing that could be verified.
-            Self::Locks => &["--function", "bell", "--verify-bytes", "0"],
+            Self::Locks => &["--house-rules", "--function", "bell", "--verify-bytes", "0"],
         }
     }
 }

@@ -17,8 +17,8 @@
 //! the state that the crash found it in, MSI-X on or off; ConfigInfo speaks of
 //! a pin; the device extension is aligned to 8 bytes, or to 16 with
 //! STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, and the uncached one to 16; the system
-//! time stands still; a function that a dump stack is not known to have is a
-//! violation, and so is a lock.
+//! time stands still; a dump stack does without every function that it is not known
+//! to have, and without locks.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -28,7 +28,7 @@ use std::{
 use super::{
     abi::{Structure, config, port_configuration_information as info, srb_status},
     adapter::{AdapterSettings, SrbShape, StartError},
-    callbacks::Callback,
+    callbacks::{self, Callback},
     control_request::ControlRequest,
     life_cycle,
     port::Port,
@@ -58,34 +58,49 @@ const RETRIES: u32 = 1000;
 
 /// Functions that a dump stack is not known to have: what needs DPCs, timers,
 /// other threads, messages, pool or PASSIVE_LEVEL.
-const LACKING: &[&str] = &[
-    "StorPortAllocateContiguousMemorySpecifyCacheNode",
-    "StorPortAllocateDmaMemory",
-    "StorPortAllocateHostMemoryBuffer",
-    "StorPortAllocateMdl",
-    "StorPortAllocatePool",
-    "StorPortAllocateRegistryBuffer",
-    "StorPortEnablePassiveInitialization",
-    "StorPortFreePool",
-    "StorPortFreeTimer",
-    "StorPortGetStartIoPerfParams",
-    "StorPortInitializeDpc",
-    "StorPortInitializePerfOpts",
-    "StorPortInitializeTimer",
-    "StorPortInitializeWorker",
-    "StorPortIssueDpc",
-    "StorPortLogSystemEvent",
-    "StorPortQueueWorkItem",
-    "StorPortRegistryRead",
-    "StorPortRegistryReadAdapterKey",
-    "StorPortRegistryWrite",
-    "StorPortRegistryWriteAdapterKey",
-    "StorPortRequestTimer",
-    "StorPortSetEvent",
-    "StorPortSetPowerSettingNotificationGuids",
-    "StorPortStateChangeDetected",
-    "StorPortWaitForSingleObject",
+const LACKING: &[(&str, Since)] = &[
+    (
+        "StorPortAllocateContiguousMemorySpecifyCacheNode",
+        Since::HighLevel,
+    ),
+    ("StorPortAllocateDmaMemory", Since::HighLevel),
+    ("StorPortAllocateHostMemoryBuffer", Since::HighLevel),
+    ("StorPortAllocateMdl", Since::HighLevel),
+    ("StorPortAllocatePool", Since::HighLevel),
+    ("StorPortAllocateRegistryBuffer", Since::Documented),
+    ("StorPortEnablePassiveInitialization", Since::Drivers),
+    ("StorPortFreePool", Since::HighLevel),
+    ("StorPortFreeTimer", Since::HighLevel),
+    ("StorPortGetStartIoPerfParams", Since::Drivers),
+    ("StorPortInitializeDpc", Since::Documented),
+    ("StorPortInitializePerfOpts", Since::Drivers),
+    ("StorPortInitializeTimer", Since::HighLevel),
+    ("StorPortInitializeWorker", Since::HighLevel),
+    ("StorPortIssueDpc", Since::Documented),
+    ("StorPortLogSystemEvent", Since::HighLevel),
+    ("StorPortQueueWorkItem", Since::HighLevel),
+    ("StorPortRegistryRead", Since::Documented),
+    ("StorPortRegistryReadAdapterKey", Since::Documented),
+    ("StorPortRegistryWrite", Since::Documented),
+    ("StorPortRegistryWriteAdapterKey", Since::Documented),
+    ("StorPortRequestTimer", Since::Drivers),
+    ("StorPortSetEvent", Since::HighLevel),
+    ("StorPortSetPowerSettingNotificationGuids", Since::Drivers),
+    ("StorPortStateChangeDetected", Since::Drivers),
+    ("StorPortWaitForSingleObject", Since::HighLevel),
 ];
+
+/// Why a dump stack is taken to lack a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It is documented: DPCs, and what needs PASSIVE_LEVEL.
+    Documented,
+    /// It is for DISPATCH_LEVEL at most, and HwFindAdapter is documented to run at
+    /// HIGH_LEVEL. For the other callbacks it is a conclusion.
+    HighLevel,
+    /// Existing drivers do without it there.
+    Drivers,
+}
 
 /// Why a request of a dump stack was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -371,19 +386,30 @@ impl Port {
     /// Whether this is a dump stack and lacks `function`, which then is a
     /// violation.
     pub(super) fn lacks(&self, function: &str, caller: usize) -> bool {
-        let lacks = self.is_dump() && LACKING.contains(&function);
-        if lacks {
-            self.violation(
-                Rule::DdiInDumpMode,
-                caller,
-                format_args!("{function}: a dump stack does not have it"),
-            );
+        if !self.is_dump() {
+            return false;
         }
-        lacks
+        let Some((_, since)) = LACKING.iter().find(|(name, _)| *name == function) else {
+            return false;
+        };
+        let is_documented = match since {
+            Since::Documented => true,
+            Since::HighLevel => callbacks::current() == Callback::HwFindAdapter,
+            Since::Drivers => false,
+        };
+        self.violation(
+            match is_documented {
+                true => Rule::DdiInDumpMode,
+                false => Rule::DdiDumpStack,
+            },
+            caller,
+            format_args!("{function}: a dump stack does not have it"),
+        );
+        true
     }
 
     /// Whether this is a dump stack, where nothing is to be locked: no lock is
-    /// taken then, and that it was asked for is a violation.
+    /// taken then, and the attempt is recorded.
     pub(super) fn has_no_locks(&self, caller: usize) -> bool {
         if self.is_dump() {
             self.violation(

@@ -288,8 +288,20 @@ pub(super) fn check_callback(
 pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize) -> bool {
     let level = cpu::current_irql();
     if level > highest {
+        // Above PASSIVE_LEVEL is documented for a dump stack; HIGH_LEVEL only for
+        // HwFindAdapter.
+        let is_chosen = port.is_dump()
+            && highest >= irql::DISPATCH
+            && callbacks::current() != Callback::HwFindAdapter;
+        let rule = if is_chosen {
+            Rule::DdiDumpStack
+        } else if port.is_strict_control() {
+            Rule::StopAtDirql
+        } else {
+            Rule::DdiIrql
+        };
         port.violation(
-            Rule::DdiIrql,
+            rule,
             caller,
             format_args!("{function} at IRQL {level}; the highest is {highest}"),
         );

@@ -378,7 +378,7 @@ impl Port {
         self.check_acquisition(id, caller);
         if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
             self.lock_violation(
-                Rule::LockNotAllowed,
+                Rule::LockThreadedDpc,
                 id,
                 caller,
                 format_args!(
@@ -479,7 +479,8 @@ impl Port {
     }
 
     /// storport-rules.md STOR_SPINLOCK. Under a lock that raised the IRQL `lock-order` or
-    /// `lock-not-allowed` says it all, where the function goes on.
+    /// `lock-not-allowed` says it all, where the function goes on; so does
+    /// `stop-at-dirql`.
     fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
         let level = cpu::current_irql();
         let fits = match kind {
@@ -487,8 +488,9 @@ impl Port {
             spin_lock::DpcLevelLock => level == irql::DISPATCH,
             _ => level <= irql::DISPATCH,
         };
-        let is_said = form == Form::Plain
-            && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
+        let is_said = self.is_strict_control()
+            || form == Form::Plain
+                && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
         if !fits && !is_said {
             self.lock_violation(
                 Rule::LockIrql,
@@ -518,24 +520,36 @@ impl Port {
                     format_args!("would wait forever: it takes {id}, while {by} {}", outer.id),
                 );
             }
-            // Where a callback may not take it at all its order is no matter.
-            if outer.id.level() > id.level() && may_take {
-                self.lock_violation(
-                    Rule::LockOrder,
-                    id,
-                    caller,
-                    format_args!(
-                        "{id} is taken while {by} {}; the order is StartIo, Dpc, Interrupt",
-                        outer.id
-                    ),
-                );
-            } else if outer.id.level() == id.level() {
-                self.check_nesting(outer, by, id, caller);
-            }
+            let nested = match (outer.id, id) {
+                (LockId::StartIo, LockId::Dpc(_)) => None,
+                (LockId::Dpc(_), LockId::StartIo) => Some(Rule::LockOrderStartIo),
+                _ if outer.id.level() == id.level() => {
+                    (!self.may_nest(outer, id)).then_some(Rule::LockNested)
+                }
+                _ => {
+                    // Its order does not matter if the callback may not take it.
+                    if outer.id.level() > id.level() && may_take {
+                        self.lock_violation(
+                            Rule::LockOrder,
+                            id,
+                            caller,
+                            format_args!(
+                                "{id} is taken while {by} {}; the order is StartIo, Dpc, Interrupt",
+                                outer.id
+                            ),
+                        );
+                    }
+                    continue;
+                }
+            };
+            self.check_nesting(outer, by, id, nested, caller);
         }
         if !may_take {
             self.lock_violation(
-                Rule::LockNotAllowed,
+                match callbacks::current() {
+                    Callback::HwAdapterControl => Rule::StopAtDirql,
+                    _ => Rule::LockNotAllowed,
+                },
                 id,
                 caller,
                 format_args!("{} may not take {id}", callbacks::current().name()),
@@ -543,8 +557,16 @@ impl Port {
         }
     }
 
-    /// A lock within one of its level.
-    fn check_nesting(&self, outer: Held, by: &str, id: LockId, caller: usize) {
+    /// A lock that is taken under another one: whether the two were taken the other
+    /// way round before, and else whether the rule `nested` is broken.
+    fn check_nesting(
+        &self,
+        outer: Held,
+        by: &str,
+        id: LockId,
+        nested: Option<Rule>,
+        caller: usize,
+    ) {
         let place = || {
             let place = place_in_driver(caller).map(|place| format!(", at {place}"));
             format!(
@@ -565,9 +587,9 @@ impl Port {
                     outer.id
                 ),
             );
-        } else if !self.may_nest(outer, id) {
+        } else if let Some(rule) = nested {
             self.lock_violation(
-                Rule::LockNested,
+                rule,
                 id,
                 caller,
                 format_args!("{id} is taken while {by} {}", outer.id),
@@ -606,7 +628,7 @@ impl Port {
                 self.locks.per_message() && matches!(id, LockId::Message(_))
             }
             Callback::HwStartIo => self.full_duplex(),
-            Callback::HwAdapterControl => self.may_lock_in_control(callbacks::current_argument()),
+            Callback::HwAdapterControl => !self.is_strict_control(),
             Callback::HwTimer
             | Callback::HwTimerEx
             | Callback::HwResetBus

@@ -86,11 +86,25 @@ impl Circumstances {
     }
 }
 
+/// Whose rule it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RuleList {
+    /// Windows demands it: a page of Microsoft's documentation or a header of the
+    /// kit says so.
+    #[default]
+    Windows,
+    /// A choice of this project, where the documentation is silent or contradicts
+    /// itself. Another driver may do otherwise and be right.
+    House,
+}
+
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleRow {
     /// Its short name, which stays: `lock-order`.
     pub name: &'static str,
+    /// Whose rule it is.
+    pub list: RuleList,
     /// Where it comes from.
     pub source: &'static str,
     /// What it demands.
@@ -102,6 +116,8 @@ pub struct RuleRow {
 pub struct Violation {
     /// The rule's short name: `lock-order`.
     pub rule: &'static str,
+    /// Whose rule it is.
+    pub list: RuleList,
     /// Where the rule comes from: Microsoft's DDI compliance rule, bug check or
     /// page, and the row of docs/reference/storport-rules.md.
     pub source: &'static str,
@@ -121,7 +137,11 @@ pub struct Violation {
 /// What was broken where and how often, and below it, indented, the rest.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "violation of {} in {}", self.rule, self.callback)?;
+        match self.list {
+            RuleList::Windows => write!(f, "violation of {}", self.rule)?,
+            RuleList::House => write!(f, "advice: {}", self.rule)?,
+        }
+        write!(f, " in {}", self.callback)?;
         if let Some(offset) = self.driver_offset {
             write!(f, " at driver offset {offset:#x}")?;
         }

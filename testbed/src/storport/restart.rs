@@ -17,7 +17,7 @@
 use super::{
     abi::{control, srb_status},
     adapter::{ControlCalls, RestartError, Resume},
-    callbacks::Callback,
+    callbacks::{self, Callback},
     control_request::{ControlRequest, PowerAction, PowerState, Recipient},
     life_cycle,
     plug_and_play::{self, Saved},
@@ -160,9 +160,12 @@ impl Port {
         }
     }
 
-    /// Whether locks may be taken in HwAdapterControl for `kind`.
-    pub(super) fn may_lock_in_control(&self, kind: u32) -> bool {
-        let about_state = matches!(kind, control::ScsiStopAdapter | control::ScsiRestartAdapter);
-        !about_state || self.settings.control_calls == ControlCalls::Passive
+    /// Whether the calling thread is in a HwAdapterControl that stops or restarts the
+    /// adapter, and is called as the stricter of the two pages has it.
+    pub(super) fn is_strict_control(&self) -> bool {
+        let kind = callbacks::current_argument();
+        callbacks::current() == Callback::HwAdapterControl
+            && matches!(kind, control::ScsiStopAdapter | control::ScsiRestartAdapter)
+            && self.settings.control_calls != ControlCalls::Passive
     }
 }

@@ -1,5 +1,6 @@
-//! The rules that a miniport must keep, each with a short name that stays, and
-//! the one place where breaking them is recorded.
+//! The rules that a miniport is held to, in two lists: what Windows demands, and what
+//! this project chose. Each has a short name that stays. Here a broken rule is
+//! recorded.
 
 use std::{
     fmt,
@@ -10,7 +11,7 @@ use std::{
 use super::{
     callbacks::Callback,
     held_locks,
-    report::{Circumstances, Violation},
+    report::{Circumstances, RuleList, Violation},
     spin_locks::LockId,
     waits::Circle,
 };
@@ -21,36 +22,45 @@ use crate::{
 };
 
 macro_rules! rules {
-    ($($rule:ident = $name:literal, $source:literal, $summary:literal;)*) => {
-        /// A rule that a miniport must keep. `source` returns where it comes from.
+    ($($list:ident {
+        $($rule:ident = $name:literal, $source:literal, $summary:literal;)*
+    })*) => {
+        /// A rule, with its source.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum Rule {
-            $(#[doc = $summary] $rule,)*
+            $($(#[doc = $summary] $rule,)*)*
         }
 
         impl Rule {
             /// All of them, in the order in which they are listed.
-            pub(super) const ALL: &[Self] = &[$(Self::$rule,)*];
+            pub(super) const ALL: &[Self] = &[$($(Self::$rule,)*)*];
+
+            /// Whose rule it is.
+            pub(super) fn list(self) -> RuleList {
+                match self {
+                    $($(Self::$rule)|* => RuleList::$list,)*
+                }
+            }
 
             /// Its name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self {
-                    $(Self::$rule => $name,)*
+                    $($(Self::$rule => $name,)*)*
                 }
             }
 
-            /// Its source: Microsoft's DDI compliance rule or bug check, if there is
-            /// one, and the row of docs/reference/storport-rules.md.
+            /// Microsoft's page, DDI compliance rule or bug check, and the row of
+            /// docs/reference/storport-rules.md.
             pub(super) fn source(self) -> &'static str {
                 match self {
-                    $(Self::$rule => $source,)*
+                    $($(Self::$rule => $source,)*)*
                 }
             }
 
             /// What it demands.
             pub(super) fn summary(self) -> &'static str {
                 match self {
-                    $(Self::$rule => $summary,)*
+                    $($(Self::$rule => $summary,)*)*
                 }
             }
         }
@@ -58,122 +68,147 @@ macro_rules! rules {
 }
 
 rules! {
-    LockRecursion = "lock-recursion", "StorPortSpinLock; storport-rules.md L5, O8",
-        "No lock is taken that the thread holds already, by itself or by Storport.";
-    LockOrder = "lock-order", "StorPortSpinLock3; storport-rules.md O1 to O3",
-        "Locks are taken in the order StartIo, Dpc, Interrupt or MSI.";
-    LockNested = "lock-nested", "storport-rules.md O4, O6",
-        "DPC locks do not nest; nor do MSI locks, but for other messages' in HwMSInterruptRoutine.";
-    LockInversion = "lock-inversion", "storport-rules.md O4, O6",
-        "Two locks are never taken in both orders, even if no two CPUs did so at a time.";
-    LockDeadlock = "lock-deadlock", "storport-rules.md L5, O3 to O6",
-        "CPUs do not wait for each other's locks in a circle.";
-    LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; storport-rules.md Callbacks",
-        "Each callback takes only the locks that its page allows.";
-    LockKind = "lock-kind", "storport-rules.md STOR_SPINLOCK",
-        "STOR_SPINLOCK is one of the values that the function takes.";
-    LockDpc = "lock-dpc-not-initialised", "storport-rules.md L6",
-        "A DPC lock's context is an initialised STOR_DPC.";
-    LockMsiMode = "lock-msi-mode", "StorPortMSILock; storport-rules.md O7",
-        "MSI locks are taken in InterruptSynchronizePerMessage mode alone.";
-    LockMsiMessage = "lock-msi-message", "storport-rules.md StorPortAcquireMSISpinLock",
-        "An MSI lock is that of a message that the adapter has.";
-    LockIrql = "lock-irql", "storport-rules.md STOR_SPINLOCK",
-        "Locks are taken at an IRQL that allows it.";
-    LockHandleInUse = "lock-handle-in-use", "storport-rules.md L2",
-        "A STOR_LOCK_HANDLE serves one acquisition at a time.";
-    LockHandleMoved = "lock-handle-moved", "storport-rules.md L1",
-        "A STOR_LOCK_HANDLE stays where it is while its lock is held.";
-    LockHandleChanged = "lock-handle-changed", "storport-rules.md L1, L9",
-        "A STOR_LOCK_HANDLE, or an old IRQL, is given back as it was filled.";
-    LockNotHeld = "lock-not-held", "StorPortSpinLock4; storport-rules.md L2",
-        "What is released is held.";
-    LockReleaseOrder = "lock-release-order", "storport-rules.md L3",
-        "The lock that was taken last is released first.";
-    LockOtherThread = "lock-other-thread", "storport-rules.md L1",
-        "Who took a lock releases it.";
-    LockAtReturn = "lock-held-at-return", "StorPortSpinLock; storport-rules.md L4",
-        "A callback returns with the locks that it was called with.";
-    IrqlAtReturn = "irql-at-return", "SpChangeIrql; storport-rules.md L4",
-        "A callback returns at the IRQL that it was called at.";
-    DdiCallback = "ddi-callback",
-        "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; storport-rules.md Routines",
-        "Functions that belong to certain callbacks are called in those.";
-    DdiIrql = "ddi-irql", "StorPortIrql; storport-rules.md IRQL",
-        "Functions are called at an IRQL that they allow.";
-    DdiDeprecated = "ddi-deprecated", "storport-rules.md StorPortDeprecated",
-        "StorPortLogError and StorPortValidateRange are not used any more.";
-    DdiPortOnly = "ddi-port-only",
-        "StorPortDDIsPortOnly, StorPortCompleteRequest; storport-rules.md S7",
-        "StorPortCompleteRequest is the port driver's own.";
-    DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs",
-        "A physical miniport calls none of the kernel's functions that its rule lists.";
-    DdiExtension = "ddi-device-extension", "storport-rules.md DeviceExtension",
-        "HwDeviceExtension is the one that Storport gave.";
-    DdiArgument = "ddi-argument", "the functions' pages",
-        "Arguments are what the function's page demands.";
-    PerfOpts = "perf-opts", "storport-rules.md StorPortPerfOpts",
-        "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
-    NotificationType = "notification-type", "StorPortNotification2; storport-rules.md Notifications",
-        "StorPortNotification takes the documented types.";
-    InitializationData = "initialization-data", "storport-rules.md Callbacks",
-        "HW_INITIALIZATION_DATA is as its page demands.";
-    FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; storport-rules.md Callbacks",
-        "HwFindAdapter sets what it must and returns an SP_RETURN value.";
-    VirtualDevice = "virtual-device", "StorPortVirtualDevice; storport-rules.md Callbacks",
-        "HwFindAdapter of a physical adapter leaves VirtualDevice FALSE.";
-    HalfDuplex = "half-duplex", "SpDuplex; storport-rules.md SynchronizationModel",
-        "HwFindAdapter chooses StorSynchronizeFullDuplex.";
-    SrbExtensionSize = "srb-extension-size", "storport-rules.md Routines",
-        "SrbExtensionSize is set before the uncached extension is asked for.";
-    AdapterControl = "adapter-control", "storport-rules.md Callbacks",
-        "HwAdapterControl supports stop and restart, and answers the query for its types.";
-    Stall = "stall", "bug check 0xF1/0x2001; storport-rules.md IRQL",
-        "No stall is longer than 0.1 s.";
-    StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; storport-rules.md Callbacks, X8",
-        "HwStartIo neither waits nor stalls nor allocates; StorPortAllocatePool is left to it in \
-         full duplex, as its page has it.";
-    DeviceBase = "device-base", "bug check 0xF1/0x2003; storport-rules.md Routines",
-        "StorPortGetDeviceBase is asked for what plug and play assigned.";
-    RegisterAddress = "register-address", "storport-rules.md 0xF1/0x2005",
-        "Register functions get registers that are mapped.";
-    SrbUnknown = "srb-unknown", "storport-rules.md S1, S2",
-        "A request that is completed or asked about is one that the miniport has.";
-    SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; storport-rules.md S1",
-        "A request is completed once.";
-    SrbStatus = "srb-status", "StorPortStatusPending; storport-rules.md S3",
-        "A request is completed with a final status, without flags that are the port's.";
-    SrbTouched = "srb-touched", "StorPortNotification (SDV, unlisted); storport-rules.md S2",
-        "SRB, SRB extension, sense buffer and scatter/gather list are left alone once the request \
-         is completed (with --verify).";
-    SrbBuildIo = "srb-completed-in-build-io", "StorPortBuildIo; storport-rules.md S4",
-        "HwBuildIo that returns TRUE leaves the request uncompleted.";
-    SrbStartIo = "srb-start-io-false", "storport-rules.md S6",
-        "HwStartIo returns TRUE, or has completed the request.";
-    SrbBusyLength = "srb-busy-length", "storport-rules.md S5",
-        "SRB_STATUS_BUSY comes with an unchanged DataTransferLength.";
-    SrbAfterReset = "srb-after-reset", "storport-rules.md Callbacks, S8",
-        "HwResetBus completes what HwStartIo was given.";
-    SrbControl = "srb-control", "storport-rules.md C1, X16",
-        "Requests of cache, power and plug and play are answered.";
-    DdiInDumpMode = "ddi-in-dump-mode", "storport-rules.md D2, D3, D5, D6",
-        "A dump stack has no DPCs, timers, pool, registry or passive initialisation.";
-    LockInDumpMode = "lock-in-dump-mode", "storport-rules.md D8",
-        "A dump stack has nothing to lock.";
-    DumpMemory = "dump-memory", "storport-rules.md D4",
-        "Device extension and uncached extension have 32 KiB together in a dump stack.";
-    DumpResetBus = "dump-reset-bus", "storport-rules.md D4",
-        "HwResetBus is disregarded in a dump stack.";
-    QueueDepth = "queue-depth", "storport-rules.md Routines",
-        "The queue depth is set at the unit's first INQUIRY or later.";
-    Dpc = "dpc-not-initialised", "storport-rules.md Callbacks",
-        "DPC objects are initialised before they are issued or cancelled.";
-    Timer = "timer-routine", "StorPortTimer; storport-rules.md Notifications",
-        "RequestTimerCall comes with an HwTimer.";
-    Pool = "pool-free", "storport-rules.md StorPortAllocatePool",
-        "Pool is freed once, and only what was allocated.";
-    InterruptLevel = "interrupt-level", "storport-rules.md Callbacks",
-        "HwInterrupt makes its device let go of the pin.";
+    Windows {
+        LockRecursion = "lock-recursion", "StorPortSpinLock; storport-rules.md L5, O5, O8",
+            "A thread does not take a lock that it already holds, or that Storport holds for it.";
+        LockOrder = "lock-order", "StorPortSpinLock3; storport-rules.md O1, O2",
+            "StartIo and DPC locks are taken before an interrupt lock, not under it.";
+        LockInversion = "lock-inversion",
+            "Preventing Errors and Deadlocks While Using Spin Locks: nested acquisitions",
+            "Two locks are always taken in the same order.";
+        LockDeadlock = "lock-deadlock",
+            "Preventing Errors and Deadlocks While Using Spin Locks; storport-rules.md L5",
+            "Threads do not wait for each other's locks in a circle.";
+        LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; storport-rules.md Callbacks",
+            "A callback takes only the locks that its page allows.";
+        LockKind = "lock-kind", "STOR_SPINLOCK; storport-rules.md STOR_SPINLOCK",
+            "STOR_SPINLOCK is one of the values that the function supports.";
+        LockDpc = "lock-dpc-not-initialised", "StorPortInitializeDpc; storport-rules.md L6",
+            "The context of a DPC lock is an initialised STOR_DPC.";
+        LockMsiMode = "lock-msi-mode", "StorPortMSILock; storport-rules.md O7",
+            "MSI locks are taken only in InterruptSynchronizePerMessage mode.";
+        LockMsiMessage = "lock-msi-message", "storport-rules.md StorPortAcquireMSISpinLock",
+            "An MSI lock belongs to a message that the adapter has.";
+        LockIrql = "lock-irql", "STOR_SPINLOCK, StorPortAcquireSpinLockEx; storport-rules.md STOR_SPINLOCK",
+            "A lock is taken at an IRQL that allows it.";
+        LockHandleInUse = "lock-handle-in-use", "StorPortAcquireSpinLock; storport-rules.md L2",
+            "A STOR_LOCK_HANDLE serves one acquisition at a time.";
+        LockHandleMoved = "lock-handle-moved", "StorPortReleaseSpinLock; storport-rules.md L2",
+            "A lock is released with the STOR_LOCK_HANDLE that it was taken with.";
+        LockHandleChanged = "lock-handle-changed",
+            "StorPortReleaseSpinLock, StorPortReleaseMSISpinLock; storport-rules.md L2",
+            "A STOR_LOCK_HANDLE, or the old IRQL of an MSI lock, is passed back unchanged.";
+        LockNotHeld = "lock-not-held", "StorPortSpinLock4; storport-rules.md L2",
+            "A lock that is released is held.";
+        LockAtReturn = "lock-held-at-return", "StorPortSpinLock; storport-rules.md L4",
+            "A callback releases every lock that it took before it returns.";
+        IrqlAtReturn = "irql-at-return", "SpChangeIrql; storport-rules.md L4",
+            "A callback returns at the IRQL at which it was called.";
+        DdiCallback = "ddi-callback",
+            "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; storport-rules.md Routines",
+            "A function that is limited to certain callbacks is called only there.";
+        DdiIrql = "ddi-irql", "StorPortIrql; storport-rules.md IRQL",
+            "A function is called at an IRQL that its page allows.";
+        DdiDeprecated = "ddi-deprecated", "storport-rules.md StorPortDeprecated",
+            "StorPortLogError and StorPortValidateRange are not called.";
+        DdiPortOnly = "ddi-port-only",
+            "StorPortDDIsPortOnly, StorPortCompleteRequest; storport-rules.md S7",
+            "StorPortCompleteRequest is not called: it belongs to the port driver.";
+        DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs",
+            "A physical miniport does not call the kernel functions that the rule lists.";
+        DdiExtension = "ddi-device-extension", "storport-rules.md DeviceExtension",
+            "HwDeviceExtension is the one that Storport gave.";
+        DdiArgument = "ddi-argument", "the functions' pages",
+            "An argument is what the function's page demands.";
+        PerfOpts = "perf-opts", "storport-rules.md StorPortPerfOpts",
+            "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
+        NotificationType = "notification-type", "StorPortNotification2; storport-rules.md Notifications",
+            "StorPortNotification gets a documented type, or the type of an inline function of \
+             the kit's headers.";
+        InitializationData = "initialization-data", "HW_INITIALIZATION_DATA; storport-rules.md Callbacks",
+            "HW_INITIALIZATION_DATA is filled as its page demands.";
+        FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; storport-rules.md Callbacks",
+            "HwFindAdapter sets the limits and returns an SP_RETURN value.";
+        VirtualDevice = "virtual-device", "StorPortVirtualDevice; storport-rules.md Callbacks",
+            "HwFindAdapter of a physical adapter leaves VirtualDevice FALSE.";
+        HalfDuplex = "half-duplex", "SpDuplex; storport-rules.md SynchronizationModel",
+            "HwFindAdapter chooses StorSynchronizeFullDuplex.";
+        SrbExtensionSize = "srb-extension-size", "StorPortGetUncachedExtension; storport-rules.md Routines",
+            "SrbExtensionSize is set before the uncached extension is requested.";
+        AdapterControl = "adapter-control", "HwStorAdapterControl; storport-rules.md Callbacks",
+            "HwAdapterControl answers the query for its types, and supports stop and restart.";
+        Stall = "stall", "bug check 0xF1/0x2001; storport-rules.md IRQL",
+            "A stall is not longer than 0.1 s.";
+        StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; storport-rules.md Callbacks, X8",
+            "HwStartIo does not wait, stall or allocate. StorPortAllocatePool is allowed in full \
+             duplex, as its page says.";
+        DeviceBase = "device-base", "bug check 0xF1/0x2003; storport-rules.md Routines",
+            "StorPortGetDeviceBase maps only ranges that plug and play assigned.";
+        RegisterAddress = "register-address", "storport-rules.md 0xF1/0x2005",
+            "Register functions get addresses of mapped registers.";
+        SrbUnknown = "srb-unknown", "StorPortNotification; storport-rules.md S1, S2",
+            "A request that is completed or asked about is one that the miniport has.";
+        SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; storport-rules.md S1",
+            "A request is completed once.";
+        SrbStatus = "srb-status", "StorPortStatusPending; storport-rules.md S3",
+            "A request is completed with a final status, without the port driver's flags.";
+        SrbTouched = "srb-touched", "StorPortNotification; storport-rules.md S2",
+            "A completed request is not touched any more: SRB, SRB extension, sense buffer and \
+             scatter/gather list (with --verify).";
+        SrbBuildIo = "srb-completed-in-build-io",
+            "StorPortBuildIo, StorPortNotification; storport-rules.md S2, S4",
+            "HwBuildIo returns FALSE for a request that it completed.";
+        SrbBusyLength = "srb-busy-length", "HwStorStartIo; storport-rules.md S5",
+            "A request completed as SRB_STATUS_BUSY keeps its DataTransferLength.";
+        SrbAfterReset = "srb-after-reset", "HwStorResetBus; storport-rules.md Callbacks, S8",
+            "HwResetBus completes the requests that HwStartIo was given.";
+        DdiInDumpMode = "ddi-in-dump-mode",
+            "Restrictions on Miniport Drivers that Manage the Boot Drive; storport-rules.md D2, D3",
+            "A dump stack uses no DPC and no function for PASSIVE_LEVEL, and in HwFindAdapter \
+             none for DISPATCH_LEVEL.";
+        DumpMemory = "dump-memory",
+            "Restrictions on Miniport Drivers that Manage the Boot Drive; storport-rules.md D4",
+            "In a dump stack, device extension and uncached extension together have at most 32 \
+             KiB.";
+        DumpResetBus = "dump-reset-bus",
+            "Restrictions on Miniport Drivers that Manage the Boot Drive; storport-rules.md D4",
+            "HwResetBus does nothing in a dump stack.";
+        QueueDepth = "queue-depth", "StorPortSetDeviceQueueDepth; storport-rules.md Routines",
+            "The queue depth is above 0 and set at the unit's first INQUIRY or later.";
+        Dpc = "dpc-not-initialised", "StorPortInitializeDpc; storport-rules.md Callbacks",
+            "A DPC object is initialised before it is issued or cancelled.";
+        Timer = "timer-routine", "StorPortTimer; storport-rules.md Notifications",
+            "RequestTimerCall gets an HwTimer routine.";
+        Pool = "pool-free", "storport-rules.md StorPortAllocatePool",
+            "Pool is freed once, and only if it was allocated.";
+        InterruptLevel = "interrupt-level", "Writing an ISR; storport-rules.md Callbacks",
+            "HwInterrupt makes its device release the interrupt pin.";
+    }
+    House {
+        LockOrderStartIo = "lock-order-start-io", "storport-rules.md O3",
+            "StartIo is not taken while a DPC lock is held.";
+        LockNested = "lock-nested", "storport-rules.md O4, O6",
+            "DPC locks do not nest, nor do MSI locks. In HwMSInterruptRoutine the locks of other \
+             messages may be taken.";
+        StopAtDirql = "stop-at-dirql", "two pages disagree; storport-rules.md X1",
+            "HwAdapterControl takes no lock and calls only functions for DIRQL when it stops or \
+             restarts the adapter.";
+        LockThreadedDpc = "lock-threaded-dpc", "storport-rules.md STOR_SPINLOCK",
+            "ThreadedDpcLock is taken only in threaded DPCs.";
+        LockReleaseOrder = "lock-release-order", "storport-rules.md L3",
+            "The lock that was taken last is released first.";
+        LockOtherThread = "lock-other-thread", "storport-rules.md L1",
+            "A lock must be released by the thread that acquired it.";
+        SrbStartIo = "srb-start-io-false", "storport-rules.md S6",
+            "HwStartIo returns TRUE, or has completed the request.";
+        SrbControl = "srb-control", "storport-rules.md C1, X16",
+            "Power, plug and play, flush and shutdown requests succeed or are not supported.";
+        DdiDumpStack = "ddi-dump-stack", "storport-rules.md D2, D5, D6",
+            "A dump stack uses no pool, timers or passive initialisation, and no function that \
+             is not for HIGH_LEVEL.";
+        LockInDumpMode = "lock-in-dump-mode", "storport-rules.md D8",
+            "A dump stack takes no lock.";
+    }
 }
 
 /// Records what rules a driver broke.
@@ -224,7 +259,7 @@ impl Recorder {
         walk: Walk,
         detail: fmt::Arguments<'_>,
     ) {
-        let source = rule.source();
+        let (list, source) = (rule.list(), rule.source());
         let (rule, callback) = (rule.name(), callback.name());
         let driver_offset = self.offset_of(place);
         let mut found = self.lock();
@@ -235,6 +270,7 @@ impl Recorder {
             Some(known) => known.count += 1,
             None => found.push(Violation {
                 rule,
+                list,
                 source,
                 callback,
                 detail: detail.to_string(),
