@@ -382,7 +382,7 @@ violations: none; complaints of the device: none
             [
                 "violation of lock-order in HwStartIo at driver offset 0x1234, 2 times: StartIo \
                  taken under Dpc\n\
-                 \x20 rule: StorPortSpinLock3; storport-rules.md O1 to O3\n\
+                 \x20 rule: StorPortSpinLock3; storport-rules.md O1, O2\n\
                  \x20 on CPU 1, thread cpu 1, at IRQL 2 (DISPATCH_LEVEL)\n\
                  \x20 lock: StartIo\n\
                  \x20 locks held: Channel 1 (by Storport), Dpc 0\n\

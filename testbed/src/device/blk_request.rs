@@ -113,7 +113,7 @@ impl<'m> Buffers<'m> {
         let status = match kind {
             VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk, complaints),
             VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk, complaints),
-            VIRTIO_BLK_T_FLUSH => self.flush(sector, &shape, terms, disk, complaints),
+            VIRTIO_BLK_T_FLUSH => self.flush(sector, terms, disk, complaints),
             VIRTIO_BLK_T_GET_ID => self.id(&shape, disk, complaints),
             _ => Some(VIRTIO_BLK_S_UNSUPP),
         };
@@ -357,7 +357,6 @@ impl<'m> Buffers<'m> {
     fn flush(
         &self,
         sector: u64,
-        shape: &Shape,
         terms: &Terms,
         disk: Disk<'_>,
         complaints: &Complaints,
@@ -371,11 +370,8 @@ impl<'m> Buffers<'m> {
                 "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
-        if shape.segments > 0 {
-            complaints.add("flush request with data (VIRTIO 1.3 §5.2.6.1)");
-        }
-        // What the driver wrongly added is written all the same, as the used
-        // length says.
+        // Data are of no use, and no mistake (VIRTIO 1.3 §5.2.6.1: SHOULD NOT). They
+        // are written, as the used length says.
         self.fill_writable(&[]);
         if disk.faults.flush_stalls {
             return None;

@@ -57,6 +57,22 @@ enum Field {
     QueueDevice(Half),
 }
 
+/// The [`Field::setup_bit`]s of a queue's three addresses.
+const ADDRESSES: u8 = 0b111;
+
+impl Field {
+    /// The bit of a field that describes a queue to be enabled; 0 for the others.
+    fn setup_bit(self) -> u8 {
+        match self {
+            Self::QueueDesc(_) => 1,
+            Self::QueueDriver(_) => 2,
+            Self::QueueDevice(_) => 4,
+            Self::QueueSize => 8,
+            _ => 0,
+        }
+    }
+}
+
 /// Every access that the structure takes: offset, width, field.
 const FIELDS: [(u64, usize, Field); 19] = [
     (0x00, 4, Field::DeviceFeatureSelect),
@@ -110,8 +126,10 @@ pub(super) struct QueueRegisters {
     pub(super) device: u64,
     /// The device uses it.
     enabled: bool,
-    /// Which of the three addresses were written, as bits.
+    /// Which of its fields were written, as [`Field::setup_bit`]s.
     written: u8,
+    /// Which of them were last written after a reset and before ACKNOWLEDGE.
+    early: u8,
     /// The vector was written and not read back.
     vector_unread: bool,
 }
@@ -156,6 +174,7 @@ impl CommonConfig {
             device: 0,
             enabled: false,
             written: 0,
+            early: 0,
             vector_unread: false,
         };
         Self {
@@ -309,9 +328,15 @@ impl CommonConfig {
         let mut bytes = [0; 4];
         bytes[..data.len()].copy_from_slice(data);
         let value = u32::from_le_bytes(bytes);
-        // Another reset starts nothing anew.
-        let resets = field == Field::DeviceStatus && value == 0;
-        if self.reset_unread && !resets {
+        // The initialisation must wait, not what selects a field to read, another
+        // reset, or the end of a mapping.
+        let initialises = match field {
+            Field::DeviceStatus => value != 0,
+            Field::DeviceFeatureSelect | Field::DriverFeatureSelect | Field::QueueSelect => false,
+            Field::ConfigMsixVector | Field::QueueMsixVector => value != u32::from(NO_VECTOR),
+            _ => true,
+        };
+        if self.reset_unread && initialises {
             complaints.add(format!(
                 "{field:?} was written after a reset that was not seen to finish: device_status \
                  must read 0 first (VIRTIO 1.3 §4.1.4.3.2)"
@@ -323,7 +348,8 @@ impl CommonConfig {
             Field::DriverFeature => self.write_features(value, complaints),
             Field::ConfigMsixVector => {
                 self.config_vector = self.mapped(value as u16, complaints);
-                self.config_vector_unread = true;
+                // Only a mapping is to be verified.
+                self.config_vector_unread = value as u16 != NO_VECTOR;
             }
             Field::DeviceStatus => return self.write_status(value as u8, msix, complaints),
             Field::QueueSelect => self.queue_select = value as u16,
@@ -466,9 +492,6 @@ impl CommonConfig {
             complaints
                 .add("FEATURES_OK was not read back before DRIVER_OK (VIRTIO 1.3 §3.1.1, step 6)");
         }
-        if self.queues.iter().all(|queue| !queue.enabled) {
-            complaints.add("DRIVER_OK was set with no queue enabled (VIRTIO 1.3 §3.1.1, step 7)");
-        }
         if msix && self.config_vector_unread {
             complaints.add(
                 "config_msix_vector was not read back after it was written (VIRTIO 1.3 \
@@ -497,10 +520,19 @@ impl CommonConfig {
             ));
             return Effect::None;
         };
+        // Only the initialisation has an order, and it begins with ACKNOWLEDGE: after
+        // a reset, fields may be cleared and vectors given up.
+        let begun = status & ACKNOWLEDGE != 0 || field == Field::QueueEnable;
+        let unmaps = field == Field::QueueMsixVector && value == u32::from(NO_VECTOR);
+        queue.early &= !field.setup_bit();
         if status & FEATURES_OK == 0 {
-            complaints.add(format!(
-                "{field:?} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
-            ));
+            if !begun {
+                queue.early |= field.setup_bit();
+            } else if !unmaps {
+                complaints.add(format!(
+                    "{field:?} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
+                ));
+            }
         }
         // A vector may be changed at any time: it says nothing about the memory.
         if queue.enabled && field != Field::QueueMsixVector {
@@ -510,6 +542,7 @@ impl CommonConfig {
             ));
             return Effect::None;
         }
+        queue.written |= field.setup_bit();
         match field {
             Field::QueueSize => {
                 let size = value as u16;
@@ -524,20 +557,11 @@ impl CommonConfig {
             }
             Field::QueueMsixVector => {
                 queue.vector = vector;
-                queue.vector_unread = true;
+                queue.vector_unread = !unmaps;
             }
-            Field::QueueDesc(half) => {
-                set(&mut queue.desc, half, value);
-                queue.written |= 1;
-            }
-            Field::QueueDriver(half) => {
-                set(&mut queue.driver, half, value);
-                queue.written |= 2;
-            }
-            Field::QueueDevice(half) => {
-                set(&mut queue.device, half, value);
-                queue.written |= 4;
-            }
+            Field::QueueDesc(half) => set(&mut queue.desc, half, value),
+            Field::QueueDriver(half) => set(&mut queue.driver, half, value),
+            Field::QueueDevice(half) => set(&mut queue.device, half, value),
             _ => {
                 if value != 1 {
                     complaints.add(format!(
@@ -546,10 +570,16 @@ impl CommonConfig {
                     ));
                     return Effect::None;
                 }
-                if queue.written != 0b111 {
+                if queue.written & ADDRESSES != ADDRESSES {
                     complaints.add(format!(
                         "queue {index} was enabled before all of its addresses were written \
                          (VIRTIO 1.3 §4.1.4.3.2)"
+                    ));
+                }
+                if queue.early != 0 {
+                    complaints.add(format!(
+                        "queue {index} was enabled with fields that were written before \
+                         FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                     ));
                 }
                 if msix && queue.vector_unread {
@@ -918,15 +948,6 @@ mod tests {
     }
 
     #[test]
-    fn driver_ok_without_a_queue_is_complained_of() {
-        let mut bench = Bench::agreed();
-
-        bench.status(0x0f);
-
-        assert!(bench.complaint().contains("no queue enabled"));
-    }
-
-    #[test]
     fn cleared_status_bits_stay_set_and_are_complained_of() {
         let mut bench = Bench::ready();
 
@@ -1076,11 +1097,64 @@ mod tests {
 
     #[test]
     fn queue_fields_before_features_ok_are_complained_of() {
+        for (field, value) in [(QUEUE_SIZE, 64), (QUEUE_VECTOR, 1), (QUEUE_ENABLE, 1)] {
+            let mut bench = Bench::reset();
+            bench.status(ACKNOWLEDGE);
+
+            bench.set::<2>(field, value);
+
+            let list = bench.complaints.list();
+            assert!(list[0].contains("before FEATURES_OK"), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_reset_vectors_and_addresses_may_be_given_up() {
+        for is_seen in [true, false] {
+            let mut bench = Bench::ready();
+            assert_eq!(bench.status(0), Effect::Reset);
+            bench.registers.reset();
+            if is_seen {
+                assert_eq!(bench.read_status(), 0);
+            }
+
+            for queue in 0..2 {
+                bench.set::<2>(QUEUE_SELECT, queue);
+                bench.set::<2>(QUEUE_VECTOR, NONE);
+            }
+            bench.set::<2>(CONFIG_VECTOR, NONE);
+            if is_seen {
+                bench.set::<2>(QUEUE_SELECT, 0);
+                for field in [QUEUE_DESC, QUEUE_DRIVER, QUEUE_DEVICE] {
+                    bench.set::<4>(field, 0);
+                    bench.set::<4>(field + 4, 0);
+                }
+            }
+            bench.nothing_wrong();
+        }
+    }
+
+    #[test]
+    fn a_queue_set_up_between_reset_and_acknowledge_is_complained_of_when_it_is_enabled() {
         let mut bench = Bench::reset();
+        bench.set::<4>(QUEUE_DESC, 0x1000);
+        bench.nothing_wrong();
+        bench.status(ACKNOWLEDGE);
+        bench.status(ACKNOWLEDGE | DRIVER);
+        bench.accept(OFFERED);
+        bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+        bench.read_status();
+        for field in [QUEUE_DRIVER, QUEUE_DEVICE] {
+            bench.set::<4>(field, 0x2000);
+        }
 
-        bench.set::<2>(QUEUE_SIZE, 64);
+        bench.set::<2>(QUEUE_ENABLE, 1);
 
-        assert!(bench.complaint().contains("before FEATURES_OK"));
+        assert!(
+            bench
+                .complaint()
+                .contains("fields that were written before")
+        );
     }
 
     #[test]
@@ -1143,12 +1217,24 @@ mod tests {
     }
 
     #[test]
-    fn no_vector_is_always_allowed() {
+    fn no_vector_is_always_allowed_and_need_not_be_read_back() {
+        for status in [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
+            let mut bench = Bench::reset();
+            bench.status(status);
+            let before = bench.complaints.count();
+            bench.set::<2>(QUEUE_VECTOR, NONE);
+            assert_eq!(bench.get::<2>(QUEUE_VECTOR), NONE);
+            assert_eq!(bench.complaints.count(), before, "{status:#x}");
+        }
         let mut bench = Bench::agreed();
-
+        bench.set_up_queue();
+        bench.set::<2>(CONFIG_VECTOR, NONE);
         bench.set::<2>(QUEUE_VECTOR, NONE);
 
-        assert_eq!(bench.get::<2>(QUEUE_VECTOR), NONE);
+        bench.set::<2>(QUEUE_ENABLE, 1);
+        bench.registers.queue_in_use(0);
+        bench.status(0x0f);
+
         bench.nothing_wrong();
     }
 
