@@ -54,6 +54,13 @@ impl InterruptSender {
         let _ = self.receiver.set(receiver);
     }
 
+    /// Sends message `id`, though no event is mapped to it.
+    pub(super) fn send_stray(&self, id: u16) {
+        if let Some(receiver) = self.receiver.get() {
+            receiver.message(id);
+        }
+    }
+
     /// How many were sent: messages, and changes of the pin to asserted.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

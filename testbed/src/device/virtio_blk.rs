@@ -253,6 +253,11 @@ impl VirtioBlk {
         self.core.interrupts.lose(count);
     }
 
+    /// Sends message `id`, whatever the driver has set up.
+    pub fn send_message(&self, id: u16) {
+        self.core.interrupts.send_stray(id);
+    }
+
     /// Whether the write cache is on: `writeback` of the configuration (VIRTIO
     /// 1.3 §5.2.5).
     #[must_use]

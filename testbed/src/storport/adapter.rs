@@ -207,11 +207,22 @@ pub struct AdapterSettings {
     pub escalation: Escalation,
     /// The CPU of HwStartIo.
     pub start_io_cpu: StartIoCpu,
+    /// Messages of the device that no vector was granted for.
+    pub stray_messages: StrayMessages,
     /// Whether the miniport's optional callbacks run beside HwInitialize and
     /// ScsiRestartAdapter, on another thread.
     pub optional_callbacks: OptionalCallbacks,
     /// When interrupt routines run.
     pub interrupt_time: InterruptTime,
+}
+
+/// What happens to a message whose id is beyond the device's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StrayMessages {
+    /// It is counted and dropped, as in Windows.
+    Dropped,
+    /// HwMSInterruptRoutine gets it: a test of a miniport that trusts no id.
+    Delivered,
 }
 
 /// When the callbacks come that a miniport can go without.
@@ -260,6 +271,7 @@ impl Default for AdapterSettings {
             paused_time_outs: PausedTimeOuts::Run,
             escalation: Escalation::Bus,
             start_io_cpu: StartIoCpu::Same,
+            stray_messages: StrayMessages::Dropped,
             optional_callbacks: OptionalCallbacks::OnDemand,
             interrupt_time: InterruptTime::AtOnce,
         }

@@ -6,17 +6,25 @@
 //! a local APIC. Message m interrupts CPU m modulo the number of CPUs: that CPU
 //! itself if it has nothing to do, else a thread that acts for it, because an
 //! interrupt does not wait for what a CPU is doing.
+//!
+//! A stray message is one that no vector was granted for: its id is beyond the
+//! table, or the pin is connected. Only a faulty device sends one. It is counted and
+//! dropped, as Windows has no routine to call for it.
 
 use std::{
     fmt, io,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use super::{
-    adapter::InterruptTime, callbacks::Callback, port::Port, spin_locks::LockId, violations::Rule,
+    adapter::{InterruptTime, StrayMessages},
+    callbacks::Callback,
+    port::Port,
+    spin_locks::LockId,
+    violations::Rule,
 };
 use crate::{
     cpu::{self, Cpu, Source, irql},
@@ -49,6 +57,9 @@ pub(super) struct Controller {
     port: &'static Port,
     messages: Box<[Line]>,
     pin: Line,
+    /// The last stray message, for tests that want it delivered.
+    stray: Line,
+    stray_id: AtomicU32,
     /// How often the pin was de-asserted.
     releases: AtomicU64,
     /// For each CPU, whether a message for it may be pending.
@@ -86,6 +97,8 @@ impl Controller {
             port,
             messages: (0..messages).map(|_| Line::default()).collect(),
             pin: Line::default(),
+            stray: Line::default(),
+            stray_id: AtomicU32::new(0),
             releases: AtomicU64::new(0),
             raised: port
                 .machine
@@ -102,6 +115,10 @@ impl Controller {
         }
         let handle = schedule::spawn("pin", || controller.run_pin())?;
         let _ = controller.pin.thread.set(handle.thread());
+        if port.settings.stray_messages == StrayMessages::Delivered {
+            let handle = schedule::spawn("stray message", || controller.run_stray())?;
+            let _ = controller.stray.thread.set(handle.thread());
+        }
         port.function.connect(Arc::new(Wires(controller)));
         for cpu in port.machine.cpus() {
             cpu.post(Box::new(|| Cpu::add_source(controller)));
@@ -141,6 +158,10 @@ impl Controller {
 
     fn message(&self, id: u16) {
         let Some(message) = self.messages.get(usize::from(id)) else {
+            self.port.statistics.stray_message();
+            self.stray_id.store(id.into(), Ordering::SeqCst);
+            self.stray.pending.store(true, Ordering::SeqCst);
+            self.stray.wake();
             return;
         };
         if message.pending.swap(true, Ordering::SeqCst) || !self.is_connected() {
@@ -176,6 +197,30 @@ impl Controller {
         }
     }
 
+    /// Delivers the last stray message, whose id has no lock of its own.
+    fn run_stray(&self) {
+        cpu::act_for(0);
+        loop {
+            while self.is_connected() && self.stray.pending.swap(false, Ordering::SeqCst) {
+                let port = self.port;
+                let routine = port.configuration().message_routine;
+                if routine == 0 {
+                    continue;
+                }
+                let has_lock = !port.locks.per_message();
+                if has_lock {
+                    port.lock(LockId::Interrupt);
+                }
+                let id = self.stray_id.load(Ordering::SeqCst);
+                self.call(Callback::HwMSInterruptRoutine, id, routine);
+                if has_lock {
+                    port.unlock();
+                }
+            }
+            schedule::park();
+        }
+    }
+
     /// Delivers message `id` if it is pending.
     fn deliver_message(&self, id: u32) -> bool {
         let pending = &self.messages[id as usize].pending;
@@ -183,6 +228,12 @@ impl Controller {
             return false;
         }
         let port = self.port;
+        let routine = port.configuration().message_routine;
+        if routine == 0 {
+            pending.store(false, Ordering::SeqCst);
+            port.statistics.stray_message();
+            return false;
+        }
         let lock = if port.locks.per_message() {
             LockId::Message(id)
         } else {
@@ -193,11 +244,7 @@ impl Controller {
         // one, as in a local APIC.
         let taken = pending.swap(false, Ordering::SeqCst);
         if taken {
-            self.call(
-                Callback::HwMSInterruptRoutine,
-                id,
-                port.configuration().message_routine,
-            );
+            self.call(Callback::HwMSInterruptRoutine, id, routine);
         }
         port.unlock();
         taken

@@ -229,6 +229,8 @@ pub struct Report {
     pub interrupts: u64,
     /// Interrupts whose routine said that they were not its device's.
     pub unclaimed_interrupts: u64,
+    /// Messages of the device that no vector was granted for: the device's fault.
+    pub stray_messages: u64,
     /// DPCs run.
     pub dpcs: u64,
     /// StorPortBusy and StorPortDeviceBusy.

@@ -62,6 +62,7 @@ struct Seldom {
     events: Vec<String>,
     system_events: Vec<SystemEvent>,
     leaks: Vec<String>,
+    stray_messages: u64,
 }
 
 /// An adapter's counters.
@@ -137,6 +138,11 @@ impl Statistics {
     /// A bus reset was made.
     pub(super) fn reset(&self, row: ResetRow) {
         self.seldom().resets.push(row);
+    }
+
+    /// The device sent a message that no vector was granted for.
+    pub(super) fn stray_message(&self) {
+        self.seldom().stray_messages += 1;
     }
 
     /// A function that the testbed does not model was called.
@@ -224,6 +230,7 @@ impl Statistics {
             events: seldom.events.clone(),
             system_events: seldom.system_events.clone(),
             leaks: seldom.leaks.clone(),
+            stray_messages: seldom.stray_messages,
             violations: Vec::new(),
         }
     }

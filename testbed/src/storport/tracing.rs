@@ -10,9 +10,7 @@
 use super::{
     abi::{
         self, Plain, Structure,
-        ntstatus::{
-            STATUS_INVALID_HANDLE, STATUS_NOT_FOUND, STATUS_NOT_SUPPORTED, STATUS_SUCCESS,
-        },
+        ntstatus::{STATUS_INVALID_HANDLE, STATUS_NOT_FOUND, STATUS_NOT_SUPPORTED, STATUS_SUCCESS},
     },
     port::Port,
 };
@@ -72,7 +70,9 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
         }
         // FreeDiagEvent, WriteErrorLogRecord, FreeErrorLog: there is none.
         3001 | 4000 | 4002 => {}
-        _ => not_modelled("StorPortNotification(TraceNotification), another call than stortrce.h has"),
+        _ => not_modelled(
+            "StorPortNotification(TraceNotification), another call than stortrce.h has",
+        ),
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
 use testbed::{
     device::{BlkSettings, Faults, Glitch, Operation},
     storport::{
-        adapter::{AdapterSettings, Escalation, FailingExport, FailingFunction, SrbShape},
+        adapter::{
+            AdapterSettings, Escalation, FailingExport, FailingFunction, SrbShape, StrayMessages,
+        },
         control_request::{ControlRequest, PnpAction, Recipient},
         request::{Address, Direction, Request},
     },
@@ -457,6 +459,28 @@ fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
             bench.check();
             bench.stop();
         }
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_message_with_any_id_harms_nothing() {
+    isolated(|| {
+        let bench = start(AdapterSettings {
+            stray_messages: StrayMessages::Delivered,
+            ..patient()
+        });
+        bench.read(1);
+        for (sent, id) in (1..).zip([0, 1, 2, 63, 64, 0x7FFF, 0xFFFF]) {
+            let before = bench.adapter.report().interrupts;
+            bench.device.send_message(id);
+            bench.wait(SOON, "the message is delivered", |bench| {
+                bench.adapter.report().interrupts > before
+            });
+            bench.read(sent);
+        }
+        bench.check();
+        bench.stop();
     });
 }
 

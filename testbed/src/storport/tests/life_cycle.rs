@@ -3,7 +3,10 @@
 use std::sync::{Mutex, atomic::Ordering};
 
 use super::bench::*;
-use crate::cpu::{current_irql, irql};
+use crate::{
+    cpu::{current_irql, irql},
+    storport::adapter::StrayMessages,
+};
 
 /// Writes down callbacks with their IRQL and the locks that Storport holds.
 #[derive(Default)]
@@ -166,6 +169,44 @@ fn without_a_message_routine_the_pin_is_used() {
         bench.adapter.report().interrupts > 0
     });
     bench.function.line(false);
+
+    // A faulty device: there is no routine for its messages.
+    bench.function.message(0);
+    bench.function.message(7);
+    bench.wait_until("the messages are dropped", |bench| {
+        bench.adapter.report().stray_messages == 2
+    });
+    assert_eq!(bench.broken(), []);
+}
+
+#[test]
+fn a_message_beyond_the_table_is_dropped_unless_a_test_wants_it() {
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<u32>>);
+    impl Miniport for Notes {
+        fn message(&self, _: Extension, id: u32) -> bool {
+            self.0.lock().unwrap().push(id);
+            true
+        }
+    }
+
+    let bench = start(Notes::default());
+    bench.function.message(2);
+    bench.function.message(1);
+    bench.wait_until("message 1", |bench| bench.adapter.report().interrupts > 0);
+    assert_eq!(*bench.miniport.0.lock().unwrap(), [1]);
+    assert_eq!(bench.adapter.report().stray_messages, 1);
+
+    let settings = AdapterSettings {
+        stray_messages: StrayMessages::Delivered,
+        ..quick()
+    };
+    let bench = start_with(Notes::default(), FakeFunction::new(2), settings);
+    bench.function.message(0xFFFF);
+    bench.wait_until("the stray message", |bench| {
+        *bench.miniport.0.lock().unwrap() == [0xFFFF]
+    });
+    assert_eq!(bench.broken(), []);
 }
 
 #[test]

@@ -157,10 +157,7 @@ fn types_of_inline_functions_that_are_not_modelled_are_counted_and_no_violation(
         counted,
         [
             ("StorPortNotification of type 0x1010".to_owned(), 2),
-            (
-                "StorPortNotification(SetTargetProcessorDpc)".to_owned(),
-                1
-            ),
+            ("StorPortNotification(SetTargetProcessorDpc)".to_owned(), 1),
             ("StorPortTerminateSystemThread".to_owned(), 1),
         ]
     );
