@@ -97,12 +97,12 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "virtio-blk")]
     function: Function,
 
-    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that looks like a
-    /// disk in use is refused. Without this a temporary image is used
+    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that is not blank is
+    /// refused, unless a run has left it so. Without this a temporary image is used
     #[arg(long, value_name = "IMAGE")]
     disk: Option<PathBuf>,
 
-    /// Overwrite the image even if it looks like a disk in use
+    /// Overwrite the image even if it is not blank
     #[arg(long, requires = "disk")]
     overwrite: bool,
 
@@ -159,6 +159,11 @@ struct RunArgs {
     /// Stop after the verify pass
     #[arg(long, conflicts_with = "workload")]
     no_workload: bool,
+
+    /// Count the transfers that fail, and go on: for a disk that reports errors on
+    /// purpose. They do not fail the run
+    #[arg(long)]
+    keep_going: bool,
 
     /// Let the adapter sleep, its function without power, so many times between
     /// verifying and the workload; what was verified is read again each time
@@ -275,6 +280,7 @@ impl From<RunArgs> for Settings {
                 Checks::Cheap
             },
             house_rules: args.house_rules,
+            keep_going: args.keep_going,
             verify_bytes: args.verify_bytes,
             seed: args.seed,
             restarts: args.restart,

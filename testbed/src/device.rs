@@ -11,8 +11,8 @@
 //! * `msix` and `interrupt_sender`: how an event becomes a message or a level;
 //! * `queue_worker`: the thread that serves one virtqueue;
 //! * `blk_request`: one request, from its descriptor chain to its status;
-//! * `disk_image` and `guest_io`: the file, and the way between it and guest
-//!   memory;
+//! * `disk_image`, `image_lock` and `guest_io`: the file, its locks, and the way
+//!   between it and guest memory;
 //! * `faults`: what the disk does wrong when a test asks for it, and a record
 //!   of what it did;
 //! * `complaints`: what the driver did wrong, in words.
@@ -31,6 +31,7 @@ mod config_space;
 mod disk_image;
 mod faults;
 mod guest_io;
+mod image_lock;
 mod interrupt_sender;
 mod msix;
 mod queue_worker;
@@ -39,6 +40,6 @@ mod virtio_pci;
 
 pub use bell::Bell;
 pub use config_space::DeviceId;
-pub use disk_image::{Access, DiskImage, DiskImageError};
+pub use disk_image::{Access, DiskImage, DiskImageError, HostFailure};
 pub use faults::{Faults, Glitch, Operation, Served};
 pub use virtio_blk::{BlkSettings, VirtioBlk};

@@ -4,6 +4,7 @@
 pub mod buffer;
 pub mod cdb;
 pub mod discovery;
+pub mod failures;
 #[cfg(test)]
 pub(crate) mod fake_port;
 pub mod port;
@@ -20,6 +21,7 @@ use self::{
     buffer::Buffer,
     cdb::Command,
     discovery::{DiskError, Facts},
+    failures::Failures,
     port::Port,
     transfer::{Initiator, InitiatorProgram, Limits},
 };
@@ -35,6 +37,7 @@ pub struct Disk {
     facts: Facts,
     limits: Limits,
     retries: Arc<AtomicU64>,
+    failures: Arc<Failures>,
 }
 
 impl Disk {
@@ -67,6 +70,7 @@ impl Disk {
             facts,
             limits,
             retries: Arc::default(),
+            failures: Arc::default(),
         })
     }
 
@@ -74,6 +78,12 @@ impl Disk {
     #[must_use]
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// Its failed transfers, if the run goes on after them.
+    #[must_use]
+    pub fn failures(&self) -> &Arc<Failures> {
+        &self.failures
     }
 
     /// Its length in bytes.
@@ -94,6 +104,12 @@ impl Disk {
     ) -> Result<Vec<Buffer>, MemoryError> {
         let mask = self.port.alignment_mask();
         Buffer::scattered(&self.memory, random, mask, count, bytes)
+    }
+
+    /// How much memory the machine has, for buffers and all else.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
     }
 
     /// Runs the initiators, number i on virtual CPU i modulo their number, and

@@ -143,6 +143,12 @@ impl Memory {
         }))
     }
 
+    /// How much memory the machine has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes zeroed pages for `bytes` (at least one) and maps them side by
     /// side, an unmapped page behind them.
     ///

@@ -5,6 +5,7 @@ mod crash;
 pub mod used_image;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -18,7 +19,11 @@ use self::crash::Crash;
 use crate::{
     command,
     device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
-    disk::Disk,
+    disk::{
+        Disk,
+        discovery::DiskError,
+        port::{CommandError, Failure},
+    },
     diskspd::{
         options::{OptionError, Options},
         table::{Parameters, Tables},
@@ -33,6 +38,7 @@ use crate::{
     memory::PAGE,
     pci::PciFunction,
     size::Size,
+    status::key,
     storport::{
         self,
         adapter::{Adapter, AdapterSettings, Checks, SrbShape},
@@ -92,7 +98,9 @@ pub struct Settings {
     pub restarts: u32,
     /// Whether the system crashes at the end of the workload, and dumps.
     pub ending: Ending,
-    /// Whether an image that looks used may be overwritten.
+    /// Whether failed transfers are counted, and end nothing.
+    pub keep_going: bool,
+    /// Whether an image that holds something may be overwritten.
     pub used: UsedImage,
     /// What is put on the disk after the verify pass.
     pub load: Load,
@@ -127,7 +135,7 @@ pub enum Load {
     Nothing,
 }
 
-/// What to do with an image that looks like somebody's disk.
+/// What to do with an image that holds something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsedImage {
     /// Leave it alone.
@@ -157,17 +165,20 @@ pub enum RunError {
     /// The disk's image.
     #[error(transparent)]
     Disk(#[from] DiskImageError),
-    /// The image looks used.
+    /// The image holds something.
     #[error(
-        "{path}: it holds {whose}, and a run overwrites the whole image: name another one, or \
-         say --overwrite"
+        "{path}: it holds data at byte {at} that no finished run left there, and a run overwrites \
+         the whole image: name another image, or give --overwrite"
     )]
     Used {
         /// The image.
         path: PathBuf,
-        /// What it looks like.
-        whose: &'static str,
+        /// The first sector with data.
+        at: u64,
     },
+    /// The image was opened, and the host could not read or write it in the run.
+    #[error("{0} (the run was not judged)")]
+    Host(String),
     /// A setting that can't be.
     #[error("{0}")]
     Setting(String),
@@ -181,7 +192,10 @@ pub enum RunError {
     #[error(transparent)]
     Workload(WorkloadError),
     /// A temporary image can't be had.
-    #[error("a temporary image cannot be made in {folder}: {source}")]
+    #[error(
+        "a temporary image cannot be made in {folder}: {source}; name an image by --disk, or \
+         another folder by TMPDIR"
+    )]
     Temporary {
         /// Where.
         folder: PathBuf,
@@ -240,6 +254,7 @@ pub fn check(settings: &Settings) -> Result<(), RunError> {
 /// # Errors
 /// [`RunError`], before anything was judged.
 pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
+    trap::ignore_file_size_signal();
     let (workload, disk) = prepare(settings)?;
     let imports = Image::imports_of(&settings.driver)?;
     print_driver(&settings.driver, &imports, out)?;
@@ -268,6 +283,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
         hardware,
         reasons: Vec::new(),
         retries: 0,
+        failed: BTreeMap::new(),
         verified: None,
     };
     run.start_use_and_stop(&image, workload, out)
@@ -338,6 +354,18 @@ struct DiskFile {
     image: DiskImage,
     contents: File,
     name: String,
+    /// The same file, if a later run is to know it again.
+    to_mark: Option<File>,
+}
+
+/// Marks the image when it is dropped, at the end of a run that may have written to it.
+struct Mark(File);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // A file of another user's stays unmarked: the next run asks.
+        let _ = used_image::mark(&self.0);
+    }
 }
 
 impl DiskFile {
@@ -345,20 +373,26 @@ impl DiskFile {
         match &settings.disk {
             Some(path) => {
                 let image = DiskImage::open(path, Access::ReadWrite)?;
-                let contents = File::open(path)?;
+                let host = |source| DiskImageError::Host {
+                    path: path.clone(),
+                    source,
+                };
+                let contents = File::open(path).map_err(host)?;
                 if settings.used == UsedImage::Refuse
-                    && let Some(whose) = used_image::looks_like(&contents)?
+                    && let Some(at) = used_image::first_foreign(&contents).map_err(host)?
                 {
                     return Err(RunError::Used {
                         path: path.clone(),
-                        whose,
+                        at,
                     });
                 }
                 let name = path.display().to_string();
+                let mark = contents.try_clone().map_err(host)?;
                 Ok(Self {
                     image,
                     contents,
                     name,
+                    to_mark: Some(mark),
                 })
             }
             None => {
@@ -377,6 +411,7 @@ impl DiskFile {
                     image,
                     contents,
                     name: "temporary image".to_owned(),
+                    to_mark: None,
                 })
             }
         }
@@ -433,6 +468,7 @@ struct Hardware {
     disk_name: String,
     /// The image file, for comparing, if the data are in one.
     contents: Option<File>,
+    _mark: Option<Mark>,
 }
 
 impl Hardware {
@@ -447,6 +483,7 @@ impl Hardware {
                 description: "bell, PCI 1234:BE11".to_owned(),
                 disk_name: "the driver's memory".to_owned(),
                 contents: None,
+                _mark: None,
             };
         };
         let identity = match settings.device_id {
@@ -468,6 +505,7 @@ impl Hardware {
             description: format!("virtio-blk, PCI {identity}"),
             disk_name: disk.name,
             contents: Some(disk.contents),
+            _mark: disk.to_mark.map(Mark),
         }
     }
 }
@@ -510,6 +548,8 @@ struct Run<'a> {
     reasons: Vec<String>,
     /// Commands that the class driver tried again.
     retries: u64,
+    /// How transfers failed that were passed over, and how often.
+    failed: BTreeMap<String, u64>,
     /// What the verify pass wrote.
     verified: Option<verify::Settings>,
 }
@@ -548,7 +588,7 @@ impl Run<'_> {
                     writeln!(out, "{advice}")?;
                 }
                 self.reasons.extend(summary.faults());
-                return Ok(self.verdict(out)?);
+                return self.verdict(out);
             }
         };
         writeln!(
@@ -567,7 +607,7 @@ impl Run<'_> {
             }
         }
         self.report(&adapter, out)?;
-        Ok(self.verdict(out)?)
+        self.verdict(out)
     }
 
     /// Discovery, verify pass, sleeps, workload and crash; how the system is to
@@ -586,8 +626,20 @@ impl Run<'_> {
             }
         };
         print_disk(&disk, adapter, out)?;
+        if self.settings.keep_going {
+            disk.failures().tolerate();
+        }
+        if disk.facts().write_protected && self.settings.ending == Ending::Crash {
+            return Err(RunError::Setting(
+                "--dump: the disk is write-protected, so no dump can be written".to_owned(),
+            ));
+        }
         // Before the verify pass takes its time.
         let workload = workload
+            .map(|options| match &self.settings.load {
+                Load::Default if disk.facts().write_protected => options.without_writes(),
+                _ => options,
+            })
             .map(|options| Workload::new(&disk, options, self.settings.cpus))
             .transpose()
             .map_err(RunError::Workload)?;
@@ -598,6 +650,7 @@ impl Run<'_> {
             self.work(&disk, workload, out)?;
         }
         self.retries = disk.retries();
+        self.failed = disk.failures().counts();
         if self.reasons.is_empty() && self.settings.ending == Ending::Crash {
             self.crash(adapter, &disk, out)?;
             return Ok(Ending::Crash);
@@ -663,9 +716,14 @@ impl Run<'_> {
             return Ok(Verdict::Pass);
         }
         if disk.facts().write_protected {
-            self.reasons
-                .push("the disk is write-protected: nothing can be verified".to_owned());
-            return Ok(Verdict::Fail);
+            if self.settings.verify_bytes.is_some() {
+                return Err(RunError::Setting(
+                    "--verify-bytes: the disk is write-protected; leave it out, or give 0"
+                        .to_owned(),
+                ));
+            }
+            writeln!(out, "verify    nothing: the disk is write-protected")?;
+            return Ok(Verdict::Pass);
         }
         let seed = self.seed;
         let settings = verify::Settings {
@@ -683,12 +741,26 @@ impl Run<'_> {
             Err(error @ (VerifyError::Length(_) | VerifyError::Memory(_))) => {
                 return Err(RunError::Verify(error));
             }
+            Err(error @ VerifyError::Image(_)) => {
+                let image = &self.hardware.disk_name;
+                return Err(RunError::Host(format!("{image}: {error}")));
+            }
             Err(error) => {
-                self.reasons
-                    .push(format!("the verify pass (--seed {seed}) ended: {error}"));
+                let advice = match &error {
+                    VerifyError::Transfer(error)
+                    | VerifyError::Flush(DiskError::Command(error)) => after_failure(error),
+                    _ => "",
+                };
+                self.reasons.push(format!(
+                    "the verify pass (--seed {seed}) ended: {error}{advice}"
+                ));
                 return Ok(Verdict::Fail);
             }
         };
+        if outcome.failed > 0 {
+            // What the failed writes left is not known.
+            self.verified = None;
+        }
         let mismatches = outcome.findings.count();
         writeln!(
             out,
@@ -709,6 +781,13 @@ impl Run<'_> {
                 outcome.untouched
             )?,
             None => writeln!(out, "no image file to compare")?,
+        }
+        if outcome.failed > 0 {
+            writeln!(
+                out,
+                "          {} transfers failed, and what they were for was not compared",
+                outcome.failed
+            )?;
         }
         for line in outcome.findings.describe(DESCRIBED) {
             writeln!(out, "          {line}")?;
@@ -816,7 +895,9 @@ impl Run<'_> {
                 Ok(())
             }
             Err(WorkloadError::Transfer(error)) => {
-                self.reasons.push(format!("the workload ended: {error}"));
+                let advice = after_failure(&error);
+                self.reasons
+                    .push(format!("the workload ended: {error}{advice}"));
                 Ok(())
             }
             Err(error) => Err(RunError::Workload(error)),
@@ -830,6 +911,7 @@ impl Run<'_> {
             complaints: self.hardware.function.complaints(),
             accesses: trap::complaints(),
             retries: self.retries,
+            failed: self.failed.clone(),
             house_rules: self.settings.house_rules,
         };
         writeln!(out)?;
@@ -841,9 +923,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The last lines.
-    fn verdict(&self, out: &mut dyn Write) -> io::Result<Verdict> {
+    /// The last lines. There is no verdict if the host failed the disk.
+    fn verdict(&self, out: &mut dyn Write) -> Result<Verdict, RunError> {
         writeln!(out)?;
+        let image = self.hardware.device.as_deref().map(VirtioBlk::image);
+        if let Some(failure) = image.and_then(DiskImage::host_failure) {
+            writeln!(out, "NOT JUDGED: {failure}")?;
+            for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+                writeln!(out, "  seen besides: {line}")?;
+            }
+            return Err(RunError::Host(failure.to_string()));
+        }
         if self.reasons.is_empty() {
             writeln!(out, "PASS")?;
             return Ok(Verdict::Pass);
@@ -857,6 +947,18 @@ impl Run<'_> {
             writeln!(out, "  the same run again: {command}")?;
         }
         Ok(Verdict::Fail)
+    }
+}
+
+/// What to do about a transfer that failed, as the end of a sentence.
+fn after_failure(error: &CommandError) -> &'static str {
+    match &error.how {
+        Failure::Status {
+            sense: Some(sense), ..
+        } if sense.key == key::DATA_PROTECT => {
+            "; for a disk that cannot be written give --verify-bytes 0, and -- -w0"
+        }
+        _ => "; for a disk that fails on purpose give --keep-going",
     }
 }
 

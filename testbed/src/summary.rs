@@ -2,6 +2,7 @@
 //! statuses, and everything that speaks against the driver.
 
 use std::{
+    collections::BTreeMap,
     fmt::{self, Display, Formatter},
     time::Duration,
 };
@@ -31,6 +32,8 @@ pub struct Summary {
     pub accesses: Vec<String>,
     /// Commands that the class driver tried again.
     pub retries: u64,
+    /// How transfers failed that were passed over, and how often.
+    pub failed: BTreeMap<String, u64>,
     /// Whether the driver is held to the rules that this project chose.
     pub house_rules: bool,
 }
@@ -184,10 +187,17 @@ impl Summary {
                 self.report.unclaimed_interrupts,
                 "interrupts that the driver did not claim",
             ),
+            (
+                self.report.stray_messages,
+                "messages of the device that no vector was granted for",
+            ),
         ] {
             if count > 0 {
                 writeln!(out, "{what}: {count}")?;
             }
+        }
+        for (how, count) in &self.failed {
+            writeln!(out, "transfers failed, {}: {how}", times(*count))?;
         }
         for (function, count) in &self.report.not_implemented {
             writeln!(
@@ -315,6 +325,7 @@ mod tests {
             complaints: Vec::new(),
             accesses: Vec::new(),
             retries: 1,
+            failed: BTreeMap::new(),
             house_rules: false,
         }
     }
@@ -421,14 +432,20 @@ violations: none; complaints of the device: none
         ];
 
         let advice = summary.advice();
-        let first_lines: Vec<_> = advice.iter().filter_map(|text| text.lines().next()).collect();
+        let first_lines: Vec<_> = advice
+            .iter()
+            .filter_map(|text| text.lines().next())
+            .collect();
         assert_eq!(first_lines, told);
         assert!(summary.faults().is_empty());
         assert!(summary.to_string().contains(told[1]), "{summary}");
 
         summary.house_rules = true;
         let faults = summary.faults();
-        let first_lines: Vec<_> = faults.iter().filter_map(|text| text.lines().next()).collect();
+        let first_lines: Vec<_> = faults
+            .iter()
+            .filter_map(|text| text.lines().next())
+            .collect();
         assert_eq!(first_lines, told);
         assert!(summary.advice().is_empty());
     }

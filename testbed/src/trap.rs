@@ -37,7 +37,7 @@ pub use self::{
     bus::{RegisterWindow, complaints, connect_ports},
     images::watch,
     inside::{Inside, in_driver, inside},
-    signal::install,
+    signal::{ignore_file_size_signal, install},
     stop::{repeat_with, stop_machine},
 };
 

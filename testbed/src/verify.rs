@@ -27,6 +27,7 @@ use crate::{
         buffer::Buffer,
         cdb::Operation,
         discovery::DiskError,
+        failures::Failures,
         port::CommandError,
         transfer::{Done, Durability, Initiator, Transfer},
     },
@@ -70,6 +71,8 @@ pub struct Outcome {
     pub untouched: usize,
     /// How long it took.
     pub elapsed: Duration,
+    /// Steps whose transfers failed, and were passed over.
+    pub failed: usize,
     /// What was wrong.
     pub findings: Findings,
 }
@@ -145,16 +148,25 @@ pub fn verify(
             None => BTreeMap::new(),
         },
         progress: progress.clone(),
+        failures: Arc::clone(disk.failures()),
         state: Mutex::new(State {
             waiting: plan.steps.iter().cloned().collect(),
             in_flight: Vec::new(),
             expected: Expected::of(&plan),
             findings: Findings::new(settings.seed, block_bytes),
             error: None,
+            failed: 0,
         }),
     });
     run(disk, &pass, settings)?;
-    disk.flush()?;
+    match disk.flush() {
+        Err(DiskError::Command(error)) => {
+            if let Some(error) = disk.failures().pass_over(error) {
+                return Err(error.into());
+            }
+        }
+        result => result?,
+    }
     let mut state = pass.state();
     if let Some(image) = image {
         compare_image(&pass, &mut state, image, &plan)?;
@@ -171,6 +183,7 @@ pub fn verify(
         reads: plan.steps.len() - writes,
         untouched: pass.untouched.len(),
         elapsed: clock::instant() - begin,
+        failed: state.failed,
         findings: std::mem::take(&mut state.findings),
     })
 }
@@ -212,12 +225,14 @@ pub fn read_again(
         seed: settings.seed,
         untouched: BTreeMap::new(),
         progress: progress.clone(),
+        failures: Arc::clone(disk.failures()),
         state: Mutex::new(State {
             waiting,
             in_flight: Vec::new(),
             expected,
             findings: Findings::new(settings.seed, disk.facts().block_bytes),
             error: None,
+            failed: 0,
         }),
     });
     run(disk, &pass, settings)?;
@@ -311,6 +326,7 @@ struct Pass {
     /// What sectors that are never written held before.
     untouched: BTreeMap<u64, [u8; SECTOR]>,
     progress: ProgressBar,
+    failures: Arc<Failures>,
     state: Mutex<State>,
 }
 
@@ -321,6 +337,8 @@ struct State {
     findings: Findings,
     /// The first transfer that failed; nothing is issued after it.
     error: Option<CommandError>,
+    /// Steps whose transfers failed and were passed over.
+    failed: usize,
 }
 
 impl Pass {
@@ -360,7 +378,18 @@ impl Pass {
             let mut state = self.state();
             state.in_flight.retain(|other| other != step);
             if let Err(error) = result {
-                state.error.get_or_insert(error);
+                match self.failures.pass_over(error) {
+                    Some(error) => {
+                        state.error.get_or_insert(error);
+                    }
+                    None => {
+                        state.failed += 1;
+                        // What a failed write left is not known.
+                        if let Step::Write { extent, .. } = step {
+                            state.expected.set(extent, 0);
+                        }
+                    }
+                }
                 return;
             }
             match step {

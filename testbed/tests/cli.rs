@@ -164,22 +164,33 @@ fn a_read_only_image_is_refused() {
 }
 
 #[test]
-fn an_image_that_looks_used_is_refused_and_stays_as_it_is() {
-    let mut disk = vec![0; 1 << 20];
-    disk[510..512].copy_from_slice(&[0x55, 0xAA]);
-    let (_folder, path) = file(&disk);
+fn an_image_that_is_not_blank_is_refused_and_stays_as_it_is() {
+    // A boot record, a VDI header, F2FS, md-RAID's last superblock, a file system
+    // that nobody knows.
+    for (at, bytes) in [
+        (510, &b"\x55\xAA"[..]),
+        (64, b"\x7F\x10\xDA\xBE"),
+        (1024, b"\x10\x20\xF5\xF2"),
+        ((1 << 20) - 65_536, b"\xFC\x4E\x2B\xA9"),
+        (700_001, b"?"),
+    ] {
+        let mut disk = vec![0; 1 << 20];
+        disk[at..at + bytes.len()].copy_from_slice(bytes);
+        let (_folder, path) = file(&disk);
 
-    let error = refused_image(&path);
+        let error = refused_image(&path);
 
-    assert!(
-        error.contains("boot record") && error.contains("--overwrite"),
-        "{error}"
-    );
-    assert_eq!(fs::read(&path).expect("it is there"), disk);
+        let told = format!("it holds data at byte {} ", at - at % 512);
+        assert!(
+            error.contains(&told) && error.contains("--overwrite"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).expect("it is there"), disk);
+    }
 }
 
 #[test]
-fn with_overwrite_an_image_that_looks_used_is_taken() {
+fn with_overwrite_an_image_that_is_not_blank_is_taken() {
     let mut disk = vec![0; 1 << 20];
     disk[510..512].copy_from_slice(&[0x55, 0xAA]);
     let (_folder, path) = file(&disk);

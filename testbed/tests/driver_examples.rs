@@ -10,7 +10,14 @@ use std::process::Command;
 fn passes(variable: &str, options: &[&str]) -> String {
     let driver = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names the file"));
     let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--driver", &driver, "--function", "bell", "--house-rules"])
+        .args([
+            "run",
+            "--driver",
+            &driver,
+            "--function",
+            "bell",
+            "--house-rules",
+        ])
         .args(["--cpus", "2"])
         .args(options)
         .args(["--", "-b4K", "-r", "-o16", "-t2", "-w30", "-d1", "-W0"])

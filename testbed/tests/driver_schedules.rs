@@ -9,7 +9,15 @@ use std::process::{Command, Output};
 fn run(options: &[&str]) -> Output {
     let driver = std::env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
     Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args(["run", "--driver", &driver, "--verify", "--size", "64M", "--house-rules"])
+        .args([
+            "run",
+            "--driver",
+            &driver,
+            "--verify",
+            "--size",
+            "64M",
+            "--house-rules",
+        ])
         .args(["--verify-bytes", "1M"])
         .args(options)
         .args(["--", "-b8K", "-r", "-o4", "-t4", "-w30", "-d1", "-W0"])

@@ -1,16 +1,20 @@
-//! The image file behind a disk: raw sectors, held by one user at a time.
+//! The image file behind a disk: raw sectors, held by one user at a time. What the
+//! host fails to do with it is kept, so that it is not blamed on the driver.
 
 use std::{
     fs::{File, Metadata, OpenOptions, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use vm_memory::VolatileSlice;
 
-use super::guest_io::IoVectors;
+use super::{guest_io::IoVectors, image_lock};
 
 /// Bytes in a sector, the unit of virtio-blk (VIRTIO 1.3 §5.2.4).
 pub(super) const SECTOR: u64 = 512;
@@ -76,7 +80,10 @@ pub enum DiskImageError {
         format: &'static str,
     },
     /// Somebody else has the file open as a disk.
-    #[error("{path}: the image is in use by another disk or program (locked)")]
+    #[error(
+        "{path}: the image is in use: a virtual machine or another testbed has locked it; stop \
+         that one, or name another image"
+    )]
     Locked {
         /// The file.
         path: PathBuf,
@@ -88,13 +95,42 @@ pub enum DiskImageError {
         path: PathBuf,
     },
     /// Anything else the host says.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", advice(source))]
     Host {
         /// The file.
         path: PathBuf,
         /// What the host says.
         source: io::Error,
     },
+}
+
+/// Something that the host could not do with an open image. The device reports an I/O
+/// error to the driver then.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: the host cannot {what}: {source}{}", advice(source))]
+pub struct HostFailure {
+    path: PathBuf,
+    /// `write 4096 bytes at 8192`.
+    what: String,
+    source: io::Error,
+}
+
+/// What to do about an error of the host, as the end of a sentence.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull => {
+            "; free space on its file system, or use an image that is shorter or elsewhere"
+        }
+        ErrorKind::QuotaExceeded => "; free space in your quota, or use an image elsewhere",
+        ErrorKind::FileTooLarge => {
+            "; use a shorter image, or raise the limit on file sizes (ulimit -f)"
+        }
+        ErrorKind::UnexpectedEof => "; another program has shortened the file",
+        _ if error.raw_os_error() == Some(libc::EIO) => {
+            "; the kernel's log (dmesg) tells more of the failing storage"
+        }
+        _ => "",
+    }
 }
 
 /// A raw disk image, open and locked.
@@ -104,11 +140,12 @@ pub struct DiskImage {
     file: File,
     access: Access,
     bytes: AtomicU64,
+    failure: OnceLock<HostFailure>,
 }
 
 impl DiskImage {
-    /// Opens the raw image at `path` and locks it (`flock`), exclusively if it
-    /// is to be written.
+    /// Opens the raw image at `path` and locks it, exclusively if it is to be
+    /// written: against other testbeds (`flock`) and against QEMU.
     ///
     /// # Errors
     /// Any [`DiskImageError`] but `Exists`.
@@ -156,6 +193,7 @@ impl DiskImage {
             file,
             access,
             bytes: bytes.into(),
+            failure: OnceLock::new(),
         })
     }
 
@@ -189,6 +227,7 @@ impl DiskImage {
             file,
             access: Access::ReadWrite,
             bytes: bytes.into(),
+            failure: OnceLock::new(),
         })
     }
 
@@ -200,7 +239,34 @@ impl DiskImage {
         locked.map_err(|error| match error {
             TryLockError::WouldBlock => DiskImageError::Locked { path: path.into() },
             TryLockError::Error(source) => host_error(path, source),
-        })
+        })?;
+        match image_lock::take(file, access) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(DiskImageError::Locked { path: path.into() }),
+            Err(source) => Err(host_error(path, source)),
+        }
+    }
+
+    /// The first thing that the host could not do for the device.
+    #[must_use]
+    pub fn host_failure(&self) -> Option<&HostFailure> {
+        self.failure.get()
+    }
+
+    /// Keeps what the host could not do.
+    fn keep(&self, result: io::Result<()>, what: impl FnOnce() -> String) -> io::Result<()> {
+        if let Err(error) = &result {
+            let source = match error.raw_os_error() {
+                Some(number) => io::Error::from_raw_os_error(number),
+                None => error.kind().into(),
+            };
+            let _ = self.failure.set(HostFailure {
+                path: self.path.clone(),
+                what: what(),
+                source,
+            });
+        }
+        result
     }
 
     /// The file.
@@ -253,7 +319,7 @@ impl DiskImage {
     /// # Errors
     /// The host's.
     pub fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        self.keep(self.file.sync_data(), || "make it durable".to_owned())
     }
 
     /// Gives the image another length; a longer one reads zeros at its end.
@@ -289,7 +355,8 @@ impl DiskImage {
         offset: u64,
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
-        vectors.read(&self.file, offset, pieces)
+        let done = vectors.read(&self.file, offset, pieces);
+        self.keep(done, || format!("read {} at byte {offset}", length(pieces)))
     }
 
     /// Writes guest memory from byte `offset` on.
@@ -302,8 +369,17 @@ impl DiskImage {
         offset: u64,
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
-        vectors.write(&self.file, offset, pieces)
+        let done = vectors.write(&self.file, offset, pieces);
+        self.keep(done, || {
+            format!("write {} at byte {offset}", length(pieces))
+        })
     }
+}
+
+/// How long a transfer is.
+fn length(pieces: &[VolatileSlice<'_>]) -> String {
+    let bytes: usize = pieces.iter().map(VolatileSlice::len).sum();
+    format!("{bytes} bytes")
 }
 
 /// What `metadata` is of, if not of a regular file.
@@ -543,6 +619,40 @@ mod tests {
                 "{message}"
             );
             assert!(message.contains("qemu-img convert -O raw"));
+        }
+    }
+
+    #[test]
+    fn what_the_host_cannot_do_is_kept_with_what_to_do_about_it() {
+        let (_folder, path) = file(&[0; 4096]);
+        let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
+        assert!(image.host_failure().is_none());
+
+        for (number, what) in [(libc::ENOSPC, "write 512 bytes at byte 0"), (libc::EIO, "")] {
+            let error = Err(io::Error::from_raw_os_error(number));
+            assert!(image.keep(error, || what.to_owned()).is_err());
+        }
+
+        // The first one counts.
+        let failure = image.host_failure().expect("it is kept").to_string();
+        let expected = format!(
+            "{}: the host cannot write 512 bytes at byte 0: No space left on device (os error \
+             28); free space on its file system, or use an image that is shorter or elsewhere",
+            path.display()
+        );
+        assert_eq!(failure, expected);
+    }
+
+    #[test]
+    fn each_error_of_the_host_says_what_to_do() {
+        for (number, advised) in [
+            (libc::ENOSPC, "free space"),
+            (libc::EDQUOT, "quota"),
+            (libc::EFBIG, "ulimit -f"),
+            (libc::EIO, "dmesg"),
+        ] {
+            let error = host_error(Path::new("disk"), io::Error::from_raw_os_error(number));
+            assert!(error.to_string().contains(advised), "{error}");
         }
     }
 

@@ -16,6 +16,9 @@ use crate::{
 /// The longest answer that discovery asks for.
 const ALLOCATION: u8 = 252;
 
+/// All pages.
+const ALL_PAGES: u8 = 0x3F;
+
 /// The caching mode page (SBC-4, 6.5.6).
 const CACHING_PAGE: u8 = 0x08;
 
@@ -396,7 +399,26 @@ impl Inquirer<'_> {
                 Err(error) => self.note_failure(command, error)?,
             }
         }
+        if found.is_none() {
+            found = self.mode_header()?;
+        }
         Ok(found)
+    }
+
+    /// The header of all mode pages: how a class driver learns that a disk is
+    /// write-protected. A disk without a caching page may answer it.
+    fn mode_header(&mut self) -> Result<Option<Modes>, DiskError> {
+        let command = Command::mode_sense_6(ALL_PAGES, ALLOCATION);
+        let answer = self
+            .ask(command, ALLOCATION)
+            .and_then(|bytes| Modes::decode_header(command, 4, &bytes).map(|(modes, _)| modes));
+        match answer {
+            Ok(modes) => {
+                self.note(command, modes.describe());
+                Ok(Some(modes))
+            }
+            Err(error) => self.note_failure(command, error).map(|()| None),
+        }
     }
 
     fn luns(&mut self) -> Result<(), DiskError> {
@@ -447,7 +469,32 @@ struct Modes {
 }
 
 impl Modes {
+    /// An answer to a request for the caching page.
     fn decode(command: Command, header_bytes: usize, bytes: &[u8]) -> Result<Self, DiskError> {
+        let wrong = |why: String| DiskError::Answer { command, why };
+        let (header, page) = Self::decode_header(command, header_bytes, bytes)?;
+        // A header alone: there is no cache to tell of.
+        if page.is_empty() {
+            return Ok(header);
+        }
+        let page = page
+            .get(..3)
+            .ok_or_else(|| wrong(format!("the caching page ends after {} bytes", page.len())))?;
+        if page[0] & 0x3F != CACHING_PAGE {
+            return Err(wrong(format!("page {:02X}h came back", page[0] & 0x3F)));
+        }
+        Ok(Self {
+            write_cache: page[2] & 0x04 != 0,
+            ..header
+        })
+    }
+
+    /// The header, and what follows the block descriptors.
+    fn decode_header(
+        command: Command,
+        header_bytes: usize,
+        bytes: &[u8],
+    ) -> Result<(Self, &[u8]), DiskError> {
         let wrong = |why: String| DiskError::Answer { command, why };
         let header = bytes
             .get(..header_bytes)
@@ -461,18 +508,15 @@ impl Modes {
                 usize::from(u16::from_be_bytes([header[6], header[7]])),
             ),
         };
-        let page = bytes
+        let rest = bytes
             .get(header_bytes + descriptors..)
-            .filter(|page| page.len() >= 3)
-            .ok_or_else(|| wrong("the caching page is missing".to_owned()))?;
-        if page[0] & 0x3F != CACHING_PAGE {
-            return Err(wrong(format!("page {:02X}h came back", page[0] & 0x3F)));
-        }
-        Ok(Self {
-            write_cache: page[2] & 0x04 != 0,
+            .ok_or_else(|| wrong("its block descriptors are cut off".to_owned()))?;
+        let header = Self {
+            write_cache: false,
             force_unit_access: specific & 0x10 != 0,
             write_protected: specific & 0x80 != 0,
-        })
+        };
+        Ok((header, rest))
     }
 
     fn describe(&self) -> String {
@@ -598,6 +642,21 @@ mod tests {
             assert!(modes.write_cache && modes.force_unit_access && modes.write_protected);
             assert!(Modes::decode(command, header_bytes, &bytes[..6]).is_err());
             assert!(Modes::decode(command, header_bytes, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_page_tells_of_write_protection() {
+        for (command, header_bytes, bytes) in [
+            (Command::mode_sense_6(8, 252), 4, &[3, 0, 0x80, 0][..]),
+            (
+                Command::mode_sense_10(8, 252),
+                8,
+                &[0, 6, 0, 0x80, 0, 0, 0, 0],
+            ),
+        ] {
+            let modes = Modes::decode(command, header_bytes, bytes).expect("it is a header");
+            assert!(modes.write_protected && !modes.write_cache);
         }
     }
 }

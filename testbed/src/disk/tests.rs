@@ -146,7 +146,7 @@ fn commands_that_a_disk_need_not_know_may_fail_and_their_sense_is_kept() {
         .iter()
         .filter_map(|answer| answer.result.as_ref().err())
         .collect();
-    assert_eq!(failures.len(), 4);
+    assert_eq!(failures.len(), 5);
     for failure in failures {
         assert!(
             failure.contains("invalid command operation code"),

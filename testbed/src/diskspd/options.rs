@@ -187,6 +187,8 @@ struct AccessChoice {
 /// What `-S` and `-h` said so far.
 #[derive(Default)]
 struct CacheChoice {
+    /// `-Sb`: the default, said.
+    cached: bool,
     unbuffered: bool,
     write_through: bool,
 }
@@ -221,7 +223,7 @@ impl Options {
         };
         // Sizes in blocks (`-r2b`) count in the block of -b, wherever it stands.
         for option in given {
-            if let Some(value) = option.strip_prefix("-b") {
+            if let Some(value) = option.strip_prefix("-b").filter(|value| !value.is_empty()) {
                 options.block_bytes = block_bytes(option, value)?;
             }
         }
@@ -237,6 +239,14 @@ impl Options {
         options.access = access.settle(&options)?;
         options.check()?;
         Ok(options)
+    }
+
+    /// The same without its writes: for a write-protected disk.
+    #[must_use]
+    pub fn without_writes(mut self) -> Self {
+        self.given.retain(|option| !option.starts_with("-w"));
+        self.write_percent = 0;
+        self
     }
 
     /// Takes one option in.
@@ -260,9 +270,9 @@ impl Options {
             'a' => self.take_affinity(option, value)?,
             'b' => {}
             'B' => self.take_range(option, value)?,
-            'C' => self.cool_down_s = number(option, value, 0..=MOST_SECONDS)?,
+            'C' => self.cool_down_s = number_or_0(option, value, MOST_SECONDS)?,
             'd' => self.duration_s = number(option, value, 1..=MOST_SECONDS)?,
-            'D' if value.is_empty() => self.interval_ms = Some(1000),
+            'D' if value.is_empty() || value == "0" => self.interval_ms = Some(1000),
             'D' => self.interval_ms = Some(number(option, value, 1..=u32::MAX)?),
             'f' if value.starts_with(|first: char| first.is_ascii_digit()) => {
                 self.set_end(size(option, value, block)?)?;
@@ -281,8 +291,9 @@ impl Options {
             'S' => cache.take(option, value)?,
             't' => pool.per_target = Some(number(option, value, 1..=MOST_THREADS)?),
             'T' => self.thread_stride = positive_size(option, value, block)?,
+            'w' if value.is_empty() => self.write_percent = 0,
             'w' => self.write_percent = percent(option, value, 0)?,
-            'W' => self.warm_up_s = number(option, value, 0..=MOST_SECONDS)?,
+            'W' => self.warm_up_s = number_or_0(option, value, MOST_SECONDS)?,
             'z' if value.is_empty() => self.seed = seed_of_the_clock(),
             'z' => self.seed = number(option, value, 0..=u32::MAX)?,
             'Z' => self.source = write_source(option, value, block)?,
@@ -450,7 +461,7 @@ impl AccessChoice {
         if value.starts_with('d') {
             return Err(unsupported(
                 option,
-                "random I/O is spread evenly; narrow the range with -B<base>:<length>",
+                "random I/O is spread evenly; give -r, and narrow the range by -B<base>:<length>",
             ));
         }
         if self.stride.is_some() {
@@ -523,17 +534,11 @@ impl CacheChoice {
         let flags = if flags.is_empty() { "u" } else { flags };
         for flag in flags.chars() {
             let twice = match flag {
-                'b' => {
-                    return Err(unsupported(
-                        option,
-                        "no software cache lies between the workload and the disk; \
-                         leave it out or give -Su",
-                    ));
-                }
+                'b' => std::mem::replace(&mut self.cached, true) | self.unbuffered,
                 'm' => {
                     return Err(unsupported(
                         option,
-                        "a disk is not memory-mapped; leave it out",
+                        "a disk is not memory-mapped; leave the m out",
                     ));
                 }
                 'r' => {
@@ -545,20 +550,25 @@ impl CacheChoice {
                 'h' => {
                     std::mem::replace(&mut self.unbuffered, true)
                         | std::mem::replace(&mut self.write_through, true)
+                        | self.cached
                 }
-                'u' => std::mem::replace(&mut self.unbuffered, true),
+                'u' => std::mem::replace(&mut self.unbuffered, true) | self.cached,
                 'w' => std::mem::replace(&mut self.write_through, true),
                 _ => {
                     return Err(wrong(
                         option,
-                        &format!("unknown caching flag {flag:?}: -Su, -Sw and -Sh are known here"),
+                        &format!(
+                            "unknown caching flag {flag:?}: give -Sb, -Su, -Sw or -Sh, or leave it \
+                             out"
+                        ),
                     ));
                 }
             };
             if twice {
                 return Err(wrong(
                     option,
-                    "the caching mode (-S, -h) is given twice: -Sh alone is -Su and -Sw",
+                    "the caching mode (-S, -h) is given twice: give one of -Sb, -Su, -Sw and -Sh; -Sh \
+                     is -Su and -Sw",
                 ));
             }
         }
@@ -569,23 +579,26 @@ impl CacheChoice {
 /// The answer to an option that nothing took.
 fn refusal(option: &str, letter: char, value: &str) -> OptionError {
     let why = match letter {
-        '?' => "see `testbed run --help` and diskspd's own documentation",
-        ':' => "it switches on experiments inside diskspd",
-        'c' => "the disk's size is set by --size, before the `--`",
-        'e' => "there is no Event Tracing for Windows here",
-        'f' => "hints are for the Windows cache manager; a size limits the range: -f64M",
-        'g' => "the workload goes as fast as the disk completes; lower -o or -t instead",
-        'i' | 'j' => "the workload never pauses; lower -o or -t instead",
-        'I' => "Storport's miniports see no I/O priority",
-        'l' => "buffers lie scattered in memory, so that scatter/gather lists are long",
-        'n' => "a thread runs on one virtual CPU; choose them by -a0,1",
-        'N' => "it flushes memory-mapped files, and a disk is none",
-        'P' => "a progress bar is shown when standard error is a terminal",
-        'R' => "results are printed as text only",
-        'v' => "all that is known is printed anyway",
-        'x' => "completions always arrive as calls, never through a port",
-        'X' => "profiles in XML are not read; give the options themselves",
-        'y' => "there are no Windows events to wait for or to signal",
+        '?' => "it prints help; see `testbed run --help` and diskspd's own documentation",
+        ':' => "it enables experiments inside diskspd; leave it out",
+        'c' => "the disk is no file to create; leave it out, and set the disk's size by --size",
+        'e' => "there is no Event Tracing for Windows here; leave it out",
+        'f' => {
+            "hints are for the Windows cache manager; leave it out, or give -f<size> to limit \
+             the range"
+        }
+        'g' => "the workload is not throttled; leave it out, and lower -o or -t instead",
+        'i' | 'j' => "the workload never pauses; leave it out, and lower -o or -t instead",
+        'I' => "a Storport miniport sees no I/O priority; leave it out",
+        'l' => "buffers are scattered so that scatter/gather lists are long; leave it out",
+        'n' => "each thread runs on one virtual CPU; leave it out, or choose CPUs by -a0,1",
+        'N' => "it flushes memory-mapped files, and a disk is none; leave it out",
+        'P' => "a progress bar is shown if standard error is a terminal; leave it out",
+        'R' => "results are printed as text only; leave it out, or give -Rtext",
+        'v' => "everything that is measured is printed anyway; leave it out",
+        'x' => "a completion is always a call, never through a port; leave it out",
+        'X' => "profiles in XML are not read; give its options themselves",
+        'y' => "there are no Windows events to wait for or to set; leave it out",
         'h' | 'L' | 'p' if !value.is_empty() => {
             return wrong(option, &format!("-{letter} takes no value"));
         }
@@ -605,6 +618,14 @@ fn wrong(option: &str, why: &str) -> OptionError {
     OptionError::Value {
         option: option.to_owned(),
         why: why.to_owned(),
+    }
+}
+
+/// Seconds as diskspd takes them: without a number it reads 0.
+fn number_or_0(option: &str, value: &str, most: u32) -> Result<u32, OptionError> {
+    match value {
+        "" => Ok(0),
+        value => number(option, value, 0..=most),
     }
 }
 
@@ -730,6 +751,25 @@ mod tests {
     }
 
     #[test]
+    fn an_option_without_its_value_means_what_it_means_to_diskspd() {
+        let options = accepted("-W -C -D -w -b -z5 -r -Sb");
+
+        assert_eq!((options.warm_up_s, options.cool_down_s), (0, 0));
+        assert_eq!(options.interval_ms, Some(1000));
+        assert_eq!(accepted("-D0").interval_ms, Some(1000));
+        assert_eq!(options.write_percent, 0);
+        assert_eq!(options.block_bytes, 65536);
+        assert!(!options.unbuffered && !options.write_through);
+    }
+
+    #[test]
+    fn the_line_of_many_scripts_for_databases_is_taken() {
+        let options = accepted("-b8K -d1 -W0 -o4 -t8 -h -r -w25 -L -Z1G");
+
+        assert_eq!(options.source, WriteSource::RandomBuffer { bytes: 1 << 30 });
+    }
+
+    #[test]
     fn the_options_of_a_usual_line_are_all_taken() {
         let options = accepted("-b8K -d30 -W3 -C2 -t4 -o32 -r -w30 -Sh -L -D500 -z7 -Zr");
 
@@ -831,6 +871,8 @@ mod tests {
             ("-S", true, false),
             ("-Su", true, false),
             ("-Sw", false, true),
+            ("-Sb", false, false),
+            ("-Sbw", false, true),
             ("-Suw", true, true),
             ("-Swu", true, true),
             ("-Su -Sw", true, true),
@@ -850,12 +892,14 @@ mod tests {
     #[test]
     fn an_option_of_diskspd_that_is_not_done_here_is_refused_by_name_and_with_a_reason() {
         let options = "-? -:1 -c1G -ep -frs -g100 -i5 -j5 -I1 -l -n -Nv -P -Rxml -Rp \
-            -rdpct90/10 -Sb -Sm -Sr -v -vs -x -Xprofile.xml -ysGo";
+            -rdpct90/10 -Sm -Sr -v -vs -x -Xprofile.xml -ysGo";
         for option in options.split(' ') {
             let message = refused(option);
             let start = format!("diskspd option {option} is not supported here: ");
             assert!(message.starts_with(&start), "{message}");
-            assert!(message.len() > start.len() + 10, "no reason: {message}");
+            let advice = ["leave", "give", "see"];
+            let reason = &message[start.len()..];
+            assert!(advice.iter().any(|word| reason.contains(word)), "{message}");
         }
     }
 
@@ -880,9 +924,9 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_refused() {
-        let options = "-b -b0 -b4X -b4G -bK -b-1 -d -d0 -d1.5 -dx -W-1 -o0 -o -t0 -t -w \
+        let options = "-b0 -b4X -b4G -bK -b-1 -d -d0 -d1.5 -dx -W-1 -o0 -o -t0 -t \
             -w101 -wx -r0 -s0 -rs -rs0 -rs101 -T -T0 -B -B0: -B0:0 -f0x10 -zx \
-            -z4294967296 -Z0 -Zx -D0 -Sz -a -ax -ag1,0 -ag0 -Lx -hx -px -F0 \
+            -z4294967296 -Z0 -Zx -D-1 -Sz -a -ax -ag1,0 -ag0 -Lx -hx -px -F0 \
             -t4097 -o65537 \
             -d1000001 -f99999999999T -B16777215T:2T";
         for option in options.split(' ') {
@@ -919,6 +963,9 @@ mod tests {
             "-Su -Su",
             "-Sh -Sw",
             "-h -Su",
+            "-Sb -Su",
+            "-Su -Sb",
+            "-Sb -h",
         ] {
             refused(line);
         }

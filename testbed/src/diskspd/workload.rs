@@ -27,6 +27,7 @@ use crate::{
         Disk,
         buffer::Buffer,
         cdb::Operation,
+        failures::Failures,
         port::CommandError,
         transfer::{Done, Durability, Initiator, Transfer},
     },
@@ -93,6 +94,7 @@ struct Shared {
     /// `-Z<size>`: where writes take their data from.
     source: Option<Buffer>,
     failed: AtomicBool,
+    failures: Arc<Failures>,
 }
 
 impl<'a> Workload<'a> {
@@ -100,7 +102,11 @@ impl<'a> Workload<'a> {
     ///
     /// # Errors
     /// [`WorkloadError`], all but a failed transfer.
-    pub fn new(disk: &'a Disk, options: Options, cpu_count: u32) -> Result<Self, WorkloadError> {
+    pub fn new(
+        disk: &'a Disk,
+        mut options: Options,
+        cpu_count: u32,
+    ) -> Result<Self, WorkloadError> {
         let disk_block = u64::from(disk.facts().block_bytes);
         for (option, bytes) in [
             ("-b", u64::from(options.block_bytes)),
@@ -122,7 +128,7 @@ impl<'a> Workload<'a> {
         }
         if options.write_percent > 0 && disk.facts().write_protected {
             return Err(WorkloadError::Misfit(
-                "-w: the disk is write-protected".to_owned(),
+                "-w: the disk is write-protected; give -w0, or leave -w out".to_owned(),
             ));
         }
         let chosen = match &options.affinity {
@@ -138,7 +144,7 @@ impl<'a> Workload<'a> {
         let threads = options.threads as usize;
         let cpus = chosen.into_iter().cycle().take(threads).collect();
         let range = Range::new(&options, disk.bytes())?;
-        let source = source(disk, &options)?;
+        let source = source(disk, &mut options)?;
         Ok(Self {
             disk,
             shared: Arc::new(Shared {
@@ -151,6 +157,7 @@ impl<'a> Workload<'a> {
                 },
                 source,
                 failed: AtomicBool::new(false),
+                failures: Arc::clone(disk.failures()),
                 options,
             }),
             cpus,
@@ -264,8 +271,14 @@ fn place_on<T>(cpu: u32, cpu_count: u32, taken: &[Option<T>]) -> usize {
         .unwrap_or_default()
 }
 
-/// The buffer of `-Z<size>`, if it was asked for.
-fn source(disk: &Disk, options: &Options) -> Result<Option<Buffer>, WorkloadError> {
+/// The most of `-Z<size>` that is kept, and the part of the machine's memory that it
+/// may take: each scattered page is a mapping of the host, whose number is limited.
+const SOURCE_MOST: u64 = 32 << 20;
+const SOURCE_SHARE: u64 = 4;
+
+/// The buffer of `-Z<size>`, if it was asked for. One that is longer than the machine
+/// has room for is cut, with a warning: what writes carry repeats sooner.
+fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, WorkloadError> {
     let mut random = StdRng::seed_from_u64(u64::from(options.seed));
     let (bytes, contents) = match &options.source {
         _ if options.write_percent == 0 => return Ok(None),
@@ -290,8 +303,16 @@ fn source(disk: &Disk, options: &Options) -> Result<Option<Buffer>, WorkloadErro
         bytes: Size(bytes),
         source,
     };
-    let length = u32::try_from(bytes)
-        .map_err(|_| WorkloadError::Misfit("-Z: a write source is at most 4 GiB".to_owned()))?;
+    let room = SOURCE_MOST.min(disk.memory_bytes() / SOURCE_SHARE);
+    let kept = bytes.min(room.max(options.block_bytes.into()));
+    if kept < bytes {
+        options.warnings.push(format!(
+            "-Z: the machine keeps {} of the {} that writes take their data from",
+            Size(kept),
+            Size(bytes)
+        ));
+    }
+    let length = u32::try_from(kept).unwrap_or(u32::MAX);
     let buffer = disk
         .buffers(&mut random, 1, length)
         .map_err(memory)?
@@ -488,14 +509,17 @@ impl Initiator for Worker {
     }
 
     fn done(&mut self, done: Done, issue: &mut dyn FnMut(Transfer)) {
-        if let Err(error) = done.result {
+        let succeeded = done.result.is_ok();
+        if let Err(error) = done.result
+            && let Some(error) = self.shared.failures.pass_over(error)
+        {
             self.error.get_or_insert(error);
             self.shared.failed.store(true, Ordering::Relaxed);
             return;
         }
         let slot = done.token as usize;
         let measured = self.clock.measured_begin..self.clock.measured_end;
-        if measured.contains(&done.at) {
+        if succeeded && measured.contains(&done.at) {
             let tally = match self.operations.get(slot) {
                 Some(Operation::Write) => &mut self.results.writes,
                 _ => &mut self.results.reads,
@@ -637,6 +661,43 @@ mod tests {
         };
         assert!(written("-b4K -w100 -r -Zr", random));
         assert!(written("-b4K -w100 -r -Z64K", random));
+        assert!(written("-b4K -w100 -r -Z1G", random));
+    }
+
+    #[test]
+    fn where_failures_are_tolerated_the_workload_goes_on_and_they_are_counted() {
+        let mut number = 0;
+        let port = FakePort::new(DISK, 512).meddling(move |io: &mut Io| {
+            number += 1;
+            if number % 3 == 0 {
+                io.completion = failed(io.completion.clone(), 0x3, 0x11);
+            }
+        });
+        let port = Arc::new(FakePort {
+            exclusive: false,
+            ..port
+        });
+        let memory = Memory::new(64 << 20).expect("memory");
+        let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
+        disk.failures().tolerate();
+
+        let workload = Workload::new(&disk, options("-b4K -r -w50 -t2 -o2 -d1 -W0"), 2);
+        let results = workload
+            .and_then(|workload| workload.run("fake", &ProgressBar::hidden()))
+            .expect("it goes on");
+
+        let counts = disk.failures().counts();
+        let [(how, failed)] = &Vec::from_iter(counts)[..] else {
+            panic!("one kind of failure");
+        };
+        assert!(how.contains("MEDIUM ERROR"), "{how}");
+        let done: u64 = results
+            .threads
+            .iter()
+            .map(|thread| thread.reads.ios + thread.writes.ios)
+            .sum();
+        // A third failed, and is not counted as done.
+        assert!((done / 3..=done).contains(failed), "{failed} of {done}");
     }
 
     #[test]

@@ -1,61 +1,200 @@
-//! Whether an image file looks like a disk that somebody uses.
+//! Whether an image file may be overwritten without being asked: only if it is blank,
+//! or holds what an earlier run left.
+//!
+//! Blank means that every byte is zero. What a verify pass writes is known by its
+//! stamps. What a workload writes is not known by its bytes, so a run leaves a mark
+//! when it ends: a modification time whose nanoseconds follow from its seconds and the
+//! file's length. Whoever writes to the file later sets another time.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io,
+    os::unix::fs::{FileExt, MetadataExt},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-/// A signature: where it is in the file, its bytes, whose it is.
-const SIGNATURES: [(u64, &[u8], &str); 12] = [
-    (510, b"\x55\xAA", "a boot record or partition table"),
-    (512, b"EFI PART", "a GUID partition table"),
-    (4096, b"EFI PART", "a GUID partition table"),
-    (3, b"NTFS    ", "an NTFS file system"),
-    (3, b"EXFAT   ", "an exFAT file system"),
-    (1080, b"\x53\xEF", "an ext2, ext3 or ext4 file system"),
-    (0, b"XFSB", "an XFS file system"),
-    (65600, b"_BHRfS_M", "a Btrfs file system"),
-    (32769, b"CD001", "an ISO 9660 file system"),
-    (0, b"LUKS\xBA\xBE", "an encrypted LUKS volume"),
-    (512, b"LABELONE", "an LVM volume"),
-    (4086, b"SWAPSPACE2", "a Linux swap area"),
-];
+use nix::{
+    errno::Errno,
+    unistd::{Whence, lseek},
+};
 
-/// What the image looks like, if it looks like anything.
+use crate::stamp::{SECTOR, Stamp, mix};
+
+/// How much is read at once.
+const CHUNK: u64 = 1 << 20;
+
+/// The offset of the first sector with foreign contents, if there is one.
 ///
 /// # Errors
 /// The file's.
-pub fn looks_like(image: &File) -> io::Result<Option<&'static str>> {
+pub fn first_foreign(image: &File) -> io::Result<Option<u64>> {
     let bytes = image.metadata()?.len();
-    for (at, signature, whose) in SIGNATURES {
-        let mut found = vec![0; signature.len()];
-        if at + signature.len() as u64 <= bytes {
-            image.read_exact_at(&mut found, at)?;
-            if found == signature {
-                return Ok(Some(whose));
+    if is_marked(image)? {
+        return Ok(None);
+    }
+    let mut chunk = vec![0; CHUNK as usize];
+    let mut at = 0;
+    while let Some(data) = next(image, at, Whence::SeekData)? {
+        let end = next(image, data, Whence::SeekHole)?.unwrap_or(bytes);
+        // Sectors lie at multiples of their length, whatever the host's blocks are.
+        at = data - data % SECTOR as u64;
+        while at < end.min(bytes) {
+            let length = CHUNK.min(bytes - at);
+            let part = &mut chunk[..length as usize];
+            image.read_exact_at(part, at)?;
+            for (index, sector) in (0..).zip(part.chunks(SECTOR)) {
+                if !is_known(sector) {
+                    return Ok(Some(at + index * SECTOR as u64));
+                }
             }
+            at += length;
         }
     }
     Ok(None)
+}
+
+/// Whether a sector is zero or stamped.
+fn is_known(sector: &[u8]) -> bool {
+    let is_stamp = |sector: &[u8]| {
+        sector
+            .try_into()
+            .is_ok_and(|it| Stamp::found_in(it).is_some())
+    };
+    sector.iter().all(|byte| *byte == 0) || is_stamp(sector)
+}
+
+/// Where the next data or hole begins, from `offset` on.
+fn next(image: &File, offset: u64, what: Whence) -> io::Result<Option<u64>> {
+    let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
+    match lseek(image, offset, what) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        // A file system that knows no holes: all is data.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => match what {
+            Whence::SeekData if (offset as u64) < image.metadata()?.len() => {
+                Ok(Some(offset as u64))
+            }
+            _ => Ok(None),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Marks an image at the end of a run that wrote to it.
+///
+/// # Errors
+/// The host's: a file of another user's cannot be marked.
+pub fn mark(image: &File) -> io::Result<()> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    let nanoseconds = nanoseconds(now, image.metadata()?.len());
+    image.set_modified(UNIX_EPOCH + Duration::new(now, nanoseconds))
+}
+
+fn is_marked(image: &File) -> io::Result<bool> {
+    let metadata = image.metadata()?;
+    let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
+    let nanoseconds = nanoseconds(seconds, metadata.len());
+    Ok(metadata.mtime_nsec() == i64::from(nanoseconds))
+}
+
+/// The nanoseconds of a mark: not round, so that no coarser clock makes one.
+fn nanoseconds(seconds: u64, bytes: u64) -> u32 {
+    let word = mix(mix(seconds) ^ bytes) % 1_000_000_000;
+    // Less than 10^9.
+    word as u32 | 1
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn blank(bytes: u64) -> File {
+        let image = tempfile::tempfile().expect("a file");
+        image.set_len(bytes).expect("a sparse file");
+        image
+    }
+
+    fn stamp(sector: u64) -> [u8; SECTOR] {
+        let stamp = Stamp {
+            sector,
+            generation: 1,
+            seed: 7,
+        };
+        stamp.bytes()
+    }
+
     #[test]
-    fn an_empty_image_and_a_short_one_look_unused() {
-        for bytes in [512, 1 << 20] {
-            let image = tempfile::tempfile().expect("a file");
-            image.set_len(bytes).expect("a sparse file");
-            assert_eq!(looks_like(&image).expect("it is read"), None);
+    fn holes_zeros_and_stamps_are_not_foreign() {
+        let image = blank(3 << 20);
+        assert_eq!(first_foreign(&image).expect("it is read"), None);
+
+        image.write_all_at(&vec![0; 1 << 20], 0).expect("written");
+        image
+            .write_all_at(&stamp(3000), 3000 * 512)
+            .expect("written");
+        assert_eq!(first_foreign(&image).expect("it is read"), None);
+        assert_eq!(first_foreign(&blank(512)).expect("it is read"), None);
+    }
+
+    #[test]
+    fn any_other_byte_is_foreign_wherever_it_is() {
+        const BYTES: u64 = 5 << 20;
+        for at in [0, 3, 511, 512, 4086, 65_600, BYTES / 2 + 77, BYTES - 1] {
+            let image = blank(BYTES);
+            image.write_all_at(&stamp(1), 512).expect("written");
+            image.write_all_at(&[1], at).expect("written");
+            let found = first_foreign(&image).expect("it is read");
+            assert_eq!(found, Some(at - at % 512), "{at}");
         }
     }
 
     #[test]
-    fn every_signature_is_seen_where_it_belongs() {
-        for (at, signature, whose) in SIGNATURES {
-            let image = tempfile::tempfile().expect("a file");
-            image.set_len(1 << 20).expect("a sparse file");
-            image.write_all_at(signature, at).expect("it is written");
-            assert_eq!(looks_like(&image).expect("it is read"), Some(whose));
-        }
+    fn a_long_image_of_holes_is_looked_through_at_once() {
+        let image = blank(1 << 40);
+        image.write_all_at(&[1], (1 << 40) - 1).expect("written");
+
+        let found = first_foreign(&image).expect("it is read");
+
+        assert_eq!(found, Some((1 << 40) - 512));
+    }
+
+    #[test]
+    fn a_mark_holds_until_something_is_written() {
+        let image = blank(1 << 20);
+        image
+            .write_all_at(b"a workload's data", 0)
+            .expect("written");
+        assert_eq!(first_foreign(&image).expect("it is read"), Some(0));
+
+        mark(&image).expect("it is ours");
+        assert_eq!(first_foreign(&image).expect("it is read"), None);
+
+        image
+            .write_all_at(b"somebody's data", 4096)
+            .expect("written");
+        assert_eq!(first_foreign(&image).expect("it is read"), Some(0));
+    }
+
+    #[test]
+    fn a_mark_is_of_one_time_and_length() {
+        let image = blank(1 << 20);
+        image
+            .write_all_at(b"a workload's data", 0)
+            .expect("written");
+        mark(&image).expect("it is ours");
+        let time = image
+            .metadata()
+            .and_then(|it| it.modified())
+            .expect("a time");
+
+        image
+            .set_modified(time + Duration::from_secs(1))
+            .expect("it is ours");
+        assert!(!is_marked(&image).expect("it is there"));
+        image.set_len(2 << 20).expect("longer");
+        image.set_modified(time).expect("it is ours");
+        assert!(!is_marked(&image).expect("it is there"));
     }
 }

@@ -58,6 +58,13 @@ static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 /// For the text of an instruction: its memory is there before anything crashes.
 static TEXT: Mutex<String> = Mutex::new(String::new());
 
+/// Lets a write beyond the limit on file sizes (`ulimit -f`) fail like any other,
+/// instead of ending the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is valid for any signal but two, which this is not.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Installs the signal handlers, once for the process.
 ///
 /// # Errors

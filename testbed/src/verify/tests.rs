@@ -37,6 +37,33 @@ fn run(port: FakePort) -> Result<Outcome, VerifyError> {
     verify(&disk, Some(&image), settings, &ProgressBar::hidden())
 }
 
+#[test]
+fn where_failures_are_tolerated_the_rest_is_verified() {
+    let mut number = 0;
+    let port = FakePort::new(DISK, 512).meddling(move |io: &mut Io| {
+        number += 1;
+        if number % 5 == 0 {
+            io.completion = failed(io.completion.clone(), 0x3, 0x0C);
+        }
+    });
+    let image = port.disk.try_clone().expect("a second handle");
+    let memory = Memory::new(32 << 20).expect("memory");
+    let disk = Disk::discover(Arc::new(port), &memory).expect("the fake is a disk");
+    disk.failures().tolerate();
+    let settings = Settings {
+        bytes: VERIFIED,
+        seed: 77,
+        cpus: 3,
+        buffer_bytes: 8 << 20,
+    };
+
+    let outcome = verify(&disk, Some(&image), settings, &ProgressBar::hidden()).expect("it ends");
+
+    assert!(outcome.failed > 0);
+    assert_eq!(outcome.findings.count(), 0);
+    assert_eq!(disk.failures().counts().len(), 1);
+}
+
 /// What a pass finds when `meddle` has its hands in each transfer.
 fn found(meddle: impl FnMut(&mut Io) + Send + 'static) -> Outcome {
     let port = FakePort::new(DISK, 512).meddling(meddle);
@@ -456,11 +483,13 @@ fn pass_of(steps: &[Step]) -> Pass {
         seed: 1,
         untouched: std::collections::BTreeMap::new(),
         progress: ProgressBar::hidden(),
+        failures: Arc::default(),
         state: Mutex::new(State {
             waiting: steps.iter().cloned().collect(),
             in_flight: Vec::new(),
             expected: Expected::of(&plan),
             findings: Findings::new(1, 512),
+            failed: 0,
             error: None,
         }),
     }
