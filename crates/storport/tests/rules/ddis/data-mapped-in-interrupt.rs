@@ -1,5 +1,5 @@
 //! A request's data is mapped at DISPATCH_LEVEL or below.
-//! storport-rules.md I3; DDI compliance rule StorPortIrql.
+//! storport-rules.md I3, StorPortIrql.
 
 #![no_std]
 

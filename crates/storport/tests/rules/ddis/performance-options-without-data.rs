@@ -1,6 +1,5 @@
 //! Performance options are data, not a null pointer.
-//! storport-rules.md StorPortInitializePerfOpts; DDI compliance rule
-//! StorPortPerfOpts.
+//! storport-rules.md StorPortInitializePerfOpts, StorPortPerfOpts.
 
 #![no_std]
 

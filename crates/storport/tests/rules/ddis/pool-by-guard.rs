@@ -1,6 +1,6 @@
 //! A guard has no routines: it knows which lock is held, but not at which
 //! IRQL its holder runs.
-//! storport-rules.md L8, STOR_SPINLOCK; DDI compliance rule StorPortIrql.
+//! storport-rules.md L8, STOR_SPINLOCK, StorPortIrql.
 
 #![no_std]
 

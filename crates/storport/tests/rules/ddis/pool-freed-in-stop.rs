@@ -1,6 +1,6 @@
 //! ScsiStopAdapter frees no pool: it runs at DIRQL at worst. HwBuildIo frees
 //! it when the adapter is removed.
-//! storport-rules.md HwAdapterControl, X1; DDI compliance rule StorPortIrql.
+//! storport-rules.md HwAdapterControl, X1, StorPortIrql.
 
 #![no_std]
 

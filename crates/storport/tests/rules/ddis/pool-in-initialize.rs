@@ -1,6 +1,5 @@
 //! HwInitialize runs above DISPATCH_LEVEL and allocates nothing.
-//! storport-rules.md HwInitialize, I3; DDI compliance rule
-//! StorPortIrql.
+//! storport-rules.md HwInitialize, I3, StorPortIrql.
 
 #![no_std]
 

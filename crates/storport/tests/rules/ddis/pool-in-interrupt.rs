@@ -1,5 +1,5 @@
 //! An interrupt routine allocates nothing. Its DPC may.
-//! storport-rules.md I3; DDI compliance rule StorPortIrql.
+//! storport-rules.md I3, StorPortIrql.
 
 #![no_std]
 

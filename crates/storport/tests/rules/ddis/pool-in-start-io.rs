@@ -1,5 +1,5 @@
 //! HwStartIo allocates nothing. HwBuildIo may, before it.
-//! storport-rules.md HwStartIo, X8; DDI compliance rule SpNoWait.
+//! storport-rules.md HwStartIo, X8, SpNoWait.
 
 #![no_std]
 

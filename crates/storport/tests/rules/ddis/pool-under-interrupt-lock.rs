@@ -1,6 +1,6 @@
 //! Under a lock no routine is called that the IRQL forbids: the interrupt
 //! lock raises to DIRQL, where nothing can be allocated. Allocate before.
-//! storport-rules.md L8, STOR_SPINLOCK, X9; DDI compliance rule StorPortIrql.
+//! storport-rules.md L8, STOR_SPINLOCK, X9, StorPortIrql.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! The processors are counted at DISPATCH_LEVEL or below.
-//! storport-rules.md I3; DDI compliance rule StorPortIrql.
+//! storport-rules.md I3, StorPortIrql.
 
 #![no_std]
 

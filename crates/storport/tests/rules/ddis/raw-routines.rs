@@ -3,9 +3,8 @@
 //! StorPortEnablePassiveInitialization), what only a port driver may
 //! (StorPortCompleteRequest), what is deprecated (StorPortLogError,
 //! StorPortValidateRange), or a notification that is not for miniports.
-//! storport-rules.md Routines, Notifications, S7; DDI compliance rules StorPortEnablePassive,
-//! StorPortPassiveFromHwInit, StorPortCompleteRequest, StorPortDDIsPortOnly,
-//! StorPortDeprecated, StorPortNotification2.
+//! storport-rules.md Routines, Notifications, S7, StorPortEnablePassive, StorPortPassiveFromHwInit,
+//! StorPortCompleteRequest, StorPortDDIsPortOnly, StorPortDeprecated, StorPortNotification2.
 
 #![no_std]
 

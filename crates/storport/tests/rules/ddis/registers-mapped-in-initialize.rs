@@ -1,6 +1,6 @@
 //! Only HwFindAdapter maps registers: their addresses come from its
 //! ConfigInfo.
-//! storport-rules.md StorPortGetDeviceBase; bug check 0xF1, 0x2003.
+//! storport-rules.md StorPortGetDeviceBase, 0xF1/0x2003.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! The registry is read at PASSIVE_LEVEL.
-//! storport-rules.md I1; DDI compliance rule StorPortIrql.
+//! storport-rules.md I1, StorPortIrql.
 
 #![no_std]
 

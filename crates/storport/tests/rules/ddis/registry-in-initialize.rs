@@ -1,5 +1,5 @@
 //! HwInitialize runs above PASSIVE_LEVEL and does not read the registry.
-//! storport-rules.md HwInitialize, IRQL; DDI compliance rule StorPortIrql.
+//! storport-rules.md HwInitialize, IRQL, StorPortIrql.
 
 #![no_std]
 

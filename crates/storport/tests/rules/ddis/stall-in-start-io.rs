@@ -1,5 +1,5 @@
 //! HwStartIo does not wait on the processor.
-//! storport-rules.md HwStartIo; DDI compliance rules SpNoWait, StorPortStartIo.
+//! storport-rules.md HwStartIo, SpNoWait, StorPortStartIo.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only HwFindAdapter takes the uncached extension.
-//! storport-rules.md StorPortGetUncachedExtension; bug check 0xF1, 0x2002.
+//! storport-rules.md StorPortGetUncachedExtension, 0xF1/0x2002.
 
 #![no_std]
 

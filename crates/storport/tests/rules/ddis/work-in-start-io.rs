@@ -1,5 +1,5 @@
 //! HwStartIo queues no work, because that allocates. HwBuildIo and DPCs may.
-//! storport-rules.md HwStartIo; DDI compliance rule SpNoWait.
+//! storport-rules.md HwStartIo, SpNoWait.
 
 #![no_std]
 

@@ -1,7 +1,7 @@
 //! While a lock is held, the context it was taken with is lent to it, and takes
 //! no other. What may be taken on top is taken with the guard, which knows what
 //! is held.
-//! storport-rules.md L3, L5; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md L3, L5, StorPortSpinLock.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A lock that is held is not taken again: Storport's locks do not recurse, the
 //! second acquisition waits for the first one for ever.
-//! storport-rules.md L5; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md L5, StorPortSpinLock.
 
 #![no_std]
 

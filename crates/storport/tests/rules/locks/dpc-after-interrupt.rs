@@ -1,5 +1,5 @@
 //! With the interrupt lock held no DPC lock is taken.
-//! storport-rules.md O1; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md O1, StorPortSpinLock3.
 
 #![no_std]
 

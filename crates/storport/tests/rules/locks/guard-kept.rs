@@ -1,5 +1,5 @@
 //! A guard is not kept beyond its closure, nor is the data it opens.
-//! storport-rules.md L4; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md L4, StorPortSpinLock.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! Only taking a lock makes its guard.
-//! storport-rules.md L2; DDI compliance rule StorPortSpinLock4.
+//! storport-rules.md L2, StorPortSpinLock4.
 
 #![no_std]
 

@@ -1,8 +1,7 @@
 //! A guard is not taken out of its place. What can be forgotten is the borrow of
 //! it, which changes nothing: `with` releases the lock, not the guard, and does so
 //! on every way out of the closure.
-//! storport-rules.md L1, L2, L4; DDI compliance rules StorPortSpinLock,
-//! StorPortSpinLock4.
+//! storport-rules.md L1, L2, L4, StorPortSpinLock, StorPortSpinLock4.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! A guard does not leave its closure: when the closure ends the lock is
 //! released. What is wanted of the data is copied out.
-//! storport-rules.md L4; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md L4, StorPortSpinLock.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwInterrupt takes no lock: Storport holds the interrupt lock already. What lies
 //! under it opens with the context.
-//! storport-rules.md HwInterrupt; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwInterrupt, StorPortSpinLock.
 
 #![no_std]
 

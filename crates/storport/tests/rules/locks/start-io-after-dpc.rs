@@ -1,7 +1,7 @@
 //! With a DPC lock held the StartIo lock is not taken: elsewhere Storport holds
 //! the StartIo lock while the driver takes a DPC lock, and the two would wait
 //! for each other.
-//! storport-rules.md O3; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md O3, StorPortSpinLock3.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! With the interrupt lock held the StartIo lock is not taken.
-//! storport-rules.md O1, O2; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md O1, O2, StorPortSpinLock3.
 
 #![no_std]
 

@@ -1,6 +1,6 @@
 //! HwResetBus does not take the StartIo lock: Storport holds it already. What
 //! lies under it opens with the context.
-//! storport-rules.md HwResetBus; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwResetBus, StorPortSpinLock.
 
 #![no_std]
 

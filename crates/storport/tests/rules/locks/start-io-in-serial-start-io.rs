@@ -1,5 +1,5 @@
 //! Without concurrent channels HwStartIo does not take the StartIo lock.
-//! storport-rules.md HwStartIo; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md HwStartIo, StorPortSpinLock3.
 
 #![no_std]
 

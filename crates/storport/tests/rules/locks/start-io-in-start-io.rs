@@ -1,7 +1,7 @@
 //! HwStartIo takes the StartIo lock only where it is shown that concurrent
 //! channels were granted: without them Storport holds it already. Where they
 //! were not, the cell opens.
-//! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, L5; DDI compliance rule StorPortSpinLock3.
+//! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, L5, StorPortSpinLock3.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwStateChange does not take the StartIo lock: Storport holds it already.
-//! storport-rules.md HwStateChange; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwStateChange, StorPortSpinLock.
 
 #![no_std]
 

@@ -1,5 +1,5 @@
 //! HwTimer does not take the StartIo lock: Storport holds it already.
-//! storport-rules.md HwTimer, X3; DDI compliance rule StorPortSpinLock.
+//! storport-rules.md HwTimer, X3, StorPortSpinLock.
 
 #![no_std]
 

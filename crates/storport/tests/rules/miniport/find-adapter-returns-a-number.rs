@@ -1,6 +1,6 @@
 //! HwFindAdapter returns an adapter, or one of the documented reasons why
 //! there is none.
-//! storport-rules.md HwFindAdapter; DDI compliance rule SpReturnValue.
+//! storport-rules.md HwFindAdapter, SpReturnValue.
 
 #![no_std]
 

@@ -1,7 +1,7 @@
 //! HwFindAdapter reports an adapter only after it told Storport the limits,
 //! and that the adapter is full duplex.
-//! storport-rules.md HwFindAdapter, SynchronizationModel; DDI compliance rules StorPortFindAdapter,
-//! SpDuplex, StorPortVirtualDevice.
+//! storport-rules.md HwFindAdapter, SynchronizationModel, StorPortFindAdapter, SpDuplex,
+//! StorPortVirtualDevice.
 
 #![no_std]
 

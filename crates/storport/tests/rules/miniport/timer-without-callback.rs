@@ -1,5 +1,5 @@
 //! Only a miniport with HwTimer requests a timer.
-//! storport-rules.md C1; DDI compliance rule StorPortTimer.
+//! storport-rules.md C1, StorPortTimer.
 
 #![no_std]
 

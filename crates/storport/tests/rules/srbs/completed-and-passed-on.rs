@@ -1,5 +1,5 @@
 //! What HwBuildIo completed does not go on to HwStartIo.
-//! storport-rules.md S4; DDI compliance rule StorPortBuildIo.
+//! storport-rules.md S4, StorPortBuildIo.
 
 #![no_std]
 

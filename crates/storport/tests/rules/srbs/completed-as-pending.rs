@@ -1,5 +1,5 @@
 //! No request is completed as pending: SRB_STATUS_PENDING is no final status.
-//! storport-rules.md S3; DDI compliance rule StorPortStatusPending.
+//! storport-rules.md S3, StorPortStatusPending.
 
 #![no_std]
 

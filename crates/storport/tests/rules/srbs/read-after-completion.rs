@@ -1,5 +1,5 @@
 //! A completed request is Storport's: it is not looked at again.
-//! storport-rules.md S2; bug check 0xF1.
+//! storport-rules.md S2.
 
 #![no_std]
 
