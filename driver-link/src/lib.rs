@@ -1,6 +1,6 @@
 //! What a driver's build script adds to the link beside what wdk-build adds: the
-//! version that Windows shows of the file, the messages of its events, and the
-//! version of Windows that it is for.
+//! version that Windows shows of the file, the messages of its events, the version of
+//! Windows that it is for, and an empty list of exports.
 //!
 //! The resources are written as a `.res` file, which Microsoft's linker and LLVM's
 //! both take: no resource compiler or message compiler is needed, on any host.
@@ -35,7 +35,7 @@ pub enum LinkError {
     /// The messages make no table.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// The resources can't be written.
+    /// An input of the linker can't be written.
     #[error("{path}: {source}")]
     Write {
         /// The file.
@@ -71,15 +71,26 @@ pub fn configure(messages: &[Message<'_>]) -> Result<(), LinkError> {
     if !messages.is_empty() {
         resources.push(Resource::message_table(message_table::resource(messages)?));
     }
-    let path = PathBuf::from(cargo_variable("OUT_DIR")?).join("driver.res");
-    std::fs::write(&path, resource_file::of(&resources)).map_err(|source| LinkError::Write {
-        path: path.clone(),
-        source,
-    })?;
-    println!("cargo::rustc-cdylib-link-arg={}", path.display());
+    let resources = write("driver.res", &resource_file::of(&resources))?;
+    println!("cargo::rustc-cdylib-link-arg={}", resources.display());
+    // rustc has a cdylib export every function whose name is not mangled, such as memcpy
+    // and __CxxFrameHandler3, and calls by pointer may reach each of them. Of several
+    // module-definition files the linker takes the last: this one exports nothing.
+    let exports = write("exports.def", b"EXPORTS\r\n")?;
+    println!("cargo::rustc-cdylib-link-arg=/DEF:{}", exports.display());
     // Linkers write 6.0 if they are not told, Windows Vista.
     println!("cargo::rustc-cdylib-link-arg=/SUBSYSTEM:NATIVE,10.0");
     Ok(())
+}
+
+/// Writes an input of the linker into the build script's folder.
+fn write(name: &str, contents: &[u8]) -> Result<PathBuf, LinkError> {
+    let path = PathBuf::from(cargo_variable("OUT_DIR")?).join(name);
+    std::fs::write(&path, contents).map_err(|source| LinkError::Write {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
 }
 
 fn number(variable: &'static str) -> Result<u16, LinkError> {
