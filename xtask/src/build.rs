@@ -162,8 +162,13 @@ pub fn target() -> PathBuf {
 /// [`BuildError::Copy`].
 pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let folder = to.parent().unwrap_or(to);
+    // Another command may be reading what is there: it is replaced at once.
     fs::create_dir_all(folder)
-        .and_then(|()| fs::copy(from, to))
+        .and_then(|()| tempfile::NamedTempFile::new_in(folder))
+        .and_then(|draft| {
+            fs::copy(from, draft.path())?;
+            Ok(draft.persist(to)?)
+        })
         .map(drop)
         .map_err(|source| BuildError::Copy {
             from: from.to_owned(),
