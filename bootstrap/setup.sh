@@ -22,16 +22,21 @@ has() {
 # Prints what the command line in "$@" needs. A need is a name in `check`.
 needs_of() {
     command=${1:-help}
-    x64='' arm64='' part=''
+    x64='' arm64='' part='' inx=''
     for word; do
         case $word in
         x64 | *=x64) x64=x64 ;;
         arm64 | *=arm64) arm64=arm64 ;;
         --help | -h | --list | --only | --only=*) part=yes ;;
+        --inx | --inx=*) inx=yes ;;
         # A driver file of the user's is not built.
         *.sys) part=yes ;;
         esac
     done
+    if [ "$command$inx" = packageyes ]; then
+        echo cc xorriso
+        return
+    fi
     # With --only, xtask knows what its steps need.
     [ "$part" ] && command=help
     case $command in

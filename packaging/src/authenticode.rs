@@ -8,22 +8,29 @@
 
 use std::ops::Range;
 
-use ::authenticode::{PeOffsetError, PeOffsets, PeTrait, authenticode_digest};
+use ::authenticode::{
+    PeOffsetError, PeOffsets, PeTrait, SpcIndirectDataContent, authenticode_digest,
+};
+use der::{AnyRef, Reader, SliceReader, Tag};
 use object::{
     LittleEndian,
-    pe::{IMAGE_DIRECTORY_ENTRY_SECURITY, ImageDataDirectory, ImageNtHeaders64},
-    read::pe::PeFile64,
+    pe::{IMAGE_DIRECTORY_ENTRY_SECURITY, ImageDataDirectory},
+    read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile, PeFile32, PeFile64},
 };
+use sha1::Sha1;
 use sha2::{
-    Digest, Sha256,
+    Digest, Sha256, Sha384, Sha512,
     digest::{Output, Update},
 };
+use time::Date;
 
 use crate::{
+    check::{Check, Outcome, Source},
     checksum,
     indirect_data::{self, INDIRECT_DATA},
     pkcs7::{self, SignError},
     signer::{Signer, SigningTime},
+    verify::{self, Hash, Judgement},
 };
 
 /// The certificate table starts on a multiple of this, and each entry does.
@@ -32,14 +39,16 @@ const ALIGNMENT: usize = 8;
 const CERTIFICATE_HEADER: usize = 8;
 /// Offset of CheckSum in the optional header.
 const CHECKSUM: usize = 64;
-/// Offset of the data directories in the optional header of PE32+.
-const DATA_DIRECTORIES: usize = 112;
+/// Offset of the optional header from the PE signature.
+const OPTIONAL_HEADER: usize = 24;
+/// Offsets of the data directories in the optional headers of PE32 and PE32+.
+const DATA_DIRECTORIES: [usize; 2] = [96, 112];
 
 /// Why an image has no digest or was not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticodeError {
-    /// It isn't an image of a 64-bit processor.
-    #[error("not a PE32+ image: {0}")]
+    /// It is no image.
+    #[error("not a PE image: {0}")]
     NotAnImage(#[from] object::Error),
     /// It has too few data directories to be signed.
     #[error("the image has no data directory for a signature")]
@@ -60,7 +69,9 @@ pub enum AuthenticodeError {
 
 /// An image and where its parts are.
 struct Image<'d> {
-    file: PeFile64<'d>,
+    data: &'d [u8],
+    /// Offset and size of each section, in the order of the headers.
+    sections: Vec<(usize, usize)>,
     offsets: PeOffsets,
     certificates: Option<Range<usize>>,
 }
@@ -80,7 +91,7 @@ pub(crate) fn digest_by<D: Digest + Update>(image: &[u8]) -> Result<Output<D>, A
     authenticode_digest(&image, &mut digest)?;
     // What signing would put between the image and the certificate table.
     if image.certificates.is_none() {
-        Update::update(&mut digest, padding(image.data().len()));
+        Update::update(&mut digest, padding(image.data.len()));
     }
     Ok(digest.finalize())
 }
@@ -118,6 +129,81 @@ pub fn sign(
     Ok(signed)
 }
 
+/// Judges each signature that the image carries.
+pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
+    let signatures = match Image::parse(image) {
+        Ok(parsed) => signatures(&parsed),
+        Err(_) => Vec::new(),
+    };
+    let of = |signature: &[u8]| {
+        let (signature, padding) = der_and_rest(signature);
+        let mut judgement = verify::judge(signature, INDIRECT_DATA, today);
+        judgement.checks.push(Check::advice(
+            "nothing but padding follows the signature in its table",
+            "Windows ignores it unless EnableCertPaddingCheck is set",
+            (padding.len() >= ALIGNMENT || padding.iter().any(|byte| *byte != 0))
+                .then(|| format!("{} bytes follow", padding.len())),
+        ));
+        if let Some(content) = judgement.content.take() {
+            judgement.checks.push(Check::new(
+                "what is signed is the digest of this file",
+                Source::Windows("Windows Authenticode Portable Executable Signature Format"),
+                outcome_of_digest(image, &content),
+            ));
+        }
+        judgement
+    };
+    signatures.into_iter().map(of).collect()
+}
+
+/// The contents of the entries of the certificate table that are signatures.
+fn signatures<'d>(image: &Image<'d>) -> Vec<&'d [u8]> {
+    let table = image.certificates.clone();
+    let mut rest = table
+        .and_then(|range| image.data.get(range))
+        .unwrap_or_default();
+    let mut found = Vec::new();
+    while let Some((length, _)) = rest.split_first_chunk() {
+        let length = u32::from_le_bytes(*length) as usize;
+        let whole = length.max(CERTIFICATE_HEADER).next_multiple_of(ALIGNMENT);
+        found.extend(rest.get(CERTIFICATE_HEADER..length));
+        rest = rest.get(whole..).unwrap_or_default();
+    }
+    found
+}
+
+/// The first value in DER, and what follows it.
+fn der_and_rest(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let length = SliceReader::new(bytes).and_then(|mut reader| Ok(reader.tlv_bytes()?.len()));
+    bytes.split_at(length.unwrap_or(bytes.len()))
+}
+
+/// Whether SpcIndirectDataContent, given without its tag and length, has the digest
+/// of the image.
+fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
+    let read = AnyRef::new(Tag::Sequence, content)
+        .and_then(|content| content.decode_as::<SpcIndirectDataContent>());
+    let stated = match read {
+        Ok(content) => content.message_digest,
+        Err(error) => return Some(format!("it can't be read: {error}")).into(),
+    };
+    let digest = match Hash::of(stated.digest_algorithm.oid) {
+        Some(Hash::Sha1) => digest_by::<Sha1>(image).map(|digest| digest.to_vec()),
+        Some(Hash::Sha256) => digest_by::<Sha256>(image).map(|digest| digest.to_vec()),
+        Some(Hash::Sha384) => digest_by::<Sha384>(image).map(|digest| digest.to_vec()),
+        Some(Hash::Sha512) => digest_by::<Sha512>(image).map(|digest| digest.to_vec()),
+        None => {
+            let oid = stated.digest_algorithm.oid;
+            return Outcome::NotJudged(format!("the digest is of the algorithm {oid}"));
+        }
+    };
+    match digest {
+        Ok(digest) if digest == stated.digest.as_bytes() => Outcome::Holds,
+        Ok(_) => Some("the file was changed after it was signed".into()).into(),
+        Err(error) => Some(error.to_string()).into(),
+    }
+}
+
 /// WIN_CERTIFICATE: its length with the padding, WIN_CERT_REVISION_2_0,
 /// WIN_CERT_TYPE_PKCS_SIGNED_DATA, the signature and the padding. `None` if it
 /// is longer than its length can say.
@@ -147,8 +233,19 @@ fn put(image: &mut [u8], offset: usize, value: u32) -> Result<(), AuthenticodeEr
 }
 
 impl<'d> Image<'d> {
+    /// Reads an image for a processor of 64 or 32 bits.
     fn parse(bytes: &'d [u8]) -> Result<Self, AuthenticodeError> {
-        let file = PeFile64::parse(bytes)?;
+        match PeFile64::parse(bytes) {
+            Ok(file) => Self::of(&file),
+            Err(error) => match PeFile32::parse(bytes) {
+                Ok(file) => Self::of(&file),
+                Err(_) => Err(error.into()),
+            },
+        }
+    }
+
+    fn of<H: ImageNtHeaders>(file: &PeFile<'d, H>) -> Result<Self, AuthenticodeError> {
+        let data = file.data();
         let directory = file
             .data_directories()
             .iter()
@@ -158,49 +255,52 @@ impl<'d> Image<'d> {
         let size = directory.size.get(LittleEndian) as usize;
         let certificates = (start, size) != (0, 0);
         // The table is not covered by the digest, so nothing may follow it.
-        if certificates && start.checked_add(size) != Some(bytes.len()) {
+        if certificates && start.checked_add(size) != Some(data.len()) {
             return Err(AuthenticodeError::Damaged);
         }
 
-        let optional = file.dos_header().nt_headers_offset() as usize
-            + std::mem::offset_of!(ImageNtHeaders64, optional_header);
+        let optional = file.dos_header().nt_headers_offset() as usize + OPTIONAL_HEADER;
         let check_sum = optional + CHECKSUM;
+        let directories = DATA_DIRECTORIES[usize::from(file.nt_headers().is_type_64())];
         let security_data_dir = optional
-            + DATA_DIRECTORIES
+            + directories
             + IMAGE_DIRECTORY_ENTRY_SECURITY * size_of::<ImageDataDirectory>();
-        let header = &file.nt_headers().optional_header;
+        let header = file.nt_headers().optional_header();
         let offsets = PeOffsets {
             check_sum,
             after_check_sum: check_sum + size_of::<u32>(),
             security_data_dir,
             after_security_data_dir: security_data_dir + size_of::<ImageDataDirectory>(),
-            after_header: header.size_of_headers.get(LittleEndian) as usize,
+            after_header: header.size_of_headers() as usize,
         };
+        let sections = file.section_table().iter().map(|section| {
+            let offset = section.pointer_to_raw_data.get(LittleEndian) as usize;
+            (offset, section.size_of_raw_data.get(LittleEndian) as usize)
+        });
         Ok(Self {
-            file,
+            data,
+            sections: sections.collect(),
             offsets,
-            certificates: certificates.then_some(start..bytes.len()),
+            certificates: certificates.then_some(start..data.len()),
         })
     }
 }
 
 impl PeTrait for Image<'_> {
     fn data(&self) -> &[u8] {
-        self.file.data()
+        self.data
     }
 
     fn num_sections(&self) -> usize {
-        self.file.section_table().len()
+        self.sections.len()
     }
 
+    /// `index` is that of the header, from 1 on.
     fn section_data_range(&self, index: usize) -> Result<Range<usize>, PeOffsetError> {
-        let section = self
-            .file
-            .section_table()
-            .section(object::SectionIndex(index))
-            .map_err(|_| PeOffsetError)?;
-        let start = section.pointer_to_raw_data.get(LittleEndian) as usize;
-        let size = section.size_of_raw_data.get(LittleEndian) as usize;
+        let section = index
+            .checked_sub(1)
+            .and_then(|index| self.sections.get(index));
+        let (start, size) = *section.ok_or(PeOffsetError)?;
         Ok(start..start.checked_add(size).ok_or(PeOffsetError)?)
     }
 

@@ -8,38 +8,19 @@ mod sample;
 
 use std::{
     collections::BTreeMap,
-    fmt, fs, io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum as _;
 
 use self::contents::Contents;
-use crate::{architecture::Architecture, inf::Version};
+use crate::{architecture::Architecture, check::Check, inf::Version};
 
 /// A driver file.
 #[derive(Clone, Debug)]
 pub struct Image {
     contents: Contents,
-}
-
-/// One thing that must hold of a driver file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
-    /// What must hold.
-    pub claim: &'static str,
-    /// What the file has instead, if it does not hold.
-    pub fault: Option<String>,
-}
-
-/// Its line of a report: whether it holds, and what is there if not.
-impl fmt::Display for Fact {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.fault {
-            None => write!(f, "  yes  {}", self.claim),
-            Some(fault) => write!(f, "  NO   {}: {fault}", self.claim),
-        }
-    }
 }
 
 /// Why a file can't be judged.
@@ -131,21 +112,22 @@ impl Image {
 
     /// Judges the file as a Storport miniport for `architecture`.
     #[must_use]
-    pub fn facts(&self, architecture: Architecture) -> Vec<Fact> {
-        demands::facts(&self.contents, architecture)
+    pub fn checks(&self, architecture: Architecture) -> Vec<Check> {
+        demands::checks(&self.contents, architecture)
     }
 
-    /// Judges the file's version, which is to be `version`: the setup file's.
+    /// Judges the file's version, which should be `version`: the setup file's.
     #[must_use]
-    pub fn fact_of_version(&self, version: Version) -> Fact {
-        Fact {
-            claim: "its version is the one that was asked for",
-            fault: match self.version() {
+    pub fn check_of_version(&self, version: Version) -> Check {
+        Check::advice(
+            "its version is the setup file's",
+            "Device Manager shows one, File Properties the other",
+            match self.version() {
                 Some(own) if own == version => None,
                 Some(own) => Some(format!("it is {own} and not {version}")),
                 None => Some("it has none".into()),
             },
-        }
+        )
     }
 }
 
@@ -170,9 +152,9 @@ mod tests {
     /// What does not hold of a file as a driver for x64.
     fn faults(file: &[u8]) -> Vec<String> {
         let image = Image::parse(file).unwrap();
-        let facts = image.facts(Architecture::X64).into_iter();
-        facts
-            .filter_map(|fact| Some(format!("{}: {}", fact.claim, fact.fault?)))
+        let checks = image.checks(Architecture::X64).into_iter();
+        checks
+            .filter_map(|check| Some(format!("{}: {}", check.claim, check.fault()?)))
             .collect()
     }
 
@@ -392,6 +374,13 @@ mod tests {
             ),
             (
                 Sample {
+                    export: Some(b"memcpy\0"),
+                    ..sound()
+                },
+                "it exports nothing: memcpy",
+            ),
+            (
+                Sample {
                     checksum_error: 1,
                     ..sound()
                 },
@@ -402,7 +391,7 @@ mod tests {
                     signature: Some(certificates(16, 1, &[0; 8])),
                     ..sound()
                 },
-                "its signature is whole and ends the file: it begins with \
+                "its signature is whole and ends the file: it has an entry of \
                  length 0x10, revision 0x200, type 1",
             ),
         ];
@@ -458,9 +447,12 @@ mod tests {
     #[test]
     fn a_file_of_another_version_is_told_from_the_one_asked_for() {
         let image = Image::parse(&sound().write()).unwrap();
-        assert_eq!(image.fact_of_version(Version([1, 2, 3, 0])).fault, None);
+        assert_eq!(image.check_of_version(Version([1, 2, 3, 0])).fault(), None);
         assert_eq!(
-            image.fact_of_version(Version([1, 2, 4, 0])).fault.unwrap(),
+            image
+                .check_of_version(Version([1, 2, 4, 0]))
+                .fault()
+                .unwrap(),
             "it is 1.2.3.0 and not 1.2.4.0"
         );
     }
@@ -483,7 +475,7 @@ mod tests {
         assert_eq!(
             faults(&sample.write()),
             [
-                "storport.sys is what it imports from: it does not import from it",
+                "it imports from storport.sys: it does not import from it",
                 "nothing else is imported: ntoskrnl.exe!StorPortMoveMemory",
             ]
         );
@@ -502,7 +494,7 @@ mod tests {
                 let mut damaged = file.clone();
                 damaged[at] = byte;
                 match Image::parse(&damaged) {
-                    Ok(image) => drop(image.facts(Architecture::X64)),
+                    Ok(image) => drop(image.checks(Architecture::X64)),
                     Err(_) => refused += 1,
                 }
             }

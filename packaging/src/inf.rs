@@ -1,5 +1,5 @@
 //! A driver's setup file: its grammar, its stamping from an `.inx`, and a
-//! linter that knows what Microsoft's InfVerif asks of a storage driver.
+//! linter that knows what Windows and Microsoft's InfVerif ask of a driver.
 //!
 //! ```
 //! use packaging::architecture::Architecture;
@@ -32,6 +32,6 @@ mod lint;
 mod rules;
 mod stamp;
 
-pub use grammar::{Encoding, Entry, Field, Inf, InfError, Section};
-pub use lint::{Fault, Report, Rule, Verdict, lint, rules};
+pub use grammar::{Encoding, Entry, Field, Inf, InfError, Section, decode, encode};
+pub use lint::{Rule, lint, rules};
 pub use stamp::{Stamp, StampError, Version, VersionError, stamp};

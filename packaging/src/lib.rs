@@ -11,6 +11,7 @@
 //! | [`authenticode`] | the digest and the signature of an image |
 //! | [`catalog`] | the signed list of a package's files |
 //! | [`pkcs7`] | the form of a signature |
+//! | [`check`] | what is checked of a file, and who asks for it |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
 //! | [`lint`] | what is checked on the finished files |
@@ -19,6 +20,7 @@ pub mod architecture;
 pub mod archive;
 pub mod authenticode;
 pub mod catalog;
+pub mod check;
 pub mod checksum;
 pub mod image;
 mod indirect_data;
@@ -27,3 +29,4 @@ pub mod lint;
 pub mod package;
 pub mod pkcs7;
 pub mod signer;
+mod verify;

@@ -3,7 +3,7 @@
 //! ```text
 //! x64/ferrostor.sys    the driver, signed
 //! x64/ferrostor.inf    the setup file, stamped with date and version
-//! x64/ferrostor.cat    the catalog: the hashes of both, signed
+//! x64/ferrostor.cat    the catalog: the digests of both, signed
 //! x64/ferrostor.pdb    the driver's symbols
 //! arm64/...            the same for the other processor
 //! ```
@@ -37,26 +37,25 @@ impl File {
     }
 }
 
-/// A driver for one processor, as the linker left it.
-#[derive(Clone, Debug)]
-pub struct Driver {
-    /// The processor.
-    pub architecture: Architecture,
-    /// The driver file, not signed.
-    pub image: Vec<u8>,
-    /// Its symbols.
-    pub symbols: Vec<u8>,
-}
-
 /// What is the same for every processor.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
-    /// The name of every file, without its ending.
+    /// The name of the setup file, without its ending.
     pub name: &'a str,
     /// The driver's version.
     pub version: Version,
     /// The setup file before it is stamped.
     pub inx: &'a str,
+}
+
+/// The stamped setup file for a processor.
+#[derive(Debug)]
+pub struct Setup {
+    name: String,
+    architecture: Architecture,
+    bytes: Vec<u8>,
+    inf: Inf,
+    catalog: String,
 }
 
 /// Why a package can't be made.
@@ -68,9 +67,17 @@ pub enum PackageError {
     /// What was stamped is no setup file.
     #[error("the stamped .inx is no setup file: {0}")]
     Inf(#[from] InfError),
-    /// The driver file can't be signed.
-    #[error("the driver file can't be signed: {0}")]
-    Image(#[from] AuthenticodeError),
+    /// The setup file names no catalog.
+    #[error("the .inx names no catalog for {}: [Version] needs a CatalogFile", .0.name())]
+    NoCatalog(Architecture),
+    /// A driver file can't be signed.
+    #[error("{file} can't be signed: {source}")]
+    Image {
+        /// The file.
+        file: String,
+        /// Why.
+        source: AuthenticodeError,
+    },
     /// A signature can't say the date.
     #[error("{0} is before 1970, and a signature can't say it")]
     Date(OffsetDateTime),
@@ -80,29 +87,16 @@ pub enum PackageError {
 }
 
 impl Product<'_> {
-    /// The four files of a processor's folder: stamped with `date`, signed by
-    /// `signer` with `date` as the time of signing.
-    ///
-    /// The driver file is signed first, since the catalog has the hash of what
-    /// is installed.
+    /// The setup file, stamped for `architecture` with the date and the version.
     ///
     /// # Errors
-    /// See [`PackageError`].
-    pub fn files(
+    /// The `.inx` can't be stamped, or names no catalog.
+    pub fn setup(
         &self,
-        driver: Driver,
-        signer: &Signer,
+        architecture: Architecture,
         date: OffsetDateTime,
-    ) -> Result<[File; 4], PackageError> {
-        let Driver {
-            architecture,
-            image,
-            symbols,
-        } = driver;
-        let time = u64::try_from(date.unix_timestamp())
-            .map(SigningTime::from)
-            .map_err(|_| PackageError::Date(date))?;
-        let setup = inf::stamp(
+    ) -> Result<Setup, PackageError> {
+        let text = inf::stamp(
             self.inx,
             &Stamp {
                 architecture,
@@ -110,20 +104,72 @@ impl Product<'_> {
                 version: self.version,
             },
         )?;
-        let hardware_ids = Inf::parse(setup.as_bytes())?.hardware_ids(architecture);
-        let image = authenticode::sign(&image, signer, time)?;
-        let [sys, inf, cat, pdb] =
-            ["sys", "inf", "cat", "pdb"].map(|ending| format!("{}.{ending}", self.name));
-        let catalog = Catalog::new(architecture, hardware_ids)
-            .image(&sys, &image)?
-            .file(&inf, setup.as_bytes())
-            .sign(signer, time)?;
-        let folder = architecture.name();
-        Ok([
-            File::new(format!("{folder}/{sys}"), image),
-            File::new(format!("{folder}/{inf}"), setup),
-            File::new(format!("{folder}/{cat}"), catalog),
-            File::new(format!("{folder}/{pdb}"), symbols),
-        ])
+        let bytes = inf::encode(&text);
+        let inf = Inf::parse(&bytes)?;
+        let catalog = inf.catalog_file(architecture);
+        Ok(Setup {
+            name: self.name.to_owned(),
+            architecture,
+            bytes,
+            catalog: catalog.ok_or(PackageError::NoCatalog(architecture))?,
+            inf,
+        })
+    }
+}
+
+impl Setup {
+    /// The files that it installs, by their paths beside it, with `/` between folders.
+    #[must_use]
+    pub fn sources(&self) -> Vec<String> {
+        let sources = self.inf.source_files(self.architecture).into_iter();
+        sources.map(|path| path.replace('\\', "/")).collect()
+    }
+
+    /// The files of the processor's folder: the setup file, the catalog, the files that
+    /// it installs, `sources`, and the driver's symbols. Driver files (`.sys`) are signed
+    /// first, since the catalog has the digest of what is installed. `date` is the time
+    /// of the signatures.
+    ///
+    /// # Errors
+    /// See [`PackageError`].
+    pub fn files(
+        self,
+        sources: Vec<File>,
+        symbols: Option<File>,
+        signer: &Signer,
+        date: OffsetDateTime,
+    ) -> Result<Vec<File>, PackageError> {
+        let time = u64::try_from(date.unix_timestamp())
+            .map(SigningTime::from)
+            .map_err(|_| PackageError::Date(date))?;
+        let hardware_ids = self.inf.hardware_ids(self.architecture);
+        let first_build = self.inf.earliest_build(self.architecture);
+        let name = format!("{}.inf", self.name);
+        let mut catalog = Catalog::new(self.architecture, hardware_ids)
+            .first_build(first_build)
+            .file(&name, &self.bytes);
+        let mut files = vec![File::new(name, self.bytes)];
+        for mut source in sources {
+            let name = source.path.rsplit('/').next().unwrap_or_default();
+            if name.to_lowercase().ends_with(".sys") {
+                let signed = authenticode::sign(&source.bytes, signer, time);
+                source.bytes = signed.map_err(|error| PackageError::Image {
+                    file: source.path.clone(),
+                    source: error,
+                })?;
+            }
+            // Images have a digest of their own kind, whatever they are called.
+            catalog = match authenticode::digest(&source.bytes) {
+                Ok(_) => catalog.image(name, &source.bytes)?,
+                Err(_) => catalog.file(name, &source.bytes),
+            };
+            files.push(source);
+        }
+        files.push(File::new(self.catalog, catalog.sign(signer, time)?));
+        files.extend(symbols);
+        for file in &mut files {
+            file.path = format!("{}/{}", self.architecture.name(), file.path);
+        }
+        Ok(files)
     }
 }

@@ -14,7 +14,7 @@ use cms::{
     },
 };
 use der::{
-    Any, Decode, Encode, EncodeValue, Tagged,
+    Any, Encode, EncodeValue, Tagged,
     asn1::{Null, ObjectIdentifier, OctetString, SetOfVec},
 };
 use sha2::{Digest, Sha256};
@@ -26,15 +26,20 @@ use crate::{
 };
 
 /// id-signedData, RFC 2315, 14.
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+pub(crate) const SIGNED_DATA: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 /// rsaEncryption, RFC 8017, A.1.
-const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// id-contentType, RFC 2985, 5.3.1.
-const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
+pub(crate) const CONTENT_TYPE: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 /// id-messageDigest, RFC 2985, 5.3.2.
-const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+pub(crate) const MESSAGE_DIGEST: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 /// id-signingTime, RFC 2985, 5.3.3.
-const SIGNING_TIME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.5");
+pub(crate) const SIGNING_TIME: ObjectIdentifier =
+    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.5");
 /// SPC_STATEMENT_TYPE_OBJID.
 const STATEMENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.11");
 /// SPC_INDIVIDUAL_SP_KEY_PURPOSE_OBJID, which all of Microsoft's tools write.
@@ -142,15 +147,4 @@ pub(crate) fn attribute(
         oid,
         values: SetOfVec::try_from(vec![Any::encode_from(value)?])?,
     })
-}
-
-/// What is signed in a SignedData; the signature is not looked at.
-pub(crate) fn content(signed: &[u8]) -> der::Result<Any> {
-    let signed = ContentInfo::from_der(signed)?
-        .content
-        .decode_as::<SignedData>()?;
-    signed
-        .encap_content_info
-        .econtent
-        .ok_or_else(|| der::ErrorKind::Failed.into())
 }

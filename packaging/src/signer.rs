@@ -38,7 +38,7 @@ pub const FOLDER_VARIABLE: &str = "FERROSTOR_SIGNING_DIR";
 
 /// Key and certificate of the test, in one file: what is of one piece can't be
 /// half replaced.
-const TEST_FILE: &str = "test-signing.pem";
+pub const TEST_FILE: &str = "test-signing.pem";
 
 /// A private key, its certificate, and the certificates that lead from there to
 /// a root.
@@ -207,6 +207,17 @@ fn folder_by(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Sig
                 .map(|data| data.join("ferrostor").join("test-signing"))
         })
         .ok_or(SignerError::NoFolder)
+}
+
+/// The permissions of a key's file, if they let others than its owner read or write it.
+#[must_use]
+pub fn exposed_to_others(key: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(key).ok()?.permissions());
+    // Windows has lists of access instead.
+    #[cfg(not(unix))]
+    let mode = fs::metadata(key).map_or(0, |_| 0);
+    (mode & 0o077 != 0).then_some(mode & 0o777)
 }
 
 impl Signer {
@@ -455,7 +466,7 @@ fn public_key_info(key: &PrivateKey) -> Result<Vec<u8>, rsa::pkcs8::spki::Error>
 
 /// Whether the extended key usage allows it. A certificate without this
 /// extension is for any use (RFC 5280, 4.2.1.12).
-fn may_sign_code(certificate: &Certificate) -> bool {
+pub(crate) fn may_sign_code(certificate: &Certificate) -> bool {
     match certificate.tbs_certificate.get::<ExtendedKeyUsage>() {
         Ok(None) => true,
         Ok(Some((_, ExtendedKeyUsage(usages)))) => {
@@ -531,6 +542,23 @@ mod tests {
     fn the_test_certificate_stays_the_same_after_the_first_use() {
         let first = test_signer().certificate_der().unwrap();
         assert_eq!(test_signer().certificate_der().unwrap(), first);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_is_told() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (key, _) = files();
+        for (mode, exposed) in [
+            (0o600, None),
+            (0o400, None),
+            (0o640, Some(0o640)),
+            (0o644, Some(0o644)),
+        ] {
+            fs::set_permissions(&key.path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposed_to_others(&key.path), exposed, "{mode:o}");
+        }
+        assert_eq!(exposed_to_others(&folder().join(TEST_FILE)), None);
     }
 
     #[test]

@@ -6,109 +6,266 @@ use packaging::{
     architecture::Architecture,
     authenticode,
     catalog::Catalog,
-    lint,
+    check::Verdict,
+    lint::{self, Terms},
     package::File,
     signer::{Signer, SigningTime},
 };
 use time::macros::date;
 
-const INF: &str = "[Version]\nDriverVer = 01/01/2026,1.0.0.0\n";
+/// It installs a driver that starts at boot, and a library.
+const INF: &str = r"[Version]
+CatalogFile = a.cat
+DriverVer = 01/01/2026,1.0.0.0
+[Manufacturer]
+Sample = Disks, NTamd64
+[Disks.NTamd64]
+Disk = Install, PCI\VEN_1AF4&DEV_1042
+[Install]
+CopyFiles = Files
+[Files]
+a.sys
+[Install.Services]
+AddService = a, 2, Service
+[Service]
+StartType = 0
+ServiceBinary = %13%\a.sys
+[SourceDisksNames]
+1 = Disk
+[SourceDisksFiles]
+a.sys = 1
+x.dll = 1, lib
+";
 
-/// A folder's driver, signed, with its setup file and the catalog of both.
+/// Signed at 2026-10-01T00:00:00Z.
+fn signed<T>(sign: impl FnOnce(&Signer, SigningTime) -> T) -> T {
+    static KEY: std::sync::LazyLock<tempfile::TempDir> =
+        std::sync::LazyLock::new(|| tempfile::tempdir().unwrap());
+    let signer = Signer::test(KEY.path()).unwrap();
+    sign(&signer, SigningTime::from(1_790_812_800))
+}
+
+fn library() -> Vec<u8> {
+    let mut library = sample::driver();
+    library[0x400] ^= 0xff;
+    library
+}
+
+/// A folder's driver, signed, with its setup file, a library and the catalog of all.
 fn folder() -> Vec<File> {
-    let key = tempfile::tempdir().unwrap();
-    let signer = Signer::test(key.path()).unwrap();
-    let time = SigningTime::from(1_790_812_800);
-    let image = authenticode::sign(&sample::driver(), &signer, time).unwrap();
+    let image = signed(|signer, time| authenticode::sign(&sample::driver(), signer, time)).unwrap();
     let catalog = Catalog::new(Architecture::X64, [r"PCI\VEN_1AF4&DEV_1042"])
         .image("a.sys", &image)
         .unwrap()
-        .file("a.inf", INF.as_bytes())
-        .sign(&signer, time)
-        .unwrap();
+        .image("x.dll", &library())
+        .unwrap()
+        .file("a.inf", INF.as_bytes());
+    let catalog = signed(|signer, time| catalog.sign(signer, time)).unwrap();
     vec![
         File::new("x64/a.cat", catalog),
         File::new("x64/a.inf", INF),
         File::new("x64/a.sys", image),
+        File::new("x64/lib/x.dll", library()),
     ]
 }
 
-/// Whether the lint of `files` prints this line.
-fn says(files: &[File], line: &str) -> bool {
-    let reports = lint::files(files, date!(2026 - 05 - 04)).unwrap();
-    let mut lines = reports.iter().flat_map(|report| {
-        let text = report.to_string();
-        text.lines().map(str::to_owned).collect::<Vec<_>>()
-    });
-    lines.any(|said| said == line)
+const TERMS: Terms = Terms {
+    today: date!(2026 - 11 - 30),
+    advice_decides: false,
+};
+
+/// What the lint of `files` prints.
+fn lint(files: &[File]) -> String {
+    let reports = lint::files(files, &[], TERMS);
+    reports.iter().map(ToString::to_string).collect()
+}
+
+#[track_caller]
+fn says(files: &[File], line: &str) {
+    let text = lint(files);
+    assert!(
+        text.lines().any(|said| said.trim() == line),
+        "{line}\n{text}"
+    );
 }
 
 #[test]
-fn a_driver_beside_its_setup_file_has_to_be_signed() {
+fn a_driver_that_starts_at_boot_has_to_be_signed_itself() {
+    let claim = "it is signed, as its setup file has it started at boot";
     let mut files = folder();
-    assert!(says(
-        &files,
-        "  yes  it is signed, as what is installed has to be"
-    ));
+    says(&files, &format!("yes  {claim}"));
 
     files[2].bytes = sample::driver();
+    says(&files, &format!("NO   {claim}: there is no signature"));
 
-    assert!(says(
-        &files,
-        "  NO   it is signed, as what is installed has to be: there is no signature"
-    ));
+    files[1].bytes = INF.replace("StartType = 0", "StartType = 3").into_bytes();
+    assert!(!lint(&files).contains(claim));
 }
 
 #[test]
-fn a_driver_has_to_have_the_version_of_its_setup_file() {
-    assert!(says(
+fn a_driver_should_have_the_version_of_its_setup_file() {
+    says(
         &folder(),
-        "  NO   its version is the one that was asked for: it has none"
-    ));
+        "advice: its version is the setup file's: it has none",
+    );
 }
 
 #[test]
 fn a_driver_alone_is_not_asked_for_signature_and_version() {
-    let files = [File::new("a.sys", sample::driver())];
-
-    let [report] = lint::files(&files, date!(2026 - 05 - 04))
-        .unwrap()
-        .try_into()
-        .unwrap();
-
-    let text = report.to_string();
-    assert!(!text.contains("it is signed") && !text.contains("its version"));
+    let text = lint(&[File::new("a.sys", sample::driver())]);
+    assert!(!text.contains("it is signed") && !text.contains("its version is"));
 }
 
+const LISTED: &str = "the setup file and each file that it installs are listed with their digests";
+
 #[test]
-fn a_catalog_has_to_list_what_lies_beside_it() {
-    let listed = "every .sys and .inf beside it is listed with its hash";
+fn a_catalog_has_to_list_what_its_setup_file_installs() {
     let mut files = folder();
-    assert!(says(&files, &format!("  yes  {listed}")));
+    says(&files, &format!("yes  {LISTED}"));
 
     files[1].bytes.push(b'\n');
     files[2].bytes[0x400] ^= 1;
+    files[3].bytes[0x400] ^= 1;
 
-    assert!(says(&files, &format!("  NO   {listed}: a.inf, a.sys")));
+    says(&files, &format!("NO   {LISTED}: a.inf, a.sys, x.dll"));
 }
 
 #[test]
-fn a_catalog_must_not_list_what_does_not_lie_beside_it() {
+fn a_catalog_is_not_asked_for_files_of_another_setup_file() {
     let mut files = folder();
-    assert!(says(&files, "  yes  no other file is listed"));
+    let other = INF.replace("a.cat", "b.cat").replace("a.sys", "b.sys");
+    files.push(File::new("x64/b.inf", other));
+    files.push(File::new("x64/b.sys", library()));
+    files.push(File::new("x64/autorun.inf", "[autorun]\nicon = a.ico\n"));
+    says(&files, &format!("yes  {LISTED}"));
+}
 
-    files[1].path = "arm64/a.inf".into();
+#[test]
+fn a_catalog_that_no_setup_file_names_has_to_list_drivers_and_setup_files() {
+    let mut files = folder();
+    files[0].path = "x64/other.cat".into();
+    says(&files, &format!("yes  {LISTED}"));
+    files[2].bytes[0x400] ^= 1;
+    says(&files, &format!("NO   {LISTED}: a.sys"));
+}
 
-    assert!(says(&files, "  NO   no other file is listed: a.inf"));
+#[test]
+fn a_catalog_should_not_list_what_is_not_there() {
+    let claim = "no other file is listed";
+    let mut files = folder();
+    says(&files, &format!("yes  {claim}"));
+
+    files[3].path = "arm64/x.dll".into();
+
+    says(&files, &format!("advice: {claim}: x.dll"));
+}
+
+#[test]
+fn files_beside_are_compared_with_and_not_judged() {
+    let files = folder();
+    let reports = lint::files(&files[..1], &files[1..], TERMS);
+    let [report] = &reports[..] else {
+        panic!("{reports:?}");
+    };
+    assert_eq!(report.verdict(), Verdict::Holds, "{report}");
+    let mentioned: Vec<_> = lint::mentioned(&files).into_iter().collect();
+    assert_eq!(mentioned, ["a.inf", "a.sys", "x.dll"]);
 }
 
 #[test]
 fn other_files_are_not_looked_at() {
-    let files = [File::new("README.txt", "not a driver")];
+    assert_eq!(lint(&[File::new("README.txt", "not a driver")]), "");
+}
 
-    assert!(
-        lint::files(&files, date!(2026 - 05 - 04))
-            .unwrap()
-            .is_empty()
-    );
+/// The sample as a file for a processor of 32 bits, in what its headers say.
+fn driver_of_32_bits() -> Vec<u8> {
+    let mut file = sample::driver();
+    let pe = u32::from_le_bytes(file[0x3c..0x40].try_into().unwrap()) as usize;
+    file[pe + 4..pe + 6].copy_from_slice(&0x14c_u16.to_le_bytes());
+    file[pe + 24..pe + 26].copy_from_slice(&0x10b_u16.to_le_bytes());
+    file
+}
+
+#[test]
+fn what_cannot_be_judged_says_so_and_the_rest_is_judged() {
+    let mut arm = sample::driver();
+    let pe = u32::from_le_bytes(arm[0x3c..0x40].try_into().unwrap()) as usize;
+    arm[pe + 4..pe + 6].copy_from_slice(&0x1c4_u16.to_le_bytes());
+    let x86 = "[Version]\n[Manufacturer]\nSample = Disks, NTx86\n";
+    for (name, bytes, why) in [
+        (
+            "x86/any.sys",
+            driver_of_32_bits(),
+            "a driver for a processor of 32 bits",
+        ),
+        ("arm/any.sys", arm, "a driver for the machine number 0x01c4"),
+        (
+            "x64/autorun.inf",
+            b"[autorun]\nicon = a.ico\n".to_vec(),
+            "not a driver's setup file: it has no [Version] section",
+        ),
+        (
+            "x64/autorun2.inf",
+            b"[autorun]\nopen = \"a\n".to_vec(),
+            "not a driver's setup file: it has no [Version] section",
+        ),
+        (
+            "x86/any.inf",
+            x86.into(),
+            "it is for other processors than x64 and ARM64",
+        ),
+    ] {
+        let mut files = folder();
+        files.push(File::new(name, bytes));
+        let reports = lint::files(&files, &[], TERMS);
+        assert!(reports.len() >= 4, "{reports:?}");
+        let report = reports
+            .iter()
+            .find(|report| report.subject == name)
+            .unwrap();
+        assert_eq!(report.verdict(), Verdict::NotJudged);
+        let text = report.to_string();
+        assert!(
+            text.starts_with(&format!("{name}:\n  not judged: {why}")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_what_its_ending_says_is_a_fault() {
+    for (name, bytes) in [
+        ("a.sys", &b"MZ"[..]),
+        ("a.sys", b""),
+        ("a.inf", b"[Version\n"),
+        ("a.cat", b"text"),
+    ] {
+        let reports = lint::files(&[File::new(name, bytes)], &[], TERMS);
+        let [report] = &reports[..] else {
+            panic!("{reports:?}");
+        };
+        assert_eq!(report.verdict(), Verdict::Wrong, "{report}");
+    }
+}
+
+#[test]
+fn two_processors_have_no_line_twice_and_are_named() {
+    let both = INF.replace("NTamd64\n", "NTamd64, NTarm64\n")
+        + "[Disks.NTarm64]\nDisk = Install, PCI\\VEN_1AF4&DEV_1042\n";
+    let both = both.replace("CatalogFile =", "CatalogFile.NTamd64 =");
+    let text = lint(&[File::new("a.inf", both)]);
+
+    assert!(text.contains("a.inf (x64, arm64):\n"), "{text}");
+    let claim = "A catalog is named for the processor: it has the file's signature";
+    let of = |processor: &str| {
+        let (_, rest) = text.split_once(&format!("a.inf ({processor}):\n")).unwrap();
+        rest.to_owned()
+    };
+    assert!(of("x64").contains(&format!("    yes  {claim}\n")), "{text}");
+    assert!(of("arm64").contains(&format!("    NO   {claim}")), "{text}");
+    let mut lines: Vec<_> = text.lines().filter(|line| line.contains("yes  ")).collect();
+    let all = lines.len();
+    lines.sort_unstable();
+    lines.dedup();
+    assert_eq!(lines.len(), all, "{text}");
 }

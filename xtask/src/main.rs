@@ -40,7 +40,7 @@ enum Command {
     Build(build::Options),
     /// Make a signed package to install: a folder, a .zip and an .iso
     Package(package::Options),
-    /// Judge driver files, setup files and catalogs as Windows would
+    /// Check driver files, setup files and catalogs: what Windows demands, and advice
     Lint(lint::Options),
     /// Count the instructions that a guard costs
     GuardCost(guard_cost::Options),

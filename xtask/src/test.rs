@@ -6,6 +6,7 @@ use std::process::{Command, ExitCode};
 use clap::ValueEnum;
 use packaging::{
     architecture::Architecture::{self, Arm64, X64},
+    check,
     image::Image,
     inf::VersionError,
 };
@@ -373,7 +374,7 @@ fn loom() -> Result<(), ToolError> {
 enum DriverError {
     #[error(transparent)]
     Build(#[from] BuildError),
-    #[error("the driver file is not what Windows demands: {0}")]
+    #[error("the driver file is not as it should be: {0}")]
     Image(String),
     #[error("the driver file for ARM64: {0}")]
     Barriers(#[from] BarrierError),
@@ -388,18 +389,25 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
     for driver in Driver::value_variants() {
         let path = build::driver(*driver, architecture)?;
         let image = Image::read(&path).map_err(BuildError::from)?;
-        println!("{}:", path.display());
-        let of_version = image.fact_of_version(package::version()?);
-        for fact in image.facts(architecture).into_iter().chain([of_version]) {
-            println!("{fact}");
-            if let Some(fault) = fact.fault {
-                faults.push(format!(
-                    "{}: not true: {}: {fault}",
-                    driver.name(),
-                    fact.claim
-                ));
-            }
-        }
+        let mut checks = image.checks(architecture);
+        checks.push(image.check_of_version(package::version()?));
+        // Of this project's own drivers, all that it advises is demanded.
+        let report = check::Report {
+            subject: path.display().to_string(),
+            checks,
+            beyond: Vec::new(),
+            not_judged: None,
+            advice_decides: true,
+        };
+        print!("{report}");
+        faults.extend(report.checks.iter().filter_map(|check| {
+            Some(format!(
+                "{}: not true: {}: {}",
+                driver.name(),
+                check.claim,
+                check.fault()?
+            ))
+        }));
     }
     if !faults.is_empty() {
         return Err(DriverError::Image(faults.join("; ")));

@@ -266,6 +266,10 @@ fn a_command_needs_only_what_it_uses() {
         ("build --arch arm64", "cc libclang arm64"),
         ("package", "cc libclang x64 arm64 xorriso"),
         ("package --arch=x64", "cc libclang x64 xorriso"),
+        (
+            "package --inx my.inx --driver-file x64=my.sys",
+            "cc xorriso",
+        ),
         ("test --only fmt", "cc"),
         ("run --help", "cc"),
         ("lint dist", "cc"),

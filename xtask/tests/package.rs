@@ -216,14 +216,7 @@ fn the_disc_has_the_files_of_the_package() {
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
-    let lint = |folder: &Path| {
-        Command::new(env!("CARGO_BIN_EXE_xtask"))
-            .arg("lint")
-            .arg(folder)
-            .output()
-            .expect("xtask runs")
-    };
-    succeeded(&lint(&MADE.path(NAME)));
+    succeeded(&lint(&["--strict", &MADE.path(NAME).display().to_string()]));
 
     let changed = TempDir::new().expect("a temporary folder");
     for ending in ["sys", "inf", "cat"] {
@@ -234,15 +227,184 @@ fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
     let text_of = fs::read_to_string(&inf).expect("text");
     fs::write(&inf, text_of.replace("PnpLockdown = 1", "PnpLockdown = 0"))
         .expect("it can be written");
-    let verdict = lint(changed.path());
+    let verdict = lint(&[&changed.path().display().to_string()]);
 
     let said = text(&verdict);
-    assert!(!verdict.status.success(), "{said}");
+    assert_eq!(verdict.status.code(), Some(1), "{said}");
     assert!(said.contains("(pnp-lockdown: "), "{said}");
     assert!(
-        said.contains("NO   every .sys and .inf beside it is listed with its hash: ferrostor.inf"),
+        said.contains(
+            "NO   the setup file and each file that it installs are listed with their digests: \
+             ferrostor.inf"
+        ),
         "{said}"
     );
+}
+
+/// `cargo xtask lint`
+fn lint(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("lint").args(arguments);
+    command.output().expect("xtask runs")
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn single_files_are_compared_with_what_lies_beside_them() {
+    let file = |ending| MADE.file(&format!("x64/ferrostor.{ending}"));
+    for ending in ["sys", "inf", "cat"] {
+        let path = file(ending).display().to_string();
+        let said = succeeded(&lint(&["--strict", &path]));
+        assert_eq!(said.matches("what Windows demands:").count(), 1, "{said}");
+    }
+    let catalog = file("cat").display().to_string();
+    assert!(text(&lint(&[&catalog])).contains("yes  no other file is listed"));
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn a_file_that_cannot_be_judged_does_not_hide_the_others() {
+    let folder = TempDir::new().expect("a temporary folder");
+    for ending in ["sys", "inf", "cat"] {
+        let name = format!("ferrostor.{ending}");
+        fs::copy(MADE.file(&format!("x64/{name}")), folder.path().join(name)).expect("a copy");
+    }
+    fs::write(folder.path().join("autorun.inf"), "[autorun]\n").expect("it can be written");
+
+    let output = lint(&[&folder.path().display().to_string()]);
+
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(
+        said.contains("autorun.inf:\n  not judged: not a driver's setup file"),
+        "{said}"
+    );
+    assert!(
+        said.contains("yes  the signature is that of its signer's key"),
+        "{said}"
+    );
+}
+
+/// The example driver, built.
+fn ramdisk() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    build.args(["build", "--driver", "ramdisk"]);
+    succeeded(&build.output().expect("xtask runs"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+    target.join("driver/x64/ramdisk.sys")
+}
+
+/// `cargo xtask package` for the example driver, as one of someone else's.
+fn package_other(root: &Path, driver: &Path, more: &[&str]) -> Output {
+    let inx = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ramdisk/ramdisk.inx");
+    let mut command = package(MADE.root.path(), &root.join("out"));
+    command
+        .arg("--inx")
+        .arg(inx)
+        .arg("--driver-file")
+        .arg(format!("x64={}", driver.display()))
+        .args(more);
+    command.output().expect("xtask runs")
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn a_driver_of_someone_elses_is_packaged_and_signed() {
+    let root = TempDir::new().expect("a temporary folder");
+    succeeded(&package_other(root.path(), &ramdisk(), &[]));
+
+    let folder = root
+        .path()
+        .join("out")
+        .join(concat!("ramdisk-", env!("CARGO_PKG_VERSION"), ".0"));
+    let names: Vec<_> = relative(&folder)
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    let expected = [
+        "ramdisk-test.cer",
+        "x64/ramdisk.cat",
+        "x64/ramdisk.inf",
+        "x64/ramdisk.pdb",
+        "x64/ramdisk.sys",
+    ];
+    assert_eq!(names, expected.map(PathBuf::from));
+    succeeded(&lint(&["--strict", &folder.display().to_string()]));
+    let [sys, cat] = ["sys", "cat"].map(|ending| folder.join(format!("x64/ramdisk.{ending}")));
+    for (file, catalog) in [(&sys, None), (&cat, None), (&sys, Some(&*cat))] {
+        succeeded(&verify(&MADE.certificate(), file, catalog));
+    }
+
+    let options = ["--name", "disk", "--driver-version", "1.2.3.4"];
+    succeeded(&package_other(root.path(), &ramdisk(), &options));
+    let inf = fs::read_to_string(root.path().join("out/disk-1.2.3.4/x64/disk.inf"));
+    assert!(inf.expect("a setup file").contains(",1.2.3.4\r\n"));
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn a_driver_that_cannot_be_packaged_is_named() {
+    let root = TempDir::new().expect("a temporary folder");
+    let other = root.path().join("other.sys");
+    fs::copy(ramdisk(), &other).expect("a copy");
+    let absent = root.path().join("absent.sys");
+    let signed = root.path().join("ramdisk.sys");
+    fs::copy(MADE.file("x64/ferrostor.sys"), &signed).expect("a copy");
+    for (driver, error) in [
+        (&other, "[SourceDisksFiles] does not name other.sys for x64"),
+        (&absent, "absent.sys: No such file"),
+        (&signed, "the image is signed already"),
+    ] {
+        let output = package_other(root.path(), driver, &[]);
+        let said = text(&output);
+        assert!(!output.status.success(), "{said}");
+        assert!(
+            said.lines().last().unwrap_or_default().contains(error),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn two_packages_at_once_do_not_disturb_one_another() {
+    let root = TempDir::new().expect("a temporary folder");
+    let out = root.path().join("dist");
+    for _ in 0..2 {
+        let runs = [0, 1].map(|_| {
+            let mut command = package(MADE.root.path(), &out);
+            command
+                .args(["--arch", "x64"])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().expect("xtask runs")
+        });
+        for run in runs {
+            succeeded(&run.wait_with_output().expect("xtask ends"));
+        }
+    }
+    let names: Vec<_> = fs::read_dir(&out).expect("a folder").collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
+fn a_key_that_others_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let root = TempDir::new().expect("a temporary folder");
+    let key = root.path().join("key.pem");
+    fs::copy(MADE.certificate(), &key).expect("a copy");
+    let driver = ramdisk();
+    let path = key.display().to_string();
+    let said = [0o600, 0o644].map(|mode| {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("a mode");
+        let options = ["--key", &path, "--certificate", &path];
+        succeeded(&package_other(root.path(), &driver, &options))
+    });
+    let warning = format!("warning: {path}: its mode 0644 lets other users at the signing key");
+    assert!(!said[0].contains("warning: "), "{}", said[0]);
+    assert!(said[1].contains(&warning), "{}", said[1]);
 }
 
 #[test]

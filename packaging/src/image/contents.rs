@@ -33,6 +33,8 @@ pub(super) struct Contents {
     pub(super) sections: Vec<Section>,
     /// Functions by module, both sorted.
     pub(super) imports: BTreeMap<String, Vec<String>>,
+    /// Names, or numbers where there is no name.
+    pub(super) exports: Vec<String>,
     /// Where the addresses of the imports go.
     pub(super) import_addresses: Option<u32>,
     /// The addresses that are moved with the image.
@@ -75,8 +77,8 @@ pub(super) struct Guard {
 pub(super) struct Signature {
     /// In the file.
     pub(super) range: Range<u64>,
-    /// Length, revision and type, from the table's own header.
-    pub(super) header: Option<(u32, u16, u16)>,
+    /// Length, revision and type of each entry.
+    pub(super) entries: Vec<(u32, u16, u16)>,
 }
 
 impl Contents {
@@ -108,6 +110,7 @@ impl Contents {
             section_alignment: optional.section_alignment(),
             sections: sections(&file),
             imports: imports(&file)?,
+            exports: exports(&file)?,
             import_addresses: file
                 .data_directory(IMAGE_DIRECTORY_ENTRY_IAT)
                 .map(|directory| directory.virtual_address.get(LE)),
@@ -155,7 +158,12 @@ fn imports(file: &PeFile64<'_>) -> object::Result<BTreeMap<String, Vec<String>>>
     while let Some(descriptor) = descriptors.next()? {
         let module = text(table.name(descriptor.name.get(LE))?);
         let functions = imports.entry(module).or_default();
-        let mut thunks = table.thunks(descriptor.original_first_thunk.get(LE))?;
+        // Linkers that do not bind leave out the first of the two tables.
+        let thunks = match descriptor.original_first_thunk.get(LE) {
+            0 => descriptor.first_thunk.get(LE),
+            thunks => thunks,
+        };
+        let mut thunks = table.thunks(thunks)?;
         while let Some(thunk) = thunks.next::<ImageNtHeaders64>()? {
             functions.push(match table.import::<ImageNtHeaders64>(thunk)? {
                 Import::Ordinal(number) => format!("#{number}"),
@@ -165,6 +173,19 @@ fn imports(file: &PeFile64<'_>) -> object::Result<BTreeMap<String, Vec<String>>>
         functions.sort();
     }
     Ok(imports)
+}
+
+fn exports(file: &PeFile64<'_>) -> object::Result<Vec<String>> {
+    let Some(table) = file.export_table()? else {
+        return Ok(Vec::new());
+    };
+    let exports = table.exports()?.into_iter();
+    Ok(exports
+        .map(|export| match export.name {
+            Some(name) => text(name),
+            None => format!("#{}", export.ordinal),
+        })
+        .collect())
 }
 
 fn relocations(file: &PeFile64<'_>) -> object::Result<Vec<u32>> {
@@ -291,17 +312,25 @@ fn signature(file: &PeFile64<'_>) -> Option<Signature> {
     // The only directory whose address is an offset in the file.
     let start = u64::from(directory.virtual_address.get(LE));
     let end = start + u64::from(directory.size.get(LE));
-    let table = file.data().get(start as usize..);
+    let mut table = file.data().get(start as usize..).unwrap_or_default();
+    table = table.get(..(end - start) as usize).unwrap_or(table);
     // WIN_CERTIFICATE of wintrust.h.
-    let header = table.and_then(|table| {
+    let header = |table| {
         let (length, rest) = pod::from_bytes::<U32<LE>>(table).ok()?;
         let (revision, rest) = pod::from_bytes::<U16<LE>>(rest).ok()?;
         let (kind, _) = pod::from_bytes::<U16<LE>>(rest).ok()?;
         Some((length.get(LE), revision.get(LE), kind.get(LE)))
-    });
+    };
+    let mut entries = Vec::new();
+    while let Some(entry @ (length, ..)) = header(table) {
+        entries.push(entry);
+        // An entry is no shorter than its header; a table of wrong lengths ends here.
+        let length = (length as usize).max(8).next_multiple_of(8);
+        table = table.get(length..).unwrap_or_default();
+    }
     Some(Signature {
         range: start..end,
-        header,
+        entries,
     })
 }
 

@@ -4,14 +4,14 @@ use editpe::{ResourceDirectory, VersionInfo, VersionStringTable};
 use object::{
     pe::{
         DllFlags, FileFlags, GuardFlags, IMAGE_DEBUG_TYPE_CODEVIEW, IMAGE_DEBUG_TYPE_REPRO,
-        IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_IAT, IMAGE_DIRECTORY_ENTRY_IMPORT,
-        IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG, IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
-        IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY, IMAGE_DLLCHARACTERISTICS_GUARD_CF,
-        IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA, IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
-        IMAGE_FILE_EXECUTABLE_IMAGE, IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT,
-        IMAGE_GUARD_CF_INSTRUMENTED, IMAGE_REL_BASED_DIR64, IMAGE_SCN_CNT_CODE,
-        IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_EXECUTE, IMAGE_SCN_MEM_READ,
-        IMAGE_SUBSYSTEM_NATIVE, Machine, SectionFlags, Subsystem,
+        IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_EXPORT, IMAGE_DIRECTORY_ENTRY_IAT,
+        IMAGE_DIRECTORY_ENTRY_IMPORT, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
+        IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE, IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
+        IMAGE_DLLCHARACTERISTICS_GUARD_CF, IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA,
+        IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_FILE_EXECUTABLE_IMAGE,
+        IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT, IMAGE_GUARD_CF_INSTRUMENTED, IMAGE_REL_BASED_DIR64,
+        IMAGE_SCN_CNT_CODE, IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_EXECUTE,
+        IMAGE_SCN_MEM_READ, IMAGE_SUBSYSTEM_NATIVE, Machine, SectionFlags, Subsystem,
     },
     write::pe::{NtHeaders, Writer},
 };
@@ -33,6 +33,7 @@ pub(super) struct Sample {
     pub(super) relocation: Option<u32>,
     pub(super) module: &'static [u8; 12],
     pub(super) import_addresses: u32,
+    pub(super) export: Option<&'static [u8; 7]>,
     pub(super) guard_flags: GuardFlags,
     pub(super) check: u64,
     pub(super) functions: [u32; 2],
@@ -63,7 +64,9 @@ const LOAD_CONFIG_LENGTH: u32 = 0xc0;
 const CHECK_POINTER: u32 = 0x1c0;
 const FUNCTIONS: u32 = 0x1d0;
 const TEXT: u32 = 0x1e0;
-const DATA_LENGTH: u32 = 0x240;
+const EXPORTS: u32 = 0x240;
+const EXPORTS_LENGTH: u32 = 64;
+const DATA_LENGTH: u32 = EXPORTS + EXPORTS_LENGTH;
 
 pub(super) fn sound() -> Sample {
     Sample {
@@ -84,6 +87,7 @@ pub(super) fn sound() -> Sample {
         relocation: Some(RVA_OF_DATA + CHECK_POINTER),
         module: b"storport.sys",
         import_addresses: RVA_OF_DATA + ADDRESSES,
+        export: None,
         guard_flags: IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT,
         check: BASE + u64::from(RVA_OF_CODE),
         functions: [RVA_OF_CODE, RVA_OF_CODE + 8],
@@ -171,6 +175,20 @@ impl Sample {
         put(FUNCTIONS, &self.functions[0].to_le_bytes());
         put(FUNCTIONS + 4, &self.functions[1].to_le_bytes());
         put(TEXT, self.text.as_bytes());
+
+        // IMAGE_EXPORT_DIRECTORY, then one address, one name's address, one ordinal.
+        let [addresses, names, ordinals, name] = [40, 44, 48, 52].map(|at| EXPORTS + at);
+        if let Some(export) = self.export {
+            put(EXPORTS + 16, &1_u32.to_le_bytes());
+            put(EXPORTS + 20, &1_u32.to_le_bytes());
+            put(EXPORTS + 24, &1_u32.to_le_bytes());
+            put(EXPORTS + 28, &here(addresses).to_le_bytes());
+            put(EXPORTS + 32, &here(names).to_le_bytes());
+            put(EXPORTS + 36, &here(ordinals).to_le_bytes());
+            put(addresses, &RVA_OF_CODE.to_le_bytes());
+            put(names, &here(name).to_le_bytes());
+            put(name, export);
+        }
         data
     }
 
@@ -201,6 +219,10 @@ impl Sample {
             ),
         ] {
             writer.set_data_directory(index, address, length);
+        }
+        if self.export.is_some() {
+            let address = RVA_OF_DATA + EXPORTS;
+            writer.set_data_directory(IMAGE_DIRECTORY_ENTRY_EXPORT, address, EXPORTS_LENGTH);
         }
         // The resource's place is known before its contents, which name it.
         let resources = self.version.as_ref().map(|version| {

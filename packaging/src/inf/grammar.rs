@@ -155,7 +155,11 @@ impl fmt::Display for Field {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
+/// The text of a setup file, and how it is encoded.
+///
+/// # Errors
+/// It is UTF-16, and damaged or big-endian.
+pub fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
     let fault = |fault| InfError::Encoding { fault };
     if let Some(bytes) = bytes.strip_prefix(b"\xff\xfe") {
         let (units, rest) = bytes.as_chunks();
@@ -184,6 +188,17 @@ fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
             bytes.iter().copied().map(char::from).collect(),
         ),
     })
+}
+
+/// The bytes of a setup file with this text: ASCII where that suffices, else UTF-16,
+/// which Windows reads the same with every code page.
+#[must_use]
+pub fn encode(text: &str) -> Vec<u8> {
+    if text.is_ascii() {
+        return text.as_bytes().to_vec();
+    }
+    let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+    [0xff, 0xfe].into_iter().chain(units).collect()
 }
 
 /// The lines that are not read yet.
@@ -397,6 +412,17 @@ mod tests {
 
     fn fault(text: &str) -> InfError {
         Inf::parse(text.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn a_text_is_encoded_so_that_it_is_read_back() {
+        for (text, encoding) in [
+            ("[A]", Encoding::Ascii),
+            ("[\u{c4}]", Encoding::Utf16),
+            ("[\u{1f4be}]", Encoding::Utf16),
+        ] {
+            assert_eq!(decode(&encode(text)), Ok((encoding, text.to_owned())));
+        }
     }
 
     #[test]

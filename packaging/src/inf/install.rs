@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use clap::ValueEnum as _;
+
 use super::{Entry, Field, Inf, Section, Version};
 use crate::architecture::Architecture;
 
@@ -33,6 +35,10 @@ pub(super) enum Place {
     Hardware,
     /// `[Install.NT.Services]`
     Services,
+    /// `[DefaultUninstall.NTamd64]`
+    Uninstall,
+    /// `[DefaultUninstall.NTamd64.Services]`
+    UninstallServices,
     /// What `AddService` names.
     Service,
     /// What `AddService` names for the event log.
@@ -182,6 +188,17 @@ const DIRECTIVES: [(&str, Option<usize>, Place); 31] = [
     ("WMIInterface", Some(2), Place::Other),
 ];
 
+/// Whether Windows starts at this section: its name is `root`, or `root` with a
+/// decoration, and not that of a section beside it.
+pub(super) fn is_root(section: &Section, root: &str) -> bool {
+    let name = section.name.to_ascii_lowercase();
+    let Some(decoration) = name.strip_prefix(&root.to_ascii_lowercase()) else {
+        return false;
+    };
+    let is_beside = |(suffix, _): &(&str, Place)| name.ends_with(&suffix.to_ascii_lowercase());
+    decoration.is_empty() || decoration.starts_with(".nt") && !BESIDE.iter().any(is_beside)
+}
+
 impl Entry {
     /// Whether this is the directive `name`.
     pub(super) fn is(&self, name: &str) -> bool {
@@ -205,6 +222,102 @@ impl Inf {
             key.is_some_and(|key| key.text.eq_ignore_ascii_case("DriverVer"))
         })?;
         stated.values.get(1)?.text.parse().ok()
+    }
+
+    /// Whether there is a section `[Version]`, as in any file that Windows installs.
+    #[must_use]
+    pub fn has_version(&self) -> bool {
+        let mut sections = self.sections().iter();
+        sections.any(|section| section.name.eq_ignore_ascii_case("Version"))
+    }
+
+    /// The processors that the file is for, by the decorations of its models and of
+    /// `[DefaultInstall]`; x64 if they name none.
+    #[must_use]
+    pub fn architectures(&self) -> Vec<Architecture> {
+        let installation = Installation::of(self, Architecture::X64);
+        let roots = self.sections().iter().filter_map(|section| {
+            let decoration = section
+                .name
+                .split_once('.')
+                .map(|(_, decoration)| decoration);
+            is_root(section, "DefaultInstall").then(|| decoration.unwrap_or_default().to_owned())
+        });
+        let models = installation.models.iter().map(|models| &models.decoration);
+        let named: Vec<String> = models
+            .cloned()
+            .chain(roots)
+            .filter_map(|text| Some(text.split('.').next()?.to_ascii_lowercase()))
+            .collect();
+        let is_named = |one: &Architecture| named.contains(&format!("nt{}", one.decoration()));
+        let all = Architecture::value_variants().iter().copied();
+        let found: Vec<_> = all.filter(is_named).collect();
+        let others = ["ntx86", "ntia64", "ntarm"];
+        let is_other = |name: &String| others.contains(&&**name);
+        if found.is_empty() && (named.is_empty() || !named.iter().all(is_other)) {
+            return vec![Architecture::X64];
+        }
+        found
+    }
+
+    /// The name of the catalog on `architecture`.
+    #[must_use]
+    pub fn catalog_file(&self, architecture: Architecture) -> Option<String> {
+        let installation = Installation::of(self, architecture);
+        let entry = installation.catalog()?;
+        Some(installation.value(entry, 0)).filter(|name| !name.is_empty())
+    }
+
+    /// The files that are installed on `architecture`, by their paths from the setup
+    /// file's folder on.
+    #[must_use]
+    pub fn source_files(&self, architecture: Architecture) -> Vec<String> {
+        let installation = Installation::of(self, architecture);
+        let disks = installation.decorated("SourceDisksNames");
+        let files = installation.decorated("SourceDisksFiles").into_iter();
+        files
+            .filter_map(|file| {
+                let number = installation.value(file, 0);
+                let disk = disks.iter().find(|disk| disk.is(&number));
+                let folder = disk.map_or_else(String::new, |disk| installation.value(disk, 3));
+                let name = installation.expand(&file.key.as_ref()?.text);
+                let path = [&*folder, &installation.value(file, 1), &name]
+                    .map(|part| part.trim_matches('\\').to_owned());
+                Some(
+                    path.into_iter()
+                        .filter(|part| !part.is_empty())
+                        .collect::<Vec<_>>()
+                        .join("\\"),
+                )
+            })
+            .collect()
+    }
+
+    /// The earliest build of Windows 10 that the models for `architecture` ask for;
+    /// none if they ask for none.
+    #[must_use]
+    pub fn earliest_build(&self, architecture: Architecture) -> Option<u64> {
+        super::rules::earliest_build(&Installation::of(self, architecture))
+    }
+
+    /// Whether a file of that name is installed on `architecture`.
+    #[must_use]
+    pub fn installs(&self, architecture: Architecture, name: &str) -> bool {
+        let sources = self.source_files(architecture);
+        sources
+            .iter()
+            .any(|path| last_part(path).eq_ignore_ascii_case(name))
+    }
+
+    /// Whether a file of that name is a service that Windows starts at boot.
+    #[must_use]
+    pub fn starts_at_boot(&self, architecture: Architecture, name: &str) -> bool {
+        let installation = Installation::of(self, architecture);
+        installation.services.iter().any(|service| {
+            let value = |directive| installation.service_value(service, directive);
+            number(&value("StartType")) == Some(0)
+                && last_part(&value("ServiceBinary")).eq_ignore_ascii_case(name)
+        })
     }
 
     /// The ids of the devices that the file is for on `architecture`: hardware
@@ -353,14 +466,84 @@ impl<'a> Installation<'a> {
         self.values.iter().filter(move |value| value.key == key)
     }
 
-    /// Whether a device is named that lies on PCI.
-    pub(super) fn is_on_pci(&self) -> bool {
+    /// `[Version]`'s entry of the catalog for the architecture.
+    pub(super) fn catalog(&self) -> Option<&'a Entry> {
+        let own = format!("CatalogFile.NT{}", self.architecture.decoration());
+        [own.as_str(), "CatalogFile.NT", "CatalogFile"]
+            .into_iter()
+            .find_map(|key| self.version(key))
+    }
+
+    /// The entries of a section's decorated form for the architecture, and of the
+    /// section itself.
+    pub(super) fn decorated(&self, name: &str) -> Vec<&'a Entry> {
+        let own = self.entries(&format!("{name}.{}", self.architecture.decoration()));
+        let entries = own.into_iter().chain(self.entries(name));
+        entries.filter(|entry| entry.key.is_some()).collect()
+    }
+
+    /// A directive's value in the sections that install a service; empty if there is
+    /// none.
+    pub(super) fn service_value(&self, service: &Service<'_>, directive: &str) -> String {
+        let sections = service.installs.iter();
+        let mut entries = sections.flat_map(|section| &section.entries);
+        let entry = entries.find(|entry| entry.key.is_some() && entry.is(directive));
+        entry.map_or_else(String::new, |entry| self.value(entry, 0))
+    }
+
+    /// The ids of the devices that get a service.
+    fn devices(&self, service: &Service<'_>) -> Vec<String> {
         let models = self.reached.iter().filter(|(at, _)| *at == Place::Models);
-        let mut entries = models.flat_map(|(_, section)| &section.entries);
-        entries.any(|entry| {
-            let mut ids = (1..entry.values.len()).map(|index| self.value(entry, index));
-            ids.any(|id| id.to_ascii_uppercase().starts_with("PCI\\"))
-        })
+        let mut ids = Vec::new();
+        for entry in models.flat_map(|(_, section)| &section.entries) {
+            let install = self.value(entry, 0);
+            let gets_it = DECORATIONS.iter().any(|decoration| {
+                let services = self.entries(&format!("{install}{decoration}.Services"));
+                services.iter().any(|entry| entry.line == service.line)
+            });
+            if gets_it {
+                ids.extend((1..entry.values.len()).map(|index| self.value(entry, index)));
+            }
+        }
+        ids
+    }
+
+    /// The device setup class; empty if none is given.
+    pub(super) fn class(&self) -> String {
+        let entry = self.version("Class");
+        entry.map_or_else(String::new, |entry| self.value(entry, 0))
+    }
+
+    /// Whether the class is one of storage controllers.
+    pub(super) fn is_storage(&self) -> bool {
+        ["scsiadapter", "hdc"].contains(&&*self.class().to_ascii_lowercase())
+    }
+
+    /// Whether Windows on the architecture takes this install section: of the forms of a
+    /// name it takes the most decorated one.
+    pub(super) fn is_preferred(&self, section: &Section) -> bool {
+        let name = section.name.to_ascii_lowercase();
+        let own = format!(".nt{}", self.architecture.decoration());
+        let is_there = |name: &str| !self.named(name).is_empty();
+        match name.strip_suffix(".nt") {
+            _ if name.ends_with(&own) => true,
+            Some(base) => !is_there(&format!("{base}{own}")),
+            None => !is_there(&format!("{name}{own}")) && !is_there(&format!("{name}.nt")),
+        }
+    }
+
+    /// The services that drive a storage controller on PCI, which the boot disk may
+    /// be on. Virtual miniports, which the root enumerates, and services that only
+    /// come along are none.
+    pub(super) fn boot_disk_services(&self) -> Vec<&Service<'a>> {
+        let services = self.services.iter().filter(|service| {
+            let group = self.service_value(service, "LoadOrderGroup");
+            let is_storage = self.is_storage() || group.eq_ignore_ascii_case("SCSI Miniport");
+            let drives = number(&service.flags).is_some_and(|flags| flags & 2 != 0);
+            let on_pci = |id: &String| id.to_ascii_uppercase().starts_with("PCI\\");
+            is_storage && drives && self.devices(service).iter().any(on_pci)
+        });
+        services.collect()
     }
 
     fn follow(&mut self) {
@@ -394,9 +577,13 @@ impl<'a> Installation<'a> {
             }
         }
         for section in self.inf.sections() {
-            let name = section.name.to_ascii_lowercase();
-            if name.starts_with("defaultinstall") || name.starts_with("classinstall32") {
+            if is_root(section, "DefaultInstall") || is_root(section, "ClassInstall32") {
                 self.follow_install(section);
+            } else if is_root(section, "DefaultUninstall") {
+                self.enter(Place::Uninstall, section);
+                for services in self.named(&format!("{}.Services", section.name)) {
+                    self.enter(Place::UninstallServices, services);
+                }
             }
         }
     }
@@ -579,6 +766,11 @@ impl<'a> Installation<'a> {
             });
         }
     }
+}
+
+/// What follows the last backslash.
+fn last_part(path: &str) -> &str {
+    path.rsplit('\\').next().unwrap_or(path)
 }
 
 /// Whether the entry's directive names sections.

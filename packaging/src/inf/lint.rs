@@ -1,22 +1,24 @@
-//! The linter: every rule is asked, and the report says what each asked and
-//! what it found.
+//! The linter of setup files: it asks every rule.
 
 use std::fmt;
 
 use time::Date;
 
 use super::{Inf, install::Installation, rules::ALL};
-use crate::architecture::Architecture;
+use crate::{
+    architecture::Architecture,
+    check::{Check, Fault, Outcome, Source},
+};
 
 /// A rule for setup files.
 pub struct Rule {
     /// Its name, as `pnp-lockdown`.
     pub id: &'static str,
-    /// What must hold.
+    /// What should hold.
     pub claim: &'static str,
-    /// Who asks for it: InfVerif's numbers, and the page of Microsoft's
+    /// Who asks for it: InfVerif's numbers, and pages of Microsoft's
     /// windows-driver-docs.
-    pub source: &'static str,
+    pub source: Source,
     pub(super) check: fn(&Installation<'_>, Date) -> Vec<Fault>,
 }
 
@@ -26,91 +28,43 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// Something that is against a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// The line, from 1; none for what is missing from the whole file.
-    pub line: Option<usize>,
-    /// What is there, and what should be.
-    pub text: String,
-}
-
-/// What a rule found.
-#[derive(Clone, Debug)]
-pub struct Verdict {
-    /// The rule.
-    pub rule: &'static Rule,
-    /// What is against it.
-    pub faults: Vec<Fault>,
-}
-
-/// What all rules found. Displayed, it says of each claim whether it holds, and
-/// what to look at if it does not.
-#[derive(Clone, Debug)]
-pub struct Report {
-    verdicts: Vec<Verdict>,
-}
-
-impl Report {
-    /// Whether no rule found a fault.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.verdicts
-            .iter()
-            .all(|verdict| verdict.faults.is_empty())
-    }
-
-    /// What each rule found, in the rules' order.
-    #[must_use]
-    pub fn verdicts(&self) -> &[Verdict] {
-        &self.verdicts
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Verdict { rule, faults } in &self.verdicts {
-            if faults.is_empty() {
-                writeln!(f, "  yes  {}", rule.claim)?;
-                continue;
-            }
-            writeln!(f, "  NO   {}", rule.claim)?;
-            for fault in faults {
-                match fault.line {
-                    Some(line) => writeln!(f, "         line {line}: {}", fault.text)?,
-                    None => writeln!(f, "         {}", fault.text)?,
-                }
-            }
-            writeln!(f, "         ({}: {})", rule.id, rule.source)?;
-        }
-        Ok(())
-    }
-}
-
-/// Judges a setup file as that of a Storport miniport, stamped for
-/// `architecture`. `today` tells dates that are still to come.
+/// Judges a setup file as a driver's for `architecture`, stamped. `today` tells dates
+/// that are still to come.
 ///
 /// ```
 /// use packaging::{architecture::Architecture, inf};
 /// use time::{Date, Month};
 ///
-/// let inf = inf::Inf::parse(b"[Version]\nPnpLockdown = 0\n")?;
+/// let inf = inf::Inf::parse(b"[Version]\nSignature = 1\n")?;
 /// let today = Date::from_calendar_date(2026, Month::May, 4)?;
-/// let report = inf::lint(&inf, Architecture::X64, today);
-/// assert!(!report.holds());
-/// assert!(report.to_string().contains("line 2: PnpLockdown is 0"));
+/// let checks = inf::lint(&inf, Architecture::X64, today);
+/// let fault = checks.iter().find_map(packaging::check::Check::fault);
+/// assert_eq!(fault.unwrap(), "line 2: Signature is \"1\"");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Report {
+pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
     let installation = Installation::of(inf, architecture);
-    let verdicts = rules()
-        .map(|rule| Verdict {
-            rule,
-            faults: (rule.check)(&installation, today),
+    rules()
+        .map(|rule| {
+            let mut faults = Vec::new();
+            // A section that is reached twice has its faults once.
+            for fault in (rule.check)(&installation, today) {
+                if !faults.contains(&fault) {
+                    faults.push(fault);
+                }
+            }
+            Check {
+                rule: Some(rule.id),
+                claim: rule.claim,
+                source: rule.source,
+                outcome: match faults.is_empty() {
+                    true => Outcome::Holds,
+                    false => Outcome::Faults(faults),
+                },
+            }
         })
-        .collect();
-    Report { verdicts }
+        .collect()
 }
 
 /// All rules, in the order of the report.

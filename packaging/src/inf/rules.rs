@@ -9,7 +9,10 @@ mod sections;
 mod service;
 mod version;
 
-use super::lint::{Fault, Rule};
+pub(super) use devices::earliest_build;
+
+use super::lint::Rule;
+use crate::check::{Fault, Source};
 
 pub(super) const ALL: [&[Rule]; 6] = [
     version::RULES,

@@ -1,9 +1,13 @@
 //! `[Manufacturer]` and the models: which devices, on which Windows.
 
-use super::{Fault, Rule, at, missing, repeated};
+use super::{
+    Fault, Rule,
+    Source::{Advice, Windows},
+    at, missing, repeated,
+};
 use crate::inf::{
     Entry,
-    install::{Installation, Place, number},
+    install::{Installation, Place, is_root, number},
     stamp::placeholder,
 };
 
@@ -11,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "stamped",
         claim: "No placeholder of an .inx is left",
-        source: "InfVerif 1274",
+        source: Windows("InfVerif 1274"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for section in inf.inf.sections() {
@@ -30,10 +34,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "manufacturer",
         claim: "[Manufacturer] names sections of models",
-        source: "InfVerif 1011, 1297; INF Manufacturer section",
+        source: Windows("InfVerif 1011, 1297; INF Manufacturer section"),
         check: |inf, _| {
             let entries = inf.entries("Manufacturer");
-            if entries.is_empty() {
+            let mut sections = inf.inf.sections().iter();
+            if entries.is_empty() && !sections.any(|section| is_root(section, "DefaultInstall")) {
                 return vec![missing("there is no manufacturer")];
             }
             let entries = entries.into_iter();
@@ -46,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration",
         claim: "Models are decorated with an architecture",
-        source: "InfVerif 2010; INF Manufacturer section",
+        source: Windows("InfVerif 2010; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let bare = decoration.is_none_or(|d| d.architecture.is_empty());
@@ -58,7 +63,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-form",
         claim: "The models' decorations can be read",
-        source: "InfVerif 1287; INF Manufacturer section",
+        source: Windows("InfVerif 1287; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 (!text.is_empty() && decoration.is_none()).then(|| {
@@ -72,7 +77,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-build",
         claim: "Builds that the models ask for are of Windows 10 1607 (14310) or later",
-        source: "InfVerif 1288; INF Manufacturer section",
+        source: Windows("InfVerif 1288; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 decoration
@@ -84,7 +89,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-product",
         claim: "The models are for every kind of Windows",
-        source: "Using a Universal INF File",
+        source: Advice("Using a Universal INF File"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
@@ -97,7 +102,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "decoration-driver-store",
         claim: "Files in the driver store (DIRID 13) are for Windows 10 1709 or later",
-        source: "InfVerif 1199; Run From Driver Store",
+        source: Advice("InfVerif 1199; Run From Driver Store"),
         check: |inf, _| {
             let directories = inf.entries("DestinationDirs").into_iter();
             let store = directories.into_iter().any(|e| inf.value(e, 0) == "13");
@@ -113,7 +118,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "architecture",
         claim: "There are models for the architecture that was asked for",
-        source: "INF Manufacturer section",
+        source: Windows("INF Manufacturer section"),
         check: |inf, _| {
             let asked = inf.architecture.decoration();
             let mut decorations = inf.models.iter().map(|models| parse(&models.decoration));
@@ -129,7 +134,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "model-install",
         claim: "Each model names its install section",
-        source: "InfVerif 1271; INF Models section",
+        source: Windows("InfVerif 1271; INF Models section"),
         check: |inf, _| {
             models(inf)
                 .into_iter()
@@ -141,7 +146,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "feature-score",
         claim: "A driver's feature score is one byte",
-        source: "InfVerif 1245; INF FeatureScore directive",
+        source: Windows("InfVerif 1245; INF FeatureScore directive"),
         check: |inf, _| {
             let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
             installs
@@ -159,7 +164,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "device-id",
         claim: "Each model has a hardware id",
-        source: "InfVerif 1297; INF Models section",
+        source: Windows("InfVerif 1297; INF Models section"),
         check: |inf, _| {
             models(inf)
                 .into_iter()
@@ -171,7 +176,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "device-id-form",
         claim: "Hardware ids are written as their bus reports them",
-        source: "Identifiers for PCI devices; Device identification strings",
+        source: Windows("Identifiers for PCI devices; Device identification strings"),
         check: |inf, _| {
             let models = models(inf).into_iter();
             let ids = models.flat_map(|entry| ids(inf, entry));
@@ -182,7 +187,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "device-once",
         claim: "No model of a section has the ids of another",
-        source: "InfVerif 1294",
+        source: Windows("InfVerif 1294"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for (_, section) in inf.reached.iter().filter(|(at, _)| *at == Place::Models) {
@@ -261,7 +266,7 @@ fn parse(text: &str) -> Option<Decoration> {
 
 /// The earliest build of Windows 10 that a decoration for the architecture
 /// lets the file be installed on; none if it is not said.
-pub(super) fn earliest_build(inf: &Installation<'_>) -> Option<u64> {
+pub(in crate::inf) fn earliest_build(inf: &Installation<'_>) -> Option<u64> {
     let asked = inf.architecture.decoration();
     let decorations = inf
         .models

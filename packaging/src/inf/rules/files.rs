@@ -1,6 +1,10 @@
 //! The files that are copied: from where, and where to.
 
-use super::{Rule, at};
+use super::{
+    Rule,
+    Source::{Advice, Windows},
+    at,
+};
 use crate::inf::{
     Entry,
     install::{Copied, Directory, Installation, number},
@@ -10,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "disk-number",
         claim: "Source disks have numbers",
-        source: "InfVerif 1008; INF SourceDisksNames section",
+        source: Windows("InfVerif 1008; INF SourceDisksNames section"),
         check: |inf, _| {
             disks(inf)
                 .filter(|(_, disk)| number(disk).is_none())
@@ -21,7 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-disk",
         claim: "Each source file lies on a source disk",
-        source: "InfVerif 1008, 1273; INF SourceDisksFiles section",
+        source: Windows("InfVerif 1008, 1273; INF SourceDisksFiles section"),
         check: |inf, _| {
             sources(inf)
                 .map(|entry| (entry.line, inf.value(entry, 0)))
@@ -33,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-listed",
         claim: "Each file that is copied is in [SourceDisksFiles]",
-        source: "InfVerif 1230",
+        source: Windows("InfVerif 1230"),
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
@@ -45,7 +49,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-name",
         claim: "Each line of a list of files names one",
-        source: "InfVerif 1229; INF CopyFiles directive",
+        source: Windows("InfVerif 1229; INF CopyFiles directive"),
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
@@ -57,7 +61,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-compressed",
         claim: "Files are listed by their own names, not those of compressed ones",
-        source: "InfVerif 1231",
+        source: Windows("InfVerif 1231"),
         check: |inf, _| {
             sources(inf)
                 .filter(|entry| name(entry).ends_with('_'))
@@ -68,7 +72,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "file-copied",
         claim: "Each file in [SourceDisksFiles] is copied",
-        source: "this project: a file of the package that nothing installs is a mistake",
+        source: Advice("this project: a file of the package that nothing installs is a mistake"),
         check: |inf, _| {
             let copied = |name: &str| {
                 let mut copies = inf.copies.iter();
@@ -84,7 +88,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "catalog-apart",
         claim: "The catalog is not among the files to copy",
-        source: "InfVerif 1213",
+        source: Windows("InfVerif 1213"),
         check: |inf, _| {
             sources(inf)
                 .filter(|entry| is_catalog(name(entry)))
@@ -95,7 +99,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination",
         claim: "Each copied file has a directory to go to",
-        source: "InfVerif 1275; INF DestinationDirs section",
+        source: Windows("InfVerif 1275; INF DestinationDirs section"),
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
@@ -110,7 +114,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-list",
         claim: "[DestinationDirs] is for lists of files that are copied",
-        source: "this project: a misspelt list's files go elsewhere",
+        source: Advice("this project: a misspelt list's files go elsewhere"),
         check: |inf, _| {
             let entries = inf.entries("DestinationDirs").into_iter();
             let copied = |list: &str| {
@@ -120,9 +124,15 @@ pub(super) const RULES: &[Rule] = &[
                     own.is_some_and(|own| own.eq_ignore_ascii_case(list))
                 })
             };
+            let deleted = |list: &str| {
+                let mut references = inf.references.iter();
+                references.any(|one| {
+                    one.directive == "DelFiles" && one.section.eq_ignore_ascii_case(list)
+                })
+            };
             entries
                 .filter(|entry| entry.key.is_some() && !entry.is("DefaultDestDir"))
-                .filter(|entry| !copied(name(entry)))
+                .filter(|entry| !copied(name(entry)) && !deleted(name(entry)))
                 .map(|entry| at(entry.line, format!("nothing copies {}", name(entry))))
                 .collect()
         },
@@ -130,7 +140,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-number",
         claim: "Directories are given by their numbers",
-        source: "InfVerif 1243; using-dirids",
+        source: Windows("InfVerif 1243; using-dirids"),
         check: |inf, _| {
             directories(inf)
                 .filter(|place| place.number.parse::<i64>().is_err())
@@ -141,7 +151,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-driver-store",
         claim: "Files stay in the driver store (DIRID 13)",
-        source: "InfVerif 1322; Driver package isolation",
+        source: Advice("InfVerif 1322; Driver package isolation"),
         check: |inf, _| {
             directories(inf)
                 .filter(|place| place.number.parse::<i64>().is_ok_and(|dirid| dirid != 13))
@@ -152,7 +162,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "destination-path",
         claim: "Files in the driver store keep their names and folders",
-        source: "InfVerif 1100; Run From Driver Store",
+        source: Windows("InfVerif 1100; Run From Driver Store"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for copy in &inf.copies {
@@ -182,7 +192,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "copy-flags",
         claim: "Flags of copied files are known ones",
-        source: "InfVerif 1083; INF CopyFiles directive",
+        source: Windows("InfVerif 1083; INF CopyFiles directive"),
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);
             let copies = inf.copies.iter();
@@ -200,7 +210,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "copy-security",
         claim: "Files in the driver store have no security of their own",
-        source: "InfVerif 1101",
+        source: Windows("InfVerif 1101"),
         check: |inf, _| {
             let lists = inf.copies.iter().filter_map(|copy| copy.list.as_deref());
             let sections = lists.flat_map(|list| inf.named(&format!("{list}.security")));
@@ -222,22 +232,15 @@ fn is_catalog(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".cat")
 }
 
-/// The entries of a section and of its decorated one for the architecture.
-fn decorated<'a>(inf: &Installation<'a>, name: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
-    let own = format!("{name}.{}", inf.architecture.decoration());
-    let own = inf.entries(&own).into_iter();
-    own.chain(inf.entries(name))
-        .filter(|entry| entry.key.is_some())
-}
-
 /// The source disks' lines and numbers.
 fn disks(inf: &Installation<'_>) -> impl Iterator<Item = (usize, String)> {
-    decorated(inf, "SourceDisksNames").map(|entry| (entry.line, name(entry).to_owned()))
+    let disks = inf.decorated("SourceDisksNames").into_iter();
+    disks.map(|entry| (entry.line, name(entry).to_owned()))
 }
 
 /// The source files' entries.
 fn sources<'a>(inf: &Installation<'a>) -> impl Iterator<Item = &'a Entry> + use<'a> {
-    decorated(inf, "SourceDisksFiles")
+    inf.decorated("SourceDisksFiles").into_iter()
 }
 
 /// What stands before the equals sign.

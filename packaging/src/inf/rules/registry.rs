@@ -1,13 +1,17 @@
 //! What is written to the registry.
 
-use super::{Fault, Rule, at, missing, repeated};
+use super::{
+    Fault, Rule,
+    Source::{Advice, Windows},
+    at, missing, repeated,
+};
 use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-root",
         claim: "Registry keys start at a known root",
-        source: "InfVerif 1224; INF AddReg directive",
+        source: Windows("InfVerif 1224; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
                 let known = ["HKR", "HKLM", "HKCR", "HKCU", "HKU"];
@@ -19,21 +23,23 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-relative",
         claim: "Only keys of the driver and its devices are written (HKR)",
-        source: "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
+        source: Advice(
+            "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
+        ),
         check: |inf, _| {
             faults(inf, |value| {
                 let global = ["HKLM", "HKCR", "HKCU", "HKU"];
                 let root = value.root.to_ascii_uppercase();
                 global
                     .contains(&&*root)
-                    .then(|| format!("{root}\\{} is everyone's", value.subkey))
+                    .then(|| format!("{root}\\{} is machine-wide; use HKR", value.subkey))
             })
         },
     },
     Rule {
         id: "registry-parameters",
         claim: "Of the service's key, only Parameters is written",
-        source: "InfVerif 1323; Driver package isolation",
+        source: Advice("InfVerif 1323; Driver package isolation"),
         check: |inf, _| {
             let values = inf.values_of(Key::Service);
             values
@@ -48,7 +54,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-flags",
         claim: "Registry values have a type, and flags, that are known",
-        source: "InfVerif 1083, 1263, 1264; INF AddReg directive",
+        source: Windows("InfVerif 1083, 1263, 1264; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
                 let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
@@ -58,9 +64,76 @@ pub(super) const RULES: &[Rule] = &[
         },
     },
     Rule {
+        id: "registry-fields",
+        claim: "Each line has its fields in their places: root, subkey, name, flags, data",
+        source: Windows("INF AddReg directive"),
+        check: |inf, _| {
+            faults(inf, |value| {
+                let is_flags = |text: &str| {
+                    text.starts_with("0x") && number(text).is_some_and(|flags| flags > 9)
+                };
+                if is_flags(&value.subkey) || is_flags(&value.name) {
+                    return Some(
+                        "the flags stand where the subkey or the name belongs: leave that empty, \
+                         with its comma"
+                            .into(),
+                    );
+                }
+                let kind = kind(value)?;
+                let most = match kind {
+                    Type::String | Type::Expanded | Type::Qword => 1,
+                    // A number, or its four bytes.
+                    Type::Dword if value.data.len() == 4 => 4,
+                    Type::Dword => 1,
+                    Type::Strings | Type::Binary | Type::None => usize::MAX,
+                };
+                (value.data.len() > most).then(|| {
+                    format!(
+                        "{} fields of data follow the flags, not {most}",
+                        value.data.len()
+                    )
+                })
+            })
+        },
+    },
+    Rule {
+        id: "registry-key",
+        claim: "Values that Windows reads are in the key that it reads",
+        source: Windows(
+            "Registry Entries for StorPort Miniport Drivers, \
+                 Enabling message-signaled interrupts in the registry, \
+                 Enable DMA remapping for device drivers",
+        ),
+        check: |inf, _| {
+            let is_storage = !inf.boot_disk_services().is_empty();
+            faults(inf, |value| {
+                let first = value.subkey.split('\\').next().unwrap_or_default();
+                let is = |name: &str| first.eq_ignore_ascii_case(name);
+                let known = SERVICE_VALUES
+                    .iter()
+                    .any(|name| value.name.eq_ignore_ascii_case(name));
+                let (right, text) = if is("Interrupt Management") || is("DMA Management") {
+                    (
+                        Key::Hardware,
+                        "of the device: the section's name ends with .HW",
+                    )
+                } else if is("Parameters") && (known || is_storage) {
+                    (
+                        Key::Service,
+                        "of the service: AddService's section has its AddReg",
+                    )
+                } else {
+                    return None;
+                };
+                (relative(value) && value.key != right)
+                    .then(|| format!("{first} is read in the key {text}"))
+            })
+        },
+    },
+    Rule {
         id: "registry-data",
         claim: "Registry values are what their type says",
-        source: "InfVerif 1006, 1267, 1268; INF AddReg directive",
+        source: Windows("InfVerif 1006, 1267, 1268; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
                 let kind = kind(value)?;
@@ -85,7 +158,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-path",
         claim: "Paths in the registry hold wherever Windows lies",
-        source: "InfVerif 1257, 1258; Run From Driver Store",
+        source: Advice("InfVerif 1257, 1258; Run From Driver Store"),
         check: |inf, _| {
             faults(inf, |value| {
                 let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
@@ -98,9 +171,11 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-type",
         claim: "Values that Windows reads have the type that it reads",
-        source: "InfVerif 1225, 1431; Registry Entries for StorPort Miniport Drivers, \
+        source: Windows(
+            "InfVerif 1225, 1431; Registry Entries for StorPort Miniport Drivers, \
                  Enabling message-signaled interrupts in the registry, \
-                 Enable DMA remapping for device drivers, INF AddService directive",
+                 Enable DMA remapping for device drivers",
+        ),
         check: |inf, _| {
             faults(inf, |value| {
                 let (_, right, text) = TYPES
@@ -114,7 +189,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-append",
         claim: "Nothing is appended to what is in the registry",
-        source: "InfVerif 1305",
+        source: Advice("InfVerif 1305"),
         check: |inf, _| {
             faults(inf, |value| {
                 (flags(value) & 8 != 0).then(|| "flag 8 appends".into())
@@ -124,7 +199,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-delete",
         claim: "Nothing is deleted from the registry",
-        source: "InfVerif 1308; Using a Universal INF File",
+        source: Advice("InfVerif 1308; Using a Universal INF File"),
         check: |inf, _| {
             faults(inf, |value| {
                 (flags(value) & 4 != 0).then(|| "flag 4 deletes".into())
@@ -134,7 +209,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-once",
         claim: "No registry value is set to two things",
-        source: "InfVerif 1331, 1332",
+        source: Advice("InfVerif 1331, 1332"),
         check: |inf, _| {
             let values: Vec<&RegistryValue<'_>> = inf.values.iter().collect();
             // Two devices may each have a value of their own.
@@ -159,7 +234,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-filters",
         claim: "No filter driver is added by the registry",
-        source: "InfVerif 1329",
+        source: Advice("InfVerif 1329"),
         check: |inf, _| {
             faults(inf, |value| {
                 let names = ["UpperFilters", "LowerFilters"];
@@ -172,90 +247,158 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "messages",
-        claim: "The device may interrupt by messages, of which it gets 1 to 2048",
-        source: "Enabling message-signaled interrupts in the registry",
+        claim: "A storage controller on PCI may interrupt by messages, of which it gets a number",
+        source: Advice("Enabling message-signaled interrupts in the registry"),
         check: |inf, _| {
-            if !inf.is_on_pci() {
+            if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
-            const KEY: &str = r"Interrupt Management\MessageSignaledInterruptProperties";
-            let value = |name| stated(inf, Key::Hardware, KEY, name);
-            let mut faults = Vec::new();
-            match value("MSISupported") {
-                None => faults.push(missing(format!("{KEY} has no MSISupported"))),
-                Some((line, Some(number))) if number != 1 => {
-                    faults.push(at(line, "MSISupported is not 1"));
+            let absent = |name: &&str| stated(inf, Key::Hardware, MESSAGES, name).is_empty();
+            let names = ["MSISupported", "MessageNumberLimit"].into_iter();
+            let mut faults: Vec<Fault> = names
+                .filter(absent)
+                .map(|name| missing(format!("{MESSAGES} has no {name}")))
+                .collect();
+            for (line, number) in stated(inf, Key::Hardware, MESSAGES, "MSISupported") {
+                if number == Some(0) {
+                    faults.push(at(line, "MSISupported is 0"));
                 }
-                Some(_) => {}
-            }
-            match value("MessageNumberLimit") {
-                None => faults.push(missing(format!("{KEY} has no MessageNumberLimit"))),
-                Some((line, Some(number))) if !(1..=2048).contains(&number) => {
-                    faults.push(at(line, format!("the limit is {number}")));
-                }
-                Some(_) => {}
             }
             faults
         },
     },
     Rule {
-        id: "dma-remapping",
-        claim: "It is said whether DMA may be remapped, to old and new Windows alike",
-        source: "Enable DMA remapping for device drivers, DMA remapping support in Storport \
-                 miniport drivers",
+        id: "messages-limit",
+        claim: "A device gets 1 to 2048 messages, or none",
+        source: Windows("Enabling message-signaled interrupts in the registry"),
         check: |inf, _| {
+            let outside = |name, range: std::ops::RangeInclusive<u64>| {
+                let values = stated(inf, Key::Hardware, MESSAGES, name).into_iter();
+                values
+                    .filter_map(|(line, number)| Some((line, number?)))
+                    .filter(|(_, number)| !range.contains(number))
+                    .map(|(line, number)| at(line, format!("{name} is {number}")))
+                    .collect::<Vec<_>>()
+            };
+            let mut faults = outside("MSISupported", 0..=1);
+            faults.extend(outside("MessageNumberLimit", 1..=2048));
+            faults
+        },
+    },
+    Rule {
+        id: "dma-remapping",
+        claim: "A storage controller's driver says whether DMA may be remapped, to old and new \
+                Windows alike",
+        source: Advice(
+            "Enable DMA remapping for device drivers, DMA remapping support in Storport \
+                 miniport drivers",
+        ),
+        check: |inf, _| {
+            if inf.boot_disk_services().is_empty() {
+                return Vec::new();
+            }
             let service = stated(inf, Key::Service, "Parameters", "DmaRemappingCompatible");
             let device = stated(inf, Key::Hardware, "DMA Management", "RemappingSupported");
-            match (service, device) {
-                (None, _) if inf.is_on_pci() => vec![missing(
+            let Some((_, old)) = service.first() else {
+                return vec![missing(
                     "Parameters has no DmaRemappingCompatible: Storport's drivers count as \
                      compatible then",
-                )],
-                (Some((line, Some(number))), _) if number > 3 => {
-                    vec![at(
-                        line,
-                        format!("DmaRemappingCompatible is {number}, not 0 to 3"),
-                    )]
-                }
-                (_, Some((line, Some(number)))) if number > 1 => {
-                    vec![at(
-                        line,
-                        format!("RemappingSupported is {number}, not 0 or 1"),
-                    )]
-                }
-                (Some((_, Some(old))), Some((line, Some(new)))) if (old == 0) != (new == 0) => {
-                    vec![at(
-                        line,
-                        format!("RemappingSupported is {new}, DmaRemappingCompatible {old}"),
-                    )]
-                }
-                _ => Vec::new(),
-            }
+                )];
+            };
+            let differs = |new: u64| old.filter(|old| (*old == 0) != (new == 0));
+            device
+                .into_iter()
+                .filter_map(|(line, new)| Some((line, new?, differs(new?)?)))
+                .map(|(line, new, old)| {
+                    let text = format!("RemappingSupported is {new}, DmaRemappingCompatible {old}");
+                    at(line, text)
+                })
+                .collect()
+        },
+    },
+    Rule {
+        id: "dma-remapping-known",
+        claim: "What is said of DMA remapping is known: DmaRemappingCompatible 0 to 3, \
+                RemappingSupported 0 or 1",
+        source: Windows(
+            "Enable DMA remapping for device drivers, DMA remapping support in Storport \
+                 miniport drivers",
+        ),
+        check: |inf, _| {
+            [
+                (Key::Service, "Parameters", "DmaRemappingCompatible", 3),
+                (Key::Hardware, "DMA Management", "RemappingSupported", 1),
+            ]
+            .into_iter()
+            .flat_map(|(key, subkey, name, most)| {
+                let values = stated(inf, key, subkey, name).into_iter();
+                values
+                    .filter_map(|(line, number)| Some((line, number?)))
+                    .filter(move |(_, number)| *number > most)
+                    .map(move |(line, number)| at(line, format!("{name} is {number}")))
+            })
+            .collect()
         },
     },
     Rule {
         id: "pnp-interface",
-        claim: "Adapters are found by Plug and Play (PnpInterface, for PCI: 5)",
-        source: "Windows-driver-samples, storage/miniports/lsi_u3",
-        check: |inf, _| match stated(inf, Key::Service, r"Parameters\PnpInterface", "5") {
-            None if !inf.is_on_pci() => Vec::new(),
-            None => vec![missing(r"Parameters\PnpInterface has no value 5")],
-            Some((line, Some(number))) if number != 1 => vec![at(line, format!("it is {number}"))],
-            Some(_) => Vec::new(),
+        claim: "Storage controllers on PCI are found by Plug and Play (PnpInterface 5)",
+        source: Advice("Windows-driver-samples, storage/miniports/lsi_u3"),
+        check: |inf, _| {
+            if inf.boot_disk_services().is_empty() {
+                return Vec::new();
+            }
+            let values = stated(inf, Key::Service, r"Parameters\PnpInterface", "5");
+            if values.is_empty() {
+                return vec![missing(r"Parameters\PnpInterface has no value 5")];
+            }
+            values
+                .into_iter()
+                .filter(|(_, number)| number.is_some_and(|number| number != 1))
+                .map(|(line, _)| at(line, "it is not 1"))
+                .collect()
         },
     },
     Rule {
         id: "bus-type",
-        claim: "The disks' bus is told (BusType); silence is fibre channel",
-        source: "Registry Entries for StorPort Miniport Drivers",
-        check: |inf, _| match stated(inf, Key::Service, "Parameters", "BusType") {
-            None => vec![missing("Parameters has no BusType")],
-            Some((line, Some(number))) if number > 0x7f => {
-                vec![at(line, format!("{number} is more than 0x7f"))]
+        claim: "The bus of a storage controller's disks is told (BusType); silence is fibre channel",
+        source: Advice("Registry Entries for StorPort Miniport Drivers"),
+        check: |inf, _| {
+            let values = stated(inf, Key::Service, "Parameters", "BusType");
+            let told = values.iter().any(|(_, number)| *number != Some(0));
+            if told || inf.boot_disk_services().is_empty() {
+                return Vec::new();
             }
-            Some(_) => Vec::new(),
+            vec![missing("Parameters has no BusType but 0, which is unknown")]
         },
     },
+    Rule {
+        id: "bus-type-known",
+        claim: "The bus of the disks is one of STORAGE_BUS_TYPE (0x00 to 0x14)",
+        source: Windows("STORAGE_BUS_TYPE enumeration (ntddstor.h)"),
+        check: |inf, _| {
+            stated(inf, Key::Service, "Parameters", "BusType")
+                .into_iter()
+                .filter_map(|(line, number)| Some((line, number?)))
+                .filter(|(_, number)| *number > BUS_TYPE_NVMEOF)
+                .map(|(line, number)| at(line, format!("BusType is {number:#x}")))
+                .collect()
+        },
+    },
+];
+
+const MESSAGES: &str = r"Interrupt Management\MessageSignaledInterruptProperties";
+
+/// The last bus that STORAGE_BUS_TYPE names.
+const BUS_TYPE_NVMEOF: u64 = 0x14;
+
+/// Values below `Parameters` that Storport and Windows read in the service's key.
+const SERVICE_VALUES: [&str; 5] = [
+    "BusType",
+    "DmaRemappingCompatible",
+    "IoLatencyCap",
+    "IoTimeoutValue",
+    "NumberOfRequests",
 ];
 
 /// The types of registry values, as FLG_ADDREG_TYPE_* give them.
@@ -345,21 +488,20 @@ fn is_byte(text: &str) -> bool {
     matches!(digits.len(), 1 | 2) && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// The line of a value, and its number if it is one.
-fn stated(
-    inf: &Installation<'_>,
-    key: Key,
-    subkey: &str,
-    name: &str,
-) -> Option<(usize, Option<u64>)> {
-    let mut values = inf.values_of(key);
-    let value = values.find(|value| {
-        relative(value)
-            && value.subkey.eq_ignore_ascii_case(subkey)
-            && value.name.eq_ignore_ascii_case(name)
-    })?;
-    let data = inf_data(inf, value);
-    Some((value.line, data.first().and_then(|text| number(text))))
+/// The lines of a value, and its number where it is one. Two devices may each have
+/// theirs.
+fn stated(inf: &Installation<'_>, key: Key, subkey: &str, name: &str) -> Vec<(usize, Option<u64>)> {
+    inf.values_of(key)
+        .filter(|value| {
+            relative(value)
+                && value.subkey.eq_ignore_ascii_case(subkey)
+                && value.name.eq_ignore_ascii_case(name)
+        })
+        .map(|value| {
+            let data = inf_data(inf, value);
+            (value.line, data.first().and_then(|text| number(text)))
+        })
+        .collect()
 }
 
 /// Asks each line of the `AddReg` sections.

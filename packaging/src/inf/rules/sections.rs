@@ -1,7 +1,13 @@
 //! Sections, directives and strings: that each is there that is named, and
 //! each named that is there.
 
-use super::{Fault, Rule, at, devices::earliest_build, repeated};
+use super::{
+    Fault, Rule,
+    Source::{Advice, Windows},
+    at,
+    devices::earliest_build,
+    repeated,
+};
 use crate::inf::{
     Entry, Section,
     install::{Installation, Place, leads, tokens},
@@ -11,7 +17,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "preface",
         claim: "Nothing but comments stands before the first section",
-        source: "General Syntax Rules for INF Files",
+        source: Advice("General Syntax Rules for INF Files"),
         check: |inf, _| {
             let line = inf.inf.preface().into_iter();
             line.map(|line| at(line, "this is no comment: those start with a semicolon"))
@@ -21,7 +27,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-defined",
         claim: "Each section that is named is there",
-        source: "InfVerif 1203, 1261, 2006",
+        source: Windows("InfVerif 1203, 1261, 2006"),
         check: |inf, _| {
             let references = inf.references.iter();
             references
@@ -39,7 +45,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-used",
         claim: "Each section that is there is named",
-        source: "InfVerif 2083",
+        source: Advice("InfVerif 2083"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
@@ -51,7 +57,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-once",
         claim: "No section is there twice",
-        source: "InfVerif 1209; General Syntax Rules for INF Files",
+        source: Windows("InfVerif 1209; General Syntax Rules for INF Files"),
         check: |inf, _| {
             let sections: Vec<&Section> = inf.inf.sections().iter().collect();
             let twice = repeated(&sections, |section| section.name.to_ascii_lowercase());
@@ -67,7 +73,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-one-use",
         claim: "No section is named for two things",
-        source: "InfVerif 1205, 1206",
+        source: Windows("InfVerif 1205, 1206"),
         check: |inf, _| {
             let references: Vec<_> = inf.references.iter().collect();
             let again = repeated(&references, |reference| {
@@ -76,8 +82,11 @@ pub(super) const RULES: &[Rule] = &[
             again
                 .into_iter()
                 .filter(|(second, first)| {
-                    !second.directive.eq_ignore_ascii_case(&first.directive)
-                        || second.place != first.place
+                    let pair = [&*first.directive, &*second.directive];
+                    let undoes = [["CopyFiles", "DelFiles"], ["AddReg", "DelReg"]]
+                        .iter()
+                        .any(|[does, undoes]| pair == [*does, *undoes] || pair == [*undoes, *does]);
+                    !undoes && (pair[0] != pair[1] || second.place != first.place)
                 })
                 .map(|(second, first)| {
                     let text = format!(
@@ -92,7 +101,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-legacy",
         claim: "There is no section for code that runs at installation, or for old hardware",
-        source: "InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File",
+        source: Advice("InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
@@ -108,7 +117,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "sections-purpose",
         claim: "The file installs devices, and nothing besides",
-        source: "InfVerif 1212; INF DefaultInstall section",
+        source: Windows("InfVerif 1212; INF DefaultInstall section"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
@@ -123,14 +132,20 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-known",
         claim: "Each directive is one that its section may have",
-        source: "InfVerif 1290, 2402; INF DDInstall section, INF DDInstall.HW section, \
+        source: Windows(
+            "InfVerif 1290, 2402; INF DDInstall section, INF DDInstall.HW section, \
                  INF DDInstall.Services section, INF AddService directive",
+        ),
         check: |inf, _| {
             let mut faults = Vec::new();
             for (place, section) in &inf.reached {
                 let Some(known) = directives(*place) else {
                     continue;
                 };
+                // The installers of other classes have directives of their own.
+                if *place == Place::Install && !inf.is_storage() {
+                    continue;
+                }
                 for entry in &section.entries {
                     let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
                     if !is(known) && !is(&LEGACY_DIRECTIVES) {
@@ -145,7 +160,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-section",
         claim: "Each directive that leads to sections names one",
-        source: "InfVerif 1005",
+        source: Windows("InfVerif 1005"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for (place, section) in &inf.reached {
@@ -165,7 +180,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-build",
         claim: "Each directive is known to all Windows that the file is for",
-        source: "InfVerif 1199; INF AddService directive",
+        source: Windows("InfVerif 1199; INF AddService directive"),
         check: |inf, _| {
             let Some(earliest) = earliest_build(inf) else {
                 return Vec::new();
@@ -186,7 +201,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-once",
         claim: "No directive stands twice where one counts",
-        source: "InfVerif 1088",
+        source: Windows("InfVerif 1088"),
         check: |inf, _| {
             let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
             let sections = services.map(|(_, section)| section.entries.iter().collect());
@@ -206,11 +221,19 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "directives-legacy",
         claim: "Nothing is undone, renamed or registered by old directives",
-        source: "InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File",
+        source: Advice("InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for (place, section) in &inf.reached {
-                if matches!(place, Place::Models | Place::Files | Place::Registry) {
+                // To undo is what [DefaultUninstall] is for.
+                if matches!(
+                    place,
+                    Place::Models
+                        | Place::Files
+                        | Place::Registry
+                        | Place::Uninstall
+                        | Place::UninstallServices
+                ) {
                     continue;
                 }
                 for entry in &section.entries {
@@ -226,7 +249,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "needs-include",
         claim: "Sections of other files (Needs) come with their files (Include)",
-        source: "InfVerif 1319, 2651",
+        source: Windows("InfVerif 1319, 2651"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for (_, section) in &inf.reached {
@@ -245,7 +268,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-defined",
         claim: "Each string that is used is in [Strings]",
-        source: "InfVerif 1235; INF Strings Section",
+        source: Windows("InfVerif 1235; INF Strings Section"),
         check: |inf, _| {
             let mut faults: Vec<Fault> = Vec::new();
             for (line, name) in used_strings(inf) {
@@ -263,7 +286,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-used",
         claim: "Each string in [Strings] is used",
-        source: "this project: a string that nothing uses is a mistake or waste",
+        source: Advice("this project: a string that nothing uses is a mistake or waste"),
         check: |inf, _| {
             let used = used_strings(inf);
             let entries = inf.entries("Strings").into_iter();
@@ -279,7 +302,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-once",
         claim: "No string is defined twice",
-        source: "InfVerif 1294; INF Strings Section",
+        source: Windows("InfVerif 1294; INF Strings Section"),
         check: |inf, _| {
             let sections = languages(inf);
             let sections = sections.into_iter();
@@ -298,7 +321,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "strings-languages",
         claim: "Each language has all strings",
-        source: "InfVerif 1295; INF Strings Section",
+        source: Windows("InfVerif 1295; INF Strings Section"),
         check: |inf, _| {
             let strings = inf.entries("Strings");
             let mut faults = Vec::new();
@@ -317,7 +340,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "lengths",
         claim: "No section's name is longer than 255 characters, no field than 4095",
-        source: "General Syntax Rules for INF Files (INF Size Limits)",
+        source: Windows("General Syntax Rules for INF Files (INF Size Limits)"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for section in inf.inf.sections() {
@@ -379,10 +402,13 @@ fn directives(place: Place) -> Option<&'static [&'static str]> {
             "FeatureScore",
             "Include",
             "Needs",
+            "OptionDesc",
             "Reboot",
         ]),
+        Place::Uninstall => Some(&["Include", "LegacyUninstall", "Needs"]),
         Place::Hardware => Some(&["AddReg", "Include", "Needs"]),
         Place::Services => Some(&["AddService", "Include", "Needs"]),
+        Place::UninstallServices => Some(&["Include", "LegacyUninstall", "Needs"]),
         Place::Service => Some(&[
             "AddReg",
             "AddTrigger",

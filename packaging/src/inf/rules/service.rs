@@ -1,27 +1,37 @@
 //! The service: the driver as Windows loads it.
 
-use super::{Fault, Rule, at, missing};
+use super::{
+    Fault, Rule,
+    Source::{Advice, Windows},
+    at,
+};
 use crate::inf::{
     Entry,
-    install::{Installation, Key, Place, Service, number},
+    install::{Installation, Key, Place, Service, is_root, number},
 };
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service",
         claim: "Each device gets the service that drives it",
-        source: "InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)",
+        source: Windows("InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)"),
         check: |inf, _| {
+            // What extends another driver, or binds to one, has no service of a device.
+            let class = inf.class().to_ascii_lowercase();
+            if WITHOUT_SERVICE.contains(&&*class) {
+                return Vec::new();
+            }
             let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
             installs
                 .filter(|(_, section)| {
                     let services = inf.entries(&format!("{}.Services", section.name));
-                    let needs = services.iter().any(|entry| entry.is("Needs"));
-                    let named = section.name.to_ascii_lowercase();
-                    drivers(inf, &services).is_empty()
-                        && !needs
-                        && !named.starts_with("defaultinstall")
-                        && !named.starts_with("classinstall32")
+                    let needs = |entries: &[&Entry]| entries.iter().any(|entry| entry.is("Needs"));
+                    inf.is_preferred(section)
+                        && drivers(inf, &services).is_empty()
+                        && !needs(&services)
+                        && !needs(&section.entries.iter().collect::<Vec<_>>())
+                        && !is_root(section, "DefaultInstall")
+                        && !is_root(section, "ClassInstall32")
                 })
                 .map(|(_, section)| {
                     at(
@@ -35,7 +45,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-one",
         claim: "No device gets two services that drive it",
-        source: "InfVerif 1211",
+        source: Windows("InfVerif 1211"),
         check: |inf, _| {
             let sections = inf.reached.iter().filter(|(at, _)| *at == Place::Services);
             sections
@@ -50,7 +60,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-named",
         claim: "AddService names the service and the section that installs it",
-        source: "InfVerif 1080, 1253, 1272; INF AddService directive",
+        source: Windows("InfVerif 1080, 1253, 1272; INF AddService directive"),
         check: |inf, _| {
             let services = inf.services.iter();
             services
@@ -66,7 +76,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-flags",
         claim: "AddService's flags are known ones, and a PnP driver's",
-        source: "InfVerif 1083; INF AddService directive",
+        source: Windows("InfVerif 1083; INF AddService directive"),
         check: |inf, _| {
             let services = inf.services.iter();
             services
@@ -84,7 +94,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-directives",
         claim: "The service's type, start, error control and file are given",
-        source: "InfVerif 1234, 1289; INF AddService directive",
+        source: Windows("InfVerif 1234, 1289; INF AddService directive"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for service in &inf.services {
@@ -100,32 +110,60 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-type",
-        claim: "The service is a kernel driver (ServiceType 1)",
-        source: "INF AddService directive",
-        check: |inf, _| wrong(inf, "ServiceType", |text| number(text) == Some(1)),
+        claim: "The service's type is known, and a device's own is a kernel driver (1)",
+        source: Windows("INF AddService directive"),
+        check: |inf, _| {
+            of_each(inf, "ServiceType", |service, text| {
+                let kind = number(text)?;
+                match is_devices_own(service) {
+                    true => kind == 1,
+                    false => SERVICE_TYPES.contains(&kind),
+                }
+                .then_some(())
+            })
+        },
+    },
+    Rule {
+        id: "service-start-known",
+        claim: "The service's start is one of the five (0 to 4)",
+        source: Windows("InfVerif 1014; INF AddService directive"),
+        check: |inf, _| {
+            of_each(inf, "StartType", |_, text| {
+                number(text).filter(|start| *start <= 4).map(drop)
+            })
+        },
     },
     Rule {
         id: "service-start",
-        claim: "The service is loaded with the system, which may lie on its disk (StartType 0)",
-        source: "Specifying Driver Load Order",
-        check: |inf, _| wrong(inf, "StartType", |text| number(text) == Some(0)),
+        claim: "A storage controller's service is loaded by the boot loader (StartType 0): \
+                Windows may be on its disk",
+        source: Advice("Specifying Driver Load Order"),
+        check: |inf, _| {
+            let services = inf.boot_disk_services().into_iter();
+            let starts = services.flat_map(|service| entries(service, "StartType"));
+            starts
+                .map(|entry| (entry.line, inf.value(entry, 0)))
+                .filter(|(_, start)| number(start).is_some_and(|start| matches!(start, 1..=4)))
+                .map(|(line, start)| at(line, format!("StartType is {start:?}")))
+                .collect()
+        },
     },
     Rule {
         id: "service-error-control",
         claim: "The service's error control is one of the four (0 to 3)",
-        source: "InfVerif 1014; INF AddService directive",
+        source: Windows("InfVerif 1014; INF AddService directive"),
         check: |inf, _| {
-            wrong(inf, "ErrorControl", |text| {
-                number(text).is_some_and(|level| level <= 3)
+            of_each(inf, "ErrorControl", |_, text| {
+                number(text).filter(|level| *level <= 3).map(drop)
             })
         },
     },
     Rule {
         id: "service-group",
-        claim: "The service is in a load order group (LoadOrderGroup)",
-        source: "Specifying Driver Load Order",
+        claim: "A storage controller's service is in a load order group (LoadOrderGroup)",
+        source: Advice("Specifying Driver Load Order"),
         check: |inf, _| {
-            let services = inf.services.iter();
+            let services = inf.boot_disk_services().into_iter();
             services
                 .filter(|service| {
                     !service.installs.is_empty() && entries(service, "LoadOrderGroup").is_empty()
@@ -140,54 +178,58 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service-path",
         claim: "The service's file is given by a directory's number",
-        source: "InfVerif 2085; using-dirids",
-        check: |inf, _| wrong(inf, "ServiceBinary", |text| in_directory(text).is_some()),
+        source: Advice("InfVerif 2085; using-dirids"),
+        check: |inf, _| of_each(inf, "ServiceBinary", |_, text| in_directory(text).map(drop)),
     },
     Rule {
         id: "service-file",
         claim: "The service's file is one that is copied there",
-        source: "InfVerif 2084; InfVerif Error 2084",
+        source: Windows("InfVerif 2084; InfVerif Error 2084"),
         check: |inf, _| {
-            wrong(inf, "ServiceBinary", |text| {
-                in_directory(text).is_none_or(|(number, path)| is_copied(inf, number, path))
+            of_each(inf, "ServiceBinary", |_, text| {
+                // Elsewhere than in the driver store, and in no folder that the file copies
+                // to, it is one that Windows has.
+                in_directory(text)
+                    .is_none_or(|(number, path)| {
+                        is_copied(inf, number, path) || !is_own_folder(inf, number, path)
+                    })
+                    .then_some(())
             })
         },
     },
     Rule {
         id: "event-log",
-        claim: "What is logged under the driver's name can be read, by IoLogMsg.dll's texts",
-        source: "INF AddService directive (Registering for Event Logging)",
+        claim: "Storport's events under the driver's name have their texts, those of IoLogMsg.dll",
+        source: Advice("INF AddService directive (Registering for Event Logging)"),
         check: |inf, _| {
-            let services = inf.services.iter();
-            let mut faults: Vec<Fault> = services
-                .filter(|service| {
-                    let drives = number(&service.flags).is_some_and(|flags| flags & 2 != 0);
-                    drives && !service.name.is_empty() && service.event_section.is_empty()
-                })
-                .map(|service| at(service.line, "no section for the event log is named"))
-                .collect();
-            if inf.services.is_empty() || !faults.is_empty() {
-                return faults;
-            }
-            let value = |name: &str| {
-                let mut values = inf.values_of(Key::Events);
-                values.find(|value| value.name.eq_ignore_ascii_case(name))
-            };
-            match value("EventMessageFile") {
-                None => faults.push(missing("the event log is told no EventMessageFile")),
-                Some(value) => {
-                    let data = value.data.first().map_or("", |field| &field.text);
-                    if !data.to_ascii_lowercase().contains("iologmsg.dll") {
-                        faults.push(at(value.line, "IoLogMsg.dll is not named"));
+            let mut faults = Vec::new();
+            for service in inf.boot_disk_services() {
+                if service.event_section.is_empty() {
+                    faults.push(at(service.line, "no section for the event log is named"));
+                    continue;
+                }
+                let value = |name: &str| {
+                    inf.values_of(Key::Events).find(|value| {
+                        value.owner.eq_ignore_ascii_case(&service.event_section)
+                            && value.name.eq_ignore_ascii_case(name)
+                    })
+                };
+                match value("EventMessageFile") {
+                    None => faults.push(at(service.line, "there is no EventMessageFile")),
+                    Some(value) => {
+                        let data = value.data.first().map_or("", |field| &field.text);
+                        if !data.to_ascii_lowercase().contains("iologmsg.dll") {
+                            faults.push(at(value.line, "IoLogMsg.dll is not named"));
+                        }
                     }
                 }
-            }
-            match value("TypesSupported") {
-                None => faults.push(missing("the event log is told no TypesSupported")),
-                Some(value) => {
-                    let data = value.data.first().and_then(|field| number(&field.text));
-                    if data.is_some_and(|types| types != 7) {
-                        faults.push(at(value.line, "a driver's event types are 7"));
+                match value("TypesSupported") {
+                    None => faults.push(at(service.line, "there is no TypesSupported")),
+                    Some(value) => {
+                        let data = value.data.first().and_then(|field| number(&field.text));
+                        if data.is_some_and(|types| types != 7) {
+                            faults.push(at(value.line, "a driver's event types are 7"));
+                        }
                     }
                 }
             }
@@ -197,7 +239,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "event-log-file",
         claim: "A file of the package that has event texts is copied to where it is looked up",
-        source: "Registering as a Source of Error Messages; Run From Driver Store",
+        source: Windows("Registering as a Source of Error Messages; Run From Driver Store"),
         check: |inf, _| {
             inf.values_of(Key::Events)
                 .filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
@@ -221,7 +263,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "event-log-type",
         claim: "The event log is System, Application or Security",
-        source: "InfVerif 1250; INF AddService directive",
+        source: Windows("InfVerif 1250; INF AddService directive"),
         check: |inf, _| {
             let known = ["", "system", "application", "security"];
             let services = inf.services.iter();
@@ -245,8 +287,22 @@ pub(super) const RULES: &[Rule] = &[
 /// unique names that InfVerif 1021 and 1022 speak of.
 const SERVICE_FLAGS: u64 = 0x7_fdfb;
 
-/// TAGTOFRONT, NOCLOBBER_LOADORDERGROUP, NOCLOBBER_DEPENDENCIES, STARTSERVICE.
-const NOT_FOR_PNP: u64 = 0x8c1;
+/// SERVICE_* of winnt.h: drivers and services, alone, shared, and of a user.
+const SERVICE_TYPES: [u64; 11] = [
+    0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x50, 0x60, 0x110, 0x120, 0x160,
+];
+
+/// TAGTOFRONT, STARTSERVICE.
+const NOT_FOR_PNP: u64 = 0x801;
+
+/// Classes whose devices need no service of the same file.
+const WITHOUT_SERVICE: [&str; 5] = [
+    "extension",
+    "netclient",
+    "netservice",
+    "nettrans",
+    "softwarecomponent",
+];
 
 /// The lines of `AddService` that make the service the device's own.
 fn drivers(inf: &Installation<'_>, entries: &[&Entry]) -> Vec<usize> {
@@ -266,21 +322,28 @@ fn entries<'a>(service: &Service<'a>, name: &str) -> Vec<&'a Entry> {
         .collect()
 }
 
-/// The services' entries of that name whose value is not `right`.
-fn wrong(inf: &Installation<'_>, name: &str, right: impl Fn(&str) -> bool) -> Vec<Fault> {
+/// The services' entries of that name whose value is not right: `right` returns
+/// nothing for it.
+fn of_each(
+    inf: &Installation<'_>,
+    name: &str,
+    right: impl Fn(&Service<'_>, &str) -> Option<()>,
+) -> Vec<Fault> {
     let mut faults = Vec::new();
-    for entry in inf
-        .services
-        .iter()
-        .flat_map(|service| entries(service, name))
-    {
-        let value = inf.value(entry, 0);
-        let fault = at(entry.line, format!("{name} is {value:?}"));
-        if !right(&value) && !faults.contains(&fault) {
-            faults.push(fault);
+    for service in &inf.services {
+        for entry in entries(service, name) {
+            let value = inf.value(entry, 0);
+            if right(service, &value).is_none() {
+                faults.push(at(entry.line, format!("{name} is {value:?}")));
+            }
         }
     }
     faults
+}
+
+/// Whether the service is the one that drives a device.
+fn is_devices_own(service: &Service<'_>) -> bool {
+    number(&service.flags).is_some_and(|flags| flags & 2 != 0)
 }
 
 /// Whether a file is copied to this path below the directory of this number. Yes, if a
@@ -300,6 +363,22 @@ fn is_copied(inf: &Installation<'_>, number: u32, path: &str) -> bool {
         };
         number == own && whole.eq_ignore_ascii_case(path)
     })
+}
+
+/// Whether the file may come from the package only: it is in the driver store, or where
+/// other files are copied to.
+fn is_own_folder(inf: &Installation<'_>, number: u32, path: &str) -> bool {
+    let folder = path.rsplit_once('\\').map_or("", |(folder, _)| folder);
+    number == 13
+        || inf.copies.iter().any(|copy| {
+            inf.destination(copy.list.as_deref()).is_some_and(|place| {
+                place.number.parse() == Ok(number)
+                    && place
+                        .subdirectory
+                        .trim_matches('\\')
+                        .eq_ignore_ascii_case(folder)
+            })
+        })
 }
 
 /// The directory's number and the path below it, of `%number%\path`.

@@ -2,14 +2,18 @@
 
 use time::{Date, Month};
 
-use super::{Rule, at, missing};
+use super::{
+    Rule,
+    Source::{Advice, Windows},
+    at, missing,
+};
 use crate::inf::{Encoding, install::Installation};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "encoding",
         claim: "The file is ASCII, or UTF-16 with a byte order mark",
-        source: "InfVerif 1003",
+        source: Advice("InfVerif 1003"),
         check: |inf, _| match inf.inf.encoding() {
             Encoding::Ascii | Encoding::Utf16 => Vec::new(),
             Encoding::Ansi | Encoding::Utf8 => vec![missing(
@@ -20,12 +24,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "signature",
-        claim: "[Version] has the signature $WINDOWS NT$",
-        source: "InfVerif 1001; INF Version section",
+        claim: "[Version] has the signature $WINDOWS NT$ or $CHICAGO$",
+        source: Windows("InfVerif 1001; INF Version section"),
         check: |inf, _| match inf.version("Signature") {
             None => vec![missing("[Version] has no Signature")],
             Some(entry) => match inf.value(entry, 0) {
                 text if text.eq_ignore_ascii_case("$Windows NT$") => Vec::new(),
+                text if text.eq_ignore_ascii_case("$Chicago$") => Vec::new(),
                 text => vec![at(entry.line, format!("Signature is {text:?}"))],
             },
         },
@@ -33,7 +38,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "version-directives",
         claim: "[Version] holds nothing that Windows doesn't know",
-        source: "InfVerif 1290; INF Version section",
+        source: Windows("InfVerif 1290; INF Version section"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
             entries
@@ -56,7 +61,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "version-obsolete",
         claim: "[Version] holds nothing for installers that are no more",
-        source: "InfVerif 2009; INF Version section (DIFx)",
+        source: Advice("InfVerif 2009; INF Version section (DIFx)"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
             entries
@@ -70,7 +75,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "version-extra",
         claim: "No entry of [Version] has a value too many",
-        source: "InfVerif 1201",
+        source: Windows("InfVerif 1201"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
             entries
@@ -85,7 +90,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class",
         claim: "The device setup class is given, by name and by GUID",
-        source: "InfVerif 1234; INF Version section",
+        source: Windows("InfVerif 1234; INF Version section"),
         check: |inf, _| {
             let given = |key: &&&str| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty());
             let missing_keys = ["Class", "ClassGuid"];
@@ -98,7 +103,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class-guid",
         claim: "The class's GUID is written as one",
-        source: "InfVerif 1010",
+        source: Windows("InfVerif 1010"),
         check: |inf, _| match class(inf) {
             Some((line, _, guid)) if !is_guid(&guid) => vec![at(
                 line,
@@ -110,7 +115,9 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class-match",
         claim: "The class's name and its GUID belong together",
-        source: "InfVerif 1280, 1281; System-defined device setup classes available to vendors",
+        source: Windows(
+            "InfVerif 1280, 1281; System-defined device setup classes available to vendors",
+        ),
         check: |inf, _| {
             let Some((line, name, guid)) = class(inf).filter(|(_, _, guid)| is_guid(guid)) else {
                 return Vec::new();
@@ -132,9 +139,12 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "class-storage",
         claim: "The class is SCSIAdapter, where storage controllers are",
-        source: "System-defined device setup classes available to vendors",
+        source: Advice("System-defined device setup classes available to vendors"),
         check: |inf, _| match class(inf) {
-            Some((line, name, _)) if !name.eq_ignore_ascii_case("SCSIAdapter") => {
+            Some((line, name, _))
+                if !name.eq_ignore_ascii_case("SCSIAdapter")
+                    && !inf.boot_disk_services().is_empty() =>
+            {
                 vec![at(line, format!("the class is {name}"))]
             }
             _ => Vec::new(),
@@ -143,7 +153,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "provider",
         claim: "The provider is named",
-        source: "InfVerif 1234; INF Version section",
+        source: Windows("InfVerif 1234; INF Version section"),
         check: |inf, _| match inf.version("Provider") {
             Some(entry) if !inf.value(entry, 0).is_empty() => Vec::new(),
             _ => vec![missing("[Version] has no Provider")],
@@ -152,7 +162,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "provider-microsoft",
         claim: "The provider doesn't pass for Microsoft",
-        source: "InfVerif 1204",
+        source: Windows("InfVerif 1204"),
         check: |inf, _| {
             let entry = inf.version("Provider").into_iter();
             entry
@@ -164,24 +174,20 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "catalog",
-        claim: "A catalog is named, which the file's signature is in",
-        source: "InfVerif 1233; INF Version section",
-        check: |inf, _| {
-            let named = inf.entries("Version").into_iter().any(|entry| {
-                let key = entry.key.as_ref();
-                key.is_some_and(|key| key.text.to_ascii_lowercase().starts_with("catalogfile"))
-            });
-            if named {
-                Vec::new()
-            } else {
-                vec![missing("[Version] has no CatalogFile")]
-            }
+        claim: "A catalog is named for the processor: it has the file's signature",
+        source: Windows("InfVerif 1233; INF Version section"),
+        check: |inf, _| match inf.catalog() {
+            Some(_) => Vec::new(),
+            None => vec![missing(format!(
+                "[Version] has no CatalogFile, nor one for NT{}",
+                inf.architecture.decoration()
+            ))],
         },
     },
     Rule {
         id: "catalog-name",
         claim: "The catalog is a .cat file beside this one",
-        source: "InfVerif 1214",
+        source: Windows("InfVerif 1214"),
         check: |inf, _| {
             catalogs(inf)
                 .filter(|(_, name)| {
@@ -194,7 +200,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-ver",
         claim: "The driver's date and version are given",
-        source: "InfVerif 1234; INF DriverVer directive",
+        source: Windows("InfVerif 1234; INF DriverVer directive"),
         check: |inf, _| match inf.version("DriverVer") {
             None => vec![missing("[Version] has no DriverVer")],
             Some(entry) if (0..2).any(|index| inf.value(entry, index).is_empty()) => {
@@ -209,7 +215,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-date",
         claim: "The driver's date is written MM/DD/YYYY",
-        source: "InfVerif 1218; INF DriverVer directive",
+        source: Windows("InfVerif 1218; INF DriverVer directive"),
         check: |inf, _| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_none() => {
                 vec![at(line, format!("{text:?} is no date of that form"))]
@@ -220,7 +226,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-date-past",
         claim: "The driver's date has come",
-        source: "inf2cat (\"DriverVer set to a date in the future\")",
+        source: Windows("inf2cat (\"DriverVer set to a date in the future\")"),
         check: |inf, today| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_some_and(|date| date > today) => {
                 vec![at(line, format!("{text} is still to come"))]
@@ -231,7 +237,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "driver-version",
         claim: "The driver's version is four numbers below 65535, not all of them 0",
-        source: "InfVerif 1217; INF DriverVer directive",
+        source: Windows("InfVerif 1217; INF DriverVer directive"),
         check: |inf, _| match driver_ver(inf) {
             Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
                 Ok(version) if version.0 == [0; 4] => {
@@ -246,7 +252,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "pnp-lockdown",
         claim: "The installed files are locked against other programs (PnpLockdown)",
-        source: "InfVerif 1324",
+        source: Advice("InfVerif 1324"),
         check: |inf, _| match inf.version("PnpLockdown") {
             None => vec![missing("[Version] has no PnpLockdown = 1")],
             Some(entry) => match inf.value(entry, 0) {
@@ -257,10 +263,11 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-const DIRECTIVES: [&str; 8] = [
+const DIRECTIVES: [&str; 9] = [
     "Signature",
     "Class",
     "ClassGuid",
+    "ClassVer",
     "Provider",
     "ExtensionId",
     "CatalogFile",

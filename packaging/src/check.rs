@@ -1,0 +1,293 @@
+//! One thing that is checked of a file: who asks for it, and what was found. And
+//! the report of all that was checked of a file.
+
+use std::fmt;
+
+/// Who asks for what is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Windows does not install or load a file that breaks it, or Microsoft calls it
+    /// an error: the number of an InfVerif error, or the title of a page.
+    Windows(&'static str),
+    /// This project advises it, or Microsoft does so for some kinds of drivers only.
+    /// The text says why, or where.
+    Advice(&'static str),
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1; none for a file without lines, and for what is missing.
+    pub line: Option<usize>,
+    /// What is there, and what should be.
+    pub text: String,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The claim holds.
+    Holds,
+    /// It does not.
+    Faults(Vec<Fault>),
+    /// It could not be judged, for this reason.
+    NotJudged(String),
+}
+
+/// One thing that was checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The rule's name, if it has one, as `pnp-lockdown`.
+    pub rule: Option<&'static str>,
+    /// What should hold.
+    pub claim: &'static str,
+    /// Who asks for it.
+    pub source: Source,
+    /// What was found.
+    pub outcome: Outcome,
+}
+
+impl Check {
+    /// A check of what Windows demands, with its fault if there is one.
+    pub(crate) fn demand(
+        claim: &'static str,
+        source: &'static str,
+        fault: impl Into<Option<String>>,
+    ) -> Self {
+        Self::new(claim, Source::Windows(source), fault.into().into())
+    }
+
+    /// A check of what this project advises, with its fault if there is one.
+    pub(crate) fn advice(
+        claim: &'static str,
+        why: &'static str,
+        fault: impl Into<Option<String>>,
+    ) -> Self {
+        Self::new(claim, Source::Advice(why), fault.into().into())
+    }
+
+    pub(crate) fn new(claim: &'static str, source: Source, outcome: Outcome) -> Self {
+        Self {
+            rule: None,
+            claim,
+            source,
+            outcome,
+        }
+    }
+
+    /// Whether this is advice, not a demand of Windows.
+    #[must_use]
+    pub fn is_advice(&self) -> bool {
+        matches!(self.source, Source::Advice(_))
+    }
+
+    /// All faults in one line; none if there is no fault.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        let Outcome::Faults(faults) = &self.outcome else {
+            return None;
+        };
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        Some(faults.join("; "))
+    }
+
+    /// The check's lines in a report, where advice decides or does not.
+    fn write(&self, f: &mut fmt::Formatter<'_>, advice_decides: bool) -> fmt::Result {
+        let Self { claim, .. } = self;
+        let faults = match &self.outcome {
+            Outcome::Holds => return writeln!(f, "    yes  {claim}"),
+            Outcome::NotJudged(why) => return writeln!(f, "    not judged: {claim}: {why}"),
+            Outcome::Faults(faults) => faults,
+        };
+        let word = if self.is_advice() && !advice_decides {
+            "advice:"
+        } else {
+            "NO  "
+        };
+        match &faults[..] {
+            [Fault { line: None, text }] => writeln!(f, "    {word} {claim}: {text}")?,
+            faults => {
+                writeln!(f, "    {word} {claim}")?;
+                for fault in faults {
+                    writeln!(f, "           {fault}")?;
+                }
+            }
+        }
+        let (Source::Windows(source) | Source::Advice(source)) = self.source;
+        match self.rule {
+            Some(rule) => writeln!(f, "           ({rule}: {source})"),
+            None => writeln!(f, "           ({source})"),
+        }
+    }
+}
+
+impl From<Option<String>> for Outcome {
+    fn from(fault: Option<String>) -> Self {
+        match fault {
+            Some(text) => Self::Faults(vec![Fault { line: None, text }]),
+            None => Self::Holds,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "line {line}: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// What was checked of a file.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The file's path as it was given, and the processor if that matters.
+    pub subject: String,
+    /// What was checked.
+    pub checks: Vec<Check>,
+    /// What this lint can't judge of any such file.
+    pub beyond: Vec<&'static str>,
+    /// Why nothing of the file was judged.
+    pub not_judged: Option<String>,
+    /// Whether advice decides as demands do.
+    pub advice_decides: bool,
+}
+
+/// What a report comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// All that was judged holds.
+    Holds,
+    /// Nothing is wrong, but something was not judged that should have been.
+    NotJudged,
+    /// Something is wrong.
+    Wrong,
+}
+
+impl Report {
+    /// What the report comes to.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        let of = |check: &Check| match check.outcome {
+            Outcome::Holds => Verdict::Holds,
+            Outcome::NotJudged(_) => Verdict::NotJudged,
+            Outcome::Faults(_) if check.is_advice() && !self.advice_decides => Verdict::Holds,
+            Outcome::Faults(_) => Verdict::Wrong,
+        };
+        let whole = match self.not_judged {
+            Some(_) => Verdict::NotJudged,
+            None => Verdict::Holds,
+        };
+        self.checks.iter().map(of).max().unwrap_or(whole)
+    }
+}
+
+/// Two lists, and what was not judged.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}:", self.subject)?;
+        for (heading, is_advice) in [
+            ("what Windows demands", false),
+            ("what this project advises", true),
+        ] {
+            let mut checks = self.checks.iter().filter(|c| c.is_advice() == is_advice);
+            let Some(first) = checks.next() else {
+                continue;
+            };
+            writeln!(f, "  {heading}:")?;
+            for check in std::iter::once(first).chain(checks) {
+                check.write(f, self.advice_decides)?;
+            }
+        }
+        let whole = self.not_judged.as_deref();
+        self.beyond
+            .iter()
+            .copied()
+            .chain(whole)
+            .try_for_each(|what| writeln!(f, "  not judged: {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(advice_decides: bool, checks: Vec<Check>) -> Report {
+        Report {
+            subject: "a.sys".into(),
+            checks,
+            beyond: vec!["the root"],
+            not_judged: None,
+            advice_decides,
+        }
+    }
+
+    fn checks() -> Vec<Check> {
+        vec![
+            Check::advice("it is named well", "this project", Some("it is not".into())),
+            Check::demand("it is whole", "a page", None),
+        ]
+    }
+
+    #[test]
+    fn demands_and_advice_are_two_lists() {
+        assert_eq!(
+            report(false, checks()).to_string(),
+            "a.sys:\n  what Windows demands:\n    yes  it is whole\n  \
+             what this project advises:\n    advice: it is named well: it is not\n           \
+             (this project)\n  not judged: the root\n"
+        );
+    }
+
+    #[test]
+    fn advice_decides_only_where_that_is_asked_for() {
+        assert_eq!(report(false, checks()).verdict(), Verdict::Holds);
+        let strict = report(true, checks());
+        assert_eq!(strict.verdict(), Verdict::Wrong);
+        assert!(
+            strict
+                .to_string()
+                .contains("    NO   it is named well: it is not\n")
+        );
+    }
+
+    #[test]
+    fn what_was_not_judged_is_not_what_holds_and_a_fault_is_worse() {
+        let unjudged = Check::new(
+            "it is signed",
+            Source::Windows("a page"),
+            Outcome::NotJudged("ECDSA".into()),
+        );
+        let mut checks = vec![unjudged];
+        let one = report(false, checks.clone());
+        assert_eq!(one.verdict(), Verdict::NotJudged);
+        assert!(
+            one.to_string()
+                .contains("    not judged: it is signed: ECDSA\n")
+        );
+
+        checks.push(Check::demand("it is whole", "a page", Some("no".into())));
+        assert_eq!(report(false, checks).verdict(), Verdict::Wrong);
+    }
+
+    #[test]
+    fn faults_with_lines_stand_below_their_claim_and_before_the_rules_name() {
+        let fault = |line, text: &str| Fault {
+            line: Some(line),
+            text: text.into(),
+        };
+        let check = Check {
+            rule: Some("a-rule"),
+            ..Check::new(
+                "it is whole",
+                Source::Windows("InfVerif 1"),
+                Outcome::Faults(vec![fault(2, "a"), fault(3, "b")]),
+            )
+        };
+        assert!(report(false, vec![check]).to_string().contains(
+            "    NO   it is whole\n           line 2: a\n           line 3: b\n           \
+             (a-rule: InfVerif 1)\n"
+        ));
+    }
+}

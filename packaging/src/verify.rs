@@ -1,0 +1,532 @@
+//! Judges a PKCS#7 signature as Authenticode has it: everything that the file
+//! itself can show. Whether Windows trusts the signer is not in the file.
+
+use cms::signed_data::{SignerIdentifier, SignerInfo};
+use der::{
+    AnyRef, Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged,
+    asn1::{ObjectIdentifier, OctetString},
+};
+use rsa::{Pkcs1v15Sign, PublicKey, pkcs8::DecodePublicKey};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use time::Date;
+use x509_cert::{
+    Certificate, attr::Attributes, ext::pkix::SubjectKeyIdentifier, time::Time, time::Validity,
+};
+
+use crate::{
+    check::{Check, Outcome, Source},
+    pkcs7::{CONTENT_TYPE, MESSAGE_DIGEST, RSA_ENCRYPTION, SIGNED_DATA, SIGNING_TIME},
+    signer,
+};
+
+/// szOID_RFC3161_counterSign.
+const RFC3161_TIMESTAMP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.3.3.1");
+/// id-countersignature, RFC 2985, 5.3.6.
+const COUNTERSIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.6");
+/// szOID_NESTED_SIGNATURE.
+const NESTED_SIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.4.1");
+
+const AUTHENTICODE: &str = "Windows Authenticode Portable Executable Signature Format";
+const DER_ORDER: &str = "October 13, 2020—KB4579311 (known issues); X.690, 11.6";
+const CHAIN: &str = "Authenticode Digital Signatures";
+
+/// What was found of a signature.
+pub(crate) struct Judgement {
+    pub(crate) checks: Vec<Check>,
+    /// What is not judged of any signature.
+    pub(crate) beyond: Vec<&'static str>,
+    /// What is signed, without its tag and length, if it could be read.
+    pub(crate) content: Option<Vec<u8>>,
+}
+
+/// A hash function of signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hash {
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Hash {
+    /// Object identifiers: of the function, and of RSA's signature with it.
+    const ALL: [(Self, &str, &str); 4] = [
+        (Self::Sha1, "1.3.14.3.2.26", "1.2.840.113549.1.1.5"),
+        (
+            Self::Sha256,
+            "2.16.840.1.101.3.4.2.1",
+            "1.2.840.113549.1.1.11",
+        ),
+        (
+            Self::Sha384,
+            "2.16.840.1.101.3.4.2.2",
+            "1.2.840.113549.1.1.12",
+        ),
+        (
+            Self::Sha512,
+            "2.16.840.1.101.3.4.2.3",
+            "1.2.840.113549.1.1.13",
+        ),
+    ];
+
+    pub(crate) fn of(algorithm: ObjectIdentifier) -> Option<Self> {
+        let name = algorithm.to_string();
+        let mut all = Self::ALL.into_iter();
+        all.find(|(_, own, _)| *own == name).map(|(hash, ..)| hash)
+    }
+
+    fn of_rsa(algorithm: ObjectIdentifier) -> Option<Self> {
+        let name = algorithm.to_string();
+        let mut all = Self::ALL.into_iter();
+        all.find(|(.., rsa)| *rsa == name).map(|(hash, ..)| hash)
+    }
+
+    fn digest(self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Sha1 => Sha1::digest(bytes).to_vec(),
+            Self::Sha256 => Sha256::digest(bytes).to_vec(),
+            Self::Sha384 => Sha384::digest(bytes).to_vec(),
+            Self::Sha512 => Sha512::digest(bytes).to_vec(),
+        }
+    }
+
+    /// What stands before the digest in a signature (RFC 8017, 9.2, note 1).
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
+            Self::Sha256 => {
+                b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+            }
+            Self::Sha384 => {
+                b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"
+            }
+            Self::Sha512 => {
+                b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"
+            }
+        }
+    }
+}
+
+/// A SignedData in its parts, each in the bytes that it was written in: a parser
+/// that sorts sets would hide their order.
+struct Parts<'a> {
+    content_type: ObjectIdentifier,
+    content: Option<AnyRef<'a>>,
+    /// The sets, by what they are of.
+    sets: Vec<(&'static str, Vec<&'a [u8]>)>,
+    certificates: Vec<&'a [u8]>,
+    signers: Vec<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    /// Reads a ContentInfo.
+    fn read(info: AnyRef<'a>) -> der::Result<Self> {
+        let fields = fields(info)?;
+        let [kind, content] = fields[..] else {
+            return Err(der::ErrorKind::Failed.into());
+        };
+        let kind = kind.decode_as::<ObjectIdentifier>()?;
+        if kind != SIGNED_DATA {
+            return Err(der::ErrorKind::OidUnknown { oid: kind }.into());
+        }
+        let mut sets = Vec::new();
+        let mut rest = self::fields(AnyRef::from_der(content.value())?)?.into_iter();
+        let mut next = || rest.next().ok_or(der::Error::from(der::ErrorKind::Failed));
+        next()?.decode_as::<u8>()?;
+        sets.push(("digest algorithms", elements(next()?.value())?));
+        let signed = self::fields(next()?)?;
+        let mut field = next()?;
+        let mut certificates = Vec::new();
+        for (number, what) in [(TagNumber::N0, "certificates"), (TagNumber::N1, "CRLs")] {
+            if is_context(field, number) {
+                let members = elements(field.value())?;
+                if number == TagNumber::N0 {
+                    certificates.clone_from(&members);
+                }
+                sets.push((what, members));
+                field = next()?;
+            }
+        }
+        field.tag().assert_eq(Tag::Set)?;
+        let signers = elements(field.value())?;
+        sets.push(("signers", signers.clone()));
+        for signer in &signers {
+            for field in self::fields(AnyRef::from_der(signer)?)? {
+                if is_context(field, TagNumber::N0) && field.tag().is_constructed() {
+                    sets.push(("signed attributes", elements(field.value())?));
+                }
+                if is_context(field, TagNumber::N1) {
+                    sets.push(("unsigned attributes", elements(field.value())?));
+                }
+            }
+        }
+        Ok(Self {
+            content_type: signed.first().ok_or(der::ErrorKind::Failed)?.decode_as()?,
+            content: match signed.get(1) {
+                Some(explicit) => Some(AnyRef::from_der(explicit.value())?),
+                None => None,
+            },
+            sets,
+            certificates,
+            signers,
+        })
+    }
+}
+
+/// The encoded members of a SET OF, of the bytes within.
+fn elements(value: &[u8]) -> der::Result<Vec<&[u8]>> {
+    let mut reader = SliceReader::new(value)?;
+    let mut found = Vec::new();
+    while !reader.is_finished() {
+        found.push(reader.tlv_bytes()?);
+    }
+    Ok(found)
+}
+
+/// The fields of a SEQUENCE.
+fn fields(sequence: AnyRef<'_>) -> der::Result<Vec<AnyRef<'_>>> {
+    sequence.tag().assert_eq(Tag::Sequence)?;
+    elements(sequence.value())?
+        .into_iter()
+        .map(AnyRef::from_der)
+        .collect()
+}
+
+fn is_context(field: AnyRef<'_>, wanted: TagNumber) -> bool {
+    matches!(field.tag(), Tag::ContextSpecific { number, .. } if number == wanted)
+}
+
+/// Judges the signature `bytes`, which should be around `content_type`.
+pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -> Judgement {
+    let mut judgement = Judgement {
+        checks: Vec::new(),
+        beyond: Vec::new(),
+        content: None,
+    };
+    let parts = match read(bytes) {
+        Ok(parts) => {
+            judgement.demand(
+                "the signature is PKCS#7 in DER, and ends the file",
+                AUTHENTICODE,
+                None,
+            );
+            parts
+        }
+        Err(fault) => {
+            judgement.demand(
+                "the signature is PKCS#7 in DER, and ends the file",
+                AUTHENTICODE,
+                Some(fault),
+            );
+            return judgement;
+        }
+    };
+    judgement.content = parts.content.map(|content| content.value().to_vec());
+    judgement.demand(
+        "what is signed is of the kind that belongs there",
+        AUTHENTICODE,
+        match parts.content {
+            Some(_) if parts.content_type == content_type => None,
+            Some(_) => Some(format!(
+                "its content type is {}, not {content_type}",
+                parts.content_type
+            )),
+            None => Some("it has no content".into()),
+        },
+    );
+    let unordered: Vec<&str> = parts
+        .sets
+        .iter()
+        .filter(|(_, members)| !members.is_sorted())
+        .map(|(what, _)| *what)
+        .collect();
+    judgement.demand(
+        "the members of its sets are in DER's order",
+        DER_ORDER,
+        (!unordered.is_empty()).then(|| format!("the {} are not", unordered.join(" and the "))),
+    );
+    let signer = match parts.signers[..] {
+        [signer] => signer,
+        [] => {
+            judgement.demand(
+                "it has one signer",
+                AUTHENTICODE,
+                Some("it is not signed".into()),
+            );
+            return judgement;
+        }
+        _ => {
+            let text = format!("it has {}", parts.signers.len());
+            judgement.demand("it has one signer", AUTHENTICODE, Some(text));
+            return judgement;
+        }
+    };
+    judgement.demand("it has one signer", AUTHENTICODE, None);
+    judgement.beyond.push(
+        "whether Windows trusts the root that the signer's certificate leads to, and whether a \
+         certificate was revoked",
+    );
+    if let Err(error) = judgement.signer(signer, &parts, today) {
+        judgement.demand(
+            "its signer can be read",
+            AUTHENTICODE,
+            Some(error.to_string()),
+        );
+    }
+    judgement
+}
+
+/// The parts of a signature that nothing follows.
+fn read(bytes: &[u8]) -> Result<Parts<'_>, String> {
+    let mut reader = SliceReader::new(bytes).map_err(|error| error.to_string())?;
+    let info: AnyRef<'_> = reader.decode().map_err(|error| error.to_string())?;
+    match u32::from(reader.remaining_len()) {
+        0 => Parts::read(info).map_err(|error| error.to_string()),
+        more => Err(format!("{more} bytes follow it")),
+    }
+}
+
+impl Judgement {
+    fn demand(&mut self, claim: &'static str, source: &'static str, fault: Option<String>) {
+        self.checks.push(Check::demand(claim, source, fault));
+    }
+
+    fn outcome(&mut self, claim: &'static str, source: &'static str, outcome: Outcome) {
+        let check = Check::new(claim, Source::Windows(source), outcome);
+        self.checks.push(check);
+    }
+
+    /// Judges the one signer.
+    fn signer(&mut self, bytes: &[u8], parts: &Parts<'_>, today: Date) -> der::Result<()> {
+        let info = SignerInfo::from_der(bytes)?;
+        let unsigned = info.unsigned_attrs.as_ref();
+        let has = |oid| unsigned.is_some_and(|attributes| find(attributes, oid).is_some());
+        let timestamped = has(RFC3161_TIMESTAMP) || has(COUNTERSIGNATURE);
+        if timestamped {
+            self.beyond.push("the timestamp's countersignature");
+        }
+        if has(NESTED_SIGNATURE) {
+            self.beyond
+                .push("the second signature, which is nested in the first");
+        }
+
+        let hash = Hash::of(info.digest_alg.oid);
+        self.attributes(&info, hash, parts);
+
+        let certificates: Vec<(&[u8], Certificate)> = parts
+            .certificates
+            .iter()
+            .filter_map(|bytes| Some((*bytes, Certificate::from_der(bytes).ok()?)))
+            .collect();
+        let own = certificates
+            .iter()
+            .find(|(_, certificate)| is_of(&info.sid, certificate));
+        let claim = "the certificate of its signer is in it";
+        let Some((_, certificate)) = own else {
+            let count = parts.certificates.len();
+            let text = match count {
+                0 => "there are no certificates".into(),
+                _ => format!("none of the {count} certificates is the signer's"),
+            };
+            self.demand(claim, AUTHENTICODE, Some(text));
+            return Ok(());
+        };
+        self.demand(claim, AUTHENTICODE, None);
+
+        // Signed as a SET, whatever tag they have in the SignerInfo (RFC 2315, 9.3).
+        let attributes = fields(AnyRef::from_der(bytes)?)?
+            .into_iter()
+            .find(|field| is_context(*field, TagNumber::N0) && field.tag().is_constructed())
+            .map(|field| AnyRef::new(Tag::Set, field.value())?.to_der())
+            .transpose()?;
+        self.outcome(
+            "the signature is that of its signer's key",
+            AUTHENTICODE,
+            match (attributes, hash) {
+                (None, _) => Some("it has no signed attributes".into()).into(),
+                (Some(attributes), hash) => verify(
+                    certificate,
+                    info.signature_algorithm.oid,
+                    hash,
+                    &attributes,
+                    info.signature.as_bytes(),
+                ),
+            },
+        );
+        self.outcome(
+            "each certificate is signed by its issuer's, as far as that is in it",
+            CHAIN,
+            issuers(&certificates),
+        );
+        self.demand(
+            "the signer's certificate is for code",
+            CHAIN,
+            (!signer::may_sign_code(certificate))
+                .then(|| "its extended key usage has no code signing".into()),
+        );
+        let validity = certificate.tbs_certificate.validity;
+        let signed_at = info
+            .signed_attrs
+            .as_ref()
+            .and_then(|attributes| find(attributes, SIGNING_TIME)?.to_der().ok())
+            .and_then(|time| Time::from_der(&time).ok());
+        self.demand(
+            "the signer's certificate had not expired when it signed",
+            CHAIN,
+            signed_at
+                .filter(|time| time.to_unix_duration() > validity.not_after.to_unix_duration())
+                .map(|time| format!("it expired at {}, and signed at {time}", validity.not_after)),
+        );
+        if !timestamped {
+            self.demand(
+                "the signer's certificate is valid today, as nothing tells when it signed",
+                CHAIN,
+                fault_of_validity(validity, today),
+            );
+        }
+        Ok(())
+    }
+
+    /// Judges what the signed attributes say of the content.
+    fn attributes(&mut self, info: &SignerInfo, hash: Option<Hash>, parts: &Parts<'_>) {
+        let claim = "its signed attributes are of this content: kind and digest";
+        let Some(hash) = hash else {
+            let why = format!("the digest is of the algorithm {}", info.digest_alg.oid);
+            self.outcome(claim, AUTHENTICODE, Outcome::NotJudged(why));
+            return;
+        };
+        let attribute = |oid| find(info.signed_attrs.as_ref()?, oid);
+        let kind =
+            attribute(CONTENT_TYPE).and_then(|value| value.decode_as::<ObjectIdentifier>().ok());
+        let digest =
+            attribute(MESSAGE_DIGEST).and_then(|value| value.decode_as::<OctetString>().ok());
+        let content = parts.content.map_or(&[][..], |content| content.value());
+        let fault = match (kind, digest.as_ref().map(OctetString::as_bytes)) {
+            (None, _) => Some("there is no contentType".into()),
+            (Some(kind), _) if kind != parts.content_type => Some(format!("contentType is {kind}")),
+            (_, None) => Some("there is no messageDigest".into()),
+            (_, Some(digest)) if digest != hash.digest(content) => {
+                Some("messageDigest is that of another content".into())
+            }
+            _ => None,
+        };
+        self.demand(claim, AUTHENTICODE, fault);
+    }
+}
+
+/// The one value of an attribute.
+fn find(attributes: &Attributes, oid: ObjectIdentifier) -> Option<&der::Any> {
+    let mut attributes = attributes.iter();
+    let attribute = attributes.find(|attribute| attribute.oid == oid)?;
+    attribute.values.get(0)
+}
+
+/// Whether the certificate is the one that a signer names.
+fn is_of(signer: &SignerIdentifier, certificate: &Certificate) -> bool {
+    let own = &certificate.tbs_certificate;
+    match signer {
+        SignerIdentifier::IssuerAndSerialNumber(id) => {
+            id.issuer == own.issuer && id.serial_number == own.serial_number
+        }
+        SignerIdentifier::SubjectKeyIdentifier(id) => own
+            .get::<SubjectKeyIdentifier>()
+            .is_ok_and(|own| own.is_some_and(|(_, own)| own == *id)),
+    }
+}
+
+/// Whether a signature of `message` is that of the certificate's key.
+fn verify(
+    certificate: &Certificate,
+    algorithm: ObjectIdentifier,
+    hash: Option<Hash>,
+    message: &[u8],
+    signature: &[u8],
+) -> Outcome {
+    let key = &certificate.tbs_certificate.subject_public_key_info;
+    let hash = match algorithm {
+        RSA_ENCRYPTION => hash,
+        algorithm => Hash::of_rsa(algorithm),
+    };
+    let (Some(hash), RSA_ENCRYPTION) = (hash, key.algorithm.oid) else {
+        return Outcome::NotJudged(format!(
+            "the signature is of the algorithm {algorithm}, the key of {}: only RSA's of version \
+             1.5 of PKCS#1 is known here",
+            key.algorithm.oid
+        ));
+    };
+    let key = key
+        .to_der()
+        .map_err(|error| error.to_string())
+        .and_then(|info| PublicKey::from_public_key_der(&info).map_err(|e| e.to_string()));
+    let key = match key {
+        Ok(key) => key,
+        Err(error) => {
+            return Outcome::NotJudged(format!("the signer's key can't be read: {error}"));
+        }
+    };
+    let digest = hash.digest(message);
+    let scheme = Pkcs1v15Sign {
+        hash_len: Some(digest.len()),
+        prefix: hash.prefix().into(),
+    };
+    let fault = key.verify(scheme, &digest, signature).err();
+    fault.map(|_| "it is not".to_owned()).into()
+}
+
+/// Verifies each certificate whose issuer's is among them, by what stands in the
+/// file.
+fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
+    for (bytes, certificate) in certificates {
+        let own = &certificate.tbs_certificate;
+        let mut issuers = certificates
+            .iter()
+            .filter(|(_, other)| other.tbs_certificate.subject == own.issuer)
+            .peekable();
+        if issuers.peek().is_none() {
+            continue;
+        }
+        let signed = AnyRef::from_der(bytes)
+            .and_then(|whole| elements(whole.value()))
+            .ok()
+            .and_then(|parts| parts.first().copied())
+            .unwrap_or_default();
+        let outcomes = issuers.map(|(_, issuer)| {
+            verify(
+                issuer,
+                certificate.signature_algorithm.oid,
+                None,
+                signed,
+                certificate.signature.raw_bytes(),
+            )
+        });
+        // Two certificates of one subject may have two keys.
+        let best = outcomes.min_by_key(|outcome| match outcome {
+            Outcome::Holds => 0,
+            Outcome::NotJudged(_) => 1,
+            Outcome::Faults(_) => 2,
+        });
+        match best {
+            Some(Outcome::Faults(_)) => {
+                return Some(format!("that of {} is not", own.subject)).into();
+            }
+            Some(Outcome::NotJudged(why)) => return Outcome::NotJudged(why),
+            _ => {}
+        }
+    }
+    Outcome::Holds
+}
+
+fn fault_of_validity(validity: Validity, today: Date) -> Option<String> {
+    const DAY: u64 = 24 * 60 * 60;
+    let start = u64::try_from(today.midnight().assume_utc().unix_timestamp()).unwrap_or(0);
+    let Validity {
+        not_before,
+        not_after,
+    } = validity;
+    if not_after.to_unix_duration().as_secs() < start {
+        return Some(format!("it expired at {not_after}"));
+    }
+    (not_before.to_unix_duration().as_secs() >= start + DAY)
+        .then(|| format!("it is valid from {not_before} on"))
+}
