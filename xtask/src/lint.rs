@@ -21,7 +21,7 @@ Files are compared with those beside them: a driver with its setup file, a catal
 with all that is installed.
 
 There are two lists: what Windows demands, and what this project advises. Advice
-decides nothing, unless --strict is given. Each line that does not hold names its
+decides nothing, unless --house-rules is given. Each line that does not hold names its
 source: an InfVerif error, or a page of Microsoft's documentation.
 
 Of a signature everything is judged that the file itself shows: its form, the digest,
@@ -34,7 +34,7 @@ but something could not be judged, such as a driver for 32 bits.
 
 Examples:
   cargo xtask lint dist/ferrostor-0.1.0
-  cargo xtask lint --strict dist/ferrostor-0.1.0
+  cargo xtask lint --house-rules dist/ferrostor-0.1.0
   cargo xtask lint OTHER.inf OTHER.sys";
 
 /// The options of `cargo xtask lint`.
@@ -47,7 +47,7 @@ pub struct Options {
 
     /// Let the advice of this project decide too, as for its own drivers
     #[arg(long)]
-    strict: bool,
+    house_rules: bool,
 }
 
 /// Why files were not judged.
@@ -85,7 +85,7 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
     files.dedup_by(|one, other| one.path == other.path);
     let terms = Terms {
         today: OffsetDateTime::now_utc().date(),
-        advice_decides: options.strict,
+        advice_decides: options.house_rules,
     };
     let reports = lint::files(&files, &beside(&options.files, &files), terms);
     for report in &reports {

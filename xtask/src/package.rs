@@ -434,7 +434,11 @@ impl Package<'_> {
             .map_err(|source| PackageError::file(&to, source))?;
         }
         drop(folder);
-        let strict = if self.advice_decides { "--strict " } else { "" };
+        let strict = if self.advice_decides {
+            "--house-rules "
+        } else {
+            ""
+        };
         println!(
             "what was checked, in full: cargo xtask lint {strict}{0}\n{0}:",
             out.join(&name).display()

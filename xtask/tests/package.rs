@@ -216,7 +216,10 @@ fn the_disc_has_the_files_of_the_package() {
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
-    succeeded(&lint(&["--strict", &MADE.path(NAME).display().to_string()]));
+    succeeded(&lint(&[
+        "--house-rules",
+        &MADE.path(NAME).display().to_string(),
+    ]));
 
     let changed = TempDir::new().expect("a temporary folder");
     for ending in ["sys", "inf", "cat"] {
@@ -254,7 +257,7 @@ fn single_files_are_compared_with_what_lies_beside_them() {
     let file = |ending| MADE.file(&format!("x64/ferrostor.{ending}"));
     for ending in ["sys", "inf", "cat"] {
         let path = file(ending).display().to_string();
-        let said = succeeded(&lint(&["--strict", &path]));
+        let said = succeeded(&lint(&["--house-rules", &path]));
         assert_eq!(said.matches("what Windows demands:").count(), 1, "{said}");
     }
     let catalog = file("cat").display().to_string();
@@ -330,7 +333,7 @@ fn a_driver_of_someone_elses_is_packaged_and_signed() {
         "x64/ramdisk.sys",
     ];
     assert_eq!(names, expected.map(PathBuf::from));
-    succeeded(&lint(&["--strict", &folder.display().to_string()]));
+    succeeded(&lint(&["--house-rules", &folder.display().to_string()]));
     let [sys, cat] = ["sys", "cat"].map(|ending| folder.join(format!("x64/ramdisk.{ending}")));
     for (file, catalog) in [(&sys, None), (&cat, None), (&sys, Some(&*cat))] {
         succeeded(&verify(&MADE.certificate(), file, catalog));
