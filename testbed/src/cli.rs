@@ -27,20 +27,21 @@ const UNUSABLE: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   testbed run --driver ferrostor.sys
-      verify 64 MiB of a temporary disk, then five seconds of random I/O
+      verify 64 MiB of a temporary disk, then run random I/O for five seconds
   testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
-      the same on a disk of your own, WHOSE CONTENTS ARE OVERWRITTEN, with a
-      workload in diskspd's own options
+      use your own image, WHOSE CONTENTS ARE OVERWRITTEN, and a workload that is
+      described in diskspd's options
   testbed run --driver ferrostor.sys --verify --seed 7
-      watch the driver closely while one thread runs at a time, in the order
-      that seed 7 gives: the same order each time
+      watch the driver closely and run one thread at a time, in the order that
+      seed 7 chooses: the same order each time
   testbed run --driver ferrostor.sys --verify --seeds 20 -- -b8K -r -o16 -w30 -t4 -d60
-      the same by 20 seeds, each with a load of 60 s
+      do this for 20 seeds, each with a workload of 60 s
   testbed imports ferrostor.sys
-      what the driver imports, by module
+      print what the driver imports, by module
 
-Exit codes: 0 all is right; 1 wrong data or a broken rule of Windows; 2 the
-command cannot be carried out; 3 the driver crashed or stopped the machine.";
+Exit codes: 0 passed; 1 wrong data, or the driver broke a rule of Windows; 2 the
+command cannot be carried out, or the host failed; 3 the driver crashed or stopped
+the machine.";
 
 const COST: &str = "\
 Examples:
@@ -50,18 +51,17 @@ Examples:
   testbed cost ramdisk.sys --function bell";
 
 const WORKLOAD: &str = "\
-Workload: diskspd's options as diskspd 2.2 has them, sizes with K, M, G, T or b
-(blocks):
+Workload: the options of diskspd 2.2. Sizes take K, M, G, T or b (blocks):
   -b<size> block         -d<s> -W<s> -C<s> duration, warm-up, cool-down
   -o<n> outstanding      -t<n> threads (or -F<n> -O<n>)   -a<cpu>,<cpu> affinity
   -r[align] random       -rs<percent> mixed   -s[i][stride] sequential   -p
   -T<size> apart         -B<base>[:length] range          -f<size> its end
   -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
-  -Su -Sw -Sh caching    -z[seed]  -L latencies           -D[ms] IOPS deviation
-The others are refused, each with the reason. Without any:";
+  -Sb -Su -Sw -Sh caching  -z[seed]  -L latencies         -D[ms] IOPS deviation
+Other options are refused, with a reason. The default is:";
 
-/// Loads a Storport miniport's .sys and runs it: its Windows, its hardware, its
-/// workload
+/// Loads the .sys file of a Storport miniport and plays Windows, the hardware and
+/// the workload for it
 #[derive(Parser)]
 #[command(name = "testbed", version, after_help = EXAMPLES)]
 struct Cli {
@@ -71,7 +71,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a driver: verify data through it, then put a workload on it
+    /// Run a driver: verify data through it, then run a workload
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
     Run(RunArgs),
     /// Count what one I/O costs a driver: instructions, calls, memory, by callback
@@ -89,24 +89,24 @@ enum Command {
 
 #[derive(Args)]
 struct RunArgs {
-    /// The driver's file: an x64 Storport miniport for the function
+    /// The driver's file: an x64 Storport miniport for the PCI function
     #[arg(long, value_name = "PATH.sys")]
     driver: PathBuf,
 
-    /// The PCI function that it drives
+    /// The PCI function
     #[arg(long, value_enum, default_value = "virtio-blk")]
     function: Function,
 
-    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN; one that is not blank is
-    /// refused, unless a run has left it so. Without this a temporary image is used
+    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN. An image is refused if it
+    /// holds data that no earlier run left. The default is a temporary image
     #[arg(long, value_name = "IMAGE")]
     disk: Option<PathBuf>,
 
-    /// Overwrite the image even if it is not blank
+    /// Overwrite the image whatever it holds
     #[arg(long, requires = "disk")]
     overwrite: bool,
 
-    /// Length of the temporary image: K, M, G, T
+    /// Length of the temporary image, with K, M, G or T
     #[arg(
         long,
         value_name = "SIZE",
@@ -127,7 +127,7 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "msix")]
     interrupts: Interrupts,
 
-    /// The shape of SRBs
+    /// The kind of SRBs
     #[arg(long, value_enum, default_value = "storage")]
     srb: Srb,
 
@@ -135,24 +135,24 @@ struct RunArgs {
     #[arg(long, value_enum, default_value = "modern")]
     device_id: Identity,
 
-    /// Watch the driver as closely as can be, at the price of speed: what it
-    /// does with requests that it has completed, among other things; and run
-    /// one thread at a time, in virtual time, in an order that the seed chooses
+    /// Watch the driver closely, which is slow: for example, whether it touches
+    /// completed requests. Run one thread at a time, in virtual time, in an order
+    /// that the seed chooses
     #[arg(long)]
     verify: bool,
 
-    /// Hold the driver to the rules that this project chose, too: broken ones fail
-    /// the run. Without this they are advice (see testbed rules)
+    /// Fail the run also for broken rules that this project chose. Without this
+    /// option they are advice (see testbed rules)
     #[arg(long)]
     house_rules: bool,
 
-    /// How much to write and read back before the workload, 0 for nothing
+    /// How much to write and read back before the workload; 0 for nothing
     /// [default: 64M, or the whole disk if it is shorter]
     #[arg(long, value_name = "SIZE")]
     verify_bytes: Option<Size>,
 
-    /// Choose data, and with --verify the order in which threads run: the same
-    /// seed gives the same run [default: one from the clock, which is printed]
+    /// Chooses the data and, with --verify, the order in which threads run. The
+    /// same seed gives the same run [default: one from the clock, which is printed]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -160,24 +160,23 @@ struct RunArgs {
     #[arg(long, conflicts_with = "workload")]
     no_workload: bool,
 
-    /// Count the transfers that fail, and go on: for a disk that reports errors on
-    /// purpose. They do not fail the run
+    /// Count transfers that fail, and go on: for a disk that reports errors on
+    /// purpose. Failed transfers do not fail the run
     #[arg(long)]
     keep_going: bool,
 
-    /// Let the adapter sleep, its function without power, so many times between
-    /// verifying and the workload; what was verified is read again each time
+    /// How often to put the adapter to sleep, without power, between the verify
+    /// pass and the workload. The verified data is read again each time
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
 
-    /// Crash under load after the workload, and have a second copy of the driver
+    /// Crash under load after the workload, and let a second copy of the driver
     /// write a dump
     #[arg(long)]
     dump: bool,
 
-    /// Run so many seeds, from --seed on, each in a process of its own and as
-    /// many at a time as this machine has processors; stop when one does not
-    /// pass
+    /// Run this many seeds, from --seed on. Each runs in its own process, as many
+    /// at a time as there are processors. Stop at the first that does not pass
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,
 

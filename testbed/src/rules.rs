@@ -4,22 +4,20 @@ use std::io::{self, Write};
 
 use crate::storport::{self, report::RuleList};
 
-/// What is beyond the verifier, and where it is looked after instead.
+/// What the verifier cannot see, and what covers it instead.
 const BEYOND: &[&str] = &[
-    "HwBuildIo that touches state of the adapter's without a lock or an interlocked operation: \
-     races between plain accesses of memory leave no trace here. The types of crates/storport \
-     rule it out for drivers that use them.",
-    "A device that writes into a request's memory after the request was completed: devices have \
-     their own way to memory. So has a driver that keeps the data buffer's address: data buffers \
-     are not taken away at completion.",
-    "How long locks are held and callbacks run (25 us, 50 us, 100 us): the host's times are not \
-     Windows'. They are printed with each run.",
-    "Pageable code and data at DISPATCH_LEVEL: everything here is resident.",
-    "Paths that a run does not come to. Schedules differ by --seed; a fault that no schedule of \
-     the run reaches is not seen.",
-    "StorPortAllocatePool into a variable that still holds a buffer (StorPortAllocatePool2): what \
-     a variable is for is not known. What was not freed at the end is told.",
-    "Rules of virtual miniports: the adapters here are physical.",
+    "HwBuildIo touches the adapter's state without a lock or an interlocked operation. A race \
+     between plain memory accesses leaves no trace here. The types of crates/storport rule it \
+     out for drivers that use them.",
+    "A device or a driver writes to a data buffer after its request was completed. The device \
+     accesses memory directly, and data buffers stay mapped.",
+    "Locks are held or callbacks run too long (25 us, 50 us, 100 us). Times on this host are not \
+     those of Windows. Each run prints them.",
+    "Pageable code or data is used at DISPATCH_LEVEL. Nothing is paged out here.",
+    "A fault is on a path that the run does not reach. --seed chooses another order of events.",
+    "StorPortAllocatePool overwrites the address of a buffer (StorPortAllocatePool2). Each run \
+     prints what was not freed at the end.",
+    "Rules for virtual miniports. The adapters here are physical.",
 ];
 
 /// The two lists, each under what a broken rule of it means.
@@ -50,7 +48,7 @@ pub fn print(out: &mut dyn Write) -> io::Result<()> {
         }
         writeln!(out)?;
     }
-    writeln!(out, "Beyond the verifier:")?;
+    writeln!(out, "Not seen by the testbed:")?;
     for text in BEYOND {
         writeln!(out, "  - {text}")?;
     }
@@ -81,6 +79,8 @@ mod tests {
             assert_eq!(is_in, expected, "{}", rule.name);
         }
         assert!(text.starts_with("Demanded by Windows."));
-        assert!(text.contains("\nBeyond the verifier:\n  - HwBuildIo that touches state"));
+        assert!(
+            text.contains("\nNot seen by the testbed:\n  - HwBuildIo touches the adapter's state")
+        );
     }
 }

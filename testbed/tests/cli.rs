@@ -238,7 +238,7 @@ fn the_rules_are_printed_in_two_lists_with_their_sources_and_what_is_beyond_them
         "\n  srb-touched\n",
         "\n\nChosen by this project, where Microsoft's documentation is silent",
         "\n  lock-in-dump-mode\n",
-        "\n\nBeyond the verifier:\n  - HwBuildIo that touches state of the adapter's",
+        "\n\nNot seen by the testbed:\n  - HwBuildIo touches the adapter's state",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
