@@ -287,6 +287,27 @@ fn a_command_needs_only_what_it_uses() {
 }
 
 #[test]
+fn the_readme_has_the_figures_that_the_script_prints() {
+    let [script, readme] = ["bootstrap/setup.sh", "README.md"]
+        .map(|file| fs::read_to_string(Path::new(ROOT).join(file)).expect("a text"));
+    for command in ["run", "package"] {
+        let start = format!("    {command}) echo \"");
+        let line = script
+            .lines()
+            .filter_map(|line| line.strip_prefix(&start))
+            .last();
+        let figures = line
+            .and_then(|line| line.strip_suffix("\" ;;"))
+            .expect("figures");
+        let row = format!(
+            "| `cargo xtask {command}` | {} |",
+            figures.replace(", ", " | ")
+        );
+        assert!(readme.contains(&row), "{row}");
+    }
+}
+
+#[test]
 fn no_build_but_the_bootstrap_has_a_linker_of_this_project() {
     let text = fs::read_to_string(Path::new(ROOT).join(".cargo/config.toml")).expect("a text");
     let config: toml::Table = text.parse().expect("TOML");
