@@ -52,6 +52,7 @@ mod intrinsics;
 pub mod level;
 mod lock;
 mod miniport;
+mod newer;
 mod performance;
 mod pool;
 mod port;

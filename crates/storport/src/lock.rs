@@ -85,7 +85,7 @@ use core::{
     ops::{Deref, DerefMut},
 };
 
-use wdk_sys::{_STOR_SPINLOCK as kind, PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK, ULONG};
+use wdk_sys::{PVOID, STOR_DPC, STOR_LOCK_HANDLE, STOR_SPINLOCK, ULONG};
 
 use crate::{
     context::{
@@ -93,6 +93,7 @@ use crate::{
     },
     extension::{Brand, DpcNumber, Header},
     level::{self, Below, Level},
+    newer::kind,
     port,
     routines::IssuesDpcs,
     state::{DpcKind, Issue},
