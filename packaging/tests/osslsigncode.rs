@@ -16,9 +16,12 @@ use packaging::{
     architecture::Architecture,
     authenticode,
     catalog::Catalog,
+    lint::{self, Terms},
+    package::File,
     signer::{Signer, SigningTime},
 };
 use tempfile::TempDir;
+use time::macros::date;
 
 /// 2026-10-01T00:00:00Z.
 const TIME: u64 = 1_790_812_800;
@@ -297,6 +300,43 @@ fn who_does_not_trust_the_certificate_accepts_nothing() {
     ] {
         let Verdict { accepted, said } = verify_with(&trusted, options, file, kind);
         assert!(!accepted, "{kind} {options:?}: {said}");
+    }
+}
+
+/// What the lint says of a driver that osslsigncode signed, by each hash function.
+#[test]
+#[ignore = "needs osslsigncode"]
+fn what_osslsigncode_signed_is_accepted_by_the_lint() {
+    let folder = tempfile::tempdir().unwrap();
+    Signer::test(folder.path()).unwrap();
+    fs::write(folder.path().join("plain.sys"), sample::driver()).unwrap();
+    for hash in ["sha1", "sha256", "sha384", "sha512"] {
+        let signed = folder.path().join(format!("{hash}.sys"));
+        let output = Command::new("osslsigncode")
+            .args(["sign", "-h", hash, "-certs", "test-signing.pem"])
+            .args(["-key", "test-signing.pem", "-in", "plain.sys", "-out"])
+            .arg(&signed)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let terms = Terms {
+            today: date!(2026 - 11 - 30),
+            advice_decides: false,
+        };
+        let file = File::new("a.sys", fs::read(&signed).unwrap());
+        let text = lint::files(&[file], &[], terms)[0].to_string();
+        for claim in [
+            "its signed attributes are of this content: kind and digest",
+            "the signature is that of its signer's key",
+            "each certificate is signed by its issuer's, as far as that is in it",
+            "what is signed is the digest of this file",
+        ] {
+            assert!(
+                text.contains(&format!("    yes  {claim}\n")),
+                "{hash}: {text}"
+            );
+        }
     }
 }
 
