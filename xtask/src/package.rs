@@ -157,6 +157,9 @@ pub enum PackageError {
         /// The processor that was named.
         asked: Architecture,
     },
+    /// A processor has two driver files.
+    #[error("--driver-file gives two files for {}", .0.name())]
+    Twice(Architecture),
     /// The setup file does not install the driver file.
     #[error(
         "{}: [SourceDisksFiles] does not name {name} for {}", inx.display(), architecture.name()
@@ -269,7 +272,11 @@ fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
     };
     let text = read_inx(inx)?;
     let mut version = options.driver_version;
-    for (architecture, path) in &options.driver_file {
+    for (index, (architecture, path)) in options.driver_file.iter().enumerate() {
+        let mut earlier = options.driver_file.iter().take(index);
+        if earlier.any(|(other, _)| other == architecture) {
+            return Err(PackageError::Twice(*architecture));
+        }
         let image = Image::read(path)?;
         if image.architecture() != Ok(*architecture) {
             return Err(PackageError::Processor {

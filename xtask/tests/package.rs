@@ -367,6 +367,12 @@ fn a_driver_that_cannot_be_packaged_is_named() {
             "{said}"
         );
     }
+    let again = format!("--driver-file=x64={}", other.display());
+    let said = text(&package_other(root.path(), &other, &[&again]));
+    assert!(
+        said.contains("error: --driver-file gives two files for x64"),
+        "{said}"
+    );
 }
 
 #[test]
