@@ -65,8 +65,12 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn what_the_testbed_refuses_is_refused_before_the_driver_is_built() {
-    let refusal = "[ \"$*\" = 'run --check --driver '\"$CARGO_TARGET_DIR\"'/driver/x64/ferrostor.sys \
-                   --frob' ] && [ \"$TESTBED_CALLER\" = 'cargo xtask run' ] && exit 2";
+    let refusal = r#"
+        [ "$TESTBED_CALLER" = 'cargo xtask run' ] || exit 9
+        case "$*" in
+        "run --check --driver $CARGO_TARGET_DIR/driver/x64/ferrostor.sys "*" --frob") exit 2 ;;
+        esac
+    "#;
     let machine = Machine::new("", refusal);
     let output = machine.xtask("run --frob");
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
