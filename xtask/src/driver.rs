@@ -7,9 +7,9 @@ use clap::ValueEnum;
 pub enum Driver {
     /// Virtio disks
     Ferrostor,
-    /// The example of a driver: a disk in memory
+    /// The example driver: a disk in memory
     Ramdisk,
-    /// Every lock, taken wherever it may be
+    /// Takes every lock in every callback that may take it
     Locks,
 }
 
@@ -24,7 +24,7 @@ impl Driver {
         }
     }
 
-    /// The variable that tells tests of the testbed where its file is.
+    /// The environment variable with its file's path, for tests of the testbed.
     #[must_use]
     pub const fn variable(self) -> &'static str {
         match self {

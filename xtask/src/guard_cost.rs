@@ -23,9 +23,9 @@ use clap::builder::PossibleValuesParser;
 
 /// What the reader is told of `cargo xtask guard-cost --help`.
 const HELP: &str = "\
-Counted are the instructions from a function's entry to its return where it
-takes the lock, adds to a counter and releases the lock: by a guard, and by the
-calls that a C miniport makes. What the guard has more is what it costs.
+Counts the instructions of two functions that take the lock, add to a counter and
+release the lock. One uses a guard, the other the calls that a C miniport makes.
+The difference is the cost of the guard.
 
 Examples:
   cargo xtask guard-cost

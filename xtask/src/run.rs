@@ -17,8 +17,8 @@ use crate::{
 };
 
 const HELP: &str = "\
-A driver of this project is built first. The options but --driver are the
-testbed's own. Those used most:
+A driver of this project is built first. All options except --driver are those of
+the testbed. The most useful ones:
   --disk IMAGE            the disk, WHOSE CONTENTS ARE OVERWRITTEN; without it a
                           temporary image is used
   --size 1G               the length of the temporary image

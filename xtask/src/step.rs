@@ -1,16 +1,16 @@
-//! Steps of a test run: each is run whatever became of those before it, and
-//! the end tells what became of all.
+//! Steps of a test run. Each runs even if one before it has failed, and a summary
+//! has the outcome of each.
 
 use std::{fmt::Display, time::Duration, time::Instant};
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// All that it checks holds.
+    /// Everything that it checks holds.
     Passed,
     /// Something does not hold; the step's output says what.
     Failed(String),
-    /// It was not run, because of this.
+    /// It was not run, for this reason.
     Skipped(String),
 }
 
@@ -23,7 +23,7 @@ impl<E: Display> From<Result<(), E>> for Outcome {
     }
 }
 
-/// The steps that were run so far.
+/// The steps that have run so far.
 #[derive(Debug, Default)]
 pub struct Report {
     rows: Vec<Row>,

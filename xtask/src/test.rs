@@ -1,5 +1,4 @@
-//! `cargo xtask test`: everything that shows that the project holds what it
-//! says, step by step.
+//! `cargo xtask test`: all tests of the project, step by step.
 
 use std::process::{Command, ExitCode};
 
@@ -24,8 +23,8 @@ use crate::{
 };
 
 const HELP: &str = "\
-All steps are run, also after one that failed; the last line counts them, and
-the exit code is 0 if none failed.
+All steps run, even after one has failed. The last line counts the steps that
+passed, failed and were skipped. The exit code is 0 if none failed.
 
 Examples:
   cargo xtask test
@@ -36,11 +35,11 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Run this step and no other; can be given several times
+    /// Run only this step; can be given several times
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
 
-    /// List the steps and run none
+    /// List the steps without running them
     #[arg(long)]
     list: bool,
 }
@@ -48,57 +47,55 @@ pub struct Options {
 /// A step of the tests, in the order in which they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
-    /// rustfmt has nothing to change
+    /// All sources are formatted by rustfmt
     Fmt,
-    /// Clippy has nothing to say on what runs on this machine
+    /// Clippy reports nothing in what runs on this machine
     Clippy,
-    /// Clippy has nothing to say on the drivers for x64
+    /// Clippy reports nothing in the drivers for x64
     ClippyX64,
-    /// Clippy has nothing to say on the driver for ARM64
+    /// Clippy reports nothing in the driver for ARM64
     ClippyArm64,
-    /// What `cargo wdk build` builds beside the drivers can be built on Windows
+    /// The members that `cargo wdk build` builds beside the drivers compile for Windows
     WindowsHost,
-    /// The headers in cross/ have the layout and values of the real ones, on x64
+    /// Layouts, values and types of the headers in cross/ are those of the WDK, on x64
     AbiX64,
     /// The same on ARM64
     AbiArm64,
-    /// Tests of cross/, one of which is that both manifests of the driver say the same
+    /// The tests of cross/ pass; one compares both manifests of the driver
     Cross,
-    /// What breaks a rule of Storport's locks, callbacks and SRBs does not compile
+    /// Code that breaks a rule of Storport's locks, callbacks or SRBs does not compile
     LockRules,
-    /// Tests of all that runs on this machine
+    /// The tests of what runs on this machine pass
     Test,
-    /// Miri finds no undefined behaviour in the crates of virtio and Storport and in the driver
+    /// Miri finds no undefined behaviour in crates/virtio, crates/storport and the driver
     Miri,
-    /// Every order of two processors' steps, in small models by loom
+    /// Small models hold in every order of two processors' steps, by loom
     Loom,
-    /// The drivers for x64 are built and are what Windows demands of a driver file
+    /// The driver files for x64 are built and meet the demands of Windows
     BuildX64,
     /// The same for ARM64
     BuildArm64,
-    /// The drivers and their symbols are the same to the byte when built in another
-    /// folder
+    /// A build in another folder gives the same drivers and symbols, byte for byte
     Reproducible,
-    /// The driver files do their work in the testbed
+    /// The driver files work in the testbed
     Driver,
-    /// The drivers keep the rules in the orders of events that many seeds choose
+    /// The drivers keep the rules in many orders of events, each chosen by a seed
     Schedules,
-    /// Every rule of the testbed is broken by a faulty miniport and kept by its twin
+    /// For each rule of the testbed, a faulty miniport breaks it and its correct twin keeps it
     Fixtures,
-    /// A guard of a lock costs the instructions that docs/locking.md says
+    /// A lock's guard costs as many instructions as docs/locking.md says
     GuardCost,
-    /// Packages are made, twice the same, and osslsigncode takes them, but not when
-    /// a byte is changed
+    /// Two packages are the same, and osslsigncode accepts them unless a byte is changed
     Package,
-    /// The documentation is made without a warning
+    /// rustdoc gives no warning
     Doc,
-    /// The commands that the documentation gives do what it says
+    /// The commands in the documentation do what it says
     DocCommands,
-    /// QEMU and libvirt understand the virtual machines of the documentation
+    /// QEMU and libvirt accept the virtual machines in the documentation
     DocMachines,
 }
 
-/// Runs the steps; the exit code tells whether all went well.
+/// Runs the steps. The exit code is 0 if none failed.
 ///
 /// # Errors
 /// The machine lacks something that a step needs.
@@ -214,8 +211,7 @@ impl Step {
     }
 }
 
-/// Of what runs on this machine, and of crates/storport, which a driver is
-/// written with.
+/// Builds the documentation of what runs on this machine, and of crates/storport.
 fn doc() -> Result<(), ToolError> {
     let mut of_the_crate = cross("doc", X64);
     of_the_crate.args(["--package", "ferrostor-storport"]);
@@ -233,14 +229,14 @@ fn fmt() -> Result<(), ToolError> {
     tool::run(cargo("fmt").args(["--all", "--check", "--manifest-path", "cross/Cargo.toml"]))
 }
 
-/// Clippy on all that is built for this machine.
+/// Runs Clippy on everything that is built for this machine.
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
     tool::run(on_host("clippy").args(deny))
 }
 
-/// Clippy on all that the drivers are made of.
+/// Runs Clippy on everything that the drivers are made of.
 ///
 /// `cargo clippy` looks at the members of a workspace, and the driver's crates
 /// are members of the root's, which can't be built here. So cargo calls Clippy
@@ -283,7 +279,7 @@ fn windows_host() -> Result<(), ToolError> {
     )
 }
 
-/// The comparison is made by the compiler: what does not agree does not build.
+/// The compiler compares: a header that differs does not build.
 fn abi(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(cross("check", architecture).args(["--package", "ferrostor-abi"]))
 }
@@ -347,8 +343,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
     Ok(())
 }
 
-/// In a target folder of its own: the flag would have everything else built
-/// anew.
+/// Uses a target folder of its own, because the flag would rebuild everything else.
 fn loom() -> Result<(), ToolError> {
     let of_virtio = ["--package", "ferrostor-virtio", "--lib"];
     let of_storport = [
@@ -369,7 +364,7 @@ fn loom() -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Why a driver file is no good.
+/// Why a driver file is refused.
 #[derive(Debug, thiserror::Error)]
 enum DriverError {
     #[error(transparent)]

@@ -1,5 +1,5 @@
-//! Tools that do the work: cargo, rustup, apt-get, the testbed. Each call is
-//! shown as it could be typed, its output goes straight to the reader.
+//! Calls of other programs: cargo, rustup, the testbed. Each call is shown as it
+//! could be typed, and its output goes straight to the terminal.
 
 use std::{
     ffi::OsStr,
