@@ -292,10 +292,7 @@ fn the_readme_has_the_figures_that_the_script_prints() {
         .map(|file| fs::read_to_string(Path::new(ROOT).join(file)).expect("a text"));
     for command in ["run", "package"] {
         let start = format!("    {command}) echo \"");
-        let line = script
-            .lines()
-            .filter_map(|line| line.strip_prefix(&start))
-            .last();
+        let line = script.lines().find_map(|line| line.strip_prefix(&start));
         let figures = line
             .and_then(|line| line.strip_suffix("\" ;;"))
             .expect("figures");
