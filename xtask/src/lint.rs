@@ -75,8 +75,9 @@ const NOT_JUDGED: u8 = 3;
 /// See [`Error`].
 pub fn command(options: &Options) -> Result<ExitCode, Error> {
     let mut files = Vec::new();
+    let mut unreadable = Vec::new();
     for path in &options.files {
-        collect(path, &mut files).map_err(|source| Error::Read {
+        collect(path, &mut files, &mut unreadable).map_err(|source| Error::Read {
             path: path.clone(),
             source,
         })?;
@@ -87,7 +88,14 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
         today: OffsetDateTime::now_utc().date(),
         advice_decides: options.house_rules,
     };
-    let reports = lint::files(&files, &beside(&options.files, &files), terms);
+    let mut reports = lint::files(&files, &beside(&options.files, &files), terms);
+    reports.extend(unreadable.into_iter().map(|(path, error)| Report {
+        subject: path.display().to_string(),
+        checks: Vec::new(),
+        beyond: Vec::new(),
+        not_judged: Some(format!("it can't be read: {error}")),
+        advice_decides: options.house_rules,
+    }));
     for report in &reports {
         print!("{report}");
     }
@@ -99,13 +107,22 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
     }
 }
 
-fn collect(path: &Path, files: &mut Vec<File>) -> io::Result<()> {
+/// Reads a file, or a folder's files. What can't be read in a folder does not hide the
+/// rest of it.
+fn collect(
+    path: &Path,
+    files: &mut Vec<File>,
+    unreadable: &mut Vec<(PathBuf, io::Error)>,
+) -> io::Result<()> {
     if !path.is_dir() {
         files.push(File::new(path.display().to_string(), fs::read(path)?));
         return Ok(());
     }
     for entry in fs::read_dir(path)? {
-        collect(&entry?.path(), files)?;
+        let path = entry?.path();
+        if let Err(error) = collect(&path, files, unreadable) {
+            unreadable.push((path, error));
+        }
     }
     Ok(())
 }

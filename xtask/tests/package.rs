@@ -288,6 +288,23 @@ fn a_file_that_cannot_be_judged_does_not_hide_the_others() {
     );
 }
 
+#[test]
+fn a_file_that_cannot_be_read_does_not_hide_the_others() {
+    let folder = TempDir::new().expect("a temporary folder");
+    std::os::unix::fs::symlink("absent", folder.path().join("a.sys")).expect("a link");
+    fs::write(folder.path().join("b.inf"), "[Version]\n").expect("it can be written");
+
+    let output = lint(&[&folder.path().display().to_string()]);
+
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("a.sys:\n  not judged: it can't be read: "),
+        "{said}"
+    );
+    assert!(said.contains("b.inf (x64):\n"), "{said}");
+}
+
 /// The example driver, built.
 fn ramdisk() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
