@@ -40,7 +40,7 @@ needs_of() {
     # With --only, xtask knows what its steps need.
     [ "$part" ] && command=help
     case $command in
-    run | guard-cost) echo cc libclang x64 ;;
+    run | cost | guard-cost) echo cc libclang x64 ;;
     build) echo cc libclang "${arm64:-x64}" ;;
     package)
         [ "$x64$arm64" ] || x64=x64 arm64=arm64

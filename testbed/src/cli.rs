@@ -334,7 +334,7 @@ pub fn main() -> ExitCode {
                 function: args.function.into(),
                 depths: args.depth,
             };
-            return match cost::count(&settings, &mut |_, _| ()) {
+            return match cost::count(&settings) {
                 Ok(cost) => {
                     if args.json {
                         print!("{}", cost.json());

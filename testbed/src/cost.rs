@@ -8,7 +8,7 @@
 mod report;
 mod workload;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use self::report::{Adapter as AdapterCost, Cost, Figures, LeftOut, PerCallback, Row};
 use self::workload::{Kind, Workload};
@@ -19,7 +19,7 @@ use crate::{
     machine::{InterruptKind, Machine, MachineError, MachineSettings},
     memory::MemoryError,
     pci::PciFunction,
-    run::FunctionKind,
+    run::{self, FunctionKind},
     storport::{
         self,
         adapter::{Adapter, AdapterSettings, FailedStart, InterruptTime},
@@ -70,14 +70,11 @@ pub enum CostError {
     Memory(#[from] MemoryError),
 }
 
-/// Counts. `progress` is told how many of how many batches are done.
+/// Counts; a progress bar shows how far it is.
 ///
 /// # Errors
 /// [`CostError`].
-pub fn count(
-    settings: &Settings,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Cost, CostError> {
+pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
     let machine = Machine::new(&MachineSettings {
         cpus: 1,
@@ -103,8 +100,8 @@ pub fn count(
         AdapterSettings {
             interrupt_time: InterruptTime::BetweenWork,
             // The time that counting takes is not the driver's.
-            tick: std::time::Duration::from_secs(3600),
-            callback_limit: std::time::Duration::from_secs(3600),
+            tick: Duration::from_secs(3600),
+            callback_limit: Duration::from_secs(3600),
             ..AdapterSettings::default()
         },
     )?;
@@ -124,12 +121,17 @@ pub fn count(
     let extensions = adapter.extensions();
     let workload = Workload::new(&machine, &adapter, disk.clone(), unit.facts())?;
     let mut cost = Cost::new(image.name(), &extensions, disk.is_some());
-    let batches = Kind::ALL.len() * settings.depths.len();
-    let mut done = 0;
+    let progress = run::progress("counting {wide_bar} {percent}%");
+    let weight = |depth: u32| u64::from(depth) + 10;
+    let all = settings
+        .depths
+        .iter()
+        .map(|depth| weight(*depth))
+        .sum::<u64>();
+    progress.set_length(all * Kind::ALL.len() as u64);
     for kind in Kind::ALL {
         for &depth in &settings.depths {
-            progress(done, batches);
-            done += 1;
+            progress.inc(weight(depth));
             let in_flight = depth.min(adapter.queue_depth(unit.facts().address));
             if let Some(why) = workload.refusal(kind) {
                 cost.leave_out(kind.name(), depth, why);
@@ -150,7 +152,7 @@ pub fn count(
             }
         }
     }
-    progress(batches, batches);
+    progress.finish_and_clear();
     Ok(cost)
 }
 

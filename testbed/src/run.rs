@@ -1001,7 +1001,7 @@ fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result
 }
 
 /// A progress bar where standard error is a terminal, else nothing.
-fn progress(template: &str) -> ProgressBar {
+pub(crate) fn progress(template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }

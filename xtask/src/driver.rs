@@ -34,6 +34,15 @@ impl Driver {
         }
     }
 
+    /// The PCI function that it drives, as the testbed calls it.
+    #[must_use]
+    pub const fn function(self) -> &'static str {
+        match self {
+            Self::Ferrostor => "virtio-blk",
+            Self::Ramdisk | Self::Locks => "bell",
+        }
+    }
+
     /// The testbed's options for it: the PCI function that it drives, and that it is
     /// held to this project's own rules.
     #[must_use]

@@ -2,6 +2,7 @@
 
 mod barriers;
 mod build;
+mod cost;
 mod docs;
 mod driver;
 mod fixtures;
@@ -42,6 +43,8 @@ enum Command {
     Package(package::Options),
     /// Check driver files, setup files and catalogs: what Windows demands, and advice
     Lint(lint::Options),
+    /// Count what one I/O costs: instructions, calls, memory, by callback
+    Cost(cost::Options),
     /// Count the instructions that a guard costs
     GuardCost(guard_cost::Options),
     /// Draw the picture of the device's life cycle, docs/life-cycle.svg
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Lint(options) => lint::command(&options).map_err(Into::into),
+        Command::Cost(options) => cost::command(&options).map_err(Into::into),
         Command::GuardCost(options) => guard_cost::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),

@@ -13,7 +13,7 @@ use packaging::{
 use crate::{
     barriers::{self, BarrierError},
     build::{self, BuildError, cross},
-    docs,
+    cost, docs,
     driver::Driver,
     fixtures, guard_cost, package, reproducible,
     setup::{self, Need, SetupError},
@@ -85,6 +85,8 @@ enum Step {
     Fixtures,
     /// A lock's guard costs as many instructions as docs/locking.md says
     GuardCost,
+    /// One I/O costs the driver no more than xtask/cost-budget.toml allows
+    Cost,
     /// Two packages are the same, and osslsigncode accepts them unless a byte is changed
     Package,
     /// rustdoc gives no warning
@@ -173,6 +175,7 @@ impl Step {
             | Self::Schedules
             | Self::Fixtures
             | Self::GuardCost
+            | Self::Cost
             | Self::Doc => to_build(X64).to_vec(),
             Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
@@ -203,6 +206,7 @@ impl Step {
             Self::Schedules => schedules().into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
+            Self::Cost => cost::check().into(),
             Self::Package => packages().into(),
             Self::Doc => doc().into(),
             Self::DocCommands => docs::run_commands().into(),

@@ -105,7 +105,8 @@ pub fn output(command: &mut Command) -> Result<String, ToolError> {
         .to_owned())
 }
 
-fn not_started(command: &Command, source: std::io::Error) -> ToolError {
+/// The error of a tool that was not started.
+pub fn not_started(command: &Command, source: std::io::Error) -> ToolError {
     ToolError::NotStarted {
         tool: command.get_program().display().to_string(),
         source,

@@ -282,30 +282,55 @@ impl fmt::Display for Cost {
         writeln!(formatter, "driver    {}", self.driver)?;
         writeln!(
             formatter,
-            "memory    uncached extension {} bytes, {} a queue; device extension {}; SRB extension {}",
+            "memory    uncached extension {} bytes, {} a queue; device extension {} bytes; SRB \
+             extension {} bytes",
             adapter.uncached_extension_bytes,
             adapter.uncached_extension_bytes_per_queue,
             adapter.device_extension_bytes,
             adapter.srb_extension_bytes
         )?;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header(
-            ["request", "depth", "instructions"]
-                .into_iter()
-                .chain(COLUMNS),
-        );
-        for row in &self.rows {
+        let heading = ["Instructions", "depth", "total"]
+            .into_iter()
+            .chain(COLUMNS);
+        let rows = self.rows.iter().map(|row| {
             let of = &row.figures.instructions;
-            let mut cells = vec![row.request.to_owned(), row.depth.to_string()];
-            cells.push(of.total.to_string());
-            cells.extend(of.columns.iter().map(ToString::to_string));
-            table.add_row(cells);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        writeln!(formatter, "\n{table}")?;
+            [of.total].into_iter().chain(of.columns).collect()
+        });
+        self.table(formatter, heading.collect(), rows)?;
+        let heading = vec![
+            "Others",
+            "depth",
+            "calls",
+            "reg reads",
+            "reg writes",
+            "locked",
+            "fences",
+            "read",
+            "written",
+            "filled",
+            "copied",
+            "stack",
+            "lines",
+        ];
+        let rows = self.rows.iter().map(|row| {
+            let of = &row.figures;
+            [
+                &of.calls,
+                &of.register_reads,
+                &of.register_writes,
+                &of.locked,
+                &of.fences,
+                &of.bytes_read,
+                &of.bytes_written,
+                &of.block_bytes_filled,
+                &of.block_bytes_copied,
+                &of.stack_bytes,
+                &of.shared_lines,
+            ]
+            .map(|figure| figure.total)
+            .to_vec()
+        });
+        self.table(formatter, heading, rows)?;
         for left_out in &self.left_out {
             writeln!(
                 formatter,
@@ -314,5 +339,88 @@ impl fmt::Display for Cost {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Cost {
+    /// A table with a line for each request and depth.
+    fn table(
+        &self,
+        formatter: &mut fmt::Formatter<'_>,
+        heading: Vec<&str>,
+        rows: impl Iterator<Item = Vec<Number>>,
+    ) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(heading);
+        for (row, numbers) in self.rows.iter().zip(rows) {
+            let mut cells = vec![row.request.to_owned(), row.depth.to_string()];
+            cells.extend(numbers.iter().map(ToString::to_string));
+            table.add_row(cells);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+            if column.index > 0 {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        writeln!(formatter)?;
+        for line in table.lines() {
+            writeln!(formatter, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report of a callback's figures in a batch of `in_flight` requests.
+    fn cost(callback: &'static str, in_flight: u32) -> Cost {
+        let extensions = Extensions {
+            uncached: 0x1000..0x1400,
+            device_bytes: 16,
+            srb_bytes: 8,
+        };
+        let tally = Tally {
+            entered: 1,
+            instructions: 100,
+            calls: BTreeMap::from([("StorPortPause".to_owned(), 2)]),
+            stack: 48,
+            ..Tally::default()
+        };
+        let mut cost = Cost::new("some.sys", &extensions, true);
+        let tallies = BTreeMap::from([(callback, tally)]);
+        cost.add("READ 4 KiB", in_flight, in_flight, &tallies);
+        cost
+    }
+
+    fn json(cost: &Cost) -> serde_json::Value {
+        serde_json::from_str(&cost.json()).expect("it is JSON")
+    }
+
+    #[test]
+    fn figures_are_per_request_with_two_decimals_and_the_stack_is_not_divided() {
+        let cost = json(&cost("HwInterrupt", 3));
+
+        let row = &cost["rows"][0];
+        assert_eq!(row["instructions"]["total"].to_string(), "33.33");
+        assert_eq!(row["instructions"]["interrupt"].to_string(), "33.33");
+        assert_eq!(row["instructions"]["HwStartIo"].to_string(), "0");
+        assert_eq!(row["stack_bytes"]["total"].to_string(), "48");
+        let calls = &row["calls_by_name"]["HwInterrupt"]["StorPortPause"];
+        assert_eq!(calls.to_string(), "0.67");
+        assert_eq!(cost["adapter"]["uncached_extension_bytes"], 1024);
+    }
+
+    #[test]
+    fn the_table_has_each_request_with_its_figures() {
+        let text = cost("HwTimer", 1).to_string();
+
+        assert!(text.contains("uncached extension 1024 bytes"), "{text}");
+        let line = text.lines().find(|line| line.starts_with("READ 4 KiB"));
+        let words: Vec<_> = line.expect("a row").split_whitespace().collect();
+        // Depth, total, and a timer is none of the named callbacks.
+        assert_eq!(words[3..], ["1", "100", "0", "0", "0", "0", "100"]);
     }
 }

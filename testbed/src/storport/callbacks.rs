@@ -147,7 +147,7 @@ impl Port {
         let [a, b, c, d, e, f] = arguments;
         let name = callback.name();
         let result = trap::in_driver(name, || {
-            trap::count::counted(name, || function(a, b, c, d, e, f))
+            trap::count::counted(name, routine, || function(a, b, c, d, e, f))
         });
 
         let took = clock::now() - started;

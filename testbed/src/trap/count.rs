@@ -94,9 +94,10 @@ pub(super) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Runs driver code as `callback`, and counts it if calls are counted.
-pub(crate) fn counted<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
-    if !is_on() || !enter(callback) {
+/// Runs the driver's routine at `routine` by `run`, and counts it as `callback` if
+/// calls are counted.
+pub(crate) fn counted<R>(callback: &'static str, routine: usize, run: impl FnOnce() -> R) -> R {
+    if !is_on() || images::of(routine).is_none() || !enter(callback) {
         return run();
     }
     // SAFETY: pushes and pops one word and changes flags, as the compiler expects
@@ -182,8 +183,7 @@ struct Frame {
     /// RSP at its first instruction, and the lowest one since.
     first_stack: u64,
     lowest_stack: u64,
-    /// The instruction that was counted last, and whether it is a return.
-    last: u64,
+    /// The instruction that was counted last is a return.
     returns: bool,
     /// Its last instruction was one of memcpy, memmove or memset.
     in_block: bool,
@@ -199,7 +199,6 @@ impl Frame {
             inside: false,
             first_stack: 0,
             lowest_stack: u64::MAX,
-            last: 0,
             returns: false,
             in_block: false,
             return_to: None,
@@ -319,8 +318,7 @@ impl Counter {
         }
         if is_inside {
             frame.return_to = None;
-            self.count(place, registers);
-            return true;
+            return self.count(place, registers);
         }
         if !frame.returns {
             self.call(place, registers);
@@ -360,10 +358,11 @@ impl Counter {
         }
     }
 
-    /// Counts the instruction at `place`.
-    fn count(&mut self, place: usize, registers: &Registers<'_>) {
+    /// Counts the instruction at `place`. Whether it is to trap: one that repeats
+    /// would do so each time, and has a breakpoint behind it instead.
+    fn count(&mut self, place: usize, registers: &Registers<'_>) -> bool {
         let Some(frame) = self.frames.last_mut() else {
-            return;
+            return false;
         };
         if !self.known.contains_key(&place)
             && let Some(known) = Known::read(place)
@@ -371,14 +370,9 @@ impl Counter {
             self.known.insert(place, known);
         }
         let Some(known) = self.known.get(&place) else {
-            return;
+            return true;
         };
         let repeats = known.repeats();
-        if repeats && frame.last == place as u64 {
-            // Another round of it.
-            return;
-        }
-        frame.last = place as u64;
         frame.returns = known.instruction.flow_control() == FlowControl::Return;
         let tally = self.tallies.entry(frame.callback).or_default();
         tally.instructions += 1;
@@ -405,6 +399,10 @@ impl Counter {
             }
         }
         frame.in_block = known.routine.is_some();
+        if repeats {
+            breakpoint::set(known.instruction.next_ip() as usize);
+        }
+        !repeats
     }
 }
 
@@ -452,5 +450,115 @@ fn count_access(
     if surroundings.shared.contains(&address) {
         let last = address + bytes - 1;
         frame.lines.extend(address / LINE..=last / LINE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, atomic::AtomicUsize};
+
+    use super::*;
+    use crate::{
+        image::sample::{ADDRESSES, Sample, TEXT},
+        trap::{in_driver, install, watch},
+    };
+
+    static INNER: AtomicUsize = AtomicUsize::new(0);
+
+    /// A routine of the port driver that calls the driver back.
+    extern "win64" fn call_back() {
+        let routine = INNER.load(Ordering::Relaxed);
+        // SAFETY: the code at INNER_AT, which keeps the ABI.
+        let inner: extern "win64" fn() = unsafe { std::mem::transmute(routine) };
+        counted("inner", routine, || inner());
+    }
+
+    const INNER_AT: usize = 0x40;
+
+    fn sample() -> Sample {
+        let call = (ADDRESSES as i32 - (TEXT as i32 + 0x1f)).to_le_bytes();
+        #[rustfmt::skip]
+        let outer = [
+            &[
+                0x57,                   // push rdi
+                0x48, 0x83, 0xec, 0x20, // sub rsp, 32
+                0x48, 0x89, 0xcf,       // mov rdi, rcx
+                0xb9, 100, 0, 0, 0,     // mov ecx, 100
+                0x31, 0xc0,             // xor eax, eax
+                0xf3, 0xaa,             // rep stosb
+                0xf0, 0xff, 0x07,       // lock inc dword [rdi]
+                0x87, 0x07,             // xchg [rdi], eax
+                0x0f, 0xae, 0xf0,       // mfence
+                0xff, 0x15,             // call [import]
+            ][..],
+            &call,
+            &[
+                0x48, 0x83, 0xc4, 0x20, // add rsp, 32
+                0x5f,                   // pop rdi
+                0xc3,                   // ret
+            ],
+        ]
+        .concat();
+        let mut code = outer;
+        code.resize(INNER_AT, 0xcc);
+        // xor eax, eax; ret
+        code.extend([0x31, 0xc0, 0xc3]);
+        Sample {
+            code,
+            imports: vec![("storport.sys", "StorPortSynchronizeAccess")],
+            ..Sample::default()
+        }
+    }
+
+    #[test]
+    fn each_instruction_is_counted_once_also_around_a_callback_in_a_callback() {
+        #[repr(align(64))]
+        struct Shared([u8; 128]);
+
+        install().expect("handlers");
+        let import = call_back as *const () as usize;
+        let image = sample().load(&|_, _| Some(import)).expect("a good file");
+        let image = Arc::new(image);
+        watch(&image);
+        INNER.store(image.entry() + INNER_AT, Ordering::Relaxed);
+        // SAFETY: the code at the entry, which takes an address and keeps the ABI.
+        let outer: extern "win64" fn(*mut u8) = unsafe { std::mem::transmute(image.entry()) };
+        let mut shared = Shared([1; 128]);
+        let first = shared.0.as_mut_ptr();
+
+        begin(Surroundings {
+            imports: HashMap::from([(import, "StorPortSynchronizeAccess".to_owned())]),
+            shared: first as u64..first as u64 + 128,
+            name: None,
+        });
+        in_driver("a callback of a test", || {
+            counted("outer", image.entry(), || outer(first));
+        });
+        let tallies = end();
+
+        let outer = Tally {
+            entered: 1,
+            instructions: 13,
+            calls: BTreeMap::from([("StorPortSynchronizeAccess".to_owned(), 1)]),
+            locked: 2,
+            fences: 1,
+            bytes_read: 4 + 4 + 8 + 8 + 8,
+            bytes_written: 8 + 100 + 4 + 4 + 8,
+            filled: 100,
+            stack: 8 + 32 + 8,
+            shared_lines: 2,
+            ..Tally::default()
+        };
+        let inner = Tally {
+            entered: 1,
+            instructions: 2,
+            bytes_read: 8,
+            ..Tally::default()
+        };
+        assert_eq!(
+            tallies,
+            BTreeMap::from([("outer", outer), ("inner", inner)])
+        );
+        assert_eq!(shared.0[..100], [0; 100]);
     }
 }
