@@ -22,11 +22,11 @@ use core::{num::NonZero, sync::atomic::Ordering};
 
 use storport::{Failure, StartedSrb};
 use virtio::{
-    blk::{self, CacheMode},
+    blk::CacheMode,
     split_queue::RingFault,
     transport::{
         Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
-        Resetting, TransportError, VectorError,
+        Resetting, RingPlacement, TransportError, VectorError,
     },
 };
 
@@ -468,7 +468,8 @@ fn bring_up<'a>(
     queue: &mut Queue<'a>,
     vectors: Vectors,
 ) -> (Stage<'a>, Result<Option<Report>, BringUpError>) {
-    let (device, notifier) = match start_device(device, accepted, queue, vectors) {
+    let placement = queue.ring().placement();
+    let (device, notifier) = match start_device(device, accepted, placement, vectors) {
         Ok(started) => started,
         Err((device, error)) => return (Stage::Resetting(device), Err(error)),
     };
@@ -498,18 +499,13 @@ fn restore_cache_mode(
     cache_mode: Option<&CacheMode<Window<'_>>>,
 ) -> Option<Report> {
     let cache_mode = cache_mode?;
-    let wanted = match adapter.disk.write_cache.get() {
-        scsi::WriteCache::Enabled => blk::WriteCache::WriteBack,
-        scsi::WriteCache::Absent | scsi::WriteCache::Disabled => blk::WriteCache::WriteThrough,
-    };
+    let wanted = adapter.disk.write_cache.policy();
     if cache_mode.get() == wanted || cache_mode.set(wanted).is_ok() {
         return None;
     }
     // MODE SENSE must report the mode that the device is in.
-    let on = cache_mode.get() == blk::WriteCache::WriteBack;
-    adapter.disk.write_cache.set(on);
-    let wants_cache = wanted == blk::WriteCache::WriteBack;
-    Some(Report::cache_mode_unchanged(wants_cache))
+    adapter.disk.write_cache.switch(cache_mode.get());
+    Some(Report::cache_mode_unchanged(wanted))
 }
 
 /// A device that was started, and the notifier of its queue.
@@ -526,7 +522,7 @@ type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
 pub fn start_device<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,
-    queue: &mut Queue<'a>,
+    ring: RingPlacement,
     vectors: Vectors,
 ) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, BringUpError)> {
     let failed = |failure: Failed<Window<'a>>, offered| {
@@ -540,10 +536,9 @@ pub fn start_device<'a>(
         .accept(accepted.get())
         .map_err(|failure| failed(failure, offered))?;
 
-    let placement = queue.ring().placement();
     let transport = |error| BringUpError::Transport { error, offered };
     let enabled = device
-        .find_queue(QUEUE, placement.size)
+        .find_queue(QUEUE, ring.size)
         .map_err(transport)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
@@ -556,7 +551,7 @@ pub fn start_device<'a>(
                     .route_queue(&found, vector)
                     .map_err(|_| BringUpError::Vector { vector })?;
             }
-            device.enable_queue(found, placement).map_err(transport)
+            device.enable_queue(found, ring).map_err(transport)
         });
     let enabled = match enabled {
         Ok(enabled) => enabled,

@@ -10,9 +10,8 @@ use storport::{
     level::{DpcHeld, StartIoHeld},
 };
 use virtio::{
-    blk::{Config, Requests},
+    blk::Requests,
     slots::{MAX_SLOTS, SlotAllocator},
-    split_queue::Flight,
     transport::{Isr, StatusRegister},
 };
 
@@ -62,8 +61,6 @@ pub struct Adapter<'a> {
     pub slots: SlotAllocator,
     /// The slots' memory.
     pub requests: Requests<'a>,
-    /// The device's configuration, as HwFindAdapter read it.
-    pub config: Config,
     /// The disk as initiators see it.
     pub disk: Disk,
     /// Requests whose used length the device understated.
@@ -136,9 +133,9 @@ impl Miniport for Ferrostor {
     type Request<'a> = Request;
 
     const TABLE_BYTES: usize =
-        (MAX_SLOTS as usize).saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
-    const DUMP_TABLE_BYTES: usize = (probe::DUMP_QUEUE as usize)
-        .saturating_mul(size_of::<Option<Flight<Option<InFlight<'static>>>>>());
+        (MAX_SLOTS as usize).saturating_mul(size_of::<Option<InFlight<'static>>>());
+    const DUMP_TABLE_BYTES: usize =
+        (probe::DUMP_SLOTS as usize).saturating_mul(size_of::<Option<InFlight<'static>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
     // Not inlined, for the reason that `probe::find` gives.
@@ -216,11 +213,7 @@ impl Miniport for Ferrostor {
             adapter.queue.issue(cx);
         }
         if drained == Drained::Faulty || cx.number() == adapter.attention.number() {
-            let clock = cx.microseconds().ok();
-            let actions = adapter
-                .life
-                .with(cx, |life| adapter.attend(life, Demand::Look, clock));
-            carry_out!(adapter, cx, actions);
+            attend_in_dpc(adapter, cx);
         }
     }
 
@@ -263,6 +256,17 @@ impl Miniport for Ferrostor {
         adapter.attention.issue(cx);
         true
     }
+}
+
+/// Makes the next step of the device's life in a DPC.
+#[cold]
+#[inline(never)]
+fn attend_in_dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
+    let clock = cx.microseconds().ok();
+    let actions = adapter
+        .life
+        .with(cx, |life| adapter.attend(life, Demand::Look, clock));
+    carry_out!(adapter, cx, actions);
 }
 
 /// The messages that are connected, as vectors of the device.

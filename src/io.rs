@@ -1,25 +1,32 @@
 //! A request from HwBuildIo, which builds it, through HwStartIo, which submits it, to
 //! the DPC, which completes it.
+//!
+//! On its way a request is an `Srb` and a `MediaOp`, then [`Prepared`] in its slot, then
+//! [`InFlight`] in the ring's table, and last a [`Completion`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use scsi::{Lba, Lun, MediaOp, ModeChange, ModeSelect, Outcome, Sense, WriteCache};
+use arrayvec::ArrayVec;
+use scsi::{
+    Lun, MediaOp, ModeSelect, Outcome, Reply, Sense,
+    block::{CachePolicy, Extent},
+};
 use storport::{
-    Address, BuildIo, DataError, Direction, Failure, Function, Scope, Srb, StartIo, StartedSrb,
-    StorStatus, Table,
+    Address, BuildIo, DataError, Direction, Element, Failure, Function, Scope, Srb, StartIo,
+    StartedSrb, StorStatus, Table,
     level::{self, Below},
 };
 use virtio::{
-    blk::{self, CacheMode, Refused, RequestError},
-    slots::{Prepared, Slot, SlotAllocator, Staged},
-    split_queue::{Flight, Rejection, RingFault, SplitQueue, Used},
+    blk::{CacheMode, RequestError, Segment},
+    slots::{Prepared, Slot, SlotAllocator},
+    split_queue::{NotPublished, Rejection, RingFault, SplitQueue, Used},
     transport::{Notifier, Quiet},
 };
 
 use crate::{
     driver::Adapter,
     events::Event,
-    registers::{Window, segments},
+    registers::Window,
     report::{Report, number},
 };
 
@@ -33,37 +40,14 @@ const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
 /// More bytes than the longest answer to a command that needs no device has.
 const LONGEST_REPLY: usize = 256;
 
-/// What a request asks of the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Op {
-    /// Read data, from this block on.
-    Read(Lba),
-    /// Write data, from this block on.
-    Write(Lba),
-    /// Write data that must be durable when the request ends (FUA). A flush
-    /// follows in the same slot.
-    DurableWrite(Lba),
-    /// The flush of a durable write.
-    FlushOfWrite(Lba),
-    /// Make completed writes durable.
-    Flush,
-    /// Switch the device's write cache, and flush what it holds.
-    SwitchCache {
-        /// On, or off.
-        on: bool,
-    },
-}
-
 /// What HwBuildIo passes to HwStartIo.
 pub enum Request {
-    /// A request for the device, complete in its slot.
+    /// A request for the device.
     Device {
         /// The request, until HwStartIo publishes it or a reset reclaims its slot.
-        staged: Staged,
+        prepared: Prepared,
         /// What the request asks of the device.
-        op: Op,
-        /// Bytes of data.
-        bytes: u32,
+        op: MediaOp,
     },
     /// Reset the device: its logical unit, target and bus are reset together.
     Reset,
@@ -72,21 +56,25 @@ pub enum Request {
 /// A request in flight.
 pub struct InFlight<'a> {
     srb: StartedSrb<'a>,
-    op: Op,
-    bytes: u32,
+    /// What the request asks of the device. A durable write whose data is written is
+    /// in flight again, as a plain write, while its flush is.
+    op: MediaOp,
 }
 
-/// The table of requests in flight. A payload of `None` is the driver's own request
-/// for the disk's identity, at start.
-pub type Flights<'a> = Table<'a, Option<Flight<Option<InFlight<'a>>>>>;
+/// The table of requests in flight.
+pub type Requests<'a> = Table<'a, Option<InFlight<'a>>>;
+
+/// A request that the device has returned, with its outcome.
+struct Completion<'a> {
+    srb: StartedSrb<'a>,
+    op: MediaOp,
+    outcome: Result<(), RequestError>,
+}
 
 /// What the queue's lock protects: the ring, and whether requests may go to it.
 pub struct Queue<'a> {
-    ring: SplitQueue<'a, Flights<'a>>,
+    ring: SplitQueue<'a, Requests<'a>>,
     admission: Admission<'a>,
-    /// How often the requests were taken back. What was taken off the used ring
-    /// before belongs to no later run of the device.
-    reclaims: u32,
     /// An initiator's request to reset the device, until that is done.
     reset: Option<StartedSrb<'a>>,
 }
@@ -114,13 +102,6 @@ enum Answer {
     Refuse(Sense),
 }
 
-/// A request that the queue does not take, with its slot.
-struct NotSubmitted<'a> {
-    srb: Srb<'a>,
-    slot: Option<Slot>,
-    answer: Answer,
-}
-
 /// How far the used ring was drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
@@ -134,17 +115,16 @@ pub enum Drained {
 
 impl<'a> Queue<'a> {
     /// A queue whose device does not run yet.
-    pub fn new(ring: SplitQueue<'a, Flights<'a>>) -> Self {
+    pub fn new(ring: SplitQueue<'a, Requests<'a>>) -> Self {
         Self {
             ring,
             admission: Admission::Wait,
-            reclaims: 0,
             reset: None,
         }
     }
 
     /// The ring, to be given to the device.
-    pub fn ring(&mut self) -> &mut SplitQueue<'a, Flights<'a>> {
+    pub fn ring(&mut self) -> &mut SplitQueue<'a, Requests<'a>> {
         &mut self.ring
     }
 
@@ -156,17 +136,6 @@ impl<'a> Queue<'a> {
     /// The protocol violation that marked the queue faulty.
     pub fn fault(&self) -> Option<RingFault> {
         self.ring.fault()
-    }
-
-    /// Whether the device's write cache is on. `None` while it cannot be asked.
-    fn is_cache_on(&self) -> Option<bool> {
-        match &self.admission {
-            Admission::Open {
-                cache_mode: Some(cache_mode),
-                ..
-            } => Some(cache_mode.get() == blk::WriteCache::WriteBack),
-            _ => None,
-        }
     }
 
     /// How many requests the device has.
@@ -196,180 +165,211 @@ impl<'a> Queue<'a> {
 
     /// Completes all requests in flight as failed. The device is quiet: it has
     /// confirmed a reset or is gone, and writes to no memory. HwStartIo finds that
-    /// staged requests are stale.
+    /// prepared requests are stale.
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
-        self.reclaims = self.reclaims.wrapping_add(1);
-        self.ring.reclaim(quiet, slots, |slot, in_flight| {
-            slots.release(slot);
-            if let Some(InFlight { srb, .. }) = in_flight {
-                srb.fail(failure);
-            }
-        });
-    }
-
-    /// Publishes a request of HwStartIo. Returns the notifier if the device wants a
-    /// notification. The caller sends it without the lock, since that may take long.
-    #[inline]
-    fn submit(
-        &mut self,
-        slots: &SlotAllocator,
-        staged: Staged,
-        srb: Srb<'a>,
-        op: Op,
-        bytes: u32,
-    ) -> Result<Option<Notifier<Window<'a>>>, NotSubmitted<'a>> {
-        let Ok(prepared) = self.ring.unstage(slots, staged) else {
-            // A reset took the slot.
-            return Err(NotSubmitted {
-                srb,
-                slot: None,
-                answer: Answer::Busy,
-            });
-        };
-        let not_now = |prepared: Prepared, srb, answer| NotSubmitted {
-            srb,
-            slot: Some(prepared.into_slot()),
-            answer,
-        };
-        let (notifier, cache_mode) = match &self.admission {
-            Admission::Open {
-                notifier,
-                cache_mode,
-            } => (notifier, cache_mode),
-            Admission::Wait => return Err(not_now(prepared, srb, Answer::Busy)),
-            Admission::Closed(failure) => {
-                return Err(not_now(prepared, srb, Answer::Fail(*failure)));
-            }
-        };
-        if let Op::SwitchCache { on } = op
-            && !switch_cache(cache_mode.as_ref(), on)
-        {
-            let sense = Sense::INTERNAL_TARGET_FAILURE;
-            return Err(not_now(prepared, srb, Answer::Refuse(sense)));
-        }
-        let published = self.ring.publish(prepared, srb, |srb| {
-            Some(InFlight {
-                srb: srb.started(),
-                op,
-                bytes,
-            })
-        });
-        match published {
-            Ok(()) => Ok(self.ring.notification_needed().then(|| notifier.clone())),
-            Err(rejected) => {
-                let answer = match rejected.reason {
-                    Rejection::Faulty(_) => Answer::Busy,
-                    Rejection::ForeignSlot | Rejection::ChainLength => {
-                        Answer::Fail(Failure::InvalidRequest)
-                    }
-                };
-                Err(not_now(rejected.prepared, rejected.given, answer))
-            }
-        }
-    }
-
-    /// Publishes the driver's own request for the disk's identity. Returns whether the
-    /// device wants a notification.
-    pub fn submit_identify(&mut self, prepared: Prepared) -> Result<bool, Slot> {
-        match self.ring.publish(prepared, (), |()| None) {
-            Ok(()) => Ok(self.ring.notification_needed()),
-            Err(rejected) => Err(rejected.prepared.into_slot()),
-        }
-    }
-
-    /// Publishes the flush of a durable write. Returns the notifier as
-    /// [`submit`](Self::submit) does.
-    fn submit_flush(
-        &mut self,
-        prepared: Prepared,
-        write: InFlight<'a>,
-        reclaims: u32,
-    ) -> Result<Option<Notifier<Window<'a>>>, (Slot, InFlight<'a>)> {
-        let notifier = match &self.admission {
-            Admission::Open { notifier, .. } if reclaims == self.reclaims => notifier,
-            _ => return Err((prepared.into_slot(), write)),
-        };
-        match self.ring.publish(prepared, write, Some) {
-            Ok(()) => Ok(self.ring.notification_needed().then(|| notifier.clone())),
-            Err(rejected) => Err((rejected.prepared.into_slot(), rejected.given)),
-        }
-    }
-
-    /// Takes a request back that the device returned without having finished it. One
-    /// of before a reset comes back: the device has confirmed since then that it does
-    /// not use it.
-    fn take_back(&mut self, used: UsedRequest<'a>, reclaims: u32) -> Option<UsedRequest<'a>> {
-        if reclaims != self.reclaims {
-            return Some(used);
-        }
-        self.ring.take_back(used);
-        None
-    }
-
-    /// Takes finished requests off the used ring, until `batch` is full or nothing
-    /// is left.
-    fn take_used(&mut self, batch: &mut Batch<'a>) -> Drained {
-        for place in batch {
-            match self.ring.pop_used() {
-                Ok(Some(used)) => *place = Some(used),
-                Ok(None) if self.ring.rearm_interrupts() => return Drained::More,
-                Ok(None) => return Drained::All,
-                Err(_) => return Drained::Faulty,
-            }
-        }
-        Drained::More
-    }
-
-    /// Takes the answer to the driver's own request off the used ring.
-    pub fn take_one(&mut self) -> Result<Option<Used<Option<InFlight<'a>>>>, RingFault> {
-        self.ring.pop_used()
+        self.ring
+            .reclaim(quiet, slots, |InFlight { srb, .. }| srb.fail(failure));
     }
 }
 
-/// A place for each request of a batch.
-type Batch<'a> = [Option<UsedRequest<'a>>; BATCH];
-
-/// A request that the device has returned.
-type UsedRequest<'a> = Used<Option<InFlight<'a>>>;
-
-/// Switches the device's write cache. Returns false if the device does not switch it.
-#[cold]
-fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, on: bool) -> bool {
-    let mode = if on {
-        blk::WriteCache::WriteBack
-    } else {
-        blk::WriteCache::WriteThrough
-    };
-    cache_mode.is_some_and(|cache_mode| cache_mode.set(mode).is_ok())
-}
-
-/// HwBuildIo: answers an SRB, or makes a request of it.
+/// HwBuildIo: answers an SRB, or prepares a request for the device.
+#[inline]
 pub fn build<'a>(
     adapter: &Adapter<'a>,
-    cx: &BuildIo<'_, 'a>,
+    cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
 ) -> Option<(Srb<'a>, Request)> {
     let function = srb.function();
-    if let Some(failure) = absent_unit(function, srb.address()) {
-        srb.fail(failure);
-        return None;
+    if function != Function::ExecuteScsi {
+        return build_control(adapter, cx, srb, function);
     }
-    match function {
-        Function::ExecuteScsi => execute(adapter, cx, srb),
-        Function::Flush | Function::Shutdown => flush(adapter, srb, Op::Flush, 0),
-        // The driver keeps no state for a unit. Changes of the adapter's state come
-        // through HwAdapterControl.
-        Function::Pnp { .. } | Function::Power => {
-            srb.succeed(0);
-            None
+    let address = srb.address();
+    if address.path != 0 || address.target != 0 {
+        return fail_absent(srb, function, address);
+    }
+    match adapter.disk.execute(Lun(address.lun.into()), srb.cdb()) {
+        Ok(Outcome::Media(op)) => match op {
+            MediaOp::Read(extent) | MediaOp::Write(extent) | MediaOp::DurableWrite(extent) => {
+                transfer(adapter, cx, srb, op, extent)
+            }
+            MediaOp::Flush | MediaOp::SwitchCache(_) => flush(adapter, cx, srb, op),
+        },
+        Ok(Outcome::Good) => succeed(srb),
+        Ok(Outcome::Data(reply)) => answer(cx, srb, reply),
+        Ok(Outcome::ModeSelect(select)) => select_mode(adapter, cx, srb, select),
+        Err(sense) => refuse(srb, sense),
+    }
+}
+
+/// Prepares a read or a write.
+#[inline]
+fn transfer<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    op: MediaOp,
+    extent: Extent,
+) -> Option<(Srb<'a>, Request)> {
+    let (slots, requests) = (&adapter.slots, &adapter.requests);
+    if !direction_fits(&srb, op.direction()) {
+        return fail(srb, Failure::InvalidRequest);
+    }
+    let Some(list) = cx.scatter_gather(&srb) else {
+        return fail(srb, Failure::InvalidRequest);
+    };
+    let Some(slot) = slots.reserve() else {
+        return busy(srb);
+    };
+    let elements = list.elements();
+    let prepared = match op {
+        MediaOp::Read(_) => requests.read(slots, slot, extent, elements, segment),
+        _ => requests.write(slots, slot, extent, elements, segment),
+    };
+    match prepared {
+        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
+        Err(refused) => {
+            // The data does not fit the CDB, or exceeds the limits that Storport knows.
+            release(adapter, cx, refused.slot);
+            fail(srb, Failure::InvalidRequest)
         }
+    }
+}
+
+/// Prepares a flush. A switch of the write cache is one too: HwStartIo switches the
+/// cache before it publishes the flush.
+#[cold]
+fn flush<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    op: MediaOp,
+) -> Option<(Srb<'a>, Request)> {
+    let Some(slot) = adapter.slots.reserve() else {
+        return busy(srb);
+    };
+    match adapter.requests.flush(&adapter.slots, slot) {
+        Ok(prepared) => Some((srb, Request::Device { prepared, op })),
+        Err(refused) => {
+            release(adapter, cx, refused.slot);
+            fail(srb, Failure::InvalidRequest)
+        }
+    }
+}
+
+/// An element of Storport's scatter/gather list, as the virtio crate takes it.
+#[inline]
+fn segment(element: &Element) -> Segment {
+    Segment {
+        address: element.address(),
+        length: element.length(),
+    }
+}
+
+/// Whether the initiator's buffer is mapped for data of this direction. A buffer
+/// without data fits any.
+#[inline]
+fn direction_fits(srb: &Srb<'_>, direction: scsi::Direction) -> bool {
+    let data = match direction {
+        scsi::Direction::None => Direction::None,
+        scsi::Direction::DataIn => Direction::In,
+        scsi::Direction::DataOut => Direction::Out,
+    };
+    srb.direction().allows(data) || srb.data_length() == 0
+}
+
+/// Releases a slot without a request, under the queue's lock.
+#[cold]
+fn release<'a>(adapter: &Adapter<'a>, cx: &mut BuildIo<'_, 'a>, slot: Slot) {
+    adapter
+        .queue
+        .with(cx, |queue| queue.ring.release(&adapter.slots, slot));
+}
+
+/// Answers a command with data that needs no device.
+#[cold]
+fn answer<'a>(
+    cx: &BuildIo<'_, 'a>,
+    mut srb: Srb<'a>,
+    reply: Reply<'_>,
+) -> Option<(Srb<'a>, Request)> {
+    let mut bytes = [0; LONGEST_REPLY];
+    let length = reply.write_to(&mut bytes);
+    let bytes = bytes.get(..length).unwrap_or_default();
+    if bytes.is_empty() || srb.data_length() == 0 {
+        return succeed(srb);
+    }
+    if !direction_fits(&srb, scsi::Direction::DataIn) {
+        return fail(srb, Failure::InvalidRequest);
+    }
+    let written = cx.data_in(&mut srb).map(|mut data| data.write(0, bytes));
+    match written {
+        Ok(written) => srb.succeed(u32::try_from(written).unwrap_or(0)),
+        Err(error) => fail_unreachable(srb, error),
+    }
+    None
+}
+
+/// Completes a command without data.
+#[cold]
+fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+    srb.succeed(0);
+    None
+}
+
+/// Checks a parameter list of MODE SELECT, and prepares what it asks for.
+#[cold]
+fn select_mode<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    mut srb: Srb<'a>,
+    select: ModeSelect,
+) -> Option<(Srb<'a>, Request)> {
+    if !direction_fits(&srb, scsi::Direction::DataOut) {
+        return fail(srb, Failure::InvalidRequest);
+    }
+    let mut list = [0; ModeSelect::MAX_LENGTH];
+    let list = list.get_mut(..select.length()).unwrap_or_default();
+    // The initiator may change its buffer at any time: it is copied once.
+    let copied = match cx.data_out(&mut srb) {
+        Ok(data) => data.read(0, list),
+        Err(error) => {
+            fail_unreachable(srb, error);
+            return None;
+        }
+    };
+    match select.parse(&adapter.disk, list.get(..copied).unwrap_or_default()) {
+        Ok(Some(op)) => return flush(adapter, cx, srb, op),
+        Ok(None) => srb.succeed(u32::try_from(select.length()).unwrap_or(0)),
+        Err(sense) => return refuse(srb, sense),
+    }
+    None
+}
+
+/// Answers an SRB that is not a SCSI command, or prepares what it asks for.
+#[cold]
+fn build_control<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+    function: Function,
+) -> Option<(Srb<'a>, Request)> {
+    let address = srb.address();
+    let is_absent = absent_unit(function, address).is_some();
+    match function {
+        _ if is_absent => fail_absent(srb, function, address),
         Function::ResetBus | Function::ResetDevice | Function::ResetLogicalUnit => {
             Some((srb, Request::Reset))
         }
-        Function::Other(_) => {
-            srb.fail(Failure::InvalidRequest);
+        Function::Flush | Function::Shutdown if adapter.disk.write_cache.is_present() => {
+            flush(adapter, cx, srb, MediaOp::Flush)
+        }
+        // The driver keeps no state for a unit. Changes of the adapter's state come
+        // through HwAdapterControl.
+        Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
+            srb.succeed(0);
             None
         }
+        Function::ExecuteScsi | Function::Other(_) => fail(srb, Failure::InvalidRequest),
     }
 }
 
@@ -395,180 +395,125 @@ fn absent_unit(function: Function, address: Address) -> Option<Failure> {
     }
 }
 
-/// Carries out a CDB, or makes a request of it.
-fn execute<'a>(
-    adapter: &Adapter<'a>,
-    cx: &BuildIo<'_, 'a>,
-    mut srb: Srb<'a>,
-) -> Option<(Srb<'a>, Request)> {
-    let lun = Lun(u16::from(srb.address().lun));
-    let outcome = match adapter.disk.execute(lun, srb.cdb()) {
-        Ok(outcome) => outcome,
-        Err(sense) => {
-            refuse(srb, sense);
-            return None;
-        }
-    };
-    // The initiator's buffer may be mapped for the other direction alone.
-    if srb.data_length() != 0 && !srb.direction().allows(data_direction(&outcome)) {
-        srb.fail(Failure::InvalidRequest);
-        return None;
-    }
-    match outcome {
-        Outcome::Good => srb.succeed(0),
-        Outcome::Data(reply) => {
-            let mut bytes = [0; LONGEST_REPLY];
-            let length = reply.write_to(&mut bytes);
-            let bytes = bytes.get(..length).unwrap_or_default();
-            if bytes.is_empty() || srb.data_length() == 0 {
-                srb.succeed(0);
-                return None;
-            }
-            let written = cx.data_in(&mut srb).map(|mut data| data.write(0, bytes));
-            match written {
-                Ok(written) => srb.succeed(u32::try_from(written).unwrap_or(0)),
-                Err(error) => fail_unreachable(srb, error),
-            }
-        }
-        Outcome::ModeSelect(select) => return select_mode(adapter, cx, srb, select),
-        Outcome::Media(MediaOp::Flush) => return flush(adapter, srb, Op::Flush, 0),
-        // FUA asks a read for what the medium holds. The device's cache holds the
-        // same data, and virtio has no read that bypasses it.
-        Outcome::Media(MediaOp::Read { extent, .. }) => {
-            return transfer(adapter, cx, srb, Op::Read(extent.lba()), extent);
-        }
-        Outcome::Media(MediaOp::Write { extent, fua }) => {
-            let lba = extent.lba();
-            let op = if fua {
-                Op::DurableWrite(lba)
-            } else {
-                Op::Write(lba)
-            };
-            return transfer(adapter, cx, srb, op, extent);
-        }
-    }
-    None
-}
-
-/// The direction of a command's data, as SRBs have it.
-fn data_direction(outcome: &Outcome<'_>) -> Direction {
-    match outcome.direction() {
-        scsi::Direction::None => Direction::None,
-        scsi::Direction::DataIn => Direction::In,
-        scsi::Direction::DataOut => Direction::Out,
-    }
-}
-
-/// Builds a read or a write.
-fn transfer<'a>(
-    adapter: &Adapter<'a>,
-    cx: &BuildIo<'_, 'a>,
-    srb: Srb<'a>,
-    op: Op,
-    extent: scsi::Extent,
-) -> Option<(Srb<'a>, Request)> {
-    let blocks = u32::try_from(extent.blocks().0).unwrap_or(0);
-    let (Ok(extent), Some(list)) = (
-        adapter.config.extent(extent.lba().0, blocks),
-        cx.scatter_gather(&srb),
-    ) else {
-        srb.fail(Failure::InvalidRequest);
-        return None;
-    };
-    let Some(slot) = adapter.slots.reserve() else {
-        srb.busy();
-        return None;
-    };
-    let prepared = if matches!(op, Op::Read(_)) {
-        adapter.requests.read(slot, extent, segments(list))
-    } else {
-        adapter.requests.write(slot, extent, segments(list))
-    };
-    stage(adapter, srb, prepared, op, extent.bytes())
-}
-
-/// Builds a flush, if the device has a cache to flush.
-fn flush<'a>(
-    adapter: &Adapter<'a>,
-    srb: Srb<'a>,
-    op: Op,
-    bytes: u32,
-) -> Option<(Srb<'a>, Request)> {
-    if adapter.disk.write_cache.get() == WriteCache::Absent {
-        srb.succeed(bytes);
-        return None;
-    }
-    let Some(slot) = adapter.slots.reserve() else {
-        srb.busy();
-        return None;
-    };
-    stage(adapter, srb, adapter.requests.flush(slot), op, bytes)
-}
-
-/// Checks a parameter list of MODE SELECT, and builds what it asks for.
+/// Fails a request to a unit that is not there.
 #[cold]
-fn select_mode<'a>(
-    adapter: &Adapter<'a>,
-    cx: &BuildIo<'_, 'a>,
-    mut srb: Srb<'a>,
-    select: ModeSelect,
+fn fail_absent<'a>(
+    srb: Srb<'a>,
+    function: Function,
+    address: Address,
 ) -> Option<(Srb<'a>, Request)> {
-    let mut list = [0; ModeSelect::MAX_LENGTH as usize];
-    let list = list.get_mut(..select.length()).unwrap_or_default();
-    // The initiator may change its buffer at any time: it is copied once.
-    let copied = match cx.data_out(&mut srb) {
-        Ok(data) => data.read(0, list),
-        Err(error) => {
-            fail_unreachable(srb, error);
-            return None;
-        }
-    };
-    let length = u32::try_from(select.length()).unwrap_or(0);
-    match select.parse(&adapter.disk, list.get(..copied).unwrap_or_default()) {
-        Ok(ModeChange::None) => srb.succeed(length),
-        Ok(ModeChange::WriteCache(on)) => {
-            return flush(adapter, srb, Op::SwitchCache { on }, length);
-        }
-        Err(sense) => refuse(srb, sense),
-    }
+    fail(
+        srb,
+        absent_unit(function, address).unwrap_or(Failure::InvalidRequest),
+    )
+}
+
+/// Fails a request in HwBuildIo.
+#[cold]
+fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
+    srb.fail(failure);
     None
 }
 
-/// Stages a request for HwStartIo.
-fn stage<'a>(
-    adapter: &Adapter<'a>,
-    srb: Srb<'a>,
-    prepared: Result<Prepared, Refused>,
-    op: Op,
-    bytes: u32,
-) -> Option<(Srb<'a>, Request)> {
-    match prepared {
-        Ok(prepared) => {
-            let staged = adapter.slots.stage(prepared);
-            Some((srb, Request::Device { staged, op, bytes }))
-        }
-        Err(refused) => {
-            // The data does not fit the CDB, or exceeds the limits that Storport knows.
-            adapter.slots.release(refused.slot);
-            srb.fail(Failure::InvalidRequest);
-            None
-        }
+/// Sends a request back to Storport, which sends it again later.
+#[cold]
+fn busy<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+    srb.busy();
+    None
+}
+
+/// Refuses a command in HwBuildIo.
+#[cold]
+fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request)> {
+    check_condition(srb, sense);
+    None
+}
+
+/// Completes a request whose data cannot be reached.
+#[cold]
+fn fail_unreachable(srb: Srb<'_>, error: DataError) {
+    match error {
+        DataError::Direction(_) => srb.fail(Failure::InvalidRequest),
+        DataError::NotMapped(StorStatus::INSUFFICIENT_RESOURCES) => srb.busy(),
+        DataError::NotMapped(_) => srb.fail(Failure::Error),
     }
 }
 
 /// HwStartIo: gives a request to the device.
+#[inline]
 pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
-    let Request::Device { staged, op, bytes } = request else {
+    let Request::Device { prepared, op } = request else {
         return start_reset(adapter, cx, srb);
     };
-    let submitted = adapter.queue.with(cx, |queue| {
-        queue.submit(&adapter.slots, staged, srb, op, bytes)
-    });
+    let submitted = adapter
+        .queue
+        .with(cx, |queue| queue.submit(&adapter.slots, prepared, srb, op));
     match submitted {
         Ok(Some(notifier)) => notifier.notify(),
         Ok(None) => {}
-        Err(not_submitted) => answer(adapter, cx, not_submitted, op),
+        Err((srb, answer)) => complete_unsubmitted(adapter, cx, srb, op, answer),
     }
+}
+
+impl<'a> Queue<'a> {
+    /// Publishes a request of HwStartIo. Returns the notifier if the device wants a
+    /// notification. The caller sends it without the lock, since that may take long.
+    #[inline]
+    fn submit(
+        &mut self,
+        slots: &SlotAllocator,
+        prepared: Prepared,
+        srb: Srb<'a>,
+        op: MediaOp,
+    ) -> Result<Option<Notifier<Window<'a>>>, (Srb<'a>, Answer)> {
+        let notifier = match self.admitted(op) {
+            Ok(notifier) => notifier.clone(),
+            Err(answer) => {
+                self.ring.cancel(slots, prepared);
+                return Err((srb, answer));
+            }
+        };
+        let start = |srb: Srb<'a>| InFlight {
+            srb: srb.started(),
+            op,
+        };
+        match self.ring.publish(slots, prepared, srb, start) {
+            Ok(()) => Ok(self.ring.notification_needed().then_some(notifier)),
+            Err(NotPublished { given, reason }) => Err((
+                given,
+                match reason {
+                    // A reset comes, or came.
+                    Rejection::Faulty(_) | Rejection::Stale => Answer::Busy,
+                    Rejection::Unfit => Answer::Fail(Failure::InvalidRequest),
+                },
+            )),
+        }
+    }
+
+    /// The queue's notifier, if the request may go to the device now.
+    #[inline]
+    fn admitted(&self, op: MediaOp) -> Result<&Notifier<Window<'a>>, Answer> {
+        let (notifier, cache_mode) = match &self.admission {
+            Admission::Open {
+                notifier,
+                cache_mode,
+            } => (notifier, cache_mode),
+            Admission::Wait => return Err(Answer::Busy),
+            Admission::Closed(failure) => return Err(Answer::Fail(*failure)),
+        };
+        if let MediaOp::SwitchCache(switch) = op
+            && !switch_cache(cache_mode.as_ref(), switch.policy)
+        {
+            return Err(Answer::Refuse(Sense::INTERNAL_TARGET_FAILURE));
+        }
+        Ok(notifier)
+    }
+}
+
+/// Switches the device's write cache. Returns false if the device does not switch it.
+#[cold]
+fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, policy: CachePolicy) -> bool {
+    cache_mode.is_some_and(|cache_mode| cache_mode.set(policy).is_ok())
 }
 
 /// Keeps a request to reset the device, and issues the DPC that begins the reset.
@@ -583,16 +528,13 @@ fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>
 
 /// Completes a request that the queue did not take.
 #[cold]
-fn answer<'a>(
+fn complete_unsubmitted<'a>(
     adapter: &Adapter<'a>,
     cx: &mut StartIo<'_, 'a>,
-    not_submitted: NotSubmitted<'a>,
-    op: Op,
+    srb: Srb<'a>,
+    op: MediaOp,
+    answer: Answer,
 ) {
-    let NotSubmitted { srb, slot, answer } = not_submitted;
-    if let Some(slot) = slot {
-        adapter.slots.release(slot);
-    }
     match answer {
         Answer::Busy => {
             // The request waits for a reset: the DPC makes its next step, if one is due.
@@ -601,35 +543,82 @@ fn answer<'a>(
         }
         Answer::Fail(failure) => srb.fail(failure),
         Answer::Refuse(sense) => {
-            if let Op::SwitchCache { on } = op {
-                Report::cache_mode_unchanged(on).log_in_start_io(cx);
+            if let MediaOp::SwitchCache(switch) = op {
+                Report::cache_mode_unchanged(switch.policy).log_in_start_io(cx);
             }
-            refuse(srb, sense);
+            check_condition(srb, sense);
+        }
+    }
+}
+
+/// The requests of a batch, by their outcome.
+#[derive(Default)]
+struct Batch<'a> {
+    /// Those that succeeded, with the bytes of data that moved.
+    succeeded: ArrayVec<(StartedSrb<'a>, u32), BATCH>,
+    /// Those that failed.
+    failed: ArrayVec<(StartedSrb<'a>, Sense), BATCH>,
+}
+
+impl<'a> Batch<'a> {
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.succeeded.is_full() || self.failed.is_full()
+    }
+
+    /// Adds a request to a batch that is not full.
+    #[inline]
+    fn push(&mut self, completion: Completion<'a>) {
+        let Completion { srb, op, outcome } = completion;
+        match outcome {
+            Ok(()) => {
+                let _: Result<(), _> = self.succeeded.try_push((srb, op.bytes()));
+            }
+            Err(error) => self.push_failed(srb, sense_of(error, op)),
+        }
+    }
+
+    #[cold]
+    fn push_failed(&mut self, srb: StartedSrb<'a>, sense: Sense) {
+        let _: Result<(), _> = self.failed.try_push((srb, sense));
+    }
+
+    /// Completes the requests.
+    #[inline]
+    fn complete(&mut self) {
+        for (srb, bytes) in self.succeeded.drain(..) {
+            srb.succeed(bytes);
+        }
+        if !self.failed.is_empty() {
+            self.complete_failed();
+        }
+    }
+
+    #[cold]
+    fn complete_failed(&mut self) {
+        for (srb, sense) in self.failed.drain(..) {
+            check_condition(srb, sense);
         }
     }
 }
 
 /// Completes what the device has finished. The lock is held while requests are
 /// taken off the used ring, not while they are completed.
+#[inline]
 pub fn drain<'a, S>(adapter: &Adapter<'a>, cx: &mut S) -> Drained
 where
     S: Scope<'a>,
     S::Level: Below<level::DpcHeld>,
 {
     for _ in 0..TURNS {
-        let mut batch: Batch<'a> = [const { None }; BATCH];
-        let (mut drained, reclaims) = adapter.queue.with(cx, |queue| {
-            let drained = queue.take_used(&mut batch);
-            (drained, queue.reclaims)
-        });
-        for place in &mut batch {
-            let Some(used) = place.take() else {
-                break;
-            };
-            if !complete(adapter, cx, used, reclaims) {
-                drained = Drained::Faulty;
-            }
+        let mut batch = Batch::default();
+        let (drained, notifier) = adapter
+            .queue
+            .with(cx, |queue| queue.take_used(adapter, &mut batch));
+        if let Some(notifier) = notifier {
+            notifier.notify();
         }
+        batch.complete();
         if drained != Drained::More {
             return drained;
         }
@@ -637,128 +626,148 @@ where
     Drained::More
 }
 
-/// Completes a request that the device has returned, and frees its slot. Returns
-/// false if the device returned it without a status, so has not finished it.
-fn complete<'a, S>(adapter: &Adapter<'a>, cx: &mut S, used: UsedRequest<'a>, reclaims: u32) -> bool
-where
-    S: Scope<'a>,
-    S::Level: Below<level::DpcHeld>,
-{
-    let outcome = adapter.requests.outcome(&used);
-    if outcome == Err(RequestError::NoStatus) {
-        let stale = adapter
-            .queue
-            .with(cx, |queue| queue.take_back(used, reclaims));
-        let Some(Used { slot, payload, .. }) = stale else {
-            return false;
+impl<'a> Queue<'a> {
+    /// Takes finished requests off the used ring, until `batch` is full or nothing
+    /// is left. Returns the notifier if a flush was published that the device must be
+    /// notified of.
+    #[inline(always)]
+    fn take_used(
+        &mut self,
+        adapter: &Adapter<'a>,
+        batch: &mut Batch<'a>,
+    ) -> (Drained, Option<Notifier<Window<'a>>>) {
+        let mut notifier = None;
+        while !batch.is_full() {
+            match self.ring.pop_used() {
+                Ok(Some(used)) => {
+                    if let Some(completion) = self.take_one(adapter, used, &mut notifier) {
+                        batch.push(completion);
+                    }
+                }
+                Ok(None) if self.ring.rearm_interrupts() => break,
+                Ok(None) => return (Drained::All, notifier),
+                Err(_) => return (Drained::Faulty, notifier),
+            }
+        }
+        (Drained::More, notifier)
+    }
+
+    /// Reads the outcome of a request that the device has returned, and releases its
+    /// slot. Returns `None` if the request stays in flight.
+    #[inline(always)]
+    fn take_one(
+        &mut self,
+        adapter: &Adapter<'a>,
+        used: Used<InFlight<'a>>,
+        notifier: &mut Option<Notifier<Window<'a>>>,
+    ) -> Option<Completion<'a>> {
+        let outcome = adapter.requests.outcome(&used.slot);
+        if outcome == Err(RequestError::NoStatus) {
+            // The device has not finished it. The next `pop_used` returns the fault.
+            self.ring.take_back(used);
+            return None;
+        }
+        let Used {
+            slot,
+            payload: InFlight { srb, op },
+            written,
+        } = used;
+        adapter.short_used.check(written, op);
+        if let (Ok(()), MediaOp::DurableWrite(extent)) = (outcome, op) {
+            return self.flush_write(adapter, slot, srb, extent, notifier);
+        }
+        self.ring.release(&adapter.slots, slot);
+        if let MediaOp::SwitchCache(switch) = op {
+            self.record_switch(adapter, switch.policy, outcome.is_ok());
+        }
+        Some(Completion { srb, op, outcome })
+    }
+
+    /// Follows a write with FUA by its flush, in the same slot. The device's cache may
+    /// be flushed only now: a flush covers the writes that were completed before it
+    /// (VIRTIO 1.3 §5.2.6).
+    #[cold]
+    fn flush_write(
+        &mut self,
+        adapter: &Adapter<'a>,
+        slot: Slot,
+        srb: StartedSrb<'a>,
+        extent: Extent,
+        notifier: &mut Option<Notifier<Window<'a>>>,
+    ) -> Option<Completion<'a>> {
+        let op = MediaOp::Write(extent);
+        let prepared = match adapter.requests.flush(&adapter.slots, slot) {
+            Ok(prepared) => prepared,
+            Err(refused) => {
+                // The device has no flush, so its writes are durable.
+                self.ring.release(&adapter.slots, refused.slot);
+                let outcome = Ok(());
+                return Some(Completion { srb, op, outcome });
+            }
         };
-        adapter.slots.release(slot);
-        if let Some(InFlight { srb, .. }) = payload {
-            srb.fail(Failure::BusReset);
+        let Admission::Open { notifier: open, .. } = &self.admission else {
+            self.ring.cancel(&adapter.slots, prepared);
+            return fail_started(srb);
+        };
+        let write = InFlight { srb, op };
+        let published = self
+            .ring
+            .publish(&adapter.slots, prepared, write, |write| write);
+        match published {
+            Ok(()) => {
+                if self.ring.notification_needed() {
+                    *notifier = Some(open.clone());
+                }
+                None
+            }
+            Err(NotPublished { given, .. }) => fail_started(given.srb),
         }
-        return true;
     }
-    if used.is_short() {
-        adapter.short_used.count(used.written, used.writable);
-    }
-    let Used { slot, payload, .. } = used;
-    let Some(InFlight { srb, op, bytes }) = payload else {
-        adapter.slots.release(slot);
-        return true;
-    };
-    if let (Ok(()), Op::DurableWrite(lba)) = (outcome, op) {
-        let op = Op::FlushOfWrite(lba);
-        let write = InFlight { srb, op, bytes };
-        flush_write(adapter, cx, slot, write, reclaims);
-        return true;
-    }
-    adapter.slots.release(slot);
-    if let Op::SwitchCache { on } = op {
-        record_switch(adapter, cx, on, outcome.is_ok());
-    }
-    match (outcome, op) {
-        (Ok(()), _) => srb.succeed(bytes),
-        (Err(RequestError::Io), Op::Read(lba)) => refuse(srb, Sense::read_failed(lba)),
-        (Err(RequestError::Io), Op::Write(lba) | Op::DurableWrite(lba) | Op::FlushOfWrite(lba)) => {
-            refuse(srb, Sense::write_failed(lba))
-        }
-        (Err(RequestError::Io), Op::Flush | Op::SwitchCache { .. }) => {
-            refuse(srb, Sense::FLUSH_FAILED);
-        }
-        (Err(_), _) => refuse(srb, Sense::INTERNAL_TARGET_FAILURE),
-    }
-    true
-}
 
-/// Tells initiators how the write cache was switched. One that is on is said to be
-/// on even if the flush failed, or if the switch was the first of two whose flushes
-/// ended in the other order: an initiator would miss data, not a flush too many.
-#[cold]
-fn record_switch<'a, S>(adapter: &Adapter<'a>, cx: &mut S, on: bool, is_flushed: bool)
-where
-    S: Scope<'a>,
-    S::Level: Below<level::DpcHeld>,
-{
-    let is_on = adapter.queue.with(cx, |queue| queue.is_cache_on());
-    let is_on = is_on.unwrap_or(on);
-    if is_on || is_flushed {
-        adapter.disk.write_cache.set(is_on);
+    /// Tells initiators how the write cache was switched. One that is on is said to be
+    /// on even if the flush failed, or if the switch was the first of two whose flushes
+    /// ended in the other order: an initiator would miss data, not a flush too many.
+    #[cold]
+    fn record_switch(&self, adapter: &Adapter<'a>, policy: CachePolicy, is_flushed: bool) {
+        let policy = match &self.admission {
+            Admission::Open {
+                cache_mode: Some(cache_mode),
+                ..
+            } => cache_mode.get(),
+            _ => policy,
+        };
+        if policy == CachePolicy::WriteBack || is_flushed {
+            adapter.disk.write_cache.switch(policy);
+        }
     }
 }
 
-/// Follows a durable write by its flush, in the same slot. The device's cache may
-/// be flushed only now: a flush covers the writes that were completed before it
-/// (VIRTIO 1.3 §5.2.6).
+/// Fails a write whose flush cannot be published, because the device is being reset. A
+/// started request cannot be completed as BUSY; the initiator sends the write again.
+fn fail_started<'a>(srb: StartedSrb<'a>) -> Option<Completion<'a>> {
+    srb.fail(Failure::BusReset);
+    None
+}
+
+/// The sense data of a request that failed.
 #[cold]
-fn flush_write<'a, S>(
-    adapter: &Adapter<'a>,
-    cx: &mut S,
-    slot: Slot,
-    write: InFlight<'a>,
-    reclaims: u32,
-) where
-    S: Scope<'a>,
-    S::Level: Below<level::DpcHeld>,
-{
-    let prepared = match adapter.requests.flush(slot) {
-        Ok(prepared) => prepared,
-        Err(refused) => {
-            // The device has no flush, so its writes are durable.
-            adapter.slots.release(refused.slot);
-            return write.srb.succeed(write.bytes);
+fn sense_of(error: RequestError, op: MediaOp) -> Sense {
+    match (error, op) {
+        (RequestError::Io, MediaOp::Read(extent)) => Sense::read_failed(extent.lba()),
+        (RequestError::Io, MediaOp::Write(extent) | MediaOp::DurableWrite(extent)) => {
+            Sense::write_failed(extent.lba())
         }
-    };
-    let submitted = adapter
-        .queue
-        .with(cx, |queue| queue.submit_flush(prepared, write, reclaims));
-    match submitted {
-        Ok(Some(notifier)) => notifier.notify(),
-        Ok(None) => {}
-        Err((slot, write)) => {
-            // The device is being reset. A started request cannot be completed as
-            // BUSY, so it fails, and the initiator sends the write again.
-            adapter.slots.release(slot);
-            write.srb.fail(Failure::BusReset);
-        }
+        (RequestError::Io, MediaOp::Flush | MediaOp::SwitchCache(_)) => Sense::FLUSH_FAILED,
+        (_, _) => Sense::INTERNAL_TARGET_FAILURE,
     }
 }
 
 /// Completes with CHECK CONDITION.
 #[cold]
-fn refuse<S>(srb: Srb<'_, S>, sense: Sense) {
+fn check_condition<S>(srb: Srb<'_, S>, sense: Sense) {
     let mut buffer = [0; Sense::FIXED_LENGTH];
     let length = sense.write_to(&mut buffer);
     srb.check_condition(buffer.get(..length).unwrap_or_default());
-}
-
-/// Completes a request whose data cannot be reached.
-#[cold]
-fn fail_unreachable(srb: Srb<'_>, error: DataError) {
-    match error {
-        DataError::Direction(_) => srb.fail(Failure::InvalidRequest),
-        DataError::NotMapped(StorStatus::INSUFFICIENT_RESOURCES) => srb.busy(),
-        DataError::NotMapped(_) => srb.fail(Failure::Error),
-    }
 }
 
 /// Counts requests whose used length the device understated. The status decides how
@@ -773,6 +782,21 @@ pub struct ShortUsed {
 }
 
 impl ShortUsed {
+    /// Counts a request if the device reports fewer bytes as `written` than it was
+    /// allowed to write: the data of a read, and the status.
+    #[inline]
+    fn check(&self, written: u32, op: MediaOp) {
+        let data = match op {
+            MediaOp::Read(extent) => extent.bytes(),
+            _ => 0,
+        };
+        // Does not wrap: an extent has 2^31 bytes at most.
+        let writable = data.wrapping_add(1);
+        if written < writable {
+            self.count(written, writable);
+        }
+    }
+
     #[cold]
     fn count(&self, written: u32, writable: u32) {
         let count = self.count.load(Ordering::Relaxed);

@@ -7,13 +7,10 @@
 
 use core::sync::atomic::AtomicBool;
 
-use scsi::{
-    Alignment, BlockSize, Blocks, Capacity, Disk, Sectors, Serial, TransferLimits, WriteCache,
-    WriteCacheState,
-};
+use scsi::{Disk, Serial, WriteCacheState};
 use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
 use virtio::{
-    blk::{self, Config, ConfigError, Identity, Limits, Requests, choose_features},
+    blk::{self, Config, ConfigError, IDENTITY, Limits, Requests, choose_features},
     pci::{CapabilityError, ConfigImage, Layout, Location, Structure, memory_bar},
     queue_size::QueueSize,
     slots::SlotAllocator,
@@ -42,11 +39,10 @@ const QUEUE: u16 = 0;
 
 /// Descriptors of the ring in dump mode. A request has no more than that, which is
 /// enough for 64 KiB in scattered pages.
-pub const DUMP_QUEUE: u16 = 32;
+const DUMP_QUEUE: u16 = 32;
 
-/// Slots in dump mode: one request at a time, in little memory
-/// (storport-rules.md D4).
-const DUMP_SLOTS: u16 = 1;
+/// Slots in dump mode: one request at a time, in little memory (storport-rules.md D4).
+pub const DUMP_SLOTS: u16 = 1;
 
 /// The feature that gives each request a descriptor table of its own.
 const INDIRECT_DESC: &str = "VIRTIO_F_INDIRECT_DESC";
@@ -156,7 +152,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
             alignment_mask: 0,
             targets: 1,
             logical_units: 1,
-            caches_data: config.flush,
+            caches_data: config.has_flush(),
         })
         .map_err(limit_too_small)?;
 
@@ -172,27 +168,26 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     let mut memory = shared_memory(extension).map_err(|_| out_of_memory())?;
     let requests =
         Requests::new(&mut memory, slots, &config, &limits).map_err(|_| out_of_memory())?;
-    let flights = cx
-        .table(usize::from(size.get()), |_, _| Some(None))
-        .ok_or_else(out_of_memory)?;
-    let ring =
-        SplitQueue::new(&mut memory, QUEUE, size, accepted.get(), flights).map_err(|error| {
-            match error {
-                QueueError::NoIndirect => StartError::FeatureMissing {
-                    name: INDIRECT_DESC,
-                    offered: accepted.bits(),
-                },
-                QueueError::Memory(_) | QueueError::Flights { .. } => out_of_memory(),
-            }
-        })?;
-    let mut queue = Queue::new(ring);
-
-    let (device, identity) = ask_identity(cx, device, accepted, &mut queue, &requests, slots)?;
-    let disk = describe(&config, &limits, identity.as_ref()).ok_or(StartError::Configuration(
-        ConfigError::Capacity {
-            sectors: config.capacity.0,
+    let mut none_in_flight = [None];
+    let ring = SplitQueue::new(
+        &mut memory,
+        QUEUE,
+        size,
+        accepted.get(),
+        &mut none_in_flight[..],
+    )
+    .map_err(|error| match error {
+        QueueError::NoIndirect => StartError::FeatureMissing {
+            name: INDIRECT_DESC,
+            offered: accepted.bits(),
         },
-    ))?;
+        QueueError::Memory(_) | QueueError::TableInUse => out_of_memory(),
+    })?;
+    let (device, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
+    let in_flight = cx
+        .table(usize::from(slots.get()), |_, _| Some(None))
+        .ok_or_else(out_of_memory)?;
+    let queue = Queue::new(ring.with_table(device.quiet(), in_flight));
     let adapter = Adapter {
         queue: cx.dpc_locked(queue).ok_or_else(out_of_memory)?,
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
@@ -201,8 +196,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         status,
         slots: SlotAllocator::new(QUEUE, slots),
         requests,
-        config,
-        disk,
+        disk: describe(&config, &limits, &identity),
         short_used: ShortUsed::default(),
         waits: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
@@ -388,31 +382,32 @@ fn feature_missing(missing: Features, offered: u64) -> StartError {
 /// identity.
 const IDENTITY_ATTEMPTS: u32 = 3;
 
+/// The ring of the request for the disk's identity: that request has slot 0, and no
+/// payload.
+type IdentityRing<'a, 't> = SplitQueue<'a, &'t mut [Option<()>]>;
+
 /// Starts the device, asks for the disk's identity, and resets the device. The
-/// identity is `None` if the device gives none.
+/// identity is empty if the device gives none.
 #[inline(never)]
-fn ask_identity<'a>(
+fn ask_identity<'a, 't>(
     cx: &FindAdapter<'_, 'a>,
     mut device: Device<Window<'a>, Reset>,
     accepted: Features,
-    queue: &mut Queue<'a>,
+    mut ring: IdentityRing<'a, 't>,
     requests: &Requests<'a>,
-    slots: QueueSize,
-) -> Result<(Device<Window<'a>, Reset>, Option<Identity>), StartError> {
-    // Not the adapter's, which would lie in the caller's frame twice. All its slots
-    // are free again in the end.
-    let slots = &SlotAllocator::new(QUEUE, slots);
+) -> Result<Asked<'a, 't>, StartError> {
+    let slots = &SlotAllocator::new(QUEUE, QueueSize::ONE);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
-        let (live, notifier) = start_device(device, accepted, queue, Vectors::default())
+        let (live, notifier) = start_device(device, accepted, ring.placement(), Vectors::default())
             .map_err(|(_, error)| StartError::BringUp(error))?;
-        let identity = poll_identity(cx, queue, requests, slots, || notifier.notify());
+        let identity = poll_identity(cx, &mut ring, requests, slots, || notifier.notify());
         device = reset(cx, live)?;
         // The slot of a request that was not answered is freed here.
-        queue.reclaim(device.quiet(), slots, storport::Failure::BusReset);
+        ring.reclaim(device.quiet(), slots, |()| ());
         attempts_left = attempts_left.saturating_sub(1);
         match identity {
-            Ok(identity) => return Ok((device, identity)),
+            Ok(identity) => return Ok((device, ring, identity)),
             Err(fault) if attempts_left == 0 => return Err(StartError::Violation(fault)),
             // A single protocol violation is no reason to go without the disk.
             Err(_) => {}
@@ -420,68 +415,54 @@ fn ask_identity<'a>(
     }
 }
 
+/// A device that is reset, its ring, and the disk's identity.
+type Asked<'a, 't> = (
+    Device<Window<'a>, Reset>,
+    IdentityRing<'a, 't>,
+    [u8; IDENTITY],
+);
+
 /// Sends the request for the disk's identity, and polls for its answer.
-fn poll_identity<'a>(
-    cx: &FindAdapter<'_, 'a>,
-    queue: &mut Queue<'a>,
-    requests: &Requests<'a>,
+fn poll_identity(
+    cx: &FindAdapter<'_, '_>,
+    ring: &mut IdentityRing<'_, '_>,
+    requests: &Requests<'_>,
     slots: &SlotAllocator,
     notify: impl Fn(),
-) -> Result<Option<Identity>, RingFault> {
-    queue.ring().check_used_index()?;
-    let Some(slot) = slots.reserve() else {
-        return Ok(None);
+) -> Result<[u8; IDENTITY], RingFault> {
+    const NO_IDENTITY: [u8; IDENTITY] = [0; IDENTITY];
+
+    ring.check_used_index()?;
+    let prepared = slots
+        .reserve()
+        .and_then(|slot| requests.identify(slots, slot).ok());
+    let Some(prepared) = prepared else {
+        return Ok(NO_IDENTITY);
     };
-    let submitted = match requests.identify(slot) {
-        Ok(prepared) => queue.submit_identify(prepared),
-        Err(refused) => Err(refused.slot),
-    };
-    match submitted {
-        Ok(true) => notify(),
-        Ok(false) => {}
-        Err(slot) => {
-            slots.release(slot);
-            return Ok(None);
-        }
+    if ring.publish(slots, prepared, (), |()| ()).is_err() {
+        return Ok(NO_IDENTITY);
+    }
+    if ring.notification_needed() {
+        notify();
     }
     for _ in 0..IDENTITY_LOOKS {
-        if let Some(used) = queue.take_one()? {
-            let identity = requests.identity(&used).ok();
-            slots.release(used.slot);
-            return Ok(identity);
+        if let Some(used) = ring.pop_used()? {
+            let identity = requests.identity(&used.slot);
+            ring.release(slots, used.slot);
+            return Ok(identity.unwrap_or(NO_IDENTITY));
         }
         cx.stall(IDENTITY_PAUSE);
     }
-    Ok(None)
+    Ok(NO_IDENTITY)
 }
 
-/// The disk as initiators see it. `None` if the configuration describes none.
+/// The disk as initiators see it.
 #[inline(never)]
-fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Option<Disk> {
-    let block_size = BlockSize::new(config.block_size.bytes())?;
-    let maximum = limits.max_transfer.checked_div(block_size.bytes())?;
-    let alignment = config.topology.and_then(|topology| {
-        Alignment::new(
-            topology.physical_block_exponent,
-            u16::from(topology.alignment_offset),
-        )
-    });
-    let io_size = |size: Option<u32>| Blocks(size.map_or(0, u64::from));
-    let topology = config.topology;
-    let mut serial = [0; blk::IDENTITY];
-    let identity = identity.map_or(&[][..], Identity::as_bytes);
-    for (place, byte) in serial.iter_mut().zip(identity) {
-        *place = *byte;
-    }
-    Some(Disk {
-        capacity: Capacity::new(Sectors(config.capacity.0), block_size)?,
-        alignment: alignment.unwrap_or_default(),
-        limits: TransferLimits {
-            maximum: Blocks(u64::from(maximum)),
-            optimal: io_size(topology.map(|topology| topology.opt_io_size)),
-            granularity: io_size(topology.map(|topology| topology.min_io_size.into())),
-        },
-        write_cache: write_cache(config),
+fn describe(config: &Config, limits: &Limits, identity: &[u8; IDENTITY]) -> Disk {
+    Disk {
+        capacity: config.capacity.with_longest_transfer(limits.max_transfer),
+        topology: config.topology,
+        write_cache: WriteCacheState::new(config.write_cache),
         // The driver carries out a forced write (FUA) as a write and a flush.
         dpo_fua: true,
         read_only: config.read_only,
@@ -489,18 +470,7 @@ fn describe(config: &Config, limits: &Limits, identity: Option<&Identity>) -> Op
             vendor: *b"VIRTIO  ",
             product: *b"Ferrostor Disk  ",
             revision: *b"0001",
-            serial: Serial::new(&serial),
+            serial: Serial::new(identity),
         },
-    })
-}
-
-/// The disk's write cache, as initiators see it.
-fn write_cache(config: &Config) -> WriteCacheState {
-    let enabled = config.write_cache == blk::WriteCache::WriteBack;
-    match (config.flush, config.write_cache_changeable, enabled) {
-        (false, _, _) => WriteCacheState::fixed(WriteCache::Absent),
-        (true, true, enabled) => WriteCacheState::changeable(enabled),
-        (true, false, true) => WriteCacheState::fixed(WriteCache::Enabled),
-        (true, false, false) => WriteCacheState::fixed(WriteCache::Disabled),
     }
 }

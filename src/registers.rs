@@ -4,9 +4,8 @@
     reason = "shared memory passes from one crate to the other"
 )]
 
-use storport::{MappedRegisters, ScatterGather, UncachedExtension, UncachedParts};
+use storport::{MappedRegisters, UncachedExtension, UncachedParts};
 use virtio::{
-    blk::Segment,
     dma::{DmaError, DmaMemory},
     registers::Registers,
 };
@@ -66,9 +65,4 @@ pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, 
     // long, contiguous, and valid as long as the adapter. The value that was
     // consumed was the only access to it.
     unsafe { DmaMemory::new(address, physical, length) }
-}
-
-/// A request's data, as the device reaches it.
-pub fn segments(list: ScatterGather<'_>) -> impl Iterator<Item = Segment> {
-    list.map(|(address, length)| Segment { address, length })
 }

@@ -1,6 +1,7 @@
 //! Errors as events of the system log: the event of each error, and the strings that
 //! it inserts into the event's text.
 
+use scsi::block::CachePolicy;
 use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
 use virtio::{
     blk::ConfigError,
@@ -67,8 +68,11 @@ impl Report {
     }
 
     /// The device did not switch its write cache.
-    pub fn cache_mode_unchanged(on: bool) -> Self {
-        let inserts = [text(if on { "on" } else { "off" })];
+    pub fn cache_mode_unchanged(wanted: CachePolicy) -> Self {
+        let inserts = [text(match wanted {
+            CachePolicy::WriteBack => "on",
+            CachePolicy::WriteThrough => "off",
+        })];
         Self::new(Event::CacheModeUnchanged, inserts)
     }
 

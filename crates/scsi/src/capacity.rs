@@ -60,8 +60,8 @@ pub(crate) fn write_10(disk: &Disk, out: &mut Writer<'_>) {
 pub(crate) fn write_16(disk: &Disk, out: &mut Writer<'_>) {
     out.put(&last_lba(disk).to_be_bytes());
     out.put(&disk.capacity.block_size().bytes().to_be_bytes());
-    out.put(&[0, disk.alignment.physical_exponent()]);
-    out.put(&disk.alignment.lowest_aligned().to_be_bytes());
+    out.put(&[0, disk.topology.alignment.physical_exponent()]);
+    out.put(&disk.topology.alignment.lowest_aligned().to_be_bytes());
     out.put_zeros(16);
 }
 
@@ -73,7 +73,8 @@ fn last_lba(disk: &Disk) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Alignment;
+    use block::{Alignment, Topology};
+
     use crate::example;
     use crate::luns::Lun;
     use std::vec::Vec;
@@ -127,7 +128,10 @@ mod tests {
     #[test]
     fn the_longer_one_tells_how_blocks_lie_in_physical_ones() {
         let disk = Disk {
-            alignment: Alignment::new(3, 7).unwrap(),
+            topology: Topology {
+                alignment: Alignment::new(3, 7).unwrap(),
+                ..Topology::default()
+            },
             ..example::disk()
         };
         assert_eq!(capacity_16(&disk)[12..16], [0, 3, 0, 7]);

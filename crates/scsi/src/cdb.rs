@@ -42,6 +42,7 @@ const NACA: u8 = 1 << 2;
 /// device without ACA support refuses (SAM-5, "CONTROL byte"). CONTROL is the
 /// last byte of every CDB of a fixed length (SPC-4, "The fixed length CDB
 /// formats").
+#[inline]
 pub(crate) fn fixed<const N: usize>(cdb: &[u8]) -> Result<&[u8; N], Sense> {
     let Some(fixed) = cdb.first_chunk::<N>() else {
         return Err(Sense::invalid_field(CdbField::byte(cdb.len())));

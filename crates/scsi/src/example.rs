@@ -1,7 +1,8 @@
 //! A disk for the unit tests to start from.
 
-use crate::block::{BlockSize, Capacity, Sectors};
-use crate::disk::{Alignment, Disk, TransferLimits, WriteCacheState};
+use block::{BlockSize, CachePolicy, Capacity, Sectors, Topology, WriteCache};
+
+use crate::disk::{Disk, WriteCacheState};
 use crate::execute::Outcome;
 use crate::identity::{Identity, Serial};
 use crate::luns::Lun;
@@ -15,9 +16,8 @@ pub(crate) const BLOCKS: u32 = 10_000;
 pub(crate) fn disk() -> Disk {
     Disk {
         capacity: capacity(BLOCKS.into(), 512),
-        alignment: Alignment::default(),
-        limits: TransferLimits::default(),
-        write_cache: WriteCacheState::changeable(true),
+        topology: Topology::default(),
+        write_cache: WriteCacheState::new(WriteCache::Switchable(CachePolicy::WriteBack)),
         dpo_fua: true,
         read_only: false,
         identity: Identity {

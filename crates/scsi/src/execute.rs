@@ -1,6 +1,7 @@
 //! One CDB in, one outcome out: the table of commands.
 
-use crate::block::Extent;
+use block::{CachePolicy, Extent};
+
 use crate::cdb::opcode;
 use crate::disk::Disk;
 use crate::inquiry::Peripheral;
@@ -45,35 +46,65 @@ impl Outcome<'_> {
     pub fn direction(&self) -> Direction {
         match self {
             Self::Data(reply) if reply.allocation > 0 => Direction::DataIn,
-            Self::Media(MediaOp::Read { .. }) => Direction::DataIn,
-            Self::Media(MediaOp::Write { .. }) | Self::ModeSelect(_) => Direction::DataOut,
-            Self::Good | Self::Data(_) | Self::Media(MediaOp::Flush) => Direction::None,
+            Self::Media(operation) => operation.direction(),
+            Self::ModeSelect(_) => Direction::DataOut,
+            Self::Good | Self::Data(_) => Direction::None,
         }
     }
 }
 
-/// What the device has to do. All blocks exist, and there is at least one.
+/// What the device has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaOp {
     /// Read the blocks.
-    Read {
-        /// The blocks.
-        extent: Extent,
-        /// FUA: read what the medium holds, so flush before. Not set if the disk
-        /// has no write cache, or one that is off and can't be switched on.
-        fua: bool,
-    },
+    Read(Extent),
     /// Write the blocks.
-    Write {
-        /// The blocks.
-        extent: Extent,
-        /// FUA: GOOD only when the medium holds them, so flush after. Not set if
-        /// the disk has no write cache, or one that is off and can't be switched
-        /// on: then every write does this.
-        fua: bool,
-    },
+    Write(Extent),
+    /// Write the blocks, and flush after it: the command ends only when the medium
+    /// holds them (FUA). A disk without a write cache, or with one that is off and
+    /// cannot be switched on, gets a [`Write`](Self::Write), which does this anyway.
+    DurableWrite(Extent),
     /// Make all completed writes durable.
     Flush,
+    /// Switch the policy of the write cache, and flush what the cache holds.
+    SwitchCache(CacheSwitch),
+}
+
+/// A switch of the write cache.
+///
+/// It is aligned as an [`Extent`] is, so that the compiler copies a [`MediaOp`] in words
+/// and not in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
+pub struct CacheSwitch {
+    /// The policy that the initiator asks for.
+    pub policy: CachePolicy,
+    /// Bytes of the parameter list that asked for it.
+    pub list_length: u8,
+}
+
+impl MediaOp {
+    /// Where the command's data goes.
+    #[inline]
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        match self {
+            Self::Read(_) => Direction::DataIn,
+            Self::Write(_) | Self::DurableWrite(_) | Self::SwitchCache(_) => Direction::DataOut,
+            Self::Flush => Direction::None,
+        }
+    }
+
+    /// Bytes of data that the command transfers if it succeeds.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        match self {
+            Self::Read(extent) | Self::Write(extent) | Self::DurableWrite(extent) => extent.bytes(),
+            Self::Flush => 0,
+            Self::SwitchCache(switch) => switch.list_length.into(),
+        }
+    }
 }
 
 impl Disk {
@@ -81,11 +112,12 @@ impl Disk {
     ///
     /// Runs at any IRQL. Whether the initiator's buffer is as long as the
     /// blocks of a media operation is for the caller to check
-    /// ([`Extent::bytes`]): only the caller knows it.
+    /// ([`MediaOp::bytes`]): only the caller knows it.
     ///
     /// # Errors
     ///
     /// The sense data with which the command ends in CHECK CONDITION.
+    #[inline]
     pub fn execute(&self, lun: Lun, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         let Some(&operation) = cdb.first() else {
             return Err(Sense::INVALID_COMMAND_OPERATION_CODE);
@@ -94,14 +126,22 @@ impl Disk {
             return self.execute_on_absent_unit(operation, cdb);
         }
         match operation {
-            opcode::READ_6 => medium::read(self, Range::of_6(cdb)?),
             opcode::READ_10 => medium::read(self, Range::of_10(cdb)?),
-            opcode::READ_12 => medium::read(self, Range::of_12(cdb)?),
             opcode::READ_16 => medium::read(self, Range::of_16(cdb)?),
-            opcode::WRITE_6 => medium::write(self, Range::of_6(cdb)?),
             opcode::WRITE_10 => medium::write(self, Range::of_10(cdb)?),
-            opcode::WRITE_12 => medium::write(self, Range::of_12(cdb)?),
             opcode::WRITE_16 => medium::write(self, Range::of_16(cdb)?),
+            _ => self.execute_other(operation, cdb),
+        }
+    }
+
+    /// The commands that are not inlined into the driver's I/O path.
+    #[inline(never)]
+    fn execute_other(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
+        match operation {
+            opcode::READ_6 => medium::read(self, Range::of_6(cdb)?),
+            opcode::READ_12 => medium::read(self, Range::of_12(cdb)?),
+            opcode::WRITE_6 => medium::write(self, Range::of_6(cdb)?),
+            opcode::WRITE_12 => medium::write(self, Range::of_12(cdb)?),
             opcode::VERIFY_10 => medium::verify(self, Range::of_10(cdb)?),
             opcode::VERIFY_16 => medium::verify(self, Range::of_16(cdb)?),
             opcode::SYNCHRONIZE_CACHE_10 => medium::synchronize_cache(self, Range::of_10(cdb)?),
@@ -123,6 +163,7 @@ impl Disk {
 
     /// Three commands are answered where there is no logical unit; no other is
     /// looked at (SAM-5, "Incorrect logical unit numbers for commands").
+    #[cold]
     fn execute_on_absent_unit(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         match operation {
             opcode::INQUIRY => inquiry::inquiry(self, Peripheral::Absent, cdb),

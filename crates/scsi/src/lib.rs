@@ -7,18 +7,15 @@
 //! operations and moves the bytes.
 //!
 //! ```
-//! use scsi::{
-//!     Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense,
-//!     Serial, TransferLimits, WriteCacheState,
-//! };
+//! use scsi::block::{BlockSize, CachePolicy, Capacity, Sectors, Topology, WriteCache};
+//! use scsi::{Disk, Identity, Lun, MediaOp, Outcome, Sense, Serial, WriteCacheState};
 //!
 //! // What the device told of itself, checked once at start.
 //! let block_size = BlockSize::new(4096).expect("a power of two");
 //! let disk = Disk {
 //!     capacity: Capacity::new(Sectors(8_000), block_size).expect("below 2^64 bytes"),
-//!     alignment: Alignment::default(),
-//!     limits: TransferLimits::default(),
-//!     write_cache: WriteCacheState::changeable(true),
+//!     topology: Topology::default(),
+//!     write_cache: WriteCacheState::new(WriteCache::Switchable(CachePolicy::WriteBack)),
 //!     dpo_fua: true,
 //!     read_only: false,
 //!     identity: Identity {
@@ -31,7 +28,7 @@
 //!
 //! // READ(10) of 2 blocks from LBA 8: the driver's work, in the device's units.
 //! let read = [0x28, 0, 0, 0, 0, 8, 0, 0, 2, 0];
-//! let Ok(Outcome::Media(MediaOp::Read { extent, .. })) = disk.execute(Lun(0), &read) else {
+//! let Ok(Outcome::Media(MediaOp::Read(extent))) = disk.execute(Lun(0), &read) else {
 //!     panic!("a read inside the capacity is a media operation");
 //! };
 //! assert_eq!((extent.sector().0, extent.bytes()), (64, 8192));
@@ -62,12 +59,10 @@
 //!   IRQL and on any number of processors at once.
 //! * The initiator is not trusted. Any bytes are a CDB or a parameter list;
 //!   whatever they say, there is no panic, and a media operation that comes out lies inside the capacity:
-//!   an [`Extent`] can be had from [`Capacity::extent`] alone.
+//!   only [`block::Capacity::extent`] makes an [`block::Extent`].
 //! * The caller's data buffer is not asked for until there is something to put
 //!   into it ([`Reply::write_to`]), so a READ or a WRITE never needs one mapped.
 //!   Nothing is written beyond the CDB's allocation length or the buffer's end.
-//! * [`Lba`] and [`Blocks`] count logical blocks, [`Sector`] and [`Sectors`]
-//!   count 512 bytes. They do not mix.
 //!
 //! # What is answered
 //!
@@ -100,7 +95,6 @@
 #[cfg(test)]
 extern crate std;
 
-mod block;
 mod capacity;
 mod cdb;
 mod disk;
@@ -119,12 +113,13 @@ mod vpd;
 #[cfg(test)]
 mod example;
 
-pub use block::{BlockSize, Blocks, Capacity, Extent, Lba, Sector, Sectors};
+pub use block;
+
 pub use cdb::opcode;
-pub use disk::{Alignment, Disk, TransferLimits, WriteCache, WriteCacheState};
-pub use execute::{Direction, MediaOp, Outcome};
+pub use disk::{Disk, WriteCacheState};
+pub use execute::{CacheSwitch, Direction, MediaOp, Outcome};
 pub use identity::{Identity, Serial};
 pub use luns::Lun;
-pub use mode::{ModeChange, ModeSelect};
+pub use mode::ModeSelect;
 pub use reply::Reply;
 pub use sense::{AdditionalSense, CdbField, Sense, SenseKey};

@@ -1,9 +1,10 @@
 //! The commands that are about the medium: READ, WRITE, VERIFY, SYNCHRONIZE
 //! CACHE, START STOP UNIT and TEST UNIT READY.
 
-use crate::block::{Blocks, Extent};
+use block::ExtentError;
+
 use crate::cdb::fixed;
-use crate::disk::{Disk, WriteCache};
+use crate::disk::Disk;
 use crate::execute::{MediaOp, Outcome};
 use crate::range::Range;
 use crate::sense::{AdditionalSense, CdbField, Sense};
@@ -18,36 +19,48 @@ const FUA: u8 = 1 << 3;
 const BYTCHK: u8 = 0b11 << 1;
 
 /// READ (6, 10, 12, 16). A length of 0 reads nothing, and that is no error.
+///
+/// FUA asks for what the medium holds. The device's cache holds the same data, so it
+/// changes nothing.
+#[inline]
 pub(crate) fn read(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
-    refuse_protection_information(range)?;
-    refuse_unclaimed_cache_bits(disk, range, DPO | FUA)?;
-    let extent = transfer(disk, range)?;
-    let fua = forced(disk, range);
-    Ok(media_unless_empty(extent, MediaOp::Read { extent, fua }))
+    check_flags(disk, range, DPO | FUA)?;
+    match disk.capacity.extent(range.lba, range.blocks) {
+        Ok(extent) => Ok(Outcome::Media(MediaOp::Read(extent))),
+        Err(error) => nothing_to_transfer(disk, range, error).map(|()| Outcome::Good),
+    }
 }
 
 /// WRITE (6, 10, 12, 16). A length of 0 writes nothing, and that is no error
 /// unless the disk is read-only.
+#[inline]
 pub(crate) fn write(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
-    refuse_protection_information(range)?;
-    refuse_unclaimed_cache_bits(disk, range, DPO | FUA)?;
-    let extent = transfer(disk, range)?;
+    check_flags(disk, range, DPO | FUA)?;
+    let outcome = match disk.capacity.extent(range.lba, range.blocks) {
+        Ok(extent) => {
+            let forced = range.flags & FUA != 0 && disk.write_cache.may_hold_writes();
+            Outcome::Media(if forced {
+                MediaOp::DurableWrite(extent)
+            } else {
+                MediaOp::Write(extent)
+            })
+        }
+        Err(error) => nothing_to_transfer(disk, range, error).map(|()| Outcome::Good)?,
+    };
     if disk.read_only {
         return Err(Sense::WRITE_PROTECTED);
     }
-    let fua = forced(disk, range);
-    Ok(media_unless_empty(extent, MediaOp::Write { extent, fua }))
+    Ok(outcome)
 }
 
-/// VERIFY (10, 16) without data to compare with: the blocks have to exist. How
-/// well the medium holds them is not known here, nor does virtio tell.
+/// VERIFY (10, 16) without data to compare with: the blocks must exist. How
+/// well the medium holds them is unknown, because virtio does not report it.
 pub(crate) fn verify(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
-    refuse_protection_information(range)?;
-    refuse_unclaimed_cache_bits(disk, range, DPO)?;
+    check_flags(disk, range, DPO)?;
     if range.flags & BYTCHK != 0 {
         return Err(Sense::invalid_field(CdbField { byte: 1, bit: 2 }));
     }
-    existing(disk, range)?;
+    must_exist(disk, range)?;
     Ok(Outcome::Good)
 }
 
@@ -55,7 +68,7 @@ pub(crate) fn verify(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
 /// blocks are named are flushed; 0 blocks are all from the LBA on. IMMED asks
 /// for status before the flush is done; status after it promises more.
 pub(crate) fn synchronize_cache(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
-    existing(disk, range)?;
+    must_exist(disk, range)?;
     Ok(flush(disk))
 }
 
@@ -90,77 +103,74 @@ pub(crate) fn test_unit_ready<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<
     Ok(Outcome::Good)
 }
 
-/// The disk has no protection information to transfer or to check.
-fn refuse_protection_information(range: Range) -> Result<(), Sense> {
-    if range.flags & PROTECT != 0 {
-        return Err(Sense::invalid_field(CdbField::byte(1)));
-    }
-    Ok(())
-}
-
-/// Those of `bits` that are set need DPOFUA in the mode parameter header.
-fn refuse_unclaimed_cache_bits(disk: &Disk, range: Range, bits: u8) -> Result<(), Sense> {
-    if disk.dpo_fua {
+/// Checks byte 1. The disk has no protection information to transfer or to check.
+/// Those of the bits `cache` that are set need DPOFUA in the mode parameter header.
+#[inline]
+fn check_flags(disk: &Disk, range: Range, cache: u8) -> Result<(), Sense> {
+    if range.flags & (PROTECT | cache) == 0 {
         return Ok(());
     }
-    let set = range.flags & bits;
-    if set & DPO != 0 {
-        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 4 }));
-    }
-    if set & FUA != 0 {
-        return Err(Sense::invalid_field(CdbField { byte: 1, bit: 3 }));
-    }
-    Ok(())
+    check_flags_set(disk, range.flags & (PROTECT | cache))
 }
 
-/// Whether FUA asks for more than the device does anyway.
-fn forced(disk: &Disk, range: Range) -> bool {
-    range.flags & FUA != 0 && disk.write_cache.may_hold_writes()
+fn check_flags_set(disk: &Disk, flags: u8) -> Result<(), Sense> {
+    let field = if flags & PROTECT != 0 {
+        CdbField::byte(1)
+    } else if disk.dpo_fua {
+        return Ok(());
+    } else if flags & DPO != 0 {
+        CdbField { byte: 1, bit: 4 }
+    } else {
+        CdbField { byte: 1, bit: 3 }
+    };
+    Err(Sense::invalid_field(field))
 }
 
-/// The blocks, if they exist and are not too many for one command (SBC-3,
-/// "Block Limits VPD page": MAXIMUM TRANSFER LENGTH).
-fn transfer(disk: &Disk, range: Range) -> Result<Extent, Sense> {
-    let extent = existing(disk, range)?;
-    let maximum = disk.limits.maximum;
-    if maximum != Blocks(0) && range.blocks > maximum {
-        return Err(Sense::invalid_field(range.blocks_field));
-    }
-    Ok(extent)
-}
-
-/// The blocks, if they exist.
-fn existing(disk: &Disk, range: Range) -> Result<Extent, Sense> {
+/// Whether a command that transfers nothing ends without an error.
+#[cold]
+fn nothing_to_transfer(disk: &Disk, range: Range, error: ExtentError) -> Result<(), Sense> {
     disk.ready()?;
-    let extent = disk.capacity.extent(range.lba, range.blocks);
-    extent.ok_or(Sense::illegal_request(
+    match error {
+        ExtentError::Empty => Ok(()),
+        ExtentError::BeyondCapacity => Err(out_of_range(range)),
+        // SBC-3, "Block Limits VPD page": MAXIMUM TRANSFER LENGTH.
+        ExtentError::TooLong => Err(Sense::invalid_field(range.blocks_field)),
+    }
+}
+
+/// The blocks of a command that transfers none must exist all the same.
+fn must_exist(disk: &Disk, range: Range) -> Result<(), Sense> {
+    disk.ready()?;
+    if disk.capacity.contains(range.lba, range.blocks) {
+        Ok(())
+    } else {
+        Err(out_of_range(range))
+    }
+}
+
+fn out_of_range(range: Range) -> Sense {
+    Sense::illegal_request(
         AdditionalSense::LogicalBlockAddressOutOfRange,
         range.lba_field,
-    ))
-}
-
-fn media_unless_empty<'d>(extent: Extent, operation: MediaOp) -> Outcome<'d> {
-    if extent.blocks() == Blocks(0) {
-        Outcome::Good
-    } else {
-        Outcome::Media(operation)
-    }
+    )
 }
 
 /// A cache that is switched off may hold what was written while it was on, so
 /// it is flushed as well.
 fn flush(disk: &Disk) -> Outcome<'_> {
-    match disk.write_cache.get() {
-        WriteCache::Absent => Outcome::Good,
-        WriteCache::Disabled | WriteCache::Enabled => Outcome::Media(MediaOp::Flush),
+    if disk.write_cache.is_present() {
+        Outcome::Media(MediaOp::Flush)
+    } else {
+        Outcome::Good
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::Lba;
-    use crate::disk::{TransferLimits, WriteCacheState};
+    use block::{Blocks, CachePolicy, Lba, WriteCache};
+
+    use crate::disk::WriteCacheState;
     use crate::example;
     use crate::luns::Lun;
 
@@ -212,12 +222,12 @@ mod tests {
             &[0xA8, 0, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0],
             &[0x88, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0],
         ] {
-            let read = MediaOp::Read { extent, fua: false };
+            let read = MediaOp::Read(extent);
             assert_eq!(media(&disk, cdb), Some(read));
 
             let mut cdb = cdb.to_vec();
             cdb[0] += 2; // each WRITE follows its READ by 2
-            let write = MediaOp::Write { extent, fua: false };
+            let write = MediaOp::Write(extent);
             assert_eq!(media(&disk, &cdb), Some(write));
         }
     }
@@ -226,7 +236,7 @@ mod tests {
     fn read_6_of_length_0_reads_256_blocks() {
         let disk = example::disk();
         let extent = disk.capacity.extent(Lba(0), Blocks(256)).unwrap();
-        let read = MediaOp::Read { extent, fua: false };
+        let read = MediaOp::Read(extent);
         assert_eq!(media(&disk, &[0x08, 0, 0, 0, 0, 0]), Some(read));
     }
 
@@ -278,10 +288,7 @@ mod tests {
     #[test]
     fn a_transfer_above_the_maximum_is_refused_at_its_length() {
         let disk = Disk {
-            limits: TransferLimits {
-                maximum: Blocks(8),
-                ..TransferLimits::default()
-            },
+            capacity: example::disk().capacity.with_longest_transfer(8 * 512),
             ..example::disk()
         };
         assert!(media(&disk, &read_10(0, 0, 8)).is_some());
@@ -297,10 +304,7 @@ mod tests {
     #[test]
     fn a_verify_has_no_maximum_since_it_transfers_nothing() {
         let disk = Disk {
-            limits: TransferLimits {
-                maximum: Blocks(8),
-                ..TransferLimits::default()
-            },
+            capacity: example::disk().capacity.with_longest_transfer(8 * 512),
             ..example::disk()
         };
         assert_eq!(media(&disk, &rw_10(0x2F, 0, 0, 9)), None);
@@ -319,27 +323,36 @@ mod tests {
 
     #[test]
     fn fua_is_for_the_driver_unless_no_cache_can_hold_the_write() {
+        use CachePolicy::{WriteBack, WriteThrough};
+
         for (write_cache, expected) in [
-            (WriteCacheState::fixed(WriteCache::Enabled), true),
-            (WriteCacheState::fixed(WriteCache::Disabled), false),
-            (WriteCacheState::fixed(WriteCache::Absent), false),
-            (WriteCacheState::changeable(true), true),
+            (WriteCache::Fixed(WriteBack), true),
+            (WriteCache::Fixed(WriteThrough), false),
+            (WriteCache::Absent, false),
+            (WriteCache::Switchable(WriteBack), true),
             // It may be switched on before the write is done.
-            (WriteCacheState::changeable(false), true),
+            (WriteCache::Switchable(WriteThrough), true),
         ] {
             let disk = Disk {
-                write_cache,
+                write_cache: WriteCacheState::new(write_cache),
                 ..example::disk()
             };
-            let Some(MediaOp::Write { fua, .. }) = media(&disk, &write_10(FUA, 0, 1)) else {
-                panic!("a write");
+            let durable = match media(&disk, &write_10(FUA, 0, 1)) {
+                Some(MediaOp::DurableWrite(_)) => true,
+                Some(MediaOp::Write(_)) => false,
+                other => panic!("{other:?}"),
             };
-            assert_eq!(fua, expected);
-            let Some(MediaOp::Read { fua, .. }) = media(&disk, &read_10(FUA, 0, 1)) else {
-                panic!("a read");
-            };
-            assert_eq!(fua, expected);
+            assert_eq!(durable, expected);
         }
+    }
+
+    #[test]
+    fn fua_does_not_change_a_read() {
+        let disk = example::disk();
+        assert_eq!(
+            media(&disk, &read_10(FUA, 0, 1)),
+            media(&disk, &read_10(0, 0, 1))
+        );
     }
 
     #[test]
@@ -406,12 +419,18 @@ mod tests {
     #[test]
     fn synchronize_cache_flushes_if_the_device_can() {
         for (write_cache, expected) in [
-            (WriteCache::Enabled, Some(MediaOp::Flush)),
-            (WriteCache::Disabled, Some(MediaOp::Flush)),
+            (
+                WriteCache::Fixed(CachePolicy::WriteBack),
+                Some(MediaOp::Flush),
+            ),
+            (
+                WriteCache::Fixed(CachePolicy::WriteThrough),
+                Some(MediaOp::Flush),
+            ),
             (WriteCache::Absent, None),
         ] {
             let disk = Disk {
-                write_cache: WriteCacheState::fixed(write_cache),
+                write_cache: WriteCacheState::new(write_cache),
                 ..example::disk()
             };
             let immed = 1 << 1;

@@ -3,9 +3,11 @@
 
 use core::iter;
 
+use block::CachePolicy;
+
 use crate::cdb::fixed;
-use crate::disk::{Disk, WriteCache};
-use crate::execute::Outcome;
+use crate::disk::Disk;
+use crate::execute::{CacheSwitch, MediaOp, Outcome};
 use crate::reply::{Content, Reply, Writer};
 use crate::sense::{AdditionalSense, CdbField, Sense};
 
@@ -153,18 +155,7 @@ fn block_descriptor(disk: &Disk) -> [u8; 8] {
 #[must_use = "the parameter list may ask for a change"]
 pub struct ModeSelect {
     header: Header,
-    length: u16,
-}
-
-/// What a parameter list asks to change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the device has to be told of it"]
-pub enum ModeChange {
-    /// Nothing: every value is the current one.
-    None,
-    /// Switch the write cache on (true) or off (false). Ask for it of a
-    /// [changeable](crate::WriteCacheState::is_changeable) cache only.
-    WriteCache(bool),
+    length: u8,
 }
 
 /// MODE SELECT (6).
@@ -199,16 +190,14 @@ fn select<'d>(header: Header, flags: u8, length: u16) -> Result<Outcome<'d>, Sen
     if flags & PF == 0 {
         return refused(4);
     }
-    if length > ModeSelect::MAX_LENGTH {
-        return Err(Sense::PARAMETER_LIST_LENGTH_ERROR);
-    }
+    let length = u8::try_from(length).map_err(|_| Sense::PARAMETER_LIST_LENGTH_ERROR)?;
     Ok(Outcome::ModeSelect(ModeSelect { header, length }))
 }
 
 impl ModeSelect {
     /// The longest parameter list that is accepted, in bytes: that of MODE
     /// SELECT (6), several times as long as all mode pages.
-    pub const MAX_LENGTH: u16 = 255;
+    pub const MAX_LENGTH: usize = u8::MAX as usize;
 
     /// The length of the parameter list in bytes, 1 to [`Self::MAX_LENGTH`].
     #[must_use]
@@ -216,9 +205,10 @@ impl ModeSelect {
         self.length.into()
     }
 
-    /// Checks the parameter list and says what it changes. The caller copies the
-    /// list out of the initiator's buffer before: the initiator may write to
-    /// that at any time.
+    /// Checks the parameter list. Returns what the device has to do, which is a
+    /// [`MediaOp::SwitchCache`], or `None` if every value is the current one. The
+    /// caller copies the list out of the initiator's buffer before, because the
+    /// initiator may write to that at any time.
     ///
     /// A list is accepted as a whole or not at all. It may hold any of the mode
     /// pages, each with its current values but for those that are changeable.
@@ -228,7 +218,7 @@ impl ModeSelect {
     /// PARAMETER LIST LENGTH ERROR if the list is shorter than
     /// [`Self::length`] or ends within a header, descriptor or page; INVALID
     /// FIELD IN PARAMETER LIST if it asks for anything that can't be set.
-    pub fn parse(&self, disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+    pub fn parse(&self, disk: &Disk, list: &[u8]) -> Result<Option<MediaOp>, Sense> {
         const CUT_OFF: Sense = Sense::PARAMETER_LIST_LENGTH_ERROR;
         const INVALID: Sense = Sense::INVALID_FIELD_IN_PARAMETER_LIST;
         const PS: u8 = 1 << 7;
@@ -262,7 +252,7 @@ impl ModeSelect {
             rest = pages;
         }
 
-        let mut change = ModeChange::None;
+        let mut change = None;
         while let Some((code, page)) = rest.split_first() {
             let (length, page) = page.split_first().ok_or(CUT_OFF)?;
             // PS is reserved here, and initiators send it back as they got it.
@@ -280,12 +270,17 @@ impl ModeSelect {
                 }
             }
             if let (Page::Caching, [flags, ..]) = (kind, parameters) {
-                let enable = flags & WCE != 0;
-                change = if enable == (disk.write_cache.get() == WriteCache::Enabled) {
-                    ModeChange::None
+                let policy = if flags & WCE == 0 {
+                    CachePolicy::WriteThrough
                 } else {
-                    ModeChange::WriteCache(enable)
+                    CachePolicy::WriteBack
                 };
+                change = (policy != disk.write_cache.policy()).then_some(MediaOp::SwitchCache(
+                    CacheSwitch {
+                        policy,
+                        list_length: self.length,
+                    },
+                ));
             }
             rest = pages;
         }
@@ -317,9 +312,9 @@ impl Page {
     fn parameters(self, disk: &Disk) -> [u8; 2] {
         match self {
             // SBC-3, "Caching mode page".
-            Self::Caching => match disk.write_cache.get() {
-                WriteCache::Enabled => [WCE, 0],
-                WriteCache::Disabled | WriteCache::Absent => [0, 0],
+            Self::Caching => match disk.write_cache.policy() {
+                CachePolicy::WriteBack => [WCE, 0],
+                CachePolicy::WriteThrough => [0, 0],
             },
             // SPC-4, "Control mode page". Fixed format sense data; the device
             // completes commands in any order it likes.
@@ -340,7 +335,7 @@ impl Page {
     /// parameter is changeable.
     fn changeable(self, disk: &Disk) -> [u8; 2] {
         match self {
-            Self::Caching if disk.write_cache.is_changeable() => [WCE, 0],
+            Self::Caching if disk.write_cache.is_switchable() => [WCE, 0],
             _ => [0, 0],
         }
     }
@@ -359,6 +354,9 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use block::CachePolicy::{WriteBack, WriteThrough};
+    use block::WriteCache;
+
     use crate::disk::WriteCacheState;
     use crate::example;
     use crate::luns::Lun;
@@ -419,12 +417,12 @@ mod tests {
     #[test]
     fn wce_tells_whether_the_write_cache_is_on() {
         for (write_cache, wce) in [
-            (WriteCache::Enabled, 1),
-            (WriteCache::Disabled, 0),
+            (WriteCache::Fixed(WriteBack), 1),
+            (WriteCache::Fixed(WriteThrough), 0),
             (WriteCache::Absent, 0),
         ] {
             let disk = Disk {
-                write_cache: WriteCacheState::fixed(write_cache),
+                write_cache: WriteCacheState::new(write_cache),
                 ..example::disk()
             };
             assert_eq!(six(&disk, DBD, 0x08)[4..], caching(wce));
@@ -458,10 +456,13 @@ mod tests {
     #[test]
     fn wce_is_changeable_if_the_device_can_switch_its_cache_and_nothing_else_is() {
         for (write_cache, wce) in [
-            (WriteCacheState::changeable(true), 1),
-            (WriteCacheState::changeable(false), 1),
-            (WriteCacheState::fixed(WriteCache::Enabled), 0),
-            (WriteCacheState::fixed(WriteCache::Absent), 0),
+            (WriteCacheState::new(WriteCache::Switchable(WriteBack)), 1),
+            (
+                WriteCacheState::new(WriteCache::Switchable(WriteThrough)),
+                1,
+            ),
+            (WriteCacheState::new(WriteCache::Fixed(WriteBack)), 0),
+            (WriteCacheState::new(WriteCache::Absent), 0),
         ] {
             let disk = Disk {
                 write_cache,
@@ -538,21 +539,28 @@ mod tests {
     const PF: u8 = 0x10;
 
     /// What `disk` makes of `list`, sent by MODE SELECT (6).
-    fn select_6(disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+    fn select_6(disk: &Disk, list: &[u8]) -> Result<Option<CachePolicy>, Sense> {
         let length = list.len().try_into().unwrap();
         parse(disk, &[0x15, PF, 0, 0, length, 0], list)
     }
 
-    fn select_10(disk: &Disk, list: &[u8]) -> Result<ModeChange, Sense> {
+    fn select_10(disk: &Disk, list: &[u8]) -> Result<Option<CachePolicy>, Sense> {
         let [high, low] = u16::try_from(list.len()).unwrap().to_be_bytes();
         parse(disk, &[0x55, PF, 0, 0, 0, 0, 0, high, low, 0], list)
     }
 
-    fn parse(disk: &Disk, cdb: &[u8], list: &[u8]) -> Result<ModeChange, Sense> {
-        match disk.execute(Lun(0), cdb)? {
-            Outcome::ModeSelect(select) => select.parse(disk, list),
-            outcome => panic!("{outcome:?}"),
-        }
+    /// The policy that the list asks for, if it is another one.
+    fn parse(disk: &Disk, cdb: &[u8], list: &[u8]) -> Result<Option<CachePolicy>, Sense> {
+        let Outcome::ModeSelect(select) = disk.execute(Lun(0), cdb)? else {
+            panic!("a parameter list is accepted");
+        };
+        Ok(select.parse(disk, list)?.map(|operation| {
+            assert_eq!(operation.bytes() as usize, select.length());
+            match operation {
+                MediaOp::SwitchCache(switch) => switch.policy,
+                other => panic!("{other:?}"),
+            }
+        }))
     }
 
     /// A parameter list of MODE SELECT (6) without a block descriptor.
@@ -560,16 +568,16 @@ mod tests {
         [&[0; 4], pages].concat()
     }
 
-    const CUT_OFF: Result<ModeChange, Sense> = Err(Sense::PARAMETER_LIST_LENGTH_ERROR);
-    const INVALID: Result<ModeChange, Sense> = Err(Sense::INVALID_FIELD_IN_PARAMETER_LIST);
+    const CUT_OFF: Result<Option<CachePolicy>, Sense> = Err(Sense::PARAMETER_LIST_LENGTH_ERROR);
+    const INVALID: Result<Option<CachePolicy>, Sense> = Err(Sense::INVALID_FIELD_IN_PARAMETER_LIST);
 
     #[test]
     fn what_mode_sense_returns_mode_select_accepts_and_nothing_changes() {
         for write_cache in [
-            WriteCacheState::changeable(true),
-            WriteCacheState::changeable(false),
-            WriteCacheState::fixed(WriteCache::Enabled),
-            WriteCacheState::fixed(WriteCache::Absent),
+            WriteCacheState::new(WriteCache::Switchable(WriteBack)),
+            WriteCacheState::new(WriteCache::Switchable(WriteThrough)),
+            WriteCacheState::new(WriteCache::Fixed(WriteBack)),
+            WriteCacheState::new(WriteCache::Absent),
         ] {
             let disk = Disk {
                 write_cache,
@@ -578,24 +586,24 @@ mod tests {
             for flags in [0, DBD] {
                 for page in [0x08, 0x0A, 0x1C, 0x3F] {
                     let list = six(&disk, flags, page);
-                    assert_eq!(select_6(&disk, &list), Ok(ModeChange::None));
+                    assert_eq!(select_6(&disk, &list), Ok(None));
                     let list = ten(&disk, flags, page);
-                    assert_eq!(select_10(&disk, &list), Ok(ModeChange::None));
+                    assert_eq!(select_10(&disk, &list), Ok(None));
                 }
             }
         }
     }
 
     #[test]
-    fn wce_is_switched_both_ways_if_it_is_changeable() {
-        for (enabled, wce, change) in [
-            (true, 0, ModeChange::WriteCache(false)),
-            (true, 1, ModeChange::None),
-            (false, 0, ModeChange::None),
-            (false, 1, ModeChange::WriteCache(true)),
+    fn wce_is_switched_both_ways_if_it_is_switchable() {
+        for (first, wce, change) in [
+            (WriteBack, 0, Some(WriteThrough)),
+            (WriteBack, 1, None),
+            (WriteThrough, 0, None),
+            (WriteThrough, 1, Some(WriteBack)),
         ] {
             let disk = Disk {
-                write_cache: WriteCacheState::changeable(enabled),
+                write_cache: WriteCacheState::new(WriteCache::Switchable(first)),
                 ..example::disk()
             };
             assert_eq!(select_6(&disk, &list(&caching(wce))), Ok(change));
@@ -607,12 +615,12 @@ mod tests {
     #[test]
     fn wce_that_the_device_cannot_change_is_refused() {
         for (write_cache, wce) in [
-            (WriteCache::Enabled, 0),
-            (WriteCache::Disabled, 1),
+            (WriteCache::Fixed(WriteBack), 0),
+            (WriteCache::Fixed(WriteThrough), 1),
             (WriteCache::Absent, 1),
         ] {
             let disk = Disk {
-                write_cache: WriteCacheState::fixed(write_cache),
+                write_cache: WriteCacheState::new(write_cache),
                 ..example::disk()
             };
             assert_eq!(select_6(&disk, &list(&caching(wce))), INVALID);
@@ -622,9 +630,9 @@ mod tests {
     #[test]
     fn mode_sense_tells_the_new_state_of_the_write_cache() {
         let disk = example::disk();
-        disk.write_cache.set(false);
+        disk.write_cache.switch(WriteThrough);
         assert_eq!(six(&disk, DBD, 0x08)[4..], caching(0));
-        assert_eq!(select_6(&disk, &list(&caching(0))), Ok(ModeChange::None));
+        assert_eq!(select_6(&disk, &list(&caching(0))), Ok(None));
     }
 
     #[test]
@@ -650,14 +658,14 @@ mod tests {
         let mut page = caching(0);
         page[0] |= 1 << 7;
         let change = select_6(&example::disk(), &list(&page));
-        assert_eq!(change, Ok(ModeChange::WriteCache(false)));
+        assert_eq!(change, Ok(Some(WriteThrough)));
     }
 
     #[test]
     fn the_last_of_two_caching_pages_counts() {
         let pages = [caching(0), caching(1)].concat();
         let change = select_6(&example::disk(), &list(&pages));
-        assert_eq!(change, Ok(ModeChange::None));
+        assert_eq!(change, Ok(None));
     }
 
     #[test]
@@ -669,11 +677,7 @@ mod tests {
             // The header promises a descriptor.
             let complete = matches!(length, 12 | 32 | 44);
             let result = select_6(&disk, &whole[..length]);
-            let expected = if complete {
-                Ok(ModeChange::None)
-            } else {
-                CUT_OFF
-            };
+            let expected = if complete { Ok(None) } else { CUT_OFF };
             assert_eq!(result, expected, "{length}");
         }
         let whole = ten(&disk, 0, 0x08);
@@ -690,7 +694,7 @@ mod tests {
         assert_eq!(parse(&disk, &cdb, &[]), CUT_OFF);
         // Bytes beyond the list are not looked at.
         let longer = [list(&caching(1)), vec![0xFF; 9]].concat();
-        assert_eq!(parse(&disk, &cdb, &longer), Ok(ModeChange::None));
+        assert_eq!(parse(&disk, &cdb, &longer), Ok(None));
     }
 
     #[test]
@@ -723,7 +727,7 @@ mod tests {
         }
         let mut as_it_is = current;
         as_it_is[4..8].fill(0);
-        assert_eq!(select_6(&disk, &as_it_is), Ok(ModeChange::None));
+        assert_eq!(select_6(&disk, &as_it_is), Ok(None));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The logical blocks that a CDB names, read out of its four shapes.
 
-use crate::block::{Blocks, Lba};
+use block::{Blocks, Lba};
+
 use crate::cdb::fixed;
 use crate::sense::{CdbField, Sense};
 
@@ -36,6 +37,7 @@ impl Range {
     }
 
     /// Of a CDB of 10 bytes.
+    #[inline]
     pub(crate) fn of_10(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<10>(cdb)?;
         Ok(Self {
@@ -60,6 +62,7 @@ impl Range {
     }
 
     /// Of a CDB of 16 bytes.
+    #[inline]
     pub(crate) fn of_16(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<16>(cdb)?;
         Ok(Self {

@@ -3,7 +3,9 @@
 
 use core::fmt;
 
-use crate::{block::Lba, reply::Writer};
+use block::Lba;
+
+use crate::reply::Writer;
 
 /// The sense key: the class of what happened (SPC-4, "Sense key and
 /// additional sense code definitions").

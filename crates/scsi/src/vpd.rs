@@ -1,7 +1,8 @@
 //! The vital product data pages: supported pages, serial number, device
 //! identification and block limits.
 
-use crate::block::Blocks;
+use block::Blocks;
+
 use crate::disk::Disk;
 use crate::inquiry::Peripheral;
 use crate::reply::Writer;
@@ -99,11 +100,11 @@ fn device_identification(disk: &Disk, out: &mut Writer<'_>) {
 fn block_limits(disk: &Disk, out: &mut Writer<'_>) {
     const PAGE_LENGTH: u8 = 0x3C;
 
-    // A limit that its field can't hold is no limit to this initiator; a hint
-    // that its field can't hold is not given.
-    let Blocks(maximum) = disk.limits.maximum;
-    let Blocks(optimal) = disk.limits.optimal;
-    let Blocks(granularity) = disk.limits.granularity;
+    // A transfer is at most 2^31 bytes long, so the limit fits its field. Advice that
+    // its field cannot hold is not reported.
+    let Blocks(maximum) = disk.capacity.longest_transfer();
+    let Blocks(optimal) = disk.topology.optimal;
+    let Blocks(granularity) = disk.topology.granularity;
     let maximum = u32::try_from(maximum).unwrap_or(0);
     let optimal = u32::try_from(optimal).unwrap_or(0);
     let granularity = u16::try_from(granularity).unwrap_or(0);
@@ -118,7 +119,8 @@ fn block_limits(disk: &Disk, out: &mut Writer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::TransferLimits;
+    use block::Topology;
+
     use crate::example;
     use crate::identity::{Identity, Serial};
     use crate::luns::Lun;
@@ -182,31 +184,35 @@ mod tests {
     #[test]
     fn page_b0_tells_the_transfer_limits() {
         let disk = Disk {
-            limits: TransferLimits {
-                maximum: Blocks(0x0102_0304),
+            capacity: example::disk()
+                .capacity
+                .with_longest_transfer(0x10203 * 512),
+            topology: Topology {
                 optimal: Blocks(0x0506_0708),
                 granularity: Blocks(0x090A),
+                ..Topology::default()
             },
             ..example::disk()
         };
         let page = vpd(&disk, 0, 0xB0);
         assert_eq!(page.len(), 64);
         assert_eq!(page[..8], [0, 0xB0, 0, 0x3C, 0, 0, 9, 10]);
-        assert_eq!(page[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(page[8..16], [0, 1, 2, 3, 5, 6, 7, 8]);
         assert_eq!(page[16..], [0; 48]);
     }
 
     #[test]
-    fn limits_that_do_not_fit_their_fields_are_not_reported() {
+    fn advice_that_does_not_fit_its_field_is_not_reported() {
         let disk = Disk {
-            limits: TransferLimits {
-                maximum: Blocks(1 << 32),
+            topology: Topology {
                 optimal: Blocks(1 << 32),
                 granularity: Blocks(1 << 16),
+                ..Topology::default()
             },
             ..example::disk()
         };
-        assert_eq!(vpd(&disk, 0, 0xB0)[4..], [0; 60]);
+        let page = vpd(&disk, 0, 0xB0);
+        assert_eq!((&page[6..8], &page[12..16]), (&[0; 2][..], &[0; 4][..]));
     }
 
     #[test]

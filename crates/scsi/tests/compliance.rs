@@ -5,9 +5,11 @@
 //! Not here, since the commands are not supported yet: UNMAP, LOG SENSE and GET LBA STATUS (thin provisioning), the power
 //! condition mode page, and the VPD pages B1h and B2h.
 
+use scsi::block::CachePolicy::{WriteBack, WriteThrough};
+use scsi::block::{BlockSize, Capacity, Sectors, Topology, WriteCache};
 use scsi::{
-    AdditionalSense, Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, ModeChange,
-    Outcome, Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache, WriteCacheState,
+    AdditionalSense, Disk, Identity, Lun, MediaOp, Outcome, Sense, SenseKey, Serial,
+    WriteCacheState,
 };
 
 const BLOCK: usize = 4096;
@@ -28,8 +30,7 @@ impl Target {
         Self {
             disk: Disk {
                 capacity: Capacity::new(sectors, block_size).unwrap(),
-                alignment: Alignment::default(),
-                limits: TransferLimits::default(),
+                topology: Topology::default(),
                 write_cache,
                 dpo_fua: true,
                 read_only: false,
@@ -51,41 +52,35 @@ impl Target {
             Outcome::Good => return Ok(0),
             Outcome::Data(reply) => return Ok(reply.write_to(buffer)),
             Outcome::Media(operation) => operation,
-            Outcome::ModeSelect(select) => {
-                if let ModeChange::WriteCache(enable) = select.parse(&self.disk, buffer)? {
-                    self.unflushed = 0;
-                    self.disk.write_cache.set(enable);
-                }
-                return Ok(select.length());
-            }
+            Outcome::ModeSelect(select) => match select.parse(&self.disk, buffer)? {
+                Some(operation) => operation,
+                None => return Ok(select.length()),
+            },
         };
         match operation {
-            MediaOp::Read { extent, fua } => {
-                if fua {
-                    self.unflushed = 0;
-                }
+            MediaOp::Read(extent) => {
                 let start = extent.sector().0 as usize * 512;
                 let end = start + extent.bytes() as usize;
                 buffer.copy_from_slice(&self.medium[start..end]);
-                Ok(buffer.len())
             }
-            MediaOp::Write { extent, fua } => {
+            MediaOp::Write(extent) | MediaOp::DurableWrite(extent) => {
                 let start = extent.sector().0 as usize * 512;
                 let end = start + extent.bytes() as usize;
                 self.medium[start..end].copy_from_slice(buffer);
-                if self.disk.write_cache.get() == WriteCache::Enabled {
+                if self.disk.write_cache.policy() == WriteBack {
                     self.unflushed += 1;
                 }
-                if fua {
+                if let MediaOp::DurableWrite(_) = operation {
                     self.unflushed = 0;
                 }
-                Ok(buffer.len())
             }
-            MediaOp::Flush => {
+            MediaOp::Flush => self.unflushed = 0,
+            MediaOp::SwitchCache(switch) => {
                 self.unflushed = 0;
-                Ok(0)
+                self.disk.write_cache.switch(switch.policy);
             }
         }
+        Ok(operation.bytes() as usize)
     }
 
     fn good(&mut self, cdb: &[u8]) {
@@ -107,7 +102,7 @@ impl Target {
 }
 
 fn target() -> Target {
-    Target::new(WriteCacheState::changeable(true))
+    Target::new(WriteCacheState::new(WriteCache::Switchable(WriteBack)))
 }
 
 fn six(operation: u8, lba: u32, blocks: u8) -> Vec<u8> {
@@ -174,10 +169,10 @@ fn item_1_request_sense_is_good_with_a_response_code_of_70h_to_73h_and_a_fitting
 fn item_2_and_3_what_any_write_writes_every_read_reads() {
     for write_cache in [
         WriteCache::Absent,
-        WriteCache::Disabled,
-        WriteCache::Enabled,
+        WriteCache::Fixed(WriteThrough),
+        WriteCache::Fixed(WriteBack),
     ] {
-        let mut target = Target::new(WriteCacheState::fixed(write_cache));
+        let mut target = Target::new(WriteCacheState::new(write_cache));
         let sequential = (0..1000).map(|number| number * 2);
         let scattered = random(1).map(|number| number % (BLOCKS - 4)).take(1000);
         for (number, lba) in sequential.chain(scattered).enumerate() {
@@ -383,8 +378,7 @@ fn item_9_read_capacity_10_tells_the_last_block_and_the_block_size() {
 #[test]
 fn item_9_read_capacity_10_of_a_large_disk_is_all_ones() {
     let mut target = target();
-    let block_size = BlockSize::new(512).unwrap();
-    target.disk.capacity = Capacity::new(Sectors(1 << 40), block_size).unwrap();
+    target.disk.capacity = Capacity::new(Sectors(1 << 40), BlockSize::SECTOR).unwrap();
     assert_eq!(target.data(&ten(0x25, 0, 0, 0))[..4], [0xFF; 4]);
     let data = target.data(&sixteen(0x9E, 0x10, 0, 32));
     assert_eq!(data[..8], ((1_u64 << 40) - 1).to_be_bytes());

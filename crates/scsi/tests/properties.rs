@@ -1,9 +1,10 @@
 //! What holds for every disk, every CDB and every buffer.
 
 use proptest::prelude::*;
+use scsi::block::CachePolicy::{WriteBack, WriteThrough};
+use scsi::block::{Alignment, BlockSize, Blocks, Capacity, Sectors, Topology, WriteCache};
 use scsi::{
-    AdditionalSense, Alignment, BlockSize, Blocks, Capacity, Disk, Identity, Lun, MediaOp,
-    ModeChange, Outcome, Sectors, Sense, SenseKey, Serial, TransferLimits, WriteCache,
+    AdditionalSense, Disk, Identity, Lun, MediaOp, Outcome, Sense, SenseKey, Serial,
     WriteCacheState,
 };
 
@@ -21,33 +22,34 @@ fn any_capacity() -> impl Strategy<Value = Capacity> {
         (1_u64 << 55) - 100..1 << 55,
         0..1_u64 << 55,
     ];
-    let block_size = (9..=23_u32).prop_map(|shift| BlockSize::new(1 << shift).unwrap());
-    (sectors, block_size).prop_map(|(sectors, size)| Capacity::new(Sectors(sectors), size).unwrap())
+    let block_size = (9..=12_u32).prop_map(|shift| BlockSize::new(1 << shift).unwrap());
+    let longest = prop_oneof![Just(u32::MAX), 0..200_000_u32];
+    (sectors, block_size, longest).prop_map(|(sectors, size, longest)| {
+        let capacity = Capacity::new(Sectors(sectors), size).unwrap();
+        capacity.with_longest_transfer(longest)
+    })
 }
 
-fn any_limits() -> impl Strategy<Value = TransferLimits> {
+fn any_topology() -> impl Strategy<Value = Topology> {
     let blocks = prop_oneof![Just(0), 1..300_u64, any::<u64>()].prop_map(Blocks);
-    (blocks.clone(), blocks.clone(), blocks).prop_map(|(maximum, optimal, granularity)| {
-        TransferLimits {
-            maximum,
-            optimal,
-            granularity,
-        }
+    (0..=15_u8, blocks.clone(), blocks).prop_map(|(exponent, optimal, granularity)| Topology {
+        alignment: Alignment::new(exponent, 0).unwrap(),
+        optimal,
+        granularity,
     })
 }
 
 fn any_write_cache() -> impl Strategy<Value = WriteCacheState> {
-    let fixed = prop::sample::select(
+    let cache = prop::sample::select(
         &[
             WriteCache::Absent,
-            WriteCache::Disabled,
-            WriteCache::Enabled,
+            WriteCache::Fixed(WriteThrough),
+            WriteCache::Fixed(WriteBack),
+            WriteCache::Switchable(WriteThrough),
+            WriteCache::Switchable(WriteBack),
         ][..],
     );
-    prop_oneof![
-        fixed.prop_map(WriteCacheState::fixed),
-        any::<bool>().prop_map(WriteCacheState::changeable),
-    ]
+    cache.prop_map(WriteCacheState::new)
 }
 
 /// Printable, unprintable, with and without NUL.
@@ -65,8 +67,7 @@ fn any_id() -> impl Strategy<Value = [u8; 20]> {
 prop_compose! {
     fn any_disk()(
         capacity in any_capacity(),
-        physical_exponent in 0..=15_u8,
-        limits in any_limits(),
+        topology in any_topology(),
         write_cache in any_write_cache(),
         dpo_fua in any::<bool>(),
         read_only in any::<bool>(),
@@ -74,8 +75,7 @@ prop_compose! {
     ) -> Disk {
         Disk {
             capacity,
-            alignment: Alignment::new(physical_exponent, 0).unwrap(),
-            limits,
+            topology,
             write_cache,
             dpo_fua,
             read_only,
@@ -152,14 +152,14 @@ enum Expected {
 
 fn expected_transfer(disk: &Disk, write: bool, lba: u64, blocks: u32) -> Expected {
     let capacity = u128::from(disk.capacity.blocks().0);
-    let maximum = u128::from(disk.limits.maximum.0);
+    let maximum = u128::from(disk.capacity.longest_transfer().0);
     let size = u128::from(disk.capacity.block_size().bytes());
     let (lba, blocks) = (u128::from(lba), u128::from(blocks));
     if capacity == 0 {
         Expected::Refused(AdditionalSense::MediumNotPresent)
     } else if lba + blocks > capacity {
         Expected::Refused(AdditionalSense::LogicalBlockAddressOutOfRange)
-    } else if maximum != 0 && blocks > maximum {
+    } else if blocks > maximum {
         Expected::Refused(AdditionalSense::InvalidFieldInCdb)
     } else if write && disk.read_only {
         Expected::Refused(AdditionalSense::WriteProtected)
@@ -176,12 +176,12 @@ fn expected_transfer(disk: &Disk, write: bool, lba: u64, blocks: u32) -> Expecte
 fn transfer(disk: &Disk, cdb: &[u8]) -> Expected {
     match disk.execute(Lun(0), cdb) {
         Ok(Outcome::Good) => Expected::Nothing,
-        Ok(Outcome::Media(MediaOp::Read { extent, .. } | MediaOp::Write { extent, .. })) => {
-            Expected::Transfer {
-                first_byte: u128::from(extent.sector().0) * 512,
-                bytes: u128::from(extent.bytes()),
-            }
-        }
+        Ok(Outcome::Media(
+            MediaOp::Read(extent) | MediaOp::Write(extent) | MediaOp::DurableWrite(extent),
+        )) => Expected::Transfer {
+            first_byte: u128::from(extent.sector().0) * 512,
+            bytes: u128::from(extent.bytes()),
+        },
         Err(sense) => Expected::Refused(sense.additional()),
         other => panic!("{other:?}"),
     }
@@ -233,9 +233,14 @@ proptest! {
     ) {
         if let Ok(Outcome::Media(operation)) = disk.execute(lun, &cdb) {
             prop_assert_eq!(lun, Lun(0));
-            let (MediaOp::Read { extent, fua } | MediaOp::Write { extent, fua }) = operation else {
-                prop_assert_ne!(disk.write_cache.get(), WriteCache::Absent);
-                return Ok(());
+            let (extent, fua) = match operation {
+                MediaOp::Read(extent) | MediaOp::Write(extent) => (extent, false),
+                MediaOp::DurableWrite(extent) => (extent, true),
+                MediaOp::Flush => {
+                    prop_assert!(disk.write_cache.is_present());
+                    return Ok(());
+                }
+                MediaOp::SwitchCache(_) => panic!("only a parameter list asks for that"),
             };
             let size = u128::from(disk.capacity.block_size().bytes());
             let capacity = u128::from(disk.capacity.blocks().0) * size;
@@ -244,10 +249,10 @@ proptest! {
             prop_assert!(extent.bytes() > 0);
             prop_assert!(
                 !fua
-                    || disk.write_cache.is_changeable()
-                    || disk.write_cache.get() == WriteCache::Enabled
+                    || disk.write_cache.is_switchable()
+                    || disk.write_cache.policy() == WriteBack
             );
-            let write = matches!(operation, MediaOp::Write { .. });
+            let write = !matches!(operation, MediaOp::Read(_));
             prop_assert!(!(write && disk.read_only));
         }
     }
@@ -306,7 +311,7 @@ proptest! {
     /// Whatever the initiator sends, a change is one that the device can make,
     /// and the mode pages that come back afterwards are accepted.
     #[test]
-    fn mode_select_changes_only_a_changeable_write_cache(
+    fn mode_select_changes_only_a_switchable_write_cache(
         disk in any_disk(),
         ten in any::<bool>(),
         list in prop::collection::vec(prop_oneof![2 => Just(0), 1 => any::<u8>()], 1..=255),
@@ -337,13 +342,14 @@ proptest! {
         };
         prop_assert_eq!(select.length(), list.len());
         match select.parse(&disk, &list) {
-            Ok(ModeChange::None) => {}
-            Ok(ModeChange::WriteCache(enable)) => {
-                prop_assert!(disk.write_cache.is_changeable());
-                prop_assert_ne!(enable, disk.write_cache.get() == WriteCache::Enabled);
-                disk.write_cache.set(enable);
-                prop_assert_eq!(select.parse(&disk, &list), Ok(ModeChange::None));
+            Ok(None) => {}
+            Ok(Some(MediaOp::SwitchCache(switch))) => {
+                prop_assert!(disk.write_cache.is_switchable());
+                prop_assert_ne!(switch.policy, disk.write_cache.policy());
+                disk.write_cache.switch(switch.policy);
+                prop_assert_eq!(select.parse(&disk, &list), Ok(None));
             }
+            Ok(Some(other)) => panic!("{other:?}"),
             Err(sense) => prop_assert!(matches!(
                 sense.additional(),
                 AdditionalSense::ParameterListLengthError

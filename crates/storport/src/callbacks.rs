@@ -419,7 +419,7 @@ fn enter_dpc<M: Registered>(
     let Some(dpc) = header.dpc_number(object) else {
         return;
     };
-    if let Some(inside) = extension.enter() {
+    if let Some(inside) = extension.enter_dpc(dpc) {
         run(inside.adapter(), header, dpc);
     } else if header.state.issue(dpc.0) == Issue::Now {
         // SAFETY: DPCs can be queued, so the phase is READY and the object is

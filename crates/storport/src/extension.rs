@@ -22,7 +22,7 @@ use crate::{
     callback::{Optional, Registered},
     port,
     stack::Stack,
-    state::{MAX_DPCS, Noted, State},
+    state::{DpcRun, MAX_DPCS, Noted, State},
 };
 
 /// Ties a value to one adapter: the `'a` of two adapters are never the same,
@@ -78,10 +78,12 @@ impl Header {
     }
 
     /// The number of the DPC object at `address`.
+    #[inline]
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
-        (0..self.state.dpcs())
-            .map(DpcNumber)
-            .find(|number| ptr::eq(self.dpc(*number), address))
+        let offset = address.addr().wrapping_sub(self.dpcs.get().addr());
+        let number = u8::try_from(offset / size_of::<STOR_DPC>()).ok()?;
+        let is_object = ptr::eq(self.dpc(DpcNumber(number)), address);
+        (is_object && number < self.state.dpcs()).then_some(DpcNumber(number))
     }
 
     /// Queues DPCs that were noted.
@@ -190,6 +192,16 @@ impl<M: Registered> Extension<M> {
         self.header.state.enter().then(|| Inside(self))
     }
 
+    /// Admits a run of a DPC of an adapter that runs.
+    #[inline]
+    pub(crate) fn enter_dpc(&self, dpc: DpcNumber) -> Option<InsideDpc<'_, M>> {
+        let run = self.header.state.enter_dpc(dpc.0)?;
+        Some(InsideDpc {
+            extension: self,
+            run: Some(run),
+        })
+    }
+
     /// Admits ScsiStopAdapter, after which no other callback is admitted.
     pub(crate) fn stop(&self) -> Option<Inside<'_, M>> {
         self.header.state.stop().then(|| Inside(self))
@@ -276,6 +288,29 @@ impl<M: Registered> Drop for Inside<'_, M> {
     #[inline]
     fn drop(&mut self) {
         self.0.header.state.leave();
+    }
+}
+
+/// A run of a DPC that was admitted. It leaves when this is dropped.
+pub(crate) struct InsideDpc<'c, M: Registered> {
+    extension: &'c Extension<M>,
+    run: Option<DpcRun>,
+}
+
+impl<M: Registered> InsideDpc<'_, M> {
+    #[inline]
+    pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
+        // SAFETY: `enter_dpc` admits a run only in READY.
+        unsafe { self.extension.adapter() }
+    }
+}
+
+impl<M: Registered> Drop for InsideDpc<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.extension.header.state.leave_dpc(run);
+        }
     }
 }
 

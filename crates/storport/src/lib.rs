@@ -89,8 +89,8 @@ pub use routines::{
     SeesMessages, WhileRunning,
 };
 pub use srb::{
-    Address, Direction, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget, ScatterGather,
-    Srb, Started, StartedSrb,
+    Address, Direction, Element, Failure, Fresh, Function, NotStarted, PnpAction, PnpTarget,
+    ScatterGather, Srb, Started, StartedSrb,
 };
 pub use state::MAX_DPCS;
 pub use status::StorStatus;

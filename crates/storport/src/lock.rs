@@ -74,12 +74,13 @@
 //!
 //! # What it costs
 //!
-//! Beyond the two calls and their arguments, one test: `Locked::taken_of` has the
-//! adapter's address, or null in a dump stack, where no lock is taken.
+//! Beyond the two calls and their arguments, two tests, one before each:
+//! `Locked::taken_of` has the adapter's address, or null in a dump stack, where no lock
+//! is taken.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
-    cell::UnsafeCell,
+    cell::{Cell, UnsafeCell},
     marker::PhantomData,
     mem::{ManuallyDrop, MaybeUninit},
     ops::{Deref, DerefMut},
@@ -101,15 +102,17 @@ use crate::{
 };
 
 mod sealed {
-    use crate::{extension::Header, level::Level};
+    use super::TakenOf;
+    use crate::level::Level;
 
     /// How one of Storport's locks is held for the length of a call.
     pub trait Lock {
         /// Its place in the order.
         type Level: Level;
 
-        /// Runs `run` holding the lock of `adapter`.
-        fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R;
+        /// Runs `run` holding the lock of `adapter`; without an adapter, in a dump
+        /// stack, holding none.
+        fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R;
     }
 }
 
@@ -126,12 +129,19 @@ use sealed::Lock;
 /// reference to `data` is the only one.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
-    /// The same adapter, or `None` in a dump stack, where no lock is taken.
-    taken_of: Option<&'adapter Header>,
+    taken_of: TakenOf<'adapter>,
     lock: K,
     brand: Brand<'adapter>,
     data: UnsafeCell<T>,
 }
+
+/// The adapter whose lock is taken, or `None` in a dump stack, where no lock is taken.
+/// It never changes.
+///
+/// It is a cell so that the compiler does not know that. Otherwise it would make two
+/// copies of the code that runs with the lock, one for dump stacks, and would inline
+/// neither.
+type TakenOf<'adapter> = Cell<Option<&'adapter Header>>;
 
 /// Data under the StartIo lock (StorPortAcquireSpinLock, StartIoLock).
 pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
@@ -195,7 +205,8 @@ impl MessageLock {
     }
 }
 
-// SAFETY: `Locked`'s invariant: the data is reached by one thread at a time.
+// SAFETY: `Locked`'s invariant: the data is reached by one thread at a time. `taken_of`
+// is never written.
 unsafe impl<K: Sync, T: Send> Sync for Locked<'_, K, T> {}
 
 impl<'a, K: Lock, T> Locked<'a, K, T> {
@@ -216,10 +227,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         let _: &mut S = scope;
         // SAFETY: This runs with the lock held, or in a dump stack.
         let inside = || unsafe { self.inside(run) };
-        match self.taken_of {
-            Some(adapter) => self.lock.hold(adapter, inside),
-            None => in_dump(inside),
-        }
+        self.lock.hold(&self.taken_of, inside)
     }
 
     /// Runs `run` with the cell open.
@@ -277,7 +285,7 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         let dump = adapter.state.is_dump();
         Self {
             adapter,
-            taken_of: (!dump).then_some(adapter),
+            taken_of: Cell::new((!dump).then_some(adapter)),
             lock,
             brand: PhantomData,
             data: UnsafeCell::new(data),
@@ -337,18 +345,10 @@ impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
 
-/// Runs `run` in a dump stack, where no lock is taken. Not inlined, to keep this code
-/// out of the normal path.
-#[cold]
-#[inline(never)]
-fn in_dump<R>(run: impl FnOnce() -> R) -> R {
-    run()
-}
-
-/// Runs `run` holding the lock `kind` of `adapter`.
+/// Runs `run` holding the lock `kind` of `adapter`, if there is one.
 #[inline]
 fn hold_spin_lock<R>(
-    adapter: &Header,
+    adapter: &TakenOf<'_>,
     kind: STOR_SPINLOCK,
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
@@ -359,14 +359,18 @@ fn hold_spin_lock<R>(
     // One pointer for both calls: in between, whoever waits for the lock
     // writes through it, so no new reference may be made of the handle.
     let handle = handle.as_mut_ptr();
-    // SAFETY: The caller passes what `kind` asks for, and used a scope that may
-    // take it here: a DPC object is initialised then (`DpcLock`'s invariant). The
-    // handle lies in this frame until it is released.
-    unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
+    if let Some(adapter) = adapter.get() {
+        // SAFETY: The caller passes what `kind` asks for, and used a scope that may
+        // take it here: a DPC object is initialised then (`DpcLock`'s invariant). The
+        // handle lies in this frame until it is released.
+        unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
+    }
     let result = run();
-    // SAFETY: It was acquired above, in this frame. `run` has released every lock
-    // that it acquired, since it had to use a function like this one.
-    unsafe { port::release_spin_lock(adapter, handle) };
+    if let Some(adapter) = adapter.get() {
+        // SAFETY: It was acquired above, in this frame, since `TakenOf` never changes. `run` has released every lock
+        // that it acquired, since it had to use a function like this one.
+        unsafe { port::release_spin_lock(adapter, handle) };
+    }
     result
 }
 
@@ -374,7 +378,7 @@ impl Lock for StartIoLock {
     type Level = level::StartIoHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::StartIoLock, core::ptr::null_mut(), run)
     }
 }
@@ -383,7 +387,7 @@ impl Lock for DpcLock {
     type Level = level::DpcHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::DpcLock, self.object, run)
     }
 }
@@ -392,7 +396,7 @@ impl Lock for InterruptLock {
     type Level = level::InterruptHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
         hold_spin_lock(adapter, kind::InterruptLock, core::ptr::null_mut(), run)
     }
 }
@@ -401,19 +405,22 @@ impl Lock for MessageLock {
     type Level = level::InterruptHeld;
 
     #[inline]
-    fn hold<R>(&self, adapter: &Header, run: impl FnOnce() -> R) -> R {
+    fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R {
         let mut irql: ULONG = 0;
-        let acquired = self.is_own(adapter)
-            // SAFETY: The message has a lock, and a scope may take it here.
-            && unsafe { port::acquire_msi_spin_lock(adapter, self.message, &raw mut irql) }.is_ok();
-        if !acquired {
+        let own = adapter.get().filter(|adapter| {
+            self.is_own(adapter)
+                // SAFETY: The message has a lock, and a scope may take it here.
+                && unsafe { port::acquire_msi_spin_lock(adapter, self.message, &raw mut irql) }
+                    .is_ok()
+        });
+        let Some(own) = own else {
             return InterruptLock(()).hold(adapter, run);
-        }
+        };
         let result = run();
         // SAFETY: It was acquired above and not released since. The status can
         // only say that there are no such locks.
         let _: Result<(), StorStatus> =
-            unsafe { port::release_msi_spin_lock(adapter, self.message, irql) };
+            unsafe { port::release_msi_spin_lock(own, self.message, irql) };
         result
     }
 }
@@ -568,8 +575,8 @@ impl<'a, T> DpcLocked<'a, T> {
         // SAFETY: This runs with the lock held, or in a dump stack. Every kind of
         // lock of a DPC object is the one word in it.
         let inside = || unsafe { self.inside(run) };
-        let Some(adapter) = self.taken_of else {
-            return Ok(in_dump(inside));
+        let Some(adapter) = self.taken_of.get() else {
+            return Ok(inside());
         };
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
@@ -630,9 +637,11 @@ impl<'a, T> InterruptLocked<'a, T> {
         let _: &mut S = scope;
         // SAFETY: This runs with the lock held, or in a dump stack.
         let inside = || unsafe { self.inside(run) };
-        match self.taken_of {
-            None => in_dump(inside),
-            Some(adapter) if adapter.state.has_message_locks() => self.lock.hold(adapter, inside),
+        match self.taken_of.get() {
+            None => inside(),
+            Some(adapter) if adapter.state.has_message_locks() => {
+                self.lock.hold(&self.taken_of, inside)
+            }
             Some(adapter) => synchronize(adapter, inside),
         }
     }
@@ -656,6 +665,6 @@ fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
         // Storport did not call the routine, which is not documented to happen.
         // SAFETY: it is not done, so the closure was not taken.
         let run = unsafe { ManuallyDrop::take(&mut context.run) };
-        InterruptLock(()).hold(adapter, run)
+        InterruptLock(()).hold(&Cell::new(Some(adapter)), run)
     }
 }

@@ -140,6 +140,7 @@ impl MappedRegisters<'_> {
         self.length
     }
 
+    #[inline]
     fn register<T>(&self, offset: usize) -> Option<*mut T> {
         let end = offset.checked_add(size_of::<T>())?;
         if end > self.length || !offset.is_multiple_of(size_of::<T>()) {

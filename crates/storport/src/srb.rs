@@ -27,7 +27,7 @@
 //! STORAGE_REQUEST_BLOCK (storport-rules.md STORAGE_REQUEST_BLOCK).
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
 
-use core::{marker::PhantomData, ptr::NonNull, slice};
+use core::{fmt, marker::PhantomData, ptr::NonNull, slice};
 
 use wdk_sys::{
     _SRBEXDATATYPE, PSCSI_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK, SCSI_REQUEST_BLOCK, SRBEX_DATA,
@@ -72,6 +72,7 @@ pub enum Direction {
 impl Direction {
     /// Whether an SRB of this direction may carry data that goes in the
     /// direction `data`. An SRB without data goes with any.
+    #[inline]
     #[must_use]
     pub fn allows(self, data: Self) -> bool {
         data == Self::None || self == Self::Unspecified || self == data
@@ -247,6 +248,7 @@ impl<'a> Srb<'a> {
     ///
     /// # Safety
     /// `block` was just passed to HwBuildIo or HwStartIo of `adapter`.
+    #[inline]
     pub(crate) unsafe fn accept(
         adapter: &'a Header,
         block: NonNull<SCSI_REQUEST_BLOCK>,
@@ -270,6 +272,7 @@ impl<'a, S> Srb<'a, S> {
     ///
     /// # Safety
     /// The invariants hold for the new value.
+    #[inline]
     pub(crate) unsafe fn new(adapter: &'a Header, block: NonNull<SCSI_REQUEST_BLOCK>) -> Self {
         Self {
             block,
@@ -279,15 +282,18 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
+    #[inline]
     pub(crate) fn as_ptr(&self) -> PSCSI_REQUEST_BLOCK {
         self.block.as_ptr()
     }
 
     /// Gives the SRB back without completing it.
+    #[inline]
     pub(crate) fn into_block(self) -> NonNull<SCSI_REQUEST_BLOCK> {
         core::mem::ManuallyDrop::new(self).block
     }
 
+    #[inline]
     fn shape(&self) -> Shape {
         // SAFETY: `Srb`'s invariant: the SRB is owned; both shapes have the field.
         let function = unsafe { (*self.block.as_ptr()).Function };
@@ -300,6 +306,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// Reads the block itself. Nothing writes to it meanwhile: every method that writes
     /// takes the SRB by value or by `&mut`.
+    #[inline]
     fn read<R>(
         &self,
         scsi: impl FnOnce(&SCSI_REQUEST_BLOCK) -> R,
@@ -315,6 +322,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// What is asked for.
     #[must_use]
+    #[inline]
     pub fn function(&self) -> Function {
         let number = self.read(|block| block.Function.into(), |block| block.SrbFunction);
         match (number, self.shape()) {
@@ -326,8 +334,10 @@ impl<'a, S> Srb<'a, S> {
                 pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
             }
             (wdk_sys::SRB_FUNCTION_PNP, Shape::Storage(block)) => {
-                let kind = _SRBEXDATATYPE::SrbExDataTypePnP;
-                let data = extended(block, kind, size_of::<SRBEX_DATA_PNP>());
+                let data = extended(block, |kind| {
+                    let is_pnp = kind == _SRBEXDATATYPE::SrbExDataTypePnP;
+                    is_pnp.then_some(size_of::<SRBEX_DATA_PNP>())
+                });
                 data.map_or(Function::Other(number), |data| {
                     let pnp: NonNull<SRBEX_DATA_PNP> = data.cast();
                     // SAFETY: `extended` checked type and length.
@@ -341,6 +351,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// Where it goes.
     #[must_use]
+    #[inline]
     pub fn address(&self) -> Address {
         self.read(
             |block| Address {
@@ -367,6 +378,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// Where the data goes.
     #[must_use]
+    #[inline]
     pub fn direction(&self) -> Direction {
         let flags = self.read(|block| block.SrbFlags, |block| block.SrbFlags);
         let has = |flag| flags & flag != 0;
@@ -418,6 +430,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// How many bytes of data belong to it.
     #[must_use]
+    #[inline]
     pub fn data_length(&self) -> u32 {
         self.read(
             |block| block.DataTransferLength,
@@ -427,6 +440,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// Its CDB; empty if it has none.
     #[must_use]
+    #[inline]
     pub fn cdb(&self) -> &[u8] {
         let Some(parts) = scsi_parts(self.shape()) else {
             return &[];
@@ -448,6 +462,7 @@ impl<'a, S> Srb<'a, S> {
 
     /// Completes it as done. `transferred` is how many bytes of data moved: if
     /// fewer than asked for, Storport is told so (storport-rules.md S9).
+    #[inline]
     pub fn succeed(mut self, transferred: u32) {
         let asked = self.data_length();
         let status = if transferred < asked {
@@ -478,6 +493,7 @@ impl<'a, S> Srb<'a, S> {
         self.finish(failure.status());
     }
 
+    #[inline]
     fn finish(self, status: u8) {
         match self.shape() {
             // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
@@ -492,6 +508,7 @@ impl<'a, S> Srb<'a, S> {
         unsafe { port::request_complete(adapter, block.as_ptr()) };
     }
 
+    #[inline]
     fn set_data_length(&mut self, bytes: u32) {
         match self.shape() {
             // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
@@ -501,6 +518,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
+    #[inline]
     fn set_scsi_status(&mut self, status: u8) {
         if let Some(parts) = scsi_parts(self.shape()) {
             // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
@@ -529,6 +547,7 @@ impl<'a, S> Srb<'a, S> {
     }
 
     /// The per-request memory: `SrbExtension`, or `MiniportContext`.
+    #[inline]
     pub(crate) fn extension(&self) -> *mut u8 {
         self.read(|block| block.SrbExtension, |block| block.MiniportContext)
             .cast()
@@ -543,6 +562,7 @@ impl<S> Drop for Srb<'_, S> {
     }
 }
 
+#[inline]
 fn plain_function(number: u32) -> Function {
     match number {
         wdk_sys::SRB_FUNCTION_EXECUTE_SCSI => Function::ExecuteScsi,
@@ -580,65 +600,83 @@ const MOST_EXTENDED: u32 = 8;
 /// what the offsets point to.
 ///
 /// `block` is that of an owned SRB.
+#[inline]
 fn is_consistent(block: NonNull<STORAGE_REQUEST_BLOCK>) -> bool {
-    let head = core::mem::offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset);
+    const HEAD: u64 = core::mem::offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset) as u64;
+    const OFFSET: u64 = size_of::<u32>() as u64;
+    const ADDRESS: u64 = size_of::<STOR_ADDR_BTL8>() as u64;
+
     // SAFETY: The SRB is owned and has this shape.
     let block = unsafe { block.as_ref() };
-    let length = usize::try_from(block.SrbLength).unwrap_or(0);
-    let inside = |offset: u32, bytes: usize| {
-        usize::try_from(offset).is_ok_and(|offset| {
-            offset >= head
-                && offset.is_multiple_of(4)
-                && offset.checked_add(bytes).is_some_and(|end| end <= length)
-        })
-    };
-    let extended = usize::try_from(block.NumSrbExData).unwrap_or(usize::MAX);
-    let offsets = extended.checked_mul(size_of::<u32>());
+    // No sum or product of 32-bit numbers overflows 64 bits.
+    let length = u64::from(block.SrbLength);
+    let offsets = u64::from(block.NumSrbExData).wrapping_mul(OFFSET);
+    let address = u64::from(block.AddressOffset);
     block.NumSrbExData <= MOST_EXTENDED
-        && offsets
-            .and_then(|bytes| bytes.checked_add(head))
-            .is_some_and(|end| end <= length)
-        && inside(block.AddressOffset, size_of::<STOR_ADDR_BTL8>())
+        && HEAD.wrapping_add(offsets) <= length
+        && address >= HEAD
+        && address.is_multiple_of(OFFSET)
+        && address.wrapping_add(ADDRESS) <= length
 }
 
-/// The extended data of type `kind` in a STORAGE_REQUEST_BLOCK, if it is there
-/// and at least `length` bytes long.
+/// The extended data of a STORAGE_REQUEST_BLOCK for which `length` returns how many
+/// bytes a block of its type has at least. The first such block counts.
 ///
 /// `block` is that of an `Srb`.
+#[inline]
 fn extended(
     block: NonNull<STORAGE_REQUEST_BLOCK>,
-    kind: wdk_sys::SRBEXDATATYPE,
-    length: usize,
+    length: impl Fn(wdk_sys::SRBEXDATATYPE) -> Option<usize>,
 ) -> Option<NonNull<u8>> {
+    // SAFETY: `Srb`'s invariant: the SRB is owned and has this shape.
+    let count = unsafe { (*block.as_ptr()).NumSrbExData }.min(MOST_EXTENDED);
+    (0..count).find_map(|index| extended_at(block, index, &length))
+}
+
+/// Extended data number `index`, likewise.
+#[inline]
+fn extended_at(
+    block: NonNull<STORAGE_REQUEST_BLOCK>,
+    index: u32,
+    length: impl Fn(wdk_sys::SRBEXDATATYPE) -> Option<usize>,
+) -> Option<NonNull<u8>> {
+    const BEGIN: usize = size_of::<STORAGE_REQUEST_BLOCK>();
+
     let start: NonNull<u8> = block.cast();
     let block = block.as_ptr();
     // SAFETY: `Srb`'s invariant: the SRB is owned and has this shape.
-    let count = unsafe { (*block).NumSrbExData }.min(MOST_EXTENDED);
-    // SAFETY: As above.
     let total = usize::try_from(unsafe { (*block).SrbLength }).ok()?;
     // SAFETY: As above; this takes an address.
     let offsets: *const u32 = unsafe { &raw const (*block).SrbExDataOffset }.cast();
-    for index in 0..usize::try_from(count).ok()? {
-        // SAFETY: `Srb`'s invariant: the offsets lie inside the block.
-        let offset = unsafe { offsets.wrapping_add(index).read() };
-        let offset = usize::try_from(offset).ok()?;
-        // Extended data begins behind the block's fixed part, and is aligned for
-        // the pointers in it.
-        if offset < size_of::<STORAGE_REQUEST_BLOCK>().min(total)
-            || !offset.is_multiple_of(align_of::<SRBEX_DATA_SCSI_CDB16>())
-            || offset.checked_add(length)? > total
-        {
-            continue;
-        }
-        let data: *mut SRBEX_DATA = start.as_ptr().wrapping_add(offset).cast();
-        // SAFETY: SrbLength covers it.
-        if unsafe { (*data).Type } == kind {
-            return NonNull::new(data.cast());
-        }
+    // SAFETY: `Srb`'s invariant: the offsets lie inside the block.
+    let offset = unsafe { offsets.wrapping_add(usize::try_from(index).ok()?).read() };
+    let offset = usize::try_from(offset).ok()?;
+    // Extended data begins behind the block's fixed part, and is aligned for
+    // the pointers in it.
+    let head = offset.checked_add(size_of::<SRBEX_DATA>())?;
+    if offset < BEGIN.min(total)
+        || !offset.is_multiple_of(align_of::<SRBEX_DATA_SCSI_CDB16>())
+        || head > total
+    {
+        return None;
     }
-    None
+    let data: *mut SRBEX_DATA = start.as_ptr().wrapping_add(offset).cast();
+    // SAFETY: SrbLength covers it.
+    let length = length(unsafe { (*data).Type })?;
+    (length <= total.wrapping_sub(offset)).then_some(NonNull::new(data.cast())?)
 }
 
+/// Bytes of extended data that holds a CDB.
+#[inline]
+fn cdb_data(kind: wdk_sys::SRBEXDATATYPE) -> Option<usize> {
+    match kind {
+        _SRBEXDATATYPE::SrbExDataTypeScsiCdb16 => Some(size_of::<SRBEX_DATA_SCSI_CDB16>()),
+        _SRBEXDATATYPE::SrbExDataTypeScsiCdb32 => Some(size_of::<SRBEX_DATA_SCSI_CDB32>()),
+        _ => None,
+    }
+}
+
+#[inline]
 fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
     match shape {
         Shape::Scsi(block) => {
@@ -657,23 +695,15 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
             })
         }
         Shape::Storage(block) => {
-            let short = size_of::<SRBEX_DATA_SCSI_CDB16>();
-            let long = size_of::<SRBEX_DATA_SCSI_CDB32>();
-            let (data, longest) = if let Some(data) =
-                extended(block, _SRBEXDATATYPE::SrbExDataTypeScsiCdb16, short)
-            {
-                (data, 16)
-            } else {
-                (
-                    extended(block, _SRBEXDATATYPE::SrbExDataTypeScsiCdb32, long)?,
-                    LONGEST_CDB,
-                )
-            };
-            let data: NonNull<SRBEX_DATA_SCSI_CDB16> = data.cast();
+            let data: NonNull<SRBEX_DATA_SCSI_CDB16> = extended(block, cdb_data)?.cast();
             let all = data.as_ptr();
             // SAFETY: Both kinds begin alike and differ in the CDB's room
             // (`storport.h`); `extended` checked the length.
             let data = unsafe { data.as_ref() };
+            let longest = match data.Type {
+                _SRBEXDATATYPE::SrbExDataTypeScsiCdb16 => 16,
+                _ => LONGEST_CDB,
+            };
             Some(ScsiParts {
                 // SAFETY: As above; this takes an address.
                 scsi_status: unsafe { &raw mut (*all).ScsiStatus },
@@ -681,48 +711,71 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
                 // SAFETY: As above.
                 sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
                 cdb_length: usize::from(data.CdbLength).min(longest),
-                // SAFETY: as above; of the longer kind there is more behind.
+                // SAFETY: As above; of the longer kind there is more behind.
                 cdb: unsafe { &raw const (*all).Cdb }.cast(),
             })
         }
     }
 }
 
-/// A request's data as the device reaches it: physical address and length of
-/// each piece, in order.
-#[derive(Clone)]
-pub struct ScatterGather<'s> {
-    elements: slice::Iter<'s, STOR_SCATTER_GATHER_ELEMENT>,
+/// A physically contiguous piece of a request's data, as the device reaches it
+/// (STOR_SCATTER_GATHER_ELEMENT).
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Element(STOR_SCATTER_GATHER_ELEMENT);
+
+impl Element {
+    /// Its physical address.
+    #[inline]
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        // SAFETY: Every bit pattern is an integer.
+        let address = unsafe { self.0.PhysicalAddress.QuadPart };
+        address.cast_unsigned()
+    }
+
+    /// Its length in bytes.
+    #[inline]
+    #[must_use]
+    pub fn length(&self) -> u32 {
+        self.0.Length
+    }
 }
 
-impl ScatterGather<'_> {
+impl fmt::Debug for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Element")
+            .field("address", &self.address())
+            .field("length", &self.length())
+            .finish()
+    }
+}
+
+/// A request's data as the device reaches it (STOR_SCATTER_GATHER_LIST).
+#[derive(Clone, Copy, Debug)]
+pub struct ScatterGather<'s> {
+    elements: &'s [Element],
+}
+
+impl<'s> ScatterGather<'s> {
     /// # Safety
     /// `list` is Storport's and is not changed or freed while this lives.
+    #[inline]
     pub(crate) unsafe fn new(list: NonNull<STOR_SCATTER_GATHER_LIST>) -> Self {
         let list = list.as_ptr();
         // SAFETY: The caller's promise.
         let count = unsafe { (*list).NumberOfElements };
-        // SAFETY: the elements follow the head; this takes their address.
-        let first = unsafe { (&raw const (*list).List).cast::<STOR_SCATTER_GATHER_ELEMENT>() };
-        // SAFETY: there are NumberOfElements of them.
+        // SAFETY: The elements follow the head; this takes their address.
+        let first = unsafe { (&raw const (*list).List).cast::<Element>() };
+        // SAFETY: There are NumberOfElements of them, and an `Element` is one.
         let elements = unsafe { slice::from_raw_parts(first, count as usize) };
-        Self {
-            elements: elements.iter(),
-        }
-    }
-}
-
-impl Iterator for ScatterGather<'_> {
-    type Item = (u64, u32);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let element = self.elements.next()?;
-        // SAFETY: every bit pattern is an integer.
-        let address = unsafe { element.PhysicalAddress.QuadPart };
-        Some((address.cast_unsigned(), element.Length))
+        Self { elements }
     }
 
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.elements.size_hint()
+    /// The pieces, in the order of the data.
+    #[inline]
+    #[must_use]
+    pub fn elements(&self) -> &'s [Element] {
+        self.elements
     }
 }

@@ -7,25 +7,26 @@
 //! # Invariants
 //!
 //! A callback reaches the adapter's state only after one of the functions here
-//! admitted it. There are four ways in:
+//! admitted it. There are five ways in:
 //!
 //! | Way in | Callbacks | Condition | Cost |
 //! |---|---|---|---|
 //! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | one load |
 //! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE or READY | one load |
+//! | [`enter_dpc`](State::enter_dpc) | DPCs | READY | marked in `running`, or counted in `inside` |
 //! | [`enter`](State::enter), [`stop`](State::stop) | all others, the optional ones included; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `inside` |
 //! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phase before | exclusive |
 //!
 //! From this follows what the contexts promise:
 //!
-//! - *HwFindAdapter is alone.* It begins only when `inside` is zero in a phase
-//!   that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
+//! - *HwFindAdapter is alone.* It begins only when nobody is inside, counted or
+//!   marked, in a phase that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
 //!   counted: see the assumption below.
 //! - *HwInitialize is alone.* FOUND admits only ScsiStopAdapter, which opens no
 //!   cell, and INITIALIZING admits nobody. Nobody was inside when HwFindAdapter
 //!   began.
 //! - *HwPassiveInitialize is alone but for interrupt routines.* So is
-//!   *ScsiRestartAdapter*, which begins only when `inside` is zero. Interrupt
+//!   *ScsiRestartAdapter*, which begins only when nobody is inside. Interrupt
 //!   routines open only cells of interrupt locks, which these two callbacks do not
 //!   open.
 //! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that
@@ -42,7 +43,12 @@
 //! completed its request may still be about to return then, on a processor that the
 //! hypervisor does not run, and nothing is documented of that.
 //!
-//! DPCs are different: one that is issued while it cannot be queued (before
+//! A DPC costs one locked instruction and not two: it marks its object as running, and
+//! only the run that marked it clears the mark, by a plain store. Windows may run one
+//! DPC object on two processors at the same time. The second run finds the mark and is
+//! counted instead.
+//!
+//! DPCs are different in another way: one that is issued while it cannot be queued (before
 //! READY, between a stop and a restart, in a dump stack) is noted, and queued
 //! once as soon as it can be; in a dump stack the interrupt routine runs it.
 //! HwFindAdapter drops the notes.
@@ -87,6 +93,16 @@ pub enum DpcKind {
     Threaded,
 }
 
+/// A run of a DPC object that was admitted.
+#[derive(Debug)]
+#[must_use = "the run must be ended by `State::leave_dpc`"]
+pub enum DpcRun {
+    /// The only one of its object that is marked.
+    Marked(u8),
+    /// Another run of the object is marked, so this one is counted.
+    Counted,
+}
+
 /// Who queues a DPC that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issue {
@@ -101,9 +117,10 @@ pub enum Issue {
 pub struct State {
     /// One of the constants above.
     phase: AtomicU8,
-    /// Callbacks that [`enter`](Self::enter) or [`stop`](Self::stop) admitted
-    /// and that have not left.
+    /// Callbacks that were admitted and counted, and that have not left.
     inside: AtomicU32,
+    /// DPC objects of which a run was admitted that has not left.
+    running: [AtomicBool; MAX_DPCS as usize],
     /// The number of the life: it counts the stops and the calls of HwFindAdapter.
     /// What is requested in one life does not run in the next.
     life: AtomicU32,
@@ -181,6 +198,41 @@ impl State {
     #[inline]
     pub fn leave(&self) {
         self.inside.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Admits a run of DPC object `number`, if the adapter is ready.
+    /// [`leave_dpc`](Self::leave_dpc) ends it.
+    #[inline]
+    #[must_use]
+    pub fn enter_dpc(&self, number: u8) -> Option<DpcRun> {
+        let run = match self.running.get(usize::from(number)) {
+            // AcqRel: in the order of all writes to the mark, this one comes before
+            // that of `is_alone`, which then finds it, or after, and then this
+            // processor sees the phase that was stored before.
+            Some(mark) if !mark.swap(true, Ordering::AcqRel) => DpcRun::Marked(number),
+            _ => {
+                self.inside.fetch_add(1, Ordering::AcqRel);
+                DpcRun::Counted
+            }
+        };
+        if self.phase.load(Ordering::Acquire) == READY {
+            return Some(run);
+        }
+        self.leave_dpc(run);
+        None
+    }
+
+    /// Ends a run that was admitted.
+    #[inline]
+    pub fn leave_dpc(&self, run: DpcRun) {
+        match run {
+            DpcRun::Marked(number) => {
+                if let Some(mark) = self.running.get(usize::from(number)) {
+                    mark.store(false, Ordering::Release);
+                }
+            }
+            DpcRun::Counted => self.leave(),
+        }
     }
 
     /// Stops the adapter, and admits and counts the callback that stops it.
@@ -282,13 +334,25 @@ impl State {
         self.become_ready(works)
     }
 
-    /// Whether no counted callback is inside. In a phase that admits none, this stays
-    /// true.
+    /// Whether no callback is inside, counted or marked. In a phase that admits none,
+    /// this stays true.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        // A write rather than a load, so that a callback that enters later sees the
-        // phase that was stored before it.
-        self.inside.fetch_add(0, Ordering::AcqRel) == 0
+        // Writes rather than loads, so that a callback that enters later sees the
+        // phase that was stored before them.
+        let marked = self
+            .running
+            .iter()
+            .take(usize::from(self.initialized_dpcs()))
+            .any(|mark| mark.fetch_or(false, Ordering::AcqRel));
+        !marked && self.inside.fetch_add(0, Ordering::AcqRel) == 0
+    }
+
+    /// How many DPC objects may have runs: those that were ever initialised.
+    fn initialized_dpcs(&self) -> u8 {
+        let initialized = self.initialized.load(Ordering::Relaxed);
+        // At most 32.
+        u32::BITS.wrapping_sub(initialized.leading_zeros()) as u8
     }
 
     fn become_ready(&self, works: bool) -> Noted {

@@ -1,16 +1,15 @@
-//! Memory that the device reads and writes at any time: the one place that
-//! touches it.
+//! Memory that the device reads and writes at any time. Only this module accesses it.
 //!
-//! A [`DmaMemory`] is carved, once, into typed views. Each view is checked
-//! against the memory when it is made and masks its index afterwards, so that
-//! no access can miss and none has to be checked. A view gives and takes
-//! owned values; no reference into shared memory exists.
+//! A [`DmaMemory`] is carved once into typed views. Each view is checked against the
+//! memory when it is made. Afterwards it masks its index, so no access can miss and
+//! none needs a check. A view takes and returns owned values; there are no references
+//! into shared memory.
 //!
-//! Every access is made of relaxed atomic loads and stores, one for each word
-//! of the value. The device is one more processor that races with this one,
-//! and a non-atomic access, volatile or not, may not race; an atomic one may,
-//! and the compiler neither splits nor repeats it, so what was checked is what
-//! is used. Order between accesses is the ring's affair (`fence`).
+//! Every access consists of relaxed atomic loads and stores, one for each word of the
+//! value. The device is one more processor that races with this one. A non-atomic
+//! access, volatile or not, may not race, but an atomic one may. The compiler neither
+//! splits nor repeats it, so the value that was checked is the value that is used.
+//! The ring orders the accesses (`fence`).
 
 #![expect(
     unsafe_code,
@@ -160,23 +159,37 @@ impl<'m> DmaMemory<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`].
+    /// [`DmaError::TooShort`], [`DmaError::Misaligned`].
     pub fn ring<T: Record>(&mut self, count: QueueSize) -> Result<DmaRing<'m, T>, DmaError> {
-        self.stride(count, size_of::<T::Words>())?.ring()
+        let alignment = align_of::<T::Words>();
+        if !self.start.addr().get().is_multiple_of(alignment) {
+            return Err(DmaError::Misaligned { alignment });
+        }
+        let bytes = usize::from(count.get()).saturating_mul(size_of::<T::Words>());
+        let (start, physical) = self.carve(bytes)?;
+        Ok(DmaRing {
+            start,
+            physical,
+            mask: count.mask(),
+            memory: PhantomData,
+        })
     }
 
-    /// Carves `count` areas of at least `length` bytes, zeroed, that share no
-    /// cache line with each other.
+    /// Carves `count` areas, zeroed, that share no cache line with each other. Each
+    /// has `HEAD` bytes of fields, a multiple of 16, and a table of `entries`
+    /// descriptors behind them.
     ///
     /// # Errors
     ///
     /// [`DmaError::TooShort`].
-    pub fn areas(&mut self, count: QueueSize, length: usize) -> Result<DmaAreas<'m>, DmaError> {
+    pub fn areas<const HEAD: usize>(
+        &mut self,
+        count: QueueSize,
+        entries: u16,
+    ) -> Result<DmaAreas<'m, HEAD>, DmaError> {
+        const { assert!(HEAD.is_multiple_of(align_of::<Desc>())) };
         self.next_line()?;
-        self.stride(count, length.next_multiple_of(CACHE_LINE))
-    }
-
-    fn stride(&mut self, count: QueueSize, stride: usize) -> Result<DmaAreas<'m>, DmaError> {
+        let stride = DmaAreas::<HEAD>::stride(entries);
         let bytes = usize::from(count.get()).saturating_mul(stride);
         let (start, physical) = self.carve(bytes)?;
         Ok(DmaAreas {
@@ -184,7 +197,7 @@ impl<'m> DmaMemory<'m> {
             physical,
             stride,
             mask: count.mask(),
-            taken: 0,
+            entries,
             memory: PhantomData,
         })
     }
@@ -211,85 +224,176 @@ impl<'m> DmaMemory<'m> {
     }
 }
 
-/// Equal areas of memory, one for each index of a ring, that are carved all
-/// alike.
+/// Equal areas of memory, one for each slot. See [`DmaMemory::areas`].
+///
+/// # Invariants
+///
+/// From `start` on there are `mask + 1` areas, one `stride` apart, all inside one
+/// [`DmaMemory`]. Each begins on a cache line and has `HEAD` bytes and `entries`
+/// descriptors.
 #[derive(Debug)]
-pub struct DmaAreas<'m> {
+pub struct DmaAreas<'m, const HEAD: usize> {
     start: NonNull<u8>,
     physical: u64,
     stride: usize,
     mask: u16,
-    /// Bytes of each area that are carved.
-    taken: usize,
+    entries: u16,
     memory: PhantomData<&'m ()>,
 }
 
-impl<'m> DmaAreas<'m> {
-    /// Carves one `T` out of each area, directly behind what was carved before.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaError::TooShort`].
-    pub fn ring<T: Record>(&mut self) -> Result<DmaRing<'m, T>, DmaError> {
-        self.take(size_of::<T::Words>())
+// SAFETY: The areas are a pointer to memory that outlives it, whichever thread uses
+// it, and every access is atomic.
+unsafe impl<const HEAD: usize> Send for DmaAreas<'_, HEAD> {}
+// SAFETY: As for `Send`: concurrent accesses are atomic, so they cannot race.
+unsafe impl<const HEAD: usize> Sync for DmaAreas<'_, HEAD> {}
+
+impl<const HEAD: usize> DmaAreas<'_, HEAD> {
+    /// Bytes from one area to the next.
+    #[must_use]
+    pub const fn stride(entries: u16) -> usize {
+        (entries as usize)
+            .saturating_mul(size_of::<Desc>())
+            .saturating_add(HEAD)
+            .next_multiple_of(CACHE_LINE)
     }
 
-    /// Carves a table of `entries` of `T` out of each area.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaError::TooShort`].
-    pub fn tables<T: Record>(&mut self, entries: u16) -> Result<DmaTables<'m, T>, DmaError> {
-        let bytes = usize::from(entries).saturating_mul(size_of::<T::Words>());
-        Ok(DmaTables {
-            first: self.take(bytes)?,
-            entries,
-        })
-    }
-
-    /// Passes over `bytes` of each area, which stay zero.
-    ///
-    /// # Errors
-    ///
-    /// [`DmaError::TooShort`].
-    pub fn skip(&mut self, bytes: usize) -> Result<(), DmaError> {
-        self.take::<u8>(bytes).map(drop)
-    }
-
-    fn take<T: Record>(&mut self, bytes: usize) -> Result<DmaRing<'m, T>, DmaError> {
-        let offset = self.taken;
-        let left = self.stride.saturating_sub(offset);
-        if bytes > left {
-            return Err(DmaError::TooShort {
-                needed: bytes,
-                left,
-            });
-        }
-        // Every area's value must be aligned, not the first one's alone.
-        let alignment = align_of::<T::Words>();
-        let first = self.start.addr().get().wrapping_add(offset);
-        if !(first | self.stride).is_multiple_of(alignment) {
-            return Err(DmaError::Misaligned { alignment });
-        }
-        // Does not wrap: `bytes <= left`.
-        self.taken = offset.wrapping_add(bytes);
-        Ok(DmaRing {
-            // SAFETY: `offset <= self.stride`, so at most the end of the first
-            // area.
+    /// The area of slot `index`, which is taken modulo their number.
+    #[inline]
+    #[must_use]
+    pub fn area(&self, index: u16) -> Area<'_, HEAD> {
+        // Does not wrap: it is inside the memory.
+        let offset = usize::from(index & self.mask).wrapping_mul(self.stride);
+        Area {
+            // SAFETY: `DmaAreas`' invariant: there are `mask + 1` areas.
             start: unsafe { self.start.add(offset) },
+            // Does not wrap: it is inside the memory.
             physical: self.physical.wrapping_add(offset as u64),
-            stride: self.stride,
-            mask: self.mask,
+            entries: self.entries,
             memory: PhantomData,
-        })
+        }
+    }
+}
+
+/// One of [`DmaAreas`].
+///
+/// # Invariants
+///
+/// From `start` on, which is aligned to a cache line, there are `HEAD` bytes and
+/// `entries` descriptors, all inside one [`DmaMemory`].
+#[derive(Debug)]
+pub struct Area<'m, const HEAD: usize> {
+    start: NonNull<u8>,
+    physical: u64,
+    entries: u16,
+    memory: PhantomData<&'m ()>,
+}
+
+impl<const HEAD: usize> Area<'_, HEAD> {
+    /// The pointer to the field `T` at `OFFSET`.
+    #[inline]
+    fn field<T: Record, const OFFSET: usize>(&self) -> NonNull<u8> {
+        const {
+            assert!(
+                OFFSET + size_of::<T::Words>() <= HEAD
+                    && OFFSET.is_multiple_of(align_of::<T::Words>())
+            );
+        };
+        // SAFETY: `Area`'s invariant: `OFFSET` is below `HEAD`.
+        unsafe { self.start.add(OFFSET) }
+    }
+
+    /// The field `T` at `OFFSET`, read once.
+    #[inline]
+    #[must_use]
+    pub fn read<T: Record, const OFFSET: usize>(&self) -> T {
+        let field = self.field::<T, OFFSET>();
+        // SAFETY: `field` checked that a whole `T::Words` lies there, aligned, in
+        // memory that is valid as `DmaMemory::new` demands.
+        T::from_words(unsafe { Words::load(field) })
+    }
+
+    /// Writes the field `T` at `OFFSET`.
+    #[inline]
+    pub fn write<T: Record, const OFFSET: usize>(&self, value: T) {
+        let field = self.field::<T, OFFSET>();
+        // SAFETY: As for `read`.
+        unsafe { value.into_words().store(field) };
+    }
+
+    /// Where the device finds the byte at `OFFSET`.
+    #[inline]
+    #[must_use]
+    pub fn physical<const OFFSET: usize>(&self) -> u64 {
+        const { assert!(OFFSET < HEAD) };
+        // Does not wrap: it is inside the memory.
+        self.physical.wrapping_add(OFFSET as u64)
+    }
+
+    /// Where the device finds the table.
+    #[inline]
+    #[must_use]
+    pub fn table(&self) -> u64 {
+        // Does not wrap: it is inside the memory.
+        self.physical.wrapping_add(HEAD as u64)
+    }
+
+    /// Writes entry `number` of the table. `None` if there is no such entry.
+    #[inline]
+    #[must_use]
+    pub fn write_entry(&self, number: u16, entry: Desc) -> Option<()> {
+        self.write_entries(number, &[()], |()| Some(entry))
+            .map(drop)
+    }
+
+    /// Writes the entries that `entry` makes of `values`, from entry `first` on, until
+    /// it returns `None` or the values end. Returns the number of the entry behind
+    /// those that were written; `None`, and writes nothing, if the table does not have
+    /// an entry for each value.
+    #[inline]
+    #[must_use]
+    pub fn write_entries<V>(
+        &self,
+        first: u16,
+        values: &[V],
+        mut entry: impl FnMut(&V) -> Option<Desc>,
+    ) -> Option<u16> {
+        let free = usize::from(self.entries).checked_sub(first.into())?;
+        if values.len() > free {
+            return None;
+        }
+        // Does not wrap: it is inside the memory.
+        let offset = usize::from(first)
+            .wrapping_mul(size_of::<Desc>())
+            .wrapping_add(HEAD);
+        // SAFETY: `Area`'s invariant: `first` is at most `entries`.
+        let mut place = unsafe { self.start.add(offset) };
+        let begin = place;
+        for value in values {
+            let Some(entry) = entry(value) else {
+                break;
+            };
+            // SAFETY: `Area`'s invariant: fewer entries than `values` were written from
+            // `first` on, so this one is in the table. All are as aligned as `start`.
+            unsafe { entry.into_words().store(place) };
+            // SAFETY: As above: at most the end of the table.
+            place = unsafe { place.add(size_of::<Desc>()) };
+        }
+        let written = place.addr().get().wrapping_sub(begin.addr().get());
+        let written = written.checked_div(size_of::<Desc>())?;
+        // At most `entries`, which has 16 bits.
+        Some(first.wrapping_add(written as u16))
     }
 }
 
 /// One value for each index of a ring. An index is taken modulo their number.
+///
+/// # Invariants
+///
+/// From `start` on, which is aligned for `T::Words`, there are `mask + 1` values, all
+/// inside one [`DmaMemory`].
 pub struct DmaRing<'m, T> {
     start: NonNull<u8>,
     physical: u64,
-    stride: usize,
     mask: u16,
     memory: PhantomData<&'m T>,
 }
@@ -305,8 +409,8 @@ impl<T: Record> DmaRing<'_, T> {
     #[inline]
     #[must_use]
     pub fn read(&self, index: u16) -> T {
-        // SAFETY: `at` is inside memory that is valid as `DmaMemory::new`
-        // demands, with a whole `T::Words` there, aligned (`DmaAreas::take`).
+        // SAFETY: `DmaRing`'s invariant: a whole `T::Words` lies there, aligned, in
+        // memory that is valid as `DmaMemory::new` demands.
         T::from_words(unsafe { Words::load(self.at(index)) })
     }
 
@@ -328,13 +432,12 @@ impl<T: Record> DmaRing<'_, T> {
     #[inline]
     fn offset(&self, index: u16) -> usize {
         // Does not wrap: it is inside the memory.
-        usize::from(index & self.mask).wrapping_mul(self.stride)
+        usize::from(index & self.mask).wrapping_mul(size_of::<T::Words>())
     }
 
     #[inline]
     fn at(&self, index: u16) -> NonNull<u8> {
-        // SAFETY: `index & mask` is below the number of areas that lie one
-        // `stride` apart from `start`, all inside one memory.
+        // SAFETY: `DmaRing`'s invariant: there are `mask + 1` values.
         unsafe { self.start.add(self.offset(index)) }
     }
 }
@@ -370,46 +473,6 @@ impl<T: Record> DmaCell<'_, T> {
     #[must_use]
     pub fn physical(&self) -> u64 {
         self.only.physical(0)
-    }
-}
-
-/// A table of values for each index of a ring.
-#[derive(Debug)]
-pub struct DmaTables<'m, T> {
-    first: DmaRing<'m, T>,
-    entries: u16,
-}
-
-impl<T: Record> DmaTables<'_, T> {
-    /// Entries of each table.
-    #[inline]
-    #[must_use]
-    pub fn entries(&self) -> u16 {
-        self.entries
-    }
-
-    /// Writes entry `entry` of table `index`; `None` if the table has none.
-    #[inline]
-    #[must_use]
-    pub fn write(&self, index: u16, entry: u16, value: T) -> Option<()> {
-        if entry >= self.entries {
-            return None;
-        }
-        let offset = usize::from(entry).wrapping_mul(size_of::<T::Words>());
-        // SAFETY: table `index` begins at `at` and holds `entries` values,
-        // `entry` is below that (`DmaAreas::tables`).
-        let place = unsafe { self.first.at(index).add(offset) };
-        // SAFETY: as for `DmaRing::write`; a size is a multiple of its
-        // alignment, so every entry is as aligned as the first.
-        unsafe { value.into_words().store(place) };
-        Some(())
-    }
-
-    /// Where the device finds table `index`.
-    #[inline]
-    #[must_use]
-    pub fn physical(&self, index: u16) -> u64 {
-        self.first.physical(index)
     }
 }
 
@@ -738,9 +801,13 @@ mod tests {
             left: 100,
         };
         assert_eq!(ring.err(), Some(short));
-        let mut areas = memory.areas(size(1), 64).unwrap();
-        let tables = areas.tables::<Desc>(5);
-        assert!(matches!(tables, Err(DmaError::TooShort { left: 64, .. })));
+        // The rest of the line that the memory ends in is left over.
+        let areas = memory.areas::<16>(size(1), 6);
+        let short = DmaError::TooShort {
+            needed: 128,
+            left: 100,
+        };
+        assert_eq!(areas.err(), Some(short));
     }
 
     #[test]
@@ -771,18 +838,34 @@ mod tests {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 512);
         memory.cell::<u8>().unwrap();
-        let mut areas = memory.areas(size(2), 65).unwrap();
-        let bytes: DmaRing<'_, u8> = areas.ring().unwrap();
-        areas.skip(15).unwrap();
-        let tables: DmaTables<'_, Desc> = areas.tables(2).unwrap();
 
-        assert_eq!(bytes.physical(0), PHYSICAL + 64);
-        assert_eq!(bytes.physical(1), PHYSICAL + 64 + 128);
-        assert_eq!(tables.physical(1), PHYSICAL + 64 + 128 + 16);
-        assert_eq!(tables.entries(), 2);
-        let entry = Desc::from_words([1, 2]);
-        assert_eq!(tables.write(0, 1, entry), Some(()));
-        assert_eq!(tables.write(0, 2, entry), None);
+        let areas = memory.areas::<48>(size(2), 2).unwrap();
+
+        assert_eq!(areas.area(0).physical::<3>(), PHYSICAL + 64 + 3);
+        assert_eq!(areas.area(1).physical::<0>(), PHYSICAL + 64 + 128);
+        assert_eq!(areas.area(1).table(), PHYSICAL + 64 + 128 + 48);
+        assert_eq!(areas.area(3).table(), areas.area(1).table());
+        areas.area(1).write::<u8, 47>(0xEE);
+        assert_eq!(areas.area(1).read::<u8, 47>(), 0xEE);
+        assert_eq!(areas.area(0).read::<u8, 47>(), 0);
+        assert_eq!(page.0[64 + 128 + 47], 0xEE);
+    }
+
+    #[test]
+    fn entries_are_written_as_far_as_the_table_goes() {
+        let mut page = Page([0; 1024]);
+        let areas = dma(&mut page, 128).areas::<16>(size(1), 3).unwrap();
+        let area = areas.area(0);
+        let entry = |word: &u64| (*word != 0).then(|| Desc::from_words([*word, 0]));
+
+        assert_eq!(area.write_entries(1, &[7, 8], entry), Some(3));
+        assert_eq!(area.write_entries(1, &[9, 0, 9], entry), None);
+        assert_eq!(area.write_entries(0, &[9, 0, 9], entry), Some(1));
+        assert_eq!(area.write_entries(3, &[], entry), Some(3));
+        assert_eq!(area.write_entries(4, &[], entry), None);
+        assert_eq!(area.write_entry(3, Desc::from_words([9, 0])), None);
+        let first_words = [16, 32, 48, 64].map(|at| page.0[at]);
+        assert_eq!(first_words, [9, 7, 8, 0xA5], "an entry beyond the table");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The driver side of virtio: PCI transport, split virtqueue and virtio-blk.
 //!
-//! The crate knows no operating system. It is given register windows and a
-//! block of memory that the device shares, and says what to do with both.
+//! The crate knows no operating system. The caller maps the device's registers and
+//! allocates the memory that the device shares.
 //!
 //! In comments `V41` is a row of `docs/reference/virtio-requirements.md`, and `A6` one
 //! of `docs/reference/hostile-device.md`. A test names those that it shows first.
@@ -10,49 +10,53 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`pci`] | where the device keeps its registers: the capability list, believed in nothing |
+//! | [`pci`] | where the device's registers are, as its capability list says |
 //! | [`registers`] | one mapped window of registers, as a trait |
-//! | [`transport`] | the device from reset to `DRIVER_OK`, each step a type |
+//! | [`transport`] | the device's initialization from reset to `DRIVER_OK`, with a type for each step |
 //! | [`dma`] | shared memory, and the only code that touches it |
-//! | [`slots`] | the request slots of a queue, without a lock |
-//! | [`split_queue`] | the ring: what the device has, and what it gives back |
-//! | [`blk`] | what a disk says of itself, how much a request may carry, the requests |
+//! | [`slots`] | which slots of a queue are free, and who may use each |
+//! | [`split_queue`] | the ring: publishes requests and takes back those that the device returns |
+//! | [`blk`] | a disk's configuration, the limits of a request, and the requests |
 //!
 //! # A request's way
 //!
 //! A slot is the place of a request in one queue: a descriptor of the ring, an
-//! area of shared memory, an entry in the driver's table of flights. Descriptor
-//! *i* always points at the indirect table in slot *i*'s area.
+//! area of shared memory, and a place in the driver's table of requests in flight.
+//! Descriptor *i* always points at the indirect table in slot *i*'s area.
 //!
-//! 1. [`slots::SlotAllocator::reserve`] returns a [`slots::Slot`], and
-//!    [`blk::Requests`] writes header, table and a poisoned status into its
-//!    area. This needs no lock, on any number of processors. If the request is
-//!    started later and elsewhere, [`stage`](slots::SlotAllocator::stage) turns
-//!    it into plain data.
-//! 2. Under the queue's lock [`unstage`](split_queue::SplitQueue::unstage) takes
-//!    it back, unless a reset came in between.
-//!    [`publish`](split_queue::SplitQueue::publish) makes it available with a
-//!    payload of the caller's, and
+//! 1. [`SlotAllocator::reserve`](slots::SlotAllocator::reserve) returns a free
+//!    [`Slot`](slots::Slot). [`Requests::read`](blk::Requests::read) or another
+//!    function of [`blk::Requests`] writes the request into the slot's area: header,
+//!    table and a poisoned status. This needs no lock, on any number of processors.
+//!    The result, [`Prepared`](slots::Prepared), is plain data, so the request may be
+//!    published later and on another processor. If it is lost, its slot comes back
+//!    with the next [`reclaim`](split_queue::SplitQueue::reclaim).
+//! 2. Under the queue's lock, [`publish`](split_queue::SplitQueue::publish) makes the
+//!    request available to the device, with a payload of the caller's. It rejects a
+//!    request that was prepared before a reset. [`cancel`] gives a prepared request
+//!    up. After a batch,
 //!    [`notification_needed`](split_queue::SplitQueue::notification_needed) says
 //!    whether to notify the device.
-//! 3. Under the lock too [`pop_used`](split_queue::SplitQueue::pop_used) returns
-//!    slot and payload, once, and
-//!    [`rearm_interrupts`](split_queue::SplitQueue::rearm_interrupts) ends the
-//!    drain.
-//! 4. [`blk::Requests::outcome`] reads the status, once, and the slot is
-//!    released.
+//! 3. Under the lock, [`pop_used`](split_queue::SplitQueue::pop_used) returns a
+//!    finished request's slot and payload, once.
+//!    [`rearm_interrupts`](split_queue::SplitQueue::rearm_interrupts) ends the drain.
+//! 4. [`Requests::outcome`](blk::Requests::outcome) reads the status, once. Then
+//!    [`release`](split_queue::SplitQueue::release) frees the slot, under the lock.
 //!
-//! Nothing on this way allocates, searches, or zeroes more than it uses.
+//! These steps allocate nothing, search nothing, and zero no more than they use.
+//!
+//! [`cancel`]: split_queue::SplitQueue::cancel
 //!
 //! # Example
 //!
-//! A disk from its reset to a completed read. The device, a disk of one sector
-//! full of `Z`, is hidden in this page: some sixty lines that answer register
-//! accesses and serve the ring when they are notified.
+//! Starts a disk, from its reset to a completed read. The example hides the device, a
+//! disk with one sector full of `Z`: some sixty lines that answer register accesses and
+//! serve the ring when they are notified.
 //!
 //! ```
 //! use std::ptr::NonNull;
 //!
+//! use block::{Blocks, Lba};
 //! use virtio::blk::{Config, Requests, Segment, choose_features, limits};
 //! use virtio::dma::DmaMemory;
 //! use virtio::pci::{Layout, Location};
@@ -181,28 +185,31 @@
 //! // SAFETY: 16384 bytes that nothing but driver and device touch.
 //! let mut dma = unsafe { DmaMemory::new(start, PHYSICAL, 8192)? };
 //! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
-//! let flights: Vec<_> = (0..found.size().get()).map(|_| None).collect();
-//! let mut queue = SplitQueue::new(&mut dma, found.index(), found.size(), features, flights)?;
+//! let table = vec![None; found.size().get().into()];
+//! let mut queue = SplitQueue::new(&mut dma, found.index(), found.size(), features, table)?;
 //! let slots = SlotAllocator::new(found.index(), found.size());
 //!
 //! let enabled = device.enable_queue(found, queue.placement())?;
 //! let device = device.start().expect("DRIVER_OK");
 //! let notifier = device.notifier(enabled);
 //!
-//! // A read of sector 0 into 512 bytes of memory.
+//! // Prepare a read of the first block, without the queue's lock.
+//! let extent = config.capacity.extent(Lba(0), Blocks(1))?;
 //! let buffer = Segment { address: PHYSICAL + 8192, length: 512 };
 //! let slot = slots.reserve().expect("a free slot");
-//! let prepared = requests.read(slot, config.extent(0, 1)?, [buffer]).expect("a request");
-//! queue.publish(prepared, "my read", |it| it).expect("published");
+//! let prepared = requests.read(&slots, slot, extent, &[buffer], |it| *it).expect("a request");
+//!
+//! // Publish it, under the lock.
+//! queue.publish(&slots, prepared, "my read", |it| it).expect("published");
 //! if queue.notification_needed() {
 //!     notifier.notify();
 //! }
 //!
-//! // The interrupt has come.
+//! // The interrupt has come. This is under the lock too.
 //! let used = queue.pop_used()?.expect("the device has finished");
 //! assert_eq!(used.payload, "my read");
-//! assert_eq!(requests.outcome(&used), Ok(()));
-//! slots.release(used.slot);
+//! assert_eq!(requests.outcome(&used.slot), Ok(()));
+//! queue.release(&slots, used.slot);
 //! assert!(!queue.rearm_interrupts());
 //! # // SAFETY: the device is done with its memory.
 //! # let sector = unsafe { start.add(8192).cast::<[u8; 512]>().read() };
@@ -212,16 +219,17 @@
 //!
 //! # Trust
 //!
-//! The device is not trusted. What it says is read once, checked, and owned
-//! from then on; what the driver needs later is where the device can't reach.
-//! Every loop is bounded by the driver's own state. A protocol violation marks
-//! the queue faulty, and only a reset clears that.
-//! [`split_queue::SplitQueue::reclaim`] then returns what was in flight; it needs
-//! [proof](transport::Quiet) that the device is quiet. Nothing here panics.
+//! The device is not trusted. Each value that it writes is read once and checked, and
+//! the checked copy is used. What the driver needs later lies where the device cannot
+//! reach it. Every loop is bounded by the driver's own state. A protocol violation marks
+//! the queue faulty, and only a reset clears the fault.
+//! [`reclaim`](split_queue::SplitQueue::reclaim) then returns the payloads of the
+//! requests in flight and frees their slots. It needs [proof](transport::Quiet) that the
+//! device cannot reach the queue. Nothing here panics.
 //!
-//! There is one deliberate deviation from the specification. The status alone
+//! One thing deviates from the specification on purpose. The status alone
 //! decides whether a request succeeded; the used length does not count.
-//! [`blk::Requests::outcome`] has the reason.
+//! [`Requests::outcome`](blk::Requests::outcome) has the reason.
 #![no_std]
 #![cfg_attr(
     not(test),

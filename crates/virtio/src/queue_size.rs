@@ -11,8 +11,8 @@ impl QueueSize {
     /// [`SlotAllocator`](crate::slots::SlotAllocator) has.
     pub const Q256: Self = Self(256);
 
-    /// A ring of one: a single value.
-    pub(crate) const ONE: Self = Self(1);
+    /// A queue of one descriptor.
+    pub const ONE: Self = Self(1);
 
     /// `size` as a queue size; `None` unless it is a power of two.
     #[inline]

@@ -1,38 +1,38 @@
-//! A lock-free allocator of request slots. Each slot belongs to one queue, and
-//! the right to use it is a value that exists once.
+//! The slots of a queue: which are free, and who has the right to use each.
 //!
-//! A slot is the place of a request: one descriptor of the ring, one area of
-//! shared memory, one entry in the driver's table. All processors may reserve,
-//! release and stage at once, at any IRQL, without a lock.
+//! A slot is the place of a request: a descriptor of the ring, an area of shared
+//! memory, an entry in the table of requests in flight. Any processor may reserve a
+//! slot and stage a request at any IRQL without a lock. A slot is released under the
+//! queue's lock, by [`SplitQueue`](crate::split_queue::SplitQueue).
 //!
-//! Slots are given out in turn, so that a released slot stays free as long as
-//! possible. A device that returns a buffer twice then names a slot that is not in
-//! flight, which the driver detects. If the slot were used again at once, the device
-//! would name its next request, which nobody can detect.
+//! Slots are reserved in the order in which they were released, so that a released
+//! slot stays free as long as possible. A device that returns a buffer twice then
+//! names a slot that is not in flight, which the driver detects. If the slot were used
+//! again at once, the device would name its next request, which nobody can detect.
 
 use core::array;
-use core::fmt;
 
-use crate::atomics::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use thiserror::Error;
+
+use crate::atomics::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::queue_size::QueueSize;
 
-/// The most slots that an allocator gives out.
+/// The most slots of a queue. Their numbers fit 8 bits.
 pub const MAX_SLOTS: u16 = 256;
 
-const WORDS: u16 = 4;
-const WORD_BITS: u16 = 64;
-const LOOKS: u8 = 4;
-
-/// The number of sequence words. loom keeps the history of each, so its models have
-/// few.
-const SEQUENCES: usize = if cfg!(all(loom, test)) {
+/// Places in the list of free slots, a power of two. loom keeps the history of each,
+/// so its models have few.
+const PLACES: usize = if cfg!(all(loom, test)) {
     2
 } else {
     MAX_SLOTS as usize
 };
 
+/// How often [`SlotAllocator::reserve`] tries to be faster than the other processors.
+const ATTEMPTS: u32 = 64;
+
 /// The right to use one slot's descriptor and area. There is at most one value for
-/// each slot. A slot that is dropped instead of released is lost for good.
+/// each slot. A slot that is dropped is lost for good.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a slot that is dropped is lost; release it"]
 pub struct Slot {
@@ -41,6 +41,12 @@ pub struct Slot {
 }
 
 impl Slot {
+    /// The slot of a request that comes out of the queue's table.
+    #[inline]
+    pub(crate) fn returned(queue: u16, index: u16) -> Self {
+        Self { queue, index }
+    }
+
     /// The number of the queue that the slot belongs to.
     #[inline]
     #[must_use]
@@ -56,73 +62,45 @@ impl Slot {
     }
 }
 
-/// A request that is complete in its slot's area and not published yet.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "its slot is lost unless it is published, staged or released"]
-pub struct Prepared {
-    pub(crate) slot: Slot,
-    /// Physical address of its indirect table.
-    pub(crate) table: u64,
-    /// Descriptors in that table.
-    pub(crate) descriptors: u16,
-    /// Bytes of it that the device may write.
-    pub(crate) writable: u32,
-}
-
-impl Prepared {
-    /// Its slot.
-    #[inline]
-    pub fn slot(&self) -> &Slot {
-        &self.slot
-    }
-
-    /// Gives the request up: its slot is free for another.
-    #[inline]
-    pub fn into_slot(self) -> Slot {
-        self.slot
-    }
-}
-
-/// A prepared request that waits to be started, as plain data: whoever holds it
-/// may lose it. Its slot then comes back with the next
+/// A request that is complete in its slot's area. It is plain data: whoever has it may
+/// lose it, and its slot then comes back with the next
 /// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim).
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "its slot is taken until the request is unstaged or the queue is reclaimed"]
-pub struct Staged {
-    table: u64,
-    writable: u32,
-    /// The slot's sequence number at the time of staging: odd, and different for each
-    /// request in the slot. It is 0 if the allocator refused to stage the request.
+#[must_use = "its slot is taken until the request is published or the queue is reclaimed"]
+pub struct Prepared {
+    /// Physical address of its indirect table.
+    pub(crate) table: u64,
+    /// The slot's sequence number: odd, and different for each request in the slot.
     sequence: u32,
-    queue: u16,
+    pub(crate) queue: u16,
     index: u16,
-    descriptors: u16,
+    /// Descriptors in the table.
+    pub(crate) descriptors: u16,
 }
 
 // It lies in the SRB extension.
-const _: () = assert!(size_of::<Staged>() <= 24 && !core::mem::needs_drop::<Staged>());
+const _: () = assert!(size_of::<Prepared>() <= 24 && !core::mem::needs_drop::<Prepared>());
 
-impl Staged {
+impl Prepared {
     /// The number of the queue that the request is for.
     #[inline]
     #[must_use]
     pub fn queue(&self) -> u16 {
         self.queue
     }
-}
 
-/// The slot of a staged request was reclaimed: the request is not prepared any
-/// more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
-
-impl fmt::Display for Stale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the queue was reset after the request was built; build it again")
+    /// The number of the request's slot.
+    #[inline]
+    #[must_use]
+    pub fn index(&self) -> u16 {
+        self.index
     }
 }
 
-impl core::error::Error for Stale {}
+/// The slot of a prepared request was reclaimed: the request must be built again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the queue was reset after the request was built; build it again")]
+pub struct Stale;
 
 /// The slots of one queue.
 ///
@@ -132,50 +110,54 @@ impl core::error::Error for Stale {}
 /// [`SplitQueue`](crate::split_queue::SplitQueue). Each slot is in exactly one
 /// of four states:
 ///
-/// | state | who has the slot | bit in `free` | sequence word |
+/// | state | who has the slot | in `free` | sequence number |
 /// |---|---|---|---|
-/// | free | nobody | 1 | even |
-/// | being built | the one [`Slot`] or [`Prepared`] value | 0 | even |
-/// | staged | nobody; a [`Staged`] value may still name it | 0 | odd |
-/// | in flight | the queue's table of requests, which holds the `Slot` | 0 | even |
+/// | free | nobody | yes | even |
+/// | being built | the one [`Slot`] value | no | even |
+/// | prepared | nobody; a [`Prepared`] value may still name it | no | odd |
+/// | in flight | the queue's table of requests | no | even |
 ///
-/// No slot exists twice, and none is lost while it is staged:
+/// No slot exists twice, and none is lost while it is prepared:
 ///
-/// - *Free → being built.* [`reserve`](Self::reserve) clears the bit by an atomic
-///   operation that only one processor wins.
-/// - *Being built → free, staged or in flight.* [`release`](Self::release),
-///   [`stage`](Self::stage) and `SplitQueue::publish` consume the value, which
-///   exists once. No other processor writes the sequence word of a slot that is
-///   being built, so `stage` needs no locked instruction.
-/// - *Staged → being built or free.* Only `SplitQueue::unstage` and
-///   `SplitQueue::reclaim` do this. Both borrow the queue mutably, so the
-///   queue's lock keeps them apart, and a load and a store are enough. Each adds
-///   one to the word, which makes it even. So a `Staged` value is unstaged at most
-///   once: after `reclaim`, or if the slot was staged again, the word differs from
-///   the one that the value holds, and `unstage` returns [`Stale`].
-///   (The word wraps after 2^31 requests in one slot. A stale request that waits
-///   for all of those would be taken for a new one.)
+/// - *Free → being built.* [`reserve`](Self::reserve) advances `head` by a
+///   compare-and-exchange that only one processor wins. `head` never passes `tail`.
+/// - *Being built → prepared.* `stage` consumes the [`Slot`], which exists once. No
+///   other processor writes the sequence number of a slot that is being built, so
+///   `stage` needs no locked instruction.
+/// - *Prepared → in flight, being built or free.* Only `SplitQueue::publish`,
+///   `SplitQueue::cancel` and `SplitQueue::reclaim` do this. All borrow the queue
+///   mutably, so the queue's lock keeps them apart, and a load and a store are enough.
+///   Each adds one to the sequence number, which makes it even. So a `Prepared` value
+///   is used at most once: after `reclaim`, or if the slot was prepared again, the
+///   number differs from the one that the value holds, and `publish` finds it
+///   [`Stale`]. (The number wraps after 2^31 requests in one slot. A stale request that
+///   waits for all of those would be taken for a new one.)
 /// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
-///   slot out of the table of requests in flight.
+///   request out of the table.
+/// - *Being built → free.* `SplitQueue::release` and `reclaim` append the slot to
+///   `free`, under the same lock, so one processor at a time writes `tail`. A slot is
+///   in `free` at most once, so the place that is written is not in use.
 ///
-/// `reclaim` frees a staged slot only if its word is odd, so it does not take one that
-/// is free, being built or in flight for a staged one. If `stage` runs at the same
-/// time, there are two cases. If `reclaim` sees the new word, the request is stale. If
-/// it does not, the request counts as staged after the reset.
+/// `reclaim` frees a prepared slot only if its number is odd, so it does not take one
+/// that is free, being built or in flight for a prepared one. If `stage` runs at the
+/// same time, there are two cases. If `reclaim` sees the new number, the request is
+/// stale. If it does not, the request counts as prepared after the reset.
 ///
-/// Each transition happens before the next one of the same slot: `release` and
-/// `reclaim` store to `free` with Release, which `reserve` acquires; `stage`
-/// stores the word with Release, which `unstage` and `reclaim` acquire; the
-/// queue's lock orders the rest.
+/// Each transition happens before the next one of the same slot: a release stores
+/// `tail` with Release, which `reserve` acquires; `stage` stores the number with
+/// Release, which `unstage` and `reclaim` acquire; the queue's lock orders the rest.
 #[derive(Debug)]
 pub struct SlotAllocator {
     queue: u16,
-    /// A bit for each slot that is free.
-    free: [AtomicU64; WORDS as usize],
-    /// The index at which to look first. It is a hint, and may be outdated.
-    next: AtomicU16,
-    /// A number for each slot, odd while the slot is staged.
-    sequences: [AtomicU32; SEQUENCES],
+    /// The free slots, a ring: those from `head` to `tail`, each modulo [`PLACES`].
+    free: [AtomicU8; PLACES],
+    /// Slots reserved since the beginning. It has 64 bits so that it never wraps: a
+    /// processor that is stopped inside `reserve` finds that `head` has changed.
+    head: AtomicU64,
+    /// Slots released since the beginning, those of the beginning included.
+    tail: AtomicU64,
+    /// A sequence number for each slot, odd while a request is prepared in it.
+    sequences: [AtomicU32; PLACES],
 }
 
 impl SlotAllocator {
@@ -184,20 +166,12 @@ impl SlotAllocator {
     #[must_use]
     pub fn new(queue: u16, count: QueueSize) -> Self {
         let count = count.get().min(MAX_SLOTS);
-        let mut first = 0_u16;
-        let free = [(); WORDS as usize].map(|()| {
-            let bits = count.saturating_sub(first).min(WORD_BITS);
-            first = first.saturating_add(WORD_BITS);
-            AtomicU64::new(
-                u64::MAX
-                    .checked_shr(u32::from(WORD_BITS.saturating_sub(bits)))
-                    .unwrap_or(0),
-            )
-        });
+        let mut numbers = 0..=u8::MAX;
         Self {
             queue,
-            free,
-            next: AtomicU16::new(0),
+            free: array::from_fn(|_| AtomicU8::new(numbers.next().unwrap_or(0))),
+            head: AtomicU64::new(0),
+            tail: AtomicU64::new(count.into()),
             sequences: array::from_fn(|_| AtomicU32::new(0)),
         }
     }
@@ -209,34 +183,40 @@ impl SlotAllocator {
         self.queue
     }
 
-    /// Takes a free slot; `None` if it sees none.
-    ///
-    /// This looks at one word after the other. While other processors reserve and
-    /// release slots, it can miss a slot although there was always one free, so it
-    /// looks several times. A caller that gets `None` completes its request as busy.
+    /// Reserves a free slot. `None` if there is none, or if other processors were
+    /// faster each time. A caller that gets `None` completes its request as busy.
     #[inline]
     pub fn reserve(&self) -> Option<Slot> {
-        let slot = (0..LOOKS).find_map(|_| self.look())?;
-        let after = slot.index.wrapping_add(1) % MAX_SLOTS;
-        self.next.store(after, Ordering::Relaxed);
-        Some(slot)
+        // A bound, because no loop at raised IRQL may depend on what others do.
+        for _ in 0..ATTEMPTS {
+            // Acquire: whoever sees that a slot was reserved sees its release too, so
+            // `head` is at most the `tail` that is loaded next.
+            let head = self.head.load(Ordering::Acquire);
+            // Acquire: what was done in the slot is done before another has it.
+            if head == self.tail.load(Ordering::Acquire) {
+                return None;
+            }
+            // If another processor reserves this slot, `head` changes before the place
+            // is written again, and the exchange fails.
+            let index = self.place(head)?.load(Ordering::Relaxed);
+            let next = head.wrapping_add(1);
+            let exchanged =
+                self.head
+                    .compare_exchange(head, next, Ordering::AcqRel, Ordering::Relaxed);
+            if exchanged.is_ok() {
+                return Some(Slot {
+                    queue: self.queue,
+                    index: index.into(),
+                });
+            }
+        }
+        None
     }
 
-    /// Goes once through all words: first from the hint to the end of its word, then
-    /// through the other words, and last through the bits below the hint.
+    /// Releases a slot. The caller holds the queue's lock. The slot of another queue
+    /// is not released but lost.
     #[inline]
-    fn look(&self) -> Option<Slot> {
-        let next = self.next.load(Ordering::Relaxed);
-        let word = next / WORD_BITS;
-        let later = u64::MAX.wrapping_shl(u32::from(next % WORD_BITS));
-        self.take(word, later)
-            .or_else(|| (1..WORDS).find_map(|step| self.take(word.wrapping_add(step), u64::MAX)))
-            .or_else(|| self.take(word, !later))
-    }
-
-    /// Frees a slot. The slot of another queue is not freed but lost.
-    #[inline]
-    pub fn release(&self, slot: Slot) {
+    pub(crate) fn release(&self, slot: Slot) {
         if slot.queue == self.queue {
             self.free(slot.index);
         }
@@ -244,36 +224,39 @@ impl SlotAllocator {
 
     #[inline]
     fn free(&self, index: u16) {
-        if let Some(free) = self.word(index / WORD_BITS) {
+        let tail = self.tail.load(Ordering::Relaxed);
+        if let Some(place) = self.place(tail) {
+            // Below MAX_SLOTS, so 8 bits hold it.
+            place.store(index as u8, Ordering::Relaxed);
             // Release: what was done in the slot is done before another has it.
-            free.fetch_or(bit_of(index), Ordering::Release);
+            self.tail.store(tail.wrapping_add(1), Ordering::Release);
         }
     }
 
-    /// Stages a request: from now on the queue is responsible for its slot.
-    /// [`SplitQueue::unstage`](crate::split_queue::SplitQueue::unstage) takes the
-    /// request back, or a reset reclaims the slot. The request of another queue is
-    /// not staged: its slot is lost, and unstaging it returns [`Stale`].
+    /// The place of number `number` in the list of free slots.
     #[inline]
-    pub fn stage(&self, prepared: Prepared) -> Staged {
-        let Prepared {
-            slot: Slot { queue, index },
-            table,
-            descriptors,
-            writable,
-        } = prepared;
+    fn place(&self, number: u64) -> Option<&AtomicU8> {
+        // The cast keeps the bits that the modulus keeps.
+        self.free.get(number as usize % PLACES)
+    }
+
+    /// Marks a slot's request as prepared: from now on the queue is responsible for
+    /// the slot.
+    #[inline]
+    pub(crate) fn stage(&self, slot: Slot, table: u64, descriptors: u16) -> Prepared {
+        let Slot { queue, index } = slot;
         let sequence = match self.sequences.get(usize::from(index)) {
             Some(word) if queue == self.queue => {
                 let odd = word.load(Ordering::Relaxed).wrapping_add(1);
-                // Release: the request is written before its slot is staged.
+                // Release: the request is written before it is prepared.
                 word.store(odd, Ordering::Release);
                 odd
             }
+            // The slot of another queue is lost, and its request stale.
             _ => 0,
         };
-        Staged {
+        Prepared {
             table,
-            writable,
             sequence,
             queue,
             index,
@@ -281,92 +264,47 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes a staged request back. The caller holds the queue's lock.
+    /// Takes a prepared request's slot back. The caller holds the queue's lock.
     #[inline]
-    pub(crate) fn unstage(&self, staged: Staged) -> Result<Prepared, Stale> {
-        let Staged {
-            table,
-            writable,
+    pub(crate) fn unstage(&self, prepared: &Prepared) -> Result<Slot, Stale> {
+        let Prepared {
             sequence,
             queue,
             index,
-            descriptors,
-        } = staged;
+            ..
+        } = *prepared;
         let word = self.sequences.get(usize::from(index)).ok_or(Stale)?;
         if queue != self.queue
-            || !is_staged(sequence)
+            || !is_prepared(sequence)
             // Acquire: with `stage`, which another processor may have done.
             || word.load(Ordering::Acquire) != sequence
         {
             return Err(Stale);
         }
         word.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        Ok(Prepared {
-            slot: Slot { queue, index },
-            table,
-            descriptors,
-            writable,
-        })
+        Ok(Slot { queue, index })
     }
 
-    /// Frees all staged slots. The caller holds the queue's lock.
-    pub(crate) fn reclaim_staged(&self) {
+    /// Frees the slots of all prepared requests. The caller holds the queue's lock.
+    pub(crate) fn reclaim_prepared(&self) {
         for (index, word) in (0..MAX_SLOTS).zip(&self.sequences) {
             let sequence = word.load(Ordering::Acquire);
-            if is_staged(sequence) {
+            if is_prepared(sequence) {
                 word.store(sequence.wrapping_add(1), Ordering::Relaxed);
                 self.free(index);
             }
         }
     }
-
-    /// Takes the lowest free slot of a word, among those in `mask`.
-    #[inline]
-    fn take(&self, word: u16, mask: u64) -> Option<Slot> {
-        let word = word % WORDS;
-        let free = self.word(word)?;
-        let mut seen = free.load(Ordering::Relaxed) & mask;
-        // Each turn but the last lost its slot to another processor. A bound,
-        // because no loop at raised IRQL may depend on what others do.
-        for _ in 0..WORD_BITS {
-            if seen == 0 {
-                return None;
-            }
-            let bit = seen & seen.wrapping_neg();
-            // Acquire: with the release of whoever had the slot before.
-            let before = free.fetch_and(!bit, Ordering::Acquire);
-            if before & bit != 0 {
-                // `trailing_zeros` of a word with a bit set is below 64.
-                let number = bit.trailing_zeros() as u16;
-                return Some(Slot {
-                    queue: self.queue,
-                    index: word.wrapping_mul(WORD_BITS).wrapping_add(number),
-                });
-            }
-            seen = before & mask;
-        }
-        None
-    }
-
-    #[inline]
-    fn word(&self, number: u16) -> Option<&AtomicU64> {
-        self.free.get(usize::from(number % WORDS))
-    }
 }
 
 #[inline]
-fn is_staged(sequence: u32) -> bool {
+fn is_prepared(sequence: u32) -> bool {
     sequence % 2 == 1
-}
-
-#[inline]
-fn bit_of(index: u16) -> u64 {
-    1_u64.wrapping_shl(u32::from(index % WORD_BITS))
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{HashSet, VecDeque};
 
     use std::vec;
     use std::vec::Vec;
@@ -419,23 +357,23 @@ mod tests {
     proptest! {
         #![proptest_config(crate::proptest_config(256))]
 
+        /// So no slot is lost or doubled, and each rests as long as possible.
         #[test]
-        fn no_slot_is_lost_or_doubled(
+        fn slots_are_reserved_in_the_order_in_which_they_were_released(
             count in prop::sample::select(vec![1_u16, 4, 64, 256]),
             steps in prop::collection::vec(any::<(bool, prop::sample::Index)>(), 0..if cfg!(miri) { 60 } else { 600 }),
         ) {
             let allocator = slots(count);
+            let mut free: VecDeque<u16> = (0..count).collect();
             let mut held: Vec<Slot> = Vec::new();
             for (reserve, which) in steps {
                 if reserve {
                     let slot = allocator.reserve();
-                    prop_assert_eq!(slot.is_some(), held.len() < usize::from(count));
-                    if let Some(slot) = slot {
-                        prop_assert!(!held.contains(&slot));
-                        held.push(slot);
-                    }
+                    prop_assert_eq!(slot.as_ref().map(Slot::index), free.pop_front());
+                    held.extend(slot);
                 } else if !held.is_empty() {
                     let slot = held.swap_remove(which.index(held.len()));
+                    free.push_back(slot.index());
                     allocator.release(slot);
                 }
             }
@@ -445,42 +383,114 @@ mod tests {
 
 #[cfg(all(test, loom))]
 mod models {
+    use core::iter;
+
     use loom::cell::UnsafeCell;
-    use loom::sync::Arc;
+    use loom::sync::{Arc, Mutex};
     use loom::thread;
+    use std::vec::Vec;
 
     use super::*;
 
-    /// Two processors, one more slot use than slots: each use is alone in its
-    /// slot, and sees what the use before it wrote (`UnsafeCell` of loom's
-    /// fails the model if not).
+    /// The slots of a queue as two processors share them.
+    struct Shared {
+        allocator: SlotAllocator,
+        /// What lies in each slot's area. loom fails the model if two processors are in
+        /// one area, or if one does not see what was done there before.
+        areas: [UnsafeCell<u32>; PLACES],
+        /// The queue's lock.
+        lock: Mutex<()>,
+    }
+
+    impl Shared {
+        /// Reserves a slot and writes to its area.
+        fn reserve(&self) -> Option<Slot> {
+            let slot = self.allocator.reserve()?;
+            self.areas[usize::from(slot.index())].with_mut(|_| ());
+            Some(slot)
+        }
+
+        fn release(&self, slot: Slot) {
+            let _held = self.lock.lock().unwrap();
+            self.allocator.release(slot);
+        }
+
+        /// Uses a slot for one request. Returns false if there is none.
+        fn use_once(&self) -> bool {
+            self.reserve().map(|slot| self.release(slot)).is_some()
+        }
+    }
+
+    /// Runs `one` and `other` on two processors that share `count` slots. Afterwards
+    /// all slots are free, each once.
+    fn model(count: u16, one: fn(&Shared), other: fn(&Shared)) {
+        loom::model(move || {
+            let shared = Arc::new(Shared {
+                allocator: SlotAllocator::new(0, QueueSize::new(count).unwrap()),
+                areas: [UnsafeCell::new(0), UnsafeCell::new(0)],
+                lock: Mutex::new(()),
+            });
+            let running = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || other(&shared))
+            };
+            one(&shared);
+            running.join().unwrap();
+
+            let mut free: Vec<u16> = iter::from_fn(|| shared.reserve())
+                .map(|slot| slot.index())
+                .collect();
+            free.sort_unstable();
+            assert!(free.into_iter().eq(0..count), "a slot was lost or doubled");
+        });
+    }
+
+    /// Two slots are used three times, so the list of free slots is written anew while
+    /// the other processor reads it.
     #[test]
     fn two_processors_are_never_in_one_slot() {
-        loom::model(|| {
-            let allocator = Arc::new(SlotAllocator::new(0, QueueSize::new(2).unwrap()));
-            let areas = Arc::new([UnsafeCell::new(0_u32), UnsafeCell::new(0)]);
-            let use_once = |allocator: &SlotAllocator, areas: &[UnsafeCell<u32>; 2]| {
-                let slot = allocator.reserve().expect("two slots, two users");
-                areas[usize::from(slot.index())].with_mut(|area| {
-                    // loom checks the access itself.
-                    let _: *mut u32 = area;
-                });
-                allocator.release(slot);
-            };
-            let other = {
-                let (allocator, areas) = (Arc::clone(&allocator), Arc::clone(&areas));
-                thread::spawn(move || {
-                    use_once(&allocator, &areas);
-                    use_once(&allocator, &areas);
-                })
-            };
-            use_once(&allocator, &areas);
-            other.join().unwrap();
+        model(
+            2,
+            |shared| assert!(shared.use_once()),
+            |shared| {
+                assert!(shared.use_once());
+                assert!(shared.use_once());
+            },
+        );
+    }
 
-            let both = [allocator.reserve(), allocator.reserve()];
-            assert!(both.iter().all(Option::is_some), "a slot was lost");
-            assert!(allocator.reserve().is_none(), "a slot was doubled");
-        });
+    /// The slots change their places in the list, so a processor that has read a place
+    /// too early would take a slot that is not the next.
+    #[test]
+    fn a_slot_that_another_processor_moves_in_the_list_is_reserved_once() {
+        model(
+            2,
+            |shared| {
+                shared.use_once();
+            },
+            |shared| {
+                let taken = [shared.reserve(), shared.reserve()];
+                for slot in taken.into_iter().rev().flatten() {
+                    shared.release(slot);
+                }
+            },
+        );
+    }
+
+    /// There is one slot: the list changes between empty and not empty while the other
+    /// processor looks at it. Whoever finds it empty gets none.
+    #[test]
+    fn one_slot_is_reserved_while_it_is_released() {
+        model(
+            1,
+            |shared| {
+                shared.use_once();
+                shared.use_once();
+            },
+            |shared| {
+                shared.use_once();
+            },
+        );
     }
 
     /// One slot, two that want it: whoever sees it taken gets none.

@@ -1,58 +1,44 @@
-//! The split virtqueue, driver side: slots go to the device by the available
-//! ring and come back by the used ring, each once (VIRTIO 1.3 §2.7).
+//! The split virtqueue, driver side: requests go to the device by the available ring
+//! and come back by the used ring, each once (VIRTIO 1.3 §2.7).
 //!
-//! The ring's owner holds the queue's lock, so everything takes `&mut self`.
-//! What the driver needs later it keeps in its own memory, in the table of
-//! flights; of what the device writes, only the used ring's index, its
-//! elements and its hints are read, each once. A device that says what can't be
-//! true latches the queue faulty: from then on the ring is not read, and the
-//! way out is [`SplitQueue::reclaim`] after a reset.
+//! Whoever uses the queue holds its lock, so everything takes `&mut self`. What the
+//! driver needs later, it keeps in its own memory, in the table of requests in flight.
+//! Of what the device writes, only the used ring's index, its elements and its wishes
+//! for notifications are read, each once. A protocol violation marks the queue faulty.
+//! From then on the ring is not read, and only [`SplitQueue::reclaim`] after a reset
+//! clears the fault.
 
-use core::fmt;
 use core::ops::DerefMut;
 
+use thiserror::Error;
 use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{F, le16, le32, le64};
 
 use crate::atomics::{Ordering, fence};
 use crate::dma::{CACHE_LINE, DmaCell, DmaError, DmaMemory, DmaRing};
 use crate::queue_size::QueueSize;
-use crate::slots::{Prepared, Slot, SlotAllocator, Staged, Stale};
+use crate::slots::{Prepared, Slot, SlotAllocator, Stale};
 use crate::transport::{Quiet, RingPlacement};
 
-/// A request that the device has finished.
+/// A request that the device has returned.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is lost unless it is released, its payload unless it is completed"]
 pub struct Used<P> {
     /// The slot, the caller's again.
     pub slot: Slot,
-    /// What was published with it.
+    /// The payload that the request was published with.
     pub payload: P,
-    /// Bytes that the device reports as written, at most `writable`. A report
-    /// only: see [`Self::is_short`].
-    pub written: u32,
-    /// Bytes that it was allowed to write.
-    pub writable: u32,
-}
-
-impl<P> Used<P> {
-    /// Whether the device reports fewer bytes than it was allowed to write.
+    /// How many bytes the device reports as written.
     ///
-    /// A device may legally do so, and some report 0 or 1 for every request.
-    /// So this is for statistics: it does not say that data are missing (see
-    /// [`Requests::outcome`](crate::blk::Requests::outcome)).
-    #[inline]
-    #[must_use]
-    pub fn is_short(&self) -> bool {
-        self.written < self.writable
-    }
+    /// A device may legally report fewer than it was allowed to write, some report 0
+    /// or 1 for every request, and a faulty one reports anything. So this is for
+    /// statistics (see [`Requests::outcome`](crate::blk::Requests::outcome)).
+    pub written: u32,
 }
 
-/// A request that was not published.
+/// A request that was not published. Its slot is free.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rejected<G> {
-    /// The request, untouched.
-    pub prepared: Prepared,
+pub struct NotPublished<G> {
     /// What its payload was to be made of.
     pub given: G,
     /// Why.
@@ -64,146 +50,99 @@ pub struct Rejected<G> {
 pub enum Rejection {
     /// The queue is faulty until its device is reset.
     Faulty(RingFault),
-    /// The slot belongs to another queue, is beyond this queue's size, or has
-    /// the number of one that is in flight (a slot of another allocator).
-    ForeignSlot,
-    /// The chain is empty or longer than the queue (V33).
-    ChainLength,
+    /// A reset reclaimed its slot since it was prepared, or it belongs to another queue,
+    /// whose reclaim frees its slot.
+    Stale,
+    /// Its chain is empty or longer than the queue, or its slot is in flight or beyond
+    /// the queue or its table: it was prepared for a queue of another size or with
+    /// another allocator.
+    Unfit,
 }
 
-/// What a device did that can't be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A protocol violation by the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RingFault {
     /// The used index ran ahead of what is in flight, or backwards.
+    #[error(
+        "used index {found} after {last} with {in_flight} requests in flight: reset the device"
+    )]
     UsedIndex {
         /// The index as the device has it.
         found: u16,
-        /// Elements taken so far, modulo 65536.
-        taken: u16,
+        /// The index up to which elements were taken.
+        last: u16,
         /// Requests in flight.
         in_flight: u16,
     },
-    /// A used element names a descriptor that the queue doesn't have.
+    /// A used element names a descriptor that the queue does not have.
+    #[error("used id {id} exceeds the queue size: reset the device")]
     IdOutOfRange {
         /// All 32 bits of it.
         id: u32,
     },
     /// A used element names a request that is not in flight: never published,
-    /// finished before, or no head of a chain.
+    /// returned before, or not the head of a chain.
+    #[error("used id {id} is not in flight: reset the device")]
     NotInFlight {
         /// The descriptor.
         id: u16,
     },
     /// A used element names a request that the device has not finished: it wrote
     /// no status.
+    #[error("used id {id} has no status: reset the device")]
     NotFinished {
         /// The descriptor.
         id: u16,
     },
 }
 
-impl fmt::Display for RingFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UsedIndex {
-                found,
-                taken,
-                in_flight,
-            } => write!(
-                f,
-                "used index {found} after {taken} with {in_flight} requests in flight: reset the device"
-            ),
-            Self::IdOutOfRange { id } => {
-                write!(f, "used id {id} is beyond the queue: reset the device")
-            }
-            Self::NotInFlight { id } => {
-                write!(f, "used id {id} is not in flight: reset the device")
-            }
-            Self::NotFinished { id } => {
-                write!(f, "used id {id} has no status: reset the device")
-            }
-        }
-    }
-}
-
-impl core::error::Error for RingFault {}
-
 /// Why a queue could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum QueueError {
-    /// The memory does not do.
-    Memory(DmaError),
-    /// The table of flights is not empty, or too short.
-    Flights {
-        /// Places that the queue needs.
-        needed: u16,
-        /// Places that the table has.
-        length: usize,
-    },
+    /// The memory does not fit.
+    #[error(transparent)]
+    Memory(#[from] DmaError),
+    /// The table of requests in flight is not empty.
+    #[error("the table of requests in flight is not empty")]
+    TableInUse,
     /// Indirect descriptors were not negotiated; each slot needs them.
+    #[error("VIRTIO_F_INDIRECT_DESC was not negotiated")]
     NoIndirect,
 }
 
-impl fmt::Display for QueueError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory(error) => error.fmt(f),
-            Self::Flights { needed, length } => {
-                write!(
-                    f,
-                    "the table of flights has {length} places, {needed} empty ones are needed"
-                )
-            }
-            Self::NoIndirect => f.write_str("VIRTIO_F_INDIRECT_DESC was not negotiated"),
-        }
-    }
-}
-
-impl core::error::Error for QueueError {}
-
-impl From<DmaError> for QueueError {
-    fn from(error: DmaError) -> Self {
-        Self::Memory(error)
-    }
-}
-
-/// How the device says that it need not be told of new buffers.
+/// How the device suppresses notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotificationHint {
+pub enum NotificationSuppression {
     /// Without `EVENT_IDX`: the used ring's flags.
     Flags(u16),
-    /// With `EVENT_IDX`: the index whose publication it wants to hear of.
+    /// With `EVENT_IDX`: the device wants a notification once this index is published.
     AvailEvent(u16),
 }
 
-/// Whether the device must be told that the available index went from `before`
+/// Whether the device must be notified that the available index went from `before`
 /// to `now` (V40, V41; VIRTIO 1.3 §2.7.10).
 ///
 /// ```
-/// use virtio::split_queue::{NotificationHint, notification_needed};
+/// use virtio::split_queue::{NotificationSuppression, notification_needed};
 ///
-/// assert!(notification_needed(NotificationHint::AvailEvent(7), 7, 8));
-/// assert!(!notification_needed(NotificationHint::AvailEvent(7), 8, 9));
+/// assert!(notification_needed(NotificationSuppression::AvailEvent(7), 7, 8));
+/// assert!(!notification_needed(NotificationSuppression::AvailEvent(7), 8, 9));
 /// ```
 #[inline]
 #[must_use]
-pub const fn notification_needed(hint: NotificationHint, before: u16, now: u16) -> bool {
+pub const fn notification_needed(
+    suppression: NotificationSuppression,
+    before: u16,
+    now: u16,
+) -> bool {
     let published = now.wrapping_sub(before);
-    match hint {
-        NotificationHint::Flags(flags) => {
+    match suppression {
+        NotificationSuppression::Flags(flags) => {
             published > 0 && flags & UsedF::NO_NOTIFY.bits().to_ne() == 0
         }
         // Whether the index was published since `before`.
-        NotificationHint::AvailEvent(index) => index.wrapping_sub(before) < published,
+        NotificationSuppression::AvailEvent(index) => index.wrapping_sub(before) < published,
     }
-}
-
-/// A request that the device has, as the driver remembers it.
-#[derive(Debug)]
-pub struct Flight<P> {
-    slot: Slot,
-    payload: P,
-    writable: u32,
 }
 
 /// Bytes of memory that a queue of `size` needs, whatever the alignment of the
@@ -223,17 +162,9 @@ pub const fn memory_needed(size: QueueSize) -> usize {
         .saturating_add(used)
 }
 
-/// A split virtqueue. Each request has a payload `P` that comes back with it.
-///
-/// `T` is the table of flights, one place for each slot: memory of the
-/// caller's, anything that dereferences to a slice, that the device can't
-/// reach.
+/// The parts of a split virtqueue in shared memory (VIRTIO 1.3 §2.7).
 #[derive(Debug)]
-pub struct SplitQueue<'m, T> {
-    queue: u16,
-    size: QueueSize,
-    event_idx: bool,
-
+struct Ring<'m> {
     descriptors: DmaRing<'m, Desc>,
     avail_flags: DmaCell<'m, le16>,
     avail_idx: DmaCell<'m, le16>,
@@ -243,28 +174,105 @@ pub struct SplitQueue<'m, T> {
     used_idx: DmaCell<'m, le16>,
     used_ring: DmaRing<'m, UsedElem>,
     avail_event: DmaCell<'m, le16>,
+}
 
-    /// The available index.
-    published: u16,
+impl<'m> Ring<'m> {
+    /// Carves a ring of `size`, zeroed.
+    fn carve(memory: &mut DmaMemory<'m>, size: QueueSize) -> Result<Self, DmaError> {
+        // Each part is on cache lines of its own. Within a part the fields follow
+        // each other without a gap, in the order in which they are carved here
+        // (VIRTIO 1.3 §2.7.5, 2.7.6, 2.7.8). Zeros are what the driver starts with,
+        // used.flags included (V39).
+        memory.next_line()?;
+        let descriptors = memory.ring(size)?;
+        memory.next_line()?;
+        let avail_flags = memory.cell()?;
+        let avail_idx = memory.cell()?;
+        let avail_ring = memory.ring(size)?;
+        let used_event = memory.cell()?;
+        memory.next_line()?;
+        Ok(Self {
+            descriptors,
+            avail_flags,
+            avail_idx,
+            avail_ring,
+            used_event,
+            used_flags: memory.cell()?,
+            used_idx: memory.cell()?,
+            used_ring: memory.ring(size)?,
+            avail_event: memory.cell()?,
+        })
+    }
+
+    /// Makes the ring as new.
+    fn clear(&self) {
+        for cell in [
+            &self.avail_flags,
+            &self.avail_idx,
+            &self.used_event,
+            &self.used_flags,
+            &self.used_idx,
+            &self.avail_event,
+        ] {
+            cell.write(le16::from_ne(0));
+        }
+    }
+}
+
+/// A split virtqueue. Each request has a payload `P` that comes back with it.
+///
+/// `T` is the table of requests in flight, one place for each slot: memory of the
+/// caller's, anything that dereferences to a slice, that the device cannot
+/// reach.
+#[derive(Debug)]
+pub struct SplitQueue<'m, T> {
+    queue: u16,
+    size: QueueSize,
+    event_idx: bool,
+    ring: Ring<'m>,
+
+    /// The available index that was published last.
+    avail_idx: u16,
     /// The available index when a notification was last decided on.
-    announced: u16,
-    /// Used elements taken.
-    taken: u16,
-    /// The used index when it was last read: never more than `in_flight`
-    /// ahead of `taken`.
-    finished: u16,
+    notified_idx: u16,
+    /// The used index up to which elements were taken.
+    last_used_idx: u16,
+    /// The used index when it was last read: never more than `in_flight` ahead of
+    /// `last_used_idx`.
+    used_idx: u16,
+    /// How many requests are in flight.
     in_flight: u16,
-    flights: T,
+    /// The payloads of the requests in flight, each at the number of its slot.
+    requests: T,
     fault: Option<RingFault>,
+}
+
+impl<'m, T> SplitQueue<'m, T> {
+    /// A queue with nothing in its ring and its table.
+    fn empty(queue: u16, size: QueueSize, event_idx: bool, ring: Ring<'m>, requests: T) -> Self {
+        Self {
+            queue,
+            size,
+            event_idx,
+            ring,
+            avail_idx: 0,
+            notified_idx: 0,
+            last_used_idx: 0,
+            used_idx: 0,
+            in_flight: 0,
+            requests,
+            fault: None,
+        }
+    }
 }
 
 impl<'m, P, T> SplitQueue<'m, T>
 where
-    T: DerefMut<Target = [Option<Flight<P>>]>,
+    T: DerefMut<Target = [Option<P>]>,
 {
     /// Queue number `queue` with `size` descriptors, in zeroed `memory`, for a
-    /// device with the features `accepted`. `flights` has a place for each slot,
-    /// all empty.
+    /// device with the features `accepted`. `requests` has an empty place for each slot
+    /// that is used.
     ///
     /// # Errors
     ///
@@ -274,55 +282,26 @@ where
         queue: u16,
         size: QueueSize,
         accepted: F,
-        flights: T,
+        requests: T,
     ) -> Result<Self, QueueError> {
-        if flights.len() < usize::from(size.get()) || flights.iter().any(Option::is_some) {
-            return Err(QueueError::Flights {
-                needed: size.get(),
-                length: flights.len(),
-            });
+        if requests.iter().any(Option::is_some) {
+            return Err(QueueError::TableInUse);
         }
         if !accepted.contains(F::INDIRECT_DESC) {
             return Err(QueueError::NoIndirect);
         }
+        let ring = Ring::carve(memory, size)?;
+        let event_idx = accepted.contains(F::EVENT_IDX);
+        Ok(Self::empty(queue, size, event_idx, ring, requests))
+    }
 
-        // Each part on cache lines of its own; within a part the fields follow
-        // each other without a gap (VIRTIO 1.3 §2.7.5, 2.7.6, 2.7.8). Zeroed
-        // is what the driver starts with, used.flags included (V39).
-        memory.next_line()?;
-        let descriptors = memory.ring(size)?;
-        memory.next_line()?;
-        let avail_flags = memory.cell()?;
-        let avail_idx = memory.cell()?;
-        let avail_ring = memory.ring(size)?;
-        let used_event = memory.cell()?;
-        memory.next_line()?;
-        let used_flags = memory.cell()?;
-        let used_idx = memory.cell()?;
-        let used_ring = memory.ring(size)?;
-        let avail_event = memory.cell()?;
-
-        Ok(Self {
-            queue,
-            size,
-            event_idx: accepted.contains(F::EVENT_IDX),
-            descriptors,
-            avail_flags,
-            avail_idx,
-            avail_ring,
-            used_event,
-            used_flags,
-            used_idx,
-            used_ring,
-            avail_event,
-            published: 0,
-            announced: 0,
-            taken: 0,
-            finished: 0,
-            in_flight: 0,
-            flights,
-            fault: None,
-        })
+    /// The same queue, as new, with another table and so another kind of payload.
+    /// `quiet` proves that the device cannot reach the queue (V15). Requests that were
+    /// in flight are dropped with their table.
+    pub fn with_table<U>(self, quiet: Quiet<'_>, requests: U) -> SplitQueue<'m, U> {
+        let _: Quiet<'_> = quiet;
+        self.ring.clear();
+        SplitQueue::empty(self.queue, self.size, self.event_idx, self.ring, requests)
     }
 
     /// Where the device finds the ring.
@@ -330,13 +309,13 @@ where
     pub fn placement(&self) -> RingPlacement {
         RingPlacement {
             size: self.size,
-            descriptors: self.descriptors.physical(0),
-            available: self.avail_flags.physical(),
-            used: self.used_flags.physical(),
+            descriptors: self.ring.descriptors.physical(0),
+            available: self.ring.avail_flags.physical(),
+            used: self.ring.used_flags.physical(),
         }
     }
 
-    /// Requests that the device has.
+    /// How many requests are in flight.
     #[inline]
     #[must_use]
     pub fn in_flight(&self) -> u16 {
@@ -351,83 +330,73 @@ where
     }
 
     /// Makes a request available to the device, which may act on it at once.
-    /// Ask [`Self::notification_needed`] after the last of a batch.
+    /// Call [`Self::notification_needed`] after the last of a batch.
     ///
-    /// The payload is made of `given` only once the request is admitted, so a
-    /// caller can still answer the request itself if it is rejected.
+    /// `payload` is called only once nothing can fail any more, so a caller can still
+    /// complete the request itself if it is rejected.
     ///
     /// # Errors
     ///
-    /// [`Rejected`] gives everything back.
+    /// [`NotPublished`] gives `given` back. The slot is free.
     #[inline]
     pub fn publish<G>(
         &mut self,
+        slots: &SlotAllocator,
         prepared: Prepared,
         given: G,
         payload: impl FnOnce(G) -> P,
-    ) -> Result<(), Rejected<G>> {
-        let index = prepared.slot.index();
-        let place = match self.admit(&prepared) {
+    ) -> Result<(), NotPublished<G>> {
+        let index = prepared.index();
+        let place = match self.admit(slots, &prepared) {
             Ok(place) => place,
-            Err(reason) => {
-                return Err(Rejected {
-                    prepared,
-                    given,
-                    reason,
-                });
-            }
+            Err(reason) => return Err(NotPublished { given, reason }),
         };
-        let payload = payload(given);
-
-        let Prepared {
-            slot,
-            table,
-            descriptors,
-            writable,
-        } = prepared;
-        *place = Some(Flight {
-            slot,
-            payload,
-            writable,
-        });
-        // Does not wrap: one for each of `flights` that is taken.
+        *place = Some(payload(given));
+        // Does not wrap: one for each place of `requests` that is taken.
         self.in_flight = self.in_flight.wrapping_add(1);
 
-        self.descriptors.write(
+        let bytes = u32::from(prepared.descriptors).wrapping_mul(size_of::<Desc>() as u32);
+        self.ring.descriptors.write(
             index,
             Desc {
-                addr: le64::from_ne(table),
-                len: le32::from_ne(u32::from(descriptors).wrapping_mul(size_of::<Desc>() as u32)),
+                addr: le64::from_ne(prepared.table),
+                len: le32::from_ne(bytes),
                 flags: DescF::INDIRECT,
                 next: le16::from_ne(0),
             },
         );
-        self.avail_ring.write(self.published, le16::from_ne(index));
+        self.ring
+            .avail_ring
+            .write(self.avail_idx, le16::from_ne(index));
         // The device sees table, descriptor and ring entry no later than the
         // index that covers them (V42).
         fence(Ordering::Release);
-        self.published = self.published.wrapping_add(1);
-        self.avail_idx.write(le16::from_ne(self.published));
+        self.avail_idx = self.avail_idx.wrapping_add(1);
+        self.ring.avail_idx.write(le16::from_ne(self.avail_idx));
         Ok(())
     }
 
-    /// The flight's place for a request that may be published.
+    /// The place in the table for a request that may be published.
     #[inline]
-    fn admit(&mut self, prepared: &Prepared) -> Result<&mut Option<Flight<P>>, Rejection> {
-        if let Some(fault) = self.fault {
-            return Err(Rejection::Faulty(fault));
+    fn admit(
+        &mut self,
+        slots: &SlotAllocator,
+        prepared: &Prepared,
+    ) -> Result<&mut Option<P>, Rejection> {
+        if prepared.queue != self.queue {
+            return Err(Rejection::Stale);
         }
-        if prepared.descriptors == 0 || prepared.descriptors > self.size.get() {
-            return Err(Rejection::ChainLength);
+        let slot = slots.unstage(prepared).map_err(|Stale| Rejection::Stale)?;
+        let size = self.size.get();
+        let fits = (1..=size).contains(&prepared.descriptors) && slot.index() < size;
+        let place = self.requests.get_mut(usize::from(slot.index()));
+        match (self.fault, place) {
+            (None, Some(place)) if fits && place.is_none() => Ok(place),
+            (fault, _) => {
+                slots.release(slot);
+                Err(fault.map_or(Rejection::Unfit, Rejection::Faulty))
+            }
         }
-        let index = prepared.slot.index();
-        if prepared.slot.queue() != self.queue || index >= self.size.get() {
-            return Err(Rejection::ForeignSlot);
-        }
-        self.flights
-            .get_mut(usize::from(index))
-            .filter(|place| place.is_none())
-            .ok_or(Rejection::ForeignSlot)
     }
 
     /// Whether the device must be notified of what was published since the last
@@ -435,77 +404,88 @@ where
     #[inline]
     #[must_use]
     pub fn notification_needed(&mut self) -> bool {
-        // The index is out before the hint is read; the device does the two in
-        // the opposite order, so one of both sees the other (V43).
+        // The index is written before the suppression is read. The device does the two
+        // in the opposite order, so at least one of them sees the other (V43).
         fence(Ordering::SeqCst);
-        let hint = if self.event_idx {
-            NotificationHint::AvailEvent(self.avail_event.read().to_ne())
+        let suppression = if self.event_idx {
+            NotificationSuppression::AvailEvent(self.ring.avail_event.read().to_ne())
         } else {
-            NotificationHint::Flags(self.used_flags.read().to_ne())
+            NotificationSuppression::Flags(self.ring.used_flags.read().to_ne())
         };
-        let before = core::mem::replace(&mut self.announced, self.published);
-        notification_needed(hint, before, self.published)
+        let before = core::mem::replace(&mut self.notified_idx, self.avail_idx);
+        notification_needed(suppression, before, self.avail_idx)
     }
 
-    /// The next request that the device has finished; `None` if there is none
-    /// (yet). Under one hold of the lock it gives at most what was in flight.
+    /// Takes the next request that the device has returned; `None` if there is none
+    /// now. Under one hold of the lock it returns at most as many as were in flight.
     ///
     /// # Errors
     ///
-    /// [`RingFault`]: the queue is latched, and this is all it answers from
-    /// now on.
+    /// [`RingFault`]: the queue is faulty, and every later call returns this.
     #[inline]
     pub fn pop_used(&mut self) -> Result<Option<Used<P>>, RingFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        if self.taken == self.finished && !self.look_for_used()? {
+        if self.last_used_idx == self.used_idx && !self.read_used_idx()? {
             return Ok(None);
         }
 
-        let element = self.used_ring.read(self.taken);
-        let flight = self.land(element.id.to_ne())?;
-        self.taken = self.taken.wrapping_add(1);
-        // Does not wrap: a flight was taken out.
+        let element = self.ring.used_ring.read(self.last_used_idx);
+        let id = element.id.to_ne();
+        let Some(index) = u16::try_from(id).ok().filter(|id| *id < self.size.get()) else {
+            return Err(self.mark_faulty(RingFault::IdOutOfRange { id }));
+        };
+        let place = self.requests.get_mut(usize::from(index));
+        let Some(payload) = place.and_then(Option::take) else {
+            return Err(self.mark_faulty(RingFault::NotInFlight { id: index }));
+        };
+        self.last_used_idx = self.last_used_idx.wrapping_add(1);
+        // Does not wrap: a request was taken out of the table.
         self.in_flight = self.in_flight.wrapping_sub(1);
         Ok(Some(Used {
-            slot: flight.slot,
-            payload: flight.payload,
-            written: element.len.to_ne().min(flight.writable),
-            writable: flight.writable,
+            slot: Slot::returned(self.queue, index),
+            payload,
+            written: element.len.to_ne(),
         }))
     }
 
-    /// Reads how far the device has come; whether there is anything new.
+    /// Reads the device's used index. Returns whether there is anything new.
     #[inline]
-    fn look_for_used(&mut self) -> Result<bool, RingFault> {
-        let found = self.used_idx.read().to_ne();
-        if found.wrapping_sub(self.taken) > self.in_flight {
-            return Err(self.latch(RingFault::UsedIndex {
+    fn read_used_idx(&mut self) -> Result<bool, RingFault> {
+        let found = self.ring.used_idx.read().to_ne();
+        if found.wrapping_sub(self.last_used_idx) > self.in_flight {
+            return Err(self.mark_faulty(RingFault::UsedIndex {
                 found,
-                taken: self.taken,
+                last: self.last_used_idx,
                 in_flight: self.in_flight,
             }));
         }
-        self.finished = found;
+        self.used_idx = found;
         // What the index covers, elements and data, is read after it.
         fence(Ordering::Acquire);
-        Ok(found != self.taken)
-    }
-
-    /// Takes out the flight that a used element names.
-    #[inline]
-    fn land(&mut self, id: u32) -> Result<Flight<P>, RingFault> {
-        let Some(id) = u16::try_from(id).ok().filter(|id| *id < self.size.get()) else {
-            return Err(self.latch(RingFault::IdOutOfRange { id }));
-        };
-        let flight = self.flights.get_mut(usize::from(id)).and_then(Option::take);
-        flight.ok_or_else(|| self.latch(RingFault::NotInFlight { id }))
+        Ok(found != self.last_used_idx)
     }
 
     #[cold]
-    fn latch(&mut self, fault: RingFault) -> RingFault {
+    fn mark_faulty(&mut self, fault: RingFault) -> RingFault {
         *self.fault.get_or_insert(fault)
+    }
+
+    /// Releases a slot, for the next request that is built.
+    #[inline]
+    pub fn release(&mut self, slots: &SlotAllocator, slot: Slot) {
+        slots.release(slot);
+    }
+
+    /// Gives up a request that was prepared, and releases its slot. A stale request has
+    /// no slot any more.
+    pub fn cancel(&mut self, slots: &SlotAllocator, prepared: Prepared) {
+        if prepared.queue == self.queue
+            && let Ok(slot) = slots.unstage(&prepared)
+        {
+            slots.release(slot);
+        }
     }
 
     /// Takes a request back that the device returned without having finished it,
@@ -513,24 +493,20 @@ where
     /// is in flight again, until [`Self::reclaim`] returns it.
     pub fn take_back(&mut self, used: Used<P>) {
         let id = used.slot.index();
-        if let Some(place) = self.flights.get_mut(usize::from(id)) {
-            *place = Some(Flight {
-                slot: used.slot,
-                payload: used.payload,
-                writable: used.writable,
-            });
+        if let Some(place) = self.requests.get_mut(usize::from(id)) {
+            *place = Some(used.payload);
             // Does not wrap: it was counted before it was taken.
             self.in_flight = self.in_flight.wrapping_add(1);
         }
-        self.latch(RingFault::NotFinished { id });
+        self.mark_faulty(RingFault::NotFinished { id });
     }
 
     /// Checks the used index and takes nothing: it must not be ahead of what is
     /// in flight.
     ///
     /// Right after `DRIVER_OK`, when nothing is in flight, this finds a device
-    /// that has filled the used ring before; on an idle queue, one that uses
-    /// what it was not given. No interrupt may ever come for those.
+    /// that has filled the used ring before. On an idle queue it finds one that uses
+    /// buffers that it was not given. No interrupt may ever come for those.
     ///
     /// # Errors
     ///
@@ -538,96 +514,71 @@ where
     pub fn check_used_index(&mut self) -> Result<(), RingFault> {
         match self.fault {
             Some(fault) => Err(fault),
-            None => self.look_for_used().map(|_| ()),
+            None => self.read_used_idx().map(|_| ()),
         }
     }
 
-    /// Asks the device for no interrupts while the driver drains the ring. A
-    /// hint only: one may come all the same (V37).
+    /// Asks the device for no interrupts while the driver drains the ring. The device
+    /// may send one all the same (V37).
     #[inline]
     pub fn suppress_interrupts(&mut self) {
         if self.event_idx {
             // As far off as an index can be (avail.flags stay 0: V36).
-            let passed = self.taken.wrapping_sub(1);
-            self.used_event.write(le16::from_ne(passed));
+            let passed = self.last_used_idx.wrapping_sub(1);
+            self.ring.used_event.write(le16::from_ne(passed));
         } else {
-            self.avail_flags.write(AvailF::NO_INTERRUPT.bits());
+            self.ring.avail_flags.write(AvailF::NO_INTERRUPT.bits());
         }
     }
 
     /// Asks the device for an interrupt with the next request it finishes.
-    /// Needed after every drain, suppressed or not: with `EVENT_IDX` one
-    /// request makes for one interrupt.
+    /// Needed after every drain, whether interrupts were suppressed or not: with
+    /// `EVENT_IDX` one request yields one interrupt.
     ///
-    /// True if it has finished some already: drain again, no interrupt may
-    /// come for them. False on a faulty queue, which [`Self::fault`] tells.
+    /// Returns true if the device has finished some already: drain again, no interrupt
+    /// may come for them. Returns false on a faulty queue ([`Self::fault`]).
     #[inline]
-    #[must_use = "what is finished already may raise no interrupt"]
+    #[must_use = "requests that are finished already may raise no interrupt"]
     pub fn rearm_interrupts(&mut self) -> bool {
         if self.event_idx {
-            self.used_event.write(le16::from_ne(self.taken));
+            self.ring
+                .used_event
+                .write(le16::from_ne(self.last_used_idx));
         } else {
-            self.avail_flags.write(AvailF::empty().bits());
+            self.ring.avail_flags.write(AvailF::empty().bits());
         }
-        // The wish is out before the index is read; the device does the two
-        // in the opposite order.
+        // The wish is written before the index is read. The device does the two in the
+        // opposite order.
         fence(Ordering::SeqCst);
-        self.fault.is_none() && self.used_idx.read().to_ne() != self.taken
+        self.fault.is_none() && self.ring.used_idx.read().to_ne() != self.last_used_idx
     }
 
-    /// Takes a request out of the staged state, to publish it.
-    ///
-    /// # Errors
-    ///
-    /// [`Stale`]: a reset has reclaimed the request's slot since it was staged.
-    /// The request must be answered in another way, and has no slot any more.
-    #[inline]
-    pub fn unstage(&mut self, slots: &SlotAllocator, staged: Staged) -> Result<Prepared, Stale> {
-        if staged.queue() != self.queue {
-            return Err(Stale);
-        }
-        slots.unstage(staged)
-    }
-
-    /// Returns all requests that were in flight to `each`, once each, and frees
-    /// the slots of all staged requests: [`Self::unstage`] answers [`Stale`] for
-    /// those. Makes the queue as new: empty and without fault, to be set up with
+    /// Frees the slots of all requests in flight and returns their payloads to `each`,
+    /// once each. Frees the slots of all prepared requests as well: [`Self::publish`] finds those
+    /// stale. Makes the queue as new: empty and without fault, to be set up with
     /// the device again.
     ///
-    /// A slot that is being built, and one that is staged while this runs, stays
+    /// A slot that is being built, and one that is prepared while this runs, stays
     /// as it is: its request can be published after the reset.
     ///
-    /// `slots` is this queue's allocator. `quiet` proves that the device can't
+    /// `slots` is this queue's allocator. `quiet` proves that the device cannot
     /// reach the queue (V15).
-    pub fn reclaim(
-        &mut self,
-        quiet: Quiet<'_>,
-        slots: &SlotAllocator,
-        mut each: impl FnMut(Slot, P),
-    ) {
+    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, mut each: impl FnMut(P)) {
         let _: Quiet<'_> = quiet;
-        for place in self.flights.iter_mut() {
-            if let Some(flight) = place.take() {
-                each(flight.slot, flight.payload);
+        for (index, place) in (0..self.size.get()).zip(self.requests.iter_mut()) {
+            if let Some(payload) = place.take() {
+                slots.release(Slot::returned(self.queue, index));
+                each(payload);
             }
         }
         if slots.queue() == self.queue {
-            slots.reclaim_staged();
+            slots.reclaim_prepared();
         }
-        for cell in [
-            &self.avail_flags,
-            &self.avail_idx,
-            &self.used_event,
-            &self.used_flags,
-            &self.used_idx,
-            &self.avail_event,
-        ] {
-            cell.write(le16::from_ne(0));
-        }
-        self.published = 0;
-        self.announced = 0;
-        self.taken = 0;
-        self.finished = 0;
+        self.ring.clear();
+        self.avail_idx = 0;
+        self.notified_idx = 0;
+        self.last_used_idx = 0;
+        self.used_idx = 0;
         self.in_flight = 0;
         self.fault = None;
     }
@@ -653,7 +604,11 @@ mod tests {
                 for distance in [0, 1, 2, 255, 256, 32767, 32768, 65534, 65535] {
                     let event = before.wrapping_add(distance);
                     assert_eq!(
-                        notification_needed(NotificationHint::AvailEvent(event), before, now),
+                        notification_needed(
+                            NotificationSuppression::AvailEvent(event),
+                            before,
+                            now
+                        ),
                         distance < published,
                         "event {event} before {before} now {now}"
                     );
@@ -671,7 +626,7 @@ mod tests {
                 for event in 0..=u16::MAX {
                     assert_eq!(
                         notification_needed(
-                            NotificationHint::AvailEvent(event),
+                            NotificationSuppression::AvailEvent(event),
                             before,
                             before.wrapping_add(published)
                         ),
@@ -687,10 +642,13 @@ mod tests {
     #[test]
     fn without_event_idx_bit_0_of_the_flags_decides_alone() {
         for flags in 0..=u16::MAX {
-            let hint = NotificationHint::Flags(flags);
+            let suppression = NotificationSuppression::Flags(flags);
 
-            assert_eq!(notification_needed(hint, 65535, 0), flags & 1 == 0);
-            assert!(!notification_needed(hint, 7, 7), "nothing was published");
+            assert_eq!(notification_needed(suppression, 65535, 0), flags & 1 == 0);
+            assert!(
+                !notification_needed(suppression, 7, 7),
+                "nothing was published"
+            );
         }
     }
 }
@@ -729,20 +687,6 @@ mod models {
     #[repr(align(64))]
     struct Page([u8; RING]);
 
-    /// The ring as the device reaches it: the same addresses, carved in the
-    /// same order.
-    struct DeviceSide<'m> {
-        descriptors: DmaRing<'m, Desc>,
-        avail_flags: DmaCell<'m, le16>,
-        avail_idx: DmaCell<'m, le16>,
-        avail_ring: DmaRing<'m, le16>,
-        used_event: DmaCell<'m, le16>,
-        used_flags: DmaCell<'m, le16>,
-        used_idx: DmaCell<'m, le16>,
-        used_ring: DmaRing<'m, UsedElem>,
-        avail_event: DmaCell<'m, le16>,
-    }
-
     fn memory(page: &mut Page) -> DmaMemory<'static> {
         let start = NonNull::from(&mut page.0).cast();
         // SAFETY: the page outlives the model; loom's cells are what is
@@ -750,54 +694,52 @@ mod models {
         unsafe { DmaMemory::new(start, start.addr().get() as u64, page.0.len()) }.unwrap()
     }
 
-    fn device_side(page: &mut Page) -> DeviceSide<'static> {
-        let mut memory = memory(page);
-        let descriptors = memory.ring(SIZE).unwrap();
-        memory.next_line().unwrap();
-        let avail_flags = memory.cell().unwrap();
-        let avail_idx = memory.cell().unwrap();
-        let avail_ring = memory.ring(SIZE).unwrap();
-        let used_event = memory.cell().unwrap();
-        memory.next_line().unwrap();
-        DeviceSide {
-            descriptors,
-            avail_flags,
-            avail_idx,
-            avail_ring,
-            used_event,
-            used_flags: memory.cell().unwrap(),
-            used_idx: memory.cell().unwrap(),
-            used_ring: memory.ring(SIZE).unwrap(),
-            avail_event: memory.cell().unwrap(),
+    /// The ring as the device reaches it: the same addresses, carved in the same order.
+    fn device_side(page: &mut Page) -> Ring<'static> {
+        Ring::carve(&mut memory(page), SIZE).unwrap()
+    }
+
+    /// A queue and a request for it.
+    struct Published {
+        queue: SplitQueue<'static, Vec<Option<u32>>>,
+        slots: SlotAllocator,
+        prepared: Prepared,
+    }
+
+    impl Published {
+        fn publish(self) -> SplitQueue<'static, Vec<Option<u32>>> {
+            let Self {
+                mut queue,
+                slots,
+                prepared,
+            } = self;
+            queue
+                .publish(&slots, prepared, 7, |payload| payload)
+                .unwrap();
+            queue
         }
     }
 
     /// Runs a model: a queue and a request for it, and the device's side, to
     /// be taken to a thread of its own.
-    fn model(
-        features: F,
-        run: impl Fn(SplitQueue<'static, Vec<Option<Flight<u32>>>>, Prepared, DeviceSide<'static>)
-        + Sync
-        + Send
-        + 'static,
-    ) {
+    fn model(features: F, run: impl Fn(Published, Ring<'static>) + Sync + Send + 'static) {
         loom::model(move || {
             let mut page = std::boxed::Box::new(Page([0; RING]));
             word::prepare(page.0.as_ptr().addr(), RING);
             let device = device_side(&mut page);
-            let flights = Vec::from([None, None]);
+            let requests = Vec::from([None, None]);
             let queue =
-                SplitQueue::new(&mut memory(&mut page), 0, SIZE, features, flights).unwrap();
+                SplitQueue::new(&mut memory(&mut page), 0, SIZE, features, requests).unwrap();
             let slots = SlotAllocator::new(0, SIZE);
             let _first = slots.reserve().unwrap();
-            let prepared = Prepared {
-                slot: slots.reserve().unwrap(),
-                table: TABLE,
-                descriptors: 2,
-                writable: 1,
+            let prepared = slots.stage(slots.reserve().unwrap(), TABLE, 2);
+            assert_eq!(prepared.index(), SLOT);
+            let request = Published {
+                queue,
+                slots,
+                prepared,
             };
-            assert_eq!(prepared.slot.index(), SLOT);
-            run(queue, prepared, device);
+            run(request, device);
             word::forget();
         });
     }
@@ -808,7 +750,7 @@ mod models {
     /// V42.
     #[test]
     fn a_device_that_sees_the_index_sees_what_it_covers() {
-        model(FLAGS, |mut queue, prepared, device| {
+        model(FLAGS, |request, device| {
             let device = thread::spawn(move || {
                 if device.avail_idx.read().to_ne() == 1 {
                     fence(Ordering::Acquire);
@@ -818,7 +760,7 @@ mod models {
                     assert_eq!(descriptor.len.to_ne(), 32);
                 }
             });
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+            let _queue = request.publish();
             device.join().unwrap();
         });
     }
@@ -826,7 +768,7 @@ mod models {
     /// V43.
     #[test]
     fn with_flags_no_notification_is_lost() {
-        model(FLAGS, |mut queue, prepared, device| {
+        model(FLAGS, |request, device| {
             device.used_flags.write(UsedF::NO_NOTIFY.bits());
             let device = thread::spawn(move || {
                 // Goes to sleep: asks for notifications, and looks once more.
@@ -834,7 +776,7 @@ mod models {
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+            let mut queue = request.publish();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
@@ -844,21 +786,21 @@ mod models {
     /// V43.
     #[test]
     fn with_event_idx_no_notification_is_lost() {
-        model(EVENT_IDX, |mut queue, prepared, device| {
+        model(EVENT_IDX, |request, device| {
             device.avail_event.write(le16::from_ne(0x8000));
             let device = thread::spawn(move || {
                 device.avail_event.write(le16::from_ne(0));
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
             });
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+            let mut queue = request.publish();
             let notified = queue.notification_needed();
             let seen = device.join().unwrap();
             assert!(notified || seen, "the device sleeps with a request unseen");
         });
     }
 
-    fn finish(device: &DeviceSide<'_>) {
+    fn finish(device: &Ring<'_>) {
         let element = UsedElem {
             id: le32::from_ne(SLOT.into()),
             len: le32::from_ne(1),
@@ -871,8 +813,8 @@ mod models {
 
     #[test]
     fn with_flags_no_interrupt_is_lost() {
-        model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+        model(FLAGS, |request, device| {
+            let mut queue = request.publish();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -886,8 +828,8 @@ mod models {
 
     #[test]
     fn with_event_idx_no_interrupt_is_lost() {
-        model(EVENT_IDX, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+        model(EVENT_IDX, |request, device| {
+            let mut queue = request.publish();
             queue.suppress_interrupts();
             let device = thread::spawn(move || {
                 finish(&device);
@@ -901,8 +843,8 @@ mod models {
 
     #[test]
     fn what_the_used_index_covers_is_read_after_it() {
-        model(FLAGS, |mut queue, prepared, device| {
-            queue.publish(prepared, 7, |payload| payload).unwrap();
+        model(FLAGS, |request, device| {
+            let mut queue = request.publish();
             let device = thread::spawn(move || finish(&device));
             if let Some(used) = queue.pop_used().expect("the device is honest") {
                 assert_eq!((used.payload, used.written), (7, 1));
@@ -914,9 +856,9 @@ mod models {
     /// The queues of a device as three processors share them.
     struct Shared {
         slots: [SlotAllocator; 2],
-        queues: [Mutex<SplitQueue<'static, Vec<Option<Flight<u32>>>>>; 2],
+        queues: [Mutex<SplitQueue<'static, Vec<Option<u32>>>>; 2],
         /// Storport, between HwBuildIo and HwStartIo.
-        staged: Mutex<Vec<Staged>>,
+        prepared: Mutex<Vec<Prepared>>,
         /// What lies in the area of each queue's one slot.
         areas: [UnsafeCell<u32>; 2],
     }
@@ -928,33 +870,29 @@ mod models {
             if let Some(slot) = slots.reserve() {
                 // loom checks that no other processor is in the area.
                 self.areas[usize::from(number)].with_mut(|_| ());
-                let staged = slots.stage(Prepared {
-                    slot,
-                    table: TABLE,
-                    descriptors: 2,
-                    writable: 1,
-                });
-                self.staged.lock().unwrap().push(staged);
+                let prepared = slots.stage(slot, TABLE, 2);
+                self.prepared.lock().unwrap().push(prepared);
             }
         }
 
         /// HwStartIo for the request that was built first, if there is one.
         fn start(&self) -> bool {
-            let staged = {
-                let mut all = self.staged.lock().unwrap();
+            let prepared = {
+                let mut all = self.prepared.lock().unwrap();
                 if all.is_empty() {
                     return false;
                 }
                 all.remove(0)
             };
-            let number = usize::from(staged.queue());
+            let number = usize::from(prepared.queue());
             let mut queue = self.queues[number].lock().unwrap();
-            match queue.unstage(&self.slots[number], staged) {
-                Ok(prepared) => {
-                    self.areas[number].with(|_| ());
-                    queue.publish(prepared, 7, |payload| payload).unwrap();
-                }
-                Err(Stale) => assert_eq!(number, 0, "queue 1 was never reset"),
+            let published = queue.publish(&self.slots[number], prepared, (), |()| {
+                self.areas[number].with(|_| ());
+                7
+            });
+            if let Err(rejected) = published {
+                assert_eq!(rejected.reason, Rejection::Stale);
+                assert_eq!(number, 0, "queue 1 was never reset");
             }
             true
         }
@@ -962,9 +900,8 @@ mod models {
         /// A reset of queue 0.
         fn reset(&self) {
             let mut queue = self.queues[0].lock().unwrap();
-            queue.reclaim(Quiet::assumed(), &self.slots[0], |slot, payload| {
+            queue.reclaim(Quiet::assumed(), &self.slots[0], |payload| {
                 assert_eq!(payload, 7);
-                self.slots[0].release(slot);
             });
         }
     }
@@ -980,16 +917,16 @@ mod models {
             let mut number = 0;
             let queues = pages.each_mut().map(|page| {
                 word::prepare(page.0.as_ptr().addr(), RING);
-                let flights = Vec::from([None, None]);
+                let requests = Vec::from([None, None]);
                 let queue =
-                    SplitQueue::new(&mut memory(page), number, SIZE, FLAGS, flights).unwrap();
+                    SplitQueue::new(&mut memory(page), number, SIZE, FLAGS, requests).unwrap();
                 number += 1;
                 Mutex::new(queue)
             });
             let shared = Arc::new(Shared {
                 slots: [0, 1].map(|number| SlotAllocator::new(number, QueueSize::ONE)),
                 queues,
-                staged: Mutex::default(),
+                prepared: Mutex::default(),
                 areas: [UnsafeCell::new(0), UnsafeCell::new(0)],
             });
 

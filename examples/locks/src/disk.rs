@@ -1,8 +1,8 @@
 //! The disk that the initiator sees: 64 MiB that read as zeros.
 
 use scsi::{
-    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
-    TransferLimits, WriteCache, WriteCacheState,
+    Disk, Identity, Lun, MediaOp, Outcome, Sense, Serial, WriteCacheState,
+    block::{BlockSize, Capacity, Sectors, Topology, WriteCache},
 };
 use storport::{BuildIo, Failure, Function, Srb};
 
@@ -17,7 +17,7 @@ pub fn answer<'a>(
     match srb.function() {
         Function::ExecuteScsi if broken => refuse(srb, Sense::INTERNAL_TARGET_FAILURE),
         Function::ExecuteScsi => match disk.execute(Lun(srb.address().lun.into()), srb.cdb()) {
-            Ok(Outcome::Media(MediaOp::Read { .. })) => {
+            Ok(Outcome::Media(MediaOp::Read(_))) => {
                 if let Ok(mut data) = cx.data_in(&mut srb) {
                     let zeros = [0; 512];
                     for at in (0..data.length()).step_by(zeros.len()) {
@@ -59,10 +59,9 @@ fn refuse(srb: Srb<'_>, sense: Sense) {
 /// The disk that the initiator sees.
 pub fn describe() -> Option<Disk> {
     Some(Disk {
-        capacity: Capacity::new(Sectors(64 << 11), BlockSize::new(512)?)?,
-        alignment: Alignment::default(),
-        limits: TransferLimits::default(),
-        write_cache: WriteCacheState::fixed(WriteCache::Absent),
+        capacity: Capacity::new(Sectors(64 << 11), BlockSize::SECTOR)?,
+        topology: Topology::default(),
+        write_cache: WriteCacheState::new(WriteCache::Absent),
         dpo_fua: false,
         read_only: false,
         identity: Identity {

@@ -15,8 +15,8 @@
 )]
 
 use scsi::{
-    Alignment, BlockSize, Capacity, Disk, Identity, Lun, MediaOp, Outcome, Sectors, Sense, Serial,
-    TransferLimits, WriteCache, WriteCacheState,
+    Disk, Identity, Lun, MediaOp, Outcome, Sense, Serial, WriteCacheState,
+    block::{BlockSize, Capacity, Sectors, Topology, WriteCache},
 };
 use storport::{
     AdapterLimits, BuildIo, Configured, Dpc, DpcLocked, Failure, FindAdapter, Function, Initialize,
@@ -74,9 +74,8 @@ impl<'a> Adapter<'a> {
             bell: cx.map_range(0)?,
             disk: Disk {
                 capacity: Capacity::new(SECTORS, BlockSize::new(BLOCK as u32)?)?,
-                alignment: Alignment::default(),
-                limits: TransferLimits::default(),
-                write_cache: WriteCacheState::fixed(WriteCache::Absent),
+                topology: Topology::default(),
+                write_cache: WriteCacheState::new(WriteCache::Absent),
                 dpo_fua: false,
                 read_only: false,
                 identity: Identity {
@@ -92,7 +91,7 @@ impl<'a> Adapter<'a> {
 
     /// Moves the data. `None`: the SRB has another length or direction than the CDB.
     fn transfer(&self, cx: &mut StartIo<'_, 'a>, media: MediaOp, srb: &mut Srb<'a>) -> Option<()> {
-        let (MediaOp::Read { extent, .. } | MediaOp::Write { extent, .. }) = media else {
+        let (MediaOp::Read(extent) | MediaOp::Write(extent)) = media else {
             return None;
         };
         let length = usize::try_from(extent.bytes()).ok()?;
@@ -102,7 +101,7 @@ impl<'a> Adapter<'a> {
         for (lba, at) in (extent.lba().0..).zip((0..length).step_by(BLOCK)) {
             let lba = usize::try_from(lba).ok()?;
             let part = self.parts.get(lba % PARTS)?;
-            if let MediaOp::Write { .. } = media {
+            if let MediaOp::Write(_) = media {
                 let data = cx.data_out(srb).ok()?;
                 part.with(cx, |part| Some(data.read(at, part.get_mut(lba / PARTS)?)))?;
             } else {

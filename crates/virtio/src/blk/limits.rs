@@ -111,18 +111,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::blk::{BlockSize, SectorCount, WriteCache};
+    use block::{BlockSize, Capacity, Sectors, Topology, WriteCache};
 
     fn config(size_max: Option<u32>, seg_max: Option<u32>) -> Config {
         Config {
-            capacity: SectorCount(2048),
-            block_size: BlockSize::SECTOR,
+            capacity: Capacity::new(Sectors(2048), BlockSize::SECTOR).unwrap(),
             size_max,
             seg_max,
-            topology: None,
-            write_cache: WriteCache::WriteBack,
-            write_cache_changeable: false,
-            flush: true,
+            topology: Topology::default(),
+            write_cache: WriteCache::Absent,
             read_only: false,
         }
     }

@@ -5,9 +5,6 @@ mod config;
 mod limits;
 mod request;
 
-pub use config::{
-    BlockSize, CacheMode, CacheModeRefused, Config, ConfigError, Extent, ExtentError, FeatureError,
-    SECTOR, Sector512, SectorCount, Topology, WriteCache, choose_features,
-};
+pub use config::{CacheMode, CacheModeRefused, Config, ConfigError, FeatureError, choose_features};
 pub use limits::{Limits, LimitsError, PAGE, limits};
-pub use request::{IDENTITY, Identity, Refusal, Refused, RequestError, Requests, Segment};
+pub use request::{IDENTITY, Refusal, Refused, RequestError, Requests, Segment};

@@ -1,9 +1,9 @@
 //! A disk's configuration, read from devices that change it or cut it short.
 
-use virtio::blk::{
-    CacheMode, CacheModeRefused, Config, ConfigError, Sector512, SectorCount, WriteCache,
-    choose_features,
+use block::{
+    Alignment, BlockSize, Blocks, CachePolicy, Capacity, Lba, Sector, Sectors, Topology, WriteCache,
 };
+use virtio::blk::{CacheMode, CacheModeRefused, Config, ConfigError, choose_features};
 use virtio::pci::Structure;
 use virtio::spec::{F, blk};
 use virtio::transport::{Device, Negotiated, TransportError};
@@ -21,6 +21,11 @@ fn disk_features() -> F {
                 | blk::F::CONFIG_WCE
                 | blk::F::RO,
         )
+}
+
+fn capacity(sectors: u64, block_size: u32) -> Capacity {
+    let block_size = BlockSize::new(block_size).expect("a power of two");
+    Capacity::new(Sectors(sectors), block_size).expect("below 2^64 bytes")
 }
 
 /// The configuration of a disk with this capacity and 4096-byte blocks.
@@ -62,19 +67,20 @@ fn a_disk_s_fields_are_read_as_its_features_promise() {
 
     let config = read(&pci).unwrap();
 
-    assert_eq!(config.capacity, SectorCount(8000));
-    assert_eq!(config.block_size.bytes(), 4096);
-    assert_eq!(config.blocks(), 1000);
+    assert_eq!(config.capacity, capacity(8000, 4096));
     assert_eq!(config.size_max, Some(65536));
     assert_eq!(config.seg_max, Some(126));
-    let topology = config.topology.unwrap();
-    assert_eq!(topology.physical_block_exponent, 2);
-    assert_eq!(topology.alignment_offset, 1);
-    assert_eq!(topology.min_io_size, 8);
-    assert_eq!(topology.opt_io_size, 256);
-    assert_eq!(config.write_cache, WriteCache::WriteBack);
-    assert!(config.flush && config.read_only && config.write_cache_changeable);
-    assert_eq!(config.extent(3, 2).unwrap().sector(), Sector512(24));
+    let topology = Topology {
+        alignment: Alignment::new(2, 1).unwrap(),
+        granularity: Blocks(8),
+        optimal: Blocks(256),
+    };
+    assert_eq!(config.topology, topology);
+    let write_back = WriteCache::Switchable(CachePolicy::WriteBack);
+    assert_eq!(config.write_cache, write_back);
+    assert!(config.has_flush() && config.read_only);
+    let extent = config.capacity.extent(Lba(3), Blocks(2)).unwrap();
+    assert_eq!(extent.sector(), Sector(24));
 }
 
 /// V09.
@@ -85,10 +91,15 @@ fn a_field_without_its_feature_is_not_read() {
 
     let config = read(&pci).unwrap();
 
-    assert_eq!(config.capacity, SectorCount(100));
-    assert_eq!(config.block_size.bytes(), 512);
-    assert_eq!(config.size_max, None);
-    assert_eq!(config.write_cache, WriteCache::WriteThrough);
+    let expected = Config {
+        capacity: capacity(100, 512),
+        size_max: None,
+        seg_max: None,
+        topology: Topology::default(),
+        write_cache: WriteCache::Absent,
+        read_only: false,
+    };
+    assert_eq!(config, expected);
     let trace = pci.trace.borrow();
     let reads = trace.iter().filter(|it| it.structure == Structure::Device);
     assert_eq!(reads.map(|it| it.offset).collect::<Vec<_>>(), [0, 4]);
@@ -154,7 +165,7 @@ fn a_generation_that_never_rests_is_given_up() {
     assert!(pci.config_reads.get() < 64 * 16, "bounded");
 }
 
-/// V08, A31: the halves of a number, and the fields of a configuration,
+/// The halves of a number, and the fields of a configuration,
 /// are of one moment.
 #[test]
 fn a_change_between_two_reads_is_never_seen_half() {
@@ -167,30 +178,30 @@ fn a_change_between_two_reads_is_never_seen_half() {
 
         let config = read(&pci).unwrap();
 
-        let seen = (config.capacity.0, config.block_size.bytes());
-        assert!(
-            [(0x1_0000_0008, 4096), (0x2_0000_0000 - 8, 512)].contains(&seen),
-            "{seen:x?} after {after} reads"
-        );
+        let seen = config.capacity;
+        let moments = [
+            capacity(0x1_0000_0008, 4096),
+            capacity(0x2_0000_0000 - 8, 512),
+        ];
+        assert!(moments.contains(&seen), "{seen:x?} after {after} reads");
     }
 }
 
-/// V83, A24: the configuration is read anew while the disk is in use.
+/// The configuration is read again while the disk is in use.
 #[test]
 fn a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
     let pci = device(disk_features(), config_space(8000));
     let live = negotiated(&pci).start().unwrap();
     let before = Config::read(live.config(), live.accepted()).unwrap();
-    assert!(before.extent(999, 1).is_ok());
+    assert_eq!(before.capacity.last(), Some(Lba(999)));
 
     *pci.config.borrow_mut() = config_space(800);
     let after = Config::read(live.config(), live.accepted()).unwrap();
 
-    assert!(after.extent(99, 1).is_ok());
-    assert!(after.extent(100, 1).is_err());
+    assert!(after.capacity.extent(Lba(99), Blocks(1)).is_ok());
+    assert!(after.capacity.extent(Lba(100), Blocks(1)).is_err());
 }
 
-/// A33.
 #[test]
 fn the_configuration_of_a_removed_disk_is_refused() {
     let pci = device(disk_features(), config_space(8000));
@@ -200,7 +211,7 @@ fn the_configuration_of_a_removed_disk_is_refused() {
 
     assert_eq!(
         Config::read(live.config(), live.accepted()),
-        Err(ConfigError::Capacity { sectors: u64::MAX })
+        Err(ConfigError::BlockSize { bytes: u32::MAX })
     );
 }
 
@@ -210,10 +221,10 @@ fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
     let pci = device(disk_features(), config_space(8000));
     let live = negotiated(&pci).start().unwrap();
     let mode = CacheMode::new(&live).unwrap();
-    assert_eq!(mode.get(), WriteCache::WriteBack);
+    assert_eq!(mode.get(), CachePolicy::WriteBack);
     let before = pci.trace.borrow().len();
 
-    assert_eq!(mode.set(WriteCache::WriteThrough), Ok(()));
+    assert_eq!(mode.set(CachePolicy::WriteThrough), Ok(()));
 
     let accesses: Vec<_> = pci.trace.borrow()[before..]
         .iter()
@@ -221,8 +232,8 @@ fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
         .collect();
     let field = |written| (Structure::Device, 0x20, written);
     assert_eq!(accesses, [field(Some(0)), field(None)]);
-    assert_eq!(mode.get(), WriteCache::WriteThrough);
-    assert_eq!(mode.clone().set(WriteCache::WriteBack), Ok(()));
+    assert_eq!(mode.get(), CachePolicy::WriteThrough);
+    assert_eq!(mode.clone().set(CachePolicy::WriteBack), Ok(()));
     assert_eq!(pci.config.borrow()[0x20], 1);
 }
 
@@ -233,11 +244,11 @@ fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
     let live = negotiated(&pci).start().unwrap();
     let mode = CacheMode::new(&live).unwrap();
 
-    let refused = mode.set(WriteCache::WriteThrough);
+    let refused = mode.set(CachePolicy::WriteThrough);
     assert_eq!(refused, Err(CacheModeRefused { found: 1 }));
 
     pci.gone.set(true);
-    for wanted in [WriteCache::WriteThrough, WriteCache::WriteBack] {
+    for wanted in [CachePolicy::WriteThrough, CachePolicy::WriteBack] {
         assert_eq!(mode.set(wanted), Err(CacheModeRefused { found: 0xFF }));
     }
 }
@@ -250,7 +261,8 @@ fn without_config_wce_there_is_no_cache_mode_to_switch() {
     let live = negotiated(&pci).start().unwrap();
     assert!(CacheMode::new(&live).is_none());
     let config = Config::read(live.config(), live.accepted()).unwrap();
-    assert!(!config.write_cache_changeable);
+    let fixed = WriteCache::Fixed(CachePolicy::WriteBack);
+    assert_eq!(config.write_cache, fixed);
 
     let mut short = config_space(8000);
     short.truncate(0x20);

@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 
-use virtio::blk::{BlockSize, Config, Limits, Requests, SectorCount, Segment, WriteCache, limits};
+use block::{BlockSize, Blocks, CachePolicy, Capacity, Extent, Lba, Sectors, Topology, WriteCache};
+use virtio::blk::{Config, Limits, Refused, Requests, Segment, limits};
 use virtio::dma::DmaMemory;
 use virtio::queue_size::QueueSize;
 use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::spec::F;
-use virtio::split_queue::{self, Flight, SplitQueue};
+use virtio::split_queue::{self, SplitQueue, Used};
 
 use crate::guest_memory::{GuestMemory, PHYSICAL};
+use crate::pci_device::PciDevice;
 use crate::ring_device::{Chain, RingDevice};
 
 pub const OK: u8 = 0;
@@ -25,21 +27,26 @@ const DATA_LENGTH: usize = 64 * 1024;
 
 /// What the requests of a test are known by.
 pub type Tag = u32;
-pub type Queue<'m> = SplitQueue<'m, Vec<Option<Flight<Tag>>>>;
+pub type Queue<'m> = SplitQueue<'m, Vec<Option<Tag>>>;
 
-/// A disk of 1 MiB that takes everything.
+/// A disk of 1 MiB that takes reads, writes and flushes.
 pub fn config() -> Config {
     Config {
-        capacity: SectorCount(2048),
-        block_size: BlockSize::SECTOR,
+        capacity: Capacity::new(Sectors(2048), BlockSize::SECTOR).expect("below 2^64 bytes"),
         size_max: None,
         seg_max: None,
-        topology: None,
-        write_cache: WriteCache::WriteBack,
-        write_cache_changeable: false,
-        flush: true,
+        topology: Topology::default(),
+        write_cache: WriteCache::Fixed(CachePolicy::WriteBack),
         read_only: false,
     }
+}
+
+/// The sectors of a transfer.
+pub fn extent(sector: u64, sectors: u32) -> Extent {
+    let extent = config()
+        .capacity
+        .extent(Lba(sector), Blocks(sectors.into()));
+    extent.expect("on the disk")
 }
 
 pub fn queue_size(size: u16) -> QueueSize {
@@ -57,7 +64,6 @@ pub struct Pair<'m> {
     pub requests: Requests<'m>,
     pub queue: Queue<'m>,
     pub device: RingDevice<'m>,
-    pub config: Config,
     pub limits: Limits,
     next_tag: Cell<Tag>,
 }
@@ -79,7 +85,6 @@ impl<'m> Pair<'m> {
             requests,
             queue,
             device,
-            config,
             limits,
             next_tag: Cell::new(1),
         }
@@ -89,34 +94,89 @@ impl<'m> Pair<'m> {
         self.slots.reserve().expect("a free slot")
     }
 
+    pub fn release(&mut self, slot: Slot) {
+        self.queue.release(&self.slots, slot);
+    }
+
+    /// How many slots are free.
+    pub fn free_slots(&mut self) -> usize {
+        let free: Vec<Slot> = std::iter::from_fn(|| self.slots.reserve()).collect();
+        let count = free.len();
+        for slot in free {
+            self.release(slot);
+        }
+        count
+    }
+
     pub fn tag(&self) -> Tag {
         self.next_tag.replace(self.next_tag.get() + 1)
     }
 
-    /// A read of `blocks` sectors into one segment.
-    pub fn prepare_read(&self, sector: u64, blocks: u32) -> Prepared {
-        let extent = self.config.extent(sector, blocks).expect("on the disk");
+    pub fn read(&self, extent: Extent, segments: &[Segment]) -> Result<Prepared, Refused> {
         let slot = self.slot();
-        let segment = data(0, extent.bytes());
         self.requests
-            .read(slot, extent, [segment])
-            .expect("a request")
+            .read(&self.slots, slot, extent, segments, |it| *it)
     }
 
-    /// Publishes a read of one sector.
-    pub fn publish_read(&mut self) -> Tag {
+    pub fn write(&self, extent: Extent, segments: &[Segment]) -> Result<Prepared, Refused> {
+        let slot = self.slot();
+        self.requests
+            .write(&self.slots, slot, extent, segments, |it| *it)
+    }
+
+    pub fn flush(&self) -> Result<Prepared, Refused> {
+        self.requests.flush(&self.slots, self.slot())
+    }
+
+    pub fn identify(&self) -> Prepared {
+        let prepared = self.requests.identify(&self.slots, self.slot());
+        prepared.expect("a request")
+    }
+
+    /// A read of one sector.
+    pub fn prepare_read(&self) -> Prepared {
+        self.read(extent(0, 1), &[data(0, 512)]).expect("a request")
+    }
+
+    pub fn publish(&mut self, prepared: Prepared) -> Tag {
         let tag = self.tag();
-        let prepared = self.prepare_read(0, 1);
         self.queue
-            .publish(prepared, tag, |it| it)
+            .publish(&self.slots, prepared, tag, |it| it)
             .expect("published");
         tag
     }
 
+    /// Publishes a read of one sector.
+    pub fn publish_read(&mut self) -> Tag {
+        self.publish(self.prepare_read())
+    }
+
+    /// Publishes a request, and lets the device take it.
+    pub fn taken(&mut self, prepared: Prepared) -> (Tag, Chain) {
+        let tag = self.publish(prepared);
+        (tag, self.device.take().expect("available"))
+    }
+
     /// Publishes a read, and lets the device take it.
     pub fn taken_read(&mut self) -> (Tag, Chain) {
-        let tag = self.publish_read();
-        (tag, self.device.take().expect("available"))
+        self.taken(self.prepare_read())
+    }
+
+    /// Takes a request that the device has returned.
+    pub fn pop_used(&mut self) -> Used<Tag> {
+        let used = self.queue.pop_used().expect("no fault");
+        used.expect("the device has returned a request")
+    }
+
+    /// Resets device and queue. Returns the tags that were in flight.
+    pub fn reset(&mut self) -> Vec<Tag> {
+        let pci = PciDevice::new();
+        let reset = pci.reset_device();
+        let mut tags = Vec::new();
+        self.queue
+            .reclaim(reset.quiet(), &self.slots, |tag| tags.push(tag));
+        self.device = RingDevice::new(self.device.memory, self.device.ring);
+        tags
     }
 
     /// Has the device write the status of a request.
@@ -144,8 +204,8 @@ pub fn lay_out<'m>(
     let requests = Requests::new(dma, size, config, limits).expect("memory for the areas");
     assert!(before - dma.left() <= Requests::memory_needed(size, limits));
     let before = dma.left();
-    let flights = (0..size.get()).map(|_| None).collect();
-    let queue = SplitQueue::new(dma, 0, size, features, flights).expect("memory for the ring");
+    let table = vec![None; size.get().into()];
+    let queue = SplitQueue::new(dma, 0, size, features, table).expect("memory for the ring");
     assert!(before - dma.left() <= split_queue::memory_needed(size));
     (requests, queue)
 }

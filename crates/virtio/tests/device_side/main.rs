@@ -12,10 +12,10 @@ mod ring_device;
 mod configuration;
 mod hostile_ring;
 mod initialization;
+mod prepared;
 mod properties;
 mod ring;
 mod rust_vmm;
-mod staging;
 mod threads;
 
 /// `cases` a property, a few of them under Miri, and no files written.

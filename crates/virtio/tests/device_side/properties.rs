@@ -5,27 +5,27 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use virtio::slots::{Prepared, Slot, Staged, Stale};
+use virtio::slots::{Prepared, Slot};
+use virtio::split_queue::Rejection;
 
-use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, memory};
-use crate::pci_device::PciDevice;
+use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, data, extent, memory};
 use crate::proptest_config;
-use crate::ring_device::{Chain, Descriptor, RingDevice};
+use crate::ring_device::{Chain, Descriptor};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// The driver prepares a read.
+    /// The driver reserves a slot.
+    Reserve,
+    /// The driver prepares a read in the slot that it reserved first.
     Prepare,
-    /// The driver publishes the oldest prepared request.
-    Publish,
-    /// The driver stages the oldest prepared request.
-    Stage,
-    /// The driver starts a staged request.
-    Start { which: Index },
-    /// The driver loses a staged request.
+    /// The driver releases the slot that it reserved first.
+    Release,
+    /// The driver publishes a prepared request.
+    Publish { which: Index },
+    /// The driver loses a prepared request.
     Lose { which: Index },
-    /// The driver gives the oldest prepared request up.
-    Abandon,
+    /// The driver gives a prepared request up.
+    Cancel { which: Index },
     /// The driver drains the ring as its DPC does.
     Drain,
     /// The driver resets the device.
@@ -53,12 +53,12 @@ enum Step {
 /// What an honest device and its driver do.
 fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
+        6 => Just(Step::Reserve),
         6 => Just(Step::Prepare),
-        4 => Just(Step::Publish),
-        4 => Just(Step::Stage),
-        4 => any::<Index>().prop_map(|which| Step::Start { which }),
+        1 => Just(Step::Release),
+        6 => any::<Index>().prop_map(|which| Step::Publish { which }),
         1 => any::<Index>().prop_map(|which| Step::Lose { which }),
-        1 => Just(Step::Abandon),
+        1 => any::<Index>().prop_map(|which| Step::Cancel { which }),
         4 => Just(Step::Drain),
         1 => Just(Step::Reset),
         4 => Just(Step::Take),
@@ -90,10 +90,11 @@ fn sequence(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Vec<Step
 /// What the test knows of the driver's requests.
 struct World<'m> {
     pair: Pair<'m>,
-    prepared: Vec<Prepared>,
-    /// With the number of resets before each was staged.
-    staged: Vec<(Staged, u32)>,
-    /// Staged requests since the last reset that were lost.
+    /// Slots that are being built.
+    built: Vec<Slot>,
+    /// With the number of resets before each was prepared.
+    prepared: Vec<(Prepared, u32)>,
+    /// Requests prepared since the last reset that were lost.
     lost: usize,
     resets: u32,
     taken: Vec<Chain>,
@@ -109,8 +110,8 @@ impl<'m> World<'m> {
     fn new(pair: Pair<'m>) -> Self {
         Self {
             pair,
+            built: Vec::new(),
             prepared: Vec::new(),
-            staged: Vec::new(),
             lost: 0,
             resets: 0,
             taken: Vec::new(),
@@ -125,49 +126,44 @@ impl<'m> World<'m> {
         self.pair.device.ring.size.get().into()
     }
 
-    fn back(&mut self, slot: Slot, tag: Tag) {
-        assert!(self.in_flight.remove(&tag), "{tag} completed twice");
-        self.pair.slots.release(slot);
+    /// How many slots must be free.
+    fn free(&self) -> usize {
+        let current = self.prepared.iter().filter(|it| it.1 == self.resets);
+        self.size() - self.built.len() - current.count() - self.lost - self.in_flight.len()
     }
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Prepare => {
-                let current = self.staged.iter().filter(|it| it.1 == self.resets);
-                let held = self.prepared.len() + self.in_flight.len() + self.lost + current.count();
-                if held < self.size() {
-                    self.prepared.push(self.pair.prepare_read(0, 1));
-                } else {
-                    assert!(self.pair.slots.reserve().is_none(), "a slot too many");
-                }
+            Step::Reserve => {
+                let slot = self.pair.slots.reserve();
+                assert_eq!(slot.is_some(), self.free() > 0);
+                self.built.extend(slot);
             }
-            Step::Publish if !self.prepared.is_empty() => {
-                let prepared = self.prepared.remove(0);
-                self.publish(prepared);
+            Step::Prepare if !self.built.is_empty() => {
+                let slot = self.built.remove(0);
+                let segments = [data(0, 512)];
+                let Pair {
+                    requests, slots, ..
+                } = &self.pair;
+                let prepared = requests.read(slots, slot, extent(0, 1), &segments, |it| *it);
+                self.prepared
+                    .push((prepared.expect("a request"), self.resets));
             }
-            Step::Stage if !self.prepared.is_empty() => {
-                let staged = self.pair.slots.stage(self.prepared.remove(0));
-                self.staged.push((staged, self.resets));
+            Step::Release if !self.built.is_empty() => {
+                let slot = self.built.remove(0);
+                self.pair.release(slot);
             }
-            Step::Start { which } if !self.staged.is_empty() => {
-                let which = which.index(self.staged.len());
-                let (staged, resets) = self.staged.swap_remove(which);
-                match self.pair.queue.unstage(&self.pair.slots, staged) {
-                    Ok(prepared) => {
-                        assert_eq!(resets, self.resets, "a stale request was started");
-                        self.publish(prepared);
-                    }
-                    Err(Stale) => assert_ne!(resets, self.resets, "nothing made it stale"),
-                }
+            Step::Publish { which } if !self.prepared.is_empty() => {
+                let (prepared, resets) = self.take_prepared(which);
+                self.publish(prepared, resets);
             }
-            Step::Lose { which } if !self.staged.is_empty() => {
-                let which = which.index(self.staged.len());
-                let (_staged, resets) = self.staged.swap_remove(which);
+            Step::Lose { which } if !self.prepared.is_empty() => {
+                let (_prepared, resets) = self.take_prepared(which);
                 self.lost += usize::from(resets == self.resets);
             }
-            Step::Abandon if !self.prepared.is_empty() => {
-                let slot = self.prepared.remove(0).into_slot();
-                self.pair.slots.release(slot);
+            Step::Cancel { which } if !self.prepared.is_empty() => {
+                let (prepared, _) = self.take_prepared(which);
+                self.pair.queue.cancel(&self.pair.slots, prepared);
             }
             Step::Drain => self.drain(),
             Step::Reset => self.reset(),
@@ -227,17 +223,30 @@ impl<'m> World<'m> {
         }
     }
 
-    fn publish(&mut self, prepared: Prepared) {
+    fn take_prepared(&mut self, which: Index) -> (Prepared, u32) {
+        self.prepared.swap_remove(which.index(self.prepared.len()))
+    }
+
+    fn publish(&mut self, prepared: Prepared, resets: u32) {
         let tag = self.pair.tag();
-        match self.pair.queue.publish(prepared, tag, |it| it) {
-            Ok(()) => assert!(self.in_flight.insert(tag)),
-            Err(rejected) => {
-                assert!(self.pair.queue.fault().is_some(), "{:?}", rejected.reason);
-                assert_eq!(rejected.given, tag);
-                self.pair.slots.release(rejected.prepared.into_slot());
-            }
+        let expected = match self.pair.queue.fault() {
+            _ if resets != self.resets => Err(Rejection::Stale),
+            Some(fault) => Err(Rejection::Faulty(fault)),
+            None => Ok(()),
+        };
+        let published = self
+            .pair
+            .queue
+            .publish(&self.pair.slots, prepared, tag, |it| it);
+        assert_eq!(published.map_err(|it| it.reason), expected);
+        if expected.is_ok() {
+            self.in_flight.insert(tag);
         }
         let _: bool = self.pair.queue.notification_needed();
+    }
+
+    fn back(&mut self, tag: Tag) {
+        assert!(self.in_flight.remove(&tag), "{tag} completed twice");
     }
 
     fn drain(&mut self) {
@@ -247,10 +256,10 @@ impl<'m> World<'m> {
         loop {
             match self.pair.queue.pop_used() {
                 Ok(Some(used)) => {
-                    assert!(used.written <= used.writable);
-                    let _ = self.pair.requests.outcome(&used);
+                    let _ = self.pair.requests.outcome(&used.slot);
                     drained += 1;
-                    self.back(used.slot, used.payload);
+                    self.back(used.payload);
+                    self.pair.release(used.slot);
                 }
                 Ok(None) => break,
                 Err(fault) => {
@@ -269,42 +278,29 @@ impl<'m> World<'m> {
     }
 
     fn reset(&mut self) {
-        let pci = PciDevice::new();
-        let reset = pci.reset_device();
-        let mut back = Vec::new();
-        self.pair
-            .queue
-            .reclaim(reset.quiet(), &self.pair.slots, |slot, tag| {
-                back.push((slot, tag))
-            });
-        for (slot, tag) in back {
-            self.back(slot, tag);
+        for tag in self.pair.reset() {
+            self.back(tag);
         }
         assert!(self.in_flight.is_empty(), "lost: {:?}", self.in_flight);
-        self.pair.device = RingDevice::new(self.pair.device.memory, self.pair.device.ring);
         self.taken.clear();
         self.finished.clear();
         self.lied = false;
         self.lost = 0;
         self.resets += 1;
-        if std::mem::take(&mut self.scribbled) {
-            // They may lie in what it wrote over: its own work if it reads it.
-            for prepared in self.prepared.drain(..) {
-                self.pair.slots.release(prepared.into_slot());
-            }
-        }
+        self.scribbled = false;
+        assert_eq!(self.pair.free_slots(), self.free());
     }
 
     /// All slots are there, each once.
     fn finish(mut self) {
         self.reset();
-        for prepared in self.prepared {
-            self.pair.slots.release(prepared.into_slot());
+        for slot in std::mem::take(&mut self.built) {
+            self.pair.release(slot);
         }
         let free: HashSet<u16> = std::iter::from_fn(|| self.pair.slots.reserve())
             .map(|slot| slot.index())
             .collect();
-        assert_eq!(free.len(), usize::from(self.pair.device.ring.size.get()));
+        assert_eq!(free.len(), self.size());
         assert!(self.pair.device.memory.strips_are_untouched());
     }
 }

@@ -1,12 +1,16 @@
 //! What a device finds in memory, and what the driver makes of honest answers.
 
+use block::WriteCache;
 use proptest::prelude::*;
-use virtio::blk::{Refusal, RequestError, Sector512, Segment, WriteCache};
+use virtio::blk::{Refusal, RequestError, Segment};
 use virtio::spec::F;
-use virtio::split_queue::{QueueError, SplitQueue};
+use virtio::split_queue::{QueueError, RingFault, SplitQueue};
 
-use crate::disk::{EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, memory, queue_size};
+use crate::disk::{
+    EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, extent, memory, queue_size,
+};
 use crate::proptest_config;
+use crate::ring_device::RingDevice;
 
 /// V30.
 #[test]
@@ -38,35 +42,44 @@ fn a_new_ring_is_zeroed() {
     assert!(bytes(ring.used, 6 + 8 * 8).all(|byte| byte == 0));
 }
 
-/// V33: INDIRECT is only used if it was negotiated.
+/// INDIRECT is only used if it was negotiated.
 #[test]
 fn without_indirect_descriptors_there_is_no_queue() {
     let memory = memory();
-    let flights: Vec<_> = (0..8)
-        .map(|_| None::<virtio::split_queue::Flight<u32>>)
-        .collect();
+    let table = vec![None::<u32>; 8];
 
-    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), F::VERSION_1, flights);
+    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), F::VERSION_1, table);
 
     assert_eq!(queue.err(), Some(QueueError::NoIndirect));
 }
 
 #[test]
-fn a_table_of_flights_that_is_too_short_is_refused() {
+fn a_table_that_holds_a_request_is_refused() {
     let memory = memory();
-    let flights: Vec<_> = (0..7)
-        .map(|_| None::<virtio::split_queue::Flight<u32>>)
-        .collect();
+    let mut table = vec![None; 8];
+    table[7] = Some(1);
 
-    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), FLAGS, flights);
+    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), FLAGS, table);
 
-    assert_eq!(
-        queue.err(),
-        Some(QueueError::Flights {
-            needed: 8,
-            length: 7
-        })
-    );
+    assert_eq!(queue.err(), Some(QueueError::TableInUse));
+}
+
+#[test]
+fn an_id_beyond_a_table_that_is_shorter_than_the_queue_is_not_in_flight() {
+    for id in [2, 7] {
+        let (memory, other) = (memory(), memory());
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        let table = vec![None; 2];
+        pair.queue =
+            SplitQueue::new(&mut other.dma(), 0, queue_size(8), FLAGS, table).expect("a queue");
+        pair.device = RingDevice::new(&other, pair.queue.placement());
+        pair.publish_read();
+
+        pair.device.finish(id, 1);
+
+        assert_eq!(pair.queue.pop_used(), Err(RingFault::NotInFlight { id }));
+        assert_eq!(pair.queue.in_flight(), 1);
+    }
 }
 
 /// V31, V33: `RingDevice::take` checks the form of every chain.
@@ -74,12 +87,10 @@ fn a_table_of_flights_that_is_too_short_is_refused() {
 fn a_read_is_header_data_and_status() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
-    let extent = pair.config.extent(7, 3).unwrap();
     let segments = [data(0, 512), data(8192, 1024)];
 
-    let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    let read = pair.read(extent(7, 3), &segments).unwrap();
+    let (_, chain) = pair.taken(read);
 
     let [header, first, second, status] = chain.descriptors[..] else {
         panic!("{chain:?}");
@@ -103,14 +114,9 @@ fn a_read_is_header_data_and_status() {
 fn a_write_has_data_for_the_device_to_read() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
-    let extent = pair.config.extent(2047, 1).unwrap();
 
-    let prepared = pair
-        .requests
-        .write(pair.slot(), extent, [data(0, 512)])
-        .unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    let write = pair.write(extent(2047, 1), &[data(0, 512)]).unwrap();
+    let (_, chain) = pair.taken(write);
 
     assert_eq!(memory.load32(chain.descriptors[0].address), 1, "OUT");
     assert_eq!(memory.load64(chain.descriptors[0].address + 8), 2047);
@@ -130,13 +136,12 @@ fn a_flush_has_sector_0_and_no_data() {
     let mut pair = Pair::new(&memory, 16, FLAGS);
     // The slot was used for another sector before.
     for _ in 0..16 {
-        let prepared = pair.prepare_read(9, 1);
-        pair.slots.release(prepared.into_slot());
+        let read = pair.read(extent(9, 1), &[data(0, 512)]).unwrap();
+        pair.queue.cancel(&pair.slots, read);
     }
 
-    let prepared = pair.requests.flush(pair.slot()).unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    let flush = pair.flush().unwrap();
+    let (_, chain) = pair.taken(flush);
 
     assert_eq!(chain.descriptors.len(), 2);
     assert_eq!(memory.load32(chain.descriptors[0].address), 4, "FLUSH");
@@ -149,19 +154,19 @@ fn an_identity_is_asked_for_with_20_bytes() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
 
-    let prepared = pair.requests.identify(pair.slot()).unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    let identify = pair.identify();
+    let (_, chain) = pair.taken(identify);
 
     assert_eq!(memory.load32(chain.descriptors[0].address), 8, "GET_ID");
     assert_eq!(memory.load64(chain.descriptors[0].address + 8), 0);
     assert_eq!(chain.descriptors[1].length, 20);
-    for (at, byte) in (chain.descriptors[1].address..).zip(*b"a disk\0") {
+    let answer = *b"20 bytes, any\0\xFF\x80 of\n";
+    for (at, byte) in (chain.descriptors[1].address..).zip(answer) {
         memory.store8(at, byte);
     }
     pair.finish(&chain);
-    let used = pair.queue.pop_used().unwrap().unwrap();
-    assert_eq!(pair.requests.identity(&used).unwrap().as_bytes(), b"a disk");
+    let used = pair.pop_used();
+    assert_eq!(pair.requests.identity(&used.slot), Ok(answer));
 }
 
 /// V80, V85: what the disk does not take is not sent.
@@ -170,15 +175,13 @@ fn writes_to_a_read_only_disk_and_flushes_without_a_cache_are_refused() {
     let memory = memory();
     let disk = virtio::blk::Config {
         read_only: true,
-        flush: false,
-        write_cache: WriteCache::WriteThrough,
+        write_cache: WriteCache::Absent,
         ..config()
     };
     let pair = Pair::with_config(&memory, 16, FLAGS, disk);
-    let extent = pair.config.extent(0, 1).unwrap();
 
-    let write = pair.requests.write(pair.slot(), extent, [data(0, 512)]);
-    let flush = pair.requests.flush(pair.slot());
+    let write = pair.write(extent(0, 1), &[data(0, 512)]);
+    let flush = pair.flush();
 
     assert_eq!(write.unwrap_err().reason, Refusal::ReadOnly);
     assert_eq!(flush.unwrap_err().reason, Refusal::NoFlush);
@@ -187,34 +190,20 @@ fn writes_to_a_read_only_disk_and_flushes_without_a_cache_are_refused() {
 #[test]
 fn a_refused_request_leaves_its_slot_with_the_caller() {
     let memory = memory();
-    let pair = Pair::new(&memory, 4, FLAGS);
-    let extent = pair.config.extent(0, 4).unwrap();
-    let scattered = (0..4).map(|page| data(page * 4096, 512));
-    let high = Segment {
-        address: u64::MAX - 100,
-        length: 2048,
-    };
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let scattered = [0, 1, 2, 3].map(|page| data(page * 4096, 512));
 
-    for (refused, reason) in [
-        (
-            pair.requests.read(pair.slot(), extent, scattered),
-            Refusal::TooScattered,
-        ),
-        (
-            pair.requests.read(pair.slot(), extent, [data(0, 1024)]),
-            Refusal::BufferShort { missing: 1024 },
-        ),
-        (
-            pair.requests.read(pair.slot(), extent, [high]),
-            Refusal::AddressOverflow,
-        ),
+    for (segments, reason) in [
+        (scattered.as_slice(), Refusal::TooScattered),
+        (&[data(0, 1024)], Refusal::BufferShort { missing: 1024 }),
+        (&[], Refusal::BufferShort { missing: 2048 }),
     ] {
-        let refused = refused.unwrap_err();
+        let refused = pair.read(extent(0, 4), segments).unwrap_err();
         assert_eq!(refused.reason, reason);
-        pair.slots.release(refused.slot);
+        assert_eq!(pair.free_slots(), 3);
+        pair.release(refused.slot);
     }
-    let free = std::iter::from_fn(|| pair.slots.reserve()).count();
-    assert_eq!(free, 4, "a slot was lost");
+    assert_eq!(pair.free_slots(), 4, "a slot was lost");
 }
 
 /// V92: a longer segment is described in pieces.
@@ -226,14 +215,9 @@ fn segments_are_no_longer_than_size_max() {
         ..config()
     };
     let mut pair = Pair::with_config(&memory, 32, FLAGS, disk);
-    let extent = pair.config.extent(0, 32).unwrap();
 
-    let prepared = pair
-        .requests
-        .read(pair.slot(), extent, [data(0, 16384)])
-        .unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    let read = pair.read(extent(0, 32), &[data(0, 16384)]).unwrap();
+    let (_, chain) = pair.taken(read);
 
     let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
     assert_eq!(lengths, [16, 5000, 5000, 5000, 1384, 1]);
@@ -244,15 +228,16 @@ fn segments_are_no_longer_than_size_max() {
 fn a_buffer_longer_than_the_extent_is_used_in_part_and_empty_segments_not_at_all() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
-    let extent = pair.config.extent(0, 2).unwrap();
-    let segments = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
+    let with_empty_ones = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
+    let more_than_descriptors = [[data(0, 700), data(4096, 4096)]; 20].concat();
 
-    let prepared = pair.requests.read(pair.slot(), extent, segments).unwrap();
-    pair.queue.publish(prepared, 1, |it| it).unwrap();
-    let chain = pair.device.take().unwrap();
+    for segments in [with_empty_ones.as_slice(), &more_than_descriptors] {
+        let read = pair.read(extent(0, 2), segments).unwrap();
+        let (_, chain) = pair.taken(read);
 
-    let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
-    assert_eq!(lengths, [16, 700, 324, 1]);
+        let lengths: Vec<u32> = chain.descriptors.iter().map(|it| it.length).collect();
+        assert_eq!(lengths, [16, 700, 324, 1]);
+    }
 }
 
 #[test]
@@ -264,12 +249,12 @@ fn a_finished_request_comes_back_with_slot_payload_and_length() {
     assert_eq!(pair.queue.pop_used(), Ok(None));
 
     pair.finish(&chain);
-    let used = pair.queue.pop_used().unwrap().unwrap();
+    let used = pair.pop_used();
 
     assert_eq!(used.payload, tag);
     assert_eq!(used.slot.index(), chain.head);
-    assert_eq!((used.written, used.writable), (513, 513));
-    assert_eq!(pair.requests.outcome(&used), Ok(()));
+    assert_eq!(used.written, 513);
+    assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
     assert_eq!(pair.queue.in_flight(), 0);
     assert_eq!(pair.queue.pop_used(), Ok(None));
 }
@@ -285,7 +270,7 @@ fn requests_come_back_in_the_device_s_order() {
     }
 
     for (tag, _) in taken.iter().rev() {
-        assert_eq!(pair.queue.pop_used().unwrap().unwrap().payload, *tag);
+        assert_eq!(pair.pop_used().payload, *tag);
     }
 }
 
@@ -300,9 +285,9 @@ fn indexes_wrap_at_65536() {
         let (tag, chain) = pair.taken_read();
         assert_eq!(pair.device.avail_idx(), round as u16);
         pair.finish(&chain);
-        let used = pair.queue.pop_used().unwrap().unwrap();
+        let used = pair.pop_used();
         assert_eq!(used.payload, tag);
-        pair.slots.release(used.slot);
+        pair.release(used.slot);
         assert!(!pair.queue.rearm_interrupts());
         assert_eq!(pair.device.used_event(), round as u16);
     }
@@ -409,8 +394,8 @@ fn a_device_s_errors_are_told_apart() {
         pair.write_status(&chain, status);
         pair.device.finish(chain.head, chain.writable_bytes());
 
-        let used = pair.queue.pop_used().unwrap().unwrap();
-        assert_eq!(pair.requests.outcome(&used), outcome);
+        let used = pair.pop_used();
+        assert_eq!(pair.requests.outcome(&used.slot), outcome);
     }
 }
 
@@ -455,7 +440,7 @@ proptest! {
         prop_assume!(virtio::blk::limits(&disk, queue_size(1 << log), 32).is_ok());
         let mut pair = Pair::with_config(&memory, 1 << log, FLAGS, disk);
         let blocks = length % (pair.limits.max_transfer / 512) + 1;
-        let extent = pair.config.extent(5, blocks).unwrap();
+        let extent = extent(5, blocks);
         // Pages of a buffer that begins `offset` into the first, each either
         // next to the one before or elsewhere.
         let mut segments: Vec<Segment> = Vec::new();
@@ -478,14 +463,13 @@ proptest! {
         }
         prop_assert!(segments.len() <= usize::from(pair.limits.max_segments));
 
-        let prepared = pair.requests.read(pair.slot(), extent, segments.iter().copied()).unwrap();
-        pair.queue.publish(prepared, 1, |it| it).unwrap();
-        let chain = pair.device.take().unwrap();
+        let read = pair.read(extent, &segments).unwrap();
+        let (_, chain) = pair.taken(read);
 
         let (header, rest) = chain.descriptors.split_first().unwrap();
         let (status, data) = rest.split_last().unwrap();
         prop_assert_eq!((header.length, status.length), (16, 1));
-        prop_assert_eq!(memory.load64(header.address + 8), Sector512(5).0);
+        prop_assert_eq!(memory.load64(header.address + 8), 5);
         prop_assert!(data.iter().all(|it| it.length <= size_max.unwrap_or(u32::MAX)));
         prop_assert!(data.len() <= seg_max.unwrap_or(u32::MAX) as usize);
         let mut described = data.iter().map(|it| Segment { address: it.address, length: it.length });

@@ -5,8 +5,9 @@
 
 use std::ptr::NonNull;
 
+use block::Extent;
 use proptest::prelude::*;
-use virtio::blk::{Extent, Segment, limits};
+use virtio::blk::{Segment, limits};
 use virtio::dma::DmaMemory;
 use virtio::slots::SlotAllocator;
 use virtio::spec::F;
@@ -15,7 +16,7 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-use crate::disk::{EVENT_IDX, FLAGS, config, lay_out, queue_size};
+use crate::disk::{self, EVENT_IDX, FLAGS, config, lay_out, queue_size};
 use crate::proptest_config;
 
 const START: u64 = 0x10_0000;
@@ -160,7 +161,7 @@ fn segments(at: u64, pieces: &[u32]) -> Vec<Segment> {
 
 fn extent(sector: u64, pieces: &[u32]) -> Extent {
     let bytes: u32 = pieces.iter().sum();
-    config().extent(sector, bytes / 512).expect("on the disk")
+    disk::extent(sector, bytes / 512)
 }
 
 /// Runs the operations in batches, each with one notification and one drain, and
@@ -194,7 +195,7 @@ fn run(operations: &[Operation], features: F) {
                     let extent = extent(*sector, pieces);
                     let first = *sector as usize * 512;
                     expected = model[first..first + extent.bytes() as usize].to_vec();
-                    requests.read(slot, extent, segments(place, pieces))
+                    requests.read(&slots, slot, extent, &segments(place, pieces), |it| *it)
                 }
                 Operation::Write {
                     sector,
@@ -210,13 +211,13 @@ fn run(operations: &[Operation], features: F) {
                     let extent = extent(*sector, pieces);
                     let first = *sector as usize * 512;
                     model[first..first + extent.bytes() as usize].fill(*stamp);
-                    requests.write(slot, extent, segments(place, pieces))
+                    requests.write(&slots, slot, extent, &segments(place, pieces), |it| *it)
                 }
-                Operation::Flush => requests.flush(slot),
-                Operation::Identify => requests.identify(slot),
+                Operation::Flush => requests.flush(&slots, slot),
+                Operation::Identify => requests.identify(&slots, slot),
             };
             queue
-                .publish(prepared.expect("a request"), tag, |it| it)
+                .publish(&slots, prepared.expect("a request"), tag, |it| it)
                 .expect("published");
             found.push(expected);
         }
@@ -235,7 +236,7 @@ fn run(operations: &[Operation], features: F) {
             assert_eq!(used.payload, tag);
             match operation {
                 Operation::Read { pieces, .. } => {
-                    assert_eq!(requests.outcome(&used), Ok(()));
+                    assert_eq!(requests.outcome(&used.slot), Ok(()));
                     let mut read = Vec::new();
                     for segment in segments(DATA + PLACE * u64::from(tag), pieces) {
                         let mut bytes = vec![0; segment.length as usize];
@@ -247,14 +248,13 @@ fn run(operations: &[Operation], features: F) {
                     assert_eq!(read, found[tag as usize]);
                 }
                 Operation::Write { .. } | Operation::Flush => {
-                    assert_eq!(requests.outcome(&used), Ok(()));
+                    assert_eq!(requests.outcome(&used.slot), Ok(()));
                 }
                 Operation::Identify => {
-                    let identity = requests.identity(&used).expect("an identity");
-                    assert_eq!(identity.as_bytes(), b"rust-vmm");
+                    assert_eq!(requests.identity(&used.slot), Ok(IDENTITY));
                 }
             }
-            slots.release(used.slot);
+            queue.release(&slots, used.slot);
         }
         assert!(!queue.rearm_interrupts(), "all is drained");
     }

@@ -11,7 +11,7 @@ use virtio::blk::Requests;
 use virtio::slots::SlotAllocator;
 use virtio::spec::F;
 
-use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Queue, data, memory};
+use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Queue, data, extent, memory};
 use crate::ring_device::RingDevice;
 
 /// Long enough that only a lost wake-up lasts as long.
@@ -94,7 +94,6 @@ fn submit(
     count: u32,
     notification: &Signal,
 ) {
-    let extent = crate::disk::config().extent(0, 1).expect("on the disk");
     loop {
         let Some(slot) = slots.reserve() else {
             thread::yield_now();
@@ -102,14 +101,16 @@ fn submit(
         };
         let tag = next.fetch_add(1, Ordering::Relaxed);
         if tag >= count {
-            slots.release(slot);
+            queue.lock().expect("no panic").release(slots, slot);
             return;
         }
         let prepared = requests
-            .read(slot, extent, [data(0, 512)])
+            .read(slots, slot, extent(0, 1), &[data(0, 512)], |it| *it)
             .expect("a request");
         let mut queue = queue.lock().expect("no panic");
-        queue.publish(prepared, tag, |it| it).expect("published");
+        queue
+            .publish(slots, prepared, tag, |it| it)
+            .expect("published");
         if queue.notification_needed() {
             notification.send();
         }
@@ -133,9 +134,9 @@ fn complete(
         loop {
             queue.suppress_interrupts();
             while let Some(used) = queue.pop_used().expect("an honest device") {
-                assert_eq!(requests.outcome(&used), Ok(()));
+                assert_eq!(requests.outcome(&used.slot), Ok(()));
                 back.push(used.payload);
-                slots.release(used.slot);
+                queue.release(slots, used.slot);
             }
             if !queue.rearm_interrupts() {
                 break;

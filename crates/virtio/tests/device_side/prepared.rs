@@ -1,0 +1,292 @@
+//! Requests between preparation and publication: HwBuildIo prepares one without a lock,
+//! HwStartIo publishes it under the queue's lock, and a reset in between makes it stale.
+
+use virtio::slots::{Prepared, SlotAllocator};
+use virtio::split_queue::{NotPublished, Rejection, RingFault, SplitQueue};
+
+use crate::disk::{FLAGS, Pair, data, extent, memory, queue_size};
+use crate::pci_device::PciDevice;
+use crate::ring_device::RingDevice;
+
+/// Publishes a request that is not accepted. Its payload must not be made.
+fn rejection(pair: &mut Pair<'_>, prepared: Prepared) -> Rejection {
+    let rejected = pair
+        .queue
+        .publish(&pair.slots, prepared, "given", |_| panic!("made"));
+    let NotPublished { given, reason } = rejected.unwrap_err();
+    assert_eq!(given, "given");
+    reason
+}
+
+/// Prepares a read in every free slot.
+fn prepare_all(pair: &mut Pair<'_>) -> Vec<Prepared> {
+    (0..pair.free_slots())
+        .map(|_| pair.prepare_read())
+        .collect()
+}
+
+#[test]
+fn a_prepared_request_is_published_and_comes_back() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    for _ in 0..20 {
+        let prepared = pair.prepare_read();
+        let index = prepared.index();
+        assert_eq!(prepared.queue(), 0);
+
+        let (tag, chain) = pair.taken(prepared);
+
+        assert_eq!(chain.head, index);
+        pair.finish(&chain);
+        let used = pair.pop_used();
+        assert_eq!((used.payload, used.slot.index()), (tag, index));
+        pair.release(used.slot);
+    }
+    assert_eq!(pair.free_slots(), 8);
+}
+
+#[test]
+fn a_reset_frees_the_slots_of_requests_that_were_never_published() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let prepared = prepare_all(&mut pair);
+    assert_eq!(pair.free_slots(), 0);
+
+    assert!(pair.reset().is_empty());
+
+    assert_eq!(pair.free_slots(), 8);
+    for prepared in prepared {
+        assert_eq!(rejection(&mut pair, prepared), Rejection::Stale);
+    }
+    assert_eq!(pair.free_slots(), 8, "a stale request freed a slot again");
+}
+
+#[test]
+fn a_reset_leaves_the_slots_that_are_being_built() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let slot = pair.slot();
+    let index = slot.index();
+    let _lost = pair.prepare_read();
+    let tag = pair.publish_read();
+
+    assert_eq!(pair.reset(), [tag]);
+
+    let others = prepare_all(&mut pair);
+    assert_eq!(others.len(), 3);
+    assert!(others.iter().all(|it| it.index() != index));
+    // What was being built during the reset is published after it.
+    let flush = pair.requests.flush(&pair.slots, slot).unwrap();
+    let (_, chain) = pair.taken(flush);
+    assert_eq!(chain.head, index);
+}
+
+#[test]
+fn a_stale_request_does_not_take_the_slot_of_a_later_one() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let mut stale = prepare_all(&mut pair);
+    pair.reset();
+    let later = prepare_all(&mut pair);
+    assert_eq!(later.len(), 4);
+
+    pair.queue.cancel(&pair.slots, stale.remove(0));
+    for stale in stale {
+        assert_eq!(rejection(&mut pair, stale), Rejection::Stale);
+    }
+
+    assert_eq!(pair.free_slots(), 0);
+    for later in later {
+        pair.publish(later);
+    }
+}
+
+#[test]
+fn a_cancelled_request_frees_its_slot_and_is_not_seen_by_the_device() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    for _ in 0..20 {
+        let prepared = pair.prepare_read();
+        assert_eq!(pair.free_slots(), 3);
+
+        pair.queue.cancel(&pair.slots, prepared);
+
+        assert_eq!(pair.free_slots(), 4);
+        assert!(pair.device.take().is_none());
+    }
+    assert_eq!(pair.queue.in_flight(), 0);
+    assert!(pair.reset().is_empty());
+    assert_eq!(pair.free_slots(), 4);
+}
+
+/// The slot of a request for another queue stays prepared until that queue is
+/// reclaimed. A slot that meets the wrong allocator is lost.
+#[test]
+fn a_request_is_published_and_cancelled_by_its_own_queue_alone() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let other = SlotAllocator::new(1, queue_size(8));
+    let build = |slots| {
+        let slot = other.reserve().unwrap();
+        assert_eq!(slot.queue(), 1);
+        pair.requests
+            .read(slots, slot, extent(0, 1), &[data(0, 512)], |it| *it)
+            .unwrap()
+    };
+    let [first, second, third, fourth] = [(); 4].map(|()| build(&other));
+    let mixed = build(&pair.slots);
+
+    assert_eq!(rejection(&mut pair, first), Rejection::Stale);
+    let rejected = pair.queue.publish(&other, second, 1, |tag| tag);
+    assert_eq!(rejected.unwrap_err().reason, Rejection::Stale);
+    pair.queue.cancel(&pair.slots, third);
+    pair.queue.cancel(&other, fourth);
+    assert_eq!(rejection(&mut pair, mixed), Rejection::Stale);
+    let slot = other.reserve().unwrap();
+    pair.release(slot);
+
+    assert_eq!(std::iter::from_fn(|| other.reserve()).count(), 2);
+    assert_eq!(pair.free_slots(), 8);
+    pair.reset();
+    assert_eq!(pair.free_slots(), 8);
+}
+
+/// Requests prepared for a queue of 32 are published to one of 4.
+#[test]
+fn an_unfit_request_frees_its_slot() {
+    for table in [2, 4, 32] {
+        let (memory, other) = (memory(), memory());
+        let mut pair = Pair::new(&memory, 32, FLAGS);
+        let (size, table_of) = (queue_size(4), vec![None; table]);
+        pair.queue = SplitQueue::new(&mut other.dma(), 0, size, FLAGS, table_of).unwrap();
+        pair.device = RingDevice::new(&other, pair.queue.placement());
+
+        let pieces = [0, 1, 2].map(|page| data(page * 4096, 512));
+        let long = pair.read(extent(0, 3), &pieces).unwrap();
+        assert_eq!(rejection(&mut pair, long), Rejection::Unfit);
+        assert_eq!(pair.free_slots(), 32);
+
+        let beyond = table.min(4);
+        for prepared in prepare_all(&mut pair) {
+            if usize::from(prepared.index()) < beyond {
+                pair.publish(prepared);
+            } else {
+                assert_eq!(rejection(&mut pair, prepared), Rejection::Unfit);
+            }
+        }
+        assert_eq!(usize::from(pair.queue.in_flight()), beyond);
+        assert_eq!(pair.free_slots(), 32 - beyond);
+        assert_eq!(pair.reset().len(), beyond);
+        assert_eq!(pair.free_slots(), 32);
+    }
+}
+
+#[test]
+fn a_request_for_a_faulty_queue_frees_its_slot() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.device.set_used_idx(1);
+    let fault = pair.queue.check_used_index().unwrap_err();
+
+    let prepared = pair.prepare_read();
+
+    assert_eq!(rejection(&mut pair, prepared), Rejection::Faulty(fault));
+    assert_eq!(pair.free_slots(), 8);
+}
+
+#[test]
+fn with_another_table_a_queue_is_as_new() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    pair.publish_read();
+    pair.device.finish_as(99, 0);
+    pair.queue.pop_used().unwrap_err();
+    pair.queue.suppress_interrupts();
+    let Pair {
+        slots,
+        requests,
+        queue,
+        device,
+        ..
+    } = pair;
+    let pci = PciDevice::new();
+    let reset = pci.reset_device();
+
+    let mut queue = queue.with_table(reset.quiet(), vec![None; 8]);
+
+    assert_eq!((queue.in_flight(), queue.fault()), (0, None));
+    assert_eq!(queue.placement(), device.ring);
+    let mut device = RingDevice::new(&memory, device.ring);
+    assert_eq!((device.avail_flags(), device.avail_idx()), (0, 0));
+    assert_eq!(queue.pop_used(), Ok(None));
+    let flush = requests.flush(&slots, slots.reserve().unwrap()).unwrap();
+    queue.publish(&slots, flush, "a flush", |it| it).unwrap();
+    let chain = device.take().unwrap();
+    device.finish(chain.head, 1);
+    assert_eq!(queue.pop_used().unwrap().unwrap().payload, "a flush");
+}
+
+#[test]
+fn a_used_ring_that_was_filled_before_driver_ok_is_found_at_once() {
+    for index in [1, 8, 0x8000, 0xFFFF] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, FLAGS);
+        assert_eq!(pair.queue.check_used_index(), Ok(()));
+
+        pair.device.set_used_idx(index);
+
+        let fault = RingFault::UsedIndex {
+            found: index,
+            last: 0,
+            in_flight: 0,
+        };
+        assert_eq!(pair.queue.check_used_index(), Err(fault));
+        assert_eq!(pair.queue.fault(), Some(fault));
+        // The fault stays when the device takes it back.
+        pair.device.set_used_idx(0);
+        assert_eq!(pair.queue.check_used_index(), Err(fault));
+    }
+}
+
+#[test]
+fn checking_the_used_index_takes_nothing() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let (tag, chain) = pair.taken_read();
+    assert_eq!(pair.queue.check_used_index(), Ok(()));
+    pair.finish(&chain);
+
+    assert_eq!(pair.queue.check_used_index(), Ok(()));
+    assert_eq!(pair.queue.check_used_index(), Ok(()));
+
+    let used = pair.pop_used();
+    assert_eq!(used.payload, tag);
+    pair.release(used.slot);
+    assert_eq!(pair.queue.pop_used(), Ok(None));
+    assert_eq!(pair.queue.check_used_index(), Ok(()));
+}
+
+/// A write with FUA is a write and a flush. The flush needs no second slot, so
+/// it cannot fail for want of one.
+#[test]
+fn a_flush_follows_a_write_in_the_same_slot() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 4, FLAGS);
+    let write = pair.write(extent(0, 1), &[data(0, 512)]).unwrap();
+    let (_, chain) = pair.taken(write);
+    pair.finish(&chain);
+    let used = pair.pop_used();
+    assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
+
+    let flush = pair.requests.flush(&pair.slots, used.slot).unwrap();
+    assert_eq!(flush.index(), chain.head);
+    let (tag, chain) = pair.taken(flush);
+
+    assert_eq!(memory.load32(chain.descriptors[0].address), 4, "FLUSH");
+    assert_eq!(chain.descriptors.len(), 2);
+    // The write's status does not count for the flush.
+    pair.device.finish(chain.head, 1);
+    let used = pair.pop_used();
+    assert_eq!(used.payload, tag);
+    assert!(pair.requests.outcome(&used.slot).is_err());
+}
