@@ -15,7 +15,7 @@ struct Fault {
     becomes: &'static str,
 }
 
-const FAULTS: [Fault; 33] = [
+const FAULTS: [Fault; 38] = [
     Fault {
         name: "found_is_stored_relaxed",
         line: "let phase = if found { FOUND } else { EMPTY };\n        self.phase.store(phase, Ordering::Release)",
@@ -77,6 +77,31 @@ const FAULTS: [Fault; 33] = [
         becomes: "self.inside.load(Ordering::Acquire)",
     },
     Fault {
+        name: "a_run_is_admitted_relaxed",
+        line: "if self.phase.load(Ordering::Acquire) == READY {\n            return Some(run);",
+        becomes: "if self.phase.load(Ordering::Relaxed) == READY {\n            return Some(run);",
+    },
+    Fault {
+        name: "a_run_is_marked_relaxed",
+        line: "!mark.swap(true, Ordering::AcqRel)",
+        becomes: "!mark.swap(true, Ordering::Relaxed)",
+    },
+    Fault {
+        name: "a_run_leaves_relaxed",
+        line: "mark.store(false, Ordering::Release)",
+        becomes: "mark.store(false, Ordering::Relaxed)",
+    },
+    Fault {
+        name: "who_must_be_alone_only_reads_the_marks",
+        line: "let exchanged =\n                mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);\n            exchanged.is_err()",
+        becomes: "mark.load(Ordering::Acquire)",
+    },
+    Fault {
+        name: "a_second_run_shares_the_mark",
+        line: "self.inside.fetch_add(1, Ordering::AcqRel);\n                DpcRun::Counted",
+        becomes: "DpcRun::Marked(number)",
+    },
+    Fault {
         name: "a_stop_is_not_counted",
         line: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(1, Ordering::AcqRel);",
         becomes: "pub fn stop(&self) -> bool {\n        self.inside.fetch_add(0, Ordering::AcqRel);",
@@ -123,8 +148,8 @@ const FAULTS: [Fault; 33] = [
     },
     Fault {
         name: "notes_are_not_taken_by_a_restart",
-        line: "self.become_ready(works)\n    }\n\n    /// Whether no counted callback is inside",
-        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no counted callback is inside",
+        line: "self.become_ready(works)\n    }\n\n    /// Whether no callback is inside",
+        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no callback is inside",
     },
     Fault {
         name: "a_dpc_object_is_initialised_in_each_life",

@@ -340,11 +340,13 @@ impl State {
     pub fn is_alone(&self) -> bool {
         // Writes rather than loads, so that a callback that enters later sees the
         // phase that was stored before them.
-        let marked = self
-            .running
-            .iter()
-            .take(usize::from(self.initialized_dpcs()))
-            .any(|mark| mark.fetch_or(false, Ordering::AcqRel));
+        let is_marked = |mark: &AtomicBool| {
+            let exchanged =
+                mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);
+            exchanged.is_err()
+        };
+        let objects = usize::from(self.initialized_dpcs());
+        let marked = self.running.iter().take(objects).any(is_marked);
         !marked && self.inside.fetch_add(0, Ordering::AcqRel) == 0
     }
 

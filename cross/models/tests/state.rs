@@ -202,10 +202,12 @@ macro_rules! models {
                 fn begin_dpc(&self) {
                     // There is one restart, so it is queued again once.
                     for _ in 0..2 {
-                        if self.state.enter() {
-                            self.data.add();
+                        if let Some(run) = self.state.enter_dpc(0) {
+                            // It reads, because another run may do so at the same time.
+                            self.data.get();
+                            assert_ne!(self.written[0].get(), 0);
                             self.run_dpc();
-                            return self.state.leave();
+                            return self.state.leave_dpc(run);
                         }
                         if self.state.issue(0) == Issue::Later {
                             return;
@@ -261,7 +263,7 @@ macro_rules! models {
                     assert_eq!(adapter.written[0].get(), 1);
                     assert_eq!(adapter.written[1].get(), 1);
                 };
-                for way in [Way::Request, Way::Interrupt, Way::Counted] {
+                for way in [Way::Request, Way::Interrupt, Way::Counted, Way::Dpc] {
                     model(move || {
                         let adapter = Arc::new(adapter());
                         beside(&adapter, way, written, |adapter| {
@@ -345,9 +347,27 @@ macro_rules! models {
                 }
             }
 
+            /// Windows may run one DPC object on two processors at the same time.
+            pub fn a_restart_is_alone_against_two_runs_of_a_dpc() {
+                let mut builder = Builder::new();
+                builder.preemption_bound = Some(3);
+                builder.check(|| {
+                    let adapter = ready();
+                    let runs = [(); 2].map(|()| {
+                        let there = Arc::clone(&adapter);
+                        thread::spawn(move || there.begin_dpc())
+                    });
+                    assert!(adapter.stop());
+                    adapter.restart();
+                    for run in runs {
+                        run.join().unwrap();
+                    }
+                });
+            }
+
             pub fn hw_find_adapter_is_alone_with_the_adapter() {
                 let inside = |adapter: &Adapter| assert_eq!(adapter.written[0].get(), 1);
-                for way in [Way::Counted, Way::Timer, Way::Requested] {
+                for way in [Way::Counted, Way::Dpc, Way::Timer, Way::Requested] {
                     model(move || {
                         beside(&ready(), way, inside, |adapter| {
                             adapter.find();
@@ -529,7 +549,8 @@ tests! {
         started_is_stored_relaxed
         requests_are_admitted_relaxed
         interrupts_are_admitted_relaxed
-        a_callback_is_admitted_relaxed;
+        a_callback_is_admitted_relaxed
+        a_run_is_admitted_relaxed;
     hw_initialize_sees_what_hw_find_adapter_wrote fails if
         found_is_stored_relaxed
         a_phase_begins_relaxed;
@@ -547,7 +568,12 @@ tests! {
         a_note_is_made_relaxed;
     a_restart_is_alone_with_the_data fails if
         a_callback_is_admitted_before_it_is_counted
-        a_callback_is_counted_relaxed;
+        a_callback_is_counted_relaxed
+        a_run_is_marked_relaxed
+        a_run_leaves_relaxed
+        who_must_be_alone_only_reads_the_marks;
+    a_restart_is_alone_against_two_runs_of_a_dpc fails if
+        a_second_run_shares_the_mark;
     hw_find_adapter_is_alone_with_the_adapter fails if
         a_callback_leaves_relaxed
         who_must_be_alone_only_reads;
