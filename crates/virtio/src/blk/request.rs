@@ -263,26 +263,30 @@ impl<'m> Requests<'m> {
     ) -> Result<u16, Refusal> {
         // One descriptor for each element is the rule.
         if list.len() <= usize::from(self.data_descriptors) && bytes <= self.size_max {
-            let mut missing = bytes;
+            // One less than the bytes that are missing, of which there is one at least: an
+            // extent is not empty. One comparison then finds both
+            // the last segment and an empty one, which ends the loop too.
+            let mut missing = bytes.wrapping_sub(1);
+            let mut is_whole = false;
             let mut next = 1_u16;
             let area = self.areas.area(slot.index());
             let entry = |element: &E| {
                 let Segment { address, length } = segment(element);
-                // Ends the loop at an empty segment as well: one comparison for both.
-                let length = if length.wrapping_sub(1) < missing.wrapping_sub(1) {
+                let length = if length.wrapping_sub(1) < missing {
                     length
-                } else if missing == 0 || length == 0 {
+                } else if is_whole || length == 0 {
                     return None;
                 } else {
-                    missing
+                    is_whole = true;
+                    missing.wrapping_add(1)
                 };
-                // Does not wrap: `length` is no more.
+                // Does not wrap until the last segment is described.
                 missing = missing.wrapping_sub(length);
                 next = next.wrapping_add(1);
                 Some(descriptor(address, length, flags, next))
             };
             if let Some(last) = area.write_entries(1, list, entry)
-                && missing == 0
+                && is_whole
             {
                 return Ok(last);
             }
