@@ -185,7 +185,8 @@ pub fn build<'a>(
     }
     let address = srb.address();
     if address.path != 0 || address.target != 0 {
-        return fail_absent(srb, function, address);
+        let failure = absent_unit(function, address);
+        return fail(srb, failure.unwrap_or(Failure::InvalidRequest));
     }
     match adapter.disk.execute(Lun(address.lun.into()), srb.cdb()) {
         Ok(Outcome::Media(op)) => match op {
@@ -353,10 +354,10 @@ fn build_control<'a>(
     srb: Srb<'a>,
     function: Function,
 ) -> Option<(Srb<'a>, Request)> {
-    let address = srb.address();
-    let is_absent = absent_unit(function, address).is_some();
+    if let Some(failure) = absent_unit(function, srb.address()) {
+        return fail(srb, failure);
+    }
     match function {
-        _ if is_absent => fail_absent(srb, function, address),
         Function::ResetBus | Function::ResetDevice | Function::ResetLogicalUnit => {
             Some((srb, Request::Reset))
         }
@@ -393,19 +394,6 @@ fn absent_unit(function: Function, address: Address) -> Option<Failure> {
     } else {
         None
     }
-}
-
-/// Fails a request to a unit that is not there.
-#[cold]
-fn fail_absent<'a>(
-    srb: Srb<'a>,
-    function: Function,
-    address: Address,
-) -> Option<(Srb<'a>, Request)> {
-    fail(
-        srb,
-        absent_unit(function, address).unwrap_or(Failure::InvalidRequest),
-    )
 }
 
 /// Fails a request in HwBuildIo.

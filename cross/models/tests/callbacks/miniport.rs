@@ -234,9 +234,9 @@ where
                 None
             }
             opcode::LENGTH => {
-                let total = cx
-                    .scatter_gather(&srb)
-                    .map_or(0, |list| list.map(|(_, length)| length).sum());
+                let total = cx.scatter_gather(&srb).map_or(0, |list| {
+                    list.elements().iter().map(storport::Element::length).sum()
+                });
                 srb.succeed(total);
                 None
             }
