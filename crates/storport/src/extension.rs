@@ -81,7 +81,7 @@ impl Header {
     #[inline]
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
         let offset = address.addr().wrapping_sub(self.dpcs.get().addr());
-        let number = u8::try_from(offset / size_of::<STOR_DPC>()).ok()?;
+        let number = u8::try_from(offset.checked_div(size_of::<STOR_DPC>())?).ok()?;
         let is_object = ptr::eq(self.dpc(DpcNumber(number)), address);
         (is_object && number < self.state.dpcs()).then_some(DpcNumber(number))
     }
