@@ -11,7 +11,7 @@ pub fn pieces<'a>(cx: &BuildIo<'_, 'a>, srb: Srb<'a>) -> usize {
     #[cfg(wrong)]
     srb.succeed(0);
     //~[wrong]^ ERROR: [E0505] cannot move out of `srb` because it is borrowed
-    let pieces = list.map_or(0, Iterator::count);
+    let pieces = list.map_or(0, |list| list.elements().len());
     #[cfg(right)]
     srb.succeed(0);
     pieces
