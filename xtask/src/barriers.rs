@@ -5,6 +5,9 @@
 //! register accesses are functions of their own there, so they are found by name
 //! in the linker's map: a store must follow a `dmb osh`, a load must be followed
 //! by a `dmb oshld`.
+//!
+//! The routines that the compiler calls to copy and fill memory must do it by 16
+//! bytes: byte by byte they would cost more than the rest of a request.
 
 use std::{fs, io, path::Path};
 
@@ -22,6 +25,9 @@ const ACCESSES: [&str; 6] = [
     "write_u16",
     "write_u32",
 ];
+
+/// What the compiler calls to copy and fill memory.
+const BLOCK_ROUTINES: [&str; 3] = ["memcpy", "memmove", "memset"];
 
 const DMB_OSH: u32 = 0xD503_33BF;
 const DMB_OSHLD: u32 = 0xD503_31BF;
@@ -56,6 +62,12 @@ pub enum BarrierError {
         /// Bytes from the function's start.
         offset: usize,
     },
+    /// A routine that moves single bytes.
+    #[error("{0} has no loop that moves 16 bytes at a time")]
+    Narrow(String),
+    /// All of these routines are missing.
+    #[error("the map has none of {}: look at what became of them", BLOCK_ROUTINES.join(", "))]
+    NoRoutine,
     /// A function that accesses no register.
     #[error("{0} accesses no register")]
     NoAccess(String),
@@ -93,7 +105,49 @@ pub fn check(path: &Path) -> Result<usize, BarrierError> {
             accesses += check_function(&function.name, &code)?;
         }
     }
+    // One that nothing calls is not in the file.
+    let routines = functions
+        .iter()
+        .filter(|function| BLOCK_ROUTINES.contains(&function.name.as_str()));
+    let mut found = 0;
+    for function in routines {
+        let code = code(&file, base, function)
+            .ok_or_else(|| BarrierError::NoCode(function.name.clone()))?;
+        if !has_wide_loop(&code) {
+            return Err(BarrierError::Narrow(function.name.clone()));
+        }
+        found += 1;
+    }
+    if found == 0 {
+        return Err(BarrierError::NoRoutine);
+    }
     Ok(accesses)
+}
+
+/// Whether a loop stores 16 bytes at a time, from a pair of X registers or from Q
+/// registers (Arm Architecture Reference Manual, "Loads and stores").
+fn has_wide_loop(code: &[u32]) -> bool {
+    let stores_16 = |instruction: &u32| {
+        // STP of X or Q registers, STR of a Q register.
+        let pair = matches!(instruction & 0xFE40_0000, 0xA800_0000 | 0xAC00_0000);
+        let single = matches!(instruction & 0xFFC0_0000, 0x3C80_0000 | 0x3D80_0000);
+        (pair || single) && instruction >> 5 & 31 != STACK_POINTER
+    };
+    code.iter().enumerate().any(|(index, instruction)| {
+        loop_begin(index, *instruction)
+            .and_then(|begin| code.get(begin..index))
+            .is_some_and(|body| body.iter().any(stores_16))
+    })
+}
+
+/// Where the conditional branch at `index` leads back to.
+fn loop_begin(index: usize, instruction: u32) -> Option<usize> {
+    // B.cond, CBZ and CBNZ have the distance in words in bits 5 to 23, signed.
+    let branches =
+        instruction & 0xFF00_0010 == 0x5400_0000 || instruction & 0x7E00_0000 == 0x3400_0000;
+    let distance = (instruction << 8).cast_signed() >> 13;
+    let back = usize::try_from(distance.checked_neg()?).ok()?;
+    index.checked_sub(back).filter(|_| branches && back > 0)
 }
 
 /// A function of the map: where it begins and ends.
@@ -142,6 +196,8 @@ fn code(file: &PeFile64<'_>, base: u64, function: &Function) -> Option<Vec<u32>>
     Some(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
 
+const STACK_POINTER: u32 = 31;
+
 /// What an instruction does to memory that is not the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
@@ -151,8 +207,6 @@ enum Access {
 
 /// Reads an instruction (Arm Architecture Reference Manual, "Loads and stores").
 fn access(instruction: u32) -> Option<Access> {
-    const STACK_POINTER: u32 = 31;
-
     let is_load_or_store = instruction & 0x0A00_0000 == 0x0800_0000;
     let base = instruction >> 5 & 31;
     if !is_load_or_store || base == STACK_POINTER {
@@ -260,6 +314,30 @@ mod tests {
                 let checked = check_function("f", without);
                 assert!(matches!(checked, Err(BarrierError::NoBarrier { .. })));
             }
+        }
+    }
+
+    /// `ldp x9, x10, [x1], #16`, `stp x9, x10, [x0], #16`, `subs x2, x2, #16`,
+    /// `b.hs -12`.
+    const WIDE_LOOP: [u32; 4] = [0xA8C1_2829, 0xA881_2809, 0xF100_4042, 0x54FF_FFA2];
+    /// `ldrb w9, [x1], #1`, `strb w9, [x0], #1`, `subs x2, x2, #1`, `b.ne -12`.
+    const NARROW_LOOP: [u32; 4] = [0x3840_1429, 0x3800_1409, 0xF100_0442, 0x54FF_FFA1];
+
+    #[test]
+    fn a_loop_of_16_bytes_is_told_from_one_of_single_bytes() {
+        assert!(has_wide_loop(
+            &[&WIDE_LOOP[..], &NARROW_LOOP, &[RET]].concat()
+        ));
+        // `stp q0, q1, [x0], #32` and `b.hs -8`.
+        assert!(has_wide_loop(&[0xAC81_0400, 0xF100_8042, 0x54FF_FFC2, RET]));
+        for narrow in [
+            &NARROW_LOOP[..],
+            // Not in a loop.
+            &WIDE_LOOP[..3],
+            // `stp x29, x30, [sp, #-16]!` in a loop of single bytes.
+            &[0xA9BF_7BFD, 0x3800_1409, 0xF100_0442, 0x54FF_FFA1],
+        ] {
+            assert!(!has_wide_loop(narrow), "{narrow:x?}");
         }
     }
 

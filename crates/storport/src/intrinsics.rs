@@ -98,18 +98,28 @@ unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
 
 #[cfg(target_arch = "aarch64")]
 unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: the caller's ranges are valid.
+    // SAFETY: the caller's ranges are valid. 16 bytes are read before they are
+    // written, so that going up is right for ranges that overlap, too.
     unsafe {
         asm!(
-            "cbz {n}, 3f",
+            "subs {n}, {n}, #16",
+            "b.lo 3f",
             "2:",
-            "ldrb {b:w}, [{s}], #1",
-            "strb {b:w}, [{d}], #1",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
+            "ldp {a}, {b}, [{s}], #16",
+            "stp {a}, {b}, [{d}], #16",
+            "subs {n}, {n}, #16",
+            "b.hs 2b",
             "3:",
+            "adds {n}, {n}, #16",
+            "b.eq 5f",
+            "4:",
+            "ldrb {a:w}, [{s}], #1",
+            "strb {a:w}, [{d}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 4b",
+            "5:",
             d = inout(reg) to => _, s = inout(reg) from => _, n = inout(reg) bytes => _,
-            b = out(reg) _,
+            a = out(reg) _, b = out(reg) _,
             options(nostack),
         );
     }
@@ -117,20 +127,29 @@ unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
 
 #[cfg(target_arch = "aarch64")]
 unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: the caller's ranges are valid.
+    // SAFETY: as in `copy_up`, going down.
     unsafe {
         asm!(
-            "cbz {n}, 3f",
+            "subs {n}, {n}, #16",
+            "b.lo 3f",
             "2:",
-            "ldrb {b:w}, [{s}, #-1]!",
-            "strb {b:w}, [{d}, #-1]!",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
+            "ldp {a}, {b}, [{s}, #-16]!",
+            "stp {a}, {b}, [{d}, #-16]!",
+            "subs {n}, {n}, #16",
+            "b.hs 2b",
             "3:",
+            "adds {n}, {n}, #16",
+            "b.eq 5f",
+            "4:",
+            "ldrb {a:w}, [{s}, #-1]!",
+            "strb {a:w}, [{d}, #-1]!",
+            "subs {n}, {n}, #1",
+            "b.ne 4b",
+            "5:",
             d = inout(reg) to.wrapping_add(bytes) => _,
             s = inout(reg) from.wrapping_add(bytes) => _,
             n = inout(reg) bytes => _,
-            b = out(reg) _,
+            a = out(reg) _, b = out(reg) _,
             options(nostack),
         );
     }
@@ -138,16 +157,25 @@ unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
 
 #[cfg(target_arch = "aarch64")]
 unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
+    let eight = u64::from_ne_bytes([value; 8]);
     // SAFETY: the caller's range is valid.
     unsafe {
         asm!(
-            "cbz {n}, 3f",
+            "subs {n}, {n}, #16",
+            "b.lo 3f",
             "2:",
-            "strb {b:w}, [{d}], #1",
-            "subs {n}, {n}, #1",
-            "b.ne 2b",
+            "stp {v}, {v}, [{d}], #16",
+            "subs {n}, {n}, #16",
+            "b.hs 2b",
             "3:",
-            d = inout(reg) to => _, n = inout(reg) bytes => _, b = in(reg) u32::from(value),
+            "adds {n}, {n}, #16",
+            "b.eq 5f",
+            "4:",
+            "strb {v:w}, [{d}], #1",
+            "subs {n}, {n}, #1",
+            "b.ne 4b",
+            "5:",
+            d = inout(reg) to => _, n = inout(reg) bytes => _, v = in(reg) eight,
             options(nostack),
         );
     }
