@@ -6,15 +6,12 @@
 //! its tag and length (RFC 2315, 9.3).
 
 use cms::{
-    cert::{CertificateChoices, IssuerAndSerialNumber},
+    cert::IssuerAndSerialNumber,
     content_info::{CmsVersion, ContentInfo},
-    signed_data::{
-        CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo,
-        SignerInfos,
-    },
+    signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo, SignerInfos},
 };
 use der::{
-    Any, Encode, EncodeValue, Tagged,
+    Any, Encode, EncodeValue, Sequence, Tagged,
     asn1::{Null, ObjectIdentifier, OctetString, SetOfVec},
 };
 use sha2::{Digest, Sha256};
@@ -104,8 +101,8 @@ pub(crate) fn sign(
 
     let certificates = std::iter::once(signer.certificate())
         .chain(signer.issuers())
-        .map(|certificate| CertificateChoices::Certificate(certificate.clone()))
-        .collect::<Vec<_>>();
+        .map(Any::encode_from)
+        .collect::<der::Result<Vec<_>>>()?;
     let signed = SignedData {
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::try_from(vec![sha256()])?,
@@ -113,8 +110,7 @@ pub(crate) fn sign(
             econtent_type: content_type,
             econtent: Some(content),
         },
-        certificates: Some(CertificateSet(SetOfVec::try_from(certificates)?)),
-        crls: None,
+        certificates: Some(SetOfVec::try_from(certificates)?),
         signer_infos: SignerInfos(SetOfVec::try_from(vec![SignerInfo {
             version: CmsVersion::V1,
             sid: SignerIdentifier::IssuerAndSerialNumber(IssuerAndSerialNumber {
@@ -136,6 +132,20 @@ pub(crate) fn sign(
         content: Any::encode_from(&signed)?,
     }
     .to_der()?)
+}
+
+/// `SignedData` (RFC 2315, 9.1).
+///
+/// It is not the `cms` crate's, whose set of certificates is not in DER's order: it
+/// compares them as sequences of numbers. Windows refuses such a set.
+#[derive(Sequence)]
+struct SignedData {
+    version: CmsVersion,
+    digest_algorithms: SetOfVec<AlgorithmIdentifierOwned>,
+    encap_content_info: EncapsulatedContentInfo,
+    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", optional = "true")]
+    certificates: Option<SetOfVec<Any>>,
+    signer_infos: SignerInfos,
 }
 
 /// An attribute with one value.
