@@ -23,15 +23,15 @@ use core::{num::NonZero, sync::atomic::Ordering};
 use storport::{Failure, StartedSrb};
 use virtio::{
     blk::CacheMode,
-    split_queue::RingFault,
     transport::{
         Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
-        Resetting, RingPlacement, TransportError, VectorError,
+        Resetting, RingPlacement,
     },
 };
 
 use crate::{
     driver::Adapter,
+    error::Error,
     events::Event,
     io::{Admission, Queue},
     registers::Window,
@@ -98,25 +98,6 @@ pub struct Vectors {
     pub queue: Option<u16>,
     /// The message for changes of the configuration.
     pub config: Option<u16>,
-}
-
-/// Why a device that is reset could not be brought up.
-#[derive(Clone, Copy, Debug)]
-pub enum BringUpError {
-    /// A step of the initialisation failed.
-    Transport {
-        /// Why.
-        error: TransportError,
-        /// The features that it offered.
-        offered: u64,
-    },
-    /// It refused the vector of its queue.
-    Vector {
-        /// The vector.
-        vector: u16,
-    },
-    /// It wrote to the used ring before it had a request.
-    Violation(RingFault),
 }
 
 /// Why [`Life::attend`] is called.
@@ -212,12 +193,11 @@ impl<'a> Life<'a> {
         adapter: &Adapter<'a>,
         queue: &mut Queue<'a>,
         vectors: Vectors,
-    ) -> Result<(), BringUpError> {
+    ) -> Result<(), Error> {
         self.vectors = vectors;
         let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
             // HwFindAdapter, which comes before, leaves the device reset.
-            let error = TransportError::NeedsReset;
-            return Err(BringUpError::Transport { error, offered: 0 });
+            return Err(virtio::Error::NeedsReset.into());
         };
         let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
         self.stage = stage;
@@ -396,7 +376,7 @@ impl<'a> Life<'a> {
     }
 
     /// Resets a device whose start failed, and has it started again later.
-    fn retry(&mut self, queue: &mut Queue<'a>, error: &BringUpError, actions: &mut Actions) {
+    fn retry(&mut self, queue: &mut Queue<'a>, error: &Error, actions: &mut Actions) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.begin_reset(queue);
@@ -467,14 +447,14 @@ fn bring_up<'a>(
     adapter: &Adapter<'a>,
     queue: &mut Queue<'a>,
     vectors: Vectors,
-) -> (Stage<'a>, Result<Option<Report>, BringUpError>) {
+) -> (Stage<'a>, Result<Option<Report>, Error>) {
     let placement = queue.ring().placement();
     let (device, notifier) = match start_device(device, accepted, placement, vectors) {
         Ok(started) => started,
         Err((device, error)) => return (Stage::Resetting(device), Err(error)),
     };
     if let Err(fault) = queue.ring().check_used_index() {
-        let error = BringUpError::Violation(fault);
+        let error = Error::Violation(fault);
         return (Stage::Resetting(device.begin_reset()), Err(error));
     }
     // Nothing was finished yet, so no interrupt is missed.
@@ -524,10 +504,10 @@ pub fn start_device<'a>(
     accepted: Features,
     ring: RingPlacement,
     vectors: Vectors,
-) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, BringUpError)> {
+) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, Error)> {
     let failed = |failure: Failed<Window<'a>>, offered| {
         let error = failure.error;
-        let error = BringUpError::Transport { error, offered };
+        let error = Error::Device { error, offered };
         (failure.device.begin_reset(), error)
     };
     let device = device.acknowledge().map_err(|failure| failed(failure, 0))?;
@@ -536,22 +516,20 @@ pub fn start_device<'a>(
         .accept(accepted.get())
         .map_err(|failure| failed(failure, offered))?;
 
-    let transport = |error| BringUpError::Transport { error, offered };
+    let refused = |error| Error::Device { error, offered };
     let enabled = device
         .find_queue(QUEUE, ring.size)
-        .map_err(transport)
+        .map_err(refused)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
                 // If it fails, the driver notices that the device asks for a reset
                 // when a request times out.
-                let _: Result<(), VectorError> = device.route_config(vector);
+                let _: Result<(), virtio::Error> = device.route_config(vector);
             }
             if let Some(vector) = vectors.queue {
-                device
-                    .route_queue(&found, vector)
-                    .map_err(|_| BringUpError::Vector { vector })?;
+                device.route_queue(&found, vector).map_err(refused)?;
             }
-            device.enable_queue(found, ring).map_err(transport)
+            device.enable_queue(found, ring).map_err(refused)
         });
     let enabled = match enabled {
         Ok(enabled) => enabled,

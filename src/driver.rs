@@ -16,10 +16,11 @@ use virtio::{
 };
 
 use crate::{
-    device::{Actions, BringUpError, Demand, Life, Microseconds, Vectors},
+    device::{Actions, Demand, Life, Microseconds, Vectors},
+    error::Error,
     events::Event,
     io::{self, Drained, InFlight, Queue, Request, ShortUsed},
-    probe::{self, StartError},
+    probe,
     registers::Window,
     report::Report,
 };
@@ -150,7 +151,7 @@ impl Miniport for Ferrostor {
         // A dump stack logs nothing.
         let _: Result<(), StorStatus> = cx.log_event(&Report::from(&error).event());
         Err(match error {
-            StartError::ConfigurationSpace => NotFound::BadConfiguration,
+            Error::ConfigurationSpace => NotFound::BadConfiguration,
             _ => NotFound::Unusable,
         })
     }
@@ -282,7 +283,7 @@ impl callback::PassiveInitialize for Ferrostor {
     fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
         let started = adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors));
-        if let Err(BringUpError::Violation(fault)) = started {
+        if let Err(Error::Violation(fault)) = started {
             // One glitch is no reason to go without the disk: as at a restart, the
             // DPC goes on.
             let report = Report::violation(Event::ProtocolViolation, fault);
@@ -292,7 +293,7 @@ impl callback::PassiveInitialize for Ferrostor {
             return true;
         }
         if let Err(error) = started {
-            let report = Report::from(&StartError::BringUp(error));
+            let report = Report::from(&error);
             let _: Result<(), StorStatus> = cx.log_event(&report.event());
             return false;
         }

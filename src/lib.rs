@@ -10,6 +10,7 @@
 //! | `probe` | HwFindAdapter: from a PCI function to a disk |
 //! | `device` | the device's life: start, reset, restart, removal |
 //! | `io` | a request: build, submit, complete |
+//! | `error` | why a device cannot be used or started |
 //! | `report` | errors as events of the system log |
 //! | `events` | the events and their texts |
 //! | `registers` | Storport's registers and memory, as `virtio` needs them |
@@ -34,6 +35,7 @@
 mod device;
 mod driver;
 mod entry;
+mod error;
 #[expect(dead_code, reason = "the build script puts the texts into the file")]
 mod events;
 mod io;

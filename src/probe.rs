@@ -10,19 +10,18 @@ use core::sync::atomic::AtomicBool;
 use scsi::{Disk, Serial, WriteCacheState};
 use storport::{AdapterLimits, Configured, FindAdapter, LimitsError, MappedRegisters};
 use virtio::{
-    blk::{self, Config, ConfigError, IDENTITY, Limits, Requests, choose_features},
-    pci::{CapabilityError, ConfigImage, Layout, Location, Structure, memory_bar},
+    blk::{self, Config, IDENTITY, Limits, Requests, choose_features},
+    pci::{ConfigImage, Layout, Location, Structure, memory_bar},
     queue_size::QueueSize,
     slots::SlotAllocator,
-    split_queue::{self, QueueError, RingFault, SplitQueue},
-    transport::{
-        Device, Failure, Features, Negotiated, Reset, ResetFailure, TransportError, Windows,
-    },
+    split_queue::{self, RingFault, SplitQueue},
+    transport::{Device, Failure, Features, Negotiated, Reset, ResetFailure, Windows},
 };
 
 use crate::{
-    device::{BringUpError, Life, POLL, TICK, Vectors, start_device},
+    device::{Life, POLL, TICK, Vectors, start_device},
     driver::Adapter,
+    error::Error,
     io::{Queue, ShortUsed},
     registers::{Window, shared_memory},
 };
@@ -44,9 +43,6 @@ const DUMP_QUEUE: u16 = 32;
 /// Slots in dump mode: one request at a time, in little memory (storport-rules.md D4).
 pub const DUMP_SLOTS: u16 = 1;
 
-/// The feature that gives each request a descriptor table of its own.
-const INDIRECT_DESC: &str = "VIRTIO_F_INDIRECT_DESC";
-
 /// How long the device may take to confirm a reset.
 pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
 
@@ -54,62 +50,6 @@ pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
 /// between: a second in all.
 const IDENTITY_LOOKS: u32 = 10_000;
 const IDENTITY_PAUSE: u32 = 100;
-
-/// Why the adapter cannot be used.
-#[derive(Debug)]
-pub enum StartError {
-    /// Its PCI configuration space cannot be read.
-    ConfigurationSpace,
-    /// Its virtio structures cannot be found.
-    Capabilities(CapabilityError),
-    /// A structure's BAR cannot be mapped.
-    BarNotMapped {
-        /// The BAR's number.
-        bar: u8,
-        /// Bytes from the BAR's start that are needed.
-        length: u64,
-    },
-    /// It does not confirm its reset.
-    ResetUnconfirmed {
-        /// The device status register.
-        status: u8,
-    },
-    /// It reads as all ones.
-    Vanished,
-    /// It lacks a feature that the driver needs.
-    FeatureMissing {
-        /// The feature's name.
-        name: &'static str,
-        /// The features that it offers.
-        offered: u64,
-    },
-    /// A step of its initialisation failed.
-    BringUp(BringUpError),
-    /// Its configuration describes no disk that the driver can serve.
-    Configuration(ConfigError),
-    /// One of its limits leaves no room for a request.
-    LimitTooSmall {
-        /// The limit's name.
-        name: &'static str,
-        /// Its value.
-        value: u64,
-        /// The least value that works.
-        needed: u64,
-    },
-    /// There is not enough memory.
-    OutOfMemory {
-        /// Bytes that were asked for.
-        bytes: u64,
-    },
-    /// It broke the protocol before it got a request of an initiator.
-    Violation(RingFault),
-}
-
-impl StartError {
-    fn transport(error: TransportError, offered: u64) -> Self {
-        Self::BringUp(BringUpError::Transport { error, offered })
-    }
-}
 
 /// What the driver reads from the device before it gives it any memory.
 struct Survey {
@@ -128,11 +68,9 @@ struct Survey {
 /// # Errors
 /// Why the adapter cannot be used.
 #[inline(never)]
-pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), StartError> {
-    let image = cx
-        .pci_configuration()
-        .ok_or(StartError::ConfigurationSpace)?;
-    let layout = Layout::parse(&image).map_err(StartError::Capabilities)?;
+pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter<'a>), Error> {
+    let image = cx.pci_configuration().ok_or(Error::ConfigurationSpace)?;
+    let layout = Layout::parse(&image).map_err(Error::from)?;
     let device = map(cx, &image, &layout)?;
     let (isr, status) = (device.isr(), device.status_register());
     let (device, survey) = survey(cx, device)?;
@@ -158,7 +96,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
 
     let bytes =
         Requests::memory_needed(slots, &limits).saturating_add(split_queue::memory_needed(size));
-    let out_of_memory = || StartError::OutOfMemory {
+    let out_of_memory = || Error::OutOfMemory {
         bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
     };
     let extension = u32::try_from(bytes)
@@ -176,13 +114,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         accepted.get(),
         &mut none_in_flight[..],
     )
-    .map_err(|error| match error {
-        QueueError::NoIndirect => StartError::FeatureMissing {
-            name: INDIRECT_DESC,
-            offered: accepted.bits(),
-        },
-        QueueError::Memory(_) | QueueError::TableInUse => out_of_memory(),
-    })?;
+    .map_err(|_| out_of_memory())?;
     let (device, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
     let in_flight = cx
         .table(usize::from(slots.get()), |_, _| Some(None))
@@ -207,7 +139,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
 }
 
 /// The limit of the device that leads to a limit that Storport cannot take.
-fn limit_too_small(error: LimitsError) -> StartError {
+fn limit_too_small(error: LimitsError) -> Error {
     let (name, value) = match error {
         LimitsError::TransferBytes(bytes) => ("transfer length", bytes.into()),
         LimitsError::PhysicalBreaks => ("seg_max", 0),
@@ -216,7 +148,7 @@ fn limit_too_small(error: LimitsError) -> StartError {
         LimitsError::Targets => ("targets", 0),
         LimitsError::LogicalUnits => ("logical units", 0),
     };
-    StartError::LimitTooSmall {
+    Error::LimitTooSmall {
         name,
         value,
         needed: 1,
@@ -228,22 +160,19 @@ fn map<'a>(
     cx: &mut FindAdapter<'_, 'a>,
     image: &ConfigImage,
     layout: &Layout,
-) -> Result<Device<Window<'a>>, StartError> {
+) -> Result<Device<Window<'a>>, Error> {
     let mut map = |structure: Structure, location: Location| {
         let bar = memory_bar(image, location.bar)
             .ok()
             .and_then(|start| cx.map(start))
-            .ok_or(StartError::BarNotMapped {
+            .ok_or(Error::BarNotMapped {
                 bar: location.bar,
                 length: u64::from(location.offset).saturating_add(u64::from(location.length)),
             })?;
-        window(&bar, location).ok_or(StartError::transport(
-            TransportError::WindowShort {
-                structure,
-                length: 0,
-            },
-            0,
-        ))
+        window(&bar, location).ok_or(Error::from(virtio::Error::WindowShort {
+            structure,
+            length: 0,
+        }))
     };
     let windows = Windows {
         common: map(Structure::Common, layout.common)?,
@@ -251,7 +180,7 @@ fn map<'a>(
         isr: map(Structure::Isr, layout.isr)?,
         device: map(Structure::Device, layout.device)?,
     };
-    Device::new(layout, windows).map_err(|error| StartError::transport(error, 0))
+    Ok(Device::new(layout, windows)?)
 }
 
 /// The part of a mapped BAR that holds a structure, if some of it lies inside.
@@ -266,12 +195,12 @@ fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a
 fn reset<'a, S>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>, S>,
-) -> Result<Device<Window<'a>, Reset>, StartError> {
+) -> Result<Device<Window<'a>, Reset>, Error> {
     device
         .reset(PROBE_RESET_MILLISECONDS, || cx.stall(1000))
         .map_err(|failure| match failure {
-            ResetFailure::Removed(_) => StartError::Vanished,
-            ResetFailure::Stuck { status, .. } => StartError::ResetUnconfirmed {
+            ResetFailure::Removed(_) => Error::from(virtio::Error::Gone),
+            ResetFailure::Stuck { status, .. } => Error::ResetUnconfirmed {
                 status: status.bits(),
             },
         })
@@ -282,11 +211,12 @@ fn reset<'a, S>(
 fn survey<'a>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>>,
-) -> Result<(Device<Window<'a>, Reset>, Survey), StartError> {
+) -> Result<(Device<Window<'a>, Reset>, Survey), Error> {
     let mut offered = 0;
     let failed = |failure: Failure<Window<'a>>, offered| {
         // The failed step has set the status bit FAILED already.
-        StartError::transport(failure.error, offered)
+        let error = failure.error;
+        Error::Device { error, offered }
     };
     let device = reset(cx, device)?
         .acknowledge()
@@ -295,9 +225,8 @@ fn survey<'a>(
     let accepted = match choose_features(device.offered()) {
         Ok(accepted) => accepted,
         Err(error) => {
-            let missing = Features::from(error.missing);
             let _: Device<Window<'a>> = device.give_up();
-            return Err(feature_missing(missing, offered));
+            return Err(Error::Device { error, offered });
         }
     };
     let mut device = device
@@ -317,9 +246,10 @@ fn ask_limits(
     device: &mut Device<Window<'_>, Negotiated>,
     offered: u64,
     is_dump: bool,
-) -> Result<Survey, StartError> {
+) -> Result<Survey, Error> {
     let accepted = device.accepted();
-    let config = Config::read(device.config(), accepted).map_err(StartError::Configuration)?;
+    let config = Config::read(device.config(), accepted)
+        .map_err(|error| Error::Device { error, offered })?;
     let largest = if is_dump {
         QueueSize::new(DUMP_QUEUE).unwrap_or(QueueSize::Q256)
     } else {
@@ -327,7 +257,7 @@ fn ask_limits(
     };
     let size = device
         .find_queue(QUEUE, largest)
-        .map_err(|error| StartError::transport(error, offered))?
+        .map_err(|error| Error::Device { error, offered })?
         .size();
     let slots = if is_dump {
         QueueSize::new(DUMP_SLOTS).unwrap_or(size)
@@ -335,7 +265,7 @@ fn ask_limits(
         size
     };
     let limits = blk::limits(&config, size, TABLE_ENTRIES)
-        .map_err(|error| too_few_segments(&config, size, error))?;
+        .map_err(|error| Error::Device { error, offered })?;
     Ok(Survey {
         accepted: accepted.into(),
         config,
@@ -343,39 +273,6 @@ fn ask_limits(
         size,
         slots,
     })
-}
-
-/// Names the limit that leaves a request too few data segments: seg_max, or the
-/// queue's size, of which two descriptors are not for data.
-fn too_few_segments(config: &Config, size: QueueSize, error: blk::LimitsError) -> StartError {
-    if config.seg_max == Some(error.descriptors.into()) {
-        StartError::LimitTooSmall {
-            name: "seg_max",
-            value: error.descriptors.into(),
-            needed: error.needed.into(),
-        }
-    } else {
-        StartError::LimitTooSmall {
-            name: "queue_size",
-            value: size.get().into(),
-            needed: error.needed.saturating_add(2).into(),
-        }
-    }
-}
-
-/// Names the first of the features that are missing.
-fn feature_missing(missing: Features, offered: u64) -> StartError {
-    use virtio::spec::F;
-
-    if missing.get().contains(F::VERSION_1) {
-        return StartError::transport(TransportError::NotModern, offered);
-    }
-    let name = if missing.get().contains(F::INDIRECT_DESC) {
-        INDIRECT_DESC
-    } else {
-        "a feature"
-    };
-    StartError::FeatureMissing { name, offered }
 }
 
 /// How often the device may break the protocol while it is asked for the disk's
@@ -395,12 +292,12 @@ fn ask_identity<'a, 't>(
     accepted: Features,
     mut ring: IdentityRing<'a, 't>,
     requests: &Requests<'a>,
-) -> Result<Asked<'a, 't>, StartError> {
+) -> Result<Asked<'a, 't>, Error> {
     let slots = &SlotAllocator::new(QUEUE, QueueSize::ONE);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
         let (live, notifier) = start_device(device, accepted, ring.placement(), Vectors::default())
-            .map_err(|(_, error)| StartError::BringUp(error))?;
+            .map_err(|(_, error)| error)?;
         let identity = poll_identity(cx, &mut ring, requests, slots, || notifier.notify());
         device = reset(cx, live)?;
         // The slot of a request that was not answered is freed here.
@@ -408,7 +305,7 @@ fn ask_identity<'a, 't>(
         attempts_left = attempts_left.saturating_sub(1);
         match identity {
             Ok(identity) => return Ok((device, ring, identity)),
-            Err(fault) if attempts_left == 0 => return Err(StartError::Violation(fault)),
+            Err(fault) if attempts_left == 0 => return Err(Error::Violation(fault)),
             // A single protocol violation is no reason to go without the disk.
             Err(_) => {}
         }

@@ -5,10 +5,7 @@
 )]
 
 use storport::{MappedRegisters, UncachedExtension, UncachedParts};
-use virtio::{
-    dma::{DmaError, DmaMemory},
-    registers::Registers,
-};
+use virtio::{dma::DmaMemory, registers::Registers};
 
 /// One of the device's structures, mapped.
 #[derive(Clone)]
@@ -54,8 +51,8 @@ impl Registers for Window<'_> {
 /// The uncached extension, as memory to share with the device.
 ///
 /// # Errors
-/// Its address or length is unusable: [`DmaError`].
-pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, DmaError> {
+/// Its address or length is unusable: [`virtio::Error`].
+pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, virtio::Error> {
     let UncachedParts {
         address,
         physical,

@@ -4,17 +4,14 @@
 use scsi::block::CachePolicy;
 use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
 use virtio::{
-    blk::ConfigError,
-    pci::{CapabilityError, Rejection, Structure},
+    Error as Device,
+    pci::{Structure, StructureFault},
+    spec::F,
     split_queue::RingFault,
-    transport::TransportError,
+    transport::Features,
 };
 
-use crate::{
-    device::BringUpError,
-    events::Event,
-    probe::{PROBE_RESET_MILLISECONDS, StartError},
-};
+use crate::{error::Error, events::Event, probe::PROBE_RESET_MILLISECONDS};
 
 /// An event with its inserts, ready to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -93,52 +90,98 @@ impl Report {
     }
 }
 
-impl From<&StartError> for Report {
-    fn from(error: &StartError) -> Self {
-        match error {
-            StartError::ConfigurationSpace => Self::new(Event::ConfigurationSpaceUnreadable, []),
-            StartError::Capabilities(error) => capabilities(*error),
-            StartError::BarNotMapped { bar, length } => {
-                Self::new(Event::BarNotMapped, [number(*bar), number(*length)])
+impl From<&Error> for Report {
+    fn from(error: &Error) -> Self {
+        match *error {
+            Error::ConfigurationSpace => Self::new(Event::ConfigurationSpaceUnreadable, []),
+            Error::BarNotMapped { bar, length } => {
+                Self::new(Event::BarNotMapped, [number(bar), number(length)])
             }
-            StartError::ResetUnconfirmed { status } => Self::new(
+            Error::ResetUnconfirmed { status } => Self::new(
                 Event::StartResetUnconfirmed,
-                [number(PROBE_RESET_MILLISECONDS), bits(*status)],
+                [number(PROBE_RESET_MILLISECONDS), bits(status)],
             ),
-            StartError::Vanished => Report::vanished(),
-            StartError::FeatureMissing { name, offered } => {
-                Self::new(Event::FeatureMissing, [text(name), bits(*offered)])
-            }
-            StartError::BringUp(error) => bring_up(error),
-            StartError::Configuration(error) => configuration(*error),
-            StartError::LimitTooSmall {
+            Error::Device { error, offered } => device(error, offered),
+            Error::LimitTooSmall {
                 name,
                 value,
                 needed,
-            } => Self::new(
-                Event::LimitTooSmall,
-                [text(name), number(*value), number(*needed)],
-            ),
-            StartError::OutOfMemory { bytes } => Self::new(Event::OutOfMemory, [number(*bytes)]),
-            StartError::Violation(fault) => Self::violation(Event::StartViolation, *fault),
+            } => limit_too_small(name, value, needed),
+            Error::OutOfMemory { bytes } => Self::new(Event::OutOfMemory, [number(bytes)]),
+            Error::Violation(fault) => Self::violation(Event::StartViolation, fault),
         }
     }
 }
 
-fn capabilities(error: CapabilityError) -> Report {
+/// The event for a device that cannot be found, negotiated with or set up.
+fn device(error: virtio::Error, offered: u64) -> Report {
+    let queue = |index: u16, register: &str, value: u64| {
+        let inserts = [number(index), text(register), number(value)];
+        Report::new(Event::QueueUnusable, inserts)
+    };
+    let invalid = |field: &str, value: u64| {
+        let inserts = [text(field), number(value)];
+        Report::new(Event::ConfigurationInvalid, inserts)
+    };
     match error {
-        CapabilityError::Absent => Report::new(Event::ConfigurationSpaceUnreadable, []),
-        CapabilityError::NoList => missing(CAPABILITY_LIST),
-        CapabilityError::LinkIntoHeader { .. } => unusable(CAPABILITY_LIST, "link below 0x40"),
-        CapabilityError::Loop { .. } => unusable(CAPABILITY_LIST, "it loops"),
-        CapabilityError::Missing {
-            structure,
-            rejected: None,
-        } => missing(name(structure)),
-        CapabilityError::Missing {
-            structure,
-            rejected: Some(rejection),
-        } => unusable(name(structure), rejection_text(rejection)),
+        Device::Absent => Report::new(Event::ConfigurationSpaceUnreadable, []),
+        Device::NoCapabilityList => missing(CAPABILITY_LIST),
+        Device::LinkIntoHeader { .. } => unusable(CAPABILITY_LIST, "link below 0x40"),
+        Device::CapabilityLoop { .. } => unusable(CAPABILITY_LIST, "it loops"),
+        Device::StructureMissing { structure } => missing(name(structure)),
+        Device::StructureUnusable { structure, fault } => {
+            unusable(name(structure), fault_text(fault))
+        }
+        Device::WindowShort { structure, .. } => unusable(name(structure), "not inside its BAR"),
+        Device::Gone => Report::vanished(),
+        Device::NeedsReset => Report::new(Event::StartRejected, []),
+        Device::NotModern => Report::new(Event::VersionMissing, [bits(offered)]),
+        Device::FeaturesMissing { missing } if missing.contains(F::VERSION_1) => {
+            Report::new(Event::VersionMissing, [bits(offered)])
+        }
+        Device::FeaturesMissing { .. } | Device::NoIndirect => {
+            // The other feature that every device must have.
+            let inserts = [text("VIRTIO_F_INDIRECT_DESC"), bits(offered)];
+            Report::new(Event::FeatureMissing, inserts)
+        }
+        Device::NotAcceptable { features } | Device::FeaturesRefused { features } => {
+            let refused = Features::from(features).bits();
+            Report::new(Event::FeaturesRefused, [bits(refused), bits(offered)])
+        }
+        Device::ConfigUnstable => Report::new(Event::ConfigurationUnstable, []),
+        Device::FieldMissing { .. } => unusable(name(Structure::Device), "too short"),
+        Device::Capacity { sectors } => invalid("capacity", sectors),
+        Device::BlockSize { bytes } => invalid("blk_size", bytes.into()),
+        Device::SegmentSize { bytes } => invalid("size_max", bytes.into()),
+        Device::LimitTooSmall {
+            limit,
+            value,
+            needed,
+        } => limit_too_small(limit, value.into(), needed.into()),
+        Device::NoQueue { index, queues } => queue(index, "num_queues", queues.into()),
+        Device::QueueUnavailable { index } => queue(index, "queue_size", 0),
+        Device::QueueSize { index, size } => queue(index, "queue_size", size.into()),
+        Device::QueueInUse { index } => queue(index, "queue_enable", 1),
+        Device::NotifyAddressOutside { index, offset, .. } => {
+            queue(index, "notification offset", offset)
+        }
+        // The ring has the size that the device gave before.
+        Device::RingUnfit { index } => {
+            let inserts = [number(index), text("queue_size"), text("less than before")];
+            Report::new(Event::QueueUnusable, inserts)
+        }
+        Device::QueueNotEnabled { index } => queue(index, "queue_enable", 0),
+        Device::VectorBeyondTable { vector, .. } | Device::VectorRefused { vector, .. } => {
+            Report::new(Event::VectorRefused, [number(vector), text("queue 0")])
+        }
+        Device::MemoryShort { needed, .. } => {
+            let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+            Report::new(Event::OutOfMemory, [number(needed)])
+        }
+        Device::MemoryOverflow
+        | Device::MemorySkewed
+        | Device::MemoryMisaligned { .. }
+        | Device::TableInUse => Report::new(Event::OutOfMemory, [number(0_u64)]),
     }
 }
 
@@ -152,6 +195,11 @@ fn unusable(what: &str, why: &str) -> Report {
     Report::new(Event::StructureUnusable, [text(what), text(why)])
 }
 
+fn limit_too_small(name: &str, value: u64, needed: u64) -> Report {
+    let inserts = [text(name), number(value), number(needed)];
+    Report::new(Event::LimitTooSmall, inserts)
+}
+
 fn name(structure: Structure) -> &'static str {
     match structure {
         Structure::Common => "common configuration",
@@ -161,95 +209,36 @@ fn name(structure: Structure) -> &'static str {
     }
 }
 
-fn rejection_text(rejection: Rejection) -> &'static str {
-    match rejection {
-        Rejection::CapabilityShort => "capability too short",
-        Rejection::BarReserved => "reserved BAR number",
-        Rejection::BarUpperHalf => "upper half of a BAR",
-        Rejection::BarIsIo => "BAR of I/O ports",
-        Rejection::BarUnassigned => "BAR without an address",
-        Rejection::Overflow => "end beyond 2^32",
-        Rejection::StructureShort => "structure too short",
-        Rejection::Misaligned => "offset not aligned",
-    }
-}
-
-/// The event for a device whose first start failed.
-fn bring_up(error: &BringUpError) -> Report {
-    let queue = |index: u16, register: &str, value: u64| {
-        let inserts = [number(index), text(register), number(value)];
-        Report::new(Event::QueueUnusable, inserts)
-    };
-    match *error {
-        BringUpError::Vector { vector } => {
-            Report::new(Event::VectorRefused, [number(vector), text("queue 0")])
-        }
-        BringUpError::Violation(fault) => Report::violation(Event::StartViolation, fault),
-        BringUpError::Transport { error, offered } => match error {
-            TransportError::Gone => Report::vanished(),
-            TransportError::NeedsReset => Report::new(Event::StartRejected, []),
-            TransportError::NotModern => Report::new(Event::VersionMissing, [bits(offered)]),
-            TransportError::NotAcceptable { features }
-            | TransportError::FeaturesRefused { features } => {
-                let refused = virtio::transport::Features::from(features).bits();
-                let inserts = [bits(refused), bits(offered)];
-                Report::new(Event::FeaturesRefused, inserts)
-            }
-            TransportError::ConfigUnstable => Report::new(Event::ConfigurationUnstable, []),
-            TransportError::WindowShort { structure, .. } => {
-                unusable(name(structure), "not inside its BAR")
-            }
-            TransportError::NoQueue { index, queues } => queue(index, "num_queues", queues.into()),
-            TransportError::QueueUnavailable { index } => queue(index, "queue_size", 0),
-            TransportError::QueueSize { index, size } => queue(index, "queue_size", size.into()),
-            TransportError::QueueInUse { index } => queue(index, "queue_enable", 1),
-            TransportError::NotifyAddressOutside { index, offset, .. } => {
-                queue(index, "notification offset", offset)
-            }
-            // The ring has the size that the device gave before.
-            TransportError::RingUnfit { index } => {
-                let inserts = [number(index), text("queue_size"), text("less than before")];
-                Report::new(Event::QueueUnusable, inserts)
-            }
-            TransportError::QueueNotEnabled { index } => queue(index, "queue_enable", 0),
-        },
+fn fault_text(fault: StructureFault) -> &'static str {
+    match fault {
+        StructureFault::CapabilityShort => "capability too short",
+        StructureFault::BarReserved => "reserved BAR number",
+        StructureFault::BarUpperHalf => "upper half of a BAR",
+        StructureFault::BarIsIo => "BAR of I/O ports",
+        StructureFault::BarUnassigned => "BAR without an address",
+        StructureFault::Overflow => "end beyond 2^32",
+        StructureFault::StructureShort => "structure too short",
+        StructureFault::Misaligned => "offset not aligned",
     }
 }
 
 /// Why a device did not start after a reset, in a few words.
-pub fn restart_text(error: &BringUpError) -> &'static str {
+pub fn restart_text(error: &Error) -> &'static str {
     match error {
-        BringUpError::Vector { .. } => "MSI-X vector refused",
-        BringUpError::Violation(_) => "protocol violation",
-        BringUpError::Transport { error, .. } => match error {
-            TransportError::Gone => "device removed",
-            TransportError::NeedsReset => "device asks for a reset",
-            TransportError::NotModern => "VERSION_1 not offered",
-            TransportError::NotAcceptable { .. } => "features not offered",
-            TransportError::FeaturesRefused { .. } => "features refused",
-            TransportError::ConfigUnstable => "configuration unstable",
-            TransportError::WindowShort { .. } => "structure too short",
-            TransportError::NoQueue { .. }
-            | TransportError::QueueUnavailable { .. }
-            | TransportError::QueueSize { .. }
-            | TransportError::QueueInUse { .. }
-            | TransportError::NotifyAddressOutside { .. }
-            | TransportError::RingUnfit { .. }
-            | TransportError::QueueNotEnabled { .. } => "queue 0 unusable",
+        Error::Violation(_) => "protocol violation",
+        Error::Device { error, .. } => match error {
+            Device::Gone => "device removed",
+            Device::NeedsReset => "device asks for a reset",
+            Device::NotModern => "VERSION_1 not offered",
+            Device::NotAcceptable { .. } => "features not offered",
+            Device::FeaturesRefused { .. } => "features refused",
+            Device::ConfigUnstable => "configuration unstable",
+            Device::WindowShort { .. } => "structure too short",
+            Device::VectorBeyondTable { .. } | Device::VectorRefused { .. } => {
+                "MSI-X vector refused"
+            }
+            _ => "queue 0 unusable",
         },
-    }
-}
-
-fn configuration(error: ConfigError) -> Report {
-    let invalid = |field: &str, value: u64| {
-        let inserts = [text(field), number(value)];
-        Report::new(Event::ConfigurationInvalid, inserts)
-    };
-    match error {
-        ConfigError::Transport(error) => bring_up(&BringUpError::Transport { error, offered: 0 }),
-        ConfigError::FieldMissing { .. } => unusable(name(Structure::Device), "too short"),
-        ConfigError::Capacity { sectors } => invalid("capacity", sectors),
-        ConfigError::BlockSize { bytes } => invalid("blk_size", bytes.into()),
-        ConfigError::SegmentSize { bytes } => invalid("size_max", bytes.into()),
+        _ => "device unusable",
     }
 }

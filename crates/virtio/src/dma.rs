@@ -23,6 +23,7 @@ use core::ptr::NonNull;
 use virtio_spec::virtq::{Desc, DescF, UsedElem};
 use virtio_spec::{le16, le32, le64};
 
+use crate::error::Error;
 use crate::queue_size::QueueSize;
 
 /// The cache line that areas written by different processors keep apart by.
@@ -45,57 +46,13 @@ pub struct DmaMemory<'m> {
 // it on by views that are `Send` themselves.
 unsafe impl Send for DmaMemory<'_> {}
 
-/// Why memory could not be carved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DmaError {
-    /// `physical + length` does not fit 64 bits.
-    AddressOverflow,
-    /// Pointer and physical address differ in their offset within a cache
-    /// line, so nothing can be aligned in both.
-    Skewed,
-    /// What was carved before ends where no value of this kind may begin.
-    Misaligned {
-        /// The alignment that is needed, in bytes.
-        alignment: usize,
-    },
-    /// The memory is too short.
-    TooShort {
-        /// Bytes that were asked for, alignment included.
-        needed: usize,
-        /// Bytes that are left.
-        left: usize,
-    },
-}
-
-impl fmt::Display for DmaError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AddressOverflow => f.write_str("the DMA memory ends above 2^64"),
-            Self::Skewed => f.write_str(
-                "the DMA memory's virtual and physical addresses differ within a cache line",
-            ),
-            Self::Misaligned { alignment } => {
-                write!(f, "the DMA memory is not aligned to {alignment} bytes here")
-            }
-            Self::TooShort { needed, left } => {
-                write!(
-                    f,
-                    "the DMA memory is too short: {needed} bytes needed, {left} left"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for DmaError {}
-
 impl<'m> DmaMemory<'m> {
     /// Takes over the `length` bytes at `start`, which the device reaches at
     /// `physical`.
     ///
     /// # Errors
     ///
-    /// [`DmaError::AddressOverflow`] and [`DmaError::Skewed`].
+    /// [`Error::MemoryOverflow`] and [`Error::MemorySkewed`].
     ///
     /// # Safety
     ///
@@ -104,17 +61,17 @@ impl<'m> DmaMemory<'m> {
     /// - In that time nobody touches them but this value, what is carved out
     ///   of it, and the device; who does so in the device's place, in a test,
     ///   does so by atomic accesses or not at the same time.
-    pub unsafe fn new(start: NonNull<u8>, physical: u64, length: usize) -> Result<Self, DmaError> {
+    pub unsafe fn new(start: NonNull<u8>, physical: u64, length: usize) -> Result<Self, Error> {
         if u64::try_from(length)
             .ok()
             .and_then(|length| physical.checked_add(length))
             .is_none()
         {
-            return Err(DmaError::AddressOverflow);
+            return Err(Error::MemoryOverflow);
         }
         let skew = start.addr().get() as u64 ^ physical;
         if !skew.is_multiple_of(CACHE_LINE as u64) {
-            return Err(DmaError::Skewed);
+            return Err(Error::MemorySkewed);
         }
         Ok(Self {
             start,
@@ -135,8 +92,8 @@ impl<'m> DmaMemory<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`].
-    pub fn next_line(&mut self) -> Result<(), DmaError> {
+    /// [`Error::MemoryShort`].
+    pub fn next_line(&mut self) -> Result<(), Error> {
         let over = self.start.addr().get() % CACHE_LINE;
         if over != 0 {
             self.carve(CACHE_LINE.saturating_sub(over))?;
@@ -148,8 +105,8 @@ impl<'m> DmaMemory<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`].
-    pub fn cell<T: Record>(&mut self) -> Result<DmaCell<'m, T>, DmaError> {
+    /// [`Error::MemoryShort`].
+    pub fn cell<T: Record>(&mut self) -> Result<DmaCell<'m, T>, Error> {
         Ok(DmaCell {
             only: self.ring(QueueSize::ONE)?,
         })
@@ -159,11 +116,11 @@ impl<'m> DmaMemory<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`], [`DmaError::Misaligned`].
-    pub fn ring<T: Record>(&mut self, count: QueueSize) -> Result<DmaRing<'m, T>, DmaError> {
+    /// [`Error::MemoryShort`], [`Error::MemoryMisaligned`].
+    pub fn ring<T: Record>(&mut self, count: QueueSize) -> Result<DmaRing<'m, T>, Error> {
         let alignment = align_of::<T::Words>();
         if !self.start.addr().get().is_multiple_of(alignment) {
-            return Err(DmaError::Misaligned { alignment });
+            return Err(Error::MemoryMisaligned { alignment });
         }
         let bytes = usize::from(count.get()).saturating_mul(size_of::<T::Words>());
         let (start, physical) = self.carve(bytes)?;
@@ -181,12 +138,12 @@ impl<'m> DmaMemory<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`].
+    /// [`Error::MemoryShort`].
     pub fn areas<const HEAD: usize>(
         &mut self,
         count: QueueSize,
         entries: u16,
-    ) -> Result<DmaAreas<'m, HEAD>, DmaError> {
+    ) -> Result<DmaAreas<'m, HEAD>, Error> {
         const { assert!(HEAD.is_multiple_of(align_of::<Desc>())) };
         self.next_line()?;
         let stride = DmaAreas::<HEAD>::stride(entries);
@@ -204,9 +161,9 @@ impl<'m> DmaMemory<'m> {
 
     /// Takes the next `bytes` bytes and zeroes them: padding that the device
     /// can read must not show what lay there before.
-    fn carve(&mut self, bytes: usize) -> Result<(NonNull<u8>, u64), DmaError> {
+    fn carve(&mut self, bytes: usize) -> Result<(NonNull<u8>, u64), Error> {
         let Some(left) = self.length.checked_sub(bytes) else {
-            return Err(DmaError::TooShort {
+            return Err(Error::MemoryShort {
                 needed: bytes,
                 left: self.length,
             });
@@ -755,7 +712,7 @@ mod tests {
         // SAFETY: refused, and never accessed.
         let memory = unsafe { DmaMemory::new(start, u64::MAX - 63, 1024) };
 
-        assert_eq!(memory.err(), Some(DmaError::AddressOverflow));
+        assert_eq!(memory.err(), Some(Error::MemoryOverflow));
     }
 
     #[test]
@@ -765,7 +722,7 @@ mod tests {
         // SAFETY: refused, and never accessed.
         let memory = unsafe { DmaMemory::new(start, PHYSICAL + 32, 512) };
 
-        assert_eq!(memory.err(), Some(DmaError::Skewed));
+        assert_eq!(memory.err(), Some(Error::MemorySkewed));
     }
 
     #[test]
@@ -796,14 +753,14 @@ mod tests {
 
         let ring = memory.ring::<Desc>(size(8));
 
-        let short = DmaError::TooShort {
+        let short = Error::MemoryShort {
             needed: 128,
             left: 100,
         };
         assert_eq!(ring.err(), Some(short));
         // The rest of the line that the memory ends in is left over.
         let areas = memory.areas::<16>(size(1), 6);
-        let short = DmaError::TooShort {
+        let short = Error::MemoryShort {
             needed: 128,
             left: 100,
         };
@@ -818,7 +775,7 @@ mod tests {
 
         let cell = memory.cell::<le16>();
 
-        assert_eq!(cell.err(), Some(DmaError::Misaligned { alignment: 2 }));
+        assert_eq!(cell.err(), Some(Error::MemoryMisaligned { alignment: 2 }));
     }
 
     #[test]

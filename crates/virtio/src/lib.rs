@@ -247,11 +247,13 @@
 #[cfg(test)]
 extern crate std;
 
+pub use error::Error;
 pub use virtio_spec as spec;
 
 mod atomics;
 pub mod blk;
 pub mod dma;
+mod error;
 pub mod pci;
 pub mod queue_size;
 pub mod registers;

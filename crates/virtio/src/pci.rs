@@ -11,6 +11,8 @@ use core::ops::Range;
 
 use virtio_spec::pci::{Cap, CapCfgType, NotifyCap};
 
+use crate::error::Error;
+
 // PCI Local Bus Specification 3.0, 6.1 and 6.7.
 const STATUS: usize = 0x06;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
@@ -136,120 +138,64 @@ pub struct Layout {
     pub msix: Option<Msix>,
 }
 
-/// Why a capability that names a structure can't be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
+/// What is wrong with a capability that names a structure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StructureFault {
     /// `cap_len` is smaller than the capability's fields, or they run over the
     /// end of configuration space.
+    #[error("the capability is too short")]
     CapabilityShort,
     /// `bar` is above 5: reserved (VIRTIO 1.3 §4.1.4).
+    #[error("its BAR number is reserved")]
     BarReserved,
     /// `bar` is the upper half of a 64-bit BAR.
+    #[error("its BAR is the upper half of another")]
     BarUpperHalf,
     /// `bar` maps I/O ports; this driver uses memory.
+    #[error("its BAR maps I/O ports")]
     BarIsIo,
     /// `bar` has no address: not implemented, or not assigned.
+    #[error("its BAR has no address")]
     BarUnassigned,
     /// `offset + length` does not fit 32 bits.
+    #[error("it ends beyond 2^32")]
     Overflow,
     /// The structure is shorter than its fields.
+    #[error("it is too short")]
     StructureShort,
     /// `offset` is not aligned as the structure demands.
+    #[error("its offset is not aligned")]
     Misaligned,
 }
-
-/// Why no [`Layout`] could be made of a configuration space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CapabilityError {
-    /// Configuration space reads all ones: there is no device (any more).
-    Absent,
-    /// The function has no capability list: a legacy virtio device, which this
-    /// driver does not serve.
-    NoList,
-    /// A capability's link points into the header, which ends at 40h.
-    LinkIntoHeader {
-        /// The link.
-        link: u8,
-    },
-    /// The list comes back to a capability it has already been at.
-    Loop {
-        /// Offset of that capability.
-        at: u8,
-    },
-    /// No usable capability for a structure. A device with none of them is a
-    /// legacy one.
-    Missing {
-        /// Which structure.
-        structure: Structure,
-        /// Why the last capability that names it was refused; `None` if none
-        /// names it.
-        rejected: Option<Rejection>,
-    },
-}
-
-impl fmt::Display for CapabilityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absent => f.write_str("PCI configuration space reads all ones: no device"),
-            Self::NoList => f.write_str(
-                "no PCI capability list: a legacy virtio device; enable its modern interface",
-            ),
-            Self::LinkIntoHeader { link } => {
-                write!(
-                    f,
-                    "the PCI capability list points into the header, to {link:#04x}"
-                )
-            }
-            Self::Loop { at } => write!(f, "the PCI capability list loops at {at:#04x}"),
-            Self::Missing {
-                structure,
-                rejected: None,
-            } => {
-                write!(f, "no PCI capability for the {structure} structure")
-            }
-            Self::Missing {
-                structure,
-                rejected: Some(why),
-            } => {
-                write!(
-                    f,
-                    "no usable PCI capability for the {structure} structure: {why:?}"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for CapabilityError {}
 
 /// What the walk has found so far for one structure.
 #[derive(Clone, Copy)]
 struct Search<T> {
     found: Option<T>,
-    rejected: Option<Rejection>,
+    fault: Option<StructureFault>,
 }
 
 impl<T: Copy> Search<T> {
     const NOTHING: Self = Self {
         found: None,
-        rejected: None,
+        fault: None,
     };
 
     /// Takes a candidate unless an earlier one was usable: the order of the
     /// list is the device's order of preference (VIRTIO 1.3 §4.1.4).
-    fn offer(&mut self, candidate: Result<T, Rejection>) {
+    fn offer(&mut self, candidate: Result<T, StructureFault>) {
         if self.found.is_none() {
             match candidate {
                 Ok(found) => self.found = Some(found),
-                Err(why) => self.rejected = Some(why),
+                Err(fault) => self.fault = Some(fault),
             }
         }
     }
 
-    fn result(self, structure: Structure) -> Result<T, CapabilityError> {
-        self.found.ok_or(CapabilityError::Missing {
-            structure,
-            rejected: self.rejected,
+    fn result(self, structure: Structure) -> Result<T, Error> {
+        self.found.ok_or(match self.fault {
+            None => Error::StructureMissing { structure },
+            Some(fault) => Error::StructureUnusable { structure, fault },
         })
     }
 }
@@ -261,12 +207,12 @@ impl Layout {
     ///
     /// A list that is absent, leaves its place or loops, and a structure
     /// without a usable capability.
-    pub fn parse(image: &ConfigImage) -> Result<Self, CapabilityError> {
+    pub fn parse(image: &ConfigImage) -> Result<Self, Error> {
         if u16_at(image, 0) == ABSENT_VENDOR {
-            return Err(CapabilityError::Absent);
+            return Err(Error::Absent);
         }
         if u16_at(image, STATUS) & STATUS_CAPABILITIES == 0 {
-            return Err(CapabilityError::NoList);
+            return Err(Error::NoCapabilityList);
         }
 
         let mut common = Search::NOTHING;
@@ -280,11 +226,11 @@ impl Layout {
         let mut link = u8_at(image, CAPABILITIES) & !0b11;
         while link != 0 {
             if link < FIRST_CAPABILITY {
-                return Err(CapabilityError::LinkIntoHeader { link });
+                return Err(Error::LinkIntoHeader { link });
             }
             let place = 1_u64 << (link >> 2);
             if visited & place != 0 {
-                return Err(CapabilityError::Loop { at: link });
+                return Err(Error::CapabilityLoop { at: link });
             }
             visited |= place;
 
@@ -320,7 +266,11 @@ impl Layout {
 }
 
 /// The capability at `at` as the place of `structure`.
-fn location(image: &ConfigImage, at: usize, structure: Structure) -> Result<Location, Rejection> {
+fn location(
+    image: &ConfigImage,
+    at: usize,
+    structure: Structure,
+) -> Result<Location, StructureFault> {
     capability_holds(image, at, size_of::<Cap>())?;
     let bar = u8_at(image, field(at, offset_of!(Cap, bar)));
     let offset = u32_at(image, field(at, offset_of!(Cap, offset)));
@@ -328,13 +278,13 @@ fn location(image: &ConfigImage, at: usize, structure: Structure) -> Result<Loca
 
     memory_bar(image, bar)?;
     if offset.checked_add(length).is_none() {
-        return Err(Rejection::Overflow);
+        return Err(StructureFault::Overflow);
     }
     if length < structure.shortest() {
-        return Err(Rejection::StructureShort);
+        return Err(StructureFault::StructureShort);
     }
     if !offset.is_multiple_of(structure.alignment()) {
-        return Err(Rejection::Misaligned);
+        return Err(StructureFault::Misaligned);
     }
     Ok(Location {
         bar,
@@ -344,7 +294,7 @@ fn location(image: &ConfigImage, at: usize, structure: Structure) -> Result<Loca
 }
 
 /// The capability at `at` as the place of the notification addresses, with their multiplier.
-fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), Rejection> {
+fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), StructureFault> {
     capability_holds(image, at, size_of::<NotifyCap>())?;
     let multiplier = u32_at(
         image,
@@ -353,10 +303,10 @@ fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), Rejec
     Ok((location(image, at, Structure::Notify)?, multiplier))
 }
 
-fn capability_holds(image: &ConfigImage, at: usize, bytes: usize) -> Result<(), Rejection> {
+fn capability_holds(image: &ConfigImage, at: usize, bytes: usize) -> Result<(), StructureFault> {
     let claimed = u8_at(image, field(at, offset_of!(Cap, cap_len)));
     if usize::from(claimed) < bytes || field(at, bytes) > image.len() {
-        return Err(Rejection::CapabilityShort);
+        return Err(StructureFault::CapabilityShort);
     }
     Ok(())
 }
@@ -366,9 +316,9 @@ fn capability_holds(image: &ConfigImage, at: usize, bytes: usize) -> Result<(), 
 /// # Errors
 ///
 /// Why `bar` names no assigned memory BAR.
-pub fn memory_bar(image: &ConfigImage, bar: u8) -> Result<u64, Rejection> {
+pub fn memory_bar(image: &ConfigImage, bar: u8) -> Result<u64, StructureFault> {
     if bar >= BARS {
-        return Err(Rejection::BarReserved);
+        return Err(StructureFault::BarReserved);
     }
     let mut upper_half = false;
     for number in 0..BARS {
@@ -376,10 +326,10 @@ pub fn memory_bar(image: &ConfigImage, bar: u8) -> Result<u64, Rejection> {
         let wide = !upper_half && low & (BAR_IO | BAR_TYPE) == BAR_TYPE_64;
         if number == bar {
             if upper_half {
-                return Err(Rejection::BarUpperHalf);
+                return Err(StructureFault::BarUpperHalf);
             }
             if low & BAR_IO != 0 {
-                return Err(Rejection::BarIsIo);
+                return Err(StructureFault::BarIsIo);
             }
             let high = if wide {
                 u32_at(image, bar_register(number.wrapping_add(1)))
@@ -387,13 +337,13 @@ pub fn memory_bar(image: &ConfigImage, bar: u8) -> Result<u64, Rejection> {
                 0
             };
             if low & BAR_ADDRESS == 0 && high == 0 {
-                return Err(Rejection::BarUnassigned);
+                return Err(StructureFault::BarUnassigned);
             }
             return Ok(u64::from(high) << 32 | u64::from(low & BAR_ADDRESS));
         }
         upper_half = wide;
     }
-    Err(Rejection::BarReserved)
+    Err(StructureFault::BarReserved)
 }
 
 fn bar_register(number: u8) -> usize {
@@ -508,16 +458,13 @@ mod tests {
                 .structure(COMMON, 4, 0, 0x1000)
         }
 
-        fn parse(&self) -> Result<Layout, CapabilityError> {
+        fn parse(&self) -> Result<Layout, Error> {
             Layout::parse(&self.bytes)
         }
     }
 
-    fn missing(structure: Structure, why: Rejection) -> Result<Layout, CapabilityError> {
-        Err(CapabilityError::Missing {
-            structure,
-            rejected: Some(why),
-        })
+    fn unusable(structure: Structure, fault: StructureFault) -> Result<Layout, Error> {
+        Err(Error::StructureUnusable { structure, fault })
     }
 
     #[test]
@@ -584,7 +531,7 @@ mod tests {
 
         assert_eq!(
             image.parse(),
-            Err(CapabilityError::Loop {
+            Err(Error::CapabilityLoop {
                 at: FIRST_CAPABILITY
             })
         );
@@ -596,10 +543,7 @@ mod tests {
         let mut image = Image::complete();
         image.bytes[image.last_link] = 0x10;
 
-        assert_eq!(
-            image.parse(),
-            Err(CapabilityError::LinkIntoHeader { link: 0x10 })
-        );
+        assert_eq!(image.parse(), Err(Error::LinkIntoHeader { link: 0x10 }));
     }
 
     /// A34.
@@ -614,7 +558,7 @@ mod tests {
 
         assert_eq!(
             image.parse(),
-            missing(Structure::Common, Rejection::CapabilityShort)
+            unusable(Structure::Common, StructureFault::CapabilityShort)
         );
     }
 
@@ -645,7 +589,7 @@ mod tests {
 
         assert_eq!(
             image.parse(),
-            missing(Structure::Notify, Rejection::CapabilityShort)
+            unusable(Structure::Notify, StructureFault::CapabilityShort)
         );
     }
 
@@ -653,14 +597,14 @@ mod tests {
     #[test]
     fn unusable_places_are_refused_with_their_reason() {
         for (bar, offset, length, why) in [
-            (6, 0, 0x1000, Rejection::BarReserved),
-            (255, 0, 0x1000, Rejection::BarReserved),
-            (0, 0, 0x1000, Rejection::BarIsIo),
-            (1, 0, 0x1000, Rejection::BarUnassigned),
-            (5, 0, 0x1000, Rejection::BarUpperHalf),
-            (4, u32::MAX, 0x1000, Rejection::Overflow),
-            (4, 0, 0x37, Rejection::StructureShort),
-            (4, 2, 0x1000, Rejection::Misaligned),
+            (6, 0, 0x1000, StructureFault::BarReserved),
+            (255, 0, 0x1000, StructureFault::BarReserved),
+            (0, 0, 0x1000, StructureFault::BarIsIo),
+            (1, 0, 0x1000, StructureFault::BarUnassigned),
+            (5, 0, 0x1000, StructureFault::BarUpperHalf),
+            (4, u32::MAX, 0x1000, StructureFault::Overflow),
+            (4, 0, 0x37, StructureFault::StructureShort),
+            (4, 2, 0x1000, StructureFault::Misaligned),
         ] {
             let image = Image::new()
                 .structure(COMMON, bar, offset, length)
@@ -668,7 +612,7 @@ mod tests {
                 .structure(ISR, 4, 0, 1)
                 .structure(DEVICE, 4, 0, 0x40);
 
-            assert_eq!(image.parse(), missing(Structure::Common, why));
+            assert_eq!(image.parse(), unusable(Structure::Common, why));
         }
     }
 
@@ -679,10 +623,10 @@ mod tests {
 
         assert_eq!(memory_bar(&image, 1), Ok(0xFEBF_1000));
         assert_eq!(memory_bar(&image, 4), Ok(0x80_FE00_0000));
-        assert_eq!(memory_bar(&image, 0), Err(Rejection::BarIsIo));
-        assert_eq!(memory_bar(&image, 2), Err(Rejection::BarUnassigned));
-        assert_eq!(memory_bar(&image, 5), Err(Rejection::BarUpperHalf));
-        assert_eq!(memory_bar(&image, 6), Err(Rejection::BarReserved));
+        assert_eq!(memory_bar(&image, 0), Err(StructureFault::BarIsIo));
+        assert_eq!(memory_bar(&image, 2), Err(StructureFault::BarUnassigned));
+        assert_eq!(memory_bar(&image, 5), Err(StructureFault::BarUpperHalf));
+        assert_eq!(memory_bar(&image, 6), Err(StructureFault::BarReserved));
     }
 
     /// A34.
@@ -701,21 +645,15 @@ mod tests {
                 }
             }
 
-            assert_eq!(
-                image.parse(),
-                Err(CapabilityError::Missing {
-                    structure,
-                    rejected: None
-                })
-            );
+            assert_eq!(image.parse(), Err(Error::StructureMissing { structure }));
         }
     }
 
     /// A33.
     #[test]
     fn a_removed_device_is_absent_and_a_legacy_one_has_no_list() {
-        assert_eq!(Layout::parse(&[0xFF; 256]), Err(CapabilityError::Absent));
-        assert_eq!(Layout::parse(&[0; 256]), Err(CapabilityError::NoList));
+        assert_eq!(Layout::parse(&[0xFF; 256]), Err(Error::Absent));
+        assert_eq!(Layout::parse(&[0; 256]), Err(Error::NoCapabilityList));
     }
 
     #[test]

@@ -10,12 +10,12 @@
 
 use core::ops::DerefMut;
 
-use thiserror::Error;
 use virtio_spec::virtq::{AvailF, Desc, DescF, UsedElem, UsedF};
 use virtio_spec::{F, le16, le32, le64};
 
 use crate::atomics::{Ordering, fence};
-use crate::dma::{CACHE_LINE, DmaCell, DmaError, DmaMemory, DmaRing};
+use crate::dma::{CACHE_LINE, DmaCell, DmaMemory, DmaRing};
+use crate::error::Error;
 use crate::queue_size::QueueSize;
 use crate::slots::{Prepared, Slot, SlotAllocator, Stale};
 use crate::transport::{Quiet, RingPlacement};
@@ -60,7 +60,7 @@ pub enum Rejection {
 }
 
 /// A protocol violation by the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingFault {
     /// The used index ran ahead of what is in flight, or backwards.
     #[error(
@@ -94,20 +94,6 @@ pub enum RingFault {
         /// The descriptor.
         id: u16,
     },
-}
-
-/// Why a queue could not be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum QueueError {
-    /// The memory does not fit.
-    #[error(transparent)]
-    Memory(#[from] DmaError),
-    /// The table of requests in flight is not empty.
-    #[error("the table of requests in flight is not empty")]
-    TableInUse,
-    /// Indirect descriptors were not negotiated; each slot needs them.
-    #[error("VIRTIO_F_INDIRECT_DESC was not negotiated")]
-    NoIndirect,
 }
 
 /// How the device suppresses notifications.
@@ -178,7 +164,7 @@ struct Ring<'m> {
 
 impl<'m> Ring<'m> {
     /// Carves a ring of `size`, zeroed.
-    fn carve(memory: &mut DmaMemory<'m>, size: QueueSize) -> Result<Self, DmaError> {
+    fn carve(memory: &mut DmaMemory<'m>, size: QueueSize) -> Result<Self, Error> {
         // Each part is on cache lines of its own. Within a part the fields follow
         // each other without a gap, in the order in which they are carved here
         // (VIRTIO 1.3 §2.7.5, 2.7.6, 2.7.8). Zeros are what the driver starts with,
@@ -276,19 +262,19 @@ where
     ///
     /// # Errors
     ///
-    /// [`QueueError`].
+    /// [`Error`].
     pub fn new(
         memory: &mut DmaMemory<'m>,
         queue: u16,
         size: QueueSize,
         accepted: F,
         requests: T,
-    ) -> Result<Self, QueueError> {
+    ) -> Result<Self, Error> {
         if requests.iter().any(Option::is_some) {
-            return Err(QueueError::TableInUse);
+            return Err(Error::TableInUse);
         }
         if !accepted.contains(F::INDIRECT_DESC) {
-            return Err(QueueError::NoIndirect);
+            return Err(Error::NoIndirect);
         }
         let ring = Ring::carve(memory, size)?;
         let event_idx = accepted.contains(F::EVENT_IDX);

@@ -14,12 +14,12 @@
 //! [`Quiet`], which the rings ask for before they give requests back, is only
 //! had of it, or of a device that is gone.
 
-use core::fmt;
 use core::marker::PhantomData;
 
 use virtio_spec::pci::IsrStatus;
 use virtio_spec::{DeviceStatus, F, le128};
 
+use crate::error::Error;
 use crate::pci::{Layout, Structure};
 use crate::queue_size::QueueSize;
 use crate::registers::Registers;
@@ -145,7 +145,7 @@ pub struct Driver {
 #[derive(Debug)]
 pub struct Negotiated {
     accepted: Features,
-    failed: Option<TransportError>,
+    failed: Option<Error>,
 }
 
 /// `DRIVER_OK`: the device works.
@@ -163,131 +163,6 @@ pub struct Device<R, S = Unknown> {
     step: S,
 }
 
-/// Why a device could not be brought up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TransportError {
-    /// A window is shorter than what is read of it.
-    WindowShort {
-        /// Whose window.
-        structure: Structure,
-        /// Bytes that are mapped.
-        length: usize,
-    },
-    /// The device status reads all ones: the device was removed.
-    Gone,
-    /// The device asks for a reset (`DEVICE_NEEDS_RESET`).
-    NeedsReset,
-    /// The device does not offer `VERSION_1`: a legacy device.
-    NotModern,
-    /// Features were to be accepted that the device does not offer, or that
-    /// this crate can't drive.
-    NotAcceptable {
-        /// Those features.
-        features: F,
-    },
-    /// The device did not keep `FEATURES_OK`: it refuses the features.
-    FeaturesRefused {
-        /// What was to be accepted.
-        features: F,
-    },
-    /// The configuration changed during each attempt to read it.
-    ConfigUnstable,
-    /// The device has no such queue.
-    NoQueue {
-        /// The queue that was asked for.
-        index: u16,
-        /// Queues that it has.
-        queues: u16,
-    },
-    /// The queue's size is 0: it is not available.
-    QueueUnavailable {
-        /// The queue.
-        index: u16,
-    },
-    /// The queue's size is no power of two.
-    QueueSize {
-        /// The queue.
-        index: u16,
-        /// What the device says.
-        size: u16,
-    },
-    /// The queue is enabled already, right after a reset.
-    QueueInUse {
-        /// The queue.
-        index: u16,
-    },
-    /// The queue's notification address is odd or outside the notification
-    /// structure.
-    NotifyAddressOutside {
-        /// The queue.
-        index: u16,
-        /// Bytes from the structure's start.
-        offset: u64,
-        /// Bytes that are mapped.
-        length: usize,
-    },
-    /// A ring is larger than its queue, or not aligned.
-    RingUnfit {
-        /// The queue.
-        index: u16,
-    },
-    /// `queue_enable` did not stay 1.
-    QueueNotEnabled {
-        /// The queue.
-        index: u16,
-    },
-}
-
-impl fmt::Display for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::WindowShort { structure, length } => {
-                write!(
-                    f,
-                    "the {structure} structure is too short: {length} bytes are mapped"
-                )
-            }
-            Self::Gone => f.write_str("the device status reads all ones: the device was removed"),
-            Self::NeedsReset => f.write_str("the device asks for a reset"),
-            Self::NotModern => f.write_str("the device does not offer VIRTIO_F_VERSION_1"),
-            Self::NotAcceptable { features } => {
-                write!(f, "features {features:#x} can't be accepted")
-            }
-            Self::FeaturesRefused { features } => {
-                write!(f, "the device refuses the features {features:#x}")
-            }
-            Self::ConfigUnstable => {
-                write!(
-                    f,
-                    "the configuration changed during each of {CONFIG_ATTEMPTS} reads"
-                )
-            }
-            Self::NoQueue { index, queues } => {
-                write!(f, "no queue {index}: the device has {queues}")
-            }
-            Self::QueueUnavailable { index } => write!(f, "queue {index} is not available"),
-            Self::QueueSize { index, size } => {
-                write!(f, "queue {index} has size {size}, no power of two")
-            }
-            Self::QueueInUse { index } => write!(f, "queue {index} is enabled after a reset"),
-            Self::NotifyAddressOutside {
-                index,
-                offset,
-                length,
-            } => write!(
-                f,
-                "queue {index} has its notification address at {offset:#x}, in a structure of {length:#x} bytes"
-            ),
-            Self::RingUnfit { index } => {
-                write!(f, "the ring for queue {index} is too large or not aligned")
-            }
-            Self::QueueNotEnabled { index } => write!(f, "queue {index} does not stay enabled"),
-        }
-    }
-}
-
-impl core::error::Error for TransportError {}
-
 /// A step that failed: the device has `FAILED` set and must be reset before
 /// anything else (V02, V14).
 #[derive(Debug)]
@@ -295,7 +170,7 @@ pub struct Failure<R> {
     /// The device, to be reset or left.
     pub device: Device<R, Unknown>,
     /// What went wrong.
-    pub error: TransportError,
+    pub error: Error,
 }
 
 /// Why a reset was not confirmed.
@@ -324,47 +199,6 @@ pub enum ResetPoll<R> {
     /// The device is gone. That is as good as a reset: see [`Device::quiet`].
     Removed(Device<R, Removed>),
 }
-
-/// Why an event has no interrupt vector. The device works on: fewer vectors or
-/// INTx are the way out (VIRTIO 1.3 §4.1.5.1.2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VectorError {
-    /// The vector is not in the device's MSI-X table.
-    BeyondTable {
-        /// The vector.
-        vector: u16,
-        /// Entries of the table; 0 without MSI-X.
-        table_size: u16,
-    },
-    /// The device read back another vector than was written.
-    Refused {
-        /// The vector.
-        vector: u16,
-        /// What was read back; FFFFh is the specified refusal.
-        found: u16,
-    },
-}
-
-impl fmt::Display for VectorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BeyondTable { vector, table_size } => {
-                write!(
-                    f,
-                    "MSI-X vector {vector} is beyond the table of {table_size}"
-                )
-            }
-            Self::Refused { vector, found } => {
-                write!(
-                    f,
-                    "the device refuses MSI-X vector {vector}: it reads back {found:#x}"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for VectorError {}
 
 /// How a live device does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -520,8 +354,8 @@ impl<R: Registers> ConfigSpace<'_, R> {
     ///
     /// # Errors
     ///
-    /// [`TransportError::ConfigUnstable`] after a bounded number of attempts.
-    pub fn consistent<T>(&self, mut read: impl FnMut(&Self) -> T) -> Result<T, TransportError> {
+    /// [`Error::ConfigUnstable`] after a bounded number of attempts.
+    pub fn consistent<T>(&self, mut read: impl FnMut(&Self) -> T) -> Result<T, Error> {
         for _ in 0..CONFIG_ATTEMPTS {
             let before = self.common.read_u8(common::CONFIG_GENERATION);
             let value = read(self);
@@ -529,7 +363,7 @@ impl<R: Registers> ConfigSpace<'_, R> {
                 return Ok(value);
             }
         }
-        Err(TransportError::ConfigUnstable)
+        Err(Error::ConfigUnstable)
     }
 
     /// The byte at `offset`; `None` if the device's configuration ends before
@@ -571,8 +405,8 @@ impl<R: Registers> Device<R, Unknown> {
     ///
     /// # Errors
     ///
-    /// [`TransportError::WindowShort`].
-    pub fn new(layout: &Layout, windows: Windows<R>) -> Result<Self, TransportError> {
+    /// [`Error::WindowShort`].
+    pub fn new(layout: &Layout, windows: Windows<R>) -> Result<Self, Error> {
         for (structure, window) in [
             (Structure::Common, &windows.common),
             (Structure::Notify, &windows.notify),
@@ -581,7 +415,7 @@ impl<R: Registers> Device<R, Unknown> {
         ] {
             let length = window.length();
             if u32::try_from(length).is_ok_and(|length| length < structure.shortest()) {
-                return Err(TransportError::WindowShort { structure, length });
+                return Err(Error::WindowShort { structure, length });
             }
         }
         Ok(Self {
@@ -639,7 +473,7 @@ impl<R: Registers, S> Device<R, S> {
         self.at(Unknown(()))
     }
 
-    fn fail(self, error: TransportError) -> Failure<R> {
+    fn fail(self, error: Error) -> Failure<R> {
         Failure {
             device: self.give_up(),
             error,
@@ -664,12 +498,12 @@ impl<R: Registers, S> Device<R, S> {
         }
     }
 
-    fn read_status(&self) -> Result<DeviceStatus, TransportError> {
+    fn read_status(&self) -> Result<DeviceStatus, Error> {
         read_status(&self.windows.common)
     }
 
     /// Sets a status bit, and keeps those that are set (V01).
-    fn add_status(&self, bit: DeviceStatus) -> Result<(), TransportError> {
+    fn add_status(&self, bit: DeviceStatus) -> Result<(), Error> {
         self.write_status(self.read_status()?.union(bit));
         Ok(())
     }
@@ -741,7 +575,7 @@ impl<R: Registers> Device<R, Reset> {
     ///
     /// # Errors
     ///
-    /// [`TransportError::Gone`].
+    /// [`Error::Gone`].
     pub fn acknowledge(self) -> Result<Device<R, Driver>, Failure<R>> {
         match self.announce() {
             Ok(()) => {
@@ -752,7 +586,7 @@ impl<R: Registers> Device<R, Reset> {
         }
     }
 
-    fn announce(&self) -> Result<(), TransportError> {
+    fn announce(&self) -> Result<(), Error> {
         self.add_status(DeviceStatus::ACKNOWLEDGE)?;
         self.add_status(DeviceStatus::DRIVER)
     }
@@ -782,8 +616,8 @@ impl<R: Registers> Device<R, Driver> {
     ///
     /// # Errors
     ///
-    /// [`TransportError::NotModern`], [`TransportError::NotAcceptable`],
-    /// [`TransportError::FeaturesRefused`], [`TransportError::Gone`].
+    /// [`Error::NotModern`], [`Error::NotAcceptable`],
+    /// [`Error::FeaturesRefused`], [`Error::Gone`].
     pub fn accept(self, features: F) -> Result<Device<R, Negotiated>, Failure<R>> {
         match self.negotiate(features) {
             Ok(()) => Ok(self.at(Negotiated {
@@ -794,16 +628,16 @@ impl<R: Registers> Device<R, Driver> {
         }
     }
 
-    fn negotiate(&self, features: F) -> Result<(), TransportError> {
+    fn negotiate(&self, features: F) -> Result<(), Error> {
         let offered = self.step.offered.get();
         if !offered.contains(F::VERSION_1) {
-            return Err(TransportError::NotModern);
+            return Err(Error::NotModern);
         }
         let acceptable = offered.intersection(SUPPORTED.union(device_type_features()));
         let beyond = features.difference(acceptable);
         if !beyond.is_empty() || !features.contains(F::VERSION_1) {
             let features = beyond.union(F::VERSION_1.difference(features));
-            return Err(TransportError::NotAcceptable { features });
+            return Err(Error::NotAcceptable { features });
         }
 
         let common = &self.windows.common;
@@ -816,7 +650,7 @@ impl<R: Registers> Device<R, Driver> {
         if self.read_status()?.contains(DeviceStatus::FEATURES_OK) {
             Ok(())
         } else {
-            Err(TransportError::FeaturesRefused { features })
+            Err(Error::FeaturesRefused { features })
         }
     }
 }
@@ -846,28 +680,24 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// What the device says of the queue is contradictory. `FAILED` is set
     /// then, and [`Device::start`] will refuse.
-    pub fn find_queue(
-        &mut self,
-        index: u16,
-        largest: QueueSize,
-    ) -> Result<FoundQueue, TransportError> {
+    pub fn find_queue(&mut self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
         let found = self.look_up_queue(index, largest);
         self.latch(found)
     }
 
-    fn look_up_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, TransportError> {
+    fn look_up_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
         let common = &self.windows.common;
         let queues = common.read_u16(common::NUM_QUEUES);
         if index >= queues {
-            return Err(TransportError::NoQueue { index, queues });
+            return Err(Error::NoQueue { index, queues });
         }
         common.write_u16(common::QUEUE_SELECT, index);
         let size = match common.read_u16(common::QUEUE_SIZE) {
-            0 => return Err(TransportError::QueueUnavailable { index }),
-            size => QueueSize::new(size).ok_or(TransportError::QueueSize { index, size })?,
+            0 => return Err(Error::QueueUnavailable { index }),
+            size => QueueSize::new(size).ok_or(Error::QueueSize { index, size })?,
         };
         if common.read_u16(common::QUEUE_ENABLE) != 0 {
-            return Err(TransportError::QueueInUse { index });
+            return Err(Error::QueueInUse { index });
         }
         Ok(FoundQueue {
             index,
@@ -879,7 +709,7 @@ impl<R: Registers> Device<R, Negotiated> {
 
     /// The notification address as an offset, if all of it lies inside the window (VIRTIO 1.3
     /// §4.1.4.4).
-    fn notify_offset_of(&self, index: u16, notify_off: u16) -> Result<usize, TransportError> {
+    fn notify_offset_of(&self, index: u16, notify_off: u16) -> Result<usize, Error> {
         // 16 bits by 32 bits: fits 48.
         let offset = u64::from(notify_off).wrapping_mul(u64::from(self.notify_multiplier));
         let length = self.windows.notify.length();
@@ -887,7 +717,7 @@ impl<R: Registers> Device<R, Negotiated> {
             .ok()
             .filter(|at| at.checked_add(2).is_some_and(|end| end <= length))
             .filter(|at| at.is_multiple_of(2))
-            .ok_or(TransportError::NotifyAddressOutside {
+            .ok_or(Error::NotifyAddressOutside {
                 index,
                 offset,
                 length,
@@ -898,8 +728,8 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// # Errors
     ///
-    /// [`VectorError`]; the device has no vector for them then.
-    pub fn route_config(&mut self, vector: u16) -> Result<(), VectorError> {
+    /// [`Error`]; the device has no vector for them then.
+    pub fn route_config(&mut self, vector: u16) -> Result<(), Error> {
         self.route(common::CONFIG_MSIX_VECTOR, vector)
     }
 
@@ -908,17 +738,17 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// # Errors
     ///
-    /// [`VectorError`]; the queue has no vector then.
-    pub fn route_queue(&mut self, queue: &FoundQueue, vector: u16) -> Result<(), VectorError> {
+    /// [`Error`]; the queue has no vector then.
+    pub fn route_queue(&mut self, queue: &FoundQueue, vector: u16) -> Result<(), Error> {
         self.windows
             .common
             .write_u16(common::QUEUE_SELECT, queue.index);
         self.route(common::QUEUE_MSIX_VECTOR, vector)
     }
 
-    fn route(&self, register: usize, vector: u16) -> Result<(), VectorError> {
+    fn route(&self, register: usize, vector: u16) -> Result<(), Error> {
         if vector >= self.vectors {
-            return Err(VectorError::BeyondTable {
+            return Err(Error::VectorBeyondTable {
                 vector,
                 table_size: self.vectors,
             });
@@ -929,7 +759,7 @@ impl<R: Registers> Device<R, Negotiated> {
             found if found == vector => Ok(()),
             found => {
                 common.write_u16(register, NO_VECTOR);
-                Err(VectorError::Refused { vector, found })
+                Err(Error::VectorRefused { vector, found })
             }
         }
     }
@@ -939,29 +769,25 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// # Errors
     ///
-    /// [`TransportError::RingUnfit`], [`TransportError::QueueNotEnabled`].
+    /// [`Error::RingUnfit`], [`Error::QueueNotEnabled`].
     /// `FAILED` is set then, and [`Device::start`] will refuse.
     pub fn enable_queue(
         &mut self,
         queue: FoundQueue,
         ring: RingPlacement,
-    ) -> Result<EnabledQueue, TransportError> {
+    ) -> Result<EnabledQueue, Error> {
         let enabled = self.set_up_queue(queue, ring);
         self.latch(enabled)
     }
 
-    fn set_up_queue(
-        &self,
-        queue: FoundQueue,
-        ring: RingPlacement,
-    ) -> Result<EnabledQueue, TransportError> {
+    fn set_up_queue(&self, queue: FoundQueue, ring: RingPlacement) -> Result<EnabledQueue, Error> {
         let FoundQueue {
             index,
             notify_offset,
             ..
         } = queue;
         if ring.size > queue.size || !ring.is_aligned() {
-            return Err(TransportError::RingUnfit { index });
+            return Err(Error::RingUnfit { index });
         }
         let common = &self.windows.common;
         common.write_u16(common::QUEUE_SELECT, index);
@@ -976,12 +802,12 @@ impl<R: Registers> Device<R, Negotiated> {
                 notify_offset,
             })
         } else {
-            Err(TransportError::QueueNotEnabled { index })
+            Err(Error::QueueNotEnabled { index })
         }
     }
 
     /// Sets `FAILED` with the first error, and remembers it.
-    fn latch<T>(&mut self, result: Result<T, TransportError>) -> Result<T, TransportError> {
+    fn latch<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result
             && self.step.failed.is_none()
         {
@@ -995,8 +821,8 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// # Errors
     ///
-    /// The first error of the set-up, [`TransportError::Gone`] or
-    /// [`TransportError::NeedsReset`].
+    /// The first error of the set-up, [`Error::Gone`] or
+    /// [`Error::NeedsReset`].
     pub fn start(self) -> Result<Device<R, Live>, Failure<R>> {
         match self.set_driver_ok() {
             Ok(()) => {
@@ -1007,15 +833,15 @@ impl<R: Registers> Device<R, Negotiated> {
         }
     }
 
-    fn set_driver_ok(&self) -> Result<(), TransportError> {
+    fn set_driver_ok(&self) -> Result<(), Error> {
         if let Some(error) = self.step.failed {
             return Err(error);
         }
         self.add_status(DeviceStatus::DRIVER_OK)?;
         match health(self.read_status()) {
             Health::Working => Ok(()),
-            Health::NeedsReset => Err(TransportError::NeedsReset),
-            Health::Gone => Err(TransportError::Gone),
+            Health::NeedsReset => Err(Error::NeedsReset),
+            Health::Gone => Err(Error::Gone),
         }
     }
 }
@@ -1070,14 +896,14 @@ impl<R> Windows<R> {
     }
 }
 
-fn read_status(common: &impl Registers) -> Result<DeviceStatus, TransportError> {
+fn read_status(common: &impl Registers) -> Result<DeviceStatus, Error> {
     match common.read_u8(common::DEVICE_STATUS) {
-        GONE => Err(TransportError::Gone),
+        GONE => Err(Error::Gone),
         status => Ok(DeviceStatus::from_bits_retain(status)),
     }
 }
 
-fn health(status: Result<DeviceStatus, TransportError>) -> Health {
+fn health(status: Result<DeviceStatus, Error>) -> Health {
     match status {
         Err(_) => Health::Gone,
         Ok(status)

@@ -10,16 +10,15 @@
 //! | `topology` | advice: an alignment with an exponent over 15 or an offset beyond the physical block is dropped |
 //! | `writeback` | 0 is write-through, anything else write-back: it costs a flush at most |
 
-use core::fmt;
-
 use block::{
     Alignment, BlockSize, Blocks, CachePolicy, Capacity, Sector, Sectors, Topology, WriteCache,
 };
 use virtio_spec::F;
 use virtio_spec::blk;
 
+use crate::error::Error;
 use crate::registers::Registers;
-use crate::transport::{self, ConfigSpace, Device, Live, TransportError};
+use crate::transport::{self, ConfigSpace, Device, Live};
 
 /// Offsets into the configuration (VIRTIO 1.3 §5.2.4). virtio-spec has the
 /// structure, but reaches its fields only through pointers; a test compares.
@@ -47,35 +46,16 @@ const WANTED: blk::F = blk::F::SIZE_MAX
 /// Features without which a disk can't be driven.
 const REQUIRED: F = F::VERSION_1.union(F::INDIRECT_DESC);
 
-/// A disk that lacks features this driver needs (V05).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FeatureError {
-    /// What it does not offer.
-    pub missing: F,
-}
-
-impl fmt::Display for FeatureError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the disk does not offer the features {:#x}",
-            self.missing
-        )
-    }
-}
-
-impl core::error::Error for FeatureError {}
-
 /// Which of the `offered` features to accept: those this crate makes use of,
 /// none whose prerequisite is not there (V04).
 ///
 /// # Errors
 ///
-/// [`FeatureError`].
-pub fn choose_features(offered: F) -> Result<F, FeatureError> {
+/// [`Error::FeaturesMissing`].
+pub fn choose_features(offered: F) -> Result<F, Error> {
     let missing = REQUIRED.difference(offered);
     if !missing.is_empty() {
-        return Err(FeatureError { missing });
+        return Err(Error::FeaturesMissing { missing });
     }
     let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));
     // A write-back cache that can't be flushed is of no use; a disk has to
@@ -104,67 +84,6 @@ pub struct Config {
     pub read_only: bool,
 }
 
-/// Why a disk's configuration can't be worked with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// Reading it failed.
-    Transport(TransportError),
-    /// The configuration ends before a field that the features promise.
-    FieldMissing {
-        /// The field's offset.
-        offset: usize,
-    },
-    /// The capacity does not fit 64 bits as a number of bytes.
-    Capacity {
-        /// What the disk says, in sectors.
-        sectors: u64,
-    },
-    /// The block size is no power of two in 512..=4096.
-    BlockSize {
-        /// What the disk says, in bytes.
-        bytes: u32,
-    },
-    /// No sector fits a segment.
-    SegmentSize {
-        /// What the disk says, in bytes.
-        bytes: u32,
-    },
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Transport(error) => error.fmt(f),
-            Self::FieldMissing { offset } => {
-                write!(f, "the disk's configuration ends before offset {offset:#x}")
-            }
-            Self::Capacity { sectors } => {
-                write!(f, "the disk's capacity of {sectors} sectors can't be")
-            }
-            Self::BlockSize { bytes } => {
-                write!(
-                    f,
-                    "the disk's block size of {bytes} bytes is no power of two in 512..=4096"
-                )
-            }
-            Self::SegmentSize { bytes } => {
-                write!(
-                    f,
-                    "the disk takes segments of {bytes} bytes at most: no sector fits"
-                )
-            }
-        }
-    }
-}
-
-impl core::error::Error for ConfigError {}
-
-impl From<TransportError> for ConfigError {
-    fn from(error: TransportError) -> Self {
-        Self::Transport(error)
-    }
-}
-
 /// The fields as the disk has them; 0 for what the features do not promise.
 #[derive(Clone, Copy, Debug, Default)]
 struct Raw {
@@ -191,17 +110,17 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`].
-    pub fn read<R: Registers>(space: ConfigSpace<'_, R>, accepted: F) -> Result<Self, ConfigError> {
+    /// [`Error`].
+    pub fn read<R: Registers>(space: ConfigSpace<'_, R>, accepted: F) -> Result<Self, Error> {
         let accepted = blk::F::from(accepted);
         let raw = space.consistent(|space| Raw::read(space, accepted))??;
         Self::check(raw, accepted)
     }
 
-    fn check(raw: Raw, accepted: blk::F) -> Result<Self, ConfigError> {
+    fn check(raw: Raw, accepted: blk::F) -> Result<Self, Error> {
         let given = |feature| accepted.contains(feature);
         let block_size = if given(blk::F::BLK_SIZE) {
-            BlockSize::new(raw.blk_size).ok_or(ConfigError::BlockSize {
+            BlockSize::new(raw.blk_size).ok_or(Error::BlockSize {
                 bytes: raw.blk_size,
             })?
         } else {
@@ -211,11 +130,11 @@ impl Config {
         let capacity = Capacity::new(Sectors(sectors), block_size);
         let size_max = match raw.size_max {
             _ if !given(blk::F::SIZE_MAX) => None,
-            bytes if bytes < Sector::BYTES => return Err(ConfigError::SegmentSize { bytes }),
+            bytes if bytes < Sector::BYTES => return Err(Error::SegmentSize { bytes }),
             bytes => Some(bytes),
         };
         Ok(Self {
-            capacity: capacity.ok_or(ConfigError::Capacity { sectors })?,
+            capacity: capacity.ok_or(Error::Capacity { sectors })?,
             size_max,
             seg_max: given(blk::F::SEG_MAX).then_some(raw.seg_max.max(1)),
             topology: if given(blk::F::TOPOLOGY) {
@@ -262,23 +181,12 @@ pub struct CacheMode<R> {
 }
 
 /// The disk did not keep the cache mode that was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the disk refuses the cache mode: writeback reads back {found:#x}")]
 pub struct CacheModeRefused {
     /// The `writeback` field as it was read back; FFh if the device is gone.
     pub found: u8,
 }
-
-impl fmt::Display for CacheModeRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the disk refuses the cache mode: writeback reads back {:#x}",
-            self.found
-        )
-    }
-}
-
-impl core::error::Error for CacheModeRefused {}
 
 impl<R: Registers + Clone> CacheMode<R> {
     /// The field of a live disk; `None` unless `CONFIG_WCE` was negotiated,
@@ -319,11 +227,8 @@ impl<R: Registers> CacheMode<R> {
 }
 
 impl Raw {
-    fn read<R: Registers>(
-        space: &ConfigSpace<'_, R>,
-        accepted: blk::F,
-    ) -> Result<Self, ConfigError> {
-        let missing = |offset| ConfigError::FieldMissing { offset };
+    fn read<R: Registers>(space: &ConfigSpace<'_, R>, accepted: blk::F) -> Result<Self, Error> {
+        let missing = |offset| Error::FieldMissing { offset };
         let given = |feature| accepted.contains(feature);
         let u32_if = |feature, offset| match given(feature) {
             true => space.u32(offset).ok_or(missing(offset)),
@@ -394,7 +299,7 @@ mod tests {
         }
     }
 
-    fn check(change: impl FnOnce(&mut Raw)) -> Result<Config, ConfigError> {
+    fn check(change: impl FnOnce(&mut Raw)) -> Result<Config, Error> {
         let mut raw = disk();
         change(&mut raw);
         Config::check(raw, WANTED)
@@ -437,7 +342,7 @@ mod tests {
         for sectors in [u64::MAX, u64::MAX / 512 + 1] {
             assert_eq!(
                 check(|raw| raw.capacity = sectors),
-                Err(ConfigError::Capacity { sectors })
+                Err(Error::Capacity { sectors })
             );
         }
     }
@@ -448,7 +353,7 @@ mod tests {
         for bytes in [0, 1, 256, 511, 513, 520, 1536, 8192, 1 << 31, u32::MAX] {
             assert_eq!(
                 check(|raw| raw.blk_size = bytes),
-                Err(ConfigError::BlockSize { bytes })
+                Err(Error::BlockSize { bytes })
             );
         }
         for bytes in [512, 1024, 2048, 4096] {
@@ -468,7 +373,7 @@ mod tests {
         for bytes in [0, 1, 511] {
             assert_eq!(
                 check(|raw| raw.size_max = bytes),
-                Err(ConfigError::SegmentSize { bytes })
+                Err(Error::SegmentSize { bytes })
             );
         }
         assert_eq!(check(|raw| raw.seg_max = 0).unwrap().seg_max, Some(1));
@@ -516,7 +421,7 @@ mod tests {
     fn without_the_required_features_there_is_no_choice() {
         assert_eq!(
             choose_features(F::VERSION_1),
-            Err(FeatureError {
+            Err(Error::FeaturesMissing {
                 missing: F::INDIRECT_DESC
             })
         );

@@ -1,9 +1,8 @@
 //! How much one request may carry: one pure function of the disk's
 //! configuration, the queue's size and the room a slot has for descriptors.
 
-use core::fmt;
-
 use super::config::Config;
+use crate::error::Error;
 use crate::queue_size::QueueSize;
 
 /// Bytes of a page: what a buffer scatters into at worst.
@@ -39,30 +38,6 @@ impl Limits {
     }
 }
 
-/// The disk and the queue leave no room for a page that is scattered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LimitsError {
-    /// Data descriptors that a request may have.
-    pub descriptors: u16,
-    /// Data descriptors that two pages need.
-    pub needed: u16,
-}
-
-impl fmt::Display for LimitsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            descriptors,
-            needed,
-        } = self;
-        write!(
-            f,
-            "the disk's queue size and seg_max allow {descriptors} data segments a request, {needed} are needed"
-        )
-    }
-}
-
-impl core::error::Error for LimitsError {}
-
 /// The limits of requests to a disk with `config`, on a queue of `queue_size`,
 /// with room for `table_entries` descriptors in each slot.
 ///
@@ -71,12 +46,8 @@ impl core::error::Error for LimitsError {}
 ///
 /// # Errors
 ///
-/// [`LimitsError`].
-pub fn limits(
-    config: &Config,
-    queue_size: QueueSize,
-    table_entries: u16,
-) -> Result<Limits, LimitsError> {
+/// [`Error::LimitTooSmall`].
+pub fn limits(config: &Config, queue_size: QueueSize, table_entries: u16) -> Result<Limits, Error> {
     let chain = queue_size.get().min(table_entries);
     let by_chain = chain.saturating_sub(FRAME);
     let data_descriptors = match config.seg_max {
@@ -99,10 +70,26 @@ pub fn limits(
             data_descriptors,
             size_max,
         }),
-        _ => Err(LimitsError {
-            descriptors: data_descriptors,
-            needed: a_page.saturating_mul(2),
-        }),
+        _ => Err(too_small(config, queue_size, data_descriptors, a_page)),
+    }
+}
+
+/// Names the limit that leaves a request only `descriptors` data descriptors, of which
+/// two pages need twice `a_page`.
+fn too_small(config: &Config, queue_size: QueueSize, descriptors: u16, a_page: u16) -> Error {
+    let needed = a_page.saturating_mul(2);
+    if config.seg_max == Some(descriptors.into()) {
+        Error::LimitTooSmall {
+            limit: "seg_max",
+            value: descriptors,
+            needed,
+        }
+    } else {
+        Error::LimitTooSmall {
+            limit: "queue_size",
+            value: queue_size.get(),
+            needed: needed.saturating_add(FRAME),
+        }
     }
 }
 
@@ -164,13 +151,21 @@ mod tests {
         for seg_max in [1, 0] {
             assert_eq!(
                 limits(&config(None, Some(seg_max)), queue(128), 1024),
-                Err(LimitsError {
-                    descriptors: u16::try_from(seg_max).unwrap(),
+                Err(Error::LimitTooSmall {
+                    limit: "seg_max",
+                    value: u16::try_from(seg_max).unwrap(),
                     needed: 2
                 })
             );
         }
-        assert!(limits(&config(None, None), queue(2), 1024).is_err());
+        assert_eq!(
+            limits(&config(None, None), queue(2), 1024),
+            Err(Error::LimitTooSmall {
+                limit: "queue_size",
+                value: 2,
+                needed: 4
+            })
+        );
     }
 
     proptest! {

@@ -5,6 +5,6 @@ mod config;
 mod limits;
 mod request;
 
-pub use config::{CacheMode, CacheModeRefused, Config, ConfigError, FeatureError, choose_features};
-pub use limits::{Limits, LimitsError, PAGE, limits};
+pub use config::{CacheMode, CacheModeRefused, Config, choose_features};
+pub use limits::{Limits, PAGE, limits};
 pub use request::{IDENTITY, Refusal, Refused, RequestError, Requests, Segment};

@@ -15,14 +15,14 @@
 //! request, so the driver recognises a status that was not written.
 
 use block::{Extent, Sector};
-use thiserror::Error;
 use virtio_spec::blk;
 use virtio_spec::virtq::{Desc, DescF};
 use virtio_spec::{le16, le32, le64};
 
 use super::config::Config;
 use super::limits::Limits;
-use crate::dma::{CACHE_LINE, DmaAreas, DmaError, DmaMemory, Record};
+use crate::dma::{CACHE_LINE, DmaAreas, DmaMemory, Record};
+use crate::error::Error;
 use crate::queue_size::QueueSize;
 use crate::slots::{Prepared, Slot, SlotAllocator};
 
@@ -79,7 +79,7 @@ pub struct Segment {
 }
 
 /// Why a request was not prepared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The buffer takes more descriptors than there are (see
     /// [`Limits::max_segments`]).
@@ -109,7 +109,7 @@ pub struct Refused {
 }
 
 /// What went wrong with a request that the device has returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     /// `VIRTIO_BLK_S_IOERR`. Nothing is known of what was read or written (V91).
     #[error("the device reports an I/O error")]
@@ -154,13 +154,13 @@ impl<'m> Requests<'m> {
     ///
     /// # Errors
     ///
-    /// [`DmaError::TooShort`].
+    /// [`Error::MemoryShort`].
     pub fn new(
         memory: &mut DmaMemory<'m>,
         slots: QueueSize,
         config: &Config,
         limits: &Limits,
-    ) -> Result<Self, DmaError> {
+    ) -> Result<Self, Error> {
         Ok(Self {
             areas: memory.areas(slots, limits.table_entries())?,
             data_descriptors: limits.data_descriptors,

@@ -1,11 +1,11 @@
 //! From reset to `DRIVER_OK`: the order, and devices that don't play along.
 
+use virtio::Error;
 use virtio::pci::Structure;
 use virtio::queue_size::QueueSize;
 use virtio::spec::F;
 use virtio::transport::{
-    Device, Driver, Health, Live, Negotiated, ResetFailure, ResetPoll, RingPlacement,
-    TransportError, VectorError, Windows,
+    Device, Driver, Health, Live, Negotiated, ResetFailure, ResetPoll, RingPlacement, Windows,
 };
 
 use crate::disk::queue_size;
@@ -35,7 +35,7 @@ fn ring(size: u16) -> RingPlacement {
 fn error_of<T>(
     pci: &PciDevice,
     result: Result<T, virtio::transport::Failure<Window<'_>>>,
-) -> TransportError {
+) -> Error {
     let Err(failure) = result else {
         panic!("no error");
     };
@@ -173,12 +173,12 @@ fn a_removed_device_is_found_at_every_step_and_is_quiet() {
     let pci = PciDevice::new();
     let device = pci.reset_device();
     gone(&pci);
-    assert_eq!(error_of(&pci, device.acknowledge()), TransportError::Gone);
+    assert_eq!(error_of(&pci, device.acknowledge()), Error::Gone);
 
     let pci = PciDevice::new();
     let device = acknowledged(&pci);
     gone(&pci);
-    assert_eq!(error_of(&pci, device.accept(OFFERED)), TransportError::Gone);
+    assert_eq!(error_of(&pci, device.accept(OFFERED)), Error::Gone);
 
     let pci = PciDevice::new();
     let mut device = negotiated(&pci);
@@ -186,7 +186,7 @@ fn a_removed_device_is_found_at_every_step_and_is_quiet() {
     let found = device.find_queue(0, QueueSize::Q256).unwrap_err();
     assert_eq!(
         found,
-        TransportError::QueueSize {
+        Error::QueueSize {
             index: 0,
             size: 0xFFFF
         }
@@ -219,7 +219,7 @@ fn a_device_that_needs_a_reset_says_so_at_any_time() {
     let pci = PciDevice::new();
     pci.breaks_at_start.set(true);
     let result = negotiated(&pci).start();
-    assert_eq!(error_of(&pci, result), TransportError::NeedsReset);
+    assert_eq!(error_of(&pci, result), Error::NeedsReset);
 }
 
 /// V02: after FAILED nothing but a reset is to be had.
@@ -362,7 +362,7 @@ fn a_device_without_version_1_is_refused() {
 
     let result = acknowledged(&pci).accept(F::VERSION_1 | F::INDIRECT_DESC);
 
-    assert_eq!(error_of(&pci, result), TransportError::NotModern);
+    assert_eq!(error_of(&pci, result), Error::NotModern);
 }
 
 /// V04, A32.
@@ -374,7 +374,7 @@ fn only_offered_features_are_accepted() {
 
     assert_eq!(
         error_of(&pci, result),
-        TransportError::NotAcceptable {
+        Error::NotAcceptable {
             features: F::ACCESS_PLATFORM
         }
     );
@@ -396,10 +396,7 @@ fn offered_features_that_are_not_supported_can_t_be_accepted() {
 
         let result = acknowledged(&pci).accept(OFFERED | features);
 
-        assert_eq!(
-            error_of(&pci, result),
-            TransportError::NotAcceptable { features }
-        );
+        assert_eq!(error_of(&pci, result), Error::NotAcceptable { features });
     }
 }
 
@@ -432,7 +429,7 @@ fn features_that_change_after_they_were_read_are_refused_by_the_device() {
 
     assert_eq!(
         error_of(&pci, result),
-        TransportError::FeaturesRefused { features: OFFERED }
+        Error::FeaturesRefused { features: OFFERED }
     );
 }
 
@@ -454,11 +451,11 @@ fn a_queue_is_as_large_as_both_allow() {
 #[test]
 fn a_queue_of_no_or_a_crooked_size_is_refused() {
     for (size, error) in [
-        (0, TransportError::QueueUnavailable { index: 0 }),
-        (3, TransportError::QueueSize { index: 0, size: 3 }),
+        (0, Error::QueueUnavailable { index: 0 }),
+        (3, Error::QueueSize { index: 0, size: 3 }),
         (
             65535,
-            TransportError::QueueSize {
+            Error::QueueSize {
                 index: 0,
                 size: 65535,
             },
@@ -485,7 +482,7 @@ fn a_queue_that_is_not_there_is_not_selected() {
 
     assert_eq!(
         found.unwrap_err(),
-        TransportError::NoQueue {
+        Error::NoQueue {
             index: 0,
             queues: 0
         }
@@ -517,7 +514,7 @@ fn a_notification_address_outside_the_window_is_refused() {
 
         assert_eq!(
             found.unwrap_err(),
-            TransportError::NotifyAddressOutside {
+            Error::NotifyAddressOutside {
                 index: 0,
                 offset: u64::from(notify_off) * u64::from(multiplier),
                 length,
@@ -548,7 +545,7 @@ fn a_refused_vector_is_told_and_the_device_goes_on() {
 
         let refused = device.route_queue(&queue, 1);
 
-        let error = VectorError::Refused {
+        let error = Error::VectorRefused {
             vector: 1,
             found: answer,
         };
@@ -570,7 +567,7 @@ fn no_vector_beyond_the_table_is_written() {
 
         let beyond = device.route_config(table_size);
 
-        let error = VectorError::BeyondTable {
+        let error = Error::VectorBeyondTable {
             vector: table_size,
             table_size,
         };
@@ -589,7 +586,7 @@ fn a_queue_that_does_not_stay_enabled_is_an_error() {
 
     let enabled = device.enable_queue(queue, ring(256));
 
-    let error = TransportError::QueueNotEnabled { index: 0 };
+    let error = Error::QueueNotEnabled { index: 0 };
     assert_eq!(enabled.unwrap_err(), error);
     assert_eq!(error_of(&pci, device.start()), error);
 }
@@ -601,7 +598,7 @@ fn a_queue_enabled_right_after_a_reset_is_an_error() {
 
     let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
 
-    assert_eq!(found.unwrap_err(), TransportError::QueueInUse { index: 0 });
+    assert_eq!(found.unwrap_err(), Error::QueueInUse { index: 0 });
 }
 
 /// V30, V66.
@@ -620,7 +617,7 @@ fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
 
         let enabled = device.enable_queue(queue, placement);
 
-        assert_eq!(enabled.unwrap_err(), TransportError::RingUnfit { index: 0 });
+        assert_eq!(enabled.unwrap_err(), Error::RingUnfit { index: 0 });
         assert!(!pci.queue_is_enabled());
     }
 }
@@ -649,7 +646,7 @@ fn windows_shorter_than_their_structures_are_refused() {
 
     assert_eq!(
         Device::new(&pci.layout(), pci.windows()).unwrap_err(),
-        TransportError::WindowShort {
+        Error::WindowShort {
             structure: Structure::Notify,
             length: 1
         }
@@ -662,7 +659,7 @@ fn windows_shorter_than_their_structures_are_refused() {
     };
     assert_eq!(
         Device::new(&pci.layout(), swapped).unwrap_err(),
-        TransportError::WindowShort {
+        Error::WindowShort {
             structure: Structure::Common,
             length: 1
         }
@@ -672,14 +669,11 @@ fn windows_shorter_than_their_structures_are_refused() {
 #[test]
 fn errors_say_what_and_where() {
     for (error, says) in [
-        (TransportError::Gone, "removed"),
-        (TransportError::NotModern, "VERSION_1"),
+        (Error::Gone, "removed"),
+        (Error::NotModern, "VERSION_1"),
+        (Error::QueueSize { index: 4, size: 3 }, "queue 4 has size 3"),
         (
-            TransportError::QueueSize { index: 4, size: 3 },
-            "queue 4 has size 3",
-        ),
-        (
-            TransportError::NoQueue {
+            Error::NoQueue {
                 index: 4,
                 queues: 1,
             },

@@ -2,9 +2,10 @@
 
 use block::WriteCache;
 use proptest::prelude::*;
+use virtio::Error;
 use virtio::blk::{Refusal, RequestError, Segment};
 use virtio::spec::F;
-use virtio::split_queue::{QueueError, RingFault, SplitQueue};
+use virtio::split_queue::{RingFault, SplitQueue};
 
 use crate::disk::{
     EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, extent, memory, queue_size,
@@ -50,7 +51,7 @@ fn without_indirect_descriptors_there_is_no_queue() {
 
     let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), F::VERSION_1, table);
 
-    assert_eq!(queue.err(), Some(QueueError::NoIndirect));
+    assert_eq!(queue.err(), Some(Error::NoIndirect));
 }
 
 #[test]
@@ -61,7 +62,7 @@ fn a_table_that_holds_a_request_is_refused() {
 
     let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), FLAGS, table);
 
-    assert_eq!(queue.err(), Some(QueueError::TableInUse));
+    assert_eq!(queue.err(), Some(Error::TableInUse));
 }
 
 #[test]

@@ -9,6 +9,8 @@
 mod device;
 #[path = "../../../../src/driver.rs"]
 mod driver;
+#[path = "../../../../src/error.rs"]
+mod error;
 #[path = "../../../../src/events.rs"]
 #[expect(dead_code, reason = "only the driver file has the texts")]
 mod events;
