@@ -1,15 +1,15 @@
 //! Memory that the device reads and writes at any time. Only this module accesses it.
 //!
-//! A [`DmaMemory`] is carved once into typed views. Each view is checked against the
-//! memory when it is made. Afterwards it masks its index, so no access can miss and
-//! none needs a check. A view takes and returns owned values; there are no references
-//! into shared memory.
+//! A [`DmaMemory`] is carved once into typed views. A view is checked against the memory
+//! when it is made. Afterwards it masks its index, so every access is in bounds without a
+//! check. A view takes and returns owned values. There are no references into shared
+//! memory.
 //!
 //! Every access consists of relaxed atomic loads and stores, one for each word of the
-//! value. The device is one more processor that races with this one. A non-atomic
-//! access, volatile or not, may not race, but an atomic one may. The compiler neither
-//! splits nor repeats it, so the value that was checked is the value that is used.
-//! The ring orders the accesses (`fence`).
+//! value. The device races with them as another processor would. A non-atomic access,
+//! volatile or not, may not race, but an atomic access may. The compiler neither splits nor
+//! repeats it, so the value that was checked is the value that is used. The fences of
+//! [`split_queue`](crate::split_queue) order the accesses.
 
 #![expect(
     unsafe_code,
@@ -26,14 +26,15 @@ use virtio_spec::{le16, le32, le64};
 use crate::error::Error;
 use crate::queue_size::QueueSize;
 
-/// The cache line that areas written by different processors keep apart by.
+/// Bytes of a cache line. Areas that different processors write share no cache line.
 pub(crate) const CACHE_LINE: usize = 64;
 
-/// Physically contiguous memory that processor and device share.
+/// Physically contiguous memory that processor and device share, and that is not carved
+/// yet.
 ///
-/// Addresses that a device is given are those of `physical`: what the system
-/// says the device reaches the memory at (Storport's physical addresses, which
-/// with DMA remapping are the device's own), never computed from pointers.
+/// The driver gives the device only addresses that follow from `physical`, the address at
+/// which the device reaches the memory. The system provides it (StorPortGetPhysicalAddress;
+/// with DMA remapping it is an address of the device). It is never computed from a pointer.
 #[derive(Debug)]
 pub struct DmaMemory<'m> {
     start: NonNull<u8>,
@@ -42,13 +43,13 @@ pub struct DmaMemory<'m> {
     memory: PhantomData<&'m ()>,
 }
 
-// SAFETY: the value alone has the memory, and whichever thread carves it hands
-// it on by views that are `Send` themselves.
+// SAFETY: the contract of `DmaMemory::new`: only this value and its views access the
+// memory. The views are `Send` themselves.
 unsafe impl Send for DmaMemory<'_> {}
 
 impl<'m> DmaMemory<'m> {
-    /// Takes over the `length` bytes at `start`, which the device reaches at
-    /// `physical`.
+    /// Takes over the `length` bytes at `start`, which the device reaches at the physical
+    /// address `physical`. They need not be zeroed.
     ///
     /// # Errors
     ///
@@ -81,14 +82,14 @@ impl<'m> DmaMemory<'m> {
         })
     }
 
-    /// Bytes not carved yet.
+    /// The number of bytes that are not carved yet.
     #[must_use]
     pub fn left(&self) -> usize {
         self.length
     }
 
-    /// Goes on to the next multiple of a cache line, so that what comes next
-    /// shares none with what came before.
+    /// Skips to the next cache line, so that the next view shares no cache line with the
+    /// one before.
     ///
     /// # Errors
     ///
@@ -101,7 +102,7 @@ impl<'m> DmaMemory<'m> {
         Ok(())
     }
 
-    /// Carves one `T`, zeroed, directly behind what was carved before it.
+    /// Carves one zeroed `T`, directly behind the view before it.
     ///
     /// # Errors
     ///
@@ -112,7 +113,7 @@ impl<'m> DmaMemory<'m> {
         })
     }
 
-    /// Carves `count` of `T`, zeroed, directly behind what was carved before.
+    /// Carves `count` zeroed values of type `T`, directly behind the view before them.
     ///
     /// # Errors
     ///
@@ -132,9 +133,8 @@ impl<'m> DmaMemory<'m> {
         })
     }
 
-    /// Carves `count` areas, zeroed, that share no cache line with each other. Each
-    /// has `HEAD` bytes of fields, a multiple of 16, and a table of `entries`
-    /// descriptors behind them.
+    /// Carves `count` zeroed areas that share no cache line. Each area has `HEAD` bytes of
+    /// fields, a multiple of 16, followed by a table of `entries` descriptors.
     ///
     /// # Errors
     ///
@@ -169,19 +169,19 @@ impl<'m> DmaMemory<'m> {
             });
         };
         let (start, physical) = (self.start, self.physical);
-        // SAFETY: `bytes <= self.length`, so these are valid for writes by the
-        // contract of `new`; no view or device address covers them yet.
+        // SAFETY: `bytes <= self.length`, so the bytes are valid for writes by the contract
+        // of `new`. No view covers them yet, and the device was not given their address.
         unsafe { start.write_bytes(0, bytes) };
-        // SAFETY: `bytes <= self.length`: at most the end of the same memory.
+        // SAFETY: `bytes <= self.length`, so the result is at most the end of the memory.
         self.start = unsafe { start.add(bytes) };
-        // Neither wraps: `new` has checked the end.
+        // Does not wrap: `new` checked that the end does not overflow.
         self.physical = physical.wrapping_add(bytes as u64);
         self.length = left;
         Ok((start, physical))
     }
 }
 
-/// Equal areas of memory, one for each slot. See [`DmaMemory::areas`].
+/// Areas of equal size in shared memory, one for each slot. See [`DmaMemory::areas`].
 ///
 /// # Invariants
 ///
@@ -198,14 +198,14 @@ pub struct DmaAreas<'m, const HEAD: usize> {
     memory: PhantomData<&'m ()>,
 }
 
-// SAFETY: The areas are a pointer to memory that outlives it, whichever thread uses
-// it, and every access is atomic.
+// SAFETY: `DmaAreas`' invariant: the pointer leads into one `DmaMemory`, which is valid on
+// every thread, and every access is atomic.
 unsafe impl<const HEAD: usize> Send for DmaAreas<'_, HEAD> {}
 // SAFETY: As for `Send`: concurrent accesses are atomic, so they cannot race.
 unsafe impl<const HEAD: usize> Sync for DmaAreas<'_, HEAD> {}
 
 impl<const HEAD: usize> DmaAreas<'_, HEAD> {
-    /// Bytes from one area to the next.
+    /// The number of bytes from one area to the next, for tables of `entries` descriptors.
     #[must_use]
     pub const fn stride(entries: u16) -> usize {
         (entries as usize)
@@ -214,16 +214,16 @@ impl<const HEAD: usize> DmaAreas<'_, HEAD> {
             .next_multiple_of(CACHE_LINE)
     }
 
-    /// The area of slot `index`, which is taken modulo their number.
+    /// The area of slot `index`, taken modulo the number of areas.
     #[inline]
     #[must_use]
     pub fn area(&self, index: u16) -> Area<'_, HEAD> {
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the area lies inside the memory.
         let offset = usize::from(index & self.mask).wrapping_mul(self.stride);
         Area {
-            // SAFETY: `DmaAreas`' invariant: there are `mask + 1` areas.
+            // SAFETY: `DmaAreas`' invariant: there are `mask + 1` areas, `stride` apart.
             start: unsafe { self.start.add(offset) },
-            // Does not wrap: it is inside the memory.
+            // Does not wrap: the area lies inside the memory.
             physical: self.physical.wrapping_add(offset as u64),
             entries: self.entries,
             memory: PhantomData,
@@ -231,7 +231,7 @@ impl<const HEAD: usize> DmaAreas<'_, HEAD> {
     }
 }
 
-/// One of [`DmaAreas`].
+/// One area of [`DmaAreas`].
 ///
 /// # Invariants
 ///
@@ -246,7 +246,7 @@ pub struct Area<'m, const HEAD: usize> {
 }
 
 impl<const HEAD: usize> Area<'_, HEAD> {
-    /// The pointer to the field `T` at `OFFSET`.
+    /// A pointer to the field of type `T` at `OFFSET`.
     #[inline]
     fn field<T: Record, const OFFSET: usize>(&self) -> NonNull<u8> {
         const {
@@ -255,21 +255,21 @@ impl<const HEAD: usize> Area<'_, HEAD> {
                     && OFFSET.is_multiple_of(align_of::<T::Words>())
             );
         };
-        // SAFETY: `Area`'s invariant: `OFFSET` is below `HEAD`.
+        // SAFETY: `Area`'s invariant: there are `HEAD` bytes, and `OFFSET` is below `HEAD`.
         unsafe { self.start.add(OFFSET) }
     }
 
-    /// The field `T` at `OFFSET`, read once.
+    /// Reads the field of type `T` at `OFFSET`, once.
     #[inline]
     #[must_use]
     pub fn read<T: Record, const OFFSET: usize>(&self) -> T {
         let field = self.field::<T, OFFSET>();
-        // SAFETY: `field` checked that a whole `T::Words` lies there, aligned, in
-        // memory that is valid as `DmaMemory::new` demands.
+        // SAFETY: `Area`'s invariant: the field lies in memory that is valid by the contract
+        // of `DmaMemory::new`. `field` checked that all of it lies inside, aligned.
         T::from_words(unsafe { Words::load(field) })
     }
 
-    /// Writes the field `T` at `OFFSET`.
+    /// Writes the field of type `T` at `OFFSET`.
     #[inline]
     pub fn write<T: Record, const OFFSET: usize>(&self, value: T) {
         let field = self.field::<T, OFFSET>();
@@ -277,24 +277,24 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         unsafe { value.into_words().store(field) };
     }
 
-    /// Where the device finds the byte at `OFFSET`.
+    /// The physical address of the byte at `OFFSET`.
     #[inline]
     #[must_use]
     pub fn physical<const OFFSET: usize>(&self) -> u64 {
         const { assert!(OFFSET < HEAD) };
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the byte lies inside the memory.
         self.physical.wrapping_add(OFFSET as u64)
     }
 
-    /// Where the device finds the table.
+    /// The physical address of the table.
     #[inline]
     #[must_use]
     pub fn table(&self) -> u64 {
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the table lies inside the memory.
         self.physical.wrapping_add(HEAD as u64)
     }
 
-    /// Writes entry `number` of the table. `None` if there is no such entry.
+    /// Writes entry `number` of the table. Returns `None` if there is no such entry.
     #[inline]
     #[must_use]
     pub fn write_entry(&self, number: u16, entry: Desc) -> Option<()> {
@@ -302,10 +302,12 @@ impl<const HEAD: usize> Area<'_, HEAD> {
             .map(drop)
     }
 
-    /// Writes the entries that `entry` makes of `values`, from entry `first` on, until
-    /// it returns `None` or the values end. Returns the number of the entry behind
-    /// those that were written; `None`, and writes nothing, if the table does not have
-    /// an entry for each value.
+    /// Writes entries of the table from entry `first` on. `entry` makes an entry of each
+    /// value. Stops at the end of `values`, or when `entry` returns `None`. Returns the
+    /// number of the entry behind the last one that was written.
+    ///
+    /// Writes nothing and returns `None` if the table has fewer entries from `first` on than
+    /// there are values.
     #[inline]
     #[must_use]
     pub fn write_entries<V>(
@@ -318,21 +320,23 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         if values.len() > free {
             return None;
         }
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the entry lies inside the memory, or at its end.
         let offset = usize::from(first)
             .wrapping_mul(size_of::<Desc>())
             .wrapping_add(HEAD);
-        // SAFETY: `Area`'s invariant: `first` is at most `entries`.
+        // SAFETY: `Area`'s invariant: there are `HEAD` bytes and `entries` descriptors, and
+        // `first` is at most `entries`.
         let mut place = unsafe { self.start.add(offset) };
         let begin = place;
         for value in values {
             let Some(entry) = entry(value) else {
                 break;
             };
-            // SAFETY: `Area`'s invariant: fewer entries than `values` were written from
-            // `first` on, so this one is in the table. All are as aligned as `start`.
+            // SAFETY: `Area`'s invariant: there are `entries` descriptors. At most
+            // `entries - first` values exist, and the loop has written fewer, so this entry is
+            // in the table. `HEAD` is a multiple of 16, so the entry is aligned.
             unsafe { entry.into_words().store(place) };
-            // SAFETY: As above: at most the end of the table.
+            // SAFETY: As above: the result is at most the end of the table.
             place = unsafe { place.add(size_of::<Desc>()) };
         }
         let written = place.addr().get().wrapping_sub(begin.addr().get());
@@ -342,7 +346,7 @@ impl<const HEAD: usize> Area<'_, HEAD> {
     }
 }
 
-/// One value for each index of a ring. An index is taken modulo their number.
+/// An array of values in shared memory. An index is taken modulo the number of values.
 ///
 /// # Invariants
 ///
@@ -355,19 +359,19 @@ pub struct DmaRing<'m, T> {
     memory: PhantomData<&'m T>,
 }
 
-// SAFETY: a ring is a pointer to memory that outlives it, whichever thread
-// uses it, and every access it makes is atomic.
+// SAFETY: `DmaRing`'s invariant: the pointer leads into one `DmaMemory`, which is valid on
+// every thread, and every access is atomic.
 unsafe impl<T> Send for DmaRing<'_, T> {}
 // SAFETY: as for `Send`: concurrent accesses are atomic, so they can't race.
 unsafe impl<T> Sync for DmaRing<'_, T> {}
 
 impl<T: Record> DmaRing<'_, T> {
-    /// The value at `index`, read once.
+    /// Reads the value at `index`, once.
     #[inline]
     #[must_use]
     pub fn read(&self, index: u16) -> T {
-        // SAFETY: `DmaRing`'s invariant: a whole `T::Words` lies there, aligned, in
-        // memory that is valid as `DmaMemory::new` demands.
+        // SAFETY: `DmaRing`'s invariant: `at` points to an aligned `T::Words`, in memory that
+        // is valid by the contract of `DmaMemory::new`.
         T::from_words(unsafe { Words::load(self.at(index)) })
     }
 
@@ -378,17 +382,17 @@ impl<T: Record> DmaRing<'_, T> {
         unsafe { value.into_words().store(self.at(index)) };
     }
 
-    /// Where the device finds the value at `index`.
+    /// The physical address of the value at `index`.
     #[inline]
     #[must_use]
     pub fn physical(&self, index: u16) -> u64 {
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the value lies inside the memory.
         self.physical.wrapping_add(self.offset(index) as u64)
     }
 
     #[inline]
     fn offset(&self, index: u16) -> usize {
-        // Does not wrap: it is inside the memory.
+        // Does not wrap: the value lies inside the memory.
         usize::from(index & self.mask).wrapping_mul(size_of::<T::Words>())
     }
 
@@ -405,14 +409,14 @@ impl<T> fmt::Debug for DmaRing<'_, T> {
     }
 }
 
-/// One value.
+/// One value in shared memory.
 #[derive(Debug)]
 pub struct DmaCell<'m, T> {
     only: DmaRing<'m, T>,
 }
 
 impl<T: Record> DmaCell<'_, T> {
-    /// The value, read once.
+    /// Reads the value, once.
     #[inline]
     #[must_use]
     pub fn read(&self) -> T {
@@ -425,7 +429,7 @@ impl<T: Record> DmaCell<'_, T> {
         self.only.write(0, value);
     }
 
-    /// Where the device finds the value.
+    /// The physical address of the value.
     #[inline]
     #[must_use]
     pub fn physical(&self) -> u64 {
@@ -433,15 +437,15 @@ impl<T: Record> DmaCell<'_, T> {
     }
 }
 
-/// A value as it lies in shared memory: some words of one width.
+/// A type whose values can be stored in shared memory, as words of one width.
 pub trait Record: Copy {
     /// The words, in the order of their addresses.
     type Words: Words;
 
-    /// The words of this value, little-endian.
+    /// Converts this value to words, in little-endian byte order.
     fn into_words(self) -> Self::Words;
 
-    /// The value of these words.
+    /// Converts little-endian words to the value.
     fn from_words(words: Self::Words) -> Self;
 }
 
@@ -505,7 +509,7 @@ impl Record for UsedElem {
 }
 
 impl Record for Desc {
-    /// Address; then length, flags and next, the length lowest.
+    /// The address; then length, flags and next, with the length in the low bits.
     type Words = [u64; 2];
 
     #[inline]
@@ -519,7 +523,7 @@ impl Record for Desc {
     #[inline]
     fn from_words([addr, rest]: [u64; 2]) -> Self {
         let rest = u64::from_le(rest);
-        // Each cast keeps the bits that the shift has brought to the bottom.
+        // Each cast keeps the low bits, where the shift has moved the field.
         Self {
             addr: le64::from_ne(u64::from_le(addr)),
             len: le32::from_ne(rest as u32),
@@ -535,14 +539,14 @@ pub trait Words: Copy + sealed::Sealed {
     ///
     /// # Safety
     ///
-    /// `at` is valid for atomic reads of `Self` and aligned for it.
+    /// `at` is valid for atomic reads of `Self`, and aligned for its words.
     unsafe fn load(at: NonNull<u8>) -> Self;
 
     /// Stores each word once, the first one first.
     ///
     /// # Safety
     ///
-    /// `at` is valid for atomic writes of `Self` and aligned for it.
+    /// `at` is valid for atomic writes of `Self`, and aligned for its words.
     unsafe fn store(self, at: NonNull<u8>);
 }
 
@@ -569,7 +573,7 @@ impl<W: word::Word, const N: usize> Words for [W; N] {
 }
 
 mod sealed {
-    /// Keeps [`super::Words`] to the widths that atomics exist for.
+    /// Restricts [`super::Words`] to widths that have atomics.
     pub trait Sealed {}
 
     impl<W: super::word::Word, const N: usize> Sealed for [W; N] {}
@@ -598,8 +602,8 @@ mod word {
             impl Word for $word {
                 #[inline]
                 unsafe fn load(at: NonNull<Self>) -> Self {
-                    // SAFETY: valid and aligned by the caller's word; others
-                    // reach it by atomics alone (`DmaMemory::new`).
+                    // SAFETY: The caller promises that `at` is valid and aligned. All other
+                    // accesses are atomic too (the contract of `DmaMemory::new`).
                     unsafe { <$atomic>::from_ptr(at.as_ptr()) }.load(Ordering::Relaxed)
                 }
 
@@ -615,8 +619,8 @@ mod word {
     words!(u8: AtomicU8, u16: AtomicU16, u32: AtomicU32, u64: AtomicU64);
 }
 
-/// A word in shared memory as loom models it: an atomic of loom's for each
-/// address, so that the ring's own code runs in the model.
+/// A word in shared memory in a loom model: each address has an atomic of loom's, so the
+/// ring's own code runs in the model.
 #[cfg(all(loom, test))]
 pub(crate) mod word {
     use core::ptr::NonNull;
@@ -632,8 +636,8 @@ pub(crate) mod word {
         static CELLS: RefCell<HashMap<usize, Rc<AtomicU64>>> = RefCell::default();
     }
 
-    /// Makes the cells for `bytes` bytes at `start`, before any thread is
-    /// started: for loom the making of an atomic races with its use.
+    /// Makes the cells for `bytes` bytes at `start`. Call it before any thread starts,
+    /// because in loom creating an atomic races with its use.
     pub(crate) fn prepare(start: usize, bytes: usize) {
         for at in (start..start + bytes).step_by(2) {
             cell(at);
@@ -658,7 +662,7 @@ pub(crate) mod word {
     pub trait Word: Copy {
         /// # Safety
         ///
-        /// None is needed here; the signature is that of the real one.
+        /// None. The signature is that of the real `Word`.
         unsafe fn load(at: NonNull<Self>) -> Self;
 
         /// # Safety
@@ -693,7 +697,7 @@ mod tests {
 
     const PHYSICAL: u64 = 0x12_3456_7000;
 
-    /// The page as shared memory, full of what must not show.
+    /// The page as shared memory, full of bytes that the device must not see.
     fn dma(page: &mut Page, length: usize) -> DmaMemory<'_> {
         page.0.fill(0xA5);
         let start = NonNull::from(&mut page.0).cast();
@@ -758,7 +762,7 @@ mod tests {
             left: 100,
         };
         assert_eq!(ring.err(), Some(short));
-        // The rest of the line that the memory ends in is left over.
+        // The rest of the last cache line is too short.
         let areas = memory.areas::<16>(size(1), 6);
         let short = Error::MemoryShort {
             needed: 128,

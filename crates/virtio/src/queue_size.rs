@@ -1,7 +1,7 @@
-//! How many buffers a split virtqueue holds: a power of two, so that an index
-//! is brought into range by a mask and never by a check that could fail.
+//! The size of a split virtqueue: a power of two, so that a mask brings an index into
+//! range, and no check is needed that could fail.
 
-/// A split virtqueue's size in descriptors: a power of two in 1..=32768
+/// The size of a split virtqueue in descriptors: a power of two in 1..=32768
 /// (VIRTIO 1.3 §2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct QueueSize(u16);
@@ -14,7 +14,8 @@ impl QueueSize {
     /// A queue of one descriptor.
     pub const ONE: Self = Self(1);
 
-    /// `size` as a queue size; `None` unless it is a power of two.
+    /// Makes a queue size of `size` descriptors. Returns `None` unless `size` is a power
+    /// of two.
     #[inline]
     #[must_use]
     pub const fn new(size: u16) -> Option<Self> {
@@ -33,10 +34,10 @@ impl QueueSize {
         self.0
     }
 
-    /// What an index is masked with to stay in 0..size.
+    /// The mask that brings an index into 0..size.
     #[inline]
     pub(crate) const fn mask(self) -> u16 {
-        // Lossless: a power of two is at least 1.
+        // Does not wrap: a power of two is at least 1.
         self.0.wrapping_sub(1)
     }
 }

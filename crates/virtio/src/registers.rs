@@ -1,28 +1,26 @@
-//! Device registers as one mapped window: what the transport needs of a BAR,
-//! so that a Windows mapping, a trap in a test bed or a model in a test can
-//! stand behind it.
+//! Device registers as one mapped window: the accesses that the transport needs. A
+//! mapping of Windows, a trap in the testbed or a model in a test can implement them.
 
 /// One mapped window of device registers, little-endian.
 ///
 /// Each call makes one access of exactly the named width (VIRTIO 1.3 §4.1.3.1).
-/// An access outside the window does not happen: a read returns all ones, a
-/// write is dropped. All ones is also what PCI returns for a removed device, so
-/// callers have one case to handle.
+/// An access outside the window does not reach the device: a read returns all ones, and a
+/// write is dropped. PCI returns all ones for a removed device too, so callers have one
+/// case to handle.
 ///
 /// # Ordering
 ///
-/// The implementation holds the barriers, as the device and other processors
-/// see them:
+/// The implementation contains the barriers. As the device and other processors see it:
 ///
 /// - A write happens after all memory accesses before it in program order. The
-///   transport writes `queue_enable`, `DRIVER_OK` and notifications only after
-///   the rings in memory, and the device must find those.
-/// - A read happens before all memory accesses after it in program order. A
-///   status of 0 tells that the device has stopped writing to memory, so what
-///   the driver writes there next must not overtake the read.
+///   transport writes the rings in memory first, then `queue_enable`, `DRIVER_OK` and
+///   notifications, and the device must then find the rings.
+/// - A read happens before all memory accesses after it in program order. A status of 0
+///   means that the device has stopped writing to memory, so the driver's next writes to
+///   that memory must not overtake the read.
 /// - Register accesses happen in program order.
 pub trait Registers {
-    /// Bytes that are mapped.
+    /// The number of bytes that are mapped.
     fn length(&self) -> usize;
 
     /// Reads the byte at `offset`.

@@ -1,14 +1,15 @@
-//! The slots of a queue: which are free, and who has the right to use each.
+//! The slots of a queue: which are free, and who owns each.
 //!
-//! A slot is the place of a request: a descriptor of the ring, an area of shared
-//! memory, an entry in the table of requests in flight. Any processor may reserve a
-//! slot and stage a request at any IRQL without a lock. A slot is released under the
-//! queue's lock, by [`SplitQueue`](crate::split_queue::SplitQueue).
+//! A slot holds one request: it is a descriptor of the ring, an area of shared memory,
+//! and an entry in the table of requests in flight. Any processor may reserve a slot and
+//! stage a request at any IRQL without a lock. A slot is released under the queue's
+//! lock, by [`SplitQueue`](crate::split_queue::SplitQueue).
 //!
-//! Slots are reserved in the order in which they were released, so that a released
-//! slot stays free as long as possible. A device that returns a buffer twice then
-//! names a slot that is not in flight, which the driver detects. If the slot were used
-//! again at once, the device would name its next request, which nobody can detect.
+//! Slots are reserved in the order in which they were released, so a released slot stays
+//! free as long as possible. If a device returns a buffer twice, the second used element
+//! then names a slot that is not in flight, and the driver detects that. If the slot were
+//! reused at once, the element would name the slot's next request, and the driver could
+//! not detect that.
 
 use core::array;
 
@@ -17,22 +18,23 @@ use thiserror::Error;
 use crate::atomics::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::queue_size::QueueSize;
 
-/// The most slots of a queue. Their numbers fit 8 bits.
+/// The maximum number of slots of a queue. A slot's index fits 8 bits.
 pub const MAX_SLOTS: u16 = 256;
 
-/// Places in the list of free slots, a power of two. loom keeps the history of each,
-/// so its models have few.
+/// The number of entries in the list of free slots, a power of two. loom records the
+/// history of each entry, so its models have few.
 const PLACES: usize = if cfg!(all(loom, test)) {
     2
 } else {
     MAX_SLOTS as usize
 };
 
-/// How often [`SlotAllocator::reserve`] tries to be faster than the other processors.
+/// How often [`SlotAllocator::reserve`] retries if other processors reserve slots at the
+/// same time.
 const ATTEMPTS: u32 = 64;
 
-/// The right to use one slot's descriptor and area. There is at most one value for
-/// each slot. A slot that is dropped is lost for good.
+/// The ownership of one slot's descriptor and area. At most one value exists for each
+/// slot. A slot that is dropped is never used again.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a slot that is dropped is lost; release it"]
 pub struct Slot {
@@ -41,7 +43,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// The slot of a request that comes out of the queue's table.
+    /// Makes the slot of a request that was taken out of the queue's table.
     #[inline]
     pub(crate) fn returned(queue: u16, index: u16) -> Self {
         Self { queue, index }
@@ -54,7 +56,7 @@ impl Slot {
         self.queue
     }
 
-    /// The slot's number, below the number of the queue's slots.
+    /// The slot's index, below the number of slots of the queue.
     #[inline]
     #[must_use]
     pub fn index(&self) -> u16 {
@@ -62,23 +64,23 @@ impl Slot {
     }
 }
 
-/// A request that is complete in its slot's area. It is plain data: whoever has it may
-/// lose it, and its slot then comes back with the next
-/// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim).
+/// A request that is written completely into its slot's area, and not published yet. It
+/// is plain data without a destructor. If it is lost, the next
+/// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim) frees its slot.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is taken until the request is published or the queue is reclaimed"]
 pub struct Prepared {
-    /// Physical address of its indirect table.
+    /// The physical address of its indirect table.
     pub(crate) table: u64,
     /// The slot's sequence number: odd, and different for each request in the slot.
     sequence: u32,
     pub(crate) queue: u16,
     index: u16,
-    /// Descriptors in the table.
+    /// The number of descriptors in the table.
     pub(crate) descriptors: u16,
 }
 
-// It lies in the SRB extension.
+// It is stored in the SRB extension, which is never dropped.
 const _: () = assert!(size_of::<Prepared>() <= 24 && !core::mem::needs_drop::<Prepared>());
 
 impl Prepared {
@@ -89,7 +91,7 @@ impl Prepared {
         self.queue
     }
 
-    /// The number of the request's slot.
+    /// The index of the request's slot.
     #[inline]
     #[must_use]
     pub fn index(&self) -> u16 {
@@ -97,7 +99,7 @@ impl Prepared {
     }
 }
 
-/// The slot of a prepared request was reclaimed: the request must be built again.
+/// The slot of a prepared request was reclaimed, so the request must be built again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the queue was reset after the request was built; build it again")]
 pub struct Stale;
@@ -110,7 +112,7 @@ pub struct Stale;
 /// [`SplitQueue`](crate::split_queue::SplitQueue). Each slot is in exactly one
 /// of four states:
 ///
-/// | state | who has the slot | in `free` | sequence number |
+/// | state | owner of the slot | in `free` | sequence number |
 /// |---|---|---|---|
 /// | free | nobody | yes | even |
 /// | being built | the one [`Slot`] value | no | even |
@@ -130,18 +132,18 @@ pub struct Stale;
 ///   Each adds one to the sequence number, which makes it even. So a `Prepared` value
 ///   is used at most once: after `reclaim`, or if the slot was prepared again, the
 ///   number differs from the one that the value holds, and `publish` finds it
-///   [`Stale`]. (The number wraps after 2^31 requests in one slot. A stale request that
-///   waits for all of those would be taken for a new one.)
+///   [`Stale`]. (The number repeats after 2^31 requests in one slot. A stale request that
+///   waited for all of those would be published in place of a new one.)
 /// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
 ///   request out of the table.
 /// - *Being built → free.* `SplitQueue::release` and `reclaim` append the slot to
 ///   `free`, under the same lock, so one processor at a time writes `tail`. A slot is
 ///   in `free` at most once, so the place that is written is not in use.
 ///
-/// `reclaim` frees a prepared slot only if its number is odd, so it does not take one
-/// that is free, being built or in flight for a prepared one. If `stage` runs at the
-/// same time, there are two cases. If `reclaim` sees the new number, the request is
-/// stale. If it does not, the request counts as prepared after the reset.
+/// `reclaim` frees a prepared slot only if its number is odd, so it never mistakes a slot
+/// that is free, being built or in flight for a prepared one. If `stage` runs at the same
+/// time, there are two cases. If `reclaim` sees the new number, the request is stale. If
+/// it does not, the request counts as prepared after the reset.
 ///
 /// Each transition happens before the next one of the same slot: a release stores
 /// `tail` with Release, which `reserve` acquires; `stage` stores the number with
@@ -149,20 +151,22 @@ pub struct Stale;
 #[derive(Debug)]
 pub struct SlotAllocator {
     queue: u16,
-    /// The free slots, a ring: those from `head` to `tail`, each modulo [`PLACES`].
+    /// The free slots, as a ring: the entries from `head` to `tail`, each index modulo
+    /// [`PLACES`].
     free: [AtomicU8; PLACES],
-    /// Slots reserved since the beginning. It has 64 bits so that it never wraps: a
-    /// processor that is stopped inside `reserve` finds that `head` has changed.
+    /// How many slots were ever reserved. It has 64 bits so that it never wraps: a
+    /// processor that is suspended inside `reserve` then always finds that `head` has
+    /// changed.
     head: AtomicU64,
-    /// Slots released since the beginning, those of the beginning included.
+    /// How many slots were ever released, plus those that were free at first.
     tail: AtomicU64,
     /// A sequence number for each slot, odd while a request is prepared in it.
     sequences: [AtomicU32; PLACES],
 }
 
 impl SlotAllocator {
-    /// An allocator of `count` slots, of [`MAX_SLOTS`] at most, all free, for
-    /// queue number `queue`.
+    /// Makes an allocator for queue number `queue`, with `count` free slots. More than
+    /// [`MAX_SLOTS`] count as [`MAX_SLOTS`].
     #[must_use]
     pub fn new(queue: u16, count: QueueSize) -> Self {
         let count = count.get().min(MAX_SLOTS);
@@ -183,21 +187,22 @@ impl SlotAllocator {
         self.queue
     }
 
-    /// Reserves a free slot. `None` if there is none, or if other processors were
-    /// faster each time. A caller that gets `None` completes its request as busy.
+    /// Reserves a free slot. Returns `None` if there is none, or if other processors won
+    /// every attempt. The caller then completes its request as busy. Runs at any IRQL.
     #[inline]
     pub fn reserve(&self) -> Option<Slot> {
-        // A bound, because no loop at raised IRQL may depend on what others do.
+        // Bounded, because no loop at raised IRQL may depend on other processors.
         for _ in 0..ATTEMPTS {
-            // Acquire: whoever sees that a slot was reserved sees its release too, so
+            // Acquire: a processor that sees a slot reserved sees it released before, so
             // `head` is at most the `tail` that is loaded next.
             let head = self.head.load(Ordering::Acquire);
-            // Acquire: what was done in the slot is done before another has it.
+            // Acquire, with the store in `free`: the last owner's accesses to the slot
+            // happen before those of the next owner.
             if head == self.tail.load(Ordering::Acquire) {
                 return None;
             }
-            // If another processor reserves this slot, `head` changes before the place
-            // is written again, and the exchange fails.
+            // If another processor reserves this slot, `head` changes before the entry is
+            // overwritten, and the exchange fails.
             let index = self.place(head)?.load(Ordering::Relaxed);
             let next = head.wrapping_add(1);
             let exchanged =
@@ -213,8 +218,8 @@ impl SlotAllocator {
         None
     }
 
-    /// Releases a slot. The caller holds the queue's lock. The slot of another queue
-    /// is not released but lost.
+    /// Releases a slot. The caller holds the queue's lock. A slot of another queue is not
+    /// released and is lost.
     #[inline]
     pub(crate) fn release(&self, slot: Slot) {
         if slot.queue == self.queue {
@@ -228,31 +233,32 @@ impl SlotAllocator {
         if let Some(place) = self.place(tail) {
             // Below MAX_SLOTS, so 8 bits hold it.
             place.store(index as u8, Ordering::Relaxed);
-            // Release: what was done in the slot is done before another has it.
+            // Release, with the load in `reserve`: this owner's accesses to the slot
+            // happen before those of the next owner.
             self.tail.store(tail.wrapping_add(1), Ordering::Release);
         }
     }
 
-    /// The place of number `number` in the list of free slots.
+    /// The entry of the list of free slots that `number`, a value of `head` or `tail`,
+    /// refers to.
     #[inline]
     fn place(&self, number: u64) -> Option<&AtomicU8> {
-        // The cast keeps the bits that the modulus keeps.
+        // The cast keeps every bit that the remainder depends on.
         self.free.get(number as usize % PLACES)
     }
 
-    /// Marks a slot's request as prepared: from now on the queue is responsible for
-    /// the slot.
+    /// Marks a slot's request as prepared. From now on the queue owns the slot.
     #[inline]
     pub(crate) fn stage(&self, slot: Slot, table: u64, descriptors: u16) -> Prepared {
         let Slot { queue, index } = slot;
         let sequence = match self.sequences.get(usize::from(index)) {
             Some(word) if queue == self.queue => {
                 let odd = word.load(Ordering::Relaxed).wrapping_add(1);
-                // Release: the request is written before it is prepared.
+                // Release: the request is written before it counts as prepared.
                 word.store(odd, Ordering::Release);
                 odd
             }
-            // The slot of another queue is lost, and its request stale.
+            // A slot of another queue is lost, and its request is stale.
             _ => 0,
         };
         Prepared {
@@ -264,7 +270,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Takes a prepared request's slot back. The caller holds the queue's lock.
+    /// Takes back the slot of a prepared request. The caller holds the queue's lock.
     #[inline]
     pub(crate) fn unstage(&self, prepared: &Prepared) -> Result<Slot, Stale> {
         let Prepared {
@@ -276,7 +282,7 @@ impl SlotAllocator {
         let word = self.sequences.get(usize::from(index)).ok_or(Stale)?;
         if queue != self.queue
             || !is_prepared(sequence)
-            // Acquire: with `stage`, which another processor may have done.
+            // Acquire, with the store in `stage`, which may have run on another processor.
             || word.load(Ordering::Acquire) != sequence
         {
             return Err(Stale);
@@ -357,7 +363,7 @@ mod tests {
     proptest! {
         #![proptest_config(crate::proptest_config(256))]
 
-        /// So no slot is lost or doubled, and each rests as long as possible.
+        /// So no slot is lost or duplicated, and each stays free as long as possible.
         #[test]
         fn slots_are_reserved_in_the_order_in_which_they_were_released(
             count in prop::sample::select(vec![1_u16, 4, 64, 256]),
@@ -395,8 +401,8 @@ mod models {
     /// The slots of a queue as two processors share them.
     struct Shared {
         allocator: SlotAllocator,
-        /// What lies in each slot's area. loom fails the model if two processors are in
-        /// one area, or if one does not see what was done there before.
+        /// Each slot's area. loom fails the model if two processors access one area at the
+        /// same time, or if one does not see the accesses of the one before.
         areas: [UnsafeCell<u32>; PLACES],
         /// The queue's lock.
         lock: Mutex<()>,
@@ -445,8 +451,8 @@ mod models {
         });
     }
 
-    /// Two slots are used three times, so the list of free slots is written anew while
-    /// the other processor reads it.
+    /// Two slots are used three times, so entries of the list of free slots are
+    /// overwritten while the other processor reads them.
     #[test]
     fn two_processors_are_never_in_one_slot() {
         model(
@@ -459,7 +465,7 @@ mod models {
         );
     }
 
-    /// The slots change their places in the list, so a processor that has read a place
+    /// The slots change their positions in the list, so a processor that reads an entry
     /// too early would take a slot that is not the next.
     #[test]
     fn a_slot_that_another_processor_moves_in_the_list_is_reserved_once() {
@@ -477,8 +483,8 @@ mod models {
         );
     }
 
-    /// There is one slot: the list changes between empty and not empty while the other
-    /// processor looks at it. Whoever finds it empty gets none.
+    /// There is one slot, so the list changes between empty and not empty while the other
+    /// processor looks at it. A processor that finds the list empty gets no slot.
     #[test]
     fn one_slot_is_reserved_while_it_is_released() {
         model(
@@ -493,7 +499,7 @@ mod models {
         );
     }
 
-    /// One slot, two that want it: whoever sees it taken gets none.
+    /// Two processors reserve the only slot. One gets it, and the other gets none.
     #[test]
     fn one_slot_goes_to_one_of_two() {
         loom::model(|| {

@@ -1,12 +1,12 @@
-//! The split virtqueue, driver side: requests go to the device by the available ring
-//! and come back by the used ring, each once (VIRTIO 1.3 §2.7).
+//! The split virtqueue, driver side. The available ring takes each request to the device,
+//! and the used ring returns it, once (VIRTIO 1.3 §2.7).
 //!
-//! Whoever uses the queue holds its lock, so everything takes `&mut self`. What the
-//! driver needs later, it keeps in its own memory, in the table of requests in flight.
-//! Of what the device writes, only the used ring's index, its elements and its wishes
-//! for notifications are read, each once. A protocol violation marks the queue faulty.
-//! From then on the ring is not read, and only [`SplitQueue::reclaim`] after a reset
-//! clears the fault.
+//! The caller holds the queue's lock, so every method that changes the queue takes
+//! `&mut self`. The driver keeps its own state in its own memory: the indices, and the
+//! table of requests in flight. It reads only three things that the device writes: the
+//! used index, the used elements, and the fields that suppress notifications. It reads
+//! each once. A protocol violation marks the queue faulty. From then on `pop_used` does
+//! not read the ring, and only [`SplitQueue::reclaim`] after a reset clears the fault.
 
 use core::ops::DerefMut;
 
@@ -24,22 +24,22 @@ use crate::transport::{Quiet, RingPlacement};
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "its slot is lost unless it is released, its payload unless it is completed"]
 pub struct Used<P> {
-    /// The slot, the caller's again.
+    /// The slot, which the caller now owns.
     pub slot: Slot,
     /// The payload that the request was published with.
     pub payload: P,
     /// How many bytes the device reports as written.
     ///
-    /// A device may legally report fewer than it was allowed to write, some report 0
-    /// or 1 for every request, and a faulty one reports anything. So this is for
-    /// statistics (see [`Requests::outcome`](crate::blk::Requests::outcome)).
+    /// A device may legally report fewer bytes than it was allowed to write. Some devices
+    /// report 0 or 1 for every request, and a faulty one reports anything. So use this for
+    /// statistics only (see [`Requests::outcome`](crate::blk::Requests::outcome)).
     pub written: u32,
 }
 
-/// A request that was not published. Its slot is free.
+/// A request that was not published. Its slot is free again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct NotPublished<G> {
-    /// What its payload was to be made of.
+    /// The value that the payload would have been made of.
     pub given: G,
     /// Why.
     pub reason: Rejection,
@@ -48,50 +48,50 @@ pub struct NotPublished<G> {
 /// Why a request was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// The queue is faulty until its device is reset.
+    /// The queue is faulty until the device is reset.
     Faulty(RingFault),
-    /// A reset reclaimed its slot since it was prepared, or it belongs to another queue,
-    /// whose reclaim frees its slot.
+    /// A reset reclaimed the slot after the request was prepared. Or the request belongs
+    /// to another queue, whose `reclaim` frees its slot.
     Stale,
-    /// Its chain is empty or longer than the queue, or its slot is in flight or beyond
-    /// the queue or its table: it was prepared for a queue of another size or with
-    /// another allocator.
+    /// The request was prepared for a queue of another size, or with another allocator:
+    /// its chain is empty or longer than the queue, or its slot is in flight or beyond the
+    /// queue or the table.
     Unfit,
 }
 
 /// A protocol violation by the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RingFault {
-    /// The used index ran ahead of what is in flight, or backwards.
+    /// The used index went backwards, or is further ahead than requests are in flight.
     #[error(
         "used index {found} after {last} with {in_flight} requests in flight: reset the device"
     )]
     UsedIndex {
-        /// The index as the device has it.
+        /// The used index that the device wrote.
         found: u16,
-        /// The index up to which elements were taken.
+        /// The driver's `last_used_idx`: the index up to which elements were taken.
         last: u16,
-        /// Requests in flight.
+        /// The number of requests in flight.
         in_flight: u16,
     },
     /// A used element names a descriptor that the queue does not have.
     #[error("used id {id} exceeds the queue size: reset the device")]
     IdOutOfRange {
-        /// All 32 bits of it.
+        /// The id, with all its 32 bits.
         id: u32,
     },
-    /// A used element names a request that is not in flight: never published,
-    /// returned before, or not the head of a chain.
+    /// A used element names a request that is not in flight: it was never published, was
+    /// returned before, or is not the head of a chain.
     #[error("used id {id} is not in flight: reset the device")]
     NotInFlight {
-        /// The descriptor.
+        /// The used id.
         id: u16,
     },
-    /// A used element names a request that the device has not finished: it wrote
+    /// A used element names a request that the device has not finished: the device wrote
     /// no status.
     #[error("used id {id} has no status: reset the device")]
     NotFinished {
-        /// The descriptor.
+        /// The used id.
         id: u16,
     },
 }
@@ -99,14 +99,15 @@ pub enum RingFault {
 /// How the device suppresses notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotificationSuppression {
-    /// Without `EVENT_IDX`: the used ring's flags.
+    /// Without `EVENT_IDX`: the used ring's flags. `NO_NOTIFY` suppresses notifications.
     Flags(u16),
-    /// With `EVENT_IDX`: the device wants a notification once this index is published.
+    /// With `EVENT_IDX`: `avail_event`. The device wants a notification once the entry with
+    /// this index is published.
     AvailEvent(u16),
 }
 
-/// Whether the device must be notified that the available index went from `before`
-/// to `now` (V40, V41; VIRTIO 1.3 §2.7.10).
+/// Returns whether the device needs a notification after the driver advanced the
+/// available index from `before` to `now` (V40, V41; VIRTIO 1.3 §2.7.10).
 ///
 /// ```
 /// use virtio::split_queue::{NotificationSuppression, notification_needed};
@@ -126,18 +127,18 @@ pub const fn notification_needed(
         NotificationSuppression::Flags(flags) => {
             published > 0 && flags & UsedF::NO_NOTIFY.bits().to_ne() == 0
         }
-        // Whether the index was published since `before`.
+        // Whether the entry `index` is one of those published since `before`.
         NotificationSuppression::AvailEvent(index) => index.wrapping_sub(before) < published,
     }
 }
 
-/// Bytes of memory that a queue of `size` needs, whatever the alignment of the
+/// Returns how many bytes of memory a queue of `size` needs, whatever the alignment of the
 /// memory.
 #[must_use]
 pub const fn memory_needed(size: QueueSize) -> usize {
     let entries = size.get() as usize;
-    // Each part may leave most of a cache line unused before it. The products
-    // fit: 32768 descriptors of 16 bytes.
+    // Up to a cache line, less one byte, may be unused before each part. The products do
+    // not overflow: 32768 descriptors of 16 bytes.
     let padding = 3 * (CACHE_LINE - 1);
     let descriptors = entries.saturating_mul(16);
     let available = entries.saturating_mul(2).saturating_add(6);
@@ -190,7 +191,7 @@ impl<'m> Ring<'m> {
         })
     }
 
-    /// Makes the ring as new.
+    /// Zeroes all fields that the driver or the device reads at first.
     fn clear(&self) {
         for cell in [
             &self.avail_flags,
@@ -205,11 +206,10 @@ impl<'m> Ring<'m> {
     }
 }
 
-/// A split virtqueue. Each request has a payload `P` that comes back with it.
+/// A split virtqueue. Each request has a payload `P`, which the queue returns with it.
 ///
-/// `T` is the table of requests in flight, one place for each slot: memory of the
-/// caller's, anything that dereferences to a slice, that the device cannot
-/// reach.
+/// `T` is the table of requests in flight, with one entry for each slot. It is memory of
+/// the caller that dereferences to a slice, and that the device cannot reach.
 #[derive(Debug)]
 pub struct SplitQueue<'m, T> {
     queue: u16,
@@ -217,24 +217,24 @@ pub struct SplitQueue<'m, T> {
     event_idx: bool,
     ring: Ring<'m>,
 
-    /// The available index that was published last.
+    /// The driver's copy of the available index, as published last.
     avail_idx: u16,
-    /// The available index when a notification was last decided on.
+    /// The available index when [`Self::notification_needed`] was called last.
     notified_idx: u16,
     /// The used index up to which elements were taken.
     last_used_idx: u16,
-    /// The used index when it was last read: never more than `in_flight` ahead of
+    /// The used index as read last. It is never more than `in_flight` ahead of
     /// `last_used_idx`.
     used_idx: u16,
     /// How many requests are in flight.
     in_flight: u16,
-    /// The payloads of the requests in flight, each at the number of its slot.
+    /// The payloads of the requests in flight, each at the index of its slot.
     requests: T,
     fault: Option<RingFault>,
 }
 
 impl<'m, T> SplitQueue<'m, T> {
-    /// A queue with nothing in its ring and its table.
+    /// A queue whose ring and table are empty.
     fn empty(queue: u16, size: QueueSize, event_idx: bool, ring: Ring<'m>, requests: T) -> Self {
         Self {
             queue,
@@ -256,9 +256,9 @@ impl<'m, P, T> SplitQueue<'m, T>
 where
     T: DerefMut<Target = [Option<P>]>,
 {
-    /// Queue number `queue` with `size` descriptors, in zeroed `memory`, for a
-    /// device with the features `accepted`. `requests` has an empty place for each slot
-    /// that is used.
+    /// Makes queue number `queue` with `size` descriptors, for a device with the features
+    /// `accepted`. The ring is carved out of `memory` and zeroed. `requests` has one empty
+    /// entry for each slot that is used.
     ///
     /// # Errors
     ///
@@ -281,16 +281,17 @@ where
         Ok(Self::empty(queue, size, event_idx, ring, requests))
     }
 
-    /// The same queue, as new, with another table and so another kind of payload.
-    /// `quiet` proves that the device cannot reach the queue (V15). Requests that were
-    /// in flight are dropped with their table.
+    /// Empties the queue and replaces its table, and so the type of its payloads. The old
+    /// table is dropped, with the payloads of requests that were in flight.
+    ///
+    /// `quiet` proves that the device cannot reach the queue (V15).
     pub fn with_table<U>(self, quiet: Quiet<'_>, requests: U) -> SplitQueue<'m, U> {
         let _: Quiet<'_> = quiet;
         self.ring.clear();
         SplitQueue::empty(self.queue, self.size, self.event_idx, self.ring, requests)
     }
 
-    /// Where the device finds the ring.
+    /// The physical addresses of the ring, for the device.
     #[must_use]
     pub fn placement(&self) -> RingPlacement {
         RingPlacement {
@@ -315,15 +316,15 @@ where
         self.fault
     }
 
-    /// Makes a request available to the device, which may act on it at once.
-    /// Call [`Self::notification_needed`] after the last of a batch.
+    /// Makes a request available to the device, which may process it at once. After the
+    /// last request of a batch, call [`Self::notification_needed`].
     ///
-    /// `payload` is called only once nothing can fail any more, so a caller can still
-    /// complete the request itself if it is rejected.
+    /// `payload` makes the payload of `given`. It is called only when the request can no
+    /// longer be rejected. So a caller whose request is rejected still has `given`.
     ///
     /// # Errors
     ///
-    /// [`NotPublished`] gives `given` back. The slot is free.
+    /// [`NotPublished`] returns `given`. The slot is free again.
     #[inline]
     pub fn publish<G>(
         &mut self,
@@ -338,7 +339,7 @@ where
             Err(reason) => return Err(NotPublished { given, reason }),
         };
         *place = Some(payload(given));
-        // Does not wrap: one for each place of `requests` that is taken.
+        // Does not wrap: it counts the occupied entries of `requests`.
         self.in_flight = self.in_flight.wrapping_add(1);
 
         let bytes = u32::from(prepared.descriptors).wrapping_mul(size_of::<Desc>() as u32);
@@ -354,15 +355,16 @@ where
         self.ring
             .avail_ring
             .write(self.avail_idx, le16::from_ne(index));
-        // The device sees table, descriptor and ring entry no later than the
-        // index that covers them (V42).
+        // The device that sees the new index also sees the table, the descriptor and the
+        // ring entry (V42).
         fence(Ordering::Release);
         self.avail_idx = self.avail_idx.wrapping_add(1);
         self.ring.avail_idx.write(le16::from_ne(self.avail_idx));
         Ok(())
     }
 
-    /// The place in the table for a request that may be published.
+    /// Takes the slot of a request and returns its entry in the table. If the request may
+    /// not be published, releases the slot.
     #[inline]
     fn admit(
         &mut self,
@@ -385,13 +387,14 @@ where
         }
     }
 
-    /// Whether the device must be notified of what was published since the last
-    /// call.
+    /// Returns whether the device needs a notification for the requests that were
+    /// published since the last call.
     #[inline]
     #[must_use]
     pub fn notification_needed(&mut self) -> bool {
-        // The index is written before the suppression is read. The device does the two
-        // in the opposite order, so at least one of them sees the other (V43).
+        // The driver writes the index and then reads the suppression. The device writes
+        // the suppression and then reads the index. So at least one of the two sees what
+        // the other wrote (V43).
         fence(Ordering::SeqCst);
         let suppression = if self.event_idx {
             NotificationSuppression::AvailEvent(self.ring.avail_event.read().to_ne())
@@ -402,12 +405,14 @@ where
         notification_needed(suppression, before, self.avail_idx)
     }
 
-    /// Takes the next request that the device has returned; `None` if there is none
-    /// now. Under one hold of the lock it returns at most as many as were in flight.
+    /// Takes the next request that the device has returned. Returns `None` if there is
+    /// none now. While the caller holds the lock and publishes nothing, it returns at most
+    /// as many requests as were in flight.
     ///
     /// # Errors
     ///
-    /// [`RingFault`]: the queue is faulty, and every later call returns this.
+    /// [`RingFault`] if the queue is faulty. Until [`Self::reclaim`], every later call
+    /// returns the same.
     #[inline]
     pub fn pop_used(&mut self) -> Result<Option<Used<P>>, RingFault> {
         if let Some(fault) = self.fault {
@@ -427,7 +432,7 @@ where
             return Err(self.mark_faulty(RingFault::NotInFlight { id: index }));
         };
         self.last_used_idx = self.last_used_idx.wrapping_add(1);
-        // Does not wrap: a request was taken out of the table.
+        // Does not wrap: it counted the request that was taken out of the table.
         self.in_flight = self.in_flight.wrapping_sub(1);
         Ok(Some(Used {
             slot: Slot::returned(self.queue, index),
@@ -436,7 +441,8 @@ where
         }))
     }
 
-    /// Reads the device's used index. Returns whether there is anything new.
+    /// Reads and checks the used index. Returns whether the device has returned requests
+    /// that were not taken yet.
     #[inline]
     fn read_used_idx(&mut self) -> Result<bool, RingFault> {
         let found = self.ring.used_idx.read().to_ne();
@@ -448,7 +454,7 @@ where
             }));
         }
         self.used_idx = found;
-        // What the index covers, elements and data, is read after it.
+        // Elements, status and data are read after the index that covers them.
         fence(Ordering::Acquire);
         Ok(found != self.last_used_idx)
     }
@@ -458,14 +464,14 @@ where
         *self.fault.get_or_insert(fault)
     }
 
-    /// Releases a slot, for the next request that is built.
+    /// Releases a slot, so that another request can use it.
     #[inline]
     pub fn release(&mut self, slots: &SlotAllocator, slot: Slot) {
         slots.release(slot);
     }
 
-    /// Gives up a request that was prepared, and releases its slot. A stale request has
-    /// no slot any more.
+    /// Discards a prepared request and releases its slot. Does nothing if the request is
+    /// stale, because its slot is free already.
     pub fn cancel(&mut self, slots: &SlotAllocator, prepared: Prepared) {
         if prepared.queue == self.queue
             && let Ok(slot) = slots.unstage(&prepared)
@@ -474,25 +480,25 @@ where
         }
     }
 
-    /// Takes a request back that the device returned without having finished it,
-    /// and marks the queue faulty. The device may still write to its memory, so it
-    /// is in flight again, until [`Self::reclaim`] returns it.
+    /// Puts back a request that the device returned before it finished it, and marks the
+    /// queue faulty. The device may still write to the request's memory, so the request
+    /// stays in flight until [`Self::reclaim`] returns it.
     pub fn take_back(&mut self, used: Used<P>) {
         let id = used.slot.index();
         if let Some(place) = self.requests.get_mut(usize::from(id)) {
             *place = Some(used.payload);
-            // Does not wrap: it was counted before it was taken.
+            // Does not wrap: the request was counted before `pop_used` took it.
             self.in_flight = self.in_flight.wrapping_add(1);
         }
         self.mark_faulty(RingFault::NotFinished { id });
     }
 
-    /// Checks the used index and takes nothing: it must not be ahead of what is
-    /// in flight.
+    /// Reads and checks the used index, and takes no request. The index must not be
+    /// further ahead than requests are in flight.
     ///
-    /// Right after `DRIVER_OK`, when nothing is in flight, this finds a device
-    /// that has filled the used ring before. On an idle queue it finds one that uses
-    /// buffers that it was not given. No interrupt may ever come for those.
+    /// Right after `DRIVER_OK`, when nothing is in flight, this detects a device that has
+    /// filled the used ring already. On an idle queue it detects a device that uses
+    /// buffers which it was not given. Such a device may never send an interrupt.
     ///
     /// # Errors
     ///
@@ -504,12 +510,12 @@ where
         }
     }
 
-    /// Asks the device for no interrupts while the driver drains the ring. The device
-    /// may send one all the same (V37).
+    /// Asks the device not to interrupt while the driver drains the ring. The device may
+    /// interrupt nevertheless (V37).
     #[inline]
     pub fn suppress_interrupts(&mut self) {
         if self.event_idx {
-            // As far off as an index can be (avail.flags stay 0: V36).
+            // The index that the device reaches last (avail.flags stay 0: V36).
             let passed = self.last_used_idx.wrapping_sub(1);
             self.ring.used_event.write(le16::from_ne(passed));
         } else {
@@ -517,12 +523,13 @@ where
         }
     }
 
-    /// Asks the device for an interrupt with the next request it finishes.
-    /// Needed after every drain, whether interrupts were suppressed or not: with
-    /// `EVENT_IDX` one request yields one interrupt.
+    /// Asks the device to interrupt when it finishes the next request. Call this after
+    /// every drain, whether interrupts were suppressed or not: with `EVENT_IDX` the device
+    /// interrupts at most once for each call.
     ///
-    /// Returns true if the device has finished some already: drain again, no interrupt
-    /// may come for them. Returns false on a faulty queue ([`Self::fault`]).
+    /// Returns true if the device has already finished more requests. Drain again then,
+    /// because no interrupt may come for them. Returns false on a faulty queue
+    /// ([`Self::fault`]).
     #[inline]
     #[must_use = "requests that are finished already may raise no interrupt"]
     pub fn rearm_interrupts(&mut self) -> bool {
@@ -533,22 +540,25 @@ where
         } else {
             self.ring.avail_flags.write(AvailF::empty().bits());
         }
-        // The wish is written before the index is read. The device does the two in the
-        // opposite order.
+        // The driver writes the suppression and then reads the used index. The device
+        // writes the index and then reads the suppression. So at least one of the two sees
+        // what the other wrote.
         fence(Ordering::SeqCst);
         self.fault.is_none() && self.ring.used_idx.read().to_ne() != self.last_used_idx
     }
 
-    /// Frees the slots of all requests in flight and returns their payloads to `each`,
-    /// once each. Frees the slots of all prepared requests as well: [`Self::publish`] finds those
-    /// stale. Makes the queue as new: empty and without fault, to be set up with
-    /// the device again.
+    /// Empties the queue after a reset of the device, and clears its fault.
     ///
-    /// A slot that is being built, and one that is prepared while this runs, stays
-    /// as it is: its request can be published after the reset.
+    /// - Frees the slots of all requests in flight, and passes each payload to `each`, once.
+    /// - Frees the slots of all prepared requests. [`Self::publish`] finds these requests
+    ///   stale.
+    /// - Zeroes the ring, so that the device can be given the queue again.
     ///
-    /// `slots` is this queue's allocator. `quiet` proves that the device cannot
-    /// reach the queue (V15).
+    /// A request that is being built while this runs is not affected. It can be published
+    /// after the reset.
+    ///
+    /// `slots` is this queue's allocator. `quiet` proves that the device cannot reach the
+    /// queue (V15).
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, mut each: impl FnMut(P)) {
         let _: Quiet<'_> = quiet;
         for (index, place) in (0..self.size.get()).zip(self.requests.iter_mut()) {
@@ -574,8 +584,8 @@ where
 mod tests {
     use super::*;
 
-    /// The rule of the specification, one index at a time: each index that is
-    /// published and equals `avail_event` needs a notification.
+    /// The specification's rule, one index at a time: a notification is needed when the
+    /// index that equals `avail_event` is published.
     fn notified_one_by_one(event: u16, before: u16, published: u16) -> bool {
         (0..published).any(|step| before.wrapping_add(step) == event)
     }
@@ -658,16 +668,15 @@ mod models {
         None => unreachable!(),
     };
 
-    /// Involuntary switches between processors that the model of three of them
-    /// goes through.
+    /// The number of preemptions that the model of three processors tries.
     const PREEMPTIONS: usize = 3;
 
-    /// The slot that the models use: one whose number is not what memory
-    /// holds before anything is written.
+    /// The slot that the models use. Its index is not 0, the content of memory before
+    /// anything is written.
     const SLOT: u16 = 1;
     const TABLE: u64 = 0x1234_5670;
 
-    /// Bytes of the ring: each of its three parts in a cache line of its own.
+    /// Bytes of the ring. Each of its three parts has a cache line of its own.
     const RING: usize = 3 * CACHE_LINE;
 
     #[repr(align(64))]
@@ -675,12 +684,12 @@ mod models {
 
     fn memory(page: &mut Page) -> DmaMemory<'static> {
         let start = NonNull::from(&mut page.0).cast();
-        // SAFETY: the page outlives the model; loom's cells are what is
-        // accessed in its place.
+        // SAFETY: the contract of `DmaMemory::new`: the page outlives the model, and all
+        // accesses go to loom's cells in its place.
         unsafe { DmaMemory::new(start, start.addr().get() as u64, page.0.len()) }.unwrap()
     }
 
-    /// The ring as the device reaches it: the same addresses, carved in the same order.
+    /// The device's view of the ring: the same addresses, carved in the same order.
     fn device_side(page: &mut Page) -> Ring<'static> {
         Ring::carve(&mut memory(page), SIZE).unwrap()
     }
@@ -706,8 +715,8 @@ mod models {
         }
     }
 
-    /// Runs a model: a queue and a request for it, and the device's side, to
-    /// be taken to a thread of its own.
+    /// Runs a model. `run` gets a queue, a request for it, and the device's view of the
+    /// ring, which it moves to another thread.
     fn model(features: F, run: impl Fn(Published, Ring<'static>) + Sync + Send + 'static) {
         loom::model(move || {
             let mut page = std::boxed::Box::new(Page([0; RING]));
@@ -757,7 +766,7 @@ mod models {
         model(FLAGS, |request, device| {
             device.used_flags.write(UsedF::NO_NOTIFY.bits());
             let device = thread::spawn(move || {
-                // Goes to sleep: asks for notifications, and looks once more.
+                // Before it sleeps, the device asks for notifications and looks once more.
                 device.used_flags.write(le16::from_ne(0));
                 fence(Ordering::SeqCst);
                 device.avail_idx.read().to_ne() == 1
@@ -845,23 +854,23 @@ mod models {
         queues: [Mutex<SplitQueue<'static, Vec<Option<u32>>>>; 2],
         /// Storport, between HwBuildIo and HwStartIo.
         prepared: Mutex<Vec<Prepared>>,
-        /// What lies in the area of each queue's one slot.
+        /// The area of each queue's one slot.
         areas: [UnsafeCell<u32>; 2],
     }
 
     impl Shared {
-        /// HwBuildIo for a request of queue `number`; nothing if it is busy.
+        /// HwBuildIo for a request of queue `number`. Does nothing if no slot is free.
         fn build(&self, number: u16) {
             let slots = &self.slots[usize::from(number)];
             if let Some(slot) = slots.reserve() {
-                // loom checks that no other processor is in the area.
+                // loom checks that no other processor accesses the area.
                 self.areas[usize::from(number)].with_mut(|_| ());
                 let prepared = slots.stage(slot, TABLE, 2);
                 self.prepared.lock().unwrap().push(prepared);
             }
         }
 
-        /// HwStartIo for the request that was built first, if there is one.
+        /// HwStartIo for the request that was built first. Returns false if there is none.
         fn start(&self) -> bool {
             let prepared = {
                 let mut all = self.prepared.lock().unwrap();
@@ -892,8 +901,8 @@ mod models {
         }
     }
 
-    /// One processor builds, one starts, one resets and builds anew. Each queue
-    /// has one slot, which the model finds lost or doubled at the end.
+    /// One processor builds, one starts, and one resets and builds again. Each queue has
+    /// one slot. At the end the model checks that it was neither lost nor duplicated.
     #[test]
     fn no_slot_is_lost_or_doubled_by_a_reset_between_build_and_start() {
         let mut builder = loom::model::Builder::new();
