@@ -1,14 +1,14 @@
-//! A disk's configuration, checked once: impossible values are refused, advice that
-//! makes no sense is dropped.
+//! A disk's configuration, checked once. Impossible values are errors. Advice that is not
+//! valid is ignored.
 //!
-//! | field | taken as |
+//! | field | interpretation |
 //! |---|---|
-//! | `capacity` | 512-byte sectors, below 2^55; refused if it overflows in bytes |
-//! | `blk_size` | a power of two in 512..=4096, else refused |
-//! | `size_max` | at least 512, else refused: a sector would not fit a segment |
-//! | `seg_max` | 0 as 1; [`limits`](super::limits()) checks the upper end |
-//! | `topology` | advice: an alignment with an exponent over 15 or an offset beyond the physical block is dropped |
-//! | `writeback` | 0 is write-through, anything else write-back: it costs a flush at most |
+//! | `capacity` | 512-byte sectors, below 2^55; otherwise an error, because it overflows in bytes |
+//! | `blk_size` | a power of two in 512..=4096; otherwise an error |
+//! | `size_max` | at least 512; otherwise an error, because a sector would not fit a segment |
+//! | `seg_max` | 0 counts as 1; [`limits`](super::limits()) bounds it above |
+//! | `topology` | advice: an alignment with an exponent over 15 or an offset beyond the physical block is ignored |
+//! | `writeback` | 0 is write-through, any other value write-back: a wrong value costs a flush at most |
 
 use block::{
     Alignment, BlockSize, Blocks, CachePolicy, Capacity, Sector, Sectors, Topology, WriteCache,
@@ -20,8 +20,8 @@ use crate::error::Error;
 use crate::registers::Registers;
 use crate::transport::{self, ConfigSpace, Device, Live};
 
-/// Offsets into the configuration (VIRTIO 1.3 §5.2.4). virtio-spec has the
-/// structure, but reaches its fields only through pointers; a test compares.
+/// Offsets into the configuration (VIRTIO 1.3 §5.2.4). virtio-spec has the structure, but
+/// accesses its fields only through pointers. A test compares the two.
 mod field {
     pub(super) const CAPACITY: usize = 0x00;
     pub(super) const SIZE_MAX: usize = 0x08;
@@ -34,7 +34,7 @@ mod field {
     pub(super) const WRITEBACK: usize = 0x20;
 }
 
-/// The disk's features that this crate makes use of.
+/// The virtio-blk features that this crate uses.
 const WANTED: blk::F = blk::F::SIZE_MAX
     .union(blk::F::SEG_MAX)
     .union(blk::F::RO)
@@ -43,7 +43,7 @@ const WANTED: blk::F = blk::F::SIZE_MAX
     .union(blk::F::TOPOLOGY)
     .union(blk::F::CONFIG_WCE);
 
-/// Features without which a disk can't be driven.
+/// The features that this crate requires of a disk.
 const REQUIRED: F = F::VERSION_1.union(F::INDIRECT_DESC);
 
 /// Which of the `offered` features to accept: those this crate makes use of,
@@ -58,8 +58,8 @@ pub fn choose_features(offered: F) -> Result<F, Error> {
         return Err(Error::FeaturesMissing { missing });
     }
     let chosen = offered.intersection(transport::SUPPORTED.union(F::from(WANTED)));
-    // A write-back cache that can't be flushed is of no use; a disk has to
-    // offer FLUSH with CONFIG_WCE (VIRTIO 1.3 §5.2.5.2).
+    // A disk that offers CONFIG_WCE has to offer FLUSH too (VIRTIO 1.3 §5.2.5.2). A
+    // write-back cache that cannot be flushed must not be switched on.
     if chosen.contains(F::from(blk::F::FLUSH)) {
         Ok(chosen)
     } else {
@@ -70,17 +70,17 @@ pub fn choose_features(offered: F) -> Result<F, Error> {
 /// A disk's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The disk's capacity. It can change while the disk is in use.
+    /// The disk's capacity when it was read. It can change while the disk is in use.
     pub capacity: Capacity,
-    /// The longest segment that the disk takes, in bytes, at least 512.
+    /// The maximum length of a segment in bytes, at least 512.
     pub size_max: Option<u32>,
-    /// The most data segments of a request, at least 1.
+    /// The maximum number of data segments of a request, at least 1.
     pub seg_max: Option<u32>,
-    /// The disk's advice, as far as it makes sense.
+    /// The disk's advice on transfers, as far as it is valid.
     pub topology: Topology,
-    /// The disk's write cache. [`CacheMode`] switches one that is switchable.
+    /// The disk's write cache. [`CacheMode`] switches it if it is switchable.
     pub write_cache: WriteCache,
-    /// The disk takes no writes (V85).
+    /// Whether the disk is read-only (V85).
     pub read_only: bool,
 }
 
@@ -104,9 +104,10 @@ struct RawTopology {
 }
 
 impl Config {
-    /// Reads the configuration of a disk with the features `accepted`: only
-    /// what those promise (V09), all of one moment (V08). The device is to
-    /// have confirmed the features, so `writeback` may be read (V81).
+    /// Reads the configuration of a disk with the features `accepted`. It reads only the
+    /// fields that these features imply (V09), all in one state of the configuration (V08).
+    /// The device must have confirmed the features before, because `writeback` may be read
+    /// only then (V81).
     ///
     /// # Errors
     ///
@@ -147,15 +148,15 @@ impl Config {
         })
     }
 
-    /// Whether the disk takes flushes.
+    /// Whether the disk supports flushes.
     #[must_use]
     pub fn has_flush(&self) -> bool {
         self.write_cache != WriteCache::Absent
     }
 }
 
-/// The write cache: switchable by `writeback` if that field is there, else
-/// write-back if there is a flush (V80).
+/// The write cache: switchable if there is a `writeback` field, otherwise write-back if
+/// there is a flush (V80).
 fn write_cache(accepted: blk::F, writeback: u8) -> WriteCache {
     if accepted.contains(blk::F::CONFIG_WCE) {
         WriteCache::Switchable(cache_policy(writeback))
@@ -174,7 +175,7 @@ fn cache_policy(writeback: u8) -> CachePolicy {
 }
 
 /// The disk's `writeback` field, which switches its write cache on and off
-/// (VIRTIO 1.3 §5.2.5). One or two accesses a call, legal at any IRQL.
+/// (VIRTIO 1.3 §5.2.5). A method makes one or two register accesses, and runs at any IRQL.
 #[derive(Clone, Debug)]
 pub struct CacheMode<R> {
     config: R,
@@ -184,13 +185,13 @@ pub struct CacheMode<R> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the disk refuses the cache mode: writeback reads back {found:#x}")]
 pub struct CacheModeRefused {
-    /// The `writeback` field as it was read back; FFh if the device is gone.
+    /// The value of `writeback` that was read back. FFh if the device is gone.
     pub found: u8,
 }
 
 impl<R: Registers + Clone> CacheMode<R> {
-    /// The field of a live disk; `None` unless `CONFIG_WCE` was negotiated,
-    /// without which the driver may not access it (VIRTIO 1.3 §5.2.5, 5.2.6).
+    /// The field of a live disk. Returns `None` unless `CONFIG_WCE` was negotiated: without
+    /// it the driver may not access the field (VIRTIO 1.3 §5.2.5, 5.2.6).
     #[must_use]
     pub fn new(device: &Device<R, Live>) -> Option<Self> {
         let config = device.config_window();
@@ -210,8 +211,8 @@ impl<R: Registers> CacheMode<R> {
 
     /// Switches the write cache and reads the mode back.
     ///
-    /// Write-through applies to later writes only. What the cache holds is
-    /// durable after a flush that follows (VIRTIO 1.3 §5.2.5, 5.2.6).
+    /// Write-through applies to later writes only. Data that is in the cache already
+    /// becomes durable by a later flush (VIRTIO 1.3 §5.2.5, 5.2.6).
     ///
     /// # Errors
     ///

@@ -1,39 +1,39 @@
-//! How much one request may carry: one pure function of the disk's
-//! configuration, the queue's size and the room a slot has for descriptors.
+//! The limits of one request, as one pure function of the disk's configuration, the queue's
+//! size, and the number of descriptors that a slot has room for.
 
 use super::config::Config;
 use crate::error::Error;
 use crate::queue_size::QueueSize;
 
-/// Bytes of a page: what a buffer scatters into at worst.
+/// Bytes of a page. At worst, each page of a buffer is a segment of its own.
 pub const PAGE: u32 = 4096;
 
-/// Descriptors that are not data: the header's and the status's.
+/// The descriptors of a request that are not for data: the header's and the status's.
 pub(super) const FRAME: u16 = 2;
 
-/// What fits one request, so that a request within these limits is never
-/// refused for its shape.
+/// The limits of one request. A request within them is never refused as
+/// [`TooScattered`](super::Refusal::TooScattered).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests that the device can have at a time.
+    /// The maximum number of requests in flight.
     pub queue_depth: u16,
-    /// The most physically contiguous segments of a transfer, at least 2.
+    /// The maximum number of physically contiguous segments of a transfer, at least 2.
     pub max_segments: u16,
-    /// The longest transfer in bytes, a multiple of the page size, at least
-    /// one page. A buffer of this length, wherever it begins, lies in at most
-    /// `max_segments` pages.
+    /// The maximum length of a transfer in bytes: a multiple of the page size, and at least
+    /// one page. A buffer of this length, wherever it begins, lies in at most `max_segments`
+    /// pages.
     pub max_transfer: u32,
-    /// Data descriptors of a request, at least 2.
+    /// The maximum number of data descriptors of a request, at least 2.
     pub(super) data_descriptors: u16,
-    /// The longest data descriptor in bytes.
+    /// The maximum length of a data descriptor in bytes.
     pub(super) size_max: u32,
 }
 
 impl Limits {
-    /// Descriptors of a request's table: its data with header and status.
+    /// The number of descriptors in a request's table: data, header and status.
     #[must_use]
     pub fn table_entries(&self) -> u16 {
-        // Does not saturate: it came from subtracting the same.
+        // Does not saturate: `limits` has subtracted `FRAME` before.
         self.data_descriptors.saturating_add(FRAME)
     }
 }
@@ -41,8 +41,8 @@ impl Limits {
 /// The limits of requests to a disk with `config`, on a queue of `queue_size`,
 /// with room for `table_entries` descriptors in each slot.
 ///
-/// A chain is no longer than the queue (V33), its data no more than `seg_max`
-/// descriptors of `size_max` bytes each (V92).
+/// A descriptor chain is no longer than the queue (V33). It has at most `seg_max` data
+/// descriptors of at most `size_max` bytes each (V92).
 ///
 /// # Errors
 ///
@@ -54,18 +54,18 @@ pub fn limits(config: &Config, queue_size: QueueSize, table_entries: u16) -> Res
         Some(most) => u16::try_from(most).unwrap_or(u16::MAX).min(by_chain),
         None => by_chain,
     };
-    // Descriptors that a page's worth of a segment takes. From a page upwards
-    // it is one: a segment never takes more descriptors than it has pages.
+    // The number of descriptors that a page of data takes. If `size_max` is a page or more,
+    // it is 1: a segment then takes no more descriptors than it has pages.
     let size_max = config.size_max.unwrap_or(u32::MAX);
-    // At most 8: `size_max` is at least a sector.
+    // At most 8, because `size_max` is at least a sector.
     let a_page = u16::try_from(PAGE.div_ceil(size_max.max(1))).unwrap_or(u16::MAX);
     let max_segments = data_descriptors.checked_div(a_page).unwrap_or(0);
-    // A buffer that begins inside a page has one page more than its length.
+    // A buffer that begins inside a page touches one page more than its length has.
     match u32::from(max_segments).checked_sub(1) {
         Some(pages) if pages > 0 => Ok(Limits {
             queue_depth: queue_size.get().min(crate::slots::MAX_SLOTS),
             max_segments,
-            // 16 bits by 13 bits: fits.
+            // Does not wrap: a product of 16 and 13 bits.
             max_transfer: pages.wrapping_mul(PAGE),
             data_descriptors,
             size_max,

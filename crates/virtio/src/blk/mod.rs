@@ -1,5 +1,5 @@
-//! virtio-blk: what a disk says of itself, what may be asked of it, and the
-//! requests themselves (VIRTIO 1.3 §5.2).
+//! virtio-blk: a disk's configuration, the limits of a request, and the requests
+//! (VIRTIO 1.3 §5.2).
 
 mod config;
 mod limits;

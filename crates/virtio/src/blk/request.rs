@@ -1,8 +1,8 @@
-//! Requests as the device finds them: header, data and status, described by
-//! the indirect table in the slot's own area (VIRTIO 1.3 §5.2.6).
+//! Requests in the form that the device reads: header, data and status, described by the
+//! indirect table in the slot's area (VIRTIO 1.3 §5.2.6).
 //!
-//! A slot's area begins with its header, so that the first cache line has what
-//! the device reads first:
+//! A slot's area begins with the header, so the first cache line contains what the device
+//! reads first:
 //!
 //! ```text
 //! 0   16         36    37     48
@@ -10,9 +10,9 @@
 //! header identity status (pad) table: header, data…, status
 //! ```
 //!
-//! Whoever has the slot writes to it, without a lock. Only the status byte and the
-//! identity are read back, once each. The status is poisoned before the device sees the
-//! request, so the driver recognises a status that was not written.
+//! The owner of the slot writes to the area, without a lock. The driver reads back only
+//! the status byte and the identity, once each. It writes an invalid status before the
+//! device sees the request, and so recognises a status that the device did not write.
 
 use block::{Extent, Sector};
 use virtio_spec::blk;
@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::queue_size::QueueSize;
 use crate::slots::{Prepared, Slot, SlotAllocator};
 
-/// Bytes of an identity (V89).
+/// Bytes of a disk's identity (V89).
 pub const IDENTITY: usize = 20;
 
 const HEADER_AT: usize = 0;
@@ -37,7 +37,8 @@ const STATUS: usize = 1;
 /// Bytes before the table.
 const HEAD: usize = 48;
 
-/// A status that no device writes.
+/// The status that the driver writes before the device has the request. No device writes
+/// it.
 const POISON: u8 = 0xFF;
 
 /// A request's header: `struct virtio_blk_req` up to its data.
@@ -48,7 +49,7 @@ struct Header {
 }
 
 impl Record for Header {
-    /// Type and the reserved word, 0; sector.
+    /// The type and the reserved word, which is 0; then the sector.
     type Words = [u64; 2];
 
     #[inline]
@@ -60,7 +61,7 @@ impl Record for Header {
     }
 
     fn from_words([kind, sector]: [u64; 2]) -> Self {
-        // The type is the low half; an unknown one is never written.
+        // The type is the low half. The driver writes no unknown type.
         let kind = blk::T::try_from(u64::from_le(kind) as u32);
         Self {
             kind: kind.unwrap_or(blk::T::In),
@@ -69,40 +70,41 @@ impl Record for Header {
     }
 }
 
-/// A physically contiguous piece of a buffer, as the device reaches it.
+/// A physically contiguous piece of a buffer: one element of a scatter/gather list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Physical address.
+    /// The physical address.
     pub address: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u32,
 }
 
 /// Why a request was not prepared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The buffer takes more descriptors than there are (see
+    /// The buffer needs more descriptors than a request has (see
     /// [`Limits::max_segments`]).
     #[error("the buffer has more segments than a request holds")]
     TooScattered,
-    /// The segments are shorter than the extent.
+    /// The segments together are shorter than the extent.
     #[error("the buffer lacks {missing} bytes")]
     BufferShort {
-        /// Bytes that are missing.
+        /// The number of bytes that are missing.
         missing: u32,
     },
-    /// The disk takes no writes (V85).
+    /// The disk is read-only (V85).
     #[error("the disk is read-only")]
     ReadOnly,
-    /// The disk takes no flushes (V80).
+    /// The disk does not support flushes (V80).
     #[error("the disk has no flush")]
     NoFlush,
 }
 
-/// A request that was not prepared, with the slot that was for it.
+/// A request that was not prepared. It returns the slot.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// The slot, untouched or half written: free for another request.
+    /// The slot, whose area may be partly written. The caller owns it and can use it for
+    /// another request.
     pub slot: Slot,
     /// Why.
     pub reason: Refusal,
@@ -111,7 +113,7 @@ pub struct Refused {
 /// What went wrong with a request that the device has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// `VIRTIO_BLK_S_IOERR`. Nothing is known of what was read or written (V91).
+    /// `VIRTIO_BLK_S_IOERR`. Which part was read or written is unknown (V91).
     #[error("the device reports an I/O error")]
     Io,
     /// `VIRTIO_BLK_S_UNSUPP`.
@@ -120,17 +122,17 @@ pub enum RequestError {
     /// The device returned the request without a status.
     #[error("the device returned the request without a status")]
     NoStatus,
-    /// The device wrote a status that does not exist.
+    /// The device wrote a status that virtio-blk does not define.
     #[error("the device returned the request with status {0:#x}")]
     UnknownStatus(u8),
 }
 
-/// Flags of a data descriptor that the device writes.
+/// The flags of a data descriptor for memory that the device writes.
 const FROM_DEVICE: DescF = DescF::NEXT.union(DescF::WRITE);
-/// Flags of a data descriptor that the device reads.
+/// The flags of a data descriptor for memory that the device reads.
 const TO_DEVICE: DescF = DescF::NEXT;
 
-/// The areas of all slots of a queue, where requests are prepared.
+/// The areas of all slots of a queue, in which requests are prepared.
 #[derive(Debug)]
 pub struct Requests<'m> {
     areas: DmaAreas<'m, HEAD>,
@@ -141,7 +143,7 @@ pub struct Requests<'m> {
 }
 
 impl<'m> Requests<'m> {
-    /// Bytes of memory that the areas of `slots` slots need, whatever the
+    /// Returns how many bytes of memory the areas of `slots` slots need, whatever the
     /// alignment of the memory.
     #[must_use]
     pub fn memory_needed(slots: QueueSize, limits: &Limits) -> usize {
@@ -150,7 +152,7 @@ impl<'m> Requests<'m> {
             .saturating_add(CACHE_LINE - 1)
     }
 
-    /// Areas in zeroed `memory` for `slots` slots, for a disk with `config`.
+    /// Carves zeroed areas for `slots` slots out of `memory`, for a disk with `config`.
     ///
     /// # Errors
     ///
@@ -170,9 +172,10 @@ impl<'m> Requests<'m> {
         })
     }
 
-    /// Prepares to read `extent` into the buffer of these segments: its first
-    /// bytes, if it is longer. A segment longer than `size_max` is described in
-    /// pieces, an empty one not at all. `segment` converts an element of the list.
+    /// Prepares a read of `extent` into a buffer, whose scatter/gather list is `list`.
+    /// `segment` converts an element of the list. A buffer that is longer than the extent is
+    /// filled from its beginning. A segment that is longer than `size_max` takes several
+    /// descriptors, and an empty one takes none.
     ///
     /// # Errors
     ///
@@ -192,7 +195,8 @@ impl<'m> Requests<'m> {
         }
     }
 
-    /// Prepares to write `extent` from the buffer of these segments, likewise.
+    /// Prepares a write of `extent` from a buffer. The parameters are those of
+    /// [`Self::read`].
     ///
     /// # Errors
     ///
@@ -216,7 +220,7 @@ impl<'m> Requests<'m> {
         }
     }
 
-    /// Prepares to flush the disk's cache: sector 0, no data (V86).
+    /// Prepares a flush of the disk's cache: sector 0, no data (V86).
     ///
     /// # Errors
     ///
@@ -230,15 +234,17 @@ impl<'m> Requests<'m> {
         self.frame(slots, slot, blk::T::Flush, Sector(0), 1)
     }
 
-    /// Prepares to ask for the disk's identity. [`Self::identity`] reads it
-    /// afterwards.
+    /// Prepares a request for the disk's identity (GET_ID). [`Self::identity`] reads the
+    /// answer.
     ///
     /// # Errors
     ///
-    /// None in practice; [`Refused`] gives the slot back.
+    /// [`Refused`] gives the slot back. It does not occur with limits of
+    /// [`limits`](super::limits()).
     pub fn identify(&self, slots: &SlotAllocator, slot: Slot) -> Result<Prepared, Refused> {
         let area = self.areas.area(slot.index());
-        // Nothing of an earlier answer may pass for this one's.
+        // Otherwise bytes that the device does not write would be those of an earlier
+        // answer.
         area.write::<[u8; IDENTITY], IDENTITY_AT>([0; IDENTITY]);
         let segment = Segment {
             address: area.physical::<IDENTITY_AT>(),
@@ -250,8 +256,8 @@ impl<'m> Requests<'m> {
         }
     }
 
-    /// Describes the first `bytes` of the list, from the table's entry 1 on. Returns the
-    /// entry behind them.
+    /// Writes data descriptors for the first `bytes` bytes of the list, from entry 1 of the
+    /// table on. Returns the number of the entry behind them.
     #[inline]
     fn describe<E>(
         &self,
@@ -261,11 +267,11 @@ impl<'m> Requests<'m> {
         list: &[E],
         segment: impl Fn(&E) -> Segment,
     ) -> Result<u16, Refusal> {
-        // One descriptor for each element is the rule.
+        // Usually each element takes one descriptor.
         if list.len() <= usize::from(self.data_descriptors) && bytes <= self.size_max {
-            // One less than the bytes that are missing, of which there is one at least: an
-            // extent is not empty. One comparison then finds both
-            // the last segment and an empty one, which ends the loop too.
+            // The number of missing bytes, less one. It does not wrap, because an extent is
+            // not empty. One comparison then detects both the last segment and an empty
+            // one, and both leave the common path.
             let mut missing = bytes.wrapping_sub(1);
             let mut is_whole = false;
             let mut next = 1_u16;
@@ -280,7 +286,7 @@ impl<'m> Requests<'m> {
                     is_whole = true;
                     missing.wrapping_add(1)
                 };
-                // Does not wrap until the last segment is described.
+                // Wraps only for the last segment, after which it is not used.
                 missing = missing.wrapping_sub(length);
                 next = next.wrapping_add(1);
                 Some(descriptor(address, length, flags, next))
@@ -294,8 +300,8 @@ impl<'m> Requests<'m> {
         self.describe_pieces(slot, flags, bytes, list, segment)
     }
 
-    /// As [`Self::describe`], for lists with empty segments, or segments that are longer
-    /// than `size_max`, or more elements than descriptors.
+    /// As [`Self::describe`], for lists with empty segments, with segments that are longer
+    /// than `size_max`, or with more elements than descriptors.
     #[cold]
     #[inline(never)]
     fn describe_pieces<E>(
@@ -315,14 +321,15 @@ impl<'m> Requests<'m> {
                 length,
             } = segment(element);
             let mut left = length.min(missing);
-            // Neither wraps: `left` was taken to be no more.
+            // Does not wrap: `left` is at most `missing`.
             missing = missing.wrapping_sub(left);
             while left > 0 {
                 if entry > self.data_descriptors {
                     return Err(Refusal::TooScattered);
                 }
                 let length = left.min(self.size_max);
-                // Does not wrap: a u16 that was no larger than another.
+                // Does not wrap: `entry` is at most `data_descriptors`, which leaves two entries
+                // for header and status.
                 let next = entry.wrapping_add(1);
                 area.write_entry(entry, descriptor(address, length, flags, next))
                     .ok_or(Refusal::TooScattered)?;
@@ -337,9 +344,10 @@ impl<'m> Requests<'m> {
         Err(Refusal::BufferShort { missing })
     }
 
-    /// Completes a request whose data lie in the table's entries up to `last`:
-    /// the header before them, the status after, poisoned. All that the device
-    /// reads comes before all that it writes (V31).
+    /// Finishes a request whose data descriptors are entries 1 to `last` - 1. Entry 0
+    /// becomes the header's descriptor, and entry `last` the status's. So descriptors that
+    /// the device reads precede those that it writes (V31). Also writes the header and the
+    /// invalid status, and stages the request.
     #[inline]
     fn frame(
         &self,
@@ -364,23 +372,22 @@ impl<'m> Requests<'m> {
             let reason = Refusal::TooScattered;
             return Err(Refused { slot, reason });
         }
-        // Does not wrap: `last` is an entry of a table.
+        // Does not wrap: `last` is an entry of the table.
         Ok(slots.stage(slot, area.table(), last.wrapping_add(1)))
     }
 
-    /// How a request ended. The status byte decides alone.
+    /// Reads the outcome of a request that the device has returned. The status byte alone
+    /// decides.
     ///
-    /// The status was poisoned before the device had the request and is read
-    /// once, so there is no success unless the device has written `OK`. `OK`
-    /// means that the device has transferred all data: a virtio-blk request has
-    /// no partial success (VIRTIO 1.3 §5.2.6).
+    /// The status was invalid before the device had the request, and is read once. So a
+    /// request succeeds only if the device has written `OK`. `OK` means that the device has
+    /// transferred all data: a virtio-blk request has no partial success (VIRTIO 1.3 §5.2.6).
     ///
-    /// The used length is not believed, although VIRTIO 1.3 §2.7.8.2 forbids
-    /// assumptions about bytes beyond it (V38). bhyve, ACRN and others report 0
-    /// or 1 for every request, data and status written. A driver that believes
-    /// them returns reads without data.
-    /// A device that lies in its status could lie in its data as well, so the
-    /// length protects from nothing.
+    /// The used length does not count, although VIRTIO 1.3 §2.7.8.2 forbids assumptions
+    /// about bytes beyond it (V38). bhyve, ACRN and others write data and status, and then
+    /// report 0 or 1 for every request. A driver that relies on the length fails their
+    /// reads, or returns them without data. A device that reports a false status could
+    /// write false data as well, so checking the length would protect from nothing.
     ///
     /// # Errors
     ///
@@ -393,16 +400,16 @@ impl<'m> Requests<'m> {
                 Ok(blk::S::Ok) => Ok(()),
                 Ok(blk::S::Ioerr) => Err(RequestError::Io),
                 Ok(blk::S::Unsupp) => Err(RequestError::Unsupported),
-                // Those of zoned disks are not negotiated.
+                // The statuses of zoned disks: that feature is not negotiated.
                 Ok(_) | Err(_) => Err(RequestError::UnknownStatus(status)),
             },
         }
     }
 
-    /// The answer to [`Self::identify`], copied once: any bytes.
+    /// Copies the answer to [`Self::identify`], once. It may be any bytes.
     ///
-    /// The used length is not believed here either. The place was cleared before
-    /// the device had it, so bytes that the device did not write are zeros.
+    /// The used length does not count here either. The field was zeroed before the device
+    /// had the request, so bytes that the device did not write are zeros.
     ///
     /// # Errors
     ///
