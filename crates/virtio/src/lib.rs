@@ -3,39 +3,40 @@
 //! The crate knows no operating system. The caller maps the device's registers and
 //! allocates the memory that the device shares.
 //!
-//! In comments `V41` is a row of `docs/reference/virtio-requirements.md`, and `A6` one
-//! of `docs/reference/hostile-device.md`. A test names those that it shows first.
+//! In comments `V41` is a row of `docs/reference/virtio-requirements.md`, and `A6` a row of
+//! `docs/reference/hostile-device.md`. A test's doc comment begins with the rows that it
+//! shows.
 //!
 //! # Architecture
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`pci`] | where the device's registers are, as its capability list says |
+//! | [`pci`] | the locations of the device's registers, from its capability list |
 //! | [`registers`] | one mapped window of registers, as a trait |
 //! | [`transport`] | the device's initialization from reset to `DRIVER_OK`, with a type for each step |
-//! | [`dma`] | shared memory, and the only code that touches it |
-//! | [`slots`] | which slots of a queue are free, and who may use each |
-//! | [`split_queue`] | the ring: publishes requests and takes back those that the device returns |
+//! | [`dma`] | shared memory, and the only code that accesses it |
+//! | [`slots`] | which slots of a queue are free, and who owns each |
+//! | [`split_queue`] | the ring: publishes requests, and takes those that the device returns |
 //! | [`blk`] | a disk's configuration, the limits of a request, and the requests |
 //!
 //! # A request's way
 //!
-//! A slot is the place of a request in one queue: a descriptor of the ring, an
-//! area of shared memory, and a place in the driver's table of requests in flight.
-//! Descriptor *i* always points at the indirect table in slot *i*'s area.
+//! A slot holds one request of a queue. It is a descriptor of the ring, an area of shared
+//! memory, and an entry in the driver's table of requests in flight. Descriptor *i* always
+//! points at the indirect table in slot *i*'s area.
 //!
 //! 1. [`SlotAllocator::reserve`](slots::SlotAllocator::reserve) returns a free
 //!    [`Slot`](slots::Slot). [`Requests::read`](blk::Requests::read) or another
 //!    function of [`blk::Requests`] writes the request into the slot's area: header,
-//!    table and a poisoned status. This needs no lock, on any number of processors.
+//!    table and an invalid status. This needs no lock, on any number of processors.
 //!    The result, [`Prepared`](slots::Prepared), is plain data, so the request may be
-//!    published later and on another processor. If it is lost, its slot comes back
-//!    with the next [`reclaim`](split_queue::SplitQueue::reclaim).
+//!    published later and on another processor. If it is lost, the next
+//!    [`reclaim`](split_queue::SplitQueue::reclaim) frees its slot.
 //! 2. Under the queue's lock, [`publish`](split_queue::SplitQueue::publish) makes the
-//!    request available to the device, with a payload of the caller's. It rejects a
-//!    request that was prepared before a reset. [`cancel`] gives a prepared request
-//!    up. After a batch,
-//!    [`notification_needed`](split_queue::SplitQueue::notification_needed) says
+//!    request available to the device, and stores the caller's payload. It rejects a
+//!    request that was prepared before a reset. [`cancel`] discards a prepared request.
+//!    After a batch,
+//!    [`notification_needed`](split_queue::SplitQueue::notification_needed) returns
 //!    whether to notify the device.
 //! 3. Under the lock, [`pop_used`](split_queue::SplitQueue::pop_used) returns a
 //!    finished request's slot and payload, once.
@@ -49,9 +50,9 @@
 //!
 //! # Example
 //!
-//! Starts a disk, from its reset to a completed read. The example hides the device, a
-//! disk with one sector full of `Z`: some sixty lines that answer register accesses and
-//! serve the ring when they are notified.
+//! Starts a disk, from its reset to a completed read. The code of the device is hidden: some
+//! sixty lines that answer register accesses and, when notified, serve the ring. The device
+//! is a disk of one sector full of `Z`.
 //!
 //! ```
 //! use std::ptr::NonNull;
@@ -167,22 +168,22 @@
 //! #     common: location, notify: location, notify_multiplier: 0, isr: location,
 //! #     device: location, msix: None,
 //! # };
-//! // From `Layout::parse(&configuration_space)`, and four mapped windows.
+//! // The layout comes from `Layout::parse(&configuration_space)`.
 //! let device = Device::new(&layout, disk.windows())?;
 //!
-//! // Reset, and agree on features: each step is a type of its own.
+//! // Reset, and negotiate features. Each step is a type of its own.
 //! let device = device.reset(1000, std::hint::spin_loop).expect("a reset");
 //! let device = device.acknowledge().expect("a device");
 //! let features = choose_features(device.offered())?;
 //! let mut device = device.accept(features).expect("agreement");
 //!
-//! // What the disk says of itself, and what follows for requests.
+//! // The disk's configuration, and the limits of requests that follow from it.
 //! let config = Config::read(device.config(), features)?;
 //! let found = device.find_queue(0, QueueSize::Q256)?;
 //! let limits = limits(&config, found.size(), 64)?;
 //!
 //! // The ring and the requests' areas, in memory that the device shares.
-//! // SAFETY: 16384 bytes that nothing but driver and device touch.
+//! // SAFETY: The memory has 16384 bytes, and only driver and device access it.
 //! let mut dma = unsafe { DmaMemory::new(start, PHYSICAL, 8192)? };
 //! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
 //! let table = vec![None; found.size().get().into()];
@@ -205,7 +206,7 @@
 //!     notifier.notify();
 //! }
 //!
-//! // The interrupt has come. This is under the lock too.
+//! // After the interrupt, take the request off the used ring, under the lock too.
 //! let used = queue.pop_used()?.expect("the device has finished");
 //! assert_eq!(used.payload, "my read");
 //! assert_eq!(requests.outcome(&used.slot), Ok(()));
@@ -220,16 +221,16 @@
 //! # Trust
 //!
 //! The device is not trusted. Each value that it writes is read once and checked, and
-//! the checked copy is used. What the driver needs later lies where the device cannot
-//! reach it. Every loop is bounded by the driver's own state. A protocol violation marks
-//! the queue faulty, and only a reset clears the fault.
+//! the checked copy is used. The driver's own state lies in memory that the device cannot
+//! reach. Every loop is bounded by that state. A protocol violation marks the queue faulty,
+//! and only a reset clears the fault.
 //! [`reclaim`](split_queue::SplitQueue::reclaim) then returns the payloads of the
 //! requests in flight and frees their slots. It needs [proof](transport::Quiet) that the
 //! device cannot reach the queue. Nothing here panics.
 //!
-//! One thing deviates from the specification on purpose. The status alone
-//! decides whether a request succeeded; the used length does not count.
-//! [`Requests::outcome`](blk::Requests::outcome) has the reason.
+//! The crate deviates from the specification in one thing, on purpose: the status alone
+//! decides whether a request succeeded, and the used length does not count.
+//! [`Requests::outcome`](blk::Requests::outcome) gives the reason.
 #![no_std]
 #![cfg_attr(
     not(test),
@@ -261,7 +262,7 @@ pub mod slots;
 pub mod split_queue;
 pub mod transport;
 
-/// `cases` a property, a few of them under Miri, and no files written.
+/// Configures a property with `cases` cases, or a few under Miri. No files are written.
 #[cfg(all(test, not(loom)))]
 fn proptest_config(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config {

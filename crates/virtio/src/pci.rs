@@ -1,9 +1,9 @@
-//! Where a virtio device keeps its registers: the PCI capability list, read
-//! from an image of configuration space and believed in nothing.
+//! The location of a virtio device's registers, from the PCI capability list in an image of
+//! configuration space. No field of the list is trusted.
 //!
-//! The walk is bounded by the 48 places a capability can have, each structure
-//! is taken from its first usable capability, and what is missing is named.
-//! The `PCI_CFG` window is not used, and no capability is ever written.
+//! A capability can be at 48 offsets, and the walk visits each at most once. The first usable
+//! capability of a structure counts. An error names the structure that has none. The
+//! `PCI_CFG` window is not used, and no capability is ever written.
 
 use core::fmt;
 use core::mem::offset_of;
@@ -48,14 +48,14 @@ pub enum Structure {
     Notify,
     /// The interrupt status byte.
     Isr,
-    /// What the device type itself configures.
+    /// The device-specific configuration.
     Device,
 }
 
 impl Structure {
-    /// The fewest bytes that are of any use. For [`Structure::Common`] that is
-    /// the structure of VIRTIO 1.0, up to `queue_device`; what is read of
-    /// [`Structure::Device`] its reader checks field by field.
+    /// The minimum length in bytes that the driver can use. For [`Structure::Common`] it is
+    /// the structure of VIRTIO 1.0, up to `queue_device`. The reader of
+    /// [`Structure::Device`] checks the length for each field.
     pub(crate) const fn shortest(self) -> u32 {
         match self {
             Self::Common => 0x38,
@@ -64,7 +64,7 @@ impl Structure {
         }
     }
 
-    /// The alignment of its offset (VIRTIO 1.3 §4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
+    /// The required alignment of its offset, in bytes (VIRTIO 1.3 §4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
     const fn alignment(self) -> u32 {
         match self {
             Self::Common | Self::Device => 4,
@@ -85,23 +85,24 @@ impl fmt::Display for Structure {
     }
 }
 
-/// Where in a BAR a structure lies. `offset + length` fits 32 bits and the BAR
-/// is an assigned memory BAR; that the BAR is as long is for
-/// [`Location::within`] to say.
+/// The location of a structure in a BAR. The BAR is an assigned memory BAR, and
+/// `offset + length` fits 32 bits. Only [`Location::within`] compares them with the BAR's
+/// length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     /// The BAR's number, 0..=5.
     pub bar: u8,
-    /// Bytes from the BAR's start.
+    /// The offset from the BAR's start, in bytes.
     pub offset: u32,
-    /// Bytes that the device says the structure has.
+    /// The structure's length in bytes, as the device reports it.
     pub length: u32,
 }
 
 impl Location {
-    /// The bytes to map of a BAR of `bar_length` bytes, at most `longest` of
-    /// them: a device may claim more than it has and more than anyone needs
-    /// (VIRTIO 1.3 §4.1.4). `None` if nothing of it lies inside the BAR.
+    /// Returns the bytes of a BAR of `bar_length` bytes that contain the structure, at most
+    /// `longest` of them. A device may report a longer structure than it has, or than the
+    /// driver needs (VIRTIO 1.3 §4.1.4). Returns `None` if no byte of the structure lies
+    /// inside the BAR.
     #[must_use]
     pub fn within(self, bar_length: u64, longest: u32) -> Option<Range<u64>> {
         let start = u64::from(self.offset);
@@ -111,12 +112,12 @@ impl Location {
     }
 }
 
-/// What the MSI-X capability says.
+/// The contents of the MSI-X capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Msix {
-    /// The operating system has enabled MSI-X, so INTx is silent.
+    /// Whether the operating system has enabled MSI-X. INTx is not used then.
     pub enabled: bool,
-    /// Entries of the vector table, 1..=2048.
+    /// The number of entries of the vector table, 1..=2048.
     pub table_size: u16,
 }
 
@@ -127,12 +128,12 @@ pub struct Layout {
     pub common: Location,
     /// The notification addresses of the queues.
     pub notify: Location,
-    /// Bytes from one `queue_notify_off` to the next; 0 is legal and gives all
-    /// queues one notification address.
+    /// The number of bytes that `queue_notify_off` counts in. 0 is legal: all queues then
+    /// share one notification address.
     pub notify_multiplier: u32,
     /// The interrupt status byte.
     pub isr: Location,
-    /// What the device type itself configures.
+    /// The device-specific configuration.
     pub device: Location,
     /// MSI-X, if the function has it.
     pub msix: Option<Msix>,
@@ -201,7 +202,7 @@ impl<T: Copy> Search<T> {
 }
 
 impl Layout {
-    /// Finds the structures by the capability list of `image`.
+    /// Finds the structures in the capability list of `image`.
     ///
     /// # Errors
     ///
@@ -221,7 +222,7 @@ impl Layout {
         let mut device = Search::NOTHING;
         let mut msix = None;
 
-        // One bit for each doubleword of configuration space.
+        // One bit for each 32-bit word of configuration space.
         let mut visited = 0_u64;
         let mut link = u8_at(image, CAPABILITIES) & !0b11;
         while link != 0 {
@@ -243,7 +244,7 @@ impl Layout {
                         CapCfgType::Notify => notify.offer(notification(image, at)),
                         CapCfgType::Isr => isr.offer(location(image, at, Structure::Isr)),
                         CapCfgType::Device => device.offer(location(image, at, Structure::Device)),
-                        // Not for this driver, or reserved (V62).
+                        // Not used by this driver, or reserved (V62).
                         _ => {}
                     }
                 }
@@ -357,17 +358,19 @@ fn msix_at(image: &ConfigImage, at: usize) -> Msix {
     let control = u16_at(image, field(at, MSIX_CONTROL));
     Msix {
         enabled: control & MSIX_ENABLE != 0,
-        // The register holds the size less one.
+        // The register contains the size less one.
         table_size: (control & MSIX_TABLE_SIZE).saturating_add(1),
     }
 }
 
-/// An offset into a structure that begins at `base`. Both are below 256.
+/// The offset in configuration space of a field at `offset` in a structure at `base`. Both
+/// are below 256.
 const fn field(base: usize, offset: usize) -> usize {
     base.saturating_add(offset)
 }
 
-/// The bytes at `at`; beyond the image all ones, as PCI reads what isn't there.
+/// The bytes at `at`. Beyond the image they are all ones, as PCI returns for registers that
+/// do not exist.
 fn bytes_at<const N: usize>(image: &ConfigImage, at: usize) -> [u8; N] {
     image
         .get(at..)
@@ -403,7 +406,7 @@ mod tests {
     const DEVICE: u8 = 4;
     const PCI_CFG: u8 = 5;
 
-    /// A configuration space that grows one capability at a time.
+    /// A configuration space to which a test adds capabilities.
     struct Image {
         bytes: ConfigImage,
         last_link: usize,
@@ -447,7 +450,7 @@ mod tests {
             self.capability(CAP_ID_VENDOR, &body)
         }
 
-        /// What QEMU shows, in its order.
+        /// The capabilities of a QEMU device, in QEMU's order.
         fn complete() -> Self {
             Self::new()
                 .capability(CAP_ID_MSIX, &[0x02, 0x80, 1, 0, 0, 0, 1, 8, 0, 0])

@@ -1,18 +1,18 @@
-//! A virtio PCI device from reset to `DRIVER_OK`, in the order the
-//! specification demands: each step is a type, and only the step before it
-//! makes one (VIRTIO 1.3 §3.1.1).
+//! The initialization of a virtio PCI device, from reset to `DRIVER_OK`, in the order that
+//! the specification requires. Each step is a type, and only the step before it makes a
+//! value of it (VIRTIO 1.3 §3.1.1).
 //!
 //! ```text
 //! Device<Unknown> ─begin_reset→ <Resetting> ─poll→ <Reset> ─acknowledge→ <Driver>
 //!                                            ─accept→ <Negotiated> ─start→ <Live>
 //! ```
 //!
-//! Any step can begin a reset. A step that fails sets `FAILED` and leaves
-//! `<Unknown>`; nothing else but [`Device::give_up`] sets it.
+//! A reset can begin at any step. A step that fails sets `FAILED` and returns a
+//! `Device<R, Unknown>`. Otherwise only [`Device::give_up`] sets `FAILED`.
 //!
-//! A device that is reset is the proof that it has forgotten its queues:
-//! [`Quiet`], which the rings ask for before they give requests back, is only
-//! had of it, or of a device that is gone.
+//! A device that has confirmed a reset no longer uses its queues. [`Quiet`] is the proof of
+//! that. Only a `Device<R, Reset>`, or a `Device<R, Removed>`, returns it, and a ring
+//! requires it before it returns requests in flight.
 
 use core::marker::PhantomData;
 
@@ -24,12 +24,12 @@ use crate::pci::{Layout, Structure};
 use crate::queue_size::QueueSize;
 use crate::registers::Registers;
 
-/// The device-independent features that this crate can drive a device with.
+/// The device-independent features that this crate supports.
 ///
-/// `ORDER_PLATFORM` asks for barriers that order accesses as a hardware device
-/// sees them. On x86-64 those between processors do; on Arm they reach no
-/// further than the processors, so it is not accepted there. `ACCESS_PLATFORM`
-/// needs nothing here: all addresses come from the system (see
+/// `ORDER_PLATFORM` requires barriers that order accesses as a hardware device sees them.
+/// On x86-64 the barriers between processors do that. On Arm those of this crate order
+/// accesses for processors only, so the feature is not accepted there. `ACCESS_PLATFORM`
+/// needs no code here, because the system provides all addresses (see
 /// [`crate::dma::DmaMemory`]).
 pub const SUPPORTED: F = {
     let anywhere = F::VERSION_1
@@ -43,8 +43,9 @@ pub const SUPPORTED: F = {
     }
 };
 
-/// A set of the first 64 feature bits, to be kept: virtio-spec's [`F`] has 128 and
-/// asks for an alignment of 16 bytes, which a device extension does not have.
+/// A set of the first 64 feature bits, in a form that can be stored in a device extension.
+/// virtio-spec's [`F`] has 128 bits and needs an alignment of 16 bytes, which a device
+/// extension does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features(u64);
 
@@ -63,26 +64,26 @@ impl Features {
 }
 
 impl From<F> for Features {
-    /// No bit above the first 64 is defined (VIRTIO 1.3 §2.2), and
-    /// [`Device::acknowledge`] reads no more.
+    /// Keeps the first 64 bits. No other bit is defined (VIRTIO 1.3 §2.2), and
+    /// [`Device::acknowledge`] reads no others.
     fn from(features: F) -> Self {
         Self(features.bits().to_ne() as u64)
     }
 }
 
-/// Reads of a configuration that changes each time before it counts as unstable.
+/// How often a configuration is read that changes during each read. Then it counts as
+/// unstable.
 const CONFIG_ATTEMPTS: u32 = 64;
 
-/// An event without a vector (VIRTIO 1.3 §4.1.5.1.2; virtio-spec has no name
-/// for it).
+/// The vector number that means "no vector" (VIRTIO 1.3 §4.1.5.1.2). virtio-spec has no
+/// name for it.
 const NO_VECTOR: u16 = 0xFFFF;
 
-/// What a device that is gone reads as.
+/// The value of each byte register of a removed device.
 const GONE: u8 = 0xFF;
 
-/// Offsets into the common configuration (VIRTIO 1.3 §4.1.4.3). virtio-spec
-/// has the structure, but reaches its fields only through pointers; a test
-/// compares the two.
+/// Offsets into the common configuration (VIRTIO 1.3 §4.1.4.3). virtio-spec has the
+/// structure, but accesses its fields only through pointers. A test compares the two.
 mod common {
     pub(super) const DEVICE_FEATURE_SELECT: usize = 0x00;
     pub(super) const DEVICE_FEATURE: usize = 0x04;
@@ -112,18 +113,18 @@ pub struct Windows<R> {
     pub notify: R,
     /// The interrupt status byte.
     pub isr: R,
-    /// What the device type itself configures.
+    /// The device-specific configuration.
     pub device: R,
 }
 
-/// Nothing is known but where the device is: only a reset leads on.
+/// Only the device's location is known. The next step is a reset.
 #[derive(Debug)]
 pub struct Unknown(());
 
-/// A reset was started, and the device has not confirmed it yet.
+/// A reset has begun, and the device has not confirmed it yet.
 #[derive(Debug)]
 pub struct Resetting {
-    /// The status that the device showed last.
+    /// The device status as read last.
     status: DeviceStatus,
 }
 
@@ -131,30 +132,31 @@ pub struct Resetting {
 #[derive(Debug)]
 pub struct Reset(());
 
-/// The device does not answer any more.
+/// The device was removed, or no longer answers.
 #[derive(Debug)]
 pub struct Removed(());
 
-/// The device knows that a driver is there, and has said what it offers.
+/// The driver has set `ACKNOWLEDGE` and `DRIVER`, and has read the features that the device
+/// offers.
 #[derive(Debug)]
 pub struct Driver {
     offered: Features,
 }
 
-/// The device has agreed to a set of features; its queues are set up now.
+/// The device has confirmed the features (`FEATURES_OK`). Its queues can be set up.
 #[derive(Debug)]
 pub struct Negotiated {
     accepted: Features,
     failed: Option<Error>,
 }
 
-/// `DRIVER_OK`: the device works.
+/// The driver has set `DRIVER_OK`, and the device processes requests.
 #[derive(Debug)]
 pub struct Live {
     accepted: Features,
 }
 
-/// A virtio PCI device at one step of its life.
+/// A virtio PCI device at step `S` of its initialization.
 #[derive(Debug)]
 pub struct Device<R, S = Unknown> {
     windows: Windows<R>,
@@ -167,7 +169,7 @@ pub struct Device<R, S = Unknown> {
 /// anything else (V02, V14).
 #[derive(Debug)]
 pub struct Failure<R> {
-    /// The device, to be reset or left.
+    /// The device. The caller resets it or gives it up.
     pub device: Device<R, Unknown>,
     /// What went wrong.
     pub error: Error,
@@ -176,27 +178,28 @@ pub struct Failure<R> {
 /// Why a reset was not confirmed.
 #[derive(Debug)]
 pub enum ResetFailure<R> {
-    /// The device is gone. That is as good as a reset: see [`Device::quiet`].
+    /// The device is gone, so it uses no queue: see [`Device::quiet`].
     Removed(Device<R, Removed>),
-    /// The status did not become 0 in the given number of polls: the device
-    /// may still use its queues. It can be polled further, or reset again.
+    /// The status did not become 0 in the given number of polls. The device may still use
+    /// its queues. The caller can poll it further, or reset it again.
     Stuck {
         /// The device.
         device: Device<R, Resetting>,
-        /// The status that it shows.
+        /// The device status as read last.
         status: DeviceStatus,
     },
 }
 
-/// How far a reset has come.
+/// The result of one poll of a device that is being reset.
 #[derive(Debug)]
 #[must_use = "it holds the device"]
 pub enum ResetPoll<R> {
     /// The device has confirmed the reset.
     Done(Device<R, Reset>),
-    /// Not yet. How often and how long to poll is the caller's choice.
+    /// The device has not confirmed the reset yet. The caller decides how often and how long
+    /// to poll.
     Pending(Device<R, Resetting>),
-    /// The device is gone. That is as good as a reset: see [`Device::quiet`].
+    /// The device is gone, so it uses no queue: see [`Device::quiet`].
     Removed(Device<R, Removed>),
 }
 
@@ -205,28 +208,27 @@ pub enum ResetPoll<R> {
 pub enum Health {
     /// It works.
     Working,
-    /// It asks for a reset, or has lost `DRIVER_OK`: nothing more will
-    /// complete (V03).
+    /// It asks for a reset, or has lost `DRIVER_OK`. It completes no more requests (V03).
     NeedsReset,
     /// It was removed.
     Gone,
 }
 
-/// Proof that the device uses no queue: it has confirmed a reset and was not
-/// started since, or it is gone. Lives as long as the borrow of the device it
-/// was had of, so it can't outlast that.
+/// Proof that the device uses no queue: it has confirmed a reset and was not started since,
+/// or it is gone. It borrows the device, so the device cannot be started while the proof
+/// exists.
 #[derive(Clone, Copy, Debug)]
 pub struct Quiet<'device>(PhantomData<&'device ()>);
 
 #[cfg(all(loom, test))]
 impl Quiet<'static> {
-    /// For models that have no device.
+    /// Makes a proof for models, which have no device.
     pub(crate) const fn assumed() -> Self {
         Self(PhantomData)
     }
 }
 
-/// A queue that the device has, not set up yet.
+/// A queue of the device that is not configured yet.
 #[derive(Debug)]
 pub struct FoundQueue {
     index: u16,
@@ -241,17 +243,17 @@ impl FoundQueue {
         self.index
     }
 
-    /// The size to make its ring of: what the device allows, or less.
+    /// The size for the queue's ring: at most the size that the device reports.
     #[must_use]
     pub fn size(&self) -> QueueSize {
         self.size
     }
 }
 
-/// Where a ring lies, as the device is told.
+/// The size and the physical addresses of a ring, for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingPlacement {
-    /// Descriptors of the ring.
+    /// The number of descriptors of the ring.
     pub size: QueueSize,
     /// Physical address of the descriptor table, a multiple of 16.
     pub descriptors: u64,
@@ -270,16 +272,15 @@ impl RingPlacement {
     }
 }
 
-/// A queue that is set up. [`Device<R, Live>::notifier`](Device::notifier)
-/// returns its notifier.
+/// A configured queue. [`Device<R, Live>::notifier`](Device::notifier) returns its
+/// notifier.
 #[derive(Debug)]
 pub struct EnabledQueue {
     index: u16,
     notify_offset: usize,
 }
 
-/// Sends a queue's available buffer notifications. It exists only once the
-/// device is live (V13).
+/// Sends a queue's available buffer notifications. Only a live device returns one (V13).
 #[derive(Clone, Debug)]
 pub struct Notifier<R> {
     notify: R,
@@ -288,24 +289,24 @@ pub struct Notifier<R> {
 }
 
 impl<R: Registers> Notifier<R> {
-    /// Tells the device that there are new buffers: a 16-bit write of the
-    /// queue's number (V71).
+    /// Notifies the device of new buffers, by a 16-bit write of the queue's number (V71).
+    /// Runs at any IRQL.
     #[inline]
     pub fn notify(&self) {
         self.notify.write_u16(self.offset, self.queue);
     }
 }
 
-/// The interrupt status, for a line interrupt's handler.
+/// The ISR status register, for the interrupt routine of a pin (INTx).
 #[derive(Debug)]
 pub struct Isr<R> {
     isr: R,
 }
 
 impl<R: Registers> Isr<R> {
-    /// Reads the status, which clears it and lets go of the line: both bits
-    /// may be set at once (V72). Empty means that the interrupt is somebody
-    /// else's; so it is if the device is gone. Not for message interrupts (V68).
+    /// Reads the status. This clears it, and the device deasserts its pin. Both bits may be
+    /// set at once (V72). An empty status means that another device interrupted. If the
+    /// device is gone, the status is empty too. Not for MSI-X (V68).
     #[inline]
     #[must_use]
     pub fn take(&self) -> IsrStatus {
@@ -318,30 +319,30 @@ impl<R: Registers> Isr<R> {
     }
 }
 
-/// The device status register, for callbacks that can neither wait nor take the
-/// [`Device`]: two accesses that are legal at any IRQL and at any step.
+/// The device status register, for callbacks that can neither wait nor own the [`Device`].
+/// Its methods run at any IRQL and at any step.
 #[derive(Clone, Debug)]
 pub struct StatusRegister<R> {
     common: R,
 }
 
 impl<R: Registers> StatusRegister<R> {
-    /// Reads the status once and says whether the device works.
+    /// Reads the status once and returns the state of the device.
     #[must_use]
     pub fn health(&self) -> Health {
         health(read_status(&self.common))
     }
 
-    /// Writes 0, which starts a reset, and does not wait for it. From then on
-    /// [`Self::health`] and [`Device::health`] report that the device needs a
-    /// reset. This proves nothing: only [`Device::poll`] and [`Device::reset`]
-    /// confirm a reset.
+    /// Writes 0, which begins a reset, and does not wait for it. From then on
+    /// [`Self::health`] and [`Device::health`] return [`Health::NeedsReset`]. The device may
+    /// still use its queues: only [`Device::poll`] and [`Device::reset`] return the proof
+    /// that it does not.
     pub fn begin_reset(&self) {
         self.common.write_u8(common::DEVICE_STATUS, 0);
     }
 }
 
-/// The device-specific configuration, for the device type's own reader.
+/// The device-specific configuration, for the code of the device type.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigSpace<'device, R> {
     common: &'device R,
@@ -349,8 +350,8 @@ pub struct ConfigSpace<'device, R> {
 }
 
 impl<R: Registers> ConfigSpace<'_, R> {
-    /// What `read` reads, all of one moment: it is called again as long as the
-    /// device changes its configuration meanwhile (V08).
+    /// Calls `read`, and returns its result if the configuration did not change meanwhile.
+    /// Otherwise calls `read` again (V08).
     ///
     /// # Errors
     ///
@@ -366,26 +367,27 @@ impl<R: Registers> ConfigSpace<'_, R> {
         Err(Error::ConfigUnstable)
     }
 
-    /// The byte at `offset`; `None` if the device's configuration ends before
-    /// it. It may be longer than anyone knows (V10).
+    /// Reads the byte at `offset`. Returns `None` if the device's configuration ends before
+    /// it. The configuration may be longer than the driver knows (V10).
     #[must_use]
     pub fn u8(&self, offset: usize) -> Option<u8> {
         self.holds(offset, 1).then(|| self.device.read_u8(offset))
     }
 
-    /// The 16 bits at `offset`, a multiple of 2.
+    /// Reads the 16 bits at `offset`, a multiple of 2. Returns `None` as [`Self::u8`] does.
     #[must_use]
     pub fn u16(&self, offset: usize) -> Option<u16> {
         self.holds(offset, 2).then(|| self.device.read_u16(offset))
     }
 
-    /// The 32 bits at `offset`, a multiple of 4.
+    /// Reads the 32 bits at `offset`, a multiple of 4. Returns `None` as [`Self::u8`] does.
     #[must_use]
     pub fn u32(&self, offset: usize) -> Option<u32> {
         self.holds(offset, 4).then(|| self.device.read_u32(offset))
     }
 
-    /// The 64 bits at `offset`, a multiple of 4, read as two halves (V61).
+    /// Reads the 64 bits at `offset`, a multiple of 4, as two halves (V61). Returns `None` as
+    /// [`Self::u8`] does.
     #[must_use]
     pub fn u64(&self, offset: usize) -> Option<u64> {
         let low = self.u32(offset)?;
@@ -401,7 +403,7 @@ impl<R: Registers> ConfigSpace<'_, R> {
 }
 
 impl<R: Registers> Device<R, Unknown> {
-    /// The device whose structures `layout` has found and `windows` map.
+    /// Makes the device with the structures of `layout`, which `windows` map.
     ///
     /// # Errors
     ///
@@ -428,11 +430,11 @@ impl<R: Registers> Device<R, Unknown> {
 }
 
 impl<R: Registers, S> Device<R, S> {
-    /// Starts a reset: writes 0 to the status once. [`Device::poll`] tells when
-    /// the device has confirmed it (V07).
+    /// Begins a reset: writes 0 to the status once. [`Device::poll`] returns whether the
+    /// device has confirmed it (V07).
     ///
-    /// A reset is possible at any step, and needs no `FAILED` before it. The
-    /// caller sends no notification any more.
+    /// A reset is possible at any step, and `FAILED` need not be set before. The caller must
+    /// send no more notifications.
     pub fn begin_reset(self) -> Device<R, Resetting> {
         self.write_status(DeviceStatus::empty());
         self.at(Resetting {
@@ -440,12 +442,12 @@ impl<R: Registers, S> Device<R, S> {
         })
     }
 
-    /// Resets the device and waits for it: [`Self::begin_reset`], then up to
-    /// `polls` times [`Device::poll`], with a `pause` after each.
+    /// Resets the device and waits for the confirmation: calls [`Self::begin_reset`], then
+    /// [`Device::poll`] up to `polls` times, and `pause` after each poll.
     ///
     /// # Errors
     ///
-    /// [`ResetFailure`] says what can still be done.
+    /// [`ResetFailure`] if the device is gone or has not confirmed the reset.
     pub fn reset(
         self,
         polls: u32,
@@ -466,7 +468,7 @@ impl<R: Registers, S> Device<R, S> {
         })
     }
 
-    /// Tells the device that the driver gives it up (`FAILED`).
+    /// Sets `FAILED`: the driver gives the device up.
     #[must_use]
     pub fn give_up(self) -> Device<R, Unknown> {
         self.set_failed();
@@ -481,7 +483,7 @@ impl<R: Registers, S> Device<R, S> {
     }
 
     fn set_failed(&self) {
-        // Once; and a device that is gone hears nothing.
+        // Only once, and not on a device that is gone.
         if let Ok(status) = self.read_status()
             && !status.contains(DeviceStatus::FAILED)
         {
@@ -516,7 +518,7 @@ impl<R: Registers, S> Device<R, S> {
 }
 
 impl<R> Device<R, Resetting> {
-    /// The status that the device showed last.
+    /// The device status as read last.
     #[must_use]
     pub fn status(&self) -> DeviceStatus {
         self.step.status
@@ -535,8 +537,8 @@ impl<R: Registers> Device<R, Resetting> {
 }
 
 impl<R: Registers + Clone, S> Device<R, S> {
-    /// The interrupt status. It may be read at any step: a line interrupt can
-    /// come before the device is set up and after it was reset.
+    /// The ISR status register, as a handle that can be kept. It may be read at any step: the
+    /// pin can interrupt before the device is set up and after a reset.
     #[must_use]
     pub fn isr(&self) -> Isr<R> {
         Isr {
@@ -554,7 +556,7 @@ impl<R: Registers + Clone, S> Device<R, S> {
 }
 
 impl<R> Device<R, Removed> {
-    /// Proof that the device uses no queue: it is not there.
+    /// Returns the proof that the device uses no queue: it is gone.
     #[must_use]
     pub fn quiet(&self) -> Quiet<'_> {
         Quiet(PhantomData)
@@ -562,7 +564,7 @@ impl<R> Device<R, Removed> {
 }
 
 impl<R> Device<R, Reset> {
-    /// Proof that the device uses no queue: it has confirmed the reset.
+    /// Returns the proof that the device uses no queue: it has confirmed a reset.
     #[must_use]
     pub fn quiet(&self) -> Quiet<'_> {
         Quiet(PhantomData)
@@ -570,8 +572,7 @@ impl<R> Device<R, Reset> {
 }
 
 impl<R: Registers> Device<R, Reset> {
-    /// Tells the device that a driver has found it, and asks what it offers:
-    /// `ACKNOWLEDGE`, `DRIVER`, the features.
+    /// Sets `ACKNOWLEDGE` and `DRIVER`, and reads the features that the device offers.
     ///
     /// # Errors
     ///
@@ -591,7 +592,7 @@ impl<R: Registers> Device<R, Reset> {
         self.add_status(DeviceStatus::DRIVER)
     }
 
-    /// The first 64 feature bits; none above is defined (VIRTIO 1.3 §2.2).
+    /// Reads the first 64 feature bits. No others are defined (VIRTIO 1.3 §2.2).
     fn read_offered(&self) -> F {
         let half = |select| {
             let common = &self.windows.common;
@@ -604,15 +605,14 @@ impl<R: Registers> Device<R, Reset> {
 }
 
 impl<R: Registers> Device<R, Driver> {
-    /// The features that the device offers, as it said once.
+    /// The features that the device offered when they were read.
     #[must_use]
     pub fn offered(&self) -> F {
         self.step.offered.get()
     }
 
-    /// Accepts `features` and has the device confirm them. Of the
-    /// device-independent ones they are among [`SUPPORTED`]; `VERSION_1` must
-    /// be there.
+    /// Accepts `features`, and checks that the device confirms them. They must include
+    /// `VERSION_1`. Their device-independent bits must be among [`SUPPORTED`].
     ///
     /// # Errors
     ///
@@ -655,14 +655,13 @@ impl<R: Registers> Device<R, Driver> {
     }
 }
 
-/// The feature bits that are the device type's: 0 to 23 and 50 on (VIRTIO 1.3
-/// §2.2).
+/// The feature bits of the device type: 0 to 23, and from 50 on (VIRTIO 1.3 §2.2).
 const fn device_type_features() -> F {
     F::from_bits_retain(le128::from_ne(!(((1 << 50) - 1) & !((1 << 24) - 1))))
 }
 
 impl<R: Registers> Device<R, Negotiated> {
-    /// The features that both have agreed on.
+    /// The negotiated features.
     #[must_use]
     pub fn accepted(&self) -> F {
         self.step.accepted.get()
@@ -674,7 +673,7 @@ impl<R: Registers> Device<R, Negotiated> {
         self.windows.config()
     }
 
-    /// Asks for queue `index`, to be used with at most `largest` descriptors.
+    /// Finds queue `index`, for a ring of at most `largest` descriptors.
     ///
     /// # Errors
     ///
@@ -707,7 +706,7 @@ impl<R: Registers> Device<R, Negotiated> {
         })
     }
 
-    /// The notification address as an offset, if all of it lies inside the window (VIRTIO 1.3
+    /// The offset of the notification address, which must lie inside the window (VIRTIO 1.3
     /// §4.1.4.4).
     fn notify_offset_of(&self, index: u16, notify_off: u16) -> Result<usize, Error> {
         // 16 bits by 32 bits: fits 48.
@@ -724,7 +723,7 @@ impl<R: Registers> Device<R, Negotiated> {
             })
     }
 
-    /// Has configuration changes raise MSI-X vector `vector`.
+    /// Routes configuration changes to MSI-X vector `vector`.
     ///
     /// # Errors
     ///
@@ -733,8 +732,8 @@ impl<R: Registers> Device<R, Negotiated> {
         self.route(common::CONFIG_MSIX_VECTOR, vector)
     }
 
-    /// Has `queue` raise MSI-X vector `vector`. Without it the queue interrupts
-    /// by INTx, or with MSI-X enabled not at all.
+    /// Routes the interrupts of `queue` to MSI-X vector `vector`. A queue without a vector
+    /// interrupts by INTx, or not at all if MSI-X is enabled.
     ///
     /// # Errors
     ///
@@ -764,8 +763,8 @@ impl<R: Registers> Device<R, Negotiated> {
         }
     }
 
-    /// Gives `queue` its ring and enables it: all its fields first, and never
-    /// a 0 (V66).
+    /// Configures `queue` with its ring, and then enables it. Never writes 0 to
+    /// `queue_enable` (V66).
     ///
     /// # Errors
     ///
@@ -817,7 +816,7 @@ impl<R: Registers> Device<R, Negotiated> {
         result
     }
 
-    /// Sets `DRIVER_OK`: from here on the device works.
+    /// Sets `DRIVER_OK`. From then on the device processes requests.
     ///
     /// # Errors
     ///
@@ -847,20 +846,20 @@ impl<R: Registers> Device<R, Negotiated> {
 }
 
 impl<R: Registers> Device<R, Live> {
-    /// The features that both have agreed on.
+    /// The negotiated features.
     #[must_use]
     pub fn accepted(&self) -> F {
         self.step.accepted.get()
     }
 
-    /// The device-specific configuration. It may change while the device is
-    /// live; a configuration interrupt says so.
+    /// The device-specific configuration. It may change while the device is live. The device
+    /// then sends a configuration interrupt.
     #[must_use]
     pub fn config(&self) -> ConfigSpace<'_, R> {
         self.windows.config()
     }
 
-    /// How the device does: one read of its status.
+    /// Reads the status once and returns the state of the device.
     #[must_use]
     pub fn health(&self) -> Health {
         health(self.read_status())
@@ -876,7 +875,7 @@ impl<R> Device<R, Live> {
 }
 
 impl<R: Registers + Clone> Device<R, Live> {
-    /// The notifier of a queue that was set up before the start.
+    /// The notifier of a queue that was enabled before the start.
     #[must_use]
     pub fn notifier(&self, queue: EnabledQueue) -> Notifier<R> {
         Notifier {
@@ -918,7 +917,7 @@ fn health(status: Result<DeviceStatus, Error>) -> Health {
 
 /// Writes a 64-bit register as its two halves, the low one first (V61).
 fn write_u64(window: &impl Registers, offset: usize, value: u64) {
-    // The casts take a half each.
+    // Each cast takes one half.
     window.write_u32(offset, value as u32);
     window.write_u32(offset.wrapping_add(4), (value >> 32) as u32);
 }
