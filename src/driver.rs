@@ -1,4 +1,4 @@
-//! The miniport: what each of Storport's callbacks does for a virtio disk.
+//! The miniport: Storport's callbacks for a virtio disk.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,17 +28,15 @@ use crate::{
 /// The message for used buffers.
 const QUEUE_MESSAGE: u16 = 0;
 
-/// The message for changes of the configuration, by which the device also asks for a
-/// reset. If only the other message is connected, the driver notices that when a
-/// request times out.
+/// The message for configuration changes. The device sends it also when it asks for a reset.
+/// If only [`QUEUE_MESSAGE`] is connected, the driver notices that when a request times out.
 const CONFIG_MESSAGE: u16 = 1;
 
-/// The bit of the ISR status that is set when the configuration changed.
+/// The bit of the ISR status for a configuration change.
 const CONFIG_INTERRUPT: u8 = 1 << 1;
 
-/// How often HwResetBus looks whether the device confirmed its reset, and the
-/// microseconds after each look: half a millisecond in all. After that the timer
-/// continues.
+/// How often HwResetBus polls a device that is being reset, and the pause after each poll in
+/// microseconds: half a millisecond in all. After that the timer continues.
 const RESET_LOOKS: u32 = 10;
 const RESET_PAUSE: u32 = 50;
 
@@ -49,36 +47,37 @@ pub enum Ferrostor {}
 pub struct Adapter<'a> {
     /// The ring, and the requests in flight.
     pub queue: DpcLocked<'a, Queue<'a>>,
-    /// Holds no data: its DPC calls [`Life::attend`].
+    /// A DPC object without data. Its DPC calls [`Life::attend`].
     pub attention: DpcLocked<'a, ()>,
-    /// The device, and the state of its starts and resets.
+    /// The device and its life cycle.
     pub life: StartIoLocked<'a, Life<'a>>,
-    /// The ISR status register: why the device asserted its pin.
+    /// The ISR status register, which HwInterrupt reads.
     pub isr: Isr<Window<'a>>,
-    /// The device status register, by which ScsiStopAdapter resets the device
-    /// without waiting for it.
+    /// The device status register. ScsiStopAdapter resets the device with it, and does not
+    /// wait.
     pub status: StatusRegister<Window<'a>>,
     /// Which slots are free.
     pub slots: SlotAllocator,
-    /// The slots' memory.
+    /// The shared memory of the slots, in which requests are prepared.
     pub requests: Requests<'a>,
     /// The disk as initiators see it.
     pub disk: Disk,
-    /// Requests whose used length the device understated.
+    /// Counts requests whose used length is too short.
     pub short_used: ShortUsed,
-    /// Whether requests wait for the device. Written under the lock of `life`.
+    /// Whether Storport is to be paused, because the device is being reset. Written under the
+    /// lock of `life`.
     pub waits: AtomicBool,
-    /// Whether the adapter is stopped: then the device must not be started.
+    /// Whether the adapter is stopped. The device must not be started then.
     pub stopped: AtomicBool,
-    /// How long a step of the device's life takes where the clock fails.
+    /// The assumed duration of a step of the life cycle if the clock fails.
     pub unclocked_step: Microseconds,
-    /// How many processors send requests.
+    /// The number of processors, and so of concurrent channels.
     pub processors: u32,
 }
 
 impl<'a> Adapter<'a> {
-    /// Runs `run` with the device's life and the queue, in a callback that is alone
-    /// with both.
+    /// Runs `run` with the life cycle and the queue, in a callback in which no other callback
+    /// accesses them.
     fn alone<S, R>(&self, cx: &mut S, run: impl FnOnce(&mut Life<'a>, &mut Queue<'a>) -> R) -> R
     where
         S: Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>,
@@ -86,7 +85,7 @@ impl<'a> Adapter<'a> {
         self.life.open_with(&self.queue, cx, run)
     }
 
-    /// Makes the next step of the device's life.
+    /// Makes the next step of the life cycle, under the queue's lock.
     fn attend(
         &self,
         life: &mut Guard<'_, 'a, Life<'a>, StartIoHeld>,
@@ -101,29 +100,29 @@ impl<'a> Adapter<'a> {
 
 /// Carries out what [`Life::attend`] returned.
 ///
-/// The DPC has released the lock of `life` before, so another processor may have
-/// made the next step and resumed Storport already. If this pause comes after that
-/// resume, nobody else would end it, so it is ended here.
+/// In the DPC, the lock of `life` is already released. So another processor may have made the
+/// next step and resumed Storport before this pause. Nothing else would then end the pause,
+/// so it is ended here.
 macro_rules! carry_out {
     ($adapter:expr, $cx:expr, $actions:expr) => {{
         let actions: Actions = $actions;
         if let Some(seconds) = actions.pause {
-            // If Storport refuses to pause, its requests are completed as BUSY.
+            // If Storport refuses to pause, new requests are completed as BUSY.
             let _: bool = $cx.pause(seconds);
             if !$adapter.waits.load(Ordering::SeqCst) {
                 let _: bool = $cx.resume();
             }
         }
         if actions.resume {
-            // If Storport refuses, the pause ends when its time is over.
+            // If Storport refuses, the pause ends after its own time.
             let _: bool = $cx.resume();
         }
         if let Some(microseconds) = actions.timer {
-            // This fails if the adapter was stopped meanwhile.
+            // Fails if the adapter was stopped meanwhile. The restart then continues.
             let _: Result<(), StorStatus> = $cx.request_timer::<Ferrostor>(microseconds);
         }
         for report in actions.reports.iter().flatten() {
-            // An event that cannot be logged changes nothing.
+            // If an event cannot be logged, it is lost.
             let _: Result<(), StorStatus> = $cx.log_event(&report.event());
         }
     }};
@@ -139,7 +138,7 @@ impl Miniport for Ferrostor {
         (probe::DUMP_SLOTS as usize).saturating_mul(size_of::<Option<InFlight<'static>>>());
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
-    // Not inlined, for the reason that `probe::find` gives.
+    // Not inlined: see `probe::find`.
     #[inline(never)]
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
@@ -157,14 +156,15 @@ impl Miniport for Ferrostor {
     }
 
     fn initialize<'a>(adapter: &Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool {
-        // HwStartIo takes only the queue's lock, so it works with or without
-        // concurrent channels.
+        // Whatever Storport grants: HwStartIo takes only the queue's lock, so it runs with
+        // or without concurrent channels.
         let _: Performance = cx.optimize(&Performance {
             channels: adapter.processors,
             dpc_redirection: true,
             ..Performance::default()
         });
-        // A dump stack has no HwPassiveInitialize, and no interrupts.
+        // A dump stack has no HwPassiveInitialize and no interrupts, so the device starts
+        // here, without vectors.
         !cx.is_dump()
             || adapter
                 .alone(cx, |life, queue| {
@@ -191,13 +191,13 @@ impl Miniport for Ferrostor {
     }
 
     fn interrupt<'a>(adapter: &Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted {
-        // Reading the status deasserts the pin. A dump stack polls this routine, so
-        // there may be completions whatever the status says.
+        // Reading the status deasserts the pin. A dump stack polls this routine, so the used
+        // ring is drained there whatever the status is.
         let status = adapter.isr.take();
         if status.is_empty() && !cx.is_dump() {
             return Interrupted::NotOurs;
         }
-        // Nor has a dump stack a timer: a reset goes on with each poll.
+        // A dump stack has no timer either, so each poll continues a reset.
         if status.bits() & CONFIG_INTERRUPT != 0 || cx.is_dump() {
             adapter.attention.issue(cx);
         }
@@ -219,8 +219,8 @@ impl Miniport for Ferrostor {
     }
 
     fn reset_bus<'a>(adapter: &Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool {
-        // An interrupt may have been lost: requests that the device has finished are
-        // completed by their status, not as reset.
+        // An interrupt may have been lost. So requests that the device has finished are
+        // completed with their outcome first, and not failed by the reset.
         let _: Drained = io::drain(adapter, cx);
         let mut demand = Demand::Reset;
         for _ in 0..RESET_LOOKS {
@@ -236,14 +236,15 @@ impl Miniport for Ferrostor {
             demand = Demand::Look;
             cx.stall(RESET_PAUSE);
         }
-        // The device has not confirmed its reset: the timer continues. Until it
-        // confirms, requests stay in flight.
+        // The device has not confirmed its reset. The timer continues, and requests stay in
+        // flight until then.
         false
     }
 
     fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {
-        // Another callback may be starting the device right now. It reads this flag
-        // after the start, so the last write to the status is a reset in any case.
+        // Another callback may be starting the device now. It reads this flag after the
+        // start, and begins a reset if it is set. So the last write to the device status is a
+        // reset in any case.
         adapter.stopped.store(true, Ordering::SeqCst);
         adapter.status.begin_reset();
     }
@@ -252,14 +253,14 @@ impl Miniport for Ferrostor {
         let vectors = vectors(|message| cx.has_message(message));
         adapter.stopped.store(false, Ordering::SeqCst);
         adapter.alone(cx, |life, queue| life.restart(queue, vectors));
-        // The DPC runs once the adapter is ready, and continues the reset. Requests
-        // wait until the device is started.
+        // The DPC runs once the adapter is ready, and continues the reset. Until the device
+        // is started, requests are completed as BUSY.
         adapter.attention.issue(cx);
         true
     }
 }
 
-/// Makes the next step of the device's life in a DPC.
+/// Makes the next step of the life cycle in a DPC.
 #[cold]
 #[inline(never)]
 fn attend_in_dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
@@ -270,7 +271,7 @@ fn attend_in_dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
     carry_out!(adapter, cx, actions);
 }
 
-/// The messages that are connected, as vectors of the device.
+/// Returns the vectors of the messages that are connected.
 fn vectors(has_message: impl Fn(u32) -> bool) -> Vectors {
     let vector = |message: u16| has_message(message.into()).then_some(message);
     Vectors {

@@ -1,8 +1,8 @@
-//! A request from HwBuildIo, which builds it, through HwStartIo, which submits it, to
-//! the DPC, which completes it.
+//! The path of a request: HwBuildIo builds it, HwStartIo submits it, and the DPC completes
+//! it.
 //!
-//! On its way a request is an `Srb` and a `MediaOp`, then [`Prepared`] in its slot, then
-//! [`InFlight`] in the ring's table, and last a [`Completion`].
+//! On this path a request is first an `Srb` and a `MediaOp`, then a [`Prepared`] request in
+//! its slot, then an [`InFlight`] request in the ring's table, and last a [`Completion`].
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -30,34 +30,37 @@ use crate::{
     report::{Report, number},
 };
 
-/// Requests that are taken off the used ring while the queue's lock is held once.
+/// The maximum number of requests that are completed for one acquisition of the queue's
+/// lock.
 const BATCH: usize = 16;
 
-/// Batches that one DPC completes before it issues the next DPC for the rest: as many
-/// requests as the largest queue holds.
+/// How many batches one DPC completes before it issues the next DPC for the rest. Together
+/// they are as many requests as the largest queue holds.
 const TURNS: usize = (virtio::slots::MAX_SLOTS as usize) / BATCH;
 
-/// More bytes than the longest answer to a command that needs no device has.
+/// The size of the buffer for the answer to a command that needs no device. Every answer is
+/// shorter.
 const LONGEST_REPLY: usize = 256;
 
 /// What HwBuildIo passes to HwStartIo.
 pub enum Request {
     /// A request for the device.
     Device {
-        /// The request, until HwStartIo publishes it or a reset reclaims its slot.
+        /// The request in its slot. It becomes stale if a reset reclaims the slot.
         prepared: Prepared,
-        /// What the request asks of the device.
+        /// The operation that the request asks for.
         op: MediaOp,
     },
-    /// Reset the device: its logical unit, target and bus are reset together.
+    /// Reset the device. A reset of the logical unit, the target or the bus is the same.
     Reset,
 }
 
 /// A request in flight.
 pub struct InFlight<'a> {
     srb: StartedSrb<'a>,
-    /// What the request asks of the device. A durable write whose data is written is
-    /// in flight again, as a plain write, while its flush is.
+    /// The operation that the request asks for. After the data of a durable write is
+    /// written, the request is in flight a second time, as a plain write, until its flush
+    /// completes.
     op: MediaOp,
 }
 
@@ -71,50 +74,51 @@ struct Completion<'a> {
     outcome: Result<(), RequestError>,
 }
 
-/// What the queue's lock protects: the ring, and whether requests may go to it.
+/// The data under the queue's lock: the ring, and whether it takes requests.
 pub struct Queue<'a> {
     ring: SplitQueue<'a, Requests<'a>>,
     admission: Admission<'a>,
-    /// An initiator's request to reset the device, until that is done.
+    /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
+    /// it.
     reset: Option<StartedSrb<'a>>,
 }
 
-/// Whether requests may go to the device.
+/// Whether requests are submitted to the device.
 pub enum Admission<'a> {
-    /// They may: the device is live.
+    /// They are submitted: the device is live.
     Open {
         /// The queue's notifier.
         notifier: Notifier<Window<'a>>,
-        /// How to switch the device's write cache, if it can be switched.
+        /// The device's `writeback` field. `None` if the write cache cannot be switched.
         cache_mode: Option<CacheMode<Window<'a>>>,
     },
-    /// Not now: the device is being reset. Requests are completed as BUSY.
+    /// They are completed as BUSY: the device is being reset.
     Wait,
-    /// They fail: the device was given up, is gone, or has not confirmed its reset
-    /// for too long.
+    /// They fail: the device was given up, is gone, or has not confirmed a reset for too
+    /// long.
     Closed(Failure),
 }
 
-/// How to complete a request that the queue does not take.
+/// How to complete a request that the queue does not accept.
 enum Answer {
     Busy,
     Fail(Failure),
     Refuse(Sense),
 }
 
-/// How far the used ring was drained.
+/// The result of draining the used ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
-    /// Nothing is left.
+    /// The used ring is empty.
     All,
-    /// Something may be left.
+    /// The used ring may not be empty.
     More,
     /// The queue is faulty.
     Faulty,
 }
 
 impl<'a> Queue<'a> {
-    /// A queue whose device does not run yet.
+    /// Makes a queue for a device that is not started yet.
     pub fn new(ring: SplitQueue<'a, Requests<'a>>) -> Self {
         Self {
             ring,
@@ -123,12 +127,12 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The ring, to be given to the device.
+    /// The ring, for the start of the device.
     pub fn ring(&mut self) -> &mut SplitQueue<'a, Requests<'a>> {
         &mut self.ring
     }
 
-    /// Sets whether requests may go to the device.
+    /// Sets whether requests are submitted to the device.
     pub fn admit(&mut self, admission: Admission<'a>) {
         self.admission = admission;
     }
@@ -138,12 +142,12 @@ impl<'a> Queue<'a> {
         self.ring.fault()
     }
 
-    /// How many requests the device has.
+    /// How many requests are in flight.
     pub fn in_flight(&self) -> u16 {
         self.ring.in_flight()
     }
 
-    /// Whether an initiator asks for a reset.
+    /// Whether an initiator's request to reset the device waits.
     pub fn is_reset_requested(&self) -> bool {
         self.reset.is_some()
     }
@@ -153,8 +157,8 @@ impl<'a> Queue<'a> {
         self.reset.take()
     }
 
-    /// Keeps an initiator's request to reset the device. Returns it if there is one
-    /// already.
+    /// Stores an initiator's request to reset the device. Returns `srb` if another request
+    /// is stored already.
     fn request_reset(&mut self, srb: Srb<'a>) -> Option<Srb<'a>> {
         if self.reset.is_some() {
             return Some(srb);
@@ -163,16 +167,17 @@ impl<'a> Queue<'a> {
         None
     }
 
-    /// Completes all requests in flight as failed. The device is quiet: it has
-    /// confirmed a reset or is gone, and writes to no memory. HwStartIo finds that
-    /// prepared requests are stale.
+    /// Completes all requests in flight with `failure`, and empties the queue. `quiet` proves
+    /// that the device has confirmed a reset or is gone, and so writes to no memory. Requests
+    /// that are prepared become stale, which HwStartIo detects.
     pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
         self.ring
             .reclaim(quiet, slots, |InFlight { srb, .. }| srb.fail(failure));
     }
 }
 
-/// HwBuildIo: answers an SRB, or prepares a request for the device.
+/// HwBuildIo: completes an SRB that needs no device, or prepares a request for the device.
+/// Returns `None` if it completed the SRB. Runs without a lock.
 #[inline]
 pub fn build<'a>(
     adapter: &Adapter<'a>,
@@ -236,8 +241,8 @@ fn transfer<'a>(
     }
 }
 
-/// Prepares a flush. A switch of the write cache is one too: HwStartIo switches the
-/// cache before it publishes the flush.
+/// Prepares a flush. A switch of the write cache is a flush too: HwStartIo switches the
+/// cache, and then publishes the flush.
 #[cold]
 fn flush<'a>(
     adapter: &Adapter<'a>,
@@ -257,7 +262,7 @@ fn flush<'a>(
     }
 }
 
-/// An element of Storport's scatter/gather list, as the virtio crate takes it.
+/// Converts an element of Storport's scatter/gather list for the virtio crate.
 #[inline]
 fn segment(element: &Element) -> Segment {
     Segment {
@@ -266,8 +271,8 @@ fn segment(element: &Element) -> Segment {
     }
 }
 
-/// Whether the initiator's buffer is mapped for data of this direction. A buffer
-/// without data fits any.
+/// Whether the SRB's flags allow data in this direction. An SRB without data fits every
+/// direction.
 #[inline]
 fn direction_fits(srb: &Srb<'_>, direction: scsi::Direction) -> bool {
     let data = match direction {
@@ -278,7 +283,7 @@ fn direction_fits(srb: &Srb<'_>, direction: scsi::Direction) -> bool {
     srb.direction().allows(data) || srb.data_length() == 0
 }
 
-/// Releases a slot without a request, under the queue's lock.
+/// Releases a slot for which no request was prepared, under the queue's lock.
 #[cold]
 fn release<'a>(adapter: &Adapter<'a>, cx: &mut BuildIo<'_, 'a>, slot: Slot) {
     adapter
@@ -317,7 +322,8 @@ fn succeed<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
     None
 }
 
-/// Checks a parameter list of MODE SELECT, and prepares what it asks for.
+/// Checks the parameter list of MODE SELECT. Prepares a flush if the list switches the write
+/// cache, and otherwise completes the command.
 #[cold]
 fn select_mode<'a>(
     adapter: &Adapter<'a>,
@@ -330,7 +336,7 @@ fn select_mode<'a>(
     }
     let mut list = [0; ModeSelect::MAX_LENGTH];
     let list = list.get_mut(..select.length()).unwrap_or_default();
-    // The initiator may change its buffer at any time: it is copied once.
+    // The initiator may write to its buffer at any time, so the list is copied once.
     let copied = match cx.data_out(&mut srb) {
         Ok(data) => data.read(0, list),
         Err(error) => {
@@ -346,7 +352,7 @@ fn select_mode<'a>(
     None
 }
 
-/// Answers an SRB that is not a SCSI command, or prepares what it asks for.
+/// Completes an SRB that is not a SCSI command, or prepares the request that it needs.
 #[cold]
 fn build_control<'a>(
     adapter: &Adapter<'a>,
@@ -364,8 +370,8 @@ fn build_control<'a>(
         Function::Flush | Function::Shutdown if adapter.disk.write_cache.is_present() => {
             flush(adapter, cx, srb, MediaOp::Flush)
         }
-        // The driver keeps no state for a unit. Changes of the adapter's state come
-        // through HwAdapterControl.
+        // The driver has no state for a unit, and HwAdapterControl handles the adapter's
+        // state. So there is nothing to do.
         Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
             srb.succeed(0);
             None
@@ -374,8 +380,8 @@ fn build_control<'a>(
     }
 }
 
-/// Why a request fails that goes to a unit that is not there. A CDB for another
-/// logical unit is answered as SCSI demands.
+/// Returns the failure for a request to a bus, target or logical unit that does not exist.
+/// Returns `None` for a CDB to another logical unit: SCSI defines the answer.
 fn absent_unit(function: Function, address: Address) -> Option<Failure> {
     let needs_unit = matches!(
         function,
@@ -403,21 +409,21 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
     None
 }
 
-/// Sends a request back to Storport, which sends it again later.
+/// Completes a request as BUSY. Storport sends it again later.
 #[cold]
 fn busy<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
     srb.busy();
     None
 }
 
-/// Refuses a command in HwBuildIo.
+/// Completes a command with CHECK CONDITION in HwBuildIo.
 #[cold]
 fn refuse<'a>(srb: Srb<'a>, sense: Sense) -> Option<(Srb<'a>, Request)> {
     check_condition(srb, sense);
     None
 }
 
-/// Completes a request whose data cannot be reached.
+/// Completes a request whose data cannot be accessed.
 #[cold]
 fn fail_unreachable(srb: Srb<'_>, error: DataError) {
     match error {
@@ -427,7 +433,7 @@ fn fail_unreachable(srb: Srb<'_>, error: DataError) {
     }
 }
 
-/// HwStartIo: gives a request to the device.
+/// HwStartIo: submits a request to the device.
 #[inline]
 pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
     let Request::Device { prepared, op } = request else {
@@ -444,8 +450,12 @@ pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, 
 }
 
 impl<'a> Queue<'a> {
-    /// Publishes a request of HwStartIo. Returns the notifier if the device wants a
-    /// notification. The caller sends it without the lock, since that may take long.
+    /// Publishes a request of HwStartIo. Returns the notifier if the device needs a
+    /// notification. The caller notifies after it has released the lock, because a
+    /// notification may take long.
+    ///
+    /// # Errors
+    /// The SRB and how to complete it, if it was not published. Its slot is free.
     #[inline]
     fn submit(
         &mut self,
@@ -470,7 +480,7 @@ impl<'a> Queue<'a> {
             Err(NotPublished { given, reason }) => Err((
                 given,
                 match reason {
-                    // A reset comes, or came.
+                    // The device will be reset, or was reset.
                     Rejection::Faulty(_) | Rejection::Stale => Answer::Busy,
                     Rejection::Unfit => Answer::Fail(Failure::InvalidRequest),
                 },
@@ -478,7 +488,11 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The queue's notifier, if the request may go to the device now.
+    /// Returns the queue's notifier if the request may be submitted now. Switches the write
+    /// cache if the request asks for that.
+    ///
+    /// # Errors
+    /// How to complete the request otherwise.
     #[inline]
     fn admitted(&self, op: MediaOp) -> Result<&Notifier<Window<'a>>, Answer> {
         let (notifier, cache_mode) = match &self.admission {
@@ -498,13 +512,14 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Switches the device's write cache. Returns false if the device does not switch it.
+/// Switches the device's write cache. Returns false if the device did not switch it.
 #[cold]
 fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, policy: CachePolicy) -> bool {
     cache_mode.is_some_and(|cache_mode| cache_mode.set(policy).is_ok())
 }
 
-/// Keeps a request to reset the device, and issues the DPC that begins the reset.
+/// Stores a request to reset the device, and issues the DPC that begins the reset. Completes
+/// the request as BUSY if another is stored already.
 #[cold]
 fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
     let second = adapter.queue.with(cx, |queue| queue.request_reset(srb));
@@ -514,7 +529,7 @@ fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>
     adapter.attention.issue(cx);
 }
 
-/// Completes a request that the queue did not take.
+/// Completes a request that the queue did not accept.
 #[cold]
 fn complete_unsubmitted<'a>(
     adapter: &Adapter<'a>,
@@ -525,7 +540,8 @@ fn complete_unsubmitted<'a>(
 ) {
     match answer {
         Answer::Busy => {
-            // The request waits for a reset: the DPC makes its next step, if one is due.
+            // The device is being reset, or must be: the DPC makes the next step, if one is
+            // due.
             adapter.attention.issue(cx);
             srb.busy();
         }
@@ -539,12 +555,12 @@ fn complete_unsubmitted<'a>(
     }
 }
 
-/// The requests of a batch, by their outcome.
+/// Requests that the device has returned, and that are completed without the lock.
 #[derive(Default)]
 struct Batch<'a> {
-    /// Those that succeeded, with the bytes of data that moved.
+    /// The requests that succeeded, with the number of bytes that were transferred.
     succeeded: ArrayVec<(StartedSrb<'a>, u32), BATCH>,
-    /// Those that failed.
+    /// The requests that failed, with their sense data.
     failed: ArrayVec<(StartedSrb<'a>, Sense), BATCH>,
 }
 
@@ -554,7 +570,7 @@ impl<'a> Batch<'a> {
         self.succeeded.is_full() || self.failed.is_full()
     }
 
-    /// Adds a request to a batch that is not full.
+    /// Adds a request. The batch is not full.
     #[inline]
     fn push(&mut self, completion: Completion<'a>) {
         let Completion { srb, op, outcome } = completion;
@@ -590,8 +606,8 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Completes what the device has finished. The lock is held while requests are
-/// taken off the used ring, not while they are completed.
+/// Completes the requests that the device has finished. Holds the queue's lock while it takes
+/// them off the used ring, and not while it completes them.
 #[inline]
 pub fn drain<'a, S>(adapter: &Adapter<'a>, cx: &mut S) -> Drained
 where
@@ -615,9 +631,9 @@ where
 }
 
 impl<'a> Queue<'a> {
-    /// Takes finished requests off the used ring, until `batch` is full or nothing
-    /// is left. Returns the notifier if a flush was published that the device must be
-    /// notified of.
+    /// Takes finished requests off the used ring, until `batch` is full or the ring is empty.
+    /// Also returns the notifier if a flush was published for which the device needs a
+    /// notification.
     #[inline(always)]
     fn take_used(
         &mut self,
@@ -640,8 +656,8 @@ impl<'a> Queue<'a> {
         (Drained::More, notifier)
     }
 
-    /// Reads the outcome of a request that the device has returned, and releases its
-    /// slot. Returns `None` if the request stays in flight.
+    /// Reads the outcome of a request that the device has returned, and releases its slot.
+    /// Returns `None` if the request stays in flight, or was completed here.
     #[inline(always)]
     fn take_one(
         &mut self,
@@ -651,7 +667,8 @@ impl<'a> Queue<'a> {
     ) -> Option<Completion<'a>> {
         let outcome = adapter.requests.outcome(&used.slot);
         if outcome == Err(RequestError::NoStatus) {
-            // The device has not finished it. The next `pop_used` returns the fault.
+            // The device returned the request before it finished it. The next `pop_used`
+            // returns the fault.
             self.ring.take_back(used);
             return None;
         }
@@ -671,9 +688,9 @@ impl<'a> Queue<'a> {
         Some(Completion { srb, op, outcome })
     }
 
-    /// Follows a write with FUA by its flush, in the same slot. The device's cache may
-    /// be flushed only now: a flush covers the writes that were completed before it
-    /// (VIRTIO 1.3 §5.2.6).
+    /// Publishes the flush of a durable write (FUA) whose data is written, in the same slot.
+    /// The flush must not be published earlier, because it covers only writes that were
+    /// completed before it (VIRTIO 1.3 §5.2.6).
     #[cold]
     fn flush_write(
         &mut self,
@@ -712,9 +729,10 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Tells initiators how the write cache was switched. One that is on is said to be
-    /// on even if the flush failed, or if the switch was the first of two whose flushes
-    /// ended in the other order: an initiator would miss data, not a flush too many.
+    /// Records the new policy of the write cache, which MODE SENSE reports. A cache that is on
+    /// is reported as on even if the flush failed, or if this is the first of two switches
+    /// whose flushes ended in reverse order. Reporting it as off could cost an initiator its
+    /// data. Reporting it as on costs at most a flush.
     #[cold]
     fn record_switch(&self, adapter: &Adapter<'a>, policy: CachePolicy, is_flushed: bool) {
         let policy = match &self.admission {
@@ -730,8 +748,9 @@ impl<'a> Queue<'a> {
     }
 }
 
-/// Fails a write whose flush cannot be published, because the device is being reset. A
-/// started request cannot be completed as BUSY; the initiator sends the write again.
+/// Fails a write whose flush cannot be published, because the device is being reset. Always
+/// returns `None`. A started request cannot be completed as BUSY, but Windows retries one that
+/// fails with SRB_STATUS_BUS_RESET.
 fn fail_started<'a>(srb: StartedSrb<'a>) -> Option<Completion<'a>> {
     srb.fail(Failure::BusReset);
     None
@@ -750,7 +769,7 @@ fn sense_of(error: RequestError, op: MediaOp) -> Sense {
     }
 }
 
-/// Completes with CHECK CONDITION.
+/// Completes a request with CHECK CONDITION.
 #[cold]
 fn check_condition<S>(srb: Srb<'_, S>, sense: Sense) {
     let mut buffer = [0; Sense::FIXED_LENGTH];
@@ -758,14 +777,16 @@ fn check_condition<S>(srb: Srb<'_, S>, sense: Sense) {
     srb.check_condition(buffer.get(..length).unwrap_or_default());
 }
 
-/// Counts requests whose used length the device understated. The status decides how
-/// they are completed, so this is only for the log and for a debugger.
+/// Counts requests whose used length is less than the device must have written. The status
+/// alone decides how they are completed, so the count is only for the event log and for a
+/// debugger.
 #[derive(Debug, Default)]
 pub struct ShortUsed {
-    /// The first of them: bytes reported in the upper half, bytes writable in the
-    /// lower.
+    /// The first such request: the reported bytes in the upper half, the writable bytes in
+    /// the lower half. 0 if there is none, or if it was reported.
     first: AtomicU64,
-    /// How many there were. Processors that count at the same time may lose one.
+    /// The number of such requests. If processors count at the same time, one count may be
+    /// lost.
     count: AtomicU32,
 }
 
@@ -795,7 +816,7 @@ impl ShortUsed {
         self.count.store(count.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// The event for the first of them, once.
+    /// Returns the event for the first such request, once.
     #[inline]
     pub fn take_report(&self) -> Option<Report> {
         if self.first.load(Ordering::Relaxed) == 0 {

@@ -1,4 +1,4 @@
-//! Storport's mapped registers and shared memory, as the virtio crate needs them.
+//! Storport's mapped registers and shared memory, for the virtio crate.
 #![expect(
     unsafe_code,
     reason = "shared memory passes from one crate to the other"
@@ -7,7 +7,7 @@
 use storport::{MappedRegisters, UncachedExtension, UncachedParts};
 use virtio::{dma::DmaMemory, registers::Registers};
 
-/// One of the device's structures, mapped.
+/// The mapped registers of one of the device's structures.
 #[derive(Clone)]
 pub struct Window<'a>(pub MappedRegisters<'a>);
 
@@ -48,7 +48,7 @@ impl Registers for Window<'_> {
     }
 }
 
-/// The uncached extension, as memory to share with the device.
+/// Converts the uncached extension to memory that the device shares.
 ///
 /// # Errors
 /// Its address or length is unusable: [`virtio::Error`].
@@ -58,8 +58,7 @@ pub fn shared_memory(extension: UncachedExtension<'_>) -> Result<DmaMemory<'_>, 
         physical,
         length,
     } = extension.into_parts();
-    // SAFETY: The invariants of `UncachedExtension`: the memory is `length` bytes
-    // long, contiguous, and valid as long as the adapter. The value that was
-    // consumed was the only access to it.
+    // SAFETY: `UncachedExtension`'s invariants: the memory is `length` bytes long, contiguous,
+    // and valid as long as the adapter. The consumed value was the only access to it.
     unsafe { DmaMemory::new(address, physical, length) }
 }
