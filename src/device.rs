@@ -8,15 +8,15 @@
 //!                             it reads as all ones: Removed ←┘
 //! ```
 //!
-//! Nothing here waits. [`Life::attend`] makes the next step, if there is one, and
-//! returns what the callback must do next: request the timer, pause or resume
-//! Storport, log events. The DPC, HwTimer and HwResetBus call it. HwPassiveInitialize
-//! calls [`Life::start`], and ScsiRestartAdapter [`Life::restart`]. In a dump stack
-//! the polled HwInterrupt runs the DPC, and HwInitialize calls `start`.
+//! Nothing here waits. [`Life::attend`] makes the next step, if one is due, and returns what
+//! the callback must do next: request the timer, pause or resume Storport, log events. The
+//! DPC, HwTimer and HwResetBus call it. HwPassiveInitialize calls [`Life::start`], and
+//! ScsiRestartAdapter calls [`Life::restart`]. In a dump stack HwInitialize calls `start`, and
+//! HwInterrupt, which is polled there, runs the DPC.
 //!
-//! While the device is being reset, requests that arrive are completed as BUSY, and
-//! requests in flight stay in flight: until the device confirms the reset, it may
-//! write into their memory (VIRTIO 1.3 §3.3.1; V15).
+//! While the device is being reset, new requests are completed as BUSY, and requests in
+//! flight stay in flight. Until the device confirms the reset, it may write to their memory
+//! (VIRTIO 1.3 §3.3.1; V15).
 
 use core::{num::NonZero, sync::atomic::Ordering};
 
@@ -38,52 +38,52 @@ use crate::{
     report::{Report, bits, number, restart_text, text},
 };
 
-/// The one queue.
+/// The number of the device's only queue that the driver uses.
 const QUEUE: u16 = 0;
 
-/// A time or a length of time, in microseconds. Core's
-/// `Duration` would bring a panic.
+/// A time or a duration, in microseconds. Arithmetic with `core::time::Duration` can panic.
 pub type Microseconds = u64;
 
 const MILLISECOND: Microseconds = 1000;
 const SECOND: Microseconds = 1000 * MILLISECOND;
 
-/// How often the device is asked whether it has confirmed its reset.
+/// The interval at which the driver polls a device that is being reset.
 pub const TICK: Microseconds = 10 * MILLISECOND;
 
-/// How long a step takes in a dump stack, whose clock is not reliable: about the
-/// time between two polls.
+/// The assumed duration of a step in a dump stack, which has no reliable clock: about the time
+/// between two polls.
 pub const POLL: Microseconds = 100;
 
-/// How long requests wait for the device to confirm a reset. After that new ones
-/// fail, and the driver looks every [`SLOW_TICK`].
+/// How long requests wait for the device to confirm a reset. After that time new requests
+/// fail, and the driver polls the device every [`SLOW_TICK`].
 const RESET_PATIENCE: Microseconds = 10 * SECOND;
 
-/// See [`RESET_PATIENCE`].
+/// The polling interval after [`RESET_PATIENCE`].
 const SLOW_TICK: Microseconds = SECOND;
 
-/// How many resets the driver may decide on itself within [`WINDOW`]; the next one
-/// gives the device up. Also how many failed starts in a row give it up.
+/// How many resets the driver may decide on itself within [`WINDOW`]. At the next one the
+/// driver gives the device up. It also gives the device up after this many failed starts in
+/// a row.
 const MAX_RESETS: usize = 8;
 
-/// See [`MAX_RESETS`].
+/// The time within which [`MAX_RESETS`] counts resets.
 const WINDOW: Microseconds = 60 * SECOND;
 
 /// The pause before the second attempt to start the device. It doubles with each
 /// further attempt.
 const FIRST_RETRY: Microseconds = 100 * MILLISECOND;
 
-/// Seconds after which Storport ends a pause if the driver does not. All attempts to
-/// start a device take less, if it confirms each reset at once.
+/// The time after which Storport ends a pause on its own, in seconds. All attempts to start a
+/// device together take less, if the device confirms each reset at once.
 const PAUSE_SECONDS: u32 = 60;
 
 /// A stage of the device's life cycle.
 enum Stage<'a> {
     /// It has confirmed a reset.
     Reset(Device<Window<'a>, Reset>),
-    /// It works.
+    /// It processes requests.
     Live(Device<Window<'a>, Live>),
-    /// It was told to reset.
+    /// It is being reset, and has not confirmed that yet.
     Resetting(Device<Window<'a>, Resetting>),
     /// It is gone.
     Removed(Device<Window<'a>, Removed>),
@@ -91,19 +91,19 @@ enum Stage<'a> {
     Taken,
 }
 
-/// How the device interrupts.
+/// The MSI-X vectors of the device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vectors {
-    /// The message for used buffers; without one, the pin.
+    /// The message for used buffers. `None` if the device interrupts by its pin.
     pub queue: Option<u16>,
-    /// The message for changes of the configuration.
+    /// The message for configuration changes. `None` if it has none of its own.
     pub config: Option<u16>,
 }
 
 /// Why [`Life::attend`] is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
-    /// A step may be due.
+    /// The next step may be due.
     Look,
     /// Storport wants every request back.
     Reset,
@@ -119,7 +119,7 @@ pub struct Actions {
     pub resume: bool,
     /// Request the timer for this many microseconds from now.
     pub timer: Option<NonZero<u32>>,
-    /// Whether the device still has requests.
+    /// Whether requests are still in flight.
     pub has_requests: bool,
     /// Log these events.
     pub reports: [Option<Report>; 4],
@@ -138,33 +138,35 @@ pub struct Life<'a> {
     stage: Stage<'a>,
     accepted: Features,
     vectors: Vectors,
-    /// Times of the resets that the driver decided on itself, the latest last.
+    /// The times of the resets that the driver decided on itself, in ascending order.
     own_resets: [Option<Microseconds>; MAX_RESETS],
     /// How often the device was reset since it was found.
     resets: u32,
-    /// Starts that failed in a row.
+    /// The number of starts that failed in a row.
     failed_starts: u32,
-    /// How long the device's life has lasted: see [`pass_time`](Self::pass_time).
+    /// The time that has passed since the device was found: see
+    /// [`pass_time`](Self::pass_time).
     now: Microseconds,
-    /// What the clock showed at the last step.
+    /// The clock at the last step. `None` if it failed then.
     clock: Option<Microseconds>,
-    /// Since when the device is being reset.
+    /// When the current reset began.
     reset_at: Microseconds,
-    /// When the device may be started, after a start that failed.
+    /// The earliest time of the next start, after a start that failed.
     start_at: Microseconds,
-    /// How requests fail, once the device was given up or removed.
+    /// How requests fail after the device was given up or removed. `None` before.
     closed: Option<Failure>,
     /// Whether the reset was reported as overdue.
     overdue: bool,
-    /// Whether Storport is paused. `None` after a restart: a pause of before the
-    /// stop may last.
+    /// Whether Storport is paused. `None` after a restart, when a pause from before the stop
+    /// may still be in effect.
     paused: Option<bool>,
     /// An initiator's request for the reset that is in progress.
     reset_request: Option<StartedSrb<'a>>,
 }
 
 impl<'a> Life<'a> {
-    /// A device that has confirmed a reset, and the features that the driver accepts.
+    /// Makes the life cycle of a device that has confirmed a reset. `accepted` is the features
+    /// that the driver will accept.
     pub fn new(device: Device<Window<'a>, Reset>, accepted: Features) -> Self {
         Self {
             stage: Stage::Reset(device),
@@ -184,10 +186,10 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Starts the device for the first time. Nothing is in flight.
+    /// Starts the device for the first time. No request is in flight.
     ///
     /// # Errors
-    /// Why the start failed.
+    /// Why the start failed. The device is being reset then.
     pub fn start(
         &mut self,
         adapter: &Adapter<'a>,
@@ -205,21 +207,20 @@ impl<'a> Life<'a> {
         started.map(|_: Option<Report>| ())
     }
 
-    /// Begins a reset after a stop, at whatever stage the device is.
-    /// [`attend`](Self::attend) continues from there.
+    /// Begins a reset after a stop, at any stage. [`attend`](Self::attend) continues it.
     pub fn restart(&mut self, queue: &mut Queue<'a>, vectors: Vectors) {
         self.vectors = vectors;
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
         self.closed = None;
-        // The clock may begin anew.
+        // The clock may have started again from 0.
         self.clock = None;
         self.paused = None;
         self.begin_reset(queue);
     }
 
-    /// Passes the time since the last step. Where the clock fails or goes back, a
-    /// step counts as `unclocked`: what waits for a time would wait for ever.
+    /// Advances `now` by the time since the last step. If the clock fails or goes back, `now`
+    /// advances by `unclocked`. Otherwise a step that waits for a time would wait for ever.
     fn pass_time(&mut self, clock: Option<Microseconds>, unclocked: Microseconds) {
         let passed = clock
             .zip(self.clock)
@@ -228,7 +229,8 @@ impl<'a> Life<'a> {
         self.clock = clock;
     }
 
-    /// Makes the next step of the life cycle, if there is one.
+    /// Makes the next step of the life cycle, if one is due. `clock` is the current time, or
+    /// `None` if the clock failed.
     pub fn attend(
         &mut self,
         adapter: &Adapter<'a>,
@@ -256,7 +258,7 @@ impl<'a> Life<'a> {
         actions
     }
 
-    /// Begins a reset of a live device that needs one.
+    /// Begins a reset of a live device, if it needs one or if `demand` asks for one.
     fn examine(
         &mut self,
         queue: &mut Queue<'a>,
@@ -277,7 +279,7 @@ impl<'a> Life<'a> {
             (Health::Working, None) if demand == Demand::Look => return,
             (Health::Working, None) => false,
         };
-        // A device that is gone is reported when its reset finds it gone.
+        // If the device is gone, `advance` reports that when it polls the reset.
         if health != Health::Gone {
             self.resets = self.resets.saturating_add(1);
             let inserts = [number(self.resets), number(queue.in_flight())];
@@ -289,8 +291,8 @@ impl<'a> Life<'a> {
         self.begin_reset(queue);
     }
 
-    /// Counts a reset that the driver makes on its own, and gives the device up
-    /// after too many.
+    /// Counts a reset that the driver decided on itself. Gives the device up if there were too
+    /// many.
     fn count_own_reset(&mut self, actions: &mut Actions) {
         let first = self.own_resets.first().copied().flatten();
         let too_many = first.is_some_and(|first| self.now.saturating_sub(first) < WINDOW);
@@ -307,7 +309,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Tells the device to reset, whatever it does.
+    /// Begins a reset of the device, at any stage, and stops the submission of requests.
     fn begin_reset(&mut self, queue: &mut Queue<'a>) {
         queue.admit(Admission::Wait);
         self.reset_at = self.now;
@@ -322,7 +324,8 @@ impl<'a> Life<'a> {
         };
     }
 
-    /// Takes the device as far as it goes now: to its reset, and to its start.
+    /// Moves the device as far as possible now: polls its reset, reclaims the requests in
+    /// flight once it is confirmed, and starts the device again.
     fn advance(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
@@ -341,7 +344,7 @@ impl<'a> Life<'a> {
                 ResetPoll::Pending(device) => {
                     let again = self.overdue;
                     self.note_overdue(device.status().bits(), actions);
-                    // The first write may have been lost.
+                    // The device may have missed the first write.
                     Stage::Resetting(if again { device.begin_reset() } else { device })
                 }
             },
@@ -350,7 +353,8 @@ impl<'a> Life<'a> {
         self.start_again(adapter, queue, actions);
     }
 
-    /// Starts a device that is reset, unless it was given up or must rest.
+    /// Starts a device that has confirmed its reset, unless it was given up or the pause after
+    /// a failed start is not over.
     fn start_again(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         if self.closed.is_some() || self.now < self.start_at {
             return;
@@ -399,8 +403,9 @@ impl<'a> Life<'a> {
         actions.report(Report::new(Event::ResetUnconfirmed, inserts));
     }
 
-    /// Derives from the stage how the queue treats requests, whether Storport is
-    /// paused, and when the timer calls. Completes requests for a reset that is over.
+    /// Derives three things from the stage: whether the queue accepts requests, whether
+    /// Storport is paused, and when the timer expires. Completes an initiator's requests for a
+    /// reset that is over.
     fn settle(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
@@ -427,7 +432,7 @@ impl<'a> Life<'a> {
         if waits {
             return;
         }
-        // A request for a reset that came during this one is served by it too.
+        // The reset that is over also serves a request that came while it was in progress.
         let requests = [self.reset_request.take(), queue.take_reset_request()];
         for srb in requests.into_iter().flatten() {
             match closed {
@@ -438,9 +443,10 @@ impl<'a> Life<'a> {
     }
 }
 
-/// Starts a device that has confirmed a reset, with the features and the ring that it
-/// had, and lets requests go to it. Returns an event if the write cache did not get
-/// the mode that it had. If a step fails, the device is told to reset.
+/// Starts a device that has confirmed a reset, with the features and the ring that it had
+/// before, and opens the queue to requests. Returns the new stage. Also returns an event if
+/// the write cache could not be switched to the mode that it had before. If a step fails,
+/// begins another reset.
 fn bring_up<'a>(
     device: Device<Window<'a>, Reset>,
     accepted: Features,
@@ -457,10 +463,10 @@ fn bring_up<'a>(
         let error = Error::Violation(fault);
         return (Stage::Resetting(device.begin_reset()), Err(error));
     }
-    // Nothing was finished yet, so no interrupt is missed.
+    // The used ring is empty, so no interrupt is missed.
     let _: bool = queue.ring().rearm_interrupts();
     if adapter.stopped.load(Ordering::SeqCst) {
-        // ScsiStopAdapter came meanwhile. A restart continues from here.
+        // ScsiStopAdapter was called meanwhile. ScsiRestartAdapter continues from here.
         return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
     let cache_mode = CacheMode::new(&device);
@@ -472,8 +478,8 @@ fn bring_up<'a>(
     (Stage::Live(device), Ok(report))
 }
 
-/// Switches the write cache to the mode that an initiator chose, which a reset may
-/// have undone. Returns an event if the device does not switch it.
+/// Switches the write cache back to the mode that an initiator chose, because a reset may
+/// have changed it. Returns an event if the device does not switch it.
 fn restore_cache_mode(
     adapter: &Adapter<'_>,
     cache_mode: Option<&CacheMode<Window<'_>>>,
@@ -488,13 +494,13 @@ fn restore_cache_mode(
     Some(Report::cache_mode_unchanged(wanted))
 }
 
-/// A device that was started, and the notifier of its queue.
+/// A device that is live, and the notifier of its queue.
 type Started<'a> = (Device<Window<'a>, Live>, Notifier<Window<'a>>);
 
-/// Takes a device from its reset to DRIVER_OK.
+/// Starts a device that has confirmed a reset: features, queue, vectors, DRIVER_OK.
 ///
 /// # Errors
-/// What failed, and the device, told to reset.
+/// Why a step failed, and the device, whose reset has begun.
 #[expect(
     clippy::result_large_err,
     reason = "either way the result holds the device"

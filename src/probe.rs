@@ -1,9 +1,10 @@
-//! HwFindAdapter: from a PCI function to a disk that can be described.
+//! HwFindAdapter: finds the disk behind a PCI function.
 //!
-//! The device runs once, without interrupts, because the driver needs the disk's
-//! identity before the first INQUIRY. Then it is reset, and stays so until
-//! HwPassiveInitialize. HwFindAdapter may wait for the device: it runs at
-//! PASSIVE_LEVEL, or in a dump stack, where nothing else runs.
+//! The driver needs the disk's identity before the first INQUIRY. So it starts the device
+//! here, without interrupts, and asks for the identity. Then it resets the device, which
+//! stays reset until HwPassiveInitialize (in a dump stack, HwInitialize). HwFindAdapter may
+//! wait for the device: it runs at PASSIVE_LEVEL, or in a dump stack, where nothing else
+//! runs.
 
 use core::sync::atomic::AtomicBool;
 
@@ -26,28 +27,29 @@ use crate::{
     registers::{Window, shared_memory},
 };
 
-/// The most bytes of a structure that are mapped: no device of today uses more
-/// (VIRTIO 1.3 §4.1.4).
+/// The maximum number of bytes of a structure that the driver maps. No current device uses
+/// more (VIRTIO 1.3 §4.1.4).
 const LONGEST_STRUCTURE: u32 = 4096;
 
-/// Descriptors of a slot's table.
+/// The maximum number of descriptors in a slot's table.
 const TABLE_ENTRIES: u16 = 256;
 
-/// The driver's one queue.
+/// The number of the only queue that the driver uses.
 const QUEUE: u16 = 0;
 
-/// Descriptors of the ring in dump mode. A request has no more than that, which is
-/// enough for 64 KiB in scattered pages.
+/// The maximum number of descriptors of the ring in dump mode, and so of a request's table.
+/// It is enough for 64 KiB in scattered pages.
 const DUMP_QUEUE: u16 = 32;
 
-/// Slots in dump mode: one request at a time, in little memory (storport-rules.md D4).
+/// The number of slots in dump mode. There is one request at a time, and little memory
+/// (storport-rules.md D4).
 pub const DUMP_SLOTS: u16 = 1;
 
 /// How long the device may take to confirm a reset.
 pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
 
-/// How often the used ring is polled for the disk's identity, and the microseconds
-/// between: a second in all.
+/// How often the driver polls the used ring for the disk's identity, and the pause after each
+/// poll in microseconds: a second in all.
 const IDENTITY_LOOKS: u32 = 10_000;
 const IDENTITY_PAUSE: u32 = 100;
 
@@ -62,8 +64,8 @@ struct Survey {
 
 /// Finds the disk.
 ///
-/// Not inlined: an adapter is some kilobytes in size, so each copy of it needs a stack
-/// frame of its own, to keep every frame of the driver below a page.
+/// Not inlined: an `Adapter` has some kilobytes. Each copy of it must be in a stack frame of
+/// its own, so that every frame of the driver stays below a page.
 ///
 /// # Errors
 /// Why the adapter cannot be used.
@@ -86,7 +88,7 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
             transfer_bytes: limits.max_transfer,
             physical_breaks: u32::from(limits.max_segments),
             requests: u32::from(limits.queue_depth.min(slots.get())),
-            // A device takes data from any address (VIRTIO 1.3 §2.7.4).
+            // A device accepts data at any address (VIRTIO 1.3 §2.7.4).
             alignment_mask: 0,
             targets: 1,
             logical_units: 1,
@@ -183,7 +185,8 @@ fn map<'a>(
     Ok(Device::new(layout, windows)?)
 }
 
-/// The part of a mapped BAR that holds a structure, if some of it lies inside.
+/// Returns the part of a mapped BAR that contains a structure. Returns `None` if no byte of
+/// the structure lies inside the BAR.
 fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a>> {
     let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
     let start = usize::try_from(inside.start).ok()?;
@@ -191,7 +194,10 @@ fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a
     bar.part(start, length).map(Window)
 }
 
-/// Resets the device and waits for it.
+/// Resets the device and waits for the confirmation.
+///
+/// # Errors
+/// The device is gone, or has not confirmed the reset in time.
 fn reset<'a, S>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>, S>,
@@ -279,12 +285,14 @@ fn ask_limits(
 /// identity.
 const IDENTITY_ATTEMPTS: u32 = 3;
 
-/// The ring of the request for the disk's identity: that request has slot 0, and no
-/// payload.
+/// The ring for the request for the disk's identity. The request has slot 0 and no payload.
 type IdentityRing<'a, 't> = SplitQueue<'a, &'t mut [Option<()>]>;
 
-/// Starts the device, asks for the disk's identity, and resets the device. The
-/// identity is empty if the device gives none.
+/// Starts the device, asks for the disk's identity, and resets the device. The identity is all
+/// zeros if the device does not return one.
+///
+/// # Errors
+/// The device cannot be started or reset, or violates the protocol each time.
 #[inline(never)]
 fn ask_identity<'a, 't>(
     cx: &FindAdapter<'_, 'a>,
@@ -300,7 +308,7 @@ fn ask_identity<'a, 't>(
             .map_err(|(_, error)| error)?;
         let identity = poll_identity(cx, &mut ring, requests, slots, || notifier.notify());
         device = reset(cx, live)?;
-        // The slot of a request that was not answered is freed here.
+        // Frees the slot of a request that the device did not answer.
         ring.reclaim(device.quiet(), slots, |()| ());
         attempts_left = attempts_left.saturating_sub(1);
         match identity {
@@ -312,14 +320,18 @@ fn ask_identity<'a, 't>(
     }
 }
 
-/// A device that is reset, its ring, and the disk's identity.
+/// A device that has confirmed a reset, its ring, and the disk's identity.
 type Asked<'a, 't> = (
     Device<Window<'a>, Reset>,
     IdentityRing<'a, 't>,
     [u8; IDENTITY],
 );
 
-/// Sends the request for the disk's identity, and polls for its answer.
+/// Sends the request for the disk's identity, and polls for the answer. Returns zeros if the
+/// device does not answer, or fails the request.
+///
+/// # Errors
+/// The protocol violation by the device.
 fn poll_identity(
     cx: &FindAdapter<'_, '_>,
     ring: &mut IdentityRing<'_, '_>,
@@ -353,7 +365,7 @@ fn poll_identity(
     Ok(NO_IDENTITY)
 }
 
-/// The disk as initiators see it.
+/// Describes the disk for the `scsi` crate.
 #[inline(never)]
 fn describe(config: &Config, limits: &Limits, identity: &[u8; IDENTITY]) -> Disk {
     Disk {
