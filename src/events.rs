@@ -1,14 +1,14 @@
-//! The events that the driver writes to the system log: number, severity, text,
-//! cause and remedy of each.
+//! The events that the driver writes to the system log, each with its number, severity, text,
+//! cause and remedy.
 //!
-//! The driver logs an event by its code. The build script puts the texts into the
+//! The driver logs only the code of an event. The build script puts the texts into the
 //! driver file, where Event Viewer looks them up. A test compares the table in
 //! docs/troubleshooting.md with this list.
 
 /// The severity of an event: the upper two bits of its code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// Something that an administrator may want to know.
+    /// Information for an administrator.
     Informational = 1,
     /// The driver handled a fault.
     Warning = 2,
@@ -22,9 +22,9 @@ macro_rules! events {
         cause: $cause:literal,
         remedy: $remedy:literal,
     })*) => {
-        /// An event. `%1` in its text is the adapter's name, such as
-        /// `\Device\RaidPort0`, which Windows inserts. `%2` and following are the
-        /// strings that the driver passes; they are described here.
+        /// An event. Windows replaces `%1` in its text by the adapter's name, such as
+        /// `\Device\RaidPort0`, and `%2` and following by the strings that the driver
+        /// passes. The comments of the events describe these strings.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u16)]
         pub enum Event {
@@ -42,7 +42,7 @@ macro_rules! events {
                 }
             }
 
-            /// What happened, with placeholders.
+            /// The text that Event Viewer shows, with placeholders.
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -56,7 +56,7 @@ macro_rules! events {
                 }
             }
 
-            /// What the owner of the virtual machine can do.
+            /// What an administrator can do.
             pub const fn remedy(self) -> &'static str {
                 match self {
                     $(Self::$name => $remedy,)*
@@ -67,7 +67,7 @@ macro_rules! events {
 }
 
 impl Event {
-    /// The number that Event Viewer shows: the lower 16 bits of the code.
+    /// The event's number, which Event Viewer shows: the lower 16 bits of the code.
     pub const fn id(self) -> u16 {
         self as u16
     }
@@ -76,8 +76,8 @@ impl Event {
     /// the driver file: severity in bits 30 and 31, facility in bits 16 to 27, the
     /// number in bits 0 to 15 ("Event Identifiers" in Microsoft's documentation).
     ///
-    /// The customer bit, 29, keeps the code apart from all of Microsoft's. Event
-    /// Viewer searches IoLogMsg.dll first, and no message there has that bit.
+    /// The customer bit, 29, makes the code differ from all codes of Microsoft. Event Viewer
+    /// searches IoLogMsg.dll first, and no message there has that bit.
     pub const fn code(self) -> u32 {
         const CUSTOMER: u32 = 1 << 29;
         const FACILITY: u32 = 1 << 16;
@@ -85,7 +85,7 @@ impl Event {
     }
 }
 
-// Numbers from 1001 on: Storport logs its own events, 129 among them, under the
+// The numbers begin at 1001, because Storport logs its own events, such as 129, under the
 // driver's name, and people search for the number alone.
 events! {
     1001 Error ConfigurationSpaceUnreadable {

@@ -1,5 +1,5 @@
-//! Errors as events of the system log: the event of each error, and the strings that
-//! it inserts into the event's text.
+//! Errors, as events for the system log: the event of each error, and the strings that are
+//! inserted into the event's text.
 
 use scsi::block::CachePolicy;
 use storport::{Event as LogEvent, Insert, MAX_INSERTS, StartIo, StorStatus};
@@ -20,23 +20,23 @@ pub struct Report {
     inserts: [Insert; MAX_INSERTS],
 }
 
-/// An insert that is a text.
+/// Makes an insert of a text.
 pub fn text(text: &str) -> Insert {
     Insert::text(text)
 }
 
-/// An insert that is a number in decimal digits.
+/// Makes an insert of a number in decimal digits.
 pub fn number(number: impl Into<u64>) -> Insert {
     Insert::decimal(number.into())
 }
 
-/// An insert that is a number in hexadecimal digits.
+/// Makes an insert of a number in hexadecimal digits.
 pub fn bits(number: impl Into<u64>) -> Insert {
     Insert::hexadecimal(number.into())
 }
 
 impl Report {
-    /// An event with the inserts for `%2` and following.
+    /// Makes an event with the inserts for `%2` and following.
     pub fn new<const N: usize>(event: Event, inserts: [Insert; N]) -> Self {
         const { assert!(N <= MAX_INSERTS) };
         let mut all = [Insert::EMPTY; MAX_INSERTS];
@@ -60,11 +60,11 @@ impl Report {
 
     /// Logs the event in HwStartIo.
     pub fn log_in_start_io(&self, cx: &StartIo<'_, '_>) {
-        // An event that cannot be logged changes nothing.
+        // If the event cannot be logged, it is lost.
         let _: Result<(), StorStatus> = cx.log_event(&self.event());
     }
 
-    /// The device did not switch its write cache.
+    /// The event for a write cache that the device did not switch.
     pub fn cache_mode_unchanged(wanted: CachePolicy) -> Self {
         let inserts = [text(match wanted {
             CachePolicy::WriteBack => "on",
@@ -73,12 +73,12 @@ impl Report {
         Self::new(Event::CacheModeUnchanged, inserts)
     }
 
-    /// The device reads as all ones.
+    /// The event for a device that reads as all ones.
     pub fn vanished() -> Self {
         Self::new(Event::DeviceVanished, [text("device_status")])
     }
 
-    /// The violation that marked queue 0 faulty.
+    /// The event for the protocol violation that marked queue 0 faulty.
     pub fn violation(event: Event, fault: RingFault) -> Self {
         let inserts = match fault {
             RingFault::UsedIndex { found, .. } => [text("used index out of range"), number(found)],
