@@ -1,21 +1,22 @@
-//! Whether a completed write survives a power failure.
+//! A disk's write cache: whether a completed write survives a power failure.
 
-/// When a write completes.
+/// The policy of a write cache: when a write completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachePolicy {
-    /// Once it is on stable storage.
+    /// Once the data is on stable storage.
     WriteThrough,
-    /// Possibly earlier: until a flush completes, it may be lost.
+    /// Possibly earlier. The data may be lost until a flush completes.
     WriteBack,
 }
 
 /// A disk's write cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteCache {
-    /// There is none, and no flush either: completed writes are durable.
+    /// The disk has no cache and no flush. Completed writes are durable.
     Absent,
-    /// Its policy never changes. The disk has a flush.
+    /// The policy never changes. The disk has a flush.
     Fixed(CachePolicy),
-    /// Initiators can switch its policy, which starts as this. The disk has a flush.
+    /// Initiators can switch the policy. The value is the policy at first. The disk has a
+    /// flush.
     Switchable(CachePolicy),
 }

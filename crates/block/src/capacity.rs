@@ -1,33 +1,33 @@
-//! A disk's capacity, and runs of blocks that lie inside it.
+//! A disk's capacity, and extents: runs of blocks that lie inside it.
 
 use core::fmt;
 
 use crate::units::{BlockSize, Blocks, Lba, Sector, Sectors};
 
-/// How many logical blocks of which size a disk has, and how many of them one
-/// transfer may have.
+/// The number and the size of a disk's logical blocks, and the maximum number of blocks in one
+/// transfer.
 ///
 /// # Invariants
 ///
-/// The capacity in bytes is below 2^64, so neither the sector nor the bytes of a
-/// block inside it overflow. `longest` is 2^31 bytes at most.
+/// The capacity in bytes is below 2^64. So the sector number and the byte offset of a block
+/// inside it do not overflow. `longest` is at most 2^31 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Capacity {
     blocks: u64,
-    /// The most blocks of a transfer.
+    /// The maximum number of blocks in a transfer.
     longest: u64,
     block_size: BlockSize,
 }
 
 impl Capacity {
-    /// The most bytes of a transfer: a virtio descriptor chain is shorter than 2^32
-    /// bytes (VIRTIO 1.3 §2.7.5.2).
+    /// The maximum number of bytes in a transfer. A virtio descriptor chain is shorter than
+    /// 2^32 bytes (VIRTIO 1.3 §2.7.5.2).
     pub const LONGEST_TRANSFER: u32 = 1 << 31;
 
-    /// The capacity of a disk with `sectors` sectors in blocks of `block_size`.
-    /// Sectors at the end that do not fill a block are left out.
+    /// Makes the capacity of a disk with `sectors` sectors, in blocks of `block_size`. It does
+    /// not include sectors at the end that do not fill a block.
     ///
-    /// `None` if the disk claims 2^64 bytes or more, which no disk has.
+    /// Returns `None` if the disk reports 2^64 bytes or more.
     #[must_use]
     pub const fn new(sectors: Sectors, block_size: BlockSize) -> Option<Self> {
         if sectors.0 > u64::MAX >> Sector::SHIFT {
@@ -40,7 +40,7 @@ impl Capacity {
         })
     }
 
-    /// The same capacity with transfers of `bytes` at most, rounded down to whole
+    /// Returns the same capacity with transfers of at most `bytes`, rounded down to whole
     /// blocks.
     #[must_use]
     pub fn with_longest_transfer(self, bytes: u32) -> Self {
@@ -63,20 +63,20 @@ impl Capacity {
         self.block_size
     }
 
-    /// The most logical blocks of a transfer.
+    /// The maximum number of logical blocks in a transfer.
     #[must_use]
     pub const fn longest_transfer(self) -> Blocks {
         Blocks(self.longest)
     }
 
-    /// The last logical block. `None` on a disk without blocks.
+    /// The address of the last logical block. Returns `None` if the disk has no blocks.
     #[must_use]
     pub fn last(self) -> Option<Lba> {
         self.blocks.checked_sub(1).map(Lba)
     }
 
-    /// Whether the `blocks` blocks from `lba` on exist. A run of no blocks may begin
-    /// right behind the last block, not beyond.
+    /// Whether the `blocks` blocks from `lba` on exist. A run of 0 blocks may begin directly
+    /// behind the last block, but not further.
     #[inline]
     #[must_use]
     pub fn contains(self, lba: Lba, blocks: Blocks) -> bool {
@@ -85,10 +85,11 @@ impl Capacity {
             .is_some_and(|end| end <= self.blocks)
     }
 
-    /// The `blocks` blocks from `lba` on, to be transferred.
+    /// Makes the extent of `blocks` blocks from `lba` on. This is the only range check of a
+    /// transfer.
     ///
     /// # Errors
-    /// Why they cannot be transferred.
+    /// [`ExtentError`] if the blocks cannot be transferred.
     #[inline]
     pub fn extent(self, lba: Lba, blocks: Blocks) -> Result<Extent, ExtentError> {
         if !self.contains(lba, blocks) {
@@ -101,17 +102,17 @@ impl Capacity {
             return Err(ExtentError::Empty);
         }
         Ok(Extent {
-            // No bit is lost: the capacity's invariant.
+            // Loses no bit, by the capacity's invariant.
             sector: Sector(lba.0.wrapping_shl(self.block_size.sectors_shift())),
-            // 2^31 at most: the capacity's invariant.
+            // At most 2^31, by the capacity's invariant.
             bytes: (blocks.0 as u32).wrapping_shl(self.block_size.shift()),
             block_size: self.block_size,
         })
     }
 }
 
-/// A run of logical blocks to be transferred. It lies inside a disk's capacity and has
-/// at least one block: only [`Capacity::extent`] makes one.
+/// A run of logical blocks for a transfer. It lies inside a disk's capacity and has at least
+/// one block. Only [`Capacity::extent`] makes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Extent {
     sector: Sector,
@@ -151,11 +152,11 @@ impl Extent {
 /// Why blocks cannot be transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtentError {
-    /// There are none. For SCSI that is no error.
+    /// There are no blocks. In SCSI that is not an error.
     Empty,
-    /// Some do not exist.
+    /// Some of the blocks do not exist.
     BeyondCapacity,
-    /// They are more than [`Capacity::longest_transfer`].
+    /// There are more blocks than [`Capacity::longest_transfer`].
     TooLong,
 }
 

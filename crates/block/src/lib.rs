@@ -1,10 +1,10 @@
-//! The words that a SCSI target and a block device share: logical blocks, 512-byte
-//! sectors, a disk's capacity, its topology and its write cache.
+//! The types that a SCSI target and a block device share: logical blocks, 512-byte sectors, a
+//! disk's capacity, its topology and its write cache.
 //!
-//! SCSI counts in logical blocks, whose size the disk chooses. Virtio counts in
-//! sectors of 512 bytes whatever that size is (VIRTIO 1.3 §5.2.6.1). The two units
-//! have different types, so they do not mix. [`Capacity::extent`] is the one range
-//! check, and the one place where a transfer's sector and length are computed.
+//! SCSI counts in logical blocks, whose size the disk chooses. Virtio counts in sectors of
+//! 512 bytes, whatever the block size is (VIRTIO 1.3 §5.2.6.1). The two units have different
+//! types, so they cannot be confused. [`Capacity::extent`] is the only range check, and the
+//! only function that computes a transfer's sector and length.
 //!
 //! ```
 //! use block::{BlockSize, Blocks, Capacity, ExtentError, Lba, Sector, Sectors};

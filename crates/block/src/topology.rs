@@ -1,4 +1,4 @@
-//! How a disk advises to place and size transfers.
+//! A disk's advice on the alignment and the size of transfers.
 
 use crate::units::Blocks;
 
@@ -7,9 +7,10 @@ use crate::units::Blocks;
 pub struct Topology {
     /// How logical blocks lie in physical blocks.
     pub alignment: Alignment,
-    /// A transfer that is not a multiple of this may be slower. 0: not reported.
+    /// The granularity. A transfer that is not a multiple of it may be slower. 0 if the disk
+    /// does not report it.
     pub granularity: Blocks,
-    /// A longer transfer may be slower. 0: not reported.
+    /// The optimal length. A longer transfer may be slower. 0 if the disk does not report it.
     pub optimal: Blocks,
 }
 
@@ -22,12 +23,12 @@ pub struct Alignment {
 }
 
 impl Alignment {
-    /// 2^`physical_exponent` logical blocks make a physical block, and LBA
-    /// `lowest_aligned` is the first that begins one.
+    /// Makes an alignment in which a physical block has 2^`physical_exponent` logical blocks,
+    /// and the first physical block boundary is at LBA `lowest_aligned`.
     ///
-    /// `None` if the exponent is above 15, or if the first aligned LBA lies beyond
-    /// the first physical block or needs more than 14 bits: the fields that report
-    /// them hold no more (SBC-3, "READ CAPACITY (16) parameter data").
+    /// Returns `None` if the exponent is above 15, or if `lowest_aligned` lies beyond the
+    /// first physical block or needs more than 14 bits. The fields that report the two have
+    /// 4 and 14 bits (SBC-3, "READ CAPACITY (16) parameter data").
     #[must_use]
     pub const fn new(physical_exponent: u8, lowest_aligned: u16) -> Option<Self> {
         if physical_exponent > 15
@@ -42,7 +43,7 @@ impl Alignment {
         })
     }
 
-    /// log2 of the logical blocks in a physical block, 0 to 15.
+    /// log2 of the number of logical blocks in a physical block, 0 to 15.
     #[must_use]
     pub const fn physical_exponent(self) -> u8 {
         self.physical_exponent

@@ -13,10 +13,10 @@ pub struct Blocks(pub u64);
 pub struct Sector(pub u64);
 
 impl Sector {
-    /// Bytes of a sector.
+    /// The number of bytes in a sector.
     pub const BYTES: u32 = 512;
 
-    /// log2 of the bytes of a sector.
+    /// log2 of the number of bytes in a sector.
     pub(crate) const SHIFT: u8 = 9;
 }
 
@@ -34,7 +34,7 @@ pub struct BlockSize {
 }
 
 impl BlockSize {
-    /// Blocks of one sector.
+    /// The size of a block of one sector.
     pub const SECTOR: Self = Self {
         shift: Sector::SHIFT,
     };
@@ -42,8 +42,8 @@ impl BlockSize {
     /// log2 of the largest size.
     const LARGEST_SHIFT: u32 = 12;
 
-    /// The block size of `bytes` bytes. `None` if that is not a power of two from
-    /// 512 to 4096.
+    /// Makes a block size of `bytes` bytes. Returns `None` unless `bytes` is a power of two
+    /// from 512 to 4096.
     #[must_use]
     pub const fn new(bytes: u32) -> Option<Self> {
         let shift = bytes.trailing_zeros();
@@ -68,7 +68,7 @@ impl BlockSize {
         self.shift as u32
     }
 
-    /// log2 of the sectors in a block, 0 to 3.
+    /// log2 of the number of sectors in a block, 0 to 3.
     #[inline]
     pub(crate) const fn sectors_shift(self) -> u32 {
         self.shift.wrapping_sub(Sector::SHIFT) as u32
