@@ -1,4 +1,4 @@
-//! READ CAPACITY (10) and (16): how many blocks of which size.
+//! READ CAPACITY (10) and (16): the number and the size of the blocks.
 
 use crate::cdb::fixed;
 use crate::disk::Disk;
@@ -6,8 +6,8 @@ use crate::execute::Outcome;
 use crate::reply::{Content, Reply, Writer};
 use crate::sense::{CdbField, Sense};
 
-/// Partial medium indicator. The field and the LBA beside it are obsolete; an
-/// LBA without PMI was always an error (SBC-2, "READ CAPACITY (10) command").
+/// Partial medium indicator. This field and the LBA are obsolete. An LBA without PMI was always
+/// an error (SBC-2, "READ CAPACITY (10) command").
 const PMI: u8 = 1 << 0;
 
 /// READ CAPACITY (10).
@@ -24,7 +24,7 @@ pub(crate) fn read_capacity_10<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome
     }))
 }
 
-/// SERVICE ACTION IN (16), of which READ CAPACITY (16) is one.
+/// SERVICE ACTION IN (16). READ CAPACITY (16) is the only supported service action.
 pub(crate) fn service_action_in_16<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
     const SERVICE_ACTION: u8 = 0x1F;
     const READ_CAPACITY_16: u8 = 0x10;
@@ -47,15 +47,15 @@ pub(crate) fn service_action_in_16<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Out
     }))
 }
 
-/// SBC-3, "READ CAPACITY (10) parameter data". A last LBA that 32 bits can't
-/// hold is told as FFFFFFFFh, and the initiator asks READ CAPACITY (16).
+/// SBC-3, "READ CAPACITY (10) parameter data". A last LBA that does not fit 32 bits is reported
+/// as FFFFFFFFh, and the initiator then sends READ CAPACITY (16).
 pub(crate) fn write_10(disk: &Disk, out: &mut Writer<'_>) {
     let last = u32::try_from(last_lba(disk)).unwrap_or(u32::MAX);
     out.put(&last.to_be_bytes());
     out.put(&disk.capacity.block_size().bytes().to_be_bytes());
 }
 
-/// SBC-3, "READ CAPACITY (16) parameter data": without protection information,
+/// SBC-3, "READ CAPACITY (16) parameter data". The disk has no protection information and is
 /// fully provisioned.
 pub(crate) fn write_16(disk: &Disk, out: &mut Writer<'_>) {
     out.put(&last_lba(disk).to_be_bytes());
@@ -65,7 +65,7 @@ pub(crate) fn write_16(disk: &Disk, out: &mut Writer<'_>) {
     out.put_zeros(16);
 }
 
-/// A disk without blocks is not ready, so its last LBA is never asked for.
+/// The last LBA. A disk without blocks is not ready, so this is not called for it.
 fn last_lba(disk: &Disk) -> u64 {
     disk.capacity.last().map_or(0, |lba| lba.0)
 }

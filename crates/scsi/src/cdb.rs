@@ -1,8 +1,8 @@
-//! Command descriptor blocks: their operation codes and their lengths.
+//! Command descriptor blocks (CDBs): their operation codes and their lengths.
 
 use crate::sense::{CdbField, Sense};
 
-/// The operation codes that are answered (SPC-4 and SBC-3, tables of commands).
+/// The supported operation codes (SPC-4 and SBC-3, tables of commands).
 #[expect(missing_docs, reason = "each is named as the standard names it")]
 pub mod opcode {
     pub const TEST_UNIT_READY: u8 = 0x00;
@@ -24,7 +24,7 @@ pub mod opcode {
     pub const WRITE_16: u8 = 0x8A;
     pub const VERIFY_16: u8 = 0x8F;
     pub const SYNCHRONIZE_CACHE_16: u8 = 0x91;
-    /// Of its service actions only READ CAPACITY(16), 10h, is answered.
+    /// Of its service actions only READ CAPACITY(16), 10h, is supported.
     pub const SERVICE_ACTION_IN_16: u8 = 0x9E;
     pub const REPORT_LUNS: u8 = 0xA0;
     pub const READ_12: u8 = 0xA8;
@@ -34,12 +34,12 @@ pub mod opcode {
 /// CONTROL byte: NACA (SAM-5, "CONTROL byte").
 const NACA: u8 = 1 << 2;
 
-/// The CDB as one of `N` bytes; what follows them is ignored.
+/// Returns the first `N` bytes of the CDB. Later bytes are ignored.
 ///
 /// # Errors
 ///
-/// INVALID FIELD IN CDB at the first byte that is missing, or at NACA, which a
-/// device without ACA support refuses (SAM-5, "CONTROL byte"). CONTROL is the
+/// INVALID FIELD IN CDB, for the first byte that is missing, or for NACA if it is set. A
+/// device without ACA support must refuse NACA (SAM-5, "CONTROL byte"). CONTROL is the
 /// last byte of every CDB of a fixed length (SPC-4, "The fixed length CDB
 /// formats").
 #[inline]

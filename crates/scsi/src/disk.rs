@@ -1,4 +1,4 @@
-//! What the target knows of its disk.
+//! The properties of the disk that answer its initiators.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,36 +7,35 @@ use block::{CachePolicy, Capacity, Topology, WriteCache};
 use crate::identity::Identity;
 use crate::sense::Sense;
 
-/// A disk as its initiators see it: all that is needed to answer them.
+/// A disk as its initiators see it.
 ///
-/// Its parts are valid by their types, whatever the device said. All processors
-/// may share it. Only the state of the write cache changes.
+/// The types of its fields allow only valid values, whatever the device reported. All
+/// processors may share it. Only the state of the write cache changes.
 #[derive(Debug)]
 pub struct Disk {
-    /// How many logical blocks of which size, and how many of them one command may
-    /// transfer.
+    /// The number and the size of the logical blocks, and the maximum number of blocks of one
+    /// command.
     pub capacity: Capacity,
-    /// Advice on how to place and size transfers.
+    /// Advice on the alignment and the size of transfers.
     pub topology: Topology,
-    /// Whether completed writes may be lost when power fails.
+    /// The write cache: whether completed writes may be lost when power fails.
     pub write_cache: WriteCacheState,
-    /// Whether DPO and FUA are accepted in CDBs (SBC-3: DPOFUA). The
-    /// driver then carries out a
+    /// Whether CDBs may have DPO and FUA (SBC-3: DPOFUA). The driver then carries out a
     /// [`MediaOp::DurableWrite`](crate::MediaOp::DurableWrite) as a write and a flush.
     pub dpo_fua: bool,
-    /// Whether writes are refused.
+    /// Whether the disk refuses writes.
     pub read_only: bool,
-    /// Which disk it is.
+    /// Vendor, product, revision and serial number.
     pub identity: Identity,
 }
 
 impl Disk {
-    /// Whether the disk can be accessed.
+    /// Checks that the disk can be accessed.
     ///
     /// # Errors
     ///
-    /// MEDIUM NOT PRESENT if it has no blocks. Initiators accept that as it is. If
-    /// the disk reported "becoming ready", they would poll it.
+    /// MEDIUM NOT PRESENT if the disk has no blocks. Initiators accept that. If the disk
+    /// reported "becoming ready", they would poll it.
     pub(crate) fn ready(&self) -> Result<(), Sense> {
         match self.capacity.last() {
             Some(_) => Ok(()),
@@ -54,7 +53,7 @@ pub struct WriteCacheState {
 }
 
 impl WriteCacheState {
-    /// The state of `cache` at first.
+    /// Makes the initial state of `cache`.
     #[must_use]
     pub const fn new(cache: WriteCache) -> Self {
         let (present, switchable, policy) = match cache {
@@ -69,14 +68,14 @@ impl WriteCacheState {
         }
     }
 
-    /// Whether there is a cache, and so a flush.
+    /// Whether the disk has a cache, and so a flush.
     #[inline]
     #[must_use]
     pub fn is_present(&self) -> bool {
         self.present
     }
 
-    /// The policy at this moment.
+    /// The current policy.
     #[inline]
     #[must_use]
     pub fn policy(&self) -> CachePolicy {
@@ -95,7 +94,7 @@ impl WriteCacheState {
         self.switchable
     }
 
-    /// Records that the device's cache was switched. A policy that is fixed stays.
+    /// Records that the device's cache was switched. Does not change a fixed policy.
     pub fn switch(&self, policy: CachePolicy) {
         if self.switchable {
             let write_back = policy == CachePolicy::WriteBack;
@@ -103,9 +102,8 @@ impl WriteCacheState {
         }
     }
 
-    /// Whether a write may stay in the cache after it completed. True for a
-    /// switchable cache that is off: it may be switched on while the write is in
-    /// flight.
+    /// Whether a completed write may be in the cache only. True also for a switchable cache that
+    /// is off, because it may be switched on while the write is in flight.
     pub(crate) fn may_hold_writes(&self) -> bool {
         self.switchable || self.policy() == CachePolicy::WriteBack
     }

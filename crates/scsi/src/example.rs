@@ -1,4 +1,4 @@
-//! A disk for the unit tests to start from.
+//! A disk for the unit tests.
 
 use block::{BlockSize, CachePolicy, Capacity, Sectors, Topology, WriteCache};
 
@@ -33,7 +33,7 @@ pub(crate) fn capacity(sectors: u64, block_size: u32) -> Capacity {
     Capacity::new(Sectors(sectors), BlockSize::new(block_size).unwrap()).unwrap()
 }
 
-/// The data that `disk` answers `cdb` with into a buffer of 512 bytes.
+/// The data with which `disk` answers `cdb`, in a buffer of 512 bytes.
 pub(crate) fn data(disk: &Disk, lun: Lun, cdb: &[u8]) -> Vec<u8> {
     let mut buffer = [0xEE; 512];
     match disk.execute(lun, cdb) {

@@ -1,4 +1,4 @@
-//! One CDB in, one outcome out: the table of commands.
+//! The table of commands: from a CDB to its outcome.
 
 use block::{CachePolicy, Extent};
 
@@ -12,21 +12,20 @@ use crate::reply::Reply;
 use crate::sense::Sense;
 use crate::{capacity, inquiry, luns, medium, mode, request_sense};
 
-/// What a command that is not refused comes to.
+/// The outcome of a command that is not refused.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'d> {
     /// GOOD, without data: the data transfer length is 0.
     Good,
-    /// GOOD, with data to be written into the initiator's buffer.
+    /// GOOD, with data for the initiator's buffer.
     Data(Reply<'d>),
-    /// The device has to do something first.
+    /// The device must carry out an operation. Its result decides the status.
     Media(MediaOp),
-    /// The initiator sends a parameter list, to be
-    /// [parsed](ModeSelect::parse).
+    /// The initiator sends a parameter list, which [`ModeSelect::parse`] checks.
     ModeSelect(ModeSelect),
 }
 
-/// Where a command's data goes.
+/// The direction of a command's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// There is no data.
@@ -38,9 +37,9 @@ pub enum Direction {
 }
 
 impl Outcome<'_> {
-    /// Where the command's data goes. A caller refuses a request whose own
-    /// direction contradicts this: the initiator's buffer may be mapped for the
-    /// other direction alone. A command without data contradicts nothing.
+    /// The direction of the command's data. The caller refuses a request whose own direction
+    /// differs, because the initiator's buffer may be mapped for the other direction only. A
+    /// command without data fits every direction.
     #[inline]
     #[must_use]
     pub fn direction(&self) -> Direction {
@@ -53,38 +52,39 @@ impl Outcome<'_> {
     }
 }
 
-/// What the device has to do.
+/// An operation of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaOp {
     /// Read the blocks.
     Read(Extent),
     /// Write the blocks.
     Write(Extent),
-    /// Write the blocks, and flush after it: the command ends only when the medium
-    /// holds them (FUA). A disk without a write cache, or with one that is off and
-    /// cannot be switched on, gets a [`Write`](Self::Write), which does this anyway.
+    /// Write the blocks, and then flush: the command ends only when the blocks are on the
+    /// medium (FUA). A disk without a write cache, or with one that is off and cannot be
+    /// switched on, gets a [`Write`](Self::Write) instead, because its writes are durable
+    /// anyway.
     DurableWrite(Extent),
     /// Make all completed writes durable.
     Flush,
-    /// Switch the policy of the write cache, and flush what the cache holds.
+    /// Switch the policy of the write cache, and then flush the cache.
     SwitchCache(CacheSwitch),
 }
 
 /// A switch of the write cache.
 ///
-/// It is aligned as an [`Extent`] is, so that the compiler copies a [`MediaOp`] in words
+/// It has the alignment of an [`Extent`], so that the compiler copies a [`MediaOp`] in words
 /// and not in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(align(8))]
 pub struct CacheSwitch {
     /// The policy that the initiator asks for.
     pub policy: CachePolicy,
-    /// Bytes of the parameter list that asked for it.
+    /// The length in bytes of the parameter list that asked for the switch.
     pub list_length: u8,
 }
 
 impl MediaOp {
-    /// Where the command's data goes.
+    /// The direction of the command's data.
     #[inline]
     #[must_use]
     pub fn direction(&self) -> Direction {
@@ -95,7 +95,7 @@ impl MediaOp {
         }
     }
 
-    /// Bytes of data that the command transfers if it succeeds.
+    /// The number of bytes of data that the command transfers if it succeeds.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> u32 {
@@ -108,15 +108,14 @@ impl MediaOp {
 }
 
 impl Disk {
-    /// Answers the command `cdb` to the logical unit `lun`.
+    /// Executes the command `cdb` for the logical unit `lun`, as far as no device is needed.
     ///
-    /// Runs at any IRQL. Whether the initiator's buffer is as long as the
-    /// blocks of a media operation is for the caller to check
-    /// ([`MediaOp::bytes`]): only the caller knows it.
+    /// Runs at any IRQL. The caller must check that the initiator's buffer has at least
+    /// [`MediaOp::bytes`], because only the caller knows the buffer.
     ///
     /// # Errors
     ///
-    /// The sense data with which the command ends in CHECK CONDITION.
+    /// The sense data, if the command ends in CHECK CONDITION.
     #[inline]
     pub fn execute(&self, lun: Lun, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         let Some(&operation) = cdb.first() else {
@@ -134,7 +133,7 @@ impl Disk {
         }
     }
 
-    /// The commands that are not inlined into the driver's I/O path.
+    /// Executes the commands that are not inlined into the driver's I/O path.
     #[inline(never)]
     fn execute_other(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         match operation {
@@ -161,8 +160,8 @@ impl Disk {
         }
     }
 
-    /// Three commands are answered where there is no logical unit; no other is
-    /// looked at (SAM-5, "Incorrect logical unit numbers for commands").
+    /// Executes a command for a logical unit that does not exist. Only three commands are
+    /// supported there (SAM-5, "Incorrect logical unit numbers for commands").
     #[cold]
     fn execute_on_absent_unit(&self, operation: u8, cdb: &[u8]) -> Result<Outcome<'_>, Sense> {
         match operation {

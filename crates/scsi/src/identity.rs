@@ -1,10 +1,10 @@
-//! By what an initiator tells one disk from another: vendor, product, revision
-//! and serial number.
+//! The identity of a disk: vendor, product, revision and serial number. Initiators distinguish
+//! disks by it.
 
-/// Who made the disk, what it is, and which one it is.
+/// The identity of a disk.
 ///
-/// Vendor, product and revision are ASCII, 20h to 7Eh, left-aligned and padded
-/// with spaces (SPC-4, "ASCII data field requirements"); they appear on the wire as they are.
+/// Vendor, product and revision are ASCII, 20h to 7Eh, left-aligned and padded with spaces
+/// (SPC-4, "ASCII data field requirements"). They are sent to initiators unchanged.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// T10 VENDOR IDENTIFICATION
@@ -13,7 +13,7 @@ pub struct Identity {
     pub product: [u8; 16],
     /// PRODUCT REVISION LEVEL
     pub revision: [u8; 4],
-    /// The serial number, by which disks of the same product differ.
+    /// The serial number. It distinguishes disks of the same product.
     pub serial: Serial,
 }
 
@@ -31,15 +31,15 @@ impl Serial {
         length: 0,
     };
 
-    /// Each of 20 bytes escaped.
+    /// The length of 20 bytes that are all escaped.
     const MAX_LENGTH: usize = 60;
 
-    /// The serial number in a device's identifier of 20 bytes, which ends at
-    /// the first NUL if it has one (VIRTIO 1.3 §5.2.6: GET_ID).
+    /// Makes the serial number from a device's identifier of 20 bytes. The identifier ends at
+    /// the first NUL, if it has one (VIRTIO 1.3 §5.2.6: GET_ID).
     ///
-    /// SCSI wants ASCII. A byte that is not printable is written as `%` and two
-    /// hexadecimal digits, and so is `%` itself: identifiers that differ give
-    /// serial numbers that differ. One of nothing but spaces counts as none
+    /// SCSI requires ASCII. A byte that is not printable is written as `%` and two hexadecimal
+    /// digits, and so is `%` itself. So different identifiers give different serial numbers.
+    /// An identifier of spaces only counts as no serial number
     /// (SPC-4, "Unit Serial Number VPD page").
     #[must_use]
     pub fn new(id: &[u8; 20]) -> Self {

@@ -1,4 +1,4 @@
-//! INQUIRY: the standard data, and the way to the vital product data pages.
+//! INQUIRY: the standard data, and the selection of a vital product data (VPD) page.
 
 use crate::cdb::fixed;
 use crate::disk::Disk;
@@ -7,7 +7,7 @@ use crate::reply::{Content, Reply, Writer};
 use crate::sense::{CdbField, Sense};
 use crate::vpd;
 
-/// What is behind a LUN: PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE.
+/// The peripheral at a LUN: PERIPHERAL QUALIFIER and PERIPHERAL DEVICE TYPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Peripheral {
@@ -24,7 +24,7 @@ pub(crate) fn inquiry<'d>(
     cdb: &[u8],
 ) -> Result<Outcome<'d>, Sense> {
     const EVPD: u8 = 1 << 0;
-    /// Obsolete, but it asks for other data than we would give.
+    /// Obsolete. It is refused, because it asks for data that the disk does not have.
     const CMDDT: u8 = 1 << 1;
 
     let cdb = fixed::<6>(cdb)?;
@@ -55,7 +55,7 @@ pub(crate) fn write(disk: &Disk, peripheral: Peripheral, out: &mut Writer<'_>) {
     const RESPONSE_DATA_FORMAT: u8 = 2;
     const ADDITIONAL_LENGTH: u8 = 74 - 5;
     const CMDQUE: u8 = 1 << 1;
-    // Each in the form that claims no version (SPC-4, "Version descriptor
+    // The values for "no version claimed" (SPC-4, "Version descriptor
     // values").
     const SAM_5: u16 = 0x00A0;
     const SPC_4: u16 = 0x0460;

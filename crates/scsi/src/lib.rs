@@ -1,16 +1,14 @@
-//! The SCSI side of a disk: a CDB goes in, and reply data, sense data or a
-//! media operation comes out.
+//! The SCSI side of a disk. It turns a CDB into reply data, sense data or a media operation.
 //!
-//! The crate knows what a direct access block device has to answer (SPC-4,
-//! SBC-3, SAM-5). It knows nothing of the bus the CDB came by, nor of the
-//! device that holds the blocks: the driver around it does the media
-//! operations and moves the bytes.
+//! The crate implements the commands of a direct access block device (SPC-4, SBC-3, SAM-5).
+//! It does not depend on the bus that carried the CDB, or on the device that holds the
+//! blocks. The driver carries out the media operations and copies the data.
 //!
 //! ```
 //! use scsi::block::{BlockSize, CachePolicy, Capacity, Sectors, Topology, WriteCache};
 //! use scsi::{Disk, Identity, Lun, MediaOp, Outcome, Sense, Serial, WriteCacheState};
 //!
-//! // What the device told of itself, checked once at start.
+//! // The driver makes this from the device's configuration, once at start.
 //! let block_size = BlockSize::new(4096).expect("a power of two");
 //! let disk = Disk {
 //!     capacity: Capacity::new(Sectors(8_000), block_size).expect("below 2^64 bytes"),
@@ -26,14 +24,14 @@
 //!     },
 //! };
 //!
-//! // READ(10) of 2 blocks from LBA 8: the driver's work, in the device's units.
+//! // READ(10) of 2 blocks from LBA 8. The driver carries it out, in the device's units.
 //! let read = [0x28, 0, 0, 0, 0, 8, 0, 0, 2, 0];
 //! let Ok(Outcome::Media(MediaOp::Read(extent))) = disk.execute(Lun(0), &read) else {
 //!     panic!("a read inside the capacity is a media operation");
 //! };
 //! assert_eq!((extent.sector().0, extent.bytes()), (64, 8192));
 //!
-//! // READ CAPACITY(10): answered here, cut to the buffer.
+//! // READ CAPACITY(10). This crate answers it, cut to the buffer.
 //! let capacity = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 //! let mut buffer = [0; 512];
 //! let Ok(Outcome::Data(reply)) = disk.execute(Lun(0), &capacity) else {
@@ -42,7 +40,7 @@
 //! assert_eq!(reply.write_to(&mut buffer), 8);
 //! assert_eq!(buffer[..8], [0, 0, 3, 231, 0, 0, 16, 0]);
 //!
-//! // A read past the end: CHECK CONDITION, with sense data to hand back.
+//! // A read past the end: CHECK CONDITION, with sense data for the initiator.
 //! let past = [0x28, 0, 0, 0, 3, 231, 0, 0, 2, 0];
 //! let Err(sense) = disk.execute(Lun(0), &past) else {
 //!     panic!("LBA 1000 does not exist");
@@ -52,19 +50,19 @@
 //! assert_eq!((sense_buffer[2], sense_buffer[12]), (0x05, 0x21));
 //! ```
 //!
-//! # What holds
+//! # Guarantees
 //!
-//! * [`Disk::execute`] is a function of the disk, the LUN and the CDB, and
-//!   changes nothing. It takes no lock and allocates nothing, so it runs at any
-//!   IRQL and on any number of processors at once.
-//! * The initiator is not trusted. Any bytes are a CDB or a parameter list;
-//!   whatever they say, there is no panic, and a media operation that comes out lies inside the capacity:
-//!   only [`block::Capacity::extent`] makes an [`block::Extent`].
-//! * The caller's data buffer is not asked for until there is something to put
-//!   into it ([`Reply::write_to`]), so a READ or a WRITE never needs one mapped.
-//!   Nothing is written beyond the CDB's allocation length or the buffer's end.
+//! * [`Disk::execute`] is a function of the disk, the LUN and the CDB, and changes nothing. It
+//!   takes no lock and allocates nothing, so it runs at any IRQL and on any number of
+//!   processors at the same time.
+//! * The initiator is not trusted. A CDB or a parameter list may be any bytes. No bytes cause a
+//!   panic, or a media operation outside the capacity: only [`block::Capacity::extent`] makes
+//!   a [`block::Extent`].
+//! * The crate needs the caller's data buffer only to write a reply into it
+//!   ([`Reply::write_to`]). So the buffer of a READ or a WRITE need not be mapped. A reply
+//!   ends at the CDB's allocation length, or at the buffer's end.
 //!
-//! # What is answered
+//! # Supported commands
 //!
 //! TEST UNIT READY, REQUEST SENSE, INQUIRY with VPD pages 00h, 80h, 83h and B0h,
 //! READ CAPACITY (10, 16), READ and WRITE (6, 10, 12, 16), VERIFY (10, 16),
@@ -72,11 +70,11 @@
 //! REPORT LUNS.
 //! Every other operation code is refused with INVALID COMMAND OPERATION CODE.
 //!
-//! Reserved and obsolete CDB bits are ignored, as SPC-4 allows, unless ignoring
-//! one would do something else than was asked for.
+//! Reserved and obsolete CDB bits are ignored, as SPC-4 allows. A bit is refused if ignoring it
+//! would do something else than the initiator asked for.
 //!
-//! The standards are cited by the titles of their clauses, whose numbers differ
-//! from one revision to the next.
+//! The standards are cited by the titles of their clauses, because the numbers differ from
+//! one revision to the next.
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(

@@ -1,4 +1,4 @@
-//! Logical unit numbers: there is one logical unit, and its number is 0.
+//! Logical unit numbers. There is one logical unit, and its number is 0.
 
 use crate::cdb::fixed;
 use crate::disk::Disk;
@@ -6,21 +6,21 @@ use crate::execute::Outcome;
 use crate::reply::{Content, Reply, Writer};
 use crate::sense::{CdbField, Sense};
 
-/// A logical unit number of a single level. Only 0 has a logical unit behind it.
+/// A logical unit number of a single level. Only logical unit 0 exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lun(pub u16);
 
-/// Which logical units are asked for: SELECT REPORT.
+/// The logical units that SELECT REPORT asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Select {
-    /// Those that are no well known ones, or all.
+    /// All logical units, or all but well known ones. Both are logical unit 0.
     Disks,
-    /// Well known ones alone, of which there are none.
+    /// Only well known logical units. There are none.
     WellKnown,
 }
 
-/// REPORT LUNS (SPC-4, "REPORT LUNS command"). It is the same whichever LUN it
-/// was sent to.
+/// REPORT LUNS (SPC-4, "REPORT LUNS command"). The answer does not depend on the LUN that the
+/// command was sent to.
 pub(crate) fn report_luns<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
     let cdb = fixed::<12>(cdb)?;
     let select = match cdb[2] {

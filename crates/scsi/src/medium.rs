@@ -1,5 +1,5 @@
-//! The commands that are about the medium: READ, WRITE, VERIFY, SYNCHRONIZE
-//! CACHE, START STOP UNIT and TEST UNIT READY.
+//! The commands that concern the medium: READ, WRITE, VERIFY, SYNCHRONIZE CACHE, START STOP
+//! UNIT and TEST UNIT READY.
 
 use block::ExtentError;
 
@@ -15,13 +15,13 @@ const PROTECT: u8 = 0b111 << 5;
 const DPO: u8 = 1 << 4;
 /// Byte 1 of READ and WRITE: force unit access.
 const FUA: u8 = 1 << 3;
-/// Byte 1 of VERIFY: what to compare the blocks with.
+/// Byte 1 of VERIFY: the data to compare the blocks with.
 const BYTCHK: u8 = 0b11 << 1;
 
-/// READ (6, 10, 12, 16). A length of 0 reads nothing, and that is no error.
+/// READ (6, 10, 12, 16). A length of 0 reads nothing and is not an error.
 ///
-/// FUA asks for what the medium holds. The device's cache holds the same data, so it
-/// changes nothing.
+/// FUA asks for the data on the medium. Reads from the device's cache return the same data,
+/// so FUA changes nothing.
 #[inline]
 pub(crate) fn read(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     check_flags(disk, range, DPO | FUA)?;
@@ -31,8 +31,8 @@ pub(crate) fn read(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     }
 }
 
-/// WRITE (6, 10, 12, 16). A length of 0 writes nothing, and that is no error
-/// unless the disk is read-only.
+/// WRITE (6, 10, 12, 16). A length of 0 writes nothing, and is an error only if the disk is
+/// read-only.
 #[inline]
 pub(crate) fn write(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     check_flags(disk, range, DPO | FUA)?;
@@ -53,8 +53,8 @@ pub(crate) fn write(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     Ok(outcome)
 }
 
-/// VERIFY (10, 16) without data to compare with: the blocks must exist. How
-/// well the medium holds them is unknown, because virtio does not report it.
+/// VERIFY (10, 16) without data to compare with. It checks only that the blocks exist: virtio
+/// has no operation that verifies the medium.
 pub(crate) fn verify(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     check_flags(disk, range, DPO)?;
     if range.flags & BYTCHK != 0 {
@@ -64,16 +64,16 @@ pub(crate) fn verify(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     Ok(Outcome::Good)
 }
 
-/// SYNCHRONIZE CACHE (10, 16). The device flushes as a whole, so whichever
-/// blocks are named are flushed; 0 blocks are all from the LBA on. IMMED asks
-/// for status before the flush is done; status after it promises more.
+/// SYNCHRONIZE CACHE (10, 16). The device flushes its whole cache, so it flushes every block
+/// that the command names. 0 blocks mean all blocks from the LBA on. IMMED allows status
+/// before the flush completes. Status always comes after it, which promises more.
 pub(crate) fn synchronize_cache(disk: &Disk, range: Range) -> Result<Outcome<'_>, Sense> {
     must_exist(disk, range)?;
     Ok(flush(disk))
 }
 
-/// START STOP UNIT. A disk that was stopped stays accessible: there is nothing
-/// to spin down, and nothing to load or eject.
+/// START STOP UNIT. A stopped disk stays accessible, because it has nothing to spin down, load
+/// or eject.
 ///
 /// Stopping flushes first, unless NO_FLUSH (SBC-3, "START STOP UNIT command").
 /// Power conditions are not supported.
@@ -103,8 +103,8 @@ pub(crate) fn test_unit_ready<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<
     Ok(Outcome::Good)
 }
 
-/// Checks byte 1. The disk has no protection information to transfer or to check.
-/// Those of the bits `cache` that are set need DPOFUA in the mode parameter header.
+/// Checks byte 1. Refuses protection information, which the disk does not have. Refuses the
+/// bits `cache` (DPO and FUA) unless the mode parameter header reports DPOFUA.
 #[inline]
 fn check_flags(disk: &Disk, range: Range, cache: u8) -> Result<(), Sense> {
     if range.flags & (PROTECT | cache) == 0 {
@@ -126,7 +126,11 @@ fn check_flags_set(disk: &Disk, flags: u8) -> Result<(), Sense> {
     Err(Sense::invalid_field(field))
 }
 
-/// Whether a command that transfers nothing ends without an error.
+/// Decides how a command for which there is no extent ends.
+///
+/// # Errors
+///
+/// The sense data, unless the command asks for 0 blocks that exist.
 #[cold]
 fn nothing_to_transfer(disk: &Disk, range: Range, error: ExtentError) -> Result<(), Sense> {
     disk.ready()?;
@@ -138,7 +142,7 @@ fn nothing_to_transfer(disk: &Disk, range: Range, error: ExtentError) -> Result<
     }
 }
 
-/// The blocks of a command that transfers none must exist all the same.
+/// Checks that the disk is ready and that the blocks of a command exist that transfers none.
 fn must_exist(disk: &Disk, range: Range) -> Result<(), Sense> {
     disk.ready()?;
     if disk.capacity.contains(range.lba, range.blocks) {
@@ -155,8 +159,8 @@ fn out_of_range(range: Range) -> Sense {
     )
 }
 
-/// A cache that is switched off may hold what was written while it was on, so
-/// it is flushed as well.
+/// Flushes the device's cache. A cache that is off may still contain data that was written
+/// while it was on, so it is flushed too.
 fn flush(disk: &Disk) -> Outcome<'_> {
     if disk.write_cache.is_present() {
         Outcome::Media(MediaOp::Flush)
@@ -174,7 +178,7 @@ mod tests {
     use crate::example;
     use crate::luns::Lun;
 
-    /// GOOD is `None`.
+    /// Returns the media operation of a command, or `None` for GOOD.
     fn media(disk: &Disk, cdb: &[u8]) -> Option<MediaOp> {
         match disk.execute(Lun(0), cdb).unwrap() {
             Outcome::Good => None,

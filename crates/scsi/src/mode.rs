@@ -1,5 +1,5 @@
-//! MODE SENSE (6, 10) and MODE SELECT (6, 10): the disk's settings, as mode
-//! pages. The write cache is the only one that may be changeable.
+//! MODE SENSE (6, 10) and MODE SELECT (6, 10): the disk's settings, as mode pages. At most the
+//! write cache is changeable.
 
 use core::iter;
 
@@ -11,7 +11,7 @@ use crate::execute::{CacheSwitch, MediaOp, Outcome};
 use crate::reply::{Content, Reply, Writer};
 use crate::sense::{AdditionalSense, CdbField, Sense};
 
-/// What to tell of the mode parameters, and in which form.
+/// The mode parameters that a MODE SENSE command asks for, and their format.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request {
     header: Header,
@@ -20,7 +20,7 @@ pub(crate) struct Request {
     block_descriptor: bool,
 }
 
-/// The mode parameter header, which the two commands have a different one of.
+/// The mode parameter header. The 6-byte and the 10-byte command have different headers.
 #[derive(Clone, Copy, Debug)]
 enum Header {
     Six,
@@ -36,8 +36,8 @@ enum Page {
     InformationalExceptions = 0x1C,
 }
 
-/// Which values of the parameters: PC. The default values are the current ones:
-/// nothing is saved, so the disk has no others to revert to.
+/// The kind of values that PC asks for. The default values are the current ones, because the
+/// disk saves no values.
 #[derive(Clone, Copy, Debug)]
 enum Values {
     CurrentOrDefault,
@@ -54,7 +54,8 @@ pub(crate) fn mode_sense_6<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>
     }))
 }
 
-/// MODE SENSE (10). LLBAA permits a longer block descriptor, and demands none.
+/// MODE SENSE (10). LLBAA permits a longer block descriptor, but does not require one, so it is
+/// ignored.
 pub(crate) fn mode_sense_10<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
     let cdb = fixed::<10>(cdb)?;
     Ok(Outcome::Data(Reply {
@@ -64,7 +65,7 @@ pub(crate) fn mode_sense_10<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d
     }))
 }
 
-/// What bytes 1 to 3 of either CDB ask for (SPC-4, "MODE SENSE (6) command").
+/// Parses bytes 1 to 3 of either CDB (SPC-4, "MODE SENSE (6) command").
 fn request(header: Header, [flags, page, subpage]: [u8; 3]) -> Result<Request, Sense> {
     const DBD: u8 = 1 << 3;
 
@@ -85,7 +86,7 @@ fn request(header: Header, [flags, page, subpage]: [u8; 3]) -> Result<Request, S
         0x3F => &[Page::Caching, Page::Control, Page::InformationalExceptions],
         _ => return Err(Sense::invalid_field(CdbField { byte: 2, bit: 5 })),
     };
-    // No page has subpages, so all of a page's subpages (FFh) are the page.
+    // No page has subpages, so "all subpages of a page" (FFh) means the page itself.
     if !matches!(subpage, 0x00 | 0xFF) {
         return Err(Sense::invalid_field(CdbField::byte(3)));
     }
@@ -97,7 +98,7 @@ fn request(header: Header, [flags, page, subpage]: [u8; 3]) -> Result<Request, S
     })
 }
 
-/// Bytes of a short LBA mode parameter block descriptor.
+/// The length in bytes of a short LBA mode parameter block descriptor.
 const BLOCK_DESCRIPTOR_LENGTH: u8 = 8;
 
 /// Byte 2 of the caching page: write cache enable (SBC-3, "Caching mode page").
@@ -144,13 +145,14 @@ pub(crate) fn write(disk: &Disk, request: Request, out: &mut Writer<'_>) {
 fn block_descriptor(disk: &Disk) -> [u8; 8] {
     let blocks = u32::try_from(disk.capacity.blocks().0).unwrap_or(u32::MAX);
     let [b0, b1, b2, b3] = blocks.to_be_bytes();
-    // A reserved byte, then 24 bits: more than a block size has.
+    // A reserved byte, then a length of 24 bits. A block size has fewer bits, so the first
+    // byte is 0.
     let [l0, l1, l2, l3] = disk.capacity.block_size().bytes().to_be_bytes();
     [b0, b1, b2, b3, l0, l1, l2, l3]
 }
 
-/// A MODE SELECT command whose CDB is accepted. Its parameter list comes from
-/// the initiator.
+/// A MODE SELECT command with a valid CDB. [`ModeSelect::parse`] checks its parameter list,
+/// which the initiator sends.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "the parameter list may ask for a change"]
 pub struct ModeSelect {
@@ -170,8 +172,8 @@ pub(crate) fn mode_select_10<'d>(cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
     select(Header::Ten, cdb[1], u16::from_be_bytes([cdb[7], cdb[8]]))
 }
 
-/// What byte 1 and the length of either CDB ask for (SPC-4, "MODE SELECT (6)
-/// command"). No parameter can be saved, and there are no defaults to revert to.
+/// Parses byte 1 and the length of either CDB (SPC-4, "MODE SELECT (6) command"). Refuses SP and
+/// RTD, because the disk saves no parameters and has no defaults.
 fn select<'d>(header: Header, flags: u8, length: u16) -> Result<Outcome<'d>, Sense> {
     const PF: u8 = 1 << 4;
     const RTD: u8 = 1 << 1;
@@ -195,8 +197,8 @@ fn select<'d>(header: Header, flags: u8, length: u16) -> Result<Outcome<'d>, Sen
 }
 
 impl ModeSelect {
-    /// The longest parameter list that is accepted, in bytes: that of MODE
-    /// SELECT (6), several times as long as all mode pages.
+    /// The maximum length of a parameter list in bytes: that of MODE SELECT (6). It is several
+    /// times the length of all mode pages.
     pub const MAX_LENGTH: usize = u8::MAX as usize;
 
     /// The length of the parameter list in bytes, 1 to [`Self::MAX_LENGTH`].
@@ -205,19 +207,18 @@ impl ModeSelect {
         self.length.into()
     }
 
-    /// Checks the parameter list. Returns what the device has to do, which is a
-    /// [`MediaOp::SwitchCache`], or `None` if every value is the current one. The
-    /// caller copies the list out of the initiator's buffer before, because the
-    /// initiator may write to that at any time.
+    /// Checks the parameter list. Returns a [`MediaOp::SwitchCache`] if it switches the write
+    /// cache, and `None` if every value is the current one. `list` must be a copy, because the
+    /// initiator may write to its buffer at any time.
     ///
-    /// A list is accepted as a whole or not at all. It may hold any of the mode
-    /// pages, each with its current values but for those that are changeable.
+    /// A list is accepted as a whole or not at all. It may contain any of the mode pages. Each
+    /// value must be the current one, unless it is changeable.
     ///
     /// # Errors
     ///
-    /// PARAMETER LIST LENGTH ERROR if the list is shorter than
-    /// [`Self::length`] or ends within a header, descriptor or page; INVALID
-    /// FIELD IN PARAMETER LIST if it asks for anything that can't be set.
+    /// PARAMETER LIST LENGTH ERROR if the list is shorter than [`Self::length`], or ends within
+    /// a header, descriptor or page. INVALID FIELD IN PARAMETER LIST if it asks for a value
+    /// that cannot be set.
     pub fn parse(&self, disk: &Disk, list: &[u8]) -> Result<Option<MediaOp>, Sense> {
         const CUT_OFF: Sense = Sense::PARAMETER_LIST_LENGTH_ERROR;
         const INVALID: Sense = Sense::INVALID_FIELD_IN_PARAMETER_LIST;
@@ -245,7 +246,7 @@ impl ModeSelect {
             let (blocks, block_length) = descriptor.split_at(4);
             let current = block_descriptor(disk);
             let (current_blocks, current_length) = current.split_at(4);
-            // 0 blocks: the number stays as it is.
+            // 0 blocks mean that the number does not change.
             if (blocks != current_blocks && blocks != [0; 4]) || block_length != current_length {
                 return Err(INVALID);
             }
@@ -255,7 +256,7 @@ impl ModeSelect {
         let mut change = None;
         while let Some((code, page)) = rest.split_first() {
             let (length, page) = page.split_first().ok_or(CUT_OFF)?;
-            // PS is reserved here, and initiators send it back as they got it.
+            // PS is reserved here, but initiators send back the value of MODE SENSE.
             let kind = Page::of_code(code & !PS).ok_or(INVALID)?;
             if *length != kind.length() {
                 return Err(INVALID);
@@ -292,15 +293,14 @@ impl Page {
     /// PAGE CODE and PAGE LENGTH.
     const HEADER_LENGTH: u8 = 2;
 
-    /// The page with this code in its byte 0. None has subpages, so SPF (bit 6)
-    /// is 0.
+    /// The page with this code in its byte 0. No page has subpages, so SPF (bit 6) is 0.
     fn of_code(code: u8) -> Option<Self> {
         [Self::Caching, Self::Control, Self::InformationalExceptions]
             .into_iter()
             .find(|page| *page as u8 == code)
     }
 
-    /// PAGE LENGTH: what follows it, in bytes.
+    /// PAGE LENGTH: the number of bytes that follow it.
     const fn length(self) -> u8 {
         match self {
             Self::Caching => 0x12,
@@ -308,7 +308,7 @@ impl Page {
         }
     }
 
-    /// Bytes 2 and 3. All later parameters are 0.
+    /// The current values of bytes 2 and 3. All later parameters are 0.
     fn parameters(self, disk: &Disk) -> [u8; 2] {
         match self {
             // SBC-3, "Caching mode page".
@@ -316,14 +316,14 @@ impl Page {
                 CachePolicy::WriteBack => [WCE, 0],
                 CachePolicy::WriteThrough => [0, 0],
             },
-            // SPC-4, "Control mode page". Fixed format sense data; the device
-            // completes commands in any order it likes.
+            // SPC-4, "Control mode page". Sense data has the fixed format, and the device
+            // may complete commands in any order.
             Self::Control => {
                 const UNRESTRICTED_REORDERING: u8 = 0x1 << 4;
                 [0, UNRESTRICTED_REORDERING]
             }
-            // SPC-4, "Informational Exceptions Control mode page". None are
-            // reported, nor could they be enabled.
+            // SPC-4, "Informational Exceptions Control mode page". No exceptions are
+            // reported, and they cannot be enabled.
             Self::InformationalExceptions => {
                 const DEXCPT: u8 = 1 << 3;
                 [DEXCPT, 0]
@@ -331,8 +331,8 @@ impl Page {
         }
     }
 
-    /// A mask of what MODE SELECT can change in bytes 2 and 3. No later
-    /// parameter is changeable.
+    /// The bits of bytes 2 and 3 that MODE SELECT can change. No later parameter is
+    /// changeable.
     fn changeable(self, disk: &Disk) -> [u8; 2] {
         match self {
             Self::Caching if disk.write_cache.is_switchable() => [WCE, 0],
@@ -538,7 +538,7 @@ mod tests {
 
     const PF: u8 = 0x10;
 
-    /// What `disk` makes of `list`, sent by MODE SELECT (6).
+    /// The result of a MODE SELECT (6) with `list`.
     fn select_6(disk: &Disk, list: &[u8]) -> Result<Option<CachePolicy>, Sense> {
         let length = list.len().try_into().unwrap();
         parse(disk, &[0x15, PF, 0, 0, length, 0], list)
@@ -549,7 +549,7 @@ mod tests {
         parse(disk, &[0x55, PF, 0, 0, 0, 0, 0, high, low, 0], list)
     }
 
-    /// The policy that the list asks for, if it is another one.
+    /// The policy that the list asks for, if it differs from the current one.
     fn parse(disk: &Disk, cdb: &[u8], list: &[u8]) -> Result<Option<CachePolicy>, Sense> {
         let Outcome::ModeSelect(select) = disk.execute(Lun(0), cdb)? else {
             panic!("a parameter list is accepted");

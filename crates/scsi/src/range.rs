@@ -1,26 +1,26 @@
-//! The logical blocks that a CDB names, read out of its four shapes.
+//! The logical blocks that a CDB names, in each of its four lengths.
 
 use block::{Blocks, Lba};
 
 use crate::cdb::fixed;
 use crate::sense::{CdbField, Sense};
 
-/// What READ, WRITE, VERIFY and SYNCHRONIZE CACHE have in common: blocks, and
-/// flags in byte 1. Nothing of it is checked yet.
+/// The fields that READ, WRITE, VERIFY and SYNCHRONIZE CACHE have in common: the blocks, and
+/// the flags in byte 1. They are not checked yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) lba: Lba,
     pub(crate) blocks: Blocks,
-    /// Byte 1; 0 in a CDB of 6 bytes, which has no flags.
+    /// Byte 1. 0 for a CDB of 6 bytes, which has no flags.
     pub(crate) flags: u8,
-    /// Where LOGICAL BLOCK ADDRESS lies.
+    /// The position of LOGICAL BLOCK ADDRESS.
     pub(crate) lba_field: CdbField,
-    /// Where the number of blocks lies.
+    /// The position of the number of blocks.
     pub(crate) blocks_field: CdbField,
 }
 
 impl Range {
-    /// Of a CDB of 6 bytes: an LBA of 21 bits, and 0 stands for 256 blocks
+    /// Parses a CDB of 6 bytes. The LBA has 21 bits, and a length of 0 means 256 blocks
     /// (SBC-2, "READ (6) command").
     pub(crate) fn of_6(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<6>(cdb)?;
@@ -36,7 +36,7 @@ impl Range {
         })
     }
 
-    /// Of a CDB of 10 bytes.
+    /// Parses a CDB of 10 bytes.
     #[inline]
     pub(crate) fn of_10(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<10>(cdb)?;
@@ -49,7 +49,7 @@ impl Range {
         })
     }
 
-    /// Of a CDB of 12 bytes.
+    /// Parses a CDB of 12 bytes.
     pub(crate) fn of_12(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<12>(cdb)?;
         Ok(Self {
@@ -61,7 +61,7 @@ impl Range {
         })
     }
 
-    /// Of a CDB of 16 bytes.
+    /// Parses a CDB of 16 bytes.
     #[inline]
     pub(crate) fn of_16(cdb: &[u8]) -> Result<Self, Sense> {
         let cdb = fixed::<16>(cdb)?;

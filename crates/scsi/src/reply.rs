@@ -1,4 +1,4 @@
-//! The data that answers a command, and the one place where it is cut to size.
+//! The data that answers a command. [`Reply::write_to`] alone cuts it to size.
 
 use core::slice::IterMut;
 
@@ -6,19 +6,19 @@ use crate::disk::Disk;
 use crate::sense::Sense;
 use crate::{capacity, inquiry, luns, mode, request_sense, vpd};
 
-/// The data that answers a command: decided, but not yet written.
+/// The data that answers a command, before it is written to the initiator's buffer.
 ///
-/// Every check is done by the time there is a reply; writing it cannot fail.
+/// All checks are done before a reply is made, so writing it cannot fail.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "the initiator waits for the data"]
 pub struct Reply<'d> {
     pub(crate) disk: &'d Disk,
     pub(crate) content: Content,
-    /// The most bytes the initiator allows for: ALLOCATION LENGTH.
+    /// The maximum number of bytes that the initiator accepts: ALLOCATION LENGTH.
     pub(crate) allocation: u32,
 }
 
-/// Which data it is.
+/// The kind of data of a reply.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Content {
     Inquiry(inquiry::Peripheral),
@@ -31,9 +31,8 @@ pub(crate) enum Content {
 }
 
 impl Reply<'_> {
-    /// Writes the data to the beginning of `buffer`, cut to the allocation
-    /// length and to the buffer, and says how many bytes that were. Bytes
-    /// behind them stay as they are.
+    /// Writes the data to the beginning of `buffer`, cut to the allocation length and to the
+    /// buffer. Returns how many bytes it wrote. Does not change later bytes of the buffer.
     pub fn write_to(self, buffer: &mut [u8]) -> usize {
         let allocation = usize::try_from(self.allocation).unwrap_or(usize::MAX);
         let end = allocation.min(buffer.len());
@@ -51,7 +50,7 @@ impl Reply<'_> {
     }
 }
 
-/// Appends bytes to a buffer; those that do not fit are dropped.
+/// Appends bytes to a buffer. Bytes that do not fit are dropped.
 pub(crate) struct Writer<'b> {
     free: IterMut<'b, u8>,
     length: usize,
@@ -66,7 +65,7 @@ impl<'b> Writer<'b> {
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) {
-        // The bytes come first: the one that ends the loop takes no place.
+        // `bytes` comes first in the `zip`. Otherwise its end would consume one more place.
         for (byte, place) in bytes.iter().zip(self.free.by_ref()) {
             *place = *byte;
         }

@@ -1,7 +1,7 @@
-//! REQUEST SENSE: the state of the disk as data.
+//! REQUEST SENSE: the state of the disk, as data.
 //!
-//! Sense data goes out with the CHECK CONDITION it belongs to, so none is ever
-//! left to be fetched; what is told here is whether the disk can be accessed
+//! A command that ends in CHECK CONDITION returns its sense data at once, so the disk keeps
+//! none for later. REQUEST SENSE reports only whether the disk can be accessed
 //! (SPC-4, "REQUEST SENSE command").
 
 use crate::cdb::fixed;
@@ -11,15 +11,15 @@ use crate::inquiry::Peripheral;
 use crate::reply::{Content, Reply, Writer};
 use crate::sense::Sense;
 
-/// In which format the sense data is asked for: DESC.
+/// The format of sense data that DESC asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Format {
     Fixed,
     Descriptor,
 }
 
-/// REQUEST SENSE. Where there is no logical unit, that is what the data says,
-/// and the status is GOOD.
+/// REQUEST SENSE. If the logical unit does not exist, the sense data reports that, with status
+/// GOOD.
 pub(crate) fn request_sense<'d>(
     disk: &'d Disk,
     peripheral: Peripheral,

@@ -1,5 +1,5 @@
-//! Sense data: why a command ended in CHECK CONDITION, and how that is written
-//! into an initiator's sense buffer (SPC-4, "Sense data").
+//! Sense data: why a command ended in CHECK CONDITION, and its format in an initiator's sense
+//! buffer (SPC-4, "Sense data").
 
 use core::fmt;
 
@@ -7,7 +7,7 @@ use block::Lba;
 
 use crate::reply::Writer;
 
-/// The sense key: the class of what happened (SPC-4, "Sense key and
+/// The sense key: the class of the event (SPC-4, "Sense key and
 /// additional sense code definitions").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -20,16 +20,16 @@ pub enum SenseKey {
     MediumError = 0x3,
     /// The device failed.
     HardwareError = 0x4,
-    /// The CDB, or the logical unit it names, is wrong.
+    /// The CDB is invalid, or the logical unit does not exist.
     IllegalRequest = 0x5,
-    /// The initiator has to be told of something that happened to the disk.
+    /// The disk was reset or has changed.
     UnitAttention = 0x6,
-    /// The medium must not be written.
+    /// The medium is write-protected.
     DataProtect = 0x7,
 }
 
-/// The additional sense code and its qualifier: what happened (SPC-4,
-/// "ASC and ASCQ assignments"). The value has the code in its high byte and the qualifier in its low one.
+/// The additional sense code and its qualifier: the event (SPC-4, "ASC and ASCQ assignments").
+/// The code is the high byte of the value, and the qualifier the low byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum AdditionalSense {
@@ -65,8 +65,8 @@ pub enum AdditionalSense {
     InternalTargetFailure = 0x4400,
 }
 
-/// Where in the CDB the field lies that was refused: its first byte, and in
-/// that its most significant bit (SPC-4, "Field pointer sense key specific data").
+/// The position of a refused field in the CDB: its first byte, and its most significant bit in
+/// that byte (SPC-4, "Field pointer sense key specific data").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CdbField {
     /// The byte, from 0.
@@ -76,7 +76,7 @@ pub struct CdbField {
 }
 
 impl CdbField {
-    /// The field that begins with the whole byte `byte`.
+    /// The position of a field that begins at bit 7 of byte `byte`.
     pub(crate) fn byte(byte: usize) -> Self {
         Self {
             byte: u16::try_from(byte).unwrap_or(u16::MAX),
@@ -85,10 +85,10 @@ impl CdbField {
     }
 }
 
-/// Sense data of a command that ended in CHECK CONDITION.
+/// The sense data of a command that ended in CHECK CONDITION.
 ///
-/// [`crate::Disk::execute`] makes those that answer a CDB; the driver takes one
-/// of the others when the device failed a media operation.
+/// [`crate::Disk::execute`] returns sense data for a CDB. The driver uses one of the constants
+/// and functions here when the device failed a media operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sense {
     key: SenseKey,
@@ -98,11 +98,10 @@ pub struct Sense {
 }
 
 impl Sense {
-    /// The length of fixed format sense data in bytes: no more is ever written
-    /// into a sense buffer.
+    /// The length of fixed format sense data in bytes. [`Self::write_to`] writes no more.
     pub const FIXED_LENGTH: usize = 18;
 
-    /// Nothing to report: what REQUEST SENSE says of a disk that is well.
+    /// No sense. REQUEST SENSE returns it for a disk that can be accessed.
     pub const NO_SENSE: Self = Self::new(
         SenseKey::NoSense,
         AdditionalSense::NoAdditionalSenseInformation,
@@ -115,17 +114,17 @@ impl Sense {
             AdditionalSense::InvalidCommandOperationCode,
         )
     };
-    /// The parameter list is cut off, or longer than any that is accepted.
+    /// The parameter list is cut off, or longer than the maximum.
     pub const PARAMETER_LIST_LENGTH_ERROR: Self = Self::new(
         SenseKey::IllegalRequest,
         AdditionalSense::ParameterListLengthError,
     );
-    /// The parameter list asks for something that can't be set.
+    /// The parameter list asks for a value that cannot be set.
     pub const INVALID_FIELD_IN_PARAMETER_LIST: Self = Self::new(
         SenseKey::IllegalRequest,
         AdditionalSense::InvalidFieldInParameterList,
     );
-    /// There is no such logical unit.
+    /// The logical unit does not exist.
     pub const LOGICAL_UNIT_NOT_SUPPORTED: Self = Self::new(
         SenseKey::IllegalRequest,
         AdditionalSense::LogicalUnitNotSupported,
@@ -136,9 +135,9 @@ impl Sense {
     /// The disk has no blocks.
     pub const MEDIUM_NOT_PRESENT: Self =
         Self::new(SenseKey::NotReady, AdditionalSense::MediumNotPresent);
-    /// The device failed a flush: what was written before may be lost.
+    /// The device failed a flush. Data that was written before may be lost.
     pub const FLUSH_FAILED: Self = Self::new(SenseKey::MediumError, AdditionalSense::WriteError);
-    /// The device answered what no device may answer, or has stopped answering.
+    /// The device returned an invalid answer, or none.
     pub const INTERNAL_TARGET_FAILURE: Self = Self::new(
         SenseKey::HardwareError,
         AdditionalSense::InternalTargetFailure,
@@ -148,7 +147,7 @@ impl Sense {
         SenseKey::UnitAttention,
         AdditionalSense::PowerOnOrResetOccurred,
     );
-    /// The disk has another capacity than before.
+    /// The disk's capacity has changed.
     pub const CAPACITY_CHANGED: Self = Self::new(
         SenseKey::UnitAttention,
         AdditionalSense::CapacityDataHasChanged,
@@ -181,7 +180,7 @@ impl Sense {
         }
     }
 
-    /// What `field` of the CDB asks for is not supported.
+    /// `field` of the CDB asks for something that is not supported.
     pub(crate) const fn invalid_field(field: CdbField) -> Self {
         Self::illegal_request(AdditionalSense::InvalidFieldInCdb, field)
     }
@@ -194,47 +193,46 @@ impl Sense {
         }
     }
 
-    /// The class of what happened.
+    /// The sense key.
     #[must_use]
     pub const fn key(self) -> SenseKey {
         self.key
     }
 
-    /// What happened.
+    /// The additional sense code and its qualifier.
     #[must_use]
     pub const fn additional(self) -> AdditionalSense {
         self.additional
     }
 
-    /// The field of the CDB that was refused, with ILLEGAL REQUEST.
+    /// The field of the CDB that was refused, if the key is ILLEGAL REQUEST.
     #[must_use]
     pub const fn field(self) -> Option<CdbField> {
         self.field
     }
 
-    /// The block that failed, with MEDIUM ERROR.
+    /// The first block of the failed operation, if the key is MEDIUM ERROR.
     #[must_use]
     pub const fn information(self) -> Option<Lba> {
         self.information
     }
 
     /// Writes fixed format sense data into `buffer`, as much of its
-    /// [18 bytes](Self::FIXED_LENGTH) as fits, and says how many bytes that were.
+    /// [18 bytes](Self::FIXED_LENGTH) as fits. Returns how many bytes it wrote.
     pub fn write_to(self, buffer: &mut [u8]) -> usize {
         let mut out = Writer::new(buffer);
         out.put(&self.fixed());
         out.written()
     }
 
-    /// Current sense data in the fixed format (SPC-4, "Fixed format sense
-    /// data"). ADDITIONAL SENSE LENGTH tells the whole length, also where the
-    /// buffer cuts it off.
+    /// Current sense data in the fixed format (SPC-4, "Fixed format sense data"). ADDITIONAL
+    /// SENSE LENGTH gives the whole length, even if the buffer is shorter.
     pub(crate) fn fixed(self) -> [u8; Self::FIXED_LENGTH] {
         const CURRENT: u8 = 0x70;
         const VALID: u8 = 1 << 7;
         const ADDITIONAL_LENGTH: u8 = 10;
 
-        // INFORMATION has four bytes here: a larger LBA is not reported.
+        // INFORMATION has four bytes here, so a larger LBA is not reported.
         let information = self.information.and_then(|lba| u32::try_from(lba.0).ok());
         let valid = information.map_or(0, |_| VALID);
         let [i0, i1, i2, i3] = information.unwrap_or(0).to_be_bytes();
@@ -263,8 +261,8 @@ impl Sense {
     }
 
     /// Current sense data in the descriptor format, without descriptors (SPC-4,
-    /// "Descriptor format sense data"). REQUEST SENSE asks for it, and has
-    /// neither a CDB field nor a block to report.
+    /// "Descriptor format sense data"). Only REQUEST SENSE uses it, and its sense data has
+    /// neither a CDB field nor a block.
     pub(crate) fn descriptor(self) -> [u8; 8] {
         const CURRENT: u8 = 0x72;
         let [code, qualifier] = (self.additional as u16).to_be_bytes();
@@ -272,7 +270,7 @@ impl Sense {
     }
 }
 
-/// The sense key specific bytes that point at a field of the CDB (SPC-4,
+/// The sense key specific bytes for a field of the CDB (SPC-4,
 /// "Field pointer sense key specific data").
 fn field_pointer(field: CdbField) -> [u8; 3] {
     const SKSV: u8 = 1 << 7;

@@ -17,10 +17,10 @@ pub(crate) enum Page {
     BlockLimits = 0xB0,
 }
 
-/// The pages that are answered, in ascending order.
+/// The supported pages, in ascending order.
 ///
-/// Where there is no logical unit there is nothing to tell of it. A disk
-/// without a serial number has no page for one.
+/// A logical unit that does not exist has only the first. A disk without a serial number has
+/// no Unit Serial Number page.
 fn supported(disk: &Disk, peripheral: Peripheral) -> impl Iterator<Item = Page> {
     let present = peripheral == Peripheral::Disk;
     let serial = !disk.identity.serial.is_empty();
@@ -34,7 +34,7 @@ fn supported(disk: &Disk, peripheral: Peripheral) -> impl Iterator<Item = Page> 
     .filter_map(|(page, supported)| supported.then_some(page))
 }
 
-/// The page with this code, if it is answered.
+/// The page with this code, if it is supported.
 pub(crate) fn page(disk: &Disk, peripheral: Peripheral, code: u8) -> Option<Page> {
     supported(disk, peripheral).find(|&page| page as u8 == code)
 }
@@ -68,9 +68,8 @@ fn unit_serial_number(disk: &Disk, out: &mut Writer<'_>) {
 /// on: one T10 vendor ID based designator, made of vendor, product and serial
 /// number, as that standard recommends.
 ///
-/// Without a serial number there is none. One of vendor and product alone would
-/// be the same on all disks of the kind, and make them one disk to an initiator
-/// that believes it.
+/// Without a serial number there is no designator. One of vendor and product alone would be
+/// the same for all such disks, and an initiator could take them for one disk.
 fn device_identification(disk: &Disk, out: &mut Writer<'_>) {
     const CODE_SET_ASCII: u8 = 0x2;
     const LOGICAL_UNIT_T10_VENDOR_ID: u8 = 0x01;
@@ -95,13 +94,13 @@ fn device_identification(disk: &Disk, out: &mut Writer<'_>) {
     out.put(identity.serial.as_bytes());
 }
 
-/// SBC-3, "Block Limits VPD page", from the low byte of the page length on. What
-/// belongs to commands that are not supported is 0.
+/// SBC-3, "Block Limits VPD page", from the low byte of the page length on. The limits of
+/// commands that are not supported are 0.
 fn block_limits(disk: &Disk, out: &mut Writer<'_>) {
     const PAGE_LENGTH: u8 = 0x3C;
 
-    // A transfer is at most 2^31 bytes long, so the limit fits its field. Advice that
-    // its field cannot hold is not reported.
+    // A transfer has at most 2^31 bytes, so the limit fits its field. Advice that does not
+    // fit its field is not reported.
     let Blocks(maximum) = disk.capacity.longest_transfer();
     let Blocks(optimal) = disk.topology.optimal;
     let Blocks(granularity) = disk.topology.granularity;
