@@ -1,82 +1,77 @@
 //! Data inside the lock that protects it.
 //!
-//! A cell is made in HwFindAdapter, belongs to that adapter, and opens in one
-//! of two ways: [`with`](DpcLocked::with) and its variants take its lock for the
-//! length of a closure. [`open`](DpcLocked::open) and its variants need a context
-//! that proves that no other callback can have the cell open.
+//! A cell is made in HwFindAdapter and belongs to that adapter. There are two ways to open
+//! it. [`with`](DpcLocked::with) and its variants hold its lock while a closure runs.
+//! [`open`](DpcLocked::open) and its variants require a context that proves that no other
+//! callback can have the cell open.
 //!
 //! # Why this is sound
 //!
-//! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock and holds
-//! the IRQL to return to (storport-rules.md L1 to L3): from acquire to release it
-//! must stay where it is, and releases come in reverse order. Each item below is
-//! something that could go wrong, followed by why it can't:
+//! A STOR_LOCK_HANDLE is the queue node of an in-stack queued lock, and contains the IRQL to
+//! return to (storport-rules.md L1 to L3). From acquire to release it must not move, and
+//! locks must be released in reverse order. Each item below is something that could go wrong,
+//! followed by why it cannot:
 //!
-//! - *The handle moves while the lock is held.* A guard that contains the handle
-//!   would move when it is returned. Here the handle lies in the frame of the
-//!   function that calls the closure; it is reached by one pointer, made before
-//!   the lock is taken; the frame ends after the release.
-//! - *The guard is forgotten*, or leaked in a cycle. `mem::forget` of a guard
-//!   with a destructor keeps the lock for ever. The [`Guard`] here has none: it
-//!   is lent to the closure, and the release is the caller's next statement
-//!   whatever becomes of it.
-//! - *Early return, `?`, `break`.* They leave the closure, not the function that
-//!   called it. The closure's value, a `Result` for example, is passed on after
-//!   the release.
+//! - *The handle moves while the lock is held.* A guard that contained the handle would move
+//!   when it is returned. Here the handle lies in the stack frame of the function that calls
+//!   the closure, which ends after the release. It is accessed by one pointer, made before the
+//!   lock is taken.
+//! - *The guard is forgotten*, or leaked in a cycle. `mem::forget` of a guard with a
+//!   destructor keeps the lock for ever. The [`Guard`] here has no destructor. The closure
+//!   borrows it, and the function that calls the closure releases the lock in its next
+//!   statement.
+//! - *Early return, `?`, `break`.* They leave the closure, not the function that calls it. The
+//!   closure's value, for example a `Result`, is returned after the release.
 //! - *A panic.* The release driver has no path to one; in any other build a panic
 //!   is a bug check (`panic = "abort"`). Nothing unwinds past the release.
-//! - *The guard outlives the lock.* It is lent for a lifetime that only the
-//!   closure knows (`for<'g>`), so neither it nor a borrow of the data is part
-//!   of the closure's value, or can be stored outside.
-//! - *Releases out of order.* Locks are taken by nested calls, and these return
-//!   last in, first out.
-//! - *A lock is taken twice.* The scope that a lock is taken with is borrowed
-//!   exclusively for the length of the closure. Inside, further locks are taken
-//!   with the guard. The guard has the level of its lock, and [`Below`] allows
-//!   only locks of a higher level. That excludes a second lock of the same level
+//! - *The guard outlives the lock.* The closure borrows it for a lifetime that only the
+//!   closure knows (`for<'g>`). So neither the guard nor a borrow of the data can be part of
+//!   the closure's value, or be stored outside.
+//! - *Releases out of order.* Locks are taken by nested calls, which return last in, first
+//!   out.
+//! - *A lock is taken twice.* The scope that a lock is taken with is borrowed exclusively
+//!   while the closure runs. Inside the closure, further locks are taken with the guard. The
+//!   guard has the level of its lock, and [`Below`] allows only locks of a higher level. That excludes a second lock of the same level
 //!   too: DPC locks never nest, nor do message locks, nor one of those with the
-//!   interrupt lock (storport-rules.md O4 to O6). So a cell that is open can't be opened
-//!   again by the same thread, and `&mut` to its data is the only one.
-//! - *Two processors wait for each other.* All threads take locks in the same total
-//!   order, so there is no cycle.
-//! - *A lock that Storport holds already is taken.* The level of a context
-//!   starts with what Storport holds in that callback (storport-rules.md Callbacks). In HwStartIo
-//!   that is known only at run time. Its level allows neither to take the StartIo
-//!   lock nor to open a cell without it, until
-//!   [`StartIo::channels`](crate::StartIo::channels) tells which it is.
-//! - *`open` where nobody holds the lock.* Only contexts implement [`Proves`],
-//!   each for the locks that Storport is documented to hold then, or because the
-//!   gate admits no other callback that could open or lock the cell. Guards do
-//!   not implement it, because a guard could then open its own cell twice.
-//! - *A guard or a context goes to another processor, or is kept.* They are not
-//!   `Send`, but what lies in an adapter's state must be. A context ends with the
-//!   call.
-//! - *Another adapter's lock.* A cell takes the lock of the adapter that it was
-//!   made for, whatever scope it is opened with. The scope must be of the same
-//!   adapter: `'adapter` is invariant, and each callback is generic over it, so
-//!   the compiler never treats two of them as the same.
-//! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object, and so a
-//!   lock, that was made for it alone. The data is reached only through the cell.
-//! - *The lock is used before it is initialised.* Contexts from which a lock may
-//!   be taken exist only once the adapter is ready, and DPC objects are
-//!   initialised before that. HwFindAdapter, HwInitialize, HwPassiveInitialize
-//!   and interrupt routines run earlier; no lock can be taken from those.
-//! - *A message that is not connected has no lock.* Its cell is under the
-//!   interrupt lock, which includes the locks of all messages. How many
-//!   messages there are is settled before the first lock is taken, so that
-//!   acquire and release are of the same kind.
+//!   interrupt lock (storport-rules.md O4 to O6). So a thread cannot open a cell that
+//!   it has open already, and `&mut` to the cell's data is the only reference.
+//! - *Two processors wait for each other.* All code takes locks in the same total order, so
+//!   there is no cycle.
+//! - *A lock that Storport holds already is taken.* The level of a context includes the locks
+//!   that Storport holds in that callback (storport-rules.md Callbacks). For HwStartIo they
+//!   are known only at run time. So its level allows neither to take the StartIo lock nor to
+//!   open a cell without it. [`StartIo::channels`](crate::StartIo::channels) returns a context
+//!   that allows one of the two.
+//! - *`open` where the lock is not held.* Only contexts implement [`Proves`]: for the locks
+//!   that Storport is documented to hold in the callback, or because the gate admits no other
+//!   callback that could open or lock the cell. Guards do not implement it, because a guard
+//!   could then open its own cell a second time.
+//! - *A guard or a context moves to another processor, or is stored.* They are not `Send`, and
+//!   the adapter's state must be. A context ends with the callback.
+//! - *Another adapter's lock.* A cell takes the lock of the adapter that it was made for,
+//!   whatever scope it is opened with. The scope must belong to the same adapter: `'adapter`
+//!   is invariant, and each callback is generic over it, so the compiler never unifies two of
+//!   them.
+//! - *Another queue's lock.* A [`DpcLocked`] cell has a DPC object of its own, and so a lock of
+//!   its own. The data is accessed only through the cell.
+//! - *The lock is used before it is initialised.* A context from which a lock may be taken
+//!   exists only when the adapter is ready, and DPC objects are initialised before that.
+//!   HwFindAdapter, HwInitialize, HwPassiveInitialize and interrupt routines run earlier, and
+//!   their contexts take no lock.
+//! - *A message that is not connected has no lock.* Its cell is under the interrupt lock, which
+//!   includes the locks of all messages. The number of messages is fixed before the first
+//!   lock is taken, so acquire and release use the same kind of lock.
 //!
-//! Types do not limit how long a lock is held (storport-rules.md L7), nor do they
-//! ensure that the closure ends at all.
+//! The types do not limit how long a lock is held (storport-rules.md L7), and do not ensure
+//! that the closure ends.
 //!
-//! In dump mode the same code runs without taking a lock: a dump stack is
-//! single-threaded (storport-rules.md D8).
+//! In dump mode the same code runs without a lock, because a dump stack is single-threaded
+//! (storport-rules.md D8).
 //!
-//! # What it costs
+//! # Cost
 //!
-//! Beyond the two calls and their arguments, two tests, one before each:
-//! `Locked::taken_of` has the adapter's address, or null in a dump stack, where no lock
-//! is taken.
+//! A lock costs the two calls with their arguments, and a test before each: `Locked::taken_of`
+//! is the adapter's address, or null in a dump stack, where no lock is taken.
 #![expect(unsafe_code, reason = "a lock call opens the cell behind it")]
 
 use core::{
@@ -105,28 +100,27 @@ mod sealed {
     use super::TakenOf;
     use crate::level::Level;
 
-    /// How one of Storport's locks is held for the length of a call.
+    /// One of Storport's locks, and how it is held while a closure runs.
     pub trait Lock {
-        /// Its place in the order.
+        /// Its level in the order of locks.
         type Level: Level;
 
-        /// Runs `run` holding the lock of `adapter`; without an adapter, in a dump
-        /// stack, holding none.
+        /// Runs `run` while it holds the lock of `adapter`. In a dump stack, where `adapter` is
+        /// `None`, runs it without a lock.
         fn hold<R>(&self, adapter: &TakenOf<'_>, run: impl FnOnce() -> R) -> R;
     }
 }
 
 use sealed::Lock;
 
-/// Data of an adapter inside one of Storport's locks.
+/// An adapter's data inside one of Storport's locks.
 ///
 /// # Invariants
 ///
-/// `data` is reached only inside `lock.hold`, in a dump stack (which is
-/// single-threaded), or by a context that [`Proves`] that no other callback is
-/// inside. The scope that was used is borrowed exclusively as long, and the order
-/// of levels keeps a thread from being inside the same cell twice. So the
-/// reference to `data` is the only one.
+/// `data` is accessed only inside `lock.hold`, in a dump stack (which is single-threaded), or
+/// with a context that [`Proves`] that no other callback has the cell open. Meanwhile the
+/// scope that was used is borrowed exclusively, and the order of levels prevents a thread from
+/// opening the cell a second time. So a reference to `data` is the only one.
 pub struct Locked<'adapter, K, T> {
     adapter: &'adapter Header,
     taken_of: TakenOf<'adapter>,
@@ -138,8 +132,8 @@ pub struct Locked<'adapter, K, T> {
 /// The adapter whose lock is taken, or `None` in a dump stack, where no lock is taken.
 /// It never changes.
 ///
-/// It is a cell so that the compiler does not know that. Otherwise it would make two
-/// copies of the code that runs with the lock, one for dump stacks, and would inline
+/// It is a `Cell` to hide from the compiler that it never changes. Otherwise the compiler would
+/// make two copies of the code that runs with the lock, one for dump stacks, and would inline
 /// neither.
 type TakenOf<'adapter> = Cell<Option<&'adapter Header>>;
 
@@ -154,11 +148,11 @@ pub type StartIoLocked<'adapter, T> = Locked<'adapter, StartIoLock, T>;
 pub type DpcLocked<'adapter, T> = Locked<'adapter, DpcLock, T>;
 
 /// Data under the interrupt lock (StorPortAcquireSpinLock, InterruptLock).
-/// Where messages have locks of their own, the interrupt lock takes all of them.
+/// If messages have locks of their own, the interrupt lock includes all of them.
 pub type InterruptLocked<'adapter, T> = Locked<'adapter, InterruptLock, T>;
 
-/// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock);
-/// under the interrupt lock where messages have none of their own.
+/// Data under the lock of one MSI-X message (StorPortAcquireMSISpinLock), or under the
+/// interrupt lock if messages have no locks of their own.
 pub type MessageLocked<'adapter, T> = Locked<'adapter, MessageLock, T>;
 
 /// The StartIo lock.
@@ -169,17 +163,19 @@ pub struct StartIoLock(());
 ///
 /// # Invariants
 ///
-/// `object` is DPC object `number` of the adapter. It is initialised in the phase
-/// READY, the only one in which [`Scope`]s exist.
+/// `object` is DPC object `number` of the adapter. It is initialised before the phase READY,
+/// the only phase in which [`Scope`]s exist. (In a dump stack it is not initialised, and not
+/// used.)
 #[derive(Debug)]
 pub struct DpcLock {
     number: DpcNumber,
     object: *mut STOR_DPC,
 }
 
-// SAFETY: The object is only passed to Storport, by address.
+// SAFETY: `DpcLock`'s invariant: `object` is valid on every thread. It is only passed to
+// Storport, by address.
 unsafe impl Send for DpcLock {}
-// SAFETY: The object is only passed to Storport, by address.
+// SAFETY: As for `Send`.
 unsafe impl Sync for DpcLock {}
 
 /// The interrupt lock.
@@ -194,10 +190,10 @@ pub struct MessageLock {
 }
 
 impl MessageLock {
-    /// Whether the message has a lock of its own: messages are not locked
-    /// together, and this one is connected.
+    /// Whether the message has a lock of its own: messages do not share one lock, and this
+    /// message is connected.
     ///
-    /// It does not change between HwInitialize and the next HwFindAdapter
+    /// The result does not change between HwInitialize and the next HwFindAdapter
     /// (`State::set_messages`), and so not while a lock is held.
     #[inline]
     fn is_own(&self, adapter: &Header) -> bool {
@@ -205,15 +201,15 @@ impl MessageLock {
     }
 }
 
-// SAFETY: `Locked`'s invariant: the data is reached by one thread at a time. `taken_of`
-// is never written.
+// SAFETY: `Locked`'s invariant: one thread at a time accesses the data. `taken_of` is never
+// written.
 unsafe impl<K: Sync, T: Send> Sync for Locked<'_, K, T> {}
 
 impl<'a, K: Lock, T> Locked<'a, K, T> {
-    /// Takes the lock, runs `run` with the open cell, releases the lock.
+    /// Takes the lock, runs `run` with the open cell, and releases the lock.
     ///
-    /// `scope` is the callback's context, or the guard of a lock that comes
-    /// earlier in the order; it can't be used meanwhile.
+    /// `scope` is the callback's context, or the guard of a lock that comes earlier in the
+    /// order. It cannot be used while `run` runs.
     #[inline]
     pub fn with<S, R>(
         &self,
@@ -225,7 +221,8 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S::Level: Below<K::Level>,
     {
         let _: &mut S = scope;
-        // SAFETY: This runs with the lock held, or in a dump stack.
+        // SAFETY: `hold` runs this with the lock held, or in a dump stack. The scope proves
+        // that this thread does not have the cell open (`Locked`'s invariant).
         let inside = || unsafe { self.inside(run) };
         self.lock.hold(&self.taken_of, inside)
     }
@@ -233,14 +230,14 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
     /// Runs `run` with the cell open.
     ///
     /// # Safety
-    /// The lock is held, or this is a dump stack; a scope proved that this
-    /// thread is not inside already.
+    /// The lock is held, or this is a dump stack. A scope proved that this thread does not have
+    /// the cell open.
     #[inline]
     unsafe fn inside<R>(
         &self,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, K::Level>) -> R,
     ) -> R {
-        // SAFETY: The caller's promise; `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant, which the caller's promise keeps.
         let data = unsafe { &mut *self.data.get() };
         run(&mut Guard {
             data,
@@ -252,21 +249,20 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         })
     }
 
-    /// Opens the cell in a callback that is entered with the lock held, or in
-    /// which nothing else of the adapter runs.
+    /// Opens the cell in a callback that Storport calls with the lock held, or in which no other
+    /// callback of the adapter can open the cell.
     pub fn open<'s, S>(&'s self, scope: &'s mut S) -> &'s mut T
     where
         S: Proves<'a, K::Level>,
     {
         let _: &mut S = scope;
-        // SAFETY: The scope proves that no other callback is inside, and is
-        // borrowed as long as the data: `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant: the scope proves that no other callback has the cell
+        // open, and is borrowed as long as the data.
         unsafe { &mut *self.data.get() }
     }
 
-    /// Runs `run` with the open cell, as [`with`](Self::with) does, in a callback
-    /// that Storport enters with the lock held. Locks that come later in the order
-    /// can be taken with the guard.
+    /// Runs `run` with the open cell, as [`with`](Self::with) does, in a callback that Storport
+    /// calls with the lock held. Further locks can be taken with the guard.
     pub fn with_held<S, R>(
         &self,
         scope: &mut S,
@@ -276,8 +272,8 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
         S: Proves<'a, K::Level> + Scope<'a, Level = K::Level>,
     {
         let _: &mut S = scope;
-        // SAFETY: The scope proves that the lock is held, and is borrowed as long
-        // as the cell is open: `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant: the scope proves that the lock is held, and is
+        // borrowed as long as the cell is open.
         unsafe { self.inside(run) }
     }
 
@@ -293,17 +289,16 @@ impl<'a, K: Lock, T> Locked<'a, K, T> {
     }
 }
 
-/// An open cell: the data, and the right to take locks that come later in the
-/// order.
+/// An open cell: the data, and the right to take locks that come later in the order.
 ///
-/// It lives as long as the lock is held and can't leave its closure.
+/// It exists only while the lock is held, and cannot leave the closure.
 pub struct Guard<'guard, 'adapter, T, L> {
     data: &'guard mut T,
     held: Held<'adapter, L>,
 }
 
 impl<'a, T, L: Level> Guard<'_, 'a, T, L> {
-    /// The data and the right to take further locks, side by side.
+    /// Splits the guard into the data and the right to take further locks.
     pub fn split(&mut self) -> (&mut T, &mut Held<'a, L>) {
         (self.data, &mut self.held)
     }
@@ -323,7 +318,7 @@ impl<T, L> DerefMut for Guard<'_, '_, T, L> {
     }
 }
 
-/// Says that a lock of level `L` is held; further locks are taken with it.
+/// Proof that a lock of level `L` is held. Further locks are taken with it.
 pub struct Held<'adapter, L> {
     adapter: Brand<'adapter>,
     level: PhantomData<L>,
@@ -345,7 +340,8 @@ impl<'a, T, L: Level> Scope<'a> for Guard<'_, 'a, T, L> {
     type Level = L;
 }
 
-/// Runs `run` holding the lock `kind` of `adapter`, if there is one.
+/// Runs `run` while it holds the lock `kind` of `adapter`. In a dump stack, where `adapter` is
+/// `None`, runs it without a lock.
 #[inline]
 fn hold_spin_lock<R>(
     adapter: &TakenOf<'_>,
@@ -353,22 +349,22 @@ fn hold_spin_lock<R>(
     dpc: *mut STOR_DPC,
     run: impl FnOnce() -> R,
 ) -> R {
-    // Storport fills the handle; what was in it does not matter
-    // (storport-rules.md X18).
+    // Storport fills the handle, so it need not be initialised (storport-rules.md X18).
     let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
-    // One pointer for both calls: in between, whoever waits for the lock
-    // writes through it, so no new reference may be made of the handle.
+    // One pointer for both calls. Between them, a processor that waits for the lock writes to
+    // the handle, so no reference to it may be made.
     let handle = handle.as_mut_ptr();
     if let Some(adapter) = adapter.get() {
-        // SAFETY: The caller passes what `kind` asks for, and used a scope that may
-        // take it here: a DPC object is initialised then (`DpcLock`'s invariant). The
-        // handle lies in this frame until it is released.
+        // SAFETY: The caller passes the arguments that `kind` needs. It used a scope, so the
+        // lock may be taken here, and a DPC object is initialised (`DpcLock`'s invariant). The
+        // handle stays in this frame until the release.
         unsafe { port::acquire_spin_lock(adapter, kind, dpc, handle) };
     }
     let result = run();
     if let Some(adapter) = adapter.get() {
-        // SAFETY: It was acquired above, in this frame, since `TakenOf` never changes. `run` has released every lock
-        // that it acquired, since it had to use a function like this one.
+        // SAFETY: The lock was acquired above, in this frame, because `TakenOf` never changes.
+        // `run` has released every lock that it acquired, because only functions like this one
+        // acquire locks.
         unsafe { port::release_spin_lock(adapter, handle) };
     }
     result
@@ -409,7 +405,8 @@ impl Lock for MessageLock {
         let mut irql: ULONG = 0;
         let own = adapter.get().filter(|adapter| {
             self.is_own(adapter)
-                // SAFETY: The message has a lock, and a scope may take it here.
+                // SAFETY: `is_own`: the message has a lock. The caller used a scope, so the lock
+                // may be taken here.
                 && unsafe { port::acquire_msi_spin_lock(adapter, self.message, &raw mut irql) }
                     .is_ok()
         });
@@ -417,8 +414,8 @@ impl Lock for MessageLock {
             return InterruptLock(()).hold(adapter, run);
         };
         let result = run();
-        // SAFETY: It was acquired above and not released since. The status can
-        // only say that there are no such locks.
+        // SAFETY: The lock was acquired above and is still held. The only error is that message
+        // locks do not exist, which the acquisition has ruled out.
         let _: Result<(), StorStatus> =
             unsafe { port::release_msi_spin_lock(own, self.message, irql) };
         result
@@ -432,8 +429,8 @@ impl<'a, T> StartIoLocked<'a, T> {
 }
 
 impl<'a, T> StartIoLocked<'a, T> {
-    /// Opens this cell and that of a DPC lock at the same time, in a callback that
-    /// proves that no other callback has either open.
+    /// Opens this cell and a cell under a DPC lock at the same time, in a callback that proves
+    /// that no other callback has either of them open.
     pub fn open_with<U, S, R>(
         &self,
         dpc: &DpcLocked<'a, U>,
@@ -444,10 +441,10 @@ impl<'a, T> StartIoLocked<'a, T> {
         S: Proves<'a, level::StartIoHeld> + Proves<'a, level::DpcHeld>,
     {
         let _: &mut S = scope;
-        // SAFETY: The scope proves that no other callback is inside, and is
-        // borrowed as long as the data: `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant: the scope proves that no other callback has the cell
+        // open, and is borrowed as long as the data.
         let data = unsafe { &mut *self.data.get() };
-        // SAFETY: As above. It is another cell, since its lock is of another kind.
+        // SAFETY: As above. It is another cell, because its lock is of another kind.
         let other = unsafe { &mut *dpc.data.get() };
         run(data, other)
     }
@@ -458,16 +455,15 @@ impl<'a, T> InterruptLocked<'a, T> {
         Self::new(adapter, InterruptLock(()), data)
     }
 
-    /// Opens the cell in a message's interrupt routine. Returns `None` where messages
-    /// have locks of their own, because Storport does not hold the interrupt lock
-    /// there.
+    /// Opens the cell in a message's interrupt routine. Returns `None` if messages have locks of
+    /// their own, because Storport does not hold the interrupt lock then.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let _: &mut MessageInterrupt<'_, 'a> = interrupt;
         if self.adapter.state.has_message_locks() {
             return None;
         }
-        // SAFETY: Storport holds the interrupt lock (storport-rules.md Callbacks), and the context
-        // is borrowed as long as the data: `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant: Storport holds the interrupt lock
+        // (storport-rules.md Callbacks), and the context is borrowed as long as the data.
         Some(unsafe { &mut *self.data.get() })
     }
 }
@@ -477,17 +473,17 @@ impl<'a, T> MessageLocked<'a, T> {
         Self::new(adapter, MessageLock { message }, data)
     }
 
-    /// Opens the cell in the interrupt routine of its message, which Storport
-    /// enters with that lock held. Returns `None` in another message's routine.
+    /// Opens the cell in the interrupt routine of its message, which Storport calls with that
+    /// lock held. Returns `None` in the routine of another message.
     pub fn open_in<'s>(&'s self, interrupt: &'s mut MessageInterrupt<'_, 'a>) -> Option<&'s mut T> {
         let held = !self.adapter.state.has_message_locks()
             || self.lock.is_own(self.adapter) && interrupt.message() == self.lock.message;
         if !held {
             return None;
         }
-        // SAFETY: Storport holds this message's lock, or the one lock of all
-        // messages (storport-rules.md Callbacks), and the context is borrowed as long as the
-        // data: `Locked`'s invariant.
+        // SAFETY: `Locked`'s invariant: Storport holds this message's lock, or the one lock of
+        // all messages (storport-rules.md Callbacks), and the context is borrowed as long as
+        // the data.
         Some(unsafe { &mut *self.data.get() })
     }
 }
@@ -505,13 +501,13 @@ impl<'a, T> DpcLocked<'a, T> {
         self.lock.number
     }
 
-    /// Issues the DPC, which runs [`Miniport::dpc`], or [`callback::ThreadedDpc`] if
-    /// it is a threaded one (StorPortIssueDpc). If it was issued before and has not
-    /// started, it runs once for both.
+    /// Issues the DPC (StorPortIssueDpc). It runs [`Miniport::dpc`], or
+    /// [`callback::ThreadedDpc`] if it is a threaded DPC. A DPC that is issued twice before it
+    /// starts runs once.
     ///
-    /// Before the end of HwPassiveInitialize, and while the adapter is stopped,
-    /// the DPC is kept until DPCs can be queued. In a dump stack it runs at the end
-    /// of the interrupt routine.
+    /// Before the end of HwPassiveInitialize, and while the adapter is stopped, the DPC is
+    /// noted, and queued once DPCs can be queued. In a dump stack it runs at the end of the
+    /// interrupt routine.
     ///
     /// [`Miniport::dpc`]: crate::Miniport::dpc
     /// [`callback::ThreadedDpc`]: crate::callback::ThreadedDpc
@@ -519,21 +515,20 @@ impl<'a, T> DpcLocked<'a, T> {
     pub fn issue<S: IssuesDpcs<'a>>(&self, scope: &S) {
         let _: &S = scope;
         if self.adapter.state.issue(self.lock.number.0) == Issue::Now {
-            // SAFETY: DPCs can be queued, so the phase is READY and the object is
-            // initialised (`DpcLock`'s invariant).
+            // SAFETY: `DpcLock`'s invariant: DPCs can be queued, so the phase is READY and the
+            // object is initialised.
             unsafe { port::issue(self.adapter, self.lock.object) };
         }
     }
 
-    /// As [`with`](Self::with), from code that is at DISPATCH_LEVEL already:
-    /// the IRQL is not looked at (StorPortAcquireSpinLockEx, DpcLevelLock,
-    /// since Windows 10 1809).
+    /// As [`with`](Self::with), for code that runs at DISPATCH_LEVEL already: Storport does not
+    /// change the IRQL (StorPortAcquireSpinLockEx, DpcLevelLock, since Windows 10 1809).
     ///
     /// # Errors
-    /// Storport's status; then the lock was not taken and `run` not run.
-    /// NOT_IMPLEMENTED: Windows is older than 10 1809. Use
-    /// [`with`](Self::with). INVALID_IRQL: this code is not at the IRQL that the
-    /// kind of lock is for.
+    /// Storport's status. The lock was not taken, and `run` did not run.
+    ///
+    /// - NOT_IMPLEMENTED: Windows is older than 10 1809. Use [`with`](Self::with).
+    /// - INVALID_IRQL: this code does not run at the IRQL that the kind of lock needs.
     #[inline]
     pub fn with_at_dpc_level<S, R>(
         &self,
@@ -548,15 +543,14 @@ impl<'a, T> DpcLocked<'a, T> {
         self.with_ex(kind::DpcLevelLock, run)
     }
 
-    /// As [`with`](Self::with), from a threaded DPC: Storport knows whether it
-    /// runs in a thread (StorPortAcquireSpinLockEx, ThreadedDpcLock, since
-    /// Windows 10 1809).
+    /// As [`with`](Self::with), for a threaded DPC: Storport knows whether the DPC runs in a
+    /// thread (StorPortAcquireSpinLockEx, ThreadedDpcLock, since Windows 10 1809).
     ///
     /// # Errors
-    /// Storport's status; then the lock was not taken and `run` not run.
-    /// NOT_IMPLEMENTED: Windows is older than 10 1809. Use
-    /// [`with`](Self::with). INVALID_IRQL: this code is not at the IRQL that the
-    /// kind of lock is for.
+    /// Storport's status. The lock was not taken, and `run` did not run.
+    ///
+    /// - NOT_IMPLEMENTED: Windows is older than 10 1809. Use [`with`](Self::with).
+    /// - INVALID_IRQL: this code does not run at the IRQL that the kind of lock needs.
     #[inline]
     pub fn with_in_threaded_dpc<R>(
         &self,
@@ -572,8 +566,9 @@ impl<'a, T> DpcLocked<'a, T> {
         kind: STOR_SPINLOCK,
         run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::DpcHeld>) -> R,
     ) -> Result<R, StorStatus> {
-        // SAFETY: This runs with the lock held, or in a dump stack. Every kind of
-        // lock of a DPC object is the one word in it.
+        // SAFETY: `Locked`'s invariant: this runs with the lock held, or in a dump stack, and a
+        // scope proved that this thread does not have the cell open. All kinds of lock of a DPC
+        // object use the same word in it, so they exclude each other.
         let inside = || unsafe { self.inside(run) };
         let Some(adapter) = self.taken_of.get() else {
             return Ok(inside());
@@ -581,23 +576,23 @@ impl<'a, T> DpcLocked<'a, T> {
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
         let dpc = self.lock.object;
-        // SAFETY: These kinds ask for a DPC object, which is initialised
-        // (`DpcLock`'s invariant). A scope may take its level here. The handle lies
-        // in this frame until it is released.
+        // SAFETY: These kinds need a DPC object, which is initialised (`DpcLock`'s invariant).
+        // The caller used a scope, so the lock may be taken here. The handle stays in this
+        // frame until the release.
         unsafe { port::acquire_spin_lock_ex(adapter, kind, dpc, handle) }?;
         let result = inside();
-        // SAFETY: It was acquired above, in this frame. `run` has released every lock
-        // that it acquired.
+        // SAFETY: The lock was acquired above, in this frame. `run` has released every lock that
+        // it acquired.
         unsafe { port::release_spin_lock(adapter, handle) };
         Ok(result)
     }
 }
 
-/// What the context of a StorPortSynchronizeAccess routine points to.
+/// The context of a StorPortSynchronizeAccess routine.
 struct Synchronized<F, R> {
-    /// The closure to run. It is taken out once `done`.
+    /// The closure to run. It is taken out when `done` is set.
     run: ManuallyDrop<F>,
-    /// The closure's result. It is initialised once `done`.
+    /// The closure's result. It is initialised when `done` is set.
     result: MaybeUninit<R>,
     done: bool,
 }
@@ -605,13 +600,14 @@ struct Synchronized<F, R> {
 /// STOR_SYNCHRONIZED_ACCESS.
 ///
 /// # Safety
-/// `context` is a [`Synchronized`] of these types, lent for this call.
+/// `context` points to a [`Synchronized`] of these types, which nobody else accesses during
+/// this call.
 unsafe extern "C" fn synchronized<F: FnOnce() -> R, R>(_extension: PVOID, context: PVOID) -> u8 {
     let context: *mut Synchronized<F, R> = context.cast();
     // SAFETY: the caller's promise.
     let context = unsafe { &mut *context };
     if !context.done {
-        // SAFETY: it is not done, so the closure was not taken.
+        // SAFETY: `done` is not set, so the closure was not taken.
         let run = unsafe { ManuallyDrop::take(&mut context.run) };
         context.result.write(run());
         context.done = true;
@@ -620,11 +616,11 @@ unsafe extern "C" fn synchronized<F: FnOnce() -> R, R>(_extension: PVOID, contex
 }
 
 impl<'a, T> InterruptLocked<'a, T> {
-    /// As [`with`](Locked::with), by a routine that Storport calls with the
-    /// lock held (StorPortSynchronizeAccess).
+    /// As [`with`](Locked::with), in a routine that Storport calls with the lock held
+    /// (StorPortSynchronizeAccess).
     ///
-    /// Where messages have locks of their own, what that routine excludes is
-    /// not documented: there this is `with`.
+    /// If messages have locks of their own, this is `with`: what StorPortSynchronizeAccess
+    /// excludes then is not documented.
     pub fn synchronize<S, R>(
         &self,
         scope: &mut S,
@@ -635,7 +631,8 @@ impl<'a, T> InterruptLocked<'a, T> {
         S::Level: Below<level::InterruptHeld>,
     {
         let _: &mut S = scope;
-        // SAFETY: This runs with the lock held, or in a dump stack.
+        // SAFETY: `Locked`'s invariant: this runs with the lock held, or in a dump stack, and
+        // the scope proves that this thread does not have the cell open.
         let inside = || unsafe { self.inside(run) };
         match self.taken_of.get() {
             None => inside(),
@@ -647,7 +644,7 @@ impl<'a, T> InterruptLocked<'a, T> {
     }
 }
 
-/// Runs `run` by StorPortSynchronizeAccess.
+/// Runs `run` in StorPortSynchronizeAccess.
 fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
     let mut context = Synchronized {
         run: ManuallyDrop::new(run),
@@ -655,15 +652,15 @@ fn synchronize<F: FnOnce() -> R, R>(adapter: &Header, run: F) -> R {
         done: false,
     };
     let routine = Some(synchronized::<F, R> as unsafe extern "C" fn(PVOID, PVOID) -> u8);
-    // SAFETY: a scope proved that the interrupt lock may be taken; the context
-    // is of the routine's types, and not looked at until it has run.
+    // SAFETY: A scope proved that the interrupt lock may be taken. The context has the
+    // routine's types, and is not accessed here until the call returns.
     unsafe { port::synchronize_access(adapter, routine, (&raw mut context).cast()) };
     if context.done {
-        // SAFETY: it is done, so the result is there, and is taken once.
+        // SAFETY: `done` is set, so the result is initialised. It is taken once.
         unsafe { context.result.assume_init() }
     } else {
-        // Storport did not call the routine, which is not documented to happen.
-        // SAFETY: it is not done, so the closure was not taken.
+        // Storport did not call the routine. That is not documented to happen.
+        // SAFETY: `done` is not set, so the closure was not taken.
         let run = unsafe { ManuallyDrop::take(&mut context.run) };
         InterruptLock(()).hold(&Cell::new(Some(adapter)), run)
     }
