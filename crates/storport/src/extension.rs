@@ -1,8 +1,8 @@
-//! The device extension: the framework's header, the miniport's state behind
-//! the gate, and the memory of tables.
+//! The device extension: the framework's header, the miniport's state, which callbacks access
+//! only through the gate ([`State`]), and the memory for tables.
 //!
-//! Storport allocates one device extension an adapter, zeroed and non-paged,
-//! and never moves it (`storport.h`, `HW_INITIALIZATION_DATA`). So an address
+//! Storport allocates one device extension for each adapter, zeroed and non-paged, and never
+//! moves it (`storport.h`, `HW_INITIALIZATION_DATA`). So an address
 //! in it is valid for as long as the adapter exists.
 #![expect(unsafe_code, reason = "the device extension is Storport's memory")]
 
@@ -25,17 +25,18 @@ use crate::{
     state::{DpcRun, MAX_DPCS, Noted, State},
 };
 
-/// Ties a value to one adapter: the `'a` of two adapters are never the same,
-/// because every callback is generic over it.
+/// Binds a value to one adapter. The lifetimes `'a` of two adapters are never unified, because
+/// every callback is generic over it and the type is invariant in it.
 pub(crate) type Brand<'a> = PhantomData<fn(&'a ()) -> &'a ()>;
 
-/// The framework's part. A header of all zeros is valid: no adapter was found.
+/// The framework's part of the device extension. A header of all zeros is valid, and means that
+/// no adapter was found.
 ///
 /// # Invariants
 ///
 /// - It is the first field of an [`Extension`], so its address is the
 ///   HwDeviceExtension.
-/// - `optional` is null or the table of the miniport that registered.
+/// - `optional` is null, or points to the static table of the miniport that registered.
 /// - `changed` is written only between `State::begin_state_change` and the
 ///   HwStateChange that ends it.
 /// - `dpcs[n]` is only passed to Storport, by address. Storport initialises it
@@ -51,17 +52,18 @@ pub struct Header {
     dpcs: UnsafeCell<[STOR_DPC; MAX_DPCS as usize]>,
 }
 
-// SAFETY: The state is atomic; `Header`'s invariants say who uses the cells.
+// SAFETY: `state`, `optional` and `changed_entity` are atomic. `Header`'s invariants exclude
+// concurrent accesses to the two cells.
 unsafe impl Sync for Header {}
 
 impl Header {
-    /// What Storport calls the HwDeviceExtension.
+    /// The HwDeviceExtension: the address that Storport's routines and callbacks use.
     #[inline]
     pub(crate) fn device_extension(&self) -> PVOID {
         ptr::from_ref(self).cast_mut().cast()
     }
 
-    /// The optional callbacks that the miniport named.
+    /// The optional callbacks that the miniport names.
     pub(crate) fn optional(&self) -> &'static Optional {
         let optional = self.optional.load(Ordering::Relaxed);
         // SAFETY: `Header`'s invariant: null, or stored from a `&'static`.
@@ -77,7 +79,7 @@ impl Header {
             .wrapping_add(usize::from(number.0))
     }
 
-    /// The number of the DPC object at `address`.
+    /// The number of the DPC object at `address`. Returns `None` if it is not one of this adapter.
     #[inline]
     pub(crate) fn dpc_number(&self, address: *const STOR_DPC) -> Option<DpcNumber> {
         let offset = address.addr().wrapping_sub(self.dpcs.get().addr());
@@ -89,37 +91,37 @@ impl Header {
     /// Queues DPCs that were noted.
     pub(crate) fn issue_noted(&self, noted: Noted) {
         for number in noted {
-            // SAFETY: Notes are given out only in the phase READY, in which
-            // the DPC objects are initialised (`State`'s invariants).
+            // SAFETY: `Header`'s invariant on `dpcs`: `State` returns notes only in the phase
+            // READY, in which the DPC objects are initialised.
             unsafe { port::issue(self, self.dpc(DpcNumber(number))) };
         }
     }
 
-    /// The place for the address of the state change that is being reported.
+    /// A pointer to the address of the state change that is being reported.
     pub(crate) fn changed(&self) -> *mut STOR_ADDR_BTL8 {
         self.changed.get()
     }
 }
 
-/// Names one DPC object of an adapter, and so the lock in it.
+/// The number of a DPC object of an adapter, and so of the lock in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DpcNumber(pub(crate) u8);
 
 impl DpcNumber {
-    /// Its place in the order in which `FindAdapter` made them, from 0.
+    /// The index of the DPC object, from 0, in the order in which HwFindAdapter made them.
     #[must_use]
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// The whole extension; the memory of tables follows it.
+/// The whole device extension. The memory for tables follows it.
 ///
 /// # Invariants
 ///
-/// `adapter` is initialised in FOUND and in every phase whose number is higher. It is
-/// written only by a [`Finding`], and reached only through what the functions below
-/// return, after [`State`] admitted the callback.
+/// `adapter` is initialised in FOUND and in every phase with a higher number. Only a [`Finding`]
+/// writes it. It is accessed only through the values that the functions below return after
+/// [`State`] has admitted the callback.
 #[repr(C)]
 pub(crate) struct Extension<M: Registered> {
     pub(crate) header: Header,
@@ -127,8 +129,8 @@ pub(crate) struct Extension<M: Registered> {
 }
 
 impl<M: Registered> Extension<M> {
-    /// What `HW_INITIALIZATION_DATA.DeviceExtensionSize` must be. It leaves
-    /// room to align the tables.
+    /// The value of `HW_INITIALIZATION_DATA.DeviceExtensionSize`. It includes room to align the
+    /// tables.
     pub(crate) const fn bytes(stack: Stack) -> usize {
         // storport.h promises no more than the alignment of a pointer.
         const {
@@ -157,12 +159,10 @@ impl<M: Registered> Extension<M> {
     /// The extension at the address that Storport passes to a callback.
     ///
     /// # Safety
-    /// `device_extension` is the HwDeviceExtension of an adapter of the driver
-    /// that registered `M`, and stays so for `'c`.
+    /// `device_extension` is the HwDeviceExtension of an adapter of the miniport `M`, for `'c`.
     pub(crate) unsafe fn at<'c>(device_extension: PVOID) -> &'c Self {
-        // SAFETY: The caller's promise. Storport allocated `bytes` zeroed
-        // bytes there; all zeros is a valid `Header`, and the rest is
-        // `MaybeUninit`.
+        // SAFETY: The caller's promise: Storport allocated `Self::bytes` zeroed bytes there. A
+        // `Header` of all zeros is valid, and the rest is `MaybeUninit`.
         unsafe { &*device_extension.cast::<Self>() }
     }
 
@@ -172,7 +172,8 @@ impl<M: Registered> Extension<M> {
         if !self.header.state.serves_requests() {
             return None;
         }
-        // SAFETY: READY comes after FOUND.
+        // SAFETY: `Extension`'s invariant: the state is initialised in READY. HwFindAdapter does
+        // not overwrite it during this call, by the assumption in `state`.
         Some(unsafe { self.adapter() })
     }
 
@@ -182,17 +183,19 @@ impl<M: Registered> Extension<M> {
         if !self.header.state.serves_interrupts() {
             return None;
         }
-        // SAFETY: The phases that serve interrupts come after FOUND.
+        // SAFETY: `Extension`'s invariant: the state is initialised in the phases that serve
+        // interrupts. HwFindAdapter does not overwrite it during this call, by the assumption in
+        // `state`.
         Some(unsafe { self.adapter() })
     }
 
-    /// Admits any other callback of an adapter that runs.
+    /// Admits any other callback of an adapter that is ready.
     #[inline]
     pub(crate) fn enter(&self) -> Option<Inside<'_, M>> {
         self.header.state.enter().then(|| Inside(self))
     }
 
-    /// Admits a run of a DPC of an adapter that runs.
+    /// Admits a run of a DPC of an adapter that is ready.
     #[inline]
     pub(crate) fn enter_dpc(&self, dpc: DpcNumber) -> Option<InsideDpc<'_, M>> {
         let run = self.header.state.enter_dpc(dpc.0)?;
@@ -202,18 +205,19 @@ impl<M: Registered> Extension<M> {
         })
     }
 
-    /// Admits ScsiStopAdapter, after which no other callback is admitted.
+    /// Admits ScsiStopAdapter. Afterwards no other callback is admitted.
     pub(crate) fn stop(&self) -> Option<Inside<'_, M>> {
         self.header.state.stop().then(|| Inside(self))
     }
 
-    /// Admits HwFindAdapter, once it is alone.
+    /// Admits HwFindAdapter after it has waited for all other callbacks to end. Returns `None` if
+    /// they do not.
     pub(crate) fn find(&self) -> Option<Finding<'_, M>> {
         if !self.header.state.begin_find() {
             return None;
         }
         let finding = Finding(self);
-        // PASSIVE_LEVEL: what was admitted earlier gets 10 ms to leave.
+        // This runs at PASSIVE_LEVEL, so callbacks that were admitted earlier have 10 ms to end.
         finding.0.wait_until_alone(100, 100).then_some(finding)
     }
 
@@ -222,7 +226,7 @@ impl<M: Registered> Extension<M> {
         if !self.header.state.begin_initialize() {
             return None;
         }
-        // SAFETY: INITIALIZING comes after FOUND.
+        // SAFETY: `Extension`'s invariant: INITIALIZING has a higher number than FOUND.
         Some(unsafe { self.adapter() })
     }
 
@@ -231,21 +235,22 @@ impl<M: Registered> Extension<M> {
         if !self.header.state.begin_passive() {
             return None;
         }
-        // SAFETY: PASSIVE comes after FOUND.
+        // SAFETY: `Extension`'s invariant: PASSIVE has a higher number than FOUND.
         Some(unsafe { self.adapter() })
     }
 
-    /// Admits ScsiRestartAdapter, once it is alone.
+    /// Admits ScsiRestartAdapter after it has waited for all other callbacks but interrupt routines
+    /// to end. Returns `None` if they do not.
     pub(crate) fn restart<'a>(&self) -> Option<&M::Adapter<'a>> {
         if !self.header.state.begin_restart() {
             return None;
         }
-        // DIRQL at worst: what was admitted earlier gets 1 ms to leave.
+        // This may run at DIRQL, so callbacks that were admitted earlier have only 1 ms to end.
         if !self.wait_until_alone(100, 10) {
             let _: Noted = self.header.state.end_restart(false);
             return None;
         }
-        // SAFETY: RESTARTING comes after FOUND.
+        // SAFETY: `Extension`'s invariant: RESTARTING has a higher number than FOUND.
         Some(unsafe { self.adapter() })
     }
 
@@ -259,27 +264,28 @@ impl<M: Registered> Extension<M> {
         self.header.state.is_alone()
     }
 
-    /// The miniport's state. The callback chooses the lifetime `'a`: a value that
-    /// carries it can leave the callback only into the adapter's own state.
+    /// The miniport's state. The callback chooses the lifetime `'a`, so a value with this lifetime
+    /// can leave the callback only into the adapter's own state.
     ///
     /// # Safety
-    /// The gate admitted the callback, and the phase is FOUND or one after it.
+    /// The gate has admitted the callback, in FOUND or a phase with a higher number.
     #[inline]
     pub(crate) unsafe fn adapter<'a>(&self) -> &M::Adapter<'a> {
         let state: *const M::Adapter<'a> = self.adapter.get().cast();
-        // SAFETY: `Extension`'s invariant: it is initialised, and not written
-        // while a callback is admitted. Lifetimes do not change a layout.
+        // SAFETY: `Extension`'s invariant: the state is initialised, and not written while the
+        // callback runs. Lifetimes do not change a layout.
         unsafe { &*state }
     }
 }
 
-/// A callback that was admitted and counted. It leaves when this is dropped.
+/// A callback that was admitted and counted. Dropping this ends it.
 pub(crate) struct Inside<'c, M: Registered>(&'c Extension<M>);
 
 impl<M: Registered> Inside<'_, M> {
     #[inline]
     pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
-        // SAFETY: `enter` and `stop` admit a callback only in FOUND and later.
+        // SAFETY: `Extension`'s invariant: `enter` and `stop` admit a callback only in FOUND and
+        // in phases with a higher number.
         unsafe { self.0.adapter() }
     }
 }
@@ -291,7 +297,7 @@ impl<M: Registered> Drop for Inside<'_, M> {
     }
 }
 
-/// A run of a DPC that was admitted. It leaves when this is dropped.
+/// A run of a DPC that was admitted. Dropping this ends it.
 pub(crate) struct InsideDpc<'c, M: Registered> {
     extension: &'c Extension<M>,
     run: Option<DpcRun>,
@@ -300,7 +306,7 @@ pub(crate) struct InsideDpc<'c, M: Registered> {
 impl<M: Registered> InsideDpc<'_, M> {
     #[inline]
     pub(crate) fn adapter<'a>(&self) -> &M::Adapter<'a> {
-        // SAFETY: `enter_dpc` admits a run only in READY.
+        // SAFETY: `Extension`'s invariant: `enter_dpc` admits a run only in READY.
         unsafe { self.extension.adapter() }
     }
 }
@@ -314,8 +320,8 @@ impl<M: Registered> Drop for InsideDpc<'_, M> {
     }
 }
 
-/// HwFindAdapter, alone. If it is dropped before [`put`](Self::put), the extension has
-/// no adapter.
+/// A call of HwFindAdapter. If this is dropped without [`put`](Self::put), the extension has no
+/// adapter.
 pub(crate) struct Finding<'c, M: Registered>(&'c Extension<M>);
 
 impl<M: Registered> Finding<'_, M> {
@@ -329,14 +335,14 @@ impl<M: Registered> Finding<'_, M> {
             .store(optional.cast_mut(), Ordering::Relaxed);
     }
 
-    /// Puts the miniport's state into the extension, and so ends HwFindAdapter.
-    /// A state of an earlier life is overwritten, not dropped.
+    /// Stores the miniport's state in the extension and ends HwFindAdapter. A state from an
+    /// earlier life is overwritten, not dropped.
     pub(crate) fn put(self, adapter: M::Adapter<'_>) {
         let extension = self.0;
         core::mem::forget(self);
         let place = extension.adapter.get().cast();
-        // SAFETY: HwFindAdapter is alone, and the place is large enough:
-        // lifetimes do not change a layout.
+        // SAFETY: `Extension`'s invariant: only a `Finding` writes here, and no other callback is
+        // admitted. Lifetimes do not change a layout, so the type fits.
         unsafe { core::ptr::write(place, adapter) };
         extension.header.state.end_find(true);
     }
@@ -349,9 +355,8 @@ impl<M: Registered> Drop for Finding<'_, M> {
 }
 
 impl<M: Registered> Extension<M> {
-    /// The memory behind the extension, for tables. Its address comes from
-    /// Storport's pointer: a reference to the extension reaches no further
-    /// than its end.
+    /// The memory behind the extension, for tables. Its address is computed from Storport's
+    /// pointer, because a reference to the extension must not be used beyond its end.
     pub(crate) fn table_memory<'a>(device_extension: PVOID) -> TableMemory<'a> {
         TableMemory {
             next: device_extension.cast::<Self>().wrapping_add(1).cast(),
@@ -361,10 +366,11 @@ impl<M: Registered> Extension<M> {
     }
 }
 
-/// The most memory for tables. With it no sum in [`Extension::bytes`] overflows.
+/// The maximum size of the memory for tables, in bytes. It keeps the sums in
+/// [`Extension::bytes`] from overflowing.
 const MOST_TABLE_BYTES: usize = 1 << 31;
 
-/// The largest alignment that a table's elements may have: a cache line.
+/// The maximum alignment of a table's elements in bytes: a cache line.
 const TABLE_ALIGNMENT: usize = 64;
 
 /// The unused rest of the memory behind the extension.
@@ -375,7 +381,7 @@ pub(crate) struct TableMemory<'a> {
 }
 
 impl<'a> TableMemory<'a> {
-    /// Takes the memory for `length` elements.
+    /// Takes the memory for `length` elements. Returns `None` if there is not enough.
     pub(crate) fn cut<T>(&mut self, length: usize) -> Option<Place<'a, T>> {
         let () = const { assert!(align_of::<T>() <= TABLE_ALIGNMENT) };
         let padding = self.next.align_offset(align_of::<T>());
@@ -392,7 +398,7 @@ impl<'a> TableMemory<'a> {
     }
 }
 
-/// Where a table will be.
+/// Memory for a table whose elements are not made yet.
 pub(crate) struct Place<'a, T> {
     first: NonNull<T>,
     length: usize,
@@ -400,13 +406,14 @@ pub(crate) struct Place<'a, T> {
 }
 
 impl<'a, T> Place<'a, T> {
-    /// Makes the elements. If one can't be made, those before it are forgotten.
+    /// Makes the elements. If `make` returns `None`, so does this, and the elements that were
+    /// made are forgotten.
     pub(crate) fn fill(self, mut make: impl FnMut(usize) -> Option<T>) -> Option<Table<'a, T>> {
         for index in 0..self.length {
             let element = self.first.as_ptr().wrapping_add(index);
             let made = make(index)?;
-            // SAFETY: the place is `length` elements long, aligned, and this
-            // value's alone.
+            // SAFETY: `TableMemory::cut` took aligned memory for `length` elements, which only this
+            // value has.
             unsafe { element.write(made) };
         }
         Some(Table {
@@ -417,32 +424,32 @@ impl<'a, T> Place<'a, T> {
     }
 }
 
-/// A table in the device extension: memory that the device can't reach, that
-/// Storport frees with the adapter, and that is too large for a kernel stack.
+/// A table in the device extension. The device cannot reach this memory, and Storport frees it
+/// with the adapter. A table may be too large for a kernel stack.
 pub struct Table<'adapter, T> {
     first: NonNull<T>,
     length: usize,
     adapter: Brand<'adapter>,
 }
 
-// SAFETY: a table owns its elements, as a `Vec` does.
+// SAFETY: A table owns its elements, as a `Vec` does.
 unsafe impl<T: Send> Send for Table<'_, T> {}
-// SAFETY: as above.
+// SAFETY: As for `Send`.
 unsafe impl<T: Sync> Sync for Table<'_, T> {}
 
 impl<T> Deref for Table<'_, T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: `fill` wrote `length` elements there, this value alone names
-        // them, and the brand keeps it inside the adapter's state.
+        // SAFETY: `Place::fill` wrote `length` elements there, and only this value has them. The
+        // brand keeps the value in the adapter's state, and so within the memory's lifetime.
         unsafe { slice::from_raw_parts(self.first.as_ptr(), self.length) }
     }
 }
 
 impl<T> DerefMut for Table<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and `&mut self` is the only way in.
+        // SAFETY: As in `deref`. `&mut self` is the only access.
         unsafe { slice::from_raw_parts_mut(self.first.as_ptr(), self.length) }
     }
 }

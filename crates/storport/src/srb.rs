@@ -1,30 +1,29 @@
 //! An SRB as a value that must be completed.
 //!
-//! The [`Srb`] value owns the request. Completing it consumes the value; while the
-//! request is in flight, the driver stores the value. So a request is
-//! completed at most once, and never touched afterwards (storport-rules.md S1 to S3).
-//! It cannot be completed as pending.
+//! The [`Srb`] value owns the request. While the request is in flight, the driver stores the
+//! value. Completing the request consumes the value. So a request is completed at most once,
+//! and is not accessed afterwards (storport-rules.md S1 to S3). It cannot be completed as
+//! pending.
 //!
 //! Requests that the driver does not complete:
 //!
-//! - An `Srb` that is dropped is completed as an error. That is a bug in the
-//!   driver, but the request is not lost.
-//! - An `Srb` that is forgotten is never completed: by `mem::forget`, in a
-//!   `ManuallyDrop`, or in an adapter's state when HwFindAdapter overwrites it.
-//!   Storport's time-out finds the request, and HwResetBus follows.
-//! - The value that HwBuildIo makes for a request is forgotten, not dropped, if
-//!   Storport never starts the request. The driver must find what that value owns
-//!   by other means, at a reset for example.
+//! - An `Srb` that is dropped is completed as failed. That is a bug in the driver, but the
+//!   request is not lost.
+//! - An `Srb` that is forgotten is never completed: by `mem::forget`, in a `ManuallyDrop`, or
+//!   in an adapter's state that HwFindAdapter overwrites. The request times out, and Storport
+//!   calls HwResetBus.
+//! - If Storport never starts a request, the value that HwBuildIo made for it is forgotten,
+//!   not dropped. The driver must free what that value owns by other means, for example at a
+//!   reset.
 //!
-//! A request is in one of two states. The device has not seen a [`Fresh`] one:
-//! it may be completed as BUSY ([`Srb::busy`]), and its data may be accessed.
-//! Before the device gets it, the miniport makes it a [`StartedSrb`], which allows
-//! neither (storport-rules.md S5). Types cannot check that the miniport does this in
-//! time. A driver that stores its requests in flight as `StartedSrb`s cannot get it
-//! wrong.
+//! A request is in one of two states. A [`Fresh`] request was not given to the device. It may
+//! be completed as BUSY ([`Srb::busy`]), and its data may be accessed. Before the miniport
+//! gives the request to the device, it makes it a [`StartedSrb`], which allows neither
+//! (storport-rules.md S5). The types do not ensure that the miniport does this in time. A
+//! driver that stores its requests in flight as `StartedSrb`s always does.
 //!
-//! Only this module reads the two shapes of an SRB: SCSI_REQUEST_BLOCK and
-//! STORAGE_REQUEST_BLOCK (storport-rules.md STORAGE_REQUEST_BLOCK).
+//! An SRB has one of two layouts, SCSI_REQUEST_BLOCK and STORAGE_REQUEST_BLOCK
+//! (storport-rules.md STORAGE_REQUEST_BLOCK). Only this module accesses them.
 #![expect(unsafe_code, reason = "SRBs are Storport's structures")]
 
 use core::{fmt, marker::PhantomData, ptr::NonNull, slice};
@@ -42,21 +41,21 @@ use crate::{
     status::StorStatus,
 };
 
-/// The longest CDB that is read: that of an SRBEX_DATA_SCSI_CDB32.
+/// The maximum length of a CDB: that of an SRBEX_DATA_SCSI_CDB32.
 const LONGEST_CDB: usize = 32;
 
-/// Where a request goes.
+/// The address of a request's logical unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// The bus.
     pub path: u8,
-    /// The target on it.
+    /// The target on the bus.
     pub target: u8,
-    /// The logical unit of that.
+    /// The logical unit of the target.
     pub lun: u8,
 }
 
-/// Where a request's data goes (SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT).
+/// The direction of a request's data (SRB_FLAGS_DATA_IN, SRB_FLAGS_DATA_OUT).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// There is no data.
@@ -65,13 +64,13 @@ pub enum Direction {
     In,
     /// From the initiator: a Data-Out Buffer.
     Out,
-    /// Both flags are set: the CDB decides (SRB_FLAGS_UNSPECIFIED_DIRECTION).
+    /// Both flags are set, and the CDB decides (SRB_FLAGS_UNSPECIFIED_DIRECTION).
     Unspecified,
 }
 
 impl Direction {
-    /// Whether an SRB of this direction may carry data that goes in the
-    /// direction `data`. An SRB without data goes with any.
+    /// Whether an SRB of this direction allows data in the direction `data`. Every SRB allows
+    /// [`Direction::None`].
     #[inline]
     #[must_use]
     pub fn allows(self, data: Self) -> bool {
@@ -79,23 +78,23 @@ impl Direction {
     }
 }
 
-/// What an SRB asks for (`SRB_FUNCTION_*`).
+/// The function of an SRB (`SRB_FUNCTION_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
-    /// A CDB for a logical unit.
+    /// Execute a CDB on a logical unit.
     ExecuteScsi,
-    /// A Plug and Play action, and whom it concerns.
+    /// A Plug and Play action.
     Pnp {
-        /// What happens.
+        /// The action.
         action: PnpAction,
-        /// The adapter (`SRB_PNP_FLAGS_ADAPTER_REQUEST`), or a unit.
+        /// Its target: the adapter (`SRB_PNP_FLAGS_ADAPTER_REQUEST`) or a logical unit.
         of: PnpTarget,
     },
     /// A power action.
     Power,
     /// Write cached data to the medium.
     Flush,
-    /// The system goes down: as flush.
+    /// Write cached data to the medium before the system shuts down.
     Shutdown,
     /// Reset a bus.
     ResetBus,
@@ -110,18 +109,18 @@ pub enum Function {
 /// A Plug and Play action (`STOR_PNP_ACTION`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PnpAction {
-    /// The device is removed in an orderly way: free what was allocated for it.
+    /// The device is removed: free the memory that was allocated for it.
     Remove,
-    /// The device is stopped, to be found again with other resources
-    /// (StorStopDevice): free what was allocated for it.
+    /// The device is stopped, and will be found again with other resources (StorStopDevice):
+    /// free the memory that was allocated for it.
     Rebalance,
-    /// The device is gone already.
+    /// The device was removed without notice.
     SurpriseRemoval,
     /// Anything else, by its number.
     Other(i32),
 }
 
-/// Whom a Plug and Play action concerns.
+/// The target of a Plug and Play action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PnpTarget {
     /// The adapter.
@@ -130,7 +129,7 @@ pub enum PnpTarget {
     Unit,
 }
 
-/// The final states of a request that are not success (`SRB_STATUS_*`).
+/// Why a request failed: a final status other than success (`SRB_STATUS_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The request is not supported.
@@ -147,9 +146,9 @@ pub enum Failure {
     NoHba,
     /// The bus was reset while the device had the request.
     BusReset,
-    /// The request was given up.
+    /// The request was aborted.
     Aborted,
-    /// Anything else went wrong.
+    /// Another error occurred.
     Error,
 }
 
@@ -170,15 +169,15 @@ impl Failure {
     }
 }
 
-/// The device has not seen the request.
+/// The state of a request that was not given to the device.
 #[derive(Debug)]
 pub enum Fresh {}
 
-/// The device has, or had, the request.
+/// The state of a request that was given to the device.
 #[derive(Debug)]
 pub enum Started {}
 
-/// The device has not seen the request, as its state says.
+/// A state in which the request was not given to the device.
 #[diagnostic::on_unimplemented(
     message = "the device has this request, or had it",
     label = "a request that was started can't be sent back to wait, and its data is the device's \
@@ -195,12 +194,12 @@ impl NotStarted for Fresh {}
 ///
 /// # Invariants
 ///
-/// - `block` is an SRB that Storport gave to the miniport of `adapter` and that
-///   is not completed. No other `Srb` names it, so nobody else writes to it.
-///   Its memory, its extension, its sense buffer and its scatter/gather list
-///   stay valid until it is completed, which consumes this value.
-/// - If it is a STORAGE_REQUEST_BLOCK, `Srb::accept` found its address and the
-///   offsets of its extended data inside it.
+/// - `block` is an SRB that Storport gave to the miniport of `adapter`, and that is not
+///   completed. No other `Srb` has it, so nothing else writes to it. Its memory, its
+///   extension, its sense buffer and its scatter/gather list stay valid until it is completed,
+///   which consumes this value.
+/// - If it is a STORAGE_REQUEST_BLOCK, its address and the offsets of its extended data lie
+///   inside it. `Srb::accept` has checked that.
 #[must_use = "an SRB must be completed, or stored while the device has it"]
 pub struct Srb<'adapter, S = Fresh> {
     block: NonNull<SCSI_REQUEST_BLOCK>,
@@ -209,20 +208,20 @@ pub struct Srb<'adapter, S = Fresh> {
     state: PhantomData<fn() -> S>,
 }
 
-/// A request that the device has, or had.
+/// A request that was given to the device.
 pub type StartedSrb<'adapter> = Srb<'adapter, Started>;
 
-// SAFETY: an SRB belongs to its request, not to a thread.
+// SAFETY: `Srb`'s invariant: the SRB is owned by this value, on whichever thread it is.
 unsafe impl<S> Send for Srb<'_, S> {}
 
-/// The two shapes of an SRB. They hold pointers, because parts of a request also lie
-/// behind its block, where a reference to the block may not reach.
+/// The two layouts of an SRB. These are pointers and not references, because extended data lies
+/// behind the block, and a reference to the block must not be used to access it.
 enum Shape {
     Scsi(NonNull<SCSI_REQUEST_BLOCK>),
     Storage(NonNull<STORAGE_REQUEST_BLOCK>),
 }
 
-/// Where a SCSI request's parts lie, whichever shape it has.
+/// Pointers to the fields of a SCSI request, for both layouts.
 struct ScsiParts {
     scsi_status: *mut u8,
     sense: *mut u8,
@@ -232,8 +231,8 @@ struct ScsiParts {
 }
 
 impl<'a> Srb<'a> {
-    /// Marks the request as started, before the device gets it. From here on it can't
-    /// be completed as BUSY.
+    /// Marks the request as started. Call this before the device gets the request. From then on
+    /// it cannot be completed as BUSY.
     #[inline]
     pub fn started(self) -> StartedSrb<'a> {
         let (adapter, block) = (self.adapter, self.into_block());
@@ -243,8 +242,8 @@ impl<'a> Srb<'a> {
 }
 
 impl<'a> Srb<'a> {
-    /// Takes over an SRB that Storport passes to HwBuildIo or HwStartIo. One that is
-    /// inconsistent is completed as SRB_STATUS_INVALID_REQUEST.
+    /// Takes over an SRB that Storport passes to HwBuildIo or HwStartIo. If the SRB is
+    /// inconsistent, completes it as SRB_STATUS_INVALID_REQUEST and returns `None`.
     ///
     /// # Safety
     /// `block` was just passed to HwBuildIo or HwStartIo of `adapter`.
@@ -253,7 +252,8 @@ impl<'a> Srb<'a> {
         adapter: &'a Header,
         block: NonNull<SCSI_REQUEST_BLOCK>,
     ) -> Option<Self> {
-        // SAFETY: The caller's promise.
+        // SAFETY: The caller's promise: the SRB is owned. The second of `Srb`'s invariants is
+        // checked below, before anything relies on it.
         let srb = unsafe { Self::new(adapter, block) };
         let valid = match srb.shape() {
             Shape::Scsi(_) => true,
@@ -268,10 +268,10 @@ impl<'a> Srb<'a> {
 }
 
 impl<'a, S> Srb<'a, S> {
-    /// Takes an SRB over.
+    /// Makes a value that owns the SRB.
     ///
     /// # Safety
-    /// The invariants hold for the new value.
+    /// `Srb`'s invariants hold for the new value.
     #[inline]
     pub(crate) unsafe fn new(adapter: &'a Header, block: NonNull<SCSI_REQUEST_BLOCK>) -> Self {
         Self {
@@ -287,7 +287,7 @@ impl<'a, S> Srb<'a, S> {
         self.block.as_ptr()
     }
 
-    /// Gives the SRB back without completing it.
+    /// Returns the SRB without completing it.
     #[inline]
     pub(crate) fn into_block(self) -> NonNull<SCSI_REQUEST_BLOCK> {
         core::mem::ManuallyDrop::new(self).block
@@ -295,7 +295,8 @@ impl<'a, S> Srb<'a, S> {
 
     #[inline]
     fn shape(&self) -> Shape {
-        // SAFETY: `Srb`'s invariant: the SRB is owned; both shapes have the field.
+        // SAFETY: `Srb`'s invariant: the SRB is owned. Both layouts have the field at the same
+        // offset.
         let function = unsafe { (*self.block.as_ptr()).Function };
         if u32::from(function) == wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK {
             Shape::Storage(self.block.cast())
@@ -304,7 +305,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
-    /// Reads the block itself. Nothing writes to it meanwhile: every method that writes
+    /// Reads the block itself. Nothing writes to it meanwhile, because every method that writes
     /// takes the SRB by value or by `&mut`.
     #[inline]
     fn read<R>(
@@ -313,14 +314,14 @@ impl<'a, S> Srb<'a, S> {
         storage: impl FnOnce(&STORAGE_REQUEST_BLOCK) -> R,
     ) -> R {
         match self.shape() {
-            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
             Shape::Scsi(block) => scsi(unsafe { block.as_ref() }),
             // SAFETY: As above.
             Shape::Storage(block) => storage(unsafe { block.as_ref() }),
         }
     }
 
-    /// What is asked for.
+    /// The function that is asked for.
     #[must_use]
     #[inline]
     pub fn function(&self) -> Function {
@@ -328,8 +329,8 @@ impl<'a, S> Srb<'a, S> {
         match (number, self.shape()) {
             (wdk_sys::SRB_FUNCTION_PNP, Shape::Scsi(block)) => {
                 let pnp: NonNull<SCSI_PNP_REQUEST_BLOCK> = block.cast();
-                // SAFETY: with this Function the block is a
-                // SCSI_PNP_REQUEST_BLOCK, of the same size (`storport.h`).
+                // SAFETY: `Srb`'s invariant: the SRB is owned. With this Function the block is a
+                // SCSI_PNP_REQUEST_BLOCK, which has the same size (`storport.h`).
                 let pnp = unsafe { pnp.as_ref() };
                 pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
             }
@@ -340,7 +341,8 @@ impl<'a, S> Srb<'a, S> {
                 });
                 data.map_or(Function::Other(number), |data| {
                     let pnp: NonNull<SRBEX_DATA_PNP> = data.cast();
-                    // SAFETY: `extended` checked type and length.
+                    // SAFETY: `extended` checked that data of this type lies inside the SRB,
+                    // which is owned (`Srb`'s invariant).
                     let pnp = unsafe { pnp.as_ref() };
                     pnp_function(pnp.PnPAction, pnp.SrbPnPFlags)
                 })
@@ -349,7 +351,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
-    /// Where it goes.
+    /// The address of the request's logical unit.
     #[must_use]
     #[inline]
     pub fn address(&self) -> Address {
@@ -363,9 +365,9 @@ impl<'a, S> Srb<'a, S> {
                 let offset = usize::try_from(block.AddressOffset).unwrap_or(0);
                 let start: *const u8 = self.block.as_ptr().cast();
                 let address: *const STOR_ADDR_BTL8 = start.wrapping_add(offset).cast();
-                // SAFETY: `Srb`'s invariant: the address lies inside the block,
-                // aligned. It is a BTL8 address, the one kind that is asked for
-                // at registration (storport-rules.md STORAGE_REQUEST_BLOCK).
+                // SAFETY: `Srb`'s invariant: the address lies inside the block, aligned. It is a
+                // BTL8 address, the only type that `register` asks for
+                // (storport-rules.md STORAGE_REQUEST_BLOCK).
                 let address = unsafe { &*address };
                 Address {
                     path: address.Path,
@@ -376,7 +378,7 @@ impl<'a, S> Srb<'a, S> {
         )
     }
 
-    /// Where the data goes.
+    /// The direction of the data, from the SRB's flags.
     #[must_use]
     #[inline]
     pub fn direction(&self) -> Direction {
@@ -393,7 +395,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
-    /// Maps the data, which goes in the direction `wanted`.
+    /// Maps the data for accesses in the direction `wanted`.
     ///
     /// # Safety
     /// At or below DISPATCH_LEVEL, or in a dump stack.
@@ -411,24 +413,24 @@ impl<'a, S> Srb<'a, S> {
         let first = if length == 0 {
             NonNull::dangling()
         } else if adapter.state.is_dump() {
-            // A dump stack runs above DISPATCH_LEVEL (storport-rules.md D2) and has
-            // the data mapped.
+            // A dump stack runs above DISPATCH_LEVEL (storport-rules.md D2), and has mapped the
+            // data already.
             let buffer = self.read(|block| block.DataBuffer, |block| block.DataBuffer);
             NonNull::new(buffer.cast()).ok_or(DataError::NotMapped(StorStatus::NOT_IMPLEMENTED))?
         } else {
             let mut address: wdk_sys::PVOID = core::ptr::null_mut();
-            // SAFETY: The caller's promise; `Srb`'s invariant: the SRB is the
-            // miniport's; the result has a place.
+            // SAFETY: The caller's promise, and `Srb`'s invariant: the SRB is the miniport's.
+            // `address` outlives the call.
             unsafe { port::get_system_address(adapter, self.as_ptr(), &raw mut address) }
                 .map_err(DataError::NotMapped)?;
             NonNull::new(address.cast()).ok_or(DataError::NotMapped(StorStatus::UNSUCCESSFUL))?
         };
-        // SAFETY: Storport maps as many bytes as the SRB's DataTransferLength,
-        // until the SRB is completed, and the SRB is borrowed as long.
+        // SAFETY: `Bytes`' invariants: Storport maps as many bytes as the SRB's
+        // DataTransferLength, until the SRB is completed. The SRB is borrowed for `'s`.
         Ok(unsafe { Bytes::new(first, length) })
     }
 
-    /// How many bytes of data belong to it.
+    /// The length of the data in bytes: DataTransferLength.
     #[must_use]
     #[inline]
     pub fn data_length(&self) -> u32 {
@@ -438,21 +440,21 @@ impl<'a, S> Srb<'a, S> {
         )
     }
 
-    /// Its CDB; empty if it has none.
+    /// The CDB. Empty if the SRB has none.
     #[must_use]
     #[inline]
     pub fn cdb(&self) -> &[u8] {
         let Some(parts) = scsi_parts(self.shape()) else {
             return &[];
         };
-        // SAFETY: The CDB lies in the SRB, `cdb_length` was bounded by the
-        // array's; `Srb`'s invariant: it stays, and no method writes it.
+        // SAFETY: `Srb`'s invariant: the CDB lies in the SRB, which is owned, and no method
+        // writes to it. `scsi_parts` limited `cdb_length` to the length of the array.
         unsafe { slice::from_raw_parts(parts.cdb, parts.cdb_length) }
     }
 
-    /// Completes it as BUSY: Storport calls HwBuildIo and HwStartIo again later,
-    /// without limit (storport-rules.md S5). A [`StartedSrb`] does not have this method:
-    /// the device may still write into the data of a request that it had.
+    /// Completes the request as BUSY. Storport calls HwBuildIo and HwStartIo for it again later,
+    /// without limit (storport-rules.md S5). A [`StartedSrb`] does not have this method, because
+    /// the device may still write to the data of a request that it was given.
     pub fn busy(self)
     where
         S: NotStarted,
@@ -460,8 +462,9 @@ impl<'a, S> Srb<'a, S> {
         self.finish(wdk_sys::SRB_STATUS_BUSY as u8);
     }
 
-    /// Completes it as done. `transferred` is how many bytes of data moved: if
-    /// fewer than asked for, Storport is told so (storport-rules.md S9).
+    /// Completes the request with success. `transferred` is the number of bytes of data that
+    /// were transferred. If they are fewer than the SRB's data, the status is
+    /// SRB_STATUS_DATA_OVERRUN, with that length (storport-rules.md S9).
     #[inline]
     pub fn succeed(mut self, transferred: u32) {
         let asked = self.data_length();
@@ -475,8 +478,8 @@ impl<'a, S> Srb<'a, S> {
         self.finish(status as u8);
     }
 
-    /// Completes it with CHECK CONDITION and as much of `sense` as the
-    /// request has room for. No data moved.
+    /// Completes the request with CHECK CONDITION, and as much of the sense data `sense` as fits
+    /// its sense buffer. No data was transferred.
     pub fn check_condition(mut self, sense: &[u8]) {
         self.set_data_length(0);
         self.set_scsi_status(wdk_sys::SCSISTAT_CHECK_CONDITION as u8);
@@ -487,7 +490,7 @@ impl<'a, S> Srb<'a, S> {
         self.finish(status);
     }
 
-    /// Completes it as failed. No data moved.
+    /// Completes the request as failed. No data was transferred.
     pub fn fail(mut self, failure: Failure) {
         self.set_data_length(0);
         self.finish(failure.status());
@@ -496,22 +499,22 @@ impl<'a, S> Srb<'a, S> {
     #[inline]
     fn finish(self, status: u8) {
         match self.shape() {
-            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
             Shape::Scsi(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
             // SAFETY: As above.
             Shape::Storage(block) => unsafe { (*block.as_ptr()).SrbStatus = status },
         }
         let adapter = self.adapter;
         let block = self.into_block();
-        // SAFETY: `Srb`'s invariant: the SRB is owned, and it is given up here;
-        // the status is final.
+        // SAFETY: `Srb`'s invariant: the SRB is owned. It is not accessed again, and its status
+        // is final.
         unsafe { port::request_complete(adapter, block.as_ptr()) };
     }
 
     #[inline]
     fn set_data_length(&mut self, bytes: u32) {
         match self.shape() {
-            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
             Shape::Scsi(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
             // SAFETY: As above.
             Shape::Storage(block) => unsafe { (*block.as_ptr()).DataTransferLength = bytes },
@@ -521,32 +524,32 @@ impl<'a, S> Srb<'a, S> {
     #[inline]
     fn set_scsi_status(&mut self, status: u8) {
         if let Some(parts) = scsi_parts(self.shape()) {
-            // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
+            // SAFETY: `Srb`'s invariant: the field lies in the SRB, which is owned.
             unsafe { parts.scsi_status.write(status) };
         }
     }
 
-    /// Whether sense data was written.
+    /// Writes sense data into the SRB's sense buffer. Returns whether it wrote any.
     fn write_sense(&mut self, sense: &[u8]) -> bool {
         let Some(parts) = scsi_parts(self.shape()) else {
             return false;
         };
-        // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
+        // SAFETY: `Srb`'s invariant: the field lies in the SRB, which is owned.
         let room = unsafe { parts.sense_length.read() };
         let length = sense.len().min(usize::from(room));
         let (Ok(written), false) = (u8::try_from(length), length == 0 || parts.sense.is_null())
         else {
             return false;
         };
-        // SAFETY: `Srb`'s invariant: the sense buffer is the SRB's, `room` bytes
-        // long, and so not the caller's slice.
+        // SAFETY: `Srb`'s invariant: the sense buffer belongs to the SRB and has `room` bytes, so
+        // it does not overlap the caller's slice.
         unsafe { core::ptr::copy_nonoverlapping(sense.as_ptr(), parts.sense, length) };
-        // SAFETY: `Srb`'s invariant: it lies in the SRB, which is owned.
+        // SAFETY: `Srb`'s invariant: the field lies in the SRB, which is owned.
         unsafe { parts.sense_length.write(written) };
         true
     }
 
-    /// The per-request memory: `SrbExtension`, or `MiniportContext`.
+    /// The SRB extension: the field `SrbExtension` or `MiniportContext`.
     #[inline]
     pub(crate) fn extension(&self) -> *mut u8 {
         self.read(|block| block.SrbExtension, |block| block.MiniportContext)
@@ -556,7 +559,7 @@ impl<'a, S> Srb<'a, S> {
 
 impl<S> Drop for Srb<'_, S> {
     fn drop(&mut self) {
-        // SAFETY: This value is not used again: its invariants pass to the new one.
+        // SAFETY: `Srb`'s invariants pass to the new value. This one is not used again.
         let srb = unsafe { Self::new(self.adapter, self.block) };
         srb.fail(Failure::Error);
     }
@@ -592,23 +595,23 @@ fn pnp_function(action: wdk_sys::STOR_PNP_ACTION::Type, flags: u32) -> Function 
     }
 }
 
-/// The most blocks of extended data that an SRB may have here. SRBs have a few.
+/// The maximum number of blocks of extended data that this module accepts. SRBs have fewer.
 const MOST_EXTENDED: u32 = 8;
 
-/// Whether a STORAGE_REQUEST_BLOCK is consistent: its address lies inside it and is
-/// aligned, and the offsets of its extended data lie inside it. [`extended`] checks
-/// what the offsets point to.
+/// Whether a STORAGE_REQUEST_BLOCK is consistent: its address and the offsets of its extended
+/// data lie inside it, and the address is aligned. [`extended`] checks the extended data
+/// itself.
 ///
-/// `block` is that of an owned SRB.
+/// `block` belongs to an owned SRB.
 #[inline]
 fn is_consistent(block: NonNull<STORAGE_REQUEST_BLOCK>) -> bool {
     const HEAD: u64 = core::mem::offset_of!(STORAGE_REQUEST_BLOCK, SrbExDataOffset) as u64;
     const OFFSET: u64 = size_of::<u32>() as u64;
     const ADDRESS: u64 = size_of::<STOR_ADDR_BTL8>() as u64;
 
-    // SAFETY: The SRB is owned and has this shape.
+    // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
     let block = unsafe { block.as_ref() };
-    // No sum or product of 32-bit numbers overflows 64 bits.
+    // A sum or a product of 32-bit numbers does not overflow 64 bits.
     let length = u64::from(block.SrbLength);
     let offsets = u64::from(block.NumSrbExData).wrapping_mul(OFFSET);
     let address = u64::from(block.AddressOffset);
@@ -619,21 +622,21 @@ fn is_consistent(block: NonNull<STORAGE_REQUEST_BLOCK>) -> bool {
         && address.wrapping_add(ADDRESS) <= length
 }
 
-/// The extended data of a STORAGE_REQUEST_BLOCK for which `length` returns how many
-/// bytes a block of its type has at least. The first such block counts.
+/// Returns the first extended data of a STORAGE_REQUEST_BLOCK that has a type for which `length`
+/// returns the minimum length in bytes, and that lies inside the SRB.
 ///
-/// `block` is that of an `Srb`.
+/// `block` belongs to an `Srb`.
 #[inline]
 fn extended(
     block: NonNull<STORAGE_REQUEST_BLOCK>,
     length: impl Fn(wdk_sys::SRBEXDATATYPE) -> Option<usize>,
 ) -> Option<NonNull<u8>> {
-    // SAFETY: `Srb`'s invariant: the SRB is owned and has this shape.
+    // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
     let count = unsafe { (*block.as_ptr()).NumSrbExData }.min(MOST_EXTENDED);
     (0..count).find_map(|index| extended_at(block, index, &length))
 }
 
-/// Extended data number `index`, likewise.
+/// As [`extended`], for the extended data number `index` only.
 #[inline]
 fn extended_at(
     block: NonNull<STORAGE_REQUEST_BLOCK>,
@@ -644,15 +647,15 @@ fn extended_at(
 
     let start: NonNull<u8> = block.cast();
     let block = block.as_ptr();
-    // SAFETY: `Srb`'s invariant: the SRB is owned and has this shape.
+    // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
     let total = usize::try_from(unsafe { (*block).SrbLength }).ok()?;
-    // SAFETY: As above; this takes an address.
+    // SAFETY: As above. This only takes an address.
     let offsets: *const u32 = unsafe { &raw const (*block).SrbExDataOffset }.cast();
     // SAFETY: `Srb`'s invariant: the offsets lie inside the block.
     let offset = unsafe { offsets.wrapping_add(usize::try_from(index).ok()?).read() };
     let offset = usize::try_from(offset).ok()?;
-    // Extended data begins behind the block's fixed part, and is aligned for
-    // the pointers in it.
+    // Extended data begins behind the block's fixed part, and is aligned for the pointers that
+    // it contains.
     let head = offset.checked_add(size_of::<SRBEX_DATA>())?;
     if offset < BEGIN.min(total)
         || !offset.is_multiple_of(align_of::<SRBEX_DATA_SCSI_CDB16>())
@@ -661,12 +664,12 @@ fn extended_at(
         return None;
     }
     let data: *mut SRBEX_DATA = start.as_ptr().wrapping_add(offset).cast();
-    // SAFETY: SrbLength covers it.
+    // SAFETY: The head of the extended data lies inside SrbLength, as checked above.
     let length = length(unsafe { (*data).Type })?;
     (length <= total.wrapping_sub(offset)).then_some(NonNull::new(data.cast())?)
 }
 
-/// Bytes of extended data that holds a CDB.
+/// The minimum length in bytes of extended data that contains a CDB. `None` for other types.
 #[inline]
 fn cdb_data(kind: wdk_sys::SRBEXDATATYPE) -> Option<usize> {
     match kind {
@@ -681,7 +684,7 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
     match shape {
         Shape::Scsi(block) => {
             let all = block.as_ptr();
-            // SAFETY: `Srb`'s invariant: the SRB is owned; it has this shape.
+            // SAFETY: `Srb`'s invariant: the SRB is owned. It has this layout.
             let block = unsafe { block.as_ref() };
             Some(ScsiParts {
                 // SAFETY: As above; this takes an address.
@@ -697,8 +700,8 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
         Shape::Storage(block) => {
             let data: NonNull<SRBEX_DATA_SCSI_CDB16> = extended(block, cdb_data)?.cast();
             let all = data.as_ptr();
-            // SAFETY: Both kinds begin alike and differ in the CDB's room
-            // (`storport.h`); `extended` checked the length.
+            // SAFETY: `extended` checked that the data lies inside the SRB. Both types have the
+            // same fields up to the CDB, whose length differs (`storport.h`).
             let data = unsafe { data.as_ref() };
             let longest = match data.Type {
                 _SRBEXDATATYPE::SrbExDataTypeScsiCdb16 => 16,
@@ -711,14 +714,14 @@ fn scsi_parts(shape: Shape) -> Option<ScsiParts> {
                 // SAFETY: As above.
                 sense_length: unsafe { &raw mut (*all).SenseInfoBufferLength },
                 cdb_length: usize::from(data.CdbLength).min(longest),
-                // SAFETY: As above; of the longer kind there is more behind.
+                // SAFETY: As above. The CDB of the longer type continues behind it.
                 cdb: unsafe { &raw const (*all).Cdb }.cast(),
             })
         }
     }
 }
 
-/// A physically contiguous piece of a request's data, as the device reaches it
+/// An element of a scatter/gather list: a physically contiguous piece of a request's data
 /// (STOR_SCATTER_GATHER_ELEMENT).
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -751,7 +754,7 @@ impl fmt::Debug for Element {
     }
 }
 
-/// A request's data as the device reaches it (STOR_SCATTER_GATHER_LIST).
+/// The scatter/gather list of a request's data (STOR_SCATTER_GATHER_LIST).
 #[derive(Clone, Copy, Debug)]
 pub struct ScatterGather<'s> {
     elements: &'s [Element],
@@ -759,20 +762,22 @@ pub struct ScatterGather<'s> {
 
 impl<'s> ScatterGather<'s> {
     /// # Safety
-    /// `list` is Storport's and is not changed or freed while this lives.
+    /// `list` is a list of Storport that is not changed or freed for `'s`.
     #[inline]
     pub(crate) unsafe fn new(list: NonNull<STOR_SCATTER_GATHER_LIST>) -> Self {
         let list = list.as_ptr();
         // SAFETY: The caller's promise.
         let count = unsafe { (*list).NumberOfElements };
-        // SAFETY: The elements follow the head; this takes their address.
+        // SAFETY: The caller's promise: the elements follow the head. This only takes their
+        // address.
         let first = unsafe { (&raw const (*list).List).cast::<Element>() };
-        // SAFETY: There are NumberOfElements of them, and an `Element` is one.
+        // SAFETY: The caller's promise: there are NumberOfElements elements. An `Element` has the
+        // layout of one.
         let elements = unsafe { slice::from_raw_parts(first, count as usize) };
         Self { elements }
     }
 
-    /// The pieces, in the order of the data.
+    /// The elements, in the order of the data.
     #[inline]
     #[must_use]
     pub fn elements(&self) -> &'s [Element] {
