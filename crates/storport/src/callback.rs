@@ -1,4 +1,4 @@
-//! Optional callbacks. Each is a trait of its own, which the driver names when
+//! Optional callbacks. Each is a trait of its own. The driver names those that it implements when
 //! it registers.
 //!
 //! ```ignore
@@ -8,12 +8,10 @@
 //! storport::driver_entry!(Disk: Timer);
 //! ```
 //!
-//! An implementation that is not named, or a name without an implementation,
-//! does not compile. Routines that cause a callback, such as
-//! [`request_timer`](crate::Dpc::request_timer), take the miniport as a type
-//! parameter and compile only if it named the callback. A callback that is not
-//! named costs nothing: its entry function does not exist, and Storport is not
-//! told of it.
+//! An implementation that is not named, or a name without an implementation, does not compile.
+//! A routine that causes a callback, such as [`request_timer`](crate::Dpc::request_timer), has the
+//! miniport as a type parameter, and compiles only if the miniport names the callback. A callback
+//! that is not named costs nothing: it has no entry function, and is not registered with Storport.
 #![expect(unsafe_code, reason = "naming a callback is a promise to unsafe code")]
 
 use wdk_sys::{BOOLEAN, PSTOR_DPC, PVOID, SHORT, ULONG};
@@ -23,11 +21,11 @@ use crate::{
     miniport::{Interrupted, Miniport},
 };
 
-/// Says that the miniport names the optional callback `K` (of [`key`]) in
+/// A miniport that names the optional callback `K` (of [`key`]) in
 /// [`driver_entry!`](crate::driver_entry).
 ///
 /// # Safety
-/// [`Registered::OPTIONAL`] of the same type has the callback's entry. Only
+/// [`Registered::OPTIONAL`] of the same type contains the callback's entry function. Only
 /// `driver_entry!` implements this.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name the optional callback `{K}`",
@@ -39,8 +37,8 @@ pub unsafe trait Names<K> {}
 /// A miniport that `driver_entry!` registers, with the callbacks that it names.
 ///
 /// # Safety
-/// Each entry in `OPTIONAL` is one of this miniport. Only `driver_entry!`
-/// implements this.
+/// Each entry function in `OPTIONAL` is one of this miniport. Only `driver_entry!` implements
+/// this.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not registered",
     note = "register it: `driver_entry!({Self})`"
@@ -53,7 +51,7 @@ pub unsafe trait Registered: Miniport {
 /// The entry function of the optional callback `K`, for `driver_entry!`.
 ///
 /// # Safety
-/// `ENTRY` is this miniport's. Only this module implements this.
+/// `ENTRY` is an entry function of this miniport. Only this module implements this.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` names the optional callback `{K}`, but does not implement it",
@@ -86,7 +84,7 @@ macro_rules! optional_callbacks {
             }
 
             #[diagnostic::do_not_recommend]
-            // SAFETY: The entry is for `M`.
+            // SAFETY: The entry function is one of `M`.
             unsafe impl<M: $name + Registered> Entry<key::$name> for M {
                 const ENTRY: EntryPoint = EntryPoint::$name(entries::$entry::<M>);
             }
@@ -111,7 +109,7 @@ macro_rules! optional_callbacks {
             /// None of them.
             pub const NONE: Self = Self { $($entry: None,)* };
 
-            /// These, and one more.
+            /// Adds an entry function.
             #[doc(hidden)]
             #[must_use]
             pub const fn with(mut self, entry: EntryPoint) -> Self {
@@ -130,18 +128,18 @@ macro_rules! optional_callbacks {
     };
 }
 
-/// An entry that the framework calls with the HwDeviceExtension and the
-/// parameters of HwAdapterControl or HwUnitControl, as Storport passed them. It
-/// returns whether the control type was carried out.
+/// An entry function for a control type. The framework calls it with the HwDeviceExtension and the
+/// parameters that Storport passed to HwAdapterControl or HwUnitControl. It returns whether the
+/// control type was carried out.
 pub(crate) type Control = unsafe fn(PVOID, PVOID) -> bool;
 
 optional_callbacks! {
-    /// HwPassiveInitialize: what needs PASSIVE_LEVEL, before the first request.
-    /// If it returns false, the adapter does not work, and Storport gives it up.
+    /// HwPassiveInitialize: initialises what needs PASSIVE_LEVEL, before the first request.
+    /// Returns false if the adapter does not work. Storport then gives it up.
     PassiveInitialize: passive_initialize(PassiveInitialize) -> bool,
     passive: unsafe fn(PVOID) -> bool;
 
-    /// HwMSInterruptRoutine: a message of MSI or MSI-X. Without it the adapter
+    /// HwMSInterruptRoutine: handles a message of MSI or MSI-X. Without this callback the adapter
     /// interrupts by its pin.
     MessageInterrupt: message_interrupt(MessageInterrupt) -> Interrupted,
     message_interrupt: unsafe extern "C" fn(PVOID, ULONG) -> BOOLEAN;
@@ -159,9 +157,8 @@ optional_callbacks! {
     Work: work(Work),
     work: unsafe extern "C" fn(PVOID, PVOID, PVOID);
 
-    /// HwStateChange: Storport has dealt with what
-    /// [`report_change`](crate::Dpc::report_change) reported, and another change
-    /// may be reported.
+    /// HwStateChange: Storport has processed the change that
+    /// [`report_change`](crate::Dpc::report_change) reported. Another change may be reported.
     StateChange: state_changed(StateChange),
     state_change: unsafe extern "C" fn(PVOID, PVOID, SHORT, PVOID, ULONG);
 
@@ -169,12 +166,12 @@ optional_callbacks! {
     RegistryChange: registry_changed(RegistryChange),
     registry: unsafe extern "C" fn(PVOID);
 
-    /// HwAdapterControl(ScsiAdapterPower). With it the adapter gets no SRB of
-    /// [`Function::Power`](crate::Function::Power), and is not stopped for power.
+    /// HwAdapterControl(ScsiAdapterPower). With this callback the adapter gets no SRB of
+    /// [`Function::Power`](crate::Function::Power), and is not stopped for power changes.
     AdapterPower: adapter_power(AdapterPower),
     adapter_power: Control;
 
-    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): the adapter is gone.
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): the adapter was removed without notice.
     SurpriseRemoval: surprise_removal(SurpriseRemoval),
     surprise_removal: Control;
 
@@ -182,13 +179,13 @@ optional_callbacks! {
     UnitControl: unit_control(UnitControl),
     unit_control: unsafe fn(PVOID, context::UnitEvent, PVOID) -> bool;
 
-    /// HwUnitControl(ScsiUnitPower). With it a unit gets no SRB of
+    /// HwUnitControl(ScsiUnitPower). With this callback a unit gets no SRB of
     /// [`Function::Power`](crate::Function::Power).
     UnitPower: unit_power(UnitPower),
     unit_power: Control;
 
-    /// HwTracingEnabled. [`is_traced`](crate::StartIo::is_traced) returns what it said
-    /// last.
+    /// HwTracingEnabled: tracing was enabled or disabled.
+    /// [`is_traced`](crate::StartIo::is_traced) returns the last state.
     Tracing: tracing(Tracing),
     tracing: unsafe extern "C" fn(PVOID, BOOLEAN);
 }

@@ -1,6 +1,5 @@
-//! The functions that Storport calls. Each passes the gate of the device
-//! extension, makes the context that belongs to its callback, and lends it to the
-//! miniport.
+//! The functions that Storport calls. Each passes the gate ([`State`](crate::state::State)),
+//! makes the context of its callback, and calls the miniport's method with it.
 #![expect(unsafe_code, reason = "Storport calls these with raw pointers")]
 
 use core::{marker::PhantomData, mem::offset_of, ptr::NonNull};
@@ -34,13 +33,13 @@ use crate::{
     status::StorStatus,
 };
 
-/// What lies in the SRB extension of a request.
+/// The contents of a request's SRB extension.
 #[repr(C)]
 struct Built<R> {
-    /// The call of HwBuildIo that the request was given to: the address of its
-    /// context, where no other call that runs at the same time has its own.
+    /// Identifies the call of HwBuildIo that got the request: the address of its context, which
+    /// differs from that of every call that runs at the same time.
     call: usize,
-    /// There between HwBuildIo and HwStartIo.
+    /// The miniport's value. It is initialised between HwBuildIo and HwStartIo.
     request: R,
 }
 
@@ -54,7 +53,7 @@ impl<R> Built<R> {
     }
 }
 
-/// What `HW_INITIALIZATION_DATA.SrbExtensionSize` must be.
+/// The value of `HW_INITIALIZATION_DATA.SrbExtensionSize`.
 pub(crate) const fn request_bytes<M: Miniport>() -> usize {
     const {
         assert!(
@@ -92,12 +91,12 @@ pub(crate) unsafe extern "C" fn find_adapter<M: Registered>(
 ) -> ULONG {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    // SAFETY: Storport's ConfigInfo is the callback's alone while it runs.
+    // SAFETY: Only this callback accesses Storport's ConfigInfo while it runs.
     let Some(config) = (unsafe { config.as_mut() }) else {
         return wdk_sys::SP_RETURN_BAD_CONFIG;
     };
     let Some(finding) = extension.find() else {
-        // A callback of an earlier life has not ended: it still uses the state.
+        // A callback of an earlier life has not ended, so it still uses the state.
         return wdk_sys::SP_RETURN_ERROR;
     };
     let dump = config.DumpMode != 0 || Stack::current() == Stack::Dump;
@@ -143,7 +142,8 @@ pub(crate) unsafe extern "C" fn initialize<M: Registered>(device_extension: PVOI
     truth(works)
 }
 
-/// What the framework needs in HwInitialize: whether Storport has it.
+/// The framework's part of HwInitialize. Returns false if Storport cannot call
+/// HwPassiveInitialize.
 fn prepare<M: Registered>(header: &Header) -> bool {
     if header.state.is_dump() {
         return true;
@@ -151,21 +151,21 @@ fn prepare<M: Registered>(header: &Header) -> bool {
     header.state.set_messages(connected_messages(header));
     let routine: unsafe extern "C" fn(PVOID) -> BOOLEAN = initialize_passively::<M>;
     let mut enabled: ULONG = 0;
-    // SAFETY: This is HwInitialize, which nothing else calls: a restart has its
-    // own callback (rule StorPortPassiveFromHwInit).
+    // SAFETY: This is HwInitialize, and it is not called for a restart, which has its own
+    // callback (rule StorPortPassiveFromHwInit).
     unsafe { port::enable_passive_initialization(header, routine as PVOID, &raw mut enabled) };
-    // Without it no DPC object is ever initialised.
+    // Without HwPassiveInitialize no DPC object is ever initialised.
     enabled != 0
 }
 
-/// The most messages that an MSI-X table has.
+/// The maximum number of messages of an MSI-X table.
 const MOST_MESSAGES: u32 = 2048;
 
-/// How many messages are connected: they are numbered from 0.
+/// Returns how many messages are connected. They are numbered from 0.
 fn connected_messages(header: &Header) -> u32 {
     let is_connected = |message| {
         let mut information = MESSAGE_INTERRUPT_INFORMATION::default();
-        // SAFETY: This is HwInitialize, and the result has a place.
+        // SAFETY: This is HwInitialize. `information` outlives the call.
         unsafe { port::get_msi_info(header, message, &raw mut information) }.is_ok()
     };
     let absent = (0..MOST_MESSAGES).find(|message| !is_connected(*message));
@@ -186,7 +186,8 @@ unsafe extern "C" fn initialize_passively<M: Registered>(device_extension: PVOID
     }
     let works = match M::OPTIONAL.passive {
         None => true,
-        // SAFETY: The entry is this miniport's, and the phase is PASSIVE.
+        // SAFETY: `Registered`: the entry is one of this miniport. The gate has admitted
+        // HwPassiveInitialize.
         Some(passive) => unsafe { passive(device_extension) },
     };
     header.issue_noted(header.state.end_passive(works));
@@ -201,12 +202,12 @@ fn initialize_dpc<M: Registered>(header: &Header, number: DpcNumber) {
     let object = header.dpc(number);
     if !header.state.is_threaded(number.0) {
         let routine: unsafe extern "C" fn(PSTOR_DPC, PVOID, PVOID, PVOID) = dpc::<M>;
-        // SAFETY: This is HwPassiveInitialize, and the object is initialised for
-        // the first time: nobody uses it yet.
+        // SAFETY: This is HwPassiveInitialize. The object is initialised for the first time, so
+        // nothing uses it yet.
         unsafe { port::initialize_dpc(header, object, routine as PVOID) };
     } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
-        // The routine gets the extension whatever the context is. Should a
-        // Windows pass the context in its place, it is the same.
+        // The routine is documented to get the extension, whatever the context is. If a version
+        // of Windows passes the context instead, it is the same.
         let context = header.device_extension();
         let important = 1;
         // SAFETY: As above.
@@ -226,13 +227,14 @@ pub(crate) unsafe fn passive<M: callback::PassiveInitialize + Registered>(
 ) -> bool {
     // SAFETY: The caller's promise.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    // SAFETY: The caller's promise: PASSIVE comes after FOUND.
+    // SAFETY: The caller's promise: the gate has admitted the callback, in PASSIVE, which has a
+    // higher number than FOUND.
     let adapter = unsafe { extension.adapter() };
     let mut cx = context!(PassiveInitialize, &extension.header);
     M::passive_initialize(adapter, &mut cx)
 }
 
-/// HW_BUILDIO: true sends the SRB on to HwStartIo.
+/// HW_BUILDIO. If it returns true, Storport passes the SRB to HwStartIo.
 pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     device_extension: PVOID,
     block: PSCSI_REQUEST_BLOCK,
@@ -259,14 +261,14 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
         return truth(false);
     };
     let memory: *mut Built<M::Request<'_>> = built.extension().cast();
-    // SAFETY: As above, of the SRB that was returned: the miniport has it, so
-    // HwBuildIo got it.
+    // SAFETY: As above, for the SRB that the miniport returned. It owns that SRB, so HwBuildIo
+    // got it and wrote this field.
     let given = unsafe { Built::call_in(memory).read() };
-    // The address of the block does not tell: Storport may have sent another
-    // request there once the one that was given was completed.
+    // The block's address does not identify the request: after this call's SRB was completed,
+    // Storport may have sent another request in the same block.
     if given != call {
-        // Another request than the one that was given: it is not Storport's
-        // to start now. Dropping it completes it.
+        // The miniport returned another request than it got. Storport would not start it, so
+        // it is dropped, which completes it as failed.
         return truth(false);
     }
     // SAFETY: As above.
@@ -286,7 +288,7 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         return truth(true);
     };
     let Some(adapter) = extension.requests() else {
-        // Where the start failed, a remove comes without HwBuildIo
+        // After a failed start, a request for removal comes without HwBuildIo
         // (storport-rules.md X16), so the SRB is checked here.
         // SAFETY: Storport just gave this SRB to the miniport.
         if let Some(srb) = unsafe { Srb::accept(&extension.header, block) } {
@@ -294,7 +296,8 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         }
         return truth(true);
     };
-    // SAFETY: Storport just gave this SRB to the miniport. HwBuildIo accepted it.
+    // SAFETY: `Srb`'s invariants: Storport just gave this SRB to the miniport, and HwBuildIo
+    // checked it.
     let srb = unsafe { Srb::new(&extension.header, block) };
     let memory: *mut Built<M::Request<'_>> = srb.extension().cast();
     if memory.is_null() {
@@ -302,11 +305,11 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         return truth(true);
     }
     if extension.header.state.is_dump() {
-        // A request that came back BUSY may be sent again without a poll between.
+        // A request that was completed as BUSY may be sent again without a poll in between.
         run_noted::<M>(adapter, device_extension, &extension.header);
     }
-    // SAFETY: While the adapter is ready, Storport calls HwStartIo only after
-    // HwBuildIo returned true, which wrote it (storport-rules.md S4).
+    // SAFETY: While the adapter is ready, Storport calls HwStartIo only after HwBuildIo returned
+    // true (storport-rules.md S4). HwBuildIo wrote the value then.
     let request = unsafe { Built::request_in(memory).read() };
     M::start_io(
         adapter,
@@ -314,17 +317,17 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         srb,
         request,
     );
-    // What false would do is undocumented (storport-rules.md S6).
+    // The meaning of false is not documented (storport-rules.md S6).
     truth(true)
 }
 
-/// Completes an SRB that came while the adapter is not ready. A remove may be
-/// the first SRB there is (storport-rules.md X16).
+/// Completes an SRB that arrives while the adapter is not ready. A request for removal may be
+/// the first SRB of all (storport-rules.md X16).
 #[cold]
 fn answer_unready(header: &Header, srb: Srb<'_>) {
     match srb.function() {
         Function::Pnp { .. } | Function::Power => srb.succeed(0),
-        // It is ready soon.
+        // The adapter will be ready soon.
         _ if header.state.is_starting() => srb.busy(),
         _ => srb.fail(Failure::NoHba),
     }
@@ -339,8 +342,8 @@ pub(crate) unsafe extern "C" fn interrupt<M: Registered>(device_extension: PVOID
         return truth(false);
     };
     if header.state.has_message_locks() {
-        // Which lock Storport would hold is not documented, and the adapter
-        // interrupts by messages.
+        // The adapter interrupts by messages. Which lock Storport holds in this callback then
+        // is not documented.
         return truth(false);
     }
     let interrupted = M::interrupt(adapter, &mut context!(Interrupt, header));
@@ -364,8 +367,7 @@ pub(crate) unsafe extern "C" fn message_interrupt<M: callback::MessageInterrupt 
     truth(M::message_interrupt(adapter, &mut cx) == Interrupted::Ours)
 }
 
-/// Runs the DPCs that were issued in a dump stack, which has none
-/// (storport-rules.md D3).
+/// Runs the DPCs that were issued in a dump stack, which has no DPCs (storport-rules.md D3).
 fn run_noted<M: Registered>(adapter: &M::Adapter<'_>, device_extension: PVOID, header: &Header) {
     for number in header.state.take_noted() {
         let dpc = DpcNumber(number);
@@ -373,7 +375,7 @@ fn run_noted<M: Registered>(adapter: &M::Adapter<'_>, device_extension: PVOID, h
             M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
         } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
             let nothing = core::ptr::null_mut();
-            // SAFETY: The entry is this miniport's.
+            // SAFETY: `Registered`: the entry is one of this miniport.
             unsafe { routine(header.dpc(dpc), device_extension, nothing, nothing) };
         }
     }
@@ -407,8 +409,8 @@ pub(crate) unsafe extern "C" fn threaded_dpc<M: callback::ThreadedDpc + Register
     });
 }
 
-/// Runs a DPC that Storport took from its queue. While the adapter is stopped
-/// it is noted, for the end of the restart.
+/// Runs a DPC that Storport took from its queue. While the adapter is stopped, the DPC is noted,
+/// and queued again at the end of the restart.
 #[inline]
 fn enter_dpc<M: Registered>(
     extension: &Extension<M>,
@@ -422,8 +424,8 @@ fn enter_dpc<M: Registered>(
     if let Some(inside) = extension.enter_dpc(dpc) {
         run(inside.adapter(), header, dpc);
     } else if header.state.issue(dpc.0) == Issue::Now {
-        // SAFETY: DPCs can be queued, so the phase is READY and the object is
-        // initialised.
+        // SAFETY: `Header`'s invariant on `dpcs`: DPCs can be queued, so the phase is READY and
+        // the object is initialised.
         unsafe { port::issue(header, object) };
     }
 }
@@ -456,8 +458,8 @@ pub(crate) unsafe extern "C" fn work<M: callback::Work + Registered>(
         let mut cx = context!(Work, header, argument: argument);
         M::work(inside.adapter(), &mut cx);
     }
-    // SAFETY: This runs at PASSIVE_LEVEL. The worker was made for this item,
-    // which has run (storport-rules.md Callbacks).
+    // SAFETY: This runs at PASSIVE_LEVEL. The worker was made for this item only, which has run
+    // (storport-rules.md Callbacks).
     let _: Result<(), StorStatus> = unsafe { port::free_worker(header, worker) };
 }
 
@@ -472,8 +474,8 @@ pub(crate) unsafe extern "C" fn state_change<M: callback::StateChange + Register
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
-    // SAFETY: This callback ends the one change that is reported; until it says
-    // so below, nobody writes there.
+    // SAFETY: `Header`'s invariant on `changed`: this callback ends the report of the change.
+    // Before `end_state_change` below nothing writes there.
     let changed = unsafe { take_change(header) };
     header.state.end_state_change();
     if let Some(inside) = extension.enter()
@@ -559,7 +561,8 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Registered>(
         control::ScsiAdapterSurpriseRemoval => M::OPTIONAL.surprise_removal,
         _ => None,
     };
-    // SAFETY: The entry is this miniport's, and gets what Storport passed.
+    // SAFETY: `Registered`: the entry is one of this miniport. It gets the arguments that
+    // Storport passed.
     if optional.is_some_and(|entry| unsafe { entry(device_extension, parameters) }) {
         _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
     } else {
@@ -567,14 +570,14 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Registered>(
     }
 }
 
-/// ScsiStopAdapter. Where there is no adapter to stop, it is stopped.
+/// ScsiStopAdapter. Returns true also if there is no adapter to stop.
 unsafe fn stop<M: Registered>(device_extension: PVOID, _parameters: PVOID) -> bool {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let header = &extension.header;
     if let Some(inside) = extension.stop() {
         if !header.state.is_dump() {
-            // A miniport without the callback has no timer to cancel.
+            // Fails if the miniport has no timer callback, and so no timer to cancel.
             let _: Result<(), StorStatus> = set_timer(header, None);
         }
         M::stop(inside.adapter(), &mut context!(Stop, header));
@@ -638,7 +641,7 @@ fn power_state(state: STOR_DEVICE_POWER_STATE) -> PowerState {
     }
 }
 
-/// The event of a unit that a control type tells.
+/// The event of a unit that a control type stands for.
 fn unit_event(control_type: SCSI_UNIT_CONTROL_TYPE) -> Option<UnitEvent> {
     match control_type {
         unit::ScsiUnitStart => Some(UnitEvent::Start),
@@ -658,8 +661,8 @@ fn supports_unit_control<M: Registered>(control_type: SCSI_UNIT_CONTROL_TYPE) ->
 
 /// HW_UNIT_CONTROL.
 ///
-/// Its page calls the first argument a unit's storage. Microsoft's storahci
-/// takes it for the adapter's extension, which every other callback gets.
+/// Its page calls the first argument a unit's storage. Microsoft's storahci uses it as the
+/// adapter's extension, which every other callback gets.
 pub(crate) unsafe extern "C" fn control_unit<M: Registered>(
     device_extension: PVOID,
     control_type: SCSI_UNIT_CONTROL_TYPE,
@@ -673,7 +676,8 @@ pub(crate) unsafe extern "C" fn control_unit<M: Registered>(
     }
     let done = match (unit_event(control_type), control_type) {
         (Some(event), _) => M::OPTIONAL.unit_control.is_some_and(|entry| {
-            // SAFETY: The entry is this miniport's, and gets what Storport passed.
+            // SAFETY: `Registered`: the entry is one of this miniport. It gets the arguments
+            // that Storport passed.
             unsafe { entry(device_extension, event, parameters) }
         }),
         (None, unit::ScsiUnitPower) => M::OPTIONAL.unit_power.is_some_and(|entry| {
@@ -721,7 +725,7 @@ pub(crate) unsafe fn unit_power<M: callback::UnitPower + Registered>(
     let Some(power) = (unsafe { power.as_ref() }) else {
         return false;
     };
-    // SAFETY: Its Address is of the kind that is registered.
+    // SAFETY: Its Address is of the type that `register` asks for.
     let Some(unit) = (unsafe { address(power.Address.cast()) }) else {
         return false;
     };
@@ -735,8 +739,8 @@ pub(crate) unsafe fn unit_power<M: callback::UnitPower + Registered>(
 }
 
 /// # Safety
-/// `address` is null or a STOR_ADDR_BTL8, the one kind of address that is asked
-/// for at registration.
+/// `address` is null or points to a STOR_ADDR_BTL8, the only type of address that `register`
+/// asks for.
 unsafe fn address(address: *const STOR_ADDR_BTL8) -> Option<Address> {
     // SAFETY: The caller's promise.
     let address = unsafe { address.as_ref() }?;
@@ -747,10 +751,10 @@ unsafe fn address(address: *const STOR_ADDR_BTL8) -> Option<Address> {
     })
 }
 
-/// Says of each control type whether it is supported.
+/// Fills in which control types are supported.
 ///
 /// # Safety
-/// `list` is null or Storport's list, whose MaxControlType entries follow it.
+/// `list` is null or points to Storport's list, which has MaxControlType entries.
 unsafe fn fill_supported(
     list: *mut SCSI_SUPPORTED_CONTROL_TYPE_LIST,
     supports: impl Fn(i32) -> bool,
@@ -760,7 +764,7 @@ unsafe fn fill_supported(
     }
     // SAFETY: The caller's promise.
     let count = unsafe { (*list).MaxControlType };
-    // SAFETY: The entries follow the head; this takes their address.
+    // SAFETY: The caller's promise: the entries follow the head. This only takes their address.
     let entries: PUCHAR = unsafe { (&raw mut (*list).SupportedTypeList).cast() };
     for number in 0..count {
         if i32::try_from(number).is_ok_and(&supports) {

@@ -1,9 +1,9 @@
-//! A type for each callback: its IRQL, what Storport holds when it calls, and
-//! which locks may be taken from there.
+//! A context type for each callback. Its page states the IRQL, the locks that Storport holds in
+//! the callback, and the locks that may be taken there.
 //!
-//! The framework makes a context when Storport calls, and lends it to the
-//! miniport's method. A context is neither `Send` nor `'static`, so it ends with
-//! the call. Its methods are the routines that may be called there.
+//! When Storport calls, the framework makes a context, and the miniport's method borrows it. A
+//! context is neither `Send` nor `'static`, so it ends with the callback. Its methods are the
+//! routines that may be called there.
 //!
 //! | context | IRQL | held | may be taken |
 //! |---|---|---|---|
@@ -29,14 +29,13 @@
 //! | [`RegistryChange`] | PASSIVE | not documented | nothing |
 //!
 //! A callback reaches the miniport only while the adapter is ready, from the end
-//! of HwPassiveInitialize to ScsiStopAdapter. The exceptions are the callbacks
-//! of the life cycle and interrupt routines. Storport gets an answer for the
-//! others: BUSY or NO_HBA for a request, "unsuccessful" for a control.
+//! of HwPassiveInitialize to ScsiStopAdapter. The exceptions are the callbacks of the life
+//! cycle and interrupt routines. At other times the framework answers in the miniport's place:
+//! a request is completed as BUSY or NO_HBA, and a control type returns "unsuccessful".
 //!
-//! Two kinds of callback are missing. A system thread
-//! (StorPortCreateSystemThread) would have to be waited for before the adapter
-//! goes, and no callback may wait then; use a [`Work`] item. The callbacks of
-//! virtual miniports are for drivers without hardware.
+//! Two kinds of callback are not supported. A system thread (StorPortCreateSystemThread) would
+//! have to end before the adapter is removed, and no callback may wait for that. Use a [`Work`]
+//! item instead. The callbacks of virtual miniports are for drivers without hardware.
 
 use core::marker::PhantomData;
 
@@ -47,7 +46,7 @@ use crate::{
 };
 
 pub(crate) mod sealed {
-    /// Belongs to the adapter that `'a` names.
+    /// A context or a guard of the adapter that `'a` names.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is no context of a callback, and no guard",
         note = "contexts and guards are made by the framework, and lent to the miniport's methods"
@@ -57,8 +56,7 @@ pub(crate) mod sealed {
 
 pub(crate) use sealed::OfAdapter;
 
-/// Makes a type with this field not `Send`, because an IRQL and a lock belong to one
-/// processor.
+/// A type with this field is not `Send`. An IRQL and a lock belong to one processor.
 pub(crate) struct OneProcessorOnly([*mut (); 0]);
 
 impl OneProcessorOnly {
@@ -78,11 +76,11 @@ impl OneProcessorOnly {
             `Guard::split` gives beside its data"
 )]
 pub trait Scope<'a>: OfAdapter<'a> {
-    /// What may already be held.
+    /// The level of the locks that may already be held.
     type Level: Level;
 }
 
-/// This code is at DISPATCH_LEVEL, and not below it.
+/// A context whose callback runs at DISPATCH_LEVEL, and never below it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not known to be at DISPATCH_LEVEL",
     label = "DpcLevelLock is for code that is at DISPATCH_LEVEL already (storport-rules.md STOR_SPINLOCK)",
@@ -128,72 +126,65 @@ macro_rules! contexts {
 contexts! {
     /// HwInitialize: DIRQL, the interrupt lock held (storport-rules.md Callbacks).
     ///
-    /// It is alone: no other callback is admitted until it returns, so every
-    /// cell opens. No DPC object is initialised yet. DPCs that are issued here
-    /// run after HwPassiveInitialize.
+    /// No other callback is admitted until it returns, so every cell can be opened. No DPC object
+    /// is initialised yet. DPCs that are issued here run after HwPassiveInitialize.
     Initialize;
-    /// HwPassiveInitialize: PASSIVE_LEVEL, nothing held, nothing takeable.
+    /// HwPassiveInitialize: PASSIVE_LEVEL, no lock held, no lock may be taken.
     ///
-    /// Only interrupt routines run meanwhile, so the cells of the StartIo lock
-    /// and of DPCs open. DPCs that are issued run after it.
+    /// Only interrupt routines run at the same time, so cells of the StartIo lock and of DPC locks
+    /// can be opened. DPCs that are issued here run after it.
     PassiveInitialize;
-    /// HwBuildIo: DISPATCH_LEVEL, nothing held. It runs on many processors at
-    /// once.
+    /// HwBuildIo: DISPATCH_LEVEL, no lock held. It runs on several processors at the same time.
     BuildIo;
-    /// HwStartIo: DISPATCH_LEVEL. [`channels`](Self::channels) tells whether Storport
-    /// holds the StartIo lock.
+    /// HwStartIo: DISPATCH_LEVEL. [`channels`](Self::channels) returns whether Storport holds the
+    /// StartIo lock.
     StartIo;
-    /// HwStartIo with concurrent channels: nothing is held, and the StartIo
-    /// lock may be taken.
+    /// HwStartIo with concurrent channels: no lock is held, and the StartIo lock may be taken.
     Concurrent;
     /// HwStartIo without concurrent channels: Storport holds the StartIo lock.
     Serial;
-    /// HwInterrupt: DIRQL, the interrupt lock held, nothing takeable.
+    /// HwInterrupt: DIRQL, the interrupt lock held, no lock may be taken.
     Interrupt;
-    /// HwMSInterruptRoutine: DIRQL, the message's lock or the interrupt lock
-    /// held, nothing takeable.
+    /// HwMSInterruptRoutine: DIRQL, the message's lock or the interrupt lock held, no lock may be
+    /// taken.
     MessageInterrupt { message: u32 };
-    /// HwDpcRoutine: DISPATCH_LEVEL, nothing held.
+    /// HwDpcRoutine: DISPATCH_LEVEL, no lock held.
     Dpc { dpc: DpcNumber };
-    /// HwDpcRoutine of a threaded DPC: PASSIVE_LEVEL in a thread, or
-    /// DISPATCH_LEVEL where the system has threaded DPCs turned off. Nothing is
-    /// held.
+    /// HwDpcRoutine of a threaded DPC: PASSIVE_LEVEL in a thread, or DISPATCH_LEVEL if threaded
+    /// DPCs are disabled in the system. No lock is held.
     ThreadedDpc { dpc: DpcNumber };
-    /// HwTimer: DISPATCH_LEVEL, the StartIo lock held. With concurrent channels
-    /// HwStartIo runs meanwhile (storport-rules.md Callbacks).
+    /// HwTimer: DISPATCH_LEVEL, the StartIo lock held. With concurrent channels HwStartIo may run
+    /// at the same time (storport-rules.md Callbacks).
     Timer;
     /// HwStateChange: DISPATCH_LEVEL, the StartIo lock held.
     StateChange { changed: Changed, handled: bool };
-    /// HwResetBus: DISPATCH_LEVEL, the StartIo lock held, requests paused.
-    /// HwBuildIo may run meanwhile.
+    /// HwResetBus: DISPATCH_LEVEL, the StartIo lock held, requests paused. HwBuildIo may run at the
+    /// same time.
     ResetBus { path: u32 };
-    /// HwAdapterControl(ScsiStopAdapter): DIRQL at worst, nothing known to be
-    /// held, nothing takeable (storport-rules.md X1). No request is outstanding.
-    /// Callbacks that were admitted before may still run.
+    /// HwAdapterControl(ScsiStopAdapter): up to DIRQL, no lock known to be held, no lock may be
+    /// taken (storport-rules.md X1). No request is outstanding. Callbacks that were admitted before
+    /// may still run.
     Stop;
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///
-    /// Only interrupt routines run meanwhile, so the cells of the StartIo lock
-    /// and of DPCs open. The restart fails if a callback from before the stop does
-    /// not end within a millisecond.
+    /// Only interrupt routines run at the same time, so cells of the StartIo lock and of DPC locks
+    /// can be opened. The restart fails if a callback from before the stop does not end within a
+    /// millisecond.
     Restart;
-    /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, nothing
-    /// held.
+    /// HwAdapterControl(ScsiAdapterPower): DISPATCH_LEVEL at most, no lock held.
     AdapterPower { state: PowerState };
-    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): below DISPATCH_LEVEL,
-    /// nothing held.
+    /// HwAdapterControl(ScsiAdapterSurpriseRemoval): below DISPATCH_LEVEL, no lock held.
     SurpriseRemoval;
-    /// HwUnitControl for the events of [`UnitEvent`]: PASSIVE_LEVEL, nothing
-    /// held.
+    /// HwUnitControl for the events of [`UnitEvent`]: PASSIVE_LEVEL, no lock held.
     UnitControl { event: UnitEvent, unit: Address };
-    /// HwUnitControl(ScsiUnitPower): DISPATCH_LEVEL, nothing held.
+    /// HwUnitControl(ScsiUnitPower): DISPATCH_LEVEL, no lock held.
     UnitPower { state: PowerState, unit: Address };
-    /// HwTracingEnabled: PASSIVE_LEVEL, nothing held.
+    /// HwTracingEnabled: PASSIVE_LEVEL, no lock held.
     Tracing { enabled: bool };
-    /// HwWorkItem: PASSIVE_LEVEL, nothing held.
+    /// HwWorkItem: PASSIVE_LEVEL, no lock held.
     Work { argument: u32 };
-    /// HwRegistryNotification: PASSIVE_LEVEL. What is held is not documented,
-    /// so no lock may be taken; queue a [`Work`] item, which may take them.
+    /// HwRegistryNotification: PASSIVE_LEVEL. Which locks are held is not documented, so no lock may
+    /// be taken. Queue a [`Work`] item, which may take locks.
     RegistryChange;
 }
 
@@ -207,8 +198,8 @@ macro_rules! scopes {
 }
 
 // The last column of the table above (StorPortAcquireSpinLock's second table;
-// storport-rules.md Callbacks). Where that names Interrupt alone above the StartIo lock, the
-// order allows Dpc too (storport-rules.md O3, X4).
+// storport-rules.md Callbacks). For callbacks that hold the StartIo lock, that table allows only
+// the interrupt lock. The order allows DPC locks too (storport-rules.md O3, X4).
 scopes! {
     BuildIo at NothingHeld;
     StartIo at StartIoMaybeHeld;
@@ -254,19 +245,19 @@ proofs! {
     ResetBus of StartIoHeld;
 }
 
-/// HwStartIo with or without concurrent channels, which is known only at run time
+/// HwStartIo with or without concurrent channels, known only at run time
 /// (storport-rules.md PERF_CONFIGURATION_DATA).
 pub enum Channels<'s, 'a> {
-    /// More than one was granted: Storport holds nothing, and other processors
-    /// may be in HwStartIo.
+    /// More than one channel was granted: Storport holds no lock, and other processors may run
+    /// HwStartIo at the same time.
     Concurrent(Concurrent<'s, 'a>),
-    /// At most one: Storport holds the StartIo lock.
+    /// At most one channel was granted: Storport holds the StartIo lock.
     Serial(Serial<'s, 'a>),
 }
 
 impl<'a> StartIo<'_, 'a> {
-    /// Tells whether Storport holds the StartIo lock. With concurrent channels
-    /// the lock may be taken; without them its cells open.
+    /// Returns whether Storport holds the StartIo lock. With concurrent channels the lock may be
+    /// taken. Without them its cells can be opened.
     #[inline]
     pub fn channels(&mut self) -> Channels<'_, 'a> {
         let (adapter, brand) = (self.adapter, PhantomData);
@@ -310,25 +301,25 @@ impl ThreadedDpc<'_, '_> {
     }
 }
 
-/// What a state change concerns (StorPortStateChangeDetected).
+/// The object of a state change (StorPortStateChangeDetected).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Changed {
     /// A logical unit.
     Unit(Address),
-    /// A target; the logical unit of the address does not matter.
+    /// A target. The logical unit of the address is ignored.
     Target(Address),
-    /// A bus; target and logical unit do not matter.
+    /// A bus. The target and the logical unit of the address are ignored.
     Bus(Address),
 }
 
 impl StateChange<'_, '_> {
-    /// What was reported.
+    /// The object of the reported change.
     #[must_use]
     pub fn changed(&self) -> Changed {
         self.changed
     }
 
-    /// Whether Storport dealt with it (Status below 0x80000000).
+    /// Whether Storport has handled the change (Status below 0x80000000).
     #[must_use]
     pub fn is_handled(&self) -> bool {
         self.handled
@@ -360,7 +351,7 @@ impl AdapterPower<'_, '_> {
     }
 }
 
-/// What happens to a logical unit (`SCSI_UNIT_CONTROL_TYPE`).
+/// An event of a logical unit (`SCSI_UNIT_CONTROL_TYPE`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitEvent {
     /// ScsiUnitStart.
@@ -372,13 +363,13 @@ pub enum UnitEvent {
 }
 
 impl UnitControl<'_, '_> {
-    /// What happens.
+    /// The event.
     #[must_use]
     pub fn event(&self) -> UnitEvent {
         self.event
     }
 
-    /// To which unit.
+    /// The logical unit.
     #[must_use]
     pub fn unit(&self) -> Address {
         self.unit
@@ -400,7 +391,7 @@ impl UnitPower<'_, '_> {
 }
 
 impl Tracing<'_, '_> {
-    /// Whether somebody listens to the miniport's events now.
+    /// Whether tracing of the miniport's events is enabled now.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         self.enabled

@@ -1,22 +1,22 @@
 //! The order of Storport's locks, as types: StartIo < Dpc < Interrupt.
 //!
-//! A level says what the running code may already hold; [`Below`] says which
-//! locks may still be taken from there. The order is the documented one
-//! (StorPortAcquireSpinLock; storport-rules.md O1 to O6) made total, so that no two
-//! callbacks can wait for each other.
+//! A level stands for the locks that the running code may already hold. [`Below`] defines which
+//! locks may be taken at that level. The order is the documented one
+//! (StorPortAcquireSpinLock; storport-rules.md O1 to O6), made total, so that no two callbacks can
+//! wait for each other.
 
 mod sealed {
     pub trait Sealed {}
 }
 
-/// What running code may already hold.
+/// The locks that the running code may already hold.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no level of Storport's locks",
     note = "the levels are those of `storport::level`"
 )]
 pub trait Level: sealed::Sealed {}
 
-/// A lock of level `L` may be taken from here.
+/// A level at which a lock of level `L` may be taken.
 #[diagnostic::on_unimplemented(
     message = "with `{Self}`, a lock that makes it `{L}` can't be taken",
     label = "locks go StartIo, then Dpc, then Interrupt, and of each level once",
@@ -41,17 +41,16 @@ macro_rules! levels {
 }
 
 levels! {
-    /// Nothing is held.
+    /// No lock is held.
     NothingHeld below StartIoHeld DpcHeld InterruptHeld;
     /// The StartIo lock may be held: HwStartIo, before it is known whether
     /// concurrent channels were granted.
     StartIoMaybeHeld below DpcHeld InterruptHeld;
     /// The StartIo lock is held.
     StartIoHeld below DpcHeld InterruptHeld;
-    /// A DPC object's lock is held; there is never a second
-    /// (storport-rules.md O4).
+    /// A DPC object's lock is held. A second one is never taken (storport-rules.md O4).
     DpcHeld below InterruptHeld;
-    /// The interrupt lock or a message's lock is held: nothing goes above it,
-    /// and they never nest (storport-rules.md O5, O6).
+    /// The interrupt lock or a message's lock is held. No lock comes later in the order, and these
+    /// locks never nest (storport-rules.md O5, O6).
     InterruptHeld below;
 }

@@ -1,15 +1,15 @@
 //! Storport miniports in safe Rust.
 //!
-//! Implement [`Miniport`], name it in [`driver_entry!`], and Storport's rules
-//! are types:
+//! Implement [`Miniport`] and name it in [`driver_entry!`]. The types then enforce Storport's
+//! rules:
 //!
 //! - Every callback gets a context of its own ([`StartIo`], [`Dpc`],
 //!   [`Interrupt`], ...). Its page states the IRQL and which locks Storport
 //!   already holds. Its methods are the routines that may be called there.
-//! - Data lies in a cell with the lock that protects it ([`DpcLocked`],
-//!   [`InterruptLocked`], ...). A cell opens in a closure that runs with the
-//!   lock held, or with a context that proves that no other callback has it
-//!   open. Locks are taken in the order StartIo, Dpc, Interrupt ([`level`]).
+//! - Data lies in a cell with the lock that protects it ([`DpcLocked`], [`InterruptLocked`],
+//!   ...). There are two ways to open a cell: in a closure that runs with the lock held, or with
+//!   a context that proves that no other callback has it open. Locks are taken in the order
+//!   StartIo, Dpc, Interrupt ([`level`]).
 //! - An [`Srb`] is completed at most once, because completing it consumes it. A
 //!   [`StartedSrb`] belongs to the device: it cannot be completed as BUSY. An
 //!   `Srb` that is dropped is completed as failed; one that is forgotten, by
@@ -22,8 +22,8 @@
 //! The crate's README shows the parts of a driver, from its manifest on.
 //! `examples/ramdisk` is a complete driver.
 //!
-//! In a crash dump the same code runs. No lock is taken there, and a routine
-//! that a dump stack lacks returns NOT_IMPLEMENTED, `None` or `false`.
+//! The same code runs in a crash dump. No lock is taken there, and unavailable routines return
+//! NOT_IMPLEMENTED, `None` or `false`.
 //!
 //! `storport-rules.md` in comments and compiler messages is
 //! `docs/reference/storport-rules.md`, followed by the rows that are cited;

@@ -19,23 +19,23 @@ use crate::{
     stack::Stack,
 };
 
-/// Why HwFindAdapter has no adapter to give.
+/// Why HwFindAdapter returns no adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotFound {
-    /// There is none (SP_RETURN_NOT_FOUND).
+    /// There is no adapter (SP_RETURN_NOT_FOUND).
     Absent,
-    /// There is one, but it can't be used (SP_RETURN_ERROR).
+    /// The adapter cannot be used (SP_RETURN_ERROR).
     Unusable,
-    /// What Storport says of it can't be (SP_RETURN_BAD_CONFIG).
+    /// Storport's configuration information is invalid (SP_RETURN_BAD_CONFIG).
     BadConfiguration,
 }
 
-/// Whether an interrupt was the adapter's.
+/// Whether the adapter caused an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupted {
-    /// By this adapter; it was served.
+    /// This adapter caused it, and the interrupt routine has handled it.
     Ours,
-    /// By someone else on the line.
+    /// Another device on the same line caused it.
     NotOurs,
 }
 
@@ -44,50 +44,48 @@ pub enum Interrupted {
 pub enum MessageLocks {
     /// One lock for all messages (InterruptSynchronizeAll).
     Shared,
-    /// A lock a message (InterruptSynchronizePerMessage).
+    /// One lock for each message (InterruptSynchronizePerMessage).
     PerMessage,
 }
 
 /// A Storport miniport.
 ///
-/// Every method is a callback of Storport's; its context says what is held and
-/// what may be done. `'a` names the adapter: what a context of one adapter
-/// gives can only be put into that adapter's state, and only be used with its
-/// contexts.
+/// Every method is a callback of Storport. Its context states which locks are held, and offers
+/// what may be called there. `'a` names the adapter: a value from a context can be stored only in
+/// the state of the same adapter, and be used only with its contexts.
 pub trait Miniport: Sized + 'static {
-    /// An adapter's state. It lies in the device extension and never moves
-    /// once found. Callbacks run at the same time, so they share it; what
-    /// changes lies in cells with their locks.
+    /// An adapter's state. It lies in the device extension and does not move. Callbacks run at the
+    /// same time and share it, so data that changes lies in cells with locks.
     type Adapter<'a>: Sync;
 
-    /// What HwBuildIo hands to HwStartIo for a request, perhaps on another
-    /// processor. If Storport never starts the request, the value is forgotten,
-    /// not dropped.
+    /// The value that HwBuildIo passes to HwStartIo for a request. HwStartIo may run on another
+    /// processor. If Storport never starts the request, the value is forgotten, not dropped.
     type Request<'a>: Send;
 
-    /// How much memory [`table`](crate::FindAdapter::table) can give, in bytes.
+    /// The size in bytes of the memory for all tables
+    /// ([`table`](crate::FindAdapter::table)).
     const TABLE_BYTES: usize = 0;
 
-    /// The same in a dump stack, where all memory of the driver is to be below
-    /// 32 KiB (storport-rules.md D4).
+    /// The same for a dump stack, where all memory of the driver should be below 32 KiB
+    /// (storport-rules.md D4).
     const DUMP_TABLE_BYTES: usize = Self::TABLE_BYTES;
 
-    /// How messages are locked, if there are any.
+    /// How message-signalled interrupts are locked.
     const MESSAGE_LOCKS: MessageLocks = MessageLocks::Shared;
 
-    /// HwFindAdapter: finds the adapter, says what it can do, takes memory.
+    /// HwFindAdapter: finds the adapter, tells Storport its limits, and takes memory.
     ///
     /// # Errors
-    /// Why there is no adapter to use.
+    /// [`NotFound`] if there is no adapter that can be used.
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, Self::Adapter<'a>), NotFound>;
 
-    /// HwInitialize: makes the adapter ready for requests and interrupts.
-    /// False: it does not work, and Storport gives it up.
+    /// HwInitialize: prepares the adapter for requests and interrupts. Returns false if the adapter
+    /// does not work. Storport then gives it up.
     fn initialize<'a>(adapter: &Self::Adapter<'a>, cx: &mut Initialize<'_, 'a>) -> bool;
 
-    /// HwBuildIo: prepares a request. HwStartIo gets what is returned. `None`:
+    /// HwBuildIo: prepares a request, and returns it with a value for HwStartIo. Returns `None` if
     /// the request was completed.
     fn build_io<'a>(
         adapter: &Self::Adapter<'a>,
@@ -103,7 +101,8 @@ pub trait Miniport: Sized + 'static {
         request: Self::Request<'a>,
     );
 
-    /// HwInterrupt: the interrupt pin. With messages it is not called.
+    /// HwInterrupt: handles an interrupt of the pin. Not called if the adapter interrupts by
+    /// messages.
     fn interrupt<'a>(adapter: &Self::Adapter<'a>, cx: &mut Interrupt<'_, 'a>) -> Interrupted;
 
     /// HwDpcRoutine: a DPC that [`DpcLocked::issue`](crate::DpcLocked::issue)
@@ -111,15 +110,16 @@ pub trait Miniport: Sized + 'static {
     /// (storport-rules.md X6).
     fn dpc<'a>(adapter: &Self::Adapter<'a>, cx: &mut Dpc<'_, 'a>);
 
-    /// HwResetBus: takes every request back from the device and completes it.
-    /// Whether the adapter works again.
+    /// HwResetBus: takes every request back from the device and completes it. Returns whether the
+    /// bus was reset.
     fn reset_bus<'a>(adapter: &Self::Adapter<'a>, cx: &mut ResetBus<'_, 'a>) -> bool;
 
-    /// HwAdapterControl(ScsiStopAdapter): silences the adapter. It may be gone
-    /// already.
+    /// HwAdapterControl(ScsiStopAdapter): stops the adapter's interrupts and accesses to memory.
+    /// The adapter may have been removed already.
     fn stop<'a>(adapter: &Self::Adapter<'a>, cx: &mut Stop<'_, 'a>);
 
-    /// HwAdapterControl(ScsiRestartAdapter): as `initialize`, after `stop`.
+    /// HwAdapterControl(ScsiRestartAdapter): prepares the adapter again after `stop`. Returns false
+    /// if it does not work.
     fn restart<'a>(adapter: &Self::Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool;
 }
 
@@ -172,7 +172,7 @@ pub unsafe fn register<M: Registered>(
     data.MultipleRequestPerLu = 1;
     data.SrbTypeFlags = wdk_sys::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK;
     data.AddressTypeFlags = wdk_sys::ADDRESS_TYPE_FLAG_BTL8;
-    // SAFETY: The caller's promise; the table is filled in.
+    // SAFETY: The caller's promise. The table is filled in.
     let status =
         unsafe { port::initialize(driver.cast(), registry_path.cast_mut().cast(), &mut table) };
     status.cast_signed()
