@@ -1,6 +1,5 @@
-//! HwFindAdapter, and what only it may do: look at the PCI function, map its
-//! registers, take its memory, make locks and tables, and tell Storport what the
-//! adapter can carry.
+//! HwFindAdapter, and the routines that only it may call: they read the PCI configuration, map
+//! registers, take memory, make cells and tables, and tell Storport the adapter's limits.
 #![expect(unsafe_code, reason = "Storport's configuration is a C structure")]
 
 use core::{fmt, marker::PhantomData, slice};
@@ -26,16 +25,15 @@ use crate::{
     state::DpcKind,
 };
 
-/// What the adapter can carry, for Storport (`PORT_CONFIGURATION_INFORMATION`).
+/// The adapter's limits, for Storport (`PORT_CONFIGURATION_INFORMATION`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdapterLimits {
-    /// MaximumTransferLength: the most bytes of a request, at least 512.
+    /// MaximumTransferLength: the maximum number of bytes of a request, at least 512.
     pub transfer_bytes: u32,
-    /// NumberOfPhysicalBreaks: the most elements of a scatter/gather list, at
-    /// least 1.
+    /// NumberOfPhysicalBreaks: the maximum number of elements of a scatter/gather list, at least 1.
     pub physical_breaks: u32,
-    /// MaxNumberOfIO, MaxIOsPerLun, InitialLunQueueDepth: the most requests at a
-    /// time, at least 1.
+    /// MaxNumberOfIO, MaxIOsPerLun, InitialLunQueueDepth: the maximum number of outstanding
+    /// requests, at least 1.
     pub requests: u32,
     /// AlignmentMask: bits that must be clear in a buffer's address. One less
     /// than a power of two.
@@ -44,22 +42,20 @@ pub struct AdapterLimits {
     pub targets: u8,
     /// MaximumNumberOfLogicalUnits, at least 1.
     pub logical_units: u8,
-    /// CachesData: a completed write may be in the device's cache, and Windows is
-    /// to send flushes.
+    /// CachesData: completed writes may be in the device's cache, and Windows should send flushes.
     pub caches_data: bool,
 }
 
-/// What a limit holds that was not set (SP_UNINITIALIZED_VALUE, `srb.h`).
+/// The value of a limit that was not set (SP_UNINITIALIZED_VALUE, `srb.h`).
 const UNSET: u32 = u32::MAX;
 
-/// The first of the [`AdapterLimits`] whose value no adapter can have.
+/// The first invalid value in [`AdapterLimits`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsError {
-    /// `transfer_bytes` is below 512, the smallest block, or `u32::MAX`, by which
-    /// Storport means that it was not set.
+    /// `transfer_bytes` is below 512, the smallest block, or it is `u32::MAX`, which means "not
+    /// set" to Storport.
     TransferBytes(u32),
-    /// `physical_breaks` is 0, or `u32::MAX`, by which Storport means that it was not
-    /// set.
+    /// `physical_breaks` is 0, or it is `u32::MAX`, which means "not set" to Storport.
     PhysicalBreaks,
     /// `requests` is 0.
     Requests,
@@ -96,7 +92,7 @@ impl core::error::Error for LimitsError {}
 
 impl AdapterLimits {
     /// # Errors
-    /// The first limit that no adapter can have.
+    /// The first invalid limit.
     fn check(&self) -> Result<(), LimitsError> {
         let mask = self.alignment_mask;
         if self.transfer_bytes < 512 || self.transfer_bytes == UNSET {
@@ -117,21 +113,20 @@ impl AdapterLimits {
     }
 }
 
-/// Says that Storport was told what the adapter is
-/// ([`configure`](FindAdapter::configure)). HwFindAdapter must do that before it
-/// takes the uncached extension, and before it reports an adapter
-/// (storport-rules.md Callbacks, Routines).
+/// Proof that HwFindAdapter has told Storport the adapter's limits
+/// ([`configure`](FindAdapter::configure)). It must do so before it takes the uncached extension,
+/// and before it returns an adapter (storport-rules.md Callbacks, Routines).
 #[must_use = "it belongs to what `Miniport::find_adapter` returns"]
 pub struct Configured<'adapter> {
     adapter: Brand<'adapter>,
 }
 
-/// The right to ask for the uncached extension: once, since Storport gives the
+/// The right to take the uncached extension. It exists once, because Storport would return the
 /// same memory again.
 pub(crate) struct NotTaken;
 
-/// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in a dump stack), nothing held,
-/// nothing takeable. It is alone: no other callback is admitted meanwhile.
+/// HwFindAdapter: PASSIVE_LEVEL (HIGH_LEVEL in a dump stack), no lock held, no lock may be taken.
+/// No other callback is admitted at the same time.
 pub struct FindAdapter<'callback, 'adapter> {
     adapter: &'adapter Header,
     config: &'callback mut PORT_CONFIGURATION_INFORMATION,
@@ -165,7 +160,7 @@ impl FindAdapter<'_, '_> {
     }
 }
 
-/// What HwFindAdapter was given.
+/// The parts of [`FindAdapter`] that its routines use.
 pub struct Found<'s, 'a> {
     pub(crate) adapter: &'a Header,
     pub(crate) tables: &'s mut TableMemory<'a>,
@@ -181,7 +176,7 @@ pub struct Found<'s, 'a> {
     note = "call it in `Miniport::find_adapter`, and keep what it gives in the adapter's state"
 )]
 pub trait InFindAdapter<'a> {
-    /// What HwFindAdapter was given.
+    /// The parts of the context that the routines use.
     #[doc(hidden)]
     fn found(&mut self) -> Found<'_, 'a>;
 }
@@ -199,16 +194,16 @@ impl<'a> InFindAdapter<'a> for FindAdapter<'_, 'a> {
 }
 
 impl<'a> Found<'_, 'a> {
-    /// The memory and I/O ranges that were assigned to the adapter, in the
-    /// order of its base address registers.
+    /// The memory and I/O ranges that are assigned to the adapter, in the order of its base address
+    /// registers.
     fn ranges(&self) -> &[ACCESS_RANGE] {
         let length = usize::try_from(self.config.NumberOfAccessRanges).unwrap_or(0);
         let first: *const ACCESS_RANGE = self.config.AccessRanges.cast();
         if first.is_null() {
             return &[];
         }
-        // SAFETY: Storport's AccessRanges has NumberOfAccessRanges elements,
-        // for the length of HwFindAdapter.
+        // SAFETY: Storport's AccessRanges has NumberOfAccessRanges elements, as long as
+        // HwFindAdapter runs.
         unsafe { slice::from_raw_parts(first, length) }
     }
 
@@ -235,8 +230,8 @@ impl<'a> Found<'_, 'a> {
         config.Dma64BitAddresses = wdk_sys::SCSI_DMA64_MINIPORT_FULL64BIT_SUPPORTED as u8;
         config.MapBuffers = wdk_sys::STOR_MAP_NON_READ_WRITE_BUFFERS as u8;
         config.VirtualDevice = 0;
-        // Half duplex is the default and not for shipping drivers
-        // (storport-rules.md SynchronizationModel): it is not offered.
+        // Half duplex is the default, but is not for shipping drivers
+        // (storport-rules.md SynchronizationModel). So it is not supported.
         config.SynchronizationModel = _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex;
         Ok(Configured {
             adapter: PhantomData,
@@ -256,8 +251,8 @@ impl<'a> Found<'_, 'a> {
         (read == 256).then_some(space)
     }
 
-    /// Maps the first memory range of which `which` is true, given its index
-    /// and its bus address.
+    /// Maps the first memory range for which `which` returns true. `which` gets the index and the bus
+    /// address of a range.
     fn map(&self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
         let (_, range) = self.ranges().iter().enumerate().find(|(index, range)| {
             // SAFETY: every bit pattern is an integer.
@@ -269,25 +264,26 @@ impl<'a> Found<'_, 'a> {
             self.config.AdapterInterfaceType,
             self.config.SystemIoBusNumber,
         );
-        // SAFETY: the arguments are those of the ConfigInfo.
+        // SAFETY: The arguments come from the ConfigInfo of HwFindAdapter.
         let base = unsafe { port::device_base(self.adapter, bus_type, bus, address, length) }?;
-        // SAFETY: Storport mapped `length` bytes of registers there, until
-        // the adapter is gone.
+        // SAFETY: `MappedRegisters`' invariant: Storport mapped `length` bytes of registers there,
+        // as long as the adapter exists.
         unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
     }
 
     fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {
         let NotTaken = self.uncached.take()?;
-        // SAFETY: this is HwFindAdapter, and the caller has a `Configured`.
+        // SAFETY: This is HwFindAdapter, and the caller has a `Configured`, so the ConfigInfo is
+        // filled in.
         let first = unsafe { port::uncached_extension(self.adapter, self.config, bytes) }?;
-        // SAFETY: the address is that of the uncached extension.
+        // SAFETY: The address is that of the uncached extension.
         let (physical, contiguous) = unsafe { port::physical_address(self.adapter, first) }?;
         if contiguous < bytes {
             return None;
         }
         let length = usize::try_from(bytes).ok()?;
-        // SAFETY: Storport allocated `bytes` contiguous bytes there, until the
-        // adapter is gone, and gives them out here once.
+        // SAFETY: `UncachedExtension`'s invariants: Storport allocated `bytes` contiguous bytes
+        // there, as long as the adapter exists. `NotTaken` allows to take them once.
         Some(unsafe { UncachedExtension::new(first, physical, length) })
     }
 }
@@ -298,7 +294,8 @@ routines! {
         Dpc ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval
         UnitControl UnitPower Tracing Work RegistryChange]
     {
-        /// The function's PCI configuration space (StorPortGetBusData).
+        /// Reads the function's PCI configuration space (StorPortGetBusData). Returns `None` if not
+        /// all 256 bytes could be read.
         pub fn pci_configuration(&mut self) -> Option<[u8; 256]>
         where
             Self: InFindAdapter<'a>,
@@ -306,9 +303,9 @@ routines! {
             self.found().pci_configuration()
         }
 
-        /// Maps the memory range that begins at bus address `start`
-        /// (StorPortGetDeviceBase), whole. `None` if no such range was assigned,
-        /// or it cannot be mapped.
+        /// Maps the whole memory range that begins at bus address `start`
+        /// (StorPortGetDeviceBase). Returns `None` if no such range is assigned, or if it cannot
+        /// be mapped.
         pub fn map(&mut self, start: u64) -> Option<MappedRegisters<'a>>
         where
             Self: InFindAdapter<'a>,
@@ -316,8 +313,8 @@ routines! {
             self.found().map(|_, address| address == start)
         }
 
-        /// Maps the range with this index, in the order of the function's base
-        /// address registers, likewise.
+        /// As [`map`](Self::map), for the range with this index, in the order of the function's
+        /// base address registers.
         pub fn map_range(&mut self, index: usize) -> Option<MappedRegisters<'a>>
         where
             Self: InFindAdapter<'a>,
@@ -325,7 +322,7 @@ routines! {
             self.found().map(|other, _| other == index)
         }
 
-        /// Whether the adapter was given message-signalled interrupts.
+        /// Whether message-signalled interrupts are assigned to the adapter.
         pub fn has_messages(&mut self) -> bool
         where
             Self: InFindAdapter<'a>,
@@ -333,11 +330,11 @@ routines! {
             self.found().has_messages()
         }
 
-        /// Tells Storport what the adapter is: a bus master of 64-bit addresses,
-        /// full duplex, with these limits.
+        /// Tells Storport that the adapter is a bus master with 64-bit addresses, in full duplex,
+        /// with these limits.
         ///
         /// # Errors
-        /// A limit that no adapter can have. Storport was told nothing then.
+        /// An invalid limit. Nothing was changed then.
         pub fn configure(
             &mut self,
             limits: &AdapterLimits,
@@ -348,9 +345,9 @@ routines! {
             self.found().configure(limits)
         }
 
-        /// Takes memory to share with the device
-        /// (StorPortGetUncachedExtension): `bytes` bytes, physically contiguous.
-        /// `None` if there is none, or it was taken already.
+        /// Takes the uncached extension: `bytes` bytes of physically contiguous memory that the
+        /// device shares (StorPortGetUncachedExtension). Returns `None` if there is not enough
+        /// memory, or if it was taken before.
         pub fn uncached_extension(
             &mut self,
             configured: &Configured<'a>,
@@ -363,9 +360,9 @@ routines! {
             self.found().uncached_extension(bytes)
         }
 
-        /// Makes a table of `length` elements in the device extension. `make`
-        /// makes each from its index. `None` if [`TABLE_BYTES`] is too small, or if
-        /// `make` returns `None`.
+        /// Makes a table of `length` elements in the device extension. `make` makes each element
+        /// from its index. Returns `None` if [`TABLE_BYTES`] is too small, or if `make` returns
+        /// `None`.
         ///
         /// [`TABLE_BYTES`]: crate::Miniport::TABLE_BYTES
         pub fn table<T>(
@@ -380,7 +377,7 @@ routines! {
             place.fill(|index| make(self, index))
         }
 
-        /// Puts data under the StartIo lock.
+        /// Makes a cell under the StartIo lock.
         pub fn start_io_locked<T>(&mut self, data: T) -> StartIoLocked<'a, T>
         where
             Self: InFindAdapter<'a>,
@@ -388,9 +385,9 @@ routines! {
             Locked::under_start_io(self.found().adapter, data)
         }
 
-        /// Puts data under the lock of a DPC object made for it. `None` if the
-        /// adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them, or if the one in this
-        /// place was a threaded one when the adapter was found before.
+        /// Makes a cell under the lock of a new DPC object. Returns `None` if the adapter has
+        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object was
+        /// a threaded DPC when the adapter was found before.
         pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
         where
             Self: InFindAdapter<'a>,
@@ -398,11 +395,11 @@ routines! {
             Locked::under_dpc(self.found().adapter, DpcKind::Ordinary, data)
         }
 
-        /// Puts data under the lock of a threaded DPC object made for it
-        /// (StorPortInitializeThreadedDpc). When it is issued,
-        /// [`callback::ThreadedDpc`] runs, in a thread if the system allows that.
-        /// `None` if the adapter has [`MAX_DPCS`](crate::MAX_DPCS) of them, or if the
-        /// one in this place was none when the adapter was found before.
+        /// Makes a cell under the lock of a new threaded DPC object
+        /// (StorPortInitializeThreadedDpc). When the DPC is issued, [`callback::ThreadedDpc`] runs,
+        /// in a thread if the system allows that. Returns `None` if the adapter has
+        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object was
+        /// not a threaded DPC when the adapter was found before.
         pub fn threaded_dpc_locked<M: callback::ThreadedDpc, T>(
             &mut self,
             data: T,
@@ -411,13 +408,13 @@ routines! {
             Self: InFindAdapter<'a>,
         {
             let adapter = self.found().adapter;
-            // Without the callback, for example because `M` is another miniport
-            // than this adapter's, the object would never be initialised.
+            // Without the callback the object would never be initialised. It is absent if `M` is
+            // another miniport than this adapter's.
             adapter.optional().threaded_dpc?;
             Locked::under_dpc(adapter, DpcKind::Threaded, data)
         }
 
-        /// Puts data under the interrupt lock.
+        /// Makes a cell under the interrupt lock.
         pub fn interrupt_locked<T>(&mut self, data: T) -> InterruptLocked<'a, T>
         where
             Self: InFindAdapter<'a>,
@@ -425,9 +422,8 @@ routines! {
             Locked::under_interrupt(self.found().adapter, data)
         }
 
-        /// Puts data under the lock of message `message`. If that message is not
-        /// connected, or messages have no locks of their own, this is the
-        /// interrupt lock.
+        /// Makes a cell under the lock of message `message`. If that message is not connected, or
+        /// messages have no locks of their own, the cell is under the interrupt lock.
         pub fn message_locked<T>(&mut self, message: u32, data: T) -> MessageLocked<'a, T>
         where
             Self: InFindAdapter<'a>,
