@@ -1,4 +1,5 @@
-//! The atomics that this crate uses: the processor's, or loom's in a model (`RUSTFLAGS="--cfg loom" cargo test --lib`).
+//! The atomics that this crate uses: the processor's, or loom's in a model
+//! (`RUSTFLAGS="--cfg loom" cargo test --lib`).
 
 #[cfg(not(all(loom, test)))]
 pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};

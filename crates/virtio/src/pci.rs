@@ -64,7 +64,8 @@ impl Structure {
         }
     }
 
-    /// The required alignment of its offset, in bytes (VIRTIO 1.3 §4.1.4.3.1, 4.1.4.4.1, 4.1.4.6.1).
+    /// The required alignment of its offset, in bytes (VIRTIO 1.3 §4.1.4.3.1, 4.1.4.4.1,
+    /// 4.1.4.6.1).
     const fn alignment(self) -> u32 {
         match self {
             Self::Common | Self::Device => 4,
