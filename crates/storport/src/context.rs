@@ -183,8 +183,8 @@ contexts! {
     Tracing { enabled: bool };
     /// HwWorkItem: PASSIVE_LEVEL, no lock held.
     Work { argument: u32 };
-    /// HwRegistryNotification: PASSIVE_LEVEL. Which locks are held is not documented, so no lock may
-    /// be taken. Queue a [`Work`] item, which may take locks.
+    /// HwRegistryNotification: PASSIVE_LEVEL. Which locks are held is not documented, so no lock
+    /// may be taken. Queue a [`Work`] item, which may take locks.
     RegistryChange;
 }
 

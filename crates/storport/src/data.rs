@@ -1,9 +1,8 @@
-//! A request's data as views that copy in and out.
+//! Views of a request's data that copy bytes in and out.
 //!
-//! The pages of a buffer may be written by others at any time: by threads of the
-//! process that owns them, or for another request of the same pages. So there is
-//! no reference to them, only copies of bytes that race with nothing in Rust's
-//! sense.
+//! Other code may write to the pages of a buffer at any time: threads of the process that owns
+//! them, or another request for the same pages. So there are no references to them. The bytes are
+//! only copied, by accesses that are not data races in Rust's sense.
 #![expect(unsafe_code, reason = "the bytes are at a raw address")]
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -12,10 +11,10 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{srb::Direction, status::StorStatus};
 
-/// Why a request's data cannot be reached.
+/// Why a request's data cannot be accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataError {
-    /// The SRB's flags say this direction, not the one that was asked for.
+    /// The SRB's flags have this direction, not the one that was asked for.
     Direction(Direction),
     /// Storport cannot map the data.
     NotMapped(StorStatus),
@@ -38,10 +37,10 @@ impl core::error::Error for DataError {}
 ///
 /// # Invariants
 ///
-/// `length` bytes at `first` are mapped, and readable and writable, for `'s`,
-/// for which the SRB is borrowed: Storport maps as many as the SRB's
-/// DataTransferLength, until the SRB is completed. Others may access them at
-/// the same time, so they are accessed by [`read`] and [`write`] alone.
+/// `length` bytes at `first` are mapped, readable and writable for `'s`, for which the SRB is
+/// borrowed. (Storport maps as many bytes as the SRB's DataTransferLength, until the SRB is
+/// completed.) Other code may access them at the same time, so only [`read`] and [`write`] access
+/// them here.
 pub(crate) struct Bytes<'s> {
     first: NonNull<u8>,
     length: usize,
@@ -50,7 +49,7 @@ pub(crate) struct Bytes<'s> {
 
 impl Bytes<'_> {
     /// # Safety
-    /// The invariants hold for the new lifetime.
+    /// `Bytes`' invariants hold for the new value.
     pub(crate) unsafe fn new(first: NonNull<u8>, length: usize) -> Self {
         Self {
             first,
@@ -59,7 +58,7 @@ impl Bytes<'_> {
         }
     }
 
-    /// Where `length` bytes from `offset` lie, cut to the data's end.
+    /// The address and the length of `length` bytes from `offset`, cut to the end of the data.
     fn part(&self, offset: usize, length: usize) -> (*mut u8, usize) {
         let left = self.length.saturating_sub(offset);
         let offset = offset.min(self.length);
@@ -67,7 +66,7 @@ impl Bytes<'_> {
     }
 }
 
-/// A Data-In Buffer: what the initiator reads. It can only be written.
+/// A Data-In Buffer, which the initiator reads. The miniport can only write to it.
 #[must_use]
 pub struct DataIn<'s>(pub(crate) Bytes<'s>);
 
@@ -78,8 +77,8 @@ impl DataIn<'_> {
         self.0.length
     }
 
-    /// Copies `bytes` to `offset`, cut to the buffer's end. Says how many bytes
-    /// were copied.
+    /// Copies `bytes` into the buffer at `offset`, cut to the buffer's end. Returns how many bytes
+    /// it copied.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) -> usize {
         let (to, length) = self.0.part(offset, bytes.len());
         let bytes = bytes.get(..length).unwrap_or_default();
@@ -89,7 +88,7 @@ impl DataIn<'_> {
     }
 }
 
-/// A Data-Out Buffer: what the initiator sends. It can only be read.
+/// A Data-Out Buffer, which the initiator has written. The miniport can only read it.
 #[must_use]
 pub struct DataOut<'s>(pub(crate) Bytes<'s>);
 
@@ -100,9 +99,9 @@ impl DataOut<'_> {
         self.0.length
     }
 
-    /// Copies bytes from `offset` on into `bytes`, cut to the buffer's end. Says
-    /// how many bytes were copied. The initiator may have changed them at the
-    /// next call.
+    /// Copies bytes of the buffer from `offset` on into `bytes`, cut to the buffer's end. Returns
+    /// how many bytes it copied. A second call may return other bytes, because the initiator may
+    /// have changed them.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> usize {
         let (from, length) = self.0.part(offset, bytes.len());
         let bytes = bytes.get_mut(..length).unwrap_or_default();
@@ -112,10 +111,10 @@ impl DataOut<'_> {
     }
 }
 
-/// Writes bytes that others may access at the same time.
+/// Writes bytes that other code may access at the same time.
 ///
 /// # Safety
-/// As many bytes as `bytes` has are mapped at `to`.
+/// `bytes.len()` bytes are mapped at `to`.
 unsafe fn write(to: *mut u8, bytes: &[u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: The caller's promise.
@@ -130,10 +129,10 @@ unsafe fn write(to: *mut u8, bytes: &[u8]) {
     }
 }
 
-/// Reads bytes that others may access at the same time.
+/// Reads bytes that other code may access at the same time.
 ///
 /// # Safety
-/// As many bytes as `bytes` has are mapped at `from`.
+/// `bytes.len()` bytes are mapped at `from`.
 unsafe fn read(from: *mut u8, bytes: &mut [u8]) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: The caller's promise.
@@ -148,14 +147,14 @@ unsafe fn read(from: *mut u8, bytes: &mut [u8]) {
     }
 }
 
-/// Copies bytes by an instruction that is opaque to the compiler.
+/// Copies bytes with an instruction that is opaque to the compiler.
 ///
 /// # Safety
-/// Both ranges are valid for `length` bytes, and apart.
+/// Both ranges are valid for `length` bytes, and do not overlap.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 unsafe fn copy(to: *mut u8, from: *const u8, length: usize) {
-    // SAFETY: The caller's promise. The direction flag is clear at every call
-    // (x64 ABI). The processor copies, so no access is one of the compiler's.
+    // SAFETY: The caller's promise. The direction flag is clear at every call (x64 ABI). The
+    // compiler does not see the accesses, so they are not data races in Rust's sense.
     unsafe {
         core::arch::asm!(
             "rep movsb",

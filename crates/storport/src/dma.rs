@@ -5,13 +5,13 @@ use core::{marker::PhantomData, ptr::NonNull};
 
 use crate::extension::Brand;
 
-/// The uncached extension (StorPortGetUncachedExtension): physically contiguous,
-/// not zeroed, there as long as the adapter.
+/// The uncached extension (StorPortGetUncachedExtension): physically contiguous memory, not zeroed,
+/// which exists as long as the adapter.
 ///
 /// # Invariants
 ///
-/// `length` bytes at `first` are the adapter's for `'adapter`, and this value is
-/// the only way to them: an adapter has one, and it is given out once.
+/// `length` bytes at `first` belong to the adapter for `'adapter`. This value is the only access to
+/// them, because an adapter has one uncached extension, which can be taken once.
 #[must_use]
 pub struct UncachedExtension<'adapter> {
     first: NonNull<u8>,
@@ -23,17 +23,17 @@ pub struct UncachedExtension<'adapter> {
 /// The parts of an [`UncachedExtension`].
 #[derive(Clone, Copy, Debug)]
 pub struct UncachedParts {
-    /// Where the driver sees it.
+    /// The virtual address, for the driver.
     pub address: NonNull<u8>,
-    /// Where the device sees it.
+    /// The physical address, for the device.
     pub physical: u64,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub length: usize,
 }
 
 impl UncachedExtension<'_> {
     /// # Safety
-    /// The invariants hold for the new value.
+    /// `UncachedExtension`'s invariants hold for the new value.
     pub(crate) unsafe fn new(first: NonNull<u8>, physical: u64, length: usize) -> Self {
         Self {
             first,
@@ -43,8 +43,8 @@ impl UncachedExtension<'_> {
         }
     }
 
-    /// Gives the memory up to the caller, who alone knows its address from now
-    /// on. It lives as long as the adapter.
+    /// Returns the memory's addresses and length. From now on only the caller accesses the memory,
+    /// which exists as long as the adapter.
     #[must_use]
     pub fn into_parts(self) -> UncachedParts {
         UncachedParts {

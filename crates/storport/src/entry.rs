@@ -1,4 +1,4 @@
-//! DriverEntry, made for a miniport.
+//! The macro that makes DriverEntry for a miniport.
 
 /// Makes DriverEntry for a [`Miniport`](crate::Miniport): the function that
 /// Windows calls when it loads the driver, which registers the miniport. The
@@ -9,8 +9,8 @@
 /// storport::driver_entry!(Disk: Timer, UnitPower);
 /// ```
 ///
-/// A driver has one. The panic handler, and the allocator if there is one, are
-/// the driver's own.
+/// A driver has one DriverEntry. The driver defines the panic handler, and the allocator if it
+/// needs one.
 #[macro_export]
 macro_rules! driver_entry {
     ($miniport:ty $(: $($name:ident),+ $(,)?)?) => {
@@ -33,18 +33,18 @@ macro_rules! driver_entry {
     };
 }
 
-/// Names a miniport's optional callbacks. [`driver_entry`](crate::driver_entry)
-/// does; only a test that registers a miniport itself needs this.
+/// Names a miniport's optional callbacks. [`driver_entry`](crate::driver_entry) uses this. Call it
+/// directly only in a test that registers a miniport itself.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! registered {
     ($miniport:ty $(: $($name:ident),+ $(,)?)?) => {
         $($(
-            // SAFETY: `OPTIONAL` below has the entry.
+            // SAFETY: `OPTIONAL` below contains the entry function.
             unsafe impl $crate::callback::Names<$crate::callback::key::$name> for $miniport {}
         )+)?
 
-        // SAFETY: each entry is one that was made for this miniport.
+        // SAFETY: Each entry function is one of this miniport, by `Entry`.
         unsafe impl $crate::callback::Registered for $miniport {
             const OPTIONAL: $crate::callback::Optional = $crate::callback::Optional::NONE
                 $($(.with(

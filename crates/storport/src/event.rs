@@ -7,17 +7,16 @@ use wdk_sys::{_STOR_EVENT_ASSOCIATION_ENUM as association, PWSTR, STOR_LOG_EVENT
 
 use crate::{extension::Header, port, status::StorStatus};
 
-/// The most texts that one event inserts into its message.
+/// The maximum number of texts that an event inserts into its message.
 pub const MAX_INSERTS: usize = 3;
 
-/// The most characters of an insert.
+/// The maximum number of characters of an insert.
 pub const INSERT_LENGTH: usize = 24;
 
-/// The most bytes of strings, with their terminators, that an event has room for
-/// (STOR_LOG_EVENT_DETAILS).
+/// An event has room for 150 bytes of strings, with their terminators (STOR_LOG_EVENT_DETAILS).
 const _: () = assert!(MAX_INSERTS * (INSERT_LENGTH + 1) * size_of::<u16>() <= 150);
 
-/// A short text that goes into an event's message: `%2` for the first.
+/// A short text that is inserted into an event's message. The first replaces `%2`.
 #[derive(Clone, Copy, Debug)]
 pub struct Insert {
     /// UTF-16; a zero follows the text.
@@ -25,12 +24,12 @@ pub struct Insert {
 }
 
 impl Insert {
-    /// No text.
+    /// The empty text.
     pub const EMPTY: Self = Self {
         characters: [0; INSERT_LENGTH + 1],
     };
 
-    /// The first [`INSERT_LENGTH`] characters of `text`. A character that is not
+    /// Makes an insert of the first [`INSERT_LENGTH`] characters of `text`. A character that is not
     /// ASCII becomes a question mark.
     #[must_use]
     pub fn text(text: &str) -> Self {
@@ -46,20 +45,20 @@ impl Insert {
         insert
     }
 
-    /// `number` in decimal digits.
+    /// Makes an insert of `number` in decimal digits.
     #[must_use]
     pub fn decimal(number: u64) -> Self {
         Self::digits(number, 10, &[])
     }
 
-    /// `number` in hexadecimal digits, after "0x".
+    /// Makes an insert of "0x" and `number` in hexadecimal digits.
     #[must_use]
     pub fn hexadecimal(number: u64) -> Self {
         Self::digits(number, 16, b"0x")
     }
 
-    /// `number` in digits of `base`, after the text `before`. The longest number has
-    /// 20 decimal digits, or 16 hexadecimal ones.
+    /// Makes an insert of the text `before` and `number` in digits of `base`. A number has at most
+    /// 20 decimal or 16 hexadecimal digits.
     fn digits(number: u64, base: u64, before: &[u8]) -> Self {
         let mut digits = [0_u8; 20];
         let mut rest = number;
@@ -90,18 +89,16 @@ impl Insert {
 /// file.
 #[derive(Clone, Copy, Debug)]
 pub struct Event<'e> {
-    /// The message's identifier: severity, facility and code, as the message
-    /// table has it.
+    /// The message's identifier in the message table: severity, facility and code.
     pub code: u32,
     /// Distinguishes events of one code (`UniqueId`).
     pub unique_id: u32,
-    /// Texts for the message, [`MAX_INSERTS`] at most; further ones are left
-    /// out.
+    /// The texts for the message. Those after the first [`MAX_INSERTS`] are ignored.
     pub inserts: &'e [Insert],
 }
 
 impl Event<'_> {
-    /// Has Storport log the event.
+    /// Logs the event.
     ///
     /// # Safety
     /// At or below DISPATCH_LEVEL, not in a dump stack.
@@ -122,8 +119,8 @@ impl Event<'_> {
             ..STOR_LOG_EVENT_DETAILS::default()
         };
         let mut most_bytes: ULONG = 0;
-        // SAFETY: The caller's promise. What the details lead to lives until
-        // the call returns, and Storport only reads it.
+        // SAFETY: The caller's promise. The memory that the details point to outlives the call, and
+        // Storport only reads it.
         unsafe { port::log_system_event(adapter, &raw mut details, &raw mut most_bytes) }
     }
 }

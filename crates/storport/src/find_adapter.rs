@@ -251,8 +251,8 @@ impl<'a> Found<'_, 'a> {
         (read == 256).then_some(space)
     }
 
-    /// Maps the first memory range for which `which` returns true. `which` gets the index and the bus
-    /// address of a range.
+    /// Maps the first memory range for which `which` returns true. `which` gets the index and the
+    /// bus address of a range.
     fn map(&self, which: impl Fn(usize, u64) -> bool) -> Option<MappedRegisters<'a>> {
         let (_, range) = self.ranges().iter().enumerate().find(|(index, range)| {
             // SAFETY: every bit pattern is an integer.
@@ -283,7 +283,8 @@ impl<'a> Found<'_, 'a> {
         }
         let length = usize::try_from(bytes).ok()?;
         // SAFETY: `UncachedExtension`'s invariants: Storport allocated `bytes` contiguous bytes
-        // there, as long as the adapter exists. `NotTaken` allows to take them once.
+        // there, as long as the adapter exists. `NotTaken` ensures that they are taken
+        // once.
         Some(unsafe { UncachedExtension::new(first, physical, length) })
     }
 }
@@ -386,8 +387,8 @@ routines! {
         }
 
         /// Makes a cell under the lock of a new DPC object. Returns `None` if the adapter has
-        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object was
-        /// a threaded DPC when the adapter was found before.
+        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object
+        /// was a threaded DPC when the adapter was found before.
         pub fn dpc_locked<T>(&mut self, data: T) -> Option<DpcLocked<'a, T>>
         where
             Self: InFindAdapter<'a>,
@@ -398,8 +399,8 @@ routines! {
         /// Makes a cell under the lock of a new threaded DPC object
         /// (StorPortInitializeThreadedDpc). When the DPC is issued, [`callback::ThreadedDpc`] runs,
         /// in a thread if the system allows that. Returns `None` if the adapter has
-        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object was
-        /// not a threaded DPC when the adapter was found before.
+        /// [`MAX_DPCS`](crate::MAX_DPCS) DPC objects already. Also returns `None` if this object
+        /// was not a threaded DPC when the adapter was found before.
         pub fn threaded_dpc_locked<M: callback::ThreadedDpc, T>(
             &mut self,
             data: T,

@@ -1,8 +1,8 @@
 //! The memory routines that the compiler calls.
 //!
-//! From ntoskrnl.exe they would be imports, and a miniport is to import from
-//! its port driver alone (HLK, Storage Imports Test). The compiler may not
-//! see a loop here: it would make a call of the routine itself out of it.
+//! Without them the driver would import them from ntoskrnl.exe, but a miniport must import from its
+//! port driver only (HLK, Storage Imports Test). These routines must not contain a loop that the
+//! compiler recognises: it would replace the loop with a call of the routine itself.
 #![expect(unsafe_code, reason = "these are C functions on raw memory")]
 
 use core::arch::asm;
@@ -10,7 +10,7 @@ use core::arch::asm;
 /// C's memcpy.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
-    // SAFETY: the caller's ranges are valid and apart.
+    // SAFETY: The caller's ranges are valid and do not overlap.
     unsafe { copy_up(to, from, bytes) };
     to
 }
@@ -19,11 +19,11 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, bytes: usize) -> *mut 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
     if to.addr().wrapping_sub(from.addr()) >= bytes {
-        // SAFETY: the caller's ranges are valid; going up, no byte is
-        // overwritten before it is read.
+        // SAFETY: The caller's ranges are valid. In ascending order, no byte is overwritten before
+        // it is read.
         unsafe { copy_up(to, from, bytes) };
     } else {
-        // SAFETY: as above, going down.
+        // SAFETY: As above, in descending order.
         unsafe { copy_down(to, from, bytes) };
     }
     to
@@ -41,8 +41,8 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, bytes: usize) -> *mut u8 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcmp(left: *const u8, right: *const u8, bytes: usize) -> i32 {
     for index in 0..bytes {
-        // SAFETY: the caller's ranges are valid; a volatile read is never
-        // made into a call.
+        // SAFETY: The caller's ranges are valid. The compiler does not replace volatile reads with
+        // a call.
         let one = unsafe { left.wrapping_add(index).read_volatile() };
         // SAFETY: as above.
         let other = unsafe { right.wrapping_add(index).read_volatile() };
@@ -68,9 +68,8 @@ unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
 
 #[cfg(target_arch = "x86_64")]
 unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: the direction flag is set for this instruction only; the last
-    // bytes come first. The caller's ranges are valid, and not empty, since
-    // they overlap.
+    // SAFETY: The direction flag is set for this instruction only, which copies the last bytes
+    // first. The caller's ranges are valid. They overlap, so they are not empty.
     unsafe {
         asm!(
             "std",
@@ -98,8 +97,8 @@ unsafe fn fill(to: *mut u8, value: u8, bytes: usize) {
 
 #[cfg(target_arch = "aarch64")]
 unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: the caller's ranges are valid. 16 bytes are read before they are
-    // written, so that going up is right for ranges that overlap, too.
+    // SAFETY: The caller's ranges are valid. Each 16 bytes are read before they are written, so the
+    // ascending order is correct for overlapping ranges too.
     unsafe {
         asm!(
             "subs {n}, {n}, #16",
@@ -127,7 +126,7 @@ unsafe fn copy_up(to: *mut u8, from: *const u8, bytes: usize) {
 
 #[cfg(target_arch = "aarch64")]
 unsafe fn copy_down(to: *mut u8, from: *const u8, bytes: usize) {
-    // SAFETY: as in `copy_up`, going down.
+    // SAFETY: As in `copy_up`, in descending order.
     unsafe {
         asm!(
             "subs {n}, {n}, #16",

@@ -31,10 +31,10 @@
 //!   out.
 //! - *A lock is taken twice.* The scope that a lock is taken with is borrowed exclusively
 //!   while the closure runs. Inside the closure, further locks are taken with the guard. The
-//!   guard has the level of its lock, and [`Below`] allows only locks of a higher level. That excludes a second lock of the same level
-//!   too: DPC locks never nest, nor do message locks, nor one of those with the
-//!   interrupt lock (storport-rules.md O4 to O6). So a thread cannot open a cell that
-//!   it has open already, and `&mut` to the cell's data is the only reference.
+//!   guard has the level of its lock, and [`Below`] allows only locks of a higher level. That
+//!   excludes a second lock of the same level too: DPC locks never nest, nor do message locks,
+//!   nor one of those with the interrupt lock (storport-rules.md O4 to O6). So a thread cannot
+//!   open a cell that it has open already, and `&mut` to the cell's data is the only reference.
 //! - *Two processors wait for each other.* All code takes locks in the same total order, so
 //!   there is no cycle.
 //! - *A lock that Storport holds already is taken.* The level of a context includes the locks

@@ -1,8 +1,8 @@
-//! Enumerators of storport.h that WDKs up to 10.0.16299 do not declare. With them,
-//! drivers can be built with those kits too.
+//! Enumerators of storport.h that WDKs up to 10.0.16299 do not declare. With them, drivers can be
+//! built with those kits too.
 //!
 //! The values are those of the WDK 10.0.22621; a test in `cross/abi` compares them.
-//! Where the kit declares an enumerator too, the one here takes precedence.
+//! If the kit declares an enumerator too, the one here takes precedence.
 #![expect(non_upper_case_globals, reason = "the names are those of storport.h")]
 
 /// STOR_SPINLOCK.

@@ -1,4 +1,4 @@
-//! What Storport is asked for to run faster, and what it says of a request then
+//! Storport's performance options, and the parameters of a request that follow from them
 //! (storport-rules.md PERF_CONFIGURATION_DATA).
 #![expect(unsafe_code, reason = "the structures are Storport's")]
 
@@ -11,24 +11,24 @@ use wdk_sys::{
 
 use crate::{extension::Header, port, status::StorStatus};
 
-/// The BOOLEAN `Query` of StorPortInitializePerfOpts, as C passes it: say which
-/// flags there are, or set those that are given.
+/// The BOOLEAN `Query` of StorPortInitializePerfOpts, as C passes it: [`QUERY`] returns the flags
+/// that Storport supports, and [`SET`] sets flags.
 const QUERY: i32 = 1;
 const SET: i32 = 0;
 
-/// Performance options: wanted, or granted.
+/// Performance options that the miniport wants, or that Storport has granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Performance {
-    /// In how many channels HwStartIo runs at a time, if more than one: then
-    /// without the StartIo lock (STOR_PERF_CONCURRENT_CHANNELS).
+    /// The number of concurrent channels, in each of which one HwStartIo may run at a time. With
+    /// more than one, HwStartIo runs without the StartIo lock (STOR_PERF_CONCURRENT_CHANNELS).
     pub channels: u32,
-    /// Requests are completed on the processor that sent them
-    /// (STOR_PERF_DPC_REDIRECTION). All that follows needs it.
+    /// Requests are completed on the processor that sent them (STOR_PERF_DPC_REDIRECTION). The
+    /// options below require this one.
     pub dpc_redirection: bool,
     /// DPCs run on the processor that issues them
     /// (STOR_PERF_DPC_REDIRECTION_CURRENT_CPU).
     pub dpcs_stay: bool,
-    /// Storport chooses each request's message among these, first and last
+    /// Storport chooses a message for each request, from the first to the last of these
     /// (STOR_PERF_INTERRUPT_MESSAGE_RANGES).
     pub messages: Option<(u32, u32)>,
     /// Requests are completed in HwStartIo
@@ -58,7 +58,7 @@ impl Performance {
         flags
     }
 
-    /// What of these options is among `flags`.
+    /// The options among these that `flags` has.
     fn among(&self, flags: u32) -> Self {
         let has = |flag| flags & flag != 0;
         let redirection = self.dpc_redirection && has(STOR_PERF_DPC_REDIRECTION);
@@ -79,7 +79,8 @@ impl Performance {
         }
     }
 
-    /// Asks what there is, and for what is wanted of it.
+    /// Asks Storport which options it supports, and sets those that are wanted. Returns the options
+    /// that were granted.
     ///
     /// # Safety
     /// Called from HwInitialize or HwPassiveInitialize, not in a dump stack.
@@ -89,7 +90,7 @@ impl Performance {
             Size: size_of::<PERF_CONFIGURATION_DATA>() as u32,
             ..PERF_CONFIGURATION_DATA::default()
         };
-        // SAFETY: The caller's promise; the data has a place.
+        // SAFETY: The caller's promise. `data` outlives the call.
         if unsafe { port::initialize_perf_opts(adapter, QUERY, &raw mut data) }.is_err() {
             return Self::default();
         }
@@ -110,14 +111,13 @@ impl Performance {
     }
 }
 
-/// What Storport says of a request in HwStartIo.
+/// The parameters of a request in HwStartIo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartIoParameters {
-    /// The message that is to tell of its completion, with
-    /// [`Performance::messages`].
+    /// The message by which the device should report the completion, if
+    /// [`Performance::messages`] was granted.
     pub message: u32,
-    /// The channel that HwStartIo runs in, with [`Performance::channels`]; 0
-    /// without.
+    /// The channel in which HwStartIo runs, if [`Performance::channels`] was granted. Otherwise 0.
     pub channel: u32,
 }
 

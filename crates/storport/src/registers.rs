@@ -1,10 +1,10 @@
-//! Mapped device registers: one access of the register's width a call, ordered
-//! with the accesses to memory around it.
+//! Mapped device registers. A call makes one access of the register's width, ordered with the
+//! memory accesses around it.
 //!
-//! x86-64 does not reorder accesses to a device with those to memory before a
-//! write or after a read, so the compiler alone is held back there. ARM64 does:
-//! `dmb osh` keeps a write behind the memory accesses before it, and `dmb oshld`
-//! keeps what follows behind a read. The outer shareable domain contains devices.
+//! An x86-64 processor does not move a register write before earlier memory accesses, or a register
+//! read behind later ones. So only the compiler must be kept from that. An ARM64 processor does:
+//! there `dmb osh` orders a write after the memory accesses before it, and `dmb oshld` orders later
+//! accesses after a read. The outer shareable domain contains devices.
 #![expect(unsafe_code, reason = "registers are raw addresses")]
 
 #[cfg(not(all(target_arch = "aarch64", not(miri))))]
@@ -15,9 +15,9 @@ use crate::extension::Brand;
 
 /// A mapped range of device registers.
 ///
-/// A write comes after all accesses to memory before it; a read comes before all
-/// that follow. A read outside of the range, or across its end, gives all ones,
-/// as a bus does where nothing answers; a write there is dropped.
+/// A write happens after all earlier memory accesses. A read happens before all later ones. A read
+/// that is not inside the range, or not aligned to its width, returns all ones, as a bus does where
+/// no device responds. Such a write is dropped.
 ///
 /// # Invariants
 ///
@@ -30,12 +30,13 @@ pub struct MappedRegisters<'adapter> {
     adapter: Brand<'adapter>,
 }
 
-// SAFETY: Device registers belong to no thread; each access is one instruction.
+// SAFETY: `MappedRegisters`' invariant: the registers are mapped on every thread. Each access is
+// one instruction.
 unsafe impl Send for MappedRegisters<'_> {}
-// SAFETY: Device registers belong to no thread; each access is one instruction.
+// SAFETY: As for `Send`.
 unsafe impl Sync for MappedRegisters<'_> {}
 
-/// Keeps memory accesses that follow behind the register's read before it.
+/// Orders later memory accesses after the register read before this call.
 #[inline]
 fn after_read() {
     #[cfg(all(target_arch = "aarch64", not(miri)))]
@@ -47,7 +48,7 @@ fn after_read() {
     compiler_fence(Ordering::SeqCst);
 }
 
-/// Keeps the register's write that follows behind memory accesses before it.
+/// Orders the register write that follows after earlier memory accesses.
 #[inline]
 fn before_write() {
     #[cfg(all(target_arch = "aarch64", not(miri)))]
@@ -105,10 +106,10 @@ macro_rules! accesses {
 }
 
 impl MappedRegisters<'_> {
-    /// Registers at `base`. `None` unless `base` is aligned to 8 bytes.
+    /// Makes a range of registers at `base`. Returns `None` unless `base` is aligned to 8 bytes.
     ///
     /// # Safety
-    /// The invariants hold for the new value.
+    /// `MappedRegisters`' invariants hold for the new value.
     pub(crate) unsafe fn new(base: NonNull<u8>, length: usize) -> Option<Self> {
         if !base.as_ptr().addr().is_multiple_of(8) {
             return None;
@@ -120,8 +121,8 @@ impl MappedRegisters<'_> {
         })
     }
 
-    /// The part of `length` bytes from `offset`. `None` if it is not all inside,
-    /// or not aligned to 4 bytes.
+    /// The part of `length` bytes from `offset` on. Returns `None` unless all of it lies inside the
+    /// range and `offset` is a multiple of 4.
     #[must_use]
     pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
         if offset.checked_add(length)? > self.length || !offset.is_multiple_of(4) {
@@ -134,7 +135,7 @@ impl MappedRegisters<'_> {
         })
     }
 
-    /// Its length in bytes.
+    /// The length in bytes.
     #[must_use]
     pub fn length(&self) -> usize {
         self.length

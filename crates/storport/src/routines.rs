@@ -1,12 +1,12 @@
 //! Storport's routines, as methods of the contexts that may call them
 //! (storport-rules.md Callbacks, Routines, IRQL).
 //!
-//! Each group below names the contexts that may call its routines and those
-//! that may not. The latter have the methods too, hidden and with a bound that
-//! they cannot meet: a call there does not compile, and the error says where to
-//! make it instead. The traits of the bounds have no other use.
+//! Each group below names the contexts that may call its routines, and those that may not. The
+//! latter have the methods too, hidden and with a bound that they cannot meet. So a call there
+//! does not compile, and the compiler's message says where to make the call instead. The traits of
+//! the bounds have no other purpose.
 //!
-//! In a dump stack most routines are not available. There they return
+//! In a dump stack most routines are unavailable. There they return
 //! [`StorStatus::NOT_IMPLEMENTED`], `None` or `false` (storport-rules.md D3, D6).
 #![expect(unsafe_code, reason = "the methods call storport.sys")]
 
@@ -35,7 +35,7 @@ use crate::{
     status::StorStatus,
 };
 
-/// The callback may wait on the processor.
+/// The callback may wait while it occupies the processor.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may not wait",
     label = "StorPortStallExecution is not allowed in this callback (storport-rules.md L7, SpNoWait)",
@@ -74,8 +74,8 @@ pub trait MayAllocate {}
 )]
 pub trait AtPassive {}
 
-/// The adapter is ready: timers, work and state changes may be requested, and may run
-/// at any time from now on.
+/// The adapter is ready: timers, work items and state changes may be requested. Their callbacks may
+/// run at any time from then on.
 #[diagnostic::on_unimplemented(
     message = "in `{Self}` the adapter is not running",
     label = "what this asks for would run before the adapter is ready, or after it is stopped",
@@ -85,7 +85,7 @@ pub trait AtPassive {}
 )]
 pub trait WhileRunning {}
 
-/// DPCs may be issued from here.
+/// The callback may issue DPCs.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` issues no DPCs",
     label = "a DPC would run while this callback is alone with the adapter's data",
@@ -101,7 +101,7 @@ pub trait IssuesDpcs<'a>: crate::context::OfAdapter<'a> {}
 )]
 pub trait Optimizes {}
 
-/// The callback may ask for an adapter's messages.
+/// The callback may ask which messages are connected.
 #[diagnostic::on_unimplemented(
     message = "messages can't be looked at in `{Self}`",
     label = "StorPortGetMSIInfo is not allowed in an interrupt routine, and before HwInitialize \
@@ -118,8 +118,8 @@ pub trait SeesMessages {}
 )]
 pub trait InStartIo {}
 
-/// Implements the routines in `$methods` for the contexts that have the rights,
-/// and hidden for the others, where their bounds fail.
+/// Implements the routines in `$methods` for the contexts that may call them. Implements them also,
+/// hidden, for the other contexts, for which the bounds fail.
 macro_rules! routines {
     (
         for [$($context:ident)*] not [$($other:ident)*]
@@ -177,18 +177,19 @@ routines! {
         SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange]
     not []
     {
-        /// Whether this is the copy of the driver that writes a crash dump or a
-        /// hibernation file: no interrupts, no DPCs, no locks (storport-rules.md D3, D5, D8).
+        /// Whether this copy of the driver runs in a dump stack, which writes a crash dump or a
+        /// hibernation file. There are no interrupts, DPCs or locks there
+        /// (storport-rules.md D3, D5, D8).
         #[must_use]
         pub fn is_dump(&self) -> bool {
             self.header().state.is_dump()
         }
 
-        /// The microseconds since the system started
+        /// The time since the system started, in microseconds
         /// (StorPortQueryPerformanceCounter).
         ///
         /// # Errors
-        /// Storport's status.
+        /// Storport's status. NOT_IMPLEMENTED in a dump stack.
         pub fn microseconds(&self) -> Result<u64, StorStatus> {
             microseconds(self.header())
         }
@@ -200,8 +201,8 @@ routines! {
     not [BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc Timer
         StateChange AdapterPower SurpriseRemoval UnitControl UnitPower Tracing RegistryChange]
     {
-        /// Waits on the processor (StorPortStallExecution): at most 100 000
-        /// microseconds at a time, as Storport's verifier accepts.
+        /// Waits while it occupies the processor (StorPortStallExecution). A call waits at most
+        /// 100 000 microseconds, the limit of Storport's verifier.
         pub fn stall(&self, microseconds: u32)
         where
             Self: MayStall,
@@ -217,12 +218,11 @@ routines! {
         RegistryChange]
     not [Initialize Interrupt MessageInterrupt Stop Restart]
     {
-        /// The request's Data-In Buffer, to be written
-        /// (StorPortGetSystemAddress): as long as the SRB's data, and so empty
-        /// if the SRB has none.
+        /// Maps the request's Data-In Buffer, for writing (StorPortGetSystemAddress). It is as long
+        /// as the SRB's data, and so empty if the SRB has no data.
         ///
         /// # Errors
-        /// The SRB's direction is another, or Storport cannot map the data.
+        /// The SRB has another direction, or Storport cannot map the data.
         pub fn data_in<'s, S: NotStarted>(
             &self,
             srb: &'s mut Srb<'a, S>,
@@ -235,12 +235,11 @@ routines! {
             Ok(DataIn(bytes))
         }
 
-        /// The request's Data-Out Buffer, to be read
-        /// (StorPortGetSystemAddress): as long as the SRB's data, and so empty
-        /// if the SRB has none.
+        /// Maps the request's Data-Out Buffer, for reading (StorPortGetSystemAddress). It is as
+        /// long as the SRB's data, and so empty if the SRB has no data.
         ///
         /// # Errors
-        /// The SRB's direction is another, or Storport cannot map the data.
+        /// The SRB has another direction, or Storport cannot map the data.
         pub fn data_out<'s, S: NotStarted>(
             &self,
             srb: &'s mut Srb<'a, S>,
@@ -253,22 +252,22 @@ routines! {
             Ok(DataOut(bytes))
         }
 
-        /// The request's data as the device reaches it
-        /// (StorPortGetScatterGatherList). `None` if there is none.
+        /// The scatter/gather list of the request's data (StorPortGetScatterGatherList). Returns
+        /// `None` if there is none.
         pub fn scatter_gather<'s>(&self, srb: &'s Srb<'a>) -> Option<ScatterGather<'s>>
         where
             Self: AtMostDispatch,
         {
-            // SAFETY: An `Srb` is owned, so it is not completed.
+            // SAFETY: `Srb`'s invariant: the SRB is owned, and not completed.
             let list = unsafe { port::scatter_gather_list(self.header(), srb.as_ptr()) }?;
-            // SAFETY: Storport's list is valid until the SRB is completed, and
-            // the SRB is borrowed as long.
+            // SAFETY: `Srb`'s invariant: the list is valid until the SRB is completed. The SRB is
+            // borrowed for `'s`.
             Some(unsafe { ScatterGather::new(list) })
         }
 
-        /// How many processors the system has in use, in all groups
-        /// (StorPortGetActiveGroupCount, StorPortGetGroupAffinity). At least 1;
-        /// in a dump stack 1.
+        /// The number of active processors, in all groups
+        /// (StorPortGetActiveGroupCount, StorPortGetGroupAffinity). It is at least 1. In a dump
+        /// stack it is 1.
         #[must_use]
         pub fn processors(&self) -> u32
         where
@@ -280,7 +279,7 @@ routines! {
 
         /// The processor that this code runs on
         /// (StorPortGetCurrentProcessorNumber): its group and its number in the
-        /// group. At PASSIVE_LEVEL it may be another soon.
+        /// group. At PASSIVE_LEVEL the code may move to another processor at any time.
         ///
         /// # Errors
         /// Storport's status.
@@ -295,7 +294,7 @@ routines! {
         /// Writes an event to the system's log (StorPortLogSystemEvent).
         ///
         /// # Errors
-        /// Storport's status. The event is lost then.
+        /// Storport's status. The event is lost. NOT_IMPLEMENTED in a dump stack.
         pub fn log_event(&self, event: &Event<'_>) -> Result<(), StorStatus>
         where
             Self: AtMostDispatch,
@@ -318,8 +317,8 @@ routines! {
         /// `make` from its index (StorPortAllocatePool).
         ///
         /// # Errors
-        /// Storport's status, or INVALID_PARAMETER if `length` elements have no
-        /// 32-bit size.
+        /// Storport's status. INVALID_PARAMETER if the size of `length` elements does not fit
+        /// 32 bits, or if the memory is not aligned for them. NOT_IMPLEMENTED in a dump stack.
         pub fn allocate<T>(
             &self,
             length: usize,
@@ -351,9 +350,9 @@ routines! {
     not [Initialize BuildIo StartIo Concurrent Serial Interrupt MessageInterrupt Dpc ThreadedDpc
         Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval UnitPower]
     {
-        /// Reads a number that the administrator set for the driver
-        /// (StorPortRegistryRead of a REG_DWORD in the key `Parameters\Device` of
-        /// the driver's service). `None` if there is none.
+        /// Reads a number from the driver's settings: a REG_DWORD in the key `Parameters\Device` of
+        /// the driver's service (StorPortRegistryRead). Returns `None` if it does not exist, and
+        /// in a dump stack.
         #[must_use]
         pub fn registry_u32(&self, name: &CStr) -> Option<u32>
         where
@@ -374,10 +373,9 @@ routines! {
         Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval UnitControl UnitPower
         Tracing Work RegistryChange]
     {
-        /// Asks Storport for the options in `wanted` that it supports, and returns
-        /// those that it granted, perhaps none (StorPortInitializePerfOpts).
-        /// Storport is asked once: a second call is granted nothing, and does not
-        /// change what the first one was granted.
+        /// Asks Storport for the options in `wanted` that it supports (StorPortInitializePerfOpts).
+        /// Returns the options that it granted, perhaps none. Only the first call asks Storport.
+        /// Later calls return no options, and do not change those that were granted.
         pub fn optimize(&self, wanted: &Performance) -> Performance
         where
             Self: Optimizes,
@@ -418,12 +416,12 @@ routines! {
         ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower SurpriseRemoval
         UnitControl UnitPower Tracing Work RegistryChange]
     {
-        /// Message and channel of a request (StorPortGetStartIoPerfParams):
-        /// where its completion is expected, and in which of the concurrent
-        /// channels HwStartIo runs.
+        /// The message and the channel of a request (StorPortGetStartIoPerfParams): the message by
+        /// which the device should report its completion, and the concurrent channel in which
+        /// HwStartIo runs.
         ///
         /// # Errors
-        /// Storport's status.
+        /// Storport's status. NOT_IMPLEMENTED in a dump stack.
         pub fn start_io_parameters<S>(
             &self,
             srb: &Srb<'a, S>,
@@ -434,7 +432,7 @@ routines! {
             if self.is_dump() {
                 return Err(StorStatus::NOT_IMPLEMENTED);
             }
-            // SAFETY: This is HwStartIo, and an `Srb` is not completed.
+            // SAFETY: This is HwStartIo. `Srb`'s invariant: the SRB is not completed.
             unsafe { StartIoParameters::of(self.header(), srb.as_ptr()) }
         }
     }
@@ -445,9 +443,8 @@ routines! {
         SurpriseRemoval UnitControl UnitPower Tracing Work RegistryChange]
     not [FindAdapter Initialize PassiveInitialize Interrupt MessageInterrupt Stop Restart]
     {
-        /// Stops Storport from sending requests until so many are completed
-        /// (StorPortBusy), to go with [`Srb::busy`]. Returns false if Storport
-        /// refuses.
+        /// Makes Storport send no requests until `requests` requests are completed (StorPortBusy).
+        /// Use it with [`Srb::busy`]. Returns false if Storport refuses.
         pub fn busy(&self, requests: u32) -> bool
         where
             Self: AtMostDispatch + WhileRunning,
@@ -463,13 +460,13 @@ routines! {
     not [FindAdapter Initialize PassiveInitialize StartIo Concurrent Serial Interrupt
         MessageInterrupt Stop Restart]
     {
-        /// Has [`callback::Work`] called at PASSIVE_LEVEL with `argument`
-        /// (StorPortInitializeWorker, StorPortQueueWorkItem). The framework
-        /// frees the worker afterwards. Work that has not begun when the adapter
-        /// is stopped is not done, not even after a restart.
+        /// Queues a work item, which calls [`callback::Work`] at PASSIVE_LEVEL with `argument`
+        /// (StorPortInitializeWorker, StorPortQueueWorkItem). The framework frees the worker
+        /// afterwards. A work item that has not begun when the adapter is stopped is discarded, and
+        /// does not run after a restart.
         ///
         /// # Errors
-        /// Storport's status; INVALID_DEVICE_STATE if the adapter does not run.
+        /// Storport's status. INVALID_DEVICE_STATE if the adapter is not ready.
         pub fn queue_work<M: callback::Work>(&self, argument: u32) -> Result<(), StorStatus>
         where
             Self: MayAllocate + WhileRunning,
@@ -486,12 +483,11 @@ routines! {
         MessageInterrupt Dpc ThreadedDpc Timer StateChange ResetBus Stop Restart AdapterPower
         SurpriseRemoval UnitPower]
     {
-        /// Has [`callback::RegistryChange`] called when the driver's registry key
-        /// changes (StorPortEnableRegistryKeyNotification, since Windows 11
-        /// 22H2).
+        /// Enables [`callback::RegistryChange`], which is called when the driver's registry key
+        /// changes (StorPortEnableRegistryKeyNotification, since Windows 11 22H2).
         ///
         /// # Errors
-        /// Storport's status.
+        /// Storport's status. INVALID_DEVICE_STATE if the adapter is not ready.
         pub fn watch_registry<M: callback::RegistryChange>(&self) -> Result<(), StorStatus>
         where
             Self: AtPassive + WhileRunning,
@@ -508,12 +504,11 @@ routines! {
         RegistryChange]
     not [FindAdapter Initialize PassiveInitialize Stop Restart]
     {
-        /// Has [`callback::Timer`] called once, after so many microseconds
-        /// (RequestTimerCall). There is one timer: asking again sets it anew. A
-        /// stop cancels it.
+        /// Requests one call of [`callback::Timer`] after `microseconds` (RequestTimerCall). An
+        /// adapter has one timer, so a later request replaces an earlier one. A stop cancels it.
         ///
         /// # Errors
-        /// INVALID_DEVICE_STATE: the adapter does not run.
+        /// INVALID_DEVICE_STATE if the adapter is not ready. NOT_IMPLEMENTED in a dump stack.
         pub fn request_timer<M: callback::Timer>(
             &self,
             microseconds: NonZero<u32>,
@@ -526,24 +521,24 @@ routines! {
             set_timer(adapter, Some((life, microseconds)))
         }
 
-        /// Cancels the timer, unless it expired already.
+        /// Cancels the timer. Has no effect if it has expired already.
         pub fn cancel_timer<M: callback::Timer>(&self)
         where
             Self: WhileRunning,
         {
             if !self.is_dump() {
-                // Without a timer there is nothing to cancel.
+                // Fails if there is no timer callback, and so no timer.
                 let _: Result<(), StorStatus> = set_timer(self.header(), None);
             }
         }
 
-        /// Tells Storport that something was attached, removed or changed
-        /// (StorPortStateChangeDetected). Storport looks again, and then calls
+        /// Reports to Storport that a unit, a target or a bus was attached, removed or changed
+        /// (StorPortStateChangeDetected). Storport examines it, and then calls
         /// [`callback::StateChange`].
         ///
         /// # Errors
-        /// BUSY while the report before this one is not finished;
-        /// INVALID_DEVICE_STATE if the adapter does not run; Storport's status.
+        /// Storport's status. BUSY if the previous report is not finished. INVALID_DEVICE_STATE if
+        /// the adapter is not ready.
         pub fn report_change<M: callback::StateChange>(
             &self,
             changed: Changed,
@@ -554,7 +549,7 @@ routines! {
             report_change(self.header(), changed)
         }
 
-        /// Makes Storport look for units again (BusChangeDetected).
+        /// Makes Storport look for logical units again (BusChangeDetected).
         pub fn bus_changed(&self, path: u8)
         where
             Self: WhileRunning,
@@ -565,8 +560,8 @@ routines! {
             }
         }
 
-        /// Tells Storport that bus `path` was reset by somebody (ResetDetected).
-        /// Its requests stay the miniport's to complete (storport-rules.md S8).
+        /// Reports to Storport that bus `path` was reset (ResetDetected). The miniport must still
+        /// complete the requests of that bus (storport-rules.md S8).
         pub fn reset_detected(&self, path: u8)
         where
             Self: WhileRunning,
@@ -577,9 +572,8 @@ routines! {
             }
         }
 
-        /// Stops Storport from sending requests for so many seconds, or until
-        /// [`resume`](Self::resume) (StorPortPause). Returns false if Storport
-        /// refuses.
+        /// Makes Storport send no requests for `seconds`, or until [`resume`](Self::resume)
+        /// (StorPortPause). Returns false if Storport refuses.
         pub fn pause(&self, seconds: u32) -> bool
         where
             Self: WhileRunning,
@@ -595,8 +589,8 @@ routines! {
             !self.is_dump() && port::resume(self.header())
         }
 
-        /// Whether somebody listens to the miniport's events: what
-        /// HwTracingEnabled said last, also while the adapter was stopped.
+        /// Whether tracing of the miniport's events is enabled, by the last call of
+        /// HwTracingEnabled. Calls while the adapter was stopped count too.
         #[must_use]
         pub fn is_traced<M: callback::Tracing>(&self) -> bool
         where
@@ -616,7 +610,10 @@ pub struct Processor {
     pub number: u8,
 }
 
-/// The life that the adapter runs in, outside of a dump stack.
+/// The adapter's current life.
+///
+/// # Errors
+/// INVALID_DEVICE_STATE if the adapter is not ready. NOT_IMPLEMENTED in a dump stack.
 fn running(adapter: &Header) -> Result<u32, StorStatus> {
     if adapter.state.is_dump() {
         return Err(StorStatus::NOT_IMPLEMENTED);
@@ -693,7 +690,7 @@ pub(crate) fn set_timer(
     adapter: &Header,
     timer: Option<(u32, NonZero<u32>)>,
 ) -> Result<(), StorStatus> {
-    // `None` if the type parameter was another miniport than this adapter's.
+    // It is `None` if the type parameter is another miniport than this adapter's.
     let routine = adapter
         .optional()
         .timer
@@ -705,7 +702,7 @@ pub(crate) fn set_timer(
     Ok(())
 }
 
-/// Queues a work item of its own, which the entry of HwWorkItem frees.
+/// Queues a work item with a new worker, which the entry function of HwWorkItem frees.
 ///
 /// # Safety
 /// At or below DISPATCH_LEVEL.
@@ -719,17 +716,17 @@ unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> 
     // SAFETY: The caller's promise; the result has a place.
     unsafe { port::initialize_worker(adapter, &raw mut worker) }?;
     let context = WorkContext { life, argument };
-    // SAFETY: The worker is fresh, and the function is one for this adapter.
+    // SAFETY: The worker is initialised and not queued. The function is one for this adapter.
     let queued =
         unsafe { port::queue_work_item(adapter, work as PVOID, worker, context.into_pointer()) };
     if queued.is_err() {
-        // SAFETY: The worker was not queued, so nobody else has it.
+        // SAFETY: The worker was not queued, so nothing else uses it.
         let _: Result<(), StorStatus> = unsafe { port::free_worker(adapter, worker) };
     }
     queued
 }
 
-/// The values that are packed into the context pointer of a work item. It is no
+/// The values that are packed into the context pointer of a work item. The pointer is not an
 /// address.
 pub(crate) struct WorkContext {
     /// The adapter's life in which the work was queued.
@@ -745,7 +742,7 @@ impl WorkContext {
 
     pub(crate) fn from_pointer(context: PVOID) -> Self {
         let bits = context.addr() as u64;
-        // The casts take a half each.
+        // Each cast takes one half.
         Self {
             life: (bits >> 32) as u32,
             argument: bits as u32,
@@ -779,13 +776,13 @@ fn report_change(adapter: &Header, changed: Changed) -> Result<(), StorStatus> {
         Lun: lun,
         ..STOR_ADDR_BTL8::default()
     };
-    // SAFETY: `Header`'s invariant: the place was taken above, and HwStateChange
-    // gives it back.
+    // SAFETY: `Header`'s invariant on `changed`: `begin_state_change` has begun the report, which
+    // HwStateChange ends.
     unsafe { adapter.changed().write(address) };
     adapter.changed_entity.store(entity, Ordering::Relaxed);
     let life = ptr::without_provenance_mut(life as usize);
     let mut status: ULONG = wdk_sys::STOR_STATUS_UNSUCCESSFUL;
-    // SAFETY: The address stays as it is until HwStateChange.
+    // SAFETY: `Header`'s invariant on `changed`: the address does not change until HwStateChange.
     unsafe {
         port::state_change_detected(
             adapter,
@@ -804,13 +801,13 @@ fn report_change(adapter: &Header, changed: Changed) -> Result<(), StorStatus> {
     reported
 }
 
-/// The change that was reported.
+/// Reads the change that was reported.
 ///
 /// # Safety
-/// Called by the HwStateChange that ends it.
+/// The caller is the HwStateChange that ends the report.
 pub(crate) unsafe fn take_change(adapter: &Header) -> Changed {
-    // SAFETY: `Header`'s invariant: it was written before the report, and
-    // nobody writes it now.
+    // SAFETY: `Header`'s invariant on `changed`: it was written before the report, and nothing
+    // writes it before the report ends.
     let address = unsafe { adapter.changed().read() };
     let address = Address {
         path: address.Path,

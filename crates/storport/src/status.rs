@@ -1,4 +1,4 @@
-//! `StorStatus`: why a Storport routine did not do what it was asked.
+//! `StorStatus`: why a Storport routine failed.
 
 use core::{fmt, num::NonZero};
 
@@ -36,7 +36,7 @@ statuses! {
     INVALID_IRQL = STOR_STATUS_INVALID_IRQL;
     /// The adapter cannot do this now.
     INVALID_DEVICE_REQUEST = STOR_STATUS_INVALID_DEVICE_REQUEST;
-    /// The adapter does not run: it was not started, or it was stopped.
+    /// The adapter is not ready: it was not started, or it was stopped.
     INVALID_DEVICE_STATE = STOR_STATUS_INVALID_DEVICE_STATE;
     /// An earlier request of the same kind is not finished.
     BUSY = STOR_STATUS_BUSY;
@@ -46,18 +46,18 @@ impl StorStatus {
     const fn constant(value: u32) -> Self {
         match NonZero::new(value) {
             Some(value) => Self(value),
-            // Only success is zero, and success is not in the list above.
+            // Not reached: only success is zero, and it is not in the list above.
             None => Self(NonZero::<u32>::MAX),
         }
     }
 
-    /// The value that Storport gave.
+    /// Storport's value.
     #[must_use]
     pub const fn value(self) -> u32 {
         self.0.get()
     }
 
-    /// Success, or what went wrong.
+    /// Converts Storport's status to a result.
     #[inline]
     pub(crate) fn check(status: u32) -> Result<(), Self> {
         match NonZero::new(status) {
