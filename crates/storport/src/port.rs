@@ -1,11 +1,10 @@
 //! The calls into storport.sys.
 //!
-//! Most functions of `storport.h` are inline there and go through two exported
-//! variadic ones, so they are not in the bindings. The tables below are their
-//! only callers: each line has the code, the arguments that the inline function
-//! passes after the device extension, and their types. A type must be one that
-//! C's default argument promotions leave alone; a BOOLEAN, UCHAR or USHORT is
-//! passed as an `int`.
+//! Most functions of `storport.h` are inline functions that call one of two exported variadic
+//! functions, so the bindings do not contain them. The tables below make these calls instead. Each
+//! line has the code of a function, and the arguments that the inline function passes after the
+//! device extension, with their types. A type must be one that C's default argument promotions do
+//! not change. A BOOLEAN, UCHAR or USHORT is passed as an `int`.
 #![expect(unsafe_code, reason = "these are the foreign functions")]
 
 use core::{
@@ -43,9 +42,8 @@ macro_rules! notifications {
         #[inline]
         pub(crate) unsafe fn $name(adapter: &Header $(, $argument: $type)*) {
             const { $(promoted::<$type>();)* }
-            // SAFETY: `Header`'s invariant: this is the HwDeviceExtension. The
-            // table has the arguments that the code takes; what they must be
-            // is the caller's promise.
+            // SAFETY: `Header`'s invariant: this is the HwDeviceExtension. The table has the
+            // arguments that the code takes. The caller promises that their values are valid.
             unsafe {
                 storage::StorPortNotification(
                     notification::$code,
@@ -67,7 +65,7 @@ macro_rules! extended_functions {
             $(, $argument: $type)*
         ) -> Result<(), StorStatus> {
             const { $(promoted::<$type>();)* }
-            // SAFETY: as in `notifications`.
+            // SAFETY: As in `notifications`.
             StorStatus::check(unsafe {
                 storage::StorPortExtendedFunction(
                     extended::$code,
@@ -80,13 +78,13 @@ macro_rules! extended_functions {
 }
 
 notifications! {
-    /// StorPortNotification(RequestComplete). `srb` is the miniport's, its
-    /// status is final, and nobody touches it from now on.
+    /// StorPortNotification(RequestComplete). `srb` belongs to the miniport, its status is final,
+    /// and nothing accesses it from now on.
     request_complete = RequestComplete(srb: PSCSI_REQUEST_BLOCK);
     /// StorPortNotification(ResetDetected).
     reset_detected = ResetDetected(path: i32);
     /// StorPortNotification(RequestTimerCall). `routine` may be called with the
-    /// adapter's extension at any time. 0 `microseconds` cancel.
+    /// adapter's extension at any time. 0 `microseconds` cancels the timer.
     request_timer_call = RequestTimerCall(routine: PVOID, microseconds: u32);
     /// StorPortNotification(BusChangeDetected).
     bus_change_detected = BusChangeDetected(path: i32);
@@ -95,22 +93,21 @@ notifications! {
         EnablePassiveInitialization(routine: PVOID, enabled: *mut ULONG);
     /// StorPortInitializeDpc. Called in HwPassiveInitialize, once for an object.
     initialize_dpc = InitializeDpc(dpc: *mut STOR_DPC, routine: PVOID);
-    /// StorPortInitializeThreadedDpc, likewise. `important` is a BOOLEAN.
+    /// StorPortInitializeThreadedDpc. Called in HwPassiveInitialize, once for an object.
+    /// `important` is a BOOLEAN.
     initialize_threaded_dpc = InitializeThreadedDpc(
         dpc: *mut STOR_DPC, routine: PVOID, context: PVOID, important: i32);
     /// StorPortIssueDpc. `dpc` is initialised.
     issue_dpc = IssueDpc(
         dpc: *mut STOR_DPC, first: PVOID, second: PVOID, queued: *mut ULONG);
-    /// StorPortAcquireSpinLock. `dpc` is what `kind` asks for, an initialised
-    /// object or null. The callback may take the lock now. `handle` stays where
-    /// it is until `release_spin_lock`.
+    /// StorPortAcquireSpinLock. `dpc` is an initialised object or null, as `kind` requires. The
+    /// callback may take the lock now. `handle` does not move until `release_spin_lock`.
     acquire_spin_lock = AcquireSpinLock(
         kind: STOR_SPINLOCK, dpc: *mut STOR_DPC, handle: *mut STOR_LOCK_HANDLE);
-    /// StorPortReleaseSpinLock. `handle` belongs to the lock that was acquired
-    /// last and not released.
+    /// StorPortReleaseSpinLock. `handle` belongs to the lock that was acquired last of those that
+    /// are held.
     release_spin_lock = ReleaseSpinLock(handle: *mut STOR_LOCK_HANDLE);
-    /// StorPortStateChangeDetected. `address` stays as it is until `routine` is
-    /// called.
+    /// StorPortStateChangeDetected. `address` does not change until `routine` is called.
     state_change_detected = StateChangeDetectedCall(
         entity: u32, address: *mut STOR_ADDR_BTL8, attributes: u32, routine: PVOID,
         context: PVOID, status: *mut ULONG);
@@ -120,7 +117,7 @@ extended_functions! {
     /// StorPortAllocatePool. At or below DISPATCH_LEVEL, not in HwStartIo, not
     /// in a dump stack.
     allocate_pool = ExtFunctionAllocatePool(bytes: u32, tag: u32, memory: *mut PVOID);
-    /// StorPortFreePool, likewise.
+    /// StorPortFreePool. At or below DISPATCH_LEVEL, not in HwStartIo, not in a dump stack.
     free_pool = ExtFunctionFreePool(memory: PVOID);
     /// StorPortGetMSIInfo. Not in HwMSInterruptRoutine.
     get_msi_info = ExtFunctionGetMessageInterruptInformation(
@@ -129,12 +126,11 @@ extended_functions! {
     /// `query` is a BOOLEAN.
     initialize_perf_opts = ExtFunctionInitializePerformanceOptimizations(
         query: i32, data: *mut PERF_CONFIGURATION_DATA);
-    /// StorPortGetStartIoPerfParams. `srb` was given to HwStartIo and is not
-    /// completed.
+    /// StorPortGetStartIoPerfParams. `srb` was passed to HwStartIo and is not completed.
     get_start_io_perf_params = ExtFunctionGetStartIoPerformanceParameters(
         srb: PSCSI_REQUEST_BLOCK, parameters: *mut STARTIO_PERFORMANCE_PARAMETERS);
-    /// StorPortLogSystemEvent. At or below DISPATCH_LEVEL. `details` leads to
-    /// memory that is valid during the call.
+    /// StorPortLogSystemEvent. At or below DISPATCH_LEVEL. `details` and the memory that it points
+    /// to are valid during the call.
     log_system_event = ExtFunctionLogSystemEvent(
         details: *mut STOR_LOG_EVENT_DETAILS, most_bytes: *mut ULONG);
     /// StorPortGetCurrentProcessorNumber. At or below DISPATCH_LEVEL.
@@ -145,13 +141,12 @@ extended_functions! {
     /// StorPortGetGroupAffinity. At or below DISPATCH_LEVEL. `group` is a
     /// USHORT.
     get_group_affinity = ExtFunctionGetGroupAffinity(group: i32, mask: *mut usize);
-    /// StorPortAcquireMSISpinLock. Message locks exist, `message` is one of
-    /// them, and the callback may take it now.
+    /// StorPortAcquireMSISpinLock. `message` has a lock of its own, and the callback may take it
+    /// now.
     acquire_msi_spin_lock = ExtFunctionAcquireMSISpinLock(message: u32, irql: *mut ULONG);
     /// StorPortReleaseMSISpinLock. `irql` came from the acquisition.
     release_msi_spin_lock = ExtFunctionReleaseMSISpinLock(message: u32, irql: u32);
-    /// StorPortGetSystemAddress. At or below DISPATCH_LEVEL. `srb` is the
-    /// miniport's.
+    /// StorPortGetSystemAddress. At or below DISPATCH_LEVEL. `srb` belongs to the miniport.
     get_system_address =
         ExtFunctionGetSystemAddress(srb: PSCSI_REQUEST_BLOCK, address: *mut PVOID);
     /// StorPortInitializeWorker. At or below DISPATCH_LEVEL.
@@ -176,15 +171,14 @@ extended_functions! {
         ExtFunctionEnableRegistryKeyNotification(routine: PVOID);
 }
 
-/// StorPortIssueDpc, without arguments for the DPC. If it waits in the queue
-/// already, it stays there.
+/// StorPortIssueDpc, without arguments for the DPC. Has no effect if the DPC is queued already.
 ///
 /// # Safety
 /// `dpc` is an initialised object of the adapter.
 #[inline]
 pub(crate) unsafe fn issue(adapter: &Header, dpc: *mut STOR_DPC) {
     let mut queued: ULONG = 0;
-    // SAFETY: the caller's promise; the result has a place.
+    // SAFETY: The caller's promise. `queued` outlives the call.
     unsafe {
         issue_dpc(
             adapter,
@@ -213,7 +207,7 @@ pub(crate) unsafe fn synchronize_access(
 /// StorPortGetScatterGatherList.
 ///
 /// # Safety
-/// The SRB is the miniport's. The list is valid until it is completed.
+/// The SRB belongs to the miniport. The list is valid until the SRB is completed.
 pub(crate) unsafe fn scatter_gather_list(
     adapter: &Header,
     srb: PSCSI_REQUEST_BLOCK,
@@ -223,8 +217,8 @@ pub(crate) unsafe fn scatter_gather_list(
     NonNull::new(list)
 }
 
-/// StorPortGetPhysicalAddress of memory that is no SRB's data: the address,
-/// and how many bytes from there on are contiguous.
+/// StorPortGetPhysicalAddress of memory that is not the data of an SRB. Returns the physical
+/// address, and the number of contiguous bytes from there on.
 ///
 /// # Safety
 /// `address` lies in the uncached extension.
@@ -233,7 +227,7 @@ pub(crate) unsafe fn physical_address(
     address: NonNull<u8>,
 ) -> Option<(u64, u32)> {
     let mut length: ULONG = 0;
-    // SAFETY: the caller's promise. A null SRB means that the address is none's.
+    // SAFETY: The caller's promise. A null SRB means that the address is not in the data of an SRB.
     let physical = unsafe {
         storage::StorPortGetPhysicalAddress(
             adapter.device_extension(),
@@ -263,7 +257,7 @@ pub(crate) unsafe fn uncached_extension(
     NonNull::new(memory.cast())
 }
 
-/// StorPortGetBusData of PCI configuration space: how many bytes were read.
+/// StorPortGetBusData of PCI configuration space. Returns the number of bytes that were read.
 ///
 /// # Safety
 /// Called in HwFindAdapter.
@@ -273,8 +267,7 @@ pub(crate) unsafe fn pci_configuration(
     slot: u32,
     into: &mut [u8; 256],
 ) -> u32 {
-    // SAFETY: the buffer is as long as the call says; the rest is the caller's
-    // promise.
+    // SAFETY: The buffer has 256 bytes. The rest is the caller's promise.
     unsafe {
         storage::StorPortGetBusData(
             adapter.device_extension(),
@@ -305,14 +298,13 @@ pub(crate) unsafe fn device_base(
     NonNull::new(base.cast())
 }
 
-/// The longest stall that Storport's verifier accepts, in microseconds
+/// The maximum stall that Storport's verifier accepts, in microseconds
 /// (bug check 0xF1, 0x2001).
 const LONGEST_STALL: u32 = 100_000;
 
-/// StorPortStallExecution, at any IRQL: `microseconds`, at most
-/// [`LONGEST_STALL`].
+/// StorPortStallExecution for `microseconds`, at most [`LONGEST_STALL`]. Runs at any IRQL.
 pub(crate) fn stall(microseconds: u32) {
-    // SAFETY: the routine asks for nothing but a bounded length.
+    // SAFETY: The routine only requires a bounded length.
     unsafe { storage::StorPortStallExecution(microseconds.min(LONGEST_STALL)) };
 }
 
@@ -327,8 +319,8 @@ pub(crate) unsafe fn registry_u32(adapter: &Header, name: &CStr) -> Option<u32> 
     let buffer = unsafe { storage::StorPortAllocateRegistryBuffer(extension, &raw mut length) };
     let buffer = NonNull::new(buffer)?;
     length = 4;
-    // SAFETY: the buffer is Storport's and as long as `length` says; the name
-    // ends with a zero and is only read.
+    // SAFETY: The buffer is one of Storport, with `length` bytes. The name ends with a zero and is
+    // only read.
     let read = unsafe {
         storage::StorPortRegistryRead(
             extension,
@@ -339,29 +331,29 @@ pub(crate) unsafe fn registry_u32(adapter: &Header, name: &CStr) -> Option<u32> 
             &raw mut length,
         )
     };
-    // SAFETY: Storport's buffer has 4 bytes, which it filled if it says so.
+    // SAFETY: Storport's buffer has 4 bytes, and Storport has filled them if `read` is not 0.
     let value = (read != 0 && length == 4)
         .then(|| unsafe { buffer.cast::<u32>().as_ptr().read_unaligned() });
-    // SAFETY: the buffer is not used again.
+    // SAFETY: The buffer is not used again.
     unsafe { storage::StorPortFreeRegistryBuffer(extension, buffer.as_ptr()) };
     value
 }
 
-/// StorPortPause for so many seconds: whether Storport does it.
+/// StorPortPause for `seconds`. Returns false if Storport refuses.
 pub(crate) fn pause(adapter: &Header, seconds: u32) -> bool {
     // SAFETY: `Header`'s invariant: this is the HwDeviceExtension.
     let done = unsafe { storage::StorPortPause(adapter.device_extension(), seconds) };
     done != 0
 }
 
-/// StorPortResume: whether Storport does it.
+/// StorPortResume. Returns false if Storport refuses.
 pub(crate) fn resume(adapter: &Header) -> bool {
     // SAFETY: as in `pause`.
     let done = unsafe { storage::StorPortResume(adapter.device_extension()) };
     done != 0
 }
 
-/// StorPortBusy until so many requests are completed: whether Storport does it.
+/// StorPortBusy until `requests` requests are completed. Returns false if Storport refuses.
 pub(crate) fn busy(adapter: &Header, requests: u32) -> bool {
     // SAFETY: as in `pause`.
     let done = unsafe { storage::StorPortBusy(adapter.device_extension(), requests) };
