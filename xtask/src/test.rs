@@ -461,7 +461,8 @@ fn packages() -> Result<(), DriverError> {
     tool::run(
         cargo("test")
             .args(["--package", "xtask", "--test", "package"])
-            .args(["--", "--include-ignored"]),
+            // One at a time: a build removes the driver file that another test reads.
+            .args(["--", "--include-ignored", "--test-threads=1"]),
     )?;
     Ok(())
 }
