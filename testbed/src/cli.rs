@@ -7,7 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind, value_parser};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind as UsageErrorKind,
+    value_parser,
+};
 use testbed::{
     cost,
     device::DeviceId,
@@ -370,10 +373,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// What the user called, if it was not the testbed itself. `cargo xtask run` sets it.
+/// The command that the user typed, if it was not the testbed itself. `cargo xtask run` and
+/// `cargo xtask cost` set this variable.
 const CALLER: &str = "TESTBED_CALLER";
 
-/// Help as it is; an error as one line.
+/// Prints help as it is, and an error as one line that names the command with the right help.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),
@@ -390,8 +394,13 @@ fn usage(error: &clap::Error) -> ExitCode {
         .collect();
     let message = message.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    let caller = env::var(CALLER);
-    let caller = caller.as_deref().unwrap_or("testbed run");
+    let caller = env::var(CALLER).unwrap_or_else(|_| {
+        let subcommand = env::args().nth(1).unwrap_or_default();
+        match Cli::command().find_subcommand(&subcommand) {
+            Some(_) => format!("testbed {subcommand}"),
+            None => "testbed".to_owned(),
+        }
+    });
     eprintln!("testbed: {message} (see {caller} --help)");
     ExitCode::from(UNUSABLE)
 }

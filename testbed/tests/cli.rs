@@ -70,6 +70,24 @@ fn a_caller_is_named_instead_of_the_testbed() {
 }
 
 #[test]
+fn an_error_names_the_help_of_its_own_command() {
+    for (arguments, help) in [
+        (&["run", "--frob"][..], "testbed run"),
+        (&["cost", "--frob"], "testbed cost"),
+        (&["imports"], "testbed imports"),
+        (&["rules", "--frob"], "testbed rules"),
+        (&["walk"], "testbed"),
+        (&["--frob"], "testbed"),
+    ] {
+        let error = refused(arguments);
+        assert!(
+            error.ends_with(&format!("(see {help} --help)\n")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_check_refuses_options_without_a_driver() {
     let check = ["run", "--check", "--driver", "no.sys"];
     assert!(testbed(&check).status.success());

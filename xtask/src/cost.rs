@@ -197,6 +197,7 @@ fn testbed(driver: &OsStr, function: &str, words: &[OsString]) -> Result<String,
     // Where the user stands, so that a relative path is the user's.
     let mut command = Command::new(workspace::target().join("host/testbed"));
     command
+        .env("TESTBED_CALLER", "cargo xtask cost")
         .arg("cost")
         .arg(format!("--function={function}"))
         .args(words)

@@ -579,7 +579,7 @@ impl CacheChoice {
 /// The answer to an option that nothing took.
 fn refusal(option: &str, letter: char, value: &str) -> OptionError {
     let why = match letter {
-        '?' => "it prints help; see `testbed run --help` and diskspd's own documentation",
+        '?' => "it prints help; give --help before the -- instead, or see diskspd's documentation",
         ':' => "it enables experiments inside diskspd; leave it out",
         'c' => "the disk is no file to create; leave it out, and set the disk's size by --size",
         'e' => "there is no Event Tracing for Windows here; leave it out",
