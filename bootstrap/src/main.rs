@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     eprintln!(
-        "error: cargo xtask needs Linux on x86-64 or ARM64, with glibc; CONTRIBUTING.md says how \
-         to build the driver on Windows"
+        "error: cargo xtask needs Linux on x86-64, with glibc; CONTRIBUTING.md says how to build \
+         the driver on Windows"
     );
     ExitCode::FAILURE
 }
