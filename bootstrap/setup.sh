@@ -1,11 +1,10 @@
 #!/bin/sh
-# Checks that this machine has what an xtask command needs, installs what is
-# missing, then runs xtask. `cargo xtask ARGUMENTS` runs this before anything is
-# compiled: see .cargo/config.toml. `setup.sh --only NEED...` installs and stops;
-# `setup.sh --needs ARGUMENTS` prints what such a command needs.
+# Installs the tools that an xtask command needs, then runs xtask. `cargo xtask ARGUMENTS`
+# runs this script before anything is compiled: see .cargo/config.toml. `setup.sh --only
+# NEED...` only installs. `setup.sh --needs ARGUMENTS` prints the needs of a command.
 #
-# On Debian and Ubuntu, root gets everything installed. Everywhere else the
-# script lists everything that is missing and the commands that install it.
+# As root on Debian or Ubuntu, the script installs missing tools. Otherwise it lists them
+# with the commands that install them.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -19,7 +18,7 @@ has() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# Prints what the command line in "$@" needs. A need is a name in `check`.
+# Prints the needs of the command line in "$@". A need is a name in `check`.
 needs_of() {
     command=${1:-help}
     x64='' arm64='' part='' inx=''
@@ -29,7 +28,7 @@ needs_of() {
         arm64 | *=arm64) arm64=arm64 ;;
         --help | -h | --list | --only | --only=*) part=yes ;;
         --inx | --inx=*) inx=yes ;;
-        # A driver file of the user's is not built.
+        # A .sys file is not built.
         *.sys) part=yes ;;
         esac
     done
@@ -37,7 +36,7 @@ needs_of() {
         echo cc xorriso
         return
     fi
-    # With --only, xtask knows what its steps need.
+    # With --only, xtask calls this script for the needs of its steps.
     [ "$part" ] && command=help
     case $command in
     run | cost | guard-cost) echo cc libclang x64 ;;
@@ -51,7 +50,7 @@ needs_of() {
     esac
 }
 
-# Adds one need to the lists of what is missing, unless it is met.
+# Adds one need to the lists of missing tools, unless it is met.
 packages=''   # Debian packages
 targets=''    # Rust targets
 components='' # Rust components
@@ -60,16 +59,16 @@ missing=''    # a line for each
 check() {
     case $1 in
     cc) has cc || package "gcc libc6-dev" "a C compiler (cc), to link programs for this machine" ;;
-    libclang) has_libclang || package libclang1 "libclang, to read C headers" ;;
-    xorriso) has xorriso || package xorriso "xorriso, to make an ISO image" ;;
+    libclang) has_libclang || package libclang1 "libclang, to parse C headers" ;;
+    xorriso) has xorriso || package xorriso "xorriso, to make ISO images" ;;
     osslsigncode) has osslsigncode || package osslsigncode "osslsigncode, to verify signatures" ;;
     x64) target x86_64-pc-windows-msvc ;;
     arm64) target aarch64-pc-windows-msvc ;;
-    rustfmt) component rustfmt cargo-fmt "to check the format of the sources" ;;
+    rustfmt) component rustfmt cargo-fmt "to check the formatting of the sources" ;;
     clippy) component clippy cargo-clippy "to lint the sources" ;;
     miri) has_miri || {
         miri='miri rust-src'
-        line "Rust components miri and rust-src of nightly, to find undefined behaviour"
+        line "Rust components miri and rust-src of the nightly toolchain, to find undefined behaviour"
     } ;;
     *) fail "setup.sh: no such need: $1" ;;
     esac
@@ -97,7 +96,7 @@ component() {
     line "Rust component $1, $3"
 }
 
-# Whether libclang is where bindgen looks for it.
+# Whether libclang is in a folder that bindgen searches.
 has_libclang() {
     [ "${LIBCLANG_PATH:-}" ] && return
     folders=/usr/lib:/usr/lib64:/usr/local/lib:/usr/local/lib64:${LD_LIBRARY_PATH:-}
@@ -113,7 +112,7 @@ has_miri() {
     [ -e "$nightly/bin/cargo-miri" ] && [ -d "$nightly/lib/rustlib/src/rust/library" ]
 }
 
-# Shows a command, and runs it.
+# Prints a command and runs it.
 run() {
     echo "> $*" >&2
     "$@" </dev/null >&2
@@ -123,8 +122,7 @@ apt_install() {
     run apt-get install --option DPkg::Lock::Timeout=300 --yes --no-install-recommends $packages
 }
 
-# Prints what apt-get says about download and disk: nothing if it has no package
-# lists.
+# Prints apt-get's estimate of download and disk space; nothing if it has no package lists.
 apt_sizes() {
     LC_ALL=C apt-get install --option Debug::NoLocking=1 --assume-no --no-install-recommends \
         $packages 2>/dev/null |
@@ -134,7 +132,7 @@ apt_sizes() {
 install_missing() {
     export DEBIAN_FRONTEND=noninteractive
     if [ "$packages" ]; then
-        # Old lists name versions that the server no longer has.
+        # Old package lists name versions that the server no longer has.
         apt_install || { run apt-get update && apt_install; } || return
     fi
     [ -z "$targets" ] || run rustup target add $targets || return
@@ -142,7 +140,7 @@ install_missing() {
     [ -z "$miri" ] || run rustup component add --toolchain nightly $miri
 }
 
-# The commands that install what is missing.
+# Prints the commands that install the missing tools.
 commands() {
     if [ "$packages" ] && has apt-get; then
         sudo=''
@@ -150,15 +148,15 @@ commands() {
         echo "  ${sudo}apt-get update"
         echo "  ${sudo}apt-get install --no-install-recommends $packages"
     elif [ "$packages" ]; then
-        echo "  your system's packages for $packages (these are Debian's names)"
+        echo "  your system's package manager, for the equivalents of Debian's $packages"
     fi
     [ -z "$targets" ] || echo "  rustup target add $targets"
     [ -z "$components" ] || echo "  rustup component add $components"
     [ -z "$miri" ] || echo "  rustup component add --toolchain nightly $miri"
 }
 
-# Prints what the first run of a command costs on a bare Debian 12, installation
-# included: download, disk, processor time. README.md has the same figures.
+# Prints download, disk space and processor time of a command's first run on a bare Debian 12,
+# installation included. README.md has the same figures.
 first_run() {
     case $1 in
     run) echo "180 MB, 2.5 GB, 6 minutes" ;;
@@ -166,7 +164,7 @@ first_run() {
     esac
 }
 
-# Installs every need in "$@" that is missing, or lists all of them and exits.
+# Installs the missing needs in "$@", or lists them and exits.
 ensure() {
     sysroot=$(rustc --print sysroot)
     for need; do check "$need"; done
@@ -188,17 +186,17 @@ ensure() {
         obstacle="$obstacle${obstacle:+, and }Rust is not from rustup (https://rustup.rs)"
     fi
 
-    echo "This machine lacks:" >&2
+    echo "Missing on this machine:" >&2
     printf %s "$missing" >&2
     [ -z "$sizes" ] || echo "$sizes" | sed 's/^ */  apt-get: /' >&2
-    [ -z "$first_run" ] || echo "The first run takes $first_run\
- (download, disk, processor time), with the installation." >&2
+    [ -z "$first_run" ] || echo "The first run, with the installation, takes $first_run\
+ (download, disk space, processor time)." >&2
     if [ "$obstacle" ]; then
-        echo "Install it with:" >&2
+        echo "To install, run:" >&2
         commands >&2
-        fail "nothing was installed: $obstacle"
+        fail "nothing was installed, because $obstacle: run the commands above, then repeat"
     fi
-    install_missing || fail "this could not be installed; the output above says why"
+    install_missing || fail "the installation failed: see the output above"
 }
 
 first_run=$(first_run "${1:-}")

@@ -121,7 +121,7 @@ fn cargo_xtask_compiles_nothing_before_the_linker_is_there() {
     let text = text(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.starts_with("This machine lacks:\n  a C compiler"),
+        text.starts_with("Missing on this machine:\n  a C compiler"),
         "{text}"
     );
     let install = "apt-get install --no-install-recommends gcc libc6-dev libclang1 xorriso\n";
@@ -137,19 +137,19 @@ fn without_root_everything_missing_is_listed_with_the_commands_that_install_it()
     assert_eq!(
         text(&output),
         "\
-This machine lacks:
+Missing on this machine:
   a C compiler (cc), to link programs for this machine (Debian: gcc libc6-dev)
-  libclang, to read C headers (Debian: libclang1)
+  libclang, to parse C headers (Debian: libclang1)
   Rust target x86_64-pc-windows-msvc, to compile the driver (25 MB to download, 110 MB on disk)
   Rust target aarch64-pc-windows-msvc, to compile the driver (25 MB to download, 110 MB on disk)
-  Rust component rustfmt, to check the format of the sources
+  Rust component rustfmt, to check the formatting of the sources
   apt-get: Need to get 98.9 MB of archives.
-Install it with:
+To install, run:
   apt-get update
   apt-get install --no-install-recommends gcc libc6-dev libclang1
   rustup target add x86_64-pc-windows-msvc aarch64-pc-windows-msvc
   rustup component add rustfmt
-error: nothing was installed: apt-get needs root
+error: nothing was installed, because apt-get needs root: run the commands above, then repeat
 "
     );
     assert_eq!(machine.installed(), [""; 0]);
@@ -228,7 +228,7 @@ fn an_installation_that_fails_is_an_error() {
     machine.command("rustup", "echo 'no network' >&2; exit 1");
     let output = machine.ensure(&["x64"]);
     assert_eq!(output.status.code(), Some(1));
-    let end = "no network\nerror: this could not be installed; the output above says why\n";
+    let end = "no network\nerror: the installation failed: see the output above\n";
     assert!(text(&output).ends_with(end), "{}", text(&output));
 }
 
@@ -251,7 +251,9 @@ fn other_systems_are_told_what_to_look_for() {
             assert!(text.contains(part), "{text}");
         }
         assert!(
-            text.ends_with(&format!("error: nothing was installed: {why}\n")),
+            text.ends_with(&format!(
+                "error: nothing was installed, because {why}: run the commands above, then repeat\n"
+            )),
             "{text}"
         );
         assert_eq!(machine.installed(), [""; 0]);
