@@ -1,20 +1,19 @@
-//! The block that a version resource is made of, and made of again inside
-//! (VS_VERSIONINFO and its children, in Microsoft's reference of menurc).
+//! The nested blocks of a version resource (VS_VERSIONINFO and its children, in Microsoft's
+//! reference of menurc).
 
-/// A block: its length, its value's length and kind, its key, its value, its
-/// children. Everything begins at a multiple of four bytes.
+/// A block: length, length and kind of its value, key, value, children. Value and children are
+/// aligned to four bytes.
 pub(crate) struct Block {
     bytes: Vec<u8>,
 }
 
 impl Block {
-    /// A block whose value is `value` as it is.
+    /// A block with a binary value.
     pub(crate) fn binary(key: &str, value: &[u8]) -> Self {
         Self::new(key, Kind::Binary, value.len(), value)
     }
 
-    /// A block whose value is `value` as a string, which ends in a zero. Its
-    /// length counts characters.
+    /// A block with a zero-terminated string. Its value length is in characters.
     pub(crate) fn string(key: &str, value: &str) -> Self {
         let value = utf_16(value);
         Self::new(key, Kind::Text, value.len() / 2, &value)
@@ -37,14 +36,14 @@ impl Block {
         block
     }
 
-    /// The block with one more child.
+    /// Appends a child.
     pub(crate) fn with(mut self, child: Self) -> Self {
         self.align();
         self.bytes.extend(child.bytes());
         self
     }
 
-    /// The block as it stands in the resource.
+    /// The bytes of the block in the resource.
     pub(crate) fn bytes(mut self) -> Vec<u8> {
         let length = short(self.bytes.len());
         self.bytes.splice(..2, length);
@@ -62,8 +61,7 @@ enum Kind {
     Text = 1,
 }
 
-/// A length in a block's header. One that is too large would need a manifest with
-/// a description of 30,000 characters.
+/// A length in a block's header. Only a description of 30,000 characters would exceed it.
 fn short(length: usize) -> [u8; 2] {
     u16::try_from(length)
         .expect("a version resource has less than 64 KiB")

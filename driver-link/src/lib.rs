@@ -1,9 +1,9 @@
-//! What a driver's build script adds to the link beside what wdk-build adds: the
-//! version that Windows shows of the file, the messages of its events, the version of
-//! Windows that it is for, and an empty list of exports.
+//! Linker options for a driver's build script, in addition to those of wdk-build: a version
+//! resource, a message table for the driver's events, the subsystem version, and an empty
+//! export list.
 //!
-//! The resources are written as a `.res` file, which Microsoft's linker and LLVM's
-//! both take: no resource compiler or message compiler is needed, on any host.
+//! The resources are in a `.res` file, which Microsoft's linker and LLVM's accept. So no host
+//! needs a resource compiler or message compiler.
 
 mod block;
 mod message_table;
@@ -15,43 +15,43 @@ use std::{env, io, path::PathBuf};
 pub use crate::message_table::{Message, MessageError};
 use crate::{resource_file::Resource, version::Version};
 
-/// Why the link can't be configured.
+/// The link cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// Cargo sets this variable for build scripts, and it is not set.
-    #[error("{variable} is not set: only a build script can call this")]
+    /// A variable that Cargo sets for build scripts is not set.
+    #[error("{variable} is not set: call driver_link::configure from a build script")]
     NotABuildScript {
         /// The variable.
         variable: &'static str,
     },
-    /// A number of the package's version is no number of a file's version.
-    #[error("{variable} is {text}: the numbers of a file's version go up to 65535")]
+    /// A number of the package's version does not fit a file version.
+    #[error("{variable} is {text}: each number of a file version must be at most 65535")]
     Number {
-        /// The variable that holds it.
+        /// The variable.
         variable: &'static str,
-        /// What it holds.
+        /// Its value.
         text: String,
     },
-    /// The messages make no table.
+    /// The messages do not form a valid table.
     #[error(transparent)]
     Message(#[from] MessageError),
-    /// An input of the linker can't be written.
+    /// An input of the linker cannot be written.
     #[error("{path}: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Configures the link of the calling build script's cdylib.
+/// Configures the link of the build script's cdylib.
 ///
-/// The version resource has the name, version and description of the package's
-/// manifest. `messages` become a message table; without any there is none.
+/// The version resource has the name, version and description from the package's manifest.
+/// `messages` become the message table; if there are none, the file has no table.
 ///
-/// Call it after `wdk_build::configure_wdk_binary_build`, whose `/SUBSYSTEM` names no
-/// version: linkers take the last one that they are given.
+/// Call it after `wdk_build::configure_wdk_binary_build`, whose `/SUBSYSTEM` option has no
+/// version: linkers use the last `/SUBSYSTEM` option.
 ///
 /// # Errors
 /// See [`LinkError`].
@@ -73,17 +73,17 @@ pub fn configure(messages: &[Message<'_>]) -> Result<(), LinkError> {
     }
     let resources = write("driver.res", &resource_file::of(&resources))?;
     println!("cargo::rustc-cdylib-link-arg={}", resources.display());
-    // rustc has a cdylib export every function whose name is not mangled, such as memcpy
-    // and __CxxFrameHandler3, and calls by pointer may reach each of them. Of several
-    // module-definition files the linker takes the last: this one exports nothing.
+    // In a cdylib, rustc exports every function with an unmangled name, such as memcpy and
+    // __CxxFrameHandler3. Exports are valid targets of indirect calls. The linker uses the last
+    // module-definition file, and this one exports nothing.
     let exports = write("exports.def", b"EXPORTS\r\n")?;
     println!("cargo::rustc-cdylib-link-arg=/DEF:{}", exports.display());
-    // Linkers write 6.0 if they are not told, Windows Vista.
+    // The default is 6.0, Windows Vista.
     println!("cargo::rustc-cdylib-link-arg=/SUBSYSTEM:NATIVE,10.0");
     Ok(())
 }
 
-/// Writes an input of the linker into the build script's folder.
+/// Writes an input of the linker to the build script's output folder.
 fn write(name: &str, contents: &[u8]) -> Result<PathBuf, LinkError> {
     let path = PathBuf::from(cargo_variable("OUT_DIR")?).join(name);
     std::fs::write(&path, contents).map_err(|source| LinkError::Write {

@@ -1,6 +1,6 @@
-//! The message table of a driver file, in which Event Viewer looks up the text of an
-//! event (MESSAGE_RESOURCE_DATA, MESSAGE_RESOURCE_BLOCK and MESSAGE_RESOURCE_ENTRY in
-//! Microsoft's reference of winnt.h).
+//! The message table of a driver file, from which Event Viewer reads the texts of events
+//! (MESSAGE_RESOURCE_DATA, MESSAGE_RESOURCE_BLOCK and MESSAGE_RESOURCE_ENTRY in Microsoft's
+//! reference of winnt.h).
 
 use std::collections::BTreeMap;
 
@@ -14,17 +14,17 @@ pub struct Message<'a> {
     pub text: &'a str,
 }
 
-/// Why messages make no table.
+/// The messages do not form a valid table.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
     /// Two messages have the same code.
-    #[error("message {id:#010x} is there twice: give each its own code")]
+    #[error("two messages have the code {id:#010x}: give each its own code")]
     Twice {
         /// The code.
         id: u32,
     },
-    /// An entry's length has 16 bits.
-    #[error("message {id:#010x} is too long: an entry of a message table has less than 64 KiB")]
+    /// A message is too long for the 16-bit length of its entry.
+    #[error("message {id:#010x} is too long: shorten it to less than 64 KiB of UTF-16")]
     Length {
         /// The code.
         id: u32,
@@ -60,8 +60,8 @@ pub(crate) fn resource(messages: &[Message<'_>]) -> Result<Vec<u8>, MessageError
     Ok(table)
 }
 
-/// Length, a flag that says Unicode, and the text, which ends its line as the
-/// message compiler's do, with zeros up to a multiple of four bytes.
+/// A message's entry: length, Unicode flag, text, padding to a multiple of four bytes. The text
+/// ends with a line break, as the message compiler writes it.
 fn entry(message: &Message<'_>) -> Result<Vec<u8>, MessageError> {
     const UNICODE: u16 = 1;
     let text = format!("{}\r\n\0", message.text);

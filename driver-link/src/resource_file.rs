@@ -1,5 +1,5 @@
-//! The `.res` file, which linkers take (RESOURCEHEADER in Microsoft's reference of
-//! menurc): records, the first of which is empty and identifies the format.
+//! The `.res` file, an input of the linker (RESOURCEHEADER in Microsoft's reference of
+//! menurc): records, of which the first is empty and identifies the format.
 
 use crate::version::ENGLISH;
 

@@ -1,5 +1,4 @@
-//! What the resource says: VS_VERSIONINFO with VS_FIXEDFILEINFO (verrsrc.h) and the
-//! strings that Windows shows.
+//! The version resource: VS_VERSIONINFO with VS_FIXEDFILEINFO (verrsrc.h) and strings.
 
 use crate::block::Block;
 
@@ -13,9 +12,9 @@ const MAKER: &str = "Ferrostor";
 
 /// A driver's version and names.
 pub(crate) struct Version {
-    /// From the most significant one on.
+    /// Major, minor, patch, build.
     pub(crate) numbers: [u16; 4],
-    /// What the driver is, in a few words.
+    /// A short description of the driver.
     pub(crate) description: String,
     /// The driver file's name.
     pub(crate) file: String,
