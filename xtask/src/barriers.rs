@@ -1,22 +1,21 @@
-//! Looks at a driver file for ARM64: every access to a device register must have
-//! its barrier beside it.
+//! Checks the machine code of an ARM64 driver file: device register accesses have their
+//! memory barriers, and memory is copied 16 bytes at a time.
 //!
-//! ARM64 reorders accesses to a device with those to memory. The framework's
-//! register accesses are functions of their own there, so they are found by name
-//! in the linker's map: a store must follow a `dmb osh`, a load must be followed
-//! by a `dmb oshld`.
+//! ARM64 can reorder device accesses with memory accesses. On ARM64, the framework's register
+//! accesses are separate functions, so the linker's map has their names. A `dmb osh` must
+//! precede each store. A `dmb oshld` must follow each load.
 //!
-//! The routines that the compiler calls to copy and fill memory must do it by 16
-//! bytes: byte by byte they would cost more than the rest of a request.
+//! The compiler calls `memcpy`, `memmove` and `memset`. A loop of single bytes there would
+//! cost more than the rest of a request.
 
 use std::{fs, io, path::Path};
 
 use object::{LittleEndian as LE, read::pe::PeFile64};
 
-/// What the names of the register accesses contain, demangled or not.
+/// Part of the names of the register access functions, mangled or not.
 const TYPE: &str = "MappedRegisters";
 
-/// The accesses that a virtio driver makes.
+/// The register access functions that a virtio driver uses.
 const ACCESSES: [&str; 6] = [
     "read_u8",
     "read_u16",
@@ -26,58 +25,67 @@ const ACCESSES: [&str; 6] = [
     "write_u32",
 ];
 
-/// What the compiler calls to copy and fill memory.
+/// The routines that the compiler calls to copy and fill memory.
 const BLOCK_ROUTINES: [&str; 3] = ["memcpy", "memmove", "memset"];
 
 const DMB_OSH: u32 = 0xD503_33BF;
 const DMB_OSHLD: u32 = 0xD503_31BF;
 
-/// Why a driver file does not pass.
+/// A driver file failed the check, or could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum BarrierError {
     /// A file cannot be read.
-    #[error("{path} cannot be read: {source}")]
+    #[error("cannot read {path}: {source}")]
     Read {
         /// The file.
         path: String,
-        /// Why.
+        /// The system's error.
         source: io::Error,
     },
-    /// The driver file is no PE file.
-    #[error("the driver file is no PE file: {0}")]
+    /// The driver file is not a PE file.
+    #[error("not a 64-bit PE file: {0}")]
     Image(#[from] object::Error),
-    /// An access is missing, so nothing can be said of it.
-    #[error("the map has no function {TYPE}::{0}: look at what became of it")]
+    /// The map does not have a register access function.
+    #[error(
+        "the linker map has no function {TYPE}::{0}: it was inlined, renamed or removed; adapt \
+         xtask/src/barriers.rs"
+    )]
     Missing(&'static str),
-    /// A function's code lies outside the file.
-    #[error("{0} has no code in the driver file")]
+    /// A function's address lies outside the file.
+    #[error("the driver file has no code for {0}, which the linker map names")]
     NoCode(String),
     /// An access without its barrier.
-    #[error("{function}: the {access} at byte {offset:#x} has no barrier beside it")]
+    #[error(
+        "{function}: the {access} at offset {offset:#x} has no memory barrier: dmb osh must \
+         precede a store, dmb oshld must follow a load"
+    )]
     NoBarrier {
         /// The function.
         function: String,
-        /// A load, or a store.
+        /// "load" or "store".
         access: &'static str,
         /// Bytes from the function's start.
         offset: usize,
     },
-    /// A routine that moves single bytes.
-    #[error("{0} has no loop that moves 16 bytes at a time")]
+    /// A routine moves single bytes.
+    #[error("{0} has no loop that stores 16 bytes at a time, so block copies are slow")]
     Narrow(String),
-    /// All of these routines are missing.
-    #[error("the map has none of {}: look at what became of them", BLOCK_ROUTINES.join(", "))]
+    /// The map has none of the routines.
+    #[error(
+        "the linker map has none of {}: they were renamed or removed; adapt \
+         xtask/src/barriers.rs", BLOCK_ROUTINES.join(", ")
+    )]
     NoRoutine,
-    /// A function that accesses no register.
-    #[error("{0} accesses no register")]
+    /// A function has no load or store.
+    #[error("{0} has no load or store: the check does not see its register access")]
     NoAccess(String),
 }
 
-/// Checks the ARM64 driver file at `path`, whose `.map` lies beside it. Returns the
-/// number of accesses that have their barriers.
+/// Checks the ARM64 driver file at `path`, with the `.map` beside it. Returns the number of
+/// register accesses, all of which have barriers.
 ///
 /// # Errors
-/// The first access that has none.
+/// The first failed check.
 pub fn check(path: &Path) -> Result<usize, BarrierError> {
     let read = |path: &Path| {
         fs::read(path).map_err(|source| BarrierError::Read {
@@ -105,7 +113,7 @@ pub fn check(path: &Path) -> Result<usize, BarrierError> {
             accesses += check_function(&function.name, &code)?;
         }
     }
-    // One that nothing calls is not in the file.
+    // The linker drops a routine that nothing calls.
     let routines = functions
         .iter()
         .filter(|function| BLOCK_ROUTINES.contains(&function.name.as_str()));
@@ -124,8 +132,8 @@ pub fn check(path: &Path) -> Result<usize, BarrierError> {
     Ok(accesses)
 }
 
-/// Whether a loop stores 16 bytes at a time, from a pair of X registers or from Q
-/// registers (Arm Architecture Reference Manual, "Loads and stores").
+/// Whether a loop stores 16 bytes at a time, from a pair of X registers or from a Q register
+/// (Arm Architecture Reference Manual, "Loads and stores").
 fn has_wide_loop(code: &[u32]) -> bool {
     let stores_16 = |instruction: &u32| {
         // STP of X or Q registers, STR of a Q register.
@@ -140,9 +148,9 @@ fn has_wide_loop(code: &[u32]) -> bool {
     })
 }
 
-/// Where the conditional branch at `index` leads back to.
+/// The target of the conditional branch at `index`, if it is a backward branch.
 fn loop_begin(index: usize, instruction: u32) -> Option<usize> {
-    // B.cond, CBZ and CBNZ have the distance in words in bits 5 to 23, signed.
+    // B.cond, CBZ and CBNZ have a signed distance in words in bits 5 to 23.
     let branches =
         instruction & 0xFF00_0010 == 0x5400_0000 || instruction & 0x7E00_0000 == 0x3400_0000;
     let distance = (instruction << 8).cast_signed() >> 13;
@@ -150,14 +158,14 @@ fn loop_begin(index: usize, instruction: u32) -> Option<usize> {
     index.checked_sub(back).filter(|_| branches && back > 0)
 }
 
-/// A function of the map: where it begins and ends.
+/// A function of the linker map, with its address range.
 struct Function {
     name: String,
     start: u64,
     end: u64,
 }
 
-/// The functions of a linker's map, in the order of their addresses.
+/// The functions of a linker map, sorted by address.
 fn functions(map: &str) -> Vec<Function> {
     let mut symbols: Vec<(u64, String)> = map
         .lines()
@@ -179,8 +187,8 @@ fn functions(map: &str) -> Vec<Function> {
         .collect()
 }
 
-/// Whether a mangled name is that of an access: `write_u8` is followed by the
-/// hash, not by a digit of `write_u8…`.
+/// Whether a mangled name is that of `access`. The hash `17h…` must follow the name, so
+/// `write_u8` does not match `write_u8_volatile`.
 fn is_access(name: &str, access: &str) -> bool {
     let length_and_name = format!("{}{access}17h", access.len());
     name.contains(TYPE) && name.contains(&length_and_name)
@@ -198,21 +206,21 @@ fn code(file: &PeFile64<'_>, base: u64, function: &Function) -> Option<Vec<u32>>
 
 const STACK_POINTER: u32 = 31;
 
-/// What an instruction does to memory that is not the stack.
+/// An instruction's access to memory outside the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     Load,
     Store,
 }
 
-/// Reads an instruction (Arm Architecture Reference Manual, "Loads and stores").
+/// Decodes an instruction (Arm Architecture Reference Manual, "Loads and stores").
 fn access(instruction: u32) -> Option<Access> {
     let is_load_or_store = instruction & 0x0A00_0000 == 0x0800_0000;
     let base = instruction >> 5 & 31;
     if !is_load_or_store || base == STACK_POINTER {
         return None;
     }
-    // One register has its direction in bits 22 and 23, a pair in bit 22.
+    // Bits 22 and 23 are the direction of a single register, bit 22 that of a pair.
     let is_single = instruction & 0x3A00_0000 == 0x3800_0000;
     let direction = if is_single {
         instruction >> 22 & 3
@@ -226,7 +234,7 @@ fn access(instruction: u32) -> Option<Access> {
     })
 }
 
-/// Checks each access of a function. Returns their number.
+/// Checks each access of a function. Returns the number of accesses.
 fn check_function(name: &str, code: &[u32]) -> Result<usize, BarrierError> {
     let mut accesses = 0;
     for (index, instruction) in code.iter().enumerate() {
@@ -269,7 +277,7 @@ mod tests {
     const OTHERS: [u32; 3] = [0xEB01_005F, 0x9100_0848, 0x3700_00C2];
 
     #[test]
-    fn loads_and_stores_are_told_from_other_instructions() {
+    fn loads_and_stores_are_distinguished_from_other_instructions() {
         for store in STORES {
             assert_eq!(access(store), Some(Access::Store), "{store:#x}");
         }
@@ -324,7 +332,7 @@ mod tests {
     const NARROW_LOOP: [u32; 4] = [0x3840_1429, 0x3800_1409, 0xF100_0442, 0x54FF_FFA1];
 
     #[test]
-    fn a_loop_of_16_bytes_is_told_from_one_of_single_bytes() {
+    fn a_loop_of_16_bytes_is_distinguished_from_one_of_single_bytes() {
         assert!(has_wide_loop(
             &[&WIDE_LOOP[..], &NARROW_LOOP, &[RET]].concat()
         ));
@@ -342,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_without_an_access_is_not_the_one_that_was_looked_for() {
+    fn a_function_without_an_access_is_refused() {
         let checked = check_function("f", &[RET]);
         assert!(matches!(checked, Err(BarrierError::NoAccess(_))));
     }

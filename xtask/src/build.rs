@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the driver file, made on a machine without the WDK.
+//! `cargo xtask build`: builds a driver file without the WDK.
 
 use std::{
     fmt::Write as _,
@@ -19,13 +19,12 @@ use crate::{
     workspace,
 };
 
-/// What the reader is told of `cargo xtask build --help`.
-pub const HELP: &str = "\
-The driver is target/driver/<ARCH>/<DRIVER>.sys, in release mode, with its
-symbols (.pdb) and its map (.map) beside it.
+const HELP: &str = "\
+The command makes a release build: target/driver/<ARCH>/<DRIVER>.sys, with the
+symbols (.pdb) and the linker map (.map) beside it.
 
-It is built with the headers of cross/include. To build with those of a WDK,
-name its folder and version:
+The build uses the headers in cross/include. To use the headers of a WDK, give its
+folder and version:
   WDKContentRoot=\"$HOME/Windows Kits/10\" Version_Number=10.0.26100.0 cargo xtask build
 
 Examples:
@@ -37,48 +36,48 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// What to build
+    /// Driver to build
     #[arg(long, value_enum, default_value = "ferrostor")]
     driver: Driver,
 
-    /// The processor that the driver is for
+    /// Processor architecture
     #[arg(long, value_enum, default_value = "x64")]
     arch: Architecture,
 }
 
-/// Why there is no driver.
+/// A build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// Cargo failed.
     #[error("the driver was not built: {0}")]
     Cargo(#[from] ToolError),
-    /// Cargo's files can't be brought to their place.
-    #[error("{from} can't be copied to {to}: {source}")]
+    /// A file cannot be copied.
+    #[error("cannot copy {from} to {to}: {source}")]
     Copy {
-        /// What.
+        /// The source.
         from: PathBuf,
-        /// Where to.
+        /// The destination.
         to: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The driver of an earlier build cannot be removed.
-    #[error("{}, of an earlier build, cannot be removed: {source}", path.display())]
+    /// The driver file of an earlier build cannot be removed.
+    #[error("cannot remove {} of an earlier build: {source}", path.display())]
     Remove {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The fixtures' files can't be listed, read or removed.
-    #[error("the fixtures' files can't be listed, read or removed: {0}")]
+    /// The testbed's fixtures cannot be listed, read or removed.
+    #[error("cannot read or replace the testbed's fixtures in testbed/fixtures or target: {0}")]
     Sources(io::Error),
-    /// The file that was built is no driver.
+    /// The built file is not a valid driver file.
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// Builds the driver and shows what it imports.
+/// Builds the driver and prints its imports.
 ///
 /// # Errors
 /// See [`BuildError`].
@@ -88,14 +87,14 @@ pub fn command(options: &Options) -> Result<(), BuildError> {
     Ok(())
 }
 
-/// Builds a driver and gives its file.
+/// Builds a driver and returns its path.
 ///
 /// # Errors
 /// See [`BuildError`].
 pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, BuildError> {
     let name = driver.name();
     let driver = file(driver, architecture);
-    // After a failed build there is no driver, instead of an old one.
+    // A failed build must not leave the driver of an earlier one.
     match fs::remove_file(&driver) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             return Err(BuildError::Remove {
@@ -113,22 +112,21 @@ pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, Bui
     copy(&built(&format!("{name}.dll")), &driver)?;
     let symbols = format!("{name}.pdb");
     copy(&built(&symbols), &folder.join(&symbols))?;
-    // The linker's own file: cargo leaves it where it linked.
+    // Cargo does not copy the linker's map out of deps.
     let map = format!("{name}.map");
     copy(&built(&format!("deps/{map}")), &folder.join(&map))?;
     Ok(driver)
 }
 
-/// The file that [`driver`] builds.
+/// The path of the file that [`driver`] builds.
 #[must_use]
 pub fn file(driver: Driver, architecture: Architecture) -> PathBuf {
     let folder = workspace::target().join("driver").join(architecture.name());
     folder.join(driver.name()).with_extension("sys")
 }
 
-/// A cargo command on cross/ for a target of the driver, in release mode,
-/// linked by the toolchain's own linker. What is to be the same on every machine
-/// is built by [`Place::build`].
+/// A cargo command on cross/ for a driver target, in release mode, with Rust's own linker.
+/// [`Place::build`] makes reproducible builds.
 #[must_use]
 pub fn cross(subcommand: &str, architecture: Architecture) -> Command {
     let mut command = on_cross(subcommand);
@@ -139,7 +137,7 @@ pub fn cross(subcommand: &str, architecture: Architecture) -> Command {
     command
 }
 
-/// A cargo command on cross/ for this machine.
+/// A cargo command on cross/ for the host.
 #[must_use]
 pub fn on_cross(subcommand: &str) -> Command {
     let mut command = cargo(subcommand);
@@ -149,20 +147,20 @@ pub fn on_cross(subcommand: &str) -> Command {
     command
 }
 
-/// Where cargo puts what it builds of cross/: a folder of its own, so that
-/// neither workspace undoes the other's work.
+/// Cargo's target folder for cross/. It is separate, so that the two workspaces do not
+/// invalidate each other's builds.
 #[must_use]
 pub fn target() -> PathBuf {
     workspace::target().join("cross")
 }
 
-/// Copies a file, into a folder that is made if it is not there.
+/// Copies a file. Creates the destination folder if it is missing.
 ///
 /// # Errors
 /// [`BuildError::Copy`].
 pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
     let folder = to.parent().unwrap_or(to);
-    // Another command may be reading what is there: it is replaced at once.
+    // A rename replaces the file atomically: another command may be reading it.
     fs::create_dir_all(folder)
         .and_then(|()| tempfile::NamedTempFile::new_in(folder))
         .and_then(|draft| {
@@ -177,7 +175,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
         })
 }
 
-/// The driver's path, its size and its imports, as text.
+/// Describes the driver file: path, size, imports.
 fn description(driver: &Path) -> Result<String, BuildError> {
     let image = Image::read(driver)?;
     let mut text = format!("{}: {} bytes\n", driver.display(), image.bytes());

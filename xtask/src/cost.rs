@@ -1,5 +1,5 @@
-//! `cargo xtask cost`: what one I/O costs a driver, counted by `testbed cost`; two
-//! drivers side by side, as a table or a picture; and the budget of the driver.
+//! `cargo xtask cost`: prints the cost of one I/O, which `testbed cost` counts. Compares two
+//! drivers in a table or a picture, and checks Ferrostor's costs against a budget.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -16,17 +16,16 @@ use serde_json::Value;
 use crate::{
     build::{self, BuildError},
     driver::Driver,
-    tool::{self, ToolError, cargo},
+    tool::{self, ToolError},
     workspace,
 };
 
-/// The budget, from the project's root.
+/// The budget's path in the project.
 const BUDGET: &str = "xtask/cost-budget.toml";
 
 const HELP: &str = "\
-The driver file runs in the testbed, one instruction at a time: about a minute.
-docs/cost.md says what the figures are. The exit code is the testbed's own: not 0
-if nothing was counted.
+The testbed single-steps the driver file, which takes about a minute. docs/cost.md
+describes the figures. The exit code is 0 if they were counted, else the testbed's.
 
 Examples:
   cargo xtask cost
@@ -40,81 +39,77 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Count this driver of the project, ferrostor, ramdisk or locks, or this driver
-    /// file
+    /// Driver of this project (ferrostor, ramdisk, locks), or path of a .sys file
     #[arg(long, value_name = "NAME|FILE", default_value = "ferrostor")]
     driver: OsString,
 
-    /// Compare with another driver: prints a table in Markdown
+    /// Second driver, to compare with in a Markdown table
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["json", "set_budget"])]
     beside: Option<OsString>,
 
-    /// Draw the instructions of both drivers into this file instead
+    /// Draw a bar chart of both drivers' instructions to this SVG file, instead of the table
     #[arg(long, value_name = "FILE", requires = "beside")]
     svg: Option<PathBuf>,
 
-    /// How many requests are in flight at a time, 1 to 256 [default: 1,32,256]
+    /// Requests in flight at a time, 1 to 256 [default: 1,32,256]
     #[arg(long, value_name = "DEPTH,...", conflicts_with = "set_budget")]
     depth: Option<String>,
 
-    /// What driver files drive: virtio-blk, or bell for a disk of their own
+    /// PCI function for a .sys file: virtio-blk, or bell for a driver with its own RAM disk
     #[arg(long, value_name = "KIND", default_value = "virtio-blk")]
     function: String,
 
-    /// Print all figures as JSON
+    /// Print the figures as JSON
     #[arg(long, conflicts_with = "set_budget")]
     json: bool,
 
-    /// Make the figures of today the budget that the tests hold the driver to
+    /// Write the current figures to xtask/cost-budget.toml, the budget that the tests check
     #[arg(long)]
     set_budget: bool,
 }
 
-/// Why there are no figures, or too high ones.
+/// The cost was not counted, or exceeds the budget.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// Driver code can't run on this machine.
-    #[error("the testbed runs x64 drivers on the processor itself: it needs Linux on x86-64")]
-    Machine,
-    /// There is no driver.
+    /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The testbed can't be built or started.
+    /// The testbed cannot be built or started.
     #[error("nothing was counted: {0}")]
     Testbed(#[from] ToolError),
-    /// The testbed said why on standard error.
-    #[error("nothing was counted; the testbed says why above")]
+    /// The testbed failed, and has printed the reason.
+    #[error("nothing was counted: see the testbed's error above")]
     Told(ExitStatus),
-    /// The testbed printed something else than figures.
-    #[error("what the testbed printed is no JSON: {0}")]
+    /// The testbed's output is not JSON.
+    #[error("the testbed's output is not valid JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The budget is no TOML.
+    /// The budget is not valid TOML.
     #[error("{BUDGET}: {0}")]
     Budget(#[from] toml::de::Error),
     /// Figures exceed the budget.
     #[error(
-        "{} figures are not within {BUDGET}:\n  {}\nmake the driver cheaper, or, if the cost buys \
-         something, run `cargo xtask cost --set-budget` and say in the commit what it buys",
+        "{} figures exceed {BUDGET}:\n  {}\nreduce the cost; or run `cargo xtask cost \
+         --set-budget`, and justify the higher cost in the commit",
         .0.len(), .0.join("\n  ")
     )]
     Exceeded(Vec<String>),
 }
 
-/// Counts, and prints or draws the figures.
+/// Counts the cost, and prints or draws it.
 ///
 /// # Errors
 /// See [`CostError`].
 pub fn command(options: &Options) -> Result<ExitCode, CostError> {
     match figures(options) {
-        // Its message is the one line that there is to be.
+        // The testbed has printed its error already.
         Err(CostError::Told(status)) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
@@ -124,48 +119,48 @@ pub fn command(options: &Options) -> Result<ExitCode, CostError> {
 }
 
 fn figures(options: &Options) -> Result<(), CostError> {
-    let mut words: Vec<OsString> = Vec::new();
-    if let Some(depth) = &options.depth {
-        words.push(format!("--depth={depth}").into());
-    }
-    let count = |driver: &OsStr, json: bool| -> Result<String, CostError> {
-        let mut words = words.clone();
-        if json {
-            words.push("--json".into());
-        }
-        testbed(driver, &options.function, &words)
+    let depth = options
+        .depth
+        .as_ref()
+        .map(|depth| format!("--depth={depth}"));
+    let run = |driver: &OsStr, json: Option<&str>| {
+        testbed(
+            driver,
+            &options.function,
+            depth.as_deref().into_iter().chain(json),
+        )
     };
+    let count = |driver| Ok::<Value, CostError>(serde_json::from_str(&run(driver, JSON)?)?);
     if options.set_budget {
-        let cost = serde_json::from_str(&count(&options.driver, true)?)?;
+        let cost = count(&options.driver)?;
         write(&workspace::root().join(BUDGET), &budget_of(&cost))?;
-        println!("{BUDGET} has the figures of today");
+        println!("wrote the current figures to {BUDGET}");
         return Ok(());
     }
     let Some(beside) = &options.beside else {
-        print!("{}", count(&options.driver, options.json)?);
+        print!("{}", run(&options.driver, JSON.filter(|_| options.json))?);
         return Ok(());
     };
     if let Some(file) = &options.svg {
-        // Told before minutes have passed.
+        // Reports a missing folder before the counting, which takes minutes.
         let folder = file.parent().filter(|folder| *folder != Path::new(""));
         if let Some(Err(source)) = folder.map(fs::metadata) {
             let path = file.clone();
             return Err(CostError::File { path, source });
         }
     }
-    let left = serde_json::from_str(&count(&options.driver, true)?)?;
-    let right = serde_json::from_str(&count(beside, true)?)?;
+    let [left, right] = [count(&options.driver)?, count(beside)?];
     match &options.svg {
         Some(file) => {
             write(file, &draw(&left, &right))?;
-            println!("{} is drawn", file.display());
+            println!("wrote {}", file.display());
         }
         None => print!("{}", compare(&left, &right)),
     }
     Ok(())
 }
 
-/// Fails if a figure of the driver exceeds its budget.
+/// Fails if a figure of Ferrostor exceeds its budget.
 ///
 /// # Errors
 /// See [`CostError`].
@@ -173,8 +168,7 @@ pub fn check() -> Result<(), CostError> {
     let path = workspace::root().join(BUDGET);
     let text = fs::read_to_string(&path).map_err(|source| CostError::File { path, source })?;
     let budget = toml::from_str(&text)?;
-    let words = ["--json".into()];
-    let cost = testbed(OsStr::new(Driver::Ferrostor.name()), "virtio-blk", &words)?;
+    let cost = testbed(OsStr::new(Driver::Ferrostor.name()), "virtio-blk", JSON)?;
     let exceeded = exceeded(&budget, &serde_json::from_str(&cost)?);
     if exceeded.is_empty() {
         return Ok(());
@@ -182,25 +176,28 @@ pub fn check() -> Result<(), CostError> {
     Err(CostError::Exceeded(exceeded))
 }
 
-/// What `testbed cost` prints of a driver, which is built if it is one of the
-/// project's. `function` is that of other drivers.
-fn testbed(driver: &OsStr, function: &str, words: &[OsString]) -> Result<String, CostError> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Err(CostError::Machine);
-    }
+/// The testbed's option for JSON.
+const JSON: Option<&str> = Some("--json");
+
+/// Runs `testbed cost` and returns its output. Builds a driver of this project first.
+/// `function` is the PCI function for another driver.
+fn testbed<'a>(
+    driver: &OsStr,
+    function: &str,
+    options: impl IntoIterator<Item = &'a str>,
+) -> Result<String, CostError> {
     let named = Driver::from_str(&driver.to_string_lossy(), false).ok();
     let (file, function) = match named {
         Some(driver) => (build::driver(driver, X64)?.into(), driver.function()),
         None => (driver.to_owned(), function),
     };
-    tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
-    // Where the user stands, so that a relative path is the user's.
-    let mut command = Command::new(workspace::target().join("host/testbed"));
+    // In the user's current folder, so that relative paths work.
+    let mut command = Command::new(tool::build_testbed()?);
     command
         .env("TESTBED_CALLER", "cargo xtask cost")
         .arg("cost")
         .arg(format!("--function={function}"))
-        .args(words)
+        .args(options)
         .arg("--")
         .arg(file)
         .stderr(std::process::Stdio::inherit());
@@ -220,7 +217,7 @@ fn write(path: &Path, text: &str) -> Result<(), CostError> {
     })
 }
 
-/// The columns of instructions that a budget and a comparison have.
+/// The columns of instructions in a budget and in a comparison.
 const CALLBACKS: [&str; 5] = [
     "HwBuildIo",
     "HwStartIo",
@@ -229,7 +226,7 @@ const CALLBACKS: [&str; 5] = [
     "others",
 ];
 
-/// Further figures of a budget, by their totals.
+/// The other figures of a budget, of which it has the totals.
 const FIGURES: [&str; 11] = [
     "calls",
     "register_reads",
@@ -258,12 +255,12 @@ fn instructions(row: &Value, callback: &str) -> f64 {
     row["instructions"][callback].as_f64().unwrap_or_default()
 }
 
-/// A budget that `cost` just keeps.
+/// The budget with the figures of `cost`.
 fn budget_of(cost: &Value) -> String {
     let mut text = String::from(
-        "# What one request may cost the driver, in the figures of docs/cost.md. The step `cost`\n\
-         # of `cargo xtask test` fails if a figure is higher; `cargo xtask cost --set-budget`\n\
-         # writes this file.\n\n[adapter]\n",
+        "# The budget of one request; docs/cost.md describes the figures. The step `cost` of\n\
+         # `cargo xtask test` fails if a figure is higher. `cargo xtask cost --set-budget` writes\n\
+         # this file.\n\n[adapter]\n",
     );
     for name in ADAPTER {
         let _ = writeln!(text, "{name} = {}", cost["adapter"][name]);
@@ -284,12 +281,12 @@ fn budget_of(cost: &Value) -> String {
     text
 }
 
-/// What of `cost` is not within `budget`, a line each.
+/// The figures of `cost` that are not within `budget`, a line each.
 fn exceeded(budget: &toml::Table, cost: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     for (request, parts) in budget {
         let Some(parts) = parts.as_table() else {
-            faults.push(format!("{request}: the budget has no figures"));
+            faults.push(format!("{request}: the budget has no table of figures"));
             continue;
         };
         if request == "adapter" {
@@ -303,7 +300,7 @@ fn exceeded(budget: &toml::Table, cost: &Value) -> Vec<String> {
             });
             match (figures.as_table(), row) {
                 (Some(figures), Some(row)) => check_figures(&place, figures, row, &mut faults),
-                _ => faults.push(format!("{place} has a budget and was not counted")),
+                _ => faults.push(format!("{place} has a budget, but was not counted")),
             }
         }
     }
@@ -312,13 +309,15 @@ fn exceeded(budget: &toml::Table, cost: &Value) -> Vec<String> {
         let depth = row["depth"].to_string();
         let budget = budget.get(request).and_then(|parts| parts.get(&depth));
         if budget.is_none() {
-            faults.push(format!("{request} at depth {depth} has no budget"));
+            faults.push(format!(
+                "{request} at depth {depth} was counted, but has no budget"
+            ));
         }
     }
     faults
 }
 
-/// Compares figures with those counted. A number is the budget of a total.
+/// Compares counted figures with a budget. A plain number is the budget of a total.
 fn check_figures(place: &str, budget: &toml::Table, counted: &Value, faults: &mut Vec<String>) {
     for (name, allowed) in budget {
         if let Some(parts) = allowed.as_table() {
@@ -335,22 +334,22 @@ fn check_figures(place: &str, budget: &toml::Table, counted: &Value, faults: &mu
         };
         match (counted, allowed) {
             (Some(counted), Some(allowed)) if counted <= allowed => {}
-            (Some(counted), Some(allowed)) => faults.push(format!(
-                "{place}: {name} is {counted}, its budget is {allowed}"
-            )),
-            _ => faults.push(format!("{place}: there is no figure {name}")),
+            (Some(counted), Some(allowed)) => {
+                faults.push(format!("{place}: {name} is {counted}, budget {allowed}"))
+            }
+            _ => faults.push(format!("{place}: {name} has a budget, but was not counted")),
         }
     }
 }
 
-/// The row of `cost` that counts what `row` counts.
+/// The row of `cost` with the request and depth of `row`.
 fn same<'c>(cost: &'c Value, row: &Value) -> Option<&'c Value> {
     rows(cost)
         .iter()
         .find(|other| other["request"] == row["request"] && other["depth"] == row["depth"])
 }
 
-/// The file's name.
+/// The driver's file name.
 fn name(cost: &Value) -> &str {
     cost["driver"].as_str().unwrap_or("a driver")
 }
@@ -395,11 +394,11 @@ fn compare(left: &Value, right: &Value) -> String {
 /// The colour of each callback.
 const COLOURS: [&str; 5] = ["#33609c", "#3b7d46", "#a77b12", "#8a3f73", "#888"];
 
-/// Where bars begin, and how wide the longest one is.
+/// The x coordinate of the bars, and the width of the longest one.
 const BARS_AT: f64 = 330.0;
 const BARS_WIDTH: f64 = 580.0;
 
-/// Two drivers' instructions as a picture: a pair of bars for each request.
+/// Two drivers' instructions as an SVG picture: a pair of bars for each request.
 fn draw(left: &Value, right: &Value) -> String {
     let most = [left, right]
         .into_iter()
@@ -466,7 +465,7 @@ fn bar(svg: &mut String, row: &Value, y: u32, most: f64) {
     );
 }
 
-/// A file's name as text of a picture.
+/// Escapes text for SVG.
 fn escaped(name: &str) -> String {
     name.replace('&', "&amp;").replace('<', "&lt;")
 }
@@ -519,8 +518,8 @@ mod tests {
         assert_eq!(
             exceeded,
             [
-                "READ 4 KiB at depth 32, instructions: HwBuildIo is 805.26, its budget is 805.25",
-                "READ 4 KiB at depth 32, instructions: total is 805.26, its budget is 805.25",
+                "READ 4 KiB at depth 32, instructions: HwBuildIo is 805.26, budget 805.25",
+                "READ 4 KiB at depth 32, instructions: total is 805.26, budget 805.25",
             ]
         );
         let text = CostError::Exceeded(exceeded).to_string();
@@ -535,7 +534,7 @@ mod tests {
 
         assert_eq!(
             exceeded(&budget, &cost),
-            ["the adapter: uncached_extension_bytes is 4097, its budget is 4096"]
+            ["the adapter: uncached_extension_bytes is 4097, budget 4096"]
         );
     }
 
@@ -548,15 +547,15 @@ mod tests {
         assert_eq!(
             exceeded(&budget, &other),
             [
-                "READ 4 KiB at depth 32 has a budget and was not counted",
-                "READ 4 KiB at depth 1 has no budget",
+                "READ 4 KiB at depth 32 has a budget, but was not counted",
+                "READ 4 KiB at depth 1 was counted, but has no budget",
             ]
         );
         other["rows"][0]["depth"] = 32.into();
         other["rows"][0]["locked"] = Value::Null;
         assert_eq!(
             exceeded(&budget, &other),
-            ["READ 4 KiB at depth 32: there is no figure locked"]
+            ["READ 4 KiB at depth 32: locked has a budget, but was not counted"]
         );
     }
 

@@ -1,16 +1,15 @@
-//! The documentation as far as it can be wrong by itself: its links, the files
-//! that it names, and the commands that it gives.
+//! Tests of the documentation: its links, the files that it names, and its commands.
 //!
-//! A fenced block of commands says in its info string, behind the language
-//! (where GitHub does not look), who tries it:
+//! The info string of a fenced code block has a second word, which GitHub ignores. It says
+//! what runs the commands of the block:
 //!
-//! | word | tried by |
+//! | Word | Run by |
 //! |---|---|
-//! | `run` | `cargo xtask test`: all run, in a new folder of the project, and must succeed |
-//! | `qemu`, `libvirt`, `libvirt-disk` | `cargo xtask test`, where QEMU or libvirt's schemas are there |
+//! | `run` | `cargo xtask test`, in a new folder in the project; every command must succeed |
+//! | `qemu`, `libvirt`, `libvirt-disk` | `cargo xtask test`, if QEMU or libvirt's schemas are installed |
 //! | `elsewhere` | other steps of `cargo xtask test`, or that command itself |
-//! | `by-hand` | nobody: needs more than a clone, such as KVM, Proxmox or a copy of the WDK |
-//! | `windows` | nobody: needs Windows |
+//! | `by-hand` | nothing: it needs more than a clone, such as KVM, Proxmox or a copy of the WDK |
+//! | `windows` | nothing: it needs Windows |
 
 use std::io;
 
@@ -28,7 +27,7 @@ mod page;
 #[cfg(test)]
 mod tests;
 
-/// Who tries a block of commands.
+/// What runs a block of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Run,
@@ -56,7 +55,7 @@ impl Use {
 }
 
 impl page::Page {
-    /// The blocks that are tried in this way.
+    /// The blocks with this word.
     fn used_for(&self, way: Use) -> impl Iterator<Item = &page::Block> {
         self.blocks
             .iter()
@@ -64,30 +63,30 @@ impl page::Page {
     }
 }
 
-/// Why the documentation's commands were not found good.
+/// The documentation's commands failed or could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum DocsError {
-    /// A page can't be read, or no folder be made.
-    #[error("the documentation can't be tried: {0}")]
+    /// A page cannot be read, or the folder to run in cannot be made.
+    #[error("cannot run the documentation's commands: {0}")]
     File(#[from] io::Error),
-    /// A command of a page ended badly.
+    /// A command of a page failed.
     #[error("{at}: {source}")]
     Command {
         /// The page, and the line of the block.
         at: String,
-        /// The command's end.
+        /// The command's error.
         source: ToolError,
     },
-    /// There was nothing to try.
-    #[error("no page has a command to run")]
+    /// No page has a `run` block.
+    #[error("no page has a code block marked `run`")]
     Nothing,
 }
 
-/// Runs the commands of the pages that can run here, with a test key of their
-/// own: what they make does not take the place of what the user has made.
+/// Runs the `run` blocks of all pages in a temporary folder with its own test key, so that
+/// they do not overwrite the user's files.
 ///
 /// # Errors
-/// The first that ended badly, by its page and line.
+/// The first block that failed.
 pub fn run_commands() -> Result<(), DocsError> {
     let folder = tempfile::tempdir_in(workspace::root())?;
     let mut tried = false;

@@ -5,16 +5,16 @@ use clap::ValueEnum;
 /// A driver of this project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Driver {
-    /// Virtio disks
+    /// The driver for virtio disks
     Ferrostor,
-    /// The example driver: a disk in memory
+    /// Example: a RAM disk
     Ramdisk,
-    /// Takes every lock in every callback that may take it
+    /// Example: acquires every lock in every callback that may acquire it
     Locks,
 }
 
 impl Driver {
-    /// Its package, and its file without an ending.
+    /// The name of its package and of its file.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -24,7 +24,7 @@ impl Driver {
         }
     }
 
-    /// The environment variable with its file's path, for tests of the testbed.
+    /// The environment variable that gives its path to the testbed's tests.
     #[must_use]
     pub const fn variable(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Driver {
         }
     }
 
-    /// The PCI function that it drives, as the testbed calls it.
+    /// The testbed's name of the PCI function that it drives.
     #[must_use]
     pub const fn function(self) -> &'static str {
         match self {
@@ -43,14 +43,13 @@ impl Driver {
         }
     }
 
-    /// The testbed's options for it: the PCI function that it drives, and that it is
-    /// held to this project's own rules.
+    /// The testbed's options for it: its PCI function, and house rules as failures.
     #[must_use]
     pub const fn testbed_options(self) -> &'static [&'static str] {
         match self {
             Self::Ferrostor => &["--house-rules"],
             Self::Ramdisk => &["--house-rules", "--function", "bell"],
-            // This disk keeps nothing that could be verified.
+            // This disk stores no data, so there is nothing to verify.
             Self::Locks => &["--house-rules", "--function", "bell", "--verify-bytes", "0"],
         }
     }

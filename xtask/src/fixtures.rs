@@ -1,5 +1,5 @@
-//! The testbed's fixtures as driver files: for each rule a miniport that breaks
-//! it, and its twin that does not.
+//! Builds the testbed's fixtures as driver files: for each rule, a miniport that breaks it
+//! and a correct twin.
 
 use std::{
     ffi::OsStr,
@@ -14,14 +14,14 @@ use crate::{
     tool, workspace,
 };
 
-/// The package of them all.
+/// The package of the fixtures.
 pub const PACKAGE: &str = "ferrostor-fixtures";
 
 /// The package's profile in cross/Cargo.toml.
 const PROFILE: &str = "fixtures";
 
-/// Builds them all and gives the folder that holds them: `faulty` and `correct`
-/// in it have a `.sys` and its `.map` of each.
+/// Builds the fixtures and returns their folder. Its folders `faulty` and `correct` have a
+/// `.sys` and a `.map` of each.
 ///
 /// # Errors
 /// See [`BuildError`].
@@ -29,8 +29,7 @@ pub fn fixtures() -> Result<PathBuf, BuildError> {
     let names = names().map_err(BuildError::Sources)?;
     let folder = workspace::target().join("fixtures");
     for (variant, features) in [("faulty", &["--features", "faulty"][..]), ("correct", &[])] {
-        // After a failed build there are no fixtures, instead of old ones. Nor are
-        // there any whose source is gone.
+        // A failed build must not leave fixtures of an earlier one, nor of a removed source.
         let to = folder.join(variant);
         if to.exists() {
             fs::remove_dir_all(&to).map_err(BuildError::Sources)?;
@@ -49,7 +48,7 @@ pub fn fixtures() -> Result<PathBuf, BuildError> {
     Ok(folder)
 }
 
-/// The fixtures' names: those of their sources.
+/// The names of the fixtures' source files.
 fn names() -> io::Result<Vec<String>> {
     let sources = workspace::root().join("testbed/fixtures/examples");
     let mut names = Vec::new();
@@ -62,7 +61,7 @@ fn names() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Copies a fixture's files from where cargo built it.
+/// Copies a fixture's files out of cargo's folder.
 fn bring(name: &str, to: &Path) -> Result<(), BuildError> {
     let built = target().join(X64.target()).join(PROFILE).join("examples");
     let file = name.replace('-', "_");
@@ -72,8 +71,8 @@ fn bring(name: &str, to: &Path) -> Result<(), BuildError> {
     copy(&map, &to.join(format!("{name}.map")))
 }
 
-/// The map beside the file that cargo linked, which has a hash in its name, and
-/// of which `driver` is a link.
+/// The linker map of `driver`. It lies beside the linked file, which has a hash in its name
+/// and the same contents as `driver`.
 fn map_of(driver: &Path, built: &Path, file: &str) -> io::Result<PathBuf> {
     let contents = fs::read(driver)?;
     for entry in fs::read_dir(built)? {

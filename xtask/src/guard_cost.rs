@@ -1,10 +1,9 @@
-//! `cargo xtask guard-cost`: how many instructions a guard costs, counted in
-//! the linked file.
+//! `cargo xtask guard-cost`: counts the instructions that a lock guard adds, by static analysis
+//! of a linked file.
 //!
-//! The file has pairs of functions that do the same: `guard_X` takes a lock by
-//! a guard of crates/storport, `calls_X` by the calls that a C miniport makes.
-//! Of each the shortest way is counted that takes the lock, from the function's
-//! entry to its return.
+//! The file has pairs of functions: `guard_X` acquires a lock with a guard of crates/storport,
+//! `calls_X` with the calls of a C miniport. The count of a function is that of its shortest
+//! path from entry to return that acquires the lock.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::PathBuf};
 
@@ -21,11 +20,10 @@ use packaging::architecture::Architecture::X64;
 use crate::{reproducible::Place, tool::ToolError, workspace};
 use clap::builder::PossibleValuesParser;
 
-/// What the reader is told of `cargo xtask guard-cost --help`.
 const HELP: &str = "\
-Counts the instructions of two functions that take the lock, add to a counter and
-release the lock. One uses a guard, the other the calls that a C miniport makes.
-The difference is the cost of the guard.
+For each lock, the command counts the instructions of two functions that acquire the
+lock, increment a counter and release the lock. One uses a guard of crates/storport,
+the other the calls of a C miniport. The difference is the cost of the guard.
 
 Examples:
   cargo xtask guard-cost
@@ -38,41 +36,43 @@ pub const PACKAGE: &str = "ferrostor-guard-cost";
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Show both ways to this lock, instruction by instruction
+    /// Print the counted instructions of both functions for this lock
     #[arg(long, value_name = "LOCK", value_parser = PossibleValuesParser::new(LOCKS.map(|(functions, _)| functions)))]
     disassemble: Option<String>,
 }
 
-/// Why nothing was counted.
+/// The cost was not counted, or differs from the documentation.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
     /// The file was not built.
     #[error("the functions to compare were not built: {0}")]
     Cargo(#[from] ToolError),
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no sound 64-bit PE file.
-    #[error("not a sound 64-bit PE file: {0}")]
+    /// The file is malformed.
+    #[error("malformed PE file: {0}")]
     Malformed(#[from] object::Error),
-    /// It has not what is to be compared.
+    /// The file lacks a function, or a function does not have the expected form.
     #[error("{0}")]
     Missing(String),
-    /// The documentation says something else.
-    #[error("{} does not have the table that was measured", path.display())]
+    /// The documentation has other figures.
+    #[error(
+        "{} does not have the table that `cargo xtask guard-cost` prints: copy it there",
+        path.display()
+    )]
     Documented {
         /// The documentation.
         path: PathBuf,
     },
 }
 
-/// The pairs of functions, each with its lock's name, as the documentation
-/// lists them.
+/// The suffixes of the functions' names, and the locks' names in the documentation.
 const LOCKS: [(&str, &str); 6] = [
     ("start_io_lock", "StartIoLock"),
     ("dpc_lock", "DpcLock"),
@@ -82,7 +82,7 @@ const LOCKS: [(&str, &str); 6] = [
     ("message_lock", "a message's lock"),
 ];
 
-/// Counts, and prints a table.
+/// Counts the instructions and prints a table.
 ///
 /// # Errors
 /// See [`CostError`].
@@ -92,15 +92,14 @@ pub fn command(options: &Options) -> Result<(), CostError> {
         None => print!("{}", table(&pairs)),
         Some(lock) => {
             let pair = pairs.iter().find(|pair| pair.functions == lock);
-            let pair =
-                pair.ok_or_else(|| CostError::Missing(format!("{lock} was not measured")))?;
+            let pair = pair.ok_or_else(|| CostError::Missing(format!("{lock} was not counted")))?;
             print!("guard:\n{}calls:\n{}", pair.guard.text, pair.calls.text);
         }
     }
     Ok(())
 }
 
-/// Fails if docs/locking.md has another table than what is measured.
+/// Compares the table in docs/locking.md with the counts.
 ///
 /// # Errors
 /// See [`CostError`].
@@ -115,20 +114,20 @@ pub fn check() -> Result<(), CostError> {
     }
 }
 
-/// The two ways to take one lock.
+/// The two functions for one lock.
 struct Pair {
-    /// What the functions' names end in.
+    /// The suffix of the functions' names.
     functions: &'static str,
     lock: &'static str,
     guard: Way,
     calls: Way,
 }
 
-/// A way through a function.
+/// A path through a function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Way {
     instructions: isize,
-    /// The imported functions that it calls, in order.
+    /// The names of the imported functions that it calls, in order.
     calls: Vec<String>,
     text: String,
 }
@@ -141,7 +140,7 @@ fn measure() -> Result<Vec<Pair>, CostError> {
     pairs(&Code::parse(&bytes)?, &LOCKS)
 }
 
-/// As it stands in the documentation.
+/// The table of the documentation.
 fn table(pairs: &[Pair]) -> String {
     let mut text = String::from(
         "| Lock | The raw calls | With the guard | The guard's own |\n|---|---|---|---|\n",
@@ -154,7 +153,7 @@ fn table(pairs: &[Pair]) -> String {
     text
 }
 
-/// The pairs of functions of `locks` in `code`.
+/// Finds the functions of `locks` in `code` and counts their instructions.
 fn pairs(code: &Code<'_>, locks: &[(&'static str, &'static str)]) -> Result<Vec<Pair>, CostError> {
     let pair = |&(functions, lock)| {
         let calls = code
@@ -162,7 +161,11 @@ fn pairs(code: &Code<'_>, locks: &[(&'static str, &'static str)]) -> Result<Vec<
             .into_iter()
             .filter(|way| way.calls.len() == 2)
             .min_by_key(|way| way.instructions)
-            .ok_or_else(|| CostError::Missing(format!("calls_{functions} makes no two calls")))?;
+            .ok_or_else(|| {
+                CostError::Missing(format!(
+                    "calls_{functions} has no path with two calls (acquire and release)"
+                ))
+            })?;
         let guard = code
             .ways(&format!("guard_{functions}"))?
             .into_iter()
@@ -170,7 +173,7 @@ fn pairs(code: &Code<'_>, locks: &[(&'static str, &'static str)]) -> Result<Vec<
             .min_by_key(|way| way.instructions)
             .ok_or_else(|| {
                 CostError::Missing(format!(
-                    "guard_{functions} makes no such calls as calls_{functions}"
+                    "guard_{functions} has no path with the same calls as calls_{functions}"
                 ))
             })?;
         Ok(Pair {
@@ -183,13 +186,13 @@ fn pairs(code: &Code<'_>, locks: &[(&'static str, &'static str)]) -> Result<Vec<
     locks.iter().map(pair).collect()
 }
 
-/// A file's code, by relative address.
+/// A file's code. All addresses are relative to the image base.
 struct Code<'b> {
-    /// What the sections hold, from which address on.
+    /// The start address and bytes of each section.
     sections: Vec<(u32, &'b [u8])>,
-    /// Addresses by name.
+    /// Addresses of exported functions.
     exports: BTreeMap<String, u32>,
-    /// Imported functions, by the address of the slot that holds theirs.
+    /// Names of imported functions, by their address in the import address table.
     slots: BTreeMap<u32, String>,
 }
 
@@ -243,21 +246,19 @@ impl<'b> Code<'b> {
         let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
         if instruction.is_invalid() {
             return Err(CostError::Missing(format!(
-                "no instruction at {address:#x}"
+                "invalid instruction at {address:#x}"
             )));
         }
         Ok(instruction)
     }
 
-    /// Every way from the entry of `function` to a return, but those that come
-    /// by an instruction twice.
+    /// Every path from the entry of `function` to a return that does not repeat an instruction.
     fn ways(&self, function: &str) -> Result<Vec<Way>, CostError> {
-        let entry = self
-            .exports
-            .get(function)
-            .ok_or_else(|| CostError::Missing(format!("there is no function {function}")))?;
+        let entry = self.exports.get(function).ok_or_else(|| {
+            CostError::Missing(format!("the file exports no function {function}"))
+        })?;
         let mut ways = Vec::new();
-        // What was passed, and where it goes on.
+        // Unfinished paths, with the addresses of their instructions; the last one is next.
         let mut open: Vec<(Way, Vec<u64>)> = vec![(Way::default(), vec![u64::from(*entry)])];
         while let Some((mut way, mut passed)) = open.pop() {
             let instruction = self.at(*passed.last().unwrap_or(&0))?;
@@ -288,7 +289,7 @@ impl<'b> Code<'b> {
                     ways.push(way.clone());
                 }
                 FlowControl::Next => next.push(instruction.next_ip()),
-                // The end of the machine.
+                // Interrupts and exceptions end the path without a return.
                 _ => {}
             }
             for address in next {
@@ -302,8 +303,7 @@ impl<'b> Code<'b> {
         Ok(ways)
     }
 
-    /// The imported function that a branch or call leads to, itself or by the
-    /// linker's jump to it.
+    /// The imported function that a branch or call reaches, directly or through an import thunk.
     fn imported(&self, instruction: &Instruction) -> Result<Option<String>, CostError> {
         if let Some(name) = self.slot(instruction) {
             return Ok(Some(name.to_owned()));
@@ -318,7 +318,7 @@ impl<'b> Code<'b> {
         })
     }
 
-    /// The imported function whose slot an instruction reads.
+    /// The imported function whose entry in the import address table the instruction reads.
     fn slot(&self, instruction: &Instruction) -> Option<&str> {
         if instruction.op0_kind() != OpKind::Memory || instruction.memory_base() != Register::RIP {
             return None;
@@ -339,8 +339,7 @@ fn line(instruction: &Instruction) -> String {
 mod tests {
     use super::*;
 
-    /// Where the code of a test lies, and the slots of the functions that it
-    /// imports.
+    /// The addresses of a test's code and of its import address table entries.
     const START: u32 = 0x1000;
     const TAKE: u32 = 0x2000;
     const GIVE: u32 = 0x2008;
@@ -387,7 +386,7 @@ mod tests {
     /// `je` over a call by a slot and a `nop`.
     const SKIP: &[u8] = &[0x74, 7];
 
-    /// Three instructions, two of which are calls.
+    /// Appends `calls_lock`: three instructions, two of which are calls.
     fn calls(assembler: Assembler) -> Assembler {
         assembler
             .function("calls_lock")
@@ -397,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_costs_the_instructions_that_it_has_more() {
+    fn a_guard_costs_the_difference_in_instructions() {
         let pairs = calls(Assembler::default())
             .function("guard_lock")
             .code(NOP)
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_way_that_does_not_take_the_lock_does_not_count() {
+    fn a_path_that_does_not_acquire_the_lock_does_not_count() {
         let pairs = calls(Assembler::default())
             .function("guard_lock")
             .code(TEST)
@@ -434,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_ends_the_way_that_runs_into_it() {
+    fn a_path_that_enters_a_loop_again_is_dropped() {
         let pairs = calls(Assembler::default())
             .function("guard_lock")
             .call(TAKE)
@@ -461,7 +460,7 @@ mod tests {
 
         assert_eq!(
             error.to_string(),
-            "guard_lock makes no such calls as calls_lock"
+            "guard_lock has no path with the same calls as calls_lock"
         );
     }
 

@@ -1,8 +1,7 @@
-//! `cargo xtask picture`: draws docs/life-cycle.svg, the life cycle of the device.
+//! `cargo xtask picture`: draws docs/life-cycle.svg, the state diagram of the device.
 //!
-//! The numbers in the picture are those of `src/device.rs`, and its stages are the
-//! variants of `Stage` there. Tests compare them, and compare the file with what
-//! this module draws.
+//! Tests compare the numbers and stages in the picture with `src/device.rs`, and the file
+//! with the output of this module.
 
 use std::{fmt::Write as _, fs, io};
 
@@ -12,22 +11,22 @@ use crate::workspace;
 const FILE: &str = "docs/life-cycle.svg";
 
 const HELP: &str = "\
-The picture shows the stages of the device's life, what leads from one to the
-next, and what requests get in each. A test fails if the file is not what this
-command draws.
+The picture shows the device's states, the transitions between them, and the SRB
+status of requests in each. Run the command after a change of
+xtask/src/life_cycle.rs: a test fails if the file is out of date.
 
 Examples:
   cargo xtask picture";
 
-/// Resets of the driver's own within [`WINDOW_SECONDS`] that it makes before it
-/// gives the device up, and starts that may fail one after the other.
+/// The driver gives up the device after more resets than this within [`WINDOW_SECONDS`], or
+/// after as many failed starts in a row.
 const MAX_RESETS: u32 = 8;
 const WINDOW_SECONDS: u32 = 60;
 
-/// How long requests wait for the device to confirm a reset.
+/// Time that the device has to confirm a reset before requests fail.
 const PATIENCE_SECONDS: u32 = 10;
 
-/// The pause before the second attempt to start the device.
+/// Delay before the second attempt to start the device.
 const FIRST_RETRY_MILLISECONDS: u32 = 100;
 
 /// The options of `cargo xtask picture`.
@@ -35,18 +34,18 @@ const FIRST_RETRY_MILLISECONDS: u32 = 100;
 #[command(after_help = HELP)]
 pub struct Options {}
 
-/// Draws the picture into its file.
+/// Draws the picture to its file.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn command(Options {}: &Options) -> io::Result<()> {
     fs::write(workspace::root().join(FILE), draw())?;
-    println!("{FILE} is drawn");
+    println!("wrote {FILE}");
     Ok(())
 }
 
-/// A stage: where its box is, its name, what requests get there, and the class of
-/// its colour.
+/// A stage: the position of its box, its name, the fate of requests in it, and the CSS class
+/// of its colour.
 struct Stage {
     x: u32,
     y: u32,
@@ -99,7 +98,7 @@ fn stages() -> Vec<Stage> {
     ]
 }
 
-/// An arrow along a path.
+/// SVG paths of the arrows.
 const ARROWS: [&str; 8] = [
     // HwFindAdapter.
     "M100,84 V148",
@@ -119,7 +118,7 @@ const ARROWS: [&str; 8] = [
     "M890,234 V378",
 ];
 
-/// Texts at arrows: x, the first line's y, the anchor, the lines.
+/// Texts beside the arrows: x, y of the first line, text anchor, lines.
 fn labels() -> Vec<(u32, u32, &'static str, Vec<String>)> {
     let lines = |lines: &[&str]| lines.iter().map(ToString::to_string).collect();
     vec![
@@ -254,7 +253,7 @@ fn draw() -> String {
     svg
 }
 
-/// Writes small text, a line below the other.
+/// Writes lines of small text.
 fn write_lines(svg: &mut String, x: u32, y: u32, anchor: &str, lines: &[String]) {
     for (line, y) in lines.iter().zip((y..).step_by(16)) {
         let _ = writeln!(
@@ -276,7 +275,7 @@ mod tests {
     fn the_file_is_what_the_command_draws() {
         assert!(
             read(FILE) == draw(),
-            "{FILE} is out of date: `cargo xtask picture` draws it"
+            "{FILE} is out of date: run `cargo xtask picture`"
         );
     }
 

@@ -1,5 +1,5 @@
-//! `cargo xtask lint`: whether finished files meet what Windows demands of a driver
-//! package.
+//! `cargo xtask lint`: checks driver files, INF files and catalogs against the requirements
+//! of Windows.
 
 use std::{
     collections::BTreeSet,
@@ -16,21 +16,21 @@ use packaging::{
 use time::OffsetDateTime;
 
 const HELP: &str = "\
-.sys, .inf and .cat files are judged; of a folder, all that are in it and below it.
-Files are compared with those beside them: a driver with its setup file, a catalog
-with all that is installed.
+The command checks .sys, .inf and .cat files. Of a folder, it checks all that are in it
+and below it. It also compares files in the same folder: a driver with its INF file, a
+catalog with every installed file.
 
-There are two lists: what Windows demands, and what this project advises. Advice
-decides nothing, unless --house-rules is given. Each line that does not hold names its
+There are two kinds of checks: requirements of Windows, and house rules of this project.
+A broken house rule is advice, unless --house-rules is given. Each failed check names its
 source: an InfVerif error, or a page of Microsoft's documentation.
 
-Of a signature everything is judged that the file itself shows: its form, the digest,
-RSA's signature, the certificates that it has, and whether the signer's has expired.
-What the file cannot show, and every algorithm that is not known here, is printed as
-'not judged'. So Windows can refuse what passes here.
+Of a signature, the command checks what the file itself contains: the structure, the
+digest, the RSA signature, the certificates, and whether the signer's certificate has
+expired. It prints 'not judged' for what the file cannot show, such as trust in the root
+certificate, and for unsupported algorithms. So Windows can reject a file that passes.
 
-The exit code is 0 if nothing is wrong, 1 if something is, and 3 if nothing is wrong
-but something could not be judged, such as a driver for 32 bits.
+Exit codes: 0 all checks passed; 1 a check failed; 2 wrong options; 3 no check failed,
+but something was not judged, such as a 32-bit driver.
 
 Examples:
   cargo xtask lint dist/ferrostor-0.1.0
@@ -41,35 +41,35 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Files, and folders of files
+    /// Files or folders to check
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// Let the advice of this project decide too, as for its own drivers
+    /// Treat broken house rules as failures, not as advice
     #[arg(long)]
     house_rules: bool,
 }
 
-/// Why files were not judged.
+/// An error that prevents any check.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// There is no file to look at.
-    #[error("no .sys, .inf or .cat file was given")]
+    /// No file to check was found.
+    #[error("no .sys, .inf or .cat file found: name such a file, or a folder that contains one")]
     Nothing,
 }
 
-/// The exit code if nothing is wrong, but something was not judged. Clap's is 2.
+/// The exit code if no check failed, but something was not judged. Clap uses 2.
 const NOT_JUDGED: u8 = 3;
 
-/// Prints what was checked; the exit code tells whether all of it holds.
+/// Prints the checks and returns the exit code that `--help` describes.
 ///
 /// # Errors
 /// See [`Error`].
@@ -93,7 +93,7 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
         subject: path.display().to_string(),
         checks: Vec::new(),
         beyond: Vec::new(),
-        not_judged: Some(format!("it can't be read: {error}")),
+        not_judged: Some(format!("cannot be read: {error}")),
         advice_decides: options.house_rules,
     }));
     for report in &reports {
@@ -107,8 +107,8 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
     }
 }
 
-/// Reads a file, or a folder's files. What can't be read in a folder does not hide the
-/// rest of it.
+/// Reads a file, or all files of a folder. An unreadable file in a folder is recorded in
+/// `unreadable`, and the others are still read.
 fn collect(
     path: &Path,
     files: &mut Vec<File>,
@@ -127,8 +127,8 @@ fn collect(
     Ok(())
 }
 
-/// What lies beside single files: setup files, catalogs, and what these mention. A file
-/// that can't be read there is as one that is not there.
+/// Reads the INF files and catalogs beside single files, and the files that these name.
+/// Unreadable files are skipped.
 fn beside(given: &[PathBuf], files: &[File]) -> Vec<File> {
     let folders: BTreeSet<&Path> = given
         .iter()
@@ -160,7 +160,7 @@ fn beside(given: &[PathBuf], files: &[File]) -> Vec<File> {
     found
 }
 
-/// The files of a folder, and of those below it to so many levels.
+/// Lists the files of a folder and of `levels` levels of folders below it.
 fn list(folder: &Path, levels: u8, paths: &mut Vec<PathBuf>) {
     // The parent of a bare name is the empty path.
     let named = match folder.as_os_str().is_empty() {

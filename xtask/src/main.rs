@@ -24,8 +24,8 @@ use clap::Parser;
 
 /// Builds, runs and tests Ferrostor
 ///
-/// Before a command runs, bootstrap/setup.sh installs or lists what the command
-/// needs on this machine.
+/// Before a command runs, bootstrap/setup.sh checks that this machine has the tools
+/// that the command needs. It installs or lists the missing ones.
 #[derive(Debug, Parser)]
 #[command(
     bin_name = "cargo xtask",
@@ -35,19 +35,19 @@ use clap::Parser;
 enum Command {
     /// Build the driver and run it in the testbed, against a virtio disk
     Run(run::Options),
-    /// Run every test of the project
+    /// Run all tests
     Test(test::Options),
-    /// Build the driver and list what it imports
+    /// Build a driver and list its imports
     Build(build::Options),
-    /// Make a signed package to install: a folder, a .zip and an .iso
+    /// Make a signed driver package: a folder, a .zip and an .iso
     Package(package::Options),
-    /// Check driver files, setup files and catalogs: what Windows demands, and advice
+    /// Check driver files, INF files and catalogs against the requirements of Windows
     Lint(lint::Options),
-    /// Count what one I/O costs: instructions, calls, memory, by callback
+    /// Count instructions, calls and memory accesses of one I/O, by callback
     Cost(cost::Options),
-    /// Count the instructions that a guard costs
+    /// Count the instructions that a lock guard adds
     GuardCost(guard_cost::Options),
-    /// Draw the picture of the device's life cycle, docs/life-cycle.svg
+    /// Draw docs/life-cycle.svg, the states of the device
     Picture(life_cycle::Options),
 }
 

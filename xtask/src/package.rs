@@ -1,4 +1,4 @@
-//! `cargo xtask package`: what a user copies to a virtual machine and installs.
+//! `cargo xtask package`: makes the signed driver package, as a folder, .zip and ISO image.
 
 use std::{
     env, fs, io,
@@ -26,22 +26,22 @@ use crate::{
 };
 
 const HELP: &str = "\
-Made are a folder, <NAME>-<VERSION>, and the same as .zip and as .iso, which can be
-attached to a virtual machine as a CD.
+The command writes the folder <NAME>-<VERSION>, and the same files as a .zip and as
+an .iso, which can be attached to a virtual machine as a CD.
 
-Without a key of yours the package is signed with a test key, which is made on
-first use in ~/.local/share/ferrostor/test-signing. Windows takes such a package
-in test mode alone: see docs/windows.md.
+Without --key or --pkcs12, the package is signed with a test key. The command
+generates the key on first use, in ~/.local/share/ferrostor/test-signing. Windows
+accepts such a package only in test-signing mode: see docs/windows.md.
 
-The package's date, also that of its signatures, is SOURCE_DATE_EPOCH, in seconds
-since 1970, or else the date of the last commit; where Git knows none, it is now.
-The same sources, key and date make the same bytes.
+SOURCE_DATE_EPOCH (seconds since 1970) sets the date of the package and of its
+signatures. The default is the date of the last commit, or the current time if Git
+knows no commit. The same sources, key and date give the same bytes.
 
-With --inx and --driver-file a driver of yours is packaged instead, as by stampinf,
-inf2cat and signtool: the .inx is stamped, all files that its [SourceDisksFiles]
-names are taken from beside the .sys and listed in the catalog, and the .sys and the
-catalog are signed. A .pdb beside the .sys is added. The date is SOURCE_DATE_EPOCH,
-or now.
+With --inx and --driver-file, the command packages another driver, as stampinf,
+inf2cat and signtool do. It stamps the .inx, collects the files that
+[SourceDisksFiles] names from the folder of the .sys, lists them in the catalog, and
+signs the .sys and the catalog. A .pdb beside the .sys is included. The date is
+SOURCE_DATE_EPOCH or the current time.
 
 Examples:
   cargo xtask package
@@ -54,88 +54,89 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Package for this processor; can be given several times [default: all]
+    /// Processor architecture; can be repeated [default: all]
     #[arg(long, value_enum, conflicts_with = "inx")]
     arch: Vec<Architecture>,
 
-    /// The folder to put the package into
+    /// Output folder
     #[arg(long, value_name = "FOLDER", default_value = "dist")]
     out: PathBuf,
 
-    /// Package the driver of this .inx, not Ferrostor
+    /// Package another driver, whose INF template is this file
     #[arg(long, value_name = "FILE", requires = "driver_file")]
     inx: Option<PathBuf>,
 
-    /// The driver file for a processor, x64 or arm64, not signed; can be given for each
+    /// Unsigned driver file for an architecture, x64 or arm64; can be given once for each
     #[arg(long, value_name = "ARCH=FILE", requires = "inx", value_parser = driver_file)]
     driver_file: Vec<(Architecture, PathBuf)>,
 
-    /// The name of the package and of its setup file [default: the name of the .inx]
+    /// Name of the package and of its INF file [default: the name of the .inx]
     #[arg(long, requires = "inx")]
     name: Option<String>,
 
-    /// The version in the setup file, as 1.2.3.0 [default: that of the driver file]
+    /// DriverVer version in the INF file, such as 1.2.3.0 [default: the version of the
+    /// driver file]
     #[arg(long, value_name = "VERSION", requires = "inx")]
     driver_version: Option<Version>,
 
-    /// Sign with this private key, a PEM file
+    /// Private key to sign with, a PEM file
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
 
-    /// The certificate of that key, a PEM file; those it was issued by may follow in it
+    /// Certificate of --key, a PEM file; the certificates of its issuers may follow in it
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
 
-    /// Sign with the key and certificates of this PKCS#12 file (.p12, .pfx); its password
-    /// is in a variable, see --password-variable
+    /// PKCS#12 file (.p12, .pfx) with the key and certificates to sign with;
+    /// --password-variable gives its password
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     pkcs12: Option<PathBuf>,
 
-    /// The environment variable that has the password of the PKCS#12 file
+    /// Environment variable that contains the password of the PKCS#12 file
     #[arg(long, value_name = "NAME", default_value = "FERROSTOR_PKCS12_PASSWORD")]
     password_variable: String,
 
-    /// The folder of the test key [default: that of the variable FERROSTOR_SIGNING_DIR,
+    /// Folder of the test key [default: the environment variable FERROSTOR_SIGNING_DIR,
     /// or ~/.local/share/ferrostor/test-signing]
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["key", "pkcs12"])]
     test_key: Option<PathBuf>,
 }
 
-/// `x64=my.sys`
+/// Parses `x64=my.sys`.
 fn driver_file(text: &str) -> Result<(Architecture, PathBuf), String> {
     let (architecture, path) = text
         .split_once('=')
-        .ok_or("a processor and a file are expected, as x64=my.sys")?;
+        .ok_or("expected ARCH=FILE, such as x64=my.sys")?;
     Ok((Architecture::from_str(architecture, false)?, path.into()))
 }
 
-/// Why there is no package.
+/// An error that prevents a package.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// There is no driver to package.
+    /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The variable has no date.
-    #[error("SOURCE_DATE_EPOCH is '{0}', and should be a number of seconds since 1970")]
+    /// `SOURCE_DATE_EPOCH` is not a date.
+    #[error("SOURCE_DATE_EPOCH is '{0}': set it to a number of seconds since 1970, or unset it")]
     Date(String),
-    /// There is no password.
-    #[error("{variable} is not set: it should have the password of {}", file.display())]
+    /// The password's variable is not set.
+    #[error("{variable} is not set: set it to the password of {}", file.display())]
     NoPassword {
         /// The PKCS#12 file.
         file: PathBuf,
         /// The variable.
         variable: String,
     },
-    /// There is no one to sign.
+    /// The signing key or certificate cannot be used.
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// The workspace's version is no driver's.
-    #[error("the version in Cargo.toml: {0}")]
+    /// The workspace's version cannot be a driver version.
+    #[error("version in Cargo.toml: {0}")]
     Version(#[from] VersionError),
-    /// The files can't be made.
+    /// The contents of the package cannot be made.
     #[error(transparent)]
     Files(#[from] package::PackageError),
-    /// A setup file can't be read.
+    /// The INF template cannot be parsed.
     #[error("{}: {source}", path.display())]
     Inx {
         /// The file.
@@ -143,50 +144,50 @@ pub enum PackageError {
         /// What is wrong with it.
         source: InfError,
     },
-    /// A driver file can't be read.
+    /// A driver file cannot be read or parsed.
     #[error(transparent)]
     Image(#[from] ImageError),
     /// A driver file has no version.
-    #[error("{}: it has no version resource; give the version with --driver-version", .0.display())]
+    #[error("{}: the file has no version resource: give the version with --driver-version", .0.display())]
     NoVersion(PathBuf),
-    /// A driver file is for another processor.
-    #[error("{}: it is not for {}", path.display(), asked.name())]
+    /// A driver file is for another architecture.
+    #[error("{}: the driver file is not for {}: correct ARCH in --driver-file", path.display(), asked.name())]
     Processor {
         /// The file.
         path: PathBuf,
-        /// The processor that was named.
+        /// The architecture on the command line.
         asked: Architecture,
     },
-    /// A processor has two driver files.
-    #[error("--driver-file gives two files for {}", .0.name())]
+    /// An architecture has two driver files.
+    #[error("--driver-file is given twice for {}: keep one file", .0.name())]
     Twice(Architecture),
-    /// The setup file does not install the driver file.
+    /// The INF template does not install the driver file.
     #[error(
-        "{}: [SourceDisksFiles] does not name {name} for {}", inx.display(), architecture.name()
+        "{}: [SourceDisksFiles] does not list {name} for {}: add it", inx.display(), architecture.name()
     )]
     NotInstalled {
-        /// The setup file.
+        /// The INF template.
         inx: PathBuf,
         /// The driver file's name.
         name: String,
-        /// The processor.
+        /// The architecture.
         architecture: Architecture,
     },
-    /// The files are not as they should be.
-    #[error("not packaged, because of what is marked NO or 'not judged' above: {}", .0.join(", "))]
+    /// Checks of the finished files failed.
+    #[error("no package was made: fix the checks marked NO or 'not judged' above, in {}", .0.join(", "))]
     Faults(Vec<String>),
-    /// There is no archive.
+    /// The .zip cannot be made.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// There is no image of a disc.
+    /// The ISO image cannot be made.
     #[error("the ISO image was not made: {0}")]
     Disc(#[source] ToolError),
-    /// A file can't be read or written.
+    /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -200,8 +201,8 @@ impl PackageError {
     }
 }
 
-/// What is the same for all processors: from where in the project, and to where
-/// in the package. A folder's files are all taken.
+/// Files that are the same for all architectures: source in the project, and destination
+/// in the package. Of a folder, all files are packaged.
 pub const SHARED: [(&str, &str); 9] = [
     ("inf/README.txt", "README.txt"),
     ("docs/windows.md", "docs/windows.md"),
@@ -214,10 +215,9 @@ pub const SHARED: [(&str, &str); 9] = [
     ("tools/windows", "tools/windows"),
 ];
 
-/// Makes the package, and says what was checked on the finished files and what
-/// there is now.
+/// Makes the package. Prints the results of its checks and its contents.
 ///
-/// Nothing is put in its place before all of it is made and found good.
+/// An older package is replaced only after the new one is complete and passed its checks.
 ///
 /// # Errors
 /// See [`PackageError`].
@@ -228,13 +228,13 @@ pub fn command(options: &Options) -> Result<(), PackageError> {
     }
 }
 
-/// Builds and packages this project's driver, whose advice it must meet itself.
+/// Builds and packages Ferrostor, which must pass the house rules too.
 fn package_ferrostor(options: &Options) -> Result<(), PackageError> {
     let architectures = match options.arch.as_slice() {
         [] => Architecture::value_variants(),
         some => some,
     };
-    // A wrong key, date or folder is an error before anything is built.
+    // A wrong key, date or folder is reported before the long build.
     let date = date(|| last_commit(workspace::root()))?;
     let name = Driver::Ferrostor.name();
     let signer = options.signer()?;
@@ -263,7 +263,7 @@ fn package_ferrostor(options: &Options) -> Result<(), PackageError> {
     package.finish(options, files, &signer)
 }
 
-/// Packages a driver of someone else's.
+/// Packages another driver.
 fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
     let date = date(|| None)?;
     let name = match (&options.name, inx.file_stem()) {
@@ -315,7 +315,7 @@ fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
     package.finish(options, files, &signer)
 }
 
-/// The files that a setup file installs: the driver file, and those beside it.
+/// Reads the files that an INF file installs, from the driver file's folder.
 fn sources(
     setup: &package::Setup,
     inx: &Path,
@@ -351,7 +351,7 @@ fn sources(
     })
 }
 
-/// What a finished package is called, and how it is judged.
+/// The package's name, version and date, and whether house rules can fail it.
 struct Package<'a> {
     name: &'a str,
     version: &'a str,
@@ -360,7 +360,7 @@ struct Package<'a> {
 }
 
 impl Package<'_> {
-    /// Judges the files and writes the package.
+    /// Checks the files and writes the package.
     fn finish(
         &self,
         options: &Options,
@@ -376,7 +376,7 @@ impl Package<'_> {
         self.write(&options.out, &files)
     }
 
-    /// Refuses files with faults, which it prints.
+    /// Prints the results of the checks. Fails if a file did not pass.
     fn check(&self, files: &[File]) -> Result<(), PackageError> {
         let terms = Terms {
             today: OffsetDateTime::now_utc().date(),
@@ -390,7 +390,7 @@ impl Package<'_> {
                 let passed = report.checks.len() - not_taken;
                 let advice = match not_taken {
                     0 => String::new(),
-                    count => format!(", {count} pieces of advice not taken"),
+                    count => format!(", {count} house rules broken (advice)"),
                 };
                 println!("{}: {passed} checks passed{advice}", report.subject);
             } else {
@@ -405,11 +405,11 @@ impl Package<'_> {
         }
     }
 
-    /// Writes folder, archive and image of a disc, each whole or not at all.
+    /// Writes the folder, the .zip and the .iso, each completely or not at all.
     fn write(&self, out: &Path, files: &[File]) -> Result<(), PackageError> {
         let name = format!("{}-{}", self.name, self.version);
         fs::create_dir_all(out).map_err(|source| PackageError::file(out, source))?;
-        // In the same file system as what they will replace.
+        // A rename needs the same file system.
         let unfinished =
             tempfile::tempdir_in(out).map_err(|source| PackageError::file(out, source))?;
         let new = unfinished.path().join(&name);
@@ -425,7 +425,7 @@ impl Package<'_> {
         fs::write(&new_zip, archive).map_err(|source| PackageError::file(&new_zip, source))?;
         self.disc(&new, &unfinished.path().join(&iso))?;
 
-        // Another run may be here too: one after the other they replace all three.
+        // Two runs at the same time must not mix their outputs: the lock covers all three.
         let folder = fs::File::open(out).map_err(|source| PackageError::file(out, source))?;
         folder
             .lock()
@@ -433,7 +433,7 @@ impl Package<'_> {
         for made in [&name, &zip, &iso] {
             let to = out.join(made);
             let old = unfinished.path().join(format!("old-{made}"));
-            // A folder replaces an empty one only.
+            // A rename replaces a folder only if it is empty.
             match fs::rename(&to, &old) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => fs::rename(unfinished.path().join(made), &to),
@@ -447,7 +447,7 @@ impl Package<'_> {
             ""
         };
         println!(
-            "what was checked, in full: cargo xtask lint {strict}{0}\n{0}:",
+            "to see every check: cargo xtask lint {strict}{0}\n{0}:",
             out.join(&name).display()
         );
         for File { path, bytes } in files {
@@ -457,11 +457,11 @@ impl Package<'_> {
         Ok(())
     }
 
-    /// An ISO image of `folder`, as Windows reads it: by Joliet. The same bytes for
-    /// the same files and date.
+    /// Makes an ISO image of `folder` with Joliet names, which Windows reads. The same files
+    /// and date give the same bytes.
     fn disc(&self, folder: &Path, file: &Path) -> Result<(), PackageError> {
         let seconds = self.date.unix_timestamp().to_string();
-        // ISO 9660 has capitals, digits and underscores; Joliet shows 16 of them.
+        // An ISO 9660 label allows capitals, digits and underscores; Joliet shows 16 characters.
         let label: String = self
             .name
             .chars()
@@ -494,7 +494,7 @@ impl Package<'_> {
 }
 
 impl Options {
-    /// What the signer's certificate is called in the package.
+    /// The file name of the signer's certificate in the package.
     fn certificate_name(&self, name: &str) -> String {
         if self.key.is_none() && self.pkcs12.is_none() {
             format!("{name}-test.cer")
@@ -503,14 +503,14 @@ impl Options {
         }
     }
 
-    /// The user's key, or the one for tests.
+    /// The user's key, or else the test key.
     fn signer(&self) -> Result<Signer, PackageError> {
         if let (Some(key), Some(certificate)) = (&self.key, &self.certificate) {
             warn_of_others(key);
             return Ok(Signer::from_pem(key, certificate)?);
         }
         if let Some(file) = &self.pkcs12 {
-            // On the command line all users of the machine could read it.
+            // Other users could read a password on the command line.
             let variable = &self.password_variable;
             let password = env::var(variable).map_err(|_| PackageError::NoPassword {
                 file: file.clone(),
@@ -523,24 +523,24 @@ impl Options {
             Some(folder) => folder.clone(),
             None => signer::test_folder()?,
         };
-        println!("signed with the test key in {}", folder.display());
+        println!("signing with the test key in {}", folder.display());
         let signer = Signer::test(&folder)?;
         warn_of_others(&folder.join(signer::TEST_FILE));
         Ok(signer)
     }
 }
 
-/// Says so if others than its owner can read or write a key's file.
+/// Warns if other users can read or write a key's file.
 fn warn_of_others(key: &Path) {
     if let Some(mode) = signer::exposed_to_others(key) {
         eprintln!(
-            "warning: {0}: its mode {mode:04o} lets other users at the signing key; chmod 600 {0}",
+            "warning: {0}: other users can access the signing key (mode {mode:04o}): run chmod 600 {0}",
             key.display()
         );
     }
 }
 
-/// What of the project is in the package as it is.
+/// Reads the files of [`SHARED`].
 fn shared_files() -> Result<Vec<File>, PackageError> {
     let mut files = Vec::new();
     for (from, to) in SHARED {
@@ -562,7 +562,7 @@ fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
     fs::read(path).map_err(|source| PackageError::file(path, source))
 }
 
-/// The text of a setup file, in whatever encoding Windows takes.
+/// Reads the text of an INF file, in any encoding that Windows accepts.
 fn read_inx(path: &Path) -> Result<String, PackageError> {
     let text = inf::decode(&read(path)?).map_err(|source| PackageError::Inx {
         path: path.to_owned(),
@@ -571,15 +571,15 @@ fn read_inx(path: &Path) -> Result<String, PackageError> {
     Ok(text.1)
 }
 
-/// The workspace's version, as drivers have it.
+/// The workspace's version as a four-part driver version.
 ///
 /// # Errors
-/// It is none that a driver can have.
+/// A part exceeds the range of a driver version.
 pub fn version() -> Result<Version, VersionError> {
     format!("{}.0", env!("CARGO_PKG_VERSION")).parse()
 }
 
-/// The package's date: the user's, or what `otherwise` returns, or now.
+/// The package's date: `SOURCE_DATE_EPOCH`, else `otherwise`, else the current time.
 fn date(otherwise: impl FnOnce() -> Option<String>) -> Result<OffsetDateTime, PackageError> {
     let seconds = env::var("SOURCE_DATE_EPOCH")
         .ok()
@@ -592,18 +592,20 @@ fn date(otherwise: impl FnOnce() -> Option<String>) -> Result<OffsetDateTime, Pa
         .ok_or(PackageError::Date(seconds))
 }
 
-/// The date of the last commit of the repository whose root `project` is. Sources
-/// without a history of their own may lie in another project's repository, whose date
-/// is not theirs.
+/// The date of the last commit, if `project` is the root of its repository. An unpacked
+/// source archive may lie inside another project's repository, whose date is wrong for it.
 fn last_commit(project: &Path) -> Option<String> {
     let git = |arguments: &[&str]| {
         tool::output(tool("git").args(arguments).current_dir(project)).inspect_err(|error| {
-            eprintln!("{error}: no commit to take the date from, so the package's is now");
+            eprintln!("warning: {error}: the package gets the current time, not a commit's date");
         })
     };
     let top = git(&["rev-parse", "--show-toplevel"]).ok()?;
     if fs::canonicalize(&top).ok() != fs::canonicalize(project).ok() {
-        eprintln!("{top} is the repository of another project: the package's date is now");
+        eprintln!(
+            "warning: {top} is the repository of another project: the package gets the current \
+             time, not a commit's date"
+        );
         return None;
     }
     git(&["log", "-1", "--format=%ct"]).ok()

@@ -1,5 +1,5 @@
-//! What makes a driver file, and its program database, the same wherever they are
-//! built: neither names a folder of the machine. And the test of it.
+//! Reproducible builds: the driver file and its program database (.pdb) contain no path of
+//! the build machine. A check builds both in two folders and compares them.
 
 use std::{
     env, fs, io,
@@ -18,14 +18,14 @@ use crate::{
     workspace,
 };
 
-/// The folders that a build works with.
+/// The folders that a build uses.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The project's sources.
     project: PathBuf,
-    /// What cargo builds of cross/.
+    /// Cargo's target folder for cross/.
     target: PathBuf,
-    /// What cargo has fetched.
+    /// Cargo's home, with the sources of the dependencies.
     cargo_home: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl Place {
         Self {
             project: workspace::root().to_owned(),
             target: build::target(),
-            // rustup sets the variable for what it calls.
+            // rustup sets the variable.
             cargo_home: env::var_os("CARGO_HOME").map_or_else(
                 || Path::new(&env::var_os("HOME").unwrap_or_default()).join(".cargo"),
                 PathBuf::from,
@@ -71,48 +71,48 @@ impl Place {
         tool::run(&mut command)
     }
 
-    /// Where sources lie, and the names that they get in the program database. Of
-    /// two that fit, rustc takes the later one.
+    /// Path prefixes and their replacements in the program database. If two match, rustc
+    /// uses the later one.
     fn names(&self) -> Result<Vec<(PathBuf, String)>, ToolError> {
         let mut names = vec![
             (self.project.clone(), "/ferrostor".to_owned()),
             (self.target.clone(), "/ferrostor/target".to_owned()),
-            // Rust's own sources, if they are installed: otherwise rustc knows
-            // them by this name anyway.
+            // The standard library's sources. If they are not installed, rustc uses this
+            // name already.
             (
                 setup::sysroot()?.join("lib/rustlib/src/rust"),
                 format!("/rustc/{}", rust_commit()?),
             ),
         ];
-        // One for each registry, called after its host.
+        // One folder for each registry, named after its host.
         for registry in entries(&self.cargo_home.join("registry/src")).unwrap_or_default() {
             names.push((registry, "/crates".to_owned()));
         }
         Ok(names)
     }
 
-    /// A file of a release, where cargo left it.
+    /// The path of a file that a release build wrote.
     #[must_use]
     pub fn built(&self, file: &str, architecture: Architecture) -> PathBuf {
         let target = self.target.join(architecture.target());
         target.join("release").join(file)
     }
 
-    /// A copy of the sources in another folder, with cargo's files under another
-    /// name.
+    /// Copies the sources to another folder, with another target folder and Cargo home.
     fn elsewhere(&self) -> Result<(TempDir, Self), ReproducibleError> {
-        // A path with a space, and of another length.
+        // The path has a space and another length.
         let folder = tempfile::Builder::new()
             .prefix("built elsewhere ")
-            .tempdir()?;
+            .tempdir()
+            .map_err(ReproducibleError::at(&env::temp_dir()))?;
         let there = Self {
             project: folder.path().join("project"),
             target: folder.path().join("target"),
             cargo_home: folder.path().join("cargo"),
         };
         copy(&self.project, &there.project)?;
-        fs::create_dir(&there.cargo_home)?;
-        // Links, since what cargo has fetched is large.
+        fs::create_dir(&there.cargo_home).map_err(ReproducibleError::at(&there.cargo_home))?;
+        // Symbolic links, because the dependencies are large.
         tool::run(
             tool("ln")
                 .args(["--symbolic", "--target-directory"])
@@ -123,35 +123,40 @@ impl Place {
     }
 }
 
-/// Why a build is not shown to be the same elsewhere.
+/// The builds differ, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReproducibleError {
-    /// There is nothing to compare.
+    /// The build in the project's folder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// There is nothing to compare with.
+    /// The build in the other folder failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// A file can't be read or copied.
-    #[error("{0}")]
-    File(#[from] io::Error),
+    /// A file cannot be read or copied.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Two builds differ.
     #[error(
-        "{file} is another one when it is built in another folder: {here} bytes here, {there} \
-         there, the same up to byte {same}"
+        "{file} differs when it is built in another folder: {here} bytes in the project's \
+         folder, {there} bytes in the other; the first difference is at byte {same}"
     )]
     Different {
         /// The file.
         file: String,
-        /// Its length here.
+        /// Its length in the project's folder.
         here: usize,
-        /// And there.
+        /// Its length in the other folder.
         there: usize,
-        /// How many bytes agree.
+        /// The number of equal bytes at the start.
         same: usize,
     },
-    /// A file has the path of a folder that is the same for both builds.
-    #[error("{file} names {}", folder.display())]
+    /// A file contains the path of a folder that both builds use.
+    #[error("{file} contains the path {}, so it depends on this machine", folder.display())]
     Named {
         /// The file.
         file: String,
@@ -160,22 +165,35 @@ pub enum ReproducibleError {
     },
 }
 
-/// Builds the driver here and in another folder, for each processor, and compares
-/// it and its program database byte by byte.
+impl ReproducibleError {
+    /// Adds the path to an error of the file system.
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |source| Self::File {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Builds the driver for each architecture in the project's folder and in another, and
+/// compares the driver files and program databases byte by byte.
 ///
 /// # Errors
 /// See [`ReproducibleError`].
 pub fn check(driver: Driver) -> Result<(), ReproducibleError> {
     let here = Place::here();
     let (_folder, there) = here.elsewhere()?;
-    // Both builds have the toolchain in common.
+    // Both builds use the same toolchain, so a comparison does not find its path.
     let sysroot = setup::sysroot()?;
     for &architecture in Architecture::value_variants() {
         build::driver(driver, architecture)?;
         there.build(driver.name(), architecture)?;
         for ending in ["dll", "pdb"] {
             let file = format!("{}.{ending}", driver.name());
-            let [a, b] = [&here, &there].map(|place| fs::read(place.built(&file, architecture)));
+            let [a, b] = [&here, &there].map(|place| {
+                let path = place.built(&file, architecture);
+                fs::read(&path).map_err(ReproducibleError::at(&path))
+            });
             compare(file, &a?, &b?, &sysroot)?;
         }
     }
@@ -201,7 +219,7 @@ fn compare(
         let folder = common.to_owned();
         return Err(ReproducibleError::Named { file, folder });
     }
-    println!("{file}: the same {} bytes", here.len());
+    println!("{file}: both builds gave the same {} bytes", here.len());
     Ok(())
 }
 
@@ -213,25 +231,30 @@ fn rust_commit() -> Result<String, ToolError> {
     Ok(commit.unwrap_or_default().to_owned())
 }
 
-/// What a folder holds, in the order of names.
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut paths = fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<Vec<_>>>()?;
+/// The paths in a folder, sorted by name.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>, ReproducibleError> {
+    let mut paths = fs::read_dir(folder)
+        .and_then(|all| {
+            all.map(|entry| Ok(entry?.path()))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .map_err(ReproducibleError::at(folder))?;
     paths.sort();
     Ok(paths)
 }
 
-/// Copies a file, or a folder without its history and what cargo built in it.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    // By the tag cargo marks the folders that it builds in.
+/// Copies a file, or a folder without its Git history and target folders.
+fn copy(from: &Path, to: &Path) -> Result<(), ReproducibleError> {
+    // Cargo puts this tag into its target folders.
     if from.ends_with(".git") || from.join("CACHEDIR.TAG").exists() {
         return Ok(());
     }
     if from.is_file() {
-        return fs::copy(from, to).map(drop);
+        return fs::copy(from, to)
+            .map(drop)
+            .map_err(ReproducibleError::at(from));
     }
-    fs::create_dir_all(to)?;
+    fs::create_dir_all(to).map_err(ReproducibleError::at(to))?;
     for entry in entries(from)? {
         if let Some(name) = entry.file_name() {
             copy(&entry, &to.join(name))?;

@@ -1,8 +1,8 @@
-//! `cargo xtask run`: a driver in the testbed.
+//! `cargo xtask run`: builds a driver and runs it in the testbed.
 
 use std::{
     ffi::OsString,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
@@ -12,27 +12,27 @@ use packaging::architecture::Architecture;
 use crate::{
     build::{self, BuildError},
     driver::Driver,
-    tool::{self, ToolError, cargo},
-    workspace,
+    tool::{self, ToolError},
 };
 
 const HELP: &str = "\
-A driver of this project is built first. All options except --driver are those of
-the testbed. The most useful ones:
-  --disk IMAGE            the disk, WHOSE CONTENTS ARE OVERWRITTEN; without it a
-                          temporary image is used
-  --size 1G               the length of the temporary image
-  --cpus 4                virtual CPUs
-  --interrupts msix|intx  how the device interrupts
-  --verify                watch the driver closely, and run one thread at a time,
-                          in an order that a seed chooses
+The command builds a driver of this project first. It passes all other options to the
+testbed. The most useful ones:
+  --disk IMAGE            disk image, WHOSE CONTENTS ARE OVERWRITTEN; the default is a
+                          temporary image
+  --size 1G               size of the temporary image
+  --cpus 4                number of virtual CPUs
+  --interrupts msix|intx  interrupt type of the device
+  --verify                enable all checks, and run one thread at a time in an order
+                          that the seed determines
   --verify-bytes 64M      how much to write and read back before the workload
   --seed N                repeat the run that printed this seed
-  --seeds COUNT           with --verify: run this many seeds, from --seed on, and
-                          stop at one that fails
-  --restart N             let the adapter sleep N times before the workload
-  --dump                  crash at the end, and have a second copy write a dump
-What follows -- is a workload in diskspd's options. The full list of both:
+  --seeds COUNT           with --verify: run COUNT seeds, starting at --seed; stop at
+                          the first failure
+  --restart N             power the adapter down and up N times before the workload
+  --dump                  crash the machine at the end; a second copy of the driver
+                          writes a crash dump
+The arguments after -- describe the workload in diskspd's options. For all options:
   cargo run --profile host --package ferrostor-testbed -- run --help
 
 Examples:
@@ -51,12 +51,12 @@ Examples:
     override_usage = "cargo xtask run [--driver NAME|FILE] [TESTBED OPTIONS] [-- DISKSPD OPTIONS]"
 )]
 pub struct Options {
-    /// Run this driver of the project, ferrostor, ramdisk or locks, or this driver
-    /// file [default: ferrostor]
+    /// Driver of this project (ferrostor, ramdisk, locks), or path of a .sys file
+    /// [default: ferrostor]
     #[arg(long, value_name = "NAME|FILE")]
     driver: Option<OsString>,
 
-    /// Options of the testbed, which reads them itself
+    /// Options that are passed to the testbed
     #[arg(allow_hyphen_values = true, hide = true)]
     testbed: Vec<OsString>,
 
@@ -65,37 +65,33 @@ pub struct Options {
     workload: Vec<OsString>,
 }
 
-/// Why there was no run.
+/// The driver was not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The driver is neither one of this project nor a file.
     #[error(
-        "--driver {given}: there is no such file, and the drivers of this project are {}",
+        "--driver {given}: no such file; give the path of a .sys file, or a driver of this \
+         project: {}",
         known_drivers()
     )]
     NoDriver {
-        /// What was given.
+        /// The argument.
         given: String,
     },
-    /// Driver code can't run on this machine.
-    #[error("the testbed runs x64 drivers on the processor itself: it needs Linux on x86-64")]
-    Machine,
-    /// There is no driver to run.
+
+    /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The testbed can't be built or started.
+    /// The testbed cannot be built or started.
     #[error("the testbed was not run: {0}")]
     Testbed(#[from] ToolError),
 }
 
-/// Runs a driver and gives the testbed's own exit code.
+/// Runs a driver and returns the testbed's exit code.
 ///
 /// # Errors
 /// See [`RunError`].
 pub fn command(options: &Options) -> Result<ExitCode, RunError> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Err(RunError::Machine);
-    }
     let (driver, given) = options.driver_and_words();
     let mut words: Vec<OsString> = Vec::new();
     if let Chosen::File(file) = &driver
@@ -111,34 +107,35 @@ pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     }
     words.extend(given);
 
-    // The testbed reads its options itself. It is asked before the driver is built,
-    // which takes longer.
-    tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
-    let mut check = testbed(&["run", "--check"]);
-    let checked = tool::quiet_status(check.args(&words).stdout(Stdio::null()))?;
+    // The testbed checks the options, before the long build of the driver.
+    let path = tool::build_testbed()?;
+    let mut check = testbed_run(&path);
+    check.arg("--check").args(&words).stdout(Stdio::null());
+    let checked = tool::quiet_status(&mut check)?;
     if !checked.success() {
-        return exit_code(checked);
+        return exit_code(&check, checked);
     }
     if let Chosen::Project(driver) = driver {
         build::driver(driver, Architecture::X64)?;
     }
-    exit_code(tool::status(testbed(&["run"]).args(words))?)
+    let mut run = testbed_run(&path);
+    let end = tool::status(run.args(words))?;
+    exit_code(&run, end)
 }
 
-/// A call of the testbed from the user's folder, so that a relative path is the
-/// user's.
-fn testbed(words: &[&str]) -> Command {
-    let mut testbed = Command::new(workspace::target().join("host/testbed"));
-    testbed.args(words).env("TESTBED_CALLER", "cargo xtask run");
+/// `testbed run` in the user's current folder, so that relative paths work.
+fn testbed_run(path: &Path) -> Command {
+    let mut testbed = Command::new(path);
+    testbed.arg("run").env("TESTBED_CALLER", "cargo xtask run");
     testbed
 }
 
 /// The testbed's exit code as this command's.
-fn exit_code(end: ExitStatus) -> Result<ExitCode, RunError> {
+fn exit_code(testbed: &Command, end: ExitStatus) -> Result<ExitCode, RunError> {
     let code = end.code().and_then(|code| u8::try_from(code).ok());
     match code {
         Some(code) => Ok(code.into()),
-        None => Err(ToolError::failed(&testbed(&["run"]), end).into()),
+        None => Err(ToolError::failed(testbed, end).into()),
     }
 }
 
@@ -162,8 +159,8 @@ enum Chosen {
 }
 
 impl Options {
-    /// The driver, and what the testbed is told after `run`. That includes the
-    /// driver unless it is one of this project.
+    /// The driver, and the testbed's arguments after `run`. These include `--driver` unless it
+    /// names a driver of this project.
     fn driver_and_words(&self) -> (Chosen, Vec<OsString>) {
         let mut words = self.words();
         let named = words
@@ -191,8 +188,8 @@ impl Options {
         }
     }
 
-    /// The words of the command line: clap leaves `--driver` to the testbed
-    /// when an option of the testbed stands before it.
+    /// The arguments. Clap does not recognise `--driver` after an option of the testbed, so it
+    /// can be in any of the three fields.
     fn words(&self) -> Vec<OsString> {
         let mut words = Vec::new();
         if let Some(driver) = &self.driver {
@@ -221,7 +218,7 @@ mod tests {
         options: Options,
     }
 
-    /// The driver of a command line, and what the testbed is told.
+    /// The driver of a command line, and the testbed's arguments.
     fn told(line: &str) -> (Chosen, String) {
         let words = std::iter::once("run").chain(line.split_whitespace());
         let (driver, words) = Line::parse_from(words).options.driver_and_words();

@@ -1,6 +1,5 @@
-//! What the steps of a test need on this machine. `bootstrap/setup.sh` checks
-//! and installs it. For every other command the script has done so before xtask
-//! started.
+//! Tools that the steps of `cargo xtask test` need. `bootstrap/setup.sh` checks and installs
+//! them. For all other commands, the script does so before xtask starts.
 
 use std::{env, path::PathBuf, process::Command};
 
@@ -11,17 +10,17 @@ use crate::tool::{self, ToolError, tool};
 /// Something that `bootstrap/setup.sh` can install.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// Rust's libraries for the driver.
+    /// The Rust target of the driver.
     Target(Architecture),
     /// rustfmt, of the Rust toolchain in use.
     Rustfmt,
     /// Clippy, of the Rust toolchain in use.
     Clippy,
-    /// The library that bindgen reads C headers with.
+    /// The library that bindgen parses C headers with.
     Libclang,
     /// Makes ISO images.
     Xorriso,
-    /// Verifies signatures. It is not part of this project.
+    /// An independent program that verifies signatures.
     Osslsigncode,
     /// Miri, of the nightly toolchain.
     Miri,
@@ -43,16 +42,15 @@ impl Need {
     }
 }
 
-/// Something is missing and could not be installed. The script has printed what
-/// and why.
+/// A tool is missing and could not be installed. The script has printed the details.
 #[derive(Debug, thiserror::Error)]
-#[error("this machine lacks what is named above")]
+#[error("tools are missing on this machine: install those listed above, and run the command again")]
 pub struct SetupError(#[source] ToolError);
 
-/// Installs each of `needs` that is missing.
+/// Installs the missing ones of `needs`.
 ///
 /// # Errors
-/// One is missing and cannot be installed.
+/// A tool is missing and cannot be installed.
 pub fn ensure(needs: &[Need]) -> Result<(), SetupError> {
     let names = needs.iter().map(|need| need.name());
     let mut script = tool("sh");
@@ -78,7 +76,7 @@ pub fn has_nightly() -> bool {
             .is_ok_and(|list| list.lines().any(|line| line.starts_with("nightly")))
 }
 
-/// The folder of the toolchain in use.
+/// The folder of the Rust toolchain in use.
 ///
 /// # Errors
 /// rustc cannot be started or reports failure.

@@ -1,16 +1,16 @@
-//! Steps of a test run. Each runs even if one before it has failed, and a summary
-//! has the outcome of each.
+//! Runs the steps of `cargo xtask test` and summarises them. A failed step does not stop the
+//! following ones.
 
 use std::{fmt::Display, time::Duration, time::Instant};
 
 /// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything that it checks holds.
+    /// All checks passed.
     Passed,
-    /// Something does not hold; the step's output says what.
+    /// A check failed, for this reason. The step's output has the details.
     Failed(String),
-    /// It was not run, for this reason.
+    /// The step was not run, for this reason.
     Skipped(String),
 }
 
@@ -37,7 +37,7 @@ struct Row {
 }
 
 impl Report {
-    /// Runs one step between two lines that name it.
+    /// Runs one step, and prints a line before and after it.
     pub fn step(&mut self, step: &str, about: &str, run: impl FnOnce() -> Outcome) {
         println!("\n== {step}: {about}");
         let start = Instant::now();
@@ -60,7 +60,7 @@ impl Report {
             .any(|row| matches!(row.outcome, Outcome::Failed(_)))
     }
 
-    /// A line for each step, then one that counts them.
+    /// A line for each step, then the counts.
     #[must_use]
     pub fn summary(&self) -> String {
         let width = self.rows.iter().map(|row| row.step.len()).max();

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests of the project, step by step.
+//! `cargo xtask test`: runs all tests, in steps.
 
 use std::process::{Command, ExitCode};
 
@@ -23,8 +23,8 @@ use crate::{
 };
 
 const HELP: &str = "\
-All steps run, even after one has failed. The last line counts the steps that
-passed, failed and were skipped. The exit code is 0 if none failed.
+A failed step does not stop the following ones. The last line counts the steps that
+passed, failed and were skipped. The exit code is 0 if no step failed.
 
 Examples:
   cargo xtask test
@@ -35,7 +35,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub struct Options {
-    /// Run only this step; can be given several times
+    /// Run only this step; can be repeated
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
 
@@ -47,51 +47,51 @@ pub struct Options {
 /// A step of the tests, in the order in which they are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Step {
-    /// All sources are formatted by rustfmt
+    /// rustfmt: all sources are formatted
     Fmt,
-    /// Clippy reports nothing in what runs on this machine
+    /// Clippy has no warnings in code for the host
     Clippy,
-    /// Clippy reports nothing in the drivers for x64
+    /// Clippy has no warnings in driver code for x64
     ClippyX64,
-    /// Clippy reports nothing in the driver for ARM64
+    /// Clippy has no warnings in driver code for ARM64
     ClippyArm64,
-    /// The members that `cargo wdk build` builds beside the drivers compile for Windows
+    /// The other workspace members, which `cargo wdk build` builds too, compile for Windows
     WindowsHost,
-    /// Layouts, values and types of the headers in cross/ are those of the WDK, on x64
+    /// The headers in cross/ have the layouts, values and types of the WDK, on x64
     AbiX64,
-    /// The same on ARM64
+    /// The headers in cross/ have the layouts, values and types of the WDK, on ARM64
     AbiArm64,
-    /// The tests of cross/ pass; one compares both manifests of the driver
+    /// The tests of the workspace cross/ pass, for example that the driver's manifests agree
     Cross,
     /// Code that breaks a rule of Storport's locks, callbacks or SRBs does not compile
     LockRules,
-    /// The tests of what runs on this machine pass
+    /// The tests of the root workspace pass on the host
     Test,
     /// Miri finds no undefined behaviour in crates/virtio, crates/storport and the driver
     Miri,
-    /// Small models hold in every order of two processors' steps, by loom
+    /// loom: small models are correct in every interleaving of two processors
     Loom,
-    /// The driver files for x64 are built and meet the demands of Windows
+    /// The x64 driver files build and meet the requirements of Windows
     BuildX64,
-    /// The same for ARM64
+    /// The ARM64 driver files build and meet the requirements of Windows
     BuildArm64,
-    /// A build in another folder gives the same drivers and symbols, byte for byte
+    /// A build in another folder gives the same driver and symbol files, byte for byte
     Reproducible,
-    /// The driver files work in the testbed
+    /// The testbed's tests of the driver files pass
     Driver,
-    /// The drivers keep the rules in many orders of events, each chosen by a seed
+    /// The drivers pass the testbed's checks in 20 thread schedules per workload
     Schedules,
-    /// For each rule of the testbed, a faulty miniport breaks it and its correct twin keeps it
+    /// For each rule, the testbed finds the fault in a faulty miniport and none in its correct twin
     Fixtures,
-    /// A lock's guard costs as many instructions as docs/locking.md says
+    /// docs/locking.md has the measured instruction counts of the lock guards
     GuardCost,
-    /// One I/O costs the driver no more than xtask/cost-budget.toml allows
+    /// One I/O costs the driver no more than the budget in xtask/cost-budget.toml
     Cost,
-    /// Two packages are the same, and osslsigncode accepts them unless a byte is changed
+    /// Two builds of the package are identical; osslsigncode accepts it, and rejects a changed byte
     Package,
-    /// rustdoc gives no warning
+    /// rustdoc has no warnings
     Doc,
-    /// The commands in the documentation do what it says
+    /// The commands in the documentation succeed
     DocCommands,
     /// QEMU and libvirt accept the virtual machines in the documentation
     DocMachines,
@@ -100,7 +100,7 @@ enum Step {
 /// Runs the steps. The exit code is 0 if none failed.
 ///
 /// # Errors
-/// The machine lacks something that a step needs.
+/// A tool that a step needs is missing.
 pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
     let steps = match options.only.as_slice() {
         [] => Step::value_variants(),
@@ -126,12 +126,12 @@ pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
     })
 }
 
-/// What a build of a driver needs.
+/// The needs of a driver build.
 const fn to_build(architecture: Architecture) -> [Need; 2] {
     [Need::Target(architecture), Need::Libclang]
 }
 
-/// What the machine must have for `steps`, each once.
+/// The needs of all `steps`, without duplicates.
 fn needs(steps: &[Step]) -> Vec<Need> {
     let mut needs = Vec::new();
     for need in steps.iter().flat_map(|step| step.needs()) {
@@ -179,8 +179,7 @@ impl Step {
             | Self::Doc => to_build(X64).to_vec(),
             Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
-            // Miri's are its step's own to meet: it is skipped without them.
-            // So are those of the virtual machines.
+            // The steps for Miri and virtual machines are skipped without their tools.
             Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => Vec::new(),
         }
     }
@@ -215,7 +214,7 @@ impl Step {
     }
 }
 
-/// Builds the documentation of what runs on this machine, and of crates/storport.
+/// Builds the documentation of the root workspace and of crates/storport.
 fn doc() -> Result<(), ToolError> {
     let mut of_the_crate = cross("doc", X64);
     of_the_crate.args(["--package", "ferrostor-storport"]);
@@ -233,24 +232,23 @@ fn fmt() -> Result<(), ToolError> {
     tool::run(cargo("fmt").args(["--all", "--check", "--manifest-path", "cross/Cargo.toml"]))
 }
 
-/// Runs Clippy on everything that is built for this machine.
+/// Runs Clippy on all code for the host.
 fn clippy() -> Result<(), ToolError> {
     let deny = ["--all-targets", "--", "--deny", "warnings"];
     tool::run(cargo("clippy").args(deny))?;
     tool::run(on_host("clippy").args(deny))
 }
 
-/// Runs Clippy on everything that the drivers are made of.
+/// Runs Clippy on all driver code.
 ///
-/// `cargo clippy` looks at the members of a workspace, and the driver's crates
-/// are members of the root's, which can't be built here. So cargo calls Clippy
-/// in rustc's place for every crate; on those from the registry it lets all
-/// lints pass.
+/// `cargo clippy` checks only the members of a workspace. The driver's crates are members of
+/// the root workspace, which does not build for Windows without the WDK. So cargo calls Clippy
+/// instead of rustc for every crate. Clippy ignores lints in crates from the registry.
 fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(with_clippy(
         cross("check", architecture).args(for_windows("--package")),
     ))?;
-    // The fixtures are for the testbed, which is an x64 machine.
+    // The fixtures exist only for x64, like the testbed.
     if architecture == X64 {
         let fixtures = ["--package", fixtures::PACKAGE, "--examples"];
         tool::run(with_clippy(cross("check", X64).args(fixtures)))?;
@@ -268,8 +266,8 @@ fn with_clippy(command: &mut Command) -> &mut Command {
         )
 }
 
-/// `cargo wdk build` builds every member of the workspace and fails if one does.
-/// Those that need the published wdk-build are left out: it is for Windows only.
+/// Checks the members that `cargo wdk build` builds for Windows. Excludes those that need the
+/// published wdk-build, which runs on Windows only.
 fn windows_host() -> Result<(), ToolError> {
     let of_the_wdk = Driver::value_variants()
         .iter()
@@ -283,29 +281,29 @@ fn windows_host() -> Result<(), ToolError> {
     )
 }
 
-/// The compiler compares: a header that differs does not build.
+/// Compares the headers with the WDK, by compile-time assertions.
 fn abi(architecture: Architecture) -> Result<(), ToolError> {
     tool::run(cross("check", architecture).args(["--package", "ferrostor-abi"]))
 }
 
 fn cross_tests() -> Result<(), ToolError> {
-    // Those of the rules are a step of their own.
+    // The step lock-rules runs these.
     tool::run(on_host("test").args(["--exclude", "ferrostor-rules"]))
 }
 
-/// The cases of crates/storport/tests/rules, and the tests of what runs them.
+/// Runs the cases in crates/storport/tests/rules, and the tests of their runner.
 fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }
 
-/// A cargo command on what of cross/ runs on this machine.
+/// A cargo command on the packages of cross/ that run on the host.
 fn on_host(subcommand: &str) -> Command {
     let mut command = build::on_cross(subcommand);
     command.arg("--workspace").args(for_windows("--exclude"));
     command
 }
 
-/// The packages that are built for Windows alone, each behind an option.
+/// `option` with each package that is built only for Windows.
 fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
     Driver::value_variants()
         .iter()
@@ -316,7 +314,9 @@ fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
 
 fn miri() -> Outcome {
     if !setup::has_nightly() {
-        return Outcome::Skipped("rustup has no nightly toolchain, which Miri is part of".into());
+        return Outcome::Skipped(
+            "Miri needs the nightly toolchain: rustup toolchain install nightly".into(),
+        );
     }
     match setup::ensure(&[Need::Miri, Need::Libclang]) {
         Ok(()) => miri_of_virtio().and_then(|()| miri_of_storport()).into(),
@@ -328,9 +328,9 @@ fn miri_of_virtio() -> Result<(), ToolError> {
     tool::run(setup::nightly(&["cargo", "miri", "test"]).args(["--package", "ferrostor-virtio"]))
 }
 
-/// Miri interprets Windows' target on any host. Each seed is an order of the
-/// processors' steps; each of the two models of aliasing gets its own seeds. A
-/// disk in the models reaches memory by addresses alone: permissive provenance.
+/// Miri interprets code for Windows on any host. Each seed is a thread schedule. Both aliasing
+/// models are checked, with different seeds. The modelled disk accesses memory by physical
+/// address, which needs permissive provenance.
 fn miri_of_storport() -> Result<(), ToolError> {
     for flags in [
         "-Zmiri-permissive-provenance -Zmiri-many-seeds=0..2",
@@ -347,7 +347,7 @@ fn miri_of_storport() -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Uses a target folder of its own, because the flag would rebuild everything else.
+/// Uses a separate target folder, because `--cfg loom` would rebuild everything.
 fn loom() -> Result<(), ToolError> {
     let of_virtio = ["--package", "ferrostor-virtio", "--lib"];
     let of_storport = [
@@ -368,16 +368,16 @@ fn loom() -> Result<(), ToolError> {
     Ok(())
 }
 
-/// Why a driver file is refused.
+/// A driver file failed a check.
 #[derive(Debug, thiserror::Error)]
 enum DriverError {
     #[error(transparent)]
     Build(#[from] BuildError),
-    #[error("the driver file is not as it should be: {0}")]
+    #[error("failed checks of the driver file: {0}")]
     Image(String),
-    #[error("the driver file for ARM64: {0}")]
+    #[error("ARM64 driver file: {0}")]
     Barriers(#[from] BarrierError),
-    #[error("the version in Cargo.toml: {0}")]
+    #[error("version in Cargo.toml: {0}")]
     Version(#[from] VersionError),
     #[error(transparent)]
     Tests(#[from] ToolError),
@@ -390,7 +390,7 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
         let image = Image::read(&path).map_err(BuildError::from)?;
         let mut checks = image.checks(architecture);
         checks.push(image.check_of_version(package::version()?));
-        // Of this project's own drivers, all that it advises is demanded.
+        // This project's drivers must pass the house rules too.
         let report = check::Report {
             subject: path.display().to_string(),
             checks,
@@ -401,7 +401,7 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
         print!("{report}");
         faults.extend(report.checks.iter().filter_map(|check| {
             Some(format!(
-                "{}: not true: {}: {}",
+                "{}: failed: {}: {}",
                 driver.name(),
                 check.claim,
                 check.fault()?
@@ -414,12 +414,12 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
     if architecture == Arm64 {
         let driver = build::driver(Driver::Ferrostor, architecture)?;
         let accesses = barriers::check(&driver)?;
-        println!("{accesses} accesses to registers have their barriers");
+        println!("all {accesses} register accesses have memory barriers");
     }
     Ok(())
 }
 
-/// Runs the tests of the testbed that need driver files.
+/// Runs the testbed's tests that need driver files.
 fn drivers() -> Result<(), DriverError> {
     let mut tests = cargo("test");
     tests.args(["--package", "ferrostor-testbed"]).args([
@@ -435,7 +435,7 @@ fn drivers() -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Runs the tests of the testbed that need the fixtures.
+/// Runs the testbed's tests that need the fixtures.
 fn fixture_rules() -> Result<(), DriverError> {
     let fixtures = fixtures::fixtures()?;
     tool::run(
@@ -467,23 +467,23 @@ fn packages() -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Loads for the drivers: random and small, sequential and large. With each
-/// seed of [`SEEDS`] they take 3 s of the machine's time.
+/// The workloads: small random and large sequential transfers. They take 3 s of virtual time
+/// for each seed.
 const LOADS: [&[&str]; 2] = [
     &["-b8K", "-r", "-o16", "-t4", "-w30", "-d2", "-W0"],
     &["-b64K", "-si", "-o8", "-t4", "-w50", "-d1", "-W0"],
 ];
 
-/// How many orders of events each load is run in.
+/// The number of thread schedules for each workload.
 const SEEDS: &str = "20";
 
-/// Runs each driver on four virtual CPUs, watched closely, one thread at a time.
+/// Runs each driver with `--verify` on four virtual CPUs.
 fn schedules() -> Result<(), DriverError> {
-    tool::run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
+    let path = tool::build_testbed()?;
     for driver in Driver::value_variants() {
         let file = build::driver(*driver, X64)?;
         for load in LOADS {
-            let mut testbed = Command::new(workspace::target().join("host/testbed"));
+            let mut testbed = Command::new(&path);
             testbed.args(["run", "--driver"]).arg(&file);
             let options = driver.testbed_options();
             testbed.args(options).args(["--cpus", "4", "--verify"]);

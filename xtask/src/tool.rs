@@ -1,33 +1,36 @@
-//! Calls of other programs: cargo, rustup, the testbed. Each call is shown as it
-//! could be typed, and its output goes straight to the terminal.
+//! Runs other programs: cargo, rustup, the testbed. Each call is printed as a shell command,
+//! and its output goes to the terminal.
 
 use std::{
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
 };
 
 use crate::workspace;
 
-/// Why a tool did not do its work.
+/// A program could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// It can't be started.
-    #[error("{tool} can't be started: {source}")]
+    /// It cannot be started.
+    #[error("cannot start {tool}: {source}")]
     NotStarted {
         /// Its name or path.
         tool: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It ran and reported failure; why is in what it printed.
-    #[error("`{call}` ended with {status}")]
+    /// It failed, and has printed the reason.
+    #[error("`{call}` failed: {status}")]
     Failed {
-        /// The call, in short.
+        /// The program and its first argument.
         call: String,
-        /// Its end.
+        /// Its exit status.
         status: ExitStatus,
     },
+    /// The host cannot run the testbed.
+    #[error("the testbed runs x64 driver code natively: use Linux on x86-64")]
+    Host,
 }
 
 impl ToolError {
@@ -41,7 +44,7 @@ impl ToolError {
     }
 }
 
-/// A tool that works in the project's root folder and reads no input.
+/// A program that runs in the project's root folder, without standard input.
 #[must_use]
 pub fn tool(name: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(name);
@@ -57,10 +60,22 @@ pub fn cargo(subcommand: &str) -> Command {
     command
 }
 
-/// Runs a tool to its end.
+/// Builds the testbed and returns its path.
 ///
 /// # Errors
-/// It can't be started, or its exit code is not 0.
+/// Cargo failed, or the host cannot run x64 driver code.
+pub fn build_testbed() -> Result<PathBuf, ToolError> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Err(ToolError::Host);
+    }
+    run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
+    Ok(workspace::target().join("host/testbed"))
+}
+
+/// Prints the call and runs it.
+///
+/// # Errors
+/// The program cannot be started, or its exit code is not 0.
 pub fn run(command: &mut Command) -> Result<(), ToolError> {
     let status = status(command)?;
     if status.success() {
@@ -69,29 +84,29 @@ pub fn run(command: &mut Command) -> Result<(), ToolError> {
     Err(ToolError::failed(command, status))
 }
 
-/// Runs a tool to its end and says how it ended.
+/// Prints the call, runs it, and returns its exit status.
 ///
 /// # Errors
-/// It can't be started.
+/// The program cannot be started.
 pub fn status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     eprintln!("> {}", line(command));
     quiet_status(command)
 }
 
-/// Runs a tool to its end without showing the call, and says how it ended.
+/// Runs the call and returns its exit status.
 ///
 /// # Errors
-/// It can't be started.
+/// The program cannot be started.
 pub fn quiet_status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     command
         .status()
         .map_err(|source| not_started(command, source))
 }
 
-/// Runs a tool to its end, unseen, and gives what it printed.
+/// Runs the call and returns its standard output.
 ///
 /// # Errors
-/// It can't be started, or its exit code is not 0.
+/// The program cannot be started, or its exit code is not 0.
 pub fn output(command: &mut Command) -> Result<String, ToolError> {
     let output = command
         .stderr(Stdio::inherit())
@@ -105,7 +120,7 @@ pub fn output(command: &mut Command) -> Result<String, ToolError> {
         .to_owned())
 }
 
-/// The error of a tool that was not started.
+/// The error of a program that was not started.
 pub fn not_started(command: &Command, source: std::io::Error) -> ToolError {
     ToolError::NotStarted {
         tool: command.get_program().display().to_string(),
@@ -113,7 +128,7 @@ pub fn not_started(command: &Command, source: std::io::Error) -> ToolError {
     }
 }
 
-/// The call as a shell takes it, with the variables set for it in front.
+/// The call as a shell command, with the variables that are set for it.
 fn line(command: &Command) -> String {
     let variables = command
         .get_envs()
@@ -124,7 +139,7 @@ fn line(command: &Command) -> String {
     variables.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// The tool's name and the first word it was given.
+/// The program's name and its first argument.
 fn call(command: &Command) -> String {
     let tool = Path::new(command.get_program()).file_name();
     tool.into_iter()
@@ -163,16 +178,14 @@ mod tests {
     #[test]
     fn a_tool_that_fails_is_named_in_short_with_its_exit_code() {
         let error = run(tool("/bin/sh").args(["-c", "exit 7"])).unwrap_err();
-        assert_eq!(error.to_string(), "`sh -c` ended with exit status: 7");
+        assert_eq!(error.to_string(), "`sh -c` failed: exit status: 7");
     }
 
     #[test]
     fn a_tool_that_is_not_there_is_named() {
         let error = run(&mut tool("no-such-tool")).unwrap_err();
         assert!(
-            error
-                .to_string()
-                .starts_with("no-such-tool can't be started: "),
+            error.to_string().starts_with("cannot start no-such-tool: "),
             "{error}"
         );
     }

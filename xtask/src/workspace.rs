@@ -1,4 +1,4 @@
-//! Where the project's things lie.
+//! Paths of the project.
 
 use std::{
     env,
@@ -12,7 +12,7 @@ pub fn root() -> &'static Path {
     here.parent().unwrap_or(here)
 }
 
-/// Where cargo puts what it builds of the root workspace.
+/// Cargo's target folder of the root workspace.
 #[must_use]
 pub fn target() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {

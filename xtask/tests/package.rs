@@ -299,7 +299,7 @@ fn a_file_that_cannot_be_read_does_not_hide_the_others() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("a.sys:\n  not judged: it can't be read: "),
+        said.contains("a.sys:\n  not judged: cannot be read: "),
         "{said}"
     );
     assert!(said.contains("b.inf (x64):\n"), "{said}");
@@ -372,7 +372,7 @@ fn a_driver_that_cannot_be_packaged_is_named() {
     let signed = root.path().join("ramdisk.sys");
     fs::copy(MADE.file("x64/ferrostor.sys"), &signed).expect("a copy");
     for (driver, error) in [
-        (&other, "[SourceDisksFiles] does not name other.sys for x64"),
+        (&other, "[SourceDisksFiles] does not list other.sys for x64"),
         (&absent, "absent.sys: No such file"),
         (&signed, "the image is signed already"),
     ] {
@@ -387,7 +387,7 @@ fn a_driver_that_cannot_be_packaged_is_named() {
     let again = format!("--driver-file=x64={}", other.display());
     let said = text(&package_other(root.path(), &other, &[&again]));
     assert!(
-        said.contains("error: --driver-file gives two files for x64"),
+        said.contains("error: --driver-file is given twice for x64: keep one file"),
         "{said}"
     );
 }
@@ -428,7 +428,7 @@ fn a_key_that_others_can_read_is_told() {
         let options = ["--key", &path, "--certificate", &path];
         succeeded(&package_other(root.path(), &driver, &options))
     });
-    let warning = format!("warning: {path}: its mode 0644 lets other users at the signing key");
+    let warning = format!("warning: {path}: other users can access the signing key (mode 0644)");
     assert!(!said[0].contains("warning: "), "{}", said[0]);
     assert!(said[1].contains(&warning), "{}", said[1]);
 }

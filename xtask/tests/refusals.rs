@@ -84,8 +84,8 @@ fn a_driver_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output),
-        "error: --driver nosuch: there is no such file, and the drivers of this project are \
-         ferrostor, ramdisk, locks\n"
+        "error: --driver nosuch: no such file; give the path of a .sys file, or a driver of this \
+         project: ferrostor, ramdisk, locks\n"
     );
     assert_eq!(machine.built(), [""; 0]);
 }

@@ -1,6 +1,6 @@
-//! The virtual machines of the documentation, tried without Windows and without
-//! KVM: QEMU starts with the command, halted, and has a virtio disk with the ids
-//! that the text says; libvirt's schema holds for the XML.
+//! Tests of the virtual machines in the documentation, without Windows and KVM. QEMU starts
+//! halted with the documented command, and its virtio disk must have the documented PCI ids.
+//! The XML must match libvirt's schema.
 
 use std::{
     fs,
@@ -15,24 +15,24 @@ use super::{
 };
 use crate::{step::Outcome, workspace};
 
-/// What a modern virtio disk is on the PCI bus, as QEMU's monitor writes it.
+/// A modern virtio disk in the output of QEMU's monitor.
 const MODERN: &str = "PCI device 1af4:1042";
 
-/// The same of a transitional one.
+/// A transitional virtio disk in the output of QEMU's monitor.
 const TRANSITIONAL: &str = "PCI device 1af4:1001";
 
-/// What makes a disk in the commands a modern one.
+/// QEMU's option for a modern disk.
 const ONLY_MODERN: &str = ",disable-legacy=on";
 
-/// What the trial of one block says.
+/// The result for one block.
 enum Trial {
     Holds,
     Fails(String),
-    /// The machine lacks this.
+    /// This host does not have the named program or file.
     Lacks(String),
 }
 
-/// Tries every virtual machine of the pages.
+/// Tests every virtual machine of the pages.
 #[must_use]
 pub fn machines() -> Outcome {
     let pages = match page::all() {
@@ -45,7 +45,7 @@ pub fn machines() -> Outcome {
             let at = page.at(block.line);
             match trial {
                 Ok(Trial::Holds) => {
-                    println!("{at}: holds");
+                    println!("{at}: accepted");
                     tried = tried.saturating_add(1);
                 }
                 Ok(Trial::Fails(why)) => faults.push(format!("{at}: {why}")),
@@ -60,11 +60,11 @@ pub fn machines() -> Outcome {
         Outcome::Failed(faults.join("; "))
     } else if !lacks.is_empty() {
         Outcome::Skipped(format!(
-            "{tried} tried, the others lack {}",
+            "{tried} accepted, the others need {}",
             lacks.join(", ")
         ))
     } else if tried == 0 {
-        Outcome::Failed("the pages have no virtual machine".into())
+        Outcome::Failed("no page has a code block marked `qemu` or `libvirt`".into())
     } else {
         Outcome::Passed
     }
@@ -82,7 +82,7 @@ fn trials(page: &Page) -> impl Iterator<Item = (&Block, io::Result<Trial>)> {
                     .replace("</devices>", &format!("{}</devices>", block.text)),
             ),
             None => Ok(Trial::Fails(
-                "no domain on this page to put the disk in".into(),
+                "the page has no code block marked `libvirt` to add this disk to".into(),
             )),
         };
         (block, trial)
@@ -90,13 +90,15 @@ fn trials(page: &Page) -> impl Iterator<Item = (&Block, io::Result<Trial>)> {
     commands.chain(domains).chain(disks)
 }
 
-/// Starts QEMU by the block's commands: the disk is a modern one, and a
-/// transitional one without the option that says so.
+/// Runs the block's QEMU command. The disk must be modern, and transitional without
+/// [`ONLY_MODERN`].
 fn qemu(block: &Block) -> io::Result<Trial> {
     let words = || block.text.split_whitespace();
     let program = words().find(|word| word.starts_with("qemu-system-"));
     let Some(program) = program else {
-        return Ok(Trial::Fails("no call of QEMU".into()));
+        return Ok(Trial::Fails(
+            "the block does not call qemu-system-...".into(),
+        ));
     };
     let firmware = words()
         .flat_map(|word| word.split(['=', ',']))
@@ -105,7 +107,7 @@ fn qemu(block: &Block) -> io::Result<Trial> {
         return Ok(Trial::Lacks(lacking.to_owned()));
     }
     if !block.text.contains(ONLY_MODERN) {
-        return Ok(Trial::Fails(format!("{ONLY_MODERN} is not in the command")));
+        return Ok(Trial::Fails(format!("the command has no {ONLY_MODERN}")));
     }
     for (text, expected, other) in [
         (block.text.clone(), MODERN, TRANSITIONAL),
@@ -117,21 +119,20 @@ fn qemu(block: &Block) -> io::Result<Trial> {
         };
         if !buses.contains(expected) || buses.contains(other) {
             return Ok(Trial::Fails(format!(
-                "no {expected} on the PCI bus: {buses}"
+                "expected {expected} and no other virtio disk on the PCI bus: {buses}"
             )));
         }
     }
     Ok(Trial::Holds)
 }
 
-/// What QEMU's monitor says of the PCI bus of a halted machine by these
-/// commands, in an empty folder with two ISOs.
+/// Starts a halted machine in a folder with two ISOs, and returns the output of `info pci`.
 fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>> {
     let folder = tempfile::tempdir_in(workspace::root())?;
     for iso in ["windows.iso", "ferrostor.iso"] {
         fs::write(folder.path().join(iso), [0; 2048])?;
     }
-    // Without KVM there is no processor of the host's to have.
+    // `-cpu host` needs KVM.
     let commands = commands
         .replace("accel=kvm", "accel=tcg")
         .replace("-cpu host", "-cpu max");
@@ -144,14 +145,14 @@ fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>>
         .stderr(Stdio::piped())
         .spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        // A QEMU that did not start does not read: its status tells.
+        // Writing fails if QEMU did not start. Its exit status is checked below.
         let _: io::Result<()> = input.write_all(b"info pci\nquit\n");
     }
     let output = child.wait_with_output()?;
     if output.status.success() {
         return Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
     }
-    // What a shell says of a program that is not there.
+    // A shell's exit code for "command not found".
     if output.status.code() == Some(127) {
         return Ok(Err(Trial::Lacks(program.to_owned())));
     }
@@ -159,7 +160,7 @@ fn pci_buses(program: &str, commands: &str) -> io::Result<Result<String, Trial>>
     Ok(Err(Trial::Fails(format!("{program}: {}", why.trim()))))
 }
 
-/// Holds a domain against libvirt's schema.
+/// Validates a domain with libvirt's schema.
 fn domain(xml: &str) -> io::Result<Trial> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(xml.as_bytes())?;
@@ -187,8 +188,7 @@ fn domain(xml: &str) -> io::Result<Trial> {
 mod tests {
     use super::*;
 
-    /// The trial of a block that is `text`, in which the options that halt QEMU
-    /// are a comment.
+    /// Tests a block with this `text`. The comment swallows the options that halt QEMU.
     fn trial(text: &str) -> Trial {
         let block = Block {
             line: 1,

@@ -1,5 +1,4 @@
-//! A page of the documentation, taken apart: what it links to, what can be
-//! linked to in it, and the code it shows.
+//! Parses a page of the documentation: links, anchors and code.
 
 use std::{
     fs, io,
@@ -15,17 +14,15 @@ use crate::workspace;
 pub struct Page {
     /// Its path from the project's root.
     pub path: PathBuf,
-    /// What it can be linked to by: its headings, as GitHub names them, and the
-    /// anchors of its rows, `<a id="…">`.
+    /// Anchors: headings, as GitHub names them, and `<a id="…">`.
     pub anchors: Vec<String>,
-    /// Where its links and pictures point to; the name in brackets of one that is
-    /// not defined.
+    /// Targets of links and pictures; for an undefined reference, its name in brackets.
     pub links: Vec<Found>,
-    /// Code inside its sentences.
+    /// Inline code.
     pub codes: Vec<Found>,
-    /// Its fenced blocks of code.
+    /// Code blocks.
     pub blocks: Vec<Block>,
-    /// Its HTML, whose links nobody looks at.
+    /// HTML, whose links are not checked.
     pub html: Vec<Found>,
 }
 
@@ -34,7 +31,7 @@ pub struct Page {
 pub struct Found {
     /// The line that it begins in.
     pub line: usize,
-    /// What is written there.
+    /// Its text.
     pub text: String,
 }
 
@@ -43,9 +40,9 @@ pub struct Found {
 pub struct Block {
     /// The line of its first fence.
     pub line: usize,
-    /// What stands behind the first fence: the language, then our own word.
+    /// The info string: the language, then the word that `xtask/src/docs.rs` describes.
     pub info: String,
-    /// What is between the fences.
+    /// The text between the fences.
     pub text: String,
 }
 
@@ -75,7 +72,7 @@ impl Page {
         let mut heading: Option<String> = None;
         let mut block: Option<Block> = None;
         let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES;
-        // A link by a name that is defined nowhere is left as it stands there.
+        // The parser reports references that are not defined.
         let mut undefined = Vec::new();
         let mut note = |link: BrokenLink<'_>| {
             if matches!(link.link_type, LinkType::Reference | LinkType::Collapsed) {
@@ -141,15 +138,14 @@ impl Page {
         page
     }
 
-    /// Where a piece of this page is, for a reader.
+    /// A location in this page, `path:line`.
     #[must_use]
     pub fn at(&self, line: usize) -> String {
         format!("{}:{line}", self.path.display())
     }
 
-    /// Adds a heading's anchor: lower case, spaces as hyphens, and nothing but
-    /// letters, digits, hyphens and underscores. One that is there already
-    /// gets a number.
+    /// Adds a heading's anchor: lower case, with hyphens for spaces, and only letters, digits,
+    /// hyphens and underscores. A repeated anchor gets a number.
     fn add_anchor(&mut self, title: &str) {
         let plain: String = title
             .to_lowercase()
@@ -168,14 +164,13 @@ impl Page {
     }
 }
 
-/// The number of the line of `text` that has its byte `at`.
+/// The line number of byte `at` of `text`.
 fn line_of(text: &str, at: usize) -> usize {
     let before = text.get(..at).unwrap_or_default();
     before.matches('\n').count().saturating_add(1)
 }
 
-/// Every page of the project: its Markdown files, but for what is built or
-/// hidden.
+/// Every page of the project: its Markdown files, except in hidden and output folders.
 ///
 /// # Errors
 /// A folder or a page can't be read.
@@ -186,7 +181,7 @@ pub fn all() -> io::Result<Vec<Page>> {
         .collect()
 }
 
-/// The project's files with these extensions, but for what is built or hidden.
+/// The project's files with these extensions, except in hidden and output folders.
 ///
 /// # Errors
 /// A folder can't be read.
