@@ -28,9 +28,10 @@ use crate::{
 /// [`Registered::OPTIONAL`] of the same type contains the callback's entry function. Only
 /// `driver_entry!` implements this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not name the optional callback `{K}`",
-    label = "Storport would never call it",
-    note = "name it where the driver registers: `driver_entry!({Self}: ...)`"
+    message = "`driver_entry!` does not name the optional callback `{K}` of `{Self}`",
+    label = "Storport would never call this callback, because DriverEntry would not register it \
+             (storport-rules.md DriverEntry)",
+    note = "add the callback's name where the driver registers: `driver_entry!({Self}: ...)`"
 )]
 pub unsafe trait Names<K> {}
 
@@ -40,8 +41,9 @@ pub unsafe trait Names<K> {}
 /// Each entry function in `OPTIONAL` is one of this miniport. Only `driver_entry!` implements
 /// this.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not registered",
-    note = "register it: `driver_entry!({Self})`"
+    message = "the miniport `{Self}` is not registered",
+    label = "DriverEntry must register the miniport with Storport (storport-rules.md DriverEntry)",
+    note = "add `storport::driver_entry!({Self});` to the driver"
 )]
 pub unsafe trait Registered: Miniport {
     /// The optional callbacks.
@@ -54,8 +56,9 @@ pub unsafe trait Registered: Miniport {
 /// `ENTRY` is an entry function of this miniport. Only this module implements this.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` names the optional callback `{K}`, but does not implement it",
-    label = "implement the trait of this name in `storport::callback`, or do not name it"
+    message = "`driver_entry!` names the optional callback `{K}`, but `{Self}` does not implement \
+               it",
+    label = "implement the trait of this name in `storport::callback`, or remove the name"
 )]
 pub unsafe trait Entry<K> {
     const ENTRY: EntryPoint;
@@ -70,10 +73,10 @@ macro_rules! optional_callbacks {
         $(
             $(#[$doc])*
             #[diagnostic::on_unimplemented(
-                message = "`{Self}` does not have this optional callback",
-                label = "Storport would call it",
-                note = "implement this trait of `storport::callback`, and name it where the driver \
-                        registers: `driver_entry!({Self}: ...)`"
+                message = "`{Self}` does not implement the optional callback that this call needs",
+                label = "Storport would call the missing callback",
+                note = "implement this trait of `storport::callback`, and add its name where the \
+                        driver registers: `driver_entry!({Self}: ...)`"
             )]
             pub trait $name: Miniport + Names<key::$name> {
                 $(#[$doc])*

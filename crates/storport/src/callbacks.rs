@@ -58,8 +58,8 @@ pub(crate) const fn request_bytes<M: Miniport>() -> usize {
     const {
         assert!(
             align_of::<Built<M::Request<'static>>>() <= 8,
-            "a request may be aligned to 8 bytes at most: Storport aligns an SRB extension to no \
-             more"
+            "`Miniport::Request` is aligned to more than 8 bytes, but Storport promises only 8 bytes \
+             for an SRB extension: use a type with a smaller alignment"
         );
     };
     size_of::<Built<M::Request<'static>>>()

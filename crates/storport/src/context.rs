@@ -48,8 +48,11 @@ use crate::{
 pub(crate) mod sealed {
     /// A context or a guard of the adapter that `'a` names.
     #[diagnostic::on_unimplemented(
-        message = "`{Self}` is no context of a callback, and no guard",
-        note = "contexts and guards are made by the framework, and lent to the miniport's methods"
+        message = "`{Self}` is neither the context of a callback nor the guard of a lock",
+        label = "a context or a guard is needed here: it shows which locks are held \
+                 (storport-rules.md Callbacks)",
+        note = "only the framework makes contexts and guards; it passes them to the miniport's \
+                methods"
     )]
     pub trait OfAdapter<'a> {}
 }
@@ -67,13 +70,15 @@ impl OneProcessorOnly {
 
 /// A place from which locks may be taken: a callback's context, or a guard.
 #[diagnostic::on_unimplemented(
-    message = "no lock may be taken from `{Self}`",
-    label = "this callback takes no lock: Storport holds one that nothing goes above, or allows \
-             none (storport-rules.md Callbacks)",
-    note = "in an interrupt routine, `DpcLocked::issue` a DPC and take the lock in \
-            `Miniport::dpc`; in HwInitialize, HwPassiveInitialize and a restart, `open` the cell",
-    note = "a scope is the context that the callback was given, the guard of a lock, or what \
-            `Guard::split` gives beside its data"
+    message = "no lock may be taken in `{Self}`",
+    label = "in this callback Storport holds the interrupt lock or a message's lock, or allows no \
+             lock (storport-rules.md Callbacks)",
+    note = "in HwInterrupt and HwMSInterruptRoutine, issue a DPC (`DpcLocked::issue`) and take the \
+            lock in `Miniport::dpc`",
+    note = "in HwInitialize, HwPassiveInitialize and ScsiRestartAdapter, open the cell without its \
+            lock (`open`)",
+    note = "in HwRegistryNotification, queue a work item (`queue_work`) and take the lock in \
+            `callback::Work`"
 )]
 pub trait Scope<'a>: OfAdapter<'a> {
     /// The level of the locks that may already be held.
@@ -82,9 +87,9 @@ pub trait Scope<'a>: OfAdapter<'a> {
 
 /// A context whose callback runs at DISPATCH_LEVEL, and never below it.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not known to be at DISPATCH_LEVEL",
-    label = "DpcLevelLock is for code that is at DISPATCH_LEVEL already (storport-rules.md STOR_SPINLOCK)",
-    note = "use `with`, which raises the IRQL"
+    message = "`{Self}` is not known to run at DISPATCH_LEVEL",
+    label = "a DpcLevelLock may only be taken at DISPATCH_LEVEL (storport-rules.md DpcLevelLock)",
+    note = "take the lock with `with`, which raises the IRQL"
 )]
 pub trait AtDispatch<'a>: Scope<'a> {}
 
@@ -92,12 +97,14 @@ pub trait AtDispatch<'a>: Scope<'a> {}
 /// holds the lock in this callback, or the gate admits no other callback that could
 /// open the cell (`State`'s invariants).
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not prove that this cell's own lock is held",
-    label = "another processor may be inside this cell",
-    note = "take the lock with `with`; or open the cell where Storport holds it: the StartIo lock \
-            in `ResetBus`, `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in \
-            `Interrupt`, a message's by `open_in`; every cell in `Initialize`, and the StartIo and DPC \
-            cells in `PassiveInitialize` and `Restart` (storport-rules.md Callbacks)"
+    message = "`{Self}` does not prove that the lock of this cell is held",
+    label = "another processor may have this cell open (storport-rules.md Callbacks)",
+    note = "take the cell's lock: use `with` instead of `open`",
+    note = "a cell may be opened where Storport holds its lock: the StartIo lock in `ResetBus`, \
+            `Timer`, `StateChange` and `Channels::Serial`, the interrupt lock in `Interrupt`, a \
+            message's lock in `MessageInterrupt` (`open_in`)",
+    note = "a cell may be opened where no other callback can open it: every cell in `Initialize`, \
+            the cells of the StartIo lock and of DPC locks in `PassiveInitialize` and `Restart`"
 )]
 pub trait Proves<'a, L: Level>: OfAdapter<'a> {}
 

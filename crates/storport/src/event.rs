@@ -13,8 +13,11 @@ pub const MAX_INSERTS: usize = 3;
 /// The maximum number of characters of an insert.
 pub const INSERT_LENGTH: usize = 24;
 
-/// An event has room for 150 bytes of strings, with their terminators (STOR_LOG_EVENT_DETAILS).
-const _: () = assert!(MAX_INSERTS * (INSERT_LENGTH + 1) * size_of::<u16>() <= 150);
+const _: () = assert!(
+    MAX_INSERTS * (INSERT_LENGTH + 1) * size_of::<u16>() <= 150,
+    "an event has room for 150 bytes of strings with their terminators (STOR_LOG_EVENT_DETAILS): \
+     reduce MAX_INSERTS or INSERT_LENGTH"
+);
 
 /// A short text that is inserted into an event's message. The first replaces `%2`.
 #[derive(Clone, Copy, Debug)]

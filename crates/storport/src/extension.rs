@@ -136,13 +136,13 @@ impl<M: Registered> Extension<M> {
         const {
             assert!(
                 align_of::<Self>() <= align_of::<PVOID>(),
-                "an adapter's state may be aligned to 8 bytes at most: Storport aligns the device \
-                 extension to no more"
+                "`Miniport::Adapter` is aligned to more than 8 bytes, but Storport promises only 8 \
+                 bytes for the device extension: put the data in a `Table` (storport-rules.md D9)"
             );
             assert!(
                 M::TABLE_BYTES <= MOST_TABLE_BYTES && M::DUMP_TABLE_BYTES <= MOST_TABLE_BYTES,
-                "`TABLE_BYTES` and `DUMP_TABLE_BYTES` may be 2 GiB at most: a device extension's \
-                 size has 32 bits"
+                "`TABLE_BYTES` or `DUMP_TABLE_BYTES` exceeds 2 GiB, but the size of a device \
+                 extension has 32 bits: use a smaller value"
             );
         };
         size_of::<Self>().wrapping_add(Self::table_bytes(stack))
@@ -383,7 +383,13 @@ pub(crate) struct TableMemory<'a> {
 impl<'a> TableMemory<'a> {
     /// Takes the memory for `length` elements. Returns `None` if there is not enough.
     pub(crate) fn cut<T>(&mut self, length: usize) -> Option<Place<'a, T>> {
-        let () = const { assert!(align_of::<T>() <= TABLE_ALIGNMENT) };
+        let () = const {
+            assert!(
+                align_of::<T>() <= TABLE_ALIGNMENT,
+                "the elements of a table are aligned to more than 64 bytes: use a type with a \
+                 smaller alignment"
+            );
+        };
         let padding = self.next.align_offset(align_of::<T>());
         let bytes = length.checked_mul(size_of::<T>())?.checked_add(padding)?;
         let left = self.left.checked_sub(bytes)?;

@@ -170,10 +170,10 @@ pub struct Found<'s, 'a> {
 
 /// The callback is HwFindAdapter.
 #[diagnostic::on_unimplemented(
-    message = "only HwFindAdapter may do this, not `{Self}`",
-    label = "an adapter's limits, registers, memory, tables and cells are settled in HwFindAdapter \
+    message = "this may only be called in HwFindAdapter, not in `{Self}`",
+    label = "an adapter's limits, registers, memory, tables and cells are set up in HwFindAdapter \
              (storport-rules.md HwFindAdapter)",
-    note = "call it in `Miniport::find_adapter`, and keep what it gives in the adapter's state"
+    note = "call it in `Miniport::find_adapter`, and store the result in the adapter's state"
 )]
 pub trait InFindAdapter<'a> {
     /// The parts of the context that the routines use.

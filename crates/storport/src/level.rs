@@ -11,18 +11,21 @@ mod sealed {
 
 /// The locks that the running code may already hold.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no level of Storport's locks",
-    note = "the levels are those of `storport::level`"
+    message = "`{Self}` is not a level of Storport's locks",
+    note = "use one of the types in `storport::level`"
 )]
 pub trait Level: sealed::Sealed {}
 
 /// A level at which a lock of level `L` may be taken.
 #[diagnostic::on_unimplemented(
-    message = "with `{Self}`, a lock that makes it `{L}` can't be taken",
-    label = "locks go StartIo, then Dpc, then Interrupt, and of each level once",
-    note = "take this lock first, or be done with the other one before (storport-rules.md O1 to O6)",
-    note = "in HwStartIo, `StartIo::channels` tells whether Storport holds the StartIo lock: take \
-            it in `Channels::Concurrent`, open its cell in `Channels::Serial`"
+    message = "wrong lock order: at level `{Self}`, a lock of level `{L}` may not be taken",
+    label = "locks are taken in the order StartIo, Dpc, Interrupt, and only one of each \
+             (storport-rules.md O1 to O6)",
+    note = "take this lock before the lock that is held, or after that lock is released",
+    note = "if Storport holds this lock in this callback, open the cell without taking the lock \
+            (`open`)",
+    note = "in HwStartIo, match on `StartIo::channels`: take the StartIo lock in \
+            `Channels::Concurrent`, and open its cells in `Channels::Serial`"
 )]
 pub trait Below<L: Level>: Level {}
 

@@ -37,84 +37,92 @@ use crate::{
 
 /// The callback may wait while it occupies the processor.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` may not wait",
-    label = "StorPortStallExecution is not allowed in this callback (storport-rules.md L7, SpNoWait)",
+    message = "waiting is not allowed in `{Self}`",
+    label = "StorPortStallExecution may not be called in this callback (storport-rules.md L7, \
+             SpNoWait)",
     note = "wait in HwFindAdapter, HwInitialize, HwPassiveInitialize, HwResetBus, ScsiStopAdapter, \
-            ScsiRestartAdapter or a work item; elsewhere ask for a timer (`request_timer`)"
+            ScsiRestartAdapter or a work item; in other callbacks, request a timer \
+            (`request_timer`)"
 )]
 pub trait MayStall {}
 
 /// The callback runs at DISPATCH_LEVEL or below.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may run above DISPATCH_LEVEL",
-    label = "this routine is for DISPATCH_LEVEL and below (storport-rules.md I3)",
-    note = "in an interrupt routine, `DpcLocked::issue` a DPC and call it in `Miniport::dpc`; for \
-            HwInitialize, call it in HwFindAdapter or HwPassiveInitialize; in ScsiStopAdapter and \
-            ScsiRestartAdapter nothing that needs DISPATCH_LEVEL may be called (storport-rules.md X1)"
+    label = "this routine may only be called at DISPATCH_LEVEL or below (storport-rules.md I3)",
+    note = "in an interrupt routine, issue a DPC (`DpcLocked::issue`) and call the routine in \
+            `Miniport::dpc`",
+    note = "instead of HwInitialize, use HwFindAdapter or HwPassiveInitialize",
+    note = "ScsiStopAdapter and ScsiRestartAdapter may run at DIRQL (storport-rules.md X1)"
 )]
 pub trait AtMostDispatch {}
 
 /// The callback may allocate and free pool.
 #[diagnostic::on_unimplemented(
-    message = "nothing can be allocated or freed in `{Self}`",
-    label = "pool and work items are for DISPATCH_LEVEL and below, and not for HwStartIo \
-             (storport-rules.md HwStartIo, I3)",
-    note = "allocate in HwFindAdapter, HwPassiveInitialize or HwBuildIo, and queue work from \
-            HwBuildIo or a DPC; free where the adapter is removed: HwBuildIo gets `Function::Pnp` \
-            with `PnpAction::Remove`"
+    message = "pool memory and work items are not available in `{Self}`",
+    label = "this needs DISPATCH_LEVEL or below, and is not allowed in HwStartIo \
+             (storport-rules.md I3, HwStartIo)",
+    note = "allocate memory in HwFindAdapter, HwPassiveInitialize or HwBuildIo; queue work items \
+            in HwBuildIo or a DPC",
+    note = "free memory when the adapter is removed: HwBuildIo gets `Function::Pnp` with \
+            `PnpAction::Remove`"
 )]
 pub trait MayAllocate {}
 
 /// The callback runs at PASSIVE_LEVEL.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not run at PASSIVE_LEVEL",
-    label = "this routine is for PASSIVE_LEVEL (storport-rules.md I1)",
-    note = "call it in HwFindAdapter or HwPassiveInitialize; later, have a work item do it \
-            (`queue_work`)"
+    label = "this routine may only be called at PASSIVE_LEVEL (storport-rules.md I1)",
+    note = "call it in HwFindAdapter or HwPassiveInitialize; once the adapter runs, call it in a \
+            work item (`queue_work`)"
 )]
 pub trait AtPassive {}
 
 /// The adapter is ready: timers, work items and state changes may be requested. Their callbacks may
 /// run at any time from then on.
 #[diagnostic::on_unimplemented(
-    message = "in `{Self}` the adapter is not running",
-    label = "what this asks for would run before the adapter is ready, or after it is stopped",
-    note = "ask in a request, a DPC or any other callback of a running adapter; from HwInitialize, \
-            HwPassiveInitialize and ScsiRestartAdapter issue a DPC, which runs once the adapter is \
-            ready, and ask there"
+    message = "the adapter is not ready in `{Self}`",
+    label = "this call could take effect before the adapter is ready, or after it is stopped \
+             (storport-rules.md C1)",
+    note = "call it in HwBuildIo, a DPC or another callback of a running adapter",
+    note = "in HwInitialize, HwPassiveInitialize and ScsiRestartAdapter, issue a DPC \
+            (`DpcLocked::issue`): it runs when the adapter is ready, and can make this call"
 )]
 pub trait WhileRunning {}
 
 /// The callback may issue DPCs.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` issues no DPCs",
-    label = "a DPC would run while this callback is alone with the adapter's data",
-    note = "issue it in HwInitialize or any callback that comes later, but for ScsiStopAdapter"
+    message = "`{Self}` may not issue a DPC",
+    label = "a DPC may be issued in HwInitialize and in later callbacks, except ScsiStopAdapter \
+             (storport-rules.md HwAdapterControl, C1)",
+    note = "issue it in another callback, for example in HwInitialize or ScsiRestartAdapter"
 )]
 pub trait IssuesDpcs<'a>: crate::context::OfAdapter<'a> {}
 
 /// The callback may set performance options.
 #[diagnostic::on_unimplemented(
-    message = "performance options can't be set in `{Self}`",
-    label = "StorPortInitializePerfOpts is for HwInitialize and HwPassiveInitialize (storport-rules.md StorPortInitializePerfOpts)",
+    message = "performance options cannot be set in `{Self}`",
+    label = "StorPortInitializePerfOpts may only be called in HwInitialize and HwPassiveInitialize \
+             (storport-rules.md StorPortInitializePerfOpts)",
     note = "call `optimize` in `Miniport::initialize`"
 )]
 pub trait Optimizes {}
 
 /// The callback may ask which messages are connected.
 #[diagnostic::on_unimplemented(
-    message = "messages can't be looked at in `{Self}`",
-    label = "StorPortGetMSIInfo is not allowed in an interrupt routine, and before HwInitialize \
-             there are no messages (storport-rules.md StorPortGetMSIInfo)",
-    note = "call `has_message` in `Miniport::initialize`, and keep what it says"
+    message = "the connected messages cannot be queried in `{Self}`",
+    label = "StorPortGetMSIInfo may not be called in HwMSInterruptRoutine, and messages exist only \
+             after HwFindAdapter (storport-rules.md StorPortGetMSIInfo)",
+    note = "call `has_message` in `Miniport::initialize`, and store the result"
 )]
 pub trait SeesMessages {}
 
 /// The callback is HwStartIo.
 #[diagnostic::on_unimplemented(
-    message = "only HwStartIo knows this, not `{Self}`",
-    label = "StorPortGetStartIoPerfParams is for an SRB that HwStartIo was given (storport-rules.md StorPortGetStartIoPerfParams)",
-    note = "call `start_io_parameters` in `Miniport::start_io`, and keep what it says"
+    message = "the message and the channel of a request cannot be queried in `{Self}`",
+    label = "StorPortGetStartIoPerfParams may only be called with a request that was passed to \
+             HwStartIo (storport-rules.md StorPortGetStartIoPerfParams)",
+    note = "call `start_io_parameters` in `Miniport::start_io`, and store the result"
 )]
 pub trait InStartIo {}
 
@@ -752,7 +760,8 @@ impl WorkContext {
 
 const _: () = assert!(
     size_of::<usize>() == 8,
-    "a pointer holds a work item's life and argument"
+    "the life and the argument of a work item are stored in one pointer, which must have 64 bits: \
+     build for x64 or ARM64"
 );
 
 /// StorPortStateChangeDetected, one at a time.

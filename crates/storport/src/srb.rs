@@ -179,11 +179,11 @@ pub enum Started {}
 
 /// A state in which the request was not given to the device.
 #[diagnostic::on_unimplemented(
-    message = "the device has this request, or had it",
-    label = "a request that was started can't be sent back to wait, and its data is the device's \
+    message = "this request was started, so the device may be using it",
+    label = "a started request may not be completed as BUSY, and its data may not be accessed \
              (storport-rules.md S5)",
-    note = "do this before `Srb::started`; what was started ends by `succeed`, `check_condition` \
-            or `fail`"
+    note = "do this before `Srb::started`; complete a started request by `succeed`, \
+            `check_condition` or `fail`"
 )]
 pub trait NotStarted {}
 

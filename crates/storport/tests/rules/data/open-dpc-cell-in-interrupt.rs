@@ -10,7 +10,7 @@ pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `Interrupt<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     queue.issue(cx);

@@ -9,7 +9,7 @@ pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     queue.with(cx, |queue| **queue += 1);

@@ -10,7 +10,7 @@ pub fn state_changed<'a>(cx: &mut StateChange<'_, 'a>, cell: &DpcLocked<'a, u32>
     #[cfg(wrong)]
     {
         *cell.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::StateChange<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::StateChange<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     cell.with(cx, |cell| **cell += 1);

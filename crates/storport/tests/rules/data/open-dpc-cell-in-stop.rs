@@ -12,7 +12,7 @@ use storport::Stop;
 #[cfg(wrong)]
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     *queue.open(cx) = 0;
-    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` does not prove that this cell's own lock is held
+    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` does not prove that the lock of this cell is held
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ pub fn message_interrupt<'a>(cx: &mut MessageInterrupt<'_, 'a>, queue: &Interrup
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::MessageInterrupt<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::MessageInterrupt<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     if let Some(queue) = queue.open_in(cx) {

@@ -16,7 +16,7 @@ pub fn passive_initialize<'a>(
     events: &InterruptLocked<'a, u32>,
 ) {
     *events.open(cx) = 1;
-    //~[wrong]^ ERROR: [E0277] `storport::PassiveInitialize<'_, 'a>` does not prove that this cell's own lock is held
+    //~[wrong]^ ERROR: [E0277] `storport::PassiveInitialize<'_, 'a>` does not prove that the lock of this cell is held
 }
 
 #[cfg(right)]

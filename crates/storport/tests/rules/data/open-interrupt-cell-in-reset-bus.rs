@@ -10,7 +10,7 @@ pub fn reset_bus<'a>(cx: &mut ResetBus<'_, 'a>, cell: &InterruptLocked<'a, u32>)
     #[cfg(wrong)]
     {
         *cell.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::ResetBus<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     cell.with(cx, |cell| **cell += 1);

@@ -13,7 +13,7 @@ use storport::Restart;
 #[cfg(wrong)]
 pub fn restart<'a>(cx: &mut Restart<'_, 'a>, events: &InterruptLocked<'a, u32>) {
     *events.open(cx) = 0;
-    //~[wrong]^ ERROR: [E0277] `Restart<'_, 'a>` does not prove that this cell's own lock is held
+    //~[wrong]^ ERROR: [E0277] `Restart<'_, 'a>` does not prove that the lock of this cell is held
 }
 
 #[cfg(right)]

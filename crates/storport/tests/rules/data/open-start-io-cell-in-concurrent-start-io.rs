@@ -10,7 +10,7 @@ pub fn start_io<'a>(mut cx: Concurrent<'_, 'a>, queue: &StartIoLocked<'a, u32>) 
     #[cfg(wrong)]
     {
         *queue.open(&mut cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::Concurrent<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::Concurrent<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     queue.with(&mut cx, |queue| **queue += 1);

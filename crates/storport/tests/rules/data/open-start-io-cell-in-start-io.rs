@@ -12,7 +12,7 @@ pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     {
         *queue.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `StartIo<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `StartIo<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     match cx.channels() {

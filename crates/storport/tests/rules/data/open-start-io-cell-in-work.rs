@@ -17,7 +17,7 @@ pub fn work<'a>(
     #[cfg(wrong)]
     {
         *ids.open(cx) += 1;
-        //~[wrong]^ ERROR: [E0277] `storport::Work<'_, 'a>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `storport::Work<'_, 'a>` does not prove that the lock of this cell is held
     }
     #[cfg(right)]
     ids.with(cx, |ids| {

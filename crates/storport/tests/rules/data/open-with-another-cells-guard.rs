@@ -10,7 +10,7 @@ pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, one: &DpcLocked<'a, u32>, other: &DpcLocked
     one.with(cx, |one| {
         let (one, held) = one.split();
         *one += *other.open(held);
-        //~[wrong]^ ERROR: [E0277] `Held<'_, DpcHeld>` does not prove that this cell's own lock is held
+        //~[wrong]^ ERROR: [E0277] `Held<'_, DpcHeld>` does not prove that the lock of this cell is held
     });
     #[cfg(right)]
     {

@@ -11,7 +11,7 @@ use storport::ResetBus;
 #[cfg(wrong)]
 pub fn reset_bus(cx: &mut ResetBus<'_, '_>) {
     let _ = cx.pci_configuration();
-    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `storport::ResetBus<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] this may only be called in HwFindAdapter, not in `storport::ResetBus<'_, '_>`
 }
 
 #[cfg(right)]

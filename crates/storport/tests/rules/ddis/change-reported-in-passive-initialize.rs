@@ -19,7 +19,7 @@ pub fn passive_initialize<'a, M: callback::StateChange>(
 ) {
     #[cfg(wrong)]
     let _ = cx.report_change::<M>(BUS);
-    //~[wrong]^ ERROR: [E0277] in `storport::PassiveInitialize<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `storport::PassiveInitialize<'_, '_>`
     #[cfg(right)]
     queue.issue(cx);
 }

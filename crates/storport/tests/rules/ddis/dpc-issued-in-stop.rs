@@ -12,7 +12,7 @@ use storport::Stop;
 #[cfg(wrong)]
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     queue.issue(cx);
-    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` issues no DPCs
+    //~[wrong]^ ERROR: [E0277] `Stop<'_, 'a>` may not issue a DPC
 }
 
 #[cfg(right)]

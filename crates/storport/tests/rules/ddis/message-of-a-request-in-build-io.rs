@@ -12,7 +12,7 @@ use storport::StartIo;
 #[cfg(wrong)]
 pub fn build_io<'a>(cx: &mut BuildIo<'_, 'a>, srb: &Srb<'a>) -> u32 {
     cx.start_io_parameters(srb).map_or(0, |given| given.message)
-    //~[wrong]^ ERROR: [E0277] only HwStartIo knows this, not `BuildIo<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] the message and the channel of a request cannot be queried in `BuildIo<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::Initialize;
 #[cfg(wrong)]
 pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
     let _ = cx.has_message(1);
-    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `FindAdapter<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] the connected messages cannot be queried in `FindAdapter<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::MessageInterrupt;
 #[cfg(wrong)]
 pub fn message_interrupt(cx: &mut MessageInterrupt<'_, '_>) {
     let _ = cx.has_message(1);
-    //~[wrong]^ ERROR: [E0277] messages can't be looked at in `storport::MessageInterrupt<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] the connected messages cannot be queried in `storport::MessageInterrupt<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::FindAdapter;
 #[cfg(wrong)]
 pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
     let _ = cx.pause(1);
-    //~[wrong]^ ERROR: [E0277] in `FindAdapter<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `FindAdapter<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::Initialize;
 #[cfg(wrong)]
 pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
     let _ = cx.optimize(&storport::Performance::default());
-    //~[wrong]^ ERROR: [E0277] performance options can't be set in `FindAdapter<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] performance options cannot be set in `FindAdapter<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::Restart;
 #[cfg(wrong)]
 pub fn restart(cx: &mut Restart<'_, '_>) {
     let _ = cx.optimize(&storport::Performance::default());
-    //~[wrong]^ ERROR: [E0277] performance options can't be set in `Restart<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] performance options cannot be set in `Restart<'_, '_>`
 }
 
 #[cfg(right)]

@@ -13,7 +13,7 @@ use storport::Stop;
 #[cfg(wrong)]
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, pool: Pool<'a, u8>) {
     cx.free(pool);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `Stop<'_, '_>`
 }
 
 #[cfg(right)]

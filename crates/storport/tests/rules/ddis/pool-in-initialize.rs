@@ -11,7 +11,7 @@ use storport::PassiveInitialize;
 #[cfg(wrong)]
 pub fn initialize(cx: &mut Initialize<'_, '_>) {
     let _ = cx.allocate(512, |_| 0_u8);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Initialize<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `Initialize<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::Interrupt;
 #[cfg(wrong)]
 pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.allocate(512, |_| 0_u8);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Interrupt<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `Interrupt<'_, '_>`
 }
 
 #[cfg(right)]

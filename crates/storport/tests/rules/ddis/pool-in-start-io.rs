@@ -11,7 +11,7 @@ use storport::StartIo;
 #[cfg(wrong)]
 pub fn start_io(cx: &mut StartIo<'_, '_>) {
     let _ = cx.allocate(512, |_| 0_u8);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `StartIo<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `StartIo<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::Initialize;
 #[cfg(wrong)]
 pub fn dpc(cx: &mut Dpc<'_, '_>) {
     let _ = cx.stall(10);
-    //~[wrong]^ ERROR: [E0277] `Dpc<'_, '_>` may not wait
+    //~[wrong]^ ERROR: [E0277] waiting is not allowed in `Dpc<'_, '_>`
 }
 
 #[cfg(right)]

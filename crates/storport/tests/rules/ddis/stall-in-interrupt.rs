@@ -11,7 +11,7 @@ use storport::Work;
 #[cfg(wrong)]
 pub fn interrupt(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.stall(10);
-    //~[wrong]^ ERROR: [E0277] `Interrupt<'_, '_>` may not wait
+    //~[wrong]^ ERROR: [E0277] waiting is not allowed in `Interrupt<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ use storport::StartIo;
 #[cfg(wrong)]
 pub fn start_io(cx: &mut StartIo<'_, '_>) {
     let _ = cx.stall(10);
-    //~[wrong]^ ERROR: [E0277] `StartIo<'_, '_>` may not wait
+    //~[wrong]^ ERROR: [E0277] waiting is not allowed in `StartIo<'_, '_>`
 }
 
 #[cfg(right)]

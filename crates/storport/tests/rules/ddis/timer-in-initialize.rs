@@ -13,7 +13,7 @@ pub fn initialize<'a, M: callback::Timer>(
 ) {
     #[cfg(wrong)]
     let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
-    //~[wrong]^ ERROR: [E0277] in `Initialize<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `Initialize<'_, '_>`
     #[cfg(right)]
     queue.issue(cx);
 }

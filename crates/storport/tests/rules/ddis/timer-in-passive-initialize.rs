@@ -13,7 +13,7 @@ pub fn passive_initialize<'a, M: callback::Timer>(
 ) {
     #[cfg(wrong)]
     let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
-    //~[wrong]^ ERROR: [E0277] in `storport::PassiveInitialize<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `storport::PassiveInitialize<'_, '_>`
     #[cfg(right)]
     queue.issue(cx);
 }

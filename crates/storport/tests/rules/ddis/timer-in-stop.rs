@@ -12,7 +12,7 @@ use storport::callback;
 #[cfg(wrong)]
 pub fn stop<M: callback::Timer>(cx: &mut Stop<'_, '_>) {
     let _ = cx.request_timer::<M>(core::num::NonZero::<u32>::MIN);
-    //~[wrong]^ ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `Stop<'_, '_>`
 }
 
 #[cfg(right)]

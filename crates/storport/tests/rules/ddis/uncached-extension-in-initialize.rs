@@ -12,7 +12,7 @@ use storport::Initialize;
 #[cfg(wrong)]
 pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, configured: &Configured<'a>) {
     let _ = cx.uncached_extension(configured, 4096);
-    //~[wrong]^ ERROR: [E0277] only HwFindAdapter may do this, not `Initialize<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] this may only be called in HwFindAdapter, not in `Initialize<'_, '_>`
 }
 
 #[cfg(right)]

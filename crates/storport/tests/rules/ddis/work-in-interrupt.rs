@@ -13,7 +13,7 @@ use storport::callback;
 #[cfg(wrong)]
 pub fn interrupt<M: callback::Work>(cx: &mut Interrupt<'_, '_>) {
     let _ = cx.queue_work::<M>(0);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Interrupt<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `Interrupt<'_, '_>`
 }
 
 #[cfg(right)]

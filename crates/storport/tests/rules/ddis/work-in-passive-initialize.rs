@@ -13,7 +13,7 @@ pub fn passive_initialize<'a, M: callback::Work>(
 ) {
     #[cfg(wrong)]
     let _ = cx.queue_work::<M>(0);
-    //~[wrong]^ ERROR: [E0277] in `storport::PassiveInitialize<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] the adapter is not ready in `storport::PassiveInitialize<'_, '_>`
     #[cfg(right)]
     queue.issue(cx);
 }

@@ -12,7 +12,7 @@ use storport::callback;
 #[cfg(wrong)]
 pub fn start_io<M: callback::Work>(cx: &mut StartIo<'_, '_>) {
     let _ = cx.queue_work::<M>(0);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `StartIo<'_, '_>`
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `StartIo<'_, '_>`
 }
 
 #[cfg(right)]

@@ -12,8 +12,8 @@ use storport::callback;
 #[cfg(wrong)]
 pub fn stop<M: callback::Work>(cx: &mut Stop<'_, '_>) {
     let _ = cx.queue_work::<M>(0);
-    //~[wrong]^ ERROR: [E0277] nothing can be allocated or freed in `Stop<'_, '_>`
-    //~[wrong]| ERROR: [E0277] in `Stop<'_, '_>` the adapter is not running
+    //~[wrong]^ ERROR: [E0277] pool memory and work items are not available in `Stop<'_, '_>`
+    //~[wrong]| ERROR: [E0277] the adapter is not ready in `Stop<'_, '_>`
 }
 
 #[cfg(right)]

@@ -11,7 +11,7 @@ pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, served: &DpcLocked<'a, u32>) {
     served.with(cx, |count| {
         let (count, held) = count.split();
         served.with(held, |again| *count += **again);
-        //~[wrong]^ ERROR: [E0277] with `DpcHeld`, a lock that makes it `DpcHeld` can't be taken
+        //~[wrong]^ ERROR: [E0277] wrong lock order: at level `DpcHeld`, a lock of level `DpcHeld` may not be taken
     });
     #[cfg(right)]
     served.with(cx, |count| **count += 1);

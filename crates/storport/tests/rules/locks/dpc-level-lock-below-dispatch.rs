@@ -12,7 +12,7 @@ use storport::{DpcLocked, StorStatus};
 #[cfg(wrong)]
 pub fn work<'a>(cx: &mut Work<'_, 'a>, queue: &DpcLocked<'a, u32>) -> Result<(), StorStatus> {
     queue.with_at_dpc_level(cx, |queue| **queue += 1)
-    //~[wrong]^ ERROR: [E0277] `storport::Work<'_, 'a>` is not known to be at DISPATCH_LEVEL
+    //~[wrong]^ ERROR: [E0277] `storport::Work<'_, 'a>` is not known to run at DISPATCH_LEVEL
 }
 
 #[cfg(right)]

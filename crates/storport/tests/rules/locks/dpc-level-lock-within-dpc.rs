@@ -13,8 +13,8 @@ pub fn dpc<'a>(
 ) -> Result<(), StorStatus> {
     #[cfg(wrong)]
     return one.with(cx, |one| other.with_at_dpc_level(one, |other| **other += 1));
-    //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to be at DISPATCH_LEVEL
-    //~[wrong]| ERROR: [E0277] with `DpcHeld`, a lock that makes it `DpcHeld` can't be taken
+    //~[wrong]^ ERROR: [E0277] `Guard<'_, '_, u32, DpcHeld>` is not known to run at DISPATCH_LEVEL
+    //~[wrong]| ERROR: [E0277] wrong lock order: at level `DpcHeld`, a lock of level `DpcHeld` may not be taken
     #[cfg(right)]
     {
         let sum = one.with(cx, |one| **one);

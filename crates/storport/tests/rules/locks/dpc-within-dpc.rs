@@ -15,7 +15,7 @@ pub fn build_io<'a>(
     one.with(cx, |one| {
         let (one, held) = one.split();
         other.with(held, |other| *one += **other);
-        //~[wrong]^ ERROR: [E0277] with `DpcHeld`, a lock that makes it `DpcHeld` can't be taken
+        //~[wrong]^ ERROR: [E0277] wrong lock order: at level `DpcHeld`, a lock of level `DpcHeld` may not be taken
     });
     #[cfg(right)]
     {

@@ -14,7 +14,7 @@ pub fn build_io<'a>(
     one.with(cx, |one| {
         let (one, held) = one.split();
         other.with(held, |other| *one += **other);
-        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `InterruptHeld` can't be taken
+        //~[wrong]^ ERROR: [E0277] wrong lock order: at level `InterruptHeld`, a lock of level `InterruptHeld` may not be taken
     });
     #[cfg(right)]
     {

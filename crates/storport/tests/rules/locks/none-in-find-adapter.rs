@@ -11,7 +11,7 @@ pub fn find_adapter<'a>(cx: &mut FindAdapter<'_, 'a>) -> InterruptLocked<'a, u32
     {
         let events = cx.interrupt_locked(0);
         events.with(cx, |events| **events = 1);
-        //~[wrong]^ ERROR: [E0277] no lock may be taken from `FindAdapter<'_, 'a>`
+        //~[wrong]^ ERROR: [E0277] no lock may be taken in `FindAdapter<'_, 'a>`
         events
     }
     #[cfg(right)]

@@ -9,7 +9,7 @@ use storport::{Initialize, InterruptLocked};
 pub fn initialize<'a>(cx: &mut Initialize<'_, 'a>, events: &InterruptLocked<'a, u32>) {
     #[cfg(wrong)]
     events.with(cx, |events| **events = 0);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Initialize<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `Initialize<'_, 'a>`
     #[cfg(right)]
     {
         *events.open(cx) = 0;

@@ -9,7 +9,7 @@ use storport::{Interrupt, InterruptLocked};
 pub fn interrupt<'a>(cx: &mut Interrupt<'_, 'a>, events: &InterruptLocked<'a, u32>) {
     #[cfg(wrong)]
     events.with(cx, |events| **events = 0);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Interrupt<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `Interrupt<'_, 'a>`
     #[cfg(right)]
     {
         *events.open(cx) = 0;

@@ -9,7 +9,7 @@ use storport::{InterruptLocked, MessageInterrupt};
 pub fn message_interrupt<'a>(cx: &mut MessageInterrupt<'_, 'a>, events: &InterruptLocked<'a, u32>) {
     #[cfg(wrong)]
     events.with(cx, |events| **events = 0);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `storport::MessageInterrupt<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `storport::MessageInterrupt<'_, 'a>`
     #[cfg(right)]
     {
         if let Some(events) = events.open_in(cx) {

@@ -13,7 +13,7 @@ pub fn passive_initialize<'a>(
 ) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue = 1);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `storport::PassiveInitialize<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `storport::PassiveInitialize<'_, 'a>`
     #[cfg(right)]
     {
         *queue.open(cx) = 1;

@@ -14,7 +14,7 @@ pub fn registry_changed<'a, M: callback::Work>(
     {
         let wanted = cx.registry_u32(c"QueueDepth").unwrap_or(1);
         depth.with(cx, |depth| **depth = wanted);
-        //~[wrong]^ ERROR: [E0277] no lock may be taken from `storport::RegistryChange<'_, 'a>`
+        //~[wrong]^ ERROR: [E0277] no lock may be taken in `storport::RegistryChange<'_, 'a>`
     }
     #[cfg(right)]
     {

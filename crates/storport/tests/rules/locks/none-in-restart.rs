@@ -10,7 +10,7 @@ use storport::{DpcLocked, Restart};
 pub fn restart<'a>(cx: &mut Restart<'_, 'a>, queue: &DpcLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue = 0);
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Restart<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `Restart<'_, 'a>`
     #[cfg(right)]
     {
         *queue.open(cx) = 0;

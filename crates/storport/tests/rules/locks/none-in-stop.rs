@@ -11,7 +11,7 @@ use storport::{InterruptLocked, Stop};
 pub fn stop<'a>(cx: &mut Stop<'_, 'a>, events: &InterruptLocked<'a, u32>, seen: &AtomicU32) {
     #[cfg(wrong)]
     events.with(cx, |events| seen.store(**events, Relaxed));
-    //~[wrong]^ ERROR: [E0277] no lock may be taken from `Stop<'_, 'a>`
+    //~[wrong]^ ERROR: [E0277] no lock may be taken in `Stop<'_, 'a>`
     #[cfg(right)]
     {
         let _ = (cx, events);

@@ -15,7 +15,7 @@ pub fn build_io<'a>(
     events.synchronize(cx, |events| {
         let (events, held) = events.split();
         queue.with(held, |queue| **queue += *events);
-        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `DpcHeld` can't be taken
+        //~[wrong]^ ERROR: [E0277] wrong lock order: at level `InterruptHeld`, a lock of level `DpcHeld` may not be taken
     });
     #[cfg(right)]
     queue.with(cx, |queue| {

@@ -14,7 +14,7 @@ pub fn build_io<'a>(
     second.with(cx, |second| {
         let (second, held) = second.split();
         first.with(held, |first| **first += *second);
-        //~[wrong]^ ERROR: [E0277] with `InterruptHeld`, a lock that makes it `StartIoHeld` can't be taken
+        //~[wrong]^ ERROR: [E0277] wrong lock order: at level `InterruptHeld`, a lock of level `StartIoHeld` may not be taken
     });
     #[cfg(right)]
     first.with(cx, |first| {

@@ -8,7 +8,7 @@ use storport::{Serial, StartIoLocked};
 pub fn start_io<'a>(mut cx: Serial<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(&mut cx, |queue| **queue += 1);
-    //~[wrong]^ ERROR: [E0277] with `StartIoHeld`, a lock that makes it `StartIoHeld` can't be taken
+    //~[wrong]^ ERROR: [E0277] wrong lock order: at level `StartIoHeld`, a lock of level `StartIoHeld` may not be taken
     #[cfg(right)]
     {
         *queue.open(&mut cx) += 1;

@@ -12,7 +12,7 @@ use storport::{StartIo, StartIoLocked};
 pub fn start_io<'a>(cx: &mut StartIo<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue += 1);
-    //~[wrong]^ ERROR: [E0277] with `StartIoMaybeHeld`, a lock that makes it `StartIoHeld` can't be taken
+    //~[wrong]^ ERROR: [E0277] wrong lock order: at level `StartIoMaybeHeld`, a lock of level `StartIoHeld` may not be taken
     #[cfg(right)]
     match cx.channels() {
         Channels::Concurrent(mut cx) => queue.with(&mut cx, |queue| **queue += 1),

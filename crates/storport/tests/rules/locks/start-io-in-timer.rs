@@ -8,7 +8,7 @@ use storport::{StartIoLocked, Timer};
 pub fn timer<'a>(cx: &mut Timer<'_, 'a>, queue: &StartIoLocked<'a, u32>) {
     #[cfg(wrong)]
     queue.with(cx, |queue| **queue = 0);
-    //~[wrong]^ ERROR: [E0277] with `StartIoHeld`, a lock that makes it `StartIoHeld` can't be taken
+    //~[wrong]^ ERROR: [E0277] wrong lock order: at level `StartIoHeld`, a lock of level `StartIoHeld` may not be taken
     #[cfg(right)]
     {
         *queue.open(cx) = 0;

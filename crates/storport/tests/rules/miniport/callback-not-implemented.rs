@@ -68,4 +68,4 @@ impl storport::callback::Timer for Disk {
 }
 
 storport::driver_entry!(Disk: Timer);
-//~[wrong]^ ERROR: [E0277] `Disk` names the optional callback `storport::callback::key::Timer`, but does not implement it
+//~[wrong]^ ERROR: [E0277] `driver_entry!` names the optional callback `storport::callback::key::Timer`, but `Disk` does not implement it

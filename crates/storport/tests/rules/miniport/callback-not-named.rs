@@ -64,7 +64,7 @@ impl Miniport for Disk {
 }
 
 impl callback::Timer for Disk {
-    //~[wrong]^ ERROR: [E0277] `Disk` does not name the optional callback `storport::callback::key::Timer`
+    //~[wrong]^ ERROR: [E0277] `driver_entry!` does not name the optional callback `storport::callback::key::Timer` of `Disk`
     fn timer<'a>(_: &(), _: &mut storport::Timer<'_, 'a>) {}
 }
 

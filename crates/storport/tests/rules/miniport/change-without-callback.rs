@@ -18,7 +18,7 @@ pub struct Disk;
 #[cfg(wrong)]
 pub fn build_io(cx: &mut BuildIo<'_, '_>) {
     let _ = cx.report_change::<Disk>(CHANGED);
-    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+    //~[wrong]^ ERROR: [E0277] `Disk` does not implement the optional callback that this call needs
 }
 
 #[cfg(right)]

@@ -12,7 +12,7 @@ pub struct Disk;
 #[cfg(wrong)]
 pub fn work(cx: &mut Work<'_, '_>) {
     let _ = cx.watch_registry::<Disk>();
-    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+    //~[wrong]^ ERROR: [E0277] `Disk` does not implement the optional callback that this call needs
 }
 
 #[cfg(right)]

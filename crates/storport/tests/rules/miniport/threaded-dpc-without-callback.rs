@@ -13,7 +13,7 @@ pub struct Disk;
 #[cfg(wrong)]
 pub fn find_adapter(cx: &mut FindAdapter<'_, '_>) {
     let _ = cx.threaded_dpc_locked::<Disk, u32>(0);
-    //~[wrong]^ ERROR: [E0277] `Disk` does not have this optional callback
+    //~[wrong]^ ERROR: [E0277] `Disk` does not implement the optional callback that this call needs
 }
 
 #[cfg(right)]

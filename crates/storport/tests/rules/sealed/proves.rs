@@ -10,7 +10,7 @@ pub struct Mine;
 
 #[cfg(wrong)]
 impl<'a> Proves<'a, level::InterruptHeld> for Mine {}
-//~[wrong]^ ERROR: [E0277] `Mine` is no context of a callback, and no guard
+//~[wrong]^ ERROR: [E0277] `Mine` is neither the context of a callback nor the guard of a lock
 
 /// What the trait is for: one piece of code for several callbacks.
 #[cfg(right)]

@@ -12,7 +12,7 @@ pub struct Mine;
 impl<'a> Scope<'a> for Mine {
     type Level = storport::level::NothingHeld;
 }
-//~[wrong]^^^ ERROR: [E0277] `Mine` is no context of a callback, and no guard
+//~[wrong]^^^ ERROR: [E0277] `Mine` is neither the context of a callback nor the guard of a lock
 
 /// What the trait is for: one piece of code for several callbacks.
 #[cfg(right)]

@@ -18,7 +18,7 @@ pub fn start_io<'a>(cx: &StartIo<'_, 'a>, srb: Srb<'a>, full: bool) -> Option<St
     if full {
         cx.busy(1);
         started.busy();
-        //~[wrong]^ ERROR: [E0277] the device has this request, or had it
+        //~[wrong]^ ERROR: [E0277] this request was started, so the device may be using it
         return None;
     }
     Some(started)

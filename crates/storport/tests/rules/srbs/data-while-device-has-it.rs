@@ -14,7 +14,7 @@ pub fn start_io<'a>(cx: &StartIo<'_, 'a>, mut srb: Srb<'a>) -> StartedSrb<'a> {
     let mut started = srb.started();
     #[cfg(wrong)]
     if let Ok(mut data) = cx.data_in(&mut started) {
-        //~[wrong]^ ERROR: [E0277] the device has this request, or had it
+        //~[wrong]^ ERROR: [E0277] this request was started, so the device may be using it
         data.write(0, &[0]);
     }
     started
