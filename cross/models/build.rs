@@ -1,5 +1,5 @@
-//! Makes faulty copies of `crates/storport/src/state.rs` for `tests/state.rs`:
-//! each with one line changed, which the models must not let pass.
+//! Makes faulty copies of `crates/storport/src/state.rs`, each with one change. `tests/state.rs`
+//! shows that the models fail for them.
 
 use std::{
     env, fs, io,
@@ -8,7 +8,7 @@ use std::{
 
 const SOURCE: &str = "../../crates/storport/src/state.rs";
 
-/// A fault: its name, the line as it is, and what it becomes.
+/// A fault: its name, the correct code, and the faulty code that replaces it.
 struct Fault {
     name: &'static str,
     line: &'static str,
@@ -42,7 +42,7 @@ const FAULTS: [Fault; 38] = [
         becomes: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Relaxed)",
     },
     Fault {
-        name: "requests_are_admitted_once_it_started",
+        name: "requests_are_admitted_before_ready",
         line: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Acquire) == READY",
         becomes: "pub fn serves_requests(&self) -> bool {\n        self.phase.load(Ordering::Acquire) >= STARTED",
     },
@@ -52,7 +52,7 @@ const FAULTS: [Fault; 38] = [
         becomes: "let admitted = self.phase.load(Ordering::Relaxed)",
     },
     Fault {
-        name: "a_callback_is_admitted_once_it_started",
+        name: "a_callback_is_admitted_before_ready",
         line: "let admitted = self.phase.load(Ordering::Acquire) == READY",
         becomes: "let admitted = self.phase.load(Ordering::Acquire) >= STARTED",
     },
@@ -72,7 +72,7 @@ const FAULTS: [Fault; 38] = [
         becomes: "self.inside.fetch_sub(1, Ordering::Relaxed)",
     },
     Fault {
-        name: "who_must_be_alone_only_reads",
+        name: "is_alone_only_reads_the_count",
         line: "self.inside.fetch_add(0, Ordering::AcqRel)",
         becomes: "self.inside.load(Ordering::Acquire)",
     },
@@ -92,7 +92,7 @@ const FAULTS: [Fault; 38] = [
         becomes: "mark.store(false, Ordering::Relaxed)",
     },
     Fault {
-        name: "who_must_be_alone_only_reads_the_marks",
+        name: "is_alone_only_reads_the_marks",
         line: "let exchanged =\n                mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);\n            exchanged.is_err()",
         becomes: "mark.load(Ordering::Acquire)",
     },
@@ -117,12 +117,12 @@ const FAULTS: [Fault; 38] = [
         becomes: "self.phase.load(Ordering::Relaxed) == READY && !self.is_dump()",
     },
     Fault {
-        name: "dpcs_are_queued_once_it_started",
+        name: "dpcs_are_queued_before_ready",
         line: "self.phase.load(Ordering::Acquire) == READY && !self.is_dump()",
         becomes: "self.phase.load(Ordering::Acquire) >= STARTED && !self.is_dump()",
     },
     Fault {
-        name: "notes_are_taken_before_it_is_ready",
+        name: "notes_are_taken_before_ready_is_stored",
         line: "self.phase.store(READY, Ordering::Release);\n        if self.is_dump() {\n            // The interrupt routine runs them.\n            return Noted(0);\n        }\n        self.take_noted()",
         becomes: "let noted = self.take_noted();\n        self.phase.store(READY, Ordering::Release);\n        noted",
     },
@@ -137,7 +137,7 @@ const FAULTS: [Fault; 38] = [
         becomes: "self.noted.swap(0, Ordering::Relaxed)",
     },
     Fault {
-        name: "a_note_is_not_looked_after",
+        name: "a_note_is_not_checked_again",
         line: "if self.queues_dpcs() && self.noted",
         becomes: "if self.is_dump() && self.noted",
     },
@@ -147,9 +147,9 @@ const FAULTS: [Fault; 38] = [
         becomes: "self.noted.load(Ordering::Acquire) & bit != 0",
     },
     Fault {
-        name: "notes_are_not_taken_by_a_restart",
-        line: "self.become_ready(works)\n    }\n\n    /// Whether no callback is inside",
-        becomes: "let _: Noted = self.become_ready(works);\n        Noted(0)\n    }\n\n    /// Whether no callback is inside",
+        name: "a_restart_does_not_take_the_notes",
+        line: "return Noted(0);\n        }\n        self.become_ready(works)",
+        becomes: "return Noted(0);\n        }\n        let _: Noted = self.become_ready(works);\n        Noted(0)",
     },
     Fault {
         name: "a_dpc_object_is_initialised_in_each_life",
@@ -162,14 +162,14 @@ const FAULTS: [Fault; 38] = [
         becomes: "let _ = bit;",
     },
     Fault {
-        name: "a_stop_begins_no_life",
-        line: "// After the phase: whoever reads the new life reads the new phase.\n            self.life.fetch_add(1, Ordering::Release);",
-        becomes: "",
+        name: "a_stop_does_not_begin_a_life",
+        line: "self.life.fetch_add(1, Ordering::Release);\n        } else {",
+        becomes: "} else {",
     },
     Fault {
-        name: "a_find_begins_no_life",
-        line: "// After the phase, as in `stop`.\n            self.life.fetch_add(1, Ordering::Release);",
-        becomes: "let _: u32 = self.life();",
+        name: "hw_find_adapter_does_not_begin_a_life",
+        line: "self.life.fetch_add(1, Ordering::Release);\n        }\n        begun",
+        becomes: "let _: u32 = self.life();\n        }\n        begun",
     },
     Fault {
         name: "a_life_is_read_after_the_phase",
@@ -192,17 +192,17 @@ const FAULTS: [Fault; 38] = [
         becomes: "self.timer.load(Ordering::Relaxed) ==",
     },
     Fault {
-        name: "a_change_takes_no_place",
+        name: "two_state_changes_are_reported_at_a_time",
         line: "!self.state_change.swap(true, Ordering::Acquire)",
         becomes: "!self.state_change.load(Ordering::Acquire)",
     },
     Fault {
-        name: "the_place_of_a_change_is_taken_relaxed",
+        name: "a_state_change_begins_relaxed",
         line: "!self.state_change.swap(true, Ordering::Acquire)",
         becomes: "!self.state_change.swap(true, Ordering::Relaxed)",
     },
     Fault {
-        name: "the_place_of_a_change_is_given_back_relaxed",
+        name: "a_state_change_ends_relaxed",
         line: "self.state_change.store(false, Ordering::Release)",
         becomes: "self.state_change.store(false, Ordering::Relaxed)",
     },
@@ -223,7 +223,7 @@ fn main() -> io::Result<()> {
     {
         if source.matches(line).count() != 1 {
             return Err(io::Error::other(format!(
-                "{SOURCE}: not there once: {line}"
+                "{SOURCE} must contain this text exactly once; adapt FAULTS in build.rs: {line}"
             )));
         }
         let copy = folder.join(format!("{name}.rs"));
@@ -235,5 +235,5 @@ fn main() -> io::Result<()> {
 
 fn module(name: &str, file: &Path) -> String {
     let doc = name.replace('_', " ");
-    format!("/// A fault: {doc}.\n#[path = {file:?}]\npub mod {name};\n")
+    format!("/// A faulty copy: {doc}.\n#[path = {file:?}]\npub mod {name};\n")
 }

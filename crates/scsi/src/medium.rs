@@ -126,7 +126,7 @@ fn check_flags_set(disk: &Disk, flags: u8) -> Result<(), Sense> {
     Err(Sense::invalid_field(field))
 }
 
-/// Decides how a command for which there is no extent ends.
+/// The outcome of a command whose blocks form no extent.
 ///
 /// # Errors
 ///
@@ -142,7 +142,7 @@ fn nothing_to_transfer(disk: &Disk, range: Range, error: ExtentError) -> Result<
     }
 }
 
-/// Checks that the disk is ready and that the blocks of a command exist that transfers none.
+/// Checks a command that transfers no data: the disk must be ready, and the blocks must exist.
 fn must_exist(disk: &Disk, range: Range) -> Result<(), Sense> {
     disk.ready()?;
     if disk.capacity.contains(range.lba, range.blocks) {

@@ -644,7 +644,7 @@ mod tests {
                 let mut list = pages.clone();
                 list[byte] ^= 1 << bit;
                 let accepted = match (byte, bit) {
-                    // PS of a page, and WCE.
+                    // The bits PS of a page, and WCE.
                     (4 | 24 | 36, 7) | (6, 2) => true,
                     _ => false,
                 };
@@ -672,7 +672,7 @@ mod tests {
     fn a_list_that_is_cut_off_is_a_length_error() {
         let disk = example::disk();
         let whole = six(&disk, 0, 0x3F);
-        // After the header, the descriptor and each page a list may end.
+        // A list may end after the header, after the descriptor, and after each page.
         for length in 1..whole.len() {
             // The header promises a descriptor.
             let complete = matches!(length, 12 | 32 | 44);

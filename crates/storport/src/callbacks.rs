@@ -186,7 +186,7 @@ unsafe extern "C" fn initialize_passively<M: Registered>(device_extension: PVOID
     }
     let works = match M::OPTIONAL.passive {
         None => true,
-        // SAFETY: `Registered`: the entry is one of this miniport. The gate has admitted
+        // SAFETY: `Registered`: the entry function belongs to this miniport. The gate has admitted
         // HwPassiveInitialize.
         Some(passive) => unsafe { passive(device_extension) },
     };
@@ -206,8 +206,8 @@ fn initialize_dpc<M: Registered>(header: &Header, number: DpcNumber) {
         // nothing uses it yet.
         unsafe { port::initialize_dpc(header, object, routine as PVOID) };
     } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
-        // The routine is documented to get the extension, whatever the context is. If a version
-        // of Windows passes the context instead, it is the same.
+        // The documentation says that the routine gets the device extension, not the context. In
+        // case a version of Windows passes the context, the context is the device extension too.
         let context = header.device_extension();
         let important = 1;
         // SAFETY: As above.
@@ -255,20 +255,20 @@ pub(crate) unsafe extern "C" fn build_io<M: Registered>(
     };
     let mut cx = context!(BuildIo, &extension.header);
     let call = (&raw const cx).addr();
-    // SAFETY: Storport gave SrbExtensionSize bytes there to this SRB.
+    // SAFETY: The SRB's extension has SrbExtensionSize bytes, which only this SRB uses.
     unsafe { Built::call_in(memory).write(call) };
     let Some((built, request)) = M::build_io(adapter, &mut cx, srb) else {
         return truth(false);
     };
     let memory: *mut Built<M::Request<'_>> = built.extension().cast();
-    // SAFETY: As above, for the SRB that the miniport returned. It owns that SRB, so HwBuildIo
-    // got it and wrote this field.
+    // SAFETY: As above, for the SRB that the miniport returned. The miniport owned it, so a call
+    // of HwBuildIo got it and wrote this field.
     let given = unsafe { Built::call_in(memory).read() };
-    // The block's address does not identify the request: after this call's SRB was completed,
-    // Storport may have sent another request in the same block.
+    // The address of the SRB does not identify the request: once this call's request is completed,
+    // Storport may reuse the SRB for another request.
     if given != call {
-        // The miniport returned another request than it got. Storport would not start it, so
-        // it is dropped, which completes it as failed.
+        // The miniport returned a request of another call, which Storport would not start. It is
+        // dropped here, which completes it as failed.
         return truth(false);
     }
     // SAFETY: As above.
@@ -305,7 +305,8 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
         return truth(true);
     }
     if extension.header.state.is_dump() {
-        // A request that was completed as BUSY may be sent again without a poll in between.
+        // Storport may send a request again that was completed as BUSY without calling HwInterrupt
+        // first. So the noted DPCs run here too.
         run_noted::<M>(adapter, device_extension, &extension.header);
     }
     // SAFETY: While the adapter is ready, Storport calls HwStartIo only after HwBuildIo returned
@@ -321,8 +322,8 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
     truth(true)
 }
 
-/// Completes an SRB that arrives while the adapter is not ready. A request for removal may be
-/// the first SRB of all (storport-rules.md X16).
+/// Completes an SRB that arrives while the adapter is not ready. The first SRB of an adapter may be
+/// a request for its removal (storport-rules.md X16).
 #[cold]
 fn answer_unready(header: &Header, srb: Srb<'_>) {
     match srb.function() {
@@ -342,8 +343,8 @@ pub(crate) unsafe extern "C" fn interrupt<M: Registered>(device_extension: PVOID
         return truth(false);
     };
     if header.state.has_message_locks() {
-        // The adapter interrupts by messages. Which lock Storport holds in this callback then
-        // is not documented.
+        // The adapter interrupts by messages. It is not documented which lock Storport holds in
+        // this callback then.
         return truth(false);
     }
     let interrupted = M::interrupt(adapter, &mut context!(Interrupt, header));
@@ -375,7 +376,7 @@ fn run_noted<M: Registered>(adapter: &M::Adapter<'_>, device_extension: PVOID, h
             M::dpc(adapter, &mut context!(Dpc, header, dpc: dpc));
         } else if let Some(routine) = M::OPTIONAL.threaded_dpc {
             let nothing = core::ptr::null_mut();
-            // SAFETY: `Registered`: the entry is one of this miniport.
+            // SAFETY: `Registered`: the entry function belongs to this miniport.
             unsafe { routine(header.dpc(dpc), device_extension, nothing, nothing) };
         }
     }
@@ -551,7 +552,7 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Registered>(
 ) -> SCSI_ADAPTER_CONTROL_STATUS {
     let optional = match control_type {
         control::ScsiQuerySupportedControlTypes => {
-            // SAFETY: For this type Parameters is the list to fill in.
+            // SAFETY: For this control type, Parameters points to the list to fill in.
             unsafe { fill_supported(parameters.cast(), supports_adapter_control::<M>) };
             return _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess;
         }
@@ -561,7 +562,7 @@ pub(crate) unsafe extern "C" fn adapter_control<M: Registered>(
         control::ScsiAdapterSurpriseRemoval => M::OPTIONAL.surprise_removal,
         _ => None,
     };
-    // SAFETY: `Registered`: the entry is one of this miniport. It gets the arguments that
+    // SAFETY: `Registered`: the entry function belongs to this miniport. It gets the arguments that
     // Storport passed.
     if optional.is_some_and(|entry| unsafe { entry(device_extension, parameters) }) {
         _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
@@ -606,7 +607,7 @@ pub(crate) unsafe fn adapter_power<M: callback::AdapterPower + Registered>(
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let power: *const STOR_ADAPTER_CONTROL_POWER = parameters.cast();
-    // SAFETY: For this type Parameters is such a structure, or null.
+    // SAFETY: For this control type, Parameters is null or points to such a structure.
     let Some(power) = (unsafe { power.as_ref() }) else {
         return false;
     };
@@ -641,7 +642,7 @@ fn power_state(state: STOR_DEVICE_POWER_STATE) -> PowerState {
     }
 }
 
-/// The event of a unit that a control type stands for.
+/// The event of a unit that `control_type` announces.
 fn unit_event(control_type: SCSI_UNIT_CONTROL_TYPE) -> Option<UnitEvent> {
     match control_type {
         unit::ScsiUnitStart => Some(UnitEvent::Start),
@@ -661,8 +662,8 @@ fn supports_unit_control<M: Registered>(control_type: SCSI_UNIT_CONTROL_TYPE) ->
 
 /// HW_UNIT_CONTROL.
 ///
-/// Its page calls the first argument a unit's storage. Microsoft's storahci uses it as the
-/// adapter's extension, which every other callback gets.
+/// The documentation calls the first argument a unit's storage. Microsoft's driver storahci uses it
+/// as the adapter's device extension, which every other callback gets.
 pub(crate) unsafe extern "C" fn control_unit<M: Registered>(
     device_extension: PVOID,
     control_type: SCSI_UNIT_CONTROL_TYPE,
@@ -670,13 +671,13 @@ pub(crate) unsafe extern "C" fn control_unit<M: Registered>(
 ) -> SCSI_UNIT_CONTROL_STATUS {
     let success = _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess;
     if control_type == unit::ScsiQuerySupportedUnitControlTypes {
-        // SAFETY: For this type Parameters is the list to fill in.
+        // SAFETY: For this control type, Parameters points to the list to fill in.
         unsafe { fill_supported(parameters.cast(), supports_unit_control::<M>) };
         return success;
     }
     let done = match (unit_event(control_type), control_type) {
         (Some(event), _) => M::OPTIONAL.unit_control.is_some_and(|entry| {
-            // SAFETY: `Registered`: the entry is one of this miniport. It gets the arguments
+            // SAFETY: `Registered`: the entry function belongs to this miniport. It gets the arguments
             // that Storport passed.
             unsafe { entry(device_extension, event, parameters) }
         }),
@@ -701,7 +702,7 @@ pub(crate) unsafe fn unit_control<M: callback::UnitControl + Registered>(
 ) -> bool {
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
-    // SAFETY: For these types Parameters is a unit's address.
+    // SAFETY: For these control types, Parameters is null or points to a unit's address.
     let Some(unit) = (unsafe { address(parameters.cast()) }) else {
         return false;
     };
@@ -721,11 +722,11 @@ pub(crate) unsafe fn unit_power<M: callback::UnitPower + Registered>(
     // SAFETY: Storport passes the HwDeviceExtension.
     let extension = unsafe { Extension::<M>::at(device_extension) };
     let power: *const STOR_UNIT_CONTROL_POWER = parameters.cast();
-    // SAFETY: For this type Parameters is such a structure, or null.
+    // SAFETY: For this control type, Parameters is null or points to such a structure.
     let Some(power) = (unsafe { power.as_ref() }) else {
         return false;
     };
-    // SAFETY: Its Address is of the type that `register` asks for.
+    // SAFETY: Its Address has the type that `register` asks for.
     let Some(unit) = (unsafe { address(power.Address.cast()) }) else {
         return false;
     };

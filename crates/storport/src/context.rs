@@ -5,11 +5,11 @@
 //! context is neither `Send` nor `'static`, so it ends with the callback. Its methods are the
 //! routines that may be called there.
 //!
-//! | context | IRQL | held | may be taken |
+//! | Context | IRQL | Locks that Storport holds | Locks that may be taken |
 //! |---|---|---|---|
 //! | [`FindAdapter`](crate::FindAdapter) | PASSIVE (dump: HIGH) | nothing; it is alone | nothing |
 //! | [`Initialize`] | DIRQL | Interrupt; it is alone | nothing |
-//! | [`PassiveInitialize`] | PASSIVE | nothing; it is alone but for interrupts | nothing |
+//! | [`PassiveInitialize`] | PASSIVE | nothing; it is alone except for interrupt routines | nothing |
 //! | [`BuildIo`] | DISPATCH | nothing | all |
 //! | [`StartIo`] | DISPATCH | perhaps StartIo | Dpc, Interrupt; see [`StartIo::channels`] |
 //! | [`Interrupt`] | DIRQL | Interrupt | nothing |
@@ -19,7 +19,7 @@
 //! | [`Timer`], [`StateChange`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`ResetBus`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`Stop`] | DIRQL at worst | nothing known | nothing |
-//! | [`Restart`] | DIRQL at worst | nothing known; it is alone but for interrupts | nothing |
+//! | [`Restart`] | DIRQL at worst | nothing known; it is alone except for interrupt routines | nothing |
 //! | [`AdapterPower`] | DISPATCH at most | nothing | all |
 //! | [`SurpriseRemoval`] | below DISPATCH | nothing | all |
 //! | [`UnitControl`] | PASSIVE | nothing | all |
@@ -168,9 +168,9 @@ contexts! {
     /// HwResetBus: DISPATCH_LEVEL, the StartIo lock held, requests paused. HwBuildIo may run at the
     /// same time.
     ResetBus { path: u32 };
-    /// HwAdapterControl(ScsiStopAdapter): up to DIRQL, no lock known to be held, no lock may be
-    /// taken (storport-rules.md X1). No request is outstanding. Callbacks that were admitted before
-    /// may still run.
+    /// HwAdapterControl(ScsiStopAdapter): up to DIRQL. It is not known which locks are held, so no
+    /// lock may be taken (storport-rules.md X1). No request is outstanding. Callbacks that were
+    /// admitted earlier may still be running.
     Stop;
     /// HwAdapterControl(ScsiRestartAdapter): as [`Stop`].
     ///

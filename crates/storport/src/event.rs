@@ -1,5 +1,5 @@
 //! Events for the system's log (StorPortLogSystemEvent).
-#![expect(unsafe_code, reason = "Storport gets pointers to what an event says")]
+#![expect(unsafe_code, reason = "Storport gets pointers to an event's texts")]
 
 use core::ptr;
 

@@ -264,8 +264,8 @@ impl<M: Registered> Extension<M> {
         self.header.state.is_alone()
     }
 
-    /// The miniport's state. The callback chooses the lifetime `'a`, so a value with this lifetime
-    /// can leave the callback only into the adapter's own state.
+    /// The miniport's state. Each callback has its own lifetime `'a`, so a value with this lifetime
+    /// can be stored only in this state.
     ///
     /// # Safety
     /// The gate has admitted the callback, in FOUND or a phase with a higher number.

@@ -133,7 +133,7 @@ impl StartIoParameters {
             Size: size_of::<STARTIO_PERFORMANCE_PARAMETERS>() as u32,
             ..STARTIO_PERFORMANCE_PARAMETERS::default()
         };
-        // SAFETY: The caller's promise; the result has a place.
+        // SAFETY: The caller's promise. `parameters` outlives the call.
         unsafe { port::get_start_io_perf_params(adapter, srb, &raw mut parameters) }?;
         Ok(Self {
             message: parameters.MessageNumber,

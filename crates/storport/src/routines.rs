@@ -535,7 +535,7 @@ routines! {
             Self: WhileRunning,
         {
             if !self.is_dump() {
-                // Fails if there is no timer callback, and so no timer.
+                // This fails only without a timer callback. Then there is no timer.
                 let _: Result<(), StorStatus> = set_timer(self.header(), None);
             }
         }
@@ -563,7 +563,7 @@ routines! {
             Self: WhileRunning,
         {
             if !self.is_dump() {
-                // SAFETY: the notification asks for nothing more.
+                // SAFETY: The notification has no other requirement.
                 unsafe { port::bus_change_detected(self.header(), path.into()) };
             }
         }
@@ -575,7 +575,7 @@ routines! {
             Self: WhileRunning,
         {
             if !self.is_dump() {
-                // SAFETY: the notification asks for nothing more.
+                // SAFETY: The notification has no other requirement.
                 unsafe { port::reset_detected(self.header(), path.into()) };
             }
         }
@@ -597,8 +597,8 @@ routines! {
             !self.is_dump() && port::resume(self.header())
         }
 
-        /// Whether tracing of the miniport's events is enabled, by the last call of
-        /// HwTracingEnabled. Calls while the adapter was stopped count too.
+        /// Whether tracing of the miniport's events is enabled, according to the last call of
+        /// HwTracingEnabled. A call while the adapter was stopped counts too.
         #[must_use]
         pub fn is_traced<M: callback::Tracing>(&self) -> bool
         where
@@ -637,7 +637,7 @@ fn microseconds(adapter: &Header) -> Result<u64, StorStatus> {
         return Err(StorStatus::NOT_IMPLEMENTED);
     }
     let (mut frequency, mut counter) = (LARGE_INTEGER::default(), LARGE_INTEGER::default());
-    // SAFETY: The results have places.
+    // SAFETY: The two variables outlive the call.
     unsafe { port::query_performance_counter(adapter, &raw mut frequency, &raw mut counter) }?;
     // SAFETY: Every bit pattern is an integer.
     let frequency = unsafe { frequency.QuadPart }.cast_unsigned();
@@ -660,7 +660,7 @@ unsafe fn processors(adapter: &Header) -> u32 {
         return 1;
     }
     let mut groups: u16 = 0;
-    // SAFETY: The caller's promise; the result has a place.
+    // SAFETY: The caller's promise. `groups` outlives the call.
     if unsafe { port::get_active_group_count(adapter, &raw mut groups) }.is_err() {
         return 1;
     }
@@ -685,7 +685,7 @@ unsafe fn processor(adapter: &Header) -> Result<Processor, StorStatus> {
         });
     }
     let mut number = PROCESSOR_NUMBER::default();
-    // SAFETY: The caller's promise; the result has a place.
+    // SAFETY: The caller's promise. `number` outlives the call.
     unsafe { port::get_current_processor_number(adapter, &raw mut number) }?;
     Ok(Processor {
         group: number.Group,
@@ -693,19 +693,19 @@ unsafe fn processor(adapter: &Header) -> Result<Processor, StorStatus> {
     })
 }
 
-/// RequestTimerCall for a life and a time; `None` cancels.
+/// Requests the timer (RequestTimerCall) for a life and after some microseconds. `None` cancels it.
 pub(crate) fn set_timer(
     adapter: &Header,
     timer: Option<(u32, NonZero<u32>)>,
 ) -> Result<(), StorStatus> {
-    // It is `None` if the type parameter is another miniport than this adapter's.
+    // There is no timer routine if the caller's type parameter is not this adapter's miniport.
     let routine = adapter
         .optional()
         .timer
         .ok_or(StorStatus::INVALID_PARAMETER)?;
     adapter.state.arm_timer(timer.map(|(life, _)| life));
     let microseconds = timer.map_or(0, |(_, microseconds)| microseconds.get());
-    // SAFETY: The function is one for this adapter's extension.
+    // SAFETY: The routine belongs to this adapter's miniport.
     unsafe { port::request_timer_call(adapter, routine as PVOID, microseconds) };
     Ok(())
 }
@@ -721,10 +721,11 @@ unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> 
         .work
         .ok_or(StorStatus::INVALID_PARAMETER)?;
     let mut worker: PVOID = ptr::null_mut();
-    // SAFETY: The caller's promise; the result has a place.
+    // SAFETY: The caller's promise. `worker` outlives the call.
     unsafe { port::initialize_worker(adapter, &raw mut worker) }?;
     let context = WorkContext { life, argument };
-    // SAFETY: The worker is initialised and not queued. The function is one for this adapter.
+    // SAFETY: The worker is initialised and not queued. The routine belongs to this adapter's
+    // miniport.
     let queued =
         unsafe { port::queue_work_item(adapter, work as PVOID, worker, context.into_pointer()) };
     if queued.is_err() {
@@ -734,8 +735,8 @@ unsafe fn queue_work(adapter: &Header, argument: u32) -> Result<(), StorStatus> 
     queued
 }
 
-/// The values that are packed into the context pointer of a work item. The pointer is not an
-/// address.
+/// The values that the framework stores in the context pointer of a work item. The pointer is not
+/// used as an address.
 pub(crate) struct WorkContext {
     /// The adapter's life in which the work was queued.
     pub(crate) life: u32,
@@ -838,6 +839,6 @@ unsafe fn watch_registry(adapter: &Header) -> Result<(), StorStatus> {
         .optional()
         .registry
         .ok_or(StorStatus::INVALID_PARAMETER)?;
-    // SAFETY: The caller's promise; the function is one for this adapter.
+    // SAFETY: The caller's promise. The routine belongs to this adapter's miniport.
     unsafe { port::enable_registry_key_notification(adapter, routine as PVOID) }
 }

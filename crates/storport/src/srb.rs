@@ -19,8 +19,8 @@
 //! A request is in one of two states. A [`Fresh`] request was not given to the device. It may
 //! be completed as BUSY ([`Srb::busy`]), and its data may be accessed. Before the miniport
 //! gives the request to the device, it makes it a [`StartedSrb`], which allows neither
-//! (storport-rules.md S5). The types do not ensure that the miniport does this in time. A
-//! driver that stores its requests in flight as `StartedSrb`s always does.
+//! (storport-rules.md S5). The types do not ensure that the miniport does this before the device
+//! gets the request. A miniport that stores every request in flight as a `StartedSrb` does.
 //!
 //! An SRB has one of two layouts, SCSI_REQUEST_BLOCK and STORAGE_REQUEST_BLOCK
 //! (storport-rules.md STORAGE_REQUEST_BLOCK). Only this module accesses them.
@@ -190,7 +190,7 @@ pub trait NotStarted {}
 #[diagnostic::do_not_recommend]
 impl NotStarted for Fresh {}
 
-/// A request that Storport gave to the miniport, in state `S`.
+/// A request that Storport passed to the miniport. `S` is its state: [`Fresh`] or [`Started`].
 ///
 /// # Invariants
 ///
@@ -321,7 +321,7 @@ impl<'a, S> Srb<'a, S> {
         }
     }
 
-    /// The function that is asked for.
+    /// The function of the request.
     #[must_use]
     #[inline]
     pub fn function(&self) -> Function {

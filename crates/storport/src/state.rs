@@ -1,64 +1,68 @@
 //! The adapter's life cycle, and the gate that every callback passes.
 //!
-//! A state of all zeros is valid, because Storport's memory is zeroed at first.
-//! It means that no adapter was found. Nothing here depends on Windows: the models
-//! in `cross/models` compile this file for loom.
+//! The gate is the functions of [`State`] that admit a callback. A callback that is not
+//! admitted does not reach the miniport. Three words have a fixed meaning here:
+//!
+//! - A *phase* is a stage of the life cycle, such as FOUND or READY (the constants below).
+//! - A *life* of the adapter ends when it is stopped, or when HwFindAdapter is called again.
+//! - A callback is *alone* if no other callback of the adapter runs at the same time.
+//!
+//! A state of all zeros means that no adapter was found: Storport zeroes the memory before the
+//! first call. Nothing here depends on Windows: the models in `cross/models` compile this file
+//! for loom.
 //!
 //! # Invariants
 //!
-//! A callback reaches the adapter's state only after one of the functions here
-//! admitted it. There are five ways in:
+//! A callback accesses the adapter's state only after one of the functions here has admitted
+//! it. There are five groups of callbacks:
 //!
-//! | Way in | Callbacks | Condition | Cost |
+//! | Admitted by | Callbacks | In the phases | How the gate knows that one is running |
 //! |---|---|---|---|
-//! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | one load |
-//! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE or READY | one load |
+//! | [`serves_requests`](State::serves_requests) | HwBuildIo, HwStartIo | READY | it does not |
+//! | [`serves_interrupts`](State::serves_interrupts) | HwInterrupt, HwMSInterruptRoutine | RESTARTING, STARTED, PASSIVE, READY | it does not |
 //! | [`enter_dpc`](State::enter_dpc) | DPCs | READY | marked in `running`, or counted in `inside` |
-//! | [`enter`](State::enter), [`stop`](State::stop) | all others, the optional ones included; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `inside` |
-//! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phase before | exclusive |
+//! | [`enter`](State::enter), [`stop`](State::stop) | all others, including the optional ones; ScsiStopAdapter | READY; for a stop also FOUND, STARTED and STOPPED | counted in `inside` |
+//! | [`begin_find`](State::begin_find), [`begin_initialize`](State::begin_initialize), [`begin_passive`](State::begin_passive), [`begin_restart`](State::begin_restart) | HwFindAdapter, HwInitialize, HwPassiveInitialize, ScsiRestartAdapter | the phases from which they may begin | each has a phase of its own |
 //!
-//! From this follows what the contexts promise:
+//! The promises of the contexts follow from this table:
 //!
-//! - *HwFindAdapter is alone.* It begins only when nobody is inside, counted or
-//!   marked, in a phase that admits nobody. HwBuildIo, HwStartIo and interrupt routines are not
-//!   counted: see the assumption below.
-//! - *HwInitialize is alone.* FOUND admits only ScsiStopAdapter, which opens no
-//!   cell, and INITIALIZING admits nobody. Nobody was inside when HwFindAdapter
-//!   began.
-//! - *HwPassiveInitialize is alone but for interrupt routines.* So is
-//!   *ScsiRestartAdapter*, which begins only when nobody is inside. Interrupt
-//!   routines open only cells of interrupt locks, which these two callbacks do not
-//!   open.
-//! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that
-//!   READY admits take locks, READY is stored after HwPassiveInitialize
-//!   initialised every DPC object, and whoever reads READY sees that.
-//! - *Nothing of an earlier life runs in a later one.* A stop begins a new life;
-//!   work, timers and state changes carry the life that they were requested in.
+//! - *HwFindAdapter is alone.* Its phase admits no other callback, and it begins only after
+//!   every counted or marked callback has left. For the callbacks that are neither counted nor
+//!   marked, see the assumption below.
+//! - *HwInitialize is alone.* The phase FOUND admits only ScsiStopAdapter, which opens no cell.
+//!   The phase INITIALIZING admits no callback. No callback of an earlier life is left, because
+//!   HwFindAdapter was alone.
+//! - *HwPassiveInitialize and ScsiRestartAdapter are alone except for interrupt routines.* They
+//!   open no cells of interrupt locks, and interrupt routines open no others.
+//!   ScsiRestartAdapter, too, begins only after every counted or marked callback has left.
+//! - *A DPC lock is taken only after StorPortInitializeDpc.* Only callbacks that READY admits
+//!   take locks. HwPassiveInitialize initialises every DPC object before it stores READY, and a
+//!   callback that reads READY sees the initialised objects.
+//! - *Nothing that was requested in one life runs in a later one.* Work, timers and state changes
+//!   store the number of the life in which they were requested.
 //!
-//! One thing is assumed of Storport, and not checked because counting would cost
-//! every request two locked instructions: when it calls HwFindAdapter or
-//! ScsiRestartAdapter, each call of HwBuildIo and HwStartIo of before the stop has
-//! returned; and when it calls HwFindAdapter, the interrupt is not connected. That no
-//! request is outstanding at a stop is documented (HwAdapterControl). A call that
-//! completed its request may still be about to return then, on a processor that the
-//! hypervisor does not run, and nothing is documented of that.
+//! Two things about Storport are assumed: when it calls HwFindAdapter or ScsiRestartAdapter,
+//! every earlier call of HwBuildIo and HwStartIo has returned; and when it calls HwFindAdapter,
+//! the interrupt is not connected. The gate does not check this, because counting would cost
+//! every request two locked instructions. The documentation promises that no request is
+//! outstanding at a stop (HwAdapterControl). It does not say whether a call that has completed
+//! its request may still be running then, for example on a virtual processor that the hypervisor
+//! has paused.
 //!
-//! A DPC costs one locked instruction and not two: it marks its object as running, and
-//! only the run that marked it clears the mark, by a plain store. Windows may run one
-//! DPC object on two processors at the same time. The second run finds the mark and is
-//! counted instead.
+//! A DPC costs only one locked instruction: its run marks the DPC object, and later clears the
+//! mark by a plain store. Windows may run one DPC object on two processors at the same time. The
+//! second run finds the mark and is counted instead.
 //!
-//! DPCs are different in another way: one that is issued while it cannot be queued (before
-//! READY, between a stop and a restart, in a dump stack) is noted, and queued
-//! once as soon as it can be; in a dump stack the interrupt routine runs it.
-//! HwFindAdapter drops the notes.
+//! A DPC can be issued when it cannot be queued: before READY, between a stop and a restart, and
+//! in a dump stack. It is then noted, and queued once the adapter is ready. In a dump stack the
+//! interrupt routine runs it. HwFindAdapter drops the notes.
 
 #[cfg(not(loom))]
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// The most DPC objects that one adapter may have.
+/// The maximum number of DPC objects of an adapter.
 pub const MAX_DPCS: u8 = 32;
 
 /// No adapter was found. Zero, as Storport's memory is at first.
@@ -71,17 +75,17 @@ const FOUND: u8 = 2;
 const STOPPED: u8 = 3;
 /// HwInitialize runs, alone.
 const INITIALIZING: u8 = 4;
-/// ScsiRestartAdapter runs, alone but for interrupt routines. Interrupt
-/// routines are admitted from here on upwards.
+/// ScsiRestartAdapter runs, alone except for interrupt routines, which this and all
+/// higher phases admit.
 const RESTARTING: u8 = 5;
 /// HwInitialize succeeded. HwPassiveInitialize comes next.
 const STARTED: u8 = 6;
-/// HwPassiveInitialize runs, alone but for interrupt routines.
+/// HwPassiveInitialize runs, alone except for interrupt routines.
 const PASSIVE: u8 = 7;
 /// The adapter runs, and its DPC objects are initialised.
 const READY: u8 = 8;
 
-/// In `timer`: the timer was requested, in the life that the low half names.
+/// A bit of `State::timer`: the timer is requested. The low 32 bits are the number of the life.
 const TIMER_ARMED: u64 = 1 << 32;
 
 /// The kind of a DPC object.
@@ -89,7 +93,7 @@ const TIMER_ARMED: u64 = 1 << 32;
 pub enum DpcKind {
     /// It runs at DISPATCH_LEVEL.
     Ordinary,
-    /// It runs in a thread, if the system allows that.
+    /// It runs in a thread, or at DISPATCH_LEVEL if threaded DPCs are disabled in the system.
     Threaded,
 }
 
@@ -97,18 +101,18 @@ pub enum DpcKind {
 #[derive(Debug)]
 #[must_use = "the run must be ended by `State::leave_dpc`"]
 pub enum DpcRun {
-    /// The only one of its object that is marked.
+    /// This run marked its object, which has the number in the field.
     Marked(u8),
-    /// Another run of the object is marked, so this one is counted.
+    /// Another run had marked the object, so this run is counted.
     Counted,
 }
 
-/// Who queues a DPC that is issued.
+/// What to do with a DPC that is issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Issue {
-    /// The caller queues it.
+    /// The caller must queue it.
     Now,
-    /// It is noted, and the callback that makes the adapter ready queues it.
+    /// Nothing: it is noted, and is queued when the adapter becomes ready.
     Later,
 }
 
@@ -117,42 +121,41 @@ pub enum Issue {
 pub struct State {
     /// One of the constants above.
     phase: AtomicU8,
-    /// Callbacks that were admitted and counted, and that have not left.
+    /// The number of counted callbacks that are running.
     inside: AtomicU32,
-    /// DPC objects of which a run was admitted that has not left.
+    /// The marks of the DPC objects: whether a run of the object is running.
     running: [AtomicBool; MAX_DPCS as usize],
-    /// The number of the life: it counts the stops and the calls of HwFindAdapter.
-    /// What is requested in one life does not run in the next.
+    /// The number of the life. Each stop and each call of HwFindAdapter increments it.
     life: AtomicU32,
     /// Whether the driver runs in the crash dump or hibernation stack.
     dump: AtomicBool,
     /// Whether each MSI-X message has a lock of its own.
     message_locks: AtomicBool,
-    /// Messages that are connected. Settled before the first lock is taken.
+    /// How many messages are connected. It does not change after HwInitialize.
     messages: AtomicU32,
-    /// Messages that have locks of their own: all connected ones, or none.
+    /// How many messages have a lock of their own: all connected messages, or none.
     locked_messages: AtomicU32,
     /// Whether the DPC objects are initialised.
     dpcs_initialized: AtomicBool,
-    /// DPC objects that were ever initialised, a bit each.
+    /// A bit for each DPC object that was initialised in this life or an earlier one.
     initialized: AtomicU32,
-    /// Which of them are threaded ones. An object keeps its kind.
+    /// Which of them were initialised as threaded DPCs. An object keeps its kind.
     initialized_threaded: AtomicU32,
-    /// DPC objects handed out.
+    /// How many DPC objects are in use in this life.
     dpcs: AtomicU8,
-    /// Which of them are threaded, a bit each.
+    /// A bit for each of them that is threaded.
     threaded: AtomicU32,
-    /// DPCs issued and not queued yet, a bit each.
+    /// A bit for each DPC that was issued and is not queued yet.
     noted: AtomicU32,
-    /// Concurrent channels granted.
+    /// How many concurrent channels Storport granted.
     channels: AtomicU32,
-    /// Whether Storport was asked for them.
+    /// Whether Storport was asked for concurrent channels.
     optimized: AtomicBool,
     /// Whether a state change is being reported.
     state_change: AtomicBool,
-    /// The timer that was requested last: `TIMER_ARMED` and its life, or zero.
+    /// `TIMER_ARMED` and the life in which the timer was requested, or zero without a timer.
     timer: AtomicU64,
-    /// Whether tracing is enabled, by the last HwTracingEnabled.
+    /// Whether tracing is enabled, according to the last call of HwTracingEnabled.
     traced: AtomicBool,
 }
 
@@ -171,8 +174,7 @@ impl State {
         self.phase.load(Ordering::Acquire) >= RESTARTING
     }
 
-    /// Whether the adapter was started, but is not ready yet. Requests that
-    /// come now can wait.
+    /// Whether the adapter is being started. Storport can retry a request that arrives now.
     #[must_use]
     pub fn is_starting(&self) -> bool {
         matches!(
@@ -206,9 +208,9 @@ impl State {
     #[must_use]
     pub fn enter_dpc(&self, number: u8) -> Option<DpcRun> {
         let run = match self.running.get(usize::from(number)) {
-            // AcqRel: in the order of all writes to the mark, this one comes before
-            // that of `is_alone`, which then finds it, or after, and then this
-            // processor sees the phase that was stored before.
+            // AcqRel: this write and the write of `is_alone` to the mark have an order. If
+            // this one is first, `is_alone` finds the mark. If it is second, the load of the
+            // phase below sees the phase that was stored before `is_alone`.
             Some(mark) if !mark.swap(true, Ordering::AcqRel) => DpcRun::Marked(number),
             _ => {
                 self.inside.fetch_add(1, Ordering::AcqRel);
@@ -235,8 +237,8 @@ impl State {
         }
     }
 
-    /// Stops the adapter, and admits and counts the callback that stops it.
-    /// False if there is no adapter, or if a callback runs that must be alone.
+    /// Stops the adapter. Admits and counts ScsiStopAdapter, unless there is no adapter or a
+    /// callback runs that must be alone.
     #[must_use]
     pub fn stop(&self) -> bool {
         self.inside.fetch_add(1, Ordering::AcqRel);
@@ -244,7 +246,8 @@ impl State {
             // The adapter was never started, but its device may still run.
             || self.phase.load(Ordering::Acquire) == FOUND;
         if stopped {
-            // After the phase: whoever reads the new life reads the new phase.
+            // After the phase, so that a callback that reads the new life reads the new phase
+            // too.
             self.life.fetch_add(1, Ordering::Release);
         } else {
             self.leave();
@@ -252,8 +255,8 @@ impl State {
         stopped
     }
 
-    /// Begins HwFindAdapter, which is alone only once
-    /// [`is_alone`](Self::is_alone) says so.
+    /// Begins HwFindAdapter. The caller must then wait until
+    /// [`is_alone`](Self::is_alone) returns true.
     #[must_use]
     pub fn begin_find(&self) -> bool {
         let begun = self.begin(&[EMPTY, FOUND, STOPPED, STARTED, READY], FINDING);
@@ -264,8 +267,7 @@ impl State {
         begun
     }
 
-    /// Resets the state for an adapter that HwFindAdapter looks for now. The caller
-    /// is alone.
+    /// Resets the state before HwFindAdapter looks for an adapter. The caller is alone.
     pub fn reset(&self, dump: bool, message_locks: bool) {
         self.dump.store(dump, Ordering::Relaxed);
         self.message_locks.store(message_locks, Ordering::Relaxed);
@@ -278,11 +280,10 @@ impl State {
         self.channels.store(0, Ordering::Relaxed);
         self.optimized.store(false, Ordering::Relaxed);
         self.timer.store(0, Ordering::Relaxed);
-        // `state_change` stays: Storport may still have a report, and its callback
-        // HwStateChange ends it.
+        // `state_change` is kept: Storport may still process a report. HwStateChange ends it.
     }
 
-    /// Ends HwFindAdapter. What it wrote is seen by whoever is admitted later.
+    /// Ends HwFindAdapter. Callbacks that are admitted later see everything that it wrote.
     pub fn end_find(&self, found: bool) {
         let phase = if found { FOUND } else { EMPTY };
         self.phase.store(phase, Ordering::Release);
@@ -294,7 +295,7 @@ impl State {
         self.begin(&[FOUND], INITIALIZING)
     }
 
-    /// Ends HwInitialize. In a dump stack the adapter is ready then.
+    /// Ends HwInitialize. In a dump stack the adapter is ready from now on.
     pub fn end_initialize(&self, works: bool) {
         let phase = match (works, self.is_dump()) {
             (false, _) => FOUND,
@@ -304,27 +305,27 @@ impl State {
         self.phase.store(phase, Ordering::Release);
     }
 
-    /// Begins HwPassiveInitialize, alone but for interrupt routines.
+    /// Begins HwPassiveInitialize, alone except for interrupt routines.
     #[must_use]
     pub fn begin_passive(&self) -> bool {
         self.begin(&[STARTED], PASSIVE)
     }
 
-    /// Ends HwPassiveInitialize, which initialised the DPC objects. Returns the
-    /// DPCs to be queued.
+    /// Ends HwPassiveInitialize, which has initialised the DPC objects. Returns the DPCs that the
+    /// caller must queue.
     pub fn end_passive(&self, works: bool) -> Noted {
         self.dpcs_initialized.store(true, Ordering::Relaxed);
         self.become_ready(works)
     }
 
-    /// Begins ScsiRestartAdapter, which is alone but for interrupt routines
-    /// only once [`is_alone`](Self::is_alone) says so.
+    /// Begins ScsiRestartAdapter. The caller must then wait until
+    /// [`is_alone`](Self::is_alone) returns true.
     #[must_use]
     pub fn begin_restart(&self) -> bool {
         self.begin(&[STOPPED], RESTARTING)
     }
 
-    /// Ends ScsiRestartAdapter. Returns the DPCs to be queued.
+    /// Ends ScsiRestartAdapter. Returns the DPCs that the caller must queue.
     pub fn end_restart(&self, works: bool) -> Noted {
         if works && !self.dpcs_initialized.load(Ordering::Relaxed) && !self.is_dump() {
             // The stop came before HwPassiveInitialize.
@@ -334,12 +335,12 @@ impl State {
         self.become_ready(works)
     }
 
-    /// Whether no callback is inside, counted or marked. In a phase that admits none,
-    /// this stays true.
+    /// Whether no counted or marked callback is running. In a phase that admits no callback, this
+    /// stays true.
     #[must_use]
     pub fn is_alone(&self) -> bool {
-        // Writes rather than loads, so that a callback that enters later sees the
-        // phase that was stored before them.
+        // Writes rather than loads: a callback that enters after them sees the phase that was
+        // stored before them.
         let is_marked = |mark: &AtomicBool| {
             let exchanged =
                 mark.compare_exchange(false, false, Ordering::AcqRel, Ordering::Relaxed);
@@ -350,10 +351,10 @@ impl State {
         !marked && self.inside.fetch_add(0, Ordering::AcqRel) == 0
     }
 
-    /// How many DPC objects may have runs: those that were ever initialised.
+    /// How many DPC objects may be marked: those that were initialised in any life.
     fn initialized_dpcs(&self) -> u8 {
         let initialized = self.initialized.load(Ordering::Relaxed);
-        // At most 32.
+        // The result is at most 32.
         u32::BITS.wrapping_sub(initialized.leading_zeros()) as u8
     }
 
@@ -370,8 +371,7 @@ impl State {
         self.take_noted()
     }
 
-    /// Goes from one of the phases `from` to phase `to`. Returns false if the phase
-    /// is another.
+    /// Changes the phase from one of `from` to `to`. Returns false if the phase is not in `from`.
     fn begin(&self, from: &[u8], to: u8) -> bool {
         from.iter().any(|phase| {
             self.phase
@@ -380,31 +380,31 @@ impl State {
         })
     }
 
-    /// The life in which work, timers or state changes are requested now. `None` unless
+    /// The life for work, a timer or a state change that is requested now. Returns `None` unless
     /// the adapter is ready.
     #[inline]
     #[must_use]
     pub fn ready_life(&self) -> Option<u32> {
-        // Before the phase is read: if a stop begins in between, the request must
-        // carry the life from before the stop.
+        // The life is read before the phase: if a stop begins in between, this returns the life
+        // from before the stop.
         let life = self.life.load(Ordering::Acquire);
         self.serves_requests().then_some(life)
     }
 
-    /// The life that the adapter is in.
+    /// The number of the current life.
     #[must_use]
     pub fn life(&self) -> u32 {
         self.life.load(Ordering::Relaxed)
     }
 
-    /// Notes that the timer was requested in a life, or with `None` cancelled.
+    /// Records that the timer was requested in `life`, or with `None`, that it was cancelled.
     pub fn arm_timer(&self, life: Option<u32>) {
         let timer = life.map_or(0, |life| TIMER_ARMED | u64::from(life));
         self.timer.store(timer, Ordering::Relaxed);
     }
 
-    /// Whether the timer that expired was requested in this life. It is
-    /// delivered once.
+    /// Whether the timer that expired was requested in the current life. Returns true only once
+    /// for each request.
     #[must_use]
     pub fn take_timer(&self) -> bool {
         self.timer.swap(0, Ordering::Relaxed) == TIMER_ARMED | u64::from(self.life())
@@ -422,7 +422,7 @@ impl State {
         self.message_locks.load(Ordering::Relaxed)
     }
 
-    /// Says how many messages are connected. The caller is alone.
+    /// Sets how many messages are connected. The caller is alone.
     pub fn set_messages(&self, messages: u32) {
         self.messages.store(messages, Ordering::Relaxed);
         let locked = if self.has_message_locks() {
@@ -445,30 +445,29 @@ impl State {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// How many concurrent channels were granted; 0 if none.
+    /// How many concurrent channels were granted, or 0.
     #[inline]
     pub fn channels(&self) -> u32 {
         self.channels.load(Ordering::Relaxed)
     }
 
-    /// Whether Storport was not asked for channels before. It is asked only once:
-    /// whether a second answer replaces the first is not documented, and HwStartIo
-    /// must know whether it runs with the StartIo lock.
+    /// Returns true the first time it is called. Concurrent channels are requested only once,
+    /// because it is not documented whether a second answer replaces the first, and HwStartIo
+    /// must know whether Storport holds the StartIo lock.
     pub fn may_optimize(&self) -> bool {
         !self.optimized.swap(true, Ordering::Relaxed)
     }
 
-    /// Says how many concurrent channels were granted, before the first
-    /// request.
+    /// Sets how many concurrent channels were granted. It is called before the first request.
     pub fn grant_channels(&self, channels: u32) {
         self.channels.store(channels, Ordering::Relaxed);
     }
 
-    /// Hands out the number of the next DPC object. The caller is alone.
+    /// Returns the number of an unused DPC object, which is used from now on. The caller is alone.
     ///
-    /// None if the object was initialised as another kind before the adapter was
-    /// found again: a DPC of then may still be in the system's queue, so it can't be
-    /// initialised anew.
+    /// Returns `None` if there are no more objects, or if the next object was initialised as the
+    /// other kind in an earlier life. It cannot be initialised again, because its DPC may still
+    /// be in the system's queue.
     pub fn take_dpc(&self, kind: DpcKind) -> Option<u8> {
         let number = self.dpcs.load(Ordering::Relaxed);
         if number >= MAX_DPCS {
@@ -487,22 +486,20 @@ impl State {
         Some(number)
     }
 
-    /// How many DPC objects were handed out.
+    /// How many DPC objects are in use.
     pub fn dpcs(&self) -> u8 {
         self.dpcs.load(Ordering::Relaxed)
     }
 
-    /// Whether a DPC object is a threaded one.
+    /// Whether a DPC object is threaded.
     pub fn is_threaded(&self, number: u8) -> bool {
         self.threaded.load(Ordering::Relaxed) & bit(number) != 0
     }
 
-    /// Whether a DPC object has to be initialised: it was not yet. It is from now
-    /// on.
+    /// Whether the caller must initialise a DPC object now. Returns true only once for each object.
     ///
-    /// An object keeps its memory, its kind and its routine when the adapter is found
-    /// again. It is not initialised again then, because a DPC of before the stop may
-    /// still be in the system's queue.
+    /// An object keeps its memory, its kind and its routine when the adapter is found again. It is
+    /// not initialised a second time, because its DPC may still be in the system's queue.
     pub fn begin_dpc_initialization(&self, number: u8) -> bool {
         let bit = bit(number);
         if self.is_threaded(number) {
@@ -529,20 +526,20 @@ impl State {
     fn note(&self, number: u8) -> Issue {
         let bit = bit(number);
         self.noted.fetch_or(bit, Ordering::AcqRel);
-        // Either `take_noted` sees this note, or this reads READY, which was stored
-        // before the notes were taken.
+        // `become_ready` stores READY before `take_noted`. So either `take_noted` sees this note,
+        // or this reads READY.
         if self.queues_dpcs() && self.noted.fetch_and(!bit, Ordering::AcqRel) & bit != 0 {
             return Issue::Now;
         }
         Issue::Later
     }
 
-    /// Takes the DPCs that were noted.
+    /// Returns the DPCs that were noted, and removes the notes.
     pub fn take_noted(&self) -> Noted {
         Noted(self.noted.swap(0, Ordering::AcqRel))
     }
 
-    /// Begins to report a state change. Returns false if one is being reported.
+    /// Begins to report a state change. Returns false if another report has not ended.
     #[must_use]
     pub fn begin_state_change(&self) -> bool {
         !self.state_change.swap(true, Ordering::Acquire)
@@ -558,7 +555,7 @@ impl State {
         self.traced.store(enabled, Ordering::Relaxed);
     }
 
-    /// Whether tracing is enabled, by the last HwTracingEnabled.
+    /// Whether tracing is enabled, according to the last call of HwTracingEnabled.
     #[inline]
     pub fn is_traced(&self) -> bool {
         self.traced.load(Ordering::Relaxed)
@@ -574,7 +571,7 @@ impl Iterator for Noted {
 
     fn next(&mut self) -> Option<u8> {
         let first = self.0.trailing_zeros();
-        // 32 if there is none.
+        // `first` is 32 if there is none.
         self.0 &= self.0.wrapping_sub(1);
         u8::try_from(first).ok().filter(|first| *first < MAX_DPCS)
     }

@@ -1,14 +1,13 @@
-//! What is concurrent in `crates/storport` and in the driver, shown in every order
-//! of events.
+//! Tests of the concurrent code in `crates/storport` and in the driver.
 //!
-//! - `port` is a Storport in memory. `tests/callbacks` drives a miniport by it
-//!   from several threads, under Miri, for the target that the driver is for.
-//!   `tests/ferrostor` does the same with the driver itself and a virtio disk.
-//! - `state` is the crate's own source file for what callbacks share without a
-//!   lock. `tests/state.rs` has loom try every order of its steps, and shows
-//!   that each model fails if the file is wrong.
+//! - `port` implements Storport in memory. With it, `tests/callbacks` calls a miniport from
+//!   several threads under Miri, for the driver's own target. `tests/ferrostor` does the same
+//!   with the driver itself and a virtio disk.
+//! - `state` is `crates/storport/src/state.rs`, which has the state that callbacks share without
+//!   a lock. In `tests/state.rs`, loom tries every order of its steps. Each model also fails for
+//!   a faulty copy of the file.
 //!
-//! For any other tool there is nothing here.
+//! Without Miri or loom this crate is empty.
 #![cfg_attr(all(miri, windows), feature(c_variadic))]
 
 #[cfg(all(miri, windows))]
@@ -18,7 +17,7 @@ pub mod port;
 #[path = "../../../crates/storport/src/state.rs"]
 pub mod state;
 
-/// Copies of [`state`] with one fault each.
+/// Copies of [`state`], each with one fault.
 #[cfg(loom)]
 pub mod faulty {
     include!(concat!(env!("OUT_DIR"), "/faulty.rs"));

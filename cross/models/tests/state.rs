@@ -1,9 +1,8 @@
-//! Every order of the steps that callbacks take through the gate of
-//! `crates/storport/src/state.rs`, by loom: it finds data that two threads reach
-//! with no order between them, and tries stale reads.
+//! Models of the gate in `crates/storport/src/state.rs`. Loom runs each model in every order of
+//! the threads' steps, finds data races, and tries stale reads.
 //!
-//! Each model holds for the crate's own file, and fails for the faulty copies
-//! of it that are named beside it (`build.rs`).
+//! Each model holds for the crate's own file. It fails for the faulty copies that `tests!` names
+//! beside it (`build.rs` makes them).
 #![cfg(loom)]
 
 use std::sync::atomic::{AtomicBool as Flag, AtomicUsize as Counter};
@@ -19,10 +18,10 @@ use loom::{
     thread,
 };
 
-/// Data that no lock protects: loom sees who touches it when.
+/// Data without a lock. Loom reports accesses that race.
 struct Data(UnsafeCell<u32>);
 
-// SAFETY: that it is not shared without an order is what loom checks.
+// SAFETY: Loom checks that accesses to the cell do not race.
 #[expect(unsafe_code, reason = "the cell is loom's, which checks each access")]
 unsafe impl Sync for Data {}
 
@@ -33,25 +32,25 @@ impl Data {
 
     fn get(&self) -> u32 {
         #[expect(unsafe_code, reason = "the cell is loom's, which checks each access")]
-        // SAFETY: loom fails the model if another thread may be writing.
+        // SAFETY: Loom fails the model if another thread may be writing.
         self.0.with(|value| unsafe { *value })
     }
 
     fn add(&self) {
         #[expect(unsafe_code, reason = "the cell is loom's, which checks each access")]
-        // SAFETY: loom fails the model if another thread may be inside.
+        // SAFETY: Loom fails the model if another thread may be accessing the value.
         self.0.with_mut(|value| unsafe { *value += 1 });
     }
 }
 
-/// How a callback that is not exclusive comes in.
+/// A kind of callback that need not be alone.
 #[derive(Clone, Copy)]
 enum Way {
-    /// HwBuildIo, HwStartIo.
+    /// HwBuildIo or HwStartIo.
     Request,
     /// An interrupt routine.
     Interrupt,
-    /// A counted callback that needs nothing else.
+    /// A counted callback without a further condition.
     Counted,
     /// A DPC that Storport took from its queue.
     Dpc,
@@ -61,7 +60,7 @@ enum Way {
     Requested,
 }
 
-/// The models, of the `State` in module `$state`.
+/// The models, for the `State` in module `$state`.
 macro_rules! models {
     ($name:ident, $($state:tt)+) => {
         mod $name {
@@ -71,15 +70,16 @@ macro_rules! models {
             /// An adapter with one DPC object.
             struct Adapter {
                 state: State,
-                /// What HwFindAdapter, HwInitialize and HwPassiveInitialize
-                /// write, each its own.
+                /// The data that HwFindAdapter, HwInitialize and HwPassiveInitialize
+                /// write, one element each.
                 written: [Data; 3],
-                /// What a restart opens, and every callback that it excludes.
+                /// The data that a restart accesses, and so does every callback that it
+                /// excludes.
                 data: Data,
                 /// The DPC object.
                 object: Data,
-                /// What each of two issuers did before it issued the DPC, and
-                /// whether the DPC saw it.
+                /// Whether each of two issuers has written before it issued the DPC, and
+                /// whether the DPC saw that write.
                 done: [AtomicBool; 2],
                 seen: [Flag; 2],
                 runs: Counter,
@@ -97,14 +97,14 @@ macro_rules! models {
                 }
             }
 
-            /// After HwInitialize.
+            /// An adapter after HwInitialize.
             fn started() -> Arc<Adapter> {
                 let adapter = adapter();
                 assert!(adapter.find() && adapter.initialize());
                 Arc::new(adapter)
             }
 
-            /// After HwPassiveInitialize, with the timer requested.
+            /// An adapter after HwPassiveInitialize, with a requested timer.
             fn ready() -> Arc<Adapter> {
                 let adapter = started();
                 assert!(adapter.initialize_passively());
@@ -114,7 +114,7 @@ macro_rules! models {
             }
 
             impl Adapter {
-                /// HwFindAdapter, if it may be.
+                /// HwFindAdapter, if the gate admits it.
                 fn find(&self) -> bool {
                     if !self.state.begin_find() {
                         return false;
@@ -129,7 +129,7 @@ macro_rules! models {
                     alone
                 }
 
-                /// HwInitialize, if it may be.
+                /// HwInitialize, if the gate admits it.
                 fn initialize(&self) -> bool {
                     let begun = self.state.begin_initialize();
                     if begun {
@@ -140,7 +140,7 @@ macro_rules! models {
                     begun
                 }
 
-                /// HwPassiveInitialize, if it may be.
+                /// HwPassiveInitialize, if the gate admits it.
                 fn initialize_passively(&self) -> bool {
                     let begun = self.state.begin_passive();
                     if begun {
@@ -155,7 +155,7 @@ macro_rules! models {
                     begun
                 }
 
-                /// ScsiStopAdapter, if it may be.
+                /// ScsiStopAdapter, if the gate admits it.
                 fn stop(&self) -> bool {
                     let stopped = self.state.stop();
                     if stopped {
@@ -165,7 +165,7 @@ macro_rules! models {
                     stopped
                 }
 
-                /// ScsiRestartAdapter, if it may be.
+                /// ScsiRestartAdapter, if the gate admits it.
                 fn restart(&self) -> bool {
                     if !self.state.begin_restart() {
                         return false;
@@ -187,7 +187,7 @@ macro_rules! models {
                     }
                 }
 
-                /// What was queued is run at once.
+                /// Runs a DPC. A queued DPC runs at once in these models.
                 fn run_dpc(&self) {
                     assert_ne!(self.object.get(), 0);
                     self.runs.fetch_add(1, Ordering::Relaxed);
@@ -198,12 +198,12 @@ macro_rules! models {
                     }
                 }
 
-                /// A DPC that was queued is run, perhaps after a stop.
+                /// Begins a DPC that Storport took from its queue, perhaps after a stop.
                 fn begin_dpc(&self) {
-                    // There is one restart, so it is queued again once.
+                    // There is one restart, so the DPC is queued again at most once.
                     for _ in 0..2 {
                         if let Some(run) = self.state.enter_dpc(0) {
-                            // It reads, because another run may do so at the same time.
+                            // Only a read, because another run may read at the same time.
                             self.data.get();
                             assert_ne!(self.written[0].get(), 0);
                             self.run_dpc();
@@ -245,7 +245,7 @@ macro_rules! models {
                 }
             }
 
-            /// Makes a callback in a thread of its own while `run` runs.
+            /// Makes a callback in another thread while `run` runs.
             fn beside(
                 adapter: &Arc<Adapter>,
                 way: Way,
@@ -258,7 +258,7 @@ macro_rules! models {
                 callback.join().unwrap();
             }
 
-            pub fn whoever_is_admitted_sees_the_adapter_as_it_was_written() {
+            pub fn an_admitted_callback_sees_the_initialised_adapter() {
                 let written = |adapter: &Adapter| {
                     assert_eq!(adapter.written[0].get(), 1);
                     assert_eq!(adapter.written[1].get(), 1);
@@ -267,7 +267,7 @@ macro_rules! models {
                     model(move || {
                         let adapter = Arc::new(adapter());
                         beside(&adapter, way, written, |adapter| {
-                            // It is not alone while one is turned away.
+                            // HwFindAdapter fails if the callback is just being refused.
                             if adapter.find() {
                                 assert!(adapter.initialize() && adapter.initialize_passively());
                             }
@@ -286,9 +286,9 @@ macro_rules! models {
                 });
             }
 
-            pub fn hw_passive_initialize_is_alone_with_what_it_writes() {
-                // The object's lock is touched by those who are admitted, and
-                // only once the object is initialised.
+            pub fn hw_passive_initialize_is_alone_with_the_data_it_writes() {
+                // An admitted callback may take the object's lock, so the object must be
+                // initialised.
                 let touch = |adapter: &Adapter| {
                     assert_eq!(adapter.object.get(), 1);
                     assert_eq!(adapter.written[2].get(), 1);
@@ -314,9 +314,9 @@ macro_rules! models {
                 });
             }
 
-            pub fn of_two_who_issue_a_dpc_neither_is_lost() {
-                // Three threads: every order in which a thread is interrupted
-                // three times at most. All orders take minutes, and hold.
+            pub fn of_two_concurrent_issues_of_a_dpc_neither_is_lost() {
+                // Three threads, with at most three preemptions. Without that bound the model
+                // holds too, but takes minutes.
                 let mut some = Builder::new();
                 some.preemption_bound = Some(3);
                 some.check(|| {
@@ -348,7 +348,7 @@ macro_rules! models {
             }
 
             /// Windows may run one DPC object on two processors at the same time.
-            pub fn a_restart_is_alone_against_two_runs_of_a_dpc() {
+            pub fn a_restart_is_alone_despite_two_runs_of_a_dpc() {
                 let mut builder = Builder::new();
                 builder.preemption_bound = Some(3);
                 builder.check(|| {
@@ -376,7 +376,7 @@ macro_rules! models {
                 }
             }
 
-            pub fn hw_find_adapter_is_alone_against_a_late_stop() {
+            pub fn hw_find_adapter_is_alone_despite_a_late_stop() {
                 model(|| {
                     let adapter = ready();
                     let there = Arc::clone(&adapter);
@@ -386,7 +386,7 @@ macro_rules! models {
                 });
             }
 
-            pub fn a_dpc_of_before_a_stop_runs_once_and_not_in_the_restart() {
+            pub fn a_dpc_issued_before_a_stop_runs_once_and_not_during_the_restart() {
                 model(|| {
                     let adapter = ready();
                     let there = Arc::clone(&adapter);
@@ -399,7 +399,7 @@ macro_rules! models {
                 });
             }
 
-            pub fn a_dpc_of_before_a_stop_is_queued_while_the_adapter_is_found_again() {
+            pub fn a_dpc_may_stay_queued_while_the_adapter_is_found_again() {
                 model(|| {
                     let adapter = ready();
                     let there = Arc::clone(&adapter);
@@ -429,7 +429,7 @@ macro_rules! models {
                 });
             }
 
-            pub fn what_was_requested_in_a_life_does_not_run_after_a_restart() {
+            pub fn timers_and_work_of_a_life_do_not_run_after_a_restart() {
                 let inside = |adapter: &Adapter| assert_eq!(adapter.data.get(), 0);
                 for way in [Way::Timer, Way::Requested] {
                     model(move || {
@@ -441,7 +441,7 @@ macro_rules! models {
                 }
             }
 
-            pub fn what_was_requested_in_a_life_does_not_run_after_hw_find_adapter() {
+            pub fn timers_and_work_of_a_life_do_not_run_after_hw_find_adapter() {
                 let inside = |adapter: &Adapter| assert_eq!(adapter.written[2].get(), 1);
                 for way in [Way::Timer, Way::Requested] {
                     model(move || {
@@ -454,7 +454,7 @@ macro_rules! models {
                 }
             }
 
-            pub fn what_is_requested_while_a_stop_begins_does_not_run_after_it() {
+            pub fn a_timer_requested_while_a_stop_begins_does_not_run_after_it() {
                 model(|| {
                     let adapter = ready();
                     let there = Arc::clone(&adapter);
@@ -473,7 +473,7 @@ macro_rules! models {
                     let requested = callback.join().unwrap();
                     assert!(restarted || adapter.restart());
                     let Some((entered, life)) = requested else { return };
-                    // One that came in after the restart may ask for what runs.
+                    // A callback that entered after the restart requests for the new life.
                     let runs = entered == 1;
                     assert_eq!(life == adapter.state.life(), runs);
                     assert_eq!(adapter.state.take_timer(), runs);
@@ -493,7 +493,7 @@ macro_rules! models {
                 });
             }
 
-            pub fn one_change_is_reported_at_a_time() {
+            pub fn one_state_change_is_reported_at_a_time() {
                 model(|| {
                     let adapter = ready();
                     let report = |adapter: &Adapter| {
@@ -511,8 +511,8 @@ macro_rules! models {
 
 models!(correct, ferrostor_models::state);
 
-/// A test of the crate's file for each model, and one for each faulty copy that
-/// the model fails for.
+/// For each model, a test with the crate's file, and a test for each faulty copy that the model
+/// must fail for.
 macro_rules! tests {
     ($($model:ident fails if $($fault:ident)*;)*) => {
         mod holds {
@@ -526,7 +526,7 @@ macro_rules! tests {
         mod fails_if {
             use super::*;
             $($(
-                #[expect(dead_code, reason = "one model of all is to fail for it")]
+                #[expect(dead_code, reason = "only one of the models is run")]
                 mod $fault {
                     use super::*;
 
@@ -544,7 +544,7 @@ macro_rules! tests {
 }
 
 tests! {
-    whoever_is_admitted_sees_the_adapter_as_it_was_written fails if
+    an_admitted_callback_sees_the_initialised_adapter fails if
         ready_is_stored_relaxed
         started_is_stored_relaxed
         requests_are_admitted_relaxed
@@ -554,49 +554,49 @@ tests! {
     hw_initialize_sees_what_hw_find_adapter_wrote fails if
         found_is_stored_relaxed
         a_phase_begins_relaxed;
-    hw_passive_initialize_is_alone_with_what_it_writes fails if
-        requests_are_admitted_once_it_started
-        a_callback_is_admitted_once_it_started;
+    hw_passive_initialize_is_alone_with_the_data_it_writes fails if
+        requests_are_admitted_before_ready
+        a_callback_is_admitted_before_ready;
     a_dpc_issued_before_its_object_is_initialised_is_queued_once fails if
         dpcs_are_queued_relaxed
-        dpcs_are_queued_once_it_started
-        notes_are_taken_before_it_is_ready
+        dpcs_are_queued_before_ready
+        notes_are_taken_before_ready_is_stored
         notes_are_taken_relaxed
-        a_note_is_not_looked_after
+        a_note_is_not_checked_again
         a_note_is_not_taken_back;
-    of_two_who_issue_a_dpc_neither_is_lost fails if
+    of_two_concurrent_issues_of_a_dpc_neither_is_lost fails if
         a_note_is_made_relaxed;
     a_restart_is_alone_with_the_data fails if
         a_callback_is_admitted_before_it_is_counted
         a_callback_is_counted_relaxed
         a_run_is_marked_relaxed
         a_run_leaves_relaxed
-        who_must_be_alone_only_reads_the_marks;
-    a_restart_is_alone_against_two_runs_of_a_dpc fails if
+        is_alone_only_reads_the_marks;
+    a_restart_is_alone_despite_two_runs_of_a_dpc fails if
         a_second_run_shares_the_mark;
     hw_find_adapter_is_alone_with_the_adapter fails if
         a_callback_leaves_relaxed
-        who_must_be_alone_only_reads;
-    hw_find_adapter_is_alone_against_a_late_stop fails if
+        is_alone_only_reads_the_count;
+    hw_find_adapter_is_alone_despite_a_late_stop fails if
         a_stop_is_not_counted;
-    a_dpc_of_before_a_stop_runs_once_and_not_in_the_restart fails if
-        notes_are_not_taken_by_a_restart;
-    a_dpc_of_before_a_stop_is_queued_while_the_adapter_is_found_again fails if
+    a_dpc_issued_before_a_stop_runs_once_and_not_during_the_restart fails if
+        a_restart_does_not_take_the_notes;
+    a_dpc_may_stay_queued_while_the_adapter_is_found_again fails if
         a_dpc_object_is_initialised_in_each_life;
     a_dpc_object_keeps_its_kind fails if
         a_dpc_object_changes_its_kind;
-    what_was_requested_in_a_life_does_not_run_after_a_restart fails if
-        a_stop_begins_no_life
+    timers_and_work_of_a_life_do_not_run_after_a_restart fails if
+        a_stop_does_not_begin_a_life
         a_timer_belongs_to_every_life;
-    what_was_requested_in_a_life_does_not_run_after_hw_find_adapter fails if
-        a_find_begins_no_life;
-    what_is_requested_while_a_stop_begins_does_not_run_after_it fails if
+    timers_and_work_of_a_life_do_not_run_after_hw_find_adapter fails if
+        hw_find_adapter_does_not_begin_a_life;
+    a_timer_requested_while_a_stop_begins_does_not_run_after_it fails if
         a_life_is_read_after_the_phase
         a_life_is_read_relaxed;
     a_timer_is_delivered_once fails if
         a_timer_is_delivered_twice;
-    one_change_is_reported_at_a_time fails if
-        a_change_takes_no_place
-        the_place_of_a_change_is_taken_relaxed
-        the_place_of_a_change_is_given_back_relaxed;
+    one_state_change_is_reported_at_a_time fails if
+        two_state_changes_are_reported_at_a_time
+        a_state_change_begins_relaxed
+        a_state_change_ends_relaxed;
 }

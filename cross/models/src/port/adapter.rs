@@ -1,4 +1,4 @@
-//! An adapter, and the events in which Storport calls its miniport.
+//! An adapter, and the calls that Storport makes to its miniport.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -34,25 +34,24 @@ use super::{
 /// How an adapter interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupts {
-    /// By a line: HwInterrupt.
+    /// By an interrupt line, with HwInterrupt.
     Line,
-    /// By this many messages: HwMSInterruptRoutine.
+    /// By this many messages, with HwMSInterruptRoutine.
     Messages(u32),
 }
 
-/// What Storport and the machine offer an adapter.
+/// The properties of Storport and of the machine for an adapter.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
     /// Its interrupts.
     pub interrupts: Interrupts,
-    /// The channels that are granted if the miniport asks for concurrent ones;
-    /// 0: none are.
+    /// How many concurrent channels are granted if the miniport asks for them, or 0.
     pub channels: u32,
-    /// It writes a crash dump.
+    /// Whether the adapter is in a dump stack.
     pub dump: bool,
 }
 
-/// What HwUnitControl tells of a unit.
+/// An event of a unit, for HwUnitControl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitChange {
     /// ScsiUnitStart.
@@ -61,16 +60,16 @@ pub enum UnitChange {
     Remove,
     /// ScsiUnitSurpriseRemoval.
     SurpriseRemoval,
-    /// ScsiUnitPower: whether it is on.
+    /// ScsiUnitPower. Whether the unit is switched on.
     Power(bool),
 }
 
-/// What HwFindAdapter answered (`SP_RETURN_*`).
+/// The result of HwFindAdapter (`SP_RETURN_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// SP_RETURN_FOUND.
     Yes,
-    /// Another.
+    /// Another result.
     No(ULONG),
 }
 
@@ -79,25 +78,26 @@ pub struct Adapter {
     driver: Driver,
     pub(super) machine: Machine,
     extension: Memory,
-    /// Where the registers are mapped. Only the addresses are used.
+    /// The memory at whose address the registers are mapped. Its contents are not used.
     pub(super) registers: Memory,
     pub(super) device: Arc<dyn Device>,
-    /// The performance counter, a count a millisecond.
+    /// The performance counter, in milliseconds.
     pub(super) milliseconds: AtomicU64,
-    /// StorPortPause was called, and not StorPortResume after it.
+    /// Whether requests are paused: StorPortPause was called, and no StorPortResume after it.
     pub(super) paused: AtomicBool,
     pub(super) uncached: OnceLock<(Memory, ULONG)>,
     message_routine: OnceLock<HW_MESSAGE_SIGNALED_INTERRUPT_ROUTINE>,
-    /// Whether the miniport asked for a lock a message.
+    /// Whether the miniport asked for a lock for each message.
     per_message: OnceLock<bool>,
-    /// Enabled in HwInitialize, since the adapter was found last.
+    /// The routine that HwInitialize enabled after the last HwFindAdapter.
     pub(super) passive_initialize: Mutex<HW_PASSIVE_INITIALIZE_ROUTINE>,
     /// Whether concurrent channels were granted.
     pub(super) concurrent: AtomicBool,
     start_io: Word,
     interrupt: Word,
     messages: Vec<AtomicBool>,
-    /// Taken by HwStartIo, its channel's, and by HwResetBus, all (storport-rules.md Callbacks).
+    /// The tokens of the channels. HwStartIo takes the token of its channel, and HwResetBus takes
+    /// all (storport-rules.md Callbacks).
     channel_tokens: Vec<AtomicBool>,
     pub(super) dpcs: Mutex<VecDeque<QueuedDpc>>,
     pub(super) timer: Mutex<HW_TIMER>,
@@ -106,16 +106,15 @@ pub struct Adapter {
     pub(super) registry: Mutex<RegistryRoutine>,
     /// Whether StorPortGetSystemAddress fails.
     pub(super) maps_nothing: AtomicBool,
-    /// What the miniport allocated and has not freed, by address: pool and
-    /// workers.
+    /// The pool and the workers that the miniport has allocated and not freed, by address.
     pub(super) allocations: Mutex<BTreeMap<usize, Memory>>,
     outstanding: Arc<AtomicUsize>,
 }
 
-// SAFETY: the memory is the miniport's to share out; the rest is of std's
-// types for threads, and the table of functions.
+// SAFETY: The miniport synchronises its accesses to the memory. The other fields are types of
+// `std` that threads may share, and the table of functions.
 unsafe impl Sync for Adapter {}
-// SAFETY: as above.
+// SAFETY: As above.
 unsafe impl Send for Adapter {}
 
 /// The physical address of the adapter's registers.
@@ -130,18 +129,18 @@ fn power_state(on: bool) -> STOR_DEVICE_POWER_STATE {
 }
 
 fn truth(boolean: u8) -> bool {
-    // Uninitialised memory would be found here.
+    // Miri reports a field that the miniport did not initialise.
     boolean != 0
 }
 
 impl Adapter {
-    /// An adapter of `driver` that Storport knows nothing of yet.
+    /// Makes an adapter of `driver`. No callback was made yet.
     #[must_use]
     pub fn new(driver: &Driver, machine: Machine) -> Self {
         Self::with_device(driver, machine, Arc::new(Plain::new()))
     }
 
-    /// An adapter likewise, with this device behind it.
+    /// Makes an adapter as [`new`](Self::new) does, with this device.
     #[must_use]
     pub fn with_device(driver: &Driver, machine: Machine, device: Arc<dyn Device>) -> Self {
         let count = match machine.interrupts {
@@ -186,7 +185,7 @@ impl Adapter {
     /// Finds and initialises the adapter, as Storport does at start.
     ///
     /// # Panics
-    /// The miniport gives it up.
+    /// A callback fails.
     pub fn start(&self) {
         assert_eq!(self.find(), Found::Yes);
         assert!(self.initialize(), "HwInitialize");
@@ -217,7 +216,7 @@ impl Adapter {
             SrbExtensionSize: self.driver.table.SrbExtensionSize,
             ..Default::default()
         };
-        // SAFETY: registered as a function of this type, nullable.
+        // SAFETY: The driver registered a function of this type, or null.
         let routine: HW_FIND_ADAPTER =
             unsafe { std::mem::transmute(self.driver.table.HwFindAdapter) };
         let routine = routine.expect("HwFindAdapter");
@@ -228,7 +227,7 @@ impl Adapter {
             ptr::null_mut()
         };
         let answer = processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             unsafe {
                 routine(
                     self.extension(),
@@ -247,8 +246,8 @@ impl Adapter {
             config.SynchronizationModel,
             _STOR_SYNCHRONIZATION_MODEL::StorSynchronizeFullDuplex
         );
-        // An assumption: a pause does not last beyond HwFindAdapter. Callbacks of
-        // before the stop may pause until then.
+        // This assumes that HwFindAdapter ends a pause. Callbacks from before the stop may pause
+        // requests until then.
         self.paused.store(false, Ordering::Relaxed);
         assert!(config.MaximumTransferLength != 0 && config.NumberOfPhysicalBreaks != 0);
         if messages && config.HwMSInterruptRoutine.is_some() {
@@ -264,31 +263,31 @@ impl Adapter {
     pub fn initialize(&self) -> bool {
         let routine = self.driver.table.HwInitialize.expect("HwInitialize");
         self.holding(Kind::Interrupt, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { routine(self.extension()) })
         })
     }
 
-    /// HwPassiveInitialize, if the miniport enabled it; true if not.
+    /// HwPassiveInitialize, if the miniport enabled it. Returns true if it did not.
     pub fn passive_initialize(&self) -> bool {
         let routine = *self.passive_initialize.lock().expect("no panic");
         let Some(routine) = routine else {
             return true;
         };
         processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { routine(self.extension()) })
         })
     }
 
-    /// Sends a request from processor `processor`: HwBuildIo, then HwStartIo.
-    /// The miniport completes it now or later.
+    /// Sends a request from processor `processor` to HwBuildIo and then to HwStartIo. The result
+    /// is set when the miniport completes the request.
     pub fn send(&self, processor: usize, request: &Request) -> Arc<OnceLock<Done>> {
         let bytes = self.driver.table.SrbExtensionSize;
         let (block, done) = Sent::srb(request, bytes, Arc::clone(&self.outstanding));
         let build_io = self.driver.table.HwBuildIo.expect("HwBuildIo");
         let go_on = processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { build_io(self.extension(), block) })
         });
         if !go_on {
@@ -296,7 +295,7 @@ impl Adapter {
         }
         let start_io = self.driver.table.HwStartIo.expect("HwStartIo");
         let run = || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { start_io(self.extension(), block) })
         };
         let started = if self.concurrent.load(Ordering::Relaxed) {
@@ -315,33 +314,33 @@ impl Adapter {
         done
     }
 
-    /// The device that answers at `address`, and the offset in its registers.
+    /// The device whose registers contain `address`, and the offset in the registers.
     pub(super) fn register(&self, address: usize) -> (&dyn Device, usize) {
         let offset = address - self.registers.at::<u8>(0).addr();
         assert!(offset < self.device.length() as usize);
         (&*self.device, offset)
     }
 
-    /// Lets time pass.
+    /// Advances the time.
     pub fn pass(&self, milliseconds: u64) {
         self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
-    /// Whether the miniport has paused it.
+    /// Whether the miniport has paused requests.
     pub fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
 
-    /// The requests that the miniport has not completed.
+    /// The number of requests that the miniport has not completed.
     pub fn outstanding(&self) -> usize {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// HwInterrupt: whether the miniport says it was its.
+    /// HwInterrupt. Returns whether the miniport says that its device interrupted.
     pub fn interrupt(&self) -> bool {
         let routine = self.driver.table.HwInterrupt.expect("HwInterrupt");
         self.holding(Kind::Interrupt, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { routine(self.extension()) })
         })
     }
@@ -351,7 +350,7 @@ impl Adapter {
         let routine = self.message_routine.get().copied().flatten();
         let routine = routine.expect("HwMSInterruptRoutine");
         let run = || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { routine(self.extension(), message) })
         };
         if !self.has_message_locks() {
@@ -363,7 +362,7 @@ impl Adapter {
         ours
     }
 
-    /// Runs the DPCs that are queued, on this processor: how many.
+    /// Runs the queued DPCs on this processor. Returns how many there were.
     pub fn run_dpcs(&self) -> usize {
         let mut count = 0;
         loop {
@@ -374,19 +373,19 @@ impl Adapter {
         }
     }
 
-    /// HwTimer, if it was asked for: whether it was.
+    /// HwTimer, if a timer is requested. Returns whether there was one.
     pub fn run_timer(&self) -> bool {
         let routine = self.timer.lock().expect("no panic").take();
         routine.is_some_and(|routine| {
             self.holding(Kind::StartIo, || {
-                // SAFETY: called as the header says.
+                // SAFETY: The arguments are those that `storport.h` requires.
                 unsafe { routine(self.extension()) }
             });
             true
         })
     }
 
-    /// HwWorkItem, for the item that was queued first: whether there was one.
+    /// HwWorkItem, for the work item that was queued first. Returns whether there was one.
     pub fn run_work(&self) -> bool {
         let item = self.work.lock().expect("no panic").pop_front();
         item.is_some_and(|item| {
@@ -395,7 +394,7 @@ impl Adapter {
         })
     }
 
-    /// HwStateChange, for what was reported first: whether anything was.
+    /// HwStateChange, for the state change that was reported first. Returns whether there was one.
     pub fn run_state_change(&self) -> bool {
         let change = self.state_changes.lock().expect("no panic").pop_front();
         change.is_some_and(|change| {
@@ -404,11 +403,11 @@ impl Adapter {
         })
     }
 
-    /// HwRegistryNotification, if it was enabled: whether it was.
+    /// HwRegistryNotification, if it is enabled. Returns whether it is.
     pub fn run_registry(&self) -> bool {
         let routine = *self.registry.lock().expect("no panic");
         routine.is_some_and(|routine| {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             processor::callback(self, || unsafe { routine(self.extension()) });
             true
         })
@@ -419,7 +418,7 @@ impl Adapter {
         let routine = self.driver.table.HwTracingEnabled;
         let routine = routine.expect("HwTracingEnabled");
         processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             unsafe { routine(self.extension(), enabled.into()) }
         });
     }
@@ -468,23 +467,23 @@ impl Adapter {
     fn control_unit(&self, control: SCSI_UNIT_CONTROL_TYPE, parameters: PVOID) -> bool {
         let routine = self.driver.table.HwUnitControl.expect("HwUnitControl");
         let status = processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             unsafe { routine(self.extension(), control, parameters) }
         });
         status == _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess
     }
 
-    /// Has StorPortGetSystemAddress fail, or succeed again.
+    /// Makes StorPortGetSystemAddress fail, or succeed again.
     pub fn map_nothing(&self, fails: bool) {
         self.maps_nothing.store(fails, Ordering::Relaxed);
     }
 
-    /// How much the miniport has allocated and not freed.
+    /// How many allocations the miniport has not freed.
     pub fn allocations(&self) -> usize {
         self.allocations.lock().expect("no panic").len()
     }
 
-    /// StorPortAllocatePool, or a worker's memory.
+    /// Allocates pool or the memory of a worker (StorPortAllocatePool, StorPortInitializeWorker).
     pub(super) fn allocate(&self, bytes: ULONG) -> PVOID {
         let memory = Memory::uninitialised(bytes as usize);
         let address = memory.at::<u8>(0);
@@ -493,7 +492,7 @@ impl Adapter {
         address.cast()
     }
 
-    /// StorPortFreePool, StorPortFreeWorker.
+    /// Frees pool or a worker (StorPortFreePool, StorPortFreeWorker).
     pub(super) fn free(&self, address: PVOID) {
         let mut all = self.allocations.lock().expect("no panic");
         let memory = all.remove(&address.addr());
@@ -510,7 +509,7 @@ impl Adapter {
         let routine = self.driver.table.HwResetBus.expect("HwResetBus");
         self.channel_tokens.iter().for_each(take);
         let result = self.holding(Kind::StartIo, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             truth(unsafe { routine(self.extension(), 0) })
         });
         self.channel_tokens.iter().for_each(give_back);
@@ -531,20 +530,20 @@ impl Adapter {
         self.control(control::ScsiRestartAdapter, ptr::null_mut())
     }
 
-    /// HwAdapterControl(ScsiQuerySupportedControlTypes), for the first `count`
-    /// types: which of them are supported.
+    /// HwAdapterControl(ScsiQuerySupportedControlTypes). Returns whether each of the first
+    /// `count` types is supported.
     pub fn supported_controls(&self, count: u32) -> Vec<bool> {
         let head = offset_of!(SCSI_SUPPORTED_CONTROL_TYPE_LIST, SupportedTypeList);
         let bytes = head + count as usize;
         let list = Memory::zeroed(bytes.next_multiple_of(4));
-        // SAFETY: the head's first field.
+        // SAFETY: The field lies in the memory of the list.
         unsafe { list.at::<ULONG>(0).write(count) };
         assert!(self.control(
             control::ScsiQuerySupportedControlTypes,
             list.at::<u8>(0).cast()
         ));
         (head..bytes)
-            // SAFETY: zeroed above or written by the miniport.
+            // SAFETY: The entry was zeroed above, and the miniport may have written to it.
             .map(|offset| truth(unsafe { list.at::<u8>(offset).read() }))
             .collect()
     }
@@ -553,14 +552,13 @@ impl Adapter {
         let routine = self.driver.table.HwAdapterControl;
         let routine = routine.expect("HwAdapterControl");
         let status = processor::callback(self, || {
-            // SAFETY: called as the header says.
+            // SAFETY: The arguments are those that `storport.h` requires.
             unsafe { routine(self.extension(), control, parameters) }
         });
         status == _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
     }
 
-    /// Runs a callback holding one of Storport's locks; in a dump there are
-    /// none.
+    /// Runs a callback while one of Storport's locks is held. In a dump stack there are no locks.
     fn holding<R>(&self, kind: Kind, run: impl FnOnce() -> R) -> R {
         if self.machine.dump {
             return processor::callback(self, run);
@@ -572,10 +570,10 @@ impl Adapter {
             Kind::Dpc => unreachable!("Storport holds none of these"),
             Kind::Interrupt => _STOR_SPINLOCK::InterruptLock,
         };
-        // SAFETY: the handle lies in this frame.
+        // SAFETY: The handle stays in this frame until the release.
         unsafe { self.acquire(lock, ptr::null(), handle) };
         let result = processor::callback(self, run);
-        // SAFETY: acquired above.
+        // SAFETY: The lock was acquired above with this handle.
         unsafe { self.release(handle) };
         result
     }
@@ -604,8 +602,8 @@ impl Adapter {
     /// StorPortAcquireSpinLock.
     ///
     /// # Safety
-    /// `handle` stays valid and where it is until [`release`](Self::release);
-    /// `dpc` is null or a DPC object's lock.
+    /// `handle` is valid and does not move until [`release`](Self::release). `dpc` is null or the
+    /// lock of a DPC object.
     pub(super) unsafe fn acquire(
         &self,
         lock: STOR_SPINLOCK,
@@ -626,11 +624,11 @@ impl Adapter {
             kind,
             by: handle.addr(),
         });
-        // SAFETY: the caller's promise, and the adapter's own words.
+        // SAFETY: The caller's promise. The other locks are fields of the adapter.
         let word = unsafe { &*word };
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         unsafe { queued_lock::acquire(word, lock, handle) };
-        // All messages' locks, in Storport's own order (storport-rules.md O5).
+        // The locks of all messages, in ascending order (storport-rules.md O5).
         if kind == Kind::Interrupt && self.has_message_locks() {
             self.messages.iter().for_each(take);
         }
@@ -639,13 +637,13 @@ impl Adapter {
     /// StorPortReleaseSpinLock.
     ///
     /// # Safety
-    /// `handle` was filled by [`acquire`](Self::acquire).
+    /// [`acquire`](Self::acquire) filled `handle`.
     pub(super) unsafe fn release(&self, handle: *mut STOR_LOCK_HANDLE) {
         let kind = processor::releases(handle.addr());
         if kind == Kind::Interrupt && self.has_message_locks() {
             self.messages.iter().for_each(give_back);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         unsafe { queued_lock::release(handle) };
     }
 }

@@ -10,25 +10,25 @@ use std::{
 
 use super::processor;
 
-/// A device that answers at an adapter's registers.
+/// A device behind an adapter's registers.
 pub trait Device: Send + Sync {
     /// Its PCI configuration space.
     fn configuration(&self) -> [u8; 256];
 
-    /// Bytes of its registers.
+    /// The length of its registers in bytes.
     fn length(&self) -> u32;
 
-    /// Answers a read of `width` bytes at `offset`.
+    /// Reads a register of `width` bytes at `offset`.
     fn read(&self, offset: usize, width: usize) -> u64;
 
-    /// Takes a write of `width` bytes at `offset`.
+    /// Writes a register of `width` bytes at `offset`.
     fn write(&self, offset: usize, width: usize, value: u64);
 
-    /// Goes on while a processor stalls.
+    /// Makes progress while a processor stalls.
     fn go_on(&self) {}
 }
 
-/// A device whose registers keep what is written to them.
+/// A device whose registers are plain memory.
 pub(super) struct Plain([Mutex<u8>; 64]);
 
 impl Plain {
@@ -66,19 +66,19 @@ impl Device for Plain {
 
 macro_rules! accesses {
     ($($load:ident $store:ident $atomic:ident $width:ident;)*) => {$(
-        /// Reads memory as the device does. Miri reports an address that the
-        /// device was not given, or that it has no more.
+        /// Reads memory as the device does. Miri reports an address that the device did not get
+        /// from the driver, or that is no longer valid.
         #[must_use]
         pub fn $load(address: u64) -> $width {
             let place = ptr::with_exposed_provenance_mut(address as usize);
-            // SAFETY: Miri reports it if there is no such memory.
+            // SAFETY: Miri reports an invalid address.
             unsafe { $atomic::from_ptr(place) }.load(Ordering::Relaxed)
         }
 
-        /// Writes memory likewise.
+        /// Writes memory in the same way.
         pub fn $store(address: u64, value: $width) {
             let place = ptr::with_exposed_provenance_mut(address as usize);
-            // SAFETY: Miri reports it if there is no such memory.
+            // SAFETY: Miri reports an invalid address.
             unsafe { $atomic::from_ptr(place) }.store(value, Ordering::Relaxed);
         }
     )*};

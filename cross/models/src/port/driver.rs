@@ -1,4 +1,4 @@
-//! What DriverEntry registers.
+//! A loaded driver: the data that its DriverEntry registers.
 
 use std::{cell::Cell, ptr};
 
@@ -6,7 +6,7 @@ use storport::callback::Registered;
 use wdk_sys::{HW_INITIALIZATION_DATA, PCUNICODE_STRING, PDRIVER_OBJECT, PVOID, ULONG};
 
 thread_local! {
-    /// Where the DriverEntry that runs on this thread registers to.
+    /// The data that the DriverEntry on this thread has registered.
     static REGISTERED: Cell<Option<HW_INITIALIZATION_DATA>> = const { Cell::new(None) };
 }
 
@@ -17,24 +17,24 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Loads a driver of miniport `M`, as Windows does.
+    /// Loads the driver of miniport `M`, as Windows does.
     #[must_use]
     pub fn load<M: Registered>() -> Self {
         Self::enter::<M>(ptr::dangling_mut(), ptr::dangling())
     }
 
-    /// Loads a copy of it into a dump stack (storport-rules.md D1). From then on the
-    /// program's drivers are such copies, until `load` is called.
+    /// Loads a copy of the driver into a dump stack (storport-rules.md D1). From then on all drivers
+    /// of the process are such copies, until `load` is called.
     #[must_use]
     pub fn load_for_dump<M: Registered>() -> Self {
         Self::enter::<M>(ptr::null_mut(), ptr::null())
     }
 
-    /// Runs a DriverEntry that registers `M`, which must register what
-    /// HW_INITIALIZATION_DATA must be (storport-rules.md Callbacks).
+    /// Runs a DriverEntry that registers `M`. Panics if the registered data breaks a rule
+    /// (storport-rules.md Callbacks).
     fn enter<M: Registered>(driver: PDRIVER_OBJECT, registry_path: PCUNICODE_STRING) -> Self {
         REGISTERED.set(None);
-        // SAFETY: this is DriverEntry; the arguments are only passed on.
+        // SAFETY: This is DriverEntry. `register` only passes the arguments on.
         let status = unsafe { storport::register::<M>(driver, registry_path) };
         assert_eq!(status, 0, "register: {status:#x}");
         let table = REGISTERED.take().expect("StorPortInitialize was called");
@@ -55,8 +55,8 @@ unsafe extern "C" fn StorPortInitialize(
     table: *mut HW_INITIALIZATION_DATA,
     _context: PVOID,
 ) -> ULONG {
-    // SAFETY: the miniport's table, which is a structure of this type; a byte
-    // that is not initialised is found here.
+    // SAFETY: The miniport passes a structure of this type. Miri reports a byte that is not
+    // initialised.
     REGISTERED.set(Some(unsafe { table.read() }));
     0
 }

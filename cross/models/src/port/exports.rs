@@ -1,8 +1,8 @@
 //! The functions of storport.sys that `crates/storport` calls.
 //!
-//! Most of storport.h's are inline there and go through
-//! `StorPortNotification` and `StorPortExtendedFunction`, whose variable
-//! arguments are read here as that header passes them.
+//! Most functions of `storport.h` are inline functions that call `StorPortNotification` or
+//! `StorPortExtendedFunction`. The functions here read the variadic arguments in the order and with
+//! the types that the header passes.
 
 use std::{ptr, sync::atomic::Ordering};
 
@@ -39,31 +39,31 @@ unsafe extern "C" fn StorPortNotification(
     mut arguments: ...
 ) {
     let adapter = processor::adapter(extension);
-    // What follows reads each argument once, in the order and of the type of
-    // storport.h's inline functions.
+    // Each argument is read once, in the order and with the type that the inline function of
+    // `storport.h` passes.
     macro_rules! argument {
         ($type:ty) => {{
-            // SAFETY: see above.
+            // SAFETY: The inline function passes an argument of this type.
             unsafe { arguments.next_arg::<$type>() }
         }};
     }
     match kind {
         notification::RequestComplete => {
             let srb: PSCSI_REQUEST_BLOCK = argument!(PSCSI_REQUEST_BLOCK);
-            // SAFETY: the miniport had it, and Miri sees it if not.
+            // SAFETY: The miniport owns the SRB. Miri reports it if it does not.
             unsafe { Sent::complete(srb) };
         }
         notification::EnablePassiveInitialization => {
             let routine = argument!(PVOID);
             let enabled = argument!(*mut ULONG);
-            // SAFETY: a function of this type or null.
+            // SAFETY: The argument is a function of this type or null.
             let routine =
                 unsafe { std::mem::transmute::<PVOID, HW_PASSIVE_INITIALIZE_ROUTINE>(routine) };
             let mut place = adapter.passive_initialize.lock().expect("no panic");
             let fresh = place.is_none();
             *place = routine;
             drop(place);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { enabled.write(fresh.into()) };
         }
         notification::InitializeDpc => {
@@ -71,7 +71,7 @@ unsafe extern "C" fn StorPortNotification(
             let dpc = argument!(*mut STOR_DPC);
             let routine = argument!(PVOID);
             refuse_queued(adapter, dpc);
-            // SAFETY: the miniport's object.
+            // SAFETY: The pointer is to a DPC object of the miniport.
             unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
         }
         notification::InitializeThreadedDpc => {
@@ -81,7 +81,7 @@ unsafe extern "C" fn StorPortNotification(
             let _context = argument!(PVOID);
             let _importance = argument!(i32);
             refuse_queued(adapter, dpc);
-            // SAFETY: the miniport's object.
+            // SAFETY: The pointer is to a DPC object of the miniport.
             unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
         }
         notification::IssueDpc => {
@@ -89,7 +89,7 @@ unsafe extern "C" fn StorPortNotification(
             let dpc = argument!(*mut STOR_DPC);
             let arguments = [argument!(PVOID), argument!(PVOID)];
             let queued = argument!(*mut ULONG);
-            // SAFETY: the miniport's object.
+            // SAFETY: The pointer is to a DPC object of the miniport.
             let _: &Word = unsafe { later::initialised(dpc) };
             let mut queue = adapter.dpcs.lock().expect("no panic");
             let fresh = !queue.iter().any(|queued| queued.dpc == dpc);
@@ -97,13 +97,13 @@ unsafe extern "C" fn StorPortNotification(
                 queue.push_back(QueuedDpc { dpc, arguments });
             }
             drop(queue);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { queued.write(fresh.into()) };
         }
         notification::RequestTimerCall => {
             let routine = argument!(PVOID);
             let microseconds = argument!(ULONG);
-            // SAFETY: a function of this type.
+            // SAFETY: The argument is a function of this type.
             let routine = unsafe { std::mem::transmute::<PVOID, HW_TIMER>(routine) };
             let mut timer = adapter.timer.lock().expect("no panic");
             *timer = if microseconds == 0 { None } else { routine };
@@ -115,7 +115,7 @@ unsafe extern "C" fn StorPortNotification(
             let routine = argument!(PVOID);
             let context = argument!(PVOID);
             let status = argument!(*mut ULONG);
-            // SAFETY: a function of this type.
+            // SAFETY: The argument is a function of this type.
             let routine = unsafe { std::mem::transmute::<PVOID, HW_STATE_CHANGE>(routine) };
             let mut changes = adapter.state_changes.lock().expect("no panic");
             changes.push_back(StateChange {
@@ -124,7 +124,7 @@ unsafe extern "C" fn StorPortNotification(
                 context,
             });
             drop(changes);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { status.write(SUCCESS) };
         }
         notification::AcquireSpinLock => {
@@ -134,11 +134,10 @@ unsafe extern "C" fn StorPortNotification(
             let word = if context.is_null() {
                 ptr::null()
             } else {
-                // SAFETY: a DPC object, for no other lock has a context.
+                // SAFETY: The pointer is to a DPC object, because no other lock has a context.
                 ptr::from_ref(unsafe { later::initialised(context) })
             };
-            // SAFETY: the miniport's promise to Storport; Miri sees if it
-            // does not hold.
+            // SAFETY: The miniport must keep the rules of the lock. Miri reports it if it does not.
             unsafe { adapter.acquire(lock, word, handle) };
         }
         notification::ReleaseSpinLock => {
@@ -162,7 +161,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
     let adapter = processor::adapter(extension);
     macro_rules! argument {
         ($type:ty) => {{
-            // SAFETY: as in `StorPortNotification`.
+            // SAFETY: As in `StorPortNotification`.
             unsafe { arguments.next_arg::<$type>() }
         }};
     }
@@ -171,9 +170,9 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let lock = argument!(STOR_SPINLOCK);
             let dpc = argument!(*mut STOR_DPC);
             let handle = argument!(*mut STOR_LOCK_HANDLE);
-            // SAFETY: the kinds that the crate takes so are of DPC objects.
+            // SAFETY: `crates/storport` takes only locks of DPC objects with this function.
             let word = unsafe { later::initialised(dpc) };
-            // SAFETY: as in `StorPortNotification`.
+            // SAFETY: As in `StorPortNotification`.
             unsafe { adapter.acquire(lock, word, handle) };
             SUCCESS
         }
@@ -181,7 +180,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let message = argument!(ULONG);
             let irql = argument!(*mut ULONG);
             adapter.acquire_message(message);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { irql.write(2) };
             SUCCESS
         }
@@ -201,7 +200,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
                 MessageId: message,
                 ..Default::default()
             };
-            // SAFETY: the miniport's structure.
+            // SAFETY: The pointer is to a structure of the miniport.
             unsafe { information.write(known) };
             SUCCESS
         }
@@ -211,18 +210,18 @@ unsafe extern "C" fn StorPortExtendedFunction(
             if adapter.maps_nothing.load(Ordering::Relaxed) {
                 return UNSUCCESSFUL;
             }
-            // SAFETY: the miniport has the SRB.
+            // SAFETY: The miniport owns the SRB.
             let sent = unsafe { Sent::of(srb) };
-            // SAFETY: the SRB leads to what was sent; this takes an address.
+            // SAFETY: `of` returns the request of the SRB, which is not completed.
             let data = unsafe { &(*sent).data };
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { address.write(data.0.at::<u8>(0).cast()) };
             SUCCESS
         }
         extended::ExtFunctionInitializePerformanceOptimizations => {
             let query = argument!(i32) != 0;
             let data = argument!(*mut PERF_CONFIGURATION_DATA);
-            // SAFETY: the miniport's structure.
+            // SAFETY: The pointer is to a structure of the miniport.
             let data = unsafe { &mut *data };
             let offered = match adapter.machine.channels {
                 0 => 0,
@@ -246,13 +245,13 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let bytes = argument!(ULONG);
             let _tag = argument!(ULONG);
             let memory = argument!(*mut PVOID);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { memory.write(adapter.allocate(bytes)) };
             SUCCESS
         }
         extended::ExtFunctionInitializeWorker => {
             let worker = argument!(*mut PVOID);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { worker.write(adapter.allocate(8)) };
             SUCCESS
         }
@@ -264,7 +263,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let routine = argument!(PVOID);
             let worker = argument!(PVOID);
             let argument = argument!(PVOID);
-            // SAFETY: a function of this type.
+            // SAFETY: The argument is a function of this type.
             let routine = unsafe { std::mem::transmute::<PVOID, HW_WORKITEM>(routine) };
             let mut work = adapter.work.lock().expect("no panic");
             work.push_back(WorkItem {
@@ -276,7 +275,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
         }
         extended::ExtFunctionEnableRegistryKeyNotification => {
             let routine = argument!(PVOID);
-            // SAFETY: a function of this type.
+            // SAFETY: The argument is a function of this type.
             let routine = unsafe { std::mem::transmute::<PVOID, RegistryRoutine>(routine) };
             *adapter.registry.lock().expect("no panic") = routine;
             SUCCESS
@@ -284,7 +283,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
         extended::ExtFunctionGetStartIoPerformanceParameters => {
             let _srb = argument!(PSCSI_REQUEST_BLOCK);
             let parameters = argument!(*mut STARTIO_PERFORMANCE_PARAMETERS);
-            // SAFETY: the miniport's structure.
+            // SAFETY: The pointer is to a structure of the miniport.
             let parameters = unsafe { &mut *parameters };
             parameters.MessageNumber = 1;
             parameters.ChannelNumber = 0;
@@ -297,20 +296,20 @@ unsafe extern "C" fn StorPortExtendedFunction(
                 Number: 3,
                 Reserved: 0,
             };
-            // SAFETY: the miniport's structure.
+            // SAFETY: The pointer is to a structure of the miniport.
             unsafe { number.write(here) };
             SUCCESS
         }
         extended::ExtFunctionGetActiveGroupCount => {
             let count = argument!(*mut u16);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { count.write(2) };
             SUCCESS
         }
         extended::ExtFunctionGetGroupAffinity => {
             let _group = argument!(i32);
             let mask = argument!(*mut usize);
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { mask.write(0b11) };
             SUCCESS
         }
@@ -318,18 +317,18 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let frequency = argument!(*mut LARGE_INTEGER);
             let counter = argument!(*mut LARGE_INTEGER);
             let now = adapter.milliseconds.load(Ordering::Relaxed).cast_signed();
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { frequency.write(LARGE_INTEGER { QuadPart: 1000 }) };
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { counter.write(LARGE_INTEGER { QuadPart: now }) };
             SUCCESS
         }
         extended::ExtFunctionLogSystemEvent => {
             let details = argument!(*mut STOR_LOG_EVENT_DETAILS);
             let most_bytes = argument!(*mut ULONG);
-            // SAFETY: the miniport's structure, and what it leads to.
+            // SAFETY: The structure and the memory that it points to belong to the miniport.
             unsafe { read_event(details) };
-            // SAFETY: the miniport's variable.
+            // SAFETY: The pointer is to a variable of the miniport.
             unsafe { most_bytes.write(0) };
             SUCCESS
         }
@@ -337,17 +336,17 @@ unsafe extern "C" fn StorPortExtendedFunction(
     }
 }
 
-/// An object that is initialised again while it is queued would break the queue.
+/// Panics if the DPC object is queued: initialising it again would break the queue.
 fn refuse_queued(adapter: &Adapter, dpc: *const STOR_DPC) {
     let queue = adapter.dpcs.lock().expect("no panic");
     let queued = queue.iter().any(|queued| ptr::eq(queued.dpc, dpc));
     assert!(!queued, "Storport: a DPC initialised while it is queued");
 }
 
-/// Reads all that an event leads to.
+/// Reads all the memory that an event points to.
 ///
 /// # Safety
-/// It is the miniport's argument of StorPortLogSystemEvent.
+/// `details` is the argument that the miniport passes to StorPortLogSystemEvent.
 unsafe fn read_event(details: *const STOR_LOG_EVENT_DETAILS) {
     // SAFETY: the caller's promise.
     let details = unsafe { details.read() };
@@ -360,7 +359,7 @@ unsafe fn read_event(details: *const STOR_LOG_EVENT_DETAILS) {
         let place = details.StringList.wrapping_add(index);
         // SAFETY: the caller's promise.
         let mut character: *const u16 = unsafe { place.read() };
-        // SAFETY: a zero ends the string.
+        // SAFETY: The string ends with a zero.
         while unsafe { character.read() } != 0 {
             character = character.wrapping_add(1);
         }
@@ -393,11 +392,11 @@ unsafe extern "C" fn StorPortAllocateRegistryBuffer(
     length: *mut ULONG,
 ) -> *mut u8 {
     let adapter = processor::adapter(extension);
-    // SAFETY: the miniport's variable.
+    // SAFETY: The pointer is to a variable of the miniport.
     adapter.allocate(unsafe { length.read() }).cast()
 }
 
-/// Every value of the registry is 7.
+/// Returns 7 for every value of the registry.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn StorPortRegistryRead(
     extension: PVOID,
@@ -408,9 +407,9 @@ unsafe extern "C" fn StorPortRegistryRead(
     length: *mut ULONG,
 ) -> BOOLEAN {
     processor::adapter(extension);
-    // SAFETY: the miniport's variable.
+    // SAFETY: The pointer is to a variable of the miniport.
     assert_eq!(unsafe { length.read() }, 4);
-    // SAFETY: the buffer of StorPortAllocateRegistryBuffer.
+    // SAFETY: The buffer is that of StorPortAllocateRegistryBuffer.
     unsafe { buffer.cast::<u32>().write_unaligned(7) };
     1
 }
@@ -428,7 +427,7 @@ unsafe extern "C" fn StorPortSynchronizeAccess(
 ) -> BOOLEAN {
     let adapter = processor::adapter(extension);
     let routine = routine.expect("a routine");
-    // SAFETY: called as the header says.
+    // SAFETY: The arguments are those that `storport.h` requires.
     adapter.synchronized(|| unsafe { routine(extension, context) })
 }
 
@@ -438,9 +437,9 @@ unsafe extern "C" fn StorPortGetScatterGatherList(
     srb: PSCSI_REQUEST_BLOCK,
 ) -> PSTOR_SCATTER_GATHER_LIST {
     processor::adapter(extension);
-    // SAFETY: the miniport has the SRB.
+    // SAFETY: The miniport owns the SRB.
     let sent = unsafe { Sent::of(srb) };
-    // SAFETY: the SRB leads to what was sent; this takes an address.
+    // SAFETY: `of` returns the request of an SRB. This only takes an address.
     let list = unsafe { &(*sent).list };
     request::address(list.as_ref()).cast()
 }
@@ -452,7 +451,7 @@ unsafe extern "C" fn StorPortGetUncachedExtension(
     bytes: ULONG,
 ) -> PVOID {
     let adapter = processor::adapter(extension);
-    // SAFETY: the ConfigInfo of HwFindAdapter.
+    // SAFETY: The pointer is to the ConfigInfo of HwFindAdapter.
     let extension_bytes = unsafe { (*config).SrbExtensionSize };
     assert!(
         extension_bytes != 0,
@@ -475,7 +474,7 @@ unsafe extern "C" fn StorPortGetPhysicalAddress(
     assert!(srb.is_null());
     let (memory, bytes) = adapter.uncached.get().expect("an uncached extension");
     assert_eq!(memory.at::<u8>(0).addr(), address.addr());
-    // SAFETY: the miniport's variable.
+    // SAFETY: The pointer is to a variable of the miniport.
     unsafe { length.write(*bytes) };
     STOR_PHYSICAL_ADDRESS {
         // The device reaches the memory by this address.
@@ -494,7 +493,7 @@ unsafe extern "C" fn StorPortGetBusData(
 ) -> ULONG {
     let space = processor::adapter(extension).device.configuration();
     assert_eq!(length, 256);
-    // SAFETY: the miniport's buffer.
+    // SAFETY: The pointer is to a buffer of the miniport.
     unsafe { buffer.cast::<[u8; 256]>().write(space) };
     length
 }
@@ -509,7 +508,7 @@ unsafe extern "C" fn StorPortGetDeviceBase(
     _in_io_space: BOOLEAN,
 ) -> PVOID {
     let adapter = processor::adapter(extension);
-    // SAFETY: every bit pattern is an integer.
+    // SAFETY: Every bit pattern is an integer.
     let address = unsafe { address.QuadPart };
     assert_eq!(
         (address.cast_unsigned(), bytes),

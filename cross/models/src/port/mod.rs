@@ -1,17 +1,17 @@
-//! Storport in memory: the calls that `crates/storport` makes, answered by
-//! Rust code that Miri can look into.
+//! Storport in memory: implementations of the functions that `crates/storport` calls, in Rust code
+//! that Miri can check.
 //!
-//! A [`Driver`] is what DriverEntry registered, an [`Adapter`] is one device of
-//! it; its methods are the events in which Storport calls the miniport, each
-//! on the thread that calls the method, as on a processor. Locks are real: the
-//! queue node in a STOR_LOCK_HANDLE is linked and written by whoever waits. An
-//! SRB and all that belongs to it is freed when it is completed. So a handle
-//! that moves, an SRB that is touched late, data that is reached without its
-//! lock, is undefined behaviour here, and Miri names the line.
+//! A [`Driver`] is a loaded driver, and an [`Adapter`] is one of its devices. Each method of an
+//! adapter makes a callback, on the thread that calls it. A thread stands for a processor.
 //!
-//! What is checked without Miri's help panics, in Storport's name: a lock
-//! taken twice or out of order, a callback that returns holding one, a DPC
-//! object used before its initialisation.
+//! Locks work as in Windows: a processor that waits for a lock writes to the queue node in another
+//! processor's STOR_LOCK_HANDLE. An SRB and all its parts are freed when it is completed. So it is
+//! undefined behaviour if a handle moves, if an SRB is accessed after its completion, or if data is
+//! accessed without its lock. Miri reports that with the line.
+//!
+//! Other errors of the miniport cause a panic: a lock that is taken twice or in the wrong order, a
+//! callback that returns with a lock held, and a DPC object that is used before its
+//! initialisation.
 #![expect(unsafe_code, reason = "this is the other side of the FFI")]
 
 mod adapter;

@@ -1,7 +1,7 @@
-//! What a processor knows: whose callback it runs, and which locks it holds.
+//! The state of a processor: the adapter whose callback it runs, and the locks that it holds.
 //!
-//! A processor is a thread. Nothing here is shared, so looking at it orders no
-//! thread's memory after another's.
+//! A thread stands for a processor. This state is thread-local, so accessing it does not order the
+//! memory accesses of threads.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,11 +18,11 @@ pub(super) enum Kind {
     Interrupt,
 }
 
-/// A lock that is held: its kind, and what must be given to release it.
+/// A lock that is held: its kind, and the value that the release needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     pub(super) kind: Kind,
-    /// The STOR_LOCK_HANDLE's address, or the message's number.
+    /// The address of the STOR_LOCK_HANDLE, or the number of the message.
     pub(super) by: usize,
 }
 
@@ -50,11 +50,11 @@ pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
 pub(super) fn current<'x>() -> &'x Adapter {
     let adapter = ADAPTER.get();
     assert!(!adapter.is_null(), "Storport: called outside a callback");
-    // SAFETY: the callback was called with a reference to it.
+    // SAFETY: [`callback`] has a reference to the adapter while the callback runs.
     unsafe { &*adapter }
 }
 
-/// The adapter whose callback runs. The miniport names it by `extension`.
+/// The adapter whose callback runs. `extension`, which the miniport passes, must be its extension.
 pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
     let adapter = current();
     assert_eq!(
@@ -65,7 +65,7 @@ pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
     adapter
 }
 
-/// Notes that a lock is about to be taken.
+/// Records that a lock is about to be taken.
 pub(super) fn takes(lock: Held) {
     HELD.with_borrow_mut(|held| {
         if let Some(last) = held.last() {
@@ -80,7 +80,7 @@ pub(super) fn takes(lock: Held) {
     });
 }
 
-/// Notes that a lock is released.
+/// Records that a lock is released.
 pub(super) fn releases(by: usize) -> Kind {
     let last = HELD.with_borrow_mut(Vec::pop);
     let last = last.expect("Storport: released without having been taken");

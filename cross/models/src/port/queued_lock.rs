@@ -1,10 +1,9 @@
-//! In-stack queued spin locks, whose nodes lie in the STOR_LOCK_HANDLEs of
-//! those who hold them and wait for them (storport-rules.md L1).
+//! In-stack queued spin locks. Their queue nodes are the STOR_LOCK_HANDLEs of the processors that
+//! hold the lock or wait for it (storport-rules.md L1).
 //!
-//! The algorithm is that of Mellor-Crummey and Scott: the lock is a pointer to
-//! the last node; each node points to the next and is told when its turn has
-//! come. So the handle of the holder is written by another processor while it
-//! holds the lock, as Windows does it.
+//! The algorithm is that of Mellor-Crummey and Scott. The lock is a pointer to the last node of the
+//! queue. Each node points to the next one. A processor that waits for the lock writes to
+//! the handle of the processor before it, as in Windows.
 
 use std::{
     ptr,
@@ -14,16 +13,16 @@ use std::{
 
 use wdk_sys::{STOR_LOCK_HANDLE, STOR_SPINLOCK};
 
-/// How often a processor looks before it is taken to wait for ever.
+/// How often a processor checks for its turn before the test fails.
 const PATIENCE: u32 = 20_000;
 
-/// What the node's `Lock` is while its owner waits.
+/// The value of a node's `Lock` while its owner waits.
 const WAITING: *mut STOR_LOCK_HANDLE = ptr::without_provenance_mut(1);
 
-/// The lock's word: the handle of the last in the queue, or null.
+/// The lock: the handle of the last processor in the queue, or null.
 pub(super) type Word = AtomicPtr<STOR_LOCK_HANDLE>;
 
-/// Calls `look` until it gives something.
+/// Calls `look` until it returns a value.
 pub(super) fn spin<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     for _ in 0..PATIENCE {
         if let Some(found) = look() {
@@ -34,48 +33,48 @@ pub(super) fn spin<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     panic!("Storport: waited in vain for {what}")
 }
 
-/// The node's link to the next in the queue.
+/// The pointer to the next node in the queue.
 ///
 /// # Safety
 /// `handle` is valid for as long as the result is used.
 unsafe fn next<'h>(handle: *mut STOR_LOCK_HANDLE) -> &'h Word {
-    // SAFETY: the caller's promise; this takes an address.
+    // SAFETY: The caller's promise. This only takes an address.
     let field = unsafe { &raw mut (*handle).Context.LockQueue.Next };
-    // SAFETY: it is a pointer's place, aligned, that is only used as an atomic
-    // while the lock is held or waited for.
+    // SAFETY: The field is an aligned pointer. While the lock is held or waited for, all
+    // accesses to it are atomic.
     unsafe { AtomicPtr::from_ptr(field.cast()) }
 }
 
-/// Where the node's owner looks whether its turn has come; while it holds the
-/// lock, the lock's address.
+/// The field that tells the node's owner whether it is its turn. While the owner holds the lock,
+/// the field contains the address of the lock.
 ///
 /// # Safety
 /// As [`next`].
 unsafe fn turn<'h>(handle: *mut STOR_LOCK_HANDLE) -> &'h Word {
-    // SAFETY: the caller's promise; this takes an address.
+    // SAFETY: The caller's promise. This only takes an address.
     let field = unsafe { &raw mut (*handle).Context.LockQueue.Lock };
-    // SAFETY: as in `next`.
+    // SAFETY: As in `next`.
     unsafe { AtomicPtr::from_ptr(field.cast()) }
 }
 
 /// Takes the lock `word`.
 ///
 /// # Safety
-/// `handle` stays valid and where it is until [`release`], and so does `word`.
+/// `handle` and `word` are valid and do not move until [`release`].
 pub(super) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR_LOCK_HANDLE) {
     let empty = STOR_LOCK_HANDLE {
         Lock: kind,
         ..Default::default()
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { handle.write(empty) };
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     let turn = unsafe { turn(handle) };
     turn.store(WAITING, Ordering::Relaxed);
     let before = word.swap(handle, Ordering::AcqRel);
     if !before.is_null() {
-        // SAFETY: whoever is before waits for this very store before the
-        // handle goes away.
+        // SAFETY: The owner of the previous handle waits for this store before it reuses the
+        // handle.
         let link = unsafe { next(before) };
         link.store(handle, Ordering::Release);
         spin("a spin lock", || {
@@ -85,17 +84,17 @@ pub(super) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR
     turn.store(ptr::from_ref(word).cast_mut().cast(), Ordering::Relaxed);
 }
 
-/// Gives back the lock that was taken with `handle`.
+/// Releases the lock that was acquired with `handle`.
 ///
 /// # Safety
-/// One was, and the handle lies where it lay.
+/// A lock was acquired with `handle`, which has not moved since.
 pub(super) unsafe fn release(handle: *mut STOR_LOCK_HANDLE) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     let turn_of_this = unsafe { turn(handle) };
     let word: *const Word = turn_of_this.load(Ordering::Relaxed).cast();
-    // SAFETY: `acquire` left its address there.
+    // SAFETY: `acquire` stored the address of the lock there.
     let word = unsafe { &*word };
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     let link = unsafe { next(handle) };
     let mut after = link.load(Ordering::Acquire);
     if after.is_null() {
@@ -113,7 +112,7 @@ pub(super) unsafe fn release(handle: *mut STOR_LOCK_HANDLE) {
             (!after.is_null()).then_some(after)
         });
     }
-    // SAFETY: whoever is next waits for this store.
+    // SAFETY: The next processor waits for this store, so its handle is valid.
     let turn = unsafe { turn(after) };
     turn.store(ptr::null_mut(), Ordering::Release);
 }

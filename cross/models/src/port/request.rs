@@ -1,5 +1,5 @@
-//! SRBs, in both shapes, with all that belongs to them: each is memory of its
-//! own, as long as the headers say and no longer, and freed by completion.
+//! SRBs of both layouts and their parts. Each part is an allocation of exactly the length that the
+//! header gives it. Completion frees them.
 
 use std::{
     alloc::{self, Layout},
@@ -17,7 +17,7 @@ use wdk_sys::{
     STORAGE_REQUEST_BLOCK,
 };
 
-/// The shapes of an SRB (storport-rules.md STORAGE_REQUEST_BLOCK).
+/// The layouts of an SRB (storport-rules.md STORAGE_REQUEST_BLOCK).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// SCSI_REQUEST_BLOCK.
@@ -26,10 +26,10 @@ pub enum Shape {
     Storage,
 }
 
-/// What to ask the miniport.
+/// A request for the miniport.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The SRB's shape.
+    /// The layout of the SRB.
     pub shape: Shape,
     /// `SRB_FUNCTION_*`.
     pub function: u32,
@@ -39,20 +39,19 @@ pub struct Request {
     pub cdb: Vec<u8>,
     /// `SRB_FLAGS_DATA_*`.
     pub flags: u32,
-    /// The bytes of data; the scatter/gather list has an element for each
-    /// piece.
+    /// The data, in pieces. The scatter/gather list has one element for each piece.
     pub data: Vec<Vec<u8>>,
-    /// A buffer that is used in place of one of its own, with what is in it; as
-    /// long as `data`.
+    /// A shared buffer to use instead of a new one, with its present contents. It is as long as
+    /// `data`.
     pub buffer: Option<Buffer>,
-    /// What a STORAGE_REQUEST_BLOCK says in place of the truth.
+    /// Fields of a STORAGE_REQUEST_BLOCK, with wrong values.
     pub lies: Vec<(Field, u32)>,
 }
 
 /// A field of a STORAGE_REQUEST_BLOCK or of its extended data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// SrbLength. It may say less than there is, but not more.
+    /// SrbLength. The wrong value must not be larger than the real length.
     SrbLength,
     /// SrbFunction.
     SrbFunction,
@@ -60,30 +59,30 @@ pub enum Field {
     AddressOffset,
     /// NumSrbExData.
     NumSrbExData,
-    /// SrbExDataOffset, the first.
+    /// The first element of SrbExDataOffset.
     SrbExDataOffset,
-    /// The extended data's Type.
+    /// Type of the extended data.
     Type,
-    /// The extended data's CdbLength.
+    /// CdbLength of the extended data.
     CdbLength,
 }
 
-/// A process's buffer, which several requests may have at a time.
+/// A buffer of a process. Several requests may use it at the same time.
 #[derive(Clone)]
 pub struct Buffer(pub(super) Arc<Memory>);
 
 impl Buffer {
-    /// A buffer with these bytes.
+    /// Makes a buffer with these bytes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let memory = Memory::uninitialised(bytes.len());
         let first = memory.at::<u8>(0);
-        // SAFETY: it is as long, and nobody else's yet.
+        // SAFETY: The buffer has this length, and nothing else accesses it yet.
         unsafe { first.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
         Self(Arc::new(memory))
     }
 
-    /// Writes a byte, as a thread of the process does at any time.
+    /// Writes a byte, as a thread of the process may do at any time.
     pub fn set(&self, index: usize, byte: u8) {
         self.0.byte(index).store(byte, Ordering::Relaxed);
     }
@@ -95,7 +94,7 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
     /// SrbStatus.
@@ -104,17 +103,16 @@ pub struct Done {
     pub scsi_status: u8,
     /// DataTransferLength.
     pub length: u32,
-    /// As much of the sense buffer as SenseInfoBufferLength says.
+    /// The sense data: SenseInfoBufferLength bytes of the sense buffer.
     pub sense: Vec<u8>,
     /// The data.
     pub data: Vec<u8>,
 }
 
-/// Room for sense data.
+/// The length of the sense buffer.
 const SENSE_BYTES: u8 = 18;
 
-/// A request on its way. The miniport has the SRB, whose `OriginalRequest`
-/// leads here.
+/// A request that was sent. The `OriginalRequest` of its SRB points to it.
 pub(super) struct Sent {
     shape: Shape,
     block: Memory,
@@ -126,25 +124,25 @@ pub(super) struct Sent {
     outstanding: Arc<AtomicUsize>,
 }
 
-/// Bytes of their own, freed when this is dropped.
+/// An allocation. Dropping this frees it.
 pub(super) struct Memory {
     first: NonNull<u8>,
     layout: Layout,
 }
 
 impl Memory {
-    /// `bytes` bytes that nobody has written.
+    /// Allocates `bytes` uninitialised bytes.
     pub(super) fn uninitialised(bytes: usize) -> Self {
-        // Storport aligns to 8 bytes and promises no more.
+        // Storport promises an alignment of only 8 bytes.
         let layout = Layout::from_size_align(bytes.max(1), 8).expect("a small size");
-        // SAFETY: the size is not 0.
+        // SAFETY: The size is not 0.
         let first = NonNull::new(unsafe { alloc::alloc(layout) }).expect("memory");
         Self { first, layout }
     }
 
     pub(super) fn zeroed(bytes: usize) -> Self {
         let memory = Self::uninitialised(bytes);
-        // SAFETY: it is as long as its layout says.
+        // SAFETY: The allocation has the length of its layout.
         unsafe { memory.first.write_bytes(0, memory.layout.size()) };
         memory
     }
@@ -155,7 +153,7 @@ impl Memory {
     }
 
     fn write<T>(&self, offset: usize, value: T) {
-        // SAFETY: `at` checked the range, and the miniport does not have it.
+        // SAFETY: `at` has checked the range, and the miniport does not access it.
         unsafe { self.at::<T>(offset).write_unaligned(value) };
     }
 
@@ -166,27 +164,27 @@ impl Memory {
             .collect()
     }
 
-    /// A byte that others may access at the same time.
+    /// A byte that other code may access at the same time.
     fn byte(&self, index: usize) -> &AtomicU8 {
-        // SAFETY: `at` checked the range; the memory lives as long as `self`.
+        // SAFETY: `at` has checked the range, and the memory exists as long as `self`.
         unsafe { AtomicU8::from_ptr(self.at(index)) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: allocated so.
+        // SAFETY: The memory was allocated with this layout.
         unsafe { alloc::dealloc(self.first.as_ptr(), self.layout) };
     }
 }
 
-// SAFETY: it owns its bytes.
+// SAFETY: The value owns its bytes.
 unsafe impl Send for Memory {}
-// SAFETY: what is shared is accessed by atomics, or Miri tells.
+// SAFETY: Concurrent accesses are atomic. Miri reports others.
 unsafe impl Sync for Memory {}
 
 impl Sent {
-    /// Makes an SRB. What this gives is freed by [`complete`](Self::complete).
+    /// Makes an SRB, which [`complete`](Self::complete) frees.
     pub(super) fn srb(
         request: &Request,
         extension_bytes: u32,
@@ -203,7 +201,7 @@ impl Sent {
         let sent = Box::new(Self {
             shape: request.shape,
             block: memory,
-            // Uninitialised: storport-rules.md S12.
+            // The SRB extension is not initialised (storport-rules.md S12).
             extension: Memory::uninitialised(extension_bytes as usize),
             sense: Memory::uninitialised(usize::from(SENSE_BYTES)),
             list: list(&request.data, &data.0),
@@ -222,13 +220,13 @@ impl Sent {
         }
         sent.outstanding.fetch_add(1, Ordering::Relaxed);
         let original: PVOID = Box::into_raw(sent).cast();
-        // SAFETY: the SRB just made.
+        // SAFETY: The SRB was just made.
         unsafe { Self::original(request.shape, block).write(original) };
         (block, done)
     }
 
-    /// Where a STORAGE_REQUEST_BLOCK's parts lie: the address behind the
-    /// block, the CDB behind the address.
+    /// The offsets of the parts of a STORAGE_REQUEST_BLOCK. The address follows the block, and the
+    /// extended data with the CDB follows the address.
     const ADDRESS: usize = size_of::<STORAGE_REQUEST_BLOCK>();
     const CDB: usize = (Self::ADDRESS + size_of::<STOR_ADDR_BTL8>()).next_multiple_of(8);
     const STORAGE_BYTES: usize = Self::CDB + size_of::<SRBEX_DATA_SCSI_CDB16>();
@@ -323,7 +321,7 @@ impl Sent {
         self.block.write(offset, value);
     }
 
-    /// Where an SRB's `OriginalRequest` is.
+    /// The field `OriginalRequest` of an SRB.
     fn original(shape: Shape, block: PSCSI_REQUEST_BLOCK) -> *mut PVOID {
         let offset = match shape {
             Shape::Scsi => offset_of!(SCSI_REQUEST_BLOCK, OriginalRequest),
@@ -332,18 +330,18 @@ impl Sent {
         block.cast::<u8>().wrapping_add(offset).cast()
     }
 
-    /// What was sent as `block`.
+    /// The request that was sent as `block`.
     ///
     /// # Safety
     /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
     pub(super) unsafe fn of(block: PSCSI_REQUEST_BLOCK) -> *mut Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         let function = unsafe { (*block).Function };
         let shape = match u32::from(function) {
             wdk_sys::SRB_FUNCTION_STORAGE_REQUEST_BLOCK => Shape::Storage,
             _ => Shape::Scsi,
         };
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         unsafe { Self::original(shape, block).read().cast() }
     }
 
@@ -352,13 +350,13 @@ impl Sent {
     /// # Safety
     /// `block` is an SRB of [`srb`](Self::srb) that is not completed.
     pub(super) unsafe fn complete(block: PSCSI_REQUEST_BLOCK) {
-        // SAFETY: the caller's promise.
+        // SAFETY: The caller's promise.
         let sent = unsafe { Self::of(block) };
-        // SAFETY: `srb` made it a box.
+        // SAFETY: `srb` made the request as a box.
         let sent = unsafe { Box::from_raw(sent) };
         let (status, scsi_status, length, sense) = match sent.shape {
             Shape::Scsi => {
-                // SAFETY: the SRB is Storport's again.
+                // SAFETY: The miniport no longer accesses the SRB.
                 let block = unsafe { sent.block.at::<SCSI_REQUEST_BLOCK>(0).read() };
                 (
                     block.SrbStatus,
@@ -368,9 +366,9 @@ impl Sent {
                 )
             }
             Shape::Storage => {
-                // SAFETY: as above.
+                // SAFETY: As above.
                 let block = unsafe { sent.block.at::<STORAGE_REQUEST_BLOCK>(0).read() };
-                // SAFETY: as above.
+                // SAFETY: As above.
                 let cdb = unsafe { sent.block.at::<SRBEX_DATA_SCSI_CDB16>(Self::CDB).read() };
                 (
                     block.SrbStatus,
@@ -396,8 +394,7 @@ impl Sent {
     }
 }
 
-/// The scatter/gather list of `data`, whose pieces follow each other in
-/// `memory`.
+/// Makes the scatter/gather list of `data`, whose pieces are contiguous in `memory`.
 fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
     let head = offset_of!(STOR_SCATTER_GATHER_LIST, List);
     let step = size_of::<STOR_SCATTER_GATHER_ELEMENT>();
@@ -405,7 +402,7 @@ fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
     list.write(0, u32::try_from(pieces.len()).ok().filter(|n| *n > 0)?);
     let mut offset = 0;
     for (index, piece) in pieces.iter().enumerate() {
-        // The device reaches the data by this address.
+        // The device uses this address to access the data.
         let start = memory.at::<u8>(0).expose_provenance() + offset;
         list.write(
             head + index * step,
@@ -422,7 +419,7 @@ fn list(pieces: &[Vec<u8>], memory: &Memory) -> Option<Memory> {
     Some(list)
 }
 
-/// An address in `memory`, or null without any.
+/// An address in `memory`, or null without memory.
 pub(super) fn address(memory: Option<&Memory>) -> *mut u8 {
     memory.map_or(ptr::null_mut(), |memory| memory.at(0))
 }

@@ -1,5 +1,5 @@
-//! Several processors at once. Miri chooses the order by its seed, and tells
-//! of every pair of accesses that no lock and no atomic orders.
+//! Callbacks on several processors at the same time. Miri's seed chooses the order, and Miri
+//! reports data races.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -14,9 +14,9 @@ use crate::{
     requests::scsi,
 };
 
-/// Requests of each processor.
+/// How many requests each processor sends.
 const REQUESTS: usize = 4;
-/// Processors that send.
+/// How many processors send requests.
 const PROCESSORS: usize = 2;
 
 fn adapter<M: Registered>(interrupts: Interrupts, channels: u32) -> Adapter {
@@ -28,8 +28,8 @@ fn adapter<M: Registered>(interrupts: Interrupts, channels: u32) -> Adapter {
     Adapter::new(&Driver::load::<M>(), machine)
 }
 
-/// Sends from several processors, again while it is busy, while `events`
-/// happen on processors of their own.
+/// Sends requests from several processors, and repeats those that are busy. Meanwhile each of
+/// `events` happens on another processor.
 fn drive(adapter: &Adapter, events: &[&(dyn Fn() + Sync)]) {
     adapter.start();
     meanwhile(events, || {
@@ -45,8 +45,7 @@ fn drive(adapter: &Adapter, events: &[&(dyn Fn() + Sync)]) {
     settle(adapter);
 }
 
-/// Runs `run` while each of `events` happens on a processor of its own, again
-/// and again.
+/// Runs `run` while each of `events` happens repeatedly on another processor.
 fn meanwhile(events: &[&(dyn Fn() + Sync)], run: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -63,15 +62,16 @@ fn meanwhile(events: &[&(dyn Fn() + Sync)], run: impl FnOnce()) {
     });
 }
 
-/// Runs what was asked for and has not run, and has the miniport free all that
-/// it allocated.
+/// Runs all pending DPCs, timers, work items and state changes. Then makes the miniport free all
+/// its memory.
 fn settle(adapter: &Adapter) {
     while adapter.run_dpcs() != 0 || later(adapter) {}
     adapter.send(0, &scsi(Shape::Scsi, opcode::FREE, 0));
     assert_eq!(adapter.allocations(), 0);
 }
 
-/// Runs one of each that the miniport asked for: whether there was any.
+/// Runs one timer, one work item and one state change, if they are pending. Returns whether there
+/// was any.
 fn later(adapter: &Adapter) -> bool {
     let ran = [
         adapter.run_timer(),
@@ -107,7 +107,7 @@ fn send(adapter: &Adapter, processor: usize) {
 }
 
 #[test]
-fn a_line_and_the_start_io_lock() {
+fn an_interrupt_line_and_the_start_io_lock() {
     let adapter = adapter::<Keeper<false>>(Interrupts::Line, 0);
     let interrupts = || _ = adapter.interrupt();
     let dpcs = || _ = adapter.run_dpcs();
@@ -116,7 +116,7 @@ fn a_line_and_the_start_io_lock() {
 }
 
 #[test]
-fn messages_under_one_lock_and_concurrent_channels() {
+fn messages_share_a_lock_with_concurrent_channels() {
     let adapter = adapter::<Keeper<false>>(Interrupts::Messages(2), 2);
     let first = || _ = adapter.message(0);
     let second = || _ = adapter.message(1);
@@ -128,7 +128,7 @@ fn messages_under_one_lock_and_concurrent_channels() {
 }
 
 #[test]
-fn messages_with_a_lock_each_and_dpcs_on_two_processors() {
+fn messages_have_locks_and_dpcs_run_on_two_processors() {
     let adapter = adapter::<Keeper<true>>(Interrupts::Messages(2), 0);
     let first = || {
         adapter.message(0);
@@ -142,7 +142,7 @@ fn messages_with_a_lock_each_and_dpcs_on_two_processors() {
 }
 
 #[test]
-fn resets_between_requests_of_concurrent_channels() {
+fn bus_resets_happen_between_requests_of_concurrent_channels() {
     let adapter = adapter::<Keeper<true>>(Interrupts::Messages(2), 2);
     let interrupts = || {
         adapter.message(0);
@@ -154,7 +154,7 @@ fn resets_between_requests_of_concurrent_channels() {
 }
 
 #[test]
-fn interrupts_between_hw_initialize_and_hw_passive_initialize() {
+fn interrupts_arrive_between_hw_initialize_and_hw_passive_initialize() {
     let adapter = adapter::<Keeper<true>>(Interrupts::Messages(2), 0);
     assert_eq!(adapter.find(), Found::Yes);
     thread::scope(|scope| {
@@ -171,7 +171,7 @@ fn interrupts_between_hw_initialize_and_hw_passive_initialize() {
 }
 
 #[test]
-fn restarts_while_what_was_asked_for_before_still_runs() {
+fn restarts_happen_while_earlier_work_still_runs() {
     let adapter = adapter::<Keeper<false>>(Interrupts::Line, 0);
     adapter.start();
     let interrupts = || _ = adapter.interrupt();
@@ -181,12 +181,12 @@ fn restarts_while_what_was_asked_for_before_still_runs() {
     meanwhile(&[&interrupts, &dpcs, &later], || {
         for _ in 0..4 {
             assert!(adapter.stop());
-            // It may not while a callback of before the stop is inside.
+            // A restart fails while a callback from before the stop is still running.
             runs = adapter.restart();
             thread::yield_now();
         }
     });
-    // Now none is.
+    // No callback is running now.
     assert!(runs || adapter.restart());
     settle(&adapter);
 }

@@ -1,4 +1,4 @@
-//! A request's data, and SRBs that say what is not so.
+//! A request's data, and SRBs with inconsistent fields.
 
 use ferrostor_models::port::{
     Adapter as Port, Buffer, Driver, Field, Interrupts, Machine, Request, Shape,
@@ -23,8 +23,8 @@ fn status(done: u32) -> Option<u8> {
     Some(done as u8)
 }
 
-/// Keeps its first request, and looks at the data of both when the second
-/// comes.
+/// A miniport that keeps its first request, and accesses the data of both when the second
+/// arrives.
 struct Mirror;
 
 storport::registered!(Mirror);
@@ -61,7 +61,7 @@ impl Miniport for Mirror {
         let mut again = [0];
         assert_eq!(other.read(1, &mut again), 1);
         assert_eq!(again[0], !byte[0]);
-        // Cut to the buffer's end.
+        // Accesses end at the end of the buffer.
         assert_eq!((one.length(), one.write(3, &[4; 9])), (5, 2));
         assert_eq!(other.read(usize::MAX, &mut byte), 0);
         first.succeed(5);
@@ -116,7 +116,7 @@ fn keeper() -> Port {
 }
 
 #[test]
-fn data_of_the_wrong_direction_or_that_is_not_mapped_is_not_reached() {
+fn data_of_the_wrong_direction_or_not_mapped_is_not_accessed() {
     assert!(!Direction::Out.allows(Direction::In));
     assert_ne!(
         DataError::Direction(Direction::Out),
@@ -152,7 +152,7 @@ fn data_of_the_wrong_direction_or_that_is_not_mapped_is_not_reached() {
 }
 
 #[test]
-fn an_srb_that_leads_out_of_itself_is_refused() {
+fn an_srb_with_offsets_outside_itself_is_refused() {
     let port = keeper();
     let invalid = status(wdk_sys::SRB_STATUS_INVALID_REQUEST);
     let lies = [
@@ -176,7 +176,7 @@ fn an_srb_that_leads_out_of_itself_is_refused() {
 }
 
 #[test]
-fn an_srb_whose_cdb_is_not_where_it_says_has_none() {
+fn an_srb_with_an_invalid_cdb_offset_has_no_cdb() {
     let port = keeper();
     for lie in [
         (Field::SrbExDataOffset, 0),
@@ -190,7 +190,7 @@ fn an_srb_whose_cdb_is_not_where_it_says_has_none() {
     ] {
         let request = Request {
             lies: vec![lie],
-            // Without a CDB it would be opcode 0, which is queued.
+            // A request without a CDB is treated as opcode 0, which is queued.
             ..scsi(Shape::Storage, opcode::REFUSED, 1)
         };
         let done = port.send(0, &request);
@@ -198,8 +198,8 @@ fn an_srb_whose_cdb_is_not_where_it_says_has_none() {
         assert!(port.reset_bus());
         assert!(done.get().is_some(), "{lie:?}");
     }
-    // More CDBs than there are offsets for, and a CDB longer than its room: what
-    // lies there is looked at, and is inside.
+    // More CDBs than there are offsets, and a CDB longer than its array: the crate reads only
+    // memory inside the SRB.
     for lie in [
         (Field::NumSrbExData, 2),
         (Field::NumSrbExData, 8),

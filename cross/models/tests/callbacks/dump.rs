@@ -1,5 +1,5 @@
-//! In dump mode nothing is locked, no DPC is known to Storport, and the
-//! interrupt routine is called to poll (storport-rules.md D5).
+//! Dump mode: no lock is taken, no DPC is queued, and Storport polls the interrupt routine
+//! (storport-rules.md D3, D5, D8).
 
 use ferrostor_models::port::{Adapter, Driver, Interrupts, Machine, Shape};
 
@@ -20,7 +20,7 @@ fn a_dump_is_written_without_locks_and_dpcs() {
     for round in 0..4 {
         let shape = [Shape::Scsi, Shape::Storage][round % 2];
         let answer = adapter.send(0, &scsi(shape, opcode::QUEUED, 1));
-        // Bus resets are ignored (storport-rules.md D4).
+        // Bus resets have no effect (storport-rules.md D4).
         adapter.reset_bus();
         assert!(answer.get().is_none());
         assert!(adapter.interrupt());

@@ -1,5 +1,5 @@
-//! A miniport with every optional callback. In each it takes every lock and
-//! opens every cell that it may.
+//! A miniport with every optional callback. Each callback takes every lock and opens every cell
+//! that it may.
 
 use std::{
     num::NonZero,
@@ -18,26 +18,26 @@ use storport::{
 
 use crate::miniport::LIMITS;
 
-/// Messages with a cell. The last is never connected.
+/// How many messages have a cell. The last message is never connected.
 const MESSAGES: [u32; 3] = [0, 1, 77];
 
-/// Counted callbacks and requests that are inside, in relaxed steps: these order
-/// no thread's memory after another's.
+/// How many counted callbacks and requests are running. All accesses are relaxed, so that they do
+/// not order the memory accesses of threads.
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
-/// Interrupt routines that are inside.
+/// How many interrupt routines are running.
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-/// Callbacks inside that must be alone but for interrupt routines.
+/// How many callbacks are running that must be alone except for interrupt routines.
 static ALONE: AtomicUsize = AtomicUsize::new(0);
 
-/// Timers, work items and state changes that reached the miniport.
+/// How many timers, work items and state changes have reached the miniport.
 pub static LATER: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether any callback is inside.
+/// Whether any callback is running.
 pub fn is_inside() -> bool {
     count(&INSIDE) != 0
 }
 
-/// Counts a callback that is inside.
+/// Counts a callback while it runs.
 struct Count(&'static AtomicUsize);
 
 impl Count {
@@ -53,19 +53,19 @@ impl Drop for Count {
     }
 }
 
-/// How many are inside. A load could be of an earlier number.
+/// The current count. A load could return an earlier value.
 fn count(of: &AtomicUsize) -> usize {
     of.fetch_add(0, Ordering::Relaxed)
 }
 
-/// A callback that those that must be alone exclude.
+/// Counts a callback that may not run beside one that must be alone.
 fn inside() -> Count {
     let inside = Count::new(&INSIDE);
     assert_eq!(count(&ALONE), 0, "inside beside one that must be alone");
     inside
 }
 
-/// A callback that must be alone, but for interrupt routines.
+/// Counts a callback that must be alone except for interrupt routines.
 fn alone() -> Count {
     let alone = Count::new(&ALONE);
     assert_eq!(count(&ALONE), 1, "two that must be alone");
@@ -73,13 +73,13 @@ fn alone() -> Count {
     alone
 }
 
-/// A callback that must be alone.
+/// Counts a callback that must be alone.
 fn quite_alone() -> Count {
     assert_eq!(count(&INTERRUPTS), 0, "alone beside an interrupt routine");
     alone()
 }
 
-/// Two words that must agree: a lock that does not protect them tears them.
+/// Two words that must be equal. They differ if a lock does not protect them.
 #[derive(Default)]
 struct Pair(u64, u64);
 
@@ -92,9 +92,9 @@ impl Pair {
     }
 }
 
-/// The adapter's state.
+/// The state of an adapter.
 pub struct Adapter<'a> {
-    /// Written by HwFindAdapter, and read by all.
+    /// HwFindAdapter writes it, and all callbacks read it.
     found: u64,
     start_io: StartIoLocked<'a, Pair>,
     requests: DpcLocked<'a, Requests<'a>>,
@@ -103,14 +103,14 @@ pub struct Adapter<'a> {
     messages: [MessageLocked<'a, Pair>; 3],
 }
 
-/// The requests of the device.
+/// The requests in flight.
 struct Requests<'a> {
     pair: Pair,
     started: Option<StartedSrb<'a>>,
 }
 
 impl<'a> Adapter<'a> {
-    /// Takes every lock that goes above the StartIo lock.
+    /// Takes every lock that comes after the StartIo lock in the order.
     fn lock_above_start_io<S>(&self, cx: &mut S)
     where
         S: Scope<'a>,
@@ -151,7 +151,7 @@ storport::registered!(Everything<false>: PassiveInitialize, MessageInterrupt, Th
     Work, StateChange, RegistryChange, AdapterPower, SurpriseRemoval, UnitControl, UnitPower,
     Tracing);
 
-/// Every optional callback is named.
+/// Names every optional callback.
 trait Named:
     Names<key::PassiveInitialize>
     + Names<key::MessageInterrupt>
@@ -171,8 +171,8 @@ trait Named:
 impl Named for Everything<true> {}
 impl Named for Everything<false> {}
 
-/// Asks for the timer, a state change and DPCs, as every callback of a running
-/// adapter may. A stop may have begun, which refuses.
+/// Requests the timer and a state change, and issues DPCs, as every callback of a running adapter
+/// may. The requests fail if a stop has begun.
 macro_rules! ask {
     ($adapter:ident, $cx:ident) => {
         let _ = $cx.request_timer::<Self>(NonZero::<u32>::MIN);
@@ -189,7 +189,7 @@ macro_rules! ask {
     };
 }
 
-/// Calls what needs DISPATCH_LEVEL at most.
+/// Calls the routines that need DISPATCH_LEVEL or below.
 macro_rules! look_around {
     ($cx:ident) => {
         let processor = $cx.processor().expect("a processor");
@@ -206,7 +206,7 @@ macro_rules! look_around {
     };
 }
 
-/// Calls what allocates.
+/// Calls the routines that allocate memory.
 macro_rules! allocate {
     ($cx:ident) => {
         let pool = $cx.allocate(2, |index| index).expect("pool");
@@ -435,8 +435,8 @@ where
     }
 }
 
-/// The optional callbacks that hold the StartIo lock, and those that hold
-/// nothing.
+/// Implements the optional callbacks in which Storport holds the StartIo lock, and those in which
+/// it holds no lock.
 macro_rules! callbacks {
     (holding { $($name:ident::$method:ident;)* } nothing { $($other:ident::$does:ident;)* }) => {
         $(impl<const PER_MESSAGE: bool> callback::$name for Everything<PER_MESSAGE>

@@ -1,4 +1,4 @@
-//! A small miniport in every order of events that Storport may choose.
+//! Miniports on `crates/storport`, called in many orders of events, under Miri.
 #![cfg(all(miri, windows))]
 
 mod concurrency;

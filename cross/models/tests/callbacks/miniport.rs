@@ -1,5 +1,5 @@
-//! The miniport under test: it keeps requests in queues and completes them
-//! when its device interrupts. It uses every part of the crate once.
+//! The miniport under test. It keeps requests in queues, and completes them when its device
+//! interrupts. It uses every part of the crate.
 
 use std::num::NonZero;
 
@@ -12,34 +12,35 @@ use storport::{
     callback::{self, Names, key},
 };
 
-/// Queues, each with a DPC object and a message of its own.
+/// How many queues there are. Each has a DPC object and a message of its own.
 pub const QUEUES: usize = 2;
-/// What one queue holds.
+/// The maximum number of requests in a queue.
 const SLOTS: usize = 2;
 
-/// The opcodes that mean something.
+/// The operation codes of requests.
 pub mod opcode {
-    /// Completed in HwBuildIo, with the address as data.
+    /// The request is completed in HwBuildIo, with its address as data.
     pub const ADDRESS: u8 = 0x01;
-    /// Queued; its second byte names the queue.
+    /// The request is queued. The second byte of the CDB is the number of the queue.
     pub const QUEUED: u8 = 0x02;
-    /// Completed in HwStartIo with sense data.
+    /// The request is completed in HwStartIo, with sense data.
     pub const REFUSED: u8 = 0x03;
-    /// Completed in HwBuildIo, with how much the scatter/gather list holds.
+    /// The request is completed in HwBuildIo, with the length of the scatter/gather list as the
+    /// number of transferred bytes.
     pub const LENGTH: u8 = 0x04;
-    /// Dropped by mistake.
+    /// The request is dropped by mistake.
     pub const FORGOTTEN: u8 = 0x05;
-    /// Frees all pool.
+    /// The miniport frees all its pool memory.
     pub const FREE: u8 = 0x06;
 }
 
-/// What the miniport knows of its adapter.
+/// The state of an adapter.
 pub struct Adapter<'a> {
     queues: Table<'a, Queue<'a>>,
-    /// Interrupts that came, and requests that were started.
+    /// The numbers of interrupts and of started requests.
     interrupts: InterruptLocked<'a, Count>,
     flushes: StartIoLocked<'a, Flushes<'a>>,
-    /// What a threaded DPC counts.
+    /// The number of runs of a threaded DPC.
     slow: DpcLocked<'a, Count>,
     registers: MappedRegisters<'a>,
     /// The physical address of memory shared with the device.
@@ -56,14 +57,14 @@ struct Slots<'a> {
     count: usize,
 }
 
-/// Flushes and resets, in any callback, and what they last allocated.
+/// The numbers of flushes and of resets, in any callback, and the memory that was allocated
+/// last.
 struct Flushes<'a> {
     count: Count,
     last: Option<Pool<'a, u64>>,
 }
 
-/// Two words that must agree: a torn view of them is a lock that does not
-/// protect.
+/// Two words that must be equal. They differ if a lock does not protect them.
 #[derive(Default)]
 struct Count(u64, u64);
 
@@ -75,7 +76,7 @@ impl Count {
     }
 }
 
-/// What HwBuildIo tells HwStartIo.
+/// The value that HwBuildIo passes to HwStartIo.
 pub struct Prepared {
     opcode: u8,
     queue: usize,
@@ -88,7 +89,7 @@ pub struct Keeper<const PER_MESSAGE: bool>;
 storport::registered!(Keeper<true>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
 storport::registered!(Keeper<false>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
 
-/// Counts a flush and keeps new pool in place of the old.
+/// Counts a flush, and replaces the old pool memory by new.
 macro_rules! flush {
     ($adapter:ident, $cx:ident) => {
         let mut pool = $cx.allocate(3, |index| index as u64).ok();
@@ -105,7 +106,7 @@ macro_rules! flush {
     };
 }
 
-/// What the miniports here tell Storport.
+/// The limits of the miniports here.
 pub const LIMITS: AdapterLimits = AdapterLimits {
     transfer_bytes: 4096,
     physical_breaks: 2,
@@ -116,7 +117,7 @@ pub const LIMITS: AdapterLimits = AdapterLimits {
     caches_data: false,
 };
 
-/// Every optional callback of a [`Keeper`] is named.
+/// Names every optional callback of a [`Keeper`].
 trait Named:
     Names<key::MessageInterrupt>
     + Names<key::ThreadedDpc>
@@ -313,7 +314,7 @@ where
         adapter.slow.issue(cx);
         for (srb, length) in done.into_iter().flatten() {
             srb.succeed(length);
-            // Refused once a stop has begun.
+            // This fails if a stop has begun.
             let _: Result<(), StorStatus> = cx.queue_work::<Self>(7);
         }
     }
@@ -400,7 +401,7 @@ where
             target: 2,
             lun: 3,
         };
-        // Refused while one is reported.
+        // This fails while another change is being reported.
         let _: Result<(), StorStatus> = cx.report_change::<Self>(Changed::Target(address));
     }
 }

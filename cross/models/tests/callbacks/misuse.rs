@@ -1,4 +1,4 @@
-//! Safe code that misuses the crate, and does no harm.
+//! Safe code that misuses the crate. It must not cause undefined behaviour.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -15,9 +15,9 @@ use crate::{miniport::LIMITS, requests::scsi};
 
 /// The opcodes of requests.
 mod opcode {
-    /// Kept.
+    /// The request is kept.
     pub const KEPT: u8 = 1;
-    /// Completed at once; HwBuildIo then returns the one that is kept.
+    /// The request is completed at once, and HwBuildIo returns the kept request instead.
     pub const EXCHANGED: u8 = 2;
 }
 
@@ -29,11 +29,11 @@ struct State<'a> {
 
 storport::registered!(Misuser: ThreadedDpc, Tracing);
 
-/// An [`opcode::EXCHANGED`] is completed, and not yet exchanged.
+/// An [`opcode::EXCHANGED`] request is completed, and HwBuildIo has not returned yet.
 static COMPLETED: AtomicBool = AtomicBool::new(false);
-/// How often an adapter was found. At every second time, its DPC is threaded.
+/// How often HwFindAdapter was called. Every second call makes its DPC a threaded one.
 static FINDS: AtomicUsize = AtomicUsize::new(0);
-/// Requests that HwBuildIo returned in place of another.
+/// How often HwBuildIo returned a different request than it got.
 static EXCHANGES: AtomicUsize = AtomicUsize::new(0);
 
 impl Miniport for Misuser {
@@ -116,7 +116,7 @@ fn adapter() -> Adapter {
     Adapter::new(&Driver::load::<Misuser>(), machine)
 }
 
-/// The other request is sent once this one's memory is free, and so may get the
+/// The kept request is sent when the memory of the exchanged one is free, so both may have the
 /// same address.
 fn requests_are_exchanged() {
     FINDS.store(0, Ordering::Relaxed);
@@ -137,20 +137,20 @@ fn requests_are_exchanged() {
     assert_eq!(adapter.outstanding(), 0);
 }
 
-fn a_dpc_that_waits_is_not_made_another_kind() {
+fn a_queued_dpc_does_not_change_its_kind() {
     FINDS.store(0, Ordering::Relaxed);
     let adapter = adapter();
     adapter.start();
     adapter.tracing(true);
     assert!(adapter.stop());
-    // It would be initialised while it is queued.
+    // The DPC object would be initialised again while it is queued.
     assert!(matches!(adapter.find(), Found::No(_)));
     adapter.start();
     assert_eq!(adapter.run_dpcs(), 1);
 }
 
 #[test]
-fn requests_and_dpcs_are_mistaken_for_others() {
+fn a_miniport_that_confuses_requests_and_dpcs_causes_no_undefined_behaviour() {
     requests_are_exchanged();
-    a_dpc_that_waits_is_not_made_another_kind();
+    a_queued_dpc_does_not_change_its_kind();
 }

@@ -1,12 +1,11 @@
-//! All callbacks in random orders, from several threads, the life cycle among
-//! them; and the orders in which earlier versions of the crate let two callbacks
-//! inside at once.
+//! All callbacks, including those of the life cycle, in random orders from several threads. Some
+//! tests run orders in which earlier versions of the crate ran two callbacks at the same time that
+//! must exclude each other.
 //!
-//! Miri's seed chooses the random numbers, too. What Storport promises holds
-//! here: no request is sent while the adapter is stopped or being found, and
-//! none is outstanding then; the interrupt is not connected while the adapter is
-//! being found. Everything else may happen at any time: a DPC of before a stop
-//! may still be queued, or run, when the adapter is found again.
+//! Miri's seed also chooses the random numbers. Storport keeps its promises here: while the adapter
+//! is stopped or being found, it sends no request and none is outstanding; while the adapter is
+//! being found, the interrupt is not connected. Everything else may happen at any time. For
+//! example, a DPC from before a stop may still be queued, or run, when the adapter is found again.
 
 use std::{
     sync::{
@@ -26,18 +25,18 @@ use crate::{
     requests::scsi,
 };
 
-/// Threads that make callbacks of any kind.
+/// How many threads make random callbacks.
 const PROCESSORS: usize = 2;
-/// Callbacks between two events of the life cycle.
+/// How many callbacks happen between two events of the life cycle.
 const CALLBACKS: usize = 3;
 
-/// One test at a time: what `Everything` counts is not an adapter's own.
+/// Runs one test at a time, because all adapters share the counters of `Everything`.
 fn one_at_a_time() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tries again, but not for ever.
+/// Tries again until `tried` returns true, a limited number of times.
 fn until(what: &str, tried: impl Fn() -> bool) {
     for _ in 0..50 {
         if tried() {
@@ -45,16 +44,17 @@ fn until(what: &str, tried: impl Fn() -> bool) {
         }
         thread::yield_now();
     }
-    panic!("in vain: {what}");
+    panic!("never happened: {what}");
 }
 
-/// An adapter, and what Storport keeps out while it is found or stopped.
+/// An adapter, and the events that do not happen while it is being found or stopped.
 struct Plugged {
     adapter: Adapter,
     interrupts: Interrupts,
-    /// Requests are sent while this can be read.
+    /// Locked for reading while a request is sent, and for writing while none may be sent.
     sends: RwLock<()>,
-    /// The interrupt is connected while this can be read.
+    /// Locked for reading during an interrupt, and for writing while the interrupt is not
+    /// connected.
     connected: RwLock<()>,
     buffer: Buffer,
     callbacks: AtomicUsize,
@@ -93,12 +93,12 @@ impl Plugged {
         let _connected = self.connected.read().expect("no panic");
         match self.interrupts {
             Interrupts::Line => self.adapter.interrupt(),
-            // The routine is registered by HwFindAdapter.
+            // HwFindAdapter registers the routine.
             Interrupts::Messages(_) => self.adapter.message(message),
         };
     }
 
-    /// A callback of any kind but the life cycle's.
+    /// Makes a random callback, but none of the life cycle.
     fn callback(&self, processor: usize, random: &mut Random) {
         let adapter = &self.adapter;
         match random.below(16) {
@@ -119,7 +119,7 @@ impl Plugged {
             14 => _ = adapter.surprise_removal(),
             _ => _ = adapter.reset_bus(),
         }
-        // A thread of the process whose buffer it is.
+        // A thread of the process that owns the buffer writes to it.
         self.buffer.set(0, 1);
         self.callbacks.fetch_add(1, Ordering::Relaxed);
     }
@@ -148,7 +148,7 @@ impl Plugged {
         }
     }
 
-    /// HwFindAdapter, until it is alone.
+    /// Calls HwFindAdapter until it is alone.
     fn find(&self) {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
@@ -157,8 +157,8 @@ impl Plugged {
         });
     }
 
-    /// ScsiStopAdapter once no request is outstanding, and what `then` does while
-    /// none is sent.
+    /// Waits until no request is outstanding, and calls ScsiStopAdapter and `then`. No request is
+    /// sent meanwhile.
     fn stop(&self, then: impl FnOnce()) {
         let _sends = self.sends.write().expect("no panic");
         until("no request is outstanding", || {
@@ -177,8 +177,8 @@ impl Plugged {
         until("a restart is alone", || self.adapter.restart());
     }
 
-    /// Runs what was asked for and did not run before the stop: nothing of it
-    /// reaches the miniport.
+    /// Runs everything that was requested before the stop and has not run. None of it reaches the
+    /// miniport.
     fn drain(&self) {
         let adapter = &self.adapter;
         while adapter.run_dpcs() != 0
@@ -190,7 +190,7 @@ impl Plugged {
     }
 }
 
-/// Two lives; a restart in the first.
+/// Runs random callbacks during two lives of the adapter. The first life has a restart.
 fn random_orders<M: Registered>(interrupts: Interrupts, channels: u32) {
     let _one = one_at_a_time();
     let plugged = Plugged::new::<M>(interrupts, channels);
@@ -240,7 +240,7 @@ fn ready() -> Plugged {
 }
 
 #[test]
-fn nothing_is_asked_for_before_hw_passive_initialize() {
+fn timers_and_work_are_refused_before_hw_passive_initialize() {
     let _one = one_at_a_time();
     let plugged = found();
     let adapter = &plugged.adapter;
@@ -256,14 +256,14 @@ fn nothing_is_asked_for_before_hw_passive_initialize() {
         });
         assert!(adapter.passive_initialize());
     });
-    // The DPC that HwInitialize issued runs now, once, if it has not run.
+    // Runs the DPC that HwInitialize issued, if it has not run yet.
     adapter.run_dpcs();
     plugged.stop(|| {});
     plugged.drain();
 }
 
 #[test]
-fn controls_beside_the_life_cycle() {
+fn control_callbacks_run_beside_the_life_cycle() {
     let _one = one_at_a_time();
     let plugged = found();
     let adapter = &plugged.adapter;
@@ -282,7 +282,7 @@ fn controls_beside_the_life_cycle() {
             plugged.stop(|| plugged.restart());
         }
     });
-    // A control reaches a running adapter, and no other.
+    // Controls reach only a running adapter.
     assert!(adapter.unit_control(UnitChange::Power(true)) && adapter.adapter_power(true));
     plugged.stop(|| {});
     assert!(!adapter.unit_control(UnitChange::Start) && !adapter.adapter_power(true));
@@ -290,7 +290,7 @@ fn controls_beside_the_life_cycle() {
 }
 
 #[test]
-fn work_of_before_a_stop_beside_the_next_hw_find_adapter() {
+fn late_work_does_not_run_beside_the_next_hw_find_adapter() {
     let _one = one_at_a_time();
     let plugged = ready();
     let adapter = &plugged.adapter;
@@ -307,12 +307,12 @@ fn work_of_before_a_stop_beside_the_next_hw_find_adapter() {
 }
 
 #[test]
-fn nothing_of_before_a_stop_runs_after_a_restart_or_hw_find_adapter() {
+fn timers_and_work_do_not_outlive_a_stop() {
     let _one = one_at_a_time();
     let plugged = ready();
     let adapter = &plugged.adapter;
     for finds in [false, true] {
-        // It asks for the timer, work and a state change.
+        // HwTracingEnabled requests the timer, work and a state change.
         adapter.tracing(true);
         plugged.stop(|| {
             if !finds {

@@ -1,4 +1,4 @@
-//! One request at a time, in both shapes.
+//! One request at a time, with both layouts of an SRB.
 
 use ferrostor_models::port::{Adapter, Done, Driver, Found, Interrupts, Machine, Request, Shape};
 
@@ -52,7 +52,7 @@ fn done(status: u32) -> Done {
 }
 
 #[test]
-fn hw_build_io_reads_and_writes_what_belongs_to_the_srb() {
+fn hw_build_io_accesses_only_the_fields_and_buffers_of_its_srb() {
     let adapter = started();
     for shape in SHAPES {
         let answer = adapter.send(0, &scsi(shape, opcode::ADDRESS, 0));
@@ -73,7 +73,7 @@ fn hw_build_io_reads_and_writes_what_belongs_to_the_srb() {
 }
 
 #[test]
-fn a_refused_request_carries_its_sense_data() {
+fn a_refused_request_returns_sense_data() {
     let adapter = started();
     for shape in SHAPES {
         let answer = adapter.send(0, &scsi(shape, opcode::REFUSED, 0));
@@ -97,7 +97,7 @@ fn a_dropped_srb_is_completed_as_an_error() {
 }
 
 #[test]
-fn a_full_queue_is_busy_and_a_dpc_empties_it() {
+fn requests_for_a_full_queue_are_busy_and_a_dpc_empties_it() {
     let adapter = started();
     let answers: Vec<_> = SHAPES
         .iter()
@@ -106,7 +106,7 @@ fn a_full_queue_is_busy_and_a_dpc_empties_it() {
         .collect();
     assert!(answers[..2].iter().all(|answer| answer.get().is_none()));
     for answer in &answers[2..] {
-        // The length is left alone (storport-rules.md S5).
+        // The length does not change (storport-rules.md S5).
         let seen = answer.get().map(|done| (done.status, done.length));
         assert_eq!(seen, Some((wdk_sys::SRB_STATUS_BUSY as u8, 5)));
     }
@@ -119,7 +119,7 @@ fn a_full_queue_is_busy_and_a_dpc_empties_it() {
 }
 
 #[test]
-fn a_bus_reset_completes_what_is_queued() {
+fn a_bus_reset_completes_all_queued_requests() {
     let adapter = started();
     let answers: Vec<_> = [0, 1]
         .map(|queue| adapter.send(0, &scsi(Shape::Storage, opcode::QUEUED, queue)))
@@ -131,7 +131,7 @@ fn a_bus_reset_completes_what_is_queued() {
 }
 
 #[test]
-fn requests_without_a_cdb_are_answered() {
+fn requests_without_a_cdb_are_completed() {
     let adapter = started();
     for shape in SHAPES {
         let flush = adapter.send(0, &other(shape, wdk_sys::SRB_FUNCTION_FLUSH));
@@ -142,7 +142,7 @@ fn requests_without_a_cdb_are_answered() {
 }
 
 #[test]
-fn requests_before_an_adapter_was_found_are_answered() {
+fn requests_before_hw_find_adapter_are_completed() {
     let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
     for shape in SHAPES {
         let remove = adapter.send(0, &other(shape, wdk_sys::SRB_FUNCTION_POWER));
@@ -157,7 +157,7 @@ fn requests_before_an_adapter_was_found_are_answered() {
 }
 
 #[test]
-fn an_adapter_stops_starts_again_and_is_found_again() {
+fn an_adapter_is_stopped_restarted_and_found_again() {
     let adapter = started();
     assert_eq!(adapter.supported_controls(4), [true, true, true, false]);
     for _ in 0..2 {

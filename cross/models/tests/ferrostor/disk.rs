@@ -1,5 +1,5 @@
-//! A virtio disk: the registers of a modern PCI device (VIRTIO 1.3 §4.1), one
-//! split queue (2.7) and four blocks (5.2). It breaks the protocol when told.
+//! A virtio disk: the registers of a modern PCI device (VIRTIO 1.3 §4.1), one split queue
+//! (VIRTIO 1.3 §2.7) and four blocks (VIRTIO 1.3 §5.2). A test can make it break the protocol.
 
 use std::{
     mem,
@@ -14,9 +14,9 @@ use ferrostor_models::port::{
     device::{load8, load16, load64, store8, store16, store32},
 };
 
-/// Where its registers are.
+/// The bus address of its registers.
 const BAR: u32 = 0xFE00_0000;
-/// Structures in the BAR, `COMMON` at 0.
+/// The offsets of structures in the BAR. The common configuration is at 0.
 const ISR: usize = 0x40;
 const CONFIG: usize = 0x80;
 const NOTIFY: usize = 0xC0;
@@ -26,7 +26,7 @@ const DRIVER_OK: u8 = 4;
 const NEEDS_RESET: u8 = 64;
 
 const QUEUE_SIZE: u16 = 4;
-/// Blocks of the disk.
+/// How many blocks the disk has.
 pub const BLOCKS: usize = 4;
 const NO_VECTOR: u16 = 0xFFFF;
 
@@ -34,31 +34,31 @@ const NO_VECTOR: u16 = 0xFFFF;
 const FEATURES: u64 = 1 << 32 | 1 << 28 | 1 << 11 | 1 << 9 | 1 << 2;
 const EVENT_IDX: u64 = 1 << 29;
 
-/// How the device misbehaves, once.
+/// A fault of the device, which happens once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It asks for a reset.
+    /// The device asks for a reset.
     NeedsReset,
-    /// Its used index counts a request that it has not finished.
+    /// The used index includes a request that the device has not finished.
     IndexAhead,
-    /// It finishes the next request without a status.
+    /// The device finishes the next request without writing a status.
     NoStatus,
-    /// It finishes the next request with an error.
+    /// The device finishes the next request with an error.
     Error,
 }
 
 #[derive(Default)]
 struct State {
     status: u8,
-    /// Reads of the status until a reset is confirmed. Until then the device
-    /// goes on with the ring that it had.
+    /// How many reads of the status are left until the device confirms a reset. Until then it
+    /// continues to use the old rings.
     resetting: Option<usize>,
     isr: u8,
     select: [u32; 2],
     accepted: u64,
     queue_enabled: bool,
     queue_size: u16,
-    /// Of configuration changes and of the queue.
+    /// The MSI-X vectors of configuration changes and of the queue.
     vectors: [u16; 2],
     ring: [u32; 6],
     taken: u16,
@@ -66,20 +66,20 @@ struct State {
     notified: bool,
 }
 
-/// What a reset leaves as it is.
+/// The state that a reset does not change.
 struct Plan {
     faults: bool,
     next: Option<Fault>,
     reset_reads: usize,
     writeback: u8,
-    /// The byte that each block is full of.
+    /// For each block, the value of all its bytes.
     blocks: [u8; BLOCKS],
 }
 
 /// The device.
 pub struct Disk {
     state: Mutex<(State, Plan)>,
-    /// Messages that were sent and not delivered, a bit each.
+    /// A bit for each message that was sent and not delivered.
     messages: AtomicU32,
     msix: bool,
     features: u64,
@@ -98,13 +98,13 @@ impl State {
         self.queue_enabled && self.status & DRIVER_OK != 0
     }
 
-    /// The descriptor table, the available ring, the used ring.
+    /// The addresses of the descriptor table, the available ring and the used ring.
     fn ring(&self) -> [u64; 3] {
         let [a, b, c, d, e, f] = self.ring.map(u64::from);
         [b << 32 | a, d << 32 | c, f << 32 | e]
     }
 
-    /// An index modulo the queue's size.
+    /// An index modulo the queue size.
     fn place(&self, index: u16) -> u64 {
         (index % self.queue_size).into()
     }
@@ -135,19 +135,19 @@ impl Disk {
         self.state.lock().expect("no panic")
     }
 
-    /// Allows faults, or has it keep to the protocol from now on.
+    /// Allows faults, or makes the device keep to the protocol from now on.
     pub fn allow_faults(&self, faults: bool) {
         let (_, plan) = &mut *self.state();
         plan.faults = faults;
         plan.next = None;
     }
 
-    /// Has a reset take so many reads of the status.
+    /// Sets how many reads of the status a reset takes.
     pub fn delay_resets(&self, reads: usize) {
         self.state().1.reset_reads = reads;
     }
 
-    /// Breaks the protocol, if that is allowed and the device runs.
+    /// Makes the device break the protocol, if that is allowed and the device runs.
     pub fn break_protocol(&self, fault: Fault) {
         let (state, plan) = &mut *self.state();
         if !plan.faults || !state.runs() || state.resetting.is_some() {
@@ -167,7 +167,7 @@ impl Disk {
         }
     }
 
-    /// Delivers a message that was sent: whether it was.
+    /// Takes a message that was sent. Returns whether there was one.
     pub fn take_message(&self, message: u32) -> bool {
         let bit = 1 << message;
         self.messages.fetch_and(!bit, Ordering::Relaxed) & bit != 0
@@ -178,7 +178,7 @@ impl Disk {
         self.state().0.isr != 0
     }
 
-    /// Carries out requests, if it was notified.
+    /// Carries out requests if the device was notified.
     pub fn serve_notified(&self) {
         let (state, plan) = &mut *self.state();
         if mem::take(&mut state.notified) {
@@ -186,7 +186,7 @@ impl Disk {
         }
     }
 
-    /// Interrupts for configuration changes (0) or the queue (1).
+    /// Interrupts for a configuration change (0) or for the queue (1).
     fn interrupt(&self, state: &mut State, cause: usize) {
         if !self.msix {
             state.isr |= [2, 1][cause];
@@ -295,7 +295,7 @@ fn descriptor(at: u64) -> (u64, u64, u16) {
     (load64(at), rest & 0xFFFF_FFFF, (rest >> 32) as u16)
 }
 
-/// Carries out a request: how many bytes were written.
+/// Carries out a request. Returns how many bytes it wrote.
 fn execute(state: &State, plan: &mut Plan, head: u16) -> u32 {
     let [descriptors, _, _] = state.ring();
     let (table, length, flags) = descriptor(descriptors + 16 * state.place(head));
@@ -310,7 +310,7 @@ fn execute(state: &State, plan: &mut Plan, head: u16) -> u32 {
         .iter()
         .flat_map(|(address, length, _)| *address..address + length);
     let mut written = 1;
-    // The sector, if there is one, is a block.
+    // A request with a sector is for one block.
     let block = &mut plan.blocks[load64(header + 8) as usize];
     match load64(*header) {
         0 => written += bytes.map(|byte| store8(byte, *block)).count(),
@@ -332,7 +332,7 @@ impl Device for Disk {
         let mut space = [0; 256];
         let mut put = |at: usize, bytes: &[u8]| space[at..at + bytes.len()].copy_from_slice(bytes);
         put(0x00, &0x1042_1AF4_u32.to_le_bytes());
-        // It has a capability list.
+        // Status: there is a capability list.
         put(0x06, &[1 << 4]);
         put(0x10, &BAR.to_le_bytes());
         put(0x34, &[0x40]);
@@ -344,7 +344,7 @@ impl Device for Disk {
             put(at + 8, &(offset as u32).to_le_bytes());
             put(at + 12, &(length as u32).to_le_bytes());
         }
-        // MSI-X, enabled, with two messages; or a capability of no interest.
+        // MSI-X, enabled, with two messages; or another capability, which the driver ignores.
         let msix = if self.msix {
             [0x11, 0, 1, 0x80]
         } else {

@@ -1,7 +1,7 @@
-//! The driver itself, in random orders of all callbacks, with a disk that breaks
-//! the protocol and delays its resets.
+//! The driver itself, called in random orders under Miri, with a disk that breaks the protocol
+//! and delays its resets.
 //!
-//! The modules are those of `src/`, without the entry point. Storport is that of
+//! The driver's modules are those of `src/`, without the entry point. Storport is
 //! [`ferrostor_models::port`]. Miri's seed chooses the order.
 #![cfg(all(miri, windows))]
 
@@ -57,7 +57,7 @@ fn data_are_written_flushed_and_read() {
 }
 
 #[test]
-fn a_reset_that_takes_long_gives_all_requests_back() {
+fn a_slow_reset_completes_all_requests() {
     let plugged = Plugged::new(Interrupts::Messages(2), 0, true);
     plugged.adapter.start();
     plugged.disk.delay_resets(30);
@@ -75,7 +75,7 @@ fn a_reset_that_takes_long_gives_all_requests_back() {
 }
 
 #[test]
-fn a_restart_ends_a_pause_of_before_the_stop() {
+fn a_restart_ends_a_pause_from_before_the_stop() {
     let plugged = Plugged::new(Interrupts::Messages(2), 0, true);
     plugged.adapter.start();
     plugged.disk.delay_resets(30);
@@ -89,7 +89,7 @@ fn a_restart_ends_a_pause_of_before_the_stop() {
     plugged.stop(|| {});
 }
 
-/// Two lives; a restart in the first.
+/// Runs random callbacks during two lives of the adapter. The first life has a restart.
 fn random_orders(interrupts: Interrupts, channels: u32, event_idx: bool) {
     let plugged = Plugged::new(interrupts, channels, event_idx);
     plugged.find();

@@ -1,4 +1,4 @@
-//! An adapter with its disk, and what Storport keeps out while it is found or
+//! An adapter with its disk, and the events that do not happen while it is being found or
 //! stopped.
 
 use std::{
@@ -18,12 +18,12 @@ use crate::{
     driver::Ferrostor,
 };
 
-/// Threads that make callbacks of any kind.
+/// How many threads make random callbacks.
 const PROCESSORS: usize = 2;
-/// Callbacks between two events of the life cycle.
+/// How many callbacks happen between two events of the life cycle.
 const CALLBACKS: usize = 12;
 
-/// A request. The number is a block's.
+/// A request. The number is that of a block.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Read(u8),
@@ -95,17 +95,18 @@ pub struct Plugged {
     pub adapter: Adapter,
     pub disk: Arc<Disk>,
     interrupts: Interrupts,
-    /// Requests are sent while this can be read.
+    /// Locked for reading while a request is sent, and for writing while none may be sent.
     sends: RwLock<()>,
-    /// The interrupt is connected while this can be read.
+    /// Locked for reading during an interrupt, and for writing while the interrupt is not
+    /// connected.
     connected: RwLock<()>,
     callbacks: AtomicUsize,
     over: AtomicBool,
 }
 
-/// Tries again, but not for ever.
+/// Tries again until `tried` returns true, a limited number of times.
 fn until(what: &str, tried: impl Fn() -> bool) {
-    assert!(tries(tried), "in vain: {what}");
+    assert!(tries(tried), "never happened: {what}");
 }
 
 fn tries(tried: impl Fn() -> bool) -> bool {
@@ -142,7 +143,7 @@ impl Plugged {
         self.adapter.send(processor, &kind.request(shape))
     }
 
-    /// Interrupts if the disk wants it.
+    /// Interrupts if the disk has asked for it.
     fn interrupt(&self, message: u32) {
         let _connected = self.connected.read().expect("no panic");
         match self.interrupts {
@@ -154,7 +155,7 @@ impl Plugged {
         }
     }
 
-    /// Interrupts although the disk does not want it.
+    /// Interrupts although the disk has not asked for it.
     fn interrupt_spuriously(&self, message: u32) {
         let _connected = self.connected.read().expect("no panic");
         match self.interrupts {
@@ -163,7 +164,7 @@ impl Plugged {
         };
     }
 
-    /// A callback of any kind but the life cycle's, or a step of the disk.
+    /// Makes a random callback, but none of the life cycle, or a step of the disk.
     fn callback(&self, processor: usize, random: &mut Random) {
         match random.below(24) {
             0..8 => _ = self.send(processor, Kind::any(random)),
@@ -214,7 +215,7 @@ impl Plugged {
         }
     }
 
-    /// HwFindAdapter, until it is alone. The disk keeps to the protocol.
+    /// Calls HwFindAdapter until it is alone. The disk keeps to the protocol meanwhile.
     pub fn find(&self) {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
@@ -224,8 +225,7 @@ impl Plugged {
         });
     }
 
-    /// Makes what the disk and the driver ask for, and nothing else, until
-    /// `settled`.
+    /// Does only what the disk and the driver ask for, until `settled` returns true.
     fn go_on_until(&self, settled: impl Fn(&Adapter) -> bool) {
         let done = tries(|| {
             if settled(&self.adapter) {
@@ -246,13 +246,13 @@ impl Plugged {
         assert!(done, "{requests} requests outstanding, paused: {paused}");
     }
 
-    /// Lets all requests come to their end, and pauses to theirs.
+    /// Waits until all requests are completed and no pause lasts.
     pub fn settle(&self) {
         self.go_on_until(|adapter| adapter.outstanding() == 0 && !adapter.is_paused());
     }
 
-    /// ScsiStopAdapter once no request is outstanding, and what `then` does while
-    /// none is sent.
+    /// Waits until no request is outstanding, and calls ScsiStopAdapter and `then`. No request is
+    /// sent meanwhile.
     pub fn stop(&self, then: impl FnOnce()) {
         let _sends = self.sends.write().expect("no panic");
         self.go_on_until(|adapter| adapter.outstanding() == 0);
@@ -264,7 +264,7 @@ impl Plugged {
         until("a restart is alone", || self.adapter.restart());
     }
 
-    /// Runs what was asked for and did not run before the stop.
+    /// Runs everything that was requested before the stop and has not run.
     pub fn drain(&self) {
         while self.adapter.run_dpcs() != 0 || self.adapter.run_timer() {}
     }
