@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_claims_2_to_the_64_bytes_has_no_capacity() {
+    fn a_disk_that_reports_2_to_the_64_bytes_has_no_capacity() {
         for (sectors, valid) in [((1 << 55) - 1, true), (1 << 55, false), (u64::MAX, false)] {
             let capacity = Capacity::new(Sectors(sectors), BlockSize::SECTOR);
             assert_eq!(capacity.is_some(), valid, "{sectors}");
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extent_of_4096_byte_blocks_is_eight_times_as_many_sectors() {
+    fn an_extent_of_4096_byte_blocks_has_eight_sectors_a_block() {
         let extent = capacity(800, 4096).extent(Lba(99), Blocks(1)).unwrap();
         assert_eq!(extent.sector(), Sector(792));
         assert_eq!(extent.bytes(), 4096);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_disk_s_last_block_has_a_sector() {
+    fn the_last_block_of_the_largest_disk_has_a_sector_number() {
         let disk = capacity((1 << 55) - 1, 4096);
         let last = disk.extent(disk.last().unwrap(), Blocks(1)).unwrap();
         assert_eq!(last.sector(), Sector((1 << 55) - 16));

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_alignment_fits_the_fields_that_report_it() {
+    fn an_alignment_that_does_not_fit_its_fields_is_refused() {
         for (exponent, lowest, valid) in [
             (0, 0, true),
             (0, 1, false),

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn both_tell_the_last_block_and_the_block_size() {
+    fn both_commands_report_the_last_lba_and_the_block_size() {
         let disk = with_capacity(8_000, 4096);
         assert_eq!(capacity_10(&disk), [0, 0, 0x03, 0xE7, 0, 0, 0x10, 0]);
         let data = capacity_16(&disk);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_block_beyond_32_bits_is_told_by_the_longer_one_alone() {
+    fn only_read_capacity_16_reports_a_last_lba_beyond_32_bits() {
         for (blocks, told) in [
             (0xFFFF_FFFF, 0xFFFF_FFFE_u32),
             (0x1_0000_0000, 0xFFFF_FFFF),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longer_one_tells_how_blocks_lie_in_physical_ones() {
+    fn read_capacity_16_reports_the_physical_block_alignment() {
         let disk = Disk {
             topology: Topology {
                 alignment: Alignment::new(3, 7).unwrap(),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allocation_length_of_0_is_no_error() {
+    fn an_allocation_length_of_0_is_not_an_error() {
         assert_eq!(example::data(&example::disk(), Lun(0), &sixteen(0)), []);
     }
 
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_blocks_has_no_capacity_to_tell() {
+    fn a_disk_without_blocks_refuses_read_capacity() {
         let disk = with_capacity(0, 512);
         for cdb in [&TEN[..], &sixteen(32)] {
             let sense = disk.execute(Lun(0), cdb).unwrap_err();

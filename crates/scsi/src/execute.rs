@@ -179,7 +179,7 @@ mod tests {
     use crate::example;
 
     #[test]
-    fn a_cdb_without_a_byte_has_no_supported_operation_code() {
+    fn an_empty_cdb_has_no_supported_operation_code() {
         let disk = example::disk();
         let sense = disk.execute(Lun(0), &[]).unwrap_err();
         assert_eq!(sense, Sense::INVALID_COMMAND_OPERATION_CODE);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_direction_is_that_of_the_data_that_the_command_transfers() {
+    fn each_command_reports_the_direction_of_its_data() {
         let disk = example::disk();
         for (cdb, direction) in [
             (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0][..], Direction::DataIn),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_not_there_refuses_all_but_three_operation_codes() {
+    fn a_unit_that_does_not_exist_refuses_all_but_three_operation_codes() {
         let disk = example::disk();
         for operation in 0..=255 {
             let mut cdb = [0; 16];

@@ -121,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn unprintable_bytes_are_escaped_so_that_serials_stay_distinct() {
+    fn unprintable_bytes_are_escaped_so_serial_numbers_stay_distinct() {
         assert_eq!(serial(b"a\n\xFFb").as_bytes(), b"a%0A%FFb");
         assert_eq!(serial(b"a%0A").as_bytes(), b"a%250A");
     }
 
     #[test]
-    fn twenty_unprintable_bytes_still_fit() {
+    fn a_serial_number_of_twenty_unprintable_bytes_fits() {
         assert_eq!(serial(&[0xAB; 20]).as_bytes(), b"%AB".repeat(20));
     }
 }

@@ -88,7 +88,7 @@ mod tests {
     use crate::luns::Lun;
 
     #[test]
-    fn the_standard_data_tells_what_the_disk_is() {
+    fn the_standard_data_describes_the_disk() {
         let data = example::data(&example::disk(), Lun(0), &[0x12, 0, 0, 0, 255, 0]);
         assert_eq!(data.len(), 74);
         assert_eq!(data[..8], [0x00, 0, 0x06, 0x12, 69, 0, 0, 0x02]);
@@ -105,13 +105,13 @@ mod tests {
     }
 
     #[test]
-    fn the_allocation_length_cuts_the_data_but_not_its_told_length() {
+    fn the_allocation_length_cuts_the_data_but_not_the_reported_length() {
         let data = example::data(&example::disk(), Lun(0), &[0x12, 0, 0, 0, 36, 0]);
         assert_eq!((data.len(), data[4]), (36, 69));
     }
 
     #[test]
-    fn a_unit_that_is_not_there_is_told_by_qualifier_and_device_type() {
+    fn qualifier_and_device_type_say_that_a_unit_does_not_exist() {
         let data = example::data(&example::disk(), Lun(1), &[0x12, 0, 0, 0, 255, 0]);
         assert_eq!((data.len(), data[0]), (74, 0x7F));
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn command_support_data_is_refused_at_its_bit() {
+    fn command_support_data_is_refused_at_the_bit_that_asks_for_it() {
         let disk = example::disk();
         let sense = disk.execute(Lun(0), &[0x12, 2, 0, 0, 255, 0]);
         let expected = Sense::invalid_field(CdbField { byte: 1, bit: 1 });

@@ -58,24 +58,24 @@ mod tests {
     }
 
     #[test]
-    fn lun_0_is_the_only_one() {
+    fn lun_0_is_the_only_logical_unit() {
         let expected = [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(report(0, 0x00, 255), expected);
         assert_eq!(report(0, 0x02, 255), expected);
     }
 
     #[test]
-    fn there_are_no_well_known_ones() {
+    fn there_are_no_well_known_logical_units() {
         assert_eq!(report(0, 0x01, 255), [0; 8]);
     }
 
     #[test]
-    fn every_lun_answers_the_same() {
+    fn every_lun_returns_the_same_list() {
         assert_eq!(report(7, 0, 255), report(0, 0, 255));
     }
 
     #[test]
-    fn the_allocation_length_cuts_the_list_but_not_its_told_length() {
+    fn the_allocation_length_cuts_the_list_but_not_the_reported_length() {
         assert_eq!(report(0, 0, 8), [0, 0, 0, 8, 0, 0, 0, 0]);
         assert_eq!(report(0, 0, 0), []);
     }

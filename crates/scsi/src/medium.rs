@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transfer_of_no_blocks_is_good_and_touches_nothing() {
+    fn a_transfer_of_no_blocks_is_good_and_transfers_nothing() {
         let disk = example::disk();
         assert_eq!(media(&disk, &read_10(0, 5, 0)), None);
         assert_eq!(media(&disk, &write_10(0, 5, 0)), None);
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verify_has_no_maximum_since_it_transfers_nothing() {
+    fn a_verify_has_no_maximum_length_because_it_transfers_nothing() {
         let disk = Disk {
             capacity: example::disk().capacity.with_longest_transfer(8 * 512),
             ..example::disk()
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn fua_is_for_the_driver_unless_no_cache_can_hold_the_write() {
+    fn a_write_with_fua_is_durable_unless_no_cache_can_hold_the_write() {
         use CachePolicy::{WriteBack, WriteThrough};
 
         for (write_cache, expected) in [
@@ -334,7 +334,7 @@ mod tests {
             (WriteCache::Fixed(WriteThrough), false),
             (WriteCache::Absent, false),
             (WriteCache::Switchable(WriteBack), true),
-            // It may be switched on before the write is done.
+            // The cache may be switched on while the write is in flight.
             (WriteCache::Switchable(WriteThrough), true),
         ] {
             let disk = Disk {
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn dpo_and_fua_are_refused_at_their_bits_if_dpofua_is_not_claimed() {
+    fn dpo_and_fua_are_refused_at_their_bits_without_dpofua() {
         let disk = Disk {
             dpo_fua: false,
             ..example::disk()
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn verify_compares_with_nothing() {
+    fn a_verify_that_compares_data_is_refused() {
         let disk = example::disk();
         for bytchk in 1..4 {
             let cdb = rw_10(0x2F, bytchk << 1, 0, 1);
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn stopping_the_unit_flushes_unless_told_not_to() {
+    fn stopping_the_unit_flushes_unless_no_flush_is_set() {
         let disk = example::disk();
         let start_stop = |flags| media(&disk, &[0x1B, 0, 0, 0, flags, 0]);
         assert_eq!(start_stop(0b000), Some(MediaOp::Flush));
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_blocks_has_no_medium_to_access() {
+    fn a_disk_without_blocks_has_no_medium() {
         let disk = Disk {
             capacity: example::capacity(0, 512),
             ..example::disk()

@@ -383,7 +383,7 @@ mod tests {
     const EXCEPTIONS: [u8; 12] = [0x1C, 0x0A, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
     #[test]
-    fn six_bytes_of_cdb_get_a_header_of_4_and_a_block_descriptor() {
+    fn mode_sense_6_returns_a_header_of_4_bytes_and_a_block_descriptor() {
         let data = six(&example::disk(), 0, 0x0A);
         assert_eq!(data[..4], [23, 0, 0x10, 8]);
         assert_eq!(data[4..12], [0, 0, 0x27, 0x10, 0, 0, 0x02, 0x00]);
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_bytes_of_cdb_get_a_header_of_8_and_a_block_descriptor() {
+    fn mode_sense_10_returns_a_header_of_8_bytes_and_a_block_descriptor() {
         let data = ten(&example::disk(), 0, 0x0A);
         assert_eq!(data[..8], [0, 26, 0, 0x10, 0, 0, 0, 8]);
         assert_eq!(data[8..16], [0, 0, 0x27, 0x10, 0, 0, 0x02, 0x00]);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn dbd_leaves_the_block_descriptor_out() {
+    fn dbd_omits_the_block_descriptor() {
         let data = six(&example::disk(), DBD, 0x0A);
         assert_eq!(data[..4], [15, 0, 0x10, 0]);
         assert_eq!(data[4..], CONTROL);
@@ -409,13 +409,13 @@ mod tests {
     }
 
     #[test]
-    fn all_pages_come_in_ascending_order() {
+    fn all_pages_are_returned_in_ascending_order() {
         let data = six(&example::disk(), DBD, 0x3F);
         assert_eq!(data[4..], [&caching(1)[..], &CONTROL, &EXCEPTIONS].concat());
     }
 
     #[test]
-    fn wce_tells_whether_the_write_cache_is_on() {
+    fn wce_reports_whether_the_write_cache_is_on() {
         for (write_cache, wce) in [
             (WriteCache::Fixed(WriteBack), 1),
             (WriteCache::Fixed(WriteThrough), 0),
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_tells_write_protection_and_dpofua() {
+    fn the_header_reports_write_protection_and_dpofua() {
         for (read_only, dpo_fua, expected) in [
             (false, false, 0x00),
             (false, true, 0x10),
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn wce_is_changeable_if_the_device_can_switch_its_cache_and_nothing_else_is() {
+    fn only_wce_is_changeable_and_only_if_the_device_can_switch_its_cache() {
         for (write_cache, wce) in [
             (WriteCacheState::new(WriteCache::Switchable(WriteBack)), 1),
             (
@@ -494,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_that_is_not_there_is_refused_at_the_page_code() {
+    fn an_unknown_page_is_refused_at_the_page_code() {
         let disk = example::disk();
         let sense = disk.execute(Lun(0), &[0x1A, 0, 0x01, 0, 255, 0]);
         let expected = Sense::invalid_field(CdbField { byte: 2, bit: 5 });
@@ -512,14 +512,14 @@ mod tests {
     }
 
     #[test]
-    fn all_subpages_of_a_page_are_the_page() {
+    fn asking_for_all_subpages_of_a_page_returns_the_page() {
         let disk = example::disk();
         let data = example::data(&disk, Lun(0), &[0x1A, 0, 0x3F, 0xFF, 255, 0]);
         assert_eq!(data, six(&disk, 0, 0x3F));
     }
 
     #[test]
-    fn the_allocation_length_cuts_the_data_but_not_its_told_length() {
+    fn the_allocation_length_cuts_the_data_but_not_the_reported_length() {
         let disk = example::disk();
         let data = example::data(&disk, Lun(0), &[0x1A, 0, 0x3F, 0, 4, 0]);
         assert_eq!(data, [3 + 8 + 20 + 12 + 12, 0, 0x10, 8]);
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn more_blocks_than_32_bits_hold_are_told_as_all_ones() {
+    fn a_number_of_blocks_beyond_32_bits_is_reported_as_all_ones() {
         let disk = Disk {
             capacity: example::capacity(1 << 33, 512),
             ..example::disk()
@@ -572,7 +572,7 @@ mod tests {
     const INVALID: Result<Option<CachePolicy>, Sense> = Err(Sense::INVALID_FIELD_IN_PARAMETER_LIST);
 
     #[test]
-    fn what_mode_sense_returns_mode_select_accepts_and_nothing_changes() {
+    fn mode_select_accepts_the_unchanged_data_of_mode_sense() {
         for write_cache in [
             WriteCacheState::new(WriteCache::Switchable(WriteBack)),
             WriteCacheState::new(WriteCache::Switchable(WriteThrough)),
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn wce_is_switched_both_ways_if_it_is_switchable() {
+    fn a_switchable_wce_is_switched_on_and_off() {
         for (first, wce, change) in [
             (WriteBack, 0, Some(WriteThrough)),
             (WriteBack, 1, None),
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn mode_sense_tells_the_new_state_of_the_write_cache() {
+    fn mode_sense_reports_the_new_state_of_the_write_cache() {
         let disk = example::disk();
         disk.write_cache.switch(WriteThrough);
         assert_eq!(six(&disk, DBD, 0x08)[4..], caching(0));
@@ -654,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_with_ps_is_the_page() {
+    fn the_ps_bit_of_a_page_is_ignored() {
         let mut page = caching(0);
         page[0] |= 1 << 7;
         let change = select_6(&example::disk(), &list(&page));
@@ -669,12 +669,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_cut_off_is_a_length_error() {
+    fn a_truncated_list_is_a_length_error() {
         let disk = example::disk();
         let whole = six(&disk, 0, 0x3F);
         // A list may end after the header, after the descriptor, and after each page.
         for length in 1..whole.len() {
-            // The header promises a descriptor.
+            // The header says that a descriptor follows.
             let complete = matches!(length, 12 | 32 | 44);
             let result = select_6(&disk, &whole[..length]);
             let expected = if complete { Ok(None) } else { CUT_OFF };
@@ -692,7 +692,7 @@ mod tests {
         let cdb = [0x15, PF, 0, 0, 24, 0];
         assert_eq!(parse(&disk, &cdb, &list(&caching(1))[..23]), CUT_OFF);
         assert_eq!(parse(&disk, &cdb, &[]), CUT_OFF);
-        // Bytes beyond the list are not looked at.
+        // Bytes after the list are ignored.
         let longer = [list(&caching(1)), vec![0xFF; 9]].concat();
         assert_eq!(parse(&disk, &cdb, &longer), Ok(None));
     }
@@ -744,7 +744,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cdb_must_say_pf_and_may_not_say_sp_or_rtd() {
+    fn the_cdb_must_set_pf_and_must_not_set_sp_or_rtd() {
         let disk = example::disk();
         for (flags, bit) in [(0, 4), (PF | 1, 0), (PF | 2, 1)] {
             let expected = Sense::invalid_field(CdbField { byte: 1, bit });
@@ -758,7 +758,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_is_good_and_a_huge_one_a_length_error() {
+    fn an_empty_list_is_good_and_a_too_long_list_is_a_length_error() {
         let disk = example::disk();
         for cdb in [
             &[0x15, PF, 0, 0, 0, 0][..],

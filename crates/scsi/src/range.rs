@@ -87,25 +87,25 @@ mod tests {
     }
 
     #[test]
-    fn six_bytes_hold_an_lba_of_21_bits() {
+    fn a_cdb_of_6_bytes_has_an_lba_of_21_bits() {
         let cdb = [0x08, 0xFF, 0x34, 0x56, 7, 0];
         assert_eq!(blocks_of(Range::of_6(&cdb)), (0x1F_3456, 7, 0));
     }
 
     #[test]
-    fn a_length_of_0_in_six_bytes_is_256_blocks() {
+    fn a_length_of_0_in_a_cdb_of_6_bytes_means_256_blocks() {
         let cdb = [0x08, 0, 0, 0, 0, 0];
         assert_eq!(blocks_of(Range::of_6(&cdb)), (0, 256, 0));
     }
 
     #[test]
-    fn ten_bytes_hold_an_lba_of_32_bits_and_a_length_of_16() {
+    fn a_cdb_of_10_bytes_has_an_lba_of_32_bits_and_a_length_of_16_bits() {
         let cdb = [0x28, 0x18, 0x12, 0x34, 0x56, 0x78, 0xFF, 0x9A, 0xBC, 0];
         assert_eq!(blocks_of(Range::of_10(&cdb)), (0x1234_5678, 0x9ABC, 0x18));
     }
 
     #[test]
-    fn twelve_bytes_hold_an_lba_and_a_length_of_32_bits() {
+    fn a_cdb_of_12_bytes_has_an_lba_and_a_length_of_32_bits() {
         let cdb = [
             0xA8, 0x18, 0x12, 0x34, 0x56, 0x78, 0x9A, 0xBC, 0xDE, 0xF0, 0xFF, 0,
         ];
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bytes_hold_an_lba_of_64_bits_and_a_length_of_32() {
+    fn a_cdb_of_16_bytes_has_an_lba_of_64_bits_and_a_length_of_32_bits() {
         let cdb = [
             0x88, 0x18, 1, 2, 3, 4, 5, 6, 7, 8, 0x9A, 0xBC, 0xDE, 0xF0, 0xFF, 0,
         ];
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_of_0_in_longer_cdbs_is_no_block() {
+    fn a_length_of_0_in_a_longer_cdb_means_no_blocks() {
         assert_eq!(blocks_of(Range::of_10(&[0; 10])), (0, 0, 0));
         assert_eq!(blocks_of(Range::of_12(&[0; 12])), (0, 0, 0));
         assert_eq!(blocks_of(Range::of_16(&[0; 16])), (0, 0, 0));

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_buffer_takes_nothing() {
+    fn nothing_is_appended_to_an_empty_buffer() {
         let mut out = Writer::new(&mut []);
         out.put(&[1]);
         out.put_zeros(1);

@@ -60,7 +60,7 @@ mod tests {
     const DESCRIPTOR: [u8; 6] = [0x03, 1, 0, 0, 252, 0];
 
     #[test]
-    fn a_disk_that_is_well_has_nothing_to_report() {
+    fn a_ready_disk_has_nothing_to_report() {
         let disk = example::disk();
         let mut fixed = [0; 18];
         fixed[0] = 0x70;
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_not_there_says_so_in_the_data() {
+    fn the_data_reports_a_unit_that_does_not_exist() {
         let data = example::data(&example::disk(), Lun(1), &DESCRIPTOR);
         assert_eq!(data[..4], [0x72, 0x05, 0x25, 0x00]);
     }

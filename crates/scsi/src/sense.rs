@@ -301,7 +301,7 @@ mod tests {
     use std::string::ToString;
 
     #[test]
-    fn an_invalid_field_is_pointed_at_by_byte_and_bit() {
+    fn sense_data_has_the_byte_and_the_bit_of_an_invalid_field() {
         let sense = Sense::invalid_field(CdbField { byte: 1, bit: 4 });
         let expected = [
             0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0x00, 0, 0xCC, 0, 1,
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_error_tells_the_failed_block() {
+    fn the_sense_data_of_a_read_error_has_the_failed_block() {
         let expected = [
             0xF0, 0, 0x03, 0x12, 0x34, 0x56, 0x78, 10, 0, 0, 0, 0, 0x11, 0x00, 0, 0, 0, 0,
         ];
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_buffer_cuts_the_sense_data_but_not_its_told_length() {
+    fn a_short_buffer_cuts_the_sense_data_but_not_the_reported_length() {
         let mut buffer = [0xEE; 32];
         let written = Sense::WRITE_PROTECTED.write_to(&mut buffer[..8]);
         assert_eq!(written, 8);
@@ -357,14 +357,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_buffer_keeps_what_lies_behind_18_bytes() {
+    fn bytes_of_a_buffer_after_the_first_18_do_not_change() {
         let mut buffer = [0xEE; 252];
         assert_eq!(Sense::WRITE_PROTECTED.write_to(&mut buffer), 18);
         assert_eq!(buffer[18..], [0xEE; 234]);
     }
 
     #[test]
-    fn sense_reads_as_a_sentence_in_a_log() {
+    fn sense_data_is_displayed_as_a_sentence() {
         assert_eq!(
             Sense::invalid_field(CdbField { byte: 1, bit: 4 }).to_string(),
             "IllegalRequest: InvalidFieldInCdb (CDB byte 1, bit 4)"

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_a_serial_number_claims_no_identity() {
+    fn a_disk_without_a_serial_number_has_no_designator() {
         let disk = with_serial(Serial::EMPTY);
         assert_eq!(vpd(&disk, 0, 0x00), [0, 0x00, 0, 3, 0x00, 0x83, 0xB0]);
         assert_eq!(vpd(&disk, 0, 0x83), [0, 0x83, 0, 0]);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn page_b0_tells_the_transfer_limits() {
+    fn page_b0_reports_the_transfer_limits() {
         let disk = Disk {
             capacity: example::disk()
                 .capacity
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_is_not_there_has_page_00_alone() {
+    fn a_unit_that_does_not_exist_has_only_page_00() {
         let disk = example::disk();
         assert_eq!(vpd(&disk, 1, 0x00), [0x7F, 0x00, 0, 1, 0x00]);
         assert!(disk.execute(Lun(1), &[0x12, 1, 0x83, 0, 255, 0]).is_err());

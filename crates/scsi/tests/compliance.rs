@@ -1,9 +1,8 @@
-//! The items of the SCSI Compliance test of the Windows Hardware Lab Kit that
-//! need no Windows: each as far as it concerns the commands that are supported,
+//! The items of the SCSI Compliance test of the Windows Hardware Lab Kit that do not need Windows,
 //! on a disk in memory.
 //!
-//! Not here, since the commands are not supported yet: UNMAP, LOG SENSE and GET LBA STATUS (thin provisioning), the power
-//! condition mode page, and the VPD pages B1h and B2h.
+//! Items for commands and pages that the disk does not support are left out: UNMAP, LOG SENSE, GET
+//! LBA STATUS (thin provisioning), the power condition mode page, and the VPD pages B1h and B2h.
 
 use scsi::block::CachePolicy::{WriteBack, WriteThrough};
 use scsi::block::{BlockSize, Capacity, Sectors, Topology, WriteCache};
@@ -19,7 +18,7 @@ const BLOCKS: u32 = 2048;
 struct Target {
     disk: Disk,
     medium: Vec<u8>,
-    /// The writes that a power failure would lose.
+    /// How many writes a power failure would lose.
     unflushed: usize,
 }
 
@@ -46,7 +45,8 @@ impl Target {
         }
     }
 
-    /// GOOD with this much data in or out of `buffer`, or CHECK CONDITION.
+    /// Executes a command with the data in `buffer`. Returns the number of transferred bytes for
+    /// GOOD, and the sense data for CHECK CONDITION.
     fn send(&mut self, cdb: &[u8], buffer: &mut [u8]) -> Result<usize, Sense> {
         let operation = match self.disk.execute(Lun(0), cdb)? {
             Outcome::Good => return Ok(0),
@@ -127,7 +127,7 @@ fn sixteen(operation: u8, flags: u8, lba: u64, blocks: u32) -> Vec<u8> {
     cdb
 }
 
-/// The three READs or WRITEs that the test uses, for the same blocks.
+/// The READ or WRITE commands of 6, 10 and 16 bytes for the same blocks.
 fn transfers(six_code: u8, lba: u32, blocks: u8) -> [Vec<u8>; 3] {
     [
         six(six_code, lba, blocks),
@@ -136,7 +136,7 @@ fn transfers(six_code: u8, lba: u32, blocks: u8) -> [Vec<u8>; 3] {
     ]
 }
 
-/// Numbers without visible order, the same in every run.
+/// Pseudo-random numbers, which are the same in every run.
 fn random(seed: u32) -> impl Iterator<Item = u32> {
     std::iter::successors(Some(seed), |&number| {
         Some(number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223))
@@ -144,7 +144,7 @@ fn random(seed: u32) -> impl Iterator<Item = u32> {
     .map(|number| number >> 8)
 }
 
-/// Blocks whose every byte tells the LBA and a generation.
+/// Blocks whose bytes all depend on the LBA and on `generation`.
 fn stamped(lba: u32, blocks: u8, generation: u8) -> Vec<u8> {
     (lba..lba + u32::from(blocks))
         .flat_map(|lba| [(lba % 251) as u8 ^ generation; BLOCK])
@@ -166,7 +166,7 @@ fn item_1_request_sense_is_good_with_a_response_code_of_70h_to_73h_and_a_fitting
 }
 
 #[test]
-fn item_2_and_3_what_any_write_writes_every_read_reads() {
+fn item_2_and_3_every_read_returns_the_data_of_any_write() {
     for write_cache in [
         WriteCache::Absent,
         WriteCache::Fixed(WriteThrough),
@@ -295,7 +295,7 @@ fn item_6_vpd_83_identifies_the_logical_unit() {
 }
 
 #[test]
-fn item_7_mode_sense_6_and_10_of_all_pages_have_the_mandatory_ones() {
+fn item_7_mode_sense_6_and_10_of_all_pages_have_the_mandatory_pages() {
     let six = target().data(&[0x1A, 0x08, 0x3F, 0, 255, 0]);
     assert_eq!(usize::from(six[0]), six.len() - 1);
     let ten = target().data(&[0x5A, 0x08, 0x3F, 0, 0, 0, 0, 0, 255, 0]);
@@ -332,8 +332,8 @@ fn item_7_mode_sense_has_current_changeable_and_default_values_and_no_saved_ones
     assert_eq!(refusal, AdditionalSense::SavingParametersNotSupported);
 }
 
-/// The log of the test shows PS = 1, a medium type of 0, no block descriptor and
-/// a page of 20 bytes.
+/// According to its log, the test sends PS = 1, a medium type of 0, no block descriptor and a
+/// page of 20 bytes.
 #[test]
 fn item_8_mode_select_6_and_10_toggle_the_write_cache_and_restore_it() {
     for (sense, select, header) in [
@@ -369,7 +369,7 @@ fn item_8_mode_select_6_and_10_toggle_the_write_cache_and_restore_it() {
 }
 
 #[test]
-fn item_9_read_capacity_10_tells_the_last_block_and_the_block_size() {
+fn item_9_read_capacity_10_reports_the_last_lba_and_the_block_size() {
     let data = target().data(&ten(0x25, 0, 0, 0));
     assert_eq!(data[..4], (BLOCKS - 1).to_be_bytes());
     assert_eq!(data[4..], (BLOCK as u32).to_be_bytes());

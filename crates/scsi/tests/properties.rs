@@ -1,4 +1,4 @@
-//! What holds for every disk, every CDB and every buffer.
+//! Properties of the replies for every disk, every CDB and every buffer.
 
 use proptest::prelude::*;
 use scsi::block::CachePolicy::{WriteBack, WriteThrough};
@@ -13,7 +13,7 @@ const OPERATION_CODES: [u8; 23] = [
     0x8A, 0x8F, 0x91, 0x9E, 0xA0, 0xA8, 0xAA,
 ];
 
-/// Numbers of every magnitude, from 0 to just below 2^55 sectors.
+/// Capacities of every magnitude, from 0 to just below 2^55 sectors.
 fn any_capacity() -> impl Strategy<Value = Capacity> {
     let sectors = prop_oneof![
         0..100_u64,
@@ -52,7 +52,7 @@ fn any_write_cache() -> impl Strategy<Value = WriteCacheState> {
     cache.prop_map(WriteCacheState::new)
 }
 
-/// Printable, unprintable, with and without NUL.
+/// Identifiers of printable and unprintable bytes, with and without NUL.
 fn any_id() -> impl Strategy<Value = [u8; 20]> {
     let byte = (0..8_u8, any::<u8>()).prop_map(|(kind, byte)| match kind {
         0 => 0,
@@ -89,8 +89,7 @@ prop_compose! {
     }
 }
 
-/// Bytes of any kind, and supported commands with few bits set, which get
-/// further.
+/// Random bytes, and supported commands with few bits set, which pass more checks.
 fn any_cdb() -> impl Strategy<Value = Vec<u8>> {
     let byte = (0..8_u8, any::<u8>()).prop_map(|(kind, byte)| match kind {
         0 => byte,
@@ -112,7 +111,8 @@ fn any_lun() -> impl Strategy<Value = Lun> {
     prop_oneof![4 => Just(Lun(0)), 1 => any::<u16>().prop_map(Lun)]
 }
 
-/// ALLOCATION LENGTH as the standards place it; no limit where there is none.
+/// ALLOCATION LENGTH, at the position that the standards give it. Without such a field there is no
+/// limit.
 fn allocation_length(cdb: &[u8]) -> usize {
     let field = match cdb[0] {
         0x03 | 0x1A => 4..5,
@@ -142,7 +142,7 @@ fn inquiry(disk: &Disk, lun: Lun, page: u8) -> Option<Vec<u8>> {
     Some(buffer)
 }
 
-/// READ and WRITE once more, from the standard and in 128 bits.
+/// A model of READ and WRITE, written from the standard with numbers of 128 bits.
 #[derive(Debug, PartialEq)]
 enum Expected {
     Nothing,
@@ -204,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn a_reply_leaves_no_byte_of_what_the_buffer_held_before(
+    fn a_reply_overwrites_every_byte_that_it_returns(
         disk in any_disk(), lun in any_lun(), cdb in any_cdb(), length in 0..300_usize,
     ) {
         let (mut zeros, mut ones) = (vec![0x00; length], vec![0xFF; length]);
@@ -215,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_reply_is_the_beginning_of_the_whole_one(
+    fn a_cut_reply_is_the_beginning_of_the_whole_reply(
         disk in any_disk(), lun in any_lun(), cdb in any_cdb(), length in 0..300_usize,
     ) {
         let mut whole = vec![0; 512];
@@ -258,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn reads_and_writes_of_all_lengths_do_what_the_model_says(
+    fn reads_and_writes_of_all_cdb_lengths_agree_with_the_model(
         disk in any_disk(),
         from_end in -5..5_i64,
         near_end in any::<bool>(),
@@ -308,8 +308,8 @@ proptest! {
         );
     }
 
-    /// Whatever the initiator sends, a change is one that the device can make,
-    /// and the mode pages that come back afterwards are accepted.
+    /// Whatever the initiator sends, every accepted change is one that the device can make, and
+    /// MODE SELECT accepts the mode pages that MODE SENSE returns afterwards.
     #[test]
     fn mode_select_changes_only_a_switchable_write_cache(
         disk in any_disk(),
@@ -319,7 +319,7 @@ proptest! {
     ) {
         let mut list = list;
         if let Some((place, value)) = own {
-            // The disk's own pages with one byte changed: these get further.
+            // The disk's own pages with one byte changed, which pass more checks.
             let cdb: &[u8] = if ten {
                 &[0x5A, 0, 0x3F, 0, 0, 0, 0, 0, 255, 0]
             } else {
@@ -359,14 +359,14 @@ proptest! {
     }
 
     #[test]
-    fn vpd_page_00_lists_exactly_the_pages_that_answer(disk in any_disk(), lun in any_lun()) {
+    fn vpd_page_00_lists_exactly_the_supported_pages(disk in any_disk(), lun in any_lun()) {
         let list = inquiry(&disk, lun, 0x00).unwrap();
         let answered = (0..=255).filter(|&page| inquiry(&disk, lun, page).is_some());
         prop_assert_eq!(&list[4..], answered.collect::<Vec<u8>>());
     }
 
     #[test]
-    fn a_vpd_page_tells_its_own_code_and_length(disk in any_disk(), lun in any_lun()) {
+    fn a_vpd_page_has_its_own_code_and_length(disk in any_disk(), lun in any_lun()) {
         for page in inquiry(&disk, lun, 0x00).unwrap().split_off(4) {
             let data = inquiry(&disk, lun, page).unwrap();
             prop_assert_eq!(data[1], page);
@@ -399,7 +399,7 @@ proptest! {
     }
 
     #[test]
-    fn a_designator_is_printable_and_as_long_as_it_says(disk in any_disk()) {
+    fn a_designator_is_printable_and_has_its_reported_length(disk in any_disk()) {
         let page = inquiry(&disk, Lun(0), 0x83).unwrap();
         if page.len() > 4 {
             prop_assert_eq!(page[4], 0x02); // ASCII
@@ -409,7 +409,7 @@ proptest! {
     }
 
     #[test]
-    fn mode_data_is_as_long_as_its_header_and_its_pages_say(
+    fn mode_data_has_the_lengths_that_its_header_and_its_pages_report(
         disk in any_disk(), dbd in any::<bool>(), control in 0..3_u8, select in 0..4_usize,
     ) {
         let flags = u8::from(dbd) << 3;
@@ -425,7 +425,7 @@ proptest! {
         // MODE DATA LENGTH does not count itself.
         prop_assert_eq!(usize::from(six[0]), six.len() - 1);
         prop_assert_eq!(usize::from(u16::from_be_bytes([ten[0], ten[1]])), ten.len() - 2);
-        // But for the header both are the same.
+        // Except for the header, both are equal.
         prop_assert_eq!(&six[1..3], &ten[2..4]);
         prop_assert_eq!(&six[4..], &ten[8..]);
 
@@ -452,7 +452,7 @@ proptest! {
             let pointed = sense.field().is_some();
             prop_assert!(!pointed || sense.key() == SenseKey::IllegalRequest);
             if let Some(field) = sense.field() {
-                // A short CDB is refused at the first byte it does not have.
+                // A short CDB is refused at its first missing byte.
                 prop_assert!(usize::from(field.byte) <= cdb.len());
                 prop_assert!(field.bit <= 7);
             }

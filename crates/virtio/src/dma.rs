@@ -697,11 +697,11 @@ mod tests {
 
     const PHYSICAL: u64 = 0x12_3456_7000;
 
-    /// The page as shared memory, full of bytes that the device must not see.
+    /// The page as shared memory. It is filled with bytes that the device must not see.
     fn dma(page: &mut Page, length: usize) -> DmaMemory<'_> {
         page.0.fill(0xA5);
         let start = NonNull::from(&mut page.0).cast();
-        // SAFETY: inside the page, which is borrowed meanwhile.
+        // SAFETY: The memory lies in the page, which is borrowed meanwhile.
         unsafe { DmaMemory::new(start, PHYSICAL, length) }.unwrap()
     }
 
@@ -713,24 +713,24 @@ mod tests {
     fn memory_that_ends_above_2_64_is_refused() {
         let mut page = Page([0; 1024]);
         let start = NonNull::from(&mut page.0).cast();
-        // SAFETY: refused, and never accessed.
+        // SAFETY: The memory is refused and never accessed.
         let memory = unsafe { DmaMemory::new(start, u64::MAX - 63, 1024) };
 
         assert_eq!(memory.err(), Some(Error::MemoryOverflow));
     }
 
     #[test]
-    fn memory_that_lies_otherwise_for_the_device_is_refused() {
+    fn memory_with_another_alignment_for_the_device_is_refused() {
         let mut page = Page([0; 1024]);
         let start = NonNull::from(&mut page.0).cast();
-        // SAFETY: refused, and never accessed.
+        // SAFETY: The memory is refused and never accessed.
         let memory = unsafe { DmaMemory::new(start, PHYSICAL + 32, 512) };
 
         assert_eq!(memory.err(), Some(Error::MemorySkewed));
     }
 
     #[test]
-    fn what_is_carved_follows_without_a_gap_and_is_zeroed() {
+    fn allocations_are_contiguous_and_zeroed() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 256);
 
@@ -751,7 +751,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_what_is_left() {
+    fn an_allocation_that_does_not_fit_is_refused_with_the_bytes_left() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 100);
 
@@ -772,7 +772,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_carved_where_it_is_not_aligned() {
+    fn a_value_is_not_carved_at_an_unaligned_offset() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 256);
         memory.cell::<u8>().unwrap();
@@ -795,7 +795,7 @@ mod tests {
     }
 
     #[test]
-    fn areas_share_no_line_and_hold_the_same_at_the_same_place() {
+    fn areas_share_no_cache_line_and_have_equal_layouts() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 512);
         memory.cell::<u8>().unwrap();
@@ -813,7 +813,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_written_as_far_as_the_table_goes() {
+    fn entries_beyond_the_end_of_the_table_are_not_written() {
         let mut page = Page([0; 1024]);
         let areas = dma(&mut page, 128).areas::<16>(size(1), 3).unwrap();
         let area = areas.area(0);
@@ -830,7 +830,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_lies_as_the_specification_has_it() {
+    fn a_descriptor_has_the_layout_of_the_specification() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 64);
         let cell: DmaCell<'_, Desc> = memory.cell().unwrap();

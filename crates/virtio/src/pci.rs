@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_modern_device_is_laid_out_as_its_capabilities_say() {
+    fn the_layout_of_a_modern_device_follows_its_capabilities() {
         let layout = Image::complete().parse().unwrap();
 
         let at = |offset| Location {
@@ -498,7 +498,7 @@ mod tests {
 
     /// V63.
     #[test]
-    fn the_first_usable_capability_of_a_structure_wins() {
+    fn the_first_usable_capability_of_a_structure_is_used() {
         let layout = Image::new()
             .structure(NOTIFY, 0, 0, 0x10)
             .structure(NOTIFY, 4, 0x100, 0x10)
@@ -529,7 +529,7 @@ mod tests {
 
     /// A34.
     #[test]
-    fn a_capability_loop_is_an_error_that_names_the_place() {
+    fn a_capability_loop_is_an_error_with_its_offset() {
         let mut image = Image::complete();
         image.bytes[image.last_link] = FIRST_CAPABILITY;
 
@@ -552,7 +552,7 @@ mod tests {
 
     /// A34.
     #[test]
-    fn a_short_cap_len_is_not_read_beyond() {
+    fn a_capability_is_not_read_beyond_a_short_cap_len() {
         let mut image = Image::new().structure(COMMON, 4, 0, 0x1000);
         image.bytes[usize::from(FIRST_CAPABILITY) + 2] = 15;
         let image = image
@@ -568,7 +568,7 @@ mod tests {
 
     /// A34.
     #[test]
-    fn a_capability_that_runs_over_the_end_is_refused() {
+    fn a_capability_that_ends_beyond_the_configuration_space_is_refused() {
         let mut image = Image::complete();
         // A notification capability whose multiplier would lie at 100h.
         image.bytes[CAPABILITIES] = 0xF0;
@@ -599,7 +599,7 @@ mod tests {
 
     /// A34.
     #[test]
-    fn unusable_places_are_refused_with_their_reason() {
+    fn unusable_locations_are_refused_with_their_reason() {
         for (bar, offset, length, why) in [
             (6, 0, 0x1000, StructureFault::BarReserved),
             (255, 0, 0x1000, StructureFault::BarReserved),
@@ -621,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn a_memory_bar_s_address_has_both_halves_and_no_type_bits() {
+    fn the_address_of_a_memory_bar_has_both_halves_and_no_type_bits() {
         let mut image = Image::new().bytes;
         image[0x14..0x18].copy_from_slice(&0xFEBF_1008_u32.to_le_bytes());
 
@@ -655,13 +655,13 @@ mod tests {
 
     /// A33.
     #[test]
-    fn a_removed_device_is_absent_and_a_legacy_one_has_no_list() {
+    fn a_removed_device_is_absent_and_a_legacy_device_has_no_capability_list() {
         assert_eq!(Layout::parse(&[0xFF; 256]), Err(Error::Absent));
         assert_eq!(Layout::parse(&[0; 256]), Err(Error::NoCapabilityList));
     }
 
     #[test]
-    fn a_location_is_clipped_to_its_bar_and_to_what_is_asked_for() {
+    fn a_location_is_clipped_to_its_bar_and_to_the_requested_length() {
         let location = Location {
             bar: 4,
             offset: 0x1000,

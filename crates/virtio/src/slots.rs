@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn each_slot_is_given_out_once_and_then_none() {
+    fn each_slot_is_reserved_once_and_then_none_is_left() {
         for count in [1, 64, 256] {
             let allocator = slots(count);
 
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn more_slots_than_the_allocator_has_are_clipped() {
+    fn the_number_of_slots_is_limited_to_the_maximum() {
         let allocator = slots(1024);
 
         assert_eq!(std::iter::from_fn(|| allocator.reserve()).count(), 256);
@@ -345,7 +345,7 @@ mod tests {
 
     /// A6.
     #[test]
-    fn a_released_slot_rests_while_others_are_free() {
+    fn a_released_slot_is_not_reserved_while_others_are_free() {
         for count in [2, 64, 128, 256] {
             let allocator = slots(count);
             let first = allocator.reserve().unwrap();
@@ -454,7 +454,7 @@ mod models {
     /// Two slots are used three times, so entries of the list of free slots are
     /// overwritten while the other processor reads them.
     #[test]
-    fn two_processors_are_never_in_one_slot() {
+    fn two_processors_never_use_one_slot() {
         model(
             2,
             |shared| assert!(shared.use_once()),
@@ -468,7 +468,7 @@ mod models {
     /// The slots change their positions in the list, so a processor that reads an entry
     /// too early would take a slot that is not the next.
     #[test]
-    fn a_slot_that_another_processor_moves_in_the_list_is_reserved_once() {
+    fn a_slot_that_moves_in_the_list_meanwhile_is_reserved_once() {
         model(
             2,
             |shared| {
@@ -486,7 +486,7 @@ mod models {
     /// There is one slot, so the list changes between empty and not empty while the other
     /// processor looks at it. A processor that finds the list empty gets no slot.
     #[test]
-    fn one_slot_is_reserved_while_it_is_released() {
+    fn a_slot_is_reserved_while_it_is_released() {
         model(
             1,
             |shared| {
@@ -501,7 +501,7 @@ mod models {
 
     /// Two processors reserve the only slot. One gets it, and the other gets none.
     #[test]
-    fn one_slot_goes_to_one_of_two() {
+    fn only_one_of_two_processors_gets_the_last_slot() {
         loom::model(|| {
             let allocator = Arc::new(SlotAllocator::new(0, QueueSize::new(1).unwrap()));
             let other = {

@@ -593,7 +593,7 @@ mod tests {
     /// V41.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn an_index_is_announced_if_the_device_waits_for_it_over_all_wraps() {
+    fn the_device_is_notified_of_the_index_that_it_waits_for_over_all_wraps() {
         for before in 0..=u16::MAX {
             for published in [0, 1, 2, 255, 256, 32768] {
                 let now = before.wrapping_add(published);
@@ -616,7 +616,7 @@ mod tests {
     /// V41.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn all_events_are_as_the_specification_goes_one_by_one() {
+    fn notifications_of_a_batch_are_those_of_its_single_entries() {
         for before in [0, 1, 32767, 65530, 65535] {
             for published in [0, 1, 3, 16] {
                 for event in 0..=u16::MAX {
@@ -636,7 +636,7 @@ mod tests {
     /// V40.
     #[cfg_attr(miri, ignore = "pure arithmetic over all of 2^16: minutes under Miri")]
     #[test]
-    fn without_event_idx_bit_0_of_the_flags_decides_alone() {
+    fn without_event_idx_only_bit_0_of_the_flags_decides() {
         for flags in 0..=u16::MAX {
             let suppression = NotificationSuppression::Flags(flags);
 
@@ -744,7 +744,7 @@ mod models {
 
     /// V42.
     #[test]
-    fn a_device_that_sees_the_index_sees_what_it_covers() {
+    fn a_device_that_reads_the_index_sees_the_published_entries() {
         model(FLAGS, |request, device| {
             let device = thread::spawn(move || {
                 if device.avail_idx.read().to_ne() == 1 {
@@ -837,7 +837,7 @@ mod models {
     }
 
     #[test]
-    fn what_the_used_index_covers_is_read_after_it() {
+    fn used_elements_are_read_after_the_used_index() {
         model(FLAGS, |request, device| {
             let mut queue = request.publish();
             let device = thread::spawn(move || finish(&device));
@@ -904,7 +904,7 @@ mod models {
     /// One processor builds, one starts, and one resets and builds again. Each queue has
     /// one slot. At the end the model checks that it was neither lost nor duplicated.
     #[test]
-    fn no_slot_is_lost_or_doubled_by_a_reset_between_build_and_start() {
+    fn a_reset_between_build_and_start_neither_loses_nor_duplicates_a_slot() {
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = Some(PREEMPTIONS);
         builder.check(|| {

@@ -934,10 +934,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_common_configuration_lies_as_virtio_spec_has_it() {
+    fn the_common_configuration_has_the_layout_of_the_virtio_spec_crate() {
         let mut memory = [0_u32; size_of::<CommonCfg>() / 4];
         let start = NonNull::from(&mut memory).cast::<CommonCfg>();
-        // SAFETY: memory of that size and alignment; nothing is read of it.
+        // SAFETY: The memory has this size and alignment, and is not read.
         let fields = unsafe { VolatilePtr::new(start) };
         let base = start.addr().get();
         let offset = |field: NonNull<()>| field.addr().get() - base;
@@ -973,7 +973,7 @@ mod tests {
 
     /// V06.
     #[test]
-    fn bits_of_queue_and_negotiation_are_not_the_device_types() {
+    fn feature_bits_of_queue_and_negotiation_are_not_of_the_device_type() {
         let bits = device_type_features().bits().to_ne();
 
         for bit in 0..128 {

@@ -307,10 +307,10 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_lies_as_virtio_spec_has_it() {
+    fn the_configuration_has_the_layout_of_the_virtio_spec_crate() {
         let mut memory = [0_u32; size_of::<blk::Config>() / 4];
         let start = NonNull::from(&mut memory).cast::<blk::Config>();
-        // SAFETY: memory of that size and alignment; nothing is read of it.
+        // SAFETY: The memory has this size and alignment, and is not read.
         let fields = unsafe { VolatilePtr::new(start) };
         let base = start.addr().get();
         let offset = |field: NonNull<()>| field.addr().get() - base;
@@ -350,7 +350,7 @@ mod tests {
 
     /// A25.
     #[test]
-    fn block_sizes_that_are_none_are_refused() {
+    fn invalid_block_sizes_are_refused() {
         for bytes in [0, 1, 256, 511, 513, 520, 1536, 8192, 1 << 31, u32::MAX] {
             assert_eq!(
                 check(|raw| raw.blk_size = bytes),
@@ -370,7 +370,7 @@ mod tests {
 
     /// A26.
     #[test]
-    fn segments_too_small_for_a_sector_are_refused_and_none_is_one() {
+    fn segments_too_small_for_a_sector_are_refused_and_seg_max_0_means_1() {
         for bytes in [0, 1, 511] {
             assert_eq!(
                 check(|raw| raw.size_max = bytes),
@@ -382,7 +382,7 @@ mod tests {
 
     /// A29.
     #[test]
-    fn a_topology_that_makes_no_sense_is_dropped() {
+    fn an_invalid_topology_is_ignored() {
         for (exponent, offset, alignment) in [
             (16, 0, None),
             (31, 0, None),
@@ -419,7 +419,7 @@ mod tests {
 
     /// A32.
     #[test]
-    fn without_the_required_features_there_is_no_choice() {
+    fn without_a_required_feature_the_disk_is_refused() {
         assert_eq!(
             choose_features(F::VERSION_1),
             Err(Error::FeaturesMissing {
@@ -446,7 +446,7 @@ mod tests {
 
         /// V04, V06.
         #[test]
-        fn the_choice_is_offered_and_known(bits in any::<u128>()) {
+        fn only_offered_and_known_features_are_chosen(bits in any::<u128>()) {
             let offered = F::from_bits_retain(le128::from_ne(bits)) | REQUIRED;
 
             let chosen = choose_features(offered).unwrap();
@@ -458,7 +458,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_accepted_of_a_disk_holds(
+        fn an_accepted_configuration_is_consistent(
             capacity in any::<u64>(),
             numbers in any::<[u32; 4]>(),
             bytes in any::<[u8; 3]>(),

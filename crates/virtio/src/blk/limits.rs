@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn seg_max_and_the_table_limit_too() {
+    fn seg_max_and_the_table_limit_a_request_too() {
         let by_disk = limits(&config(None, Some(126)), queue(256), 1024).unwrap();
         let by_table = limits(&config(None, Some(126)), queue(256), 34).unwrap();
 
@@ -137,7 +137,7 @@ mod tests {
 
     /// A26.
     #[test]
-    fn a_tiny_size_max_costs_descriptors_and_a_huge_one_nothing() {
+    fn a_small_size_max_costs_descriptors_and_a_large_one_costs_none() {
         let tiny = limits(&config(Some(512), Some(u32::MAX)), queue(128), 1024).unwrap();
         let huge = limits(&config(Some(u32::MAX), Some(u32::MAX)), queue(128), 1024).unwrap();
 
@@ -147,7 +147,7 @@ mod tests {
 
     /// A26.
     #[test]
-    fn a_disk_of_one_segment_is_refused_with_what_is_needed() {
+    fn limits_too_small_for_a_page_are_refused_with_the_needed_value() {
         for seg_max in [1, 0] {
             assert_eq!(
                 limits(&config(None, Some(seg_max)), queue(128), 1024),
@@ -172,7 +172,7 @@ mod tests {
         #![proptest_config(crate::proptest_config(4096))]
 
         #[test]
-        fn limits_keep_to_everything_that_limits(
+        fn every_request_within_the_limits_fits_the_queue_and_the_device(
             size_max in prop::option::of(prop_oneof![512..20_000_u32, any::<u32>().prop_map(|x| x.max(512))]),
             seg_max in prop::option::of(prop_oneof![0..300_u32, any::<u32>()]),
             log in 0..=15_u32,

@@ -438,7 +438,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_survives_the_way_through_its_words() {
+    fn a_header_is_unchanged_after_a_conversion_to_words_and_back() {
         for kind in [blk::T::In, blk::T::Out, blk::T::Flush, blk::T::GetId] {
             let header = Header::from_words(
                 Header {

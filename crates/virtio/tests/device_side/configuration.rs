@@ -1,4 +1,4 @@
-//! A disk's configuration, read from devices that change it or cut it short.
+//! The configuration of a disk, read from devices that change it or truncate it.
 
 use block::{
     Alignment, BlockSize, Blocks, CachePolicy, Capacity, Lba, Sector, Sectors, Topology, WriteCache,
@@ -63,7 +63,7 @@ fn read(pci: &PciDevice) -> Result<Config, Error> {
 }
 
 #[test]
-fn a_disk_s_fields_are_read_as_its_features_promise() {
+fn the_fields_of_accepted_features_are_read() {
     let pci = device(disk_features(), config_space(8 * 1000));
 
     let config = read(&pci).unwrap();
@@ -108,7 +108,7 @@ fn a_field_without_its_feature_is_not_read() {
 
 /// V81: the configuration is read only after FEATURES_OK.
 #[test]
-fn the_configuration_is_read_after_the_features_were_confirmed() {
+fn the_configuration_is_read_after_features_ok() {
     let pci = device(disk_features(), config_space(8));
 
     read(&pci).unwrap();
@@ -125,7 +125,7 @@ fn the_configuration_is_read_after_the_features_were_confirmed() {
 
 /// V10.
 #[test]
-fn a_configuration_longer_than_known_is_accepted() {
+fn a_configuration_longer_than_the_known_fields_is_accepted() {
     let mut config = config_space(8000);
     config.resize(4096, 0xFF);
 
@@ -133,7 +133,7 @@ fn a_configuration_longer_than_known_is_accepted() {
 }
 
 #[test]
-fn a_configuration_that_ends_before_a_promised_field_is_refused() {
+fn a_configuration_without_a_field_of_an_accepted_feature_is_refused() {
     for (length, offset) in [
         (4, 0x00),
         (8, 0x08),
@@ -153,7 +153,7 @@ fn a_configuration_that_ends_before_a_promised_field_is_refused() {
 
 /// A30.
 #[test]
-fn a_generation_that_never_rests_is_given_up() {
+fn a_generation_that_never_stops_changing_is_an_error() {
     let pci = device(disk_features(), config_space(8000));
     pci.generation_runs.set(true);
 
@@ -163,10 +163,9 @@ fn a_generation_that_never_rests_is_given_up() {
     assert!(pci.config_reads.get() < 64 * 16, "bounded");
 }
 
-/// The halves of a number, and the fields of a configuration,
-/// are of one moment.
+/// The halves of a number, and all fields of a configuration, are values of the same moment.
 #[test]
-fn a_change_between_two_reads_is_never_seen_half() {
+fn a_configuration_that_changes_between_two_reads_is_read_consistently() {
     let old = config_space(0x1_0000_0008);
     let mut new = config_space(0x2_0000_0000 - 8);
     new[0x14..0x18].copy_from_slice(&512_u32.to_le_bytes());
@@ -185,7 +184,7 @@ fn a_change_between_two_reads_is_never_seen_half() {
     }
 }
 
-/// The configuration is read again while the disk is in use.
+/// The driver reads the configuration again while the disk is in use.
 #[test]
 fn a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
     let pci = device(disk_features(), config_space(8000));
@@ -253,7 +252,7 @@ fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
 
 /// VIRTIO 1.3 §5.2.5, 5.2.6: the field is accessed only if CONFIG_WCE was negotiated.
 #[test]
-fn without_config_wce_there_is_no_cache_mode_to_switch() {
+fn without_config_wce_the_cache_mode_is_not_switched() {
     let wce = F::from(blk::F::CONFIG_WCE);
     let pci = device(disk_features().difference(wce), config_space(8000));
     let live = negotiated(&pci).start().unwrap();

@@ -1,4 +1,4 @@
-//! A driver and a device on one ring, and the disk that the device plays.
+//! A driver and a device on one ring. The device is a disk.
 
 use std::cell::Cell;
 
@@ -21,15 +21,15 @@ pub const UNSUPP: u8 = 2;
 pub const FLAGS: F = F::VERSION_1.union(F::INDIRECT_DESC);
 pub const EVENT_IDX: F = FLAGS.union(F::EVENT_IDX);
 
-/// Where the data of requests lie, after ring and areas, and how much there is.
+/// The offset and the length of the memory for data of requests. Ring and areas come before it.
 const DATA: usize = 256 * 1024;
 const DATA_LENGTH: usize = 64 * 1024;
 
-/// What the requests of a test are known by.
+/// Identifies a request in a test.
 pub type Tag = u32;
 pub type Queue<'m> = SplitQueue<'m, Vec<Option<Tag>>>;
 
-/// A disk of 1 MiB that takes reads, writes and flushes.
+/// A disk of 1 MiB that supports reads, writes and flushes.
 pub fn config() -> Config {
     Config {
         capacity: Capacity::new(Sectors(2048), BlockSize::SECTOR).expect("below 2^64 bytes"),
@@ -53,12 +53,12 @@ pub fn queue_size(size: u16) -> QueueSize {
     QueueSize::new(size).expect("a power of two")
 }
 
-/// The memory of a driver and a device.
+/// The memory that driver and device share.
 pub fn memory() -> GuestMemory {
     GuestMemory::new(DATA + DATA_LENGTH)
 }
 
-/// A driver and the device it drives.
+/// A driver and its device.
 pub struct Pair<'m> {
     pub slots: SlotAllocator,
     pub requests: Requests<'m>,
@@ -151,13 +151,13 @@ impl<'m> Pair<'m> {
         self.publish(self.prepare_read())
     }
 
-    /// Publishes a request, and lets the device take it.
+    /// Publishes a request, which the device then takes.
     pub fn taken(&mut self, prepared: Prepared) -> (Tag, Chain) {
         let tag = self.publish(prepared);
         (tag, self.device.take().expect("available"))
     }
 
-    /// Publishes a read, and lets the device take it.
+    /// Publishes a read, which the device then takes.
     pub fn taken_read(&mut self) -> (Tag, Chain) {
         self.taken(self.prepare_read())
     }
@@ -179,20 +179,20 @@ impl<'m> Pair<'m> {
         tags
     }
 
-    /// Has the device write the status of a request.
+    /// Makes the device write the status of a request.
     pub fn write_status(&self, chain: &Chain, status: u8) {
         let place = chain.descriptors.last().expect("a status").address;
         self.device.memory.store8(place, status);
     }
 
-    /// Has the device finish a request as an honest one does.
+    /// Makes the device finish a request correctly.
     pub fn finish(&mut self, chain: &Chain) {
         self.write_status(chain, OK);
         self.device.finish(chain.head, chain.writable_bytes());
     }
 }
 
-/// Ring and areas, as a driver lays them out.
+/// Allocates ring and areas as a driver does.
 pub fn lay_out<'m>(
     dma: &mut DmaMemory<'m>,
     size: QueueSize,
@@ -210,7 +210,7 @@ pub fn lay_out<'m>(
     (requests, queue)
 }
 
-/// A segment among the data.
+/// A segment at `offset` in the memory for data.
 pub fn data(offset: u64, length: u32) -> Segment {
     Segment {
         address: PHYSICAL + DATA as u64 + offset,

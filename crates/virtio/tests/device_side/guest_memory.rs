@@ -1,6 +1,5 @@
-//! Memory that driver and device share, between two strips that nobody may
-//! touch: the device reaches it by physical addresses, which are not the
-//! pointers.
+//! Memory that driver and device share. It lies between two strips that must not change. The device
+//! uses physical addresses, which differ from the pointers.
 
 #![expect(unsafe_code, reason = "shared memory is an allocation of raw bytes")]
 
@@ -10,36 +9,36 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use virtio::dma::DmaMemory;
 
-/// Miri sees by itself what goes out of bounds.
+/// The length of a strip. Miri reports accesses out of bounds itself.
 const STRIP: usize = if cfg!(miri) { 64 } else { 4096 };
 const CANARY: u8 = 0xA5;
 
-/// Where the device finds the memory.
+/// The physical address of the memory.
 pub const PHYSICAL: u64 = 0x7_0000_0000;
 
 pub struct GuestMemory {
-    /// The first strip.
+    /// The address of the first strip.
     start: NonNull<u8>,
     length: usize,
 }
 
-// SAFETY: the memory belongs to this value, and is reached by atomics alone.
+// SAFETY: The memory belongs to this value, and all accesses are atomic.
 unsafe impl Send for GuestMemory {}
-// SAFETY: as for `Send`.
+// SAFETY: As for `Send`.
 unsafe impl Sync for GuestMemory {}
 
 macro_rules! accesses {
     ($($load:ident $store:ident $word:ty, $atomic:ty;)*) => {$(
         pub fn $load(&self, physical: u64) -> $word {
             let at = self.at(physical, size_of::<$word>());
-            // SAFETY: `at` is inside, aligned, and reached by atomics alone.
+            // SAFETY: `at` lies inside the memory, is aligned, and all accesses are atomic.
             let value = unsafe { <$atomic>::from_ptr(at.cast().as_ptr()) }.load(Ordering::Relaxed);
             <$word>::from_le(value)
         }
 
         pub fn $store(&self, physical: u64, value: $word) {
             let at = self.at(physical, size_of::<$word>());
-            // SAFETY: as for the load.
+            // SAFETY: As for the load.
             unsafe { <$atomic>::from_ptr(at.cast().as_ptr()) }.store(value.to_le(), Ordering::Relaxed);
         }
     )*};
@@ -48,10 +47,10 @@ macro_rules! accesses {
 impl GuestMemory {
     pub fn new(length: usize) -> Self {
         let layout = Self::layout(length);
-        // SAFETY: not of size 0.
+        // SAFETY: The size is not 0.
         let start = NonNull::new(unsafe { alloc(layout) }).expect("memory for a test");
-        // What was there before shows if the driver does not clear it.
-        // SAFETY: the whole allocation.
+        // A test fails if the driver does not clear these bytes before the device sees them.
+        // SAFETY: These are the bytes of the allocation.
         unsafe { start.write_bytes(CANARY, layout.size()) };
         Self { start, length }
     }
@@ -60,11 +59,11 @@ impl GuestMemory {
         Layout::from_size_align(length + 2 * STRIP, STRIP).expect("a layout")
     }
 
-    /// The memory as the driver has it: once.
+    /// The memory for the driver. A test calls this once.
     pub fn dma(&self) -> DmaMemory<'_> {
-        // SAFETY: inside the allocation, as `length` is between the strips.
+        // SAFETY: The offset lies inside the allocation.
         let start = unsafe { self.start.add(STRIP) };
-        // SAFETY: valid as long as `self`; the device's accesses are atomics.
+        // SAFETY: The memory is valid as long as `self`. The accesses of the device are atomic.
         unsafe { DmaMemory::new(start, PHYSICAL, self.length) }.expect("aligned memory")
     }
 
@@ -75,21 +74,21 @@ impl GuestMemory {
         load64 store64 u64, AtomicU64;
     }
 
-    /// Whether nobody wrote outside the memory.
+    /// Whether the strips still have their first contents.
     pub fn strips_are_untouched(&self) -> bool {
         let strip = |from: usize| {
             (from..from + STRIP).all(|at| {
-                // SAFETY: inside the allocation, which has two strips more
-                // than `length`.
+                // SAFETY: The offset lies inside the allocation, which is two strips
+                // longer than `length`.
                 let at = unsafe { self.start.add(at) };
-                // SAFETY: initialised by `new`; nobody else is there.
+                // SAFETY: `new` initialised the byte, and nothing accesses it at the same time.
                 unsafe { at.read() == CANARY }
             })
         };
         strip(0) && strip(STRIP + self.length)
     }
 
-    /// The device has an address for nothing else.
+    /// The pointer for a physical address. Panics if it lies outside the memory.
     fn at(&self, physical: u64, width: usize) -> NonNull<u8> {
         let offset = physical
             .checked_sub(PHYSICAL)
@@ -104,7 +103,7 @@ impl GuestMemory {
 
 impl Drop for GuestMemory {
     fn drop(&mut self) {
-        // SAFETY: of this layout, by `new`.
+        // SAFETY: `new` allocated the memory with this layout.
         unsafe { dealloc(self.start.as_ptr(), Self::layout(self.length)) };
     }
 }

@@ -1,5 +1,5 @@
-//! What a hostile device can do by the ring and by a request's data: at worst
-//! the queue is latched faulty, and everything comes back after a reset, once.
+//! Devices that misuse the ring or the data of requests. At worst the queue is marked faulty, and a
+//! reset returns every request, once.
 
 use virtio::blk::RequestError;
 use virtio::slots::SlotAllocator;
@@ -8,14 +8,13 @@ use virtio::split_queue::{Rejection, RingFault};
 use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Tag, data, extent, memory, queue_size};
 use crate::ring_device::Descriptor;
 
-/// Expects the next look at the ring to latch `fault`, the ring not to be read
-/// any more whatever the device does then, and `in_flight` to come back after a
-/// reset.
+/// Checks three things: the next `pop_used` marks the queue faulty with `fault`; whatever the
+/// device does then, the ring is not read again; and a reset returns the requests `in_flight`.
 fn expect_fault(pair: &mut Pair<'_>, fault: RingFault, in_flight: &[Tag]) {
     assert_eq!(pair.queue.pop_used(), Err(fault));
     assert_eq!(pair.queue.fault(), Some(fault));
 
-    // The device now says what would be true.
+    // The device now writes correct values.
     pair.device.set_used_idx(1);
     pair.device.write_used(0, 0, 1);
     assert_eq!(pair.queue.pop_used(), Err(fault));
@@ -43,7 +42,7 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
     let size = usize::from(pair.device.ring.size.get());
     assert_eq!(pair.free_slots(), size, "a slot was lost or doubled");
 
-    // And the queue works again.
+    // The queue works again.
     let (tag, chain) = pair.taken_read();
     pair.finish(&chain);
     let used = pair.pop_used();
@@ -54,7 +53,7 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
 
 /// A1.
 #[test]
-fn an_id_beyond_the_queue_latches_it() {
+fn an_id_beyond_the_queue_size_marks_the_queue_faulty() {
     for id in [8, 200, 40_000, 65_535] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -68,7 +67,7 @@ fn an_id_beyond_the_queue_latches_it() {
 
 /// A2.
 #[test]
-fn an_id_whose_low_16_bits_are_valid_latches_the_queue() {
+fn an_id_with_valid_low_16_bits_marks_the_queue_faulty() {
     for high in [1, 2, 0x8000, 0xFFFF] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -83,7 +82,7 @@ fn an_id_whose_low_16_bits_are_valid_latches_the_queue() {
 
 /// A3.
 #[test]
-fn an_id_that_is_not_in_flight_latches_the_queue() {
+fn an_id_that_is_not_in_flight_marks_the_queue_faulty() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -94,11 +93,10 @@ fn an_id_that_is_not_in_flight_latches_the_queue() {
     expect_fault(&mut pair, RingFault::NotInFlight { id: other }, &[tag]);
 }
 
-/// No descriptor of the ring is in the middle of a chain: each is the head of
-/// an indirect one. An index into the table is no id.
-/// A4.
+/// A4: each descriptor of the ring is the head of an indirect chain. The index of a descriptor in
+/// an indirect table is not a used id.
 #[test]
-fn an_entry_of_the_table_is_no_id() {
+fn the_index_of_an_indirect_descriptor_is_not_a_used_id() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -129,8 +127,8 @@ fn the_same_id_twice_in_a_batch_completes_once() {
     expect_fault(&mut pair, RingFault::NotInFlight { id }, &[second]);
 }
 
-/// The slot rests while others are free, so the late replay names nobody.
-/// A6.
+/// A6: a released slot is not reserved again while others are free, so the repeated id is not in
+/// flight.
 #[test]
 fn a_replay_after_other_requests_completes_nothing() {
     let memory = memory();
@@ -149,7 +147,7 @@ fn a_replay_after_other_requests_completes_nothing() {
 
 /// A7.
 #[test]
-fn an_index_ahead_of_what_is_in_flight_latches_the_queue() {
+fn an_index_beyond_the_requests_in_flight_marks_the_queue_faulty() {
     for (in_flight, index) in [(0, 1), (1, 2), (3, 4), (3, 9), (3, 0x8000), (8, 9)] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -168,7 +166,7 @@ fn an_index_ahead_of_what_is_in_flight_latches_the_queue() {
 
 /// A8.
 #[test]
-fn an_index_that_goes_backwards_latches_the_queue() {
+fn an_index_that_goes_backwards_marks_the_queue_faulty() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..2 {
@@ -189,18 +187,17 @@ fn an_index_that_goes_backwards_latches_the_queue() {
     expect_fault(&mut pair, fault, &[tag]);
 }
 
-/// A device that finishes and finishes: each drain is over after what was in
+/// A8: a device returns requests without end. A drain still ends after the requests that were in
 /// flight when it began, because only the driver can put more in flight.
-/// A8.
 #[test]
-fn a_drain_ends_after_what_was_in_flight() {
+fn a_drain_takes_no_more_requests_than_were_in_flight() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..8 {
         pair.taken_read();
     }
 
-    // The device moves its index on with every look, over valid elements.
+    // The device advances its index before each `pop_used`, over valid elements.
     let mut drained = 0;
     let end = loop {
         pair.device.finish_as(drained % 8, 1);
@@ -235,9 +232,9 @@ fn a_status_that_was_not_written_is_an_error() {
     }
 }
 
-/// The device may still write to its memory, so it comes back by the reset alone.
+/// The device may still write to the memory of the request, so only a reset returns it.
 #[test]
-fn a_request_that_is_returned_without_a_status_is_in_flight_again() {
+fn a_request_returned_without_a_status_stays_in_flight() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (first, _) = pair.taken_read();
@@ -256,10 +253,9 @@ fn a_request_that_is_returned_without_a_status_is_in_flight_again() {
     expect_fault(&mut pair, fault, &[first, second]);
 }
 
-/// The poison is there anew each time, not left over from the request before.
-/// A10.
+/// A10: the status byte is set to the invalid value for each request, not only for the first.
 #[test]
-fn the_status_of_the_request_before_is_none() {
+fn the_status_of_an_earlier_request_is_not_used() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 4, FLAGS);
     for _ in 0..4 {
@@ -289,7 +285,7 @@ const GARBAGE: Descriptor = Descriptor {
     next: 0xFFFF,
 };
 
-/// A11, A12: nothing of a descriptor is read back.
+/// A11, A12: the driver does not read descriptors back.
 #[test]
 fn rewritten_descriptors_and_tables_change_nothing() {
     let memory = memory();
@@ -312,12 +308,12 @@ fn rewritten_descriptors_and_tables_change_nothing() {
         assert_eq!(used.payload, tag);
         assert_eq!(used.written, u32::MAX);
         assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
-        // `take` has checked the next request's descriptors anew.
+        // `take` checks the descriptors of the next request too.
         pair.release(used.slot);
     }
 }
 
-/// A11: the driver's own ring too; its copy of the index is what counts.
+/// A11: the driver does not read the available ring back. It uses its own copy of the index.
 #[test]
 fn a_rewritten_available_ring_changes_nothing() {
     let memory = memory();
@@ -331,8 +327,7 @@ fn a_rewritten_available_ring_changes_nothing() {
     assert_eq!(pair.device.avail_idx(), 2);
 }
 
-/// The element is read once: what it is changed to afterwards is not seen.
-/// A13.
+/// A13: the driver reads a used element once, so it does not see later changes.
 #[test]
 fn an_element_changed_after_it_was_taken_is_not_read_again() {
     let memory = memory();
@@ -348,9 +343,9 @@ fn an_element_changed_after_it_was_taken_is_not_read_again() {
     assert_eq!(pair.requests.outcome(&used.slot), Ok(()));
 }
 
-/// A14: a lying hint costs a notification too many or too few, nothing more.
+/// A14: a false value causes a notification too many or too few, and nothing else.
 #[test]
-fn hints_that_lie_change_only_whether_to_notify() {
+fn false_notification_fields_change_only_whether_to_notify() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, features);
@@ -367,10 +362,9 @@ fn hints_that_lie_change_only_whether_to_notify() {
     }
 }
 
-/// A request that is prepared lies in memory that the device can read.
-/// A16.
+/// A16: the device can read a prepared request, because it is in shared memory.
 #[test]
-fn a_completion_before_the_publication_latches_the_queue() {
+fn a_completion_before_the_publication_marks_the_queue_faulty() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let prepared = pair.prepare_read();
@@ -390,7 +384,7 @@ fn a_completion_before_the_publication_latches_the_queue() {
 
 /// A16.
 #[test]
-fn among_others_it_latches_the_queue_too() {
+fn a_completion_before_the_publication_among_others_marks_the_queue_faulty() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, _) = pair.taken_read();
@@ -404,10 +398,10 @@ fn among_others_it_latches_the_queue_too() {
     expect_all_back_after_a_reset(&mut pair, &[tag]);
 }
 
-/// A17, A43: what the device writes after its reset is written over
-/// before the ring is used again, and was never in flight.
+/// A17, A43: the driver overwrites what the device wrote after its reset before it uses the ring
+/// again. The returned request is not in flight.
 #[test]
-fn a_completion_after_the_reset_latches_the_queue() {
+fn a_completion_after_the_reset_marks_the_queue_faulty() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -438,9 +432,9 @@ fn a_status_that_does_not_exist_is_an_error() {
     }
 }
 
-/// What was read of an answer is the driver's own.
+/// The driver checks and keeps a copy of a reply.
 #[test]
-fn an_answer_changed_after_it_was_read_stays_as_it_was() {
+fn a_reply_that_changes_after_it_was_read_is_not_read_again() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let identify = pair.identify();
@@ -460,14 +454,14 @@ fn an_answer_changed_after_it_was_read_stays_as_it_was() {
 }
 
 #[test]
-fn an_identity_of_another_request_does_not_shine_through() {
+fn an_identity_does_not_contain_data_of_an_earlier_request() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 4, FLAGS);
     for answer in [*b"a disk with 20 bytes", [0; 20]] {
         for _ in 0..4 {
             let identify = pair.identify();
             let (_, chain) = pair.taken(identify);
-            // The second time the device writes a status alone.
+            // The second time the device writes only the status.
             for (at, byte) in (chain.descriptors[1].address..).zip(answer) {
                 if byte != 0 {
                     memory.store8(at, byte);
@@ -483,9 +477,9 @@ fn an_identity_of_another_request_does_not_shine_through() {
 
 /// Deviates from VIRTIO 1.3 §2.7.8.3. Some hypervisors report 0 or 1 for every request,
 /// and some count a write's data as written (cloud-hypervisor did until April 2026). So
-/// the status alone decides.
+/// only the status decides.
 #[test]
-fn a_written_ok_is_success_whatever_length_the_device_reports() {
+fn a_status_of_ok_is_success_with_any_used_length() {
     for length in [0, 1, 512, 513, 514, 4096, u32::MAX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -500,8 +494,8 @@ fn a_written_ok_is_success_whatever_length_the_device_reports() {
     }
 }
 
-/// A request that another allocator of the same queue number prepared, in a slot whose
-/// number is in flight.
+/// The request was prepared with another allocator for the same queue number. The number of its
+/// slot is in flight.
 #[test]
 fn a_slot_in_flight_is_not_published_again() {
     let memory = memory();

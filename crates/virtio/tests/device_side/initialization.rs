@@ -1,4 +1,5 @@
-//! From reset to `DRIVER_OK`: the order, and devices that don't play along.
+//! The start of a device, from the reset to `DRIVER_OK`: the order of the steps, and devices that
+//! break the protocol.
 
 use virtio::Error;
 use virtio::pci::Structure;
@@ -31,7 +32,7 @@ fn ring(size: u16) -> RingPlacement {
     }
 }
 
-/// What came of a step that fails, and that the device was told (V14).
+/// The error of a step that must fail. Checks that the driver set FAILED (V14).
 fn error_of<T>(
     pci: &PciDevice,
     result: Result<T, virtio::transport::Failure<Window<'_>>>,
@@ -45,10 +46,10 @@ fn error_of<T>(
     failure.error
 }
 
-/// V01, V11, V12, V61, V64, V66: `PciDevice` checks each access; here is the
-/// order of all writes.
+/// V01, V11, V12, V61, V64, V66: `PciDevice` checks each access, and this test the order of all
+/// writes.
 #[test]
-fn a_device_is_brought_up_in_the_specified_order() {
+fn a_device_is_initialised_in_the_specified_order() {
     let pci = PciDevice::new();
 
     let mut device = negotiated(&pci);
@@ -106,7 +107,7 @@ fn a_device_is_brought_up_in_the_specified_order() {
     assert_eq!(live.health(), Health::Working);
 }
 
-/// V13, V68, V71: the ISR status is not read on the way.
+/// V13, V68, V71: the driver does not read the ISR status.
 #[test]
 fn a_notification_is_16_bits_with_the_queue_s_number_at_its_address() {
     let pci = PciDevice::new();
@@ -129,7 +130,7 @@ fn a_notification_is_16_bits_with_the_queue_s_number_at_its_address() {
 
 /// V07.
 #[test]
-fn a_reset_is_waited_for() {
+fn the_driver_waits_for_a_reset() {
     let pci = PciDevice::new();
     pci.set_status(ACKNOWLEDGE);
     pci.reset_takes.set(5);
@@ -160,7 +161,7 @@ fn a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
 
 /// A33.
 #[test]
-fn a_removed_device_is_found_at_every_step_and_is_quiet() {
+fn a_removed_device_is_noticed_at_every_step() {
     let gone = |pci: &PciDevice| pci.gone.set(true);
 
     let pci = PciDevice::new();
@@ -206,7 +207,7 @@ fn a_removed_device_is_found_at_every_step_and_is_quiet() {
 
 /// V03, A33.
 #[test]
-fn a_device_that_needs_a_reset_says_so_at_any_time() {
+fn device_needs_reset_is_reported_at_any_step() {
     let pci = PciDevice::new();
     let live = negotiated(&pci).start().unwrap();
     assert_eq!(live.health(), Health::Working);
@@ -222,9 +223,9 @@ fn a_device_that_needs_a_reset_says_so_at_any_time() {
     assert_eq!(error_of(&pci, result), Error::NeedsReset);
 }
 
-/// V02: after FAILED nothing but a reset is to be had.
+/// V02: after FAILED only a reset is possible.
 #[test]
-fn a_device_that_was_given_up_comes_up_after_a_reset() {
+fn a_device_that_was_given_up_starts_after_a_reset() {
     let pci = PciDevice::new();
     let given_up = negotiated(&pci).give_up();
     assert_ne!(pci.status() & FAILED, 0);
@@ -234,7 +235,7 @@ fn a_device_that_was_given_up_comes_up_after_a_reset() {
     assert!(reset.acknowledge().unwrap().accept(OFFERED).is_ok());
 }
 
-/// A live device is reset and brought up again.
+/// A device that runs is reset and started again.
 #[test]
 fn a_live_device_can_be_reset_and_started_again() {
     let pci = PciDevice::new();
@@ -251,7 +252,7 @@ fn a_live_device_can_be_reset_and_started_again() {
     }
 }
 
-/// For callbacks that can take no lock and can't wait.
+/// This is for callbacks that may not take locks and may not wait.
 #[test]
 fn the_status_register_begins_a_reset_at_any_step_without_waiting() {
     let pci = PciDevice::new();
@@ -271,7 +272,7 @@ fn the_status_register_begins_a_reset_at_any_step_without_waiting() {
 }
 
 #[test]
-fn the_status_register_reports_the_health_in_one_read() {
+fn the_status_register_reports_the_state_in_one_read() {
     let pci = PciDevice::new();
     let status_register = pci.device().status_register();
     assert_eq!(status_register.health(), Health::NeedsReset);
@@ -289,7 +290,7 @@ fn the_status_register_reports_the_health_in_one_read() {
 
 /// V07.
 #[test]
-fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_a_poll() {
+fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_per_poll() {
     let pci = PciDevice::new();
     pci.set_status(ACKNOWLEDGE);
     pci.reset_takes.set(2);
@@ -313,7 +314,7 @@ fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_a_poll() {
 }
 
 #[test]
-fn a_device_that_is_removed_during_its_reset_is_found_by_the_poll() {
+fn the_poll_notices_a_device_that_is_removed_during_its_reset() {
     let pci = PciDevice::new();
     pci.reset_takes.set(5);
     let ResetPoll::Pending(device) = pci.device().begin_reset().poll() else {
@@ -328,9 +329,9 @@ fn a_device_that_is_removed_during_its_reset_is_found_by_the_poll() {
     let _ = device.quiet();
 }
 
-/// A host may take FAILED for a fault, and a survey is none.
+/// A host may report FAILED as a fault. Looking at a device and resetting it is not a fault.
 #[test]
-fn a_reset_from_any_step_sets_no_failed() {
+fn a_reset_from_any_step_does_not_set_failed() {
     fn resets<S>(pci: &PciDevice, device: Device<Window<'_>, S>) {
         let ResetPoll::Done(_) = device.begin_reset().poll() else {
             panic!("no reset");
@@ -380,9 +381,9 @@ fn only_offered_features_are_accepted() {
     );
 }
 
-/// V06, V20: a ring feature this crate can't drive is not accepted by mistake.
+/// V06, V20: a ring feature that this crate does not support cannot be accepted by mistake.
 #[test]
-fn offered_features_that_are_not_supported_can_t_be_accepted() {
+fn offered_features_that_are_not_supported_cannot_be_accepted() {
     for features in [
         F::RING_PACKED,
         F::IN_ORDER,
@@ -417,7 +418,7 @@ fn unknown_features_are_ignored() {
     assert!(ours.contains(chosen));
 }
 
-/// A32: what was offered once counts; a change is the device's problem.
+/// A32: the driver reads the offered features once. If they change, the device refuses them.
 #[test]
 fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     let pci = PciDevice::new();
@@ -433,9 +434,9 @@ fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     );
 }
 
-/// V65: the driver asks for no more than it needs, whatever the device's maximum.
+/// V65: the driver asks for no more than it needs, whatever the maximum of the device is.
 #[test]
-fn a_queue_is_as_large_as_both_allow() {
+fn the_queue_size_is_the_smaller_of_both_maxima() {
     for (device_has, wanted, found) in [(256, 128, 128), (64, 256, 64), (32768, 256, 256)] {
         let pci = PciDevice::new();
         pci.queue_size.set(device_has);
@@ -449,7 +450,7 @@ fn a_queue_is_as_large_as_both_allow() {
 
 /// A36.
 #[test]
-fn a_queue_of_no_or_a_crooked_size_is_refused() {
+fn a_queue_size_that_is_0_or_not_a_power_of_two_is_refused() {
     for (size, error) in [
         (0, Error::QueueUnavailable { index: 0 }),
         (3, Error::QueueSize { index: 0, size: 3 }),
@@ -472,7 +473,7 @@ fn a_queue_of_no_or_a_crooked_size_is_refused() {
 
 /// A27.
 #[test]
-fn a_queue_that_is_not_there_is_not_selected() {
+fn a_queue_that_does_not_exist_is_not_selected() {
     let pci = PciDevice::new();
     pci.queues.set(0);
     let mut device = negotiated(&pci);
@@ -536,7 +537,7 @@ fn a_multiplier_of_0_is_legal() {
 
 /// V70, A37.
 #[test]
-fn a_refused_vector_is_told_and_the_device_goes_on() {
+fn a_refused_vector_is_reported_and_the_start_continues() {
     for answer in [0xFFFF, 2, 0x7FF] {
         let pci = PciDevice::new();
         let mut device = negotiated(&pci);
@@ -622,9 +623,9 @@ fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
     }
 }
 
-/// V72, A39: the status can be read at any step, and may have both bits.
+/// V72, A39.
 #[test]
-fn an_interrupt_can_come_at_any_step_and_mean_two_things() {
+fn the_isr_status_can_be_read_at_any_step_and_have_both_bits() {
     let pci = PciDevice::new();
     let device = pci.device();
     let isr = device.isr();
@@ -667,7 +668,7 @@ fn windows_shorter_than_their_structures_are_refused() {
 }
 
 #[test]
-fn errors_say_what_and_where() {
+fn errors_say_what_is_wrong_and_where() {
     for (error, says) in [
         (Error::Gone, "removed"),
         (Error::NotModern, "VERSION_1"),
@@ -684,7 +685,7 @@ fn errors_say_what_and_where() {
     }
 }
 
-/// Handles live in a lock's cell and are used by all processors.
+/// The driver stores the handles in the cells of locks, and all processors use them.
 #[test]
 fn handles_of_a_sync_window_can_be_sent_and_shared() {
     fn send_and_sync<T: Send + Sync>() {}

@@ -1,8 +1,8 @@
-//! The driver's side of virtio against devices: small ones of the tests' own,
-//! honest and hostile, and rust-vmm's.
+//! Tests of the driver's side of virtio. The devices are small honest and hostile devices of these
+//! tests, and that of rust-vmm.
 //!
-//! `V` numbers in names and comments are the project's requirements, "attack"
-//! numbers its list of what a hostile device can do.
+//! Comments cite requirements as `V08` (docs/reference/virtio-requirements.md), and faults of a
+//! device as `A6` (docs/reference/hostile-device.md).
 
 mod disk;
 mod guest_memory;
@@ -18,7 +18,8 @@ mod ring;
 mod rust_vmm;
 mod threads;
 
-/// `cases` a property, a few of them under Miri, and no files written.
+/// The configuration for `cases` cases of a property, but only a few under Miri. No files are
+/// written.
 fn proptest_config(cases: u32) -> proptest::test_runner::Config {
     proptest::test_runner::Config {
         cases: if cfg!(miri) { 2 } else { cases },

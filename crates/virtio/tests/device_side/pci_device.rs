@@ -1,5 +1,5 @@
-//! A virtio PCI device's registers: an honest device by default, each lie a
-//! field to set. Every access is written down.
+//! The registers of a virtio PCI device. By default the device is honest. Each public field sets a
+//! property or a fault. Every access is recorded.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -39,7 +39,7 @@ pub mod common {
 pub struct Access {
     pub structure: Structure,
     pub offset: usize,
-    /// What was written; `None` for a read.
+    /// The value that was written, or `None` for a read.
     pub written: Option<u64>,
 }
 
@@ -60,18 +60,18 @@ struct State {
     isr: u8,
 }
 
-/// The device. What it is asked before it is asked for is its honest answer.
+/// The device.
 pub struct PciDevice {
     state: RefCell<State>,
     pub trace: RefCell<Vec<Access>>,
 
     pub offered: Cell<u64>,
-    /// Status reads after a reset until it shows 0.
+    /// How many times the status reads as not 0 after a reset.
     pub reset_takes: Cell<u32>,
     pub keeps_features_ok: Cell<bool>,
-    /// All registers read all ones.
+    /// All registers read as all ones.
     pub gone: Cell<bool>,
-    /// Asks for a reset as soon as `DRIVER_OK` is set.
+    /// Sets DEVICE_NEEDS_RESET as soon as `DRIVER_OK` is set.
     pub breaks_at_start: Cell<bool>,
     pub queues: Cell<u16>,
     pub queue_size: Cell<u16>,
@@ -80,14 +80,14 @@ pub struct PciDevice {
     pub notify_off: Cell<u16>,
     pub notify_multiplier: Cell<u32>,
     pub notify_length: Cell<usize>,
-    /// What vector registers read back; what was written, if `None`.
+    /// The value that vector registers read as, or `None` for the value that was written.
     pub vector_answer: Cell<Option<u16>>,
     pub msix: Cell<Option<Msix>>,
     pub config: RefCell<Vec<u8>>,
     /// Writes to `writeback` take effect.
     pub writeback_sticks: Cell<bool>,
-    /// After how many reads of the configuration it changes, and to what:
-    /// last first.
+    /// After how many reads the configuration changes, and its new contents. The last change comes
+    /// first.
     pub config_changes: RefCell<Vec<(u32, Vec<u8>)>>,
     pub config_reads: Cell<u32>,
     /// The configuration changes with each read of the generation.
@@ -154,7 +154,7 @@ impl PciDevice {
         self.state.borrow().queue_enabled == 1
     }
 
-    /// The queue's size and the addresses of its parts, as they were written.
+    /// The size of the queue and the addresses of its parts, as the driver wrote them.
     pub fn ring(&self) -> (Option<u16>, [u64; 3]) {
         let state = self.state.borrow();
         let [a, b, c, d, e, f] = state.ring.map(u64::from);
@@ -203,7 +203,7 @@ impl PciDevice {
         self.device().reset(10, || ()).expect("a reset")
     }
 
-    /// All writes to the common configuration, in their order.
+    /// All writes to the common configuration, in order.
     pub fn common_writes(&self) -> Vec<(usize, u64)> {
         let trace = self.trace.borrow();
         let common = trace.iter().filter(|it| it.structure == Structure::Common);
@@ -212,7 +212,7 @@ impl PciDevice {
             .collect()
     }
 
-    /// All writes to the status, in their order.
+    /// All writes to the status, in order.
     pub fn status_writes(&self) -> Vec<u8> {
         let writes = self.common_writes().into_iter();
         writes
@@ -397,7 +397,7 @@ fn width_of(offset: usize) -> usize {
     }
 }
 
-/// The mapped window of one of the device's structures.
+/// The mapped window of one structure of the device.
 #[derive(Clone, Copy)]
 pub struct Window<'d> {
     device: &'d PciDevice,

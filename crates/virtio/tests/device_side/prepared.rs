@@ -8,7 +8,7 @@ use crate::disk::{FLAGS, Pair, data, extent, memory, queue_size};
 use crate::pci_device::PciDevice;
 use crate::ring_device::RingDevice;
 
-/// Publishes a request that is not accepted. Its payload must not be made.
+/// Publishes a request that must be refused. Its payload must not be made.
 fn rejection(pair: &mut Pair<'_>, prepared: Prepared) -> Rejection {
     let rejected = pair
         .queue
@@ -26,7 +26,7 @@ fn prepare_all(pair: &mut Pair<'_>) -> Vec<Prepared> {
 }
 
 #[test]
-fn a_prepared_request_is_published_and_comes_back() {
+fn a_prepared_request_is_published_and_returned() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     for _ in 0..20 {
@@ -62,7 +62,7 @@ fn a_reset_frees_the_slots_of_requests_that_were_never_published() {
 }
 
 #[test]
-fn a_reset_leaves_the_slots_that_are_being_built() {
+fn a_reset_keeps_the_slots_of_requests_that_are_being_built() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 4, FLAGS);
     let slot = pair.slot();
@@ -75,7 +75,7 @@ fn a_reset_leaves_the_slots_that_are_being_built() {
     let others = prepare_all(&mut pair);
     assert_eq!(others.len(), 3);
     assert!(others.iter().all(|it| it.index() != index));
-    // What was being built during the reset is published after it.
+    // The request that was being built during the reset is published after it.
     let flush = pair.requests.flush(&pair.slots, slot).unwrap();
     let (_, chain) = pair.taken(flush);
     assert_eq!(chain.head, index);
@@ -119,10 +119,10 @@ fn a_cancelled_request_frees_its_slot_and_is_not_seen_by_the_device() {
     assert_eq!(pair.free_slots(), 4);
 }
 
-/// The slot of a request for another queue stays prepared until that queue is
-/// reclaimed. A slot that meets the wrong allocator is lost.
+/// The slot of a request for another queue stays prepared until that queue is reclaimed. A slot
+/// that is passed to the wrong allocator is lost.
 #[test]
-fn a_request_is_published_and_cancelled_by_its_own_queue_alone() {
+fn only_its_own_queue_publishes_or_cancels_a_request() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let other = SlotAllocator::new(1, queue_size(8));
@@ -153,7 +153,7 @@ fn a_request_is_published_and_cancelled_by_its_own_queue_alone() {
 
 /// Requests prepared for a queue of 32 are published to one of 4.
 #[test]
-fn an_unfit_request_frees_its_slot() {
+fn a_request_that_does_not_fit_the_queue_frees_its_slot() {
     for table in [2, 4, 32] {
         let (memory, other) = (memory(), memory());
         let mut pair = Pair::new(&memory, 32, FLAGS);
@@ -195,7 +195,7 @@ fn a_request_for_a_faulty_queue_frees_its_slot() {
 }
 
 #[test]
-fn with_another_table_a_queue_is_as_new() {
+fn a_queue_with_another_table_works_as_a_new_queue() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     pair.publish_read();
@@ -242,7 +242,7 @@ fn a_used_ring_that_was_filled_before_driver_ok_is_found_at_once() {
         };
         assert_eq!(pair.queue.check_used_index(), Err(fault));
         assert_eq!(pair.queue.fault(), Some(fault));
-        // The fault stays when the device takes it back.
+        // The fault stays when the device corrects the index.
         pair.device.set_used_idx(0);
         assert_eq!(pair.queue.check_used_index(), Err(fault));
     }
@@ -266,8 +266,8 @@ fn checking_the_used_index_takes_nothing() {
     assert_eq!(pair.queue.check_used_index(), Ok(()));
 }
 
-/// A write with FUA is a write and a flush. The flush needs no second slot, so
-/// it cannot fail for want of one.
+/// A write with FUA is a write and a flush. The flush uses the slot of the write, so it cannot fail
+/// because all slots are in use.
 #[test]
 fn a_flush_follows_a_write_in_the_same_slot() {
     let memory = memory();

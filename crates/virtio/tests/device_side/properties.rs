@@ -1,5 +1,5 @@
-//! Any sequence of what a driver and a device can do: nothing is accessed out
-//! of bounds, nothing completes twice, nothing is lost, every loop ends.
+//! Random sequences of steps of a driver and a device. No access is out of bounds, no request
+//! completes twice or is lost, and every loop ends.
 
 use std::collections::HashSet;
 
@@ -24,13 +24,13 @@ enum Step {
     Publish { which: Index },
     /// The driver loses a prepared request.
     Lose { which: Index },
-    /// The driver gives a prepared request up.
+    /// The driver cancels a prepared request.
     Cancel { which: Index },
     /// The driver drains the ring as its DPC does.
     Drain,
     /// The driver resets the device.
     Reset,
-    /// The device takes what is available.
+    /// The device takes the available requests.
     Take,
     /// The device finishes a request that it has taken.
     Finish {
@@ -40,17 +40,17 @@ enum Step {
     },
     /// The device finishes a request again that it has finished before.
     Replay { which: Index },
-    /// The device writes any used element, and moves on.
+    /// The device writes any used element, and advances its index.
     Lie { id: u32, length: u32 },
-    /// The device writes any index.
+    /// The device writes any used index.
     Jump { index: u16 },
-    /// The device writes any hints.
+    /// The device writes any flags and any event index.
     Hints { flags: u16, event: u16 },
-    /// The device writes over descriptors and tables.
+    /// The device overwrites descriptors and tables.
     Scribble { slot: u16, entry: u16, word: u64 },
 }
 
-/// What an honest device and its driver do.
+/// The steps of a driver and an honest device.
 fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => Just(Step::Reserve),
@@ -68,7 +68,7 @@ fn honest() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What only a hostile device does.
+/// The steps that only a hostile device makes.
 fn hostile() -> impl Strategy<Value = Step> {
     prop_oneof![
         any::<Index>().prop_map(|which| Step::Replay { which }),
@@ -87,22 +87,22 @@ fn sequence(step: impl Strategy<Value = Step>) -> impl Strategy<Value = Vec<Step
     prop::collection::vec(step, 0..if cfg!(miri) { 30 } else { 250 })
 }
 
-/// What the test knows of the driver's requests.
+/// A driver and a device, and the expected state of the requests.
 struct World<'m> {
     pair: Pair<'m>,
-    /// Slots that are being built.
+    /// The slots of requests that are being built.
     built: Vec<Slot>,
-    /// With the number of resets before each was prepared.
+    /// Prepared requests, each with the number of resets before it was prepared.
     prepared: Vec<(Prepared, u32)>,
-    /// Requests prepared since the last reset that were lost.
+    /// The number of requests that were prepared after the last reset and were lost.
     lost: usize,
     resets: u32,
     taken: Vec<Chain>,
     finished: Vec<Chain>,
     in_flight: HashSet<Tag>,
-    /// The device has finished what it may not have taken.
+    /// The device may have finished a request that it has not taken.
     lied: bool,
-    /// The device has written over what the driver wrote.
+    /// The device has overwritten memory that the driver wrote.
     scribbled: bool,
 }
 
@@ -216,7 +216,7 @@ impl<'m> World<'m> {
                     _ => ring.descriptors + 16 * u64::from(slot),
                 };
                 self.pair.device.write_descriptor(place, garbage);
-                // What it takes from now on is its own work.
+                // From now on the device may take requests that it wrote itself.
                 self.scribbled = true;
             }
             _ => {}
@@ -291,7 +291,7 @@ impl<'m> World<'m> {
         assert_eq!(self.pair.free_slots(), self.free());
     }
 
-    /// All slots are there, each once.
+    /// Checks that all slots are free, each once.
     fn finish(mut self) {
         self.reset();
         for slot in std::mem::take(&mut self.built) {
@@ -324,7 +324,7 @@ proptest! {
     }
 
     #[test]
-    fn an_honest_device_is_never_found_at_fault(
+    fn an_honest_device_is_never_reported_as_faulty(
         steps in sequence(honest()),
         event_idx in any::<bool>(),
         log in 2..=4_u32,

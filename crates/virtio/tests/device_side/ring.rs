@@ -1,4 +1,4 @@
-//! What a device finds in memory, and what the driver makes of honest answers.
+//! The contents of the ring that an honest device reads, and its replies.
 
 use block::WriteCache;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use crate::ring_device::RingDevice;
 
 /// V30.
 #[test]
-fn ring_parts_are_aligned_and_apart_for_every_size() {
+fn parts_of_a_ring_are_aligned_and_do_not_overlap_for_any_size() {
     for log in 0..=8 {
         let memory = memory();
         let pair = Pair::new(&memory, 4.max(1 << log), FLAGS);
@@ -30,7 +30,7 @@ fn ring_parts_are_aligned_and_apart_for_every_size() {
     }
 }
 
-/// V39: the rest of the ring starts with zeroes too.
+/// V39: the rest of the ring is zeroed too.
 #[test]
 fn a_new_ring_is_zeroed() {
     let memory = memory();
@@ -66,7 +66,7 @@ fn a_table_that_holds_a_request_is_refused() {
 }
 
 #[test]
-fn an_id_beyond_a_table_that_is_shorter_than_the_queue_is_not_in_flight() {
+fn an_id_beyond_a_shorter_table_is_not_in_flight() {
     for id in [2, 7] {
         let (memory, other) = (memory(), memory());
         let mut pair = Pair::new(&memory, 8, FLAGS);
@@ -170,9 +170,9 @@ fn an_identity_is_asked_for_with_20_bytes() {
     assert_eq!(pair.requests.identity(&used.slot), Ok(answer));
 }
 
-/// V80, V85: what the disk does not take is not sent.
+/// V80, V85: the driver sends no request that the disk does not support.
 #[test]
-fn writes_to_a_read_only_disk_and_flushes_without_a_cache_are_refused() {
+fn writes_to_a_read_only_disk_and_flushes_without_a_write_cache_are_refused() {
     let memory = memory();
     let disk = virtio::blk::Config {
         read_only: true,
@@ -207,7 +207,7 @@ fn a_refused_request_leaves_its_slot_with_the_caller() {
     assert_eq!(pair.free_slots(), 4, "a slot was lost");
 }
 
-/// V92: a longer segment is described in pieces.
+/// V92: a longer segment has several descriptors.
 #[test]
 fn segments_are_no_longer_than_size_max() {
     let memory = memory();
@@ -226,7 +226,7 @@ fn segments_are_no_longer_than_size_max() {
 }
 
 #[test]
-fn a_buffer_longer_than_the_extent_is_used_in_part_and_empty_segments_not_at_all() {
+fn bytes_beyond_the_extent_and_empty_segments_are_not_used() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
     let with_empty_ones = [data(0, 0), data(512, 700), data(0, 0), data(4096, 4096)];
@@ -242,7 +242,7 @@ fn a_buffer_longer_than_the_extent_is_used_in_part_and_empty_segments_not_at_all
 }
 
 #[test]
-fn a_finished_request_comes_back_with_slot_payload_and_length() {
+fn a_finished_request_is_returned_with_its_slot_payload_and_length() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
     let (tag, chain) = pair.taken_read();
@@ -261,7 +261,7 @@ fn a_finished_request_comes_back_with_slot_payload_and_length() {
 }
 
 #[test]
-fn requests_come_back_in_the_device_s_order() {
+fn requests_are_returned_in_the_order_of_the_device() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 16, FLAGS);
     let taken: Vec<_> = (0..10).map(|_| pair.taken_read()).collect();
@@ -275,7 +275,7 @@ fn requests_come_back_in_the_device_s_order() {
     }
 }
 
-/// V35: also when the index wraps. No entry is outside of the ring.
+/// V35: the index wraps, and no entry lies outside of the ring.
 #[test]
 fn indexes_wrap_at_65536() {
     let memory = memory();
@@ -297,7 +297,7 @@ fn indexes_wrap_at_65536() {
 
 /// V36, V37.
 #[test]
-fn interrupts_are_suppressed_by_the_flags_or_by_the_event_alone() {
+fn interrupts_are_suppressed_either_by_the_flags_or_by_the_event() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     pair.queue.suppress_interrupts();
@@ -326,7 +326,7 @@ fn interrupts_are_suppressed_by_the_flags_or_by_the_event_alone() {
 }
 
 #[test]
-fn rearming_tells_of_what_was_finished_meanwhile() {
+fn enabling_interrupts_reports_requests_that_finished_meanwhile() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, features);
@@ -341,7 +341,7 @@ fn rearming_tells_of_what_was_finished_meanwhile() {
     }
 }
 
-/// V37: an interrupt for nothing finds nothing, and spoils nothing.
+/// V37: a spurious interrupt finds no request, and changes nothing.
 #[test]
 fn a_spurious_interrupt_is_harmless() {
     let memory = memory();
@@ -357,9 +357,9 @@ fn a_spurious_interrupt_is_harmless() {
     assert_eq!(pair.queue.in_flight(), 1);
 }
 
-/// V40, V41: `split_queue`'s own tests go through all wraps.
+/// V40, V41: the unit tests of `split_queue` try all values of the indexes.
 #[test]
-fn the_device_is_notified_once_for_a_batch_and_as_it_wishes() {
+fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, EVENT_IDX);
     assert!(!pair.queue.notification_needed(), "nothing was published");
@@ -382,7 +382,7 @@ fn the_device_is_notified_once_for_a_batch_and_as_it_wishes() {
 }
 
 #[test]
-fn a_device_s_errors_are_told_apart() {
+fn the_errors_of_a_device_are_distinguished() {
     for (status, outcome) in [
         (OK, Ok(())),
         (IOERR, Err(RequestError::Io)),
@@ -400,10 +400,9 @@ fn a_device_s_errors_are_told_apart() {
     }
 }
 
-/// A23: what the device can read of an area is what the request has
-/// there, and zeroes.
+/// A23: in an area, the device can read only the data of the request, and zeros.
 #[test]
-fn areas_show_nothing_of_what_lay_there_before() {
+fn areas_do_not_expose_earlier_contents_of_the_memory() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     let (_, chain) = pair.taken_read();
@@ -423,10 +422,10 @@ fn areas_show_nothing_of_what_lay_there_before() {
 proptest! {
     #![proptest_config(proptest_config(512))]
 
-    /// A transfer within the limits is never refused, however its buffer lies;
-    /// and the device finds exactly the buffer's bytes, in order.
+    /// A transfer within the limits is never refused, whatever its segments are. The device finds
+    /// exactly the bytes of the buffer, in order.
     #[test]
-    fn a_transfer_within_the_limits_is_described_whole(
+    fn a_transfer_within_the_limits_is_described_completely(
         size_max in prop::option::of(512..9000_u32),
         seg_max in prop::option::of(2..40_u32),
         log in 5..=7_u32,
@@ -442,8 +441,8 @@ proptest! {
         let mut pair = Pair::with_config(&memory, 1 << log, FLAGS, disk);
         let blocks = length % (pair.limits.max_transfer / 512) + 1;
         let extent = extent(5, blocks);
-        // Pages of a buffer that begins `offset` into the first, each either
-        // next to the one before or elsewhere.
+        // The pages of a buffer that begins at `offset` in the first page. Each page is either
+        // adjacent to the previous one or elsewhere.
         let mut segments: Vec<Segment> = Vec::new();
         let mut left = extent.bytes();
         let mut page = 0x1_0000_0000_u64;

@@ -1,5 +1,5 @@
-//! The device's side of a split ring: written from the specification, and able
-//! to say anything.
+//! The device's side of a split ring, written from the specification. It can also write invalid
+//! values.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -25,11 +25,11 @@ impl Descriptor {
     }
 }
 
-/// A request as the device finds it.
+/// A request as the device reads it.
 #[derive(Clone, Debug)]
 pub struct Chain {
     pub head: u16,
-    /// Where its indirect table lies.
+    /// The address of its indirect table.
     pub table: u64,
     pub descriptors: Vec<Descriptor>,
 }
@@ -44,7 +44,7 @@ impl Chain {
 pub struct RingDevice<'m> {
     pub memory: &'m GuestMemory,
     pub ring: RingPlacement,
-    /// Available entries taken.
+    /// How many available entries the device has taken.
     taken: u16,
     /// The used index.
     pub used: u16,
@@ -98,7 +98,7 @@ impl<'m> RingDevice<'m> {
         self.memory.load16(self.ring.used + 4 + 8 * self.size())
     }
 
-    /// Writes a used element where the next one goes, unseen yet.
+    /// Writes a used element at the next position, without advancing the index.
     pub fn write_used(&self, index: u16, id: u32, length: u32) {
         let element = self.ring.used + 4 + 8 * self.slot(index);
         self.memory.store32(element, id);
@@ -121,20 +121,20 @@ impl<'m> RingDevice<'m> {
         self.memory.store64(at + 8, rest);
     }
 
-    /// Available entries that were not taken.
+    /// How many available entries the device has not taken.
     pub fn available(&self) -> u16 {
         self.avail_idx().wrapping_sub(self.taken)
     }
 
-    /// Passes over entries that the driver has written over. That happens to a
-    /// device that finished requests before it took them, and to no other.
+    /// Skips entries that the driver has overwritten. This happens only to a device that finished
+    /// requests before it took them.
     pub fn catch_up(&mut self) {
         if u64::from(self.available()) > self.size() {
             self.taken = self.avail_idx().wrapping_sub(self.ring.size.get());
         }
     }
 
-    /// The next available request, checked as the specification has it.
+    /// Takes the next available request, and checks it against the specification.
     pub fn take(&mut self) -> Option<Chain> {
         if self.available() == 0 {
             return None;
@@ -150,7 +150,7 @@ impl<'m> RingDevice<'m> {
         Some(self.chain(head))
     }
 
-    /// Follows the chain from `head`, which is one indirect table.
+    /// Reads the chain of `head`, which is one indirect table.
     fn chain(&self, head: u16) -> Chain {
         assert!(u64::from(head) < self.size(), "a head outside the queue");
         let first = self.descriptor(self.ring.descriptors + 16 * u64::from(head));
@@ -187,12 +187,12 @@ impl<'m> RingDevice<'m> {
         }
     }
 
-    /// Gives a request back; whether to interrupt for it.
+    /// Returns a request to the driver.
     pub fn finish(&mut self, head: u16, written: u32) {
         self.finish_as(head.into(), written);
     }
 
-    /// Gives anything back.
+    /// Writes any used element and advances the index.
     pub fn finish_as(&mut self, id: u32, length: u32) {
         self.write_used(self.used, id, length);
         fence(Ordering::Release);

@@ -1,5 +1,5 @@
-//! rust-vmm's virtio-queue, an implementation of the device's side that is not
-//! ours, reads what our rings say and serves a disk by it.
+//! The virtio-queue of rust-vmm, an implementation of the device's side by other authors, serves a
+//! disk from the driver's rings.
 
 #![expect(unsafe_code, reason = "the driver shares the mapping's memory")]
 
@@ -25,11 +25,11 @@ const DATA: u64 = START + RING as u64;
 const DATA_LENGTH: usize = 256 * 1024;
 const SECTORS: usize = 2048;
 
-/// Data of one request of a batch.
+/// The length of the data of one request of a batch.
 const PLACE: u64 = 64 * 1024;
 const BATCH: usize = DATA_LENGTH / PLACE as usize;
 
-/// The device: rust-vmm's queue, and a disk.
+/// The device: the queue of rust-vmm, and a disk.
 struct Disk<'m> {
     memory: &'m GuestMemoryMmap,
     queue: Queue,
@@ -60,7 +60,7 @@ impl<'m> Disk<'m> {
         }
     }
 
-    /// Serves all there is after a notification; whether to interrupt.
+    /// Serves all available requests after a notification. Returns whether to interrupt.
     fn serve(&mut self) -> bool {
         loop {
             self.queue.disable_notification(self.memory).unwrap();
@@ -75,7 +75,7 @@ impl<'m> Disk<'m> {
         }
     }
 
-    /// Performs one request; the bytes written.
+    /// Carries out one request. Returns how many bytes it wrote.
     fn perform(&mut self, descriptors: Vec<Descriptor>) -> u32 {
         let (header, rest) = descriptors.split_first().unwrap();
         let (status, data) = rest.split_last().unwrap();
@@ -164,8 +164,8 @@ fn extent(sector: u64, pieces: &[u32]) -> Extent {
     disk::extent(sector, bytes / 512)
 }
 
-/// Runs the operations in batches, each with one notification and one drain, and
-/// compares what is read with what was written before.
+/// Runs the operations in batches, each with one notification and one drain. Compares the data that
+/// is read with the data that was written before.
 fn run(operations: &[Operation], features: F) {
     let range = (GuestAddress(START), RING + DATA_LENGTH);
     let memory: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&[range]).expect("memory");
@@ -173,8 +173,8 @@ fn run(operations: &[Operation], features: F) {
         .get_host_address(GuestAddress(START))
         .expect("mapped");
     let start = NonNull::new(start).expect("mapped");
-    // SAFETY: mapped as long as `memory`, which outlives what is carved; the
-    // device accesses it from this very thread.
+    // SAFETY: The memory is mapped as long as `memory`, which outlives the parts that are carved
+    // from it. The device accesses it from this thread.
     let mut dma = unsafe { DmaMemory::new(start, START, RING) }.expect("aligned");
     let size = queue_size(16);
     let limits = limits(&config(), size, 32).expect("limits");
@@ -184,7 +184,7 @@ fn run(operations: &[Operation], features: F) {
     let mut model = disk.backing.clone();
 
     for batch in operations.chunks(BATCH) {
-        // What each read of the batch finds: the device works in order.
+        // The expected data of each read of the batch. The device carries out requests in order.
         let mut found: Vec<Vec<u8>> = Vec::new();
         for (tag, operation) in (0_u32..).zip(batch) {
             let slot = slots.reserve().expect("a slot for each of a batch");
@@ -266,7 +266,7 @@ proptest! {
 
     #[cfg_attr(miri, ignore = "vm-memory maps its memory by mmap, which Miri has not")]
     #[test]
-    fn rust_vmm_reads_our_rings(
+    fn rust_vmm_serves_requests_from_the_rings(
         operations in prop::collection::vec(operation(), 0..60),
         event_idx in any::<bool>(),
     ) {
@@ -274,10 +274,10 @@ proptest! {
     }
 }
 
-/// Far enough for all indexes to wrap.
+/// Runs so many requests that all indexes wrap.
 #[cfg_attr(miri, ignore = "vm-memory maps its memory by mmap, which Miri has not")]
 #[test]
-fn rust_vmm_reads_our_rings_over_the_wrap_of_the_index() {
+fn rust_vmm_serves_requests_while_the_index_wraps() {
     for features in [FLAGS, EVENT_IDX] {
         run(&vec![Operation::Flush; 70_000], features);
     }

@@ -1,5 +1,5 @@
-//! Driver and device on threads of their own, each asleep until it is told:
-//! what one of them is not told of is never done, and the test fails.
+//! Driver and device on different threads. Each sleeps until the other one notifies it. If a
+//! notification or an interrupt is lost, the test fails.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -14,10 +14,11 @@ use virtio::spec::F;
 use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Queue, data, extent, memory};
 use crate::ring_device::RingDevice;
 
-/// Long enough that only a lost wake-up lasts as long.
+/// How long a thread sleeps before the test fails. Only a lost wake-up takes so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A notification or an interrupt: sent often, received once.
+/// A notification or an interrupt. If it is sent several times before it is received, it is
+/// received once.
 struct Signal(SyncSender<()>);
 
 impl Signal {
@@ -29,7 +30,7 @@ impl Signal {
     fn send(&self) {
         match self.0.try_send(()) {
             Ok(()) | Err(TrySendError::Full(())) => {}
-            // The other end has seen all it waits for.
+            // The receiver has all that it waited for.
             Err(TrySendError::Disconnected(())) => {}
         }
     }
@@ -46,7 +47,7 @@ fn serve(
     let event_idx = features.contains(F::EVENT_IDX);
     let mut served = 0;
     while served < count {
-        // Awake: no notifications, please.
+        // While the device is awake it suppresses notifications.
         if event_idx {
             let far = device.avail_event().wrapping_add(0x8000);
             device.set_avail_event(far);
@@ -69,7 +70,7 @@ fn serve(
         if wanted {
             interrupt.send();
         }
-        // To sleep: notifications, please, and one more look.
+        // Before it sleeps, it enables notifications and checks the ring once more.
         if event_idx {
             device.set_avail_event(device.avail_idx());
         } else {
@@ -84,8 +85,7 @@ fn serve(
     }
 }
 
-/// Prepares and publishes requests until `count` were, with no lock but the
-/// queue's, and that for the publication alone.
+/// Prepares and publishes `count` requests. Only the publication takes the lock of the queue.
 fn submit(
     slots: &SlotAllocator,
     requests: &Requests<'_>,
@@ -117,7 +117,7 @@ fn submit(
     }
 }
 
-/// Drains the ring at each interrupt until `count` requests are back.
+/// Drains the ring at each interrupt until `count` requests are completed.
 fn complete(
     slots: &SlotAllocator,
     requests: &Requests<'_>,
@@ -176,11 +176,11 @@ fn run(features: F) {
 }
 
 #[test]
-fn with_flags_every_request_of_two_processors_comes_back() {
+fn with_flags_every_request_of_two_processors_is_completed() {
     run(FLAGS);
 }
 
 #[test]
-fn with_event_idx_every_request_of_two_processors_comes_back() {
+fn with_event_idx_every_request_of_two_processors_is_completed() {
     run(EVENT_IDX);
 }

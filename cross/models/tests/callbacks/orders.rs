@@ -213,7 +213,7 @@ fn random_orders<M: Registered>(interrupts: Interrupts, channels: u32) {
 }
 
 #[test]
-fn random_orders_with_a_line() {
+fn random_orders_with_an_interrupt_line() {
     random_orders::<Everything<false>>(Interrupts::Line, 0);
 }
 

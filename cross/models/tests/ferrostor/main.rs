@@ -115,7 +115,7 @@ fn random_orders(interrupts: Interrupts, channels: u32, event_idx: bool) {
 }
 
 #[test]
-fn random_orders_with_a_line() {
+fn random_orders_with_an_interrupt_line() {
     random_orders(Interrupts::Line, 0, false);
 }
 
