@@ -1,24 +1,24 @@
-//! Compiles the cases of `crates/storport/tests/rules`, each twice for Windows:
-//! what breaks a rule must not compile, its legal twin must.
+//! Compiles the cases of `crates/storport/tests/rules` for Windows, each twice: the code that
+//! breaks a rule must not compile, and its legal twin must.
 //!
-//! A case is one file, named after its rule. `#[cfg(wrong)]` marks what breaks
-//! the rule, `#[cfg(right)]` what a driver writes instead; the rest is common
-//! to both. The faulty line says which error is meant, by code and words:
+//! A case is one file, named after its rule. `#[cfg(wrong)]` marks the code that breaks the rule,
+//! and `#[cfg(right)]` the code that a driver uses instead. The rest is common to both. A comment
+//! after the wrong line has the code and the text of the expected error:
 //!
 //! ```text
 //! queue.with(cx, |again| **again += 1); //~[wrong] ERROR: [E0499] cannot borrow `*cx`
 //! ```
 //!
-//! Beside it, `<rule>.wrong.stderr` is the whole message that a person gets.
-//! Another error, an error on another line, one more, other words, or none: the
-//! case fails. So does a twin that does not compile without a warning.
+//! The file `<rule>.wrong.stderr` has the compiler's whole message. A case fails if there is no
+//! error, a second error, a different error or message, or an error on another line. A case also
+//! fails if its twin does not compile without a warning.
 //!
 //! ```text
 //! cargo xtask test --only lock-rules      # all cases
 //! cd cross
 //! cargo test --target-dir ../target/cross --package ferrostor-rules --test rules --
 //!     srb double     # only the cases whose path has one of these words
-//!     --bless        # writes the messages anew: read what git shows of them
+//!     --bless        # writes the messages again: check them with `git diff`
 //! ```
 #![cfg(not(windows))]
 
@@ -34,23 +34,22 @@ use ui_test::{
     spanned::Spanned,
 };
 
-/// The rustc that wrote the messages. Another one may word and draw them in
-/// its own way: then the code, the words and the line of the error are compared
-/// as ever, and the message is not.
+/// The rustc that wrote the messages. Another version may format them differently. With another
+/// version, only the code, the text and the line of each error are compared.
 const MESSAGES_ARE_OF: &str = "rustc 1.95.";
 
-/// What cases are compiled for, as the driver is.
+/// The target of the cases, which is also that of the driver.
 const TARGET: &str = "x86_64-pc-windows-msvc";
 
-/// The project's root folder.
+/// The root folder of the project.
 #[must_use]
 pub fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here)
 }
 
-/// How the cases in `folder`, and in the folders in it, are compiled and
-/// compared. `target` is where cargo puts what it builds.
+/// The configuration for the cases in `folder` and in its subfolders. `target` is cargo's target
+/// folder.
 #[must_use]
 pub fn cases(folder: &Path, target: &Path) -> Config {
     let mut config = Config {
@@ -73,18 +72,18 @@ pub fn cases(folder: &Path, target: &Path) -> Config {
     let base = comments.base();
     base.set_custom("edition", Edition("2024".to_owned()));
     base.set_custom("dependencies", dependencies(target));
-    // The compiler's suggestions are tried on the text of a case, and seldom
-    // are what the rule asks for: the twin is.
+    // By default ui_test applies the compiler's suggestions and compiles the result. They are
+    // seldom what the rule requires, which the twin shows.
     base.custom.remove("rustfix");
 
     if !rustc_wrote_the_messages() {
         config.output_conflict_handling = ignore_messages;
     }
-    forget_what_says_nothing(&mut config, folder);
+    remove_varying_parts(&mut config, folder);
     config
 }
 
-/// The crate whose rules these are, built where the driver's crates are.
+/// Builds `crates/storport`, in the target folder of the driver's crates.
 fn dependencies(target: &Path) -> DependencyBuilder {
     let mut program = CommandBuilder::cargo();
     program.args = ["check", "--release", "--target-dir"]
@@ -106,15 +105,14 @@ fn rustc_wrote_the_messages() -> bool {
     rustc.is_ok_and(|rustc| rustc.stdout.starts_with(MESSAGES_ARE_OF.as_bytes()))
 }
 
-/// Leaves messages unread. A twin must be silent all the same.
+/// Does not compare messages. A twin must still compile without one.
 fn ignore_messages(path: &Path, output: &[u8], errors: &mut Vec<Error>, config: &TestConfig) {
     if !is_message(path) {
         error_on_output_conflict(path, output, errors, config);
     }
 }
 
-/// Writes messages instead of comparing them. There is none to be written of a
-/// twin.
+/// Writes messages instead of comparing them. A twin must still compile without one.
 pub fn write_messages(path: &Path, output: &[u8], errors: &mut Vec<Error>, config: &TestConfig) {
     if is_message(path) {
         bless_output_files(path, output, errors, config);
@@ -127,8 +125,7 @@ fn is_message(path: &Path) -> bool {
     path.to_string_lossy().ends_with(".wrong.stderr")
 }
 
-/// What rustc says, each message with its code in front, so that a case can
-/// ask for both.
+/// The messages of rustc, each with its code in front, so that a case can require both.
 fn diagnostics_with_codes(file: &Path, stderr: &[u8]) -> Diagnostics {
     let mut diagnostics = rustc_diagnostics_extractor(file, stderr);
     let elsewhere = diagnostics.messages_from_unknown_file_or_line.iter_mut();
@@ -140,9 +137,9 @@ fn diagnostics_with_codes(file: &Path, stderr: &[u8]) -> Diagnostics {
     diagnostics
 }
 
-/// Takes from messages what changes without changing what they say: where the
-/// project lies, line numbers, and the crate's own lines.
-fn forget_what_says_nothing(config: &mut Config, folder: &Path) {
+/// Removes from messages what changes without a change of their meaning: the project's folder, line
+/// numbers, and source lines of the crate.
+fn remove_varying_parts(config: &mut Config, folder: &Path) {
     for path in [folder, root()] {
         let here = Match::Exact(format!("{}/", path.display()).into_bytes());
         let filters = &mut config.comment_defaults.base().normalize_stderr;

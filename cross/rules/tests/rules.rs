@@ -1,4 +1,4 @@
-//! Runs the cases of all rules. How they are written: `src/lib.rs`.
+//! Runs the cases of all rules. `src/lib.rs` says how they are written.
 
 use std::{path::Path, process::ExitCode};
 
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         default_per_file_config,
         emitter,
     );
-    // What is wrong was printed, case by case.
+    // The emitter has printed the faults of each case.
     match run {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,

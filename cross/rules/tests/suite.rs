@@ -1,5 +1,4 @@
-//! A case is only worth something if it can fail: each way in which one can be
-//! faulty makes it fail.
+//! Tests of the suite itself: a case fails for each way in which it can be faulty.
 
 use std::{
     fs,
@@ -12,7 +11,7 @@ use ui_test::{
     default_file_filter, default_per_file_config, error_on_output_conflict, status_emitter,
 };
 
-/// A case as it should be.
+/// A correct case.
 const CASE: &str = "\
 #![no_std]
 
@@ -26,7 +25,7 @@ pub fn end(srb: Srb<'_>) {
 }
 ";
 
-/// A folder with one case and the message that it gives.
+/// A folder with one case and its message.
 struct Sample {
     folder: tempfile::TempDir,
 }
@@ -58,7 +57,7 @@ impl Sample {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
         let mut config = cases(self.folder.path(), &target);
         config.out_dir = self.folder.path().join("out");
-        // Whatever rustc this is: the message was written by it.
+        // Messages are compared with any version of rustc, because this one wrote the message.
         config.output_conflict_handling = if bless {
             write_messages
         } else {
@@ -73,16 +72,16 @@ impl Sample {
         .is_ok()
     }
 
-    /// Whether it passes with another text.
+    /// Whether the case passes after `old` is replaced by `new`.
     fn passes_with(&self, old: &str, new: &str) -> bool {
-        assert_eq!(CASE.matches(old).count(), 1, "{old:?} is there once");
+        assert_eq!(CASE.matches(old).count(), 1, "{old:?} must occur once");
         fs::write(self.case(), CASE.replace(old, new)).expect("the case is written");
         self.passes()
     }
 }
 
 #[test]
-fn a_case_as_it_should_be_passes() {
+fn a_correct_case_passes() {
     assert!(Sample::new().passes());
 }
 
@@ -104,7 +103,7 @@ fn a_case_with_another_code_fails() {
 }
 
 #[test]
-fn a_case_with_other_words_fails() {
+fn a_case_with_another_error_text_fails() {
     assert!(!Sample::new().passes_with("use of moved value: `srb`", "use of freed value: `srb`"));
 }
 
@@ -114,12 +113,12 @@ fn a_case_with_its_error_on_another_line_fails() {
 }
 
 #[test]
-fn a_case_with_one_more_error_fails() {
+fn a_case_with_a_second_error_fails() {
     assert!(!Sample::new().passes_with("srb`\n}", "srb`\n    #[cfg(wrong)]\n    drop(srb);\n}"));
 }
 
 #[test]
-fn a_case_that_says_no_error_fails() {
+fn a_case_that_expects_no_error_fails() {
     assert!(!Sample::new().passes_with("//~[wrong]^ ERROR: [E0382]", "//"));
 }
 
@@ -136,7 +135,7 @@ fn a_case_whose_twin_compiles_with_a_warning_fails() {
 }
 
 #[test]
-fn a_case_whose_message_changed_fails() {
+fn a_case_with_another_message_fails() {
     let sample = Sample::new();
     let message = fs::read_to_string(sample.message()).expect("a message");
     fs::write(sample.message(), message.replace("moved", "gone")).expect("the message is written");
@@ -166,7 +165,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn cases_have_the_form_that_rustfmt_gives() {
+fn cases_are_formatted_by_rustfmt() {
     let all = files(&root().join("crates/storport/tests/rules"));
     let cases = all
         .iter()
@@ -192,7 +191,7 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
         if let Some(case) = name.to_string().strip_suffix(".wrong.stderr") {
             assert!(Path::new(&format!("{case}.rs")).is_file(), "{name}");
             let message = fs::read_to_string(&file).expect("a message");
-            assert!(!message.contains("warning: "), "{name}: errors alone");
+            assert!(!message.contains("warning: "), "{name}: a message must not contain warnings");
             continue;
         }
         assert_eq!(file.extension(), Some("rs".as_ref()), "{name}");
@@ -203,7 +202,7 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
             .any(|source| head.contains(source));
         assert!(
             head.starts_with("//! ") && cited,
-            "{name}: say which rule it is, and where from"
+            "{name}: the header must state the rule and cite its source"
         );
     }
 }

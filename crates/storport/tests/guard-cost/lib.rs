@@ -1,10 +1,10 @@
-//! Pairs of functions that take one of Storport's locks: by a guard, and by the
-//! calls that a C miniport makes.
+//! Pairs of functions that take one of Storport's locks: one with a guard, the other with the calls
+//! that a C miniport makes.
 //!
-//! `cargo xtask guard-cost` counts the instructions of each pair, in a file
-//! that is compiled and linked as a driver is.
+//! `cargo xtask guard-cost` counts the instructions of each pair in a file that is compiled and
+//! linked as a driver is.
 #![no_std]
-#![expect(unsafe_code, reason = "half of it is what a C miniport does")]
+#![expect(unsafe_code, reason = "half of it calls Storport as C does")]
 
 use core::{mem::MaybeUninit, ptr};
 
@@ -22,8 +22,8 @@ use wdk_sys::{
 
 storport::driver_entry!(Nothing);
 
-/// A miniport without an adapter. It keeps the crate's entry functions in the
-/// file, so that the crate is compiled as for a driver.
+/// A miniport that finds no adapter. It keeps the crate's entry functions in the file, so that the
+/// crate is compiled as for a driver.
 enum Nothing {}
 
 impl Miniport for Nothing {
@@ -71,8 +71,8 @@ pub struct Cells<'a> {
     message: MessageLocked<'a, u64>,
 }
 
-/// The state of a C miniport: a queue with its adapter, its DPC object and its
-/// message, as a cell has.
+/// The state of a C miniport: a counter, and the adapter, the DPC object and the message that a
+/// cell also has.
 #[repr(C)]
 pub struct Queue {
     device_extension: PVOID,
@@ -86,12 +86,12 @@ impl Queue {
         self.count = self.count.wrapping_add(1);
     }
 
-    /// StorPortAcquireSpinLock, a counter, StorPortReleaseSpinLock.
+    /// Calls StorPortAcquireSpinLock, increments the counter, and calls StorPortReleaseSpinLock.
     #[inline(always)]
     unsafe fn count_with(&mut self, kind: STOR_SPINLOCK, dpc: *mut STOR_DPC) {
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
-        // SAFETY: the arguments are those of the inline function.
+        // SAFETY: The arguments are those of the inline function.
         unsafe {
             StorPortNotification(
                 notification::AcquireSpinLock,
@@ -102,18 +102,18 @@ impl Queue {
             );
         }
         self.count();
-        // SAFETY: as above.
+        // SAFETY: As above.
         unsafe {
             StorPortNotification(notification::ReleaseSpinLock, self.device_extension, handle);
         }
     }
 
-    /// StorPortAcquireSpinLockEx, a counter, StorPortReleaseSpinLock.
+    /// Calls StorPortAcquireSpinLockEx, increments the counter, and calls StorPortReleaseSpinLock.
     #[inline(always)]
     unsafe fn count_with_ex(&mut self, kind: STOR_SPINLOCK) {
         let mut handle = MaybeUninit::<STOR_LOCK_HANDLE>::uninit();
         let handle = handle.as_mut_ptr();
-        // SAFETY: the arguments are those of the inline function.
+        // SAFETY: The arguments are those of the inline function.
         let status = unsafe {
             StorPortExtendedFunction(
                 extended::ExtFunctionAcquireSpinLock,
@@ -127,7 +127,7 @@ impl Queue {
             return;
         }
         self.count();
-        // SAFETY: as above.
+        // SAFETY: As above.
         unsafe {
             StorPortNotification(notification::ReleaseSpinLock, self.device_extension, handle);
         }
@@ -142,13 +142,13 @@ pub extern "C" fn guard_start_io_lock<'a>(cells: &Cells<'a>, cx: &mut BuildIo<'_
         .with(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way.
+/// The same with the calls of a C miniport.
 ///
 /// # Safety
-/// As for HwBuildIo; so are all that follow.
+/// The caller may take the lock, and `queue` is valid. The other functions require the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_start_io_lock(queue: &mut Queue) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { queue.count_with(kind::StartIoLock, ptr::null_mut()) };
 }
 
@@ -158,13 +158,13 @@ pub extern "C" fn guard_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut StartIo<'_, 'a>
     cells.dpc.with(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way.
+/// The same with the calls of a C miniport.
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_dpc_lock(queue: &mut Queue) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { queue.count_with(kind::DpcLock, queue.dpc) };
 }
 
@@ -176,13 +176,13 @@ pub extern "C" fn guard_interrupt_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, '
         .with(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way.
+/// The same with the calls of a C miniport.
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_interrupt_lock(queue: &mut Queue) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { queue.count_with(kind::InterruptLock, ptr::null_mut()) };
 }
 
@@ -194,13 +194,13 @@ pub extern "C" fn guard_dpc_level_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, '
         .with_at_dpc_level(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way.
+/// The same with the calls of a C miniport.
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_dpc_level_lock(queue: &mut Queue) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { queue.count_with_ex(kind::DpcLevelLock) };
 }
 
@@ -212,13 +212,13 @@ pub extern "C" fn guard_threaded_dpc_lock<'a>(cells: &Cells<'a>, cx: &mut Thread
         .with_in_threaded_dpc(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way.
+/// The same with the calls of a C miniport.
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_threaded_dpc_lock(queue: &mut Queue) {
-    // SAFETY: the caller's promise.
+    // SAFETY: The caller's promise.
     unsafe { queue.count_with_ex(kind::ThreadedDpcLock) };
 }
 
@@ -230,15 +230,15 @@ pub extern "C" fn guard_message_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>
         .with(cx, |count| **count = count.wrapping_add(1));
 }
 
-/// The same in C's way: the status is not checked, as in Microsoft's sample of an AHCI
-/// miniport, storahci (storport-rules.md StorAhci).
+/// The same with the calls of a C miniport. The status is not checked, as in storahci, Microsoft's
+/// sample of an AHCI miniport (storport-rules.md storahci).
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn calls_message_lock(queue: &mut Queue) {
     let mut irql: ULONG = 0;
-    // SAFETY: the arguments are those of the inline function.
+    // SAFETY: The arguments are those of the inline function.
     unsafe {
         StorPortExtendedFunction(
             extended::ExtFunctionAcquireMSISpinLock,
@@ -248,7 +248,7 @@ pub unsafe extern "C" fn calls_message_lock(queue: &mut Queue) {
         )
     };
     queue.count();
-    // SAFETY: as above.
+    // SAFETY: As above.
     unsafe {
         StorPortExtendedFunction(
             extended::ExtFunctionReleaseMSISpinLock,

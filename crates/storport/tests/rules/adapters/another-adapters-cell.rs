@@ -1,5 +1,5 @@
-//! A lock is taken with a context of its own adapter: what that context says
-//! of IRQL and locks, it says of no other adapter.
+//! A lock may only be taken with a context of its own adapter. The context of another
+//! adapter says nothing about this adapter's locks.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A guard proves that a lock of its own adapter is held, and orders no lock of
-//! another adapter.
+//! A guard proves that a lock of its own adapter is held. It cannot be used to take a
+//! lock of another adapter.
 //! storport-rules.md Order.
 
 #![no_std]

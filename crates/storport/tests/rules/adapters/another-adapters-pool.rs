@@ -1,4 +1,4 @@
-//! Pool is freed through the adapter that allocated it.
+//! Pool may only be freed through the adapter that allocated it.
 //! storport-rules.md StorPortAllocatePool.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! An SRB waits in its own adapter's state: that one's reset must find it.
+//! An SRB may only be stored in the state of its own adapter, because the reset of that
+//! adapter must complete it.
 //! storport-rules.md S8.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A table belongs to the adapter whose device extension it lies in. It
-//! cannot go into another adapter's state.
+//! A table lies in the device extension of its adapter. It cannot be stored in the state
+//! of another adapter.
 //! storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! `Configured` of one adapter cannot be used for another.
+//! The `Configured` of one adapter cannot be used for another.
 //! storport-rules.md HwFindAdapter.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! A context that proves a lock proves that of its own adapter.
+//! A context proves only that a lock of its own adapter is held. It cannot open a cell of
+//! another adapter.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,12 +1,12 @@
-//! An adapter's cells go into its state, not into a static: the adapter may
-//! be removed, and there may be two.
+//! The cells of an adapter cannot be stored in a static: the adapter may be removed, and
+//! there may be more than one.
 //! storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 
 #![no_std]
 
 use storport::{FindAdapter, InterruptLocked};
 
-/// Puts `state` where all adapters find it.
+/// Stores `state` in a static.
 #[cfg(wrong)]
 fn keep(_state: InterruptLocked<'static, u32>) {}
 

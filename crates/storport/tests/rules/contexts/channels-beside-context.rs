@@ -1,5 +1,5 @@
-//! While it is used what is known of the StartIo lock, the context that told it
-//! takes no lock beside it.
+//! While the result of `channels` is in use, no lock may be taken with the context that
+//! returned it.
 //! storport-rules.md L5, HwStartIo.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! What is known of the StartIo lock in one call of HwStartIo is not kept for the
-//! next.
+//! The result of `channels` holds for one call of HwStartIo. It cannot be kept for the
+//! next call.
 //! storport-rules.md HwStartIo.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! There is one context a call: a second one would take locks beside the first.
+//! A context cannot be copied. A second context could take a lock while the first one
+//! holds a lock.
 //! storport-rules.md L5, Callbacks.
 
 #![no_std]

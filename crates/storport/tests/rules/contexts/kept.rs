@@ -1,5 +1,5 @@
-//! A context is not kept beyond its callback: what it says of IRQL and locks
-//! holds during the call alone.
+//! A context cannot be kept after its callback, because its IRQL and locks hold only
+//! during the call.
 //! storport-rules.md L4, Callbacks.
 
 #![no_std]

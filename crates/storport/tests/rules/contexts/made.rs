@@ -1,4 +1,4 @@
-//! Only the framework makes a context, when Storport calls.
+//! Only the framework makes contexts, when Storport makes a callback.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,11 +1,12 @@
-//! A context stays on its processor: the IRQL and the locks are that one's.
+//! A context cannot be sent to another processor, because the IRQL and the locks belong
+//! to this processor.
 //! storport-rules.md Callbacks.
 
 #![no_std]
 
 use storport::Dpc;
 
-/// Hands `work` to another processor.
+/// Passes `work` to another processor.
 fn elsewhere<T: Send>(_work: T) {}
 
 pub fn dpc(cx: &mut Dpc<'_, '_>) {

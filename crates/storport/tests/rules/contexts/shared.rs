@@ -1,4 +1,4 @@
-//! A context is not lent to another processor either.
+//! A context cannot be lent to another processor.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A context does not become `'static`, so no static holds it.
+//! A context cannot be made `'static`, so it cannot be stored in a static.
 //! storport-rules.md Callbacks.
 
 #![no_std]

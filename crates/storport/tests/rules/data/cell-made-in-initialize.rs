@@ -1,4 +1,4 @@
-//! Cells are made in HwFindAdapter, before another callback can use them.
+//! Cells can only be made in HwFindAdapter, before another callback can use them.
 //! storport-rules.md L6, C1.
 
 #![no_std]

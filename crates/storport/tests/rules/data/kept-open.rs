@@ -1,4 +1,4 @@
-//! Opened data is not kept beyond the callback: then the lock is released.
+//! Data of an open cell cannot be kept after the callback, when the lock is released.
 //! storport-rules.md L4.
 
 #![no_std]

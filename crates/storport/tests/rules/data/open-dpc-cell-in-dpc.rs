@@ -1,5 +1,5 @@
-//! HwDpcRoutine does not open what lies under its DPC's lock: Storport does not
-//! hold it, and the same DPC may run on another processor.
+//! HwDpcRoutine may not open the cell of its DPC's lock without taking the lock: Storport
+//! does not hold it, and the same DPC may run on another processor.
 //! storport-rules.md O10, X6.
 
 #![no_std]

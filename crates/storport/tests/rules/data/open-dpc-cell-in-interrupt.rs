@@ -1,5 +1,5 @@
-//! HwInterrupt does not open what lies under a DPC lock: it interrupts whoever
-//! holds that one. It leaves the work to the DPC.
+//! HwInterrupt may not open the cell of a DPC lock: it may interrupt code that has the
+//! cell open. It issues the DPC instead.
 //! storport-rules.md HwInterrupt.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! HwResetBus does not open what lies under a DPC lock: DPCs may run.
+//! HwResetBus may not open the cell of a DPC lock without taking the lock: DPCs may run
+//! at the same time.
 //! storport-rules.md HwResetBus, X4.
 
 #![no_std]

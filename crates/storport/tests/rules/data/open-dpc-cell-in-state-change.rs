@@ -1,5 +1,5 @@
-//! HwStateChange does not open the cell of a DPC lock: the StartIo lock does
-//! not exclude DPCs.
+//! HwStateChange may not open the cell of a DPC lock without taking the lock: the StartIo
+//! lock does not exclude DPCs.
 //! storport-rules.md HwStateChange.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! ScsiStopAdapter opens nothing: DPCs and timers may still run.
+//! ScsiStopAdapter may not open cells: DPCs and timers may still run.
 //! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]

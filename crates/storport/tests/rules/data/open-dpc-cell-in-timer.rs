@@ -1,5 +1,5 @@
-//! HwTimer does not open the cell of a DPC lock: the StartIo lock does not
-//! exclude DPCs.
+//! HwTimer may not open the cell of a DPC lock without taking the lock: the StartIo lock
+//! does not exclude DPCs.
 //! storport-rules.md HwTimer.
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! HwMSInterruptRoutine opens cells of the interrupt lock only if Storport
-//! holds that lock. With message locks it holds the message's, so `open_in`
-//! decides at run time.
+//! HwMSInterruptRoutine may open cells of the interrupt lock only if Storport holds that
+//! lock. If messages have locks of their own, Storport holds the lock of the message. So
+//! `open_in` decides at run time.
 //! storport-rules.md HwMSInterruptRoutine, InterruptSynchronizationMode, X5.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwPassiveInitialize does not open cells of the interrupt lock: the adapter
-//! may already interrupt.
+//! HwPassiveInitialize may not open cells of the interrupt lock: the adapter may already
+//! interrupt.
 //! storport-rules.md HwPassiveInitialize.
 
 #![no_std]

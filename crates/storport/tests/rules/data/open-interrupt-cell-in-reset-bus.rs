@@ -1,5 +1,5 @@
-//! HwResetBus does not open what lies under the interrupt lock: the StartIo lock
-//! keeps no interrupt out.
+//! HwResetBus may not open cells of the interrupt lock without taking the lock: the
+//! StartIo lock does not exclude interrupt routines.
 //! storport-rules.md HwResetBus.
 
 #![no_std]

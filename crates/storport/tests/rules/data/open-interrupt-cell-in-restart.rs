@@ -1,5 +1,5 @@
-//! A restart does not open what lies under the interrupt lock: an interrupt
-//! routine may run.
+//! A restart may not open cells of the interrupt lock: an interrupt routine may run at
+//! the same time.
 //! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]

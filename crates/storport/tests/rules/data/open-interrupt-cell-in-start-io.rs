@@ -1,5 +1,5 @@
-//! HwStartIo does not open what lies under the interrupt lock: in full duplex
-//! Storport does not hold it.
+//! HwStartIo may not open cells of the interrupt lock without taking the lock: in full
+//! duplex Storport does not hold it.
 //! storport-rules.md HwStartIo, SynchronizationModel.
 
 #![no_std]

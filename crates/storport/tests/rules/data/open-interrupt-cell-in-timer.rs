@@ -1,5 +1,5 @@
-//! HwTimer does not open cells of the interrupt lock: the StartIo lock does
-//! not exclude interrupt routines.
+//! HwTimer may not open cells of the interrupt lock without taking the lock: the StartIo
+//! lock does not exclude interrupt routines.
 //! storport-rules.md HwTimer.
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! HwBuildIo does not open what lies under the StartIo lock: several run at once,
-//! and Storport holds nothing there. Every lock may be taken, in the order
-//! StartIo, Dpc, Interrupt.
+//! HwBuildIo may not open cells of the StartIo lock without taking the lock: it runs on
+//! several processors at once, and Storport holds no lock there. It may take every lock,
+//! in the order StartIo, Dpc, Interrupt.
 //! storport-rules.md HwBuildIo, O3.
 
 #![no_std]

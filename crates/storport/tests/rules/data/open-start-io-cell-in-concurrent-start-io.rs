@@ -1,5 +1,5 @@
-//! With concurrent channels HwStartIo does not open what lies under the StartIo
-//! lock: Storport does not hold it, and other processors are in HwStartIo.
+//! With concurrent channels HwStartIo may not open cells of the StartIo lock without
+//! taking the lock: Storport does not hold it, and other processors may run HwStartIo.
 //! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, X2.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwStartIo does not open what lies under the StartIo lock before it is known
-//! that Storport holds it: with concurrent channels it does not.
+//! HwStartIo may open cells of the StartIo lock only if `channels` shows that Storport
+//! holds the lock. With concurrent channels Storport does not hold it.
 //! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, X2.
 
 #![no_std]

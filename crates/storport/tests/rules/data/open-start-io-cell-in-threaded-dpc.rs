@@ -1,5 +1,6 @@
-//! A threaded DPC does not open cells of the StartIo lock: Storport holds no
-//! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
+//! A threaded DPC may not open cells of the StartIo lock without taking the lock:
+//! Storport holds no lock there. It may take every lock, in the order StartIo, Dpc,
+//! Interrupt.
 //! storport-rules.md HwDpcRoutine, STOR_SPINLOCK, O3.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwUnitControl does not open what lies under the StartIo lock: Storport holds
-//! nothing there. Every lock may be taken, in the order StartIo, Dpc, Interrupt.
+//! HwUnitControl may not open cells of the StartIo lock without taking the lock: Storport
+//! holds no lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
 //! storport-rules.md HwUnitControl, O3.
 
 #![no_std]

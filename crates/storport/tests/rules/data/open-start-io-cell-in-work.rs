@@ -1,5 +1,5 @@
-//! A work item does not open cells of the StartIo lock: Storport holds no
-//! lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
+//! A work item may not open cells of the StartIo lock without taking the lock: Storport
+//! holds no lock there. It may take every lock, in the order StartIo, Dpc, Interrupt.
 //! storport-rules.md HwWorkItem, O3.
 
 #![no_std]

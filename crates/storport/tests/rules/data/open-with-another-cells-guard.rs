@@ -1,4 +1,4 @@
-//! The guard of one cell opens no other: each has its own lock.
+//! The guard of one cell cannot open another cell, because each cell has its own lock.
 //! storport-rules.md STOR_SPINLOCK, X10.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A context opens one cell at a time, so no data is open twice.
+//! A context opens one cell at a time, so no cell can be opened twice.
 //! storport-rules.md L5.
 
 #![no_std]

@@ -1,12 +1,12 @@
-//! A lock hands its data from processor to processor, so the data must be able
-//! to go: what belongs to one processor does not lie in it.
+//! The data of a cell must be `Send`, because different processors access it one after
+//! the other.
 //! storport-rules.md HwBuildIo.
 
 #![no_std]
 
 use storport::DpcLocked;
 
-/// What a miniport's state must be.
+/// Checks the requirement on a miniport's state.
 fn adapter<T: Sync>(_state: &T) {}
 
 pub fn state<'a>(

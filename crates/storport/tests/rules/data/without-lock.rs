@@ -1,4 +1,4 @@
-//! Data under a lock is reached through that lock alone.
+//! The data of a cell can only be accessed through the cell.
 //! storport-rules.md HwBuildIo, X10.
 
 #![no_std]

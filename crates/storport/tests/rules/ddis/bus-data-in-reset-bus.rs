@@ -1,4 +1,4 @@
-//! Only HwFindAdapter reads PCI configuration space.
+//! Only HwFindAdapter may read PCI configuration space.
 //! storport-rules.md StorPortGetBusData.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! StorPortBusy is not called at DIRQL.
+//! StorPortBusy may not be called at DIRQL.
 //! storport-rules.md HwInterrupt.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwPassiveInitialize reports no change: HwStateChange would use cells that
-//! HwPassiveInitialize opens.
+//! HwPassiveInitialize may not report a state change: HwStateChange could use cells that
+//! HwPassiveInitialize has open.
 //! storport-rules.md HwStateChange, C1.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A request's data is mapped at DISPATCH_LEVEL or below.
+//! The data of a request may only be mapped at DISPATCH_LEVEL or below.
 //! storport-rules.md I3, StorPortIrql.
 
 #![no_std]

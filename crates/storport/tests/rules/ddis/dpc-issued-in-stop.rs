@@ -1,4 +1,4 @@
-//! ScsiStopAdapter issues no DPC: it would run after the stop.
+//! ScsiStopAdapter may not issue a DPC, which would run after the stop.
 //! storport-rules.md HwAdapterControl, C1.
 
 #![no_std]

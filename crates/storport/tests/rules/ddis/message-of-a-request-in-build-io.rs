@@ -1,4 +1,4 @@
-//! Only HwStartIo knows message and channel of a request.
+//! Only HwStartIo may query the message and the channel of a request.
 //! storport-rules.md StorPortGetStartIoPerfParams.
 
 #![no_std]

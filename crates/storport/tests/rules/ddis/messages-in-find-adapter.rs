@@ -1,4 +1,4 @@
-//! Before HwInitialize there are no messages to look up.
+//! HwFindAdapter may not query messages: they exist only from HwInitialize on.
 //! storport-rules.md StorPortGetMSIInfo.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwMSInterruptRoutine does not look messages up.
+//! HwMSInterruptRoutine may not query messages.
 //! storport-rules.md HwMSInterruptRoutine, StorPortGetMSIInfo.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwFindAdapter does not pause requests: none can arrive yet.
+//! HwFindAdapter may not pause requests, because no request can arrive yet.
 //! storport-rules.md C1.
 
 #![no_std]

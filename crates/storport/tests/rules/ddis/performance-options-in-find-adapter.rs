@@ -1,4 +1,4 @@
-//! Performance options are set while the adapter is initialised.
+//! Performance options may only be set while the adapter is initialised.
 //! storport-rules.md StorPortInitializePerfOpts, PERF_CONFIGURATION_DATA.
 
 #![no_std]

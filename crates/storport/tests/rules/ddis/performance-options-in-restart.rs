@@ -1,4 +1,4 @@
-//! A restart does not set performance options again.
+//! A restart may not set performance options.
 //! storport-rules.md StorPortInitializePerfOpts, PERF_CONFIGURATION_DATA.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Performance options are data, not a null pointer.
+//! Performance options are passed by reference, so they cannot be null.
 //! storport-rules.md StorPortInitializePerfOpts, StorPortPerfOpts.
 
 #![no_std]

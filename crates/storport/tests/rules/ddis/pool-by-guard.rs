@@ -1,5 +1,5 @@
-//! A guard has no routines: it knows which lock is held, but not at which
-//! IRQL its holder runs.
+//! A guard has no routines: it shows which lock is held, but not at which IRQL the code
+//! runs.
 //! storport-rules.md L8, STOR_SPINLOCK, StorPortIrql.
 
 #![no_std]

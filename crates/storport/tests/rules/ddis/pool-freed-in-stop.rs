@@ -1,5 +1,5 @@
-//! ScsiStopAdapter frees no pool: it runs at DIRQL at worst. HwBuildIo frees
-//! it when the adapter is removed.
+//! ScsiStopAdapter may not free pool, because it may run at DIRQL. HwBuildIo frees the
+//! pool when the adapter is removed.
 //! storport-rules.md HwAdapterControl, X1, StorPortIrql.
 
 #![no_std]

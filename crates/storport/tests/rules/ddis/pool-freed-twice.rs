@@ -1,4 +1,4 @@
-//! Pool is freed once.
+//! Pool may be freed only once.
 //! storport-rules.md StorPortAllocatePool, StorPortAllocatePool2.
 
 #![no_std]

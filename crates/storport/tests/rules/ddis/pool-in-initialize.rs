@@ -1,4 +1,4 @@
-//! HwInitialize runs above DISPATCH_LEVEL and allocates nothing.
+//! HwInitialize runs above DISPATCH_LEVEL, so it may not allocate pool.
 //! storport-rules.md HwInitialize, I3, StorPortIrql.
 
 #![no_std]

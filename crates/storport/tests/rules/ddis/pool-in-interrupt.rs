@@ -1,4 +1,4 @@
-//! An interrupt routine allocates nothing. Its DPC may.
+//! An interrupt routine may not allocate pool. A DPC may.
 //! storport-rules.md I3, StorPortIrql.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwStartIo allocates nothing. HwBuildIo may, before it.
+//! HwStartIo may not allocate pool. HwBuildIo, which runs before it, may.
 //! storport-rules.md HwStartIo, X8, SpNoWait.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! Under a lock no routine is called that the IRQL forbids: the interrupt
-//! lock raises to DIRQL, where nothing can be allocated. Allocate before.
+//! Under a lock no routine may be called that the IRQL forbids. The interrupt lock raises
+//! the IRQL to DIRQL, where pool cannot be allocated. Allocate it before.
 //! storport-rules.md L8, STOR_SPINLOCK, X9, StorPortIrql.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Freed pool is not used again.
+//! Pool may not be used after it was freed.
 //! storport-rules.md StorPortAllocatePool.
 
 #![no_std]

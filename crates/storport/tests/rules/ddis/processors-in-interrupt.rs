@@ -1,4 +1,4 @@
-//! The processors are counted at DISPATCH_LEVEL or below.
+//! The number of processors may only be queried at DISPATCH_LEVEL or below.
 //! storport-rules.md I3, StorPortIrql.
 
 #![no_std]

@@ -1,7 +1,7 @@
-//! Storport's routines are methods of contexts; the calls behind them are private.
-//! So a driver cannot call what only the framework may (StorPortInitializeDpc,
-//! StorPortEnablePassiveInitialization), what only a port driver may
-//! (StorPortCompleteRequest), what is deprecated (StorPortLogError,
+//! Storport's routines are methods of contexts, and the functions behind these methods
+//! are private. So a driver cannot call routines that only the framework may call
+//! (StorPortInitializeDpc, StorPortEnablePassiveInitialization) or only a port driver
+//! (StorPortCompleteRequest), deprecated routines (StorPortLogError,
 //! StorPortValidateRange), or a notification that is not for miniports.
 //! storport-rules.md Routines, Notifications, S7, StorPortEnablePassive, StorPortPassiveFromHwInit,
 //! StorPortCompleteRequest, StorPortDDIsPortOnly, StorPortDeprecated, StorPortNotification2.

@@ -1,4 +1,4 @@
-//! Only HwFindAdapter maps registers: their addresses come from its
+//! Only HwFindAdapter may map registers, because their addresses come from its
 //! ConfigInfo.
 //! storport-rules.md StorPortGetDeviceBase, 0xF1/0x2003.
 

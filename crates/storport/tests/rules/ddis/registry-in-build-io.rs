@@ -1,4 +1,4 @@
-//! The registry is read at PASSIVE_LEVEL.
+//! The registry may only be read at PASSIVE_LEVEL.
 //! storport-rules.md I1, StorPortIrql.
 
 #![no_std]

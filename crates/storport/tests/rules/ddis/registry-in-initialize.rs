@@ -1,4 +1,4 @@
-//! HwInitialize runs above PASSIVE_LEVEL and does not read the registry.
+//! HwInitialize runs above PASSIVE_LEVEL, so it may not read the registry.
 //! storport-rules.md HwInitialize, IRQL, StorPortIrql.
 
 #![no_std]

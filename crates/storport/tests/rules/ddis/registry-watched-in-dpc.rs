@@ -1,4 +1,4 @@
-//! The registry is watched from PASSIVE_LEVEL.
+//! Notifications of registry changes may only be enabled at PASSIVE_LEVEL.
 //! storport-rules.md HwRegistryNotification, IRQL.
 
 #![no_std]

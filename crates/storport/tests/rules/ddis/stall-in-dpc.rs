@@ -1,4 +1,4 @@
-//! A DPC does not wait on the processor. It requests a timer instead.
+//! A DPC may not stall the processor. It requests a timer instead.
 //! storport-rules.md L7.
 
 #![no_std]

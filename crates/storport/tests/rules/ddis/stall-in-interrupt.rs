@@ -1,4 +1,4 @@
-//! An interrupt routine does not wait on the processor.
+//! An interrupt routine may not stall the processor.
 //! storport-rules.md L7, HwInterrupt.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwStartIo does not wait on the processor.
+//! HwStartIo may not stall the processor.
 //! storport-rules.md HwStartIo, SpNoWait, StorPortStartIo.
 
 #![no_std]

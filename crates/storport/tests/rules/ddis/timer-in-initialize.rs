@@ -1,5 +1,6 @@
-//! HwInitialize requests no timer: HwTimer takes locks, and HwInitialize is alone.
-//! A DPC that it issues runs when the adapter is ready, and requests it.
+//! HwInitialize may not request a timer, because HwTimer could use cells that
+//! HwInitialize has open. HwInitialize issues a DPC instead. The DPC runs when the
+//! adapter is ready, and requests the timer.
 //! storport-rules.md HwTimer, C1.
 
 #![no_std]

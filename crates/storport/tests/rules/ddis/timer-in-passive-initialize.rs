@@ -1,5 +1,5 @@
-//! HwPassiveInitialize requests no timer: HwTimer would use cells that
-//! HwPassiveInitialize opens.
+//! HwPassiveInitialize may not request a timer: HwTimer could use cells that
+//! HwPassiveInitialize has open.
 //! storport-rules.md HwTimer, C1.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! ScsiStopAdapter requests no timer: HwTimer would run after the stop.
+//! ScsiStopAdapter may not request a timer, which would expire after the stop.
 //! storport-rules.md HwAdapterControl, C1.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! The uncached extension is taken after `configure`: Storport must know
-//! whether the adapter is a bus master.
+//! The uncached extension may only be taken after `configure`, because Storport must know
+//! first whether the adapter is a bus master.
 //! storport-rules.md StorPortGetUncachedExtension.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only HwFindAdapter takes the uncached extension.
+//! Only HwFindAdapter may take the uncached extension.
 //! storport-rules.md StorPortGetUncachedExtension, 0xF1/0x2002.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! The uncached extension has one owner.
+//! The uncached extension has only one owner.
 //! storport-rules.md StorPortGetUncachedExtension.
 
 #![no_std]

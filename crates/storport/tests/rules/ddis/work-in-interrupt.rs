@@ -1,5 +1,5 @@
-//! Work is queued at DISPATCH_LEVEL or below: not in an interrupt routine,
-//! but in its DPC.
+//! A work item may only be queued at DISPATCH_LEVEL or below: not in an interrupt
+//! routine, but in its DPC.
 //! storport-rules.md I3.
 
 #![no_std]

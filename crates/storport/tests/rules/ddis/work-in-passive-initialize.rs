@@ -1,5 +1,5 @@
-//! HwPassiveInitialize queues no work: HwWorkItem would use cells that
-//! HwPassiveInitialize opens.
+//! HwPassiveInitialize may not queue a work item: HwWorkItem could use cells that
+//! HwPassiveInitialize has open.
 //! storport-rules.md HwWorkItem, HwAdapterControl.
 
 #![no_std]

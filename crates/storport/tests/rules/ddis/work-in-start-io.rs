@@ -1,4 +1,5 @@
-//! HwStartIo queues no work, because that allocates. HwBuildIo and DPCs may.
+//! HwStartIo may not queue a work item, because that allocates memory. HwBuildIo and DPCs
+//! may.
 //! storport-rules.md HwStartIo, SpNoWait.
 
 #![no_std]

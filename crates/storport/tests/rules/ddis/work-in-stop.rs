@@ -1,4 +1,4 @@
-//! ScsiStopAdapter requests nothing that would run after the stop.
+//! ScsiStopAdapter may not queue a work item, which would run after the stop.
 //! storport-rules.md HwAdapterControl.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! While a lock is held, the context it was taken with is lent to it, and takes
-//! no other. What may be taken on top is taken with the guard, which knows what
+//! While a lock is held, the context that it was taken with is borrowed, so it cannot
+//! take another lock. Further locks are taken with the guard, whose type shows which lock
 //! is held.
 //! storport-rules.md L3, L5, StorPortSpinLock.
 

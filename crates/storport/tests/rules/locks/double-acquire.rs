@@ -1,5 +1,5 @@
-//! A lock that is held is not taken again: Storport's locks do not recurse, the
-//! second acquisition waits for the first one for ever.
+//! A lock that is held may not be taken again. Storport's locks are not recursive: the
+//! second acquisition would wait for ever.
 //! storport-rules.md L5, StorPortSpinLock.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! With the interrupt lock held no DPC lock is taken.
+//! A DPC lock may not be taken while the interrupt lock is held.
 //! storport-rules.md O1, StorPortSpinLock3.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! With a message's lock held no DPC lock is taken.
+//! A DPC lock may not be taken while the lock of a message is held.
 //! storport-rules.md O1, StorPortSpinLock3.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! DpcLevelLock is taken at DISPATCH_LEVEL, not below.
+//! DpcLevelLock may only be taken at DISPATCH_LEVEL.
 //! storport-rules.md STOR_SPINLOCK.
 
 #![no_std]

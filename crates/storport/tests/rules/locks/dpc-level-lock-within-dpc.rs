@@ -1,5 +1,5 @@
-//! DpcLevelLock is the lock of a DPC object too, and does not nest with
-//! another.
+//! DpcLevelLock is the lock of a DPC object, so it may not be taken under the lock of
+//! another DPC object.
 //! storport-rules.md STOR_SPINLOCK, O4.
 
 #![no_std]

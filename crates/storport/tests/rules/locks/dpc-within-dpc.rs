@@ -1,5 +1,6 @@
-//! DPC locks do not nest: Storport gives no order among them, so two processors
-//! could take two of them crosswise. One is released before the other is taken.
+//! DPC locks may not be nested. Storport defines no order for them, so two processors
+//! that take two of them could wait for each other. Release the first one before the
+//! second one is taken.
 //! storport-rules.md O4.
 
 #![no_std]

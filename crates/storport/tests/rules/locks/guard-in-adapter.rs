@@ -1,4 +1,4 @@
-//! A guard does not lie in an adapter's state, where another processor would find
+//! A guard cannot be stored in the state of an adapter, where another processor could use
 //! it.
 //! storport-rules.md L1, L4.
 
@@ -6,7 +6,7 @@
 
 use storport::{DpcLocked, Guard, level::DpcHeld};
 
-/// What a miniport's state must be.
+/// Checks the requirement on a miniport's state.
 fn is_state<T: Sync>() {}
 
 pub fn state() {
@@ -17,7 +17,7 @@ pub fn state() {
     is_state::<Option<DpcLocked<'static, u32>>>();
 }
 
-/// What is held, where it is held.
+/// A use of a guard in the closure that it is made for.
 pub fn one_more(served: &mut Guard<'_, '_, u32, DpcHeld>, _all: &DpcLocked<'_, u32>) {
     **served += 1;
 }

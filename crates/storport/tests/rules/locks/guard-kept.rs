@@ -1,4 +1,4 @@
-//! A guard is not kept beyond its closure, nor is the data it opens.
+//! Neither a guard nor a reference to its data can be kept after the closure.
 //! storport-rules.md L4, StorPortSpinLock.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only taking a lock makes its guard.
+//! A guard is only made when a lock is taken.
 //! storport-rules.md L2, StorPortSpinLock4.
 
 #![no_std]

@@ -1,6 +1,5 @@
-//! A guard is not taken out of its place. What can be forgotten is the borrow of
-//! it, which changes nothing: `with` releases the lock, not the guard, and does so
-//! on every way out of the closure.
+//! A guard cannot be moved out of its place. Only the reference to it can be forgotten,
+//! which has no effect: `with` releases the lock, whichever way the closure ends.
 //! storport-rules.md L1, L2, L4, StorPortSpinLock, StorPortSpinLock4.
 
 #![no_std]

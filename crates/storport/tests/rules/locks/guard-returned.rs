@@ -1,5 +1,5 @@
-//! A guard does not leave its closure: when the closure ends the lock is
-//! released. What is wanted of the data is copied out.
+//! A guard cannot leave its closure, because the lock is released when the closure ends.
+//! Copy the needed data out instead.
 //! storport-rules.md L4, StorPortSpinLock.
 
 #![no_std]

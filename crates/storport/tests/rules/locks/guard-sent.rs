@@ -1,12 +1,12 @@
-//! A guard stays on its processor: the lock and the IRQL to return to are that
-//! one's. Another processor is told what was read, not handed the guard.
+//! A guard cannot be sent to another processor, because the lock and the IRQL to return
+//! to belong to this processor. Send a copy of the data instead.
 //! storport-rules.md L1, L3.
 
 #![no_std]
 
 use storport::{Dpc, DpcLocked};
 
-/// Hands `work` to another processor.
+/// Passes `work` to another processor.
 fn elsewhere<T: Send>(_work: T) {}
 
 pub fn dpc<'a>(cx: &mut Dpc<'_, 'a>, served: &DpcLocked<'a, u32>) {

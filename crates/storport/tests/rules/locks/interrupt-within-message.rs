@@ -1,5 +1,5 @@
-//! With a message's lock held the interrupt lock is not taken: it takes the
-//! locks of all messages, this one again among them.
+//! The interrupt lock may not be taken while the lock of a message is held: it takes the
+//! locks of all messages, and so this one again.
 //! storport-rules.md O5.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! With the interrupt lock held no message's lock is taken: it is held already.
+//! The lock of a message may not be taken while the interrupt lock is held, which
+//! includes it.
 //! storport-rules.md O5.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Messages' locks do not nest, for the same reason as DPC locks.
+//! The locks of messages may not be nested, for the same reason as DPC locks.
 //! storport-rules.md O6.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwFindAdapter takes no lock: nothing is shared yet. A cell is filled when
-//! it is made.
+//! HwFindAdapter may not take a lock. No data is shared yet: a cell gets its data when it
+//! is made.
 //! storport-rules.md HwFindAdapter.
 
 #![no_std]

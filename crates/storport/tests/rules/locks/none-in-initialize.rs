@@ -1,5 +1,5 @@
-//! HwInitialize takes no lock: Storport holds the interrupt lock, and nothing else
-//! of the adapter runs. Every cell opens with the context.
+//! HwInitialize may not take a lock: Storport holds the interrupt lock. No other callback
+//! of the adapter runs, so the context opens every cell.
 //! storport-rules.md HwInitialize.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwInterrupt takes no lock: Storport holds the interrupt lock already. What lies
-//! under it opens with the context.
+//! HwInterrupt may not take a lock: Storport holds the interrupt lock. The context opens
+//! the cells of that lock.
 //! storport-rules.md HwInterrupt, StorPortSpinLock.
 
 #![no_std]

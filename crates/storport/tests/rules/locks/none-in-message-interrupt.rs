@@ -1,5 +1,5 @@
-//! HwMSInterruptRoutine takes no lock: Storport holds the message's or the
-//! interrupt lock. The cells of that lock open with the context.
+//! HwMSInterruptRoutine may not take a lock: Storport holds the lock of the message or
+//! the interrupt lock. `open_in` opens the cells of that lock.
 //! storport-rules.md HwMSInterruptRoutine, X5.
 
 #![no_std]

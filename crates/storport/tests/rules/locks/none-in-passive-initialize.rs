@@ -1,5 +1,6 @@
-//! HwPassiveInitialize takes no lock, although none is held. It opens the cells of
-//! the StartIo lock and of DPCs: no other callback uses these meanwhile.
+//! HwPassiveInitialize may not take a lock, although Storport holds none. The context
+//! opens the cells of the StartIo lock and of DPC locks, which no other callback uses at
+//! the same time.
 //! storport-rules.md HwPassiveInitialize.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwRegistryNotification takes no lock: the documentation does not say what
-//! Storport holds there. A work item takes locks.
+//! HwRegistryNotification may not take a lock: the documentation does not say which locks
+//! Storport holds there. A work item may take locks.
 //! storport-rules.md HwRegistryNotification.
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! HwAdapterControl(ScsiRestartAdapter) takes no lock: whether Storport holds the
-//! interrupt lock is not known. No request and no DPC runs meanwhile, so what
-//! lies under the StartIo lock or a DPC lock opens with the context.
+//! HwAdapterControl(ScsiRestartAdapter) may not take a lock: it is not known whether
+//! Storport holds the interrupt lock. No request and no DPC runs at the same time, so the
+//! context opens the cells of the StartIo lock and of DPC locks.
 //! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwAdapterControl(ScsiStopAdapter) takes no lock: whether Storport holds the
-//! interrupt lock is not known. What is to be read there is atomic.
+//! HwAdapterControl(ScsiStopAdapter) may not take a lock: it is not known whether
+//! Storport holds the interrupt lock. Data that it needs must be atomic.
 //! storport-rules.md HwAdapterControl, X1.
 
 #![no_std]

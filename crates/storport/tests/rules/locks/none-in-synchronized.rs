@@ -1,5 +1,5 @@
-//! A routine of StorPortSynchronizeAccess runs with the interrupt lock held, and
-//! takes no other lock.
+//! A routine of StorPortSynchronizeAccess runs with the interrupt lock held, so it may
+//! not take another lock.
 //! storport-rules.md STOR_SYNCHRONIZED_ACCESS, O1.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! Locks are released in the reverse order of their acquisition: each holds the
-//! IRQL to return to. The inner lock's guard can't outlive the outer one's.
+//! Locks are released in the reverse order of their acquisition, because each one has the
+//! IRQL to return to. The guard of an inner lock cannot outlive that of the outer lock.
 //! storport-rules.md L3.
 
 #![no_std]

@@ -1,6 +1,6 @@
-//! With a DPC lock held the StartIo lock is not taken: elsewhere Storport holds
-//! the StartIo lock while the driver takes a DPC lock, and the two would wait
-//! for each other.
+//! The StartIo lock may not be taken while a DPC lock is held. In other callbacks
+//! Storport holds the StartIo lock while the driver takes a DPC lock, so two processors
+//! could wait for each other.
 //! storport-rules.md O3, StorPortSpinLock3.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! With the interrupt lock held the StartIo lock is not taken.
+//! The StartIo lock may not be taken while the interrupt lock is held.
 //! storport-rules.md O1, O2, StorPortSpinLock3.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwResetBus does not take the StartIo lock: Storport holds it already. What
-//! lies under it opens with the context.
+//! HwResetBus may not take the StartIo lock, because Storport holds it. The context opens
+//! the cells of that lock.
 //! storport-rules.md HwResetBus, StorPortSpinLock.
 
 #![no_std]

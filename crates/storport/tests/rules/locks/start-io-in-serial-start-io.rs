@@ -1,4 +1,5 @@
-//! Without concurrent channels HwStartIo does not take the StartIo lock.
+//! Without concurrent channels HwStartIo may not take the StartIo lock, because Storport
+//! holds it.
 //! storport-rules.md HwStartIo, StorPortSpinLock3.
 
 #![no_std]

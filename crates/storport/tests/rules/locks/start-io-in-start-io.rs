@@ -1,6 +1,5 @@
-//! HwStartIo takes the StartIo lock only where it is shown that concurrent
-//! channels were granted: without them Storport holds it already. Where they
-//! were not, the cell opens.
+//! HwStartIo may take the StartIo lock only if `channels` shows that concurrent channels
+//! were granted. Without them Storport holds the lock, and the cell can be opened.
 //! storport-rules.md HwStartIo, PERF_CONFIGURATION_DATA, L5, StorPortSpinLock3.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! HwStateChange does not take the StartIo lock: Storport holds it already.
+//! HwStateChange may not take the StartIo lock, because Storport holds it.
 //! storport-rules.md HwStateChange, StorPortSpinLock.
 
 #![no_std]

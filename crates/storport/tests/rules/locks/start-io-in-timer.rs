@@ -1,4 +1,4 @@
-//! HwTimer does not take the StartIo lock: Storport holds it already.
+//! HwTimer may not take the StartIo lock, because Storport holds it.
 //! storport-rules.md HwTimer, X3, StorPortSpinLock.
 
 #![no_std]

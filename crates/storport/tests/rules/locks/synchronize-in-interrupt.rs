@@ -1,5 +1,5 @@
-//! StorPortSynchronizeAccess takes the interrupt lock, so an interrupt routine
-//! does not call it.
+//! StorPortSynchronizeAccess takes the interrupt lock, so an interrupt routine may not
+//! call it.
 //! storport-rules.md O8, HwInterrupt.
 
 #![no_std]

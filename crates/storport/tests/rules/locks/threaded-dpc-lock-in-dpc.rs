@@ -1,4 +1,4 @@
-//! Only a threaded DPC takes ThreadedDpcLock.
+//! Only a threaded DPC may take ThreadedDpcLock.
 //! storport-rules.md STOR_SPINLOCK.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A miniport names only optional callbacks that it implements.
+//! A miniport may only name optional callbacks that it implements.
 //! storport-rules.md DriverEntry.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! A miniport names the optional callbacks that it implements: Storport would
-//! not call them otherwise.
+//! A miniport must name the optional callbacks that it implements. Otherwise Storport
+//! would not call them.
 //! storport-rules.md DriverEntry.
 
 #![no_std]

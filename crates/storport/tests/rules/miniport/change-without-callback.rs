@@ -1,4 +1,4 @@
-//! Only a miniport with HwStateChange reports changes.
+//! Only a miniport with HwStateChange may report state changes.
 //! storport-rules.md HwStateChange.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A callback gets its own context, not another callback's.
+//! A callback gets its own context, not that of another callback.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,5 +1,4 @@
-//! HwFindAdapter returns an adapter, or one of the documented reasons why
-//! there is none.
+//! HwFindAdapter returns an adapter, or one of the documented reasons why there is none.
 //! storport-rules.md HwFindAdapter, SpReturnValue.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! HwFindAdapter reports an adapter only after it told Storport the limits,
-//! and that the adapter is full duplex.
+//! HwFindAdapter may return an adapter only after it has told Storport the limits, and
+//! that the adapter is full duplex.
 //! storport-rules.md HwFindAdapter, SynchronizationModel, StorPortFindAdapter, SpDuplex,
 //! StorPortVirtualDevice.
 

@@ -1,5 +1,5 @@
-//! A callback works with any adapter. If it could say that all are one, locks
-//! of one adapter would open cells of another.
+//! A callback must work with any adapter. If it could require one particular lifetime,
+//! locks of one adapter would open cells of another.
 //! storport-rules.md Callbacks.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! `driver_entry!` registers the miniport. To do that elsewhere is unsafe.
+//! `driver_entry!` registers the miniport. Other code can do it only with `unsafe`.
 //! storport-rules.md StorPortInitialize.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! Only a miniport with HwRegistryNotification watches the registry.
+//! Only a miniport with HwRegistryNotification may enable notifications of registry
+//! changes.
 //! storport-rules.md HwRegistryNotification.
 
 #![no_std]

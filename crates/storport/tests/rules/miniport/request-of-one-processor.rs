@@ -1,4 +1,4 @@
-//! The value that HwBuildIo passes to HwStartIo is `Send`: HwStartIo may run
+//! The value that HwBuildIo passes to HwStartIo must be `Send`, because HwStartIo may run
 //! on another processor.
 //! storport-rules.md HwBuildIo.
 

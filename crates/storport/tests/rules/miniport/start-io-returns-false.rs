@@ -1,5 +1,5 @@
-//! HwStartIo has no result: what FALSE does is undocumented. A request that
-//! cannot be started is completed, as busy if it may be sent again.
+//! HwStartIo has no result, because the meaning of FALSE is not documented. A request
+//! that cannot be started is completed, as BUSY if Storport may send it again.
 //! storport-rules.md S5, S6.
 
 #![no_std]

@@ -1,5 +1,5 @@
-//! State that callbacks share and change lies under a lock, or is atomic:
-//! several callbacks run at once.
+//! State that callbacks share and change must be in a cell or atomic, because callbacks
+//! run at the same time.
 //! storport-rules.md HwBuildIo, X10.
 
 #![no_std]

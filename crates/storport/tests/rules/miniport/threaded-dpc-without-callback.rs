@@ -1,5 +1,5 @@
-//! Only a miniport with the routine makes threaded DPCs: otherwise the
-//! object, and the lock in it, would never be initialised.
+//! Only a miniport with the routine may make threaded DPCs. Otherwise the DPC object and
+//! its lock would never be initialised.
 //! storport-rules.md L6, C1.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only a miniport with HwTimer requests a timer.
+//! Only a miniport with HwTimer may request a timer.
 //! storport-rules.md C1, StorPortTimer.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only a miniport with HwWorkItem queues work.
+//! Only a miniport with HwWorkItem may queue work items.
 //! storport-rules.md HwAdapterControl.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! The order of locks is the crate's: a driver adds nothing to it.
+//! The crate defines the order of locks. A driver cannot add to it.
 //! storport-rules.md Order.
 
 #![no_std]
@@ -9,6 +9,6 @@ use storport::level::{self, Below};
 impl Below<level::StartIoHeld> for level::InterruptHeld {}
 //~[wrong]^ ERROR: [E0117] only traits defined in the current crate can be implemented for types defined outside of the crate
 
-/// What the trait is for: code that runs with one lock or another held.
+/// A use of the trait: code that runs with different locks held.
 #[cfg(right)]
 pub fn from_any<L: Below<level::InterruptHeld>>(_held: &mut storport::Held<'_, L>) {}

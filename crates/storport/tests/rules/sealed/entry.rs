@@ -1,12 +1,12 @@
-//! Only the crate says which function is a callback's entry: another
-//! miniport's would read this miniport's state as its own.
+//! The crate alone defines the entry function of a callback. The entry function of
+//! another miniport would use this miniport's state as its own.
 //! storport-rules.md StorPortInitialize.
 
 #![no_std]
 
 use storport::callback::{Entry, key};
 
-/// A miniport that has the callback of another one.
+/// A miniport with the callback of another miniport.
 pub struct Copy<Other>(pub Other);
 
 #[cfg(wrong)]
@@ -15,6 +15,6 @@ impl<Other: Entry<key::Timer>> Entry<key::Timer> for Copy<Other> {
     const ENTRY: storport::callback::EntryPoint = Other::ENTRY;
 }
 
-/// What the trait is for: code that any miniport with the callback calls.
+/// A use of the trait: code for any miniport with the callback.
 #[cfg(right)]
 pub fn from_any<M: Entry<key::Timer>>(_copy: &Copy<M>) {}

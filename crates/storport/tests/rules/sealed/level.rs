@@ -1,4 +1,4 @@
-//! What may be held is the crate's to say: a driver makes up no level.
+//! The crate defines the levels of locks. A driver cannot add one.
 //! storport-rules.md Order.
 
 #![no_std]
@@ -12,6 +12,6 @@ pub struct Mine;
 impl Level for Mine {}
 //~[wrong]^ ERROR: [E0277] the trait bound `Mine: level::sealed::Sealed` is not satisfied
 
-/// What the trait is for: code that runs with one lock or another held.
+/// A use of the trait: code that runs with different locks held.
 #[cfg(right)]
 pub fn from_any<L: Level>(_held: &mut storport::Held<'_, L>) {}

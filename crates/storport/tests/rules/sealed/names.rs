@@ -1,5 +1,5 @@
-//! Only `driver_entry!` says which optional callbacks a miniport has: it tells
-//! Storport of them.
+//! Only `driver_entry!` names the optional callbacks of a miniport, because it also
+//! registers them with Storport.
 //! storport-rules.md StorPortInitialize.
 
 #![no_std]
@@ -12,6 +12,6 @@ pub struct Disk;
 impl Names<key::Timer> for Disk {}
 //~[wrong]^ ERROR: [E0200] the trait `Names<storport::callback::key::Timer>` requires an `unsafe impl` declaration
 
-/// What the trait is for: code that any miniport with the callback calls.
+/// A use of the trait: code for any miniport with the callback.
 #[cfg(right)]
 pub fn from_any<M: Names<key::Timer>>(_disk: &Disk) {}

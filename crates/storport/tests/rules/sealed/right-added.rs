@@ -1,4 +1,4 @@
-//! A driver cannot give a callback another right.
+//! A driver cannot give another right to the context of a callback.
 //! storport-rules.md Callbacks, Routines, IRQL.
 
 #![no_std]

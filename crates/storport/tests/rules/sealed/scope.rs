@@ -1,11 +1,11 @@
-//! Only contexts and guards say that locks may be taken.
+//! Locks can only be taken with contexts and guards. A driver's own type cannot be used.
 //! storport-rules.md Callbacks.
 
 #![no_std]
 
 use storport::Scope;
 
-/// Calls itself a context.
+/// A type of the driver that claims to be a context.
 pub struct Mine;
 
 #[cfg(wrong)]
@@ -14,6 +14,6 @@ impl<'a> Scope<'a> for Mine {
 }
 //~[wrong]^^^ ERROR: [E0277] `Mine` is neither the context of a callback nor the guard of a lock
 
-/// What the trait is for: one piece of code for several callbacks.
+/// A use of the trait: code for several callbacks.
 #[cfg(right)]
 pub fn from_any<'a, C: Scope<'a>>(_cx: &mut C, _mine: &Mine) {}

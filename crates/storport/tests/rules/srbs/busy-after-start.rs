@@ -1,5 +1,5 @@
-//! A request that the device has cannot be sent back to wait: Storport would
-//! start it a second time.
+//! A request that was started cannot be completed as BUSY: Storport would start it a
+//! second time.
 //! storport-rules.md S5.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A request's CDB dies with the request.
+//! The CDB of a request cannot be used after the request is completed.
 //! storport-rules.md S2.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! What HwBuildIo completed does not go on to HwStartIo.
+//! HwBuildIo cannot pass a request that it completed to HwStartIo.
 //! storport-rules.md S4, StorPortBuildIo.
 
 #![no_std]

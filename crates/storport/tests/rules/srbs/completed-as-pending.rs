@@ -1,4 +1,5 @@
-//! No request is completed as pending: SRB_STATUS_PENDING is no final status.
+//! A request cannot be completed as pending, because SRB_STATUS_PENDING is not a final
+//! status.
 //! storport-rules.md S3, StorPortStatusPending.
 
 #![no_std]

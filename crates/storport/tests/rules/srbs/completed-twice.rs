@@ -1,4 +1,4 @@
-//! A request is completed once: the second completion is bug check 0xF1, 0x2004
+//! A request can be completed only once. The second completion is bug check 0xF1, 0x2004
 //! under Storport's verifier, and corrupts Storport's lists without it.
 //! storport-rules.md S1.
 

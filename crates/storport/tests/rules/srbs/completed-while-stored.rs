@@ -1,5 +1,5 @@
-//! A request is stored or completed, never both: what is stored the device has,
-//! and its completion ends it.
+//! A request is either stored or completed. The device has the stored request, and its
+//! completion ends it.
 //! storport-rules.md S1, S8.
 
 #![no_std]

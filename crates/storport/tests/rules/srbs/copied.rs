@@ -1,4 +1,4 @@
-//! There is one value a request, so one completion.
+//! A request is one value that cannot be copied, so it is completed at most once.
 //! storport-rules.md S1.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A request's data is not used after the request is completed.
+//! The data of a request cannot be used after the request is completed.
 //! storport-rules.md S2.
 
 #![no_std]

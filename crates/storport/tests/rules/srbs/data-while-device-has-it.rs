@@ -1,4 +1,4 @@
-//! The driver does not use a request's data while the device has the request.
+//! The driver may not use the data of a request while the device has the request.
 //! storport-rules.md S8.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! Only Storport makes requests.
+//! Only the framework makes the value of a request, when Storport passes it.
 //! storport-rules.md S1.
 
 #![no_std]

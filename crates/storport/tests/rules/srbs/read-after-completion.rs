@@ -1,4 +1,4 @@
-//! A completed request is Storport's: it is not looked at again.
+//! A completed request belongs to Storport, so the driver cannot read it.
 //! storport-rules.md S2.
 
 #![no_std]

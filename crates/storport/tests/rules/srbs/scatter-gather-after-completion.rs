@@ -1,5 +1,4 @@
-//! A request's scatter/gather list is not used after the request is
-//! completed.
+//! The scatter/gather list of a request cannot be used after the request is completed.
 //! storport-rules.md S2, S11.
 
 #![no_std]

@@ -1,4 +1,4 @@
-//! A request is started or completed in HwStartIo, not both.
+//! HwStartIo either starts a request or completes it.
 //! storport-rules.md S1.
 
 #![no_std]

@@ -1,4 +1,5 @@
-//! HwBuildIo passes on what no device has: what it started it keeps.
+//! HwBuildIo passes only requests to HwStartIo that were not started. It keeps a request
+//! that it started.
 //! storport-rules.md S4.
 
 #![no_std]

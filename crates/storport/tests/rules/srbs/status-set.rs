@@ -1,4 +1,4 @@
-//! A request's status is set by its completion alone.
+//! Only completing a request sets its status.
 //! storport-rules.md S3.
 
 #![no_std]
