@@ -231,7 +231,7 @@ pub extern "C" fn guard_message_lock<'a>(cells: &Cells<'a>, cx: &mut Dpc<'_, 'a>
 }
 
 /// The same with the calls of a C miniport. The status is not checked, as in storahci, Microsoft's
-/// sample of an AHCI miniport (storport-rules.md storahci).
+/// sample of an AHCI miniport (storport-rules.md StorAhci).
 ///
 /// # Safety
 /// See [`calls_start_io_lock`].
