@@ -191,7 +191,10 @@ fn every_message_belongs_to_a_case_and_every_case_cites_its_rule() {
         if let Some(case) = name.to_string().strip_suffix(".wrong.stderr") {
             assert!(Path::new(&format!("{case}.rs")).is_file(), "{name}");
             let message = fs::read_to_string(&file).expect("a message");
-            assert!(!message.contains("warning: "), "{name}: a message must not contain warnings");
+            assert!(
+                !message.contains("warning: "),
+                "{name}: a message must not contain warnings"
+            );
             continue;
         }
         assert_eq!(file.extension(), Some("rs".as_ref()), "{name}");
