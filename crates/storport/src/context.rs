@@ -18,8 +18,8 @@
 //! | [`ThreadedDpc`] | PASSIVE or DISPATCH | nothing | all |
 //! | [`Timer`], [`StateChange`] | DISPATCH | StartIo | Dpc, Interrupt |
 //! | [`ResetBus`] | DISPATCH | StartIo | Dpc, Interrupt |
-//! | [`Stop`] | DIRQL at worst | nothing known | nothing |
-//! | [`Restart`] | DIRQL at worst | nothing known; it is alone except for interrupt routines | nothing |
+//! | [`Stop`] | up to DIRQL | not known | nothing |
+//! | [`Restart`] | up to DIRQL | not known; it is alone except for interrupt routines | nothing |
 //! | [`AdapterPower`] | DISPATCH at most | nothing | all |
 //! | [`SurpriseRemoval`] | below DISPATCH | nothing | all |
 //! | [`UnitControl`] | PASSIVE | nothing | all |

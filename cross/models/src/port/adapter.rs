@@ -496,7 +496,10 @@ impl Adapter {
     pub(super) fn free(&self, address: PVOID) {
         let mut all = self.allocations.lock().expect("no panic");
         let memory = all.remove(&address.addr());
-        assert!(memory.is_some(), "Storport: freed what is not allocated");
+        assert!(
+            memory.is_some(),
+            "Storport: memory is freed that is not allocated"
+        );
     }
 
     /// StorPortSynchronizeAccess.
@@ -585,7 +588,10 @@ impl Adapter {
     /// StorPortAcquireMSISpinLock.
     pub(super) fn acquire_message(&self, message: u32) {
         // Rule StorPortMSILock.
-        assert!(self.has_message_locks(), "Storport: no lock a message");
+        assert!(
+            self.has_message_locks(),
+            "Storport: messages have no locks of their own"
+        );
         processor::takes(Held {
             kind: Kind::Interrupt,
             by: message as usize,
@@ -610,16 +616,22 @@ impl Adapter {
         dpc: *const Word,
         handle: *mut STOR_LOCK_HANDLE,
     ) {
-        assert!(!self.machine.dump, "Storport: a lock in dump mode");
+        assert!(
+            !self.machine.dump,
+            "Storport: a lock is taken in a dump stack"
+        );
         let (kind, word) = match lock {
             _STOR_SPINLOCK::StartIoLock => (Kind::StartIo, &raw const self.start_io),
             _STOR_SPINLOCK::DpcLock
             | _STOR_SPINLOCK::ThreadedDpcLock
             | _STOR_SPINLOCK::DpcLevelLock => (Kind::Dpc, dpc),
             _STOR_SPINLOCK::InterruptLock => (Kind::Interrupt, &raw const self.interrupt),
-            other => panic!("Storport: no lock {other}"),
+            other => panic!("Storport: unknown kind of lock {other}"),
         };
-        assert!(!word.is_null(), "Storport: a DPC lock without its DPC");
+        assert!(
+            !word.is_null(),
+            "Storport: a DPC lock is taken without its DPC object"
+        );
         processor::takes(Held {
             kind,
             by: handle.addr(),

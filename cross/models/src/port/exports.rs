@@ -67,7 +67,10 @@ unsafe extern "C" fn StorPortNotification(
             unsafe { enabled.write(fresh.into()) };
         }
         notification::InitializeDpc => {
-            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            assert!(
+                !adapter.machine.dump,
+                "Storport: a DPC object is used in a dump stack"
+            );
             let dpc = argument!(*mut STOR_DPC);
             let routine = argument!(PVOID);
             refuse_queued(adapter, dpc);
@@ -75,7 +78,10 @@ unsafe extern "C" fn StorPortNotification(
             unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
         }
         notification::InitializeThreadedDpc => {
-            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            assert!(
+                !adapter.machine.dump,
+                "Storport: a DPC object is used in a dump stack"
+            );
             let dpc = argument!(*mut STOR_DPC);
             let routine = argument!(PVOID);
             let _context = argument!(PVOID);
@@ -85,7 +91,10 @@ unsafe extern "C" fn StorPortNotification(
             unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
         }
         notification::IssueDpc => {
-            assert!(!adapter.machine.dump, "Storport: a DPC in dump mode");
+            assert!(
+                !adapter.machine.dump,
+                "Storport: a DPC object is used in a dump stack"
+            );
             let dpc = argument!(*mut STOR_DPC);
             let arguments = [argument!(PVOID), argument!(PVOID)];
             let queued = argument!(*mut ULONG);
@@ -146,9 +155,9 @@ unsafe extern "C" fn StorPortNotification(
             unsafe { adapter.release(handle) };
         }
         notification::ResetDetected | notification::BusChangeDetected => {
-            assert_eq!(argument!(i32), 0, "Storport: no such bus");
+            assert_eq!(argument!(i32), 0, "Storport: the bus does not exist");
         }
-        other => panic!("Storport: no notification {other} here"),
+        other => panic!("Storport: notification {other} is not modelled"),
     }
 }
 
@@ -186,7 +195,11 @@ unsafe extern "C" fn StorPortExtendedFunction(
         }
         extended::ExtFunctionReleaseMSISpinLock => {
             let message = argument!(ULONG);
-            assert_eq!(argument!(ULONG), 2, "Storport: the IRQL to return to");
+            assert_eq!(
+                argument!(ULONG),
+                2,
+                "Storport: wrong old IRQL in the release of a message lock"
+            );
             adapter.release_message(message);
             SUCCESS
         }
@@ -236,7 +249,7 @@ unsafe extern "C" fn StorPortExtendedFunction(
             }
             assert!(
                 data.ConcurrentChannels > 1,
-                "Storport: channels that are none"
+                "Storport: the number of channels is wrong"
             );
             adapter.concurrent.store(true, Ordering::Relaxed);
             SUCCESS
@@ -340,7 +353,10 @@ unsafe extern "C" fn StorPortExtendedFunction(
 fn refuse_queued(adapter: &Adapter, dpc: *const STOR_DPC) {
     let queue = adapter.dpcs.lock().expect("no panic");
     let queued = queue.iter().any(|queued| ptr::eq(queued.dpc, dpc));
-    assert!(!queued, "Storport: a DPC initialised while it is queued");
+    assert!(
+        !queued,
+        "Storport: a DPC object is initialised while it is queued"
+    );
 }
 
 /// Reads all the memory that an event points to.
@@ -455,7 +471,7 @@ unsafe extern "C" fn StorPortGetUncachedExtension(
     let extension_bytes = unsafe { (*config).SrbExtensionSize };
     assert!(
         extension_bytes != 0,
-        "Storport: SrbExtensionSize comes first"
+        "Storport: the uncached extension is taken before SrbExtensionSize is set"
     );
     let (memory, _) = adapter
         .uncached
@@ -519,7 +535,10 @@ unsafe extern "C" fn StorPortGetDeviceBase(
 
 #[unsafe(no_mangle)]
 extern "C" fn StorPortStallExecution(microseconds: ULONG) {
-    assert!(microseconds <= 100_000, "Storport: 0xF1/0x2001");
+    assert!(
+        microseconds <= 100_000,
+        "Storport: stall of more than 0.1 s (0xF1/0x2001)"
+    );
     processor::current().device.go_on();
     std::thread::yield_now();
 }

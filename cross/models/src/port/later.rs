@@ -30,7 +30,7 @@ pub(super) unsafe fn initialised<'d>(dpc: *mut STOR_DPC) -> &'d Word {
     let kind = unsafe { (*dpc).Dpc.Type };
     assert!(
         matches!(kind, DPC_OBJECT | THREADED_DPC_OBJECT),
-        "Storport: a DPC before its initialisation"
+        "Storport: a DPC object is used before its initialisation"
     );
     // SAFETY: The caller's promise. This only takes an address.
     let word = unsafe { &raw mut (*dpc).Lock };

@@ -39,7 +39,7 @@ pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
     HELD.with_borrow(|now| {
         assert_eq!(
             *now, held,
-            "Storport: locks at the callback's end and start"
+            "Storport: a callback returns with other locks held than at its start"
         );
     });
     ADAPTER.set(before);
@@ -49,7 +49,10 @@ pub(super) fn callback<R>(adapter: &Adapter, run: impl FnOnce() -> R) -> R {
 /// The adapter whose callback runs.
 pub(super) fn current<'x>() -> &'x Adapter {
     let adapter = ADAPTER.get();
-    assert!(!adapter.is_null(), "Storport: called outside a callback");
+    assert!(
+        !adapter.is_null(),
+        "Storport: a routine is called outside a callback"
+    );
     // SAFETY: [`callback`] has a reference to the adapter while the callback runs.
     unsafe { &*adapter }
 }
@@ -60,7 +63,7 @@ pub(super) fn adapter<'x>(extension: *mut core::ffi::c_void) -> &'x Adapter {
     assert_eq!(
         adapter.extension().addr(),
         extension.addr(),
-        "Storport: the device extension of another adapter"
+        "Storport: the device extension belongs to another adapter"
     );
     adapter
 }
@@ -71,7 +74,7 @@ pub(super) fn takes(lock: Held) {
         if let Some(last) = held.last() {
             assert!(
                 last.kind < lock.kind,
-                "Storport: {:?} taken while {:?} is held",
+                "Storport: {:?} is taken while {:?} is held",
                 lock.kind,
                 last.kind
             );
@@ -83,7 +86,7 @@ pub(super) fn takes(lock: Held) {
 /// Records that a lock is released.
 pub(super) fn releases(by: usize) -> Kind {
     let last = HELD.with_borrow_mut(Vec::pop);
-    let last = last.expect("Storport: released without having been taken");
-    assert_eq!(last.by, by, "Storport: released out of order");
+    let last = last.expect("Storport: a lock is released that is not held");
+    assert_eq!(last.by, by, "Storport: locks are released out of order");
     last.kind
 }

@@ -30,7 +30,7 @@ pub(super) fn spin<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         }
         thread::yield_now();
     }
-    panic!("Storport: waited in vain for {what}")
+    panic!("Storport: this never happened: {what}")
 }
 
 /// The pointer to the next node in the queue.
@@ -77,7 +77,7 @@ pub(super) unsafe fn acquire(word: &Word, kind: STOR_SPINLOCK, handle: *mut STOR
         // handle.
         let link = unsafe { next(before) };
         link.store(handle, Ordering::Release);
-        spin("a spin lock", || {
+        spin("the release of a spin lock", || {
             turn.load(Ordering::Acquire).is_null().then_some(())
         });
     }
@@ -107,7 +107,7 @@ pub(super) unsafe fn release(handle: *mut STOR_LOCK_HANDLE) {
         if last.is_ok() {
             return;
         }
-        after = spin("the next in a lock's queue to link itself", || {
+        after = spin("the next processor links its handle", || {
             let after = link.load(Ordering::Acquire);
             (!after.is_null()).then_some(after)
         });

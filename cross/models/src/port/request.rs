@@ -45,7 +45,7 @@ pub struct Request {
     /// `data`.
     pub buffer: Option<Buffer>,
     /// Fields of a STORAGE_REQUEST_BLOCK, with wrong values.
-    pub lies: Vec<(Field, u32)>,
+    pub wrong_fields: Vec<(Field, u32)>,
 }
 
 /// A field of a STORAGE_REQUEST_BLOCK or of its extended data.
@@ -215,8 +215,8 @@ impl Sent {
             Shape::Scsi => sent.write_scsi(request, length),
             Shape::Storage => sent.write_storage(request, length),
         }
-        for (field, value) in &request.lies {
-            sent.lie(*field, *value);
+        for (field, value) in &request.wrong_fields {
+            sent.set_field(*field, *value);
         }
         sent.outstanding.fetch_add(1, Ordering::Relaxed);
         let original: PVOID = Box::into_raw(sent).cast();
@@ -302,7 +302,7 @@ impl Sent {
         );
     }
 
-    fn lie(&self, field: Field, value: u32) {
+    fn set_field(&self, field: Field, value: u32) {
         let offset = match field {
             Field::SrbLength => {
                 assert!(value as usize <= Self::STORAGE_BYTES);
@@ -379,7 +379,10 @@ impl Sent {
             }
         };
         let pending = wdk_sys::SRB_STATUS_PENDING as u8;
-        assert_ne!(status, pending, "Storport: completed as pending");
+        assert_ne!(
+            status, pending,
+            "Storport: a request is completed as pending"
+        );
         let has_sense = status & wdk_sys::SRB_STATUS_AUTOSENSE_VALID as u8 != 0;
         let sense = if has_sense { usize::from(sense) } else { 0 };
         let done = Done {

@@ -155,7 +155,7 @@ fn data_of_the_wrong_direction_or_not_mapped_is_not_accessed() {
 fn an_srb_with_offsets_outside_itself_is_refused() {
     let port = keeper();
     let invalid = status(wdk_sys::SRB_STATUS_INVALID_REQUEST);
-    let lies = [
+    let fields = [
         (Field::AddressOffset, 0),
         (Field::AddressOffset, 1),
         (Field::AddressOffset, 0x4000_0000),
@@ -165,20 +165,20 @@ fn an_srb_with_offsets_outside_itself_is_refused() {
         (Field::SrbLength, 0),
         (Field::SrbLength, 8),
     ];
-    for lie in lies {
+    for field in fields {
         let request = Request {
-            lies: vec![lie],
+            wrong_fields: vec![field],
             ..scsi(Shape::Storage, opcode::ADDRESS, 0)
         };
         let done = port.send(0, &request);
-        assert_eq!(done.get().map(|done| done.status), invalid, "{lie:?}");
+        assert_eq!(done.get().map(|done| done.status), invalid, "{field:?}");
     }
 }
 
 #[test]
 fn an_srb_with_an_invalid_cdb_offset_has_no_cdb() {
     let port = keeper();
-    for lie in [
+    for field in [
         (Field::SrbExDataOffset, 0),
         (Field::SrbExDataOffset, 4),
         (Field::SrbExDataOffset, 0x7FFF_FFF8),
@@ -189,18 +189,18 @@ fn an_srb_with_an_invalid_cdb_offset_has_no_cdb() {
         (Field::CdbLength, 0),
     ] {
         let request = Request {
-            lies: vec![lie],
+            wrong_fields: vec![field],
             // A request without a CDB is treated as opcode 0, which is queued.
             ..scsi(Shape::Storage, opcode::REFUSED, 1)
         };
         let done = port.send(0, &request);
-        assert!(done.get().is_none(), "{lie:?}");
+        assert!(done.get().is_none(), "{field:?}");
         assert!(port.reset_bus());
-        assert!(done.get().is_some(), "{lie:?}");
+        assert!(done.get().is_some(), "{field:?}");
     }
     // More CDBs than there are offsets, and a CDB longer than its array: the crate reads only
     // memory inside the SRB.
-    for lie in [
+    for field in [
         (Field::NumSrbExData, 2),
         (Field::NumSrbExData, 8),
         (Field::CdbLength, 255),
@@ -208,10 +208,10 @@ fn an_srb_with_an_invalid_cdb_offset_has_no_cdb() {
         (Field::SrbFunction, u32::MAX),
     ] {
         let request = Request {
-            lies: vec![lie],
+            wrong_fields: vec![field],
             ..scsi(Shape::Storage, opcode::ADDRESS, 0)
         };
         let done = port.send(0, &request);
-        assert!(done.get().is_some(), "{lie:?}");
+        assert!(done.get().is_some(), "{field:?}");
     }
 }

@@ -28,7 +28,7 @@ pub fn scsi(shape: Shape, opcode: u8, queue: u8) -> Request {
         flags: wdk_sys::SRB_FLAGS_DATA_IN,
         data: vec![vec![9; 3], vec![8; 2]],
         buffer: None,
-        lies: Vec::new(),
+        wrong_fields: Vec::new(),
     }
 }
 

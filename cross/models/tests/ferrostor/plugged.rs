@@ -85,7 +85,7 @@ impl Kind {
             flags,
             data,
             buffer: None,
-            lies: Vec::new(),
+            wrong_fields: Vec::new(),
         }
     }
 }
