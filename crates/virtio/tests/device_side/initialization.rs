@@ -109,7 +109,7 @@ fn a_device_is_initialised_in_the_specified_order() {
 
 /// V13, V68, V71: the driver does not read the ISR status.
 #[test]
-fn a_notification_is_16_bits_with_the_queue_s_number_at_its_address() {
+fn a_notification_writes_the_queue_number_as_16_bits() {
     let pci = PciDevice::new();
     pci.queues.set(4);
     pci.notify_off.set(3);

@@ -55,7 +55,7 @@ fn without_indirect_descriptors_there_is_no_queue() {
 }
 
 #[test]
-fn a_table_that_holds_a_request_is_refused() {
+fn a_table_with_a_request_in_flight_is_refused() {
     let memory = memory();
     let mut table = vec![None; 8];
     table[7] = Some(1);
