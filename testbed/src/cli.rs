@@ -22,49 +22,58 @@ use testbed::{
     storport::adapter::{Checks, SrbShape},
 };
 
-/// Something was wrong with data or driver.
+/// Data was wrong, or the driver broke a rule.
 const FAILED: u8 = 1;
-/// Something was wrong with the command.
+/// The command could not be carried out.
 const UNUSABLE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
   testbed run --driver ferrostor.sys
-      verify 64 MiB of a temporary disk, then run random I/O for five seconds
+      write and verify 64 MiB of a temporary disk, then run random I/O for 5 s
   testbed run --driver ferrostor.sys --disk scratch.img -- -b64K -o32 -t4 -w100 -d30 -L
-      use your own image, WHOSE CONTENTS ARE OVERWRITTEN, and a workload that is
-      described in diskspd's options
+      use an image file, WHOSE CONTENTS ARE OVERWRITTEN, and a workload in
+      diskspd's options
   testbed run --driver ferrostor.sys --verify --seed 7
-      watch the driver closely and run one thread at a time, in the order that
-      seed 7 chooses: the same order each time
+      enable all checks, and run one thread at a time, in an order that the seed
+      determines
   testbed run --driver ferrostor.sys --verify --seeds 20 -- -b8K -r -o16 -w30 -t4 -d60
-      do this for 20 seeds, each with a workload of 60 s
-  testbed imports ferrostor.sys
-      print what the driver imports, by module
+      run 20 seeds, each with a workload of 60 s
 
-Exit codes: 0 passed; 1 wrong data, or the driver broke a rule of Windows; 2 the
-command cannot be carried out, or the host failed; 3 the driver crashed or stopped
-the machine.";
+Exit codes: 0 passed; 1 wrong data, or the driver broke a rule; 2 the command cannot
+be carried out, or the host failed; 3 the driver crashed or stopped the machine.";
 
 const COST: &str = "\
+docs/cost.md describes the figures. A progress bar is shown if standard error is a
+terminal.
+
 Examples:
   testbed cost ferrostor.sys
   testbed cost ferrostor.sys --json
   testbed cost ferrostor.sys --depth 1
   testbed cost ramdisk.sys --function bell";
 
+const IMPORTS: &str = "\
+Examples:
+  testbed imports ferrostor.sys";
+
+const RULES: &str = "\
+Examples:
+  testbed rules
+  testbed rules | grep -A2 lock-order";
+
 const WORKLOAD: &str = "\
-Workload: the options of diskspd 2.2. Sizes take K, M, G, T or b (blocks):
+Workload: the options of diskspd 2.2. Sizes can end with K, M, G, T or b (blocks):
   -b<size> block         -d<s> -W<s> -C<s> duration, warm-up, cool-down
   -o<n> outstanding      -t<n> threads (or -F<n> -O<n>)   -a<cpu>,<cpu> affinity
   -r[align] random       -rs<percent> mixed   -s[i][stride] sequential   -p
   -T<size> apart         -B<base>[:length] range          -f<size> its end
   -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
   -Sb -Su -Sw -Sh caching  -z[seed]  -L latencies         -D[ms] IOPS deviation
-Other options are refused, with a reason. The default is:";
+Other options of diskspd are rejected, with a reason. The default is:";
 
-/// Loads the .sys file of a Storport miniport and plays Windows, the hardware and
-/// the workload for it
+/// Loads the .sys file of a Storport miniport, and emulates Windows and the hardware
+/// under a load
 #[derive(Parser)]
 #[command(name = "testbed", version, after_help = EXAMPLES)]
 struct Cli {
@@ -74,42 +83,44 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a driver: verify data through it, then run a workload
+    /// Run a driver: write and verify data, then run a workload
     #[command(after_help = format!("{WORKLOAD}\n  {} -t<cpus>\n\n{EXAMPLES}", run::DEFAULT_WORKLOAD))]
     Run(RunArgs),
-    /// Count what one I/O costs a driver: instructions, calls, memory, by callback
+    /// Count instructions, calls and memory accesses of one I/O, by callback
     #[command(after_help = COST)]
     Cost(CostArgs),
-    /// Print what a driver imports, by module
+    /// Print a driver's imports, by module
+    #[command(after_help = IMPORTS)]
     Imports {
-        /// The driver's file
+        /// Driver file
+        #[arg(value_name = "FILE.sys")]
         driver: PathBuf,
     },
-    /// Print the rules that a driver is held to: what Windows demands, what this
-    /// project chose, and what the testbed cannot see
+    /// Print the rules that the testbed checks, their sources, and what it cannot check
+    #[command(after_help = RULES)]
     Rules,
 }
 
 #[derive(Args)]
 struct RunArgs {
-    /// The driver's file: an x64 Storport miniport for the PCI function
-    #[arg(long, value_name = "PATH.sys")]
+    /// Driver file: an x64 Storport miniport for the PCI function
+    #[arg(long, value_name = "FILE.sys")]
     driver: PathBuf,
 
-    /// The PCI function
+    /// PCI function
     #[arg(long, value_enum, default_value = "virtio-blk")]
     function: Function,
 
-    /// A raw disk image. ITS CONTENTS ARE OVERWRITTEN. An image is refused if it
-    /// holds data that no earlier run left. The default is a temporary image
+    /// Raw disk image. ITS CONTENTS ARE OVERWRITTEN. The testbed refuses an image
+    /// with data that no earlier run wrote [default: a temporary image]
     #[arg(long, value_name = "IMAGE")]
     disk: Option<PathBuf>,
 
-    /// Overwrite the image whatever it holds
+    /// Overwrite the image even if it contains other data
     #[arg(long, requires = "disk")]
     overwrite: bool,
 
-    /// Length of the temporary image, with K, M, G or T
+    /// Size of the temporary image, in bytes or with K, M, G or T
     #[arg(
         long,
         value_name = "SIZE",
@@ -118,44 +129,43 @@ struct RunArgs {
     )]
     size: Size,
 
-    /// Virtual CPUs
+    /// Number of virtual CPUs
     #[arg(long, value_name = "COUNT", default_value = "4", value_parser = value_parser!(u32).range(1..=64))]
     cpus: u32,
 
-    /// The machine's memory
+    /// Memory of the machine
     #[arg(long, value_name = "SIZE", default_value = "512M")]
     memory: Size,
 
-    /// How the device interrupts
+    /// Interrupt type of the device
     #[arg(long, value_enum, default_value = "msix")]
     interrupts: Interrupts,
 
-    /// The kind of SRBs
+    /// Type of the SRBs
     #[arg(long, value_enum, default_value = "storage")]
     srb: Srb,
 
-    /// The disk's PCI identity: 1AF4:1042 or 1AF4:1001
+    /// PCI device id of the disk
     #[arg(long, value_enum, default_value = "modern")]
     device_id: Identity,
 
-    /// Watch the driver closely, which is slow: for example, whether it touches
-    /// completed requests. Run one thread at a time, in virtual time, in an order
-    /// that the seed chooses
+    /// Enable all checks, such as for accesses to completed requests. Run one
+    /// thread at a time, in virtual time, in an order that the seed determines.
+    /// This is slow
     #[arg(long)]
     verify: bool,
 
-    /// Fail the run also for broken rules that this project chose. Without this
-    /// option they are advice (see testbed rules)
+    /// Treat broken house rules as failures, not as advice (see testbed rules)
     #[arg(long)]
     house_rules: bool,
 
     /// How much to write and read back before the workload; 0 for nothing
-    /// [default: 64M, or the whole disk if it is shorter]
+    /// [default: 64M, or the whole disk if it is smaller]
     #[arg(long, value_name = "SIZE")]
     verify_bytes: Option<Size>,
 
-    /// Chooses the data and, with --verify, the order in which threads run. The
-    /// same seed gives the same run [default: one from the clock, which is printed]
+    /// Seed of the data and, with --verify, of the order of threads. The same seed
+    /// gives the same run [default: from the clock; the run prints it]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -163,31 +173,31 @@ struct RunArgs {
     #[arg(long, conflicts_with = "workload")]
     no_workload: bool,
 
-    /// Count transfers that fail, and go on: for a disk that reports errors on
-    /// purpose. Failed transfers do not fail the run
+    /// Count failed transfers, without failing the run: for a disk that reports
+    /// errors on purpose
     #[arg(long)]
     keep_going: bool,
 
-    /// How often to put the adapter to sleep, without power, between the verify
-    /// pass and the workload. The verified data is read again each time
+    /// Power the adapter down and up so many times between the verify pass and the
+    /// workload, and read the verified data again each time
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
 
-    /// Crash under load after the workload, and let a second copy of the driver
-    /// write a dump
+    /// Crash the machine under load after the workload; a second copy of the driver
+    /// writes a crash dump
     #[arg(long)]
     dump: bool,
 
-    /// Run this many seeds, from --seed on. Each runs in its own process, as many
-    /// at a time as there are processors. Stop at the first that does not pass
+    /// Run so many seeds, starting at --seed. Each runs in its own process, as many
+    /// at a time as the host has processors. Stop at the first failure
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,
 
-    /// Check the options, and stop before the driver is loaded
+    /// Check the options without loading the driver
     #[arg(long, hide = true)]
     check: bool,
 
-    /// The workload in diskspd's options, values attached: -b8K -r -o32 -w30
+    /// Workload in diskspd's options, with the values attached: -b8K -r -o32 -w30
     /// -d10 -L
     #[arg(last = true, value_name = "DISKSPD OPTIONS")]
     workload: Vec<String>,
@@ -195,38 +205,38 @@ struct RunArgs {
 
 #[derive(Args)]
 struct CostArgs {
-    /// The driver's file: an x64 Storport miniport for the function
+    /// Driver file: an x64 Storport miniport for the PCI function
     #[arg(value_name = "FILE.sys")]
     driver: PathBuf,
 
-    /// The PCI function that it drives
+    /// PCI function
     #[arg(long, value_enum, default_value = "virtio-blk")]
     function: Function,
 
-    /// How many requests are in flight at a time
+    /// Requests in flight at a time, 1 to 256
     #[arg(long, value_name = "DEPTH,...", value_delimiter = ',', default_values_t = [1, 32, 256],
           value_parser = value_parser!(u32).range(1..=256))]
     depth: Vec<u32>,
 
-    /// Print JSON
+    /// Print the figures as JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Function {
-    /// A virtio disk
+    /// Virtio disk
     VirtioBlk,
-    /// No disk but interrupts, for a driver that keeps a disk in memory of its
-    /// own: PCI 1234:BE11, see testbed/src/device/bell.rs
+    /// Only interrupts, for a driver with its own RAM disk: PCI 1234:BE11, see
+    /// testbed/src/device/bell.rs
     Bell,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Interrupts {
-    /// Messages
+    /// Message-signaled interrupts
     Msix,
-    /// The pin
+    /// Line-based interrupts
     Intx,
 }
 
@@ -234,7 +244,7 @@ enum Interrupts {
 enum Srb {
     /// SCSI_REQUEST_BLOCK
     Scsi,
-    /// STORAGE_REQUEST_BLOCK, as Windows chooses
+    /// STORAGE_REQUEST_BLOCK, which Windows uses
     Storage,
 }
 
@@ -307,7 +317,7 @@ impl From<RunArgs> for Settings {
     }
 }
 
-/// Carries out the command line; the exit code says how that went.
+/// Runs the command line. The help describes the exit codes.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -362,7 +372,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,
         Ok(Verdict::Fail) => ExitCode::from(FAILED),
-        // Who reads the output has seen enough.
+        // The reader of the output has closed the pipe, like `head`.
         Err(RunError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => {
             ExitCode::from(UNUSABLE)
         }
@@ -373,11 +383,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command that the user typed, if it was not the testbed itself. `cargo xtask run` and
-/// `cargo xtask cost` set this variable.
+/// `cargo xtask run` and `cargo xtask cost` set this variable to their names, so that errors
+/// name the command that the user typed.
 const CALLER: &str = "TESTBED_CALLER";
 
-/// Prints help as it is, and an error as one line that names the command with the right help.
+/// Prints help, or an error as one line that ends with the command whose help describes the
+/// options.
 fn usage(error: &clap::Error) -> ExitCode {
     if matches!(
         error.kind(),

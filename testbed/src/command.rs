@@ -1,6 +1,6 @@
-//! The command line that repeats a run.
+//! Builds the command line that repeats a run.
 
-/// The command `words`, with `--seed` if it was given none.
+/// The command line `words`, with `--seed` added if it has none.
 pub(crate) fn repeating(words: impl IntoIterator<Item = String>, seed: u64) -> String {
     let words: Vec<String> = words.into_iter().collect();
     let has_seed = options(&words)
@@ -38,13 +38,13 @@ pub(crate) fn with_seed(mut words: Vec<String>, seed: u64) -> Vec<String> {
     words
 }
 
-/// What stands before the workload.
+/// The words before the workload.
 fn options(words: &[String]) -> &[String] {
     let end = words.iter().position(|word| word == "--");
     &words[..end.unwrap_or(words.len())]
 }
 
-/// A word as a shell takes it.
+/// Quotes a word for a shell, if necessary.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./,=:+%@".contains(&byte);
     if !word.is_empty() && word.bytes().all(plain) {

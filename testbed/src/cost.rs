@@ -1,9 +1,9 @@
-//! `testbed cost`: counts what one I/O costs a driver: instructions, calls,
-//! memory, register accesses, by callback.
+//! `testbed cost`: counts instructions, calls, memory and register accesses of one I/O, by
+//! callback.
 //!
-//! The machine has one CPU. The device serves requests only when the workload
-//! says so, and interrupts wait until the CPU has finished what it does: so the
-//! order of callbacks, and each figure, is the same in every run.
+//! The machine has one CPU. The device serves requests only when the workload tells it to, and
+//! an interrupt waits until the CPU is idle. So the order of callbacks, and each figure, is the
+//! same in every run.
 
 mod report;
 mod workload;
@@ -27,53 +27,56 @@ use crate::{
     trap::count::{self, Surroundings},
 };
 
-/// Bytes of the machine's memory and of the disk.
+/// Bytes of the machine's memory, and of the disk.
 const MEMORY: u64 = 256 << 20;
 const DISK: u64 = 64 << 20;
 
-/// What to count.
+/// The settings of a count.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The driver's file.
+    /// The driver file.
     pub driver: PathBuf,
-    /// What it drives.
+    /// Its PCI function.
     pub function: FunctionKind,
-    /// How many requests are in flight at a time, one batch each.
+    /// The numbers of requests in flight, with one batch for each.
     pub depths: Vec<u32>,
 }
 
-/// Why nothing was counted.
+/// The cost was not counted.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The driver's file.
+    /// The driver file cannot be loaded.
     #[error(transparent)]
     Driver(#[from] ImageError),
-    /// The machine.
+    /// The machine cannot be set up.
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// The adapter did not start.
     #[error("the adapter did not start: {0}")]
     Start(#[from] FailedStart),
-    /// There is no disk.
-    #[error("no disk to use: {0}")]
+    /// There is no usable disk.
+    #[error("no usable disk: {0}")]
     Disk(#[from] DiskError),
-    /// The disk's temporary image.
-    #[error("a temporary image cannot be made in {}: {why}", folder.display())]
+    /// The temporary image cannot be made.
+    #[error(
+        "cannot make a temporary image in {}: {why}; name another folder with the environment \
+         variable TMPDIR", folder.display()
+    )]
     Image {
-        /// Where.
+        /// The folder.
         folder: PathBuf,
-        /// Why.
+        /// The host's error.
         why: String,
     },
-    /// Buffers.
+    /// The machine has too little memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
-/// Counts; a progress bar shows how far it is.
+/// Counts the cost, with a progress bar.
 ///
 /// # Errors
-/// [`CostError`].
+/// See [`CostError`].
 pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     let image = Arc::new(Image::load(&settings.driver, &storport::resolve)?);
     let machine = Machine::new(&MachineSettings {
@@ -99,7 +102,7 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
         &function,
         AdapterSettings {
             interrupt_time: InterruptTime::BetweenWork,
-            // The time that counting takes is not the driver's.
+            // Counting slows the driver down, so that no time-out may apply.
             tick: Duration::from_secs(3600),
             callback_limit: Duration::from_secs(3600),
             ..AdapterSettings::default()
@@ -137,7 +140,7 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
                 cost.leave_out(kind.name(), depth, why);
                 continue;
             }
-            // What is done once, such as growing a table, is no cost of a request.
+            // The first batch does one-time work, such as growing a table.
             let first = workload.run(kind, in_flight);
             count::begin(Surroundings {
                 imports: imports.clone(),
@@ -156,7 +159,7 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     Ok(cost)
 }
 
-/// A disk image that goes when it is closed.
+/// Makes a disk image that is deleted when it is closed.
 fn temporary_image() -> Result<DiskImage, CostError> {
     let failed = |why: String| CostError::Image {
         folder: std::env::temp_dir(),

@@ -1,11 +1,11 @@
-//! Times as people read them: in the unit that suits them.
+//! Prints durations in a suitable unit.
 
 use std::{
     fmt::{self, Display, Formatter},
     time::Duration,
 };
 
-/// A time that prints to three digits or so: `1.50 ms`.
+/// A duration that prints as `1.50 ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elapsed(pub Duration);
 

@@ -1,5 +1,5 @@
-//! A driver's file: parsed, mapped, relocated and bound to its imports as the
-//! Windows loader would.
+//! Loads a driver file like the Windows loader: parses, maps and relocates it, and binds its
+//! imports.
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
 mod file;
@@ -35,18 +35,18 @@ pub struct Import {
     pub function: String,
 }
 
-/// Why a file is not a driver that can run here.
+/// A file is not a driver that the testbed can run.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("{path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// The file is not what it must be; `why` names the part and the remedy.
+    /// The file is malformed. `why` names the part and the remedy.
     #[error("{path}: {why}")]
     Malformed {
         /// The file.
@@ -54,26 +54,26 @@ pub enum ImageError {
         /// What is wrong.
         why: String,
     },
-    /// Functions that the machine does not have.
-    #[error("{path}: imports what the testbed does not provide: {names}")]
+    /// The driver imports functions that the testbed does not have.
+    #[error("{path}: imports functions that the testbed does not have: {names}")]
     Missing {
         /// The file.
         path: PathBuf,
         /// All of them, `module!function`, comma-separated.
         names: String,
     },
-    /// The host gives no memory for the image, or refuses its protections.
-    #[error("{path}: the host does not map it: {source}")]
+    /// The host cannot map the image or protect its pages.
+    #[error("{path}: the host cannot map it: {source}")]
     Map {
         /// The file.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
 }
 
-/// A loaded driver. It stays mapped until the process ends: the code may be on
-/// some thread's stack.
+/// A loaded driver. It stays mapped until the process ends, because a thread may be executing
+/// its code.
 #[derive(Debug)]
 pub struct Image {
     name: String,
@@ -89,21 +89,20 @@ pub struct Image {
 }
 
 impl Image {
-    /// The imports of the file at `path`, without loading it.
+    /// Reads the imports of the file at `path` without loading it.
     ///
     /// # Errors
-    /// Read or malformed.
+    /// `Read` or `Malformed`.
     pub fn imports_of(path: &Path) -> Result<Vec<Import>, ImageError> {
         Ok(parse(path)?.imports)
     }
 
-    /// Loads the file: sections mapped with their protections, relocated,
-    /// imports bound to what `resolve(module, function)` gives, security
-    /// cookie set. If the linker's map or the program database lies beside it
-    /// (`name.map`, `name.pdb`), its symbols are taken for messages.
+    /// Loads the file: maps and protects its sections, relocates it, binds its imports with
+    /// `resolve(module, function)`, and sets the security cookie. Messages use the symbols of
+    /// a linker map or program database beside the file (`name.map`, `name.pdb`).
     ///
     /// # Errors
-    /// Any [`ImageError`]; all missing imports are named at once.
+    /// Any [`ImageError`]; `Missing` names all missing imports.
     pub fn load(
         path: &Path,
         resolve: &dyn Fn(&str, &str) -> Option<usize>,
@@ -402,7 +401,7 @@ mod tests {
 
         assert!(
             error.to_string().ends_with(
-                "imports what the testbed does not provide: storport.sys!StorPortInitialize, \
+                "imports functions that the testbed does not have: storport.sys!StorPortInitialize, \
                  storport.sys!StorPortNotification"
             ),
             "{error}"

@@ -1,8 +1,7 @@
-//! Loads a Storport miniport's .sys on Linux: its Windows, its hardware, its
-//! workload.
+//! Loads the .sys file of a Storport miniport on Linux, and emulates Windows and the hardware
+//! under a load.
 //!
-//! The testbed knows no particular driver: it runs any x64 miniport by its
-//! file.
+//! The testbed knows no particular driver: it runs the file of any x64 miniport.
 #![cfg(target_os = "linux")]
 
 mod command;

@@ -54,20 +54,20 @@ impl Default for MachineSettings {
     }
 }
 
-/// Why there is no machine.
+/// The machine cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The process has one already.
-    #[error("this process already has a machine; run a second one in its own process")]
+    /// The process has a machine already.
+    #[error("this process already has a machine: run a second one in its own process")]
     Second,
-    /// A number of CPUs that one processor group can't have.
+    /// More CPUs than a processor group can have, or none.
     #[error("{0} CPUs are not possible: give 1 to 64")]
     Cpus(u32),
-    /// Its memory can't be had.
+    /// Its memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// A thread or a signal handler was refused.
-    #[error("the host refuses what a machine needs: {0}")]
+    /// The host did not provide a thread or a signal handler.
+    #[error("the host cannot start the machine's threads and signal handlers: {0}")]
     Host(#[from] io::Error),
 }
 

@@ -1,5 +1,5 @@
-//! The testbed's command. On other systems it is built with the workspace, as
-//! `cargo wdk build` does, and runs nothing.
+//! The testbed's program. On other systems than Linux, it compiles, because `cargo wdk build`
+//! builds the whole workspace, but only reports an error.
 
 use std::process::ExitCode;
 
@@ -13,6 +13,6 @@ fn main() -> ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> ExitCode {
-    eprintln!("testbed: runs drivers on Linux on x86-64, not here");
+    eprintln!("testbed: this system is not supported: use Linux on x86-64");
     ExitCode::from(2)
 }

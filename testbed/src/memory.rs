@@ -48,37 +48,39 @@ pub enum Placement {
     Contiguous,
 }
 
-/// Why memory could not be had.
+/// Memory could not be allocated.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host refused a mapping.
-    #[error("the host gives no memory: {0}")]
+    #[error("the host has no memory: {0}")]
     Host(#[from] io::Error),
-    /// The host limits how many mappings a process has; each scattered page is
-    /// one.
+    /// The host's limit on mappings of a process is reached.
     #[error(
-        "the host allows this process {limit} mappings, and each page of scattered memory is \
-         one: ask for less memory, or raise the limit (sysctl vm.max_map_count)"
+        "the host allows this process {limit} mappings, and each page of scattered memory needs \
+         one: use less memory, or raise the limit (sysctl vm.max_map_count)"
     )]
     Mappings {
-        /// The host's limit, or what could be read of it.
+        /// The host's limit, or the error of reading it.
         limit: String,
     },
-    /// The machine's memory must be some whole pages and no more than a table
-    /// of 32-bit page numbers holds.
+    /// The size is not a multiple of the page size, or exceeds a table of 32-bit page numbers.
     #[error(
-        "a machine cannot have {bytes} bytes of memory: it takes 64 KiB to 512 GiB, in pages of 4 KiB"
+        "the machine cannot have {bytes} bytes of memory: give 64 KiB to 512 GiB, in pages of 4 \
+         KiB"
     )]
     Size {
-        /// What was asked for.
+        /// The requested size.
         bytes: u64,
     },
-    /// All pages are in use, or no run is long enough.
-    #[error("no {bytes} bytes of {placement:?} memory are left of the machine's {total}")]
+    /// Too few pages are free, or no free run is long enough.
+    #[error(
+        "the machine's {total} bytes of memory have no {bytes} free bytes ({placement:?}): raise \
+         --memory"
+    )]
     Exhausted {
-        /// What was asked for.
+        /// The requested size.
         bytes: usize,
-        /// How it should lie.
+        /// The requested placement.
         placement: Placement,
         /// The machine's memory in bytes.
         total: u64,

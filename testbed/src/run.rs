@@ -1,5 +1,5 @@
-//! One run from the driver's file to the verdict: the order of its steps, and
-//! what is printed of each.
+//! `testbed run`: performs one run, from the driver file to the verdict, and prints the
+//! results of its steps.
 
 mod crash;
 pub mod used_image;
@@ -48,68 +48,65 @@ use crate::{
     verify::{self, VerifyError},
 };
 
-/// What is verified unless told otherwise, if the disk is as long.
+/// The default size of the verify pass. A smaller disk is verified completely.
 const VERIFIED: u64 = 64 << 20;
 
-/// The most memory that the verify pass takes for its buffers, and the part of
-/// the machine's that it may take: each scattered page is a mapping of the
-/// host, whose number is limited.
+/// The most memory for the buffers of the verify pass, and their greatest share of the
+/// machine's memory. Each scattered page needs a mapping of the host, which limits their number.
 const VERIFY_BUFFERS: u64 = 32 << 20;
 const VERIFY_SHARE: u64 = 4;
 
-/// The workload where none is asked for: with a thread on each CPU, mixed, long
-/// enough to see a rate.
+/// The default workload, with one thread per CPU.
 pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
 
-/// Mismatches that are described one by one.
+/// The number of mismatches that are described.
 const DESCRIBED: usize = 10;
 
-/// What to run, on what.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The driver's file.
+    /// The driver file.
     pub driver: PathBuf,
-    /// What it drives.
+    /// The PCI function.
     pub function: FunctionKind,
-    /// The image file; none makes a temporary one.
+    /// The image file; `None` for a temporary image.
     pub disk: Option<PathBuf>,
-    /// Length of a temporary image.
+    /// The size of the temporary image.
     pub size: Size,
-    /// Virtual CPUs.
+    /// The number of virtual CPUs.
     pub cpus: u32,
     /// The machine's memory.
     pub memory: Size,
-    /// Its interrupts.
+    /// The device's interrupt type.
     pub interrupts: InterruptKind,
-    /// The shape of SRBs.
+    /// The type of the SRBs.
     pub srb: SrbShape,
-    /// The disk's PCI identity.
+    /// The disk's PCI device id.
     pub device_id: DeviceId,
-    /// How closely the driver is watched.
+    /// The set of enabled checks.
     pub checks: Checks,
-    /// Whether it is held to the rules that this project chose.
+    /// Whether broken house rules fail the run.
     pub house_rules: bool,
-    /// How much to verify: nothing for 0, 64 MiB or the whole disk for none.
+    /// The size of the verify pass; `None` for 64 MiB or the whole disk.
     pub verify_bytes: Option<Size>,
-    /// Seed of the verify pass; none takes one from the clock.
+    /// The seed; `None` for one from the clock.
     pub seed: Option<u64>,
-    /// How often the adapter sleeps and wakes up between the verify pass and
-    /// the workload.
+    /// The number of power cycles between the verify pass and the workload.
     pub restarts: u32,
-    /// Whether the system crashes at the end of the workload, and dumps.
+    /// The end of the run.
     pub ending: Ending,
-    /// Whether failed transfers are counted, and end nothing.
+    /// Whether failed transfers are only counted.
     pub keep_going: bool,
-    /// Whether an image that holds something may be overwritten.
+    /// What to do with an image that contains data.
     pub used: UsedImage,
-    /// What is put on the disk after the verify pass.
+    /// The workload after the verify pass.
     pub load: Load,
 }
 
-/// How the system ends.
+/// How the machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It is switched off.
+    /// It shuts down.
     ShutDown,
     /// It crashes under load, and a second copy of the driver writes a dump.
     Crash,
@@ -120,7 +117,7 @@ pub enum Ending {
 pub enum FunctionKind {
     /// A virtio disk.
     VirtioBlk,
-    /// No disk but interrupts: the driver keeps a disk in memory of its own.
+    /// Only interrupts, for a driver with its own RAM disk.
     Bell,
 }
 
@@ -129,94 +126,94 @@ pub enum FunctionKind {
 pub enum Load {
     /// [`DEFAULT_WORKLOAD`].
     Default,
-    /// The one that these options of diskspd describe.
+    /// A workload in diskspd's options.
     Given(Vec<String>),
-    /// None.
+    /// No workload.
     Nothing,
 }
 
-/// What to do with an image that holds something.
+/// What to do with an image that contains data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UsedImage {
-    /// Leave it alone.
+    /// Refuse it.
     Refuse,
-    /// The user said so.
+    /// Overwrite it, because the user said so.
     Overwrite,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All data right, no rule broken.
+    /// All data was correct, and no rule was broken.
     Pass,
-    /// Something was wrong; the last lines say what.
+    /// Something was wrong. The last lines of the output say what.
     Fail,
 }
 
-/// Why there was no run to judge: something asked for can't be had.
+/// A run without a verdict: it could not be set up, or the host failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The workload's options.
+    /// The workload's options are wrong.
     #[error(transparent)]
     Options(#[from] OptionError),
-    /// The driver's file.
+    /// The driver file cannot be loaded.
     #[error(transparent)]
     Driver(#[from] ImageError),
-    /// The disk's image.
+    /// The image file cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskImageError),
-    /// The image holds something.
+    /// The image contains data.
     #[error(
-        "{path}: it holds data at byte {at} that no finished run left there, and a run overwrites \
+        "{path}: the image has data at byte {at} that no finished run wrote, and a run overwrites \
          the whole image: name another image, or give --overwrite"
     )]
     Used {
         /// The image.
         path: PathBuf,
-        /// The first sector with data.
+        /// The offset of the first sector with data.
         at: u64,
     },
-    /// The image was opened, and the host could not read or write it in the run.
-    #[error("{0} (the run was not judged)")]
+    /// The host failed to read or write the open image.
+    #[error("{0} (so the run has no verdict)")]
     Host(String),
-    /// A setting that can't be.
+    /// An option has an impossible value.
     #[error("{0}")]
     Setting(String),
-    /// The machine.
+    /// The machine cannot be set up.
     #[error(transparent)]
     Machine(#[from] MachineError),
     /// The verify pass does not fit the disk or the machine.
     #[error("--verify-bytes: {0}")]
     Verify(VerifyError),
-    /// Nor does the workload.
+    /// The workload does not fit the disk or the machine.
     #[error(transparent)]
     Workload(WorkloadError),
-    /// A temporary image can't be had.
+    /// A temporary image cannot be made.
     #[error(
-        "a temporary image cannot be made in {folder}: {source}; name an image by --disk, or \
-         another folder by TMPDIR"
+        "cannot make a temporary image in {folder}: {source}; name an image with --disk, or \
+         another folder with the environment variable TMPDIR"
     )]
     Temporary {
-        /// Where.
+        /// The folder.
         folder: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
-    /// The output can't be written.
-    #[error("the output cannot be written: {0}")]
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Prints what the file at `driver` imports, by module.
+/// Prints the imports of a driver file, by module.
 ///
 /// # Errors
-/// The file's, and the output's.
+/// The file cannot be read or parsed, or the output cannot be written.
 pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError> {
     for (module, functions) in by_module(&Image::imports_of(driver)?) {
         writeln!(out, "{module} ({})", functions.len())?;
         for function in functions {
             let mark = if storport::is_prohibited(&module, function) {
-                "   <- prohibited to a physical miniport"
+                "   <- prohibited for physical miniports"
             } else {
                 ""
             };
@@ -226,7 +223,7 @@ pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError>
     Ok(())
 }
 
-/// Functions by module, the port driver's first, all in the file's order.
+/// Groups functions by module, in the file's order, with the port driver first.
 fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
     let mut modules: Vec<(String, Vec<&str>)> = Vec::new();
     for import in imports {
@@ -240,19 +237,18 @@ fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
     modules
 }
 
-/// Checks `settings` as far as that is possible without a driver: the workload,
-/// sizes, the disk's image.
+/// Checks `settings` without loading the driver: workload, sizes, image file.
 ///
 /// # Errors
-/// What [`run()`] would refuse.
+/// As of [`run()`].
 pub fn check(settings: &Settings) -> Result<(), RunError> {
     prepare(settings).map(drop)
 }
 
-/// Runs `settings` and prints what happens to `out`.
+/// Performs a run, and prints its results to `out`.
 ///
 /// # Errors
-/// [`RunError`], before anything was judged.
+/// See [`RunError`].
 pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
     trap::ignore_file_size_signal();
     let (workload, disk) = prepare(settings)?;
@@ -273,7 +269,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     let hardware = Hardware::new(settings, &machine, disk);
     print_machine(settings, &hardware, out)?;
     if schedule::trace().is_some() {
-        writeln!(out, "schedule  one thread at a time, by seed {seed}")?;
+        writeln!(out, "schedule  one thread at a time, seed {seed}")?;
     }
 
     let mut run = Run {
@@ -289,7 +285,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     run.start_use_and_stop(&image, workload, out)
 }
 
-/// The workload and the disk.
+/// Checks the settings, and opens the image file.
 fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), RunError> {
     let workload = workload_options(settings)?;
     check_sizes(settings)?;
@@ -303,7 +299,7 @@ fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), R
     Ok((workload, disk))
 }
 
-/// The workload asked for, or the default one.
+/// Parses the workload's options.
 fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
     match &settings.load {
         Load::Given(options) => Options::parse(options).map(Some),
@@ -321,19 +317,21 @@ fn check_sizes(settings: &Settings) -> Result<(), RunError> {
     let Size(size) = settings.size;
     if settings.disk.is_none() && (size == 0 || !size.is_multiple_of(512)) {
         return setting(format!(
-            "--size: {size} bytes are no disk: give whole sectors of 512 bytes, at least one"
+            "--size: {size} bytes is not a disk size: give a multiple of 512, at least 512"
         ));
     }
     if settings.function == FunctionKind::Bell && settings.disk.is_some() {
         return setting(
-            "--disk: a bell has no disk, the driver keeps it in memory of its own".to_owned(),
+            "--disk: the function bell has no disk image: leave out --disk, or give --function \
+             virtio-blk"
+                .to_owned(),
         );
     }
     let Size(memory) = settings.memory;
     if !memory.is_multiple_of(PAGE as u64) || memory < 16 << 20 {
         return setting(format!(
-            "--memory: {memory} bytes are not possible: give whole pages of {PAGE} bytes, at \
-             least 16M"
+            "--memory: {memory} bytes is not a memory size: give a multiple of {PAGE}, at least \
+             16M"
         ));
     }
     Ok(())
@@ -342,28 +340,30 @@ fn check_sizes(settings: &Settings) -> Result<(), RunError> {
 fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> {
     match settings.verify_bytes {
         Some(size) if size.0 > image.bytes() => Err(RunError::Setting(format!(
-            "--verify-bytes: {size} are more than the disk's {}",
+            "--verify-bytes: {size} is more than the size of the disk: give at most {}",
             Size(image.bytes())
         ))),
         _ => Ok(()),
     }
 }
 
-/// The image file, as the device and as the verify pass hold it.
+/// The open image file.
 struct DiskFile {
+    /// For the device.
     image: DiskImage,
+    /// For the verify pass.
     contents: File,
     name: String,
-    /// The same file, if a later run is to know it again.
+    /// For [`Mark`]; `None` for a temporary image.
     to_mark: Option<File>,
 }
 
-/// Marks the image when it is dropped, at the end of a run that may have written to it.
+/// Marks the image on drop, at the end of a run that may have written to it.
 struct Mark(File);
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        // A file of another user's stays unmarked: the next run asks.
+        // Another user's file cannot be marked: the next run refuses it.
         let _ = used_image::mark(&self.0);
     }
 }
@@ -400,8 +400,8 @@ impl DiskFile {
                     folder: std::env::temp_dir(),
                     source,
                 };
-                // The folder goes when it is dropped, with the image's name:
-                // what is open stays until it is closed, even by a crash.
+                // The folder and the image are deleted now. The open file remains until it is
+                // closed, so nothing is left even after a crash.
                 let folder = tempfile::tempdir().map_err(temporary)?;
                 let path = folder.path().join("disk.img");
                 let image = DiskImage::create(&path, settings.size.0)?;
@@ -439,7 +439,7 @@ fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::R
     Ok(())
 }
 
-/// The words in lines of at most `width` characters, with commas.
+/// Joins the words with commas, and wraps them in lines of at most `width` characters.
 fn wrapped(words: &[&str], width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in words {
@@ -458,24 +458,24 @@ fn wrapped(words: &[&str], width: usize) -> Vec<String> {
     lines
 }
 
-/// The function, and what it keeps its data in.
+/// The PCI function and its image file.
 struct Hardware {
     function: Arc<dyn PciFunction>,
-    /// The same, if it is a disk.
+    /// The same function, if it is a virtio disk.
     device: Option<Arc<VirtioBlk>>,
     description: String,
-    /// What workloads call the disk.
+    /// The disk's name in the output.
     disk_name: String,
-    /// The image file, for comparing, if the data are in one.
+    /// The image file, to compare with; `None` for the bell.
     contents: Option<File>,
     _mark: Option<Mark>,
 }
 
 impl Hardware {
-    /// The function that `settings` name, with `disk` if it is a disk.
+    /// Makes the function of `settings`. `disk` is the image file of a virtio disk.
     fn new(settings: &Settings, machine: &Machine, disk: Option<DiskFile>) -> Self {
         let Some(disk) = disk else {
-            // A message for each CPU.
+            // One message for each CPU.
             let messages = u16::try_from(settings.cpus).unwrap_or(u16::MAX);
             return Self {
                 function: Bell::new(messages),
@@ -538,19 +538,19 @@ fn print_machine(
     }
 }
 
-/// A run whose machine stands.
+/// A run in progress.
 struct Run<'a> {
     settings: &'a Settings,
     seed: u64,
     machine: Arc<Machine>,
     hardware: Hardware,
-    /// Why it failed, so far.
+    /// The reasons for the verdict FAIL.
     reasons: Vec<String>,
-    /// Commands that the class driver tried again.
+    /// The number of commands that the class driver retried.
     retries: u64,
-    /// How transfers failed that were passed over, and how often.
+    /// The failures that --keep-going ignored, with their counts.
     failed: BTreeMap<String, u64>,
-    /// What the verify pass wrote.
+    /// The settings of the verify pass, if the disk has its data.
     verified: Option<verify::Settings>,
 }
 
@@ -610,8 +610,8 @@ impl Run<'_> {
         self.verdict(out)
     }
 
-    /// Discovery, verify pass, sleeps, workload and crash; how the system is to
-    /// end, or has ended.
+    /// Performs discovery, verify pass, power cycles, workload and crash. Returns
+    /// [`Ending::Crash`] if the machine has crashed.
     fn use_disk(
         &mut self,
         adapter: &Arc<Adapter>,
@@ -621,7 +621,7 @@ impl Run<'_> {
         let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
             Ok(disk) => disk,
             Err(error) => {
-                self.reasons.push(format!("no disk to use: {error}"));
+                self.reasons.push(format!("no usable disk: {error}"));
                 return Ok(Ending::ShutDown);
             }
         };
@@ -631,10 +631,11 @@ impl Run<'_> {
         }
         if disk.facts().write_protected && self.settings.ending == Ending::Crash {
             return Err(RunError::Setting(
-                "--dump: the disk is write-protected, so no dump can be written".to_owned(),
+                "--dump: the disk is write-protected, so no dump can be written: leave out --dump"
+                    .to_owned(),
             ));
         }
-        // Before the verify pass takes its time.
+        // Reports an unsuitable workload before the long verify pass.
         let workload = workload
             .map(|options| match &self.settings.load {
                 Load::Default if disk.facts().write_protected => options.without_writes(),
@@ -658,7 +659,7 @@ impl Run<'_> {
         Ok(Ending::ShutDown)
     }
 
-    /// Crashes, and has a second copy of the driver write a dump.
+    /// Crashes the machine, and lets a second copy of the driver write a dump.
     fn crash(
         &mut self,
         adapter: &Arc<Adapter>,
@@ -718,7 +719,7 @@ impl Run<'_> {
         if disk.facts().write_protected {
             if self.settings.verify_bytes.is_some() {
                 return Err(RunError::Setting(
-                    "--verify-bytes: the disk is write-protected; leave it out, or give 0"
+                    "--verify-bytes: the disk is write-protected: leave out the option, or give 0"
                         .to_owned(),
                 ));
             }
@@ -752,13 +753,13 @@ impl Run<'_> {
                     _ => "",
                 };
                 self.reasons.push(format!(
-                    "the verify pass (--seed {seed}) ended: {error}{advice}"
+                    "the verify pass (--seed {seed}) was aborted: {error}{advice}"
                 ));
                 return Ok(Verdict::Fail);
             }
         };
         if outcome.failed > 0 {
-            // What the failed writes left is not known.
+            // The data after a failed write is unknown.
             self.verified = None;
         }
         let mismatches = outcome.findings.count();
@@ -771,13 +772,13 @@ impl Run<'_> {
         )?;
         write!(
             out,
-            "          {} parts written again, {} reads, ",
+            "          {} rewrites, {} reads, ",
             outcome.rewrites, outcome.reads
         )?;
         match self.hardware.contents {
             Some(_) => writeln!(
                 out,
-                "the image file compared, {} sectors beside and between untouched",
+                "image file compared, with {} unwritten sectors",
                 outcome.untouched
             )?,
             None => writeln!(out, "no image file to compare")?,
@@ -785,7 +786,7 @@ impl Run<'_> {
         if outcome.failed > 0 {
             writeln!(
                 out,
-                "          {} transfers failed, and what they were for was not compared",
+                "          {} transfers failed; their data was not compared",
                 outcome.failed
             )?;
         }
@@ -796,13 +797,12 @@ impl Run<'_> {
             return Ok(Verdict::Pass);
         }
         self.reasons.push(format!(
-            "{mismatches} sectors are not what was written; --seed {seed} repeats the pass"
+            "{mismatches} sectors differ from the written data; --seed {seed} repeats the pass"
         ));
         Ok(Verdict::Fail)
     }
 
-    /// Lets the adapter sleep and wake up as often as was asked for, and reads
-    /// after each time what the verify pass wrote.
+    /// Powers the adapter down and up, and reads the data of the verify pass after each time.
     fn sleep(
         &mut self,
         adapter: &Adapter,
@@ -817,7 +817,7 @@ impl Run<'_> {
         let mut mismatches = 0;
         for time in 1..=restarts {
             if let Err(error) = adapter.restart() {
-                self.reasons.push(format!("sleep {time}: {error}"));
+                self.reasons.push(format!("power cycle {time}: {error}"));
                 return Ok(Verdict::Fail);
             }
             let Some(settings) = self.verified else {
@@ -830,12 +830,13 @@ impl Run<'_> {
                 Ok(findings) => {
                     mismatches += findings.count();
                     for line in findings.describe(DESCRIBED) {
-                        writeln!(out, "          sleep {time}: {line}")?;
+                        writeln!(out, "          power cycle {time}: {line}")?;
                     }
                 }
                 Err(error) => {
-                    self.reasons
-                        .push(format!("reading after sleep {time} ended: {error}"));
+                    self.reasons.push(format!(
+                        "reading after power cycle {time} was aborted: {error}"
+                    ));
                     return Ok(Verdict::Fail);
                 }
             }
@@ -849,14 +850,14 @@ impl Run<'_> {
         };
         writeln!(
             out,
-            "sleep     {restarts} times without power, {read} ({})",
+            "restart   {restarts} power cycles, {read} ({})",
             Elapsed(clock::instant() - begin)
         )?;
         if mismatches == 0 {
             return Ok(Verdict::Pass);
         }
         self.reasons
-            .push(format!("{mismatches} sectors changed in a sleep"));
+            .push(format!("{mismatches} sectors changed in a power cycle"));
         Ok(Verdict::Fail)
     }
 
@@ -879,7 +880,10 @@ impl Run<'_> {
         };
         writeln!(out)?;
         if self.settings.load == Load::Default {
-            writeln!(out, "The default workload; give another one after --")?;
+            writeln!(
+                out,
+                "The default workload; to change it, give options after --"
+            )?;
         }
         writeln!(out, "{parameters}")?;
         let progress = progress("workload {wide_bar} {percent}%");
@@ -897,7 +901,7 @@ impl Run<'_> {
             Err(WorkloadError::Transfer(error)) => {
                 let advice = after_failure(&error);
                 self.reasons
-                    .push(format!("the workload ended: {error}{advice}"));
+                    .push(format!("the workload was aborted: {error}{advice}"));
                 Ok(())
             }
             Err(error) => Err(RunError::Workload(error)),
@@ -923,14 +927,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The last lines. There is no verdict if the host failed the disk.
+    /// Prints the verdict. There is none if the host failed to read or write the image.
     fn verdict(&self, out: &mut dyn Write) -> Result<Verdict, RunError> {
         writeln!(out)?;
         let image = self.hardware.device.as_deref().map(VirtioBlk::image);
         if let Some(failure) = image.and_then(DiskImage::host_failure) {
-            writeln!(out, "NOT JUDGED: {failure}")?;
+            writeln!(out, "NO VERDICT: {failure}")?;
             for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
-                writeln!(out, "  seen besides: {line}")?;
+                writeln!(out, "  also observed: {line}")?;
             }
             return Err(RunError::Host(failure.to_string()));
         }
@@ -944,30 +948,30 @@ impl Run<'_> {
         }
         if self.settings.checks == Checks::All {
             let command = command::repeating(std::env::args(), self.seed);
-            writeln!(out, "  the same run again: {command}")?;
+            writeln!(out, "  to repeat this run: {command}")?;
         }
         Ok(Verdict::Fail)
     }
 }
 
-/// What to do about a transfer that failed, as the end of a sentence.
+/// What to do about a failed transfer, as the end of a sentence.
 fn after_failure(error: &CommandError) -> &'static str {
     match &error.how {
         Failure::Status {
             sense: Some(sense), ..
         } if sense.key == key::DATA_PROTECT => {
-            "; for a disk that cannot be written give --verify-bytes 0, and -- -w0"
+            "; if the disk is meant to be read-only, give --verify-bytes 0, and -- -w0"
         }
-        _ => "; for a disk that fails on purpose give --keep-going",
+        _ => "; if the disk is meant to fail, give --keep-going",
     }
 }
 
-/// Two runs are the same if this is.
+/// Prints a digest of the schedule. Two runs are identical if their digests are.
 fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "schedule  {} points ({} at instructions of the driver's) in {} of virtual time, {} \
-         changes of thread, digest {:016x}",
+        "schedule  {} scheduling points ({} at driver instructions) in {} of virtual time, {} \
+         thread switches, digest {:016x}",
         trace.points,
         trace.instructions,
         Elapsed(trace.time),
@@ -1000,7 +1004,7 @@ fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result
     Ok(())
 }
 
-/// A progress bar where standard error is a terminal, else nothing.
+/// A progress bar on standard error. It is hidden unless that is a terminal.
 pub(crate) fn progress(template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -1010,7 +1014,7 @@ pub(crate) fn progress(template: &str) -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-/// Few digits: a person may type it again.
+/// A seed from the clock, with few digits, so that it is easy to type.
 #[must_use]
 pub fn seed_of_the_clock() -> u64 {
     SystemTime::now()

@@ -1,5 +1,5 @@
-//! A run by each of many seeds, each in a process of its own, because a process
-//! has one machine; as many at a time as the host has processors.
+//! `testbed run --seeds`: runs many seeds. Each run has its own process, because a process
+//! has one machine, and as many runs at a time as the host has processors.
 
 use std::{
     env,
@@ -13,29 +13,30 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{command, elapsed::Elapsed};
+use crate::{command, elapsed::Elapsed, run};
 
-/// The exit code of a run that a signal ended.
+/// The exit code if a signal ended a run.
 const CRASHED: u8 = 3;
 
-/// The end of a run.
+/// The result of a run.
 struct Ended {
     seed: u64,
     output: io::Result<Output>,
     took: Duration,
 }
 
-/// Runs the command of this process once for each of `count` seeds from `first`
-/// on, and gives an exit code. After one that does not end well none is begun;
-/// what it printed is printed, and its code is given.
+/// Runs the command of this process for `count` seeds, starting at `first`. After a failed
+/// run, it starts no other run, prints the output of the failed one, and returns its exit code.
 ///
 /// # Errors
-/// The host's, and the output's.
+/// A process cannot be started, or the output cannot be written.
 pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
     let begin = Instant::now();
     let next = AtomicU32::new(0);
     let stop = AtomicBool::new(false);
     let mut code = 0;
+    let progress = run::progress("running {pos} of {len} seeds {wide_bar} {percent}%");
+    progress.set_length(count.into());
     thread::scope(|scope| {
         let (send, ended) = mpsc::channel();
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -46,7 +47,7 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
                     if number >= count {
                         break;
                     }
-                    // Who prints may have given up.
+                    // The receiver is gone if the output cannot be written.
                     let _ = send.send(one(first.wrapping_add(number.into())));
                 }
             });
@@ -56,28 +57,31 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
         for ended in ended {
             let (seed, took) = (ended.seed, Elapsed(ended.took));
             let output = ended.output?;
-            if output.status.success() {
-                passed += 1;
-                writeln!(out, "seed {seed}: PASS in {took}  ({passed} of {count})")?;
-            } else {
+            progress.inc(1);
+            progress.suspend(|| {
+                if output.status.success() {
+                    passed += 1;
+                    return writeln!(out, "seed {seed}: PASS in {took}  ({passed} of {count})");
+                }
                 stop.store(true, Ordering::Relaxed);
                 out.write_all(&output.stdout)?;
                 out.write_all(&output.stderr)?;
-                writeln!(out, "seed {seed}: FAIL in {took}")?;
                 let of_it = output.status.code().and_then(|code| code.try_into().ok());
                 code = of_it.unwrap_or(CRASHED);
-            }
+                writeln!(out, "seed {seed}: FAIL in {took}")
+            })?;
         }
         Ok::<(), io::Error>(())
     })?;
+    progress.finish_and_clear();
     if code == 0 {
         let took = Elapsed(begin.elapsed());
-        writeln!(out, "PASS: {count} seeds from {first} on, in {took}")?;
+        writeln!(out, "PASS: {count} seeds, starting at {first}, in {took}")?;
     }
     Ok(code)
 }
 
-/// Runs the command by this seed.
+/// Runs the command with this seed.
 fn one(seed: u64) -> Ended {
     let begin = Instant::now();
     let words: Vec<String> = env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! Sizes as people write them: `64M` on a command line, `64MiB` in print.
+//! Parses and prints sizes: `64M` on a command line, `64MiB` in the output.
 
 use std::{
     fmt::{self, Display, Formatter},
@@ -9,9 +9,9 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
-/// Text that is no size.
+/// A text is not a size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no size: a whole number of bytes, or with K, M, G or T (64M)")]
+#[error("{0:?} is not a size: give a number of bytes, or a number with K, M, G or T (64M)")]
 pub struct NoSize(String);
 
 impl FromStr for Size {

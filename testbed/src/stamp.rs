@@ -186,26 +186,23 @@ impl Display for Damage {
             Self::Flipped { bits, first } => {
                 write!(
                     out,
-                    "bit-flipped: {bits} wrong bits, the first in byte {first}"
+                    "bits flipped: {bits} wrong bits, the first in byte {first}"
                 )
             }
             Self::Misplaced { sector, generation } => write!(
                 out,
-                "misplaced: it is sector {sector} of generation {generation}"
+                "misplaced: has the data of sector {sector}, generation {generation}"
             ),
-            Self::Stale { generation } => write!(out, "stale: it is of generation {generation}"),
+            Self::Stale { generation } => write!(out, "stale: has generation {generation}"),
             Self::OtherPass { seed } => {
-                write!(out, "stale: it is of another pass, with seed {seed}")
+                write!(out, "stale: has data of another pass, with seed {seed}")
             }
-            Self::Torn { at } => write!(out, "torn: two contents meet at byte {at}"),
+            Self::Torn { at } => write!(out, "torn: two versions meet at byte {at}"),
             Self::Overwritten { first, end } => {
-                write!(
-                    out,
-                    "overwritten: bytes {first} to {end} are something else"
-                )
+                write!(out, "overwritten: bytes {first} to {end} have other data")
             }
-            Self::Zeros => write!(out, "lost: it is all zeros"),
-            Self::Foreign => write!(out, "lost: nothing of this pass is in it"),
+            Self::Zeros => write!(out, "lost: all zeros"),
+            Self::Foreign => write!(out, "lost: no data of this pass"),
         }
     }
 }

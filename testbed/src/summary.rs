@@ -1,5 +1,5 @@
-//! What the machine reports at the end, as text: callbacks, locks, interrupts,
-//! statuses, and everything that speaks against the driver.
+//! The report at the end of a run: callbacks, locks, interrupts, statuses, and the faults of
+//! the driver.
 
 use std::{
     collections::BTreeMap,
@@ -16,36 +16,36 @@ use crate::{
     storport::report::{Report, RuleList, times},
 };
 
-/// Lines of a kind that are printed before the rest is counted.
+/// The number of event log lines that are printed.
 const SHOWN: usize = 10;
 
-/// All that was counted in a run.
+/// The counters and findings of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// Storport's own report.
+    /// Storport's report.
     pub report: Report,
     /// The device's counters.
     pub device: FunctionCounters,
-    /// What the device found wrong in what the driver did.
+    /// Faults of the driver that the device found.
     pub complaints: Vec<String>,
-    /// Accesses to registers that were wrong, but could be carried out.
+    /// Register accesses that were wrong, but could be emulated.
     pub accesses: Vec<String>,
-    /// Commands that the class driver tried again.
+    /// The number of commands that the class driver retried.
     pub retries: u64,
-    /// How transfers failed that were passed over, and how often.
+    /// The failures that --keep-going ignored, with their counts.
     pub failed: BTreeMap<String, u64>,
-    /// Whether the driver is held to the rules that this project chose.
+    /// Whether broken house rules are faults.
     pub house_rules: bool,
 }
 
 impl Summary {
-    /// Requests that came back from the miniport.
+    /// The number of requests that the miniport completed.
     fn requests(&self) -> u64 {
         self.report.completed.values().sum()
     }
 
-    /// What the driver did wrong: a run with any is failed. Violations have
-    /// lines below the first, that are indented.
+    /// The faults of the driver. A run with a fault fails. A violation has further, indented
+    /// lines.
     #[must_use]
     pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -58,7 +58,7 @@ impl Summary {
             faults.push(format!("the device complains: {complaint}"));
         }
         for access in &self.accesses {
-            faults.push(format!("a wrong access to the device: {access}"));
+            faults.push(format!("wrong access to the device: {access}"));
         }
         for reset in &self.report.resets {
             faults.push(format!(
@@ -75,8 +75,7 @@ impl Summary {
         faults
     }
 
-    /// What could be better, and does not fail the run: rules that this project
-    /// chose and the driver is not held to.
+    /// Broken house rules, if they do not fail the run.
     #[must_use]
     pub fn advice(&self) -> Vec<String> {
         if self.house_rules {
@@ -90,7 +89,8 @@ impl Summary {
         house.map(ToString::to_string).chain(self.leaks()).collect()
     }
 
-    /// No page demands that everything is freed when the adapter stops.
+    /// Resources that were not freed. No page of Microsoft's documentation requires that a
+    /// miniport frees everything when the adapter stops.
     fn leaks(&self) -> impl Iterator<Item = String> {
         let leaks = self.report.leaks.iter();
         leaks.map(|leak| format!("advice: not freed at the end: {leak}"))
@@ -111,7 +111,7 @@ impl Summary {
 
     fn locks(&self, out: &mut Formatter<'_>) -> fmt::Result {
         if self.report.locks.is_empty() {
-            return writeln!(out, "no lock was taken");
+            return writeln!(out, "no lock was acquired");
         }
         let rows = self.report.locks.iter().map(|row| {
             vec![
@@ -126,7 +126,7 @@ impl Summary {
         });
         let heading = [
             "lock",
-            "taken",
+            "acquired",
             "contended",
             "waited",
             "held",
@@ -141,7 +141,7 @@ impl Summary {
         let rows = [
             ("interrupts", self.report.interrupts),
             ("DPCs", self.report.dpcs),
-            ("doorbells", self.device.doorbells),
+            ("notifications", self.device.doorbells),
             ("device requests", self.device.requests),
         ]
         .map(|(name, count)| {
@@ -152,7 +152,7 @@ impl Summary {
             };
             vec![name.to_owned(), count.to_string(), each]
         });
-        table(out, &["event", "count", "an I/O"], rows.into_iter())
+        table(out, &["event", "count", "per I/O"], rows.into_iter())
     }
 
     fn remarks(&self, out: &mut Formatter<'_>) -> fmt::Result {
@@ -175,21 +175,30 @@ impl Summary {
         if self.report.completed.contains_key(&srb::DATA_OVERRUN) {
             writeln!(
                 out,
-                "  (DATA_OVERRUN is how a miniport says that an answer is shorter than asked for)"
+                "  (a miniport completes with DATA_OVERRUN if it returns less data than requested)"
             )?;
         }
         for (count, what) in [
-            (self.report.retried, "came back BUSY and started again"),
-            (self.retries, "tried again by the class driver"),
-            (self.report.busy, "StorPortBusy and StorPortDeviceBusy"),
-            (self.report.pauses, "StorPortPause and StorPortPauseDevice"),
+            (
+                self.report.retried,
+                "requests completed as BUSY and restarted",
+            ),
+            (self.retries, "commands retried by the class driver"),
+            (
+                self.report.busy,
+                "calls of StorPortBusy and StorPortDeviceBusy",
+            ),
+            (
+                self.report.pauses,
+                "calls of StorPortPause and StorPortPauseDevice",
+            ),
             (
                 self.report.unclaimed_interrupts,
                 "interrupts that the driver did not claim",
             ),
             (
                 self.report.stray_messages,
-                "messages of the device that no vector was granted for",
+                "interrupt messages of the device without a granted vector",
             ),
         ] {
             if count > 0 {
@@ -202,14 +211,14 @@ impl Summary {
         for (function, count) in &self.report.not_implemented {
             writeln!(
                 out,
-                "not modelled, answered as not implemented: {function}, {}",
+                "not emulated, returned STOR_STATUS_NOT_IMPLEMENTED: {function}, {}",
                 times(*count)
             )?;
         }
         write!(out, "{}", self.event_log())
     }
 
-    /// The first lines of the event log, and the number of the others.
+    /// The first lines of the event log, and the number of the remaining ones.
     pub(crate) fn event_log(&self) -> String {
         let mut lines: String = self
             .report
@@ -237,7 +246,7 @@ impl Display for Summary {
         self.remarks(out)?;
         match self.faults().len() {
             0 => writeln!(out, "violations: none; complaints of the device: none")?,
-            count => writeln!(out, "faults of the driver: {count}, see below")?,
+            count => writeln!(out, "faults of the driver: {count}, listed below")?,
         }
         self.advice()
             .iter()
@@ -245,7 +254,7 @@ impl Display for Summary {
     }
 }
 
-/// A table whose first column is text and whose others are numbers.
+/// Prints a table of a text column and number columns.
 fn table(
     out: &mut Formatter<'_>,
     heading: &[&str],
@@ -337,17 +346,17 @@ callback       calls    total     mean      max
 HwFindAdapter      1  1.50 ms  1.50 ms  1.50 ms
 HwStartIo       4000  2.00 ms   500 ns   900 ns
 
-lock   taken  contended    waited     held    mean      max
-Dpc 0   8000         12  40.00 us  4.00 ms  500 ns  3.00 us
+lock   acquired  contended    waited     held    mean      max
+Dpc 0      8000         12  40.00 us  4.00 ms  500 ns  3.00 us
 
-event            count  an I/O
-interrupts        2000   0.500
-DPCs              2000   0.500
-doorbells         1000   0.250
-device requests   3999   1.000
+event            count  per I/O
+interrupts        2000    0.500
+DPCs              2000    0.500
+notifications     1000    0.250
+device requests   3999    1.000
 
 requests: 4000, by status: SRB_STATUS_SUCCESS (01h) 3999, SRB_STATUS_ERROR (04h) 1
-tried again by the class driver: 1
+commands retried by the class driver: 1
 violations: none; complaints of the device: none
 ";
         assert_eq!(summary().to_string(), expected);
@@ -400,7 +409,7 @@ violations: none; complaints of the device: none
                  \x20 at: test.sys+0x1234 (submit+0x34)\n\
                  \x20     test.sys+0x1100 (HwStartIo+0x20)",
                 "the device complains: queue 0: a loop",
-                "a wrong access to the device: 2 bytes at 3",
+                "wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \
                  HwResetBus returned TRUE)",
             ]
@@ -408,7 +417,7 @@ violations: none; complaints of the device: none
         assert!(
             summary
                 .to_string()
-                .contains("faults of the driver: 4, see below\n")
+                .contains("faults of the driver: 4, listed below\n")
         );
     }
 
@@ -467,6 +476,6 @@ violations: none; complaints of the device: none
     fn a_run_without_requests_divides_by_nothing() {
         let text = Summary::default().to_string();
         assert!(text.contains("requests: 0, by status: none"), "{text}");
-        assert!(text.contains("no lock was taken"), "{text}");
+        assert!(text.contains("no lock was acquired"), "{text}");
     }
 }

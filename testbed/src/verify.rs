@@ -1,5 +1,5 @@
-//! The verify pass: stamps random extents through the driver, reads them back
-//! in other pieces, then compares the image file itself.
+//! The verify pass: writes stamps to random extents through the driver, reads them back in
+//! other pieces, then compares the image file.
 
 pub mod findings;
 pub mod plan;
@@ -39,48 +39,47 @@ use crate::{
 /// The most transfers in flight on one CPU.
 const DEPTH: usize = 8;
 
-/// How many waiting steps are looked at for one that may go now.
+/// The number of waiting steps that are searched for one that can start.
 const WINDOW: usize = 256;
 
-/// What a pass should do.
+/// The settings of a pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How many bytes to verify: whole blocks, at most the disk.
+    /// Bytes to verify: whole blocks, at most the size of the disk.
     pub bytes: u64,
-    /// Decides on everything that is left to chance.
+    /// The seed of all random choices.
     pub seed: u64,
     /// Virtual CPUs to run on.
     pub cpus: u32,
-    /// Bytes of the machine's memory that its buffers may take.
+    /// Bytes of the machine's memory for the buffers, at most.
     pub buffer_bytes: u64,
 }
 
-/// What a pass did and found.
+/// The result of a pass.
 #[derive(Debug)]
 pub struct Outcome {
     /// Bytes verified.
     pub bytes: u64,
-    /// Extents that they were in.
+    /// The number of extents.
     pub extents: usize,
-    /// Parts of them that were written again.
+    /// The number of rewritten parts of extents.
     pub rewrites: usize,
     /// Reads through the driver.
     pub reads: usize,
-    /// Sectors beside the extents that were compared with what they held
-    /// before.
+    /// Unwritten sectors beside the extents that were compared with their earlier contents.
     pub untouched: usize,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
-    /// Steps whose transfers failed, and were passed over.
+    /// Steps with failed transfers that --keep-going ignored.
     pub failed: usize,
-    /// What was wrong.
+    /// The mismatches.
     pub findings: Findings,
 }
 
-/// Why a pass could not be brought to its end.
+/// A pass could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// More than the disk holds, or no whole blocks.
+    /// The size exceeds the disk, or is not a multiple of its blocks.
     #[error("{0}")]
     Length(String),
     /// A transfer failed.
@@ -89,22 +88,22 @@ pub enum VerifyError {
     /// The flush failed.
     #[error(transparent)]
     Flush(#[from] DiskError),
-    /// No room for the buffers.
+    /// The machine has too little memory for the buffers.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The image file can't be read.
-    #[error("the image file cannot be read: {0}")]
+    /// The image file cannot be read.
+    #[error("cannot read the image file: {0}")]
     Image(#[from] io::Error),
-    /// Steps were left when all initiators had ended.
-    #[error("the pass ended with {0} steps undone: completions were lost")]
+    /// All initiators ended, but steps are left.
+    #[error("{0} steps were not completed, because completions were lost")]
     Undone(usize),
 }
 
-/// Verifies `settings.bytes` of `disk`, whose contents are in `image` once they
-/// are flushed; without one, what reads give is all that is verified. `progress` counts bytes transferred or compared.
+/// Verifies `settings.bytes` of `disk`. After the flush, `image` must have the same data.
+/// Without an image, only reads are compared. `progress` counts bytes transferred or compared.
 ///
 /// # Errors
-/// [`VerifyError`]; wrong data are no error, but in the outcome's findings.
+/// See [`VerifyError`]. Wrong data is not an error, but in the outcome's findings.
 pub fn verify(
     disk: &Disk,
     image: Option<&File>,
@@ -115,14 +114,14 @@ pub fn verify(
     let block_bytes = disk.facts().block_bytes;
     if settings.bytes > disk.bytes() {
         return Err(VerifyError::Length(format!(
-            "{} bytes are more than the disk holds ({})",
+            "{} bytes is more than the size of the disk: give at most {}",
             settings.bytes,
             disk.bytes()
         )));
     }
     if !settings.bytes.is_multiple_of(block_bytes.into()) {
         return Err(VerifyError::Length(format!(
-            "{} bytes are no whole blocks of {block_bytes}",
+            "{} bytes is not a multiple of the disk's block size: give a multiple of {block_bytes}",
             settings.bytes
         )));
     }
@@ -188,11 +187,11 @@ pub fn verify(
     })
 }
 
-/// Reads back once more what [`verify`] wrote with the same `settings`, and
-/// compares it: nothing may have written to the disk since.
+/// Reads and compares the data that [`verify`] wrote with the same `settings`. The disk must
+/// not have been written since.
 ///
 /// # Errors
-/// [`VerifyError`]; wrong data are no error, but in the findings.
+/// See [`VerifyError`]. Wrong data is not an error, but in the findings.
 pub fn read_again(
     disk: &Disk,
     settings: Settings,
@@ -209,7 +208,7 @@ pub fn read_again(
     let mut waiting = VecDeque::new();
     for step in plan.steps {
         match step {
-            // Of two writes to a sector the later one in the plan went last.
+            // Writes to the same sector are performed in the order of the plan.
             Step::Write { extent, generation } => expected.set(&extent, generation),
             Step::Read { .. } => waiting.push_back(step),
         }
@@ -240,7 +239,7 @@ pub fn read_again(
     Ok(std::mem::take(&mut state.findings))
 }
 
-/// Carries out the steps through the driver.
+/// Performs the steps through the driver.
 fn run(disk: &Disk, pass: &Arc<Pass>, settings: Settings) -> Result<(), VerifyError> {
     let longest = LONGEST * SECTOR as u64;
     let cpus = settings.cpus.max(1) as usize;
@@ -260,7 +259,7 @@ fn run(disk: &Disk, pass: &Arc<Pass>, settings: Settings) -> Result<(), VerifyEr
                 .collect(),
         }));
     }
-    // What they found is in the pass.
+    // Their findings are in the pass.
     drop(disk.run(initiators));
     let mut state = pass.state();
     if let Some(error) = state.error.take() {
@@ -272,7 +271,7 @@ fn run(disk: &Disk, pass: &Arc<Pass>, settings: Settings) -> Result<(), VerifyEr
     }
 }
 
-/// What these sectors hold now.
+/// Reads these sectors of the image.
 fn contents(image: &File, sectors: &[u64]) -> io::Result<BTreeMap<u64, [u8; SECTOR]>> {
     sectors
         .iter()
@@ -284,7 +283,7 @@ fn contents(image: &File, sectors: &[u64]) -> io::Result<BTreeMap<u64, [u8; SECT
         .collect()
 }
 
-/// Compares all that was written, and what must not have been, in the image.
+/// Compares all written sectors and the unwritten ones in the image.
 fn compare_image(
     pass: &Pass,
     state: &mut State,
@@ -319,11 +318,11 @@ fn compare_image(
     Ok(())
 }
 
-/// A pass that is under way.
+/// A pass in progress.
 struct Pass {
     block_sectors: u64,
     seed: u64,
-    /// What sectors that are never written held before.
+    /// The earlier contents of sectors that are never written.
     untouched: BTreeMap<u64, [u8; SECTOR]>,
     progress: ProgressBar,
     failures: Arc<Failures>,
@@ -335,9 +334,9 @@ struct State {
     in_flight: Vec<Step>,
     expected: Expected,
     findings: Findings,
-    /// The first transfer that failed; nothing is issued after it.
+    /// The first failed transfer; no step is issued after it.
     error: Option<CommandError>,
-    /// Steps whose transfers failed and were passed over.
+    /// Steps with failed transfers that --keep-going ignored.
     failed: usize,
 }
 
@@ -346,9 +345,9 @@ impl Pass {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next step that conflicts with none in flight and with none
-    /// that is to go before it. If there is none now, one that is in flight
-    /// bars it, and whoever has that one in flight will ask again.
+    /// Removes and returns the next step that conflicts neither with a step in flight nor with
+    /// an earlier waiting one. If there is none, the initiator of the conflicting step calls
+    /// this again when that step ends.
     fn next(&self) -> Option<Step> {
         let mut state = self.state();
         if state.error.is_some() {
@@ -372,7 +371,7 @@ impl Pass {
         Some(step)
     }
 
-    /// Takes the end of a step, with what it read.
+    /// Ends a step, and compares the data of a read.
     fn end(&self, step: &Step, result: Result<(), CommandError>, buffer: &Buffer) {
         let (read, generations) = {
             let mut state = self.state();
@@ -384,7 +383,7 @@ impl Pass {
                     }
                     None => {
                         state.failed += 1;
-                        // What a failed write left is not known.
+                        // The data after a failed write is unknown.
                         if let Step::Write { extent, .. } = step {
                             state.expected.set(extent, 0);
                         }
@@ -394,7 +393,7 @@ impl Pass {
             }
             match step {
                 Step::Write { .. } => (None, Vec::new()),
-                // As of now: no write to it was in flight since it was issued.
+                // No write to the extent was in flight since the read was issued.
                 Step::Read { extent } => (Some(extent), state.expected.generations(extent)),
             }
         };
@@ -409,7 +408,7 @@ impl Pass {
         self.state().findings.merge(findings);
     }
 
-    /// Compares what `extent` holds with what was written (generation 0: never).
+    /// Compares the data of `extent` with the written data. Generation 0 means never written.
     fn compare(
         &self,
         place: Place,
@@ -465,7 +464,7 @@ impl Expected {
         }
     }
 
-    /// One for each sector of `extent`; 0 for those that were not written.
+    /// The generation of each sector of `extent`; 0 if it was not written.
     fn generations(&self, extent: &Extent) -> Vec<u32> {
         let mut generations = vec![0; (extent.end - extent.start) as usize];
         let first = self
@@ -491,7 +490,7 @@ struct Slot {
     step: Option<Step>,
 }
 
-/// Carries out steps of a pass on one CPU.
+/// Performs steps of a pass on one CPU.
 struct Verifier {
     pass: Arc<Pass>,
     slots: Vec<Slot>,
@@ -519,7 +518,7 @@ impl Verifier {
                     Operation::Write
                 }
                 Step::Read { .. } => {
-                    // What an earlier step left here must not pass for an answer.
+                    // The data of an earlier step must not be taken for the data of this one.
                     buffer.write(&vec![0xEE; buffer.bytes as usize]);
                     Operation::Read
                 }

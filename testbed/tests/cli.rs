@@ -1,5 +1,5 @@
-//! The command line as a user meets it: what can't be done is told in one line
-//! on standard error, with exit code 2.
+//! Tests of the testbed's command line. A command that cannot be carried out prints one line
+//! on standard error and exits with code 2.
 
 use std::{
     fs,
@@ -17,7 +17,7 @@ fn testbed(arguments: &[&str]) -> Output {
         .expect("the testbed is built")
 }
 
-/// The one line that a command that can't be carried out prints.
+/// The error line of a command that cannot be carried out.
 fn refused(arguments: &[&str]) -> String {
     let output = testbed(arguments);
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -36,7 +36,7 @@ fn file(contents: &[u8]) -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-/// What is said of a run with the image at `path`.
+/// The error line of a run with the image at `path`.
 fn refused_image(path: &Path) -> String {
     let path = path.to_str().expect("a plain path");
     let error = refused(&["run", "--driver", "no.sys", "--disk", path]);
@@ -45,13 +45,17 @@ fn refused_image(path: &Path) -> String {
 }
 
 #[test]
-fn help_shows_examples_and_warns_of_the_disks_contents() {
-    for arguments in [&["--help"][..], &["run", "--help"]] {
-        let output = testbed(arguments);
+fn every_help_shows_examples_and_a_run_warns_of_the_disks_contents() {
+    for command in ["", "run", "cost", "imports", "rules"] {
+        let arguments = [command, "--help"].into_iter().filter(|it| !it.is_empty());
+        let output = testbed(&arguments.collect::<Vec<_>>());
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success());
-        assert!(text.contains("Examples:"), "{text}");
-        assert!(text.contains("CONTENTS ARE OVERWRITTEN"), "{text}");
+        let example = format!("Examples:\n  testbed {command}");
+        assert!(text.contains(&example), "{text}");
+        if ["", "run"].contains(&command) {
+            assert!(text.contains("CONTENTS ARE OVERWRITTEN"), "{text}");
+        }
     }
 }
 
@@ -107,7 +111,7 @@ fn unknown_options_and_commands_are_named() {
     for (arguments, named) in [
         (&["run", "--driver", "x.sys", "--fast"][..], "'--fast'"),
         (&["walk"], "'walk'"),
-        (&["run"], "--driver <PATH.sys>"),
+        (&["run"], "--driver <FILE.sys>"),
         (
             &["run", "--driver", "x.sys", "--cpus", "0"],
             "0 is not in 1..=64",
@@ -119,7 +123,7 @@ fn unknown_options_and_commands_are_named() {
         (&["run", "--driver", "x.sys", "--srb", "both"], "'both'"),
         (
             &["run", "--driver", "x.sys", "--size", "12Q"],
-            "\"12Q\" is no size",
+            "\"12Q\" is not a size",
         ),
         (
             &["run", "--driver", "x.sys", "--overwrite"],
@@ -139,10 +143,10 @@ fn unknown_options_and_commands_are_named() {
 fn options_of_the_workload_are_checked_before_anything_else() {
     let run = ["run", "--driver", "no.sys", "--"];
     for (option, why) in [
-        ("-q", "unknown option -q"),
-        ("-x", "diskspd option -x is not supported here"),
+        ("-q", "unknown workload option -q"),
+        ("-x", "diskspd option -x is not supported by the testbed"),
         ("-w101", "option -w101: "),
-        ("#1", "only target"),
+        ("#1", "not an option: leave out targets"),
     ] {
         let error = refused(&[&run[..], &[option]].concat());
         assert!(error.contains(why), "{error}");
@@ -198,7 +202,7 @@ fn an_image_that_is_not_blank_is_refused_and_stays_as_it_is() {
 
         let error = refused_image(&path);
 
-        let told = format!("it holds data at byte {} ", at - at % 512);
+        let told = format!("the image has data at byte {} ", at - at % 512);
         assert!(
             error.contains(&told) && error.contains("--overwrite"),
             "{error}"
@@ -252,11 +256,11 @@ fn the_rules_are_printed_in_two_lists_with_their_sources_and_what_is_beyond_them
     assert!(output.status.success(), "{text}");
     for part in [
         "\n  lock-order\n      StartIo and DPC locks are taken before",
-        "\n      from: StorPortSpinLock3; storport-rules.md O1, O2\n",
+        "\n      source: StorPortSpinLock3; storport-rules.md O1, O2\n",
         "\n  srb-touched\n",
-        "\n\nChosen by this project, where Microsoft's documentation is silent",
+        "\n\nHouse rules: rules of this project, where Microsoft's documentation is silent",
         "\n  lock-in-dump-mode\n",
-        "\n\nNot seen by the testbed:\n  - HwBuildIo touches the adapter's state",
+        "\n\nNot checked by the testbed:\n  - HwBuildIo accesses the adapter's state",
     ] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }

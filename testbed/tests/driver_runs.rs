@@ -153,7 +153,7 @@ fn an_error_of_the_host_ends_a_run_without_a_verdict() {
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{text}\n{errors}");
-    assert!(text.contains("\nNOT JUDGED: "), "{text}");
+    assert!(text.contains("\nNO VERDICT: "), "{text}");
     assert!(!text.contains("\nFAIL\n"), "{text}");
     let path = path.display().to_string();
     for part in [&path, "cannot write", "ulimit -f"] {

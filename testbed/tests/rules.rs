@@ -61,7 +61,7 @@ impl Fixture {
     fn expects(&self, line: &str) -> bool {
         let remark = self.remark.as_deref();
         remark.is_some_and(|remark| line.starts_with(remark))
-            || line.starts_with("the same run again: ")
+            || line.starts_with("to repeat this run: ")
     }
 
     /// How it is run. One that names a seed waits for time-outs: in order alone,

@@ -1,5 +1,4 @@
-//! The requests whose cost is counted, and the order in which they are sent,
-//! served and completed.
+//! The requests whose cost is counted, and the order of their stages.
 
 use std::{
     any::Any,
@@ -29,7 +28,7 @@ use crate::{
 const LONGEST: u32 = 64 << 10;
 pub(super) const DEEPEST: u32 = 256;
 
-/// How long a batch may take.
+/// The time-out of a batch.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A kind of request.
@@ -80,7 +79,7 @@ impl Kind {
     }
 }
 
-/// What is needed to send requests.
+/// Sends batches of requests.
 pub(super) struct Workload {
     machine: Arc<Machine>,
     adapter: Arc<Adapter>,
@@ -89,8 +88,8 @@ pub(super) struct Workload {
     block_bytes: u32,
     blocks: u64,
     forced: bool,
-    /// [`LONGEST`] bytes for each of [`DEEPEST`] requests; no two neighbouring
-    /// pages lie side by side in physical memory.
+    /// [`LONGEST`] bytes for each of [`DEEPEST`] requests. No two pages are adjacent in physical
+    /// memory.
     buffers: Arc<Block>,
 }
 
@@ -115,7 +114,7 @@ impl Workload {
         })
     }
 
-    /// Why requests of this kind can't be sent.
+    /// Why requests of this kind cannot be sent.
     pub(super) fn refusal(&self, kind: Kind) -> Option<String> {
         let most = self.adapter.max_transfer_bytes();
         let segments = kind.bytes().div_ceil(4096);
@@ -129,14 +128,14 @@ impl Workload {
                 self.adapter.max_physical_breaks()
             ))
         } else if u64::from(kind.bytes()) > self.blocks * u64::from(self.block_bytes) {
-            Some("the disk is smaller".to_owned())
+            Some("the request is longer than the disk".to_owned())
         } else {
             None
         }
     }
 
-    /// Sends `count` requests, then has the device serve them until all are
-    /// completed. Returns why one failed.
+    /// Sends `count` requests, then lets the device serve them until all are completed. Returns
+    /// the failure of the first failed request.
     pub(super) fn run(&self, kind: Kind, count: u32) -> Option<String> {
         let requests: Vec<_> = (0..count)
             .map(|number| self.request(kind, number))
@@ -192,7 +191,7 @@ impl Workload {
     }
 }
 
-/// Requests that are sent one after the other.
+/// A batch of requests.
 struct Batch {
     requests: Vec<Request>,
     left: usize,
@@ -211,7 +210,7 @@ impl Program for Batch {
         let (srb, scsi) = (completion.srb_status, completion.scsi_status);
         if (srb, scsi) != (1, 0) {
             self.failed.get_or_insert_with(|| {
-                format!("a request ended with SRB status {srb:#04x}, SCSI status {scsi:#04x}")
+                format!("a request failed with SRB status {srb:#04x}, SCSI status {scsi:#04x}")
             });
         }
         if self.left == 0 {
@@ -228,7 +227,7 @@ impl Program for Batch {
     }
 }
 
-/// Has the device serve requests again and again, between what else the CPU does.
+/// Lets the device serve requests repeatedly, between the other work of the CPU.
 #[derive(Clone)]
 struct Pump {
     machine: Arc<Machine>,

@@ -1,9 +1,8 @@
-//! What the function found wrong in what the driver did, each thing once.
+//! Faults of the driver that a PCI function found, without duplicates.
 
 use std::sync::Mutex;
 
-/// How many complaints are kept. A driver that does one thing wrong in a
-/// thousand places needs no longer list, and the list must not grow for ever.
+/// The number of complaints that are kept, so that the list does not grow without limit.
 const KEPT: usize = 1000;
 
 /// The complaints so far, in the order in which they were first found.
@@ -11,7 +10,7 @@ const KEPT: usize = 1000;
 pub(super) struct Complaints(Mutex<Vec<String>>);
 
 impl Complaints {
-    /// Adds `complaint`, unless the very same one is there already.
+    /// Adds `complaint`, unless it is in the list already.
     pub(super) fn add(&self, complaint: impl Into<String>) {
         let complaint = complaint.into();
         let mut list = self.0.lock().expect("no holder panics");
@@ -20,7 +19,7 @@ impl Complaints {
         }
     }
 
-    /// How many there are.
+    /// The number of complaints.
     pub(super) fn count(&self) -> u64 {
         self.0.lock().expect("no holder panics").len() as u64
     }

@@ -1,5 +1,5 @@
-//! The image file behind a disk: raw sectors, held by one user at a time. What the
-//! host fails to do with it is kept, so that it is not blamed on the driver.
+//! The image file of a disk: raw sectors, locked for one user at a time. The first failure of
+//! the host is recorded, so that the driver is not blamed for it.
 
 use std::{
     fs::{File, Metadata, OpenOptions, TryLockError},
@@ -19,25 +19,25 @@ use super::{guest_io::IoVectors, image_lock};
 /// Bytes in a sector, the unit of virtio-blk (VIRTIO 1.3 §5.2.4).
 pub(super) const SECTOR: u64 = 512;
 
-/// What the disk may do with its file.
+/// The access of the disk to its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read and write; nobody else may have the file open as a disk.
+    /// Read and write; no other user can have the file open as a disk.
     ReadWrite,
-    /// Read only; others may read it too.
+    /// Read only; others can read the file, too.
     ReadOnly,
 }
 
-/// Why a file can't be a disk.
+/// A file cannot be used as a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskImageError {
-    /// There is no such file.
-    #[error("{path}: no such image file")]
+    /// The file does not exist.
+    #[error("{path}: no such image file: create one, for example with truncate --size 1G")]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// The path names a directory, a device or the like.
+    /// The path is a directory, a device, a pipe or a socket.
     #[error("{path}: not a regular file, but {kind}: name a raw disk image")]
     NotAFile {
         /// The path.
@@ -46,14 +46,15 @@ pub enum DiskImageError {
         kind: &'static str,
     },
     /// The file has no bytes.
-    #[error("{path}: the image has 0 bytes: a disk needs at least one sector of 512")]
+    #[error("{path}: the image has 0 bytes: enlarge it to at least one sector of 512 bytes")]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// The file does not end with a whole sector.
     #[error(
-        "{path}: {bytes} bytes are no whole number of 512-byte sectors: not a raw disk image, or cut off"
+        "{path}: {bytes} bytes is not a multiple of 512, so the file is not a raw disk image, or \
+         truncated: name another image"
     )]
     PartialSector {
         /// The file.
@@ -61,51 +62,49 @@ pub enum DiskImageError {
         /// Its length.
         bytes: u64,
     },
-    /// The file's permissions or its file system forbid to write.
-    #[error(
-        "{path}: the image is read-only ({because}): a disk to be written needs a writable file"
-    )]
+    /// The file's permissions or its file system do not allow writing.
+    #[error("{path}: the image is read-only ({because}): make it writable, or name another image")]
     ReadOnly {
         /// The file.
         path: PathBuf,
-        /// What makes it read-only.
+        /// The reason.
         because: &'static str,
     },
-    /// The file holds a disk in another format than raw.
+    /// The image is not a raw one.
     #[error("{path}: a {format} image, not a raw one: convert it with `qemu-img convert -O raw`")]
     Format {
         /// The file.
         path: PathBuf,
-        /// The format that was found.
+        /// Its format.
         format: &'static str,
     },
-    /// Somebody else has the file open as a disk.
+    /// Another process has the file open as a disk.
     #[error(
-        "{path}: the image is in use: a virtual machine or another testbed has locked it; stop \
-         that one, or name another image"
+        "{path}: the image is in use, locked by a virtual machine or another testbed: stop that, \
+         or name another image"
     )]
     Locked {
         /// The file.
         path: PathBuf,
     },
-    /// A fresh image would replace a file.
-    #[error("{path}: a file of this name exists; a fresh image does not replace it")]
+    /// A new image would replace a file.
+    #[error("{path}: the file exists, and a new image does not replace it: choose another name")]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// Anything else the host says.
+    /// Any other error of the host.
     #[error("{path}: {source}{}", advice(source))]
     Host {
         /// The file.
         path: PathBuf,
-        /// What the host says.
+        /// The host's error.
         source: io::Error,
     },
 }
 
-/// Something that the host could not do with an open image. The device reports an I/O
-/// error to the driver then.
+/// A failure of the host to read or write an open image. The device then reports an I/O error
+/// to the driver.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: the host cannot {what}: {source}{}", advice(source))]
 pub struct HostFailure {
@@ -119,15 +118,15 @@ pub struct HostFailure {
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         ErrorKind::StorageFull => {
-            "; free space on its file system, or use an image that is shorter or elsewhere"
+            "; free space on its file system, or use an image that is smaller or elsewhere"
         }
         ErrorKind::QuotaExceeded => "; free space in your quota, or use an image elsewhere",
         ErrorKind::FileTooLarge => {
-            "; use a shorter image, or raise the limit on file sizes (ulimit -f)"
+            "; use a smaller image, or raise the limit on file sizes (ulimit -f)"
         }
-        ErrorKind::UnexpectedEof => "; another program has shortened the file",
+        ErrorKind::UnexpectedEof => "; another program has truncated the file",
         _ if error.raw_os_error() == Some(libc::EIO) => {
-            "; the kernel's log (dmesg) tells more of the failing storage"
+            "; see the kernel's log (dmesg) for the failing storage"
         }
         _ => "",
     }
@@ -144,15 +143,15 @@ pub struct DiskImage {
 }
 
 impl DiskImage {
-    /// Opens the raw image at `path` and locks it, exclusively if it is to be
-    /// written: against other testbeds (`flock`) and against QEMU.
+    /// Opens the raw image at `path` and locks it against other testbeds (`flock`) and QEMU.
+    /// The lock is exclusive for `ReadWrite`.
     ///
     /// # Errors
-    /// Any [`DiskImageError`] but `Exists`.
+    /// Any [`DiskImageError`] except `Exists`.
     pub fn open(path: &Path, access: Access) -> Result<Self, DiskImageError> {
         let host = |source| host_error(path, source);
         let metadata = std::fs::metadata(path).map_err(host)?;
-        // Before opening: a FIFO would wait for its other end.
+        // Opening a FIFO would block.
         if let Some(kind) = other_than_a_file(&metadata) {
             return Err(DiskImageError::NotAFile {
                 path: path.into(),
@@ -160,7 +159,7 @@ impl DiskImage {
             });
         }
         if access == Access::ReadWrite && metadata.permissions().readonly() {
-            // Root may open it all the same; its owner said no.
+            // Root could open it, but its owner has protected it.
             return Err(DiskImageError::ReadOnly {
                 path: path.into(),
                 because: "no permission bit allows writing",
@@ -197,12 +196,11 @@ impl DiskImage {
         })
     }
 
-    /// Makes a fresh image of `bytes` zero bytes, which take no space until
-    /// they are written, and opens it for reading and writing.
+    /// Creates a sparse image of `bytes` zero bytes, and opens it for reading and writing.
     ///
     /// # Errors
-    /// `Exists` if there is such a file; `Empty` and `PartialSector` for
-    /// `bytes` that are no disk; and the host's.
+    /// `Exists` if the file exists, `Empty` or `PartialSector` if `bytes` is not a disk size,
+    /// or an error of the host.
     pub fn create(path: &Path, bytes: u64) -> Result<Self, DiskImageError> {
         if bytes == 0 {
             return Err(DiskImageError::Empty { path: path.into() });
@@ -247,13 +245,13 @@ impl DiskImage {
         }
     }
 
-    /// The first thing that the host could not do for the device.
+    /// The first failure of the host to read or write the image for the device.
     #[must_use]
     pub fn host_failure(&self) -> Option<&HostFailure> {
         self.failure.get()
     }
 
-    /// Keeps what the host could not do.
+    /// Records the first failure of the host.
     fn keep(&self, result: io::Result<()>, what: impl FnOnce() -> String) -> io::Result<()> {
         if let Err(error) = &result {
             let source = match error.raw_os_error() {
@@ -275,7 +273,7 @@ impl DiskImage {
         &self.path
     }
 
-    /// What the disk may do with it.
+    /// The access of the disk.
     #[must_use]
     pub fn access(&self) -> Access {
         self.access
@@ -293,20 +291,18 @@ impl DiskImage {
         self.bytes() / SECTOR
     }
 
-    /// Reads the file itself, past the device: what the driver's reads are
-    /// compared with.
+    /// Reads the file directly, to compare it with the driver's reads.
     ///
     /// # Errors
-    /// The host's; `UnexpectedEof` beyond the end.
+    /// An error of the host; `UnexpectedEof` beyond the end.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, offset)
     }
 
-    /// Writes the file itself, past the device.
+    /// Writes the file directly, without the device.
     ///
     /// # Errors
-    /// The host's; `InvalidInput` beyond the end, because an image keeps its
-    /// length.
+    /// An error of the host; `InvalidInput` beyond the end.
     pub fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
         match offset.checked_add(from.len() as u64) {
             Some(end) if end <= self.bytes() => self.file.write_all_at(from, offset),
@@ -314,18 +310,18 @@ impl DiskImage {
         }
     }
 
-    /// Makes what was written durable (`fdatasync`).
+    /// Flushes written data to the storage (`fdatasync`).
     ///
     /// # Errors
-    /// The host's.
+    /// An error of the host.
     pub fn flush(&self) -> io::Result<()> {
-        self.keep(self.file.sync_data(), || "make it durable".to_owned())
+        self.keep(self.file.sync_data(), || "flush it".to_owned())
     }
 
-    /// Gives the image another length; a longer one reads zeros at its end.
+    /// Changes the length of the image. A longer image has zeros at its end.
     ///
     /// # Errors
-    /// `Empty` and `PartialSector` for `bytes` that are no disk, and the host's.
+    /// `Empty` or `PartialSector` if `bytes` is not a disk size, or an error of the host.
     pub(super) fn resize(&self, bytes: u64) -> Result<(), DiskImageError> {
         if bytes == 0 {
             return Err(DiskImageError::Empty {
@@ -345,10 +341,10 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Reads from byte `offset` on into guest memory.
+    /// Reads into guest memory, starting at byte `offset`.
     ///
     /// # Errors
-    /// The host's; `UnexpectedEof` if somebody cut the file.
+    /// An error of the host; `UnexpectedEof` if another program has truncated the file.
     pub(super) fn read_to_guest(
         &self,
         vectors: &mut IoVectors,
@@ -359,10 +355,10 @@ impl DiskImage {
         self.keep(done, || format!("read {} at byte {offset}", length(pieces)))
     }
 
-    /// Writes guest memory from byte `offset` on.
+    /// Writes guest memory to the file, starting at byte `offset`.
     ///
     /// # Errors
-    /// The host's.
+    /// An error of the host.
     pub(super) fn write_from_guest(
         &self,
         vectors: &mut IoVectors,
@@ -376,13 +372,13 @@ impl DiskImage {
     }
 }
 
-/// How long a transfer is.
+/// The length of a transfer, as text.
 fn length(pieces: &[VolatileSlice<'_>]) -> String {
     let bytes: usize = pieces.iter().map(VolatileSlice::len).sum();
     format!("{bytes} bytes")
 }
 
-/// What `metadata` is of, if not of a regular file.
+/// The type of a file that is not a regular one.
 fn other_than_a_file(metadata: &Metadata) -> Option<&'static str> {
     if metadata.is_file() {
         None
@@ -393,8 +389,7 @@ fn other_than_a_file(metadata: &Metadata) -> Option<&'static str> {
     }
 }
 
-/// The disk format that the file announces, if it is one of those that are
-/// often mistaken for raw images.
+/// The format of the image, if it is one of those that are often mistaken for raw.
 fn format_of(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
     const HEADERS: [(&[u8], &str); 5] = [
         (b"QFI\xfb", "qcow2"),
@@ -410,7 +405,7 @@ fn format_of(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
     if let Some((_, format)) = header {
         return Ok(Some(format));
     }
-    // A fixed VHD is raw sectors with one sector of description at the end.
+    // A fixed VHD has raw sectors and a footer.
     if let Some(footer) = bytes.checked_sub(SECTOR) {
         let mut magic = [0; 8];
         file.read_exact_at(&mut magic, footer)?;
@@ -535,7 +530,7 @@ mod tests {
     fn a_missing_file_is_refused() {
         let (folder, _) = file(&[]);
 
-        assert_eq!(refusal(&folder.path().join("none")), "no such image file");
+        assert!(refusal(&folder.path().join("none")).starts_with("no such image file: "));
     }
 
     #[test]
@@ -561,7 +556,7 @@ mod tests {
     fn an_image_that_ends_in_half_a_sector_is_refused() {
         let (_folder, path) = file(&[0; 1000]);
 
-        assert!(refusal(&path).starts_with("1000 bytes are no whole number"));
+        assert!(refusal(&path).starts_with("1000 bytes is not a multiple of 512"));
     }
 
     #[test]
@@ -637,7 +632,7 @@ mod tests {
         let failure = image.host_failure().expect("it is kept").to_string();
         let expected = format!(
             "{}: the host cannot write 512 bytes at byte 0: No space left on device (os error \
-             28); free space on its file system, or use an image that is shorter or elsewhere",
+             28); free space on its file system, or use an image that is smaller or elsewhere",
             path.display()
         );
         assert_eq!(failure, expected);

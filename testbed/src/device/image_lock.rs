@@ -1,7 +1,7 @@
-//! Locks on an image file, as QEMU takes them: an open file description holds read
-//! locks on single bytes. One byte for each permission says that it uses the
-//! permission, and one that it does not share it with others. Whoever opens the image
-//! looks for bytes that contradict its own use (QEMU: `block/file-posix.c`).
+//! Locks an image file like QEMU: an open file description has read locks on single bytes.
+//! For each permission, one byte says that the permission is used, and another that it is not
+//! shared. A program that opens the image looks for bytes that contradict its own use (QEMU:
+//! `block/file-posix.c`).
 
 use std::{fs::File, io};
 
@@ -13,9 +13,9 @@ use nix::{
 
 use super::disk_image::Access;
 
-/// The bytes from here on say which permissions are used.
+/// The first of the bytes that say which permissions are used.
 const USED: i64 = 100;
-/// The bytes from here on say which permissions are not shared.
+/// The first of the bytes that say which permissions are not shared.
 const UNSHARED: i64 = 200;
 
 /// Permissions, by their distance from [`USED`] and [`UNSHARED`].
@@ -24,11 +24,11 @@ const WRITE: i64 = 1;
 const WRITE_UNCHANGED: i64 = 2;
 const RESIZE: i64 = 3;
 
-/// Takes the locks of a disk with `access`; `false` if someone else's use of the image
-/// contradicts it. A file system without such locks has no lock to contradict.
+/// Acquires the locks for `access`. Returns `false` if another program's use of the image
+/// contradicts it, and `true` if the file system has no such locks.
 ///
 /// # Errors
-/// The host's.
+/// An error of the host.
 pub(super) fn take(file: &File, access: Access) -> io::Result<bool> {
     let (used, unshared): (&[i64], &[i64]) = match access {
         Access::ReadWrite => (
@@ -37,7 +37,7 @@ pub(super) fn take(file: &File, access: Access) -> io::Result<bool> {
         ),
         Access::ReadOnly => (&[CONSISTENT_READ], &[WRITE, RESIZE]),
     };
-    // First tell, then look: of two who do so at a time at least one sees the other.
+    // Lock before looking: of two programs at the same time, at least one sees the other.
     let tells = used.iter().map(|permission| USED + permission);
     let tells = tells.chain(unshared.iter().map(|permission| UNSHARED + permission));
     for byte in tells {

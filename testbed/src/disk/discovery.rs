@@ -1,4 +1,4 @@
-//! Finding the disk and learning what it is, as class drivers do.
+//! Finds the disk and reads its properties, as class drivers do.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::{
     storport::request::{Address, Data, Direction, Request},
 };
 
-/// The longest answer that discovery asks for.
+/// The allocation length of the commands.
 const ALLOCATION: u8 = 252;
 
 /// All pages.
@@ -22,41 +22,40 @@ const ALL_PAGES: u8 = 0x3F;
 /// The caching mode page (SBC-4, 6.5.6).
 const CACHING_PAGE: u8 = 0x08;
 
-/// Why there is no disk to work with.
+/// There is no usable disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// No unit answered as a disk.
+    /// No unit responded as a disk.
     #[error(
-        "no disk answers at {buses} buses with {targets} targets and {luns} units each; \
-         {last}"
+        "none of {buses} buses with {targets} targets and {luns} units each has a disk; {last}"
     )]
     NoDisk {
-        /// Buses looked at.
+        /// The number of buses.
         buses: u8,
-        /// Targets of each.
+        /// Targets per bus.
         targets: u8,
-        /// Units of each.
+        /// Units per target.
         luns: u8,
-        /// What the last unit said.
+        /// The response of the last unit.
         last: String,
     },
-    /// A command that a disk must know failed.
+    /// A mandatory command failed.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// An answer that contradicts its format or another answer.
+    /// The data of a response is malformed or contradicts another response.
     #[error("{command}: {why}")]
     Answer {
-        /// What was asked.
+        /// The command.
         command: Command,
-        /// What is wrong with the answer.
+        /// What is wrong with the data.
         why: String,
     },
-    /// The machine has no memory left for it.
+    /// The machine has no memory left.
     #[error(transparent)]
     Memory(#[from] MemoryError),
 }
 
-/// The standard INQUIRY data that matter.
+/// The standard INQUIRY data that the testbed uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inquiry {
     /// Vendor, product and revision, without padding.
@@ -71,31 +70,31 @@ pub struct Inquiry {
     pub queues: bool,
 }
 
-/// What discovery learned of a disk.
+/// The properties of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// Who it says it is.
+    /// Its INQUIRY data.
     pub inquiry: Inquiry,
     /// Bytes of a logical block.
     pub block_bytes: u32,
-    /// How many logical blocks.
+    /// The number of logical blocks.
     pub blocks: u64,
     /// Bytes of a physical block.
     pub physical_block_bytes: u32,
     /// Whether writes are cached (WCE of the caching page).
     pub write_cache: bool,
-    /// Whether FUA is obeyed (DPOFUA of the mode parameter header).
+    /// Whether FUA is supported (DPOFUA of the mode parameter header).
     pub force_unit_access: bool,
-    /// Whether writes are refused (WP of the mode parameter header).
+    /// Whether the disk is write-protected (WP of the mode parameter header).
     pub write_protected: bool,
-    /// All that was asked and answered, in order.
+    /// All commands and their results, in order.
     pub answers: Vec<Answer>,
 }
 
 impl Facts {
-    /// How write-through is kept.
+    /// How to write through the cache.
     #[must_use]
     pub fn write_through(&self) -> WriteThrough {
         match (self.force_unit_access, self.write_cache) {
@@ -190,7 +189,7 @@ pub(crate) fn discover(port: &dyn Port, memory: &Arc<Memory>) -> Result<Facts, D
                     Ok(inquiry) => return inquirer.learn(inquiry),
                     Err(DiskError::Memory(error)) => return Err(error.into()),
                     Err(error) => {
-                        last = format!("the last, {path}:{target}:{lun}, said: {error}");
+                        last = format!("the last unit, {path}:{target}:{lun}: {error}");
                     }
                 }
             }
@@ -242,8 +241,12 @@ impl Inquirer<'_> {
             .ok_or_else(|| wrong(format!("{} bytes of standard data, not 36", bytes.len())))?;
         match (first >> 5, first & 0x1F) {
             (0, 0) => {}
-            (0, kind) => return Err(wrong(format!("device type {kind:02X}h is no disk"))),
-            (qualifier, _) => return Err(wrong(format!("no device (qualifier {qualifier})"))),
+            (0, kind) => return Err(wrong(format!("device type {kind:02X}h, not 00h (disk)"))),
+            (qualifier, _) => {
+                return Err(wrong(format!(
+                    "no device (peripheral qualifier {qualifier})"
+                )));
+            }
         }
         let text = bytes
             .get(8..36)
@@ -319,14 +322,14 @@ impl Inquirer<'_> {
         let wrong = |why: String| DiskError::Answer { command, why };
         let header = bytes
             .first_chunk::<4>()
-            .ok_or_else(|| wrong(format!("{} bytes are no page", bytes.len())))?;
+            .ok_or_else(|| wrong(format!("{} bytes, less than a page header", bytes.len())))?;
         if header[1] != page {
-            return Err(wrong(format!("page {:02X}h came back", header[1])));
+            return Err(wrong(format!("returned page {:02X}h instead", header[1])));
         }
         let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
         bytes.get(4..4 + length).map(<[u8]>::to_vec).ok_or_else(|| {
             wrong(format!(
-                "its length says {length}, but {} bytes came",
+                "the page length is {length}, but {} bytes were returned",
                 bytes.len() - 4
             ))
         })
@@ -360,8 +363,8 @@ impl Inquirer<'_> {
             return Err(DiskError::Answer {
                 command: long,
                 why: format!(
-                    "it contradicts READ CAPACITY(10), which says last LBA {last} and blocks of \
-                     {block_bytes}"
+                    "it contradicts READ CAPACITY(10), which returned last LBA {last} and blocks \
+                     of {block_bytes}"
                 ),
             });
         }
@@ -370,7 +373,7 @@ impl Inquirer<'_> {
             .filter(|blocks| blocks.checked_mul(block_bytes.into()).is_some())
             .ok_or_else(|| DiskError::Answer {
                 command: long,
-                why: "the disk's length in bytes has more than 64 bits".to_owned(),
+                why: "the disk's size in bytes exceeds 64 bits".to_owned(),
             })?;
         Ok((blocks, block_bytes, physical))
     }
@@ -449,12 +452,12 @@ fn capacity_fields<const N: usize>(
     let wrong = |why: String| DiskError::Answer { command, why };
     let fields = bytes
         .first_chunk::<N>()
-        .ok_or_else(|| wrong(format!("{} bytes are too few", bytes.len())))?;
+        .ok_or_else(|| wrong(format!("{} bytes, too few", bytes.len())))?;
     let (last, block) = fields.split_at(N - 4);
     let block_bytes = big_endian(block) as u32;
     if !block_bytes.is_power_of_two() || !(512..=65536).contains(&block_bytes) {
         return Err(wrong(format!(
-            "blocks of {block_bytes} bytes are no power of two from 512 to 65536"
+            "the block size {block_bytes} is not a power of two from 512 to 65536"
         )));
     }
     Ok((big_endian(last), block_bytes))
@@ -481,7 +484,10 @@ impl Modes {
             .get(..3)
             .ok_or_else(|| wrong(format!("the caching page ends after {} bytes", page.len())))?;
         if page[0] & 0x3F != CACHING_PAGE {
-            return Err(wrong(format!("page {:02X}h came back", page[0] & 0x3F)));
+            return Err(wrong(format!(
+                "returned page {:02X}h instead",
+                page[0] & 0x3F
+            )));
         }
         Ok(Self {
             write_cache: page[2] & 0x04 != 0,
@@ -498,7 +504,7 @@ impl Modes {
         let wrong = |why: String| DiskError::Answer { command, why };
         let header = bytes
             .get(..header_bytes)
-            .ok_or_else(|| wrong(format!("{} bytes are no header", bytes.len())))?;
+            .ok_or_else(|| wrong(format!("{} bytes, less than the header", bytes.len())))?;
         // Block descriptor length and device-specific parameter end the short
         // header; in the long one they are at 6 and 3.
         let (specific, descriptors) = match header_bytes {
@@ -510,7 +516,7 @@ impl Modes {
         };
         let rest = bytes
             .get(header_bytes + descriptors..)
-            .ok_or_else(|| wrong("its block descriptors are cut off".to_owned()))?;
+            .ok_or_else(|| wrong("the block descriptors are truncated".to_owned()))?;
         let header = Self {
             write_cache: false,
             force_unit_access: specific & 0x10 != 0,
@@ -559,7 +565,7 @@ fn designators(page: &[u8]) -> String {
     let mut rest = page;
     while let [code_set, kind, _, length, ..] = *rest {
         let Some(value) = rest.get(4..4 + usize::from(length)) else {
-            found.push("a truncated one".to_owned());
+            found.push("truncated".to_owned());
             break;
         };
         let name = match kind & 0x0F {
@@ -614,10 +620,7 @@ mod tests {
     #[test]
     fn malformed_designators_are_described_and_no_panic() {
         assert_eq!(designators(&[]), "no designator");
-        assert_eq!(
-            designators(&[1, 3, 0, 8, 1, 2]),
-            "designator a truncated one"
-        );
+        assert_eq!(designators(&[1, 3, 0, 8, 1, 2]), "designator truncated");
         assert_eq!(
             designators(&[1, 3, 0, 2, 0xAB, 0xCD, 2, 1, 0, 1, b'x']),
             "designator NAA abcd, T10 \"x\""

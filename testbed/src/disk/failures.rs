@@ -1,4 +1,4 @@
-//! Transfers that failed, where a run goes on after them.
+//! Failed transfers of a run with --keep-going.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// From now on a failed transfer is counted and ends nothing.
+    /// From now on, failed transfers are only counted.
     pub fn tolerate(&self) {
         self.tolerated.store(true, Ordering::Relaxed);
     }
 
-    /// Counts a failed transfer, or gives its error back if it ends the run.
+    /// Counts a failed transfer, or returns its error if it aborts the run.
     pub(crate) fn pass_over(&self, error: CommandError) -> Option<CommandError> {
         if !self.tolerated.load(Ordering::Relaxed) {
             return Some(error);
@@ -33,7 +33,7 @@ impl Failures {
         None
     }
 
-    /// How the transfers failed that were passed over, and how often.
+    /// The ignored failures, with their counts.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, u64> {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

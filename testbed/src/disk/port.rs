@@ -1,5 +1,5 @@
-//! What the class driver stands on: the port driver, with one command or with
-//! programs that keep many in flight.
+//! The class driver's interface to the port driver: single commands, and programs that keep
+//! many commands in flight.
 
 use std::time::Duration;
 
@@ -12,15 +12,13 @@ use crate::{
     },
 };
 
-/// How long a command may take: SCSI_DISK_TIMEOUT (`classpnp.h`), what disk.sys
-/// takes where the registry names nothing else.
+/// The time-out of a command: SCSI_DISK_TIMEOUT (`classpnp.h`), the default of disk.sys.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a command is tried again: MAXIMUM_RETRIES (`classpnp.h`).
+/// The number of retries of a command: MAXIMUM_RETRIES (`classpnp.h`).
 pub(crate) const RETRIES: u32 = 8;
 
-/// A port driver as its class driver sees it. [`Adapter`] is the one; tests
-/// have others.
+/// A port driver, as the class driver uses it: [`Adapter`], or a fake in tests.
 pub trait Port: Send + Sync {
     /// [`Adapter::execute`].
     fn execute(&self, request: Request) -> Completion;
@@ -62,46 +60,45 @@ impl Port for Adapter {
     }
 }
 
-/// A command that did not do what it should.
+/// A failed command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{command}: {how}")]
 pub struct CommandError {
     /// The command.
     pub command: Command,
-    /// How it ended.
+    /// Its failure.
     pub how: Failure,
 }
 
-/// How a command failed.
+/// The failure of a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// With an error status.
+    /// An error status.
     #[error(
         "{srb_status}, {scsi_status}, {}",
         .sense.map_or_else(|| "no sense data".to_owned(), |sense| format!("sense {sense}"))
     )]
     Status {
-        /// The SRB's.
+        /// The SRB status.
         srb_status: SrbStatus,
-        /// The device's.
+        /// The SCSI status.
         scsi_status: ScsiStatus,
-        /// Its sense data, if there were some that made sense.
+        /// The sense data, if it is valid.
         sense: Option<Sense>,
     },
-    /// As a success, but not with the data asked for.
-    #[error("success was reported, but {transferred} bytes of {expected} were transferred")]
+    /// A success status, but the wrong length.
+    #[error("completed as a success, but with {transferred} of {expected} bytes transferred")]
     Length {
-        /// What arrived or left, in bytes.
+        /// Bytes transferred.
         transferred: u32,
-        /// What should have.
+        /// Bytes requested.
         expected: u32,
     },
 }
 
 impl Failure {
-    /// The failure in `completion`, or nothing if it is a success or a short
-    /// answer (an underrun is no failure: the port reports it as DATA_OVERRUN
-    /// with the shorter length).
+    /// The failure in `completion`; `None` for a success or an underrun. An underrun is not a
+    /// failure: the port reports it as DATA_OVERRUN with the shorter length.
     pub(crate) fn status_of(completion: &Completion) -> Option<Self> {
         let good = matches!(completion.srb_status, srb::SUCCESS | srb::DATA_OVERRUN)
             && ScsiStatus(completion.scsi_status) == ScsiStatus::GOOD;

@@ -1,47 +1,46 @@
-//! diskspd's own options: one letter, the value attached (`-b8K -r -o32 -w30`).
+//! Parses diskspd's options: one letter, with the value attached (`-b8K -r -o32 -w30`).
 //!
-//! Meanings, defaults and conflicts are those of diskspd 2.2
-//! (`CmdLineParser.cpp`, `Profile::Validate`). An option that makes no sense
-//! here is refused by name and with a reason; none is ignored.
+//! Meanings, defaults and conflicts are those of diskspd 2.2 (`CmdLineParser.cpp`,
+//! `Profile::Validate`). Options that do not apply to the testbed are rejected with a reason,
+//! never ignored.
 
 use std::{ops::RangeInclusive, path::PathBuf, time::SystemTime};
 
-/// Limits of the testbed, not of diskspd: what lies beyond is a slip of the
-/// finger.
+/// Limits of the testbed, not of diskspd. A greater value is probably a typing error.
 const MOST_SECONDS: u32 = 1_000_000;
 const MOST_THREADS: u32 = 4096;
 const MOST_OUTSTANDING: u32 = 65536;
 const MOST_INTERVALS: u32 = 1_000_000;
 
-/// Order in which the workload visits the disk. Lengths in bytes.
+/// The access pattern of the workload. Lengths are in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// `-s`: every thread goes its own way from its own start.
+    /// `-s`: every thread has its own sequential position.
     Sequential {
         /// From one I/O to the next.
         stride: u64,
     },
-    /// `-si`: all threads share one position.
+    /// `-si`: all threads share one sequential position.
     Interlocked {
         /// From one I/O to the next.
         stride: u64,
     },
-    /// `-p`: every outstanding I/O of a thread goes its own way, from the same
-    /// start.
+    /// `-p`: every outstanding I/O of a thread has its own sequential position, all with the
+    /// same start.
     Parallel {
         /// From one I/O to the next.
         stride: u64,
     },
-    /// `-r`: anywhere.
+    /// `-r`: random offsets.
     Random {
         /// Offsets are multiples of this.
         align: u64,
     },
-    /// `-rs`: anywhere, then on from there for a while.
+    /// `-rs`: sequential runs that start at random offsets.
     Mixed {
         /// Offsets are multiples of this; also the stride.
         align: u64,
-        /// How many in a hundred I/Os jump.
+        /// The percentage of I/Os at random offsets.
         random_percent: u8,
     },
 }
@@ -59,14 +58,14 @@ impl Access {
     }
 }
 
-/// What writes carry.
+/// The data of writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteSource {
     /// 0, 1, 2, ... 255, 0, 1, ...: diskspd's default.
     Pattern,
     /// `-Z`: zeros.
     Zeros,
-    /// `-Zr`: fresh random bytes for each write.
+    /// `-Zr`: new random bytes for each write.
     RandomEach,
     /// `-Z<size>`: a random piece of a buffer of random bytes.
     RandomBuffer {
@@ -77,12 +76,12 @@ pub enum WriteSource {
     FileBuffer {
         /// Its length in bytes.
         bytes: u64,
-        /// What fills it, over and over if it is shorter.
+        /// The file; it is repeated if it is shorter.
         path: PathBuf,
     },
 }
 
-/// Which virtual CPU a thread runs on.
+/// The virtual CPUs of the threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Affinity {
     /// Round robin over all: diskspd's default, `-ag`.
@@ -94,21 +93,21 @@ pub enum Affinity {
 /// A workload as diskspd's options describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The options as they were given, for the echo.
+    /// The options as given, for the output.
     pub given: Vec<String>,
     /// `-b`: bytes of an I/O.
     pub block_bytes: u32,
-    /// `-B`: first byte of the disk that is touched.
+    /// `-B`: first byte of the range.
     pub base: u64,
-    /// `-f`, `-Bbase:length`: end of what is touched, exclusive, in bytes.
+    /// `-f`, `-Bbase:length`: end of the range in bytes, exclusive.
     pub end: Option<u64>,
     /// `-d`: measured seconds.
     pub duration_s: u32,
-    /// `-W`: seconds before.
+    /// `-W`: seconds before the measurement.
     pub warm_up_s: u32,
-    /// `-C`: seconds after.
+    /// `-C`: seconds after the measurement.
     pub cool_down_s: u32,
-    /// `-D`: length in milliseconds of the intervals whose IOPS deviate.
+    /// `-D`: milliseconds of an interval for the IOPS deviation.
     pub interval_ms: Option<u32>,
     /// `-t`, `-F`: threads.
     pub threads: u32,
@@ -118,60 +117,61 @@ pub struct Options {
     pub access: Access,
     /// `-T`: bytes between the starts of sequential threads.
     pub thread_stride: u64,
-    /// `-w`: how many in a hundred I/Os write.
+    /// `-w`: the percentage of writes.
     pub write_percent: u8,
-    /// `-Su`, `-S`: the software cache was declined.
+    /// `-Su`, `-S`: no software cache.
     pub unbuffered: bool,
-    /// `-Sw`, `-Sh`: a write is done when it is on the medium.
+    /// `-Sw`, `-Sh`: a write completes when it is on the medium.
     pub write_through: bool,
-    /// `-L`: latencies are kept and printed.
+    /// `-L`: latencies are recorded and printed.
     pub latency: bool,
-    /// `-z`: seed; a thread's own is this plus its number.
+    /// `-z`: seed; a thread's seed is this plus its number.
     pub seed: u32,
     /// `-Z`.
     pub source: WriteSource,
     /// `-a`.
     pub affinity: Affinity,
-    /// What diskspd would warn of.
+    /// Warnings of diskspd.
     pub warnings: Vec<String>,
 }
 
-/// Why the options describe no workload.
+/// The options do not describe a workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// diskspd has no such option.
     #[error(
-        "unknown option {0}: after `--` come diskspd's options, such as -b8K -r -o32 -w30 -d10"
+        "unknown workload option {0}: after `--`, give diskspd's options, such as -b8K -r -o32 \
+         -w30 -d10"
     )]
     Unknown(String),
-    /// diskspd has it, the testbed has not.
-    #[error("diskspd option {option} is not supported here: {why}")]
+    /// An option of diskspd that the testbed does not support.
+    #[error("diskspd option {option} is not supported by the testbed: {why}")]
     Unsupported {
         /// As given.
         option: String,
         /// The reason, and what to do instead.
         why: &'static str,
     },
-    /// Something that is no option.
+    /// Not an option.
     #[error(
-        "{0:?} is no option: the testbed's disk is the only target, leave targets out; \
-         values are attached to their option (-b8K)"
+        "{0:?} is not an option: leave out targets, because the testbed's disk is the only one; \
+         attach values to their option (-b8K)"
     )]
     Target(String),
-    /// The value is none that the option takes.
+    /// The option does not accept the value.
     #[error("option {option}: {why}")]
     Value {
         /// As given.
         option: String,
-        /// What is wrong with it, and what is taken.
+        /// What is wrong with it, and which values are accepted.
         why: String,
     },
-    /// Two options that exclude each other.
+    /// Options that exclude each other.
     #[error("{0}")]
     Conflict(&'static str),
 }
 
-/// What `-r` and `-s` said so far.
+/// The `-r` and `-s` options so far.
 #[derive(Default)]
 struct AccessChoice {
     /// Bytes of `-r<align>`, if `-r` was given.
@@ -184,20 +184,20 @@ struct AccessChoice {
     parallel: bool,
 }
 
-/// What `-S` and `-h` said so far.
+/// The `-S` and `-h` options so far.
 #[derive(Default)]
 struct CacheChoice {
-    /// `-Sb`: the default, said.
+    /// `-Sb`: the default, given explicitly.
     cached: bool,
     unbuffered: bool,
     write_through: bool,
 }
 
 impl Options {
-    /// Reads diskspd's options.
+    /// Parses diskspd's options.
     ///
     /// # Errors
-    /// [`OptionError`], for the first that is wrong.
+    /// The first wrong option.
     pub fn parse(given: &[String]) -> Result<Self, OptionError> {
         let mut options = Self {
             given: given.to_vec(),
@@ -221,7 +221,7 @@ impl Options {
             affinity: Affinity::All,
             warnings: Vec::new(),
         };
-        // Sizes in blocks (`-r2b`) count in the block of -b, wherever it stands.
+        // Sizes in blocks (`-r2b`) need the value of -b, which can come later.
         for option in given {
             if let Some(value) = option.strip_prefix("-b").filter(|value| !value.is_empty()) {
                 options.block_bytes = block_bytes(option, value)?;
@@ -241,7 +241,7 @@ impl Options {
         Ok(options)
     }
 
-    /// The same without its writes: for a write-protected disk.
+    /// The same workload without writes, for a write-protected disk.
     #[must_use]
     pub fn without_writes(mut self) -> Self {
         self.given.retain(|option| !option.starts_with("-w"));
@@ -249,7 +249,7 @@ impl Options {
         self
     }
 
-    /// Takes one option in.
+    /// Parses one option.
     fn take(
         &mut self,
         option: &str,
@@ -317,14 +317,17 @@ impl Options {
                 Some(_) => {
                     return Err(wrong(
                         option,
-                        "the machine has one processor group: g0, or none named",
+                        "the machine has one processor group: give g0, or no group",
                     ));
                 }
                 None => cpus.push(number(option, part, 0..=u32::MAX)?),
             }
         }
         if cpus.is_empty() {
-            return Err(wrong(option, "no CPU is named: -a0,1"));
+            return Err(wrong(
+                option,
+                "no CPU is given: give CPU numbers, such as -a0,1",
+            ));
         }
         self.affinity = Affinity::Of(cpus);
         Ok(())
@@ -341,7 +344,7 @@ impl Options {
             let end = self
                 .base
                 .checked_add(length)
-                .ok_or_else(|| wrong(option, "base and length add up to more than 64 bits"))?;
+                .ok_or_else(|| wrong(option, "base plus length exceeds 64 bits: lower them"))?;
             self.set_end(end)?;
         }
         Ok(())
@@ -350,17 +353,17 @@ impl Options {
     fn set_end(&mut self, end: u64) -> Result<(), OptionError> {
         if self.end.replace(end).is_some() {
             return Err(OptionError::Conflict(
-                "the end of the range is given twice: one of -f<size> and -B<base>:<length>",
+                "the end of the range is given twice: give one of -f<size> and -B<base>:<length>",
             ));
         }
         Ok(())
     }
 
-    /// What diskspd checks once all options are known.
+    /// Checks combinations of options, as diskspd does.
     fn check(&mut self) -> Result<(), OptionError> {
         if self.end.is_some_and(|end| end <= self.base) {
             return Err(OptionError::Conflict(
-                "the end of the range (-f) must lie behind its base (-B)",
+                "the end of the range (-f) must be greater than its base (-B)",
             ));
         }
         if let WriteSource::RandomBuffer { bytes } | WriteSource::FileBuffer { bytes, .. } =
@@ -368,7 +371,7 @@ impl Options {
             && bytes < u64::from(self.block_bytes)
         {
             return Err(OptionError::Conflict(
-                "the write source (-Z<size>) is smaller than a block (-b)",
+                "the write source (-Z<size>) is smaller than a block (-b): enlarge it",
             ));
         }
         if let Some(interval_ms) = self.interval_ms
@@ -376,21 +379,23 @@ impl Options {
                 > u64::from(interval_ms) * u64::from(MOST_INTERVALS)
         {
             return Err(OptionError::Conflict(
-                "-D is too short for -d: at most a million intervals are counted",
+                "-D is too short for -d: at most 1000000 intervals are counted; raise -D",
             ));
         }
         let sequential = matches!(self.access, Access::Sequential { .. });
         if self.thread_stride > 0 {
             match self.access {
                 Access::Random { .. } | Access::Mixed { .. } => {
-                    return Err(OptionError::Conflict("-T conflicts with -r"));
+                    return Err(OptionError::Conflict("-T conflicts with -r: leave out one"));
                 }
                 Access::Interlocked { .. } => {
-                    return Err(OptionError::Conflict("-T conflicts with -si"));
+                    return Err(OptionError::Conflict(
+                        "-T conflicts with -si: leave out one",
+                    ));
                 }
                 Access::Sequential { .. } | Access::Parallel { .. } if self.threads == 1 => {
                     return Err(OptionError::Conflict(
-                        "-T has no effect with one thread: give -t2 or more, or leave it out",
+                        "-T has no effect with one thread: give -t2 or more, or leave out -T",
                     ));
                 }
                 Access::Sequential { .. } | Access::Parallel { .. } => {}
@@ -398,13 +403,14 @@ impl Options {
         }
         if sequential && self.threads > 1 && self.thread_stride == 0 {
             self.warnings.push(
-                "the threads' sequential I/Os overlap: the disk does not see one sequential \
-                 stream, consider -si or -T"
+                "the threads' sequential I/Os overlap, so the disk does not see one sequential \
+                 stream: consider -si or -T"
                     .to_owned(),
             );
         }
         if matches!(self.access, Access::Interlocked { .. }) && self.threads == 1 {
-            self.warnings.push("-si with one thread is -s".to_owned());
+            self.warnings
+                .push("-si with one thread has the effect of -s".to_owned());
         }
         if matches!(self.access, Access::Parallel { .. }) && self.outstanding == 1 {
             self.warnings
@@ -414,8 +420,8 @@ impl Options {
     }
 }
 
-/// Threads and outstanding I/Os, by target or by pool: with one target the two
-/// ways say the same, but diskspd does not let them mix.
+/// Threads and outstanding I/Os, per target or per pool. With one target, the two are
+/// equivalent, but diskspd does not accept a mixture.
 #[derive(Default)]
 struct PoolChoice {
     per_target: Option<u32>,
@@ -427,11 +433,11 @@ struct PoolChoice {
 impl PoolChoice {
     fn settle(&self, options: &mut Options) -> Result<(), OptionError> {
         if self.per_target.is_some() && self.total.is_some() {
-            return Err(OptionError::Conflict("-F and -t exclude each other"));
+            return Err(OptionError::Conflict("-F conflicts with -t: leave out one"));
         }
         if self.outstanding_in_pool.is_some() && self.total.is_none() {
             return Err(OptionError::Conflict(
-                "-O is for a thread pool (-F); without one it is -o",
+                "-O needs a thread pool (-F): give -F, or -o instead of -O",
             ));
         }
         if let Some(threads) = self.per_target.or(self.total) {
@@ -453,7 +459,7 @@ impl AccessChoice {
                 ));
             }
             if self.random_percent.is_some() {
-                return Err(OptionError::Conflict("-rs is given twice"));
+                return Err(OptionError::Conflict("-rs is given twice: leave out one"));
             }
             self.random_percent = Some(percent(option, percentage, 1)?);
             return Ok(());
@@ -461,14 +467,15 @@ impl AccessChoice {
         if value.starts_with('d') {
             return Err(unsupported(
                 option,
-                "random I/O is spread evenly; give -r, and narrow the range by -B<base>:<length>",
+                "random I/O has a uniform distribution; give -r, and narrow the range with \
+                 -B<base>:<length>",
             ));
         }
         if self.stride.is_some() {
-            return Err(OptionError::Conflict("-s conflicts with -r"));
+            return Err(OptionError::Conflict("-s conflicts with -r: leave out one"));
         }
         if self.random.is_some() {
-            return Err(OptionError::Conflict("-r is given twice"));
+            return Err(OptionError::Conflict("-r is given twice: leave out one"));
         }
         self.random = Some(if value.is_empty() {
             u64::from(block)
@@ -490,7 +497,7 @@ impl AccessChoice {
             ));
         }
         if self.stride.is_some() {
-            return Err(OptionError::Conflict("-s is given twice"));
+            return Err(OptionError::Conflict("-s is given twice: leave out one"));
         }
         let (interlocked, value) = match value.strip_prefix('i') {
             Some(value) => (true, value),
@@ -510,7 +517,9 @@ impl AccessChoice {
         let align = self.random.unwrap_or(block);
         match (self.random, self.random_percent) {
             (None, None) => {}
-            _ if self.parallel => return Err(OptionError::Conflict("-p conflicts with -r")),
+            _ if self.parallel => {
+                return Err(OptionError::Conflict("-p conflicts with -r: leave out one"));
+            }
             (_, Some(random_percent)) if random_percent < 100 => {
                 return Ok(Access::Mixed {
                     align,
@@ -521,7 +530,9 @@ impl AccessChoice {
         }
         let stride = self.stride.unwrap_or(block);
         match (self.interlocked, self.parallel) {
-            (true, true) => Err(OptionError::Conflict("-si conflicts with -p")),
+            (true, true) => Err(OptionError::Conflict(
+                "-si conflicts with -p: leave out one",
+            )),
             (true, false) => Ok(Access::Interlocked { stride }),
             (false, true) => Ok(Access::Parallel { stride }),
             (false, false) => Ok(Access::Sequential { stride }),
@@ -538,13 +549,13 @@ impl CacheChoice {
                 'm' => {
                     return Err(unsupported(
                         option,
-                        "a disk is not memory-mapped; leave the m out",
+                        "a disk is not memory-mapped; leave out the m",
                     ));
                 }
                 'r' => {
                     return Err(unsupported(
                         option,
-                        "it is for remote file systems; leave it out or give -Su",
+                        "it is for remote file systems; leave it out, or give -Su",
                     ));
                 }
                 'h' => {
@@ -576,31 +587,37 @@ impl CacheChoice {
     }
 }
 
-/// The answer to an option that nothing took.
+/// The error of an option that the testbed does not support.
 fn refusal(option: &str, letter: char, value: &str) -> OptionError {
     let why = match letter {
         '?' => "it prints help; give --help before the -- instead, or see diskspd's documentation",
         ':' => "it enables experiments inside diskspd; leave it out",
-        'c' => "the disk is no file to create; leave it out, and set the disk's size by --size",
-        'e' => "there is no Event Tracing for Windows here; leave it out",
+        'c' => "the disk is not a file to create; leave it out, and give the size with --size",
+        'e' => "the testbed has no Event Tracing for Windows; leave it out",
         'f' => {
-            "hints are for the Windows cache manager; leave it out, or give -f<size> to limit \
-             the range"
+            "hints are for the Windows cache manager; leave it out, or limit the range with \
+             -f<size>"
         }
         'g' => "the workload is not throttled; leave it out, and lower -o or -t instead",
         'i' | 'j' => "the workload never pauses; leave it out, and lower -o or -t instead",
-        'I' => "a Storport miniport sees no I/O priority; leave it out",
-        'l' => "buffers are scattered so that scatter/gather lists are long; leave it out",
-        'n' => "each thread runs on one virtual CPU; leave it out, or choose CPUs by -a0,1",
-        'N' => "it flushes memory-mapped files, and a disk is none; leave it out",
+        'I' => "a Storport miniport does not see I/O priorities; leave it out",
+        'l' => {
+            "large pages would make scatter/gather lists short, and the testbed keeps them long; \
+             leave it out"
+        }
+        'n' => "each thread runs on one virtual CPU; leave it out, or choose CPUs with -a0,1",
+        'N' => "it flushes memory-mapped files, and a disk is not one; leave it out",
         'P' => "a progress bar is shown if standard error is a terminal; leave it out",
         'R' => "results are printed as text only; leave it out, or give -Rtext",
-        'v' => "everything that is measured is printed anyway; leave it out",
-        'x' => "a completion is always a call, never through a port; leave it out",
-        'X' => "profiles in XML are not read; give its options themselves",
-        'y' => "there are no Windows events to wait for or to set; leave it out",
+        'v' => "all measurements are printed anyway; leave it out",
+        'x' => "the testbed has no I/O completion ports; leave it out",
+        'X' => "XML profiles are not read; give the profile's options instead",
+        'y' => "the testbed has no Windows events; leave it out",
         'h' | 'L' | 'p' if !value.is_empty() => {
-            return wrong(option, &format!("-{letter} takes no value"));
+            return wrong(
+                option,
+                &format!("-{letter} has no value: leave out {value:?}"),
+            );
         }
         _ => return OptionError::Unknown(option.to_owned()),
     };
@@ -621,7 +638,7 @@ fn wrong(option: &str, why: &str) -> OptionError {
     }
 }
 
-/// Seconds as diskspd takes them: without a number it reads 0.
+/// Parses seconds. Like diskspd, reads 0 if there is no number.
 fn number_or_0(option: &str, value: &str, most: u32) -> Result<u32, OptionError> {
     match value {
         "" => Ok(0),
@@ -635,7 +652,7 @@ fn number(option: &str, value: &str, range: RangeInclusive<u32>) -> Result<u32, 
         Ok(number) if range.contains(&number) => Ok(number),
         _ => {
             let (least, most) = range.into_inner();
-            let why = format!("{value:?} is no whole number from {least} to {most}");
+            let why = format!("{value:?} is not a whole number from {least} to {most}");
             Err(wrong(option, &why))
         }
     }
@@ -646,7 +663,7 @@ fn percent(option: &str, value: &str, least: u8) -> Result<u8, OptionError> {
         Ok(percent) if (least..=100).contains(&percent) => Ok(percent),
         _ => Err(wrong(
             option,
-            &format!("{value:?} is no percentage from {least} to 100"),
+            &format!("{value:?} is not a percentage from {least} to 100"),
         )),
     }
 }
@@ -671,22 +688,25 @@ fn size(option: &str, value: &str, block: u32) -> Result<u64, OptionError> {
         .ok_or_else(|| {
             wrong(
                 option,
-                &format!("{value:?} is no size: bytes, or with K, M, G, T, or b for blocks"),
+                &format!(
+                    "{value:?} is not a size: give a number of bytes, or a number with K, M, G, \
+                     T, or b for blocks"
+                ),
             )
         })
 }
 
 fn positive_size(option: &str, value: &str, block: u32) -> Result<u64, OptionError> {
     match size(option, value, block)? {
-        0 => Err(wrong(option, "0 is too small")),
+        0 => Err(wrong(option, "the size must be greater than 0")),
         bytes => Ok(bytes),
     }
 }
 
 fn block_bytes(option: &str, value: &str) -> Result<u32, OptionError> {
-    // A block counted in blocks would be one of diskspd's default.
+    // For `-b2b`, a block is diskspd's default.
     let bytes = positive_size(option, value, 64 << 10)?;
-    u32::try_from(bytes).map_err(|_| wrong(option, "a block must be shorter than 4 GiB"))
+    u32::try_from(bytes).map_err(|_| wrong(option, "a block must be smaller than 4 GiB"))
 }
 
 fn write_source(option: &str, value: &str, block: u32) -> Result<WriteSource, OptionError> {
@@ -706,7 +726,7 @@ fn write_source(option: &str, value: &str, block: u32) -> Result<WriteSource, Op
     })
 }
 
-/// Plain `-z`: the seed comes from the time, and the echo prints it.
+/// The seed of `-z` without a value. The output has it.
 fn seed_of_the_clock() -> u32 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -895,7 +915,7 @@ mod tests {
             -rdpct90/10 -Sm -Sr -v -vs -x -Xprofile.xml -ysGo";
         for option in options.split(' ') {
             let message = refused(option);
-            let start = format!("diskspd option {option} is not supported here: ");
+            let start = format!("diskspd option {option} is not supported by the testbed: ");
             assert!(message.starts_with(&start), "{message}");
             let advice = ["leave", "give", "see"];
             let reason = &message[start.len()..];
@@ -909,7 +929,7 @@ mod tests {
         for option in options.split(' ') {
             let message = refused(option);
             assert!(
-                message.starts_with(&format!("unknown option {option}:")),
+                message.starts_with(&format!("unknown workload option {option}:")),
                 "{message}"
             );
         }
@@ -918,7 +938,7 @@ mod tests {
     #[test]
     fn targets_are_refused_with_a_hint() {
         for target in ["#1", "C:", "test.dat", "8K"] {
-            assert!(refused(target).contains("only target"), "{target}");
+            assert!(refused(target).contains("leave out targets"), "{target}");
         }
     }
 

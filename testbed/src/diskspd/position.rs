@@ -1,6 +1,6 @@
-//! Where the next I/O goes: diskspd's access patterns (`ThreadTargetState`).
+//! Offsets of the I/Os: diskspd's access patterns (`ThreadTargetState`).
 //!
-//! Offsets are bytes from the begin of the range (`-B`).
+//! Offsets are in bytes from the start of the range (`-B`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,7 @@ use rand::{Rng, RngExt};
 
 use super::options::{Access, Options};
 
-/// The bytes of the disk that the workload may touch, and how.
+/// The range of the disk that the workload uses, and the access pattern.
 #[derive(Debug)]
 pub struct Range {
     access: Access,
@@ -18,29 +18,29 @@ pub struct Range {
     /// One step behind the last offset at which a block fits.
     stepped: u64,
     thread_stride: u64,
-    /// Where the threads of `-si` are.
+    /// The shared position of `-si`.
     shared: AtomicU64,
 }
 
-/// A range that the workload does not fit into.
+/// The workload does not fit into its range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// It is empty or shorter than a block.
+    /// The range is shorter than a block.
     #[error(
-        "the range of {bytes} bytes from {base} on (-B, -f, and the disk's {disk} bytes) holds no \
-         block of {block} bytes (-b)"
+        "the range of {bytes} bytes at offset {base} (-B, -f; the disk has {disk} bytes) is \
+         shorter than a block of {block} bytes (-b): enlarge the range, or lower -b"
     )]
     Short {
         /// `-B`.
         base: u64,
-        /// What is left from there.
+        /// Length of the range.
         bytes: u64,
         /// `-b`.
         block: u64,
-        /// The disk's length in bytes.
+        /// Length of the disk.
         disk: u64,
     },
-    /// A thread's own start (`-T`) lies beyond its end.
+    /// The start of a thread (`-T`) is beyond the end of the range.
     #[error("thread {thread} would start at {start}, beyond the range of {bytes} bytes: lower -T")]
     Thread {
         /// Its number.
@@ -101,8 +101,7 @@ impl Range {
         random.random_range(0..self.stepped / step) * step
     }
 
-    /// `offset` if a block fits there, else the first offset of the thread's
-    /// track.
+    /// `offset` if a block fits there, else the first offset of the thread.
     fn wrapped(&self, offset: u64, thread: u32) -> u64 {
         if offset.saturating_add(self.block) > self.bytes {
             self.start_of(thread) % self.access.step()
@@ -112,21 +111,20 @@ impl Range {
     }
 }
 
-/// What the last I/O says about the next.
+/// The relation of an I/O to the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is a new choice.
+    /// It has a new offset.
     Fresh,
-    /// It goes on where the last one was: in mixed access as the same kind of
-    /// I/O.
+    /// It continues a sequential run. In mixed access, a run has only reads or only writes.
     Continued,
 }
 
-/// Where one thread is.
+/// The position of a thread.
 #[derive(Debug)]
 pub struct Position {
     thread: u32,
-    /// The next sequential offset, for all or for each outstanding I/O (`-p`).
+    /// The next sequential offset; with `-p`, one for each outstanding I/O.
     next: Vec<u64>,
 }
 

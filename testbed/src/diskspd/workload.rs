@@ -1,5 +1,4 @@
-//! The workload itself: threads that keep I/Os outstanding for the time asked
-//! for.
+//! Runs a workload: threads keep I/Os outstanding for the given time.
 
 use std::{
     any::Any,
@@ -36,38 +35,35 @@ use crate::{
     size::Size,
 };
 
-/// Pieces of a write source begin at multiples of this (unbuffered I/O).
+/// The alignment of data in a write source, as for unbuffered I/O.
 const SOURCE_ALIGNMENT: u64 = 512;
 
-/// How often the progress bar moves.
+/// The interval of the progress bar.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Why a workload did not run, or not to its end.
+/// A workload could not be run, or was aborted.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    /// The options and the disk or the machine do not fit.
+    /// The options do not fit the disk or the machine.
     #[error("{0}")]
     Misfit(String),
-    /// Nor does the range.
+    /// The range does not fit the disk.
     #[error(transparent)]
     Range(#[from] RangeError),
-    /// No memory for its buffers.
-    #[error(
-        "the workload's buffers take {bytes}: lower -o, -t or -b, or give the machine more \
-         (--memory); {source}"
-    )]
+    /// The machine has too little memory for the buffers.
+    #[error("the workload's buffers need {bytes}: lower -o, -t or -b, or raise --memory; {source}")]
     Memory {
-        /// All of them.
+        /// The size of all buffers.
         bytes: Size,
-        /// What the memory said.
+        /// The failed allocation.
         source: MemoryError,
     },
-    /// The file of `-Z<size>,<file>` can't be read.
+    /// The file of `-Z<size>,<file>` cannot be read.
     #[error("-Z: {path}: {source}")]
     Source {
         /// The file.
         path: String,
-        /// What the host said.
+        /// The host's error.
         source: io::Error,
     },
     /// An I/O failed.
@@ -75,23 +71,23 @@ pub enum WorkloadError {
     Transfer(#[from] CommandError),
 }
 
-/// A workload that fits its disk: ready to run.
+/// A workload that fits its disk, ready to run.
 pub struct Workload<'a> {
     disk: &'a Disk,
     shared: Arc<Shared>,
-    /// For each thread its virtual CPU.
+    /// The virtual CPU of each thread.
     cpus: Vec<u32>,
     cpu_count: u32,
 }
 
-/// What all threads look at.
+/// State that all threads share.
 struct Shared {
     options: Options,
     range: Range,
     /// Bytes of a logical block.
     disk_block: u64,
     durability: Durability,
-    /// `-Z<size>`: where writes take their data from.
+    /// The data of `-Z<size>`.
     source: Option<Buffer>,
     failed: AtomicBool,
     failures: Arc<Failures>,
@@ -101,7 +97,7 @@ impl<'a> Workload<'a> {
     /// Checks `options` against `disk` and a machine of `cpu_count` CPUs.
     ///
     /// # Errors
-    /// [`WorkloadError`], all but a failed transfer.
+    /// Any [`WorkloadError`] except a failed transfer.
     pub fn new(
         disk: &'a Disk,
         mut options: Options,
@@ -122,13 +118,14 @@ impl<'a> Workload<'a> {
         ] {
             if !bytes.is_multiple_of(disk_block) {
                 return Err(WorkloadError::Misfit(format!(
-                    "{option}: {bytes} bytes are no multiple of the disk's blocks of {disk_block}"
+                    "{option}: {bytes} bytes is not a multiple of the disk's block size: give a \
+                     multiple of {disk_block}"
                 )));
             }
         }
         if options.write_percent > 0 && disk.facts().write_protected {
             return Err(WorkloadError::Misfit(
-                "-w: the disk is write-protected; give -w0, or leave -w out".to_owned(),
+                "-w: the disk is write-protected: give -w0, or leave out -w".to_owned(),
             ));
         }
         let chosen = match &options.affinity {
@@ -137,7 +134,7 @@ impl<'a> Workload<'a> {
         };
         if let Some(cpu) = chosen.iter().find(|&&cpu| cpu >= cpu_count) {
             return Err(WorkloadError::Misfit(format!(
-                "-a: the machine has CPUs 0 to {}, not {cpu}",
+                "-a: the machine has no CPU {cpu}: give 0 to {}, or raise --cpus",
                 cpu_count - 1
             )));
         }
@@ -165,17 +162,17 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// What was asked for.
+    /// The options, with warnings.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.shared.options
     }
 
-    /// Runs it. `progress` counts milliseconds; the table calls the disk
-    /// `target`.
+    /// Runs the workload. `progress` counts milliseconds. `target` is the disk's name in the
+    /// table.
     ///
     /// # Errors
-    /// No memory for buffers, or the first transfer that failed.
+    /// The machine has too little memory for buffers, or a transfer failed.
     pub fn run(&self, target: &str, progress: &ProgressBar) -> Result<Results, WorkloadError> {
         let options = &self.shared.options;
         let mut prepared = Vec::new();
@@ -224,7 +221,7 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// Buffers and random numbers of a thread.
+    /// Allocates the buffers of a thread, and seeds its random numbers.
     fn prepare(&self, thread: u32) -> Result<Parts, WorkloadError> {
         let options = &self.shared.options;
         let outstanding = options.outstanding as usize;
@@ -262,8 +259,8 @@ impl<'a> Workload<'a> {
     }
 }
 
-/// The place in the list of initiators that puts one more on CPU `cpu`: number
-/// i runs on CPU i modulo `cpu_count`.
+/// The next free index of CPU `cpu` in the list of initiators. The initiator with index i runs
+/// on CPU i modulo `cpu_count`.
 fn place_on<T>(cpu: u32, cpu_count: u32, taken: &[Option<T>]) -> usize {
     (cpu as usize..)
         .step_by(cpu_count as usize)
@@ -271,13 +268,13 @@ fn place_on<T>(cpu: u32, cpu_count: u32, taken: &[Option<T>]) -> usize {
         .unwrap_or_default()
 }
 
-/// The most of `-Z<size>` that is kept, and the part of the machine's memory that it
-/// may take: each scattered page is a mapping of the host, whose number is limited.
+/// The greatest buffer of `-Z<size>`, and its greatest share of the machine's memory. Each
+/// scattered page needs a mapping of the host, which limits their number.
 const SOURCE_MOST: u64 = 32 << 20;
 const SOURCE_SHARE: u64 = 4;
 
-/// The buffer of `-Z<size>`, if it was asked for. One that is longer than the machine
-/// has room for is cut, with a warning: what writes carry repeats sooner.
+/// Makes the buffer of `-Z<size>`. If it is too large for the machine, it is shortened with a
+/// warning, so that the data of writes repeats sooner.
 fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, WorkloadError> {
     let mut random = StdRng::seed_from_u64(u64::from(options.seed));
     let (bytes, contents) = match &options.source {
@@ -292,7 +289,7 @@ fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, Workload
             if contents.is_empty() {
                 return Err(WorkloadError::Source {
                     path: name(),
-                    source: io::Error::other("the file is empty"),
+                    source: io::Error::other("the file is empty: name one with data"),
                 });
             }
             (*bytes, Some(contents))
@@ -307,7 +304,7 @@ fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, Workload
     let kept = bytes.min(room.max(options.block_bytes.into()));
     if kept < bytes {
         options.warnings.push(format!(
-            "-Z: the machine keeps {} of the {} that writes take their data from",
+            "-Z: the buffer is {} instead of {}, because the machine has too little memory",
             Size(kept),
             Size(bytes)
         ));
@@ -331,7 +328,7 @@ fn random_bytes(random: &mut StdRng, length: u32) -> Vec<u8> {
     bytes
 }
 
-/// When what happens.
+/// The times of a workload's phases.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
     begin: Instant,
@@ -355,8 +352,8 @@ impl Clock {
     }
 }
 
-/// Moves the progress bar and takes the CPU times of the measured time, until
-/// the workload is over.
+/// Updates the progress bar, and samples the CPU times of the measurement, until the workload
+/// ends.
 fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> Vec<CpuShare> {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     progress.set_length(milliseconds(clock.end - clock.begin));
@@ -383,13 +380,13 @@ fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> Vec
     }
     match (first, last) {
         (Some(first), Some(last)) => first.shares_until(&last),
-        // It ended with its last completion, a moment before its end.
+        // The last I/O completed shortly before the end of the measurement.
         (Some(first), None) => first.shares_until(&Sample::now()),
         _ => Vec::new(),
     }
 }
 
-/// What a thread is made of.
+/// The prepared parts of a thread.
 struct Parts {
     thread: u32,
     random: StdRng,
@@ -405,7 +402,7 @@ struct Worker {
     random: StdRng,
     reads: Vec<Buffer>,
     writes: Vec<Buffer>,
-    /// What each outstanding I/O is.
+    /// The operation of each outstanding I/O.
     operations: Vec<Operation>,
     position: Position,
     last: Operation,
@@ -719,12 +716,12 @@ mod tests {
     #[test]
     fn what_does_not_fit_the_disk_or_the_machine_is_refused() {
         for (block_bytes, line, why) in [
-            (4096, "-b6K", "-b: 6144 bytes are no multiple"),
-            (4096, "-b8K -r2K", "-r: 2048 bytes are no multiple"),
-            (4096, "-b8K -s2K", "-s: 2048 bytes are no multiple"),
-            (4096, "-b8K -B2K", "-B: 2048 bytes are no multiple"),
-            (512, "-b8M", "holds no block"),
-            (512, "-a2", "CPUs 0 to 1, not 2"),
+            (4096, "-b6K", "-b: 6144 bytes is not a multiple"),
+            (4096, "-b8K -r2K", "-r: 2048 bytes is not a multiple"),
+            (4096, "-b8K -s2K", "-s: 2048 bytes is not a multiple"),
+            (4096, "-b8K -B2K", "-B: 2048 bytes is not a multiple"),
+            (512, "-b8M", "is shorter than a block"),
+            (512, "-a2", "no CPU 2: give 0 to 1"),
             (512, "-b2M -o100", "lower -o, -t or -b"),
             (512, "-b4K -w100 -Z64K,/no/such/file", "-Z: /no/such/file: "),
         ] {

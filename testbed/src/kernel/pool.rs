@@ -98,7 +98,7 @@ fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Opt
     let block = match memory().allocate(bytes, Placement::Scattered) {
         Ok(block) => block,
         Err(error) => {
-            complain(format!("pool was refused: {error}"));
+            complain(format!("pool allocation failed: {error}"));
             return None;
         }
     };
@@ -122,7 +122,7 @@ pub(crate) fn free(address: usize, tag: u32) {
     let Some(allocation) = found else {
         stop_machine(format_args!(
             "the driver freed pool at {address:#x} in {}, which is not allocated: it was freed \
-             before, or it is not what the allocation gave",
+             before, or it was not returned by an allocation",
             callback().unwrap_or("no callback")
         ));
     };
@@ -168,15 +168,15 @@ extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usiz
     };
     let address = match tag {
         0 => {
-            complain("ExAllocatePool2 was called with tag 0, which it refuses".into());
+            complain("ExAllocatePool2 was called with tag 0, which it rejects".into());
             None
         }
         _ => allocate_aligned(bytes, tag, fill, alignment),
     };
     if address.is_none() && flags & flag::RAISE_ON_FAILURE != 0 {
         stop_machine(format_args!(
-            "ExAllocatePool2 raised an exception for {bytes} bytes that it could not give, as \
-             POOL_FLAG_RAISE_ON_FAILURE asks; the testbed has no exceptions"
+            "ExAllocatePool2 could not allocate {bytes} bytes, and \
+             POOL_FLAG_RAISE_ON_FAILURE asks for an exception: the testbed has no exceptions"
         ));
     }
     address.unwrap_or(0)

@@ -71,8 +71,8 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
     while let Err(holder) = lock.compare_exchange(0, this, Ordering::Acquire, Ordering::Relaxed) {
         if holder == this {
             stop_machine(format_args!(
-                "the driver took a spin lock in {} that this processor holds already: it would \
-                 wait for ever",
+                "the driver took a spin lock in {} that this processor already holds, which would \
+                 deadlock",
                 callback().unwrap_or("no callback")
             ));
         }

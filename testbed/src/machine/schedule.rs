@@ -761,7 +761,7 @@ impl Schedule {
                 number,
             },
             // Only what the host has made is ready.
-            None => self.stop("a thread is to run that was not started"),
+            None => self.stop("the testbed itself scheduled a thread that was not started"),
         }
     }
 
@@ -823,7 +823,7 @@ impl Schedule {
     fn make_sure_one_is_ready(&mut self) {
         while self.ready.is_empty() {
             if self.due == u64::MAX {
-                self.stop("every thread waits, and nothing is due");
+                self.stop("every thread waits, and no timer is set");
             }
             if self.due - self.active.min(self.due) > NOTHING_FOR {
                 self.stop("the miniport was not called for an hour, and every thread waits");
@@ -841,8 +841,8 @@ impl Schedule {
             };
             let name = &thread.name;
             let _ = match why {
-                Why::Time => write!(text, "\n  {name}: for its time"),
-                Why::Parked => write!(text, "\n  {name}: to be woken"),
+                Why::Time => write!(text, "\n  {name}: for a time"),
+                Why::Parked => write!(text, "\n  {name}: for a wake-up"),
                 Why::End(other) => {
                     let other = &self.threads[other as usize].name;
                     write!(text, "\n  {name}: for the end of {other}")
@@ -866,7 +866,7 @@ impl Schedule {
                 let _ = write!(text, ", until {seconds:.6} s");
             }
         }
-        trap::stop_machine(format_args!("deadlock: {why}. Who waits for what:{text}"))
+        trap::stop_machine(format_args!("deadlock: {why}. The threads wait:{text}"))
     }
 }
 

@@ -1,6 +1,5 @@
-//! A crash in the middle of a load, and the dump that follows: a second copy of
-//! the driver writes it through the same function, and what it wrote is
-//! compared byte by byte.
+//! Crashes the machine under load, and writes a dump: a second copy of the driver writes it
+//! through the same PCI function. Then compares the dump byte by byte.
 
 use std::{any::Any, fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
@@ -31,90 +30,90 @@ use crate::{
     verify::findings::{Findings, Place},
 };
 
-/// How much is dumped, if the disk is four times as long.
+/// The size of a dump, at most a quarter of the disk.
 const DUMPED: u64 = 16 << 20;
 
 /// The longest write of a dump.
 const LONGEST: u32 = 64 << 10;
 
-/// Requests of each CPU that are out when the system crashes, and their length.
+/// Requests of each CPU that are in flight when the machine crashes, and their length.
 const DEPTH: u64 = 16;
 const LOAD: u32 = PAGE as u32;
 
-/// Requests that the device serves before it stalls and the system crashes.
+/// Requests that the device serves before it stalls and the machine crashes.
 const SERVED: u64 = 256;
 
-/// How long a request of a dump may take.
+/// The time-out of a dump's request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of the answers that the dump port needs.
+/// Bytes of the data that the dump port reads.
 const INQUIRY: u32 = 36;
 const CAPACITY: u32 = 8;
 
-/// Between two looks at the load.
+/// The polling interval of the load.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// The stamps' generation: no verify pass writes as often.
 const GENERATION: u64 = u64::MAX;
 
-/// What became of a dump.
+/// The result of a dump.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Requests that the crashed driver had.
+    /// Requests in flight in the crashed driver.
     pub outstanding: u32,
     /// Bytes dumped.
     pub bytes: u64,
-    /// Writes that they took.
+    /// The number of writes.
     pub writes: u64,
-    /// Bytes in the longest of them.
+    /// Bytes of the longest write.
     pub longest: u32,
     /// Bytes of device extension and uncached extension.
     pub memory: (u32, u32),
-    /// What was not on the disk as it was written.
+    /// The mismatches on the disk.
     pub findings: Findings,
-    /// Why the dump is not whole.
+    /// Why the dump is incomplete.
     pub error: Option<CrashError>,
-    /// Whether the device wrote to the crashed driver's memory after the dump
-    /// stack had taken it over.
+    /// Whether the device wrote to the crashed driver's memory after the dump stack was
+    /// initialized.
     pub old_memory_changed: bool,
-    /// Of the dump stack.
+    /// The report of the dump stack.
     pub report: Report,
 }
 
-/// Why there is no dump to look at.
+/// The dump was not written, or is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum CrashError {
-    /// The driver's second copy.
+    /// The second copy of the driver cannot be loaded.
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// It did not start.
+    /// The dump stack did not start.
     #[error("the dump stack did not start: {0}")]
     Start(#[from] StartError),
     /// A request was lost.
-    #[error("the dump stack: {0}")]
+    #[error("dump stack: {0}")]
     Dump(#[from] DumpError),
     /// A request failed.
-    #[error("the dump stack: {what} ended with {status}, {transferred} bytes transferred")]
+    #[error("dump stack: {what} completed as {status}, with {transferred} bytes transferred")]
     Request {
-        /// Which.
+        /// The request.
         what: String,
         /// SRB status.
         status: SrbStatus,
         /// DataTransferLength.
         transferred: u32,
     },
-    /// The disk is too short, or the dump stack's limits are.
+    /// The disk or a limit of the dump stack is too small, or the data of a command is wrong.
     #[error("{0}")]
     Room(String),
-    /// The machine's memory.
+    /// The machine has too little memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The image file.
-    #[error("the image file cannot be read: {0}")]
+    /// The image file cannot be read.
+    #[error("cannot read the image file: {0}")]
     File(#[from] io::Error),
 }
 
-/// Who crashes.
+/// A crash of a run.
 pub(super) struct Crash<'a> {
     pub(super) machine: &'a Arc<Machine>,
     pub(super) adapter: &'a Arc<Adapter>,
@@ -125,13 +124,13 @@ pub(super) struct Crash<'a> {
 }
 
 impl Crash<'_> {
-    /// Crashes and dumps. The adapter is of no use any more.
+    /// Crashes the machine and writes the dump. The adapter cannot be used afterwards.
     ///
     /// # Errors
-    /// [`CrashError`]; wrong data are no error, but in the findings.
+    /// See [`CrashError`]. Wrong data is not an error, but in the findings.
     pub(super) fn happen(&self) -> Result<Outcome, CrashError> {
         let region = self.region()?;
-        // The copy that Windows loads when it starts, for the day of the crash.
+        // Windows loads the second copy when it starts, before any crash.
         let image = Arc::new(Image::load(&self.settings.driver, &storport::resolve)?);
         self.load(region.start)?;
         self.adapter.crash();
@@ -176,13 +175,13 @@ impl Crash<'_> {
         }
     }
 
-    /// The sectors that are dumped to: the last of the disk.
+    /// The sectors of the dump, at the end of the disk.
     fn region(&self) -> Result<Range<u64>, CrashError> {
         let bytes = DUMPED.min(self.disk.bytes() / 4) / u64::from(LONGEST) * u64::from(LONGEST);
         let end = self.disk.bytes() / SECTOR as u64;
         if bytes == 0 {
             return Err(CrashError::Room(format!(
-                "--dump: a disk of {} is too short for a dump: give it {}",
+                "--dump: a disk of {} is too small for a dump: give it at least {}",
                 Size(self.disk.bytes()),
                 Size(4 * u64::from(LONGEST))
             )));
@@ -190,8 +189,7 @@ impl Crash<'_> {
         Ok(end - bytes / SECTOR as u64..end)
     }
 
-    /// Has the driver work on the sectors below `end`, and the device not come
-    /// to an end with it.
+    /// Starts requests on the sectors below `end`, and makes the device stall.
     fn load(&self, end: u64) -> Result<(), CrashError> {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mut programs: Vec<Box<dyn Program>> = Vec::new();
@@ -226,13 +224,13 @@ impl Crash<'_> {
     }
 }
 
-/// Keeps requests of a CPU outstanding, for ever.
+/// Keeps requests of a CPU in flight, without end.
 struct Load {
     random: StdRng,
     buffers: Vec<Buffer>,
     address: Address,
     block_bytes: u32,
-    /// How many places there are, each as long as a request.
+    /// The number of places, each as long as a request.
     places: u64,
 }
 
@@ -309,7 +307,7 @@ fn transfer(
     }
 }
 
-/// A dump under way.
+/// A dump in progress.
 struct Dump<'a> {
     stack: &'a DumpStack,
     memory: &'a Arc<Memory>,
@@ -321,7 +319,7 @@ struct Dump<'a> {
 }
 
 impl Dump<'_> {
-    /// Bytes of a write: whole blocks, within the stack's limits.
+    /// Bytes of a write: whole blocks, within the limits of the dump stack.
     fn chunk(&self) -> Result<u32, CrashError> {
         let pages = self.stack.max_physical_breaks();
         let most = LONGEST
@@ -329,7 +327,8 @@ impl Dump<'_> {
             .min(pages.saturating_mul(PAGE as u32));
         match most / self.block_bytes * self.block_bytes {
             0 => Err(CrashError::Room(format!(
-                "the dump stack takes {} bytes in {} pieces: not a block of {}",
+                "dump stack: its limits of {} bytes and {} scatter/gather elements allow no \
+                 block of {} bytes",
                 self.stack.max_transfer_bytes(),
                 self.stack.max_physical_breaks(),
                 self.block_bytes
@@ -338,7 +337,7 @@ impl Dump<'_> {
         }
     }
 
-    /// A buffer of whole pages, as memory is dumped.
+    /// A page-aligned buffer, because whole pages are dumped.
     fn buffer(&self, bytes: u32) -> Result<Buffer, CrashError> {
         let mut random = StdRng::seed_from_u64(self.seed);
         let mask = self.stack.alignment_mask().max(PAGE as u32 - 1);
@@ -349,7 +348,7 @@ impl Dump<'_> {
             .ok_or_else(|| CrashError::Room("no buffer for the dump".to_owned()))
     }
 
-    /// The transfers of a region: first sector and number of bytes.
+    /// The transfers of a region: first sector and length in bytes.
     fn pieces(&self, region: &Range<u64>, chunk: u32) -> impl Iterator<Item = (u64, u32)> + use<> {
         let end = region.end;
         (region.start..end)
@@ -374,13 +373,13 @@ impl Dump<'_> {
         transfer(self.address, operation, lba, blocks, buffer, 0)
     }
 
-    /// What the dump port asks of a disk before it writes. It is not documented;
-    /// there are miniports in use that know no LBA before READ CAPACITY.
+    /// Sends the commands of the dump port before its first write. These are not documented.
+    /// Some miniports cannot handle an LBA before READ CAPACITY.
     fn ask(&self, blocks: u64) -> Result<(), CrashError> {
         let inquiry = self.answer(Command::inquiry(INQUIRY as u8), INQUIRY, "INQUIRY")?;
         if inquiry[0] != 0 {
             return Err(CrashError::Room(format!(
-                "the dump stack: INQUIRY tells of a device of type {:#04x}, not of a disk",
+                "dump stack: INQUIRY returned device type {:#04x}, not 0 (disk)",
                 inquiry[0]
             )));
         }
@@ -389,13 +388,13 @@ impl Dump<'_> {
         let expected = (blocks - 1).min(u64::from(u32::MAX));
         if last != expected {
             return Err(CrashError::Room(format!(
-                "the dump stack: READ CAPACITY tells of a last block {last}; it was {expected}"
+                "dump stack: READ CAPACITY returned the last LBA {last} instead of {expected}"
             )));
         }
         Ok(())
     }
 
-    /// The answer to a command, as long as asked for.
+    /// Executes a command, and returns its data, which must be complete.
     fn answer(&self, command: Command, bytes: u32, what: &str) -> Result<Vec<u8>, CrashError> {
         let buffer = self.buffer(bytes)?;
         let completion = self.stack.execute(&Request {
@@ -415,7 +414,7 @@ impl Dump<'_> {
         Ok(buffer.read())
     }
 
-    /// Writes the stamps of a region, one write after the other.
+    /// Writes the stamps of a region, one write at a time.
     fn write(&mut self, region: &Range<u64>) -> Result<(), CrashError> {
         let chunk = self.chunk()?;
         let whole = self.buffer(chunk)?;
@@ -429,12 +428,12 @@ impl Dump<'_> {
                 .collect();
             buffer.write(&stamps);
             let request = self.piece(Operation::Write, first, &buffer);
-            // Once a reset comes between.
+            // One write is interrupted by a reset.
             let completion = if first >= middle && !reset {
                 reset = true;
                 let completion = self.stack.execute_through_reset(&request)?;
                 if completion.srb_status == srb::BUS_RESET {
-                    // The stack has recorded it.
+                    // The reset completed the request, so it is sent again.
                     self.stack.execute(&request)?
                 } else {
                     completion
@@ -449,7 +448,7 @@ impl Dump<'_> {
         Ok(())
     }
 
-    /// Has the disk write its cache, in all the ways that there are.
+    /// Flushes the disk's cache, with every request that does so.
     fn settle(&self) -> Result<(), CrashError> {
         let command = Command::synchronize_cache();
         let completion = self.stack.execute(&Request {
@@ -461,7 +460,7 @@ impl Dump<'_> {
             timeout: TIMEOUT,
         })?;
         good(&completion, "SYNCHRONIZE CACHE", 0)?;
-        // Their answers are the stack's to judge.
+        // The dump stack checks their results.
         self.stack.control(ControlRequest::Flush(self.address))?;
         self.stack.control(ControlRequest::Shutdown(self.address))?;
         Ok(())
@@ -478,7 +477,7 @@ impl Dump<'_> {
         }
     }
 
-    /// Compares a region of the image file with what was written.
+    /// Compares a region of the image file with the written data.
     fn compare_image(&self, region: &Range<u64>, contents: &File) -> Result<Findings, CrashError> {
         let mut findings = self.findings();
         for (first, bytes) in self.pieces(region, LONGEST) {
@@ -489,7 +488,7 @@ impl Dump<'_> {
         Ok(findings)
     }
 
-    /// Reads a region through the dump stack, and compares it.
+    /// Compares a region, read through the dump stack, with the written data.
     fn compare_read(&self, region: &Range<u64>) -> Result<Findings, CrashError> {
         let chunk = self.chunk()?;
         let whole = self.buffer(chunk)?;
@@ -507,7 +506,7 @@ impl Dump<'_> {
     }
 }
 
-/// A request's end, which must be a good one.
+/// Checks that a request succeeded completely.
 fn good(completion: &Completion, what: &str, bytes: u32) -> Result<(), CrashError> {
     let status = SrbStatus(completion.srb_status);
     if completion.srb_status == srb::SUCCESS && completion.transferred == bytes {
@@ -521,31 +520,31 @@ fn good(completion: &Completion, what: &str, bytes: u32) -> Result<(), CrashErro
 }
 
 impl Outcome {
-    /// What speaks against the driver, but for its report.
+    /// The faults of the driver that are not in its report.
     pub(super) fn reasons(&self) -> Vec<String> {
         let mut reasons: Vec<String> = self.error.iter().map(ToString::to_string).collect();
         let mismatches = self.findings.count();
         if mismatches > 0 {
             reasons.push(format!(
-                "{mismatches} sectors of the dump are not what was written"
+                "{mismatches} sectors of the dump differ from the written data"
             ));
         }
         if self.old_memory_changed {
             reasons.push(
                 "the device wrote to the crashed driver's memory after the dump stack was \
-                 initialized: it was not reset"
+                 initialized, so the dump stack did not reset it"
                     .to_owned(),
             );
         }
         reasons
     }
 
-    /// What happened, in two lines.
+    /// Describes the dump in two lines.
     pub(super) fn lines(&self) -> [String; 2] {
         let (extension, uncached) = self.memory;
         [
             format!(
-                "crashed with {} requests out; {} in {} writes of at most {}, {} mismatches",
+                "crashed with {} requests in flight; {} in {} writes of at most {}, {} mismatches",
                 self.outstanding,
                 Size(self.bytes),
                 self.writes,
@@ -553,7 +552,8 @@ impl Outcome {
                 self.findings.count()
             ),
             format!(
-                "{extension} bytes of device extension and {uncached} of uncached extension, of {}",
+                "{extension} bytes of device extension and {uncached} of uncached extension, at \
+                 most {}",
                 dump::MEMORY
             ),
         ]

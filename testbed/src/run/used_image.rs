@@ -1,10 +1,10 @@
-//! Whether an image file may be overwritten without being asked: only if it is blank,
-//! or holds what an earlier run left.
+//! Decides whether a run may overwrite an image file without --overwrite: only if the file is
+//! blank or has only data of earlier runs.
 //!
-//! Blank means that every byte is zero. What a verify pass writes is known by its
-//! stamps. What a workload writes is not known by its bytes, so a run leaves a mark
-//! when it ends: a modification time whose nanoseconds follow from its seconds and the
-//! file's length. Whoever writes to the file later sets another time.
+//! In a blank file, every byte is zero. Data of a verify pass has stamps. Data of a workload
+//! has none, so a run marks the file when it ends: it sets a modification time whose
+//! nanoseconds are a function of its seconds and the file's length. A later write by another
+//! program changes the time.
 
 use std::{
     fs::File,
@@ -20,13 +20,13 @@ use nix::{
 
 use crate::stamp::{SECTOR, Stamp, mix};
 
-/// How much is read at once.
+/// Bytes of one read.
 const CHUNK: u64 = 1 << 20;
 
-/// The offset of the first sector with foreign contents, if there is one.
+/// The offset of the first sector with data that no run wrote.
 ///
 /// # Errors
-/// The file's.
+/// The file cannot be read.
 pub fn first_foreign(image: &File) -> io::Result<Option<u64>> {
     let bytes = image.metadata()?.len();
     if is_marked(image)? {
@@ -36,7 +36,7 @@ pub fn first_foreign(image: &File) -> io::Result<Option<u64>> {
     let mut at = 0;
     while let Some(data) = next(image, at, Whence::SeekData)? {
         let end = next(image, data, Whence::SeekHole)?.unwrap_or(bytes);
-        // Sectors lie at multiples of their length, whatever the host's blocks are.
+        // Data can begin within a sector if the host's blocks are smaller.
         at = data - data % SECTOR as u64;
         while at < end.min(bytes) {
             let length = CHUNK.min(bytes - at);
@@ -63,13 +63,13 @@ fn is_known(sector: &[u8]) -> bool {
     sector.iter().all(|byte| *byte == 0) || is_stamp(sector)
 }
 
-/// Where the next data or hole begins, from `offset` on.
+/// The start of the next data or hole at or after `offset`.
 fn next(image: &File, offset: u64, what: Whence) -> io::Result<Option<u64>> {
     let offset = i64::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
     match lseek(image, offset, what) {
         Ok(found) => Ok(u64::try_from(found).ok()),
         Err(Errno::ENXIO) => Ok(None),
-        // A file system that knows no holes: all is data.
+        // The file system does not report holes, so everything counts as data.
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => match what {
             Whence::SeekData if (offset as u64) < image.metadata()?.len() => {
                 Ok(Some(offset as u64))
@@ -83,7 +83,7 @@ fn next(image: &File, offset: u64, what: Whence) -> io::Result<Option<u64>> {
 /// Marks an image at the end of a run that wrote to it.
 ///
 /// # Errors
-/// The host's: a file of another user's cannot be marked.
+/// The time cannot be set, for example because the file belongs to another user.
 pub fn mark(image: &File) -> io::Result<()> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -99,7 +99,7 @@ fn is_marked(image: &File) -> io::Result<bool> {
     Ok(metadata.mtime_nsec() == i64::from(nanoseconds))
 }
 
-/// The nanoseconds of a mark: not round, so that no coarser clock makes one.
+/// The nanoseconds of a mark. They are odd, so that a coarser clock never sets a mark.
 fn nanoseconds(seconds: u64, bytes: u64) -> u32 {
     let word = mix(mix(seconds) ^ bytes) % 1_000_000_000;
     // Less than 10^9.

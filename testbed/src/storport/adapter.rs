@@ -294,7 +294,7 @@ pub enum StartError {
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The host refused something.
-    #[error("the host refuses what an adapter needs: {0}")]
+    #[error("the host cannot start the adapter's threads: {0}")]
     Host(#[from] io::Error),
 }
 
@@ -313,7 +313,7 @@ pub struct FailedStart {
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
     /// It was stopped before.
-    #[error("the adapter was stopped before")]
+    #[error("the adapter is stopped already")]
     Again,
     /// HwAdapterControl answered ScsiStopAdapter with something else than
     /// ScsiAdapterControlSuccess.
@@ -325,7 +325,7 @@ pub enum StopError {
 #[derive(Debug, thiserror::Error)]
 pub enum RestartError {
     /// It was stopped before.
-    #[error("the adapter was stopped before")]
+    #[error("the adapter is stopped already")]
     Stopped,
     /// Programs still run.
     #[error("{0} requests are outstanding: an adapter sleeps when its programs have finished")]

@@ -178,7 +178,7 @@ impl Port {
             self.violation(
                 Rule::Dpc,
                 caller,
-                format_args!("{address:#x} is no initialised STOR_DPC"),
+                format_args!("{address:#x} is not an initialised STOR_DPC"),
             );
         }
         object

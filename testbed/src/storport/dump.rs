@@ -304,8 +304,8 @@ impl DumpStack {
                     Callback::HwResetBus,
                     Rule::DumpResetBus,
                     format_args!(
-                        "HwResetBus is to be disregarded in dump mode, and completes the request \
-                         that is out with SRB status {status:#04x}"
+                        "HwResetBus must do nothing in dump mode, but completed the request in \
+                         flight with SRB status {status:#04x}"
                     ),
                 );
             }
@@ -352,7 +352,7 @@ fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
             Rule::DumpMemory,
             format_args!(
                 "{extension} bytes of device extension and {uncached} of uncached extension: \
-                 {MEMORY} are the most in dump mode"
+                 dump mode allows at most {MEMORY}"
             ),
         );
     }
@@ -403,7 +403,7 @@ impl Port {
                 false => Rule::DdiDumpStack,
             },
             caller,
-            format_args!("{function}: a dump stack does not have it"),
+            format_args!("{function} is not available in a dump stack"),
         );
         true
     }
@@ -416,7 +416,7 @@ impl Port {
                 Rule::LockInDumpMode,
                 caller,
                 format_args!(
-                    "a lock in dump mode: there is nobody to keep out, and drivers hung there"
+                    "a lock was acquired in dump mode: nothing else runs there, and drivers hung"
                 ),
             );
         }

@@ -410,7 +410,7 @@ fn deprecated(port: &Port, function: &str, caller: usize) {
     port.violation(
         Rule::DdiDeprecated,
         caller,
-        format_args!("{function} is not to be used any more"),
+        format_args!("{function} is deprecated"),
     );
 }
 
@@ -571,8 +571,8 @@ fn complete_request(mut call: Call) -> usize {
         Rule::DdiPortOnly,
         call.caller,
         format_args!(
-            "StorPortCompleteRequest({}, {}, {}, {status:#04x}) completes behind the miniport's \
-             own back; nothing is done",
+            "StorPortCompleteRequest({}, {}, {}, {status:#04x}) completes requests without the \
+             miniport; the call was ignored",
             address.path, address.target, address.lun
         ),
     );
@@ -611,7 +611,7 @@ pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
         port.violation(
             Rule::Stall,
             caller,
-            format_args!("a stall of {microseconds} microseconds; 100000 are the most"),
+            format_args!("a stall of {microseconds} microseconds; at most 100000 are allowed"),
         );
     } else {
         check_wait(

@@ -221,7 +221,7 @@ impl Port {
                 Rule::LockRecursion,
                 id,
                 caller,
-                format_args!("{id} would be lock {} that the thread holds", DEEPEST + 1),
+                format_args!("{id} would be the thread's lock number {}", DEEPEST + 1),
             );
         }
     }
@@ -382,7 +382,7 @@ impl Port {
                 id,
                 caller,
                 format_args!(
-                    "{id} is taken as ThreadedDpcLock in {}, which is the form for threaded DPCs",
+                    "{id} is taken as ThreadedDpcLock in {}, which is for threaded DPCs only",
                     callbacks::current().name()
                 ),
             );
@@ -456,7 +456,7 @@ impl Port {
                 self.violation(
                     Rule::LockDpc,
                     caller,
-                    format_args!("the lock context {context:#x} is no initialised STOR_DPC"),
+                    format_args!("the lock context {context:#x} is not an initialised STOR_DPC"),
                 );
             }
             Some((LockId::Dpc(number?), level))
@@ -471,7 +471,7 @@ impl Port {
                 self.violation(
                     Rule::LockKind,
                     caller,
-                    format_args!("{kind} is no STOR_SPINLOCK of this function"),
+                    format_args!("{kind} is not a STOR_SPINLOCK of this function"),
                 );
                 None
             }
@@ -509,15 +509,18 @@ impl Port {
         for index in 0..DEPTH.get() {
             let outer = held(index);
             let by = match outer.taker {
-                Taker::Storport => "Storport holds for it",
-                Taker::Miniport => "it holds itself",
+                Taker::Storport => "Storport",
+                Taker::Miniport => "the miniport",
             };
             if self.same(outer.id, id) {
                 self.lock_stops_machine(
                     Rule::LockRecursion,
                     id,
                     caller,
-                    format_args!("would wait forever: it takes {id}, while {by} {}", outer.id),
+                    format_args!(
+                        "would wait forever: it takes {id} while {by} holds {}",
+                        outer.id
+                    ),
                 );
             }
             let nested = match (outer.id, id) {
@@ -534,7 +537,7 @@ impl Port {
                             id,
                             caller,
                             format_args!(
-                                "{id} is taken while {by} {}; the order is StartIo, Dpc, Interrupt",
+                                "{id} is taken while {by} holds {}; the order is StartIo, Dpc, Interrupt",
                                 outer.id
                             ),
                         );
@@ -552,7 +555,7 @@ impl Port {
                 },
                 id,
                 caller,
-                format_args!("{} may not take {id}", callbacks::current().name()),
+                format_args!("{} must not take {id}", callbacks::current().name()),
             );
         }
     }
@@ -582,8 +585,8 @@ impl Port {
                 id,
                 caller,
                 format_args!(
-                    "{id} is taken while {by} {}; the other way round there was {earlier}: two \
-                     CPUs that do both at a time wait for ever",
+                    "{id} is taken while {by} holds {}; the opposite order was used {earlier}: two CPUs \
+                     that do both at the same time deadlock",
                     outer.id
                 ),
             );
@@ -592,7 +595,7 @@ impl Port {
                 rule,
                 id,
                 caller,
-                format_args!("{id} is taken while {by} {}", outer.id),
+                format_args!("{id} is taken while {by} holds {}", outer.id),
             );
         }
     }
@@ -653,14 +656,14 @@ impl Port {
         let by_address = find(|held| held.handle == address && held.taker == Taker::Miniport);
         let Some(index) = by_token.or(by_address) else {
             let (rule, what) = if token >> 32 != 0 && token >> 32 != u64::from(this_thread()) {
-                (Rule::LockOtherThread, "another thread took")
+                (Rule::LockOtherThread, "was taken by another thread")
             } else {
                 (Rule::LockNotHeld, "is not held")
             };
             return self.violation(
                 rule,
                 caller,
-                format_args!("the lock of the handle that is released {what}"),
+                format_args!("the lock of the released handle {what}"),
             );
         };
         let entry = held(index);
@@ -670,7 +673,7 @@ impl Port {
                 entry.id,
                 caller,
                 format_args!(
-                    "the handle of {} lay at {:#x} when it was taken and lies at {address:#x} now",
+                    "the handle of {} was at {:#x} when it was taken, and is at {address:#x} now",
                     entry.id, entry.handle
                 ),
             );
@@ -702,7 +705,7 @@ impl Port {
                 Rule::LockReleaseOrder,
                 released,
                 caller,
-                format_args!("{released} is released before {last}, that was taken after it"),
+                format_args!("{released} is released before {last}, which was taken later"),
             );
         }
     }
@@ -735,7 +738,7 @@ impl Port {
                 Rule::LockNotHeld,
                 id,
                 caller,
-                format_args!("{id} is released, and the miniport did not take it"),
+                format_args!("{id} is released, but the miniport has not taken it"),
             );
             return stor_status::STOR_STATUS_SUCCESS;
         };
@@ -746,7 +749,7 @@ impl Port {
                 id,
                 caller,
                 format_args!(
-                    "{id} is released to IRQL {old_irql}, and was taken at IRQL {}",
+                    "{id} is released to IRQL {old_irql}, but was taken at IRQL {}",
                     held(index).old_irql
                 ),
             );

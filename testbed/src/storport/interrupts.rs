@@ -276,7 +276,7 @@ impl Controller {
                     Rule::InterruptLevel,
                     0,
                     format_args!(
-                        "the pin stays asserted, whatever HwInterrupt does (it says {})",
+                        "HwInterrupt does not make the device release the interrupt pin (it returned {})",
                         if claimed { "TRUE" } else { "FALSE" }
                     ),
                 );

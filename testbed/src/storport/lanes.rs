@@ -347,7 +347,7 @@ impl Lane {
                     inner.free.extend(numbers.rev());
                 }
                 Err(refused) => trap::stop_machine(format_args!(
-                    "the machine has no memory for SRBs: {refused}; give it more"
+                    "the machine has no memory for SRBs: {refused}"
                 )),
             }
         }
@@ -359,7 +359,7 @@ impl Lane {
         };
         next.unwrap_or_else(|| {
             trap::stop_machine(format_args!(
-                "more requests are outstanding than were let in"
+                "the testbed itself has issued too many requests: please report this bug"
             ))
         })
     }
@@ -488,7 +488,7 @@ impl Lane {
                 Rule::SrbStartIo,
                 format_args!(
                     "HwStartIo returned FALSE for a request (CDB {opcode:02x}) that it did not \
-                     complete; it stays the miniport's"
+                     complete; the miniport keeps it"
                 ),
             );
         }
@@ -652,7 +652,7 @@ impl Port {
             return self.violation(
                 Rule::SrbUnknown,
                 caller,
-                format_args!("{address:#x} is no SRB of this adapter"),
+                format_args!("{address:#x} is not an SRB of this adapter"),
             );
         };
         let slot = self.srbs().slot(number);
@@ -702,7 +702,7 @@ impl Port {
             self.violation(
                 Rule::SrbUnknown,
                 caller,
-                format_args!("{address:#x} is no SRB that the miniport has"),
+                format_args!("{address:#x} is not an SRB that the miniport has"),
             );
         }
         slot

@@ -161,7 +161,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
             to.set(abi::value(), ticks);
         }
         Kind::BufferOverrunDetected => crate::trap::stop_machine(format_args!(
-            "{}: it says that a buffer was overrun (BufferOverrunDetected)",
+            "{}: the driver reported a buffer overrun (BufferOverrunDetected)",
             port.driver()
         )),
         Kind::EnablePassiveInitialization => enable_passive_initialization(port, call),

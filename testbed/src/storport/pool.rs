@@ -101,7 +101,10 @@ impl Port {
             self.violation(
                 Rule::Pool,
                 caller,
-                format_args!("{address:#x} is freed and is no {}", kind.name()),
+                format_args!(
+                    "{address:#x} is freed, but is not allocated {}",
+                    kind.name()
+                ),
             );
         }
         known

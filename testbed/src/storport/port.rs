@@ -208,12 +208,12 @@ impl Port {
                 Rule::DdiExtension,
                 caller,
                 format_args!(
-                    "{function} with HwDeviceExtension {extension:#x}, and Storport gave {:#x}",
+                    "{function} with HwDeviceExtension {extension:#x}, not {:#x}, which Storport gave",
                     port.extension()
                 ),
             ),
             (None, None) => trap::stop_machine(format_args!(
-                "{function} is called, and there is no adapter"
+                "{function} is called without an adapter"
             )),
         }
     }
@@ -342,7 +342,7 @@ impl Port {
         self.stop_machine(
             Rule::DdiCallback,
             0,
-            format_args!("what needs the outcome of {what} is asked for before it"),
+            format_args!("a call needs the results of {what}, which has not returned yet"),
         )
     }
 

@@ -142,8 +142,8 @@ extern "win64" fn entry<const NUMBER: usize>() {
 extern "win64" fn tell(arguments: usize, number: usize) -> usize {
     let Some((function, address)) = GUARDED.get(number).and_then(OnceLock::get) else {
         trap::stop_machine(format_args!(
-            "a function of the kernel's was called that nobody gave away: this is an error of \
-             the testbed"
+            "a kernel function was called that the testbed did not provide: please report this \
+             bug"
         ));
     };
     trap::called(arguments);
@@ -154,7 +154,7 @@ extern "win64" fn tell(arguments: usize, number: usize) -> usize {
         port.violation(
             Rule::DdiProhibited,
             caller,
-            format_args!("{function} is the kernel's, and no function for a physical miniport"),
+            format_args!("{function} is a kernel function that physical miniports must not call"),
         );
         if callbacks::current() == Callback::HwStartIo && TAKE_TIME.contains(&function.as_str()) {
             port.violation(

@@ -85,7 +85,7 @@ impl Port {
             }
             Err(refused) => {
                 self.event(format_args!(
-                    "StorPortGetDeviceBase: the host maps no registers: {refused}"
+                    "StorPortGetDeviceBase: the host cannot map registers: {refused}"
                 ));
                 0
             }

@@ -291,11 +291,11 @@ impl Port {
                 self.violation_of(
                     Callback::HwResetBus,
                     Rule::SrbAfterReset,
-                    format_args!("HwResetBus left it with the miniport: {what}"),
+                    format_args!("HwResetBus did not complete {what}"),
                 );
             } else if now - reset_at > self.callback_limit {
                 trap::stop_machine(format_args!(
-                    "{}: no way on: {:?} after HwResetBus it still has {what}",
+                    "{}: the run cannot continue: {:?} after HwResetBus, the miniport still has {what}",
                     self.driver(),
                     Duration::from_nanos(now - reset_at)
                 ));
@@ -316,11 +316,11 @@ impl Port {
             since.store(now, Ordering::Relaxed);
         } else if now - since.load(Ordering::Relaxed) > 6 * self.callback_limit {
             trap::stop_machine(format_args!(
-                "{}: {} requests wait and nothing is outstanding{}",
+                "{}: {} requests wait, but none is in flight{}",
                 self.driver(),
                 self.units.in_line(),
                 if self.gate.is_closed_by(closed::LINK_DOWN) {
-                    ": it said LinkDown and not LinkUp"
+                    ": it reported LinkDown, but not LinkUp"
                 } else {
                     ""
                 }

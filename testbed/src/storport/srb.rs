@@ -335,7 +335,7 @@ impl Srbs {
         let start = self.slot(number).address() - HEADER;
         if let Err(error) = how(&self.memory, start, self.stride()) {
             trap::stop_machine(format_args!(
-                "the host does not let the memory of a request be taken from the driver ({error}): \
+                "the host cannot protect the memory of a request from the driver ({error}): \
                  run without --verify, or raise vm.max_map_count"
             ));
         }

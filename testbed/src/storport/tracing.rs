@@ -71,7 +71,7 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
         // FreeDiagEvent, WriteErrorLogRecord, FreeErrorLog: there is none.
         3001 | 4000 | 4002 => {}
         _ => not_modelled(
-            "StorPortNotification(TraceNotification), another call than stortrce.h has",
+            "StorPortNotification(TraceNotification), a call that stortrce.h does not have",
         ),
     }
 }

@@ -306,7 +306,7 @@ impl Recorder {
     pub(super) fn deadlock(&self, callback: Callback, caller: usize, circle: &Circle) -> ! {
         let rule = Rule::LockDeadlock;
         trap::stop_machine(format_args!(
-            "{}, in {}{}: {}: {} threads wait for each other's locks, for ever\n  rule: \
+            "{}, in {}{}: {}: {} threads wait for each other's locks without end\n  rule: \
              {}{circle}{}",
             self.driver,
             callback.name(),

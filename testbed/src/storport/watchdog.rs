@@ -55,15 +55,15 @@ fn look_for_points(port: &'static Port) {
         if !inside.is_empty() && used > limit {
             trap::stop_machine(format_args!(
                 "{}: it has run for {limit:?} without a call of Storport's or an access to a \
-                 register, while all other threads waited for it: it waits for what memory never \
-                 says; in the driver: {}",
+                 register, while all other threads waited: it polls memory that never \
+                 changes; in the driver: {}",
                 port.driver(),
                 places(&inside),
             ));
         } else if last.1.elapsed() > BETWEEN_POINTS {
             trap::stop_machine(format_args!(
-                "the testbed itself waits for a thread that waits for its turn: {} points were \
-                 passed, and none for {BETWEEN_POINTS:?}",
+                "the testbed itself hangs, please report this bug: there were {} scheduling \
+                 points, and none in the last {BETWEEN_POINTS:?}",
                 last.0
             ));
         }

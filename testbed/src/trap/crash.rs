@@ -1,5 +1,5 @@
-//! What is said of a driver that crashed: what it did, where, in what callback.
-//! Built without allocating: the crash may have been in the allocator.
+//! The message about a crashed driver: what it did, where, and in which callback. It is
+//! formatted without allocation, because the crash may have been in the allocator.
 
 use std::fmt;
 
@@ -52,10 +52,10 @@ const UNWIND_ORDER: [libc::c_int; 16] = [
     libc::REG_R15,
 ];
 
-/// How many callers are named.
+/// The number of callers that are printed.
 const CALLERS: usize = 6;
 
-/// A fault, as the processor told it.
+/// A fault, as the processor reported it.
 pub(super) struct Fault<'a> {
     pub(super) signal: libc::c_int,
     pub(super) exception: i64,
@@ -63,14 +63,14 @@ pub(super) struct Fault<'a> {
     pub(super) address: u64,
     pub(super) general: &'a [i64; 23],
     pub(super) instruction: Option<Instruction>,
-    /// The instruction in words.
+    /// The disassembled instruction.
     pub(super) text: &'a str,
-    /// Why it was not carried out, if it was tried.
+    /// Why its emulation failed, if it was tried.
     pub(super) refusal: Option<Refusal>,
 }
 
 impl Fault<'_> {
-    /// Where it happened. A breakpoint is told with the address behind it.
+    /// The address of the instruction. For a breakpoint, RIP is behind it.
     pub(super) fn place(&self) -> usize {
         let address = self.register(libc::REG_RIP);
         match self.exception {
@@ -79,7 +79,7 @@ impl Fault<'_> {
         }
     }
 
-    /// Where in the driver it was, and the callers.
+    /// The place in the driver, and the callers.
     pub(super) fn walk(&self) -> Walk {
         Calls::here().walk_from(self.registers(), self.is_fetch())
     }
@@ -100,8 +100,7 @@ impl Fault<'_> {
         self.general[index as usize] as usize
     }
 
-    /// Whether the processor was to fetch the instruction and could not: there
-    /// is none to decode.
+    /// Whether the processor could not fetch the instruction, so that there is none to decode.
     pub(super) fn is_fetch(&self) -> bool {
         self.exception == exception::PAGE_FAULT && self.error & FETCH != 0
     }
@@ -117,7 +116,7 @@ impl Fault<'_> {
     }
 }
 
-/// The driver's crash: what `stop_machine` is told.
+/// The message about a crash of the driver, for `stop_machine`.
 pub(super) struct Crash<'a>(pub(super) &'a Fault<'a>);
 
 impl fmt::Display for Crash<'_> {
@@ -143,7 +142,7 @@ impl fmt::Display for Crash<'_> {
     }
 }
 
-/// A fault that is not the driver's.
+/// The message about a fault in the testbed.
 pub(super) struct Own<'a>(pub(super) &'a Fault<'a>);
 
 impl fmt::Display for Own<'_> {
@@ -151,8 +150,7 @@ impl fmt::Display for Own<'_> {
         let fault = self.0;
         write!(
             formatter,
-            "the testbed itself crashed (signal {}), and not the driver: this is an error of the \
-             testbed. It ",
+            "the testbed itself crashed, not the driver (signal {}): please report this bug. It ",
             fault.signal
         )?;
         what(fault, formatter)?;
@@ -189,8 +187,8 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         Some(Refusal::Beyond { bar, offset, bytes }) => {
             return write!(
                 formatter,
-                "reached {bytes} bytes at offset {offset:#x} of BAR {bar}, which is not all in \
-                 the range that it mapped"
+                "accessed {bytes} bytes at offset {offset:#x} of BAR {bar}, which is not \
+                 completely in the range that it mapped"
             );
         }
         Some(Refusal::ControlRegion { offset }) => {
@@ -210,8 +208,8 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         Some(Refusal::Unknown) => {
             return formatter.write_str(
-                "touched device registers with an instruction that the testbed cannot carry out; \
-                 drivers use the READ_REGISTER and WRITE_REGISTER macros",
+                "accessed device registers with an instruction that the testbed cannot emulate: \
+                 use the READ_REGISTER and WRITE_REGISTER macros",
             );
         }
         None => {}
@@ -227,7 +225,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
             };
             write!(formatter, "{verb} {:#x}", fault.address)?;
             if fault.signal == libc::SIGBUS {
-                return formatter.write_str(", and the host has no memory left to put there");
+                return formatter.write_str(", and the host has no memory left for that page");
             }
             describe(fault.address as usize, formatter)
         }
@@ -240,7 +238,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 .instruction
                 .is_some_and(|instruction| instruction.mnemonic() == Mnemonic::Ud2)
             {
-                formatter.write_str("ran into ud2, which compilers put where code must not go on")
+                formatter.write_str("ran into ud2, which compilers put at unreachable places")
             } else {
                 formatter.write_str("ran an instruction that this processor does not have")
             }
@@ -260,7 +258,7 @@ fn protection(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Res
     use Mnemonic as M;
 
     let Some(instruction) = fault.instruction else {
-        return formatter.write_str("jumped to an address that no pointer can have");
+        return formatter.write_str("jumped to a non-canonical address");
     };
     match (instruction.mnemonic(), instruction.try_immediate(0)) {
         (M::Int, Ok(0x29)) => {
@@ -275,20 +273,21 @@ fn protection(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Res
         (M::Int, Ok(number)) => {
             write!(
                 formatter,
-                "called interrupt {number:#x}, which the testbed does not have"
+                "called interrupt {number:#x}, which the testbed does not emulate"
             )
         }
-        (M::Hlt, _) => formatter.write_str("halted the processor, which no driver may"),
+        (M::Hlt, _) => formatter.write_str("halted the processor, which drivers must not do"),
         (M::Cli | M::Sti, _) => formatter.write_str(
-            "switched interrupts off or on by itself: drivers take locks, or raise the IRQL",
+            "disabled or enabled interrupts: drivers must acquire locks or raise the IRQL instead",
         ),
         (M::Rdmsr | M::Wrmsr, _) => write!(
             formatter,
-            "used model-specific register {:#x}, which the testbed does not have",
+            "used model-specific register {:#x}, which the testbed does not emulate",
             fault.register(libc::REG_RCX) as u32
         ),
-        (M::Mov, _) if names_control_register(&instruction) => formatter
-            .write_str("used a control register other than CR8, which the testbed does not have"),
+        (M::Mov, _) if names_control_register(&instruction) => formatter.write_str(
+            "used a control register other than CR8, which the testbed does not emulate",
+        ),
         (
             M::Invd
             | M::Wbinvd
@@ -306,10 +305,10 @@ fn protection(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Res
             | M::Xsetbv
             | M::Rdpmc,
             _,
-        ) => formatter.write_str("used a privileged instruction that the testbed does not have"),
+        ) => formatter.write_str("used a privileged instruction that the testbed does not emulate"),
         _ => formatter.write_str(
-            "used an address that no pointer can have, or a misaligned one where the instruction \
-             needs alignment",
+            "used a non-canonical address, or a misaligned one where the instruction needs \
+             alignment",
         ),
     }
 }
@@ -328,7 +327,7 @@ fn fast_fail(code: u32) -> &'static str {
         6 => " (the stack cookie was not set up)",
         7 => " (fatal exit)",
         8 => " (an array index is out of range)",
-        10 => " (an indirect call to no function: control flow guard)",
+        10 => " (control flow guard: an indirect call of something that is not a function)",
         _ => "",
     }
 }
@@ -336,12 +335,12 @@ fn fast_fail(code: u32) -> &'static str {
 /// What is at an address, behind the address.
 fn describe(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     if address < 64 << 10 {
-        return formatter.write_str(", a null pointer or a field of one");
+        return formatter.write_str(", through a null pointer");
     }
     if let Some((image, offset)) = images::of(address) {
         return write!(
             formatter,
-            ", in {}+{offset:#x}, where its section does not allow that",
+            ", in {}+{offset:#x}, whose section does not allow that",
             image.name()
         );
     }
@@ -349,7 +348,7 @@ fn describe(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         return formatter
             .write_str(", memory of the machine that is not allocated: freed, or beyond a block");
     }
-    formatter.write_str(", where nothing is mapped for that")
+    formatter.write_str(", where no memory with that access is mapped")
 }
 
 /// The registers in the order that they are told.

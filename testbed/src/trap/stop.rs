@@ -1,4 +1,4 @@
-//! The end of the machine: one message, then the process is gone.
+//! Stops the machine: prints one message and ends the process.
 
 use std::{
     cell::Cell,
@@ -13,15 +13,16 @@ thread_local! {
     static STOPPING_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Ends the process with one message about the driver and exit code 3; callable
-/// from signal handlers and from any thread. The first caller's message is the
-/// one that is seen; nothing is flushed.
+/// Ends the process with a message about the driver and exit code 3. Any thread and any signal
+/// handler can call it. Only the first caller's message is printed, and nothing is flushed.
 pub fn stop_machine(message: fmt::Arguments<'_>) -> ! {
     static STOPPING: AtomicBool = AtomicBool::new(false);
     if STOPPING.swap(true, Ordering::Relaxed) {
         if STOPPING_HERE.get() {
-            // It crashed while it told why.
-            say(format_args!("the message about it could not be finished"));
+            // Formatting the message crashed.
+            say(format_args!(
+                "the message was not printed, because its formatting crashed"
+            ));
             exit();
         }
         loop {
@@ -33,43 +34,42 @@ pub fn stop_machine(message: fmt::Arguments<'_>) -> ! {
     STOPPING_HERE.set(true);
     say(message);
     if let Some(command) = REPEAT.get() {
-        say(format_args!("the same run again: {command}"));
+        say(format_args!("to repeat this run: {command}"));
     }
     exit()
 }
 
-/// The command that gives the same run again.
+/// The command that repeats the run.
 static REPEAT: OnceLock<String> = OnceLock::new();
 
-/// Has the end of the machine be told with the command that repeats the run;
-/// the first one stays.
+/// Sets the command that [`stop_machine`] prints after its message. Later calls do nothing.
 pub fn repeat_with(command: &str) {
     let _ = REPEAT.set(command.to_owned());
 }
 
-/// Writes `testbed: ` and the message to the standard error output, in one
-/// write, without allocating and with little of the stack.
+/// Writes `testbed: ` and the message to standard error in one write, without allocation and
+/// with little stack.
 pub(super) fn say(message: fmt::Arguments<'_>) {
     static TEXT: Mutex<[u8; 32768]> = Mutex::new([0; 32768]);
     match TEXT.try_lock() {
         Ok(mut text) => write(message, &mut *text),
-        // Another message is being made, perhaps by this very thread.
+        // A message is being formatted, perhaps by this thread.
         Err(_) => write(message, &mut [0; 256]),
     }
 }
 
 fn write(message: fmt::Arguments<'_>, text: &mut [u8]) {
     let mut line = Line { text, length: 0 };
-    // What does not fit is cut off.
+    // A message that does not fit is truncated.
     let _ = write!(line, "testbed: {message}");
     let length = line.length.min(line.text.len() - 1);
     line.text[length] = b'\n';
-    // SAFETY: writes the line's own bytes. There is nobody to tell if it fails.
+    // SAFETY: writes initialized bytes of `line`. A failure cannot be reported.
     unsafe { libc::write(2, line.text.as_ptr().cast(), length + 1) };
 }
 
 fn exit() -> ! {
-    // SAFETY: ends the process without running anything of it.
+    // SAFETY: ends the process without running exit handlers.
     unsafe { libc::_exit(3) }
 }
 

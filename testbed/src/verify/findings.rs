@@ -1,4 +1,4 @@
-//! What a verify pass found wrong, in words that tell what kind of wrong.
+//! The mismatches of a verify pass, and their descriptions.
 
 use std::{
     collections::BTreeMap,
@@ -7,10 +7,10 @@ use std::{
 
 use crate::stamp::{Damage, SECTOR, Stamp};
 
-/// So many mismatches are kept with all their details.
+/// The number of mismatches that are kept with their details.
 const KEPT: usize = 10_000;
 
-/// Where a sector was read.
+/// The place where a sector was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// Through the driver.
@@ -19,19 +19,19 @@ pub enum Place {
     Image,
 }
 
-/// What is wrong with a sector.
+/// The mismatch of a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// It does not hold what was written to it.
+    /// It does not have the written data.
     Written {
-        /// The write that it should hold.
+        /// The expected write.
         generation: u64,
-        /// What it holds.
+        /// The difference.
         damage: Damage,
     },
-    /// It changed though it was never written.
+    /// It changed, although it was never written.
     Untouched {
-        /// The stamp that it holds now, if it is one.
+        /// The stamp that it has now, if it has one.
         stamp: Option<Stamp>,
     },
 }
@@ -43,8 +43,8 @@ pub struct Findings {
     seed: u64,
     count: u64,
     kept: BTreeMap<(Place, u64), Mismatch>,
-    /// For each write, sectors of it that were found as written, and sectors
-    /// that nothing of it arrived at.
+    /// For each write, the number of its sectors that are correct, and of those that have none
+    /// of its data.
     arrived: BTreeMap<u64, (u64, u64)>,
 }
 
@@ -59,7 +59,7 @@ impl Findings {
         }
     }
 
-    /// How many sectors were wrong, in both places together.
+    /// The number of wrong sectors, in both places together.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
@@ -88,7 +88,7 @@ impl Findings {
         );
     }
 
-    /// Checks a sector that must be as it was before.
+    /// Checks a sector that must not have changed.
     pub(crate) fn untouched(
         &mut self,
         place: Place,
@@ -109,7 +109,7 @@ impl Findings {
         }
     }
 
-    /// Takes over what another part of the same pass found.
+    /// Adds the findings of another part of the same pass.
     pub(crate) fn merge(&mut self, other: Self) {
         self.count += other.count;
         for (at, mismatch) in other.kept {
@@ -124,15 +124,15 @@ impl Findings {
         }
     }
 
-    /// What was wrong where, by sector.
+    /// The mismatches, sorted by place and sector.
     pub fn mismatches(&self) -> impl Iterator<Item = (Place, u64, Mismatch)> {
         self.kept
             .iter()
             .map(|(&(place, sector), &mismatch)| (place, sector, mismatch))
     }
 
-    /// The mismatches in words, one line for neighbours with the same fate, at
-    /// most `limit` lines and one that counts the rest.
+    /// Describes the mismatches, with one line for adjacent sectors with the same mismatch: at
+    /// most `limit` lines, and one that counts the rest.
     #[must_use]
     pub fn describe(&self, limit: usize) -> Vec<String> {
         let mut runs: Vec<Run> = Vec::new();
@@ -169,12 +169,10 @@ impl Findings {
         };
         let what = match run.mismatch {
             Mismatch::Untouched { stamp: Some(stamp) } => format!(
-                "never written, but it holds sector {} of generation {}",
+                "never written, but has the data of sector {}, generation {}",
                 stamp.sector, stamp.generation
             ),
-            Mismatch::Untouched { stamp: None } => {
-                "never written, but not what it was before".to_owned()
-            }
+            Mismatch::Untouched { stamp: None } => "never written, but changed".to_owned(),
             Mismatch::Written { generation, damage } => {
                 let torn = self
                     .arrived
@@ -183,8 +181,8 @@ impl Findings {
                     .filter(|_| !matches!(damage, Damage::Torn { .. } | Damage::Flipped { .. }))
                     .map_or_else(String::new, |(right, missing)| {
                         format!(
-                            " (the write is torn: {right} sectors of it were found right, \
-                             {missing} missing)"
+                            " (the write is torn: {right} of its sectors are correct, {missing} \
+                             missing)"
                         )
                     });
                 format!("generation {generation} expected, {damage}{torn}")
@@ -194,7 +192,7 @@ impl Findings {
     }
 }
 
-/// Neighbouring sectors with the same fate.
+/// Adjacent sectors with the same mismatch.
 struct Run {
     place: Place,
     first: u64,
@@ -203,7 +201,7 @@ struct Run {
 }
 
 impl Run {
-    /// Whether `sector` continues it.
+    /// Whether `sector` continues the run.
     fn takes(&self, place: Place, sector: u64, mismatch: &Mismatch) -> bool {
         let shifted = |stamp: u64| stamp + (self.end - self.first);
         let same = match (self.mismatch, *mismatch) {

@@ -161,7 +161,7 @@ fn a_misplaced_write_is_missing_here_and_found_there() {
         .any(|damage| matches!(damage, Damage::Misplaced { .. }));
     assert!(misplaced, "{:#?}", outcome.findings.describe(10));
     let text = outcome.findings.describe(10).join("\n");
-    assert!(text.contains("misplaced: it is sector"), "{text}");
+    assert!(text.contains("misplaced: has the data of sector"), "{text}");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_write_that_spills_over_its_end_is_found_in_what_was_never_written() {
     assert!(untouched, "{:#?}", outcome.findings.describe(10));
     let text = outcome.findings.describe(10).join("\n");
     assert!(
-        text.contains("never written, but it holds sector"),
+        text.contains("never written, but has the data of sector"),
         "{text}"
     );
 }
@@ -228,7 +228,7 @@ fn a_lost_rewrite_leaves_a_stale_generation() {
         assert!(matches!(damage, Damage::Stale { .. }), "{damage}");
     }
     let text = outcome.findings.describe(10).join("\n");
-    assert!(text.contains("stale: it is of generation"), "{text}");
+    assert!(text.contains("stale: has generation"), "{text}");
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn a_short_transfer_that_claims_success_ends_the_pass() {
     }));
 
     let text = run(port).expect_err("the read was short").to_string();
-    assert!(text.contains("success was reported, but"), "{text}");
+    assert!(text.contains("completed as a success, but"), "{text}");
 }
 
 #[test]

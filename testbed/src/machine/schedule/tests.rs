@@ -212,7 +212,7 @@ fn threads_that_wait_for_each_other_are_named_with_what_they_wait_for() {
 
     assert_eq!(code, Some(3), "{said}");
     for part in [
-        "testbed: deadlock: every thread waits, and nothing is due",
+        "testbed: deadlock: every thread waits, and no timer is set",
         "main: for the end of first",
         "first: for a mutex",
         "second: for a mutex",

@@ -196,8 +196,8 @@ fn taking_the_start_io_lock_in_start_io_ends_the_machine() {
 
     assert!(
         text.contains(
-            "test.sys, in HwStartIo: lock-recursion: would wait forever: it takes StartIo, while \
-             Storport holds for it StartIo"
+            "test.sys, in HwStartIo: lock-recursion: would wait forever: it takes StartIo while \
+             Storport holds StartIo"
         ),
         "{text}"
     );
@@ -208,7 +208,7 @@ fn taking_a_dpc_lock_twice_ends_the_machine() {
     let text = said("dpc twice");
 
     assert!(
-        text.contains("it takes Dpc 0, while it holds itself Dpc 0"),
+        text.contains("it takes Dpc 0 while the miniport holds Dpc 0"),
         "{text}"
     );
 }
@@ -218,7 +218,7 @@ fn taking_all_messages_locks_with_one_of_them_held_ends_the_machine() {
     let text = said("interrupt in message");
 
     assert!(
-        text.contains("it takes Interrupt, while it holds itself MSI 1"),
+        text.contains("it takes Interrupt while the miniport holds MSI 1"),
         "{text}"
     );
 }
@@ -228,7 +228,7 @@ fn synchronize_access_with_the_interrupt_lock_held_ends_the_machine() {
     let text = said("synchronize in interrupt lock");
 
     assert!(
-        text.contains("it takes Interrupt, while it holds itself Interrupt"),
+        text.contains("it takes Interrupt while the miniport holds Interrupt"),
         "{text}"
     );
 }
@@ -260,7 +260,7 @@ fn two_cpus_that_wait_for_each_other_end_the_machine() {
 
     assert!(
         text.contains(
-            "in HwBuildIo: lock-deadlock: 2 threads wait for each other's locks, for ever"
+            "in HwBuildIo: lock-deadlock: 2 threads wait for each other's locks without end"
         ),
         "{text}"
     );
@@ -283,7 +283,7 @@ fn a_request_that_survives_its_reset_ends_the_machine() {
     let text = said("forgotten");
 
     assert!(
-        text.contains("after HwResetBus it still has request 00"),
+        text.contains("after HwResetBus, the miniport still has request 00"),
         "{text}"
     );
 }
@@ -293,7 +293,7 @@ fn a_pin_that_stays_asserted_ends_the_machine() {
     let text = said("pin");
 
     assert!(
-        text.contains("interrupt-level: the pin stays asserted"),
+        text.contains("interrupt-level: HwInterrupt does not make the device release"),
         "{text}"
     );
 }
