@@ -40,7 +40,7 @@ impl Architecture {
         }
     }
 
-    /// Its name in the decorations of a setup file, after `NT`.
+    /// Its name in the decorations of an INF file, after `NT`.
     #[must_use]
     pub const fn decoration(self) -> &'static str {
         match self {

@@ -11,10 +11,10 @@ use crate::package::File;
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// The zip format has years from 1980 to 2107.
-    #[error("a zip file can't say the time {0}: its years are 1980 to 2107")]
+    #[error("a .zip cannot store the date {0}: set SOURCE_DATE_EPOCH to a date from 1980 to 2107")]
     Time(OffsetDateTime),
     /// A file can't be packed.
-    #[error("{path} can't be packed into the archive: {source}")]
+    #[error("cannot add {path} to the .zip: {source}")]
     File {
         /// The file's path in the package.
         path: String,

@@ -51,13 +51,13 @@ pub enum AuthenticodeError {
     #[error("not a PE image: {0}")]
     NotAnImage(#[from] object::Error),
     /// It has too few data directories to be signed.
-    #[error("the image has no data directory for a signature")]
+    #[error("the image has no certificate table directory")]
     NoDirectory,
     /// A header points to what the file doesn't have.
-    #[error("the image is cut off, or a section or the certificate table is not where it may be")]
+    #[error("the image is truncated, or a section or the certificate table is misplaced")]
     Damaged,
     /// It can't be told which signature is wanted.
-    #[error("the image is signed already; sign the file that the linker wrote")]
+    #[error("the image is signed already: sign the file that the linker wrote")]
     Signed,
     /// The image would grow beyond what the format allows.
     #[error("the image is too long to be signed")]
@@ -139,14 +139,14 @@ pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
         let (signature, padding) = der_and_rest(signature);
         let mut judgement = verify::judge(signature, INDIRECT_DATA, today);
         judgement.checks.push(Check::advice(
-            "nothing but padding follows the signature in its table",
+            "only padding follows the signature in the certificate table",
             "Windows ignores it unless EnableCertPaddingCheck is set",
             (padding.len() >= ALIGNMENT || padding.iter().any(|byte| *byte != 0))
                 .then(|| format!("{} bytes follow", padding.len())),
         ));
         if let Some(content) = judgement.content.take() {
             judgement.checks.push(Check::new(
-                "what is signed is the digest of this file",
+                "the signed digest is that of this file",
                 Source::Windows("Windows Authenticode Portable Executable Signature Format"),
                 outcome_of_digest(image, &content),
             ));
@@ -185,7 +185,7 @@ fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
         .and_then(|content| content.decode_as::<SpcIndirectDataContent>());
     let stated = match read {
         Ok(content) => content.message_digest,
-        Err(error) => return Some(format!("it can't be read: {error}")).into(),
+        Err(error) => return Some(format!("it cannot be parsed: {error}")).into(),
     };
     let digest = match Hash::of(stated.digest_algorithm.oid) {
         Some(Hash::Sha1) => digest_by::<Sha1>(image).map(|digest| digest.to_vec()),
@@ -194,7 +194,7 @@ fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
         Some(Hash::Sha512) => digest_by::<Sha512>(image).map(|digest| digest.to_vec()),
         None => {
             let oid = stated.digest_algorithm.oid;
-            return Outcome::NotJudged(format!("the digest is of the algorithm {oid}"));
+            return Outcome::NotJudged(format!("the digest algorithm {oid} is not supported"));
         }
     };
     match digest {

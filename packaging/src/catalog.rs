@@ -671,11 +671,11 @@ mod tests {
         };
         let text = report.to_string();
         assert!(
-            text.contains("yes  the setup file and each file that it installs"),
+            text.contains("yes  the INF file and each file that it installs"),
             "{text}"
         );
         assert!(
-            text.contains("advice: they are listed by SHA-256: a.inf\n"),
+            text.contains("advice: the files are listed with SHA-256 digests: a.inf\n"),
             "{text}"
         );
     }

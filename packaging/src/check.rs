@@ -1,54 +1,53 @@
-//! One thing that is checked of a file: who asks for it, and what was found. And
-//! the report of all that was checked of a file.
+//! A check of a file with its source and outcome, and the report of all checks of a file.
 
 use std::fmt;
 
-/// Who asks for what is checked.
+/// The source of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Windows does not install or load a file that breaks it, or Microsoft calls it
-    /// an error: the number of an InfVerif error, or the title of a page.
+    /// Windows does not install or load a file that fails the check, or Microsoft documents it
+    /// as an error. The text is the number of an InfVerif error, or the title of a page.
     Windows(&'static str),
-    /// This project advises it, or Microsoft does so for some kinds of drivers only.
-    /// The text says why, or where.
+    /// A house rule of this project, or a rule of Microsoft for some kinds of drivers only. The
+    /// text is the reason or the source.
     Advice(&'static str),
 }
 
-/// Something that is wrong.
+/// A fault that a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The line, from 1; none for a file without lines, and for what is missing.
+    /// The line, from 1; `None` for a binary file, or if something is missing.
     pub line: Option<usize>,
-    /// What is there, and what should be.
+    /// What is wrong.
     pub text: String,
 }
 
-/// What a check found.
+/// The outcome of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The claim holds.
+    /// The claim is true.
     Holds,
-    /// It does not.
+    /// The claim is false.
     Faults(Vec<Fault>),
-    /// It could not be judged, for this reason.
+    /// The claim could not be checked, for this reason.
     NotJudged(String),
 }
 
-/// One thing that was checked.
+/// A check and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// The rule's name, if it has one, as `pnp-lockdown`.
+    /// The rule's name, if it has one, such as `pnp-lockdown`.
     pub rule: Option<&'static str>,
-    /// What should hold.
+    /// The claim that is checked.
     pub claim: &'static str,
-    /// Who asks for it.
+    /// The source of the claim.
     pub source: Source,
-    /// What was found.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
 impl Check {
-    /// A check of what Windows demands, with its fault if there is one.
+    /// A check of a requirement of Windows, with its fault if there is one.
     pub(crate) fn demand(
         claim: &'static str,
         source: &'static str,
@@ -57,7 +56,7 @@ impl Check {
         Self::new(claim, Source::Windows(source), fault.into().into())
     }
 
-    /// A check of what this project advises, with its fault if there is one.
+    /// A check of a house rule, with its fault if there is one.
     pub(crate) fn advice(
         claim: &'static str,
         why: &'static str,
@@ -75,13 +74,13 @@ impl Check {
         }
     }
 
-    /// Whether this is advice, not a demand of Windows.
+    /// Whether this is a house rule, not a requirement of Windows.
     #[must_use]
     pub fn is_advice(&self) -> bool {
         matches!(self.source, Source::Advice(_))
     }
 
-    /// All faults in one line; none if there is no fault.
+    /// All faults in one line; `None` if there is no fault.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
         let Outcome::Faults(faults) = &self.outcome else {
@@ -91,7 +90,7 @@ impl Check {
         Some(faults.join("; "))
     }
 
-    /// The check's lines in a report, where advice decides or does not.
+    /// Writes the check's lines of a report.
     fn write(&self, f: &mut fmt::Formatter<'_>, advice_decides: bool) -> fmt::Result {
         let Self { claim, .. } = self;
         let faults = match &self.outcome {
@@ -139,34 +138,34 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What was checked of a file.
+/// All checks of a file.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The file's path as it was given, and the processor if that matters.
+    /// The file's path as given, and the architecture if it matters.
     pub subject: String,
-    /// What was checked.
+    /// The checks.
     pub checks: Vec<Check>,
-    /// What this lint can't judge of any such file.
+    /// What the lint cannot check for any file of this kind.
     pub beyond: Vec<&'static str>,
-    /// Why nothing of the file was judged.
+    /// Why the whole file was not checked.
     pub not_judged: Option<String>,
-    /// Whether advice decides as demands do.
+    /// Whether a broken house rule makes the verdict `Wrong`.
     pub advice_decides: bool,
 }
 
-/// What a report comes to.
+/// The verdict of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// All that was judged holds.
+    /// Every check passed.
     Holds,
-    /// Nothing is wrong, but something was not judged that should have been.
+    /// No check failed, but one could not be performed.
     NotJudged,
-    /// Something is wrong.
+    /// A check failed.
     Wrong,
 }
 
 impl Report {
-    /// What the report comes to.
+    /// The verdict.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let of = |check: &Check| match check.outcome {
@@ -183,13 +182,13 @@ impl Report {
     }
 }
 
-/// Two lists, and what was not judged.
+/// Prints both lists of checks, then what was not judged.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}:", self.subject)?;
         for (heading, is_advice) in [
-            ("what Windows demands", false),
-            ("what this project advises", true),
+            ("requirements of Windows", false),
+            ("house rules of this project", true),
         ] {
             let mut checks = self.checks.iter().filter(|c| c.is_advice() == is_advice);
             let Some(first) = checks.next() else {
@@ -234,8 +233,8 @@ mod tests {
     fn demands_and_advice_are_two_lists() {
         assert_eq!(
             report(false, checks()).to_string(),
-            "a.sys:\n  what Windows demands:\n    yes  it is whole\n  \
-             what this project advises:\n    advice: it is named well: it is not\n           \
+            "a.sys:\n  requirements of Windows:\n    yes  it is whole\n  \
+             house rules of this project:\n    advice: it is named well: it is not\n           \
              (this project)\n  not judged: the root\n"
         );
     }

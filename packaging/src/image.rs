@@ -1,5 +1,4 @@
-//! What a finished driver file must be for Windows to load it, read from the
-//! file itself.
+//! Parses a finished driver file, and checks whether Windows can load it.
 
 mod contents;
 mod demands;
@@ -23,19 +22,19 @@ pub struct Image {
     contents: Contents,
 }
 
-/// Why a file can't be judged.
+/// A file cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It can't be read.
+    /// It cannot be read.
     #[error("{path}: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// It is no 64-bit PE file, or a damaged one.
-    #[error("{path}: not a sound 64-bit PE file: {source}")]
+    /// It is not a valid 64-bit PE file.
+    #[error("{path}: not a valid 64-bit PE file: {source}")]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -48,7 +47,7 @@ impl Image {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// It can't be read, or is no sound 64-bit PE file.
+    /// It cannot be read. or is no sound 64-bit PE file.
     pub fn read(path: &Path) -> Result<Self, ImageError> {
         let bytes = fs::read(path).map_err(|source| ImageError::Read {
             path: path.to_owned(),
@@ -63,7 +62,7 @@ impl Image {
     /// Reads the file whose bytes these are.
     ///
     /// # Errors
-    /// It is no sound 64-bit PE file.
+    /// It is not a valid 64-bit PE file.
     pub fn parse(bytes: &[u8]) -> object::Result<Self> {
         Ok(Self {
             contents: Contents::parse(bytes)?,
@@ -116,11 +115,11 @@ impl Image {
         demands::checks(&self.contents, architecture)
     }
 
-    /// Judges the file's version, which should be `version`: the setup file's.
+    /// Judges the file's version, which should be `version`: the INF file's.
     #[must_use]
     pub fn check_of_version(&self, version: Version) -> Check {
         Check::advice(
-            "its version is the setup file's",
+            "the version matches the INF file",
             "Device Manager shows one, File Properties the other",
             match self.version() {
                 Some(own) if own == version => None,
@@ -189,7 +188,7 @@ mod tests {
                     machine: Architecture::Arm64.machine(),
                     ..sound()
                 },
-                "the code is for the processor that was asked for: machine 0xaa64",
+                "the code is for the requested processor architecture: machine 0xaa64",
             ),
             (
                 Sample {
@@ -203,7 +202,7 @@ mod tests {
                     operating_system_version: (6, 0),
                     ..sound()
                 },
-                "it is for Windows 10.0: operating system and subsystem version: \
+                "the operating system and subsystem version are 10.0 (Windows 10): \
                  operating system 6.0",
             ),
             (
@@ -211,7 +210,7 @@ mod tests {
                     subsystem_version: (10, 1),
                     ..sound()
                 },
-                "it is for Windows 10.0: operating system and subsystem version: \
+                "the operating system and subsystem version are 10.0 (Windows 10): \
                  subsystem 10.1",
             ),
             (
@@ -219,28 +218,28 @@ mod tests {
                     entry: RVA_OF_DATA,
                     ..sound()
                 },
-                "the entry point lies in code: it is 0x2000",
+                "the entry point is in a code section: it is 0x2000",
             ),
             (
                 Sample {
                     flags: without(IMAGE_DLLCHARACTERISTICS_NX_COMPAT),
                     ..sound()
                 },
-                "memory without code is not executed (/NXCOMPAT): the flag is not set",
+                "memory without code is not executable (/NXCOMPAT): the flag is not set",
             ),
             (
                 Sample {
                     flags: without(IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE),
                     ..sound()
                 },
-                "the image can be moved (/DYNAMICBASE): the flag is not set",
+                "the image can be relocated (/DYNAMICBASE): the flag is not set",
             ),
             (
                 Sample {
                     flags: without(IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA),
                     ..sound()
                 },
-                "it can be moved to anywhere in 64 bits (/HIGHENTROPYVA): the flag is not set",
+                "the image can be relocated to any 64-bit address (/HIGHENTROPYVA): the flag is not set",
             ),
             (
                 Sample {
@@ -248,7 +247,7 @@ mod tests {
                     relocation: None,
                     ..sound()
                 },
-                "its base relocations were not stripped: they were",
+                "the base relocations are not stripped: they are",
             ),
             (
                 Sample {
@@ -269,7 +268,7 @@ mod tests {
                     section_alignment: 0x200,
                     ..sound()
                 },
-                "sections are aligned to pages: to 0x200",
+                "the sections are aligned to pages: to 0x200",
             ),
             (
                 Sample {
@@ -283,70 +282,70 @@ mod tests {
                     import_addresses: RVA_OF_CODE,
                     ..sound()
                 },
-                "the addresses of its imports are not among code: they are at 0x1000",
+                "the import address table is not in a code section: it is at 0x1000",
             ),
             (
                 Sample {
                     relocation: Some(RVA_OF_DATA + 0xffc),
                     ..sound()
                 },
-                "no address to be moved lies in two pages: 0x2ffc",
+                "no relocation crosses a page boundary: 0x2ffc",
             ),
             (
                 Sample {
                     flags: without(IMAGE_DLLCHARACTERISTICS_GUARD_CF),
                     ..sound()
                 },
-                "calls by pointer are checked (/GUARD:CF): the flag is not set",
+                "indirect calls are checked (/GUARD:CF): the flag is not set",
             ),
             (
                 Sample {
                     guard_flags: GuardFlags(0),
                     ..sound()
                 },
-                "its load configuration says as well that calls are checked: its guard flags are 0x0",
+                "the guard flags of the load configuration enable the checks of calls: they are 0x0",
             ),
             (
                 Sample {
                     check: 0,
                     ..sound()
                 },
-                "what checks calls lies in code: 0xffffffff",
+                "the routines that check calls are in code sections: 0xffffffff",
             ),
             (
                 Sample {
                     functions: [RVA_OF_CODE, RVA_OF_DATA],
                     ..sound()
                 },
-                "the functions that may be called lie in code: 0x2000",
+                "the valid call targets are in code sections: 0x2000",
             ),
             (
                 Sample {
                     functions: [RVA_OF_CODE + 8, RVA_OF_CODE],
                     ..sound()
                 },
-                "they are listed in order, as they are searched: 0x1000 comes after 0x1008",
+                "the valid call targets are listed in ascending order: 0x1000 follows 0x1008",
             ),
             (
                 Sample {
                     version: None,
                     ..sound()
                 },
-                "it has a version resource: none that can be read",
+                "the file has a version resource: it has none that can be parsed",
             ),
             (
                 Sample {
                     version: Some(of_a_program),
                     ..sound()
                 },
-                "the resource says that it is a system driver: type 1, subtype 7",
+                "the version resource has the file type driver: type 1, subtype 7",
             ),
             (
                 Sample {
                     version: Some(nameless),
                     ..sound()
                 },
-                "the resource has what Windows shows: maker, description, names, versions: \
+                "the version resource has maker, description, names and versions: \
                  no CompanyName, no FileVersion",
             ),
             (
@@ -354,22 +353,22 @@ mod tests {
                     program_database: b"/home/me/drv.pdb",
                     ..sound()
                 },
-                "the program database is named without a folder: /home/me/drv.pdb",
+                "the path of the program database has no folder: /home/me/drv.pdb",
             ),
             (
                 Sample {
                     debug_types: [IMAGE_DEBUG_TYPE_CODEVIEW.0; 2],
                     ..sound()
                 },
-                "it is the same whenever it is built (/BREPRO): its debug directory does not say \
-                 so",
+                "the build is reproducible (/BREPRO): the debug directory has no \
+                 entry for that",
             ),
             (
                 Sample {
                     text: "panicked at /home/me/src/lib.rs:7",
                     ..sound()
                 },
-                "it names no source file, and so no folder of the machine that built it: \
+                "the file contains no source path, which would name a folder of the build machine: \
                  /home/me/src/lib.rs:7",
             ),
             (
@@ -377,7 +376,7 @@ mod tests {
                     export: Some(b"memcpy\0"),
                     ..sound()
                 },
-                "it exports nothing: memcpy",
+                "the driver exports nothing: memcpy",
             ),
             (
                 Sample {
@@ -391,7 +390,7 @@ mod tests {
                     signature: Some(certificates(16, 1, &[0; 8])),
                     ..sound()
                 },
-                "its signature is whole and ends the file: it has an entry of \
+                "the signature is complete and ends the file: it has an entry of \
                  length 0x10, revision 0x200, type 1",
             ),
         ];
@@ -404,7 +403,7 @@ mod tests {
     fn checksum_off_by_one() -> String {
         let sum = Image::parse(&sound().write()).unwrap().contents.checksums[1];
         format!(
-            "the checksum in the header is the file's: it is {:#x} and not {sum:#x}",
+            "the checksum in the header is correct: it is {:#x}, not {sum:#x}",
             sum + 1
         )
     }
@@ -415,7 +414,7 @@ mod tests {
         forget_directory(&mut file, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG);
         assert_eq!(
             faults(&file),
-            ["it has a load configuration: none with guard flags"]
+            ["the file has a load configuration: it has none with guard flags"]
         );
     }
 
@@ -436,7 +435,7 @@ mod tests {
         assert_eq!(
             faults(&file),
             [format!(
-                "its signature is whole and ends the file: it is {:#x}..{length:#x} \
+                "the signature is complete and ends the file: the certificate table is {:#x}..{length:#x} \
                  of {:#x} bytes",
                 length - 16,
                 length + 8
@@ -475,8 +474,8 @@ mod tests {
         assert_eq!(
             faults(&sample.write()),
             [
-                "it imports from storport.sys: it does not import from it",
-                "nothing else is imported: ntoskrnl.exe!StorPortMoveMemory",
+                "the driver imports from storport.sys: it does not",
+                "the driver imports from no other module: ntoskrnl.exe!StorPortMoveMemory",
             ]
         );
     }
@@ -512,7 +511,7 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(
-            error.contains("Cargo.toml: not a sound 64-bit PE file"),
+            error.contains("Cargo.toml: not a valid 64-bit PE file"),
             "{error}"
         );
     }

@@ -1,4 +1,4 @@
-//! A driver's setup file: its grammar, its stamping from an `.inx`, and a
+//! A driver's INF file: its grammar, its stamping from an `.inx`, and a
 //! linter that knows what Windows and Microsoft's InfVerif ask of a driver.
 //!
 //! ```

@@ -6,7 +6,7 @@
 //! | [`architecture`] | the processors that a package is for |
 //! | [`image`] | what a finished driver file must be |
 //! | [`checksum`] | the checksum of an image |
-//! | [`inf`] | the setup file: grammar, stamping, linter |
+//! | [`inf`] | the INF file: grammar, stamping, linter |
 //! | [`signer`] | who signs: key and certificate |
 //! | [`authenticode`] | the digest and the signature of an image |
 //! | [`catalog`] | the signed list of a package's files |

@@ -1,4 +1,4 @@
-//! Judges the finished files of a driver package.
+//! Checks the finished files of a driver package.
 
 use std::collections::BTreeSet;
 
@@ -16,17 +16,17 @@ use crate::{
     package::File,
 };
 
-/// How files are judged.
+/// The settings of the checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// Tells dates that are still to come, and certificates that have expired.
+    /// The date, for driver dates in the future and expired certificates.
     pub today: Date,
-    /// Whether this project's advice decides, as Windows' demands do.
+    /// Whether broken house rules are failures.
     pub advice_decides: bool,
 }
 
-/// Judges every driver file, setup file and catalog among `files`. The other files,
-/// and those of `beside`, are only compared with them.
+/// Checks every driver file, INF file and catalog in `files`. Other files, and those in
+/// `beside`, are only compared with them.
 #[must_use]
 pub fn files(files: &[File], beside: &[File], terms: Terms) -> Vec<Report> {
     let all: Vec<&File> = files.iter().chain(beside).collect();
@@ -34,7 +34,7 @@ pub fn files(files: &[File], beside: &[File], terms: Terms) -> Vec<Report> {
     for file in files {
         match ending(&file.path).as_str() {
             "sys" => reports.push(image(file, &all, terms)),
-            "inf" => reports.extend(setup_file(file, terms)),
+            "inf" => reports.extend(inf_file(file, terms)),
             "cat" => reports.push(catalog(file, &all, terms)),
             _ => {}
         }
@@ -42,13 +42,12 @@ pub fn files(files: &[File], beside: &[File], terms: Terms) -> Vec<Report> {
     reports
 }
 
-/// The names, in small letters, of the files that setup files and catalogs among
-/// `files` mention: what these can be compared with.
+/// The names, in lower case, of the files that the INF files and catalogs in `files` name.
 #[must_use]
 pub fn mentioned(files: &[File]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in files {
-        if let Some(inf) = read_setup_file(file) {
+        if let Some(inf) = read_inf(file) {
             let architectures = Architecture::value_variants().iter();
             names.extend(architectures.flat_map(|architecture| {
                 let sources = inf.source_files(*architecture).into_iter();
@@ -83,7 +82,7 @@ impl Terms {
     }
 }
 
-/// Beside a setup file it is also judged as what that installs.
+/// Checks a driver file. If an INF file beside it installs it, that adds checks.
 fn image(file: &File, all: &[&File], terms: Terms) -> Report {
     let image = match (Image::parse(&file.bytes), FileKind::parse(&*file.bytes)) {
         (Ok(image), _) => image,
@@ -95,14 +94,14 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
                     .get(object::LittleEndian)
             });
             let why = format!(
-                "a driver for a processor of 32 bits (machine {:#06x}); x64 and ARM64 are known here",
+                "a 32-bit driver (machine type {:#06x}): only x64 and ARM64 drivers are checked",
                 machine.0
             );
             return terms.not_judged(file, why);
         }
         (Err(error), _) => {
             let fault = Some(error.to_string());
-            let claim = "it is a sound 64-bit PE file";
+            let claim = "the file is a valid 64-bit PE file";
             return terms.report(&file.path, vec![Check::demand(claim, "PE Format", fault)]);
         }
     };
@@ -110,22 +109,22 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
         Ok(architecture) => architecture,
         Err(machine) => {
             let why = format!(
-                "a driver for the machine number {machine:#06x}; x64 and ARM64 are known here"
+                "a driver for machine type {machine:#06x}: only x64 and ARM64 drivers are checked"
             );
             return terms.not_judged(file, why);
         }
     };
     let mut checks = image.checks(architecture);
     let own_name = name(&file.path);
-    for inf in beside(file, all).filter_map(read_setup_file) {
+    for inf in beside(file, all).filter_map(read_inf) {
         if !inf.installs(architecture, own_name) {
             continue;
         }
         if inf.starts_at_boot(architecture, own_name) {
             checks.push(Check::demand(
-                "it is signed, as its setup file has it started at boot",
+                "the driver is signed, because its INF file starts it at boot",
                 "Embedded Signatures in a Driver File",
-                (!image.is_signed()).then(|| "there is no signature".into()),
+                (!image.is_signed()).then(|| "it has no signature".into()),
             ));
         }
         if let Some(version) = inf.driver_version() {
@@ -137,13 +136,13 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
         checks.extend(judgement.checks);
         beyond.extend(judgement.beyond);
     }
-    // Two setup files, or two signatures, may ask for the same.
+    // Two INF files or two signatures can add the same check.
     let mut report = terms.report(&file.path, distinct(checks));
     report.beyond = distinct(beyond);
     report
 }
 
-/// The items without repetitions.
+/// The items without duplicates.
 fn distinct<T: PartialEq>(items: Vec<T>) -> Vec<T> {
     let mut found = Vec::new();
     for item in items {
@@ -162,17 +161,17 @@ fn beside<'a>(file: &'a File, all: &'a [&File]) -> impl Iterator<Item = &'a File
         .filter(move |other| folder(&other.path) == here)
 }
 
-/// The file as a setup file, if it is one of a driver.
-fn read_setup_file(file: &File) -> Option<Inf> {
+/// Parses the file, if it is a driver's INF file.
+fn read_inf(file: &File) -> Option<Inf> {
     if ending(&file.path) != "inf" {
         return None;
     }
     Inf::parse(&file.bytes).ok().filter(Inf::has_version)
 }
 
-/// One report of what is the same for all processors, and one for each processor
-/// that something differs for.
-fn setup_file(file: &File, terms: Terms) -> Vec<Report> {
+/// Checks an INF file. Returns a report of the checks with the same outcome for all
+/// architectures, and one for each architecture with other outcomes.
+fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
     let inf = match Inf::parse(&file.bytes) {
         Ok(inf) => inf,
         Err(_) if !mentions_version(&file.bytes) => {
@@ -180,7 +179,7 @@ fn setup_file(file: &File, terms: Terms) -> Vec<Report> {
         }
         Err(error) => {
             let check = Check::demand(
-                "it can be read as a setup file",
+                "the file can be parsed as an INF file",
                 "General Syntax Rules for INF Files",
                 Some(error.to_string()),
             );
@@ -197,7 +196,7 @@ fn setup_file(file: &File, terms: Terms) -> Vec<Report> {
         .map(|architecture| inf::lint(&inf, *architecture, terms.today))
         .collect();
     let Some(first) = lists.first() else {
-        let why = "it is for other processors than x64 and ARM64";
+        let why = "it is for neither x64 nor ARM64";
         return vec![terms.not_judged(file, why)];
     };
     let is_common = |check: &Check| lists.iter().all(|list| list.contains(check));
@@ -219,11 +218,11 @@ fn setup_file(file: &File, terms: Terms) -> Vec<Report> {
     reports
 }
 
-const NO_DRIVERS: &str = "not a driver's setup file: it has no [Version] section";
+const NO_DRIVERS: &str = "not a driver's INF file: it has no [Version] section";
 
-/// Whether a file that can't be read as a setup file has the section of one.
+/// Whether a file that cannot be parsed as an INF file has a [Version] section.
 fn mentions_version(bytes: &[u8]) -> bool {
-    // UTF-16 that can't be decoded is taken for ASCII with zeros between.
+    // Without its zeros, invalid UTF-16 looks like ASCII.
     let letters: Vec<u8> = bytes.iter().copied().filter(|byte| *byte != 0).collect();
     let section = b"[version";
     letters
@@ -231,7 +230,7 @@ fn mentions_version(bytes: &[u8]) -> bool {
         .any(|part| part.eq_ignore_ascii_case(section))
 }
 
-/// Its signature, and whether it lists what is installed with it.
+/// Checks a catalog's signature, and whether the catalog lists the installed files.
 fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
     let judgement = catalog::judge(&file.bytes, terms.today);
     let mut report = terms.report(&file.path, judgement.checks);
@@ -243,7 +242,7 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
         Ok(listing) => listing,
         Err(error) => {
             report.checks.push(Check::demand(
-                "its list can be read",
+                "the list of files can be parsed",
                 LISTED,
                 Some(error.to_string()),
             ));
@@ -277,24 +276,24 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
             })
         })
         .map(|member| match &member.names[..] {
-            [] => "one without a name".into(),
+            [] => "a file without a name".into(),
             names => names.join(" = "),
         })
         .collect();
     report.checks.extend([
         Check::demand(
-            "the setup file and each file that it installs are listed with their digests",
+            "the INF file and each file that it installs are listed with their digests",
             LISTED,
             joined(&absent),
         ),
         Check::advice(
-            "they are listed by SHA-256",
-            "SHA-1 is broken, and lists by it alone are of Windows 7's time",
+            "the files are listed with SHA-256 digests",
+            "SHA-1 is broken, and only Windows 7 and older need it",
             joined(&only_sha1),
         ),
         Check::advice(
-            "no other file is listed",
-            "a catalog without the files that it lists was made for another package",
+            "the catalog lists no other file",
+            "a catalog that lists missing files was made for another package",
             joined(&distinct(unknown)),
         ),
     ]);
@@ -308,9 +307,9 @@ fn joined(names: &[impl AsRef<str>]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(", "))
 }
 
-/// The files that a catalog should list: the setup files that name it and what these
-/// install. If none names it: every .sys and .inf beside it. And every file beside
-/// it whose name it has: with another digest, the catalog is an old one.
+/// The files that a catalog should list: the INF files that name it, and the files that these
+/// install. If no INF file names it: every .sys and .inf beside it. Also every file beside it
+/// whose name it lists: with another digest, the catalog is outdated.
 fn expected<'a>(catalog: &File, listing: &Listing, all: &[&'a File]) -> Vec<&'a File> {
     let here = folder(&catalog.path);
     let own_name = name(&catalog.path);
@@ -321,7 +320,7 @@ fn expected<'a>(catalog: &File, listing: &Listing, all: &[&'a File]) -> Vec<&'a 
     let mut wanted = Vec::new();
     let mut is_named = false;
     for file in all.iter().filter(|file| folder(&file.path) == here) {
-        let Some(inf) = read_setup_file(file) else {
+        let Some(inf) = read_inf(file) else {
             continue;
         };
         for architecture in inf.architectures() {
@@ -346,7 +345,7 @@ fn expected<'a>(catalog: &File, listing: &Listing, all: &[&'a File]) -> Vec<&'a 
     all.iter().filter(of).copied().collect()
 }
 
-/// A folder as paths in it begin.
+/// The prefix of paths in a folder.
 fn prefix(folder: &str) -> String {
     if folder.is_empty() {
         String::new()
@@ -359,7 +358,7 @@ fn folder(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// The last part of a path of any system.
+/// The last part of a path, with / or \ as separators.
 fn name(path: &str) -> &str {
     path.rsplit(['/', '\\']).next().unwrap_or(path)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x64/ferrostor.sys    the driver, signed
-//! x64/ferrostor.inf    the setup file, stamped with date and version
+//! x64/ferrostor.inf    the INF file, stamped with date and version
 //! x64/ferrostor.cat    the catalog: the digests of both, signed
 //! x64/ferrostor.pdb    the driver's symbols
 //! arm64/...            the same for the other processor
@@ -40,15 +40,15 @@ impl File {
 /// What is the same for every processor.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
-    /// The name of the setup file, without its ending.
+    /// The name of the INF file, without its ending.
     pub name: &'a str,
     /// The driver's version.
     pub version: Version,
-    /// The setup file before it is stamped.
+    /// The INF file before it is stamped.
     pub inx: &'a str,
 }
 
-/// The stamped setup file for a processor.
+/// The stamped INF file for a processor.
 #[derive(Debug)]
 pub struct Setup {
     name: String,
@@ -58,36 +58,36 @@ pub struct Setup {
     catalog: String,
 }
 
-/// Why a package can't be made.
+/// A package cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
     /// The `.inx` can't be stamped.
-    #[error("the .inx can't be stamped: {0}")]
+    #[error("cannot stamp the .inx: {0}")]
     Stamp(#[from] StampError),
-    /// What was stamped is no setup file.
-    #[error("the stamped .inx is no setup file: {0}")]
+    /// The stamped .inx is not a valid INF file.
+    #[error("the stamped .inx is not a valid INF file: {0}")]
     Inf(#[from] InfError),
-    /// The setup file names no catalog.
-    #[error("the .inx names no catalog for {}: [Version] needs a CatalogFile", .0.name())]
+    /// The INF file has no catalog.
+    #[error("the .inx has no catalog for {}: add CatalogFile to [Version]", .0.name())]
     NoCatalog(Architecture),
     /// A driver file can't be signed.
-    #[error("{file} can't be signed: {source}")]
+    #[error("cannot sign {file}: {source}")]
     Image {
         /// The file.
         file: String,
         /// Why.
         source: AuthenticodeError,
     },
-    /// A signature can't say the date.
-    #[error("{0} is before 1970, and a signature can't say it")]
+    /// A signature cannot have a signing time before 1970.
+    #[error("the signing date {0} is before 1970: set SOURCE_DATE_EPOCH to a later date")]
     Date(OffsetDateTime),
     /// The catalog can't be made.
-    #[error("the catalog can't be made: {0}")]
+    #[error("cannot make the catalog: {0}")]
     Catalog(#[from] CatalogError),
 }
 
 impl Product<'_> {
-    /// The setup file, stamped for `architecture` with the date and the version.
+    /// The INF file, stamped for `architecture` with the date and the version.
     ///
     /// # Errors
     /// The `.inx` can't be stamped, or names no catalog.
@@ -125,7 +125,7 @@ impl Setup {
         sources.map(|path| path.replace('\\', "/")).collect()
     }
 
-    /// The files of the processor's folder: the setup file, the catalog, the files that
+    /// The files of the processor's folder: the INF file, the catalog, the files that
     /// it installs, `sources`, and the driver's symbols. Driver files (`.sys`) are signed
     /// first, since the catalog has the digest of what is installed. `date` is the time
     /// of the signatures.

@@ -49,7 +49,7 @@ const OPUS_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.31
 pub enum SignError {
     /// The certificate is too old.
     #[error(
-        "the certificate of {subject} expired at {not_after}, before the signing time; \
+        "the certificate of {subject} expired at {not_after}, before the signing time: \
          sign with one that is valid"
     )]
     Expired {
@@ -63,7 +63,7 @@ pub enum SignError {
     Rsa(#[from] rsa::Error),
     /// Something can't be written in DER, like a signing time after the year
     /// 9999.
-    #[error("it can't be written in DER: {0}")]
+    #[error("cannot encode the signature in DER: {0}")]
     Der(#[from] der::Error),
 }
 

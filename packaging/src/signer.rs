@@ -55,21 +55,21 @@ pub struct Signer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SigningTime(u64);
 
-/// Why there is no signer.
+/// The signer's key or certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
-    /// A file can't be read.
-    #[error("{}: can't be read: {source}", path.display())]
+    /// A file cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         source: io::Error,
     },
-    /// The test certificate can't be kept.
+    /// The test certificate cannot be written.
     #[error(
-        "{}: the test certificate can't be written: {source}; \
-         let {FOLDER_VARIABLE} name a folder that can be written to", path.display()
+        "{}: the test certificate cannot be written: {source}; \
+         set {FOLDER_VARIABLE} to a writable folder", path.display()
     )]
     Write {
         /// The file or folder.
@@ -77,16 +77,16 @@ pub enum SignerError {
         /// Why.
         source: io::Error,
     },
-    /// No variable of the environment says where the user's data are.
+    /// No environment variable gives the folder of the user's data.
     #[error(
         "no folder for the test certificate: neither {FOLDER_VARIABLE} nor XDG_DATA_HOME, HOME or \
-         LOCALAPPDATA is set; let {FOLDER_VARIABLE} name one outside the repository"
+         LOCALAPPDATA is set: set {FOLDER_VARIABLE} to a folder outside the repository"
     )]
     NoFolder,
     /// A PEM file has no private key.
     #[error(
-        "{}: no private key in it; a PEM file with BEGIN PRIVATE KEY or BEGIN RSA PRIVATE KEY \
-         is expected", path.display()
+        "{}: the file has no private key: give a PEM file with BEGIN PRIVATE KEY or BEGIN RSA \
+         PRIVATE KEY", path.display()
     )]
     NoKey {
         /// The file.
@@ -94,15 +94,15 @@ pub enum SignerError {
     },
     /// A private key needs a password.
     #[error(
-        "{}: the private key is encrypted; give key and certificate as a PKCS#12 file with its \
+        "{}: the private key is encrypted: give key and certificate as a PKCS#12 file with its \
          password, or decrypt the key: openssl pkey -in KEY.pem -out PLAIN.pem", path.display()
     )]
     EncryptedKey {
         /// The file.
         path: PathBuf,
     },
-    /// A private key is damaged or not RSA's.
-    #[error("{}: the private key can't be used: {reason}; an RSA key is expected", path.display())]
+    /// A private key is damaged, or not an RSA key.
+    #[error("{}: the private key cannot be used, because {reason}: give an RSA key", path.display())]
     BadKey {
         /// The file.
         path: PathBuf,
@@ -111,15 +111,15 @@ pub enum SignerError {
     },
     /// A PEM file has no certificate.
     #[error(
-        "{}: no certificate in it; a PEM file with BEGIN CERTIFICATE is expected \
-         (of a .cer file: openssl x509 -inform DER -in FILE.cer -out FILE.pem)", path.display()
+        "{}: the file has no certificate: give a PEM file with BEGIN CERTIFICATE \
+         (to convert a .cer: openssl x509 -inform DER -in FILE.cer -out FILE.pem)", path.display()
     )]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
     /// A certificate is damaged.
-    #[error("{}: certificate {number} can't be read: {reason}", path.display())]
+    #[error("{}: certificate {number} cannot be parsed: {reason}", path.display())]
     BadCertificate {
         /// The file.
         path: PathBuf,
@@ -128,9 +128,9 @@ pub enum SignerError {
         /// What is wrong with it.
         reason: der::Error,
     },
-    /// Key and certificate don't belong together.
+    /// The certificate does not match the key.
     #[error(
-        "{}: none of its certificates is of the private key in {}; give the certificate that was \
+        "{}: no certificate matches the private key in {}: give the certificate that was \
          issued for this key", certificates.display(), key.display()
     )]
     NotOfTheKey {
@@ -141,7 +141,7 @@ pub enum SignerError {
     },
     /// The certificate was issued for something else.
     #[error(
-        "{}: the certificate of {subject} is not for code: its extended key usage lacks \
+        "{}: the certificate of {subject} is not for code signing: its extended key usage lacks \
          {CODE_SIGNING} (code signing)", path.display()
     )]
     NotForCode {
@@ -150,16 +150,16 @@ pub enum SignerError {
         /// The certificate's subject.
         subject: String,
     },
-    /// A PKCS#12 file doesn't open with this password.
+    /// The password of a PKCS#12 file is wrong.
     #[error("{}: the password is wrong", path.display())]
     WrongPassword {
         /// The file.
         path: PathBuf,
     },
-    /// A PKCS#12 file is damaged or of an unknown form.
+    /// A PKCS#12 file is damaged or has an unsupported form.
     #[error(
-        "{}: no PKCS#12 file, or the password is wrong, or it is encrypted in a way that isn't \
-         known here: {reason}; if openssl can read it, this writes it anew: openssl pkcs12 -in \
+        "{}: not a PKCS#12 file, or a wrong password, or an unsupported encryption: \
+         {reason}; if openssl can read the file, convert it with: openssl pkcs12 -in \
          FILE -nodes -out ALL.pem, then openssl pkcs12 -export -in ALL.pem -out NEW.p12",
         path.display()
     )]
@@ -170,13 +170,13 @@ pub enum SignerError {
         reason: p12_keystore::error::Error,
     },
     /// A PKCS#12 file has no private key with a certificate.
-    #[error("{}: no private key with a certificate of its own in it", path.display())]
+    #[error("{}: the file has no private key with a matching certificate", path.display())]
     EmptyPkcs12 {
         /// The file.
         path: PathBuf,
     },
-    /// The certificate for the test can't be made.
-    #[error("the test certificate can't be made: {0}")]
+    /// The test certificate cannot be made.
+    #[error("cannot make the test certificate: {0}")]
     Certificate(#[from] der::Error),
     /// RSA's computation failed.
     #[error("RSA: {0}")]
@@ -430,7 +430,7 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, SignerError> {
         return PrivateKey::from_pkcs1_pem(block).map_err(|reason| bad_key(path, reason));
     }
     if !pem_blocks(text, "EC PRIVATE KEY").is_empty() {
-        return Err(bad_key(path, "it is a key of elliptic curves"));
+        return Err(bad_key(path, "it is an elliptic-curve key"));
     }
     let path = path.to_owned();
     Err(match pem_blocks(text, "ENCRYPTED PRIVATE KEY").as_slice() {
@@ -602,7 +602,7 @@ mod tests {
         let said = Signer::test(&occupied.path.join("folder"))
             .unwrap_err()
             .to_string();
-        assert!(said.contains("can't be written"), "{said}");
+        assert!(said.contains("cannot be written"), "{said}");
         assert!(said.contains(FOLDER_VARIABLE), "{said}");
     }
 
@@ -680,7 +680,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            said.starts_with("/nonexistent/key.pem: can't be read: "),
+            said.starts_with("/nonexistent/key.pem: cannot be read: "),
             "{said}"
         );
     }
@@ -698,13 +698,13 @@ mod tests {
              -----END RSA PRIVATE KEY-----\n",
         );
         for (key, expected) in [
-            (file("text"), "no private key in it"),
-            (file([0x30, 0x82, 0xff]), "no private key in it"),
+            (file("text"), "has no private key"),
+            (file([0x30, 0x82, 0xff]), "has no private key"),
             (block("ENCRYPTED PRIVATE KEY"), "is encrypted"),
             (encrypted_pkcs1, "is encrypted"),
-            (block("EC PRIVATE KEY"), "an RSA key is expected"),
-            (block("PRIVATE KEY"), "can't be used"),
-            (block("RSA PRIVATE KEY"), "can't be used"),
+            (block("EC PRIVATE KEY"), "give an RSA key"),
+            (block("PRIVATE KEY"), "cannot be used"),
+            (block("RSA PRIVATE KEY"), "cannot be used"),
         ] {
             let said = pem_error(&key, &certificate);
             assert!(said.contains(expected), "{expected}: {said}");
@@ -717,12 +717,12 @@ mod tests {
         let pem = fs::read_to_string(&certificate.path).unwrap();
         let damaged = format!("{pem}-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----");
         for (certificates, expected) in [
-            (file("text"), "no certificate in it"),
+            (file("text"), "has no certificate"),
             (
                 file(test_signer().certificate_der().unwrap()),
-                "no certificate in it",
+                "has no certificate",
             ),
-            (file(damaged), "certificate 2 can't be read"),
+            (file(damaged), "certificate 2 cannot be parsed"),
         ] {
             let said = pem_error(&key, &certificates);
             assert!(said.contains(expected), "{expected}: {said}");
@@ -735,7 +735,7 @@ mod tests {
         let key = PrivateKey::generate().to_pkcs8_pem(LineEnding::LF).unwrap();
         let said = pem_error(&file(&*key), &certificate);
         assert!(
-            said.contains("none of its certificates is of the private key in"),
+            said.contains("no certificate matches the private key in"),
             "{said}"
         );
     }
@@ -746,7 +746,9 @@ mod tests {
         let certificate = with_usages(Some(&["1.3.6.1.5.5.7.3.1"]));
         let said = pem_error(&key, &file(certificate.to_pem(LineEnding::LF).unwrap()));
         assert!(
-            said.contains("is not for code: its extended key usage lacks 1.3.6.1.5.5.7.3.3"),
+            said.contains(
+                "is not for code signing: its extended key usage lacks 1.3.6.1.5.5.7.3.3"
+            ),
             "{said}"
         );
     }

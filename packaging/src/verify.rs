@@ -224,7 +224,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
     };
     judgement.content = parts.content.map(|content| content.value().to_vec());
     judgement.demand(
-        "what is signed is of the kind that belongs there",
+        "the signed content has the right type",
         AUTHENTICODE,
         match parts.content {
             Some(_) if parts.content_type == content_type => None,
@@ -242,15 +242,15 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         .map(|(what, _)| *what)
         .collect();
     judgement.demand(
-        "the members of its sets are in DER's order",
+        "the members of the signature's sets are in DER order",
         DER_ORDER,
-        (!unordered.is_empty()).then(|| format!("the {} are not", unordered.join(" and the "))),
+        (!unordered.is_empty()).then(|| format!("not in order: {}", unordered.join(" and the "))),
     );
     let signer = match parts.signers[..] {
         [signer] => signer,
         [] => {
             judgement.demand(
-                "it has one signer",
+                "the signature has one signer",
                 AUTHENTICODE,
                 Some("it is not signed".into()),
             );
@@ -258,18 +258,18 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         }
         _ => {
             let text = format!("it has {}", parts.signers.len());
-            judgement.demand("it has one signer", AUTHENTICODE, Some(text));
+            judgement.demand("the signature has one signer", AUTHENTICODE, Some(text));
             return judgement;
         }
     };
-    judgement.demand("it has one signer", AUTHENTICODE, None);
+    judgement.demand("the signature has one signer", AUTHENTICODE, None);
     judgement.beyond.push(
         "whether Windows trusts the root that the signer's certificate leads to, and whether a \
          certificate was revoked",
     );
     if let Err(error) = judgement.signer(signer, &parts, today) {
         judgement.demand(
-            "its signer can be read",
+            "the signer can be parsed",
             AUTHENTICODE,
             Some(error.to_string()),
         );
@@ -283,7 +283,7 @@ fn read(bytes: &[u8]) -> Result<Parts<'_>, String> {
     let info: AnyRef<'_> = reader.decode().map_err(|error| error.to_string())?;
     match u32::from(reader.remaining_len()) {
         0 => Parts::read(info).map_err(|error| error.to_string()),
-        more => Err(format!("{more} bytes follow it")),
+        more => Err(format!("{more} bytes follow")),
     }
 }
 
@@ -308,7 +308,7 @@ impl Judgement {
         }
         if has(NESTED_SIGNATURE) {
             self.beyond
-                .push("the second signature, which is nested in the first");
+                .push("a second signature that is nested in the first");
         }
 
         let hash = Hash::of(info.digest_alg.oid);
@@ -322,11 +322,11 @@ impl Judgement {
         let own = certificates
             .iter()
             .find(|(_, certificate)| is_of(&info.sid, certificate));
-        let claim = "the certificate of its signer is in it";
+        let claim = "the signature contains the signer's certificate";
         let Some((_, certificate)) = own else {
             let count = parts.certificates.len();
             let text = match count {
-                0 => "there are no certificates".into(),
+                0 => "it has no certificates".into(),
                 _ => format!("none of the {count} certificates is the signer's"),
             };
             self.demand(claim, AUTHENTICODE, Some(text));
@@ -341,7 +341,7 @@ impl Judgement {
             .map(|field| AnyRef::new(Tag::Set, field.value())?.to_der())
             .transpose()?;
         self.outcome(
-            "the signature is that of its signer's key",
+            "the signature matches the signer's key",
             AUTHENTICODE,
             match (attributes, hash) {
                 (None, _) => Some("it has no signed attributes".into()).into(),
@@ -355,15 +355,15 @@ impl Judgement {
             },
         );
         self.outcome(
-            "each certificate is signed by its issuer's, as far as that is in it",
+            "each certificate is signed by its issuer, as far as the signature contains the issuer",
             CHAIN,
             issuers(&certificates),
         );
         self.demand(
-            "the signer's certificate is for code",
+            "the signer's certificate is for code signing",
             CHAIN,
             (!signer::may_sign_code(certificate))
-                .then(|| "its extended key usage has no code signing".into()),
+                .then(|| "its extended key usage lacks code signing".into()),
         );
         let validity = certificate.tbs_certificate.validity;
         let signed_at = info
@@ -372,15 +372,20 @@ impl Judgement {
             .and_then(|attributes| find(attributes, SIGNING_TIME)?.to_der().ok())
             .and_then(|time| Time::from_der(&time).ok());
         self.demand(
-            "the signer's certificate had not expired when it signed",
+            "the signer's certificate had not expired at the signing time",
             CHAIN,
             signed_at
                 .filter(|time| time.to_unix_duration() > validity.not_after.to_unix_duration())
-                .map(|time| format!("it expired at {}, and signed at {time}", validity.not_after)),
+                .map(|time| {
+                    format!(
+                        "it expired at {}, and the signing time is {time}",
+                        validity.not_after
+                    )
+                }),
         );
         if !timestamped {
             self.demand(
-                "the signer's certificate is valid today, as nothing tells when it signed",
+                "the signer's certificate is valid today, because the signature has no timestamp",
                 CHAIN,
                 fault_of_validity(validity, today),
             );
@@ -390,9 +395,12 @@ impl Judgement {
 
     /// Judges what the signed attributes say of the content.
     fn attributes(&mut self, info: &SignerInfo, hash: Option<Hash>, parts: &Parts<'_>) {
-        let claim = "its signed attributes are of this content: kind and digest";
+        let claim = "the signed attributes match the content: type and digest";
         let Some(hash) = hash else {
-            let why = format!("the digest is of the algorithm {}", info.digest_alg.oid);
+            let why = format!(
+                "the digest algorithm {} is not supported",
+                info.digest_alg.oid
+            );
             self.outcome(claim, AUTHENTICODE, Outcome::NotJudged(why));
             return;
         };
@@ -403,11 +411,11 @@ impl Judgement {
             attribute(MESSAGE_DIGEST).and_then(|value| value.decode_as::<OctetString>().ok());
         let content = parts.content.map_or(&[][..], |content| content.value());
         let fault = match (kind, digest.as_ref().map(OctetString::as_bytes)) {
-            (None, _) => Some("there is no contentType".into()),
+            (None, _) => Some("it has no contentType".into()),
             (Some(kind), _) if kind != parts.content_type => Some(format!("contentType is {kind}")),
-            (_, None) => Some("there is no messageDigest".into()),
+            (_, None) => Some("it has no messageDigest".into()),
             (_, Some(digest)) if digest != hash.digest(content) => {
-                Some("messageDigest is that of another content".into())
+                Some("messageDigest is not the digest of the content".into())
             }
             _ => None,
         };
@@ -450,8 +458,8 @@ fn verify(
     };
     let (Some(hash), RSA_ENCRYPTION) = (hash, key.algorithm.oid) else {
         return Outcome::NotJudged(format!(
-            "the signature is of the algorithm {algorithm}, the key of {}: only RSA's of version \
-             1.5 of PKCS#1 is known here",
+            "the signature has the algorithm {algorithm}, and the key {}: only RSA with PKCS#1 \
+             v1.5 padding is supported",
             key.algorithm.oid
         ));
     };
@@ -462,7 +470,7 @@ fn verify(
     let key = match key {
         Ok(key) => key,
         Err(error) => {
-            return Outcome::NotJudged(format!("the signer's key can't be read: {error}"));
+            return Outcome::NotJudged(format!("the signer's key cannot be parsed: {error}"));
         }
     };
     let digest = hash.digest(message);
@@ -471,7 +479,7 @@ fn verify(
         prefix: hash.prefix().into(),
     };
     let fault = key.verify(scheme, &digest, signature).err();
-    fault.map(|_| "it is not".to_owned()).into()
+    fault.map(|_| "it does not match".to_owned()).into()
 }
 
 /// Verifies each certificate whose issuer's is among them, by what stands in the
@@ -508,7 +516,7 @@ fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
         });
         match best {
             Some(Outcome::Faults(_)) => {
-                return Some(format!("that of {} is not", own.subject)).into();
+                return Some(format!("the certificate of {} is not", own.subject)).into();
             }
             Some(Outcome::NotJudged(why)) => return Outcome::NotJudged(why),
             _ => {}
@@ -528,5 +536,5 @@ fn fault_of_validity(validity: Validity, today: Date) -> Option<String> {
         return Some(format!("it expired at {not_after}"));
     }
     (not_before.to_unix_duration().as_secs() >= start + DAY)
-        .then(|| format!("it is valid from {not_before} on"))
+        .then(|| format!("it becomes valid at {not_before}"))
 }

@@ -208,6 +208,6 @@ fn nothing_is_signed_with_a_certificate_that_has_expired() {
     assert_eq!(
         error.to_string(),
         "the certificate of CN=Ferrostor test signing (not for production) expired at \
-         2046-01-01T00:00:00Z, before the signing time; sign with one that is valid"
+         2046-01-01T00:00:00Z, before the signing time: sign with one that is valid"
     );
 }

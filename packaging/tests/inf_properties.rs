@@ -1,4 +1,4 @@
-//! What holds of any setup file: reading does not panic, and stamping changes
+//! What holds of any INF file: reading does not panic, and stamping changes
 //! nothing but what is stamped.
 
 use packaging::{
@@ -16,7 +16,7 @@ fn today(architecture: Architecture) -> Stamp {
     }
 }
 
-/// A field as a setup file may hold it.
+/// A field as an INF file may hold it.
 fn field() -> impl Strategy<Value = String> {
     prop_oneof![
         "[A-Za-z0-9_.&]{1,12}",
@@ -39,7 +39,7 @@ fn line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A setup file's text, with a `[Version]` first.
+/// An INF file's text, with a `[Version]` first.
 fn text() -> impl Strategy<Value = String> {
     let section = (
         "[A-Za-z][A-Za-z.0-9]{0,12}",
@@ -50,7 +50,7 @@ fn text() -> impl Strategy<Value = String> {
         .prop_map(|sections| format!("[Version]\nDriverVer = 1\n{}", sections.concat()))
 }
 
-/// Pieces that setup files are made of, in the order in which they are not.
+/// Pieces that INF files are made of, in the order in which they are not.
 fn words() -> Vec<&'static str> {
     const GOOD: &str = include_str!("inf/good.inf");
     let lines = GOOD.split_inclusive('\n');

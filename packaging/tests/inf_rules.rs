@@ -1,4 +1,4 @@
-//! Each rule of the setup file's linter, by a file that breaks it and keeps all
+//! Each rule of the INF file's linter, by a file that breaks it and keeps all
 //! others: `inf/good.inf`, changed as `inf/bad.txt` says. `inf/allowed.txt` has
 //! changes that break none.
 

@@ -327,10 +327,10 @@ fn what_osslsigncode_signed_is_accepted_by_the_lint() {
         let file = File::new("a.sys", fs::read(&signed).unwrap());
         let text = lint::files(&[file], &[], terms)[0].to_string();
         for claim in [
-            "its signed attributes are of this content: kind and digest",
-            "the signature is that of its signer's key",
-            "each certificate is signed by its issuer's, as far as that is in it",
-            "what is signed is the digest of this file",
+            "the signed attributes match the content: type and digest",
+            "the signature matches the signer's key",
+            "each certificate is signed by its issuer, as far as the signature contains the issuer",
+            "the signed digest is that of this file",
         ] {
             assert!(
                 text.contains(&format!("    yes  {claim}\n")),

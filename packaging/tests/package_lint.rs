@@ -51,7 +51,7 @@ fn library() -> Vec<u8> {
     library
 }
 
-/// A folder's driver, signed, with its setup file, a library and the catalog of all.
+/// A folder's driver, signed, with its INF file, a library and the catalog of all.
 fn folder() -> Vec<File> {
     let image = signed(|signer, time| authenticode::sign(&sample::driver(), signer, time)).unwrap();
     let catalog = Catalog::new(Architecture::X64, [r"PCI\VEN_1AF4&DEV_1042"])
@@ -91,22 +91,22 @@ fn says(files: &[File], line: &str) {
 
 #[test]
 fn a_driver_that_starts_at_boot_has_to_be_signed_itself() {
-    let claim = "it is signed, as its setup file has it started at boot";
+    let claim = "the driver is signed, because its INF file starts it at boot";
     let mut files = folder();
     says(&files, &format!("yes  {claim}"));
 
     files[2].bytes = sample::driver();
-    says(&files, &format!("NO   {claim}: there is no signature"));
+    says(&files, &format!("NO   {claim}: it has no signature"));
 
     files[1].bytes = INF.replace("StartType = 0", "StartType = 3").into_bytes();
     assert!(!lint(&files).contains(claim));
 }
 
 #[test]
-fn a_driver_should_have_the_version_of_its_setup_file() {
+fn a_driver_should_have_the_version_of_its_inf_file() {
     says(
         &folder(),
-        "advice: its version is the setup file's: it has none",
+        "advice: the version matches the INF file: it has none",
     );
 }
 
@@ -116,10 +116,10 @@ fn a_driver_alone_is_not_asked_for_signature_and_version() {
     assert!(!text.contains("it is signed") && !text.contains("its version is"));
 }
 
-const LISTED: &str = "the setup file and each file that it installs are listed with their digests";
+const LISTED: &str = "the INF file and each file that it installs are listed with their digests";
 
 #[test]
-fn a_catalog_has_to_list_what_its_setup_file_installs() {
+fn a_catalog_has_to_list_what_its_inf_file_installs() {
     let mut files = folder();
     says(&files, &format!("yes  {LISTED}"));
 
@@ -131,7 +131,7 @@ fn a_catalog_has_to_list_what_its_setup_file_installs() {
 }
 
 #[test]
-fn a_catalog_is_not_asked_for_files_of_another_setup_file() {
+fn a_catalog_is_not_asked_for_files_of_another_inf_file() {
     let mut files = folder();
     let other = INF.replace("a.cat", "b.cat").replace("a.sys", "b.sys");
     files.push(File::new("x64/b.inf", other));
@@ -141,7 +141,7 @@ fn a_catalog_is_not_asked_for_files_of_another_setup_file() {
 }
 
 #[test]
-fn a_catalog_that_no_setup_file_names_has_to_list_drivers_and_setup_files() {
+fn a_catalog_that_no_inf_file_names_has_to_list_drivers_and_inf_files() {
     let mut files = folder();
     files[0].path = "x64/other.cat".into();
     says(&files, &format!("yes  {LISTED}"));
@@ -151,7 +151,7 @@ fn a_catalog_that_no_setup_file_names_has_to_list_drivers_and_setup_files() {
 
 #[test]
 fn a_catalog_should_not_list_what_is_not_there() {
-    let claim = "no other file is listed";
+    let claim = "the catalog lists no other file";
     let mut files = folder();
     says(&files, &format!("yes  {claim}"));
 
@@ -193,27 +193,19 @@ fn what_cannot_be_judged_says_so_and_the_rest_is_judged() {
     arm[pe + 4..pe + 6].copy_from_slice(&0x1c4_u16.to_le_bytes());
     let x86 = "[Version]\n[Manufacturer]\nSample = Disks, NTx86\n";
     for (name, bytes, why) in [
-        (
-            "x86/any.sys",
-            driver_of_32_bits(),
-            "a driver for a processor of 32 bits",
-        ),
-        ("arm/any.sys", arm, "a driver for the machine number 0x01c4"),
+        ("x86/any.sys", driver_of_32_bits(), "a 32-bit driver"),
+        ("arm/any.sys", arm, "a driver for machine type 0x01c4"),
         (
             "x64/autorun.inf",
             b"[autorun]\nicon = a.ico\n".to_vec(),
-            "not a driver's setup file: it has no [Version] section",
+            "not a driver's INF file: it has no [Version] section",
         ),
         (
             "x64/autorun2.inf",
             b"[autorun]\nopen = \"a\n".to_vec(),
-            "not a driver's setup file: it has no [Version] section",
+            "not a driver's INF file: it has no [Version] section",
         ),
-        (
-            "x86/any.inf",
-            x86.into(),
-            "it is for other processors than x64 and ARM64",
-        ),
+        ("x86/any.inf", x86.into(), "it is for neither x64 nor ARM64"),
     ] {
         let mut files = folder();
         files.push(File::new(name, bytes));
@@ -256,7 +248,7 @@ fn two_processors_have_no_line_twice_and_are_named() {
     let text = lint(&[File::new("a.inf", both)]);
 
     assert!(text.contains("a.inf (x64, arm64):\n"), "{text}");
-    let claim = "A catalog is named for the processor: it has the file's signature";
+    let claim = "[Version] names a catalog for the architecture";
     let of = |processor: &str| {
         let (_, rest) = text.split_once(&format!("a.inf ({processor}):\n")).unwrap();
         rest.to_owned()

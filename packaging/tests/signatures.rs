@@ -119,7 +119,10 @@ fn a_catalog_without_a_signer_is_not_signed() {
         signed.certificates = None;
         signed.signer_infos = SignerInfos(SetOfVec::new());
     });
-    assert_eq!(faults(unsigned), ["it has one signer: it is not signed"]);
+    assert_eq!(
+        faults(unsigned),
+        ["the signature has one signer: it is not signed"]
+    );
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn a_changed_signature_is_not_that_of_the_key() {
     });
     assert_eq!(
         faults(bad),
-        ["the signature is that of its signer's key: it is not"]
+        ["the signature matches the signer's key: it does not match"]
     );
 }
 
@@ -143,8 +146,8 @@ fn a_changed_list_is_not_what_was_signed() {
     assert_eq!(
         faults(bad),
         [
-            "its signed attributes are of this content: kind and digest: messageDigest is that of \
-             another content"
+            "the signed attributes match the content: type and digest: messageDigest is not \
+             the digest of the content"
         ]
     );
 }
@@ -158,15 +161,15 @@ fn signed_attributes_are_needed_and_are_signed() {
             signer.signed_attrs = Some(SetOfVec::try_from(kept).unwrap());
         })
     };
-    let of = "its signed attributes are of this content: kind and digest";
-    let is_not = "the signature is that of its signer's key: it is not";
+    let of = "the signed attributes match the content: type and digest";
+    let is_not = "the signature matches the signer's key: it does not match";
     assert_eq!(
         faults(attributes(|a| a.oid.to_string() != "1.2.840.113549.1.9.4")),
-        [format!("{of}: there is no messageDigest"), is_not.into()]
+        [format!("{of}: it has no messageDigest"), is_not.into()]
     );
     assert_eq!(
         faults(attributes(|a| a.oid.to_string() != "1.2.840.113549.1.9.3")),
-        [format!("{of}: there is no contentType"), is_not.into()]
+        [format!("{of}: it has no contentType"), is_not.into()]
     );
     assert_eq!(
         faults(attributes(|a| a.oid.to_string() != "1.2.840.113549.1.9.5")),
@@ -175,15 +178,15 @@ fn signed_attributes_are_needed_and_are_signed() {
     let none = with_signer(|signer| signer.signed_attrs = None);
     assert_eq!(
         faults(none)[1],
-        "the signature is that of its signer's key: it has no signed attributes"
+        "the signature matches the signer's key: it has no signed attributes"
     );
 }
 
 #[test]
 fn the_signers_certificate_is_needed() {
-    let claim = "the certificate of its signer is in it";
+    let claim = "the signature contains the signer's certificate";
     let bad = changed(|signed| signed.certificates = None);
-    assert_eq!(faults(bad), [format!("{claim}: there are no certificates")]);
+    assert_eq!(faults(bad), [format!("{claim}: it has no certificates")]);
 
     let other = signers()[1].certificate_der().unwrap();
     let other = CertificateChoices::Certificate(Decode::from_der(&other).unwrap());
@@ -213,10 +216,10 @@ fn a_changed_certificate_is_not_what_its_issuer_signed() {
     assert_eq!(
         faults(bad),
         [
-            "each certificate is signed by its issuer's, as far as that is in it: that of \
-             CN=Ferrostor test signing (not for production) is not",
-            "the signer's certificate is valid today, as nothing tells when it signed: it is valid \
-             from 2046-01-01T00:00:00Z on"
+            "each certificate is signed by its issuer, as far as the signature contains the issuer: \
+             the certificate of CN=Ferrostor test signing (not for production) is not",
+            "the signer's certificate is valid today, because the signature has no timestamp: it \
+             becomes valid at 2046-01-01T00:00:00Z"
         ]
     );
 }
@@ -241,7 +244,7 @@ fn members_of_sets_out_of_order_are_refused() {
     let [one, two] = &certificates;
     assert_eq!(
         faults(swapped(&sound, [one, two])),
-        ["the members of its sets are in DER's order: the certificates are not"]
+        ["the members of the signature's sets are in DER order: not in order: certificates"]
     );
 
     let info = ContentInfo::from_der(&sound).unwrap();
@@ -255,7 +258,7 @@ fn members_of_sets_out_of_order_are_refused() {
     let bad = swapped(&sound, [&attributes[0], &attributes[1]]);
     assert_eq!(
         faults(bad)[0],
-        "the members of its sets are in DER's order: the signed attributes are not"
+        "the members of the signature's sets are in DER order: not in order: signed attributes"
     );
 }
 
@@ -264,7 +267,7 @@ fn what_is_no_der_or_longer_or_cut_is_refused() {
     let claim = "the signature is PKCS#7 in DER, and ends the file";
     let mut longer = catalog();
     longer.push(0);
-    assert_eq!(faults(longer), [format!("{claim}: 1 bytes follow it")]);
+    assert_eq!(faults(longer), [format!("{claim}: 1 bytes follow")]);
 
     let mut cut = catalog();
     cut.pop();
@@ -288,7 +291,7 @@ fn the_signature_of_a_driver_is_none_of_a_catalog() {
     let length = 4 + usize::from(u16::from_be_bytes([signature[2], signature[3]]));
     assert_eq!(
         faults(signature[..length].to_vec())[0],
-        "what is signed is of the kind that belongs there: its content type is \
+        "the signed content has the right type: its content type is \
          1.3.6.1.4.1.311.2.1.4, not 1.3.6.1.4.1.311.10.1"
     );
 }
@@ -302,7 +305,7 @@ fn two_signers_are_one_too_many() {
         signers.push(second);
         signed.signer_infos = SignerInfos(SetOfVec::try_from(signers).unwrap());
     });
-    assert_eq!(faults(bad), ["it has one signer: it has 2"]);
+    assert_eq!(faults(bad), ["the signature has one signer: it has 2"]);
 }
 
 #[test]
@@ -312,7 +315,7 @@ fn a_certificate_that_has_expired_is_refused_unless_a_timestamp_may_tell_more() 
     assert_eq!(report.verdict(), Verdict::Wrong);
     assert!(
         report.to_string().contains(
-            "    NO   the signer's certificate is valid today, as nothing tells when it signed: it \
+            "    NO   the signer's certificate is valid today, because the signature has no timestamp: it \
              expired at 2046-01-01T00:00:00Z\n"
         ),
         "{report}"
@@ -342,10 +345,10 @@ fn an_algorithm_that_is_not_known_is_not_judged_and_never_yes() {
     let signature = with_signer(|signer| signer.signature_algorithm.oid = ecdsa);
     let digest = with_signer(|signer| signer.digest_alg.oid = sha3);
     for (catalog, claim) in [
-        (signature, "the signature is that of its signer's key"),
+        (signature, "the signature matches the signer's key"),
         (
             digest,
-            "its signed attributes are of this content: kind and digest",
+            "the signed attributes match the content: type and digest",
         ),
     ] {
         let report = judged("a.cat", catalog, TODAY);
@@ -363,7 +366,7 @@ fn an_algorithm_that_is_not_known_is_not_judged_and_never_yes() {
 fn a_drivers_own_signature_is_judged_as_well() {
     let time = SigningTime::from(TIME);
     let driver = authenticode::sign(&sample::driver(), &signers()[0], time).unwrap();
-    let claim = "what is signed is the digest of this file";
+    let claim = "the signed digest is that of this file";
     let says = |driver: Vec<u8>, line: &str| {
         let text = judged("a.sys", driver, TODAY).to_string();
         assert!(text.contains(line), "{text}");
@@ -371,7 +374,7 @@ fn a_drivers_own_signature_is_judged_as_well() {
     says(driver.clone(), &format!("    yes  {claim}\n"));
     says(
         driver.clone(),
-        "    yes  the signature is that of its signer's key\n",
+        "    yes  the signature matches the signer's key\n",
     );
 
     let mut changed = driver.clone();
@@ -386,6 +389,6 @@ fn a_drivers_own_signature_is_judged_as_well() {
     changed[end] ^= 1;
     says(
         changed,
-        "    NO   the signature is that of its signer's key: it is not\n",
+        "    NO   the signature matches the signer's key: it does not match\n",
     );
 }

@@ -237,7 +237,7 @@ fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
     assert!(said.contains("(pnp-lockdown: "), "{said}");
     assert!(
         said.contains(
-            "NO   the setup file and each file that it installs are listed with their digests: \
+            "NO   the INF file and each file that it installs are listed with their digests: \
              ferrostor.inf"
         ),
         "{said}"
@@ -258,10 +258,14 @@ fn single_files_are_compared_with_what_lies_beside_them() {
     for ending in ["sys", "inf", "cat"] {
         let path = file(ending).display().to_string();
         let said = succeeded(&lint(&["--house-rules", &path]));
-        assert_eq!(said.matches("what Windows demands:").count(), 1, "{said}");
+        assert_eq!(
+            said.matches("requirements of Windows:").count(),
+            1,
+            "{said}"
+        );
     }
     let catalog = file("cat").display().to_string();
-    assert!(text(&lint(&[&catalog])).contains("yes  no other file is listed"));
+    assert!(text(&lint(&[&catalog])).contains("yes  the catalog lists no other file"));
 }
 
 #[test]
@@ -279,11 +283,11 @@ fn a_file_that_cannot_be_judged_does_not_hide_the_others() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(
-        said.contains("autorun.inf:\n  not judged: not a driver's setup file"),
+        said.contains("autorun.inf:\n  not judged: not a driver's INF file"),
         "{said}"
     );
     assert!(
-        said.contains("yes  the signature is that of its signer's key"),
+        said.contains("yes  the signature matches the signer's key"),
         "{said}"
     );
 }
@@ -359,7 +363,7 @@ fn a_driver_of_someone_elses_is_packaged_and_signed() {
     let options = ["--name", "disk", "--driver-version", "1.2.3.4"];
     succeeded(&package_other(root.path(), &ramdisk(), &options));
     let inf = fs::read_to_string(root.path().join("out/disk-1.2.3.4/x64/disk.inf"));
-    assert!(inf.expect("a setup file").contains(",1.2.3.4\r\n"));
+    assert!(inf.expect("an INF file").contains(",1.2.3.4\r\n"));
 }
 
 #[test]

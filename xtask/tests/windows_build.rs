@@ -202,7 +202,7 @@ fn the_build_brings_the_setup_file_beside_the_manifest_and_keeps_it_current() {
     fs::create_dir(package.path().join("inf")).expect("a folder in it");
 
     for text in ["first", "second"] {
-        fs::write(&original, text).expect("a setup file");
+        fs::write(&original, text).expect("an INF file");
         inx::bring_beside_manifest(package.path()).expect("a copy");
         assert_eq!(read(&copy), text);
     }
@@ -216,7 +216,7 @@ fn a_setup_file_that_is_current_is_not_written_again() {
     let package = tempfile::tempdir().expect("a folder");
     let copy = package.path().join("ferrostor.inx");
     fs::create_dir(package.path().join("inf")).expect("a folder in it");
-    fs::write(package.path().join("inf/ferrostor.inx"), "text").expect("a setup file");
+    fs::write(package.path().join("inf/ferrostor.inx"), "text").expect("an INF file");
     inx::bring_beside_manifest(package.path()).expect("a copy");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     let open = File::options().append(true).open(&copy);

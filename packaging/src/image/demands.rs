@@ -37,14 +37,14 @@ pub(super) fn checks(file: &Contents, architecture: Architecture) -> Vec<Check> 
     checks.extend(imports_and_exports(file));
     checks.extend(origin(file));
     checks.push(Check::advice(
-        "it has a version resource",
+        "the file has a version resource",
         VERSION,
-        (file.version.is_none()).then(|| "none that can be read".into()),
+        (file.version.is_none()).then(|| "it has none that can be parsed".into()),
     ));
     checks.extend(file.version.iter().flat_map(version_checks));
     checks.extend(file.signature.as_ref().map(|signature| {
         Check::demand(
-            "its signature is whole and ends the file",
+            "the signature is complete and ends the file",
             "PE Format, The Attribute Certificate Table",
             fault_of_signature(signature, file.bytes),
         )
@@ -57,7 +57,7 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
     let [has, should_have] = file.checksums;
     vec![
         Check::demand(
-            "the code is for the processor that was asked for",
+            "the code is for the requested processor architecture",
             PE_FORMAT,
             (file.machine != architecture.machine())
                 .then(|| format!("machine {:#06x}", file.machine.0)),
@@ -68,11 +68,11 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
             (file.subsystem != IMAGE_SUBSYSTEM_NATIVE)
                 .then(|| format!("subsystem {}", file.subsystem.0)),
         ),
-        // The setup files are for Windows 10 and later. Linkers that are not told a
+        // The INF files are for Windows 10 and later. Linkers that are not told a
         // version write an older one.
         Check::advice(
-            "it is for Windows 10.0: operating system and subsystem version",
-            "the linker writes an older version unless it is told",
+            "the operating system and subsystem version are 10.0 (Windows 10)",
+            "the linker's default is an older version",
             listed(
                 ["operating system", "subsystem"]
                     .into_iter()
@@ -82,38 +82,38 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
             ),
         ),
         Check::demand(
-            "the entry point lies in code",
+            "the entry point is in a code section",
             PE_FORMAT,
             (!file.is_code(file.entry)).then(|| format!("it is {:#x}", file.entry)),
         ),
         Check::demand(
-            "the checksum in the header is the file's",
+            "the checksum in the header is correct",
             PE_FORMAT,
-            (has != should_have).then(|| format!("it is {has:#x} and not {should_have:#x}")),
+            (has != should_have).then(|| format!("it is {has:#x}, not {should_have:#x}")),
         ),
         flag(
             file,
-            "memory without code is not executed (/NXCOMPAT)",
+            "memory without code is not executable (/NXCOMPAT)",
             IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
         ),
         flag(
             file,
-            "the image can be moved (/DYNAMICBASE)",
+            "the image can be relocated (/DYNAMICBASE)",
             IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
         ),
         flag(
             file,
-            "it can be moved to anywhere in 64 bits (/HIGHENTROPYVA)",
+            "the image can be relocated to any 64-bit address (/HIGHENTROPYVA)",
             IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA,
         ),
         // There need be none: code that holds no absolute address has nothing to
         // relocate.
         Check::demand(
-            "its base relocations were not stripped",
+            "the base relocations are not stripped",
             PE_FORMAT,
             file.characteristics
                 .contains(IMAGE_FILE_RELOCS_STRIPPED)
-                .then(|| "they were".into()),
+                .then(|| "they are".into()),
         ),
         flag(
             file,
@@ -144,7 +144,7 @@ fn sections(file: &Contents) -> Vec<Check> {
             such(|section| section.writable && section.executable),
         ),
         Check::demand(
-            "sections are aligned to pages",
+            "the sections are aligned to pages",
             MEMORY_INTEGRITY,
             (alignment == 0 || !alignment.is_multiple_of(PAGE))
                 .then(|| format!("to {alignment:#x}"))
@@ -158,16 +158,16 @@ fn sections(file: &Contents) -> Vec<Check> {
             such(|section| section.name.starts_with("PAGE")),
         ),
         Check::demand(
-            "the addresses of its imports are not among code",
+            "the import address table is not in a code section",
             MEMORY_INTEGRITY,
             file.import_addresses
                 .filter(|address| file.is_code(*address))
-                .map(|address| format!("they are at {address:#x}")),
+                .map(|address| format!("it is at {address:#x}")),
         ),
         // Windows before 10 version 1703 does not move such an address.
         Check::advice(
-            "no address to be moved lies in two pages",
-            "Windows 10 before version 1703 does not move such an address",
+            "no relocation crosses a page boundary",
+            "Windows 10 before version 1703 does not apply such a relocation",
             listed(
                 file.relocations
                     .iter()
@@ -183,13 +183,15 @@ fn calls(file: &Contents) -> [Check; 2] {
     [
         flag(
             file,
-            "calls by pointer are checked (/GUARD:CF)",
+            "indirect calls are checked (/GUARD:CF)",
             IMAGE_DLLCHARACTERISTICS_GUARD_CF,
         ),
         Check::advice(
-            "it has a load configuration",
+            "the file has a load configuration",
             HARDENING,
-            file.guard.is_none().then(|| "none with guard flags".into()),
+            file.guard
+                .is_none()
+                .then(|| "it has none with guard flags".into()),
         ),
     ]
 }
@@ -204,28 +206,28 @@ fn guard_checks(file: &Contents, guard: &Guard) -> [Check; 4] {
     };
     [
         Check::advice(
-            "its load configuration says as well that calls are checked",
+            "the guard flags of the load configuration enable the checks of calls",
             HARDENING,
-            (flags & demanded != demanded).then(|| format!("its guard flags are {flags:#x}")),
+            (flags & demanded != demanded).then(|| format!("they are {flags:#x}")),
         ),
         Check::demand(
-            "what checks calls lies in code",
+            "the routines that check calls are in code sections",
             PE_FORMAT,
             not_code(&guard.checks),
         ),
         Check::demand(
-            "the functions that may be called lie in code",
+            "the valid call targets are in code sections",
             PE_FORMAT,
             not_code(&guard.functions),
         ),
         Check::demand(
-            "they are listed in order, as they are searched",
+            "the valid call targets are listed in ascending order",
             PE_FORMAT,
             guard
                 .functions
                 .windows(2)
                 .find(|pair| pair[0] >= pair[1])
-                .map(|pair| format!("{:#x} comes after {:#x}", pair[1], pair[0])),
+                .map(|pair| format!("{:#x} follows {:#x}", pair[1], pair[0])),
         ),
     ]
 }
@@ -234,14 +236,13 @@ fn imports_and_exports(file: &Contents) -> Vec<Check> {
     let is_storport = |module: &str| module.eq_ignore_ascii_case("storport.sys");
     vec![
         Check::advice(
-            "it imports from storport.sys",
+            "the driver imports from storport.sys",
             "every Storport miniport does",
-            (!file.imports.keys().any(|module| is_storport(module)))
-                .then(|| "it does not import from it".into()),
+            (!file.imports.keys().any(|module| is_storport(module))).then(|| "it does not".into()),
         ),
         Check::advice(
-            "nothing else is imported",
-            "no other driver's interface can break it, and it has no path to a panic",
+            "the driver imports from no other module",
+            "no other interface can break the driver, and the driver has no path to a panic",
             listed(
                 file.imports
                     .iter()
@@ -254,8 +255,8 @@ fn imports_and_exports(file: &Contents) -> Vec<Check> {
             ),
         ),
         Check::advice(
-            "it exports nothing",
-            "each exported function is one that a call by pointer may reach",
+            "the driver exports nothing",
+            "each exported function is a valid target of indirect calls",
             listed(file.exports.iter().cloned()),
         ),
     ]
@@ -265,20 +266,20 @@ fn imports_and_exports(file: &Contents) -> Vec<Check> {
 fn origin(file: &Contents) -> [Check; 3] {
     [
         Check::advice(
-            "the program database is named without a folder",
+            "the path of the program database has no folder",
             REPRODUCIBLE,
             file.program_database
                 .clone()
                 .filter(|name| name.contains(['/', '\\'])),
         ),
         Check::advice(
-            "it is the same whenever it is built (/BREPRO)",
+            "the build is reproducible (/BREPRO)",
             REPRODUCIBLE,
             (!file.debug_types.contains(&IMAGE_DEBUG_TYPE_REPRO))
-                .then(|| "its debug directory does not say so".into()),
+                .then(|| "the debug directory has no entry for that".into()),
         ),
         Check::advice(
-            "it names no source file, and so no folder of the machine that built it",
+            "the file contains no source path, which would name a folder of the build machine",
             REPRODUCIBLE,
             listed(file.source_files.iter().cloned()),
         ),
@@ -305,13 +306,13 @@ fn version_checks(version: &VersionInfo) -> [Check; 2] {
     };
     [
         Check::advice(
-            "the resource says that it is a system driver",
+            "the version resource has the file type driver",
             VERSION,
             (kind != (DRIVER, SYSTEM_DRIVER))
                 .then(|| format!("type {}, subtype {}", kind.0, kind.1)),
         ),
         Check::advice(
-            "the resource has what Windows shows: maker, description, names, versions",
+            "the version resource has maker, description, names and versions",
             VERSION,
             listed(
                 SHOWN
@@ -329,7 +330,9 @@ fn fault_of_signature(signature: &Signature, bytes: usize) -> Option<String> {
     const PKCS_SIGNED_DATA: u16 = 2;
     let Range { start, end } = signature.range;
     if !start.is_multiple_of(8) || end != bytes as u64 {
-        return Some(format!("it is {start:#x}..{end:#x} of {bytes:#x} bytes"));
+        return Some(format!(
+            "the certificate table is {start:#x}..{end:#x} of {bytes:#x} bytes"
+        ));
     }
     let mut lengths = 0;
     for (length, revision, kind) in &signature.entries {
@@ -342,7 +345,7 @@ fn fault_of_signature(signature: &Signature, bytes: usize) -> Option<String> {
     }
     (lengths != end - start).then(|| {
         format!(
-            "its entries have {lengths:#x} bytes, the table has {:#x}",
+            "the entries have {lengths:#x} bytes, the table has {:#x}",
             end - start
         )
     })

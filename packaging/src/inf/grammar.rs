@@ -1,9 +1,9 @@
-//! The text of a setup file: sections of entries of fields ("General Syntax Rules for
+//! Parses the text of an INF file into sections, entries and fields ("General Syntax Rules for
 //! INF Files"). This module does not know what they mean.
 
 use std::fmt;
 
-/// A setup file, read.
+/// A parsed INF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inf {
     encoding: Encoding,
@@ -55,16 +55,16 @@ pub struct Field {
     pub quoted: bool,
 }
 
-/// Why a file is no setup file.
+/// A file is not a valid INF file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InfError {
-    /// Its characters can't be read.
+    /// Its characters cannot be decoded.
     #[error("the file is UTF-16, but {fault}: save it as UTF-16, little-endian, or as ASCII")]
     Encoding {
         /// What is wrong with them.
         fault: &'static str,
     },
-    /// A line can't be read.
+    /// A line cannot be parsed.
     #[error("line {line}: {fault}")]
     Syntax {
         /// The line, from 1.
@@ -78,22 +78,22 @@ pub enum InfError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Syntax {
     /// `[name` without `]`.
-    #[error("the section's name has no closing bracket")]
+    #[error("the section name has no closing bracket: add ]")]
     OpenSection,
     /// `[]`.
-    #[error("the section has no name")]
+    #[error("the section has no name: put one between the brackets")]
     NamelessSection,
-    /// Something but a comment after `]`.
+    /// Something other than a comment after `]`.
     #[error("only a comment may follow the section's closing bracket")]
     AfterSection,
     /// A quotation mark without its other half on the line.
-    #[error("the quoted text is not closed on its line")]
+    #[error("the quoted text has no closing quotation mark on its line")]
     OpenQuote,
     /// The file ends where a line is to be continued.
-    #[error("the backslash says that the line goes on, but the file ends")]
+    #[error("the backslash continues the line, but the file ends: remove it")]
     EndlessLine,
-    /// A character that no one sees.
-    #[error("there is a control character")]
+    /// A control character.
+    #[error("the line contains a control character: remove it")]
     Control,
 }
 
@@ -101,7 +101,7 @@ impl Inf {
     /// Reads the file's bytes.
     ///
     /// # Errors
-    /// They are no text, or the text is no setup file.
+    /// The bytes are not text, or the text is not a valid INF file.
     pub fn parse(bytes: &[u8]) -> Result<Self, InfError> {
         let (encoding, text) = decode(bytes)?;
         let (preface, sections) = Reader::new(&text).sections()?;
@@ -155,7 +155,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// The text of a setup file, and how it is encoded.
+/// The text of an INF file, and how it is encoded.
 ///
 /// # Errors
 /// It is UTF-16, and damaged or big-endian.
@@ -164,7 +164,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
     if let Some(bytes) = bytes.strip_prefix(b"\xff\xfe") {
         let (units, rest) = bytes.as_chunks();
         if !rest.is_empty() {
-            return Err(fault("its last character is cut in two"));
+            return Err(fault("its last character is truncated"));
         }
         let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
         return char::decode_utf16(units)
@@ -190,7 +190,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Encoding, String), InfError> {
     })
 }
 
-/// The bytes of a setup file with this text: ASCII where that suffices, else UTF-16,
+/// The bytes of an INF file with this text: ASCII where that suffices, else UTF-16,
 /// which Windows reads the same with every code page.
 #[must_use]
 pub fn encode(text: &str) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What a setup file tells Windows to do: the sections that are reached from
+//! What an INF file tells Windows to do: the sections that are reached from
 //! `[Manufacturer]`, each by what it is reached for, with strings put in.
 
 use std::collections::HashMap;
@@ -8,7 +8,7 @@ use clap::ValueEnum as _;
 use super::{Entry, Field, Inf, Section, Version};
 use crate::architecture::Architecture;
 
-/// A setup file, followed from section to section.
+/// An INF file, followed from section to section.
 pub(super) struct Installation<'a> {
     pub inf: &'a Inf,
     pub architecture: Architecture,

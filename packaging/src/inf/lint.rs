@@ -1,4 +1,4 @@
-//! The linter of setup files: it asks every rule.
+//! The linter of INF files: it asks every rule.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     check::{Check, Fault, Outcome, Source},
 };
 
-/// A rule for setup files.
+/// A rule for INF files.
 pub struct Rule {
     /// Its name, as `pnp-lockdown`.
     pub id: &'static str,
@@ -28,7 +28,7 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// Judges a setup file as a driver's for `architecture`, stamped. `today` tells dates
+/// Judges an INF file as a driver's for `architecture`, stamped. `today` tells dates
 /// that are still to come.
 ///
 /// ```

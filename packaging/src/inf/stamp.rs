@@ -1,4 +1,4 @@
-//! From an `.inx` to a setup file: architecture, date and version put in, as
+//! From an `.inx` to an INF file: architecture, date and version put in, as
 //! stampinf does it, with no clock and no environment read.
 
 use std::{fmt, str::FromStr};
@@ -34,10 +34,10 @@ impl fmt::Display for Version {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
     /// There are fewer numbers, or more.
-    #[error("a driver's version is four numbers with points between, as 1.2.3.0")]
+    #[error("a driver version consists of four numbers, such as 1.2.3.0")]
     Parts,
     /// One is no number, or too large.
-    #[error("{part:?} is no number from 0 to 65534")]
+    #[error("{part:?} is not a number from 0 to 65534")]
     Number {
         /// The part.
         part: String,
@@ -68,13 +68,13 @@ impl FromStr for Version {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StampError {
     /// There is no `[Version]` to put the date and version into.
-    #[error("there is no [Version] section for DriverVer to be put into")]
+    #[error("the file has no [Version] section for DriverVer: add one")]
     NoVersion,
-    /// The result is no setup file.
+    /// The result is no INF file.
     #[error(transparent)]
     Malformed(#[from] InfError),
     /// A placeholder that is not filled in here, as `$KMDFVERSION$`.
-    #[error("line {line}: nothing is put in the place of {placeholder}; only $ARCH$ is known")]
+    #[error("line {line}: the placeholder {placeholder} is unknown: only $ARCH$ is replaced")]
     Placeholder {
         /// The line, from 1.
         line: usize,
@@ -91,7 +91,7 @@ const DRIVER_VER: &str = "DriverVer";
 ///
 /// # Errors
 /// There is no `[Version]`, another placeholder is left, or the result is no
-/// setup file.
+/// INF file.
 pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
     let driver_ver = format!(
         "{DRIVER_VER} = {:02}/{:02}/{:04},{}",
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setup_file_is_not_stamped() {
+    fn what_is_no_inf_file_is_not_stamped() {
         assert_eq!(stamp("[Files]\n", &today()), Err(StampError::NoVersion));
         assert!(matches!(
             stamp("[Version\n", &today()),

@@ -319,7 +319,7 @@ fn parameters(script: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// The oldest build of Windows that the setup file accepts.
+/// The oldest build of Windows that the INF file accepts.
 fn oldest_build() -> u32 {
     let setup = fs::read_to_string(workspace::root().join("inf/ferrostor.inx")).unwrap();
     let (_, version) = setup.split_once("[Disks.NT$ARCH$.10.0...").unwrap();
@@ -395,7 +395,7 @@ fn the_oldest_windows_has_every_option_of_pnputil_that_a_script_names() {
 }
 
 #[test]
-fn the_script_that_installs_wants_the_build_that_the_setup_file_wants() {
+fn the_script_that_installs_wants_the_build_that_the_inf_file_wants() {
     let script = workspace::root()
         .join(SCRIPTS)
         .join("Install-Ferrostor.ps1");

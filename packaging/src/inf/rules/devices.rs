@@ -14,7 +14,7 @@ use crate::inf::{
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "stamped",
-        claim: "No placeholder of an .inx is left",
+        claim: "No placeholder of an .inx file is left",
         source: Windows("InfVerif 1274"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -25,7 +25,10 @@ pub(super) const RULES: &[Rule] = &[
                     fields.map(|field| (entry.line, &field.text))
                 });
                 faults.extend(name.chain(fields).filter_map(|(line, text)| {
-                    Some(at(line, format!("{} is to be stamped", placeholder(text)?)))
+                    Some(at(
+                        line,
+                        format!("{} is not replaced: stamp the .inx", placeholder(text)?),
+                    ))
                 }));
             }
             faults
@@ -33,36 +36,36 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "manufacturer",
-        claim: "[Manufacturer] names sections of models",
+        claim: "[Manufacturer] names models sections",
         source: Windows("InfVerif 1011, 1297; INF Manufacturer section"),
         check: |inf, _| {
             let entries = inf.entries("Manufacturer");
             let mut sections = inf.inf.sections().iter();
             if entries.is_empty() && !sections.any(|section| is_root(section, "DefaultInstall")) {
-                return vec![missing("there is no manufacturer")];
+                return vec![missing("[Manufacturer] has no entry")];
             }
             let entries = entries.into_iter();
             entries
                 .filter(|entry| inf.value(entry, 0).is_empty())
-                .map(|entry| at(entry.line, "the section of models is not named"))
+                .map(|entry| at(entry.line, "the entry names no models section"))
                 .collect()
         },
     },
     Rule {
         id: "decoration",
-        claim: "Models are decorated with an architecture",
+        claim: "Models sections are decorated with an architecture",
         source: Windows("InfVerif 2010; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let bare = decoration.is_none_or(|d| d.architecture.is_empty());
                 (text.is_empty() || decoration.is_some() && bare)
-                    .then(|| "without NTamd64 or NTarm64 they are for 32-bit Windows".into())
+                    .then(|| "without NTamd64 or NTarm64, the models are for 32-bit Windows".into())
             })
         },
     },
     Rule {
         id: "decoration-form",
-        claim: "The models' decorations can be read",
+        claim: "The decorations of models sections are valid",
         source: Windows("InfVerif 1287; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
@@ -76,26 +79,26 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "decoration-build",
-        claim: "Builds that the models ask for are of Windows 10 1607 (14310) or later",
+        claim: "Builds in decorations are those of Windows 10 1607 (14310) or later",
         source: Windows("InfVerif 1288; INF Manufacturer section"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 decoration
                     .is_some_and(Decoration::build_is_too_early)
-                    .then(|| format!("{text}: builds can be asked for from 10.0...14310 on"))
+                    .then(|| format!("{text}: decorations can have builds from 10.0...14310"))
             })
         },
     },
     Rule {
         id: "decoration-product",
-        claim: "The models are for every kind of Windows",
+        claim: "The models are for every edition of Windows",
         source: Advice("Using a Universal INF File"),
         check: |inf, _| {
             faults(inf, |text, decoration| {
                 let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
                 decoration
                     .is_some_and(narrow)
-                    .then(|| format!("{text} asks for a product type or a suite"))
+                    .then(|| format!("{text} requires a product type or a suite"))
             })
         },
     },
@@ -117,7 +120,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "architecture",
-        claim: "There are models for the architecture that was asked for",
+        claim: "There are models for the requested architecture",
         source: Windows("INF Manufacturer section"),
         check: |inf, _| {
             let asked = inf.architecture.decoration();
@@ -139,7 +142,7 @@ pub(super) const RULES: &[Rule] = &[
             models(inf)
                 .into_iter()
                 .filter(|entry| inf.value(entry, 0).is_empty())
-                .map(|entry| at(entry.line, "no section is named that installs it"))
+                .map(|entry| at(entry.line, "the entry names no install section"))
                 .collect()
         },
     },
@@ -157,7 +160,7 @@ pub(super) const RULES: &[Rule] = &[
                     let digits = score.strip_prefix("0x").unwrap_or(score);
                     u8::from_str_radix(digits, 16).is_err()
                 })
-                .map(|(line, score)| at(line, format!("{score:?} is not 00 to FF")))
+                .map(|(line, score)| at(line, format!("{score:?} is not from 00 to FF")))
                 .collect()
         },
     },
@@ -169,7 +172,7 @@ pub(super) const RULES: &[Rule] = &[
             models(inf)
                 .into_iter()
                 .filter(|entry| ids(inf, entry).is_empty())
-                .map(|entry| at(entry.line, "no device is named"))
+                .map(|entry| at(entry.line, "the entry has no hardware id"))
                 .collect()
         },
     },
@@ -186,7 +189,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "device-once",
-        claim: "No model of a section has the ids of another",
+        claim: "No two models of a section have the same ids",
         source: Windows("InfVerif 1294"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -212,7 +215,7 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn as_on(line: usize) -> String {
-    format!("the same as on line {line}")
+    format!("the id is on line {line}, too")
 }
 
 /// What a decoration asks of Windows.
@@ -324,7 +327,7 @@ fn misspelt(id: &str) -> Option<&'static str> {
     let fields: Option<Vec<(&str, &str)>> = device.split('&').map(|f| f.split_once('_')).collect();
     let upper = |name: &str| name.to_ascii_uppercase();
     let Some(fields) = fields else {
-        return Some("its parts are NAME_digits, with & between");
+        return Some("its parts are NAME_digits, separated by &");
     };
     let names: Vec<String> = fields.iter().map(|(name, _)| upper(name)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();

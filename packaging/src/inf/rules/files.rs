@@ -13,18 +13,18 @@ use crate::inf::{
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "disk-number",
-        claim: "Source disks have numbers",
+        claim: "Each source disk has a number",
         source: Windows("InfVerif 1008; INF SourceDisksNames section"),
         check: |inf, _| {
             disks(inf)
                 .filter(|(_, disk)| number(disk).is_none())
-                .map(|(line, disk)| at(line, format!("{disk:?} is no number")))
+                .map(|(line, disk)| at(line, format!("{disk:?} is not a number")))
                 .collect()
         },
     },
     Rule {
         id: "file-disk",
-        claim: "Each source file lies on a source disk",
+        claim: "Each source file is on a source disk",
         source: Windows("InfVerif 1008, 1273; INF SourceDisksFiles section"),
         check: |inf, _| {
             sources(inf)
@@ -36,31 +36,31 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "file-listed",
-        claim: "Each file that is copied is in [SourceDisksFiles]",
+        claim: "Each copied file is in [SourceDisksFiles]",
         source: Windows("InfVerif 1230"),
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
                 .filter(|copy| source(inf, copy).is_none())
-                .map(|copy| at(copy.line, format!("{:?} is not there", copy.source)))
+                .map(|copy| at(copy.line, format!("{:?} is missing there", copy.source)))
                 .collect()
         },
     },
     Rule {
         id: "file-name",
-        claim: "Each line of a list of files names one",
+        claim: "Each line of a file list names a file",
         source: Windows("InfVerif 1229; INF CopyFiles directive"),
         check: |inf, _| {
             let copies = inf.copies.iter();
             copies
                 .filter(|copy| copy.destination.is_empty())
-                .map(|copy| at(copy.line, "the file's name stands first"))
+                .map(|copy| at(copy.line, "the file name must come first"))
                 .collect()
         },
     },
     Rule {
         id: "file-compressed",
-        claim: "Files are listed by their own names, not those of compressed ones",
+        claim: "Files are listed by their own names, not by names of compressed files",
         source: Windows("InfVerif 1231"),
         check: |inf, _| {
             sources(inf)
@@ -81,24 +81,24 @@ pub(super) const RULES: &[Rule] = &[
             sources(inf)
                 .map(|entry| (entry.line, name(entry)))
                 .filter(|(_, name)| !copied(name) && !is_catalog(name) && !name.ends_with('_'))
-                .map(|(line, name)| at(line, format!("no CopyFiles leads to {name:?}")))
+                .map(|(line, name)| at(line, format!("no CopyFiles list has {name:?}")))
                 .collect()
         },
     },
     Rule {
         id: "catalog-apart",
-        claim: "The catalog is not among the files to copy",
+        claim: "No CopyFiles list has the catalog",
         source: Windows("InfVerif 1213"),
         check: |inf, _| {
             sources(inf)
                 .filter(|entry| is_catalog(name(entry)))
-                .map(|entry| at(entry.line, "Windows finds it by CatalogFile"))
+                .map(|entry| at(entry.line, "Windows finds the catalog by CatalogFile"))
                 .collect()
         },
     },
     Rule {
         id: "destination",
-        claim: "Each copied file has a directory to go to",
+        claim: "Each copied file has a destination directory",
         source: Windows("InfVerif 1275; INF DestinationDirs section"),
         check: |inf, _| {
             let copies = inf.copies.iter();
@@ -113,8 +113,8 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "destination-list",
-        claim: "[DestinationDirs] is for lists of files that are copied",
-        source: Advice("this project: a misspelt list's files go elsewhere"),
+        claim: "[DestinationDirs] has only file lists that are copied",
+        source: Advice("this project: if a list is misspelt, its files go elsewhere"),
         check: |inf, _| {
             let entries = inf.entries("DestinationDirs").into_iter();
             let copied = |list: &str| {
@@ -133,18 +133,18 @@ pub(super) const RULES: &[Rule] = &[
             entries
                 .filter(|entry| entry.key.is_some() && !entry.is("DefaultDestDir"))
                 .filter(|entry| !copied(name(entry)) && !deleted(name(entry)))
-                .map(|entry| at(entry.line, format!("nothing copies {}", name(entry))))
+                .map(|entry| at(entry.line, format!("no CopyFiles names {}", name(entry))))
                 .collect()
         },
     },
     Rule {
         id: "destination-number",
-        claim: "Directories are given by their numbers",
+        claim: "Directories are given by number (DIRID)",
         source: Windows("InfVerif 1243; using-dirids"),
         check: |inf, _| {
             directories(inf)
                 .filter(|place| place.number.parse::<i64>().is_err())
-                .map(|place| at(place.line, format!("{:?} is no number", place.number)))
+                .map(|place| at(place.line, format!("{:?} is not a number", place.number)))
                 .collect()
         },
     },
@@ -191,7 +191,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "copy-flags",
-        claim: "Flags of copied files are known ones",
+        claim: "Copy flags are known",
         source: Windows("InfVerif 1083; INF CopyFiles directive"),
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);
@@ -201,7 +201,7 @@ pub(super) const RULES: &[Rule] = &[
                 .map(|copy| {
                     at(
                         copy.line,
-                        format!("{:?} is no known set of them", copy.flags),
+                        format!("{:?} is not a known set of flags", copy.flags),
                     )
                 })
                 .collect()
@@ -209,7 +209,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "copy-security",
-        claim: "Files in the driver store have no security of their own",
+        claim: "Files in the driver store have no security section",
         source: Windows("InfVerif 1101"),
         check: |inf, _| {
             let lists = inf.copies.iter().filter_map(|copy| copy.list.as_deref());
@@ -218,7 +218,7 @@ pub(super) const RULES: &[Rule] = &[
             lines.dedup();
             lines
                 .into_iter()
-                .map(|line| at(line, "it can't be set there"))
+                .map(|line| at(line, "security cannot be set there"))
                 .collect()
         },
     },

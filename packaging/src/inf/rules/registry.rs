@@ -10,7 +10,7 @@ use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "registry-root",
-        claim: "Registry keys start at a known root",
+        claim: "Registry keys have a known root",
         source: Windows("InfVerif 1224; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
@@ -22,7 +22,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-relative",
-        claim: "Only keys of the driver and its devices are written (HKR)",
+        claim: "Only registry keys of the driver and its devices are written (HKR)",
         source: Advice(
             "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
         ),
@@ -38,7 +38,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-parameters",
-        claim: "Of the service's key, only Parameters is written",
+        claim: "Of the service's registry key, only Parameters is written",
         source: Advice("InfVerif 1323; Driver package isolation"),
         check: |inf, _| {
             let values = inf.values_of(Key::Service);
@@ -53,19 +53,19 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-flags",
-        claim: "Registry values have a type, and flags, that are known",
+        claim: "Registry values have known types and flags",
         source: Windows("InfVerif 1083, 1263, 1264; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
                 let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
                 (!value.flags.is_empty() && !number(&value.flags).is_some_and(known))
-                    .then(|| format!("{:?} is no known set of them", value.flags))
+                    .then(|| format!("{:?} is not a known set of flags", value.flags))
             })
         },
     },
     Rule {
         id: "registry-fields",
-        claim: "Each line has its fields in their places: root, subkey, name, flags, data",
+        claim: "Each AddReg line has the fields root, subkey, name, flags, data",
         source: Windows("INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
@@ -74,7 +74,7 @@ pub(super) const RULES: &[Rule] = &[
                 };
                 if is_flags(&value.subkey) || is_flags(&value.name) {
                     return Some(
-                        "the flags stand where the subkey or the name belongs: leave that empty, \
+                        "the flags are in the place of the subkey or the name: leave that empty, \
                          with its comma"
                             .into(),
                     );
@@ -89,7 +89,7 @@ pub(super) const RULES: &[Rule] = &[
                 };
                 (value.data.len() > most).then(|| {
                     format!(
-                        "{} fields of data follow the flags, not {most}",
+                        "{} data fields follow the flags, but {most} are allowed",
                         value.data.len()
                     )
                 })
@@ -98,7 +98,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-key",
-        claim: "Values that Windows reads are in the key that it reads",
+        claim: "Registry values that Windows reads are in the right key",
         source: Windows(
             "Registry Entries for StorPort Miniport Drivers, \
                  Enabling message-signaled interrupts in the registry, \
@@ -126,13 +126,13 @@ pub(super) const RULES: &[Rule] = &[
                     return None;
                 };
                 (relative(value) && value.key != right)
-                    .then(|| format!("{first} is read in the key {text}"))
+                    .then(|| format!("Windows reads {first} in the key {text}"))
             })
         },
     },
     Rule {
         id: "registry-data",
-        claim: "Registry values are what their type says",
+        claim: "The data of registry values matches their types",
         source: Windows("InfVerif 1006, 1267, 1268; INF AddReg directive"),
         check: |inf, _| {
             faults(inf, |value| {
@@ -142,13 +142,13 @@ pub(super) const RULES: &[Rule] = &[
                 let fits = |limit: u64| number(first).is_some_and(|number| number <= limit);
                 match kind {
                     Type::Dword if !fits(u64::from(u32::MAX)) => {
-                        Some(format!("{first:?} is no number of 32 bits"))
+                        Some(format!("{first:?} is not a 32-bit number"))
                     }
                     Type::Qword if !fits(u64::MAX) => {
-                        Some(format!("{first:?} is no number of 64 bits"))
+                        Some(format!("{first:?} is not a 64-bit number"))
                     }
                     Type::Binary if data.iter().any(|byte| !is_byte(byte)) => {
-                        Some("the data is not bytes, in hexadecimal digits".into())
+                        Some("the data is not a list of hexadecimal bytes".into())
                     }
                     _ => None,
                 }
@@ -157,20 +157,22 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-path",
-        claim: "Paths in the registry hold wherever Windows lies",
+        claim: "Paths in the registry do not depend on the folder of Windows",
         source: Advice("InfVerif 1257, 1258; Run From Driver Store"),
         check: |inf, _| {
             faults(inf, |value| {
                 let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
                 let mut names = value.data.iter().flat_map(|field| tokens(&field.text));
                 let number = names.find(directory)?;
-                Some(format!("%{number}% is set for good: write %%SystemRoot%%"))
+                Some(format!(
+                    "%{number}% is replaced at installation: write %%SystemRoot%%"
+                ))
             })
         },
     },
     Rule {
         id: "registry-type",
-        claim: "Values that Windows reads have the type that it reads",
+        claim: "Registry values that Windows reads have the right type",
         source: Windows(
             "InfVerif 1225, 1431; Registry Entries for StorPort Miniport Drivers, \
                  Enabling message-signaled interrupts in the registry, \
@@ -182,13 +184,13 @@ pub(super) const RULES: &[Rule] = &[
                     .iter()
                     .find(|(name, ..)| value.name.eq_ignore_ascii_case(name))?;
                 let kind = kind(value)?;
-                (kind != *right).then(|| format!("{} is read as a {text}", value.name))
+                (kind != *right).then(|| format!("Windows reads {} as a {text}", value.name))
             })
         },
     },
     Rule {
         id: "registry-append",
-        claim: "Nothing is appended to what is in the registry",
+        claim: "Nothing is appended to existing registry values",
         source: Advice("InfVerif 1305"),
         check: |inf, _| {
             faults(inf, |value| {
@@ -208,7 +210,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-once",
-        claim: "No registry value is set to two things",
+        claim: "No registry value is set twice",
         source: Advice("InfVerif 1331, 1332"),
         check: |inf, _| {
             let values: Vec<&RegistryValue<'_>> = inf.values.iter().collect();
@@ -225,7 +227,7 @@ pub(super) const RULES: &[Rule] = &[
                 .map(|(second, first)| {
                     at(
                         second.line,
-                        format!("{} is set on line {} as well", path(second), first.line),
+                        format!("{} is already set on line {}", path(second), first.line),
                     )
                 })
                 .collect()
@@ -233,7 +235,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "registry-filters",
-        claim: "No filter driver is added by the registry",
+        claim: "No filter driver is added with a registry value",
         source: Advice("InfVerif 1329"),
         check: |inf, _| {
             faults(inf, |value| {
@@ -241,13 +243,13 @@ pub(super) const RULES: &[Rule] = &[
                 let mut names = names.iter();
                 names
                     .any(|name| value.name.eq_ignore_ascii_case(name))
-                    .then(|| format!("{}: filters have a section of their own", value.name))
+                    .then(|| format!("{}: use a Filters section instead", value.name))
             })
         },
     },
     Rule {
         id: "messages",
-        claim: "A storage controller on PCI may interrupt by messages, of which it gets a number",
+        claim: "A storage controller on PCI can use message-signaled interrupts, with a limited number",
         source: Advice("Enabling message-signaled interrupts in the registry"),
         check: |inf, _| {
             if inf.boot_disk_services().is_empty() {
@@ -269,7 +271,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "messages-limit",
-        claim: "A device gets 1 to 2048 messages, or none",
+        claim: "A device gets 1 to 2048 interrupt messages, or none",
         source: Windows("Enabling message-signaled interrupts in the registry"),
         check: |inf, _| {
             let outside = |name, range: std::ops::RangeInclusive<u64>| {
@@ -287,7 +289,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "dma-remapping",
-        claim: "A storage controller's driver says whether DMA may be remapped, to old and new \
+        claim: "A storage controller's driver declares whether it supports DMA remapping, for old and new \
                 Windows alike",
         source: Advice(
             "Enable DMA remapping for device drivers, DMA remapping support in Storport \
@@ -318,7 +320,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "dma-remapping-known",
-        claim: "What is said of DMA remapping is known: DmaRemappingCompatible 0 to 3, \
+        claim: "The DMA remapping values are known: DmaRemappingCompatible 0 to 3, \
                 RemappingSupported 0 or 1",
         source: Windows(
             "Enable DMA remapping for device drivers, DMA remapping support in Storport \
@@ -342,7 +344,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "pnp-interface",
-        claim: "Storage controllers on PCI are found by Plug and Play (PnpInterface 5)",
+        claim: "Storage controllers on PCI use Plug and Play (PnpInterface 5)",
         source: Advice("Windows-driver-samples, storage/miniports/lsi_u3"),
         check: |inf, _| {
             if inf.boot_disk_services().is_empty() {
@@ -361,7 +363,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "bus-type",
-        claim: "The bus of a storage controller's disks is told (BusType); silence is fibre channel",
+        claim: "The bus type of a storage controller is given (BusType); the default is fibre channel",
         source: Advice("Registry Entries for StorPort Miniport Drivers"),
         check: |inf, _| {
             let values = stated(inf, Key::Service, "Parameters", "BusType");
@@ -369,12 +371,12 @@ pub(super) const RULES: &[Rule] = &[
             if told || inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
-            vec![missing("Parameters has no BusType but 0, which is unknown")]
+            vec![missing("Parameters has no BusType, or only 0 (unknown)")]
         },
     },
     Rule {
         id: "bus-type-known",
-        claim: "The bus of the disks is one of STORAGE_BUS_TYPE (0x00 to 0x14)",
+        claim: "BusType is a value of STORAGE_BUS_TYPE (0x00 to 0x14)",
         source: Windows("STORAGE_BUS_TYPE enumeration (ntddstor.h)"),
         check: |inf, _| {
             stated(inf, Key::Service, "Parameters", "BusType")

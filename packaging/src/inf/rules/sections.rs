@@ -16,17 +16,17 @@ use crate::inf::{
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "preface",
-        claim: "Nothing but comments stands before the first section",
+        claim: "Only comments precede the first section",
         source: Advice("General Syntax Rules for INF Files"),
         check: |inf, _| {
             let line = inf.inf.preface().into_iter();
-            line.map(|line| at(line, "this is no comment: those start with a semicolon"))
+            line.map(|line| at(line, "this is not a comment: start it with a semicolon"))
                 .collect()
         },
     },
     Rule {
         id: "sections-defined",
-        claim: "Each section that is named is there",
+        claim: "Each named section exists",
         source: Windows("InfVerif 1203, 1261, 2006"),
         check: |inf, _| {
             let references = inf.references.iter();
@@ -34,7 +34,7 @@ pub(super) const RULES: &[Rule] = &[
                 .filter(|reference| inf.named(&reference.section).is_empty())
                 .map(|reference| {
                     let text = format!(
-                        "{} names [{}], which is not there",
+                        "{} names [{}], which does not exist",
                         reference.directive, reference.section
                     );
                     at(reference.line, text)
@@ -44,19 +44,19 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "sections-used",
-        claim: "Each section that is there is named",
+        claim: "Each section is used",
         source: Advice("InfVerif 2083"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
             sections
                 .filter(|section| !is_used(inf, section))
-                .map(|section| at(section.line, format!("nothing leads to [{}]", section.name)))
+                .map(|section| at(section.line, format!("nothing uses [{}]", section.name)))
                 .collect()
         },
     },
     Rule {
         id: "sections-once",
-        claim: "No section is there twice",
+        claim: "No section is defined twice",
         source: Windows("InfVerif 1209; General Syntax Rules for INF Files"),
         check: |inf, _| {
             let sections: Vec<&Section> = inf.inf.sections().iter().collect();
@@ -64,7 +64,7 @@ pub(super) const RULES: &[Rule] = &[
             twice
                 .into_iter()
                 .map(|(second, first)| {
-                    let text = format!("[{}] is on line {} already", second.name, first.line);
+                    let text = format!("[{}] is already on line {}", second.name, first.line);
                     at(second.line, text)
                 })
                 .collect()
@@ -72,7 +72,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "sections-one-use",
-        claim: "No section is named for two things",
+        claim: "No section is used for two purposes",
         source: Windows("InfVerif 1205, 1206"),
         check: |inf, _| {
             let references: Vec<_> = inf.references.iter().collect();
@@ -90,7 +90,7 @@ pub(super) const RULES: &[Rule] = &[
                 })
                 .map(|(second, first)| {
                     let text = format!(
-                        "{} names [{}], which {} does on line {}",
+                        "{} names [{}], which {} also names on line {}",
                         second.directive, second.section, first.directive, first.line
                     );
                     at(second.line, text)
@@ -100,7 +100,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "sections-legacy",
-        claim: "There is no section for code that runs at installation, or for old hardware",
+        claim: "There is no section for installation code (co-installers) or for old hardware",
         source: Advice("InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
@@ -116,7 +116,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "sections-purpose",
-        claim: "The file installs devices, and nothing besides",
+        claim: "The file installs only devices",
         source: Windows("InfVerif 1212; INF DefaultInstall section"),
         check: |inf, _| {
             let sections = inf.inf.sections().iter();
@@ -125,13 +125,18 @@ pub(super) const RULES: &[Rule] = &[
                     let name = section.name.to_ascii_lowercase();
                     name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty()
                 })
-                .map(|section| at(section.line, format!("[{}] is no device's", section.name)))
+                .map(|section| {
+                    at(
+                        section.line,
+                        format!("[{}] does not belong to a device", section.name),
+                    )
+                })
                 .collect()
         },
     },
     Rule {
         id: "directives-known",
-        claim: "Each directive is one that its section may have",
+        claim: "Each directive is allowed in its section",
         source: Windows(
             "InfVerif 1290, 2402; INF DDInstall section, INF DDInstall.HW section, \
                  INF DDInstall.Services section, INF AddService directive",
@@ -149,7 +154,7 @@ pub(super) const RULES: &[Rule] = &[
                 for entry in &section.entries {
                     let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
                     if !is(known) && !is(&LEGACY_DIRECTIVES) {
-                        let text = format!("[{}] knows no {}", section.name, word(entry));
+                        let text = format!("[{}] does not allow {}", section.name, word(entry));
                         faults.push(at(entry.line, text));
                     }
                 }
@@ -159,7 +164,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "directives-section",
-        claim: "Each directive that leads to sections names one",
+        claim: "Each directive that needs a section names one",
         source: Windows("InfVerif 1005"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -170,7 +175,7 @@ pub(super) const RULES: &[Rule] = &[
                 for entry in &section.entries {
                     let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
                     if leads(entry) && (entry.key.is_none() || !named) {
-                        faults.push(at(entry.line, format!("{} names none", word(entry))));
+                        faults.push(at(entry.line, format!("{} names no section", word(entry))));
                     }
                 }
             }
@@ -179,7 +184,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "directives-build",
-        claim: "Each directive is known to all Windows that the file is for",
+        claim: "Each directive is known to all supported versions of Windows",
         source: Windows("InfVerif 1199; INF AddService directive"),
         check: |inf, _| {
             let Some(earliest) = earliest_build(inf) else {
@@ -191,7 +196,7 @@ pub(super) const RULES: &[Rule] = &[
                 .filter_map(|entry| {
                     let (name, build) = BUILDS.iter().find(|(name, _)| entry.is(name))?;
                     let text = format!(
-                        "{name} is known from build {build} on, the file is for {earliest} on"
+                        "{name} needs build {build}, but the file supports builds from {earliest}"
                     );
                     (earliest < *build).then(|| at(entry.line, text))
                 })
@@ -200,7 +205,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "directives-once",
-        claim: "No directive stands twice where one counts",
+        claim: "No directive is repeated if only one is used",
         source: Windows("InfVerif 1088"),
         check: |inf, _| {
             let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
@@ -212,7 +217,7 @@ pub(super) const RULES: &[Rule] = &[
                 })
                 .filter(|(second, _)| !second.is("AddReg") && !second.is("AddTrigger"))
                 .map(|(second, first)| {
-                    let text = format!("{} is on line {} already", word(second), first.line);
+                    let text = format!("{} is already on line {}", word(second), first.line);
                     at(second.line, text)
                 })
                 .collect()
@@ -220,7 +225,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "directives-legacy",
-        claim: "Nothing is undone, renamed or registered by old directives",
+        claim: "No old directive undoes, renames or registers something",
         source: Advice("InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -238,7 +243,7 @@ pub(super) const RULES: &[Rule] = &[
                 }
                 for entry in &section.entries {
                     if LEGACY_DIRECTIVES.iter().any(|name| entry.is(name)) {
-                        let text = format!("{} is no more to be used", word(entry));
+                        let text = format!("{} is obsolete", word(entry));
                         faults.push(at(entry.line, text));
                     }
                 }
@@ -248,7 +253,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "needs-include",
-        claim: "Sections of other files (Needs) come with their files (Include)",
+        claim: "A section with Needs has an Include for the other file",
         source: Windows("InfVerif 1319, 2651"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -259,7 +264,7 @@ pub(super) const RULES: &[Rule] = &[
                     entry.is("Needs") && !(0..entry.values.len()).all(local)
                 });
                 if !included {
-                    faults.extend(needs.map(|entry| at(entry.line, "there is no Include")));
+                    faults.extend(needs.map(|entry| at(entry.line, "the section has no Include")));
                 }
             }
             faults
@@ -267,14 +272,14 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "strings-defined",
-        claim: "Each string that is used is in [Strings]",
+        claim: "Each used string is in [Strings]",
         source: Windows("InfVerif 1235; INF Strings Section"),
         check: |inf, _| {
             let mut faults: Vec<Fault> = Vec::new();
             for (line, name) in used_strings(inf) {
                 let fault = at(
                     line,
-                    format!("%{name}% is not there; a percent sign itself is written %%"),
+                    format!("%{name}% is not there; for a percent sign, write %%"),
                 );
                 if !inf.has_string(name) && !is_directory(name) && !faults.contains(&fault) {
                     faults.push(fault);
@@ -312,7 +317,7 @@ pub(super) const RULES: &[Rule] = &[
                     repeated(&entries, |entry| word(entry).to_ascii_lowercase())
                 })
                 .map(|(second, first)| {
-                    let text = format!("{} is on line {} already", word(second), first.line);
+                    let text = format!("{} is already on line {}", word(second), first.line);
                     at(second.line, text)
                 })
                 .collect()
@@ -339,19 +344,22 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "lengths",
-        claim: "No section's name is longer than 255 characters, no field than 4095",
+        claim: "Section names have at most 255 characters, and fields at most 4095",
         source: Windows("General Syntax Rules for INF Files (INF Size Limits)"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for section in inf.inf.sections() {
                 if section.name.chars().count() > 255 {
-                    faults.push(at(section.line, "the section's name is"));
+                    faults.push(at(section.line, "the section name is too long"));
                 }
                 for entry in &section.entries {
                     let fields = entry.key.iter().chain(&entry.values);
                     for field in fields {
                         if inf.expand(&field.text).chars().count() > 4095 {
-                            faults.push(at(entry.line, "a field is, with its strings put in"));
+                            faults.push(at(
+                                entry.line,
+                                "a field, with its strings replaced, is too long",
+                            ));
                         }
                     }
                 }

@@ -13,7 +13,7 @@ use crate::inf::{
 pub(super) const RULES: &[Rule] = &[
     Rule {
         id: "service",
-        claim: "Each device gets the service that drives it",
+        claim: "Each device has a function driver service",
         source: Windows("InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)"),
         check: |inf, _| {
             // What extends another driver, or binds to one, has no service of a device.
@@ -44,7 +44,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-one",
-        claim: "No device gets two services that drive it",
+        claim: "No device has two function driver services",
         source: Windows("InfVerif 1211"),
         check: |inf, _| {
             let sections = inf.reached.iter().filter(|(at, _)| *at == Place::Services);
@@ -52,14 +52,14 @@ pub(super) const RULES: &[Rule] = &[
                 .filter_map(|(_, section)| {
                     let entries: Vec<&Entry> = section.entries.iter().collect();
                     let second = *drivers(inf, &entries).get(1)?;
-                    Some(at(second, "another has flag 2 before it"))
+                    Some(at(second, "an earlier AddService has flag 2, too"))
                 })
                 .collect()
         },
     },
     Rule {
         id: "service-named",
-        claim: "AddService names the service and the section that installs it",
+        claim: "AddService names the service and its install section",
         source: Windows("InfVerif 1080, 1253, 1272; INF AddService directive"),
         check: |inf, _| {
             let services = inf.services.iter();
@@ -69,13 +69,13 @@ pub(super) const RULES: &[Rule] = &[
                     ("", "") => number(&service.flags) != Some(2),
                     (name, section) => name.is_empty() || section.is_empty(),
                 })
-                .map(|service| at(service.line, "a name, flags and a section are needed"))
+                .map(|service| at(service.line, "AddService needs a name, flags and a section"))
                 .collect()
         },
     },
     Rule {
         id: "service-flags",
-        claim: "AddService's flags are known ones, and a PnP driver's",
+        claim: "The flags of AddService are known, and those of a PnP driver",
         source: Windows("InfVerif 1083; INF AddService directive"),
         check: |inf, _| {
             let services = inf.services.iter();
@@ -87,13 +87,18 @@ pub(super) const RULES: &[Rule] = &[
                     };
                     !service.flags.is_empty() && !number(&service.flags).is_some_and(fit)
                 })
-                .map(|service| at(service.line, format!("{:?} is no such set", service.flags)))
+                .map(|service| {
+                    at(
+                        service.line,
+                        format!("{:?} is not such a set of flags", service.flags),
+                    )
+                })
                 .collect()
         },
     },
     Rule {
         id: "service-directives",
-        claim: "The service's type, start, error control and file are given",
+        claim: "The service has a type, start type, error control and file",
         source: Windows("InfVerif 1234, 1289; INF AddService directive"),
         check: |inf, _| {
             let mut faults = Vec::new();
@@ -110,7 +115,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-type",
-        claim: "The service's type is known, and a device's own is a kernel driver (1)",
+        claim: "The service type is known, and that of a function driver is 1 (kernel driver)",
         source: Windows("INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "ServiceType", |service, text| {
@@ -125,7 +130,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-start-known",
-        claim: "The service's start is one of the five (0 to 4)",
+        claim: "The start type is from 0 to 4",
         source: Windows("InfVerif 1014; INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "StartType", |_, text| {
@@ -135,8 +140,8 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-start",
-        claim: "A storage controller's service is loaded by the boot loader (StartType 0): \
-                Windows may be on its disk",
+        claim: "A storage controller's service is started at boot (StartType 0): \
+                Windows can be on its disk",
         source: Advice("Specifying Driver Load Order"),
         check: |inf, _| {
             let services = inf.boot_disk_services().into_iter();
@@ -150,7 +155,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-error-control",
-        claim: "The service's error control is one of the four (0 to 3)",
+        claim: "The error control is from 0 to 3",
         source: Windows("InfVerif 1014; INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "ErrorControl", |_, text| {
@@ -177,13 +182,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "service-path",
-        claim: "The service's file is given by a directory's number",
+        claim: "The path of the service's file begins with a directory number",
         source: Advice("InfVerif 2085; using-dirids"),
         check: |inf, _| of_each(inf, "ServiceBinary", |_, text| in_directory(text).map(drop)),
     },
     Rule {
         id: "service-file",
-        claim: "The service's file is one that is copied there",
+        claim: "The service's file is copied to its path",
         source: Windows("InfVerif 2084; InfVerif Error 2084"),
         check: |inf, _| {
             of_each(inf, "ServiceBinary", |_, text| {
@@ -199,13 +204,16 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "event-log",
-        claim: "Storport's events under the driver's name have their texts, those of IoLogMsg.dll",
+        claim: "Storport's events for the driver have their texts, from IoLogMsg.dll",
         source: Advice("INF AddService directive (Registering for Event Logging)"),
         check: |inf, _| {
             let mut faults = Vec::new();
             for service in inf.boot_disk_services() {
                 if service.event_section.is_empty() {
-                    faults.push(at(service.line, "no section for the event log is named"));
+                    faults.push(at(
+                        service.line,
+                        "AddService names no section for the event log",
+                    ));
                     continue;
                 }
                 let value = |name: &str| {
@@ -215,20 +223,29 @@ pub(super) const RULES: &[Rule] = &[
                     })
                 };
                 match value("EventMessageFile") {
-                    None => faults.push(at(service.line, "there is no EventMessageFile")),
+                    None => faults.push(at(
+                        service.line,
+                        "the event log section has no EventMessageFile",
+                    )),
                     Some(value) => {
                         let data = value.data.first().map_or("", |field| &field.text);
                         if !data.to_ascii_lowercase().contains("iologmsg.dll") {
-                            faults.push(at(value.line, "IoLogMsg.dll is not named"));
+                            faults.push(at(
+                                value.line,
+                                "EventMessageFile does not name IoLogMsg.dll",
+                            ));
                         }
                     }
                 }
                 match value("TypesSupported") {
-                    None => faults.push(at(service.line, "there is no TypesSupported")),
+                    None => faults.push(at(
+                        service.line,
+                        "the event log section has no TypesSupported",
+                    )),
                     Some(value) => {
                         let data = value.data.first().and_then(|field| number(&field.text));
                         if data.is_some_and(|types| types != 7) {
-                            faults.push(at(value.line, "a driver's event types are 7"));
+                            faults.push(at(value.line, "TypesSupported must be 7"));
                         }
                     }
                 }
@@ -238,7 +255,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "event-log-file",
-        claim: "A file of the package that has event texts is copied to where it is looked up",
+        claim: "A file with event texts is copied to the path in EventMessageFile",
         source: Windows("Registering as a Source of Error Messages; Run From Driver Store"),
         check: |inf, _| {
             inf.values_of(Key::Events)

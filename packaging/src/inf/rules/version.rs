@@ -17,8 +17,8 @@ pub(super) const RULES: &[Rule] = &[
         check: |inf, _| match inf.inf.encoding() {
             Encoding::Ascii | Encoding::Utf16 => Vec::new(),
             Encoding::Ansi | Encoding::Utf8 => vec![missing(
-                "it has other characters than ASCII's, which Windows reads by the code page of \
-                 the system that it runs on: save it as UTF-16",
+                "it has non-ASCII characters, whose meaning depends on the code page of \
+                 the system: save it as UTF-16",
             )],
         },
     },
@@ -37,7 +37,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "version-directives",
-        claim: "[Version] holds nothing that Windows doesn't know",
+        claim: "[Version] has only directives that Windows knows",
         source: Windows("InfVerif 1290; INF Version section"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
@@ -52,7 +52,10 @@ pub(super) const RULES: &[Rule] = &[
                     let word = entry.key.as_ref().or(entry.values.first());
                     at(
                         entry.line,
-                        format!("{} is none of its directives", word.map_or("", |w| &w.text)),
+                        format!(
+                            "{} is not a directive of [Version]",
+                            word.map_or("", |w| &w.text)
+                        ),
                     )
                 })
                 .collect()
@@ -60,7 +63,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "version-obsolete",
-        claim: "[Version] holds nothing for installers that are no more",
+        claim: "[Version] has no directives for obsolete installers",
         source: Advice("InfVerif 2009; INF Version section (DIFx)"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
@@ -74,7 +77,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "version-extra",
-        claim: "No entry of [Version] has a value too many",
+        claim: "No entry of [Version] has too many values",
         source: Windows("InfVerif 1201"),
         check: |inf, _| {
             let entries = inf.entries("Version").into_iter();
@@ -89,7 +92,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "class",
-        claim: "The device setup class is given, by name and by GUID",
+        claim: "[Version] has the name and GUID of the device setup class",
         source: Windows("InfVerif 1234; INF Version section"),
         check: |inf, _| {
             let given = |key: &&&str| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty());
@@ -102,7 +105,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "class-guid",
-        claim: "The class's GUID is written as one",
+        claim: "The class GUID has the form of a GUID",
         source: Windows("InfVerif 1010"),
         check: |inf, _| match class(inf) {
             Some((line, _, guid)) if !is_guid(&guid) => vec![at(
@@ -114,7 +117,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "class-match",
-        claim: "The class's name and its GUID belong together",
+        claim: "The class name matches the class GUID",
         source: Windows(
             "InfVerif 1280, 1281; System-defined device setup classes available to vendors",
         ),
@@ -138,7 +141,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "class-storage",
-        claim: "The class is SCSIAdapter, where storage controllers are",
+        claim: "The class is SCSIAdapter, the class of storage controllers",
         source: Advice("System-defined device setup classes available to vendors"),
         check: |inf, _| match class(inf) {
             Some((line, name, _))
@@ -152,7 +155,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "provider",
-        claim: "The provider is named",
+        claim: "[Version] has a provider",
         source: Windows("InfVerif 1234; INF Version section"),
         check: |inf, _| match inf.version("Provider") {
             Some(entry) if !inf.value(entry, 0).is_empty() => Vec::new(),
@@ -161,32 +164,32 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "provider-microsoft",
-        claim: "The provider doesn't pass for Microsoft",
+        claim: "The provider is not Microsoft",
         source: Windows("InfVerif 1204"),
         check: |inf, _| {
             let entry = inf.version("Provider").into_iter();
             entry
                 .map(|entry| (entry.line, inf.value(entry, 0)))
                 .filter(|(_, name)| name.to_ascii_lowercase().starts_with("microsoft"))
-                .map(|(line, name)| at(line, format!("it is {name:?}")))
+                .map(|(line, name)| at(line, format!("the provider is {name:?}")))
                 .collect()
         },
     },
     Rule {
         id: "catalog",
-        claim: "A catalog is named for the processor: it has the file's signature",
+        claim: "[Version] names a catalog for the architecture",
         source: Windows("InfVerif 1233; INF Version section"),
         check: |inf, _| match inf.catalog() {
             Some(_) => Vec::new(),
             None => vec![missing(format!(
-                "[Version] has no CatalogFile, nor one for NT{}",
+                "[Version] has no CatalogFile and no CatalogFile.NT{}",
                 inf.architecture.decoration()
             ))],
         },
     },
     Rule {
         id: "catalog-name",
-        claim: "The catalog is a .cat file beside this one",
+        claim: "The catalog is a .cat file in the same folder",
         source: Windows("InfVerif 1214"),
         check: |inf, _| {
             catalogs(inf)
@@ -199,14 +202,14 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "driver-ver",
-        claim: "The driver's date and version are given",
+        claim: "[Version] has the driver's date and version",
         source: Windows("InfVerif 1234; INF DriverVer directive"),
         check: |inf, _| match inf.version("DriverVer") {
             None => vec![missing("[Version] has no DriverVer")],
             Some(entry) if (0..2).any(|index| inf.value(entry, index).is_empty()) => {
                 vec![at(
                     entry.line,
-                    "DriverVer is a date and a version, as 05/04/2026,1.2.3.0",
+                    "DriverVer needs a date and a version, such as 05/04/2026,1.2.3.0",
                 )]
             }
             Some(_) => Vec::new(),
@@ -214,29 +217,29 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "driver-date",
-        claim: "The driver's date is written MM/DD/YYYY",
+        claim: "The driver's date has the form MM/DD/YYYY",
         source: Windows("InfVerif 1218; INF DriverVer directive"),
         check: |inf, _| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_none() => {
-                vec![at(line, format!("{text:?} is no date of that form"))]
+                vec![at(line, format!("{text:?} is not such a date"))]
             }
             _ => Vec::new(),
         },
     },
     Rule {
         id: "driver-date-past",
-        claim: "The driver's date has come",
+        claim: "The driver's date is not in the future",
         source: Windows("inf2cat (\"DriverVer set to a date in the future\")"),
         check: |inf, today| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_some_and(|date| date > today) => {
-                vec![at(line, format!("{text} is still to come"))]
+                vec![at(line, format!("{text} is in the future"))]
             }
             _ => Vec::new(),
         },
     },
     Rule {
         id: "driver-version",
-        claim: "The driver's version is four numbers below 65535, not all of them 0",
+        claim: "The driver's version is four numbers below 65535, not all 0",
         source: Windows("InfVerif 1217; INF DriverVer directive"),
         check: |inf, _| match driver_ver(inf) {
             Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
