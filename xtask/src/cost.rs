@@ -2,6 +2,7 @@
 //! drivers in a table or a picture, and checks Ferrostor's costs against a budget.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     fmt::Write as _,
     fs, io,
@@ -12,6 +13,7 @@ use std::{
 use clap::ValueEnum as _;
 use packaging::architecture::Architecture::X64;
 use serde_json::Value;
+use toml::{Table, Value as Toml};
 
 use crate::{
     build::{self, BuildError},
@@ -119,26 +121,21 @@ pub fn command(options: &Options) -> Result<ExitCode, CostError> {
 }
 
 fn figures(options: &Options) -> Result<(), CostError> {
-    let depth = options
-        .depth
-        .as_ref()
-        .map(|depth| format!("--depth={depth}"));
-    let run = |driver: &OsStr, json: Option<&str>| {
-        testbed(
-            driver,
-            &options.function,
-            depth.as_deref().into_iter().chain(json),
-        )
-    };
-    let count = |driver| Ok::<Value, CostError>(serde_json::from_str(&run(driver, JSON)?)?);
+    let depth = options.depth.iter().map(|depth| format!("--depth={depth}"));
+    let flags: Vec<String> = depth.collect();
+    let count = |driver| count(driver, &options.function, &flags);
     if options.set_budget {
-        let cost = count(&options.driver)?;
-        write(&workspace::root().join(BUDGET), &budget_of(&cost))?;
+        write(
+            &workspace::root().join(BUDGET),
+            &budget_of(&count(&options.driver)?),
+        )?;
         println!("wrote the current figures to {BUDGET}");
         return Ok(());
     }
     let Some(beside) = &options.beside else {
-        print!("{}", run(&options.driver, JSON.filter(|_| options.json))?);
+        let json = options.json.then(|| "--json".to_owned());
+        let flags: Vec<String> = flags.into_iter().chain(json).collect();
+        print!("{}", testbed(&options.driver, &options.function, &flags)?);
         return Ok(());
     };
     if let Some(file) = &options.svg {
@@ -167,25 +164,25 @@ fn figures(options: &Options) -> Result<(), CostError> {
 pub fn check() -> Result<(), CostError> {
     let path = workspace::root().join(BUDGET);
     let text = fs::read_to_string(&path).map_err(|source| CostError::File { path, source })?;
-    let budget = toml::from_str(&text)?;
-    let cost = testbed(OsStr::new(Driver::Ferrostor.name()), "virtio-blk", JSON)?;
-    let exceeded = exceeded(&budget, &serde_json::from_str(&cost)?);
-    if exceeded.is_empty() {
+    let cost = count(OsStr::new(Driver::Ferrostor.name()), "virtio-blk", &[])?;
+    let mut faults = Vec::new();
+    let counted = toml::from_str(&budget_of(&cost))?;
+    exceeded("", &toml::from_str(&text)?, &counted, &mut faults);
+    if faults.is_empty() {
         return Ok(());
     }
-    Err(CostError::Exceeded(exceeded))
+    Err(CostError::Exceeded(faults))
 }
 
-/// The testbed's option for JSON.
-const JSON: Option<&str> = Some("--json");
+/// Runs `testbed cost` and returns the figures.
+fn count(driver: &OsStr, function: &str, flags: &[String]) -> Result<Value, CostError> {
+    let flags = [flags, &["--json".to_owned()]].concat();
+    Ok(serde_json::from_str(&testbed(driver, function, &flags)?)?)
+}
 
 /// Runs `testbed cost` and returns its output. Builds a driver of this project first.
 /// `function` is the PCI function for another driver.
-fn testbed<'a>(
-    driver: &OsStr,
-    function: &str,
-    options: impl IntoIterator<Item = &'a str>,
-) -> Result<String, CostError> {
+fn testbed(driver: &OsStr, function: &str, flags: &[String]) -> Result<String, CostError> {
     let named = Driver::from_str(&driver.to_string_lossy(), false).ok();
     let (file, function) = match named {
         Some(driver) => (build::driver(driver, X64)?.into(), driver.function()),
@@ -197,7 +194,7 @@ fn testbed<'a>(
         .env("TESTBED_CALLER", "cargo xtask cost")
         .arg("cost")
         .arg(format!("--function={function}"))
-        .args(options)
+        .args(flags)
         .arg("--")
         .arg(file)
         .stderr(std::process::Stdio::inherit());
@@ -275,69 +272,43 @@ fn budget_of(cost: &Value) -> String {
             .collect();
         let _ = writeln!(text, "instructions = {{ {} }}", parts.join(", "));
         for name in FIGURES {
-            let _ = writeln!(text, "{name} = {}", row[name]["total"]);
+            let figure = &row[name]["total"];
+            if !figure.is_null() {
+                let _ = writeln!(text, "{name} = {figure}");
+            }
         }
     }
     text
 }
 
-/// The figures of `cost` that are not within `budget`, a line each.
-fn exceeded(budget: &toml::Table, cost: &Value) -> Vec<String> {
-    let mut faults = Vec::new();
-    for (request, parts) in budget {
-        let Some(parts) = parts.as_table() else {
-            faults.push(format!("{request}: the budget has no table of figures"));
-            continue;
-        };
-        if request == "adapter" {
-            check_figures("the adapter", parts, &cost["adapter"], &mut faults);
-            continue;
-        }
-        for (depth, figures) in parts {
-            let place = format!("{request} at depth {depth}");
-            let row = rows(cost).iter().find(|row| {
-                row["request"] == request.as_str() && row["depth"].as_u64() == depth.parse().ok()
-            });
-            match (figures.as_table(), row) {
-                (Some(figures), Some(row)) => check_figures(&place, figures, row, &mut faults),
-                _ => faults.push(format!("{place} has a budget, but was not counted")),
+/// Compares counted figures with a budget of the same form. Adds a line for each figure that is
+/// not within the budget.
+fn exceeded(place: &str, budget: &Table, counted: &Table, faults: &mut Vec<String>) {
+    let names: BTreeSet<_> = budget.keys().chain(counted.keys()).collect();
+    for name in names {
+        let (allowed, found) = (budget.get(name), counted.get(name));
+        let place = match allowed.or(found) {
+            _ if place.is_empty() => name.clone(),
+            Some(Toml::Table(_)) if name.parse::<u32>().is_ok() => {
+                format!("{place} at depth {name}")
             }
-        }
-    }
-    for row in rows(cost) {
-        let request = row["request"].as_str().unwrap_or_default();
-        let depth = row["depth"].to_string();
-        let budget = budget.get(request).and_then(|parts| parts.get(&depth));
-        if budget.is_none() {
-            faults.push(format!(
-                "{request} at depth {depth} was counted, but has no budget"
-            ));
-        }
-    }
-    faults
-}
-
-/// Compares counted figures with a budget. A plain number is the budget of a total.
-fn check_figures(place: &str, budget: &toml::Table, counted: &Value, faults: &mut Vec<String>) {
-    for (name, allowed) in budget {
-        if let Some(parts) = allowed.as_table() {
-            let place = format!("{place}, {name}");
-            check_figures(&place, parts, &counted[name], faults);
-            continue;
-        }
-        let allowed = allowed
-            .as_float()
-            .or_else(|| allowed.as_integer().map(|number| number as f64));
-        let counted = match &counted[name] {
-            Value::Object(parts) => parts.get("total").and_then(Value::as_f64),
-            number => number.as_f64(),
+            Some(Toml::Table(_)) => format!("{place}, {name}"),
+            _ => format!("{place}: {name}"),
         };
-        match (counted, allowed) {
-            (Some(counted), Some(allowed)) if counted <= allowed => {}
-            (Some(counted), Some(allowed)) => {
-                faults.push(format!("{place}: {name} is {counted}, budget {allowed}"))
+        let number = |figure: &Toml| {
+            let integer = figure.as_integer().map(|integer| integer as f64);
+            figure.as_float().or(integer)
+        };
+        match (allowed, found) {
+            (Some(Toml::Table(allowed)), Some(Toml::Table(found))) => {
+                exceeded(&place, allowed, found, faults);
             }
-            _ => faults.push(format!("{place}: {name} has a budget, but was not counted")),
+            (Some(allowed), Some(found)) if number(found) <= number(allowed) => {}
+            (Some(allowed), Some(found)) => {
+                faults.push(format!("{place} is {found}, budget {allowed}"));
+            }
+            (Some(_), None) => faults.push(format!("{place} has a budget, but was not counted")),
+            (None, _) => faults.push(format!("{place} was counted, but has no budget")),
         }
     }
 }
@@ -357,10 +328,8 @@ fn name(cost: &Value) -> &str {
 /// Two drivers' instructions as a table in Markdown.
 fn compare(left: &Value, right: &Value) -> String {
     let cell = |row: &Value| {
-        let [build, start, interrupt, dpc, others] =
-            CALLBACKS.map(|callback| instructions(row, callback));
-        let total = instructions(row, "total");
-        format!("{total} ({build} + {start} + {interrupt} + {dpc} + {others})")
+        let parts = CALLBACKS.map(|callback| instructions(row, callback).to_string());
+        format!("{} ({})", instructions(row, "total"), parts.join(" + "))
     };
     let mut text = format!(
         "| Request | Depth | {} | {} |\n|---|---|---|---|\n",
@@ -406,17 +375,14 @@ fn draw(left: &Value, right: &Value) -> String {
         .map(|row| instructions(row, "total"))
         .fold(1.0, f64::max);
     let height = 90 + 46 * rows(left).len();
+    let [above, below] = [left, right].map(|cost| escaped(name(cost)));
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" font-family="sans-serif" font-size="12" role="img" aria-labelledby="title">
-<title id="title">Instructions a request, by callback: {} above, {} below</title>
+<title id="title">Instructions a request, by callback: {above} above, {below} below</title>
 <style>text{{fill:#222}}</style>
 <rect width="1000" height="{height}" fill="#fff"/>
-<text x="20" y="28" font-size="15" font-weight="bold">Instructions a request: {} above, {} below</text>
-"##,
-        escaped(name(left)),
-        escaped(name(right)),
-        escaped(name(left)),
-        escaped(name(right)),
+<text x="20" y="28" font-size="15" font-weight="bold">Instructions a request: {above} above, {below} below</text>
+"##
     );
     for (place, (callback, colour)) in CALLBACKS.iter().zip(COLOURS).enumerate() {
         let x = 20 + 130 * place;
@@ -499,30 +465,37 @@ mod tests {
         })
     }
 
-    fn budget(cost: &Value) -> toml::Table {
+    fn budget(cost: &Value) -> Table {
         toml::from_str(&budget_of(cost)).unwrap()
+    }
+
+    fn faults(budget: &Table, cost: &Value) -> Vec<String> {
+        let counted = toml::from_str(&budget_of(cost)).unwrap();
+        let mut faults = Vec::new();
+        exceeded("", budget, &counted, &mut faults);
+        faults
     }
 
     #[test]
     fn what_a_budget_was_made_of_is_within_it_and_so_is_less() {
         let budget = budget(&cost(805.25));
 
-        assert_eq!(exceeded(&budget, &cost(805.25)), [""; 0]);
-        assert_eq!(exceeded(&budget, &cost(700.0)), [""; 0]);
+        assert_eq!(faults(&budget, &cost(805.25)), [""; 0]);
+        assert_eq!(faults(&budget, &cost(700.0)), [""; 0]);
     }
 
     #[test]
     fn a_figure_above_its_budget_is_named_with_its_request_and_depth() {
-        let exceeded = exceeded(&budget(&cost(805.25)), &cost(805.26));
+        let faults = faults(&budget(&cost(805.25)), &cost(805.26));
 
         assert_eq!(
-            exceeded,
+            faults,
             [
                 "READ 4 KiB at depth 32, instructions: HwBuildIo is 805.26, budget 805.25",
                 "READ 4 KiB at depth 32, instructions: total is 805.26, budget 805.25",
             ]
         );
-        let text = CostError::Exceeded(exceeded).to_string();
+        let text = CostError::Exceeded(faults).to_string();
         assert!(text.contains("cargo xtask cost --set-budget"), "{text}");
     }
 
@@ -533,8 +506,8 @@ mod tests {
         cost["adapter"]["uncached_extension_bytes"] = 4097.into();
 
         assert_eq!(
-            exceeded(&budget, &cost),
-            ["the adapter: uncached_extension_bytes is 4097, budget 4096"]
+            faults(&budget, &cost),
+            ["adapter: uncached_extension_bytes is 4097, budget 4096"]
         );
     }
 
@@ -545,16 +518,16 @@ mod tests {
         other["rows"][0]["depth"] = 1.into();
 
         assert_eq!(
-            exceeded(&budget, &other),
+            faults(&budget, &other),
             [
-                "READ 4 KiB at depth 32 has a budget, but was not counted",
                 "READ 4 KiB at depth 1 was counted, but has no budget",
+                "READ 4 KiB at depth 32 has a budget, but was not counted",
             ]
         );
         other["rows"][0]["depth"] = 32.into();
         other["rows"][0]["locked"] = Value::Null;
         assert_eq!(
-            exceeded(&budget, &other),
+            faults(&budget, &other),
             ["READ 4 KiB at depth 32: locked has a budget, but was not counted"]
         );
     }
@@ -562,7 +535,7 @@ mod tests {
     #[test]
     fn the_budget_in_the_repository_can_be_read() {
         let text = fs::read_to_string(workspace::root().join(BUDGET)).unwrap();
-        let budget: toml::Table = toml::from_str(&text).unwrap();
+        let budget: Table = toml::from_str(&text).unwrap();
         assert!(budget["READ 4 KiB"]["1"]["instructions"]["total"].is_integer());
     }
 
