@@ -10,7 +10,7 @@ mod workload;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-pub use self::report::{Adapter as AdapterCost, Cost, Figures, LeftOut, PerCallback, Row};
+pub use self::report::Cost;
 use self::workload::{Kind, Workload};
 use crate::{
     device::{Bell, BlkSettings, DiskImage, DiskImageError, VirtioBlk},

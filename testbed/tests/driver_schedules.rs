@@ -63,5 +63,8 @@ fn many_seeds_pass_each_in_a_process_of_its_own() {
     for seed in 10..14 {
         assert!(text.contains(&format!("seed {seed}: PASS in ")), "{text}");
     }
-    assert!(text.contains("PASS: 4 seeds, starting at 10, in "), "{text}");
+    assert!(
+        text.contains("PASS: 4 seeds, starting at 10, in "),
+        "{text}"
+    );
 }

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fmt};
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Serialize, Serializer};
 
 use crate::{storport::adapter::Extensions, trap::count::Tally};
 
-/// Where figures are counted: callbacks that every request passes, and the rest.
-const COLUMNS: [&str; 5] = [
+/// The parts of a figure: the total, the callbacks of every request, and all others.
+const COLUMNS: [&str; 6] = [
+    "total",
     "HwBuildIo",
     "HwStartIo",
     "interrupt",
@@ -16,160 +17,140 @@ const COLUMNS: [&str; 5] = [
     "others",
 ];
 
-/// The column of a callback.
+/// The index of a callback in [`COLUMNS`].
 fn column(callback: &str) -> usize {
     match callback {
-        "HwBuildIo" => 0,
-        "HwStartIo" => 1,
-        "HwInterrupt" | "HwMSInterruptRoutine" => 2,
-        "HwDpcRoutine" => 3,
-        _ => 4,
+        "HwBuildIo" => 1,
+        "HwStartIo" => 2,
+        "HwInterrupt" | "HwMSInterruptRoutine" => 3,
+        "HwDpcRoutine" => 4,
+        _ => 5,
     }
 }
 
-/// What was counted of a driver.
+/// A figure's name, and its value in a tally.
+type Figure = (&'static str, fn(&Tally) -> u64);
+
+/// The figures, which docs/cost.md describes. All are means per request, except the stack's,
+/// which is a maximum.
+const FIGURES: [Figure; 13] = [
+    ("callbacks", |tally| tally.entered),
+    ("instructions", |tally| tally.instructions),
+    ("calls", |tally| tally.calls.values().sum()),
+    ("register_reads", |tally| tally.register_reads),
+    ("register_writes", |tally| tally.register_writes),
+    ("locked", |tally| tally.locked),
+    ("fences", |tally| tally.fences),
+    ("bytes_read", |tally| tally.bytes_read),
+    ("bytes_written", |tally| tally.bytes_written),
+    ("block_bytes_filled", |tally| tally.filled),
+    ("block_bytes_copied", |tally| tally.copied),
+    ("shared_lines", |tally| tally.shared_lines),
+    (STACK, |tally| tally.stack),
+];
+
+const STACK: &str = "stack_bytes";
+
+/// The second table: headings, and the figures whose totals it has.
+const OTHERS: [(&str, &str); 11] = [
+    ("calls", "calls"),
+    ("reg reads", "register_reads"),
+    ("reg writes", "register_writes"),
+    ("locked", "locked"),
+    ("fences", "fences"),
+    ("read", "bytes_read"),
+    ("written", "bytes_written"),
+    ("filled", "block_bytes_filled"),
+    ("copied", "block_bytes_copied"),
+    ("stack", STACK),
+    ("lines", "shared_lines"),
+];
+
+/// The cost of a driver.
 #[derive(Debug, Serialize)]
 pub struct Cost {
-    /// The driver's file name.
-    pub driver: String,
-    /// Its memory.
-    pub adapter: Adapter,
+    driver: String,
+    adapter: Adapter,
     /// A row for each kind of request and depth.
-    pub rows: Vec<Row>,
-    /// What could not be counted.
-    pub left_out: Vec<LeftOut>,
+    rows: Vec<Row>,
+    left_out: Vec<LeftOut>,
 }
 
-/// What the adapter takes in memory.
+/// The memory of the adapter.
 #[derive(Debug, Serialize)]
-pub struct Adapter {
-    /// Virtqueues of the device; none if it is no virtio device.
-    pub queues: u32,
-    /// Bytes of the uncached extension,
-    pub uncached_extension_bytes: u64,
-    /// and for each queue.
-    pub uncached_extension_bytes_per_queue: u64,
-    /// Bytes of the device extension.
-    pub device_extension_bytes: u64,
-    /// Bytes of the SRB extension.
-    pub srb_extension_bytes: u64,
+struct Adapter {
+    /// Virtqueues of the device; 0 if it is not a virtio device.
+    queues: u32,
+    uncached_extension_bytes: u64,
+    uncached_extension_bytes_per_queue: u64,
+    device_extension_bytes: u64,
+    srb_extension_bytes: u64,
 }
 
 /// A request that was not counted.
 #[derive(Debug, Serialize)]
-pub struct LeftOut {
-    /// Its kind.
-    pub request: &'static str,
-    /// How many there were to be at a time.
-    pub depth: u32,
-    /// Why.
-    pub why: String,
+struct LeftOut {
+    request: &'static str,
+    depth: u32,
+    why: String,
 }
 
-/// What one request costs, on average over a batch.
+/// The cost of one request, as a mean of a batch.
 #[derive(Debug, Serialize)]
-pub struct Row {
-    /// Its kind.
-    pub request: &'static str,
-    /// How many there are at a time,
-    pub depth: u32,
-    /// or as many as the driver takes.
-    pub in_flight: u32,
-    /// The figures.
+struct Row {
+    request: &'static str,
+    depth: u32,
+    /// Requests in the batch: fewer than `depth` if the driver's queue is shorter.
+    in_flight: u32,
     #[serde(flatten)]
-    pub figures: Figures,
-    /// Calls out of the driver by callback and name.
-    pub calls_by_name: BTreeMap<&'static str, BTreeMap<String, Number>>,
+    figures: Figures,
+    /// Calls out of the driver, by callback and name.
+    calls_by_name: BTreeMap<&'static str, BTreeMap<String, Number>>,
 }
 
-macro_rules! figures {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Figures a request, each by callback.
-        #[derive(Debug, Default, Serialize)]
-        pub struct Figures {
-            $($(#[$doc])* pub $name: PerCallback,)*
-            /// The deepest stack, in bytes: the most of all calls.
-            pub stack_bytes: PerCallback,
-        }
+/// The figures of a request, in the order of [`FIGURES`], each with its [`COLUMNS`].
+#[derive(Debug, Default)]
+struct Figures([[Number; COLUMNS.len()]; FIGURES.len()]);
 
-        impl Figures {
-            /// All but the stack's add up.
-            fn add(&mut self, column: usize, figures: &Sums, in_flight: u32) {
-                $(self.$name.add(column, figures.$name, in_flight);)*
-                self.stack_bytes.deepen(column, figures.stack_bytes);
+impl Figures {
+    fn add(&mut self, callback: &str, tally: &Tally, requests: u32) {
+        for ((name, of), figure) in FIGURES.iter().zip(&mut self.0) {
+            for part in [0, column(callback)] {
+                let Number(part) = &mut figure[part];
+                if *name == STACK {
+                    *part = part.max(of(tally) as f64);
+                } else {
+                    *part += Number::of(of(tally), requests).0;
+                }
             }
         }
-
-        struct Sums {
-            $($name: u64,)*
-            stack_bytes: u64,
-        }
-    };
-}
-
-figures! {
-    /// How often the callback is called.
-    callbacks,
-    /// Instructions in the driver.
-    instructions,
-    /// Calls out of the driver.
-    calls,
-    /// Reads of device registers.
-    register_reads,
-    /// Writes of device registers.
-    register_writes,
-    /// Locked instructions.
-    locked,
-    /// Full fences.
-    fences,
-    /// Bytes read by the driver's instructions.
-    bytes_read,
-    /// Bytes written by them.
-    bytes_written,
-    /// Bytes filled in blocks.
-    block_bytes_filled,
-    /// Bytes copied in blocks.
-    block_bytes_copied,
-    /// Cache lines of the uncached extension that are touched.
-    shared_lines,
-}
-
-/// A figure for all callbacks and for each.
-#[derive(Debug, Default)]
-pub struct PerCallback {
-    /// For all.
-    pub total: Number,
-    columns: [Number; COLUMNS.len()],
-}
-
-impl PerCallback {
-    fn add(&mut self, column: usize, sum: u64, requests: u32) {
-        let number = Number::of(sum, requests);
-        self.columns[column].0 += number.0;
-        self.total.0 += number.0;
     }
 
-    fn deepen(&mut self, column: usize, bytes: u64) {
-        let number = Number::of(bytes, 1);
-        self.columns[column].0 = self.columns[column].0.max(number.0);
-        self.total.0 = self.total.0.max(number.0);
+    fn get(&self, name: &str) -> [Number; COLUMNS.len()] {
+        let index = FIGURES.iter().position(|(known, _)| *known == name);
+        index.map_or_else(Default::default, |index| self.0[index])
     }
 }
 
-impl Serialize for PerCallback {
+impl Serialize for Figures {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1 + COLUMNS.len()))?;
-        map.serialize_entry("total", &self.total)?;
-        for (name, number) in COLUMNS.iter().zip(&self.columns) {
-            map.serialize_entry(name, number)?;
-        }
-        map.end()
+        let names = FIGURES.iter().map(|(name, _)| name);
+        serializer.collect_map(names.zip(self.0.iter().map(Parts)))
     }
 }
 
-/// A number with two decimals at most.
+/// A figure, serialized as a map.
+struct Parts<'a>(&'a [Number; COLUMNS.len()]);
+
+impl Serialize for Parts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(COLUMNS.iter().zip(self.0))
+    }
+}
+
+/// A number that is printed with at most two decimals.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Number(f64);
+struct Number(f64);
 
 impl Number {
     fn of(sum: u64, requests: u32) -> Self {
@@ -234,22 +215,7 @@ impl Cost {
         let mut figures = Figures::default();
         let mut calls_by_name = BTreeMap::new();
         for (callback, tally) in tallies {
-            let sums = Sums {
-                callbacks: tally.entered,
-                instructions: tally.instructions,
-                calls: tally.calls.values().sum(),
-                register_reads: tally.register_reads,
-                register_writes: tally.register_writes,
-                locked: tally.locked,
-                fences: tally.fences,
-                bytes_read: tally.bytes_read,
-                bytes_written: tally.bytes_written,
-                block_bytes_filled: tally.filled,
-                block_bytes_copied: tally.copied,
-                shared_lines: tally.shared_lines,
-                stack_bytes: tally.stack,
-            };
-            figures.add(column(callback), &sums, in_flight);
+            figures.add(callback, tally, in_flight);
             let calls: BTreeMap<_, _> = tally
                 .calls
                 .iter()
@@ -268,7 +234,7 @@ impl Cost {
         });
     }
 
-    /// As JSON, with a line's end.
+    /// The cost as JSON, with a line break at the end.
     #[must_use]
     pub fn json(&self) -> String {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
@@ -289,48 +255,15 @@ impl fmt::Display for Cost {
             adapter.device_extension_bytes,
             adapter.srb_extension_bytes
         )?;
-        let heading = ["Instructions", "depth", "total"]
-            .into_iter()
-            .chain(COLUMNS);
-        let rows = self.rows.iter().map(|row| {
-            let of = &row.figures.instructions;
-            [of.total].into_iter().chain(of.columns).collect()
-        });
-        self.table(formatter, heading.collect(), rows)?;
-        let heading = vec![
+        self.table(formatter, "Instructions", &COLUMNS, |figures| {
+            figures.get("instructions").to_vec()
+        })?;
+        self.table(
+            formatter,
             "Others",
-            "depth",
-            "calls",
-            "reg reads",
-            "reg writes",
-            "locked",
-            "fences",
-            "read",
-            "written",
-            "filled",
-            "copied",
-            "stack",
-            "lines",
-        ];
-        let rows = self.rows.iter().map(|row| {
-            let of = &row.figures;
-            [
-                &of.calls,
-                &of.register_reads,
-                &of.register_writes,
-                &of.locked,
-                &of.fences,
-                &of.bytes_read,
-                &of.bytes_written,
-                &of.block_bytes_filled,
-                &of.block_bytes_copied,
-                &of.stack_bytes,
-                &of.shared_lines,
-            ]
-            .map(|figure| figure.total)
-            .to_vec()
-        });
-        self.table(formatter, heading, rows)?;
+            &OTHERS.map(|(heading, _)| heading),
+            |figures| OTHERS.map(|(_, figure)| figures.get(figure)[0]).to_vec(),
+        )?;
         for left_out in &self.left_out {
             writeln!(
                 formatter,
@@ -343,18 +276,21 @@ impl fmt::Display for Cost {
 }
 
 impl Cost {
-    /// A table with a line for each request and depth.
+    /// Prints a table with a line for each request and depth.
     fn table(
         &self,
         formatter: &mut fmt::Formatter<'_>,
-        heading: Vec<&str>,
-        rows: impl Iterator<Item = Vec<Number>>,
+        title: &str,
+        headings: &[&str],
+        numbers: impl Fn(&Figures) -> Vec<Number>,
     ) -> fmt::Result {
         let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header(heading);
-        for (row, numbers) in self.rows.iter().zip(rows) {
+        table
+            .load_style(presets::NOTHING)
+            .set_header([title, "depth"].iter().chain(headings));
+        for row in &self.rows {
             let mut cells = vec![row.request.to_owned(), row.depth.to_string()];
-            cells.extend(numbers.iter().map(ToString::to_string));
+            cells.extend(numbers(&row.figures).iter().map(ToString::to_string));
             table.add_row(cells);
         }
         for column in table.column_iter_mut() {

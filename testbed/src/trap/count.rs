@@ -1,9 +1,9 @@
-//! Counts what driver code does, one instruction at a time.
+//! Counts the work of driver code, by single-stepping.
 //!
-//! The processor's trap flag raises SIGTRAP after each instruction. The flag is
-//! set when a callback is entered, and cleared while a routine of the testbed
-//! runs: a breakpoint at the return address sets it again. One thread is counted
-//! at a time; callbacks on other threads meanwhile run uncounted.
+//! The processor's trap flag raises SIGTRAP after each instruction. The flag is set when a
+//! callback is entered, and cleared while a routine of the testbed runs. A breakpoint at the
+//! return address sets it again. One thread is counted at a time. Callbacks on other threads
+//! are not counted meanwhile.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -25,12 +25,12 @@ const TRAP_FLAG: u64 = 1 << 8;
 /// Bytes in a cache line.
 const LINE: u64 = 64;
 
-/// What the code of one kind of callback did.
+/// The work of one kind of callback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
-    /// How often the callback was called.
+    /// Calls of the callback.
     pub(crate) entered: u64,
-    /// Instructions in the image; one with a REP prefix counts once.
+    /// Instructions in the image. An instruction with a REP prefix counts once.
     pub(crate) instructions: u64,
     /// Calls of routines outside the image, by name.
     pub(crate) calls: BTreeMap<String, u64>,
@@ -42,28 +42,28 @@ pub(crate) struct Tally {
     pub(crate) locked: u64,
     /// MFENCE.
     pub(crate) fences: u64,
-    /// Bytes that the instructions read from memory, the stack included.
+    /// Bytes read from memory, including the stack.
     pub(crate) bytes_read: u64,
-    /// Bytes that they wrote.
+    /// Bytes written to memory, including the stack.
     pub(crate) bytes_written: u64,
-    /// Bytes that were filled in blocks: REP STOS, memset.
+    /// Bytes filled in blocks: REP STOS, memset.
     pub(crate) filled: u64,
-    /// Bytes that were copied in blocks: REP MOVS, memcpy, memmove.
+    /// Bytes copied in blocks: REP MOVS, memcpy, memmove.
     pub(crate) copied: u64,
     /// The deepest stack of one call, in bytes.
     pub(crate) stack: u64,
-    /// Cache lines of shared memory that were touched, each once a call.
+    /// Cache lines of shared memory that were accessed, each counted once per call.
     pub(crate) shared_lines: u64,
 }
 
-/// What counting needs to know of the driver.
+/// The driver's surroundings.
 #[derive(Debug, Default)]
 pub(crate) struct Surroundings {
-    /// Imported routines by their addresses.
+    /// Names of imported routines, by address.
     pub(crate) imports: HashMap<usize, String>,
     /// The memory that driver and device share.
     pub(crate) shared: Range<u64>,
-    /// Names a call by the routine's import and its first argument.
+    /// Returns the name of a call from the imported routine and its first argument.
     pub(crate) name: Option<fn(&str, u64) -> String>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Surroundings {
 static ON: AtomicBool = AtomicBool::new(false);
 static COUNTER: Mutex<Option<Counter>> = Mutex::new(None);
 
-/// Counts from now on.
+/// Starts counting.
 pub(crate) fn begin(surroundings: Surroundings) {
     *lock() = Some(Counter {
         surroundings,
@@ -80,7 +80,7 @@ pub(crate) fn begin(surroundings: Surroundings) {
     ON.store(true, Ordering::SeqCst);
 }
 
-/// Ends counting. Returns what was counted, by callback.
+/// Ends counting. Returns the tallies by callback.
 pub(crate) fn end() -> BTreeMap<&'static str, Tally> {
     ON.store(false, Ordering::SeqCst);
     lock()
@@ -94,14 +94,14 @@ pub(super) fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
 }
 
-/// Runs the driver's routine at `routine` by `run`, and counts it as `callback` if
+/// Calls `run`, which calls the driver's routine at `routine`. Counts it as `callback` if
 /// calls are counted.
 pub(crate) fn counted<R>(callback: &'static str, routine: usize, run: impl FnOnce() -> R) -> R {
     if !is_on() || images::of(routine).is_none() || !enter(callback) {
         return run();
     }
-    // SAFETY: pushes and pops one word and changes flags, as the compiler expects
-    // of any assembly block. The handler of the traps that follow clears the flag.
+    // SAFETY: pushes and pops one word and changes flags, which the compiler expects of an
+    // assembly block. The handler of the next trap clears the flag if necessary.
     unsafe {
         std::arch::asm!("pushfq", "or qword ptr [rsp], 0x100", "popfq");
     }
@@ -115,11 +115,11 @@ fn lock() -> MutexGuard<'static, Option<Counter>> {
 }
 
 fn this_thread() -> u64 {
-    // SAFETY: names the calling thread.
+    // SAFETY: has no precondition.
     unsafe { libc::pthread_self() }
 }
 
-/// Whether the calling thread is to be counted in `callback`.
+/// Enters `callback`. Returns whether the calling thread is counted.
 fn enter(callback: &'static str) -> bool {
     let mut counter = lock();
     let Some(counter) = counter.as_mut() else {
@@ -130,10 +130,13 @@ fn enter(callback: &'static str) -> bool {
     } else if counter.thread != this_thread() {
         return false;
     }
-    // The outer callback's, if there is one: `leave` sets it again.
+    // The breakpoint of an outer callback; `leave` sets it again.
     breakpoint::clear();
     counter.tallies.entry(callback).or_default().entered += 1;
-    counter.frames.push(Frame::new(callback));
+    counter.frames.push(Frame {
+        callback,
+        ..Frame::default()
+    });
     true
 }
 
@@ -144,9 +147,7 @@ fn leave() {
     };
     if let Some(frame) = counter.frames.pop() {
         let tally = counter.tallies.entry(frame.callback).or_default();
-        tally.stack = tally
-            .stack
-            .max(frame.first_stack.saturating_sub(frame.lowest_stack));
+        tally.stack = tally.stack.max(frame.deepest);
         tally.shared_lines += frame.lines.len() as u64;
     }
     match counter.frames.last().and_then(|outer| outer.return_to) {
@@ -155,8 +156,8 @@ fn leave() {
     }
 }
 
-/// The thread is about to run the instruction at RIP: counts it if it is the
-/// driver's, and sets or clears the trap flag. Called by the handler of SIGTRAP.
+/// Counts the instruction at RIP, which runs next, if it is the driver's. Sets or clears the
+/// trap flag. The handler of SIGTRAP calls this.
 pub(super) fn step(registers: &mut Registers<'_>) {
     let goes_on = lock()
         .as_mut()
@@ -166,48 +167,31 @@ pub(super) fn step(registers: &mut Registers<'_>) {
     registers.set(libc::REG_EFL, flags | trap);
 }
 
-/// [`step`] after an instruction that a handler carried out: the processor
-/// raises no trap for it.
+/// [`step`] after an emulated instruction, for which the processor raises no trap.
 pub(super) fn step_after_emulation(registers: &mut Registers<'_>) {
     if registers.get(libc::REG_EFL) & TRAP_FLAG != 0 {
         step(registers);
     }
 }
 
-/// A callback that the thread is in.
-#[derive(Debug)]
+/// A call of a callback.
+#[derive(Debug, Default)]
 struct Frame {
     callback: &'static str,
-    /// It has run an instruction of the driver.
-    inside: bool,
-    /// RSP at its first instruction, and the lowest one since.
-    first_stack: u64,
-    lowest_stack: u64,
-    /// The instruction that was counted last is a return.
+    /// RSP at the first instruction in the driver, once that was reached.
+    entry_stack: Option<u64>,
+    /// The deepest stack below that, in bytes.
+    deepest: u64,
+    /// The last counted instruction is a return.
     returns: bool,
-    /// Its last instruction was one of memcpy, memmove or memset.
+    /// The last instruction belongs to memcpy, memmove or memset.
     in_block: bool,
-    /// Where the routine that it called returns to.
+    /// The return address of the routine that it called.
     return_to: Option<usize>,
     lines: HashSet<u64>,
 }
 
-impl Frame {
-    fn new(callback: &'static str) -> Self {
-        Self {
-            callback,
-            inside: false,
-            first_stack: 0,
-            lowest_stack: u64::MAX,
-            returns: false,
-            in_block: false,
-            return_to: None,
-            lines: HashSet::new(),
-        }
-    }
-}
-
-/// Filling or copying a block of memory.
+/// An operation on a block of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Block {
     Fill,
@@ -215,7 +199,7 @@ enum Block {
 }
 
 impl Block {
-    /// What the routine named `name` does, and the register that has the length.
+    /// The operation of the routine `name`, and the register that has the length.
     fn of(name: &str) -> Option<(Self, libc::c_int)> {
         match name {
             "memset" => Some((Self::Fill, libc::REG_R8)),
@@ -228,12 +212,12 @@ impl Block {
     }
 }
 
-/// An instruction, and what does not change from one time to the next.
+/// A decoded instruction.
 #[derive(Debug)]
 struct Known {
     instruction: Instruction,
     memory: Vec<UsedMemory>,
-    /// It lies in one of the image's block routines, and whether it is the first.
+    /// The block routine that it belongs to, and whether it is its first instruction.
     routine: Option<(Block, libc::c_int, bool)>,
 }
 
@@ -260,7 +244,7 @@ impl Known {
             && (self.instruction.has_rep_prefix() || self.instruction.has_repne_prefix())
     }
 
-    /// What it does if it repeats.
+    /// Its block operation if it has a REP prefix.
     fn block(&self) -> Option<Block> {
         use Mnemonic as M;
         match self.instruction.mnemonic() {
@@ -275,7 +259,7 @@ impl Known {
         self.instruction.has_lock_prefix() || exchanges
     }
 
-    /// Reads and writes of a port.
+    /// The number of port reads and writes.
     fn port(&self) -> (u64, u64) {
         use Mnemonic as M;
         match self.instruction.mnemonic() {
@@ -290,51 +274,61 @@ impl Known {
 struct Counter {
     surroundings: Surroundings,
     tallies: BTreeMap<&'static str, Tally>,
-    known: HashMap<usize, Known>,
+    /// Instructions by address; `None` for one that cannot be decoded.
+    known: HashMap<usize, Option<Known>>,
     frames: Vec<Frame>,
-    /// The thread that is in `frames`.
+    /// The thread of `frames`.
     thread: u64,
 }
 
 impl Counter {
-    /// Whether the next instruction is to trap too.
+    /// Whether to trap after the next instruction.
     fn step(&mut self, registers: &Registers<'_>) -> bool {
         let Some(frame) = self.frames.last_mut() else {
             return false;
         };
+        let tally = self.tallies.entry(frame.callback).or_default();
         let place = registers.get(libc::REG_RIP) as usize;
         let stack = registers.get(libc::REG_RSP);
         let is_inside = images::of(place).is_some();
-        if is_inside && !frame.inside {
-            frame.inside = true;
-            frame.first_stack = stack;
+        if is_inside {
+            frame.entry_stack.get_or_insert(stack);
         }
-        if !frame.inside {
-            // On the way to the driver.
+        let Some(entry_stack) = frame.entry_stack else {
+            // The driver was not reached yet.
             return true;
-        }
-        if !frame.returns || is_inside {
-            frame.lowest_stack = frame.lowest_stack.min(stack);
+        };
+        if is_inside || !frame.returns {
+            frame.deepest = frame.deepest.max(entry_stack.saturating_sub(stack));
         }
         if is_inside {
             frame.return_to = None;
-            return self.count(place, registers);
+            let known = self.known.entry(place);
+            let known = known.or_insert_with(|| Known::read(place));
+            return known.as_ref().is_none_or(|known| {
+                frame.count(tally, known, &self.surroundings, registers);
+                !known.repeats()
+            });
         }
         if !frame.returns {
-            self.call(place, registers);
+            frame.call(tally, place, &self.surroundings, registers);
         }
         false
     }
+}
 
-    /// The driver has called the routine at `place`.
-    fn call(&mut self, place: usize, registers: &Registers<'_>) {
-        let Some(frame) = self.frames.last_mut() else {
-            return;
-        };
-        let tally = self.tallies.entry(frame.callback).or_default();
-        let import = self.surroundings.imports.get(&place);
+impl Frame {
+    /// Counts a call of the routine at `place`.
+    fn call(
+        &mut self,
+        tally: &mut Tally,
+        place: usize,
+        surroundings: &Surroundings,
+        registers: &Registers<'_>,
+    ) {
+        let import = surroundings.imports.get(&place);
         let import = import.map_or("a routine that is not imported", String::as_str);
-        let name = match self.surroundings.name {
+        let name = match surroundings.name {
             Some(name) => name(import, registers.get(libc::REG_RCX)),
             None => import.to_owned(),
         };
@@ -351,30 +345,23 @@ impl Counter {
         let mut word = [0; 8];
         let on_top = registers.get(libc::REG_RSP) as usize;
         let return_to = peek::read(on_top, &mut word).map(|()| usize::from_le_bytes(word));
-        // After a jump to the routine in place of a call, the callback is over.
+        // After a jump to the routine instead of a call, the callback has ended.
         if let Some(place) = return_to.filter(|place| images::of(*place).is_some()) {
-            frame.return_to = Some(place);
+            self.return_to = Some(place);
             breakpoint::set(place);
         }
     }
 
-    /// Counts the instruction at `place`. Whether it is to trap: one that repeats
-    /// would do so each time, and has a breakpoint behind it instead.
-    fn count(&mut self, place: usize, registers: &Registers<'_>) -> bool {
-        let Some(frame) = self.frames.last_mut() else {
-            return false;
-        };
-        if !self.known.contains_key(&place)
-            && let Some(known) = Known::read(place)
-        {
-            self.known.insert(place, known);
-        }
-        let Some(known) = self.known.get(&place) else {
-            return true;
-        };
-        let repeats = known.repeats();
-        frame.returns = known.instruction.flow_control() == FlowControl::Return;
-        let tally = self.tallies.entry(frame.callback).or_default();
+    /// Counts an instruction. One with a REP prefix would trap after each iteration, so it gets
+    /// a breakpoint behind it instead.
+    fn count(
+        &mut self,
+        tally: &mut Tally,
+        known: &Known,
+        surroundings: &Surroundings,
+        registers: &Registers<'_>,
+    ) {
+        self.returns = known.instruction.flow_control() == FlowControl::Return;
         tally.instructions += 1;
         tally.locked += u64::from(known.is_locked());
         tally.fences += u64::from(known.instruction.mnemonic() == Mnemonic::Mfence);
@@ -382,13 +369,15 @@ impl Counter {
         tally.register_reads += inputs;
         tally.register_writes += outputs;
         let element = known.instruction.memory_size().size() as u64;
-        let repeated = repeats.then(|| registers.get(libc::REG_RCX) * element);
+        let repeated = known
+            .repeats()
+            .then(|| registers.get(libc::REG_RCX) * element);
         for memory in &known.memory {
             let bytes = repeated.unwrap_or(memory.memory_size().size() as u64);
-            count_access(tally, frame, &self.surroundings, memory, bytes, registers);
+            self.count_access(tally, memory, bytes, surroundings, registers);
         }
         match known.routine {
-            Some((block, length, true)) if !frame.in_block => {
+            Some((block, length, true)) if !self.in_block => {
                 tally.add_block(block, registers.get(length));
             }
             Some(_) => {}
@@ -398,11 +387,48 @@ impl Counter {
                 }
             }
         }
-        frame.in_block = known.routine.is_some();
-        if repeats {
+        self.in_block = known.routine.is_some();
+        if repeated.is_some() {
             breakpoint::set(known.instruction.next_ip() as usize);
         }
-        !repeats
+    }
+
+    /// Counts an access of `bytes` bytes by a memory operand.
+    fn count_access(
+        &mut self,
+        tally: &mut Tally,
+        memory: &UsedMemory,
+        bytes: u64,
+        surroundings: &Surroundings,
+        registers: &Registers<'_>,
+    ) {
+        use OpAccess as A;
+        let (reads, writes) = match memory.access() {
+            A::Read | A::CondRead => (1, 0),
+            A::Write | A::CondWrite => (0, 1),
+            A::ReadWrite | A::ReadCondWrite => (1, 1),
+            A::None | A::NoMemAccess => return,
+        };
+        let address = memory.virtual_address(0, |register, _, _| match register {
+            Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
+            // The displacement is the address already.
+            Register::RIP | Register::EIP => Some(0),
+            other => registers.value(other),
+        });
+        if address.is_some_and(bus::decodes) {
+            tally.register_reads += reads;
+            tally.register_writes += writes;
+            return;
+        }
+        tally.bytes_read += reads * bytes;
+        tally.bytes_written += writes * bytes;
+        let Some(address) = address.filter(|_| bytes > 0) else {
+            return;
+        };
+        if surroundings.shared.contains(&address) {
+            let last = address + bytes - 1;
+            self.lines.extend(address / LINE..=last / LINE);
+        }
     }
 }
 
@@ -412,44 +438,6 @@ impl Tally {
             Block::Fill => self.filled += bytes,
             Block::Copy => self.copied += bytes,
         }
-    }
-}
-
-/// Counts an instruction's access of `bytes` bytes by one memory operand.
-fn count_access(
-    tally: &mut Tally,
-    frame: &mut Frame,
-    surroundings: &Surroundings,
-    memory: &UsedMemory,
-    bytes: u64,
-    registers: &Registers<'_>,
-) {
-    use OpAccess as A;
-    let (reads, writes) = match memory.access() {
-        A::Read | A::CondRead => (1, 0),
-        A::Write | A::CondWrite => (0, 1),
-        A::ReadWrite | A::ReadCondWrite => (1, 1),
-        A::None | A::NoMemAccess => return,
-    };
-    let address = memory.virtual_address(0, |register, _, _| match register {
-        Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
-        // The displacement is the address.
-        Register::RIP | Register::EIP => Some(0),
-        other => registers.value(other),
-    });
-    if address.is_some_and(bus::decodes) {
-        tally.register_reads += reads;
-        tally.register_writes += writes;
-        return;
-    }
-    tally.bytes_read += reads * bytes;
-    tally.bytes_written += writes * bytes;
-    let Some(address) = address.filter(|_| bytes > 0) else {
-        return;
-    };
-    if surroundings.shared.contains(&address) {
-        let last = address + bytes - 1;
-        frame.lines.extend(address / LINE..=last / LINE);
     }
 }
 
