@@ -211,7 +211,7 @@
 //! assert_eq!(used.payload, "my read");
 //! assert_eq!(requests.outcome(&used.slot), Ok(()));
 //! queue.release(&slots, used.slot);
-//! assert!(!queue.rearm_interrupts());
+//! assert!(!queue.rearm_interrupts()?);
 //! # // SAFETY: the device is done with its memory.
 //! # let sector = unsafe { start.add(8192).cast::<[u8; 512]>().read() };
 //! # assert_eq!(sector, [b'Z'; 512]);
@@ -225,7 +225,7 @@
 //! reach. Every loop is bounded by that state. A protocol violation marks the queue faulty,
 //! and only a reset clears the fault.
 //! [`reclaim`](split_queue::SplitQueue::reclaim) then returns the payloads of the
-//! requests in flight and frees their slots. It needs [proof](transport::Quiet) that the
+//! requests in flight, one by one, and frees their slots. It needs [proof](transport::Quiet) that the
 //! device cannot reach the queue. Nothing here panics.
 //!
 //! The crate deviates from the specification in one thing, on purpose: the status alone

@@ -233,25 +233,6 @@ pub struct SplitQueue<'m, T> {
     fault: Option<RingFault>,
 }
 
-impl<'m, T> SplitQueue<'m, T> {
-    /// A queue whose ring and table are empty.
-    fn empty(queue: u16, size: QueueSize, event_idx: bool, ring: Ring<'m>, requests: T) -> Self {
-        Self {
-            queue,
-            size,
-            event_idx,
-            ring,
-            avail_idx: 0,
-            notified_idx: 0,
-            last_used_idx: 0,
-            used_idx: 0,
-            in_flight: 0,
-            requests,
-            fault: None,
-        }
-    }
-}
-
 impl<'m, P, T> SplitQueue<'m, T>
 where
     T: DerefMut<Target = [Option<P>]>,
@@ -277,18 +258,38 @@ where
             return Err(Error::NoIndirect);
         }
         let ring = Ring::carve(memory, size)?;
-        let event_idx = accepted.contains(F::EVENT_IDX);
-        Ok(Self::empty(queue, size, event_idx, ring, requests))
+        Ok(Self {
+            queue,
+            size,
+            event_idx: accepted.contains(F::EVENT_IDX),
+            ring,
+            avail_idx: 0,
+            notified_idx: 0,
+            last_used_idx: 0,
+            used_idx: 0,
+            in_flight: 0,
+            requests,
+            fault: None,
+        })
     }
 
-    /// Empties the queue and replaces its table, and so the type of its payloads. The old
-    /// table is dropped, with the payloads of requests that were in flight.
-    ///
-    /// `quiet` proves that the device cannot reach the queue (V15).
-    pub fn with_table<U>(self, quiet: Quiet<'_>, requests: U) -> SplitQueue<'m, U> {
-        let _: Quiet<'_> = quiet;
-        self.ring.clear();
-        SplitQueue::empty(self.queue, self.size, self.event_idx, self.ring, requests)
+    /// Replaces the queue's table, and so the type of its payloads. Drops the old table, with
+    /// the payloads of requests that are in flight. Only [`Self::reclaim`] makes the queue
+    /// usable then.
+    pub fn with_table<U>(self, requests: U) -> SplitQueue<'m, U> {
+        SplitQueue {
+            queue: self.queue,
+            size: self.size,
+            event_idx: self.event_idx,
+            ring: self.ring,
+            avail_idx: self.avail_idx,
+            notified_idx: self.notified_idx,
+            last_used_idx: self.last_used_idx,
+            used_idx: self.last_used_idx,
+            in_flight: 0,
+            requests,
+            fault: self.fault,
+        }
     }
 
     /// The physical addresses of the ring, for the device.
@@ -528,11 +529,14 @@ where
     /// interrupts at most once for each call.
     ///
     /// Returns true if the device has already finished more requests. Drain again then,
-    /// because no interrupt may come for them. Returns false on a faulty queue
-    /// ([`Self::fault`]).
+    /// because no interrupt may come for them.
+    ///
+    /// # Errors
+    ///
+    /// [`RingFault`], as for [`Self::pop_used`].
     #[inline]
     #[must_use = "requests that are finished already may raise no interrupt"]
-    pub fn rearm_interrupts(&mut self) -> bool {
+    pub fn rearm_interrupts(&mut self) -> Result<bool, RingFault> {
         if self.event_idx {
             self.ring
                 .used_event
@@ -544,32 +548,35 @@ where
         // writes the index and then reads the suppression. So at least one of the two sees
         // what the other wrote.
         fence(Ordering::SeqCst);
-        self.fault.is_none() && self.ring.used_idx.read().to_ne() != self.last_used_idx
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.read_used_idx(),
+        }
     }
 
-    /// Empties the queue after a reset of the device, and clears its fault.
+    /// Takes back the next request in flight after a reset of the device: releases its slot
+    /// and returns its payload. Call it until it returns `None`.
     ///
-    /// - Frees the slots of all requests in flight, and passes each payload to `each`, once.
-    /// - Frees the slots of all prepared requests. [`Self::publish`] finds these requests
-    ///   stale.
-    /// - Zeroes the ring, so that the device can be given the queue again.
+    /// With the last call the queue is empty and its fault cleared. The slots of all prepared
+    /// requests are free ([`Self::discard_prepared`]), and the ring is zeroed, so that the
+    /// device can be given the queue again. A request that is being built while this runs is
+    /// not affected. It can be published after the reset.
     ///
-    /// A request that is being built while this runs is not affected. It can be published
-    /// after the reset.
-    ///
-    /// `slots` is this queue's allocator. `quiet` proves that the device cannot reach the
-    /// queue (V15).
-    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, mut each: impl FnMut(P)) {
+    /// The caller may release the queue's lock between two calls, if it lets no request be
+    /// published until the last one. `slots` is this queue's allocator. `quiet` proves that
+    /// the device cannot reach the queue (V15).
+    #[must_use = "the payload is lost unless it is completed"]
+    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator) -> Option<P> {
         let _: Quiet<'_> = quiet;
         for (index, place) in (0..self.size.get()).zip(self.requests.iter_mut()) {
             if let Some(payload) = place.take() {
                 slots.release(Slot::returned(self.queue, index));
-                each(payload);
+                // Does not wrap: it counted the request that was taken out of the table.
+                self.in_flight = self.in_flight.wrapping_sub(1);
+                return Some(payload);
             }
         }
-        if slots.queue() == self.queue {
-            slots.reclaim_prepared();
-        }
+        self.discard_prepared(slots);
         self.ring.clear();
         self.avail_idx = 0;
         self.notified_idx = 0;
@@ -577,6 +584,15 @@ where
         self.used_idx = 0;
         self.in_flight = 0;
         self.fault = None;
+        None
+    }
+
+    /// Frees the slots of all prepared requests. [`Self::publish`] finds these requests stale.
+    /// `slots` is this queue's allocator.
+    pub fn discard_prepared(&mut self, slots: &SlotAllocator) {
+        if slots.queue() == self.queue {
+            slots.reclaim_prepared();
+        }
     }
 }
 
@@ -815,7 +831,7 @@ mod models {
                 finish(&device);
                 device.avail_flags.read() != AvailF::NO_INTERRUPT.bits()
             });
-            let more = queue.rearm_interrupts();
+            let more = queue.rearm_interrupts().expect("the device is honest");
             let interrupted = device.join().unwrap();
             assert!(more || interrupted, "a finished request is never seen");
         });
@@ -830,7 +846,7 @@ mod models {
                 finish(&device);
                 device.used_event.read().to_ne() == 0
             });
-            let more = queue.rearm_interrupts();
+            let more = queue.rearm_interrupts().expect("the device is honest");
             let interrupted = device.join().unwrap();
             assert!(more || interrupted, "a finished request is never seen");
         });
@@ -895,9 +911,9 @@ mod models {
         /// A reset of queue 0.
         fn reset(&self) {
             let mut queue = self.queues[0].lock().unwrap();
-            queue.reclaim(Quiet::assumed(), &self.slots[0], |payload| {
+            while let Some(payload) = queue.reclaim(Quiet::assumed(), &self.slots[0]) {
                 assert_eq!(payload, 7);
-            });
+            }
         }
     }
 

@@ -168,7 +168,7 @@ pub struct Device<R, S = Unknown> {
 /// A step that failed: the device has `FAILED` set and must be reset before
 /// anything else (V02, V14).
 #[derive(Debug)]
-pub struct Failure<R> {
+pub struct Failed<R> {
     /// The device. The caller resets it or gives it up.
     pub device: Device<R, Unknown>,
     /// What went wrong.
@@ -327,16 +327,15 @@ pub struct StatusRegister<R> {
 }
 
 impl<R: Registers> StatusRegister<R> {
-    /// Reads the status once and returns the state of the device.
+    /// Reads the status once. Returns whether it confirms a reset, or the device is gone.
     #[must_use]
-    pub fn health(&self) -> Health {
-        health(read_status(&self.common))
+    pub fn is_quiet(&self) -> bool {
+        read_status(&self.common).map_or(true, |status| status.is_empty())
     }
 
     /// Writes 0, which begins a reset, and does not wait for it. From then on
-    /// [`Self::health`] and [`Device::health`] return [`Health::NeedsReset`]. The device may
-    /// still use its queues: only [`Device::poll`] and [`Device::reset`] return the proof
-    /// that it does not.
+    /// [`Device::health`] returns [`Health::NeedsReset`]. The device may still use its queues:
+    /// only [`Device::poll`] and [`Device::reset`] return the proof that it does not.
     pub fn begin_reset(&self) {
         self.common.write_u8(common::DEVICE_STATUS, 0);
     }
@@ -442,8 +441,8 @@ impl<R: Registers, S> Device<R, S> {
         })
     }
 
-    /// Resets the device and waits for the confirmation: calls [`Self::begin_reset`], then
-    /// [`Device::poll`] up to `polls` times, and `pause` after each poll.
+    /// Resets the device and waits for the confirmation: [`Self::begin_reset`] and
+    /// [`Device::wait`].
     ///
     /// # Errors
     ///
@@ -451,21 +450,9 @@ impl<R: Registers, S> Device<R, S> {
     pub fn reset(
         self,
         polls: u32,
-        mut pause: impl FnMut(),
+        pause: impl FnMut(),
     ) -> Result<Device<R, Reset>, ResetFailure<R>> {
-        let mut device = self.begin_reset();
-        for _ in 0..polls {
-            device = match device.poll() {
-                ResetPoll::Done(device) => return Ok(device),
-                ResetPoll::Removed(device) => return Err(ResetFailure::Removed(device)),
-                ResetPoll::Pending(device) => device,
-            };
-            pause();
-        }
-        Err(ResetFailure::Stuck {
-            status: device.step.status,
-            device,
-        })
+        self.begin_reset().wait(polls, pause)
     }
 
     /// Sets `FAILED`: the driver gives the device up.
@@ -475,8 +462,8 @@ impl<R: Registers, S> Device<R, S> {
         self.at(Unknown(()))
     }
 
-    fn fail(self, error: Error) -> Failure<R> {
-        Failure {
+    fn fail(self, error: Error) -> Failed<R> {
+        Failed {
             device: self.give_up(),
             error,
         }
@@ -534,6 +521,32 @@ impl<R: Registers> Device<R, Resetting> {
             Ok(status) => ResetPoll::Pending(self.at(Resetting { status })),
         }
     }
+
+    /// Waits for the confirmation of the reset: calls [`Self::poll`] up to `polls` times, and
+    /// `pause` after each poll.
+    ///
+    /// # Errors
+    ///
+    /// [`ResetFailure`] if the device is gone or has not confirmed the reset.
+    pub fn wait(
+        self,
+        polls: u32,
+        mut pause: impl FnMut(),
+    ) -> Result<Device<R, Reset>, ResetFailure<R>> {
+        let mut device = self;
+        for _ in 0..polls {
+            device = match device.poll() {
+                ResetPoll::Done(device) => return Ok(device),
+                ResetPoll::Removed(device) => return Err(ResetFailure::Removed(device)),
+                ResetPoll::Pending(device) => device,
+            };
+            pause();
+        }
+        Err(ResetFailure::Stuck {
+            status: device.step.status,
+            device,
+        })
+    }
 }
 
 impl<R: Registers + Clone, S> Device<R, S> {
@@ -577,7 +590,7 @@ impl<R: Registers> Device<R, Reset> {
     /// # Errors
     ///
     /// [`Error::Gone`].
-    pub fn acknowledge(self) -> Result<Device<R, Driver>, Failure<R>> {
+    pub fn acknowledge(self) -> Result<Device<R, Driver>, Failed<R>> {
         match self.announce() {
             Ok(()) => {
                 let offered = self.read_offered().into();
@@ -618,7 +631,7 @@ impl<R: Registers> Device<R, Driver> {
     ///
     /// [`Error::NotModern`], [`Error::NotAcceptable`],
     /// [`Error::FeaturesRefused`], [`Error::Gone`].
-    pub fn accept(self, features: F) -> Result<Device<R, Negotiated>, Failure<R>> {
+    pub fn accept(self, features: F) -> Result<Device<R, Negotiated>, Failed<R>> {
         match self.negotiate(features) {
             Ok(()) => Ok(self.at(Negotiated {
                 accepted: features.into(),
@@ -822,7 +835,7 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// The first error of the set-up, [`Error::Gone`] or
     /// [`Error::NeedsReset`].
-    pub fn start(self) -> Result<Device<R, Live>, Failure<R>> {
+    pub fn start(self) -> Result<Device<R, Live>, Failed<R>> {
         match self.set_driver_ok() {
             Ok(()) => {
                 let accepted = self.step.accepted;

@@ -1,6 +1,7 @@
 //! A driver and a device on one ring. The device is a disk.
 
 use std::cell::Cell;
+use std::iter;
 
 use block::{BlockSize, Blocks, CachePolicy, Capacity, Extent, Lba, Sectors, Topology, WriteCache};
 use virtio::blk::{Config, Limits, Refused, Requests, Segment, limits};
@@ -172,9 +173,7 @@ impl<'m> Pair<'m> {
     pub fn reset(&mut self) -> Vec<Tag> {
         let pci = PciDevice::new();
         let reset = pci.reset_device();
-        let mut tags = Vec::new();
-        self.queue
-            .reclaim(reset.quiet(), &self.slots, |tag| tags.push(tag));
+        let tags = iter::from_fn(|| self.queue.reclaim(reset.quiet(), &self.slots)).collect();
         self.device = RingDevice::new(self.device.memory, self.device.ring);
         tags
     }

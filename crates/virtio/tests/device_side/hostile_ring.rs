@@ -18,7 +18,7 @@ fn expect_fault(pair: &mut Pair<'_>, fault: RingFault, in_flight: &[Tag]) {
     pair.device.set_used_idx(1);
     pair.device.write_used(0, 0, 1);
     assert_eq!(pair.queue.pop_used(), Err(fault));
-    assert!(!pair.queue.rearm_interrupts(), "nothing more to drain");
+    assert_eq!(pair.queue.rearm_interrupts(), Err(fault));
     let free = pair.free_slots();
     if free > 0 {
         let flush = pair.flush().unwrap();
@@ -49,6 +49,26 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
     assert_eq!(used.payload, tag);
     pair.release(used.slot);
     assert!(pair.device.memory.strips_are_untouched());
+}
+
+/// A3.
+#[test]
+fn a_used_index_that_lies_at_the_end_of_a_drain_latches_the_queue() {
+    for features in [FLAGS, EVENT_IDX] {
+        let memory = memory();
+        let mut pair = Pair::new(&memory, 8, features);
+        let (tag, _) = pair.taken_read();
+        assert_eq!(pair.queue.pop_used(), Ok(None));
+        pair.device.set_used_idx(2);
+
+        let fault = RingFault::UsedIndex {
+            found: 2,
+            last: 0,
+            in_flight: 1,
+        };
+        assert_eq!(pair.queue.rearm_interrupts(), Err(fault));
+        expect_fault(&mut pair, fault, &[tag]);
+    }
 }
 
 /// A1.

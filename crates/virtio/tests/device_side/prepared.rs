@@ -61,6 +61,25 @@ fn a_reset_frees_the_slots_of_requests_that_were_never_published() {
     assert_eq!(pair.free_slots(), 8, "a stale request freed a slot again");
 }
 
+/// Storport may drop requests between HwBuildIo and HwStartIo. Their slots must not wait for
+/// a reset of the device.
+#[test]
+fn slots_of_lost_requests_are_freed_without_a_reset() {
+    let memory = memory();
+    let mut pair = Pair::new(&memory, 8, FLAGS);
+    let tag = pair.publish_read();
+    let mut prepared = prepare_all(&mut pair);
+    let late = prepared.pop().unwrap();
+    assert_eq!((pair.free_slots(), pair.queue.in_flight()), (0, 1));
+
+    pair.queue.discard_prepared(&pair.slots);
+
+    assert_eq!((pair.free_slots(), pair.queue.in_flight()), (7, 1));
+    assert_eq!(rejection(&mut pair, late), Rejection::Stale);
+    assert_eq!(pair.reset(), [tag]);
+    assert_eq!(pair.free_slots(), 8);
+}
+
 #[test]
 fn a_reset_keeps_the_slots_of_requests_that_are_being_built() {
     let memory = memory();
@@ -195,7 +214,7 @@ fn a_request_for_a_faulty_queue_frees_its_slot() {
 }
 
 #[test]
-fn a_queue_with_another_table_works_as_a_new_queue() {
+fn with_another_table_a_queue_works_once_it_is_reclaimed() {
     let memory = memory();
     let mut pair = Pair::new(&memory, 8, FLAGS);
     pair.publish_read();
@@ -212,8 +231,11 @@ fn a_queue_with_another_table_works_as_a_new_queue() {
     let pci = PciDevice::new();
     let reset = pci.reset_device();
 
-    let mut queue = queue.with_table(reset.quiet(), vec![None; 8]);
+    let mut queue = queue.with_table(vec![None; 8]);
 
+    assert_eq!(queue.in_flight(), 0);
+    assert!(queue.fault().is_some());
+    assert_eq!(queue.reclaim(reset.quiet(), &slots), None);
     assert_eq!((queue.in_flight(), queue.fault()), (0, None));
     assert_eq!(queue.placement(), device.ring);
     let mut device = RingDevice::new(&memory, device.ring);

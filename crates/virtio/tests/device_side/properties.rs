@@ -270,7 +270,8 @@ impl<'m> World<'m> {
             }
         }
         assert!(drained <= bound, "more came back than was in flight");
-        let _: bool = self.pair.queue.rearm_interrupts();
+        let rearmed = self.pair.queue.rearm_interrupts();
+        assert_eq!(rearmed.err(), self.pair.queue.fault());
         assert_eq!(
             usize::from(self.pair.queue.in_flight()),
             self.in_flight.len()

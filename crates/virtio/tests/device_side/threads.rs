@@ -138,7 +138,7 @@ fn complete(
                 back.push(used.payload);
                 queue.release(slots, used.slot);
             }
-            if !queue.rearm_interrupts() {
+            if !queue.rearm_interrupts().expect("no fault") {
                 break;
             }
         }
