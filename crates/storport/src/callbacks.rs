@@ -327,7 +327,7 @@ pub(crate) unsafe extern "C" fn start_io<M: Registered>(
 #[cold]
 fn answer_unready(header: &Header, srb: Srb<'_>) {
     match srb.function() {
-        Function::Pnp { .. } | Function::Power => srb.succeed(0),
+        Function::Pnp { .. } | Function::Power => srb.succeed_control(),
         // The adapter will be ready soon.
         _ if header.state.is_starting() => srb.busy(),
         _ => srb.fail(Failure::NoHba),

@@ -268,7 +268,7 @@ impl<'a> Found<'_, 'a> {
         let base = unsafe { port::device_base(self.adapter, bus_type, bus, address, length) }?;
         // SAFETY: `MappedRegisters`' invariant: Storport mapped `length` bytes of registers there,
         // as long as the adapter exists.
-        unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) }
+        Some(unsafe { MappedRegisters::new(base, usize::try_from(length).ok()?) })
     }
 
     fn uncached_extension(self, bytes: u32) -> Option<UncachedExtension<'a>> {

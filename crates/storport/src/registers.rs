@@ -21,8 +21,7 @@ use crate::extension::Brand;
 ///
 /// # Invariants
 ///
-/// `length` bytes of registers are mapped at `base`, which is aligned to 4 bytes
-/// at least, for as long as the adapter exists.
+/// `length` bytes of registers are mapped at `base`, for as long as the adapter exists.
 #[derive(Clone)]
 pub struct MappedRegisters<'adapter> {
     base: NonNull<u8>,
@@ -106,26 +105,23 @@ macro_rules! accesses {
 }
 
 impl MappedRegisters<'_> {
-    /// Makes a range of registers at `base`. Returns `None` unless `base` is aligned to 8 bytes.
+    /// Makes a range of registers at `base`.
     ///
     /// # Safety
     /// `MappedRegisters`' invariants hold for the new value.
-    pub(crate) unsafe fn new(base: NonNull<u8>, length: usize) -> Option<Self> {
-        if !base.as_ptr().addr().is_multiple_of(8) {
-            return None;
-        }
-        Some(Self {
+    pub(crate) unsafe fn new(base: NonNull<u8>, length: usize) -> Self {
+        Self {
             base,
             length,
             adapter: PhantomData,
-        })
+        }
     }
 
     /// The part of `length` bytes from `offset` on. Returns `None` unless all of it lies inside the
-    /// range and `offset` is a multiple of 4.
+    /// range.
     #[must_use]
     pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
-        if offset.checked_add(length)? > self.length || !offset.is_multiple_of(4) {
+        if offset.checked_add(length)? > self.length {
             return None;
         }
         Some(Self {
@@ -144,10 +140,8 @@ impl MappedRegisters<'_> {
     #[inline]
     fn register<T>(&self, offset: usize) -> Option<*mut T> {
         let end = offset.checked_add(size_of::<T>())?;
-        if end > self.length || !offset.is_multiple_of(size_of::<T>()) {
-            return None;
-        }
-        Some(self.base.as_ptr().wrapping_add(offset).cast())
+        let register: *mut T = self.base.as_ptr().wrapping_add(offset).cast();
+        (end <= self.length && register.is_aligned()).then_some(register)
     }
 
     accesses! {

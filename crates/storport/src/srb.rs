@@ -478,6 +478,13 @@ impl<'a, S> Srb<'a, S> {
         self.finish(status as u8);
     }
 
+    /// Completes a request that is not a SCSI command with success (SRB_STATUS_SUCCESS). Its data
+    /// stays as it is. A request of PnP may have data that Storport has filled in already
+    /// (StorQueryCapabilities).
+    pub fn succeed_control(self) {
+        self.finish(wdk_sys::SRB_STATUS_SUCCESS as u8);
+    }
+
     /// Completes the request with CHECK CONDITION, and as much of the sense data `sense` as fits
     /// its sense buffer. No data was transferred.
     pub fn check_condition(mut self, sense: &[u8]) {

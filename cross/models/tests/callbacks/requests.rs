@@ -156,6 +156,26 @@ fn requests_before_hw_find_adapter_are_completed() {
     assert!(!adapter.interrupt());
 }
 
+/// Storport fills in the data of some PnP requests (STOR_DEVICE_CAPABILITIES), which a miniport
+/// may leave as it is.
+#[test]
+fn a_request_of_plug_and_play_succeeds_with_its_data_left_alone() {
+    let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
+    for shape in SHAPES {
+        let capabilities = Request {
+            data: vec![vec![7; 4]],
+            ..other(shape, wdk_sys::SRB_FUNCTION_PNP)
+        };
+        let answer = adapter.send(0, &capabilities);
+        let expected = Done {
+            length: 4,
+            data: vec![7; 4],
+            ..done(wdk_sys::SRB_STATUS_SUCCESS)
+        };
+        assert_eq!(answer.get(), Some(&expected));
+    }
+}
+
 #[test]
 fn an_adapter_is_stopped_restarted_and_found_again() {
     let adapter = started();
