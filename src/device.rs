@@ -17,14 +17,20 @@
 //! While the device is being reset, new requests are completed as BUSY, and requests in
 //! flight stay in flight. Until the device confirms the reset, it may write to their memory
 //! (VIRTIO 1.3 §3.3.1; V15).
+//!
+//! A step runs under the StartIo lock. It opens the queue several times for a moment, and
+//! accesses registers and completes requests while the queue is not open, because both may
+//! take long and HwStartIo waits for the queue.
 
 use core::{num::NonZero, sync::atomic::Ordering};
 
 use storport::{Failure, StartedSrb};
 use virtio::{
     blk::CacheMode,
+    slots::SlotAllocator,
+    split_queue::RingFault,
     transport::{
-        Device, Failure as Failed, Features, Health, Live, Notifier, Removed, Reset, ResetPoll,
+        Device, Failed, Features, Health, Live, Notifier, Quiet, Removed, Reset, ResetPoll,
         Resetting, RingPlacement,
     },
 };
@@ -39,7 +45,7 @@ use crate::{
 };
 
 /// The number of the device's only queue that the driver uses.
-const QUEUE: u16 = 0;
+pub const QUEUE: u16 = 0;
 
 /// A time or a duration, in microseconds. Arithmetic with `core::time::Duration` can panic.
 pub type Microseconds = u64;
@@ -61,13 +67,13 @@ const RESET_PATIENCE: Microseconds = 10 * SECOND;
 /// The polling interval after [`RESET_PATIENCE`].
 const SLOW_TICK: Microseconds = SECOND;
 
-/// How many resets the driver may decide on itself within [`WINDOW`]. At the next one the
+/// How many resets the driver may decide on itself within [`RESET_WINDOW`]. At the next one the
 /// driver gives the device up. It also gives the device up after this many failed starts in
 /// a row.
 const MAX_RESETS: usize = 8;
 
 /// The time within which [`MAX_RESETS`] counts resets.
-const WINDOW: Microseconds = 60 * SECOND;
+const RESET_WINDOW: Microseconds = 60 * SECOND;
 
 /// The pause before the second attempt to start the device. It doubles with each
 /// further attempt.
@@ -78,7 +84,7 @@ const FIRST_RETRY: Microseconds = 100 * MILLISECOND;
 const PAUSE_SECONDS: u32 = 60;
 
 /// A stage of the device's life cycle.
-enum Stage<'a> {
+pub enum Stage<'a> {
     /// It has confirmed a reset.
     Reset(Device<Window<'a>, Reset>),
     /// It processes requests.
@@ -119,8 +125,6 @@ pub struct Actions {
     pub resume: bool,
     /// Request the timer for this many microseconds from now.
     pub timer: Option<NonZero<u32>>,
-    /// Whether requests are still in flight.
-    pub has_requests: bool,
     /// Log these events.
     pub reports: [Option<Report>; 4],
 }
@@ -133,10 +137,18 @@ impl Actions {
     }
 }
 
+/// How a step of the life cycle opens the queue: under the queue's lock, or in a callback in
+/// which no other callback accesses it.
+pub trait OpenQueue<'a> {
+    /// Runs `run` with the open queue.
+    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R;
+}
+
 /// The life cycle of the device, under the StartIo lock.
 pub struct Life<'a> {
     stage: Stage<'a>,
     accepted: Features,
+    ring: RingPlacement,
     vectors: Vectors,
     /// The times of the resets that the driver decided on itself, in ascending order.
     own_resets: [Option<Microseconds>; MAX_RESETS],
@@ -165,12 +177,13 @@ pub struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    /// Makes the life cycle of a device that has confirmed a reset. `accepted` is the features
-    /// that the driver will accept.
-    pub fn new(device: Device<Window<'a>, Reset>, accepted: Features) -> Self {
+    /// Makes the life cycle of a device that is reset or being reset. `accepted` is the features
+    /// that the driver will accept, and `ring` is the place of the queue's ring.
+    pub fn new(stage: Stage<'a>, accepted: Features, ring: RingPlacement) -> Self {
         Self {
-            stage: Stage::Reset(device),
+            stage,
             accepted,
+            ring,
             vectors: Vectors::default(),
             own_resets: [None; MAX_RESETS],
             resets: 0,
@@ -186,29 +199,41 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Starts the device for the first time. No request is in flight.
+    /// Starts the device for the first time, unless it has not confirmed its reset yet.
+    /// [`attend`](Self::attend) continues that reset.
     ///
     /// # Errors
     /// Why the start failed. The device is being reset then.
     pub fn start(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut Queue<'a>,
+        queue: &mut impl OpenQueue<'a>,
         vectors: Vectors,
     ) -> Result<(), Error> {
         self.vectors = vectors;
-        let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
-            // HwFindAdapter, which comes before, leaves the device reset.
-            return Err(virtio::Error::NeedsReset.into());
+        match self.bring_up(adapter, queue) {
+            // No initiator has switched the write cache yet.
+            None | Some(Ok(_)) => Ok(()),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
+    /// Polls the reset of a device whose start failed, once. Returns whether the device
+    /// accesses no memory any more.
+    pub fn is_quiet(&mut self) -> bool {
+        self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
+            Stage::Resetting(device) => match device.poll() {
+                ResetPoll::Done(device) => Stage::Reset(device),
+                ResetPoll::Removed(device) => Stage::Removed(device),
+                ResetPoll::Pending(device) => Stage::Resetting(device),
+            },
+            other => other,
         };
-        let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
-        self.stage = stage;
-        // No initiator has switched the write cache yet.
-        started.map(|_: Option<Report>| ())
+        matches!(self.stage, Stage::Reset(_) | Stage::Removed(_))
     }
 
     /// Begins a reset after a stop, at any stage. [`attend`](Self::attend) continues it.
-    pub fn restart(&mut self, queue: &mut Queue<'a>, vectors: Vectors) {
+    pub fn restart(&mut self, queue: &mut impl OpenQueue<'a>, vectors: Vectors) {
         self.vectors = vectors;
         self.own_resets = [None; MAX_RESETS];
         self.failed_starts = 0;
@@ -234,40 +259,44 @@ impl<'a> Life<'a> {
     pub fn attend(
         &mut self,
         adapter: &Adapter<'a>,
-        queue: &mut Queue<'a>,
+        queue: &mut impl OpenQueue<'a>,
         demand: Demand,
         clock: Option<Microseconds>,
     ) -> Actions {
         self.pass_time(clock, adapter.unclocked_step);
         let mut actions = Actions::default();
-        let demand = if queue.is_reset_requested() {
-            Demand::Reset
-        } else {
-            demand
-        };
-        if self.reset_request.is_none() {
-            self.reset_request = queue.take_reset_request();
-        }
+        let (is_requested, fault, in_flight) = queue.open(|queue| {
+            let is_requested = queue.is_reset_requested();
+            if self.reset_request.is_none() {
+                self.reset_request = queue.take_reset_request();
+            }
+            (is_requested, queue.fault(), queue.in_flight())
+        });
         if let Stage::Live(device) = &self.stage {
+            let is_wanted = is_requested || demand == Demand::Reset;
             let health = device.health();
-            self.examine(queue, health, demand, &mut actions);
+            if self.needs_reset(health, fault, is_wanted, in_flight, &mut actions) {
+                self.begin_reset(queue);
+            }
         }
         self.advance(adapter, queue, &mut actions);
         self.settle(adapter, queue, &mut actions);
-        actions.has_requests = queue.in_flight() > 0;
         actions
     }
 
-    /// Begins a reset of a live device, if it needs one or if `demand` asks for one.
-    fn examine(
+    /// Returns whether a live device must be reset, and reports why. `is_wanted` says whether
+    /// Storport or an initiator wants a reset.
+    fn needs_reset(
         &mut self,
-        queue: &mut Queue<'a>,
         health: Health,
-        demand: Demand,
+        fault: Option<RingFault>,
+        is_wanted: bool,
+        in_flight: u16,
         actions: &mut Actions,
-    ) {
-        let own = match (health, queue.fault()) {
-            (Health::Gone, _) => false,
+    ) -> bool {
+        let own = match (health, fault) {
+            // `advance` reports that when it polls the reset.
+            (Health::Gone, _) => return true,
             (_, Some(fault)) => {
                 actions.report(Report::violation(Event::ProtocolViolation, fault));
                 true
@@ -276,26 +305,23 @@ impl<'a> Life<'a> {
                 actions.report(Report::new(Event::ResetRequested, []));
                 true
             }
-            (Health::Working, None) if demand == Demand::Look => return,
-            (Health::Working, None) => false,
+            (Health::Working, None) if is_wanted => false,
+            (Health::Working, None) => return false,
         };
-        // If the device is gone, `advance` reports that when it polls the reset.
-        if health != Health::Gone {
-            self.resets = self.resets.saturating_add(1);
-            let inserts = [number(self.resets), number(queue.in_flight())];
-            actions.report(Report::new(Event::DeviceReset, inserts));
-        }
+        self.resets = self.resets.saturating_add(1);
+        let inserts = [number(self.resets), number(in_flight)];
+        actions.report(Report::new(Event::DeviceReset, inserts));
         if own {
             self.count_own_reset(actions);
         }
-        self.begin_reset(queue);
+        true
     }
 
     /// Counts a reset that the driver decided on itself. Gives the device up if there were too
     /// many.
     fn count_own_reset(&mut self, actions: &mut Actions) {
         let first = self.own_resets.first().copied().flatten();
-        let too_many = first.is_some_and(|first| self.now.saturating_sub(first) < WINDOW);
+        let too_many = first.is_some_and(|first| self.now.saturating_sub(first) < RESET_WINDOW);
         self.own_resets.rotate_left(1);
         if let Some(last) = self.own_resets.last_mut() {
             *last = Some(self.now);
@@ -304,14 +330,14 @@ impl<'a> Life<'a> {
             // The device is still reset, so that requests in flight can be completed.
             self.closed = Some(Failure::NoHba);
             let resets = u64::try_from(MAX_RESETS).unwrap_or(0);
-            let inserts = [number(resets), number(WINDOW / SECOND)];
+            let inserts = [number(resets), number(RESET_WINDOW / SECOND)];
             actions.report(Report::new(Event::DeviceFailed, inserts));
         }
     }
 
     /// Begins a reset of the device, at any stage, and stops the submission of requests.
-    fn begin_reset(&mut self, queue: &mut Queue<'a>) {
-        queue.admit(Admission::Wait);
+    fn begin_reset(&mut self, queue: &mut impl OpenQueue<'a>) {
+        queue.open(|queue| queue.admit(Admission::Wait));
         self.reset_at = self.now;
         self.start_at = 0;
         self.overdue = false;
@@ -324,19 +350,24 @@ impl<'a> Life<'a> {
         };
     }
 
-    /// Moves the device as far as possible now: polls its reset, reclaims the requests in
+    /// Moves the device as far as possible now: polls its reset, completes the requests in
     /// flight once it is confirmed, and starts the device again.
-    fn advance(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
+    fn advance(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut impl OpenQueue<'a>,
+        actions: &mut Actions,
+    ) {
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
                     self.overdue = false;
                     let failure = self.closed.unwrap_or(Failure::BusReset);
-                    queue.reclaim(device.quiet(), &adapter.slots, failure);
+                    fail_in_flight(queue, device.quiet(), &adapter.slots, failure);
                     Stage::Reset(device)
                 }
                 ResetPoll::Removed(device) => {
-                    queue.reclaim(device.quiet(), &adapter.slots, Failure::NoDevice);
+                    fail_in_flight(queue, device.quiet(), &adapter.slots, Failure::NoDevice);
                     self.closed = Some(Failure::NoDevice);
                     actions.report(Report::vanished());
                     Stage::Removed(device)
@@ -350,37 +381,54 @@ impl<'a> Life<'a> {
             },
             other => other,
         };
-        self.start_again(adapter, queue, actions);
-    }
-
-    /// Starts a device that has confirmed its reset, unless it was given up or the pause after
-    /// a failed start is not over.
-    fn start_again(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
         if self.closed.is_some() || self.now < self.start_at {
             return;
         }
-        let device = match core::mem::replace(&mut self.stage, Stage::Taken) {
-            Stage::Reset(device) => device,
-            other => {
-                self.stage = other;
-                return;
-            }
-        };
-        let (stage, started) = bring_up(device, self.accepted, adapter, queue, self.vectors);
-        self.stage = stage;
-        match started {
-            Ok(report) => {
+        match self.bring_up(adapter, queue) {
+            None => {}
+            Some(Ok(report)) => {
                 self.failed_starts = 0;
                 if let Some(report) = report {
                     actions.report(report);
                 }
             }
-            Err(error) => self.retry(queue, &error, actions),
+            Some(Err(error)) => self.retry(queue, &error, actions),
         }
     }
 
+    /// Starts a device that has confirmed a reset, with the features and the ring that it had
+    /// before, and opens the queue to requests. Returns `None` if the device cannot be started
+    /// yet. Also returns an event if the write cache could not be switched to the mode that it
+    /// had before.
+    ///
+    /// # Errors
+    /// Why a step failed. Another reset has begun then.
+    fn bring_up(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut impl OpenQueue<'a>,
+    ) -> Option<Result<Option<Report>, Error>> {
+        if !matches!(self.stage, Stage::Reset(_)) {
+            return None;
+        }
+        // A notification from before the reset must not reach the device before DRIVER_OK
+        // (V13). No other begins now, because the queue is not open to requests.
+        if !queue.open(|_| adapter.notifying.is_empty()) {
+            return None;
+        }
+        let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
+            return None;
+        };
+        let (stage, result) = match start_device(device, self.accepted, self.ring, self.vectors) {
+            Ok((device, notifier)) => open_queue(device, notifier, adapter, queue),
+            Err((device, error)) => (Stage::Resetting(device), Err(error)),
+        };
+        self.stage = stage;
+        Some(result)
+    }
+
     /// Resets a device whose start failed, and has it started again later.
-    fn retry(&mut self, queue: &mut Queue<'a>, error: &Error, actions: &mut Actions) {
+    fn retry(&mut self, queue: &mut impl OpenQueue<'a>, error: &Error, actions: &mut Actions) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);
         self.begin_reset(queue);
@@ -406,10 +454,15 @@ impl<'a> Life<'a> {
     /// Derives three things from the stage: whether the queue accepts requests, whether
     /// Storport is paused, and when the timer expires. Completes an initiator's requests for a
     /// reset that is over.
-    fn settle(&mut self, adapter: &Adapter<'a>, queue: &mut Queue<'a>, actions: &mut Actions) {
+    fn settle(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut impl OpenQueue<'a>,
+        actions: &mut Actions,
+    ) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
-            queue.admit(Admission::Closed(failure));
+            queue.open(|queue| queue.admit(Admission::Closed(failure)));
         }
         let is_live = matches!(self.stage, Stage::Live(_));
         let waits = !is_live && closed.is_none();
@@ -433,47 +486,55 @@ impl<'a> Life<'a> {
             return;
         }
         // The reset that is over also serves a request that came while it was in progress.
-        let requests = [self.reset_request.take(), queue.take_reset_request()];
+        let second = queue.open(Queue::take_reset_request);
+        let requests = [self.reset_request.take(), second];
         for srb in requests.into_iter().flatten() {
             match closed {
-                None => srb.succeed(0),
+                None => srb.succeed_control(),
                 Some(failure) => srb.fail(failure),
             }
         }
     }
 }
 
-/// Starts a device that has confirmed a reset, with the features and the ring that it had
-/// before, and opens the queue to requests. Returns the new stage. Also returns an event if
-/// the write cache could not be switched to the mode that it had before. If a step fails,
-/// begins another reset.
-fn bring_up<'a>(
-    device: Device<Window<'a>, Reset>,
-    accepted: Features,
+/// Completes all requests in flight with `failure`, and empties the queue. `quiet` proves that
+/// the device accesses no memory. Requests that are prepared become stale, which HwStartIo
+/// detects.
+fn fail_in_flight<'a>(
+    queue: &mut impl OpenQueue<'a>,
+    quiet: Quiet<'_>,
+    slots: &SlotAllocator,
+    failure: Failure,
+) {
+    while let Some(srb) = queue.open(|queue| queue.reclaim(quiet, slots)) {
+        srb.fail(failure);
+    }
+}
+
+/// Opens the queue of a device that was just started to requests. Returns the new stage, and the
+/// result of [`Life::bring_up`].
+fn open_queue<'a>(
+    device: Device<Window<'a>, Live>,
+    notifier: Notifier<Window<'a>>,
     adapter: &Adapter<'a>,
-    queue: &mut Queue<'a>,
-    vectors: Vectors,
+    queue: &mut impl OpenQueue<'a>,
 ) -> (Stage<'a>, Result<Option<Report>, Error>) {
-    let placement = queue.ring().placement();
-    let (device, notifier) = match start_device(device, accepted, placement, vectors) {
-        Ok(started) => started,
-        Err((device, error)) => return (Stage::Resetting(device), Err(error)),
-    };
-    if let Err(fault) = queue.ring().check_used_index() {
+    // Nothing is in flight, so a device that follows the protocol has returned nothing.
+    if let Err(fault) = queue.open(|queue| queue.ring().rearm_interrupts()) {
         let error = Error::Violation(fault);
         return (Stage::Resetting(device.begin_reset()), Err(error));
     }
-    // The used ring is empty, so no interrupt is missed.
-    let _: bool = queue.ring().rearm_interrupts();
     if adapter.stopped.load(Ordering::SeqCst) {
         // ScsiStopAdapter was called meanwhile. ScsiRestartAdapter continues from here.
         return (Stage::Resetting(device.begin_reset()), Ok(None));
     }
     let cache_mode = CacheMode::new(&device);
     let report = restore_cache_mode(adapter, cache_mode.as_ref());
-    queue.admit(Admission::Open {
-        notifier,
-        cache_mode,
+    queue.open(|queue| {
+        queue.admit(Admission::Open {
+            notifier,
+            cache_mode,
+        });
     });
     (Stage::Live(device), Ok(report))
 }
@@ -511,21 +572,21 @@ pub fn start_device<'a>(
     ring: RingPlacement,
     vectors: Vectors,
 ) -> Result<Started<'a>, (Device<Window<'a>, Resetting>, Error)> {
-    let failed = |failure: Failed<Window<'a>>, offered| {
-        let error = failure.error;
+    let refused = |failed: Failed<Window<'a>>, offered| {
+        let error = failed.error;
         let error = Error::Device { error, offered };
-        (failure.device.begin_reset(), error)
+        (failed.device.begin_reset(), error)
     };
-    let device = device.acknowledge().map_err(|failure| failed(failure, 0))?;
+    let device = device.acknowledge().map_err(|failed| refused(failed, 0))?;
     let offered = Features::from(device.offered()).bits();
     let mut device = device
         .accept(accepted.get())
-        .map_err(|failure| failed(failure, offered))?;
+        .map_err(|failed| refused(failed, offered))?;
 
-    let refused = |error| Error::Device { error, offered };
+    let unusable = |error| Error::Device { error, offered };
     let enabled = device
         .find_queue(QUEUE, ring.size)
-        .map_err(refused)
+        .map_err(unusable)
         .and_then(|found| {
             if let Some(vector) = vectors.config {
                 // If it fails, the driver notices that the device asks for a reset
@@ -533,15 +594,15 @@ pub fn start_device<'a>(
                 let _: Result<(), virtio::Error> = device.route_config(vector);
             }
             if let Some(vector) = vectors.queue {
-                device.route_queue(&found, vector).map_err(refused)?;
+                device.route_queue(&found, vector).map_err(unusable)?;
             }
-            device.enable_queue(found, ring).map_err(refused)
+            device.enable_queue(found, ring).map_err(unusable)
         });
     let enabled = match enabled {
         Ok(enabled) => enabled,
         Err(error) => return Err((device.begin_reset(), error)),
     };
-    let device = device.start().map_err(|failure| failed(failure, offered))?;
+    let device = device.start().map_err(|failed| refused(failed, offered))?;
     let notifier = device.notifier(enabled);
     Ok((device, notifier))
 }

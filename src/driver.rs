@@ -4,9 +4,10 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use scsi::Disk;
 use storport::{
-    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Initialize, Interrupt, Interrupted,
-    MessageInterrupt, MessageLocks, Miniport, NotFound, PassiveInitialize, Performance, Proves,
-    ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop, StorStatus, Timer, callback,
+    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Guard, Held, Initialize, Interrupt,
+    Interrupted, MessageInterrupt, MessageLocks, Miniport, NotFound, PassiveInitialize,
+    Performance, Proves, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop, StorStatus, Timer,
+    callback,
     level::{DpcHeld, StartIoHeld},
 };
 use virtio::{
@@ -16,10 +17,10 @@ use virtio::{
 };
 
 use crate::{
-    device::{Actions, Demand, Life, Microseconds, Vectors},
+    device::{Actions, Demand, Life, Microseconds, OpenQueue, Vectors},
     error::Error,
     events::Event,
-    io::{self, Drained, InFlight, Queue, Request, ShortUsed},
+    io::{self, Drained, InFlight, Notifying, Queue, Request, ShortUsed},
     probe,
     registers::Window,
     report::Report,
@@ -35,8 +36,8 @@ const CONFIG_MESSAGE: u16 = 1;
 /// The bit of the ISR status for a configuration change.
 const CONFIG_INTERRUPT: u8 = 1 << 1;
 
-/// How often HwResetBus polls a device that is being reset, and the pause after each poll in
-/// microseconds: half a millisecond in all. After that the timer continues.
+/// How often HwResetBus and ScsiStopAdapter poll a device that is being reset, and the pause
+/// after each poll in microseconds: half a millisecond in all. After that the timer continues.
 const RESET_LOOKS: u32 = 10;
 const RESET_PAUSE: u32 = 50;
 
@@ -58,6 +59,8 @@ pub struct Adapter<'a> {
     pub status: StatusRegister<Window<'a>>,
     /// Which slots are free.
     pub slots: SlotAllocator,
+    /// The notifications that are being sent.
+    pub notifying: Notifying,
     /// The shared memory of the slots, in which requests are prepared.
     pub requests: Requests<'a>,
     /// The disk as initiators see it.
@@ -78,14 +81,15 @@ pub struct Adapter<'a> {
 impl<'a> Adapter<'a> {
     /// Runs `run` with the life cycle and the queue, in a callback in which no other callback
     /// accesses them.
-    fn alone<S, R>(&self, cx: &mut S, run: impl FnOnce(&mut Life<'a>, &mut Queue<'a>) -> R) -> R
+    fn alone<S, R>(&self, cx: &mut S, run: impl FnOnce(&mut Life<'a>, &mut Alone<'_, 'a>) -> R) -> R
     where
         S: Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>,
     {
-        self.life.open_with(&self.queue, cx, run)
+        self.life
+            .open_with(&self.queue, cx, |life, queue| run(life, &mut Alone(queue)))
     }
 
-    /// Makes the next step of the life cycle, under the queue's lock.
+    /// Makes the next step of the life cycle.
     fn attend(
         &self,
         life: &mut Guard<'_, 'a, Life<'a>, StartIoHeld>,
@@ -93,8 +97,33 @@ impl<'a> Adapter<'a> {
         clock: Option<Microseconds>,
     ) -> Actions {
         let (life, held) = life.split();
-        self.queue
-            .with(held, |queue| life.attend(self, queue, demand, clock))
+        let queue = &mut Locking {
+            queue: &self.queue,
+            held,
+        };
+        life.attend(self, queue, demand, clock)
+    }
+}
+
+/// The queue in a callback in which no other callback accesses it.
+struct Alone<'q, 'a>(&'q mut Queue<'a>);
+
+impl<'a> OpenQueue<'a> for Alone<'_, 'a> {
+    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+        run(self.0)
+    }
+}
+
+/// The queue, which is opened under its lock.
+struct Locking<'q, 'a> {
+    queue: &'q DpcLocked<'a, Queue<'a>>,
+    /// The proof that the StartIo lock is held.
+    held: &'q mut Held<'a, StartIoHeld>,
+}
+
+impl<'a> OpenQueue<'a> for Locking<'_, 'a> {
+    fn open<R>(&mut self, run: impl FnOnce(&mut Queue<'a>) -> R) -> R {
+        self.queue.with(self.held, |queue| run(queue))
     }
 }
 
@@ -228,9 +257,9 @@ impl Miniport for Ferrostor {
             let actions = adapter
                 .life
                 .with_held(cx, |life| adapter.attend(life, demand, clock));
-            let (waits, has_requests) = (actions.timer.is_some(), actions.has_requests);
+            let waits = actions.timer.is_some();
             carry_out!(adapter, cx, actions);
-            if !waits || !has_requests {
+            if !waits || adapter.queue.with(cx, |queue| queue.in_flight()) == 0 {
                 return true;
             }
             demand = Demand::Look;
@@ -241,12 +270,20 @@ impl Miniport for Ferrostor {
         false
     }
 
-    fn stop<'a>(adapter: &Adapter<'a>, _cx: &mut Stop<'_, 'a>) {
+    fn stop<'a>(adapter: &Adapter<'a>, cx: &mut Stop<'_, 'a>) {
         // Another callback may be starting the device now. It reads this flag after the
         // start, and begins a reset if it is set. So the last write to the device status is a
         // reset in any case.
         adapter.stopped.store(true, Ordering::SeqCst);
         adapter.status.begin_reset();
+        // Windows may free the adapter's memory after this, so the device gets time to stop
+        // accessing it. This may run at DIRQL, so the time is short.
+        for _ in 0..RESET_LOOKS {
+            if adapter.status.is_quiet() {
+                return;
+            }
+            cx.stall(RESET_PAUSE);
+        }
     }
 
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
@@ -283,23 +320,37 @@ fn vectors(has_message: impl Fn(u32) -> bool) -> Vectors {
 impl callback::PassiveInitialize for Ferrostor {
     fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
         let vectors = vectors(|message| cx.has_message(message));
-        let started = adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors));
-        if let Err(Error::Violation(fault)) = started {
-            // One glitch is no reason to go without the disk: as at a restart, the
-            // DPC goes on.
-            let report = Report::violation(Event::ProtocolViolation, fault);
-            let _: Result<(), StorStatus> = cx.log_event(&report.event());
-            adapter.alone(cx, |life, queue| life.restart(queue, vectors));
-            adapter.attention.issue(cx);
-            return true;
+        match adapter.alone(cx, |life, queue| life.start(adapter, queue, vectors)) {
+            Ok(()) => {}
+            // A single protocol violation is no reason to go without the disk.
+            Err(Error::Violation(fault)) => {
+                let report = Report::violation(Event::ProtocolViolation, fault);
+                let _: Result<(), StorStatus> = cx.log_event(&report.event());
+            }
+            Err(error) => {
+                let _: Result<(), StorStatus> = cx.log_event(&Report::from(&error).event());
+                if becomes_quiet(adapter, cx) {
+                    return false;
+                }
+                // Windows would free the adapter's memory, which the device may still access.
+            }
         }
-        if let Err(error) = started {
-            let report = Report::from(&error);
-            let _: Result<(), StorStatus> = cx.log_event(&report.event());
-            return false;
-        }
+        // The DPC continues a reset that the device has not confirmed.
+        adapter.attention.issue(cx);
         true
     }
+}
+
+/// Waits for a device whose start failed to confirm its reset. Returns false if it did not.
+#[cold]
+fn becomes_quiet<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
+    for _ in 0..probe::RESET_MILLISECONDS {
+        if adapter.alone(cx, |life, _| life.is_quiet()) {
+            return true;
+        }
+        cx.stall(1000);
+    }
+    false
 }
 
 impl callback::MessageInterrupt for Ferrostor {

@@ -1,6 +1,6 @@
 //! Why the driver cannot use or start a device.
 
-use virtio::split_queue::RingFault;
+use virtio::{split_queue::RingFault, transport::ResetFailure};
 
 /// Why the driver cannot use or start a device.
 #[derive(Clone, Copy, Debug)]
@@ -48,5 +48,16 @@ impl From<virtio::Error> for Error {
     /// The error of a device that has not been asked for its features.
     fn from(error: virtio::Error) -> Self {
         Self::Device { error, offered: 0 }
+    }
+}
+
+impl<R> From<ResetFailure<R>> for Error {
+    fn from(failure: ResetFailure<R>) -> Self {
+        match failure {
+            ResetFailure::Removed(_) => virtio::Error::Gone.into(),
+            ResetFailure::Stuck { status, .. } => Self::ResetUnconfirmed {
+                status: status.bits(),
+            },
+        }
     }
 }

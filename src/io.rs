@@ -4,7 +4,7 @@
 //! On this path a request is first an `Srb` and a `MediaOp`, then a [`Prepared`] request in
 //! its slot, then an [`InFlight`] request in the ring's table, and last a [`Completion`].
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use scsi::{
@@ -65,7 +65,7 @@ pub struct InFlight<'a> {
 }
 
 /// The table of requests in flight.
-pub type Requests<'a> = Table<'a, Option<InFlight<'a>>>;
+pub type InFlightTable<'a> = Table<'a, Option<InFlight<'a>>>;
 
 /// A request that the device has returned, with its outcome.
 struct Completion<'a> {
@@ -76,7 +76,7 @@ struct Completion<'a> {
 
 /// The data under the queue's lock: the ring, and whether it takes requests.
 pub struct Queue<'a> {
-    ring: SplitQueue<'a, Requests<'a>>,
+    ring: SplitQueue<'a, InFlightTable<'a>>,
     admission: Admission<'a>,
     /// An initiator's request to reset the device, until [`Life`](crate::device::Life) takes
     /// it.
@@ -119,7 +119,7 @@ pub enum Drained {
 
 impl<'a> Queue<'a> {
     /// Makes a queue for a device that is not started yet.
-    pub fn new(ring: SplitQueue<'a, Requests<'a>>) -> Self {
+    pub fn new(ring: SplitQueue<'a, InFlightTable<'a>>) -> Self {
         Self {
             ring,
             admission: Admission::Wait,
@@ -128,7 +128,7 @@ impl<'a> Queue<'a> {
     }
 
     /// The ring, for the start of the device.
-    pub fn ring(&mut self) -> &mut SplitQueue<'a, Requests<'a>> {
+    pub fn ring(&mut self) -> &mut SplitQueue<'a, InFlightTable<'a>> {
         &mut self.ring
     }
 
@@ -167,12 +167,73 @@ impl<'a> Queue<'a> {
         None
     }
 
-    /// Completes all requests in flight with `failure`, and empties the queue. `quiet` proves
-    /// that the device has confirmed a reset or is gone, and so writes to no memory. Requests
-    /// that are prepared become stale, which HwStartIo detects.
-    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator, failure: Failure) {
-        self.ring
-            .reclaim(quiet, slots, |InFlight { srb, .. }| srb.fail(failure));
+    /// Takes the next request in flight out of the queue. Once there is none, empties the queue:
+    /// see [`SplitQueue::reclaim`].
+    pub fn reclaim(&mut self, quiet: Quiet<'_>, slots: &SlotAllocator) -> Option<StartedSrb<'a>> {
+        let InFlight { srb, .. } = self.ring.reclaim(quiet, slots)?;
+        Some(srb)
+    }
+
+    /// Returns the notification that the device needs for the requests that were published
+    /// since the last call. Without a free place in `notifying` it is sent here.
+    #[inline]
+    fn notification<'n>(&mut self, notifying: &'n Notifying) -> Option<Notification<'n, 'a>> {
+        if !self.ring.notification_needed() {
+            return None;
+        }
+        let Admission::Open { notifier, .. } = &self.admission else {
+            return None;
+        };
+        let place = notifying.begin();
+        if place.is_none() {
+            notifier.notify();
+        }
+        place.map(|place| Notification {
+            notifier: notifier.clone(),
+            place,
+        })
+    }
+}
+
+/// The notifications that are being sent. They are sent after the queue's lock was released,
+/// because a register write may take long. So the device may be reset meanwhile, and must not
+/// be started before they are sent.
+#[derive(Debug, Default)]
+pub struct Notifying([AtomicBool; MAX_NOTIFYING]);
+
+/// How many notifications can be sent at the same time without the queue's lock.
+const MAX_NOTIFYING: usize = 8;
+
+impl Notifying {
+    /// Takes a free place. The caller holds the queue's lock.
+    #[inline]
+    fn begin(&self) -> Option<&AtomicBool> {
+        // Only the holder of the lock sets a place, so a load and a store are enough.
+        let place = self.0.iter().find(|place| !place.load(Ordering::Relaxed))?;
+        place.store(true, Ordering::Relaxed);
+        Some(place)
+    }
+
+    /// Whether no notification is being sent. The caller holds the queue's lock.
+    pub fn is_empty(&self) -> bool {
+        // Acquire, with the store in `Notification::send`: the register writes of the caller
+        // come after the notification.
+        !self.0.iter().any(|place| place.load(Ordering::Acquire))
+    }
+}
+
+/// A notification to be sent after the queue's lock was released.
+#[must_use = "the device waits for it, and is never started again without it"]
+struct Notification<'n, 'a> {
+    notifier: Notifier<Window<'a>>,
+    place: &'n AtomicBool,
+}
+
+impl Notification<'_, '_> {
+    #[inline]
+    fn send(self) {
+        self.notifier.notify();
+        self.place.store(false, Ordering::Release);
     }
 }
 
@@ -224,7 +285,7 @@ fn transfer<'a>(
         return fail(srb, Failure::InvalidRequest);
     };
     let Some(slot) = slots.reserve() else {
-        return busy(srb);
+        return wait_for_slot(adapter, cx, srb);
     };
     let elements = list.elements();
     let prepared = match op {
@@ -251,7 +312,7 @@ fn flush<'a>(
     op: MediaOp,
 ) -> Option<(Srb<'a>, Request)> {
     let Some(slot) = adapter.slots.reserve() else {
-        return busy(srb);
+        return wait_for_slot(adapter, cx, srb);
     };
     match adapter.requests.flush(&adapter.slots, slot) {
         Ok(prepared) => Some((srb, Request::Device { prepared, op })),
@@ -373,7 +434,7 @@ fn build_control<'a>(
         // The driver has no state for a unit, and HwAdapterControl handles the adapter's
         // state. So there is nothing to do.
         Function::Flush | Function::Shutdown | Function::Pnp { .. } | Function::Power => {
-            srb.succeed(0);
+            srb.succeed_control();
             None
         }
         Function::ExecuteScsi | Function::Other(_) => fail(srb, Failure::InvalidRequest),
@@ -409,9 +470,21 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
     None
 }
 
-/// Completes a request as BUSY. Storport sends it again later.
+/// Completes a request for which no slot is free as BUSY. Storport sends it again later.
 #[cold]
-fn busy<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+fn wait_for_slot<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut BuildIo<'_, 'a>,
+    srb: Srb<'a>,
+) -> Option<(Srb<'a>, Request)> {
+    adapter.queue.with(cx, |queue| {
+        // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
+        // Once nothing is in flight, no completion frees a slot, so they are freed here. A
+        // request that Storport starts after all is completed as BUSY then.
+        if queue.in_flight() == 0 {
+            queue.ring.discard_prepared(&adapter.slots);
+        }
+    });
     srb.busy();
     None
 }
@@ -441,42 +514,37 @@ pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, 
     };
     let submitted = adapter
         .queue
-        .with(cx, |queue| queue.submit(&adapter.slots, prepared, srb, op));
+        .with(cx, |queue| queue.submit(adapter, prepared, srb, op));
     match submitted {
-        Ok(Some(notifier)) => notifier.notify(),
+        Ok(Some(notification)) => notification.send(),
         Ok(None) => {}
         Err((srb, answer)) => complete_unsubmitted(adapter, cx, srb, op, answer),
     }
 }
 
 impl<'a> Queue<'a> {
-    /// Publishes a request of HwStartIo. Returns the notifier if the device needs a
-    /// notification. The caller notifies after it has released the lock, because a
-    /// notification may take long.
+    /// Publishes a request of HwStartIo. Returns the notification if the device needs one.
     ///
     /// # Errors
     /// The SRB and how to complete it, if it was not published. Its slot is free.
     #[inline]
-    fn submit(
+    fn submit<'n>(
         &mut self,
-        slots: &SlotAllocator,
+        adapter: &'n Adapter<'a>,
         prepared: Prepared,
         srb: Srb<'a>,
         op: MediaOp,
-    ) -> Result<Option<Notifier<Window<'a>>>, (Srb<'a>, Answer)> {
-        let notifier = match self.admitted(op) {
-            Ok(notifier) => notifier.clone(),
-            Err(answer) => {
-                self.ring.cancel(slots, prepared);
-                return Err((srb, answer));
-            }
-        };
+    ) -> Result<Option<Notification<'n, 'a>>, (Srb<'a>, Answer)> {
+        if let Err(answer) = self.check(adapter, op) {
+            self.ring.cancel(&adapter.slots, prepared);
+            return Err((srb, answer));
+        }
         let start = |srb: Srb<'a>| InFlight {
             srb: srb.started(),
             op,
         };
-        match self.ring.publish(slots, prepared, srb, start) {
-            Ok(()) => Ok(self.ring.notification_needed().then_some(notifier)),
+        match self.ring.publish(&adapter.slots, prepared, srb, start) {
+            Ok(()) => Ok(self.notification(&adapter.notifying)),
             Err(NotPublished { given, reason }) => Err((
                 given,
                 match reason {
@@ -488,34 +556,49 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// Returns the queue's notifier if the request may be submitted now. Switches the write
-    /// cache if the request asks for that.
+    /// Checks whether a request may be submitted now. Switches the write cache if the request
+    /// asks for that.
     ///
     /// # Errors
     /// How to complete the request otherwise.
     #[inline]
-    fn admitted(&self, op: MediaOp) -> Result<&Notifier<Window<'a>>, Answer> {
-        let (notifier, cache_mode) = match &self.admission {
-            Admission::Open {
-                notifier,
-                cache_mode,
-            } => (notifier, cache_mode),
-            Admission::Wait => return Err(Answer::Busy),
-            Admission::Closed(failure) => return Err(Answer::Fail(*failure)),
-        };
-        if let MediaOp::SwitchCache(switch) = op
-            && !switch_cache(cache_mode.as_ref(), switch.policy)
-        {
-            return Err(Answer::Refuse(Sense::INTERNAL_TARGET_FAILURE));
+    fn check(&self, adapter: &Adapter<'a>, op: MediaOp) -> Result<(), Answer> {
+        match &self.admission {
+            Admission::Open { cache_mode, .. } => match op {
+                MediaOp::SwitchCache(switch) => {
+                    switch_cache(adapter, cache_mode.as_ref(), switch.policy)
+                }
+                _ => Ok(()),
+            },
+            Admission::Wait => Err(Answer::Busy),
+            Admission::Closed(failure) => Err(Answer::Fail(*failure)),
         }
-        Ok(notifier)
     }
 }
 
-/// Switches the device's write cache. Returns false if the device did not switch it.
+/// Switches the device's write cache.
+///
+/// # Errors
+/// How to complete the request, if the device did not switch its cache.
 #[cold]
-fn switch_cache(cache_mode: Option<&CacheMode<Window<'_>>>, policy: CachePolicy) -> bool {
-    cache_mode.is_some_and(|cache_mode| cache_mode.set(policy).is_ok())
+fn switch_cache<'a>(
+    adapter: &Adapter<'a>,
+    cache_mode: Option<&CacheMode<Window<'a>>>,
+    policy: CachePolicy,
+) -> Result<(), Answer> {
+    let failed = Answer::Refuse(Sense::INTERNAL_TARGET_FAILURE);
+    let Some(cache_mode) = cache_mode else {
+        return Err(failed);
+    };
+    if policy == CachePolicy::WriteBack {
+        // MODE SENSE reports a cache that is on as on: see `record_switch`.
+        adapter.disk.write_cache.switch(policy);
+    }
+    if cache_mode.set(policy).is_ok() {
+        return Ok(());
+    }
+    adapter.disk.write_cache.switch(cache_mode.get());
+    Err(failed)
 }
 
 /// Stores a request to reset the device, and issues the DPC that begins the reset. Completes
@@ -565,11 +648,6 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    #[inline]
-    fn is_full(&self) -> bool {
-        self.succeeded.is_full() || self.failed.is_full()
-    }
-
     /// Adds a request. The batch is not full.
     #[inline]
     fn push(&mut self, completion: Completion<'a>) {
@@ -616,11 +694,11 @@ where
 {
     for _ in 0..TURNS {
         let mut batch = Batch::default();
-        let (drained, notifier) = adapter
+        let (drained, notification) = adapter
             .queue
             .with(cx, |queue| queue.take_used(adapter, &mut batch));
-        if let Some(notifier) = notifier {
-            notifier.notify();
+        if let Some(notification) = notification {
+            notification.send();
         }
         batch.complete();
         if drained != Drained::More {
@@ -631,29 +709,50 @@ where
 }
 
 impl<'a> Queue<'a> {
-    /// Takes finished requests off the used ring, until `batch` is full or the ring is empty.
-    /// Also returns the notifier if a flush was published for which the device needs a
-    /// notification.
+    /// Takes finished requests off the used ring, at most [`BATCH`] of them. Also returns the
+    /// notification if flushes were published for which the device needs one.
     #[inline(always)]
-    fn take_used(
+    fn take_used<'n>(
+        &mut self,
+        adapter: &'n Adapter<'a>,
+        batch: &mut Batch<'a>,
+    ) -> (Drained, Option<Notification<'n, 'a>>) {
+        let mut flushes = false;
+        let drained = self.take_batch(adapter, batch, &mut flushes);
+        let notification = if flushes {
+            self.notification(&adapter.notifying)
+        } else {
+            None
+        };
+        (drained, notification)
+    }
+
+    /// As [`take_used`](Self::take_used). Sets `flushes` if a flush was published.
+    #[inline(always)]
+    fn take_batch(
         &mut self,
         adapter: &Adapter<'a>,
         batch: &mut Batch<'a>,
-    ) -> (Drained, Option<Notifier<Window<'a>>>) {
-        let mut notifier = None;
-        while !batch.is_full() {
+        flushes: &mut bool,
+    ) -> Drained {
+        for _ in 0..BATCH {
             match self.ring.pop_used() {
                 Ok(Some(used)) => {
-                    if let Some(completion) = self.take_one(adapter, used, &mut notifier) {
+                    if let Some(completion) = self.take_one(adapter, used, flushes) {
                         batch.push(completion);
                     }
                 }
-                Ok(None) if self.ring.rearm_interrupts() => break,
-                Ok(None) => return (Drained::All, notifier),
-                Err(_) => return (Drained::Faulty, notifier),
+                Ok(None) => {
+                    return match self.ring.rearm_interrupts() {
+                        Ok(true) => Drained::More,
+                        Ok(false) => Drained::All,
+                        Err(_) => Drained::Faulty,
+                    };
+                }
+                Err(_) => return Drained::Faulty,
             }
         }
-        (Drained::More, notifier)
+        Drained::More
     }
 
     /// Reads the outcome of a request that the device has returned, and releases its slot.
@@ -663,7 +762,7 @@ impl<'a> Queue<'a> {
         &mut self,
         adapter: &Adapter<'a>,
         used: Used<InFlight<'a>>,
-        notifier: &mut Option<Notifier<Window<'a>>>,
+        flushes: &mut bool,
     ) -> Option<Completion<'a>> {
         let outcome = adapter.requests.outcome(&used.slot);
         if outcome == Err(RequestError::NoStatus) {
@@ -679,7 +778,7 @@ impl<'a> Queue<'a> {
         } = used;
         adapter.short_used.check(written, op);
         if let (Ok(()), MediaOp::DurableWrite(extent)) = (outcome, op) {
-            return self.flush_write(adapter, slot, srb, extent, notifier);
+            return self.flush_write(adapter, slot, srb, extent, flushes);
         }
         self.ring.release(&adapter.slots, slot);
         if let MediaOp::SwitchCache(switch) = op {
@@ -698,7 +797,7 @@ impl<'a> Queue<'a> {
         slot: Slot,
         srb: StartedSrb<'a>,
         extent: Extent,
-        notifier: &mut Option<Notifier<Window<'a>>>,
+        flushes: &mut bool,
     ) -> Option<Completion<'a>> {
         let op = MediaOp::Write(extent);
         let prepared = match adapter.requests.flush(&adapter.slots, slot) {
@@ -710,19 +809,17 @@ impl<'a> Queue<'a> {
                 return Some(Completion { srb, op, outcome });
             }
         };
-        let Admission::Open { notifier: open, .. } = &self.admission else {
+        if !matches!(self.admission, Admission::Open { .. }) {
             self.ring.cancel(&adapter.slots, prepared);
             return fail_started(srb);
-        };
+        }
         let write = InFlight { srb, op };
         let published = self
             .ring
             .publish(&adapter.slots, prepared, write, |write| write);
         match published {
             Ok(()) => {
-                if self.ring.notification_needed() {
-                    *notifier = Some(open.clone());
-                }
+                *flushes = true;
                 None
             }
             Err(NotPublished { given, .. }) => fail_started(given.srb),

@@ -16,26 +16,19 @@ use virtio::{
     queue_size::QueueSize,
     slots::SlotAllocator,
     split_queue::{self, RingFault, SplitQueue},
-    transport::{Device, Failure, Features, Negotiated, Reset, ResetFailure, Windows},
+    transport::{Device, Failed, Features, Negotiated, Reset, ResetFailure, Windows},
 };
 
 use crate::{
-    device::{Life, POLL, TICK, Vectors, start_device},
+    device::{Life, POLL, QUEUE, Stage, TICK, Vectors, start_device},
     driver::Adapter,
     error::Error,
-    io::{Queue, ShortUsed},
+    io::{Notifying, Queue, ShortUsed},
     registers::{Window, shared_memory},
 };
 
-/// The maximum number of bytes of a structure that the driver maps. No current device uses
-/// more (VIRTIO 1.3 §4.1.4).
-const LONGEST_STRUCTURE: u32 = 4096;
-
 /// The maximum number of descriptors in a slot's table.
 const TABLE_ENTRIES: u16 = 256;
-
-/// The number of the only queue that the driver uses.
-const QUEUE: u16 = 0;
 
 /// The maximum number of descriptors of the ring in dump mode, and so of a request's table.
 /// It is enough for 64 KiB in scattered pages.
@@ -46,7 +39,7 @@ const DUMP_QUEUE: u16 = 32;
 pub const DUMP_SLOTS: u16 = 1;
 
 /// How long the device may take to confirm a reset.
-pub const PROBE_RESET_MILLISECONDS: u32 = 1000;
+pub const RESET_MILLISECONDS: u32 = 1000;
 
 /// How often the driver polls the used ring for the disk's identity, and the pause after each
 /// poll in microseconds: a second in all.
@@ -117,18 +110,20 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
         &mut none_in_flight[..],
     )
     .map_err(|_| out_of_memory())?;
-    let (device, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
+    let (stage, ring, identity) = ask_identity(cx, device, accepted, ring, &requests)?;
+    let placement = ring.placement();
     let in_flight = cx
         .table(usize::from(slots.get()), |_, _| Some(None))
         .ok_or_else(out_of_memory)?;
-    let queue = Queue::new(ring.with_table(device.quiet(), in_flight));
+    let queue = Queue::new(ring.with_table(in_flight));
     let adapter = Adapter {
         queue: cx.dpc_locked(queue).ok_or_else(out_of_memory)?,
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
-        life: cx.start_io_locked(Life::new(device, accepted)),
+        life: cx.start_io_locked(Life::new(stage, accepted, placement)),
         isr,
         status,
         slots: SlotAllocator::new(QUEUE, slots),
+        notifying: Notifying::default(),
         requests,
         disk: describe(&config, &limits, &identity),
         short_used: ShortUsed::default(),
@@ -188,7 +183,7 @@ fn map<'a>(
 /// Returns the part of a mapped BAR that contains a structure. Returns `None` if no byte of
 /// the structure lies inside the BAR.
 fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a>> {
-    let inside = location.within(u64::try_from(bar.length()).ok()?, LONGEST_STRUCTURE)?;
+    let inside = location.within(u64::try_from(bar.length()).ok()?)?;
     let start = usize::try_from(inside.start).ok()?;
     let length = usize::try_from(inside.end).ok()?.checked_sub(start)?;
     bar.part(start, length).map(Window)
@@ -201,15 +196,8 @@ fn window<'a>(bar: &MappedRegisters<'a>, location: Location) -> Option<Window<'a
 fn reset<'a, S>(
     cx: &FindAdapter<'_, 'a>,
     device: Device<Window<'a>, S>,
-) -> Result<Device<Window<'a>, Reset>, Error> {
-    device
-        .reset(PROBE_RESET_MILLISECONDS, || cx.stall(1000))
-        .map_err(|failure| match failure {
-            ResetFailure::Removed(_) => Error::from(virtio::Error::Gone),
-            ResetFailure::Stuck { status, .. } => Error::ResetUnconfirmed {
-                status: status.bits(),
-            },
-        })
+) -> Result<Device<Window<'a>, Reset>, ResetFailure<Window<'a>>> {
+    device.reset(RESET_MILLISECONDS, || cx.stall(1000))
 }
 
 /// Negotiates the features, reads the device's limits, and resets the device.
@@ -219,14 +207,14 @@ fn survey<'a>(
     device: Device<Window<'a>>,
 ) -> Result<(Device<Window<'a>, Reset>, Survey), Error> {
     let mut offered = 0;
-    let failed = |failure: Failure<Window<'a>>, offered| {
+    let refused = |failed: Failed<Window<'a>>, offered| {
         // The failed step has set the status bit FAILED already.
-        let error = failure.error;
+        let error = failed.error;
         Error::Device { error, offered }
     };
     let device = reset(cx, device)?
         .acknowledge()
-        .map_err(|failure| failed(failure, offered))?;
+        .map_err(|failed| refused(failed, offered))?;
     offered = Features::from(device.offered()).bits();
     let accepted = match choose_features(device.offered()) {
         Ok(accepted) => accepted,
@@ -237,7 +225,7 @@ fn survey<'a>(
     };
     let mut device = device
         .accept(accepted)
-        .map_err(|failure| failed(failure, offered))?;
+        .map_err(|failed| refused(failed, offered))?;
     match ask_limits(&mut device, offered, cx.is_dump()) {
         Ok(survey) => Ok((reset(cx, device)?, survey)),
         Err(error) => {
@@ -288,11 +276,18 @@ const IDENTITY_ATTEMPTS: u32 = 3;
 /// The ring for the request for the disk's identity. The request has slot 0 and no payload.
 type IdentityRing<'a, 't> = SplitQueue<'a, &'t mut [Option<()>]>;
 
-/// Starts the device, asks for the disk's identity, and resets the device. The identity is all
-/// zeros if the device does not return one.
+/// The identity of a disk that does not return one.
+const NO_IDENTITY: [u8; IDENTITY] = [0; IDENTITY];
+
+/// Starts the device, asks for the disk's identity, and resets the device.
+///
+/// If the device does not confirm the reset, it may still access the ring. HwFindAdapter must
+/// not fail then, because Windows would free the ring's memory. So the device is returned while
+/// it is being reset.
 ///
 /// # Errors
-/// The device cannot be started or reset, or violates the protocol each time.
+/// The device is gone, cannot be started, or violates the protocol each time. It accesses no
+/// memory.
 #[inline(never)]
 fn ask_identity<'a, 't>(
     cx: &FindAdapter<'_, 'a>,
@@ -304,28 +299,37 @@ fn ask_identity<'a, 't>(
     let slots = &SlotAllocator::new(QUEUE, QueueSize::ONE);
     let mut attempts_left = IDENTITY_ATTEMPTS;
     loop {
-        let (live, notifier) = start_device(device, accepted, ring.placement(), Vectors::default())
-            .map_err(|(_, error)| error)?;
-        let identity = poll_identity(cx, &mut ring, requests, slots, || notifier.notify());
-        device = reset(cx, live)?;
+        let started = start_device(device, accepted, ring.placement(), Vectors::default());
+        let (resetting, identity) = match started {
+            Ok((live, notifier)) => {
+                let notify = || notifier.notify();
+                let identity = poll_identity(cx, &mut ring, requests, slots, notify);
+                (live.begin_reset(), identity.map_err(Error::Violation))
+            }
+            Err((resetting, error)) => (resetting, Err(error)),
+        };
+        device = match resetting.wait(RESET_MILLISECONDS, || cx.stall(1000)) {
+            Ok(device) => device,
+            Err(ResetFailure::Removed(_)) => return Err(virtio::Error::Gone.into()),
+            Err(ResetFailure::Stuck { device, .. }) => {
+                let identity = identity.unwrap_or(NO_IDENTITY);
+                return Ok((Stage::Resetting(device), ring, identity));
+            }
+        };
         // Frees the slot of a request that the device did not answer.
-        ring.reclaim(device.quiet(), slots, |()| ());
+        while ring.reclaim(device.quiet(), slots).is_some() {}
         attempts_left = attempts_left.saturating_sub(1);
         match identity {
-            Ok(identity) => return Ok((device, ring, identity)),
-            Err(fault) if attempts_left == 0 => return Err(Error::Violation(fault)),
+            Ok(identity) => return Ok((Stage::Reset(device), ring, identity)),
             // A single protocol violation is no reason to go without the disk.
-            Err(_) => {}
+            Err(Error::Violation(_)) if attempts_left > 0 => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-/// A device that has confirmed a reset, its ring, and the disk's identity.
-type Asked<'a, 't> = (
-    Device<Window<'a>, Reset>,
-    IdentityRing<'a, 't>,
-    [u8; IDENTITY],
-);
+/// The device, its ring, and the disk's identity.
+type Asked<'a, 't> = (Stage<'a>, IdentityRing<'a, 't>, [u8; IDENTITY]);
 
 /// Sends the request for the disk's identity, and polls for the answer. Returns zeros if the
 /// device does not answer, or fails the request.
@@ -339,9 +343,9 @@ fn poll_identity(
     slots: &SlotAllocator,
     notify: impl Fn(),
 ) -> Result<[u8; IDENTITY], RingFault> {
-    const NO_IDENTITY: [u8; IDENTITY] = [0; IDENTITY];
-
     ring.check_used_index()?;
+    // No interrupt routine is connected yet, and another device may share the pin.
+    ring.suppress_interrupts();
     let prepared = slots
         .reserve()
         .and_then(|slot| requests.identify(slots, slot).ok());

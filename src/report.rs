@@ -11,7 +11,7 @@ use virtio::{
     transport::Features,
 };
 
-use crate::{error::Error, events::Event, probe::PROBE_RESET_MILLISECONDS};
+use crate::{error::Error, events::Event, probe::RESET_MILLISECONDS};
 
 /// An event with its inserts, ready to be logged.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +99,7 @@ impl From<&Error> for Report {
             }
             Error::ResetUnconfirmed { status } => Self::new(
                 Event::StartResetUnconfirmed,
-                [number(PROBE_RESET_MILLISECONDS), bits(status)],
+                [number(RESET_MILLISECONDS), bits(status)],
             ),
             Error::Device { error, offered } => device(error, offered),
             Error::LimitTooSmall {

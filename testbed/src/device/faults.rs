@@ -32,8 +32,9 @@ pub struct Faults {
     pub no_status: bool,
     /// The device clears FEATURES_OK when the driver sets it.
     pub refuse_features: bool,
-    /// The device sets DEVICE_NEEDS_RESET when the driver sets DRIVER_OK.
-    pub driver_ok_fails: bool,
+    /// The device sets DEVICE_NEEDS_RESET when the driver sets DRIVER_OK after this many resets, or
+    /// more.
+    pub driver_ok_fails: Option<u64>,
     /// `config_generation` changes after each read of it.
     pub unstable_config: bool,
     /// Bytes of PCI configuration space that read as another value, by offset.

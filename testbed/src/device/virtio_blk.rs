@@ -801,7 +801,12 @@ impl Core {
                     self.glitch();
                     self.queue_used(0);
                 }
-                if self.faults().driver_ok_fails {
+                let resets = self.oddities.resets();
+                if self
+                    .faults()
+                    .driver_ok_fails
+                    .is_some_and(|after| resets >= after)
+                {
                     self.need_reset();
                 }
             }

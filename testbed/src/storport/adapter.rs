@@ -423,9 +423,15 @@ impl Adapter {
     }
 
     /// Calls HwBuildIo and not HwStartIo for the next `count` requests whose
-    /// HwBuildIo returns TRUE. They stay with Storport until a bus reset.
+    /// HwBuildIo returns TRUE. They stay with Storport until a bus reset, or until
+    /// [`Self::complete_held`].
     pub fn hold_built(&self, count: u32) {
         self.port.oddities.hold(count);
+    }
+
+    /// Completes the requests that are held, and does not tell the miniport.
+    pub fn complete_held(&self) {
+        self.port.complete_held();
     }
 
     /// How many requests were built and are held.

@@ -85,8 +85,8 @@ impl Oddities {
 }
 
 impl Port {
-    /// Completes the requests that were held, as a bus reset does with what the
-    /// miniport never got by HwStartIo.
+    /// Completes the requests that are held with SRB_STATUS_BUS_RESET, as a bus reset does: the
+    /// miniport never got them by HwStartIo.
     pub(super) fn complete_held(&self) {
         for number in std::mem::take(&mut *lock(&self.oddities.held)) {
             let slot = self.srbs().slot(number);

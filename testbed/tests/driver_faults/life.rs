@@ -324,6 +324,85 @@ fn a_write_cache_switched_in_a_reset_is_what_it_is_said_to_be() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
+fn a_write_cache_that_is_being_switched_on_is_said_to_be_on() {
+    isolated(|| {
+        let bench = start(patient());
+        assert_eq!(set_write_cache(&bench, false), SUCCESS);
+        bench.device.set_faults(Faults {
+            flush_stalls: true,
+            ..Faults::default()
+        });
+        thread::scope(|scope| {
+            let switch = scope.spawn(|| set_write_cache(&bench, true));
+            bench.wait(SOON, "the device caches writes", |bench| {
+                bench.device.writeback()
+            });
+
+            assert!(reports_write_cache(&bench));
+
+            bench.device.set_faults(Faults::default());
+            bench.adapter.reset_bus();
+            let _ = switch.join().unwrap();
+        });
+        bench.check();
+        bench.stop();
+    });
+}
+
+/// The resets of a start: before the device is asked what it is, after that, and after it is
+/// asked for the disk's identity.
+const RESETS_OF_FIND_ADAPTER: u32 = 3;
+
+/// How many polls of the device status the driver makes while it waits in HwFindAdapter.
+const POLLS: u32 = 1000;
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_device_that_may_use_the_memory_after_hw_find_adapter_is_kept() {
+    isolated(|| {
+        let disk = Disk::new(BlkSettings::default());
+        disk.device
+            .slow_reset(RESETS_OF_FIND_ADAPTER - 1, POLLS + 50);
+
+        let bench = disk.start(patient());
+
+        bench.read(1);
+        assert_eq!(bench.device.resets(), u64::from(RESETS_OF_FIND_ADAPTER));
+        assert_eq!(bench.driver_events(), Vec::<String>::new());
+        bench.check_without_storport();
+        bench.stop();
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_device_that_may_use_the_memory_after_a_failed_start_is_kept() {
+    isolated(|| {
+        for polls in [POLLS + 50, u32::MAX] {
+            let disk = Disk::new(BlkSettings {
+                faults: Faults {
+                    driver_ok_fails: Some(RESETS_OF_FIND_ADAPTER.into()),
+                    ..Faults::default()
+                },
+                ..BlkSettings::default()
+            });
+            disk.device.slow_reset(RESETS_OF_FIND_ADAPTER, polls);
+
+            let bench = disk.start(patient());
+
+            bench.device.set_faults(Faults::default());
+            if polls == u32::MAX {
+                bench.device.let_reset_end();
+            }
+            bench.read(1);
+            bench.check_without_storport();
+            bench.stop();
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
 fn a_glitch_in_the_passive_start_does_not_stop_the_disk() {
     isolated(|| {
         for glitch in [Glitch::AtQueueEnable, Glitch::AtDriverOk] {
@@ -811,7 +890,7 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
                 }
                 3 => {
                     bench.device.set_faults(Faults {
-                        driver_ok_fails: true,
+                        driver_ok_fails: Some(0),
                         ..Faults::default()
                     });
                     bench.device.need_reset();

@@ -82,7 +82,7 @@ fn registers_can_read_as_other_values() {
 
 #[test]
 fn driver_ok_can_fail() {
-    let mut driver = faulty(|faults| faults.driver_ok_fails = true);
+    let mut driver = faulty(|faults| faults.driver_ok_fails = Some(0));
 
     driver.negotiate(Setup::default());
     driver.enable_queue(0, Setup::default());
