@@ -284,7 +284,7 @@ mod tests {
         let driver = read("src/device.rs");
         for line in [
             format!("const MAX_RESETS: usize = {MAX_RESETS};"),
-            format!("const WINDOW: Microseconds = {WINDOW_SECONDS} * SECOND;"),
+            format!("const RESET_WINDOW: Microseconds = {WINDOW_SECONDS} * SECOND;"),
             format!("const RESET_PATIENCE: Microseconds = {PATIENCE_SECONDS} * SECOND;"),
             format!("const FIRST_RETRY: Microseconds = {FIRST_RETRY_MILLISECONDS} * MILLISECOND;"),
         ] {
