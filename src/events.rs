@@ -131,7 +131,7 @@ events! {
     }
     /// %2: features chosen. %3: features offered.
     1008 Error FeaturesRefused {
-        text: "%1 cannot start: the device refused the features %2, although it had offered %3.",
+        text: "%1 cannot start: the device does not accept the features %2 (features offered: %3).",
         cause: "The device needs a feature that the driver does not have, or its back end changed its mind.",
         remedy: "Remove options from the device, iommu_platform=on first, and restart it.",
     }

@@ -4,7 +4,7 @@
 //! On this path a request is first an `Srb` and a `MediaOp`, then a [`Prepared`] request in
 //! its slot, then an [`InFlight`] request in the ring's table, and last a [`Completion`].
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrayvec::ArrayVec;
 use scsi::{
@@ -874,21 +874,19 @@ fn check_condition<S>(srb: Srb<'_, S>, sense: Sense) {
     srb.check_condition(buffer.get(..length).unwrap_or_default());
 }
 
-/// Counts requests whose used length is less than the device must have written. The status
-/// alone decides how they are completed, so the count is only for the event log and for a
-/// debugger.
+/// The first request whose used length is less than the device must have written. The status
+/// alone decides how it is completed: this is only for the event log.
 #[derive(Debug, Default)]
 pub struct ShortUsed {
-    /// The first such request: the reported bytes in the upper half, the writable bytes in
-    /// the lower half. 0 if there is none, or if it was reported.
+    /// The reported bytes in the upper half, the writable bytes in the lower half. 0 if there is
+    /// none, or if an event was made of it.
     first: AtomicU64,
-    /// The number of such requests. If processors count at the same time, one count may be
-    /// lost.
-    count: AtomicU32,
+    /// Whether there was such a request.
+    is_noted: AtomicBool,
 }
 
 impl ShortUsed {
-    /// Counts a request if the device reports fewer bytes as `written` than it was
+    /// Notes a request if the device reports fewer bytes as `written` than it was
     /// allowed to write: the data of a read, and the status.
     #[inline]
     fn check(&self, written: u32, op: MediaOp) {
@@ -899,18 +897,16 @@ impl ShortUsed {
         // Does not wrap: an extent has 2^31 bytes at most.
         let writable = data.wrapping_add(1);
         if written < writable {
-            self.count(written, writable);
+            self.note(written, writable);
         }
     }
 
     #[cold]
-    fn count(&self, written: u32, writable: u32) {
-        let count = self.count.load(Ordering::Relaxed);
-        if count == 0 {
+    fn note(&self, written: u32, writable: u32) {
+        if !self.is_noted.swap(true, Ordering::Relaxed) {
             let first = u64::from(written) << 32 | u64::from(writable);
             self.first.store(first, Ordering::Relaxed);
         }
-        self.count.store(count.saturating_add(1), Ordering::Relaxed);
     }
 
     /// Returns the event for the first such request, once.

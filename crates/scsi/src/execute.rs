@@ -36,22 +36,6 @@ pub enum Direction {
     DataOut,
 }
 
-impl Outcome<'_> {
-    /// The direction of the command's data. The caller refuses a request whose own direction
-    /// differs, because the initiator's buffer may be mapped for the other direction only. A
-    /// command without data fits every direction.
-    #[inline]
-    #[must_use]
-    pub fn direction(&self) -> Direction {
-        match self {
-            Self::Data(reply) if reply.allocation > 0 => Direction::DataIn,
-            Self::Media(operation) => operation.direction(),
-            Self::ModeSelect(_) => Direction::DataOut,
-            Self::Good | Self::Data(_) => Direction::None,
-        }
-    }
-}
-
 /// An operation of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MediaOp {
@@ -84,7 +68,9 @@ pub struct CacheSwitch {
 }
 
 impl MediaOp {
-    /// The direction of the command's data.
+    /// The direction of the command's data. The caller refuses a request whose own direction
+    /// differs, because the initiator's buffer may be mapped for the other direction only. A
+    /// command without data fits every direction.
     #[inline]
     #[must_use]
     pub fn direction(&self) -> Direction {
@@ -202,23 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn each_command_reports_the_direction_of_its_data() {
+    fn each_operation_reports_the_direction_of_its_data() {
         let disk = example::disk();
         for (cdb, direction) in [
-            (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0][..], Direction::DataIn),
-            (&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0], Direction::DataOut),
-            (&[0x28, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::None),
-            (&[0x12, 0, 0, 0, 36, 0], Direction::DataIn),
-            (&[0x12, 0, 0, 0, 0, 0], Direction::None),
-            (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::DataIn),
-            (&[0x1A, 0, 0x3F, 0, 255, 0], Direction::DataIn),
-            (&[0x15, 0x10, 0, 0, 24, 0], Direction::DataOut),
-            (&[0x15, 0x10, 0, 0, 0, 0], Direction::None),
-            (&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::None),
-            (&[0; 6], Direction::None),
+            ([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], Direction::DataIn),
+            ([0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0], Direction::DataOut),
+            ([0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Direction::None),
         ] {
-            let outcome = disk.execute(Lun(0), cdb).unwrap();
-            assert_eq!(outcome.direction(), direction, "{cdb:02X?}");
+            let Ok(Outcome::Media(op)) = disk.execute(Lun(0), &cdb) else {
+                panic!("{cdb:02X?} is no operation of the device");
+            };
+            assert_eq!(op.direction(), direction, "{cdb:02X?}");
         }
     }
 

@@ -22,8 +22,6 @@ pub enum SenseKey {
     HardwareError = 0x4,
     /// The CDB is invalid, or the logical unit does not exist.
     IllegalRequest = 0x5,
-    /// The disk was reset or has changed.
-    UnitAttention = 0x6,
     /// The medium is write-protected.
     DataProtect = 0x7,
 }
@@ -53,10 +51,6 @@ pub enum AdditionalSense {
     InvalidFieldInParameterList = 0x2600,
     /// WRITE PROTECTED
     WriteProtected = 0x2700,
-    /// POWER ON, RESET, OR BUS DEVICE RESET OCCURRED
-    PowerOnOrResetOccurred = 0x2900,
-    /// CAPACITY DATA HAS CHANGED
-    CapacityDataHasChanged = 0x2A09,
     /// SAVING PARAMETERS NOT SUPPORTED
     SavingParametersNotSupported = 0x3900,
     /// MEDIUM NOT PRESENT
@@ -141,16 +135,6 @@ impl Sense {
     pub const INTERNAL_TARGET_FAILURE: Self = Self::new(
         SenseKey::HardwareError,
         AdditionalSense::InternalTargetFailure,
-    );
-    /// The device was reset.
-    pub const RESET_OCCURRED: Self = Self::new(
-        SenseKey::UnitAttention,
-        AdditionalSense::PowerOnOrResetOccurred,
-    );
-    /// The disk's capacity has changed.
-    pub const CAPACITY_CHANGED: Self = Self::new(
-        SenseKey::UnitAttention,
-        AdditionalSense::CapacityDataHasChanged,
     );
 
     const fn new(key: SenseKey, additional: AdditionalSense) -> Self {
@@ -336,8 +320,6 @@ mod tests {
             (Sense::MEDIUM_NOT_PRESENT, 0x2, 0x3A, 0x00),
             (Sense::FLUSH_FAILED, 0x3, 0x0C, 0x00),
             (Sense::INTERNAL_TARGET_FAILURE, 0x4, 0x44, 0x00),
-            (Sense::RESET_OCCURRED, 0x6, 0x29, 0x00),
-            (Sense::CAPACITY_CHANGED, 0x6, 0x2A, 0x09),
             (Sense::read_failed(Lba(0)), 0x3, 0x11, 0x00),
             (Sense::write_failed(Lba(0)), 0x3, 0x0C, 0x00),
         ] {

@@ -426,9 +426,7 @@ impl<'a, T> StartIoLocked<'a, T> {
     pub(crate) fn under_start_io(adapter: &'a Header, data: T) -> Self {
         Self::new(adapter, StartIoLock(()), data)
     }
-}
 
-impl<'a, T> StartIoLocked<'a, T> {
     /// Opens this cell and a cell under a DPC lock at the same time, in a callback that proves
     /// that no other callback has either of them open.
     pub fn open_with<U, S, R>(
@@ -453,6 +451,33 @@ impl<'a, T> StartIoLocked<'a, T> {
 impl<'a, T> InterruptLocked<'a, T> {
     pub(crate) fn under_interrupt(adapter: &'a Header, data: T) -> Self {
         Self::new(adapter, InterruptLock(()), data)
+    }
+
+    /// As [`with`](Locked::with), in a routine that Storport calls with the lock held
+    /// (StorPortSynchronizeAccess).
+    ///
+    /// If messages have locks of their own, this is `with`: what StorPortSynchronizeAccess
+    /// excludes then is not documented.
+    pub fn synchronize<S, R>(
+        &self,
+        scope: &mut S,
+        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
+    ) -> R
+    where
+        S: Scope<'a>,
+        S::Level: Below<level::InterruptHeld>,
+    {
+        let _: &mut S = scope;
+        // SAFETY: `Locked`'s invariant: this runs with the lock held, or in a dump stack, and
+        // the scope proves that this thread does not have the cell open.
+        let inside = || unsafe { self.inside(run) };
+        match self.taken_of.get() {
+            None => inside(),
+            Some(adapter) if adapter.state.has_message_locks() => {
+                self.lock.hold(&self.taken_of, inside)
+            }
+            Some(adapter) => synchronize(adapter, inside),
+        }
     }
 
     /// Opens the cell in a message's interrupt routine. Returns `None` if messages have locks of
@@ -613,35 +638,6 @@ unsafe extern "C" fn synchronized<F: FnOnce() -> R, R>(_extension: PVOID, contex
         context.done = true;
     }
     1
-}
-
-impl<'a, T> InterruptLocked<'a, T> {
-    /// As [`with`](Locked::with), in a routine that Storport calls with the lock held
-    /// (StorPortSynchronizeAccess).
-    ///
-    /// If messages have locks of their own, this is `with`: what StorPortSynchronizeAccess
-    /// excludes then is not documented.
-    pub fn synchronize<S, R>(
-        &self,
-        scope: &mut S,
-        run: impl for<'g> FnOnce(&mut Guard<'g, 'a, T, level::InterruptHeld>) -> R,
-    ) -> R
-    where
-        S: Scope<'a>,
-        S::Level: Below<level::InterruptHeld>,
-    {
-        let _: &mut S = scope;
-        // SAFETY: `Locked`'s invariant: this runs with the lock held, or in a dump stack, and
-        // the scope proves that this thread does not have the cell open.
-        let inside = || unsafe { self.inside(run) };
-        match self.taken_of.get() {
-            None => inside(),
-            Some(adapter) if adapter.state.has_message_locks() => {
-                self.lock.hold(&self.taken_of, inside)
-            }
-            Some(adapter) => synchronize(adapter, inside),
-        }
-    }
 }
 
 /// Runs `run` in StorPortSynchronizeAccess.

@@ -231,17 +231,6 @@ struct ScsiParts {
 }
 
 impl<'a> Srb<'a> {
-    /// Marks the request as started. Call this before the device gets the request. From then on
-    /// it cannot be completed as BUSY.
-    #[inline]
-    pub fn started(self) -> StartedSrb<'a> {
-        let (adapter, block) = (self.adapter, self.into_block());
-        // SAFETY: `Srb`'s invariants pass to the new value.
-        unsafe { Srb::new(adapter, block) }
-    }
-}
-
-impl<'a> Srb<'a> {
     /// Takes over an SRB that Storport passes to HwBuildIo or HwStartIo. If the SRB is
     /// inconsistent, completes it as SRB_STATUS_INVALID_REQUEST and returns `None`.
     ///
@@ -264,6 +253,15 @@ impl<'a> Srb<'a> {
         }
         srb.finish(wdk_sys::SRB_STATUS_INVALID_REQUEST as u8);
         None
+    }
+
+    /// Marks the request as started. Call this before the device gets the request. From then on
+    /// it cannot be completed as BUSY.
+    #[inline]
+    pub fn started(self) -> StartedSrb<'a> {
+        let (adapter, block) = (self.adapter, self.into_block());
+        // SAFETY: `Srb`'s invariants pass to the new value.
+        unsafe { Srb::new(adapter, block) }
     }
 }
 

@@ -166,7 +166,7 @@
 //! # let location = Location { bar: 4, offset: 0, length: 64 };
 //! # let layout = Layout {
 //! #     common: location, notify: location, notify_multiplier: 0, isr: location,
-//! #     device: location, msix: None,
+//! #     device: location, msix_vectors: 0,
 //! # };
 //! // The layout comes from `Layout::parse(&configuration_space)`.
 //! let device = Device::new(&layout, disk.windows())?;

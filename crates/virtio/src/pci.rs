@@ -32,7 +32,6 @@ const BAR_ADDRESS: u32 = !0xF;
 
 // PCI Local Bus Specification 3.0, 6.8.2.3.
 const MSIX_CONTROL: usize = 2;
-const MSIX_ENABLE: u16 = 1 << 15;
 const MSIX_TABLE_SIZE: u16 = 0x7FF;
 
 /// The first 256 bytes of a PCI function's configuration space.
@@ -112,15 +111,6 @@ impl Location {
     }
 }
 
-/// The contents of the MSI-X capability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Msix {
-    /// Whether the operating system has enabled MSI-X. INTx is not used then.
-    pub enabled: bool,
-    /// The number of entries of the vector table, 1..=2048.
-    pub table_size: u16,
-}
-
 /// A virtio PCI device's structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -135,8 +125,9 @@ pub struct Layout {
     pub isr: Location,
     /// The device-specific configuration.
     pub device: Location,
-    /// MSI-X, if the function has it.
-    pub msix: Option<Msix>,
+    /// The number of entries of the MSI-X vector table, at most 2048. 0 if the function has no
+    /// MSI-X.
+    pub msix_vectors: u16,
 }
 
 /// What is wrong with a capability that names a structure.
@@ -220,7 +211,7 @@ impl Layout {
         let mut notify = Search::NOTHING;
         let mut isr = Search::NOTHING;
         let mut device = Search::NOTHING;
-        let mut msix = None;
+        let mut msix_vectors = 0;
 
         // One bit for each 32-bit word of configuration space.
         let mut visited = 0_u64;
@@ -248,7 +239,7 @@ impl Layout {
                         _ => {}
                     }
                 }
-                CAP_ID_MSIX if msix.is_none() => msix = Some(msix_at(image, at)),
+                CAP_ID_MSIX if msix_vectors == 0 => msix_vectors = vectors_at(image, at),
                 _ => {}
             }
             link = u8_at(image, field(at, offset_of!(Cap, cap_next))) & !0b11;
@@ -261,7 +252,7 @@ impl Layout {
             notify_multiplier,
             isr: isr.result(Structure::Isr)?,
             device: device.result(Structure::Device)?,
-            msix,
+            msix_vectors,
         })
     }
 }
@@ -354,13 +345,11 @@ fn bar_register(number: u8) -> usize {
     )
 }
 
-fn msix_at(image: &ConfigImage, at: usize) -> Msix {
+/// The size of the vector table of the MSI-X capability at `at`.
+fn vectors_at(image: &ConfigImage, at: usize) -> u16 {
     let control = u16_at(image, field(at, MSIX_CONTROL));
-    Msix {
-        enabled: control & MSIX_ENABLE != 0,
-        // The register contains the size less one.
-        table_size: (control & MSIX_TABLE_SIZE).saturating_add(1),
-    }
+    // The register contains the size less one.
+    (control & MSIX_TABLE_SIZE).saturating_add(1)
 }
 
 /// The offset in configuration space of a field at `offset` in a structure at `base`. Both
@@ -487,10 +476,7 @@ mod tests {
                 notify_multiplier: 4,
                 isr: at(0x1000),
                 device: at(0x2000),
-                msix: Some(Msix {
-                    enabled: true,
-                    table_size: 3
-                }),
+                msix_vectors: 3,
             }
         );
     }
@@ -509,7 +495,7 @@ mod tests {
             .unwrap();
 
         assert_eq!(layout.notify.offset, 0x100);
-        assert_eq!(layout.msix, None);
+        assert_eq!(layout.msix_vectors, 0);
     }
 
     /// V62.

@@ -422,7 +422,7 @@ impl<R: Registers> Device<R, Unknown> {
         Ok(Self {
             windows,
             notify_multiplier: layout.notify_multiplier,
-            vectors: layout.msix.map_or(0, |msix| msix.table_size),
+            vectors: layout.msix_vectors,
             step: Unknown(()),
         })
     }

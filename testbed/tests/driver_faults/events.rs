@@ -338,7 +338,7 @@ fn features_that_are_refused(event: Event) {
     });
     let (chosen, offered) = (BlkSettings::FEATURES, BlkSettings::FEATURES | UNKNOWN);
     let why = format!(
-        "the device refused the features 0x{chosen:X}, although it had offered 0x{offered:X}"
+        "the device does not accept the features 0x{chosen:X} (features offered: 0x{offered:X})"
     );
     refused(event, &why, disk, patient());
 }

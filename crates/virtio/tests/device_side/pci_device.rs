@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use virtio::pci::{Layout, Location, Msix, Structure};
+use virtio::pci::{Layout, Location, Structure};
 use virtio::registers::Registers;
 use virtio::spec::{F, le128};
 use virtio::transport::{Device, Reset, Windows};
@@ -82,7 +82,7 @@ pub struct PciDevice {
     pub notify_length: Cell<usize>,
     /// The value that vector registers read as, or `None` for the value that was written.
     pub vector_answer: Cell<Option<u16>>,
-    pub msix: Cell<Option<Msix>>,
+    pub msix_vectors: Cell<u16>,
     pub config: RefCell<Vec<u8>>,
     /// Writes to `writeback` take effect.
     pub writeback_sticks: Cell<bool>,
@@ -118,10 +118,7 @@ impl PciDevice {
             notify_multiplier: Cell::new(4),
             notify_length: Cell::new(0x1000),
             vector_answer: Cell::new(None),
-            msix: Cell::new(Some(Msix {
-                enabled: true,
-                table_size: 3,
-            })),
+            msix_vectors: Cell::new(3),
             config: RefCell::new(vec![0; 64]),
             writeback_sticks: Cell::new(true),
             config_changes: RefCell::default(),
@@ -178,7 +175,7 @@ impl PciDevice {
             device: at(0x2000),
             notify: at(0x3000),
             notify_multiplier: self.notify_multiplier.get(),
-            msix: self.msix.get(),
+            msix_vectors: self.msix_vectors.get(),
         }
     }
 
