@@ -298,13 +298,12 @@ impl<const HEAD: usize> Area<'_, HEAD> {
     #[inline]
     #[must_use]
     pub fn write_entry(&self, number: u16, entry: Desc) -> Option<()> {
-        self.write_entries(number, &[()], |()| Some(entry))
-            .map(drop)
+        self.write_entries(number, &[()], |_, ()| entry).map(drop)
     }
 
-    /// Writes entries of the table from entry `first` on. `entry` makes an entry of each
-    /// value. Stops at the end of `values`, or when `entry` returns `None`. Returns the
-    /// number of the entry behind the last one that was written.
+    /// Writes an entry of the table for each of `values`, from entry `first` on. `entry` makes
+    /// the entry of a number and a value. Returns the number of the entry behind the last one
+    /// that was written.
     ///
     /// Writes nothing and returns `None` if the table has fewer entries from `first` on than
     /// there are values.
@@ -314,7 +313,7 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         &self,
         first: u16,
         values: &[V],
-        mut entry: impl FnMut(&V) -> Option<Desc>,
+        mut entry: impl FnMut(u16, &V) -> Desc,
     ) -> Option<u16> {
         let free = usize::from(self.entries).checked_sub(first.into())?;
         if values.len() > free {
@@ -327,22 +326,18 @@ impl<const HEAD: usize> Area<'_, HEAD> {
         // SAFETY: `Area`'s invariant: there are `HEAD` bytes and `entries` descriptors, and
         // `first` is at most `entries`.
         let mut place = unsafe { self.start.add(offset) };
-        let begin = place;
-        for value in values {
-            let Some(entry) = entry(value) else {
-                break;
-            };
-            // SAFETY: `Area`'s invariant: there are `entries` descriptors. At most
-            // `entries - first` values exist, and the loop has written fewer, so this entry is
-            // in the table. `HEAD` is a multiple of 16, so the entry is aligned.
+        for (index, value) in values.iter().enumerate() {
+            // At most `entries`, which has 16 bits.
+            let entry = entry(first.wrapping_add(index as u16), value);
+            // SAFETY: `Area`'s invariant: there are `entries` descriptors. There are at most
+            // `entries - first` values, and this runs once for each, so this entry is in the
+            // table. `HEAD` is a multiple of 16, so the entry is aligned.
             unsafe { entry.into_words().store(place) };
             // SAFETY: As above: the result is at most the end of the table.
             place = unsafe { place.add(size_of::<Desc>()) };
         }
-        let written = place.addr().get().wrapping_sub(begin.addr().get());
-        let written = written.checked_div(size_of::<Desc>())?;
-        // At most `entries`, which has 16 bits.
-        Some(first.wrapping_add(written as u16))
+        // As above.
+        Some(first.wrapping_add(values.len() as u16))
     }
 }
 
@@ -817,16 +812,20 @@ mod tests {
         let mut page = Page([0; 1024]);
         let areas = dma(&mut page, 128).areas::<16>(size(1), 3).unwrap();
         let area = areas.area(0);
-        let entry = |word: &u64| (*word != 0).then(|| Desc::from_words([*word, 0]));
+        let entry = |number, word: &u64| Desc::from_words([word + u64::from(number), 0]);
 
-        assert_eq!(area.write_entries(1, &[7, 8], entry), Some(3));
-        assert_eq!(area.write_entries(1, &[9, 0, 9], entry), None);
-        assert_eq!(area.write_entries(0, &[9, 0, 9], entry), Some(1));
+        assert_eq!(area.write_entries(0, &[0x50, 0x60, 0x70], entry), Some(3));
+        assert_eq!(area.write_entries(2, &[0x80], entry), Some(3));
+        assert_eq!(area.write_entries(1, &[4, 4, 4], entry), None);
         assert_eq!(area.write_entries(3, &[], entry), Some(3));
         assert_eq!(area.write_entries(4, &[], entry), None);
         assert_eq!(area.write_entry(3, Desc::from_words([9, 0])), None);
         let first_words = [16, 32, 48, 64].map(|at| page.0[at]);
-        assert_eq!(first_words, [9, 7, 8, 0xA5], "an entry beyond the table");
+        assert_eq!(
+            first_words,
+            [0x50, 0x61, 0x82, 0xA5],
+            "an entry beyond the table"
+        );
     }
 
     #[test]

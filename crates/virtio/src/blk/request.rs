@@ -269,30 +269,19 @@ impl<'m> Requests<'m> {
     ) -> Result<u16, Refusal> {
         // Usually each element takes one descriptor.
         if list.len() <= usize::from(self.data_descriptors) && bytes <= self.size_max {
-            // The number of missing bytes, less one. It does not wrap, because an extent is
-            // not empty. One comparison then detects both the last segment and an empty
-            // one, and both leave the common path.
-            let mut missing = bytes.wrapping_sub(1);
-            let mut is_whole = false;
-            let mut next = 1_u16;
+            // The sum of each length less one. An empty segment adds 2^32 - 1, so that the sum is
+            // not that of the extent, which is shorter. The sum does not wrap: there are at most
+            // 2^16 segments.
+            let mut sum = 0_u64;
             let area = self.areas.area(slot.index());
-            let entry = |element: &E| {
+            let entry = |number: u16, element: &E| {
                 let Segment { address, length } = segment(element);
-                let length = if length.wrapping_sub(1) < missing {
-                    length
-                } else if is_whole || length == 0 {
-                    return None;
-                } else {
-                    is_whole = true;
-                    missing.wrapping_add(1)
-                };
-                // Wraps only for the last segment, after which it is not used.
-                missing = missing.wrapping_sub(length);
-                next = next.wrapping_add(1);
-                Some(descriptor(address, length, flags, next))
+                sum = sum.wrapping_add(length.wrapping_sub(1).into());
+                // Does not wrap: the table has fewer entries.
+                descriptor(address, length, flags, number.wrapping_add(1))
             };
             if let Some(last) = area.write_entries(1, list, entry)
-                && is_whole
+                && sum.wrapping_add(list.len() as u64) == u64::from(bytes)
             {
                 return Ok(last);
             }
@@ -301,7 +290,7 @@ impl<'m> Requests<'m> {
     }
 
     /// As [`Self::describe`], for lists with empty segments, with segments that are longer
-    /// than `size_max`, or with more elements than descriptors.
+    /// than `size_max`, with more elements than descriptors, or with more bytes than the extent.
     #[cold]
     #[inline(never)]
     fn describe_pieces<E>(
