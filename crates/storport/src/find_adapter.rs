@@ -70,20 +70,21 @@ pub enum LimitsError {
 impl fmt::Display for LimitsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TransferBytes(bytes) => {
-                write!(
-                    f,
-                    "transfer_bytes is {bytes}; a block has at least 512 bytes, and {UNSET} is no limit"
-                )
-            }
-            Self::PhysicalBreaks => write!(f, "physical_breaks is 0 or {UNSET}"),
-            Self::Requests => f.write_str("requests is 0"),
+            Self::TransferBytes(bytes) => write!(
+                f,
+                "transfer_bytes is {bytes}: it must be at least 512, and less than {UNSET}"
+            ),
+            Self::PhysicalBreaks => write!(
+                f,
+                "physical_breaks must be at least 1, and less than {UNSET}"
+            ),
+            Self::Requests => f.write_str("requests must be at least 1"),
             Self::AlignmentMask(mask) => write!(
                 f,
-                "alignment_mask is {mask:#x}, which is not one less than a power of two"
+                "alignment_mask is {mask:#x}: it must be one less than a power of two"
             ),
-            Self::Targets => f.write_str("targets is 0"),
-            Self::LogicalUnits => f.write_str("logical_units is 0"),
+            Self::Targets => f.write_str("targets must be at least 1"),
+            Self::LogicalUnits => f.write_str("logical_units must be at least 1"),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Mapped device registers. A call makes one access of the register's width, ordered with the
 //! memory accesses around it.
 //!
-//! An x86-64 processor does not move a register write before earlier memory accesses, or a register
-//! read behind later ones. So only the compiler must be kept from that. An ARM64 processor does:
-//! there `dmb osh` orders a write after the memory accesses before it, and `dmb oshld` orders later
-//! accesses after a read. The outer shareable domain contains devices.
+//! An x86-64 processor keeps a register write behind earlier memory accesses, and a register read
+//! before later ones, so only the compiler must keep that order. An ARM64 processor does not keep
+//! it. There, `dmb osh` orders a write behind the memory accesses before it, and `dmb oshld` orders
+//! later accesses behind a read. The outer shareable domain contains devices.
 #![expect(unsafe_code, reason = "registers are raw addresses")]
 
 #[cfg(not(all(target_arch = "aarch64", not(miri))))]
