@@ -156,17 +156,16 @@ fn requests_before_hw_find_adapter_are_completed() {
     assert!(!adapter.interrupt());
 }
 
-/// Storport fills in the data of some PnP requests (STOR_DEVICE_CAPABILITIES), which a miniport
-/// may leave as it is.
+/// The data of some requests is Storport's answer already (STOR_DEVICE_CAPABILITIES).
 #[test]
-fn a_request_of_plug_and_play_succeeds_with_its_data_left_alone() {
+fn a_request_without_a_cdb_succeeds_with_its_data_left_alone() {
     let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
     for shape in SHAPES {
-        let capabilities = Request {
+        let power = Request {
             data: vec![vec![7; 4]],
-            ..other(shape, wdk_sys::SRB_FUNCTION_PNP)
+            ..other(shape, wdk_sys::SRB_FUNCTION_POWER)
         };
-        let answer = adapter.send(0, &capabilities);
+        let answer = adapter.send(0, &power);
         let expected = Done {
             length: 4,
             data: vec![7; 4],
