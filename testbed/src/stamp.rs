@@ -1,42 +1,41 @@
-//! Stamped sectors: 512 bytes that say where they belong, which write put them
-//! there and, by their filling, whether they are whole.
+//! Stamped sectors: 512 bytes that name their sector and their write, with a filling that
+//! shows whether they are complete.
 //!
-//! So a sector that is not what it should be tells what went wrong with it:
-//! another sector's stamp was misplaced, an older write's is stale, half a
-//! stamp is torn, a stamp with a few wrong bits was corrupted on its way.
+//! So the contents of a wrong sector show what went wrong: the stamp of another sector was
+//! misplaced, the stamp of an older write is stale, half a stamp is torn, and a stamp with a
+//! few wrong bits was corrupted in transfer.
 
 use std::fmt::{self, Display, Formatter};
 
-/// Bytes of a stamp, whatever the disk's block size.
+/// Bytes of a stamp, independent of the disk's block size.
 pub const SECTOR: usize = 512;
 
-/// Marks a stamp.
+/// The first bytes of a stamp.
 const MAGIC: [u8; 8] = *b"\x7FSTAMP\x01\x00";
 
-/// Where the filling begins: behind magic, address, generation and seed.
+/// The offset of the filling, after magic, sector, generation and seed.
 const HEADER: usize = 32;
 
-/// As many wrong bits are still wrong bits, not another content.
+/// Up to so many wrong bits count as flipped bits, more as other data.
 const FEW_BITS: u32 = 16;
 
-/// As many bytes of filling do not match by chance.
+/// So many bytes of filling do not match by chance.
 const CERTAIN: usize = 8;
 
-/// Which sector, written when, in which pass.
+/// The contents of a stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The sector's number on the disk, in units of 512 bytes.
     pub sector: u64,
-    /// The write that put it there: each write of a pass has a number of its
-    /// own, higher than those of all earlier writes to the same sector.
+    /// The number of the write. Later writes of a pass have greater numbers.
     pub generation: u64,
-    /// The pass.
+    /// The seed of the pass.
     pub seed: u64,
 }
 
 impl Stamp {
-    /// The stamp's bytes. The last two are zero, so never 55 AA: no stamped
-    /// disk looks like one with a master boot record.
+    /// The stamp's bytes. The last two are zero, never 55 AA, so that a stamped disk does not
+    /// look like one with a master boot record.
     #[must_use]
     pub fn bytes(&self) -> [u8; SECTOR] {
         let mut bytes = [0; SECTOR];
@@ -54,7 +53,7 @@ impl Stamp {
         bytes
     }
 
-    /// The stamp that `bytes` claim to be, whole or not.
+    /// The stamp in the header of `bytes`, complete or not.
     fn claimed_by(bytes: &[u8; SECTOR]) -> Option<Self> {
         let word = |at: usize| {
             let mut word = [0; 8];
@@ -68,16 +67,16 @@ impl Stamp {
         })
     }
 
-    /// The stamp that `bytes` are, if they are a whole one.
+    /// The stamp in `bytes`, if it is complete.
     #[must_use]
     pub fn found_in(bytes: &[u8; SECTOR]) -> Option<Self> {
         Self::claimed_by(bytes).filter(|stamp| stamp.bytes() == *bytes)
     }
 
-    /// Compares what was read with this stamp.
+    /// Compares a sector with this stamp.
     ///
     /// # Errors
-    /// What is wrong with the sector.
+    /// The damage of the sector.
     pub fn check(&self, found: &[u8; SECTOR]) -> Result<(), Damage> {
         let expected = self.bytes();
         if *found == expected {
@@ -135,48 +134,48 @@ pub(crate) fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-/// What is wrong with a sector.
+/// The damage of a sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// A few bits differ.
     Flipped {
-        /// How many.
+        /// The number of wrong bits.
         bits: u32,
-        /// The first byte with one, in the sector.
+        /// The offset of the first byte with a wrong bit.
         first: usize,
     },
-    /// It is the whole stamp of another sector.
+    /// It has the complete stamp of another sector.
     Misplaced {
         /// That sector.
         sector: u64,
-        /// The write that it is of.
+        /// The stamp's write.
         generation: u64,
     },
-    /// It is the whole stamp of another write to this sector.
+    /// It has the complete stamp of another write to this sector.
     Stale {
         /// That write.
         generation: u64,
     },
-    /// It is the whole stamp of another pass: this pass's write never came.
+    /// It has the complete stamp of another pass: the write of this pass never arrived.
     OtherPass {
         /// That pass.
         seed: u64,
     },
-    /// Its begin is of one write and its end of another.
+    /// It has the start of one stamp and the end of another.
     Torn {
-        /// The first byte of the other part, in the sector.
+        /// The offset of the second part.
         at: usize,
     },
-    /// A part in its middle is something else.
+    /// A part in its middle has other data.
     Overwritten {
-        /// The part's first byte, in the sector.
+        /// The offset of that part.
         first: usize,
-        /// The first byte behind it.
+        /// The offset of the end of that part.
         end: usize,
     },
-    /// All zero.
+    /// It is all zeros.
     Zeros,
-    /// Nothing that a pass wrote.
+    /// It has no data of any pass.
     Foreign,
 }
 

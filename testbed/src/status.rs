@@ -1,7 +1,6 @@
-//! How commands end, by name: SRB status, SCSI status, sense data.
+//! Names of SRB status, SCSI status and sense data.
 //!
-//! Names are those of srb.h and of SPC-5; a code without a name is printed as
-//! a number.
+//! The names are those of srb.h and SPC-5. A code without a name is printed as a number.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -9,17 +8,17 @@ use std::fmt::{self, Display, Formatter};
 pub mod srb {
     /// The request succeeded.
     pub const SUCCESS: u8 = 0x01;
-    /// It was taken back.
+    /// The request was aborted.
     pub const ABORTED: u8 = 0x02;
-    /// It ended with a SCSI status or an error of the device.
+    /// The request failed with a SCSI status or an error of the device.
     pub const ERROR: u8 = 0x04;
-    /// The miniport had no room for it.
+    /// The miniport has no resources for the request.
     pub const BUSY: u8 = 0x05;
-    /// A bus reset ended it.
+    /// A bus reset aborted the request.
     pub const BUS_RESET: u8 = 0x0E;
-    /// More, or less, data than asked for.
+    /// More or less data than requested.
     pub const DATA_OVERRUN: u8 = 0x12;
-    /// The queue was emptied.
+    /// The queue was flushed.
     pub const REQUEST_FLUSHED: u8 = 0x16;
 }
 
@@ -75,7 +74,7 @@ pub struct ScsiStatus(pub u8);
 impl ScsiStatus {
     /// No error.
     pub const GOOD: Self = Self(0x00);
-    /// Sense data tell more.
+    /// The command failed, and sense data is available.
     pub const CHECK_CONDITION: Self = Self(0x02);
 }
 
@@ -100,13 +99,13 @@ impl Display for ScsiStatus {
 pub mod key {
     /// The unit cannot be accessed now.
     pub const NOT_READY: u8 = 0x2;
-    /// The command or a field of it is refused.
+    /// The command or one of its fields is invalid.
     pub const ILLEGAL_REQUEST: u8 = 0x5;
-    /// Something happened to the unit that the initiator must know.
+    /// An event of the unit that the initiator must know.
     pub const UNIT_ATTENTION: u8 = 0x6;
-    /// Writing is not allowed.
+    /// The unit is write-protected.
     pub const DATA_PROTECT: u8 = 0x7;
-    /// The device gave the command up; it may be tried again.
+    /// The device aborted the command; it can be retried.
     pub const ABORTED_COMMAND: u8 = 0xB;
 }
 
@@ -124,8 +123,8 @@ pub struct Sense {
 }
 
 impl Sense {
-    /// Decodes sense data in the fixed (70h, 71h) or the descriptor (72h, 73h)
-    /// format; nothing if they are in neither or too short for a key.
+    /// Decodes sense data in fixed (70h, 71h) or descriptor (72h, 73h) format. Returns `None`
+    /// for another format, or if the data is too short.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let byte = |index: usize| bytes.get(index).copied();
@@ -165,7 +164,7 @@ impl Sense {
     }
 }
 
-/// The number that `bytes` (at most eight) are, most significant byte first.
+/// The big-endian number in `bytes`, at most eight.
 pub(crate) fn big_endian(bytes: &[u8]) -> u64 {
     bytes
         .iter()

@@ -311,7 +311,7 @@ impl QueueWorker {
             return Ok(false);
         }
         if !taken && self.is_live() {
-            return Err("the available ring can't be read any more".into());
+            return Err("the available ring cannot be read any more".into());
         }
         Ok(taken)
     }
@@ -438,6 +438,6 @@ fn broken(error: &Error) -> String {
             "the available index went back, or on by more than the queue holds (VIRTIO 1.3 §2.7.6.1)"
                 .into()
         }
-        other => format!("the virtqueue can't be used: {other}"),
+        other => format!("the virtqueue cannot be used: {other}"),
     }
 }

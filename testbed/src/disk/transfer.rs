@@ -85,12 +85,12 @@ impl WriteThrough {
     #[must_use]
     pub fn describe(self) -> &'static str {
         match self {
-            Self::ForceUnitAccess => "on, by FUA in each write (the disk reports DPOFUA)",
+            Self::ForceUnitAccess => "on, with FUA in each write (the disk reports DPOFUA)",
             Self::FlushAfter => {
-                "on, by SYNCHRONIZE CACHE after each write (the disk reports a write cache and \
+                "on, with SYNCHRONIZE CACHE after each write (the disk reports a write cache and \
                  no DPOFUA)"
             }
-            Self::Always => "on, without doing anything (the disk's write cache is off)",
+            Self::Always => "on, without extra commands (the disk's write cache is off)",
         }
     }
 }

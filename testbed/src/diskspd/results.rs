@@ -1,25 +1,25 @@
-//! What a workload leaves behind: I/Os, bytes, latencies and rates of each
-//! thread, reads and writes apart.
+//! The results of a workload: I/Os, bytes, latencies and rates of each thread, separately for
+//! reads and writes.
 
 use std::time::Duration;
 
 use super::{latency::Latencies, options::Options};
 
-/// I/Os of one kind that completed in the measured time.
+/// Reads or writes that completed in the measured time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// How many.
+    /// The number of I/Os.
     pub ios: u64,
-    /// How many bytes they moved.
+    /// The number of bytes.
     pub bytes: u64,
-    /// How long each took, if that was asked for (`-L`).
+    /// The latencies, with `-L`.
     pub latencies: Option<Latencies>,
-    /// How many completed in each interval, if that was asked for (`-D`).
+    /// The number of completions in each interval, with `-D`.
     pub intervals: Option<Intervals>,
 }
 
 impl Tally {
-    /// An empty tally of what `options` ask for.
+    /// An empty tally for `options`.
     #[must_use]
     pub fn new(options: &Options) -> Self {
         Self {
@@ -32,8 +32,8 @@ impl Tally {
         }
     }
 
-    /// Counts an I/O of `bytes` that took `latency` and completed `at` after
-    /// the begin of the measured time.
+    /// Counts an I/O of `bytes` that took `latency` and completed `at` after the start of the
+    /// measured time.
     pub fn record(&mut self, bytes: u64, latency: Duration, at: Duration) {
         self.ios += 1;
         self.bytes += bytes;
@@ -115,14 +115,14 @@ impl Intervals {
 /// Reads and writes of one thread.
 #[derive(Clone, Debug, Default)]
 pub struct ThreadResults {
-    /// What it read.
+    /// Its reads.
     pub reads: Tally,
-    /// What it wrote.
+    /// Its writes.
     pub writes: Tally,
 }
 
-/// How busy a thread of the testbed was in the measured time, as the host sees
-/// it: a virtual CPU, a queue of the device.
+/// The host CPU time of a testbed thread in the measured time. A thread is a virtual CPU or a
+/// queue of the device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CpuShare {
     /// The thread's name.
@@ -134,7 +134,7 @@ pub struct CpuShare {
     pub kernel: f64,
 }
 
-/// All that a workload measured.
+/// The results of a workload.
 #[derive(Clone, Debug)]
 pub struct Results {
     /// The measured time.
@@ -143,7 +143,7 @@ pub struct Results {
     pub threads: Vec<ThreadResults>,
     /// One for each busy thread.
     pub cpus: Vec<CpuShare>,
-    /// What the table calls the disk.
+    /// The disk's name.
     pub target: String,
     /// The disk's length in bytes.
     pub target_bytes: u64,

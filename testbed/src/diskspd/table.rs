@@ -1,8 +1,7 @@
-//! The workload as text, in the shape that diskspd prints: the parameters, the
-//! CPUs, the total, read and write tables, the percentiles.
+//! Prints a workload and its results in the format of diskspd: the parameters, the CPUs, the
+//! total, read and write tables, the percentiles.
 //!
-//! Columns and their order are diskspd's, so that tools which read its tables
-//! find their way.
+//! The columns and their order are diskspd's, for tools that parse its tables.
 
 use std::fmt::{self, Display, Formatter};
 
@@ -13,13 +12,13 @@ use super::{
 };
 use crate::size::Size;
 
-/// The parameters of a workload, each on a line.
+/// Prints the parameters of a workload, one per line.
 pub struct Parameters<'a> {
-    /// What was asked for.
+    /// The options.
     pub options: &'a Options,
-    /// What the disk is called.
+    /// The disk's name.
     pub target: &'a str,
-    /// What the disk makes of `-Sw`, in words.
+    /// How the disk performs write-through (`-Sw`).
     pub write_through: &'a str,
 }
 
@@ -47,12 +46,8 @@ impl Display for Parameters<'_> {
         writeln!(out, "  path: '{}'", self.target)?;
         writeln!(
             out,
-            "    software cache: none lies in between{}",
-            if options.unbuffered {
-                " (as -Su asks)"
-            } else {
-                ""
-            }
+            "    software cache: none{}",
+            if options.unbuffered { " (-Su)" } else { "" }
         )?;
         writeln!(out, "    write-through: {}", self.write_through)?;
         self.source(out)?;
@@ -149,13 +144,13 @@ impl Parameters<'_> {
 
 /// The tables of results.
 pub struct Tables<'a> {
-    /// What was asked for: decides on the columns.
+    /// The options, which determine the columns.
     pub options: &'a Options,
-    /// What was measured.
+    /// The results.
     pub results: &'a Results,
 }
 
-/// Which I/Os a section counts.
+/// The I/Os of a section.
 #[derive(Clone, Copy)]
 enum Section {
     Total,
@@ -229,7 +224,7 @@ impl Tables<'_> {
             .iter()
             .map(|cpu| cpu.user + cpu.kernel)
             .sum();
-        writeln!(out, "together {used:.2} CPUs of the host")
+        writeln!(out, "sum: {used:.2} CPUs of the host")
     }
 
     fn section(&self, out: &mut Formatter<'_>, section: Section) -> fmt::Result {
@@ -313,7 +308,7 @@ impl Tables<'_> {
     }
 }
 
-/// The rows between min and max.
+/// The percentiles between min and max.
 const PERCENTILES: [(&str, f64); 13] = [
     ("25th", 0.25),
     ("50th", 0.50),
@@ -330,7 +325,7 @@ const PERCENTILES: [(&str, f64); 13] = [
     ("9-nines", 0.999_999_999),
 ];
 
-/// Milliseconds to the microsecond in a column of this width, or `N/A`.
+/// Milliseconds with three decimals in a column of this width, or `N/A`.
 struct Milliseconds(Option<f64>, usize);
 
 impl Display for Milliseconds {
@@ -414,7 +409,7 @@ CPU    |  Usage |  User  | Kernel |  Idle
 cpu 0  |  75.00%|  25.00%|  50.00%|  25.00%
 device |  25.00%|   0.00%|  25.00%|  75.00%
 ------------------------------------------
-together 1.00 CPUs of the host
+sum: 1.00 CPUs of the host
 
 Total IO
 thread |       bytes     |     I/Os     |    MiB/s   |  I/O per s |  AvgLat  | IopsStdDev | LatStdDev |  file
@@ -499,7 +494,7 @@ Input parameters:
   measuring latency
   random seed: 0
   path: 'disk.img'
-    software cache: none lies in between (as -Su asks)
+    software cache: none (-Su)
     write-through: FUA on each write
     write buffers: from 1MiB of random data
     performing mix test (read/write ratio: 70/30)

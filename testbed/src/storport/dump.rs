@@ -227,7 +227,7 @@ impl DumpStack {
         });
         if let Some(why) = why {
             trap::stop_machine(format_args!(
-                "the testbed itself sends a request that {} can't be given: {why}",
+                "the testbed itself sent a request that {} does not accept: {why}",
                 port.driver()
             ));
         }

@@ -280,7 +280,7 @@ impl Lane {
         let why = self.port.refusal(request);
         if let Some(why) = why {
             trap::stop_machine(format_args!(
-                "the testbed itself sends a request that {} can't be given: {why}",
+                "the testbed itself sent a request that {} does not accept: {why}",
                 self.port.driver()
             ));
         }
@@ -305,8 +305,8 @@ impl Lane {
         let (timeout, seconds) = self.timeout(&work.request);
         if !srbs.fill(number, &work.request, seconds, tag) {
             trap::stop_machine(format_args!(
-                "the testbed itself sends a request whose buffer takes more than the {} elements \
-                 that {} allows, or is not all in its memory",
+                "the testbed itself sent a request whose buffer needs more than the {} elements \
+                 that {} allows, or is not completely in its memory",
                 self.port.max_elements(),
                 self.port.driver()
             ));

@@ -1,65 +1,63 @@
-//! What Storport counted and what it found wrong.
+//! Storport's report: counters, events and violations.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use crate::cpu::irql;
 
-/// One of the miniport's callbacks.
+/// The counters of a callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallbackRow {
-    /// `HwStartIo`.
+    /// Its name, such as `HwStartIo`.
     pub name: &'static str,
-    /// Calls.
+    /// The number of calls.
     pub count: u64,
-    /// Time in it, all calls.
+    /// The duration of all calls.
     pub total: Duration,
-    /// The longest call.
+    /// The duration of the longest call.
     pub max: Duration,
-    /// The longest that one call stalled the processor at DISPATCH_LEVEL or
-    /// above: the sum of its StorPortStallExecution and StorPortDelayExecution.
+    /// The longest stall of the processor at DISPATCH_LEVEL or above in one call: the sum of
+    /// its StorPortStallExecution and StorPortDelayExecution.
     pub max_stalled: Duration,
 }
 
-/// One lock.
+/// The counters of a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRow {
     /// `StartIo`, `Dpc 0`, `Interrupt`, `MSI 1`.
     pub name: String,
-    /// Times taken, by Storport or the miniport.
+    /// The number of acquisitions by Storport and the miniport.
     pub acquisitions: u64,
-    /// Times it was not free.
+    /// The number of acquisitions that had to wait.
     pub contended: u64,
-    /// Time spent waiting for it.
+    /// The time spent waiting.
     pub wait_total: Duration,
-    /// Time it was held.
+    /// The time it was held.
     pub held_total: Duration,
     /// The longest time it was held.
     pub held_max: Duration,
 }
 
-/// Where and how a rule was broken: what the thread was, had and did.
+/// The state of the thread that broke a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
-    /// The virtual CPU that the thread acted for.
+    /// The thread's virtual CPU.
     pub cpu: u32,
     /// The thread's name: `cpu 0`, `message 1`.
     pub thread: String,
     /// Its IRQL.
     pub irql: u8,
-    /// The lock concerned, if one is.
+    /// The lock that the rule is about, if any.
     pub lock: Option<String>,
-    /// The locks that the thread held, by whom, in the order of their
-    /// acquisition.
+    /// The locks that the thread held, with their holders, in the order of acquisition.
     pub held: Vec<String>,
-    /// The return addresses in the driver, newest first, with the symbols that
-    /// are known: `ferrostor.sys+0x1234 (submit+0x34)`. An instruction's own
-    /// address comes first if an access to memory was the cause. Empty if
-    /// neither that nor a call of the driver's was.
+    /// Return addresses in the driver, newest first, with known symbols:
+    /// `ferrostor.sys+0x1234 (submit+0x34)`. If a memory access was the cause, the address of
+    /// its instruction comes first. Empty if the driver did not cause it.
     pub stack: Vec<String>,
 }
 
 impl Circumstances {
-    /// All of it, a line each.
+    /// Describes the state, one line for each part.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let none = || "none".to_owned();
@@ -86,55 +84,53 @@ impl Circumstances {
     }
 }
 
-/// Whose rule it is.
+/// The list that a rule belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RuleList {
-    /// Windows demands it: a page of Microsoft's documentation or a header of the
-    /// kit says so.
+    /// A rule of Windows: Microsoft's documentation or a header of the WDK states it.
     #[default]
     Windows,
-    /// A choice of this project, where the documentation is silent or contradicts
-    /// itself. Another driver may do otherwise and be right.
+    /// A house rule of this project, where the documentation is silent or contradicts itself.
+    /// Another driver can break it and be correct.
     House,
 }
 
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RuleRow {
-    /// Its short name, which stays: `lock-order`.
+    /// Its short name, which does not change: `lock-order`.
     pub name: &'static str,
-    /// Whose rule it is.
+    /// Its list.
     pub list: RuleList,
-    /// Where it comes from.
+    /// Its source.
     pub source: &'static str,
-    /// What it demands.
+    /// Its text.
     pub summary: &'static str,
 }
 
-/// A rule that the miniport broke, and where.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// The rule's short name: `lock-order`.
     pub rule: &'static str,
-    /// Whose rule it is.
+    /// The rule's list.
     pub list: RuleList,
-    /// Where the rule comes from: Microsoft's DDI compliance rule, bug check or
-    /// page, and the row of docs/reference/storport-rules.md.
+    /// The rule's source: Microsoft's DDI compliance rule, bug check or page, and the row of
+    /// docs/reference/storport-rules.md.
     pub source: &'static str,
-    /// The callback that it was in, or `none`.
+    /// The callback, or `none`.
     pub callback: &'static str,
     /// What happened, the first time.
     pub detail: String,
-    /// The driver-relative return address of the call, if a call of the
-    /// driver's was the cause.
+    /// The offset in the driver of the return address, if a call of the driver was the cause.
     pub driver_offset: Option<u32>,
-    /// How it was, the first time.
+    /// The state of the thread, the first time.
     pub circumstances: Circumstances,
-    /// How often, same rule, callback and place.
+    /// How often the rule was broken in this callback at this place.
     pub count: u64,
 }
 
-/// What was broken where and how often, and below it, indented, the rest.
+/// Prints a line with rule, place and count, then indented lines with the details.
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.list {
@@ -160,11 +156,10 @@ pub(crate) fn times(count: u64) -> String {
     }
 }
 
-/// A bus reset that Storport made because a request timed out, as event 129
-/// tells of it.
+/// A bus reset after a time-out, for which Storport logs event 129.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResetRow {
-    /// The request that timed out: unit, CDB, how long it was out.
+    /// The request that timed out: unit, CDB, age.
     pub cause: String,
     /// Requests outstanding when the reset began.
     pub outstanding: u32,
@@ -172,7 +167,7 @@ pub struct ResetRow {
     pub accepted: bool,
 }
 
-/// An event that the miniport logged by StorPortLogSystemEvent.
+/// An event that the miniport logged with StorPortLogSystemEvent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SystemEvent {
     /// Severity, facility and number.
@@ -183,8 +178,8 @@ pub struct SystemEvent {
     pub strings: Vec<String>,
     /// The bytes that Event Viewer shows as data.
     pub dump_data: Vec<u8>,
-    /// The text of the driver file's message table with the strings in place; none
-    /// if the table has no message for the code.
+    /// The text from the driver file's message table, with the strings inserted; `None` if the
+    /// table has no message for the code.
     pub sentence: Option<String>,
 }
 
@@ -196,8 +191,8 @@ impl SystemEvent {
     }
 }
 
-/// Number and severity as Event Viewer shows them, and the sentence or, without one,
-/// all that there is.
+/// Prints number and severity, as Event Viewer does, then the text, or the fields if there is
+/// no text.
 impl fmt::Display for SystemEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = ["success", "information", "warning", "error"];
@@ -207,7 +202,7 @@ impl fmt::Display for SystemEvent {
             Some(sentence) => write!(f, "{sentence}"),
             None => write!(
                 f,
-                "code {:#010x}, unique id {:#x}, strings {:?}; the driver file has no message for it",
+                "code {:#010x}, unique id {:#x}, strings {:?} (no message in the driver file)",
                 self.error_code, self.unique_id, self.strings
             ),
         }
@@ -217,39 +212,38 @@ impl fmt::Display for SystemEvent {
 /// The report of an adapter, from its start to now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Callbacks that were called, in the order of a driver's life.
+    /// Called callbacks, in the order of a driver's life.
     pub callbacks: Vec<CallbackRow>,
-    /// Locks that were taken.
+    /// Acquired locks.
     pub locks: Vec<LockRow>,
-    /// Requests returned, by SRB status.
+    /// Completed requests, by SRB status.
     pub completed: BTreeMap<u8, u64>,
-    /// Requests that came back BUSY and were started again.
+    /// Requests that were completed as BUSY and restarted.
     pub retried: u64,
-    /// Interrupts delivered to the miniport: calls of its routine.
+    /// Interrupts: calls of the miniport's interrupt routines.
     pub interrupts: u64,
-    /// Interrupts whose routine said that they were not its device's.
+    /// Interrupts that the routine did not claim.
     pub unclaimed_interrupts: u64,
-    /// Messages of the device that no vector was granted for: the device's fault.
+    /// Messages of the device without a granted vector: a fault of the device.
     pub stray_messages: u64,
     /// DPCs run.
     pub dpcs: u64,
-    /// StorPortBusy and StorPortDeviceBusy.
+    /// Calls of StorPortBusy and StorPortDeviceBusy.
     pub busy: u64,
-    /// StorPortPause and StorPortPauseDevice.
+    /// Calls of StorPortPause and StorPortPauseDevice.
     pub pauses: u64,
     /// Bus resets after a time-out.
     pub resets: Vec<ResetRow>,
-    /// Functions of storport.sys that the testbed does not model, with how often
-    /// they were called. Those with a status answered
-    /// STOR_STATUS_NOT_IMPLEMENTED.
+    /// Functions of storport.sys that the testbed does not emulate, with the number of calls.
+    /// Those with a status returned STOR_STATUS_NOT_IMPLEMENTED.
     pub not_implemented: BTreeMap<String, u64>,
-    /// Lines for the event log: StorPortLogError and its successors.
+    /// Lines of the event log, from StorPortLogError and its successors.
     pub events: Vec<String>,
-    /// What StorPortLogSystemEvent logged. `events` has a line for each, too.
+    /// Events of StorPortLogSystemEvent. `events` has a line for each, too.
     pub system_events: Vec<SystemEvent>,
-    /// What the miniport had not given back when it was stopped or its start had
-    /// failed; empty before that.
+    /// What the miniport had not freed when it was stopped or its start had failed; empty
+    /// before that.
     pub leaks: Vec<String>,
-    /// Rules broken.
+    /// Broken rules.
     pub violations: Vec<Violation>,
 }

@@ -1,6 +1,5 @@
-//! The rules that a miniport is held to, in two lists: what Windows demands, and what
-//! this project chose. Each has a short name that stays. Here a broken rule is
-//! recorded.
+//! The rules that the testbed checks, in two lists: rules of Windows, and house rules of this
+//! project. Each has a short name, which does not change. Records broken rules.
 
 use std::{
     fmt,
@@ -32,17 +31,17 @@ macro_rules! rules {
         }
 
         impl Rule {
-            /// All of them, in the order in which they are listed.
+            /// All rules, in the order of `testbed rules`.
             pub(super) const ALL: &[Self] = &[$($(Self::$rule,)*)*];
 
-            /// Whose rule it is.
+            /// The list that it belongs to.
             pub(super) fn list(self) -> RuleList {
                 match self {
                     $($(Self::$rule)|* => RuleList::$list,)*
                 }
             }
 
-            /// Its name in reports.
+            /// The name in reports.
             pub(super) fn name(self) -> &'static str {
                 match self {
                     $($(Self::$rule => $name,)*)*
@@ -57,7 +56,7 @@ macro_rules! rules {
                 }
             }
 
-            /// What it demands.
+            /// The text of the rule.
             pub(super) fn summary(self) -> &'static str {
                 match self {
                     $($(Self::$rule => $summary,)*)*
@@ -80,7 +79,7 @@ rules! {
             "Preventing Errors and Deadlocks While Using Spin Locks; storport-rules.md L5",
             "Threads do not wait for each other's locks in a circle.";
         LockNotAllowed = "lock-not-allowed", "StorPortSpinLock3; storport-rules.md Callbacks",
-            "A callback takes only the locks that its page allows.";
+            "A callback takes only the locks that its documentation allows.";
         LockKind = "lock-kind", "STOR_SPINLOCK; storport-rules.md STOR_SPINLOCK",
             "STOR_SPINLOCK is one of the values that the function supports.";
         LockDpc = "lock-dpc-not-initialised", "StorPortInitializeDpc; storport-rules.md L6",
@@ -88,7 +87,7 @@ rules! {
         LockMsiMode = "lock-msi-mode", "StorPortMSILock; storport-rules.md O7",
             "MSI locks are taken only in InterruptSynchronizePerMessage mode.";
         LockMsiMessage = "lock-msi-message", "storport-rules.md StorPortAcquireMSISpinLock",
-            "An MSI lock belongs to a message that the adapter has.";
+            "An MSI lock is that of a message of the adapter.";
         LockIrql = "lock-irql", "STOR_SPINLOCK, StorPortAcquireSpinLockEx; storport-rules.md STOR_SPINLOCK",
             "A lock is taken at an IRQL that allows it.";
         LockHandleInUse = "lock-handle-in-use", "StorPortAcquireSpinLock; storport-rules.md L2",
@@ -99,34 +98,34 @@ rules! {
             "StorPortReleaseSpinLock, StorPortReleaseMSISpinLock; storport-rules.md L2",
             "A STOR_LOCK_HANDLE, or the old IRQL of an MSI lock, is passed back unchanged.";
         LockNotHeld = "lock-not-held", "StorPortSpinLock4; storport-rules.md L2",
-            "A lock that is released is held.";
+            "Only a held lock is released.";
         LockAtReturn = "lock-held-at-return", "StorPortSpinLock; storport-rules.md L4",
             "A callback releases every lock that it took before it returns.";
         IrqlAtReturn = "irql-at-return", "SpChangeIrql; storport-rules.md L4",
             "A callback returns at the IRQL at which it was called.";
         DdiCallback = "ddi-callback",
             "StorPortEnablePassive, StorPortPassiveFromHwInit, bug check 0xF1/0x2002; storport-rules.md Routines",
-            "A function that is limited to certain callbacks is called only there.";
+            "A function that is allowed in certain callbacks is called only there.";
         DdiIrql = "ddi-irql", "StorPortIrql; storport-rules.md IRQL",
-            "A function is called at an IRQL that its page allows.";
+            "A function is called at an IRQL that its documentation allows.";
         DdiDeprecated = "ddi-deprecated", "storport-rules.md StorPortDeprecated",
             "StorPortLogError and StorPortValidateRange are not called.";
         DdiPortOnly = "ddi-port-only",
             "StorPortDDIsPortOnly, StorPortCompleteRequest; storport-rules.md S7",
-            "StorPortCompleteRequest is not called: it belongs to the port driver.";
+            "StorPortCompleteRequest is not called: it is for the port driver.";
         DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs",
             "A physical miniport does not call the kernel functions that the rule lists.";
         DdiExtension = "ddi-device-extension", "storport-rules.md DeviceExtension",
-            "HwDeviceExtension is the one that Storport gave.";
+            "HwDeviceExtension is the address that Storport gave.";
         DdiArgument = "ddi-argument", "the functions' pages",
-            "An argument is what the function's page demands.";
+            "The arguments of a function are as its documentation requires.";
         PerfOpts = "perf-opts", "storport-rules.md StorPortPerfOpts",
             "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
         NotificationType = "notification-type", "StorPortNotification2; storport-rules.md Notifications",
             "StorPortNotification gets a documented type, or the type of an inline function of \
              the kit's headers.";
         InitializationData = "initialization-data", "HW_INITIALIZATION_DATA; storport-rules.md Callbacks",
-            "HW_INITIALIZATION_DATA is filled as its page demands.";
+            "HW_INITIALIZATION_DATA is filled as its documentation requires.";
         FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; storport-rules.md Callbacks",
             "HwFindAdapter sets the limits and returns an SP_RETURN value.";
         VirtualDevice = "virtual-device", "StorPortVirtualDevice; storport-rules.md Callbacks",
@@ -136,24 +135,24 @@ rules! {
         SrbExtensionSize = "srb-extension-size", "StorPortGetUncachedExtension; storport-rules.md Routines",
             "SrbExtensionSize is set before the uncached extension is requested.";
         AdapterControl = "adapter-control", "HwStorAdapterControl; storport-rules.md Callbacks",
-            "HwAdapterControl answers the query for its types, and supports stop and restart.";
+            "HwAdapterControl answers the query for control types, and supports stop and restart.";
         Stall = "stall", "bug check 0xF1/0x2001; storport-rules.md IRQL",
             "A stall is not longer than 0.1 s.";
         StartIoWait = "start-io-wait", "SpNoWait, StorPortStartIo; storport-rules.md Callbacks, X8",
-            "HwStartIo does not wait, stall or allocate. StorPortAllocatePool is allowed in full \
-             duplex, as its page says.";
+            "HwStartIo does not wait, stall or allocate. In full duplex, StorPortAllocatePool is \
+             allowed.";
         DeviceBase = "device-base", "bug check 0xF1/0x2003; storport-rules.md Routines",
             "StorPortGetDeviceBase maps only ranges that plug and play assigned.";
         RegisterAddress = "register-address", "storport-rules.md 0xF1/0x2005",
             "Register functions get addresses of mapped registers.";
         SrbUnknown = "srb-unknown", "StorPortNotification; storport-rules.md S1, S2",
-            "A request that is completed or asked about is one that the miniport has.";
+            "The miniport completes or queries only requests that it has.";
         SrbTwice = "srb-completed-twice", "bug check 0xF1/0x2004; storport-rules.md S1",
             "A request is completed once.";
         SrbStatus = "srb-status", "StorPortStatusPending; storport-rules.md S3",
             "A request is completed with a final status, without the port driver's flags.";
         SrbTouched = "srb-touched", "StorPortNotification; storport-rules.md S2",
-            "A completed request is not touched any more: SRB, SRB extension, sense buffer and \
+            "A completed request is not accessed: SRB, SRB extension, sense buffer and \
              scatter/gather list (with --verify).";
         SrbBuildIo = "srb-completed-in-build-io",
             "StorPortBuildIo, StorPortNotification; storport-rules.md S2, S4",
@@ -211,7 +210,7 @@ rules! {
     }
 }
 
-/// Records what rules a driver broke.
+/// Records the rules that a driver broke.
 #[derive(Debug)]
 pub(super) struct Recorder {
     driver: String,
@@ -220,8 +219,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Records for the driver of this name; addresses in its image are
-    /// reported as offsets.
+    /// A recorder for a driver. Addresses in its image are reported as offsets.
     pub(super) fn new(driver: &str, image: Option<Arc<Image>>) -> Self {
         Self {
             driver: driver.into(),
@@ -281,8 +279,8 @@ impl Recorder {
         }
     }
 
-    /// Ends the machine because of a broken rule that leaves no way on. What was
-    /// recorded before is told too: there is no other place for it any more.
+    /// Stops the machine because of a broken rule after which the run cannot continue. The
+    /// message includes the earlier violations, because no report follows.
     pub(super) fn stop_machine(
         &self,
         rule: Rule,
@@ -302,7 +300,7 @@ impl Recorder {
         ))
     }
 
-    /// Ends the machine because of threads that wait for each other.
+    /// Stops the machine because of a deadlock.
     pub(super) fn deadlock(&self, callback: Callback, caller: usize, circle: &Circle) -> ! {
         let rule = Rule::LockDeadlock;
         trap::stop_machine(format_args!(
@@ -318,12 +316,12 @@ impl Recorder {
         ))
     }
 
-    /// The sentence that the driver's file has for an event.
+    /// The text of an event in the driver file's message table.
     pub(super) fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
         self.image.as_ref()?.sentence(code, inserts)
     }
 
-    /// All that was recorded.
+    /// All recorded violations.
     pub(super) fn found(&self) -> Vec<Violation> {
         self.lock().clone()
     }
@@ -338,7 +336,7 @@ impl Recorder {
     }
 }
 
-/// What the calling thread is, has and does.
+/// The state of the calling thread.
 fn circumstances(lock: Option<LockId>, walk: Walk) -> Circumstances {
     Circumstances {
         cpu: cpu::current_number(),
@@ -350,7 +348,7 @@ fn circumstances(lock: Option<LockId>, walk: Walk) -> Circumstances {
     }
 }
 
-/// What leads to the call that returns to `caller`; nothing leads to no call.
+/// The walk to the call that returns to `caller`; an empty walk for 0.
 fn walk_from(caller: usize) -> Walk {
     match caller {
         0 => Calls::default().walk(),
@@ -363,7 +361,7 @@ pub(super) fn places(walk: Walk) -> Vec<String> {
     walk.map(|place| Place(place).to_string()).collect()
 }
 
-/// The lines below a message that ends the machine.
+/// Prints the lines below a message that stops the machine.
 struct Lines<'a>(Rule, &'a Circumstances);
 
 impl fmt::Display for Lines<'_> {
@@ -374,7 +372,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-/// What was recorded before the end, in short.
+/// Prints the earlier violations, in short.
 struct Before<'a>(&'a [Violation]);
 
 impl fmt::Display for Before<'_> {
@@ -392,7 +390,7 @@ impl fmt::Display for Before<'_> {
     }
 }
 
-/// A driver-relative place for a message, or nothing.
+/// Prints an offset in the driver, if there is one.
 pub(super) struct At(pub(super) Option<u32>);
 
 impl fmt::Display for At {

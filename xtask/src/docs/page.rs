@@ -50,7 +50,7 @@ impl Page {
     /// The page at `path`, from the project's root.
     ///
     /// # Errors
-    /// It can't be read.
+    /// It cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
         Ok(Self::parse(
             path,
@@ -173,7 +173,7 @@ fn line_of(text: &str, at: usize) -> usize {
 /// Every page of the project: its Markdown files, except in hidden and output folders.
 ///
 /// # Errors
-/// A folder or a page can't be read.
+/// A folder or a page cannot be read.
 pub fn all() -> io::Result<Vec<Page>> {
     files(&["md"])?
         .iter()
@@ -184,7 +184,7 @@ pub fn all() -> io::Result<Vec<Page>> {
 /// The project's files with these extensions, except in hidden and output folders.
 ///
 /// # Errors
-/// A folder can't be read.
+/// A folder cannot be read.
 pub fn files(extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     find(Path::new(""), extensions, &mut paths)?;
