@@ -29,6 +29,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(
     bin_name = "cargo xtask",
+    verbatim_doc_comment,
     version,
     after_help = "Examples:\n  cargo xtask run\n  cargo xtask test\n  cargo xtask help run"
 )]

@@ -1,5 +1,5 @@
-//! `bootstrap/setup.sh` on machines that lack something. Each test's machine is a
-//! folder of commands, most of them stand-ins that write down their calls.
+//! Tests `bootstrap/setup.sh` on machines without some tools. A test's machine is a
+//! folder of commands. Most of them are stand-ins that record their calls.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// What is in every Linux and the script may use.
+/// Commands of every Linux, which the script can use.
 const BASE: [&str; 7] = ["cat", "dirname", "env", "grep", "sed", "sh", "true"];
 
 const APT_GET: &str = r#"
@@ -54,7 +54,7 @@ impl Machine {
         self.0.path().join("log")
     }
 
-    /// Adds a command that writes down its call and then does `script`.
+    /// Adds a command that records its call and then runs `script`.
     fn command(&self, name: &str, script: &str) {
         let log = self.log();
         let text = format!(
@@ -71,7 +71,7 @@ impl Machine {
         self
     }
 
-    /// Asks the script for these needs.
+    /// Runs the script for these needs.
     fn ensure(&self, needs: &[&str]) -> Output {
         Command::new(self.bin().join("sh"))
             .arg(Path::new(ROOT).join("bootstrap/setup.sh"))
@@ -83,7 +83,7 @@ impl Machine {
             .expect("the script runs")
     }
 
-    /// The calls that installed something.
+    /// The recorded calls that install something.
     fn installed(&self) -> Vec<String> {
         let log = fs::read_to_string(self.log()).unwrap_or_default();
         log.lines()
@@ -108,7 +108,7 @@ fn cargo_xtask_compiles_nothing_before_the_linker_is_there() {
     let toolchain = cargo.parent().expect("a folder").to_owned();
     let path = env::join_paths([machine.bin(), toolchain]).expect("a PATH");
     let target = machine.0.path().join("target");
-    // From a folder inside, and with flags that only a usual linker understands.
+    // In a subfolder, and with flags that only a normal linker understands.
     let output = Command::new(cargo)
         .args(["xtask", "package"])
         .current_dir(Path::new(ROOT).join("docs"))

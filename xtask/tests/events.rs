@@ -1,5 +1,5 @@
-//! The list of the driver's events, `src/events.rs`: its numbers, codes and texts, and
-//! that docs/troubleshooting.md has each event as the list has it.
+//! Tests the driver's events in `src/events.rs`: numbers, codes and texts, and that
+//! docs/troubleshooting.md has the same ones.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -47,7 +47,7 @@ fn the_page_has_each_event_as_the_list_has_it() {
 fn numbers_rise_and_none_is_one_of_storports() {
     let ids: Vec<u16> = Event::ALL.iter().map(|event| event.id()).collect();
     assert!(ids.is_sorted_by(|one, other| one < other), "{ids:?}");
-    // The events that Storport logs under the driver's name have numbers below.
+    // Storport logs events with lower numbers for the driver.
     assert!(ids[0] > 1000);
 }
 
@@ -79,9 +79,9 @@ fn placeholders_are_percent_1_to_the_number_of_strings() {
             .collect();
         let last = numbers.len() as u32;
         assert_eq!(numbers, (1..=last).collect(), "{event:?}: {text}");
-        // Three strings at most fit into an event.
+        // An event has room for three strings.
         assert!(last <= 4, "{event:?}");
-        // The remedy is part of the message, and has no placeholders.
+        // The remedy is part of the message, without placeholders.
         assert!(!event.remedy().contains('%'), "{event:?}");
         // A cell of a table.
         let cells = [text, event.cause(), event.remedy()];

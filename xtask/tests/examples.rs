@@ -1,4 +1,4 @@
-//! The examples are what the README says of them.
+//! Tests what the README says about the examples.
 
 use std::{
     fs,
@@ -93,7 +93,7 @@ fn the_manifest_and_flags_in_the_storport_crates_readme_are_the_ramdisks() {
     let workspace = parse(example("../Cargo.toml"));
     let cargo = parse(example("../.cargo/config.toml"));
 
-    // What the example has besides: paths, a version to show, no tests.
+    // The example also has paths and a version, but no tests.
     let dependencies = manifest["dependencies"].as_table_mut().expect("a table");
     for name in ["scsi", "storport"] {
         let dependency = dependencies[name].as_table_mut().expect("a table");

@@ -1,5 +1,5 @@
-//! docs/locking.md has a row for each rule of docs/reference/storport-rules.md, cites
-//! no other, and names only tests that exist.
+//! Tests that docs/locking.md has a row for each rule of docs/reference/storport-rules.md,
+//! cites no other rules, and names only existing tests.
 
 use std::{
     collections::BTreeSet,

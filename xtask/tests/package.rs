@@ -1,5 +1,5 @@
-//! Packages as `cargo xtask package` makes them: alike each time, whole, and
-//! signed to the satisfaction of osslsigncode, which is not this project's.
+//! Tests packages of `cargo xtask package`: they are reproducible and complete, and
+//! osslsigncode, an independent program, accepts their signatures.
 
 use std::{
     fs,
@@ -13,11 +13,11 @@ use tempfile::TempDir;
 const NAME: &str = concat!("ferrostor-", env!("CARGO_PKG_VERSION"));
 const FOLDERS: [&str; 2] = ["x64", "arm64"];
 
-/// A package of both processors, made once for all tests.
+/// A package for both architectures, made once for all tests.
 struct Made {
-    /// Has the test key and what is made.
+    /// The folder of the test key and of the output.
     root: TempDir,
-    /// What the command printed.
+    /// The output of the command.
     said: String,
 }
 
@@ -37,7 +37,7 @@ impl Made {
         self.path(NAME).join(file)
     }
 
-    /// The test certificate, as osslsigncode takes it.
+    /// The test certificate, for osslsigncode.
     fn certificate(&self) -> PathBuf {
         self.root.path().join("key/test-signing.pem")
     }
@@ -82,7 +82,7 @@ fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// The same, by their paths from `folder` on.
+/// The same files, by their paths relative to `folder`.
 fn relative(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     tree(folder)
         .into_iter()
@@ -93,7 +93,7 @@ fn relative(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         .collect()
 }
 
-/// osslsigncode's verdict on a file: by the signature in it, or by a catalog.
+/// Runs osslsigncode on a file, with its embedded signature or with a catalog.
 fn verify(certificate: &Path, file: &Path, catalog: Option<&Path>) -> Output {
     let mut command = Command::new("osslsigncode");
     command.arg("verify").arg("-CAfile").arg(certificate);
@@ -180,7 +180,7 @@ fn osslsigncode_refuses_driver_and_catalog_when_a_byte_is_changed() {
     for ending in ["sys", "cat"] {
         let file = MADE.file(&format!("x64/ferrostor.{ending}"));
         let sound = fs::read(&file).expect("a file");
-        // Somewhere in the first third: code of the driver, the list of the
+        // A byte in the first third: code of the driver, or the list of the
         // catalog.
         let place = sound.len() / 3;
         let mut bytes = sound.clone();
@@ -309,7 +309,7 @@ fn a_file_that_cannot_be_read_does_not_hide_the_others() {
     assert!(said.contains("b.inf (x64):\n"), "{said}");
 }
 
-/// The example driver, built.
+/// Builds the example driver.
 fn ramdisk() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -319,7 +319,7 @@ fn ramdisk() -> PathBuf {
     target.join("driver/x64/ramdisk.sys")
 }
 
-/// `cargo xtask package` for the example driver, as one of someone else's.
+/// Runs `cargo xtask package` for the example driver, like for another project's driver.
 fn package_other(root: &Path, driver: &Path, more: &[&str]) -> Output {
     let inx = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ramdisk/ramdisk.inx");
     let mut command = package(MADE.root.path(), &root.join("out"));

@@ -1,5 +1,5 @@
-//! Commands refuse wrong options before they build anything, and a failed build
-//! leaves no old driver. Cargo and the testbed are stand-ins.
+//! Tests that commands reject wrong options before they build something, and that a failed
+//! build leaves no old driver. Cargo and the testbed are stand-ins.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 
 use tempfile::TempDir;
 
-/// A folder with the stand-ins, and cargo's target folder.
+/// A folder with the stand-ins and cargo's target folder.
 struct Machine(TempDir);
 
 impl Machine {
-    /// Cargo does `cargo`, and the testbed `testbed`.
+    /// A machine on which cargo runs the script `cargo`, and the testbed the script `testbed`.
     fn new(cargo: &str, testbed: &str) -> Self {
         let machine = Self(TempDir::new().expect("a temporary folder"));
         machine.script("bin/cargo", &format!("echo \"$1 $*\" >>\"$LOG\"\n{cargo}"));
@@ -50,7 +50,7 @@ impl Machine {
             .expect("xtask runs")
     }
 
-    /// The packages that cargo was told to build.
+    /// The packages that cargo was called to build.
     fn built(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         let words: Vec<&str> = log.split_whitespace().collect();

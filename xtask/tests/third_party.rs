@@ -1,4 +1,4 @@
-//! THIRD-PARTY.md names every crate that the driver is linked with.
+//! Tests that THIRD-PARTY.md names every crate that is linked into the driver.
 
 use std::{collections::BTreeSet, env, fs, path::Path, process::Command};
 
@@ -31,13 +31,13 @@ fn linked() -> BTreeSet<String> {
     String::from_utf8(output.stdout)
         .expect("a text")
         .lines()
-        // Those of this repository have a path.
+        // Crates of this repository have a path.
         .filter(|line| !line.contains("(/"))
         .map(|line| line.replacen(" v", " ", 1))
         .collect()
 }
 
-/// The same of the table's rows: `| [name](address) | version | licence |`.
+/// The crates in the table, `| [name](address) | version | licence |`.
 fn named() -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("THIRD-PARTY.md")).expect("a text");
     let rows = text.lines().filter(|line| line.starts_with("| ["));

@@ -1,6 +1,6 @@
-//! `cargo make` and `cargo wdk build` find on Windows what they look for here.
+//! Tests that `cargo make` and `cargo wdk build` on Windows find the files that they need.
 //!
-//! No Windows is needed: this holds our files to the text of the wdk-build in
+//! The tests need no Windows. They compare our files with the source of the wdk-build in
 //! Cargo.lock, whose makefile `cargo make` follows. cargo-wdk is a program, not
 //! a dependency; version 0.2.0 looks for the same files at the same places.
 
@@ -22,14 +22,14 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The text of a file, which in wdk-build ends its lines as Windows does.
+/// The text of a file, without the carriage returns of wdk-build's files.
 fn read(path: &Path) -> String {
     fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         .replace("\r\n", "\n")
 }
 
-/// All packages of a build for Windows, as cargo knows them.
+/// All packages of a build for Windows, from `cargo metadata`.
 fn packages() -> Vec<Value> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -67,7 +67,7 @@ fn wdk_build() -> Value {
     found.remove(0)
 }
 
-/// The packages that the tools take for drivers.
+/// The packages that the tools treat as drivers.
 fn drivers() -> Vec<Value> {
     let mut found = packages();
     found.retain(|package| !package["metadata"]["wdk"].is_null());
@@ -127,7 +127,7 @@ fn our_makefile_changes_no_task_that_wdk_build_does_not_have() {
     for task in changed.into_iter().flat_map(Table::keys) {
         assert!(known.contains_key(task), "wdk-build has no task {task}");
     }
-    // What `cargo make` alone runs.
+    // The files that only `cargo make` uses.
     assert_eq!(
         known["default"]["alias"].as_str(),
         Some("package-driver-flow")
@@ -181,7 +181,7 @@ fn the_setup_file_of_every_driver_lies_where_the_tools_look_for_it() {
 
     for driver in drivers() {
         let name = text(&driver, "name");
-        // The build brings the root package's: see below.
+        // The build copies the root package's file: see below.
         let inx = match name {
             "ferrostor" => folder(&driver).join("inf/ferrostor.inx"),
             _ => folder(&driver).join(format!("{name}.inx")),

@@ -1,5 +1,5 @@
-//! Every source that the repository cites can be opened by a reader of it: rows of the
-//! pages in docs/reference, and pages and anchors under docs.
+//! Tests that a reader of the repository can open every cited source: rows of the
+//! pages in docs/reference, and pages and anchors in docs.
 
 use std::{fs, ops::Range, path::Path, sync::LazyLock};
 
@@ -8,13 +8,13 @@ use regex::{Captures, Regex};
 use super::page::{self, Page};
 use crate::workspace;
 
-/// Kinds of files that cite.
+/// Extensions of files with citations.
 const CITING: [&str; 8] = ["rs", "md", "toml", "stderr", "ps1", "psm1", "inx", "yml"];
 
-/// This folder's samples are bad on purpose.
+/// The samples in this folder are wrong on purpose.
 const SAMPLES: &str = "xtask/src/docs";
 
-/// The pages whose rows are cited by the page's name and the row's.
+/// The pages whose rows are cited by page and row.
 const PAGES: [&str; 3] = ["storport-rules", "virtio-requirements", "hostile-device"];
 
 static REFERENCE: LazyLock<Vec<Page>> = LazyLock::new(|| {
@@ -26,7 +26,7 @@ static REFERENCE: LazyLock<Vec<Page>> = LazyLock::new(|| {
 });
 
 fn regex(pattern: &str) -> Regex {
-    // A gap between words may be the end of a line in a comment or a string.
+    // Words can be separated by a line break in a comment or a string.
     Regex::new(&pattern.replace("GAP", r"(?:[\s\\]|//[/!]?)+")).unwrap()
 }
 
@@ -36,7 +36,7 @@ fn has(pages: &[Page], row: &str) -> bool {
     pages.iter().any(|page| page.anchors.contains(&anchor))
 }
 
-/// What is wrong with the citations of a file of this text.
+/// The faults of the citations in a file with this text.
 fn citations(path: &Path, text: &str) -> Vec<String> {
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         regex(
@@ -44,7 +44,7 @@ fn citations(path: &Path, text: &str) -> Vec<String> {
         )
     });
     static SHORT: LazyLock<Regex> = LazyLock::new(|| regex(r"\b[VA]\d{1,2}\b"));
-    // A program can find what a test shows: a comment that begins with rows has one form.
+    // Tools find the rows that a test covers: a comment that begins with rows has one form.
     static HEAD: LazyLock<Regex> =
         LazyLock::new(|| regex(r"(?m)^ *///? (?:[VA]\d+, )*[VA]\d+(?:$|[^\d,.:]|,[^ ]|, [^VA])"));
     static PATH: LazyLock<Regex> =
@@ -108,7 +108,7 @@ fn citations(path: &Path, text: &str) -> Vec<String> {
     wrong
 }
 
-/// Where the rows stand that are cited, if there are any.
+/// The position of the cited rows, if there are any.
 fn rows(cited: &Captures<'_>) -> Option<Vec<Range<usize>>> {
     static ROW: LazyLock<Regex> = LazyLock::new(|| regex(r"\b[A-Z0-9][\w/]*"));
     let rows = cited.get(2)?;

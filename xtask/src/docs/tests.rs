@@ -1,4 +1,4 @@
-//! What every page must hold. Each check is shown to complain, too.
+//! Tests of every page. Each check is also tested with a wrong page.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{Command, package::SHARED, workspace};
 
-/// Where links may lead. A new one is to be looked at before it is added.
+/// The sites that links can lead to. Look at a new one before you add it.
 const HOSTS: [&str; 5] = [
     "docs.getutm.app",
     "github.com",
@@ -22,14 +22,14 @@ const HOSTS: [&str; 5] = [
     "rustup.rs",
 ];
 
-/// The folder of the scripts, here and in the package.
+/// The folder of the scripts, in the repository and in the package.
 const SCRIPTS: &str = "tools/windows";
 
-/// Languages whose blocks are for somebody to type or to use, and so need a
-/// word that says who tries them.
+/// Languages of code blocks that a reader uses. Such a block needs a
+/// word that says what runs it.
 const USED: [&str; 7] = ["sh", "bash", "console", "shell", "powershell", "bat", "xml"];
 
-/// What every script with a CmdletBinding takes.
+/// Parameters of every script with a CmdletBinding.
 const COMMON_PARAMETERS: [&str; 3] = ["WhatIf", "Confirm", "Verbose"];
 
 /// `pnputil`'s commands and options, and the first build of Windows that has them
@@ -68,7 +68,7 @@ fn sample(text: &str) -> Page {
     Page::parse(Path::new("docs/sample.md"), text)
 }
 
-/// What is wrong with a page's links.
+/// The faults of a page's links.
 fn links(page: &Page) -> Vec<String> {
     let of = |found: &Found| {
         let wrong = match found.text.split_once("://") {
@@ -129,14 +129,14 @@ fn internal(page: &Page, link: &str) -> Option<String> {
         .then(|| "the page is in the driver package, this file is not".into())
 }
 
-/// Whether a file is in the driver package, in the place that it has here.
+/// Whether a file is in the driver package, at its path in the repository.
 fn packaged(path: &Path) -> bool {
     SHARED
         .iter()
         .any(|(from, to)| from == to && path.starts_with(from))
 }
 
-/// Where a link of the page at `from` leads, from the project's root.
+/// The target of a link of the page at `from`, relative to the project's root.
 fn target(from: &Path, file: &str) -> Option<PathBuf> {
     let mut path = from.parent()?.to_owned();
     for component in Path::new(file).components() {
@@ -154,7 +154,7 @@ fn target(from: &Path, file: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What is wrong with the files that a page names in its sentences, and with the
+/// The faults of the files that a page names in its sentences, and of the
 /// functions in them.
 fn files(page: &Page) -> Vec<String> {
     page.codes
@@ -193,7 +193,7 @@ fn named_file(code: &str) -> Option<PathBuf> {
     }
     let (first, rest) = file.split_once('/')?;
     let ours = !first.is_empty() && workspace::root().join(first).is_dir();
-    // What is made, and the folders of the package.
+    // Build outputs, and folders of the package.
     let made = ["dist", "target", "x64", "arm64"].contains(&first);
     let source = Path::new(rest).extension().is_some_and(|extension| {
         ["rs", "ps1", "md", "inx", "svg"]
@@ -203,8 +203,8 @@ fn named_file(code: &str) -> Option<PathBuf> {
     (!made && (ours || source)).then(|| file.into())
 }
 
-/// What is wrong with a page's blocks of code: commands whose trial nobody
-/// has thought of.
+/// The faults of a page's code blocks: commands without a word that says what
+/// runs them.
 fn blocks(page: &Page) -> Vec<String> {
     page.blocks
         .iter()
@@ -224,8 +224,8 @@ fn blocks(page: &Page) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with the calls of `cargo xtask` on a page. A sentence may name a
-/// command without what it works on.
+/// The faults of the calls of `cargo xtask` on a page. A sentence can name a
+/// command without its arguments.
 fn calls(page: &Page) -> Vec<String> {
     let in_blocks = page
         .blocks
@@ -244,7 +244,7 @@ fn calls(page: &Page) -> Vec<String> {
         .collect()
 }
 
-/// Whether a call, if it is one of `cargo xtask`, is one that it understands.
+/// Whether `cargo xtask` accepts a call, if it is one of `cargo xtask`.
 fn understood(call: &str) -> Result<(), clap::Error> {
     let Some(words) = call.strip_prefix("cargo ") else {
         return Ok(());
@@ -274,7 +274,7 @@ fn commands(block: &Block) -> impl Iterator<Item = (usize, String)> {
     commands.into_iter()
 }
 
-/// What is wrong with the calls of scripts on a page.
+/// The faults of the calls of scripts on a page.
 fn scripts(page: &Page) -> Vec<String> {
     let in_blocks = page.blocks.iter().flat_map(commands);
     let in_sentences = page.codes.iter().map(|code| (code.line, code.text.clone()));
@@ -287,7 +287,7 @@ fn scripts(page: &Page) -> Vec<String> {
         .collect()
 }
 
-/// What is wrong with a call, if it is one of a script and something is.
+/// The fault of a call, if it is a call of a script.
 fn script_call(call: &str) -> Option<String> {
     let mut words = call.split_whitespace();
     let script = words.next()?;
@@ -326,8 +326,8 @@ fn oldest_build() -> u32 {
     version.split(']').next().unwrap().parse().unwrap()
 }
 
-/// What is wrong with the calls of `pnputil` in a line: options that the oldest
-/// Windows does not have, or that the table does not know.
+/// The faults of the calls of `pnputil` in a line: options that the oldest
+/// Windows does not have, or that are not in the table.
 fn pnputil(line: &str) -> Vec<String> {
     let calls = line
         .match_indices("pnputil")
@@ -450,7 +450,7 @@ fn every_example_of_the_help_is_understood() {
     for command in all.get_subcommands_mut() {
         let help = command.render_long_help().to_string();
         for line in help.lines() {
-            // Before a call there may be variables that are set for it.
+            // Variables can precede a call.
             let call = line.trim_start();
             let call = call
                 .find("cargo xtask ")
