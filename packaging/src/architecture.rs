@@ -22,7 +22,7 @@ impl Architecture {
         }
     }
 
-    /// The variable by which cargo learns the target's linker.
+    /// The environment variable for the target's linker in cargo.
     #[must_use]
     pub const fn linker_variable(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Architecture {
         }
     }
 
-    /// The machine number in a PE file's header.
+    /// The machine type in the header of a PE file.
     #[must_use]
     pub const fn machine(self) -> Machine {
         match self {

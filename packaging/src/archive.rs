@@ -1,4 +1,4 @@
-//! The package as one `.zip` file, the same bytes for the same package.
+//! Makes the `.zip` of a package. The same package gives the same bytes.
 
 use std::io::{Cursor, Write as _};
 
@@ -7,23 +7,23 @@ use zip::{CompressionMethod, DateTime, ZipWriter, result::ZipError, write::Simpl
 
 use crate::package::File;
 
-/// Why there is no archive.
+/// The archive cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    /// The zip format has years from 1980 to 2107.
+    /// The date is outside of the zip format's range, 1980 to 2107.
     #[error("a .zip cannot store the date {0}: set SOURCE_DATE_EPOCH to a date from 1980 to 2107")]
     Time(OffsetDateTime),
-    /// A file can't be packed.
+    /// A file cannot be added.
     #[error("cannot add {path} to the .zip: {source}")]
     File {
         /// The file's path in the package.
         path: String,
-        /// What the packer says.
+        /// The error of the zip library.
         source: ZipError,
     },
 }
 
-/// Packs `files` under the folder `root`, each dated `time`.
+/// Packs `files` into the folder `root`, each with the date `time`.
 ///
 /// # Errors
 /// See [`ArchiveError`].

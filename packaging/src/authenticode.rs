@@ -1,10 +1,9 @@
-//! Authenticode: the digest of a PE image, and the signature that the image
-//! carries itself.
+//! Authenticode: the digest of a PE image, and its embedded signature.
 //!
-//! By "Windows Authenticode Portable Executable Signature Format" (Microsoft,
-//! 2008) and "PE Format" (learn.microsoft.com), The Attribute Certificate
-//! Table. The bytes that are not covered are the checksum, the data directory's
-//! entry of the certificate table, and that table: what signing changes.
+//! Sources: "Windows Authenticode Portable Executable Signature Format" (Microsoft, 2008) and
+//! "PE Format" (learn.microsoft.com), The Attribute Certificate Table. The digest does not
+//! cover what signing changes: the checksum, the data directory entry of the certificate
+//! table, and that table.
 
 use std::ops::Range;
 
@@ -33,7 +32,7 @@ use crate::{
     verify::{self, Hash, Judgement},
 };
 
-/// The certificate table starts on a multiple of this, and each entry does.
+/// The alignment of the certificate table and of its entries.
 const ALIGNMENT: usize = 8;
 /// WIN_CERTIFICATE without its contents: length, revision and type.
 const CERTIFICATE_HEADER: usize = 8;
@@ -44,30 +43,30 @@ const OPTIONAL_HEADER: usize = 24;
 /// Offsets of the data directories in the optional headers of PE32 and PE32+.
 const DATA_DIRECTORIES: [usize; 2] = [96, 112];
 
-/// Why an image has no digest or was not signed.
+/// An image cannot be digested or signed.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticodeError {
-    /// It is no image.
+    /// The file is not a PE image.
     #[error("not a PE image: {0}")]
     NotAnImage(#[from] object::Error),
-    /// It has too few data directories to be signed.
+    /// The image has too few data directories.
     #[error("the image has no certificate table directory")]
     NoDirectory,
-    /// A header points to what the file doesn't have.
+    /// A header refers to data beyond the file.
     #[error("the image is truncated, or a section or the certificate table is misplaced")]
     Damaged,
-    /// It can't be told which signature is wanted.
+    /// The image has a signature already.
     #[error("the image is signed already: sign the file that the linker wrote")]
     Signed,
-    /// The image would grow beyond what the format allows.
+    /// The signed image would exceed the limits of the format.
     #[error("the image is too long to be signed")]
     TooLong,
-    /// The signature can't be made.
+    /// The signature cannot be made.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
 
-/// An image and where its parts are.
+/// An image, and the offsets of its parts.
 struct Image<'d> {
     data: &'d [u8],
     /// Offset and size of each section, in the order of the headers.
@@ -79,28 +78,27 @@ struct Image<'d> {
 /// The SHA-256 digest of an image, signed or not.
 ///
 /// # Errors
-/// It isn't an image, or damaged.
+/// The file is not an image, or is damaged.
 pub fn digest(image: &[u8]) -> Result<Output<Sha256>, AuthenticodeError> {
     digest_by::<Sha256>(image)
 }
 
-/// The digest of an image by any algorithm.
+/// The digest of an image, with any hash function.
 pub(crate) fn digest_by<D: Digest + Update>(image: &[u8]) -> Result<Output<D>, AuthenticodeError> {
     let image = Image::parse(image)?;
     let mut digest = D::new();
     authenticode_digest(&image, &mut digest)?;
-    // What signing would put between the image and the certificate table.
+    // The padding that signing would add between the image and the certificate table.
     if image.certificates.is_none() {
         Update::update(&mut digest, padding(image.data.len()));
     }
     Ok(digest.finalize())
 }
 
-/// The image with a signature: the certificate table at its end, the directory
-/// that points there, and the checksum set.
+/// Signs an image: appends the certificate table, and sets its data directory and the checksum.
 ///
 /// # Errors
-/// It isn't an image, has a signature already, or can't be signed.
+/// The file is not an image, has a signature already, or cannot be signed.
 pub fn sign(
     image: &[u8],
     signer: &Signer,
@@ -129,7 +127,7 @@ pub fn sign(
     Ok(signed)
 }
 
-/// Judges each signature that the image carries.
+/// Checks each signature in the image.
 pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
     let signatures = match Image::parse(image) {
         Ok(parsed) => signatures(&parsed),
@@ -156,7 +154,7 @@ pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
     signatures.into_iter().map(of).collect()
 }
 
-/// The contents of the entries of the certificate table that are signatures.
+/// The signatures in the certificate table.
 fn signatures<'d>(image: &Image<'d>) -> Vec<&'d [u8]> {
     let table = image.certificates.clone();
     let mut rest = table
@@ -172,13 +170,13 @@ fn signatures<'d>(image: &Image<'d>) -> Vec<&'d [u8]> {
     found
 }
 
-/// The first value in DER, and what follows it.
+/// Splits bytes after the first DER value.
 fn der_and_rest(bytes: &[u8]) -> (&[u8], &[u8]) {
     let length = SliceReader::new(bytes).and_then(|mut reader| Ok(reader.tlv_bytes()?.len()));
     bytes.split_at(length.unwrap_or(bytes.len()))
 }
 
-/// Whether SpcIndirectDataContent, given without its tag and length, has the digest
+/// Compares the digest in SpcIndirectDataContent, given without its tag and length, with that
 /// of the image.
 fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
     let read = AnyRef::new(Tag::Sequence, content)
@@ -204,9 +202,8 @@ fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
     }
 }
 
-/// WIN_CERTIFICATE: its length with the padding, WIN_CERT_REVISION_2_0,
-/// WIN_CERT_TYPE_PKCS_SIGNED_DATA, the signature and the padding. `None` if it
-/// is longer than its length can say.
+/// WIN_CERTIFICATE: length with padding, WIN_CERT_REVISION_2_0,
+/// WIN_CERT_TYPE_PKCS_SIGNED_DATA, signature, padding. `None` if the length does not fit.
 fn certificate_entry(signature: &[u8]) -> Option<Vec<u8>> {
     let padding = padding(CERTIFICATE_HEADER + signature.len());
     let length = CERTIFICATE_HEADER + signature.len() + padding.len();
@@ -219,7 +216,7 @@ fn certificate_entry(signature: &[u8]) -> Option<Vec<u8>> {
     Some(entry)
 }
 
-/// The zeros that bring a length to a multiple of [`ALIGNMENT`].
+/// The padding of a length to a multiple of [`ALIGNMENT`].
 fn padding(length: usize) -> &'static [u8] {
     &[0; ALIGNMENT][..length.next_multiple_of(ALIGNMENT) - length]
 }
@@ -233,7 +230,7 @@ fn put(image: &mut [u8], offset: usize, value: u32) -> Result<(), AuthenticodeEr
 }
 
 impl<'d> Image<'d> {
-    /// Reads an image for a processor of 64 or 32 bits.
+    /// Parses a 64-bit or 32-bit image.
     fn parse(bytes: &'d [u8]) -> Result<Self, AuthenticodeError> {
         match PeFile64::parse(bytes) {
             Ok(file) => Self::of(&file),
@@ -254,7 +251,7 @@ impl<'d> Image<'d> {
         let start = directory.virtual_address.get(LittleEndian) as usize;
         let size = directory.size.get(LittleEndian) as usize;
         let certificates = (start, size) != (0, 0);
-        // The table is not covered by the digest, so nothing may follow it.
+        // The digest does not cover the table, so it must be the last part.
         if certificates && start.checked_add(size) != Some(data.len()) {
             return Err(AuthenticodeError::Damaged);
         }
@@ -295,7 +292,7 @@ impl PeTrait for Image<'_> {
         self.sections.len()
     }
 
-    /// `index` is that of the header, from 1 on.
+    /// `index` is that of the header, from 1.
     fn section_data_range(&self, index: usize) -> Result<Range<usize>, PeOffsetError> {
         let section = index
             .checked_sub(1)

@@ -1,9 +1,9 @@
-//! The catalog of a driver package (`.cat`): the digests of the files that the
-//! INF installs and of the INF, signed in one piece.
+//! The catalog of a driver package (`.cat`): the signed list of digests of the INF
+//! file and of the files that it installs.
 //!
-//! No document tells this form as a whole. What is known, and whence:
+//! No document describes the whole format. The sources are:
 //!
-//! - The names of all numbers are those of mscat.h, WinTrust.h and wincrypt.h.
+//! - The names of object identifiers are those of mscat.h, WinTrust.h and wincrypt.h.
 //! - The frame is a certificate trust list (wincrypt.h, `CTL_INFO`): usage szOID_CATALOG_LIST, member form
 //!   szOID_CATALOG_LIST_MEMBER2, an identifier of 16 bytes, one time, members,
 //!   extensions.
@@ -62,7 +62,7 @@ const PLAIN_TEXT: u32 = 0x1000_0000 | 0x0001_0000 | 0x0000_0001;
 /// The systems a member is for: VER_PLATFORM_WIN32_NT, version 10.0.
 const WINDOWS_10: &str = "2:10.0";
 
-/// A catalog that is being put together.
+/// A builder of a catalog.
 #[derive(Debug)]
 pub struct Catalog {
     architecture: Architecture,
@@ -80,16 +80,16 @@ struct Member {
     sha256: Vec<u8>,
 }
 
-/// How a file is hashed.
+/// The kind of a file's digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// As Authenticode does: an image keeps its digest when it is signed.
+    /// The digest of Authenticode, which signing does not change.
     Image,
-    /// All its bytes.
+    /// The digest of all bytes.
     Whole,
 }
 
-/// What a catalog lists, read from its file. Its signature is not looked at.
+/// The list of a catalog, parsed without a check of the signature.
 #[derive(Debug)]
 pub struct Listing {
     members: Vec<Listed>,
@@ -103,18 +103,18 @@ pub struct Listed {
     digests: Vec<Vec<u8>>,
 }
 
-/// The digests by which Windows looks a file up in catalogs: an image's are those of
-/// Authenticode, any other file's are of all its bytes.
+/// The digests that Windows searches for in catalogs: those of Authenticode for an image,
+/// and those of all bytes for another file.
 #[derive(Clone, Debug)]
 pub struct FileDigests {
     sha1: Vec<u8>,
     sha256: Vec<u8>,
 }
 
-/// Why there is no catalog.
+/// The catalog cannot be made or parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// A file is no image, or damaged.
+    /// A file is not an image, or is damaged.
     #[error("{name}: {source}")]
     Image {
         /// The file.
@@ -122,10 +122,10 @@ pub enum CatalogError {
         /// What is wrong with it.
         source: AuthenticodeError,
     },
-    /// It can't be written in DER, or isn't a catalog in DER.
+    /// The catalog cannot be encoded in DER, or is not a catalog in DER.
     #[error("not a catalog: {0}")]
     Der(#[from] der::Error),
-    /// The signature can't be made.
+    /// The signature cannot be made.
     #[error(transparent)]
     Sign(#[from] SignError),
 }
@@ -165,7 +165,7 @@ struct NameValue {
     value: OctetString,
 }
 
-/// CAT_MEMBERINFO2 of WinTrust.h, whose encoding no header tells.
+/// CAT_MEMBERINFO2 of WinTrust.h, whose encoding no header describes.
 #[derive(Choice)]
 enum MemberInfo2 {
     #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
@@ -199,11 +199,11 @@ impl Catalog {
         self
     }
 
-    /// Adds an image, signed or to be signed: a signature doesn't change what
-    /// the catalog says of it.
+    /// Adds an image. A signature that is added later does not change its entry in
+    /// the catalog.
     ///
     /// # Errors
-    /// It isn't an image.
+    /// The file is not an image.
     pub fn image(mut self, name: &str, image: &[u8]) -> Result<Self, CatalogError> {
         let failed = |source| CatalogError::Image {
             name: name.to_owned(),
@@ -220,7 +220,7 @@ impl Catalog {
         Ok(self)
     }
 
-    /// Adds a file of any other kind.
+    /// Adds another file.
     #[must_use]
     pub fn file(mut self, name: &str, bytes: &[u8]) -> Self {
         self.members.push(Member {
@@ -232,10 +232,10 @@ impl Catalog {
         self
     }
 
-    /// The catalog's file, signed.
+    /// Signs the catalog, and returns its file.
     ///
     /// # Errors
-    /// It can't be signed.
+    /// It cannot be signed.
     pub fn sign(&self, signer: &Signer, time: SigningTime) -> Result<Vec<u8>, CatalogError> {
         let list = self.list(time)?;
         Ok(pkcs7::sign(CTL, &list, signer, time)?)
@@ -357,7 +357,7 @@ fn extension(name: &str, value: &str) -> der::Result<Extension> {
     })
 }
 
-/// Judges a catalog's signature.
+/// Checks a catalog's signature.
 pub(crate) fn judge(catalog: &[u8], today: Date) -> Judgement {
     verify::judge(catalog, CTL, today)
 }
@@ -380,7 +380,7 @@ impl FileDigests {
 }
 
 impl Listed {
-    /// Whether it is the file of these digests.
+    /// Whether the file has these digests.
     #[must_use]
     pub fn is(&self, file: &FileDigests) -> bool {
         let mut digests = self.digests.iter();
@@ -389,10 +389,10 @@ impl Listed {
 }
 
 impl Listing {
-    /// Reads what a catalog lists, whoever signed it.
+    /// Parses the list of a catalog, without a check of the signature.
     ///
     /// # Errors
-    /// It isn't a catalog.
+    /// The file is not a catalog.
     pub fn read(catalog: &[u8]) -> Result<Self, CatalogError> {
         let content = ContentInfo::from_der(catalog)?
             .content
@@ -402,7 +402,7 @@ impl Listing {
         Ok(Self::of(content.as_ref().map_or(&[], |list| list.value()))?)
     }
 
-    /// Reads a list that is given without its tag and length.
+    /// Parses a list that is given without its tag and length.
     pub(crate) fn of(list: &[u8]) -> der::Result<Self> {
         let list = AnyRef::new(Tag::Sequence, list)?.decode_as::<CertificateTrustList>()?;
         let subjects = list.trusted_subjects.unwrap_or_default();
@@ -416,7 +416,7 @@ impl Listing {
         self.members.iter()
     }
 
-    /// The names of the listed files, each once.
+    /// The names of the listed files, without duplicates.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self
@@ -451,7 +451,7 @@ impl Listed {
             names: Vec::new(),
             digests: vec![identifier.to_vec()],
         };
-        // In version 1 it is the digest's digits, in UTF-16 with a zero at the end.
+        // In version 1, it is the digest in hexadecimal, as zero-terminated UTF-16.
         this.digests.extend(bytes_of_digits(&utf16(identifier)));
         for attribute in subject.attributes.iter().flat_map(SetOfVec::iter) {
             for value in attribute.values.iter() {
@@ -471,7 +471,7 @@ impl Listed {
     }
 }
 
-/// The bytes that hexadecimal digits say.
+/// Parses hexadecimal digits.
 fn bytes_of_digits(digits: &str) -> Option<Vec<u8>> {
     let pair = |at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
     (!digits.is_empty() && digits.len().is_multiple_of(2))

@@ -1,8 +1,8 @@
-//! The checksum of a PE file, which Windows compares when it loads a driver.
+//! The checksum of a PE file, which Windows checks when it loads a driver.
 
-/// The checksum of `image`: the sum of its 16-bit words with the carries added
-/// back in, and its length. Where `field`, the checksum's own offset in the
-/// file, points to, four bytes count as zero.
+/// The checksum of `image`: the sum of its 16-bit words with end-around carry, plus its length.
+/// The four bytes at `field`, the checksum's offset in the
+/// file, count as zero.
 ///
 /// It is what `CheckSumMappedFile` of imagehlp.dll computes.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn of_image(image: &[u8], field: usize) -> u32 {
         let sum = sum + (byte(index) | byte(index + 1) << 8);
         (sum & 0xffff) + (sum >> 16)
     });
-    // The field is 32 bits wide, as the format is: no image is longer.
+    // The format limits an image to 32 bits.
     sum.wrapping_add(image.len() as u32)
 }
 

@@ -47,7 +47,7 @@ impl Image {
     /// Reads the file at `path`.
     ///
     /// # Errors
-    /// It cannot be read. or is no sound 64-bit PE file.
+    /// The file cannot be read, or is not a valid 64-bit PE file.
     pub fn read(path: &Path) -> Result<Self, ImageError> {
         let bytes = fs::read(path).map_err(|source| ImageError::Read {
             path: path.to_owned(),
@@ -59,7 +59,7 @@ impl Image {
         })
     }
 
-    /// Reads the file whose bytes these are.
+    /// Parses the bytes of a file.
     ///
     /// # Errors
     /// It is not a valid 64-bit PE file.
@@ -75,10 +75,10 @@ impl Image {
         self.contents.bytes
     }
 
-    /// The processor that the code is for, if packages are made for it.
+    /// The architecture of the code.
     ///
     /// # Errors
-    /// The machine number in the header, if they are not.
+    /// The machine type in the header, if it is not a supported architecture.
     pub fn architecture(&self) -> Result<Architecture, u16> {
         let machine = self.contents.machine;
         Architecture::value_variants()
@@ -94,7 +94,7 @@ impl Image {
         &self.contents.imports
     }
 
-    /// Whether a signature is appended; whose, and whether it holds, is not asked.
+    /// Whether the file has a signature, valid or not.
     #[must_use]
     pub fn is_signed(&self) -> bool {
         self.contents.signature.is_some()
@@ -109,13 +109,13 @@ impl Image {
         Some(Version([major, minor, patch, build]))
     }
 
-    /// Judges the file as a Storport miniport for `architecture`.
+    /// Checks the file as a Storport miniport for `architecture`.
     #[must_use]
     pub fn checks(&self, architecture: Architecture) -> Vec<Check> {
         demands::checks(&self.contents, architecture)
     }
 
-    /// Judges the file's version, which should be `version`: the INF file's.
+    /// Checks that the file's version is `version`, that of the INF file.
     #[must_use]
     pub fn check_of_version(&self, version: Version) -> Check {
         Check::advice(
@@ -148,7 +148,7 @@ mod tests {
         *,
     };
 
-    /// What does not hold of a file as a driver for x64.
+    /// The faults of a file as a driver for x64.
     fn faults(file: &[u8]) -> Vec<String> {
         let image = Image::parse(file).unwrap();
         let checks = image.checks(Architecture::X64).into_iter();

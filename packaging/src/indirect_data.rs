@@ -1,8 +1,8 @@
-//! What a signature of Authenticode says of a file: its kind and its digest.
+//! The content of an Authenticode signature: the kind of a file, and its digest.
 //!
-//! SpcIndirectDataContent and its parts are of "Windows Authenticode Portable
-//! Executable Signature Format" (Microsoft, 2008); the names of their numbers
-//! are WinTrust.h's.
+//! SpcIndirectDataContent and its parts are defined in "Windows Authenticode Portable
+//! Executable Signature Format" (Microsoft, 2008). The names of the object identifiers are
+//! those of WinTrust.h.
 
 use authenticode::{
     DigestInfo, SPC_INDIRECT_DATA_OBJID, SpcAttributeTypeAndOptionalValue, SpcIndirectDataContent,
@@ -17,19 +17,19 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 pub(crate) const INDIRECT_DATA: ObjectIdentifier = SPC_INDIRECT_DATA_OBJID;
 /// SPC_PE_IMAGE_DATA_OBJID.
 const PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
-/// SPC_CAB_DATA_OBJID, which stands for all files that are hashed whole.
+/// SPC_CAB_DATA_OBJID, for all files whose digest covers the whole file.
 const CAB_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
 /// id-sha256, RFC 5754, 2.2.
 const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 
-/// SpcString, of which only the form in Unicode is used.
+/// SpcString; only its Unicode form is used.
 #[derive(Choice)]
 enum SpcString {
     #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
     Unicode(BmpString),
 }
 
-/// SpcLink, of which only the name of a file is used; it is always empty.
+/// SpcLink; only its file name is used, which is always empty.
 #[derive(Choice)]
 enum SpcLink {
     #[asn1(context_specific = "2", tag_mode = "EXPLICIT", constructed = "true")]
@@ -52,8 +52,8 @@ impl SpcLink {
     }
 }
 
-/// SHA-256 as an algorithm's identifier, with the parameters NULL that all of
-/// Microsoft's tools write.
+/// The algorithm identifier of SHA-256, with NULL parameters, which all tools of Microsoft
+/// write.
 pub(crate) fn sha256() -> AlgorithmIdentifierOwned {
     AlgorithmIdentifierOwned {
         oid: SHA256,
@@ -61,19 +61,18 @@ pub(crate) fn sha256() -> AlgorithmIdentifierOwned {
     }
 }
 
-/// Of an image, in the signature that it carries itself: signtool sets none of
-/// the flags there.
+/// The content for an image's embedded signature, in which signtool sets no flag.
 pub(crate) fn of_signed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
     image(BitString::new(0, [])?, digest)
 }
 
-/// Of an image, in a catalog: Inf2Cat sets the flags includeResources and
-/// includeImportAddressTable there.
+/// The content for an image in a catalog, in which Inf2Cat sets the flags includeResources and
+/// includeImportAddressTable.
 pub(crate) fn of_listed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
     image(BitString::new(5, [0b1010_0000])?, digest)
 }
 
-/// Of a file that is hashed whole, in a catalog.
+/// The content for another file in a catalog.
 pub(crate) fn of_listed_file(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
     indirect_data(CAB_DATA, Any::encode_from(&SpcLink::no_file()?)?, digest)
 }
@@ -103,8 +102,7 @@ mod tests {
     use super::*;
     use der::Encode;
 
-    /// What stands before the digest: the kind of the file, in the bytes that
-    /// signtool and Inf2Cat write.
+    /// The bytes before the digest, the kind of the file, as signtool and Inf2Cat write them.
     fn kind(data: der::Result<SpcIndirectDataContent>) -> Vec<u8> {
         data.unwrap().data.to_der().unwrap()
     }

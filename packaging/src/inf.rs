@@ -1,5 +1,5 @@
-//! A driver's INF file: its grammar, its stamping from an `.inx`, and a
-//! linter that knows what Windows and Microsoft's InfVerif ask of a driver.
+//! A driver's INF file: a parser, stamping from an `.inx`, and the
+//! checks of Windows and of Microsoft's InfVerif.
 //!
 //! ```
 //! use packaging::architecture::Architecture;

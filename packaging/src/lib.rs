@@ -1,20 +1,20 @@
-//! From a driver file and an `.inx` to a driver package that Windows installs,
-//! made on any machine.
+//! Makes a driver package for Windows from a driver file and an `.inx`, on any system. Checks
+//! the files of any driver package.
 //!
-//! | module | what it is |
+//! | Module | Contents |
 //! |---|---|
-//! | [`architecture`] | the processors that a package is for |
-//! | [`image`] | what a finished driver file must be |
+//! | [`architecture`] | the processor architectures |
+//! | [`image`] | checks of a driver file |
 //! | [`checksum`] | the checksum of an image |
-//! | [`inf`] | the INF file: grammar, stamping, linter |
-//! | [`signer`] | who signs: key and certificate |
+//! | [`inf`] | the INF file: parser, stamping, checks |
+//! | [`signer`] | the signer's key and certificate |
 //! | [`authenticode`] | the digest and the signature of an image |
 //! | [`catalog`] | the signed list of a package's files |
-//! | [`pkcs7`] | the form of a signature |
-//! | [`check`] | what is checked of a file, and who asks for it |
+//! | [`pkcs7`] | the format of signatures |
+//! | [`check`] | a check, and the report of a file |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
-//! | [`lint`] | what is checked on the finished files |
+//! | [`lint`] | all checks of the finished files |
 
 pub mod architecture;
 pub mod archive;

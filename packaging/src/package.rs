@@ -1,11 +1,11 @@
-//! A driver package: which files it has, and what is in them.
+//! Makes the files of a driver package.
 //!
 //! ```text
 //! x64/ferrostor.sys    the driver, signed
 //! x64/ferrostor.inf    the INF file, stamped with date and version
 //! x64/ferrostor.cat    the catalog: the digests of both, signed
 //! x64/ferrostor.pdb    the driver's symbols
-//! arm64/...            the same for the other processor
+//! arm64/...            the same for ARM64
 //! ```
 
 use time::OffsetDateTime;
@@ -21,14 +21,14 @@ use crate::{
 /// A file of a package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Where it lies, from the package's folder on, with `/` between folders.
+    /// Its path in the package, with `/` as the separator.
     pub path: String,
-    /// What is in it.
+    /// Its contents.
     pub bytes: Vec<u8>,
 }
 
 impl File {
-    /// A file at `path` of `bytes`.
+    /// A file at `path` with these `bytes`.
     pub fn new(path: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             path: path.into(),
@@ -37,7 +37,7 @@ impl File {
     }
 }
 
-/// What is the same for every processor.
+/// The properties that are the same for every architecture.
 #[derive(Clone, Copy, Debug)]
 pub struct Product<'a> {
     /// The name of the INF file, without its ending.
@@ -48,7 +48,7 @@ pub struct Product<'a> {
     pub inx: &'a str,
 }
 
-/// The stamped INF file for a processor.
+/// The stamped INF file for an architecture.
 #[derive(Debug)]
 pub struct Setup {
     name: String,
@@ -61,7 +61,7 @@ pub struct Setup {
 /// A package cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// The `.inx` can't be stamped.
+    /// The `.inx` cannot be stamped.
     #[error("cannot stamp the .inx: {0}")]
     Stamp(#[from] StampError),
     /// The stamped .inx is not a valid INF file.
@@ -70,18 +70,18 @@ pub enum PackageError {
     /// The INF file has no catalog.
     #[error("the .inx has no catalog for {}: add CatalogFile to [Version]", .0.name())]
     NoCatalog(Architecture),
-    /// A driver file can't be signed.
+    /// A driver file cannot be signed.
     #[error("cannot sign {file}: {source}")]
     Image {
         /// The file.
         file: String,
-        /// Why.
+        /// The reason.
         source: AuthenticodeError,
     },
     /// A signature cannot have a signing time before 1970.
     #[error("the signing date {0} is before 1970: set SOURCE_DATE_EPOCH to a later date")]
     Date(OffsetDateTime),
-    /// The catalog can't be made.
+    /// The catalog cannot be made.
     #[error("cannot make the catalog: {0}")]
     Catalog(#[from] CatalogError),
 }
@@ -90,7 +90,7 @@ impl Product<'_> {
     /// The INF file, stamped for `architecture` with the date and the version.
     ///
     /// # Errors
-    /// The `.inx` can't be stamped, or names no catalog.
+    /// The `.inx` cannot be stamped, or has no catalog.
     pub fn setup(
         &self,
         architecture: Architecture,
@@ -118,17 +118,16 @@ impl Product<'_> {
 }
 
 impl Setup {
-    /// The files that it installs, by their paths beside it, with `/` between folders.
+    /// The files that it installs, with their paths relative to the INF file.
     #[must_use]
     pub fn sources(&self) -> Vec<String> {
         let sources = self.inf.source_files(self.architecture).into_iter();
         sources.map(|path| path.replace('\\', "/")).collect()
     }
 
-    /// The files of the processor's folder: the INF file, the catalog, the files that
-    /// it installs, `sources`, and the driver's symbols. Driver files (`.sys`) are signed
-    /// first, since the catalog has the digest of what is installed. `date` is the time
-    /// of the signatures.
+    /// The files in the folder of the architecture: the INF file, the catalog, the installed
+    /// files (`sources`), and the driver's symbols. Driver files (`.sys`) are signed first,
+    /// because the catalog has the digests of the signed files. `date` is the signing time.
     ///
     /// # Errors
     /// See [`PackageError`].
@@ -158,7 +157,7 @@ impl Setup {
                     source: error,
                 })?;
             }
-            // Images have a digest of their own kind, whatever they are called.
+            // PE images have their own kind of digest, whatever their names are.
             catalog = match authenticode::digest(&source.bytes) {
                 Ok(_) => catalog.image(name, &source.bytes)?,
                 Err(_) => catalog.file(name, &source.bytes),

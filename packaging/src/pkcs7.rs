@@ -1,9 +1,7 @@
-//! PKCS#7 SignedData as Authenticode has it: around the digest of an image, or
-//! around a catalog.
+//! PKCS#7 SignedData of Authenticode, whose content is the digest of an image or a catalog.
 //!
-//! It is older than CMS (RFC 5652) in two things: the content is a SEQUENCE
-//! instead of an OCTET STRING, and of it the octets within are hashed, without
-//! its tag and length (RFC 2315, 9.3).
+//! It differs from CMS (RFC 5652) in two ways: the content is a SEQUENCE instead of an OCTET
+//! STRING, and the hash does not cover the tag and length of the content (RFC 2315, 9.3).
 
 use cms::{
     cert::IssuerAndSerialNumber,
@@ -39,15 +37,15 @@ pub(crate) const SIGNING_TIME: ObjectIdentifier =
     ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.5");
 /// SPC_STATEMENT_TYPE_OBJID.
 const STATEMENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.11");
-/// SPC_INDIVIDUAL_SP_KEY_PURPOSE_OBJID, which all of Microsoft's tools write.
+/// SPC_INDIVIDUAL_SP_KEY_PURPOSE_OBJID, which all tools of Microsoft write.
 const INDIVIDUAL: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.21");
 /// SPC_SP_OPUS_INFO_OBJID.
 const OPUS_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.12");
 
-/// Why nothing was signed.
+/// The content cannot be signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The certificate is too old.
+    /// The certificate has expired.
     #[error(
         "the certificate of {subject} expired at {not_after}, before the signing time: \
          sign with one that is valid"
@@ -55,14 +53,13 @@ pub enum SignError {
     Expired {
         /// The certificate's subject.
         subject: String,
-        /// Its end.
+        /// The end of its validity.
         not_after: String,
     },
-    /// RSA's computation failed.
+    /// The RSA computation failed.
     #[error("RSA: {0}")]
     Rsa(#[from] rsa::Error),
-    /// Something can't be written in DER, like a signing time after the year
-    /// 9999.
+    /// A value cannot be encoded in DER, such as a signing time after the year 9999.
     #[error("cannot encode the signature in DER: {0}")]
     Der(#[from] der::Error),
 }
@@ -90,13 +87,13 @@ pub(crate) fn sign(
             MESSAGE_DIGEST,
             &OctetString::new(Sha256::digest(content.value()).as_slice())?,
         )?,
-        // signtool leaves it out; osslsigncode before 2.9 demands it.
+        // signtool omits it, but osslsigncode before 2.9 requires it.
         attribute(SIGNING_TIME, &time.to_x509()?)?,
         attribute(STATEMENT_TYPE, &vec![INDIVIDUAL])?,
-        // SpcSpOpusInfo: a program's name and address, none of which is given.
+        // SpcSpOpusInfo, without a program name and address.
         attribute(OPUS_INFO, &Vec::<Any>::new())?,
     ])?;
-    // Signed as a SET, whatever tag they get in the SignerInfo (RFC 2315, 9.3).
+    // Signed as a SET, although they have another tag in the SignerInfo (RFC 2315, 9.3).
     let signature = signer.sign(&attributes.to_der()?)?;
 
     let certificates = std::iter::once(signer.certificate())
@@ -136,8 +133,8 @@ pub(crate) fn sign(
 
 /// `SignedData` (RFC 2315, 9.1).
 ///
-/// It is not the `cms` crate's, whose set of certificates is not in DER's order: it
-/// compares them as sequences of numbers. Windows refuses such a set.
+/// The `cms` crate's type is not usable: it sorts the set of certificates as sequences of
+/// numbers, not in DER order, and Windows rejects such a set.
 #[derive(Sequence)]
 struct SignedData {
     version: CmsVersion,

@@ -1,9 +1,9 @@
-//! Who signs: a private key and the certificate that vouches for it.
+//! The signer: a private key and its certificate.
 //!
-//! A [`Signer`] comes from one of three places: a test certificate that is made
-//! on first use ([`Signer::test`]), PEM files ([`Signer::from_pem`]) or a
-//! PKCS#12 file ([`Signer::from_pkcs12`]). Each is held to the same: the key is
-//! RSA's, a certificate is of that key, and that certificate may sign code.
+//! A [`Signer`] has one of three sources: a test certificate, generated on first use
+//! ([`Signer::test`]), PEM files ([`Signer::from_pem`]) or a PKCS#12 file
+//! ([`Signer::from_pkcs12`]). In each case, the key must be an RSA key, and its certificate
+//! must allow code signing.
 
 mod test_certificate;
 
@@ -33,25 +33,23 @@ const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5
 /// anyExtendedKeyUsage, RFC 5280, 4.2.1.12.
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 
-/// The variable that names the folder of the test certificate.
+/// The environment variable with the folder of the test certificate.
 pub const FOLDER_VARIABLE: &str = "FERROSTOR_SIGNING_DIR";
 
-/// Key and certificate of the test, in one file: what is of one piece can't be
-/// half replaced.
+/// The file with the test key and its certificate. One file cannot be replaced partly.
 pub const TEST_FILE: &str = "test-signing.pem";
 
-/// A private key, its certificate, and the certificates that lead from there to
-/// a root.
+/// A private key, its certificate, and the certificates of the issuers.
 pub struct Signer {
     key: PrivateKey,
     certificate: Certificate,
     issuers: Vec<Certificate>,
 }
 
-/// When something is signed, in seconds since 1970-01-01T00:00:00Z.
+/// The signing time, in seconds since 1970-01-01T00:00:00Z.
 ///
-/// It is the caller's to say, as in SOURCE_DATE_EPOCH, so that the same input
-/// gives the same bytes.
+/// The caller chooses it, for example from SOURCE_DATE_EPOCH, so that the same input gives the
+/// same bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SigningTime(u64);
 
@@ -63,7 +61,7 @@ pub enum SignerError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// The test certificate cannot be written.
@@ -74,7 +72,7 @@ pub enum SignerError {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: io::Error,
     },
     /// No environment variable gives the folder of the user's data.
@@ -106,7 +104,7 @@ pub enum SignerError {
     BadKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// A PEM file has no certificate.
@@ -123,9 +121,9 @@ pub enum SignerError {
     BadCertificate {
         /// The file.
         path: PathBuf,
-        /// Which of the file's certificates, from 1 on.
+        /// The number of the certificate in the file, from 1.
         number: usize,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: der::Error,
     },
     /// The certificate does not match the key.
@@ -139,7 +137,7 @@ pub enum SignerError {
         /// The file with the certificates.
         certificates: PathBuf,
     },
-    /// The certificate was issued for something else.
+    /// The certificate does not allow code signing.
     #[error(
         "{}: the certificate of {subject} is not for code signing: its extended key usage lacks \
          {CODE_SIGNING} (code signing)", path.display()
@@ -166,7 +164,7 @@ pub enum SignerError {
     BadPkcs12 {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: p12_keystore::error::Error,
     },
     /// A PKCS#12 file has no private key with a certificate.
@@ -178,13 +176,13 @@ pub enum SignerError {
     /// The test certificate cannot be made.
     #[error("cannot make the test certificate: {0}")]
     Certificate(#[from] der::Error),
-    /// RSA's computation failed.
+    /// The RSA computation failed.
     #[error("RSA: {0}")]
     Rsa(#[from] rsa::Error),
 }
 
-/// The folder of the test certificate: what [`FOLDER_VARIABLE`] names, or
-/// `ferrostor/test-signing` among the user's data.
+/// The folder of the test certificate: the value of [`FOLDER_VARIABLE`], or
+/// `ferrostor/test-signing` in the folder of the user's data.
 ///
 /// # Errors
 /// [`SignerError::NoFolder`]
@@ -192,7 +190,7 @@ pub fn test_folder() -> Result<PathBuf, SignerError> {
     folder_by(|variable| env::var_os(variable))
 }
 
-/// The same, where `variable` gives the value of a variable.
+/// [`test_folder`], with `variable` as the source of environment variables.
 fn folder_by(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, SignerError> {
     let folder = |name| {
         variable(name)
@@ -209,26 +207,25 @@ fn folder_by(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Sig
         .ok_or(SignerError::NoFolder)
 }
 
-/// The permissions of a key's file, if they let others than its owner read or write it.
+/// The permissions of a key's file, if other users can read or write it.
 #[must_use]
 pub fn exposed_to_others(key: &Path) -> Option<u32> {
     #[cfg(unix)]
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(key).ok()?.permissions());
-    // Windows has lists of access instead.
+    // Windows has access control lists instead.
     #[cfg(not(unix))]
     let mode = fs::metadata(key).map_or(0, |_| 0);
     (mode & 0o077 != 0).then_some(mode & 0o777)
 }
 
 impl Signer {
-    /// The signer for tests, of a key and a self-signed certificate that are
-    /// made in `folder` at the first use and stay there.
+    /// The signer for tests. Its key and self-signed certificate are generated in `folder` on
+    /// first use, and remain there.
     ///
-    /// Of several processes that come first at the same time, one makes them
-    /// and the others take them.
+    /// If several processes do this at the same time, all use the same key.
     ///
     /// # Errors
-    /// The folder can't be written to, or what is in it can't be used.
+    /// The folder cannot be written, or its key or certificate cannot be used.
     pub fn test(folder: &Path) -> Result<Self, SignerError> {
         let file = folder.join(TEST_FILE);
         if !file.exists() {
@@ -237,12 +234,12 @@ impl Signer {
         Self::from_pem(&file, &file)
     }
 
-    /// The signer of an RSA key in PEM (PKCS#8 or PKCS#1, not encrypted) and a
-    /// file of certificates in PEM, in any order: the key's, and those that
-    /// lead to a root. It may be one file.
+    /// The signer of an RSA key in PEM (PKCS#8 or PKCS#1, not encrypted) and a file of
+    /// certificates in PEM, in any order: the key's, and those of its issuers. Both can be the
+    /// same file.
     ///
     /// # Errors
-    /// Says which file is wrong, and what is to be done.
+    /// A file cannot be used.
     pub fn from_pem(key: &Path, certificates: &Path) -> Result<Self, SignerError> {
         let private_key = private_key(key, &text(key)?)?;
         let text = text(certificates)?;
@@ -268,7 +265,7 @@ impl Signer {
     /// The signer of a PKCS#12 file (.p12, .pfx).
     ///
     /// # Errors
-    /// The password is wrong, or the file can't be used.
+    /// The password is wrong, or the file cannot be used.
     pub fn from_pkcs12(path: &Path, password: &str) -> Result<Self, SignerError> {
         let store =
             KeyStore::from_pkcs12(&read(path)?, password).map_err(|reason| match reason {
@@ -304,7 +301,7 @@ impl Signer {
         Self::new(key, certificates, path, path)
     }
 
-    /// Takes the certificate of the key out of `certificates`.
+    /// Separates the certificate of the key from those of the issuers.
     fn new(
         key: PrivateKey,
         mut certificates: Vec<Certificate>,
@@ -339,18 +336,18 @@ impl Signer {
         })
     }
 
-    /// The certificate of the key, as a `.cer` file has it.
+    /// The certificate of the key in DER, as in a `.cer` file.
     ///
     /// # Errors
-    /// It can't be encoded.
+    /// It cannot be encoded.
     pub fn certificate_der(&self) -> Result<Vec<u8>, der::Error> {
         self.certificate.to_der()
     }
 
-    /// The certificate of the key, as `openssl` and `osslsigncode` read it.
+    /// The certificate of the key in PEM, for `openssl` and `osslsigncode`.
     ///
     /// # Errors
-    /// It can't be encoded.
+    /// It cannot be encoded.
     pub fn certificate_pem(&self) -> Result<String, der::Error> {
         use der::EncodePem as _;
         self.certificate.to_pem(der::pem::LineEnding::LF)
@@ -364,8 +361,8 @@ impl Signer {
         &self.issuers
     }
 
-    /// The signature of `message`: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017,
-    /// 8.2), which is the same each time.
+    /// The signature of `message`: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2), which is
+    /// deterministic.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rsa::Error> {
         self.key.pkcs1v15_sign::<Sha256>(message)
     }
@@ -387,10 +384,10 @@ impl From<u64> for SigningTime {
 }
 
 impl SigningTime {
-    /// As X.509 writes it: UTCTime until the end of 2049 (RFC 5280, 4.1.2.5).
+    /// The time in the encoding of X.509: UTCTime until the end of 2049 (RFC 5280, 4.1.2.5).
     ///
     /// # Errors
-    /// It is after the year 9999.
+    /// The time is after the year 9999.
     pub(crate) fn to_x509(self) -> Result<Time, der::Error> {
         let time = DateTime::from_unix_duration(Duration::from_secs(self.0))?;
         Ok(UtcTime::from_date_time(time).map_or_else(
@@ -411,7 +408,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SignerError> {
     })
 }
 
-/// A PEM file. What isn't text has no block to be found, which is then said.
+/// Reads a PEM file. A binary file has no PEM block, which a later check reports.
 fn text(path: &Path) -> Result<String, SignerError> {
     Ok(String::from_utf8_lossy(&read(path)?).into_owned())
 }
@@ -422,7 +419,7 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, SignerError> {
         return PrivateKey::from_pkcs8_pem(block).map_err(|reason| bad_key(path, reason));
     }
     if let [block, ..] = pem_blocks(text, "RSA PRIVATE KEY").as_slice() {
-        // RFC 1421, 4.6.1.1: what OpenSSL writes into a key that it encrypts.
+        // RFC 1421, 4.6.1.1: OpenSSL writes this into an encrypted key.
         if block.contains("Proc-Type:") {
             let path = path.to_owned();
             return Err(SignerError::EncryptedKey { path });
@@ -439,8 +436,8 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKey, SignerError> {
     })
 }
 
-/// The blocks of this label, from BEGIN to END, in the text of a PEM file,
-/// which may hold others, and words between them (RFC 7468, 2).
+/// The blocks with this label, from BEGIN to END, in the text of a PEM file. The file can have
+/// other blocks, and text between them (RFC 7468, 2).
 fn pem_blocks<'t>(text: &'t str, label: &str) -> Vec<&'t str> {
     let begin = format!("-----BEGIN {label}-----");
     let end = format!("-----END {label}-----");
@@ -459,13 +456,13 @@ fn bad_key(path: &Path, reason: impl fmt::Display) -> SignerError {
     }
 }
 
-/// The SubjectPublicKeyInfo of a key's public half, in DER.
+/// The SubjectPublicKeyInfo of a public key, in DER.
 fn public_key_info(key: &PrivateKey) -> Result<Vec<u8>, rsa::pkcs8::spki::Error> {
     Ok(key.to_public_key().to_public_key_der()?.into_vec())
 }
 
-/// Whether the extended key usage allows it. A certificate without this
-/// extension is for any use (RFC 5280, 4.2.1.12).
+/// Whether the extended key usage allows code signing. A certificate without this extension
+/// allows any use (RFC 5280, 4.2.1.12).
 pub(crate) fn may_sign_code(certificate: &Certificate) -> bool {
     match certificate.tbs_certificate.get::<ExtendedKeyUsage>() {
         Ok(None) => true,
@@ -503,7 +500,7 @@ mod tests {
         Signer::test(folder()).unwrap()
     }
 
-    /// A file in a folder of its own.
+    /// A file in its own folder.
     struct File {
         _folder: TempDir,
         path: PathBuf,
@@ -519,7 +516,7 @@ mod tests {
         }
     }
 
-    /// Key and certificate of the test as PEM files.
+    /// The test key and its certificate as PEM files.
     fn files() -> (File, File) {
         let signer = test_signer();
         let key = signer.key.to_pkcs8_pem(LineEnding::LF).unwrap();
@@ -760,8 +757,8 @@ mod tests {
         assert!(!may_sign_code(&with_usages(Some(&[]))));
     }
 
-    /// The test certificate with another extended key usage, or none. Its
-    /// signature is no longer right, which is not for a signer to look at.
+    /// The test certificate with another extended key usage, or none. Its signature is wrong,
+    /// but a signer does not check that.
     fn with_usages(usages: Option<&[&str]>) -> Certificate {
         let mut certificate = test_signer().certificate;
         let extensions = certificate.tbs_certificate.extensions.as_mut().unwrap();

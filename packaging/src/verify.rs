@@ -1,5 +1,5 @@
-//! Judges a PKCS#7 signature as Authenticode has it: everything that the file
-//! itself can show. Whether Windows trusts the signer is not in the file.
+//! Checks a PKCS#7 signature of Authenticode, as far as the file
+//! itself shows. The file does not show whether Windows trusts the signer.
 
 use cms::signed_data::{SignerIdentifier, SignerInfo};
 use der::{
@@ -31,12 +31,12 @@ const AUTHENTICODE: &str = "Windows Authenticode Portable Executable Signature F
 const DER_ORDER: &str = "October 13, 2020—KB4579311 (known issues); X.690, 11.6";
 const CHAIN: &str = "Authenticode Digital Signatures";
 
-/// What was found of a signature.
+/// The checks of a signature.
 pub(crate) struct Judgement {
     pub(crate) checks: Vec<Check>,
-    /// What is not judged of any signature.
+    /// What cannot be checked.
     pub(crate) beyond: Vec<&'static str>,
-    /// What is signed, without its tag and length, if it could be read.
+    /// The signed content without its tag and length, if it could be parsed.
     pub(crate) content: Option<Vec<u8>>,
 }
 
@@ -91,7 +91,7 @@ impl Hash {
         }
     }
 
-    /// What stands before the digest in a signature (RFC 8017, 9.2, note 1).
+    /// The bytes before the digest in a signature (RFC 8017, 9.2, note 1).
     fn prefix(self) -> &'static [u8] {
         match self {
             Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
@@ -108,12 +108,12 @@ impl Hash {
     }
 }
 
-/// A SignedData in its parts, each in the bytes that it was written in: a parser
+/// The parts of a SignedData, in their original bytes: a parser
 /// that sorts sets would hide their order.
 struct Parts<'a> {
     content_type: ObjectIdentifier,
     content: Option<AnyRef<'a>>,
-    /// The sets, by what they are of.
+    /// The sets, with their descriptions.
     sets: Vec<(&'static str, Vec<&'a [u8]>)>,
     certificates: Vec<&'a [u8]>,
     signers: Vec<&'a [u8]>,
@@ -174,7 +174,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The encoded members of a SET OF, of the bytes within.
+/// The encoded members of a SET OF.
 fn elements(value: &[u8]) -> der::Result<Vec<&[u8]>> {
     let mut reader = SliceReader::new(value)?;
     let mut found = Vec::new();
@@ -197,7 +197,7 @@ fn is_context(field: AnyRef<'_>, wanted: TagNumber) -> bool {
     matches!(field.tag(), Tag::ContextSpecific { number, .. } if number == wanted)
 }
 
-/// Judges the signature `bytes`, which should be around `content_type`.
+/// Checks the signature `bytes`, whose content should have the type `content_type`.
 pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -> Judgement {
     let mut judgement = Judgement {
         checks: Vec::new(),
@@ -277,7 +277,7 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
     judgement
 }
 
-/// The parts of a signature that nothing follows.
+/// Parses a signature that ends with `bytes`.
 fn read(bytes: &[u8]) -> Result<Parts<'_>, String> {
     let mut reader = SliceReader::new(bytes).map_err(|error| error.to_string())?;
     let info: AnyRef<'_> = reader.decode().map_err(|error| error.to_string())?;
@@ -297,7 +297,7 @@ impl Judgement {
         self.checks.push(check);
     }
 
-    /// Judges the one signer.
+    /// Checks the signer.
     fn signer(&mut self, bytes: &[u8], parts: &Parts<'_>, today: Date) -> der::Result<()> {
         let info = SignerInfo::from_der(bytes)?;
         let unsigned = info.unsigned_attrs.as_ref();
@@ -393,7 +393,7 @@ impl Judgement {
         Ok(())
     }
 
-    /// Judges what the signed attributes say of the content.
+    /// Checks that the signed attributes match the content.
     fn attributes(&mut self, info: &SignerInfo, hash: Option<Hash>, parts: &Parts<'_>) {
         let claim = "the signed attributes match the content: type and digest";
         let Some(hash) = hash else {
@@ -443,7 +443,7 @@ fn is_of(signer: &SignerIdentifier, certificate: &Certificate) -> bool {
     }
 }
 
-/// Whether a signature of `message` is that of the certificate's key.
+/// Verifies a signature of `message` with the certificate's key.
 fn verify(
     certificate: &Certificate,
     algorithm: ObjectIdentifier,
@@ -482,7 +482,7 @@ fn verify(
     fault.map(|_| "it does not match".to_owned()).into()
 }
 
-/// Verifies each certificate whose issuer's is among them, by what stands in the
+/// Verifies each certificate whose issuer's certificate is in the
 /// file.
 fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
     for (bytes, certificate) in certificates {
@@ -508,7 +508,7 @@ fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
                 certificate.signature.raw_bytes(),
             )
         });
-        // Two certificates of one subject may have two keys.
+        // Two certificates of one subject can have different keys.
         let best = outcomes.min_by_key(|outcome| match outcome {
             Outcome::Holds => 0,
             Outcome::NotJudged(_) => 1,

@@ -1,5 +1,5 @@
-//! What a driver file consists of, read from it: everything that a fact is judged
-//! by, and no judgement.
+//! Parses the contents of a driver file that the checks need. Checks nothing
+//! itself.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -18,13 +18,13 @@ use object::{
 
 use crate::checksum;
 
-/// What a driver file says of itself.
+/// The contents of a driver file.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
     pub(super) bytes: usize,
     pub(super) machine: Machine,
     pub(super) subsystem: Subsystem,
-    /// The versions of the operating system and of the subsystem that the file is for.
+    /// The operating system version and the subsystem version.
     pub(super) windows_versions: [(u16, u16); 2],
     pub(super) characteristics: FileFlags,
     pub(super) dll_characteristics: DllFlags,
@@ -33,21 +33,21 @@ pub(super) struct Contents {
     pub(super) sections: Vec<Section>,
     /// Functions by module, both sorted.
     pub(super) imports: BTreeMap<String, Vec<String>>,
-    /// Names, or numbers where there is no name.
+    /// Names, or ordinals of functions without a name.
     pub(super) exports: Vec<String>,
-    /// Where the addresses of the imports go.
+    /// The import address table.
     pub(super) import_addresses: Option<u32>,
-    /// The addresses that are moved with the image.
+    /// The relocated addresses.
     pub(super) relocations: Vec<u32>,
-    /// The one that the header has, and the one that it should have.
+    /// The checksum in the header, and the correct one.
     pub(super) checksums: [u32; 2],
     pub(super) guard: Option<Guard>,
-    /// Nothing, if the file has no version, or one that can't be read.
+    /// `None` if the file has no version, or an invalid one.
     pub(super) version: Option<VersionInfo>,
-    /// As the debug directory names it.
+    /// The path in the debug directory.
     pub(super) program_database: Option<String>,
     pub(super) debug_types: Vec<DebugType>,
-    /// The paths of source files in it.
+    /// The paths of source files in the file.
     pub(super) source_files: Vec<String>,
     pub(super) signature: Option<Signature>,
 }
@@ -61,18 +61,18 @@ pub(super) struct Section {
     pub(super) addresses: Range<u32>,
 }
 
-/// What the load configuration says of Control Flow Guard. All addresses are
+/// Control Flow Guard in the load configuration. All addresses are
 /// relative to the image's base.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
     pub(super) flags: GuardFlags,
-    /// What checks calls until the kernel replaces it.
+    /// The routines that check calls until the kernel replaces them.
     pub(super) checks: Vec<u32>,
-    /// The functions that may be called indirectly, as the table has them.
+    /// The valid call targets, in the order of the table.
     pub(super) functions: Vec<u32>,
 }
 
-/// The certificate table: what the directory says, and what the table does.
+/// The certificate table and its data directory.
 #[derive(Clone, Debug)]
 pub(super) struct Signature {
     /// In the file.
@@ -236,14 +236,14 @@ fn guard(file: &PeFile64<'_>) -> object::Result<Option<Guard>> {
 
     let base = file.nt_headers().optional_header().image_base();
     let relative = |address: u64| u32::try_from(address.wrapping_sub(base)).unwrap_or(u32::MAX);
-    // An address that the file does not have is none that a check can be at.
+    // A check cannot be at an address outside of the file.
     let pointed = |place: u64| {
         at(file, relative(place))
             .and_then(|data| data.first_chunk::<8>())
             .map_or(u32::MAX, |bytes| relative(u64::from_le_bytes(*bytes)))
     };
     let checks = [CHECK, DISPATCH].into_iter().filter_map(quad);
-    // Each entry is an address and as many bytes more as the flags say.
+    // Each entry is an address, with additional bytes whose number is in the flags.
     let more = flags & pe::IMAGE_GUARD_CF_FUNCTION_TABLE_SIZE_MASK;
     let entry = 4 + (more >> pe::IMAGE_GUARD_CF_FUNCTION_TABLE_SIZE_SHIFT) as usize;
     let functions = at(file, relative(table))
@@ -296,7 +296,7 @@ fn debug_types(file: &PeFile64<'_>) -> object::Result<Vec<DebugType>> {
         .collect())
 }
 
-/// Where the file has the path of a Rust source, as a panic's message does.
+/// The paths of Rust sources in the file, as panic messages have them.
 fn source_files(bytes: &[u8]) -> Vec<String> {
     let is_path = |byte: &u8| byte.is_ascii_alphanumeric() || b"/\\:._-+".contains(byte);
     bytes

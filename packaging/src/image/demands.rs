@@ -1,4 +1,4 @@
-//! What Windows demands of a driver file, and what this project advises.
+//! The checks of a driver file: requirements of Windows, and house rules of this project.
 
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ const BOOT_DISK: &str = "drivers of the boot disk";
 const REPRODUCIBLE: &str = "the same sources make the same file on every machine";
 const VERSION: &str = "File Properties shows it, and tools compare it";
 
-/// Each check of the file. If something is missing as a whole, its parts are not
+/// All checks of the file. If a structure is missing, its parts are not
 /// checked.
 pub(super) fn checks(file: &Contents, architecture: Architecture) -> Vec<Check> {
     let mut checks = loader(file, architecture);
@@ -52,7 +52,7 @@ pub(super) fn checks(file: &Contents, architecture: Architecture) -> Vec<Check> 
     checks
 }
 
-/// What the loader reads in the header.
+/// The header, as the loader reads it.
 fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
     let [has, should_have] = file.checksums;
     vec![
@@ -68,8 +68,8 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
             (file.subsystem != IMAGE_SUBSYSTEM_NATIVE)
                 .then(|| format!("subsystem {}", file.subsystem.0)),
         ),
-        // The INF files are for Windows 10 and later. Linkers that are not told a
-        // version write an older one.
+        // The INF files are for Windows 10 and later. The default version of linkers is
+        // older.
         Check::advice(
             "the operating system and subsystem version are 10.0 (Windows 10)",
             "the linker's default is an older version",
@@ -106,8 +106,8 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
             "the image can be relocated to any 64-bit address (/HIGHENTROPYVA)",
             IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA,
         ),
-        // There need be none: code that holds no absolute address has nothing to
-        // relocate.
+        // There can be none: code without absolute addresses needs no
+        // relocation.
         Check::demand(
             "the base relocations are not stripped",
             PE_FORMAT,
@@ -129,7 +129,7 @@ fn flag(file: &Contents, claim: &'static str, flag: DllFlags) -> Check {
     Check::advice(claim, HARDENING, fault)
 }
 
-/// What memory integrity demands (driversecurity/implement-hvci-compatible-code of
+/// The requirements of memory integrity (driversecurity/implement-hvci-compatible-code of
 /// the driver documentation), and the boot disk.
 fn sections(file: &Contents) -> Vec<Check> {
     let such = |is_wrong: fn(&Section) -> bool| {
@@ -150,8 +150,8 @@ fn sections(file: &Contents) -> Vec<Check> {
                 .then(|| format!("to {alignment:#x}"))
                 .or_else(|| such(|section| !section.addresses.start.is_multiple_of(PAGE))),
         ),
-        // What Windows may page out is named so; a driver of the boot disk would
-        // have to be read in by itself.
+        // Pageable sections have such names. A driver of the boot disk could not page itself
+        // in.
         Check::advice(
             "no section is pageable",
             BOOT_DISK,
@@ -164,7 +164,7 @@ fn sections(file: &Contents) -> Vec<Check> {
                 .filter(|address| file.is_code(*address))
                 .map(|address| format!("it is at {address:#x}")),
         ),
-        // Windows before 10 version 1703 does not move such an address.
+        // Windows 10 before version 1703 does not apply such a relocation.
         Check::advice(
             "no relocation crosses a page boundary",
             "Windows 10 before version 1703 does not apply such a relocation",
@@ -178,7 +178,7 @@ fn sections(file: &Contents) -> Vec<Check> {
     ]
 }
 
-/// Control Flow Guard: in the header, and that there is more of it.
+/// Control Flow Guard in the header, and whether there is a load configuration.
 fn calls(file: &Contents) -> [Check; 2] {
     [
         flag(
@@ -196,7 +196,7 @@ fn calls(file: &Contents) -> [Check; 2] {
     ]
 }
 
-/// Control Flow Guard: what the load configuration says.
+/// Control Flow Guard in the load configuration.
 fn guard_checks(file: &Contents, guard: &Guard) -> [Check; 4] {
     let flags = guard.flags.0;
     let demanded = IMAGE_GUARD_CF_INSTRUMENTED.0 | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT.0;
@@ -262,7 +262,7 @@ fn imports_and_exports(file: &Contents) -> Vec<Check> {
     ]
 }
 
-/// What it says of when and where it was built.
+/// Data about the time and place of the build.
 fn origin(file: &Contents) -> [Check; 3] {
     [
         Check::advice(
@@ -324,7 +324,7 @@ fn version_checks(version: &VersionInfo) -> [Check; 2] {
     ]
 }
 
-/// What is wrong with the certificate table of a file of so many bytes.
+/// The fault of the certificate table in a file of `bytes` bytes.
 fn fault_of_signature(signature: &Signature, bytes: usize) -> Option<String> {
     const REVISION: u16 = 0x0200;
     const PKCS_SIGNED_DATA: u16 = 2;

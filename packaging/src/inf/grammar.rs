@@ -1,5 +1,5 @@
 //! Parses the text of an INF file into sections, entries and fields ("General Syntax Rules for
-//! INF Files"). This module does not know what they mean.
+//! INF Files"), without interpreting them.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub struct Inf {
     sections: Vec<Section>,
 }
 
-/// How the file's characters are written.
+/// The encoding of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// 7-bit ASCII, which every code page reads alike.
@@ -27,7 +27,7 @@ pub enum Encoding {
 /// `[name]` and what follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
-    /// The name as written: it means the same in any case.
+    /// The name as written. Names are case-insensitive.
     pub name: String,
     /// Its line, from 1.
     pub line: usize,
@@ -40,7 +40,7 @@ pub struct Section {
 pub struct Entry {
     /// Its first line, from 1.
     pub line: usize,
-    /// What stands before the equals sign, if there is one.
+    /// The text before the equals sign, if there is one.
     pub key: Option<Field>,
     /// The values; at least one, which may be empty.
     pub values: Vec<Field>,
@@ -51,7 +51,7 @@ pub struct Entry {
 pub struct Field {
     /// The text.
     pub text: String,
-    /// Whether any of it stood in quotation marks.
+    /// Whether a part was in quotation marks.
     pub quoted: bool,
 }
 
@@ -86,10 +86,10 @@ pub enum Syntax {
     /// Something other than a comment after `]`.
     #[error("only a comment may follow the section's closing bracket")]
     AfterSection,
-    /// A quotation mark without its other half on the line.
+    /// A quotation mark without its closing one on the line.
     #[error("the quoted text has no closing quotation mark on its line")]
     OpenQuote,
-    /// The file ends where a line is to be continued.
+    /// The file ends after a line continuation.
     #[error("the backslash continues the line, but the file ends: remove it")]
     EndlessLine,
     /// A control character.
@@ -119,7 +119,7 @@ impl Inf {
         self.preface
     }
 
-    /// How the file's characters are written.
+    /// The encoding of the file.
     #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.encoding
@@ -142,7 +142,7 @@ impl Field {
         }
     }
 
-    /// Whether there is nothing.
+    /// Whether the field is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
@@ -201,12 +201,12 @@ pub fn encode(text: &str) -> Vec<u8> {
     [0xff, 0xfe].into_iter().chain(units).collect()
 }
 
-/// The lines that are not read yet.
+/// The remaining lines.
 struct Reader<'a> {
     lines: std::iter::Enumerate<std::str::Lines<'a>>,
 }
 
-/// What ended a field.
+/// The end of a field.
 enum End {
     Key,
     Comma,
@@ -341,7 +341,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What is left of a line.
+/// The rest of a line.
 struct Cursor<'a> {
     line: usize,
     text: &'a str,

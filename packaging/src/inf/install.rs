@@ -1,5 +1,5 @@
-//! What an INF file tells Windows to do: the sections that are reached from
-//! `[Manufacturer]`, each by what it is reached for, with strings put in.
+//! Interprets an INF file: follows the sections that are reached from
+//! `[Manufacturer]`, with their purposes, and replaces strings.
 
 use std::collections::HashMap;
 
@@ -8,13 +8,13 @@ use clap::ValueEnum as _;
 use super::{Entry, Field, Inf, Section, Version};
 use crate::architecture::Architecture;
 
-/// An INF file, followed from section to section.
+/// An interpreted INF file.
 pub(super) struct Installation<'a> {
     pub inf: &'a Inf,
     pub architecture: Architecture,
-    /// By their names in small letters.
+    /// Sections by name, in lower case.
     strings: HashMap<String, String>,
-    /// Each naming of a section by a directive.
+    /// Each reference of a directive to a section.
     pub references: Vec<Reference>,
     pub models: Vec<Models<'a>>,
     /// Each section that is reached, once for each place.
@@ -24,7 +24,7 @@ pub(super) struct Installation<'a> {
     pub copies: Vec<Copied>,
 }
 
-/// What a section is there for.
+/// The purpose of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// `[Disks.NTamd64...]`: devices.
@@ -39,19 +39,19 @@ pub(super) enum Place {
     Uninstall,
     /// `[DefaultUninstall.NTamd64.Services]`
     UninstallServices,
-    /// What `AddService` names.
+    /// The install section of `AddService`.
     Service,
-    /// What `AddService` names for the event log.
+    /// The event log section of `AddService`.
     Events,
-    /// What `CopyFiles` names.
+    /// A section of `CopyFiles`.
     Files,
-    /// What `AddReg` names.
+    /// A section of `AddReg`.
     Registry,
-    /// Anything else, which is not judged.
+    /// Any other section, which is not checked.
     Other,
 }
 
-/// The registry key that `HKR` is.
+/// The registry key that `HKR` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// The device's software key.
@@ -66,7 +66,7 @@ pub(super) enum Key {
     Other,
 }
 
-/// A directive's naming of a section.
+/// A reference of a directive to a section.
 pub(super) struct Reference {
     pub place: Place,
     pub directive: String,
@@ -119,7 +119,7 @@ pub(super) struct Copied {
     pub flags: String,
 }
 
-/// Where files go: a line of `[DestinationDirs]`.
+/// The destination of files: a line of `[DestinationDirs]`.
 pub(super) struct Directory {
     pub line: usize,
     /// The directory's number as written.
@@ -406,14 +406,14 @@ impl<'a> Installation<'a> {
         entries.find(|entry| entry.key.is_some() && entry.is(key))
     }
 
-    /// An entry's value at `index`, with strings put in; empty if there is none.
+    /// An entry's value at `index`, with strings replaced; empty if there is none.
     pub(super) fn value(&self, entry: &Entry, index: usize) -> String {
         let field = entry.values.get(index);
         field.map_or_else(String::new, |field| self.expand(&field.text))
     }
 
-    /// `text` with its strings put in; a `%token%` that is no string stays, as
-    /// directories' numbers do.
+    /// `text` with its strings replaced. A `%token%` that is not a string stays, such as
+    /// a directory number.
     pub(super) fn expand(&self, text: &str) -> String {
         let mut expanded = String::new();
         let mut rest = text;
@@ -768,7 +768,7 @@ impl<'a> Installation<'a> {
     }
 }
 
-/// What follows the last backslash.
+/// The text after the last backslash.
 fn last_part(path: &str) -> &str {
     path.rsplit('\\').next().unwrap_or(path)
 }
@@ -778,7 +778,7 @@ pub(super) fn leads(entry: &Entry) -> bool {
     DIRECTIVES.iter().any(|(name, ..)| entry.is(name))
 }
 
-/// The `%tokens%` in `text`; two percent signs are none.
+/// The `%tokens%` in `text`; `%%` is not one.
 pub(super) fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! The linter of INF files: it asks every rule.
+//! Checks an INF file with every rule.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use crate::{
 
 /// A rule for INF files.
 pub struct Rule {
-    /// Its name, as `pnp-lockdown`.
+    /// Its name, such as `pnp-lockdown`.
     pub id: &'static str,
-    /// What should hold.
+    /// The claim that is checked.
     pub claim: &'static str,
-    /// Who asks for it: InfVerif's numbers, and pages of Microsoft's
+    /// Its source: numbers of InfVerif, and pages of Microsoft's
     /// windows-driver-docs.
     pub source: Source,
     pub(super) check: fn(&Installation<'_>, Date) -> Vec<Fault>,
@@ -28,8 +28,8 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// Judges an INF file as a driver's for `architecture`, stamped. `today` tells dates
-/// that are still to come.
+/// Checks a driver's stamped INF file for `architecture`. `today` is for dates in
+/// the future.
 ///
 /// ```
 /// use packaging::{architecture::Architecture, inf};
@@ -48,7 +48,7 @@ pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
     rules()
         .map(|rule| {
             let mut faults = Vec::new();
-            // A section that is reached twice has its faults once.
+            // Faults of a section that is reached twice are reported once.
             for fault in (rule.check)(&installation, today) {
                 if !faults.contains(&fault) {
                     faults.push(fault);

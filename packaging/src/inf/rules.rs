@@ -31,7 +31,7 @@ fn at(line: usize, text: impl Into<String>) -> Fault {
     }
 }
 
-/// A fault that is on no line.
+/// A fault without a line.
 fn missing(text: impl Into<String>) -> Fault {
     Fault {
         line: None,
@@ -39,7 +39,7 @@ fn missing(text: impl Into<String>) -> Fault {
     }
 }
 
-/// Items whose key was there before, with that earlier one.
+/// Items with a repeated key, each with the earlier item.
 fn repeated<T: Copy, K: PartialEq>(items: &[T], key: impl Fn(T) -> K) -> Vec<(T, T)> {
     let mut found = Vec::new();
     for (index, item) in items.iter().enumerate() {

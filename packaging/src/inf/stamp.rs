@@ -1,5 +1,5 @@
-//! From an `.inx` to an INF file: architecture, date and version put in, as
-//! stampinf does it, with no clock and no environment read.
+//! Makes an INF file from an `.inx`: inserts architecture, date and version, like
+//! stampinf, but independently of clock and environment.
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +8,7 @@ use time::Date;
 use super::{Inf, InfError, Section};
 use crate::architecture::Architecture;
 
-/// What is put into an `.inx`.
+/// The values that are inserted into an `.inx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// The architecture that `$ARCH$` stands for.
@@ -30,13 +30,13 @@ impl fmt::Display for Version {
     }
 }
 
-/// Why a text is no version.
+/// A text is not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VersionError {
-    /// There are fewer numbers, or more.
+    /// The text does not have four numbers.
     #[error("a driver version consists of four numbers, such as 1.2.3.0")]
     Parts,
-    /// One is no number, or too large.
+    /// A part is not a number, or too large.
     #[error("{part:?} is not a number from 0 to 65534")]
     Number {
         /// The part.
@@ -64,16 +64,16 @@ impl FromStr for Version {
     }
 }
 
-/// Why an `.inx` can't be stamped.
+/// An `.inx` cannot be stamped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StampError {
-    /// There is no `[Version]` to put the date and version into.
+    /// The file has no `[Version]` section.
     #[error("the file has no [Version] section for DriverVer: add one")]
     NoVersion,
-    /// The result is no INF file.
+    /// The result is not a valid INF file.
     #[error(transparent)]
     Malformed(#[from] InfError),
-    /// A placeholder that is not filled in here, as `$KMDFVERSION$`.
+    /// A placeholder that is not supported, such as `$KMDFVERSION$`.
     #[error("line {line}: the placeholder {placeholder} is unknown: only $ARCH$ is replaced")]
     Placeholder {
         /// The line, from 1.
@@ -85,12 +85,12 @@ pub enum StampError {
 
 const DRIVER_VER: &str = "DriverVer";
 
-/// Puts `stamp` into the text of an `.inx`: `$ARCH$` becomes the
-/// architecture's decoration, and `[Version]` gets its `DriverVer`, in the
-/// place of one that is there. The lines end as Windows wants them.
+/// Inserts `stamp` into the text of an `.inx`: replaces `$ARCH$` with the
+/// architecture's decoration, and sets `DriverVer` in `[Version]`. The lines of the
+/// result end with CR LF.
 ///
 /// # Errors
-/// There is no `[Version]`, another placeholder is left, or the result is no
+/// There is no `[Version]`, the file has another placeholder, or the result is not a valid
 /// INF file.
 pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
     let driver_ver = format!(
