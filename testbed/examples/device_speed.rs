@@ -1,4 +1,4 @@
-//! How long the virtio-blk function takes for a request from the page cache:
+//! Measures the time of a request in the virtio-blk function, with data from the page cache:
 //! `cargo run --release -p ferrostor-testbed --example device_speed`.
 
 #[path = "../tests/virtio_blk/driver.rs"]
@@ -13,16 +13,16 @@ use std::time::Instant;
 use driver::{Driver, IN, OUT, Setup};
 use testbed::{device::BlkSettings, pci::PciFunction};
 
-/// How many requests each figure is the mean of.
+/// The number of requests of which each figure is the mean.
 const REQUESTS: u32 = 200_000;
 
 fn main() {
-    println!("type  bytes   depth  µs a request  µs of device CPU  doorbells a request");
+    println!("type  bytes   depth  µs per request  µs of device CPU  notifications per request");
     for (kind, name) in [(IN, "read"), (OUT, "write")] {
         for bytes in [512, 4096, 65536] {
             for depth in [1, 4, 32] {
                 let (time, cpu, doorbells) = measure(kind, bytes, depth);
-                println!("{name:5} {bytes:6} {depth:6} {time:13.2} {cpu:17.2} {doorbells:20.3}");
+                println!("{name:5} {bytes:6} {depth:6} {time:15.2} {cpu:17.2} {doorbells:25.3}");
             }
         }
     }

@@ -378,13 +378,16 @@ impl DiskFile {
                     source,
                 };
                 let contents = File::open(path).map_err(host)?;
-                if settings.used == UsedImage::Refuse
-                    && let Some(at) = used_image::first_foreign(&contents).map_err(host)?
-                {
-                    return Err(RunError::Used {
-                        path: path.clone(),
-                        at,
-                    });
+                if settings.used == UsedImage::Refuse {
+                    let progress = progress("checking the image {wide_bar} {percent}%");
+                    let foreign = used_image::first_foreign(&contents, &progress);
+                    progress.finish_and_clear();
+                    if let Some(at) = foreign.map_err(host)? {
+                        return Err(RunError::Used {
+                            path: path.clone(),
+                            at,
+                        });
+                    }
                 }
                 let name = path.display().to_string();
                 let mark = contents.try_clone().map_err(host)?;

@@ -221,7 +221,7 @@ impl<'m> Buffers<'m> {
             shape.longest_segment = shape.longest_segment.max(data as u32);
             let foreign = || {
                 format!(
-                    "a descriptor names {bytes} bytes at {:#x}, which are not all memory",
+                    "a descriptor refers to {bytes} bytes at {:#x}, which are not completely in memory",
                     descriptor.addr().0
                 )
             };

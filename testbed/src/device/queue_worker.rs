@@ -357,7 +357,7 @@ fn checked(
     queue.set_ready(true);
     if !queue.is_valid(memory) {
         return Err(format!(
-            "rings that are not all memory: descriptors at {:#x}, available ring at {:#x}, used \
+            "rings that are not completely in memory: descriptors at {:#x}, available ring at {:#x}, used \
              ring at {:#x}",
             registers.desc, registers.driver, registers.device
         ));

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use indicatif::ProgressBar;
 use nix::{
     errno::Errno,
     unistd::{Whence, lseek},
@@ -23,15 +24,16 @@ use crate::stamp::{SECTOR, Stamp, mix};
 /// Bytes of one read.
 const CHUNK: u64 = 1 << 20;
 
-/// The offset of the first sector with data that no run wrote.
+/// The offset of the first sector with data that no run wrote. `progress` counts bytes.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn first_foreign(image: &File) -> io::Result<Option<u64>> {
+pub fn first_foreign(image: &File, progress: &ProgressBar) -> io::Result<Option<u64>> {
     let bytes = image.metadata()?.len();
     if is_marked(image)? {
         return Ok(None);
     }
+    progress.set_length(bytes);
     let mut chunk = vec![0; CHUNK as usize];
     let mut at = 0;
     while let Some(data) = next(image, at, Whence::SeekData)? {
@@ -48,6 +50,7 @@ pub fn first_foreign(image: &File) -> io::Result<Option<u64>> {
                 }
             }
             at += length;
+            progress.set_position(at);
         }
     }
     Ok(None)
@@ -128,14 +131,23 @@ mod tests {
     #[test]
     fn holes_zeros_and_stamps_are_not_foreign() {
         let image = blank(3 << 20);
-        assert_eq!(first_foreign(&image).expect("it is read"), None);
+        assert_eq!(
+            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
+            None
+        );
 
         image.write_all_at(&vec![0; 1 << 20], 0).expect("written");
         image
             .write_all_at(&stamp(3000), 3000 * 512)
             .expect("written");
-        assert_eq!(first_foreign(&image).expect("it is read"), None);
-        assert_eq!(first_foreign(&blank(512)).expect("it is read"), None);
+        assert_eq!(
+            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
+            None
+        );
+        assert_eq!(
+            first_foreign(&blank(512), &ProgressBar::hidden()).expect("it is read"),
+            None
+        );
     }
 
     #[test]
@@ -145,7 +157,7 @@ mod tests {
             let image = blank(BYTES);
             image.write_all_at(&stamp(1), 512).expect("written");
             image.write_all_at(&[1], at).expect("written");
-            let found = first_foreign(&image).expect("it is read");
+            let found = first_foreign(&image, &ProgressBar::hidden()).expect("it is read");
             assert_eq!(found, Some(at - at % 512), "{at}");
         }
     }
@@ -155,7 +167,7 @@ mod tests {
         let image = blank(1 << 40);
         image.write_all_at(&[1], (1 << 40) - 1).expect("written");
 
-        let found = first_foreign(&image).expect("it is read");
+        let found = first_foreign(&image, &ProgressBar::hidden()).expect("it is read");
 
         assert_eq!(found, Some((1 << 40) - 512));
     }
@@ -166,15 +178,24 @@ mod tests {
         image
             .write_all_at(b"a workload's data", 0)
             .expect("written");
-        assert_eq!(first_foreign(&image).expect("it is read"), Some(0));
+        assert_eq!(
+            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
+            Some(0)
+        );
 
         mark(&image).expect("it is ours");
-        assert_eq!(first_foreign(&image).expect("it is read"), None);
+        assert_eq!(
+            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
+            None
+        );
 
         image
             .write_all_at(b"somebody's data", 4096)
             .expect("written");
-        assert_eq!(first_foreign(&image).expect("it is read"), Some(0));
+        assert_eq!(
+            first_foreign(&image, &ProgressBar::hidden()).expect("it is read"),
+            Some(0)
+        );
     }
 
     #[test]

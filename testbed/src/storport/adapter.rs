@@ -278,70 +278,68 @@ impl Default for AdapterSettings {
     }
 }
 
-/// Why an adapter did not start.
+/// An adapter did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A callback said no, or did not do what it must; `why` says what and
-    /// what is expected.
+    /// A callback failed, or broke a rule. `why` says what was expected.
     #[error("{callback}: {why}")]
     Refused {
-        /// `HwFindAdapter`.
+        /// The callback, such as `HwFindAdapter`.
         callback: &'static str,
         /// What went wrong.
         why: String,
     },
-    /// The machine's memory does not suffice.
+    /// The machine has too little memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// The host refused something.
+    /// The host did not start a thread.
     #[error("the host cannot start the adapter's threads: {0}")]
     Host(#[from] io::Error),
 }
 
-/// A start that failed, and the report up to it.
+/// A failed start, with the report.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedStart {
-    /// Why.
+    /// The error.
     #[source]
     pub error: StartError,
-    /// Events logged, rules broken.
+    /// Logged events and broken rules.
     pub report: Box<Report>,
 }
 
-/// Why an adapter did not stop in order.
+/// An adapter did not stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
-    /// It was stopped before.
+    /// It is stopped already.
     #[error("the adapter is stopped already")]
     Again,
-    /// HwAdapterControl answered ScsiStopAdapter with something else than
-    /// ScsiAdapterControlSuccess.
+    /// HwAdapterControl did not return ScsiAdapterControlSuccess.
     #[error("HwAdapterControl(ScsiStopAdapter) returned {0}, not ScsiAdapterControlSuccess (0)")]
     Refused(u32),
 }
 
-/// Why an adapter did not come back from its sleep. It can't be used any more.
+/// A power cycle of an adapter failed. The adapter cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum RestartError {
-    /// It was stopped before.
+    /// It is stopped already.
     #[error("the adapter is stopped already")]
     Stopped,
     /// Programs still run.
-    #[error("{0} requests are outstanding: an adapter sleeps when its programs have finished")]
+    #[error("{0} requests are in flight: power the adapter down after its programs have finished")]
     Outstanding(u32),
-    /// The miniport wants ScsiAdapterPower in place of all this.
-    #[error("the miniport supports ScsiAdapterPower, which the testbed can't send")]
+    /// The miniport uses ScsiAdapterPower instead of stop and restart.
+    #[error("the miniport supports ScsiAdapterPower, which the testbed cannot send")]
     AdapterPower,
-    /// The cache's data are not safe.
+    /// The data in the cache can be lost.
     #[error(
-        "SRB_FUNCTION_FLUSH was completed with SRB status {0:#04x}, and the adapter caches data"
+        "SRB_FUNCTION_FLUSH was completed with SRB status {0:#04x}, but the adapter caches data"
     )]
     Cache(u8),
-    /// HwAdapterControl said no.
+    /// HwAdapterControl did not return ScsiAdapterControlSuccess.
     #[error("HwAdapterControl({0}) returned {1}, not ScsiAdapterControlSuccess (0)")]
     Refused(&'static str, u32),
-    /// HwFindAdapter or HwInitialize did.
+    /// HwFindAdapter or HwInitialize failed.
     #[error(transparent)]
     Start(#[from] StartError),
 }

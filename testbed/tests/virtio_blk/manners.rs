@@ -53,7 +53,7 @@ fn rings_outside_memory_are_not_taken() {
         (0, 0, 0),
         (!0xf, GOOD + 0x1000, GOOD + 0x2000),
     ] {
-        assert!(enabling(desc, avail, used).contains("rings that are not all memory"));
+        assert!(enabling(desc, avail, used).contains("rings that are not completely in memory"));
     }
 }
 
@@ -138,7 +138,7 @@ fn a_buffer_outside_memory_stops_the_device() {
         });
 
         assert!(
-            complaint.contains("which are not all memory"),
+            complaint.contains("which are not completely in memory"),
             "{complaint}"
         );
     }
