@@ -5,7 +5,7 @@
 //!   Reset ─────────────→ Live ───────────────────────────→ Resetting
 //!     ↑  ↖ start failed: reset again, later                  │
 //!     └──────────────────────── the device confirms ─────────┤
-//!                             it reads as all ones: Removed ←┘
+//!                     the status reads as all ones: Removed ←┘
 //! ```
 //!
 //! Nothing here waits. [`Life::attend`] makes the next step, if one is due, and returns what
@@ -199,8 +199,8 @@ impl<'a> Life<'a> {
         }
     }
 
-    /// Starts the device for the first time, unless it has not confirmed its reset yet.
-    /// [`attend`](Self::attend) continues that reset.
+    /// Starts the device for the first time. Does nothing if the device has not confirmed its
+    /// reset yet: [`attend`](Self::attend) then continues that reset, and starts the device.
     ///
     /// # Errors
     /// Why the start failed. The device is being reset then.
@@ -427,7 +427,8 @@ impl<'a> Life<'a> {
         Some(result)
     }
 
-    /// Resets a device whose start failed, and has it started again later.
+    /// Resets a device whose start failed, and sets the time of its next start. Gives the device
+    /// up after [`MAX_RESETS`] failed starts in a row.
     fn retry(&mut self, queue: &mut impl OpenQueue<'a>, error: &Error, actions: &mut Actions) {
         let pause = FIRST_RETRY.saturating_mul(1_u64.wrapping_shl(self.failed_starts));
         self.failed_starts = self.failed_starts.saturating_add(1);

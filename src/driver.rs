@@ -54,8 +54,8 @@ pub struct Adapter<'a> {
     pub life: StartIoLocked<'a, Life<'a>>,
     /// The ISR status register, which HwInterrupt reads.
     pub isr: Isr<Window<'a>>,
-    /// The device status register. ScsiStopAdapter resets the device with it, and does not
-    /// wait.
+    /// The device status register. ScsiStopAdapter begins a reset with it, and polls it for a
+    /// short time.
     pub status: StatusRegister<Window<'a>>,
     /// Which slots are free.
     pub slots: SlotAllocator,

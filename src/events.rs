@@ -226,7 +226,7 @@ events! {
     }
     /// %2: bytes reported. %3: bytes of the request.
     1108 Informational UsedLengthShort {
-        text: "%1 reports that it wrote %2 bytes for a request of %3 bytes that succeeded. The driver goes by the status. This is logged once.",
+        text: "%1 reports that it wrote %2 bytes for a request of %3 bytes that succeeded. The driver relies on the status alone. This is logged once.",
         cause: "Some hypervisors do not report the length of what they wrote.",
         remedy: "Nothing has to be done.",
     }

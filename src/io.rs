@@ -46,7 +46,8 @@ const LONGEST_REPLY: usize = 256;
 pub enum Request {
     /// A request for the device.
     Device {
-        /// The request in its slot. It becomes stale if a reset reclaims the slot.
+        /// The request in its slot. It becomes stale if a reset or `wait_for_slot` frees the
+        /// slot.
         prepared: Prepared,
         /// The operation that the request asks for.
         op: MediaOp,
@@ -548,7 +549,8 @@ impl<'a> Queue<'a> {
             Err(NotPublished { given, reason }) => Err((
                 given,
                 match reason {
-                    // The device will be reset, or was reset.
+                    // The device will be reset, or the slot was freed by a reset or by
+                    // `wait_for_slot`.
                     Rejection::Faulty(_) | Rejection::Stale => Answer::Busy,
                     Rejection::Unfit => Answer::Fail(Failure::InvalidRequest),
                 },

@@ -2,10 +2,11 @@
 //!
 //! The driver combines three crates: `storport` has the callbacks, locks and SRBs of a
 //! miniport, `virtio` the driver side of a virtio device, and `scsi` the SCSI commands and
-//! their answers.
+//! the replies to them. The last two share the types of `block`, such as a range of blocks.
 //!
 //! | module | contents |
 //! |---|---|
+//! | `entry` | DriverEntry |
 //! | `driver` | the miniport: Storport's callbacks |
 //! | `probe` | HwFindAdapter: from a PCI function to a disk |
 //! | `device` | the device's life: start, reset, restart, removal |

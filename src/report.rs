@@ -73,7 +73,7 @@ impl Report {
         Self::new(Event::CacheModeUnchanged, inserts)
     }
 
-    /// The event for a device that reads as all ones.
+    /// The event for a device whose registers read as all ones: it was removed.
     pub fn vanished() -> Self {
         Self::new(Event::DeviceVanished, [text("device_status")])
     }

@@ -39,8 +39,8 @@
 //!   there is no cycle.
 //! - *A lock that Storport holds already is taken.* The level of a context includes the locks
 //!   that Storport holds in that callback (storport-rules.md Callbacks). For HwStartIo they
-//!   are known only at run time. So its level allows neither to take the StartIo lock nor to
-//!   open a cell without it. [`StartIo::channels`](crate::StartIo::channels) returns a context
+//!   are known only at run time. So its level allows neither taking the StartIo lock nor
+//!   opening a cell without it. [`StartIo::channels`](crate::StartIo::channels) returns a context
 //!   that allows one of the two.
 //! - *`open` where the lock is not held.* Only contexts implement [`Proves`]: for the locks
 //!   that Storport is documented to hold in the callback, or because the gate admits no other

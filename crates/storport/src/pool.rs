@@ -1,15 +1,16 @@
 //! Pool: memory that is allocated and freed while the adapter lives.
 //!
-//! The miniport must free its pool. Storport does not, and no last callback could do it in general:
-//! HwFreeAdapterResources is only for virtual miniports, and ScsiStopAdapter may run at DIRQL and
-//! must not free anything (storport-rules.md X1). So free a [`Pool`] with
+//! The miniport must free its pool. Storport does not free it, and has no last callback in which
+//! the framework could: HwFreeAdapterResources is only for virtual miniports, and ScsiStopAdapter
+//! may run at DIRQL and must not free anything (storport-rules.md X1). So free a [`Pool`] with
 //! [`free`](crate::BuildIo::free) when the adapter is removed. Store it in a cell as an `Option`.
 //! Take it out in HwBuildIo, at `Function::Pnp` with `PnpAction::Remove` or `PnpAction::Rebalance`
 //! and `PnpTarget::Adapter`. No request is left then, and later callbacks find `None`.
 //!
-//! A pool that is dropped instead is leaked: it stays allocated until the system shuts down. So
-//! does a pool that is still in the adapter's state when HwFindAdapter is called again, which makes
-//! a new state. It is not documented that Storport always sends one of the two requests before.
+//! A pool that is dropped instead is leaked: it stays allocated until the system shuts down. A pool
+//! is leaked, too, if it is still in the adapter's state when HwFindAdapter is called again and
+//! makes a new state. No documentation says that Storport always sends a removal or a rebalance
+//! before that call.
 //!
 //! For memory that is needed as long as the adapter exists, use a [`Table`](crate::Table), which
 //! Storport frees.

@@ -59,9 +59,9 @@ impl<'m> DmaMemory<'m> {
     ///
     /// - The bytes are valid for reads and writes by atomic accesses of 1, 2,
     ///   4 and 8 bytes for `'m`.
-    /// - In that time nobody touches them but this value, what is carved out
-    ///   of it, and the device; who does so in the device's place, in a test,
-    ///   does so by atomic accesses or not at the same time.
+    /// - In that time only this value, the views that are carved out of it, and the device
+    ///   access them. A test may access them in the device's place, by atomic accesses or
+    ///   at another time.
     pub unsafe fn new(start: NonNull<u8>, physical: u64, length: usize) -> Result<Self, Error> {
         if u64::try_from(length)
             .ok()

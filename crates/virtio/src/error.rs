@@ -12,7 +12,7 @@ use crate::pci::{Structure, StructureFault};
 /// Why a device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Error {
-    /// PCI configuration space reads all ones: there is no device, or no more.
+    /// PCI configuration space reads all ones: there is no device, or it was removed.
     #[error("PCI configuration space reads all ones: no device")]
     Absent,
     /// The function has no capability list: a legacy virtio device, which this
@@ -69,8 +69,8 @@ pub enum Error {
         /// The features that it does not offer.
         missing: F,
     },
-    /// Features were to be accepted that the device does not offer, or that
-    /// this crate cannot drive.
+    /// The caller wants to accept features that the device does not offer, or that this
+    /// crate does not support.
     #[error("features {features:#x} cannot be accepted")]
     NotAcceptable {
         /// Those features.
@@ -79,13 +79,13 @@ pub enum Error {
     /// The device did not keep `FEATURES_OK`: it refuses the features.
     #[error("the device refuses the features {features:#x}")]
     FeaturesRefused {
-        /// The features that were to be accepted.
+        /// The features that the driver wrote.
         features: F,
     },
     /// The configuration changed during each attempt to read it.
     #[error("the configuration changed during each attempt to read it")]
     ConfigUnstable,
-    /// The configuration ends before a field that the features promise.
+    /// The configuration ends before a field that an accepted feature includes.
     #[error("the configuration ends before offset {offset:#x}")]
     FieldMissing {
         /// The field's offset.

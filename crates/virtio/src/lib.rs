@@ -19,7 +19,7 @@
 //! | [`split_queue`] | the ring: publishes requests, and takes those that the device returns |
 //! | [`blk`] | a disk's configuration, the limits of a request, and the requests |
 //!
-//! # A request's way
+//! # The path of a request
 //!
 //! A slot holds one request of a queue. It is a descriptor of the ring, an area of shared
 //! memory, and an entry in the driver's table of requests in flight. Descriptor *i* always
@@ -30,11 +30,12 @@
 //!    function of [`blk::Requests`] writes the request into the slot's area: header,
 //!    table and an invalid status. This needs no lock, on any number of processors.
 //!    The result, [`Prepared`](slots::Prepared), is plain data, so the request may be
-//!    published later and on another processor. If it is lost, the next
+//!    published later and on another processor. If it is lost,
+//!    [`discard_prepared`](split_queue::SplitQueue::discard_prepared) or the next
 //!    [`reclaim`](split_queue::SplitQueue::reclaim) frees its slot.
 //! 2. Under the queue's lock, [`publish`](split_queue::SplitQueue::publish) makes the
 //!    request available to the device, and stores the caller's payload. It rejects a
-//!    request that was prepared before a reset. [`cancel`] discards a prepared request.
+//!    request whose slot was freed meanwhile. [`cancel`] discards a prepared request.
 //!    After a batch,
 //!    [`notification_needed`](split_queue::SplitQueue::notification_needed) returns
 //!    whether to notify the device.

@@ -133,8 +133,8 @@ pub struct Layout {
 /// What is wrong with a capability that names a structure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StructureFault {
-    /// `cap_len` is smaller than the capability's fields, or they run over the
-    /// end of configuration space.
+    /// `cap_len` is smaller than the capability's fields, or the fields end beyond
+    /// configuration space.
     #[error("the capability is too short")]
     CapabilityShort,
     /// `bar` is above 5: reserved (VIRTIO 1.3 §4.1.4).
@@ -197,8 +197,8 @@ impl Layout {
     ///
     /// # Errors
     ///
-    /// A list that is absent, leaves its place or loops, and a structure
-    /// without a usable capability.
+    /// The list is absent, points into the header or loops, or no usable capability names a
+    /// structure.
     pub fn parse(image: &ConfigImage) -> Result<Self, Error> {
         if u16_at(image, 0) == ABSENT_VENDOR {
             return Err(Error::Absent);
@@ -257,7 +257,7 @@ impl Layout {
     }
 }
 
-/// The capability at `at` as the place of `structure`.
+/// Reads the location of `structure` from the capability at `at`.
 fn location(
     image: &ConfigImage,
     at: usize,
@@ -285,7 +285,8 @@ fn location(
     })
 }
 
-/// The capability at `at` as the place of the notification addresses, with their multiplier.
+/// Reads the location of the notification addresses, and their multiplier, from the capability
+/// at `at`.
 fn notification(image: &ConfigImage, at: usize) -> Result<(Location, u32), StructureFault> {
     capability_holds(image, at, size_of::<NotifyCap>())?;
     let multiplier = u32_at(

@@ -2,7 +2,7 @@
 //!
 //! A slot holds one request: it is a descriptor of the ring, an area of shared memory,
 //! and an entry in the table of requests in flight. Any processor may reserve a slot and
-//! stage a request at any IRQL without a lock. A slot is released under the queue's
+//! prepare a request in it at any IRQL, without a lock. A slot is released under the queue's
 //! lock, by [`SplitQueue`](crate::split_queue::SplitQueue).
 //!
 //! Slots are reserved in the order in which they were released, so a released slot stays
@@ -66,9 +66,10 @@ impl Slot {
 
 /// A request that is written completely into its slot's area, and not published yet. It
 /// is plain data without a destructor. If it is lost, the next
+/// [`SplitQueue::discard_prepared`](crate::split_queue::SplitQueue::discard_prepared) or
 /// [`SplitQueue::reclaim`](crate::split_queue::SplitQueue::reclaim) frees its slot.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "its slot is taken until the request is published or the queue is reclaimed"]
+#[must_use = "its slot is taken until the request is published, cancelled or discarded"]
 pub struct Prepared {
     /// The physical address of its indirect table.
     pub(crate) table: u64,
@@ -99,9 +100,9 @@ impl Prepared {
     }
 }
 
-/// The slot of a prepared request was reclaimed, so the request must be built again.
+/// The slot of a prepared request was freed, so the request must be prepared again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the queue was reset after the request was built; build it again")]
+#[error("the slot was freed after the request was prepared; prepare the request again")]
 pub struct Stale;
 
 /// The slots of one queue.
@@ -126,13 +127,12 @@ pub struct Stale;
 /// - *Being built → prepared.* `stage` consumes the [`Slot`], which exists once. No
 ///   other processor writes the sequence number of a slot that is being built, so
 ///   `stage` needs no locked instruction.
-/// - *Prepared → in flight, being built or free.* Only `SplitQueue::publish`,
-///   `SplitQueue::cancel` and `SplitQueue::reclaim` do this. All borrow the queue
-///   mutably, so the queue's lock keeps them apart, and a load and a store are enough.
-///   Each adds one to the sequence number, which makes it even. So a `Prepared` value
-///   is used at most once: after `reclaim`, or if the slot was prepared again, the
-///   number differs from the one that the value holds, and `publish` finds it
-///   [`Stale`]. (The number repeats after 2^31 requests in one slot. A stale request that
+/// - *Prepared → in flight, being built or free.* Only `SplitQueue::publish`, `cancel`,
+///   `discard_prepared` and `reclaim` do this. All borrow the queue mutably, so the
+///   queue's lock keeps them apart, and a load and a store are enough. Each adds one to
+///   the sequence number, which makes it even. So a `Prepared` value is used at most once:
+///   if its slot was freed, or prepared again, the number differs from the one that the
+///   value holds, and `publish` finds it [`Stale`]. (The number repeats after 2^31 requests in one slot. A stale request that
 ///   waited for all of those would be published in place of a new one.)
 /// - *In flight → being built.* `SplitQueue::pop_used` and `reclaim` take the
 ///   request out of the table.
@@ -140,14 +140,16 @@ pub struct Stale;
 ///   `free`, under the same lock, so one processor at a time writes `tail`. A slot is
 ///   in `free` at most once, so the place that is written is not in use.
 ///
-/// `reclaim` frees a prepared slot only if its number is odd, so it never mistakes a slot
-/// that is free, being built or in flight for a prepared one. If `stage` runs at the same
-/// time, there are two cases. If `reclaim` sees the new number, the request is stale. If
-/// it does not, the request counts as prepared after the reset.
+/// `reclaim_prepared`, which `discard_prepared` and `reclaim` call, frees a slot only if its
+/// number is odd. So it never mistakes a slot that is free, being built or in flight for a
+/// prepared one. If `stage` runs at the same time, there are two cases. If
+/// `reclaim_prepared` sees the new number, the request is stale. If it does not, the request
+/// stays prepared.
 ///
 /// Each transition happens before the next one of the same slot: a release stores
 /// `tail` with Release, which `reserve` acquires; `stage` stores the number with
-/// Release, which `unstage` and `reclaim` acquire; the queue's lock orders the rest.
+/// Release, which `unstage` and `reclaim_prepared` acquire; the queue's lock orders the
+/// rest.
 #[derive(Debug)]
 pub struct SlotAllocator {
     queue: u16,

@@ -50,8 +50,9 @@ pub struct NotPublished<G> {
 pub enum Rejection {
     /// The queue is faulty until the device is reset.
     Faulty(RingFault),
-    /// A reset reclaimed the slot after the request was prepared. Or the request belongs
-    /// to another queue, whose `reclaim` frees its slot.
+    /// The slot was freed after the request was prepared, by a reset or by
+    /// [`SplitQueue::discard_prepared`]. Or the request belongs to another queue, which
+    /// frees its slot in the same way.
     Stale,
     /// The request was prepared for a queue of another size, or with another allocator:
     /// its chain is empty or longer than the queue, or its slot is in flight or beyond the

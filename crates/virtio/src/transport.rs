@@ -203,7 +203,7 @@ pub enum ResetPoll<R> {
     Removed(Device<R, Removed>),
 }
 
-/// How a live device does.
+/// The state of a live device, from its status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It works.
@@ -690,8 +690,8 @@ impl<R: Registers> Device<R, Negotiated> {
     ///
     /// # Errors
     ///
-    /// What the device says of the queue is contradictory. `FAILED` is set
-    /// then, and [`Device::start`] will refuse.
+    /// The device has no usable queue of this number. `FAILED` is set then, and
+    /// [`Device::start`] fails.
     pub fn find_queue(&mut self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
         let found = self.look_up_queue(index, largest);
         self.latch(found)
@@ -782,7 +782,7 @@ impl<R: Registers> Device<R, Negotiated> {
     /// # Errors
     ///
     /// [`Error::RingUnfit`], [`Error::QueueNotEnabled`].
-    /// `FAILED` is set then, and [`Device::start`] will refuse.
+    /// `FAILED` is set then, and [`Device::start`] fails.
     pub fn enable_queue(
         &mut self,
         queue: FoundQueue,

@@ -1,13 +1,13 @@
 //! A test miniport that takes each of Storport's locks in each callback that may
-//! take it, on top of each lock that it may be taken on: everything that the
-//! types of the `storport` crate allow.
+//! take it, and under each lock that may be held there. So it does everything
+//! that the types of the `storport` crate allow.
 //!
 //! Each lock protects a count. An atomic beside it counts the same. Code that
-//! holds the lock finds the two equal, unless other code was inside at the same
-//! time: then the disk fails every request from there on. The disk stores
-//! nothing: it reads as zeros.
+//! holds the lock finds the two equal, unless other code accessed them at the
+//! same time. Then the disk fails every later request. The disk stores nothing:
+//! it reads as zeros.
 //!
-//! For an example of a driver see `ramdisk`.
+//! `ramdisk` is an example of a driver.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -37,7 +37,7 @@ use storport::{
     callback,
     level::{Below, DpcHeld, InterruptHeld, StartIoHeld},
 };
-use wdk_panic as _; // The panic handler. The release driver has no way to it.
+use wdk_panic as _; // The panic handler. The release driver cannot reach it.
 
 // With AdapterPower there would be no restart.
 storport::driver_entry!(
@@ -82,7 +82,7 @@ struct Adapter<'a> {
 }
 
 impl<'a> Adapter<'a> {
-    /// Raises a count whose lock is held, and runs `inside` meanwhile.
+    /// Increments a count whose lock is held. Runs `inside` before it stores the new value.
     fn raise(&self, count: &mut u64, raised: &Raised, inside: impl FnOnce()) {
         let before = *count;
         if before != raised.0.load(Relaxed) {
@@ -93,7 +93,7 @@ impl<'a> Adapter<'a> {
         raised.0.fetch_add(1, Relaxed);
     }
 
-    /// Takes what may be taken on top of a DPC lock.
+    /// Takes every lock that may be taken under a DPC lock.
     fn above_dpc(&self, cx: &mut impl Scope<'a, Level: Below<InterruptHeld>>) {
         self.interrupt.with(cx, |count| {
             self.raise(count, &self.interrupt_raised, || {});
@@ -106,7 +106,7 @@ impl<'a> Adapter<'a> {
         });
     }
 
-    /// Takes what may be taken on top of the StartIo lock.
+    /// Takes every lock that may be taken under the StartIo lock.
     fn above_start_io(
         &self,
         cx: &mut impl Scope<'a, Level: Below<DpcHeld> + Below<InterruptHeld>>,
@@ -144,14 +144,14 @@ impl<'a> Adapter<'a> {
         self.expect(taken);
     }
 
-    /// Before Windows 10 1809 there are no such locks.
+    /// Checks the result of taking such a lock. Windows before 10 1809 does not have them.
     fn expect(&self, taken: Result<(), StorStatus>) {
         if !matches!(taken, Ok(()) | Err(StorStatus::NOT_IMPLEMENTED)) {
             self.broken.store(true, Relaxed);
         }
     }
 
-    /// In a callback that Storport enters with the StartIo lock held.
+    /// Opens and takes locks in a callback that Storport calls with the StartIo lock held.
     fn with_start_io_held<S>(&self, cx: &mut S)
     where
         S: Proves<'a, StartIoHeld> + AtDispatch<'a, Level: Below<DpcHeld> + Below<InterruptHeld>>,
@@ -161,7 +161,7 @@ impl<'a> Adapter<'a> {
         self.at_dpc_level(cx);
     }
 
-    /// In a callback that is alone but for interrupt routines.
+    /// Opens cells in a callback that is alone except for interrupt routines.
     fn alone(&self, cx: &mut (impl Proves<'a, StartIoHeld> + Proves<'a, DpcHeld>)) {
         self.raise(self.start_io.open(cx), &self.start_io_raised, || {});
         self.raise(self.dpc.open(cx), &self.dpc_raised, || {});

@@ -1,7 +1,7 @@
 //! An example of a driver on the `storport` crate: a disk in memory. HwBuildIo
 //! completes requests that need no data of the disk. HwStartIo moves the data of the
-//! others, keeps the SRB and rings a bell, the testbed's device (PCI 1234:BE11),
-//! which only interrupts. Then a DPC completes the SRBs that were kept.
+//! others, stores the SRB, and writes to the bell: a device of the testbed (PCI
+//! 1234:BE11) that only interrupts. Then a DPC completes the stored SRBs.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(
@@ -24,7 +24,7 @@ use storport::{
     Scope, Srb, StartIo, StartedSrb, Stop, Table, callback,
     level::{self, Below},
 };
-use wdk_panic as _; // The panic handler. The release driver has no way to it.
+use wdk_panic as _; // The panic handler. The release driver cannot reach it.
 
 storport::driver_entry!(Ramdisk: MessageInterrupt);
 
@@ -35,8 +35,8 @@ const PARTS: usize = 16;
 const PART_BLOCKS: usize = 1024;
 const REQUESTS: u8 = 64;
 
-/// The bell's registers. A write to RING sends message 0 or asserts the pin; a
-/// read of RUNG tells whether the pin was asserted, and takes it down.
+/// The bell's registers. A write to RING sends message 0 or asserts the pin. A
+/// read of RUNG returns whether the pin was asserted, and deasserts it.
 const RING: usize = 0;
 const RUNG: usize = 4;
 
@@ -89,7 +89,8 @@ impl<'a> Adapter<'a> {
         Some((configured.ok()?, adapter))
     }
 
-    /// Moves the data. `None`: the SRB has another length or direction than the CDB.
+    /// Moves the data. Returns `None` if the SRB has another length or direction than
+    /// the CDB.
     fn transfer(&self, cx: &mut StartIo<'_, 'a>, media: MediaOp, srb: &mut Srb<'a>) -> Option<()> {
         let (MediaOp::Read(extent) | MediaOp::Write(extent)) = media else {
             return None;

@@ -661,7 +661,7 @@ fn a_used_length_that_is_short(event: Event) {
     // The data and the status byte.
     let text = format!(
         "{DISK} reports that it wrote 1 bytes for a request of 513 bytes that succeeded. The \
-         driver goes by the status. This is logged once."
+         driver relies on the status alone. This is logged once."
     );
     check_events(&bench.check(), &[(event, text)]);
     bench.stop();

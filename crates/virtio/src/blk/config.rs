@@ -46,8 +46,8 @@ const WANTED: blk::F = blk::F::SIZE_MAX
 /// The features that this crate requires of a disk.
 const REQUIRED: F = F::VERSION_1.union(F::INDIRECT_DESC);
 
-/// Which of the `offered` features to accept: those this crate makes use of,
-/// none whose prerequisite is not there (V04).
+/// Chooses the features to accept: those of `offered` that this crate uses, and whose
+/// prerequisites are offered too (V04).
 ///
 /// # Errors
 ///
@@ -84,7 +84,7 @@ pub struct Config {
     pub read_only: bool,
 }
 
-/// The fields as the disk has them; 0 for what the features do not promise.
+/// The fields as the disk reports them. A field is 0 if no accepted feature includes it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Raw {
     capacity: u64,

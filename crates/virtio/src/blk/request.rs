@@ -336,7 +336,7 @@ impl<'m> Requests<'m> {
     /// Finishes a request whose data descriptors are entries 1 to `last` - 1. Entry 0
     /// becomes the header's descriptor, and entry `last` the status's. So descriptors that
     /// the device reads precede those that it writes (V31). Also writes the header and the
-    /// invalid status, and stages the request.
+    /// invalid status, and marks the request as prepared.
     #[inline]
     fn frame(
         &self,
