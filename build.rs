@@ -1,5 +1,5 @@
-//! Makes the cdylib a driver. wdk-build gives linker arguments and search paths:
-//! the published one on Windows, `cross/wdk-build` elsewhere.
+//! Makes the cdylib a driver. wdk-build emits the linker arguments and search paths:
+//! the published crate on Windows, `cross/wdk-build` on other hosts.
 
 #[path = "src/events.rs"]
 #[expect(dead_code, reason = "only codes and texts go into the driver file")]
@@ -13,10 +13,10 @@ use driver_link::Message;
 use events::Event;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The package's folder: cargo runs build scripts in it.
+    // Cargo runs build scripts in the package's folder.
     inx::bring_beside_manifest(Path::new(""))?;
-    // wdk-build links the libraries that every driver needs; storport.sys's is not
-    // among them.
+    // wdk-build links the libraries that every driver needs. That of storport.sys is not
+    // one of them.
     println!("cargo::rustc-link-lib=storport");
     wdk_build::configure_wdk_binary_build()?;
     let texts: Vec<String> = Event::ALL

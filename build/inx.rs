@@ -1,19 +1,18 @@
-//! The setup file, where the tools of the WDK look for it.
+//! Copies the INF file to where the tools of the WDK look for it.
 //!
-//! wdk-build's makefile and cargo-wdk stamp `<package>.inx` beside the manifest,
-//! once the driver is built. Ours lies in `inf/`, so the build brings a copy. A
-//! link in its place would be a text file in most clones on Windows.
+//! After the build of a driver, wdk-build's makefile and cargo-wdk stamp
+//! `<package>.inx` beside the manifest. This project has the file in `inf/`, so the
+//! build makes a copy. A symbolic link would be a text file in most clones on Windows.
 
 use std::{fs, io, path::Path};
 
-/// Brings a copy of `folder`'s `inf/ferrostor.inx` into `folder` itself, and has
-/// cargo do so again when either of them changes or the copy is gone.
+/// Copies `folder`'s `inf/ferrostor.inx` to `folder` itself. Cargo runs the build script
+/// again if one of the two files changes, or the copy does not exist.
 ///
-/// A folder without `inf/` is left alone: `cross/`, from where this build script
-/// is run as well.
+/// Does nothing in a folder without `inf/`: in `cross/`, which has the same build script.
 ///
 /// # Errors
-/// The file can't be read, or the copy can't be written.
+/// The file cannot be read, or the copy cannot be written.
 pub fn bring_beside_manifest(folder: &Path) -> io::Result<()> {
     let original = folder.join("inf/ferrostor.inx");
     let copy = folder.join("ferrostor.inx");
@@ -24,8 +23,8 @@ pub fn bring_beside_manifest(folder: &Path) -> io::Result<()> {
         println!("cargo::rerun-if-changed={}", path.display());
     }
     let text = fs::read(original)?;
-    // A file that is written anew looks changed, and the next build would start
-    // from here again.
+    // A write changes the file's time, even with the same contents. The next build would
+    // then run this script again.
     if fs::read(&copy).is_ok_and(|present| present == text) {
         return Ok(());
     }

@@ -3,7 +3,7 @@
 /// A part of the WDK, as the features of `wdk-sys` name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiSubset {
-    /// What every driver needs.
+    /// The headers that every driver needs.
     Base,
     /// The driver frameworks; empty for WDM.
     Wdf,

@@ -1,4 +1,4 @@
-//! How bindgen is to read the WDK's headers.
+//! The options with which bindgen reads the WDK's headers.
 
 use std::{borrow::Borrow, fmt::Debug};
 
@@ -6,7 +6,7 @@ use bindgen::{Builder, EnumVariation, Formatter, RustEdition, RustTarget};
 
 use crate::{ApiSubset, Config, ConfigError, cargo_env};
 
-/// Deprecated functions: a driver shall not find them.
+/// Deprecated functions. The bindings leave them out, so that no driver calls them.
 const DEPRECATED: [&str; 11] = [
     "ExAllocatePool",
     "ExAllocatePoolWithTag",
@@ -31,13 +31,12 @@ const UNTRANSLATABLE: [&str; 5] = [
     ".*WHEA_ARM_CACHE_ERROR",
 ];
 
-/// Types that the real kit's headers name and do not define.
+/// Types that the real kit's headers use, but do not define.
 const UNDEFINED: [&str; 2] = ["_KGDTENTRY64", "_KIDTENTRY64"];
 
 /// Makes a [`Builder`] that reads the WDK's headers.
 pub trait BuilderExt {
-    /// A builder whose bindings are those that the published wdk-build's would
-    /// make.
+    /// Makes a builder with the same bindings as that of the published wdk-build.
     ///
     /// # Errors
     ///
@@ -63,13 +62,13 @@ impl BuilderExt for Builder {
             .detect_include_paths(false)
             .clang_args(["-nostdinc", "-w"])
             // The real kit's headers for Arm64 paste tokens that need no pasting
-            // (&##Register), which clang takes for an error.
+            // (&##Register), which is an error in clang.
             .clang_arg("-Wno-invalid-token-paste")
             .clang_arg(format!("--target={}", cargo_env("TARGET")?))
             .clang_args(["-fms-compatibility", "-fms-extensions"])
             .clang_arg(format!("-ivfsoverlay{}", config.overlay.display()))
-            // clang's own declarations of memcpy and the like would have u64
-            // where these headers say size_t.
+            // clang's own declarations, such as that of memcpy, would have u64
+            // instead of these headers' size_t.
             .clang_arg("-fno-builtin")
             .clang_args(
                 config
@@ -95,10 +94,10 @@ impl BuilderExt for Builder {
 }
 
 impl Config {
-    /// The `#[link]` attributes for the libraries of a subset, for the
-    /// bindings to begin with; none if it has no libraries.
+    /// The `#[link]` attributes for the libraries of a subset, which the bindings
+    /// begin with. Returns `None` if the subset has no libraries.
     ///
-    /// They are gated as in the published crate: tests and the feature
+    /// Their conditions are those of the published crate: tests and the feature
     /// `suppress-wdk-linking` of wdk-sys link nothing.
     #[must_use]
     pub fn bindgen_library_link_raw_lines(&self, api_subset: ApiSubset) -> Option<String> {
@@ -117,8 +116,8 @@ impl Config {
     }
 }
 
-/// Lets crates that depend on wdk-sys read the generated bindings: their build
-/// scripts find the folder in `DEP_WDK_BINDINGS`.
+/// Passes the folder of the generated bindings to crates that depend on wdk-sys: their
+/// build scripts find it in `DEP_WDK_BINDINGS`.
 pub(crate) fn tell_dependents_where_they_are() {
     if let (Ok(_), Ok(out_dir)) = (cargo_env("CARGO_MANIFEST_LINKS"), cargo_env("OUT_DIR")) {
         println!("cargo::metadata=BINDINGS={out_dir}");

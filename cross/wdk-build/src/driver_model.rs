@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{ConfigError, cargo_env};
 
-/// The driver models that build scripts tell apart. Only
-/// [`DriverConfig::Wdm`] is ever made here.
+/// The driver models that build scripts distinguish. This crate returns only
+/// [`DriverConfig::Wdm`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DriverConfig {
     /// Windows Driver Model.
@@ -41,7 +41,7 @@ pub struct UmdfConfig {
     pub minimum_umdf_version_minor: Option<u8>,
 }
 
-/// Declares the `cfg` that windows-drivers-rs tells driver models apart by.
+/// Declares the `cfg` by which windows-drivers-rs distinguishes driver models.
 pub(crate) fn emit_check_cfg() {
     println!(
         "cargo::rustc-check-cfg=cfg(driver_model__driver_type, values(\"WDM\", \"KMDF\", \"UMDF\"))"
@@ -86,14 +86,14 @@ fn of_workspace(manifest: PathBuf) -> Result<DriverConfig, ConfigError> {
     Ok(DriverConfig::Wdm)
 }
 
-/// What a `metadata` table says in `wdk.driver-model.driver-type`.
+/// The value of `wdk.driver-model.driver-type` in a `metadata` table.
 fn driver_type(metadata: &Value) -> Option<&str> {
     metadata.pointer("/wdk/driver-model/driver-type")?.as_str()
 }
 
-/// The manifest of the workspace being built: beside the lock file over the
-/// target folder, as the published wdk-build finds it. When the target folder
-/// lies elsewhere it is the workspace that holds this crate.
+/// The manifest of the workspace that is being built. As in the published wdk-build, it is
+/// beside the lock file in a folder above the target folder. If there is none, it is the
+/// manifest of the workspace that contains this crate.
 fn top_level_manifest(out_dir: &Path) -> PathBuf {
     out_dir
         .ancestors()

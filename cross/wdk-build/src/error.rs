@@ -1,4 +1,4 @@
-//! What can be wrong with a build that depends on the WDK.
+//! The errors of a build that depends on the WDK.
 
 use std::{
     error::Error as _,
@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::ApiSubset;
 
-/// An I/O error and the path it happened at.
+/// An I/O error, and the path of the file or folder.
 #[derive(Debug, Error)]
 #[error("{}", path.display())]
 pub struct IoError {
@@ -35,7 +35,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Io(#[from] IoError),
 
-    /// A variable that Cargo sets for build scripts is not there.
+    /// A variable that Cargo sets for build scripts is not set.
     #[error("{variable} is not set: wdk-build works in Cargo build scripts only")]
     NotABuildScript {
         /// The variable's name.
@@ -47,7 +47,7 @@ pub enum ConfigError {
         "drivers are built for x86_64-pc-windows-msvc or aarch64-pc-windows-msvc, not for {target}: pass one of them with --target"
     )]
     UnsupportedTarget {
-        /// The target asked for.
+        /// The target of the build.
         target: String,
     },
 
@@ -77,13 +77,13 @@ pub enum ConfigError {
     UnsupportedDriverModel {
         /// The manifest that names it.
         manifest: PathBuf,
-        /// What it names.
+        /// The driver model that it names.
         driver_type: String,
     },
 
     /// One of the two variables that name a WDK is set without the other.
     #[error(
-        "{missing} is not set: a WDK is named by WDKContentRoot (the folder that holds Include) and Version_Number (the folder in Include, such as 10.0.22621.0) together"
+        "{missing} is not set: to use a WDK, set both WDKContentRoot (the folder that contains Include) and Version_Number (the folder in Include, such as 10.0.22621.0)"
     )]
     HalfAKit {
         /// The variable that is missing.
@@ -91,9 +91,9 @@ pub enum ConfigError {
     },
 
     /// The header tree lacks a folder.
-    #[error("{} is not a folder: headers are looked for in Include/<version>/{{km/crt,km,shared}}", folder.display())]
+    #[error("{} is not a folder: the headers must be in Include/<version>/{{km/crt,km,shared}}", folder.display())]
     FolderNotFound {
-        /// The folder looked for.
+        /// The missing folder.
         folder: PathBuf,
     },
 
@@ -101,14 +101,14 @@ pub enum ConfigError {
     /// for.
     #[error("{} has none of the headers of {api_subset:?}: {:?}", include.display(), api_subset.headers())]
     NoHeaders {
-        /// The subset asked for.
+        /// The subset.
         api_subset: ApiSubset,
         /// The header tree.
         include: PathBuf,
     },
 
-    /// A definition file does not say what an import library needs.
-    #[error("{}: cannot make an import library of it", def.display())]
+    /// An import library cannot be made of a definition file.
+    #[error("cannot make an import library of {}", def.display())]
     ImportLibrary {
         /// The definition file.
         def: PathBuf,
@@ -116,13 +116,13 @@ pub enum ConfigError {
         source: std::io::Error,
     },
 
-    /// The load configuration's object file can't be made.
+    /// The load configuration's object file cannot be made.
     #[error("cannot make the load configuration")]
     LoadConfig(#[from] object::write::Error),
 }
 
-/// As a sentence, with what caused it: this is how a build script that returns
-/// the error from `main` shows it.
+/// Writes the error and its causes as a sentence, because a build script that returns the
+/// error from `main` prints its `Debug` form.
 impl Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;

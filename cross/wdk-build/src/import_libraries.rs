@@ -10,11 +10,11 @@ use implib::{Flavor, ImportLibrary, MachineType};
 
 use crate::{Architecture, ConfigError, IoError, cargo_env};
 
-/// Libraries of the WDK that hold code instead of imports: the checks that
-/// MSVC's /GS inserts with the load configuration, which has a module of its own
-/// here, and helpers that MSVC calls on Arm64. rustc emits no calls to any, so
-/// archives without members take their place; should one be needed, the linker
-/// names the symbol that is missing.
+/// Libraries of the WDK that contain code instead of imports. The first has the checks that
+/// MSVC inserts with /GS, and the load configuration, which `load_config` makes here. The
+/// second has helpers that MSVC calls on Arm64. rustc emits no calls of this code, so archives
+/// without members replace the libraries. If a driver needs the code, the linker names the
+/// missing symbol.
 const WITHOUT_MEMBERS: [&str; 2] = ["BufferOverflowFastFailK", "arm64rt"];
 
 /// Makes the import libraries in `OUT_DIR` and returns their folder.

@@ -1,4 +1,4 @@
-//! The headers: those of this project, or those of a WDK that the user has.
+//! The header tree: that of this project, or that of the user's WDK.
 
 use std::{
     env,
@@ -14,13 +14,11 @@ use crate::{ConfigError, IoError, cargo_env};
 /// The version of the WDK that the headers in `cross/include` describe.
 const OWN_VERSION: &str = "10.0.22621.0";
 
-/// A header tree: `Include/<version>/{km/crt,km,shared}`, the layout that
-/// Windows Kits has.
+/// A header tree: `Include/<version>/{km/crt,km,shared}`, the layout of Windows Kits.
 ///
-/// The environment variables `WDKContentRoot` and `Version_Number` name one
-/// together; when neither is set it is `cross/include`. Names are found
-/// whatever their case, as on Windows: the kit's headers include each other in
-/// several spellings.
+/// The environment variables `WDKContentRoot` and `Version_Number` together name a tree. If
+/// neither is set, it is `cross/include`. Upper and lower case in names do not matter, as on
+/// Windows, because the kit's headers include each other in several spellings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kit {
     /// `Include/<version>`.
@@ -77,8 +75,8 @@ impl Kit {
             .any(|folder| entry_ignoring_case(folder, header).is_some())
     }
 
-    /// Writes a clang file system overlay to `OUT_DIR` that finds the tree's
-    /// files whatever the case of the name asked for, and returns its path.
+    /// Writes a clang file system overlay to `OUT_DIR`, in which upper and lower case in the
+    /// names of the tree's files do not matter. Returns its path.
     pub(crate) fn write_case_insensitive_overlay(&self) -> Result<PathBuf, ConfigError> {
         let overlay = json!({
             "version": 0,
@@ -113,8 +111,8 @@ fn entry_ignoring_case(folder: &Path, name: &str) -> Option<PathBuf> {
         .map(|entry| entry.path())
 }
 
-/// The overlay's entry for a folder and all in it, under `name`: the whole path
-/// for the topmost folder, its own name for the others
+/// The overlay's entry for a folder and its contents. `name` is the whole path for the
+/// topmost folder, and the folder's own name for the others
 /// (clang, `llvm::vfs::RedirectingFileSystem`).
 fn overlay_of_folder(folder: &Path, name: &OsStr) -> Result<Value, ConfigError> {
     let mut contents = Vec::new();

@@ -1,14 +1,13 @@
-//! The place of `wdk-build` taken on hosts that are not Windows.
+//! A replacement of `wdk-build` for hosts that are not Windows.
 //!
-//! windows-drivers-rs asks a crate of this name where the WDK is, how to make
-//! bindings of its headers and how to link a driver. The published one answers
-//! on Windows only. This one has the part of its API that the build scripts of
-//! `wdk-sys`, `wdk`, `wdk-alloc`, `wdk-panic` and of a driver call, and takes
-//! its place through `[patch.crates-io]`: headers come from `cross/include` (or
-//! from a WDK of yours, see [`Kit`]), import libraries are made of `cross/def`.
+//! The build scripts of windows-drivers-rs call `wdk-build` to find the WDK, to make
+//! bindings of its headers, and to link a driver. The published crate works on Windows
+//! only. This crate replaces it through `[patch.crates-io]`. It has the part of its API
+//! that the build scripts of `wdk-sys`, `wdk`, `wdk-alloc`, `wdk-panic` and of a driver
+//! call. The headers come from `cross/include`, or from a WDK of the user's (see [`Kit`]).
+//! The import libraries are made of `cross/def`.
 //!
-//! Only the driver model WDM is supported; another one is an error that says
-//! so.
+//! Only the driver model WDM is supported. Any other one is an error.
 
 mod api_subset;
 mod bindings;
@@ -27,7 +26,7 @@ pub use driver_model::{DriverConfig, KmdfConfig, UmdfConfig};
 pub use error::{ConfigError, IoError};
 pub use kit::Kit;
 
-/// What a build that depends on the WDK needs to know.
+/// The configuration of a build that depends on the WDK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The driver model that the driver's manifest names.
@@ -38,9 +37,9 @@ pub struct Config {
     overlay: PathBuf,
 }
 
-/// What windows-drivers-rs names and kits before 10.0.19041 lack
-/// ("ExAllocatePool2 function (wdm.h)"). C takes a repeated
-/// declaration where a kit has it.
+/// Declarations that windows-drivers-rs uses, and that kits before 10.0.19041 do not have
+/// ("ExAllocatePool2 function (wdm.h)"). In a newer kit they are repeated declarations, which
+/// C allows.
 const NEWER_THAN_OLD_KITS: &str = "\
 typedef ULONG64 POOL_FLAGS;
 PVOID ExAllocatePool2(POOL_FLAGS Flags, SIZE_T NumberOfBytes, ULONG Tag);
@@ -58,9 +57,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// If the target is not x86_64 or aarch64 `-pc-windows-msvc`, if no
-    /// manifest names a driver model or one names another than WDM, or if the
-    /// headers are not there.
+    /// If the target is not x86_64 or aarch64 `-pc-windows-msvc`, if no manifest names a
+    /// driver model or one names another model than WDM, or if the headers do not exist.
     pub fn from_env_auto() -> Result<Self, ConfigError> {
         let target = cargo_env("TARGET")?;
         let architecture = match target.as_str() {
@@ -84,8 +82,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// None: [`Config::from_env_auto`] has found them. The published crate's
-    /// function can fail, and its callers expect that.
+    /// Never: [`Config::from_env_auto`] has found them. The published crate's function can
+    /// fail, and its callers expect a `Result`.
     pub fn include_paths(&self) -> Result<impl Iterator<Item = PathBuf> + use<>, ConfigError> {
         Ok(self.kit.include_paths().to_vec().into_iter())
     }
@@ -115,7 +113,7 @@ impl Config {
 
     /// The headers of an [`ApiSubset`] that the header tree has.
     ///
-    /// Older kits lack some that newer ones have; those are left out.
+    /// Headers that an older kit does not have are left out.
     ///
     /// # Errors
     ///
@@ -161,18 +159,18 @@ impl Config {
         Ok(contents)
     }
 
-    /// The name of the table of WDF functions: none, a WDM driver has no such
+    /// The name of the table of WDF functions: `None`, because a WDM driver has no such
     /// table.
     #[must_use]
     pub fn compute_wdffunctions_symbol_name(&self) -> Option<String> {
         None
     }
 
-    /// Tells Cargo the `cfg`s that windows-drivers-rs is compiled with.
+    /// Emits the `cfg`s for windows-drivers-rs.
     ///
     /// # Errors
     ///
-    /// None; see [`Config::include_paths`].
+    /// Never: see [`Config::include_paths`].
     pub fn configure_library_build(&self) -> Result<(), ConfigError> {
         driver_model::emit_check_cfg();
         println!("cargo::rustc-cfg=driver_model__driver_type=\"WDM\"");
@@ -180,9 +178,8 @@ impl Config {
         Ok(())
     }
 
-    /// Tells Cargo how to link a driver, and the `cfg`s of
-    /// [`Config::configure_library_build`]. Import libraries are made in
-    /// `OUT_DIR`.
+    /// Emits the linker arguments of a driver, and the `cfg`s of
+    /// [`Config::configure_library_build`]. Makes the import libraries in `OUT_DIR`.
     ///
     /// # Errors
     ///
@@ -194,8 +191,8 @@ impl Config {
         self.configure_library_build()
     }
 
-    /// The same for a package whose examples are drivers; the published crate
-    /// has no such function.
+    /// As [`Config::configure_binary_build`], for a package whose examples are drivers. The
+    /// published crate has no such function.
     ///
     /// # Errors
     ///
@@ -205,7 +202,8 @@ impl Config {
         self.configure_library_build()
     }
 
-    /// What every driver links with; gives the object file among it.
+    /// Makes the import libraries and the load configuration, which every driver links.
+    /// Returns the path of the latter.
     fn configure_linking(&self) -> Result<PathBuf, ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
@@ -213,7 +211,7 @@ impl Config {
         {
             return Err(ConfigError::StaticCrtNotEnabled);
         }
-        // Libraries had to guess the driver's workspace; here it is known.
+        // For libraries, `from_env_auto` guesses the driver's workspace. Here it is known.
         driver_model::of_this_package()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());

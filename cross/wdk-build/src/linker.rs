@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-/// Those that the published wdk-build emits for WDM (from the WDK's
+/// The arguments that the published wdk-build emits for WDM (from the WDK's
 /// WindowsDriver.KernelMode.props, WindowsDriver.KernelMode.WDM.props and
-/// Microsoft.Link.Common.props), and `/RELEASE`. lld-link takes them all; it
-/// reads and ignores `/KERNEL`. Left out are `/IGNORE:4216` and `/IGNORE:4257`:
-/// they silence warnings that lld-link does not have.
+/// Microsoft.Link.Common.props), and `/RELEASE`. lld-link accepts all of them, and
+/// ignores `/KERNEL`. `/IGNORE:4216` and `/IGNORE:4257` are left out: they disable
+/// warnings that lld-link does not have.
 const ARGUMENTS: &[&str] = &[
     "/DRIVER",
     "/NODEFAULTLIB",
@@ -20,20 +20,20 @@ const ARGUMENTS: &[&str] = &[
     "/OPT:REF,ICF",
     "/INTEGRITYCHECK",
     "/MANIFEST:NO",
-    // Writes the checksum that Windows checks drivers by: without it lld-link
-    // leaves 0 there.
+    // Writes the checksum, which Windows checks in drivers. Without this option
+    // lld-link writes 0.
     "/RELEASE",
 ];
 
-/// For the package's cdylib, which `load_config` is linked into.
+/// Emits the arguments for the package's cdylib. `load_config` is linked into it.
 pub(crate) fn emit_arguments(load_config: &Path) {
     for argument in arguments(load_config) {
         println!("cargo::rustc-cdylib-link-arg={argument}");
     }
 }
 
-/// For its examples, which are cdylibs too: what is for a cdylib does not reach
-/// them.
+/// Emits the arguments for the package's examples. They are cdylibs too, but Cargo does
+/// not pass them a cdylib's arguments.
 pub(crate) fn emit_example_arguments(load_config: &Path) {
     for argument in arguments(load_config) {
         println!("cargo::rustc-link-arg={argument}");

@@ -1,10 +1,10 @@
-//! The load configuration, by which Windows learns which of a driver's functions
-//! may be called indirectly (Control Flow Guard). In the WDK it is part of
-//! BufferOverflowFastFailK.lib; here it is an object file, made for the link.
+//! The load configuration, which lists the functions of a driver that may be called
+//! indirectly (Control Flow Guard). In the WDK it is part of
+//! BufferOverflowFastFailK.lib. Here it is an object file that is made for the link.
 //!
-//! The compiler has an indirect call checked through one of two pointers. Where
-//! the kernel guards control flow it puts its own functions there; elsewhere what
-//! the file has there stays, and lets every call pass.
+//! Compiled code checks an indirect call through one of two pointers. A kernel that
+//! enforces Control Flow Guard stores its own functions there. Otherwise the pointers
+//! keep the file's functions, which allow every call.
 
 use std::{
     fs,
@@ -26,7 +26,8 @@ use crate::{Architecture, ConfigError, IoError, cargo_env};
 /// tables that the linker makes.
 const LENGTH: u8 = 0xc0;
 
-/// Fields of it, by offset and bits, and the linker's names for their values.
+/// Fields of the structure: the offset, the width in bits, and the linker's symbol for the
+/// value.
 const TABLES: [(u64, u8, &str); 7] = [
     (0x80, 64, "__guard_fids_table"),
     (0x88, 64, "__guard_fids_count"),
@@ -37,17 +38,18 @@ const TABLES: [(u64, u8, &str); 7] = [
     (0xb8, 64, "__guard_longjmp_count"),
 ];
 
-/// A pointer through which the compiler has a call checked.
+/// A pointer to a function that checks an indirect call.
 struct Pointer {
-    /// The compiler's name for it.
+    /// The compiler's name for the pointer.
     name: &'static str,
     /// The offset of its address in the load configuration.
     field: u64,
-    /// What it points to until the kernel replaces it.
+    /// The code that it points to until the kernel replaces the pointer.
     code: &'static [u8],
 }
 
-/// `ret` and, on x64, where the compiler makes of check and call one jump, `jmp rax`.
+/// The pointers and their code: `ret`. On x64 a second pointer combines check and call, so
+/// its code is `jmp rax`.
 fn pointers(architecture: Architecture) -> &'static [Pointer] {
     match architecture {
         Architecture::Amd64 => &[
@@ -84,10 +86,9 @@ fn object_file(architecture: Architecture) -> object::write::Result<Vec<u8>> {
         Architecture::Arm64 => object::Architecture::Aarch64,
     };
     let mut object = Object::new(BinaryFormat::Coff, processor, Endianness::Little);
-    // Tells the linker that this file lists its functions that may be called
-    // indirectly; there are none. Of a file without it the linker takes every
-    // function whose address stands somewhere, and to jump to any address is no
-    // function to call.
+    // Says that this object file lists its functions that may be called indirectly. It
+    // lists none. In a file without this bit, the linker lists every function whose
+    // address is used. `jmp rax` must not be among them, because it calls any address.
     const LISTS_ITS_FUNCTIONS: u64 = 0x800;
     object.add_symbol(Symbol {
         value: LISTS_ITS_FUNCTIONS,
@@ -114,14 +115,14 @@ fn object_file(architecture: Architecture) -> object::write::Result<Vec<u8>> {
     object.write()
 }
 
-/// What this file defines.
+/// A symbol that the object file defines, and its position.
 struct Definition {
     symbol: SymbolId,
     section: SectionId,
     offset: u64,
 }
 
-/// Adds `contents` to a section, under a name.
+/// Adds `contents` to a section, and defines a symbol for them.
 fn define(object: &mut Object<'_>, name: &str, section: SectionId, contents: &[u8]) -> Definition {
     let symbol = object.add_symbol(symbol(name, SymbolSection::Undefined));
     let offset = object.add_symbol_data(symbol, section, contents, 16);
@@ -132,7 +133,8 @@ fn define(object: &mut Object<'_>, name: &str, section: SectionId, contents: &[u
     }
 }
 
-/// Has the linker write the address or value of `target` at an offset in `place`.
+/// Adds a relocation: the linker writes the address or value of `target` at an offset in
+/// `place`.
 fn refer(
     object: &mut Object<'_>,
     place: &Definition,
@@ -153,7 +155,7 @@ fn refer(
     object.add_relocation(place.section, relocation)
 }
 
-/// A symbol that other files see.
+/// Makes a symbol that other object files can use.
 fn symbol(name: &str, section: SymbolSection) -> Symbol {
     Symbol {
         name: name.into(),
