@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
 
-    // From cross/wdk-build, by way of wdk-sys.
+    // cross/wdk-build sets it through wdk-sys.
     let folder = env::var("DEP_WDK_BINDINGS")?;
     let mut bindings = Bindings::default();
     for file in ["types.rs", "constants.rs", "storage.rs"] {
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
 
     let generated = generator::generate(&bindings, &table, headers, processor)?;
-    // The one way in which a build script can print: it is no warning.
+    // This is no warning, but a build script can print in no other way.
     println!(
         "cargo::warning=checked for {}: {generated}",
         env::var("TARGET")?

@@ -1,4 +1,4 @@
-//! The bindings that bindgen made, read back as a list of what they declare.
+//! The declarations in the bindings that bindgen made.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ pub struct Bindings {
     /// Constants of an integer type.
     pub constants: BTreeSet<String>,
     pub functions: BTreeMap<String, Function>,
-    /// Names of C function types: bindgen makes each an optional pointer.
+    /// Names of C function types, each of which bindgen makes an optional pointer.
     pub callbacks: BTreeSet<String>,
     /// By structure: the bit-fields in each of its units.
     bits: BTreeMap<String, Vec<Bits>>,
@@ -27,7 +27,7 @@ pub struct Field {
     pub ty: String,
 }
 
-/// A bit-field: its accessor says where in which unit it lies.
+/// A bit-field. Its accessor has its unit and its position in the unit.
 #[derive(Clone)]
 pub struct Bits {
     pub name: String,
@@ -41,11 +41,11 @@ pub struct Function {
     pub variadic: bool,
 }
 
-/// A field that the C source names, wherever bindgen has put it.
+/// A field of the C source, at the path that bindgen gave it.
 pub struct Leaf {
-    /// As the table names it.
+    /// Its name in the table.
     pub name: String,
-    /// As `offset_of!` takes it.
+    /// Its path for `offset_of!`.
     pub path: String,
     pub kind: LeafKind,
 }
@@ -56,7 +56,7 @@ pub enum LeafKind {
 }
 
 impl Bindings {
-    /// Adds what a file of bindings declares.
+    /// Adds the declarations of a file of bindings.
     pub fn add(&mut self, rust: &str) -> syn::Result<()> {
         for item in syn::parse_file(rust)?.items {
             match item {
@@ -115,7 +115,7 @@ impl Bindings {
         }
     }
 
-    /// The fields of a structure, those of its nested ones among them.
+    /// The fields of a structure and of its nested structures.
     pub fn leaves(&self, structure: &str) -> Vec<Leaf> {
         let mut leaves = Vec::new();
         self.collect_leaves(structure, "", "", &mut leaves);
@@ -173,14 +173,14 @@ fn is_function_pointer(ty: &Type) -> bool {
         if matches!(types.args.first(), Some(GenericArgument::Type(Type::BareFn(_)))))
 }
 
-/// What bindgen adds of its own to place the other fields.
+/// Whether a field is not in the C source: bindgen adds it to place the other fields.
 fn is_padding(field: &str) -> bool {
     ["_bitfield_align_", "_bindgen_align", "__bindgen_padding_"]
         .iter()
         .any(|prefix| field.starts_with(prefix))
 }
 
-/// The bit-field that a method reads, if it is the getter of one:
+/// The bit-field that a method reads, if the method is a getter of a bit-field:
 /// `self._bitfield_1.get_const::<BIT, BITS>()`.
 fn bit_field(item: &ImplItem) -> Option<Bits> {
     struct Getter(Option<(String, usize, u8)>);

@@ -1,6 +1,6 @@
-//! Compares bindings with the table: layouts and values by assertions for the
-//! compiler to evaluate, types of functions and callbacks by conversions for it to
-//! accept, names here.
+//! Compares bindings with the table. It generates assertions of layouts and values, and
+//! conversions of the types of functions and callbacks, which the compiler checks. It compares
+//! names itself.
 
 pub mod bindings;
 pub mod table;
@@ -13,8 +13,8 @@ use std::{
 use bindings::{Bindings, LeafKind};
 use table::{Field, Table};
 
-/// What headers may declare, or leave out, that the table does not know: the
-/// structure, enum, constant or `structure.field`, and why.
+/// Exceptions: declarations that headers may have although the table lacks them, or lack although
+/// the table has them. Each is a structure, enum, constant or `structure.field`, with a reason.
 const KNOWN_DIFFERENCES: &[(&str, &str)] = &[
     (
         "_PROCESSOR_NUMBER",
@@ -34,14 +34,14 @@ const KNOWN_DIFFERENCES: &[(&str, &str)] = &[
     ),
     (
         "_PCI_COMMON_HEADER.u.type1",
-        "of bridges; not declared, and of the size of type0",
+        "for bridges; not declared, and as large as type0",
     ),
     (
         "_PCI_COMMON_HEADER.u.type2",
-        "of bridges; not declared, and of the size of type0",
+        "for bridges; not declared, and as large as type0",
     ),
-    ("TRUE", "of the C language's users, not of storport.h"),
-    ("FALSE", "of the C language's users, not of storport.h"),
+    ("TRUE", "of C code in general, not of storport.h"),
+    ("FALSE", "of C code in general, not of storport.h"),
     (
         "PASSIVE_LEVEL",
         "of the kernel's headers, not of storport.h",
@@ -53,23 +53,23 @@ const KNOWN_DIFFERENCES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Whose headers the bindings were made of.
+/// The headers that the bindings were made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Headers {
-    /// This project's: what they declare and what the table has is the same.
+    /// This project's. They declare exactly what the table has.
     Ours,
-    /// A WDK's: they declare far more, and an older one lacks some.
+    /// Those of a WDK. They declare far more, and those of an older WDK lack some declarations.
     Theirs,
 }
 
-/// The processor the bindings are for.
+/// The processor that the bindings are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Processor {
     X64,
     Arm64,
 }
 
-/// The assertions, and how much they cover.
+/// The assertions, and the number of declarations that they cover.
 #[derive(Default)]
 pub struct Generated {
     pub rust: String,
@@ -79,7 +79,7 @@ pub struct Generated {
     pub constants: usize,
     pub functions: usize,
     pub callbacks: usize,
-    /// What the table has and these headers have not.
+    /// The declarations that the table has and these headers lack.
     pub absent: Vec<String>,
 }
 
@@ -102,7 +102,7 @@ impl Display for Generated {
     }
 }
 
-/// Where headers and table disagree, other than in a layout or a value.
+/// The differences between headers and table that are not in a layout or a value.
 #[derive(Debug)]
 pub struct Disagreements(pub Vec<String>);
 
@@ -313,13 +313,13 @@ impl Comparison<'_> {
         }
     }
 
-    /// Has the compiler check that `value` is of the type `ty`.
+    /// Adds an assertion that `value` has the type `ty`.
     fn assert_type(&mut self, ty: &str, value: &str) {
         writeln!(self.generated.rust, "const _: {ty} = {value};")
             .expect("a String can be written to");
     }
 
-    /// Has the compiler check that `expression` is `expected`.
+    /// Adds an assertion that `expression` is `expected`.
     fn assert(&mut self, expression: &str, expected: impl Display) {
         writeln!(
             self.generated.rust,
@@ -330,7 +330,7 @@ impl Comparison<'_> {
         .expect("a String can be written to");
     }
 
-    /// The table has `name`, the headers have not.
+    /// Records that the table has `name`, and the headers do not.
     fn absent(&mut self, name: &str) {
         if is_known_difference(name) {
             return;
@@ -343,7 +343,7 @@ impl Comparison<'_> {
         }
     }
 
-    /// The headers have `name`, the table has not.
+    /// Records that the headers have `name`, and the table does not.
     fn unknown(&mut self, name: &str) {
         if self.headers == Headers::Ours && !is_known_difference(name) {
             self.disagreements.push(format!(
@@ -363,7 +363,7 @@ fn function_type<'a>(params: impl Iterator<Item = &'a str>, returns: &str) -> St
     format!("unsafe extern \"C\" fn({}) -> {result}", params.join(", "))
 }
 
-/// A C type in Rust: a name, or `struct NAME *`.
+/// Translates a C type to Rust: a name, or `struct NAME *`.
 fn rust_type(c: &str) -> String {
     let name = c.trim_start_matches("struct ");
     match name.strip_suffix('*') {

@@ -1,4 +1,4 @@
-//! The table of what the real storport.h says.
+//! The table of the declarations in the real storport.h: `storport-wdk.json`.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use serde::Deserialize;
 
 #[derive(Deserialize)]
 pub struct Table {
-    /// What the table was read from.
+    /// The source of the table.
     pub source: String,
     pub structs: BTreeMap<String, Struct>,
     pub enums: BTreeMap<String, BTreeMap<String, i64>>,
     pub constants: BTreeMap<String, i128>,
     pub exports: BTreeMap<String, Export>,
-    /// By the name of the C function type.
+    /// The callbacks, by the name of the C function type.
     pub callbacks: BTreeMap<String, Callback>,
 }
 
@@ -20,8 +20,8 @@ pub struct Table {
 pub struct Struct {
     pub size: usize,
     pub align: usize,
-    /// By name; a member of a named member is `outer.inner`, one of an unnamed
-    /// member stands under its own name.
+    /// The fields, by name. A member of a named member is `outer.inner`. A member of an unnamed
+    /// member has its own name.
     pub fields: BTreeMap<String, Field>,
 }
 
@@ -30,24 +30,24 @@ pub struct Struct {
 pub enum Field {
     /// `bit` counts from the lowest bit of the byte at `offset`.
     Bits { offset: usize, bit: usize, bits: u8 },
-    /// A size of 0 or less is that of an array without a length.
+    /// A size of 0 or less means an array without a length.
     Bytes { offset: usize, size: i64 },
 }
 
 #[derive(Deserialize)]
 pub struct Export {
     pub returns: String,
-    /// Name and type of each.
+    /// The name and the type of each parameter.
     pub params: Vec<(String, String)>,
     pub variadic: bool,
-    /// There if the function is a macro on x64 release builds.
+    /// Present if the function is a macro in release builds for x64.
     pub note: Option<String>,
 }
 
 #[derive(Deserialize)]
 pub struct Callback {
     pub returns: String,
-    /// The type of each.
+    /// The type of each parameter.
     pub params: Vec<String>,
 }
 

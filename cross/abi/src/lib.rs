@@ -1,12 +1,12 @@
-//! Compile-time assertions that the types and constants of `wdk_sys` are those
-//! of the real storport.h: the size and alignment of every structure, the offset
-//! and size of every field, the value of every enumerator and constant, the
-//! parameters and results of every function and callback.
+//! Compile-time assertions that the types and constants of `wdk_sys` agree with the real
+//! storport.h: the size and alignment of every structure, the offset and size of every
+//! field, the value of every enumerator and constant, and the parameters and result of
+//! every function and callback.
 //!
-//! `cargo check --target` x86_64 or aarch64 `-pc-windows-msvc` is the proof; for
-//! other targets this crate is empty. The build script makes the assertions of
-//! the bindings that `wdk_sys` was compiled from and of `storport-wdk.json`, and
-//! compares names itself.
+//! `cargo check --target` x86_64 or aarch64 `-pc-windows-msvc` checks them. For other
+//! targets this crate is empty. The build script makes the assertions from
+//! `storport-wdk.json` and the bindings that `wdk_sys` was compiled from, and compares names
+//! itself.
 #![no_std]
 
 #[cfg(windows)]

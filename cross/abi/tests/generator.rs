@@ -1,5 +1,5 @@
-//! The check can fail: the generator on small bindings and tables, and the
-//! compiler on the assertions that it makes.
+//! Shows that the check can fail: runs the generator on small bindings and tables, and the
+//! compiler on its assertions.
 
 #[path = "../generator/mod.rs"]
 mod generator;
@@ -73,8 +73,8 @@ fn generate_for(
         .map_err(|disagreements| disagreements.to_string())
 }
 
-/// What rustc says of the assertions made of `BINDINGS` and `table`: nothing if
-/// they hold.
+/// The errors of rustc for the assertions made of `BINDINGS` and `table`. Empty if the assertions
+/// hold.
 fn compile(table: &str) -> String {
     let generated = generate(BINDINGS, table).expect("names agree");
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -1,6 +1,5 @@
-//! `cross/Cargo.toml` is the root manifest again, as far as the driver goes,
-//! and each example has its manifest again in `cross/`: nothing in the one can
-//! change without the other.
+//! The manifests in `cross/` agree with those that they repeat: `cross/Cargo.toml` with the
+//! driver's part of the root manifest, and one for each example.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,14 +41,14 @@ fn both_manifests_describe_the_same_driver() {
     let mut root = read("../Cargo.toml");
     let mut cross = read("Cargo.toml");
 
-    // What differs because the one stands a folder deeper, and each has a
-    // workspace of its own.
+    // These differ because one manifest is a folder deeper, and each has its own
+    // workspace.
     for key in ["members", "default-members", "exclude"] {
         remove(&mut root, &["workspace", key]);
     }
-    // The testbed's fixtures are no part of the driver.
+    // The testbed's fixtures are not part of the driver.
     remove(&mut cross, &["profile", "fixtures"]);
-    // What runs on the host is not built from cross/.
+    // Programs of the host are not built from cross/.
     remove(&mut root, &["profile", "host"]);
     remove(&mut root, &["profile", "dev", "package"]);
     for path in [
@@ -72,7 +71,7 @@ fn both_manifests_describe_the_same_driver() {
     assert_same("Cargo.toml", root, cross);
 }
 
-/// Fails if a manifest of cross/ says another thing than the one at `path`.
+/// Fails if a manifest of cross/ differs from the one at `path`.
 fn assert_same(path: &str, there: Table, here: Table) {
     let [there, here] = [there, here].map(|manifest| entries("", &Value::from(manifest)));
     assert_eq!(
@@ -150,8 +149,8 @@ fn cross_builds_the_sources_of_the_root_package() {
     );
 }
 
-/// The versions in a lock file, by package and range: Cargo takes versions that
-/// differ in their leftmost number other than 0 for different packages.
+/// The versions in a lock file, by package and range. Cargo treats versions that differ in the
+/// leftmost number other than 0 as different packages.
 fn locked(path: &str) -> BTreeMap<(String, String), String> {
     let lock = read(path);
     let packages = lock["package"].as_array().expect("an array");

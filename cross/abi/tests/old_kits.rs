@@ -1,5 +1,6 @@
-//! Drivers can be built with the headers of old WDKs: nothing that drivers are made
-//! of takes a name from `wdk_sys` that the WDKs 10.0.10240 or 10.0.16299 lack.
+//! Drivers can be built with the headers of old WDKs: their sources and crates use no name of
+//! `wdk_sys` that the WDKs 10.0.10240 and 10.0.16299 lack. `newer-than-10.0.10240.txt` lists these
+//! names.
 
 use std::{collections::BTreeMap, fs, path::Path};
 

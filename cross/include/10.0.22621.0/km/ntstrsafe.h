@@ -1,4 +1,4 @@
-// Includes what this project declares of the kernel: all of it is in wdm.h.
+// Includes wdm.h, which has all of this project's declarations of the kernel.
 #pragma once
 
 #include <wdm.h>

@@ -1,15 +1,14 @@
-// Storport: what a miniport declares about itself, the callbacks it has, and the
-// functions that storport.sys exports to it.
+// Storport's interface to a miniport: the structures, the types of the callbacks, and the
+// functions that storport.sys exports.
 //
-// Each declaration is led by its source: the page of the driver reference that
-// documents it (windows-driver-docs-ddi, wdk-ddi-src/content), or the table of
-// what the compiled WDK 10.0.22621.0 says (cross/abi/storport-wdk.json), which
-// every offset, size and value is checked against. Written from those facts; no
-// part of the WDK is copied.
+// The comment before a declaration is its source: a page of the driver reference
+// (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
+// WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares every offset, size and value
+// with that table. The file was written from these facts. No part of the WDK is copied.
 //
-// Functions that the WDK has inline in its header (StorPortAcquireSpinLock is
-// one) are not here: bindings cannot be made of them. They call
-// StorPortNotification or StorPortExtendedFunction with the codes below.
+// The WDK's inline functions, such as StorPortAcquireSpinLock, are not here, because
+// bindings cannot be made of them. They call StorPortNotification or
+// StorPortExtendedFunction with the codes below.
 #pragma once
 
 #include <ntddk.h>

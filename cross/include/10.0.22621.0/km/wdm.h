@@ -1,10 +1,9 @@
-// The kernel, as far as windows-drivers-rs and a storage miniport see it.
+// The declarations of the kernel that windows-drivers-rs and a storage miniport use.
 //
-// Each declaration is led by its source: the page of the driver reference that
-// documents it (windows-driver-docs-ddi, wdk-ddi-src/content), or the table of
-// what the compiled WDK 10.0.22621.0 says (cross/abi/storport-wdk.json), which
-// structures and values are checked against. Written from those facts; no part
-// of the WDK is copied.
+// The comment before a declaration is its source: a page of the driver reference
+// (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
+// WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares structures and values
+// with that table. The file was written from these facts. No part of the WDK is copied.
 #pragma once
 
 #include <ntdef.h>
@@ -151,7 +150,7 @@ typedef struct _MDL {
     ULONG ByteOffset;
 } MDL, *PMDL;
 
-// Structures that are only pointed to, and one that follows.
+// Structures that are used only through pointers, and one that follows.
 struct _ADAPTER_OBJECT;
 struct _DRIVER_OBJECT;
 struct _EPROCESS;
@@ -196,7 +195,7 @@ typedef struct _DRIVER_OBJECT {
     PDRIVER_DISPATCH MajorFunction[28];
 } DRIVER_OBJECT, *PDRIVER_OBJECT;
 
-// Functions of ntoskrnl.exe and hal.dll; cross/def lists the same and a few that
+// Functions of ntoskrnl.exe and hal.dll. cross/def lists them too, and a few that
 // compilers call.
 typedef ULONG64 POOL_FLAGS;
 

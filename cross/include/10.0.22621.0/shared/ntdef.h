@@ -1,9 +1,9 @@
 // The base types of Windows.
 //
-// Source: [MS-DTYP] (Windows Data Types) for the integer, character and pointer
-// types, GUID and the strings; the table of what the compiled WDK 10.0.22621.0
-// says (cross/abi/storport-wdk.json) for every structure, which it is checked
-// against. Windows is LLP64: long is 32 bits wide.
+// Sources: [MS-DTYP] (Windows Data Types) for the integer, character and pointer types,
+// GUID and the strings; the table of the compiled WDK 10.0.22621.0
+// (cross/abi/storport-wdk.json) for every structure. A test compares them with the table.
+// Windows is LLP64: long is 32 bits wide.
 #pragma once
 
 #include <stddef.h>

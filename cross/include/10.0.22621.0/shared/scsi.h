@@ -1,8 +1,7 @@
-// Constants of the SCSI command sets (SPC, SBC, SAM of T10), under the names
-// that the WDK has for them.
+// Constants of the SCSI command sets (SPC, SBC, SAM of T10), with the WDK's names.
 //
-// Values: the table of what the compiled WDK 10.0.22621.0 says
-// (cross/abi/storport-wdk.json), which each is checked against.
+// The values come from the table of the compiled WDK 10.0.22621.0
+// (cross/abi/storport-wdk.json). A test compares them with it.
 #pragma once
 
 // SAM: status codes.

@@ -1,10 +1,9 @@
-// SCSI and storage request blocks: what Storport hands to a miniport.
+// SCSI and storage request blocks, which Storport passes to a miniport.
 //
-// Each declaration is led by its source: the page of the driver reference that
-// documents it (windows-driver-docs-ddi, wdk-ddi-src/content), or the table of
-// what the compiled WDK 10.0.22621.0 says (cross/abi/storport-wdk.json), which
-// every offset, size and value is checked against. Written from those facts; no
-// part of the WDK is copied.
+// The comment before a declaration is its source: a page of the driver reference
+// (windows-driver-docs-ddi, wdk-ddi-src/content), or `table`: the table of the compiled
+// WDK 10.0.22621.0 (cross/abi/storport-wdk.json). A test compares every offset, size and value
+// with that table. The file was written from these facts. No part of the WDK is copied.
 #pragma once
 
 #include <wdm.h>
