@@ -17,15 +17,13 @@ use testbed::{
     machine::InterruptKind,
     rules,
     run::{self, Ending, FunctionKind, Load, RunError, Settings, UsedImage, Verdict},
-    seeds,
+    seeds::{self, UNUSABLE},
     size::Size,
     storport::adapter::{Checks, SrbShape},
 };
 
 /// Data was wrong, or the driver broke a rule.
 const FAILED: u8 = 1;
-/// The command could not be carried out.
-const UNUSABLE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -189,7 +187,7 @@ struct RunArgs {
     dump: bool,
 
     /// Run so many seeds, starting at --seed. Each runs in its own process, as many
-    /// at a time as the host has processors. Stop at the first failure
+    /// at a time as the host has processors. Stop at the first failure. Needs --verify
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,
 

@@ -18,7 +18,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use self::crash::Crash;
 use crate::{
     command,
-    device::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk},
+    device::{
+        Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk,
+    },
     disk::{
         Disk,
         discovery::DiskError,
@@ -752,7 +754,7 @@ impl Run<'_> {
             Err(error) => {
                 let advice = match &error {
                     VerifyError::Transfer(error)
-                    | VerifyError::Flush(DiskError::Command(error)) => after_failure(error),
+                    | VerifyError::Flush(DiskError::Command(error)) => self.after_failure(error),
                     _ => "",
                 };
                 self.reasons.push(format!(
@@ -902,7 +904,7 @@ impl Run<'_> {
                 Ok(())
             }
             Err(WorkloadError::Transfer(error)) => {
-                let advice = after_failure(&error);
+                let advice = self.after_failure(&error);
                 self.reasons
                     .push(format!("the workload was aborted: {error}{advice}"));
                 Ok(())
@@ -933,8 +935,7 @@ impl Run<'_> {
     /// Prints the verdict. There is none if the host failed to read or write the image.
     fn verdict(&self, out: &mut dyn Write) -> Result<Verdict, RunError> {
         writeln!(out)?;
-        let image = self.hardware.device.as_deref().map(VirtioBlk::image);
-        if let Some(failure) = image.and_then(DiskImage::host_failure) {
+        if let Some(failure) = self.host_failure() {
             writeln!(out, "NO VERDICT: {failure}")?;
             for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
                 writeln!(out, "  also observed: {line}")?;
@@ -955,17 +956,23 @@ impl Run<'_> {
         }
         Ok(Verdict::Fail)
     }
-}
 
-/// What to do about a failed transfer, as the end of a sentence.
-fn after_failure(error: &CommandError) -> &'static str {
-    match &error.how {
-        Failure::Status {
-            sense: Some(sense), ..
-        } if sense.key == key::DATA_PROTECT => {
-            "; if the disk is meant to be read-only, give --verify-bytes 0, and -- -w0"
+    fn host_failure(&self) -> Option<&HostFailure> {
+        let image = self.hardware.device.as_deref().map(VirtioBlk::image);
+        image.and_then(DiskImage::host_failure)
+    }
+
+    /// What to do about a failed transfer, as the end of a sentence.
+    fn after_failure(&self, error: &CommandError) -> &'static str {
+        match &error.how {
+            _ if self.host_failure().is_some() => "",
+            Failure::Status {
+                sense: Some(sense), ..
+            } if sense.key == key::DATA_PROTECT => {
+                "; if the disk is meant to be read-only, give --verify-bytes 0, and -- -w0"
+            }
+            _ => "; if the disk is meant to fail, give --keep-going",
         }
-        _ => "; if the disk is meant to fail, give --keep-going",
     }
 }
 

@@ -15,6 +15,8 @@ use std::{
 
 use crate::{command, elapsed::Elapsed, run};
 
+/// The exit code of a command that could not be carried out: there is no verdict on the driver.
+pub const UNUSABLE: u8 = 2;
 /// The exit code if a signal ended a run.
 const CRASHED: u8 = 3;
 
@@ -68,7 +70,12 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
                 out.write_all(&output.stderr)?;
                 let of_it = output.status.code().and_then(|code| code.try_into().ok());
                 code = of_it.unwrap_or(CRASHED);
-                writeln!(out, "seed {seed}: FAIL in {took}")
+                let verdict = if code == UNUSABLE {
+                    "NO VERDICT"
+                } else {
+                    "FAIL"
+                };
+                writeln!(out, "seed {seed}: {verdict} in {took}")
             })?;
         }
         Ok::<(), io::Error>(())

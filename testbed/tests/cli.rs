@@ -107,6 +107,27 @@ fn a_check_refuses_options_without_a_driver() {
 }
 
 #[test]
+fn a_seed_that_cannot_be_run_is_no_failure_of_the_driver() {
+    let output = testbed(&[
+        "run", "--driver", "no.sys", "--verify", "--seed", "7", "--seeds", "1",
+    ]);
+
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("no.sys"), "{text}");
+    assert!(text.contains("\nseed 7: NO VERDICT in "), "{text}");
+}
+
+#[test]
+fn the_help_says_which_option_seeds_needs() {
+    let output = testbed(&["run", "--help"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, help) = text.split_once("--seeds <COUNT>").expect("the option");
+    let (help, _) = help.split_once("\n\n").expect("a further option");
+    assert!(help.contains("Needs --verify"), "{help}");
+}
+
+#[test]
 fn unknown_options_and_commands_are_named() {
     for (arguments, named) in [
         (&["run", "--driver", "x.sys", "--fast"][..], "'--fast'"),

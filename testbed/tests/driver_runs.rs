@@ -155,6 +155,7 @@ fn an_error_of_the_host_ends_a_run_without_a_verdict() {
     assert_eq!(output.status.code(), Some(2), "{text}\n{errors}");
     assert!(text.contains("\nNO VERDICT: "), "{text}");
     assert!(!text.contains("\nFAIL\n"), "{text}");
+    assert!(!text.contains("--keep-going"), "{text}");
     let path = path.display().to_string();
     for part in [&path, "cannot write", "ulimit -f"] {
         assert!(errors.contains(part), "{errors}");

@@ -1,4 +1,5 @@
 //! Parses diskspd's options: one letter, with the value attached (`-b8K -r -o32 -w30`).
+//! `/` in place of `-` is accepted, too (`/b8K`).
 //!
 //! Meanings, defaults and conflicts are those of diskspd 2.2 (`CmdLineParser.cpp`,
 //! `Profile::Validate`). Options that do not apply to the testbed are rejected with a reason,
@@ -223,7 +224,9 @@ impl Options {
         };
         // Sizes in blocks (`-r2b`) need the value of -b, which can come later.
         for option in given {
-            if let Some(value) = option.strip_prefix("-b").filter(|value| !value.is_empty()) {
+            if let Some(value) = switch(option).and_then(|rest| rest.strip_prefix('b'))
+                && !value.is_empty()
+            {
                 options.block_bytes = block_bytes(option, value)?;
             }
         }
@@ -244,7 +247,8 @@ impl Options {
     /// The same workload without writes, for a write-protected disk.
     #[must_use]
     pub fn without_writes(mut self) -> Self {
-        self.given.retain(|option| !option.starts_with("-w"));
+        let is_write = |option: &str| switch(option).is_some_and(|rest| rest.starts_with('w'));
+        self.given.retain(|option| !is_write(option));
         self.write_percent = 0;
         self
     }
@@ -257,7 +261,7 @@ impl Options {
         cache: &mut CacheChoice,
         pool: &mut PoolChoice,
     ) -> Result<(), OptionError> {
-        let Some(rest) = option.strip_prefix('-') else {
+        let Some(rest) = switch(option) else {
             return Err(OptionError::Target(option.to_owned()));
         };
         let mut letters = rest.chars();
@@ -638,6 +642,13 @@ fn wrong(option: &str, why: &str) -> OptionError {
     }
 }
 
+/// An option without its `-` or `/`. A path with a second `/` is not an option.
+fn switch(option: &str) -> Option<&str> {
+    option
+        .strip_prefix('-')
+        .or_else(|| option.strip_prefix('/').filter(|rest| !rest.contains('/')))
+}
+
 /// Parses seconds. Like diskspd, reads 0 if there is no number.
 fn number_or_0(option: &str, value: &str, most: u32) -> Result<u32, OptionError> {
     match value {
@@ -790,6 +801,21 @@ mod tests {
     }
 
     #[test]
+    fn a_slash_begins_an_option_like_a_dash() {
+        let given = accepted("/b8K /r -o4 /w30");
+        let same = accepted("-b8K -r -o4 -w30");
+        assert_eq!(
+            Options {
+                given: same.given.clone(),
+                ..given.clone()
+            },
+            same
+        );
+        assert_eq!(given.without_writes().given, ["/b8K", "/r", "-o4"]);
+        assert!(refused("/k3").starts_with("unknown workload option /k3:"));
+    }
+
+    #[test]
     fn the_options_of_a_usual_line_are_all_taken() {
         let options = accepted("-b8K -d30 -W3 -C2 -t4 -o32 -r -w30 -Sh -L -D500 -z7 -Zr");
 
@@ -937,7 +963,7 @@ mod tests {
 
     #[test]
     fn targets_are_refused_with_a_hint() {
-        for target in ["#1", "C:", "test.dat", "8K"] {
+        for target in ["#1", "C:", "test.dat", "8K", "/dev/sdb"] {
             assert!(refused(target).contains("leave out targets"), "{target}");
         }
     }
