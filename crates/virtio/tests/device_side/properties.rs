@@ -5,10 +5,11 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use virtio::blk::{Config, Refusal, Segment};
 use virtio::slots::{Prepared, Slot};
 use virtio::split_queue::Rejection;
 
-use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, data, extent, memory};
+use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, config, data, extent, memory};
 use crate::proptest_config;
 use crate::ring_device::{Chain, Descriptor};
 
@@ -303,6 +304,100 @@ impl<'m> World<'m> {
             .collect();
         assert_eq!(free.len(), self.size());
         assert!(self.pair.device.memory.strips_are_untouched());
+    }
+}
+
+/// The data descriptors for `bytes` bytes of a list, one piece at a time.
+fn pieces(
+    segments: &[Segment],
+    bytes: u32,
+    size_max: u32,
+    most: usize,
+) -> Result<Vec<Segment>, Refusal> {
+    let mut pieces = Vec::new();
+    let mut missing = bytes;
+    for segment in segments {
+        let mut used = 0;
+        while used < segment.length && missing > 0 {
+            let length = size_max.min(segment.length - used).min(missing);
+            let address = segment.address.wrapping_add(used.into());
+            pieces.push(Segment { address, length });
+            used += length;
+            missing -= length;
+        }
+        if pieces.len() > most {
+            return Err(Refusal::TooScattered);
+        }
+    }
+    if missing > 0 {
+        return Err(Refusal::BufferShort { missing });
+    }
+    Ok(pieces)
+}
+
+/// A scatter/gather list as an initiator or Storport could give it: often one that fits
+/// `sectors` sectors, and otherwise any list.
+fn list(sectors: u32) -> impl Strategy<Value = Vec<Segment>> {
+    let any_length = prop_oneof![
+        4 => prop::sample::select(vec![512, 1024, 4096]),
+        2 => 1..5000_u32,
+        1 => Just(0),
+        1 => prop::sample::select(vec![1 << 31, u32::MAX - 1, u32::MAX]),
+    ];
+    let segment = (any::<u64>(), any_length);
+    let any_list = prop::collection::vec(segment, 0..if cfg!(miri) { 40 } else { 300 });
+    let cuts = prop::collection::vec(0..=sectors * 512, 0..34);
+    let fitting = (any::<u64>(), cuts).prop_map(move |(address, mut cuts)| {
+        cuts.extend([0, sectors * 512]);
+        cuts.sort_unstable();
+        // Two equal cuts make an empty segment.
+        let lengths = cuts.windows(2).map(|pair| pair[1] - pair[0]);
+        lengths.map(|length| (address, length)).collect()
+    });
+    prop_oneof![any_list, fitting].prop_map(|list: Vec<(u64, u32)>| {
+        let segments = list.into_iter();
+        segments
+            .map(|(address, length)| Segment { address, length })
+            .collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(proptest_config(2000))]
+
+    #[test]
+    fn a_list_of_segments_becomes_the_descriptors_of_its_pieces(
+        (sectors, segments) in (1..=64_u32).prop_flat_map(|sectors| (Just(sectors), list(sectors))),
+        size_max in prop_oneof![Just(None), (512..40_000_u32).prop_map(Some)],
+        is_write in any::<bool>(),
+    ) {
+        let memory = memory();
+        let disk = Config { size_max, ..config() };
+        let mut pair = Pair::with_config(&memory, 32, FLAGS, disk);
+        let most = usize::from(pair.limits.table_entries() - 2);
+        let size_max = size_max.unwrap_or(u32::MAX);
+
+        let prepared = match is_write {
+            true => pair.write(extent(0, sectors), &segments),
+            false => pair.read(extent(0, sectors), &segments),
+        };
+
+        let expected = pieces(&segments, sectors * 512, size_max, most);
+        let described = match prepared {
+            Ok(prepared) => {
+                let (_, chain) = pair.taken(prepared);
+                let data = &chain.descriptors[1..chain.descriptors.len() - 1];
+                prop_assert!(data.iter().all(|it| it.is_writable() != is_write));
+                let segments = data.iter().map(|it| Segment {
+                    address: it.address,
+                    length: it.length,
+                });
+                Ok(segments.collect())
+            }
+            Err(refused) => Err(refused.reason),
+        };
+        prop_assert_eq!(described, expected);
+        prop_assert!(memory.strips_are_untouched());
     }
 }
 
