@@ -197,8 +197,7 @@ impl<'a> Queue<'a> {
 }
 
 /// The notifications that are being sent. They are sent after the queue's lock was released,
-/// because a register write may take long. So the device may be reset meanwhile, and must not
-/// be started before they are sent.
+/// because a register write may take long. The device must not be reset before they are sent.
 #[derive(Debug, Default)]
 pub struct Notifying([AtomicBool; MAX_NOTIFYING]);
 
@@ -217,14 +216,14 @@ impl Notifying {
 
     /// Whether no notification is being sent. The caller holds the queue's lock.
     pub fn is_empty(&self) -> bool {
-        // Acquire, with the store in `Notification::send`: the register writes of the caller
-        // come after the notification.
+        // Acquire, with the store in `Notification::send`: the reset that the caller begins comes
+        // after the notification.
         !self.0.iter().any(|place| place.load(Ordering::Acquire))
     }
 }
 
 /// A notification to be sent after the queue's lock was released.
-#[must_use = "the device waits for it, and is never started again without it"]
+#[must_use = "the device waits for it, and is never reset without it"]
 struct Notification<'n, 'a> {
     notifier: Notifier<Window<'a>>,
     place: &'n AtomicBool,
@@ -471,22 +470,30 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
     None
 }
 
-/// Completes a request for which no slot is free as BUSY. Storport sends it again later.
+/// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
+/// or as failed if the queue is closed.
 #[cold]
 fn wait_for_slot<'a>(
     adapter: &Adapter<'a>,
     cx: &mut BuildIo<'_, 'a>,
     srb: Srb<'a>,
 ) -> Option<(Srb<'a>, Request)> {
-    adapter.queue.with(cx, |queue| {
+    let closed = adapter.queue.with(cx, |queue| {
         // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
         // Once nothing is in flight, no completion frees a slot, so they are freed here. A
         // request that Storport starts after all is completed as BUSY then.
         if queue.in_flight() == 0 {
             queue.ring.discard_prepared(&adapter.slots);
         }
+        match queue.admission {
+            Admission::Closed(failure) => Some(failure),
+            _ => None,
+        }
     });
-    srb.busy();
+    match closed {
+        Some(failure) => srb.fail(failure),
+        None => srb.busy(),
+    }
     None
 }
 

@@ -115,20 +115,22 @@ pub fn find<'a>(cx: &mut FindAdapter<'_, 'a>) -> Result<(Configured<'a>, Adapter
     let in_flight = cx
         .table(usize::from(slots.get()), |_, _| Some(None))
         .ok_or_else(out_of_memory)?;
-    let queue = Queue::new(ring.with_table(in_flight));
+    let slots = SlotAllocator::new(QUEUE, slots);
+    let queue = Queue::new(ring.with_table(in_flight, &slots));
     let adapter = Adapter {
         queue: cx.dpc_locked(queue).ok_or_else(out_of_memory)?,
         attention: cx.dpc_locked(()).ok_or_else(out_of_memory)?,
         life: cx.start_io_locked(Life::new(stage, accepted, placement)),
         isr,
         status,
-        slots: SlotAllocator::new(QUEUE, slots),
+        slots,
         notifying: Notifying::default(),
         requests,
         disk: describe(&config, &limits, &identity),
         short_used: ShortUsed::default(),
         waits: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
+        starting: AtomicBool::new(false),
         unclocked_step: if cx.is_dump() { POLL } else { TICK },
         processors: cx.processors(),
     };

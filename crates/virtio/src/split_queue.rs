@@ -275,9 +275,26 @@ where
     }
 
     /// Replaces the queue's table, and so the type of its payloads. Drops the old table, with
-    /// the payloads of requests that are in flight. Only [`Self::reclaim`] makes the queue
+    /// the payloads of requests that are in flight. `slots` is the queue's new allocator, all of
+    /// whose slots are free.
+    ///
+    /// The device may still process the requests that were in flight. So they count as in
+    /// flight, and their slots are taken, until [`Self::reclaim`]. Only that makes the queue
     /// usable then.
-    pub fn with_table<U>(self, requests: U) -> SplitQueue<'m, U> {
+    pub fn with_table<U>(self, requests: U, slots: &SlotAllocator) -> SplitQueue<'m, U> {
+        if self.in_flight > 0 {
+            // A new allocator returns its slots in the order of their indices.
+            for place in self.requests.iter() {
+                match (slots.reserve(), place) {
+                    (Some(slot), None) => slots.release(slot),
+                    // `reclaim` frees the slots of prepared requests.
+                    (Some(slot), Some(_)) => {
+                        let _: Prepared = slots.stage(slot, 0, 0);
+                    }
+                    (None, _) => break,
+                }
+            }
+        }
         SplitQueue {
             queue: self.queue,
             size: self.size,
@@ -287,7 +304,7 @@ where
             notified_idx: self.notified_idx,
             last_used_idx: self.last_used_idx,
             used_idx: self.last_used_idx,
-            in_flight: 0,
+            in_flight: self.in_flight,
             requests,
             fault: self.fault,
         }

@@ -1,7 +1,7 @@
 //! Requests between preparation and publication: HwBuildIo prepares one without a lock,
 //! HwStartIo publishes it under the queue's lock, and a reset in between makes it stale.
 
-use virtio::slots::{Prepared, SlotAllocator};
+use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::split_queue::{NotPublished, Rejection, RingFault, SplitQueue};
 
 use crate::disk::{FLAGS, Pair, data, extent, memory, queue_size};
@@ -222,7 +222,6 @@ fn with_another_table_a_queue_works_once_it_is_reclaimed() {
     pair.queue.pop_used().unwrap_err();
     pair.queue.suppress_interrupts();
     let Pair {
-        slots,
         requests,
         queue,
         device,
@@ -230,12 +229,27 @@ fn with_another_table_a_queue_works_once_it_is_reclaimed() {
     } = pair;
     let pci = PciDevice::new();
     let reset = pci.reset_device();
+    let slots = SlotAllocator::new(0, queue_size(8));
 
-    let mut queue = queue.with_table(vec![None; 8]);
+    let mut queue = queue.with_table(vec![None; 8], &slots);
 
-    assert_eq!(queue.in_flight(), 0);
+    // The device may still process the request in slot 0.
+    let free: Vec<Slot> = std::iter::from_fn(|| slots.reserve()).collect();
+    assert_eq!(
+        free.iter().map(Slot::index).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 6, 7]
+    );
+    for slot in free {
+        queue.release(&slots, slot);
+    }
+    assert_eq!(queue.in_flight(), 1);
     assert!(queue.fault().is_some());
     assert_eq!(queue.reclaim(reset.quiet(), &slots), None);
+    let free: Vec<Slot> = std::iter::from_fn(|| slots.reserve()).collect();
+    assert_eq!(free.len(), 8);
+    for slot in free {
+        queue.release(&slots, slot);
+    }
     assert_eq!((queue.in_flight(), queue.fault()), (0, None));
     assert_eq!(queue.placement(), device.ring);
     let mut device = RingDevice::new(&memory, device.ring);
