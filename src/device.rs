@@ -1,8 +1,8 @@
 //! The life cycle of the device: start, reset, restart, removal.
 //!
 //! ```text
-//!             start                     begin_reset
-//!   Reset ─────────────→ Live ───────────────────────────→ Resetting
+//!             start               no notification is being sent
+//!   Reset ─────────────→ Live → Stopping ────────────────→ Resetting
 //!     ↑  ↖ start failed: reset again, later                  │
 //!     └──────────────────────── the device confirms ─────────┤
 //!                     the status reads as all ones: Removed ←┘
@@ -89,6 +89,8 @@ pub enum Stage<'a> {
     Reset(Device<Window<'a>, Reset>),
     /// It processes requests.
     Live(Device<Window<'a>, Live>),
+    /// It must be reset, once no notification is being sent.
+    Stopping(Device<Window<'a>, Live>),
     /// It is being reset, and has not confirmed that yet.
     Resetting(Device<Window<'a>, Resetting>),
     /// It is gone.
@@ -172,7 +174,8 @@ pub struct Life<'a> {
     /// Whether Storport is paused. `None` after a restart, when a pause from before the stop
     /// may still be in effect.
     paused: Option<bool>,
-    /// An initiator's request for the reset that is in progress.
+    /// An initiator's request for the reset that is in progress. The queue keeps a second one
+    /// until the end of the reset.
     reset_request: Option<StartedSrb<'a>>,
 }
 
@@ -276,7 +279,11 @@ impl<'a> Life<'a> {
             let is_wanted = is_requested || demand == Demand::Reset;
             let health = device.health();
             if self.needs_reset(health, fault, is_wanted, in_flight, &mut actions) {
-                self.begin_reset(queue);
+                queue.open(|queue| queue.admit(Admission::Wait));
+                self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
+                    Stage::Live(device) => Stage::Stopping(device),
+                    other => other,
+                };
             }
         }
         self.advance(adapter, queue, &mut actions);
@@ -343,21 +350,27 @@ impl<'a> Life<'a> {
         self.overdue = false;
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Reset(device) => Stage::Resetting(device.begin_reset()),
-            Stage::Live(device) => Stage::Resetting(device.begin_reset()),
+            Stage::Live(device) | Stage::Stopping(device) => Stage::Resetting(device.begin_reset()),
             Stage::Resetting(device) => Stage::Resetting(device.begin_reset()),
             Stage::Removed(device) => Stage::Resetting(device.begin_reset()),
             Stage::Taken => Stage::Taken,
         };
     }
 
-    /// Moves the device as far as possible now: polls its reset, completes the requests in
-    /// flight once it is confirmed, and starts the device again.
+    /// Moves the device as far as possible now: begins its reset, polls it, completes the
+    /// requests in flight once it is confirmed, and starts the device again.
     fn advance(
         &mut self,
         adapter: &Adapter<'a>,
         queue: &mut impl OpenQueue<'a>,
         actions: &mut Actions,
     ) {
+        // A notification must not reach the device between the reset and DRIVER_OK (V13). No
+        // other notification begins now, because the queue is not open to requests.
+        if matches!(self.stage, Stage::Stopping(_)) && queue.open(|_| adapter.notifying.is_empty())
+        {
+            self.begin_reset(queue);
+        }
         self.stage = match core::mem::replace(&mut self.stage, Stage::Taken) {
             Stage::Resetting(device) => match device.poll() {
                 ResetPoll::Done(device) => {
@@ -411,9 +424,20 @@ impl<'a> Life<'a> {
         if !matches!(self.stage, Stage::Reset(_)) {
             return None;
         }
-        // A notification from before the reset must not reach the device before DRIVER_OK
-        // (V13). No other begins now, because the queue is not open to requests.
-        if !queue.open(|_| adapter.notifying.is_empty()) {
+        adapter.starting.store(true, Ordering::SeqCst);
+        let result = self.start_unless_stopped(adapter, queue);
+        adapter.starting.store(false, Ordering::SeqCst);
+        result
+    }
+
+    /// As [`bring_up`](Self::bring_up), for a device that has confirmed a reset.
+    /// `adapter.starting` is set.
+    fn start_unless_stopped(
+        &mut self,
+        adapter: &Adapter<'a>,
+        queue: &mut impl OpenQueue<'a>,
+    ) -> Option<Result<Option<Report>, Error>> {
+        if adapter.stopped.load(Ordering::SeqCst) {
             return None;
         }
         let Stage::Reset(device) = core::mem::replace(&mut self.stage, Stage::Taken) else {
@@ -463,7 +487,7 @@ impl<'a> Life<'a> {
     ) {
         let closed = self.closed.or(self.overdue.then_some(Failure::NoHba));
         if let Some(failure) = closed {
-            queue.open(|queue| queue.admit(Admission::Closed(failure)));
+            end_reset(queue, Admission::Closed(failure));
         }
         let is_live = matches!(self.stage, Stage::Live(_));
         let waits = !is_live && closed.is_none();
@@ -476,7 +500,7 @@ impl<'a> Life<'a> {
         adapter.waits.store(waits, Ordering::SeqCst);
         let tick = match self.stage {
             Stage::Resetting(_) if closed.is_some() => Some(SLOW_TICK),
-            Stage::Resetting(_) => Some(TICK),
+            Stage::Resetting(_) | Stage::Stopping(_) => Some(TICK),
             Stage::Reset(_) if waits => Some(TICK),
             _ => None,
         };
@@ -486,14 +510,8 @@ impl<'a> Life<'a> {
         if waits {
             return;
         }
-        // The reset that is over also serves a request that came while it was in progress.
-        let second = queue.open(Queue::take_reset_request);
-        let requests = [self.reset_request.take(), second];
-        for srb in requests.into_iter().flatten() {
-            match closed {
-                None => srb.succeed_control(),
-                Some(failure) => srb.fail(failure),
-            }
+        if let Some(srb) = self.reset_request.take() {
+            answer_reset_request(srb, closed);
         }
     }
 }
@@ -509,6 +527,32 @@ fn fail_in_flight<'a>(
 ) {
     while let Some(srb) = queue.open(|queue| queue.reclaim(quiet, slots)) {
         srb.fail(failure);
+    }
+}
+
+/// Ends the wait of requests for a reset: sets whether they are submitted from now on, and
+/// completes an initiator's second request for the reset. A request that comes later needs a
+/// reset of its own.
+fn end_reset<'a>(queue: &mut impl OpenQueue<'a>, admission: Admission<'a>) {
+    let closed = match &admission {
+        Admission::Closed(failure) => Some(*failure),
+        _ => None,
+    };
+    let second = queue.open(|queue| {
+        queue.admit(admission);
+        queue.take_reset_request()
+    });
+    if let Some(srb) = second {
+        answer_reset_request(srb, closed);
+    }
+}
+
+/// Completes an initiator's request for a reset that is over. `closed` is how requests fail if
+/// the device does not work.
+fn answer_reset_request(srb: StartedSrb<'_>, closed: Option<Failure>) {
+    match closed {
+        None => srb.succeed_control(),
+        Some(failure) => srb.fail(failure),
     }
 }
 
@@ -531,12 +575,13 @@ fn open_queue<'a>(
     }
     let cache_mode = CacheMode::new(&device);
     let report = restore_cache_mode(adapter, cache_mode.as_ref());
-    queue.open(|queue| {
-        queue.admit(Admission::Open {
+    end_reset(
+        queue,
+        Admission::Open {
             notifier,
             cache_mode,
-        });
-    });
+        },
+    );
     (Stage::Live(device), Ok(report))
 }
 

@@ -72,6 +72,8 @@ pub struct Adapter<'a> {
     pub waits: AtomicBool,
     /// Whether the adapter is stopped. The device must not be started then.
     pub stopped: AtomicBool,
+    /// Whether a callback is starting the device, and has not read `stopped` after that yet.
+    pub starting: AtomicBool,
     /// The assumed duration of a step of the life cycle if the clock fails.
     pub unclocked_step: Microseconds,
     /// The number of processors, and so of concurrent channels.
@@ -194,12 +196,14 @@ impl Miniport for Ferrostor {
         });
         // A dump stack has no HwPassiveInitialize and no interrupts, so the device starts
         // here, without vectors.
-        !cx.is_dump()
-            || adapter
-                .alone(cx, |life, queue| {
-                    life.start(adapter, queue, Vectors::default())
-                })
-                .is_ok()
+        if !cx.is_dump() {
+            return true;
+        }
+        let started = adapter.alone(cx, |life, queue| {
+            life.start(adapter, queue, Vectors::default())
+        });
+        // As in HwPassiveInitialize. The polls of a request continue the reset.
+        matches!(started, Ok(()) | Err(Error::Violation(_)))
     }
 
     fn build_io<'a>(
@@ -279,7 +283,7 @@ impl Miniport for Ferrostor {
         // Windows may free the adapter's memory after this, so the device gets time to stop
         // accessing it. This may run at DIRQL, so the time is short.
         for _ in 0..RESET_LOOKS {
-            if adapter.status.is_quiet() {
+            if !adapter.starting.load(Ordering::SeqCst) && adapter.status.is_quiet() {
                 return;
             }
             cx.stall(RESET_PAUSE);

@@ -302,7 +302,7 @@ mod tests {
             .filter_map(|line| line.trim().strip_suffix(','))
             .map(|line| line.split('(').next().unwrap_or(line))
             // Between two stages.
-            .filter(|name| *name != "Taken")
+            .filter(|name| !["Stopping", "Taken"].contains(name))
             .collect();
         // A device that is given up is in the stage Reset.
         let drawn: Vec<&str> = stages()

@@ -143,9 +143,18 @@ impl Disk {
 
     /// Starts the driver on it.
     pub fn try_start(self, settings: AdapterSettings) -> Result<Bench, FailedStart> {
+        let function = self.device.clone();
+        self.try_start_as(function, settings)
+    }
+
+    /// Starts the driver on `function`, which passes every access to the disk.
+    pub fn try_start_as(
+        self,
+        function: Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> Result<Bench, FailedStart> {
         let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
         let image = Arc::new(Image::load(Path::new(&driver), &storport::resolve).unwrap());
-        let function: Arc<dyn PciFunction> = self.device.clone();
         let adapter = Adapter::start(machine(), &image, &function, settings)?;
         Ok(Bench {
             device: self.device,

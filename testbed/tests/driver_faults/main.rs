@@ -9,4 +9,5 @@ mod device;
 mod durability;
 mod events;
 mod life;
+mod races;
 mod requests;
