@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_that_is_there_twice_is_refused() {
+    fn a_repeated_code_is_refused() {
         let error = resource(&[message(7, "a"), message(7, "b")]).unwrap_err();
         assert!(matches!(error, MessageError::Twice { id: 7 }), "{error}");
     }

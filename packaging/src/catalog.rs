@@ -656,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_sha1_alone_is_told() {
+    fn a_file_with_only_sha1_is_reported() {
         let inf = b"[Version]\nCatalogFile = a.cat\n";
         let files = [
             crate::package::File::new("a.cat", version_1(&[("a.inf", inf)], true)),

@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_version_is_told_from_the_one_asked_for() {
+    fn a_file_of_another_version_is_distinguished_from_the_expected_one() {
         let image = Image::parse(&sound().write()).unwrap();
         assert_eq!(image.check_of_version(Version([1, 2, 3, 0])).fault(), None);
         assert_eq!(
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_is_named() {
+    fn a_missing_file_is_named() {
         let error = Image::read(Path::new("/no/such.sys"))
             .unwrap_err()
             .to_string();

@@ -543,7 +543,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_key_that_others_can_read_is_told() {
+    fn a_key_that_others_can_read_is_reported() {
         use std::os::unix::fs::PermissionsExt as _;
         let (key, _) = files();
         for (mode, exposed) in [
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_second_takes_what_is_there_and_leaves_nothing_behind() {
+    fn the_second_process_uses_the_existing_files_and_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(TEST_FILE);
         fs::write(&path, "the first one's").unwrap();

@@ -201,7 +201,7 @@ fn the_projects_own_file_is_for_qemus_modern_and_transitional_disks_and_their_li
 }
 
 #[test]
-fn an_inx_that_is_not_stamped_is_told_from_a_stamped_one() {
+fn an_unstamped_inx_is_distinguished_from_a_stamped_one() {
     let inx = concat!(env!("CARGO_MANIFEST_DIR"), "/../inf/ferrostor.inx");
     let report = judged(&fs::read(inx).unwrap(), Architecture::X64);
     assert!(broken(&report).contains(&"stamped"));

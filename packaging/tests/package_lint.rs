@@ -150,7 +150,7 @@ fn a_catalog_that_no_inf_file_names_has_to_list_drivers_and_inf_files() {
 }
 
 #[test]
-fn a_catalog_should_not_list_what_is_not_there() {
+fn a_catalog_should_not_list_missing_files() {
     let claim = "the catalog lists no other file";
     let mut files = folder();
     says(&files, &format!("yes  {claim}"));
@@ -187,7 +187,7 @@ fn driver_of_32_bits() -> Vec<u8> {
 }
 
 #[test]
-fn what_cannot_be_judged_says_so_and_the_rest_is_judged() {
+fn parts_that_cannot_be_judged_are_named_and_the_rest_is_judged() {
     let mut arm = sample::driver();
     let pe = u32::from_le_bytes(arm[0x3c..0x40].try_into().unwrap()) as usize;
     arm[pe + 4..pe + 6].copy_from_slice(&0x1c4_u16.to_le_bytes());

@@ -572,7 +572,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_told_from_a_bad_one() {
+    fn a_missing_file_is_distinguished_from_an_invalid_one() {
         let error = Image::imports_of("/nowhere/driver.sys".as_ref()).expect_err("no such file");
 
         assert!(matches!(error, ImageError::Read { .. }));

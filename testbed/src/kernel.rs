@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_storage_drivers_import_is_there() {
+    fn functions_that_storage_drivers_import_exist() {
         for name in [
             "memcpy",
             "memset",

@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_limit_on_mappings_is_told_and_survived() {
+    fn the_hosts_limit_on_mappings_is_reported_and_survived() {
         let output = child::run("memory::tests::use_up_the_mappings", "");
 
         assert!(output.status.success(), "{output:?}");

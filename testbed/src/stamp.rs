@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stamp_of_another_pass_is_told_by_its_seed() {
+    fn the_stamp_of_another_pass_is_recognised_by_its_seed() {
         let other = Stamp { seed: 9, ..STAMP };
         assert_eq!(
             damage(|bytes| *bytes = other.bytes()),

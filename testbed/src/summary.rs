@@ -364,7 +364,7 @@ violations: none; complaints of the device: none
     }
 
     #[test]
-    fn every_fault_is_told_a_violation_with_its_circumstances() {
+    fn every_fault_is_reported_as_a_violation_with_its_details() {
         let mut summary = summary();
         summary.complaints.push("queue 0: a loop".to_owned());
         summary.accesses.push("2 bytes at 3".to_owned());
@@ -460,7 +460,7 @@ violations: none; complaints of the device: none
     }
 
     #[test]
-    fn the_event_log_is_told_up_to_its_tenth_line() {
+    fn the_event_log_is_printed_up_to_its_tenth_line() {
         let mut summary = summary();
         summary.report.events = (1..=12).map(|line| format!("line {line}")).collect();
 

@@ -59,7 +59,7 @@ fn sense(completion: &Completion) -> (u8, u8) {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
-fn faults_of_the_disk_are_told_and_survived() {
+fn faults_of_the_disk_are_reported_and_survived() {
     let driver = std::env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
     let folder = tempfile::tempdir().unwrap();
     let disk = DiskImage::create(&folder.path().join("disk.img"), 1 << 20).unwrap();

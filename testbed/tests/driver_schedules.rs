@@ -54,7 +54,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
-fn many_seeds_pass_each_in_a_process_of_its_own() {
+fn many_seeds_pass_each_in_its_own_process() {
     let output = run(&["--seed", "10", "--seeds", "4"]);
 
     let text = String::from_utf8_lossy(&output.stdout);

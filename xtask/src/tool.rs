@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tool_that_is_not_there_is_named() {
+    fn a_missing_tool_is_named() {
         let error = run(&mut tool("no-such-tool")).unwrap_err();
         assert!(
             error.to_string().starts_with("cannot start no-such-tool: "),

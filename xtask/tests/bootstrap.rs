@@ -102,7 +102,7 @@ const INSTALL: &str = "apt-get install --option DPkg::Lock::Timeout=300 --yes \
                        --no-install-recommends";
 
 #[test]
-fn cargo_xtask_compiles_nothing_before_the_linker_is_there() {
+fn cargo_xtask_compiles_nothing_before_there_is_a_linker() {
     let machine = Machine::bare("1000").without("rustc");
     let cargo = PathBuf::from(env::var_os("CARGO").expect("cargo runs the tests"));
     let toolchain = cargo.parent().expect("a folder").to_owned();
@@ -182,7 +182,7 @@ fn without_root_rustup_still_installs() {
 }
 
 #[test]
-fn what_is_there_is_not_installed() {
+fn installed_tools_are_not_installed_again() {
     let machine = Machine::bare("0");
     machine.command("cc", "");
     machine.command("find", "echo /usr/lib/x86_64-linux-gnu/libclang-14.so.1");
@@ -233,7 +233,7 @@ fn an_installation_that_fails_is_an_error() {
 }
 
 #[test]
-fn other_systems_are_told_what_to_look_for() {
+fn other_systems_get_the_names_of_what_to_install() {
     for (machine, why) in [
         (
             Machine::bare("0").without("apt-get"),

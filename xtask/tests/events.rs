@@ -27,7 +27,7 @@ fn row(event: Event) -> String {
 }
 
 #[test]
-fn the_page_has_each_event_as_the_list_has_it() {
+fn the_page_has_each_event_of_the_list() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
     let page = fs::read_to_string(path).expect("the page");
     let rows: Vec<&str> = page

@@ -215,7 +215,7 @@ fn the_disc_has_the_files_of_the_package() {
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn the_lint_holds_of_a_package_and_names_what_was_changed_in_one() {
+fn the_lint_accepts_a_package_and_names_each_change_of_one() {
     succeeded(&lint(&[
         "--house-rules",
         &MADE.path(NAME).display().to_string(),
@@ -253,7 +253,7 @@ fn lint(arguments: &[&str]) -> Output {
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn single_files_are_compared_with_what_lies_beside_them() {
+fn single_files_are_compared_with_the_files_beside_them() {
     let file = |ending| MADE.file(&format!("x64/ferrostor.{ending}"));
     for ending in ["sys", "inf", "cat"] {
         let path = file(ending).display().to_string();
@@ -420,7 +420,7 @@ fn two_packages_at_once_do_not_disturb_one_another() {
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn a_key_that_others_can_read_is_told() {
+fn a_key_that_others_can_read_is_reported() {
     use std::os::unix::fs::PermissionsExt as _;
     let root = TempDir::new().expect("a temporary folder");
     let key = root.path().join("key.pem");
@@ -439,7 +439,7 @@ fn a_key_that_others_can_read_is_told() {
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn a_key_that_is_not_there_is_named_and_the_package_before_is_kept() {
+fn a_missing_key_is_named_and_the_earlier_package_is_kept() {
     let before = relative(&MADE.path(""));
     let out = MADE.path("");
     let mut command = package(MADE.root.path(), &out);

@@ -78,7 +78,7 @@ fn what_the_testbed_refuses_is_refused_before_the_driver_is_built() {
 }
 
 #[test]
-fn a_driver_that_is_not_there_is_refused_with_the_names_of_those_that_are() {
+fn an_unknown_driver_is_refused_with_the_names_of_the_known_ones() {
     let machine = Machine::new("", "");
     let output = machine.xtask("run --cpus 2 --driver nosuch");
     assert_eq!(output.status.code(), Some(1));

@@ -174,7 +174,7 @@ fn every_driver_is_a_cdylib_that_has_its_packages_name() {
 }
 
 #[test]
-fn the_setup_file_of_every_driver_lies_where_the_tools_look_for_it() {
+fn the_inf_file_of_every_driver_is_where_the_tools_look_for_it() {
     let task = &makefile_of_wdk_build()["tasks"]["copy-inx-to-output"];
     let script = task["script"].as_str().expect("a script");
     assert!(script.contains("cargo_make_working_directory,\n    format!(\"{}.inx\", wdk_build::cargo_make::get_current_package_name())"));
@@ -195,7 +195,7 @@ fn the_setup_file_of_every_driver_lies_where_the_tools_look_for_it() {
 }
 
 #[test]
-fn the_build_brings_the_setup_file_beside_the_manifest_and_keeps_it_current() {
+fn the_build_copies_the_inf_file_beside_the_manifest_and_keeps_it_current() {
     let package = tempfile::tempdir().expect("a folder");
     let original = package.path().join("inf/ferrostor.inx");
     let copy = package.path().join("ferrostor.inx");
@@ -212,7 +212,7 @@ fn the_build_brings_the_setup_file_beside_the_manifest_and_keeps_it_current() {
 }
 
 #[test]
-fn a_setup_file_that_is_current_is_not_written_again() {
+fn a_current_inf_file_is_not_written_again() {
     let package = tempfile::tempdir().expect("a folder");
     let copy = package.path().join("ferrostor.inx");
     fs::create_dir(package.path().join("inf")).expect("a folder in it");
@@ -230,7 +230,7 @@ fn a_setup_file_that_is_current_is_not_written_again() {
 }
 
 #[test]
-fn a_folder_without_a_setup_file_is_left_alone() {
+fn a_folder_without_an_inf_file_is_not_changed() {
     let cross = tempfile::tempdir().expect("a folder");
 
     inx::bring_beside_manifest(cross.path()).expect("nothing to do");

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn top_level_manifest_lies_beside_the_lock_file_over_the_target_folder() {
+    fn top_level_manifest_is_beside_the_lock_file_above_the_target_folder() {
         let workspace = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(workspace.path().join("Cargo.lock"), "").expect("a file in it");
 

@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoding_is_told_by_the_first_bytes() {
+    fn the_first_bytes_determine_the_encoding() {
         let utf16 = |text: &str| {
             let units = text.encode_utf16().flat_map(u16::to_le_bytes);
             [0xff, 0xfe].into_iter().chain(units).collect::<Vec<u8>>()

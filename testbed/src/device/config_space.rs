@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn each_structure_says_where_it_lies() {
+    fn each_structure_has_its_location() {
         let space = modern();
 
         for (structure, offset) in Structure::ALL.into_iter().zip([0, 0x1000, 0x2000, 0x3000]) {

@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_bits_of_a_large_table_lie_behind_it() {
+    fn pending_bits_of_a_large_table_follow_it() {
         let mut msix = enabled(MOST_VECTORS);
         msix.signal(2047);
 

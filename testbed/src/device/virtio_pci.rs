@@ -1047,7 +1047,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_is_not_there_has_size_0() {
+    fn a_queue_that_does_not_exist_has_size_0() {
         let mut bench = Bench::agreed();
 
         bench.set::<2>(QUEUE_SELECT, 2);

@@ -844,7 +844,7 @@ mod tests {
     }
 
     #[test]
-    fn every_access_pattern_is_told_apart() {
+    fn every_access_pattern_is_distinguished() {
         let cases = [
             ("-s", Access::Sequential { stride: 65536 }),
             ("-s128K", Access::Sequential { stride: 131_072 }),

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_and_calls_are_followed_and_what_lies_between_is_not() {
+    fn branches_and_calls_are_followed_and_bytes_between_them_are_not() {
         #[rustfmt::skip]
         let code = [
             0x85, 0xc9,                   // 0: test ecx, ecx

@@ -134,7 +134,7 @@ mod tests {
     use super::{BugCheck, RUST_PANIC};
 
     #[test]
-    fn a_rust_panic_is_told_with_its_place() {
+    fn a_rust_panic_is_reported_with_its_location() {
         let name = "src/adapter.rs";
         let bug_check = BugCheck {
             code: RUST_PANIC,
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rust_panic_without_a_place_or_with_a_bad_one_is_told_too() {
+    fn a_rust_panic_without_a_valid_location_is_reported_too() {
         for (pointer, length) in [(0, 0), (8, 10), (8, u64::MAX)] {
             let bug_check = BugCheck {
                 code: RUST_PANIC,
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn another_bug_check_is_told_in_numbers() {
+    fn another_bug_check_is_reported_by_number() {
         let bug_check = BugCheck {
             code: 0xd1,
             parameters: [0x10, 2, 0, 0xfff],

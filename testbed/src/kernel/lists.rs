@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stack_gives_back_the_last_entry_first() {
+    fn a_stack_returns_the_last_entry_first() {
         let mut head = SListHeader {
             depth_and_sequence: 9,
             first: 9,

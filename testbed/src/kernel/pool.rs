@@ -264,7 +264,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_not_given_back_is_told_by_tag() {
+    fn memory_that_is_not_freed_is_reported_by_tag() {
         attach_memory();
         let tag = u32::from_le_bytes(*b"leak");
 

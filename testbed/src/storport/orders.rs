@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn both_orders_of_two_locks_are_told_with_the_place_of_the_first() {
+    fn both_orders_of_two_locks_are_reported_with_the_location_of_the_first() {
         let orders = Orders::default();
         note(&orders, 0, 1);
 
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_three_locks_is_told_step_by_step() {
+    fn a_cycle_of_three_locks_is_reported_step_by_step() {
         let orders = Orders::default();
         note(&orders, 0, 1);
         note(&orders, 1, 2);

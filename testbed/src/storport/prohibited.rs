@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guarded_function_is_told_of_and_does_its_work() {
+    fn a_guarded_function_still_does_its_work() {
         let address = resolve("ntoskrnl.exe", "KeRaiseIrqlToDpcLevel").expect("an export");
         assert_ne!(Some(address), kernel::resolve("KeRaiseIrqlToDpcLevel"));
         // SAFETY: the function takes nothing and gives the IRQL before.

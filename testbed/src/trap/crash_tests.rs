@@ -176,7 +176,7 @@ fn driver_code_that_does_nothing_wrong_comes_back() {
 }
 
 #[test]
-fn a_crash_is_told_with_place_instruction_callback_and_irql() {
+fn a_crash_is_reported_with_address_instruction_callback_and_irql() {
     let message = driver_crash("null");
 
     for part in [
@@ -200,7 +200,7 @@ fn the_callers_in_the_driver_are_named() {
 }
 
 #[test]
-fn each_kind_of_crash_is_told_in_its_own_words() {
+fn each_kind_of_crash_has_its_own_message() {
     for (what, words) in [
         ("write to code", "it wrote to"),
         (
@@ -247,7 +247,7 @@ fn each_kind_of_crash_is_told_in_its_own_words() {
 }
 
 #[test]
-fn a_crash_of_the_testbed_on_the_drivers_behalf_is_told_as_the_drivers() {
+fn a_crash_in_a_routine_that_the_driver_called_is_reported_as_the_drivers() {
     let message = driver_crash("testbed called by driver");
 
     assert!(message.contains("(not in the driver)"), "{message}");
@@ -255,7 +255,7 @@ fn a_crash_of_the_testbed_on_the_drivers_behalf_is_told_as_the_drivers() {
 }
 
 #[test]
-fn a_crash_of_the_testbed_itself_is_told_as_such_and_ends_by_its_signal() {
+fn a_crash_of_the_testbed_itself_is_reported_as_such_and_ends_by_its_signal() {
     for what in ["testbed", "device model"] {
         let output = child::run(CRASH, what);
         let message = String::from_utf8_lossy(&output.stderr);

@@ -952,7 +952,7 @@ fn a_stop_in_a_recovery_leaves_the_device_reset() {
 
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
-fn a_reset_of_a_unit_that_is_not_there_resets_nothing() {
+fn a_reset_of_a_unit_that_does_not_exist_resets_nothing() {
     isolated(|| {
         let bench = start(patient());
         let before = bench.device.resets();

@@ -147,7 +147,7 @@ fn a_doorbell_before_driver_ok_is_complained_of_and_serves_nothing() {
 
 #[test]
 #[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
-fn a_stalled_request_holds_up_no_other_and_is_dropped_by_a_reset() {
+fn a_stalled_request_delays_no_other_and_is_dropped_by_a_reset() {
     let faults = Faults {
         stalled: vec![50..60],
         ..Faults::default()

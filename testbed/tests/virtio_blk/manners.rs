@@ -501,7 +501,7 @@ fn avail_flags_must_be_what_the_features_allow() {
 }
 
 #[test]
-fn registers_are_not_there_without_memory_decoding() {
+fn registers_are_absent_without_memory_decoding() {
     let driver = Driver::powered_up(256, BlkSettings::default());
     driver.command(0);
 

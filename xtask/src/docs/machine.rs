@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_not_as_the_text_says_fails() {
+    fn a_machine_that_differs_from_the_text_fails() {
         for text in [
             // Always modern, whatever is asked for.
             "echo PCI device 1af4:1042 ,disable-legacy=on",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_whose_program_or_firmware_is_not_there_is_not_tried() {
+    fn a_machine_whose_program_or_firmware_is_missing_is_not_tried() {
         for text in [
             "qemu-system-none ,disable-legacy=on",
             "echo file=/usr/share/no-such.fd,disable-legacy=on",

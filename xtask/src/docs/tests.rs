@@ -395,7 +395,7 @@ fn the_oldest_windows_has_every_option_of_pnputil_that_a_script_names() {
 }
 
 #[test]
-fn the_script_that_installs_wants_the_build_that_the_inf_file_wants() {
+fn the_installation_script_requires_the_build_of_the_inf_file() {
     let script = workspace::root()
         .join(SCRIPTS)
         .join("Install-Ferrostor.ps1");
@@ -430,7 +430,7 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
-fn every_file_that_is_named_is_there() {
+fn every_named_file_exists() {
     assert_eq!(complaints(files), [""; 0]);
 }
 
@@ -463,7 +463,7 @@ fn every_example_of_the_help_is_understood() {
 }
 
 #[test]
-fn every_status_that_trouble_is_told_by_is_one_that_the_driver_gives() {
+fn every_status_on_the_troubleshooting_page_is_one_of_the_drivers() {
     let read = |path: &str| fs::read_to_string(workspace::root().join(path)).unwrap();
     let sources =
         ["srb.rs", "callbacks.rs"].map(|file| read(&format!("crates/storport/src/{file}")));
@@ -484,7 +484,7 @@ fn every_status_that_trouble_is_told_by_is_one_that_the_driver_gives() {
 }
 
 #[test]
-fn every_call_of_a_script_names_one_that_is_there_and_its_parameters() {
+fn every_call_of_a_script_names_an_existing_script_and_its_parameters() {
     assert_eq!(complaints(scripts), [""; 0]);
 }
 
@@ -543,7 +543,7 @@ fn a_page_of_the_package_links_to_nothing_that_is_not_in_it() {
 }
 
 #[test]
-fn each_file_that_is_not_there_is_found() {
+fn each_missing_file_is_found() {
     for text in [
         "`src/no-such.rs`",
         "`scr/device.rs`",

@@ -88,7 +88,7 @@ pub(crate) fn calls_fit(tools: &Tools, script: &Script, findings: &mut BTreeSet<
 
 /// A script that a message or a help text names exists, and has the parameters that
 /// follow its name: people run what they read.
-pub(crate) fn names_scripts_that_are_there(
+pub(crate) fn names_existing_scripts(
     tools: &Tools,
     script: &Script,
     findings: &mut BTreeSet<Finding>,

@@ -154,7 +154,7 @@ impl Tools {
             asking::can_ask(self, script, &mut findings);
             calls::calls_fit(self, script, &mut findings);
             calls::imports_what_it_calls(self, script, &mut findings);
-            calls::names_scripts_that_are_there(self, script, &mut findings);
+            calls::names_existing_scripts(self, script, &mut findings);
             calls::installs_on_one_device(script, &mut findings);
             asking::reads_by_reading_commands(script, &mut findings);
             variables::variables_are_set_and_used(script, &mut findings);

@@ -53,7 +53,7 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
 
 /// A3.
 #[test]
-fn a_used_index_that_lies_at_the_end_of_a_drain_latches_the_queue() {
+fn a_false_used_index_at_the_end_of_a_drain_marks_the_queue_faulty() {
     for features in [FLAGS, EVENT_IDX] {
         let memory = memory();
         let mut pair = Pair::new(&memory, 8, features);

@@ -161,7 +161,7 @@ fn argument_behind(ranges: usize, count: usize) -> String {
 }
 
 #[test]
-fn a_dump_stack_says_so_and_promises_little_alignment() {
+fn a_dump_stack_is_recognised_and_promises_little_alignment() {
     let (miniport, stack) = started(Told::default());
 
     assert_eq!(*miniport.argument.lock().unwrap(), "dump=1");
@@ -230,7 +230,7 @@ fn initialize_that(does: impl Fn(Extension) + Send + Sync + 'static) -> Vec<&'st
 }
 
 #[test]
-fn what_needs_other_threads_pool_or_passive_level_is_not_there() {
+fn routines_that_need_other_threads_pool_or_passive_level_are_absent() {
     let lacking = ["ddi-in-dump-mode"];
     let lacking_by_choice = ["ddi-dump-stack"];
     assert_eq!(

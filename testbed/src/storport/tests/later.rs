@@ -723,7 +723,7 @@ fn msi_information_names_message_and_vector() {
 }
 
 #[test]
-fn all_exports_of_the_table_are_there() {
+fn all_exports_of_the_table_exist() {
     let table: serde_json::Value =
         serde_json::from_str(include_str!("../../../../cross/abi/storport-wdk.json")).unwrap();
     let exports: Vec<_> = match &table["exports"] {

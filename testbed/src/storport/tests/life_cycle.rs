@@ -180,7 +180,7 @@ fn without_a_message_routine_the_pin_is_used() {
 }
 
 #[test]
-fn a_message_beyond_the_table_is_dropped_unless_a_test_wants_it() {
+fn a_message_beyond_the_table_is_dropped_unless_a_test_asks_for_it() {
     #[derive(Default)]
     struct Notes(Mutex<Vec<u32>>);
     impl Miniport for Notes {

@@ -374,7 +374,7 @@ fn an_msi_lock_in_an_msi_lock_is_a_violation_but_in_an_interrupt_routine() {
 }
 
 #[test]
-fn callbacks_that_may_take_no_lock_are_told() {
+fn locks_in_callbacks_that_may_take_none_are_reported() {
     for callback in [Callback::HwFindAdapter, Callback::HwPassiveInitialize] {
         let broken = broken_in(callback, |ext, scratch| {
             with(ext, scratch, START_IO, HANDLE, || {});
@@ -601,7 +601,7 @@ fn a_handle_that_is_used_twice_is_a_violation() {
 }
 
 #[test]
-fn a_handle_that_is_used_for_a_lock_more_is_told_once() {
+fn a_handle_that_is_used_for_a_second_lock_is_reported_once() {
     let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
         let handle = scratch.address() + HANDLE;
         ext.acquire(START_IO, 0, handle);

@@ -166,7 +166,7 @@ fn a_request_that_comes_back_busy_can_be_used_again() {
 }
 
 #[test]
-fn a_second_completion_is_told_as_one() {
+fn a_second_completion_is_reported_as_such() {
     let violations = violations_of(|ext, srb, _| {
         ext.notify(0, [srb, 0, 0, 0]);
     });
