@@ -66,7 +66,7 @@ pub struct Options {
     json: bool,
 
     /// Write the current figures to xtask/cost-budget.toml, the budget that the tests check
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["driver", "function"])]
     set_budget: bool,
 }
 
