@@ -46,14 +46,17 @@ const LONGEST_REPLY: usize = 256;
 pub enum Request {
     /// A request for the device.
     Device {
-        /// The request in its slot. It becomes stale if a reset or `wait_for_slot` frees the
-        /// slot.
+        /// The request in its slot. It becomes stale if a reset or `complete_without_slot` frees
+        /// the slot.
         prepared: Prepared,
         /// The operation that the request asks for.
         op: MediaOp,
     },
     /// Reset the device. A reset of the logical unit, the target or the bus is the same.
     Reset,
+    /// A request for the device for which no slot is free. HwStartIo completes it, because in a
+    /// dump stack only HwStartIo and polls make the next step of a reset, which frees slots.
+    NoSlot,
 }
 
 /// A request in flight.
@@ -285,7 +288,7 @@ fn transfer<'a>(
         return fail(srb, Failure::InvalidRequest);
     };
     let Some(slot) = slots.reserve() else {
-        return wait_for_slot(adapter, cx, srb);
+        return without_slot(srb);
     };
     let elements = list.elements();
     let prepared = match op {
@@ -312,7 +315,7 @@ fn flush<'a>(
     op: MediaOp,
 ) -> Option<(Srb<'a>, Request)> {
     let Some(slot) = adapter.slots.reserve() else {
-        return wait_for_slot(adapter, cx, srb);
+        return without_slot(srb);
     };
     match adapter.requests.flush(&adapter.slots, slot) {
         Ok(prepared) => Some((srb, Request::Device { prepared, op })),
@@ -470,31 +473,11 @@ fn fail<'a>(srb: Srb<'a>, failure: Failure) -> Option<(Srb<'a>, Request)> {
     None
 }
 
-/// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
-/// or as failed if the queue is closed.
+/// Passes a request for which no slot is free to HwStartIo.
 #[cold]
-fn wait_for_slot<'a>(
-    adapter: &Adapter<'a>,
-    cx: &mut BuildIo<'_, 'a>,
-    srb: Srb<'a>,
-) -> Option<(Srb<'a>, Request)> {
-    let closed = adapter.queue.with(cx, |queue| {
-        // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
-        // Once nothing is in flight, no completion frees a slot, so they are freed here. A
-        // request that Storport starts after all is completed as BUSY then.
-        if queue.in_flight() == 0 {
-            queue.ring.discard_prepared(&adapter.slots);
-        }
-        match queue.admission {
-            Admission::Closed(failure) => Some(failure),
-            _ => None,
-        }
-    });
-    match closed {
-        Some(failure) => srb.fail(failure),
-        None => srb.busy(),
-    }
-    None
+#[inline(never)]
+fn without_slot<'a>(srb: Srb<'a>) -> Option<(Srb<'a>, Request)> {
+    Some((srb, Request::NoSlot))
 }
 
 /// Completes a command with CHECK CONDITION in HwBuildIo.
@@ -518,7 +501,7 @@ fn fail_unreachable(srb: Srb<'_>, error: DataError) {
 #[inline]
 pub fn start<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>, request: Request) {
     let Request::Device { prepared, op } = request else {
-        return start_reset(adapter, cx, srb);
+        return start_other(adapter, cx, srb, request);
     };
     let submitted = adapter
         .queue
@@ -557,7 +540,7 @@ impl<'a> Queue<'a> {
                 given,
                 match reason {
                     // The device will be reset, or the slot was freed by a reset or by
-                    // `wait_for_slot`.
+                    // `complete_without_slot`.
                     Rejection::Faulty(_) | Rejection::Stale => Answer::Busy,
                     Rejection::Unfit => Answer::Fail(Failure::InvalidRequest),
                 },
@@ -610,9 +593,45 @@ fn switch_cache<'a>(
     Err(failed)
 }
 
+/// HwStartIo for a request that is not published.
+#[cold]
+#[inline(never)]
+fn start_other<'a>(
+    adapter: &Adapter<'a>,
+    cx: &mut StartIo<'_, 'a>,
+    srb: Srb<'a>,
+    request: Request,
+) {
+    match request {
+        Request::NoSlot => complete_without_slot(adapter, cx, srb),
+        Request::Device { .. } | Request::Reset => start_reset(adapter, cx, srb),
+    }
+}
+
+/// Completes a request for which no slot is free: as BUSY, so that Storport sends it again later,
+/// or as failed if the queue is closed.
+fn complete_without_slot<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
+    let closed = adapter.queue.with(cx, |queue| {
+        // If Storport drops requests between HwBuildIo and HwStartIo, their slots stay taken.
+        // Once nothing is in flight, no completion frees a slot, so they are freed here. A
+        // request that Storport starts after all is completed as BUSY then.
+        if queue.in_flight() == 0 {
+            queue.ring.discard_prepared(&adapter.slots);
+        }
+        match queue.admission {
+            Admission::Closed(failure) => Some(failure),
+            _ => None,
+        }
+    });
+    adapter.attention.issue(cx);
+    match closed {
+        Some(failure) => srb.fail(failure),
+        None => srb.busy(),
+    }
+}
+
 /// Stores a request to reset the device, and issues the DPC that begins the reset. Completes
 /// the request as BUSY if another is stored already.
-#[cold]
 fn start_reset<'a>(adapter: &Adapter<'a>, cx: &mut StartIo<'_, 'a>, srb: Srb<'a>) {
     let second = adapter.queue.with(cx, |queue| queue.request_reset(srb));
     if let Some(srb) = second {

@@ -304,3 +304,33 @@ fn a_dump_stack_survives_a_glitch_in_its_start() {
         assert!(violations.is_empty(), "{violations:?}");
     });
 }
+
+#[test]
+#[ignore = "needs a built driver: cargo xtask test"]
+fn a_dump_stack_survives_a_request_for_the_identity_that_is_never_answered() {
+    isolated(|| {
+        let bench = start(patient());
+        // The device answers nothing, and confirms the reset that follows late.
+        bench.device.by_hand();
+        bench.device.slow_reset(2, 1010);
+        let stack = crash(&bench).map_err(|error| error.to_string());
+        let stack = stack.unwrap_or_else(|why| panic!("{why}"));
+        let device = bench.device.clone();
+        thread::spawn(move || {
+            loop {
+                device.serve_now();
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let buffer = bench.buffer(SECTOR as usize);
+
+        let is_read = (0..50).any(|_| {
+            let done = stack.execute(&read(1, &buffer));
+            done.is_ok_and(|done| done.srb_status == SUCCESS)
+        });
+
+        assert!(is_read);
+        let violations = stack.report().violations;
+        assert!(violations.is_empty(), "{violations:?}");
+    });
+}
