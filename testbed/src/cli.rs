@@ -153,7 +153,7 @@ struct RunArgs {
     #[arg(long)]
     verify: bool,
 
-    /// Treat broken house rules as failures, not as advice (see testbed rules)
+    /// Treat broken house rules as failures, not as advice ('testbed rules' lists them)
     #[arg(long)]
     house_rules: bool,
 
@@ -162,8 +162,8 @@ struct RunArgs {
     #[arg(long, value_name = "SIZE")]
     verify_bytes: Option<Size>,
 
-    /// Seed of the data and, with --verify, of the order of threads. The same seed
-    /// gives the same run [default: from the clock; the run prints it]
+    /// Seed of the data and, with --verify, of the order of threads. With --verify,
+    /// the same seed gives the same run [default: from the clock; the run prints it]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
 
@@ -176,7 +176,7 @@ struct RunArgs {
     #[arg(long)]
     keep_going: bool,
 
-    /// Power the adapter down and up so many times between the verify pass and the
+    /// Power the adapter down and up this many times between the verify pass and the
     /// workload, and read the verified data again each time
     #[arg(long, value_name = "TIMES", default_value = "0")]
     restart: u32,
@@ -186,7 +186,7 @@ struct RunArgs {
     #[arg(long)]
     dump: bool,
 
-    /// Run so many seeds, starting at --seed. Each runs in its own process, as many
+    /// Run this many seeds, starting at --seed. Each runs in its own process, as many
     /// at a time as the host has processors. Stop at the first failure. Needs --verify
     #[arg(long, value_name = "COUNT", requires = "verify")]
     seeds: Option<u32>,

@@ -16,15 +16,15 @@ use packaging::{
 use time::OffsetDateTime;
 
 const HELP: &str = "\
-The command checks .sys, .inf and .cat files. Of a folder, it checks all that are in it
-and below it. It also compares files in the same folder: a driver with its INF file, a
+The command checks .sys, .inf and .cat files. In a folder, it checks all such files,
+also those in subfolders. It also compares files in the same folder: a driver with its INF file, a
 catalog with every installed file.
 
 There are two kinds of checks: requirements of Windows, and house rules of this project.
 A broken house rule is advice, unless --house-rules is given. Each failed check names its
 source: an InfVerif error, or a page of Microsoft's documentation.
 
-Of a signature, the command checks what the file itself contains: the structure, the
+For a signature, the command checks what the file itself contains: the structure, the
 digest, the RSA signature, the certificates, and whether the signer's certificate has
 expired. It prints 'not judged' for what the file cannot show, such as trust in the root
 certificate, and for unsupported algorithms. So Windows can reject a file that passes.

@@ -279,7 +279,7 @@ pub(super) const RULES: &[Rule] = &[
             for (line, name) in used_strings(inf) {
                 let fault = at(
                     line,
-                    format!("%{name}% is not there; for a percent sign, write %%"),
+                    format!("%{name}% is not defined in [Strings]; for a percent sign, write %%"),
                 );
                 if !inf.has_string(name) && !is_directory(name) && !faults.contains(&fault) {
                     faults.push(fault);
