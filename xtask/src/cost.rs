@@ -54,11 +54,22 @@ pub struct Options {
     svg: Option<PathBuf>,
 
     /// Requests in flight at a time, 1 to 256 [default: 1,32,256]
-    #[arg(long, value_name = "DEPTH,...", conflicts_with = "set_budget")]
-    depth: Option<String>,
+    #[arg(
+        long,
+        value_name = "DEPTH,...",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u32).range(1..=256),
+        conflicts_with = "set_budget"
+    )]
+    depth: Vec<u32>,
 
     /// PCI function for a .sys file: virtio-blk, or bell for a driver with its own RAM disk
-    #[arg(long, value_name = "KIND", default_value = "virtio-blk")]
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_parser = ["virtio-blk", "bell"],
+        default_value = "virtio-blk"
+    )]
     function: String,
 
     /// Print the figures as JSON
@@ -73,6 +84,15 @@ pub struct Options {
 /// The cost was not counted, or exceeds the budget.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
+    /// The driver is neither one of this project nor a file.
+    #[error(
+        "{given}: no such file; give the path of a .sys file, or a driver of this project: {}",
+        crate::run::known_drivers()
+    )]
+    NoDriver {
+        /// The argument.
+        given: String,
+    },
     /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -121,6 +141,13 @@ pub fn command(options: &Options) -> Result<ExitCode, CostError> {
 }
 
 fn figures(options: &Options) -> Result<(), CostError> {
+    // Reports a wrong file before anything is built.
+    for driver in [Some(&options.driver), options.beside.as_ref()] {
+        if let Some(driver) = driver.filter(|it| named(it).is_none() && !Path::new(it).exists()) {
+            let given = driver.to_string_lossy().into_owned();
+            return Err(CostError::NoDriver { given });
+        }
+    }
     let depth = options.depth.iter().map(|depth| format!("--depth={depth}"));
     let flags: Vec<String> = depth.collect();
     let count = |driver| count(driver, &options.function, &flags);
@@ -180,11 +207,15 @@ fn count(driver: &OsStr, function: &str, flags: &[String]) -> Result<Value, Cost
     Ok(serde_json::from_str(&testbed(driver, function, &flags)?)?)
 }
 
+/// The driver of this project with this name.
+fn named(driver: &OsStr) -> Option<Driver> {
+    Driver::from_str(&driver.to_string_lossy(), false).ok()
+}
+
 /// Runs `testbed cost` and returns its output. Builds a driver of this project first.
 /// `function` is the PCI function for another driver.
 fn testbed(driver: &OsStr, function: &str, flags: &[String]) -> Result<String, CostError> {
-    let named = Driver::from_str(&driver.to_string_lossy(), false).ok();
-    let (file, function) = match named {
+    let (file, function) = match named(driver) {
         Some(driver) => (build::driver(driver, X64)?.into(), driver.function()),
         None => (driver.to_owned(), function),
     };

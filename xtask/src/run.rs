@@ -139,7 +139,8 @@ fn exit_code(testbed: &Command, end: ExitStatus) -> Result<ExitCode, RunError> {
     }
 }
 
-fn known_drivers() -> String {
+/// The names of the drivers of this project.
+pub fn known_drivers() -> String {
     let names: Vec<_> = Driver::value_variants()
         .iter()
         .map(|driver| driver.name())

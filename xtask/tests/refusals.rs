@@ -96,6 +96,14 @@ fn every_command_refuses_a_wrong_option_before_it_builds() {
         ("build --arch x86", "[possible values: x64, arm64]"),
         ("build --driver nosuch", "ferrostor"),
         ("guard-cost --disassemble nosuch", "start_io_lock"),
+        ("cost --driver nosuch", "ramdisk"),
+        ("cost --beside nosuch.sys", "nosuch.sys"),
+        ("cost --depth 1,257", "257"),
+        (
+            "cost --function nosuch",
+            "[possible values: virtio-blk, bell]",
+        ),
+        ("cost --set-budget --driver ramdisk", "--driver"),
         (
             "package --key nosuch.pem --certificate nosuch.pem",
             "nosuch.pem",
