@@ -564,10 +564,19 @@ mod tests {
     }
 
     #[test]
-    fn the_budget_in_the_repository_can_be_read() {
-        let text = fs::read_to_string(workspace::root().join(BUDGET)).unwrap();
-        let budget: Table = toml::from_str(&text).unwrap();
-        assert!(budget["READ 4 KiB"]["1"]["instructions"]["total"].is_integer());
+    fn the_page_of_costs_has_the_budget_in_the_repository() {
+        let read = |path: &str| fs::read_to_string(workspace::root().join(path)).unwrap();
+        let (page, budget) = (read("docs/cost.md"), read(BUDGET));
+        let mut budget: Table = toml::from_str(&budget).unwrap();
+        budget.remove("adapter");
+        assert!(!budget.is_empty());
+        for (request, depths) in &budget {
+            for (depth, row) in depths.as_table().unwrap() {
+                let total = &row["instructions"]["total"];
+                let cells = format!("| {request} | {depth} | {total} (");
+                assert!(page.contains(&cells), "docs/cost.md has no {cells}");
+            }
+        }
     }
 
     #[test]
