@@ -72,7 +72,9 @@ mod tests {
             (16, 0, false),
             (255, 0, false),
         ] {
-            assert_eq!(Alignment::new(exponent, lowest).is_some(), valid);
+            let alignment = Alignment::new(exponent, lowest);
+            let fields = alignment.map(|it| (it.physical_exponent(), it.lowest_aligned()));
+            assert_eq!(fields, valid.then_some((exponent, lowest)));
         }
     }
 }

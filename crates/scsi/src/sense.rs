@@ -286,7 +286,9 @@ mod tests {
 
     #[test]
     fn sense_data_has_the_byte_and_the_bit_of_an_invalid_field() {
-        let sense = Sense::invalid_field(CdbField { byte: 1, bit: 4 });
+        let field = CdbField { byte: 1, bit: 4 };
+        let sense = Sense::invalid_field(field);
+        assert_eq!(sense.field(), Some(field));
         let expected = [
             0x70, 0, 0x05, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0x00, 0, 0xCC, 0, 1,
         ];
@@ -294,11 +296,24 @@ mod tests {
     }
 
     #[test]
-    fn the_sense_data_of_a_read_error_has_the_failed_block() {
-        let expected = [
-            0xF0, 0, 0x03, 0x12, 0x34, 0x56, 0x78, 10, 0, 0, 0, 0, 0x11, 0x00, 0, 0, 0, 0,
-        ];
-        assert_eq!(Sense::read_failed(Lba(0x1234_5678)).fixed(), expected);
+    fn an_unsupported_operation_code_is_byte_0_of_the_cdb() {
+        let fixed = Sense::INVALID_COMMAND_OPERATION_CODE.fixed();
+        assert_eq!(fixed[15..], [0xCF, 0, 0]);
+    }
+
+    #[test]
+    fn the_sense_data_of_a_read_or_write_error_has_the_failed_block() {
+        let block = Lba(0x1234_5678);
+        for (sense, code) in [
+            (Sense::read_failed(block), 0x11),
+            (Sense::write_failed(block), 0x0C),
+        ] {
+            let expected = [
+                0xF0, 0, 0x03, 0x12, 0x34, 0x56, 0x78, 10, 0, 0, 0, 0, code, 0x00, 0, 0, 0, 0,
+            ];
+            assert_eq!(sense.fixed(), expected);
+            assert_eq!(sense.information(), Some(block));
+        }
     }
 
     #[test]
