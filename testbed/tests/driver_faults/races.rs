@@ -13,6 +13,7 @@ use testbed::{
     storport::{
         adapter::{Adapter, AdapterSettings, FailingExport},
         control_request::ControlRequest,
+        dump::DumpStack,
         request::Address,
     },
 };
@@ -283,6 +284,23 @@ fn a_device_is_not_started_after_a_stop() {
     });
 }
 
+fn dump_stack(bench: &Bench) -> DumpStack {
+    let stack = crash(bench).map_err(|error| error.to_string());
+    stack.unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// Checks that one of 50 reads of the dump stack succeeds, and that no rule was broken.
+fn check_dump_reads(bench: &Bench, stack: &DumpStack) {
+    let buffer = bench.buffer(SECTOR as usize);
+    let is_read = (0..50).any(|_| {
+        let done = stack.execute(&read(1, &buffer));
+        done.is_ok_and(|done| done.srb_status == SUCCESS)
+    });
+    assert!(is_read);
+    let violations = stack.report().violations;
+    assert!(violations.is_empty(), "{violations:?}");
+}
+
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn a_dump_stack_survives_a_glitch_in_its_start() {
@@ -290,18 +308,9 @@ fn a_dump_stack_survives_a_glitch_in_its_start() {
         let bench = start(patient());
         // The first start asks for the disk's identity.
         bench.device.glitch_after(Glitch::AtDriverOk, 1);
-        let stack = crash(&bench).map_err(|error| error.to_string());
-        let stack = stack.unwrap_or_else(|why| panic!("{why}"));
-        let buffer = bench.buffer(SECTOR as usize);
+        let stack = dump_stack(&bench);
 
-        let is_read = (0..50).any(|_| {
-            let done = stack.execute(&read(1, &buffer));
-            done.is_ok_and(|done| done.srb_status == SUCCESS)
-        });
-
-        assert!(is_read);
-        let violations = stack.report().violations;
-        assert!(violations.is_empty(), "{violations:?}");
+        check_dump_reads(&bench, &stack);
     });
 }
 
@@ -313,8 +322,7 @@ fn a_dump_stack_survives_a_request_for_the_identity_that_is_never_answered() {
         // The device answers nothing, and confirms the reset that follows late.
         bench.device.by_hand();
         bench.device.slow_reset(2, 1010);
-        let stack = crash(&bench).map_err(|error| error.to_string());
-        let stack = stack.unwrap_or_else(|why| panic!("{why}"));
+        let stack = dump_stack(&bench);
         let device = bench.device.clone();
         thread::spawn(move || {
             loop {
@@ -322,15 +330,7 @@ fn a_dump_stack_survives_a_request_for_the_identity_that_is_never_answered() {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        let buffer = bench.buffer(SECTOR as usize);
 
-        let is_read = (0..50).any(|_| {
-            let done = stack.execute(&read(1, &buffer));
-            done.is_ok_and(|done| done.srb_status == SUCCESS)
-        });
-
-        assert!(is_read);
-        let violations = stack.report().violations;
-        assert!(violations.is_empty(), "{violations:?}");
+        check_dump_reads(&bench, &stack);
     });
 }
