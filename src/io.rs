@@ -593,8 +593,8 @@ fn switch_cache<'a>(
     Err(failed)
 }
 
-/// HwStartIo for a request that is not published. Apart from [`start`], because a branch for each
-/// kind of request there costs every request five instructions.
+/// HwStartIo for a request that is not published. It is a function of its own, because a branch in
+/// [`start`] for each kind of request would cost every request five instructions.
 #[cold]
 #[inline(never)]
 fn start_other<'a>(
