@@ -33,7 +33,7 @@ testbed. The most useful ones:
   --dump                  crash the machine at the end; a second copy of the driver
                           writes a crash dump
 The arguments after -- describe the workload in diskspd's options. For all options:
-  cargo run --profile host --package ferrostor-testbed -- run --help
+  cargo run --profile host --package testbed -- run --help
 
 Examples:
   cargo xtask run

@@ -422,12 +422,9 @@ fn build(architecture: Architecture) -> Result<(), DriverError> {
 /// Runs the testbed's tests that need driver files.
 fn drivers() -> Result<(), DriverError> {
     let mut tests = cargo("test");
-    tests.args(["--package", "ferrostor-testbed"]).args([
-        "--test",
-        "driver_*",
-        "--",
-        "--include-ignored",
-    ]);
+    tests
+        .args(["--package", "testbed"])
+        .args(["--test", "driver_*", "--", "--include-ignored"]);
     for driver in Driver::value_variants() {
         tests.env(driver.variable(), build::driver(*driver, X64)?);
     }
@@ -440,7 +437,7 @@ fn fixture_rules() -> Result<(), DriverError> {
     let fixtures = fixtures::fixtures()?;
     tool::run(
         cargo("test")
-            .args(["--package", "ferrostor-testbed"])
+            .args(["--package", "testbed"])
             .args(["--test", "rules", "--", "--include-ignored"])
             .env("FERROSTOR_FIXTURES", fixtures),
     )?;

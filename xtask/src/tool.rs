@@ -68,7 +68,7 @@ pub fn build_testbed() -> Result<PathBuf, ToolError> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(ToolError::Host);
     }
-    run(cargo("build").args(["--profile", "host", "--package", "ferrostor-testbed"]))?;
+    run(cargo("build").args(["--profile", "host", "--package", "testbed"]))?;
     Ok(workspace::target().join("host/testbed"))
 }
 

@@ -74,7 +74,7 @@ fn what_the_testbed_refuses_is_refused_before_the_driver_is_built() {
     let machine = Machine::new("", refusal);
     let output = machine.xtask("run --frob");
     assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-    assert_eq!(machine.built(), ["ferrostor-testbed"]);
+    assert_eq!(machine.built(), ["testbed"]);
 }
 
 #[test]

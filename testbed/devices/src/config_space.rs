@@ -1,0 +1,632 @@
+//! PCI configuration space of a function: identity, base address registers,
+//! and the capabilities that say where the registers lie.
+//!
+//! A virtio function's layout is QEMU's (`virtio-blk-pci`), because that is the
+//! layout drivers meet. The registers stand as firmware and the operating
+//! system leave them for a started function: BARs placed, memory decoding and
+//! bus mastering on.
+
+use testbed_machine::pci::{Bar, BarKind};
+
+use super::{complaints::Complaints, msix};
+
+/// Bytes of conventional configuration space.
+pub(super) const BYTES: usize = 256;
+
+/// The BAR of the MSI-X table.
+pub(super) const MSIX_BAR: usize = 1;
+/// The BAR of the virtio structures.
+pub(super) const VIRTIO_BAR: usize = 4;
+/// The I/O BAR of a transitional function's legacy interface.
+pub(super) const LEGACY_BAR: usize = 0;
+/// The BAR of a bell's registers, and how many bytes it has: a page, the least
+/// that Windows maps.
+pub(super) const BELL_BAR: usize = 0;
+pub(super) const BELL_BYTES: u64 = 0x1000;
+
+/// The bytes that each virtio structure takes in [`VIRTIO_BAR`].
+pub(super) const STRUCTURE_BYTES: u64 = 0x1000;
+/// Bytes between the notification addresses of neighbouring queues.
+pub(super) const NOTIFY_MULTIPLIER: u32 = 4;
+
+/// Bits of the command register.
+const MEMORY_SPACE: u16 = 1 << 1;
+const BUS_MASTER: u16 = 1 << 2;
+const INTX_DISABLE: u16 = 1 << 10;
+/// Bits of the status register.
+const CAPABILITIES_LIST: u16 = 1 << 4;
+const INTERRUPT_STATUS: u8 = 1 << 3;
+
+/// Offsets in the header (PCI 3.0, 6.1).
+const COMMAND: usize = 0x04;
+const STATUS: usize = 0x06;
+const BARS: usize = 0x10;
+const CAPABILITY_POINTER: usize = 0x34;
+const INTERRUPT_LINE: usize = 0x3c;
+const INTERRUPT_PIN: usize = 0x3d;
+/// The first byte behind the header: capabilities.
+const HEADER_END: usize = 0x40;
+
+/// Where the capabilities lie.
+const COMMON: usize = 0x40;
+const ISR: usize = 0x50;
+const DEVICE: usize = 0x60;
+const NOTIFY: usize = 0x70;
+const PCI_CFG: usize = 0x84;
+const MSIX: usize = 0x98;
+
+/// The PCI capability ids in use.
+const VENDOR_SPECIFIC: u8 = 0x09;
+const MSI_X: u8 = 0x11;
+
+/// A structure in [`VIRTIO_BAR`], by its `cfg_type` (VIRTIO 1.3 §4.1.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Structure {
+    /// VIRTIO_PCI_CAP_COMMON_CFG.
+    Common,
+    /// VIRTIO_PCI_CAP_ISR_CFG.
+    Isr,
+    /// VIRTIO_PCI_CAP_DEVICE_CFG.
+    Device,
+    /// VIRTIO_PCI_CAP_NOTIFY_CFG.
+    Notify,
+}
+
+impl Structure {
+    /// In the order in which they lie in the BAR.
+    const ALL: [Self; 4] = [Self::Common, Self::Isr, Self::Device, Self::Notify];
+
+    /// The structure at `offset` of the BAR, and the offset in it.
+    pub(super) fn at(offset: u64) -> Option<(Self, u64)> {
+        let index = usize::try_from(offset / STRUCTURE_BYTES).ok()?;
+        Some((*Self::ALL.get(index)?, offset % STRUCTURE_BYTES))
+    }
+
+    /// Its `cfg_type`, and the offset of its capability.
+    fn capability(self) -> (u8, usize) {
+        match self {
+            Self::Common => (1, COMMON),
+            Self::Notify => (2, NOTIFY),
+            Self::Isr => (3, ISR),
+            Self::Device => (4, DEVICE),
+        }
+    }
+}
+
+/// Under which PCI identity the disk appears (VIRTIO 1.3 §4.1.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceId {
+    /// 1AF4:1042, revision 1.
+    #[default]
+    Modern,
+    /// 1AF4:1001, revision 0: the id of a transitional function, with an I/O
+    /// BAR 0. Only its modern interface works; a driver that uses the legacy
+    /// registers of BAR 0 reads ones and is complained of.
+    Transitional,
+}
+
+/// What a driver can ask for through VIRTIO_PCI_CAP_PCI_CFG: an access to a
+/// BAR by way of configuration space (VIRTIO 1.3 §4.1.4.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    /// The BAR.
+    pub(super) bar: usize,
+    /// The offset in it.
+    pub(super) offset: u64,
+    /// How many bytes: 1, 2 or 4.
+    pub(super) bytes: usize,
+}
+
+/// Who a function is, by its numbers; the subsystem's vendor is the vendor.
+struct Identity {
+    vendor: u16,
+    device: u16,
+    revision: u8,
+    subsystem: u16,
+}
+
+/// The 256 bytes, and which of their bits can be written.
+#[derive(Debug)]
+pub(super) struct ConfigSpace {
+    bytes: [u8; BYTES],
+    writable: [u8; BYTES],
+    /// Length of each BAR; 0 if it is not there.
+    bar_bytes: [u64; 6],
+}
+
+impl ConfigSpace {
+    /// The configuration space of a virtio function with `vectors` MSI-X
+    /// vectors (0: no such capability), as number `slot` of its kind in the
+    /// machine.
+    pub(super) fn new(id: DeviceId, slot: u8, vectors: u16) -> Self {
+        let mut space = Self::header(match id {
+            DeviceId::Modern => Identity {
+                vendor: 0x1af4,
+                device: 0x1042,
+                revision: 1,
+                subsystem: 0x1100,
+            },
+            DeviceId::Transitional => Identity {
+                vendor: 0x1af4,
+                device: 0x1001,
+                revision: 0,
+                subsystem: 2,
+            },
+        });
+        let slot = u64::from(slot);
+        if id == DeviceId::Transitional {
+            space.put(COMMAND, &[space.bytes[COMMAND] | 1]);
+            space.place(LEGACY_BAR, 0x1, 0xc000 + slot * 0x80, 0x80);
+        }
+        if vectors > 0 {
+            let bytes = msix::Layout::of(vectors).bytes;
+            space.place(MSIX_BAR, 0x0, 0xe000_0000 + slot * 0x1_0000, bytes);
+        }
+        // Prefetchable and 64 bits wide, far above 4 GiB: a driver that drops
+        // the upper half reads nothing.
+        let bytes = Structure::ALL.len() as u64 * STRUCTURE_BYTES;
+        space.place(VIRTIO_BAR, 0xc, 0xc0_0000_0000 + slot * bytes, bytes);
+
+        space.chain(vectors);
+        space
+    }
+
+    /// Such a configuration space after power-on, before firmware or a bus
+    /// driver has written to it.
+    pub(super) fn unplaced(mut self) -> Self {
+        self.put(COMMAND, &[0; 2]);
+        self.put(INTERRUPT_LINE, &[0]);
+        for at in BARS..BARS + 4 * self.bar_bytes.len() {
+            // What can't be written says what kind it is.
+            self.bytes[at] &= !self.writable[at];
+        }
+        self
+    }
+
+    /// The configuration space of a bell with `vectors` MSI-X vectors, at least
+    /// one.
+    pub(super) fn of_bell(vectors: u16) -> Self {
+        // The vendor number is the one that QEMU's own devices use.
+        let mut space = Self::header(Identity {
+            vendor: 0x1234,
+            device: 0xbe11,
+            revision: 0,
+            subsystem: 0,
+        });
+        space.place(BELL_BAR, 0x0, 0xfe00_0000, BELL_BYTES);
+        let bytes = msix::Layout::of(vectors).bytes;
+        space.place(MSIX_BAR, 0x0, 0xe000_0000, bytes);
+        space.put_msix(vectors, 0);
+        space.put(CAPABILITY_POINTER, &[MSIX as u8]);
+        space
+    }
+
+    /// A header without BARs or capabilities.
+    fn header(identity: Identity) -> Self {
+        let mut space = Self {
+            bytes: [0; BYTES],
+            writable: [0; BYTES],
+            bar_bytes: [0; 6],
+        };
+        space.put(0x00, &identity.vendor.to_le_bytes());
+        space.put(0x02, &identity.device.to_le_bytes());
+        // Class: mass storage, SCSI controller, as QEMU's virtio-blk says.
+        space.put(0x08, &[identity.revision, 0x00, 0x00, 0x01]);
+        space.put(0x2c, &identity.vendor.to_le_bytes());
+        space.put(0x2e, &identity.subsystem.to_le_bytes());
+        space.put(COMMAND, &(MEMORY_SPACE | BUS_MASTER).to_le_bytes());
+        // I/O, memory, bus master, parity, SERR#, INTx disable.
+        space.allow(COMMAND, &0x0547_u16.to_le_bytes());
+        space.put(STATUS, &CAPABILITIES_LIST.to_le_bytes());
+        space.put(INTERRUPT_LINE, &[11]);
+        space.allow(INTERRUPT_LINE, &[0xff]);
+        space.put(INTERRUPT_PIN, &[1]);
+        // Cache line size and latency timer: writable, without effect.
+        space.allow(0x0c, &[0xff, 0xff]);
+        space
+    }
+
+    /// Writes the capability list.
+    fn chain(&mut self, vectors: u16) {
+        // QEMU links them from the last that it adds to the first.
+        let mut next = 0;
+        for structure in [
+            Structure::Common,
+            Structure::Isr,
+            Structure::Device,
+            Structure::Notify,
+        ] {
+            let (cfg_type, at) = structure.capability();
+            let extra = if structure == Structure::Notify { 4 } else { 0 };
+            let offset = Structure::ALL
+                .iter()
+                .take_while(|other| **other != structure)
+                .count()
+                * STRUCTURE_BYTES as usize;
+            self.put(
+                at,
+                &[
+                    VENDOR_SPECIFIC,
+                    next,
+                    16 + extra,
+                    cfg_type,
+                    VIRTIO_BAR as u8,
+                ],
+            );
+            self.put(at + 8, &(offset as u32).to_le_bytes());
+            self.put(at + 12, &(STRUCTURE_BYTES as u32).to_le_bytes());
+            next = at as u8;
+        }
+        self.put(NOTIFY + 16, &NOTIFY_MULTIPLIER.to_le_bytes());
+
+        self.put(PCI_CFG, &[VENDOR_SPECIFIC, next, 20, 5]);
+        self.allow(PCI_CFG + 4, &[0xff]);
+        self.allow(PCI_CFG + 8, &[0xff; 12]);
+        next = PCI_CFG as u8;
+
+        if vectors > 0 {
+            self.put_msix(vectors, next);
+            next = MSIX as u8;
+        }
+        self.put(CAPABILITY_POINTER, &[next]);
+    }
+
+    /// Writes the MSI-X capability of `vectors` vectors, at least one, with the
+    /// capability at `next` behind it.
+    fn put_msix(&mut self, vectors: u16, next: u8) {
+        let pending = msix::Layout::of(vectors).pending as u32;
+        self.put(MSIX, &[MSI_X, next]);
+        self.put(MSIX + 2, &(vectors - 1).to_le_bytes());
+        self.allow(MSIX + 2, &0xc000_u16.to_le_bytes());
+        self.put(MSIX + 4, &(MSIX_BAR as u32).to_le_bytes());
+        self.put(MSIX + 8, &(pending | MSIX_BAR as u32).to_le_bytes());
+    }
+
+    fn put(&mut self, at: usize, data: &[u8]) {
+        self.bytes[at..at + data.len()].copy_from_slice(data);
+    }
+
+    fn allow(&mut self, at: usize, bits: &[u8]) {
+        self.writable[at..at + bits.len()].copy_from_slice(bits);
+    }
+
+    /// Places BAR `index`, of `bytes` bytes and the low bits `kind`, at
+    /// `address`.
+    fn place(&mut self, index: usize, kind: u64, address: u64, bytes: u64) {
+        self.bar_bytes[index] = bytes;
+        let at = BARS + 4 * index;
+        let wide = if kind & 0x4 != 0 { 8 } else { 4 };
+        self.put(at, &(address | kind).to_le_bytes()[..wide]);
+        self.allow(at, &(!(bytes - 1)).to_le_bytes()[..wide]);
+    }
+
+    /// Where BAR `index` decodes now.
+    pub(super) fn bar(&self, index: usize) -> Option<Bar> {
+        let bytes = *self.bar_bytes.get(index).filter(|bytes| **bytes > 0)?;
+        let at = BARS + 4 * index;
+        let low = self.dword(at);
+        if low & 1 != 0 {
+            return Some(Bar {
+                kind: BarKind::Io,
+                address: u64::from(low & !0x3),
+                bytes,
+            });
+        }
+        let high = if low & 0x4 != 0 {
+            self.dword(at + 4)
+        } else {
+            0
+        };
+        let address = u64::from(high) << 32 | u64::from(low & !0xf);
+        Some(Bar {
+            kind: BarKind::Memory,
+            address,
+            bytes,
+        })
+    }
+
+    fn word(&self, at: usize) -> u16 {
+        u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
+    fn dword(&self, at: usize) -> u32 {
+        u32::from(self.word(at + 2)) << 16 | u32::from(self.word(at))
+    }
+
+    /// Whether the memory BARs decode.
+    pub(super) fn decodes_memory(&self) -> bool {
+        self.word(COMMAND) & MEMORY_SPACE != 0
+    }
+
+    /// Whether the function may reach memory and send messages.
+    pub(super) fn is_bus_master(&self) -> bool {
+        self.word(COMMAND) & BUS_MASTER != 0
+    }
+
+    /// Whether the pin must stay de-asserted.
+    pub(super) fn pin_disabled(&self) -> bool {
+        self.word(COMMAND) & INTX_DISABLE != 0
+    }
+
+    /// The message control register of the MSI-X capability, 0 without one.
+    pub(super) fn msix_control(&self) -> u16 {
+        if self.bar_bytes[MSIX_BAR] > 0 {
+            self.word(MSIX + 2)
+        } else {
+            0
+        }
+    }
+
+    /// Reads at `offset`; bytes beyond the space are ones. `interrupt` is the
+    /// level that the status register shows.
+    pub(super) fn read(&self, offset: u16, data: &mut [u8], interrupt: bool) {
+        for (byte, at) in data.iter_mut().zip(usize::from(offset)..) {
+            *byte = match self.bytes.get(at) {
+                Some(value) if at == STATUS && interrupt => value | INTERRUPT_STATUS,
+                Some(value) => *value,
+                None => 0xff,
+            };
+        }
+    }
+
+    /// Writes at `offset`; bits that are read-only keep their value.
+    pub(super) fn write(&mut self, offset: u16, data: &[u8], complaints: &Complaints) {
+        for (new, at) in data.iter().zip(usize::from(offset)..) {
+            let (Some(byte), Some(writable)) = (self.bytes.get_mut(at), self.writable.get(at))
+            else {
+                complaints.add(format!(
+                    "PCI configuration: a write beyond byte {BYTES}, at {at:#x}"
+                ));
+                return;
+            };
+            // Header registers are sized and rewritten as a whole; nobody has
+            // reason to try that with a capability.
+            if at >= HEADER_END && (*byte ^ new) & !writable != 0 {
+                complaints.add(format!(
+                    "PCI configuration: a write of {new:#04x} to read-only bits of a capability, \
+                     at {at:#x} (VIRTIO 1.3 §4.1.4.1)"
+                ));
+            }
+            *byte = *byte & !writable | new & writable;
+        }
+    }
+
+    /// Whether an access of `bytes` bytes at `offset` is one to the data of the
+    /// PCI_CFG window.
+    pub(super) fn is_window_data(offset: u16, bytes: usize) -> bool {
+        let data = PCI_CFG + 16..PCI_CFG + 20;
+        let offset = usize::from(offset);
+        data.contains(&offset) && offset + bytes <= data.end
+    }
+
+    /// The access that the PCI_CFG window is set to, if it is one that the
+    /// specification allows; complains otherwise.
+    pub(super) fn window(&self, complaints: &Complaints) -> Option<Window> {
+        let bar = usize::from(self.bytes[PCI_CFG + 4]);
+        let offset = u64::from(self.dword(PCI_CFG + 8));
+        let bytes = self.dword(PCI_CFG + 12);
+        let allowed = bar == VIRTIO_BAR
+            && matches!(bytes, 1 | 2 | 4)
+            && offset.is_multiple_of(bytes.into())
+            && offset + u64::from(bytes) <= self.bar_bytes[VIRTIO_BAR];
+        if !allowed {
+            complaints.add(format!(
+                "PCI configuration: the PCI_CFG window is set to {bytes} bytes at {offset:#x} of \
+                 BAR {bar}, which is no aligned access to a virtio structure (VIRTIO 1.3 \
+                 §4.1.4.9.2)"
+            ));
+            return None;
+        }
+        Some(Window {
+            bar,
+            offset,
+            bytes: bytes as usize,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modern() -> ConfigSpace {
+        ConfigSpace::new(DeviceId::Modern, 0, 2)
+    }
+
+    fn read<const N: usize>(space: &ConfigSpace, offset: u16) -> [u8; N] {
+        let mut data = [0; N];
+        space.read(offset, &mut data, false);
+        data
+    }
+
+    /// The offsets and ids of the capability list.
+    fn capabilities(space: &ConfigSpace) -> Vec<(u16, u8)> {
+        let mut list = Vec::new();
+        let [mut at] = read(space, 0x34);
+        while at != 0 && list.len() < 48 {
+            let [id, next] = read(space, at.into());
+            list.push((at.into(), id));
+            at = next;
+        }
+        list
+    }
+
+    #[test]
+    fn a_modern_disk_has_the_identity_of_the_specification() {
+        let space = modern();
+
+        assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x42, 0x10]);
+        assert_eq!(read(&space, 0x08), [1, 0x00, 0x00, 0x01]);
+        assert_eq!(read(&space, 0x2c), [0xf4, 0x1a, 0x00, 0x11]);
+    }
+
+    #[test]
+    fn a_transitional_disk_has_the_identity_of_the_specification() {
+        let space = ConfigSpace::new(DeviceId::Transitional, 0, 2);
+
+        assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x01, 0x10]);
+        assert_eq!(read(&space, 0x08), [0]);
+        assert_eq!(read(&space, 0x2c), [0xf4, 0x1a, 0x02, 0x00]);
+        let bar = space.bar(LEGACY_BAR).expect("an I/O BAR");
+        assert_eq!((bar.kind, bar.bytes), (BarKind::Io, 0x80));
+    }
+
+    #[test]
+    fn the_capabilities_are_those_of_qemu() {
+        let list = capabilities(&modern());
+
+        assert_eq!(
+            list,
+            [
+                (0x98, 0x11),
+                (0x84, 0x09),
+                (0x70, 0x09),
+                (0x60, 0x09),
+                (0x50, 0x09),
+                (0x40, 0x09)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_disk_without_vectors_has_no_msix_capability_and_no_bar_for_it() {
+        let space = ConfigSpace::new(DeviceId::Modern, 0, 0);
+
+        assert!(capabilities(&space).iter().all(|(_, id)| *id == 0x09));
+        assert_eq!(space.bar(MSIX_BAR), None);
+        assert_eq!(space.msix_control(), 0);
+    }
+
+    #[test]
+    fn each_structure_has_its_location() {
+        let space = modern();
+
+        for (structure, offset) in Structure::ALL.into_iter().zip([0, 0x1000, 0x2000, 0x3000]) {
+            let (cfg_type, at) = structure.capability();
+            let [_, _, length, kind, bar] = read(&space, at as u16);
+            assert_eq!((kind, bar), (cfg_type, 4));
+            assert_eq!(
+                length,
+                if structure == Structure::Notify {
+                    20
+                } else {
+                    16
+                }
+            );
+            assert_eq!(u32::from_le_bytes(read(&space, at as u16 + 8)), offset);
+            assert_eq!(Structure::at(offset.into()), Some((structure, 0)));
+        }
+    }
+
+    #[test]
+    fn a_bar_is_sized_by_writing_ones() {
+        let mut space = modern();
+        let complaints = Complaints::default();
+        let before: [u8; 8] = read(&space, 0x20);
+
+        space.write(0x20, &[0xff; 8], &complaints);
+        let sized = u64::from_le_bytes(read(&space, 0x20));
+        space.write(0x20, &before, &complaints);
+
+        assert_eq!(sized, 0xffff_ffff_ffff_c00c);
+        assert_eq!(
+            space.bar(VIRTIO_BAR).expect("a BAR").address,
+            0xc0_0000_0000
+        );
+        assert_eq!(complaints.list(), [""; 0]);
+    }
+
+    #[test]
+    fn functions_in_different_slots_do_not_overlap() {
+        let spaces = [0, 1, 31].map(|slot| ConfigSpace::new(DeviceId::Transitional, slot, 2048));
+        let mut bars: Vec<_> = spaces
+            .iter()
+            .flat_map(|space| (0..6).filter_map(|index| space.bar(index)))
+            .map(|bar| (bar.kind == BarKind::Io, bar.address, bar.bytes))
+            .collect();
+        bars.sort_unstable();
+
+        assert_eq!(bars.len(), 9);
+        for pair in bars.windows(2) {
+            let [(io, address, bytes), (next_io, next, _)] = pair else {
+                unreachable!()
+            };
+            assert!(io != next_io || address + bytes <= *next, "{pair:x?}");
+        }
+    }
+
+    #[test]
+    fn read_only_bits_keep_their_value() {
+        let mut space = modern();
+        let complaints = Complaints::default();
+
+        space.write(0x00, &[0; 4], &complaints);
+        space.write(0x06, &[0xff; 2], &complaints);
+        space.write(0x9a, &0xffff_u16.to_le_bytes(), &complaints);
+
+        assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x42, 0x10]);
+        assert_eq!(read(&space, 0x06), [0x10, 0x00]);
+        assert_eq!(space.msix_control(), 0xc001);
+    }
+
+    #[test]
+    fn a_write_to_a_capability_is_complained_of_unless_it_changes_nothing() {
+        let mut space = modern();
+        let complaints = Complaints::default();
+
+        space.write(0x9a, &0x8001_u16.to_le_bytes(), &complaints);
+        assert_eq!(complaints.list(), [""; 0]);
+        space.write(0x44, &[0], &complaints);
+
+        assert_eq!(complaints.count(), 1);
+        assert_eq!(read(&space, 0x44), [4]);
+    }
+
+    #[test]
+    fn beyond_the_space_reads_are_ones_and_writes_are_complained_of() {
+        let mut space = modern();
+        let complaints = Complaints::default();
+
+        assert_eq!(read(&space, 0xfe), [0, 0, 0xff, 0xff]);
+        assert_eq!(read(&space, 0x100), [0xff; 4]);
+        space.write(0x100, &[0], &complaints);
+
+        assert_eq!(complaints.count(), 1);
+    }
+
+    #[test]
+    fn the_status_register_shows_the_interrupt() {
+        let mut data = [0; 2];
+
+        modern().read(0x06, &mut data, true);
+
+        assert_eq!(data, [0x18, 0x00]);
+    }
+
+    #[test]
+    fn a_window_is_taken_only_if_it_names_an_aligned_access() {
+        let mut space = modern();
+        let complaints = Complaints::default();
+
+        space.write(0x88, &[4], &complaints);
+        space.write(0x8c, &0x14_u32.to_le_bytes(), &complaints);
+        space.write(0x90, &1_u32.to_le_bytes(), &complaints);
+        assert_eq!(
+            space.window(&complaints),
+            Some(Window {
+                bar: 4,
+                offset: 0x14,
+                bytes: 1
+            })
+        );
+        assert_eq!(complaints.list(), [""; 0]);
+
+        for (bar, offset, bytes) in [(1, 0, 4), (4, 2, 4), (4, 0, 3), (4, 0, 0), (4, 0x4000, 1)] {
+            space.write(0x88, &[bar], &complaints);
+            space.write(0x8c, &u32::to_le_bytes(offset), &complaints);
+            space.write(0x90, &u32::to_le_bytes(bytes), &complaints);
+            assert_eq!(space.window(&complaints), None);
+        }
+        assert_eq!(complaints.count(), 5);
+    }
+}

@@ -1,0 +1,350 @@
+//! From an event to an interrupt: a message if MSI-X is on, the level of the
+//! INTx pin if not (VIRTIO 1.3 §4.1.5.3 and 4.1.5.4).
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use testbed_machine::pci::Interrupts;
+
+use super::{complaints::Complaints, msix::Msix};
+
+/// ISR status: a virtqueue was used.
+pub(super) const ISR_QUEUE: u8 = 1 << 0;
+/// ISR status: the device configuration changed, or the device needs a reset.
+pub(super) const ISR_CONFIGURATION: u8 = 1 << 1;
+
+/// The vector of an event that has none (`VIRTIO_MSI_NO_VECTOR`).
+pub(super) const NO_VECTOR: u16 = 0xffff;
+
+/// The ISR status register and the pin that follows it.
+#[derive(Debug, Default)]
+struct Pin {
+    isr: u8,
+    /// MSI-X is on, or the command register disables the pin.
+    off: bool,
+    asserted: bool,
+}
+
+/// A function's interrupts.
+pub(super) struct InterruptSender {
+    receiver: OnceLock<Arc<dyn Interrupts>>,
+    msix: Mutex<Msix>,
+    pin: Mutex<Pin>,
+    sent: AtomicU64,
+    /// How many more messages get lost.
+    losing: AtomicU32,
+}
+
+impl InterruptSender {
+    /// Interrupts of a function with `vectors` MSI-X vectors.
+    pub(super) fn new(vectors: u16) -> Self {
+        Self {
+            receiver: OnceLock::new(),
+            msix: Mutex::new(Msix::new(vectors)),
+            pin: Mutex::default(),
+            sent: AtomicU64::new(0),
+            losing: AtomicU32::new(0),
+        }
+    }
+
+    /// Names the receiver; the first one stays.
+    pub(super) fn connect(&self, receiver: Arc<dyn Interrupts>) {
+        let _ = self.receiver.set(receiver);
+    }
+
+    /// Sends message `id`, though no event is mapped to it.
+    pub(super) fn send_stray(&self, id: u16) {
+        if let Some(receiver) = self.receiver.get() {
+            receiver.message(id);
+        }
+    }
+
+    /// How many were sent: messages, and changes of the pin to asserted.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Loses the next `count` messages.
+    pub(super) fn lose(&self, count: u32) {
+        self.losing.store(count, Ordering::Relaxed);
+    }
+
+    /// How many MSI-X vectors there are.
+    pub(super) fn vectors(&self) -> u16 {
+        self.msix().vectors()
+    }
+
+    /// Whether events become messages.
+    pub(super) fn msix_enabled(&self) -> bool {
+        self.msix().enabled()
+    }
+
+    /// A queue whose interrupts go to `vector` was used.
+    pub(super) fn queue_used(&self, vector: u16) {
+        if !self.message(vector) {
+            self.raise(ISR_QUEUE);
+        }
+    }
+
+    /// The configuration changed, or the device needs a reset; such interrupts
+    /// go to `vector`.
+    pub(super) fn configuration_changed(&self, vector: u16) {
+        // The bit is set with MSI-X too (VIRTIO 1.3 §4.1.4.5.1).
+        self.raise(ISR_CONFIGURATION);
+        self.message(vector);
+    }
+
+    /// Reads and clears the ISR status, which de-asserts the pin.
+    pub(super) fn take_isr(&self) -> u8 {
+        let mut pin = self.pin();
+        let isr = std::mem::take(&mut pin.isr);
+        self.drive(&mut pin);
+        isr
+    }
+
+    /// Whether the pin asks for an interrupt, as the PCI status register shows
+    /// it: whether or not the command register lets it out (PCI 3.0, 6.2.3).
+    pub(super) fn line_pending(&self) -> bool {
+        !self.msix_enabled() && self.pin().isr != 0
+    }
+
+    /// Forgets all events, as the reset of the device does.
+    pub(super) fn clear(&self) {
+        self.take_isr();
+    }
+
+    /// Forgets everything: as new.
+    pub(super) fn power_cycle(&self) {
+        {
+            let mut msix = self.msix();
+            *msix = Msix::new(msix.vectors());
+        }
+        let mut pin = self.pin();
+        pin.isr = 0;
+        pin.off = false;
+        self.drive(&mut pin);
+    }
+
+    /// Takes what configuration space says now: the MSI-X message control, and
+    /// whether the command register disables the pin.
+    pub(super) fn configure(&self, msix_control: u16, pin_disabled: bool) {
+        let (messages, enabled) = {
+            let mut msix = self.msix();
+            (msix.set_control(msix_control), msix.enabled())
+        };
+        self.send(&messages);
+        let mut pin = self.pin();
+        pin.off = enabled || pin_disabled;
+        self.drive(&mut pin);
+    }
+
+    /// Reads the BAR of the MSI-X table.
+    pub(super) fn read_table(&self, offset: u64, data: &mut [u8], complaints: &Complaints) {
+        self.msix().read(offset, data, complaints);
+    }
+
+    /// Writes the BAR of the MSI-X table.
+    pub(super) fn write_table(&self, offset: u64, data: &[u8], complaints: &Complaints) {
+        let messages = self.msix().write(offset, data, complaints);
+        self.send(&messages);
+    }
+
+    /// Sends the message of `vector` or leaves it pending. False: MSI-X is off.
+    fn message(&self, vector: u16) -> bool {
+        let message = {
+            let mut msix = self.msix();
+            if !msix.enabled() {
+                return false;
+            }
+            msix.signal(vector)
+        };
+        let lost = message.is_some()
+            && self
+                .losing
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                    left.checked_sub(1)
+                })
+                .is_ok();
+        if !lost {
+            self.send(message.as_slice());
+        }
+        true
+    }
+
+    fn send(&self, messages: &[u16]) {
+        self.sent
+            .fetch_add(messages.len() as u64, Ordering::Relaxed);
+        if let Some(receiver) = self.receiver.get() {
+            messages.iter().for_each(|id| receiver.message(*id));
+        }
+    }
+
+    fn raise(&self, event: u8) {
+        let mut pin = self.pin();
+        pin.isr |= event;
+        self.drive(&mut pin);
+    }
+
+    /// Gives the pin the level that the ISR status asks for. The lock stays
+    /// held until the receiver knows: two changes must not overtake each other.
+    fn drive(&self, pin: &mut MutexGuard<'_, Pin>) {
+        let level = pin.isr != 0 && !pin.off;
+        if level == pin.asserted {
+            return;
+        }
+        pin.asserted = level;
+        self.sent.fetch_add(level.into(), Ordering::Relaxed);
+        if let Some(receiver) = self.receiver.get() {
+            receiver.line(level);
+        }
+    }
+
+    fn msix(&self) -> MutexGuard<'_, Msix> {
+        self.msix.lock().expect("no holder panics")
+    }
+
+    fn pin(&self) -> MutexGuard<'_, Pin> {
+        self.pin.lock().expect("no holder panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSIX_ON: u16 = 1 << 15;
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Event {
+        Message(u16),
+        Line(bool),
+    }
+
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<Event>>);
+
+    impl Recorder {
+        fn take(&self) -> Vec<Event> {
+            std::mem::take(&mut self.0.lock().expect("a lock"))
+        }
+    }
+
+    impl Interrupts for Recorder {
+        fn message(&self, id: u16) {
+            self.0.lock().expect("a lock").push(Event::Message(id));
+        }
+        fn line(&self, asserted: bool) {
+            self.0.lock().expect("a lock").push(Event::Line(asserted));
+        }
+    }
+
+    fn connected() -> (InterruptSender, Arc<Recorder>) {
+        let sender = InterruptSender::new(2);
+        let recorder = Arc::new(Recorder::default());
+        sender.connect(recorder.clone());
+        (sender, recorder)
+    }
+
+    fn unmask(sender: &InterruptSender, vector: u64) {
+        sender.write_table(vector * 16 + 12, &[0; 4], &Complaints::default());
+    }
+
+    #[test]
+    fn the_pin_stays_asserted_until_the_isr_is_read() {
+        let (sender, recorder) = connected();
+
+        sender.queue_used(NO_VECTOR);
+        sender.queue_used(NO_VECTOR);
+        assert_eq!(recorder.take(), [Event::Line(true)]);
+        assert!(sender.line_pending());
+
+        assert_eq!(sender.take_isr(), ISR_QUEUE);
+        assert_eq!(recorder.take(), [Event::Line(false)]);
+        assert_eq!(sender.take_isr(), 0);
+        assert_eq!(recorder.take(), []);
+        assert_eq!(sender.sent(), 1);
+    }
+
+    #[test]
+    fn one_level_can_mean_a_queue_and_the_configuration() {
+        let (sender, recorder) = connected();
+
+        sender.queue_used(NO_VECTOR);
+        sender.configuration_changed(NO_VECTOR);
+
+        assert_eq!(recorder.take(), [Event::Line(true)]);
+        assert_eq!(sender.take_isr(), ISR_QUEUE | ISR_CONFIGURATION);
+    }
+
+    #[test]
+    fn the_command_register_holds_the_pin_back_but_not_the_status() {
+        let (sender, recorder) = connected();
+        sender.configure(0, true);
+
+        sender.queue_used(NO_VECTOR);
+        assert_eq!(recorder.take(), []);
+        assert!(sender.line_pending());
+
+        sender.configure(0, false);
+        assert_eq!(recorder.take(), [Event::Line(true)]);
+    }
+
+    #[test]
+    fn with_msix_a_queue_sends_its_message_and_leaves_the_isr_alone() {
+        let (sender, recorder) = connected();
+        unmask(&sender, 1);
+        sender.configure(MSIX_ON, false);
+
+        sender.queue_used(1);
+
+        assert_eq!(recorder.take(), [Event::Message(1)]);
+        assert_eq!(sender.take_isr(), 0);
+        assert_eq!(sender.sent(), 1);
+    }
+
+    #[test]
+    fn without_a_vector_msix_sends_nothing() {
+        let (sender, recorder) = connected();
+        sender.configure(MSIX_ON, false);
+
+        sender.queue_used(NO_VECTOR);
+
+        assert_eq!(recorder.take(), []);
+    }
+
+    #[test]
+    fn a_masked_vector_sends_its_message_once_when_it_is_unmasked() {
+        let (sender, recorder) = connected();
+        sender.configure(MSIX_ON, false);
+
+        sender.queue_used(0);
+        sender.queue_used(0);
+        assert_eq!(recorder.take(), []);
+        unmask(&sender, 0);
+
+        assert_eq!(recorder.take(), [Event::Message(0)]);
+    }
+
+    #[test]
+    fn turning_msix_on_takes_the_pin_back() {
+        let (sender, recorder) = connected();
+
+        sender.queue_used(NO_VECTOR);
+        sender.configure(MSIX_ON, false);
+
+        assert_eq!(recorder.take(), [Event::Line(true), Event::Line(false)]);
+        assert!(!sender.line_pending());
+    }
+
+    #[test]
+    fn a_reset_de_asserts_the_pin() {
+        let (sender, recorder) = connected();
+
+        sender.queue_used(NO_VECTOR);
+        sender.clear();
+
+        assert_eq!(recorder.take(), [Event::Line(true), Event::Line(false)]);
+    }
+}

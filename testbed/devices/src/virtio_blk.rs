@@ -1,0 +1,838 @@
+//! The virtio-blk function: its configuration space, its registers, its queues
+//! and their threads, put together.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use virtio_bindings::bindings::{
+    virtio_blk::{
+        VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
+        VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_ID_BYTES,
+    },
+    virtio_config::VIRTIO_F_VERSION_1,
+    virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
+};
+use vm_memory::GuestMemoryMmap;
+
+use testbed_machine::{
+    pci::{Bar, FunctionCounters, Interrupts, PciFunction},
+    schedule::{self, Handle},
+};
+
+use super::{
+    blk_config::BlkConfig,
+    blk_request::{Disk, Terms},
+    complaints::Complaints,
+    config_space::{
+        ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, Structure, VIRTIO_BAR,
+    },
+    disk_image::{Access, DiskImage, DiskImageError},
+    faults::{self, Faults, Glitch, Oddities, Served},
+    interrupt_sender::InterruptSender,
+    msix,
+    queue_worker::QueueWorker,
+    virtio_pci::{CommonConfig, DRIVER_OK, Effect, GENERATION_AT, STATUS_AT},
+};
+
+/// Slots that a function can be in.
+const SLOTS: u8 = 32;
+
+/// What a disk is like. The defaults are those of QEMU's `virtio-blk-pci`.
+#[derive(Clone, Debug)]
+pub struct BlkSettings {
+    /// The PCI identity.
+    pub device_id: DeviceId,
+    /// Which of the machine's disks this is, 0 to 31: BARs of different slots
+    /// do not overlap.
+    pub slot: u8,
+    /// MSI-X vectors, at most 2048; 0 leaves INTx alone. None: one for each
+    /// queue and one for configuration changes.
+    pub msix_vectors: Option<u16>,
+    /// Request queues, 1 to 1024. More than one offers VIRTIO_BLK_F_MQ.
+    pub queues: u16,
+    /// Most descriptors in a queue: a power of two, at most 32768.
+    pub queue_size: u16,
+    /// The feature bits to offer, as they are. VIRTIO_BLK_F_RO and
+    /// VIRTIO_BLK_F_MQ come by themselves.
+    pub features: u64,
+    /// Most data segments in a request.
+    pub seg_max: u32,
+    /// Most bytes in a data segment; matters with VIRTIO_BLK_F_SIZE_MAX, which
+    /// [`BlkSettings::FEATURES`] leaves out as QEMU does.
+    pub size_max: u32,
+    /// Bytes in a logical block.
+    pub blk_size: u32,
+    /// Logical blocks in a physical block, as a power of two.
+    pub physical_block_exp: u8,
+    /// Suggested least I/O size in logical blocks.
+    pub min_io_size: u16,
+    /// Suggested greatest I/O size in logical blocks; 0 suggests none.
+    pub opt_io_size: u32,
+    /// The disk's identification: ASCII, of which 20 bytes count.
+    pub serial: String,
+    /// Faults that the disk has from the start.
+    pub faults: Faults,
+}
+
+impl BlkSettings {
+    /// VERSION_1, INDIRECT_DESC, EVENT_IDX, SEG_MAX, BLK_SIZE, TOPOLOGY, FLUSH
+    /// and CONFIG_WCE.
+    pub const FEATURES: u64 = 1 << VIRTIO_F_VERSION_1
+        | 1 << VIRTIO_RING_F_INDIRECT_DESC
+        | 1 << VIRTIO_RING_F_EVENT_IDX
+        | 1 << VIRTIO_BLK_F_SEG_MAX
+        | 1 << VIRTIO_BLK_F_BLK_SIZE
+        | 1 << VIRTIO_BLK_F_TOPOLOGY
+        | 1 << VIRTIO_BLK_F_FLUSH
+        | 1 << VIRTIO_BLK_F_CONFIG_WCE;
+
+    fn vectors(&self) -> u16 {
+        self.msix_vectors.unwrap_or(self.queues + 1)
+    }
+
+    fn check(&self) {
+        assert!(self.slot < SLOTS, "slot {} of {SLOTS}", self.slot);
+        assert!(
+            self.vectors() <= msix::MOST_VECTORS,
+            "{} MSI-X vectors",
+            self.vectors()
+        );
+        // The notification area has 4 KiB.
+        assert!((1..=1024).contains(&self.queues), "{} queues", self.queues);
+        assert!(
+            self.queue_size.is_power_of_two(),
+            "a queue of {} descriptors: no power of two up to 32768",
+            self.queue_size
+        );
+        assert!(
+            self.blk_size.is_power_of_two() && self.blk_size >= 512,
+            "logical blocks of {} bytes",
+            self.blk_size
+        );
+    }
+}
+
+impl Default for BlkSettings {
+    fn default() -> Self {
+        Self {
+            device_id: DeviceId::Modern,
+            slot: 0,
+            msix_vectors: None,
+            queues: 1,
+            queue_size: 256,
+            features: Self::FEATURES,
+            seg_max: 254,
+            size_max: 0x1_0000,
+            blk_size: 512,
+            physical_block_exp: 0,
+            min_io_size: 0,
+            opt_io_size: 0,
+            serial: String::new(),
+            faults: Faults::default(),
+        }
+    }
+}
+
+/// A disk: a virtio-blk PCI function behind an image file.
+pub struct VirtioBlk {
+    core: Arc<Core>,
+    threads: Mutex<Vec<Handle>>,
+}
+
+impl VirtioBlk {
+    /// A disk that keeps its sectors in `image` and reaches `memory`, powered
+    /// up as firmware leaves it: BARs placed, memory decoding and bus mastering
+    /// on, MSI-X off with every vector masked.
+    ///
+    /// # Panics
+    /// If `settings` are outside the ranges that [`BlkSettings`] gives, or the
+    /// host gives no thread.
+    #[must_use]
+    pub fn new(image: DiskImage, memory: GuestMemoryMmap, settings: BlkSettings) -> Arc<Self> {
+        settings.check();
+        let core = Arc::new(Core::new(image, memory, settings));
+        let threads = (0..)
+            .zip(&core.queues)
+            .map(|(index, _)| {
+                let core = core.clone();
+                let name = format!("disk{}-queue{index}", core.settings.slot);
+                let run = move || core.queues[usize::from(index)].run(index, &core);
+                schedule::spawn(&name, run).expect("the host gives a thread")
+            })
+            .collect();
+        Arc::new(Self {
+            core,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// The image file.
+    #[must_use]
+    pub fn image(&self) -> &DiskImage {
+        &self.core.image
+    }
+
+    /// Replaces the disk's faults; requests that have stalled stay stalled.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
+    }
+
+    /// Increments `used.idx` of queue 0 once without a used element.
+    pub fn glitch(&self, glitch: Glitch) {
+        match glitch {
+            Glitch::Silent => self.core.glitch(),
+            Glitch::Interrupt => {
+                self.core.glitch();
+                self.core.queue_used(0);
+            }
+            Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
+                self.core.oddities.arm(glitch, 0)
+            }
+        }
+    }
+
+    /// Arms a glitch for the time after the next `skip` at which it is due.
+    pub fn glitch_after(&self, glitch: Glitch, skip: u32) {
+        self.core.oddities.arm(glitch, skip);
+    }
+
+    /// Makes a reset slow: the one after the next `after`. It ends when the
+    /// driver has read the status `reads` times and reads it once more;
+    /// `u32::MAX`: it never ends. Until then the device works on.
+    pub fn slow_reset(&self, after: u32, reads: u32) {
+        self.core.oddities.slow_reset(after, reads);
+    }
+
+    /// Ends a reset that never ends, at the next read of the status.
+    pub fn let_reset_end(&self) {
+        self.core.oddities.let_reset_end();
+    }
+
+    /// How many resets by the driver have ended.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.core.oddities.resets()
+    }
+
+    /// Takes the function away: it serves nothing, reads of its registers and
+    /// of its configuration space give ones, and writes do nothing.
+    pub fn vanish(&self) {
+        self.core.gone.store(true, Ordering::Release);
+        self.core.queues.iter().for_each(QueueWorker::reset);
+    }
+
+    /// Brings a function back that had vanished. The device is reset;
+    /// configuration space is as it was.
+    pub fn come_back(&self) {
+        self.core.reset();
+        self.core.gone.store(false, Ordering::Release);
+    }
+
+    /// Stops the device and sets DEVICE_NEEDS_RESET, with a configuration
+    /// interrupt (VIRTIO 1.3 §2.1.2).
+    pub fn need_reset(&self) {
+        self.core.need_reset();
+    }
+
+    /// From now on requests are served by [`Self::serve_now`] alone.
+    pub fn by_hand(&self) {
+        self.core.queues.iter().for_each(QueueWorker::by_hand);
+    }
+
+    /// Serves, on the calling thread, the queues whose doorbells rang.
+    pub fn serve_now(&self) {
+        for (index, queue) in (0..).zip(&self.core.queues) {
+            queue.serve_now(index, &self.core);
+        }
+    }
+
+    /// Loses the next `count` MSI-X messages.
+    pub fn lose_messages(&self, count: u32) {
+        self.core.interrupts.lose(count);
+    }
+
+    /// Sends message `id`, whatever the driver has set up.
+    pub fn send_message(&self, id: u16) {
+        self.core.interrupts.send_stray(id);
+    }
+
+    /// Whether the write cache is on: `writeback` of the configuration (VIRTIO
+    /// 1.3 §5.2.5).
+    #[must_use]
+    pub fn writeback(&self) -> bool {
+        self.core.writeback.load(Ordering::Acquire)
+    }
+
+    /// The requests served since the last call, in order; 65536 at most.
+    #[must_use]
+    pub fn take_served(&self) -> Vec<Served> {
+        self.core.oddities.take_served()
+    }
+
+    /// What the driver wrote to the device status, in order; 65536 writes at
+    /// most.
+    #[must_use]
+    pub fn status_writes(&self) -> Vec<u8> {
+        self.core.oddities.status_writes()
+    }
+
+    /// Gives the disk another size and tells the driver (VIRTIO 1.3 §5.2.4).
+    ///
+    /// # Errors
+    /// For `bytes` that are no disk, and the host's.
+    pub fn resize(&self, bytes: u64) -> Result<(), DiskImageError> {
+        self.core.image.resize(bytes)?;
+        let (tell, vector) = {
+            let mut common = self.core.common();
+            common.configuration_changed();
+            (common.status() & DRIVER_OK != 0, common.config_vector())
+        };
+        if tell {
+            self.core.interrupts.configuration_changed(vector);
+        }
+        Ok(())
+    }
+}
+
+impl PciFunction for VirtioBlk {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        self.core.config_read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        self.core.config_write(offset, data);
+    }
+
+    fn bar(&self, index: usize) -> Option<Bar> {
+        self.core.config_space().bar(index)
+    }
+
+    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
+        self.core.bar_read(index, offset, data);
+    }
+
+    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
+        self.core.bar_write(index, offset, data);
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        self.core.interrupts.vectors()
+    }
+
+    fn connect(&self, interrupts: Arc<dyn Interrupts>) {
+        self.core.interrupts.connect(interrupts);
+    }
+
+    fn counters(&self) -> FunctionCounters {
+        FunctionCounters {
+            doorbells: self.core.doorbells.load(Ordering::Relaxed),
+            interrupts: self.core.interrupts.sent(),
+            requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
+            complaints: self.core.complaints.count(),
+        }
+    }
+
+    fn power_cycle(&self) {
+        self.core.power_cycle();
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        self.core.complaints.list()
+    }
+
+    fn stop(&self) {
+        self.core.stopping.store(true, Ordering::Release);
+        for queue in &self.core.queues {
+            queue.reset();
+            queue.wake();
+        }
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics"));
+        for thread in threads {
+            thread.join().expect("a queue's thread does not panic");
+        }
+    }
+}
+
+impl Drop for VirtioBlk {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the function and its threads share.
+///
+/// Lock order: a queue before the registers. The registers' lock is therefore
+/// free when a queue is stopped or taken into use.
+pub(super) struct Core {
+    image: DiskImage,
+    memory: GuestMemoryMmap,
+    settings: BlkSettings,
+    serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
+
+    config_space: Mutex<ConfigSpace>,
+    /// The memory BARs decode, as the command register says.
+    decodes: AtomicBool,
+    /// Memory may be reached, as the command register says.
+    bus_master: AtomicBool,
+    common: Mutex<CommonConfig>,
+    interrupts: InterruptSender,
+    queues: Vec<QueueWorker>,
+    writeback: AtomicBool,
+
+    faults: Mutex<Arc<Faults>>,
+    oddities: Oddities,
+    /// The function has vanished.
+    gone: AtomicBool,
+    complaints: Complaints,
+    doorbells: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Core {
+    fn new(image: DiskImage, memory: GuestMemoryMmap, mut settings: BlkSettings) -> Self {
+        if image.access() == Access::ReadOnly {
+            settings.features |= 1 << VIRTIO_BLK_F_RO;
+        }
+        if settings.queues > 1 {
+            settings.features |= 1 << VIRTIO_BLK_F_MQ;
+        }
+        let vectors = settings.vectors();
+        let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
+        for (byte, character) in serial.iter_mut().zip(settings.serial.bytes()) {
+            *byte = character;
+        }
+        Self {
+            image,
+            memory,
+            serial,
+            config_space: Mutex::new(ConfigSpace::new(settings.device_id, settings.slot, vectors)),
+            decodes: AtomicBool::new(true),
+            bus_master: AtomicBool::new(true),
+            common: Mutex::new(CommonConfig::new(
+                settings.features,
+                settings.queues,
+                settings.queue_size,
+                vectors,
+            )),
+            interrupts: InterruptSender::new(vectors),
+            queues: (0..settings.queues)
+                .map(|_| QueueWorker::default())
+                .collect(),
+            writeback: AtomicBool::new(true),
+            faults: Mutex::new(Arc::new(settings.faults.clone())),
+            oddities: Oddities::default(),
+            gone: AtomicBool::new(false),
+            complaints: Complaints::default(),
+            doorbells: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    /// Guest memory.
+    pub(super) fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Where complaints go.
+    pub(super) fn complaints(&self) -> &Complaints {
+        &self.complaints
+    }
+
+    /// Whether the threads have to end.
+    pub(super) fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The faults that the disk has now.
+    pub(super) fn faults(&self) -> Arc<Faults> {
+        self.faults.lock().expect("no holder panics").clone()
+    }
+
+    /// The one-shot faults and the records.
+    pub(super) fn oddities(&self) -> &Oddities {
+        &self.oddities
+    }
+
+    fn glitch(&self) {
+        if let Some(queue) = self.queues.first() {
+            queue.glitch(&self.memory);
+        }
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// The disk as requests see it.
+    pub(super) fn disk<'a>(&'a self, faults: &'a Faults) -> Disk<'a> {
+        Disk {
+            image: &self.image,
+            serial: &self.serial,
+            write_through: !self.writeback.load(Ordering::Acquire),
+            faults,
+        }
+    }
+
+    /// Interrupts for queue `index`.
+    pub(super) fn queue_used(&self, index: u16) {
+        let vector = self.common().queue_vector(index);
+        self.interrupts.queue_used(vector);
+    }
+
+    /// The driver did what the device can't answer: it stops and asks for a
+    /// reset.
+    pub(super) fn stop_working(&self, why: &str) {
+        self.complaints
+            .add(format!("{why}; the device stops until it is reset"));
+        self.need_reset();
+    }
+
+    fn need_reset(&self) {
+        let (tell, vector) = {
+            let mut common = self.common();
+            (common.needs_reset(), common.config_vector())
+        };
+        self.queues.iter().for_each(QueueWorker::halt);
+        if tell {
+            self.interrupts.configuration_changed(vector);
+        }
+    }
+
+    fn common(&self) -> MutexGuard<'_, CommonConfig> {
+        self.common.lock().expect("no holder panics")
+    }
+
+    fn config_space(&self) -> MutexGuard<'_, ConfigSpace> {
+        self.config_space.lock().expect("no holder panics")
+    }
+
+    /// As the driver's reset, and the PCI function's registers as well. It has
+    /// forgotten that it ever was reset.
+    fn power_cycle(&self) {
+        self.decodes.store(false, Ordering::Release);
+        self.bus_master.store(false, Ordering::Release);
+        self.oddities.power_cycled();
+        self.queues.iter().for_each(QueueWorker::reset);
+        let settings = &self.settings;
+        let vectors = settings.vectors();
+        *self.common() = CommonConfig::new(
+            settings.features,
+            settings.queues,
+            settings.queue_size,
+            vectors,
+        );
+        *self.config_space() =
+            ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
+        self.interrupts.power_cycle();
+        self.writeback.store(true, Ordering::Release);
+    }
+
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        if self.is_gone() {
+            return data.fill(0xff);
+        }
+        if ConfigSpace::is_window_data(offset, data.len()) {
+            let window = self.config_space().window(&self.complaints);
+            // Another width reads what is stored, like any other register.
+            if let Some(window) = window.filter(|window| window.bytes == data.len()) {
+                self.bar_read(window.bar, window.offset, data);
+                return;
+            }
+        }
+        let interrupt = self.interrupts.line_pending();
+        self.config_space().read(offset, data, interrupt);
+        for (at, wrong) in &self.faults().pci_reads {
+            let place = at.checked_sub(offset).map(usize::from);
+            if let Some(byte) = place.and_then(|place| data.get_mut(place)) {
+                *byte = *wrong;
+            }
+        }
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        if self.is_gone() {
+            return;
+        }
+        let (msix_control, pin_disabled, window) = {
+            let mut space = self.config_space();
+            space.write(offset, data, &self.complaints);
+            self.decodes
+                .store(space.decodes_memory(), Ordering::Release);
+            self.bus_master
+                .store(space.is_bus_master(), Ordering::Release);
+            let window = ConfigSpace::is_window_data(offset, data.len())
+                .then(|| space.window(&self.complaints))
+                .flatten();
+            (space.msix_control(), space.pin_disabled(), window)
+        };
+        self.interrupts.configure(msix_control, pin_disabled);
+        if let Some(window) = window.filter(|window| window.bytes == data.len()) {
+            self.bar_write(window.bar, window.offset, data);
+        }
+    }
+
+    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
+        if self.is_gone() || !self.reachable(index, offset, data.len()) {
+            data.fill(0xff);
+            return;
+        }
+        if index == MSIX_BAR {
+            self.interrupts.read_table(offset, data, &self.complaints);
+            return;
+        }
+        match Structure::at(offset) {
+            Some((Structure::Common, offset)) => {
+                if offset == STATUS_AT && self.oddities.reset_ends_now() {
+                    self.reset();
+                }
+                let faults = self.faults();
+                let mut common = self.common();
+                common.read(offset, data, &self.complaints);
+                if offset == GENERATION_AT && faults.unstable_config {
+                    common.configuration_changed();
+                }
+                faults::replace(&faults.common_reads, offset, data);
+            }
+            Some((Structure::Isr, 0)) if data.len() == 1 => {
+                data[0] = self.interrupts.take_isr();
+            }
+            Some((Structure::Device, offset)) => {
+                let (offered, status) = {
+                    let common = self.common();
+                    (common.offered(), common.status())
+                };
+                self.blk_config()
+                    .read(offset, data, offered, status, &self.complaints);
+                faults::replace(&self.faults().device_reads, offset, data);
+            }
+            Some((structure, offset)) => {
+                data.fill(0);
+                self.complaints.add(format!(
+                    "{structure:?} structure: a read of {} bytes at {offset:#x}, where nothing \
+                     can be read (VIRTIO 1.3 §4.1.4)",
+                    data.len()
+                ));
+            }
+            None => data.fill(0xff),
+        }
+    }
+
+    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
+        if self.is_gone() || !self.reachable(index, offset, data.len()) {
+            return;
+        }
+        if index == MSIX_BAR {
+            self.interrupts.write_table(offset, data, &self.complaints);
+            return;
+        }
+        match Structure::at(offset) {
+            Some((Structure::Notify, offset)) => self.notify(offset, data),
+            Some((Structure::Common, offset)) => {
+                let msix = self.interrupts.msix_enabled();
+                if let (STATUS_AT, [status]) = (offset, data) {
+                    self.oddities.record_status(*status);
+                }
+                let refuses = self.faults().refuse_features;
+                let effect = {
+                    let mut common = self.common();
+                    common.refuse_features(refuses);
+                    common.write(offset, data, msix, &self.complaints)
+                };
+                self.carry_out(effect);
+            }
+            Some((Structure::Device, offset)) => {
+                let (agreed, status) = {
+                    let common = self.common();
+                    (common.agreed(), common.status())
+                };
+                let writeback = BlkConfig::written(offset, data, agreed, status, &self.complaints);
+                if let Some(writeback) = writeback {
+                    self.writeback.store(writeback, Ordering::Release);
+                }
+            }
+            Some((Structure::Isr, offset)) => self.complaints.add(format!(
+                "ISR status: a write of {} bytes at {offset:#x}; it is read-only (VIRTIO 1.3 \
+                 §4.1.4.5)",
+                data.len()
+            )),
+            None => {}
+        }
+    }
+
+    /// Whether an access reaches a register; complains if not.
+    fn reachable(&self, index: usize, offset: u64, bytes: usize) -> bool {
+        if index == LEGACY_BAR && self.settings.device_id == DeviceId::Transitional {
+            self.complaints.add(
+                "the legacy interface in BAR 0 was used, which this disk does not have: the \
+                 modern one is there (VIRTIO 1.3 §4.1.4.10)",
+            );
+            return false;
+        }
+        if !self.decodes.load(Ordering::Acquire) {
+            self.complaints.add(format!(
+                "BAR {index} was accessed while the command register has memory decoding off"
+            ));
+            return false;
+        }
+        let end = offset.checked_add(bytes as u64);
+        let inside = self.config_space_bytes(index);
+        let reachable = end.is_some_and(|end| end <= inside);
+        if !reachable {
+            self.complaints.add(format!(
+                "an access of {bytes} bytes at {offset:#x} of BAR {index}, which has {inside} bytes"
+            ));
+        }
+        reachable
+    }
+
+    /// The length of a memory BAR, 0 if it is not there.
+    fn config_space_bytes(&self, index: usize) -> u64 {
+        match index {
+            VIRTIO_BAR => 4 * super::config_space::STRUCTURE_BYTES,
+            MSIX_BAR if self.settings.vectors() > 0 => {
+                msix::Layout::of(self.settings.vectors()).bytes
+            }
+            _ => 0,
+        }
+    }
+
+    fn notify(&self, offset: u64, data: &[u8]) {
+        let index = offset / u64::from(NOTIFY_MULTIPLIER);
+        let queue = usize::try_from(index)
+            .ok()
+            .and_then(|index| self.queues.get(index));
+        let Some(queue) = queue.filter(|_| offset.is_multiple_of(NOTIFY_MULTIPLIER.into())) else {
+            self.complaints.add(format!(
+                "a notification at {offset:#x} of the notification structure, which is no queue's \
+                 address (VIRTIO 1.3 §4.1.4.4)"
+            ));
+            return;
+        };
+        self.doorbells.fetch_add(1, Ordering::Relaxed);
+        let value: Option<[u8; 2]> = data.try_into().ok();
+        let Some(value) = value.map(u16::from_le_bytes) else {
+            self.complaints.add(format!(
+                "a notification of {} bytes; it must have 2 (VIRTIO 1.3 §4.1.5.2.1)",
+                data.len()
+            ));
+            return;
+        };
+        if u64::from(value) != index {
+            self.complaints.add(format!(
+                "a notification for queue {index} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
+            ));
+        }
+        if !self.bus_master.load(Ordering::Acquire) {
+            self.complaints
+                .add("a notification while the command register has bus mastering off");
+            return;
+        }
+        if !queue.is_live() {
+            self.complain_of_doorbell(index);
+            return;
+        }
+        queue.ring();
+    }
+
+    /// A doorbell rang while its queue could not be served.
+    fn complain_of_doorbell(&self, index: u64) {
+        let status = self.common().status();
+        if status & super::virtio_pci::NEEDS_RESET != 0 {
+            // The driver may not have seen it yet; nothing will happen.
+        } else if status & DRIVER_OK == 0 {
+            self.complaints.add(format!(
+                "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
+            ));
+        } else {
+            self.complaints.add(format!(
+                "a notification for queue {index}, which is not enabled"
+            ));
+        }
+    }
+
+    fn carry_out(&self, effect: Effect) {
+        match effect {
+            Effect::None => {}
+            Effect::Reset => {
+                if self.oddities.reset_ends() {
+                    self.reset();
+                }
+            }
+            Effect::FeaturesAgreed(features) => {
+                // Without a flush there is no cache that a driver could rely on
+                // (VIRTIO 1.3 §5.2.5.2).
+                let flush = features & 1 << VIRTIO_BLK_F_FLUSH != 0;
+                self.writeback.store(flush, Ordering::Release);
+            }
+            Effect::Enable(index, registers) => {
+                let terms = Terms {
+                    agreed: self.common().agreed(),
+                    seg_max: self.settings.seg_max,
+                    size_max: self.settings.size_max,
+                    queue_size: registers.size,
+                    descriptors: registers.desc,
+                };
+                let enabled = self.queues[usize::from(index)].enable(
+                    &registers,
+                    self.settings.queue_size,
+                    terms,
+                    &self.memory,
+                    &self.complaints,
+                );
+                if enabled {
+                    if self.oddities.take(Glitch::AtQueueEnable) {
+                        self.glitch();
+                    }
+                    let mut common = self.common();
+                    common.queue_in_use(index);
+                    let late = common.status() & DRIVER_OK != 0;
+                    drop(common);
+                    if late {
+                        self.queues[usize::from(index)].start();
+                    }
+                }
+            }
+            Effect::Start => {
+                self.queues.iter().for_each(QueueWorker::start);
+                if self.oddities.take(Glitch::AtDriverOk) {
+                    self.glitch();
+                    self.queue_used(0);
+                }
+                let resets = self.oddities.resets();
+                if self
+                    .faults()
+                    .driver_ok_fails
+                    .is_some_and(|after| resets >= after)
+                {
+                    self.need_reset();
+                }
+            }
+        }
+    }
+
+    /// The driver's reset.
+    fn reset(&self) {
+        self.queues.iter().for_each(QueueWorker::reset);
+        self.common().reset();
+        self.interrupts.clear();
+        self.writeback.store(true, Ordering::Release);
+        self.oddities.was_reset();
+    }
+
+    fn blk_config(&self) -> BlkConfig {
+        BlkConfig {
+            capacity: self.image.sectors(),
+            size_max: self.settings.size_max,
+            seg_max: self.settings.seg_max,
+            blk_size: self.settings.blk_size,
+            physical_block_exp: self.settings.physical_block_exp,
+            min_io_size: self.settings.min_io_size,
+            opt_io_size: self.settings.opt_io_size,
+            writeback: self.writeback.load(Ordering::Acquire),
+            num_queues: self.settings.queues,
+        }
+    }
+}

@@ -1,0 +1,610 @@
+//! A tiny driver: what a virtio-blk driver does, through configuration space
+//! and BARs alone, with split rings of its own in guest memory.
+
+use std::{
+    sync::{Arc, Condvar, Mutex, MutexGuard, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use testbed_devices::{Access, BlkSettings, DiskImage, VirtioBlk};
+use testbed_machine::pci::{Interrupts, PciFunction};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+/// How long anything may take. Nothing waits that long unless it is broken.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Guest memory: two pieces with a hole between them.
+pub const MEMORY: u64 = 0x1_0000_0000;
+pub const MEMORY_BYTES: u64 = 16 << 20;
+pub const SECOND: u64 = MEMORY + MEMORY_BYTES;
+pub const HOLE: u64 = SECOND + (1 << 20);
+
+/// Where the rings of queue `n` lie: 128 KiB for each.
+const RINGS: u64 = MEMORY;
+/// Where buffers lie.
+const BUFFERS: u64 = MEMORY + (2 << 20);
+
+/// Feature bits.
+pub const SIZE_MAX: u64 = 1 << 1;
+pub const SEG_MAX: u64 = 1 << 2;
+pub const RO: u64 = 1 << 5;
+pub const FLUSH: u64 = 1 << 9;
+pub const CONFIG_WCE: u64 = 1 << 11;
+pub const MQ: u64 = 1 << 12;
+pub const INDIRECT: u64 = 1 << 28;
+pub const EVENT_IDX: u64 = 1 << 29;
+
+/// Offsets of the structures in BAR 4, as the capabilities say.
+pub const COMMON: u64 = 0x0000;
+pub const ISR: u64 = 0x1000;
+pub const DEVICE: u64 = 0x2000;
+pub const NOTIFY: u64 = 0x3000;
+
+/// Offsets of common configuration fields.
+pub const STATUS: u64 = COMMON + 0x14;
+
+/// Request types and states.
+pub const IN: u32 = 0;
+pub const OUT: u32 = 1;
+pub const FLUSH_REQUEST: u32 = 4;
+pub const GET_ID: u32 = 8;
+pub const OK: u8 = 0;
+pub const IOERR: u8 = 1;
+pub const UNSUPP: u8 = 2;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+const INDIRECT_FLAG: u16 = 4;
+
+/// The machine's side of the interrupts.
+#[derive(Default)]
+pub struct Receiver {
+    seen: Mutex<Seen>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The messages, in the order in which they came.
+    pub messages: Vec<u16>,
+    /// The level of the pin.
+    pub line: bool,
+    /// How often the pin was asserted.
+    pub asserted: u32,
+}
+
+impl Receiver {
+    pub fn seen(&self) -> Seen {
+        self.lock().clone()
+    }
+
+    /// Waits until what was seen is `enough`.
+    pub fn wait(&self, enough: impl Fn(&Seen) -> bool) {
+        let (seen, timeout) = self
+            .changed
+            .wait_timeout_while(self.lock(), PATIENCE, |seen| !enough(seen))
+            .expect("a lock");
+        assert!(!timeout.timed_out(), "no such interrupt came: {seen:?}");
+    }
+
+    /// How many messages came.
+    pub fn messages(&self) -> usize {
+        self.lock().messages.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("a lock")
+    }
+}
+
+impl Interrupts for Receiver {
+    fn message(&self, id: u16) {
+        self.lock().messages.push(id);
+        self.changed.notify_all();
+    }
+
+    fn line(&self, asserted: bool) {
+        let mut seen = self.lock();
+        assert_ne!(
+            seen.line, asserted,
+            "the pin changed to the level that it had"
+        );
+        seen.line = asserted;
+        seen.asserted += u32::from(asserted);
+        self.changed.notify_all();
+    }
+}
+
+/// One piece of a chain: address, length, whether the device writes it.
+pub type Piece = (u64, u32, bool);
+
+/// A split ring on the driver's side.
+pub struct Ring {
+    pub index: u16,
+    pub size: u16,
+    pub desc: u64,
+    pub avail: u64,
+    pub used: u64,
+    pub next_avail: u16,
+    pub next_used: u16,
+    /// Where the next chain's descriptors go.
+    next_desc: u16,
+    /// What `avail.idx` was when the device was last told of it.
+    told: u16,
+}
+
+/// How the driver sets the device up.
+#[derive(Clone, Copy)]
+pub struct Setup {
+    /// Features that it accepts if they are offered; VERSION_1 always.
+    pub features: u64,
+    /// Whether it uses MSI-X: vector 0 for the configuration, `n + 1` for queue
+    /// `n`, all unmasked.
+    pub msix: bool,
+    /// Descriptors in each queue.
+    pub queue_size: u16,
+    /// How many queues.
+    pub queues: u16,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            features: u64::MAX,
+            msix: true,
+            queue_size: 64,
+            queues: 1,
+        }
+    }
+}
+
+/// A machine with one disk and its driver.
+pub struct Driver {
+    pub disk: Arc<VirtioBlk>,
+    pub memory: GuestMemoryMmap,
+    pub receiver: Arc<Receiver>,
+    pub rings: Vec<Ring>,
+    pub features: u64,
+    next_buffer: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Driver {
+    /// A machine with a disk of `sectors` sectors in which each sector is
+    /// filled with its number, not yet initialised.
+    pub fn powered_up(sectors: u64, settings: BlkSettings) -> Self {
+        Self::with_access(sectors, settings, Access::ReadWrite)
+    }
+
+    pub fn with_access(sectors: u64, settings: BlkSettings, access: Access) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("disk");
+        let content: Vec<u8> = (0..sectors)
+            .flat_map(|sector| [sector as u8; 512])
+            .collect();
+        std::fs::write(&path, content).expect("an image");
+        let image = DiskImage::open(&path, access).expect("an image");
+        let memory = GuestMemoryMmap::from_ranges(&[
+            (GuestAddress(MEMORY), MEMORY_BYTES as usize),
+            (GuestAddress(SECOND), (HOLE - SECOND) as usize),
+        ])
+        .expect("memory");
+        let disk = VirtioBlk::new(image, memory.clone(), settings);
+        let receiver = Arc::new(Receiver::default());
+        disk.connect(receiver.clone());
+        Self {
+            disk,
+            memory,
+            receiver,
+            rings: Vec::new(),
+            features: 0,
+            next_buffer: BUFFERS,
+            _folder: folder,
+        }
+    }
+
+    /// A disk of 256 sectors, initialised as `setup` says.
+    pub fn ready(settings: BlkSettings, setup: Setup) -> Self {
+        let mut driver = Self::powered_up(256, settings);
+        driver.initialise(setup);
+        driver
+    }
+
+    /// Everything by default.
+    pub fn default_ready() -> Self {
+        Self::ready(BlkSettings::default(), Setup::default())
+    }
+
+    pub fn get<const N: usize>(&self, offset: u64) -> u64 {
+        let mut data = [0; 8];
+        self.disk.bar_read(4, offset, &mut data[..N]);
+        u64::from_le_bytes(data)
+    }
+
+    pub fn set<const N: usize>(&self, offset: u64, value: u64) {
+        self.disk.bar_write(4, offset, &value.to_le_bytes()[..N]);
+    }
+
+    pub fn status(&self) -> u8 {
+        self.get::<1>(STATUS) as u8
+    }
+
+    /// Resets the device and waits until that is done.
+    pub fn reset(&mut self) {
+        self.set::<1>(STATUS, 0);
+        let deadline = Instant::now() + PATIENCE;
+        while self.status() != 0 {
+            assert!(Instant::now() < deadline, "the reset does not end");
+        }
+        self.rings.clear();
+    }
+
+    /// Brings the device from anything to DRIVER_OK.
+    pub fn initialise(&mut self, setup: Setup) {
+        self.negotiate(setup);
+        for index in 0..setup.queues {
+            self.enable_queue(index, setup);
+        }
+        self.set::<1>(STATUS, 0x0f);
+        assert_eq!(self.status(), 0x0f);
+    }
+
+    /// Brings the device to FEATURES_OK.
+    pub fn negotiate(&mut self, setup: Setup) {
+        self.reset();
+        self.set::<1>(STATUS, 1);
+        self.set::<1>(STATUS, 3);
+        if setup.msix {
+            self.enable_msix(setup.queues + 1);
+            self.set::<2>(COMMON + 0x10, 0);
+            assert_eq!(self.get::<2>(COMMON + 0x10), 0);
+        }
+        self.features = self.offered() & (setup.features | 1 << 32);
+        for select in 0..2 {
+            self.set::<4>(COMMON + 0x08, select);
+            self.set::<4>(COMMON + 0x0c, self.features >> (32 * select) & 0xffff_ffff);
+        }
+        self.set::<1>(STATUS, 0x0b);
+        assert_eq!(self.status(), 0x0b, "{:#?}", self.disk.complaints());
+    }
+
+    pub fn offered(&self) -> u64 {
+        let word = |select| {
+            self.set::<4>(COMMON, select);
+            self.get::<4>(COMMON + 0x04)
+        };
+        word(0) | word(1) << 32
+    }
+
+    /// Turns MSI-X on, as firmware and operating system do, with `vectors`
+    /// vectors unmasked.
+    pub fn enable_msix(&self, vectors: u16) {
+        for vector in 0..u64::from(vectors) {
+            self.disk
+                .bar_write(1, vector * 16, &0xfee0_0000_u64.to_le_bytes());
+            self.disk
+                .bar_write(1, vector * 16 + 8, &(0x40 + vector as u32).to_le_bytes());
+            self.mask(vector, false);
+        }
+        self.set_msix_control(0x8000);
+    }
+
+    pub fn mask(&self, vector: u64, masked: bool) {
+        self.disk
+            .bar_write(1, vector * 16 + 12, &u32::from(masked).to_le_bytes());
+    }
+
+    /// The pending bits of vectors 0 to 31.
+    pub fn pending(&self) -> u32 {
+        let mut data = [0; 4];
+        self.disk.bar_read(1, 0x800, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    pub fn set_msix_control(&self, bits: u16) {
+        let mut control = [0; 2];
+        self.disk.config_read(0x9a, &mut control);
+        let control = u16::from_le_bytes(control) & 0x3fff | bits;
+        self.disk.config_write(0x9a, &control.to_le_bytes());
+    }
+
+    pub fn command(&self, value: u16) {
+        self.disk.config_write(0x04, &value.to_le_bytes());
+    }
+
+    /// Zeroes the rings of queue `index` and hands them to the device.
+    pub fn enable_queue(&mut self, index: u16, setup: Setup) {
+        let ring = self.prepare_queue(index, setup);
+        for (offset, address) in [(0x20, ring.desc), (0x28, ring.avail), (0x30, ring.used)] {
+            self.set::<4>(COMMON + offset, address & 0xffff_ffff);
+            self.set::<4>(COMMON + offset + 4, address >> 32);
+        }
+        self.set::<2>(COMMON + 0x1c, 1);
+        assert_eq!(
+            self.get::<2>(COMMON + 0x1c),
+            1,
+            "{:#?}",
+            self.disk.complaints()
+        );
+        self.rings.push(ring);
+    }
+
+    /// Selects queue `index`, sets its size and vector, and zeroes its rings.
+    pub fn prepare_queue(&self, index: u16, setup: Setup) -> Ring {
+        self.set::<2>(COMMON + 0x16, index.into());
+        assert!(self.get::<2>(COMMON + 0x18) >= setup.queue_size.into());
+        self.set::<2>(COMMON + 0x18, setup.queue_size.into());
+        if setup.msix {
+            self.set::<2>(COMMON + 0x1a, u64::from(index) + 1);
+            assert_eq!(self.get::<2>(COMMON + 0x1a), u64::from(index) + 1);
+        }
+        let desc = RINGS + u64::from(index) * 0x2_0000;
+        self.memory
+            .write_slice(&[0; 0x2_0000], GuestAddress(desc))
+            .expect("memory");
+        Ring {
+            index,
+            size: setup.queue_size,
+            desc,
+            avail: desc + 0x8000,
+            used: desc + 0x1_0000,
+            next_avail: 0,
+            next_used: 0,
+            next_desc: 0,
+            told: 0,
+        }
+    }
+
+    /// Fresh memory for a buffer; it is never given back.
+    pub fn buffer(&mut self, content: &[u8]) -> u64 {
+        let address = self.next_buffer;
+        self.next_buffer += (content.len() as u64).next_multiple_of(512).max(512);
+        assert!(self.next_buffer <= SECOND, "the test wants too much memory");
+        self.write(address, content);
+        address
+    }
+
+    pub fn write(&self, address: u64, content: &[u8]) {
+        self.memory
+            .write_slice(content, GuestAddress(address))
+            .expect("memory");
+    }
+
+    pub fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        self.memory
+            .read_slice(&mut data, GuestAddress(address))
+            .expect("memory");
+        data
+    }
+
+    fn store(&self, address: u64, value: u16) {
+        self.memory
+            .store(value.to_le(), GuestAddress(address), Ordering::SeqCst)
+            .expect("memory");
+    }
+
+    pub fn load(&self, address: u64) -> u16 {
+        u16::from_le(
+            self.memory
+                .load(GuestAddress(address), Ordering::SeqCst)
+                .expect("memory"),
+        )
+    }
+
+    /// Writes descriptor `index` of the table at `table`.
+    pub fn describe(&self, table: u64, index: u16, piece: Piece, flags: u16, next: u16) {
+        let (address, bytes, writable) = piece;
+        let flags = flags | if writable { WRITE } else { 0 };
+        let mut descriptor = [0; 16];
+        descriptor[0..8].copy_from_slice(&address.to_le_bytes());
+        descriptor[8..12].copy_from_slice(&bytes.to_le_bytes());
+        descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
+        descriptor[14..16].copy_from_slice(&next.to_le_bytes());
+        self.write(table + 16 * u64::from(index), &descriptor);
+    }
+
+    /// Writes `pieces` as a chain into the table at `table` from `first` on,
+    /// wrapping at `size`. Gives the index after the last.
+    fn chain(&self, table: u64, first: u16, size: u16, pieces: &[Piece]) -> u16 {
+        let mut index = first;
+        for (number, piece) in pieces.iter().enumerate() {
+            let next = (index + 1) % size;
+            let flags = if number + 1 < pieces.len() { NEXT } else { 0 };
+            self.describe(table, index, *piece, flags, next);
+            index = next;
+        }
+        index
+    }
+
+    /// Puts a chain into the descriptor table of queue `queue`. Gives its head.
+    pub fn direct(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
+        let ring = &self.rings[queue];
+        let head = ring.next_desc;
+        let next = self.chain(ring.desc, head, ring.size, pieces);
+        self.rings[queue].next_desc = next;
+        head
+    }
+
+    /// Puts a chain into a table of its own. Gives the head that leads there.
+    pub fn indirect(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
+        let table = self.buffer(&vec![0; 16 * pieces.len()]);
+        self.chain(table, 0, pieces.len() as u16, pieces);
+        let ring = &self.rings[queue];
+        let head = ring.next_desc;
+        self.describe(
+            ring.desc,
+            head,
+            (table, 16 * pieces.len() as u32, false),
+            INDIRECT_FLAG,
+            0,
+        );
+        self.rings[queue].next_desc = (head + 1) % self.rings[queue].size;
+        head
+    }
+
+    /// Makes `head` available, without telling the device.
+    pub fn publish(&mut self, queue: usize, head: u16) {
+        let ring = &mut self.rings[queue];
+        let slot = ring.avail + 4 + 2 * u64::from(ring.next_avail % ring.size);
+        ring.next_avail = ring.next_avail.wrapping_add(1);
+        let (index, at) = (ring.next_avail, ring.avail + 2);
+        self.store(slot, head);
+        self.store(at, index);
+    }
+
+    /// Tells the device, unless it does not want to know.
+    pub fn kick(&mut self, queue: usize) {
+        let ring = &self.rings[queue];
+        let (old, new) = (ring.told, ring.next_avail);
+        let wanted = if self.features & EVENT_IDX != 0 {
+            let event = self.load(ring.used + 4 + 8 * u64::from(ring.size));
+            new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+        } else {
+            self.load(ring.used) & 1 == 0
+        };
+        self.rings[queue].told = new;
+        if wanted {
+            self.ring_doorbell(queue as u16);
+        }
+    }
+
+    pub fn ring_doorbell(&self, queue: u16) {
+        self.set::<2>(NOTIFY + 4 * u64::from(queue), queue.into());
+    }
+
+    /// Asks for an interrupt when used element `at` has been written
+    /// (EVENT_IDX).
+    pub fn set_used_event(&self, queue: usize, at: u16) {
+        let ring = &self.rings[queue];
+        self.store(ring.avail + 4 + 2 * u64::from(ring.size), at);
+    }
+
+    pub fn set_avail_flags(&self, queue: usize, flags: u16) {
+        self.store(self.rings[queue].avail, flags);
+    }
+
+    pub fn used_index(&self, queue: usize) -> u16 {
+        self.load(self.rings[queue].used + 2)
+    }
+
+    /// Waits until the device has used `count` chains in all, and takes none.
+    pub fn wait_for_used_index(&self, count: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.used_index(0) != count {
+            assert!(
+                Instant::now() < deadline,
+                "only {} are used",
+                self.used_index(0)
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for the next used element, by polling: head and length. The
+    /// driver's wish for interrupts stays what it was.
+    pub fn wait_used(&mut self, queue: usize) -> (u32, u32) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.used_index(queue) == self.rings[queue].next_used {
+            assert!(
+                Instant::now() < deadline,
+                "no request is done: {:#?}",
+                self.disk.complaints()
+            );
+            std::thread::yield_now();
+        }
+        let ring = &mut self.rings[queue];
+        let at = ring.used + 4 + 8 * u64::from(ring.next_used % ring.size);
+        ring.next_used = ring.next_used.wrapping_add(1);
+        let element = self.read(at, 8);
+        let word = |at: usize| u32::from_le_bytes(element[at..at + 4].try_into().expect("4 bytes"));
+        (word(0), word(4))
+    }
+
+    /// Makes `pieces` available as one chain, and waits until it is done. Gives
+    /// the used length.
+    pub fn run(&mut self, pieces: &[Piece]) -> u32 {
+        let head = self.direct(0, pieces);
+        self.publish(0, head);
+        self.kick(0);
+        let (id, length) = self.wait_used(0);
+        assert_eq!(id, u32::from(head));
+        length
+    }
+
+    /// A request's header in a buffer.
+    pub fn header(&mut self, kind: u32, sector: u64) -> u64 {
+        let mut header = [0; 16];
+        header[0..4].copy_from_slice(&kind.to_le_bytes());
+        header[8..16].copy_from_slice(&sector.to_le_bytes());
+        self.buffer(&header)
+    }
+
+    /// The pieces of a request with the usual framing: header, data, status.
+    /// Gives where the data and the status will be.
+    pub fn request(&mut self, kind: u32, sector: u64, data: &[u8]) -> (Vec<Piece>, u64, u64) {
+        let header = self.header(kind, sector);
+        let buffer = self.buffer(data);
+        let status = self.buffer(&[0xff]);
+        let mut pieces = vec![(header, 16, false)];
+        if !data.is_empty() {
+            pieces.push((buffer, data.len() as u32, kind != OUT));
+        }
+        pieces.push((status, 1, true));
+        (pieces, buffer, status)
+    }
+
+    /// Runs a request: its status, its data, the used length.
+    pub fn call(&mut self, kind: u32, sector: u64, data: &[u8]) -> (u8, Vec<u8>, u32) {
+        let (pieces, buffer, status) = self.request(kind, sector, data);
+        let length = self.run(&pieces);
+        (
+            self.read(status, 1)[0],
+            self.read(buffer, data.len()),
+            length,
+        )
+    }
+
+    /// The file itself.
+    pub fn image(&self, sector: u64, bytes: usize) -> Vec<u8> {
+        let mut data = vec![0; bytes];
+        self.disk
+            .image()
+            .read_at(sector * 512, &mut data)
+            .expect("the image");
+        data
+    }
+
+    /// The driver did nothing wrong.
+    pub fn nothing_wrong(&self) {
+        assert_eq!(self.disk.complaints(), [""; 0]);
+        assert_eq!(self.disk.counters().complaints, 0);
+    }
+
+    /// The one thing that the driver did wrong.
+    pub fn complaint(&self) -> String {
+        let list = self.disk.complaints();
+        assert_eq!(list.len(), 1, "{list:#?}");
+        assert_eq!(self.disk.counters().complaints, 1);
+        list[0].clone()
+    }
+
+    /// Waits until the device asks for a reset.
+    pub fn wait_needs_reset(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.status() & 0x40 == 0 {
+            assert!(
+                Instant::now() < deadline,
+                "the device goes on: {:#?}",
+                self.disk.complaints()
+            );
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.disk.stop();
+    }
+}

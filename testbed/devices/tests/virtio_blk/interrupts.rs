@@ -1,0 +1,299 @@
+//! When an interrupt comes, and as what: messages, masks, the pin, and the two
+//! ways to suppress them.
+
+use testbed_devices::BlkSettings;
+use testbed_machine::pci::PciFunction;
+
+use crate::driver::{Driver, EVENT_IDX, IN, ISR, Seen, Setup};
+
+/// Makes one read available and waits until it is used.
+fn read_one(driver: &mut Driver) {
+    driver.call(IN, 1, &[0; 512]);
+}
+
+/// Makes `count` reads available with one doorbell.
+fn read_many(driver: &mut Driver, count: u64) {
+    for sector in 0..count {
+        let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
+        let head = driver.indirect(0, &pieces);
+        driver.publish(0, head);
+    }
+    driver.kick(0);
+}
+
+/// Serves one more request, so that an interrupt for what came before would be
+/// there now: a queue interrupts before it goes on.
+fn settle(driver: &mut Driver) {
+    read_one(driver);
+}
+
+/// A driver that uses messages and wants one for every used buffer.
+fn messages() -> Driver {
+    Driver::ready(
+        BlkSettings::default(),
+        Setup {
+            features: !EVENT_IDX,
+            ..Setup::default()
+        },
+    )
+}
+
+/// The interrupts on the pin, without EVENT_IDX.
+fn pin() -> Setup {
+    Setup {
+        msix: false,
+        features: !EVENT_IDX,
+        ..Setup::default()
+    }
+}
+
+#[test]
+fn a_used_queue_sends_the_message_of_its_vector() {
+    let mut driver = messages();
+
+    read_one(&mut driver);
+
+    driver.receiver.wait(|seen| seen.messages == [1]);
+    assert!(!driver.receiver.seen().line);
+    assert_eq!(driver.disk.counters().interrupts, 1);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn queues_can_share_a_vector() {
+    let mut driver = messages();
+
+    // Vector 0 is that of the configuration.
+    driver.set::<2>(0x1a, 0);
+    assert_eq!(driver.get::<2>(0x1a), 0);
+    read_one(&mut driver);
+
+    driver.receiver.wait(|seen| seen.messages == [0]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_masked_vector_waits() {
+    let mut driver = messages();
+    driver.mask(1, true);
+
+    read_one(&mut driver);
+    read_one(&mut driver);
+    settle(&mut driver);
+    assert_eq!(driver.receiver.seen(), Seen::default());
+    assert_eq!(driver.pending(), 0b10);
+    driver.mask(1, false);
+
+    driver.receiver.wait(|seen| seen.messages.starts_with(&[1]));
+    assert_eq!(driver.pending(), 0);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn the_function_mask_holds_messages_back() {
+    let mut driver = messages();
+    driver.set_msix_control(0xc000);
+
+    read_one(&mut driver);
+    settle(&mut driver);
+    assert_eq!(driver.receiver.seen(), Seen::default());
+    assert_eq!(driver.pending(), 0b10);
+    driver.set_msix_control(0x8000);
+
+    driver.receiver.wait(|seen| seen.messages.starts_with(&[1]));
+    driver.nothing_wrong();
+}
+
+#[test]
+fn without_a_vector_a_queue_sends_nothing() {
+    let mut driver = messages();
+    driver.set::<2>(0x1a, 0xffff);
+    assert_eq!(driver.get::<2>(0x1a), 0xffff);
+
+    read_one(&mut driver);
+    settle(&mut driver);
+
+    assert_eq!(driver.receiver.seen(), Seen::default());
+    assert_eq!(driver.disk.counters().interrupts, 0);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn without_msix_the_pin_is_asserted_until_the_isr_is_read() {
+    let mut driver = Driver::ready(BlkSettings::default(), pin());
+
+    read_one(&mut driver);
+    driver.receiver.wait(|seen| seen.line);
+    settle(&mut driver);
+    assert_eq!(driver.receiver.seen().asserted, 1);
+
+    // The interrupt status in the PCI status register.
+    let mut status = [0; 2];
+    driver.disk.config_read(0x06, &mut status);
+    assert_eq!(status[0] & 0x08, 0x08);
+    assert_eq!(driver.get::<1>(ISR) & 1, 1);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn reading_the_isr_clears_it_and_lets_the_pin_go() {
+    let mut driver = Driver::ready(BlkSettings::default(), pin());
+
+    for round in 1..=3 {
+        read_one(&mut driver);
+        driver.receiver.wait(|seen| seen.line);
+
+        assert_eq!(driver.get::<1>(ISR), 1);
+
+        let seen = driver.receiver.seen();
+        assert_eq!((seen.line, seen.asserted), (false, round));
+        assert_eq!(driver.get::<1>(ISR), 0);
+    }
+    driver.nothing_wrong();
+}
+
+#[test]
+fn the_command_register_disables_the_pin() {
+    let mut driver = Driver::ready(BlkSettings::default(), pin());
+    driver.command(0x0406);
+
+    read_one(&mut driver);
+    settle(&mut driver);
+    assert_eq!(driver.receiver.seen(), Seen::default());
+    driver.command(0x0006);
+
+    driver.receiver.wait(|seen| seen.line);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_disk_without_msix_uses_the_pin() {
+    let settings = BlkSettings {
+        msix_vectors: Some(0),
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::ready(
+        settings,
+        Setup {
+            msix: false,
+            ..Setup::default()
+        },
+    );
+    assert_eq!(driver.disk.msix_vectors(), 0);
+    assert_eq!(driver.disk.bar(1), None);
+
+    read_one(&mut driver);
+
+    driver.receiver.wait(|seen| seen.line);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn the_no_interrupt_flag_is_honoured_without_event_idx() {
+    let setup = Setup {
+        features: !EVENT_IDX,
+        ..Setup::default()
+    };
+    let mut driver = Driver::ready(BlkSettings::default(), setup);
+    driver.set_avail_flags(0, 1);
+    read_one(&mut driver);
+    settle(&mut driver);
+    assert_eq!(driver.disk.counters().interrupts, 0);
+
+    driver.set_avail_flags(0, 0);
+    read_one(&mut driver);
+
+    driver.receiver.wait(|seen| seen.messages.starts_with(&[1]));
+    driver.nothing_wrong();
+}
+
+#[test]
+fn used_event_says_when_to_interrupt() {
+    let mut driver = Driver::default_ready();
+    driver.set_used_event(0, 9);
+
+    read_many(&mut driver, 9);
+    driver.wait_for_used_index(9);
+    assert_eq!(driver.receiver.seen(), Seen::default());
+    read_many(&mut driver, 1);
+
+    driver.receiver.wait(|seen| seen.messages == [1]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_batch_is_announced_once() {
+    let mut driver = Driver::default_ready();
+
+    read_many(&mut driver, 32);
+    driver.wait_for_used_index(32);
+    // used_event stayed 0: one interrupt at most, for the first element.
+    driver.receiver.wait(|seen| !seen.messages.is_empty());
+
+    assert_eq!(driver.receiver.seen().messages, [1]);
+    assert_eq!(driver.disk.counters().doorbells, 1);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_change_of_size_is_announced_with_a_new_generation() {
+    const GENERATION: u64 = 0x15;
+    for msix in [true, false] {
+        let setup = Setup {
+            msix,
+            ..Setup::default()
+        };
+        let driver = Driver::ready(BlkSettings::default(), setup);
+        let before = driver.get::<1>(GENERATION);
+
+        driver.disk.resize(512 * 1000).expect("a new size");
+
+        driver
+            .receiver
+            .wait(|seen| seen.line != msix && seen.messages.len() == usize::from(msix));
+        assert_ne!(driver.get::<1>(GENERATION), before);
+        assert_eq!(driver.get::<4>(0x2000), 1000);
+        // The bit is set with MSI-X too.
+        assert_eq!(driver.get::<1>(ISR), 2);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
+    const TOTAL: u64 = 20_000;
+    for features in [u64::MAX, !EVENT_IDX] {
+        let setup = Setup {
+            features,
+            ..Setup::default()
+        };
+        let mut driver = Driver::ready(BlkSettings::default(), setup);
+        let (pieces, _, _) = driver.request(IN, 0, &[0; 512]);
+        let (mut made, mut done, mut heard) = (0, 0, 0);
+
+        while done < TOTAL {
+            // Never more than 8 of 3 descriptors each, in a table of 64.
+            while made < TOTAL && made - done < 8 {
+                let head = driver.direct(0, &pieces);
+                driver.publish(0, head);
+                made += 1;
+            }
+            driver.kick(0);
+            let before = done;
+            while driver.used_index(0) != driver.rings[0].next_used {
+                driver.wait_used(0);
+                done += 1;
+            }
+            if done == before {
+                // Asks for an interrupt, looks again, and only then sleeps.
+                driver.set_used_event(0, driver.rings[0].next_used);
+                if driver.used_index(0) == driver.rings[0].next_used {
+                    driver.receiver.wait(|seen| seen.messages.len() > heard);
+                }
+                heard = driver.receiver.messages();
+            }
+        }
+
+        driver.nothing_wrong();
+    }
+}

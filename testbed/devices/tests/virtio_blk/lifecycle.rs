@@ -1,0 +1,357 @@
+//! From power-up to reset and stop: discovery, the order of things, stalled
+//! requests, and a device that gave up.
+
+use testbed_devices::{BlkSettings, DeviceId, Faults};
+use testbed_machine::pci::{BarKind, PciFunction};
+
+use crate::driver::{
+    COMMON, DEVICE, Driver, EVENT_IDX, FLUSH, IN, NOTIFY, OK, OUT, PATIENCE, Setup,
+};
+
+fn config<const N: usize>(driver: &Driver, offset: u16) -> [u8; N] {
+    let mut data = [0; N];
+    driver.disk.config_read(offset, &mut data);
+    data
+}
+
+/// A virtio structure as its capability names it: type, BAR, offset, length.
+fn structures(driver: &Driver) -> Vec<(u8, u8, u32, u32)> {
+    let mut found = Vec::new();
+    let [mut at] = config(driver, 0x34);
+    while at != 0 && found.len() < 48 {
+        let [id, next, _, kind, bar] = config(driver, at.into());
+        if id == 9 {
+            let word = |offset| u32::from_le_bytes(config(driver, u16::from(at) + offset));
+            found.push((kind, bar, word(8), word(12)));
+        }
+        at = next;
+    }
+    found
+}
+
+#[test]
+fn a_driver_finds_the_structures_by_the_capabilities() {
+    let driver = Driver::powered_up(256, BlkSettings::default());
+
+    let found = structures(&driver);
+
+    assert_eq!(
+        found,
+        [
+            (5, 0, 0, 0),
+            (2, 4, NOTIFY as u32, 0x1000),
+            (4, 4, DEVICE as u32, 0x1000),
+            (3, 4, 0x1000, 0x1000),
+            (1, 4, COMMON as u32, 0x1000),
+        ]
+    );
+    let bar = driver.disk.bar(4).expect("a BAR");
+    assert_eq!((bar.kind, bar.bytes), (BarKind::Memory, 0x4000));
+    assert!(bar.address > u64::from(u32::MAX) && bar.address.is_multiple_of(bar.bytes));
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_transitional_disk_has_an_io_bar_and_works_through_the_modern_interface() {
+    let settings = BlkSettings {
+        device_id: DeviceId::Transitional,
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::ready(settings, Setup::default());
+
+    assert_eq!(config(&driver, 0), [0xf4, 0x1a, 0x01, 0x10]);
+    assert_eq!(driver.disk.bar(0).expect("a BAR").kind, BarKind::Io);
+    assert_eq!(driver.call(IN, 1, &[0; 512]).0, OK);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn registers_can_be_reached_through_configuration_space() {
+    let driver = Driver::powered_up(256, BlkSettings::default());
+    let write = |offset, data: &[u8]| driver.disk.config_write(offset, data);
+    // device_status, then capacity, through VIRTIO_PCI_CAP_PCI_CFG at 0x84.
+    write(0x88, &[4]);
+    write(0x8c, &0x14_u32.to_le_bytes());
+    write(0x90, &1_u32.to_le_bytes());
+
+    write(0x94, &[0]);
+    assert_eq!(config(&driver, 0x94), [0]);
+    write(0x94, &[1]);
+    assert_eq!(config(&driver, 0x94), [1]);
+    assert_eq!(driver.status(), 1);
+
+    write(0x8c, &0x2000_u32.to_le_bytes());
+    write(0x90, &4_u32.to_le_bytes());
+    assert_eq!(config(&driver, 0x94), 256_u32.to_le_bytes());
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_reset_device_can_be_set_up_again_in_another_way() {
+    let mut driver = Driver::default_ready();
+    assert_eq!(driver.call(OUT, 0, &[1; 512]).0, OK);
+
+    driver.initialise(Setup {
+        features: 0,
+        msix: false,
+        queue_size: 8,
+        queues: 1,
+    });
+
+    assert_eq!(driver.call(IN, 0, &[0; 512]).1, [1; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn after_a_reset_the_rings_are_left_alone() {
+    let mut driver = Driver::default_ready();
+    driver.call(IN, 0, &[0; 512]);
+    let (used, doorbell) = (driver.rings[0].used, driver.rings[0].index);
+    let (pieces, buffer, _) = driver.request(IN, 9, &[0xee; 512]);
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+
+    driver.reset();
+    // The device may have served the request before the reset.
+    driver.write(buffer, &[0xee; 512]);
+    driver.write(used, &[0xee; 64]);
+    driver.ring_doorbell(doorbell);
+    driver.disk.stop();
+
+    assert_eq!(driver.read(used, 64), [0xee; 64]);
+    assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+    assert!(driver.complaint().contains("before DRIVER_OK"));
+}
+
+#[test]
+fn a_doorbell_before_driver_ok_is_complained_of_and_serves_nothing() {
+    let mut driver = Driver::powered_up(256, BlkSettings::default());
+    driver.negotiate(Setup::default());
+    driver.enable_queue(0, Setup::default());
+    let (pieces, buffer, status) = driver.request(IN, 9, &[0xee; 512]);
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+
+    driver.ring_doorbell(0);
+    assert!(driver.complaint().contains("before DRIVER_OK"));
+    assert_eq!(driver.used_index(0), 0);
+    assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+
+    driver.set::<1>(COMMON + 0x14, 0x0f);
+    driver.ring_doorbell(0);
+    driver.wait_used(0);
+    assert_eq!(driver.read(status, 1), [OK]);
+}
+
+#[test]
+#[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
+fn a_stalled_request_delays_no_other_and_is_dropped_by_a_reset() {
+    let faults = Faults {
+        stalled: vec![50..60],
+        ..Faults::default()
+    };
+    let settings = BlkSettings {
+        faults,
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::ready(settings, Setup::default());
+    let (pieces, buffer, status) = driver.request(IN, 59, &[0xee; 512]);
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+
+    assert_eq!(driver.call(IN, 60, &[0; 512]).0, OK);
+    assert_eq!(driver.call(IN, 49, &[0; 512]).0, OK);
+    assert_eq!(driver.read(status, 1), [0xff]);
+
+    driver.disk.set_faults(Faults::default());
+    driver.initialise(Setup::default());
+    assert_eq!(driver.call(IN, 59, &[0; 512]).0, OK);
+    assert_eq!(driver.read(status, 1), [0xff]);
+    assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_device_that_gave_up_works_again_after_a_reset() {
+    let mut driver = Driver::default_ready();
+    let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
+    pieces[1].1 = 0;
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+
+    driver.wait_needs_reset();
+    driver.receiver.wait(|seen| seen.messages == [0]);
+    assert!(driver.complaint().contains("length 0"));
+    // It takes no more requests, and no offence at the driver's next one.
+    driver.ring_doorbell(0);
+    assert_eq!(driver.used_index(0), 0);
+
+    driver.initialise(Setup::default());
+    assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
+    assert_eq!(driver.disk.counters().complaints, 1);
+}
+
+#[test]
+fn what_was_done_before_the_device_gave_up_is_announced() {
+    let mut driver = Driver::default_ready();
+    let (good, _, status) = driver.request(IN, 0, &[0; 512]);
+    let (mut bad, _, _) = driver.request(IN, 0, &[0; 512]);
+    bad[1].1 = 0;
+    for pieces in [good, bad] {
+        let head = driver.direct(0, &pieces);
+        driver.publish(0, head);
+    }
+
+    driver.kick(0);
+
+    driver.receiver.wait(|seen| seen.messages == [1, 0]);
+    assert_eq!(driver.used_index(0), 1);
+    assert_eq!(driver.read(status, 1), [OK]);
+}
+
+#[test]
+fn a_reset_leaves_undone_what_was_not_begun() {
+    let faults = Faults {
+        latency: std::time::Duration::from_millis(100),
+        ..Faults::default()
+    };
+    let settings = BlkSettings {
+        faults,
+        ..BlkSettings::default()
+    };
+    let setup = Setup {
+        features: !EVENT_IDX,
+        ..Setup::default()
+    };
+    let mut driver = Driver::ready(settings, setup);
+    let (pieces, buffer, _) = driver.request(IN, 3, &[0xee; 512]);
+    let head = driver.direct(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+    // The device has awoken once it wants no more doorbells.
+    let used_flags = driver.rings[0].used;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while driver.load(used_flags) == 0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the doorbell woke nobody"
+        );
+        std::thread::yield_now();
+    }
+
+    driver.reset();
+
+    assert_eq!(driver.disk.counters().requests, 0);
+    assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_reset_waits_for_the_request_at_hand() {
+    // Without a flush the device makes each write durable before it is done,
+    // and that takes a while.
+    let setup = Setup {
+        features: !FLUSH,
+        ..Setup::default()
+    };
+    let mut driver = Driver::powered_up(256, BlkSettings::default());
+
+    // A reset that does not wait is seen only if it comes in the middle.
+    for round in 1..=50 {
+        driver.initialise(setup);
+        let (pieces, _, status) = driver.request(OUT, 0, &[round; 65536]);
+        let head = driver.direct(0, &pieces);
+        driver.publish(0, head);
+        driver.kick(0);
+        let deadline = std::time::Instant::now() + PATIENCE;
+        while driver.image(0, 1) != [round] {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the write does not begin"
+            );
+        }
+
+        driver.reset();
+
+        assert_eq!(driver.read(status, 1), [OK]);
+    }
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_reset_in_the_middle_of_traffic_ends_it() {
+    let mut driver = Driver::powered_up(256, BlkSettings::default());
+    for _ in 0..50 {
+        driver.initialise(Setup {
+            queue_size: 256,
+            ..Setup::default()
+        });
+        let (pieces, buffer, _) = driver.request(IN, 3, &[0; 512]);
+        for _ in 0..64 {
+            let head = driver.direct(0, &pieces);
+            driver.publish(0, head);
+        }
+        driver.kick(0);
+
+        driver.reset();
+        driver.write(buffer, &[0xee; 512]);
+
+        // What the device still did would be seen here.
+        driver.set::<1>(COMMON + 0x14, 1);
+        assert_eq!(driver.read(buffer, 512), [0xee; 512]);
+    }
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_delay_is_a_delay() {
+    let faults = Faults {
+        latency: std::time::Duration::from_millis(30),
+        ..Faults::default()
+    };
+    let settings = BlkSettings {
+        faults,
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::ready(settings, Setup::default());
+    let start = std::time::Instant::now();
+
+    assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
+
+    assert!(start.elapsed() >= std::time::Duration::from_millis(30));
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_stopped_device_stays_stopped_and_can_be_stopped_again() {
+    let mut driver = Driver::default_ready();
+    driver.call(IN, 0, &[0; 512]);
+
+    driver.disk.stop();
+    driver.disk.stop();
+
+    assert_eq!(driver.disk.counters().requests, 1);
+}
+
+#[test]
+fn a_disk_without_power_forgets_all_but_its_sectors() {
+    let mut driver = Driver::default_ready();
+    assert_eq!(driver.call(OUT, 3, &[0x5A; 512]).0, OK);
+    let placed = driver.disk.bar(4).expect("a BAR");
+
+    driver.disk.power_cycle();
+
+    assert_eq!(driver.disk.bar(4).expect("a BAR").address, 0);
+    // Nothing decodes: ones are read, and that is complained of.
+    assert_eq!(driver.status(), 0xff);
+    assert!(driver.complaint().contains("memory decoding off"));
+    driver
+        .disk
+        .config_write(0x20, &placed.address.to_le_bytes());
+    driver.command(0x6);
+    assert_eq!(driver.disk.bar(4), Some(placed));
+    assert_eq!(driver.status(), 0);
+    assert_eq!(driver.image(3, 512), [0x5A; 512]);
+}

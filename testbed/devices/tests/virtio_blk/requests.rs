@@ -1,0 +1,459 @@
+//! Requests that a good driver makes, in every framing, and what the disk does
+//! with them.
+
+use testbed_devices::{Access, BlkSettings, Faults};
+use testbed_machine::pci::PciFunction;
+
+use crate::driver::{
+    CONFIG_WCE, DEVICE, Driver, EVENT_IDX, FLUSH, FLUSH_REQUEST, GET_ID, IN, INDIRECT, IOERR, MQ,
+    OK, OUT, Piece, RO, SECOND, Setup, UNSUPP,
+};
+
+/// The setups whose difference a request must not notice.
+fn setups() -> [Setup; 4] {
+    [
+        Setup::default(),
+        Setup {
+            features: !EVENT_IDX,
+            ..Setup::default()
+        },
+        Setup {
+            msix: false,
+            ..Setup::default()
+        },
+        Setup {
+            features: FLUSH,
+            msix: false,
+            ..Setup::default()
+        },
+    ]
+}
+
+#[test]
+fn a_read_gives_what_is_in_the_image() {
+    for setup in setups() {
+        let mut driver = Driver::ready(BlkSettings::default(), setup);
+
+        let (status, data, length) = driver.call(IN, 7, &[0xee; 1024]);
+
+        assert_eq!(status, OK);
+        assert_eq!(data, [[7; 512], [8; 512]].concat());
+        assert_eq!(length, 1025);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn a_write_is_in_the_image_and_nowhere_else() {
+    for setup in setups() {
+        let mut driver = Driver::ready(BlkSettings::default(), setup);
+
+        let (status, _, length) = driver.call(OUT, 100, &[0xa5; 4096]);
+
+        assert_eq!((status, length), (OK, 1));
+        assert_eq!(driver.image(100, 4096), [0xa5; 4096]);
+        assert_eq!(driver.image(99, 512), [99; 512]);
+        assert_eq!(driver.image(108, 512), [108; 512]);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn the_last_sector_can_be_read_and_written() {
+    let mut driver = Driver::default_ready();
+
+    assert_eq!(driver.call(IN, 255, &[0; 512]).0, OK);
+    assert_eq!(driver.call(OUT, 255, &[1; 512]).0, OK);
+
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_flush_is_answered() {
+    let mut driver = Driver::default_ready();
+
+    let (status, _, length) = driver.call(FLUSH_REQUEST, 0, &[]);
+
+    assert_eq!((status, length), (OK, 1));
+    driver.nothing_wrong();
+}
+
+#[test]
+fn the_id_is_padded_with_zeros_and_cut_at_20_bytes() {
+    for (serial, id) in [
+        ("disk-1", *b"disk-1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
+        ("0123456789abcdefghijklm", *b"0123456789abcdefghij"),
+        ("", [0; 20]),
+    ] {
+        let settings = BlkSettings {
+            serial: serial.into(),
+            ..BlkSettings::default()
+        };
+        let mut driver = Driver::ready(settings, Setup::default());
+
+        let (status, data, length) = driver.call(GET_ID, 0, &[0xee; 20]);
+
+        assert_eq!((status, length), (OK, 21));
+        assert_eq!(data, id);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn a_request_of_unknown_type_is_unsupported() {
+    let mut driver = Driver::default_ready();
+
+    let (status, data, length) = driver.call(77, 0, &[0xee; 512]);
+
+    assert_eq!((status, length), (UNSUPP, 513));
+    assert_eq!(data, [0; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn an_indirect_chain_is_as_good_as_a_direct_one() {
+    let mut driver = Driver::default_ready();
+    let (pieces, buffer, status) = driver.request(IN, 3, &[0; 512]);
+
+    let head = driver.indirect(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+
+    assert_eq!(driver.wait_used(0), (head.into(), 513));
+    assert_eq!(driver.read(status, 1), [OK]);
+    assert_eq!(driver.read(buffer, 512), [3; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn an_indirect_chain_can_be_as_long_as_seg_max_allows() {
+    let setup = Setup {
+        queue_size: 256,
+        ..Setup::default()
+    };
+    let mut driver = Driver::ready(BlkSettings::default(), setup);
+    let header = driver.header(OUT, 0);
+    let status = driver.buffer(&[0xff]);
+    let mut pieces = vec![(header, 16, false)];
+    for sector in 0..254_u16 {
+        let buffer = driver.buffer(&[sector as u8 ^ 0xff; 512]);
+        pieces.push((buffer, 512, false));
+    }
+    pieces.push((status, 1, true));
+
+    let head = driver.indirect(0, &pieces);
+    driver.publish(0, head);
+    driver.kick(0);
+
+    assert_eq!(driver.wait_used(0), (head.into(), 1));
+    assert_eq!(driver.read(status, 1), [OK]);
+    for sector in 0..254 {
+        assert_eq!(driver.image(sector, 512), [sector as u8 ^ 0xff; 512]);
+    }
+    assert_eq!(driver.image(254, 512), [254; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn any_framing_is_accepted() {
+    // VIRTIO 1.3 §2.7.4.1: a device makes no assumption about framing.
+    let mut driver = Driver::default_ready();
+    let header = driver.header(IN, 5);
+    let data = driver.buffer(&[0; 1024]);
+    let tail = driver.buffer(&[0; 513]);
+    let pieces: [Piece; 5] = [
+        (header, 3, false),
+        (header + 3, 13, false),
+        (data, 100, true),
+        (data + 100, 412, true),
+        // The status follows the data at once.
+        (tail, 513, true),
+    ];
+
+    assert_eq!(driver.run(&pieces), 1025);
+
+    assert_eq!(driver.read(data, 512), [5; 512]);
+    assert_eq!(driver.read(tail, 513), [&[6; 512][..], &[OK]].concat());
+    driver.nothing_wrong();
+}
+
+#[test]
+fn header_and_data_of_a_write_can_share_a_descriptor() {
+    let mut driver = Driver::default_ready();
+    let mut content = [0; 16 + 512];
+    content[0] = OUT as u8;
+    content[8] = 9;
+    content[16..].fill(0x5a);
+    let first = driver.buffer(&content);
+    let second = driver.buffer(&[0xa5; 512]);
+    let status = driver.buffer(&[0xff]);
+
+    driver.run(&[(first, 528, false), (second, 512, false), (status, 1, true)]);
+
+    assert_eq!(driver.read(status, 1), [OK]);
+    assert_eq!(driver.image(9, 1024), [[0x5a; 512], [0xa5; 512]].concat());
+    driver.nothing_wrong();
+}
+
+#[test]
+fn data_can_be_odd_pieces_anywhere_in_memory() {
+    let mut driver = Driver::default_ready();
+    let header = driver.header(IN, 20);
+    let status = driver.buffer(&[0xff]);
+    // From the first piece of memory into the second, at an odd address.
+    let across = SECOND - 701;
+
+    let length = driver.run(&[(header, 16, false), (across, 1536, true), (status, 1, true)]);
+
+    assert_eq!(length, 1537);
+    let expected = [[20; 512], [21; 512], [22; 512]].concat();
+    assert_eq!(driver.read(across, 1536), expected);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn requests_go_round_the_ring_many_times() {
+    // Beyond the wrap of the 16-bit indices.
+    const ROUNDS: u64 = 17_000;
+    for setup in setups() {
+        let setup = Setup {
+            queue_size: 16,
+            ..setup
+        };
+        let mut driver = Driver::ready(BlkSettings::default(), setup);
+        let requests: Vec<_> = (0..4)
+            .map(|sector| driver.request(IN, sector, &[0; 512]))
+            .collect();
+
+        for round in 0..ROUNDS {
+            let first = round % 252;
+            for (number, (pieces, _, status)) in (0..).zip(&requests) {
+                let sector: u64 = first + number;
+                driver.write(pieces[0].0 + 8, &sector.to_le_bytes());
+                driver.write(*status, &[0xff]);
+                let head = driver.direct(0, pieces);
+                driver.publish(0, head);
+            }
+            driver.kick(0);
+            for (number, (_, buffer, status)) in (0..).zip(&requests) {
+                assert_eq!(driver.wait_used(0).1, 513);
+                assert_eq!(driver.read(*status, 1), [OK]);
+                assert_eq!(driver.read(*buffer, 1), [first as u8 + number]);
+            }
+        }
+
+        assert_eq!(driver.disk.counters().requests, 4 * ROUNDS);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn a_full_queue_is_served_completely() {
+    let mut driver = Driver::default_ready();
+    let requests: Vec<_> = (0..64)
+        .map(|sector| driver.request(IN, sector, &[0; 512]))
+        .collect();
+
+    let heads: Vec<u16> = requests
+        .iter()
+        .map(|(pieces, _, _)| driver.indirect(0, pieces))
+        .collect();
+    heads.iter().for_each(|head| driver.publish(0, *head));
+    driver.kick(0);
+
+    let mut done: Vec<u32> = (0..64).map(|_| driver.wait_used(0).0).collect();
+    done.sort_unstable();
+    assert_eq!(done, (0..64).collect::<Vec<u32>>());
+    for (sector, (_, buffer, status)) in requests.iter().enumerate() {
+        assert_eq!(driver.read(*status, 1), [OK]);
+        assert_eq!(driver.read(*buffer, 512), [sector as u8; 512]);
+    }
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_large_request_of_1_mib_works() {
+    let mut driver = Driver::powered_up(4096, BlkSettings::default());
+    driver.initialise(Setup::default());
+    let data: Vec<u8> = (0..1 << 20)
+        .map(|byte| (byte * 7 + byte / 512) as u8)
+        .collect();
+
+    assert_eq!(driver.call(OUT, 1024, &data).0, OK);
+    let (status, read, length) = driver.call(IN, 1024, &vec![0; 1 << 20]);
+
+    assert_eq!((status, length), (OK, (1 << 20) + 1));
+    assert!(read == data);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn every_queue_works_on_its_own() {
+    let settings = BlkSettings {
+        queues: 4,
+        ..BlkSettings::default()
+    };
+    let setup = Setup {
+        queues: 4,
+        ..Setup::default()
+    };
+    let mut driver = Driver::ready(settings, setup);
+    assert_ne!(driver.features & MQ, 0);
+    assert_eq!(driver.get::<2>(DEVICE + 34), 4);
+    let requests: Vec<_> = (0..4)
+        .map(|sector| driver.request(IN, sector, &[0; 512]))
+        .collect();
+
+    for (queue, (pieces, _, _)) in requests.iter().enumerate() {
+        let head = driver.direct(queue, pieces);
+        driver.publish(queue, head);
+        driver.kick(queue);
+    }
+
+    for (queue, (_, buffer, status)) in requests.iter().enumerate() {
+        assert_eq!(driver.wait_used(queue).1, 513);
+        assert_eq!(driver.read(*status, 1), [OK]);
+        assert_eq!(driver.read(*buffer, 512), [queue as u8; 512]);
+    }
+    driver.receiver.wait(|seen| seen.messages.len() == 4);
+    let mut messages = driver.receiver.seen().messages;
+    messages.sort_unstable();
+    assert_eq!(messages, [1, 2, 3, 4]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn disks_in_one_machine_do_not_notice_each_other() {
+    let settings = |slot| BlkSettings {
+        slot,
+        serial: format!("disk {slot}"),
+        ..BlkSettings::default()
+    };
+    let mut first = Driver::ready(settings(0), Setup::default());
+    let mut second = Driver::ready(settings(1), Setup::default());
+
+    assert_eq!(first.call(OUT, 0, &[0x11; 512]).0, OK);
+    assert_eq!(second.call(OUT, 0, &[0x22; 512]).0, OK);
+
+    assert_eq!(first.image(0, 512), [0x11; 512]);
+    assert_eq!(second.image(0, 512), [0x22; 512]);
+    assert_eq!(
+        second.call(GET_ID, 0, &[0; 20]).1,
+        b"disk 1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+    );
+    assert_ne!(first.disk.bar(4), second.disk.bar(4));
+    assert_eq!(
+        (
+            first.disk.counters().requests,
+            second.disk.counters().requests
+        ),
+        (1, 2)
+    );
+}
+
+#[test]
+fn a_read_only_disk_offers_ro_reads_and_refuses_writes() {
+    let mut driver = Driver::with_access(256, BlkSettings::default(), Access::ReadOnly);
+    driver.initialise(Setup::default());
+
+    assert_ne!(driver.features & RO, 0);
+    assert_eq!(driver.call(IN, 4, &[0; 512]).1, [4; 512]);
+    assert_eq!(driver.call(OUT, 4, &[0xff; 512]).0, IOERR);
+
+    assert_eq!(driver.image(4, 512), [4; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_bad_sector_fails_its_reads_and_leaves_no_old_data() {
+    #[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
+    let faults = Faults {
+        unreadable: vec![10..11],
+        ..Faults::default()
+    };
+    let settings = BlkSettings {
+        faults,
+        ..BlkSettings::default()
+    };
+    let mut driver = Driver::ready(settings, Setup::default());
+
+    let (status, data, length) = driver.call(IN, 8, &[0xee; 2048]);
+    assert_eq!((status, length), (IOERR, 2049));
+    assert_eq!(data, [0; 2048]);
+
+    assert_eq!(driver.call(IN, 8, &[0; 1024]).0, OK);
+    assert_eq!(driver.call(IN, 11, &[0; 512]).0, OK);
+    assert_eq!(driver.call(OUT, 10, &[0; 512]).0, OK);
+    driver.disk.set_faults(Faults::default());
+    assert_eq!(driver.call(IN, 8, &[0; 2048]).0, OK);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn a_sector_that_cannot_be_written_keeps_its_data() {
+    let mut driver = Driver::default_ready();
+    #[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
+    driver.disk.set_faults(Faults {
+        unwritable: vec![10..11],
+        ..Faults::default()
+    });
+
+    assert_eq!(driver.call(OUT, 10, &[0xff; 512]).0, IOERR);
+
+    assert_eq!(driver.image(10, 512), [10; 512]);
+    assert_eq!(driver.call(IN, 10, &[0; 512]).1, [10; 512]);
+    driver.nothing_wrong();
+}
+
+#[test]
+fn the_cache_mode_follows_the_features_and_the_driver() {
+    const WRITEBACK: u64 = DEVICE + 32;
+    for (features, writeback) in [(u64::MAX, 1), (!FLUSH, 0)] {
+        let mut driver = Driver::powered_up(256, BlkSettings::default());
+        driver.initialise(Setup {
+            features,
+            ..Setup::default()
+        });
+
+        assert_eq!(driver.get::<1>(WRITEBACK), writeback);
+        driver.set::<1>(WRITEBACK, 1 - writeback);
+        assert_eq!(driver.get::<1>(WRITEBACK), 1 - writeback);
+        // Either way a write gets there.
+        assert_eq!(driver.call(OUT, 1, &[0x77; 512]).0, OK);
+        assert_eq!(driver.image(1, 512), [0x77; 512]);
+        driver.initialise(Setup {
+            features,
+            ..Setup::default()
+        });
+        assert_eq!(driver.get::<1>(WRITEBACK), writeback);
+        driver.nothing_wrong();
+    }
+}
+
+#[test]
+fn the_configuration_describes_the_disk() {
+    let settings = BlkSettings {
+        blk_size: 4096,
+        physical_block_exp: 1,
+        min_io_size: 2,
+        opt_io_size: 64,
+        seg_max: 126,
+        ..BlkSettings::default()
+    };
+    let driver = Driver::ready(settings, Setup::default());
+
+    assert_eq!(
+        driver.get::<4>(DEVICE) | driver.get::<4>(DEVICE + 4) << 32,
+        256
+    );
+    assert_eq!(driver.get::<4>(DEVICE + 12), 126);
+    assert_eq!(driver.get::<4>(DEVICE + 20), 4096);
+    assert_eq!(driver.get::<1>(DEVICE + 24), 1);
+    assert_eq!(driver.get::<2>(DEVICE + 26), 2);
+    assert_eq!(driver.get::<4>(DEVICE + 28), 64);
+    assert_eq!(
+        driver.features & (CONFIG_WCE | INDIRECT),
+        CONFIG_WCE | INDIRECT
+    );
+    driver.nothing_wrong();
+}

@@ -1,0 +1,536 @@
+//! A driver's file as the loader lays it out: checked, its sections in place,
+//! relocated and bound. Nothing in the file is trusted, and nothing here
+//! touches memory but its own buffer.
+
+use object::{
+    LittleEndian as LE,
+    pe::{self, ImageDosHeader, ImageNtHeaders64},
+    read::pe::{
+        DataDirectories, Import as Thunk, ImportTable, PeFile64, RelocationBlockIterator,
+        SectionTable,
+    },
+};
+
+use super::{Import, messages::Messages, unwind::Unwind};
+use crate::PAGE;
+
+/// The largest driver that is taken: a larger size is a damaged header.
+pub(super) const LARGEST: usize = 256 << 20;
+
+/// The most functions a driver may import; ntoskrnl.exe exports fewer.
+const MOST_IMPORTS: usize = 4096;
+
+/// The security cookie that the compiler puts into a file. The kernel's loader
+/// replaces it, and the driver's entry stops the machine if nobody did.
+const DEFAULT_COOKIE: u64 = 0x0000_2b99_2ddf_a232;
+
+/// Accesses that a range of the image takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protection {
+    Read,
+    ReadWrite,
+    ReadExecute,
+}
+
+/// Pages with one protection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) offset: usize,
+    pub(super) bytes: usize,
+    pub(super) protection: Protection,
+    /// Gone once DriverEntry is back.
+    pub(super) discardable: bool,
+}
+
+/// The file, laid out as in memory.
+#[derive(Debug)]
+pub(super) struct DriverFile {
+    /// SizeOfImage bytes.
+    pub(super) bytes: Vec<u8>,
+    pub(super) preferred_base: u64,
+    pub(super) timestamp: u32,
+    /// Of the program database, as the debug directory has it.
+    pub(super) guid: Option<[u8; 16]>,
+    pub(super) entry: u32,
+    pub(super) ranges: Vec<Range>,
+    pub(super) imports: Vec<Import>,
+    pub(super) unwind: Unwind,
+    pub(super) messages: Messages,
+    /// What is odd about the file, and is not refused.
+    pub(super) remarks: Vec<String>,
+    /// Where the address of each import goes.
+    slots: Vec<u32>,
+    relocations: Vec<u32>,
+    load_config: u32,
+}
+
+impl DriverFile {
+    /// Lays out the file `data`.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub(super) fn parse(data: &[u8]) -> Result<Self, String> {
+        let (headers, directories, sections) = headers(data)?;
+        let optional = &headers.optional_header;
+        let size = optional.size_of_image.get(LE) as usize;
+        if size == 0 || size > LARGEST {
+            return Err(format!(
+                "its header says {size} bytes of image, which is no driver's size; build it again"
+            ));
+        }
+        let mut bytes = vec![0; size.next_multiple_of(PAGE)];
+        let headers_size = optional.size_of_headers.get(LE) as usize;
+        copy(data, 0, &mut bytes, 0, headers_size)
+            .ok_or("its headers reach beyond the file; the copy is cut short")?;
+        let mut remarks = Vec::new();
+        let ranges = lay_out(data, &sections, headers_size, &mut bytes, &mut remarks)?;
+        let entry = optional.address_of_entry_point.get(LE);
+        let executable = |range: &Range| {
+            range.protection == Protection::ReadExecute
+                && (range.offset..range.offset + range.bytes).contains(&(entry as usize))
+        };
+        if entry == 0 || !ranges.iter().any(executable) {
+            return Err(format!(
+                "its entry point {entry:#x} lies in no executable section; link it with \
+                 /ENTRY:DriverEntry (or GsDriverEntry)"
+            ));
+        }
+        let directory = |index: usize| {
+            let directory = directories.get(index)?;
+            let address = directory.virtual_address.get(LE);
+            (address != 0).then_some((address, directory.size.get(LE)))
+        };
+        let relocations = match directory(pe::IMAGE_DIRECTORY_ENTRY_BASERELOC) {
+            Some((address, size)) => relocations(&bytes, address, size)?,
+            None => Vec::new(),
+        };
+        let (imports, slots) = match directory(pe::IMAGE_DIRECTORY_ENTRY_IMPORT) {
+            Some((address, _)) => imports(&bytes, address)?,
+            None => (Vec::new(), Vec::new()),
+        };
+        let unwind = match directory(pe::IMAGE_DIRECTORY_ENTRY_EXCEPTION) {
+            Some((address, size)) => Unwind::parse(&bytes, address, size),
+            None => Unwind::default(),
+        };
+        let messages = match directory(pe::IMAGE_DIRECTORY_ENTRY_RESOURCE) {
+            Some((address, _)) => Messages::parse(&bytes, address),
+            None => Messages::default(),
+        };
+        Ok(Self {
+            unwind,
+            messages,
+            bytes,
+            preferred_base: optional.image_base.get(LE),
+            guid: guid(data),
+            timestamp: headers.file_header.time_date_stamp.get(LE),
+            entry,
+            ranges,
+            imports,
+            remarks,
+            slots,
+            relocations,
+            load_config: directory(pe::IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG)
+                .map_or(0, |(address, _)| address),
+        })
+    }
+
+    /// Moves the image to `base`.
+    pub(super) fn relocate(&mut self, base: u64) -> Result<(), String> {
+        let distance = base.wrapping_sub(self.preferred_base);
+        for &at in &self.relocations {
+            let place = field(&mut self.bytes, at).ok_or_else(|| {
+                format!("its relocation at {at:#x} lies outside the image; build it again")
+            })?;
+            *place = u64::from_le_bytes(*place)
+                .wrapping_add(distance)
+                .to_le_bytes();
+        }
+        Ok(())
+    }
+
+    /// Puts the addresses of the imports in place; the ones that `resolve` does
+    /// not know come back as `module!function`.
+    pub(super) fn bind(
+        &mut self,
+        resolve: &dyn Fn(&str, &str) -> Option<usize>,
+    ) -> Result<(), Vec<String>> {
+        let mut missing = Vec::new();
+        for (import, &slot) in self.imports.iter().zip(&self.slots) {
+            match resolve(&import.module, &import.function) {
+                Some(address) => {
+                    if let Some(place) = field(&mut self.bytes, slot) {
+                        *place = (address as u64).to_le_bytes();
+                    }
+                }
+                None => missing.push(format!("{}!{}", import.module, import.function)),
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(missing)
+        }
+    }
+
+    /// Replaces the security cookie, if the file names one, of an image that
+    /// was moved to `base`.
+    pub(super) fn set_cookie(&mut self, base: u64, random: u64) -> Result<(), String> {
+        const SECURITY_COOKIE: u32 = 0x58;
+        if self.load_config == 0 {
+            return Ok(());
+        }
+        // The directory begins with its own size: an old one ends before the
+        // cookie.
+        let short = "its load configuration lies outside the image; build it again";
+        let size = *field::<4>(&mut self.bytes, self.load_config).ok_or(short)?;
+        if u32::from_le_bytes(size) < SECURITY_COOKIE + 8 {
+            return Ok(());
+        }
+        let at = self.load_config.checked_add(SECURITY_COOKIE).ok_or(short)?;
+        let address = u64::from_le_bytes(*field(&mut self.bytes, at).ok_or(short)?);
+        if address == 0 {
+            return Ok(());
+        }
+        let writable = |range: &&Range| range.protection == Protection::ReadWrite;
+        let offset = address
+            .checked_sub(base)
+            .and_then(|offset| u32::try_from(offset).ok())
+            .filter(|&offset| {
+                self.ranges.iter().filter(writable).any(|range| {
+                    (range.offset..range.offset + range.bytes).contains(&(offset as usize))
+                })
+            });
+        let place = offset.and_then(|offset| field(&mut self.bytes, offset)).ok_or(
+            "its load configuration names a security cookie outside its writable data; build it \
+             again",
+        )?;
+        // As on Windows the upper 16 bits are clear: a string that overruns a
+        // buffer cannot copy the cookie.
+        let cookie = random & 0x0000_ffff_ffff_ffff;
+        let forbidden = cookie == 0 || cookie == DEFAULT_COOKIE;
+        *place = if forbidden { cookie ^ 1 } else { cookie }.to_le_bytes();
+        Ok(())
+    }
+}
+
+/// The program database that the debug directory names, by its GUID.
+fn guid(data: &[u8]) -> Option<[u8; 16]> {
+    let file = PeFile64::parse(data).ok()?;
+    let view = object::Object::pdb_info(&file).ok()??;
+    Some(view.guid())
+}
+
+type Headers<'data> = (
+    &'data ImageNtHeaders64,
+    DataDirectories<'data>,
+    SectionTable<'data>,
+);
+
+/// The headers of a file that is a driver for x64.
+fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
+    use object::read::pe::ImageNtHeaders as _;
+
+    if !data.starts_with(b"MZ") {
+        return Err(if data.is_empty() {
+            "the file is empty; name a driver's .sys file".into()
+        } else {
+            "this is no PE file (no MZ at its start); name a driver's .sys file".into()
+        });
+    }
+    let damaged = |what: &str| format!("{what}; the file is damaged or no driver, build it again");
+    let dos = ImageDosHeader::parse(data).map_err(|error| damaged(&error.to_string()))?;
+    let mut offset = u64::from(dos.nt_headers_offset());
+    // The machine comes before what differs between 32 and 64 bits.
+    let file_header = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| data.get(offset..)?.split_first_chunk::<4>())
+        .filter(|(signature, _)| *signature == b"PE\0\0")
+        .and_then(|(_, rest)| rest.first_chunk::<2>())
+        .ok_or_else(|| damaged("it has no PE signature where its header says"))?;
+    match pe::Machine(u16::from_le_bytes(*file_header)) {
+        pe::IMAGE_FILE_MACHINE_AMD64 => {}
+        pe::IMAGE_FILE_MACHINE_I386 => {
+            return Err(
+                "this is a 32-bit x86 file; the testbed runs x64 drivers, build it for \
+                        x64"
+                .into(),
+            );
+        }
+        pe::IMAGE_FILE_MACHINE_ARM64 => {
+            return Err(
+                "this is an ARM64 file; the testbed runs x64 drivers, build it for x64".into(),
+            );
+        }
+        other => {
+            return Err(format!(
+                "this is a file for machine type {:#06x}; the testbed runs x64 drivers (0x8664)",
+                other.0
+            ));
+        }
+    }
+    let (headers, directories) =
+        ImageNtHeaders64::parse(data, &mut offset).map_err(|error| damaged(&error.to_string()))?;
+    let sections = headers
+        .sections(data, offset)
+        .map_err(|error| damaged(&error.to_string()))?;
+    let flags = headers.file_header.characteristics.get(LE);
+    if flags.0 & pe::IMAGE_FILE_EXECUTABLE_IMAGE.0 == 0 {
+        return Err(
+            "it is not linked (an object file, or a failed link); name the .sys file".into(),
+        );
+    }
+    if flags.0 & pe::IMAGE_FILE_RELOCS_STRIPPED.0 != 0 {
+        return Err(
+            "its relocations are stripped, so it cannot be moved as the kernel moves \
+                    drivers; link it with /DYNAMICBASE and without /FIXED"
+                .into(),
+        );
+    }
+    let optional = &headers.optional_header;
+    let subsystem = optional.subsystem.get(LE);
+    if subsystem != pe::IMAGE_SUBSYSTEM_NATIVE {
+        return Err(format!(
+            "its subsystem is {} and not 1 (native): it is a program or a DLL of user mode; link \
+             a driver with /SUBSYSTEM:NATIVE",
+            subsystem.0
+        ));
+    }
+    let alignment = optional.section_alignment.get(LE);
+    if !(alignment as usize).is_multiple_of(PAGE) || alignment == 0 {
+        return Err(format!(
+            "its sections are aligned to {alignment} bytes, so pages cannot be protected; link \
+             it without /ALIGN"
+        ));
+    }
+    Ok((headers, directories, sections))
+}
+
+/// Copies the sections to where they belong and tells how to protect them.
+fn lay_out(
+    data: &[u8],
+    sections: &SectionTable<'_>,
+    headers_size: usize,
+    bytes: &mut [u8],
+    remarks: &mut Vec<String>,
+) -> Result<Vec<Range>, String> {
+    let mut ranges = vec![Range {
+        offset: 0,
+        bytes: headers_size.next_multiple_of(PAGE),
+        protection: Protection::Read,
+        discardable: false,
+    }];
+    let mut end = headers_size.next_multiple_of(PAGE);
+    for section in sections.iter() {
+        let name = String::from_utf8_lossy(section.raw_name()).into_owned();
+        let offset = section.virtual_address.get(LE) as usize;
+        let raw = section.size_of_raw_data.get(LE) as usize;
+        let size = match section.virtual_size.get(LE) as usize {
+            0 => raw,
+            size => size,
+        };
+        let next = offset.saturating_add(size).next_multiple_of(PAGE);
+        if !offset.is_multiple_of(PAGE) || offset < end || next > bytes.len() {
+            return Err(format!(
+                "its section {name} ({size} bytes at {offset:#x}) overlaps another or lies \
+                 outside the image of {:#x} bytes; build it again",
+                bytes.len()
+            ));
+        }
+        let from = section.pointer_to_raw_data.get(LE) as usize;
+        copy(data, from, bytes, offset, raw.min(next - offset)).ok_or_else(|| {
+            format!(
+                "its section {name} ({raw} bytes at {from:#x}) reaches beyond the file of {} \
+                 bytes; the copy is cut short",
+                data.len()
+            )
+        })?;
+        let flags = section.characteristics.get(LE).0;
+        let has = |flag: pe::SectionFlags| flags & flag.0 != 0;
+        let protection = match (has(pe::IMAGE_SCN_MEM_EXECUTE), has(pe::IMAGE_SCN_MEM_WRITE)) {
+            (true, writable) => {
+                if writable {
+                    remarks.push(format!(
+                        "its section {name} asks to be writable and executable: Windows with \
+                         memory integrity refuses that, here it is not writable"
+                    ));
+                }
+                Protection::ReadExecute
+            }
+            (false, true) => Protection::ReadWrite,
+            (false, false) => Protection::Read,
+        };
+        if next > offset {
+            ranges.push(Range {
+                offset,
+                bytes: next - offset,
+                protection,
+                discardable: has(pe::IMAGE_SCN_MEM_DISCARDABLE),
+            });
+        }
+        end = next;
+    }
+    Ok(ranges)
+}
+
+/// The offsets of all 64-bit addresses in the image.
+fn relocations(bytes: &[u8], address: u32, size: u32) -> Result<Vec<u32>, String> {
+    let outside = || "its relocations lie outside the image; build it again".to_string();
+    let start = address as usize;
+    let end = start.checked_add(size as usize).ok_or_else(outside)?;
+    let data = bytes.get(start..end).ok_or_else(outside)?;
+    let mut found = Vec::new();
+    for block in RelocationBlockIterator::new(data) {
+        let block = block.map_err(|error| format!("{error}; build it again"))?;
+        for relocation in block {
+            match relocation.typ {
+                pe::IMAGE_REL_BASED_ABSOLUTE => {}
+                pe::IMAGE_REL_BASED_DIR64 => found.push(relocation.virtual_address),
+                other => {
+                    return Err(format!(
+                        "its relocation at {:#x} has type {}, which x64 files do not have; build \
+                         it again",
+                        relocation.virtual_address, other.0
+                    ));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The imports, and the slot that each one's address goes to.
+fn imports(bytes: &[u8], address: u32) -> Result<(Vec<Import>, Vec<u32>), String> {
+    let broken = |error: object::read::Error| {
+        format!("its import table is broken ({error}); build it again")
+    };
+    let table = ImportTable::new(bytes, 0, address);
+    let mut imports = Vec::new();
+    let mut slots = Vec::new();
+    for descriptor in table.descriptors().map_err(broken)? {
+        let descriptor = descriptor.map_err(broken)?;
+        let module = text(table.name(descriptor.name.get(LE)).map_err(broken)?);
+        let addresses = descriptor.first_thunk.get(LE);
+        let names = match descriptor.original_first_thunk.get(LE) {
+            0 => addresses,
+            names => names,
+        };
+        let mut thunks = table.thunks(names).map_err(broken)?;
+        let mut slot = addresses;
+        while let Some(thunk) = thunks.next::<ImageNtHeaders64>().map_err(broken)? {
+            let function = match table.import::<ImageNtHeaders64>(thunk).map_err(broken)? {
+                Thunk::Name(_, name) => text(name),
+                Thunk::Ordinal(number) => {
+                    return Err(format!(
+                        "it imports number {number} of {module} by ordinal, and ordinals differ \
+                         between versions of Windows; link it with an import library that names \
+                         the function"
+                    ));
+                }
+            };
+            if slot as usize + 8 > bytes.len() || imports.len() == MOST_IMPORTS {
+                return Err("its import table reaches beyond the image; build it again".into());
+            }
+            imports.push(Import {
+                module: module.clone(),
+                function,
+            });
+            slots.push(slot);
+            slot += 8;
+        }
+    }
+    Ok((imports, slots))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn field<const N: usize>(bytes: &mut [u8], at: u32) -> Option<&mut [u8; N]> {
+    bytes.get_mut(at as usize..)?.first_chunk_mut()
+}
+
+fn copy(from: &[u8], at: usize, to: &mut [u8], offset: usize, bytes: usize) -> Option<()> {
+    let source = from.get(at..)?.get(..bytes)?;
+    to.get_mut(offset..)?
+        .get_mut(..bytes)?
+        .copy_from_slice(source);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::DriverFile;
+    use crate::sample::Sample;
+
+    fn good() -> Vec<u8> {
+        let sample = Sample {
+            code: vec![0xc3],
+            imports: vec![
+                ("storport.sys", "StorPortInitialize"),
+                ("ntoskrnl.exe", "memcpy"),
+            ],
+            ..Sample::default()
+        };
+        sample.file()
+    }
+
+    /// All that loading does but mapping; whether it ends well.
+    fn loads(data: &[u8]) -> bool {
+        let Ok(mut file) = DriverFile::parse(data) else {
+            return false;
+        };
+        for range in &file.ranges {
+            assert!(range.offset + range.bytes <= file.bytes.len(), "{range:?}");
+        }
+        assert!((file.entry as usize) < file.bytes.len());
+        file.bind(&|_, _| Some(1)).is_ok()
+            && file.relocate(0x7f00_0000_0000).is_ok()
+            && file.set_cookie(0x7f00_0000_0000, 99).is_ok()
+    }
+
+    #[test]
+    fn the_undamaged_file_loads() {
+        assert!(loads(&good()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
+        #[test]
+        fn no_damage_to_any_bytes_makes_the_loader_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+        ) {
+            let mut data = good();
+            for (place, byte) in changes {
+                // Half of it is headers and tables.
+                let place = place.index(data.len() * 2);
+                let place = if place < data.len() { place } else { place % 0x300 };
+                data[place] = byte;
+            }
+            loads(&data);
+        }
+
+        #[test]
+        fn no_damaged_field_makes_the_loader_panic(
+            field in 0..0x5100_usize / 4,
+            value in prop_oneof![any::<u32>(), Just(u32::MAX), Just(0), Just(0x7fff_ffff), 0..0x6010_u32],
+        ) {
+            let mut data = good();
+            data[field * 4..field * 4 + 4].copy_from_slice(&value.to_le_bytes());
+            loads(&data);
+        }
+
+        #[test]
+        fn a_file_cut_short_is_refused(length in 0..good().len()) {
+            prop_assert!(!loads(&good()[..length]));
+        }
+
+        #[test]
+        fn noise_behind_a_signature_never_loads(noise in prop::collection::vec(any::<u8>(), 0..4096)) {
+            let data = [b"MZ".as_slice(), &noise].concat();
+            prop_assert!(!loads(&data));
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The machine's time: a monotonic clock in nanoseconds, and alarms that queue
+//! DPCs when they are due.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    io,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::schedule::{self, Condition};
+use crate::cpu::{Cpu, Deferred};
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Nanoseconds since the first call in this process.
+pub fn now() -> u64 {
+    if schedule::is_on() {
+        return schedule::now();
+    }
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// [`now`], to be compared and subtracted.
+pub fn instant() -> Instant {
+    if schedule::is_on() {
+        return *START.get_or_init(Instant::now) + Duration::from_nanos(schedule::now());
+    }
+    Instant::now()
+}
+
+struct Alarm {
+    due: u64,
+    /// Among alarms of one time, the order in which they were set.
+    sequence: u64,
+    cpu: &'static Cpu,
+    deferred: &'static dyn Deferred,
+    first: usize,
+    second: usize,
+}
+
+impl PartialEq for Alarm {
+    fn eq(&self, other: &Self) -> bool {
+        (self.due, self.sequence) == (other.due, other.sequence)
+    }
+}
+
+impl Eq for Alarm {}
+
+impl PartialOrd for Alarm {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Alarm {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.due, self.sequence).cmp(&(other.due, other.sequence))
+    }
+}
+
+/// Queues DPCs at set times. An alarm is not taken back: what is called checks
+/// by its arguments whether it is still wanted.
+pub struct AlarmClock {
+    cpus: &'static [Cpu],
+    alarms: Mutex<(BinaryHeap<Reverse<Alarm>>, u64)>,
+    changed: Condition,
+}
+
+impl AlarmClock {
+    /// Starts the clock of a machine with these CPUs.
+    pub(super) fn start(cpus: &'static [Cpu]) -> io::Result<&'static Self> {
+        let clock: &'static Self = Box::leak(Box::new(Self {
+            cpus,
+            alarms: Mutex::default(),
+            changed: Condition::new(),
+        }));
+        schedule::spawn("clock", move || clock.run())?;
+        Ok(clock)
+    }
+
+    /// Queues `deferred` to CPU `cpu` after `delay`.
+    pub fn after(
+        &self,
+        delay: Duration,
+        cpu: u32,
+        deferred: &'static dyn Deferred,
+        first: usize,
+        second: usize,
+    ) {
+        let mut guard = self.lock();
+        let (alarms, sequence) = &mut *guard;
+        *sequence += 1;
+        alarms.push(Reverse(Alarm {
+            due: now().saturating_add(delay.as_nanos() as u64),
+            sequence: *sequence,
+            cpu: &self.cpus[cpu as usize % self.cpus.len()],
+            deferred,
+            first,
+            second,
+        }));
+        self.changed.changed();
+    }
+
+    fn run(&self) {
+        let mut guard = self.lock();
+        loop {
+            let due = guard.0.peek().map(|Reverse(next)| next.due);
+            if due.is_none_or(|due| due > now()) {
+                guard = self.changed.wait(&self.alarms, guard, due, "an alarm");
+            } else if let Some(Reverse(alarm)) = guard.0.pop() {
+                alarm
+                    .cpu
+                    .queue_dpc(alarm.deferred, alarm.first, alarm.second);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (BinaryHeap<Reverse<Alarm>>, u64)> {
+        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Tell(Mutex<mpsc::Sender<usize>>);
+
+    impl Deferred for Tell {
+        fn run(&self, first: usize, _second: usize) {
+            self.0.lock().unwrap().send(first).unwrap();
+        }
+    }
+
+    #[test]
+    fn alarms_ring_in_the_order_of_their_times_not_before_them() {
+        let cpus: &'static [Cpu] = Vec::leak(vec![Cpu::new(0)]);
+        cpus[0].start().unwrap();
+        let clock = AlarmClock::start(cpus).unwrap();
+        let (send, receive) = mpsc::channel();
+        let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send))));
+        let start = Instant::now();
+
+        clock.after(Duration::from_millis(20), 0, tell, 2, 0);
+        clock.after(Duration::from_millis(5), 0, tell, 1, 0);
+
+        assert_eq!(receive.recv().unwrap(), 1);
+        assert!(start.elapsed() >= Duration::from_millis(5));
+        assert_eq!(receive.recv().unwrap(), 2);
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+}

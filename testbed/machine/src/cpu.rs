@@ -1,0 +1,385 @@
+//! Virtual CPUs: a thread each, with an IRQL, a queue of DPCs and programs
+//! that run at PASSIVE_LEVEL.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering, fence},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::schedule::{self, Point, Thread};
+
+/// An interrupt request level of x64 Windows (`wdm.h`).
+pub mod irql {
+    /// Ordinary thread execution.
+    pub const PASSIVE: u8 = 0;
+    /// Asynchronous procedure calls off.
+    pub const APC: u8 = 1;
+    /// The scheduler and DPCs.
+    pub const DISPATCH: u8 = 2;
+    /// The device's interrupts, as the testbed assigns it.
+    pub const DEVICE: u8 = 9;
+    /// Everything masked.
+    pub const HIGH: u8 = 15;
+
+    /// What messages add to a level's number: its name in parentheses.
+    #[must_use]
+    pub fn name(level: u8) -> &'static str {
+        match level {
+            PASSIVE => " (PASSIVE_LEVEL)",
+            APC => " (APC_LEVEL)",
+            DISPATCH => " (DISPATCH_LEVEL)",
+            DEVICE => " (device)",
+            HIGH => " (HIGH_LEVEL)",
+            _ => "",
+        }
+    }
+}
+
+thread_local! {
+    static IRQL: Cell<u8> = const { Cell::new(irql::PASSIVE) };
+    static NUMBER: Cell<u32> = const { Cell::new(0) };
+    /// What else this CPU looks after, in the order in which it does.
+    static SOURCES: RefCell<Vec<&'static dyn Source>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How many CPUs the machine has; one until there is a machine.
+static COUNT: AtomicU32 = AtomicU32::new(1);
+
+/// How long an idle CPU looks for work before its thread sleeps: about what
+/// waking it costs.
+const LOOK: Duration = Duration::from_micros(5);
+
+/// The IRQL of the calling thread; PASSIVE on a thread that is no CPU.
+#[must_use]
+pub fn current_irql() -> u8 {
+    IRQL.get()
+}
+
+/// Sets the IRQL of the calling thread and gives back the one before.
+pub fn set_irql(level: u8) -> u8 {
+    IRQL.replace(level)
+}
+
+/// The number of the virtual CPU that the calling thread acts for; 0 on a
+/// thread that is none.
+#[must_use]
+pub fn current_number() -> u32 {
+    NUMBER.get()
+}
+
+/// How many virtual CPUs the machine has.
+#[must_use]
+pub fn count() -> u32 {
+    COUNT.load(Ordering::Relaxed)
+}
+
+/// Makes the calling thread act for CPU `number`.
+pub fn act_for(number: u32) {
+    NUMBER.set(number);
+}
+
+/// Says how many CPUs there are; the machine does, once.
+pub(crate) fn set_count(count: u32) {
+    COUNT.store(count, Ordering::Relaxed);
+}
+
+/// What a DPC queue holds: runs at DISPATCH_LEVEL on the CPU that it was
+/// queued to, with the two arguments it was queued with.
+pub trait Deferred: Send + Sync {
+    /// Runs it.
+    fn run(&self, first: usize, second: usize);
+}
+
+/// Something that brings a CPU work, looked at in each round of its loop.
+pub trait Source: Send + Sync {
+    /// Whether there is something to do for the calling CPU.
+    fn ready(&self) -> bool;
+    /// Does it. Called at PASSIVE_LEVEL.
+    fn serve(&self);
+}
+
+/// A piece of work at PASSIVE_LEVEL.
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
+
+struct Queued {
+    deferred: &'static dyn Deferred,
+    first: usize,
+    second: usize,
+}
+
+/// A virtual CPU as other threads see it.
+pub struct Cpu {
+    number: u32,
+    thread: OnceLock<Thread>,
+    /// Its thread sleeps, or is about to.
+    idle: AtomicBool,
+    dpcs: Mutex<VecDeque<Queued>>,
+    dpcs_waiting: AtomicU32,
+    jobs: Mutex<VecDeque<Job>>,
+    jobs_waiting: AtomicU32,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cpu")
+            .field("number", &self.number)
+            .field("idle", &self.idle)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Nothing that runs under these mutexes can panic half way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cpu {
+    pub(crate) fn new(number: u32) -> Self {
+        Self {
+            number,
+            thread: OnceLock::new(),
+            idle: AtomicBool::new(false),
+            dpcs: Mutex::default(),
+            dpcs_waiting: AtomicU32::new(0),
+            jobs: Mutex::default(),
+            jobs_waiting: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts its thread. It runs until the process ends.
+    pub(crate) fn start(&'static self) -> io::Result<()> {
+        let handle = schedule::spawn(&format!("cpu {}", self.number), move || {
+            let _end = EndOnPanic;
+            act_for(self.number);
+            self.run();
+        })?;
+        // Nobody sets it but this function, which the machine calls once.
+        let _ = self.thread.set(handle.thread());
+        Ok(())
+    }
+
+    /// Its number, from 0.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether its thread has nothing to do: woken, it looks at its sources at
+    /// once.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::SeqCst)
+    }
+
+    /// Puts `deferred` at the end of its DPC queue.
+    pub fn queue_dpc(&self, deferred: &'static dyn Deferred, first: usize, second: usize) {
+        let mut dpcs = lock(&self.dpcs);
+        dpcs.push_back(Queued {
+            deferred,
+            first,
+            second,
+        });
+        self.dpcs_waiting.store(dpcs.len() as u32, Ordering::SeqCst);
+        drop(dpcs);
+        self.wake();
+    }
+
+    /// Takes `deferred` out of its DPC queue, and says whether it was there.
+    pub fn cancel_dpc(&self, deferred: &'static dyn Deferred) -> bool {
+        let mut dpcs = lock(&self.dpcs);
+        let before = dpcs.len();
+        dpcs.retain(|queued| !std::ptr::addr_eq(queued.deferred, deferred));
+        self.dpcs_waiting.store(dpcs.len() as u32, Ordering::SeqCst);
+        dpcs.len() < before
+    }
+
+    /// Has it run `job` at PASSIVE_LEVEL.
+    pub fn post(&self, job: Job) {
+        lock(&self.jobs).push_back(job);
+        self.jobs_waiting.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Has it look at its sources.
+    pub fn wake(&self) {
+        // Pairs with the fence in `rest`: either this sees it idle, or it
+        // sees what was brought.
+        fence(Ordering::SeqCst);
+        if self.idle.load(Ordering::Relaxed)
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Adds a source; only on the CPU's own thread.
+    pub fn add_source(source: &'static dyn Source) {
+        SOURCES.with_borrow_mut(|sources| sources.push(source));
+    }
+
+    /// Forgets a source; only on the CPU's own thread, and not from a source.
+    pub fn remove_source(source: &'static dyn Source) {
+        SOURCES.with_borrow_mut(|sources| {
+            sources.retain(|known| !std::ptr::addr_eq(*known, source));
+        });
+    }
+
+    /// Runs the DPCs that wait; only on the CPU's own thread.
+    pub fn run_dpcs(&self) {
+        while self.dpcs_waiting.load(Ordering::Acquire) != 0 {
+            let mut dpcs = lock(&self.dpcs);
+            let Some(queued) = dpcs.pop_front() else {
+                break;
+            };
+            self.dpcs_waiting
+                .store(dpcs.len() as u32, Ordering::Relaxed);
+            drop(dpcs);
+            schedule::point(Point::Dpc);
+            let before = set_irql(irql::DISPATCH);
+            queued.deferred.run(queued.first, queued.second);
+            set_irql(before);
+        }
+    }
+
+    fn run(&self) {
+        loop {
+            self.work();
+            self.rest();
+        }
+    }
+
+    /// Does what there is, each kind once: what the sources bring, DPCs after
+    /// each, then a job.
+    fn work(&self) {
+        let mut index = 0;
+        while let Some(source) = source(index) {
+            if source.ready() {
+                source.serve();
+            }
+            self.run_dpcs();
+            index += 1;
+        }
+        self.run_dpcs();
+        if self.jobs_waiting.load(Ordering::Acquire) != 0 {
+            let job = lock(&self.jobs).pop_front();
+            if let Some(job) = job {
+                self.jobs_waiting.fetch_sub(1, Ordering::Relaxed);
+                job();
+            }
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.dpcs_waiting.load(Ordering::Acquire) != 0
+            || self.jobs_waiting.load(Ordering::Acquire) != 0
+            || SOURCES.with_borrow(|sources| sources.iter().any(|source| source.ready()))
+    }
+
+    /// Waits until there is work: looks for a while, then sleeps.
+    fn rest(&self) {
+        if self.ready() {
+            return;
+        }
+        self.idle.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let mut until = Instant::now() + LOOK;
+        while !self.ready() {
+            if !schedule::is_on() && Instant::now() < until {
+                std::hint::spin_loop();
+            } else {
+                schedule::park();
+                until = Instant::now() + LOOK;
+            }
+        }
+        // Before anything is looked at again: who saw it idle relies on that.
+        self.idle.swap(false, Ordering::SeqCst);
+    }
+}
+
+/// Ends the process if a CPU's thread panics: nothing would wait for its
+/// requests in vain.
+struct EndOnPanic;
+
+impl Drop for EndOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn source(index: usize) -> Option<&'static dyn Source> {
+    SOURCES.with_borrow(|sources| sources.get(index).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    struct Tell(Mutex<mpsc::Sender<(usize, usize, u8, u32)>>);
+
+    impl Deferred for Tell {
+        fn run(&self, first: usize, second: usize) {
+            let seen = (first, second, current_irql(), current_number());
+            lock(&self.0).send(seen).unwrap();
+        }
+    }
+
+    fn started(number: u32) -> &'static Cpu {
+        let cpu: &'static Cpu = Box::leak(Box::new(Cpu::new(number)));
+        cpu.start().unwrap();
+        cpu
+    }
+
+    #[test]
+    fn a_dpc_runs_at_dispatch_on_the_cpu_it_was_queued_to_in_order() {
+        let cpu = started(3);
+        let (send, receive) = mpsc::channel();
+        let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send))));
+
+        cpu.queue_dpc(tell, 1, 2);
+        cpu.queue_dpc(tell, 3, 4);
+
+        assert_eq!(receive.recv().unwrap(), (1, 2, irql::DISPATCH, 3));
+        assert_eq!(receive.recv().unwrap(), (3, 4, irql::DISPATCH, 3));
+    }
+
+    #[test]
+    fn a_job_runs_at_passive_after_the_dpcs_before_it() {
+        let cpu = started(1);
+        let (send, receive) = mpsc::channel();
+        let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send.clone()))));
+
+        cpu.post(Box::new(move || {
+            // Queued from the CPU itself: it can't run before the job ends.
+            cpu.queue_dpc(tell, 7, 7);
+            cpu.post(Box::new(move || {
+                send.send((8, 8, current_irql(), current_number())).unwrap();
+            }));
+        }));
+
+        assert_eq!(receive.recv().unwrap(), (7, 7, irql::DISPATCH, 1));
+        assert_eq!(receive.recv().unwrap(), (8, 8, irql::PASSIVE, 1));
+    }
+
+    #[test]
+    fn a_dpc_that_was_taken_out_does_not_run() {
+        let cpu: &'static Cpu = Box::leak(Box::new(Cpu::new(0)));
+        let (send, receive) = mpsc::channel();
+        let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send))));
+        cpu.queue_dpc(tell, 1, 1);
+
+        assert!(cpu.cancel_dpc(tell));
+        assert!(!cpu.cancel_dpc(tell));
+
+        cpu.run_dpcs();
+        assert!(receive.try_recv().is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! The machine: memory, virtual CPUs, and the threads beside them that are its
+//! clock and its system worker threads. One per process, as a driver sees one
+//! Windows.
+#![cfg(target_os = "linux")]
+
+pub mod clock;
+pub mod cpu;
+pub mod mailbox;
+pub mod memory;
+pub mod pci;
+pub mod schedule;
+pub mod testing;
+pub mod time;
+pub mod trap;
+pub mod variadic;
+mod workers;
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use self::{
+    clock::AlarmClock,
+    cpu::{Cpu, Job},
+    memory::{Memory, MemoryError},
+    workers::Workers,
+};
+
+/// How the machine takes its functions' interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterruptKind {
+    /// MSI-X messages, if the function has a table and the driver a routine
+    /// for them; the pin otherwise.
+    Messages,
+    /// The INTx pin.
+    Line,
+}
+
+/// What machine to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MachineSettings {
+    /// Virtual CPUs, 1 to 64 (one processor group).
+    pub cpus: u32,
+    /// Memory in bytes, a multiple of a page.
+    pub memory_bytes: u64,
+    /// Its interrupts.
+    pub interrupts: InterruptKind,
+}
+
+impl Default for MachineSettings {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            memory_bytes: 512 << 20,
+            interrupts: InterruptKind::Messages,
+        }
+    }
+}
+
+/// The machine cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The process has a machine already.
+    #[error("this process already has a machine: run a second one in its own process")]
+    Second,
+    /// More CPUs than a processor group can have, or none.
+    #[error("{0} CPUs are not possible: give 1 to 64")]
+    Cpus(u32),
+    /// Its memory cannot be allocated.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The host did not provide a thread or a signal handler.
+    #[error("the host cannot start the machine's threads and signal handlers: {0}")]
+    Host(#[from] io::Error),
+}
+
+/// A running machine. It runs until the process ends.
+pub struct Machine {
+    settings: MachineSettings,
+    memory: Arc<Memory>,
+    cpus: &'static [Cpu],
+    clock: &'static AlarmClock,
+    workers: &'static Workers,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether the process has its machine.
+static BUILT: AtomicBool = AtomicBool::new(false);
+
+impl Machine {
+    /// Builds the machine and starts its CPUs.
+    ///
+    /// # Errors
+    /// [`MachineError`]; a second machine in a process among them.
+    pub fn new(settings: &MachineSettings) -> Result<Arc<Self>, MachineError> {
+        if !(1..=64).contains(&settings.cpus) {
+            return Err(MachineError::Cpus(settings.cpus));
+        }
+        if BUILT.swap(true, Ordering::SeqCst) {
+            return Err(MachineError::Second);
+        }
+        trap::install()?;
+        let memory = Memory::new(settings.memory_bytes)?;
+        memory::attach(&memory);
+        cpu::set_count(settings.cpus);
+        let cpus: &'static [Cpu] = Vec::leak((0..settings.cpus).map(Cpu::new).collect());
+        for cpu in cpus {
+            cpu.start()?;
+        }
+        Ok(Arc::new(Self {
+            settings: *settings,
+            memory,
+            cpus,
+            clock: AlarmClock::start(cpus)?,
+            workers: Box::leak(Box::default()),
+        }))
+    }
+
+    /// All its memory.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// How it takes interrupts.
+    pub fn interrupts(&self) -> InterruptKind {
+        self.settings.interrupts
+    }
+
+    /// Its CPUs by number.
+    pub fn cpus(&self) -> &'static [Cpu] {
+        self.cpus
+    }
+
+    /// The CPU that the calling thread acts for.
+    pub fn current_cpu(&self) -> &'static Cpu {
+        &self.cpus[cpu::current_number() as usize % self.cpus.len()]
+    }
+
+    /// What calls DPCs at a time.
+    pub fn clock(&self) -> &'static AlarmClock {
+        self.clock
+    }
+
+    /// Has a system worker thread run `job` at PASSIVE_LEVEL.
+    pub fn work(&self, job: Job) -> io::Result<()> {
+        self.workers.run(job)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::shared;
+
+    #[test]
+    fn a_second_machine_is_refused() {
+        let _ = shared();
+
+        let second = Machine::new(&MachineSettings::default());
+
+        assert!(matches!(second, Err(MachineError::Second)));
+    }
+
+    #[test]
+    fn a_number_of_cpus_beyond_one_group_is_refused() {
+        for cpus in [0, 65] {
+            let settings = MachineSettings {
+                cpus,
+                ..MachineSettings::default()
+            };
+            assert!(matches!(
+                Machine::new(&settings),
+                Err(MachineError::Cpus(refused)) if refused == cpus
+            ));
+        }
+    }
+}

@@ -1,0 +1,726 @@
+//! The machine's memory: pages with a physical address, scattered under the
+//! virtual addresses that the driver sees.
+//!
+//! All of it is one file in memory, mapped twice. Devices see it in the order
+//! of physical addresses. The driver sees single pages, in the order it got
+//! them, in a window of reserved addresses; what it freed is unmapped again.
+#![expect(unsafe_code, reason = "maps memory, and copies to and from it")]
+
+mod addresses;
+mod frames;
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, FromRawFd},
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, VolatileSlice,
+};
+
+use self::{addresses::Addresses, frames::Frames};
+
+pub use testbed_loader::PAGE;
+
+/// The physical address where memory begins: a 32-bit address is never right.
+const BASE: u64 = 4 << 30;
+
+/// Virtual pages in the driver's window for each page of memory: how long freed
+/// addresses stay unused.
+const SPREAD: usize = 16;
+
+/// The memory of the machine of this process.
+static ATTACHED: OnceLock<Arc<Memory>> = OnceLock::new();
+
+/// Makes `memory` the memory of this process's machine. Only the first call counts.
+pub fn attach(memory: &Arc<Memory>) {
+    let _ = ATTACHED.set(Arc::clone(memory));
+}
+
+/// The memory of this process's machine; `None` before there is a machine.
+#[must_use]
+pub fn attached() -> Option<&'static Arc<Memory>> {
+    ATTACHED.get()
+}
+
+/// In the tables: no page here.
+const NONE: u32 = u32::MAX;
+
+/// How the pages of a block lie in physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Neighbouring virtual pages are never neighbours in physical memory.
+    Scattered,
+    /// One run of physical memory: common buffers and the uncached extension.
+    Contiguous,
+}
+
+/// Memory could not be allocated.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The host refused a mapping.
+    #[error("the host has no memory: {0}")]
+    Host(#[from] io::Error),
+    /// The host's limit on mappings of a process is reached.
+    #[error(
+        "the host allows this process {limit} mappings, and each page of scattered memory needs \
+         one: use less memory, or raise the limit (sysctl vm.max_map_count)"
+    )]
+    Mappings {
+        /// The host's limit, or the error of reading it.
+        limit: String,
+    },
+    /// The size is not a multiple of the page size, or exceeds a table of 32-bit page numbers.
+    #[error(
+        "the machine cannot have {bytes} bytes of memory: give 64 KiB to 512 GiB, in pages of 4 \
+         KiB"
+    )]
+    Size {
+        /// The requested size.
+        bytes: u64,
+    },
+    /// Too few pages are free, or no free run is long enough.
+    #[error(
+        "the machine's {total} bytes of memory have no {bytes} free bytes ({placement:?}): raise \
+         --memory"
+    )]
+    Exhausted {
+        /// The requested size.
+        bytes: usize,
+        /// The requested placement.
+        placement: Placement,
+        /// The machine's memory in bytes.
+        total: u64,
+    },
+}
+
+/// All memory of the machine.
+#[derive(Debug)]
+pub struct Memory {
+    file: Arc<File>,
+    guest: GuestMemoryMmap,
+    bytes: u64,
+    /// The driver's window.
+    window: usize,
+    /// The frame behind each virtual page of the window, or [`NONE`].
+    frame_of: Box<[AtomicU32]>,
+    /// The virtual page of each frame, or [`NONE`].
+    page_of: Box<[AtomicU32]>,
+    /// Whether a frame was in use before, and has to be zeroed.
+    used_before: Box<[AtomicBool]>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug)]
+struct Free {
+    frames: Frames,
+    addresses: Addresses,
+}
+
+impl Memory {
+    /// A machine with `bytes` of memory (whole pages, 64 KiB to 512 GiB),
+    /// physical addresses from 4 GiB up.
+    ///
+    /// # Errors
+    /// The host's, if it gives none; [`MemoryError::Size`].
+    pub fn new(bytes: u64) -> Result<Arc<Self>, MemoryError> {
+        let size = MemoryError::Size { bytes };
+        if !(64 << 10..=512 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE as u64) {
+            return Err(size);
+        }
+        let count = (bytes / PAGE as u64) as u32;
+        let file = Arc::new(memory_file(bytes)?);
+        let region = (
+            GuestAddress(BASE),
+            bytes as usize,
+            Some(FileOffset::from_arc(Arc::clone(&file), 0)),
+        );
+        let guest = GuestMemoryMmap::from_ranges_with_files([region]).map_err(io::Error::other)?;
+        let pages = count as usize * SPREAD;
+        Ok(Arc::new(Self {
+            file,
+            guest,
+            bytes,
+            window: reserve(pages * PAGE)?,
+            frame_of: (0..pages).map(|_| AtomicU32::new(NONE)).collect(),
+            page_of: (0..count).map(|_| AtomicU32::new(NONE)).collect(),
+            used_before: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            free: Mutex::new(Free {
+                frames: Frames::new(count),
+                addresses: Addresses::new(pages),
+            }),
+        }))
+    }
+
+    /// How much memory the machine has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Takes zeroed pages for `bytes` (at least one) and maps them side by
+    /// side, an unmapped page behind them.
+    ///
+    /// # Errors
+    /// [`MemoryError::Exhausted`], [`MemoryError::Mappings`], and the host's.
+    pub fn allocate(
+        self: &Arc<Self>,
+        bytes: usize,
+        placement: Placement,
+    ) -> Result<Block, MemoryError> {
+        let exhausted = MemoryError::Exhausted {
+            bytes,
+            placement,
+            total: self.bytes,
+        };
+        let count = bytes.div_ceil(PAGE).max(1);
+        let Some((first_page, frames)) = self.take(count, placement) else {
+            return Err(exhausted);
+        };
+        // From here on dropping the block undoes what was done.
+        let block = Block {
+            memory: Arc::clone(self),
+            first_page,
+            frames,
+            bytes,
+        };
+        self.map(&block)?;
+        Ok(block)
+    }
+
+    /// The physical address behind `address`, if it is mapped memory.
+    #[must_use]
+    pub fn physical(&self, address: usize) -> Option<u64> {
+        let offset = address.checked_sub(self.window)?;
+        let frame = self.frame(offset / PAGE)?;
+        Some(physical_of(frame) + (offset % PAGE) as u64)
+    }
+
+    /// The physical address of `address`, and how many of the `bytes` from
+    /// there on follow it in physical memory too.
+    #[must_use]
+    pub fn run(&self, address: usize, bytes: usize) -> Option<(u64, usize)> {
+        let offset = address.checked_sub(self.window)?;
+        let mut page = offset / PAGE;
+        let mut frame = self.frame(page)?;
+        let physical = physical_of(frame) + (offset % PAGE) as u64;
+        let mut length = PAGE - offset % PAGE;
+        while length < bytes {
+            page += 1;
+            frame += 1;
+            if self.frame(page) != Some(frame) {
+                break;
+            }
+            length += PAGE;
+        }
+        Some((physical, length.min(bytes)))
+    }
+
+    /// The virtual address at which physical address `physical` is mapped.
+    #[must_use]
+    pub fn virtual_address(&self, physical: u64) -> Option<usize> {
+        let offset = usize::try_from(physical.checked_sub(BASE)?).ok()?;
+        match self.page_of.get(offset / PAGE)?.load(Ordering::Acquire) {
+            NONE => None,
+            page => Some(self.window + page as usize * PAGE + offset % PAGE),
+        }
+    }
+
+    /// The memory as devices see it: physical addresses, nothing else.
+    #[must_use]
+    pub fn guest(&self) -> &GuestMemoryMmap {
+        &self.guest
+    }
+
+    /// Another address of the byte at `address`, which is mapped for the driver:
+    /// one that stays accessible when the driver's is taken away. What is
+    /// contiguous in physical memory is so there too.
+    pub fn beside(&self, address: usize) -> Option<usize> {
+        let physical = GuestAddress(self.physical(address)?);
+        let host = self.guest.get_host_address(physical).ok()?;
+        Some(host.addr())
+    }
+
+    /// Makes each access of the driver's to these pages, which are mapped for
+    /// it, a fault. Devices still reach them.
+    ///
+    /// # Errors
+    /// The host's: it may have no mappings left.
+    pub fn take_away(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.protect(address, bytes, libc::PROT_NONE)
+    }
+
+    /// Lets the driver access the pages again.
+    ///
+    /// # Errors
+    /// As for [`Self::take_away`].
+    pub fn give_back(&self, address: usize, bytes: usize) -> io::Result<()> {
+        self.protect(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn protect(&self, address: usize, bytes: usize, flags: libc::c_int) -> io::Result<()> {
+        let pages = (address..address.saturating_add(bytes)).step_by(PAGE);
+        if !address.is_multiple_of(PAGE) || pages.clone().any(|page| self.physical(page).is_none())
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: the pages are mapped in the window; Rust holds no reference
+        // to what is in them, and an access that faults is told as such.
+        match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether `address` lies in the driver's window, mapped or not.
+    pub(crate) fn covers(&self, address: usize) -> bool {
+        (self.window..self.window + self.frame_of.len() * PAGE).contains(&address)
+    }
+
+    fn frame(&self, page: usize) -> Option<u32> {
+        match self.frame_of.get(page)?.load(Ordering::Acquire) {
+            NONE => None,
+            frame => Some(frame),
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Free> {
+        // A panic of a thread that held it leaves whole operations behind.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, count: usize, placement: Placement) -> Option<(usize, Vec<u32>)> {
+        let mut free = self.free();
+        let frames = match placement {
+            Placement::Scattered => free.frames.take_scattered(count)?,
+            Placement::Contiguous => {
+                let first = free.frames.take_run(count)?;
+                (first..first + count as u32).collect()
+            }
+        };
+        if let Some(first_page) = free.addresses.take(count) {
+            return Some((first_page, frames));
+        }
+        for frame in frames {
+            free.frames.give_back(frame);
+        }
+        None
+    }
+
+    /// Maps the block's pages, fewest mappings first, and zeroes what was used
+    /// before.
+    fn map(&self, block: &Block) -> Result<(), MemoryError> {
+        let mut page = block.first_page;
+        for run in block.frames.chunk_by(|a, b| a + 1 == *b) {
+            self.map_run(page, run[0], run.len())?;
+            for (page, &frame) in (page..).zip(run) {
+                if self.used_before[frame as usize].swap(true, Ordering::Relaxed) {
+                    let at = (self.window + page * PAGE) as *mut u8;
+                    // SAFETY: `map_run` made the page accessible, and no one
+                    // else was given its address yet.
+                    unsafe { at.write_bytes(0, PAGE) };
+                }
+                self.frame_of[page].store(frame, Ordering::Release);
+                self.page_of[frame as usize].store(page as u32, Ordering::Release);
+            }
+            page += run.len();
+        }
+        Ok(())
+    }
+
+    fn map_run(&self, page: usize, frame: u32, count: usize) -> Result<(), MemoryError> {
+        let at = self.window + page * PAGE;
+        // SAFETY: the range lies in the window, which is this memory's own, and
+        // on pages that no block in use holds.
+        let mapped = unsafe {
+            libc::mmap(
+                at as *mut libc::c_void,
+                count * PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                self.file.as_raw_fd(),
+                i64::from(frame) * PAGE as i64,
+            )
+        };
+        if mapped != libc::MAP_FAILED {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::ENOMEM) {
+            return Err(error.into());
+        }
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        Err(MemoryError::Mappings {
+            limit: limit.map_or_else(|_| "only so many".into(), |text| text.trim().into()),
+        })
+    }
+
+    fn unmap(&self, block: &Block) {
+        for (page, &frame) in (block.first_page..).zip(&block.frames) {
+            self.frame_of[page].store(NONE, Ordering::Release);
+            self.page_of[frame as usize].store(NONE, Ordering::Release);
+        }
+        let reserved = self.reserve_again(block);
+        let mut free = self.free();
+        for &frame in &block.frames {
+            free.frames.give_back(frame);
+        }
+        if reserved {
+            free.addresses.give_back(block.first_page);
+        }
+    }
+
+    /// Unmaps the block's pages and keeps their addresses reserved; whether
+    /// that was possible.
+    fn reserve_again(&self, block: &Block) -> bool {
+        let (at, bytes) = (
+            block.address() as *mut libc::c_void,
+            block.frames.len() * PAGE,
+        );
+        // SAFETY: the pages are the block's, which is being dropped.
+        let over = unsafe {
+            libc::mmap(
+                at,
+                bytes,
+                libc::PROT_NONE,
+                RESERVED | libc::MAP_FIXED,
+                -1,
+                0,
+            )
+        };
+        if over != libc::MAP_FAILED {
+            return true;
+        }
+        // With all mappings in use the host lets nothing be mapped, not even
+        // over others. Without the pages it does; that they go cannot fail, as
+        // it splits no mapping.
+        // SAFETY: as above.
+        unsafe { libc::munmap(at, bytes) };
+        // SAFETY: maps nothing over what another thread may have put there.
+        let again = unsafe {
+            libc::mmap(
+                at,
+                bytes,
+                libc::PROT_NONE,
+                RESERVED | libc::MAP_FIXED_NOREPLACE,
+                -1,
+                0,
+            )
+        };
+        again != libc::MAP_FAILED
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the window was reserved by `new`; each block in it holds the
+        // memory alive, so none is left.
+        unsafe {
+            libc::munmap(self.window as *mut libc::c_void, self.frame_of.len() * PAGE);
+        }
+    }
+}
+
+/// Pages in use; dropping it gives them back.
+#[derive(Debug)]
+pub struct Block {
+    memory: Arc<Memory>,
+    first_page: usize,
+    frames: Vec<u32>,
+    bytes: usize,
+}
+
+impl Block {
+    /// Its first virtual address, page-aligned.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.memory.window + self.first_page * PAGE
+    }
+
+    /// Its length in bytes: what was asked for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing was asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies out of the block, or nothing if the range is outside.
+    #[must_use]
+    pub fn read(&self, offset: usize, into: &mut [u8]) -> bool {
+        let Some(slice) = self.slice(offset, into.len()) else {
+            return false;
+        };
+        slice.copy_to(into);
+        true
+    }
+
+    /// Copies into the block, or nothing if the range is outside.
+    #[must_use]
+    pub fn write(&self, offset: usize, from: &[u8]) -> bool {
+        let Some(slice) = self.slice(offset, from.len()) else {
+            return false;
+        };
+        slice.copy_from(from);
+        true
+    }
+
+    fn slice(&self, offset: usize, bytes: usize) -> Option<VolatileSlice<'_>> {
+        if offset.checked_add(bytes)? > self.bytes {
+            return None;
+        }
+        // SAFETY: the pages of the block stay mapped as long as it lives, and
+        // the range is inside. Driver and devices may write at the same time:
+        // the slice copies as volatile memory.
+        Some(unsafe { VolatileSlice::new((self.address() + offset) as *mut u8, bytes) })
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.memory.unmap(self);
+    }
+}
+
+const RESERVED: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+
+fn physical_of(frame: u32) -> u64 {
+    BASE + u64::from(frame) * PAGE as u64
+}
+
+fn memory_file(bytes: u64) -> io::Result<File> {
+    // SAFETY: the name is a C string.
+    let descriptor = unsafe { libc::memfd_create(c"machine memory".as_ptr(), libc::MFD_CLOEXEC) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nothing else owns it.
+    let file = unsafe { File::from_raw_fd(descriptor) };
+    file.set_len(bytes)?;
+    Ok(file)
+}
+
+/// Reserves addresses where every access faults.
+pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
+    // SAFETY: a new mapping at an address that the host chooses.
+    let window = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_NONE,
+            RESERVED,
+            -1,
+            0,
+        )
+    };
+    match NonNull::new(window) {
+        Some(window) if window.as_ptr() != libc::MAP_FAILED => Ok(window.as_ptr() as usize),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use vm_memory::{Bytes, GuestAddress};
+
+    use super::{BASE, Memory, MemoryError, PAGE, Placement};
+    use crate::testing;
+
+    const MIB: usize = 1 << 20;
+
+    fn machine(bytes: usize) -> std::sync::Arc<Memory> {
+        Memory::new(bytes as u64).expect("memory for a test")
+    }
+
+    #[test]
+    fn a_device_reads_what_the_driver_wrote_page_by_page() {
+        let memory = machine(4 * MIB);
+        let block = memory
+            .allocate(3 * PAGE + 100, Placement::Scattered)
+            .expect("memory");
+        let text: Vec<u8> = (0..block.len())
+            .map(|at| (at * 31 + at / PAGE) as u8)
+            .collect();
+
+        assert!(block.write(0, &text));
+
+        for offset in (0..block.len()).step_by(50) {
+            let physical = memory.physical(block.address() + offset).expect("mapped");
+            let seen: u8 = memory
+                .guest()
+                .read_obj(GuestAddress(physical))
+                .expect("memory");
+            assert_eq!(seen, text[offset]);
+            assert_eq!(
+                memory.virtual_address(physical),
+                Some(block.address() + offset)
+            );
+        }
+    }
+
+    #[test]
+    fn neighbouring_pages_of_scattered_memory_are_no_physical_neighbours() {
+        let memory = machine(8 * MIB);
+        let block = memory
+            .allocate(2 * MIB, Placement::Scattered)
+            .expect("memory");
+
+        let physical: Vec<u64> = (0..2 * MIB)
+            .step_by(PAGE)
+            .map(|offset| memory.physical(block.address() + offset).expect("mapped"))
+            .collect();
+
+        assert!(
+            physical
+                .windows(2)
+                .all(|pair| pair[0].abs_diff(pair[1]) != PAGE as u64)
+        );
+        assert_eq!(
+            physical.iter().collect::<HashSet<_>>().len(),
+            physical.len()
+        );
+        assert!(physical.iter().all(|&address| address >= BASE));
+        assert_eq!(
+            memory.run(block.address() + 100, MIB),
+            Some((physical[0] + 100, PAGE - 100))
+        );
+    }
+
+    #[test]
+    fn contiguous_memory_is_one_run_to_its_end() {
+        let memory = machine(4 * MIB);
+        let _other = memory.allocate(MIB, Placement::Scattered).expect("memory");
+        let block = memory.allocate(MIB, Placement::Contiguous).expect("memory");
+        let first = memory.physical(block.address()).expect("mapped");
+
+        assert_eq!(memory.run(block.address(), MIB), Some((first, MIB)));
+        assert_eq!(memory.run(block.address() + 5, 10), Some((first + 5, 10)));
+        assert_eq!(
+            memory.run(block.address() + PAGE, 2 * MIB),
+            Some((first + PAGE as u64, MIB - PAGE))
+        );
+    }
+
+    #[test]
+    fn a_freed_page_has_no_address_and_comes_back_zeroed_elsewhere() {
+        let memory = machine(64 << 10);
+        let block = memory
+            .allocate(64 << 10, Placement::Contiguous)
+            .expect("memory");
+        assert!(block.write(0, &[0xa5; 64 << 10]));
+        let address = block.address();
+        let physical = memory.physical(address).expect("mapped");
+
+        drop(block);
+
+        assert_eq!(memory.physical(address), None);
+        assert_eq!(memory.run(address, 1), None);
+        assert_eq!(memory.virtual_address(physical), None);
+        let next = memory
+            .allocate(64 << 10, Placement::Contiguous)
+            .expect("memory");
+        assert_ne!(next.address(), address);
+        let mut seen = [1; 64 << 10];
+        assert!(next.read(0, &mut seen));
+        assert!(seen.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn ranges_outside_a_block_are_refused() {
+        let memory = machine(MIB);
+        let block = memory.allocate(100, Placement::Scattered).expect("memory");
+
+        assert!(block.write(0, &[1; 100]));
+        assert!(!block.write(1, &[1; 100]));
+        assert!(!block.read(usize::MAX, &mut [0; 2]));
+        assert!(block.read(100, &mut []));
+        assert_eq!(memory.physical(block.address() + PAGE), None);
+        assert_eq!(memory.physical(0), None);
+        assert_eq!(memory.virtual_address(0), None);
+        assert_eq!(memory.virtual_address(BASE + MIB as u64), None);
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused_and_leaves_the_rest_usable() {
+        let memory = machine(MIB);
+
+        for placement in [Placement::Scattered, Placement::Contiguous] {
+            let error = memory
+                .allocate(MIB + 1, placement)
+                .expect_err("more than there is");
+
+            assert!(matches!(error, MemoryError::Exhausted { .. }));
+            assert!(memory.allocate(MIB / 2, placement).is_ok());
+        }
+    }
+
+    #[test]
+    #[ignore = "uses up the mappings of its process: another test calls it in one of its own"]
+    fn use_up_the_mappings() {
+        let memory = machine(1 << 30);
+        let mut held = Vec::new();
+
+        let error = loop {
+            match memory.allocate(MIB, Placement::Scattered) {
+                Ok(block) => held.push(block),
+                Err(error) => break error,
+            }
+        };
+
+        assert!(matches!(error, MemoryError::Mappings { .. }), "{error}");
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("a limit");
+        assert!(error.to_string().contains(limit.trim()), "{error}");
+        held.truncate(held.len() / 2);
+        assert!(memory.allocate(MIB, Placement::Scattered).is_ok());
+    }
+
+    #[test]
+    fn the_hosts_limit_on_mappings_is_reported_and_survived() {
+        let output = testing::run("memory::tests::use_up_the_mappings", "");
+
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    #[test]
+    fn a_machine_of_part_of_a_page_or_none_is_refused() {
+        for bytes in [0, 4096, (1 << 20) + 1, u64::MAX] {
+            assert!(matches!(Memory::new(bytes), Err(MemoryError::Size { .. })));
+        }
+    }
+
+    #[test]
+    fn many_threads_get_pages_of_their_own() {
+        let memory = machine(16 * MIB);
+
+        std::thread::scope(|scope| {
+            for number in 0..4_u8 {
+                let memory = &memory;
+                scope.spawn(move || {
+                    for round in 0..100 {
+                        let block = memory
+                            .allocate(PAGE * (1 + round % 7), Placement::Scattered)
+                            .expect("memory");
+                        assert!(block.write(0, &vec![number; block.len()]));
+                        let mut seen = vec![0; block.len()];
+                        assert!(block.read(0, &mut seen));
+                        assert!(seen.iter().all(|&byte| byte == number));
+                    }
+                });
+            }
+        });
+
+        assert!(memory.allocate(16 * MIB, Placement::Contiguous).is_ok());
+    }
+}

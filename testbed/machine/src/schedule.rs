@@ -1,0 +1,874 @@
+//! Which of the machine's threads runs, and what time it is.
+//!
+//! In an ordinary run the host schedules the threads, and time is the host's.
+//! Once [`begin`] was called one thread runs at a time, the one that has the
+//! baton. At a point it may have to hand it on, and where it waits it does;
+//! a generator that the seed starts decides when and to whom. Time is virtual:
+//! each point takes two microseconds, and when all wait, time jumps to what is due
+//! next. So the same seed gives the same run.
+//!
+//! All that waits in the testbed waits here, with one rule: who holds a
+//! [`std::sync::Mutex`] passes no point and waits for nothing, because whoever
+//! wants the mutex would keep the baton. Waking others is no point.
+//!
+//! Threads that only look on, such as a progress bar, are the host's own; they
+//! must not wake or lock anything of the machine's.
+
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fmt::Write as _,
+    io,
+    ops::{Deref, DerefMut, RangeInclusive},
+    sync::{
+        Condvar, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::trap;
+
+/// The virtual time that a point takes, in nanoseconds.
+const STEP: u64 = 2000;
+
+/// In one of so many calls of the miniport's routines an instruction is chosen
+/// at which others may run.
+const AIM: u32 = 4;
+
+/// How far virtual time may jump, in nanoseconds, before the machine counts as
+/// one in which nothing will happen any more: what is due is only housekeeping.
+const NOTHING_FOR: u64 = 3_600_000_000_000;
+
+/// Where a thread may have to hand the baton on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Point {
+    /// A routine of the miniport is about to run.
+    Routine = 1,
+    /// It has returned.
+    Return,
+    /// The miniport called Storport or the kernel.
+    Call,
+    /// Such a call is about to return.
+    CallEnd,
+    /// A spin lock is about to be taken.
+    Acquire,
+    /// A spin lock was released.
+    Release,
+    /// A DPC is about to run.
+    Dpc,
+    /// A register or port was read or written.
+    Register,
+    /// The device took a request from the available ring.
+    Available,
+    /// The device put one into the used ring.
+    Used,
+    /// The device has sent its interrupt, or did not have to.
+    Interrupt,
+    /// An instruction of the miniport's is about to run.
+    Instruction,
+    /// A thread gives the others a chance.
+    Yield,
+    /// A thread waits.
+    Wait,
+    /// A thread was started.
+    Start,
+    /// A thread has ended.
+    End,
+}
+
+/// Whether a seed decides.
+static ON: AtomicBool = AtomicBool::new(false);
+/// The number of the thread that has the baton.
+static HOLDER: AtomicU32 = AtomicU32::new(0);
+/// Virtual time in nanoseconds.
+static NOW: AtomicU64 = AtomicU64::new(0);
+/// How many points were passed.
+static POINTS: AtomicU64 = AtomicU64::new(0);
+/// Only the thread with the baton takes it, so that nobody waits for it.
+static SCHEDULE: std::sync::Mutex<Option<Schedule>> = std::sync::Mutex::new(None);
+
+/// The number of a thread that only looks on.
+const NONE: u32 = u32::MAX;
+
+thread_local! {
+    static ME: Cell<u32> = const { Cell::new(NONE) };
+}
+
+/// What a run was, in short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// A number made of all points in their order, each with its thread and
+    /// kind.
+    pub digest: u64,
+    /// How many points.
+    pub points: u64,
+    /// How many of them at instructions of the miniport's that were chosen.
+    pub instructions: u64,
+    /// How often the baton was handed on.
+    pub switches: u64,
+    /// Virtual time.
+    pub time: Duration,
+}
+
+/// From now on the seed decides; the calling thread has the baton. Only before
+/// there is any other thread of the machine's.
+pub fn begin(seed: u64) {
+    let mut schedule = Schedule::new(seed);
+    ME.set(schedule.add("main".to_owned()));
+    schedule.threads[0].host = Some(thread::current());
+    *lock() = Some(schedule);
+    HOLDER.store(0, Ordering::SeqCst);
+    ON.store(true, Ordering::SeqCst);
+}
+
+/// Whether a seed decides.
+#[inline]
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
+
+/// Virtual time in nanoseconds.
+pub(crate) fn now() -> u64 {
+    NOW.load(Ordering::Relaxed)
+}
+
+/// How many points were passed so far: it stands still while a thread keeps the
+/// baton.
+pub fn points() -> u64 {
+    POINTS.load(Ordering::Relaxed)
+}
+
+/// What the run was so far, if a seed decides.
+#[must_use]
+pub fn trace() -> Option<Trace> {
+    with(|schedule| schedule.trace())
+}
+
+/// A place where another thread may run first.
+#[inline]
+pub fn point(kind: Point) {
+    if is_on() && ME.get() != NONE {
+        step(kind, Leave::May);
+    }
+}
+
+/// The miniport's routine at this address is about to run; some instruction
+/// that it comes to may be a point too.
+pub fn enter(routine: usize) {
+    if is_on() && ME.get() != NONE {
+        step(Point::Routine, Leave::May);
+        with(|schedule| schedule.aim(routine));
+    }
+}
+
+/// The calling thread has come to the instruction that was chosen.
+pub(crate) fn interrupted() {
+    if ME.get() != NONE {
+        step(Point::Instruction, Leave::Should);
+    }
+}
+
+/// Gives the other threads a chance.
+pub fn yield_now() {
+    if is_on() && ME.get() != NONE {
+        step(Point::Yield, Leave::Should);
+    } else {
+        thread::yield_now();
+    }
+}
+
+/// Waits for a time.
+pub fn sleep(time: Duration) {
+    if is_on() && ME.get() != NONE {
+        let until = now().saturating_add(nanoseconds(time));
+        wait(Why::Time, Some(until));
+    } else {
+        thread::sleep(time);
+    }
+}
+
+/// Waits as a processor does that has nothing else to do.
+pub fn stall(time: Duration) {
+    if is_on() && ME.get() != NONE {
+        return sleep(time);
+    }
+    let start = std::time::Instant::now();
+    while start.elapsed() < time {
+        thread::yield_now();
+    }
+}
+
+/// One of `count` possibilities: the first in an ordinary run, any under a
+/// seed.
+pub fn pick(count: usize) -> usize {
+    match count {
+        0 | 1 => 0,
+        _ => with(|schedule| schedule.random.random_range(0..count)).unwrap_or(0),
+    }
+}
+
+/// A number of this range: `usual` in an ordinary run, any under a seed.
+pub fn vary(range: RangeInclusive<u32>, usual: u32) -> u32 {
+    with(|schedule| schedule.random.random_range(range)).unwrap_or(usual)
+}
+
+/// Has the device be slow now and then, under a seed: seldom for long.
+pub fn delay() {
+    let most = match vary(0..=63, 63) {
+        0 => 2000,
+        1..=3 => 128,
+        4..=11 => 8,
+        _ => return,
+    };
+    sleep(Duration::from_micros(u64::from(vary(1..=most, 1))));
+}
+
+/// A thread of the machine's, to be woken.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    host: thread::Thread,
+    number: u32,
+}
+
+impl Thread {
+    /// Ends its [`park`], or the next one.
+    pub fn unpark(&self) {
+        if with(|schedule| schedule.unpark(self.number)).is_none() {
+            self.host.unpark();
+        }
+    }
+}
+
+/// The calling thread.
+pub fn current() -> Thread {
+    Thread {
+        host: thread::current(),
+        number: ME.get(),
+    }
+}
+
+/// Waits for [`Thread::unpark`]; may return without one.
+pub fn park() {
+    if is_on() && ME.get() != NONE {
+        wait(Why::Parked, None);
+    } else {
+        thread::park();
+    }
+}
+
+/// A thread that was started, to wait for its end.
+#[derive(Debug)]
+pub struct Handle {
+    host: thread::JoinHandle<()>,
+    number: u32,
+}
+
+impl Handle {
+    /// The thread.
+    pub fn thread(&self) -> Thread {
+        Thread {
+            host: self.host.thread().clone(),
+            number: self.number,
+        }
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// What it panicked with.
+    pub fn join(self) -> thread::Result<()> {
+        while with(|schedule| !schedule.has_ended(self.number)).unwrap_or(false) {
+            wait(Why::End(self.number), None);
+        }
+        self.host.join()
+    }
+}
+
+/// Starts a thread of the machine's.
+///
+/// # Errors
+/// The host's.
+pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Handle> {
+    let number = with(|schedule| schedule.add(name.to_owned())).unwrap_or(NONE);
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _end = (number != NONE).then(|| Turn::first(number));
+        run();
+    });
+    match spawned {
+        Ok(host) => {
+            with(|schedule| schedule.start(number, host.thread().clone()));
+            point(Point::Start);
+            Ok(Handle { host, number })
+        }
+        Err(refused) => Err(refused),
+    }
+}
+
+/// A thread's life under a schedule: waits for its first turn, and hands the
+/// baton on at its end.
+struct Turn(u32);
+
+impl Turn {
+    fn first(number: u32) -> Self {
+        ME.set(number);
+        wait_for_turn(number);
+        Self(number)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let next = with(|schedule| schedule.end(self.0));
+        ME.set(NONE);
+        if let Some(next) = next {
+            hand_to(&next);
+        }
+    }
+}
+
+/// What threads wait for, with a mutex that guards what they look at.
+#[derive(Debug, Default)]
+pub struct Condition(Condvar);
+
+impl Condition {
+    /// Without anybody who waits.
+    pub const fn new() -> Self {
+        Self(Condvar::new())
+    }
+
+    fn why(&self, what: &'static str) -> Why {
+        Why::At(std::ptr::from_ref(self).addr(), what)
+    }
+
+    /// Lets go of `guard`, waits for a change until `until` in nanoseconds of
+    /// the machine's clock, for ever without, and takes `mutex` again. May
+    /// return without a change.
+    pub fn wait<'a, T>(
+        &self,
+        mutex: &'a std::sync::Mutex<T>,
+        guard: MutexGuard<'a, T>,
+        until: Option<u64>,
+        what: &'static str,
+    ) -> MutexGuard<'a, T> {
+        if is_on() && ME.get() != NONE {
+            drop(guard);
+            wait(self.why(what), until);
+            return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+        match until {
+            None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            Some(until) => {
+                let rest = Duration::from_nanos(until.saturating_sub(super::clock::now()));
+                self.0
+                    .wait_timeout(guard, rest)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
+            }
+        }
+    }
+
+    /// Has all that wait look again.
+    pub fn changed(&self) {
+        if is_on() {
+            wake(self.why(""));
+        } else {
+            self.0.notify_all();
+        }
+    }
+}
+
+/// A mutex whose holder may pass points and wait.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(std::sync::Mutex<T>);
+
+/// A [`Mutex`] that is held.
+#[derive(Debug)]
+pub struct Guard<'a, T> {
+    held: MutexGuard<'a, T>,
+    // Dropped after it.
+    _release: Release,
+}
+
+/// Wakes who waits for a mutex.
+#[derive(Debug)]
+struct Release(usize);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        if is_on() {
+            wake(Why::At(self.0, ""));
+        }
+    }
+}
+
+impl<T> Mutex<T> {
+    /// Takes it. A panic of who held it before does not matter.
+    pub fn lock(&self) -> Guard<'_, T> {
+        let place = std::ptr::from_ref(self).addr();
+        let held = loop {
+            if !is_on() || ME.get() == NONE {
+                break self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            match self.0.try_lock() {
+                Ok(held) => break held,
+                Err(TryLockError::Poisoned(held)) => break held.into_inner(),
+                Err(TryLockError::WouldBlock) => wait(Why::At(place, "a mutex"), None),
+            };
+        };
+        Guard {
+            held,
+            _release: Release(place),
+        }
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.held
+    }
+}
+
+/// Waits until somebody says [`free`] of the lock at `place`; only where a seed
+/// decides.
+pub fn wait_for_lock(place: usize) {
+    wait(Why::At(place, "a spin lock"), None);
+}
+
+/// Says that the lock at `place` is free.
+#[inline]
+pub fn free(place: usize) {
+    if is_on() {
+        wake(Why::At(place, ""));
+    }
+}
+
+/// What a thread waits for.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Time,
+    Parked,
+    End(u32),
+    /// A place in memory, and what is there.
+    At(usize, &'static str),
+}
+
+impl Why {
+    /// Whether an event of kind `event` ends it.
+    fn is_ended_by(self, event: Self) -> bool {
+        match (self, event) {
+            (Self::End(ended), Self::End(number)) => ended == number,
+            (Self::At(place, _), Self::At(changed, _)) => place == changed,
+            _ => false,
+        }
+    }
+}
+
+/// Whether a thread that comes to a point can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leave {
+    /// It can.
+    May,
+    /// It can, but the others shall have a chance.
+    Should,
+    /// It can't.
+    Must,
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn lock() -> MutexGuard<'static, Option<Schedule>> {
+    SCHEDULE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Nothing if no seed decides.
+fn with<R>(work: impl FnOnce(&mut Schedule) -> R) -> Option<R> {
+    if !is_on() {
+        return None;
+    }
+    lock().as_mut().map(work)
+}
+
+fn step(kind: Point, leave: Leave) {
+    let me = ME.get();
+    if let Some(next) = with(|schedule| schedule.step(me, kind, leave)).flatten() {
+        hand_to(&next);
+        wait_for_turn(me);
+    }
+}
+
+fn wait(why: Why, until: Option<u64>) {
+    let me = ME.get();
+    if let Some(next) = with(|schedule| schedule.wait(me, why, until)).flatten() {
+        hand_to(&next);
+        wait_for_turn(me);
+    }
+}
+
+fn wake(event: Why) {
+    with(|schedule| schedule.wake(event));
+}
+
+fn hand_to(next: &Thread) {
+    HOLDER.store(next.number, Ordering::Release);
+    next.host.unpark();
+}
+
+fn wait_for_turn(me: u32) {
+    while HOLDER.load(Ordering::Acquire) != me {
+        thread::park();
+    }
+}
+
+/// How threads are chosen for a while.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    /// Any thread, about every so many points.
+    Walk { points: u32 },
+    /// The one with the highest priority; about every so many points the one
+    /// that runs falls behind all others (as in "A randomized scheduler with
+    /// probabilistic guarantees of finding bugs", Burckhardt et al. 2010).
+    Priorities { points: u32 },
+}
+
+/// A thread of the machine's.
+struct Known {
+    name: String,
+    host: Option<thread::Thread>,
+    state: State,
+    /// Its next wait for an unpark is over at once.
+    unparked: bool,
+    priority: i64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Ready,
+    Waits { why: Why, until: Option<u64> },
+    Ended,
+}
+
+struct Schedule {
+    threads: Vec<Known>,
+    /// Threads that can run, in the order of their numbers.
+    ready: Vec<u32>,
+    random: StdRng,
+    plan: Plan,
+    /// Points until the next plan,
+    plan_left: u32,
+    /// and until the plan makes a change.
+    change_left: u32,
+    /// Below all priorities.
+    lowest: i64,
+    /// What is due next; `u64::MAX` for nothing.
+    due: u64,
+    /// Virtual time, and when the miniport last did something.
+    now: u64,
+    active: u64,
+    digest: u64,
+    points: u64,
+    instructions: u64,
+    switches: u64,
+    /// What can be reached from the miniport's routines.
+    reach: BTreeMap<usize, Vec<usize>>,
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Self {
+        Self {
+            threads: Vec::new(),
+            ready: Vec::new(),
+            random: StdRng::seed_from_u64(seed),
+            plan: Plan::Walk { points: 1 },
+            plan_left: 0,
+            change_left: 0,
+            lowest: 0,
+            due: u64::MAX,
+            now: 0,
+            active: 0,
+            digest: 0,
+            points: 0,
+            instructions: 0,
+            switches: 0,
+            reach: BTreeMap::new(),
+        }
+    }
+
+    fn trace(&self) -> Trace {
+        Trace {
+            digest: self.digest,
+            points: self.points,
+            instructions: self.instructions,
+            switches: self.switches,
+            time: Duration::from_nanos(self.now),
+        }
+    }
+
+    fn add(&mut self, name: String) -> u32 {
+        let number = self.threads.len() as u32;
+        let priority = self.random.random_range(1..=1_000_000);
+        self.threads.push(Known {
+            name,
+            host: None,
+            state: State::Ready,
+            unparked: false,
+            priority,
+        });
+        if number == 0 {
+            self.ready.push(0);
+        }
+        number
+    }
+
+    /// The host has made thread `number`.
+    fn start(&mut self, number: u32, host: thread::Thread) {
+        self.threads[number as usize].host = Some(host);
+        self.make_ready(number);
+    }
+
+    fn has_ended(&self, number: u32) -> bool {
+        matches!(self.threads[number as usize].state, State::Ended)
+    }
+
+    fn make_ready(&mut self, number: u32) {
+        self.threads[number as usize].state = State::Ready;
+        if let Err(place) = self.ready.binary_search(&number) {
+            self.ready.insert(place, number);
+        }
+    }
+
+    /// The calling thread passes a point; who runs next, if it is another.
+    fn step(&mut self, me: u32, kind: Point, leave: Leave) -> Option<Thread> {
+        if matches!(kind, Point::Routine | Point::Return) {
+            self.active = self.now;
+        }
+        self.pass(me, kind);
+        self.choose(me, leave)
+    }
+
+    /// Chooses, now and then, an instruction that the routine can come to: who
+    /// comes there first lets others run before it.
+    fn aim(&mut self, routine: usize) {
+        if !self.random.random_ratio(1, AIM) {
+            return;
+        }
+        trap::clear_breakpoint();
+        let reach = self
+            .reach
+            .entry(routine)
+            .or_insert_with(|| trap::reach(routine));
+        if !reach.is_empty() {
+            trap::set_breakpoint(reach[self.random.random_range(0..reach.len())]);
+        }
+    }
+
+    fn pass(&mut self, me: u32, kind: Point) {
+        self.instructions += u64::from(kind == Point::Instruction);
+        let word = u64::from(me) << 8 | kind as u64;
+        self.digest = (self.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        self.points += 1;
+        POINTS.store(self.points, Ordering::Relaxed);
+        self.set_time(self.now + STEP);
+    }
+
+    fn set_time(&mut self, now: u64) {
+        self.now = now;
+        NOW.store(now, Ordering::Relaxed);
+        if now >= self.due {
+            self.wake_where(|_, until| until.is_some_and(|until| until <= now));
+        }
+    }
+
+    /// The calling thread waits; who runs next, if it is another.
+    fn wait(&mut self, me: u32, why: Why, until: Option<u64>) -> Option<Thread> {
+        let this = &mut self.threads[me as usize];
+        if matches!(why, Why::Parked) && std::mem::take(&mut this.unparked) {
+            return self.step(me, Point::Wait, Leave::May);
+        }
+        this.state = State::Waits { why, until };
+        self.ready.retain(|ready| *ready != me);
+        self.due = self.due.min(until.unwrap_or(u64::MAX));
+        self.pass(me, Point::Wait);
+        self.choose(me, Leave::Must)
+    }
+
+    fn wake(&mut self, event: Why) {
+        self.wake_where(|why, _| why.is_ended_by(event));
+    }
+
+    fn unpark(&mut self, number: u32) {
+        let thread = &mut self.threads[number as usize];
+        match thread.state {
+            State::Waits {
+                why: Why::Parked, ..
+            } => self.make_ready(number),
+            _ => thread.unparked = true,
+        }
+    }
+
+    fn wake_where(&mut self, ends: impl Fn(Why, Option<u64>) -> bool) {
+        self.due = u64::MAX;
+        for number in 0..self.threads.len() {
+            if let State::Waits { why, until } = self.threads[number].state {
+                if ends(why, until) {
+                    self.make_ready(number as u32);
+                } else {
+                    self.due = self.due.min(until.unwrap_or(u64::MAX));
+                }
+            }
+        }
+    }
+
+    /// The calling thread ends; who runs next.
+    fn end(&mut self, me: u32) -> Thread {
+        self.threads[me as usize].state = State::Ended;
+        self.ready.retain(|ready| *ready != me);
+        self.wake(Why::End(me));
+        self.pass(me, Point::End);
+        self.make_sure_one_is_ready();
+        let next = self.chosen(me, Leave::Must);
+        self.handle(next)
+    }
+
+    fn choose(&mut self, me: u32, leave: Leave) -> Option<Thread> {
+        self.make_sure_one_is_ready();
+        let next = self.chosen(me, leave);
+        if next == me {
+            return None;
+        }
+        self.switches += 1;
+        Some(self.handle(next))
+    }
+
+    fn handle(&self, number: u32) -> Thread {
+        match &self.threads[number as usize].host {
+            Some(host) => Thread {
+                host: host.clone(),
+                number,
+            },
+            // Only what the host has made is ready.
+            None => self.stop("the testbed itself scheduled a thread that was not started"),
+        }
+    }
+
+    fn chosen(&mut self, me: u32, leave: Leave) -> u32 {
+        self.plan_left = match self.plan_left.checked_sub(1) {
+            Some(left) => left,
+            None => self.make_plan(),
+        };
+        let change = self.change_left == 0;
+        if change {
+            let (Plan::Walk { points } | Plan::Priorities { points }) = self.plan;
+            self.change_left = self.random.random_range(1..=2 * points);
+        }
+        self.change_left -= 1;
+        match self.plan {
+            Plan::Walk { .. } if !change && leave == Leave::May => me,
+            Plan::Walk { .. } => {
+                let place = self.random.random_range(0..self.ready.len());
+                let any = self.ready[place];
+                if any == me && self.ready.len() > 1 {
+                    self.ready[(place + 1) % self.ready.len()]
+                } else {
+                    any
+                }
+            }
+            Plan::Priorities { .. } => {
+                if change || leave == Leave::Should {
+                    self.lowest -= 1;
+                    self.threads[me as usize].priority = self.lowest;
+                }
+                let priority = |number: &u32| self.threads[*number as usize].priority;
+                self.ready
+                    .iter()
+                    .copied()
+                    .max_by_key(priority)
+                    .unwrap_or(me)
+            }
+        }
+    }
+
+    /// Another plan for some points; how many.
+    fn make_plan(&mut self) -> u32 {
+        self.change_left = 0;
+        if self.random.random() {
+            let points = 1 << self.random.random_range(2..=8);
+            self.plan = Plan::Walk { points };
+        } else {
+            let points = 1 << self.random.random_range(5..=10);
+            self.plan = Plan::Priorities { points };
+            for thread in &mut self.threads {
+                thread.priority = self.random.random_range(1..=1_000_000);
+            }
+            self.lowest = 0;
+        }
+        1 << self.random.random_range(8..=13)
+    }
+
+    /// Lets time jump to what is due, if nobody can run.
+    fn make_sure_one_is_ready(&mut self) {
+        while self.ready.is_empty() {
+            if self.due == u64::MAX {
+                self.stop("every thread waits, and no timer is set");
+            }
+            if self.due - self.active.min(self.due) > NOTHING_FOR {
+                self.stop("the miniport was not called for an hour, and every thread waits");
+            }
+            self.set_time(self.due.max(self.now));
+        }
+    }
+
+    /// Ends the machine: nothing will happen any more.
+    fn stop(&self, why: &str) -> ! {
+        let mut text = String::new();
+        for (number, thread) in self.threads.iter().enumerate() {
+            let State::Waits { why, until } = thread.state else {
+                continue;
+            };
+            let name = &thread.name;
+            let _ = match why {
+                Why::Time => write!(text, "\n  {name}: for a time"),
+                Why::Parked => write!(text, "\n  {name}: for a wake-up"),
+                Why::End(other) => {
+                    let other = &self.threads[other as usize].name;
+                    write!(text, "\n  {name}: for the end of {other}")
+                }
+                Why::At(place, what) => {
+                    // Who else waits there; the address itself says nothing.
+                    let with = self.threads.iter().enumerate().find(|(other, thread)| {
+                        *other != number
+                            && matches!(thread.state, State::Waits { why, .. }
+                                if why.is_ended_by(Why::At(place, "")))
+                    });
+                    let _ = write!(text, "\n  {name}: for {what}");
+                    match with {
+                        Some((_, other)) => write!(text, ", as {} does", other.name),
+                        None => Ok(()),
+                    }
+                }
+            };
+            if let Some(until) = until {
+                let seconds = Duration::from_nanos(until).as_secs_f64();
+                let _ = write!(text, ", until {seconds:.6} s");
+            }
+        }
+        trap::stop_machine(format_args!("deadlock: {why}. The threads wait:{text}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

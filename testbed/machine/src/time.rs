@@ -1,0 +1,94 @@
+//! The clocks of the machine, and the page in which Windows shows them to drivers.
+
+use std::{
+    sync::OnceLock,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use crate::schedule;
+
+/// 100-nanosecond units between 1601, where Windows counts from, and 1970.
+const BEFORE_1970: u64 = 116_444_736_000_000_000;
+
+/// When virtual time begins: 1 January 2026.
+const VIRTUAL_BEGIN: u64 = BEFORE_1970 + 1_767_225_600 * 10_000_000;
+
+/// 100-nanosecond units of a clock tick: 64 a second.
+pub const TICK: u64 = 156_250;
+
+/// The frequency of the performance counter, in Hz: its unit is 100 ns.
+pub const FREQUENCY: u64 = 10_000_000;
+
+/// 100-nanosecond units since 1601.
+pub fn system_time() -> u64 {
+    if schedule::is_on() {
+        return VIRTUAL_BEGIN + schedule::now() / 100;
+    }
+    let since_1970 = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    BEFORE_1970 + (since_1970.as_nanos() / 100) as u64
+}
+
+/// 100-nanosecond units since the machine was started.
+pub fn interrupt_time() -> u64 {
+    if schedule::is_on() {
+        return schedule::now() / 100;
+    }
+    static START: OnceLock<Instant> = OnceLock::new();
+    (START.get_or_init(Instant::now).elapsed().as_nanos() / 100) as u64
+}
+
+/// Clock ticks since the machine was started.
+pub fn tick_count() -> u64 {
+    interrupt_time() / TICK
+}
+
+/// The beginning of KUSER_SHARED_DATA (`ntddk.h`), as far as drivers read it:
+/// the three times, and the version of Windows.
+pub fn shared_data() -> [u8; 0x400] {
+    let mut page = [0; 0x400];
+    let mut put = |at: usize, value: u32| {
+        page[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    };
+    // TickCountMultiplier: milliseconds a tick, as a fraction of 2^24.
+    put(0x004, 0x0fa0_0000);
+    // NtMajorVersion and NtMinorVersion of Windows 10.
+    put(0x26c, 10);
+    // A KSYSTEM_TIME is the lower half and twice the upper half.
+    for (at, time) in [
+        (0x008, interrupt_time()),
+        (0x014, system_time()),
+        (0x320, tick_count()),
+    ] {
+        put(at, time as u32);
+        put(at + 4, (time >> 32) as u32);
+        put(at + 8, (time >> 32) as u32);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shared_page_holds_the_times_where_drivers_read_them() {
+        let before = (interrupt_time(), system_time());
+        let page = shared_data();
+        let after = (interrupt_time(), system_time());
+        let time = |at: usize| {
+            let parts = [0, 4, 8].map(|part| {
+                u64::from(u32::from_le_bytes(
+                    page[at + part..][..4].try_into().expect("4 bytes"),
+                ))
+            });
+            assert_eq!(parts[1], parts[2], "the upper half twice");
+            parts[1] << 32 | parts[0]
+        };
+
+        assert!((before.0..=after.0).contains(&time(0x08)));
+        assert!((before.1..=after.1).contains(&time(0x14)));
+        assert!((before.0 / TICK..=after.0 / TICK).contains(&time(0x320)));
+    }
+}

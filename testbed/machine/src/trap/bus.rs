@@ -1,0 +1,357 @@
+//! What lies outside the processor: the register windows and ports of the
+//! machine's functions, the pages that Windows shares with drivers, memory.
+//!
+//! The tables are read by signal handlers on every access: entries are atomic
+//! pointers to values that never change and are never freed.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    ops::Range,
+    ptr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicPtr, Ordering},
+    },
+};
+
+use super::{
+    emulate::{Bus, CONTROL_REGION, Refusal},
+    peek,
+};
+use crate::time;
+use crate::{
+    cpu,
+    memory::{PAGE, reserve},
+    pci::{BarKind, PciFunction},
+    schedule::{self, Point},
+};
+
+/// How many windows or port ranges there may be at a time.
+const MOST: usize = 64;
+
+/// Where Windows maps KUSER_SHARED_DATA for drivers (`ntddk.h`).
+const SHARED_DATA: u64 = 0xffff_f780_0000_0000;
+
+/// The processor's number in its control region: KeGetCurrentProcessorNumber
+/// of older headers reads it there (`ntddk.h`).
+const CONTROL_REGION_NUMBER: u64 = 0x184;
+
+/// What a range of addresses or ports leads to.
+struct Decoded {
+    /// What the function answers.
+    valid: Range<u64>,
+    /// What is decoded: all pages of a window.
+    whole: Range<u64>,
+    function: Arc<dyn PciFunction>,
+    bar: usize,
+    /// The place in the BAR that `valid` begins with.
+    offset: u64,
+}
+
+/// Entries that signal handlers look up.
+struct Table([AtomicPtr<Decoded>; MOST]);
+
+static WINDOWS: Table = Table::new();
+static PORTS: Table = Table::new();
+
+/// What was wrong and went on, each once.
+static COMPLAINTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+impl Table {
+    const fn new() -> Self {
+        Self([const { AtomicPtr::new(ptr::null_mut()) }; MOST])
+    }
+
+    /// The entry, for ever; `None` if the table is full.
+    fn add(&self, entry: Decoded) -> Option<&'static Decoded> {
+        let entry = Box::leak(Box::new(entry));
+        let place = self.0.iter().find(|place| {
+            place
+                .compare_exchange(ptr::null_mut(), entry, Ordering::Release, Ordering::Relaxed)
+                .is_ok()
+        });
+        place.map(|_| &*entry)
+    }
+
+    fn remove(&self, entry: &'static Decoded) {
+        for place in &self.0 {
+            // The memory stays: a handler may be reading it.
+            let _ = place.compare_exchange(
+                ptr::from_ref(entry).cast_mut(),
+                ptr::null_mut(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    fn find(&self, address: u64) -> Option<&'static Decoded> {
+        self.0
+            .iter()
+            .filter_map(|place| {
+                let entry = place.load(Ordering::Acquire);
+                // SAFETY: what is in the table was leaked by `add` and is never
+                // written again.
+                unsafe { entry.as_ref() }
+            })
+            .find(|entry| entry.whole.contains(&address))
+    }
+}
+
+impl Decoded {
+    /// The place of an access in the BAR.
+    fn offset_of(&self, address: u64, bytes: usize) -> Option<u64> {
+        let end = address.checked_add(bytes as u64)?;
+        let inside = self.valid.start <= address && end <= self.valid.end;
+        inside.then(|| address - self.valid.start + self.offset)
+    }
+
+    fn beyond(&self, address: u64, bytes: usize) -> Refusal {
+        Refusal::Beyond {
+            bar: self.bar,
+            offset: address
+                .wrapping_sub(self.valid.start)
+                .wrapping_add(self.offset),
+            bytes,
+        }
+    }
+
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        let offset = self
+            .offset_of(address, data.len())
+            .ok_or_else(|| self.beyond(address, data.len()))?;
+        self.complain_of_width(offset, data.len());
+        schedule::point(Point::Register);
+        for (part, data) in data.chunks_mut(8).enumerate() {
+            self.function
+                .bar_read(self.bar, offset + part as u64 * 8, data);
+        }
+        schedule::point(Point::Register);
+        Ok(())
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal> {
+        let offset = self
+            .offset_of(address, data.len())
+            .ok_or_else(|| self.beyond(address, data.len()))?;
+        self.complain_of_width(offset, data.len());
+        schedule::point(Point::Register);
+        for (part, data) in data.chunks(8).enumerate() {
+            self.function
+                .bar_write(self.bar, offset + part as u64 * 8, data);
+        }
+        schedule::point(Point::Register);
+        Ok(())
+    }
+
+    fn complain_of_width(&self, offset: u64, bytes: usize) {
+        if bytes > 8 {
+            complain(format!(
+                "an access of {bytes} bytes to the registers at {offset:#x} of BAR {}: done as \
+                 two of 8, other machines may do it otherwise",
+                self.bar
+            ));
+        }
+    }
+}
+
+impl std::fmt::Debug for Decoded {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Decoded")
+            .field("valid", &self.valid)
+            .field("bar", &self.bar)
+            .field("offset", &self.offset)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An address range whose every access reaches a function's BAR. Accesses to
+/// it after it was dropped crash; its addresses are not used again.
+#[derive(Debug)]
+pub struct RegisterWindow {
+    entry: &'static Decoded,
+}
+
+impl RegisterWindow {
+    /// Maps `bytes` from `offset` of BAR `bar`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidInput`] for a range that is not in a memory BAR,
+    /// [`io::ErrorKind::QuotaExceeded`] when 64 windows are open, and what the
+    /// host says.
+    pub fn map(
+        function: &Arc<dyn PciFunction>,
+        bar: usize,
+        offset: u64,
+        bytes: u64,
+    ) -> io::Result<Self> {
+        let exists = function.bar(bar).is_some_and(|found| {
+            found.kind == BarKind::Memory
+                && bytes > 0
+                && offset
+                    .checked_add(bytes)
+                    .is_some_and(|end| end <= found.bytes)
+        });
+        if !exists {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{bytes} bytes from {offset:#x} on are not in a memory BAR {bar}"),
+            ));
+        }
+        let in_page = offset % PAGE as u64;
+        let whole = (in_page + bytes).next_multiple_of(PAGE as u64);
+        let first = reserve(whole as usize)? as u64;
+        let entry = Decoded {
+            valid: first + in_page..first + in_page + bytes,
+            whole: first..first + whole,
+            function: Arc::clone(function),
+            bar,
+            offset,
+        };
+        match WINDOWS.add(entry) {
+            Some(entry) => Ok(Self { entry }),
+            None => Err(io::Error::new(
+                io::ErrorKind::QuotaExceeded,
+                format!("{MOST} register windows are open already; does the driver unmap them?"),
+            )),
+        }
+    }
+
+    /// Its first address: page-aligned if `offset` is.
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.entry.valid.start as usize
+    }
+}
+
+impl Drop for RegisterWindow {
+    fn drop(&mut self) {
+        WINDOWS.remove(self.entry);
+    }
+}
+
+/// Makes `function` answer port instructions at the addresses of its I/O BARs.
+///
+/// # Panics
+/// With more than 64 I/O BARs in the machine.
+pub fn connect_ports(function: &Arc<dyn PciFunction>) {
+    for index in 0..6 {
+        let Some(bar) = function.bar(index).filter(|bar| bar.kind == BarKind::Io) else {
+            continue;
+        };
+        let range = bar.address..bar.address.saturating_add(bar.bytes);
+        let entry = Decoded {
+            valid: range.clone(),
+            whole: range,
+            function: Arc::clone(function),
+            bar: index,
+            offset: 0,
+        };
+        assert!(
+            PORTS.add(entry).is_some(),
+            "{MOST} I/O BARs are connected already"
+        );
+    }
+}
+
+/// What drivers did that is wrong but could be carried out, a sentence each.
+#[must_use]
+pub fn complaints() -> Vec<String> {
+    let complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    complaints.iter().cloned().collect()
+}
+
+/// Notes what is wrong but can go on, once.
+pub fn complain(what: String) {
+    let mut complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
+    complaints.insert(what);
+}
+
+/// Whether a fault at `address` is no fault, but an access to be carried out.
+pub(super) fn decodes(address: u64) -> bool {
+    WINDOWS.find(address).is_some()
+        || (SHARED_DATA..SHARED_DATA + PAGE as u64).contains(&address)
+        || (CONTROL_REGION..CONTROL_REGION + PAGE as u64).contains(&address)
+}
+
+/// The machine's own bus.
+#[derive(Debug)]
+pub(super) struct MachineBus;
+
+impl Bus for MachineBus {
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        if let Some(window) = WINDOWS.find(address) {
+            return window.read(address, data);
+        }
+        let fault = Refusal::Fault {
+            address,
+            write: false,
+        };
+        if let Some(offset @ 0..0x1000) = address.checked_sub(CONTROL_REGION) {
+            if offset != CONTROL_REGION_NUMBER {
+                return Err(Refusal::ControlRegion { offset });
+            }
+            let number = cpu::current_number().to_le_bytes();
+            let length = data.len().min(number.len());
+            data.fill(0);
+            data[..length].copy_from_slice(&number[..length]);
+            return Ok(());
+        }
+        if let Some(offset @ 0..0x1000) = address.checked_sub(SHARED_DATA) {
+            let page = time::shared_data();
+            let end = offset as usize + data.len();
+            data.copy_from_slice(page.get(offset as usize..end).ok_or(fault)?);
+            return Ok(());
+        }
+        peek::read(address as usize, data).ok_or(fault)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal> {
+        if let Some(window) = WINDOWS.find(address) {
+            return window.write(address, data);
+        }
+        if let Some(offset @ 0..0x1000) = address.checked_sub(CONTROL_REGION) {
+            return Err(Refusal::ControlRegion { offset });
+        }
+        peek::write(address as usize, data).ok_or(Refusal::Fault {
+            address,
+            write: true,
+        })
+    }
+
+    fn input(&self, port: u16, data: &mut [u8]) {
+        // As on a PC, nobody's port reads as ones.
+        data.fill(0xff);
+        let answered = PORTS
+            .find(port.into())
+            .is_some_and(|range| range.read(port.into(), data).is_ok());
+        if !answered {
+            complain(format!(
+                "a read of {} bytes from port {port:#x}, which no function has",
+                data.len()
+            ));
+        }
+    }
+
+    fn output(&self, port: u16, data: &[u8]) {
+        let answered = PORTS
+            .find(port.into())
+            .is_some_and(|range| range.write(port.into(), data).is_ok());
+        if !answered {
+            complain(format!(
+                "a write of {} bytes to port {port:#x}, which no function has",
+                data.len()
+            ));
+        }
+    }
+
+    fn irql(&self) -> u8 {
+        cpu::current_irql()
+    }
+
+    fn set_irql(&self, level: u8) {
+        cpu::set_irql(level);
+    }
+}

@@ -1,0 +1,296 @@
+//! What is said of each kind of crash, and how the process ends. Each runs in a
+//! process of its own: this test program, called for one test.
+
+use std::{os::unix::process::ExitStatusExt, sync::Arc};
+
+use super::{RegisterWindow, in_driver, install, ram::Ram, stop_machine, watch};
+use crate::testing;
+use crate::{
+    cpu,
+    memory::{Memory, PAGE, Placement},
+    pci::PciFunction,
+};
+use testbed_loader::sample::Sample;
+
+/// Runs the driver's code with RCX = `argument`, as Storport would.
+fn run(code: &[u8], argument: usize) {
+    let sample = Sample {
+        code: code.into(),
+        imports: Vec::new(),
+        ..Sample::default()
+    };
+    let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));
+    watch(&image);
+    install().expect("handlers");
+    cpu::set_irql(2);
+    // SAFETY: the code keeps the ABI as far as it gets.
+    let entry: extern "win64" fn(usize) -> usize = unsafe { std::mem::transmute(image.entry()) };
+    in_driver("HwStartIo", || entry(argument));
+    println!("came back");
+}
+
+fn window() -> RegisterWindow {
+    let function: Arc<dyn PciFunction> = Ram::new(0, &[]);
+    RegisterWindow::map(&function, 0, 0x20, 6).expect("a window")
+}
+
+#[test]
+#[ignore = "crashes: the other tests call it in a process of its own"]
+fn crash() {
+    match testing::asked().as_str() {
+        "nothing" => run(&[0xc3], 0),
+        // mov rax, [18h]
+        "null" => run(&[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0], 0),
+        // call next; mov rax, [18h]
+        "null in a callee" => run(
+            &[
+                0xe8, 1, 0, 0, 0, 0xc3, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0,
+            ],
+            0,
+        ),
+        // mov byte [rip], 1
+        "write to code" => run(&[0xc6, 0x05, 0, 0, 0, 0, 1], 0),
+        // xor eax, eax; call rax
+        "call null" => run(&[0x31, 0xc0, 0xff, 0xd0], 0),
+        "int 3" => run(&[0x90, 0xcc], 0),
+        "ud2" => run(&[0x0f, 0x0b], 0),
+        // mov ecx, 2; int 29h
+        "fastfail" => run(&[0xb9, 2, 0, 0, 0, 0xcd, 0x29], 0),
+        "int 2c" => run(&[0xcd, 0x2c], 0),
+        "hlt" => run(&[0xf4], 0),
+        "cli" => run(&[0xfa], 0),
+        // mov ecx, 1bh; rdmsr
+        "rdmsr" => run(&[0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32], 0),
+        // mov rax, cr0
+        "cr0" => run(&[0x0f, 0x20, 0xc0], 0),
+        // xor ecx, ecx; div ecx
+        "divide" => run(&[0x31, 0xc9, 0xf7, 0xf1], 0),
+        // call to itself
+        "stack" => run(&[0xe8, 0xfb, 0xff, 0xff, 0xff], 0),
+        // mov rax, gs:[20h]
+        "gs" => run(&[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0], 0),
+        // mov rax, [rcx]
+        "non-canonical" => run(&[0x48, 0x8b, 0x01], 1 << 63),
+        "beyond window" => run(&[0x48, 0x8b, 0x01], window().address()),
+        "dropped window" => {
+            let address = window().address();
+            run(&[0x48, 0x8b, 0x01], address);
+        }
+        // lock cmpxchg [rcx], edx
+        "odd instruction" => {
+            let window = window();
+            run(&[0xf0, 0x0f, 0xb1, 0x11], window.address());
+        }
+        "freed memory" => {
+            let memory = Memory::new(1 << 20).expect("memory");
+            crate::memory::attach(&memory);
+            let block = memory.allocate(PAGE, Placement::Scattered).expect("memory");
+            let address = block.address();
+            drop(block);
+            run(&[0x48, 0x8b, 0x01], address);
+        }
+        "testbed called by driver" => {
+            watch_sample();
+            // SAFETY: it is not: the test wants the fault.
+            in_driver("HwBuildIo", || unsafe { (8 as *const u32).read_volatile() });
+        }
+        "testbed" => {
+            watch_sample();
+            // SAFETY: it is not: the test wants the fault.
+            unsafe { (8 as *const u32).read_volatile() };
+        }
+        "device model" => {
+            struct Broken;
+            impl PciFunction for Broken {
+                fn config_read(&self, _: u16, _: &mut [u8]) {}
+                fn config_write(&self, _: u16, _: &[u8]) {}
+                fn bar(&self, _: usize) -> Option<crate::pci::Bar> {
+                    Ram::new(0, &[]).bar(0)
+                }
+                fn bar_read(&self, _: usize, _: u64, _: &mut [u8]) {
+                    // SAFETY: it is not: the test wants the fault.
+                    unsafe { (8 as *const u32).read_volatile() };
+                }
+                fn bar_write(&self, _: usize, _: u64, _: &[u8]) {}
+                fn msix_vectors(&self) -> u16 {
+                    0
+                }
+                fn connect(&self, _: Arc<dyn crate::pci::Interrupts>) {}
+                fn counters(&self) -> crate::pci::FunctionCounters {
+                    Default::default()
+                }
+                fn complaints(&self) -> Vec<String> {
+                    Vec::new()
+                }
+                fn power_cycle(&self) {}
+                fn stop(&self) {}
+            }
+            let function: Arc<dyn PciFunction> = Arc::new(Broken);
+            let window = RegisterWindow::map(&function, 0, 0, 8).expect("a window");
+            run(&[0x48, 0x8b, 0x01], window.address());
+        }
+        "many threads" => std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || stop_machine(format_args!("thread {number} stops it")));
+            }
+        }),
+        "long message" => stop_machine(format_args!("{}", "x".repeat(100_000))),
+        "crash in the message" => {
+            struct Crashing;
+            impl std::fmt::Display for Crashing {
+                fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                    // SAFETY: it is not: the test wants the fault.
+                    unsafe { (8 as *const u32).read_volatile() };
+                    Ok(())
+                }
+            }
+            watch_sample();
+            in_driver("HwStartIo", || stop_machine(format_args!("{Crashing}")));
+        }
+        other => panic!("no crash {other}"),
+    }
+}
+
+fn watch_sample() {
+    install().expect("handlers");
+    let sample = Sample {
+        code: vec![0xc3],
+        imports: Vec::new(),
+        ..Sample::default()
+    };
+    watch(&Arc::new(sample.load(&|_, _| None).expect("a good file")));
+}
+
+const CRASH: &str = "trap::crash_tests::crash";
+
+fn driver_crash(what: &str) -> String {
+    testing::stop_message(CRASH, what)
+}
+
+#[test]
+fn driver_code_that_does_nothing_wrong_comes_back() {
+    let output = testing::run(CRASH, "nothing");
+
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("came back"));
+}
+
+#[test]
+fn a_crash_is_reported_with_address_instruction_callback_and_irql() {
+    let message = driver_crash("null");
+
+    for part in [
+        "sample.sys crashed: it read from 0x18, through a null pointer\n",
+        "  at sample.sys+0x1001: mov rax,[18h]\n",
+        "  in HwStartIo on CPU 0 at IRQL 2 (DISPATCH_LEVEL)\n",
+    ] {
+        assert!(message.contains(part), "{part} is not in:\n{message}");
+    }
+}
+
+#[test]
+fn the_callers_in_the_driver_are_named() {
+    let message = driver_crash("null in a callee");
+
+    assert!(message.contains("  at sample.sys+0x1006: "), "{message}");
+    assert!(
+        message.ends_with("  called from:\n    sample.sys+0x1005\n"),
+        "{message}"
+    );
+}
+
+#[test]
+fn each_kind_of_crash_has_its_own_message() {
+    for (what, words) in [
+        ("write to code", "it wrote to"),
+        (
+            "write to code",
+            "in sample.sys+0x1007, whose section does not allow that",
+        ),
+        ("call null", "it jumped to 0x0"),
+        (
+            "int 3",
+            "a breakpoint (int 3), and no debugger is attached\n  at sample.sys+0x1001",
+        ),
+        ("ud2", "ran into ud2"),
+        (
+            "fastfail",
+            "__fastfail with code 2 (the stack cookie was overwritten",
+        ),
+        ("int 2c", "failed an assertion"),
+        ("hlt", "halted the processor"),
+        ("cli", "disabled or enabled interrupts"),
+        ("rdmsr", "model-specific register 0x1b"),
+        ("cr0", "a control register other than CR8"),
+        ("divide", "divided by zero"),
+        ("stack", "overflowed its stack"),
+        ("gs", "the processor control region (KPCR) at gs:[0x20]"),
+        ("non-canonical", "a non-canonical address"),
+        ("beyond window", "accessed 8 bytes at offset 0x20 of BAR 0"),
+        (
+            "dropped window",
+            "where no memory with that access is mapped",
+        ),
+        (
+            "odd instruction",
+            "with an instruction that the testbed cannot emulate",
+        ),
+        ("odd instruction", "lock cmpxchg [rcx],edx"),
+        ("freed memory", "not allocated: freed, or beyond a block"),
+    ] {
+        let message = driver_crash(what);
+        assert!(
+            message.contains(words),
+            "{what}: {words} is not in:\n{message}"
+        );
+    }
+}
+
+#[test]
+fn a_crash_in_a_routine_that_the_driver_called_is_reported_as_the_drivers() {
+    let message = driver_crash("testbed called by driver");
+
+    assert!(message.contains("(not in the driver)"), "{message}");
+    assert!(message.contains("in HwBuildIo"), "{message}");
+}
+
+#[test]
+fn a_crash_of_the_testbed_itself_is_reported_as_such_and_ends_by_its_signal() {
+    for what in ["testbed", "device model"] {
+        let output = testing::run(CRASH, what);
+        let message = String::from_utf8_lossy(&output.stderr);
+
+        assert_eq!(
+            output.status.signal(),
+            Some(libc::SIGSEGV),
+            "{what}: {message}"
+        );
+        assert!(
+            message.contains("the testbed itself crashed, not the driver"),
+            "{what}: {message}"
+        );
+    }
+}
+
+#[test]
+fn the_first_of_many_threads_that_stop_the_machine_is_heard() {
+    let message = driver_crash("many threads");
+
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.ends_with(" stops it\n"), "{message}");
+}
+
+#[test]
+fn a_message_that_is_too_long_is_cut_off() {
+    let message = driver_crash("long message");
+
+    assert!(message.len() <= 32768);
+    assert!(message.ends_with("xxx\n"));
+}
+
+#[test]
+fn a_crash_while_telling_of_one_still_ends_the_process() {
+    let message = driver_crash("crash in the message");
+
+    assert!(message.contains("the message was not printed"), "{message}");
+}

@@ -1,0 +1,304 @@
+//! The signal handlers.
+//!
+//! They run device models and allocate, which asynchronous handlers may not.
+//! These signals are synchronous: an instruction of the driver raised them, and
+//! the driver's code holds none of this process's locks, so a handler is like a
+//! function that the driver called. It runs on a stack of its own because the
+//! driver's may have overflowed, and the signal is not blocked meanwhile, so
+//! that a fault of the handler itself is told too. `in_driver` gives a thread
+//! that stack; on threads that never were in driver code it is a small one,
+//! enough for the message that the testbed itself crashed.
+
+use std::{
+    cell::Cell,
+    io,
+    mem::MaybeUninit,
+    ptr,
+    sync::{Mutex, OnceLock, PoisonError},
+};
+
+use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
+
+use crate::schedule;
+
+use super::{
+    breakpoint,
+    bus::{self, MachineBus},
+    count,
+    crash::{Crash, Fault, Own, WRITE, exception},
+    emulate::{Refusal, Registers, execute},
+    images, inside, peek,
+    stop::{say, stop_machine},
+    taken::{self, Access},
+};
+
+/// The signals of a processor's exceptions.
+const SIGNALS: [libc::c_int; 5] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGILL,
+    libc::SIGFPE,
+    libc::SIGTRAP,
+];
+
+/// No instruction is longer.
+const LONGEST: usize = 15;
+
+/// Faults below are null pointers, or GS-relative: GS is 0 here.
+const LOWEST: u64 = 64 << 10;
+
+thread_local! {
+    /// How many handlers this thread is in.
+    static HANDLING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// What was there before.
+static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
+
+/// For the text of an instruction: its memory is there before anything crashes.
+static TEXT: Mutex<String> = Mutex::new(String::new());
+
+/// Lets a write beyond the limit on file sizes (`ulimit -f`) fail like any other,
+/// instead of ending the process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is valid for any signal but two, which this is not.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+/// Installs the signal handlers, once for the process.
+///
+/// # Errors
+/// What the host says; also if it does not let this process read its own memory
+/// by `process_vm_readv`, as handlers do where a fault must not happen.
+pub fn install() -> io::Result<()> {
+    if BEFORE.get().is_some() {
+        return Ok(());
+    }
+    if !super::is_readable((&raw const BEFORE).cast::<u8>() as usize) {
+        return Err(io::Error::other(
+            "the host forbids process_vm_readv, by which the testbed looks at its own memory; \
+             does a container's seccomp profile?",
+        ));
+    }
+    // Decoder and formatter make their tables when they are first used.
+    let breakpoint = Decoder::new(64, &[0xcc], DecoderOptions::NONE).decode();
+    let mut text = String::with_capacity(1024);
+    FastFormatter::new().format(&breakpoint, &mut text);
+    *TEXT.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    let mut before = [const { MaybeUninit::uninit() }; SIGNALS.len()];
+    for (signal, before) in SIGNALS.into_iter().zip(&mut before) {
+        // SAFETY: all-zero is a valid action.
+        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+        action.sa_sigaction = handle as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        // SAFETY: the handler is made for these signals (see above), and has
+        // the signature that SA_SIGINFO asks for.
+        if unsafe { libc::sigaction(signal, &raw const action, before.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // SAFETY: each `sigaction` succeeded and filled its place.
+    let before = before.map(|action| unsafe { action.assume_init() });
+    // Another thread that installed meanwhile saw this handler as the one
+    // before; the first one keeps what was there.
+    let _ = BEFORE.set(before);
+    Ok(())
+}
+
+extern "C" fn handle(
+    signal: libc::c_int,
+    information: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
+    // SAFETY: points to this thread's errno.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the thread's own, valid while it lives.
+    let errno_before = unsafe { errno.read() };
+    // SAFETY: with SA_SIGINFO the kernel passes a context that is the
+    // handler's to change until it returns.
+    let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
+    // SAFETY: with SA_SIGINFO the kernel passes the information.
+    let information = unsafe { &*information };
+    // SAFETY: these signals carry an address; if one was sent by a process it
+    // is only a wrong number.
+    let address = unsafe { information.si_addr() } as u64;
+    // SAFETY: null, or the saved vector registers in the signal's frame.
+    let vectors = unsafe { context.uc_mcontext.fpregs.as_mut() };
+    let mut registers = Registers {
+        general: &mut context.uc_mcontext.gregs,
+        vectors: vectors.map(|state| &mut state._xmm),
+    };
+    let depth = HANDLING.get();
+    HANDLING.set(depth + 1);
+    match depth {
+        0 => trap(signal, address, &mut registers),
+        1 => own(signal, address, &registers),
+        // Even that crashed. Whatever is left of the stack is not enough.
+        _ => die(signal),
+    }
+    HANDLING.set(depth);
+    // SAFETY: as above.
+    unsafe { errno.write(errno_before) };
+}
+
+/// Carries the instruction out, or ends the process.
+fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
+    let exception = registers.get(libc::REG_TRAPNO) as i64;
+    let in_driver = inside::callback().is_some();
+    let before = (registers.get(libc::REG_RIP) as usize).wrapping_sub(1);
+    if exception == exception::BREAKPOINT && breakpoint::hit(before) {
+        registers.general[libc::REG_RIP as usize] = before as i64;
+        if schedule::is_on() {
+            return schedule::interrupted();
+        }
+        return count::step(registers);
+    }
+    if exception == exception::DEBUG && count::is_on() {
+        return count::step(registers);
+    }
+    let is_access = exception == exception::PAGE_FAULT
+        && (bus::decodes(address) || in_driver && address < LOWEST);
+    if exception == exception::PAGE_FAULT
+        && in_driver
+        && !is_access
+        && is_told(signal, address, registers)
+    {
+        return;
+    }
+    let mut instruction = None;
+    let mut refusal = None;
+    if is_access || exception == exception::GENERAL_PROTECTION {
+        instruction = decode(registers.get(libc::REG_RIP) as usize);
+        if let Some(instruction) = &instruction
+            && is_for_the_bus(instruction, exception, address)
+        {
+            match execute(instruction, registers, &MachineBus) {
+                Ok(()) => return count::step_after_emulation(registers),
+                Err(why) => refusal = Some(why),
+            }
+        }
+    }
+    tell(signal, address, registers, instruction, refusal);
+}
+
+/// Whether it was an access to memory that was taken from the driver: told, it
+/// is made again.
+fn is_told(signal: libc::c_int, address: u64, registers: &Registers<'_>) -> bool {
+    let fault = fault(signal, address, registers);
+    taken::is_told(&Access {
+        address: address as usize,
+        is_write: fault.error & WRITE != 0,
+        walk: fault.walk(),
+    })
+}
+
+/// Whether the instruction is one that the machine would carry out.
+fn is_for_the_bus(instruction: &Instruction, exception: i64, address: u64) -> bool {
+    use Mnemonic as M;
+
+    if exception == exception::PAGE_FAULT {
+        return bus::decodes(address) || instruction.memory_segment() == Register::GS;
+    }
+    match instruction.mnemonic() {
+        M::In | M::Out | M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => true,
+        M::Mov => {
+            instruction.op0_register() == Register::CR8
+                || instruction.op1_register() == Register::CR8
+        }
+        _ => false,
+    }
+}
+
+/// The instruction at `place`.
+pub(super) fn decode(place: usize) -> Option<Instruction> {
+    let mut copy = [0; LONGEST];
+    let code = match images::of(place).and_then(|(image, _)| image.code_from(place)) {
+        // SAFETY: that many bytes from `place` on are in an executable section,
+        // which stays mapped and is written by nobody.
+        Some(bytes) => unsafe {
+            std::slice::from_raw_parts(place as *const u8, bytes.min(LONGEST))
+        },
+        None => {
+            // The last bytes of a page may be all there is.
+            let to_page_end = crate::memory::PAGE - place % crate::memory::PAGE;
+            let length = match peek::read(place, &mut copy) {
+                Some(()) => LONGEST,
+                None => to_page_end.min(LONGEST),
+            };
+            peek::read(place, &mut copy[..length])?;
+            &copy[..length]
+        }
+    };
+    let mut decoder = Decoder::with_ip(64, code, place as u64, DecoderOptions::NONE);
+    let instruction = decoder.decode();
+    (!instruction.is_invalid()).then_some(instruction)
+}
+
+/// Tells of the fault and ends the process.
+fn tell(
+    signal: libc::c_int,
+    address: u64,
+    registers: &Registers<'_>,
+    instruction: Option<Instruction>,
+    refusal: Option<Refusal>,
+) {
+    let place = registers.get(libc::REG_RIP) as usize;
+    if images::of(place).is_none() && inside::callback().is_none() {
+        return own(signal, address, registers);
+    }
+    let mut fault = fault(signal, address, registers);
+    if !fault.is_fetch() {
+        fault.instruction = instruction.or_else(|| decode(fault.place()));
+    }
+    fault.refusal = refusal;
+    let mut text = TEXT.try_lock().ok();
+    if let (Some(text), Some(instruction)) = (&mut text, &fault.instruction) {
+        text.clear();
+        FastFormatter::new().format(instruction, text);
+        fault.text = text;
+    }
+    stop_machine(format_args!("{}", Crash(&fault)));
+}
+
+fn fault<'a>(signal: libc::c_int, address: u64, registers: &'a Registers<'_>) -> Fault<'a> {
+    Fault {
+        signal,
+        exception: registers.get(libc::REG_TRAPNO) as i64,
+        error: registers.get(libc::REG_ERR) as i64,
+        address,
+        general: registers.general,
+        instruction: None,
+        text: "",
+        refusal: None,
+    }
+}
+
+/// Tells of a fault that is the testbed's own, and lets happen what would have
+/// happened without this handler.
+fn own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
+    say(format_args!("{}", Own(&fault(signal, address, registers))));
+    let before = SIGNALS
+        .iter()
+        .position(|&known| known == signal)
+        .and_then(|index| BEFORE.get()?.get(index));
+    match before {
+        // SAFETY: the action that was in place before `install`.
+        Some(before) => unsafe { libc::sigaction(signal, before, ptr::null_mut()) },
+        None => die(signal),
+    };
+    // The others happen again when the handler returns; a breakpoint does not.
+    if signal == libc::SIGTRAP {
+        // SAFETY: sends this thread the signal.
+        unsafe { libc::raise(signal) };
+    }
+}
+
+/// Ends the process by `signal`.
+fn die(signal: libc::c_int) -> ! {
+    // SAFETY: the default action needs nothing.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: sends this thread the signal, which is not blocked.
+    unsafe { libc::raise(signal) };
+    // SAFETY: ends the process without running anything of it.
+    unsafe { libc::_exit(3) }
+}

@@ -1,0 +1,322 @@
+//! Pool: memory that a driver takes and gives back by address.
+//!
+//! Each block has pages of its own, and a small one lies at the end of its
+//! page: what is written behind it, or after it was freed, faults at once.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Export, memory, require_irql};
+use testbed_machine::{
+    cpu::irql,
+    memory::{Block, PAGE, Placement},
+    trap::{callback, complain, stop_machine},
+};
+
+pub(super) const EXPORTS: &[Export] = &[
+    ("ExAllocatePool2", ex_allocate_pool_2 as *const ()),
+    (
+        "ExAllocatePoolWithTag",
+        ex_allocate_pool_with_tag as *const (),
+    ),
+    ("ExAllocatePool", ex_allocate_pool as *const ()),
+    ("ExFreePool", ex_free_pool as *const ()),
+    ("ExFreePoolWithTag", ex_free_pool_with_tag as *const ()),
+];
+
+/// POOL_FLAGS of `wdm.h`.
+mod flag {
+    pub(super) const UNINITIALIZED: u64 = 0x2;
+    pub(super) const CACHE_ALIGNED: u64 = 0x8;
+    pub(super) const RAISE_ON_FAILURE: u64 = 0x20;
+    pub(super) const PAGED: u64 = 0x100;
+}
+
+/// The tag that ExAllocatePool gives.
+const NO_TAG: u32 = u32::from_le_bytes(*b"None");
+
+/// What memory holds that Windows leaves as it was: as a pointer it faults.
+const PATTERN: u8 = 0xcd;
+
+/// How a block is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    /// With zeros.
+    Zero,
+    /// With a pattern that no driver expects.
+    Pattern,
+}
+
+/// Blocks of one tag that are in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The tag's four characters in the order of memory.
+    pub tag: String,
+    /// Blocks.
+    pub blocks: u64,
+    /// Bytes asked for.
+    pub bytes: u64,
+}
+
+struct Allocation {
+    block: Block,
+    tag: u32,
+    bytes: usize,
+}
+
+static ALLOCATIONS: LazyLock<Mutex<HashMap<usize, Allocation>>> = LazyLock::new(Mutex::default);
+
+fn allocations() -> MutexGuard<'static, HashMap<usize, Allocation>> {
+    ALLOCATIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The pool that the driver has not given back, by tag.
+#[must_use]
+pub fn pool_in_use() -> Vec<PoolUse> {
+    let mut tags: BTreeMap<u32, PoolUse> = BTreeMap::new();
+    for allocation in allocations().values() {
+        let entry = tags.entry(allocation.tag).or_insert_with(|| PoolUse {
+            tag: tag_text(allocation.tag),
+            blocks: 0,
+            bytes: 0,
+        });
+        entry.blocks += 1;
+        entry.bytes += allocation.bytes as u64;
+    }
+    tags.into_values().collect()
+}
+
+/// Takes `bytes` of pool, aligned to 16 bytes, or to a page if they fill one;
+/// nothing if no memory is left.
+pub(crate) fn allocate(bytes: usize, tag: u32, fill: Fill) -> Option<usize> {
+    allocate_aligned(bytes, tag, fill, 16)
+}
+
+fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Option<usize> {
+    let block = match memory().allocate(bytes, Placement::Scattered) {
+        Ok(block) => block,
+        Err(error) => {
+            complain(format!("pool allocation failed: {error}"));
+            return None;
+        }
+    };
+    // Windows gives what fills a page from its beginning on.
+    let offset = match bytes {
+        0..PAGE => (PAGE - bytes.max(1)) & !(alignment - 1),
+        _ => 0,
+    };
+    let address = block.address() + offset;
+    if fill == Fill::Pattern {
+        // SAFETY: the block has whole pages, and was given to nobody yet.
+        unsafe { (address as *mut u8).write_bytes(PATTERN, bytes) };
+    }
+    allocations().insert(address, Allocation { block, tag, bytes });
+    Some(address)
+}
+
+/// Gives back what `allocate` gave; the tag may be 0, for any.
+pub(crate) fn free(address: usize, tag: u32) {
+    let found = allocations().remove(&address);
+    let Some(allocation) = found else {
+        stop_machine(format_args!(
+            "the driver freed pool at {address:#x} in {}, which is not allocated: it was freed \
+             before, or it was not returned by an allocation",
+            callback().unwrap_or("no callback")
+        ));
+    };
+    if tag != 0 && tag != allocation.tag {
+        complain(format!(
+            "pool that was allocated with tag '{}' was freed with tag '{}'",
+            tag_text(allocation.tag),
+            tag_text(tag)
+        ));
+    }
+    drop(allocation.block);
+}
+
+fn tag_text(tag: u32) -> String {
+    tag.to_le_bytes()
+        .map(|byte| {
+            if byte.is_ascii_graphic() || byte == b' ' {
+                char::from(byte)
+            } else {
+                '.'
+            }
+        })
+        .iter()
+        .collect()
+}
+
+extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usize {
+    let highest = if flags & flag::PAGED == 0 {
+        irql::DISPATCH
+    } else {
+        irql::APC
+    };
+    require_irql("ExAllocatePool2", highest);
+    let fill = if flags & flag::UNINITIALIZED == 0 {
+        Fill::Zero
+    } else {
+        Fill::Pattern
+    };
+    let alignment = if flags & flag::CACHE_ALIGNED == 0 {
+        16
+    } else {
+        64
+    };
+    let address = match tag {
+        0 => {
+            complain("ExAllocatePool2 was called with tag 0, which it rejects".into());
+            None
+        }
+        _ => allocate_aligned(bytes, tag, fill, alignment),
+    };
+    if address.is_none() && flags & flag::RAISE_ON_FAILURE != 0 {
+        stop_machine(format_args!(
+            "ExAllocatePool2 could not allocate {bytes} bytes, and \
+             POOL_FLAG_RAISE_ON_FAILURE asks for an exception: the testbed has no exceptions"
+        ));
+    }
+    address.unwrap_or(0)
+}
+
+/// Paged types of POOL_TYPE have odd numbers (`wdm.h`).
+extern "win64" fn ex_allocate_pool_with_tag(kind: u32, bytes: usize, tag: u32) -> usize {
+    let highest = if kind.is_multiple_of(2) {
+        irql::DISPATCH
+    } else {
+        irql::APC
+    };
+    require_irql("ExAllocatePoolWithTag", highest);
+    allocate(bytes, tag, Fill::Pattern).unwrap_or(0)
+}
+
+extern "win64" fn ex_allocate_pool(kind: u32, bytes: usize) -> usize {
+    ex_allocate_pool_with_tag(kind, bytes, NO_TAG)
+}
+
+extern "win64" fn ex_free_pool(address: usize) {
+    ex_free_pool_with_tag(address, 0);
+}
+
+extern "win64" fn ex_free_pool_with_tag(address: usize, tag: u32) {
+    require_irql("ExFreePool", irql::DISPATCH);
+    free(address, tag);
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Once;
+
+    use super::*;
+    use testbed_machine::{memory::Memory, trap::complaints};
+
+    /// Tests share the one memory of the process.
+    pub(crate) fn attach_memory() {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| testbed_machine::memory::attach(&Memory::new(8 << 20).expect("memory")));
+    }
+
+    fn content(address: usize, bytes: usize) -> Vec<u8> {
+        // SAFETY: the tests read what they allocated.
+        unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec()
+    }
+
+    fn in_use(tag: &str) -> Option<PoolUse> {
+        pool_in_use().into_iter().find(|entry| entry.tag == tag)
+    }
+
+    #[test]
+    fn pool_is_zeroed_unless_asked_otherwise() {
+        attach_memory();
+        let tag = u32::from_le_bytes(*b"zero");
+
+        let zeroed = ex_allocate_pool_2(0x40, 100, tag);
+        let raw = ex_allocate_pool_2(0x42, 100, tag);
+        let old = ex_allocate_pool_with_tag(512, 100, tag);
+
+        assert_eq!(content(zeroed, 100), [0; 100]);
+        assert_eq!(content(raw, 100), [PATTERN; 100]);
+        assert_eq!(content(old, 100), [PATTERN; 100]);
+        for address in [zeroed, raw, old] {
+            ex_free_pool(address);
+        }
+    }
+
+    #[test]
+    fn a_block_ends_at_its_page_or_begins_there_and_is_aligned() {
+        attach_memory();
+        let tag = u32::from_le_bytes(*b"algn");
+        for (bytes, flags, offset) in [
+            (1, 0x40, 0xff0),
+            (100, 0x40, 0xf90),
+            (100, 0x48, 0xf80),
+            (4095, 0x40, 0),
+            (4096, 0x40, 0),
+            (10_000, 0x40, 0),
+        ] {
+            let address = ex_allocate_pool_2(flags, bytes, tag);
+            assert_eq!(address % PAGE, offset, "{bytes} bytes");
+            ex_free_pool_with_tag(address, tag);
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_freed_is_reported_by_tag() {
+        attach_memory();
+        let tag = u32::from_le_bytes(*b"leak");
+
+        let first = ex_allocate_pool_2(0x40, 100, tag);
+        let second = ex_allocate_pool_2(0x40, 5000, tag);
+        let told = in_use("leak");
+        ex_free_pool(first);
+        ex_free_pool(second);
+
+        let expected = PoolUse {
+            tag: "leak".into(),
+            blocks: 2,
+            bytes: 5100,
+        };
+        assert_eq!(told, Some(expected));
+        assert_eq!(in_use("leak"), None);
+    }
+
+    #[test]
+    fn another_tag_and_no_tag_are_complained_of() {
+        attach_memory();
+        let address = ex_allocate_pool_2(0x40, 8, u32::from_le_bytes(*b"mine"));
+        ex_free_pool_with_tag(address, u32::from_le_bytes(*b"your"));
+
+        assert_eq!(ex_allocate_pool_2(0x40, 8, 0), 0);
+
+        let complaints = complaints();
+        assert!(
+            complaints
+                .iter()
+                .any(|text| text.contains("tag 'mine' was freed with tag 'your'"))
+        );
+        assert!(complaints.iter().any(|text| text.contains("tag 0")));
+    }
+
+    #[test]
+    fn pool_above_dispatch_level_is_complained_of() {
+        attach_memory();
+        let before = testbed_machine::cpu::set_irql(irql::DEVICE);
+        let address = ex_allocate_pool_2(0x40, 8, 1);
+        testbed_machine::cpu::set_irql(before);
+        ex_free_pool(address);
+
+        let complained =
+            "ExAllocatePool2 was called at IRQL 9 in no callback, and may be called up to 2";
+        assert!(complaints().contains(&complained.into()));
+    }
+
+    #[test]
+    fn more_than_there_is_is_refused() {
+        attach_memory();
+
+        assert_eq!(ex_allocate_pool_2(0x40, 1 << 30, 1), 0);
+    }
+}

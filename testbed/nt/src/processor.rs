@@ -1,0 +1,272 @@
+//! How many processors there are, which one this is, and its IRQL.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::Export;
+use testbed_machine::{
+    cpu::{self, irql},
+    trap::{callback, stop_machine},
+};
+
+pub(super) const EXPORTS: &[Export] = &[
+    (
+        "KeQueryActiveProcessorCount",
+        ke_query_active_processor_count as *const (),
+    ),
+    (
+        "KeQueryActiveProcessorCountEx",
+        ke_query_active_processor_count_ex as *const (),
+    ),
+    (
+        "KeQueryActiveProcessors",
+        ke_query_active_processors as *const (),
+    ),
+    (
+        "KeQueryMaximumProcessorCount",
+        ke_query_maximum_processor_count as *const (),
+    ),
+    (
+        "KeQueryMaximumProcessorCountEx",
+        ke_query_active_processor_count_ex as *const (),
+    ),
+    (
+        "KeQueryActiveGroupCount",
+        ke_query_active_group_count as *const (),
+    ),
+    (
+        "KeQueryMaximumGroupCount",
+        ke_query_active_group_count as *const (),
+    ),
+    (
+        "KeQueryHighestNodeNumber",
+        ke_query_highest_node_number as *const (),
+    ),
+    (
+        "KeGetCurrentProcessorNumberEx",
+        ke_get_current_processor_number_ex as *const (),
+    ),
+    (
+        "KeGetProcessorNumberFromIndex",
+        ke_get_processor_number_from_index as *const (),
+    ),
+    (
+        "KeGetProcessorIndexFromNumber",
+        ke_get_processor_index_from_number as *const (),
+    ),
+    ("KeGetCurrentIrql", ke_get_current_irql as *const ()),
+    ("KeRaiseIrql", ke_raise_irql as *const ()),
+    ("KfRaiseIrql", kf_raise_irql as *const ()),
+    (
+        "KeRaiseIrqlToDpcLevel",
+        ke_raise_irql_to_dpc_level as *const (),
+    ),
+    ("KeLowerIrql", ke_lower_irql as *const ()),
+];
+
+/// An export that is a variable: drivers read the count from it.
+pub(super) const COUNT_VARIABLE: &str = "KeNumberProcessors";
+
+const ALL_PROCESSOR_GROUPS: u16 = 0xffff;
+const SUCCESS: u32 = 0;
+const INVALID_PARAMETER: u32 = 0xc000_000d;
+const INVALID_INDEX: u32 = u32::MAX;
+
+/// PROCESSOR_NUMBER (`ntdef.h`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ProcessorNumber {
+    group: u16,
+    number: u8,
+    reserved: u8,
+}
+
+/// The address of a variable with the count as it is now.
+pub(super) fn count_variable() -> usize {
+    static COUNT: AtomicU8 = AtomicU8::new(0);
+    COUNT.store(cpu::count() as u8, Ordering::Relaxed);
+    COUNT.as_ptr() as usize
+}
+
+/// A bit for each processor of the one group.
+fn affinity() -> u64 {
+    u64::MAX >> (64 - cpu::count().clamp(1, 64))
+}
+
+unsafe extern "win64" fn ke_query_active_processor_count(mask: *mut u64) -> u32 {
+    if !mask.is_null() {
+        // SAFETY: the driver's claim.
+        unsafe { mask.write_unaligned(affinity()) };
+    }
+    cpu::count()
+}
+
+extern "win64" fn ke_query_active_processor_count_ex(group: u16) -> u32 {
+    match group {
+        0 | ALL_PROCESSOR_GROUPS => cpu::count(),
+        _ => 0,
+    }
+}
+
+extern "win64" fn ke_query_active_processors() -> u64 {
+    affinity()
+}
+
+extern "win64" fn ke_query_maximum_processor_count() -> u32 {
+    cpu::count()
+}
+
+extern "win64" fn ke_query_active_group_count() -> u16 {
+    1
+}
+
+extern "win64" fn ke_query_highest_node_number() -> u16 {
+    0
+}
+
+unsafe extern "win64" fn ke_get_current_processor_number_ex(number: *mut ProcessorNumber) -> u32 {
+    let current = cpu::current_number();
+    if !number.is_null() {
+        // SAFETY: the driver's claim.
+        unsafe { number.write_unaligned(of_index(current)) };
+    }
+    current
+}
+
+unsafe extern "win64" fn ke_get_processor_number_from_index(
+    index: u32,
+    number: *mut ProcessorNumber,
+) -> u32 {
+    if index >= cpu::count() {
+        return INVALID_PARAMETER;
+    }
+    // SAFETY: the driver's claim.
+    unsafe { number.write_unaligned(of_index(index)) };
+    SUCCESS
+}
+
+unsafe extern "win64" fn ke_get_processor_index_from_number(number: *const ProcessorNumber) -> u32 {
+    // SAFETY: the driver's claim.
+    let number = unsafe { number.read_unaligned() };
+    let index = u32::from(number.number);
+    if number.group == 0 && number.reserved == 0 && index < cpu::count() {
+        index
+    } else {
+        INVALID_INDEX
+    }
+}
+
+/// All processors are in group 0.
+fn of_index(index: u32) -> ProcessorNumber {
+    ProcessorNumber {
+        group: 0,
+        number: index as u8,
+        reserved: 0,
+    }
+}
+
+extern "win64" fn ke_get_current_irql() -> u8 {
+    cpu::current_irql()
+}
+
+unsafe extern "win64" fn ke_raise_irql(level: u8, before: *mut u8) {
+    let old = raise("KeRaiseIrql", level);
+    // SAFETY: the driver's claim.
+    unsafe { before.write(old) };
+}
+
+extern "win64" fn kf_raise_irql(level: u8) -> u8 {
+    raise("KeRaiseIrql", level)
+}
+
+extern "win64" fn ke_raise_irql_to_dpc_level() -> u8 {
+    raise("KeRaiseIrqlToDpcLevel", irql::DISPATCH)
+}
+
+pub(super) fn raise(function: &str, level: u8) -> u8 {
+    let current = cpu::current_irql();
+    if level < current || level > irql::HIGH {
+        stop_machine(format_args!(
+            "{function} was called in {} to raise the IRQL from {current} to {level}: Windows \
+             stops with IRQL_NOT_GREATER_OR_EQUAL",
+            callback().unwrap_or("no callback")
+        ));
+    }
+    cpu::set_irql(level)
+}
+
+extern "win64" fn ke_lower_irql(level: u8) {
+    lower("KeLowerIrql", level);
+}
+
+pub(super) fn lower(function: &str, level: u8) {
+    let current = cpu::current_irql();
+    if level > current {
+        stop_machine(format_args!(
+            "{function} was called in {} to lower the IRQL from {current} to {level}: Windows \
+             stops with IRQL_NOT_LESS_OR_EQUAL",
+            callback().unwrap_or("no callback")
+        ));
+    }
+    cpu::set_irql(level);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_group_has_all_processors() {
+        let mut mask = 0;
+
+        // SAFETY: a variable of the test.
+        let count = unsafe { ke_query_active_processor_count(&raw mut mask) };
+
+        assert_eq!(count, cpu::count());
+        assert_eq!(mask.count_ones(), count);
+        assert_eq!(ke_query_active_processor_count_ex(0), count);
+        assert_eq!(
+            ke_query_active_processor_count_ex(ALL_PROCESSOR_GROUPS),
+            count
+        );
+        assert_eq!(ke_query_active_processor_count_ex(1), 0);
+        // SAFETY: the variable is alive for ever.
+        let variable = unsafe { AtomicU8::from_ptr(count_variable() as *mut u8) };
+        assert_eq!(u32::from(variable.load(Ordering::Relaxed)), count);
+    }
+
+    #[test]
+    fn a_processor_has_the_number_that_its_index_says() {
+        let mut number = ProcessorNumber {
+            group: 9,
+            number: 9,
+            reserved: 9,
+        };
+
+        // SAFETY: a variable of the test.
+        let status = unsafe { ke_get_processor_number_from_index(0, &raw mut number) };
+        assert_eq!(status, SUCCESS);
+        assert_eq!(number, of_index(0));
+        // SAFETY: a variable of the test.
+        let index = unsafe { ke_get_processor_index_from_number(&raw const number) };
+        assert_eq!(index, 0);
+        // SAFETY: refused before it writes.
+        let refused = unsafe { ke_get_processor_number_from_index(64, &raw mut number) };
+        assert_eq!(refused, INVALID_PARAMETER);
+        number.group = 1;
+        // SAFETY: a variable of the test.
+        let index = unsafe { ke_get_processor_index_from_number(&raw const number) };
+        assert_eq!(index, INVALID_INDEX);
+    }
+
+    #[test]
+    fn raising_and_lowering_nest() {
+        let mut first = 9;
+        // SAFETY: a variable of the test.
+        unsafe { ke_raise_irql(1, &raw mut first) };
+        let second = ke_raise_irql_to_dpc_level();
+        assert_eq!((first, second, ke_get_current_irql()), (0, 1, 2));
+        ke_lower_irql(second);
+        ke_lower_irql(first);
+        assert_eq!(ke_get_current_irql(), 0);
+    }
+}

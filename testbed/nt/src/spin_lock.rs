@@ -1,0 +1,210 @@
+//! Executive spin locks. Miniports use Storport's; some use these too.
+
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::{
+    Export,
+    processor::{lower, raise},
+    require_irql,
+};
+use testbed_machine::{
+    cpu::irql,
+    schedule::{self, Point},
+    trap::{callback, complain, stop_machine},
+};
+
+pub(super) const EXPORTS: &[Export] = &[
+    ("KeInitializeSpinLock", ke_initialize_spin_lock as *const ()),
+    (
+        "KeAcquireSpinLockRaiseToDpc",
+        ke_acquire_spin_lock_raise_to_dpc as *const (),
+    ),
+    ("KeReleaseSpinLock", ke_release_spin_lock as *const ()),
+    (
+        "KeAcquireSpinLockAtDpcLevel",
+        ke_acquire_spin_lock_at_dpc_level as *const (),
+    ),
+    (
+        "KeReleaseSpinLockFromDpcLevel",
+        ke_release_spin_lock_from_dpc_level as *const (),
+    ),
+    (
+        "KeAcquireInStackQueuedSpinLock",
+        ke_acquire_in_stack_queued_spin_lock as *const (),
+    ),
+    (
+        "KeReleaseInStackQueuedSpinLock",
+        ke_release_in_stack_queued_spin_lock as *const (),
+    ),
+];
+
+/// KLOCK_QUEUE_HANDLE (`wdm.h`): a queue entry of two pointers, and the IRQL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+struct LockQueueHandle {
+    next: usize,
+    lock: *mut usize,
+    old_irql: u8,
+}
+
+thread_local! {
+    /// Its address names the thread.
+    static THREAD: Cell<u8> = const { Cell::new(0) };
+}
+
+fn this_thread() -> usize {
+    THREAD.with(|cell| std::ptr::from_ref(cell) as usize)
+}
+
+/// Takes the lock: a free one is 0, a held one names its thread.
+///
+/// # Safety
+/// `lock` is a KSPIN_LOCK that nothing but these functions touches.
+pub(super) unsafe fn acquire(lock: *mut usize) {
+    // SAFETY: passed on to the caller.
+    let lock = unsafe { AtomicUsize::from_ptr(lock) };
+    let this = this_thread();
+    schedule::point(Point::Acquire);
+    while let Err(holder) = lock.compare_exchange(0, this, Ordering::Acquire, Ordering::Relaxed) {
+        if holder == this {
+            stop_machine(format_args!(
+                "the driver took a spin lock in {} that this processor already holds, which would \
+                 deadlock",
+                callback().unwrap_or("no callback")
+            ));
+        }
+        if schedule::is_on() {
+            schedule::wait_for_lock(std::ptr::from_ref(lock).addr());
+        } else {
+            // There are fewer processors than threads that stand for them.
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// # Safety
+/// As for `acquire`.
+pub(super) unsafe fn release(lock: *mut usize) {
+    // SAFETY: passed on to the caller.
+    let lock = unsafe { AtomicUsize::from_ptr(lock) };
+    if lock.swap(0, Ordering::Release) != this_thread() {
+        stop_machine(format_args!(
+            "the driver released a spin lock in {} that this processor does not hold",
+            callback().unwrap_or("no callback")
+        ));
+    }
+    schedule::free(std::ptr::from_ref(lock).addr());
+    schedule::point(Point::Release);
+}
+
+unsafe extern "win64" fn ke_initialize_spin_lock(lock: *mut usize) {
+    // SAFETY: the driver's claim.
+    unsafe { lock.write(0) };
+}
+
+unsafe extern "win64" fn ke_acquire_spin_lock_raise_to_dpc(lock: *mut usize) -> u8 {
+    let before = raise("KeAcquireSpinLock", irql::DISPATCH);
+    // SAFETY: the driver's claim.
+    unsafe { acquire(lock) };
+    before
+}
+
+unsafe extern "win64" fn ke_release_spin_lock(lock: *mut usize, level: u8) {
+    // SAFETY: the driver's claim.
+    unsafe { release(lock) };
+    lower("KeReleaseSpinLock", level);
+}
+
+unsafe extern "win64" fn ke_acquire_spin_lock_at_dpc_level(lock: *mut usize) {
+    let level = testbed_machine::cpu::current_irql();
+    if level < irql::DISPATCH {
+        complain(format!(
+            "KeAcquireSpinLockAtDpcLevel was called at IRQL {level} in {}",
+            callback().unwrap_or("no callback")
+        ));
+    }
+    // SAFETY: the driver's claim.
+    unsafe { acquire(lock) };
+}
+
+unsafe extern "win64" fn ke_release_spin_lock_from_dpc_level(lock: *mut usize) {
+    // SAFETY: the driver's claim.
+    unsafe { release(lock) };
+}
+
+unsafe extern "win64" fn ke_acquire_in_stack_queued_spin_lock(
+    lock: *mut usize,
+    handle: *mut LockQueueHandle,
+) {
+    require_irql("KeAcquireInStackQueuedSpinLock", irql::DISPATCH);
+    // SAFETY: the driver's claim.
+    let old_irql = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock) };
+    let content = LockQueueHandle {
+        next: 0,
+        lock,
+        old_irql,
+    };
+    // SAFETY: the driver's claim.
+    unsafe { handle.write(content) };
+}
+
+unsafe extern "win64" fn ke_release_in_stack_queued_spin_lock(handle: *const LockQueueHandle) {
+    // SAFETY: the driver's claim.
+    let LockQueueHandle { lock, old_irql, .. } = unsafe { handle.read() };
+    // SAFETY: the handle names a lock that was acquired with it.
+    unsafe { ke_release_spin_lock(lock, old_irql) };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::{MaybeUninit, offset_of};
+
+    use super::*;
+    use testbed_machine::cpu;
+
+    #[test]
+    fn a_lock_excludes_other_threads_and_raises_the_irql() {
+        let mut lock = 0_usize;
+        let mut counter = 0_u64;
+        let (lock, counter) = (&raw mut lock as usize, &raw mut counter as usize);
+
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(move || {
+                    for _ in 0..1000 {
+                        // SAFETY: the lock lives, and is used by these alone.
+                        let before = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock as *mut _) };
+                        assert_eq!((before, cpu::current_irql()), (0, irql::DISPATCH));
+                        // SAFETY: the lock excludes the other threads.
+                        unsafe { *(counter as *mut u64) += 1 };
+                        // SAFETY: as above.
+                        unsafe { ke_release_spin_lock(lock as *mut _, before) };
+                        assert_eq!(cpu::current_irql(), 0);
+                    }
+                });
+            }
+        });
+
+        // SAFETY: the threads are gone.
+        assert_eq!(unsafe { *(counter as *const u64) }, 4000);
+    }
+
+    #[test]
+    fn a_queued_lock_keeps_lock_and_irql_in_its_handle() {
+        assert_eq!(offset_of!(LockQueueHandle, lock), 8);
+        assert_eq!(offset_of!(LockQueueHandle, old_irql), 16);
+        let mut lock = 0_usize;
+        let mut handle = MaybeUninit::uninit();
+
+        // SAFETY: variables of the test.
+        unsafe { ke_acquire_in_stack_queued_spin_lock(&raw mut lock, handle.as_mut_ptr()) };
+        assert_ne!(lock, 0);
+        assert_eq!(cpu::current_irql(), irql::DISPATCH);
+        // SAFETY: acquired above.
+        unsafe { ke_release_in_stack_queued_spin_lock(handle.as_ptr()) };
+        assert_eq!((lock, cpu::current_irql()), (0, 0));
+    }
+}

@@ -1,0 +1,122 @@
+//! The routines that tell the time and wait.
+
+use std::time::Duration;
+
+use super::{Export, require_irql};
+use testbed_machine::{
+    cpu::irql,
+    schedule,
+    time::{FREQUENCY, TICK, interrupt_time, system_time},
+};
+
+pub(super) const EXPORTS: &[Export] = &[
+    (
+        "KeQueryPerformanceCounter",
+        ke_query_performance_counter as *const (),
+    ),
+    (
+        "KeQuerySystemTimePrecise",
+        ke_query_system_time as *const (),
+    ),
+    ("KeQueryInterruptTime", ke_query_interrupt_time as *const ()),
+    (
+        "KeQueryInterruptTimePrecise",
+        ke_query_interrupt_time_precise as *const (),
+    ),
+    (
+        "KeQueryUnbiasedInterruptTime",
+        ke_query_interrupt_time as *const (),
+    ),
+    ("KeQueryTimeIncrement", ke_query_time_increment as *const ()),
+    (
+        "KeStallExecutionProcessor",
+        ke_stall_execution_processor as *const (),
+    ),
+    (
+        "KeDelayExecutionThread",
+        ke_delay_execution_thread as *const (),
+    ),
+];
+
+unsafe extern "win64" fn ke_query_performance_counter(frequency: *mut u64) -> u64 {
+    if !frequency.is_null() {
+        // SAFETY: the driver's claim.
+        unsafe { frequency.write_unaligned(FREQUENCY) };
+    }
+    interrupt_time()
+}
+
+unsafe extern "win64" fn ke_query_system_time(time: *mut u64) {
+    // SAFETY: the driver's claim.
+    unsafe { time.write_unaligned(system_time()) };
+}
+
+extern "win64" fn ke_query_interrupt_time() -> u64 {
+    interrupt_time()
+}
+
+unsafe extern "win64" fn ke_query_interrupt_time_precise(counter: *mut u64) -> u64 {
+    let time = interrupt_time();
+    // SAFETY: the driver's claim. The performance counter has the same unit.
+    unsafe { counter.write_unaligned(time) };
+    time
+}
+
+extern "win64" fn ke_query_time_increment() -> u32 {
+    TICK as u32
+}
+
+extern "win64" fn ke_stall_execution_processor(microseconds: u32) {
+    schedule::stall(Duration::from_micros(microseconds.into()));
+}
+
+/// A negative interval counts from now, another one is a system time.
+unsafe extern "win64" fn ke_delay_execution_thread(
+    _mode: u8,
+    _alertable: u8,
+    interval: *const i64,
+) -> u32 {
+    require_irql("KeDelayExecutionThread", irql::APC);
+    // SAFETY: the driver's claim.
+    let interval = unsafe { interval.read_unaligned() };
+    let units = match u64::try_from(interval) {
+        Ok(due) => due.saturating_sub(system_time()),
+        Err(_) => interval.unsigned_abs(),
+    };
+    schedule::sleep(Duration::from_micros(units / 10));
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_stall_lasts_as_long_as_asked() {
+        let start = Instant::now();
+
+        ke_stall_execution_processor(2000);
+
+        assert!(start.elapsed() >= Duration::from_millis(2));
+    }
+
+    #[test]
+    fn the_counter_runs_at_the_frequency_that_it_tells() {
+        let mut frequency = 0;
+        // SAFETY: a variable of the test.
+        let first = unsafe { ke_query_performance_counter(&raw mut frequency) };
+        ke_stall_execution_processor(1000);
+        // SAFETY: null is allowed.
+        let second = unsafe { ke_query_performance_counter(std::ptr::null_mut()) };
+
+        assert!((second - first) * 1000 >= frequency);
+    }
+
+    #[test]
+    fn a_delay_in_the_past_is_none() {
+        // SAFETY: a variable of the test.
+        assert_eq!(unsafe { ke_delay_execution_thread(0, 0, &1) }, 0);
+    }
+}

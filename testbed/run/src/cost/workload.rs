@@ -1,0 +1,262 @@
+//! The requests whose cost is counted, and the order of their stages.
+
+use std::{
+    any::Any,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::disk::{
+    cdb::{Command, Medium, Operation},
+    discovery::Facts,
+};
+use testbed_devices::VirtioBlk;
+use testbed_machine::{
+    Machine,
+    memory::{Block, MemoryError, Placement},
+    trap,
+};
+use testbed_storport::{
+    adapter::Adapter,
+    request::{Address, Completion, Data, Direction, Program, Request},
+};
+
+/// The longest request, in bytes, and the most at a time.
+const LONGEST: u32 = 64 << 10;
+pub(super) const DEEPEST: u32 = 256;
+
+/// The time-out of a batch.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Read4K,
+    Write4K,
+    Read64K,
+    Write64K,
+    ForcedWrite4K,
+    Flush,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Read4K,
+        Self::Write4K,
+        Self::Read64K,
+        Self::Write64K,
+        Self::ForcedWrite4K,
+        Self::Flush,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Read4K => "READ 4 KiB",
+            Self::Write4K => "WRITE 4 KiB",
+            Self::Read64K => "READ 64 KiB in 16 segments",
+            Self::Write64K => "WRITE 64 KiB in 16 segments",
+            Self::ForcedWrite4K => "WRITE 4 KiB with FUA",
+            Self::Flush => "SYNCHRONIZE CACHE",
+        }
+    }
+
+    fn bytes(self) -> u32 {
+        match self {
+            Self::Read4K | Self::Write4K | Self::ForcedWrite4K => 4 << 10,
+            Self::Read64K | Self::Write64K => LONGEST,
+            Self::Flush => 0,
+        }
+    }
+
+    fn direction(self) -> Direction {
+        match self {
+            Self::Read4K | Self::Read64K => Direction::In,
+            _ => Direction::Out,
+        }
+    }
+}
+
+/// Sends batches of requests.
+pub(super) struct Workload {
+    machine: Arc<Machine>,
+    adapter: Arc<Adapter>,
+    device: Option<Arc<VirtioBlk>>,
+    address: Address,
+    block_bytes: u32,
+    blocks: u64,
+    forced: bool,
+    /// [`LONGEST`] bytes for each of [`DEEPEST`] requests. No two pages are adjacent in physical
+    /// memory.
+    buffers: Arc<Block>,
+}
+
+impl Workload {
+    pub(super) fn new(
+        machine: &Arc<Machine>,
+        adapter: &Arc<Adapter>,
+        device: Option<Arc<VirtioBlk>>,
+        facts: &Facts,
+    ) -> Result<Self, MemoryError> {
+        let bytes = (DEEPEST * LONGEST) as usize;
+        let buffers = machine.memory().allocate(bytes, Placement::Scattered)?;
+        Ok(Self {
+            machine: Arc::clone(machine),
+            adapter: Arc::clone(adapter),
+            device,
+            address: facts.address,
+            block_bytes: facts.block_bytes,
+            blocks: facts.blocks,
+            forced: facts.force_unit_access,
+            buffers: Arc::new(buffers),
+        })
+    }
+
+    /// Why requests of this kind cannot be sent.
+    pub(super) fn refusal(&self, kind: Kind) -> Option<String> {
+        let most = self.adapter.max_transfer_bytes();
+        let segments = kind.bytes().div_ceil(4096);
+        if kind == Kind::ForcedWrite4K && !self.forced {
+            Some("the disk does not support forced unit access (DPOFUA is 0)".to_owned())
+        } else if kind.bytes() > most {
+            Some(format!("the driver transfers at most {most} bytes"))
+        } else if segments > self.adapter.max_physical_breaks() {
+            Some(format!(
+                "the driver takes at most {} segments",
+                self.adapter.max_physical_breaks()
+            ))
+        } else if u64::from(kind.bytes()) > self.blocks * u64::from(self.block_bytes) {
+            Some("the request is longer than the disk".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// Sends `count` requests, then lets the device serve them until all are completed. Returns
+    /// the failure of the first failed request.
+    pub(super) fn run(&self, kind: Kind, count: u32) -> Option<String> {
+        let requests: Vec<_> = (0..count)
+            .map(|number| self.request(kind, number))
+            .collect();
+        let batch = Batch {
+            requests,
+            left: count as usize,
+            failed: None,
+            pump: Pump {
+                machine: Arc::clone(&self.machine),
+                device: self.device.clone(),
+                done: Arc::default(),
+                until: Instant::now() + PATIENCE,
+                kind,
+            },
+        };
+        let mut done = self.adapter.run(vec![Box::new(batch)]);
+        let batch = done.pop()?.into_any().downcast::<Batch>().ok()?;
+        batch.failed
+    }
+
+    fn request(&self, kind: Kind, number: u32) -> Request {
+        let command = match kind {
+            Kind::Flush => Command::synchronize_cache(),
+            _ => {
+                let blocks = kind.bytes() / self.block_bytes;
+                let places = (self.blocks / u64::from(blocks)).max(1);
+                let lba = u64::from(number) % places * u64::from(blocks);
+                let operation = match kind.direction() {
+                    Direction::In => Operation::Read,
+                    Direction::Out => Operation::Write,
+                };
+                let medium = match kind {
+                    Kind::ForcedWrite4K => Medium::ForceUnitAccess,
+                    _ => Medium::Cached,
+                };
+                Command::transfer(operation, lba, blocks, medium)
+            }
+        };
+        Request {
+            token: number.into(),
+            address: self.address,
+            cdb: command.cdb,
+            cdb_length: command.length,
+            data: (kind.bytes() > 0).then(|| Data {
+                block: Arc::clone(&self.buffers),
+                offset: (number * LONGEST) as usize,
+                bytes: kind.bytes(),
+                direction: kind.direction(),
+            }),
+            timeout: PATIENCE,
+        }
+    }
+}
+
+/// A batch of requests.
+struct Batch {
+    requests: Vec<Request>,
+    left: usize,
+    failed: Option<String>,
+    pump: Pump,
+}
+
+impl Program for Batch {
+    fn start(&mut self, issue: &mut dyn FnMut(Request)) {
+        self.requests.drain(..).for_each(issue);
+        self.pump.post();
+    }
+
+    fn completed(&mut self, completion: Completion, _: &mut dyn FnMut(Request)) {
+        self.left -= 1;
+        let (srb, scsi) = (completion.srb_status, completion.scsi_status);
+        if (srb, scsi) != (1, 0) {
+            self.failed.get_or_insert_with(|| {
+                format!("a request failed with SRB status {srb:#04x}, SCSI status {scsi:#04x}")
+            });
+        }
+        if self.left == 0 {
+            self.pump.done.store(true, Ordering::Release);
+        }
+    }
+
+    fn finished(&self) -> bool {
+        self.left == 0
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Lets the device serve requests repeatedly, between the other work of the CPU.
+#[derive(Clone)]
+struct Pump {
+    machine: Arc<Machine>,
+    device: Option<Arc<VirtioBlk>>,
+    done: Arc<AtomicBool>,
+    until: Instant,
+    kind: Kind,
+}
+
+impl Pump {
+    fn post(&self) {
+        let this = self.clone();
+        self.machine.cpus()[0].post(Box::new(move || this.turn()));
+    }
+
+    fn turn(&self) {
+        if self.done.load(Ordering::Acquire) {
+            return;
+        }
+        if Instant::now() > self.until {
+            trap::stop_machine(format_args!(
+                "{} was not completed within {} s",
+                self.kind.name(),
+                PATIENCE.as_secs()
+            ));
+        }
+        if let Some(device) = &self.device {
+            device.serve_now();
+        }
+        self.post();
+    }
+}

@@ -1,0 +1,227 @@
+//! The class driver's interface to the port driver: single commands, and programs that keep
+//! many commands in flight.
+
+use std::time::Duration;
+
+use super::cdb::Command;
+use crate::status::{ScsiStatus, Sense, SrbStatus, key, srb};
+use testbed_storport::{
+    adapter::Adapter,
+    request::{Completion, Program, Request},
+};
+
+/// The time-out of a command: SCSI_DISK_TIMEOUT (`classpnp.h`), the default of disk.sys.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The number of retries of a command: MAXIMUM_RETRIES (`classpnp.h`).
+pub(crate) const RETRIES: u32 = 8;
+
+/// A port driver, as the class driver uses it: [`Adapter`], or a fake in tests.
+pub trait Port: Send + Sync {
+    /// [`Adapter::execute`].
+    fn execute(&self, request: Request) -> Completion;
+    /// [`Adapter::run`].
+    fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>>;
+    /// [`Adapter::max_transfer_bytes`].
+    fn max_transfer_bytes(&self) -> u32;
+    /// [`Adapter::max_physical_breaks`].
+    fn max_physical_breaks(&self) -> u32;
+    /// [`Adapter::alignment_mask`].
+    fn alignment_mask(&self) -> u32;
+    /// [`Adapter::topology`].
+    fn topology(&self) -> (u8, u8, u8);
+}
+
+impl Port for Adapter {
+    fn execute(&self, request: Request) -> Completion {
+        Self::execute(self, request)
+    }
+
+    fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
+        Self::run(self, programs)
+    }
+
+    fn max_transfer_bytes(&self) -> u32 {
+        Self::max_transfer_bytes(self)
+    }
+
+    fn max_physical_breaks(&self) -> u32 {
+        Self::max_physical_breaks(self)
+    }
+
+    fn alignment_mask(&self) -> u32 {
+        Self::alignment_mask(self)
+    }
+
+    fn topology(&self) -> (u8, u8, u8) {
+        Self::topology(self)
+    }
+}
+
+/// A failed command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{command}: {how}")]
+pub struct CommandError {
+    /// The command.
+    pub command: Command,
+    /// Its failure.
+    pub how: Failure,
+}
+
+/// The failure of a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// An error status.
+    #[error(
+        "{srb_status}, {scsi_status}, {}",
+        .sense.map_or_else(|| "no sense data".to_owned(), |sense| format!("sense {sense}"))
+    )]
+    Status {
+        /// The SRB status.
+        srb_status: SrbStatus,
+        /// The SCSI status.
+        scsi_status: ScsiStatus,
+        /// The sense data, if it is valid.
+        sense: Option<Sense>,
+    },
+    /// A success status, but the wrong length.
+    #[error("completed as a success, but with {transferred} of {expected} bytes transferred")]
+    Length {
+        /// Bytes transferred.
+        transferred: u32,
+        /// Bytes requested.
+        expected: u32,
+    },
+}
+
+impl Failure {
+    /// The failure in `completion`; `None` for a success or an underrun. An underrun is not a
+    /// failure: the port reports it as DATA_OVERRUN with the shorter length.
+    pub(crate) fn status_of(completion: &Completion) -> Option<Self> {
+        let good = matches!(completion.srb_status, srb::SUCCESS | srb::DATA_OVERRUN)
+            && ScsiStatus(completion.scsi_status) == ScsiStatus::GOOD;
+        (!good).then(|| Self::Status {
+            srb_status: SrbStatus(completion.srb_status),
+            scsi_status: ScsiStatus(completion.scsi_status),
+            sense: completion
+                .sense_valid
+                .then(|| Sense::decode(&completion.sense))
+                .flatten(),
+        })
+    }
+
+    /// The failure in the completion of a transfer of exactly `expected` bytes.
+    pub(crate) fn transfer_of(completion: &Completion, expected: u32) -> Option<Self> {
+        Self::status_of(completion).or_else(|| {
+            (completion.transferred != expected).then_some(Self::Length {
+                transferred: completion.transferred,
+                expected,
+            })
+        })
+    }
+
+    /// Whether the class driver tries again: after resets, attentions and
+    /// refusals for want of room.
+    pub(crate) fn is_worth_a_retry(&self) -> bool {
+        let Self::Status {
+            srb_status,
+            scsi_status,
+            sense,
+        } = self
+        else {
+            return false;
+        };
+        if let Some(sense) = sense {
+            return matches!(sense.key, key::UNIT_ATTENTION | key::ABORTED_COMMAND)
+                || (sense.key == key::NOT_READY && (sense.code, sense.qualifier) == (0x04, 0x01));
+        }
+        matches!(
+            srb_status.0,
+            srb::BUSY | srb::BUS_RESET | srb::ABORTED | srb::REQUEST_FLUSHED
+        ) || matches!(scsi_status.0, 0x08 | 0x28 | 0x40)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn completion(srb_status: u8, scsi_status: u8, sense: &[u8], transferred: u32) -> Completion {
+        Completion {
+            token: 0,
+            srb_status,
+            sense_valid: !sense.is_empty(),
+            scsi_status,
+            sense: sense.to_vec(),
+            transferred,
+            latency: Duration::ZERO,
+        }
+    }
+
+    fn sense(key: u8, code: u8, qualifier: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 18];
+        bytes[0] = 0x70;
+        bytes[2] = key;
+        bytes[7] = 10;
+        bytes[12] = code;
+        bytes[13] = qualifier;
+        bytes
+    }
+
+    #[test]
+    fn a_success_of_the_right_length_is_no_failure() {
+        assert_eq!(
+            Failure::transfer_of(&completion(0x01, 0, &[], 512), 512),
+            None
+        );
+    }
+
+    #[test]
+    fn a_success_of_another_length_is_a_failure_of_a_transfer() {
+        assert_eq!(
+            Failure::transfer_of(&completion(0x01, 0, &[], 511), 512),
+            Some(Failure::Length {
+                transferred: 511,
+                expected: 512
+            })
+        );
+        assert_eq!(Failure::status_of(&completion(0x12, 0, &[], 36)), None);
+    }
+
+    #[test]
+    fn a_success_with_check_condition_is_a_failure() {
+        assert!(Failure::status_of(&completion(0x01, 2, &[], 0)).is_some());
+    }
+
+    #[test]
+    fn attentions_resets_and_busy_are_worth_a_retry_and_refusals_are_not() {
+        let retried = |srb, scsi, sense: &[u8]| {
+            Failure::status_of(&completion(srb, scsi, sense, 0))
+                .is_some_and(|failure| failure.is_worth_a_retry())
+        };
+
+        assert!(retried(0x04, 2, &sense(6, 0x29, 0)));
+        assert!(retried(0x04, 2, &sense(0xB, 0, 0)));
+        assert!(retried(0x04, 2, &sense(2, 4, 1)));
+        assert!(retried(0x0E, 0, &[]));
+        assert!(retried(0x05, 0, &[]));
+        assert!(!retried(0x04, 2, &sense(5, 0x21, 0)));
+        assert!(!retried(0x04, 2, &sense(3, 0x11, 0)));
+        assert!(!retried(0x08, 0, &[]));
+    }
+
+    #[test]
+    fn an_error_names_the_command_both_statuses_and_the_sense() {
+        let error = CommandError {
+            command: Command::read_capacity_10(),
+            how: Failure::status_of(&completion(0x04, 2, &sense(5, 0x20, 0), 0))
+                .expect("it is a failure"),
+        };
+
+        assert_eq!(
+            error.to_string(),
+            "READ CAPACITY(10): SRB_STATUS_ERROR (04h), CHECK CONDITION (02h), sense ILLEGAL \
+             REQUEST (5h), invalid command operation code (ASC 20h, ASCQ 00h)"
+        );
+    }
+}

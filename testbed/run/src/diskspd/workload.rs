@@ -1,0 +1,744 @@
+//! Runs a workload: threads keep I/Os outstanding for the given time.
+
+use std::{
+    any::Any,
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use indicatif::ProgressBar;
+use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    cpu_time::Sample,
+    options::{Access, Affinity, Options, WriteSource},
+    position::{Position, Range, RangeError, Step},
+    results::{CpuShare, Results, Tally, ThreadResults},
+};
+use crate::{
+    disk::{
+        Disk,
+        buffer::Buffer,
+        cdb::Operation,
+        failures::Failures,
+        port::CommandError,
+        transfer::{Done, Durability, Initiator, Transfer},
+    },
+    size::Size,
+};
+use testbed_machine::{clock, memory::MemoryError};
+
+/// The alignment of data in a write source, as for unbuffered I/O.
+const SOURCE_ALIGNMENT: u64 = 512;
+
+/// The interval of the progress bar.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A workload could not be run, or was aborted.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// The options do not fit the disk or the machine.
+    #[error("{0}")]
+    Misfit(String),
+    /// The range does not fit the disk.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// The machine has too little memory for the buffers.
+    #[error("the workload's buffers need {bytes}: lower -o, -t or -b, or raise --memory; {source}")]
+    Memory {
+        /// The size of all buffers.
+        bytes: Size,
+        /// The failed allocation.
+        source: MemoryError,
+    },
+    /// The file of `-Z<size>,<file>` cannot be read.
+    #[error("-Z: {path}: {source}")]
+    Source {
+        /// The file.
+        path: String,
+        /// The host's error.
+        source: io::Error,
+    },
+    /// An I/O failed.
+    #[error(transparent)]
+    Transfer(#[from] CommandError),
+}
+
+/// A workload that fits its disk, ready to run.
+pub struct Workload<'a> {
+    disk: &'a Disk,
+    shared: Arc<Shared>,
+    /// The virtual CPU of each thread.
+    cpus: Vec<u32>,
+    cpu_count: u32,
+}
+
+/// State that all threads share.
+struct Shared {
+    options: Options,
+    range: Range,
+    /// Bytes of a logical block.
+    disk_block: u64,
+    durability: Durability,
+    /// The data of `-Z<size>`.
+    source: Option<Buffer>,
+    failed: AtomicBool,
+    failures: Arc<Failures>,
+}
+
+impl<'a> Workload<'a> {
+    /// Checks `options` against `disk` and a machine of `cpu_count` CPUs.
+    ///
+    /// # Errors
+    /// Any [`WorkloadError`] except a failed transfer.
+    pub fn new(
+        disk: &'a Disk,
+        mut options: Options,
+        cpu_count: u32,
+    ) -> Result<Self, WorkloadError> {
+        let disk_block = u64::from(disk.facts().block_bytes);
+        for (option, bytes) in [
+            ("-b", u64::from(options.block_bytes)),
+            ("-B", options.base),
+            ("-T", options.thread_stride),
+            (
+                match options.access {
+                    Access::Random { .. } | Access::Mixed { .. } => "-r",
+                    _ => "-s",
+                },
+                options.access.step(),
+            ),
+        ] {
+            if !bytes.is_multiple_of(disk_block) {
+                return Err(WorkloadError::Misfit(format!(
+                    "{option}: {bytes} bytes is not a multiple of the disk's block size: give a \
+                     multiple of {disk_block}"
+                )));
+            }
+        }
+        if options.write_percent > 0 && disk.facts().write_protected {
+            return Err(WorkloadError::Misfit(
+                "-w: the disk is write-protected: give -w0, or leave out -w".to_owned(),
+            ));
+        }
+        let chosen = match &options.affinity {
+            Affinity::All => (0..cpu_count).collect(),
+            Affinity::Of(cpus) => cpus.clone(),
+        };
+        if let Some(cpu) = chosen.iter().find(|&&cpu| cpu >= cpu_count) {
+            return Err(WorkloadError::Misfit(format!(
+                "-a: the machine has no CPU {cpu}: give 0 to {}, or raise --cpus",
+                cpu_count - 1
+            )));
+        }
+        let threads = options.threads as usize;
+        let cpus = chosen.into_iter().cycle().take(threads).collect();
+        let range = Range::new(&options, disk.bytes())?;
+        let source = source(disk, &mut options)?;
+        Ok(Self {
+            disk,
+            shared: Arc::new(Shared {
+                range,
+                disk_block,
+                durability: if options.write_through {
+                    Durability::Through
+                } else {
+                    Durability::Cached
+                },
+                source,
+                failed: AtomicBool::new(false),
+                failures: Arc::clone(disk.failures()),
+                options,
+            }),
+            cpus,
+            cpu_count,
+        })
+    }
+
+    /// The options, with warnings.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    /// Runs the workload. `progress` counts milliseconds. `target` is the disk's name in the
+    /// table.
+    ///
+    /// # Errors
+    /// The machine has too little memory for buffers, or a transfer failed.
+    pub fn run(&self, target: &str, progress: &ProgressBar) -> Result<Results, WorkloadError> {
+        let options = &self.shared.options;
+        let mut prepared = Vec::new();
+        for thread in 0..options.threads {
+            prepared.push(self.prepare(thread)?);
+        }
+        let clock = Clock::starting_now(options);
+        let mut initiators: Vec<Option<Worker>> = Vec::new();
+        for (parts, &cpu) in prepared.into_iter().zip(&self.cpus) {
+            let worker = Worker::new(Arc::clone(&self.shared), clock, parts);
+            let place = place_on(cpu, self.cpu_count, &initiators);
+            initiators.resize_with(initiators.len().max(place + 1), || None);
+            initiators[place] = Some(worker);
+        }
+        let initiators: Vec<Box<dyn Initiator>> = initiators
+            .into_iter()
+            .map(|worker| -> Box<dyn Initiator> {
+                match worker {
+                    Some(worker) => Box::new(worker),
+                    None => Box::new(Vacancy),
+                }
+            })
+            .collect();
+        let (running, over) = mpsc::channel::<()>();
+        let (initiators, cpus) = thread::scope(|scope| {
+            let watch = scope.spawn(move || watch(clock, progress, &over));
+            let initiators = self.disk.run(initiators);
+            drop(running);
+            (initiators, watch.join().unwrap_or_default())
+        });
+        let mut threads = vec![None; options.threads as usize];
+        for initiator in initiators {
+            if let Ok(worker) = initiator.into_any().downcast::<Worker>() {
+                if let Some(error) = worker.error {
+                    return Err(error.into());
+                }
+                threads[worker.thread as usize] = Some(worker.results);
+            }
+        }
+        Ok(Results {
+            measured: clock.measured_end - clock.measured_begin,
+            threads: threads.into_iter().flatten().collect(),
+            cpus,
+            target: target.to_owned(),
+            target_bytes: self.disk.bytes(),
+        })
+    }
+
+    /// Allocates the buffers of a thread, and seeds its random numbers.
+    fn prepare(&self, thread: u32) -> Result<Parts, WorkloadError> {
+        let options = &self.shared.options;
+        let outstanding = options.outstanding as usize;
+        let block = options.block_bytes;
+        let seed = u64::from(options.seed) + u64::from(thread);
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut buffers = |wanted: bool| {
+            let count = if wanted { outstanding } else { 0 };
+            if count == 0 {
+                return Ok(Vec::new());
+            }
+            let all = u64::from(options.threads) * u64::from(options.outstanding);
+            self.disk
+                .buffers(&mut random, count, block)
+                .map_err(|source| WorkloadError::Memory {
+                    bytes: Size(all * u64::from(block) * 2),
+                    source,
+                })
+        };
+        let reads = buffers(options.write_percent < 100)?;
+        let own_writes = options.write_percent > 0 && self.shared.source.is_none();
+        let writes = buffers(own_writes)?;
+        if options.source == WriteSource::Pattern {
+            let pattern: Vec<u8> = (0..block).map(|at| at as u8).collect();
+            for buffer in &writes {
+                buffer.write(&pattern);
+            }
+        }
+        Ok(Parts {
+            thread,
+            random,
+            reads,
+            writes,
+        })
+    }
+}
+
+/// The next free index of CPU `cpu` in the list of initiators. The initiator with index i runs
+/// on CPU i modulo `cpu_count`.
+fn place_on<T>(cpu: u32, cpu_count: u32, taken: &[Option<T>]) -> usize {
+    (cpu as usize..)
+        .step_by(cpu_count as usize)
+        .find(|&place| taken.get(place).is_none_or(Option::is_none))
+        .unwrap_or_default()
+}
+
+/// The greatest buffer of `-Z<size>`, and its greatest share of the machine's memory. Each
+/// scattered page needs a mapping of the host, which limits their number.
+const SOURCE_MOST: u64 = 32 << 20;
+const SOURCE_SHARE: u64 = 4;
+
+/// Makes the buffer of `-Z<size>`. If it is too large for the machine, it is shortened with a
+/// warning, so that the data of writes repeats sooner.
+fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, WorkloadError> {
+    let mut random = StdRng::seed_from_u64(u64::from(options.seed));
+    let (bytes, contents) = match &options.source {
+        _ if options.write_percent == 0 => return Ok(None),
+        WriteSource::RandomBuffer { bytes } => (*bytes, None),
+        WriteSource::FileBuffer { bytes, path } => {
+            let name = || path.display().to_string();
+            let contents = fs::read(path).map_err(|source| WorkloadError::Source {
+                path: name(),
+                source,
+            })?;
+            if contents.is_empty() {
+                return Err(WorkloadError::Source {
+                    path: name(),
+                    source: io::Error::other("the file is empty: name one with data"),
+                });
+            }
+            (*bytes, Some(contents))
+        }
+        _ => return Ok(None),
+    };
+    let memory = |source| WorkloadError::Memory {
+        bytes: Size(bytes),
+        source,
+    };
+    let room = SOURCE_MOST.min(disk.memory_bytes() / SOURCE_SHARE);
+    let kept = bytes.min(room.max(options.block_bytes.into()));
+    if kept < bytes {
+        options.warnings.push(format!(
+            "-Z: the buffer is {} instead of {}, because the machine has too little memory",
+            Size(kept),
+            Size(bytes)
+        ));
+    }
+    let length = u32::try_from(kept).unwrap_or(u32::MAX);
+    let buffer = disk
+        .buffers(&mut random, 1, length)
+        .map_err(memory)?
+        .remove(0);
+    let fill = match contents {
+        Some(contents) => contents.into_iter().cycle().take(length as usize).collect(),
+        None => random_bytes(&mut random, length),
+    };
+    buffer.write(&fill);
+    Ok(Some(buffer))
+}
+
+fn random_bytes(random: &mut StdRng, length: u32) -> Vec<u8> {
+    let mut bytes = vec![0; length as usize];
+    random.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// The times of a workload's phases.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    begin: Instant,
+    measured_begin: Instant,
+    measured_end: Instant,
+    end: Instant,
+}
+
+impl Clock {
+    fn starting_now(options: &Options) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let begin = clock::instant();
+        let measured_begin = begin + seconds(options.warm_up_s);
+        let measured_end = measured_begin + seconds(options.duration_s);
+        Self {
+            begin,
+            measured_begin,
+            measured_end,
+            end: measured_end + seconds(options.cool_down_s),
+        }
+    }
+}
+
+/// Updates the progress bar, and samples the CPU times of the measurement, until the workload
+/// ends.
+fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> Vec<CpuShare> {
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    progress.set_length(milliseconds(clock.end - clock.begin));
+    let mut first = None;
+    let mut last = None;
+    loop {
+        let now = clock::instant();
+        if now >= clock.measured_begin && first.is_none() {
+            first = Some(Sample::now());
+        }
+        if now >= clock.measured_end && last.is_none() {
+            last = Some(Sample::now());
+        }
+        progress.set_position(milliseconds(now - clock.begin));
+        let boundary = [clock.measured_begin, clock.measured_end]
+            .into_iter()
+            .filter(|boundary| *boundary > now)
+            .map(|boundary| boundary - now)
+            .min();
+        let pause = boundary.map_or(TICK, |boundary| boundary.min(TICK));
+        if over.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            break;
+        }
+    }
+    match (first, last) {
+        (Some(first), Some(last)) => first.shares_until(&last),
+        // The last I/O completed shortly before the end of the measurement.
+        (Some(first), None) => first.shares_until(&Sample::now()),
+        _ => Vec::new(),
+    }
+}
+
+/// The prepared parts of a thread.
+struct Parts {
+    thread: u32,
+    random: StdRng,
+    reads: Vec<Buffer>,
+    writes: Vec<Buffer>,
+}
+
+/// One thread of the workload.
+struct Worker {
+    shared: Arc<Shared>,
+    clock: Clock,
+    thread: u32,
+    random: StdRng,
+    reads: Vec<Buffer>,
+    writes: Vec<Buffer>,
+    /// The operation of each outstanding I/O.
+    operations: Vec<Operation>,
+    position: Position,
+    last: Operation,
+    results: ThreadResults,
+    error: Option<CommandError>,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>, clock: Clock, parts: Parts) -> Self {
+        let options = &shared.options;
+        let mut random = parts.random;
+        let position = Position::new(
+            &shared.range,
+            parts.thread,
+            options.outstanding,
+            &mut random,
+        );
+        let last = choose(&mut random, options.write_percent);
+        Self {
+            clock,
+            thread: parts.thread,
+            random,
+            reads: parts.reads,
+            writes: parts.writes,
+            operations: vec![last; options.outstanding as usize],
+            position,
+            last,
+            results: ThreadResults {
+                reads: Tally::new(options),
+                writes: Tally::new(options),
+            },
+            error: None,
+            shared,
+        }
+    }
+
+    fn next(&mut self, slot: usize) -> Option<Transfer> {
+        let options = &self.shared.options;
+        let (offset, step) = self
+            .position
+            .advance(&self.shared.range, slot, &mut self.random);
+        // Sequential runs of mixed access are of one kind.
+        let keep = matches!(options.access, Access::Mixed { .. }) && step == Step::Continued;
+        if !keep {
+            self.last = choose(&mut self.random, options.write_percent);
+        }
+        let operation = self.last;
+        let buffer = match operation {
+            Operation::Read => self.reads.get(slot)?.clone(),
+            Operation::Write => match &self.shared.source {
+                Some(source) => piece_of(source, options.block_bytes, &mut self.random),
+                None => self.writes.get(slot)?.clone(),
+            },
+        };
+        if operation == Operation::Write && options.source == WriteSource::RandomEach {
+            buffer.write(&random_bytes(&mut self.random, buffer.bytes));
+        }
+        *self.operations.get_mut(slot)? = operation;
+        Some(Transfer {
+            token: slot as u64,
+            operation,
+            lba: (options.base + offset) / self.shared.disk_block,
+            buffer,
+            durability: self.shared.durability,
+        })
+    }
+}
+
+/// A read or a write.
+fn choose(random: &mut StdRng, write_percent: u8) -> Operation {
+    let write = match write_percent {
+        0 => false,
+        100 => true,
+        percent => random.random_range(0..100) < percent,
+    };
+    if write {
+        Operation::Write
+    } else {
+        Operation::Read
+    }
+}
+
+/// A block's length of `source`, from anywhere in it.
+fn piece_of(source: &Buffer, block: u32, random: &mut StdRng) -> Buffer {
+    let room = u64::from(source.bytes - block) / SOURCE_ALIGNMENT;
+    let shift = random.random_range(0..=room) * SOURCE_ALIGNMENT;
+    Buffer {
+        block: Arc::clone(&source.block),
+        offset: source.offset + shift as usize,
+        bytes: block,
+    }
+}
+
+impl Initiator for Worker {
+    fn start(&mut self, issue: &mut dyn FnMut(Transfer)) {
+        for slot in 0..self.operations.len() {
+            if let Some(transfer) = self.next(slot) {
+                issue(transfer);
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done, issue: &mut dyn FnMut(Transfer)) {
+        let succeeded = done.result.is_ok();
+        if let Err(error) = done.result
+            && let Some(error) = self.shared.failures.pass_over(error)
+        {
+            self.error.get_or_insert(error);
+            self.shared.failed.store(true, Ordering::Relaxed);
+            return;
+        }
+        let slot = done.token as usize;
+        let measured = self.clock.measured_begin..self.clock.measured_end;
+        if succeeded && measured.contains(&done.at) {
+            let tally = match self.operations.get(slot) {
+                Some(Operation::Write) => &mut self.results.writes,
+                _ => &mut self.results.reads,
+            };
+            tally.record(
+                self.shared.options.block_bytes.into(),
+                done.latency,
+                done.at - measured.start,
+            );
+        }
+        if done.at < self.clock.end
+            && !self.shared.failed.load(Ordering::Relaxed)
+            && let Some(transfer) = self.next(slot)
+        {
+            issue(transfer);
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Nobody, on a CPU that no thread was bound to.
+struct Vacancy;
+
+impl Initiator for Vacancy {
+    fn start(&mut self, _issue: &mut dyn FnMut(Transfer)) {}
+
+    fn done(&mut self, _done: Done, _issue: &mut dyn FnMut(Transfer)) {}
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::disk::{
+        cdb::{Command, opcode},
+        fake_port::{FakePort, Io, failed},
+    };
+    use testbed_machine::memory::Memory;
+    use testbed_storport::request::Direction;
+
+    const DISK: u64 = 4 << 20;
+
+    fn options(line: &str) -> Options {
+        let given: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        Options::parse(&given).expect("the test's options are valid")
+    }
+
+    /// Runs a workload of one second on two CPUs.
+    fn run_on(port: FakePort, line: &str) -> (Result<Results, WorkloadError>, Arc<FakePort>) {
+        let port = Arc::new(FakePort {
+            exclusive: false,
+            ..port
+        });
+        let memory = Memory::new(64 << 20).expect("memory");
+        let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
+        let options = options(&format!("{line} -d1 -W0"));
+        let results = Workload::new(&disk, options, 2)
+            .and_then(|workload| workload.run("fake", &ProgressBar::hidden()));
+        (results, port)
+    }
+
+    /// Runs a workload and gives what it wrote to `look`.
+    fn written(line: &str, look: impl Fn(&[u8]) -> bool + Send + 'static) -> bool {
+        let all = Arc::new(Mutex::new(true));
+        let verdict = all.clone();
+        let port = FakePort::new(DISK, 512).meddling(move |io: &mut Io| {
+            if io.direction == Direction::Out && !look(&io.bytes) {
+                *verdict.lock().expect("no holder panics") = false;
+            }
+        });
+        run_on(port, line).0.expect("it runs");
+        *all.lock().expect("no holder panics")
+    }
+
+    #[test]
+    fn what_is_counted_is_what_was_done() {
+        let (results, port) = run_on(FakePort::new(DISK, 512), "-b4K -t3 -o4 -r -w50 -L -D100");
+        let results = results.expect("it runs");
+
+        let sum = |of: fn(&ThreadResults) -> &Tally| {
+            results
+                .threads
+                .iter()
+                .fold(Tally::default(), |sum, thread| sum.plus(of(thread)))
+        };
+        let (reads, writes) = (sum(|thread| &thread.reads), sum(|thread| &thread.writes));
+        let done = |code| {
+            port.commands(|command: &Command| command.cdb[0] == code)
+                .len() as u64
+        };
+        assert_eq!(results.threads.len(), 3);
+        assert!(results.threads.iter().all(|thread| thread.reads.ios > 0));
+        assert_eq!(reads.bytes, reads.ios * 4096);
+        assert_eq!(writes.bytes, writes.ios * 4096);
+        // Those outstanding at the end complete after it.
+        let all = done(opcode::READ_10) + done(opcode::WRITE_10);
+        assert!((all - 12..=all).contains(&(reads.ios + writes.ios)));
+        let share = writes.ios as f64 / (reads.ios + writes.ios) as f64;
+        assert!((0.4..0.6).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_offsets_and_another_thread_others() {
+        let first = |line: &str| {
+            let (results, port) = run_on(FakePort::new(DISK, 512), line);
+            results.expect("it runs");
+            let reads = port.commands(|command| command.extent().is_some());
+            reads[..8]
+                .iter()
+                .map(|read| read.extent())
+                .collect::<Vec<_>>()
+        };
+        let one = first("-b4K -o1 -r -z5");
+        assert_eq!(one, first("-b4K -o1 -r -z5"));
+        assert_ne!(one, first("-b4K -o1 -r -z6"));
+    }
+
+    #[test]
+    fn writes_carry_the_pattern_zeros_or_random_bytes() {
+        assert!(written("-b4K -w100 -r", |bytes| {
+            bytes.iter().enumerate().all(|(at, &byte)| byte == at as u8)
+        }));
+        assert!(written("-b4K -w100 -r -Z", |bytes| {
+            bytes.iter().all(|&byte| byte == 0)
+        }));
+        let random = |bytes: &[u8]| {
+            let zeros = bytes.iter().filter(|&&byte| byte == 0).count();
+            zeros < 64
+        };
+        assert!(written("-b4K -w100 -r -Zr", random));
+        assert!(written("-b4K -w100 -r -Z64K", random));
+        assert!(written("-b4K -w100 -r -Z1G", random));
+    }
+
+    #[test]
+    fn where_failures_are_tolerated_the_workload_goes_on_and_they_are_counted() {
+        let mut number = 0;
+        let port = FakePort::new(DISK, 512).meddling(move |io: &mut Io| {
+            number += 1;
+            if number % 3 == 0 {
+                io.completion = failed(io.completion.clone(), 0x3, 0x11);
+            }
+        });
+        let port = Arc::new(FakePort {
+            exclusive: false,
+            ..port
+        });
+        let memory = Memory::new(64 << 20).expect("memory");
+        let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
+        disk.failures().tolerate();
+
+        let workload = Workload::new(&disk, options("-b4K -r -w50 -t2 -o2 -d1 -W0"), 2);
+        let results = workload
+            .and_then(|workload| workload.run("fake", &ProgressBar::hidden()))
+            .expect("it goes on");
+
+        let counts = disk.failures().counts();
+        let [(how, failed)] = &Vec::from_iter(counts)[..] else {
+            panic!("one kind of failure");
+        };
+        assert!(how.contains("MEDIUM ERROR"), "{how}");
+        let done: u64 = results
+            .threads
+            .iter()
+            .map(|thread| thread.reads.ios + thread.writes.ios)
+            .sum();
+        // A third failed, and is not counted as done.
+        assert!((done / 3..=done).contains(failed), "{failed} of {done}");
+    }
+
+    #[test]
+    fn a_transfer_that_fails_ends_the_workload_with_its_error() {
+        let mut number = 0;
+        let port = FakePort::new(DISK, 512).meddling(move |io| {
+            number += 1;
+            if number == 10 {
+                io.completion = failed(io.completion.clone(), 0x3, 0x11);
+            }
+        });
+
+        let error = run_on(port, "-b4K -r -o4 -t2")
+            .0
+            .expect_err("a read failed");
+        assert!(error.to_string().contains("MEDIUM ERROR"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_fit_the_disk_or_the_machine_is_refused() {
+        for (block_bytes, line, why) in [
+            (4096, "-b6K", "-b: 6144 bytes is not a multiple"),
+            (4096, "-b8K -r2K", "-r: 2048 bytes is not a multiple"),
+            (4096, "-b8K -s2K", "-s: 2048 bytes is not a multiple"),
+            (4096, "-b8K -B2K", "-B: 2048 bytes is not a multiple"),
+            (512, "-b8M", "is shorter than a block"),
+            (512, "-a2", "no CPU 2: give 0 to 1"),
+            (512, "-b2M -o100", "lower -o, -t or -b"),
+            (512, "-b4K -w100 -Z64K,/no/such/file", "-Z: /no/such/file: "),
+        ] {
+            let error = run_on(FakePort::new(DISK, block_bytes), line)
+                .0
+                .expect_err(line);
+            assert!(error.to_string().contains(why), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn threads_are_placed_so_that_number_modulo_cpus_is_their_cpu() {
+        let mut taken: Vec<Option<()>> = Vec::new();
+        let mut places = Vec::new();
+        for cpu in [1, 3, 1, 0] {
+            let place = place_on(cpu, 4, &taken);
+            taken.resize(taken.len().max(place + 1), None);
+            taken[place] = Some(());
+            places.push(place);
+        }
+        assert_eq!(places, [1, 3, 5, 0]);
+    }
+}

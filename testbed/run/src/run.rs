@@ -1,0 +1,1107 @@
+//! `testbed run`: performs one run, from the driver file to the verdict, and prints the
+//! results of its steps.
+
+mod crash;
+pub mod used_image;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::crash::Crash;
+use crate::{
+    command,
+    disk::{
+        Disk,
+        discovery::DiskError,
+        port::{CommandError, Failure},
+    },
+    diskspd::{
+        options::{OptionError, Options},
+        table::{Parameters, Tables},
+        workload::{Workload, WorkloadError},
+    },
+    elapsed::Elapsed,
+    size::Size,
+    status::key,
+    summary::Summary,
+    verify::{self, VerifyError},
+};
+use testbed_devices::{
+    Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk,
+};
+use testbed_loader::{Image, ImageError, Import};
+use testbed_machine::{
+    InterruptKind, Machine, MachineError, MachineSettings, clock,
+    memory::PAGE,
+    pci::PciFunction,
+    schedule::{self, Trace},
+    trap,
+};
+use testbed_storport::{
+    self,
+    adapter::{Adapter, AdapterSettings, Checks, SrbShape},
+};
+
+/// The default size of the verify pass. A smaller disk is verified completely.
+const VERIFIED: u64 = 64 << 20;
+
+/// The most memory for the buffers of the verify pass, and their greatest share of the
+/// machine's memory. Each scattered page needs a mapping of the host, which limits their number.
+const VERIFY_BUFFERS: u64 = 32 << 20;
+const VERIFY_SHARE: u64 = 4;
+
+/// The default workload, with one thread per CPU.
+pub const DEFAULT_WORKLOAD: &str = "-b8K -d5 -W1 -o16 -r -w30 -Su -L";
+
+/// The number of mismatches that are described.
+const DESCRIBED: usize = 10;
+
+/// The settings of a run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The driver file.
+    pub driver: PathBuf,
+    /// The PCI function.
+    pub function: FunctionKind,
+    /// The image file; `None` for a temporary image.
+    pub disk: Option<PathBuf>,
+    /// The size of the temporary image.
+    pub size: Size,
+    /// The number of virtual CPUs.
+    pub cpus: u32,
+    /// The machine's memory.
+    pub memory: Size,
+    /// The device's interrupt type.
+    pub interrupts: InterruptKind,
+    /// The type of the SRBs.
+    pub srb: SrbShape,
+    /// The disk's PCI device id.
+    pub device_id: DeviceId,
+    /// The set of enabled checks.
+    pub checks: Checks,
+    /// Whether broken house rules fail the run.
+    pub house_rules: bool,
+    /// The size of the verify pass; `None` for 64 MiB or the whole disk.
+    pub verify_bytes: Option<Size>,
+    /// The seed; `None` for one from the clock.
+    pub seed: Option<u64>,
+    /// The number of power cycles between the verify pass and the workload.
+    pub restarts: u32,
+    /// The end of the run.
+    pub ending: Ending,
+    /// Whether failed transfers are only counted.
+    pub keep_going: bool,
+    /// What to do with an image that contains data.
+    pub used: UsedImage,
+    /// The workload after the verify pass.
+    pub load: Load,
+}
+
+/// How the machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It shuts down.
+    ShutDown,
+    /// It crashes under load, and a second copy of the driver writes a dump.
+    Crash,
+}
+
+/// The PCI function of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionKind {
+    /// A virtio disk.
+    VirtioBlk,
+    /// Only interrupts, for a driver with its own RAM disk.
+    Bell,
+}
+
+/// The workload of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// [`DEFAULT_WORKLOAD`].
+    Default,
+    /// A workload in diskspd's options.
+    Given(Vec<String>),
+    /// No workload.
+    Nothing,
+}
+
+/// What to do with an image that contains data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsedImage {
+    /// Refuse it.
+    Refuse,
+    /// Overwrite it, because the user said so.
+    Overwrite,
+}
+
+/// The result of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All data was correct, and no rule was broken.
+    Pass,
+    /// Something was wrong. The last lines of the output say what.
+    Fail,
+}
+
+/// A run without a verdict: it could not be set up, or the host failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The workload's options are wrong.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+    /// The driver file cannot be loaded.
+    #[error(transparent)]
+    Driver(#[from] ImageError),
+    /// The image file cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskImageError),
+    /// The image contains data.
+    #[error(
+        "{path}: the image has data at byte {at} that no finished run wrote, and a run overwrites \
+         the whole image: name another image, or give --overwrite"
+    )]
+    Used {
+        /// The image.
+        path: PathBuf,
+        /// The offset of the first sector with data.
+        at: u64,
+    },
+    /// The host failed to read or write the open image.
+    #[error("{0} (so the run has no verdict)")]
+    Host(String),
+    /// An option has an impossible value.
+    #[error("{0}")]
+    Setting(String),
+    /// The machine cannot be set up.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The verify pass does not fit the disk or the machine.
+    #[error("--verify-bytes: {0}")]
+    Verify(VerifyError),
+    /// The workload does not fit the disk or the machine.
+    #[error(transparent)]
+    Workload(WorkloadError),
+    /// A temporary image cannot be made.
+    #[error(
+        "cannot make a temporary image in {folder}: {source}; name an image with --disk, or \
+         another folder with the environment variable TMPDIR"
+    )]
+    Temporary {
+        /// The folder.
+        folder: PathBuf,
+        /// The host's error.
+        source: io::Error,
+    },
+    /// The output cannot be written.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints the imports of a driver file, by module.
+///
+/// # Errors
+/// The file cannot be read or parsed, or the output cannot be written.
+pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError> {
+    for (module, functions) in by_module(&Image::imports_of(driver)?) {
+        writeln!(out, "{module} ({})", functions.len())?;
+        for function in functions {
+            let mark = if testbed_storport::is_prohibited(&module, function) {
+                "   <- prohibited for physical miniports"
+            } else {
+                ""
+            };
+            writeln!(out, "  {function}{mark}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Groups functions by module, in the file's order, with the port driver first.
+fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
+    let mut modules: Vec<(String, Vec<&str>)> = Vec::new();
+    for import in imports {
+        let module = import.module.to_ascii_lowercase();
+        match modules.iter_mut().find(|(name, _)| *name == module) {
+            Some((_, functions)) => functions.push(&import.function),
+            None => modules.push((module, vec![&import.function])),
+        }
+    }
+    modules.sort_by_key(|(name, _)| name != testbed_storport::MODULE);
+    modules
+}
+
+/// Checks `settings` without loading the driver: workload, sizes, image file.
+///
+/// # Errors
+/// As of [`run()`].
+pub fn check(settings: &Settings) -> Result<(), RunError> {
+    prepare(settings).map(drop)
+}
+
+/// Performs a run, and prints its results to `out`.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError> {
+    trap::ignore_file_size_signal();
+    let (workload, disk) = prepare(settings)?;
+    let imports = Image::imports_of(&settings.driver)?;
+    print_driver(&settings.driver, &imports, out)?;
+
+    let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
+    if settings.checks == Checks::All {
+        trap::repeat_with(&command::repeating(std::env::args(), seed));
+        schedule::begin(seed);
+    }
+    let machine = Machine::new(&MachineSettings {
+        cpus: settings.cpus,
+        memory_bytes: settings.memory.0,
+        interrupts: settings.interrupts,
+    })?;
+    let image = Arc::new(Image::load(&settings.driver, &testbed_storport::resolve)?);
+    let hardware = Hardware::new(settings, &machine, disk);
+    print_machine(settings, &hardware, out)?;
+    if schedule::trace().is_some() {
+        writeln!(out, "schedule  one thread at a time, seed {seed}")?;
+    }
+
+    let mut run = Run {
+        settings,
+        seed,
+        machine,
+        hardware,
+        reasons: Vec::new(),
+        retries: 0,
+        failed: BTreeMap::new(),
+        verified: None,
+    };
+    run.start_use_and_stop(&image, workload, out)
+}
+
+/// Checks the settings, and opens the image file.
+fn prepare(settings: &Settings) -> Result<(Option<Options>, Option<DiskFile>), RunError> {
+    let workload = workload_options(settings)?;
+    check_sizes(settings)?;
+    let disk = match settings.function {
+        FunctionKind::VirtioBlk => Some(DiskFile::open(settings)?),
+        FunctionKind::Bell => None,
+    };
+    if let Some(disk) = &disk {
+        check_verify(settings, &disk.image)?;
+    }
+    Ok((workload, disk))
+}
+
+/// Parses the workload's options.
+fn workload_options(settings: &Settings) -> Result<Option<Options>, OptionError> {
+    match &settings.load {
+        Load::Given(options) => Options::parse(options).map(Some),
+        Load::Default => {
+            let default = format!("{DEFAULT_WORKLOAD} -t{}", settings.cpus);
+            let given: Vec<String> = default.split(' ').map(str::to_owned).collect();
+            Options::parse(&given).map(Some)
+        }
+        Load::Nothing => Ok(None),
+    }
+}
+
+fn check_sizes(settings: &Settings) -> Result<(), RunError> {
+    let setting = |why: String| Err(RunError::Setting(why));
+    let Size(size) = settings.size;
+    if settings.disk.is_none() && (size == 0 || !size.is_multiple_of(512)) {
+        return setting(format!(
+            "--size: {size} bytes is not a disk size: give a multiple of 512, at least 512"
+        ));
+    }
+    if settings.function == FunctionKind::Bell && settings.disk.is_some() {
+        return setting(
+            "--disk: the function bell has no disk image: leave out --disk, or give --function \
+             virtio-blk"
+                .to_owned(),
+        );
+    }
+    let Size(memory) = settings.memory;
+    if !memory.is_multiple_of(PAGE as u64) || memory < 16 << 20 {
+        return setting(format!(
+            "--memory: {memory} bytes is not a memory size: give a multiple of {PAGE}, at least \
+             16M"
+        ));
+    }
+    Ok(())
+}
+
+fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> {
+    match settings.verify_bytes {
+        Some(size) if size.0 > image.bytes() => Err(RunError::Setting(format!(
+            "--verify-bytes: {size} is more than the size of the disk: give at most {}",
+            Size(image.bytes())
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The open image file.
+struct DiskFile {
+    /// For the device.
+    image: DiskImage,
+    /// For the verify pass.
+    contents: File,
+    name: String,
+    /// For [`Mark`]; `None` for a temporary image.
+    to_mark: Option<File>,
+}
+
+/// Marks the image on drop, at the end of a run that may have written to it.
+struct Mark(File);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Another user's file cannot be marked: the next run refuses it.
+        let _ = used_image::mark(&self.0);
+    }
+}
+
+impl DiskFile {
+    fn open(settings: &Settings) -> Result<Self, RunError> {
+        match &settings.disk {
+            Some(path) => {
+                let image = DiskImage::open(path, Access::ReadWrite)?;
+                let host = |source| DiskImageError::Host {
+                    path: path.clone(),
+                    source,
+                };
+                let contents = File::open(path).map_err(host)?;
+                if settings.used == UsedImage::Refuse {
+                    let progress = progress("checking the image {wide_bar} {percent}%");
+                    let foreign = used_image::first_foreign(&contents, &progress);
+                    progress.finish_and_clear();
+                    if let Some(at) = foreign.map_err(host)? {
+                        return Err(RunError::Used {
+                            path: path.clone(),
+                            at,
+                        });
+                    }
+                }
+                let name = path.display().to_string();
+                let mark = contents.try_clone().map_err(host)?;
+                Ok(Self {
+                    image,
+                    contents,
+                    name,
+                    to_mark: Some(mark),
+                })
+            }
+            None => {
+                let temporary = |source| RunError::Temporary {
+                    folder: std::env::temp_dir(),
+                    source,
+                };
+                // The folder and the image are deleted now. The open file remains until it is
+                // closed, so nothing is left even after a crash.
+                let folder = tempfile::tempdir().map_err(temporary)?;
+                let path = folder.path().join("disk.img");
+                let image = DiskImage::create(&path, settings.size.0)?;
+                let contents = File::open(&path).map_err(temporary)?;
+                folder.close().map_err(temporary)?;
+                Ok(Self {
+                    image,
+                    contents,
+                    name: "temporary image".to_owned(),
+                    to_mark: None,
+                })
+            }
+        }
+    }
+}
+
+fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "driver    {}", driver.display())?;
+    let modules = by_module(imports);
+    if modules.is_empty() {
+        writeln!(out, "imports   none")?;
+    }
+    for (module, functions) in modules {
+        let mark = if module == testbed_storport::MODULE {
+            ""
+        } else {
+            "   <- not the port driver"
+        };
+        let title = format!("imports   {module} ({}):", functions.len());
+        writeln!(out, "{title}{mark}")?;
+        for line in wrapped(&functions, 68) {
+            writeln!(out, "          {line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Joins the words with commas, and wraps them in lines of at most `width` characters.
+fn wrapped(words: &[&str], width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in words {
+        match lines.last_mut() {
+            Some(line) if line.len() + 2 + word.len() <= width => {
+                line.push_str(", ");
+                line.push_str(word);
+            }
+            Some(line) => {
+                line.push(',');
+                lines.push((*word).to_owned());
+            }
+            None => lines.push((*word).to_owned()),
+        }
+    }
+    lines
+}
+
+/// The PCI function and its image file.
+struct Hardware {
+    function: Arc<dyn PciFunction>,
+    /// The same function, if it is a virtio disk.
+    device: Option<Arc<VirtioBlk>>,
+    description: String,
+    /// The disk's name in the output.
+    disk_name: String,
+    /// The image file, to compare with; `None` for the bell.
+    contents: Option<File>,
+    _mark: Option<Mark>,
+}
+
+impl Hardware {
+    /// Makes the function of `settings`. `disk` is the image file of a virtio disk.
+    fn new(settings: &Settings, machine: &Machine, disk: Option<DiskFile>) -> Self {
+        let Some(disk) = disk else {
+            // One message for each CPU.
+            let messages = u16::try_from(settings.cpus).unwrap_or(u16::MAX);
+            return Self {
+                function: Bell::new(messages),
+                device: None,
+                description: "bell, PCI 1234:BE11".to_owned(),
+                disk_name: "the driver's memory".to_owned(),
+                contents: None,
+                _mark: None,
+            };
+        };
+        let identity = match settings.device_id {
+            DeviceId::Modern => "1AF4:1042 (modern)",
+            DeviceId::Transitional => "1AF4:1001 (transitional)",
+        };
+        let device = VirtioBlk::new(
+            disk.image,
+            machine.memory().guest().clone(),
+            BlkSettings {
+                device_id: settings.device_id,
+                serial: "TESTBED".to_owned(),
+                ..BlkSettings::default()
+            },
+        );
+        Self {
+            function: device.clone(),
+            device: Some(device),
+            description: format!("virtio-blk, PCI {identity}"),
+            disk_name: disk.name,
+            contents: Some(disk.contents),
+            _mark: disk.to_mark.map(Mark),
+        }
+    }
+}
+
+fn print_machine(
+    settings: &Settings,
+    hardware: &Hardware,
+    out: &mut dyn Write,
+) -> Result<(), io::Error> {
+    let interrupts = match settings.interrupts {
+        InterruptKind::Messages => {
+            format!("MSI-X, {} vectors", hardware.function.msix_vectors())
+        }
+        InterruptKind::Line => "INTx".to_owned(),
+    };
+    writeln!(
+        out,
+        "machine   {} CPUs, {} of memory",
+        settings.cpus, settings.memory
+    )?;
+    writeln!(out, "device    {}, {interrupts}", hardware.description)?;
+    match &hardware.contents {
+        Some(contents) => writeln!(
+            out,
+            "image     {}, {}",
+            hardware.disk_name,
+            Size(contents.metadata()?.len())
+        ),
+        None => writeln!(out, "image     none: {}", hardware.disk_name),
+    }
+}
+
+/// A run in progress.
+struct Run<'a> {
+    settings: &'a Settings,
+    seed: u64,
+    machine: Arc<Machine>,
+    hardware: Hardware,
+    /// The reasons for the verdict FAIL.
+    reasons: Vec<String>,
+    /// The number of commands that the class driver retried.
+    retries: u64,
+    /// The failures that --keep-going ignored, with their counts.
+    failed: BTreeMap<String, u64>,
+    /// The settings of the verify pass, if the disk has its data.
+    verified: Option<verify::Settings>,
+}
+
+impl Run<'_> {
+    fn start_use_and_stop(
+        &mut self,
+        image: &Arc<Image>,
+        workload: Option<Options>,
+        out: &mut dyn Write,
+    ) -> Result<Verdict, RunError> {
+        let begin = clock::instant();
+        let started = Adapter::start(
+            &self.machine,
+            image,
+            &self.hardware.function,
+            AdapterSettings {
+                checks: self.settings.checks,
+                srb: self.settings.srb,
+                ..AdapterSettings::default()
+            },
+        );
+        let adapter = match started {
+            Ok(adapter) => adapter,
+            Err(failed) => {
+                self.reasons
+                    .push(format!("the adapter did not start: {failed}"));
+                let summary = Summary {
+                    report: *failed.report,
+                    complaints: self.hardware.function.complaints(),
+                    house_rules: self.settings.house_rules,
+                    ..Summary::default()
+                };
+                write!(out, "{}", summary.event_log())?;
+                for advice in summary.advice() {
+                    writeln!(out, "{advice}")?;
+                }
+                self.reasons.extend(summary.faults());
+                return self.verdict(out);
+            }
+        };
+        writeln!(
+            out,
+            "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
+             {:#x}",
+            Elapsed(clock::instant() - begin),
+            Size(adapter.max_transfer_bytes().into()),
+            adapter.max_physical_breaks(),
+            adapter.alignment_mask(),
+        )?;
+        if self.use_disk(&adapter, workload, out)? == Ending::ShutDown {
+            adapter.shut_down();
+            if let Err(error) = adapter.stop() {
+                self.reasons.push(error.to_string());
+            }
+        }
+        self.report(&adapter, out)?;
+        self.verdict(out)
+    }
+
+    /// Performs discovery, verify pass, power cycles, workload and crash. Returns
+    /// [`Ending::Crash`] if the machine has crashed.
+    fn use_disk(
+        &mut self,
+        adapter: &Arc<Adapter>,
+        workload: Option<Options>,
+        out: &mut dyn Write,
+    ) -> Result<Ending, RunError> {
+        let disk = match Disk::discover(adapter.clone(), self.machine.memory()) {
+            Ok(disk) => disk,
+            Err(error) => {
+                self.reasons.push(format!("no usable disk: {error}"));
+                return Ok(Ending::ShutDown);
+            }
+        };
+        print_disk(&disk, adapter, out)?;
+        if self.settings.keep_going {
+            disk.failures().tolerate();
+        }
+        if disk.facts().write_protected && self.settings.ending == Ending::Crash {
+            return Err(RunError::Setting(
+                "--dump: the disk is write-protected, so no dump can be written: leave out --dump"
+                    .to_owned(),
+            ));
+        }
+        // Reports an unsuitable workload before the long verify pass.
+        let workload = workload
+            .map(|options| match &self.settings.load {
+                Load::Default if disk.facts().write_protected => options.without_writes(),
+                _ => options,
+            })
+            .map(|options| Workload::new(&disk, options, self.settings.cpus))
+            .transpose()
+            .map_err(RunError::Workload)?;
+        if self.verify(&disk, out)? == Verdict::Pass
+            && self.sleep(adapter, &disk, out)? == Verdict::Pass
+            && let Some(workload) = &workload
+        {
+            self.work(&disk, workload, out)?;
+        }
+        self.retries = disk.retries();
+        self.failed = disk.failures().counts();
+        if self.reasons.is_empty() && self.settings.ending == Ending::Crash {
+            self.crash(adapter, &disk, out)?;
+            return Ok(Ending::Crash);
+        }
+        Ok(Ending::ShutDown)
+    }
+
+    /// Crashes the machine, and lets a second copy of the driver write a dump.
+    fn crash(
+        &mut self,
+        adapter: &Arc<Adapter>,
+        disk: &Disk,
+        out: &mut dyn Write,
+    ) -> Result<(), RunError> {
+        let crash = Crash {
+            machine: &self.machine,
+            adapter,
+            disk,
+            hardware: &self.hardware,
+            settings: self.settings,
+            seed: self.seed,
+        };
+        let outcome = match crash.happen() {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.reasons.push(error.to_string());
+                return Ok(());
+            }
+        };
+        let [first, second] = outcome.lines();
+        writeln!(out)?;
+        writeln!(out, "dump      {first}")?;
+        writeln!(out, "          {second}")?;
+        for line in outcome.findings.describe(DESCRIBED) {
+            writeln!(out, "          {line}")?;
+        }
+        self.reasons.extend(outcome.reasons());
+        let summary = Summary {
+            report: outcome.report,
+            house_rules: self.settings.house_rules,
+            ..Summary::default()
+        };
+        for advice in summary.advice() {
+            writeln!(out, "{advice} (in the dump stack)")?;
+        }
+        self.reasons.extend(
+            summary
+                .faults()
+                .into_iter()
+                .map(|fault| format!("{fault} (in the dump stack)")),
+        );
+        Ok(())
+    }
+
+    fn verify(&mut self, disk: &Disk, out: &mut dyn Write) -> Result<Verdict, RunError> {
+        let bytes = self
+            .settings
+            .verify_bytes
+            .map_or(VERIFIED.min(disk.bytes()), |size| size.0);
+        writeln!(out)?;
+        if bytes == 0 {
+            writeln!(out, "verify    nothing (--verify-bytes 0)")?;
+            return Ok(Verdict::Pass);
+        }
+        if disk.facts().write_protected {
+            if self.settings.verify_bytes.is_some() {
+                return Err(RunError::Setting(
+                    "--verify-bytes: the disk is write-protected: leave out the option, or give 0"
+                        .to_owned(),
+                ));
+            }
+            writeln!(out, "verify    nothing: the disk is write-protected")?;
+            return Ok(Verdict::Pass);
+        }
+        let seed = self.seed;
+        let settings = verify::Settings {
+            bytes,
+            seed,
+            cpus: self.settings.cpus,
+            buffer_bytes: VERIFY_BUFFERS.min(self.settings.memory.0 / VERIFY_SHARE),
+        };
+        self.verified = Some(settings);
+        let progress = progress("verifying {wide_bar} {percent}%");
+        let outcome = verify::verify(disk, self.hardware.contents.as_ref(), settings, &progress);
+        progress.finish_and_clear();
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error @ (VerifyError::Length(_) | VerifyError::Memory(_))) => {
+                return Err(RunError::Verify(error));
+            }
+            Err(error @ VerifyError::Image(_)) => {
+                let image = &self.hardware.disk_name;
+                return Err(RunError::Host(format!("{image}: {error}")));
+            }
+            Err(error) => {
+                let advice = match &error {
+                    VerifyError::Transfer(error)
+                    | VerifyError::Flush(DiskError::Command(error)) => self.after_failure(error),
+                    _ => "",
+                };
+                self.reasons.push(format!(
+                    "the verify pass (--seed {seed}) was aborted: {error}{advice}"
+                ));
+                return Ok(Verdict::Fail);
+            }
+        };
+        if outcome.failed > 0 {
+            // The data after a failed write is unknown.
+            self.verified = None;
+        }
+        let mismatches = outcome.findings.count();
+        writeln!(
+            out,
+            "verify    {} verified in {} extents, {mismatches} mismatches (seed {seed}, {})",
+            Size(outcome.bytes),
+            outcome.extents,
+            Elapsed(outcome.elapsed),
+        )?;
+        write!(
+            out,
+            "          {} rewrites, {} reads, ",
+            outcome.rewrites, outcome.reads
+        )?;
+        match self.hardware.contents {
+            Some(_) => writeln!(
+                out,
+                "image file compared, with {} unwritten sectors",
+                outcome.untouched
+            )?,
+            None => writeln!(out, "no image file to compare")?,
+        }
+        if outcome.failed > 0 {
+            writeln!(
+                out,
+                "          {} transfers failed; their data was not compared",
+                outcome.failed
+            )?;
+        }
+        for line in outcome.findings.describe(DESCRIBED) {
+            writeln!(out, "          {line}")?;
+        }
+        if mismatches == 0 {
+            return Ok(Verdict::Pass);
+        }
+        self.reasons.push(format!(
+            "{mismatches} sectors differ from the written data; --seed {seed} repeats the pass"
+        ));
+        Ok(Verdict::Fail)
+    }
+
+    /// Powers the adapter down and up, and reads the data of the verify pass after each time.
+    fn sleep(
+        &mut self,
+        adapter: &Adapter,
+        disk: &Disk,
+        out: &mut dyn Write,
+    ) -> Result<Verdict, RunError> {
+        let restarts = self.settings.restarts;
+        if restarts == 0 {
+            return Ok(Verdict::Pass);
+        }
+        let begin = clock::instant();
+        let mut mismatches = 0;
+        for time in 1..=restarts {
+            if let Err(error) = adapter.restart() {
+                self.reasons.push(format!("power cycle {time}: {error}"));
+                return Ok(Verdict::Fail);
+            }
+            let Some(settings) = self.verified else {
+                continue;
+            };
+            let progress = progress("reading again {wide_bar} {percent}%");
+            let findings = verify::read_again(disk, settings, &progress);
+            progress.finish_and_clear();
+            match findings {
+                Ok(findings) => {
+                    mismatches += findings.count();
+                    for line in findings.describe(DESCRIBED) {
+                        writeln!(out, "          power cycle {time}: {line}")?;
+                    }
+                }
+                Err(error) => {
+                    self.reasons.push(format!(
+                        "reading after power cycle {time} was aborted: {error}"
+                    ));
+                    return Ok(Verdict::Fail);
+                }
+            }
+        }
+        let read = match self.verified {
+            Some(settings) => format!(
+                "{} read again after each, {mismatches} mismatches",
+                Size(settings.bytes)
+            ),
+            None => "nothing to read again".to_owned(),
+        };
+        writeln!(
+            out,
+            "restart   {restarts} power cycles, {read} ({})",
+            Elapsed(clock::instant() - begin)
+        )?;
+        if mismatches == 0 {
+            return Ok(Verdict::Pass);
+        }
+        self.reasons
+            .push(format!("{mismatches} sectors changed in a power cycle"));
+        Ok(Verdict::Fail)
+    }
+
+    fn work(
+        &mut self,
+        disk: &Disk,
+        workload: &Workload<'_>,
+        out: &mut dyn Write,
+    ) -> Result<(), RunError> {
+        let options = workload.options();
+        let write_through = if options.write_through {
+            disk.facts().write_through().describe()
+        } else {
+            "off"
+        };
+        let parameters = Parameters {
+            options,
+            target: &self.hardware.disk_name,
+            write_through,
+        };
+        writeln!(out)?;
+        if self.settings.load == Load::Default {
+            writeln!(
+                out,
+                "The default workload; to change it, give options after --"
+            )?;
+        }
+        writeln!(out, "{parameters}")?;
+        let progress = progress("workload {wide_bar} {percent}%");
+        let results = workload.run(&self.hardware.disk_name, &progress);
+        progress.finish_and_clear();
+        match results {
+            Ok(results) => {
+                let tables = Tables {
+                    options,
+                    results: &results,
+                };
+                write!(out, "{tables}")?;
+                Ok(())
+            }
+            Err(WorkloadError::Transfer(error)) => {
+                let advice = self.after_failure(&error);
+                self.reasons
+                    .push(format!("the workload was aborted: {error}{advice}"));
+                Ok(())
+            }
+            Err(error) => Err(RunError::Workload(error)),
+        }
+    }
+
+    fn report(&mut self, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {
+        let summary = Summary {
+            report: adapter.report(),
+            device: self.hardware.function.counters(),
+            complaints: self.hardware.function.complaints(),
+            accesses: trap::complaints(),
+            retries: self.retries,
+            failed: self.failed.clone(),
+            house_rules: self.settings.house_rules,
+        };
+        writeln!(out)?;
+        write!(out, "{summary}")?;
+        self.reasons.extend(summary.faults());
+        if let Some(trace) = schedule::trace() {
+            print_trace(&trace, out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints the verdict. There is none if the host failed to read or write the image.
+    fn verdict(&self, out: &mut dyn Write) -> Result<Verdict, RunError> {
+        writeln!(out)?;
+        if let Some(failure) = self.host_failure() {
+            writeln!(out, "NO VERDICT: {failure}")?;
+            for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+                writeln!(out, "  also observed: {line}")?;
+            }
+            return Err(RunError::Host(failure.to_string()));
+        }
+        if self.reasons.is_empty() {
+            writeln!(out, "PASS")?;
+            return Ok(Verdict::Pass);
+        }
+        writeln!(out, "FAIL")?;
+        for line in self.reasons.iter().flat_map(|reason| reason.lines()) {
+            writeln!(out, "  {line}")?;
+        }
+        if self.settings.checks == Checks::All {
+            let command = command::repeating(std::env::args(), self.seed);
+            writeln!(out, "  to repeat this run: {command}")?;
+        }
+        Ok(Verdict::Fail)
+    }
+
+    fn host_failure(&self) -> Option<&HostFailure> {
+        let image = self.hardware.device.as_deref().map(VirtioBlk::image);
+        image.and_then(DiskImage::host_failure)
+    }
+
+    /// What to do about a failed transfer, as the end of a sentence.
+    fn after_failure(&self, error: &CommandError) -> &'static str {
+        match &error.how {
+            _ if self.host_failure().is_some() => "",
+            Failure::Status {
+                sense: Some(sense), ..
+            } if sense.key == key::DATA_PROTECT => {
+                "; if the disk is meant to be read-only, give --verify-bytes 0, and -- -w0"
+            }
+            _ => "; if the disk is meant to fail, give --keep-going",
+        }
+    }
+}
+
+/// Prints a digest of the schedule. Two runs are identical if their digests are.
+fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "schedule  {} scheduling points ({} at driver instructions) in {} of virtual time, {} \
+         thread switches, digest {:016x}",
+        trace.points,
+        trace.instructions,
+        Elapsed(trace.time),
+        trace.switches,
+        trace.digest
+    )
+}
+
+fn print_disk(disk: &Disk, adapter: &Adapter, out: &mut dyn Write) -> io::Result<()> {
+    let facts = disk.facts();
+    let address = facts.address;
+    writeln!(
+        out,
+        "disk      {}:{}:{}, {} in {} blocks of {}, queue depth {}",
+        address.path,
+        address.target,
+        address.lun,
+        Size(disk.bytes()),
+        facts.blocks,
+        facts.block_bytes,
+        adapter.queue_depth(address),
+    )?;
+    for answer in &facts.answers {
+        let result = match &answer.result {
+            Ok(result) => result.clone(),
+            Err(error) => format!("failed: {error}"),
+        };
+        writeln!(out, "          {}: {result}", answer.command)?;
+    }
+    Ok(())
+}
+
+/// A progress bar on standard error. It is hidden unless that is a terminal.
+pub(crate) fn progress(template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+/// A seed from the clock, with few digits, so that it is easy to type.
+#[must_use]
+pub fn seed_of_the_clock() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| u64::from(since.subsec_nanos()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testbed_loader::sample::{Sample, TemporaryFile};
+
+    fn import(module: &str, function: &str) -> Import {
+        Import {
+            module: module.to_owned(),
+            function: function.to_owned(),
+        }
+    }
+
+    #[test]
+    fn imports_are_grouped_by_module_and_the_port_driver_comes_first() {
+        let imports = [
+            import("ntoskrnl.exe", "KeBugCheckEx"),
+            import("STORPORT.SYS", "StorPortInitialize"),
+            import("storport.sys", "StorPortNotification"),
+        ];
+        assert_eq!(
+            by_module(&imports),
+            [
+                (
+                    "storport.sys".to_owned(),
+                    vec!["StorPortInitialize", "StorPortNotification"]
+                ),
+                ("ntoskrnl.exe".to_owned(), vec!["KeBugCheckEx"]),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_imports_of_a_file_are_printed_and_strangers_marked() {
+        let sample = Sample {
+            imports: vec![
+                ("ntoskrnl.exe", "KeBugCheckEx"),
+                ("storport.sys", "StorPortInitialize"),
+                ("storport.sys", "StorPortNotification"),
+            ],
+            ..Sample::default()
+        };
+        let file = TemporaryFile::new("some.sys", &sample.file());
+        let mut listed = Vec::new();
+        let mut marked = Vec::new();
+
+        print_imports(&file.path, &mut listed).expect("it is a driver");
+        let imports = Image::imports_of(&file.path).expect("it is a driver");
+        print_driver(Path::new("some.sys"), &imports, &mut marked).expect("it is printed");
+
+        assert_eq!(
+            String::from_utf8_lossy(&listed),
+            "storport.sys (2)\n  StorPortInitialize\n  StorPortNotification\n\
+             ntoskrnl.exe (1)\n  KeBugCheckEx\n"
+        );
+        assert_eq!(
+            String::from_utf8_lossy(&marked),
+            "driver    some.sys\n\
+             imports   storport.sys (2):\n\
+             \x20         StorPortInitialize, StorPortNotification\n\
+             imports   ntoskrnl.exe (1):   <- not the port driver\n\
+             \x20         KeBugCheckEx\n"
+        );
+    }
+
+    #[test]
+    fn long_lists_are_wrapped_at_words() {
+        assert_eq!(
+            wrapped(&["one", "two", "three", "four"], 10),
+            ["one, two,", "three,", "four"]
+        );
+        assert!(wrapped(&[], 10).is_empty());
+    }
+}

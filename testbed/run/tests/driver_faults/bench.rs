@@ -1,0 +1,470 @@
+//! What the scenarios stand on: a process and a machine for each, a stamped
+//! disk, commands, and a load that tries again as a class driver does.
+
+use std::{
+    any::Any,
+    collections::BTreeMap,
+    env, fs,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use testbed_devices::{Access, BlkSettings, DiskImage, Faults, VirtioBlk};
+use testbed_loader::Image;
+use testbed_machine::{
+    InterruptKind, Machine, MachineSettings,
+    memory::{Block, Placement},
+    pci::PciFunction,
+};
+use testbed_storport::{
+    self,
+    adapter::{Adapter, AdapterSettings, FailedStart, SrbChange, SrbShape, StartError},
+    dump::DumpStack,
+    report::Report,
+    request::{Address, Completion, Data, Direction, Program, Request},
+};
+
+/// SRB_STATUS values (`srb.h`).
+pub const SUCCESS: u8 = 0x01;
+pub const ERROR: u8 = 0x04;
+pub const BUS_RESET: u8 = 0x0E;
+/// Of a transfer that was shorter than its buffer as well.
+const DATA_OVERRUN: u8 = 0x12;
+
+/// The time in which service must resume, on a busy host as well.
+pub const SOON: Duration = Duration::from_secs(5);
+
+/// The most that a callback may stall a processor.
+pub const MOST_STALL: Duration = Duration::from_millis(1);
+
+/// A scenario that takes longer does not end.
+const SCENARIO: Duration = Duration::from_secs(60);
+
+const DISK_BYTES: u64 = 4 << 20;
+pub const SECTOR: u32 = 512;
+
+/// Names the scenario that a child process runs.
+const VARIABLE: &str = "FERROSTOR_SCENARIO";
+
+/// Runs the scenario of the test that calls this in a process of its own: it is
+/// a machine of its own, and may crash or hang.
+pub fn isolated<F: FnOnce()>(scenario: F) {
+    // The crate's name, the test's path, and the closure in it.
+    let closure = std::any::type_name::<F>();
+    let name = closure
+        .split_once("::")
+        .and_then(|(_, path)| path.rsplit_once("::"))
+        .map(|(path, _)| path)
+        .expect("a closure in a test function");
+    if env::var(VARIABLE).as_deref() == Ok(name) {
+        return scenario();
+    }
+    let output = tempfile::NamedTempFile::new().unwrap();
+    let mut child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", name, "--include-ignored", "--nocapture"])
+        .env(VARIABLE, name)
+        .stdout(Stdio::null())
+        .stderr(output.reopen().unwrap())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if begin.elapsed() > SCENARIO {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let text = fs::read_to_string(output.path()).unwrap();
+    match status {
+        Some(status) => assert!(status.success(), "{status}\n{text}"),
+        None => panic!("it did not end in {SCENARIO:?}\n{text}"),
+    }
+}
+
+/// The process's machine.
+fn machine() -> &'static Arc<Machine> {
+    static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
+    MACHINE.get_or_init(|| {
+        Machine::new(&MachineSettings {
+            cpus: 2,
+            memory_bytes: 64 << 20,
+            interrupts: InterruptKind::Messages,
+        })
+        .unwrap()
+    })
+}
+
+/// The driver, started on a disk.
+pub struct Bench {
+    pub device: Arc<VirtioBlk>,
+    pub adapter: Arc<Adapter>,
+    _folder: tempfile::TempDir,
+}
+
+/// A disk that is not started yet.
+pub struct Disk {
+    pub device: Arc<VirtioBlk>,
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    /// A disk whose sectors each begin with their number, in a slot of its own.
+    pub fn new(settings: BlkSettings) -> Self {
+        static SLOTS: AtomicU8 = AtomicU8::new(0);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk.img");
+        let mut contents = vec![0; DISK_BYTES as usize];
+        for (number, sector) in (0_u64..).zip(contents.chunks_mut(SECTOR as usize)) {
+            sector[..8].copy_from_slice(&number.to_le_bytes());
+        }
+        fs::write(&path, contents).unwrap();
+        let device = VirtioBlk::new(
+            DiskImage::open(&path, Access::ReadWrite).unwrap(),
+            machine().memory().guest().clone(),
+            BlkSettings {
+                slot: SLOTS.fetch_add(1, Ordering::Relaxed),
+                ..settings
+            },
+        );
+        Self { device, folder }
+    }
+
+    /// Starts the driver on it.
+    pub fn try_start(self, settings: AdapterSettings) -> Result<Bench, FailedStart> {
+        let function = self.device.clone();
+        self.try_start_as(function, settings)
+    }
+
+    /// Starts the driver on `function`, which passes every access to the disk.
+    pub fn try_start_as(
+        self,
+        function: Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> Result<Bench, FailedStart> {
+        let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
+        let image = Arc::new(Image::load(Path::new(&driver), &testbed_storport::resolve).unwrap());
+        let adapter = Adapter::start(machine(), &image, &function, settings)?;
+        Ok(Bench {
+            device: self.device,
+            adapter,
+            _folder: self.folder,
+        })
+    }
+
+    pub fn start(self, settings: AdapterSettings) -> Bench {
+        self.try_start(settings).expect("the driver starts")
+    }
+}
+
+/// Requests have 30 s: what goes on before that, the driver does by itself.
+pub fn patient() -> AdapterSettings {
+    AdapterSettings {
+        tick: Duration::from_millis(10),
+        timeout: Some(Duration::from_secs(30)),
+        ..AdapterSettings::default()
+    }
+}
+
+/// Requests time out soon.
+pub fn impatient() -> AdapterSettings {
+    AdapterSettings {
+        timeout: Some(Duration::from_millis(300)),
+        ..patient()
+    }
+}
+
+pub fn start(settings: AdapterSettings) -> Bench {
+    Disk::new(BlkSettings::default()).start(settings)
+}
+
+impl Bench {
+    pub fn buffer(&self, bytes: usize) -> Arc<Block> {
+        let memory = machine().memory();
+        Arc::new(memory.allocate(bytes, Placement::Scattered).unwrap())
+    }
+
+    /// Carries out a request, if it ends within `limit`.
+    pub fn within(&self, limit: Duration, request: Request) -> Option<Completion> {
+        self.issue(request).recv_timeout(limit).ok()
+    }
+
+    /// Issues a request, and gives where its completion will come.
+    pub fn issue(&self, request: Request) -> mpsc::Receiver<Completion> {
+        let (send, receive) = mpsc::channel();
+        let adapter = Arc::clone(&self.adapter);
+        thread::spawn(move || send.send(adapter.execute(request)));
+        receive
+    }
+
+    /// Reads a sector and checks its data. Fails if it takes long.
+    pub fn read(&self, lba: u8) {
+        let buffer = self.buffer(SECTOR as usize);
+        let done = self
+            .within(SOON, read(lba, &buffer))
+            .expect("the read ends soon");
+        assert_eq!(done.srb_status, SUCCESS, "{done:?}");
+        assert_eq!(done.transferred, SECTOR);
+        assert_eq!(stamp(&buffer), u64::from(lba));
+    }
+
+    /// Waits until `done`. Fails after `limit`.
+    pub fn wait(&self, limit: Duration, what: &str, done: impl Fn(&Self) -> bool) {
+        let begin = Instant::now();
+        while !done(self) {
+            assert!(begin.elapsed() < limit, "not within {limit:?}: {what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits until the driver has reset the device more often than `before`.
+    pub fn wait_for_reset(&self, before: u64) {
+        self.wait(SOON, "the driver resets the device", |bench| {
+            bench.device.resets() > before
+        });
+    }
+
+    /// Checks that no rule was broken, by the driver towards Storport or the
+    /// device, and that no callback stalled for long.
+    pub fn check(&self) -> Report {
+        let report = self.adapter.report();
+        assert!(report.violations.is_empty(), "{:?}", report.violations);
+        assert_eq!(self.device.complaints(), [""; 0]);
+        self.check_stalls();
+        report
+    }
+
+    /// Checks that no callback stalled a processor for long.
+    pub fn check_stalls(&self) {
+        for row in self.adapter.report().callbacks {
+            assert!(
+                row.max_stalled <= MOST_STALL,
+                "{} stalled for {:?}",
+                row.name,
+                row.max_stalled
+            );
+        }
+    }
+
+    /// [`Self::check`], and that all was done without a bus reset.
+    pub fn check_without_storport(&self) {
+        let report = self.check();
+        assert!(report.resets.is_empty(), "{:?}", report.resets);
+    }
+
+    pub fn stop(self) {
+        self.adapter.stop().unwrap();
+    }
+
+    /// What the driver wrote to the event log.
+    pub fn driver_events(&self) -> Vec<String> {
+        let events = self.adapter.report().events;
+        // Storport's own.
+        events
+            .into_iter()
+            .filter(|event| !event.contains(": 129: "))
+            .collect()
+    }
+}
+
+/// A command.
+pub fn command(bytes: &[u8], data: Option<(Direction, &Arc<Block>, u32)>) -> Request {
+    let mut cdb = [0; 16];
+    cdb[..bytes.len()].copy_from_slice(bytes);
+    Request {
+        token: 0,
+        address: Address::default(),
+        cdb,
+        cdb_length: bytes.len() as u8,
+        data: data.map(|(direction, block, bytes)| Data {
+            block: Arc::clone(block),
+            offset: 0,
+            bytes,
+            direction,
+        }),
+        timeout: Duration::from_secs(10),
+    }
+}
+
+/// READ(10) of one sector.
+pub fn read(lba: u8, buffer: &Arc<Block>) -> Request {
+    let data = Some((Direction::In, buffer, SECTOR));
+    command(&[0x28, 0, 0, 0, 0, lba, 0, 0, 1, 0], data)
+}
+
+/// WRITE(10) of one sector, with FUA or without.
+pub fn write(lba: u8, buffer: &Arc<Block>, force_unit_access: bool) -> Request {
+    let flags = u8::from(force_unit_access) << 3;
+    let data = Some((Direction::Out, buffer, SECTOR));
+    command(&[0x2A, flags, 0, 0, 0, lba, 0, 0, 1, 0], data)
+}
+
+/// INQUIRY for the standard data.
+pub fn inquiry(buffer: &Arc<Block>) -> Request {
+    let data = Some((Direction::In, buffer, 36));
+    command(&[0x12, 0, 0, 0, 36, 0], data)
+}
+
+/// READ CAPACITY(10).
+pub fn read_capacity(buffer: &Arc<Block>) -> Request {
+    let data = Some((Direction::In, buffer, 8));
+    command(&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], data)
+}
+
+/// SYNCHRONIZE CACHE(10).
+pub fn synchronize_cache() -> Request {
+    command(&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], None)
+}
+
+/// The number at the begin of a sector.
+pub fn stamp(buffer: &Block) -> u64 {
+    let mut bytes = [0; 8];
+    assert!(buffer.read(0, &mut bytes));
+    u64::from_le_bytes(bytes)
+}
+
+/// Both flags of the data's direction.
+pub fn direction(data_in: bool, data_out: bool) -> Vec<SrbChange> {
+    vec![SrbChange::Direction { data_in, data_out }]
+}
+
+/// Every request is reported with this length.
+pub fn used_length(length: u32) -> Faults {
+    Faults {
+        used_length: Some(length),
+        ..Faults::default()
+    }
+}
+
+/// Whether a request failed: it is no success, and no success with less data.
+pub fn failed(completion: &Completion) -> bool {
+    ![SUCCESS, DATA_OVERRUN].contains(&completion.srb_status)
+}
+
+/// Sense key, additional sense code and qualifier of fixed-format sense data.
+pub fn sense(completion: &Completion) -> (u8, u8, u8) {
+    assert!(completion.sense_valid, "{completion:?}");
+    let sense = &completion.sense;
+    (sense[2] & 0xF, sense[12], sense[13])
+}
+
+/// Reads on all CPUs; each is tried again after a bus reset, as a class driver
+/// does, and its data are checked.
+pub struct Load {
+    buffers: Vec<Arc<Block>>,
+    left: u32,
+    next: u8,
+    lbas: Vec<u8>,
+    outstanding: u32,
+    /// How requests ended, by SRB status.
+    pub ends: BTreeMap<u8, u32>,
+}
+
+impl Load {
+    fn new(bench: &Bench, requests: u32, depth: usize) -> Self {
+        Self {
+            buffers: (0..depth).map(|_| bench.buffer(SECTOR as usize)).collect(),
+            left: requests,
+            next: 0,
+            lbas: vec![0; depth],
+            outstanding: 0,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    fn issue(&mut self, slot: usize, lba: u8, issue: &mut dyn FnMut(Request)) {
+        let buffer = &self.buffers[slot];
+        assert!(buffer.write(0, &[0xEE; 8]));
+        self.lbas[slot] = lba;
+        self.outstanding += 1;
+        issue(Request {
+            token: slot as u64,
+            ..read(lba, buffer)
+        });
+    }
+
+    fn issue_next(&mut self, slot: usize, issue: &mut dyn FnMut(Request)) {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            self.next = self.next.wrapping_add(1);
+            self.issue(slot, self.next, issue);
+        }
+    }
+}
+
+impl Program for Load {
+    fn start(&mut self, issue: &mut dyn FnMut(Request)) {
+        for slot in 0..self.buffers.len() {
+            self.issue_next(slot, issue);
+        }
+    }
+
+    fn completed(&mut self, completion: Completion, issue: &mut dyn FnMut(Request)) {
+        let slot = completion.token as usize;
+        self.outstanding -= 1;
+        *self.ends.entry(completion.srb_status).or_default() += 1;
+        if completion.srb_status == BUS_RESET {
+            return self.issue(slot, self.lbas[slot], issue);
+        }
+        if completion.srb_status == SUCCESS {
+            assert_eq!(completion.transferred, SECTOR);
+            assert_eq!(stamp(&self.buffers[slot]), u64::from(self.lbas[slot]));
+        }
+        self.issue_next(slot, issue);
+    }
+
+    fn finished(&self) -> bool {
+        self.left == 0 && self.outstanding == 0
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
+
+/// Puts a load on both CPUs, does `meanwhile`, and gives how the requests
+/// ended, if they did within `limit`.
+pub fn load(
+    bench: &Bench,
+    requests: u32,
+    depth: usize,
+    limit: Duration,
+    meanwhile: impl FnOnce(),
+) -> Option<BTreeMap<u8, u32>> {
+    let programs = (0..2)
+        .map(|_| Box::new(Load::new(bench, requests, depth)) as Box<dyn Program>)
+        .collect();
+    let (send, receive) = mpsc::channel();
+    let adapter = Arc::clone(&bench.adapter);
+    thread::spawn(move || send.send(adapter.run(programs)));
+    meanwhile();
+    let programs = receive.recv_timeout(limit).ok()?;
+    let mut ends = BTreeMap::new();
+    for program in programs {
+        let load = program.into_any().downcast::<Load>().expect("its type");
+        for (status, count) in load.ends {
+            *ends.entry(status).or_default() += count;
+        }
+    }
+    Some(ends)
+}
+
+/// Crashes, and starts a second copy of the driver as a dump stack.
+pub fn crash(bench: &Bench) -> Result<DumpStack, StartError> {
+    bench.adapter.crash();
+    let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
+    let image = Arc::new(Image::load(Path::new(&driver), &testbed_storport::resolve).unwrap());
+    let function: Arc<dyn PciFunction> = bench.device.clone();
+    DumpStack::start(machine(), &image, &function, SrbShape::Storage)
+}

@@ -1,0 +1,331 @@
+//! Every rule that the testbed knows is broken by a miniport of its own, which
+//! breaks no other, and kept by that miniport's correct twin.
+//!
+//! The miniports are testbed/fixtures, built twice: FERROSTOR_FIXTURES names the
+//! folder. A fixture is named by its rule, or by `rule_facet`. In its source a
+//! line `//! Run with: ...` gives options of the command that it needs, and
+//! `//! Also says: ...` how a line begins that the run may end with besides.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use testbed_storport::report::RuleList;
+
+/// What every run is given: a short verify pass on two CPUs, and no workload.
+const RUN: [&str; 10] = [
+    "run",
+    "--function",
+    "bell",
+    "--cpus",
+    "2",
+    "--memory",
+    "64M",
+    "--verify-bytes",
+    "128K",
+    "--no-workload",
+];
+
+/// What makes a broken rule of this project's fail the run.
+const HOUSE_RULES: &str = "--house-rules";
+
+/// How: one thread at a time in an order that is the same each time, or as the
+/// host schedules them.
+const IN_ORDER: [&str; 4] = [HOUSE_RULES, "--verify", "--seed", "1"];
+const AT_ONCE: [&str; 1] = [HOUSE_RULES];
+
+/// The exit codes of the command.
+const PASSED: i32 = 0;
+const FAILED: i32 = 1;
+const STOPPED: i32 = 3;
+
+struct Fixture {
+    name: String,
+    /// The options that its source asks for.
+    options: Vec<String>,
+    /// What it says although no rule is broken.
+    remark: Option<String>,
+}
+
+impl Fixture {
+    fn rule(&self) -> &str {
+        self.name.split('_').next().unwrap_or(&self.name)
+    }
+
+    /// Whether a last line of a run's is no more than what there is to say.
+    fn expects(&self, line: &str) -> bool {
+        let remark = self.remark.as_deref();
+        remark.is_some_and(|remark| line.starts_with(remark))
+            || line.starts_with("to repeat this run: ")
+    }
+
+    /// How it is run. One that names a seed waits for time-outs: in order alone,
+    /// where time is virtual.
+    fn ways(&self) -> &[&[&str]] {
+        if self.options.iter().any(|option| option == "--seed") {
+            &[&AT_ONCE]
+        } else {
+            &[&IN_ORDER, &AT_ONCE]
+        }
+    }
+
+    /// Its driver file: of the faulty ones, or of the correct ones.
+    fn driver(&self, variant: &str) -> PathBuf {
+        let folder = env::var_os("FERROSTOR_FIXTURES").expect("FERROSTOR_FIXTURES names a folder");
+        Path::new(&folder)
+            .join(variant)
+            .join(&self.name)
+            .with_extension("sys")
+    }
+
+    fn run(&self, variant: &str, how: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_testbed"))
+            .args(RUN)
+            .args(how)
+            .arg("--driver")
+            .arg(self.driver(variant))
+            .args(&self.options)
+            .output()
+            .expect("the command starts")
+    }
+}
+
+/// All of them, by their sources.
+fn fixtures() -> Vec<Fixture> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/examples");
+    let mut fixtures: Vec<_> = fs::read_dir(sources)
+        .expect("the fixtures' folder")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| {
+            let source = fs::read_to_string(&path).expect("a source");
+            let line = |start| source.lines().find_map(|line| line.strip_prefix(start));
+            Fixture {
+                name: path.file_stem().expect("a name").display().to_string(),
+                options: line("//! Run with: ")
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .map(str::to_owned)
+                    .collect(),
+                remark: line("//! Also says: ").map(str::to_owned),
+            }
+        })
+        .collect();
+    fixtures.sort_by(|one, other| one.name.cmp(&other.name));
+    fixtures
+}
+
+/// Judges each fixture on a thread of each CPU, and fails with all that is
+/// wrong.
+fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
+    let fixtures = fixtures();
+    assert!(!fixtures.is_empty());
+    let left = Mutex::new(fixtures.iter());
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(fixture) = next() {
+                    if let Err(what) = judge(fixture) {
+                        let mut wrong = wrong.lock().unwrap_or_else(PoisonError::into_inner);
+                        wrong.push(format!("{}: {what}", fixture.name));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// A rule that was broken: its name, in which callback, by a call of which
+/// function if by a call.
+struct Broken {
+    rule: String,
+    callback: String,
+    function: Option<String>,
+}
+
+impl Broken {
+    /// Of `violation of RULE in CALLBACK at driver offset 0x1234, once: ...`, or
+    /// `advice: RULE in ...`, and the lines below it, which are further in.
+    fn of_reason(lines: &[&str]) -> Option<Self> {
+        let line = lines.first()?;
+        let line = line
+            .strip_prefix("violation of ")
+            .or_else(|| line.strip_prefix("advice: "))?;
+        let (rule, rest) = line.split_once(" in ")?;
+        let (callback, _) = rest.split_once(',')?;
+        Some(Self::new(rule, callback, lines))
+    }
+
+    /// Of `testbed: DRIVER, in CALLBACK at +0x1234: RULE: ...` and the lines
+    /// below it.
+    fn of_stop(lines: &[&str]) -> Option<Self> {
+        let (_, rest) = lines.first()?.split_once(", in ")?;
+        let (callback, rest) = rest.split_once(": ")?;
+        let (rule, _) = rest.split_once(": ")?;
+        Some(Self::new(rule, callback, lines))
+    }
+
+    fn new(rule: &str, callback: &str, lines: &[&str]) -> Self {
+        let callback = callback.split(" at ").next().unwrap_or(callback);
+        // `at: DRIVER+0x1234 (FUNCTION+0x12)`, the innermost first.
+        let place = lines
+            .iter()
+            .map(|line| line.trim().trim_start_matches("waits "))
+            .find_map(|line| line.strip_prefix("at: "));
+        let function = place
+            .and_then(|place| place.split_once(" (")?.1.split_once("+0x"))
+            .map(|(function, _)| function.to_owned());
+        // Where there is an offset there must be a name for it.
+        let has_place = lines[0].contains(" at driver offset ") || lines[0].contains(" at +0x");
+        assert_eq!(function.is_some(), has_place, "{lines:#?}");
+        Self {
+            rule: rule.to_owned(),
+            callback: callback.to_owned(),
+            function,
+        }
+    }
+}
+
+/// The rules that a run reports: those in all its reasons, or the one that the
+/// machine was stopped for.
+fn broken(fixture: &Fixture, output: &Output) -> Result<Vec<Broken>, String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(PASSED) => Ok(Vec::new()),
+        Some(FAILED) => {
+            let (_, reasons) = text.rsplit_once("\nFAIL\n").ok_or("it says no FAIL")?;
+            let lines: Vec<_> = reasons
+                .lines()
+                .map(|line| line.strip_prefix("  ").unwrap_or(line))
+                .collect();
+            lines
+                .chunk_by(|_, line| line.starts_with(' '))
+                .filter(|reason| !fixture.expects(reason[0]))
+                .map(|reason| {
+                    Broken::of_reason(reason).ok_or(format!("it also says: {}", reason[0]))
+                })
+                .collect()
+        }
+        Some(STOPPED) => {
+            let lines: Vec<_> = errors.lines().collect();
+            let before = lines.iter().map(|line| line.trim());
+            let mut before = before.filter(|line| line.starts_with("before that: "));
+            if let Some(line) = before.find(|line| !fixture.expects(line)) {
+                return Err(format!("it also says: {line}"));
+            }
+            let broken = Broken::of_stop(&lines).ok_or(format!("it stopped with: {errors}"))?;
+            Ok(vec![broken])
+        }
+        code => Err(format!("it ended with {code:?}: {errors}")),
+    }
+}
+
+/// `HwMSInterruptRoutine` as the fixtures' sources call it:
+/// `ms_interrupt_routine`.
+fn method_of(callback: &str) -> String {
+    let mut method = String::new();
+    let callback = callback
+        .trim_start_matches("STOR_")
+        .trim_start_matches("Hw");
+    let mut before = 'A';
+    for letter in callback.replace("MSI", "MsI").chars() {
+        if letter.is_uppercase() && before.is_lowercase() {
+            method.push('_');
+        }
+        method.extend(letter.to_lowercase());
+        before = letter;
+    }
+    method
+}
+
+#[test]
+#[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
+fn every_rule_has_a_fixture_and_every_fixture_a_rule() {
+    let with_fixture: BTreeSet<_> = fixtures()
+        .iter()
+        .map(|fixture| fixture.rule().to_owned())
+        .collect();
+    let rules: BTreeSet<_> = testbed_storport::rules()
+        .map(|rule| rule.name.to_owned())
+        .collect();
+    let without: Vec<_> = rules.difference(&with_fixture).collect();
+    let unknown: Vec<_> = with_fixture.difference(&rules).collect();
+    assert!(
+        without.is_empty() && unknown.is_empty(),
+        "no fixture breaks {without:?}; no rules are {unknown:?}"
+    );
+}
+
+#[test]
+#[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
+fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
+    each(|fixture| {
+        let found = broken(fixture, &fixture.run("faulty", fixture.ways()[0]))?;
+        if found.is_empty() {
+            return Err("it breaks no rule".to_owned());
+        }
+        for broken in found {
+            if broken.rule != fixture.rule() {
+                return Err(format!("it breaks {} in {}", broken.rule, broken.callback));
+            }
+            // In its own method of that callback, not in a correct one; the
+            // driver's entry keeps its exported name.
+            let own = format!(
+                "<{}::Fixture as fixture::miniport::Miniport>::{}",
+                fixture.name.replace('-', "_"),
+                method_of(&broken.callback)
+            );
+            let function = broken.function.unwrap_or_else(|| own.clone());
+            if function != own && function != "DriverEntry" {
+                return Err(format!("it breaks the rule in {function}, not in {own}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
+fn a_rule_of_this_project_is_advice_for_a_driver_that_is_not_held_to_it() {
+    let house: BTreeSet<_> = testbed_storport::rules()
+        .filter(|rule| rule.list == RuleList::House)
+        .map(|rule| rule.name)
+        .collect();
+    each(|fixture| {
+        if !house.contains(fixture.rule()) {
+            return Ok(());
+        }
+        let output = fixture.run("faulty", &["--verify", "--seed", "1"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let advice = format!("\nadvice: {} in ", fixture.rule());
+        if output.status.code() != Some(PASSED) || !text.contains(&advice) {
+            return Err(format!("it is no advice, but: {text}"));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs the fixtures: cargo xtask test --only fixtures"]
+fn each_correct_twin_breaks_no_rule() {
+    each(|fixture| {
+        for how in fixture.ways() {
+            let output = fixture.run("correct", how);
+            let found = broken(fixture, &output)?;
+            if let Some(broken) = found.first() {
+                return Err(format!("it breaks {} in {}", broken.rule, broken.callback));
+            }
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,86 @@
+//! Requests one at a time, carried by the calling thread instead of by the
+//! CPUs' lanes: what a dump stack sends, and the removal of an adapter that
+//! never started.
+
+use std::sync::atomic::Ordering;
+
+use super::{
+    adapter::SrbShape,
+    callbacks::Callback,
+    port::Port,
+    srb::{Slot, SrbSettings, Srbs, owner},
+};
+use testbed_machine::memory::MemoryError;
+
+/// The one SRB.
+const NUMBER: u32 = 0;
+
+impl Port {
+    /// Makes the one SRB, with lists of at most `elements`.
+    pub(super) fn prepare_alone(
+        &self,
+        shape: SrbShape,
+        extension_bytes: usize,
+        elements: usize,
+        map_buffers: u32,
+    ) -> Result<(), MemoryError> {
+        let settings = SrbSettings {
+            shape,
+            extension_bytes,
+            elements,
+            map_buffers,
+            checks: self.settings.checks,
+        };
+        let srbs = Srbs::new(self.machine.memory(), settings, 1, 1);
+        srbs.grow(0, 0)?;
+        let _ = self.srbs.set(srbs);
+        Ok(())
+    }
+
+    /// The one SRB.
+    pub(super) fn alone(&self) -> &Slot {
+        self.srbs().slot(NUMBER)
+    }
+
+    /// Its number.
+    pub(super) fn alone_number(&self) -> u32 {
+        NUMBER
+    }
+
+    /// HwBuildIo at `level`, and HwStartIo if it says so.
+    pub(super) fn build_and_start_alone(&'static self, level: u8) {
+        let slot = self.alone();
+        let routine = self.registration().build_io;
+        self.srbs().give(NUMBER);
+        slot.owner.store(owner::BUILDING, Ordering::Release);
+        if routine != 0 {
+            let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
+            let result = self.call(Callback::HwBuildIo, level, routine, arguments);
+            if result as u8 == 0 {
+                let _ = slot.owner.compare_exchange(
+                    owner::BUILDING,
+                    owner::KEPT,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                );
+                return;
+            }
+        }
+        self.start_alone(level);
+    }
+
+    /// HwStartIo at `level`.
+    pub(super) fn start_alone(&'static self, level: u8) {
+        let slot = self.alone();
+        self.srbs().give(NUMBER);
+        slot.owner.store(owner::STARTED, Ordering::Release);
+        let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
+        let routine = self.registration().start_io;
+        self.call(Callback::HwStartIo, level, routine, arguments);
+    }
+
+    /// Whether the miniport has given the SRB back.
+    pub(super) fn is_alone_back(&self) -> bool {
+        self.alone().owner.load(Ordering::Acquire) == owner::COMPLETED
+    }
+}

@@ -1,0 +1,336 @@
+//! What a miniport says of itself: HW_INITIALIZATION_DATA in DriverEntry, and
+//! PORT_CONFIGURATION_INFORMATION as HwFindAdapter leaves it.
+
+use std::time::Duration;
+
+use super::{
+    abi::{
+        SP_UNINITIALIZED_VALUE, Structure, config, hw_initialization_data as init,
+        ntstatus::{STATUS_INVALID_PARAMETER, STATUS_REVISION_MISMATCH},
+        port_configuration_information as info, srb,
+    },
+    adapter::SrbShape,
+    callbacks::Callback,
+    port::Port,
+    violations::Rule,
+};
+use testbed_machine::memory::PAGE;
+
+/// HW_INITIALIZATION_DATA before Windows 8 ended here: at HwFreeAdapterResources.
+const SMALLEST_INITIALIZATION: usize = 136;
+
+/// The most elements that a scatter/gather list is made for; a request has 16
+/// MiB at most.
+const MOST_ELEMENTS: u32 = 4097;
+
+/// HW_INITIALIZATION_DATA, as far as a port driver for physical adapters looks
+/// at it. Routines are addresses; 0 is none.
+#[derive(Debug)]
+pub(super) struct Registration {
+    pub(super) find_adapter: usize,
+    pub(super) initialize: usize,
+    pub(super) build_io: usize,
+    pub(super) start_io: usize,
+    pub(super) interrupt: usize,
+    pub(super) reset_bus: usize,
+    pub(super) adapter_control: usize,
+    pub(super) unit_control: usize,
+    pub(super) tracing_enabled: usize,
+    pub(super) extension_bytes: u32,
+    unit_extension_bytes: u32,
+    pub(super) srb_extension_bytes: u32,
+    pub(super) map_buffers: u8,
+    features: u32,
+    access_ranges: u32,
+    interface: u32,
+    srb_types: u32,
+}
+
+impl Registration {
+    /// Reads what the miniport gave StorPortInitialize, or says with what
+    /// NTSTATUS it is refused. Both record what its page demands and is not so.
+    pub(super) fn read(port: &Port, data: Structure, caller: usize) -> Result<Self, u32> {
+        let bytes = data.get(init::HwInitializationDataSize) as usize;
+        if !(SMALLEST_INITIALIZATION..=init::SIZE).contains(&bytes) {
+            port.violation(
+                Rule::InitializationData,
+                caller,
+                format_args!(
+                    "HwInitializationDataSize is {bytes}, not sizeof(HW_INITIALIZATION_DATA), {}",
+                    init::SIZE
+                ),
+            );
+            return Err(STATUS_REVISION_MISMATCH);
+        }
+        let complete = bytes == init::SIZE;
+        let registration = Self {
+            find_adapter: data.get(init::HwFindAdapter),
+            initialize: data.get(init::HwInitialize),
+            build_io: data.get(init::HwBuildIo),
+            start_io: data.get(init::HwStartIo),
+            interrupt: data.get(init::HwInterrupt),
+            reset_bus: data.get(init::HwResetBus),
+            adapter_control: data.get(init::HwAdapterControl),
+            unit_control: if complete {
+                data.get(init::HwUnitControl)
+            } else {
+                0
+            },
+            tracing_enabled: if complete {
+                data.get(init::HwTracingEnabled)
+            } else {
+                0
+            },
+            extension_bytes: data.get(init::DeviceExtensionSize),
+            unit_extension_bytes: data.get(init::SpecificLuExtensionSize),
+            srb_extension_bytes: data.get(init::SrbExtensionSize),
+            access_ranges: data.get(init::NumberOfAccessRanges),
+            interface: data.get(init::AdapterInterfaceType),
+            map_buffers: data.get(init::MapBuffers),
+            features: if complete {
+                data.get(init::FeatureSupport)
+            } else {
+                0
+            },
+            srb_types: if complete {
+                data.get(init::SrbTypeFlags)
+            } else {
+                0
+            },
+        };
+        registration.check(port, data, complete, caller)?;
+        Ok(registration)
+    }
+
+    /// The duties of HW_INITIALIZATION_DATA's page (storport-rules.md Callbacks).
+    fn check(
+        &self,
+        port: &Port,
+        data: Structure,
+        complete: bool,
+        caller: usize,
+    ) -> Result<(), u32> {
+        let wrong = |what: std::fmt::Arguments<'_>| {
+            port.violation(Rule::InitializationData, caller, what);
+        };
+        let routines = [
+            ("HwInitialize", self.initialize),
+            ("HwStartIo", self.start_io),
+            ("HwInterrupt", self.interrupt),
+            ("HwFindAdapter", self.find_adapter),
+            ("HwResetBus", self.reset_bus),
+            ("HwAdapterControl", self.adapter_control),
+        ];
+        let mut usable = true;
+        for (name, routine) in routines {
+            if routine == 0 {
+                wrong(format_args!("{name} is NULL"));
+                usable = false;
+            }
+        }
+        for (name, routine) in [
+            ("HwDmaStarted", data.get(init::HwDmaStarted)),
+            ("HwAdapterState", data.get(init::HwAdapterState)),
+        ] {
+            if routine != 0 {
+                wrong(format_args!("{name} is not NULL"));
+            }
+        }
+        for (name, flag) in [
+            (
+                "NeedPhysicalAddresses",
+                data.get(init::NeedPhysicalAddresses),
+            ),
+            ("TaggedQueuing", data.get(init::TaggedQueuing)),
+            ("AutoRequestSense", data.get(init::AutoRequestSense)),
+            ("MultipleRequestPerLu", data.get(init::MultipleRequestPerLu)),
+        ] {
+            if flag != 1 {
+                wrong(format_args!("{name} is {flag}, not TRUE"));
+            }
+        }
+        // viostor leaves it 0 and runs on Windows, so 0 is taken for BTL8, the
+        // one documented type.
+        let address_types = data.get(init::AddressTypeFlags);
+        if complete
+            && address_types != 0
+            && self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0
+            && address_types != srb::ADDRESS_TYPE_FLAG_BTL8
+        {
+            wrong(format_args!(
+                "AddressTypeFlags is {address_types:#x}, not ADDRESS_TYPE_FLAG_BTL8"
+            ));
+        }
+        if usable {
+            Ok(())
+        } else {
+            Err(STATUS_INVALID_PARAMETER)
+        }
+    }
+
+    /// The shape of SRBs that the miniport gets.
+    pub(super) fn srb_shape(&self, wanted: SrbShape) -> SrbShape {
+        let scsi = self.srb_types & srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK != 0;
+        let storage = self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0;
+        match wanted {
+            SrbShape::Storage if storage => SrbShape::Storage,
+            SrbShape::Scsi if storage && !scsi => SrbShape::Storage,
+            _ => SrbShape::Scsi,
+        }
+    }
+
+    /// Fills ConfigInfo but for the resources: what Storport sets before
+    /// HwFindAdapter.
+    pub(super) fn fill(&self, to: Structure, shape: SrbShape) {
+        to.set(info::Length, info::SIZE as u32);
+        to.set(info::AdapterInterfaceType, self.interface);
+        to.set(info::MaximumTransferLength, SP_UNINITIALIZED_VALUE);
+        // The page's default.
+        to.set(info::NumberOfPhysicalBreaks, 0x11);
+        to.set(info::DmaChannel, SP_UNINITIALIZED_VALUE);
+        to.set(info::DmaPort, SP_UNINITIALIZED_VALUE);
+        for flag in [
+            info::ScatterGather,
+            info::Master,
+            info::Dma32BitAddresses,
+            info::NeedPhysicalAddresses,
+            info::TaggedQueuing,
+            info::AutoRequestSense,
+            info::MultipleRequestPerLu,
+            info::WmiDataProvider,
+        ] {
+            to.set(flag, 1);
+        }
+        to.set(info::MapBuffers, self.map_buffers);
+        to.set(
+            info::MaximumNumberOfTargets,
+            config::SCSI_MAXIMUM_TARGETS_PER_BUS as u8,
+        );
+        to.set(
+            info::MaximumNumberOfLogicalUnits,
+            config::SCSI_MAXIMUM_LOGICAL_UNITS as u8,
+        );
+        to.set(
+            info::SrbType,
+            match shape {
+                SrbShape::Scsi => srb::SRB_TYPE_SCSI_REQUEST_BLOCK as u8,
+                SrbShape::Storage => srb::SRB_TYPE_STORAGE_REQUEST_BLOCK as u8,
+            },
+        );
+        to.set(info::DeviceExtensionSize, self.extension_bytes);
+        to.set(info::SpecificLuExtensionSize, self.unit_extension_bytes);
+        to.set(info::SrbExtensionSize, self.srb_extension_bytes);
+        to.set(
+            info::Dma64BitAddresses,
+            config::SCSI_DMA64_SYSTEM_SUPPORTED as u8,
+        );
+        to.set(info::MaxNumberOfIO, 1000);
+        to.set(info::MaxIOsPerLun, 255);
+        to.set(info::InitialLunQueueDepth, 20);
+    }
+
+    /// STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT.
+    pub(super) fn dump_alignment_16(&self) -> bool {
+        self.features & config::STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT != 0
+    }
+
+    /// NumberOfAccessRanges.
+    pub(super) fn access_ranges(&self) -> u32 {
+        self.access_ranges
+    }
+}
+
+/// What HwFindAdapter made of ConfigInfo.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Configuration {
+    pub(super) max_transfer_bytes: u32,
+    pub(super) max_elements: u32,
+    pub(super) alignment_mask: u32,
+    pub(super) caches_data: bool,
+    pub(super) buses: u8,
+    pub(super) targets: u8,
+    pub(super) units: u8,
+    pub(super) map_buffers: u32,
+    pub(super) srb_shape: SrbShape,
+    pub(super) srb_extension_bytes: usize,
+    pub(super) unit_extension_bytes: u32,
+    pub(super) full_duplex: bool,
+    pub(super) message_routine: usize,
+    pub(super) interrupt_mode: u32,
+    pub(super) max_requests: u32,
+    pub(super) max_ios_per_unit: u32,
+    /// Queue tags of a unit.
+    pub(super) tags: u32,
+    pub(super) initial_depth: u32,
+    pub(super) reset_hold: Duration,
+}
+
+impl Configuration {
+    /// Reads ConfigInfo after HwFindAdapter, and records what is not as it must
+    /// be.
+    pub(super) fn read(port: &Port, from: Structure) -> Self {
+        let wrong = |what: std::fmt::Arguments<'_>| {
+            port.violation_of(Callback::HwFindAdapter, Rule::FindAdapter, what);
+        };
+        let transfer = from.get(info::MaximumTransferLength);
+        let breaks = from.get(info::NumberOfPhysicalBreaks);
+        if transfer == SP_UNINITIALIZED_VALUE || transfer == 0 {
+            wrong(format_args!("MaximumTransferLength was not set"));
+        }
+        if breaks == 0 || breaks == SP_UNINITIALIZED_VALUE {
+            wrong(format_args!("NumberOfPhysicalBreaks was not set"));
+        }
+        if from.get(info::VirtualDevice) != 0 {
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::VirtualDevice,
+                format_args!("VirtualDevice is set, and the adapter is PCI"),
+            );
+        }
+        let shape = if from.get(info::SrbType) == 0 {
+            SrbShape::Scsi
+        } else {
+            SrbShape::Storage
+        };
+        let tags = match shape {
+            // Tags have 8 bits, and one value means untagged.
+            SrbShape::Scsi => 254,
+            SrbShape::Storage => u32::MAX,
+        };
+        let per_unit = from.get(info::MaxIOsPerLun);
+        if per_unit > 255 && shape == SrbShape::Scsi {
+            wrong(format_args!(
+                "MaxIOsPerLun is {per_unit}; above 255 it needs SRB_TYPE_STORAGE_REQUEST_BLOCK"
+            ));
+        }
+        if from.get(info::SynchronizationModel) != config::StorSynchronizeFullDuplex {
+            port.violation_of(
+                Callback::HwFindAdapter,
+                Rule::HalfDuplex,
+                format_args!("SynchronizationModel is not StorSynchronizeFullDuplex"),
+            );
+        }
+        let max_transfer_bytes = transfer.clamp(1, (MOST_ELEMENTS - 1) * PAGE as u32);
+        Self {
+            max_transfer_bytes,
+            max_elements: breaks.clamp(1, MOST_ELEMENTS),
+            alignment_mask: from.get(info::AlignmentMask),
+            caches_data: from.get(info::CachesData) != 0,
+            buses: from.get(info::NumberOfBuses).max(1),
+            targets: from.get(info::MaximumNumberOfTargets).max(1),
+            units: from.get(info::MaximumNumberOfLogicalUnits).max(1),
+            map_buffers: u32::from(from.get(info::MapBuffers)),
+            srb_shape: shape,
+            srb_extension_bytes: from.get(info::SrbExtensionSize) as usize,
+            unit_extension_bytes: from.get(info::SpecificLuExtensionSize),
+            full_duplex: from.get(info::SynchronizationModel) == config::StorSynchronizeFullDuplex,
+            message_routine: from.get(info::HwMSInterruptRoutine),
+            interrupt_mode: from.get(info::InterruptSynchronizationMode),
+            max_requests: from.get(info::MaxNumberOfIO).max(1),
+            max_ios_per_unit: per_unit,
+            tags,
+            initial_depth: from.get(info::InitialLunQueueDepth),
+            reset_hold: Duration::from_micros(u64::from(from.get(info::BusResetHoldTime))),
+        }
+    }
+}

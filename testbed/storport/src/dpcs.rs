@@ -1,0 +1,223 @@
+//! DPC objects: what StorPortInitializeDpc makes of a STOR_DPC, and the way of
+//! one into a CPU's DPC queue.
+
+use std::sync::{
+    Mutex, OnceLock, PoisonError,
+    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+};
+
+use super::{
+    abi::{Structure, dpc_buffer, stor_dpc},
+    callbacks::Callback,
+    port::Port,
+    spin_locks::SpinLock,
+    violations::Rule,
+};
+use testbed_machine::cpu::{Deferred, irql};
+
+/// The most DPC objects of an adapter: one a message and CPU, many times over.
+const MOST: usize = 4096;
+
+/// The upper half of `STOR_DPC.Lock`, in objects that were initialised: "FDPC".
+const MARK: u64 = 0x4644_5043 << 32;
+
+/// What a threaded DPC's HwDpcRoutine is called about (see
+/// `Port::call_about`), and an ordinary one's.
+pub(super) const THREADED: u32 = 1;
+pub(super) const ORDINARY: u32 = 0;
+
+/// An initialised STOR_DPC.
+pub(super) struct DpcObject {
+    port: &'static Port,
+    /// The STOR_DPC.
+    address: usize,
+    routine: AtomicUsize,
+    /// [`THREADED`] or [`ORDINARY`].
+    kind: AtomicU32,
+    queued: AtomicBool,
+    /// The CPU whose queue it was last put in.
+    last: AtomicU32,
+    pub(super) lock: SpinLock,
+}
+
+impl std::fmt::Debug for DpcObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DpcObject")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deferred for DpcObject {
+    fn run(&self, first: usize, second: usize) {
+        // Out of the queue before it runs: it may be queued again, and then run
+        // on two CPUs at a time (storport-rules.md X6).
+        self.queued.store(false, Ordering::Release);
+        if !self.port.is_awake() {
+            return;
+        }
+        self.port.call_about(
+            Callback::HwDpcRoutine,
+            self.kind.load(Ordering::Relaxed),
+            irql::DISPATCH,
+            self.routine.load(Ordering::Relaxed),
+            [self.address, self.port.extension(), first, second, 0, 0],
+        );
+    }
+}
+
+/// An adapter's DPC objects by number.
+#[derive(Debug)]
+pub(super) struct Dpcs {
+    objects: Box<[OnceLock<&'static DpcObject>]>,
+    count: Mutex<u32>,
+}
+
+impl Default for Dpcs {
+    fn default() -> Self {
+        Self {
+            objects: (0..MOST).map(|_| OnceLock::new()).collect(),
+            count: Mutex::new(0),
+        }
+    }
+}
+
+impl Dpcs {
+    /// How many there are.
+    pub(super) fn count(&self) -> u32 {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object of this number.
+    pub(super) fn get(&self, number: u32) -> Option<&'static DpcObject> {
+        self.objects.get(number as usize)?.get().copied()
+    }
+
+    /// The number of the STOR_DPC at `address`, if it was initialised.
+    pub(super) fn number(&self, address: usize) -> Option<u32> {
+        if address == 0 {
+            return None;
+        }
+        let lock = stor_dpc_at(address).get(stor_dpc::Lock);
+        let number = lock as u32;
+        (lock & !u64::from(u32::MAX) == MARK && self.get(number)?.address == address)
+            .then_some(number)
+    }
+}
+
+#[expect(unsafe_code, reason = "the STOR_DPC is the driver's")]
+fn stor_dpc_at(address: usize) -> Structure {
+    // SAFETY: by its contract with Storport the driver passes a STOR_DPC.
+    unsafe { Structure::at(address) }
+}
+
+impl Port {
+    /// StorPortInitializeDpc and its kin; `kind` is [`THREADED`] or
+    /// [`ORDINARY`].
+    pub(super) fn initialize_dpc(
+        &'static self,
+        kind: u32,
+        address: usize,
+        routine: usize,
+        context: usize,
+        caller: usize,
+    ) {
+        if address == 0 || routine == 0 {
+            return self.violation(
+                Rule::DdiArgument,
+                caller,
+                format_args!("StorPortInitializeDpc({address:#x}, {routine:#x})"),
+            );
+        }
+        let structure = stor_dpc_at(address);
+        let mut count = self
+            .dpcs
+            .count
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let known = (0..*count).find(|number| {
+            self.dpcs
+                .get(*number)
+                .is_some_and(|dpc| dpc.address == address)
+        });
+        let number = known.unwrap_or(*count);
+        let Some(place) = self.dpcs.objects.get(number as usize) else {
+            self.stop_machine(
+                Rule::Dpc,
+                caller,
+                format_args!("more than {MOST} DPC objects"),
+            )
+        };
+        let object = place.get_or_init(|| {
+            Box::leak(Box::new(DpcObject {
+                port: self,
+                address,
+                routine: AtomicUsize::new(routine),
+                kind: AtomicU32::new(kind),
+                queued: AtomicBool::new(false),
+                last: AtomicU32::new(0),
+                lock: SpinLock::default(),
+            }))
+        });
+        object.routine.store(routine, Ordering::Relaxed);
+        object.kind.store(kind, Ordering::Relaxed);
+        *count = (*count).max(number + 1);
+        drop(count);
+        structure.fill(stor_dpc::SIZE, 0);
+        structure.set(dpc_buffer::DeferredRoutine, routine);
+        structure.set(dpc_buffer::DeferredContext, context);
+        structure.set(stor_dpc::Lock, MARK | u64::from(number));
+    }
+
+    fn dpc_object(&self, address: usize, caller: usize) -> Option<&'static DpcObject> {
+        let object = self
+            .dpcs
+            .number(address)
+            .and_then(|number| self.dpcs.get(number));
+        if object.is_none() {
+            self.violation(
+                Rule::Dpc,
+                caller,
+                format_args!("{address:#x} is not an initialised STOR_DPC"),
+            );
+        }
+        object
+    }
+
+    /// StorPortIssueDpc: whether it was queued, that is, was not.
+    pub(super) fn issue_dpc(
+        &self,
+        address: usize,
+        first: usize,
+        second: usize,
+        caller: usize,
+    ) -> bool {
+        let Some(object) = self.dpc_object(address, caller) else {
+            return false;
+        };
+        if object.queued.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let cpu = self.machine.current_cpu();
+        object.last.store(cpu.number(), Ordering::Relaxed);
+        cpu.queue_dpc(object, first, second);
+        true
+    }
+
+    /// StorPortCancelDpc: whether it was queued.
+    pub(super) fn cancel_dpc(&self, address: usize, caller: usize) -> bool {
+        let Some(object) = self.dpc_object(address, caller) else {
+            return false;
+        };
+        let last = object.last.load(Ordering::Relaxed) as usize;
+        let was_queued = self
+            .machine
+            .cpus()
+            .get(last)
+            .is_some_and(|cpu| cpu.cancel_dpc(object));
+        if was_queued {
+            object.queued.store(false, Ordering::Release);
+        }
+        was_queued
+    }
+}

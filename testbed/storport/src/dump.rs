@@ -1,0 +1,427 @@
+//! A dump stack: a second copy of a miniport, started when the system has
+//! crashed, that writes through the same function what is to be saved.
+//!
+//! Documented ("Restrictions on Miniport Drivers that Manage the Boot Drive",
+//! HW_FIND_ADAPTER, PORT_CONFIGURATION_INFORMATION): DriverEntry gets NULLs,
+//! HwFindAdapter "dump=1" and DumpMode; all runs above PASSIVE_LEVEL,
+//! HwFindAdapter at HIGH_LEVEL; no DPC is initialised, no bus reset heeded, no
+//! clock relied on; a unit has one request at a time; device and uncached
+//! extension have 32 KiB; the disk works when HwInitialize returns.
+//!
+//! Seen in drivers in use: HwInterrupt is polled; there is no pool, no timer and
+//! no passive initialisation; messages can be asked for, and there are none;
+//! INQUIRY and READ CAPACITY come before the first write; locks are taken by
+//! some, and not by others, that hung with them.
+//!
+//! Chosen here: everything runs at HIGH_LEVEL, on CPU 0; the function keeps
+//! the state that the crash found it in, MSI-X on or off; ConfigInfo speaks of
+//! a pin; the device extension is aligned to 8 bytes, or to 16 with
+//! STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, and the uncached one to 16; the system
+//! time stands still; a dump stack does without every function that it is not known
+//! to have, and without locks.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::{
+    abi::{Structure, config, port_configuration_information as info, srb_status},
+    adapter::{AdapterSettings, SrbShape, StartError},
+    callbacks::{self, Callback},
+    control_request::ControlRequest,
+    life_cycle,
+    port::Port,
+    report::Report,
+    request::{Completion, Request},
+    srb::{STATUS, owner},
+    violations::Rule,
+    watchdog,
+};
+use testbed_loader::Image;
+use testbed_machine::{
+    InterruptKind, Machine, clock,
+    cpu::{self, irql},
+    pci::PciFunction,
+    schedule, trap,
+};
+
+/// What device extension and uncached extension may have together.
+pub const MEMORY: u32 = 32 << 10;
+
+/// Between two looks at HwInterrupt.
+const POLL: Duration = Duration::from_micros(10);
+
+/// How often a request that comes back BUSY is started again.
+const RETRIES: u32 = 1000;
+
+/// Functions that a dump stack is not known to have: what needs DPCs, timers,
+/// other threads, messages, pool or PASSIVE_LEVEL.
+const LACKING: &[(&str, Since)] = &[
+    (
+        "StorPortAllocateContiguousMemorySpecifyCacheNode",
+        Since::HighLevel,
+    ),
+    ("StorPortAllocateDmaMemory", Since::HighLevel),
+    ("StorPortAllocateHostMemoryBuffer", Since::HighLevel),
+    ("StorPortAllocateMdl", Since::HighLevel),
+    ("StorPortAllocatePool", Since::HighLevel),
+    ("StorPortAllocateRegistryBuffer", Since::Documented),
+    ("StorPortEnablePassiveInitialization", Since::Drivers),
+    ("StorPortFreePool", Since::HighLevel),
+    ("StorPortFreeTimer", Since::HighLevel),
+    ("StorPortGetStartIoPerfParams", Since::Drivers),
+    ("StorPortInitializeDpc", Since::Documented),
+    ("StorPortInitializePerfOpts", Since::Drivers),
+    ("StorPortInitializeTimer", Since::HighLevel),
+    ("StorPortInitializeWorker", Since::HighLevel),
+    ("StorPortIssueDpc", Since::Documented),
+    ("StorPortLogSystemEvent", Since::HighLevel),
+    ("StorPortQueueWorkItem", Since::HighLevel),
+    ("StorPortRegistryRead", Since::Documented),
+    ("StorPortRegistryReadAdapterKey", Since::Documented),
+    ("StorPortRegistryWrite", Since::Documented),
+    ("StorPortRegistryWriteAdapterKey", Since::Documented),
+    ("StorPortRequestTimer", Since::Drivers),
+    ("StorPortSetEvent", Since::HighLevel),
+    ("StorPortSetPowerSettingNotificationGuids", Since::Drivers),
+    ("StorPortStateChangeDetected", Since::Drivers),
+    ("StorPortWaitForSingleObject", Since::HighLevel),
+];
+
+/// Why a dump stack is taken to lack a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    /// It is documented: DPCs, and what needs PASSIVE_LEVEL.
+    Documented,
+    /// It is for DISPATCH_LEVEL at most, and HwFindAdapter is documented to run at
+    /// HIGH_LEVEL. For the other callbacks it is a conclusion.
+    HighLevel,
+    /// Existing drivers do without it there.
+    Drivers,
+}
+
+/// Why a request of a dump stack was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum DumpError {
+    /// The miniport never gave it back.
+    #[error("{what}: not completed after {after:?} of polling HwInterrupt")]
+    TimedOut {
+        /// The request.
+        what: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+}
+
+/// A started dump stack.
+#[derive(Debug)]
+pub struct DumpStack {
+    port: &'static Port,
+}
+
+impl DumpStack {
+    /// Starts `image`, a copy of its own of the miniport, for the function
+    /// that the crashed adapter had ([`Adapter::crash`] comes first). The
+    /// calling thread is CPU 0 from now on.
+    ///
+    /// [`Adapter::crash`]: super::adapter::Adapter::crash
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(
+        machine: &Arc<Machine>,
+        image: &Arc<Image>,
+        function: &Arc<dyn PciFunction>,
+        srb: SrbShape,
+    ) -> Result<Self, StartError> {
+        trap::watch(image);
+        let settings = settings(srb);
+        let name = format!("dump_{}", image.name());
+        let port = Port::new(machine, &name, Some(Arc::clone(image)), function, settings);
+        Self::start_port(port, image.entry())
+    }
+
+    /// Starts the driver whose DriverEntry is at `entry`.
+    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Self, StartError> {
+        cpu::act_for(0);
+        port.become_dump((
+            testbed_machine::time::system_time(),
+            testbed_machine::time::tick_count(),
+        ));
+        watchdog::start(port)?;
+        let started = start_in_order(port, entry);
+        if started.is_err() {
+            port.stopped();
+        }
+        started.map(|()| Self { port })
+    }
+
+    /// Carries `request` out. One beyond the adapter's limits ends the machine.
+    ///
+    /// # Errors
+    /// [`DumpError`].
+    pub fn execute(&self, request: &Request) -> Result<Completion, DumpError> {
+        self.fill(request);
+        self.carry_out(request, None, After::StartIo)
+    }
+
+    /// As [`Self::execute`], with a HwResetBus between HwStartIo and the first
+    /// HwInterrupt, which the miniport has to disregard.
+    ///
+    /// # Errors
+    /// [`DumpError`].
+    pub fn execute_through_reset(&self, request: &Request) -> Result<Completion, DumpError> {
+        self.fill(request);
+        self.carry_out(request, None, After::ResetBus)
+    }
+
+    /// Carries out a request that is no command: its SRB status.
+    ///
+    /// # Errors
+    /// [`DumpError`].
+    pub fn control(&self, control: ControlRequest) -> Result<u8, DumpError> {
+        let request = control.request();
+        self.fill(&request);
+        let completion = self.carry_out(&request, Some(control), After::StartIo)?;
+        self.port.check_control(control, completion.srb_status);
+        Ok(completion.srb_status)
+    }
+
+    /// The most bytes that one request may transfer.
+    #[must_use]
+    pub fn max_transfer_bytes(&self) -> u32 {
+        self.port.configuration().max_transfer_bytes
+    }
+
+    /// The most elements in a scatter/gather list.
+    #[must_use]
+    pub fn max_physical_breaks(&self) -> u32 {
+        self.port.max_elements()
+    }
+
+    /// AlignmentMask: the bits that must be zero in a data buffer's address.
+    #[must_use]
+    pub fn alignment_mask(&self) -> u32 {
+        self.port.configuration().alignment_mask
+    }
+
+    /// Bytes of the device extension and of the uncached extension: together
+    /// at most [`MEMORY`].
+    #[must_use]
+    pub fn memory(&self) -> (u32, u32) {
+        memory(self.port)
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.port.report()
+    }
+
+    fn fill(&self, request: &Request) {
+        let port = self.port;
+        port.unit(request.address);
+        let why = port.refusal(request).or_else(|| {
+            let seconds = request.timeout.as_secs() as u32;
+            (!port.srbs().fill(port.alone_number(), request, seconds, 0))
+                .then(|| "more elements than its lists have".to_owned())
+        });
+        if let Some(why) = why {
+            trap::stop_machine(format_args!(
+                "the testbed itself sent a request that {} does not accept: {why}",
+                port.driver()
+            ));
+        }
+    }
+
+    fn carry_out(
+        &self,
+        request: &Request,
+        control: Option<ControlRequest>,
+        after: After,
+    ) -> Result<Completion, DumpError> {
+        let port = self.port;
+        let begin = clock::now();
+        let srb = port.srbs().view(port.alone());
+        for _ in 0..RETRIES {
+            if let Some(control) = control {
+                control.write(srb);
+            }
+            port.build_and_start_alone(irql::HIGH);
+            if after == After::ResetBus {
+                self.reset_bus();
+            }
+            self.poll(begin, request, control)?;
+            port.alone().owner.store(owner::PORT, Ordering::Release);
+            if srb.status() & STATUS != srb_status::SRB_STATUS_BUSY {
+                break;
+            }
+            srb.renew();
+            port.srbs().new_extension(port.alone());
+        }
+        port.statistics.completed(srb.status());
+        Ok(srb.completion(request.token, Duration::from_nanos(clock::now() - begin)))
+    }
+
+    /// Calls HwInterrupt until the request is back.
+    fn poll(
+        &self,
+        begin: u64,
+        request: &Request,
+        control: Option<ControlRequest>,
+    ) -> Result<(), DumpError> {
+        let port = self.port;
+        let arguments = [port.extension(), 0, 0, 0, 0, 0];
+        let routine = port.registration().interrupt;
+        while !port.is_alone_back() {
+            if Duration::from_nanos(clock::now() - begin) > request.timeout {
+                return Err(DumpError::TimedOut {
+                    what: match control {
+                        Some(control) => format!("{control:?}"),
+                        None => format!("a request (CDB {:02x})", request.cdb[0]),
+                    },
+                    after: request.timeout,
+                });
+            }
+            port.call(Callback::HwInterrupt, irql::HIGH, routine, arguments);
+            if !port.is_alone_back() {
+                schedule::stall(POLL);
+            }
+        }
+        Ok(())
+    }
+
+    /// HwResetBus, which a miniport in a dump stack should disregard.
+    fn reset_bus(&self) {
+        let port = self.port;
+        let was_back = port.is_alone_back();
+        let arguments = [port.extension(), 0, 0, 0, 0, 0];
+        let routine = port.registration().reset_bus;
+        port.call(Callback::HwResetBus, irql::HIGH, routine, arguments);
+        if !was_back && port.is_alone_back() {
+            let status = port.srbs().view(port.alone()).status() & STATUS;
+            if status != srb_status::SRB_STATUS_SUCCESS {
+                port.violation_of(
+                    Callback::HwResetBus,
+                    Rule::DumpResetBus,
+                    format_args!(
+                        "HwResetBus must do nothing in dump mode, but completed the request in \
+                         flight with SRB status {status:#04x}"
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// When HwInterrupt is polled for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    StartIo,
+    ResetBus,
+}
+
+/// A dump stack's Storport.
+pub(super) fn settings(srb: SrbShape) -> AdapterSettings {
+    AdapterSettings {
+        srb,
+        argument: "dump=1".to_owned(),
+        ..AdapterSettings::default()
+    }
+}
+
+fn memory(port: &Port) -> (u32, u32) {
+    let uncached = port.uncached.get().map_or(0, |uncached| uncached.bytes);
+    (port.registration().extension_bytes, uncached)
+}
+
+fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
+    life_cycle::enter(port, entry, irql::HIGH, [0; 6])?;
+    let registration = port.registration();
+    let alignment = if registration.dump_alignment_16() {
+        16
+    } else {
+        8
+    };
+    life_cycle::make_extension(port, alignment)?;
+    let configuration = life_cycle::configure(port, InterruptKind::Line, irql::HIGH)?;
+    let _ = port.configuration.set(configuration);
+    let (extension, uncached) = memory(port);
+    if extension.saturating_add(uncached) > MEMORY {
+        port.violation_of(
+            Callback::HwFindAdapter,
+            Rule::DumpMemory,
+            format_args!(
+                "{extension} bytes of device extension and {uncached} of uncached extension: \
+                 dump mode allows at most {MEMORY}"
+            ),
+        );
+    }
+    let routine = registration.initialize;
+    let arguments = [port.extension(), 0, 0, 0, 0, 0];
+    let result = port.call(Callback::HwInitialize, irql::HIGH, routine, arguments);
+    if result as u8 == 0 {
+        return Err(life_cycle::refused(
+            Callback::HwInitialize,
+            "returned FALSE",
+        ));
+    }
+    let configuration = port.configuration();
+    port.prepare_alone(
+        configuration.srb_shape,
+        configuration.srb_extension_bytes,
+        configuration.max_elements as usize,
+        configuration.map_buffers,
+    )?;
+    Ok(())
+}
+
+impl Port {
+    /// What ConfigInfo says of dump mode.
+    pub(super) fn fill_dump(&self, to: Structure) {
+        if self.is_dump() {
+            to.set(info::DumpMode, config::DUMP_MODE_CRASH as u8);
+        }
+    }
+
+    /// Whether this is a dump stack and lacks `function`, which then is a
+    /// violation.
+    pub(super) fn lacks(&self, function: &str, caller: usize) -> bool {
+        if !self.is_dump() {
+            return false;
+        }
+        let Some((_, since)) = LACKING.iter().find(|(name, _)| *name == function) else {
+            return false;
+        };
+        let is_documented = match since {
+            Since::Documented => true,
+            Since::HighLevel => callbacks::current() == Callback::HwFindAdapter,
+            Since::Drivers => false,
+        };
+        self.violation(
+            match is_documented {
+                true => Rule::DdiInDumpMode,
+                false => Rule::DdiDumpStack,
+            },
+            caller,
+            format_args!("{function} is not available in a dump stack"),
+        );
+        true
+    }
+
+    /// Whether this is a dump stack, where nothing is to be locked: no lock is
+    /// taken then, and the attempt is recorded.
+    pub(super) fn has_no_locks(&self, caller: usize) -> bool {
+        if self.is_dump() {
+            self.violation(
+                Rule::LockInDumpMode,
+                caller,
+                format_args!(
+                    "a lock was acquired in dump mode: nothing else runs there, and drivers hung"
+                ),
+            );
+        }
+        self.is_dump()
+    }
+}

@@ -1,0 +1,67 @@
+//! STOR_EVENT: InitializeEvent, SetEvent, WaitForSingleObject.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::abi::{
+    Structure, stor_dispatcher_header as header,
+    stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_TIMEOUT},
+};
+use testbed_machine::{clock, schedule::Condition};
+
+/// StorSynchronizationEvent: setting it lets one waiter go.
+const SYNCHRONIZATION: u32 = 1;
+
+/// All events: they are few, and waits are rare.
+static EVENTS: (Mutex<()>, Condition) = (Mutex::new(()), Condition::new());
+
+/// Makes an event of this type, set or not.
+pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
+    if kind > SYNCHRONIZATION {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    event.fill(header::SIZE, 0);
+    event.set(header::Lock, kind);
+    event.set(header::SignalState, u32::from(set));
+    STOR_STATUS_SUCCESS
+}
+
+/// Sets it.
+pub(super) fn set(event: Structure) {
+    let (lock, changed) = &EVENTS;
+    let _events = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    event.set(header::SignalState, 1);
+    changed.changed();
+}
+
+/// Waits until it is set or, if there is a time-out in 100 ns (below 0: from
+/// now, else since 1601), until then.
+pub(super) fn wait(event: Structure, timeout: Option<i64>) -> u32 {
+    let (lock, changed) = &EVENTS;
+    let until = timeout.map(|timeout| {
+        let time = duration(timeout).as_nanos() as u64;
+        clock::now().saturating_add(time)
+    });
+    let mut events = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    while event.get(header::SignalState) == 0 {
+        if until.is_some_and(|until| until <= clock::now()) {
+            return STOR_STATUS_TIMEOUT;
+        }
+        events = changed.wait(lock, events, until, "an event of the driver's");
+    }
+    if event.get(header::Lock) as u8 == SYNCHRONIZATION as u8 {
+        event.set(header::SignalState, 0);
+    }
+    STOR_STATUS_SUCCESS
+}
+
+fn duration(timeout: i64) -> Duration {
+    let units = if timeout < 0 {
+        timeout.unsigned_abs()
+    } else {
+        (timeout as u64).saturating_sub(testbed_machine::time::system_time())
+    };
+    Duration::from_nanos(units.saturating_mul(100))
+}

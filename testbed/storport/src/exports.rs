@@ -1,0 +1,765 @@
+//! The functions that storport.sys exports, as a driver's imports are bound to
+//! them.
+//!
+//! Each one takes its arguments as they lie in the caller's frame, so that all
+//! know where in the driver they were called from. Narrow arguments have an
+//! undefined upper part: they are taken at their width.
+#![expect(unsafe_code, reason = "takes the arguments that the driver passed")]
+
+use std::{ffi::CStr, fmt, time::Duration};
+
+use super::{
+    abi::{Structure, config, ntstatus, port_configuration_information as info},
+    adapter::FailingExport,
+    callbacks::{self, Callback},
+    configuration::Registration,
+    extended, notifications,
+    pool::PoolKind,
+    port::{Placed, Port, Uncached},
+    request::Address,
+    spin_locks::LockId,
+    units::{Unit, closed},
+    violations::Rule,
+};
+use testbed_machine::{
+    cpu::{self, irql},
+    memory::Placement,
+    pci::BarKind,
+    schedule::{self, Point},
+    trap,
+    variadic::VariadicArguments,
+    variadic_entry,
+};
+
+/// A call of the driver's: its arguments not yet taken, and where it returns.
+pub(super) struct Call {
+    arguments: VariadicArguments,
+    pub(super) caller: usize,
+    function: &'static str,
+}
+
+impl Call {
+    fn new(function: &'static str, arguments: VariadicArguments) -> Self {
+        trap::called(arguments.address());
+        Self {
+            // SAFETY: the thunk passed all arguments of the call.
+            caller: unsafe { arguments.return_address() },
+            arguments,
+            function,
+        }
+    }
+
+    /// The next argument, of 8 bytes.
+    pub(super) fn u64(&mut self) -> u64 {
+        // SAFETY: the functions below take what their declaration has; the
+        // driver was compiled against the same.
+        unsafe { self.arguments.u64() }
+    }
+
+    /// The next argument, a ULONG or an enum.
+    pub(super) fn u32(&mut self) -> u32 {
+        self.u64() as u32
+    }
+
+    /// The next argument, a UCHAR or BOOLEAN.
+    pub(super) fn u8(&mut self) -> u8 {
+        self.u64() as u8
+    }
+
+    /// The next argument, a pointer.
+    pub(super) fn address(&mut self) -> usize {
+        self.u64() as usize
+    }
+
+    /// The next argument, a pointer to a structure or value of the driver's.
+    pub(super) fn structure(&mut self) -> Structure {
+        let address = self.address();
+        // SAFETY: by its contract with Storport the driver passes what the
+        // function's declaration says; where NULL is allowed that is asked
+        // before the structure is.
+        unsafe { Structure::at(address) }
+    }
+
+    /// The next argument, a string.
+    fn string(&mut self) -> String {
+        let address = self.address();
+        if address == 0 {
+            return String::new();
+        }
+        // SAFETY: by its contract the driver passes a NUL-terminated string.
+        unsafe { CStr::from_ptr(address as *const std::ffi::c_char) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// The adapter of the HwDeviceExtension that is the next argument.
+    pub(super) fn port(&mut self) -> &'static Port {
+        let extension = self.address();
+        Port::of(extension, self.function, self.caller)
+    }
+
+    /// The adapter that the calling thread runs a callback of. The register
+    /// and port functions are macros on x64 that leave HwDeviceExtension, the
+    /// next argument, out; miniports pass NULL.
+    fn port_of_callback(&mut self) -> &'static Port {
+        let extension = self.address();
+        callbacks::current_port().unwrap_or_else(|| Port::of(extension, self.function, self.caller))
+    }
+
+    /// PathId, TargetId and Lun, the next arguments.
+    fn unit_address(&mut self) -> Address {
+        Address {
+            path: self.u8(),
+            target: self.u8(),
+            lun: self.u8(),
+        }
+    }
+
+    /// The unit of PathId, TargetId and Lun, if there is one.
+    fn unit(&mut self, port: &Port) -> Option<&'static Unit> {
+        let address = self.unit_address();
+        port.units.get(address)
+    }
+}
+
+macro_rules! exports {
+    ($($name:ident: $body:expr,)*) => {
+        /// Name and address of each.
+        static EXPORTS: &[(&str, extern "win64" fn() -> usize)] = &[$({
+            extern "win64" fn target(arguments: VariadicArguments) -> usize {
+                let body: fn(Call) -> usize = $body;
+                schedule::point(Point::Call);
+                let result = body(Call::new(stringify!($name), arguments));
+                schedule::point(Point::CallEnd);
+                result
+            }
+            variadic_entry!(fn entry => target);
+            (stringify!($name), entry)
+        },)*];
+    };
+}
+
+/// The address of the storport.sys export `function`.
+pub(super) fn resolve(function: &str) -> Option<usize> {
+    EXPORTS
+        .iter()
+        .find(|(name, _)| *name == function)
+        .map(|(_, entry)| *entry as usize)
+}
+
+exports! {
+    StorPortInitialize: initialize,
+    StorPortNotification: notifications::notification,
+    StorPortExtendedFunction: extended::extended_function,
+
+    StorPortGetUncachedExtension: get_uncached_extension,
+    StorPortGetDeviceBase: get_device_base,
+    StorPortFreeDeviceBase: free_device_base,
+    StorPortGetBusData: get_bus_data,
+    StorPortSetBusDataByOffset: set_bus_data_by_offset,
+    StorPortValidateRange: validate_range,
+    StorPortGetMessageInterruptInformation: get_message_interrupt_information,
+
+    StorPortGetPhysicalAddress: get_physical_address,
+    StorPortGetVirtualAddress: get_virtual_address,
+    StorPortGetScatterGatherList: get_scatter_gather_list,
+    StorPortGetLogicalUnit: get_logical_unit,
+    // Both are the same 64 bits here; to ULONG the upper half is lost.
+    StorPortConvertPhysicalAddressToUlong: |mut call| call.u32() as usize,
+    StorPortConvertUlongToPhysicalAddress: |mut call| call.address(),
+    StorPortMoveMemory: move_memory,
+
+    StorPortBusy: busy,
+    StorPortDeviceBusy: device_busy,
+    StorPortReady: |call| resume(call, closed::BUSY),
+    StorPortDeviceReady: |call| resume_device(call, closed::BUSY),
+    StorPortPause: pause,
+    StorPortPauseDevice: pause_device,
+    StorPortResume: |call| resume(call, closed::PAUSED),
+    StorPortResumeDevice: |call| resume_device(call, closed::PAUSED),
+    StorPortSetDeviceQueueDepth: set_device_queue_depth,
+    StorPortCompleteRequest: complete_request,
+    StorPortSynchronizeAccess: synchronize_access,
+
+    StorPortStallExecution: stall_execution,
+    StorPortQuerySystemTime: query_system_time,
+    StorPortDebugPrint: debug_print,
+    StorPortLogError: log_error,
+    StorPortAllocateRegistryBuffer: allocate_registry_buffer,
+    StorPortFreeRegistryBuffer: free_registry_buffer,
+    StorPortRegistryRead: registry_read,
+    StorPortRegistryWrite: registry_write,
+
+    StorPortReadRegisterUchar: |call| read_one(call, 1, Port::read_register),
+    StorPortReadRegisterUshort: |call| read_one(call, 2, Port::read_register),
+    StorPortReadRegisterUlong: |call| read_one(call, 4, Port::read_register),
+    StorPortReadRegisterBufferUchar: |call| read_many(call, 1, 1, Port::read_register),
+    StorPortReadRegisterBufferUshort: |call| read_many(call, 2, 2, Port::read_register),
+    StorPortReadRegisterBufferUlong: |call| read_many(call, 4, 4, Port::read_register),
+    StorPortWriteRegisterUchar: |call| write_one(call, 1, Port::write_register),
+    StorPortWriteRegisterUshort: |call| write_one(call, 2, Port::write_register),
+    StorPortWriteRegisterUlong: |call| write_one(call, 4, Port::write_register),
+    StorPortWriteRegisterBufferUchar: |call| write_many(call, 1, 1, Port::write_register),
+    StorPortWriteRegisterBufferUshort: |call| write_many(call, 2, 2, Port::write_register),
+    StorPortWriteRegisterBufferUlong: |call| write_many(call, 4, 4, Port::write_register),
+    StorPortReadPortUchar: |call| read_one(call, 1, Port::read_port),
+    StorPortReadPortUshort: |call| read_one(call, 2, Port::read_port),
+    StorPortReadPortUlong: |call| read_one(call, 4, Port::read_port),
+    StorPortReadPortBufferUchar: |call| read_many(call, 1, 0, Port::read_port),
+    StorPortReadPortBufferUshort: |call| read_many(call, 2, 0, Port::read_port),
+    StorPortReadPortBufferUlong: |call| read_many(call, 4, 0, Port::read_port),
+    StorPortWritePortUchar: |call| write_one(call, 1, Port::write_port),
+    StorPortWritePortUshort: |call| write_one(call, 2, Port::write_port),
+    StorPortWritePortUlong: |call| write_one(call, 4, Port::write_port),
+    StorPortWritePortBufferUchar: |call| write_many(call, 1, 0, Port::write_port),
+    StorPortWritePortBufferUshort: |call| write_many(call, 2, 0, Port::write_port),
+    StorPortWritePortBufferUlong: |call| write_many(call, 4, 0, Port::write_port),
+}
+
+/// Where a dump stack's uncached extension begins in its page: miniports in use
+/// do not count on more than this alignment (storport-rules.md D6).
+const DUMP_UNCACHED: usize = 16;
+
+/// BOOLEAN.
+const TRUE: usize = 1;
+const FALSE: usize = 0;
+
+fn initialize(mut call: Call) -> usize {
+    let objects = [call.address(), call.address()];
+    let data = call.structure();
+    let port = callbacks::current_port().filter(|_| callbacks::current() == Callback::DriverEntry);
+    let Some(port) = port else {
+        if let Some(port) = callbacks::current_port() {
+            port.violation(
+                Rule::DdiCallback,
+                call.caller,
+                format_args!("StorPortInitialize outside DriverEntry"),
+            );
+        }
+        return ntstatus::STATUS_INVALID_PARAMETER as usize;
+    };
+    // A dump stack has nothing to pass on (dump.rs).
+    let objects_missing = objects.contains(&0) && !port.is_dump();
+    if objects_missing || data.address() == 0 {
+        port.violation(
+            Rule::DdiArgument,
+            call.caller,
+            format_args!("StorPortInitialize with a NULL argument"),
+        );
+        return ntstatus::STATUS_INVALID_PARAMETER as usize;
+    }
+    let status = match Registration::read(port, data, call.caller) {
+        Ok(registration) => match port.registration.set(registration) {
+            Ok(()) => ntstatus::STATUS_SUCCESS,
+            // A second time: the first counts.
+            Err(_) => ntstatus::STATUS_INVALID_PARAMETER,
+        },
+        Err(status) => status,
+    };
+    status as usize
+}
+
+/// Whether `function` may be called from here (storport-rules.md Routines).
+pub(super) fn check_callback(
+    port: &Port,
+    function: &str,
+    allowed: &[Callback],
+    caller: usize,
+) -> bool {
+    let callback = callbacks::current();
+    let fits = allowed.contains(&callback);
+    if !fits {
+        let names: Vec<_> = allowed.iter().map(|allowed| allowed.name()).collect();
+        port.violation(
+            Rule::DdiCallback,
+            caller,
+            format_args!(
+                "{function} in {}, not in {}",
+                callback.name(),
+                names.join(" or ")
+            ),
+        );
+    }
+    fits
+}
+
+/// Whether the IRQL is not above what `function` allows (storport-rules.md IRQL).
+pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize) -> bool {
+    let level = cpu::current_irql();
+    if level > highest {
+        // Above PASSIVE_LEVEL is documented for a dump stack; HIGH_LEVEL only for
+        // HwFindAdapter.
+        let is_chosen = port.is_dump()
+            && highest >= irql::DISPATCH
+            && callbacks::current() != Callback::HwFindAdapter;
+        let rule = if is_chosen {
+            Rule::DdiDumpStack
+        } else if port.is_strict_control() {
+            Rule::StopAtDirql
+        } else {
+            Rule::DdiIrql
+        };
+        port.violation(
+            rule,
+            caller,
+            format_args!("{function} at IRQL {level}; the highest is {highest}"),
+        );
+    }
+    level <= highest
+}
+
+/// Whether the adapter's settings have this export fail.
+pub(super) fn fails(port: &Port, export: FailingExport) -> bool {
+    port.settings.failing_export == Some(export)
+}
+
+fn get_uncached_extension(mut call: Call) -> usize {
+    let port = call.port();
+    let config_info = call.structure();
+    let bytes = call.u32() as usize;
+    let allowed = check_callback(
+        port,
+        "StorPortGetUncachedExtension",
+        &[Callback::HwFindAdapter],
+        call.caller,
+    );
+    if let Some(uncached) = port.uncached.get() {
+        return uncached.memory.address();
+    }
+    if !allowed || fails(port, FailingExport::GetUncachedExtension) {
+        return 0;
+    }
+    let memory = port.machine.memory();
+    let offset = if port.is_dump() { DUMP_UNCACHED } else { 0 };
+    let Ok(block) = memory.allocate(offset + bytes, Placement::Contiguous) else {
+        return 0;
+    };
+    let uncached = port.uncached.get_or_init(|| Uncached {
+        memory: Placed { block, offset },
+        bytes: bytes as u32,
+        srb_extension: config_info.get(info::SrbExtensionSize),
+    });
+    uncached.memory.address()
+}
+
+fn get_device_base(mut call: Call) -> usize {
+    let port = call.port();
+    let (_bus_type, _bus) = (call.u32(), call.u32());
+    let address = call.u64();
+    let (bytes, in_io_space) = (call.u32(), call.u8());
+    let kind = match in_io_space {
+        0 => BarKind::Memory,
+        _ => BarKind::Io,
+    };
+    if fails(port, FailingExport::GetDeviceBase) {
+        return 0;
+    }
+    port.device_base(kind, address, bytes, call.caller)
+}
+
+fn free_device_base(mut call: Call) -> usize {
+    let port = call.port();
+    let address = call.address();
+    check_callback(
+        port,
+        "StorPortFreeDeviceBase",
+        &[Callback::HwFindAdapter],
+        call.caller,
+    );
+    port.free_device_base(address, call.caller);
+    0
+}
+
+fn get_bus_data(mut call: Call) -> usize {
+    let port = call.port();
+    let kind = call.u32();
+    let (_bus, _slot) = (call.u32(), call.u32());
+    let buffer = call.structure();
+    let bytes = call.u32() as usize;
+    port.check_bus_data("StorPortGetBusData", call.caller);
+    if kind != config::PCIConfiguration {
+        return 0;
+    }
+    let most = match fails(port, FailingExport::GetBusData) {
+        true => 64,
+        false => 256,
+    };
+    let mut data = vec![0; bytes.min(most)];
+    port.function.config_read(0, &mut data);
+    buffer.write(&data);
+    data.len()
+}
+
+fn set_bus_data_by_offset(mut call: Call) -> usize {
+    let port = call.port();
+    let kind = call.u32();
+    let (_bus, _slot) = (call.u32(), call.u32());
+    let buffer = call.structure();
+    let (offset, bytes) = (call.u32() as usize, call.u32() as usize);
+    port.check_bus_data("StorPortSetBusDataByOffset", call.caller);
+    if kind != config::PCIConfiguration || offset + bytes > 256 {
+        return 0;
+    }
+    let data = buffer.bytes(bytes);
+    port.function.config_write(offset as u16, &data);
+    bytes
+}
+
+fn deprecated(port: &Port, function: &str, caller: usize) {
+    port.violation(
+        Rule::DdiDeprecated,
+        caller,
+        format_args!("{function} is deprecated"),
+    );
+}
+
+fn validate_range(mut call: Call) -> usize {
+    let port = call.port();
+    deprecated(port, "StorPortValidateRange", call.caller);
+    TRUE
+}
+
+fn get_message_interrupt_information(mut call: Call) -> usize {
+    let port = call.port();
+    let message = call.u32();
+    let to = call.structure();
+    usize::from(extended::message_information(port, message, to, call.caller) == 0)
+}
+
+fn get_physical_address(mut call: Call) -> usize {
+    let port = call.port();
+    let _srb = call.address();
+    let address = call.address();
+    let length = call.structure();
+    // As far as it is one run: to the end of what is mapped, which for an
+    // allocation is its own end.
+    let run = port.machine.memory().run(address, 1 << 31);
+    if length.address() != 0 {
+        let bytes = run.map_or(0, |(_, bytes)| bytes);
+        length.set(super::abi::value(), bytes as u32);
+    }
+    run.map_or(0, |(physical, _)| physical as usize)
+}
+
+fn get_virtual_address(mut call: Call) -> usize {
+    let port = call.port();
+    let physical = call.u64();
+    port.machine.memory().virtual_address(physical).unwrap_or(0)
+}
+
+fn get_scatter_gather_list(mut call: Call) -> usize {
+    let port = call.port();
+    let srb = call.address();
+    match port.srb_of_miniport(srb, call.caller) {
+        Some(_) if fails(port, FailingExport::GetScatterGatherList) => 0,
+        Some(slot) => slot.list().unwrap_or(0),
+        None => 0,
+    }
+}
+
+fn get_logical_unit(mut call: Call) -> usize {
+    let port = call.port();
+    let address = call.unit_address();
+    // storport-rules.md O9: at DISPATCH_LEVEL it takes the interrupt lock.
+    if cpu::current_irql() == irql::DISPATCH && !port.holds(LockId::Interrupt) {
+        port.lock(LockId::Interrupt);
+        let extension = port.unit_extension(address);
+        port.unlock();
+        return extension;
+    }
+    port.unit_extension(address)
+}
+
+fn move_memory(mut call: Call) -> usize {
+    let (to, from) = (call.structure(), call.structure());
+    let bytes = call.u32() as usize;
+    // By way of a copy: the ranges may overlap.
+    to.write(&from.bytes(bytes));
+    0
+}
+
+fn busy(mut call: Call) -> usize {
+    let port = call.port();
+    let completions = call.u32();
+    port.statistics.busy();
+    port.gate.busy(completions);
+    TRUE
+}
+
+fn device_busy(mut call: Call) -> usize {
+    let port = call.port();
+    let unit = call.unit(port);
+    let completions = call.u32();
+    port.statistics.busy();
+    if let Some(unit) = unit {
+        unit.gate.busy(completions);
+    }
+    usize::from(unit.is_some())
+}
+
+fn pause(mut call: Call) -> usize {
+    let port = call.port();
+    let seconds = call.u32();
+    port.statistics.pause();
+    if fails(port, FailingExport::Pause) {
+        return FALSE;
+    }
+    port.pause(None, seconds);
+    TRUE
+}
+
+fn pause_device(mut call: Call) -> usize {
+    let port = call.port();
+    let unit = call.unit(port);
+    let seconds = call.u32();
+    port.statistics.pause();
+    if unit.is_some() {
+        port.pause(unit, seconds);
+    }
+    usize::from(unit.is_some())
+}
+
+fn resume(mut call: Call, reason: u32) -> usize {
+    let port = call.port();
+    if reason == closed::PAUSED && fails(port, FailingExport::Resume) {
+        return FALSE;
+    }
+    port.resume(None, reason);
+    TRUE
+}
+
+fn resume_device(mut call: Call, reason: u32) -> usize {
+    let port = call.port();
+    let unit = call.unit(port);
+    if unit.is_some() {
+        port.resume(unit, reason);
+    }
+    usize::from(unit.is_some())
+}
+
+fn set_device_queue_depth(mut call: Call) -> usize {
+    let port = call.port();
+    let unit = call.unit(port);
+    let depth = call.u32();
+    let Some(unit) = unit else {
+        port.violation(
+            Rule::QueueDepth,
+            call.caller,
+            format_args!("StorPortSetDeviceQueueDepth before the unit's first INQUIRY"),
+        );
+        return FALSE;
+    };
+    if depth == 0 {
+        port.violation(
+            Rule::QueueDepth,
+            call.caller,
+            format_args!("StorPortSetDeviceQueueDepth with a depth of 0; it is refused"),
+        );
+        return FALSE;
+    }
+    unit.gate.set_limit(port.depth(depth));
+    port.let_in();
+    TRUE
+}
+
+fn complete_request(mut call: Call) -> usize {
+    let port = call.port();
+    let address = call.unit_address();
+    let status = call.u8();
+    port.violation(
+        Rule::DdiPortOnly,
+        call.caller,
+        format_args!(
+            "StorPortCompleteRequest({}, {}, {}, {status:#04x}) completes requests without the \
+             miniport; the call was ignored",
+            address.path, address.target, address.lun
+        ),
+    );
+    0
+}
+
+fn synchronize_access(mut call: Call) -> usize {
+    let port = call.port();
+    let (routine, context) = (call.address(), call.address());
+    if port.has_no_locks(call.caller) {
+        return port.run_unlocked(routine, context);
+    }
+    port.synchronize_access(routine, context, call.caller)
+}
+
+fn stall_execution(mut call: Call) -> usize {
+    let microseconds = call.u32();
+    if let Some(port) = callbacks::current_port() {
+        check_stall(port, microseconds, call.caller);
+    }
+    stall(Duration::from_micros(u64::from(microseconds)));
+    0
+}
+
+/// Stalls the processor, and counts it where that keeps others from it.
+pub(super) fn stall(time: Duration) {
+    if cpu::current_irql() >= irql::DISPATCH {
+        callbacks::stalled(time);
+    }
+    schedule::stall(time);
+}
+
+/// storport-rules.md 0xF1/0x2001; and no stall in HwStartIo.
+pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
+    if microseconds > 100_000 {
+        port.violation(
+            Rule::Stall,
+            caller,
+            format_args!("a stall of {microseconds} microseconds; at most 100000 are allowed"),
+        );
+    } else {
+        check_wait(
+            port,
+            format_args!("a stall of {microseconds} microseconds"),
+            caller,
+        );
+    }
+}
+
+/// SpNoWait and StorPortStartIo: nothing that takes time in HwStartIo. Their
+/// lists leave StorPortAllocatePool out, and HwStorStartIo's page allows it in
+/// full duplex, which is followed here; in half duplex HwStartIo runs above the
+/// IRQL of that function anyway (storport-rules.md X8).
+pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
+    if callbacks::current() == Callback::HwStartIo {
+        port.violation(
+            Rule::StartIoWait,
+            caller,
+            format_args!("{what} in HwStartIo"),
+        );
+    }
+}
+
+fn query_system_time(mut call: Call) -> usize {
+    let to = call.structure();
+    let time = callbacks::current_port().map_or_else(testbed_machine::time::system_time, |port| {
+        let (system_time, _) = port.time();
+        system_time
+    });
+    to.set(super::abi::value(), time);
+    0
+}
+
+fn debug_print(mut call: Call) -> usize {
+    let _level = call.u32();
+    let text = call.address();
+    if text != 0 {
+        // SAFETY: by its contract the driver passes a format and what it names.
+        unsafe { testbed_nt::print::debug_print(&[], text as *const u8, call.arguments) };
+    }
+    0
+}
+
+fn log_error(mut call: Call) -> usize {
+    let port = call.port();
+    let _srb = call.address();
+    let address = call.unit_address();
+    let (code, id) = (call.u32(), call.u32());
+    deprecated(port, "StorPortLogError", call.caller);
+    port.event(format_args!(
+        "StorPortLogError: path {} target {} LUN {}: error {code}, unique id {id:#x}",
+        address.path, address.target, address.lun
+    ));
+    0
+}
+
+fn allocate_registry_buffer(mut call: Call) -> usize {
+    let port = call.port();
+    let length = call.structure();
+    if port.lacks("StorPortAllocateRegistryBuffer", call.caller) {
+        return 0;
+    }
+    check_irql(
+        port,
+        "StorPortAllocateRegistryBuffer",
+        irql::PASSIVE,
+        call.caller,
+    );
+    let bytes: u32 = length.get(super::abi::value());
+    port.allocate(PoolKind::Registry, bytes as usize, call.caller)
+}
+
+fn free_registry_buffer(mut call: Call) -> usize {
+    let port = call.port();
+    let address = call.address();
+    port.free(PoolKind::Registry, address, call.caller);
+    0
+}
+
+/// There are no values: an error other than a buffer too small, which its page
+/// tells by a length of 0.
+fn registry_read(mut call: Call) -> usize {
+    let port = call.port();
+    let _name = call.string();
+    let (_global, _kind, _buffer) = (call.u32(), call.u32(), call.address());
+    let length = call.structure();
+    if !port.lacks("StorPortRegistryRead", call.caller) {
+        check_irql(port, "StorPortRegistryRead", irql::PASSIVE, call.caller);
+    }
+    if length.address() != 0 {
+        length.set(super::abi::value(), 0u32);
+    }
+    FALSE
+}
+
+/// There is no registry to write to.
+fn registry_write(mut call: Call) -> usize {
+    let port = call.port();
+    if port.lacks("StorPortRegistryWrite", call.caller) {
+        return FALSE;
+    }
+    check_irql(port, "StorPortRegistryWrite", irql::PASSIVE, call.caller);
+    port.statistics.not_implemented("StorPortRegistryWrite");
+    FALSE
+}
+
+type Read = fn(&Port, usize, &mut [u8], usize);
+type Write = fn(&Port, usize, &[u8], usize);
+
+fn read_one(mut call: Call, width: usize, read: Read) -> usize {
+    let port = call.port_of_callback();
+    let address = call.address();
+    let mut data = [0; 8];
+    read(port, address, &mut data[..width], call.caller);
+    usize::from_le_bytes(data)
+}
+
+fn write_one(mut call: Call, width: usize, write: Write) -> usize {
+    let port = call.port_of_callback();
+    let address = call.address();
+    let data = call.u64().to_le_bytes();
+    write(port, address, &data[..width], call.caller);
+    0
+}
+
+/// Registers follow each other by `step` bytes, a port is the same each time.
+fn read_many(mut call: Call, width: usize, step: usize, read: Read) -> usize {
+    let port = call.port_of_callback();
+    let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
+    for index in 0..count {
+        let mut data = [0; 8];
+        read(
+            port,
+            address + index * step,
+            &mut data[..width],
+            call.caller,
+        );
+        buffer.offset(index * width).write(&data[..width]);
+    }
+    0
+}
+
+fn write_many(mut call: Call, width: usize, step: usize, write: Write) -> usize {
+    let port = call.port_of_callback();
+    let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
+    for index in 0..count {
+        let data = buffer.offset(index * width).bytes(width);
+        write(port, address + index * step, &data, call.caller);
+    }
+    0
+}

@@ -1,0 +1,293 @@
+//! StorPortExtendedFunction and the inline functions that go through it: a
+//! table of all codes, with the highest IRQL of each and what answers it.
+//!
+//! What needs something that a testbed has not (an MDL, ACPI, power
+//! management, crash dumps) answers STOR_STATUS_NOT_IMPLEMENTED, as a Windows
+//! does that is older than the function, and is counted.
+
+mod later;
+mod lists;
+mod processors;
+mod requests;
+mod synchronization;
+mod system;
+mod system_event;
+
+pub(super) use self::synchronization::message_information;
+use super::{
+    abi::{
+        self, Structure,
+        stor_status::{
+            STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
+            STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+        },
+    },
+    exports::{Call, check_irql},
+    pool::PoolKind,
+    port::Port,
+    violations::Rule,
+};
+use testbed_machine::cpu::{self, irql};
+
+type Body = fn(&mut Call, &'static Port) -> u32;
+
+/// A function code: STORPORT_FUNCTION_CODE.
+struct Function {
+    code: u32,
+    name: &'static str,
+    /// The highest IRQL that it may be called at (storport-rules.md IRQL).
+    highest: u8,
+    body: Option<Body>,
+}
+
+macro_rules! functions {
+    ($($code:literal $name:ident $highest:ident $(=> $body:expr)?,)*) => {
+        const FUNCTIONS: &[Function] = &[$(Function {
+            code: $code,
+            name: concat!("StorPort", stringify!($name)),
+            highest: irql::$highest,
+            body: functions!(@ $($body)?),
+        },)*];
+    };
+    (@) => { None };
+    (@ $body:expr) => { Some($body) };
+}
+
+// In the order of their codes, each of which stands at its own index.
+functions! {
+    0 AllocatePool DISPATCH => requests::allocate_pool,
+    1 FreePool DISPATCH => |call, port| requests::free(call, port, PoolKind::Pool),
+    2 AllocateMdl DISPATCH,
+    3 FreeMdl DISPATCH,
+    4 BuildMdlForNonPagedPool DISPATCH,
+    5 GetSystemAddress DISPATCH => requests::get_system_address,
+    6 GetOriginalMdl HIGH,
+    7 CompleteServiceIrp HIGH,
+    8 GetDeviceObjects HIGH,
+    9 BuildScatterGatherList DISPATCH,
+    10 PutScatterGatherList DISPATCH,
+    11 AcquireMSISpinLock HIGH => synchronization::acquire_msi_spin_lock,
+    12 ReleaseMSISpinLock HIGH => synchronization::release_msi_spin_lock,
+    13 GetMSIInfo HIGH => synchronization::get_msi_info,
+    14 InitializePerfOpts HIGH => synchronization::initialize_perf_opts,
+    15 GetStartIoPerfParams HIGH => requests::get_start_io_perf_params,
+    16 LogSystemEvent DISPATCH => system_event::log,
+    17 GetCurrentProcessorNumber DISPATCH => processors::get_current_processor_number,
+    18 GetActiveGroupCount DISPATCH => processors::get_active_group_count,
+    19 GetGroupAffinity DISPATCH => processors::get_group_affinity,
+    20 GetActiveNodeCount DISPATCH => processors::get_active_node_count,
+    21 GetNodeAffinity DISPATCH => processors::get_node_affinity,
+    22 GetHighestNodeNumber DISPATCH => processors::get_highest_node_number,
+    23 GetLogicalProcessorRelationship DISPATCH,
+    24 AllocateContiguousMemorySpecifyCacheNode DISPATCH => requests::allocate_contiguous_memory,
+    25 FreeContiguousMemorySpecifyCache DISPATCH
+        => |call, port| requests::free(call, port, PoolKind::Contiguous),
+    26 SetPowerSettingNotificationGuids HIGH => system::set_power_setting_notification_guids,
+    27 InvokeAcpiMethod PASSIVE,
+    28 GetRequestInfo HIGH => requests::get_request_info,
+    29 InitializeWorker DISPATCH => later::initialize_worker,
+    30 QueueWorkItem DISPATCH => later::queue_work_item,
+    31 FreeWorker DISPATCH => |call, port| port.free_worker(call.address()),
+    32 InitializeTimer DISPATCH => later::initialize_timer,
+    33 RequestTimer HIGH => later::request_timer,
+    34 FreeTimer DISPATCH => |call, port| port.free_timer(call.address()),
+    35 InitializeSListHead DISPATCH => lists::initialize_slist_head,
+    36 InterlockedFlushSList DISPATCH => lists::interlocked_flush_slist,
+    37 InterlockedPopEntrySList DISPATCH => lists::interlocked_pop_entry_slist,
+    38 InterlockedPushEntrySList DISPATCH => lists::interlocked_push_entry_slist,
+    39 QueryDepthSList DISPATCH => lists::query_depth_slist,
+    40 GetActivityIdSrb HIGH => requests::get_activity_id,
+    41 GetSystemPortNumber HIGH => requests::get_system_port_number,
+    42 GetDataInBufferMdl HIGH,
+    43 GetDataInBufferSystemAddress DISPATCH,
+    44 GetDataInBufferScatterGatherList HIGH,
+    45 MarkDumpMemory HIGH => system::mark_dump_memory,
+    46 SetUnitAttributes HIGH => requests::set_unit_attributes,
+    47 QueryPerformanceCounter HIGH => later::query_performance_counter,
+    48 InitializePoFxPower PASSIVE,
+    49 PoFxActivateComponent DISPATCH,
+    50 PoFxIdleComponent DISPATCH,
+    51 PoFxSetComponentLatency DISPATCH,
+    52 PoFxSetComponentResidency DISPATCH,
+    53 PoFxPowerControl DISPATCH,
+    54 FlushDataBufferMdl HIGH,
+    55 IsDeviceOperationAllowed PASSIVE,
+    56 GetProcessorIndexFromNumber DISPATCH => processors::get_processor_index_from_number,
+    57 PoFxSetIdleTimeout DISPATCH,
+    58 EtwEvent2 DISPATCH => system::etw_event,
+    59 EtwEvent4 DISPATCH => system::etw_event,
+    60 EtwEvent8 DISPATCH => system::etw_event,
+    61 IsCurrentOsInstallationUpgrade PASSIVE => system::is_current_os_installation_upgrade,
+    62 RegistryReadAdapterKey PASSIVE => |_, _| STOR_STATUS_UNSUCCESSFUL,
+    63 RegistryWriteAdapterKey PASSIVE,
+    64 SetAdapterBusType HIGH => system::set_adapter_bus_type,
+    65 PoFxRegisterPerfStates DISPATCH,
+    66 PoFxSetPerfState DISPATCH,
+    67 GetD3ColdSupport HIGH => system::get_d3_cold_support,
+    68 InitializeRpmb HIGH,
+    69 AllocateHostMemoryBuffer DISPATCH,
+    70 FreeHostMemoryBuffer DISPATCH,
+    71 PropagateIrpExtension HIGH,
+    72 InterlockedInsertHeadList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Head),
+    73 InterlockedInsertTailList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Tail),
+    74 InterlockedRemoveHeadList HIGH => lists::interlocked_remove_head_list,
+    75 InitializeSpinlock HIGH => lists::initialize_spin_lock,
+    76 GetPfns HIGH,
+    77 InitializeCryptoEngine HIGH,
+    78 GetRequestCryptoInfo HIGH,
+    79 LogTelemetry HIGH => |_, port| system::telemetry(port),
+    80 UpdateAdapterMaxIO HIGH => requests::update_adapter_max_io,
+    81 DelayExecution HIGH => later::delay_execution,
+    82 AllocateDmaMemory DISPATCH => requests::allocate_dma_memory,
+    83 FreeDmaMemory DISPATCH => |call, port| requests::free(call, port, PoolKind::Dma),
+    84 UpdatePortConfigMaxIOInfo HIGH,
+    85 EtwChannelEvent2 DISPATCH => system::etw_channel_event,
+    86 EtwChannelEvent4 DISPATCH => system::etw_channel_event,
+    87 EtwChannelEvent8 DISPATCH => system::etw_channel_event,
+    88 InitializeHighResolutionTimer DISPATCH,
+    89 RequestHighResolutionTimer HIGH,
+    90 CancelHighResolutionTimer HIGH,
+    91 FreeHighResolutionTimer DISPATCH,
+    92 GetCurrentProcessorIndex HIGH => processors::get_current_processor_index,
+    93 AcquireSpinLockEx HIGH => synchronization::acquire_spin_lock_ex,
+    94 GetProcessorCount HIGH => processors::get_processor_count,
+    95 CancelDpc HIGH => synchronization::cancel_dpc,
+    96 LogTelemetryEx HIGH => |_, port| system::telemetry(port),
+    97 QueryConfiguration HIGH,
+    98 EtwLogError HIGH => system::log_hardware_error,
+    99 InitializeEvent HIGH => later::initialize_event,
+    100 WaitForSingleObject DISPATCH => later::wait_for_single_object,
+    101 SetEvent DISPATCH => later::set_event,
+    102 HardwareReset PASSIVE,
+    103 SetFeatureList HIGH => system::set_feature_list,
+    104 CaptureLiveDump PASSIVE,
+    105 EtwLogByteStream DISPATCH,
+    106 QueryDpcWatchdogInformation HIGH => synchronization::query_dpc_watchdog_information,
+    107 QueryTimerMinInterval HIGH => later::query_timer_min_interval,
+    108 MaskMsixInterrupt HIGH,
+    109 GetCurrentIrql HIGH => synchronization::get_current_irql,
+    110 CreateSystemThread PASSIVE,
+    111 SetPriorityThread DISPATCH,
+    112 SetSystemGroupAffinityThread DISPATCH,
+    113 RevertToUserGroupAffinityThread DISPATCH,
+    114 HardwareResetEx PASSIVE,
+    115 MiniportReportInternalData HIGH,
+    116 GetMessageInterruptIDFromProcessorIndex HIGH => synchronization::get_message_of_processor,
+    117 GetNodeAffinity2 DISPATCH => processors::get_node_affinity2,
+    118 EnableRegistryKeyNotification PASSIVE,
+    119 PoFxRegisterPerfStatesEx DISPATCH,
+}
+
+/// BuildScatterGatherList, PutScatterGatherList and
+/// QueryDpcWatchdogInformation: not below DISPATCH_LEVEL either
+/// (storport-rules.md Routines, IRQL).
+const AT_DISPATCH: [u32; 3] = [9, 10, 106];
+
+/// The name of the function with this code.
+pub(super) fn name(code: u32) -> Option<String> {
+    let function = FUNCTIONS.iter().find(|function| function.code == code)?;
+    Some(function.name.to_owned())
+}
+
+/// StorPortExtendedFunction.
+pub(super) fn extended_function(mut call: Call) -> usize {
+    let code = call.u32();
+    let port = call.port();
+    let Some(function) = FUNCTIONS
+        .get(code as usize)
+        .filter(|function| function.code == code)
+    else {
+        // An inline function of a kit that is newer than the testbed. An older
+        // Storport answers the same.
+        port.statistics
+            .not_implemented(format!("StorPortExtendedFunction with code {code}"));
+        return STOR_STATUS_NOT_IMPLEMENTED as usize;
+    };
+    if port.lacks(function.name, call.caller) {
+        return STOR_STATUS_NOT_IMPLEMENTED as usize;
+    }
+    let level = cpu::current_irql();
+    if AT_DISPATCH.contains(&code) && level < irql::DISPATCH {
+        port.violation(
+            Rule::DdiIrql,
+            call.caller,
+            format_args!("{} at IRQL {level}, below DISPATCH_LEVEL", function.name),
+        );
+    }
+    if !check_irql(port, function.name, function.highest, call.caller) {
+        return STOR_STATUS_INVALID_IRQL as usize;
+    }
+    let failing = port.settings.failing_function;
+    if let Some(status) = port.oddities.failure(failing, code) {
+        return status as usize;
+    }
+    let status = match function.body {
+        Some(body) => body(&mut call, port),
+        None => {
+            port.statistics.not_implemented(function.name);
+            STOR_STATUS_NOT_IMPLEMENTED
+        }
+    };
+    status as usize
+}
+
+/// Writes a result, if there is a place for it.
+fn give<T: abi::Plain>(to: Structure, value: T) -> u32 {
+    if to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    to.set(abi::value(), value);
+    STOR_STATUS_SUCCESS
+}
+
+/// What a pointer of the driver's leads to: an entry of a list, a character.
+#[expect(unsafe_code, reason = "follows the driver's pointers")]
+fn at(address: usize) -> Structure {
+    // SAFETY: by its contract the driver puts entries into its lists that stay
+    // there until they are taken out, and terminates its strings.
+    unsafe { Structure::at(address) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FUNCTIONS;
+
+    #[test]
+    fn each_code_of_the_headers_is_in_the_table_at_its_own_index() {
+        let table: serde_json::Value =
+            serde_json::from_str(include_str!("../../../cross/abi/storport-wdk.json")).unwrap();
+        let codes = table["enums"]["_STORPORT_FUNCTION_CODE"]
+            .as_object()
+            .unwrap();
+
+        for (index, function) in FUNCTIONS.iter().enumerate() {
+            assert_eq!(function.code as usize, index, "{}", function.name);
+        }
+        for (name, code) in codes {
+            let code = code.as_u64().unwrap() as usize;
+            assert!(code < FUNCTIONS.len(), "{name} = {code}");
+        }
+        for (name, function) in [
+            ("ExtFunctionAllocatePool", "StorPortAllocatePool"),
+            (
+                "ExtFunctionAcquireMSISpinLock",
+                "StorPortAcquireMSISpinLock",
+            ),
+            (
+                "ExtFunctionGetMessageInterruptInformation",
+                "StorPortGetMSIInfo",
+            ),
+            ("ExtFunctionRequestTimer", "StorPortRequestTimer"),
+            ("ExtFunctionAcquireSpinLock", "StorPortAcquireSpinLockEx"),
+            ("ExtFunctionGetCurrentIrql", "StorPortGetCurrentIrql"),
+            (
+                "ExtFunctionInitializeSpinlock",
+                "StorPortInitializeSpinlock",
+            ),
+            ("ExtFunctionDelayExecution", "StorPortDelayExecution"),
+        ] {
+            let code = codes[name].as_u64().unwrap() as usize;
+            assert_eq!(FUNCTIONS[code].name, function);
+        }
+    }
+}

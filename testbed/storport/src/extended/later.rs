@@ -1,0 +1,118 @@
+//! What is called later, and waiting: timers, work items, delays, events.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        abi::{
+            self,
+            stor_status::{
+                STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS,
+            },
+        },
+        callbacks::{self, Callback},
+        events,
+        exports::{self, Call, check_irql},
+        port::Port,
+    },
+    give,
+};
+use testbed_machine::{
+    cpu::{self, irql},
+    schedule,
+};
+
+pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
+    let to = call.structure();
+    if to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    give(to, port.initialize_timer())
+}
+
+pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
+    let (handle, routine, context) = (call.address(), call.address(), call.address());
+    let microseconds = call.u64();
+    port.request_timer(handle, routine, context, microseconds)
+}
+
+pub(super) fn query_timer_min_interval(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), testbed_machine::time::TICK as u32)
+}
+
+pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
+    let to = call.structure();
+    if to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    give(to, port.initialize_worker())
+}
+
+pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> u32 {
+    let (routine, handle, context) = (call.address(), call.address(), call.address());
+    if routine == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    port.queue_work(handle, routine, context)
+}
+
+/// Sleeps below DISPATCH_LEVEL, stalls at or above it (storport-rules.md IRQL).
+pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
+    let microseconds = call.u32();
+    let time = Duration::from_micros(u64::from(microseconds));
+    if cpu::current_irql() < irql::DISPATCH {
+        schedule::sleep(time);
+    } else {
+        exports::check_stall(port, microseconds, call.caller);
+        exports::stall(time);
+    }
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> u32 {
+    let (frequency, counter) = (call.structure(), call.structure());
+    if frequency.address() != 0 {
+        give(frequency, testbed_machine::time::FREQUENCY);
+    }
+    give(counter, testbed_machine::time::interrupt_time())
+}
+
+pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> u32 {
+    let event = call.structure();
+    let (kind, state) = (call.u32(), call.u8() != 0);
+    if event.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    events::initialize(event, kind, state)
+}
+
+pub(super) fn set_event(call: &mut Call, _: &'static Port) -> u32 {
+    let event = call.structure();
+    if event.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    events::set(event);
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u32 {
+    let event = call.structure();
+    let (_alertable, timeout) = (call.u8(), call.structure());
+    if event.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let timeout = match timeout.address() {
+        0 => None,
+        _ => Some(timeout.get::<u64>(abi::value()) as i64),
+    };
+    let waits = timeout != Some(0);
+    let name = "StorPortWaitForSingleObject with a time-out";
+    if waits && callbacks::current() == Callback::HwStartIo {
+        exports::check_wait(port, format_args!("{name}"), call.caller);
+        return STOR_STATUS_INVALID_IRQL;
+    }
+    if waits && !check_irql(port, name, irql::APC, call.caller) {
+        return STOR_STATUS_INVALID_IRQL;
+    }
+    events::wait(event, timeout)
+}

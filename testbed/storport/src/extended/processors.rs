@@ -1,0 +1,100 @@
+//! Processors: one group, one node.
+
+use super::{
+    super::{
+        abi::{
+            self, group_affinity,
+            stor_status::{
+                STOR_STATUS_BUFFER_TOO_SMALL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS,
+            },
+        },
+        exports::Call,
+        port::Port,
+    },
+    give,
+};
+use testbed_machine::cpu;
+
+/// A PROCESSOR_NUMBER: group 0, and the CPU.
+pub(super) fn processor_number() -> u32 {
+    cpu::current_number() << 16
+}
+
+fn all_processors() -> u64 {
+    u64::MAX >> (64 - cpu::count())
+}
+
+pub(super) fn get_current_processor_number(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), processor_number())
+}
+
+pub(super) fn get_current_processor_index(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), cpu::current_number())
+}
+
+pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port) -> u32 {
+    let number = call.structure();
+    let to = call.structure();
+    if number.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let number = number.get::<u32>(abi::value());
+    let (group, index) = (number as u16, u32::from((number >> 16) as u8));
+    if group != 0 || index >= cpu::count() {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    give(to, index)
+}
+
+pub(super) fn get_processor_count(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), cpu::count())
+}
+
+pub(super) fn get_active_group_count(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), 1u16)
+}
+
+pub(super) fn get_group_affinity(call: &mut Call, _: &'static Port) -> u32 {
+    let group = call.u32() as u16;
+    let to = call.structure();
+    if group != 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    give(to, all_processors())
+}
+
+pub(super) fn get_active_node_count(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), 1u32)
+}
+
+pub(super) fn get_highest_node_number(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), 0u32)
+}
+
+pub(super) fn get_node_affinity(call: &mut Call, _: &'static Port) -> u32 {
+    let node = call.u32();
+    let to = call.structure();
+    if node != 0 || to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    to.fill(group_affinity::SIZE, 0);
+    to.set(group_affinity::Mask, all_processors());
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn get_node_affinity2(call: &mut Call, _: &'static Port) -> u32 {
+    let (node, to) = (call.u32(), call.structure());
+    let (count, required) = (call.u32() as u16, call.structure());
+    if node != 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    if required.address() != 0 {
+        give(required, 1u16);
+    }
+    if count == 0 || to.address() == 0 {
+        return STOR_STATUS_BUFFER_TOO_SMALL;
+    }
+    to.fill(group_affinity::SIZE, 0);
+    to.set(group_affinity::Mask, all_processors());
+    STOR_STATUS_SUCCESS
+}

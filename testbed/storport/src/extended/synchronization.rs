@@ -1,0 +1,126 @@
+//! Locks, DPCs and messages.
+
+use super::{
+    super::{
+        abi::{
+            Structure, config, message_interrupt_information as msi,
+            stor_dpc_watchdog_information as dpc_watchdog,
+            stor_status::{
+                STOR_STATUS_INVALID_DEVICE_REQUEST, STOR_STATUS_INVALID_PARAMETER,
+                STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+            },
+        },
+        callbacks::{self, Callback},
+        exports::Call,
+        held_locks::Form,
+        interrupts::Controller,
+        plug_and_play,
+        port::Port,
+        violations::Rule,
+    },
+    give,
+};
+use testbed_machine::cpu::{self, irql};
+
+pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
+    let message = call.u32();
+    let to = call.structure();
+    if port.has_no_locks(call.caller) {
+        return give(to, u32::from(cpu::current_irql()));
+    }
+    match port.acquire_message_for_miniport(message, call.caller) {
+        Ok(old_irql) => give(to, u32::from(old_irql)),
+        Err(status) => status,
+    }
+}
+
+pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
+    let (message, old_irql) = (call.u32(), call.u32());
+    if port.is_dump() {
+        return STOR_STATUS_SUCCESS;
+    }
+    port.release_message_for_miniport(message, old_irql, call.caller)
+}
+
+pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 {
+    let (lock, context) = (call.u32(), call.address());
+    let handle = call.structure();
+    if port.has_no_locks(call.caller) {
+        return STOR_STATUS_SUCCESS;
+    }
+    port.acquire_for_miniport(Form::Extended, lock, context, handle, call.caller)
+}
+
+pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> u32 {
+    let dpc = call.address();
+    let to = call.structure();
+    give(to, u8::from(port.cancel_dpc(dpc, call.caller)))
+}
+
+pub(super) fn get_msi_info(call: &mut Call, port: &'static Port) -> u32 {
+    let message = call.u32();
+    let to = call.structure();
+    message_information(port, message, to, call.caller)
+}
+
+/// StorPortGetMSIInfo and StorPortGetMessageInterruptInformation.
+pub(crate) fn message_information(port: &Port, message: u32, to: Structure, caller: usize) -> u32 {
+    if callbacks::current() == Callback::HwMSInterruptRoutine {
+        port.violation(
+            Rule::DdiCallback,
+            caller,
+            format_args!("StorPortGetMSIInfo in HwMSInterruptRoutine"),
+        );
+    }
+    if port.messages() == 0 {
+        return STOR_STATUS_INVALID_DEVICE_REQUEST;
+    }
+    if message >= port.messages() || to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    let cpu = Controller::cpu_of(message);
+    let vector = plug_and_play::FIRST_VECTOR + message;
+    to.set(msi::MessageId, message);
+    to.set(msi::MessageData, vector);
+    to.set(msi::MessageAddress, plug_and_play::message_address(cpu));
+    to.set(msi::InterruptVector, vector);
+    to.set(msi::InterruptLevel, u32::from(irql::DEVICE));
+    to.set(msi::InterruptMode, config::Latched);
+    STOR_STATUS_SUCCESS
+}
+
+pub(super) fn get_message_of_processor(call: &mut Call, port: &'static Port) -> u32 {
+    let processor = call.u32();
+    let to = call.structure();
+    let message = (0..port.messages()).find(|message| Controller::cpu_of(*message) == processor);
+    match message {
+        Some(message) => give(to, message),
+        None => STOR_STATUS_INVALID_PARAMETER,
+    }
+}
+
+pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> u32 {
+    let query = call.u8() != 0;
+    let data = call.structure();
+    port.performance_options(query, data, call.caller)
+}
+
+pub(super) fn get_current_irql(call: &mut Call, _: &'static Port) -> u32 {
+    give(call.structure(), cpu::current_irql())
+}
+
+pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {
+    let to = call.structure();
+    if to.address() == 0 {
+        return STOR_STATUS_INVALID_PARAMETER;
+    }
+    if cpu::current_irql() < irql::DISPATCH {
+        return STOR_STATUS_UNSUCCESSFUL;
+    }
+    // No limits: a DPC that does not return is the watchdog's.
+    to.set(dpc_watchdog::DpcTimeLimit, 0);
+    to.set(dpc_watchdog::DpcTimeCount, 0);
+    to.set(dpc_watchdog::DpcWatchdogLimit, 0);
+    to.set(dpc_watchdog::DpcWatchdogCount, 0);
+    STOR_STATUS_SUCCESS
+}

@@ -1,0 +1,817 @@
+//! What a thread holds of Storport's locks: acquisitions by Storport and by the
+//! miniport, and the rules that the miniport's must keep.
+//!
+//! A lock knows its holder, so that a second acquisition by the same thread is
+//! an error with a place instead of a hang. The miniport's handle is filled as
+//! an in-stack queued lock is: with what leads back to the acquisition, and
+//! the IRQL to return to.
+
+use std::{
+    cell::Cell,
+    fmt,
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use super::{
+    abi::{Structure, config, spin_lock, stor_lock_handle, stor_status},
+    callbacks::{self, Callback},
+    dpcs,
+    port::Port,
+    report::LockRow,
+    spin_locks::{LockId, SpinLock},
+    violations::Rule,
+    waits::{Waiter, Waiting},
+};
+use testbed_machine::{
+    clock,
+    cpu::{self, irql},
+    trap::{Calls, place_in_driver},
+};
+
+/// How the miniport takes a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// StorPortAcquireSpinLock: cannot fail.
+    Plain,
+    /// StorPortAcquireSpinLockEx: knows more kinds, and says what is wrong.
+    Extended,
+}
+
+/// Who took a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taker {
+    Storport,
+    Miniport,
+}
+
+/// An acquisition.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    id: LockId,
+    taker: Taker,
+    /// The handle's address; 0 without.
+    handle: usize,
+    /// What the handle was filled with: thread and number of acquisition.
+    token: u64,
+    old_irql: u8,
+    since: u64,
+    /// Where the miniport's call returns to; 0 for Storport's own.
+    caller: usize,
+    /// Its handle was used again, which was told then.
+    handle_lost: bool,
+}
+
+const NOTHING: Held = Held {
+    id: LockId::StartIo,
+    taker: Taker::Storport,
+    handle: 0,
+    token: 0,
+    old_irql: 0,
+    since: 0,
+    caller: 0,
+    handle_lost: false,
+};
+
+/// The most locks a thread can hold: Storport's channel and StartIo locks, and
+/// one of each kind on top, would do.
+const DEEPEST: usize = 16;
+
+thread_local! {
+    static THREAD: Cell<u32> = const { Cell::new(0) };
+    static ACQUISITIONS: Cell<u32> = const { Cell::new(0) };
+    static HELD: [Cell<Held>; DEEPEST] = const { [const { Cell::new(NOTHING) }; DEEPEST] };
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// How many threads took locks.
+static THREADS: AtomicU32 = AtomicU32::new(0);
+
+/// The number of the calling thread among those that took locks, from 1 up.
+fn this_thread() -> u32 {
+    if THREAD.get() == 0 {
+        THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    THREAD.get()
+}
+
+fn held(index: usize) -> Held {
+    HELD.with(|held| held[index].get())
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.id)?;
+        match self.taker {
+            Taker::Storport => f.write_str(" (by Storport)"),
+            Taker::Miniport => match place_in_driver(self.caller) {
+                Some(place) => write!(f, " (taken at {place})"),
+                None => Ok(()),
+            },
+        }
+    }
+}
+
+/// The locks that the calling thread holds, in the order of their acquisition.
+pub(super) fn held_by_this_thread() -> Vec<String> {
+    (0..DEPTH.get())
+        .map(|index| held(index).to_string())
+        .collect()
+}
+
+fn find(wanted: impl Fn(&Held) -> bool) -> Option<usize> {
+    (0..DEPTH.get()).rev().find(|index| wanted(&held(*index)))
+}
+
+/// The handle of the acquisition at `index` serves another one now.
+fn lose_handle(index: usize) {
+    HELD.with(|places| {
+        let entry = Held {
+            handle_lost: true,
+            ..places[index].get()
+        };
+        places[index].set(entry);
+    });
+}
+
+fn push(entry: Held) -> bool {
+    let depth = DEPTH.get();
+    let room = HELD.with(|held| held.get(depth).map(|place| place.set(entry)));
+    if room.is_some() {
+        DEPTH.set(depth + 1);
+    }
+    room.is_some()
+}
+
+/// Whether the calling thread runs a DPC of StorPortInitializeThreadedDpc.
+fn in_threaded_dpc() -> bool {
+    callbacks::current() == Callback::HwDpcRoutine
+        && callbacks::current_argument() == dpcs::THREADED
+}
+
+/// Takes the entry at `index` out; what lay above it moves down.
+fn remove(index: usize) -> Held {
+    let entry = held(index);
+    let depth = DEPTH.get() - 1;
+    HELD.with(|places| {
+        for below in index..depth {
+            places[below].set(places[below + 1].get());
+        }
+    });
+    DEPTH.set(depth);
+    entry
+}
+
+impl Port {
+    /// How many locks of adapters the calling thread holds.
+    pub(super) fn locks_held(&self) -> usize {
+        DEPTH.get()
+    }
+
+    /// The lock, or nothing if there is none of this name.
+    fn spin_lock(&self, id: LockId) -> Option<&SpinLock> {
+        match id {
+            LockId::StartIo => Some(&self.locks.start_io),
+            LockId::Interrupt => Some(&self.locks.interrupt),
+            LockId::Channel(number) => self.locks.each_channel().get(number as usize),
+            LockId::AllChannels => None,
+            LockId::Message(number) => self.locks.each_message().get(number as usize),
+            LockId::Dpc(number) => self.dpcs.get(number).map(|dpc| &dpc.lock),
+        }
+    }
+
+    /// The locks that are taken with a lock, first to last: for Interrupt every
+    /// message's (storport-rules.md O5).
+    fn parts(&self, id: LockId) -> &[SpinLock] {
+        match id {
+            LockId::Interrupt => self.locks.each_message(),
+            LockId::AllChannels => self.locks.each_channel(),
+            _ => &[],
+        }
+    }
+
+    fn acquire(&self, id: LockId, taker: Taker, handle: usize, level: u8, caller: usize) {
+        let number = ACQUISITIONS.get().wrapping_add(1);
+        ACQUISITIONS.set(number);
+        let thread = this_thread();
+        let old_irql = cpu::current_irql();
+        cpu::set_irql(old_irql.max(level));
+        for (index, lock) in self.parts(id).iter().enumerate() {
+            lock.acquire(thread, |holder| {
+                self.wait(id, Some(index as u32), caller, holder)
+            });
+            lock.set_handle(handle);
+        }
+        if let Some(lock) = self.spin_lock(id) {
+            lock.acquire(thread, |holder| self.wait(id, None, caller, holder));
+            lock.set_handle(handle);
+        }
+        let entry = Held {
+            id,
+            taker,
+            handle,
+            token: u64::from(thread) << 32 | u64::from(number),
+            old_irql,
+            since: clock::now(),
+            caller,
+            handle_lost: false,
+        };
+        if !push(entry) {
+            self.lock_stops_machine(
+                Rule::LockRecursion,
+                id,
+                caller,
+                format_args!("{id} would be the thread's lock number {}", DEEPEST + 1),
+            );
+        }
+    }
+
+    /// The calling thread begins to wait for a lock, or for a part of it, the
+    /// parts before which it has.
+    fn wait<'lock>(
+        &self,
+        id: LockId,
+        part: Option<u32>,
+        caller: usize,
+        holder: &'lock AtomicU32,
+    ) -> Waiting<'lock> {
+        let part_of = |number| match id {
+            LockId::AllChannels => LockId::Channel(number),
+            _ => LockId::Message(number),
+        };
+        let mut held = held_by_this_thread();
+        let parts = part.unwrap_or(self.parts(id).len() as u32);
+        held.extend((0..parts).map(|number| format!("{} (for {id})", part_of(number))));
+        let waiter = Waiter {
+            thread: this_thread(),
+            name: thread::current().name().unwrap_or("unnamed").to_owned(),
+            cpu: cpu::current_number(),
+            irql: cpu::current_irql(),
+            callback: callbacks::current().name(),
+            wanted: match part {
+                Some(number) => format!("{} (for {id})", part_of(number)),
+                None => id.to_string(),
+            },
+            held,
+            calls: Calls::here(),
+        };
+        Waiting::begin(waiter, holder, |circle| self.deadlock(caller, circle))
+    }
+
+    /// Releases the acquisition at `index`, and returns to its IRQL.
+    fn release(&self, index: usize) {
+        let top = index + 1 == DEPTH.get();
+        let entry = remove(index);
+        let time = clock::now() - entry.since;
+        if let Some(lock) = self.spin_lock(entry.id) {
+            lock.release(time);
+        }
+        for lock in self.parts(entry.id).iter().rev() {
+            lock.release(time);
+        }
+        if top {
+            cpu::set_irql(entry.old_irql);
+        } else {
+            // The lock above keeps its IRQL and returns to this one's.
+            HELD.with(|places| {
+                let above = Held {
+                    old_irql: entry.old_irql,
+                    ..places[index].get()
+                };
+                places[index].set(above);
+            });
+        }
+    }
+
+    /// Storport takes a lock for a callback.
+    pub(super) fn lock(&self, id: LockId) {
+        let level = match id {
+            LockId::Interrupt | LockId::Message(_) => irql::DEVICE,
+            _ => irql::DISPATCH,
+        };
+        self.acquire(id, Taker::Storport, 0, level, 0);
+    }
+
+    /// Storport releases the lock that it took last.
+    pub(super) fn unlock(&self) {
+        if let Some(last) = DEPTH.get().checked_sub(1) {
+            self.release(last);
+        }
+    }
+
+    /// Whether the calling thread holds the lock that keeps interrupts away.
+    pub(super) fn holds(&self, id: LockId) -> bool {
+        find(|held| held.id == id).is_some()
+    }
+
+    /// Waits until no interrupt routine runs that began before.
+    pub(super) fn interrupts_have_passed(&self) {
+        self.lock(LockId::Interrupt);
+        self.unlock();
+    }
+
+    /// Each lock that there is.
+    fn lock_ids(&self) -> impl Iterator<Item = LockId> {
+        let messages = self.locks.each_message().len() as u32;
+        [LockId::StartIo]
+            .into_iter()
+            .chain((0..self.locks.channels()).map(LockId::Channel))
+            .chain((0..self.dpcs.count()).map(LockId::Dpc))
+            .chain([LockId::Interrupt])
+            .chain((0..messages).map(LockId::Message))
+    }
+
+    /// What was counted of locks that were ever taken.
+    pub(super) fn lock_rows(&self) -> Vec<LockRow> {
+        self.lock_ids()
+            .filter_map(|id| self.spin_lock(id)?.row(id))
+            .collect()
+    }
+
+    /// The names of the locks that are taken now.
+    pub(super) fn locks_taken(&self) -> String {
+        let taken: Vec<_> = self
+            .lock_ids()
+            .filter(|id| self.spin_lock(*id).is_some_and(SpinLock::is_taken))
+            .map(|id| id.to_string())
+            .collect();
+        taken.join(", ")
+    }
+
+    /// Undoes what a callback left held, each a violation.
+    pub(super) fn check_locks_at_return(&self, callback: Callback) {
+        let base = callbacks::locks_at_entry();
+        while DEPTH.get() > base {
+            let last = DEPTH.get() - 1;
+            let id = held(last).id;
+            self.lock_violation(
+                Rule::LockAtReturn,
+                id,
+                0,
+                format_args!("{} returned with {id} held", callback.name()),
+            );
+            self.release(last);
+        }
+    }
+
+    /// StorPortAcquireSpinLock and StorPortAcquireSpinLockEx: takes the lock
+    /// that `kind` and `context` name, and fills the handle.
+    pub(super) fn acquire_for_miniport(
+        &self,
+        form: Form,
+        kind: u32,
+        context: usize,
+        handle: Structure,
+        caller: usize,
+    ) -> u32 {
+        let address = handle.address();
+        if address == 0 {
+            self.no_handle("taken", caller);
+            return stor_status::STOR_STATUS_INVALID_PARAMETER;
+        }
+        let Some((id, level)) = self.lock_of(form, kind, context, caller) else {
+            return stor_status::STOR_STATUS_INVALID_PARAMETER;
+        };
+        if !self.check_irql(form, kind, id, caller) && form == Form::Extended {
+            return stor_status::STOR_STATUS_INVALID_IRQL;
+        }
+        self.check_acquisition(id, caller);
+        if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
+            self.lock_violation(
+                Rule::LockThreadedDpc,
+                id,
+                caller,
+                format_args!(
+                    "{id} is taken as ThreadedDpcLock in {}, which is for threaded DPCs only",
+                    callbacks::current().name()
+                ),
+            );
+        }
+        let is_others = self.is_others_handle(handle);
+        let mine = find(|held| held.handle == address);
+        if is_others || mine.is_some() {
+            self.lock_violation(
+                Rule::LockHandleInUse,
+                id,
+                caller,
+                format_args!("{id} is taken with a handle whose lock is not released"),
+            );
+        }
+        if let Some(mine) = mine {
+            lose_handle(mine);
+        }
+        self.acquire(id, Taker::Miniport, address, level, caller);
+        let entry = held(DEPTH.get() - 1);
+        if is_others {
+            // The other thread needs what is in it.
+            lose_handle(DEPTH.get() - 1);
+            return stor_status::STOR_STATUS_SUCCESS;
+        }
+        handle.set(stor_lock_handle::Lock, kind);
+        handle.set(stor_lock_handle::Context_LockQueue_Next, 0);
+        handle.set(stor_lock_handle::Context_LockQueue_Lock, entry.token);
+        handle.set(stor_lock_handle::Context_OldIrql, entry.old_irql);
+        stor_status::STOR_STATUS_SUCCESS
+    }
+
+    fn no_handle(&self, done: &str, caller: usize) {
+        self.violation(
+            Rule::DdiArgument,
+            caller,
+            format_args!("a spin lock is {done} with NULL for its STOR_LOCK_HANDLE"),
+        );
+    }
+
+    /// Whether another thread holds a lock by this handle. What is in one says
+    /// so quickly: it names the thread.
+    fn is_others_handle(&self, handle: Structure) -> bool {
+        let thread = handle.get(stor_lock_handle::Context_LockQueue_Lock) >> 32;
+        let is_thread = (1..=u64::from(THREADS.load(Ordering::Relaxed))).contains(&thread);
+        is_thread
+            && thread != u64::from(this_thread())
+            && self
+                .lock_ids()
+                .filter_map(|id| self.spin_lock(id))
+                .any(|lock| lock.is_held_elsewhere_by(handle.address(), this_thread()))
+    }
+
+    /// The lock that the miniport names, and the IRQL while it is held.
+    fn lock_of(
+        &self,
+        form: Form,
+        kind: u32,
+        context: usize,
+        caller: usize,
+    ) -> Option<(LockId, u8)> {
+        if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && context != 0 {
+            self.violation(
+                Rule::DdiArgument,
+                caller,
+                format_args!("the lock context of STOR_SPINLOCK {kind} is {context:#x}, not NULL"),
+            );
+        }
+        let dpc = |level| {
+            let number = self.dpcs.number(context);
+            if number.is_none() {
+                self.violation(
+                    Rule::LockDpc,
+                    caller,
+                    format_args!("the lock context {context:#x} is not an initialised STOR_DPC"),
+                );
+            }
+            Some((LockId::Dpc(number?), level))
+        };
+        match kind {
+            spin_lock::StartIoLock => Some((LockId::StartIo, irql::DISPATCH)),
+            spin_lock::InterruptLock => Some((LockId::Interrupt, irql::DEVICE)),
+            spin_lock::DpcLock => dpc(irql::DISPATCH),
+            spin_lock::ThreadedDpcLock if form == Form::Extended => dpc(irql::DISPATCH),
+            spin_lock::DpcLevelLock if form == Form::Extended => dpc(irql::PASSIVE),
+            _ => {
+                self.violation(
+                    Rule::LockKind,
+                    caller,
+                    format_args!("{kind} is not a STOR_SPINLOCK of this function"),
+                );
+                None
+            }
+        }
+    }
+
+    /// storport-rules.md STOR_SPINLOCK. Under a lock that raised the IRQL `lock-order` or
+    /// `lock-not-allowed` says it all, where the function goes on; so does
+    /// `stop-at-dirql`.
+    fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
+        let level = cpu::current_irql();
+        let fits = match kind {
+            spin_lock::InterruptLock => level <= irql::DEVICE,
+            spin_lock::DpcLevelLock => level == irql::DISPATCH,
+            _ => level <= irql::DISPATCH,
+        };
+        let is_said = self.is_strict_control()
+            || form == Form::Plain
+                && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
+        if !fits && !is_said {
+            self.lock_violation(
+                Rule::LockIrql,
+                id,
+                caller,
+                format_args!("{id} is taken (as STOR_SPINLOCK {kind}) at IRQL {level}"),
+            );
+        }
+        fits
+    }
+
+    /// What holds for an acquisition of `id` by the miniport now, whatever
+    /// function it is made with.
+    fn check_acquisition(&self, id: LockId, caller: usize) {
+        let may_take = self.may_take(id);
+        for index in 0..DEPTH.get() {
+            let outer = held(index);
+            let by = match outer.taker {
+                Taker::Storport => "Storport",
+                Taker::Miniport => "the miniport",
+            };
+            if self.same(outer.id, id) {
+                self.lock_stops_machine(
+                    Rule::LockRecursion,
+                    id,
+                    caller,
+                    format_args!(
+                        "would wait forever: it takes {id} while {by} holds {}",
+                        outer.id
+                    ),
+                );
+            }
+            let nested = match (outer.id, id) {
+                (LockId::StartIo, LockId::Dpc(_)) => None,
+                (LockId::Dpc(_), LockId::StartIo) => Some(Rule::LockOrderStartIo),
+                _ if outer.id.level() == id.level() => {
+                    (!self.may_nest(outer, id)).then_some(Rule::LockNested)
+                }
+                _ => {
+                    // Its order does not matter if the callback may not take it.
+                    if outer.id.level() > id.level() && may_take {
+                        self.lock_violation(
+                            Rule::LockOrder,
+                            id,
+                            caller,
+                            format_args!(
+                                "{id} is taken while {by} holds {}; the order is StartIo, Dpc, Interrupt",
+                                outer.id
+                            ),
+                        );
+                    }
+                    continue;
+                }
+            };
+            self.check_nesting(outer, by, id, nested, caller);
+        }
+        if !may_take {
+            self.lock_violation(
+                match callbacks::current() {
+                    Callback::HwAdapterControl => Rule::StopAtDirql,
+                    _ => Rule::LockNotAllowed,
+                },
+                id,
+                caller,
+                format_args!("{} must not take {id}", callbacks::current().name()),
+            );
+        }
+    }
+
+    /// A lock that is taken under another one: whether the two were taken the other
+    /// way round before, and else whether the rule `nested` is broken.
+    fn check_nesting(
+        &self,
+        outer: Held,
+        by: &str,
+        id: LockId,
+        nested: Option<Rule>,
+        caller: usize,
+    ) {
+        let place = || {
+            let place = place_in_driver(caller).map(|place| format!(", at {place}"));
+            format!(
+                "in {} on CPU {}{}",
+                callbacks::current().name(),
+                cpu::current_number(),
+                place.unwrap_or_default()
+            )
+        };
+        if let Some(earlier) = self.orders.note(outer.id, id, place) {
+            self.lock_violation(
+                Rule::LockInversion,
+                id,
+                caller,
+                format_args!(
+                    "{id} is taken while {by} holds {}; the opposite order was used {earlier}: two CPUs \
+                     that do both at the same time deadlock",
+                    outer.id
+                ),
+            );
+        } else if let Some(rule) = nested {
+            self.lock_violation(
+                rule,
+                id,
+                caller,
+                format_args!("{id} is taken while {by} holds {}", outer.id),
+            );
+        }
+    }
+
+    /// Whether who has `outer` would wait for itself with `inner`.
+    fn same(&self, outer: LockId, inner: LockId) -> bool {
+        match (outer, inner) {
+            (LockId::Interrupt, LockId::Message(_)) | (LockId::Message(_), LockId::Interrupt) => {
+                self.locks.per_message()
+            }
+            _ => outer == inner,
+        }
+    }
+
+    /// storport-rules.md O6: an interrupt routine may take other messages' locks.
+    fn may_nest(&self, outer: Held, inner: LockId) -> bool {
+        matches!((outer.id, inner), (LockId::Message(_), LockId::Message(_)))
+            && callbacks::current() == Callback::HwMSInterruptRoutine
+            && outer.taker == Taker::Storport
+    }
+
+    /// storport-rules.md Callbacks, with 8 row 4: DPC locks where only Interrupt is listed are
+    /// in order.
+    fn may_take(&self, id: LockId) -> bool {
+        match callbacks::current() {
+            Callback::DriverEntry
+            | Callback::HwFindAdapter
+            | Callback::HwInitialize
+            | Callback::HwPassiveInitialize
+            | Callback::HwInterrupt
+            | Callback::SynchronizedAccess => false,
+            Callback::HwMSInterruptRoutine => {
+                self.locks.per_message() && matches!(id, LockId::Message(_))
+            }
+            Callback::HwStartIo => self.full_duplex(),
+            Callback::HwAdapterControl => !self.is_strict_control(),
+            Callback::HwTimer
+            | Callback::HwTimerEx
+            | Callback::HwResetBus
+            | Callback::HwStateChange
+            | Callback::HwBuildIo
+            | Callback::HwDpcRoutine
+            | Callback::HwUnitControl
+            | Callback::HwTracingEnabled
+            | Callback::HwWorkItem
+            | Callback::None => true,
+        }
+    }
+
+    /// StorPortReleaseSpinLock.
+    pub(super) fn release_for_miniport(&self, handle: Structure, caller: usize) {
+        let address = handle.address();
+        if address == 0 {
+            return self.no_handle("released", caller);
+        }
+        let token = handle.get(stor_lock_handle::Context_LockQueue_Lock);
+        let by_token = find(|held| held.token == token && held.taker == Taker::Miniport);
+        let by_address = find(|held| held.handle == address && held.taker == Taker::Miniport);
+        let Some(index) = by_token.or(by_address) else {
+            let (rule, what) = if token >> 32 != 0 && token >> 32 != u64::from(this_thread()) {
+                (Rule::LockOtherThread, "was taken by another thread")
+            } else {
+                (Rule::LockNotHeld, "is not held")
+            };
+            return self.violation(
+                rule,
+                caller,
+                format_args!("the lock of the released handle {what}"),
+            );
+        };
+        let entry = held(index);
+        if entry.handle != address {
+            self.lock_violation(
+                Rule::LockHandleMoved,
+                entry.id,
+                caller,
+                format_args!(
+                    "the handle of {} was at {:#x} when it was taken, and is at {address:#x} now",
+                    entry.id, entry.handle
+                ),
+            );
+        }
+        let is_as_filled =
+            by_token.is_some() && handle.get(stor_lock_handle::Context_OldIrql) == entry.old_irql;
+        if !is_as_filled && !entry.handle_lost {
+            self.lock_violation(
+                Rule::LockHandleChanged,
+                entry.id,
+                caller,
+                format_args!(
+                    "the handle of {} was written to while it was held",
+                    entry.id
+                ),
+            );
+        }
+        self.check_release_order(index, caller);
+        if !entry.handle_lost {
+            handle.set(stor_lock_handle::Context_LockQueue_Lock, 0);
+        }
+        self.release(index);
+    }
+
+    fn check_release_order(&self, index: usize, caller: usize) {
+        if index + 1 != DEPTH.get() {
+            let (released, last) = (held(index).id, held(DEPTH.get() - 1).id);
+            self.lock_violation(
+                Rule::LockReleaseOrder,
+                released,
+                caller,
+                format_args!("{released} is released before {last}, which was taken later"),
+            );
+        }
+    }
+
+    /// StorPortAcquireMSISpinLock: the old IRQL, or a status.
+    pub(super) fn acquire_message_for_miniport(
+        &self,
+        message: u32,
+        caller: usize,
+    ) -> Result<u8, u32> {
+        let id = self.message_lock(message, caller)?;
+        self.check_acquisition(id, caller);
+        self.acquire(id, Taker::Miniport, 0, irql::DEVICE, caller);
+        Ok(held(DEPTH.get() - 1).old_irql)
+    }
+
+    /// StorPortReleaseMSISpinLock.
+    pub(super) fn release_message_for_miniport(
+        &self,
+        message: u32,
+        old_irql: u32,
+        caller: usize,
+    ) -> u32 {
+        let id = match self.message_lock(message, caller) {
+            Ok(id) => id,
+            Err(status) => return status,
+        };
+        let Some(index) = find(|held| held.id == id && held.taker == Taker::Miniport) else {
+            self.lock_violation(
+                Rule::LockNotHeld,
+                id,
+                caller,
+                format_args!("{id} is released, but the miniport has not taken it"),
+            );
+            return stor_status::STOR_STATUS_SUCCESS;
+        };
+        // Miniports keep it in a KIRQL (storport-rules.md L9).
+        if old_irql as u8 != held(index).old_irql {
+            self.lock_violation(
+                Rule::LockHandleChanged,
+                id,
+                caller,
+                format_args!(
+                    "{id} is released to IRQL {old_irql}, but was taken at IRQL {}",
+                    held(index).old_irql
+                ),
+            );
+        }
+        self.check_release_order(index, caller);
+        self.release(index);
+        stor_status::STOR_STATUS_SUCCESS
+    }
+
+    /// StorPortSynchronizeAccess: runs `routine` with the interrupt lock, and
+    /// gives back what it returned.
+    pub(super) fn synchronize_access(
+        &'static self,
+        routine: usize,
+        context: usize,
+        caller: usize,
+    ) -> usize {
+        self.check_acquisition(LockId::Interrupt, caller);
+        self.lock(LockId::Interrupt);
+        let arguments = [self.extension(), context, 0, 0, 0, 0];
+        let result = self.call(
+            Callback::SynchronizedAccess,
+            irql::DEVICE,
+            routine,
+            arguments,
+        );
+        self.unlock();
+        usize::from(result as u8)
+    }
+
+    /// StorPortSynchronizeAccess where there are no locks.
+    pub(super) fn run_unlocked(&'static self, routine: usize, context: usize) -> usize {
+        let arguments = [self.extension(), context, 0, 0, 0, 0];
+        let level = cpu::current_irql();
+        let result = self.call(Callback::SynchronizedAccess, level, routine, arguments);
+        usize::from(result as u8)
+    }
+
+    fn message_lock(&self, message: u32, caller: usize) -> Result<LockId, u32> {
+        if self.interrupt_mode() != config::InterruptSynchronizePerMessage {
+            self.lock_violation(
+                Rule::LockMsiMode,
+                LockId::Message(message),
+                caller,
+                format_args!(
+                    "MSI {message}: the adapter is not in InterruptSynchronizePerMessage mode"
+                ),
+            );
+            return Err(stor_status::STOR_STATUS_INVALID_DEVICE_REQUEST);
+        }
+        if message as usize >= self.locks.each_message().len() {
+            self.lock_violation(
+                Rule::LockMsiMessage,
+                LockId::Message(message),
+                caller,
+                format_args!(
+                    "MSI {message}: the adapter has {} messages",
+                    self.locks.each_message().len()
+                ),
+            );
+            return Err(stor_status::STOR_STATUS_INVALID_PARAMETER);
+        }
+        Ok(LockId::Message(message))
+    }
+}

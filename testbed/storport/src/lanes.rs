@@ -1,0 +1,779 @@
+//! The way of requests on one CPU: from a program through HwBuildIo and
+//! HwStartIo to the miniport, and from its RequestComplete back.
+//!
+//! A lane's requests are sent and returned by its CPU's thread alone; other
+//! threads only hang completed SRBs on its list, and tell it that a request in
+//! line was let in.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    abi::srb_status,
+    adapter::{Checks, SrbShape, StartIoCpu},
+    callbacks::Callback,
+    control_request::ControlRequest,
+    port::Port,
+    request::{Address, Program, Request},
+    spin_locks::LockId,
+    srb::{STATUS, Slot, owner, recovery},
+    units::{Place, Unit},
+    violations::Rule,
+};
+use testbed_machine::{
+    clock,
+    cpu::{Deferred, Source, irql, set_irql},
+    mailbox::Mailbox,
+    memory::Block,
+    trap::{self, Access},
+};
+
+/// A program that runs, and where it goes when it has ended.
+struct Running {
+    program: Box<dyn Program>,
+    outstanding: u32,
+    place: usize,
+    home: Arc<Home>,
+}
+
+/// Where programs go with their places.
+pub(super) type Home = Mailbox<(usize, Box<dyn Program>)>;
+
+/// What is known of a request while it is in Storport.
+struct Work {
+    program: usize,
+    request: Request,
+    /// What it is instead of a command.
+    control: Option<ControlRequest>,
+    arrived: u64,
+    unit: &'static Unit,
+}
+
+/// A request in line at its unit.
+enum Waiting {
+    /// It was not sent yet.
+    New(Work),
+    /// It came back BUSY, and keeps its SRB.
+    Again(u32, &'static Unit),
+}
+
+impl Waiting {
+    fn unit(&self) -> &'static Unit {
+        match self {
+            Self::New(work) => work.unit,
+            Self::Again(_, unit) => unit,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    programs: Vec<Option<Running>>,
+    in_line: VecDeque<Waiting>,
+    /// Came back BUSY, and until when they wait.
+    busy: VecDeque<(u64, u32)>,
+    /// SRBs that are free, and how many of this CPU's have memory.
+    free: VecDeque<u32>,
+    grown: u32,
+    /// What the SRBs are used for, by number from the CPU's first on.
+    work: Vec<Option<Work>>,
+    /// The unit that was used last.
+    unit: Option<&'static Unit>,
+}
+
+/// A CPU's part of an adapter.
+pub(super) struct Lane {
+    port: &'static Port,
+    cpu: u32,
+    /// The completed SRB that came last: number + 1, or 0.
+    completed: AtomicU32,
+    granted: Mutex<Vec<&'static Unit>>,
+    grants: AtomicU32,
+    /// A request that came back BUSY has waited long enough.
+    busy_over: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+impl fmt::Debug for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lane")
+            .field("cpu", &self.cpu)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deferred for Lane {
+    /// The pause of a request that came back BUSY is over.
+    fn run(&self, _: usize, _: usize) {
+        self.busy_over.store(true, Ordering::Release);
+    }
+}
+
+impl Source for Lane {
+    fn ready(&self) -> bool {
+        self.completed.load(Ordering::Acquire) != 0
+            || self.grants.load(Ordering::Acquire) != 0
+            || self.busy_over.load(Ordering::Acquire)
+    }
+
+    fn serve(&self) {
+        let mut inner = self.lock();
+        self.take_completed(&mut inner);
+        self.take_grants(&mut inner);
+        if self.busy_over.swap(false, Ordering::AcqRel) {
+            self.end_busy(&mut inner);
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(port: &'static Port, cpu: u32) -> Self {
+        Self {
+            port,
+            cpu,
+            completed: AtomicU32::new(0),
+            granted: Mutex::default(),
+            grants: AtomicU32::new(0),
+            busy_over: AtomicBool::new(false),
+            inner: Mutex::default(),
+        }
+    }
+
+    /// Only the CPU's thread takes it.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.port.machine.cpus()[self.cpu as usize].wake();
+    }
+
+    /// Hangs a completed SRB on the list.
+    pub(super) fn completed(&self, number: u32) {
+        let next = &self.port.srbs().slot(number).next_completed;
+        let mut head = self.completed.load(Ordering::Relaxed);
+        loop {
+            next.store(head, Ordering::Relaxed);
+            match self.completed.compare_exchange_weak(
+                head,
+                number + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        self.wake();
+    }
+
+    /// The first of its requests in line at `unit` was let in.
+    pub(super) fn grant(&self, unit: &'static Unit) {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.push(unit);
+        self.grants.store(granted.len() as u32, Ordering::Release);
+        drop(granted);
+        self.wake();
+    }
+
+    /// Starts a program. On the CPU's thread.
+    pub(super) fn begin(&'static self, place: usize, program: Box<dyn Program>, home: Arc<Home>) {
+        let mut inner = self.lock();
+        let running = Running {
+            program,
+            outstanding: 0,
+            place,
+            home,
+        };
+        let index = vacant(&mut inner.programs);
+        self.step(&mut inner, index, running, |program, issue| {
+            program.start(issue);
+        });
+    }
+
+    /// Sends a request that is no command, past gates and lines; `program`
+    /// gets its completion. On the CPU's thread.
+    pub(super) fn send_control(
+        &'static self,
+        control: ControlRequest,
+        program: Box<dyn Program>,
+        home: Arc<Home>,
+    ) {
+        let mut inner = self.lock();
+        let index = vacant(&mut inner.programs);
+        inner.programs[index] = Some(Running {
+            program,
+            outstanding: 1,
+            place: 0,
+            home,
+        });
+        let unit = self.unit(&mut inner, control.unit());
+        self.port.pass(unit);
+        self.start(
+            &mut inner,
+            Work {
+                program: index,
+                request: control.request(),
+                control: Some(control),
+                arrived: clock::now(),
+                unit,
+            },
+        );
+    }
+
+    /// Lets a program take a step, and ends it if nothing of it is left.
+    fn step(
+        &self,
+        inner: &mut Inner,
+        index: usize,
+        mut running: Running,
+        step: impl FnOnce(&mut dyn Program, &mut dyn FnMut(Request)),
+    ) {
+        let Running {
+            program,
+            outstanding,
+            ..
+        } = &mut running;
+        step(program.as_mut(), &mut |request| {
+            *outstanding += 1;
+            self.issue(inner, index, request);
+        });
+        if running.outstanding > 0 {
+            inner.programs[index] = Some(running);
+            return;
+        }
+        if !running.program.finished() {
+            trap::stop_machine(format_args!(
+                "the workload has nothing outstanding on CPU {} and is not finished",
+                self.cpu
+            ));
+        }
+        running.home.send((running.place, running.program));
+    }
+
+    fn issue(&self, inner: &mut Inner, program: usize, request: Request) {
+        self.check(&request);
+        let unit = self.unit(inner, request.address);
+        let work = Work {
+            program,
+            request,
+            control: None,
+            arrived: clock::now(),
+            unit,
+        };
+        if !self.port.is_line_at(unit) && self.port.try_enter(unit) {
+            self.start(inner, work);
+        } else {
+            inner.in_line.push_back(Waiting::New(work));
+            self.port.get_in_line(unit, self.cpu, Place::Last);
+        }
+    }
+
+    /// What a request must be; what makes them is the testbed's own.
+    fn check(&self, request: &Request) {
+        let why = self.port.refusal(request);
+        if let Some(why) = why {
+            trap::stop_machine(format_args!(
+                "the testbed itself sent a request that {} does not accept: {why}",
+                self.port.driver()
+            ));
+        }
+    }
+
+    fn unit(&self, inner: &mut Inner, address: Address) -> &'static Unit {
+        match inner.unit {
+            Some(unit) if unit.address == address => unit,
+            _ => inner.unit.insert(self.port.unit(address)),
+        }
+    }
+
+    /// Gives a request that was let in an SRB and sends it.
+    fn start(&self, inner: &mut Inner, work: Work) {
+        let number = self.take_srb(inner);
+        let srbs = self.port.srbs();
+        let slot = srbs.slot(number);
+        let tag = match self.port.srb_shape() {
+            SrbShape::Scsi => work.unit.take_tag(),
+            SrbShape::Storage => 0,
+        };
+        let (timeout, seconds) = self.timeout(&work.request);
+        if !srbs.fill(number, &work.request, seconds, tag) {
+            trap::stop_machine(format_args!(
+                "the testbed itself sent a request whose buffer needs more than the {} elements \
+                 that {} allows, or is not completely in its memory",
+                self.port.max_elements(),
+                self.port.driver()
+            ));
+        }
+        if let Some(control) = work.control {
+            control.write(srbs.view(slot));
+        }
+        self.port.oddities.change(srbs.view(slot));
+        slot.unit.store(work.unit.number, Ordering::Relaxed);
+        let place = self.place(number);
+        inner.work[place] = Some(work);
+        self.send(number, timeout);
+    }
+
+    /// How long the miniport may take, and TimeOutValue: whole seconds.
+    fn timeout(&self, request: &Request) -> (Duration, u32) {
+        let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        let whole = seconds(request.timeout);
+        match self.port.settings.timeout {
+            Some(timeout) => (timeout, seconds(timeout) as u32),
+            None => (Duration::from_secs(whole), whole as u32),
+        }
+    }
+
+    /// The place of an SRB's work.
+    fn place(&self, number: u32) -> usize {
+        self.port.srbs().place(number)
+    }
+
+    fn take_srb(&self, inner: &mut Inner) -> u32 {
+        while inner.free.len() <= self.port.srbs().resting() {
+            match self.port.srbs().grow(self.cpu, inner.grown) {
+                // All have memory.
+                Ok(numbers) if numbers.is_empty() => break,
+                Ok(numbers) => {
+                    inner.grown += numbers.len() as u32;
+                    inner.work.resize_with(inner.grown as usize, || None);
+                    inner.free.extend(numbers.rev());
+                }
+                Err(refused) => trap::stop_machine(format_args!(
+                    "the machine has no memory for SRBs: {refused}"
+                )),
+            }
+        }
+        // The one that was used last is in the cache; the one that rested
+        // longest tells most of who still uses it.
+        let next = match self.port.settings.checks {
+            Checks::Cheap => inner.free.pop_back(),
+            Checks::All => inner.free.pop_front(),
+        };
+        next.unwrap_or_else(|| {
+            trap::stop_machine(format_args!(
+                "the testbed itself has issued too many requests: please report this bug"
+            ))
+        })
+    }
+
+    /// HwBuildIo and HwStartIo, then the DPCs that they may have queued here.
+    fn send(&self, number: u32, timeout: Duration) {
+        let slot = self.port.srbs().slot(number);
+        let now = clock::now();
+        slot.sent.store(now, Ordering::Relaxed);
+        slot.recovery.store(recovery::NONE, Ordering::Relaxed);
+        slot.deadline
+            .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
+        self.port.srbs().give(number);
+        slot.owner.store(owner::BUILDING, Ordering::Release);
+        if self.build(number) && !self.port.oddities.take_built(number, slot) {
+            match self.port.settings.start_io_cpu {
+                StartIoCpu::Same => self.start_io(number),
+                StartIoCpu::Next => self.start_io_on_next(number),
+            }
+        }
+        self.port.machine.current_cpu().run_dpcs();
+    }
+
+    fn start_io_on_next(&self, number: u32) {
+        let port = self.port;
+        let cpus = port.machine.cpus();
+        let next = &cpus[(self.cpu as usize + 1) % cpus.len()];
+        next.post(Box::new(move || {
+            let before = set_irql(irql::DISPATCH);
+            port.lane(next.number()).start_io(number);
+            set_irql(before);
+            next.run_dpcs();
+        }));
+    }
+
+    /// Whether the request goes on to HwStartIo.
+    fn build(&self, number: u32) -> bool {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let routine = port.registration().build_io;
+        if routine == 0 {
+            return true;
+        }
+        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
+        if result as u8 == 0 {
+            // Completed already, or by and by (storport-rules.md S4).
+            let _ = slot.owner.compare_exchange(
+                owner::BUILDING,
+                owner::KEPT,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            );
+            return false;
+        }
+        let completed = slot.owner.load(Ordering::Acquire) == owner::COMPLETED;
+        if completed {
+            port.violation_of(
+                Callback::HwBuildIo,
+                Rule::SrbBuildIo,
+                format_args!(
+                    "HwBuildIo returned TRUE for a request (CDB {:02x}) that it completed",
+                    port.srbs().view(slot).cdb()[0]
+                ),
+            );
+        }
+        !completed
+    }
+
+    fn start_io(&self, number: u32) {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let channels = port.locks.channels();
+        // storport-rules.md Callbacks: with concurrent channels not the StartIo lock, but a
+        // channel; half duplex, the interrupt lock on top.
+        port.lock(match self.cpu.checked_rem(channels) {
+            Some(channel) => LockId::Channel(channel),
+            None => LockId::StartIo,
+        });
+        let level = if port.full_duplex() {
+            irql::DISPATCH
+        } else {
+            port.lock(LockId::Interrupt);
+            irql::DEVICE
+        };
+        let started = slot.owner.compare_exchange(
+            owner::BUILDING,
+            owner::STARTED,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if started.is_ok() {
+            self.call_start_io(slot, level);
+        } else {
+            port.violation_of(
+                Callback::HwStartIo,
+                Rule::SrbBuildIo,
+                format_args!(
+                    "a request (CDB {:02x}) was completed after its HwBuildIo had returned TRUE \
+                     and before HwStartIo had it",
+                    port.srbs().view(slot).cdb()[0]
+                ),
+            );
+        }
+        if !port.full_duplex() {
+            port.unlock();
+        }
+        port.unlock();
+    }
+
+    fn call_start_io(&self, slot: &Slot, level: u8) {
+        let port = self.port;
+        let opcode = port.srbs().view(slot).cdb()[0];
+        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let result = port.call(
+            Callback::HwStartIo,
+            level,
+            port.registration().start_io,
+            arguments,
+        );
+        // This CPU alone returns the SRB, so that it is still the same one.
+        let own = port.settings.start_io_cpu == StartIoCpu::Same;
+        if own && result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
+            port.violation_of(
+                Callback::HwStartIo,
+                Rule::SrbStartIo,
+                format_args!(
+                    "HwStartIo returned FALSE for a request (CDB {opcode:02x}) that it did not \
+                     complete; the miniport keeps it"
+                ),
+            );
+        }
+    }
+
+    /// Returns what was completed, in the order of completion.
+    fn take_completed(&self, inner: &mut Inner) {
+        let mut head = self.completed.swap(0, Ordering::Acquire);
+        let srbs = self.port.srbs();
+        let mut first = 0;
+        while head != 0 {
+            let next = &srbs.slot(head - 1).next_completed;
+            let after = next.load(Ordering::Relaxed);
+            next.store(first, Ordering::Relaxed);
+            first = head;
+            head = after;
+        }
+        while first != 0 {
+            let number = first - 1;
+            first = srbs.slot(number).next_completed.load(Ordering::Relaxed);
+            self.take_back(inner, number);
+        }
+    }
+
+    fn take_back(&self, inner: &mut Inner, number: u32) {
+        let port = self.port;
+        let srbs = port.srbs();
+        let slot = srbs.slot(number);
+        let srb = srbs.view(slot);
+        let status = srb.status();
+        let place = self.place(number);
+        let Some(work) = inner.work.get_mut(place).and_then(Option::take) else {
+            return;
+        };
+        slot.owner.store(owner::PORT, Ordering::Release);
+        port.left(work.unit);
+        if status & STATUS == srb_status::SRB_STATUS_BUSY {
+            self.make_busy(inner, number, work);
+            return;
+        }
+        port.statistics.completed(status);
+        let latency = Duration::from_nanos(clock::now() - work.arrived);
+        let completion = srb.completion(work.request.token, latency);
+        if port.srb_shape() == SrbShape::Scsi {
+            work.unit.free_tag(slot.tag.load(Ordering::Relaxed));
+        }
+        inner.free.push_back(number);
+        let running = inner.programs.get_mut(work.program).and_then(Option::take);
+        if let Some(mut running) = running {
+            running.outstanding -= 1;
+            self.step(inner, work.program, running, |program, issue| {
+                program.completed(completion, issue);
+            });
+        }
+    }
+
+    /// storport-rules.md S5: again, with a new SRB extension, after a while.
+    fn make_busy(&self, inner: &mut Inner, number: u32, work: Work) {
+        let port = self.port;
+        let slot = port.srbs().slot(number);
+        let srb = port.srbs().view(slot);
+        port.statistics.retried();
+        if srb.transfer_length() != slot.data_bytes() {
+            port.violation(
+                Rule::SrbBusyLength,
+                0,
+                format_args!(
+                    "SRB_STATUS_BUSY with a DataTransferLength of {}, not {}",
+                    srb.transfer_length(),
+                    slot.data_bytes()
+                ),
+            );
+            srb.set_transfer_length(slot.data_bytes());
+        }
+        srb.renew();
+        if let Some(control) = work.control {
+            control.write(srb);
+        }
+        port.srbs().new_extension(slot);
+        let place = self.place(number);
+        inner.work[place] = Some(work);
+        let pause = port.settings.busy_pause;
+        inner
+            .busy
+            .push_back((clock::now() + pause.as_nanos() as u64, number));
+        let lane = port.lane(self.cpu);
+        port.machine.clock().after(pause, self.cpu, lane, 0, 0);
+    }
+
+    /// Those that have waited long enough after BUSY get in line, first.
+    fn end_busy(&self, inner: &mut Inner) {
+        let now = clock::now();
+        while let Some((until, number)) = inner.busy.front().copied() {
+            if until > now {
+                let rest = Duration::from_nanos(until - now);
+                let lane = self.port.lane(self.cpu);
+                self.port.machine.clock().after(rest, self.cpu, lane, 0, 0);
+                return;
+            }
+            inner.busy.pop_front();
+            let place = self.place(number);
+            if let Some(work) = &inner.work[place] {
+                let unit = work.unit;
+                inner.in_line.push_front(Waiting::Again(number, unit));
+                self.port.get_in_line(unit, self.cpu, Place::First);
+            }
+        }
+    }
+
+    /// Sends what was let in.
+    fn take_grants(&self, inner: &mut Inner) {
+        if self.grants.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let granted = {
+            let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+            self.grants.store(0, Ordering::Relaxed);
+            std::mem::take(&mut *granted)
+        };
+        for unit in granted {
+            let first = inner
+                .in_line
+                .iter()
+                .position(|waiting| std::ptr::eq(waiting.unit(), unit));
+            match first.and_then(|first| inner.in_line.remove(first)) {
+                Some(Waiting::New(work)) => self.start(inner, work),
+                Some(Waiting::Again(number, unit)) => self.send_again(inner, number, unit),
+                // Nobody gets in line without a request.
+                None => self.port.left(unit),
+            }
+        }
+    }
+
+    fn send_again(&self, inner: &Inner, number: u32, unit: &'static Unit) {
+        let work = inner.work.get(self.place(number)).and_then(Option::as_ref);
+        match work {
+            Some(work) => {
+                let (timeout, _) = self.timeout(&work.request);
+                self.send(number, timeout);
+            }
+            None => self.port.left(unit),
+        }
+    }
+}
+
+/// The index of a place for a program.
+fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
+    programs
+        .iter()
+        .position(Option::is_none)
+        .unwrap_or_else(|| {
+            programs.push(None);
+            programs.len() - 1
+        })
+}
+
+impl Port {
+    /// RequestComplete: the miniport gives an SRB back.
+    pub(super) fn complete(&'static self, address: usize, caller: usize) {
+        let Some(number) = self.try_srbs().and_then(|srbs| srbs.find(address)) else {
+            return self.violation(
+                Rule::SrbUnknown,
+                caller,
+                format_args!("{address:#x} is not an SRB of this adapter"),
+            );
+        };
+        let slot = self.srbs().slot(number);
+        let srb = self.srbs().view(slot);
+        let taken = slot
+            .owner
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owner| {
+                matches!(owner, owner::BUILDING | owner::KEPT | owner::STARTED)
+                    .then_some(owner::COMPLETED)
+            });
+        if taken.is_err() {
+            return self.violation(
+                Rule::SrbTwice,
+                caller,
+                format_args!("the SRB at {address:#x} was completed before"),
+            );
+        }
+        let status = srb.status();
+        if status & STATUS == srb_status::SRB_STATUS_PENDING
+            || status & srb_status::SRB_STATUS_QUEUE_FROZEN != 0
+        {
+            self.violation(
+                Rule::SrbStatus,
+                caller,
+                format_args!(
+                    "a request (CDB {:02x}) is completed with SrbStatus {status:#04x}",
+                    srb.cdb()[0]
+                ),
+            );
+        }
+        self.srbs().take_away(number);
+        // Without lanes somebody waits for this very SRB, and looks at its owner.
+        if let Some(lanes) = self.lanes.get() {
+            lanes[self.srbs().cpu_of(number) as usize].completed(number);
+        }
+    }
+
+    /// The SRB at `address`, that the miniport has; what it names else is a
+    /// violation.
+    pub(super) fn srb_of_miniport(&self, address: usize, caller: usize) -> Option<&Slot> {
+        let srbs = self.try_srbs()?;
+        let slot = srbs
+            .find(address)
+            .map(|number| srbs.slot(number))
+            .filter(|slot| slot.is_out());
+        if slot.is_none() {
+            self.violation(
+                Rule::SrbUnknown,
+                caller,
+                format_args!("{address:#x} is not an SRB that the miniport has"),
+            );
+        }
+        slot
+    }
+
+    /// The driver accesses what may be the memory of a request that it has
+    /// completed; whether it was, and can be accessed now.
+    pub(super) fn touched(&self, access: &Access) -> bool {
+        let Some(srbs) = self.try_srbs() else {
+            return false;
+        };
+        let Some((number, part)) = srbs.containing(access.address) else {
+            return false;
+        };
+        let slot = srbs.slot(number);
+        if !slot.is_out() {
+            self.violation_at(
+                Rule::SrbTouched,
+                access,
+                format_args!(
+                    "{part} of a request (CDB {:02x}) that was completed is {}",
+                    srbs.view(slot).cdb()[0],
+                    if access.is_write { "written" } else { "read" }
+                ),
+            );
+        }
+        srbs.give(number);
+        true
+    }
+
+    /// Whether the miniport has an INQUIRY of this unit's.
+    pub(super) fn has_inquiry_out(&self, unit: u32) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.try_srbs().is_some_and(|srbs| {
+            srbs.slots().iter().any(|slot| {
+                slot.is_out()
+                    && slot.unit.load(Ordering::Relaxed) == unit
+                    && srbs.view(slot).cdb()[0] == INQUIRY
+            })
+        })
+    }
+
+    /// Why a request is none for this adapter.
+    pub(super) fn refusal(&self, request: &Request) -> Option<String> {
+        if !(1..=16).contains(&request.cdb_length) {
+            return Some(format!("a CDB of {} bytes", request.cdb_length));
+        }
+        let data = request.data.as_ref()?;
+        let end = data.offset.checked_add(data.bytes as usize);
+        let start = data.block.address() + data.offset;
+        let configuration = self.configuration();
+        if data.bytes == 0 || end.is_none_or(|end| end > Block::len(&data.block)) {
+            Some(format!(
+                "{} bytes at {} of a buffer of {}",
+                data.bytes,
+                data.offset,
+                data.block.len()
+            ))
+        } else if data.bytes > configuration.max_transfer_bytes {
+            Some(format!(
+                "{} bytes, and it transfers {} at most",
+                data.bytes, configuration.max_transfer_bytes
+            ))
+        } else if start & configuration.alignment_mask as usize != 0 {
+            Some(format!(
+                "data at {start:#x}, and its AlignmentMask is {:#x}",
+                configuration.alignment_mask
+            ))
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What the PCI bus driver does to a function before its miniport sees it, and
+//! when its interrupts are connected.
+
+use std::sync::Arc;
+
+use testbed_machine::{
+    InterruptKind,
+    pci::{Bar, PciFunction},
+};
+
+/// Command register (PCI 3.0, 6.2.2).
+const COMMAND: u16 = 0x04;
+/// I/O space, memory space and bus master.
+const COMMAND_ON: u16 = 0x7;
+/// Interrupt disable: the pin stays silent.
+const COMMAND_NO_PIN: u16 = 0x400;
+/// Status register: bit 4 says that there is a list of capabilities.
+const STATUS: u16 = 0x06;
+const STATUS_CAPABILITIES: u16 = 0x10;
+/// Where the list begins.
+const CAPABILITIES: u16 = 0x34;
+const CAPABILITY_MSIX: u8 = 0x11;
+/// Message control, from the MSI-X capability on: bit 15 enables it, bit 14
+/// masks all its messages (PCI 3.0, 6.8.2).
+const MSIX_CONTROL: u16 = 2;
+const MSIX_ENABLE: u16 = 0x8000;
+const MSIX_MASK_ALL: u16 = 0x4000;
+/// Table offset and BAR.
+const MSIX_TABLE: u16 = 4;
+/// Bytes of an entry: address, data, vector control.
+const MSIX_ENTRY: u64 = 16;
+
+/// The interrupt vector of message 0; the others follow.
+pub(super) const FIRST_VECTOR: u32 = 0x50;
+
+/// The address that a message for CPU `cpu` is written to: its local APIC.
+pub(super) fn message_address(cpu: u32) -> u64 {
+    0xFEE0_0000 | u64::from(cpu) << 12
+}
+
+fn read_u16(function: &dyn PciFunction, offset: u16) -> u16 {
+    let mut bytes = [0; 2];
+    function.config_read(offset, &mut bytes);
+    u16::from_le_bytes(bytes)
+}
+
+/// Where the MSI-X capability is.
+fn msix(function: &dyn PciFunction) -> Option<u16> {
+    if read_u16(function, STATUS) & STATUS_CAPABILITIES == 0 {
+        return None;
+    }
+    let mut at = read_u16(function, CAPABILITIES) as u8 & !3;
+    // 48 capabilities fill the space: more are a loop.
+    for _ in 0..48 {
+        if at == 0 {
+            return None;
+        }
+        let [kind, next] = read_u16(function, u16::from(at)).to_le_bytes();
+        if kind == CAPABILITY_MSIX {
+            return Some(u16::from(at));
+        }
+        at = next & !3;
+    }
+    None
+}
+
+/// Switches the function's address decoding and bus mastering on, and makes it
+/// interrupt as `wanted`, or by its pin if it has no MSI-X. How it does.
+pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> InterruptKind {
+    let command = read_u16(function.as_ref(), COMMAND) | COMMAND_ON;
+    let on = wanted == InterruptKind::Messages
+        && function.msix_vectors() > 0
+        && msix(function.as_ref()).is_some();
+    if let Some(at) = msix(function.as_ref()) {
+        let control = read_u16(function.as_ref(), at + MSIX_CONTROL) & !MSIX_MASK_ALL;
+        let control = if on {
+            control | MSIX_ENABLE
+        } else {
+            control & !MSIX_ENABLE
+        };
+        function.config_write(at + MSIX_CONTROL, &control.to_le_bytes());
+    }
+    let command = if on {
+        command | COMMAND_NO_PIN
+    } else {
+        command & !COMMAND_NO_PIN
+    };
+    function.config_write(COMMAND, &command.to_le_bytes());
+    if on {
+        InterruptKind::Messages
+    } else {
+        InterruptKind::Line
+    }
+}
+
+/// Gives each of the function's messages an address and data, and unmasks it.
+pub(super) fn unmask_messages(function: &Arc<dyn PciFunction>, cpu_of: impl Fn(u32) -> u32) {
+    let Some(at) = msix(function.as_ref()) else {
+        return;
+    };
+    let mut table = [0; 4];
+    function.config_read(at + MSIX_TABLE, &mut table);
+    let table = u32::from_le_bytes(table);
+    let (bar, offset) = (table as usize & 7, u64::from(table & !7));
+    for message in 0..u32::from(function.msix_vectors()) {
+        let entry = offset + u64::from(message) * MSIX_ENTRY;
+        let address = message_address(cpu_of(message));
+        let words = [
+            address as u32,
+            (address >> 32) as u32,
+            FIRST_VECTOR + message,
+            0,
+        ];
+        for (word, at) in words.iter().zip((entry..).step_by(4)) {
+            function.bar_write(bar, at, &word.to_le_bytes());
+        }
+    }
+}
+
+/// The function's base address registers, by index.
+pub(super) fn bars(function: &dyn PciFunction) -> Vec<(usize, Bar)> {
+    (0..6)
+        .filter_map(|index| Some((index, function.bar(index)?)))
+        .collect()
+}
+
+/// What the bus driver keeps of a function's configuration space while it has
+/// no power, and writes back when it has: the header's registers and the MSI-X
+/// control. The messages' table is written when they are connected.
+pub(super) struct Saved {
+    command: u16,
+    bars: [u8; 24],
+    msix_control: Option<(u16, u16)>,
+}
+
+/// The six base address registers.
+const BARS: u16 = 0x10;
+
+impl Saved {
+    /// Reads what there is to keep.
+    pub(super) fn of(function: &dyn PciFunction) -> Self {
+        let mut bars = [0; 24];
+        function.config_read(BARS, &mut bars);
+        Self {
+            command: read_u16(function, COMMAND),
+            bars,
+            msix_control: msix(function)
+                .map(|at| (at + MSIX_CONTROL, read_u16(function, at + MSIX_CONTROL))),
+        }
+    }
+
+    /// Writes it back, the command register last.
+    pub(super) fn restore(&self, function: &dyn PciFunction) {
+        for (at, register) in (BARS..).step_by(4).zip(self.bars.chunks(4)) {
+            function.config_write(at, register);
+        }
+        if let Some((at, control)) = self.msix_control {
+            function.config_write(at, &control.to_le_bytes());
+        }
+        function.config_write(COMMAND, &self.command.to_le_bytes());
+    }
+}

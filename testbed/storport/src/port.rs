@@ -1,0 +1,467 @@
+//! The port driver's side of an adapter: all its state in one place. It is
+//! never freed, because the driver may keep its device extension's address.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    abi::config,
+    adapter::{AdapterSettings, SrbShape},
+    callbacks::{self, Callback},
+    configuration::{Configuration, Registration},
+    dpcs::Dpcs,
+    interrupts::Controller,
+    lanes::Lane,
+    oddities::Oddities,
+    orders::Orders,
+    performance::Performance,
+    pool::Pool,
+    registers::Windows,
+    report::Report,
+    resets::{Recovery, Tick},
+    spin_locks::{LockId, Locks},
+    srb::Srbs,
+    statistics::Statistics,
+    timers::{Later, Timer},
+    units::{Gate, Units},
+    violations::{Recorder, Rule},
+    waits::Circle,
+};
+use testbed_loader::Image;
+use testbed_machine::{
+    Machine, clock,
+    memory::Block,
+    pci::PciFunction,
+    trap::{self, Access},
+};
+
+/// Memory that begins somewhere in a block.
+#[derive(Debug)]
+pub(super) struct Placed {
+    pub(super) block: Block,
+    pub(super) offset: usize,
+}
+
+impl Placed {
+    pub(super) fn address(&self) -> usize {
+        self.block.address() + self.offset
+    }
+}
+
+/// The uncached extension.
+#[derive(Debug)]
+pub(super) struct Uncached {
+    pub(super) memory: Placed,
+    /// As long as it was asked for.
+    pub(super) bytes: u32,
+    /// SrbExtensionSize when it was.
+    pub(super) srb_extension: u32,
+}
+
+impl Uncached {
+    /// A copy of it.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.bytes as usize];
+        let inside = self.memory.block.read(self.memory.offset, &mut copy);
+        debug_assert!(inside, "it lies in its block");
+        copy
+    }
+}
+
+/// An adapter's port driver.
+pub(super) struct Port {
+    pub(super) machine: Arc<Machine>,
+    pub(super) function: Arc<dyn PciFunction>,
+    pub(super) settings: AdapterSettings,
+    /// In nanoseconds.
+    pub(super) callback_limit: u64,
+    recorder: Recorder,
+    pub(super) statistics: Statistics,
+
+    // What the miniport said, and what was made for it.
+    pub(super) registration: OnceLock<Registration>,
+    pub(super) configuration: OnceLock<Configuration>,
+    pub(super) extension: OnceLock<Placed>,
+    pub(super) config_info: OnceLock<Block>,
+    pub(super) uncached: OnceLock<Uncached>,
+    pub(super) passive_initialize: AtomicUsize,
+    /// The control types that HwAdapterControl supports.
+    pub(super) controls: OnceLock<Vec<bool>>,
+    /// The control types that HwUnitControl supports.
+    pub(super) unit_controls: OnceLock<Vec<bool>>,
+    pub(super) performance: OnceLock<Performance>,
+
+    // What it works with.
+    pub(super) locks: Locks,
+    pub(super) orders: Orders,
+    pub(super) dpcs: Dpcs,
+    pub(super) timer: OnceLock<&'static Timer>,
+    pub(super) later: Later,
+    pub(super) pool: Pool,
+    pub(super) windows: Windows,
+    /// Of the interlocked lists, that have no lock-free form here.
+    pub(super) lists: Mutex<()>,
+
+    // Requests and interrupts.
+    pub(super) interrupts: OnceLock<&'static Controller>,
+    pub(super) srbs: OnceLock<Srbs>,
+    pub(super) lanes: OnceLock<Box<[Lane]>>,
+    pub(super) units: Units,
+    pub(super) gate: Gate,
+    pub(super) recovery: Recovery,
+    pub(super) oddities: Oddities,
+    tick: OnceLock<Tick>,
+    stopped: AtomicBool,
+    asleep: AtomicBool,
+    /// In a dump stack: system time and tick count, which stand still.
+    dump: OnceLock<(u64, u64)>,
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port")
+            .field("driver", &self.driver())
+            .finish_non_exhaustive()
+    }
+}
+
+/// All ports, for calls from threads that are in no callback.
+static PORTS: RwLock<Vec<&'static Port>> = RwLock::new(Vec::new());
+
+impl Port {
+    /// A port for `function`, whose miniport is named `driver`.
+    pub(super) fn new(
+        machine: &Arc<Machine>,
+        driver: &str,
+        image: Option<Arc<Image>>,
+        function: &Arc<dyn PciFunction>,
+        settings: AdapterSettings,
+    ) -> &'static Self {
+        let port: &'static Self = Box::leak(Box::new(Self {
+            machine: Arc::clone(machine),
+            function: Arc::clone(function),
+            callback_limit: settings.callback_limit.as_nanos() as u64,
+            settings,
+            recorder: Recorder::new(driver, image),
+            statistics: Statistics::new(machine.cpus().len()),
+            registration: OnceLock::new(),
+            configuration: OnceLock::new(),
+            extension: OnceLock::new(),
+            config_info: OnceLock::new(),
+            uncached: OnceLock::new(),
+            passive_initialize: AtomicUsize::new(0),
+            controls: OnceLock::new(),
+            unit_controls: OnceLock::new(),
+            performance: OnceLock::new(),
+            locks: Locks::default(),
+            orders: Orders::default(),
+            dpcs: Dpcs::default(),
+            timer: OnceLock::new(),
+            later: Later::default(),
+            pool: Pool::default(),
+            windows: Windows::default(),
+            lists: Mutex::new(()),
+            interrupts: OnceLock::new(),
+            srbs: OnceLock::new(),
+            lanes: OnceLock::new(),
+            units: Units::default(),
+            gate: Gate::default(),
+            recovery: Recovery::default(),
+            oddities: Oddities::default(),
+            tick: OnceLock::new(),
+            stopped: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            dump: OnceLock::new(),
+        }));
+        trap::tell_of_accesses(Self::touched_anywhere);
+        PORTS
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(port);
+        port
+    }
+
+    /// The port of the adapter whose HwDeviceExtension is `extension`. Any
+    /// other value is the end: nothing sensible can be done with it.
+    pub(super) fn of(extension: usize, function: &str, caller: usize) -> &'static Self {
+        let current = callbacks::current_port();
+        if let Some(port) = current
+            && port.extension() == extension
+            && extension != 0
+        {
+            return port;
+        }
+        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        let known = ports
+            .iter()
+            .find(|port| port.extension() == extension && extension != 0);
+        match (known, current.or(ports.last().copied())) {
+            (Some(port), _) => port,
+            (None, Some(port)) => port.stop_machine(
+                Rule::DdiExtension,
+                caller,
+                format_args!(
+                    "{function} with HwDeviceExtension {extension:#x}, not {:#x}, which Storport gave",
+                    port.extension()
+                ),
+            ),
+            (None, None) => trap::stop_machine(format_args!(
+                "{function} is called without an adapter"
+            )),
+        }
+    }
+
+    /// The miniport's name: its file.
+    pub(super) fn driver(&self) -> &str {
+        self.recorder.driver()
+    }
+
+    /// Records that a rule was broken by the callback that the calling thread
+    /// is in; `caller` is where the driver's call returns to, or 0.
+    pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
+        self.recorder
+            .record(rule, callbacks::current(), caller, None, detail);
+    }
+
+    /// [`Self::violation`] by an access to memory.
+    pub(super) fn violation_at(&self, rule: Rule, access: &Access, detail: fmt::Arguments<'_>) {
+        let place = access.walk.clone().next().unwrap_or(0);
+        let stack = access.walk.clone();
+        self.recorder
+            .record_at(rule, callbacks::current(), place, None, stack, detail);
+    }
+
+    /// The driver accesses memory that was taken from it; whether an adapter's
+    /// was, and can be accessed now.
+    fn touched_anywhere(access: &Access) -> bool {
+        let of_callback = callbacks::current_port();
+        let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
+        of_callback
+            .into_iter()
+            .chain(ports.iter().copied())
+            .any(|port| port.touched(access))
+    }
+
+    /// [`Self::violation`] about a lock.
+    pub(super) fn lock_violation(
+        &self,
+        rule: Rule,
+        lock: LockId,
+        caller: usize,
+        detail: fmt::Arguments<'_>,
+    ) {
+        self.recorder
+            .record(rule, callbacks::current(), caller, Some(lock), detail);
+    }
+
+    /// Records that a rule was broken by a callback that has returned.
+    pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
+        self.recorder.record(rule, callback, 0, None, detail);
+    }
+
+    /// Ends the machine because of a broken rule.
+    pub(super) fn stop_machine(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) -> ! {
+        self.recorder
+            .stop_machine(rule, callbacks::current(), caller, None, detail)
+    }
+
+    /// Ends the machine because of threads that wait for each other.
+    pub(super) fn deadlock(&self, caller: usize, circle: &Circle) -> ! {
+        self.recorder.deadlock(callbacks::current(), caller, circle)
+    }
+
+    /// [`Self::stop_machine`] about a lock.
+    pub(super) fn lock_stops_machine(
+        &self,
+        rule: Rule,
+        lock: LockId,
+        caller: usize,
+        detail: fmt::Arguments<'_>,
+    ) -> ! {
+        self.recorder
+            .stop_machine(rule, callbacks::current(), caller, Some(lock), detail)
+    }
+
+    /// The violations so far.
+    pub(super) fn violations(&self) -> Vec<super::report::Violation> {
+        self.recorder.found()
+    }
+
+    /// The offset of `address` in the driver.
+    pub(super) fn offset_of(&self, address: usize) -> Option<u32> {
+        self.recorder.offset_of(address)
+    }
+
+    /// The name of its device, which Windows inserts for `%1`. Each machine has one.
+    pub(super) const DEVICE_NAME: &str = r"\Device\RaidPort0";
+
+    /// The sentence that the driver's file has for an event with these strings.
+    pub(super) fn sentence(&self, code: u32, strings: &[String]) -> Option<String> {
+        let inserts: Vec<&str> = [Self::DEVICE_NAME]
+            .into_iter()
+            .chain(strings.iter().map(String::as_str))
+            .collect();
+        self.recorder.sentence(code, &inserts)
+    }
+
+    /// Writes a line to the event log.
+    pub(super) fn event(&self, line: fmt::Arguments<'_>) {
+        let seconds = Duration::from_nanos(clock::now()).as_secs_f64();
+        self.statistics.event(format!("{seconds:.3} s: {line}"));
+    }
+
+    /// HwDeviceExtension; 0 before there is one.
+    pub(super) fn extension(&self) -> usize {
+        self.extension.get().map_or(0, Placed::address)
+    }
+
+    /// What StorPortInitialize was given. Nothing asks before.
+    pub(super) fn registration(&self) -> &Registration {
+        match self.registration.get() {
+            Some(registration) => registration,
+            None => self.too_early("StorPortInitialize"),
+        }
+    }
+
+    /// What HwFindAdapter configured. Nothing asks before.
+    pub(super) fn configuration(&self) -> &Configuration {
+        match self.configuration.get() {
+            Some(configuration) => configuration,
+            None => self.too_early("HwFindAdapter"),
+        }
+    }
+
+    fn too_early(&self, what: &str) -> ! {
+        self.stop_machine(
+            Rule::DdiCallback,
+            0,
+            format_args!("a call needs the results of {what}, which has not returned yet"),
+        )
+    }
+
+    /// Its SRBs, once it is ready for requests.
+    pub(super) fn try_srbs(&self) -> Option<&Srbs> {
+        self.srbs.get()
+    }
+
+    /// Its SRBs. Nothing asks before it is ready for requests.
+    pub(super) fn srbs(&self) -> &Srbs {
+        match self.srbs.get() {
+            Some(srbs) => srbs,
+            None => self.too_early("HwInitialize"),
+        }
+    }
+
+    /// The part of CPU `cpu`. Nothing asks before it is ready for requests.
+    pub(super) fn lane(&self, cpu: u32) -> &Lane {
+        match self.lanes.get() {
+            Some(lanes) => &lanes[cpu as usize],
+            None => self.too_early("HwInitialize"),
+        }
+    }
+
+    /// The tick of its time-outs.
+    pub(super) fn tick(&'static self) -> &'static Tick {
+        self.tick.get_or_init(|| Tick(self))
+    }
+
+    /// SynchronizationModel; full duplex before HwFindAdapter has said it.
+    pub(super) fn full_duplex(&self) -> bool {
+        self.configuration
+            .get()
+            .is_none_or(|configuration| configuration.full_duplex)
+    }
+
+    /// The interrupt synchronisation mode in force.
+    pub(super) fn interrupt_mode(&self) -> u32 {
+        if self.locks.per_message() {
+            config::InterruptSynchronizePerMessage
+        } else if self.messages() > 0 {
+            config::InterruptSynchronizeAll
+        } else {
+            config::InterruptSupportNone
+        }
+    }
+
+    /// How many MSI messages the miniport has: 0 with the pin.
+    pub(super) fn messages(&self) -> u32 {
+        match (self.interrupts.get(), self.configuration.get()) {
+            (Some(controller), Some(configuration)) if configuration.message_routine != 0 => {
+                controller.messages()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The shape of its SRBs.
+    pub(super) fn srb_shape(&self) -> SrbShape {
+        self.configuration().srb_shape
+    }
+
+    /// The most elements of a scatter/gather list.
+    pub(super) fn max_elements(&self) -> u32 {
+        self.configuration().max_elements
+    }
+
+    /// Makes it a dump stack's, before the miniport sees it; the time is what it
+    /// is from now on.
+    pub(super) fn become_dump(&self, time: (u64, u64)) {
+        let _ = self.dump.set(time);
+    }
+
+    /// Whether it is a dump stack's.
+    pub(super) fn is_dump(&self) -> bool {
+        self.dump.get().is_some()
+    }
+
+    /// System time and tick count as the miniport sees them.
+    pub(super) fn time(&self) -> (u64, u64) {
+        match self.dump.get() {
+            Some(time) => *time,
+            None => (
+                testbed_machine::time::system_time(),
+                testbed_machine::time::tick_count(),
+            ),
+        }
+    }
+
+    /// What was counted so far.
+    pub(super) fn report(&self) -> Report {
+        Report {
+            locks: self.lock_rows(),
+            violations: self.violations(),
+            ..self.statistics.report()
+        }
+    }
+
+    /// Whether the miniport may be called by a timer, a DPC or a work item.
+    pub(super) fn is_awake(&self) -> bool {
+        !self.is_stopped() && !self.asleep.load(Ordering::Acquire)
+    }
+
+    /// From now on the miniport is not called, until it [wakes](Self::wake_up).
+    pub(super) fn fall_asleep(&self) {
+        self.asleep.store(true, Ordering::Release);
+    }
+
+    /// The miniport may be called again.
+    pub(super) fn wake_up(&self) {
+        self.asleep.store(false, Ordering::Release);
+    }
+
+    /// Whether no driver code may run any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// From now on no driver code runs.
+    pub(super) fn stopped(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,181 @@
+//! The way to a function's registers: StorPortGetDeviceBase, the exported
+//! register and port functions, and configuration space.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{
+    callbacks::{self, Callback},
+    plug_and_play,
+    port::Port,
+    violations::Rule,
+};
+use testbed_machine::{pci::BarKind, trap::RegisterWindow};
+
+/// A mapped part of a BAR.
+#[derive(Debug)]
+struct Window {
+    bar: usize,
+    offset: u64,
+    bytes: u64,
+    mapped: RegisterWindow,
+}
+
+/// What StorPortGetDeviceBase gave out.
+#[derive(Debug, Default)]
+pub(super) struct Windows(Mutex<Vec<Window>>);
+
+impl Windows {
+    fn lock(&self) -> MutexGuard<'_, Vec<Window>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The BAR and the offset in it of `bytes` mapped bytes at `address`.
+    fn find(&self, address: usize, bytes: usize) -> Option<(usize, u64)> {
+        self.lock().iter().find_map(|window| {
+            let into = address.checked_sub(window.mapped.address())? as u64;
+            (into + bytes as u64 <= window.bytes).then_some((window.bar, window.offset + into))
+        })
+    }
+}
+
+impl Port {
+    /// The BAR that has all of a bus address range, and where in it.
+    fn bar_of(&self, kind: BarKind, address: u64, bytes: u64) -> Option<(usize, u64)> {
+        plug_and_play::bars(self.function.as_ref())
+            .into_iter()
+            .find_map(|(index, bar)| {
+                let offset = address.checked_sub(bar.address)?;
+                let inside = bar.kind == kind && offset.checked_add(bytes)? <= bar.bytes;
+                inside.then_some((index, offset))
+            })
+    }
+
+    /// StorPortGetDeviceBase; 0 if there is nothing to map.
+    pub(super) fn device_base(
+        &self,
+        kind: BarKind,
+        address: u64,
+        bytes: u32,
+        caller: usize,
+    ) -> usize {
+        let Some((bar, offset)) = self.bar_of(kind, address, u64::from(bytes)) else {
+            self.violation(
+                Rule::DeviceBase,
+                caller,
+                format_args!(
+                    "StorPortGetDeviceBase: {bytes} bytes of {kind:?} space at {address:#x} are \
+                     in no access range"
+                ),
+            );
+            return 0;
+        };
+        if kind == BarKind::Io {
+            return address as usize;
+        }
+        match RegisterWindow::map(&self.function, bar, offset, u64::from(bytes)) {
+            Ok(mapped) => {
+                let base = mapped.address();
+                self.windows.lock().push(Window {
+                    bar,
+                    offset,
+                    bytes: u64::from(bytes),
+                    mapped,
+                });
+                base
+            }
+            Err(refused) => {
+                self.event(format_args!(
+                    "StorPortGetDeviceBase: the host cannot map registers: {refused}"
+                ));
+                0
+            }
+        }
+    }
+
+    /// StorPortFreeDeviceBase.
+    pub(super) fn free_device_base(&self, address: usize, caller: usize) {
+        let mut windows = self.windows.lock();
+        let known = windows
+            .iter()
+            .position(|window| window.mapped.address() == address);
+        match known {
+            Some(index) => drop(windows.remove(index)),
+            None if self.bar_of(BarKind::Io, address as u64, 1).is_some() => {}
+            None => {
+                drop(windows);
+                self.violation(
+                    Rule::DeviceBase,
+                    caller,
+                    format_args!("StorPortFreeDeviceBase: {address:#x} is not mapped"),
+                );
+            }
+        }
+    }
+
+    /// Reads a mapped register: StorPortReadRegisterUlong and its kin.
+    pub(super) fn read_register(&self, address: usize, data: &mut [u8], caller: usize) {
+        match self.windows.find(address, data.len()) {
+            Some((bar, offset)) => self.function.bar_read(bar, offset, data),
+            None => {
+                data.fill(0xff);
+                self.not_mapped(address, caller);
+            }
+        }
+    }
+
+    /// Writes a mapped register.
+    pub(super) fn write_register(&self, address: usize, data: &[u8], caller: usize) {
+        match self.windows.find(address, data.len()) {
+            Some((bar, offset)) => self.function.bar_write(bar, offset, data),
+            None => self.not_mapped(address, caller),
+        }
+    }
+
+    /// Reads a port: StorPortReadPortUlong and its kin.
+    pub(super) fn read_port(&self, address: usize, data: &mut [u8], caller: usize) {
+        match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
+            Some((bar, offset)) => self.function.bar_read(bar, offset, data),
+            None => {
+                data.fill(0xff);
+                self.not_mapped(address, caller);
+            }
+        }
+    }
+
+    /// Writes a port.
+    pub(super) fn write_port(&self, address: usize, data: &[u8], caller: usize) {
+        match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
+            Some((bar, offset)) => self.function.bar_write(bar, offset, data),
+            None => self.not_mapped(address, caller),
+        }
+    }
+
+    fn not_mapped(&self, address: usize, caller: usize) {
+        self.violation(
+            Rule::RegisterAddress,
+            caller,
+            format_args!("no register of the adapter is at {address:#x}"),
+        );
+    }
+
+    /// Whether configuration space may be touched now (storport-rules.md Routines).
+    pub(super) fn check_bus_data(&self, function: &str, caller: usize) {
+        use super::abi::control::{ScsiSetBootConfig, ScsiSetRunningConfig};
+        let callback = callbacks::current();
+        let control = callbacks::current_argument();
+        let allowed = callback == Callback::HwFindAdapter
+            || callback == Callback::HwAdapterControl
+                && [ScsiSetBootConfig, ScsiSetRunningConfig].contains(&control);
+        if !allowed {
+            self.violation(
+                Rule::DdiCallback,
+                caller,
+                format_args!(
+                    "{function} in {}, not in HwFindAdapter or \
+                     HwAdapterControl(ScsiSetRunningConfig)",
+                    callback.name()
+                ),
+            );
+        }
+    }
+}

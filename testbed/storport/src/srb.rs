@@ -1,0 +1,684 @@
+//! SRBs: their memory, their two shapes, and who has one.
+//!
+//! Each CPU has its own, taken and given back by its own thread only, so that a
+//! request needs neither a lock nor an allocation. An SRB with all that
+//! belongs to it (sense buffer, scatter/gather list, SRB extension) lies in
+//! one physically contiguous piece of the machine's memory.
+#![expect(unsafe_code, reason = "the SRBs are in memory shared with the driver")]
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    abi::{
+        self, Field, Structure, scsi_request_block as scsi, srb, srb_flags, srb_status,
+        srbex_data_scsi_cdb16 as cdb16, stor_addr_btl8 as btl8, stor_scatter_gather_element,
+        stor_scatter_gather_list, storage_request_block as storage,
+    },
+    adapter::{Checks, SrbChange, SrbShape},
+    request::{Completion, Direction, Request},
+};
+use testbed_machine::{
+    memory::{Block, Memory, MemoryError, PAGE, Placement},
+    trap,
+};
+
+/// SRBs that get their memory at a time.
+const CHUNK: u32 = 16;
+
+/// SRBs of a CPU that rest before one is used again, where all is checked: so
+/// long is who still uses one found out.
+const RESTING: u32 = 64;
+
+/// Before each SRB: a mark and the SRB's number.
+const HEADER: usize = 16;
+const MARK: u64 = 0x5342_5253_4552_5246;
+
+/// STOR_ADDR_BTL8 and SRBEX_DATA_SCSI_CDB16 follow their STORAGE_REQUEST_BLOCK.
+pub(super) const ADDRESS_AT: usize = storage::SIZE;
+pub(super) const CDB_AT: usize = ADDRESS_AT + btl8::SIZE;
+const STORAGE_BYTES: usize = CDB_AT + cdb16::SIZE;
+
+/// Bytes for sense data: the most that a SenseInfoBufferLength can say, and
+/// SPC allows.
+const SENSE_BYTES: usize = 252;
+
+const SENSE_AT: usize = (HEADER + STORAGE_BYTES).next_multiple_of(16);
+const LIST_AT: usize = (SENSE_AT + SENSE_BYTES).next_multiple_of(16);
+
+/// What uninitialised memory is filled with.
+const UNINITIALISED: u8 = 0xC5;
+
+/// What the lengths of a SCSI_REQUEST_BLOCK and a prefix say in a
+/// STORAGE_REQUEST_BLOCK: up to its signature (srb.h).
+const STORAGE_PREFIX: u16 = 8;
+
+/// SRB_STATUS without its flags (`srb.h`).
+pub(super) const STATUS: u8 = 0x3f;
+
+/// Who has an SRB.
+pub(super) mod owner {
+    /// Storport.
+    pub(crate) const PORT: u8 = 0;
+    /// The miniport, in HwBuildIo.
+    pub(crate) const BUILDING: u8 = 1;
+    /// The miniport, that returned FALSE from HwBuildIo.
+    pub(crate) const KEPT: u8 = 2;
+    /// The miniport, since HwStartIo.
+    pub(crate) const STARTED: u8 = 3;
+    /// Storport again: completed.
+    pub(crate) const COMPLETED: u8 = 4;
+    /// Storport again: HwBuildIo had it, and HwStartIo never will.
+    pub(crate) const HELD: u8 = 5;
+}
+
+/// Where an SRB stands in the recovery from a time-out.
+pub(super) mod recovery {
+    pub(crate) const NONE: u8 = 0;
+    /// It was out when the bus was reset.
+    pub(crate) const RESET: u8 = 1;
+    /// It was still out afterwards, and that was recorded.
+    pub(crate) const LOST: u8 = 2;
+}
+
+/// What any thread may know of an SRB.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) owner: AtomicU8,
+    pub(super) recovery: AtomicU8,
+    /// When it was sent, and when it times out, in the clock's nanoseconds.
+    pub(super) sent: AtomicU64,
+    pub(super) deadline: AtomicU64,
+    /// The next of the completed ones of its CPU: number + 1, or 0.
+    pub(super) next_completed: AtomicU32,
+    /// Its unit's number.
+    pub(super) unit: AtomicU32,
+    /// Its address; 0 while it has no memory.
+    address: AtomicUsize,
+    /// Where Storport accesses it: the driver's address may be taken away.
+    own: AtomicUsize,
+    /// Its data's address, 0 without, and length.
+    data: AtomicUsize,
+    data_bytes: AtomicU32,
+    /// Its queue tag, where tags have 8 bits.
+    pub(super) tag: AtomicU8,
+}
+
+impl Slot {
+    fn new() -> Self {
+        Self {
+            owner: AtomicU8::new(owner::PORT),
+            recovery: AtomicU8::new(recovery::NONE),
+            sent: AtomicU64::new(0),
+            deadline: AtomicU64::new(u64::MAX),
+            next_completed: AtomicU32::new(0),
+            unit: AtomicU32::new(0),
+            address: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
+            data: AtomicUsize::new(0),
+            data_bytes: AtomicU32::new(0),
+            tag: AtomicU8::new(0),
+        }
+    }
+
+    /// Whether the miniport has it and has answered for it: from HwStartIo on,
+    /// or from the FALSE of HwBuildIo.
+    pub(super) fn is_with_miniport(&self) -> bool {
+        matches!(
+            self.owner.load(Ordering::Acquire),
+            owner::KEPT | owner::STARTED
+        )
+    }
+
+    /// Whether the miniport has it in any way: its SRB may be looked at.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(
+            self.owner.load(Ordering::Acquire),
+            owner::BUILDING | owner::KEPT | owner::STARTED
+        )
+    }
+
+    /// The SRB's address.
+    pub(super) fn address(&self) -> usize {
+        self.address.load(Ordering::Relaxed)
+    }
+
+    /// Where Storport accesses it.
+    fn own(&self) -> usize {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// Its data's virtual address, if it has any.
+    pub(super) fn data(&self) -> Option<usize> {
+        let address = self.data.load(Ordering::Relaxed);
+        (address != 0).then_some(address)
+    }
+
+    /// Its data's length.
+    pub(super) fn data_bytes(&self) -> u32 {
+        self.data_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Its scatter/gather list's address, if it has data.
+    pub(super) fn list(&self) -> Option<usize> {
+        self.data().map(|_| self.address() - HEADER + LIST_AT)
+    }
+}
+
+/// What SRBs of an adapter are like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SrbSettings {
+    pub(super) shape: SrbShape,
+    /// SrbExtensionSize.
+    pub(super) extension_bytes: usize,
+    /// The most elements of a scatter/gather list.
+    pub(super) elements: usize,
+    /// MapBuffers.
+    pub(super) map_buffers: u32,
+    /// With all, each has pages of its own, which the miniport loses when it
+    /// completes the request.
+    pub(super) checks: Checks,
+}
+
+/// A part of an SRB's memory, and the offset in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part(&'static str, usize);
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {:#x}", self.0, self.1)
+    }
+}
+
+/// All SRBs of an adapter.
+#[derive(Debug)]
+pub(super) struct Srbs {
+    settings: SrbSettings,
+    per_cpu: u32,
+    slots: Box<[Slot]>,
+    memory: Arc<Memory>,
+    chunks: Mutex<Vec<Block>>,
+}
+
+impl Srbs {
+    /// Up to `per_cpu` SRBs for each of `cpus` CPUs.
+    pub(super) fn new(
+        memory: &Arc<Memory>,
+        settings: SrbSettings,
+        cpus: u32,
+        per_cpu: u32,
+    ) -> Self {
+        let spare = match settings.checks {
+            Checks::Cheap => 0,
+            Checks::All => RESTING,
+        };
+        let per_cpu = (per_cpu + spare).next_multiple_of(CHUNK);
+        Self {
+            settings,
+            per_cpu,
+            slots: (0..cpus * per_cpu).map(|_| Slot::new()).collect(),
+            memory: Arc::clone(memory),
+            chunks: Mutex::default(),
+        }
+    }
+
+    /// All of them by number.
+    pub(super) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// The SRB of this number, which is one of them.
+    pub(super) fn slot(&self, number: u32) -> &Slot {
+        &self.slots[number as usize]
+    }
+
+    /// The CPU whose SRB this number is.
+    pub(super) fn cpu_of(&self, number: u32) -> u32 {
+        number / self.per_cpu
+    }
+
+    /// Its number among that CPU's.
+    pub(super) fn place(&self, number: u32) -> usize {
+        (number % self.per_cpu) as usize
+    }
+
+    fn extension_at(&self) -> usize {
+        (LIST_AT
+            + abi::SCATTER_GATHER_LIST
+            + self.settings.elements * stor_scatter_gather_element::SIZE)
+            .next_multiple_of(16)
+    }
+
+    fn stride(&self) -> usize {
+        let bytes = self.extension_at() + self.settings.extension_bytes;
+        match self.settings.checks {
+            Checks::Cheap => bytes.next_multiple_of(16),
+            Checks::All => bytes.next_multiple_of(PAGE),
+        }
+    }
+
+    /// Gives memory to the next SRBs of CPU `cpu`, of which `have` have some,
+    /// and returns their numbers.
+    pub(super) fn grow(&self, cpu: u32, have: u32) -> Result<std::ops::Range<u32>, MemoryError> {
+        let first = cpu * self.per_cpu + have;
+        let numbers = first..first + CHUNK.min(self.per_cpu - have);
+        if numbers.is_empty() {
+            return Ok(numbers);
+        }
+        let block = self
+            .memory
+            .allocate(numbers.len() * self.stride(), Placement::Contiguous)?;
+        for (number, at) in numbers.clone().zip((0..).step_by(self.stride())) {
+            let start = block.address() + at;
+            let own = self.beside(start).unwrap_or(start);
+            // SAFETY: the block is this long, and lives as long as the SRBs.
+            let header = unsafe { Structure::at(own) };
+            header.set(abi::value(), MARK);
+            header.offset(8).set(abi::value(), u64::from(number));
+            let slot = self.slot(number);
+            slot.own.store(own + HEADER, Ordering::Relaxed);
+            slot.address.store(start + HEADER, Ordering::Relaxed);
+        }
+        self.chunks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(block);
+        Ok(numbers)
+    }
+
+    /// The number of the SRB at `address`, if it is one.
+    pub(super) fn find(&self, address: usize) -> Option<u32> {
+        let start = address.checked_sub(HEADER)?;
+        if !start.is_multiple_of(16) || self.memory.physical(start).is_none() {
+            return None;
+        }
+        let own = self.beside(start)?;
+        // SAFETY: 16 aligned bytes of the machine's memory, mapped.
+        let header = unsafe { Structure::at(own) };
+        if header.get::<u64>(abi::value()) != MARK {
+            return None;
+        }
+        let number = header.offset(8).get::<u64>(abi::value());
+        let slot = self.slots.get(usize::try_from(number).ok()?)?;
+        (slot.address() == address).then_some(number as u32)
+    }
+
+    /// Where Storport accesses what the driver has at `address`.
+    fn beside(&self, address: usize) -> Option<usize> {
+        match self.settings.checks {
+            Checks::Cheap => Some(address),
+            Checks::All => self.memory.beside(address),
+        }
+    }
+
+    /// Takes an SRB with all that belongs to it away from the driver, where all
+    /// is checked: it is completed.
+    pub(super) fn take_away(&self, number: u32) {
+        self.protect(number, Memory::take_away);
+    }
+
+    /// Gives it to the driver again.
+    pub(super) fn give(&self, number: u32) {
+        self.protect(number, Memory::give_back);
+    }
+
+    fn protect(&self, number: u32, how: impl Fn(&Memory, usize, usize) -> io::Result<()>) {
+        if self.settings.checks == Checks::Cheap {
+            return;
+        }
+        let start = self.slot(number).address() - HEADER;
+        if let Err(error) = how(&self.memory, start, self.stride()) {
+            trap::stop_machine(format_args!(
+                "the host cannot protect the memory of a request from the driver ({error}): \
+                 run without --verify, or raise vm.max_map_count"
+            ));
+        }
+    }
+
+    /// How many free SRBs a CPU keeps before it uses one again.
+    pub(super) fn resting(&self) -> usize {
+        match self.settings.checks {
+            Checks::Cheap => 0,
+            Checks::All => RESTING as usize,
+        }
+    }
+
+    /// The SRB in whose memory `address` lies, and in what part of it.
+    pub(super) fn containing(&self, address: usize) -> Option<(u32, Part)> {
+        (0..)
+            .zip(&self.slots)
+            .filter(|(_, slot)| slot.address() != 0)
+            .find_map(|(number, slot)| {
+                let at = address.checked_sub(slot.address() - HEADER)?;
+                (at < self.stride()).then(|| (number, self.part(at)))
+            })
+    }
+
+    fn part(&self, at: usize) -> Part {
+        let extension = self.extension_at();
+        match at {
+            0..HEADER => Part("the memory before the SRB", 0),
+            HEADER..SENSE_AT => Part("the SRB", at - HEADER),
+            SENSE_AT..LIST_AT => Part("the sense buffer", at - SENSE_AT),
+            _ if at < extension => Part("the scatter/gather list", at - LIST_AT),
+            _ if at - extension < self.settings.extension_bytes => {
+                Part("the SRB extension", at - extension)
+            }
+            _ => Part("the memory behind the SRB extension", at - extension),
+        }
+    }
+
+    /// The SRB of `slot`, to be read and written.
+    pub(super) fn view(&self, slot: &Slot) -> Srb {
+        Srb {
+            // SAFETY: the SRB has had its memory since it was first used, and
+            // keeps it.
+            base: unsafe { Structure::at(slot.own()) },
+            shape: self.settings.shape,
+        }
+    }
+
+    /// Fills everything of `slot` for `request`; false if its data take more
+    /// elements than a list has.
+    pub(super) fn fill(&self, number: u32, request: &Request, timeout: u32, tag: u8) -> bool {
+        let slot = self.slot(number);
+        let data = request.data.as_ref();
+        let address = data.map_or(0, |data| data.block.address() + data.offset);
+        let bytes = data.map_or(0, |data| data.bytes);
+        slot.data.store(address, Ordering::Relaxed);
+        slot.data_bytes.store(bytes, Ordering::Relaxed);
+        slot.tag.store(tag, Ordering::Relaxed);
+        self.fill_srb(number, request, timeout, tag);
+        self.new_extension(slot);
+        data.is_none() || self.fill_list(slot, address, bytes as usize)
+    }
+
+    fn fill_list(&self, slot: &Slot, address: usize, bytes: usize) -> bool {
+        // SAFETY: the list lies behind the SRB and has room for `elements`.
+        let list = unsafe { Structure::at(slot.own() - HEADER + LIST_AT) };
+        let mut count = 0;
+        let mut done = 0;
+        while done < bytes {
+            let run = self.memory.run(address + done, bytes - done);
+            let (Some((physical, length)), true) = (run, count < self.settings.elements) else {
+                return false;
+            };
+            let element =
+                list.offset(abi::SCATTER_GATHER_LIST + count * stor_scatter_gather_element::SIZE);
+            element.set(stor_scatter_gather_element::PhysicalAddress, physical);
+            element.set(stor_scatter_gather_element::Length, length as u32);
+            element.set(stor_scatter_gather_element::Reserved, 0);
+            done += length;
+            count += 1;
+        }
+        list.set(stor_scatter_gather_list::NumberOfElements, count as u32);
+        list.set(stor_scatter_gather_list::Reserved, 0);
+        true
+    }
+
+    /// Gives the SRB of `slot` an SRB extension that knows nothing of the
+    /// last one (storport-rules.md S12).
+    pub(super) fn new_extension(&self, slot: &Slot) {
+        let extension = slot.own() - HEADER + self.extension_at();
+        // SAFETY: the extension lies behind the list, in the same memory.
+        unsafe { Structure::at(extension) }.fill(self.settings.extension_bytes, UNINITIALISED);
+    }
+
+    /// The data buffer's address in an SRB: mapped or not as MapBuffers says
+    /// (PORT_CONFIGURATION_INFORMATION; for reads and writes HwStorBuildIo's
+    /// page says that it is NULL otherwise).
+    fn data_buffer(&self, request: &Request, address: usize) -> usize {
+        // READ and WRITE of 6, 10, 12 and 16 bytes.
+        let read_or_write = matches!(
+            request.cdb[0],
+            0x08 | 0x0A | 0x28 | 0x2A | 0xA8 | 0xAA | 0x88 | 0x8A
+        );
+        let mapped = match self.settings.map_buffers {
+            abi::config::STOR_MAP_NO_BUFFERS => false,
+            abi::config::STOR_MAP_ALL_BUFFERS_INCLUDING_READ_WRITE => true,
+            _ => !read_or_write,
+        };
+        if mapped { address } else { 0 }
+    }
+
+    fn fill_srb(&self, number: u32, request: &Request, timeout: u32, tag: u8) {
+        let slot = self.slot(number);
+        let base = self.view(slot).base;
+        let start = slot.address() - HEADER;
+        let flags = srb_flags::SRB_FLAGS_NO_QUEUE_FREEZE
+            | srb_flags::SRB_FLAGS_QUEUE_ACTION_ENABLE
+            | match request.data.as_ref().map(|data| data.direction) {
+                Some(Direction::In) => srb_flags::SRB_FLAGS_DATA_IN,
+                Some(Direction::Out) => srb_flags::SRB_FLAGS_DATA_OUT,
+                None => 0,
+            };
+        let data = self.data_buffer(request, slot.data().unwrap_or(0));
+        let sense = start + SENSE_AT;
+        let extension = match self.settings.extension_bytes {
+            0 => 0,
+            _ => start + self.extension_at(),
+        };
+        match self.settings.shape {
+            SrbShape::Scsi => {
+                base.fill(scsi::SIZE, 0);
+                base.set(scsi::Length, scsi::SIZE as u16);
+                base.set(scsi::Function, srb::SRB_FUNCTION_EXECUTE_SCSI as u8);
+                base.set(scsi::PathId, request.address.path);
+                base.set(scsi::TargetId, request.address.target);
+                base.set(scsi::Lun, request.address.lun);
+                base.set(scsi::QueueTag, tag);
+                base.set(scsi::QueueAction, srb::SRB_SIMPLE_TAG_REQUEST as u8);
+                base.set(scsi::CdbLength, request.cdb_length);
+                base.set(scsi::SenseInfoBufferLength, SENSE_BYTES as u8);
+                base.set(scsi::SrbFlags, flags);
+                base.set(scsi::DataTransferLength, slot.data_bytes());
+                base.set(scsi::TimeOutValue, timeout);
+                base.set(scsi::DataBuffer, data);
+                base.set(scsi::SenseInfoBuffer, sense);
+                base.set(scsi::OriginalRequest, start);
+                base.set(scsi::SrbExtension, extension);
+                base.set(scsi::Cdb, request.cdb);
+            }
+            SrbShape::Storage => {
+                base.fill(STORAGE_BYTES, 0);
+                base.set(storage::Length, STORAGE_PREFIX);
+                base.set(
+                    storage::Function,
+                    srb::SRB_FUNCTION_STORAGE_REQUEST_BLOCK as u8,
+                );
+                base.set(storage::Signature, srb::SRB_SIGNATURE);
+                base.set(storage::Version, srb::STORAGE_REQUEST_BLOCK_VERSION_1);
+                base.set(storage::SrbLength, STORAGE_BYTES as u32);
+                base.set(storage::SrbFunction, srb::SRB_FUNCTION_EXECUTE_SCSI);
+                base.set(storage::SrbFlags, flags);
+                base.set(storage::RequestTag, number);
+                base.set(
+                    storage::RequestAttribute,
+                    srb::SRB_SIMPLE_TAG_REQUEST as u16,
+                );
+                base.set(storage::TimeOutValue, timeout);
+                base.set(storage::AddressOffset, ADDRESS_AT as u32);
+                base.set(storage::NumSrbExData, 1);
+                base.set(storage::DataTransferLength, slot.data_bytes());
+                base.set(storage::DataBuffer, data);
+                base.set(storage::OriginalRequest, start);
+                base.set(storage::MiniportContext, extension);
+                base.set(storage::SrbExDataOffset, CDB_AT as u32);
+                let address = base.offset(ADDRESS_AT);
+                address.set(btl8::Type, srb::STOR_ADDRESS_TYPE_BTL8 as u16);
+                address.set(btl8::AddressLength, srb::STOR_ADDR_BTL8_ADDRESS_LENGTH);
+                address.set(btl8::Path, request.address.path);
+                address.set(btl8::Target, request.address.target);
+                address.set(btl8::Lun, request.address.lun);
+                let cdb = base.offset(CDB_AT);
+                cdb.set(cdb16::Type, srb::SrbExDataTypeScsiCdb16);
+                cdb.set(cdb16::Length, (cdb16::SIZE - 8) as u32);
+                cdb.set(cdb16::SenseInfoBufferLength, SENSE_BYTES as u8);
+                cdb.set(cdb16::CdbLength, request.cdb_length);
+                cdb.set(cdb16::SenseInfoBuffer, sense);
+                cdb.set(cdb16::Cdb, request.cdb);
+            }
+        }
+    }
+}
+
+/// An SRB in one of its shapes.
+#[derive(Clone, Copy)]
+pub(super) struct Srb {
+    base: Structure,
+    shape: SrbShape,
+}
+
+impl Srb {
+    /// Its first byte.
+    pub(super) fn base(self) -> Structure {
+        self.base
+    }
+
+    /// Its shape.
+    pub(super) fn shape(self) -> SrbShape {
+        self.shape
+    }
+
+    /// A field that both shapes have: of the SRB, or of a part behind it.
+    fn either<T: abi::Plain>(self, scsi: Field<T>, storage: Field<T>, storage_at: usize) -> T {
+        match self.shape {
+            SrbShape::Scsi => self.base.get(scsi),
+            SrbShape::Storage => self.base.offset(storage_at).get(storage),
+        }
+    }
+
+    /// SrbStatus with its flags.
+    pub(super) fn status(self) -> u8 {
+        self.either(scsi::SrbStatus, storage::SrbStatus, 0)
+    }
+
+    /// How it ended.
+    pub(super) fn completion(self, token: u64, latency: Duration) -> Completion {
+        let status = self.status();
+        let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
+        Completion {
+            token,
+            srb_status: status & STATUS,
+            sense_valid,
+            scsi_status: self.scsi_status(),
+            sense: if sense_valid {
+                self.sense()
+            } else {
+                Vec::new()
+            },
+            transferred: self.transfer_length(),
+            latency,
+        }
+    }
+
+    /// Ends it without the miniport.
+    pub(super) fn set_status(self, status: u8) {
+        match self.shape {
+            SrbShape::Scsi => self.base.set(scsi::SrbStatus, status),
+            SrbShape::Storage => self.base.set(storage::SrbStatus, status),
+        }
+    }
+
+    /// Changes a field; one that only a STORAGE_REQUEST_BLOCK has stays as it is
+    /// in the other shape.
+    pub(super) fn change(self, change: SrbChange) {
+        let (field, value) = match change {
+            SrbChange::Direction { data_in, data_out } => {
+                return self.set_direction(data_in, data_out);
+            }
+            SrbChange::SrbLength(value) => (storage::SrbLength, value),
+            SrbChange::AddressOffset(value) => (storage::AddressOffset, value),
+            SrbChange::NumSrbExData(value) => (storage::NumSrbExData, value),
+            SrbChange::SrbExDataOffset(value) => (storage::SrbExDataOffset, value),
+            SrbChange::AddressLength(value) => {
+                if self.shape == SrbShape::Storage {
+                    self.base.offset(ADDRESS_AT).set(btl8::AddressLength, value);
+                }
+                return;
+            }
+            SrbChange::ExDataLength(value) => {
+                if self.shape == SrbShape::Storage {
+                    self.base.offset(CDB_AT).set(cdb16::Length, value);
+                }
+                return;
+            }
+        };
+        if self.shape == SrbShape::Storage {
+            self.base.set(field, value);
+        }
+    }
+
+    fn set_direction(self, data_in: bool, data_out: bool) {
+        const BOTH: u32 = srb_flags::SRB_FLAGS_DATA_IN | srb_flags::SRB_FLAGS_DATA_OUT;
+        let flags = match self.shape {
+            SrbShape::Scsi => scsi::SrbFlags,
+            SrbShape::Storage => storage::SrbFlags,
+        };
+        let mut value = self.base.get(flags) & !BOTH;
+        if data_in {
+            value |= srb_flags::SRB_FLAGS_DATA_IN;
+        }
+        if data_out {
+            value |= srb_flags::SRB_FLAGS_DATA_OUT;
+        }
+        self.base.set(flags, value);
+    }
+
+    /// Makes it as it was before it was sent: pending, without a SCSI status.
+    pub(super) fn renew(self) {
+        match self.shape {
+            SrbShape::Scsi => {
+                self.base
+                    .set(scsi::SrbStatus, srb_status::SRB_STATUS_PENDING);
+                self.base.set(scsi::ScsiStatus, 0);
+            }
+            SrbShape::Storage => {
+                self.base
+                    .set(storage::SrbStatus, srb_status::SRB_STATUS_PENDING);
+                self.base.offset(CDB_AT).set(cdb16::ScsiStatus, 0);
+            }
+        }
+    }
+
+    /// Sets DataTransferLength.
+    pub(super) fn set_transfer_length(self, bytes: u32) {
+        match self.shape {
+            SrbShape::Scsi => self.base.set(scsi::DataTransferLength, bytes),
+            SrbShape::Storage => self.base.set(storage::DataTransferLength, bytes),
+        }
+    }
+
+    /// DataTransferLength.
+    pub(super) fn transfer_length(self) -> u32 {
+        self.either(scsi::DataTransferLength, storage::DataTransferLength, 0)
+    }
+
+    /// ScsiStatus.
+    pub(super) fn scsi_status(self) -> u8 {
+        self.either(scsi::ScsiStatus, cdb16::ScsiStatus, CDB_AT)
+    }
+
+    /// The CDB.
+    pub(super) fn cdb(self) -> [u8; 16] {
+        self.either(scsi::Cdb, cdb16::Cdb, CDB_AT)
+    }
+
+    /// The sense data that the miniport wrote: as many bytes as it says.
+    pub(super) fn sense(self) -> Vec<u8> {
+        let length = self.either(
+            scsi::SenseInfoBufferLength,
+            cdb16::SenseInfoBufferLength,
+            CDB_AT,
+        );
+        let sense = self.base.address() - HEADER + SENSE_AT;
+        // SAFETY: the sense buffer lies behind the SRB.
+        unsafe { Structure::at(sense) }.bytes(usize::from(length).min(SENSE_BYTES))
+    }
+}

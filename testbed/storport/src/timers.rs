@@ -1,0 +1,322 @@
+//! What the miniport has called later: timers, at DISPATCH_LEVEL with the
+//! StartIo lock; work items, at PASSIVE_LEVEL on a system worker thread; and
+//! state changes.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    abi::stor_status::{
+        STOR_STATUS_BUSY, STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_STATE,
+        STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+    },
+    callbacks::Callback,
+    port::Port,
+    spin_locks::LockId,
+    violations::Rule,
+};
+use testbed_machine::cpu::{self, Deferred, irql};
+
+/// What a timer does next.
+#[derive(Debug, Default)]
+struct Armed {
+    /// Numbers the requests: an alarm of an older one does nothing.
+    number: usize,
+    /// Callback and context, if it is armed.
+    call: Option<(usize, usize)>,
+}
+
+/// A timer: of StorPortInitializeTimer, or the adapter's one of
+/// RequestTimerCall.
+#[derive(Debug)]
+pub(super) struct Timer {
+    port: &'static Port,
+    callback: Callback,
+    armed: Mutex<Armed>,
+}
+
+impl Timer {
+    /// The timer whose routine runs as `callback`.
+    pub(super) fn new(port: &'static Port, callback: Callback) -> &'static Self {
+        Box::leak(Box::new(Self {
+            port,
+            callback,
+            armed: Mutex::default(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Armed> {
+        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `routine` called after so many microseconds; 0 disarms.
+    fn set(&'static self, routine: usize, context: usize, microseconds: u64) {
+        let mut armed = self.lock();
+        armed.number = armed.number.wrapping_add(1);
+        armed.call = (microseconds > 0).then_some((routine, context));
+        if microseconds > 0 {
+            self.port.machine.clock().after(
+                Duration::from_micros(microseconds),
+                cpu::current_number(),
+                self,
+                armed.number,
+                0,
+            );
+        }
+    }
+
+    fn is_armed(&self) -> bool {
+        self.lock().call.is_some()
+    }
+}
+
+impl Deferred for Timer {
+    fn run(&self, number: usize, _: usize) {
+        let mut armed = self.lock();
+        let call = if armed.number == number {
+            armed.call.take()
+        } else {
+            None
+        };
+        drop(armed);
+        let Some((routine, context)) = call else {
+            return;
+        };
+        if !self.port.is_awake() {
+            return;
+        }
+        self.port.with_start_io(|level| {
+            self.port.call(
+                self.callback,
+                level,
+                routine,
+                [self.port.extension(), context, 0, 0, 0, 0],
+            );
+        });
+    }
+}
+
+/// What a work item is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worker {
+    /// Made, or its routine has run: the miniport can free it.
+    Idle,
+    Queued,
+    /// Its routine runs.
+    Running,
+}
+
+/// An adapter's timers and work items.
+#[derive(Debug, Default)]
+pub(super) struct Later {
+    timers: Mutex<HashMap<usize, &'static Timer>>,
+    /// Work items by handle.
+    workers: Mutex<HashMap<usize, Worker>>,
+    state_change: Mutex<bool>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Later {
+    /// What was not freed.
+    pub(super) fn leaks(&self) -> Vec<String> {
+        let timers = lock(&self.timers).len();
+        // The miniport could not free one whose routine has not run to its end.
+        let workers = lock(&self.workers);
+        let workers = workers.values().filter(|at| **at == Worker::Idle).count();
+        [(timers, "timer"), (workers, "work item")]
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}(s)"))
+            .collect()
+    }
+}
+
+/// A state change that is being processed.
+struct StateChange {
+    port: &'static Port,
+    routine: usize,
+    address: usize,
+}
+
+impl Deferred for StateChange {
+    fn run(&self, context: usize, _: usize) {
+        *lock(&self.port.later.state_change) = false;
+        if self.routine == 0 || self.port.is_stopped() {
+            return;
+        }
+        // STOR_ADDRESS_TYPE_BTL8 is the only type; status: success.
+        let address_type = super::abi::srb::STOR_ADDRESS_TYPE_BTL8 as usize;
+        self.port.with_start_io(|level| {
+            self.port.call(
+                Callback::HwStateChange,
+                level,
+                self.routine,
+                [
+                    self.port.extension(),
+                    context,
+                    address_type,
+                    self.address,
+                    STOR_STATUS_SUCCESS as usize,
+                    0,
+                ],
+            );
+        });
+    }
+}
+
+impl Port {
+    /// Runs `call` with the StartIo lock, half duplex also with the interrupt
+    /// lock (storport-rules.md Callbacks), and gives it the IRQL.
+    pub(super) fn with_start_io(&self, call: impl FnOnce(u8)) {
+        self.lock(LockId::StartIo);
+        if self.full_duplex() {
+            call(irql::DISPATCH);
+        } else {
+            self.lock(LockId::Interrupt);
+            call(irql::DEVICE);
+            self.unlock();
+        }
+        self.unlock();
+    }
+
+    /// RequestTimerCall: the adapter's one timer.
+    pub(super) fn request_timer_call(
+        &'static self,
+        routine: usize,
+        microseconds: u32,
+        caller: usize,
+    ) {
+        if routine == 0 && microseconds > 0 {
+            return self.violation(
+                Rule::Timer,
+                caller,
+                format_args!("RequestTimerCall without an HwTimer"),
+            );
+        }
+        self.timer
+            .get_or_init(|| Timer::new(self, Callback::HwTimer))
+            .set(routine, 0, u64::from(microseconds));
+    }
+
+    /// StorPortInitializeTimer: a handle.
+    pub(super) fn initialize_timer(&'static self) -> usize {
+        let timer = Timer::new(self, Callback::HwTimerEx);
+        let handle = std::ptr::from_ref(timer).addr();
+        lock(&self.later.timers).insert(handle, timer);
+        handle
+    }
+
+    /// StorPortRequestTimer.
+    pub(super) fn request_timer(
+        &self,
+        handle: usize,
+        routine: usize,
+        context: usize,
+        microseconds: u64,
+    ) -> u32 {
+        let timer = lock(&self.later.timers).get(&handle).copied();
+        let Some(timer) = timer else {
+            return STOR_STATUS_INVALID_PARAMETER;
+        };
+        if microseconds > 0 && routine == 0 {
+            return STOR_STATUS_INVALID_PARAMETER;
+        }
+        if microseconds > 0 && timer.is_armed() {
+            return STOR_STATUS_BUSY;
+        }
+        timer.set(routine, context, microseconds);
+        STOR_STATUS_SUCCESS
+    }
+
+    /// StorPortFreeTimer.
+    pub(super) fn free_timer(&self, handle: usize) -> u32 {
+        match lock(&self.later.timers).remove(&handle) {
+            Some(timer) => {
+                timer.set(0, 0, 0);
+                STOR_STATUS_SUCCESS
+            }
+            None => STOR_STATUS_UNSUCCESSFUL,
+        }
+    }
+
+    /// StorPortInitializeWorker: a handle.
+    pub(super) fn initialize_worker(&self) -> usize {
+        let handle = std::ptr::from_mut(Box::leak(Box::new(0u64))).addr();
+        lock(&self.later.workers).insert(handle, Worker::Idle);
+        handle
+    }
+
+    /// StorPortQueueWorkItem.
+    pub(super) fn queue_work(&'static self, handle: usize, routine: usize, context: usize) -> u32 {
+        if self.is_stopped() {
+            return STOR_STATUS_INVALID_DEVICE_STATE;
+        }
+        let mut workers = lock(&self.later.workers);
+        match workers.get_mut(&handle) {
+            None => return STOR_STATUS_INVALID_PARAMETER,
+            Some(Worker::Queued) => return STOR_STATUS_BUSY,
+            Some(at) => *at = Worker::Queued,
+        }
+        drop(workers);
+        let job = move || {
+            if !self.is_awake() {
+                return;
+            }
+            // Out of the queue: the routine may queue or free it again.
+            self.move_worker(handle, Worker::Queued, Worker::Running);
+            let arguments = [self.extension(), context, handle, 0, 0, 0];
+            self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
+            self.move_worker(handle, Worker::Running, Worker::Idle);
+        };
+        match self.machine.work(Box::new(job)) {
+            Ok(()) => STOR_STATUS_SUCCESS,
+            Err(_) => {
+                self.move_worker(handle, Worker::Queued, Worker::Idle);
+                STOR_STATUS_INSUFFICIENT_RESOURCES
+            }
+        }
+    }
+
+    /// Notes that a work item went on, if it is there and at `from`.
+    fn move_worker(&self, handle: usize, from: Worker, to: Worker) {
+        if let Some(at) = lock(&self.later.workers).get_mut(&handle)
+            && *at == from
+        {
+            *at = to;
+        }
+    }
+
+    /// StorPortFreeWorker.
+    pub(super) fn free_worker(&self, handle: usize) -> u32 {
+        match lock(&self.later.workers).remove(&handle) {
+            Some(_) => STOR_STATUS_SUCCESS,
+            None => STOR_STATUS_INVALID_PARAMETER,
+        }
+    }
+
+    /// StorPortStateChangeDetected: one at a time.
+    pub(super) fn state_change(
+        &'static self,
+        address: usize,
+        routine: usize,
+        context: usize,
+    ) -> u32 {
+        if std::mem::replace(&mut *lock(&self.later.state_change), true) {
+            return STOR_STATUS_UNSUCCESSFUL;
+        }
+        // One a state change, and they are rare.
+        let change: &'static StateChange = Box::leak(Box::new(StateChange {
+            port: self,
+            routine,
+            address,
+        }));
+        self.machine.current_cpu().queue_dpc(change, context, 0);
+        STOR_STATUS_SUCCESS
+    }
+}

@@ -1,0 +1,451 @@
+//! Logical units and their queues: how many requests the miniport has at a
+//! time, and what holds them back.
+//!
+//! A request passes two gates, its unit's and the adapter's. If one is closed
+//! or full, the CPU that issues it gets in line at the unit; who leaves a gate
+//! lets the first in line in.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{port::Port, request::Address};
+use testbed_machine::{
+    cpu::{self, Deferred},
+    memory::Block,
+};
+
+/// Why a gate is closed: bits.
+pub(super) mod closed {
+    /// StorPortBusy or StorPortDeviceBusy.
+    pub(crate) const BUSY: u32 = 1;
+    /// StorPortPause or StorPortPauseDevice.
+    pub(crate) const PAUSED: u32 = 2;
+    /// A bus reset is under way.
+    pub(crate) const RESET: u32 = 4;
+    /// LinkDown.
+    pub(crate) const LINK_DOWN: u32 = 8;
+    /// The adapter is being stopped.
+    pub(crate) const STOPPED: u32 = 16;
+}
+
+/// Lets requests through, so many at a time.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    /// What the miniport has.
+    outstanding: AtomicU32,
+    limit: AtomicU32,
+    closed: AtomicU32,
+    /// Completions until BUSY ends.
+    busy: AtomicU32,
+    /// Numbers the pauses, so that the end of an old one ends no new one.
+    pauses: AtomicU32,
+}
+
+impl Gate {
+    /// How many requests are through it.
+    pub(super) fn outstanding(&self) -> u32 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    /// How many it lets through at a time.
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many it lets through.
+    pub(super) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::SeqCst);
+    }
+
+    /// Whether `reason` keeps it closed.
+    pub(super) fn is_closed_by(&self, reason: u32) -> bool {
+        self.closed.load(Ordering::Relaxed) & reason != 0
+    }
+
+    pub(super) fn close(&self, reason: u32) {
+        self.closed.fetch_or(reason, Ordering::SeqCst);
+    }
+
+    /// Ends a reason to be closed.
+    pub(super) fn open(&self, reason: u32) {
+        self.closed.fetch_and(!reason, Ordering::SeqCst);
+    }
+
+    /// Closes it until `completions` more requests, or all that are
+    /// outstanding, have left it.
+    pub(super) fn busy(&self, completions: u32) {
+        let wait = completions.min(self.outstanding());
+        if wait > 0 {
+            self.busy.store(wait, Ordering::SeqCst);
+            self.close(closed::BUSY);
+        }
+    }
+
+    /// Passes it whatever holds it closed: Storport's own requests.
+    fn pass(&self) {
+        self.outstanding.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn enter(&self) -> bool {
+        self.closed.load(Ordering::SeqCst) == 0
+            && self
+                .outstanding
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| {
+                    (now < self.limit()).then_some(now + 1)
+                })
+                .is_ok()
+    }
+
+    fn leave(&self) {
+        let before = self.outstanding.fetch_sub(1, Ordering::SeqCst);
+        if self.is_closed_by(closed::BUSY) {
+            let counted = self
+                .busy
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |now| now.checked_sub(1));
+            if before == 1 || matches!(counted, Ok(0 | 1) | Err(_)) {
+                self.open(closed::BUSY);
+            }
+        }
+    }
+}
+
+/// A logical unit.
+#[derive(Debug)]
+pub(super) struct Unit {
+    pub(super) address: Address,
+    /// Its number among the adapter's.
+    pub(super) number: u32,
+    pub(super) gate: Gate,
+    /// The CPUs that wait to issue a request each.
+    line: Mutex<VecDeque<u32>>,
+    in_line: AtomicU32,
+    /// SpecificLuExtensionSize bytes, from the first time they are asked for.
+    extension: OnceLock<Option<Block>>,
+    /// Queue tags in use, where they have 8 bits.
+    tags: [AtomicU64; 4],
+}
+
+impl Unit {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<u32>> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An 8-bit queue tag that is not in use. The depth of such a unit is below
+    /// their number.
+    pub(super) fn take_tag(&self) -> u8 {
+        loop {
+            for (index, word) in self.tags.iter().enumerate() {
+                let used = word.load(Ordering::Relaxed);
+                let bit = used.trailing_ones();
+                if bit < 64 && word.fetch_or(1 << bit, Ordering::Relaxed) & 1 << bit == 0 {
+                    return (index as u32 * 64 + bit) as u8;
+                }
+            }
+        }
+    }
+
+    /// Gives a queue tag back.
+    pub(super) fn free_tag(&self, tag: u8) {
+        let bit = 1 << (tag % 64);
+        self.tags[usize::from(tag / 64)].fetch_and(!bit, Ordering::Relaxed);
+    }
+}
+
+/// An adapter's units.
+#[derive(Debug, Default)]
+pub(super) struct Units {
+    all: RwLock<(HashMap<Address, &'static Unit>, Vec<&'static Unit>)>,
+    /// CPUs in line at any of them.
+    in_line: AtomicU32,
+}
+
+impl Units {
+    /// The unit at `address`, if requests were sent to it.
+    pub(super) fn get(&self, address: Address) -> Option<&'static Unit> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.0.get(&address).copied()
+    }
+
+    /// The unit of this number.
+    pub(super) fn numbered(&self, number: u32) -> Option<&'static Unit> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.1.get(number as usize).copied()
+    }
+
+    fn all(&self) -> Vec<&'static Unit> {
+        let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
+        all.1.clone()
+    }
+
+    /// Where requests were sent to.
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.all().iter().map(|unit| unit.address).collect()
+    }
+
+    /// Whether one of them is paused.
+    pub(super) fn is_any_paused(&self) -> bool {
+        self.all()
+            .iter()
+            .any(|unit| unit.gate.is_closed_by(closed::PAUSED))
+    }
+
+    /// How many requests wait to be let in.
+    pub(super) fn in_line(&self) -> u32 {
+        self.in_line.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, address: Address, depth: u32) -> &'static Unit {
+        let mut all = self.all.write().unwrap_or_else(PoisonError::into_inner);
+        let (by_address, list) = &mut *all;
+        by_address.entry(address).or_insert_with(|| {
+            let unit: &'static Unit = Box::leak(Box::new(Unit {
+                address,
+                number: list.len() as u32,
+                gate: Gate::default(),
+                line: Mutex::default(),
+                in_line: AtomicU32::new(0),
+                extension: OnceLock::new(),
+                tags: Default::default(),
+            }));
+            unit.gate.set_limit(depth);
+            list.push(unit);
+            unit
+        })
+    }
+}
+
+/// Where to get in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Before all others: a request that was in before.
+    First,
+    /// Behind all others.
+    Last,
+}
+
+/// The end of a pause.
+struct PauseEnd {
+    port: &'static Port,
+    /// The unit that pauses; the adapter without.
+    unit: Option<&'static Unit>,
+}
+
+impl Deferred for PauseEnd {
+    fn run(&self, number: usize, _: usize) {
+        let gate = self.unit.map_or(&self.port.gate, |unit| &unit.gate);
+        if gate.pauses.load(Ordering::SeqCst) as usize == number {
+            gate.open(closed::PAUSED);
+            self.port.let_in();
+        }
+    }
+}
+
+impl Port {
+    /// The unit at `address`, known from now on.
+    pub(super) fn unit(&self, address: Address) -> &'static Unit {
+        self.units.get(address).unwrap_or_else(|| {
+            let configuration = self.configuration();
+            let initial = configuration
+                .initial_depth
+                .min(configuration.max_ios_per_unit);
+            self.units.add(address, self.depth(initial))
+        })
+    }
+
+    /// The depth that a unit gets if the miniport wants `wanted`. Only queue tags
+    /// limit it: no page names a limit, and MaxIOsPerLun is 255 in drivers that do
+    /// not set it and then ask for more.
+    pub(super) fn depth(&self, wanted: u32) -> u32 {
+        wanted
+            .min(self.configuration().tags)
+            .min(self.settings.unit_depth.unwrap_or(u32::MAX))
+            .max(1)
+    }
+
+    /// Passes a request of `unit` through both gates, if that is possible now.
+    pub(super) fn try_enter(&self, unit: &Unit) -> bool {
+        if !unit.gate.enter() {
+            return false;
+        }
+        if self.gate.enter() {
+            return true;
+        }
+        unit.gate.outstanding.fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    /// Passes a request of Storport's own through both gates.
+    pub(super) fn pass(&self, unit: &Unit) {
+        unit.gate.pass();
+        self.gate.pass();
+    }
+
+    /// A request of `unit` left the miniport.
+    pub(super) fn left(&'static self, unit: &Unit) {
+        unit.gate.leave();
+        self.gate.leave();
+        if self.units.in_line() > 0 {
+            self.let_in();
+        }
+    }
+
+    /// Puts CPU `cpu` in line at `unit`.
+    pub(super) fn get_in_line(&'static self, unit: &'static Unit, cpu: u32, place: Place) {
+        let mut line = unit.lock();
+        match place {
+            Place::First => line.push_front(cpu),
+            Place::Last => line.push_back(cpu),
+        }
+        unit.in_line.fetch_add(1, Ordering::SeqCst);
+        self.units.in_line.fetch_add(1, Ordering::SeqCst);
+        drop(line);
+        // What left before could not see it.
+        self.let_in_at(unit);
+    }
+
+    /// Whether somebody waits at `unit`.
+    pub(super) fn is_line_at(&self, unit: &Unit) -> bool {
+        unit.in_line.load(Ordering::SeqCst) > 0
+    }
+
+    /// Lets in who waits and may enter.
+    pub(super) fn let_in(&'static self) {
+        for unit in self.units.all() {
+            if self.is_line_at(unit) {
+                self.let_in_at(unit);
+            }
+        }
+    }
+
+    fn let_in_at(&'static self, unit: &'static Unit) {
+        let mut line = unit.lock();
+        while !line.is_empty() && self.try_enter(unit) {
+            if let Some(cpu) = line.pop_front() {
+                unit.in_line.fetch_sub(1, Ordering::SeqCst);
+                self.units.in_line.fetch_sub(1, Ordering::SeqCst);
+                self.lane(cpu).grant(unit);
+            }
+        }
+    }
+
+    /// StorPortPause and StorPortPauseDevice.
+    pub(super) fn pause(&'static self, unit: Option<&'static Unit>, seconds: u32) {
+        self.pause_for(unit, Duration::from_secs(u64::from(seconds)));
+    }
+
+    /// Closes a gate for a time.
+    pub(super) fn pause_for(&'static self, unit: Option<&'static Unit>, time: Duration) {
+        let gate = unit.map_or(&self.gate, |unit| &unit.gate);
+        let number = gate.pauses.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        gate.close(closed::PAUSED);
+        // One a pause, and pauses are rare.
+        let end: &'static PauseEnd = Box::leak(Box::new(PauseEnd { port: self, unit }));
+        self.machine
+            .clock()
+            .after(time, cpu::current_number(), end, number as usize, 0);
+    }
+
+    /// StorPortResume and StorPortResumeDevice, StorPortReady and
+    /// StorPortDeviceReady, LinkUp: ends a reason to be closed.
+    pub(super) fn resume(&'static self, unit: Option<&'static Unit>, reason: u32) {
+        let gate = unit.map_or(&self.gate, |unit| &unit.gate);
+        gate.open(reason);
+        self.let_in();
+    }
+
+    /// StorPortGetLogicalUnit: the unit's extension; 0 if there is none.
+    pub(super) fn unit_extension(&self, address: Address) -> usize {
+        let bytes = self.configuration().unit_extension_bytes as usize;
+        let Some(unit) = self.units.get(address) else {
+            return 0;
+        };
+        if bytes == 0 {
+            return 0;
+        }
+        unit.extension
+            .get_or_init(|| {
+                self.machine
+                    .memory()
+                    .allocate(bytes, testbed_machine::memory::Placement::Scattered)
+                    .ok()
+            })
+            .as_ref()
+            .map_or(0, Block::address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(limit: u32) -> Gate {
+        let gate = Gate::default();
+        gate.set_limit(limit);
+        gate
+    }
+
+    #[test]
+    fn a_gate_lets_as_many_through_as_its_limit() {
+        let gate = gate(2);
+
+        assert!(gate.enter() && gate.enter());
+        assert!(!gate.enter());
+        gate.leave();
+        assert!(gate.enter());
+    }
+
+    #[test]
+    fn a_busy_gate_opens_after_as_many_have_left_as_was_said() {
+        let gate = gate(4);
+        assert!((0..3).all(|_| gate.enter()));
+
+        gate.busy(2);
+
+        assert!(!gate.enter());
+        gate.leave();
+        assert!(!gate.enter());
+        gate.leave();
+        assert!(gate.enter());
+    }
+
+    #[test]
+    fn a_busy_gate_opens_when_all_have_left_whatever_was_said() {
+        let gate = gate(4);
+        assert!(gate.enter());
+
+        gate.busy(100);
+
+        assert!(!gate.enter());
+        gate.leave();
+        assert!(gate.enter());
+    }
+
+    #[test]
+    fn a_gate_with_nothing_outstanding_is_not_busy() {
+        let gate = gate(1);
+
+        gate.busy(3);
+
+        assert!(gate.enter());
+    }
+
+    #[test]
+    fn queue_tags_in_use_differ() {
+        let units = Units::default();
+        let unit = units.add(Address::default(), 254);
+
+        let mut tags: Vec<_> = (0..254).map(|_| unit.take_tag()).collect();
+        tags.sort_unstable();
+        tags.dedup();
+
+        assert_eq!(tags.len(), 254);
+        unit.free_tag(17);
+        assert_eq!(unit.take_tag(), 17);
+    }
+}

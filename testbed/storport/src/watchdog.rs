@@ -1,0 +1,100 @@
+//! Watches for driver code that does not come back. The machine is stopped
+//! then, with what runs where and which locks are taken: two threads that wait
+//! for each other's are seen in that.
+
+use std::{
+    io, thread,
+    time::{Duration, Instant},
+};
+
+use super::port::Port;
+use testbed_machine::{
+    clock, schedule,
+    trap::{self, Inside},
+};
+
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the testbed itself does between two points takes less, however slow the
+/// disk is.
+const BETWEEN_POINTS: Duration = Duration::from_secs(600);
+
+/// Watches for as long as `port` is not stopped.
+pub(super) fn start(port: &'static Port) -> io::Result<()> {
+    if schedule::is_on() {
+        // Only looks on: where no point is passed, no other thread runs.
+        thread::Builder::new()
+            .name("watchdog of points".into())
+            .spawn(move || look_for_points(port))?;
+    }
+    schedule::spawn("watchdog", move || {
+        while !port.is_stopped() {
+            schedule::sleep(LOOK);
+            look(port);
+        }
+    })
+    .map(drop)
+}
+
+/// Watches for what keeps the baton: driver code that goes round and round
+/// without a call of Storport's, while virtual time stands still.
+fn look_for_points(port: &'static Port) {
+    let limit = port.settings.callback_limit;
+    let mut last = (schedule::points(), Instant::now(), trap::processor_time());
+    while !port.is_stopped() {
+        thread::sleep(LOOK);
+        let points = schedule::points();
+        if points != last.0 {
+            last = (points, Instant::now(), trap::processor_time());
+            continue;
+        }
+        let inside = trap::inside();
+        // Not the host's time: it may have other things to do.
+        let used = trap::processor_time().saturating_sub(last.2);
+        if !inside.is_empty() && used > limit {
+            trap::stop_machine(format_args!(
+                "{}: it has run for {limit:?} without a call of Storport's or an access to a \
+                 register, while all other threads waited: it polls memory that never \
+                 changes; in the driver: {}",
+                port.driver(),
+                places(&inside),
+            ));
+        } else if last.1.elapsed() > BETWEEN_POINTS {
+            trap::stop_machine(format_args!(
+                "the testbed itself hangs, please report this bug: there were {} scheduling \
+                 points, and none in the last {BETWEEN_POINTS:?}",
+                last.0
+            ));
+        }
+    }
+}
+
+/// Which callbacks run where.
+fn places(inside: &[Inside]) -> String {
+    let places: Vec<_> = inside
+        .iter()
+        .map(|inside| format!("{} on CPU {}", inside.callback, inside.cpu))
+        .collect();
+    places.join(", ")
+}
+
+fn look(port: &'static Port) {
+    let limit = port.settings.callback_limit;
+    let inside = trap::inside();
+    let now = clock::instant();
+    let since = |inside: &Inside| now.saturating_duration_since(inside.since);
+    let Some(stuck) = inside.iter().find(|inside| since(inside) > limit) else {
+        return;
+    };
+    let locks = port.locks_taken();
+    trap::stop_machine(format_args!(
+        "{}: {} on CPU {} does not return: it has run for more than {limit:?}; locks taken: {}; \
+         in the driver: {}",
+        port.driver(),
+        stuck.callback,
+        stuck.cpu,
+        if locks.is_empty() { "none" } else { &locks },
+        places(&inside),
+    ));
+}
