@@ -291,7 +291,7 @@ fn cross_tests() -> Result<(), ToolError> {
     tool::run(on_host("test").args(["--exclude", "ferrostor-rules"]))
 }
 
-/// Runs the cases in crates/storport/tests/rules, and the tests of their runner.
+/// Compiles the cases in crates/storport/tests/rules, and the tables of rights in docs/locking.md.
 fn lock_rules() -> Result<(), ToolError> {
     tool::run(build::on_cross("test").args(["--package", "ferrostor-rules"]))
 }

@@ -48,19 +48,55 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// Whether the test of this name exists: `fixtures/NAME`, `PATH::FUNCTION`, or
-/// `ROOM/NAME` of the rules that do not compile when broken.
+/// The cases in crates/storport/tests/rules, as `FILE::NAME`. The last lines of a case's comment
+/// cite its source.
+fn cases() -> BTreeSet<String> {
+    let files = fs::read_dir(root().join("crates/storport/tests/rules")).expect("the cases");
+    let files = files.map(|file| file.expect("a file").path());
+    let mut cases = BTreeSet::new();
+    for file in files.filter(|file| !file.ends_with("lib.rs")) {
+        let text = fs::read_to_string(&file).expect("a case");
+        let name = file.file_stem().expect("a name").to_string_lossy();
+        let mut is_cited = false;
+        for line in text.lines().map(str::trim) {
+            if let Some(comment) = line.strip_prefix("/// ") {
+                is_cited |= ["storport-rules.md", "storport.h"]
+                    .iter()
+                    .any(|source| comment.starts_with(source));
+                continue;
+            }
+            if is_cited && !line.starts_with('#') {
+                let item = line.split([' ', '(', '<']).nth(1).expect("an item");
+                cases.insert(format!("{name}::{item}"));
+                is_cited = false;
+            }
+            let in_case = cases.iter().any(|case| case.starts_with(&*name));
+            assert!(
+                in_case || !line.starts_with("//~"),
+                "{name}: {line} is in no case"
+            );
+        }
+    }
+    cases
+}
+
+/// Whether the test of this name exists: `rights`, `fixtures/NAME`, `PATH::FUNCTION`, or a case
+/// that does not compile.
 fn exists(name: &str) -> bool {
     let root = root();
-    if let Some((path, function)) = name.split_once("::") {
-        let text = fs::read_to_string(root.join(path)).unwrap_or_default();
-        return text.contains(&format!("fn {function}("));
+    if let Some(fixture) = name.strip_prefix("fixtures/") {
+        return root
+            .join(format!("testbed/fixtures/examples/{fixture}.rs"))
+            .is_file();
     }
-    let path = match name.strip_prefix("fixtures/") {
-        Some(fixture) => format!("testbed/fixtures/examples/{fixture}.rs"),
-        None => format!("crates/storport/tests/rules/{name}.rs"),
-    };
-    root.join(path).is_file()
+    match name.split_once("::") {
+        Some((path, function)) if path.contains('/') => {
+            let text = fs::read_to_string(root.join(path)).unwrap_or_default();
+            text.contains(&format!("fn {function}("))
+        }
+        Some(_) => cases().contains(name),
+        None => name == "rights" && root.join("cross/rules/tests/rules/rights.rs").is_file(),
+    }
 }
 
 /// The names of the rows in the tables of rules in docs/reference/storport-rules.md,
@@ -121,23 +157,13 @@ fn every_test_that_is_named_exists() {
 }
 
 #[test]
-fn every_pair_shows_a_rule() {
+fn every_case_shows_a_rule() {
     let shown: BTreeSet<_> = rows().into_iter().flat_map(|row| row.shown).collect();
-    let rooms = fs::read_dir(root().join("crates/storport/tests/rules")).expect("rooms of pairs");
-    let pairs: Vec<_> = rooms
-        .map(|room| room.expect("a room").path())
-        .flat_map(|room| fs::read_dir(&room).expect("pairs"))
-        .map(|file| file.expect("a file").path())
-        .filter(|file| file.extension() == Some("rs".as_ref()))
-        .filter_map(|file| {
-            let room = file.parent()?.file_name()?.to_str()?;
-            Some(format!("{room}/{}", file.file_stem()?.to_str()?))
-        })
-        .collect();
+    let cases = cases();
 
-    let missing: Vec<_> = pairs.iter().filter(|pair| !shown.contains(*pair)).collect();
+    let missing: Vec<_> = cases.difference(&shown).collect();
 
-    assert!(!pairs.is_empty());
+    assert!(!cases.is_empty());
     assert!(
         missing.is_empty(),
         "no row of docs/locking.md names {missing:?}"
