@@ -9,6 +9,7 @@ mod fixtures;
 mod guard_cost;
 mod life_cycle;
 mod lint;
+mod mutants;
 mod package;
 mod reproducible;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     GuardCost(guard_cost::Options),
     /// Draw docs/life-cycle.svg, the states of the device
     Picture(life_cycle::Options),
+    /// Change the code in one place at a time, and check that a test fails
+    Mutants(mutants::Options),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,9 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Picture(options) => life_cycle::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Mutants(options) => mutants::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     };

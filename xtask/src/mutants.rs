@@ -1,0 +1,463 @@
+//! `cargo xtask mutants`: measures whether the tests notice faults.
+//!
+//! cargo-mutants changes the code of a crate in one place at a time, and runs the tests of the
+//! crate. A mutant is such a change. It is caught if a test fails, and survives if none does.
+//! The list xtask/mutants.toml names the mutants that no test can catch, with the reason.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::{
+    tool::{self, ToolError, cargo},
+    workspace,
+};
+
+const HELP: &str = "\
+cargo-mutants copies the sources to a temporary folder and changes them there, in one place
+at a time. Each change is a mutant. The tests of the package should fail for it.
+
+The command fails if a mutant survives, or its tests do not end, and xtask/mutants.toml
+does not list it. Each entry of the list has its reason. The command also fails if the
+tests catch a listed mutant. The reports are in target/mutants.
+
+Examples:
+  cargo xtask mutants
+  cargo xtask mutants --package scsi --package block
+  cargo xtask mutants --package virtio --jobs 4";
+
+/// The list of mutants that no test can catch, from the project's root.
+const LIST: &str = "xtask/mutants.toml";
+
+/// The options of `cargo xtask mutants`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Options {
+    /// Change only this package; can be repeated
+    #[arg(long, value_enum, value_name = "PACKAGE")]
+    package: Vec<Package>,
+
+    /// Test this number of mutants at a time
+    #[arg(long, value_name = "N", default_value_t = JOBS)]
+    jobs: u8,
+}
+
+/// The default number of mutants that are tested at a time, each in a folder of its own.
+pub const JOBS: u8 = 2;
+
+/// A package whose code is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Package {
+    /// crates/block
+    Block,
+    /// crates/scsi
+    Scsi,
+    /// crates/virtio
+    Virtio,
+}
+
+impl Package {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Scsi => "scsi",
+            Self::Virtio => "virtio",
+        }
+    }
+}
+
+/// The tests were not measured, or they miss a mutant.
+#[derive(Debug, thiserror::Error)]
+pub enum MutantsError {
+    /// cargo-mutants cannot be started.
+    #[error("cargo-mutants is not installed: run `cargo install cargo-mutants --locked`")]
+    NotInstalled,
+    /// cargo-mutants failed, and has printed the reason.
+    #[error("the tests were not measured: {0}")]
+    Tool(#[from] ToolError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The report of cargo-mutants has another form.
+    #[error("{}: {source}; adapt xtask/src/mutants.rs to this version of cargo-mutants", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// The error of the parser.
+        source: serde_json::Error,
+    },
+    /// The list is malformed.
+    #[error("{LIST}: {0}")]
+    List(#[from] toml::de::Error),
+    /// An entry of the list has no reason.
+    #[error("{LIST}: the entry \"{0}\" has no reason: say why no test can catch the mutant")]
+    NoReason(String),
+    /// The outcome is not that of the list.
+    #[error("{} differences from {LIST}:\n  {}", .0.len(), .0.join("\n  "))]
+    Differs(Vec<String>),
+}
+
+/// Measures the tests of the packages, and prints a table.
+///
+/// # Errors
+/// See [`MutantsError`].
+pub fn command(options: &Options) -> Result<(), MutantsError> {
+    match options.package.as_slice() {
+        [] => check(options.jobs),
+        packages => measure(packages, options.jobs),
+    }
+}
+
+/// Measures the tests of all packages, with this number of mutants at a time.
+///
+/// # Errors
+/// See [`MutantsError`].
+pub fn check(jobs: u8) -> Result<(), MutantsError> {
+    measure(Package::value_variants(), jobs)
+}
+
+fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
+    if !is_installed() {
+        return Err(MutantsError::NotInstalled);
+    }
+    let list = List::parse(&read(&workspace::root().join(LIST))?)?;
+    let mut table = String::from(TABLE_HEAD);
+    let mut differences = Vec::new();
+    for package in packages {
+        let start = Instant::now();
+        let report = run(*package, jobs)?;
+        table += &report.row(package.name(), start.elapsed());
+        differences.extend(list.differences(&format!("crates/{}/", package.name()), &report));
+    }
+    print!("\n{table}");
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(MutantsError::Differs(differences))
+}
+
+fn is_installed() -> bool {
+    let mut version = cargo("mutants");
+    version.arg("--version");
+    version.stdout(Stdio::null()).stderr(Stdio::null());
+    tool::quiet_status(&mut version).is_ok_and(|status| status.success())
+}
+
+/// Runs cargo-mutants, which shows its progress on a terminal.
+fn run(package: Package, jobs: u8) -> Result<Report, MutantsError> {
+    let folder = workspace::target().join("mutants").join(package.name());
+    fs::create_dir_all(&folder).map_err(|source| MutantsError::File {
+        path: folder.clone(),
+        source,
+    })?;
+    let mut command = mutants(package, jobs, &folder);
+    let status = tool::status(&mut command)?;
+    if !matches!(status.code(), Some(0 | SURVIVED | TIMED_OUT)) {
+        return Err(ToolError::failed(&command, status).into());
+    }
+    let path = folder.join("mutants.out/outcomes.json");
+    serde_json::from_str(&read(&path)?).map_err(|source| MutantsError::Report { path, source })
+}
+
+/// Exit codes of cargo-mutants, which says what was found.
+const SURVIVED: i32 = 2;
+const TIMED_OUT: i32 = 3;
+
+fn mutants(package: Package, jobs: u8, folder: &Path) -> Command {
+    let mut command = cargo("mutants");
+    command
+        .args(["--no-config", "--package"])
+        .arg(format!("ferrostor-{}", package.name()))
+        .arg(format!("--jobs={jobs}"))
+        .arg("--output")
+        .arg(folder)
+        // The tests of the package, without the examples in its documentation.
+        .args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"])
+        // Debug information would take a third of the time to compile.
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    command
+}
+
+fn read(path: &Path) -> Result<String, MutantsError> {
+    fs::read_to_string(path).map_err(|source| MutantsError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// What cargo-mutants writes about a package, as far as it is used.
+#[derive(Deserialize)]
+struct Report {
+    total_mutants: usize,
+    caught: usize,
+    missed: usize,
+    timeout: usize,
+    unviable: usize,
+    outcomes: Vec<Outcome>,
+}
+
+#[derive(Deserialize)]
+struct Outcome {
+    scenario: Scenario,
+    summary: Summary,
+}
+
+#[derive(Deserialize)]
+enum Scenario {
+    Baseline,
+    Mutant { name: String },
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
+enum Summary {
+    #[serde(rename = "MissedMutant")]
+    Missed,
+    Timeout,
+    #[serde(other)]
+    Other,
+}
+
+const TABLE_HEAD: &str = "\
+| Package | Mutants | Caught | Survived | Do not compile | Do not end | Time |
+|---|---:|---:|---:|---:|---:|---:|
+";
+
+impl Report {
+    /// A row of the table.
+    fn row(&self, package: &str, time: Duration) -> String {
+        format!(
+            "| {package} | {} | {} | {} | {} | {} | {} s |\n",
+            self.total_mutants,
+            self.caught,
+            self.missed,
+            self.unviable,
+            self.timeout,
+            time.as_secs()
+        )
+    }
+}
+
+/// The mutants that no test can catch.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct List {
+    /// All tests pass.
+    #[serde(default)]
+    survives: Vec<Entry>,
+    /// A test does not end.
+    #[serde(default)]
+    never_ends: Vec<Entry>,
+}
+
+/// A mutant, or several in one function that have the same description.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    file: String,
+    /// What cargo-mutants prints, without the place.
+    mutant: String,
+    #[serde(default = "one")]
+    count: usize,
+    reason: String,
+}
+
+const fn one() -> usize {
+    1
+}
+
+impl List {
+    fn parse(text: &str) -> Result<Self, MutantsError> {
+        let list: Self = toml::from_str(text)?;
+        let mut entries = list.survives.iter().chain(&list.never_ends);
+        match entries.find(|entry| entry.reason.trim().is_empty()) {
+            Some(entry) => Err(MutantsError::NoReason(entry.mutant.clone())),
+            None => Ok(list),
+        }
+    }
+
+    /// Compares the report on the package in `folder` with the list.
+    fn differences(&self, folder: &str, report: &Report) -> Vec<String> {
+        let kinds = [
+            (&self.survives, Summary::Missed, "survives"),
+            (&self.never_ends, Summary::Timeout, "never ends"),
+        ];
+        let mut differences = Vec::new();
+        for (entries, summary, verb) in kinds {
+            let mut found = places(report, summary);
+            for entry in entries.iter().filter(|it| it.file.starts_with(folder)) {
+                let Entry { file, mutant, .. } = entry;
+                let places = found.remove(&(file.as_str(), mutant.as_str()));
+                let places = places.unwrap_or_default();
+                if places.len() != entry.count {
+                    differences.push(format!(
+                        "{file}: {mutant}: listed {} times, {verb} {} times {}: correct the entry, \
+                         or remove it",
+                        entry.count,
+                        places.len(),
+                        places.join(" ")
+                    ));
+                }
+            }
+            for ((file, mutant), places) in found {
+                for place in places {
+                    differences.push(format!(
+                        "{file}:{place}: {mutant}: {verb}: add a test that fails for it"
+                    ));
+                }
+            }
+        }
+        differences
+    }
+}
+
+/// The lines and columns of the mutants with this outcome, by file and description.
+fn places(report: &Report, summary: Summary) -> BTreeMap<(&str, &str), Vec<&str>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for outcome in &report.outcomes {
+        if let Scenario::Mutant { name } = &outcome.scenario
+            && outcome.summary == summary
+            && let Some((place, mutant)) = name.split_once(": ")
+            && let Some((file, place)) = place.split_once(':')
+        {
+            found.entry((file, mutant)).or_default().push(place);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A report on two mutants that survive, one that does not end, and one that is caught.
+    fn report() -> Report {
+        let outcome = |name: &str, summary: &str| json!({"scenario": {"Mutant": {"name": name}}, "summary": summary});
+        serde_json::from_value(json!({
+            "total_mutants": 4, "caught": 1, "missed": 2, "timeout": 1, "unviable": 0,
+            "outcomes": [
+                {"scenario": "Baseline", "summary": "Success"},
+                outcome("crates/a/src/lib.rs:3:7: replace | with ^ in f", "MissedMutant"),
+                outcome("crates/a/src/lib.rs:4:7: replace | with ^ in f", "MissedMutant"),
+                outcome("crates/a/src/lib.rs:9:1: replace += with -= in g", "Timeout"),
+                outcome("crates/a/src/lib.rs:9:1: replace += with *= in g", "CaughtMutant"),
+            ],
+        }))
+        .unwrap()
+    }
+
+    const SURVIVES: &str = "[[survives]]\n\
+                            file = 'crates/a/src/lib.rs'\n\
+                            mutant = 'replace | with ^ in f'\n\
+                            count = 2\n\
+                            reason = 'the bits are disjoint'\n";
+    const NEVER_ENDS: &str = "[[never_ends]]\n\
+                              file = 'crates/a/src/lib.rs'\n\
+                              mutant = 'replace += with -= in g'\n\
+                              reason = 'the index leaves the loop'\n";
+
+    fn differences(list: &str) -> Vec<String> {
+        let list = List::parse(list).unwrap();
+        list.differences("crates/a/", &report())
+    }
+
+    #[test]
+    fn a_listed_mutant_may_survive() {
+        assert_eq!(
+            differences(&format!("{SURVIVES}{NEVER_ENDS}")),
+            [""; 0],
+            "as listed"
+        );
+    }
+
+    #[test]
+    fn a_mutant_that_is_not_listed_is_named_with_its_place() {
+        assert_eq!(
+            differences(""),
+            [
+                "crates/a/src/lib.rs:3:7: replace | with ^ in f: survives: add a test that fails \
+                 for it",
+                "crates/a/src/lib.rs:4:7: replace | with ^ in f: survives: add a test that fails \
+                 for it",
+                "crates/a/src/lib.rs:9:1: replace += with -= in g: never ends: add a test that \
+                 fails for it",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_entry_must_match_as_many_mutants_as_it_says() {
+        for (count, listed) in [("1", 1), ("3", 3)] {
+            let list = SURVIVES.replace("count = 2", &format!("count = {count}"));
+            assert_eq!(
+                differences(&(list + NEVER_ENDS)),
+                [format!(
+                    "crates/a/src/lib.rs: replace | with ^ in f: listed {listed} times, survives 2 \
+                     times 3:7 4:7: correct the entry, or remove it"
+                )]
+            );
+        }
+    }
+
+    #[test]
+    fn an_entry_that_matches_nothing_is_named() {
+        let caught = NEVER_ENDS.replace("-=", "*=");
+        assert_eq!(
+            differences(&format!("{SURVIVES}{NEVER_ENDS}{caught}")),
+            [
+                "crates/a/src/lib.rs: replace += with *= in g: listed 1 times, never ends 0 times \
+                 : correct the entry, or remove it"
+            ]
+        );
+    }
+
+    #[test]
+    fn entries_of_other_packages_are_not_judged() {
+        let other = NEVER_ENDS.replace("crates/a", "crates/ab");
+        assert_eq!(
+            differences(&format!("{SURVIVES}{NEVER_ENDS}{other}")),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn an_entry_needs_a_reason() {
+        let list = SURVIVES.replace("the bits are disjoint", " ");
+        assert!(matches!(
+            List::parse(&list),
+            Err(MutantsError::NoReason(mutant)) if mutant == "replace | with ^ in f"
+        ));
+        let list = SURVIVES.replace("reason", "# reason");
+        assert!(matches!(List::parse(&list), Err(MutantsError::List(_))));
+    }
+
+    #[test]
+    fn the_list_in_the_repository_is_valid() {
+        let list = List::parse(&read(&workspace::root().join(LIST)).unwrap()).unwrap();
+        for entry in list.survives.iter().chain(&list.never_ends) {
+            let file = workspace::root().join(&entry.file);
+            assert!(file.is_file(), "{} does not exist", entry.file);
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_a_package() {
+        assert_eq!(
+            report().row("a", Duration::from_millis(61_900)),
+            "| a | 4 | 1 | 2 | 0 | 1 | 61 s |\n"
+        );
+    }
+}
