@@ -175,6 +175,7 @@ impl core::error::Error for ExtentError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
 
     fn capacity(sectors: u64, block_size: u32) -> Capacity {
         Capacity::new(Sectors(sectors), BlockSize::new(block_size).unwrap()).unwrap()
@@ -193,6 +194,17 @@ mod tests {
         for (sectors, valid) in [((1 << 55) - 1, true), (1 << 55, false), (u64::MAX, false)] {
             let capacity = Capacity::new(Sectors(sectors), BlockSize::SECTOR);
             assert_eq!(capacity.is_some(), valid, "{sectors}");
+        }
+    }
+
+    #[test]
+    fn each_error_has_a_text() {
+        for (error, text) in [
+            (ExtentError::Empty, "no blocks"),
+            (ExtentError::BeyondCapacity, "beyond the disk's capacity"),
+            (ExtentError::TooLong, "the longest transfer"),
+        ] {
+            assert!(error.to_string().contains(text), "{error}");
         }
     }
 

@@ -32,6 +32,9 @@
     )
 )]
 
+#[cfg(test)]
+extern crate std;
+
 mod cache;
 mod capacity;
 mod topology;

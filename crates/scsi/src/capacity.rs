@@ -8,7 +8,7 @@ use crate::sense::{CdbField, Sense};
 
 /// Partial medium indicator. This field and the LBA are obsolete. An LBA without PMI was always
 /// an error (SBC-2, "READ CAPACITY (10) command").
-const PMI: u8 = 1 << 0;
+const PMI: u8 = 0x01;
 
 /// READ CAPACITY (10).
 pub(crate) fn read_capacity_10<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<'d>, Sense> {

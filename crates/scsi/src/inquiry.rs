@@ -23,7 +23,7 @@ pub(crate) fn inquiry<'d>(
     peripheral: Peripheral,
     cdb: &[u8],
 ) -> Result<Outcome<'d>, Sense> {
-    const EVPD: u8 = 1 << 0;
+    const EVPD: u8 = 0x01;
     /// Obsolete. It is refused, because it asks for data that the disk does not have.
     const CMDDT: u8 = 1 << 1;
 

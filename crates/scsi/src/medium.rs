@@ -81,7 +81,7 @@ pub(crate) fn start_stop_unit<'d>(disk: &'d Disk, cdb: &[u8]) -> Result<Outcome<
     const POWER_CONDITION: u8 = 0xF0;
     const NO_FLUSH: u8 = 1 << 2;
     const LOEJ: u8 = 1 << 1;
-    const START: u8 = 1 << 0;
+    const START: u8 = 0x01;
 
     let flags = fixed::<6>(cdb)?[4];
     if flags & POWER_CONDITION != 0 {

@@ -177,7 +177,7 @@ pub(crate) fn mode_select_10<'d>(cdb: &[u8]) -> Result<Outcome<'d>, Sense> {
 fn select<'d>(header: Header, flags: u8, length: u16) -> Result<Outcome<'d>, Sense> {
     const PF: u8 = 1 << 4;
     const RTD: u8 = 1 << 1;
-    const SP: u8 = 1 << 0;
+    const SP: u8 = 0x01;
 
     let refused = |bit| Err(Sense::invalid_field(CdbField { byte: 1, bit }));
     if flags & RTD != 0 {

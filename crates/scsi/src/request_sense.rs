@@ -25,7 +25,7 @@ pub(crate) fn request_sense<'d>(
     peripheral: Peripheral,
     cdb: &[u8],
 ) -> Result<Outcome<'d>, Sense> {
-    const DESC: u8 = 1 << 0;
+    const DESC: u8 = 0x01;
     let cdb = fixed::<6>(cdb)?;
     let format = if cdb[1] & DESC == 0 {
         Format::Fixed
