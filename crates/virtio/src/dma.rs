@@ -616,7 +616,8 @@ mod word {
 
 /// A word in shared memory in a loom model: each address has an atomic of loom's, so the
 /// ring's own code runs in the model.
-#[cfg(all(loom, test))]
+#[cfg(test)]
+#[cfg(loom)]
 pub(crate) mod word {
     use core::ptr::NonNull;
     use std::cell::RefCell;
@@ -683,7 +684,8 @@ pub(crate) mod word {
     words!(u8, u16, u32, u64);
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -382,7 +382,8 @@ fn u32_at(image: &ConfigImage, at: usize) -> u32 {
     u32::from_le_bytes(bytes_at(image, at))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::vec;
 

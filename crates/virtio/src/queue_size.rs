@@ -42,7 +42,8 @@ impl QueueSize {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::QueueSize;
 

@@ -310,7 +310,8 @@ fn is_prepared(sequence: u32) -> bool {
     sequence % 2 == 1
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::collections::{HashSet, VecDeque};
 
@@ -389,7 +390,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod models {
     use core::iter;
 

@@ -220,7 +220,8 @@ pub enum Health {
 #[derive(Clone, Copy, Debug)]
 pub struct Quiet<'device>(PhantomData<&'device ()>);
 
-#[cfg(all(loom, test))]
+#[cfg(test)]
+#[cfg(loom)]
 impl Quiet<'static> {
     /// Makes a proof for models, which have no device.
     pub(crate) const fn assumed() -> Self {
@@ -935,7 +936,8 @@ fn write_u64(window: &impl Registers, offset: usize, value: u64) {
     window.write_u32(offset.wrapping_add(4), (value >> 32) as u32);
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     #![expect(unsafe_code, reason = "virtio-spec names fields by pointers only")]
 

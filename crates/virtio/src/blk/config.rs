@@ -276,7 +276,8 @@ impl RawTopology {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     #![expect(unsafe_code, reason = "virtio-spec names fields by pointers only")]
 

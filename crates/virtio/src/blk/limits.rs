@@ -93,7 +93,8 @@ fn too_small(config: &Config, queue_size: QueueSize, descriptors: u16, a_page: u
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use proptest::prelude::*;
 

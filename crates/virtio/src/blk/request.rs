@@ -422,7 +422,8 @@ fn descriptor(address: u64, length: u32, flags: DescF, next: u16) -> Desc {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
