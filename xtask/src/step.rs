@@ -60,7 +60,23 @@ impl Report {
             .any(|row| matches!(row.outcome, Outcome::Failed(_)))
     }
 
-    /// A line for each step, then the counts.
+    /// The outcomes and times as a page with a Markdown table.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = String::from("| Step | Outcome | Seconds |\n|---|---|---|\n");
+        for row in &self.rows {
+            let outcome = match &row.outcome {
+                Outcome::Passed => "passed".to_owned(),
+                Outcome::Failed(why) => format!("FAILED: {why}"),
+                Outcome::Skipped(why) => format!("skipped: {why}"),
+            };
+            let seconds = row.time.as_secs_f32();
+            text.push_str(&format!("| {} | {outcome} | {seconds:.1} |\n", row.step));
+        }
+        text
+    }
+
+    /// A line for each step, then the counts, and the time of all.
     #[must_use]
     pub fn summary(&self) -> String {
         let width = self.rows.iter().map(|row| row.step.len()).max();
@@ -75,7 +91,8 @@ impl Report {
             text.push_str(&row.text(width.unwrap_or_default()));
             text.push('\n');
         }
-        text + &format!("{passed} passed, {failed} failed, {skipped} skipped\n")
+        let seconds: f32 = self.rows.iter().map(|row| row.time.as_secs_f32()).sum();
+        text + &format!("{passed} passed, {failed} failed, {skipped} skipped, in {seconds:.0} s\n")
     }
 }
 
@@ -126,7 +143,15 @@ mod tests {
              driver FAILED    61.2 s  `cargo test` ended\n\
              miri   skipped   61.2 s  no nightly\n\
              doc    passed    61.2 s\n\
-             2 passed, 1 failed, 1 skipped\n"
+             2 passed, 1 failed, 1 skipped, in 245 s\n"
+        );
+        assert_eq!(
+            report.table(),
+            "| Step | Outcome | Seconds |\n|---|---|---|\n\
+             | fmt | passed | 61.2 |\n\
+             | driver | FAILED: `cargo test` ended | 61.2 |\n\
+             | miri | skipped: no nightly | 61.2 |\n\
+             | doc | passed | 61.2 |\n"
         );
     }
 

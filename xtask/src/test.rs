@@ -1,6 +1,11 @@
-//! `cargo xtask test`: runs all tests, in steps.
+//! `cargo xtask test`: runs the tests, in steps. A tier says which steps run, and how much a
+//! step does that can go on for as long as one likes.
 
-use std::process::{Command, ExitCode};
+use std::{
+    fs, io,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
 
 use clap::ValueEnum;
 use packaging::{
@@ -26,8 +31,14 @@ const HELP: &str = "\
 A failed step does not stop the following ones. The last line counts the steps that
 passed, failed and were skipped. The exit code is 0 if no step failed.
 
+--quick is for every change: formatting, Clippy, unit tests, the lock rules, and one run
+of the driver. --full takes hours: it adds mutation testing, ten times as many thread
+schedules, and more seeds for Miri.
+
 Examples:
   cargo xtask test
+  cargo xtask test --quick
+  cargo xtask test --full --record full-test.md
   cargo xtask test --list
   cargo xtask test --only fmt --only clippy";
 
@@ -38,6 +49,18 @@ pub struct Options {
     /// Run only this step; can be repeated
     #[arg(long, value_enum, value_name = "STEP")]
     only: Vec<Step>,
+
+    /// Run only the steps that are quick
+    #[arg(long, conflicts_with_all = ["only", "full"])]
+    quick: bool,
+
+    /// Run also what takes too long for every day
+    #[arg(long)]
+    full: bool,
+
+    /// Write the outcome and the time of each step to this file, as a Markdown table
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 
     /// List the steps without running them
     #[arg(long)]
@@ -65,7 +88,9 @@ enum Step {
     Cross,
     /// Code that breaks a rule of Storport's locks, callbacks or SRBs does not compile
     LockRules,
-    /// The tests of the root workspace pass on the host
+    /// The unit tests of the root workspace pass on the host
+    Unit,
+    /// The other tests of the root workspace, and the examples in its documentation, pass
     Test,
     /// Miri finds no undefined behaviour in crates/virtio, crates/storport and the driver
     Miri,
@@ -77,9 +102,11 @@ enum Step {
     BuildArm64,
     /// A build in another folder gives the same driver and symbol files, byte for byte
     Reproducible,
+    /// One run of the driver in the testbed verifies its data and breaks no rule
+    Run,
     /// The testbed's tests of the driver files pass
     Driver,
-    /// The drivers pass the testbed's checks in 20 thread schedules per workload
+    /// The drivers pass the testbed's checks in 20 thread schedules per workload (--full: 200)
     Schedules,
     /// For each rule, the testbed finds the fault in a faulty miniport and none in its correct twin
     Fixtures,
@@ -97,14 +124,47 @@ enum Step {
     DocMachines,
 }
 
+/// How much is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tier {
+    /// For every change: a few minutes.
+    Quick,
+    /// For every day, and for continuous integration.
+    Daily,
+    /// Before a release.
+    Full,
+}
+
+/// The tests were not run, or their outcome not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum TestError {
+    /// A tool that a step needs is missing.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The file for the outcome cannot be written.
+    #[error("--record {}: {source}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
 /// Runs the steps. The exit code is 0 if none failed.
 ///
 /// # Errors
-/// A tool that a step needs is missing.
-pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
-    let steps = match options.only.as_slice() {
-        [] => Step::value_variants(),
-        only => only,
+/// See [`TestError`].
+pub fn command(options: &Options) -> Result<ExitCode, TestError> {
+    let tier = match (options.quick, options.full) {
+        (true, _) => Tier::Quick,
+        (false, true) => Tier::Full,
+        (false, false) => Tier::Daily,
+    };
+    let all = Step::value_variants().iter().copied();
+    let steps: Vec<_> = match options.only.as_slice() {
+        [] => all.filter(|step| step.tier() <= tier).collect(),
+        only => only.to_vec(),
     };
     if options.list {
         for step in steps {
@@ -112,13 +172,19 @@ pub fn command(options: &Options) -> Result<ExitCode, SetupError> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    setup::ensure(&needs(steps))?;
+    setup::ensure(&needs(&steps))?;
 
     let mut report = Report::default();
     for step in steps {
-        report.step(&step.name(), &step.about(), || step.run());
+        report.step(&step.name(), &step.about(), || step.run(tier));
     }
     print!("\n{}", report.summary());
+    if let Some(path) = &options.record {
+        fs::write(path, report.table()).map_err(|source| TestError::Record {
+            path: path.clone(),
+            source,
+        })?;
+    }
     Ok(if report.is_good() {
         ExitCode::SUCCESS
     } else {
@@ -155,6 +221,14 @@ impl Step {
             .unwrap_or_default()
     }
 
+    /// The lowest tier that runs it.
+    const fn tier(self) -> Tier {
+        match self {
+            Self::Fmt | Self::Clippy | Self::LockRules | Self::Unit | Self::Run => Tier::Quick,
+            _ => Tier::Daily,
+        }
+    }
+
     fn needs(self) -> Vec<Need> {
         match self {
             Self::Fmt => vec![Need::Rustfmt],
@@ -171,6 +245,7 @@ impl Step {
             Self::Reproducible => [to_build(X64), to_build(Arm64)].concat(),
             Self::AbiX64
             | Self::BuildX64
+            | Self::Run
             | Self::Driver
             | Self::Schedules
             | Self::Fixtures
@@ -180,11 +255,13 @@ impl Step {
             Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
             // The steps for Miri and virtual machines are skipped without their tools.
-            Self::Cross | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => Vec::new(),
+            Self::Cross | Self::Unit | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => {
+                Vec::new()
+            }
         }
     }
 
-    fn run(self) -> Outcome {
+    fn run(self, tier: Tier) -> Outcome {
         match self {
             Self::Fmt => fmt().into(),
             Self::Clippy => clippy().into(),
@@ -195,14 +272,16 @@ impl Step {
             Self::AbiArm64 => abi(Arm64).into(),
             Self::Cross => cross_tests().into(),
             Self::LockRules => lock_rules().into(),
-            Self::Test => tool::run(&mut cargo("test")).into(),
-            Self::Miri => miri(),
+            Self::Unit => tool::run(cargo("test").args(["--lib", "--bins"])).into(),
+            Self::Test => integration().into(),
+            Self::Miri => miri(tier),
             Self::Loom => loom().into(),
             Self::BuildX64 => build(X64).into(),
             Self::BuildArm64 => build(Arm64).into(),
             Self::Reproducible => reproducible::check(Driver::Ferrostor).into(),
+            Self::Run => run().into(),
             Self::Driver => drivers().into(),
-            Self::Schedules => schedules().into(),
+            Self::Schedules => schedules(tier).into(),
             Self::Fixtures => fixture_rules().into(),
             Self::GuardCost => guard_cost::check().into(),
             Self::Cost => cost::check().into(),
@@ -225,6 +304,12 @@ fn doc() -> Result<(), ToolError> {
         tool::run(&mut command)?;
     }
     Ok(())
+}
+
+/// Runs the tests of the root workspace that are not unit tests.
+fn integration() -> Result<(), ToolError> {
+    tool::run(cargo("test").args(["--test", "*", "--examples"]))?;
+    tool::run(cargo("test").arg("--doc"))
 }
 
 fn fmt() -> Result<(), ToolError> {
@@ -312,14 +397,16 @@ fn for_windows(option: &'static str) -> impl Iterator<Item = &'static str> {
         .flat_map(move |package| [option, package])
 }
 
-fn miri() -> Outcome {
+fn miri(tier: Tier) -> Outcome {
     if !setup::has_nightly() {
         return Outcome::Skipped(
             "Miri needs the nightly toolchain: rustup toolchain install nightly".into(),
         );
     }
     match setup::ensure(&[Need::Miri, Need::Libclang]) {
-        Ok(()) => miri_of_virtio().and_then(|()| miri_of_storport()).into(),
+        Ok(()) => miri_of_virtio()
+            .and_then(|()| miri_of_storport(tier))
+            .into(),
         Err(error) => Outcome::Skipped(error.to_string()),
     }
 }
@@ -331,11 +418,15 @@ fn miri_of_virtio() -> Result<(), ToolError> {
 /// Miri interprets code for Windows on any host. Each seed is a thread schedule. Both aliasing
 /// models are checked, with different seeds. The modelled disk accesses memory by physical
 /// address, which needs permissive provenance.
-fn miri_of_storport() -> Result<(), ToolError> {
-    for flags in [
-        "-Zmiri-permissive-provenance -Zmiri-many-seeds=0..2",
-        "-Zmiri-permissive-provenance -Zmiri-tree-borrows -Zmiri-many-seeds=2..4",
-    ] {
+fn miri_of_storport(tier: Tier) -> Result<(), ToolError> {
+    let seeds = match tier {
+        Tier::Quick | Tier::Daily => 2,
+        Tier::Full => 16,
+    };
+    for (model, first) in [("", 0), ("-Zmiri-tree-borrows", seeds)] {
+        let end = first + seeds;
+        let flags =
+            format!("-Zmiri-permissive-provenance {model} -Zmiri-many-seeds={first}..{end}");
         tool::run(
             setup::nightly(&["cargo", "miri", "test"])
                 .args(["--manifest-path", "cross/Cargo.toml", "--target-dir"])
@@ -471,11 +562,24 @@ const LOADS: [&[&str]; 2] = [
     &["-b64K", "-si", "-o8", "-t4", "-w50", "-d1", "-W0"],
 ];
 
-/// The number of thread schedules for each workload.
-const SEEDS: &str = "20";
+/// Runs the driver once, as `cargo xtask run` does, with all checks.
+fn run() -> Result<(), DriverError> {
+    let file = build::driver(Driver::Ferrostor, X64)?;
+    let mut testbed = Command::new(tool::build_testbed()?);
+    testbed.args(["run", "--driver"]).arg(&file);
+    testbed.args(Driver::Ferrostor.testbed_options());
+    testbed.args(["--verify", "--verify-bytes", "2M", "--seed", "1", "--"]);
+    tool::run(testbed.args(LOADS[0]))?;
+    Ok(())
+}
 
-/// Runs each driver with `--verify` on four virtual CPUs.
-fn schedules() -> Result<(), DriverError> {
+/// Runs each driver with `--verify` on four virtual CPUs, each workload in many thread
+/// schedules.
+fn schedules(tier: Tier) -> Result<(), DriverError> {
+    let seeds = match tier {
+        Tier::Quick | Tier::Daily => "20",
+        Tier::Full => "200",
+    };
     let path = tool::build_testbed()?;
     for driver in Driver::value_variants() {
         let file = build::driver(*driver, X64)?;
@@ -488,7 +592,7 @@ fn schedules() -> Result<(), DriverError> {
                 testbed.args(["--verify-bytes", "2M"]);
             }
             testbed
-                .args(["--seed", "1", "--seeds", SEEDS, "--"])
+                .args(["--seed", "1", "--seeds", seeds, "--"])
                 .args(load);
             tool::run(&mut testbed)?;
         }
@@ -508,6 +612,17 @@ mod tests {
                 "{step:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_greater_tier_runs_all_steps_of_a_smaller_one() {
+        let steps = |tier: Tier| {
+            let all = Step::value_variants().iter();
+            all.filter(|step| step.tier() <= tier).count()
+        };
+        assert!(0 < steps(Tier::Quick) && steps(Tier::Quick) < steps(Tier::Daily));
+        assert!(steps(Tier::Daily) <= steps(Tier::Full));
+        assert_eq!(steps(Tier::Full), Step::value_variants().len());
     }
 
     #[test]
