@@ -12,6 +12,7 @@ mod lint;
 mod mutants;
 mod package;
 mod reproducible;
+mod rules;
 mod run;
 mod setup;
 mod step;
@@ -53,6 +54,8 @@ enum Command {
     Picture(life_cycle::Options),
     /// Change the code in one place at a time, and check that a test fails
     Mutants(mutants::Options),
+    /// Write in docs/locking.md which tests show each rule of Storport
+    Rules(rules::Options),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,9 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Mutants(options) => mutants::command(&options)
+            .map(|()| ExitCode::SUCCESS)
+            .map_err(Into::into),
+        Command::Rules(options) => rules::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
     };

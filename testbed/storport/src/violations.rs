@@ -73,7 +73,7 @@ rules! {
         LockOrder = "lock-order", "StorPortSpinLock3; storport-rules.md O1, O2",
             "StartIo and DPC locks are taken before an interrupt lock, not under it.";
         LockInversion = "lock-inversion",
-            "Preventing Errors and Deadlocks While Using Spin Locks: nested acquisitions",
+            "Preventing Errors and Deadlocks While Using Spin Locks: nested acquisitions; storport-rules.md Order",
             "Two locks are always taken in the same order.";
         LockDeadlock = "lock-deadlock",
             "Preventing Errors and Deadlocks While Using Spin Locks; storport-rules.md L5",
@@ -95,7 +95,7 @@ rules! {
         LockHandleMoved = "lock-handle-moved", "StorPortReleaseSpinLock; storport-rules.md L2",
             "A lock is released with the STOR_LOCK_HANDLE that it was taken with.";
         LockHandleChanged = "lock-handle-changed",
-            "StorPortReleaseSpinLock, StorPortReleaseMSISpinLock; storport-rules.md L2",
+            "StorPortReleaseSpinLock, StorPortReleaseMSISpinLock; storport-rules.md L2, L9",
             "A STOR_LOCK_HANDLE, or the old IRQL of an MSI lock, is passed back unchanged.";
         LockNotHeld = "lock-not-held", "StorPortSpinLock4; storport-rules.md L2",
             "Only a held lock is released.";
@@ -113,18 +113,18 @@ rules! {
         DdiPortOnly = "ddi-port-only",
             "StorPortDDIsPortOnly, StorPortCompleteRequest; storport-rules.md S7",
             "StorPortCompleteRequest is not called: it is for the port driver.";
-        DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs",
+        DdiProhibited = "ddi-prohibited", "storport-rules.md HwStorPortProhibitedDDIs, SpinLock, IrqlDispatch",
             "A physical miniport does not call the kernel functions that the rule lists.";
         DdiExtension = "ddi-device-extension", "storport-rules.md DeviceExtension",
             "HwDeviceExtension is the address that Storport gave.";
-        DdiArgument = "ddi-argument", "the functions' pages",
+        DdiArgument = "ddi-argument", "the functions' pages; storport-rules.md Routines",
             "The arguments of a function are as its documentation requires.";
         PerfOpts = "perf-opts", "storport-rules.md StorPortPerfOpts",
             "StorPortInitializePerfOpts gets a PERF_CONFIGURATION_DATA.";
         NotificationType = "notification-type", "StorPortNotification2; storport-rules.md Notifications",
             "StorPortNotification gets a documented type, or the type of an inline function of \
              the kit's headers.";
-        InitializationData = "initialization-data", "HW_INITIALIZATION_DATA; storport-rules.md Callbacks",
+        InitializationData = "initialization-data", "HW_INITIALIZATION_DATA; storport-rules.md DriverEntry",
             "HW_INITIALIZATION_DATA is filled as its documentation requires.";
         FindAdapter = "find-adapter", "StorPortFindAdapter, SpReturnValue; storport-rules.md Callbacks",
             "HwFindAdapter sets the limits and returns an SP_RETURN value.";
@@ -134,7 +134,7 @@ rules! {
             "HwFindAdapter chooses StorSynchronizeFullDuplex.";
         SrbExtensionSize = "srb-extension-size", "StorPortGetUncachedExtension; storport-rules.md Routines",
             "SrbExtensionSize is set before the uncached extension is requested.";
-        AdapterControl = "adapter-control", "HwStorAdapterControl; storport-rules.md Callbacks",
+        AdapterControl = "adapter-control", "HwStorAdapterControl; storport-rules.md HwAdapterControl, StorPortAdapterControl",
             "HwAdapterControl answers the query for control types, and supports stop and restart.";
         Stall = "stall", "bug check 0xF1/0x2001; storport-rules.md IRQL",
             "A stall is not longer than 0.1 s.";
@@ -180,7 +180,7 @@ rules! {
             "RequestTimerCall gets an HwTimer routine.";
         Pool = "pool-free", "storport-rules.md StorPortAllocatePool",
             "Pool is freed once, and only if it was allocated.";
-        InterruptLevel = "interrupt-level", "Writing an ISR; storport-rules.md Callbacks",
+        InterruptLevel = "interrupt-level", "Writing an ISR; storport-rules.md HwInterrupt",
             "HwInterrupt makes its device release the interrupt pin.";
     }
     House {

@@ -74,7 +74,7 @@ fn request<'a, 'b>(
 
 /// A table lies in the device extension of its adapter. It cannot be stored in the state of another
 /// adapter.
-/// storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
+/// storport-rules.md Callbacks; storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 fn table<'a, 'b>(
     cx: &mut FindAdapter<'_, 'a>,
     another: &mut FindAdapter<'_, 'b>,
@@ -108,7 +108,7 @@ fn configured<'a, 'b>(
 
 /// The cells of an adapter cannot be stored in a static: the adapter may be removed, and there may
 /// be more than one.
-/// storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
+/// storport-rules.md Callbacks; storport.h, HW_INITIALIZATION_DATA.DeviceExtensionSize.
 mod state_in_static {
     use super::*;
 

@@ -1,0 +1,302 @@
+//! `cargo xtask rules`: writes the column "Shown by" of the tables of rules in docs/locking.md.
+//!
+//! The tables are the list of rules. A row's column "Source" names rows, or a section, of
+//! docs/reference/storport-rules.md. The rule is shown by what cites one of them: the cases of
+//! crates/storport/tests/rules and the rules of the testbed. The names of other tests are written
+//! by hand and kept: a path with a function, and `rights`, the tables of rights.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+};
+
+use crate::workspace;
+
+const BOOK: &str = "docs/locking.md";
+const CASES: &str = "crates/storport/tests/rules";
+const TESTBED: &str = "testbed/storport/src/violations.rs";
+
+const HELP: &str = "\
+Run the command after a change of a case in crates/storport/tests/rules, of a rule of
+the testbed, or of a row in docs/locking.md: a test fails if the page is out of date.
+
+Examples:
+  cargo xtask rules";
+
+/// The options of `cargo xtask rules`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub struct Options {}
+
+/// Writes the column.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub fn command(Options {}: &Options) -> io::Result<()> {
+    let proofs = proofs()?;
+    let page = with_rows(&read(BOOK)?, |row| row.shown(&proofs));
+    fs::write(workspace::root().join(BOOK), page)?;
+    println!("wrote {BOOK}");
+    Ok(())
+}
+
+fn read(file: &str) -> io::Result<String> {
+    fs::read_to_string(workspace::root().join(file))
+}
+
+/// A row of a table of rules.
+struct Row<'a> {
+    rule: &'a str,
+    source: &'a str,
+    held: &'a str,
+    shown: &'a str,
+}
+
+impl Row<'_> {
+    /// The rows and sections that it names.
+    fn named(&self) -> BTreeSet<String> {
+        self.source.split("; ").map(str::to_owned).collect()
+    }
+
+    /// The names of other tests than those of `proofs`.
+    fn by_hand(&self) -> impl Iterator<Item = &str> {
+        let names = self.shown.split('`').skip(1).step_by(2);
+        names.filter(|name| name.contains('/') || *name == "rights")
+    }
+
+    /// The text of the column "Shown by".
+    fn shown(&self, proofs: &BTreeMap<String, BTreeSet<String>>) -> String {
+        let named = self.named();
+        let proofs = proofs
+            .iter()
+            .filter(|(_, cited)| !cited.is_disjoint(&named));
+        let names = self.by_hand().chain(proofs.map(|(name, _)| name.as_str()));
+        names
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+}
+
+/// The page, with another text in the last column of each row of the tables of rules.
+fn with_rows(page: &str, mut shown: impl FnMut(&Row<'_>) -> String) -> String {
+    let mut is_of_rules = false;
+    let mut text = String::new();
+    for line in page.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        match cells[..] {
+            ["", "Rule", "Source", "Held by", "Shown by", ""] => is_of_rules = true,
+            ["", rule, source, held, old, ""] if is_of_rules && !rule.starts_with("---") => {
+                let row = Row {
+                    rule,
+                    source,
+                    held,
+                    shown: old,
+                };
+                let new = shown(&row);
+                let Row {
+                    rule, source, held, ..
+                } = row;
+                text.push_str(&format!(
+                    "| {rule} | {source} | {held} | {new} |
+"
+                ));
+                continue;
+            }
+            [_] => is_of_rules = false,
+            _ => {}
+        }
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
+}
+
+/// What shows that a rule is held, by name, and the words of its source: the cases, as
+/// `file::name`, and the testbed's rules.
+fn proofs() -> io::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut proofs = BTreeMap::new();
+    for file in fs::read_dir(workspace::root().join(CASES))? {
+        let file = file?.path();
+        if let Some(stem) = file.file_stem().filter(|stem| *stem != "lib") {
+            let text = fs::read_to_string(&file)?;
+            let cases = cases(&text).into_iter();
+            proofs.extend(
+                cases.map(|(name, source)| (format!("{}::{name}", stem.display()), words(&source))),
+            );
+        }
+    }
+    let testbed = read(TESTBED)?;
+    let rules = testbed.split("\nrules! {\n").nth(1).unwrap_or_default();
+    let rules = rules.split("\n}\n").next().unwrap_or_default();
+    // Each rule has three texts: its name, its source and its summary.
+    let texts: Vec<_> = rules.split('"').skip(1).step_by(2).collect();
+    let rules = texts.chunks_exact(3);
+    proofs.extend(rules.map(|rule| (rule[0].to_owned(), words(rule[1]))));
+    Ok(proofs)
+}
+
+/// The cases in a file, and their sources. The last lines of a case's comment are its source. A
+/// function or a module of the file that is described without a source has an empty one.
+fn cases(text: &str) -> Vec<(String, String)> {
+    let mut cases = Vec::new();
+    let mut source: Option<String> = None;
+    let mut is_described = false;
+    for line in text.lines() {
+        if let Some(comment) = line.trim().strip_prefix("/// ") {
+            let is_source = ["storport-rules.md", "storport.h"]
+                .iter()
+                .any(|page| comment.starts_with(page));
+            if is_source || source.is_some() {
+                *source.get_or_insert_default() += &format!("{comment} ");
+            }
+            is_described = true;
+            continue;
+        }
+        let item = line
+            .trim()
+            .split([' ', '(', '<'])
+            .nth(1)
+            .unwrap_or_default();
+        if line.trim().starts_with('#') {
+            continue;
+        }
+        let is_item = line.starts_with("fn ") || line.starts_with("mod ");
+        if source.is_some() || is_described && is_item {
+            cases.push((item.to_owned(), source.take().unwrap_or_default()));
+        }
+        is_described = false;
+    }
+    cases
+}
+
+/// The words of a source that may be the names of rows and sections.
+fn words(source: &str) -> BTreeSet<String> {
+    let is_separator = |c: char| !(c.is_alphanumeric() || c == '_' || c == '/');
+    source.split(is_separator).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = "docs/reference/storport-rules.md";
+
+    /// The names of the rows in docs/reference/storport-rules.md, each with its section and whether
+    /// its table is one of rules.
+    fn reference() -> BTreeMap<String, (String, bool)> {
+        let page = read(REFERENCE).expect(REFERENCE);
+        let (mut section, mut is_of_rules) = ("", false);
+        let mut rows = BTreeMap::new();
+        for line in page.lines() {
+            if let Some((_, title)) = line.split_once("# ") {
+                section = title;
+            }
+            match line.split('|').map(str::trim).nth(1) {
+                Some("Rule") => is_of_rules = true,
+                Some(cell) if cell.starts_with("<a id=") => {
+                    let (_, name) = cell.split_once("</a>").expect("the end of the anchor");
+                    let name = name.split([',', ' ']).next().unwrap_or(name);
+                    rows.insert(name.to_owned(), (section.to_owned(), is_of_rules));
+                }
+                Some(_) => {}
+                None => is_of_rules = false,
+            }
+        }
+        rows
+    }
+
+    fn for_each_row(visit: impl FnMut(&Row<'_>)) {
+        let mut visit = visit;
+        with_rows(&read(BOOK).expect(BOOK), |row| {
+            visit(row);
+            String::new()
+        });
+    }
+
+    #[test]
+    fn the_page_is_what_the_command_writes() {
+        let proofs = proofs().expect("the cases and the testbed's rules");
+        let page = read(BOOK).expect(BOOK);
+        assert!(
+            page == with_rows(&page, |row| row.shown(&proofs)),
+            "{BOOK} is out of date: run `cargo xtask rules`"
+        );
+    }
+
+    #[test]
+    fn every_rule_has_one_row_and_every_row_a_source() {
+        let reference = reference();
+        let sections: BTreeSet<_> = reference
+            .values()
+            .map(|(section, _)| section.as_str())
+            .collect();
+        let mut named = BTreeSet::new();
+        for_each_row(|row| {
+            for source in row.named() {
+                let is_known = reference.contains_key(&source) || sections.contains(&*source);
+                assert!(is_known, "{BOOK} names {source}, which {REFERENCE} has not");
+                assert!(
+                    named.insert(source.clone()),
+                    "two rows of {BOOK} name {source}"
+                );
+            }
+        });
+        for (rule, _) in reference.iter().filter(|(_, (_, is_rule))| *is_rule) {
+            assert!(named.contains(rule), "no row of {BOOK} names {rule}");
+        }
+    }
+
+    /// Each rule is shown itself, or in the row of its section, or its row says why it is not held.
+    #[test]
+    fn a_rule_without_a_test_says_why_nothing_holds_it() {
+        let reference = reference();
+        let mut shown = BTreeSet::new();
+        for_each_row(|row| {
+            if !row.shown.is_empty() {
+                shown.extend(row.named());
+            }
+        });
+        for_each_row(|row| {
+            let of_section = |name: &String| reference.get(name).map(|(section, _)| section);
+            let is_shown = row.named().iter().any(|name| {
+                shown.contains(name) || of_section(name).is_some_and(|of| shown.contains(of))
+            });
+            assert!(
+                is_shown || row.held.starts_with("Not held"),
+                "{}: {}",
+                row.source,
+                row.rule
+            );
+        });
+    }
+
+    #[test]
+    fn every_case_and_every_rule_of_the_testbed_shows_a_rule() {
+        let page = read(BOOK).expect(BOOK);
+        let proofs = proofs().expect("the cases and the testbed's rules");
+        assert!(proofs.len() > 90, "{} proofs", proofs.len());
+        let missing: Vec<_> = proofs
+            .into_iter()
+            .filter(|(name, _)| !page.contains(&format!("`{name}`")))
+            .collect();
+        assert!(
+            missing.is_empty(),
+            "these cite no rule of {BOOK}: {missing:#?}"
+        );
+    }
+
+    #[test]
+    fn every_test_that_is_named_by_hand_exists() {
+        for_each_row(|row| {
+            for name in row.by_hand().filter(|name| *name != "rights") {
+                let (path, function) = name.split_once("::").expect("a path and a function");
+                let text = read(path).unwrap_or_default();
+                assert!(
+                    text.contains(&format!("fn {function}(")),
+                    "there is no {name}"
+                );
+            }
+        });
+    }
+}
