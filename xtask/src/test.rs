@@ -20,7 +20,7 @@ use crate::{
     build::{self, BuildError, cross},
     cost, docs,
     driver::Driver,
-    fixtures, guard_cost, package, reproducible,
+    fixtures, guard_cost, mutants, package, reproducible,
     setup::{self, Need, SetupError},
     step::{Outcome, Report},
     tool::{self, ToolError, cargo},
@@ -122,6 +122,8 @@ enum Step {
     DocCommands,
     /// QEMU and libvirt accept the virtual machines in the documentation
     DocMachines,
+    /// The tests notice every mutant of crates/block, scsi and virtio that is not listed
+    Mutants,
 }
 
 /// How much is run.
@@ -225,6 +227,7 @@ impl Step {
     const fn tier(self) -> Tier {
         match self {
             Self::Fmt | Self::Clippy | Self::LockRules | Self::Unit | Self::Run => Tier::Quick,
+            Self::Mutants => Tier::Full,
             _ => Tier::Daily,
         }
     }
@@ -255,9 +258,13 @@ impl Step {
             Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
             // The steps for Miri and virtual machines are skipped without their tools.
-            Self::Cross | Self::Unit | Self::Test | Self::Miri | Self::Loom | Self::DocMachines => {
-                Vec::new()
-            }
+            Self::Cross
+            | Self::Unit
+            | Self::Test
+            | Self::Miri
+            | Self::Loom
+            | Self::DocMachines
+            | Self::Mutants => Vec::new(),
         }
     }
 
@@ -289,6 +296,7 @@ impl Step {
             Self::Doc => doc().into(),
             Self::DocCommands => docs::run_commands().into(),
             Self::DocMachines => docs::machines(),
+            Self::Mutants => mutants::check(mutants::JOBS).into(),
         }
     }
 }
@@ -621,7 +629,7 @@ mod tests {
             all.filter(|step| step.tier() <= tier).count()
         };
         assert!(0 < steps(Tier::Quick) && steps(Tier::Quick) < steps(Tier::Daily));
-        assert!(steps(Tier::Daily) <= steps(Tier::Full));
+        assert!(steps(Tier::Daily) < steps(Tier::Full));
         assert_eq!(steps(Tier::Full), Step::value_variants().len());
     }
 
