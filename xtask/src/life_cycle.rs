@@ -1,22 +1,12 @@
-//! `cargo xtask picture`: draws docs/life-cycle.svg, the state diagram of the device.
+//! Draws docs/life-cycle.svg, the state diagram of the device.
 //!
 //! Tests compare the numbers and stages in the picture with `src/device.rs`, and the file
 //! with the output of this module.
 
-use std::{fmt::Write as _, fs, io};
-
-use crate::workspace;
+use std::fmt::Write as _;
 
 /// The picture, from the project's root.
-const FILE: &str = "docs/life-cycle.svg";
-
-const HELP: &str = "\
-The picture shows the device's states, the transitions between them, and the SRB
-status of requests in each. Run the command after a change of
-xtask/src/life_cycle.rs: a test fails if the file is out of date.
-
-Examples:
-  cargo xtask picture";
+pub const FILE: &str = "docs/life-cycle.svg";
 
 /// The driver gives up the device after more resets than this within [`WINDOW_SECONDS`], or
 /// after as many failed starts in a row.
@@ -28,21 +18,6 @@ const PATIENCE_SECONDS: u32 = 10;
 
 /// Delay before the second attempt to start the device.
 const FIRST_RETRY_MILLISECONDS: u32 = 100;
-
-/// The options of `cargo xtask picture`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
-pub struct Options {}
-
-/// Draws the picture to its file.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn command(Options {}: &Options) -> io::Result<()> {
-    fs::write(workspace::root().join(FILE), draw())?;
-    println!("wrote {FILE}");
-    Ok(())
-}
 
 /// A stage: the position of its box, its name, the fate of requests in it, and the CSS class
 /// of its colour.
@@ -197,7 +172,8 @@ fn labels() -> Vec<(u32, u32, &'static str, Vec<String>)> {
 }
 
 /// The picture.
-fn draw() -> String {
+#[must_use]
+pub fn draw() -> String {
     let mut svg = String::from(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 540" font-family="sans-serif" font-size="15" role="img" aria-labelledby="title">
 <title id="title">The life cycle of the device: its stages, what leads from one to the next, and what requests get in each</title>
@@ -265,7 +241,10 @@ fn write_lines(svg: &mut String, x: u32, y: u32, anchor: &str, lines: &[String])
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::workspace;
 
     fn read(file: &str) -> String {
         fs::read_to_string(workspace::root().join(file)).expect(file)

@@ -3,6 +3,7 @@
 mod barriers;
 mod build;
 mod cost;
+mod crates_picture;
 mod docs;
 mod driver;
 mod fixtures;
@@ -11,6 +12,7 @@ mod life_cycle;
 mod lint;
 mod mutants;
 mod package;
+mod picture;
 mod reproducible;
 mod rules;
 mod run;
@@ -50,8 +52,8 @@ enum Command {
     Cost(cost::Options),
     /// Count the instructions that a lock guard adds
     GuardCost(guard_cost::Options),
-    /// Draw docs/life-cycle.svg, the states of the device
-    Picture(life_cycle::Options),
+    /// Draw the pictures in docs/ that come from code and manifests
+    Picture(picture::Options),
     /// Change the code in one place at a time, and check that a test fails
     Mutants(mutants::Options),
     /// Write in docs/locking.md which tests show each rule of Storport
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
         Command::GuardCost(options) => guard_cost::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
-        Command::Picture(options) => life_cycle::command(&options)
+        Command::Picture(options) => picture::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Mutants(options) => mutants::command(&options)

@@ -1,21 +1,47 @@
-//! Storport as a miniport sees it: storport.sys's exports, and the port driver
-//! behind them that starts an adapter, feeds it requests and stops it.
+//! The port driver of the testbed: what storport.sys exports to a miniport, and what Storport
+//! does with a miniport, from DriverEntry to ScsiStopAdapter.
 //!
-//! * `life_cycle`: the order from DriverEntry to ScsiStopAdapter;
-//! * `callbacks`: the one way into driver code, and what is checked at its end;
-//! * `lanes`, `units`, `srb`: a request's way to the miniport and back;
-//! * `interrupts`, `dpcs`, `timers`: what calls the miniport else;
-//! * `spin_locks`, `held_locks`: the locks, and what a thread may do with them;
-//! * `waits`, `orders`: threads that lock each other out, or might;
-//! * `dump`, `alone`: the stack that writes a crash dump;
-//! * `restart`, `control_request`: sleep, power, plug and play;
-//! * `resets`, `watchdog`: requests and callbacks that do not come back;
-//! * `oddities`, `optional`: what Storport does seldom, when a test asks for it;
-//! * `exports`, `notifications`, `extended`: the functions that it calls;
-//! * `violations`: the rules that it must keep.
+//! It knows no particular driver and no particular device. It checks the rules that a miniport
+//! must keep, and reports each violation with the rule's source ([`rules`]). It is not Windows:
+//! where Microsoft's documentation is silent, the behaviour here is a choice, and breaking it
+//! is advice, not a violation.
 //!
-//! `storport-rules.md` in comments is `docs/reference/storport-rules.md`, which has
-//! these rules with their sources.
+//! ```no_run
+//! use std::{path::Path, sync::Arc};
+//!
+//! use testbed_devices::{BlkSettings, DiskImage, VirtioBlk};
+//! use testbed_loader::Image;
+//! use testbed_machine::{Machine, MachineSettings, pci::PciFunction};
+//! use testbed_storport::adapter::{Adapter, AdapterSettings};
+//!
+//! let machine = Machine::new(&MachineSettings::default())?;
+//! let disk = DiskImage::create(Path::new("disk.img"), 64 << 20)?;
+//! let memory = machine.memory().guest().clone();
+//! let function: Arc<dyn PciFunction> = VirtioBlk::new(disk, memory, BlkSettings::default());
+//! let image = Arc::new(Image::load(Path::new("driver.sys"), &testbed_storport::resolve)?);
+//!
+//! let adapter = Adapter::start(&machine, &image, &function, AdapterSettings::default())?;
+//! adapter.stop()?;
+//! let report = adapter.report();
+//! println!("{} violations", report.violations.len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | Modules | |
+//! |---|---|
+//! | `life_cycle`, `restart`, `control_request`, `plug_and_play` | start, stop, sleep, power |
+//! | `callbacks` | the only way into driver code, and the checks when it returns |
+//! | `lanes`, `units`, `srb` | the way of a request to the miniport and back |
+//! | `interrupts`, `dpcs`, `timers` | the other reasons to call the miniport |
+//! | `spin_locks`, `held_locks`, `waits`, `orders` | locks, their rules, and deadlocks |
+//! | `dump`, `alone` | the stack that writes a crash dump |
+//! | `resets`, `watchdog` | requests and callbacks that do not come back |
+//! | `oddities`, `optional` | what Storport does rarely, on request of a test |
+//! | `exports`, `notifications`, `extended` | the routines that the miniport calls |
+//! | `violations` | the rules |
+//!
+//! `storport-rules.md` in comments is `docs/reference/storport-rules.md`, which has these rules
+//! with their sources.
 #![cfg(target_os = "linux")]
 
 mod abi;

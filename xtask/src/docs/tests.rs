@@ -14,10 +14,11 @@ use super::{
 use crate::{Command, package::SHARED, workspace};
 
 /// The sites that links can lead to. Look at a new one before you add it.
-const HOSTS: [&str; 5] = [
+const HOSTS: [&str; 6] = [
     "docs.getutm.app",
     "github.com",
     "learn.microsoft.com",
+    "mutants.rs",
     "pve.proxmox.com",
     "rustup.rs",
 ];
