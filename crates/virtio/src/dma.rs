@@ -727,6 +727,19 @@ mod tests {
     }
 
     #[test]
+    fn memory_may_begin_inside_a_cache_line_of_both_address_spaces() {
+        let mut page = Page([0; 1024]);
+        let start = NonNull::from(&mut page.0[8..]).cast();
+        // SAFETY: The memory lies in the page, which is borrowed meanwhile.
+        let mut memory = unsafe { DmaMemory::new(start, PHYSICAL + 8, 1016) }.unwrap();
+
+        memory.next_line().unwrap();
+
+        assert_eq!(memory.left(), 960);
+        assert_eq!(memory.cell::<u8>().unwrap().physical(), PHYSICAL + 64);
+    }
+
+    #[test]
     fn allocations_are_contiguous_and_zeroed() {
         let mut page = Page([0; 1024]);
         let mut memory = dma(&mut page, 256);
@@ -739,6 +752,7 @@ mod tests {
         assert_eq!(flags.physical(), PHYSICAL);
         assert_eq!(index.physical(), PHYSICAL + 2);
         assert_eq!(ring.physical(0), PHYSICAL + 4);
+        assert_eq!(std::format!("{ring:?}"), "DmaRing(0x1234567004)");
         assert_eq!(ring.physical(7), PHYSICAL + 60);
         assert_eq!(event.physical(), PHYSICAL + 68);
         assert_eq!(memory.left(), 256 - 70);

@@ -385,6 +385,7 @@ fn u32_at(image: &ConfigImage, at: usize) -> u32 {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use std::string::ToString;
     use std::vec;
 
     use proptest::prelude::*;
@@ -426,7 +427,8 @@ mod tests {
             self.bytes[at] = id;
             self.bytes[at + 2..at + 2 + body.len()].copy_from_slice(body);
             self.last_link = at + 1;
-            self.next += u8::try_from((2 + body.len()).next_multiple_of(4)).unwrap();
+            let length = u8::try_from((2 + body.len()).next_multiple_of(4)).unwrap();
+            self.next = self.next.wrapping_add(length);
             self
         }
 
@@ -498,6 +500,40 @@ mod tests {
 
         assert_eq!(layout.notify.offset, 0x100);
         assert_eq!(layout.msix_vectors, 0);
+    }
+
+    #[test]
+    fn the_first_msix_capability_is_used() {
+        let layout = Image::complete()
+            .capability(CAP_ID_MSIX, &[0x07, 0x80, 1, 0, 0, 0, 1, 8, 0, 0])
+            .parse()
+            .unwrap();
+
+        assert_eq!(layout.msix_vectors, 3);
+    }
+
+    #[test]
+    fn the_two_low_bits_of_a_link_are_ignored() {
+        let expected = Image::complete().parse();
+        let mut image = Image::complete();
+        image.bytes[CAPABILITIES] |= 0b11;
+        let second = usize::from(FIRST_CAPABILITY) + 12 + 1;
+        image.bytes[second] |= 0b11;
+
+        assert_eq!(image.parse(), expected);
+    }
+
+    #[test]
+    fn a_structure_is_named_in_an_error() {
+        for (structure, name) in [
+            (Structure::Common, "common configuration"),
+            (Structure::Notify, "notification"),
+            (Structure::Isr, "ISR status"),
+            (Structure::Device, "device configuration"),
+        ] {
+            let error = Error::StructureMissing { structure }.to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     /// V62.
@@ -584,6 +620,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_capability_may_end_where_the_configuration_space_ends() {
+        let mut image = Image::new()
+            .structure(COMMON, 4, 0, 0x38)
+            .structure(ISR, 4, 0x40, 1)
+            .structure(DEVICE, 4, 0x80, 0x40);
+        image.next = 0xEC;
+        let layout = image.structure(NOTIFY, 4, 0xC0, 2).parse().unwrap();
+
+        assert_eq!((layout.notify.offset, layout.notify_multiplier), (0xC0, 4));
+    }
+
     /// A34.
     #[test]
     fn unusable_locations_are_refused_with_their_reason() {
@@ -618,6 +666,10 @@ mod tests {
         assert_eq!(memory_bar(&image, 2), Err(StructureFault::BarUnassigned));
         assert_eq!(memory_bar(&image, 5), Err(StructureFault::BarUpperHalf));
         assert_eq!(memory_bar(&image, 6), Err(StructureFault::BarReserved));
+
+        // At a multiple of 4 GiB.
+        image[0x20..0x24].copy_from_slice(&0xC_u32.to_le_bytes());
+        assert_eq!(memory_bar(&image, 4), Ok(0x80_0000_0000));
     }
 
     /// A34.

@@ -363,6 +363,67 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_slot_and_its_request_name_their_queue_and_index() {
+        for queue in [0, 1, 7] {
+            let allocator = SlotAllocator::new(queue, QueueSize::new(4).unwrap());
+            assert_eq!(allocator.queue(), queue);
+            for index in 0..4 {
+                let slot = allocator.reserve().unwrap();
+                assert_eq!((slot.queue(), slot.index()), (queue, index));
+
+                let prepared = allocator.stage(slot, 0x1000, 3);
+
+                assert_eq!((prepared.queue(), prepared.index()), (queue, index));
+                assert_eq!((prepared.table, prepared.descriptors), (0x1000, 3));
+            }
+        }
+    }
+
+    #[test]
+    fn the_slot_of_a_prepared_request_is_taken_back_once() {
+        let allocator = slots(2);
+        let prepared = allocator.stage(allocator.reserve().unwrap(), 0, 1);
+
+        assert_eq!(allocator.unstage(&prepared), Ok(Slot::returned(0, 0)));
+        assert_eq!(allocator.unstage(&prepared), Err(Stale));
+    }
+
+    #[test]
+    fn a_slot_of_another_queue_is_neither_released_nor_taken_back() {
+        let [one, other] =
+            [1, 2].map(|queue| SlotAllocator::new(queue, QueueSize::new(4).unwrap()));
+        let of_one = one.stage(one.reserve().unwrap(), 0, 1);
+        let of_other = other.stage(other.reserve().unwrap(), 0, 1);
+        assert_eq!(other.unstage(&of_one), Err(Stale));
+        assert_eq!(one.unstage(&of_other), Err(Stale));
+
+        // The slot is not known here, and its request is stale everywhere.
+        let strange = other.stage(one.reserve().unwrap(), 0, 1);
+        assert_eq!(one.unstage(&strange), Err(Stale));
+        assert_eq!(other.unstage(&strange), Err(Stale));
+
+        other.release(one.reserve().unwrap());
+        assert_eq!(std::iter::from_fn(|| other.reserve()).count(), 3);
+    }
+
+    #[test]
+    fn only_the_slots_of_prepared_requests_are_reclaimed() {
+        let allocator = slots(4);
+        let built = allocator.reserve().unwrap();
+        let prepared = allocator.stage(allocator.reserve().unwrap(), 0, 1);
+
+        for _ in 0..2 {
+            allocator.reclaim_prepared();
+        }
+
+        assert_eq!(allocator.unstage(&prepared), Err(Stale));
+        let free: Vec<u16> = std::iter::from_fn(|| allocator.reserve())
+            .map(|slot| slot.index())
+            .collect();
+        assert_eq!((built.index(), free), (0, vec![2, 3, 1]));
+    }
+
     proptest! {
         #![proptest_config(crate::proptest_config(256))]
 

@@ -619,6 +619,16 @@ where
 mod tests {
     use super::*;
 
+    /// The sizes of VIRTIO 1.3 §2.7, and padding before each of the three parts.
+    #[test]
+    fn a_queue_needs_26_bytes_for_each_descriptor() {
+        for size in (0..=15).map(|power| 1_u16 << power) {
+            let needed = memory_needed(QueueSize::new(size).unwrap());
+
+            assert_eq!(needed, 26 * usize::from(size) + 6 + 6 + 3 * 63);
+        }
+    }
+
     /// The specification's rule, one index at a time: a notification is needed when the
     /// index that equals `avail_event` is published.
     fn notified_one_by_one(event: u16, before: u16, published: u16) -> bool {

@@ -427,6 +427,23 @@ fn descriptor(address: u64, length: u32, flags: DescF, next: u16) -> Desc {
 mod tests {
     use super::*;
 
+    /// The area has a head of 48 bytes and a table, on cache lines of its own.
+    #[test]
+    fn each_slot_needs_an_area() {
+        for (data_descriptors, area) in [(3, 128), (4, 192)] {
+            let limits = Limits {
+                queue_depth: 4,
+                max_segments: data_descriptors,
+                max_transfer: 4096,
+                data_descriptors,
+                size_max: u32::MAX,
+            };
+            let needed = Requests::memory_needed(QueueSize::new(4).unwrap(), &limits);
+
+            assert_eq!(needed, 4 * area + 63);
+        }
+    }
+
     #[test]
     fn a_header_is_unchanged_after_a_conversion_to_words_and_back() {
         for kind in [blk::T::In, blk::T::Out, blk::T::Flush, blk::T::GetId] {
