@@ -244,7 +244,8 @@ fn a_call_compiles_if_and_only_if_it_is_offered() {
         .into_iter()
         .filter(|error| error.is_error)
     {
-        assert!(lines.contains_key(&error.place.1), "{error:?}");
+        let is_of_a_call = error.place.0 == "cells.rs" && lines.contains_key(&error.place.1);
+        assert!(is_of_a_call, "not in a call: {error:?}");
         errors.entry(error.place.1).or_default().push(error);
     }
     let mut faults = Vec::new();
