@@ -254,8 +254,8 @@ impl Step {
             | Self::Fixtures
             | Self::GuardCost
             | Self::Cost
+            | Self::LockRules
             | Self::Doc => to_build(X64).to_vec(),
-            Self::LockRules => [to_build(X64).as_slice(), &[Need::Rustfmt]].concat(),
             Self::AbiArm64 | Self::BuildArm64 => to_build(Arm64).to_vec(),
             // The steps for Miri and virtual machines are skipped without their tools.
             Self::Cross
