@@ -22,8 +22,10 @@ fn main() {
     for (kind, name) in [(IN, "read"), (OUT, "write")] {
         for bytes in [512, 4096, 65536] {
             for depth in [1, 4, 32] {
-                let (time, cpu, doorbells) = measure(kind, bytes, depth);
-                println!("{name:5} {bytes:6} {depth:6} {time:15.2} {cpu:17.2} {doorbells:25.3}");
+                let (time, cpu, notifications) = measure(kind, bytes, depth);
+                println!(
+                    "{name:5} {bytes:6} {depth:6} {time:15.2} {cpu:17.2} {notifications:25.3}"
+                );
             }
         }
     }
@@ -31,7 +33,7 @@ fn main() {
 
 /// Runs requests of `bytes` bytes, `depth` at a time, for a driver that polls.
 /// Gives, for one request: microseconds, those of them that the queue's thread
-/// was running, and doorbells.
+/// was running, and notifications.
 fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64, f64) {
     let mut driver = Driver::powered_up(8192, BlkSettings::default());
     driver.initialise(Setup {
@@ -50,7 +52,7 @@ fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64, f64) {
     let start = Instant::now();
     for _ in 0..REQUESTS / depth {
         heads.iter().for_each(|head| driver.publish(0, *head));
-        driver.kick(0);
+        driver.notify_if_wanted(0);
         heads.iter().for_each(|_| {
             driver.wait_used(0);
         });
@@ -60,11 +62,11 @@ fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64, f64) {
 
     driver.nothing_wrong();
     let requests = f64::from(REQUESTS / depth * depth);
-    let doorbells = driver.disk.counters().doorbells as f64;
+    let notifications = driver.disk.counters().notifications as f64;
     (
         time.as_secs_f64() * 1e6 / requests,
         cpu / requests,
-        doorbells / requests,
+        notifications / requests,
     )
 }
 

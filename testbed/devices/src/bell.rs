@@ -16,8 +16,8 @@ use std::sync::{
 use testbed_machine::pci::{Bar, FunctionCounters, Interrupts, PciFunction};
 
 use super::{
-    complaints::Complaints,
     config_space::{BELL_BAR, ConfigSpace, MSIX_BAR},
+    driver_errors::DriverErrors,
     interrupt_sender::{ISR_QUEUE, InterruptSender},
     msix,
 };
@@ -31,7 +31,7 @@ pub struct Bell {
     config_space: Mutex<ConfigSpace>,
     interrupts: InterruptSender,
     rings: AtomicU64,
-    complaints: Complaints,
+    driver_errors: DriverErrors,
 }
 
 impl Bell {
@@ -50,7 +50,7 @@ impl Bell {
             config_space: Mutex::new(ConfigSpace::of_bell(vectors)),
             interrupts: InterruptSender::new(vectors),
             rings: AtomicU64::new(0),
-            complaints: Complaints::default(),
+            driver_errors: DriverErrors::default(),
         })
     }
 
@@ -62,7 +62,7 @@ impl Bell {
     fn decodes(&self, index: usize) -> bool {
         let decodes = self.config_space().decodes_memory();
         if !decodes {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "BAR {index} was accessed while the command register has memory decoding off"
             ));
         }
@@ -76,15 +76,15 @@ impl Bell {
             Ok(message) if message < self.interrupts.vectors() => {
                 self.interrupts.queue_used(message);
             }
-            _ => self.complaints.add(format!(
+            _ => self.driver_errors.add(format!(
                 "RING: message {message} of {}",
                 self.interrupts.vectors()
             )),
         }
     }
 
-    fn complain_of(&self, access: &str, offset: u64, bytes: usize) {
-        self.complaints.add(format!(
+    fn record_bad_access(&self, access: &str, offset: u64, bytes: usize) {
+        self.driver_errors.add(format!(
             "a {access} of {bytes} bytes at {offset:#x} of BAR {BELL_BAR}: RING at {RING:#x} is \
              written and RUNG at {RUNG:#x} is read, 4 bytes each"
         ));
@@ -100,7 +100,7 @@ impl PciFunction for Bell {
     fn config_write(&self, offset: u16, data: &[u8]) {
         let (msix_control, pin_disabled) = {
             let mut space = self.config_space();
-            space.write(offset, data, &self.complaints);
+            space.write(offset, data, &self.driver_errors);
             (space.msix_control(), space.pin_disabled())
         };
         self.interrupts.configure(msix_control, pin_disabled);
@@ -116,12 +116,14 @@ impl PciFunction for Bell {
             return;
         }
         match (index, offset, data.len()) {
-            (MSIX_BAR, ..) => self.interrupts.read_table(offset, data, &self.complaints),
+            (MSIX_BAR, ..) => self
+                .interrupts
+                .read_table(offset, data, &self.driver_errors),
             (BELL_BAR, RUNG, 4) => {
                 let rung = u32::from(self.interrupts.take_isr() & ISR_QUEUE);
                 data.copy_from_slice(&rung.to_le_bytes());
             }
-            _ => self.complain_of("read", offset, data.len()),
+            _ => self.record_bad_access("read", offset, data.len()),
         }
     }
 
@@ -130,9 +132,11 @@ impl PciFunction for Bell {
             return;
         }
         match (index, offset, <[u8; 4]>::try_from(data)) {
-            (MSIX_BAR, ..) => self.interrupts.write_table(offset, data, &self.complaints),
+            (MSIX_BAR, ..) => self
+                .interrupts
+                .write_table(offset, data, &self.driver_errors),
             (BELL_BAR, RING, Ok(message)) => self.ring(u32::from_le_bytes(message)),
-            _ => self.complain_of("write", offset, data.len()),
+            _ => self.record_bad_access("write", offset, data.len()),
         }
     }
 
@@ -146,15 +150,15 @@ impl PciFunction for Bell {
 
     fn counters(&self) -> FunctionCounters {
         FunctionCounters {
-            doorbells: self.rings.load(Ordering::Relaxed),
+            notifications: self.rings.load(Ordering::Relaxed),
             interrupts: self.interrupts.sent(),
             requests: 0,
-            complaints: self.complaints.count(),
+            driver_errors: self.driver_errors.count(),
         }
     }
 
-    fn complaints(&self) -> Vec<String> {
-        self.complaints.list()
+    fn driver_errors(&self) -> Vec<String> {
+        self.driver_errors.list()
     }
 
     fn power_cycle(&self) {
@@ -220,7 +224,7 @@ mod tests {
         assert_eq!(*ears.messages.lock().expect("no panic"), [3]);
         assert_eq!(*ears.levels.lock().expect("no panic"), [false; 0]);
         assert_eq!(rung(&bell), 0);
-        assert_eq!(bell.complaints(), [""; 0]);
+        assert_eq!(bell.driver_errors(), [""; 0]);
     }
 
     #[test]
@@ -232,11 +236,11 @@ mod tests {
 
         assert_eq!((rung(&bell), rung(&bell)), (1, 0));
         assert_eq!(*ears.levels.lock().expect("no panic"), [true, false]);
-        assert_eq!(bell.complaints(), [""; 0]);
+        assert_eq!(bell.driver_errors(), [""; 0]);
     }
 
     #[test]
-    fn what_is_no_register_is_complained_of() {
+    fn what_is_no_register_is_a_driver_error() {
         let (bell, ears) = bell();
 
         bell.bar_write(BELL_BAR, RING, &4_u32.to_le_bytes());
@@ -244,7 +248,7 @@ mod tests {
         bell.bar_write(BELL_BAR, RUNG, &[0; 4]);
         bell.bar_read(BELL_BAR, RING, &mut [0; 4]);
 
-        assert_eq!(bell.counters().complaints, 4);
+        assert_eq!(bell.counters().driver_errors, 4);
         assert_eq!(*ears.levels.lock().expect("no panic"), [false; 0]);
     }
 }

@@ -7,7 +7,7 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use super::{complaints::Complaints, virtio_pci::FEATURES_OK};
+use super::{driver_errors::DriverErrors, virtio_pci::FEATURES_OK};
 
 /// Offset of `writeback`, the one field that a driver may write.
 pub(super) const WRITEBACK: u64 = 32;
@@ -96,21 +96,21 @@ impl BlkConfig {
         data: &mut [u8],
         offered: u64,
         status: u8,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) {
         data.fill(0);
-        let Some((_, _, feature, name)) = field_at(offset, data.len(), complaints) else {
+        let Some((_, _, feature, name)) = field_at(offset, data.len(), driver_errors) else {
             return;
         };
         if feature.is_some_and(|bit| offered & 1 << bit == 0) {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{name} was read, and the feature that it belongs to is not offered (VIRTIO 1.3 \
                  §2.5.1)"
             ));
             return;
         }
         if *name == "writeback" && status & FEATURES_OK == 0 {
-            complaints.add("writeback was read before FEATURES_OK (VIRTIO 1.3 §5.2.5.1)");
+            driver_errors.add("writeback was read before FEATURES_OK (VIRTIO 1.3 §5.2.5.1)");
         }
         let at = offset as usize;
         data.copy_from_slice(&self.bytes()[at..at + data.len()]);
@@ -123,29 +123,29 @@ impl BlkConfig {
         data: &[u8],
         agreed: u64,
         status: u8,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Option<bool> {
-        let (_, _, _, name) = field_at(offset, data.len(), complaints)?;
+        let (_, _, _, name) = field_at(offset, data.len(), driver_errors)?;
         if status & FEATURES_OK == 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{name} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
             ));
             return None;
         }
         if *name != "writeback" {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{name} was written, which is read-only (VIRTIO 1.3 §5.2.4)"
             ));
             return None;
         }
         if agreed & 1 << VIRTIO_BLK_F_CONFIG_WCE == 0 {
-            complaints
+            driver_errors
                 .add("writeback was written without VIRTIO_BLK_F_CONFIG_WCE (VIRTIO 1.3 §5.2.5)");
             return None;
         }
         let value = *data.first()?;
         if value > 1 {
-            complaints.add(format!("{value} was written to writeback; 0 or 1 may be"));
+            driver_errors.add(format!("{value} was written to writeback; 0 or 1 may be"));
         }
         Some(value != 0)
     }
@@ -169,13 +169,13 @@ impl BlkConfig {
 /// The field that an access of `bytes` bytes at `offset` names, if it is one
 /// that the specification allows: 64-bit fields are read in halves (VIRTIO 1.3
 /// §4.1.3.1).
-fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<&'static Field> {
+fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&'static Field> {
     let hit = FIELDS.iter().find(|(at, width, _, _)| match width {
         8 => bytes == 4 && (*at == offset || *at + 4 == offset),
         _ => bytes == *width && *at == offset,
     });
     if hit.is_none() {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "device configuration: an access of {bytes} bytes at {offset:#x}: no field has that \
              place and width (VIRTIO 1.3 §4.1.3.1)"
         ));
@@ -199,75 +199,75 @@ mod tests {
         num_queues: 4,
     };
 
-    fn read<const N: usize>(offset: u64, offered: u64, complaints: &Complaints) -> [u8; N] {
+    fn read<const N: usize>(offset: u64, offered: u64, driver_errors: &DriverErrors) -> [u8; N] {
         let mut data = [0xee; N];
-        CONFIG.read(offset, &mut data, offered, FEATURES_OK, complaints);
+        CONFIG.read(offset, &mut data, offered, FEATURES_OK, driver_errors);
         data
     }
 
     #[test]
     fn every_field_reads_at_its_place_and_width() {
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
         let all = u64::MAX;
 
-        assert_eq!(read(0, all, &complaints), 0x2345_6789_u32.to_le_bytes());
-        assert_eq!(read(4, all, &complaints), 1_u32.to_le_bytes());
-        assert_eq!(read(8, all, &complaints), 0x1_0000_u32.to_le_bytes());
-        assert_eq!(read(12, all, &complaints), 254_u32.to_le_bytes());
-        assert_eq!(read(20, all, &complaints), 4096_u32.to_le_bytes());
-        assert_eq!(read(24, all, &complaints), [3]);
-        assert_eq!(read(26, all, &complaints), 8_u16.to_le_bytes());
-        assert_eq!(read(28, all, &complaints), 256_u32.to_le_bytes());
-        assert_eq!(read(32, all, &complaints), [1]);
-        assert_eq!(read(34, all, &complaints), 4_u16.to_le_bytes());
-        assert_eq!(complaints.list(), [""; 0]);
+        assert_eq!(read(0, all, &driver_errors), 0x2345_6789_u32.to_le_bytes());
+        assert_eq!(read(4, all, &driver_errors), 1_u32.to_le_bytes());
+        assert_eq!(read(8, all, &driver_errors), 0x1_0000_u32.to_le_bytes());
+        assert_eq!(read(12, all, &driver_errors), 254_u32.to_le_bytes());
+        assert_eq!(read(20, all, &driver_errors), 4096_u32.to_le_bytes());
+        assert_eq!(read(24, all, &driver_errors), [3]);
+        assert_eq!(read(26, all, &driver_errors), 8_u16.to_le_bytes());
+        assert_eq!(read(28, all, &driver_errors), 256_u32.to_le_bytes());
+        assert_eq!(read(32, all, &driver_errors), [1]);
+        assert_eq!(read(34, all, &driver_errors), 4_u16.to_le_bytes());
+        assert_eq!(driver_errors.list(), [""; 0]);
     }
 
     #[test]
-    fn a_field_of_a_feature_that_is_not_offered_reads_zero_with_a_complaint() {
-        let complaints = Complaints::default();
+    fn a_field_of_a_feature_that_is_not_offered_reads_zero_with_a_driver_error() {
+        let driver_errors = DriverErrors::default();
 
-        assert_eq!(read(12, 0, &complaints), [0; 4]);
+        assert_eq!(read(12, 0, &driver_errors), [0; 4]);
 
-        assert!(complaints.list()[0].starts_with("seg_max was read"));
+        assert!(driver_errors.list()[0].starts_with("seg_max was read"));
     }
 
     #[test]
-    fn a_field_read_at_another_width_is_complained_of() {
-        let complaints = Complaints::default();
+    fn a_field_read_at_another_width_is_a_driver_error() {
+        let driver_errors = DriverErrors::default();
 
-        read::<8>(0, u64::MAX, &complaints);
-        read::<1>(20, u64::MAX, &complaints);
-        read::<4>(34, u64::MAX, &complaints);
-        read::<4>(0x400, u64::MAX, &complaints);
+        read::<8>(0, u64::MAX, &driver_errors);
+        read::<1>(20, u64::MAX, &driver_errors);
+        read::<4>(34, u64::MAX, &driver_errors);
+        read::<4>(0x400, u64::MAX, &driver_errors);
 
-        assert_eq!(complaints.count(), 4);
+        assert_eq!(driver_errors.count(), 4);
     }
 
     #[test]
-    fn writeback_read_before_features_ok_is_complained_of() {
-        let complaints = Complaints::default();
+    fn writeback_read_before_features_ok_is_a_driver_error() {
+        let driver_errors = DriverErrors::default();
 
-        CONFIG.read(WRITEBACK, &mut [0], u64::MAX, 0, &complaints);
+        CONFIG.read(WRITEBACK, &mut [0], u64::MAX, 0, &driver_errors);
 
-        assert_eq!(complaints.count(), 1);
+        assert_eq!(driver_errors.count(), 1);
     }
 
     #[test]
     fn only_writeback_can_be_written_and_only_when_agreed() {
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
         let agreed = 1 << VIRTIO_BLK_F_CONFIG_WCE;
         let write = |offset, data: &[u8], agreed, status| {
-            BlkConfig::written(offset, data, agreed, status, &complaints)
+            BlkConfig::written(offset, data, agreed, status, &driver_errors)
         };
 
         assert_eq!(write(WRITEBACK, &[0], agreed, FEATURES_OK), Some(false));
         assert_eq!(write(WRITEBACK, &[1], agreed, FEATURES_OK), Some(true));
-        assert_eq!(complaints.list(), [""; 0]);
+        assert_eq!(driver_errors.list(), [""; 0]);
 
         assert_eq!(write(WRITEBACK, &[1], 0, FEATURES_OK), None);
         assert_eq!(write(WRITEBACK, &[1], agreed, 0), None);
         assert_eq!(write(20, &[0; 4], agreed, FEATURES_OK), None);
-        assert_eq!(complaints.count(), 3);
+        assert_eq!(driver_errors.count(), 3);
     }
 }

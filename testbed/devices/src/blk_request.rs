@@ -15,8 +15,8 @@ use virtio_queue::{DescriptorChain, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
 use super::{
-    complaints::Complaints,
     disk_image::{Access, DiskImage, SECTOR},
+    driver_errors::DriverErrors,
     faults::{Faults, Operation, Served},
     guest_io::IoVectors,
 };
@@ -88,9 +88,9 @@ impl<'m> Buffers<'m> {
         chain: DescriptorChain<&'m GuestMemoryMmap>,
         terms: &Terms,
         disk: Disk<'_>,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Outcome {
-        let shape = match self.gather(memory, chain, terms, complaints) {
+        let shape = match self.gather(memory, chain, terms, driver_errors) {
             Ok(shape) => shape,
             Err(fault) => return Outcome::Unanswerable(fault),
         };
@@ -106,15 +106,15 @@ impl<'m> Buffers<'m> {
                 "a request has no writable byte for its status (VIRTIO 1.3 §5.2.6)".into(),
             );
         };
-        check_limits(&shape, terms, complaints);
+        check_limits(&shape, terms, driver_errors);
 
         let [kind, _reserved] = [0, 4].map(|at| u32_at(&header, at));
         let sector = u64::from(u32_at(&header, 12)) << 32 | u64::from(u32_at(&header, 8));
         let status = match kind {
-            VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk, complaints),
-            VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk, complaints),
-            VIRTIO_BLK_T_FLUSH => self.flush(sector, terms, disk, complaints),
-            VIRTIO_BLK_T_GET_ID => self.id(&shape, disk, complaints),
+            VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk, driver_errors),
+            VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk, driver_errors),
+            VIRTIO_BLK_T_FLUSH => self.flush(sector, terms, disk, driver_errors),
+            VIRTIO_BLK_T_GET_ID => self.id(&shape, disk, driver_errors),
             _ => Some(VIRTIO_BLK_S_UNSUPP),
         };
         let Some(status) = status else {
@@ -165,7 +165,7 @@ impl<'m> Buffers<'m> {
         memory: &'m GuestMemoryMmap,
         mut chain: DescriptorChain<&'m GuestMemoryMmap>,
         terms: &Terms,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Result<Shape, String> {
         self.readable.clear();
         self.writable.clear();
@@ -174,7 +174,7 @@ impl<'m> Buffers<'m> {
         let mut complete = false;
         loop {
             if let Some(index) = direct
-                && enters_indirect_table(memory, index, terms, complaints)
+                && enters_indirect_table(memory, index, terms, driver_errors)
             {
                 direct = None;
             }
@@ -280,7 +280,7 @@ impl<'m> Buffers<'m> {
         sector: u64,
         shape: &Shape,
         disk: Disk<'_>,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Option<u32> {
         let (data, other) = match direction {
             Direction::In => (
@@ -293,14 +293,14 @@ impl<'m> Buffers<'m> {
             ),
         };
         if other > 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{direction:?} request with {other} bytes of data in the other direction (VIRTIO \
                  1.3 §5.2.6)"
             ));
             self.fill_writable(&[]);
         }
         if data == 0 || !data.is_multiple_of(SECTOR) {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3 \
                  §5.2.6.1)"
             ));
@@ -311,7 +311,7 @@ impl<'m> Buffers<'m> {
             .checked_add(sectors)
             .filter(|end| *end <= disk.image.sectors())
         else {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{direction:?} request for {sectors} sectors at {sector}, beyond the capacity of \
                  {} (VIRTIO 1.3 §5.2.6.1)",
                 disk.image.sectors()
@@ -359,14 +359,14 @@ impl<'m> Buffers<'m> {
         sector: u64,
         terms: &Terms,
         disk: Disk<'_>,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Option<u32> {
         if terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
-            complaints.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
+            driver_errors.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
             return Some(VIRTIO_BLK_S_UNSUPP);
         }
         if sector != 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
@@ -387,10 +387,10 @@ impl<'m> Buffers<'m> {
         })
     }
 
-    fn id(&self, shape: &Shape, disk: Disk<'_>, complaints: &Complaints) -> Option<u32> {
+    fn id(&self, shape: &Shape, disk: Disk<'_>, driver_errors: &DriverErrors) -> Option<u32> {
         let room = shape.writable_bytes - 1;
         if room != u64::from(VIRTIO_BLK_ID_BYTES) {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "GET_ID request with room for {room} bytes; it must be {VIRTIO_BLK_ID_BYTES} \
                  (VIRTIO 1.3 §5.2.6.1)"
             ));
@@ -432,7 +432,7 @@ fn enters_indirect_table(
     memory: &GuestMemoryMmap,
     index: u16,
     terms: &Terms,
-    complaints: &Complaints,
+    driver_errors: &DriverErrors,
 ) -> bool {
     let at = terms.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
     // What can't be read, the chain does not follow either.
@@ -443,30 +443,30 @@ fn enters_indirect_table(
         return false;
     }
     if terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
-        complaints
+        driver_errors
             .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3 §2.7.5.3.1)");
     }
     if descriptor.has_next() {
-        complaints.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
+        driver_errors.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
     }
     true
 }
 
-fn check_limits(shape: &Shape, terms: &Terms, complaints: &Complaints) {
+fn check_limits(shape: &Shape, terms: &Terms, driver_errors: &DriverErrors) {
     if shape.descriptors > terms.queue_size.into() {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "a chain of {} descriptors in a queue of {} (VIRTIO 1.3 §2.7.5.3.1)",
             shape.descriptors, terms.queue_size
         ));
     }
     if terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > terms.seg_max {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3 §5.2.4)",
             shape.segments, terms.seg_max
         ));
     }
     if terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0 && shape.longest_segment > terms.size_max {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "a data segment of {} bytes, more than the size_max of {} (VIRTIO 1.3 §5.2.4)",
             shape.longest_segment, terms.size_max
         ));

@@ -8,7 +8,7 @@
 
 use testbed_machine::pci::{Bar, BarKind};
 
-use super::{complaints::Complaints, msix};
+use super::{driver_errors::DriverErrors, msix};
 
 /// Bytes of conventional configuration space.
 pub(super) const BYTES: usize = 256;
@@ -101,7 +101,7 @@ pub enum DeviceId {
     Modern,
     /// 1AF4:1001, revision 0: the id of a transitional function, with an I/O
     /// BAR 0. Only its modern interface works; a driver that uses the legacy
-    /// registers of BAR 0 reads ones and is complained of.
+    /// registers of BAR 0 reads ones and is expected of.
     Transitional,
 }
 
@@ -370,11 +370,11 @@ impl ConfigSpace {
     }
 
     /// Writes at `offset`; bits that are read-only keep their value.
-    pub(super) fn write(&mut self, offset: u16, data: &[u8], complaints: &Complaints) {
+    pub(super) fn write(&mut self, offset: u16, data: &[u8], driver_errors: &DriverErrors) {
         for (new, at) in data.iter().zip(usize::from(offset)..) {
             let (Some(byte), Some(writable)) = (self.bytes.get_mut(at), self.writable.get(at))
             else {
-                complaints.add(format!(
+                driver_errors.add(format!(
                     "PCI configuration: a write beyond byte {BYTES}, at {at:#x}"
                 ));
                 return;
@@ -382,7 +382,7 @@ impl ConfigSpace {
             // Header registers are sized and rewritten as a whole; nobody has
             // reason to try that with a capability.
             if at >= HEADER_END && (*byte ^ new) & !writable != 0 {
-                complaints.add(format!(
+                driver_errors.add(format!(
                     "PCI configuration: a write of {new:#04x} to read-only bits of a capability, \
                      at {at:#x} (VIRTIO 1.3 §4.1.4.1)"
                 ));
@@ -401,7 +401,7 @@ impl ConfigSpace {
 
     /// The access that the PCI_CFG window is set to, if it is one that the
     /// specification allows; complains otherwise.
-    pub(super) fn window(&self, complaints: &Complaints) -> Option<Window> {
+    pub(super) fn window(&self, driver_errors: &DriverErrors) -> Option<Window> {
         let bar = usize::from(self.bytes[PCI_CFG + 4]);
         let offset = u64::from(self.dword(PCI_CFG + 8));
         let bytes = self.dword(PCI_CFG + 12);
@@ -410,7 +410,7 @@ impl ConfigSpace {
             && offset.is_multiple_of(bytes.into())
             && offset + u64::from(bytes) <= self.bar_bytes[VIRTIO_BAR];
         if !allowed {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "PCI configuration: the PCI_CFG window is set to {bytes} bytes at {offset:#x} of \
                  BAR {bar}, which is no aligned access to a virtio structure (VIRTIO 1.3 \
                  §4.1.4.9.2)"
@@ -521,19 +521,19 @@ mod tests {
     #[test]
     fn a_bar_is_sized_by_writing_ones() {
         let mut space = modern();
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
         let before: [u8; 8] = read(&space, 0x20);
 
-        space.write(0x20, &[0xff; 8], &complaints);
+        space.write(0x20, &[0xff; 8], &driver_errors);
         let sized = u64::from_le_bytes(read(&space, 0x20));
-        space.write(0x20, &before, &complaints);
+        space.write(0x20, &before, &driver_errors);
 
         assert_eq!(sized, 0xffff_ffff_ffff_c00c);
         assert_eq!(
             space.bar(VIRTIO_BAR).expect("a BAR").address,
             0xc0_0000_0000
         );
-        assert_eq!(complaints.list(), [""; 0]);
+        assert_eq!(driver_errors.list(), [""; 0]);
     }
 
     #[test]
@@ -558,11 +558,11 @@ mod tests {
     #[test]
     fn read_only_bits_keep_their_value() {
         let mut space = modern();
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
 
-        space.write(0x00, &[0; 4], &complaints);
-        space.write(0x06, &[0xff; 2], &complaints);
-        space.write(0x9a, &0xffff_u16.to_le_bytes(), &complaints);
+        space.write(0x00, &[0; 4], &driver_errors);
+        space.write(0x06, &[0xff; 2], &driver_errors);
+        space.write(0x9a, &0xffff_u16.to_le_bytes(), &driver_errors);
 
         assert_eq!(read(&space, 0x00), [0xf4, 0x1a, 0x42, 0x10]);
         assert_eq!(read(&space, 0x06), [0x10, 0x00]);
@@ -570,28 +570,28 @@ mod tests {
     }
 
     #[test]
-    fn a_write_to_a_capability_is_complained_of_unless_it_changes_nothing() {
+    fn a_write_to_a_capability_is_a_driver_error_unless_it_changes_nothing() {
         let mut space = modern();
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
 
-        space.write(0x9a, &0x8001_u16.to_le_bytes(), &complaints);
-        assert_eq!(complaints.list(), [""; 0]);
-        space.write(0x44, &[0], &complaints);
+        space.write(0x9a, &0x8001_u16.to_le_bytes(), &driver_errors);
+        assert_eq!(driver_errors.list(), [""; 0]);
+        space.write(0x44, &[0], &driver_errors);
 
-        assert_eq!(complaints.count(), 1);
+        assert_eq!(driver_errors.count(), 1);
         assert_eq!(read(&space, 0x44), [4]);
     }
 
     #[test]
-    fn beyond_the_space_reads_are_ones_and_writes_are_complained_of() {
+    fn beyond_the_space_reads_are_ones_and_writes_are_driver_errors() {
         let mut space = modern();
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
 
         assert_eq!(read(&space, 0xfe), [0, 0, 0xff, 0xff]);
         assert_eq!(read(&space, 0x100), [0xff; 4]);
-        space.write(0x100, &[0], &complaints);
+        space.write(0x100, &[0], &driver_errors);
 
-        assert_eq!(complaints.count(), 1);
+        assert_eq!(driver_errors.count(), 1);
     }
 
     #[test]
@@ -606,27 +606,27 @@ mod tests {
     #[test]
     fn a_window_is_taken_only_if_it_names_an_aligned_access() {
         let mut space = modern();
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
 
-        space.write(0x88, &[4], &complaints);
-        space.write(0x8c, &0x14_u32.to_le_bytes(), &complaints);
-        space.write(0x90, &1_u32.to_le_bytes(), &complaints);
+        space.write(0x88, &[4], &driver_errors);
+        space.write(0x8c, &0x14_u32.to_le_bytes(), &driver_errors);
+        space.write(0x90, &1_u32.to_le_bytes(), &driver_errors);
         assert_eq!(
-            space.window(&complaints),
+            space.window(&driver_errors),
             Some(Window {
                 bar: 4,
                 offset: 0x14,
                 bytes: 1
             })
         );
-        assert_eq!(complaints.list(), [""; 0]);
+        assert_eq!(driver_errors.list(), [""; 0]);
 
         for (bar, offset, bytes) in [(1, 0, 4), (4, 2, 4), (4, 0, 3), (4, 0, 0), (4, 0x4000, 1)] {
-            space.write(0x88, &[bar], &complaints);
-            space.write(0x8c, &u32::to_le_bytes(offset), &complaints);
-            space.write(0x90, &u32::to_le_bytes(bytes), &complaints);
-            assert_eq!(space.window(&complaints), None);
+            space.write(0x88, &[bar], &driver_errors);
+            space.write(0x8c, &u32::to_le_bytes(offset), &driver_errors);
+            space.write(0x90, &u32::to_le_bytes(bytes), &driver_errors);
+            assert_eq!(space.window(&driver_errors), None);
         }
-        assert_eq!(complaints.count(), 5);
+        assert_eq!(driver_errors.count(), 5);
     }
 }

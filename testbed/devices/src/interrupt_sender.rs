@@ -8,7 +8,7 @@ use std::sync::{
 
 use testbed_machine::pci::Interrupts;
 
-use super::{complaints::Complaints, msix::Msix};
+use super::{driver_errors::DriverErrors, msix::Msix};
 
 /// ISR status: a virtqueue was used.
 pub(super) const ISR_QUEUE: u8 = 1 << 0;
@@ -141,13 +141,13 @@ impl InterruptSender {
     }
 
     /// Reads the BAR of the MSI-X table.
-    pub(super) fn read_table(&self, offset: u64, data: &mut [u8], complaints: &Complaints) {
-        self.msix().read(offset, data, complaints);
+    pub(super) fn read_table(&self, offset: u64, data: &mut [u8], driver_errors: &DriverErrors) {
+        self.msix().read(offset, data, driver_errors);
     }
 
     /// Writes the BAR of the MSI-X table.
-    pub(super) fn write_table(&self, offset: u64, data: &[u8], complaints: &Complaints) {
-        let messages = self.msix().write(offset, data, complaints);
+    pub(super) fn write_table(&self, offset: u64, data: &[u8], driver_errors: &DriverErrors) {
+        let messages = self.msix().write(offset, data, driver_errors);
         self.send(&messages);
     }
 
@@ -248,7 +248,7 @@ mod tests {
     }
 
     fn unmask(sender: &InterruptSender, vector: u64) {
-        sender.write_table(vector * 16 + 12, &[0; 4], &Complaints::default());
+        sender.write_table(vector * 16 + 12, &[0; 4], &DriverErrors::default());
     }
 
     #[test]

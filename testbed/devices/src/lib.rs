@@ -15,7 +15,7 @@
 //!   between it and guest memory;
 //! * `faults`: what the disk does wrong when a test asks for it, and a record
 //!   of what it did;
-//! * `complaints`: what the driver did wrong, in words.
+//! * `driver_errors`: what the driver did wrong, in words.
 //!
 //! [`Bell`] is a function that only interrupts, when it is told to.
 //!
@@ -27,9 +27,9 @@
 mod bell;
 mod blk_config;
 mod blk_request;
-mod complaints;
 mod config_space;
 mod disk_image;
+mod driver_errors;
 mod faults;
 mod guest_io;
 mod image_lock;

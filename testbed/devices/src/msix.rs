@@ -4,7 +4,7 @@
 //! The machine is the firmware here: it writes the vector table, and message
 //! `n` is table entry `n` whatever address and data the entry holds.
 
-use super::complaints::Complaints;
+use super::driver_errors::DriverErrors;
 
 /// Bytes in a table entry: address (8), data (4), vector control (4).
 const ENTRY: u64 = 16;
@@ -111,9 +111,9 @@ impl Msix {
     }
 
     /// Reads table or pending bits at `offset` of the BAR.
-    pub(super) fn read(&self, offset: u64, data: &mut [u8], complaints: &Complaints) {
+    pub(super) fn read(&self, offset: u64, data: &mut [u8], driver_errors: &DriverErrors) {
         data.fill(0);
-        if !well_formed(offset, data.len(), complaints) {
+        if !well_formed(offset, data.len(), driver_errors) {
             return;
         }
         for (index, word) in data.chunks_exact_mut(4).enumerate() {
@@ -124,8 +124,13 @@ impl Msix {
 
     /// Writes the table at `offset` of the BAR. Gives the messages that were
     /// waiting for it.
-    pub(super) fn write(&mut self, offset: u64, data: &[u8], complaints: &Complaints) -> Vec<u16> {
-        if !well_formed(offset, data.len(), complaints) {
+    pub(super) fn write(
+        &mut self,
+        offset: u64,
+        data: &[u8],
+        driver_errors: &DriverErrors,
+    ) -> Vec<u16> {
+        if !well_formed(offset, data.len(), driver_errors) {
             return Vec::new();
         }
         for (index, word) in data.chunks_exact(4).enumerate() {
@@ -135,7 +140,7 @@ impl Msix {
                 // Reserved bits of vector control read as zero.
                 Some(entry) if offset % ENTRY == 12 => entry.words[3] = value & MASKED,
                 Some(entry) => entry.words[(offset % ENTRY / 4) as usize] = value,
-                None => complaints.add(format!(
+                None => driver_errors.add(format!(
                     "MSI-X: a write at {offset:#x}, outside the vector table (PCI 3.0, 6.8.2)"
                 )),
             }
@@ -176,10 +181,10 @@ impl Msix {
 
 /// Whether an access to the table or the pending bits is one that the
 /// specification defines: a whole, aligned DWORD or QWORD (PCI 3.0, 6.8.2).
-fn well_formed(offset: u64, bytes: usize, complaints: &Complaints) -> bool {
+fn well_formed(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> bool {
     let whole = matches!(bytes, 4 | 8) && offset.is_multiple_of(bytes as u64);
     if !whole {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "MSI-X: an access of {bytes} bytes at {offset:#x}: the table takes aligned accesses \
              of 4 or 8 (PCI 3.0, 6.8.2)"
         ));
@@ -198,17 +203,17 @@ mod tests {
     }
 
     fn control(msix: &mut Msix, vector: u64, value: u32) -> Vec<u16> {
-        let complaints = Complaints::default();
-        let sent = msix.write(vector * ENTRY + 12, &value.to_le_bytes(), &complaints);
-        assert_eq!(complaints.count(), 0);
+        let driver_errors = DriverErrors::default();
+        let sent = msix.write(vector * ENTRY + 12, &value.to_le_bytes(), &driver_errors);
+        assert_eq!(driver_errors.count(), 0);
         sent
     }
 
     fn pending(msix: &Msix, word: u64) -> u32 {
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
         let mut data = [0; 4];
-        msix.read(msix.layout.pending + 4 * word, &mut data, &complaints);
-        assert_eq!(complaints.count(), 0);
+        msix.read(msix.layout.pending + 4 * word, &mut data, &driver_errors);
+        assert_eq!(driver_errors.count(), 0);
         u32::from_le_bytes(data)
     }
 
@@ -269,15 +274,15 @@ mod tests {
     #[test]
     fn the_table_reads_back_what_was_written() {
         let mut msix = Msix::new(2);
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
         let mut data = [0; 8];
 
-        msix.write(16, &0x1122_3344_fee0_1000_u64.to_le_bytes(), &complaints);
-        msix.write(24, &0x4041_u32.to_le_bytes(), &complaints);
-        msix.read(16, &mut data, &complaints);
+        msix.write(16, &0x1122_3344_fee0_1000_u64.to_le_bytes(), &driver_errors);
+        msix.write(24, &0x4041_u32.to_le_bytes(), &driver_errors);
+        msix.read(16, &mut data, &driver_errors);
 
         assert_eq!(u64::from_le_bytes(data), 0x1122_3344_fee0_1000);
-        assert_eq!(complaints.list(), [""; 0]);
+        assert_eq!(driver_errors.list(), [""; 0]);
     }
 
     #[test]
@@ -291,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn odd_accesses_and_writes_behind_the_table_are_complained_of() {
+    fn odd_accesses_and_writes_behind_the_table_are_driver_errors() {
         let mut msix = Msix::new(2);
-        let complaints = Complaints::default();
+        let driver_errors = DriverErrors::default();
 
-        msix.write(2, &[0; 2], &complaints);
-        msix.read(4, &mut [0; 8], &complaints);
-        msix.write(PENDING_OFFSET, &[0; 4], &complaints);
+        msix.write(2, &[0; 2], &driver_errors);
+        msix.read(4, &mut [0; 8], &driver_errors);
+        msix.write(PENDING_OFFSET, &[0; 4], &driver_errors);
 
-        assert_eq!(complaints.count(), 3);
+        assert_eq!(driver_errors.count(), 3);
     }
 }

@@ -17,7 +17,7 @@ use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 
 use super::{
     blk_request::{Buffers, Outcome, Terms},
-    complaints::Complaints,
+    driver_errors::DriverErrors,
     faults::Served,
     virtio_blk::Core,
     virtio_pci::QueueRegisters,
@@ -79,24 +79,24 @@ impl QueueWorker {
     }
 
     /// Takes the queue into use as the driver set it up. False, with a
-    /// complaint, if that can't work.
+    /// error, if that can't work.
     pub(super) fn enable(
         &self,
         registers: &QueueRegisters,
         most: u16,
         terms: Terms,
         memory: &GuestMemoryMmap,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> bool {
         let queue = match checked(registers, most, terms, memory) {
             Ok(queue) => queue,
             Err(why) => {
-                complaints.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
+                driver_errors.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
                 return false;
             }
         };
         if !used_ring_is_fresh(&queue, memory) {
-            complaints.add(
+            driver_errors.add(
                 "the used ring was not zeroed before its queue was enabled (VIRTIO 1.3 §2.7.10.1)",
             );
         }
@@ -265,14 +265,14 @@ impl QueueWorker {
             taken = true;
             self.requests.fetch_add(1, Ordering::Relaxed);
             if active.stalled.contains(&head) {
-                core.complaints().add(
+                core.driver_errors().add(
                     "a descriptor chain was made available again while the device had it (VIRTIO \
                      1.3 §2.7.13)",
                 );
             }
-            let outcome = work
-                .buffers
-                .serve(memory, chain, &active.terms, disk, core.complaints());
+            let outcome =
+                work.buffers
+                    .serve(memory, chain, &active.terms, disk, core.driver_errors());
             match outcome {
                 Outcome::Done(written) => {
                     active.stuck = self.record(active, core, work)?;
@@ -301,7 +301,7 @@ impl QueueWorker {
         }
         // `virtio-queue` does not count wrong elements.
         let wanted = faults.used_id.is_some() || active.stuck;
-        if requests > 0 && (interrupt_wanted(active, memory, core.complaints())? || wanted) {
+        if requests > 0 && (interrupt_wanted(active, memory, core.driver_errors())? || wanted) {
             schedule::delay();
             core.queue_used(index);
         }
@@ -409,7 +409,7 @@ fn used_ring_is_fresh(queue: &Queue, memory: &GuestMemoryMmap) -> bool {
 fn interrupt_wanted(
     active: &mut Active,
     memory: &GuestMemoryMmap,
-    complaints: &Complaints,
+    driver_errors: &DriverErrors,
 ) -> Result<bool, String> {
     let wanted = active
         .queue
@@ -423,7 +423,7 @@ fn interrupt_wanted(
     let allowed = if event_idx { 0 } else { no_interrupt };
     let flags = u16::from_le(flags);
     if flags & !allowed != 0 {
-        complaints.add(format!(
+        driver_errors.add(format!(
             "the available ring's flags are {flags:#x} {} EVENT_IDX (VIRTIO 1.3 §2.7.7.1)",
             if event_idx { "with" } else { "without" }
         ));

@@ -24,11 +24,11 @@ use testbed_machine::{
 use super::{
     blk_config::BlkConfig,
     blk_request::{Disk, Terms},
-    complaints::Complaints,
     config_space::{
         ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, Structure, VIRTIO_BAR,
     },
     disk_image::{Access, DiskImage, DiskImageError},
+    driver_errors::DriverErrors,
     faults::{self, Faults, Glitch, Oddities, Served},
     interrupt_sender::InterruptSender,
     msix,
@@ -241,7 +241,7 @@ impl VirtioBlk {
         self.core.queues.iter().for_each(QueueWorker::by_hand);
     }
 
-    /// Serves, on the calling thread, the queues whose doorbells rang.
+    /// Serves, on the calling thread, the queues whose notifications rang.
     pub fn serve_now(&self) {
         for (index, queue) in (0..).zip(&self.core.queues) {
             queue.serve_now(index, &self.core);
@@ -327,10 +327,10 @@ impl PciFunction for VirtioBlk {
 
     fn counters(&self) -> FunctionCounters {
         FunctionCounters {
-            doorbells: self.core.doorbells.load(Ordering::Relaxed),
+            notifications: self.core.notifications.load(Ordering::Relaxed),
             interrupts: self.core.interrupts.sent(),
             requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
-            complaints: self.core.complaints.count(),
+            driver_errors: self.core.driver_errors.count(),
         }
     }
 
@@ -338,8 +338,8 @@ impl PciFunction for VirtioBlk {
         self.core.power_cycle();
     }
 
-    fn complaints(&self) -> Vec<String> {
-        self.core.complaints.list()
+    fn driver_errors(&self) -> Vec<String> {
+        self.core.driver_errors.list()
     }
 
     fn stop(&self) {
@@ -385,8 +385,8 @@ pub(super) struct Core {
     oddities: Oddities,
     /// The function has vanished.
     gone: AtomicBool,
-    complaints: Complaints,
-    doorbells: AtomicU64,
+    driver_errors: DriverErrors,
+    notifications: AtomicU64,
     stopping: AtomicBool,
 }
 
@@ -424,8 +424,8 @@ impl Core {
             faults: Mutex::new(Arc::new(settings.faults.clone())),
             oddities: Oddities::default(),
             gone: AtomicBool::new(false),
-            complaints: Complaints::default(),
-            doorbells: AtomicU64::new(0),
+            driver_errors: DriverErrors::default(),
+            notifications: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             settings,
         }
@@ -436,9 +436,9 @@ impl Core {
         &self.memory
     }
 
-    /// Where complaints go.
-    pub(super) fn complaints(&self) -> &Complaints {
-        &self.complaints
+    /// Receives the driver errors.
+    pub(super) fn driver_errors(&self) -> &DriverErrors {
+        &self.driver_errors
     }
 
     /// Whether the threads have to end.
@@ -485,7 +485,7 @@ impl Core {
     /// The driver did what the device can't answer: it stops and asks for a
     /// reset.
     pub(super) fn stop_working(&self, why: &str) {
-        self.complaints
+        self.driver_errors
             .add(format!("{why}; the device stops until it is reset"));
         self.need_reset();
     }
@@ -535,7 +535,7 @@ impl Core {
             return data.fill(0xff);
         }
         if ConfigSpace::is_window_data(offset, data.len()) {
-            let window = self.config_space().window(&self.complaints);
+            let window = self.config_space().window(&self.driver_errors);
             // Another width reads what is stored, like any other register.
             if let Some(window) = window.filter(|window| window.bytes == data.len()) {
                 self.bar_read(window.bar, window.offset, data);
@@ -558,13 +558,13 @@ impl Core {
         }
         let (msix_control, pin_disabled, window) = {
             let mut space = self.config_space();
-            space.write(offset, data, &self.complaints);
+            space.write(offset, data, &self.driver_errors);
             self.decodes
                 .store(space.decodes_memory(), Ordering::Release);
             self.bus_master
                 .store(space.is_bus_master(), Ordering::Release);
             let window = ConfigSpace::is_window_data(offset, data.len())
-                .then(|| space.window(&self.complaints))
+                .then(|| space.window(&self.driver_errors))
                 .flatten();
             (space.msix_control(), space.pin_disabled(), window)
         };
@@ -580,7 +580,8 @@ impl Core {
             return;
         }
         if index == MSIX_BAR {
-            self.interrupts.read_table(offset, data, &self.complaints);
+            self.interrupts
+                .read_table(offset, data, &self.driver_errors);
             return;
         }
         match Structure::at(offset) {
@@ -590,7 +591,7 @@ impl Core {
                 }
                 let faults = self.faults();
                 let mut common = self.common();
-                common.read(offset, data, &self.complaints);
+                common.read(offset, data, &self.driver_errors);
                 if offset == GENERATION_AT && faults.unstable_config {
                     common.configuration_changed();
                 }
@@ -605,12 +606,12 @@ impl Core {
                     (common.offered(), common.status())
                 };
                 self.blk_config()
-                    .read(offset, data, offered, status, &self.complaints);
+                    .read(offset, data, offered, status, &self.driver_errors);
                 faults::replace(&self.faults().device_reads, offset, data);
             }
             Some((structure, offset)) => {
                 data.fill(0);
-                self.complaints.add(format!(
+                self.driver_errors.add(format!(
                     "{structure:?} structure: a read of {} bytes at {offset:#x}, where nothing \
                      can be read (VIRTIO 1.3 §4.1.4)",
                     data.len()
@@ -625,7 +626,8 @@ impl Core {
             return;
         }
         if index == MSIX_BAR {
-            self.interrupts.write_table(offset, data, &self.complaints);
+            self.interrupts
+                .write_table(offset, data, &self.driver_errors);
             return;
         }
         match Structure::at(offset) {
@@ -639,7 +641,7 @@ impl Core {
                 let effect = {
                     let mut common = self.common();
                     common.refuse_features(refuses);
-                    common.write(offset, data, msix, &self.complaints)
+                    common.write(offset, data, msix, &self.driver_errors)
                 };
                 self.carry_out(effect);
             }
@@ -648,12 +650,13 @@ impl Core {
                     let common = self.common();
                     (common.agreed(), common.status())
                 };
-                let writeback = BlkConfig::written(offset, data, agreed, status, &self.complaints);
+                let writeback =
+                    BlkConfig::written(offset, data, agreed, status, &self.driver_errors);
                 if let Some(writeback) = writeback {
                     self.writeback.store(writeback, Ordering::Release);
                 }
             }
-            Some((Structure::Isr, offset)) => self.complaints.add(format!(
+            Some((Structure::Isr, offset)) => self.driver_errors.add(format!(
                 "ISR status: a write of {} bytes at {offset:#x}; it is read-only (VIRTIO 1.3 \
                  §4.1.4.5)",
                 data.len()
@@ -665,14 +668,14 @@ impl Core {
     /// Whether an access reaches a register; complains if not.
     fn reachable(&self, index: usize, offset: u64, bytes: usize) -> bool {
         if index == LEGACY_BAR && self.settings.device_id == DeviceId::Transitional {
-            self.complaints.add(
+            self.driver_errors.add(
                 "the legacy interface in BAR 0 was used, which this disk does not have: the \
                  modern one is there (VIRTIO 1.3 §4.1.4.10)",
             );
             return false;
         }
         if !self.decodes.load(Ordering::Acquire) {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "BAR {index} was accessed while the command register has memory decoding off"
             ));
             return false;
@@ -681,7 +684,7 @@ impl Core {
         let inside = self.config_space_bytes(index);
         let reachable = end.is_some_and(|end| end <= inside);
         if !reachable {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "an access of {bytes} bytes at {offset:#x} of BAR {index}, which has {inside} bytes"
             ));
         }
@@ -705,49 +708,49 @@ impl Core {
             .ok()
             .and_then(|index| self.queues.get(index));
         let Some(queue) = queue.filter(|_| offset.is_multiple_of(NOTIFY_MULTIPLIER.into())) else {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "a notification at {offset:#x} of the notification structure, which is no queue's \
                  address (VIRTIO 1.3 §4.1.4.4)"
             ));
             return;
         };
-        self.doorbells.fetch_add(1, Ordering::Relaxed);
+        self.notifications.fetch_add(1, Ordering::Relaxed);
         let value: Option<[u8; 2]> = data.try_into().ok();
         let Some(value) = value.map(u16::from_le_bytes) else {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "a notification of {} bytes; it must have 2 (VIRTIO 1.3 §4.1.5.2.1)",
                 data.len()
             ));
             return;
         };
         if u64::from(value) != index {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "a notification for queue {index} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
             ));
         }
         if !self.bus_master.load(Ordering::Acquire) {
-            self.complaints
+            self.driver_errors
                 .add("a notification while the command register has bus mastering off");
             return;
         }
         if !queue.is_live() {
-            self.complain_of_doorbell(index);
+            self.record_early_notification(index);
             return;
         }
         queue.ring();
     }
 
     /// A doorbell rang while its queue could not be served.
-    fn complain_of_doorbell(&self, index: u64) {
+    fn record_early_notification(&self, index: u64) {
         let status = self.common().status();
         if status & super::virtio_pci::NEEDS_RESET != 0 {
             // The driver may not have seen it yet; nothing will happen.
         } else if status & DRIVER_OK == 0 {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
             ));
         } else {
-            self.complaints.add(format!(
+            self.driver_errors.add(format!(
                 "a notification for queue {index}, which is not enabled"
             ));
         }
@@ -780,7 +783,7 @@ impl Core {
                     self.settings.queue_size,
                     terms,
                     &self.memory,
-                    &self.complaints,
+                    &self.driver_errors,
                 );
                 if enabled {
                     if self.oddities.take(Glitch::AtQueueEnable) {

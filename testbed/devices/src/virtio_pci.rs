@@ -10,7 +10,7 @@ use virtio_bindings::bindings::virtio_config::{
     VIRTIO_F_VERSION_1,
 };
 
-use super::{complaints::Complaints, interrupt_sender::NO_VECTOR};
+use super::{driver_errors::DriverErrors, interrupt_sender::NO_VECTOR};
 
 /// The status bits (VIRTIO 1.3 §2.1).
 pub(super) const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
@@ -270,8 +270,8 @@ impl CommonConfig {
     }
 
     /// Reads a field.
-    pub(super) fn read(&mut self, offset: u64, data: &mut [u8], complaints: &Complaints) {
-        let Some(field) = field_at(offset, data.len(), complaints) else {
+    pub(super) fn read(&mut self, offset: u64, data: &mut [u8], driver_errors: &DriverErrors) {
+        let Some(field) = field_at(offset, data.len(), driver_errors) else {
             data.fill(0);
             return;
         };
@@ -320,9 +320,9 @@ impl CommonConfig {
         offset: u64,
         data: &[u8],
         msix: bool,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Effect {
-        let Some(field) = field_at(offset, data.len(), complaints) else {
+        let Some(field) = field_at(offset, data.len(), driver_errors) else {
             return Effect::None;
         };
         let mut bytes = [0; 4];
@@ -337,7 +337,7 @@ impl CommonConfig {
             _ => true,
         };
         if self.reset_unread && initialises {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{field:?} was written after a reset that was not seen to finish: device_status \
                  must read 0 first (VIRTIO 1.3 §4.1.4.3.2)"
             ));
@@ -345,18 +345,18 @@ impl CommonConfig {
         match field {
             Field::DeviceFeatureSelect => self.device_feature_select = value,
             Field::DriverFeatureSelect => self.driver_feature_select = value,
-            Field::DriverFeature => self.write_features(value, complaints),
+            Field::DriverFeature => self.write_features(value, driver_errors),
             Field::ConfigMsixVector => {
-                self.config_vector = self.mapped(value as u16, complaints);
+                self.config_vector = self.mapped(value as u16, driver_errors);
                 // Only a mapping is to be verified.
                 self.config_vector_unread = value as u16 != NO_VECTOR;
             }
-            Field::DeviceStatus => return self.write_status(value as u8, msix, complaints),
+            Field::DeviceStatus => return self.write_status(value as u8, msix, driver_errors),
             Field::QueueSelect => self.queue_select = value as u16,
             Field::DeviceFeature
             | Field::NumQueues
             | Field::ConfigGeneration
-            | Field::QueueNotifyOff => complaints.add(format!(
+            | Field::QueueNotifyOff => driver_errors.add(format!(
                 "{field:?} was written, which is read-only (VIRTIO 1.3 §4.1.4.3.2)"
             )),
             Field::QueueSize
@@ -364,30 +364,30 @@ impl CommonConfig {
             | Field::QueueEnable
             | Field::QueueDesc(_)
             | Field::QueueDriver(_)
-            | Field::QueueDevice(_) => return self.write_queue(field, value, msix, complaints),
+            | Field::QueueDevice(_) => return self.write_queue(field, value, msix, driver_errors),
         }
         Effect::None
     }
 
     /// The vector that an event is mapped to when the driver asks for `vector`.
-    fn mapped(&self, vector: u16, complaints: &Complaints) -> u16 {
+    fn mapped(&self, vector: u16, driver_errors: &DriverErrors) -> u16 {
         if vector < self.vectors || vector == NO_VECTOR {
             return vector;
         }
-        complaints.add(format!(
+        driver_errors.add(format!(
             "MSI-X vector {vector} was asked for, and the table has {} (VIRTIO 1.3 §4.1.5.1.2.2)",
             self.vectors
         ));
         NO_VECTOR
     }
 
-    fn write_features(&mut self, value: u32, complaints: &Complaints) {
+    fn write_features(&mut self, value: u32, driver_errors: &DriverErrors) {
         if self.status & FEATURES_OK != 0 {
-            complaints.add("features were written after FEATURES_OK (VIRTIO 1.3 §3.1.1)");
+            driver_errors.add("features were written after FEATURES_OK (VIRTIO 1.3 §3.1.1)");
             return;
         }
         if self.status & DRIVER == 0 {
-            complaints.add("features were written before DRIVER (VIRTIO 1.3 §3.1.1)");
+            driver_errors.add("features were written before DRIVER (VIRTIO 1.3 §3.1.1)");
         }
         let Some(shift) = self
             .driver_feature_select
@@ -395,7 +395,7 @@ impl CommonConfig {
             .filter(|shift| *shift < 64)
         else {
             if value != 0 {
-                complaints.add(format!(
+                driver_errors.add(format!(
                     "features above bit 63 were accepted, by driver_feature_select {} (VIRTIO \
                      1.3 §2.2.1)",
                     self.driver_feature_select
@@ -407,33 +407,33 @@ impl CommonConfig {
         self.driver_features = self.driver_features & !mask | u64::from(value) << shift;
     }
 
-    fn write_status(&mut self, value: u8, msix: bool, complaints: &Complaints) -> Effect {
+    fn write_status(&mut self, value: u8, msix: bool, driver_errors: &DriverErrors) -> Effect {
         if value == 0 {
             return Effect::Reset;
         }
         if self.untouched {
-            complaints
+            driver_errors
                 .add("the device was not reset before its initialisation (VIRTIO 1.3 §3.1.1)");
             self.untouched = false;
         }
         // The device itself sets NEEDS_RESET: a driver may not have seen it yet.
         let old = self.status & !NEEDS_RESET;
         if old & !value != 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "status bits {:#04x} were cleared other than by a reset (VIRTIO 1.3 §2.1.1)",
                 old & !value
             ));
         }
         let known = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | NEEDS_RESET | FAILED;
         if value & !known != 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "undefined status bits {:#04x} were set (VIRTIO 1.3 §2.1)",
                 value & !known
             ));
         }
         let mut new = value & !old & known & !NEEDS_RESET;
         if old & FAILED != 0 && new != 0 {
-            complaints
+            driver_errors
                 .add("the initialisation went on after FAILED without a reset (VIRTIO 1.3 §2.1.1)");
         }
         for (bit, before, names) in [
@@ -446,11 +446,11 @@ impl CommonConfig {
             ),
         ] {
             if new & bit != 0 && old & before == 0 {
-                complaints.add(format!("{names}, or with it at once (VIRTIO 1.3 §3.1.1)"));
+                driver_errors.add(format!("{names}, or with it at once (VIRTIO 1.3 §3.1.1)"));
             }
         }
         if new & FEATURES_OK != 0
-            && (self.refuses_features || !self.features_acceptable(complaints))
+            && (self.refuses_features || !self.features_acceptable(driver_errors))
         {
             new &= !FEATURES_OK;
         }
@@ -462,7 +462,7 @@ impl CommonConfig {
         if new & DRIVER_OK == 0 {
             return Effect::None;
         }
-        self.check_before_start(msix, complaints);
+        self.check_before_start(msix, driver_errors);
         if self.status & FEATURES_OK == 0 {
             // Without agreed features there is no telling what the rings hold.
             self.status &= !DRIVER_OK;
@@ -472,28 +472,28 @@ impl CommonConfig {
     }
 
     /// Whether the device can work with what the driver accepted.
-    fn features_acceptable(&self, complaints: &Complaints) -> bool {
+    fn features_acceptable(&self, driver_errors: &DriverErrors) -> bool {
         let foreign = self.driver_features & !self.offered;
         if foreign != 0 {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "features {foreign:#x} were accepted, which are not offered (VIRTIO 1.3 §2.2.1)"
             ));
         }
         let version_1 = 1 << VIRTIO_F_VERSION_1;
         let legacy = self.offered & !self.driver_features & version_1 != 0;
         if legacy {
-            complaints.add("VIRTIO_F_VERSION_1 was not accepted (VIRTIO 1.3 §6.1)");
+            driver_errors.add("VIRTIO_F_VERSION_1 was not accepted (VIRTIO 1.3 §6.1)");
         }
         foreign == 0 && !legacy
     }
 
-    fn check_before_start(&self, msix: bool, complaints: &Complaints) {
+    fn check_before_start(&self, msix: bool, driver_errors: &DriverErrors) {
         if self.features_unread {
-            complaints
+            driver_errors
                 .add("FEATURES_OK was not read back before DRIVER_OK (VIRTIO 1.3 §3.1.1, step 6)");
         }
         if msix && self.config_vector_unread {
-            complaints.add(
+            driver_errors.add(
                 "config_msix_vector was not read back after it was written (VIRTIO 1.3 \
                  §4.1.5.1.2.2)",
             );
@@ -505,17 +505,17 @@ impl CommonConfig {
         field: Field,
         value: u32,
         msix: bool,
-        complaints: &Complaints,
+        driver_errors: &DriverErrors,
     ) -> Effect {
         let index = self.queue_select;
         let status = self.status;
         let most = self.queue_size;
         let vector = match field {
-            Field::QueueMsixVector => self.mapped(value as u16, complaints),
+            Field::QueueMsixVector => self.mapped(value as u16, driver_errors),
             _ => NO_VECTOR,
         };
         let Some(queue) = self.selected() else {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{field:?} of queue {index} was written: no such queue"
             ));
             return Effect::None;
@@ -529,14 +529,14 @@ impl CommonConfig {
             if !begun {
                 queue.early |= field.setup_bit();
             } else if !unmaps {
-                complaints.add(format!(
+                driver_errors.add(format!(
                     "{field:?} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                 ));
             }
         }
         // A vector may be changed at any time: it says nothing about the memory.
         if queue.enabled && field != Field::QueueMsixVector {
-            complaints.add(format!(
+            driver_errors.add(format!(
                 "{field:?} of queue {index} was written with {value:#x} while the queue is \
                  enabled (VIRTIO 1.3 §4.1.4.3.2)"
             ));
@@ -549,7 +549,7 @@ impl CommonConfig {
                 if size.is_power_of_two() && size <= most {
                     queue.size = size;
                 } else {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "queue size {size} was written: it must be a power of 2, at most {most} \
                          (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
@@ -564,32 +564,32 @@ impl CommonConfig {
             Field::QueueDevice(half) => set(&mut queue.device, half, value),
             _ => {
                 if value != 1 {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "{value} was written to queue_enable of queue {index}; only 1 may be \
                          (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                     return Effect::None;
                 }
                 if queue.written & ADDRESSES != ADDRESSES {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "queue {index} was enabled before all of its addresses were written \
                          (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                 }
                 if queue.early != 0 {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "queue {index} was enabled with fields that were written before \
                          FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                     ));
                 }
                 if msix && queue.vector_unread {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "queue_msix_vector of queue {index} was not read back after it was \
                          written (VIRTIO 1.3 §4.1.5.1.2.2)"
                     ));
                 }
                 if status & DRIVER_OK != 0 {
-                    complaints.add(format!(
+                    driver_errors.add(format!(
                         "queue {index} was enabled after DRIVER_OK (VIRTIO 1.3 §3.1.1, step 7)"
                     ));
                 }
@@ -602,7 +602,7 @@ impl CommonConfig {
 
 /// The field that an access of `bytes` bytes at `offset` names, if it is one
 /// that the specification allows (VIRTIO 1.3 §4.1.3.1).
-fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<Field> {
+fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<Field> {
     let hit = FIELDS
         .iter()
         .find(|(at, width, _)| *at == offset && *width == bytes);
@@ -612,7 +612,7 @@ fn field_at(offset: u64, bytes: usize, complaints: &Complaints) -> Option<Field>
         } else {
             "no field lies there unless a feature adds it that is not offered"
         };
-        complaints.add(format!(
+        driver_errors.add(format!(
             "common configuration: an access of {bytes} bytes at {offset:#x}: {why}"
         ));
     }
@@ -671,14 +671,14 @@ mod tests {
     /// on.
     struct Bench {
         registers: CommonConfig,
-        complaints: Complaints,
+        driver_errors: DriverErrors,
     }
 
     impl Bench {
         fn new() -> Self {
             Self {
                 registers: CommonConfig::new(OFFERED, 2, 256, 3),
-                complaints: Complaints::default(),
+                driver_errors: DriverErrors::default(),
             }
         }
 
@@ -744,13 +744,13 @@ mod tests {
         fn set<const N: usize>(&mut self, offset: u64, value: u32) -> Effect {
             let data = value.to_le_bytes();
             self.registers
-                .write(offset, &data[..N], true, &self.complaints)
+                .write(offset, &data[..N], true, &self.driver_errors)
         }
 
         fn get<const N: usize>(&mut self, offset: u64) -> u32 {
             let mut data = [0; 4];
             self.registers
-                .read(offset, &mut data[..N], &self.complaints);
+                .read(offset, &mut data[..N], &self.driver_errors);
             u32::from_le_bytes(data)
         }
 
@@ -759,19 +759,19 @@ mod tests {
         }
 
         fn nothing_wrong(&self) {
-            assert_eq!(self.complaints.list(), [""; 0]);
+            assert_eq!(self.driver_errors.list(), [""; 0]);
         }
 
         /// The one thing that was wrong.
-        fn complaint(&self) -> String {
-            let list = self.complaints.list();
+        fn driver_error(&self) -> String {
+            let list = self.driver_errors.list();
             assert_eq!(list.len(), 1, "{list:#?}");
             list[0].clone()
         }
     }
 
     #[test]
-    fn the_specified_order_of_initialisation_is_not_complained_of() {
+    fn the_specified_order_of_initialisation_is_no_driver_error() {
         Bench::ready().nothing_wrong();
     }
 
@@ -810,7 +810,7 @@ mod tests {
 
         assert_eq!(bench.read_status(), (ACKNOWLEDGE | DRIVER));
         assert_eq!(bench.registers.agreed(), 0);
-        assert!(bench.complaint().contains("not offered"));
+        assert!(bench.driver_error().contains("not offered"));
     }
 
     #[test]
@@ -823,7 +823,7 @@ mod tests {
         bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
 
         assert_eq!(bench.read_status() & FEATURES_OK, 0);
-        assert!(bench.complaint().contains("VERSION_1"));
+        assert!(bench.driver_error().contains("VERSION_1"));
     }
 
     #[test]
@@ -837,7 +837,7 @@ mod tests {
 
         bench.set::<4>(DRIVER_FEATURE, 1);
 
-        assert!(bench.complaint().contains("above bit 63"));
+        assert!(bench.driver_error().contains("above bit 63"));
     }
 
     #[test]
@@ -847,37 +847,37 @@ mod tests {
         bench.accept(0);
 
         assert_eq!(bench.registers.agreed(), OFFERED);
-        assert!(bench.complaint().contains("after FEATURES_OK"));
+        assert!(bench.driver_error().contains("after FEATURES_OK"));
     }
 
     #[test]
-    fn features_before_driver_are_complained_of() {
+    fn features_before_driver_are_driver_errors() {
         let mut bench = Bench::reset();
         bench.status(ACKNOWLEDGE);
 
         bench.accept(OFFERED);
 
-        assert!(bench.complaint().contains("before DRIVER"));
+        assert!(bench.driver_error().contains("before DRIVER"));
     }
 
     #[test]
-    fn a_driver_that_never_resets_is_complained_of() {
+    fn a_driver_that_never_resets_is_a_driver_error() {
         let mut bench = Bench::new();
 
         bench.status(ACKNOWLEDGE);
 
-        assert!(bench.complaint().contains("not reset"));
+        assert!(bench.driver_error().contains("not reset"));
     }
 
     #[test]
-    fn a_driver_that_does_not_wait_for_the_reset_is_complained_of() {
+    fn a_driver_that_does_not_wait_for_the_reset_is_a_driver_error() {
         let mut bench = Bench::new();
         bench.status(0);
         bench.registers.reset();
 
         bench.status(ACKNOWLEDGE);
 
-        assert!(bench.complaint().contains("not seen to finish"));
+        assert!(bench.driver_error().contains("not seen to finish"));
     }
 
     #[test]
@@ -892,8 +892,8 @@ mod tests {
     }
 
     #[test]
-    fn status_bits_out_of_order_are_complained_of() {
-        for (before, value, complaint) in [
+    fn status_bits_out_of_order_are_driver_errors() {
+        for (before, value, error) in [
             (0, DRIVER, "DRIVER was set before ACKNOWLEDGE"),
             (0, ACKNOWLEDGE | DRIVER, "DRIVER was set before ACKNOWLEDGE"),
             (
@@ -910,7 +910,7 @@ mod tests {
 
             bench.status(value);
 
-            assert!(bench.complaint().starts_with(complaint));
+            assert!(bench.driver_error().starts_with(error));
         }
     }
 
@@ -924,7 +924,7 @@ mod tests {
 
         assert_eq!(effect, Effect::None);
         assert_eq!(bench.read_status(), (ACKNOWLEDGE | DRIVER));
-        let list = bench.complaints.list();
+        let list = bench.driver_errors.list();
         assert!(
             list.iter()
                 .any(|text| text.contains("DRIVER_OK was set before FEATURES_OK"))
@@ -944,27 +944,31 @@ mod tests {
 
         bench.status(0x0f);
 
-        assert!(bench.complaint().contains("not read back before DRIVER_OK"));
+        assert!(
+            bench
+                .driver_error()
+                .contains("not read back before DRIVER_OK")
+        );
     }
 
     #[test]
-    fn cleared_status_bits_stay_set_and_are_complained_of() {
+    fn cleared_status_bits_stay_set_and_are_driver_errors() {
         let mut bench = Bench::ready();
 
         bench.status(ACKNOWLEDGE);
 
         assert_eq!(bench.read_status(), 0x0f);
-        assert!(bench.complaint().contains("were cleared"));
+        assert!(bench.driver_error().contains("were cleared"));
     }
 
     #[test]
-    fn undefined_status_bits_are_complained_of() {
+    fn undefined_status_bits_are_driver_errors() {
         let mut bench = Bench::reset();
 
         bench.status(ACKNOWLEDGE | 0x20);
 
         assert_eq!(bench.read_status(), ACKNOWLEDGE);
-        assert!(bench.complaint().contains("undefined status bits 0x20"));
+        assert!(bench.driver_error().contains("undefined status bits 0x20"));
     }
 
     #[test]
@@ -976,7 +980,7 @@ mod tests {
 
         bench.status(ACKNOWLEDGE | FAILED | DRIVER);
 
-        assert!(bench.complaint().contains("after FAILED"));
+        assert!(bench.driver_error().contains("after FAILED"));
     }
 
     #[test]
@@ -1005,16 +1009,16 @@ mod tests {
 
             bench
                 .registers
-                .write(offset, &[0xff; 4][..width], true, &bench.complaints);
+                .write(offset, &[0xff; 4][..width], true, &bench.driver_errors);
 
-            assert!(bench.complaint().contains("read-only"));
+            assert!(bench.driver_error().contains("read-only"));
             assert_eq!(bench.get::<2>(NUM_QUEUES), 2);
             assert_eq!(bench.get::<1>(GENERATION), 0);
         }
     }
 
     #[test]
-    fn accesses_of_the_wrong_width_or_place_are_complained_of_and_read_zero() {
+    fn accesses_of_the_wrong_width_or_place_are_driver_errors_and_read_zero() {
         let accesses: [(u64, usize); 8] = [
             (0x14, 2),
             (0x14, 4),
@@ -1031,17 +1035,18 @@ mod tests {
 
             bench
                 .registers
-                .read(offset, &mut data[..width], &bench.complaints);
+                .read(offset, &mut data[..width], &bench.driver_errors);
 
             assert_eq!(data[..width], [0; 8][..width]);
             assert!(
                 bench
-                    .complaint()
+                    .driver_error()
                     .contains("common configuration: an access of")
             );
-            let effect = bench
-                .registers
-                .write(offset, &[0; 8][..width], true, &bench.complaints);
+            let effect =
+                bench
+                    .registers
+                    .write(offset, &[0; 8][..width], true, &bench.driver_errors);
             assert_eq!(effect, Effect::None);
         }
     }
@@ -1055,7 +1060,7 @@ mod tests {
         bench.nothing_wrong();
         bench.set::<4>(QUEUE_DESC, 0x1000);
 
-        assert!(bench.complaint().contains("no such queue"));
+        assert!(bench.driver_error().contains("no such queue"));
     }
 
     #[test]
@@ -1091,19 +1096,19 @@ mod tests {
             bench.set::<2>(QUEUE_SIZE, size);
 
             assert_eq!(bench.get::<2>(QUEUE_SIZE), 256);
-            assert!(bench.complaint().contains("power of 2"));
+            assert!(bench.driver_error().contains("power of 2"));
         }
     }
 
     #[test]
-    fn queue_fields_before_features_ok_are_complained_of() {
+    fn queue_fields_before_features_ok_are_driver_errors() {
         for (field, value) in [(QUEUE_SIZE, 64), (QUEUE_VECTOR, 1), (QUEUE_ENABLE, 1)] {
             let mut bench = Bench::reset();
             bench.status(ACKNOWLEDGE);
 
             bench.set::<2>(field, value);
 
-            let list = bench.complaints.list();
+            let list = bench.driver_errors.list();
             assert!(list[0].contains("before FEATURES_OK"), "{list:?}");
         }
     }
@@ -1135,7 +1140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_set_up_between_reset_and_acknowledge_is_complained_of_when_it_is_enabled() {
+    fn a_queue_set_up_between_reset_and_acknowledge_is_a_driver_error_when_it_is_enabled() {
         let mut bench = Bench::reset();
         bench.set::<4>(QUEUE_DESC, 0x1000);
         bench.nothing_wrong();
@@ -1152,7 +1157,7 @@ mod tests {
 
         assert!(
             bench
-                .complaint()
+                .driver_error()
                 .contains("fields that were written before")
         );
     }
@@ -1167,7 +1172,7 @@ mod tests {
         bench.set::<4>(QUEUE_DESC, 0x9000);
 
         assert_eq!(bench.get::<4>(QUEUE_DESC), 0x1000);
-        assert!(bench.complaint().contains("while the queue is enabled"));
+        assert!(bench.driver_error().contains("while the queue is enabled"));
     }
 
     #[test]
@@ -1178,30 +1183,30 @@ mod tests {
 
             assert_eq!(bench.set::<2>(QUEUE_ENABLE, value), Effect::None);
 
-            assert!(bench.complaint().contains("only 1 may be"));
+            assert!(bench.driver_error().contains("only 1 may be"));
         }
     }
 
     #[test]
-    fn a_queue_enabled_before_its_addresses_is_complained_of() {
+    fn a_queue_enabled_before_its_addresses_is_a_driver_error() {
         let mut bench = Bench::agreed();
         bench.set::<4>(QUEUE_DESC, 0x1000);
         bench.set::<4>(QUEUE_DEVICE, 0x3000);
 
         bench.set::<2>(QUEUE_ENABLE, 1);
 
-        assert!(bench.complaint().contains("before all of its addresses"));
+        assert!(bench.driver_error().contains("before all of its addresses"));
     }
 
     #[test]
-    fn a_queue_enabled_after_driver_ok_is_complained_of() {
+    fn a_queue_enabled_after_driver_ok_is_a_driver_error() {
         let mut bench = Bench::ready();
         bench.set::<2>(QUEUE_SELECT, 1);
         bench.set_up_queue();
 
         bench.set::<2>(QUEUE_ENABLE, 1);
 
-        assert!(bench.complaint().contains("after DRIVER_OK"));
+        assert!(bench.driver_error().contains("after DRIVER_OK"));
     }
 
     #[test]
@@ -1213,7 +1218,7 @@ mod tests {
 
         assert_eq!(bench.get::<2>(QUEUE_VECTOR), NONE);
         assert_eq!(bench.get::<2>(CONFIG_VECTOR), NONE);
-        assert_eq!(bench.complaints.count(), 2);
+        assert_eq!(bench.driver_errors.count(), 2);
     }
 
     #[test]
@@ -1221,10 +1226,10 @@ mod tests {
         for status in [0, ACKNOWLEDGE, ACKNOWLEDGE | DRIVER] {
             let mut bench = Bench::reset();
             bench.status(status);
-            let before = bench.complaints.count();
+            let before = bench.driver_errors.count();
             bench.set::<2>(QUEUE_VECTOR, NONE);
             assert_eq!(bench.get::<2>(QUEUE_VECTOR), NONE);
-            assert_eq!(bench.complaints.count(), before, "{status:#x}");
+            assert_eq!(bench.driver_errors.count(), before, "{status:#x}");
         }
         let mut bench = Bench::agreed();
         bench.set_up_queue();
@@ -1248,7 +1253,7 @@ mod tests {
 
         assert!(
             bench
-                .complaint()
+                .driver_error()
                 .contains("queue_msix_vector of queue 0 was not read back")
         );
     }
@@ -1265,7 +1270,7 @@ mod tests {
 
         assert!(
             bench
-                .complaint()
+                .driver_error()
                 .contains("config_msix_vector was not read back")
         );
     }

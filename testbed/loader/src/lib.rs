@@ -3,9 +3,9 @@
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
+mod control_flow;
 mod file;
 mod messages;
-mod reach;
 pub mod sample;
 mod symbols;
 mod unwind;
@@ -229,8 +229,8 @@ impl Image {
 
     /// The addresses of the instructions that can be reached from the routine
     /// at `routine`; only while no breakpoint is set in the code.
-    pub fn reach(&self, routine: usize) -> Vec<usize> {
-        reach::reach(routine, |place| {
+    pub fn reachable_from(&self, routine: usize) -> Vec<usize> {
+        control_flow::reachable_from(routine, |place| {
             let bytes = self.code_from(place)?;
             // SAFETY: that many bytes from there on are in an executable
             // section, which stays mapped; no breakpoint is being set in it.

@@ -60,7 +60,7 @@ pub trait PciFunction: Send + Sync {
     fn power_cycle(&self);
     /// What the driver did wrong so far, in words: each thing once, in the order
     /// in which it was found.
-    fn complaints(&self) -> Vec<String>;
+    fn driver_errors(&self) -> Vec<String>;
     /// Stops its threads; nothing is read or written through it any more.
     fn stop(&self);
 }
@@ -69,11 +69,11 @@ pub trait PciFunction: Send + Sync {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FunctionCounters {
     /// Available-buffer notifications received.
-    pub doorbells: u64,
+    pub notifications: u64,
     /// Interrupts sent: messages, or changes of the pin to asserted.
     pub interrupts: u64,
     /// Requests taken from the rings.
     pub requests: u64,
     /// What the function found wrong in what the driver did, each once.
-    pub complaints: u64,
+    pub driver_errors: u64,
 }

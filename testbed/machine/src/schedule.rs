@@ -584,7 +584,7 @@ struct Schedule {
     instructions: u64,
     switches: u64,
     /// What can be reached from the miniport's routines.
-    reach: BTreeMap<usize, Vec<usize>>,
+    reachable: BTreeMap<usize, Vec<usize>>,
 }
 
 impl Schedule {
@@ -604,7 +604,7 @@ impl Schedule {
             points: 0,
             instructions: 0,
             switches: 0,
-            reach: BTreeMap::new(),
+            reachable: BTreeMap::new(),
         }
     }
 
@@ -667,12 +667,12 @@ impl Schedule {
             return;
         }
         trap::clear_breakpoint();
-        let reach = self
-            .reach
+        let reachable = self
+            .reachable
             .entry(routine)
-            .or_insert_with(|| trap::reach(routine));
-        if !reach.is_empty() {
-            trap::set_breakpoint(reach[self.random.random_range(0..reach.len())]);
+            .or_insert_with(|| trap::reachable_from(routine));
+        if !reachable.is_empty() {
+            trap::set_breakpoint(reachable[self.random.random_range(0..reachable.len())]);
         }
     }
 

@@ -6,46 +6,46 @@
 mod access_tests;
 mod breakpoint;
 mod bus;
+mod callbacks;
 pub mod count;
 mod crash;
 #[cfg(test)]
 mod crash_tests;
 mod emulate;
 mod images;
-mod inside;
-mod peek;
+mod process_memory;
 #[cfg(test)]
 mod ram;
+mod revoked;
 mod signal;
 mod stack;
 mod stop;
-mod taken;
 
 pub use self::{
     breakpoint::{clear as clear_breakpoint, set as set_breakpoint},
-    bus::complain,
+    bus::record_driver_error,
+    callbacks::{current_callback, processor_time},
     crash::{Place, place_in_driver},
-    images::first as driver_image,
-    inside::{callback, processor_time},
-    peek::read as read_memory,
-    stack::{Calls, Walk, called},
-    taken::{Access, tell_of_accesses},
+    images::driver_image,
+    process_memory::read as read_memory,
+    revoked::{RevokedAccess, on_revoked_access},
+    stack::{Calls, Walk, record_call},
 };
 pub use self::{
-    bus::{RegisterWindow, complaints, connect_ports},
+    bus::{RegisterWindow, connect_ports, driver_errors},
+    callbacks::{RunningCallback, in_driver, running_callbacks},
     images::watch,
-    inside::{Inside, in_driver, inside},
     signal::{ignore_file_size_signal, install},
     stop::{repeat_with, stop_machine},
 };
 
-/// The addresses of the instructions of a driver that can be reached from its
-/// routine at `routine`; none if it is in no driver.
-pub fn reach(routine: usize) -> Vec<usize> {
-    images::of(routine).map_or_else(Vec::new, |(image, _)| image.reach(routine))
+/// The addresses of the instructions that are reachable from the driver's routine at
+/// `routine`. Empty if `routine` is not in a driver.
+pub fn reachable_from(routine: usize) -> Vec<usize> {
+    images::of(routine).map_or_else(Vec::new, |(image, _)| image.reachable_from(routine))
 }
 
 /// Whether a byte can be read at `address`.
 pub fn is_readable(address: usize) -> bool {
-    peek::read(address, &mut [0]).is_some()
+    process_memory::read(address, &mut [0]).is_some()
 }

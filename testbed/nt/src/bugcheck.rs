@@ -5,7 +5,7 @@ use std::{arch::naked_asm, fmt};
 
 use super::Export;
 use testbed_machine::{
-    trap::{Place, callback, driver_image, read_memory, stop_machine},
+    trap::{Place, current_callback, driver_image, read_memory, stop_machine},
     variadic::VariadicArguments,
     variadic_entry,
 };
@@ -55,7 +55,7 @@ fn stop(code: u32, parameters: [u64; 4], caller: usize) -> ! {
     stop_machine(format_args!(
         "{} stopped the machine: {bug_check}\n  in {}, called before {}",
         driver_image().map_or("the driver", |image| image.name()),
-        callback().unwrap_or("no callback"),
+        current_callback().unwrap_or("no callback"),
         Place(caller)
     ))
 }

@@ -32,7 +32,7 @@ pub use self::{
 use testbed_machine::{
     cpu,
     memory::{self, Memory},
-    trap::{callback, complain, stop_machine},
+    trap::{current_callback, record_driver_error, stop_machine},
 };
 
 /// An export: its name and its address.
@@ -87,9 +87,9 @@ fn memory() -> &'static Arc<Memory> {
 fn require_irql(function: &str, highest: u8) {
     let level = cpu::current_irql();
     if level > highest {
-        complain(format!(
+        record_driver_error(format!(
             "{function} was called at IRQL {level} in {}, and may be called up to {highest}",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     }
 }

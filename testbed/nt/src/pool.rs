@@ -12,7 +12,7 @@ use super::{Export, memory, require_irql};
 use testbed_machine::{
     cpu::irql,
     memory::{Block, PAGE, Placement},
-    trap::{callback, complain, stop_machine},
+    trap::{current_callback, record_driver_error, stop_machine},
 };
 
 pub(super) const EXPORTS: &[Export] = &[
@@ -98,7 +98,7 @@ fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Opt
     let block = match memory().allocate(bytes, Placement::Scattered) {
         Ok(block) => block,
         Err(error) => {
-            complain(format!("pool allocation failed: {error}"));
+            record_driver_error(format!("pool allocation failed: {error}"));
             return None;
         }
     };
@@ -123,11 +123,11 @@ pub(crate) fn free(address: usize, tag: u32) {
         stop_machine(format_args!(
             "the driver freed pool at {address:#x} in {}, which is not allocated: it was freed \
              before, or it was not returned by an allocation",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     };
     if tag != 0 && tag != allocation.tag {
-        complain(format!(
+        record_driver_error(format!(
             "pool that was allocated with tag '{}' was freed with tag '{}'",
             tag_text(allocation.tag),
             tag_text(tag)
@@ -168,7 +168,7 @@ extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usiz
     };
     let address = match tag {
         0 => {
-            complain("ExAllocatePool2 was called with tag 0, which it rejects".into());
+            record_driver_error("ExAllocatePool2 was called with tag 0, which it rejects".into());
             None
         }
         _ => allocate_aligned(bytes, tag, fill, alignment),
@@ -211,7 +211,7 @@ pub(super) mod tests {
     use std::sync::Once;
 
     use super::*;
-    use testbed_machine::{memory::Memory, trap::complaints};
+    use testbed_machine::{memory::Memory, trap::driver_errors};
 
     /// Tests share the one memory of the process.
     pub(crate) fn attach_memory() {
@@ -284,33 +284,33 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn another_tag_and_no_tag_are_complained_of() {
+    fn another_tag_and_no_tag_are_driver_errors() {
         attach_memory();
         let address = ex_allocate_pool_2(0x40, 8, u32::from_le_bytes(*b"mine"));
         ex_free_pool_with_tag(address, u32::from_le_bytes(*b"your"));
 
         assert_eq!(ex_allocate_pool_2(0x40, 8, 0), 0);
 
-        let complaints = complaints();
+        let driver_errors = driver_errors();
         assert!(
-            complaints
+            driver_errors
                 .iter()
                 .any(|text| text.contains("tag 'mine' was freed with tag 'your'"))
         );
-        assert!(complaints.iter().any(|text| text.contains("tag 0")));
+        assert!(driver_errors.iter().any(|text| text.contains("tag 0")));
     }
 
     #[test]
-    fn pool_above_dispatch_level_is_complained_of() {
+    fn pool_above_dispatch_level_is_a_driver_error() {
         attach_memory();
         let before = testbed_machine::cpu::set_irql(irql::DEVICE);
         let address = ex_allocate_pool_2(0x40, 8, 1);
         testbed_machine::cpu::set_irql(before);
         ex_free_pool(address);
 
-        let complained =
+        let expected =
             "ExAllocatePool2 was called at IRQL 9 in no callback, and may be called up to 2";
-        assert!(complaints().contains(&complained.into()));
+        assert!(driver_errors().contains(&expected.into()));
     }
 
     #[test]

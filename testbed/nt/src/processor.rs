@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::Export;
 use testbed_machine::{
     cpu::{self, irql},
-    trap::{callback, stop_machine},
+    trap::{current_callback, stop_machine},
 };
 
 pub(super) const EXPORTS: &[Export] = &[
@@ -188,7 +188,7 @@ pub(super) fn raise(function: &str, level: u8) -> u8 {
         stop_machine(format_args!(
             "{function} was called in {} to raise the IRQL from {current} to {level}: Windows \
              stops with IRQL_NOT_GREATER_OR_EQUAL",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     }
     cpu::set_irql(level)
@@ -204,7 +204,7 @@ pub(super) fn lower(function: &str, level: u8) {
         stop_machine(format_args!(
             "{function} was called in {} to lower the IRQL from {current} to {level}: Windows \
              stops with IRQL_NOT_LESS_OR_EQUAL",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     }
     cpu::set_irql(level);

@@ -13,7 +13,7 @@ use super::{
 use testbed_machine::{
     cpu::irql,
     schedule::{self, Point},
-    trap::{callback, complain, stop_machine},
+    trap::{current_callback, record_driver_error, stop_machine},
 };
 
 pub(super) const EXPORTS: &[Export] = &[
@@ -73,7 +73,7 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
             stop_machine(format_args!(
                 "the driver took a spin lock in {} that this processor already holds, which would \
                  deadlock",
-                callback().unwrap_or("no callback")
+                current_callback().unwrap_or("no callback")
             ));
         }
         if schedule::is_on() {
@@ -93,7 +93,7 @@ pub(super) unsafe fn release(lock: *mut usize) {
     if lock.swap(0, Ordering::Release) != this_thread() {
         stop_machine(format_args!(
             "the driver released a spin lock in {} that this processor does not hold",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     }
     schedule::free(std::ptr::from_ref(lock).addr());
@@ -121,9 +121,9 @@ unsafe extern "win64" fn ke_release_spin_lock(lock: *mut usize, level: u8) {
 unsafe extern "win64" fn ke_acquire_spin_lock_at_dpc_level(lock: *mut usize) {
     let level = testbed_machine::cpu::current_irql();
     if level < irql::DISPATCH {
-        complain(format!(
+        record_driver_error(format!(
             "KeAcquireSpinLockAtDpcLevel was called at IRQL {level} in {}",
-            callback().unwrap_or("no callback")
+            current_callback().unwrap_or("no callback")
         ));
     }
     // SAFETY: the driver's claim.

@@ -584,7 +584,7 @@ impl Run<'_> {
                     .push(format!("the adapter did not start: {failed}"));
                 let summary = Summary {
                     report: *failed.report,
-                    complaints: self.hardware.function.complaints(),
+                    driver_errors: self.hardware.function.driver_errors(),
                     house_rules: self.settings.house_rules,
                     ..Summary::default()
                 };
@@ -917,8 +917,8 @@ impl Run<'_> {
         let summary = Summary {
             report: adapter.report(),
             device: self.hardware.function.counters(),
-            complaints: self.hardware.function.complaints(),
-            accesses: trap::complaints(),
+            driver_errors: self.hardware.function.driver_errors(),
+            accesses: trap::driver_errors(),
             retries: self.retries,
             failed: self.failed.clone(),
             house_rules: self.settings.house_rules,

@@ -27,7 +27,7 @@ pub struct Summary {
     /// The device's counters.
     pub device: FunctionCounters,
     /// Faults of the driver that the device found.
-    pub complaints: Vec<String>,
+    pub driver_errors: Vec<String>,
     /// Register accesses that were wrong, but could be emulated.
     pub accesses: Vec<String>,
     /// The number of commands that the class driver retried.
@@ -54,8 +54,8 @@ impl Summary {
                 faults.push(violation.to_string());
             }
         }
-        for complaint in &self.complaints {
-            faults.push(format!("the device complains: {complaint}"));
+        for error in &self.driver_errors {
+            faults.push(format!("the device saw a driver error: {error}"));
         }
         for access in &self.accesses {
             faults.push(format!("wrong access to the device: {access}"));
@@ -141,7 +141,7 @@ impl Summary {
         let rows = [
             ("interrupts", self.report.interrupts),
             ("DPCs", self.report.dpcs),
-            ("notifications", self.device.doorbells),
+            ("notifications", self.device.notifications),
             ("device requests", self.device.requests),
         ]
         .map(|(name, count)| {
@@ -245,7 +245,10 @@ impl Display for Summary {
         writeln!(out)?;
         self.remarks(out)?;
         match self.faults().len() {
-            0 => writeln!(out, "violations: none; complaints of the device: none")?,
+            0 => writeln!(
+                out,
+                "violations: none; driver errors seen by the device: none"
+            )?,
             count => writeln!(out, "faults of the driver: {count}, listed below")?,
         }
         self.advice()
@@ -326,12 +329,12 @@ mod tests {
                 ..Report::default()
             },
             device: FunctionCounters {
-                doorbells: 1000,
+                notifications: 1000,
                 interrupts: 2000,
                 requests: 3999,
-                complaints: 0,
+                driver_errors: 0,
             },
-            complaints: Vec::new(),
+            driver_errors: Vec::new(),
             accesses: Vec::new(),
             retries: 1,
             failed: BTreeMap::new(),
@@ -357,7 +360,7 @@ device requests   3999    1.000
 
 requests: 4000, by status: SRB_STATUS_SUCCESS (01h) 3999, SRB_STATUS_ERROR (04h) 1
 commands retried by the class driver: 1
-violations: none; complaints of the device: none
+violations: none; driver errors seen by the device: none
 ";
         assert_eq!(summary().to_string(), expected);
         assert!(summary().faults().is_empty());
@@ -366,7 +369,7 @@ violations: none; complaints of the device: none
     #[test]
     fn every_fault_is_reported_as_a_violation_with_its_details() {
         let mut summary = summary();
-        summary.complaints.push("queue 0: a loop".to_owned());
+        summary.driver_errors.push("queue 0: a loop".to_owned());
         summary.accesses.push("2 bytes at 3".to_owned());
         summary.report.leaks.push("64 bytes of pool".to_owned());
         summary.report.resets.push(ResetRow {
@@ -408,7 +411,7 @@ violations: none; complaints of the device: none
                  \x20 locks held: Channel 1 (by Storport), Dpc 0\n\
                  \x20 at: test.sys+0x1234 (submit+0x34)\n\
                  \x20     test.sys+0x1100 (HwStartIo+0x20)",
-                "the device complains: queue 0: a loop",
+                "the device saw a driver error: queue 0: a loop",
                 "wrong access to the device: 2 bytes at 3",
                 "a request timed out and the bus was reset: 0:0:0 READ(10), 10 s (3 outstanding, \
                  HwResetBus returned TRUE)",

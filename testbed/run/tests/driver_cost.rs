@@ -29,7 +29,7 @@ fn two_runs_give_the_same_figures() {
 
 #[test]
 #[ignore = "needs built drivers: cargo xtask test"]
-fn a_read_passes_each_callback_once_and_rings_the_doorbell_once() {
+fn a_read_passes_each_callback_once_and_notifies_the_device_once() {
     let cost: serde_json::Value = serde_json::from_str(&cost("FERROSTOR_DRIVER", &[])).unwrap();
 
     let read = &cost["rows"][0];

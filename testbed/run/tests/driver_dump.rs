@@ -57,7 +57,7 @@ fn a_dump_is_written_after_a_crash_under_load() {
         "crashed with 32 requests in flight; 16MiB in 256 writes of at most 64KiB, 0 mismatches"
     );
     assert!(
-        text.contains("violations: none; complaints of the device: none"),
+        text.contains("violations: none; driver errors seen by the device: none"),
         "{text}"
     );
 }

@@ -26,7 +26,7 @@ fn passes(variable: &str, options: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    let judged = "violations: none; complaints of the device: none";
+    let judged = "violations: none; driver errors seen by the device: none";
     assert!(text.contains(judged), "{text}");
     assert!(text.ends_with("PASS\n"), "{text}");
     text

@@ -64,8 +64,8 @@ impl PciFunction for Muffled {
     fn power_cycle(&self) {
         self.bell.power_cycle();
     }
-    fn complaints(&self) -> Vec<String> {
-        self.bell.complaints()
+    fn driver_errors(&self) -> Vec<String> {
+        self.bell.driver_errors()
     }
     fn stop(&self) {
         self.bell.stop();

@@ -150,5 +150,5 @@ fn faults_of_the_disk_are_reported_and_survived() {
     assert_eq!(report.resets.len(), 1);
     assert!(report.resets[0].accepted);
     assert!(report.violations.is_empty(), "{:?}", report.violations);
-    assert_eq!(device.complaints(), [""; 0]);
+    assert_eq!(device.driver_errors(), [""; 0]);
 }

@@ -122,7 +122,7 @@ fn data_and_requests_survive_sleeps_however_they_are_made() {
         let report = adapter.report();
         assert!(report.violations.is_empty(), "{:?}", report.violations);
         assert!(report.resets.is_empty(), "{:?}", report.resets);
-        assert_eq!(device.complaints(), [""; 0]);
-        assert_eq!(trap::complaints(), [""; 0]);
+        assert_eq!(device.driver_errors(), [""; 0]);
+        assert_eq!(trap::driver_errors(), [""; 0]);
     }
 }

@@ -45,7 +45,7 @@ fn passes(options: &[&str]) {
     assert!(output.status.success(), "{text}\n{errors}");
     assert!(text.contains("16MiB verified in "), "{text}");
     assert!(text.contains(" 0 mismatches"), "{text}");
-    let judged = "violations: none; complaints of the device: none";
+    let judged = "violations: none; driver errors seen by the device: none";
     assert!(text.contains(judged), "{text}");
     assert!(text.ends_with("PASS\n"), "{text}");
 }

@@ -31,7 +31,7 @@ fn counted(options: &[&str]) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{errors}");
-    let judged = "violations: none; complaints of the device: none";
+    let judged = "violations: none; driver errors seen by the device: none";
     assert!(text.contains(judged), "{text}");
     // What stands above it are also the host's CPU times.
     let from = text.find("callback ").expect("callbacks are counted");

@@ -40,7 +40,7 @@ pub(super) struct Call {
 
 impl Call {
     fn new(function: &'static str, arguments: VariadicArguments) -> Self {
-        trap::called(arguments.address());
+        trap::record_call(arguments.address());
         Self {
             // SAFETY: the thunk passed all arguments of the call.
             caller: unsafe { arguments.return_address() },

@@ -32,7 +32,7 @@ use testbed_machine::{
     cpu::{Deferred, Source, irql, set_irql},
     mailbox::Mailbox,
     memory::Block,
-    trap::{self, Access},
+    trap::{self, RevokedAccess},
 };
 
 /// A program that runs, and where it goes when it has ended.
@@ -711,7 +711,7 @@ impl Port {
 
     /// The driver accesses what may be the memory of a request that it has
     /// completed; whether it was, and can be accessed now.
-    pub(super) fn touched(&self, access: &Access) -> bool {
+    pub(super) fn touched(&self, access: &RevokedAccess) -> bool {
         let Some(srbs) = self.try_srbs() else {
             return false;
         };

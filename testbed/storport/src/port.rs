@@ -38,7 +38,7 @@ use testbed_machine::{
     Machine, clock,
     memory::Block,
     pci::PciFunction,
-    trap::{self, Access},
+    trap::{self, RevokedAccess},
 };
 
 /// Memory that begins somewhere in a block.
@@ -179,7 +179,7 @@ impl Port {
             asleep: AtomicBool::new(false),
             dump: OnceLock::new(),
         }));
-        trap::tell_of_accesses(Self::touched_anywhere);
+        trap::on_revoked_access(Self::touched_anywhere);
         PORTS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -230,7 +230,12 @@ impl Port {
     }
 
     /// [`Self::violation`] by an access to memory.
-    pub(super) fn violation_at(&self, rule: Rule, access: &Access, detail: fmt::Arguments<'_>) {
+    pub(super) fn violation_at(
+        &self,
+        rule: Rule,
+        access: &RevokedAccess,
+        detail: fmt::Arguments<'_>,
+    ) {
         let place = access.walk.clone().next().unwrap_or(0);
         let stack = access.walk.clone();
         self.recorder
@@ -239,7 +244,7 @@ impl Port {
 
     /// The driver accesses memory that was taken from it; whether an adapter's
     /// was, and can be accessed now.
-    fn touched_anywhere(access: &Access) -> bool {
+    fn touched_anywhere(access: &RevokedAccess) -> bool {
         let of_callback = callbacks::current_port();
         let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
         of_callback

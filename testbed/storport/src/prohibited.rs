@@ -147,7 +147,7 @@ extern "win64" fn tell(arguments: usize, number: usize) -> usize {
              bug"
         ));
     };
-    trap::called(arguments);
+    trap::record_call(arguments);
     let below = (arguments as *const usize).wrapping_sub(1);
     // SAFETY: the entry's own return address lies below its arguments.
     let caller = unsafe { below.read() };

@@ -10,7 +10,7 @@ use std::{
 use super::port::Port;
 use testbed_machine::{
     clock, schedule,
-    trap::{self, Inside},
+    trap::{self, RunningCallback},
 };
 
 /// How often it looks.
@@ -49,16 +49,16 @@ fn look_for_points(port: &'static Port) {
             last = (points, Instant::now(), trap::processor_time());
             continue;
         }
-        let inside = trap::inside();
+        let running = trap::running_callbacks();
         // Not the host's time: it may have other things to do.
         let used = trap::processor_time().saturating_sub(last.2);
-        if !inside.is_empty() && used > limit {
+        if !running.is_empty() && used > limit {
             trap::stop_machine(format_args!(
                 "{}: it has run for {limit:?} without a call of Storport's or an access to a \
                  register, while all other threads waited: it polls memory that never \
                  changes; in the driver: {}",
                 port.driver(),
-                places(&inside),
+                places(&running),
             ));
         } else if last.1.elapsed() > BETWEEN_POINTS {
             trap::stop_machine(format_args!(
@@ -71,20 +71,20 @@ fn look_for_points(port: &'static Port) {
 }
 
 /// Which callbacks run where.
-fn places(inside: &[Inside]) -> String {
-    let places: Vec<_> = inside
+fn places(running: &[RunningCallback]) -> String {
+    let places: Vec<_> = running
         .iter()
-        .map(|inside| format!("{} on CPU {}", inside.callback, inside.cpu))
+        .map(|running| format!("{} on CPU {}", running.callback, running.cpu))
         .collect();
     places.join(", ")
 }
 
 fn look(port: &'static Port) {
     let limit = port.settings.callback_limit;
-    let inside = trap::inside();
+    let running = trap::running_callbacks();
     let now = clock::instant();
-    let since = |inside: &Inside| now.saturating_duration_since(inside.since);
-    let Some(stuck) = inside.iter().find(|inside| since(inside) > limit) else {
+    let since = |running: &RunningCallback| now.saturating_duration_since(running.since);
+    let Some(stuck) = running.iter().find(|running| since(running) > limit) else {
         return;
     };
     let locks = port.locks_taken();
@@ -95,6 +95,6 @@ fn look(port: &'static Port) {
         stuck.callback,
         stuck.cpu,
         if locks.is_empty() { "none" } else { &locks },
-        places(&inside),
+        places(&running),
     ));
 }

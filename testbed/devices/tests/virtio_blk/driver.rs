@@ -130,7 +130,7 @@ pub struct Ring {
     /// Where the next chain's descriptors go.
     next_desc: u16,
     /// What `avail.idx` was when the device was last told of it.
-    told: u16,
+    notified: u16,
 }
 
 /// How the driver sets the device up.
@@ -265,7 +265,7 @@ impl Driver {
             self.set::<4>(COMMON + 0x0c, self.features >> (32 * select) & 0xffff_ffff);
         }
         self.set::<1>(STATUS, 0x0b);
-        assert_eq!(self.status(), 0x0b, "{:#?}", self.disk.complaints());
+        assert_eq!(self.status(), 0x0b, "{:#?}", self.disk.driver_errors());
     }
 
     pub fn offered(&self) -> u64 {
@@ -324,7 +324,7 @@ impl Driver {
             self.get::<2>(COMMON + 0x1c),
             1,
             "{:#?}",
-            self.disk.complaints()
+            self.disk.driver_errors()
         );
         self.rings.push(ring);
     }
@@ -351,7 +351,7 @@ impl Driver {
             next_avail: 0,
             next_used: 0,
             next_desc: 0,
-            told: 0,
+            notified: 0,
         }
     }
 
@@ -454,22 +454,22 @@ impl Driver {
     }
 
     /// Tells the device, unless it does not want to know.
-    pub fn kick(&mut self, queue: usize) {
+    pub fn notify_if_wanted(&mut self, queue: usize) {
         let ring = &self.rings[queue];
-        let (old, new) = (ring.told, ring.next_avail);
+        let (old, new) = (ring.notified, ring.next_avail);
         let wanted = if self.features & EVENT_IDX != 0 {
             let event = self.load(ring.used + 4 + 8 * u64::from(ring.size));
             new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
         } else {
             self.load(ring.used) & 1 == 0
         };
-        self.rings[queue].told = new;
+        self.rings[queue].notified = new;
         if wanted {
-            self.ring_doorbell(queue as u16);
+            self.notify_queue(queue as u16);
         }
     }
 
-    pub fn ring_doorbell(&self, queue: u16) {
+    pub fn notify_queue(&self, queue: u16) {
         self.set::<2>(NOTIFY + 4 * u64::from(queue), queue.into());
     }
 
@@ -509,7 +509,7 @@ impl Driver {
             assert!(
                 Instant::now() < deadline,
                 "no request is done: {:#?}",
-                self.disk.complaints()
+                self.disk.driver_errors()
             );
             std::thread::yield_now();
         }
@@ -526,7 +526,7 @@ impl Driver {
     pub fn run(&mut self, pieces: &[Piece]) -> u32 {
         let head = self.direct(0, pieces);
         self.publish(0, head);
-        self.kick(0);
+        self.notify_if_wanted(0);
         let (id, length) = self.wait_used(0);
         assert_eq!(id, u32::from(head));
         length
@@ -577,15 +577,15 @@ impl Driver {
 
     /// The driver did nothing wrong.
     pub fn nothing_wrong(&self) {
-        assert_eq!(self.disk.complaints(), [""; 0]);
-        assert_eq!(self.disk.counters().complaints, 0);
+        assert_eq!(self.disk.driver_errors(), [""; 0]);
+        assert_eq!(self.disk.counters().driver_errors, 0);
     }
 
     /// The one thing that the driver did wrong.
-    pub fn complaint(&self) -> String {
-        let list = self.disk.complaints();
+    pub fn driver_error(&self) -> String {
+        let list = self.disk.driver_errors();
         assert_eq!(list.len(), 1, "{list:#?}");
-        assert_eq!(self.disk.counters().complaints, 1);
+        assert_eq!(self.disk.counters().driver_errors, 1);
         list[0].clone()
     }
 
@@ -596,7 +596,7 @@ impl Driver {
             assert!(
                 Instant::now() < deadline,
                 "the device goes on: {:#?}",
-                self.disk.complaints()
+                self.disk.driver_errors()
             );
             std::thread::yield_now();
         }

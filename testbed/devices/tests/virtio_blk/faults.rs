@@ -30,7 +30,7 @@ fn the_used_id_can_be_wrong() {
     let (pieces, _, status) = driver.request(IN, 7, &[0; 512]);
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     assert_eq!(driver.wait_used(0).0, 900);
     assert_eq!(driver.read(status, 1), [OK]);
@@ -128,7 +128,7 @@ fn a_glitch_behind_a_request_stops_the_device_until_its_reset() {
         driver.publish(0, head);
     }
 
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.receiver.wait(|seen| seen.messages == [1]);
 
     assert_eq!(driver.used_index(0), 2);
@@ -189,7 +189,7 @@ fn a_function_that_vanished_reads_as_ones_and_comes_back_reset() {
     driver.disk.vanish();
     assert_eq!(driver.status(), 0xff);
     driver.set::<1>(STATUS, 1);
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
 
     driver.disk.come_back();
     assert_eq!(driver.status(), 0);
@@ -237,7 +237,7 @@ fn the_record_has_the_requests_in_order_with_what_waited_behind_them() {
         driver.publish(0, head);
     }
 
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.wait_for_used_index(3);
 
     let served = |operation, waiting| Served {

@@ -18,7 +18,7 @@ fn read_many(driver: &mut Driver, count: u64) {
         let head = driver.indirect(0, &pieces);
         driver.publish(0, head);
     }
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 }
 
 /// Serves one more request, so that an interrupt for what came before would be
@@ -231,7 +231,7 @@ fn a_batch_is_announced_once() {
     driver.receiver.wait(|seen| !seen.messages.is_empty());
 
     assert_eq!(driver.receiver.seen().messages, [1]);
-    assert_eq!(driver.disk.counters().doorbells, 1);
+    assert_eq!(driver.disk.counters().notifications, 1);
     driver.nothing_wrong();
 }
 
@@ -278,7 +278,7 @@ fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
                 driver.publish(0, head);
                 made += 1;
             }
-            driver.kick(0);
+            driver.notify_if_wanted(0);
             let before = done;
             while driver.used_index(0) != driver.rings[0].next_used {
                 driver.wait_used(0);

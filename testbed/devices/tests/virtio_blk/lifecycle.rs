@@ -106,7 +106,7 @@ fn a_reset_device_can_be_set_up_again_in_another_way() {
 fn after_a_reset_the_rings_are_left_alone() {
     let mut driver = Driver::default_ready();
     driver.call(IN, 0, &[0; 512]);
-    let (used, doorbell) = (driver.rings[0].used, driver.rings[0].index);
+    let (used, queue) = (driver.rings[0].used, driver.rings[0].index);
     let (pieces, buffer, _) = driver.request(IN, 9, &[0xee; 512]);
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
@@ -115,16 +115,16 @@ fn after_a_reset_the_rings_are_left_alone() {
     // The device may have served the request before the reset.
     driver.write(buffer, &[0xee; 512]);
     driver.write(used, &[0xee; 64]);
-    driver.ring_doorbell(doorbell);
+    driver.notify_queue(queue);
     driver.disk.stop();
 
     assert_eq!(driver.read(used, 64), [0xee; 64]);
     assert_eq!(driver.read(buffer, 512), [0xee; 512]);
-    assert!(driver.complaint().contains("before DRIVER_OK"));
+    assert!(driver.driver_error().contains("before DRIVER_OK"));
 }
 
 #[test]
-fn a_doorbell_before_driver_ok_is_complained_of_and_serves_nothing() {
+fn a_notification_before_driver_ok_is_a_driver_error_and_serves_nothing() {
     let mut driver = Driver::powered_up(256, BlkSettings::default());
     driver.negotiate(Setup::default());
     driver.enable_queue(0, Setup::default());
@@ -132,13 +132,13 @@ fn a_doorbell_before_driver_ok_is_complained_of_and_serves_nothing() {
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
 
-    driver.ring_doorbell(0);
-    assert!(driver.complaint().contains("before DRIVER_OK"));
+    driver.notify_queue(0);
+    assert!(driver.driver_error().contains("before DRIVER_OK"));
     assert_eq!(driver.used_index(0), 0);
     assert_eq!(driver.read(buffer, 512), [0xee; 512]);
 
     driver.set::<1>(COMMON + 0x14, 0x0f);
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
     driver.wait_used(0);
     assert_eq!(driver.read(status, 1), [OK]);
 }
@@ -158,7 +158,7 @@ fn a_stalled_request_delays_no_other_and_is_dropped_by_a_reset() {
     let (pieces, buffer, status) = driver.request(IN, 59, &[0xee; 512]);
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     assert_eq!(driver.call(IN, 60, &[0; 512]).0, OK);
     assert_eq!(driver.call(IN, 49, &[0; 512]).0, OK);
@@ -179,18 +179,18 @@ fn a_device_that_gave_up_works_again_after_a_reset() {
     pieces[1].1 = 0;
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
     driver.receiver.wait(|seen| seen.messages == [0]);
-    assert!(driver.complaint().contains("length 0"));
+    assert!(driver.driver_error().contains("length 0"));
     // It takes no more requests, and no offence at the driver's next one.
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
     assert_eq!(driver.used_index(0), 0);
 
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
-    assert_eq!(driver.disk.counters().complaints, 1);
+    assert_eq!(driver.disk.counters().driver_errors, 1);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn what_was_done_before_the_device_gave_up_is_announced() {
         driver.publish(0, head);
     }
 
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.receiver.wait(|seen| seen.messages == [1, 0]);
     assert_eq!(driver.used_index(0), 1);
@@ -229,14 +229,14 @@ fn a_reset_leaves_undone_what_was_not_begun() {
     let (pieces, buffer, _) = driver.request(IN, 3, &[0xee; 512]);
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
-    // The device has awoken once it wants no more doorbells.
+    driver.notify_if_wanted(0);
+    // The device has awoken once it wants no more notifications.
     let used_flags = driver.rings[0].used;
     let deadline = std::time::Instant::now() + PATIENCE;
     while driver.load(used_flags) == 0 {
         assert!(
             std::time::Instant::now() < deadline,
-            "the doorbell woke nobody"
+            "the notification woke no worker"
         );
         std::thread::yield_now();
     }
@@ -264,7 +264,7 @@ fn a_reset_waits_for_the_request_at_hand() {
         let (pieces, _, status) = driver.request(OUT, 0, &[round; 65536]);
         let head = driver.direct(0, &pieces);
         driver.publish(0, head);
-        driver.kick(0);
+        driver.notify_if_wanted(0);
         let deadline = std::time::Instant::now() + PATIENCE;
         while driver.image(0, 1) != [round] {
             assert!(
@@ -293,7 +293,7 @@ fn a_reset_in_the_middle_of_traffic_ends_it() {
             let head = driver.direct(0, &pieces);
             driver.publish(0, head);
         }
-        driver.kick(0);
+        driver.notify_if_wanted(0);
 
         driver.reset();
         driver.write(buffer, &[0xee; 512]);
@@ -344,9 +344,9 @@ fn a_disk_without_power_forgets_all_but_its_sectors() {
     driver.disk.power_cycle();
 
     assert_eq!(driver.disk.bar(4).expect("a BAR").address, 0);
-    // Nothing decodes: ones are read, and that is complained of.
+    // Nothing decodes: ones are read, and that is expected of.
     assert_eq!(driver.status(), 0xff);
-    assert!(driver.complaint().contains("memory decoding off"));
+    assert!(driver.driver_error().contains("memory decoding off"));
     driver
         .disk
         .config_write(0x20, &placed.address.to_le_bytes());

@@ -2,8 +2,8 @@
 //! BARs, rings in guest memory, and interrupts.
 
 mod driver;
+mod driver_errors;
 mod faults;
 mod interrupts;
 mod lifecycle;
-mod manners;
 mod requests;

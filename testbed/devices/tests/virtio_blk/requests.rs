@@ -117,7 +117,7 @@ fn an_indirect_chain_is_as_good_as_a_direct_one() {
 
     let head = driver.indirect(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     assert_eq!(driver.wait_used(0), (head.into(), 513));
     assert_eq!(driver.read(status, 1), [OK]);
@@ -143,7 +143,7 @@ fn an_indirect_chain_can_be_as_long_as_seg_max_allows() {
 
     let head = driver.indirect(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     assert_eq!(driver.wait_used(0), (head.into(), 1));
     assert_eq!(driver.read(status, 1), [OK]);
@@ -234,7 +234,7 @@ fn requests_go_round_the_ring_many_times() {
                 let head = driver.direct(0, pieces);
                 driver.publish(0, head);
             }
-            driver.kick(0);
+            driver.notify_if_wanted(0);
             for (number, (_, buffer, status)) in (0..).zip(&requests) {
                 assert_eq!(driver.wait_used(0).1, 513);
                 assert_eq!(driver.read(*status, 1), [OK]);
@@ -259,7 +259,7 @@ fn a_full_queue_is_served_completely() {
         .map(|(pieces, _, _)| driver.indirect(0, pieces))
         .collect();
     heads.iter().for_each(|head| driver.publish(0, *head));
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     let mut done: Vec<u32> = (0..64).map(|_| driver.wait_used(0).0).collect();
     done.sort_unstable();
@@ -307,7 +307,7 @@ fn every_queue_works_on_its_own() {
     for (queue, (pieces, _, _)) in requests.iter().enumerate() {
         let head = driver.direct(queue, pieces);
         driver.publish(queue, head);
-        driver.kick(queue);
+        driver.notify_if_wanted(queue);
     }
 
     for (queue, (_, buffer, status)) in requests.iter().enumerate() {

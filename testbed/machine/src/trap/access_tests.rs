@@ -7,7 +7,7 @@ use std::{arch::asm, sync::Arc};
 use proptest::prelude::*;
 
 use super::{
-    RegisterWindow, complaints, connect_ports, in_driver, install,
+    RegisterWindow, connect_ports, driver_errors, in_driver, install,
     ram::{BYTES, Ram},
 };
 use crate::{cpu, pci::PciFunction};
@@ -318,7 +318,7 @@ fn vector_moves_reach_registers_in_parts_of_at_most_8_bytes() {
             ]
         );
         assert!(
-            complaints()
+            driver_errors()
                 .iter()
                 .any(|text| text.contains("16 bytes to the registers at 0x10"))
         );
@@ -366,7 +366,7 @@ fn port_instructions_reach_the_function_that_has_the_port() {
 }
 
 #[test]
-fn a_port_that_no_function_has_reads_as_ones_and_is_complained_of() {
+fn a_port_that_no_function_has_reads_as_ones_and_is_a_driver_error() {
     as_driver(|| {
         let value: u64;
 
@@ -376,12 +376,14 @@ fn a_port_that_no_function_has_reads_as_ones_and_is_complained_of() {
         unsafe { asm!("out 0x64, al", in("rax") 0_u64) };
 
         assert_eq!(value, 0xff);
-        let complaints = complaints();
+        let driver_errors = driver_errors();
         assert!(
-            complaints.contains(&"a read of 1 bytes from port 0x64, which no function has".into())
+            driver_errors
+                .contains(&"a read of 1 bytes from port 0x64, which no function has".into())
         );
         assert!(
-            complaints.contains(&"a write of 1 bytes to port 0x64, which no function has".into())
+            driver_errors
+                .contains(&"a write of 1 bytes to port 0x64, which no function has".into())
         );
     });
 }

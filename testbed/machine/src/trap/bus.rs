@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     emulate::{Bus, CONTROL_REGION, Refusal},
-    peek,
+    process_memory,
 };
 use crate::time;
 use crate::{
@@ -56,7 +56,7 @@ static WINDOWS: Table = Table::new();
 static PORTS: Table = Table::new();
 
 /// What was wrong and went on, each once.
-static COMPLAINTS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+static DRIVER_ERRORS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 impl Table {
     const fn new() -> Self {
@@ -121,7 +121,7 @@ impl Decoded {
         let offset = self
             .offset_of(address, data.len())
             .ok_or_else(|| self.beyond(address, data.len()))?;
-        self.complain_of_width(offset, data.len());
+        self.record_wide_access(offset, data.len());
         schedule::point(Point::Register);
         for (part, data) in data.chunks_mut(8).enumerate() {
             self.function
@@ -135,7 +135,7 @@ impl Decoded {
         let offset = self
             .offset_of(address, data.len())
             .ok_or_else(|| self.beyond(address, data.len()))?;
-        self.complain_of_width(offset, data.len());
+        self.record_wide_access(offset, data.len());
         schedule::point(Point::Register);
         for (part, data) in data.chunks(8).enumerate() {
             self.function
@@ -145,9 +145,9 @@ impl Decoded {
         Ok(())
     }
 
-    fn complain_of_width(&self, offset: u64, bytes: usize) {
+    fn record_wide_access(&self, offset: u64, bytes: usize) {
         if bytes > 8 {
-            complain(format!(
+            record_driver_error(format!(
                 "an access of {bytes} bytes to the registers at {offset:#x} of BAR {}: done as \
                  two of 8, other machines may do it otherwise",
                 self.bar
@@ -258,15 +258,15 @@ pub fn connect_ports(function: &Arc<dyn PciFunction>) {
 
 /// What drivers did that is wrong but could be carried out, a sentence each.
 #[must_use]
-pub fn complaints() -> Vec<String> {
-    let complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
-    complaints.iter().cloned().collect()
+pub fn driver_errors() -> Vec<String> {
+    let driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    driver_errors.iter().cloned().collect()
 }
 
 /// Notes what is wrong but can go on, once.
-pub fn complain(what: String) {
-    let mut complaints = COMPLAINTS.lock().unwrap_or_else(PoisonError::into_inner);
-    complaints.insert(what);
+pub fn record_driver_error(what: String) {
+    let mut driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    driver_errors.insert(what);
 }
 
 /// Whether a fault at `address` is no fault, but an access to be carried out.
@@ -305,7 +305,7 @@ impl Bus for MachineBus {
             data.copy_from_slice(page.get(offset as usize..end).ok_or(fault)?);
             return Ok(());
         }
-        peek::read(address as usize, data).ok_or(fault)
+        process_memory::read(address as usize, data).ok_or(fault)
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal> {
@@ -315,7 +315,7 @@ impl Bus for MachineBus {
         if let Some(offset @ 0..0x1000) = address.checked_sub(CONTROL_REGION) {
             return Err(Refusal::ControlRegion { offset });
         }
-        peek::write(address as usize, data).ok_or(Refusal::Fault {
+        process_memory::write(address as usize, data).ok_or(Refusal::Fault {
             address,
             write: true,
         })
@@ -328,7 +328,7 @@ impl Bus for MachineBus {
             .find(port.into())
             .is_some_and(|range| range.read(port.into(), data).is_ok());
         if !answered {
-            complain(format!(
+            record_driver_error(format!(
                 "a read of {} bytes from port {port:#x}, which no function has",
                 data.len()
             ));
@@ -340,7 +340,7 @@ impl Bus for MachineBus {
             .find(port.into())
             .is_some_and(|range| range.write(port.into(), data).is_ok());
         if !answered {
-            complain(format!(
+            record_driver_error(format!(
                 "a write of {} bytes to port {port:#x}, which no function has",
                 data.len()
             ));

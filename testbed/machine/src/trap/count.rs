@@ -18,7 +18,7 @@ use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
 };
 
-use super::{breakpoint, bus, emulate::Registers, images, peek, signal::decode};
+use super::{breakpoint, bus, emulate::Registers, images, process_memory, signal::decode};
 
 /// TF of RFLAGS.
 const TRAP_FLAG: u64 = 1 << 8;
@@ -344,7 +344,8 @@ impl Frame {
         *tally.calls.entry(name).or_default() += 1;
         let mut word = [0; 8];
         let on_top = registers.get(libc::REG_RSP) as usize;
-        let return_to = peek::read(on_top, &mut word).map(|()| usize::from_le_bytes(word));
+        let return_to =
+            process_memory::read(on_top, &mut word).map(|()| usize::from_le_bytes(word));
         // After a jump to the routine instead of a call, the callback has ended.
         if let Some(place) = return_to.filter(|place| images::of(*place).is_some()) {
             self.return_to = Some(place);

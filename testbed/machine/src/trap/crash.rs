@@ -6,8 +6,9 @@ use std::fmt;
 use iced_x86::{Instruction, Mnemonic, Register};
 
 use super::{
+    callbacks,
     emulate::Refusal,
-    images, inside,
+    images,
     stack::{Calls, Walk},
 };
 use crate::{
@@ -105,7 +106,7 @@ impl Fault<'_> {
     }
 
     fn overflowed_stack(&self) -> bool {
-        let end = inside::stack_end();
+        let end = callbacks::stack_end();
         let address = self.address as usize;
         self.exception == exception::PAGE_FAULT
             && end != 0
@@ -121,9 +122,9 @@ pub(super) struct Crash<'a>(pub(super) &'a Fault<'a>);
 impl fmt::Display for Crash<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fault = self.0;
-        let driver = images::first().map_or("the driver", Image::name);
+        let driver = images::driver_image().map_or("the driver", Image::name);
         write!(formatter, "{driver} crashed: it ")?;
-        what(fault, formatter)?;
+        describe_fault(fault, formatter)?;
         write!(formatter, "\n  at {}", Place(fault.place()))?;
         if !fault.text.is_empty() {
             write!(formatter, ": {}", fault.text)?;
@@ -132,7 +133,7 @@ impl fmt::Display for Crash<'_> {
         write!(
             formatter,
             "\n  in {} on CPU {} at IRQL {level}{}",
-            inside::callback().unwrap_or("no callback"),
+            callbacks::current_callback().unwrap_or("no callback"),
             cpu::current_number(),
             cpu::irql::name(level)
         )?;
@@ -142,9 +143,9 @@ impl fmt::Display for Crash<'_> {
 }
 
 /// The message about a fault in the testbed.
-pub(super) struct Own<'a>(pub(super) &'a Fault<'a>);
+pub(super) struct TestbedCrash<'a>(pub(super) &'a Fault<'a>);
 
-impl fmt::Display for Own<'_> {
+impl fmt::Display for TestbedCrash<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let fault = self.0;
         write!(
@@ -152,7 +153,7 @@ impl fmt::Display for Own<'_> {
             "the testbed itself crashed, not the driver (signal {}): please report this bug. It ",
             fault.signal
         )?;
-        what(fault, formatter)?;
+        describe_fault(fault, formatter)?;
         write!(formatter, "\n  at {}", Place(fault.place()))?;
         registers(fault, formatter)
     }
@@ -181,7 +182,7 @@ impl fmt::Display for Place {
 }
 
 /// What was done, after "it".
-fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn describe_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     match fault.refusal {
         Some(Refusal::Beyond { bar, offset, bytes }) => {
             return write!(
@@ -203,7 +204,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 "{} {address:#x}",
                 if write { "wrote to" } else { "read from" }
             )?;
-            return describe(address as usize, formatter);
+            return describe_address(address as usize, formatter);
         }
         Some(Refusal::Unknown) => {
             return formatter.write_str(
@@ -226,7 +227,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
             if fault.signal == libc::SIGBUS {
                 return formatter.write_str(", and the host has no memory left for that page");
             }
-            describe(fault.address as usize, formatter)
+            describe_address(fault.address as usize, formatter)
         }
         exception::DIVIDE => formatter.write_str("divided by zero, or the quotient was too large"),
         exception::BREAKPOINT => {
@@ -243,7 +244,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
             }
         }
         exception::ALIGNMENT => formatter.write_str("made a misaligned access"),
-        exception::GENERAL_PROTECTION => protection(fault, formatter),
+        exception::GENERAL_PROTECTION => describe_protection_fault(fault, formatter),
         other => write!(
             formatter,
             "raised processor exception {other} (signal {})",
@@ -253,7 +254,7 @@ fn what(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// What of a general protection fault: the instruction says it.
-fn protection(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn describe_protection_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     use Mnemonic as M;
 
     let Some(instruction) = fault.instruction else {
@@ -332,7 +333,7 @@ fn fast_fail(code: u32) -> &'static str {
 }
 
 /// What is at an address, behind the address.
-fn describe(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn describe_address(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     if address < 64 << 10 {
         return formatter.write_str(", through a null pointer");
     }

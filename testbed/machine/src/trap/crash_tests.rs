@@ -119,7 +119,7 @@ fn crash() {
                 fn counters(&self) -> crate::pci::FunctionCounters {
                     Default::default()
                 }
-                fn complaints(&self) -> Vec<String> {
+                fn driver_errors(&self) -> Vec<String> {
                     Vec::new()
                 }
                 fn power_cycle(&self) {}

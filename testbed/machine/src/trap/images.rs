@@ -37,7 +37,7 @@ fn all() -> impl Iterator<Item = &'static Image> {
 }
 
 /// The driver's image.
-pub fn first() -> Option<&'static Image> {
+pub fn driver_image() -> Option<&'static Image> {
     all().next()
 }
 

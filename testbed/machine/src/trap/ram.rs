@@ -84,7 +84,7 @@ impl PciFunction for Ram {
         FunctionCounters::default()
     }
 
-    fn complaints(&self) -> Vec<String> {
+    fn driver_errors(&self) -> Vec<String> {
         Vec::new()
     }
 

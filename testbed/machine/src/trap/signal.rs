@@ -24,12 +24,12 @@ use crate::schedule;
 use super::{
     breakpoint,
     bus::{self, MachineBus},
-    count,
-    crash::{Crash, Fault, Own, WRITE, exception},
+    callbacks, count,
+    crash::{Crash, Fault, TestbedCrash, WRITE, exception},
     emulate::{Refusal, Registers, execute},
-    images, inside, peek,
+    images, process_memory,
+    revoked::{self, RevokedAccess},
     stop::{say, stop_machine},
-    taken::{self, Access},
 };
 
 /// The signals of a processor's exceptions.
@@ -132,7 +132,7 @@ extern "C" fn handle(
     HANDLING.set(depth + 1);
     match depth {
         0 => trap(signal, address, &mut registers),
-        1 => own(signal, address, &registers),
+        1 => report_own(signal, address, &registers),
         // Even that crashed. Whatever is left of the stack is not enough.
         _ => die(signal),
     }
@@ -144,7 +144,7 @@ extern "C" fn handle(
 /// Carries the instruction out, or ends the process.
 fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     let exception = registers.get(libc::REG_TRAPNO) as i64;
-    let in_driver = inside::callback().is_some();
+    let in_driver = callbacks::current_callback().is_some();
     let before = (registers.get(libc::REG_RIP) as usize).wrapping_sub(1);
     if exception == exception::BREAKPOINT && breakpoint::hit(before) {
         registers.general[libc::REG_RIP as usize] = before as i64;
@@ -161,7 +161,7 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     if exception == exception::PAGE_FAULT
         && in_driver
         && !is_access
-        && is_told(signal, address, registers)
+        && is_revoked_access(signal, address, registers)
     {
         return;
     }
@@ -178,14 +178,14 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
             }
         }
     }
-    tell(signal, address, registers, instruction, refusal);
+    report(signal, address, registers, instruction, refusal);
 }
 
 /// Whether it was an access to memory that was taken from the driver: told, it
 /// is made again.
-fn is_told(signal: libc::c_int, address: u64, registers: &Registers<'_>) -> bool {
+fn is_revoked_access(signal: libc::c_int, address: u64, registers: &Registers<'_>) -> bool {
     let fault = fault(signal, address, registers);
-    taken::is_told(&Access {
+    revoked::report(&RevokedAccess {
         address: address as usize,
         is_write: fault.error & WRITE != 0,
         walk: fault.walk(),
@@ -221,11 +221,11 @@ pub(super) fn decode(place: usize) -> Option<Instruction> {
         None => {
             // The last bytes of a page may be all there is.
             let to_page_end = crate::memory::PAGE - place % crate::memory::PAGE;
-            let length = match peek::read(place, &mut copy) {
+            let length = match process_memory::read(place, &mut copy) {
                 Some(()) => LONGEST,
                 None => to_page_end.min(LONGEST),
             };
-            peek::read(place, &mut copy[..length])?;
+            process_memory::read(place, &mut copy[..length])?;
             &copy[..length]
         }
     };
@@ -235,7 +235,7 @@ pub(super) fn decode(place: usize) -> Option<Instruction> {
 }
 
 /// Tells of the fault and ends the process.
-fn tell(
+fn report(
     signal: libc::c_int,
     address: u64,
     registers: &Registers<'_>,
@@ -243,8 +243,8 @@ fn tell(
     refusal: Option<Refusal>,
 ) {
     let place = registers.get(libc::REG_RIP) as usize;
-    if images::of(place).is_none() && inside::callback().is_none() {
-        return own(signal, address, registers);
+    if images::of(place).is_none() && callbacks::current_callback().is_none() {
+        return report_own(signal, address, registers);
     }
     let mut fault = fault(signal, address, registers);
     if !fault.is_fetch() {
@@ -275,8 +275,11 @@ fn fault<'a>(signal: libc::c_int, address: u64, registers: &'a Registers<'_>) ->
 
 /// Tells of a fault that is the testbed's own, and lets happen what would have
 /// happened without this handler.
-fn own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
-    say(format_args!("{}", Own(&fault(signal, address, registers))));
+fn report_own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
+    say(format_args!(
+        "{}",
+        TestbedCrash(&fault(signal, address, registers))
+    ));
     let before = SIGNALS
         .iter()
         .position(|&known| known == signal)

@@ -10,7 +10,7 @@
 
 use std::cell::Cell;
 
-use super::{images, peek};
+use super::{images, process_memory};
 use testbed_loader::Registers;
 
 /// Callbacks in callbacks that are told apart.
@@ -90,14 +90,14 @@ impl Calls {
 
 /// Notes a call of the driver's whose arguments lie at `arguments`, the kept
 /// registers and the return address below them.
-pub fn called(arguments: usize) {
+pub fn record_call(arguments: usize) {
     CALLS.with(|all| all[DEPTH.get().min(DEEPEST - 1)].set(arguments));
 }
 
 /// The calling thread enters a callback, which has made no call yet.
 pub(super) fn enter() {
     DEPTH.set(DEPTH.get() + 1);
-    called(0);
+    record_call(0);
 }
 
 /// It leaves it.
@@ -180,7 +180,7 @@ fn caller(at: At, image: &testbed_loader::Image, offset: u32) -> Option<At> {
 
 fn word(address: usize) -> Option<usize> {
     let mut bytes = [0; 8];
-    peek::read(address, &mut bytes)?;
+    process_memory::read(address, &mut bytes)?;
     Some(usize::from_le_bytes(bytes))
 }
 
@@ -199,7 +199,7 @@ mod tests {
     static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
     extern "win64" fn look(arguments: VariadicArguments) -> usize {
-        called(arguments.address());
+        record_call(arguments.address());
         let places = Calls::here().walk().filter_map(place_in_driver);
         SEEN.lock().expect("no panic").extend(places);
         7

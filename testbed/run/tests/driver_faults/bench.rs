@@ -240,7 +240,7 @@ impl Bench {
     pub fn check(&self) -> Report {
         let report = self.adapter.report();
         assert!(report.violations.is_empty(), "{:?}", report.violations);
-        assert_eq!(self.device.complaints(), [""; 0]);
+        assert_eq!(self.device.driver_errors(), [""; 0]);
         self.check_stalls();
         report
     }

@@ -135,7 +135,7 @@ fn refuse(disk: Disk, settings: AdapterSettings) -> Report {
     let report = *failed.report;
     assert!(report.violations.is_empty(), "{:?}", report.violations);
     assert_eq!(report.leaks, [""; 0]);
-    assert_eq!(device.complaints(), [""; 0]);
+    assert_eq!(device.driver_errors(), [""; 0]);
     let writes = device.status_writes();
     let is_stopped = |status: &u8| *status == 0 || status & FAILED != 0;
     assert!(writes.last().is_none_or(is_stopped), "{writes:02x?}");

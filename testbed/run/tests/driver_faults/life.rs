@@ -939,7 +939,7 @@ fn a_stop_in_a_recovery_leaves_the_device_reset() {
                 let writes = bench.device.status_writes();
                 assert_eq!(writes.last(), Some(&0), "{writes:02x?}");
                 // The stop may come between two register writes of the recovery,
-                // which the device complains of.
+                // which the device records as a driver error.
                 let report = bench.adapter.report();
                 assert!(report.violations.is_empty(), "{:?}", report.violations);
                 assert!(report.resets.is_empty(), "{:?}", report.resets);

@@ -116,8 +116,8 @@ impl PciFunction for Hooked {
         self.disk.power_cycle();
     }
 
-    fn complaints(&self) -> Vec<String> {
-        self.disk.complaints()
+    fn driver_errors(&self) -> Vec<String> {
+        self.disk.driver_errors()
     }
 
     fn stop(&self) {

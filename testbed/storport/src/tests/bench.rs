@@ -501,7 +501,7 @@ impl PciFunction for FakeFunction {
         self.power_cycles.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn complaints(&self) -> Vec<String> {
+    fn driver_errors(&self) -> Vec<String> {
         Vec::new()
     }
 

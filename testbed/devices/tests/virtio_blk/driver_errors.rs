@@ -15,15 +15,15 @@ fn gives_up_on(pieces: impl Fn(&mut Driver) -> Vec<Piece>) -> String {
     let pieces = pieces(&mut driver);
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.wait_needs_reset();
     assert_eq!(driver.used_index(0), 0);
-    let complaint = driver.complaint();
+    let error = driver.driver_error();
     assert!(
-        complaint.ends_with("the device stops until it is reset"),
-        "{complaint}"
+        error.ends_with("the device stops until it is reset"),
+        "{error}"
     );
-    complaint
+    error
 }
 
 /// The queue registers of a driver that writes wrong addresses.
@@ -37,7 +37,7 @@ fn enabling(desc: u64, avail: u64, used: u64) -> String {
     }
     driver.set::<2>(COMMON + 0x1c, 1);
     assert_eq!(driver.get::<2>(COMMON + 0x1c), 0);
-    driver.complaint()
+    driver.driver_error()
 }
 
 const GOOD: u64 = crate::driver::MEMORY;
@@ -67,7 +67,7 @@ fn misaligned_rings_are_not_taken() {
 }
 
 #[test]
-fn a_used_ring_that_is_not_zeroed_is_complained_of() {
+fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
     let mut driver = Driver::powered_up(256, BlkSettings::default());
     driver.negotiate(Setup::default());
     let ring = driver.prepare_queue(0, Setup::default());
@@ -79,65 +79,65 @@ fn a_used_ring_that_is_not_zeroed_is_complained_of() {
 
     driver.set::<2>(COMMON + 0x1c, 1);
 
-    assert!(driver.complaint().contains("not zeroed"));
+    assert!(driver.driver_error().contains("not zeroed"));
 }
 
 #[test]
 fn a_descriptor_of_length_0_stops_the_device() {
-    let complaint = gives_up_on(|driver| {
+    let error = gives_up_on(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces[1].1 = 0;
         pieces
     });
 
-    assert!(complaint.contains("length 0"));
+    assert!(error.contains("length 0"));
 }
 
 #[test]
 fn a_readable_descriptor_after_a_writable_one_stops_the_device() {
-    let complaint = gives_up_on(|driver| {
+    let error = gives_up_on(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces.swap(0, 1);
         pieces
     });
 
-    assert!(complaint.contains("a readable descriptor follows a writable one"));
+    assert!(error.contains("a readable descriptor follows a writable one"));
 }
 
 #[test]
 fn a_request_without_status_byte_stops_the_device() {
-    let complaint = gives_up_on(|driver| {
+    let error = gives_up_on(|driver| {
         let (mut pieces, _, _) = driver.request(OUT, 0, &[0; 512]);
         pieces.pop();
         pieces
     });
 
-    assert!(complaint.contains("no writable byte for its status"));
+    assert!(error.contains("no writable byte for its status"));
 }
 
 #[test]
 fn a_short_header_stops_the_device() {
-    let complaint = gives_up_on(|driver| {
+    let error = gives_up_on(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces[0].1 = 15;
         pieces
     });
 
-    assert!(complaint.contains("15 readable bytes, less than the 16"));
+    assert!(error.contains("15 readable bytes, less than the 16"));
 }
 
 #[test]
 fn a_buffer_outside_memory_stops_the_device() {
     for address in [HOLE, HOLE - 511, 0, u64::MAX - 511] {
-        let complaint = gives_up_on(|driver| {
+        let error = gives_up_on(|driver| {
             let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
             pieces[1].0 = address;
             pieces
         });
 
         assert!(
-            complaint.contains("which are not completely in memory"),
-            "{complaint}"
+            error.contains("which are not completely in memory"),
+            "{error}"
         );
     }
 }
@@ -151,12 +151,12 @@ fn a_chain_that_loops_stops_the_device() {
     driver.describe(table, 1, pieces[0], 1, 0);
 
     driver.publish(0, 0);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
     assert!(
         driver
-            .complaint()
+            .driver_error()
             .contains("breaks off after 64 descriptors")
     );
 }
@@ -166,12 +166,12 @@ fn a_head_that_is_not_in_the_table_stops_the_device() {
     let mut driver = Driver::default_ready();
 
     driver.publish(0, 64);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
     assert!(
         driver
-            .complaint()
+            .driver_error()
             .contains("breaks off after 0 descriptors")
     );
 }
@@ -183,12 +183,12 @@ fn a_next_that_is_not_in_the_table_stops_the_device() {
     driver.describe(driver.rings[0].desc, 0, pieces[0], 1, 64);
 
     driver.publish(0, 0);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
     assert!(
         driver
-            .complaint()
+            .driver_error()
             .contains("breaks off after 1 descriptors")
     );
 }
@@ -202,10 +202,10 @@ fn a_nested_indirect_table_stops_the_device() {
     driver.describe(driver.rings[0].desc, 0, (outer, 32, false), 4, 0);
 
     driver.publish(0, 0);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
-    assert!(driver.complaint().contains("nests indirect tables"));
+    assert!(driver.driver_error().contains("nests indirect tables"));
 }
 
 #[test]
@@ -215,10 +215,10 @@ fn an_indirect_table_of_odd_length_stops_the_device() {
     driver.describe(driver.rings[0].desc, 0, (table, 40, false), 4, 0);
 
     driver.publish(0, 0);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
 
     driver.wait_needs_reset();
-    assert!(driver.complaint().contains("breaks off"));
+    assert!(driver.driver_error().contains("breaks off"));
 }
 
 #[test]
@@ -230,10 +230,10 @@ fn an_available_index_that_goes_back_stops_the_device() {
 
     driver.rings[0].next_avail = 1;
     driver.publish(0, 0);
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
 
     driver.wait_needs_reset();
-    assert!(driver.complaint().contains("available index went back"));
+    assert!(driver.driver_error().contains("available index went back"));
 }
 
 #[test]
@@ -242,14 +242,14 @@ fn an_available_index_beyond_the_queue_stops_the_device() {
 
     driver.rings[0].next_avail = 64;
     driver.publish(0, 0);
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
 
     driver.wait_needs_reset();
-    assert!(driver.complaint().contains("more than the queue holds"));
+    assert!(driver.driver_error().contains("more than the queue holds"));
 }
 
 #[test]
-fn indirect_without_the_feature_is_served_and_complained_of() {
+fn indirect_without_the_feature_is_served_and_a_driver_error() {
     let setup = Setup {
         features: !INDIRECT,
         ..Setup::default()
@@ -259,19 +259,19 @@ fn indirect_without_the_feature_is_served_and_complained_of() {
 
     let head = driver.indirect(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.wait_used(0);
 
     assert_eq!(driver.read(status, 1), [OK]);
     assert!(
         driver
-            .complaint()
+            .driver_error()
             .contains("without VIRTIO_F_INDIRECT_DESC")
     );
 }
 
 #[test]
-fn indirect_with_next_is_complained_of() {
+fn indirect_with_next_is_a_driver_error() {
     let mut driver = Driver::default_ready();
     let (pieces, _, status) = driver.request(IN, 0, &[0; 512]);
     let head = driver.indirect(0, &pieces);
@@ -280,15 +280,15 @@ fn indirect_with_next_is_complained_of() {
     driver.write(ring + 16 * u64::from(head) + 12, &[5, 0]);
 
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.wait_used(0);
 
     assert_eq!(driver.read(status, 1), [OK]);
-    assert!(driver.complaint().contains("both INDIRECT and NEXT"));
+    assert!(driver.driver_error().contains("both INDIRECT and NEXT"));
 }
 
 #[test]
-fn a_chain_longer_than_the_queue_is_complained_of() {
+fn a_chain_longer_than_the_queue_is_a_driver_error() {
     let setup = Setup {
         queue_size: 4,
         ..Setup::default()
@@ -303,24 +303,24 @@ fn a_chain_longer_than_the_queue_is_complained_of() {
 
     let head = driver.indirect(0, &pieces);
     driver.publish(0, head);
-    driver.kick(0);
+    driver.notify_if_wanted(0);
     driver.wait_used(0);
 
     assert_eq!(driver.read(status, 1), [OK]);
     assert!(
         driver
-            .complaint()
+            .driver_error()
             .contains("a chain of 6 descriptors in a queue of 4")
     );
 }
 
 #[test]
-fn more_segments_than_seg_max_are_complained_of() {
+fn more_segments_than_seg_max_are_driver_errors() {
     let settings = BlkSettings {
         seg_max: 2,
         ..BlkSettings::default()
     };
-    for (segments, complaints) in [(2_u64, 0), (3, 1)] {
+    for (segments, driver_errors) in [(2_u64, 0), (3, 1)] {
         let mut driver = Driver::ready(settings.clone(), Setup::default());
         assert_ne!(driver.features & SEG_MAX, 0);
         let header = driver.header(IN, 0);
@@ -333,12 +333,12 @@ fn more_segments_than_seg_max_are_complained_of() {
         driver.run(&pieces);
 
         assert_eq!(driver.read(status, 1), [OK]);
-        assert_eq!(driver.disk.counters().complaints, complaints);
+        assert_eq!(driver.disk.counters().driver_errors, driver_errors);
     }
 }
 
 #[test]
-fn a_longer_segment_than_size_max_is_complained_of() {
+fn a_longer_segment_than_size_max_is_a_driver_error() {
     let settings = BlkSettings {
         features: BlkSettings::FEATURES | SIZE_MAX,
         size_max: 512,
@@ -350,7 +350,11 @@ fn a_longer_segment_than_size_max_is_complained_of() {
 
     assert_eq!(driver.call(IN, 0, &[0; 1024]).0, OK);
 
-    assert!(driver.complaint().contains("a data segment of 1024 bytes"));
+    assert!(
+        driver
+            .driver_error()
+            .contains("a data segment of 1024 bytes")
+    );
 }
 
 #[test]
@@ -366,7 +370,7 @@ fn requests_beyond_the_capacity_fail() {
         let (status, _, _) = driver.call(kind, sector, &vec![0; bytes]);
 
         assert_eq!(status, IOERR);
-        assert!(driver.complaint().contains("beyond the capacity of 256"));
+        assert!(driver.driver_error().contains("beyond the capacity of 256"));
         assert_eq!(driver.disk.image().bytes(), 256 * 512);
         assert_eq!(driver.image(255, 512), [255; 512]);
     }
@@ -379,13 +383,13 @@ fn data_of_no_or_half_a_sector_fails() {
 
         assert_eq!(driver.call(kind, 0, &vec![0; bytes]).0, IOERR);
 
-        assert!(driver.complaint().contains("no multiple of 512"));
+        assert!(driver.driver_error().contains("no multiple of 512"));
         assert_eq!(driver.image(0, 512), [0; 512]);
     }
 }
 
 #[test]
-fn data_in_the_wrong_direction_is_complained_of() {
+fn data_in_the_wrong_direction_is_a_driver_error() {
     let mut driver = Driver::default_ready();
     let (mut pieces, _, status) = driver.request(OUT, 1, &[0xaa; 512]);
     let extra = driver.buffer(&[0xee; 512]);
@@ -396,18 +400,22 @@ fn data_in_the_wrong_direction_is_complained_of() {
     assert_eq!(driver.read(status, 1), [OK]);
     assert_eq!(driver.read(extra, 512), [0; 512]);
     assert_eq!(driver.image(1, 512), [0xaa; 512]);
-    assert!(driver.complaint().contains("in the other direction"));
+    assert!(driver.driver_error().contains("in the other direction"));
 }
 
 #[test]
-fn a_flush_with_a_sector_is_complained_of_and_one_with_data_is_not() {
+fn a_flush_with_a_sector_is_a_driver_error_and_one_with_data_is_not() {
     let mut driver = Driver::default_ready();
     assert_eq!(driver.call(FLUSH_REQUEST, 1, &[]).0, OK);
-    assert!(driver.complaint().contains("flush request with sector 1"));
+    assert!(
+        driver
+            .driver_error()
+            .contains("flush request with sector 1")
+    );
 
     let mut driver = Driver::default_ready();
     assert_eq!(driver.call(FLUSH_REQUEST, 0, &[0; 512]).0, OK);
-    assert_eq!(driver.disk.complaints(), [""; 0]);
+    assert_eq!(driver.disk.driver_errors(), [""; 0]);
 }
 
 #[test]
@@ -420,11 +428,11 @@ fn a_flush_without_the_feature_is_unsupported() {
 
     assert_eq!(driver.call(FLUSH_REQUEST, 0, &[]).0, UNSUPP);
 
-    assert!(driver.complaint().contains("without VIRTIO_BLK_F_FLUSH"));
+    assert!(driver.driver_error().contains("without VIRTIO_BLK_F_FLUSH"));
 }
 
 #[test]
-fn a_get_id_of_another_length_is_complained_of_and_filled() {
+fn a_get_id_of_another_length_is_a_driver_error_and_filled() {
     for bytes in [8, 64] {
         let settings = BlkSettings {
             serial: "serial-number".into(),
@@ -438,13 +446,13 @@ fn a_get_id_of_another_length_is_complained_of_and_filled() {
         let mut expected = b"serial-number".to_vec();
         expected.resize(bytes, 0);
         assert_eq!(data, expected);
-        assert!(driver.complaint().contains("it must be 20"));
+        assert!(driver.driver_error().contains("it must be 20"));
     }
 }
 
 #[test]
 fn notifications_must_be_16_bits_with_the_queues_index_at_its_address() {
-    for (offset, data, complaint) in [
+    for (offset, data, error) in [
         (0, &[0; 4][..], "of 4 bytes; it must have 2"),
         (0, &[0], "of 1 bytes; it must have 2"),
         (0, &[3, 0], "queue 0 with the value 3"),
@@ -456,24 +464,28 @@ fn notifications_must_be_16_bits_with_the_queues_index_at_its_address() {
         driver.disk.bar_write(4, NOTIFY + offset, data);
 
         assert!(
-            driver.complaint().contains(complaint),
+            driver.driver_error().contains(error),
             "{}",
-            driver.complaint()
+            driver.driver_error()
         );
     }
 }
 
 #[test]
-fn a_notification_for_a_queue_that_is_not_enabled_is_complained_of() {
+fn a_notification_for_a_queue_that_is_not_enabled_is_a_driver_error() {
     let settings = BlkSettings {
         queues: 2,
         ..BlkSettings::default()
     };
     let driver = Driver::ready(settings, Setup::default());
 
-    driver.ring_doorbell(1);
+    driver.notify_queue(1);
 
-    assert!(driver.complaint().contains("queue 1, which is not enabled"));
+    assert!(
+        driver
+            .driver_error()
+            .contains("queue 1, which is not enabled")
+    );
 }
 
 #[test]
@@ -494,7 +506,11 @@ fn avail_flags_must_be_what_the_features_allow() {
         driver.call(IN, 0, &[0; 512]);
         driver.receiver.wait(|seen| !seen.messages.is_empty());
 
-        assert!(driver.complaint().contains(text), "{}", driver.complaint());
+        assert!(
+            driver.driver_error().contains(text),
+            "{}",
+            driver.driver_error()
+        );
     }
 }
 
@@ -505,7 +521,7 @@ fn registers_are_absent_without_memory_decoding() {
 
     assert_eq!(driver.get::<4>(DEVICE), 0xffff_ffff);
 
-    assert!(driver.complaint().contains("memory decoding off"));
+    assert!(driver.driver_error().contains("memory decoding off"));
 }
 
 #[test]
@@ -516,17 +532,17 @@ fn nothing_is_served_without_bus_mastering() {
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
 
-    driver.ring_doorbell(0);
-    assert!(driver.complaint().contains("bus mastering off"));
+    driver.notify_queue(0);
+    assert!(driver.driver_error().contains("bus mastering off"));
     assert_eq!(driver.used_index(0), 0);
 
     driver.command(0x0006);
-    driver.ring_doorbell(0);
+    driver.notify_queue(0);
     driver.wait_used(0);
 }
 
 #[test]
-fn accesses_outside_the_structures_are_complained_of() {
+fn accesses_outside_the_structures_are_driver_errors() {
     let wrong: [&dyn Fn(&Driver); 9] = [
         &|driver| driver.disk.bar_read(4, 0x4000, &mut [0; 4]),
         &|driver| driver.disk.bar_write(4, u64::MAX - 1, &[0; 4]),
@@ -543,7 +559,7 @@ fn accesses_outside_the_structures_are_complained_of() {
 
         access(&driver);
 
-        driver.complaint();
+        driver.driver_error();
     }
 }
 
@@ -559,7 +575,7 @@ fn the_legacy_interface_reads_ones() {
     driver.disk.bar_read(0, 0, &mut data);
 
     assert_eq!(data, [0xff; 4]);
-    assert!(driver.complaint().contains("legacy interface"));
+    assert!(driver.driver_error().contains("legacy interface"));
 }
 
 #[test]

@@ -8,7 +8,10 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
 /// The addresses of the instructions that can be reached from `routine`, in
 /// order. `code` gives the code from an address on, if it has some there.
-pub(super) fn reach<'a>(routine: usize, code: impl Fn(usize) -> Option<&'a [u8]>) -> Vec<usize> {
+pub(super) fn reachable_from<'a>(
+    routine: usize,
+    code: impl Fn(usize) -> Option<&'a [u8]>,
+) -> Vec<usize> {
     let mut reached = BTreeSet::new();
     let mut left = vec![routine];
     while let Some(place) = left.pop() {
@@ -42,7 +45,7 @@ mod tests {
     /// What is reached from the beginning of `code`.
     fn reached(code: &[u8]) -> Vec<usize> {
         const AT: usize = 0x1000;
-        reach(AT, |place| code.get(place.checked_sub(AT)?..))
+        reachable_from(AT, |place| code.get(place.checked_sub(AT)?..))
             .into_iter()
             .map(|place| place - AT)
             .collect()

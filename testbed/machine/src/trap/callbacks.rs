@@ -22,7 +22,7 @@ static SLOTS: [Slot; SEEN] = [const { Slot::new() }; SEEN];
 
 /// A thread in driver code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inside {
+pub struct RunningCallback {
     /// The innermost callback it is in.
     pub callback: &'static str,
     /// When it entered that callback, to some milliseconds.
@@ -33,13 +33,13 @@ pub struct Inside {
 
 /// All threads that are in driver code now.
 #[must_use]
-pub fn inside() -> Vec<Inside> {
+pub fn running_callbacks() -> Vec<RunningCallback> {
     let now = clock::instant();
     let milliseconds = coarse_milliseconds();
     SLOTS
         .iter()
         .filter_map(Slot::read)
-        .map(|(callback, entered, cpu)| Inside {
+        .map(|(callback, entered, cpu)| RunningCallback {
             callback,
             since: now
                 .checked_sub(Duration::from_millis(milliseconds.saturating_sub(entered)))
@@ -71,7 +71,7 @@ pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
 }
 
 /// The callback that this thread is in.
-pub fn callback() -> Option<&'static str> {
+pub fn current_callback() -> Option<&'static str> {
     CALLBACK.get()
 }
 
@@ -290,10 +290,12 @@ fn find_stack_end() -> Option<usize> {
 mod tests {
     use std::{sync::mpsc, time::Instant};
 
-    use super::{in_driver, inside};
+    use super::{in_driver, running_callbacks};
 
     fn seen(name: &str) -> bool {
-        inside().iter().any(|inside| inside.callback == name)
+        running_callbacks()
+            .iter()
+            .any(|running| running.callback == name)
     }
 
     #[test]
@@ -317,14 +319,18 @@ mod tests {
         go.send(()).expect("a listener");
         hear.recv().expect("a sender");
         assert!(seen("outer of a test"));
-        assert!(inside().iter().all(|inside| inside.since <= Instant::now()));
+        assert!(
+            running_callbacks()
+                .iter()
+                .all(|running| running.since <= Instant::now())
+        );
         go.send(()).expect("a listener");
         thread.join().expect("no panic");
         assert!(!seen("outer of a test"));
     }
 
     #[test]
-    fn a_panic_inside_leaves_nobody_inside() {
+    fn a_panic_leaves_no_callback_running() {
         let result =
             std::panic::catch_unwind(|| in_driver("panics in a test", || panic!("on purpose")));
 
