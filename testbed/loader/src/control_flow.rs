@@ -1,13 +1,12 @@
-//! Which instructions control can come to from a routine: by going on, and by
-//! jumps and calls that have their target in them. What is reached so is code;
-//! tables that lie between functions are never taken for it.
+//! Finds the instructions that are reachable from a routine by fall-through and by direct jumps
+//! and calls. Tables between functions are not reachable, so they are never mistaken for code.
 
 use std::collections::BTreeSet;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl};
 
-/// The addresses of the instructions that can be reached from `routine`, in
-/// order. `code` gives the code from an address on, if it has some there.
+/// The addresses of the instructions that are reachable from `routine`, in order. `code`
+/// returns the code from an address on, if there is any.
 pub(super) fn reachable_from<'a>(
     routine: usize,
     code: impl Fn(usize) -> Option<&'a [u8]>,
@@ -30,7 +29,7 @@ pub(super) fn reachable_from<'a>(
             FlowControl::Call | FlowControl::ConditionalBranch => left.extend([next, target]),
             FlowControl::UnconditionalBranch => left.push(target),
             FlowControl::Return | FlowControl::IndirectBranch => {}
-            // Breakpoints and the like: nothing is gained by stopping there.
+            // Breakpoints and the like end a path.
             _ => continue,
         }
         reached.insert(place);
@@ -42,7 +41,7 @@ pub(super) fn reachable_from<'a>(
 mod tests {
     use super::*;
 
-    /// What is reached from the beginning of `code`.
+    /// The reachable offsets from the start of `code`.
     fn reached(code: &[u8]) -> Vec<usize> {
         const AT: usize = 0x1000;
         reachable_from(AT, |place| code.get(place.checked_sub(AT)?..))

@@ -1,6 +1,5 @@
-//! A driver's file as the loader lays it out: checked, its sections in place,
-//! relocated and bound. Nothing in the file is trusted, and nothing here
-//! touches memory but its own buffer.
+//! Parses a driver file, lays out its sections, relocates it and binds its imports, all in a
+//! buffer. It does not trust the file.
 
 use object::{
     LittleEndian as LE,
@@ -14,17 +13,17 @@ use object::{
 use super::{Import, messages::Messages, unwind::Unwind};
 use crate::PAGE;
 
-/// The largest driver that is taken: a larger size is a damaged header.
+/// The largest accepted image. A larger size is a damaged header.
 pub(super) const LARGEST: usize = 256 << 20;
 
-/// The most functions a driver may import; ntoskrnl.exe exports fewer.
+/// The maximum number of imports; ntoskrnl.exe exports fewer functions.
 const MOST_IMPORTS: usize = 4096;
 
-/// The security cookie that the compiler puts into a file. The kernel's loader
-/// replaces it, and the driver's entry stops the machine if nobody did.
+/// The compiler's default security cookie. The kernel's loader replaces it. The driver's entry
+/// point stops the machine if it was not replaced.
 const DEFAULT_COOKIE: u64 = 0x0000_2b99_2ddf_a232;
 
-/// Accesses that a range of the image takes.
+/// The accesses that a range of the image allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protection {
     Read,
@@ -38,27 +37,27 @@ pub(super) struct Range {
     pub(super) offset: usize,
     pub(super) bytes: usize,
     pub(super) protection: Protection,
-    /// Gone once DriverEntry is back.
+    /// Whether it is unmapped after DriverEntry returns.
     pub(super) discardable: bool,
 }
 
-/// The file, laid out as in memory.
+/// A file, laid out as in memory.
 #[derive(Debug)]
 pub(super) struct DriverFile {
     /// SizeOfImage bytes.
     pub(super) bytes: Vec<u8>,
     pub(super) preferred_base: u64,
     pub(super) timestamp: u32,
-    /// Of the program database, as the debug directory has it.
+    /// The GUID of the program database, from the debug directory.
     pub(super) guid: Option<[u8; 16]>,
     pub(super) entry: u32,
     pub(super) ranges: Vec<Range>,
     pub(super) imports: Vec<Import>,
     pub(super) unwind: Unwind,
     pub(super) messages: Messages,
-    /// What is odd about the file, and is not refused.
+    /// Oddities of the file that do not prevent loading.
     pub(super) remarks: Vec<String>,
-    /// Where the address of each import goes.
+    /// The offset of each import's address.
     slots: Vec<u32>,
     relocations: Vec<u32>,
     load_config: u32,
@@ -68,7 +67,7 @@ impl DriverFile {
     /// Lays out the file `data`.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// A message that says what is wrong with the file.
     pub(super) fn parse(data: &[u8]) -> Result<Self, String> {
         let (headers, directories, sections) = headers(data)?;
         let optional = &headers.optional_header;
@@ -134,7 +133,7 @@ impl DriverFile {
         })
     }
 
-    /// Moves the image to `base`.
+    /// Relocates the image to `base`.
     pub(super) fn relocate(&mut self, base: u64) -> Result<(), String> {
         let distance = base.wrapping_sub(self.preferred_base);
         for &at in &self.relocations {
@@ -148,8 +147,10 @@ impl DriverFile {
         Ok(())
     }
 
-    /// Puts the addresses of the imports in place; the ones that `resolve` does
-    /// not know come back as `module!function`.
+    /// Stores the addresses of the imports.
+    ///
+    /// # Errors
+    /// The imports that `resolve` does not know, as `module!function`.
     pub(super) fn bind(
         &mut self,
         resolve: &dyn Fn(&str, &str) -> Option<usize>,
@@ -172,15 +173,14 @@ impl DriverFile {
         }
     }
 
-    /// Replaces the security cookie, if the file names one, of an image that
-    /// was moved to `base`.
+    /// Replaces the security cookie, if the file has one. `base` is the base of the relocated
+    /// image.
     pub(super) fn set_cookie(&mut self, base: u64, random: u64) -> Result<(), String> {
         const SECURITY_COOKIE: u32 = 0x58;
         if self.load_config == 0 {
             return Ok(());
         }
-        // The directory begins with its own size: an old one ends before the
-        // cookie.
+        // The directory begins with its size. In old versions it ends before the cookie.
         let short = "its load configuration lies outside the image; build it again";
         let size = *field::<4>(&mut self.bytes, self.load_config).ok_or(short)?;
         if u32::from_le_bytes(size) < SECURITY_COOKIE + 8 {
@@ -204,8 +204,8 @@ impl DriverFile {
             "its load configuration names a security cookie outside its writable data; build it \
              again",
         )?;
-        // As on Windows the upper 16 bits are clear: a string that overruns a
-        // buffer cannot copy the cookie.
+        // As on Windows, the upper 16 bits are clear, so that a string that overruns a buffer
+        // cannot copy the cookie.
         let cookie = random & 0x0000_ffff_ffff_ffff;
         let forbidden = cookie == 0 || cookie == DEFAULT_COOKIE;
         *place = if forbidden { cookie ^ 1 } else { cookie }.to_le_bytes();
@@ -213,7 +213,7 @@ impl DriverFile {
     }
 }
 
-/// The program database that the debug directory names, by its GUID.
+/// The GUID of the program database that the debug directory names.
 fn guid(data: &[u8]) -> Option<[u8; 16]> {
     let file = PeFile64::parse(data).ok()?;
     let view = object::Object::pdb_info(&file).ok()??;
@@ -226,7 +226,7 @@ type Headers<'data> = (
     SectionTable<'data>,
 );
 
-/// The headers of a file that is a driver for x64.
+/// Parses the headers. Refuses files that are no x64 driver.
 fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
     use object::read::pe::ImageNtHeaders as _;
 
@@ -240,7 +240,7 @@ fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
     let damaged = |what: &str| format!("{what}; the file is damaged or no driver, build it again");
     let dos = ImageDosHeader::parse(data).map_err(|error| damaged(&error.to_string()))?;
     let mut offset = u64::from(dos.nt_headers_offset());
-    // The machine comes before what differs between 32 and 64 bits.
+    // Checks the machine first, because 32-bit and 64-bit headers differ after it.
     let file_header = usize::try_from(offset)
         .ok()
         .and_then(|offset| data.get(offset..)?.split_first_chunk::<4>())
@@ -305,7 +305,7 @@ fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
     Ok((headers, directories, sections))
 }
 
-/// Copies the sections to where they belong and tells how to protect them.
+/// Copies the sections to their offsets. Returns their protections.
 fn lay_out(
     data: &[u8],
     sections: &SectionTable<'_>,
@@ -398,7 +398,7 @@ fn relocations(bytes: &[u8], address: u32, size: u32) -> Result<Vec<u32>, String
     Ok(found)
 }
 
-/// The imports, and the slot that each one's address goes to.
+/// The imports, and the offset at which each address is stored.
 fn imports(bytes: &[u8], address: u32) -> Result<(Vec<Import>, Vec<u32>), String> {
     let broken = |error: object::read::Error| {
         format!("its import table is broken ({error}); build it again")
@@ -476,7 +476,7 @@ mod tests {
         sample.file()
     }
 
-    /// All that loading does but mapping; whether it ends well.
+    /// Does everything that loading does, except mapping. Returns whether it succeeds.
     fn loads(data: &[u8]) -> bool {
         let Ok(mut file) = DriverFile::parse(data) else {
             return false;
@@ -504,7 +504,7 @@ mod tests {
         ) {
             let mut data = good();
             for (place, byte) in changes {
-                // Half of it is headers and tables.
+                // Prefers the first half, which is headers and tables.
                 let place = place.index(data.len() * 2);
                 let place = if place < data.len() { place } else { place % 0x300 };
                 data[place] = byte;

@@ -1,5 +1,27 @@
-//! Loads a driver file like the Windows loader: parses, maps and relocates it, and binds its
-//! imports.
+//! Loads driver files on Linux like the loader of the Windows kernel. It parses, maps and
+//! relocates a PE file and binds its imports, and it reads the symbols, messages and unwind
+//! information for reports. It runs no code and knows no device.
+//!
+//! - `file`: the checked layout of a file
+//! - `control_flow`: instructions that are reachable from a routine
+//! - `messages`: the message table
+//! - `symbols`: names from a linker map or program database
+//! - `unwind`: steps through the driver's stack
+//! - [`sample`]: a small driver file for tests
+//!
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! use testbed_loader::sample::Sample;
+//!
+//! let sample = Sample {
+//!     imports: vec![("storport.sys", "StorPortInitialize")],
+//!     ..Sample::default()
+//! };
+//! let image = sample.load(&|_module, _function| Some(0x1000))?;
+//! assert_eq!(image.imports()[0].function, "StorPortInitialize");
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "maps the image and protects its pages")]
 
@@ -38,7 +60,7 @@ pub struct Import {
     pub function: String,
 }
 
-/// A file is not a driver that the testbed can run.
+/// Why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file cannot be read.
@@ -129,8 +151,7 @@ impl Image {
             .try_next_u64()
             .map_err(|error| unmapped(io::Error::other(error)))?;
         file.set_cookie(base as u64, random).map_err(malformed)?;
-        // SAFETY: `place` mapped as many bytes there, for this image alone, and
-        // nobody was given the address yet.
+        // SAFETY: `place` mapped that many bytes there, and nothing else knows the address yet.
         unsafe {
             std::ptr::copy_nonoverlapping(file.bytes.as_ptr(), base as *mut u8, file.bytes.len());
         }
@@ -171,7 +192,7 @@ impl Image {
         &self.imports
     }
 
-    /// What is odd about the file and was not refused, a sentence each.
+    /// Oddities of the file that did not prevent loading, one sentence each.
     #[must_use]
     pub fn remarks(&self) -> &[String] {
         &self.remarks
@@ -183,32 +204,32 @@ impl Image {
         self.base + self.entry as usize
     }
 
-    /// The offset of `address` in the image, if it lies in it.
+    /// The offset of `address` in the image, if it is in the image.
     #[must_use]
     pub fn offset_of(&self, address: usize) -> Option<u32> {
         let offset = address.checked_sub(self.base)?;
         (offset < self.bytes).then_some(offset as u32)
     }
 
-    /// The symbol at or before `offset`, and how far before; none without a
-    /// map of this build.
+    /// The symbol at or before `offset`, and the distance from it. `None` without symbols of
+    /// this build.
     #[must_use]
     pub fn symbol(&self, offset: u32) -> Option<(&str, u32)> {
         self.symbols.at(offset)
     }
 
-    /// The sentence that the file's message table has for the event `code`, with
-    /// `inserts` in the places of `%1` and following.
+    /// The message for the event `code` in the file's message table, with `inserts` in place of
+    /// `%1` and following.
     #[must_use]
     pub fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
         self.messages.sentence(code, inserts)
     }
 
-    /// Takes the discardable sections away, as the kernel does once DriverEntry
-    /// is back: code in `INIT` that runs later crashes.
+    /// Unmaps the discardable sections, as the kernel does after DriverEntry. Code in `INIT`
+    /// that runs later crashes.
     ///
     /// # Errors
-    /// The host's.
+    /// Errors of the host.
     pub fn discard_initialization(&self) -> io::Result<()> {
         self.ranges
             .iter()
@@ -216,8 +237,8 @@ impl Image {
             .try_for_each(|range| protect(self.base + range.offset, range.bytes, libc::PROT_NONE))
     }
 
-    /// Makes of the registers at `offset` those of the function's caller.
-    /// `read` gives the word at an address of the stack.
+    /// Changes the registers at `offset` to those of the function's caller. `read` returns the
+    /// word at an address of the stack.
     pub fn unwind(
         &self,
         offset: u32,
@@ -227,18 +248,18 @@ impl Image {
         self.unwind.step(offset, registers, read)
     }
 
-    /// The addresses of the instructions that can be reached from the routine
-    /// at `routine`; only while no breakpoint is set in the code.
+    /// The addresses of the instructions that are reachable from the routine at `routine`. No
+    /// breakpoint may be set in the code meanwhile.
     pub fn reachable_from(&self, routine: usize) -> Vec<usize> {
         control_flow::reachable_from(routine, |place| {
             let bytes = self.code_from(place)?;
-            // SAFETY: that many bytes from there on are in an executable
-            // section, which stays mapped; no breakpoint is being set in it.
+            // SAFETY: that many bytes from there on are in an executable section, which stays
+            // mapped. No breakpoint is being set.
             Some(unsafe { std::slice::from_raw_parts(place as *const u8, bytes) })
         })
     }
 
-    /// How many bytes from `address` on are code, if any.
+    /// The number of bytes of code from `address` on, if there is any.
     pub fn code_from(&self, address: usize) -> Option<usize> {
         let offset = address.checked_sub(self.base)?;
         let range = self.ranges.iter().find(|range| {
@@ -260,8 +281,8 @@ fn parse(path: &Path) -> Result<DriverFile, ImageError> {
     })
 }
 
-/// Reads no more than a driver can have, whatever the path names: a disk image
-/// or a device given by mistake is cut off, and refused for it.
+/// Reads at most the size of the largest driver. A disk image or a device that was named by
+/// mistake is truncated, and refused later.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut data = Vec::new();
     File::open(path)?
@@ -270,19 +291,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(data)
 }
 
-/// Maps `bytes` of writable memory anywhere but at `avoid`: a driver that is
-/// not relocated right must fail.
+/// Maps `bytes` of writable memory at any address but `avoid`, so that a driver that is not
+/// relocated correctly fails.
 fn place(bytes: usize, avoid: u64) -> io::Result<usize> {
     let first = map(bytes)?;
     if first as u64 != avoid {
         return Ok(first);
     }
-    // The first one is still there, so this is another place.
+    // The first mapping still exists, so the second has another address.
     map(bytes)
 }
 
 fn map(bytes: usize) -> io::Result<usize> {
-    // SAFETY: a new mapping at an address that the host chooses.
+    // SAFETY: makes a new mapping at an address that the host chooses.
     let mapped = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -300,8 +321,8 @@ fn map(bytes: usize) -> io::Result<usize> {
 }
 
 fn protect(address: usize, bytes: usize, flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: the range is part of the image's own mapping (ranges are checked
-    // to lie in the image), and Rust holds no reference into it.
+    // SAFETY: the range is part of the image's own mapping (`DriverFile` checked that), and
+    // Rust holds no reference into it.
     match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,5 +1,5 @@
-//! The message table of a driver's file, in which Windows' Event Viewer looks up
-//! the text of an event (MESSAGE_RESOURCE_DATA in Microsoft's reference of winnt.h).
+//! The message table of a driver file, in which the Event Viewer looks up the text of an event
+//! (MESSAGE_RESOURCE_DATA in Microsoft's reference of winnt.h).
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use object::{LittleEndian as LE, read::pe::ResourceDirectory};
 /// RT_MESSAGETABLE of winuser.h.
 const MESSAGE_TABLE: u16 = 11;
 
-/// More messages than a driver has, so that a damaged range of codes costs no time.
+/// The maximum number of messages. It bounds the work for a damaged range of codes.
 const MOST: usize = 4096;
 
-/// The texts by the codes of their events.
+/// The messages by event code.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Messages(BTreeMap<u32, String>);
 
 impl Messages {
-    /// The messages of an image whose resource directory is at `directory`: none if
-    /// the file has no message table or a damaged one.
+    /// Parses the messages of an image whose resource directory is at `directory`. Empty if the
+    /// message table is missing or damaged.
     pub(super) fn parse(image: &[u8], directory: u32) -> Self {
         Self(
             table(image, directory)
@@ -26,13 +26,13 @@ impl Messages {
         )
     }
 
-    /// The text for `code`, with `inserts` in the places of `%1` and following.
+    /// The message for `code`, with `inserts` in place of `%1` and following.
     pub(super) fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
         Some(fill(self.0.get(&code)?, inserts))
     }
 }
 
-/// The bytes of the message table in the first language that there is.
+/// The bytes of the message table in its first language.
 fn table(image: &[u8], directory: u32) -> Option<&[u8]> {
     let directory = ResourceDirectory::new(image.get(directory as usize..)?);
     let root = directory.root().ok()?;
@@ -69,7 +69,7 @@ fn entries(table: &[u8]) -> Option<BTreeMap<u32, String>> {
     Some(messages)
 }
 
-/// A text of 16-bit or 8-bit characters, without the zeros and the line's end.
+/// Decodes a text of 16-bit or 8-bit characters, without trailing zeros and line ends.
 fn decode(text: &[u8], flags: u32) -> String {
     const UNICODE: u32 = 1;
     let text = if flags & UNICODE == 0 {
@@ -85,9 +85,8 @@ fn decode(text: &[u8], flags: u32) -> String {
     text.trim_end_matches(['\0', '\r', '\n']).to_owned()
 }
 
-/// The text with its placeholders replaced, on one line: `%1` to `%99`, with a format
-/// for them or not, and the escape sequences of FormatMessage. A placeholder without an
-/// insert stays.
+/// Replaces the placeholders (`%1` to `%99`, with or without a format) and the escape sequences
+/// of FormatMessage, and joins the lines. Keeps a placeholder that has no insert.
 fn fill(text: &str, inserts: &[&str]) -> String {
     let mut filled = String::new();
     let mut rest = text;

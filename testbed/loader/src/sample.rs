@@ -1,4 +1,4 @@
-//! A small driver's file, made by hand for tests.
+//! A small driver file for tests, written byte by byte.
 
 use std::path::PathBuf;
 
@@ -6,18 +6,17 @@ use tempfile::TempDir;
 
 use super::{Image, ImageError};
 
-/// Where the code begins in the image.
+/// The offset of the code in the image.
 pub const TEXT: u32 = 0x1000;
-/// Where the addresses of the imports are, 8 bytes each, a null after each
-/// module's.
+/// The offset of the import addresses: 8 bytes each, with a null after those of each module.
 pub const ADDRESSES: u32 = 0x2000;
-/// Where the load configuration is.
+/// The offset of the load configuration.
 pub(crate) const LOAD_CONFIG: u32 = 0x2800;
-/// Where writable data begins: the security cookie.
+/// The offset of writable data, which begins with the security cookie.
 pub(crate) const DATA: u32 = 0x3000;
-/// A pointer to `DATA`, relocated.
+/// The offset of a relocated pointer to `DATA`.
 pub(crate) const POINTER: u32 = DATA + 8;
-/// Where the discardable section is, executable too.
+/// The offset of the discardable section, which is executable too.
 pub(crate) const INIT: u32 = 0x4000;
 const RELOCATIONS: u32 = 0x5000;
 const END: u32 = 0x6000;
@@ -45,25 +44,24 @@ pub(crate) mod field {
     pub(crate) const RELOCATION_BLOCK: usize = super::raw(super::RELOCATIONS);
 }
 
-/// Where page `address` of the image lies in the file.
+/// The offset of page `address` of the image in the file.
 pub(crate) const fn raw(address: u32) -> usize {
     0x400 + (address - TEXT) as usize
 }
 
-/// What goes into the driver.
+/// The contents of the driver.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// The code, of one page at most; the entry point is its first byte.
+    /// The code, at most one page. Its first byte is the entry point.
     pub code: Vec<u8>,
-    /// Module and function of each import.
+    /// The module and the function of each import.
     pub imports: Vec<(&'static str, &'static str)>,
-    /// Where functions begin and end in the code, and their UNWIND_INFO of 8
-    /// bytes at most.
+    /// The start and end of each function in the code, and its UNWIND_INFO of at most 8 bytes.
     pub functions: Vec<(u32, u32, &'static [u8])>,
 }
 
 impl Sample {
-    /// The file.
+    /// Builds the file.
     pub fn file(&self) -> Vec<u8> {
         let mut file = vec![0; raw(END)];
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -127,7 +125,7 @@ impl Sample {
         file
     }
 
-    /// The table of functions is at 2A00h, their UNWIND_INFO from 2B00h on.
+    /// Writes the function table at 2A00h and the UNWIND_INFO from 2B00h on.
     fn put_functions(&self, file: &mut [u8]) {
         const TABLE: u32 = 0x2a00;
         let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -149,8 +147,8 @@ impl Sample {
         let mut put = |at: u32, bytes: &[u8]| {
             file[raw(at)..raw(at) + bytes.len()].copy_from_slice(bytes);
         };
-        // Addresses at 0x2000, their names' places at 0x2200, descriptors at
-        // 0x2400, names from 0x2500 on.
+        // Addresses at 0x2000, the offsets of their names at 0x2200, descriptors at 0x2400,
+        // names from 0x2500 on.
         let (mut slot, mut descriptor, mut text) = (0_u32, 0x2400_u32, 0x2500_u32);
         for group in self.imports.chunk_by(|a, b| a.0 == b.0) {
             put(descriptor, &(0x2200 + slot).to_le_bytes());
@@ -177,16 +175,16 @@ impl Sample {
     }
 }
 
-/// A file of a test, in a folder of its own, gone with the value.
+/// A file in a temporary folder, which is deleted on drop.
 #[derive(Debug)]
 pub struct TemporaryFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
     _folder: TempDir,
 }
 
 impl TemporaryFile {
-    /// Writes `content` to a file of this name in a new temporary folder.
+    /// Writes `content` to a file named `name` in a new temporary folder.
     pub fn new(name: &str, content: &[u8]) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let path = folder.path().join(name);

@@ -1,18 +1,17 @@
-//! The names of a driver's functions, from what lies beside its file: the
-//! linker's map, or the program database.
+//! The names of a driver's functions, from the linker map or the program database beside its
+//! file.
 
 use std::{collections::BTreeMap, fs::File, path::Path};
 
 use pdb2::{FallibleIterator as _, PDB, PdbInternalSectionOffset, SymbolData, SymbolTable};
 
-/// The functions and variables of an image, by their place.
+/// The functions and variables of an image, by offset.
 #[derive(Debug, Default)]
 pub(super) struct Symbols(Vec<(u32, String)>);
 
 impl Symbols {
-    /// Those of the driver at `path`, from its `.map` if it is this build's, else
-    /// from its `.pdb`. `timestamp` and `guid` are what the driver's headers and
-    /// debug directory say of the build.
+    /// Reads the symbols of the driver at `path`, from its `.map` if that is of the same build,
+    /// otherwise from its `.pdb`. `timestamp` and `guid` identify the build.
     pub(super) fn beside(path: &Path, timestamp: u32, guid: Option<[u8; 16]>) -> Self {
         let map = std::fs::read(path.with_extension("map")).unwrap_or_default();
         let of_map = Self::parse(&String::from_utf8_lossy(&map), timestamp);
@@ -21,21 +20,20 @@ impl Symbols {
         }
         guid.and_then(|guid| {
             let pdb = File::open(path.with_extension("pdb")).ok()?;
-            // A broken one names nothing, as none does.
+            // A damaged database is treated like a missing one.
             Self::read(pdb, guid).ok()?
         })
         .unwrap_or_default()
     }
 
-    /// Reads a program database; nothing if it is of another build than `guid`.
+    /// Reads a program database. `None` if its GUID is not `guid`.
     fn read(file: File, guid: [u8; 16]) -> pdb2::Result<Option<Self>> {
         let mut pdb = PDB::open(file)?;
         if pdb.pdb_information()?.guid.to_bytes_le() != guid {
             return Ok(None);
         }
         let addresses = pdb.address_map()?;
-        // By address: a function that has both a public and a private symbol
-        // is named once, by the former, as a map has it.
+        // Keyed by offset. Public symbols come first, so their names win, as in a map.
         let mut names = BTreeMap::new();
         let mut add = |at: PdbInternalSectionOffset, name: &str| {
             if let Some(at) = at.to_rva(&addresses) {
@@ -67,14 +65,14 @@ impl Symbols {
         Ok(Some(Self(names.into_iter().collect())))
     }
 
-    /// Reads the text of a `.map` file, as the linkers' `/MAP` writes it; gives
-    /// nothing if it was written for another build than `timestamp`.
+    /// Parses the text of a `.map` file, as linkers write it with `/MAP`. Empty if its
+    /// timestamp is not `timestamp`.
     pub(super) fn parse(text: &str, timestamp: u32) -> Self {
         let mut base = None;
         let mut symbols = Vec::new();
         for line in text.lines().map(str::trim) {
             if let Some(rest) = line.strip_prefix("Timestamp is ") {
-                // A reproducible build has no time: lld writes zeros.
+                // A reproducible build has no time, so lld writes zeros.
                 let written = hexadecimal(rest.split(' ').next().unwrap_or(rest));
                 if written.is_none_or(|time| time != 0 && time != u64::from(timestamp)) {
                     return Self::default();
@@ -89,7 +87,7 @@ impl Symbols {
         Self(symbols)
     }
 
-    /// The symbol at or before `offset`, and how far before.
+    /// The symbol at or before `offset`, and the distance from it.
     pub(super) fn at(&self, offset: u32) -> Option<(&str, u32)> {
         let after = self.0.partition_point(|(start, _)| *start <= offset);
         let (start, name) = self.0.get(after.checked_sub(1)?)?;
@@ -97,7 +95,7 @@ impl Symbols {
     }
 }
 
-/// ` 0001:00000050       name                0000000180001050     object`
+/// Parses ` 0001:00000050       name                0000000180001050     object`.
 fn symbol(line: &str, base: u64) -> Option<(u32, String)> {
     let mut fields = line.split_whitespace();
     let (section, offset) = fields.next()?.split_once(':')?;

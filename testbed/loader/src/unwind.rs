@@ -1,15 +1,14 @@
-//! How to get from a place in a driver's function to its caller: the unwind
-//! information of x64 images (.pdata and .xdata), as Microsoft's "x64 exception
-//! handling" describes it.
+//! Steps from a function of the driver to its caller, with the unwind information of x64 images
+//! (.pdata and .xdata, see Microsoft's "x64 exception handling").
 
-/// Chained descriptions of one function that are followed.
+/// The maximum number of chained descriptions.
 const LONGEST_CHAIN: usize = 32;
 
-/// RSP among the general registers, in the numbering of the unwind codes.
+/// The number of RSP in unwind codes.
 const RSP: usize = 4;
 
-/// The general registers that a walk follows, in the numbering of the unwind
-/// codes (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15), and RIP.
+/// The registers that a walk follows: RIP, and the general registers in the order of the unwind
+/// codes (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Registers {
     /// The address of the instruction.
@@ -29,8 +28,8 @@ impl Registers {
         self.general[RSP] = stack;
     }
 
-    /// Takes the return address from the stack, as `ret` does; `read` gives
-    /// the word at an address.
+    /// Pops the return address from the stack, as `ret` does. `read` returns the word at an
+    /// address.
     pub fn pop_return(&mut self, read: impl Fn(usize) -> Option<usize>) -> Option<()> {
         self.rip = read(self.general[RSP])?;
         self.general[RSP] = self.general[RSP].checked_add(8)?;
@@ -38,27 +37,28 @@ impl Registers {
     }
 }
 
-/// What a function's beginning does to the stack; undone backwards.
+/// An effect of a function's prologue on the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Code {
     /// A register was pushed.
     Push(usize),
-    /// So many bytes were taken.
+    /// Some bytes were allocated.
     Allocate(usize),
-    /// The frame register was set, to RSP and so many bytes.
+    /// The frame register was set to RSP plus some bytes.
     SetFrame(usize, usize),
-    /// A register was kept so many bytes above the fixed part's end.
+    /// A register was saved, some bytes above the end of the fixed allocation.
     Save(usize, usize),
-    /// An interrupt's frame, after an error code or without.
+    /// The frame of an interrupt, with the size of its error code.
     Machine(usize),
 }
 
-/// A part of the code that is described as one.
+/// A range of code with one description.
 #[derive(Debug)]
 struct Function {
     begin: u32,
     end: u32,
-    /// Each with the end of its instruction, from `begin`; latest first.
+    /// The codes, latest first, each with the offset from `begin` of the end of its
+    /// instruction.
     codes: Vec<(u8, Code)>,
 }
 
@@ -67,8 +67,8 @@ struct Function {
 pub(super) struct Unwind(Vec<Function>);
 
 impl Unwind {
-    /// Reads the table of `bytes` bytes at `table` in the image. What is broken
-    /// in it is left out: it serves messages alone.
+    /// Parses the table of `bytes` bytes at `table` in the image. Skips broken entries, as only
+    /// messages use them.
     pub(super) fn parse(image: &[u8], table: u32, bytes: u32) -> Self {
         let entries = image
             .get(table as usize..)
@@ -89,9 +89,8 @@ impl Unwind {
         Self(functions)
     }
 
-    /// Makes of the registers in a function those of its caller after the
-    /// call. `offset` is RIP's in the image, `read` gives the word at an
-    /// address of the stack.
+    /// Changes the registers to those of the caller after the call. `offset` is the offset of
+    /// RIP in the image. `read` returns the word at an address of the stack.
     pub(super) fn step(
         &self,
         offset: u32,
@@ -103,7 +102,7 @@ impl Unwind {
             .checked_sub(1)
             .map(|index| &self.0[index])
             .filter(|function| offset < function.end);
-        // Without description it is a leaf: it moves nothing.
+        // A function without a description is a leaf, which does not move RSP.
         let Some(function) = function else {
             return registers.pop_return(read);
         };
@@ -143,8 +142,8 @@ fn words(bytes: &[u8; 12]) -> [u32; 3] {
     [0, 1, 2].map(|index| u32::from_le_bytes(words[index]))
 }
 
-/// Appends the codes of the UNWIND_INFO at `at` and of those that it is chained
-/// to; nothing if it is broken or of a version that is not known.
+/// Appends the codes of the UNWIND_INFO at `at` and of those that it is chained to. `None` if
+/// one is broken or has an unknown version.
 fn describe(image: &[u8], at: u32, codes: &mut Vec<(u8, Code)>) -> Option<()> {
     const CHAINED: u8 = 4;
     let mut at = at as usize;
@@ -171,8 +170,8 @@ fn describe(image: &[u8], at: u32, codes: &mut Vec<(u8, Code)>) -> Option<()> {
     None
 }
 
-/// UNWIND_CODEs. Those of a chain's later links were done before the function's
-/// part began.
+/// Decodes UNWIND_CODEs. `before` marks a later link of a chain, whose effects all precede the
+/// function.
 fn decode(slots: &[[u8; 2]], frame: u8, before: bool, codes: &mut Vec<(u8, Code)>) -> Option<()> {
     let mut slots = slots.iter();
     while let Some(&[at, operation]) = slots.next() {

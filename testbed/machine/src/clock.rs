@@ -1,5 +1,4 @@
-//! The machine's time: a monotonic clock in nanoseconds, and alarms that queue
-//! DPCs when they are due.
+//! The machine's time: a monotonic clock in nanoseconds, and alarms that queue DPCs.
 
 use std::{
     cmp::Reverse,
@@ -22,7 +21,7 @@ pub fn now() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// [`now`], to be compared and subtracted.
+/// [`now`] as an `Instant`.
 pub fn instant() -> Instant {
     if schedule::is_on() {
         return *START.get_or_init(Instant::now) + Duration::from_nanos(schedule::now());
@@ -32,7 +31,7 @@ pub fn instant() -> Instant {
 
 struct Alarm {
     due: u64,
-    /// Among alarms of one time, the order in which they were set.
+    /// Orders alarms that are due at the same time.
     sequence: u64,
     cpu: &'static Cpu,
     deferred: &'static dyn Deferred,
@@ -60,8 +59,8 @@ impl Ord for Alarm {
     }
 }
 
-/// Queues DPCs at set times. An alarm is not taken back: what is called checks
-/// by its arguments whether it is still wanted.
+/// Queues DPCs at set times. An alarm cannot be cancelled: the DPC checks its arguments to find
+/// out whether it is still wanted.
 pub struct AlarmClock {
     cpus: &'static [Cpu],
     alarms: Mutex<(BinaryHeap<Reverse<Alarm>>, u64)>,

@@ -1,5 +1,5 @@
-//! Virtual CPUs: a thread each, with an IRQL, a queue of DPCs and programs
-//! that run at PASSIVE_LEVEL.
+//! Virtual CPUs. Each is a thread with an IRQL, a queue of DPCs, and jobs that run at
+//! PASSIVE_LEVEL.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,20 +15,20 @@ use std::{
 
 use crate::schedule::{self, Point, Thread};
 
-/// An interrupt request level of x64 Windows (`wdm.h`).
+/// Interrupt request levels of x64 Windows (`wdm.h`).
 pub mod irql {
     /// Ordinary thread execution.
     pub const PASSIVE: u8 = 0;
-    /// Asynchronous procedure calls off.
+    /// Asynchronous procedure calls are disabled.
     pub const APC: u8 = 1;
     /// The scheduler and DPCs.
     pub const DISPATCH: u8 = 2;
-    /// The device's interrupts, as the testbed assigns it.
+    /// The IRQL that the testbed assigns to the device's interrupts.
     pub const DEVICE: u8 = 9;
-    /// Everything masked.
+    /// All interrupts are masked.
     pub const HIGH: u8 = 15;
 
-    /// What messages add to a level's number: its name in parentheses.
+    /// The level's name in parentheses, which messages append to its number.
     #[must_use]
     pub fn name(level: u8) -> &'static str {
         match level {
@@ -45,16 +45,15 @@ pub mod irql {
 thread_local! {
     static IRQL: Cell<u8> = const { Cell::new(irql::PASSIVE) };
     static NUMBER: Cell<u32> = const { Cell::new(0) };
-    /// What else this CPU looks after, in the order in which it does.
+    /// The sources that this CPU polls, in order.
     static SOURCES: RefCell<Vec<&'static dyn Source>> = const { RefCell::new(Vec::new()) };
 }
 
-/// How many CPUs the machine has; one until there is a machine.
+/// The number of CPUs; one until there is a machine.
 static COUNT: AtomicU32 = AtomicU32::new(1);
 
-/// How long an idle CPU looks for work before its thread sleeps: about what
-/// waking it costs.
-const LOOK: Duration = Duration::from_micros(5);
+/// How long an idle CPU spins before its thread sleeps: about the cost of waking it.
+const IDLE_SPIN: Duration = Duration::from_micros(5);
 
 /// The IRQL of the calling thread; PASSIVE on a thread that is no CPU.
 #[must_use]
@@ -62,19 +61,18 @@ pub fn current_irql() -> u8 {
     IRQL.get()
 }
 
-/// Sets the IRQL of the calling thread and gives back the one before.
+/// Sets the IRQL of the calling thread and returns the previous one.
 pub fn set_irql(level: u8) -> u8 {
     IRQL.replace(level)
 }
 
-/// The number of the virtual CPU that the calling thread acts for; 0 on a
-/// thread that is none.
+/// The number of the virtual CPU that the calling thread acts for; 0 if it acts for none.
 #[must_use]
 pub fn current_number() -> u32 {
     NUMBER.get()
 }
 
-/// How many virtual CPUs the machine has.
+/// The number of virtual CPUs in the machine.
 #[must_use]
 pub fn count() -> u32 {
     COUNT.load(Ordering::Relaxed)
@@ -85,27 +83,27 @@ pub fn act_for(number: u32) {
     NUMBER.set(number);
 }
 
-/// Says how many CPUs there are; the machine does, once.
+/// Sets the number of CPUs. The machine calls this once.
 pub(crate) fn set_count(count: u32) {
     COUNT.store(count, Ordering::Relaxed);
 }
 
-/// What a DPC queue holds: runs at DISPATCH_LEVEL on the CPU that it was
-/// queued to, with the two arguments it was queued with.
+/// A DPC. It runs at DISPATCH_LEVEL on the CPU whose queue it is in, with the two arguments
+/// with which it was queued.
 pub trait Deferred: Send + Sync {
-    /// Runs it.
+    /// Runs the DPC.
     fn run(&self, first: usize, second: usize);
 }
 
-/// Something that brings a CPU work, looked at in each round of its loop.
+/// A source of work. The CPU polls it in each round of its loop.
 pub trait Source: Send + Sync {
-    /// Whether there is something to do for the calling CPU.
+    /// Whether there is work for the calling CPU.
     fn ready(&self) -> bool;
-    /// Does it. Called at PASSIVE_LEVEL.
+    /// Does the work. Called at PASSIVE_LEVEL.
     fn serve(&self);
 }
 
-/// A piece of work at PASSIVE_LEVEL.
+/// Work at PASSIVE_LEVEL.
 pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
 struct Queued {
@@ -118,7 +116,7 @@ struct Queued {
 pub struct Cpu {
     number: u32,
     thread: OnceLock<Thread>,
-    /// Its thread sleeps, or is about to.
+    /// Whether its thread sleeps or is about to.
     idle: AtomicBool,
     dpcs: Mutex<VecDeque<Queued>>,
     dpcs_waiting: AtomicU32,
@@ -135,7 +133,7 @@ impl std::fmt::Debug for Cpu {
     }
 }
 
-/// Nothing that runs under these mutexes can panic half way.
+/// Ignores poisoning: no code under these mutexes can panic half way.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -160,23 +158,23 @@ impl Cpu {
             act_for(self.number);
             self.run();
         })?;
-        // Nobody sets it but this function, which the machine calls once.
+        // Cannot fail: the machine calls this function once.
         let _ = self.thread.set(handle.thread());
         Ok(())
     }
 
-    /// Its number, from 0.
+    /// The number, from 0.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// Whether its thread has nothing to do: woken, it looks at its sources at
-    /// once.
+    /// Whether its thread has nothing to do. Such a thread polls its sources as soon as it is
+    /// woken.
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::SeqCst)
     }
 
-    /// Puts `deferred` at the end of its DPC queue.
+    /// Appends `deferred` to the DPC queue.
     pub fn queue_dpc(&self, deferred: &'static dyn Deferred, first: usize, second: usize) {
         let mut dpcs = lock(&self.dpcs);
         dpcs.push_back(Queued {
@@ -189,7 +187,7 @@ impl Cpu {
         self.wake();
     }
 
-    /// Takes `deferred` out of its DPC queue, and says whether it was there.
+    /// Removes `deferred` from the DPC queue. Returns whether it was there.
     pub fn cancel_dpc(&self, deferred: &'static dyn Deferred) -> bool {
         let mut dpcs = lock(&self.dpcs);
         let before = dpcs.len();
@@ -198,17 +196,17 @@ impl Cpu {
         dpcs.len() < before
     }
 
-    /// Has it run `job` at PASSIVE_LEVEL.
+    /// Queues `job`, which runs at PASSIVE_LEVEL.
     pub fn post(&self, job: Job) {
         lock(&self.jobs).push_back(job);
         self.jobs_waiting.fetch_add(1, Ordering::SeqCst);
         self.wake();
     }
 
-    /// Has it look at its sources.
+    /// Makes the CPU poll its sources.
     pub fn wake(&self) {
-        // Pairs with the fence in `rest`: either this sees it idle, or it
-        // sees what was brought.
+        // Pairs with the fence in `rest`: either this thread sees the CPU idle, or the CPU sees
+        // the new work.
         fence(Ordering::SeqCst);
         if self.idle.load(Ordering::Relaxed)
             && let Some(thread) = self.thread.get()
@@ -217,19 +215,19 @@ impl Cpu {
         }
     }
 
-    /// Adds a source; only on the CPU's own thread.
+    /// Adds a source to the calling CPU.
     pub fn add_source(source: &'static dyn Source) {
         SOURCES.with_borrow_mut(|sources| sources.push(source));
     }
 
-    /// Forgets a source; only on the CPU's own thread, and not from a source.
+    /// Removes a source from the calling CPU. A source may not call this.
     pub fn remove_source(source: &'static dyn Source) {
         SOURCES.with_borrow_mut(|sources| {
             sources.retain(|known| !std::ptr::addr_eq(*known, source));
         });
     }
 
-    /// Runs the DPCs that wait; only on the CPU's own thread.
+    /// Runs the queued DPCs. Must be called on the CPU's own thread.
     pub fn run_dpcs(&self) {
         while self.dpcs_waiting.load(Ordering::Acquire) != 0 {
             let mut dpcs = lock(&self.dpcs);
@@ -253,8 +251,8 @@ impl Cpu {
         }
     }
 
-    /// Does what there is, each kind once: what the sources bring, DPCs after
-    /// each, then a job.
+    /// Does one round: serves each source that is ready, with the DPCs that it queued, then
+    /// runs one job.
     fn work(&self) {
         let mut index = 0;
         while let Some(source) = source(index) {
@@ -280,29 +278,28 @@ impl Cpu {
             || SOURCES.with_borrow(|sources| sources.iter().any(|source| source.ready()))
     }
 
-    /// Waits until there is work: looks for a while, then sleeps.
+    /// Waits until there is work: spins for a while, then sleeps.
     fn rest(&self) {
         if self.ready() {
             return;
         }
         self.idle.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let mut until = Instant::now() + LOOK;
+        let mut until = Instant::now() + IDLE_SPIN;
         while !self.ready() {
             if !schedule::is_on() && Instant::now() < until {
                 std::hint::spin_loop();
             } else {
                 schedule::park();
-                until = Instant::now() + LOOK;
+                until = Instant::now() + IDLE_SPIN;
             }
         }
-        // Before anything is looked at again: who saw it idle relies on that.
+        // Before the sources are polled again: callers of `is_idle` rely on that.
         self.idle.swap(false, Ordering::SeqCst);
     }
 }
 
-/// Ends the process if a CPU's thread panics: nothing would wait for its
-/// requests in vain.
+/// Ends the process if a CPU's thread panics, so that nothing waits for its requests for ever.
 struct EndOnPanic;
 
 impl Drop for EndOnPanic {
@@ -358,7 +355,7 @@ mod tests {
         let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send.clone()))));
 
         cpu.post(Box::new(move || {
-            // Queued from the CPU itself: it can't run before the job ends.
+            // Queued by the CPU itself, so it cannot run before the job ends.
             cpu.queue_dpc(tell, 7, 7);
             cpu.post(Box::new(move || {
                 send.send((8, 8, current_irql(), current_number())).unwrap();
@@ -370,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dpc_that_was_taken_out_does_not_run() {
+    fn a_cancelled_dpc_does_not_run() {
         let cpu: &'static Cpu = Box::leak(Box::new(Cpu::new(0)));
         let (send, receive) = mpsc::channel();
         let tell: &'static Tell = Box::leak(Box::new(Tell(Mutex::new(send))));

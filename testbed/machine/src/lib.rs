@@ -1,6 +1,33 @@
-//! The machine: memory, virtual CPUs, and the threads beside them that are its
-//! clock and its system worker threads. One per process, as a driver sees one
-//! Windows.
+//! The hardware of the testbed: memory, virtual CPUs and their traps, time, and scheduling. It
+//! is no emulator: the driver's code runs on the host's processor, and only its accesses to
+//! devices trap. A process has one machine.
+//!
+//! - [`cpu`]: virtual CPUs, their IRQL and DPC queues
+//! - [`memory`]: pages with scattered physical addresses
+//! - [`trap`]: register accesses, crashes, stack walks, instruction counts
+//! - [`schedule`]: which thread runs, by a seed
+//! - [`clock`], [`time`]: alarms, and the clocks of Windows
+//! - [`pci`]: the interface of a PCI function
+//! - [`mailbox`]: messages between threads
+//! - [`variadic`]: variadic functions of the Microsoft ABI
+//! - [`testing`]: the machine of a test process
+//!
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! use testbed_machine::{Machine, MachineSettings, cpu, mailbox::Mailbox, memory::Placement};
+//! use std::sync::Arc;
+//!
+//! let machine = Machine::new(&MachineSettings::default())?;
+//! let page = machine.memory().allocate(4096, Placement::Scattered)?;
+//! assert!(machine.memory().physical(page.address()).is_some());
+//!
+//! let number = Arc::new(Mailbox::default());
+//! let sender = Arc::clone(&number);
+//! machine.cpus()[1].post(Box::new(move || sender.send(cpu::current_number())));
+//! assert_eq!(number.receive("the CPU's number"), 1);
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg(target_os = "linux")]
 
 pub mod clock;
@@ -30,24 +57,24 @@ use self::{
     workers::Workers,
 };
 
-/// How the machine takes its functions' interrupts.
+/// How the machine takes the interrupts of its functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterruptKind {
-    /// MSI-X messages, if the function has a table and the driver a routine
-    /// for them; the pin otherwise.
+    /// MSI-X messages, if the function has a table and the driver a message routine. Otherwise
+    /// the pin.
     Messages,
     /// The INTx pin.
     Line,
 }
 
-/// What machine to build.
+/// The properties of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MachineSettings {
     /// Virtual CPUs, 1 to 64 (one processor group).
     pub cpus: u32,
     /// Memory in bytes, a multiple of a page.
     pub memory_bytes: u64,
-    /// Its interrupts.
+    /// How it takes interrupts.
     pub interrupts: InterruptKind,
 }
 
@@ -61,16 +88,16 @@ impl Default for MachineSettings {
     }
 }
 
-/// The machine cannot be set up.
+/// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The process has a machine already.
+    /// The process already has a machine.
     #[error("this process already has a machine: run a second one in its own process")]
     Second,
-    /// More CPUs than a processor group can have, or none.
+    /// The number of CPUs is 0 or exceeds a processor group.
     #[error("{0} CPUs are not possible: give 1 to 64")]
     Cpus(u32),
-    /// Its memory cannot be allocated.
+    /// The memory cannot be allocated.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The host did not provide a thread or a signal handler.
@@ -95,14 +122,14 @@ impl fmt::Debug for Machine {
     }
 }
 
-/// Whether the process has its machine.
+/// Whether the process has a machine.
 static BUILT: AtomicBool = AtomicBool::new(false);
 
 impl Machine {
     /// Builds the machine and starts its CPUs.
     ///
     /// # Errors
-    /// [`MachineError`]; a second machine in a process among them.
+    /// [`MachineError`], also for a second machine in the process.
     pub fn new(settings: &MachineSettings) -> Result<Arc<Self>, MachineError> {
         if !(1..=64).contains(&settings.cpus) {
             return Err(MachineError::Cpus(settings.cpus));
@@ -127,7 +154,7 @@ impl Machine {
         }))
     }
 
-    /// All its memory.
+    /// The memory.
     #[must_use]
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
@@ -138,7 +165,7 @@ impl Machine {
         self.settings.interrupts
     }
 
-    /// Its CPUs by number.
+    /// The CPUs by number.
     pub fn cpus(&self) -> &'static [Cpu] {
         self.cpus
     }
@@ -148,12 +175,12 @@ impl Machine {
         &self.cpus[cpu::current_number() as usize % self.cpus.len()]
     }
 
-    /// What calls DPCs at a time.
+    /// The clock, which queues DPCs at set times.
     pub fn clock(&self) -> &'static AlarmClock {
         self.clock
     }
 
-    /// Has a system worker thread run `job` at PASSIVE_LEVEL.
+    /// Runs `job` at PASSIVE_LEVEL on a system worker thread.
     pub fn work(&self, job: Job) -> io::Result<()> {
         self.workers.run(job)
     }

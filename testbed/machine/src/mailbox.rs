@@ -1,4 +1,4 @@
-//! What threads of the machine send to one of them that waits for it.
+//! A queue of messages between threads of the machine.
 
 use std::{
     collections::VecDeque,
@@ -7,7 +7,7 @@ use std::{
 
 use super::schedule::Condition;
 
-/// Things that were sent and not yet received, in the order of sending.
+/// Messages that were sent and not yet received, in order.
 pub struct Mailbox<T> {
     waiting: Mutex<VecDeque<T>>,
     more: Condition,
@@ -29,7 +29,7 @@ impl<T> Mailbox<T> {
         self.more.changed();
     }
 
-    /// Waits for the next item; `what` says for what, in a few words.
+    /// Waits for the next message. `what` describes it for reports, in a few words.
     pub fn receive(&self, what: &'static str) -> T {
         let mut waiting = self.lock();
         loop {

@@ -1,9 +1,9 @@
-//! The machine's memory: pages with a physical address, scattered under the
-//! virtual addresses that the driver sees.
+//! The machine's memory: pages with physical addresses, scattered under the virtual addresses
+//! that the driver sees.
 //!
-//! All of it is one file in memory, mapped twice. Devices see it in the order
-//! of physical addresses. The driver sees single pages, in the order it got
-//! them, in a window of reserved addresses; what it freed is unmapped again.
+//! All memory is one file in memory that is mapped twice. Devices see it in the order of
+//! physical addresses. The driver sees single pages, in the order of allocation, in a window of
+//! reserved addresses. Freed pages are unmapped from the window.
 #![expect(unsafe_code, reason = "maps memory, and copies to and from it")]
 
 mod addresses;
@@ -28,36 +28,36 @@ use self::{addresses::Addresses, frames::Frames};
 
 pub use testbed_loader::PAGE;
 
-/// The physical address where memory begins: a 32-bit address is never right.
+/// The physical address of the first byte. No physical address fits in 32 bits.
 const BASE: u64 = 4 << 30;
 
-/// Virtual pages in the driver's window for each page of memory: how long freed
+/// Virtual pages in the driver's window for each page of memory. It determines how long freed
 /// addresses stay unused.
 const SPREAD: usize = 16;
 
-/// The memory of the machine of this process.
+/// The memory of this process's machine.
 static ATTACHED: OnceLock<Arc<Memory>> = OnceLock::new();
 
-/// Makes `memory` the memory of this process's machine. Only the first call counts.
+/// Makes `memory` the memory of this process's machine. Later calls do nothing.
 pub fn attach(memory: &Arc<Memory>) {
     let _ = ATTACHED.set(Arc::clone(memory));
 }
 
-/// The memory of this process's machine; `None` before there is a machine.
+/// The memory of this process's machine; `None` before there is one.
 #[must_use]
 pub fn attached() -> Option<&'static Arc<Memory>> {
     ATTACHED.get()
 }
 
-/// In the tables: no page here.
+/// An empty entry in the tables.
 const NONE: u32 = u32::MAX;
 
-/// How the pages of a block lie in physical memory.
+/// The placement of a block's pages in physical memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// Neighbouring virtual pages are never neighbours in physical memory.
+    /// Adjacent virtual pages are never adjacent in physical memory.
     Scattered,
-    /// One run of physical memory: common buffers and the uncached extension.
+    /// One run of physical memory, for common buffers and the uncached extension.
     Contiguous,
 }
 
@@ -106,13 +106,13 @@ pub struct Memory {
     file: Arc<File>,
     guest: GuestMemoryMmap,
     bytes: u64,
-    /// The driver's window.
+    /// The address of the driver's window.
     window: usize,
     /// The frame behind each virtual page of the window, or [`NONE`].
     frame_of: Box<[AtomicU32]>,
     /// The virtual page of each frame, or [`NONE`].
     page_of: Box<[AtomicU32]>,
-    /// Whether a frame was in use before, and has to be zeroed.
+    /// Whether a frame was used before, so that it has to be zeroed.
     used_before: Box<[AtomicBool]>,
     free: Mutex<Free>,
 }
@@ -124,11 +124,11 @@ struct Free {
 }
 
 impl Memory {
-    /// A machine with `bytes` of memory (whole pages, 64 KiB to 512 GiB),
-    /// physical addresses from 4 GiB up.
+    /// Creates a machine's memory of `bytes` (whole pages, 64 KiB to 512 GiB), with physical
+    /// addresses from 4 GiB up.
     ///
     /// # Errors
-    /// The host's, if it gives none; [`MemoryError::Size`].
+    /// [`MemoryError::Size`], and errors of the host.
     pub fn new(bytes: u64) -> Result<Arc<Self>, MemoryError> {
         let size = MemoryError::Size { bytes };
         if !(64 << 10..=512 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE as u64) {
@@ -158,17 +158,17 @@ impl Memory {
         }))
     }
 
-    /// How much memory the machine has.
+    /// The size of the memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Takes zeroed pages for `bytes` (at least one) and maps them side by
-    /// side, an unmapped page behind them.
+    /// Allocates zeroed pages for `bytes` (at least one) at adjacent virtual addresses, with an
+    /// unmapped page behind them.
     ///
     /// # Errors
-    /// [`MemoryError::Exhausted`], [`MemoryError::Mappings`], and the host's.
+    /// [`MemoryError::Exhausted`], [`MemoryError::Mappings`], and errors of the host.
     pub fn allocate(
         self: &Arc<Self>,
         bytes: usize,
@@ -183,7 +183,7 @@ impl Memory {
         let Some((first_page, frames)) = self.take(count, placement) else {
             return Err(exhausted);
         };
-        // From here on dropping the block undoes what was done.
+        // From here on, dropping the block undoes the allocation.
         let block = Block {
             memory: Arc::clone(self),
             first_page,
@@ -194,7 +194,7 @@ impl Memory {
         Ok(block)
     }
 
-    /// The physical address behind `address`, if it is mapped memory.
+    /// The physical address of `address`, if it is mapped memory.
     #[must_use]
     pub fn physical(&self, address: usize) -> Option<u64> {
         let offset = address.checked_sub(self.window)?;
@@ -202,8 +202,8 @@ impl Memory {
         Some(physical_of(frame) + (offset % PAGE) as u64)
     }
 
-    /// The physical address of `address`, and how many of the `bytes` from
-    /// there on follow it in physical memory too.
+    /// The physical address of `address`, and how many of the following `bytes` are contiguous
+    /// in physical memory.
     #[must_use]
     pub fn run(&self, address: usize, bytes: usize) -> Option<(u64, usize)> {
         let offset = address.checked_sub(self.window)?;
@@ -222,7 +222,7 @@ impl Memory {
         Some((physical, length.min(bytes)))
     }
 
-    /// The virtual address at which physical address `physical` is mapped.
+    /// The virtual address that maps `physical`.
     #[must_use]
     pub fn virtual_address(&self, physical: u64) -> Option<usize> {
         let offset = usize::try_from(physical.checked_sub(BASE)?).ok()?;
@@ -232,35 +232,34 @@ impl Memory {
         }
     }
 
-    /// The memory as devices see it: physical addresses, nothing else.
+    /// The memory by physical addresses, as devices see it.
     #[must_use]
     pub fn guest(&self) -> &GuestMemoryMmap {
         &self.guest
     }
 
-    /// Another address of the byte at `address`, which is mapped for the driver:
-    /// one that stays accessible when the driver's is taken away. What is
-    /// contiguous in physical memory is so there too.
+    /// An alias of the mapped byte at `address` that stays accessible while the driver's access
+    /// is revoked. Physically contiguous memory is contiguous there.
     pub fn beside(&self, address: usize) -> Option<usize> {
         let physical = GuestAddress(self.physical(address)?);
         let host = self.guest.get_host_address(physical).ok()?;
         Some(host.addr())
     }
 
-    /// Makes each access of the driver's to these pages, which are mapped for
-    /// it, a fault. Devices still reach them.
+    /// Revokes the driver's access to these mapped pages: each access faults. Devices still
+    /// reach them.
     ///
     /// # Errors
-    /// The host's: it may have no mappings left.
-    pub fn take_away(&self, address: usize, bytes: usize) -> io::Result<()> {
+    /// Errors of the host, whose limit on mappings may be reached.
+    pub fn revoke(&self, address: usize, bytes: usize) -> io::Result<()> {
         self.protect(address, bytes, libc::PROT_NONE)
     }
 
-    /// Lets the driver access the pages again.
+    /// Restores the driver's access.
     ///
     /// # Errors
-    /// As for [`Self::take_away`].
-    pub fn give_back(&self, address: usize, bytes: usize) -> io::Result<()> {
+    /// As for [`Self::revoke`].
+    pub fn restore(&self, address: usize, bytes: usize) -> io::Result<()> {
         self.protect(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
     }
 
@@ -270,15 +269,15 @@ impl Memory {
         {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // SAFETY: the pages are mapped in the window; Rust holds no reference
-        // to what is in them, and an access that faults is told as such.
+        // SAFETY: the pages are mapped in the window. Rust holds no reference into them, and
+        // the signal handler reports an access that faults.
         match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Whether `address` lies in the driver's window, mapped or not.
+    /// Whether `address` is in the driver's window, mapped or not.
     pub(crate) fn covers(&self, address: usize) -> bool {
         (self.window..self.window + self.frame_of.len() * PAGE).contains(&address)
     }
@@ -291,7 +290,7 @@ impl Memory {
     }
 
     fn free(&self) -> MutexGuard<'_, Free> {
-        // A panic of a thread that held it leaves whole operations behind.
+        // Ignores poisoning: each operation under this mutex is complete before it can panic.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,8 +312,8 @@ impl Memory {
         None
     }
 
-    /// Maps the block's pages, fewest mappings first, and zeroes what was used
-    /// before.
+    /// Maps the block's pages with as few mappings as possible, and zeroes frames that were
+    /// used before.
     fn map(&self, block: &Block) -> Result<(), MemoryError> {
         let mut page = block.first_page;
         for run in block.frames.chunk_by(|a, b| a + 1 == *b) {
@@ -322,8 +321,8 @@ impl Memory {
             for (page, &frame) in (page..).zip(run) {
                 if self.used_before[frame as usize].swap(true, Ordering::Relaxed) {
                     let at = (self.window + page * PAGE) as *mut u8;
-                    // SAFETY: `map_run` made the page accessible, and no one
-                    // else was given its address yet.
+                    // SAFETY: `map_run` made the page accessible, and nothing else knows its
+                    // address yet.
                     unsafe { at.write_bytes(0, PAGE) };
                 }
                 self.frame_of[page].store(frame, Ordering::Release);
@@ -336,8 +335,8 @@ impl Memory {
 
     fn map_run(&self, page: usize, frame: u32, count: usize) -> Result<(), MemoryError> {
         let at = self.window + page * PAGE;
-        // SAFETY: the range lies in the window, which is this memory's own, and
-        // on pages that no block in use holds.
+        // SAFETY: the range is in the window, which this memory owns, and no other block uses
+        // the pages.
         let mapped = unsafe {
             libc::mmap(
                 at as *mut libc::c_void,
@@ -376,8 +375,8 @@ impl Memory {
         }
     }
 
-    /// Unmaps the block's pages and keeps their addresses reserved; whether
-    /// that was possible.
+    /// Unmaps the block's pages and keeps their addresses reserved. Returns whether that
+    /// succeeded.
     fn reserve_again(&self, block: &Block) -> bool {
         let (at, bytes) = (
             block.address() as *mut libc::c_void,
@@ -397,12 +396,10 @@ impl Memory {
         if over != libc::MAP_FAILED {
             return true;
         }
-        // With all mappings in use the host lets nothing be mapped, not even
-        // over others. Without the pages it does; that they go cannot fail, as
-        // it splits no mapping.
-        // SAFETY: as above.
+        // At the host's limit a mapping over others fails, but not after they are unmapped. The
+        // unmapping cannot fail, as it splits no mapping. SAFETY: as above.
         unsafe { libc::munmap(at, bytes) };
-        // SAFETY: maps nothing over what another thread may have put there.
+        // SAFETY: does not replace what another thread may have mapped there.
         let again = unsafe {
             libc::mmap(
                 at,
@@ -419,15 +416,15 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the window was reserved by `new`; each block in it holds the
-        // memory alive, so none is left.
+        // SAFETY: `new` reserved the window. Each block in it holds a reference to the memory,
+        // so none is left.
         unsafe {
             libc::munmap(self.window as *mut libc::c_void, self.frame_of.len() * PAGE);
         }
     }
 }
 
-/// Pages in use; dropping it gives them back.
+/// Allocated pages. Dropping the block frees them.
 #[derive(Debug)]
 pub struct Block {
     memory: Arc<Memory>,
@@ -437,25 +434,25 @@ pub struct Block {
 }
 
 impl Block {
-    /// Its first virtual address, page-aligned.
+    /// The first virtual address, page-aligned.
     #[must_use]
     pub fn address(&self) -> usize {
         self.memory.window + self.first_page * PAGE
     }
 
-    /// Its length in bytes: what was asked for.
+    /// The requested length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing was asked for.
+    /// Whether the requested length is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies out of the block, or nothing if the range is outside.
+    /// Copies out of the block. Returns false for a range outside it.
     #[must_use]
     pub fn read(&self, offset: usize, into: &mut [u8]) -> bool {
         let Some(slice) = self.slice(offset, into.len()) else {
@@ -465,7 +462,7 @@ impl Block {
         true
     }
 
-    /// Copies into the block, or nothing if the range is outside.
+    /// Copies into the block. Returns false for a range outside it.
     #[must_use]
     pub fn write(&self, offset: usize, from: &[u8]) -> bool {
         let Some(slice) = self.slice(offset, from.len()) else {
@@ -479,9 +476,8 @@ impl Block {
         if offset.checked_add(bytes)? > self.bytes {
             return None;
         }
-        // SAFETY: the pages of the block stay mapped as long as it lives, and
-        // the range is inside. Driver and devices may write at the same time:
-        // the slice copies as volatile memory.
+        // SAFETY: the block's pages stay mapped as long as it lives, and the range is inside.
+        // Driver and devices may write at the same time, so the slice copies volatile memory.
         Some(unsafe { VolatileSlice::new((self.address() + offset) as *mut u8, bytes) })
     }
 }
@@ -504,15 +500,15 @@ fn memory_file(bytes: u64) -> io::Result<File> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor was just made and nothing else owns it.
+    // SAFETY: the descriptor is new and nothing else owns it.
     let file = unsafe { File::from_raw_fd(descriptor) };
     file.set_len(bytes)?;
     Ok(file)
 }
 
-/// Reserves addresses where every access faults.
+/// Reserves addresses at which every access faults.
 pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
-    // SAFETY: a new mapping at an address that the host chooses.
+    // SAFETY: makes a new mapping at an address that the host chooses.
     let window = unsafe {
         libc::mmap(
             std::ptr::null_mut(),

@@ -1,35 +1,35 @@
-//! What a PCI function and the machine it sits in know of each other.
+//! The interface between a PCI function and the machine.
 //!
-//! The function answers reads and writes of its configuration space and of its
-//! base address registers; the machine takes its interrupts. Widths are the
-//! lengths of the slices: 1, 2, 4 or 8 bytes, little-endian.
+//! The function answers reads and writes of its configuration space and its BARs. The machine
+//! takes its interrupts. The width of an access is the length of the slice: 1, 2, 4 or 8 bytes,
+//! little-endian.
 
 use std::sync::Arc;
 
-/// Where a base address register decodes.
+/// The address space of a base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarKind {
-    /// Memory space: the driver maps it and loads and stores.
+    /// Memory space, which the driver maps.
     Memory,
-    /// I/O space: the driver uses port instructions.
+    /// I/O space, which the driver reaches with port instructions.
     Io,
 }
 
-/// One base address register, as the firmware placed it.
+/// A base address register, as placed by the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// The space it decodes.
+    /// The address space.
     pub kind: BarKind,
-    /// Its bus address.
+    /// The bus address.
     pub address: u64,
-    /// Its length in bytes, a power of two.
+    /// The length in bytes, a power of two.
     pub bytes: u64,
 }
 
-/// Takes a function's interrupts. Calls return at once and may come from any
-/// thread of the device.
+/// Receives a function's interrupts. Calls return at once and may come from any thread of the
+/// device.
 pub trait Interrupts: Send + Sync {
-    /// MSI-X message `id` was sent.
+    /// The function sent MSI-X message `id`.
     fn message(&self, id: u16);
     /// The level of the INTx pin changed.
     fn line(&self, asserted: bool);
@@ -37,43 +37,41 @@ pub trait Interrupts: Send + Sync {
 
 /// A PCI function: a device model behind its configuration space and BARs.
 pub trait PciFunction: Send + Sync {
-    /// Reads configuration space, 256 bytes; beyond it reads give ones.
+    /// Reads the 256 bytes of configuration space. Bytes beyond it read as ones.
     fn config_read(&self, offset: u16, data: &mut [u8]);
-    /// Writes configuration space; read-only fields keep their value.
+    /// Writes configuration space. Read-only fields keep their value.
     fn config_write(&self, offset: u16, data: &[u8]);
-    /// The base address register `index` (0 to 5); a 64-bit one counts under
-    /// its lower half.
+    /// The base address register `index` (0 to 5). A 64-bit register has the index of its lower
+    /// half.
     fn bar(&self, index: usize) -> Option<Bar>;
     /// Reads `data.len()` bytes at `offset` of BAR `index`.
     fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]);
     /// Writes `data.len()` bytes at `offset` of BAR `index`.
     fn bar_write(&self, index: usize, offset: u64, data: &[u8]);
-    /// How many MSI-X vectors it has; 0 means INTx only.
+    /// The number of MSI-X vectors. 0 means INTx only.
     fn msix_vectors(&self) -> u16;
-    /// Names the receiver of the interrupts; called once, before the first
-    /// access.
+    /// Sets the receiver of the interrupts. Called once, before the first access.
     fn connect(&self, interrupts: Arc<dyn Interrupts>);
-    /// What it has counted so far.
+    /// The counts so far.
     fn counters(&self) -> FunctionCounters;
-    /// Loses its power and gets it back: all it knew is gone, its registers are
-    /// as after power-on, and no base address register is placed.
+    /// Loses power and gets it back. All registers have their power-on values and the BARs are
+    /// unplaced.
     fn power_cycle(&self);
-    /// What the driver did wrong so far, in words: each thing once, in the order
-    /// in which it was found.
+    /// What the driver did wrong, in sentences without duplicates, in the order of discovery.
     fn driver_errors(&self) -> Vec<String>;
-    /// Stops its threads; nothing is read or written through it any more.
+    /// Stops the function's threads. There are no accesses afterwards.
     fn stop(&self);
 }
 
-/// What a function counts for the report at the end.
+/// What a function counts for the report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FunctionCounters {
     /// Available-buffer notifications received.
     pub notifications: u64,
     /// Interrupts sent: messages, or changes of the pin to asserted.
     pub interrupts: u64,
-    /// Requests taken from the rings.
+    /// Requests taken from the available rings.
     pub requests: u64,
-    /// What the function found wrong in what the driver did, each once.
+    /// The number of [`PciFunction::driver_errors`].
     pub driver_errors: u64,
 }

@@ -1,18 +1,17 @@
-//! Which of the machine's threads runs, and what time it is.
+//! Schedules the machine's threads, and keeps its time.
 //!
-//! In an ordinary run the host schedules the threads, and time is the host's.
-//! Once [`begin`] was called one thread runs at a time, the one that has the
-//! baton. At a point it may have to hand it on, and where it waits it does;
-//! a generator that the seed starts decides when and to whom. Time is virtual:
-//! each point takes two microseconds, and when all wait, time jumps to what is due
-//! next. So the same seed gives the same run.
+//! In an ordinary run the host schedules the threads and time is the host's. After [`begin`]
+//! one thread runs at a time. At a scheduling point it may be preempted, and where it waits
+//! another thread runs. A random generator with the given seed chooses when and which. Time is
+//! virtual: each point takes two microseconds, and when all threads wait, time jumps to the
+//! next due time. So the same seed gives the same run.
 //!
-//! All that waits in the testbed waits here, with one rule: who holds a
-//! [`std::sync::Mutex`] passes no point and waits for nothing, because whoever
-//! wants the mutex would keep the baton. Waking others is no point.
+//! All waits of the testbed are in this module. The holder of a [`std::sync::Mutex`] must not
+//! pass a point or wait, because a thread that blocks on the mutex would keep all others from
+//! running. Waking others is no point.
 //!
-//! Threads that only look on, such as a progress bar, are the host's own; they
-//! must not wake or lock anything of the machine's.
+//! Observers, such as a progress bar, are ordinary threads of the host. They must not wake
+//! threads of the machine or take its locks.
 
 use std::{
     cell::Cell,
@@ -35,43 +34,42 @@ use crate::trap;
 /// The virtual time that a point takes, in nanoseconds.
 const STEP: u64 = 2000;
 
-/// In one of so many calls of the miniport's routines an instruction is chosen
-/// at which others may run.
+/// One in this many calls of the miniport's routines gets a point at a random instruction.
 const AIM: u32 = 4;
 
-/// How far virtual time may jump, in nanoseconds, before the machine counts as
-/// one in which nothing will happen any more: what is due is only housekeeping.
+/// The longest jump of virtual time, in nanoseconds. Only housekeeping is due later, so the
+/// machine counts as hung.
 const NOTHING_FOR: u64 = 3_600_000_000_000;
 
-/// Where a thread may have to hand the baton on.
+/// A scheduling point, where another thread may run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Point {
-    /// A routine of the miniport is about to run.
+    /// A routine of the miniport will run.
     Routine = 1,
-    /// It has returned.
+    /// A routine of the miniport has returned.
     Return,
     /// The miniport called Storport or the kernel.
     Call,
-    /// Such a call is about to return.
+    /// That call will return.
     CallEnd,
-    /// A spin lock is about to be taken.
+    /// A spin lock will be acquired.
     Acquire,
     /// A spin lock was released.
     Release,
-    /// A DPC is about to run.
+    /// A DPC will run.
     Dpc,
     /// A register or port was read or written.
     Register,
     /// The device took a request from the available ring.
     Available,
-    /// The device put one into the used ring.
+    /// The device put a request into the used ring.
     Used,
-    /// The device has sent its interrupt, or did not have to.
+    /// The device sent an interrupt, or found that none is needed.
     Interrupt,
-    /// An instruction of the miniport's is about to run.
+    /// A chosen instruction of the miniport will run.
     Instruction,
-    /// A thread gives the others a chance.
+    /// A thread yields.
     Yield,
     /// A thread waits.
     Wait,
@@ -83,46 +81,44 @@ pub enum Point {
 
 /// Whether a seed decides.
 static ON: AtomicBool = AtomicBool::new(false);
-/// The number of the thread that has the baton.
-static HOLDER: AtomicU32 = AtomicU32::new(0);
+/// The number of the running thread.
+static RUNNING: AtomicU32 = AtomicU32::new(0);
 /// Virtual time in nanoseconds.
 static NOW: AtomicU64 = AtomicU64::new(0);
-/// How many points were passed.
+/// The number of points so far.
 static POINTS: AtomicU64 = AtomicU64::new(0);
-/// Only the thread with the baton takes it, so that nobody waits for it.
+/// Only the running thread locks this, so nothing waits for it.
 static SCHEDULE: std::sync::Mutex<Option<Schedule>> = std::sync::Mutex::new(None);
 
-/// The number of a thread that only looks on.
+/// The number of an observer.
 const NONE: u32 = u32::MAX;
 
 thread_local! {
     static ME: Cell<u32> = const { Cell::new(NONE) };
 }
 
-/// What a run was, in short.
+/// A summary of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// A number made of all points in their order, each with its thread and
-    /// kind.
+    /// A hash of all points in order, each with its thread and kind.
     pub digest: u64,
-    /// How many points.
+    /// The number of points.
     pub points: u64,
-    /// How many of them at instructions of the miniport's that were chosen.
+    /// The number of points at chosen instructions of the miniport.
     pub instructions: u64,
-    /// How often the baton was handed on.
+    /// The number of thread switches.
     pub switches: u64,
     /// Virtual time.
     pub time: Duration,
 }
 
-/// From now on the seed decides; the calling thread has the baton. Only before
-/// there is any other thread of the machine's.
+/// Begins scheduling by the seed. The calling thread must be the machine's only thread.
 pub fn begin(seed: u64) {
     let mut schedule = Schedule::new(seed);
     ME.set(schedule.add("main".to_owned()));
     schedule.threads[0].host = Some(thread::current());
     *lock() = Some(schedule);
-    HOLDER.store(0, Ordering::SeqCst);
+    RUNNING.store(0, Ordering::SeqCst);
     ON.store(true, Ordering::SeqCst);
 }
 
@@ -137,19 +133,18 @@ pub(crate) fn now() -> u64 {
     NOW.load(Ordering::Relaxed)
 }
 
-/// How many points were passed so far: it stands still while a thread keeps the
-/// baton.
+/// The number of points so far. It does not change while a thread runs without a point.
 pub fn points() -> u64 {
     POINTS.load(Ordering::Relaxed)
 }
 
-/// What the run was so far, if a seed decides.
+/// The summary so far, if a seed decides.
 #[must_use]
 pub fn trace() -> Option<Trace> {
     with(|schedule| schedule.trace())
 }
 
-/// A place where another thread may run first.
+/// Passes a scheduling point.
 #[inline]
 pub fn point(kind: Point) {
     if is_on() && ME.get() != NONE {
@@ -157,8 +152,8 @@ pub fn point(kind: Point) {
     }
 }
 
-/// The miniport's routine at this address is about to run; some instruction
-/// that it comes to may be a point too.
+/// Notes that the miniport's routine at this address will run. An instruction that is reachable
+/// from it may become a point.
 pub fn enter(routine: usize) {
     if is_on() && ME.get() != NONE {
         step(Point::Routine, Leave::May);
@@ -166,14 +161,14 @@ pub fn enter(routine: usize) {
     }
 }
 
-/// The calling thread has come to the instruction that was chosen.
+/// Passes the point at the chosen instruction.
 pub(crate) fn interrupted() {
     if ME.get() != NONE {
         step(Point::Instruction, Leave::Should);
     }
 }
 
-/// Gives the other threads a chance.
+/// Yields to the other threads.
 pub fn yield_now() {
     if is_on() && ME.get() != NONE {
         step(Point::Yield, Leave::Should);
@@ -192,7 +187,7 @@ pub fn sleep(time: Duration) {
     }
 }
 
-/// Waits as a processor does that has nothing else to do.
+/// Waits as an idle processor does.
 pub fn stall(time: Duration) {
     if is_on() && ME.get() != NONE {
         return sleep(time);
@@ -203,8 +198,7 @@ pub fn stall(time: Duration) {
     }
 }
 
-/// One of `count` possibilities: the first in an ordinary run, any under a
-/// seed.
+/// A number below `count`: 0 in an ordinary run, random under a seed.
 pub fn pick(count: usize) -> usize {
     match count {
         0 | 1 => 0,
@@ -212,12 +206,12 @@ pub fn pick(count: usize) -> usize {
     }
 }
 
-/// A number of this range: `usual` in an ordinary run, any under a seed.
+/// A number in the range: `usual` in an ordinary run, random under a seed.
 pub fn vary(range: RangeInclusive<u32>, usual: u32) -> u32 {
     with(|schedule| schedule.random.random_range(range)).unwrap_or(usual)
 }
 
-/// Has the device be slow now and then, under a seed: seldom for long.
+/// Delays the device now and then under a seed, seldom for long.
 pub fn delay() {
     let most = match vary(0..=63, 63) {
         0 => 2000,
@@ -228,7 +222,7 @@ pub fn delay() {
     sleep(Duration::from_micros(u64::from(vary(1..=most, 1))));
 }
 
-/// A thread of the machine's, to be woken.
+/// A thread of the machine.
 #[derive(Clone, Debug)]
 pub struct Thread {
     host: thread::Thread,
@@ -236,7 +230,7 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Ends its [`park`], or the next one.
+    /// Ends its current or its next [`park`].
     pub fn unpark(&self) {
         if with(|schedule| schedule.unpark(self.number)).is_none() {
             self.host.unpark();
@@ -252,7 +246,7 @@ pub fn current() -> Thread {
     }
 }
 
-/// Waits for [`Thread::unpark`]; may return without one.
+/// Waits for [`Thread::unpark`]. May return without one.
 pub fn park() {
     if is_on() && ME.get() != NONE {
         wait(Why::Parked, None);
@@ -261,7 +255,7 @@ pub fn park() {
     }
 }
 
-/// A thread that was started, to wait for its end.
+/// The handle of a spawned thread.
 #[derive(Debug)]
 pub struct Handle {
     host: thread::JoinHandle<()>,
@@ -280,7 +274,7 @@ impl Handle {
     /// Waits for its end.
     ///
     /// # Errors
-    /// What it panicked with.
+    /// The payload of its panic.
     pub fn join(self) -> thread::Result<()> {
         while with(|schedule| !schedule.has_ended(self.number)).unwrap_or(false) {
             wait(Why::End(self.number), None);
@@ -289,10 +283,10 @@ impl Handle {
     }
 }
 
-/// Starts a thread of the machine's.
+/// Spawns a thread of the machine.
 ///
 /// # Errors
-/// The host's.
+/// Errors of the host.
 pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Handle> {
     let number = with(|schedule| schedule.add(name.to_owned())).unwrap_or(NONE);
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -309,8 +303,8 @@ pub fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Hand
     }
 }
 
-/// A thread's life under a schedule: waits for its first turn, and hands the
-/// baton on at its end.
+/// The life of a thread under a schedule. It waits for its first turn; its drop lets another
+/// run.
 struct Turn(u32);
 
 impl Turn {
@@ -331,12 +325,12 @@ impl Drop for Turn {
     }
 }
 
-/// What threads wait for, with a mutex that guards what they look at.
+/// A condition variable. Its mutex guards the data that the condition is about.
 #[derive(Debug, Default)]
 pub struct Condition(Condvar);
 
 impl Condition {
-    /// Without anybody who waits.
+    /// Creates it without waiters.
     pub const fn new() -> Self {
         Self(Condvar::new())
     }
@@ -345,9 +339,8 @@ impl Condition {
         Why::At(std::ptr::from_ref(self).addr(), what)
     }
 
-    /// Lets go of `guard`, waits for a change until `until` in nanoseconds of
-    /// the machine's clock, for ever without, and takes `mutex` again. May
-    /// return without a change.
+    /// Releases `guard`, waits for [`Self::changed`] or until `until` in nanoseconds of the
+    /// machine's clock, and locks `mutex` again. May return without a change.
     pub fn wait<'a, T>(
         &self,
         mutex: &'a std::sync::Mutex<T>,
@@ -372,7 +365,7 @@ impl Condition {
         }
     }
 
-    /// Has all that wait look again.
+    /// Wakes all waiters.
     pub fn changed(&self) {
         if is_on() {
             wake(self.why(""));
@@ -386,15 +379,15 @@ impl Condition {
 #[derive(Debug, Default)]
 pub struct Mutex<T>(std::sync::Mutex<T>);
 
-/// A [`Mutex`] that is held.
+/// The guard of a locked [`Mutex`].
 #[derive(Debug)]
 pub struct Guard<'a, T> {
     held: MutexGuard<'a, T>,
-    // Dropped after it.
+    // Fields drop in order, so this runs after the unlock.
     _release: Release,
 }
 
-/// Wakes who waits for a mutex.
+/// Wakes the threads that wait for a mutex.
 #[derive(Debug)]
 struct Release(usize);
 
@@ -407,7 +400,7 @@ impl Drop for Release {
 }
 
 impl<T> Mutex<T> {
-    /// Takes it. A panic of who held it before does not matter.
+    /// Locks the mutex, ignoring poisoning.
     pub fn lock(&self) -> Guard<'_, T> {
         let place = std::ptr::from_ref(self).addr();
         let held = loop {
@@ -441,13 +434,12 @@ impl<T> DerefMut for Guard<'_, T> {
     }
 }
 
-/// Waits until somebody says [`free`] of the lock at `place`; only where a seed
-/// decides.
+/// Waits for [`free`] of the lock at `place`. Does nothing unless a seed decides.
 pub fn wait_for_lock(place: usize) {
     wait(Why::At(place, "a spin lock"), None);
 }
 
-/// Says that the lock at `place` is free.
+/// Wakes the threads that wait for the lock at `place`.
 #[inline]
 pub fn free(place: usize) {
     if is_on() {
@@ -461,12 +453,12 @@ enum Why {
     Time,
     Parked,
     End(u32),
-    /// A place in memory, and what is there.
+    /// A place in memory, and a description of it.
     At(usize, &'static str),
 }
 
 impl Why {
-    /// Whether an event of kind `event` ends it.
+    /// Whether an event of kind `event` ends the wait.
     fn is_ended_by(self, event: Self) -> bool {
         match (self, event) {
             (Self::End(ended), Self::End(number)) => ended == number,
@@ -476,14 +468,14 @@ impl Why {
     }
 }
 
-/// Whether a thread that comes to a point can go on.
+/// Whether a thread can run on after a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leave {
     /// It can.
     May,
-    /// It can, but the others shall have a chance.
+    /// It can, but another thread is preferred.
     Should,
-    /// It can't.
+    /// It cannot.
     Must,
 }
 
@@ -495,7 +487,7 @@ fn lock() -> MutexGuard<'static, Option<Schedule>> {
     SCHEDULE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Nothing if no seed decides.
+/// Calls `work` with the schedule. Returns `None` if no seed decides.
 fn with<R>(work: impl FnOnce(&mut Schedule) -> R) -> Option<R> {
     if !is_on() {
         return None;
@@ -524,24 +516,24 @@ fn wake(event: Why) {
 }
 
 fn hand_to(next: &Thread) {
-    HOLDER.store(next.number, Ordering::Release);
+    RUNNING.store(next.number, Ordering::Release);
     next.host.unpark();
 }
 
 fn wait_for_turn(me: u32) {
-    while HOLDER.load(Ordering::Acquire) != me {
+    while RUNNING.load(Ordering::Acquire) != me {
         thread::park();
     }
 }
 
-/// How threads are chosen for a while.
+/// How the next thread is chosen, for a while.
 #[derive(Clone, Copy, Debug)]
 enum Plan {
-    /// Any thread, about every so many points.
+    /// Any thread. A switch happens about every `points` points.
     Walk { points: u32 },
-    /// The one with the highest priority; about every so many points the one
-    /// that runs falls behind all others (as in "A randomized scheduler with
-    /// probabilistic guarantees of finding bugs", Burckhardt et al. 2010).
+    /// The thread with the highest priority. About every `points` points the running thread
+    /// gets the lowest (as in "A randomized scheduler with probabilistic guarantees of finding
+    /// bugs", Burckhardt et al. 2010).
     Priorities { points: u32 },
 }
 
@@ -550,7 +542,7 @@ struct Known {
     name: String,
     host: Option<thread::Thread>,
     state: State,
-    /// Its next wait for an unpark is over at once.
+    /// Its next wait for an unpark ends at once.
     unparked: bool,
     priority: i64,
 }
@@ -564,26 +556,26 @@ enum State {
 
 struct Schedule {
     threads: Vec<Known>,
-    /// Threads that can run, in the order of their numbers.
+    /// Runnable threads, sorted by number.
     ready: Vec<u32>,
     random: StdRng,
     plan: Plan,
-    /// Points until the next plan,
+    /// Points until the next plan.
     plan_left: u32,
-    /// and until the plan makes a change.
+    /// Points until the plan makes a switch.
     change_left: u32,
-    /// Below all priorities.
+    /// Lower than all priorities.
     lowest: i64,
-    /// What is due next; `u64::MAX` for nothing.
+    /// The next due time; `u64::MAX` if nothing is due.
     due: u64,
-    /// Virtual time, and when the miniport last did something.
+    /// Virtual time. `active` is the time of the last activity of the miniport.
     now: u64,
     active: u64,
     digest: u64,
     points: u64,
     instructions: u64,
     switches: u64,
-    /// What can be reached from the miniport's routines.
+    /// The reachable instructions, by routine of the miniport.
     reachable: BTreeMap<usize, Vec<usize>>,
 }
 
@@ -634,7 +626,7 @@ impl Schedule {
         number
     }
 
-    /// The host has made thread `number`.
+    /// Makes thread `number` runnable: the host has created it.
     fn start(&mut self, number: u32, host: thread::Thread) {
         self.threads[number as usize].host = Some(host);
         self.make_ready(number);
@@ -651,7 +643,7 @@ impl Schedule {
         }
     }
 
-    /// The calling thread passes a point; who runs next, if it is another.
+    /// Passes a point of the calling thread. Returns the next thread to run, if it is another.
     fn step(&mut self, me: u32, kind: Point, leave: Leave) -> Option<Thread> {
         if matches!(kind, Point::Routine | Point::Return) {
             self.active = self.now;
@@ -660,8 +652,8 @@ impl Schedule {
         self.choose(me, leave)
     }
 
-    /// Chooses, now and then, an instruction that the routine can come to: who
-    /// comes there first lets others run before it.
+    /// Sets, now and then, a breakpoint at an instruction that is reachable from the routine.
+    /// Other threads may run when it is hit.
     fn aim(&mut self, routine: usize) {
         if !self.random.random_ratio(1, AIM) {
             return;
@@ -693,7 +685,7 @@ impl Schedule {
         }
     }
 
-    /// The calling thread waits; who runs next, if it is another.
+    /// Makes the calling thread wait. Returns the next thread to run, if it is another.
     fn wait(&mut self, me: u32, why: Why, until: Option<u64>) -> Option<Thread> {
         let this = &mut self.threads[me as usize];
         if matches!(why, Why::Parked) && std::mem::take(&mut this.unparked) {
@@ -733,7 +725,7 @@ impl Schedule {
         }
     }
 
-    /// The calling thread ends; who runs next.
+    /// Ends the calling thread. Returns the next thread to run.
     fn end(&mut self, me: u32) -> Thread {
         self.threads[me as usize].state = State::Ended;
         self.ready.retain(|ready| *ready != me);
@@ -760,7 +752,7 @@ impl Schedule {
                 host: host.clone(),
                 number,
             },
-            // Only what the host has made is ready.
+            // Only threads that the host created are ready.
             None => self.stop("the testbed itself scheduled a thread that was not started"),
         }
     }
@@ -802,7 +794,7 @@ impl Schedule {
         }
     }
 
-    /// Another plan for some points; how many.
+    /// Makes the next plan. Returns its length in points.
     fn make_plan(&mut self) -> u32 {
         self.change_left = 0;
         if self.random.random() {
@@ -819,7 +811,7 @@ impl Schedule {
         1 << self.random.random_range(8..=13)
     }
 
-    /// Lets time jump to what is due, if nobody can run.
+    /// Advances time to what is due, if no thread can run.
     fn make_sure_one_is_ready(&mut self) {
         while self.ready.is_empty() {
             if self.due == u64::MAX {
@@ -832,7 +824,7 @@ impl Schedule {
         }
     }
 
-    /// Ends the machine: nothing will happen any more.
+    /// Stops the machine, because nothing can happen any more.
     fn stop(&self, why: &str) -> ! {
         let mut text = String::new();
         for (number, thread) in self.threads.iter().enumerate() {
@@ -848,7 +840,8 @@ impl Schedule {
                     write!(text, "\n  {name}: for the end of {other}")
                 }
                 Why::At(place, what) => {
-                    // Who else waits there; the address itself says nothing.
+                    // Other threads that wait for the same place; the address differs from run
+                    // to run.
                     let with = self.threads.iter().enumerate().find(|(other, thread)| {
                         *other != number
                             && matches!(thread.state, State::Waits { why, .. }

@@ -1,5 +1,5 @@
-//! For tests, also those of the crates above: one machine for all tests of a process, and tests
-//! that end the process.
+//! For tests of this crate and of those above it: one machine for all tests of a process, and
+//! tests that end their process.
 
 use std::{
     process::{Command, Output},
@@ -8,16 +8,15 @@ use std::{
 
 use crate::{Machine, MachineSettings};
 
-/// Asks a test that runs as a child process what to do.
+/// The environment variable that tells a test in a child process what to do.
 const ASKED: &str = "TESTBED_CHILD";
 
-/// What the calling test, run as a child, is to do.
+/// The task of the calling test, which runs in a child process.
 pub fn asked() -> String {
     std::env::var(ASKED).expect("called by another test")
 }
 
-/// Runs the ignored test `test` in a process of its own and asks it to do
-/// `what`.
+/// Runs the ignored test `test` in a child process with the task `what`.
 pub fn run(test: &str, what: &str) -> Output {
     Command::new(std::env::current_exe().expect("this program"))
         .args(["--ignored", "--exact", "--nocapture", test])
@@ -26,7 +25,7 @@ pub fn run(test: &str, what: &str) -> Output {
         .expect("this program runs")
 }
 
-/// The message with which the driver's end was told, and nothing else.
+/// Runs a child that must stop the machine. Returns the message, which must be its only output.
 pub fn stop_message(test: &str, what: &str) -> String {
     let output = run(test, what);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -35,7 +34,7 @@ pub fn stop_message(test: &str, what: &str) -> String {
     message
 }
 
-/// The one machine that all tests of this process run on: 2 CPUs, messages.
+/// The machine of all tests of this process: 2 CPUs, messages.
 #[must_use]
 pub fn shared() -> &'static Arc<Machine> {
     static SHARED: OnceLock<Arc<Machine>> = OnceLock::new();

@@ -1,4 +1,4 @@
-//! The clocks of the machine, and the page in which Windows shows them to drivers.
+//! The machine's clocks, and the page in which drivers read them.
 
 use std::{
     sync::OnceLock,
@@ -7,16 +7,16 @@ use std::{
 
 use crate::schedule;
 
-/// 100-nanosecond units between 1601, where Windows counts from, and 1970.
+/// 100-nanosecond units from 1601, the epoch of Windows, to 1970.
 const BEFORE_1970: u64 = 116_444_736_000_000_000;
 
-/// When virtual time begins: 1 January 2026.
+/// The start of virtual time: 1 January 2026.
 const VIRTUAL_BEGIN: u64 = BEFORE_1970 + 1_767_225_600 * 10_000_000;
 
-/// 100-nanosecond units of a clock tick: 64 a second.
+/// 100-nanosecond units in a clock tick, 1/64 s.
 pub const TICK: u64 = 156_250;
 
-/// The frequency of the performance counter, in Hz: its unit is 100 ns.
+/// The frequency of the performance counter, in Hz.
 pub const FREQUENCY: u64 = 10_000_000;
 
 /// 100-nanosecond units since 1601.
@@ -30,7 +30,7 @@ pub fn system_time() -> u64 {
     BEFORE_1970 + (since_1970.as_nanos() / 100) as u64
 }
 
-/// 100-nanosecond units since the machine was started.
+/// 100-nanosecond units since the start of the machine.
 pub fn interrupt_time() -> u64 {
     if schedule::is_on() {
         return schedule::now() / 100;
@@ -39,23 +39,23 @@ pub fn interrupt_time() -> u64 {
     (START.get_or_init(Instant::now).elapsed().as_nanos() / 100) as u64
 }
 
-/// Clock ticks since the machine was started.
+/// Clock ticks since the start of the machine.
 pub fn tick_count() -> u64 {
     interrupt_time() / TICK
 }
 
-/// The beginning of KUSER_SHARED_DATA (`ntddk.h`), as far as drivers read it:
-/// the three times, and the version of Windows.
+/// The start of KUSER_SHARED_DATA (`ntddk.h`), with the fields that drivers read: the three
+/// times, and the version of Windows.
 pub fn shared_data() -> [u8; 0x400] {
     let mut page = [0; 0x400];
     let mut put = |at: usize, value: u32| {
         page[at..at + 4].copy_from_slice(&value.to_le_bytes());
     };
-    // TickCountMultiplier: milliseconds a tick, as a fraction of 2^24.
+    // TickCountMultiplier: milliseconds per tick, as a fraction of 2^24.
     put(0x004, 0x0fa0_0000);
     // NtMajorVersion and NtMinorVersion of Windows 10.
     put(0x26c, 10);
-    // A KSYSTEM_TIME is the lower half and twice the upper half.
+    // A KSYSTEM_TIME is the lower half, followed by the upper half twice.
     for (at, time) in [
         (0x008, interrupt_time()),
         (0x014, system_time()),

@@ -1,5 +1,5 @@
-//! What the processor would do that a process may not: register pages,
-//! port instructions, privileged reads; and the end of a driver that crashed.
+//! Emulates what the processor would do and a process may not: accesses to device registers,
+//! port instructions, privileged reads. Reports the crash of a driver.
 #![expect(unsafe_code, reason = "signal handlers, and the memory that they see")]
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
-//! Variadic functions of the Microsoft x64 ABI: a thunk that lays all
-//! arguments out as one array, and the reader of that array.
+//! Variadic functions of the Microsoft x64 ABI: a thunk that stores all arguments in one array,
+//! and the reader of that array.
 //!
-//! A caller passes the first four arguments in RCX, RDX, R8 and R9 (a variadic
-//! floating-point one in the integer register too) and the rest on the stack,
-//! above 32 bytes of home space that the callee may use. With the four
-//! registers spilled into the home space, all arguments are an array of
-//! 8-byte slots; a `va_list` is a pointer into it.
+//! A caller passes the first four arguments in RCX, RDX, R8 and R9. It passes a variadic
+//! floating-point argument in the integer register too. The other arguments are on the stack,
+//! above 32 bytes of home space for the callee. With the four registers stored in the home
+//! space, all arguments are an array of 8-byte slots. A `va_list` is a pointer into it.
 #![expect(unsafe_code, reason = "reads what the driver passed, by the ABI")]
 
-/// The arguments of a variadic call that are not yet taken: a `va_list`.
+/// The remaining arguments of a variadic call: a `va_list`.
 #[repr(transparent)]
 #[derive(Clone, Debug)]
 pub struct VariadicArguments(*const u64);
@@ -20,11 +19,10 @@ impl VariadicArguments {
         Self(slots)
     }
 
-    /// Where the call returns to: below the home space lies the return address.
+    /// The return address of the call, which is below the home space.
     ///
     /// # Safety
-    /// These must be all arguments of a call through [`variadic_entry`], none
-    /// taken.
+    /// These must be all arguments of a call through [`variadic_entry`], none taken.
     ///
     /// [`variadic_entry`]: crate::variadic_entry
     #[must_use]
@@ -34,7 +32,7 @@ impl VariadicArguments {
         unsafe { below.read() as usize }
     }
 
-    /// Where the arguments lie that were not taken.
+    /// The address of the next argument.
     #[must_use]
     pub fn address(&self) -> usize {
         self.0.addr()
@@ -43,8 +41,8 @@ impl VariadicArguments {
     /// Takes the next argument as the 8 bytes of its slot.
     ///
     /// # Safety
-    /// The caller must have passed that many arguments, and its frame (or the
-    /// `va_list`) must still live.
+    /// The caller must have passed that many arguments. Its frame, or the `va_list`, must still
+    /// exist.
     pub unsafe fn u64(&mut self) -> u64 {
         // SAFETY: the slot is one of the arguments passed (contract above).
         let value = unsafe { self.0.read() };
@@ -52,44 +50,42 @@ impl VariadicArguments {
         value
     }
 
-    /// Takes the next argument as a ULONG, an enum, or anything shorter that C
-    /// promotes: the upper half of the slot is undefined and is dropped.
+    /// Takes the next argument as a ULONG, an enum, or a shorter type that C promotes. Drops
+    /// the upper half of the slot, which is undefined.
     ///
     /// # Safety
     /// As for [`Self::u64`].
     pub unsafe fn u32(&mut self) -> u32 {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         unsafe { self.u64() as u32 }
     }
 
-    /// Takes the next argument as a UCHAR or BOOLEAN: the rest of the slot is
-    /// undefined and is dropped.
+    /// Takes the next argument as a UCHAR or BOOLEAN. Drops the rest of the slot, which is
+    /// undefined.
     ///
     /// # Safety
     /// As for [`Self::u64`].
     pub unsafe fn u8(&mut self) -> u8 {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         unsafe { self.u64() as u8 }
     }
 
     /// Takes the next argument as a pointer.
     ///
     /// # Safety
-    /// As for [`Self::u64`]. Nothing is said of what it points to.
+    /// As for [`Self::u64`]. The pointer may be invalid.
     pub unsafe fn pointer<T>(&mut self) -> *mut T {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         unsafe { self.u64() as *mut T }
     }
 }
 
-/// Defines the variadic entry `$name`, that hands its arguments to `$target`,
-/// an `extern "win64" fn(VariadicArguments) -> usize`; what that returns is
-/// what the driver gets in RAX. Below the return address it keeps the registers
-/// that belong to the caller, for who wants to know where in the driver the
-/// call was made. Take its address as `$name as *const () as
-/// usize`.
+/// Defines the variadic function `$name`. It passes its arguments to `$target`, an `extern
+/// "win64" fn(VariadicArguments) -> usize`, and returns the result in RAX. Below the return
+/// address it saves the callee-saved registers, so that the driver's stack can be walked from
+/// there. Take its address as `$name as *const () as usize`.
 ///
-/// The module that uses it needs `#![expect(unsafe_code, reason = "...")]`.
+/// The calling module needs `#![expect(unsafe_code, reason = "...")]`.
 #[macro_export]
 macro_rules! variadic_entry {
     ($(#[$attribute:meta])* $visibility:vis fn $name:ident => $target:path) => {
@@ -98,8 +94,8 @@ macro_rules! variadic_entry {
         $visibility extern "win64" fn $name() -> usize {
             const _: extern "win64" fn($crate::variadic::VariadicArguments) -> usize =
                 $target;
-            // 40 bytes: the callee's own home space, and RSP to a multiple of
-            // 16 at the call. The pushed registers are the callee's to keep.
+            // 40 bytes: home space for the callee, and alignment of RSP to 16 at the call. The
+            // callee preserves the pushed registers.
             ::core::arch::naked_asm!(
                 "mov [rsp + 8], rcx",
                 "mov [rsp + 16], rdx",

@@ -1,5 +1,5 @@
-//! System worker threads: PASSIVE_LEVEL work that may wait, each piece on a
-//! thread of its own, so that none waits for another.
+//! System worker threads, for PASSIVE_LEVEL work that may wait. Each job has a thread of its
+//! own, so that no job waits for another.
 
 use std::{
     collections::VecDeque,
@@ -23,7 +23,7 @@ struct Waiting {
 }
 
 impl Workers {
-    /// Runs `job` soon, as CPU number of the thread that asks.
+    /// Runs `job` soon, for the CPU of the calling thread.
     pub(super) fn run(&'static self, job: Job) -> io::Result<()> {
         let number = cpu::current_number();
         let mut waiting = self.lock();
@@ -35,7 +35,7 @@ impl Workers {
             self.more.changed();
             return Ok(());
         }
-        // It comes to a point.
+        // `spawn` passes a scheduling point, so the mutex must be free.
         drop(waiting);
         let spawned = schedule::spawn("system worker", move || self.serve());
         if let Err(refused) = spawned {

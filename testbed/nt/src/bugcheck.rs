@@ -1,5 +1,4 @@
-//! The driver stops the machine: bug checks, and what the compiler's runtime
-//! calls when there is no way on.
+//! Calls that stop the machine: bug checks, and fatal routines of the compiler's runtime.
 
 use std::{arch::naked_asm, fmt};
 
@@ -19,19 +18,19 @@ pub(super) const EXPORTS: &[Export] = &[
     ("ExRaiseStatus", ex_raise_status as *const ()),
 ];
 
-/// "RPNC", of `wdk-panic`: file name, its length, line and column follow.
+/// "RPNC", the bug check of `wdk-panic`. Its parameters are the file name, its length, the line
+/// and the column.
 const RUST_PANIC: u32 = 0x5250_4e43;
 
-/// The longest file name that is told.
+/// The longest file name that is printed.
 const LONGEST_NAME: usize = 512;
 
-// Five parameters are read from the array of all, for the return address that
-// lies before it.
+// Reads the five arguments as variadic ones, to find the return address.
 variadic_entry!(fn ke_bug_check_entry => ke_bug_check);
 variadic_entry!(fn ke_bug_check_ex_entry => ke_bug_check_ex);
 
 extern "win64" fn ke_bug_check(mut arguments: VariadicArguments) -> usize {
-    // SAFETY: nothing was taken yet.
+    // SAFETY: no argument was taken yet.
     let caller = unsafe { arguments.return_address() };
     // SAFETY: the code is the one argument.
     let code = unsafe { arguments.u32() };
@@ -39,7 +38,7 @@ extern "win64" fn ke_bug_check(mut arguments: VariadicArguments) -> usize {
 }
 
 extern "win64" fn ke_bug_check_ex(mut arguments: VariadicArguments) -> usize {
-    // SAFETY: nothing was taken yet.
+    // SAFETY: no argument was taken yet.
     let caller = unsafe { arguments.return_address() };
     // SAFETY: the code is the first argument.
     let code = unsafe { arguments.u32() };
@@ -87,8 +86,7 @@ impl fmt::Display for BugCheck {
     }
 }
 
-/// The compiler's handler for `__try`: nothing here raises exceptions that it
-/// could handle.
+/// The compiler's handler for `__try`. The testbed raises no exceptions.
 extern "win64" fn c_specific_handler() {
     stop_machine(format_args!(
         "the driver's exception handler was called: the testbed has no structured exceptions"
@@ -106,9 +104,9 @@ extern "win64" fn ex_raise_status(status: u32) {
     ))
 }
 
-/// Touches each page of the RAX bytes below the caller's stack pointer, from
-/// the top, as the compiler asks before it takes more than a page of stack. All
-/// registers but R10 and R11 keep their values.
+/// The compiler calls this before a function allocates more than a page of stack. It touches
+/// each page of the RAX bytes below the caller's stack pointer, from the top. It changes only
+/// R10 and R11.
 #[unsafe(naked)]
 extern "win64" fn chkstk() {
     naked_asm!(

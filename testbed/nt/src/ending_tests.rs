@@ -1,6 +1,5 @@
-//! What the kernel says when a driver's call ends the machine, and what it
-//! prints. Each runs in a process of its own, as the code of a driver that was
-//! loaded with its imports.
+//! The output when a driver's call stops the machine, and when it prints. Each test runs in a
+//! child process, as the code of a loaded driver.
 
 use std::sync::Arc;
 
@@ -18,8 +17,8 @@ use testbed_machine::{
 
 const END: &str = "ending_tests::end";
 
-/// Code that calls the driver's one import with arguments in RCX, RDX, R8 and
-/// R9, and gives back what it returned.
+/// Code that calls the driver's one import with arguments in RCX, RDX, R8 and R9, and returns
+/// its result.
 fn calling(first: u64, others: [u32; 3]) -> Vec<u8> {
     // sub rsp, 38h; mov rcx, ...
     let mut code = vec![0x48, 0x83, 0xec, 0x38, 0x48, 0xb9];
@@ -40,7 +39,7 @@ fn calling(first: u64, others: [u32; 3]) -> Vec<u8> {
     code
 }
 
-/// A driver that calls `function` and comes back.
+/// A driver that calls `function` and returns.
 fn driver(function: &'static str, first: u64, others: [u32; 3]) -> Arc<Image> {
     let sample = Sample {
         code: calling(first, others),
@@ -57,7 +56,7 @@ fn run(function: &'static str, first: u64, others: [u32; 3]) -> u64 {
     watch(&image);
     install().expect("handlers");
     cpu::set_irql(cpu::irql::DISPATCH);
-    // SAFETY: the code keeps the ABI.
+    // SAFETY: the code follows the ABI.
     let entry: extern "win64" fn() -> u64 = unsafe { std::mem::transmute(image.entry()) };
     in_driver("HwStartIo", || entry())
 }
@@ -87,7 +86,7 @@ fn end() {
 #[test]
 fn a_driver_calls_the_kernel_through_its_imports() {
     let image = driver("KeGetCurrentIrql", 0, [0; 3]);
-    // SAFETY: the code keeps the ABI.
+    // SAFETY: the code follows the ABI.
     let entry: extern "win64" fn() -> u8 = unsafe { std::mem::transmute(image.entry()) };
 
     let before = cpu::set_irql(cpu::irql::DISPATCH);

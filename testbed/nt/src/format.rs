@@ -1,11 +1,10 @@
-//! printf as the kernel's C runtime does it: its sizes (`%I64x`, `%wZ`, `%S`)
-//! are not those of other systems.
+//! printf with the conversions of the kernel's C runtime (`%I64x`, `%wZ`, `%S`).
 
 use testbed_machine::variadic::VariadicArguments;
 
 use super::strings::{CountedString, characters, units};
 
-/// The width of characters in the format and the result.
+/// The width of the characters of the format and of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Width {
     /// `char`.
@@ -14,8 +13,8 @@ pub(super) enum Width {
     Wide,
 }
 
-/// No conversion is padded to more: a wrong argument for `*` must not use up
-/// all memory.
+/// The maximum width of a conversion, so that a wrong argument for `*` does not use up all
+/// memory.
 const WIDEST: usize = 4096;
 
 /// The parts of a conversion before its letter.
@@ -42,11 +41,11 @@ enum Size {
     Wide,
 }
 
-/// Formats `arguments` by `format`. Characters of the result are units of
-/// `width`; what a narrow result cannot hold is cut to its lowest byte.
+/// Formats `arguments` by `format`. The units of the result have `width`. A narrow result keeps
+/// the lowest byte of each.
 ///
 /// # Safety
-/// The arguments must be what the format names.
+/// The arguments must have the types that the format names.
 pub(super) unsafe fn format(
     format: &[u16],
     mut arguments: VariadicArguments,
@@ -59,12 +58,12 @@ pub(super) unsafe fn format(
             output.push(unit);
             continue;
         }
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let conversion = unsafe { conversion(&mut rest, &mut arguments) };
         let Some(letter) = rest.next() else {
             break;
         };
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let text = unsafe { convert(conversion, letter as u8, &mut arguments, width) };
         pad(conversion, text, &mut output);
     }
@@ -91,12 +90,12 @@ unsafe fn conversion(
         }
         rest.next();
     }
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let width = unsafe { number(rest, arguments) }.unwrap_or(0);
     conversion.left |= width < 0;
     conversion.width = (width.unsigned_abs() as usize).min(WIDEST);
     if rest.next_if_eq(&u16::from(b'.')).is_some() {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let precision = unsafe { number(rest, arguments) }.unwrap_or(0);
         conversion.precision = usize::try_from(precision).ok().map(|most| most.min(WIDEST));
     }
@@ -104,7 +103,7 @@ unsafe fn conversion(
     conversion
 }
 
-/// A number, or `*` and the argument for it.
+/// Reads a number, or the argument for `*`.
 ///
 /// # Safety
 /// As for `format`.
@@ -113,7 +112,7 @@ unsafe fn number(
     arguments: &mut VariadicArguments,
 ) -> Option<i32> {
     if rest.next_if_eq(&u16::from(b'*')).is_some() {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         return Some(unsafe { arguments.u32() } as i32);
     }
     let mut number = None;
@@ -149,11 +148,11 @@ fn size(rest: &mut std::iter::Peekable<impl Iterator<Item = u16> + Clone>) -> Si
     }
 }
 
-/// The text of one conversion: sign or prefix, and the rest.
+/// The text of one conversion: a sign or prefix, and the rest.
 struct Text {
     prefix: &'static str,
     body: Vec<u16>,
-    /// Zeros may go between the two.
+    /// Whether zeros may pad between the two.
     numeric: bool,
 }
 
@@ -172,7 +171,7 @@ unsafe fn convert(
     };
     match letter {
         b'd' | b'i' => {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             let value = unsafe { arguments.u64() };
             let value = match conversion.size {
                 Size::LongLong => value as i64,
@@ -189,7 +188,7 @@ unsafe fn convert(
             integer(conversion, prefix, value.unsigned_abs().to_string())
         }
         b'u' | b'x' | b'X' | b'o' => {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             let value = unsafe { arguments.u64() };
             let value = match conversion.size {
                 Size::LongLong => value,
@@ -207,12 +206,12 @@ unsafe fn convert(
             integer(conversion, if shown { prefix } else { "" }, digits)
         }
         b'p' => {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             let value = unsafe { arguments.u64() };
             text(narrow(&format!("{value:016X}")))
         }
         b'c' | b'C' => {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             let unit = unsafe { arguments.u64() } as u16;
             text(vec![if is_wide(conversion, letter == b'C', width) {
                 unit
@@ -223,11 +222,11 @@ unsafe fn convert(
         b's' | b'S' => {
             let most = conversion.precision.unwrap_or(usize::MAX);
             let wide = is_wide(conversion, letter == b'S', width);
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             text(unsafe { string(arguments, wide, most) })
         }
         b'Z' => {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             text(unsafe {
                 counted(
                     arguments,
@@ -237,8 +236,8 @@ unsafe fn convert(
         }
         b'%' => text(narrow("%")),
         b'e' | b'E' | b'f' | b'g' | b'G' | b'a' | b'A' => {
-            // Drivers have no floating point to print; the argument is there.
-            // SAFETY: passed on to the caller.
+            // Drivers print no floating point, but the argument must be skipped. SAFETY: as the
+            // caller promises.
             unsafe { arguments.u64() };
             text(narrow("(floating point)"))
         }
@@ -246,8 +245,8 @@ unsafe fn convert(
     }
 }
 
-/// Whether `%s` or `%c` is of wide characters: `l` and `w` say so, `h` says no,
-/// and capitals are of the other kind than the format.
+/// Whether `%s` or `%c` prints wide characters: `l` and `w` mean yes, `h` means no. Without
+/// them a capital letter means the other width than the format's.
 fn is_wide(conversion: Conversion, capital: bool, width: Width) -> bool {
     match conversion.size {
         Size::Long | Size::Wide => true,
@@ -257,20 +256,20 @@ fn is_wide(conversion: Conversion, capital: bool, width: Width) -> bool {
 }
 
 /// # Safety
-/// The next argument is a pointer to a string, or null.
+/// The next argument must be a pointer to a string, or null.
 unsafe fn string(arguments: &mut VariadicArguments, wide: bool, most: usize) -> Vec<u16> {
     if wide {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let text = unsafe { arguments.pointer::<u16>() };
         if !text.is_null() {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             return unsafe { characters(text.cast_const(), most) }.collect();
         }
     } else {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let text = unsafe { arguments.pointer::<u8>() };
         if !text.is_null() {
-            // SAFETY: passed on to the caller.
+            // SAFETY: as the caller promises.
             return unsafe { characters(text.cast_const(), most) }
                 .map(u16::from)
                 .collect();
@@ -280,23 +279,23 @@ unsafe fn string(arguments: &mut VariadicArguments, wide: bool, most: usize) -> 
 }
 
 /// # Safety
-/// The next argument is a pointer to a counted string, or null.
+/// The next argument must be a pointer to a counted string, or null.
 unsafe fn counted(arguments: &mut VariadicArguments, wide: bool) -> Vec<u16> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let string = unsafe { arguments.pointer::<CountedString<u16>>() };
     if string.is_null() {
         return narrow("(null)");
     }
     if wide {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         return unsafe { units(string) };
     }
-    // SAFETY: passed on to the caller. Both kinds have the same layout.
+    // SAFETY: as the caller promises. Both kinds have the same layout.
     let CountedString { length, buffer, .. } =
         unsafe { string.cast::<CountedString<u8>>().read_unaligned() };
     (0..usize::from(length))
         .map(|index| {
-            // SAFETY: within the length; passed on to the caller.
+            // SAFETY: within the length, as the caller promises.
             unsafe { buffer.wrapping_add(index).read() }.into()
         })
         .collect()
@@ -309,7 +308,7 @@ fn integer(conversion: Conversion, prefix: &'static str, digits: String) -> Text
     Text {
         prefix,
         body: narrow(&(zeros + &digits)),
-        // A precision switches the zero flag off.
+        // As in C, a precision disables the zero flag.
         numeric: conversion.precision.is_none(),
     }
 }
@@ -347,7 +346,7 @@ mod tests {
 
     fn formatted_as(width: Width, text: &str, arguments: &[u64]) -> String {
         let slots = VariadicArguments::from_slots(arguments.as_ptr());
-        // SAFETY: the tests give what the format names.
+        // SAFETY: the tests pass what the format names.
         let units = unsafe { format(&narrow(text), slots, width) };
         String::from_utf16_lossy(&units)
     }

@@ -1,8 +1,19 @@
-//! What a driver imports of ntoskrnl.exe and hal.dll, as far as storage
-//! miniports use it.
+//! The exports of ntoskrnl.exe and hal.dll that storage miniports import, on the testbed's
+//! machine. This is no Windows kernel: it has no processes, files, registry or Plug and Play.
 //!
-//! Functions are named after their exports. They trust their arguments as the
-//! kernel does: a bad pointer crashes, and is told as the driver's crash.
+//! Functions are named after their exports. They trust the driver's arguments, as the kernel
+//! does: with a bad pointer they crash, and the crash is reported as the driver's.
+//!
+//! - `bugcheck`, `print`, `version`: bug checks, debug output, the version of Windows
+//! - `pool`, `memory_routines`, `strings`, `format`: memory and strings
+//! - `lists`, `spin_lock`, `processor`, `time`: lists, locks, processors and IRQL, time
+//!
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! assert!(testbed_nt::resolve("ExAllocatePool2").is_some());
+//! assert!(testbed_nt::resolve("NtCreateFile").is_none());
+//! # }
+//! ```
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "is called by the driver, with its pointers")]
 
@@ -71,8 +82,8 @@ fn exports() -> impl Iterator<Item = Export> {
     .copied()
 }
 
-/// The machine's memory. A driver that needs it before there is any is run
-/// wrongly by the testbed.
+/// The machine's memory. Stops the machine if there is none yet, which is an error of the
+/// testbed.
 fn memory() -> &'static Arc<Memory> {
     match memory::attached() {
         Some(memory) => memory,
@@ -83,7 +94,7 @@ fn memory() -> &'static Arc<Memory> {
     }
 }
 
-/// Notes a call above the IRQL that `function` is documented for.
+/// Records a call above the highest IRQL at which `function` may be called.
 fn require_irql(function: &str, highest: u8) {
     let level = cpu::current_irql();
     if level > highest {

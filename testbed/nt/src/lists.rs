@@ -1,5 +1,5 @@
-//! Interlocked lists. All of them take one lock of the testbed's: drivers reach
-//! them through these functions alone.
+//! Interlocked lists. One lock protects all of them, because drivers change them only with
+//! these functions.
 
 use std::{
     ptr,
@@ -31,7 +31,7 @@ struct SListHeader {
     first: u64,
 }
 
-/// SLIST_ENTRY: it begins with the next one.
+/// SLIST_ENTRY, which begins with the pointer to the next entry.
 #[repr(C, align(16))]
 #[derive(Debug)]
 struct SListEntry {
@@ -46,12 +46,12 @@ struct ListEntry {
     backward: *mut ListEntry,
 }
 
-/// Where an entry keeps the next one.
+/// The place of an entry's pointer to the next one.
 fn forward(entry: *mut ListEntry) -> *mut *mut ListEntry {
     entry.cast()
 }
 
-/// Where an entry keeps the one before.
+/// The place of an entry's pointer to the previous one.
 fn backward(entry: *mut ListEntry) -> *mut *mut ListEntry {
     entry.cast::<*mut ListEntry>().wrapping_add(1)
 }
@@ -66,7 +66,7 @@ impl SListHeader {
         (self.first & !0xf) as *mut SListEntry
     }
 
-    /// With another first entry, and the depth that this makes.
+    /// The header with another first entry and depth, and the next sequence number.
     fn with(self, first: *mut SListEntry, depth: u16) -> Self {
         let sequence = (self.depth_and_sequence >> 16).wrapping_add(1);
         Self {
@@ -81,71 +81,71 @@ impl SListHeader {
 }
 
 unsafe extern "win64" fn initialize_slist_head(head: *mut SListHeader) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { head.write(SListHeader::default()) };
 }
 
-/// Gives the entry that was first before.
+/// Returns the previous first entry.
 unsafe extern "win64" fn push(head: *mut SListHeader, entry: *mut SListEntry) -> *mut SListEntry {
     let _held = lock();
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let before = unsafe { head.read() };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { entry.cast::<*mut SListEntry>().write(before.first()) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { head.write(before.with(entry, before.depth().wrapping_add(1))) };
     before.first()
 }
 
 unsafe extern "win64" fn pop(head: *mut SListHeader) -> *mut SListEntry {
     let _held = lock();
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let before = unsafe { head.read() };
     let entry = before.first();
     if entry.is_null() {
         return entry;
     }
-    // SAFETY: an entry in the list is the list's.
+    // SAFETY: entries of the list are valid while they are in it.
     let next = unsafe { entry.cast::<*mut SListEntry>().read() };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { head.write(before.with(next, before.depth().wrapping_sub(1))) };
     entry
 }
 
-/// Takes all entries, chained.
+/// Removes all entries and returns the first, which links to the others.
 unsafe extern "win64" fn flush(head: *mut SListHeader) -> *mut SListEntry {
     let _held = lock();
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let before = unsafe { head.read() };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { head.write(before.with(ptr::null_mut(), 0)) };
     before.first()
 }
 
 unsafe extern "win64" fn depth(head: *const SListHeader) -> u16 {
     let _held = lock();
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { head.read() }.depth()
 }
 
-/// Links `entry` in between two neighbours.
+/// Links `entry` between two neighbours.
 ///
 /// # Safety
-/// All three are list entries, and their list is locked.
+/// All three must be list entries, and their list must be locked.
 unsafe fn link(before: *mut ListEntry, entry: *mut ListEntry, after: *mut ListEntry) {
     let content = ListEntry {
         forward: after,
         backward: before,
     };
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { entry.write(content) };
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { forward(before).write(entry) };
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { backward(after).write(entry) };
 }
 
-/// `entry`, or null if it is the head: the list was empty.
+/// `entry`, or null if it is the head, because the list was empty.
 fn unless_head(entry: *mut ListEntry, head: *mut ListEntry) -> *mut ListEntry {
     if entry == head {
         ptr::null_mut()
@@ -159,11 +159,11 @@ unsafe extern "win64" fn insert_head(
     entry: *mut ListEntry,
     spin_lock: *mut usize,
 ) -> *mut ListEntry {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { acquire(spin_lock) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let first = unsafe { forward(head).read() };
-    // SAFETY: the driver's claim; the list is locked.
+    // SAFETY: trusts the driver's arguments. The list is locked.
     unsafe { link(head, entry, first) };
     // SAFETY: acquired above.
     unsafe { release(spin_lock) };
@@ -175,11 +175,11 @@ unsafe extern "win64" fn insert_tail(
     entry: *mut ListEntry,
     spin_lock: *mut usize,
 ) -> *mut ListEntry {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { acquire(spin_lock) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let last = unsafe { backward(head).read() };
-    // SAFETY: the driver's claim; the list is locked.
+    // SAFETY: trusts the driver's arguments. The list is locked.
     unsafe { link(last, entry, head) };
     // SAFETY: acquired above.
     unsafe { release(spin_lock) };
@@ -190,14 +190,14 @@ unsafe extern "win64" fn remove_head(
     head: *mut ListEntry,
     spin_lock: *mut usize,
 ) -> *mut ListEntry {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { acquire(spin_lock) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let first = unsafe { forward(head).read() };
     if first != head {
-        // SAFETY: an entry in the list is the list's.
+        // SAFETY: entries of the list are valid while they are in it.
         let second = unsafe { forward(first).read() };
-        // SAFETY: the driver's claim; the list is locked.
+        // SAFETY: trusts the driver's arguments. The list is locked.
         unsafe { forward(head).write(second) };
         // SAFETY: an entry in the list is the list's, and so is the head.
         unsafe { backward(second).write(head) };

@@ -1,4 +1,4 @@
-//! Copying, filling and comparing memory, and asking where it is.
+//! Copies, fills and compares memory, and returns physical addresses.
 
 use std::ffi::c_void;
 
@@ -25,30 +25,30 @@ pub(super) const EXPORTS: &[Export] = &[
 const EINVAL: i32 = 22;
 const ERANGE: i32 = 34;
 
-/// `memcpy` too: the kernel's takes overlapping memory.
+/// Also `memcpy`, as the kernel's allows overlapping memory.
 unsafe extern "win64" fn memmove(to: *mut u8, from: *const u8, bytes: usize) -> *mut u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { std::ptr::copy(from, to, bytes) };
     to
 }
 
 unsafe extern "win64" fn memset(to: *mut u8, value: i32, bytes: usize) -> *mut u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { to.write_bytes(value as u8, bytes) };
     to
 }
 
 unsafe extern "win64" fn memcmp(a: *const c_void, b: *const c_void, bytes: usize) -> i32 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { libc::memcmp(a, b, bytes) }
 }
 
 unsafe extern "win64" fn memchr(of: *const c_void, value: i32, bytes: usize) -> *mut c_void {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { libc::memchr(of, value, bytes) }
 }
 
-/// Also `memcpy_s`. What does not fit clears the target and is refused.
+/// Also `memcpy_s`. If the source does not fit, clears the target and returns an error.
 unsafe extern "win64" fn memmove_s(to: *mut u8, room: usize, from: *const u8, bytes: usize) -> i32 {
     if bytes == 0 {
         return 0;
@@ -57,29 +57,29 @@ unsafe extern "win64" fn memmove_s(to: *mut u8, room: usize, from: *const u8, by
         return EINVAL;
     }
     if from.is_null() || room < bytes {
-        // SAFETY: the driver's claim.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         unsafe { to.write_bytes(0, room) };
         return if from.is_null() { EINVAL } else { ERANGE };
     }
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { std::ptr::copy(from, to, bytes) };
     0
 }
 
 unsafe extern "win64" fn rtl_fill_memory(to: *mut u8, bytes: usize, value: i32) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { to.write_bytes(value as u8, bytes) };
 }
 
 unsafe extern "win64" fn rtl_zero_memory(to: *mut u8, bytes: usize) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { to.write_bytes(0, bytes) };
 }
 
-/// How many bytes are equal, up to the first that are not.
+/// The number of equal bytes before the first difference.
 unsafe extern "win64" fn rtl_compare_memory(a: *const u8, b: *const u8, bytes: usize) -> usize {
     let differs = |&at: &usize| {
-        // SAFETY: the driver's claim, byte by byte.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         let first = unsafe { a.wrapping_add(at).read() };
         // SAFETY: as above.
         let second = unsafe { b.wrapping_add(at).read() };
@@ -88,8 +88,8 @@ unsafe extern "win64" fn rtl_compare_memory(a: *const u8, b: *const u8, bytes: u
     (0..bytes).find(differs).unwrap_or(bytes)
 }
 
-/// 0 for what has no physical address: the testbed gives one to its memory
-/// alone, not to stacks and images.
+/// 0 for memory without a physical address: only the machine's memory has one, not stacks and
+/// images.
 extern "win64" fn mm_get_physical_address(address: usize) -> u64 {
     memory().physical(address).unwrap_or(0)
 }

@@ -1,7 +1,7 @@
-//! Pool: memory that a driver takes and gives back by address.
+//! Pool: memory that a driver allocates and frees by address.
 //!
-//! Each block has pages of its own, and a small one lies at the end of its
-//! page: what is written behind it, or after it was freed, faults at once.
+//! Each block has its own pages, and a small block is at the end of its page. So an access
+//! behind it, or after it was freed, faults at once.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,10 +34,10 @@ mod flag {
     pub(super) const PAGED: u64 = 0x100;
 }
 
-/// The tag that ExAllocatePool gives.
+/// The tag that ExAllocatePool uses.
 const NO_TAG: u32 = u32::from_le_bytes(*b"None");
 
-/// What memory holds that Windows leaves as it was: as a pointer it faults.
+/// Fills memory that Windows would not initialize. A pointer made of it faults.
 const PATTERN: u8 = 0xcd;
 
 /// How a block is filled.
@@ -45,18 +45,18 @@ const PATTERN: u8 = 0xcd;
 pub(crate) enum Fill {
     /// With zeros.
     Zero,
-    /// With a pattern that no driver expects.
+    /// With the pattern.
     Pattern,
 }
 
-/// Blocks of one tag that are in use.
+/// The allocated blocks of one tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
-    /// The tag's four characters in the order of memory.
+    /// The tag's four characters, in memory order.
     pub tag: String,
-    /// Blocks.
+    /// The number of blocks.
     pub blocks: u64,
-    /// Bytes asked for.
+    /// The number of requested bytes.
     pub bytes: u64,
 }
 
@@ -72,7 +72,7 @@ fn allocations() -> MutexGuard<'static, HashMap<usize, Allocation>> {
     ALLOCATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pool that the driver has not given back, by tag.
+/// The pool that the driver has not freed, by tag.
 #[must_use]
 pub fn pool_in_use() -> Vec<PoolUse> {
     let mut tags: BTreeMap<u32, PoolUse> = BTreeMap::new();
@@ -88,8 +88,8 @@ pub fn pool_in_use() -> Vec<PoolUse> {
     tags.into_values().collect()
 }
 
-/// Takes `bytes` of pool, aligned to 16 bytes, or to a page if they fill one;
-/// nothing if no memory is left.
+/// Allocates `bytes` of pool, aligned to 16 bytes, or to a page if they fill one. `None` if no
+/// memory is left.
 pub(crate) fn allocate(bytes: usize, tag: u32, fill: Fill) -> Option<usize> {
     allocate_aligned(bytes, tag, fill, 16)
 }
@@ -102,21 +102,21 @@ fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Opt
             return None;
         }
     };
-    // Windows gives what fills a page from its beginning on.
+    // As on Windows, a block of a page or more begins at a page.
     let offset = match bytes {
         0..PAGE => (PAGE - bytes.max(1)) & !(alignment - 1),
         _ => 0,
     };
     let address = block.address() + offset;
     if fill == Fill::Pattern {
-        // SAFETY: the block has whole pages, and was given to nobody yet.
+        // SAFETY: the block has whole pages, and nothing else knows its address yet.
         unsafe { (address as *mut u8).write_bytes(PATTERN, bytes) };
     }
     allocations().insert(address, Allocation { block, tag, bytes });
     Some(address)
 }
 
-/// Gives back what `allocate` gave; the tag may be 0, for any.
+/// Frees pool. Tag 0 matches any tag.
 pub(crate) fn free(address: usize, tag: u32) {
     let found = allocations().remove(&address);
     let Some(allocation) = found else {
@@ -128,7 +128,7 @@ pub(crate) fn free(address: usize, tag: u32) {
     };
     if tag != 0 && tag != allocation.tag {
         record_driver_error(format!(
-            "pool that was allocated with tag '{}' was freed with tag '{}'",
+            "pool allocated with tag '{}' was freed with tag '{}'",
             tag_text(allocation.tag),
             tag_text(tag)
         ));
@@ -182,7 +182,7 @@ extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usiz
     address.unwrap_or(0)
 }
 
-/// Paged types of POOL_TYPE have odd numbers (`wdm.h`).
+/// Paged types of POOL_TYPE are odd (`wdm.h`).
 extern "win64" fn ex_allocate_pool_with_tag(kind: u32, bytes: usize, tag: u32) -> usize {
     let highest = if kind.is_multiple_of(2) {
         irql::DISPATCH
@@ -213,14 +213,14 @@ pub(super) mod tests {
     use super::*;
     use testbed_machine::{memory::Memory, trap::driver_errors};
 
-    /// Tests share the one memory of the process.
+    /// Attaches the one memory that all tests of the process share.
     pub(crate) fn attach_memory() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| testbed_machine::memory::attach(&Memory::new(8 << 20).expect("memory")));
     }
 
     fn content(address: usize, bytes: usize) -> Vec<u8> {
-        // SAFETY: the tests read what they allocated.
+        // SAFETY: the tests read memory that they allocated.
         unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec()
     }
 

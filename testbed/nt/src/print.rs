@@ -37,22 +37,22 @@ pub(super) const EXPORTS: &[Export] = &[
 
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
-/// Shows what the driver prints for a debugger (DbgPrint, StorPortDebugPrint)
-/// on the standard error output, a line each with the driver's name before it.
+/// Shows what the driver prints for a debugger (DbgPrint, StorPortDebugPrint) on standard
+/// error, each line after the driver's name.
 pub fn show_debug_output() {
     SHOWN.store(true, Ordering::Relaxed);
 }
 
-/// Prints what a driver formats, as `DbgPrint` does, if it is shown.
+/// Formats and prints like `DbgPrint`, if the output is shown.
 ///
 /// # Safety
-/// `text` is a C string, and the arguments are what it names.
+/// `text` must be a C string, and the arguments must have the types that it names.
 pub unsafe fn debug_print(prefix: &[u16], text: *const u8, arguments: VariadicArguments) {
     if !SHOWN.load(Ordering::Relaxed) {
         return;
     }
     let mut output = prefix.to_vec();
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     output.extend(unsafe { formatted(text, arguments, Width::Narrow) });
     let driver = driver_image().map_or("driver", |image| image.name());
     for line in String::from_utf16_lossy(&output).lines() {
@@ -61,17 +61,17 @@ pub unsafe fn debug_print(prefix: &[u16], text: *const u8, arguments: VariadicAr
 }
 
 /// # Safety
-/// `text` is a C string, and the arguments are what it names.
+/// `text` must be a C string, and the arguments must have the types that it names.
 unsafe fn formatted<T: Character + Into<u16>>(
     text: *const T,
     arguments: VariadicArguments,
     width: Width,
 ) -> Vec<u16> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let text: Vec<u16> = unsafe { characters(text, usize::MAX) }
         .map(T::into)
         .collect();
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { format(&text, arguments, width) }
 }
 
@@ -81,9 +81,9 @@ const SUCCESS: usize = 0;
 variadic_entry!(fn dbg_print_entry => dbg_print);
 
 extern "win64" fn dbg_print(mut arguments: VariadicArguments) -> usize {
-    // SAFETY: the first argument is the format; the driver's claim.
+    // SAFETY: the first argument is the format.
     let text = unsafe { arguments.pointer() };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { debug_print(&[], text, arguments) };
     SUCCESS
 }
@@ -91,7 +91,7 @@ extern "win64" fn dbg_print(mut arguments: VariadicArguments) -> usize {
 variadic_entry!(fn dbg_print_ex_entry => dbg_print_ex);
 
 extern "win64" fn dbg_print_ex(mut arguments: VariadicArguments) -> usize {
-    // SAFETY: component and level come before the format; the driver's claim.
+    // SAFETY: component and level come before the format.
     unsafe { arguments.u32() };
     // SAFETY: as above.
     unsafe { arguments.u32() };
@@ -104,7 +104,7 @@ unsafe extern "win64" fn v_dbg_print_ex(
     text: *const u8,
     arguments: VariadicArguments,
 ) -> u32 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { debug_print(&[], text, arguments) };
     SUCCESS as u32
 }
@@ -116,11 +116,11 @@ unsafe extern "win64" fn v_dbg_print_ex_with_prefix(
     text: *const u8,
     arguments: VariadicArguments,
 ) -> u32 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let prefix: Vec<u16> = unsafe { characters(prefix, usize::MAX) }
         .map(u16::from)
         .collect();
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { debug_print(&prefix, text, arguments) };
     SUCCESS as u32
 }
@@ -141,7 +141,7 @@ unsafe extern "win64" fn rtl_assert(
         if text.is_null() {
             return String::new();
         }
-        // SAFETY: the driver's claim.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         let bytes: Vec<u8> = unsafe { characters(text, 1024) }.collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
@@ -153,14 +153,14 @@ unsafe extern "win64" fn rtl_assert(
     ))
 }
 
-/// Writes what fits into `room` characters, and a zero if that fits too; the
+/// Writes the characters that fit into `room`, and a zero if there is room for it. Returns the
 /// number of characters, or -1 if they do not fit.
 ///
 /// # Safety
-/// There is room for `room` characters at `to`.
+/// `to` must have room for `room` characters.
 unsafe fn put<T>(to: *mut T, room: usize, text: &[u16], convert: fn(u16) -> T) -> i32 {
     for (index, &unit) in text.iter().chain([&0]).take(room).enumerate() {
-        // SAFETY: within the room that the caller claims.
+        // SAFETY: within `room`.
         unsafe { to.wrapping_add(index).write(convert(unit)) };
     }
     if text.len() <= room {
@@ -170,13 +170,13 @@ unsafe fn put<T>(to: *mut T, room: usize, text: &[u16], convert: fn(u16) -> T) -
     }
 }
 
-/// Writes the text and a zero; if they do not fit, an empty string and -1.
+/// Writes the text and a zero. If they do not fit, writes an empty string and returns -1.
 ///
 /// # Safety
-/// There is room for `room` characters at `to`.
+/// `to` must have room for `room` characters.
 unsafe fn put_whole<T>(to: *mut T, room: usize, text: &[u16], convert: fn(u16) -> T) -> i32 {
     let fits = text.len() < room;
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { put(to, room, if fits { text } else { &[] }, convert) };
     if fits { text.len() as i32 } else { -1 }
 }
@@ -189,8 +189,8 @@ fn unit(unit: u16) -> u16 {
     unit
 }
 
-/// Defines `v...printf` and the variadic function that calls it. All take a
-/// buffer, most of them its room in characters, and the format.
+/// Defines `v...printf` and the variadic function that calls it. All take a buffer and a
+/// format. Most take the size of the buffer in characters.
 macro_rules! prints {
     ($($entry:ident, $variadic:ident, $name:ident: $type:ty, $width:expr, $put:expr, $convert:expr;)*) => {$(
         unsafe extern "win64" fn $name(
@@ -199,20 +199,20 @@ macro_rules! prints {
             text: *const $type,
             arguments: VariadicArguments,
         ) -> i32 {
-            // SAFETY: the driver's claim.
+            // SAFETY: trusts the driver's arguments, as the kernel does.
             let text = unsafe { formatted(text, arguments, $width) };
-            // SAFETY: the driver's claim.
+            // SAFETY: trusts the driver's arguments, as the kernel does.
             unsafe { $put(to, room, &text, $convert) }
         }
 
         extern "win64" fn $variadic(mut arguments: VariadicArguments) -> usize {
-            // SAFETY: the buffer is the first argument; the driver's claim.
+            // SAFETY: the buffer is the first argument.
             let to = unsafe { arguments.pointer() };
-            // SAFETY: its room is the second.
+            // SAFETY: the size is the second.
             let room = unsafe { arguments.u64() } as usize;
             // SAFETY: the format is the third.
             let text = unsafe { arguments.pointer::<$type>() };
-            // SAFETY: the driver's claim.
+            // SAFETY: trusts the driver's arguments, as the kernel does.
             unsafe { $name(to, room, text, arguments) as usize }
         }
 
@@ -232,18 +232,18 @@ unsafe extern "win64" fn vsprintf(
     text: *const u8,
     arguments: VariadicArguments,
 ) -> i32 {
-    // SAFETY: the driver's claim; it says nothing of the room.
+    // SAFETY: trusts the driver's arguments, as the kernel does. They have no size.
     unsafe { vsnprintf(to, usize::MAX, text, arguments) }
 }
 
 variadic_entry!(fn sprintf_entry => sprintf);
 
 extern "win64" fn sprintf(mut arguments: VariadicArguments) -> usize {
-    // SAFETY: the buffer is the first argument; the driver's claim.
+    // SAFETY: the buffer is the first argument.
     let to = unsafe { arguments.pointer() };
     // SAFETY: the format is the second.
     let text = unsafe { arguments.pointer::<u8>() };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { vsprintf(to, text, arguments) as usize }
 }
 
@@ -254,7 +254,7 @@ mod tests {
     type Bounded<T> = extern "win64" fn(*mut T, usize, *const T, u64, u64) -> i32;
 
     fn bounded<T>(entry: extern "win64" fn() -> usize) -> Bounded<T> {
-        // SAFETY: the entry takes a buffer, its room, a format and arguments.
+        // SAFETY: the entry takes a buffer, its size, a format and arguments.
         unsafe { std::mem::transmute(entry) }
     }
 

@@ -1,4 +1,4 @@
-//! How many processors there are, which one this is, and its IRQL.
+//! The number of processors, the number of the current one, and its IRQL.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -63,7 +63,7 @@ pub(super) const EXPORTS: &[Export] = &[
     ("KeLowerIrql", ke_lower_irql as *const ()),
 ];
 
-/// An export that is a variable: drivers read the count from it.
+/// The name of an exported variable that holds the count.
 pub(super) const COUNT_VARIABLE: &str = "KeNumberProcessors";
 
 const ALL_PROCESSOR_GROUPS: u16 = 0xffff;
@@ -80,21 +80,21 @@ struct ProcessorNumber {
     reserved: u8,
 }
 
-/// The address of a variable with the count as it is now.
+/// The address of a variable that holds the current count.
 pub(super) fn count_variable() -> usize {
     static COUNT: AtomicU8 = AtomicU8::new(0);
     COUNT.store(cpu::count() as u8, Ordering::Relaxed);
     COUNT.as_ptr() as usize
 }
 
-/// A bit for each processor of the one group.
+/// A mask with a bit for each processor of the one group.
 fn affinity() -> u64 {
     u64::MAX >> (64 - cpu::count().clamp(1, 64))
 }
 
 unsafe extern "win64" fn ke_query_active_processor_count(mask: *mut u64) -> u32 {
     if !mask.is_null() {
-        // SAFETY: the driver's claim.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         unsafe { mask.write_unaligned(affinity()) };
     }
     cpu::count()
@@ -126,7 +126,7 @@ extern "win64" fn ke_query_highest_node_number() -> u16 {
 unsafe extern "win64" fn ke_get_current_processor_number_ex(number: *mut ProcessorNumber) -> u32 {
     let current = cpu::current_number();
     if !number.is_null() {
-        // SAFETY: the driver's claim.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         unsafe { number.write_unaligned(of_index(current)) };
     }
     current
@@ -139,13 +139,13 @@ unsafe extern "win64" fn ke_get_processor_number_from_index(
     if index >= cpu::count() {
         return INVALID_PARAMETER;
     }
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { number.write_unaligned(of_index(index)) };
     SUCCESS
 }
 
 unsafe extern "win64" fn ke_get_processor_index_from_number(number: *const ProcessorNumber) -> u32 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let number = unsafe { number.read_unaligned() };
     let index = u32::from(number.number);
     if number.group == 0 && number.reserved == 0 && index < cpu::count() {
@@ -155,7 +155,7 @@ unsafe extern "win64" fn ke_get_processor_index_from_number(number: *const Proce
     }
 }
 
-/// All processors are in group 0.
+/// The PROCESSOR_NUMBER of a processor in group 0.
 fn of_index(index: u32) -> ProcessorNumber {
     ProcessorNumber {
         group: 0,
@@ -170,7 +170,7 @@ extern "win64" fn ke_get_current_irql() -> u8 {
 
 unsafe extern "win64" fn ke_raise_irql(level: u8, before: *mut u8) {
     let old = raise("KeRaiseIrql", level);
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { before.write(old) };
 }
 
@@ -229,7 +229,7 @@ mod tests {
             count
         );
         assert_eq!(ke_query_active_processor_count_ex(1), 0);
-        // SAFETY: the variable is alive for ever.
+        // SAFETY: the variable is never freed.
         let variable = unsafe { AtomicU8::from_ptr(count_variable() as *mut u8) };
         assert_eq!(u32::from(variable.load(Ordering::Relaxed)), count);
     }
@@ -249,7 +249,7 @@ mod tests {
         // SAFETY: a variable of the test.
         let index = unsafe { ke_get_processor_index_from_number(&raw const number) };
         assert_eq!(index, 0);
-        // SAFETY: refused before it writes.
+        // SAFETY: the call is refused before it writes.
         let refused = unsafe { ke_get_processor_number_from_index(64, &raw mut number) };
         assert_eq!(refused, INVALID_PARAMETER);
         number.group = 1;

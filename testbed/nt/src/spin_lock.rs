@@ -1,4 +1,4 @@
-//! Executive spin locks. Miniports use Storport's; some use these too.
+//! Executive spin locks, which some miniports use beside those of Storport.
 
 use std::{
     cell::Cell,
@@ -51,7 +51,7 @@ struct LockQueueHandle {
 }
 
 thread_local! {
-    /// Its address names the thread.
+    /// Its address identifies the thread.
     static THREAD: Cell<u8> = const { Cell::new(0) };
 }
 
@@ -59,12 +59,12 @@ fn this_thread() -> usize {
     THREAD.with(|cell| std::ptr::from_ref(cell) as usize)
 }
 
-/// Takes the lock: a free one is 0, a held one names its thread.
+/// Acquires the lock. It is 0 when free, and identifies its holder's thread when held.
 ///
 /// # Safety
-/// `lock` is a KSPIN_LOCK that nothing but these functions touches.
+/// `lock` must be a KSPIN_LOCK that only these functions access.
 pub(super) unsafe fn acquire(lock: *mut usize) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let lock = unsafe { AtomicUsize::from_ptr(lock) };
     let this = this_thread();
     schedule::point(Point::Acquire);
@@ -79,7 +79,7 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
         if schedule::is_on() {
             schedule::wait_for_lock(std::ptr::from_ref(lock).addr());
         } else {
-            // There are fewer processors than threads that stand for them.
+            // More threads than processors may spin.
             std::thread::yield_now();
         }
     }
@@ -88,7 +88,7 @@ pub(super) unsafe fn acquire(lock: *mut usize) {
 /// # Safety
 /// As for `acquire`.
 pub(super) unsafe fn release(lock: *mut usize) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let lock = unsafe { AtomicUsize::from_ptr(lock) };
     if lock.swap(0, Ordering::Release) != this_thread() {
         stop_machine(format_args!(
@@ -101,19 +101,19 @@ pub(super) unsafe fn release(lock: *mut usize) {
 }
 
 unsafe extern "win64" fn ke_initialize_spin_lock(lock: *mut usize) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { lock.write(0) };
 }
 
 unsafe extern "win64" fn ke_acquire_spin_lock_raise_to_dpc(lock: *mut usize) -> u8 {
     let before = raise("KeAcquireSpinLock", irql::DISPATCH);
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { acquire(lock) };
     before
 }
 
 unsafe extern "win64" fn ke_release_spin_lock(lock: *mut usize, level: u8) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { release(lock) };
     lower("KeReleaseSpinLock", level);
 }
@@ -126,12 +126,12 @@ unsafe extern "win64" fn ke_acquire_spin_lock_at_dpc_level(lock: *mut usize) {
             current_callback().unwrap_or("no callback")
         ));
     }
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { acquire(lock) };
 }
 
 unsafe extern "win64" fn ke_release_spin_lock_from_dpc_level(lock: *mut usize) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { release(lock) };
 }
 
@@ -140,19 +140,19 @@ unsafe extern "win64" fn ke_acquire_in_stack_queued_spin_lock(
     handle: *mut LockQueueHandle,
 ) {
     require_irql("KeAcquireInStackQueuedSpinLock", irql::DISPATCH);
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let old_irql = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock) };
     let content = LockQueueHandle {
         next: 0,
         lock,
         old_irql,
     };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { handle.write(content) };
 }
 
 unsafe extern "win64" fn ke_release_in_stack_queued_spin_lock(handle: *const LockQueueHandle) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let LockQueueHandle { lock, old_irql, .. } = unsafe { handle.read() };
     // SAFETY: the handle names a lock that was acquired with it.
     unsafe { ke_release_spin_lock(lock, old_irql) };
@@ -175,7 +175,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(move || {
                     for _ in 0..1000 {
-                        // SAFETY: the lock lives, and is used by these alone.
+                        // SAFETY: the lock lives, and only these functions access it.
                         let before = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock as *mut _) };
                         assert_eq!((before, cpu::current_irql()), (0, irql::DISPATCH));
                         // SAFETY: the lock excludes the other threads.

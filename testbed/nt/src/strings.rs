@@ -47,7 +47,7 @@ pub(super) struct CountedString<T> {
 
 /// A character of a C string.
 pub(super) trait Character: Copy + Default + Into<u32> + PartialEq {
-    /// As `tolower` makes it, in the C locale.
+    /// The result of `tolower` in the C locale.
     fn lower(self) -> u32 {
         let code = self.into();
         match code {
@@ -60,10 +60,10 @@ pub(super) trait Character: Copy + Default + Into<u32> + PartialEq {
 impl Character for u8 {}
 impl Character for u16 {}
 
-/// The characters at `text` before the zero, `most` at most.
+/// The characters at `text` before the zero, at most `most`.
 ///
 /// # Safety
-/// There is a zero, or that many characters.
+/// There must be a zero, or that many characters.
 pub(super) unsafe fn characters<T: Character>(
     text: *const T,
     most: usize,
@@ -78,48 +78,47 @@ pub(super) unsafe fn characters<T: Character>(
 }
 
 /// # Safety
-/// As for `characters`, of both.
+/// As for `characters`, for both strings.
 unsafe fn compare<T: Character>(a: *const T, b: *const T, most: usize, key: fn(T) -> u32) -> i32 {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let first = unsafe { characters(a, most) };
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let second = unsafe { characters(b, most) };
     first.map(key).cmp(second.map(key)) as i32
 }
 
-/// Copies `text` and a zero to `to`.
+/// Copies `text` and its zero to `to`.
 ///
 /// # Safety
-/// There is a zero in `text`, and room at `to`.
+/// `text` must have a zero, and `to` room for all.
 unsafe fn copy<T: Character>(to: *mut T, text: *const T) {
-    // SAFETY: passed on to the caller. The zero is copied too.
+    // SAFETY: as the caller promises. The zero is copied too.
     let length = unsafe { characters(text, usize::MAX) }.count();
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { std::ptr::copy(text, to, length + 1) };
 }
 
-/// Copies `most` characters, zeros where the text is shorter; no zero behind a
-/// text that is not.
+/// Copies at most `most` characters and fills the rest with zeros. A longer text gets no zero.
 ///
 /// # Safety
-/// As for `characters`, and room at `to` for `most`.
+/// As for `characters`, and `to` must have room for `most`.
 unsafe fn copy_padded<T: Character>(to: *mut T, text: *const T, most: usize) {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let length = unsafe { characters(text, most) }.count();
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { std::ptr::copy(text, to, length) };
     for index in length..most {
-        // SAFETY: within the room that the caller claims.
+        // SAFETY: within `most`.
         unsafe { to.wrapping_add(index).write(T::default()) };
     }
 }
 
-/// The place of the first `wanted`, which may be the zero.
+/// The address of the first `wanted`, which may be the zero.
 ///
 /// # Safety
-/// There is a zero in `text`.
+/// `text` must have a zero.
 unsafe fn find<T: Character>(text: *const T, wanted: T) -> *const T {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let length = unsafe { characters(text, usize::MAX) }.count();
     let found = (0..=length).find(|&index| {
         // SAFETY: up to the zero.
@@ -131,7 +130,7 @@ unsafe fn find<T: Character>(text: *const T, wanted: T) -> *const T {
 /// # Safety
 /// As for `characters`.
 unsafe fn length<T: Character>(text: *const T, most: usize) -> usize {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { characters(text, most) }.count()
 }
 
@@ -139,7 +138,7 @@ unsafe fn length<T: Character>(text: *const T, most: usize) -> usize {
 macro_rules! exports {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty = $call:expr;)*) => {$(
         unsafe extern "win64" fn $name($($argument: $type),*) -> $result {
-            // SAFETY: the driver's claim.
+            // SAFETY: trusts the driver's arguments, as the kernel does.
             unsafe { $call }
         }
     )*};
@@ -173,54 +172,54 @@ extern "win64" fn toupper(character: i32) -> i32 {
 }
 
 unsafe extern "win64" fn strcpy(to: *mut u8, text: *const u8) -> *mut u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy(to, text) };
     to
 }
 
 unsafe extern "win64" fn wcscpy(to: *mut u16, text: *const u16) -> *mut u16 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy(to, text) };
     to
 }
 
 unsafe extern "win64" fn strncpy(to: *mut u8, text: *const u8, most: usize) -> *mut u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy_padded(to, text, most) };
     to
 }
 
 unsafe extern "win64" fn wcsncpy(to: *mut u16, text: *const u16, most: usize) -> *mut u16 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy_padded(to, text, most) };
     to
 }
 
 unsafe extern "win64" fn strcat(to: *mut u8, text: *const u8) -> *mut u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let end = unsafe { length(to, usize::MAX) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy(to.wrapping_add(end), text) };
     to
 }
 
 unsafe extern "win64" fn wcscat(to: *mut u16, text: *const u16) -> *mut u16 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let end = unsafe { length(to, usize::MAX) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { copy(to.wrapping_add(end), text) };
     to
 }
 
 /// # Safety
-/// As for `characters`, unless it is null; room for a string at `to`.
+/// As for `characters`, unless `text` is null. `to` must have room for a string.
 unsafe fn counted<T: Character>(to: *mut CountedString<T>, text: *const T) {
     let width = size_of::<T>();
     let most = usize::from(u16::MAX) / width - 1;
     let (length, maximum_length) = if text.is_null() {
         (0, 0)
     } else {
-        // SAFETY: passed on to the caller.
+        // SAFETY: as the caller promises.
         let length = unsafe { length(text, most) };
         ((length * width) as u16, ((length + 1) * width) as u16)
     };
@@ -229,17 +228,17 @@ unsafe fn counted<T: Character>(to: *mut CountedString<T>, text: *const T) {
         maximum_length,
         buffer: text,
     };
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     unsafe { to.write_unaligned(string) };
 }
 
 unsafe extern "win64" fn rtl_init_ansi_string(to: *mut CountedString<u8>, text: *const u8) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { counted(to, text) };
 }
 
 unsafe extern "win64" fn rtl_init_unicode_string(to: *mut CountedString<u16>, text: *const u16) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { counted(to, text) };
 }
 
@@ -248,9 +247,9 @@ unsafe extern "win64" fn rtl_equal_unicode_string(
     b: *const CountedString<u16>,
     ignore_case: u8,
 ) -> u8 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let first = unsafe { units(a) };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let second = unsafe { units(b) };
     let key = match ignore_case {
         0 => u16::into,
@@ -264,13 +263,13 @@ unsafe extern "win64" fn rtl_equal_unicode_string(
 /// The characters of a UNICODE_STRING.
 ///
 /// # Safety
-/// It is one, and its buffer has as many bytes as it says.
+/// `string` must be valid, and its buffer must have the length that it says.
 pub(super) unsafe fn units(string: *const CountedString<u16>) -> Vec<u16> {
-    // SAFETY: passed on to the caller.
+    // SAFETY: as the caller promises.
     let CountedString { length, buffer, .. } = unsafe { string.read_unaligned() };
     (0..usize::from(length) / 2)
         .map(|index| {
-            // SAFETY: within the length; passed on to the caller.
+            // SAFETY: within the length, as the caller promises.
             unsafe { buffer.wrapping_add(index).read_unaligned() }
         })
         .collect()

@@ -1,4 +1,4 @@
-//! The routines that tell the time and wait.
+//! Routines that return the time, and that wait.
 
 use std::time::Duration;
 
@@ -40,14 +40,14 @@ pub(super) const EXPORTS: &[Export] = &[
 
 unsafe extern "win64" fn ke_query_performance_counter(frequency: *mut u64) -> u64 {
     if !frequency.is_null() {
-        // SAFETY: the driver's claim.
+        // SAFETY: trusts the driver's arguments, as the kernel does.
         unsafe { frequency.write_unaligned(FREQUENCY) };
     }
     interrupt_time()
 }
 
 unsafe extern "win64" fn ke_query_system_time(time: *mut u64) {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { time.write_unaligned(system_time()) };
 }
 
@@ -57,7 +57,7 @@ extern "win64" fn ke_query_interrupt_time() -> u64 {
 
 unsafe extern "win64" fn ke_query_interrupt_time_precise(counter: *mut u64) -> u64 {
     let time = interrupt_time();
-    // SAFETY: the driver's claim. The performance counter has the same unit.
+    // SAFETY: as above. The performance counter has the same unit.
     unsafe { counter.write_unaligned(time) };
     time
 }
@@ -70,14 +70,14 @@ extern "win64" fn ke_stall_execution_processor(microseconds: u32) {
     schedule::stall(Duration::from_micros(microseconds.into()));
 }
 
-/// A negative interval counts from now, another one is a system time.
+/// A negative interval is relative. Another one is a system time.
 unsafe extern "win64" fn ke_delay_execution_thread(
     _mode: u8,
     _alertable: u8,
     interval: *const i64,
 ) -> u32 {
     require_irql("KeDelayExecutionThread", irql::APC);
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let interval = unsafe { interval.read_unaligned() };
     let units = match u64::try_from(interval) {
         Ok(due) => due.saturating_sub(system_time()),

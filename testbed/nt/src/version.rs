@@ -1,4 +1,4 @@
-//! Which Windows this is, and what else it exports.
+//! The version of Windows, and addresses of exports by name.
 
 use super::{
     Export, resolve,
@@ -17,12 +17,12 @@ pub(super) const EXPORTS: &[Export] = &[
     ),
 ];
 
-/// Windows 11 22H2: the kit that the testbed's Storport is made by.
+/// Windows 11 22H2, like the kit of the testbed's Storport.
 const BUILD: u32 = 22_621;
 const NTDDI: u32 = 0x0a00_000c;
 
-/// The beginning of RTL_OSVERSIONINFOW (`wdm.h`); a text follows, that is empty
-/// for a Windows without service packs.
+/// The start of RTL_OSVERSIONINFOW (`wdm.h`), without the name of the service pack, which is
+/// empty.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 struct VersionInformation {
@@ -35,7 +35,7 @@ struct VersionInformation {
 }
 
 unsafe extern "win64" fn rtl_get_version(information: *mut VersionInformation) -> u32 {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let size = unsafe { information.cast::<u32>().read_unaligned() };
     let content = VersionInformation {
         size,
@@ -46,7 +46,7 @@ unsafe extern "win64" fn rtl_get_version(information: *mut VersionInformation) -
         platform: 2,
         service_pack: 0,
     };
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     unsafe { information.write_unaligned(content) };
     0
 }
@@ -55,9 +55,9 @@ extern "win64" fn rtl_is_nt_ddi_version_available(version: u32) -> u8 {
     u8::from(version <= NTDDI)
 }
 
-/// 0 for what the testbed does not have.
+/// Returns 0 for exports that the testbed does not have.
 unsafe extern "win64" fn mm_get_system_routine_address(name: *const CountedString<u16>) -> usize {
-    // SAFETY: the driver's claim.
+    // SAFETY: trusts the driver's arguments, as the kernel does.
     let name = unsafe { units(name) };
     resolve(&String::from_utf16_lossy(&name)).unwrap_or(0)
 }

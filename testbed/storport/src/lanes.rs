@@ -684,7 +684,7 @@ impl Port {
                 ),
             );
         }
-        self.srbs().take_away(number);
+        self.srbs().revoke(number);
         // Without lanes somebody waits for this very SRB, and looks at its owner.
         if let Some(lanes) = self.lanes.get() {
             lanes[self.srbs().cpu_of(number) as usize].completed(number);

@@ -94,7 +94,7 @@ impl Port {
                 .view(slot)
                 .set_status(srb_status::SRB_STATUS_BUS_RESET);
             slot.owner.store(owner::COMPLETED, Ordering::Release);
-            self.srbs().take_away(number);
+            self.srbs().revoke(number);
             self.lane(self.srbs().cpu_of(number)).completed(number);
         }
     }

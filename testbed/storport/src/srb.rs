@@ -319,13 +319,13 @@ impl Srbs {
 
     /// Takes an SRB with all that belongs to it away from the driver, where all
     /// is checked: it is completed.
-    pub(super) fn take_away(&self, number: u32) {
-        self.protect(number, Memory::take_away);
+    pub(super) fn revoke(&self, number: u32) {
+        self.protect(number, Memory::revoke);
     }
 
     /// Gives it to the driver again.
     pub(super) fn give(&self, number: u32) {
-        self.protect(number, Memory::give_back);
+        self.protect(number, Memory::restore);
     }
 
     fn protect(&self, number: u32, how: impl Fn(&Memory, usize, usize) -> io::Result<()>) {

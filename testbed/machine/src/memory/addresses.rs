@@ -1,10 +1,9 @@
-//! Which virtual pages of the driver's window are in use, and where the next
-//! block goes: as far on as possible, so that an address that was freed stays
-//! unmapped for long and its use is noticed.
+//! Allocates virtual pages of the driver's window. A new block is as far as possible from freed
+//! ones, so that freed addresses stay unmapped for long and their use is noticed.
 
 use std::collections::BTreeMap;
 
-/// The pages in use: first page and count of each block.
+/// The pages in use: the first page and the length of each block.
 #[derive(Debug)]
 pub(super) struct Addresses {
     used: BTreeMap<usize, usize>,
@@ -22,8 +21,7 @@ impl Addresses {
         }
     }
 
-    /// Takes `count` pages side by side, with at least one page in use by
-    /// nobody behind them, and gives the first.
+    /// Allocates `count` adjacent pages, with a free page behind them. Returns the first.
     pub(super) fn take(&mut self, count: usize) -> Option<usize> {
         let first = match self.find(self.next, self.pages, count) {
             Some(first) => first,
@@ -34,7 +32,7 @@ impl Addresses {
         Some(first)
     }
 
-    /// Gives back the block that begins at page `first`.
+    /// Frees the block that begins at page `first`.
     pub(super) fn give_back(&mut self, first: usize) {
         self.used.remove(&first);
     }

@@ -1,18 +1,16 @@
-//! Which page frames of physical memory are free, and which one is next.
+//! Allocates page frames of physical memory.
 //!
-//! Contiguous runs are taken from the low end, single frames in a shuffled
-//! order from the high end, zone by zone, so that single frames do not break
-//! up what runs need.
+//! Contiguous runs come from the low end. Single frames come from the high end, shuffled within
+//! zones, so that they do not fragment the memory for runs.
 
 use std::collections::VecDeque;
 
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-/// The most frames that are shuffled among each other: 16 MiB.
+/// The number of frames that are shuffled together: 16 MiB.
 const ZONE: usize = 4096;
 
-/// The order is the same in each run of the testbed, so that what a driver does
-/// wrong can be seen again.
+/// A constant, so that a driver's bug recurs in the next run.
 const SEED: u64 = 0x5ca7_7e2e_d4a9_e5f0;
 
 /// The free frames.
@@ -20,8 +18,8 @@ const SEED: u64 = 0x5ca7_7e2e_d4a9_e5f0;
 pub(super) struct Frames {
     free: Vec<bool>,
     free_count: usize,
-    /// Frames for single use, the next one last. A frame that a run took
-    /// meanwhile is still here, and is not free.
+    /// Frames for single use, the next one last. A frame that a run has taken stays here and is
+    /// not free.
     order: Vec<u32>,
     ordered: Vec<bool>,
 }
@@ -42,13 +40,13 @@ impl Frames {
         }
     }
 
-    /// Takes `count` frames of which none is a neighbour of the one before.
+    /// Takes `count` frames. No frame is adjacent to the one before.
     pub(super) fn take_scattered(&mut self, count: usize) -> Option<Vec<u32>> {
         if count > self.free_count {
             return None;
         }
         let mut taken: Vec<u32> = Vec::with_capacity(count);
-        // Neighbours of the frame before: they go in between the next ones.
+        // Frames adjacent to the one before. They are used as soon as they fit.
         let mut waiting = VecDeque::new();
         while taken.len() < count {
             let before = taken.last().copied();
@@ -76,7 +74,7 @@ impl Frames {
         enough.then_some(taken)
     }
 
-    /// Takes `count` frames in one run and gives the first.
+    /// Takes `count` adjacent frames and returns the first.
     pub(super) fn take_run(&mut self, count: usize) -> Option<u32> {
         let mut length = 0;
         let last = self.free.iter().position(|&free| {
@@ -89,7 +87,7 @@ impl Frames {
         Some(first as u32)
     }
 
-    /// Gives back a frame that was taken.
+    /// Frees a frame.
     pub(super) fn give_back(&mut self, frame: u32) {
         let at = frame as usize;
         self.free[at] = true;

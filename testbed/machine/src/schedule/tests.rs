@@ -1,5 +1,5 @@
-//! A schedule is the process's: each scene is played by a process of its own,
-//! this same test program.
+//! Tests of schedules. A schedule belongs to a process, so each scene runs in a child process:
+//! this test program.
 #![expect(unsafe_code, reason = "calls code made for a test")]
 
 use std::sync::{
@@ -13,14 +13,14 @@ use testbed_loader::sample::Sample;
 
 const SCENE: &str = "schedule::tests::the_scene";
 
-/// Plays a scene by a seed; its exit code and what it said.
+/// Runs a scene with a seed. Returns its exit code and output.
 fn play(scene: &str, seed: u64) -> (Option<i32>, String) {
     let output = testing::run(SCENE, &format!("{scene} {seed}"));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), said)
 }
 
-/// What a scene said that came to its end.
+/// The output of a scene that must succeed.
 fn said(scene: &str, seed: u64) -> String {
     let (code, said) = play(scene, seed);
     assert_eq!(code, Some(0), "{scene}: {said}");
@@ -45,7 +45,7 @@ fn the_scene() {
     eprintln!("{:?}", trace().expect("a seed decides"));
 }
 
-/// Runs `body` on four threads, and waits for their ends.
+/// Runs `body` on four threads and joins them.
 fn on_four(body: impl Fn(u32) + Send + Sync + 'static) {
     let body = Arc::new(body);
     let threads: Vec<_> = (0..4)
@@ -59,7 +59,7 @@ fn on_four(body: impl Fn(u32) + Send + Sync + 'static) {
     }
 }
 
-/// Adds in a way that loses what others add meanwhile.
+/// Adds 1 without atomicity, so that concurrent additions are lost.
 fn add_to(sum: &AtomicU32) {
     let before = sum.load(Ordering::Relaxed);
     point(Point::Call);
@@ -77,7 +77,7 @@ fn add() {
 /// mov eax, [rcx]; inc eax; mov [rcx], eax; ret
 const ADD: [u8; 7] = [0x8b, 0x01, 0xff, 0xc0, 0x89, 0x01, 0xc3];
 
-/// Adds in a driver's code, that comes to no point.
+/// Adds 1 by driver code, which passes no point.
 fn add_in_code() {
     trap::install().expect("handlers");
     let sample = Sample {
@@ -123,7 +123,7 @@ fn sleep_long() {
     assert_eq!(*order.lock().expect("no panic"), [3, 2, 1, 0]);
 }
 
-/// Each thread runs when the one before has woken it.
+/// Each thread wakes the next one.
 fn wake_each_other() {
     let turn = Arc::new((std::sync::Mutex::new(0), Condition::new()));
     on_four(move |number| {
@@ -173,15 +173,15 @@ fn a_seed_gives_the_same_run_each_time_and_another_seed_another() {
     }
 }
 
-/// Some of fifty seeds must lose an update in `scene`, whose sum is `whole`
-/// otherwise, and lose it again.
+/// Some of fifty seeds must lose an update in `scene`, whose sum is `whole` without losses, and
+/// lose it again in a second run.
 fn some_seed_loses_an_update(scene: &str, whole: u32) {
     let runs: Vec<_> = (1..=50).map(|seed| said(scene, seed)).collect();
     let lost = |run: &String| !run.starts_with(&format!("sum {whole}\n"));
 
     let found: Vec<_> = (1..).zip(&runs).filter(|(_, run)| lost(run)).collect();
 
-    // Not each one, or the order would be the same all the time.
+    // If each seed lost one, the order would be the same every time.
     assert!((1..50).contains(&found.len()), "{runs:#?}");
     let (seed, run) = found[0];
     assert_eq!(&said(scene, seed), run);

@@ -1,6 +1,5 @@
-//! Every kind of register access, run twice: on plain memory by the processor,
-//! and on a register window by way of the trap. Memory, registers and flags
-//! must come out the same.
+//! Runs each kind of register access twice: on plain memory by the processor, and on a register
+//! window by the trap handler. Memory, registers and flags must be equal afterwards.
 
 use std::{arch::asm, sync::Arc};
 
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{cpu, pci::PciFunction};
 
-/// What an instruction leaves in its register and in the flags.
+/// The register and the flags after an instruction.
 type Outcome = (u64, u64);
 
 /// An instruction on memory at a pointer, with a register and flags.
@@ -23,8 +22,7 @@ const ADJUST: u64 = 1 << 4;
 /// Carry, parity, adjust, zero, sign and overflow.
 const FLAGS: u64 = 0x8d5;
 
-/// Operations on `[rcx]` and the parts of RDX, each with the flags that it
-/// leaves undefined.
+/// Operations on `[rcx]` and the parts of RDX, each with the flags that it leaves undefined.
 macro_rules! operations {
     ($($undefined:expr => [$($text:literal),* $(,)?]),* $(,)?) => {
         [$($((
@@ -99,14 +97,14 @@ const OPERATIONS: &[(&str, u64, Operation)] = &operations![
     ],
 ];
 
-/// Runs what traps, as Storport runs drivers.
+/// Runs instructions that trap, as Storport runs drivers.
 fn as_driver<R>(run: impl FnOnce() -> R) -> R {
     install().expect("handlers");
     in_driver("a test", run)
 }
 
-/// Runs `run` on memory and on a window of a function's registers with the same
-/// content, and gives what came out of it.
+/// Runs `run` on memory and on a register window with the same content. Returns its result,
+/// which must be the same both times.
 fn twice<R: PartialEq + std::fmt::Debug>(
     name: &str,
     content: &[u8],
@@ -339,7 +337,7 @@ fn port_instructions_reach_the_function_that_has_the_port() {
         unsafe { asm!("in ax, dx", in("edx") 0x6002, inout("rax") u64::MAX => word) };
         // SAFETY: as above.
         unsafe { asm!("in eax, dx", in("edx") 0x6004, inout("rax") u64::MAX => long) };
-        // SAFETY: trapped; changes nothing of the processor's.
+        // SAFETY: trapped; changes no state of the processor.
         unsafe { asm!("out dx, eax", in("edx") 0x6008, in("rax") 0x99aa_bbcc_u64) };
         // SAFETY: as above.
         unsafe { asm!("out dx, al", in("edx") 0x600c, in("rax") 0xdd_u64) };

@@ -1,5 +1,5 @@
-//! One place in the driver's code at which a thread that comes there lets
-//! others run: a breakpoint for a schedule, used up when it is hit.
+//! The one breakpoint in the driver's code. A schedule sets it where the running thread shall
+//! let others run, and the counter at a return address. It is removed when it is hit.
 
 use std::{
     fs::{File, OpenOptions},
@@ -12,23 +12,21 @@ use std::{
 
 use super::read_memory;
 
-/// INT 3.
 const BREAKPOINT: u8 = 0xcc;
 
-/// Where it is; 0 without one.
+/// The address of the breakpoint, or 0.
 static PLACE: AtomicUsize = AtomicUsize::new(0);
-/// The byte that was there.
+/// The byte that the breakpoint replaced.
 static BYTE: AtomicU8 = AtomicU8::new(0);
 
-/// The process's memory, code that is write-protected included. Where the host
-/// does not give it there are no breakpoints.
+/// The process's memory, including write-protected code. `None` if the host denies access:
+/// there are no breakpoints then.
 static MEMORY: LazyLock<Option<File>> = LazyLock::new(|| {
     let mut options = OpenOptions::new();
     options.read(true).write(true).open("/proc/self/mem").ok()
 });
 
-/// Sets it at the instruction at `place`, and nowhere else. Only while no other
-/// thread runs.
+/// Moves the breakpoint to the instruction at `place`. No other thread may run meanwhile.
 pub fn set(place: usize) {
     clear();
     let mut byte = [0];
@@ -39,7 +37,7 @@ pub fn set(place: usize) {
     }
 }
 
-/// Takes it away.
+/// Removes the breakpoint.
 pub fn clear() {
     let place = PLACE.swap(0, Ordering::Relaxed);
     if place != 0 {
@@ -47,7 +45,7 @@ pub fn clear() {
     }
 }
 
-/// Whether a breakpoint at `place` is this one; it is used up then.
+/// Whether the breakpoint is at `place`. If so, removes it.
 pub(super) fn hit(place: usize) -> bool {
     let hit = place != 0 && PLACE.load(Ordering::Relaxed) == place;
     if hit {

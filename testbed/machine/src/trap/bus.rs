@@ -1,8 +1,8 @@
-//! What lies outside the processor: the register windows and ports of the
-//! machine's functions, the pages that Windows shares with drivers, memory.
+//! Everything outside the processor: the register windows and ports of PCI functions, the pages
+//! that Windows shares with drivers, and memory.
 //!
-//! The tables are read by signal handlers on every access: entries are atomic
-//! pointers to values that never change and are never freed.
+//! Signal handlers read the tables on every access. So the entries are atomic pointers to
+//! values that never change and are never freed.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,7 @@ use crate::{
     schedule::{self, Point},
 };
 
-/// How many windows or port ranges there may be at a time.
+/// The maximum number of windows, and of port ranges.
 const MOST: usize = 64;
 
 /// Where Windows maps KUSER_SHARED_DATA for drivers (`ntddk.h`).
@@ -37,25 +37,25 @@ const SHARED_DATA: u64 = 0xffff_f780_0000_0000;
 /// of older headers reads it there (`ntddk.h`).
 const CONTROL_REGION_NUMBER: u64 = 0x184;
 
-/// What a range of addresses or ports leads to.
+/// A range of addresses or ports, and the part of a BAR behind it.
 struct Decoded {
-    /// What the function answers.
+    /// The addresses that reach the function.
     valid: Range<u64>,
-    /// What is decoded: all pages of a window.
+    /// The addresses that trap: all pages of a window.
     whole: Range<u64>,
     function: Arc<dyn PciFunction>,
     bar: usize,
-    /// The place in the BAR that `valid` begins with.
+    /// The offset in the BAR of the start of `valid`.
     offset: u64,
 }
 
-/// Entries that signal handlers look up.
+/// A table that signal handlers search.
 struct Table([AtomicPtr<Decoded>; MOST]);
 
 static WINDOWS: Table = Table::new();
 static PORTS: Table = Table::new();
 
-/// What was wrong and went on, each once.
+/// What drivers did wrong, without duplicates.
 static DRIVER_ERRORS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 impl Table {
@@ -63,7 +63,7 @@ impl Table {
         Self([const { AtomicPtr::new(ptr::null_mut()) }; MOST])
     }
 
-    /// The entry, for ever; `None` if the table is full.
+    /// Adds an entry. Returns `None` if the table is full.
     fn add(&self, entry: Decoded) -> Option<&'static Decoded> {
         let entry = Box::leak(Box::new(entry));
         let place = self.0.iter().find(|place| {
@@ -76,7 +76,7 @@ impl Table {
 
     fn remove(&self, entry: &'static Decoded) {
         for place in &self.0 {
-            // The memory stays: a handler may be reading it.
+            // The entry is leaked, because a handler may be reading it.
             let _ = place.compare_exchange(
                 ptr::from_ref(entry).cast_mut(),
                 ptr::null_mut(),
@@ -91,8 +91,8 @@ impl Table {
             .iter()
             .filter_map(|place| {
                 let entry = place.load(Ordering::Acquire);
-                // SAFETY: what is in the table was leaked by `add` and is never
-                // written again.
+                // SAFETY: `add` leaked every entry of the table, and entries are never written
+                // again.
                 unsafe { entry.as_ref() }
             })
             .find(|entry| entry.whole.contains(&address))
@@ -100,7 +100,7 @@ impl Table {
 }
 
 impl Decoded {
-    /// The place of an access in the BAR.
+    /// The offset in the BAR of an access; `None` if the access is not completely in `valid`.
     fn offset_of(&self, address: u64, bytes: usize) -> Option<u64> {
         let end = address.checked_add(bytes as u64)?;
         let inside = self.valid.start <= address && end <= self.valid.end;
@@ -167,8 +167,8 @@ impl std::fmt::Debug for Decoded {
     }
 }
 
-/// An address range whose every access reaches a function's BAR. Accesses to
-/// it after it was dropped crash; its addresses are not used again.
+/// An address range that is mapped to a function's BAR. After the drop accesses to it crash.
+/// Its addresses are not reused.
 #[derive(Debug)]
 pub struct RegisterWindow {
     entry: &'static Decoded,
@@ -179,8 +179,7 @@ impl RegisterWindow {
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for a range that is not in a memory BAR,
-    /// [`io::ErrorKind::QuotaExceeded`] when 64 windows are open, and what the
-    /// host says.
+    /// [`io::ErrorKind::QuotaExceeded`] if 64 windows are open, and errors of the host.
     pub fn map(
         function: &Arc<dyn PciFunction>,
         bar: usize,
@@ -219,7 +218,7 @@ impl RegisterWindow {
         }
     }
 
-    /// Its first address: page-aligned if `offset` is.
+    /// The first address. It is page-aligned if `offset` is.
     #[must_use]
     pub fn address(&self) -> usize {
         self.entry.valid.start as usize
@@ -232,7 +231,7 @@ impl Drop for RegisterWindow {
     }
 }
 
-/// Makes `function` answer port instructions at the addresses of its I/O BARs.
+/// Connects the port instructions at the addresses of `function`'s I/O BARs to it.
 ///
 /// # Panics
 /// With more than 64 I/O BARs in the machine.
@@ -256,27 +255,28 @@ pub fn connect_ports(function: &Arc<dyn PciFunction>) {
     }
 }
 
-/// What drivers did that is wrong but could be carried out, a sentence each.
+/// What drivers did wrong that the testbed carried out nevertheless, one sentence each.
 #[must_use]
 pub fn driver_errors() -> Vec<String> {
     let driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
     driver_errors.iter().cloned().collect()
 }
 
-/// Notes what is wrong but can go on, once.
+/// Records that the driver did something wrong that the testbed carries out nevertheless.
+/// Duplicates are dropped.
 pub fn record_driver_error(what: String) {
     let mut driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
     driver_errors.insert(what);
 }
 
-/// Whether a fault at `address` is no fault, but an access to be carried out.
+/// Whether an access at `address` is emulated. Otherwise it is a fault.
 pub(super) fn decodes(address: u64) -> bool {
     WINDOWS.find(address).is_some()
         || (SHARED_DATA..SHARED_DATA + PAGE as u64).contains(&address)
         || (CONTROL_REGION..CONTROL_REGION + PAGE as u64).contains(&address)
 }
 
-/// The machine's own bus.
+/// The bus of this process's machine.
 #[derive(Debug)]
 pub(super) struct MachineBus;
 
@@ -322,7 +322,7 @@ impl Bus for MachineBus {
     }
 
     fn input(&self, port: u16, data: &mut [u8]) {
-        // As on a PC, nobody's port reads as ones.
+        // As on a PC, ports without a device read as ones.
         data.fill(0xff);
         let answered = PORTS
             .find(port.into())

@@ -1,5 +1,5 @@
-//! Which threads are in driver code, in what callback and since when: for
-//! crash messages, and for a watchdog that looks from another thread.
+//! Records which threads are in driver code, in which callback and since when. Crash messages
+//! and the watchdog, which runs on another thread, read this.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -11,27 +11,26 @@ use std::{
 use super::stack;
 use crate::{clock, cpu, memory::PAGE, schedule};
 
-/// Threads that can be seen at a time; others run as well, unseen.
-const SEEN: usize = 256;
+/// The maximum number of threads that are recorded. More threads run unrecorded.
+const MOST_THREADS: usize = 256;
 
-/// The stack that traps of a thread run on: device models run on it, and a
-/// driver's stack may be at its end.
+/// The size of a thread's signal stack. It is large because device models run on it.
 const TRAP_STACK: usize = 256 << 10;
 
-static SLOTS: [Slot; SEEN] = [const { Slot::new() }; SEEN];
+static SLOTS: [Slot; MOST_THREADS] = [const { Slot::new() }; MOST_THREADS];
 
 /// A thread in driver code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunningCallback {
-    /// The innermost callback it is in.
+    /// The innermost callback.
     pub callback: &'static str,
-    /// When it entered that callback, to some milliseconds.
+    /// When the thread entered that callback, to a few milliseconds.
     pub since: Instant,
-    /// The virtual CPU it acts for.
+    /// The virtual CPU that the thread acts for.
     pub cpu: u32,
 }
 
-/// All threads that are in driver code now.
+/// The callbacks that run now, on all threads.
 #[must_use]
 pub fn running_callbacks() -> Vec<RunningCallback> {
     let now = clock::instant();
@@ -50,14 +49,14 @@ pub fn running_callbacks() -> Vec<RunningCallback> {
 }
 
 thread_local! {
-    /// Read by signal handlers, so without a destructor.
+    /// Signal handlers read this, so it has no destructor.
     static CALLBACK: Cell<Option<&'static str>> = const { Cell::new(None) };
     static STACK_END: Cell<usize> = const { Cell::new(0) };
     static SINCE: Cell<u64> = const { Cell::new(0) };
     static THREAD: OnceCell<Thread> = const { OnceCell::new() };
 }
 
-/// Runs driver code: a crash in it is reported as the driver's, in `callback`.
+/// Runs driver code. A crash in it is reported as the driver's, in `callback`.
 pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
     let before = Before {
         callback: CALLBACK.get(),
@@ -75,13 +74,12 @@ pub fn current_callback() -> Option<&'static str> {
     CALLBACK.get()
 }
 
-/// The lowest address of this thread's stack, or 0 on a thread that was never
-/// in driver code.
+/// The lowest address of this thread's stack; 0 if the thread was never in driver code.
 pub(super) fn stack_end() -> usize {
     STACK_END.get()
 }
 
-/// What to go back to, also when a test's driver code panics.
+/// Restores the outer callback, also when a test's driver code panics.
 struct Before {
     callback: Option<&'static str>,
     since: u64,
@@ -97,7 +95,7 @@ impl Drop for Before {
 fn enter(callback: Option<&'static str>, since: u64) {
     CALLBACK.set(callback);
     SINCE.set(since);
-    // On a thread that is going away there is nothing to see any more.
+    // Fails only while the thread ends, when there is nothing to record.
     let _ = THREAD.try_with(|thread| {
         let slot = thread.get_or_init(Thread::new).slot;
         if let Some(slot) = slot {
@@ -106,7 +104,7 @@ fn enter(callback: Option<&'static str>, since: u64) {
     });
 }
 
-/// What a thread keeps while it lives.
+/// What a thread owns until it ends.
 #[derive(Debug)]
 struct Thread {
     slot: Option<&'static Slot>,
@@ -118,8 +116,7 @@ impl Thread {
         STACK_END.set(find_stack_end().unwrap_or(0));
         Self {
             slot: SLOTS.iter().find(|slot| slot.claim()),
-            // Without it traps run on the stack that the thread has for them,
-            // which is smaller.
+            // Without it, handlers run on the smaller signal stack of Rust's threads.
             trap_stack: install_trap_stack().ok(),
         }
     }
@@ -139,14 +136,14 @@ impl Drop for Thread {
             };
             // SAFETY: this thread is not in a signal handler.
             unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) };
-            // SAFETY: `install_trap_stack` mapped it for this thread, and it is
-            // no signal stack any more.
+            // SAFETY: `install_trap_stack` mapped it for this thread, and it is no longer a
+            // signal stack.
             unsafe { libc::munmap(stack as *mut libc::c_void, PAGE + TRAP_STACK) };
         }
     }
 }
 
-/// One thread's record. The version is odd while the thread writes it.
+/// One thread's record, a seqlock: the version is odd during a write.
 #[derive(Debug)]
 struct Slot {
     claimed: AtomicBool,
@@ -173,7 +170,7 @@ impl Slot {
         !self.claimed.swap(true, Ordering::Acquire)
     }
 
-    /// Only the thread that claimed the slot writes it.
+    /// Writes the record. Only the thread that claimed the slot may call this.
     fn write(&self, name: &'static str, since: u64, cpu: u32) {
         let version = self.version.load(Ordering::Relaxed);
         self.version
@@ -187,8 +184,8 @@ impl Slot {
             .store(version.wrapping_add(2), Ordering::Release);
     }
 
-    /// Name, time and CPU; nothing if the thread is not inside, or goes in and
-    /// out all the time.
+    /// The name, the time and the CPU. `None` if the thread is in no callback, or if it changes
+    /// the record during every attempt to read it.
     fn read(&self) -> Option<(&'static str, u64, u32)> {
         for _ in 0..100 {
             let version = self.version.load(Ordering::Acquire);
@@ -203,8 +200,8 @@ impl Slot {
             if length == 0 {
                 return None;
             }
-            // SAFETY: the version says that pointer and length are of one
-            // `write`, and so of one `&'static str`.
+            // SAFETY: the version is unchanged, so pointer and length come from one `write`,
+            // and so from one `&'static str`.
             let bytes = unsafe { std::slice::from_raw_parts(name, length) };
             return Some((std::str::from_utf8(bytes).unwrap_or_default(), since, cpu));
         }
@@ -212,7 +209,7 @@ impl Slot {
     }
 }
 
-/// The monotonic clock of the scheduler's tick: cheap enough for each callback.
+/// The monotonic clock at the resolution of a tick, which is cheap enough for each callback.
 fn coarse_milliseconds() -> u64 {
     if schedule::is_on() {
         return schedule::now() / 1_000_000;
@@ -226,8 +223,7 @@ fn coarse_milliseconds() -> u64 {
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
 }
 
-/// What the process has used of the host's processors: a thread that waits for
-/// one uses none.
+/// The CPU time that the process has used. Waiting threads use none.
 pub fn processor_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -239,7 +235,7 @@ pub fn processor_time() -> Duration {
 }
 
 fn install_trap_stack() -> io::Result<usize> {
-    // SAFETY: a new mapping at an address that the host chooses.
+    // SAFETY: makes a new mapping at an address that the host chooses.
     let mapped = unsafe {
         libc::mmap(
             ptr::null_mut(),
@@ -260,7 +256,7 @@ fn install_trap_stack() -> io::Result<usize> {
         ss_flags: 0,
         ss_size: TRAP_STACK,
     };
-    // SAFETY: the stack stays mapped until the thread ends and takes it off.
+    // SAFETY: the stack stays mapped until the thread ends and disables it.
     match unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) } {
         0 => Ok(mapped as usize),
         _ => Err(io::Error::last_os_error()),
@@ -269,7 +265,7 @@ fn install_trap_stack() -> io::Result<usize> {
 
 fn find_stack_end() -> Option<usize> {
     let mut attributes = std::mem::MaybeUninit::uninit();
-    // SAFETY: names this thread.
+    // SAFETY: has no precondition.
     let this = unsafe { libc::pthread_self() };
     // SAFETY: initialises the attributes if it succeeds.
     if unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) } != 0 {
@@ -281,7 +277,7 @@ fn find_stack_end() -> Option<usize> {
     let found = unsafe {
         libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut address, &raw mut bytes)
     };
-    // SAFETY: as above; they are not used any more.
+    // SAFETY: as above; they are not used again.
     unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
     (found == 0).then_some(address as usize)
 }

@@ -56,7 +56,7 @@ pub struct Tally {
     pub shared_lines: u64,
 }
 
-/// The driver's surroundings.
+/// What the counter knows about the driver's environment.
 #[derive(Debug, Default)]
 pub struct Surroundings {
     /// Names of imported routines, by address.
@@ -174,7 +174,7 @@ pub(super) fn step_after_emulation(registers: &mut Registers<'_>) {
     }
 }
 
-/// A call of a callback.
+/// A running call of a callback.
 #[derive(Debug, Default)]
 struct Frame {
     callback: &'static str,

@@ -1,4 +1,4 @@
-//! The message about a crashed driver: what it did, where, and in which callback. It is
+//! The message about a crash: what the driver did, where, and in which callback. It is
 //! formatted without allocation, because the crash may have been in the allocator.
 
 use std::fmt;
@@ -159,13 +159,13 @@ impl fmt::Display for TestbedCrash<'_> {
     }
 }
 
-/// The words for an address in the driver, or nothing: others differ from run
-/// to run.
+/// Describes an address in the driver. `None` for other addresses, which differ from run to
+/// run.
 pub fn place_in_driver(address: usize) -> Option<String> {
     images::of(address).map(|_| Place(address).to_string())
 }
 
-/// An address in words, with the driver's symbol if there is one.
+/// Displays an address, with the driver's symbol if there is one.
 pub struct Place(pub usize);
 
 impl fmt::Display for Place {
@@ -181,7 +181,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What was done, after "it".
+/// Describes what the driver did, as the words after "it".
 fn describe_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     match fault.refusal {
         Some(Refusal::Beyond { bar, offset, bytes }) => {
@@ -253,7 +253,7 @@ fn describe_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt:
     }
 }
 
-/// What of a general protection fault: the instruction says it.
+/// Describes a general protection fault, by its instruction.
 fn describe_protection_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     use Mnemonic as M;
 
@@ -318,7 +318,7 @@ fn names_control_register(instruction: &Instruction) -> bool {
     is(instruction.op0_register()) || is(instruction.op1_register())
 }
 
-/// The codes of `winnt.h` that compilers and list macros use.
+/// Describes a fast-fail code (`winnt.h`) that compilers or list macros use.
 fn fast_fail(code: u32) -> &'static str {
     match code {
         0 | 2 => " (the stack cookie was overwritten: a buffer on the stack overran)",
@@ -332,7 +332,7 @@ fn fast_fail(code: u32) -> &'static str {
     }
 }
 
-/// What is at an address, behind the address.
+/// Describes what is at an address, as the words after the address.
 fn describe_address(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
     if address < 64 << 10 {
         return formatter.write_str(", through a null pointer");
@@ -351,7 +351,7 @@ fn describe_address(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::
     formatter.write_str(", where no memory with that access is mapped")
 }
 
-/// The registers in the order that they are told.
+/// The registers in the order of the message.
 const REGISTERS: &[(&str, libc::c_int)] = &[
     ("rax", libc::REG_RAX),
     ("rbx", libc::REG_RBX),

@@ -1,5 +1,5 @@
-//! What is said of each kind of crash, and how the process ends. Each runs in a
-//! process of its own: this test program, called for one test.
+//! The message and the exit code of each kind of crash. Each test runs in a child process: this
+//! test program, called for one test.
 
 use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
@@ -23,7 +23,7 @@ fn run(code: &[u8], argument: usize) {
     watch(&image);
     install().expect("handlers");
     cpu::set_irql(2);
-    // SAFETY: the code keeps the ABI as far as it gets.
+    // SAFETY: the code follows the ABI up to its crash.
     let entry: extern "win64" fn(usize) -> usize = unsafe { std::mem::transmute(image.entry()) };
     in_driver("HwStartIo", || entry(argument));
     println!("came back");
@@ -91,12 +91,12 @@ fn crash() {
         }
         "testbed called by driver" => {
             watch_sample();
-            // SAFETY: it is not: the test wants the fault.
+            // SAFETY: the read is invalid: the test wants the fault.
             in_driver("HwBuildIo", || unsafe { (8 as *const u32).read_volatile() });
         }
         "testbed" => {
             watch_sample();
-            // SAFETY: it is not: the test wants the fault.
+            // SAFETY: the read is invalid: the test wants the fault.
             unsafe { (8 as *const u32).read_volatile() };
         }
         "device model" => {
@@ -108,7 +108,7 @@ fn crash() {
                     Ram::new(0, &[]).bar(0)
                 }
                 fn bar_read(&self, _: usize, _: u64, _: &mut [u8]) {
-                    // SAFETY: it is not: the test wants the fault.
+                    // SAFETY: the read is invalid: the test wants the fault.
                     unsafe { (8 as *const u32).read_volatile() };
                 }
                 fn bar_write(&self, _: usize, _: u64, _: &[u8]) {}
@@ -139,7 +139,7 @@ fn crash() {
             struct Crashing;
             impl std::fmt::Display for Crashing {
                 fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    // SAFETY: it is not: the test wants the fault.
+                    // SAFETY: the read is invalid: the test wants the fault.
                     unsafe { (8 as *const u32).read_volatile() };
                     Ok(())
                 }

@@ -1,17 +1,15 @@
-//! One instruction of the driver, carried out on the registers of the
-//! interrupted thread: what the processor would have done if the testbed's
-//! devices were real.
+//! Emulates one instruction of the driver on the registers of the interrupted thread, with the
+//! effect that it would have on real devices.
 //!
-//! What compilers make of register access is here: moves of all kinds,
-//! arithmetic on memory, string moves, SSE moves, port instructions, CR8. All
-//! else is refused, never guessed.
+//! It knows what compilers generate for register access: all kinds of moves, arithmetic on
+//! memory, string moves, SSE moves, port instructions and CR8. It refuses all others.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use libc::_libc_xmmreg as Vector;
 
 /// Everything outside the processor.
 pub(super) trait Bus {
-    /// Reads memory: a register window, or anything the driver can reach.
+    /// Reads memory: a register window or ordinary memory.
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Refusal>;
     /// Writes memory.
     fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal>;
@@ -19,40 +17,40 @@ pub(super) trait Bus {
     fn input(&self, port: u16, data: &mut [u8]);
     /// Writes a port.
     fn output(&self, port: u16, data: &[u8]);
-    /// The task priority register: the IRQL.
+    /// Reads the task priority register, which holds the IRQL.
     fn irql(&self) -> u8;
     /// Sets the IRQL.
     fn set_irql(&self, level: u8);
 }
 
-/// Why an instruction was not carried out.
+/// Why an instruction was not emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// It is none of those known here.
+    /// The emulator does not know the instruction.
     Unknown,
-    /// Nothing is mapped there, or not for this.
+    /// Nothing is mapped there, or not for this access.
     Fault { address: u64, write: bool },
-    /// It begins in a register window and reaches beyond what was mapped.
+    /// The access begins in a register window and ends beyond the mapped range.
     Beyond {
         bar: usize,
         offset: u64,
         bytes: usize,
     },
-    /// The part of the processor control region at this offset.
+    /// Nothing is emulated at this offset of the processor control region.
     ControlRegion { offset: u64 },
 }
 
 /// The registers of a thread, as the kernel saved them for a signal handler.
 #[derive(Debug)]
 pub(super) struct Registers<'a> {
-    /// By the `REG_` numbers of `ucontext.h`.
+    /// Indexed by the `REG_` constants of `ucontext.h`.
     pub(super) general: &'a mut [i64; 23],
     /// XMM0 to XMM15.
     pub(super) vectors: Option<&'a mut [Vector; 16]>,
 }
 
-/// Where GS points: a place of its own that no mapping can have, so that the
-/// bus knows the processor control region by its address.
+/// The emulated GS base. It is non-canonical for mappings of user space, so the bus recognizes
+/// the processor control region by its address.
 pub(super) const CONTROL_REGION: u64 = 0xffff_f780_1000_0000;
 
 const CARRY: u64 = 1 << 0;
@@ -73,7 +71,7 @@ impl Registers<'_> {
         self.general[index as usize] = value as i64;
     }
 
-    /// A general register at its own width.
+    /// Reads a general register at its width.
     pub(super) fn value(&self, register: Register) -> Option<u64> {
         let whole = self.get(index(register)?);
         Some(if is_high_byte(register) {
@@ -83,8 +81,8 @@ impl Registers<'_> {
         })
     }
 
-    /// Writes a general register; 32 bits clear the upper half, fewer leave the
-    /// rest as it was.
+    /// Writes a general register. A 32-bit write clears the upper half. Narrower writes leave
+    /// the other bits.
     fn assign(&mut self, register: Register, value: u64) -> Option<()> {
         let at = index(register)?;
         let before = self.get(at);
@@ -105,7 +103,7 @@ impl Registers<'_> {
         self.set(libc::REG_EFL, before & !which | flags & which);
     }
 
-    /// The address of the instruction's memory operand number `operand`.
+    /// The address of memory operand number `operand`.
     fn address(&self, instruction: &Instruction, operand: u32) -> Option<u64> {
         instruction.virtual_address(operand, 0, |register, _, _| match register {
             Register::GS => Some(CONTROL_REGION),
@@ -115,9 +113,8 @@ impl Registers<'_> {
     }
 }
 
-/// Carries out `instruction` and moves RIP behind it. If it is refused, the
-/// registers are as before, but for the elements that a string instruction has
-/// finished.
+/// Emulates `instruction` and moves RIP to the next one. A refused instruction leaves the
+/// registers unchanged, except that a string instruction may have finished some elements.
 pub(super) fn execute(
     instruction: &Instruction,
     registers: &mut Registers<'_>,
@@ -169,8 +166,7 @@ struct Step<'a, 'r> {
 }
 
 impl Step<'_, '_> {
-    /// The width of the memory operand in bytes, if a general register has it
-    /// too.
+    /// The width of the memory operand in bytes, if general registers have that width too.
     fn width(&self) -> Result<usize, Refusal> {
         match self.instruction.memory_size().size() {
             width @ (1 | 2 | 4 | 8) => Ok(width),
@@ -241,7 +237,7 @@ impl Step<'_, '_> {
 
     fn exchange(&mut self) -> Result<(), Refusal> {
         let (first, second) = (self.get(0)?, self.get(1)?);
-        // Memory first: it may be refused.
+        // Memory first, because it may refuse.
         let memory = u32::from(self.instruction.op1_kind() == OpKind::Memory);
         let (into_memory, into_register) = match memory {
             0 => (second, first),
@@ -293,7 +289,7 @@ impl Step<'_, '_> {
     fn bit(&mut self) -> Result<(), Refusal> {
         use Mnemonic as M;
 
-        // With the number in a register the bit may lie far from the address.
+        // A bit number in a register can address a bit far beyond the operand.
         if self.instruction.op1_kind() == OpKind::Register {
             return Err(Refusal::Unknown);
         }
@@ -310,8 +306,8 @@ impl Step<'_, '_> {
         Ok(())
     }
 
-    /// A move of the lowest `width` bytes between memory and an XMM register;
-    /// what is loaded clears the rest.
+    /// Moves the lowest `width` bytes between memory and an XMM register. A load clears the
+    /// rest.
     fn vector(&mut self, width: usize) -> Result<(), Refusal> {
         let mut data = [0; 16];
         let part = data.get_mut(..width).ok_or(Refusal::Unknown)?;
@@ -331,7 +327,7 @@ impl Step<'_, '_> {
     }
 
     fn port(&mut self) -> Result<(), Refusal> {
-        // `in` has the port last, `out` first; the other operand is the value.
+        // `in` has the port as its last operand, `out` as its first.
         let output = self.instruction.mnemonic() == Mnemonic::Out;
         let port = self.get(u32::from(!output))? as u16;
         let register = self.instruction.op_register(u32::from(output));
@@ -447,7 +443,7 @@ fn carries(a: u64, b: u64, result: u64, carry: bool, overflow: bool) -> u64 {
     (u64::from(carry) * CARRY) | (u64::from(overflow) * OVERFLOW) | ((a ^ b ^ result) & ADJUST)
 }
 
-/// The flags that follow from the result alone.
+/// The flags that depend on the result alone.
 fn of_result(result: u64, width: usize) -> u64 {
     let parity = (result as u8).count_ones().is_multiple_of(2);
     (u64::from(parity) * PARITY)

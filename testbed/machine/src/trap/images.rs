@@ -1,5 +1,5 @@
-//! The drivers that messages can name. Entries are never freed: a signal
-//! handler may be reading them.
+//! The loaded drivers, for messages. Entries are never freed, because a signal handler may be
+//! reading them.
 
 use std::{
     ptr,
@@ -13,8 +13,8 @@ use testbed_loader::Image;
 
 static IMAGES: [AtomicPtr<Image>; 8] = [const { AtomicPtr::new(ptr::null_mut()) }; 8];
 
-/// Makes `image` known to crash messages: an address in it is reported as
-/// its name and offset. The first eight of a process are.
+/// Lets messages report an address in `image` by its name and offset. Only the first eight
+/// images of a process are recorded.
 pub fn watch(image: &Arc<Image>) {
     if all().any(|known| ptr::eq(known, &raw const **image)) {
         return;
@@ -30,18 +30,17 @@ pub fn watch(image: &Arc<Image>) {
 fn all() -> impl Iterator<Item = &'static Image> {
     IMAGES.iter().filter_map(|place| {
         let entry = place.load(Ordering::Acquire);
-        // SAFETY: what is in the table is an `Arc` that `watch` never gives
-        // back.
+        // SAFETY: each entry is an `Arc` that `watch` leaked.
         unsafe { entry.as_ref() }
     })
 }
 
-/// The driver's image.
+/// The image of the first driver.
 pub fn driver_image() -> Option<&'static Image> {
     all().next()
 }
 
-/// The image that `address` lies in, and where.
+/// The image that contains `address`, and the offset in it.
 pub(super) fn of(address: usize) -> Option<(&'static Image, u32)> {
     all().find_map(|image| Some((image, image.offset_of(address)?)))
 }

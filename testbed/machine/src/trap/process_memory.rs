@@ -1,7 +1,7 @@
-//! Memory of this process, read and written without a fault: what is not
-//! mapped is an answer, not a crash.
+//! Reads and writes memory of this process without faults: unmapped memory is reported to the
+//! caller.
 
-/// Fills `data` from `address` on; nothing if part of it can't be read.
+/// Fills `data` from `address` on. `None` if a part cannot be read.
 pub fn read(address: usize, data: &mut [u8]) -> Option<()> {
     let local = libc::iovec {
         iov_base: data.as_mut_ptr().cast(),
@@ -11,17 +11,17 @@ pub fn read(address: usize, data: &mut [u8]) -> Option<()> {
         iov_base: address as *mut libc::c_void,
         iov_len: data.len(),
     };
-    // SAFETY: asks for the number of this process.
+    // SAFETY: has no precondition.
     let process = unsafe { libc::getpid() };
-    // SAFETY: the kernel writes no more than `data` holds, and answers an error
-    // for whatever it can't read at `address`.
+    // SAFETY: the kernel writes at most `data`, and returns an error for memory that it cannot
+    // read.
     let done =
         unsafe { libc::process_vm_readv(process, &raw const local, 1, &raw const remote, 1, 0) };
     (usize::try_from(done) == Ok(data.len())).then_some(())
 }
 
-/// Writes `data` to `address`; nothing if part of it can't be written. The
-/// caller answers for what is there.
+/// Writes `data` to `address`. `None` if a part cannot be written. The caller must own that
+/// memory.
 pub(super) fn write(address: usize, data: &[u8]) -> Option<()> {
     let local = libc::iovec {
         iov_base: data.as_ptr().cast_mut().cast(),
@@ -31,7 +31,7 @@ pub(super) fn write(address: usize, data: &[u8]) -> Option<()> {
         iov_base: address as *mut libc::c_void,
         iov_len: data.len(),
     };
-    // SAFETY: asks for the number of this process.
+    // SAFETY: has no precondition.
     let process = unsafe { libc::getpid() };
     // SAFETY: the kernel only reads `data`. The address comes from the driver's
     // own store instruction, which would have written there itself.

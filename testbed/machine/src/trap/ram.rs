@@ -1,11 +1,10 @@
-//! A PCI function for tests: its BARs are plain memory, and it remembers how
-//! wide each access was.
+//! A PCI function for tests. Its BARs are plain memory. It records the width of each access.
 
 use std::sync::{Arc, Mutex};
 
 use crate::pci::{Bar, BarKind, FunctionCounters, Interrupts, PciFunction};
 
-/// Bytes of each BAR.
+/// Bytes in each BAR.
 pub(super) const BYTES: usize = 8192;
 
 /// BAR 0 is in memory space, BAR 1 in I/O space at `port`.
@@ -31,7 +30,7 @@ impl Ram {
         self.bytes.lock().expect("no panic").clone()
     }
 
-    /// Each access so far: read or write, BAR, offset, bytes.
+    /// The accesses so far: read or write, BAR, offset, bytes.
     pub(super) fn accesses(&self) -> Vec<(char, usize, u64, usize)> {
         std::mem::take(&mut self.accesses.lock().expect("no panic"))
     }

@@ -1,13 +1,11 @@
 //! The signal handlers.
 //!
-//! They run device models and allocate, which asynchronous handlers may not.
-//! These signals are synchronous: an instruction of the driver raised them, and
-//! the driver's code holds none of this process's locks, so a handler is like a
-//! function that the driver called. It runs on a stack of its own because the
-//! driver's may have overflowed, and the signal is not blocked meanwhile, so
-//! that a fault of the handler itself is told too. `in_driver` gives a thread
-//! that stack; on threads that never were in driver code it is a small one,
-//! enough for the message that the testbed itself crashed.
+//! They run device models and allocate, which asynchronous handlers may not do. These signals
+//! are synchronous: an instruction of the driver raised them, and the driver's code holds no
+//! lock of this process. So a handler is like a function that the driver called. It runs on a
+//! stack of its own, because the driver's stack may have overflowed. The signal is not blocked
+//! meanwhile, so that a fault in the handler is reported too. `in_driver` installs that stack.
+//! Other threads have a small one, which is enough for the message that the testbed crashed.
 
 use std::{
     cell::Cell,
@@ -32,7 +30,7 @@ use super::{
     stop::{say, stop_machine},
 };
 
-/// The signals of a processor's exceptions.
+/// The signals for exceptions of the processor.
 const SIGNALS: [libc::c_int; 5] = [
     libc::SIGSEGV,
     libc::SIGBUS,
@@ -41,35 +39,35 @@ const SIGNALS: [libc::c_int; 5] = [
     libc::SIGTRAP,
 ];
 
-/// No instruction is longer.
+/// The maximum length of an instruction.
 const LONGEST: usize = 15;
 
-/// Faults below are null pointers, or GS-relative: GS is 0 here.
+/// Faults below this address are null pointers, or relative to GS, whose base is 0 here.
 const LOWEST: u64 = 64 << 10;
 
 thread_local! {
-    /// How many handlers this thread is in.
+    /// The number of handlers that this thread is in.
     static HANDLING: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What was there before.
+/// The actions that `install` replaced.
 static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
 
-/// For the text of an instruction: its memory is there before anything crashes.
+/// The buffer for disassembly, allocated before a crash.
 static TEXT: Mutex<String> = Mutex::new(String::new());
 
-/// Lets a write beyond the limit on file sizes (`ulimit -f`) fail like any other,
-/// instead of ending the process.
+/// Makes a write beyond the limit on file sizes (`ulimit -f`) fail instead of ending the
+/// process.
 pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN is valid for any signal but two, which this is not.
+    // SAFETY: SIG_IGN is valid for this signal.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Installs the signal handlers, once for the process.
 ///
 /// # Errors
-/// What the host says; also if it does not let this process read its own memory
-/// by `process_vm_readv`, as handlers do where a fault must not happen.
+/// Errors of the host; also if it forbids `process_vm_readv`, with which handlers read memory
+/// that may be unmapped.
 pub fn install() -> io::Result<()> {
     if BEFORE.get().is_some() {
         return Ok(());
@@ -80,7 +78,7 @@ pub fn install() -> io::Result<()> {
              does a container's seccomp profile?",
         ));
     }
-    // Decoder and formatter make their tables when they are first used.
+    // Decoder and formatter allocate their tables at their first use.
     let breakpoint = Decoder::new(64, &[0xcc], DecoderOptions::NONE).decode();
     let mut text = String::with_capacity(1024);
     FastFormatter::new().format(&breakpoint, &mut text);
@@ -91,16 +89,16 @@ pub fn install() -> io::Result<()> {
         let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
         action.sa_sigaction = handle as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        // SAFETY: the handler is made for these signals (see above), and has
-        // the signature that SA_SIGINFO asks for.
+        // SAFETY: the handler is made for these signals (see above) and has the signature of
+        // SA_SIGINFO.
         if unsafe { libc::sigaction(signal, &raw const action, before.as_mut_ptr()) } != 0 {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: each `sigaction` succeeded and filled its place.
+    // SAFETY: each `sigaction` succeeded and filled its element.
     let before = before.map(|action| unsafe { action.assume_init() });
-    // Another thread that installed meanwhile saw this handler as the one
-    // before; the first one keeps what was there.
+    // If another thread installed at the same time, its `sigaction` returned this handler. The
+    // first one to get here has the original actions.
     let _ = BEFORE.set(before);
     Ok(())
 }
@@ -110,17 +108,17 @@ extern "C" fn handle(
     information: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: points to this thread's errno.
+    // SAFETY: has no precondition.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the thread's own, valid while it lives.
+    // SAFETY: the pointer is valid while this thread lives.
     let errno_before = unsafe { errno.read() };
-    // SAFETY: with SA_SIGINFO the kernel passes a context that is the
-    // handler's to change until it returns.
+    // SAFETY: with SA_SIGINFO the kernel passes a context that the handler may change until it
+    // returns.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
     // SAFETY: with SA_SIGINFO the kernel passes the information.
     let information = unsafe { &*information };
-    // SAFETY: these signals carry an address; if one was sent by a process it
-    // is only a wrong number.
+    // SAFETY: these signals carry an address. If a process sent one, the number is wrong, which
+    // is harmless.
     let address = unsafe { information.si_addr() } as u64;
     // SAFETY: null, or the saved vector registers in the signal's frame.
     let vectors = unsafe { context.uc_mcontext.fpregs.as_mut() };
@@ -133,7 +131,7 @@ extern "C" fn handle(
     match depth {
         0 => trap(signal, address, &mut registers),
         1 => report_own(signal, address, &registers),
-        // Even that crashed. Whatever is left of the stack is not enough.
+        // The report crashed too, so there is too little stack for another.
         _ => die(signal),
     }
     HANDLING.set(depth);
@@ -141,7 +139,7 @@ extern "C" fn handle(
     unsafe { errno.write(errno_before) };
 }
 
-/// Carries the instruction out, or ends the process.
+/// Emulates the instruction, or ends the process.
 fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     let exception = registers.get(libc::REG_TRAPNO) as i64;
     let in_driver = callbacks::current_callback().is_some();
@@ -181,8 +179,7 @@ fn trap(signal: libc::c_int, address: u64, registers: &mut Registers<'_>) {
     report(signal, address, registers, instruction, refusal);
 }
 
-/// Whether it was an access to memory that was taken from the driver: told, it
-/// is made again.
+/// Whether it was an access to revoked memory. It has been reported then and is repeated.
 fn is_revoked_access(signal: libc::c_int, address: u64, registers: &Registers<'_>) -> bool {
     let fault = fault(signal, address, registers);
     revoked::report(&RevokedAccess {
@@ -192,7 +189,7 @@ fn is_revoked_access(signal: libc::c_int, address: u64, registers: &Registers<'_
     })
 }
 
-/// Whether the instruction is one that the machine would carry out.
+/// Whether the bus emulates this instruction.
 fn is_for_the_bus(instruction: &Instruction, exception: i64, address: u64) -> bool {
     use Mnemonic as M;
 
@@ -209,17 +206,17 @@ fn is_for_the_bus(instruction: &Instruction, exception: i64, address: u64) -> bo
     }
 }
 
-/// The instruction at `place`.
+/// Decodes the instruction at `place`.
 pub(super) fn decode(place: usize) -> Option<Instruction> {
     let mut copy = [0; LONGEST];
     let code = match images::of(place).and_then(|(image, _)| image.code_from(place)) {
-        // SAFETY: that many bytes from `place` on are in an executable section,
-        // which stays mapped and is written by nobody.
+        // SAFETY: that many bytes from `place` on are in an executable section, which stays
+        // mapped and is not written.
         Some(bytes) => unsafe {
             std::slice::from_raw_parts(place as *const u8, bytes.min(LONGEST))
         },
         None => {
-            // The last bytes of a page may be all there is.
+            // The next page may be unmapped.
             let to_page_end = crate::memory::PAGE - place % crate::memory::PAGE;
             let length = match process_memory::read(place, &mut copy) {
                 Some(()) => LONGEST,
@@ -234,7 +231,7 @@ pub(super) fn decode(place: usize) -> Option<Instruction> {
     (!instruction.is_invalid()).then_some(instruction)
 }
 
-/// Tells of the fault and ends the process.
+/// Reports the fault and ends the process.
 fn report(
     signal: libc::c_int,
     address: u64,
@@ -273,8 +270,7 @@ fn fault<'a>(signal: libc::c_int, address: u64, registers: &'a Registers<'_>) ->
     }
 }
 
-/// Tells of a fault that is the testbed's own, and lets happen what would have
-/// happened without this handler.
+/// Reports a fault of the testbed itself and restores the previous action of the signal.
 fn report_own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
     say(format_args!(
         "{}",
@@ -285,11 +281,11 @@ fn report_own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
         .position(|&known| known == signal)
         .and_then(|index| BEFORE.get()?.get(index));
     match before {
-        // SAFETY: the action that was in place before `install`.
+        // SAFETY: this action was in place before `install`.
         Some(before) => unsafe { libc::sigaction(signal, before, ptr::null_mut()) },
         None => die(signal),
     };
-    // The others happen again when the handler returns; a breakpoint does not.
+    // Other faults happen again when the handler returns. A breakpoint does not.
     if signal == libc::SIGTRAP {
         // SAFETY: sends this thread the signal.
         unsafe { libc::raise(signal) };
@@ -302,6 +298,6 @@ fn die(signal: libc::c_int) -> ! {
     unsafe { libc::signal(signal, libc::SIG_DFL) };
     // SAFETY: sends this thread the signal, which is not blocked.
     unsafe { libc::raise(signal) };
-    // SAFETY: ends the process without running anything of it.
+    // SAFETY: ends the process without running exit handlers.
     unsafe { libc::_exit(3) }
 }

@@ -1,10 +1,9 @@
-//! Where a thread is in the driver: the return addresses of the driver's calls,
-//! newest first, found by the unwind information of its image.
+//! Walks a thread's stack in the driver: finds the return addresses of the driver's calls,
+//! newest first, with the unwind information of its image.
 //!
-//! A walk begins at the driver's call of one of the testbed's functions, which
-//! kept the driver's registers (see `variadic_entry`), or at a fault. Callbacks
-//! nest: below the first one's lies what the driver was in when it called what
-//! led to it. Nothing here allocates: crash messages use it.
+//! A walk begins at a fault, or at the driver's call of a function of the testbed, which saved
+//! the driver's registers (see `variadic_entry`). Callbacks nest: a call of the driver may lead
+//! to another callback. Nothing here allocates, because crash messages use it.
 
 #![cfg_attr(test, expect(unsafe_code, reason = "runs a driver's code"))]
 
@@ -13,31 +12,30 @@ use std::cell::Cell;
 use super::{images, process_memory};
 use testbed_loader::Registers;
 
-/// Callbacks in callbacks that are told apart.
+/// The maximum number of nested callbacks that are distinguished.
 const DEEPEST: usize = 8;
 
-/// The most return addresses of a walk: what goes round is cut off.
+/// The maximum number of return addresses in a walk, so that a cycle ends.
 const MOST: usize = 32;
 
-/// The registers that a function must not change, below the return address in
-/// the order in which `variadic_entry` pushes them, by their numbers in unwind
-/// codes: RBX, RBP, RSI, RDI, R12 to R15.
+/// The callee-saved registers by their numbers in unwind codes, in the order in which
+/// `variadic_entry` pushes them: RBX, RBP, RSI, RDI, R12 to R15.
 const KEPT: [usize; 8] = [3, 5, 6, 7, 12, 13, 14, 15];
 
 thread_local! {
-    /// For each callback that the thread is in: the arguments of the call that
-    /// it made last; 0 for none yet.
+    /// For each callback that the thread is in, the address of the arguments of its latest
+    /// call. 0 if it made none.
     static CALLS: [Cell<usize>; DEEPEST] = const { [const { Cell::new(0) }; DEEPEST] };
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The driver's calls that the calling thread is in, for another thread to walk
-/// while this one waits.
+/// The calls of the driver that the calling thread is in. Another thread can walk them while
+/// this one waits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Calls([usize; DEEPEST]);
 
 impl Calls {
-    /// Those of the calling thread, which is in a call of the driver's.
+    /// Those of the calling thread, which must be in a call that the driver made.
     pub fn here() -> Self {
         let depth = DEPTH.get().min(DEEPEST - 1);
         let mut calls = [0; DEEPEST];
@@ -49,7 +47,7 @@ impl Calls {
         Self(calls)
     }
 
-    /// The return addresses in the driver.
+    /// Walks the return addresses in the driver.
     pub fn walk(self) -> Walk {
         Walk {
             at: None,
@@ -59,8 +57,8 @@ impl Calls {
         }
     }
 
-    /// The return addresses in the driver of a thread that faulted: its place
-    /// first, unless that is not in the driver.
+    /// Walks the return addresses of a thread that faulted, beginning with the fault if it is
+    /// in the driver.
     pub(super) fn walk_from(self, registers: Registers, fetched: bool) -> Walk {
         let in_driver = images::of(registers.rip).is_some();
         let at = match (in_driver, fetched) {
@@ -68,7 +66,7 @@ impl Calls {
                 registers,
                 is_return: false,
             }),
-            // It jumped away: the call's return address is on top.
+            // The driver called a bad address: the return address is on top of the stack.
             (false, true) => {
                 let mut registers = registers;
                 registers.pop_return(word).map(|()| At {
@@ -76,7 +74,7 @@ impl Calls {
                     is_return: true,
                 })
             }
-            // In a function of the testbed that it called.
+            // The fault is in a function of the testbed that the driver called.
             (false, false) => None,
         };
         Walk {
@@ -88,36 +86,36 @@ impl Calls {
     }
 }
 
-/// Notes a call of the driver's whose arguments lie at `arguments`, the kept
-/// registers and the return address below them.
+/// Records a call that the driver made. Its arguments are at `arguments`, with the saved
+/// registers and the return address below.
 pub fn record_call(arguments: usize) {
     CALLS.with(|all| all[DEPTH.get().min(DEEPEST - 1)].set(arguments));
 }
 
-/// The calling thread enters a callback, which has made no call yet.
+/// Records that the calling thread enters a callback.
 pub(super) fn enter() {
     DEPTH.set(DEPTH.get() + 1);
     record_call(0);
 }
 
-/// It leaves it.
+/// Records that it leaves the callback.
 pub(super) fn leave() {
     DEPTH.set(DEPTH.get() - 1);
 }
 
-/// A place of a walk.
+/// A position of a walk.
 #[derive(Clone, Copy, Debug)]
 struct At {
     registers: Registers,
     is_return: bool,
 }
 
-/// The places of a thread in the driver, newest first.
+/// The positions of a thread in the driver, newest first.
 #[derive(Clone, Debug)]
 pub struct Walk {
     at: Option<At>,
     calls: Calls,
-    /// The call that follows what `at` leads to.
+    /// The call to continue with when `at` is exhausted.
     next: usize,
     left: usize,
 }
@@ -145,7 +143,7 @@ impl Iterator for Walk {
     }
 }
 
-/// Where the call with these arguments returns to.
+/// The position to which the call with these arguments returns.
 fn begin(arguments: usize) -> Option<At> {
     if arguments == 0 {
         return None;
@@ -168,7 +166,7 @@ fn begin(arguments: usize) -> Option<At> {
 
 fn caller(at: At, image: &testbed_loader::Image, offset: u32) -> Option<At> {
     let mut registers = at.registers;
-    // What a call returns to may be the next function.
+    // The return address may be the start of the next function.
     let inside = offset.saturating_sub(u32::from(at.is_return));
     let below = registers.stack();
     image.unwind(inside, &mut registers, word)?;
@@ -207,8 +205,8 @@ mod tests {
 
     variadic_entry!(fn look_entry => look);
 
-    /// DriverEntry takes 40 bytes of stack and calls a function, which keeps RBX,
-    /// takes 32 bytes and calls the import.
+    /// DriverEntry allocates 40 bytes of stack and calls a function, which pushes RBX,
+    /// allocates 32 bytes and calls the import.
     fn nested() -> Sample {
         let mut code = vec![0xcc; 0x40];
         let call = (ADDRESSES as i32 - (TEXT as i32 + 0x2b)).to_le_bytes();
