@@ -1,5 +1,5 @@
 //! Measures the time of a request in the virtio-blk function, with data from the page cache:
-//! `cargo run --release -p ferrostor-testbed --example device_speed`.
+//! `cargo run --release -p testbed-devices --example device_speed`.
 
 #[path = "../tests/virtio_blk/driver.rs"]
 #[expect(
@@ -14,7 +14,7 @@ use driver::{Driver, IN, OUT, Setup};
 use testbed_devices::BlkSettings;
 use testbed_machine::pci::PciFunction;
 
-/// The number of requests of which each figure is the mean.
+/// The number of requests for each mean.
 const REQUESTS: u32 = 200_000;
 
 fn main() {
@@ -31,9 +31,9 @@ fn main() {
     }
 }
 
-/// Runs requests of `bytes` bytes, `depth` at a time, for a driver that polls.
-/// Gives, for one request: microseconds, those of them that the queue's thread
-/// was running, and notifications.
+/// Runs requests of `bytes` bytes, `depth` at a time, for a polling driver. Returns per
+/// request: the time in microseconds, the CPU time of the queue's thread, and the
+/// notifications.
 fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64, f64) {
     let mut driver = Driver::powered_up(8192, BlkSettings::default());
     driver.initialise(Setup {
@@ -70,7 +70,7 @@ fn measure(kind: u32, bytes: usize, depth: u32) -> (f64, f64, f64) {
     )
 }
 
-/// Microseconds that the queue's thread has run, by the scheduler's account.
+/// The CPU time of the queue's thread in microseconds, as the scheduler counts it.
 fn device_cpu() -> f64 {
     let tasks = std::fs::read_dir("/proc/self/task").expect("the process's threads");
     let nanoseconds: f64 = tasks

@@ -1,12 +1,12 @@
-//! A PCI function that rings when it is told to and does nothing else: for
-//! miniports that keep a disk in memory of their own and want interrupts.
+//! A PCI function that only sends interrupts, on request, for miniports that keep a disk in
+//! memory.
 //!
 //! PCI 1234:BE11, with MSI-X. Its registers are in BAR 0, 4 bytes each:
 //!
 //! | offset | | |
 //! |---|---|---|
-//! | 0 | RING, write | sends the message whose number is written; with MSI-X off, asserts the pin |
-//! | 4 | RUNG, read | 1 if the pin was asserted, 0 if not; takes it down |
+//! | 0 | RING, write | sends the message with the written number; with MSI-X off, asserts the pin |
+//! | 4 | RUNG, read | 1 if the pin was asserted, otherwise 0; de-asserts it |
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -35,11 +35,11 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// A bell with `vectors` MSI-X vectors, as firmware leaves it: BARs placed,
-    /// memory decoding on, MSI-X off with every vector masked.
+    /// A bell with `vectors` MSI-X vectors, as firmware leaves it: BARs placed, memory decoding
+    /// on, MSI-X off and every vector masked.
     ///
     /// # Panics
-    /// If `vectors` is 0, or above 2048.
+    /// If `vectors` is 0 or above 2048.
     #[must_use]
     pub fn new(vectors: u16) -> Arc<Self> {
         assert!(
@@ -58,7 +58,7 @@ impl Bell {
         self.config_space.lock().expect("no holder panics")
     }
 
-    /// Whether an access reaches a BAR; complains if not.
+    /// Whether the access reaches a BAR. Otherwise records a driver error.
     fn decodes(&self, index: usize) -> bool {
         let decodes = self.config_space().decodes_memory();
         if !decodes {
@@ -72,7 +72,7 @@ impl Bell {
     fn ring(&self, message: u32) {
         self.rings.fetch_add(1, Ordering::Relaxed);
         match u16::try_from(message) {
-            // As a virtqueue that was used: its message, or the pin.
+            // Like a used virtqueue: sends its message, or asserts the pin.
             Ok(message) if message < self.interrupts.vectors() => {
                 self.interrupts.queue_used(message);
             }
@@ -195,7 +195,7 @@ mod tests {
         (bell, ears)
     }
 
-    /// Turns MSI-X on with no vector masked.
+    /// Enables MSI-X and unmasks all vectors.
     fn use_messages(bell: &Bell) {
         for vector in 0..4 {
             bell.bar_write(MSIX_BAR, vector * 16 + 12, &[0; 4]);

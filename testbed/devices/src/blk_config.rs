@@ -1,5 +1,5 @@
-//! The device-specific configuration of a block device, `struct
-//! virtio_blk_config` (VIRTIO 1.3 §5.2.4), and which reads of it are allowed.
+//! The device-specific configuration of a block device, `struct virtio_blk_config` (VIRTIO 1.3
+//! §5.2.4), with checks of the driver's accesses.
 
 use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_GEOMETRY,
@@ -9,13 +9,13 @@ use virtio_bindings::bindings::virtio_blk::{
 
 use super::{driver_errors::DriverErrors, virtio_pci::FEATURES_OK};
 
-/// Offset of `writeback`, the one field that a driver may write.
+/// The offset of `writeback`, the only field that a driver may write.
 pub(super) const WRITEBACK: u64 = 32;
 
-/// A field: offset, width, the feature that it needs, name.
+/// A field: offset, width, required feature, name.
 type Field = (u64, usize, Option<u32>, &'static str);
 
-/// The fields, as far as this device can have them.
+/// The fields that this device can have.
 const FIELDS: [Field; 22] = [
     (0, 8, None, "capacity"),
     (8, 4, Some(VIRTIO_BLK_F_SIZE_MAX), "size_max"),
@@ -61,35 +61,35 @@ const FIELDS: [Field; 22] = [
     (58, 2, None, "unused1"),
 ];
 
-/// Bytes of the structure, as far as it is here.
+/// The length of the structure up to its last supported field.
 const BYTES: usize = 60;
 
 /// The values of the fields.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlkConfig {
-    /// Size of the disk in sectors of 512 bytes.
+    /// The size of the disk in sectors of 512 bytes.
     pub(super) capacity: u64,
-    /// Most bytes in one piece of a request's data.
+    /// The maximum length of a data segment in bytes.
     pub(super) size_max: u32,
-    /// Most pieces in a request's data.
+    /// The maximum number of data segments in a request.
     pub(super) seg_max: u32,
-    /// Bytes in a logical block.
+    /// The length of a logical block in bytes.
     pub(super) blk_size: u32,
-    /// Logical blocks in a physical one, as a power of two.
+    /// Logical blocks per physical block, as a power of two.
     pub(super) physical_block_exp: u8,
-    /// Suggested least I/O size in logical blocks.
+    /// The suggested minimum I/O size in logical blocks.
     pub(super) min_io_size: u16,
-    /// Suggested greatest I/O size in logical blocks.
+    /// The suggested maximum I/O size in logical blocks.
     pub(super) opt_io_size: u32,
-    /// Written data may rest in a cache until a flush.
+    /// Whether written data may stay in a cache until a flush.
     pub(super) writeback: bool,
-    /// How many request queues there are.
+    /// The number of request queues.
     pub(super) num_queues: u16,
 }
 
 impl BlkConfig {
-    /// Reads at `offset`, for a driver that was offered the features `offered`
-    /// and has brought the device to `status`.
+    /// Reads at `offset`. `offered` are the offered features, and `status` is the device
+    /// status.
     pub(super) fn read(
         &self,
         offset: u64,
@@ -116,8 +116,8 @@ impl BlkConfig {
         data.copy_from_slice(&self.bytes()[at..at + data.len()]);
     }
 
-    /// Writes at `offset`, for a driver that accepted the features `agreed`.
-    /// Gives the new value of `writeback`, if it was that.
+    /// Writes at `offset`. `agreed` are the negotiated features. Returns the new value of
+    /// `writeback`, if it was written.
     pub(super) fn written(
         offset: u64,
         data: &[u8],
@@ -145,12 +145,14 @@ impl BlkConfig {
         }
         let value = *data.first()?;
         if value > 1 {
-            driver_errors.add(format!("{value} was written to writeback; 0 or 1 may be"));
+            driver_errors.add(format!(
+                "{value} was written to writeback; it must be 0 or 1"
+            ));
         }
         Some(value != 0)
     }
 
-    /// The structure as it lies in the registers.
+    /// The bytes of the structure.
     fn bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[0..8].copy_from_slice(&self.capacity.to_le_bytes());
@@ -166,9 +168,8 @@ impl BlkConfig {
     }
 }
 
-/// The field that an access of `bytes` bytes at `offset` names, if it is one
-/// that the specification allows: 64-bit fields are read in halves (VIRTIO 1.3
-/// §4.1.3.1).
+/// The field that an access of `bytes` bytes at `offset` names, if the specification allows it.
+/// 64-bit fields are accessed in halves (VIRTIO 1.3 §4.1.3.1).
 fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&'static Field> {
     let hit = FIELDS.iter().find(|(at, width, _, _)| match width {
         8 => bytes == 4 && (*at == offset || *at + 4 == offset),

@@ -1,5 +1,5 @@
-//! One block request: from its descriptor chain to its status byte (VIRTIO 1.3
-//! §5.2.6), and what a driver must not put into it.
+//! Serves one block request, from its descriptor chain to its status byte (VIRTIO 1.3 §5.2.6),
+//! and checks what the driver put into it.
 
 use std::ops::Range;
 
@@ -21,32 +21,32 @@ use super::{
     guest_io::IoVectors,
 };
 
-/// Bytes of a request's header: type, reserved, sector.
+/// The length of a request's header: type, reserved, sector.
 const HEADER: usize = 16;
 
-/// What the rings and the request formats are held to.
+/// The limits for the driver's rings and requests.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
-    /// The features that driver and device agreed on.
+    /// The negotiated features.
     pub(super) agreed: u64,
-    /// Most data descriptors of a request, if SEG_MAX is offered.
+    /// The maximum number of data descriptors in a request, if SEG_MAX is offered.
     pub(super) seg_max: u32,
-    /// Most bytes of a data descriptor, if SIZE_MAX is offered.
+    /// The maximum length of a data descriptor, if SIZE_MAX is offered.
     pub(super) size_max: u32,
-    /// Descriptors in the queue.
+    /// The number of descriptors in the queue.
     pub(super) queue_size: u16,
-    /// Physical address of the descriptor table.
+    /// The physical address of the descriptor table.
     pub(super) descriptors: u64,
 }
 
-/// What became of a request.
+/// The result of serving a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is done, and so many bytes of its buffers were written.
+    /// It completes, with this many bytes written to its buffers.
     Done(u32),
-    /// It will never be done.
+    /// It never completes.
     Stalled,
-    /// It can't be answered at all: the device stops, as QEMU does.
+    /// The device cannot answer it and stops, as QEMU does. The text says why.
     Unanswerable(String),
 }
 
@@ -55,12 +55,12 @@ pub(super) enum Outcome {
 pub(super) struct Disk<'a> {
     pub(super) image: &'a DiskImage,
     pub(super) serial: &'a [u8; VIRTIO_BLK_ID_BYTES as usize],
-    /// Every write is made durable before it is done.
+    /// Whether a write is durable before it completes.
     pub(super) write_through: bool,
     pub(super) faults: &'a Faults,
 }
 
-/// The buffers of a request. Kept between requests, for their allocations.
+/// The buffers of a request. They are kept between requests for their allocations.
 #[derive(Default)]
 pub(super) struct Buffers<'m> {
     readable: Vec<VolatileSlice<'m>>,
@@ -69,13 +69,13 @@ pub(super) struct Buffers<'m> {
     served: Option<Served>,
 }
 
-/// How a chain was made up, as far as the limits on it need to know.
+/// The properties of a chain that have limits.
 #[derive(Clone, Copy, Debug, Default)]
 struct Shape {
     descriptors: u32,
     readable_bytes: u64,
     writable_bytes: u64,
-    /// Descriptors that hold data, apart from header and status.
+    /// Descriptors that hold data, besides header and status.
     segments: u32,
     longest_segment: u32,
 }
@@ -121,8 +121,8 @@ impl<'m> Buffers<'m> {
             return Outcome::Stalled;
         };
         if status != VIRTIO_BLK_S_OK {
-            // The used length covers the data: nothing of it may be left to
-            // chance (VIRTIO 1.3 §2.7.8.2).
+            // The used length includes the data, so all of it must be written (VIRTIO 1.3
+            // §2.7.8.2).
             self.fill_writable(&[]);
         }
         if !disk.faults.no_status {
@@ -142,12 +142,12 @@ impl<'m> Buffers<'m> {
         Outcome::Done(shape.writable_bytes as u32)
     }
 
-    /// The request that was served last, once.
+    /// The request that was served last. Returns it once.
     pub(super) fn take_served(&mut self) -> Option<Served> {
         self.served.take()
     }
 
-    /// Bytes of data in the request that was served last.
+    /// The number of data bytes in the request that was served last.
     pub(super) fn data_bytes(&self) -> usize {
         self.readable
             .iter()
@@ -156,10 +156,10 @@ impl<'m> Buffers<'m> {
             .sum()
     }
 
-    /// Takes the buffers out of the chain.
+    /// Collects the buffers of the chain.
     ///
-    /// `DescriptorChain` gives no errors, it ends: a last descriptor that says
-    /// there is another one tells that it ended too early.
+    /// `DescriptorChain` ends without an error. So a last descriptor with NEXT set shows that
+    /// the chain ended too early.
     fn gather(
         &mut self,
         memory: &'m GuestMemoryMmap,
@@ -209,7 +209,7 @@ impl<'m> Buffers<'m> {
                     "a readable descriptor follows a writable one (VIRTIO 1.3 §2.7.4.2)".into(),
                 );
             };
-            // Header and status are no data, wherever the framing puts them.
+            // Header and status are not data, whatever the framing.
             let before = *total;
             *total += u64::from(bytes);
             let header = HEADER as u64;
@@ -243,7 +243,7 @@ impl<'m> Buffers<'m> {
         Ok(shape)
     }
 
-    /// Takes the header off the readable buffers, however they are cut.
+    /// Removes the header from the start of the readable buffers, whatever the framing.
     fn take_header(&mut self) -> Option<[u8; HEADER]> {
         let mut header = [0; HEADER];
         let mut filled = 0;
@@ -262,8 +262,7 @@ impl<'m> Buffers<'m> {
         Some(header)
     }
 
-    /// Takes the status byte off the writable buffers: the last byte, however
-    /// they are cut.
+    /// Removes the status byte from the end of the writable buffers, whatever the framing.
     fn take_status(&mut self) -> Option<VolatileSlice<'m>> {
         let last = self.writable.pop()?;
         let (data, status) = last.split_at(last.len().checked_sub(1)?).ok()?;
@@ -273,7 +272,7 @@ impl<'m> Buffers<'m> {
         Some(status)
     }
 
-    /// Reads or writes the image. Nothing: the request stalls.
+    /// Reads or writes the image. Returns `None` if the request stalls.
     fn transfer(
         &mut self,
         direction: Direction,
@@ -370,8 +369,8 @@ impl<'m> Buffers<'m> {
                 "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
-        // Data are of no use, and no mistake (VIRTIO 1.3 §5.2.6.1: SHOULD NOT). They
-        // are written, as the used length says.
+        // Data is useless here, but allowed (VIRTIO 1.3 §5.2.6.1: SHOULD NOT). It is
+        // overwritten, because the used length includes it.
         self.fill_writable(&[]);
         if disk.faults.flush_stalls {
             return None;
@@ -417,7 +416,7 @@ impl<'m> Buffers<'m> {
     }
 }
 
-/// Which way data goes.
+/// The direction of the data.
 #[derive(Clone, Copy, Debug)]
 enum Direction {
     /// To memory: VIRTIO_BLK_T_IN.
@@ -426,8 +425,8 @@ enum Direction {
     Out,
 }
 
-/// Whether descriptor `index` of the queue's table leads to an indirect table,
-/// which `DescriptorChain` follows without saying so.
+/// Whether descriptor `index` of the queue's table refers to an indirect table.
+/// `DescriptorChain` follows it without telling.
 fn enters_indirect_table(
     memory: &GuestMemoryMmap,
     index: u16,
@@ -435,7 +434,7 @@ fn enters_indirect_table(
     driver_errors: &DriverErrors,
 ) -> bool {
     let at = terms.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
-    // What can't be read, the chain does not follow either.
+    // `DescriptorChain` does not follow an unreadable one either.
     let Ok(descriptor) = memory.read_obj::<Descriptor>(GuestAddress(at)) else {
         return false;
     };

@@ -1,16 +1,15 @@
-//! PCI configuration space of a function: identity, base address registers,
-//! and the capabilities that say where the registers lie.
+//! PCI configuration space of a function: identity, base address registers, and the
+//! capabilities that locate the registers.
 //!
-//! A virtio function's layout is QEMU's (`virtio-blk-pci`), because that is the
-//! layout drivers meet. The registers stand as firmware and the operating
-//! system leave them for a started function: BARs placed, memory decoding and
+//! A virtio function has the layout of QEMU's `virtio-blk-pci`, because drivers meet that
+//! layout. The registers have the state of a started function: BARs placed, memory decoding and
 //! bus mastering on.
 
 use testbed_machine::pci::{Bar, BarKind};
 
 use super::{driver_errors::DriverErrors, msix};
 
-/// Bytes of conventional configuration space.
+/// The length of conventional configuration space.
 pub(super) const BYTES: usize = 256;
 
 /// The BAR of the MSI-X table.
@@ -19,14 +18,13 @@ pub(super) const MSIX_BAR: usize = 1;
 pub(super) const VIRTIO_BAR: usize = 4;
 /// The I/O BAR of a transitional function's legacy interface.
 pub(super) const LEGACY_BAR: usize = 0;
-/// The BAR of a bell's registers, and how many bytes it has: a page, the least
-/// that Windows maps.
+/// The BAR of a bell's registers, and its length: a page, the smallest unit that Windows maps.
 pub(super) const BELL_BAR: usize = 0;
 pub(super) const BELL_BYTES: u64 = 0x1000;
 
-/// The bytes that each virtio structure takes in [`VIRTIO_BAR`].
+/// The length of each virtio structure in [`VIRTIO_BAR`].
 pub(super) const STRUCTURE_BYTES: u64 = 0x1000;
-/// Bytes between the notification addresses of neighbouring queues.
+/// The distance between the notification addresses of adjacent queues.
 pub(super) const NOTIFY_MULTIPLIER: u32 = 4;
 
 /// Bits of the command register.
@@ -44,10 +42,10 @@ const BARS: usize = 0x10;
 const CAPABILITY_POINTER: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
-/// The first byte behind the header: capabilities.
+/// The end of the header, where capabilities begin.
 const HEADER_END: usize = 0x40;
 
-/// Where the capabilities lie.
+/// The offsets of the capabilities.
 const COMMON: usize = 0x40;
 const ISR: usize = 0x50;
 const DEVICE: usize = 0x60;
@@ -55,7 +53,7 @@ const NOTIFY: usize = 0x70;
 const PCI_CFG: usize = 0x84;
 const MSIX: usize = 0x98;
 
-/// The PCI capability ids in use.
+/// The PCI capability ids.
 const VENDOR_SPECIFIC: u8 = 0x09;
 const MSI_X: u8 = 0x11;
 
@@ -73,7 +71,7 @@ pub(super) enum Structure {
 }
 
 impl Structure {
-    /// In the order in which they lie in the BAR.
+    /// All, in the order of the BAR.
     const ALL: [Self; 4] = [Self::Common, Self::Isr, Self::Device, Self::Notify];
 
     /// The structure at `offset` of the BAR, and the offset in it.
@@ -93,31 +91,31 @@ impl Structure {
     }
 }
 
-/// Under which PCI identity the disk appears (VIRTIO 1.3 §4.1.2).
+/// The PCI identity of the disk (VIRTIO 1.3 §4.1.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceId {
     /// 1AF4:1042, revision 1.
     #[default]
     Modern,
-    /// 1AF4:1001, revision 0: the id of a transitional function, with an I/O
-    /// BAR 0. Only its modern interface works; a driver that uses the legacy
-    /// registers of BAR 0 reads ones and is expected of.
+    /// 1AF4:1001, revision 0: a transitional function with an I/O BAR 0. Only its modern
+    /// interface works. The legacy registers in BAR 0 read as ones, and their use is a driver
+    /// error.
     Transitional,
 }
 
-/// What a driver can ask for through VIRTIO_PCI_CAP_PCI_CFG: an access to a
-/// BAR by way of configuration space (VIRTIO 1.3 §4.1.4.9).
+/// The access to a BAR that the driver has set up in VIRTIO_PCI_CAP_PCI_CFG (VIRTIO 1.3
+/// §4.1.4.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
     /// The BAR.
     pub(super) bar: usize,
     /// The offset in it.
     pub(super) offset: u64,
-    /// How many bytes: 1, 2 or 4.
+    /// The length: 1, 2 or 4.
     pub(super) bytes: usize,
 }
 
-/// Who a function is, by its numbers; the subsystem's vendor is the vendor.
+/// The identity of a function. The subsystem vendor is the vendor.
 struct Identity {
     vendor: u16,
     device: u16,
@@ -125,19 +123,18 @@ struct Identity {
     subsystem: u16,
 }
 
-/// The 256 bytes, and which of their bits can be written.
+/// The 256 bytes, and a mask of their writable bits.
 #[derive(Debug)]
 pub(super) struct ConfigSpace {
     bytes: [u8; BYTES],
     writable: [u8; BYTES],
-    /// Length of each BAR; 0 if it is not there.
+    /// The length of each BAR; 0 if it does not exist.
     bar_bytes: [u64; 6],
 }
 
 impl ConfigSpace {
-    /// The configuration space of a virtio function with `vectors` MSI-X
-    /// vectors (0: no such capability), as number `slot` of its kind in the
-    /// machine.
+    /// The configuration space of the virtio function in `slot` with `vectors` MSI-X vectors
+    /// (0: no MSI-X capability).
     pub(super) fn new(id: DeviceId, slot: u8, vectors: u16) -> Self {
         let mut space = Self::header(match id {
             DeviceId::Modern => Identity {
@@ -162,8 +159,8 @@ impl ConfigSpace {
             let bytes = msix::Layout::of(vectors).bytes;
             space.place(MSIX_BAR, 0x0, 0xe000_0000 + slot * 0x1_0000, bytes);
         }
-        // Prefetchable and 64 bits wide, far above 4 GiB: a driver that drops
-        // the upper half reads nothing.
+        // Prefetchable, 64 bits wide, and above 4 GiB: a driver that drops the upper half reads
+        // no register.
         let bytes = Structure::ALL.len() as u64 * STRUCTURE_BYTES;
         space.place(VIRTIO_BAR, 0xc, 0xc0_0000_0000 + slot * bytes, bytes);
 
@@ -171,22 +168,20 @@ impl ConfigSpace {
         space
     }
 
-    /// Such a configuration space after power-on, before firmware or a bus
-    /// driver has written to it.
+    /// The same space after power-on, before firmware or a bus driver has written to it.
     pub(super) fn unplaced(mut self) -> Self {
         self.put(COMMAND, &[0; 2]);
         self.put(INTERRUPT_LINE, &[0]);
         for at in BARS..BARS + 4 * self.bar_bytes.len() {
-            // What can't be written says what kind it is.
+            // Read-only bits give the kind of BAR.
             self.bytes[at] &= !self.writable[at];
         }
         self
     }
 
-    /// The configuration space of a bell with `vectors` MSI-X vectors, at least
-    /// one.
+    /// The configuration space of a bell with `vectors` MSI-X vectors, at least one.
     pub(super) fn of_bell(vectors: u16) -> Self {
-        // The vendor number is the one that QEMU's own devices use.
+        // The vendor number of QEMU's own devices.
         let mut space = Self::header(Identity {
             vendor: 0x1234,
             device: 0xbe11,
@@ -210,7 +205,7 @@ impl ConfigSpace {
         };
         space.put(0x00, &identity.vendor.to_le_bytes());
         space.put(0x02, &identity.device.to_le_bytes());
-        // Class: mass storage, SCSI controller, as QEMU's virtio-blk says.
+        // Class: mass storage, SCSI controller, like QEMU's virtio-blk.
         space.put(0x08, &[identity.revision, 0x00, 0x00, 0x01]);
         space.put(0x2c, &identity.vendor.to_le_bytes());
         space.put(0x2e, &identity.subsystem.to_le_bytes());
@@ -228,7 +223,7 @@ impl ConfigSpace {
 
     /// Writes the capability list.
     fn chain(&mut self, vectors: u16) {
-        // QEMU links them from the last that it adds to the first.
+        // Like QEMU, which links the last added capability first.
         let mut next = 0;
         for structure in [
             Structure::Common,
@@ -271,8 +266,8 @@ impl ConfigSpace {
         self.put(CAPABILITY_POINTER, &[next]);
     }
 
-    /// Writes the MSI-X capability of `vectors` vectors, at least one, with the
-    /// capability at `next` behind it.
+    /// Writes the MSI-X capability of `vectors` vectors, at least one, which links to the
+    /// capability at `next`.
     fn put_msix(&mut self, vectors: u16, next: u8) {
         let pending = msix::Layout::of(vectors).pending as u32;
         self.put(MSIX, &[MSI_X, next]);
@@ -300,7 +295,7 @@ impl ConfigSpace {
         self.allow(at, &(!(bytes - 1)).to_le_bytes()[..wide]);
     }
 
-    /// Where BAR `index` decodes now.
+    /// The current address of BAR `index`.
     pub(super) fn bar(&self, index: usize) -> Option<Bar> {
         let bytes = *self.bar_bytes.get(index).filter(|bytes| **bytes > 0)?;
         let at = BARS + 4 * index;
@@ -343,12 +338,12 @@ impl ConfigSpace {
         self.word(COMMAND) & BUS_MASTER != 0
     }
 
-    /// Whether the pin must stay de-asserted.
+    /// Whether the command register disables the pin.
     pub(super) fn pin_disabled(&self) -> bool {
         self.word(COMMAND) & INTX_DISABLE != 0
     }
 
-    /// The message control register of the MSI-X capability, 0 without one.
+    /// The message control register of the MSI-X capability; 0 without the capability.
     pub(super) fn msix_control(&self) -> u16 {
         if self.bar_bytes[MSIX_BAR] > 0 {
             self.word(MSIX + 2)
@@ -357,8 +352,8 @@ impl ConfigSpace {
         }
     }
 
-    /// Reads at `offset`; bytes beyond the space are ones. `interrupt` is the
-    /// level that the status register shows.
+    /// Reads at `offset`. Bytes beyond the space are ones. `interrupt` is the interrupt bit of
+    /// the status register.
     pub(super) fn read(&self, offset: u16, data: &mut [u8], interrupt: bool) {
         for (byte, at) in data.iter_mut().zip(usize::from(offset)..) {
             *byte = match self.bytes.get(at) {
@@ -369,7 +364,7 @@ impl ConfigSpace {
         }
     }
 
-    /// Writes at `offset`; bits that are read-only keep their value.
+    /// Writes at `offset`. Read-only bits keep their value.
     pub(super) fn write(&mut self, offset: u16, data: &[u8], driver_errors: &DriverErrors) {
         for (new, at) in data.iter().zip(usize::from(offset)..) {
             let (Some(byte), Some(writable)) = (self.bytes.get_mut(at), self.writable.get(at))
@@ -379,8 +374,8 @@ impl ConfigSpace {
                 ));
                 return;
             };
-            // Header registers are sized and rewritten as a whole; nobody has
-            // reason to try that with a capability.
+            // Drivers write whole header registers, some to find their size. There is no such
+            // reason for a capability.
             if at >= HEADER_END && (*byte ^ new) & !writable != 0 {
                 driver_errors.add(format!(
                     "PCI configuration: a write of {new:#04x} to read-only bits of a capability, \
@@ -391,16 +386,15 @@ impl ConfigSpace {
         }
     }
 
-    /// Whether an access of `bytes` bytes at `offset` is one to the data of the
-    /// PCI_CFG window.
+    /// Whether the access is to the data register of the PCI_CFG capability.
     pub(super) fn is_window_data(offset: u16, bytes: usize) -> bool {
         let data = PCI_CFG + 16..PCI_CFG + 20;
         let offset = usize::from(offset);
         data.contains(&offset) && offset + bytes <= data.end
     }
 
-    /// The access that the PCI_CFG window is set to, if it is one that the
-    /// specification allows; complains otherwise.
+    /// The access that the PCI_CFG capability is set up for, if the specification allows it.
+    /// Otherwise records a driver error.
     pub(super) fn window(&self, driver_errors: &DriverErrors) -> Option<Window> {
         let bar = usize::from(self.bytes[PCI_CFG + 4]);
         let offset = u64::from(self.dword(PCI_CFG + 8));

@@ -416,7 +416,7 @@ fn format_of(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// The host's error as one of ours.
+/// Converts an error of the host.
 fn host_error(path: &Path, source: io::Error) -> DiskImageError {
     let path = path.into();
     match source.kind() {
@@ -438,7 +438,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder with the file `disk` in it, that holds `content`.
+    /// A folder with a file `disk` that holds `content`.
     fn file(content: &[u8]) -> (TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("disk");
@@ -446,8 +446,7 @@ mod tests {
         (folder, path)
     }
 
-    /// What opening the file at `path` for writing complains of, without the
-    /// path.
+    /// The error of opening the file at `path` for writing, without the path.
     fn refusal(path: &Path) -> String {
         let message = DiskImage::open(path, Access::ReadWrite)
             .expect_err("a refusal")
@@ -628,7 +627,7 @@ mod tests {
             assert!(image.keep(error, || what.to_owned()).is_err());
         }
 
-        // The first one counts.
+        // The first failure is kept.
         let failure = image.host_failure().expect("it is kept").to_string();
         let expected = format!(
             "{}: the host cannot write 512 bytes at byte 0: No space left on device (os error \

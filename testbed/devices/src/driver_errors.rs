@@ -1,16 +1,17 @@
-//! Faults of the driver that a PCI function found, without duplicates.
+//! Violations of a specification by the driver, without duplicates. The function carries them
+//! out as far as a real device would.
 
 use std::sync::Mutex;
 
-/// The number of driver errors that are kept, so that the list does not grow without limit.
+/// The maximum number of errors, so that the list does not grow without limit.
 const KEPT: usize = 1000;
 
-/// The driver errors so far, in the order in which they were first found.
+/// The errors so far, in the order of discovery.
 #[derive(Debug, Default)]
 pub(super) struct DriverErrors(Mutex<Vec<String>>);
 
 impl DriverErrors {
-    /// Adds `error`, unless it is in the list already.
+    /// Adds `error` unless it is in the list.
     pub(super) fn add(&self, error: impl Into<String>) {
         let error = error.into();
         let mut list = self.0.lock().expect("no holder panics");
@@ -19,12 +20,12 @@ impl DriverErrors {
         }
     }
 
-    /// The number of driver errors.
+    /// The number of errors.
     pub(super) fn count(&self) -> u64 {
         self.0.lock().expect("no holder panics").len() as u64
     }
 
-    /// All of them.
+    /// All errors.
     pub(super) fn list(&self) -> Vec<String> {
         self.0.lock().expect("no holder panics").clone()
     }

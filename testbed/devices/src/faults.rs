@@ -1,5 +1,5 @@
-//! Faults of the disk that a test switches while a driver runs, and the record
-//! of what the disk did.
+//! Faults of the disk that a test enables while a driver runs, and a record of what the disk
+//! did.
 
 use std::{
     ops::Range,
@@ -10,15 +10,15 @@ use std::{
 /// Faults that last until they are replaced.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// Sectors (of 512 bytes) that can't be read: a read that touches one fails
-    /// with VIRTIO_BLK_S_IOERR.
+    /// Sectors of 512 bytes that cannot be read. A read that touches one fails with
+    /// VIRTIO_BLK_S_IOERR.
     pub unreadable: Vec<Range<u64>>,
-    /// Sectors that can't be written, likewise.
+    /// Sectors that cannot be written.
     pub unwritable: Vec<Range<u64>>,
     /// A read or write that touches one of these sectors never completes: the
     /// device keeps it until it is reset.
     pub stalled: Vec<Range<u64>>,
-    /// How long the device waits before it serves what a doorbell announced.
+    /// The delay before the device serves a notification.
     pub latency: Duration,
     /// Flush requests fail with VIRTIO_BLK_S_IOERR.
     pub flush_fails: bool,
@@ -42,12 +42,12 @@ pub struct Faults {
     /// Registers of the common configuration that read as another value, by offset.
     /// The device works with the right values, here and in `device_reads`.
     pub common_reads: Vec<(u64, u32)>,
-    /// Fields of the device-specific configuration, likewise. A field of 64 bits is
-    /// two of 32.
+    /// Fields of the device-specific configuration that read as another value. A field of 64
+    /// bits is two of 32.
     pub device_reads: Vec<(u64, u32)>,
 }
 
-/// Replaces what was read at `offset` if a fault demands it.
+/// Replaces the data of a read at `offset` if a fault requires it.
 pub(super) fn replace(reads: &[(u64, u32)], offset: u64, data: &mut [u8]) {
     if let Some((_, value)) = reads.iter().find(|(at, _)| *at == offset) {
         for (byte, wrong) in data.iter_mut().zip(value.to_le_bytes()) {
@@ -73,7 +73,7 @@ pub enum Glitch {
     AtDriverOk,
 }
 
-/// What a request asked the disk to do.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// VIRTIO_BLK_T_IN: first sector and number of sectors.
@@ -89,7 +89,7 @@ pub enum Operation {
 /// A request that the disk served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// What it asked for.
+    /// The operation.
     pub operation: Operation,
     /// The status byte.
     pub status: u8,
@@ -98,19 +98,19 @@ pub struct Served {
     pub waiting: u16,
 }
 
-/// Most entries of a record.
+/// The maximum number of entries in a record.
 const MOST: usize = 0x1_0000;
 
 /// One-shot faults, and the records.
 #[derive(Debug, Default)]
 struct State {
     glitch: Option<Glitch>,
-    /// How often the armed glitch is left out.
+    /// How often the armed glitch is skipped.
     skip: u32,
-    /// How many resets are as usual before the slow one, and how many reads of
-    /// the status that one takes.
+    /// The number of normal resets before the slow one, and the number of status reads that the
+    /// slow one takes.
     slow_reset: Option<(u32, u32)>,
-    /// A reset is under way for so many more reads of the status.
+    /// The number of status reads until the current reset ends.
     resetting: Option<u32>,
     served: Vec<Served>,
     status_writes: Vec<u8>,
@@ -126,14 +126,14 @@ impl Oddities {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Arms a glitch for later, when it is due for the time after the next `skip`.
+    /// Arms a glitch, which happens after `skip` opportunities.
     pub(super) fn arm(&self, glitch: Glitch, skip: u32) {
         let mut state = self.lock();
         state.glitch = Some(glitch);
         state.skip = skip;
     }
 
-    /// Whether `glitch` was armed; disarms it.
+    /// Whether `glitch` is due. Disarms it then.
     pub(super) fn take(&self, glitch: Glitch) -> bool {
         let mut state = self.lock();
         if state.glitch != Some(glitch) {
@@ -151,7 +151,7 @@ impl Oddities {
         self.lock().slow_reset = Some((after, reads));
     }
 
-    /// The driver asks for a reset: whether it ends at once.
+    /// Begins a reset by the driver. Returns whether it ends at once.
     pub(super) fn reset_ends(&self) -> bool {
         let mut state = self.lock();
         if state.resetting.is_some() {
@@ -171,7 +171,7 @@ impl Oddities {
         }
     }
 
-    /// The driver reads the status: whether a slow reset ends with this read.
+    /// Notes a read of the status. Returns whether it ends a slow reset.
     pub(super) fn reset_ends_now(&self) -> bool {
         let mut state = self.lock();
         match &mut state.resetting {
@@ -187,32 +187,31 @@ impl Oddities {
         }
     }
 
-    /// Counts a reset that has ended, whatever was under way.
+    /// Counts a finished reset.
     pub(super) fn was_reset(&self) {
         let mut state = self.lock();
         state.resetting = None;
         state.resets += 1;
     }
 
-    /// The function loses its power, and so a reset that is under way.
+    /// Ends a reset that is under way, because the function loses power.
     pub(super) fn power_cycled(&self) {
         self.lock().resetting = None;
     }
 
-    /// Ends a reset that never ends.
+    /// Lets a reset end that would never end.
     pub(super) fn let_reset_end(&self) {
         if let Some(reads) = &mut self.lock().resetting {
             *reads = 0;
         }
     }
 
-    /// How many resets have ended.
+    /// The number of finished resets.
     pub(super) fn resets(&self) -> u64 {
         self.lock().resets
     }
 
-    /// Records a request; whether [`Glitch::AtNextUsed`] was armed, and disarms
-    /// it.
+    /// Records a request. Returns whether [`Glitch::AtNextUsed`] is due, and disarms it then.
     pub(super) fn record(&self, served: Served) -> bool {
         let mut state = self.lock();
         if state.served.len() < MOST {
@@ -234,7 +233,7 @@ impl Oddities {
         std::mem::take(&mut self.lock().served)
     }
 
-    /// What the driver wrote to the device status, from the start on.
+    /// What the driver has written to the device status, from the start.
     pub(super) fn status_writes(&self) -> Vec<u8> {
         self.lock().status_writes.clone()
     }

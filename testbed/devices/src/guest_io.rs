@@ -1,5 +1,6 @@
-//! File I/O straight into and out of guest memory: the pieces of a request's
-//! data become the kernel's `iovec`s, nothing is copied on the way.
+//! File I/O directly into and out of guest memory. The pieces of a request become the kernel's
+//! `iovec`s, without a copy. `vm-memory` reads files at their cursor, which queues would share,
+//! and one piece at a time.
 #![expect(
     unsafe_code,
     reason = "preadv and pwritev take raw pointers, and guest memory is no Rust slice"
@@ -9,10 +10,10 @@ use std::{fs::File, io, os::fd::AsRawFd};
 
 use vm_memory::VolatileSlice;
 
-/// How many pieces the kernel takes at once (`limits.h`: `UIO_MAXIOV`).
+/// The maximum number of pieces in one call (`limits.h`: `UIO_MAXIOV`).
 const MOST_PIECES: usize = 1024;
 
-/// The pieces of one transfer. Kept between transfers, for its allocation.
+/// The pieces of one transfer. They are kept between transfers for their allocation.
 #[derive(Default)]
 pub(super) struct IoVectors(Vec<libc::iovec>);
 
@@ -20,7 +21,7 @@ impl IoVectors {
     /// Fills `pieces` from `file`, from byte `offset` on.
     ///
     /// # Errors
-    /// The host's; `UnexpectedEof` if the file ends too early.
+    /// Errors of the host; `UnexpectedEof` if the file ends too early.
     pub(super) fn read(
         &mut self,
         file: &File,
@@ -28,8 +29,8 @@ impl IoVectors {
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
         self.transfer(offset, pieces, |vectors, count, at| {
-            // SAFETY: `transfer` gives `count` vectors of memory that is mapped
-            // and that the host may write; the kernel checks the rest.
+            // SAFETY: `transfer` passes `count` vectors of mapped memory that the host may
+            // write. The kernel checks the rest.
             unsafe { libc::preadv(file.as_raw_fd(), vectors, count, at) }
         })
     }
@@ -37,7 +38,7 @@ impl IoVectors {
     /// Writes `pieces` to `file`, from byte `offset` on.
     ///
     /// # Errors
-    /// The host's.
+    /// Errors of the host.
     pub(super) fn write(
         &mut self,
         file: &File,
@@ -45,15 +46,14 @@ impl IoVectors {
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
         self.transfer(offset, pieces, |vectors, count, at| {
-            // SAFETY: `transfer` gives `count` vectors of memory that is mapped;
-            // the kernel checks the rest.
+            // SAFETY: `transfer` passes `count` vectors of mapped memory. The kernel checks the
+            // rest.
             unsafe { libc::pwritev(file.as_raw_fd(), vectors, count, at) }
         })
     }
 
-    /// Calls `call(vectors, count, offset)` until all of `pieces` is through.
-    /// The vectors point into `pieces`, whose borrow keeps the guest's memory
-    /// mapped until this returns.
+    /// Calls `call(vectors, count, offset)` until all of `pieces` is transferred. The vectors
+    /// point into `pieces`, whose borrow keeps the guest's memory mapped until this returns.
     fn transfer(
         &mut self,
         offset: u64,
@@ -69,7 +69,7 @@ impl IoVectors {
         let mut at = libc::off_t::try_from(offset).map_err(|_| io::ErrorKind::InvalidInput)?;
         while !left.is_empty() {
             let count = left.len().min(MOST_PIECES);
-            // `count` is at most 1024 and fits.
+            // Cannot truncate: `count` is at most 1024.
             let moved = call(left.as_ptr(), count as libc::c_int, at);
             if moved < 0 {
                 let error = io::Error::last_os_error();
@@ -88,7 +88,7 @@ impl IoVectors {
     }
 }
 
-/// What is left of `vectors` once `moved` bytes are through.
+/// The vectors that remain after `moved` bytes.
 fn advance(vectors: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] {
     let mut whole = 0;
     while let Some(vector) = vectors.get_mut(whole) {

@@ -37,7 +37,8 @@ pub(super) fn take(file: &File, access: Access) -> io::Result<bool> {
         ),
         Access::ReadOnly => (&[CONSISTENT_READ], &[WRITE, RESIZE]),
     };
-    // Lock before looking: of two programs at the same time, at least one sees the other.
+    // Lock before looking. So of two programs that start at the same time, at least one sees
+    // the other.
     let tells = used.iter().map(|permission| USED + permission);
     let tells = tells.chain(unshared.iter().map(|permission| UNSHARED + permission));
     for byte in tells {
@@ -128,7 +129,7 @@ mod tests {
         let ours = file.reopen().expect("a file");
         take(&ours, Access::ReadWrite).expect("it can be asked");
 
-        // A writer looks whether WRITE is shared, and whether anyone writes.
+        // A writer checks whether WRITE is shared, and whether another program writes.
         for byte in [UNSHARED + WRITE, USED + WRITE, UNSHARED + CONSISTENT_READ] {
             assert!(sees(file.path(), byte), "{byte}");
         }

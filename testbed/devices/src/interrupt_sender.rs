@@ -1,5 +1,5 @@
-//! From an event to an interrupt: a message if MSI-X is on, the level of the
-//! INTx pin if not (VIRTIO 1.3 §4.1.5.3 and 4.1.5.4).
+//! Sends an event as an interrupt: a message if MSI-X is on, otherwise the level of the INTx
+//! pin (VIRTIO 1.3 §4.1.5.3 and 4.1.5.4).
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock,
@@ -15,14 +15,14 @@ pub(super) const ISR_QUEUE: u8 = 1 << 0;
 /// ISR status: the device configuration changed, or the device needs a reset.
 pub(super) const ISR_CONFIGURATION: u8 = 1 << 1;
 
-/// The vector of an event that has none (`VIRTIO_MSI_NO_VECTOR`).
+/// The vector of an event without a vector (`VIRTIO_MSI_NO_VECTOR`).
 pub(super) const NO_VECTOR: u16 = 0xffff;
 
-/// The ISR status register and the pin that follows it.
+/// The ISR status register and the pin, whose level follows it.
 #[derive(Debug, Default)]
 struct Pin {
     isr: u8,
-    /// MSI-X is on, or the command register disables the pin.
+    /// Whether MSI-X is on, or the command register disables the pin.
     off: bool,
     asserted: bool,
 }
@@ -33,7 +33,7 @@ pub(super) struct InterruptSender {
     msix: Mutex<Msix>,
     pin: Mutex<Pin>,
     sent: AtomicU64,
-    /// How many more messages get lost.
+    /// The number of messages to lose.
     losing: AtomicU32,
 }
 
@@ -49,7 +49,7 @@ impl InterruptSender {
         }
     }
 
-    /// Names the receiver; the first one stays.
+    /// Sets the receiver. Later calls do nothing.
     pub(super) fn connect(&self, receiver: Arc<dyn Interrupts>) {
         let _ = self.receiver.set(receiver);
     }
@@ -61,7 +61,7 @@ impl InterruptSender {
         }
     }
 
-    /// How many were sent: messages, and changes of the pin to asserted.
+    /// The number of interrupts: messages, and changes of the pin to asserted.
     pub(super) fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -71,25 +71,24 @@ impl InterruptSender {
         self.losing.store(count, Ordering::Relaxed);
     }
 
-    /// How many MSI-X vectors there are.
+    /// The number of MSI-X vectors.
     pub(super) fn vectors(&self) -> u16 {
         self.msix().vectors()
     }
 
-    /// Whether events become messages.
+    /// Whether MSI-X is enabled.
     pub(super) fn msix_enabled(&self) -> bool {
         self.msix().enabled()
     }
 
-    /// A queue whose interrupts go to `vector` was used.
+    /// Signals a used queue with the vector `vector`.
     pub(super) fn queue_used(&self, vector: u16) {
         if !self.message(vector) {
             self.raise(ISR_QUEUE);
         }
     }
 
-    /// The configuration changed, or the device needs a reset; such interrupts
-    /// go to `vector`.
+    /// Signals with `vector` that the configuration changed or the device needs a reset.
     pub(super) fn configuration_changed(&self, vector: u16) {
         // The bit is set with MSI-X too (VIRTIO 1.3 §4.1.4.5.1).
         self.raise(ISR_CONFIGURATION);
@@ -104,18 +103,18 @@ impl InterruptSender {
         isr
     }
 
-    /// Whether the pin asks for an interrupt, as the PCI status register shows
-    /// it: whether or not the command register lets it out (PCI 3.0, 6.2.3).
+    /// The interrupt bit of the PCI status register, whether or not the command register
+    /// disables the pin (PCI 3.0, 6.2.3).
     pub(super) fn line_pending(&self) -> bool {
         !self.msix_enabled() && self.pin().isr != 0
     }
 
-    /// Forgets all events, as the reset of the device does.
+    /// Drops all events, as a reset of the device does.
     pub(super) fn clear(&self) {
         self.take_isr();
     }
 
-    /// Forgets everything: as new.
+    /// Restores the state after power-on.
     pub(super) fn power_cycle(&self) {
         {
             let mut msix = self.msix();
@@ -127,8 +126,8 @@ impl InterruptSender {
         self.drive(&mut pin);
     }
 
-    /// Takes what configuration space says now: the MSI-X message control, and
-    /// whether the command register disables the pin.
+    /// Takes the state from configuration space: the MSI-X message control, and whether the
+    /// command register disables the pin.
     pub(super) fn configure(&self, msix_control: u16, pin_disabled: bool) {
         let (messages, enabled) = {
             let mut msix = self.msix();
@@ -151,7 +150,7 @@ impl InterruptSender {
         self.send(&messages);
     }
 
-    /// Sends the message of `vector` or leaves it pending. False: MSI-X is off.
+    /// Sends the message of `vector`, or leaves it pending. Returns false if MSI-X is off.
     fn message(&self, vector: u16) -> bool {
         let message = {
             let mut msix = self.msix();
@@ -187,8 +186,8 @@ impl InterruptSender {
         self.drive(&mut pin);
     }
 
-    /// Gives the pin the level that the ISR status asks for. The lock stays
-    /// held until the receiver knows: two changes must not overtake each other.
+    /// Sets the level of the pin by the ISR status. The caller holds the lock until the
+    /// receiver returns, so that two changes arrive in order.
     fn drive(&self, pin: &mut MutexGuard<'_, Pin>) {
         let level = pin.isr != 0 && !pin.off;
         if level == pin.asserted {

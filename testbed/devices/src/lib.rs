@@ -1,27 +1,37 @@
-//! The hardware: a virtio-blk PCI function behind an image file, and a bell for
-//! miniports that need no disk.
+//! PCI functions of the testbed: [`VirtioBlk`], a virtio-blk disk in an image file, and
+//! [`Bell`], which only sends interrupts. They are device models for tests, with strict checks
+//! of the driver: each violation of a specification is recorded, and carried out as far as a
+//! real device would. They know no Windows.
 //!
-//! [`VirtioBlk`] is the function. It is built of parts that know little of each
-//! other:
+//! - `config_space`, `msix`, `interrupt_sender`: PCI configuration space and interrupts
+//! - `virtio_pci`, `blk_config`: the common and the device-specific configuration registers
+//! - `queue_worker`, `blk_request`: the thread of a virtqueue; a request from chain to status
+//! - `disk_image`, `image_lock`, `guest_io`: the file, its locks, transfers to guest memory
+//! - `virtio_blk`, `bell`: the functions, made of these parts
+//! - `faults`: faults that a test enables, and a record of what the disk did
+//! - `driver_errors`: what the driver did wrong, in sentences
 //!
-//! * `config_space`: the 256 bytes of PCI configuration space;
-//! * `virtio_pci`: the common configuration registers, a state machine that
-//!   also knows what a driver must not do;
-//! * `blk_config`: the device-specific configuration;
-//! * `msix` and `interrupt_sender`: how an event becomes a message or a level;
-//! * `queue_worker`: the thread that serves one virtqueue;
-//! * `blk_request`: one request, from its descriptor chain to its status;
-//! * `disk_image`, `image_lock` and `guest_io`: the file, its locks, and the way
-//!   between it and guest memory;
-//! * `faults`: what the disk does wrong when a test asks for it, and a record
-//!   of what it did;
-//! * `driver_errors`: what the driver did wrong, in words.
+//! The crates `virtio-queue` and `vm-memory` of rust-vmm read the rings and check guest
+//! addresses.
 //!
-//! [`Bell`] is a function that only interrupts, when it is told to.
+//! ```
+//! # #[cfg(target_os = "linux")] {
+//! use testbed_devices::{BlkSettings, DiskImage, VirtioBlk};
+//! use testbed_machine::pci::PciFunction as _;
+//! use vm_memory::{GuestAddress, GuestMemoryMmap};
 //!
-//! The rings are read by rust-vmm's `virtio-queue`, guest addresses are checked
-//! by `vm-memory`. Nothing a driver does makes the device panic: it complains,
-//! and answers as a device would that has to go on.
+//! let folder = tempfile::tempdir()?;
+//! let image = DiskImage::create(&folder.path().join("disk.img"), 1 << 20)?;
+//! let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)])?;
+//! let disk = VirtioBlk::new(image, memory, BlkSettings::default());
+//!
+//! let mut id = [0; 4];
+//! disk.config_read(0, &mut id);
+//! assert_eq!(u32::from_le_bytes(id), 0x1042_1af4);
+//! disk.stop();
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![cfg(target_os = "linux")]
 
 mod bell;

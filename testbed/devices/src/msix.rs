@@ -1,31 +1,30 @@
-//! MSI-X: which vector may send its message, and which must wait (PCI 3.0,
-//! 6.8.2).
+//! MSI-X: sends messages, or keeps them pending while masked (PCI 3.0, 6.8.2).
 //!
-//! The machine is the firmware here: it writes the vector table, and message
-//! `n` is table entry `n` whatever address and data the entry holds.
+//! The machine also acts as the firmware that fills the vector table. Message `n` is table
+//! entry `n`, whatever address and data the entry holds.
 
 use super::driver_errors::DriverErrors;
 
-/// Bytes in a table entry: address (8), data (4), vector control (4).
+/// The length of a table entry: address (8), data (4), vector control (4).
 const ENTRY: u64 = 16;
 /// The mask bit of an entry's vector control.
 const MASKED: u32 = 1;
-/// Where the pending bits lie in a small table's BAR, as QEMU places them.
+/// The offset of the pending bits in a small table's BAR, as in QEMU.
 const PENDING_OFFSET: u64 = 0x800;
-/// The capability's message control register: the enable bit.
+/// The enable bit of the capability's message control register.
 const ENABLE: u16 = 1 << 15;
-/// The capability's message control register: the function mask.
+/// The function mask of the capability's message control register.
 const FUNCTION_MASK: u16 = 1 << 14;
 
-/// Most vectors that a function can have.
+/// The maximum number of vectors of a function.
 pub(super) const MOST_VECTORS: u16 = 2048;
 
-/// Where the table and the pending bits lie in their BAR.
+/// The places of the table and the pending bits in their BAR.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// Offset of the pending bits; the table is at 0.
+    /// The offset of the pending bits. The table is at 0.
     pub(super) pending: u64,
-    /// Length of the BAR, a power of two of at least a page.
+    /// The length of the BAR, a power of two of at least a page.
     pub(super) bytes: u64,
 }
 
@@ -44,14 +43,14 @@ impl Layout {
 /// One entry of the table.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// The four words as they lie in the BAR.
+    /// The four words in the order of the BAR.
     words: [u32; 4],
-    /// An event came while the vector was masked.
+    /// Whether an event came while the vector was masked.
     pending: bool,
 }
 
 impl Entry {
-    /// An entry after reset: masked (PCI 3.0, 6.8.2.9).
+    /// An entry after reset, which is masked (PCI 3.0, 6.8.2.9).
     const RESET: Self = Self {
         words: [0, 0, 0, MASKED],
         pending: false,
@@ -68,7 +67,7 @@ pub(super) struct Msix {
 }
 
 impl Msix {
-    /// MSI-X with `vectors` vectors, after reset: off, and every vector masked.
+    /// MSI-X with `vectors` vectors, after reset: disabled, and every vector masked.
     pub(super) fn new(vectors: u16) -> Self {
         Self {
             layout: Layout::of(vectors),
@@ -78,26 +77,26 @@ impl Msix {
         }
     }
 
-    /// How many vectors there are.
+    /// The number of vectors.
     pub(super) fn vectors(&self) -> u16 {
-        // `new` took a u16.
+        // Cannot truncate: `new` took a u16.
         self.entries.len() as u16
     }
 
-    /// Whether messages are in use, instead of the pin.
+    /// Whether messages are enabled.
     pub(super) fn enabled(&self) -> bool {
         self.enabled
     }
 
-    /// Takes the capability's message control register. Gives the messages
-    /// that were waiting for it.
+    /// Sets the capability's message control register. Returns the pending messages to send
+    /// now.
     pub(super) fn set_control(&mut self, control: u16) -> Vec<u16> {
         self.enabled = control & ENABLE != 0;
         self.function_masked = control & FUNCTION_MASK != 0;
         self.release()
     }
 
-    /// An event for `vector`: gives the message to send now, if it may be sent.
+    /// Signals an event for `vector`. Returns the message to send now, if it is not masked.
     pub(super) fn signal(&mut self, vector: u16) -> Option<u16> {
         let entry = self
             .entries
@@ -110,7 +109,7 @@ impl Msix {
         Some(vector)
     }
 
-    /// Reads table or pending bits at `offset` of the BAR.
+    /// Reads the table or the pending bits at `offset` of the BAR.
     pub(super) fn read(&self, offset: u64, data: &mut [u8], driver_errors: &DriverErrors) {
         data.fill(0);
         if !well_formed(offset, data.len(), driver_errors) {
@@ -122,8 +121,7 @@ impl Msix {
         }
     }
 
-    /// Writes the table at `offset` of the BAR. Gives the messages that were
-    /// waiting for it.
+    /// Writes the table at `offset` of the BAR. Returns the pending messages to send now.
     pub(super) fn write(
         &mut self,
         offset: u64,
@@ -148,8 +146,7 @@ impl Msix {
         self.release()
     }
 
-    /// The word at `offset` of the BAR; what is neither table nor pending bits
-    /// reads as zero.
+    /// The word at `offset` of the BAR. Outside the table and the pending bits it is zero.
     fn word(&self, offset: u64) -> u32 {
         if let Some(entry) = self.entries.get((offset / ENTRY) as usize) {
             return entry.words[(offset % ENTRY / 4) as usize];
@@ -163,7 +160,7 @@ impl Msix {
         })
     }
 
-    /// The messages that waited and need not any more.
+    /// Removes the pending messages that are no longer masked, and returns them.
     fn release(&mut self) -> Vec<u16> {
         if !self.enabled || self.function_masked {
             return Vec::new();
@@ -179,8 +176,8 @@ impl Msix {
     }
 }
 
-/// Whether an access to the table or the pending bits is one that the
-/// specification defines: a whole, aligned DWORD or QWORD (PCI 3.0, 6.8.2).
+/// Whether the specification allows the access to the table or the pending bits: a whole,
+/// aligned DWORD or QWORD (PCI 3.0, 6.8.2).
 fn well_formed(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> bool {
     let whole = matches!(bytes, 4 | 8) && offset.is_multiple_of(bytes as u64);
     if !whole {

@@ -1,8 +1,8 @@
 //! One virtqueue and the thread that serves it.
 //!
-//! A doorbell wakes the thread; it takes requests in the order in which they
-//! were made available, carries each out, and interrupts the driver once for a
-//! batch. The ring itself is `virtio-queue`'s.
+//! A notification wakes the thread. It serves requests in the order in which they were made
+//! available, and interrupts the driver once for each batch. The crate `virtio-queue`
+//! implements the ring.
 
 use std::sync::{
     OnceLock,
@@ -23,63 +23,62 @@ use super::{
     virtio_pci::QueueRegisters,
 };
 
-/// An interrupt waits for at most so many requests behind the one that it is
-/// for,
+/// The maximum number of later requests that an interrupt waits for.
 const BATCH_REQUESTS: u32 = 32;
-/// and for at most so many bytes.
+/// The maximum number of bytes in those requests.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Requests that the device may have taken and not yet carried out, where a
-/// seed decides: they complete in any order.
+/// The maximum number of requests that the device takes before it serves them, where a seed
+/// decides. They complete in any order.
 const MOST_TAKEN: u32 = 16;
 
-/// A queue in use.
+/// An enabled queue.
 #[derive(Debug)]
 struct Active {
     queue: Queue,
     terms: Terms,
-    /// Chains that never complete, by their heads.
+    /// The heads of chains that never complete.
     stalled: Vec<u16>,
-    /// Nothing more is served.
+    /// Whether it serves nothing more.
     stuck: bool,
 }
 
-/// What a queue's thread works with.
+/// The working memory of a queue's thread.
 #[derive(Default)]
 struct Work<'m> {
     buffers: Buffers<'m>,
-    /// Taken from the available ring, and not yet carried out.
+    /// Chains that were taken from the available ring and not yet served.
     chains: Vec<DescriptorChain<&'m GuestMemoryMmap>>,
 }
 
-/// A queue, its doorbell, and what it counted.
+/// A queue, its notification flag, and its counters.
 #[derive(Debug, Default)]
 pub(super) struct QueueWorker {
-    /// The queue, once the driver enabled it. Held while a batch is served.
+    /// The queue, once the driver enabled it. Locked while a batch is served.
     active: Mutex<Option<Active>>,
-    /// Requests may be taken: set from DRIVER_OK to the next reset.
+    /// Whether requests may be taken: from DRIVER_OK to the next reset.
     live: AtomicBool,
-    /// A doorbell rang.
-    rung: AtomicBool,
-    /// The thread serves nothing: [`Self::serve_now`] does.
+    /// Whether a notification has arrived.
+    notified: AtomicBool,
+    /// Whether the thread serves nothing, and [`Self::serve_now`] does.
     by_hand: AtomicBool,
     thread: OnceLock<Thread>,
     requests: AtomicU64,
 }
 
 impl QueueWorker {
-    /// How many requests were taken from the ring.
+    /// The number of requests that were taken from the ring.
     pub(super) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// Whether doorbells count.
+    /// Whether requests may be taken.
     pub(super) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Takes the queue into use as the driver set it up. False, with a
-    /// error, if that can't work.
+    /// Enables the queue with the driver's registers. Returns false, and records a driver
+    /// error, if that is impossible.
     pub(super) fn enable(
         &self,
         registers: &QueueRegisters,
@@ -109,13 +108,13 @@ impl QueueWorker {
         true
     }
 
-    /// Lets the queue be served, if the driver enabled it.
+    /// Starts service, if the driver enabled the queue.
     pub(super) fn start(&self) {
         self.live.store(self.lock().is_some(), Ordering::Release);
     }
 
-    /// Stops serving after the request at hand, and gives the queue back. When
-    /// this returns, nothing touches the driver's memory.
+    /// Stops after the current request and disables the queue. When this returns, nothing
+    /// accesses the driver's memory.
     pub(super) fn reset(&self) {
         self.live.store(false, Ordering::Release);
         *self.lock() = None;
@@ -125,50 +124,49 @@ impl QueueWorker {
     pub(super) fn glitch(&self, memory: &GuestMemoryMmap) {
         if let Some(active) = self.lock().as_ref() {
             let next = active.queue.next_used().wrapping_add(1);
-            // The ring is all memory: `checked` has seen to that.
+            // Cannot fail: `checked` made sure that the ring is in memory.
             let _ = publish_used(&active.queue, memory, next);
         }
     }
 
-    /// Stops serving after the request at hand; the queue stays what it is.
+    /// Stops after the current request. The queue stays enabled.
     pub(super) fn halt(&self) {
         self.live.store(false, Ordering::Release);
     }
 
-    /// Rings the doorbell.
-    pub(super) fn ring(&self) {
-        self.rung.store(true, Ordering::Release);
+    /// Notifies the queue.
+    pub(super) fn notify(&self) {
+        self.notified.store(true, Ordering::Release);
         self.wake();
     }
 
-    /// Wakes the thread, for a doorbell or to see that it has to end.
+    /// Wakes the thread, for a notification or to end it.
     pub(super) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    /// Has the queue be served by [`Self::serve_now`] alone, and waits until its
-    /// thread serves nothing.
+    /// Leaves service to [`Self::serve_now`], and waits until the thread serves nothing.
     pub(super) fn by_hand(&self) {
         self.by_hand.store(true, Ordering::Release);
         drop(self.lock());
     }
 
-    /// Serves what is available on the calling thread, if a doorbell rang.
+    /// Serves available requests on the calling thread, if there was a notification.
     pub(super) fn serve_now(&self, index: u16, core: &Core) {
-        if self.rung.swap(false, Ordering::Acquire) {
+        if self.notified.swap(false, Ordering::Acquire) {
             self.serve(index, core, &mut Work::default());
         }
     }
 
-    /// What the queue's thread does until the function stops.
+    /// Runs the queue's thread until the function stops.
     pub(super) fn run(&self, index: u16, core: &Core) {
         let _ = self.thread.set(schedule::current());
         let mut work = Work::default();
         while !core.stopping() {
             let by_hand = self.by_hand.load(Ordering::Acquire);
-            if !by_hand && self.rung.swap(false, Ordering::Acquire) {
+            if !by_hand && self.notified.swap(false, Ordering::Acquire) {
                 self.serve(index, core, &mut work);
                 work.chains.clear();
             } else {
@@ -177,10 +175,10 @@ impl QueueWorker {
         }
     }
 
-    /// Serves what is available.
+    /// Serves available requests.
     fn serve<'m>(&self, index: u16, core: &'m Core, work: &mut Work<'m>) {
         let mut guard = self.lock();
-        // The doorbell may have been one for before a reset.
+        // The notification may be from before a reset.
         let served = |active: &&mut Active| self.is_live() && !active.stuck;
         let Some(active) = guard.as_mut().filter(served) else {
             return;
@@ -192,11 +190,10 @@ impl QueueWorker {
         }
     }
 
-    /// Serves until nothing is available.
+    /// Serves until no request is available.
     ///
-    /// The ring is not watched any longer than that: where driver and device
-    /// share few processors, a watching thread takes from the driver what it
-    /// waits for.
+    /// The ring is not polled afterwards. Where driver and device share few processors, a
+    /// polling thread would slow down the driver that it waits for.
     fn drain<'m>(
         &self,
         index: u16,
@@ -224,7 +221,7 @@ impl QueueWorker {
         }
     }
 
-    /// Serves one batch and interrupts for it. False: nothing was available.
+    /// Serves one batch and interrupts for it. Returns false if no request was available.
     fn batch<'m>(
         &self,
         index: u16,
@@ -316,8 +313,8 @@ impl QueueWorker {
         Ok(taken)
     }
 
-    /// Records the request that was served last, before the driver can see it;
-    /// whether a glitch is to follow.
+    /// Records the request that was served last, before the driver can see that it is used.
+    /// Returns whether a glitch must follow.
     fn record(&self, active: &Active, core: &Core, work: &mut Work<'_>) -> Result<bool, String> {
         let Some(served) = work.buffers.take_served() else {
             return Ok(false);
@@ -338,7 +335,7 @@ impl QueueWorker {
     }
 }
 
-/// The queue that the driver set up, if it can be one.
+/// The queue that the driver set up, if it is valid.
 fn checked(
     registers: &QueueRegisters,
     most: u16,
@@ -365,7 +362,7 @@ fn checked(
     Ok(queue)
 }
 
-/// Adds a used element with an id that the queue may not have.
+/// Adds a used element with an id that may be invalid.
 fn add_wrong_used(
     queue: &mut Queue,
     memory: &GuestMemoryMmap,
@@ -402,10 +399,10 @@ fn used_ring_is_fresh(queue: &Queue, memory: &GuestMemoryMmap) -> bool {
     flags.is_ok_and(|flags| flags == 0) && index.is_ok_and(|index| index.0 == 0)
 }
 
-/// Whether the driver wants an interrupt for what was put into the used ring.
+/// Whether the driver wants an interrupt for the used elements.
 ///
-/// `virtio-queue` decides by `used_event`; the flag that takes its place
-/// without EVENT_IDX it does not read (VIRTIO 1.3 §2.7.7).
+/// `virtio-queue` decides by `used_event`. It ignores the flag that replaces it without
+/// EVENT_IDX (VIRTIO 1.3 §2.7.7).
 fn interrupt_wanted(
     active: &mut Active,
     memory: &GuestMemoryMmap,
@@ -431,7 +428,7 @@ fn interrupt_wanted(
     Ok(wanted && (event_idx || flags & no_interrupt == 0))
 }
 
-/// What to say of an error of `virtio-queue`.
+/// Describes an error of `virtio-queue`.
 fn broken(error: &Error) -> String {
     match error {
         Error::InvalidAvailRingIndex => {

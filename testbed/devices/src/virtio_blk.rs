@@ -1,5 +1,5 @@
-//! The virtio-blk function: its configuration space, its registers, its queues
-//! and their threads, put together.
+//! The virtio-blk function, which connects configuration space, registers, queues and their
+//! threads.
 
 use std::sync::{
     Arc, Mutex, MutexGuard,
@@ -36,43 +36,41 @@ use super::{
     virtio_pci::{CommonConfig, DRIVER_OK, Effect, GENERATION_AT, STATUS_AT},
 };
 
-/// Slots that a function can be in.
+/// The number of slots for functions.
 const SLOTS: u8 = 32;
 
-/// What a disk is like. The defaults are those of QEMU's `virtio-blk-pci`.
+/// The properties of a disk. The defaults are those of QEMU's `virtio-blk-pci`.
 #[derive(Clone, Debug)]
 pub struct BlkSettings {
     /// The PCI identity.
     pub device_id: DeviceId,
-    /// Which of the machine's disks this is, 0 to 31: BARs of different slots
-    /// do not overlap.
+    /// The slot of this disk in the machine, 0 to 31. BARs of different slots do not overlap.
     pub slot: u8,
-    /// MSI-X vectors, at most 2048; 0 leaves INTx alone. None: one for each
-    /// queue and one for configuration changes.
+    /// MSI-X vectors, at most 2048. 0 leaves only INTx. `None` gives one to each queue and one
+    /// to configuration changes.
     pub msix_vectors: Option<u16>,
     /// Request queues, 1 to 1024. More than one offers VIRTIO_BLK_F_MQ.
     pub queues: u16,
-    /// Most descriptors in a queue: a power of two, at most 32768.
+    /// The maximum number of descriptors in a queue: a power of two, at most 32768.
     pub queue_size: u16,
-    /// The feature bits to offer, as they are. VIRTIO_BLK_F_RO and
-    /// VIRTIO_BLK_F_MQ come by themselves.
+    /// The feature bits to offer. VIRTIO_BLK_F_RO and VIRTIO_BLK_F_MQ are added automatically.
     pub features: u64,
-    /// Most data segments in a request.
+    /// The maximum number of data segments in a request.
     pub seg_max: u32,
-    /// Most bytes in a data segment; matters with VIRTIO_BLK_F_SIZE_MAX, which
-    /// [`BlkSettings::FEATURES`] leaves out as QEMU does.
+    /// The maximum length of a data segment. It matters with VIRTIO_BLK_F_SIZE_MAX, which is
+    /// not in [`BlkSettings::FEATURES`], as in QEMU.
     pub size_max: u32,
-    /// Bytes in a logical block.
+    /// The length of a logical block.
     pub blk_size: u32,
-    /// Logical blocks in a physical block, as a power of two.
+    /// Logical blocks per physical block, as a power of two.
     pub physical_block_exp: u8,
-    /// Suggested least I/O size in logical blocks.
+    /// The suggested minimum I/O size in logical blocks.
     pub min_io_size: u16,
-    /// Suggested greatest I/O size in logical blocks; 0 suggests none.
+    /// The suggested maximum I/O size in logical blocks; 0 suggests none.
     pub opt_io_size: u32,
-    /// The disk's identification: ASCII, of which 20 bytes count.
+    /// The serial number: ASCII, of which 20 bytes are used.
     pub serial: String,
-    /// Faults that the disk has from the start.
+    /// The faults of the disk at its start.
     pub faults: Faults,
 }
 
@@ -142,13 +140,12 @@ pub struct VirtioBlk {
 }
 
 impl VirtioBlk {
-    /// A disk that keeps its sectors in `image` and reaches `memory`, powered
-    /// up as firmware leaves it: BARs placed, memory decoding and bus mastering
-    /// on, MSI-X off with every vector masked.
+    /// A disk that keeps its sectors in `image` and accesses `memory`. It is in the state that
+    /// firmware leaves: BARs placed, memory decoding and bus mastering on, MSI-X off and every
+    /// vector masked.
     ///
     /// # Panics
-    /// If `settings` are outside the ranges that [`BlkSettings`] gives, or the
-    /// host gives no thread.
+    /// If `settings` are outside the ranges of [`BlkSettings`], or the host denies a thread.
     #[must_use]
     pub fn new(image: DiskImage, memory: GuestMemoryMmap, settings: BlkSettings) -> Arc<Self> {
         settings.check();
@@ -174,7 +171,7 @@ impl VirtioBlk {
         &self.core.image
     }
 
-    /// Replaces the disk's faults; requests that have stalled stay stalled.
+    /// Replaces the disk's faults. Stalled requests stay stalled.
     pub fn set_faults(&self, faults: Faults) {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
@@ -193,38 +190,36 @@ impl VirtioBlk {
         }
     }
 
-    /// Arms a glitch for the time after the next `skip` at which it is due.
+    /// Arms a glitch, which happens after `skip` opportunities.
     pub fn glitch_after(&self, glitch: Glitch, skip: u32) {
         self.core.oddities.arm(glitch, skip);
     }
 
-    /// Makes a reset slow: the one after the next `after`. It ends when the
-    /// driver has read the status `reads` times and reads it once more;
-    /// `u32::MAX`: it never ends. Until then the device works on.
+    /// Makes the reset after the next `after` resets slow. It ends at the status read after
+    /// `reads` reads, or never with `u32::MAX`. Until then the device keeps working.
     pub fn slow_reset(&self, after: u32, reads: u32) {
         self.core.oddities.slow_reset(after, reads);
     }
 
-    /// Ends a reset that never ends, at the next read of the status.
+    /// Lets a reset that would never end finish at the next read of the status.
     pub fn let_reset_end(&self) {
         self.core.oddities.let_reset_end();
     }
 
-    /// How many resets by the driver have ended.
+    /// The number of finished resets by the driver.
     #[must_use]
     pub fn resets(&self) -> u64 {
         self.core.oddities.resets()
     }
 
-    /// Takes the function away: it serves nothing, reads of its registers and
-    /// of its configuration space give ones, and writes do nothing.
+    /// Removes the function by surprise: it serves nothing, reads of its registers and
+    /// configuration space return ones, and writes do nothing.
     pub fn vanish(&self) {
         self.core.gone.store(true, Ordering::Release);
         self.core.queues.iter().for_each(QueueWorker::reset);
     }
 
-    /// Brings a function back that had vanished. The device is reset;
-    /// configuration space is as it was.
+    /// Reinserts the removed function. The device is reset. Configuration space is unchanged.
     pub fn come_back(&self) {
         self.core.reset();
         self.core.gone.store(false, Ordering::Release);
@@ -236,12 +231,12 @@ impl VirtioBlk {
         self.core.need_reset();
     }
 
-    /// From now on requests are served by [`Self::serve_now`] alone.
+    /// Leaves service to [`Self::serve_now`].
     pub fn by_hand(&self) {
         self.core.queues.iter().for_each(QueueWorker::by_hand);
     }
 
-    /// Serves, on the calling thread, the queues whose notifications rang.
+    /// Serves the notified queues on the calling thread.
     pub fn serve_now(&self) {
         for (index, queue) in (0..).zip(&self.core.queues) {
             queue.serve_now(index, &self.core);
@@ -258,30 +253,28 @@ impl VirtioBlk {
         self.core.interrupts.send_stray(id);
     }
 
-    /// Whether the write cache is on: `writeback` of the configuration (VIRTIO
-    /// 1.3 §5.2.5).
+    /// Whether the write cache is on: `writeback` of the configuration (VIRTIO 1.3 §5.2.5).
     #[must_use]
     pub fn writeback(&self) -> bool {
         self.core.writeback.load(Ordering::Acquire)
     }
 
-    /// The requests served since the last call, in order; 65536 at most.
+    /// The requests served since the last call, in order, at most 65536.
     #[must_use]
     pub fn take_served(&self) -> Vec<Served> {
         self.core.oddities.take_served()
     }
 
-    /// What the driver wrote to the device status, in order; 65536 writes at
-    /// most.
+    /// What the driver wrote to the device status, in order, at most 65536 writes.
     #[must_use]
     pub fn status_writes(&self) -> Vec<u8> {
         self.core.oddities.status_writes()
     }
 
-    /// Gives the disk another size and tells the driver (VIRTIO 1.3 §5.2.4).
+    /// Changes the size of the disk and signals it to the driver (VIRTIO 1.3 §5.2.4).
     ///
     /// # Errors
-    /// For `bytes` that are no disk, and the host's.
+    /// If `bytes` is not a disk size, and errors of the host.
     pub fn resize(&self, bytes: u64) -> Result<(), DiskImageError> {
         self.core.image.resize(bytes)?;
         let (tell, vector) = {
@@ -361,10 +354,10 @@ impl Drop for VirtioBlk {
     }
 }
 
-/// What the function and its threads share.
+/// The state that the function and its threads share.
 ///
-/// Lock order: a queue before the registers. The registers' lock is therefore
-/// free when a queue is stopped or taken into use.
+/// Lock order: a queue before the registers. So the registers' lock is free when a queue is
+/// stopped or enabled.
 pub(super) struct Core {
     image: DiskImage,
     memory: GuestMemoryMmap,
@@ -372,9 +365,9 @@ pub(super) struct Core {
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
 
     config_space: Mutex<ConfigSpace>,
-    /// The memory BARs decode, as the command register says.
+    /// The command register enables memory decoding.
     decodes: AtomicBool,
-    /// Memory may be reached, as the command register says.
+    /// The command register enables bus mastering.
     bus_master: AtomicBool,
     common: Mutex<CommonConfig>,
     interrupts: InterruptSender,
@@ -383,7 +376,7 @@ pub(super) struct Core {
 
     faults: Mutex<Arc<Faults>>,
     oddities: Oddities,
-    /// The function has vanished.
+    /// The function was removed.
     gone: AtomicBool,
     driver_errors: DriverErrors,
     notifications: AtomicU64,
@@ -441,12 +434,12 @@ impl Core {
         &self.driver_errors
     }
 
-    /// Whether the threads have to end.
+    /// Whether the threads must end.
     pub(super) fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// The faults that the disk has now.
+    /// The current faults.
     pub(super) fn faults(&self) -> Arc<Faults> {
         self.faults.lock().expect("no holder panics").clone()
     }
@@ -466,7 +459,7 @@ impl Core {
         self.gone.load(Ordering::Acquire)
     }
 
-    /// The disk as requests see it.
+    /// The disk for requests.
     pub(super) fn disk<'a>(&'a self, faults: &'a Faults) -> Disk<'a> {
         Disk {
             image: &self.image,
@@ -476,14 +469,13 @@ impl Core {
         }
     }
 
-    /// Interrupts for queue `index`.
+    /// Sends the interrupt of queue `index`.
     pub(super) fn queue_used(&self, index: u16) {
         let vector = self.common().queue_vector(index);
         self.interrupts.queue_used(vector);
     }
 
-    /// The driver did what the device can't answer: it stops and asks for a
-    /// reset.
+    /// Stops the device, which cannot answer the driver's request, and asks for a reset.
     pub(super) fn stop_working(&self, why: &str) {
         self.driver_errors
             .add(format!("{why}; the device stops until it is reset"));
@@ -509,8 +501,8 @@ impl Core {
         self.config_space.lock().expect("no holder panics")
     }
 
-    /// As the driver's reset, and the PCI function's registers as well. It has
-    /// forgotten that it ever was reset.
+    /// Resets the device and the registers of the PCI function, and forgets that it ever was
+    /// reset.
     fn power_cycle(&self) {
         self.decodes.store(false, Ordering::Release);
         self.bus_master.store(false, Ordering::Release);
@@ -536,7 +528,7 @@ impl Core {
         }
         if ConfigSpace::is_window_data(offset, data.len()) {
             let window = self.config_space().window(&self.driver_errors);
-            // Another width reads what is stored, like any other register.
+            // Other widths read the stored value, like any other register.
             if let Some(window) = window.filter(|window| window.bytes == data.len()) {
                 self.bar_read(window.bar, window.offset, data);
                 return;
@@ -665,7 +657,7 @@ impl Core {
         }
     }
 
-    /// Whether an access reaches a register; complains if not.
+    /// Whether the access reaches a register. Otherwise records a driver error.
     fn reachable(&self, index: usize, offset: u64, bytes: usize) -> bool {
         if index == LEGACY_BAR && self.settings.device_id == DeviceId::Transitional {
             self.driver_errors.add(
@@ -691,7 +683,7 @@ impl Core {
         reachable
     }
 
-    /// The length of a memory BAR, 0 if it is not there.
+    /// The length of a memory BAR; 0 if it does not exist.
     fn config_space_bytes(&self, index: usize) -> u64 {
         match index {
             VIRTIO_BAR => 4 * super::config_space::STRUCTURE_BYTES,
@@ -737,14 +729,15 @@ impl Core {
             self.record_early_notification(index);
             return;
         }
-        queue.ring();
+        queue.notify();
     }
 
-    /// A doorbell rang while its queue could not be served.
+    /// Records a notification of a queue that cannot be served.
     fn record_early_notification(&self, index: u64) {
         let status = self.common().status();
         if status & super::virtio_pci::NEEDS_RESET != 0 {
-            // The driver may not have seen it yet; nothing will happen.
+            // No error: the driver may not have seen NEEDS_RESET yet. The notification has no
+            // effect.
         } else if status & DRIVER_OK == 0 {
             self.driver_errors.add(format!(
                 "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
@@ -765,7 +758,7 @@ impl Core {
                 }
             }
             Effect::FeaturesAgreed(features) => {
-                // Without a flush there is no cache that a driver could rely on
+                // Without VIRTIO_BLK_F_FLUSH there is no cache that a driver could rely on
                 // (VIRTIO 1.3 §5.2.5.2).
                 let flush = features & 1 << VIRTIO_BLK_F_FLUSH != 0;
                 self.writeback.store(flush, Ordering::Release);
@@ -816,7 +809,7 @@ impl Core {
         }
     }
 
-    /// The driver's reset.
+    /// Carries out the driver's reset.
     fn reset(&self) {
         self.queues.iter().for_each(QueueWorker::reset);
         self.common().reset();

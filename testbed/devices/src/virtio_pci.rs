@@ -1,8 +1,8 @@
-//! The common configuration registers of a virtio function over PCI, and what
-//! a driver must do with them and in which order (VIRTIO 1.3 §3.1 and 4.1.4.3).
+//! The common configuration registers of a virtio function over PCI, and checks of what the
+//! driver does with them (VIRTIO 1.3 §3.1 and 4.1.4.3).
 //!
-//! A state machine without threads: a write gives an [`Effect`], which the
-//! device carries out.
+//! This is a state machine without threads. A write returns an [`Effect`], which the device
+//! carries out.
 
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
@@ -20,16 +20,16 @@ pub(super) const FEATURES_OK: u8 = VIRTIO_CONFIG_S_FEATURES_OK as u8;
 pub(super) const NEEDS_RESET: u8 = VIRTIO_CONFIG_S_NEEDS_RESET as u8;
 pub(super) const FAILED: u8 = VIRTIO_CONFIG_S_FAILED as u8;
 
-/// Bytes of the structure without the fields that no offered feature adds.
+/// The length of the structure without fields that need a feature.
 const BYTES: u64 = 0x38;
 
-/// Where the device status is.
+/// The offset of the device status.
 pub(super) const STATUS_AT: u64 = 0x14;
 
-/// Where the configuration's generation is.
+/// The offset of the configuration generation.
 pub(super) const GENERATION_AT: u64 = 0x15;
 
-/// Which half of a 64-bit field; each is accessed on its own.
+/// A half of a 64-bit field. Each is accessed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Half {
     Low,
@@ -61,7 +61,7 @@ enum Field {
 const ADDRESSES: u8 = 0b111;
 
 impl Field {
-    /// The bit of a field that describes a queue to be enabled; 0 for the others.
+    /// The bit of a field that must be set up before a queue is enabled; 0 for other fields.
     fn setup_bit(self) -> u8 {
         match self {
             Self::QueueDesc(_) => 1,
@@ -73,7 +73,7 @@ impl Field {
     }
 }
 
-/// Every access that the structure takes: offset, width, field.
+/// Every valid access to the structure: offset, width, field.
 const FIELDS: [(u64, usize, Field); 19] = [
     (0x00, 4, Field::DeviceFeatureSelect),
     (0x04, 4, Field::DeviceFeature),
@@ -96,41 +96,41 @@ const FIELDS: [(u64, usize, Field); 19] = [
     (0x34, 4, Field::QueueDevice(Half::High)),
 ];
 
-/// What the device has to do after a write.
+/// The device's task after a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Nothing.
     None,
     /// Stop all queues, then call [`CommonConfig::reset`].
     Reset,
-    /// The features are agreed.
+    /// The features are negotiated.
     FeaturesAgreed(u64),
-    /// Take this queue into use; then [`CommonConfig::queue_in_use`].
+    /// Enable this queue, then call [`CommonConfig::queue_in_use`].
     Enable(u16, QueueRegisters),
-    /// The driver is ready: doorbells count from now on.
+    /// The driver is ready: notifications are served from now on.
     Start,
 }
 
-/// What the driver set up for one queue.
+/// The driver's setup of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueRegisters {
-    /// How many descriptors.
+    /// The number of descriptors.
     pub(super) size: u16,
-    /// The MSI-X vector of its interrupts.
+    /// The MSI-X vector.
     pub(super) vector: u16,
-    /// Physical address of the descriptor table.
+    /// The physical address of the descriptor table.
     pub(super) desc: u64,
-    /// Physical address of the available ring.
+    /// The physical address of the available ring.
     pub(super) driver: u64,
-    /// Physical address of the used ring.
+    /// The physical address of the used ring.
     pub(super) device: u64,
-    /// The device uses it.
+    /// Whether the queue is in use.
     enabled: bool,
-    /// Which of its fields were written, as [`Field::setup_bit`]s.
+    /// The fields that were written, as [`Field::setup_bit`]s.
     written: u8,
-    /// Which of them were last written after a reset and before ACKNOWLEDGE.
+    /// Those of them that were last written after a reset and before ACKNOWLEDGE.
     early: u8,
-    /// The vector was written and not read back.
+    /// Whether the vector was written and not read back.
     vector_unread: bool,
 }
 
@@ -151,20 +151,19 @@ pub(super) struct CommonConfig {
     queue_select: u16,
     queues: Vec<QueueRegisters>,
 
-    /// FEATURES_OK does not stay set.
+    /// Whether the device clears FEATURES_OK.
     refuses_features: bool,
-    /// The driver has never reset the device.
+    /// Whether the driver has never reset the device.
     untouched: bool,
-    /// A reset was not yet seen to be finished.
+    /// Whether the driver has not yet read that a reset finished.
     reset_unread: bool,
-    /// FEATURES_OK was not yet seen to have stayed.
+    /// Whether the driver has not yet read back FEATURES_OK.
     features_unread: bool,
 }
 
 impl CommonConfig {
-    /// The registers of a device that offers the features `offered`, has
-    /// `queues` queues of at most `queue_size` descriptors, and `vectors` MSI-X
-    /// vectors.
+    /// The registers of a device that offers the features `offered` and has `queues` queues of
+    /// at most `queue_size` descriptors, and `vectors` MSI-X vectors.
     pub(super) fn new(offered: u64, queues: u16, queue_size: u16, vectors: u16) -> Self {
         let registers = QueueRegisters {
             size: queue_size,
@@ -197,7 +196,7 @@ impl CommonConfig {
         }
     }
 
-    /// Sets whether FEATURES_OK is refused, whatever the driver accepts.
+    /// Sets whether FEATURES_OK is refused.
     pub(super) fn refuse_features(&mut self, refuses: bool) {
         self.refuses_features = refuses;
     }
@@ -207,7 +206,7 @@ impl CommonConfig {
         self.status
     }
 
-    /// The features that the device offers.
+    /// The offered features.
     pub(super) fn offered(&self) -> u64 {
         self.offered
     }
@@ -233,7 +232,7 @@ impl CommonConfig {
             .map_or(NO_VECTOR, |queue| queue.vector)
     }
 
-    /// Gives all registers their reset values: the queues have stopped.
+    /// Resets all registers. The queues must have stopped.
     pub(super) fn reset(&mut self) {
         let fresh = Self::new(
             self.offered,
@@ -242,7 +241,7 @@ impl CommonConfig {
             self.vectors,
         );
         *self = Self {
-            // Goes on counting: the driver may hold a configuration it read before.
+            // Not reset, because the driver may hold a configuration that it read before.
             generation: self.generation,
             untouched: false,
             reset_unread: true,
@@ -250,21 +249,21 @@ impl CommonConfig {
         };
     }
 
-    /// Queue `index` is in use: `queue_enable` reads 1 from now on.
+    /// Marks queue `index` as in use: `queue_enable` reads 1 from now on.
     pub(super) fn queue_in_use(&mut self, index: u16) {
         if let Some(queue) = self.queues.get_mut(usize::from(index)) {
             queue.enabled = true;
         }
     }
 
-    /// The device can't go on: DEVICE_NEEDS_RESET (VIRTIO 1.3 §2.1.2). Says
-    /// whether the driver is to be told.
+    /// Sets DEVICE_NEEDS_RESET, because the device cannot go on (VIRTIO 1.3 §2.1.2). Returns
+    /// whether the driver must be interrupted.
     pub(super) fn needs_reset(&mut self) -> bool {
         self.status |= NEEDS_RESET;
         self.status & DRIVER_OK != 0
     }
 
-    /// The device-specific configuration is another one now.
+    /// Notes that the device-specific configuration changed.
     pub(super) fn configuration_changed(&mut self) {
         self.generation = self.generation.wrapping_add(1);
     }
@@ -314,7 +313,7 @@ impl CommonConfig {
         self.queues.get_mut(usize::from(self.queue_select))
     }
 
-    /// Writes a field. `msix` says whether MSI-X is enabled.
+    /// Writes a field. `msix` is whether MSI-X is enabled.
     pub(super) fn write(
         &mut self,
         offset: u64,
@@ -328,8 +327,8 @@ impl CommonConfig {
         let mut bytes = [0; 4];
         bytes[..data.len()].copy_from_slice(data);
         let value = u32::from_le_bytes(bytes);
-        // The initialisation must wait, not what selects a field to read, another
-        // reset, or the end of a mapping.
+        // Only initialization must wait for the reset. Selecting a field to read, another
+        // reset, and removing a mapping need not.
         let initialises = match field {
             Field::DeviceStatus => value != 0,
             Field::DeviceFeatureSelect | Field::DriverFeatureSelect | Field::QueueSelect => false,
@@ -348,7 +347,7 @@ impl CommonConfig {
             Field::DriverFeature => self.write_features(value, driver_errors),
             Field::ConfigMsixVector => {
                 self.config_vector = self.mapped(value as u16, driver_errors);
-                // Only a mapping is to be verified.
+                // Only a mapping must be read back.
                 self.config_vector_unread = value as u16 != NO_VECTOR;
             }
             Field::DeviceStatus => return self.write_status(value as u8, msix, driver_errors),
@@ -369,13 +368,13 @@ impl CommonConfig {
         Effect::None
     }
 
-    /// The vector that an event is mapped to when the driver asks for `vector`.
+    /// The vector that the device maps an event to when the driver requests `vector`.
     fn mapped(&self, vector: u16, driver_errors: &DriverErrors) -> u16 {
         if vector < self.vectors || vector == NO_VECTOR {
             return vector;
         }
         driver_errors.add(format!(
-            "MSI-X vector {vector} was asked for, and the table has {} (VIRTIO 1.3 §4.1.5.1.2.2)",
+            "MSI-X vector {vector} was requested, but the table has {} (VIRTIO 1.3 §4.1.5.1.2.2)",
             self.vectors
         ));
         NO_VECTOR
@@ -416,7 +415,7 @@ impl CommonConfig {
                 .add("the device was not reset before its initialisation (VIRTIO 1.3 §3.1.1)");
             self.untouched = false;
         }
-        // The device itself sets NEEDS_RESET: a driver may not have seen it yet.
+        // The driver may not have seen NEEDS_RESET yet, which the device sets.
         let old = self.status & !NEEDS_RESET;
         if old & !value != 0 {
             driver_errors.add(format!(
@@ -446,7 +445,7 @@ impl CommonConfig {
             ),
         ] {
             if new & bit != 0 && old & before == 0 {
-                driver_errors.add(format!("{names}, or with it at once (VIRTIO 1.3 §3.1.1)"));
+                driver_errors.add(format!("{names}, or in the same write (VIRTIO 1.3 §3.1.1)"));
             }
         }
         if new & FEATURES_OK != 0
@@ -464,14 +463,14 @@ impl CommonConfig {
         }
         self.check_before_start(msix, driver_errors);
         if self.status & FEATURES_OK == 0 {
-            // Without agreed features there is no telling what the rings hold.
+            // Without negotiated features the format of the rings is unknown.
             self.status &= !DRIVER_OK;
             return Effect::None;
         }
         Effect::Start
     }
 
-    /// Whether the device can work with what the driver accepted.
+    /// Whether the device can work with the accepted features.
     fn features_acceptable(&self, driver_errors: &DriverErrors) -> bool {
         let foreign = self.driver_features & !self.offered;
         if foreign != 0 {
@@ -520,8 +519,8 @@ impl CommonConfig {
             ));
             return Effect::None;
         };
-        // Only the initialisation has an order, and it begins with ACKNOWLEDGE: after
-        // a reset, fields may be cleared and vectors given up.
+        // Only initialization has an order, and it begins with ACKNOWLEDGE. Between a reset and
+        // ACKNOWLEDGE, drivers may clear fields and release vectors.
         let begun = status & ACKNOWLEDGE != 0 || field == Field::QueueEnable;
         let unmaps = field == Field::QueueMsixVector && value == u32::from(NO_VECTOR);
         queue.early &= !field.setup_bit();
@@ -534,7 +533,7 @@ impl CommonConfig {
                 ));
             }
         }
-        // A vector may be changed at any time: it says nothing about the memory.
+        // A vector may change at any time, because the device does not derive memory from it.
         if queue.enabled && field != Field::QueueMsixVector {
             driver_errors.add(format!(
                 "{field:?} of queue {index} was written with {value:#x} while the queue is \
@@ -565,7 +564,7 @@ impl CommonConfig {
             _ => {
                 if value != 1 {
                     driver_errors.add(format!(
-                        "{value} was written to queue_enable of queue {index}; only 1 may be \
+                        "{value} was written to queue_enable of queue {index}; it must be 1 \
                          (VIRTIO 1.3 §4.1.4.3.2)"
                     ));
                     return Effect::None;
@@ -600,8 +599,8 @@ impl CommonConfig {
     }
 }
 
-/// The field that an access of `bytes` bytes at `offset` names, if it is one
-/// that the specification allows (VIRTIO 1.3 §4.1.3.1).
+/// The field that an access of `bytes` bytes at `offset` names, if the specification allows it
+/// (VIRTIO 1.3 §4.1.3.1).
 fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<Field> {
     let hit = FIELDS
         .iter()
@@ -610,7 +609,7 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<F
         let why = if offset < BYTES {
             "no field has that place and width (VIRTIO 1.3 §4.1.3.1)"
         } else {
-            "no field lies there unless a feature adds it that is not offered"
+            "the field there belongs to a feature that is not offered"
         };
         driver_errors.add(format!(
             "common configuration: an access of {bytes} bytes at {offset:#x}: {why}"
@@ -619,7 +618,7 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<F
     hit.map(|(_, _, field)| *field)
 }
 
-/// The 32 feature bits that `select` names.
+/// The 32 feature bits that `select` selects.
 fn word(features: u64, select: u32) -> u32 {
     match select {
         0 => features as u32,
@@ -667,8 +666,7 @@ mod tests {
 
     const NONE: u32 = NO_VECTOR as u32;
 
-    /// A driver and the registers that it works on: 2 queues, 3 vectors, MSI-X
-    /// on.
+    /// A driver and the registers: 2 queues, 3 vectors, MSI-X on.
     struct Bench {
         registers: CommonConfig,
         driver_errors: DriverErrors,
@@ -682,7 +680,7 @@ mod tests {
             }
         }
 
-        /// A device that was reset, and seen to be.
+        /// A device that was reset, and whose driver has seen that.
         fn reset() -> Self {
             let mut bench = Self::new();
             assert_eq!(bench.status(0), Effect::Reset);
@@ -691,7 +689,7 @@ mod tests {
             bench
         }
 
-        /// A device with all offered features agreed.
+        /// A device with all offered features negotiated.
         fn agreed() -> Self {
             let mut bench = Self::reset();
             bench.status(ACKNOWLEDGE);
@@ -703,7 +701,7 @@ mod tests {
             bench
         }
 
-        /// A device that is ready, with queue 0 in use.
+        /// A device after DRIVER_OK, with queue 0 enabled.
         fn ready() -> Self {
             let mut bench = Self::agreed();
             bench.set_up_queue();
@@ -762,7 +760,7 @@ mod tests {
             assert_eq!(self.driver_errors.list(), [""; 0]);
         }
 
-        /// The one thing that was wrong.
+        /// The only driver error.
         fn driver_error(&self) -> String {
             let list = self.driver_errors.list();
             assert_eq!(list.len(), 1, "{list:#?}");
@@ -1183,7 +1181,7 @@ mod tests {
 
             assert_eq!(bench.set::<2>(QUEUE_ENABLE, value), Effect::None);
 
-            assert!(bench.driver_error().contains("only 1 may be"));
+            assert!(bench.driver_error().contains("it must be 1"));
         }
     }
 

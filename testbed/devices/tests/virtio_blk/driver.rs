@@ -1,5 +1,5 @@
-//! A tiny driver: what a virtio-blk driver does, through configuration space
-//! and BARs alone, with split rings of its own in guest memory.
+//! A minimal virtio-blk driver. It uses only configuration space and BARs, with split rings in
+//! guest memory.
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, atomic::Ordering},
@@ -10,18 +10,18 @@ use testbed_devices::{Access, BlkSettings, DiskImage, VirtioBlk};
 use testbed_machine::pci::{Interrupts, PciFunction};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// How long anything may take. Nothing waits that long unless it is broken.
+/// The timeout of every wait. Only a broken device reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Guest memory: two pieces with a hole between them.
+/// Guest memory: two regions with a gap between them.
 pub const MEMORY: u64 = 0x1_0000_0000;
 pub const MEMORY_BYTES: u64 = 16 << 20;
 pub const SECOND: u64 = MEMORY + MEMORY_BYTES;
 pub const HOLE: u64 = SECOND + (1 << 20);
 
-/// Where the rings of queue `n` lie: 128 KiB for each.
+/// The address of the rings: 128 KiB for each queue.
 const RINGS: u64 = MEMORY;
-/// Where buffers lie.
+/// The address of the buffers.
 const BUFFERS: u64 = MEMORY + (2 << 20);
 
 /// Feature bits.
@@ -34,7 +34,7 @@ pub const MQ: u64 = 1 << 12;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
 
-/// Offsets of the structures in BAR 4, as the capabilities say.
+/// Offsets of the structures in BAR 4, as in the capabilities.
 pub const COMMON: u64 = 0x0000;
 pub const ISR: u64 = 0x1000;
 pub const DEVICE: u64 = 0x2000;
@@ -43,7 +43,7 @@ pub const NOTIFY: u64 = 0x3000;
 /// Offsets of common configuration fields.
 pub const STATUS: u64 = COMMON + 0x14;
 
-/// Request types and states.
+/// Request types and status values.
 pub const IN: u32 = 0;
 pub const OUT: u32 = 1;
 pub const FLUSH_REQUEST: u32 = 4;
@@ -56,7 +56,7 @@ const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT_FLAG: u16 = 4;
 
-/// The machine's side of the interrupts.
+/// Receives the interrupts.
 #[derive(Default)]
 pub struct Receiver {
     seen: Mutex<Seen>,
@@ -65,7 +65,7 @@ pub struct Receiver {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// The messages, in the order in which they came.
+    /// The messages in order.
     pub messages: Vec<u16>,
     /// The level of the pin.
     pub line: bool,
@@ -78,7 +78,7 @@ impl Receiver {
         self.lock().clone()
     }
 
-    /// Waits until what was seen is `enough`.
+    /// Waits until `enough` accepts what was seen.
     pub fn wait(&self, enough: impl Fn(&Seen) -> bool) {
         let (seen, timeout) = self
             .changed
@@ -87,7 +87,7 @@ impl Receiver {
         assert!(!timeout.timed_out(), "no such interrupt came: {seen:?}");
     }
 
-    /// How many messages came.
+    /// The number of messages.
     pub fn messages(&self) -> usize {
         self.lock().messages.len()
     }
@@ -115,10 +115,10 @@ impl Interrupts for Receiver {
     }
 }
 
-/// One piece of a chain: address, length, whether the device writes it.
+/// A buffer of a chain: address, length, whether the device writes it.
 pub type Piece = (u64, u32, bool);
 
-/// A split ring on the driver's side.
+/// The driver's view of a split ring.
 pub struct Ring {
     pub index: u16,
     pub size: u16,
@@ -127,23 +127,23 @@ pub struct Ring {
     pub used: u64,
     pub next_avail: u16,
     pub next_used: u16,
-    /// Where the next chain's descriptors go.
+    /// The index of the next free descriptor.
     next_desc: u16,
-    /// What `avail.idx` was when the device was last told of it.
+    /// The value of `avail.idx` at the last notification.
     notified: u16,
 }
 
-/// How the driver sets the device up.
+/// How the driver sets up the device.
 #[derive(Clone, Copy)]
 pub struct Setup {
-    /// Features that it accepts if they are offered; VERSION_1 always.
+    /// Features that the driver accepts if they are offered, besides VERSION_1.
     pub features: u64,
-    /// Whether it uses MSI-X: vector 0 for the configuration, `n + 1` for queue
-    /// `n`, all unmasked.
+    /// Whether to use MSI-X: vector 0 for the configuration, `n + 1` for queue `n`, all
+    /// unmasked.
     pub msix: bool,
     /// Descriptors in each queue.
     pub queue_size: u16,
-    /// How many queues.
+    /// The number of queues.
     pub queues: u16,
 }
 
@@ -170,8 +170,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// A machine with a disk of `sectors` sectors in which each sector is
-    /// filled with its number, not yet initialised.
+    /// An uninitialised device with a disk of `sectors` sectors, each filled with its number.
     pub fn powered_up(sectors: u64, settings: BlkSettings) -> Self {
         Self::with_access(sectors, settings, Access::ReadWrite)
     }
@@ -210,7 +209,7 @@ impl Driver {
         driver
     }
 
-    /// Everything by default.
+    /// An initialised device with all defaults.
     pub fn default_ready() -> Self {
         Self::ready(BlkSettings::default(), Setup::default())
     }
@@ -229,7 +228,7 @@ impl Driver {
         self.get::<1>(STATUS) as u8
     }
 
-    /// Resets the device and waits until that is done.
+    /// Resets the device and waits until the reset has finished.
     pub fn reset(&mut self) {
         self.set::<1>(STATUS, 0);
         let deadline = Instant::now() + PATIENCE;
@@ -239,7 +238,7 @@ impl Driver {
         self.rings.clear();
     }
 
-    /// Brings the device from anything to DRIVER_OK.
+    /// Brings the device from any state to DRIVER_OK.
     pub fn initialise(&mut self, setup: Setup) {
         self.negotiate(setup);
         for index in 0..setup.queues {
@@ -276,8 +275,7 @@ impl Driver {
         word(0) | word(1) << 32
     }
 
-    /// Turns MSI-X on, as firmware and operating system do, with `vectors`
-    /// vectors unmasked.
+    /// Enables MSI-X and unmasks `vectors` vectors, as firmware and operating system do.
     pub fn enable_msix(&self, vectors: u16) {
         for vector in 0..u64::from(vectors) {
             self.disk
@@ -312,7 +310,7 @@ impl Driver {
         self.disk.config_write(0x04, &value.to_le_bytes());
     }
 
-    /// Zeroes the rings of queue `index` and hands them to the device.
+    /// Zeroes the rings of queue `index` and enables it.
     pub fn enable_queue(&mut self, index: u16, setup: Setup) {
         let ring = self.prepare_queue(index, setup);
         for (offset, address) in [(0x20, ring.desc), (0x28, ring.avail), (0x30, ring.used)] {
@@ -355,7 +353,7 @@ impl Driver {
         }
     }
 
-    /// Fresh memory for a buffer; it is never given back.
+    /// Allocates a buffer, which is never freed.
     pub fn buffer(&mut self, content: &[u8]) -> u64 {
         let address = self.next_buffer;
         self.next_buffer += (content.len() as u64).next_multiple_of(512).max(512);
@@ -404,8 +402,8 @@ impl Driver {
         self.write(table + 16 * u64::from(index), &descriptor);
     }
 
-    /// Writes `pieces` as a chain into the table at `table` from `first` on,
-    /// wrapping at `size`. Gives the index after the last.
+    /// Writes `pieces` as a chain into the table at `table` from `first` on, wrapping at
+    /// `size`. Returns the index after the last.
     fn chain(&self, table: u64, first: u16, size: u16, pieces: &[Piece]) -> u16 {
         let mut index = first;
         for (number, piece) in pieces.iter().enumerate() {
@@ -417,7 +415,7 @@ impl Driver {
         index
     }
 
-    /// Puts a chain into the descriptor table of queue `queue`. Gives its head.
+    /// Writes a chain into the descriptor table of queue `queue`. Returns its head.
     pub fn direct(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
         let ring = &self.rings[queue];
         let head = ring.next_desc;
@@ -426,7 +424,7 @@ impl Driver {
         head
     }
 
-    /// Puts a chain into a table of its own. Gives the head that leads there.
+    /// Writes a chain into an indirect table. Returns the head that refers to it.
     pub fn indirect(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
         let table = self.buffer(&vec![0; 16 * pieces.len()]);
         self.chain(table, 0, pieces.len() as u16, pieces);
@@ -443,7 +441,7 @@ impl Driver {
         head
     }
 
-    /// Makes `head` available, without telling the device.
+    /// Makes `head` available, without a notification.
     pub fn publish(&mut self, queue: usize, head: u16) {
         let ring = &mut self.rings[queue];
         let slot = ring.avail + 4 + 2 * u64::from(ring.next_avail % ring.size);
@@ -453,7 +451,7 @@ impl Driver {
         self.store(at, index);
     }
 
-    /// Tells the device, unless it does not want to know.
+    /// Notifies the device, unless it has suppressed notifications.
     pub fn notify_if_wanted(&mut self, queue: usize) {
         let ring = &self.rings[queue];
         let (old, new) = (ring.notified, ring.next_avail);
@@ -473,8 +471,7 @@ impl Driver {
         self.set::<2>(NOTIFY + 4 * u64::from(queue), queue.into());
     }
 
-    /// Asks for an interrupt when used element `at` has been written
-    /// (EVENT_IDX).
+    /// Requests an interrupt when used element `at` is written (EVENT_IDX).
     pub fn set_used_event(&self, queue: usize, at: u16) {
         let ring = &self.rings[queue];
         self.store(ring.avail + 4 + 2 * u64::from(ring.size), at);
@@ -488,7 +485,7 @@ impl Driver {
         self.load(self.rings[queue].used + 2)
     }
 
-    /// Waits until the device has used `count` chains in all, and takes none.
+    /// Waits until the device has used `count` chains in total. Takes none from the ring.
     pub fn wait_for_used_index(&self, count: u16) {
         let deadline = Instant::now() + PATIENCE;
         while self.used_index(0) != count {
@@ -501,8 +498,8 @@ impl Driver {
         }
     }
 
-    /// Waits for the next used element, by polling: head and length. The
-    /// driver's wish for interrupts stays what it was.
+    /// Polls for the next used element and returns its head and length. Does not change
+    /// `used_event`.
     pub fn wait_used(&mut self, queue: usize) -> (u32, u32) {
         let deadline = Instant::now() + PATIENCE;
         while self.used_index(queue) == self.rings[queue].next_used {
@@ -521,8 +518,8 @@ impl Driver {
         (word(0), word(4))
     }
 
-    /// Makes `pieces` available as one chain, and waits until it is done. Gives
-    /// the used length.
+    /// Makes `pieces` available as one chain, and waits until it is used. Returns the used
+    /// length.
     pub fn run(&mut self, pieces: &[Piece]) -> u32 {
         let head = self.direct(0, pieces);
         self.publish(0, head);
@@ -532,7 +529,7 @@ impl Driver {
         length
     }
 
-    /// A request's header in a buffer.
+    /// Writes a request's header into a buffer.
     pub fn header(&mut self, kind: u32, sector: u64) -> u64 {
         let mut header = [0; 16];
         header[0..4].copy_from_slice(&kind.to_le_bytes());
@@ -540,8 +537,8 @@ impl Driver {
         self.buffer(&header)
     }
 
-    /// The pieces of a request with the usual framing: header, data, status.
-    /// Gives where the data and the status will be.
+    /// Builds a request with the usual framing: header, data, status. Returns the addresses of
+    /// data and status too.
     pub fn request(&mut self, kind: u32, sector: u64, data: &[u8]) -> (Vec<Piece>, u64, u64) {
         let header = self.header(kind, sector);
         let buffer = self.buffer(data);
@@ -554,7 +551,7 @@ impl Driver {
         (pieces, buffer, status)
     }
 
-    /// Runs a request: its status, its data, the used length.
+    /// Runs a request. Returns its status, its data, and the used length.
     pub fn call(&mut self, kind: u32, sector: u64, data: &[u8]) -> (u8, Vec<u8>, u32) {
         let (pieces, buffer, status) = self.request(kind, sector, data);
         let length = self.run(&pieces);
@@ -565,7 +562,7 @@ impl Driver {
         )
     }
 
-    /// The file itself.
+    /// Reads the image file.
     pub fn image(&self, sector: u64, bytes: usize) -> Vec<u8> {
         let mut data = vec![0; bytes];
         self.disk
@@ -575,13 +572,13 @@ impl Driver {
         data
     }
 
-    /// The driver did nothing wrong.
+    /// Asserts that there are no driver errors.
     pub fn nothing_wrong(&self) {
         assert_eq!(self.disk.driver_errors(), [""; 0]);
         assert_eq!(self.disk.counters().driver_errors, 0);
     }
 
-    /// The one thing that the driver did wrong.
+    /// The only driver error.
     pub fn driver_error(&self) -> String {
         let list = self.disk.driver_errors();
         assert_eq!(list.len(), 1, "{list:#?}");
@@ -589,7 +586,7 @@ impl Driver {
         list[0].clone()
     }
 
-    /// Waits until the device asks for a reset.
+    /// Waits for DEVICE_NEEDS_RESET.
     pub fn wait_needs_reset(&self) {
         let deadline = Instant::now() + PATIENCE;
         while self.status() & 0x40 == 0 {

@@ -1,5 +1,5 @@
-//! What a driver must not do, and how the device answers it. The order of
-//! initialisation is tested beside the registers.
+//! Violations by the driver, and the device's reaction. The order of initialisation is tested
+//! beside the registers.
 
 use testbed_devices::{BlkSettings, DeviceId};
 use testbed_machine::pci::PciFunction;
@@ -9,7 +9,7 @@ use crate::driver::{
     ISR, NOTIFY, OK, OUT, Piece, SEG_MAX, SIZE_MAX, Setup, UNSUPP,
 };
 
-/// What the device says of a chain that it can't answer.
+/// The driver error for a chain that the device cannot answer.
 fn gives_up_on(pieces: impl Fn(&mut Driver) -> Vec<Piece>) -> String {
     let mut driver = Driver::default_ready();
     let pieces = pieces(&mut driver);
@@ -26,7 +26,7 @@ fn gives_up_on(pieces: impl Fn(&mut Driver) -> Vec<Piece>) -> String {
     error
 }
 
-/// The queue registers of a driver that writes wrong addresses.
+/// The driver error for a queue that is enabled with these addresses.
 fn enabling(desc: u64, avail: u64, used: u64) -> String {
     let mut driver = Driver::powered_up(256, BlkSettings::default());
     driver.negotiate(Setup::default());

@@ -1,5 +1,4 @@
-//! Faults that are switched while a driver runs, and the record of what the disk
-//! did.
+//! Faults that are enabled while a driver runs, and the record of what the disk did.
 
 use testbed_devices::{BlkSettings, Faults, Glitch, Operation, Served};
 use testbed_machine::pci::PciFunction as _;

@@ -1,5 +1,4 @@
-//! When an interrupt comes, and as what: messages, masks, the pin, and the two
-//! ways to suppress them.
+//! Interrupts: messages, masks, the pin, and the two ways to suppress them.
 
 use testbed_devices::BlkSettings;
 use testbed_machine::pci::PciFunction;
@@ -11,7 +10,7 @@ fn read_one(driver: &mut Driver) {
     driver.call(IN, 1, &[0; 512]);
 }
 
-/// Makes `count` reads available with one doorbell.
+/// Makes `count` reads available with one notification.
 fn read_many(driver: &mut Driver, count: u64) {
     for sector in 0..count {
         let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
@@ -21,13 +20,13 @@ fn read_many(driver: &mut Driver, count: u64) {
     driver.notify_if_wanted(0);
 }
 
-/// Serves one more request, so that an interrupt for what came before would be
-/// there now: a queue interrupts before it goes on.
+/// Serves one more request. The interrupts for earlier ones have arrived then, because a queue
+/// interrupts before it goes on.
 fn settle(driver: &mut Driver) {
     read_one(driver);
 }
 
-/// A driver that uses messages and wants one for every used buffer.
+/// A driver that gets a message for every used buffer.
 fn messages() -> Driver {
     Driver::ready(
         BlkSettings::default(),
@@ -38,7 +37,7 @@ fn messages() -> Driver {
     )
 }
 
-/// The interrupts on the pin, without EVENT_IDX.
+/// Interrupts on the pin, without EVENT_IDX.
 fn pin() -> Setup {
     Setup {
         msix: false,
@@ -63,7 +62,7 @@ fn a_used_queue_sends_the_message_of_its_vector() {
 fn queues_can_share_a_vector() {
     let mut driver = messages();
 
-    // Vector 0 is that of the configuration.
+    // Vector 0 belongs to the configuration.
     driver.set::<2>(0x1a, 0);
     assert_eq!(driver.get::<2>(0x1a), 0);
     read_one(&mut driver);
@@ -272,7 +271,7 @@ fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
         let (mut made, mut done, mut heard) = (0, 0, 0);
 
         while done < TOTAL {
-            // Never more than 8 of 3 descriptors each, in a table of 64.
+            // At most 8 chains of 3 descriptors in a table of 64.
             while made < TOTAL && made - done < 8 {
                 let head = driver.direct(0, &pieces);
                 driver.publish(0, head);
@@ -285,7 +284,7 @@ fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
                 done += 1;
             }
             if done == before {
-                // Asks for an interrupt, looks again, and only then sleeps.
+                // Requests an interrupt, polls again, and only then sleeps.
                 driver.set_used_event(0, driver.rings[0].next_used);
                 if driver.used_index(0) == driver.rings[0].next_used {
                     driver.receiver.wait(|seen| seen.messages.len() > heard);

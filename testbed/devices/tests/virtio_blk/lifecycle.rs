@@ -1,5 +1,5 @@
-//! From power-up to reset and stop: discovery, the order of things, stalled
-//! requests, and a device that gave up.
+//! From power-up to reset and stop: discovery, initialisation, stalled requests, and a device
+//! that stopped.
 
 use testbed_devices::{BlkSettings, DeviceId, Faults};
 use testbed_machine::pci::{BarKind, PciFunction};
@@ -184,7 +184,7 @@ fn a_device_that_gave_up_works_again_after_a_reset() {
     driver.wait_needs_reset();
     driver.receiver.wait(|seen| seen.messages == [0]);
     assert!(driver.driver_error().contains("length 0"));
-    // It takes no more requests, and no offence at the driver's next one.
+    // It takes no requests, and the driver's next one is no driver error.
     driver.notify_queue(0);
     assert_eq!(driver.used_index(0), 0);
 
@@ -230,7 +230,7 @@ fn a_reset_leaves_undone_what_was_not_begun() {
     let head = driver.direct(0, &pieces);
     driver.publish(0, head);
     driver.notify_if_wanted(0);
-    // The device has awoken once it wants no more notifications.
+    // The thread is awake once it suppresses notifications.
     let used_flags = driver.rings[0].used;
     let deadline = std::time::Instant::now() + PATIENCE;
     while driver.load(used_flags) == 0 {
@@ -250,15 +250,14 @@ fn a_reset_leaves_undone_what_was_not_begun() {
 
 #[test]
 fn a_reset_waits_for_the_request_at_hand() {
-    // Without a flush the device makes each write durable before it is done,
-    // and that takes a while.
+    // Without VIRTIO_BLK_F_FLUSH each write is durable before it completes, which is slow.
     let setup = Setup {
         features: !FLUSH,
         ..Setup::default()
     };
     let mut driver = Driver::powered_up(256, BlkSettings::default());
 
-    // A reset that does not wait is seen only if it comes in the middle.
+    // Only a reset during a request shows whether the device waits for it.
     for round in 1..=50 {
         driver.initialise(setup);
         let (pieces, _, status) = driver.request(OUT, 0, &[round; 65536]);
@@ -298,7 +297,7 @@ fn a_reset_in_the_middle_of_traffic_ends_it() {
         driver.reset();
         driver.write(buffer, &[0xee; 512]);
 
-        // What the device still did would be seen here.
+        // A later access of the device would be seen here.
         driver.set::<1>(COMMON + 0x14, 1);
         assert_eq!(driver.read(buffer, 512), [0xee; 512]);
     }
@@ -344,7 +343,7 @@ fn a_disk_without_power_forgets_all_but_its_sectors() {
     driver.disk.power_cycle();
 
     assert_eq!(driver.disk.bar(4).expect("a BAR").address, 0);
-    // Nothing decodes: ones are read, and that is expected of.
+    // Memory decoding is off, so reads return ones and are driver errors.
     assert_eq!(driver.status(), 0xff);
     assert!(driver.driver_error().contains("memory decoding off"));
     driver

@@ -1,5 +1,5 @@
-//! The virtio-blk function as a driver meets it: through configuration space,
-//! BARs, rings in guest memory, and interrupts.
+//! Tests of the virtio-blk function from the driver's side: through configuration space, BARs,
+//! rings in guest memory, and interrupts.
 
 mod driver;
 mod driver_errors;

@@ -1,5 +1,4 @@
-//! Requests that a good driver makes, in every framing, and what the disk does
-//! with them.
+//! Valid requests, in every framing, and what the disk does with them.
 
 use testbed_devices::{Access, BlkSettings, Faults};
 use testbed_machine::pci::PciFunction;
@@ -9,7 +8,7 @@ use crate::driver::{
     OK, OUT, Piece, RO, SECOND, Setup, UNSUPP,
 };
 
-/// The setups whose difference a request must not notice.
+/// Setups that must give the same result for every request.
 fn setups() -> [Setup; 4] {
     [
         Setup::default(),
@@ -166,7 +165,7 @@ fn any_framing_is_accepted() {
         (header + 3, 13, false),
         (data, 100, true),
         (data + 100, 412, true),
-        // The status follows the data at once.
+        // The status follows the data in the same buffer.
         (tail, 513, true),
     ];
 
@@ -200,7 +199,7 @@ fn data_can_be_odd_pieces_anywhere_in_memory() {
     let mut driver = Driver::default_ready();
     let header = driver.header(IN, 20);
     let status = driver.buffer(&[0xff]);
-    // From the first piece of memory into the second, at an odd address.
+    // Crosses from the first memory region into the second, at an odd address.
     let across = SECOND - 701;
 
     let length = driver.run(&[(header, 16, false), (across, 1536, true), (status, 1, true)]);
@@ -213,7 +212,7 @@ fn data_can_be_odd_pieces_anywhere_in_memory() {
 
 #[test]
 fn requests_go_round_the_ring_many_times() {
-    // Beyond the wrap of the 16-bit indices.
+    // The 16-bit indices wrap.
     const ROUNDS: u64 = 17_000;
     for setup in setups() {
         let setup = Setup {
@@ -418,7 +417,7 @@ fn the_cache_mode_follows_the_features_and_the_driver() {
         assert_eq!(driver.get::<1>(WRITEBACK), writeback);
         driver.set::<1>(WRITEBACK, 1 - writeback);
         assert_eq!(driver.get::<1>(WRITEBACK), 1 - writeback);
-        // Either way a write gets there.
+        // A write succeeds with both.
         assert_eq!(driver.call(OUT, 1, &[0x77; 512]).0, OK);
         assert_eq!(driver.image(1, 512), [0x77; 512]);
         driver.initialise(Setup {
