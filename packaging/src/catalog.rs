@@ -1,27 +1,25 @@
-//! The catalog of a driver package (`.cat`): the signed list of digests of the INF
-//! file and of the files that it installs.
+//! The catalog of a driver package (`.cat`): the signed list of digests of the INF file and of
+//! the files that it installs.
 //!
 //! No document describes the whole format. The sources are:
 //!
-//! - The names of object identifiers are those of mscat.h, WinTrust.h and wincrypt.h.
-//! - The frame is a certificate trust list (wincrypt.h, `CTL_INFO`): usage szOID_CATALOG_LIST, member form
-//!   szOID_CATALOG_LIST_MEMBER2, an identifier of 16 bytes, one time, members,
-//!   extensions.
-//! - The rest was read from four catalogs of driver packages with
-//!   `openssl asn1parse`: one that Inf2Cat of the WDK made and its test
-//!   certificate signed (a display driver, `10_X64`, 2023), two that Microsoft
-//!   signed for virtio drivers (viostor for x64, netkvm for ARM64, 2021), and
-//!   one of the older version 1 (QEMU's fw_cfg). The first three agree in all
-//!   that is here: members in the order of their identifiers; each file as two
-//!   members, one identified by its SHA-1 digest, without SpcIndirectDataContent,
-//!   and one by SHA-256, with it; `OSAttr`, `File` and CAT_MEMBERINFO2 on both;
-//!   values in UTF-16, with a zero at their end; names of files and hardware IDs
-//!   in small letters; the extension `OS`, then `HWID<n>` down to `HWID1`.
+//! - mscat.h, WinTrust.h and wincrypt.h, for the names of object identifiers.
+//! - wincrypt.h (`CTL_INFO`), for the certificate trust list around it: usage
+//!   szOID_CATALOG_LIST, member form szOID_CATALOG_LIST_MEMBER2, an identifier of 16 bytes, one
+//!   time, members, extensions.
+//! - Four catalogs of driver packages, read with `openssl asn1parse`: one that Inf2Cat of the
+//!   WDK made (a display driver, `10_X64`, 2023), two that Microsoft signed for virtio drivers
+//!   (viostor for x64, netkvm for ARM64, 2021), and one of the older version 1 (QEMU's fw_cfg).
+//!   The first three agree in the following. Members are sorted by identifier. Each file has
+//!   two members: one identified by its SHA-1 digest, without SpcIndirectDataContent, and one
+//!   by its SHA-256 digest, with it. Both have `OSAttr`, `File` and CAT_MEMBERINFO2. Values are
+//!   zero-terminated UTF-16. Names of files and hardware IDs are in lower case. The extensions
+//!   are `OS`, then `HWID<n>` down to `HWID1`.
 //!
-//! Inferred: that the identifier of the list, which is random there, may be any
-//! 16 bytes (here it is made of the members, so that the same package gives the
-//! same bytes); that of CAT_MEMBERINFO2's choices, which no header names, 0 is
-//! an image and 2 a file that is hashed whole, as is so in all three.
+//! Two things are inferred from these catalogs. The identifier of the list, which is random
+//! there, may be any 16 bytes. Here it is a digest of the members, so that the same package
+//! gives the same bytes. In CAT_MEMBERINFO2, choice 0 is an image and 2 is a file whose bytes
+//! are all hashed.
 
 use ::authenticode::SpcIndirectDataContent;
 use cms::{content_info::ContentInfo, signed_data::SignedData};
@@ -55,11 +53,11 @@ const NAME_VALUE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3
 /// CAT_MEMBERINFO2_OBJID.
 const MEMBER_INFO2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.12.2.3");
 
-/// CRYPTCAT_ATTR_AUTHENTICATED, CRYPTCAT_ATTR_DATAASCII (it is not to be
-/// decoded) and CRYPTCAT_ATTR_NAMEASCII.
+/// CRYPTCAT_ATTR_AUTHENTICATED, CRYPTCAT_ATTR_DATAASCII (not encoded) and
+/// CRYPTCAT_ATTR_NAMEASCII.
 const PLAIN_TEXT: u32 = 0x1000_0000 | 0x0001_0000 | 0x0000_0001;
 
-/// The systems a member is for: VER_PLATFORM_WIN32_NT, version 10.0.
+/// The systems that a member is for: VER_PLATFORM_WIN32_NT, version 10.0.
 const WINDOWS_10: &str = "2:10.0";
 
 /// A builder of a catalog.
@@ -98,20 +96,20 @@ pub struct Listing {
 /// A file that a catalog lists.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its names or paths; version 1 needs none, and New-FileCatalog writes paths.
+    /// The names or paths. Version 1 needs none, and New-FileCatalog writes paths.
     pub names: Vec<String>,
     digests: Vec<Vec<u8>>,
 }
 
-/// The digests that Windows searches for in catalogs: those of Authenticode for an image,
-/// and those of all bytes for another file.
+/// The digests that Windows searches for in catalogs. Those of an image are its Authenticode
+/// digests, those of another file cover all bytes.
 #[derive(Clone, Debug)]
 pub struct FileDigests {
     sha1: Vec<u8>,
     sha256: Vec<u8>,
 }
 
-/// The catalog cannot be made or parsed.
+/// Why a catalog cannot be made or parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// A file is not an image, or is damaged.
@@ -161,11 +159,11 @@ struct TrustedSubject {
 struct NameValue {
     tag: BmpString,
     flags: u32,
-    /// In UTF-16, the low byte first, with a zero at the end.
+    /// Zero-terminated UTF-16, little-endian.
     value: OctetString,
 }
 
-/// CAT_MEMBERINFO2 of WinTrust.h, whose encoding no header describes.
+/// CAT_MEMBERINFO2 of WinTrust.h. No header describes its encoding.
 #[derive(Choice)]
 enum MemberInfo2 {
     #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
@@ -175,7 +173,7 @@ enum MemberInfo2 {
 }
 
 impl Catalog {
-    /// A catalog without members, of a package for these devices.
+    /// Creates a catalog without members for a package for these devices.
     pub fn new(
         architecture: Architecture,
         hardware_ids: impl IntoIterator<Item = impl AsRef<str>>,
@@ -191,16 +189,14 @@ impl Catalog {
         }
     }
 
-    /// Sets the first build of Windows 10 that the package is for; without it, all are
-    /// meant.
+    /// Sets the first build of Windows 10 that the package supports. The default is all builds.
     #[must_use]
     pub fn first_build(mut self, build: Option<u64>) -> Self {
         self.first_build = build;
         self
     }
 
-    /// Adds an image. A signature that is added later does not change its entry in
-    /// the catalog.
+    /// Adds an image. Its entry stays valid if the image is signed later.
     ///
     /// # Errors
     /// The file is not an image.
@@ -232,10 +228,10 @@ impl Catalog {
         self
     }
 
-    /// Signs the catalog, and returns its file.
+    /// Signs the catalog and returns the bytes of the file.
     ///
     /// # Errors
-    /// It cannot be signed.
+    /// Errors of signing.
     pub fn sign(&self, signer: &Signer, time: SigningTime) -> Result<Vec<u8>, CatalogError> {
         let list = self.list(time)?;
         Ok(pkcs7::sign(CTL, &list, signer, time)?)
@@ -274,9 +270,9 @@ impl Catalog {
     }
 }
 
-/// The first system that a package is for, as Inf2Cat names it. It has a name for
-/// every release (`10_RS4_X64`); two of them do here, of which the package is for the
-/// later one that it allows.
+/// The first system that the package supports, as Inf2Cat names it. Inf2Cat has a name for
+/// every release (`10_RS4_X64`). Two suffice here: the package gets the later one that it
+/// supports.
 fn first_system(architecture: Architecture, build: Option<u64>) -> &'static str {
     const WINDOWS_10_1803: u64 = 17134;
     match (architecture, build) {
@@ -335,13 +331,13 @@ impl NameValue {
         })
     }
 
-    /// The value without the zero at its end.
+    /// The value without its terminating zero.
     fn text(&self) -> String {
         utf16(self.value.as_bytes())
     }
 }
 
-/// Text in UTF-16, the low byte first, up to a zero.
+/// Decodes little-endian UTF-16 up to a zero.
 fn utf16(bytes: &[u8]) -> String {
     let (units, _) = bytes.as_chunks();
     let units = units.iter().map(|unit| u16::from_le_bytes(*unit));
@@ -380,7 +376,7 @@ impl FileDigests {
 }
 
 impl Listed {
-    /// Whether the file has these digests.
+    /// Whether a digest of the file is listed here.
     #[must_use]
     pub fn is(&self, file: &FileDigests) -> bool {
         let mut digests = self.digests.iter();
@@ -389,7 +385,7 @@ impl Listed {
 }
 
 impl Listing {
-    /// Parses the list of a catalog, without a check of the signature.
+    /// Parses the list of a catalog without checking the signature.
     ///
     /// # Errors
     /// The file is not a catalog.
@@ -402,7 +398,7 @@ impl Listing {
         Ok(Self::of(content.as_ref().map_or(&[], |list| list.value()))?)
     }
 
-    /// Parses a list that is given without its tag and length.
+    /// Parses a list without its tag and length.
     pub(crate) fn of(list: &[u8]) -> der::Result<Self> {
         let list = AnyRef::new(Tag::Sequence, list)?.decode_as::<CertificateTrustList>()?;
         let subjects = list.trusted_subjects.unwrap_or_default();
@@ -428,8 +424,8 @@ impl Listing {
         names
     }
 
-    /// Whether a file is listed by its SHA-256 digest, under any name: Windows looks
-    /// for the digest alone.
+    /// Whether a file is listed by its SHA-256 digest, under any name. Windows ignores the
+    /// name.
     #[must_use]
     pub fn has_sha256(&self, file: &FileDigests) -> bool {
         self.members()
@@ -451,7 +447,7 @@ impl Listed {
             names: Vec::new(),
             digests: vec![identifier.to_vec()],
         };
-        // In version 1, it is the digest in hexadecimal, as zero-terminated UTF-16.
+        // In version 1 the identifier is the digest in hexadecimal, as zero-terminated UTF-16.
         this.digests.extend(bytes_of_digits(&utf16(identifier)));
         for attribute in subject.attributes.iter().flat_map(SetOfVec::iter) {
             for value in attribute.values.iter() {
@@ -498,7 +494,7 @@ mod tests {
         catalog(architecture).list(SigningTime::from(0)).unwrap()
     }
 
-    /// Name and value of each extension.
+    /// The name and the value of each extension.
     fn extensions(list: &CertificateTrustList) -> Vec<(String, String)> {
         let extensions = list.extensions.as_ref().unwrap();
         extensions
@@ -595,7 +591,7 @@ mod tests {
         assert!(again == signed, "the same arguments give the same bytes");
     }
 
-    /// A catalog of version 1, as New-FileCatalog makes it: SHA-1 in digits, and a path.
+    /// A catalog of version 1, like those of New-FileCatalog: SHA-1 in hexadecimal, and a path.
     fn version_1(files: &[(&str, &[u8])], with_indirect_data: bool) -> Vec<u8> {
         let subjects = files.iter().map(|(path, bytes)| {
             let digest = FileDigests::of(bytes).sha1;

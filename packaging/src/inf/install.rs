@@ -1,5 +1,5 @@
-//! Interprets an INF file: follows the sections that are reached from
-//! `[Manufacturer]`, with their purposes, and replaces strings.
+//! Interprets an INF file: finds the sections that are reachable from `[Manufacturer]`, with
+//! their purposes, and expands strings.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,12 @@ use crate::architecture::Architecture;
 pub(super) struct Installation<'a> {
     pub inf: &'a Inf,
     pub architecture: Architecture,
-    /// Sections by name, in lower case.
+    /// Strings by name, in lower case.
     strings: HashMap<String, String>,
-    /// Each reference of a directive to a section.
+    /// Each reference from a directive to a section.
     pub references: Vec<Reference>,
     pub models: Vec<Models<'a>>,
-    /// Each section that is reached, once for each place.
+    /// Each reachable section, once for each purpose.
     pub reached: Vec<(Place, &'a Section)>,
     pub services: Vec<Service<'a>>,
     pub values: Vec<RegistryValue<'a>>,
@@ -27,7 +27,7 @@ pub(super) struct Installation<'a> {
 /// The purpose of a section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// `[Disks.NTamd64...]`: devices.
+    /// `[Disks.NTamd64...]`, a list of devices.
     Models,
     /// `[Install.NT]`
     Install,
@@ -43,15 +43,15 @@ pub(super) enum Place {
     Service,
     /// The event log section of `AddService`.
     Events,
-    /// A section of `CopyFiles`.
+    /// A section that `CopyFiles` names.
     Files,
-    /// A section of `AddReg`.
+    /// A section that `AddReg` names.
     Registry,
     /// Any other section, which is not checked.
     Other,
 }
 
-/// The registry key that `HKR` stands for.
+/// The registry key that `HKR` means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// The device's software key.
@@ -62,11 +62,11 @@ pub(super) enum Key {
     Service,
     /// The event source's key.
     Events,
-    /// Another, as a device interface's.
+    /// Another key, such as that of a device interface.
     Other,
 }
 
-/// A reference of a directive to a section.
+/// A reference from a directive to a section.
 pub(super) struct Reference {
     pub place: Place,
     pub directive: String,
@@ -74,21 +74,21 @@ pub(super) struct Reference {
     pub line: usize,
 }
 
-/// A section of models as `[Manufacturer]` names it.
+/// A models section, as `[Manufacturer]` names it.
 pub(super) struct Models<'a> {
-    /// The decoration, as `NTamd64.10.0...17134`; may be empty.
+    /// The decoration, such as `NTamd64.10.0...17134`, or empty.
     pub decoration: String,
     pub line: usize,
     sections: Vec<&'a Section>,
 }
 
-/// An `AddService`.
+/// An `AddService` directive.
 pub(super) struct Service<'a> {
     pub line: usize,
     pub name: String,
-    /// As written; empty for none.
+    /// The flags as written, or empty.
     pub flags: String,
-    /// The name of the section that says how to install it.
+    /// The name of the service-install section.
     pub section: String,
     pub installs: Vec<&'a Section>,
     pub event_section: String,
@@ -98,13 +98,13 @@ pub(super) struct Service<'a> {
 /// A line of an `AddReg` section.
 pub(super) struct RegistryValue<'a> {
     pub key: Key,
-    /// The section whose `AddReg` leads to it.
+    /// The section whose `AddReg` names the section of this line.
     pub owner: &'a str,
     pub line: usize,
     pub root: String,
     pub subkey: String,
     pub name: String,
-    /// As written; empty for none.
+    /// The flags as written, or empty.
     pub flags: String,
     pub data: &'a [Field],
 }
@@ -112,28 +112,28 @@ pub(super) struct RegistryValue<'a> {
 /// A file that is copied.
 pub(super) struct Copied {
     pub line: usize,
-    /// The section it is listed in; none for `CopyFiles = @file`.
+    /// The section that lists it; `None` for `CopyFiles = @file`.
     pub list: Option<String>,
     pub source: String,
     pub destination: String,
     pub flags: String,
 }
 
-/// The destination of files: a line of `[DestinationDirs]`.
+/// A destination of files: a line of `[DestinationDirs]`.
 pub(super) struct Directory {
     pub line: usize,
-    /// The directory's number as written.
+    /// The directory number as written.
     pub number: String,
     pub subdirectory: String,
 }
 
-/// Suffixes by which Windows looks for an install section, in its order.
+/// The decorations of an install section, in the order in which Windows looks for them.
 const DECORATIONS: [&str; 7] = [
     ".NTamd64", ".NTarm64", ".NTx86", ".NTarm", ".NTia64", ".NT", "",
 ];
 
-/// Sections beside an install section, by suffix.
-const BESIDE: [(&str, Place); 16] = [
+/// The sections that belong to an install section, by suffix.
+const COMPANIONS: [(&str, Place); 16] = [
     (".HW", Place::Hardware),
     (".Services", Place::Services),
     (".CoInstallers", Place::Other),
@@ -152,8 +152,8 @@ const BESIDE: [(&str, Place); 16] = [
     (".WMI", Place::Other),
 ];
 
-/// Directives that name sections: which of their values do (all, or one), and
-/// what for.
+/// Directives that name sections: the index of the value that does (`None`: all values), and
+/// the purpose.
 const DIRECTIVES: [(&str, Option<usize>, Place); 31] = [
     ("AddComClass", Some(2), Place::Other),
     ("AddComServer", Some(2), Place::Other),
@@ -188,15 +188,15 @@ const DIRECTIVES: [(&str, Option<usize>, Place); 31] = [
     ("WMIInterface", Some(2), Place::Other),
 ];
 
-/// Whether Windows starts at this section: its name is `root`, or `root` with a
-/// decoration, and not that of a section beside it.
+/// Whether Windows starts at this section: its name is `root`, with or without a decoration,
+/// and it does not belong to an install section.
 pub(super) fn is_root(section: &Section, root: &str) -> bool {
     let name = section.name.to_ascii_lowercase();
     let Some(decoration) = name.strip_prefix(&root.to_ascii_lowercase()) else {
         return false;
     };
-    let is_beside = |(suffix, _): &(&str, Place)| name.ends_with(&suffix.to_ascii_lowercase());
-    decoration.is_empty() || decoration.starts_with(".nt") && !BESIDE.iter().any(is_beside)
+    let is_companion = |(suffix, _): &(&str, Place)| name.ends_with(&suffix.to_ascii_lowercase());
+    decoration.is_empty() || decoration.starts_with(".nt") && !COMPANIONS.iter().any(is_companion)
 }
 
 impl Entry {
@@ -208,7 +208,7 @@ impl Entry {
 }
 
 impl Inf {
-    /// The driver's version in DriverVer, if there is one that can be read.
+    /// The driver version in DriverVer, if it can be parsed.
     #[must_use]
     pub fn driver_version(&self) -> Option<Version> {
         let version = |name: &str| name.eq_ignore_ascii_case("Version");
@@ -224,15 +224,15 @@ impl Inf {
         stated.values.get(1)?.text.parse().ok()
     }
 
-    /// Whether there is a section `[Version]`, as in any file that Windows installs.
+    /// Whether there is a `[Version]` section. Windows requires one.
     #[must_use]
     pub fn has_version(&self) -> bool {
         let mut sections = self.sections().iter();
         sections.any(|section| section.name.eq_ignore_ascii_case("Version"))
     }
 
-    /// The processors that the file is for, by the decorations of its models and of
-    /// `[DefaultInstall]`; x64 if they name none.
+    /// The processors that the file supports, by the decorations of its models and of
+    /// `[DefaultInstall]`; x64 if there are no decorations.
     #[must_use]
     pub fn architectures(&self) -> Vec<Architecture> {
         let installation = Installation::of(self, Architecture::X64);
@@ -260,7 +260,7 @@ impl Inf {
         found
     }
 
-    /// The name of the catalog on `architecture`.
+    /// The name of the catalog for `architecture`.
     #[must_use]
     pub fn catalog_file(&self, architecture: Architecture) -> Option<String> {
         let installation = Installation::of(self, architecture);
@@ -268,8 +268,7 @@ impl Inf {
         Some(installation.value(entry, 0)).filter(|name| !name.is_empty())
     }
 
-    /// The files that are installed on `architecture`, by their paths from the setup
-    /// file's folder on.
+    /// The paths of the files that are installed on `architecture`, relative to the INF file.
     #[must_use]
     pub fn source_files(&self, architecture: Architecture) -> Vec<String> {
         let installation = Installation::of(self, architecture);
@@ -293,30 +292,30 @@ impl Inf {
             .collect()
     }
 
-    /// The earliest build of Windows 10 that the models for `architecture` ask for;
-    /// none if they ask for none.
+    /// The earliest build of Windows 10 that the models for `architecture` require, if they
+    /// require one.
     #[must_use]
     pub fn earliest_build(&self, architecture: Architecture) -> Option<u64> {
         super::rules::earliest_build(&Installation::of(self, architecture))
     }
 
-    /// Whether a file of that name is installed on `architecture`.
+    /// Whether a file named `name` is installed on `architecture`.
     #[must_use]
     pub fn installs(&self, architecture: Architecture, name: &str) -> bool {
         let sources = self.source_files(architecture);
         sources
             .iter()
-            .any(|path| last_part(path).eq_ignore_ascii_case(name))
+            .any(|path| file_name(path).eq_ignore_ascii_case(name))
     }
 
-    /// Whether a file of that name is a service that Windows starts at boot.
+    /// Whether the file named `name` is a service that Windows starts at boot.
     #[must_use]
     pub fn starts_at_boot(&self, architecture: Architecture, name: &str) -> bool {
         let installation = Installation::of(self, architecture);
         installation.services.iter().any(|service| {
             let value = |directive| installation.service_value(service, directive);
             number(&value("StartType")) == Some(0)
-                && last_part(&value("ServiceBinary")).eq_ignore_ascii_case(name)
+                && file_name(&value("ServiceBinary")).eq_ignore_ascii_case(name)
         })
     }
 
@@ -363,7 +362,7 @@ impl Inf {
 }
 
 impl<'a> Installation<'a> {
-    /// Follows `inf`.
+    /// Interprets `inf` for `architecture`.
     pub(super) fn of(inf: &'a Inf, architecture: Architecture) -> Self {
         let mut this = Self {
             inf,
@@ -386,7 +385,7 @@ impl<'a> Installation<'a> {
         this
     }
 
-    /// The sections of a name.
+    /// The sections named `name`.
     pub(super) fn named(&self, name: &str) -> Vec<&'a Section> {
         let sections = self.inf.sections().iter();
         sections
@@ -394,26 +393,26 @@ impl<'a> Installation<'a> {
             .collect()
     }
 
-    /// The entries of all sections of a name, which are one to Windows.
+    /// The entries of all sections named `name`, which Windows treats as one section.
     pub(super) fn entries(&self, name: &str) -> Vec<&'a Entry> {
         let sections = self.named(name).into_iter();
         sections.flat_map(|section| &section.entries).collect()
     }
 
-    /// `[Version]`'s entry of that key.
+    /// The entry of `[Version]` with that key.
     pub(super) fn version(&self, key: &str) -> Option<&'a Entry> {
         let mut entries = self.entries("Version").into_iter();
         entries.find(|entry| entry.key.is_some() && entry.is(key))
     }
 
-    /// An entry's value at `index`, with strings replaced; empty if there is none.
+    /// The value at `index` with its strings expanded, or empty.
     pub(super) fn value(&self, entry: &Entry, index: usize) -> String {
         let field = entry.values.get(index);
         field.map_or_else(String::new, |field| self.expand(&field.text))
     }
 
-    /// `text` with its strings replaced. A `%token%` that is not a string stays, such as
-    /// a directory number.
+    /// Expands the strings in `text`. Keeps a `%token%` that is no string, such as a directory
+    /// number.
     pub(super) fn expand(&self, text: &str) -> String {
         let mut expanded = String::new();
         let mut rest = text;
@@ -444,7 +443,7 @@ impl<'a> Installation<'a> {
         self.strings.contains_key(&name.to_ascii_lowercase())
     }
 
-    /// Where the files of a list go, and those that are in none.
+    /// The destination of the files in a list. `None` is the default for files in no list.
     pub(super) fn destination(&self, list: Option<&str>) -> Option<Directory> {
         let entries = self.entries("DestinationDirs");
         let of = |name: &str| entries.iter().find(|entry| entry.is(name));
@@ -452,7 +451,7 @@ impl<'a> Installation<'a> {
         Some(self.directory(entry))
     }
 
-    /// An entry of `[DestinationDirs]`.
+    /// Parses an entry of `[DestinationDirs]`.
     pub(super) fn directory(&self, entry: &Entry) -> Directory {
         Directory {
             line: entry.line,
@@ -461,12 +460,12 @@ impl<'a> Installation<'a> {
         }
     }
 
-    /// The values that are set under a registry key.
+    /// The values under a registry key.
     pub(super) fn values_of(&self, key: Key) -> impl Iterator<Item = &RegistryValue<'a>> {
         self.values.iter().filter(move |value| value.key == key)
     }
 
-    /// `[Version]`'s entry of the catalog for the architecture.
+    /// The entry of `[Version]` that names the catalog for the architecture.
     pub(super) fn catalog(&self) -> Option<&'a Entry> {
         let own = format!("CatalogFile.NT{}", self.architecture.decoration());
         [own.as_str(), "CatalogFile.NT", "CatalogFile"]
@@ -474,16 +473,15 @@ impl<'a> Installation<'a> {
             .find_map(|key| self.version(key))
     }
 
-    /// The entries of a section's decorated form for the architecture, and of the
-    /// section itself.
+    /// The entries of the section decorated for the architecture, then those of the undecorated
+    /// section.
     pub(super) fn decorated(&self, name: &str) -> Vec<&'a Entry> {
         let own = self.entries(&format!("{name}.{}", self.architecture.decoration()));
         let entries = own.into_iter().chain(self.entries(name));
         entries.filter(|entry| entry.key.is_some()).collect()
     }
 
-    /// A directive's value in the sections that install a service; empty if there is
-    /// none.
+    /// The value of a directive in the service's install sections, or empty.
     pub(super) fn service_value(&self, service: &Service<'_>, directive: &str) -> String {
         let sections = service.installs.iter();
         let mut entries = sections.flat_map(|section| &section.entries);
@@ -491,7 +489,7 @@ impl<'a> Installation<'a> {
         entry.map_or_else(String::new, |entry| self.value(entry, 0))
     }
 
-    /// The ids of the devices that get a service.
+    /// The ids of the devices for which a service is installed.
     fn devices(&self, service: &Service<'_>) -> Vec<String> {
         let models = self.reached.iter().filter(|(at, _)| *at == Place::Models);
         let mut ids = Vec::new();
@@ -508,19 +506,19 @@ impl<'a> Installation<'a> {
         ids
     }
 
-    /// The device setup class; empty if none is given.
+    /// The device setup class, or empty.
     pub(super) fn class(&self) -> String {
         let entry = self.version("Class");
         entry.map_or_else(String::new, |entry| self.value(entry, 0))
     }
 
-    /// Whether the class is one of storage controllers.
+    /// Whether it is a class of storage controllers.
     pub(super) fn is_storage(&self) -> bool {
         ["scsiadapter", "hdc"].contains(&&*self.class().to_ascii_lowercase())
     }
 
-    /// Whether Windows on the architecture takes this install section: of the forms of a
-    /// name it takes the most decorated one.
+    /// Whether Windows on the architecture uses this install section. It uses the most
+    /// decorated form of a name.
     pub(super) fn is_preferred(&self, section: &Section) -> bool {
         let name = section.name.to_ascii_lowercase();
         let own = format!(".nt{}", self.architecture.decoration());
@@ -532,9 +530,8 @@ impl<'a> Installation<'a> {
         }
     }
 
-    /// The services that drive a storage controller on PCI, which the boot disk may
-    /// be on. Virtual miniports, which the root enumerates, and services that only
-    /// come along are none.
+    /// The services of storage controllers on PCI, which may have the boot disk. Excludes
+    /// virtual miniports, which are root enumerated, and services that do not drive the device.
     pub(super) fn boot_disk_services(&self) -> Vec<&Service<'a>> {
         let services = self.services.iter().filter(|service| {
             let group = self.service_value(service, "LoadOrderGroup");
@@ -548,7 +545,7 @@ impl<'a> Installation<'a> {
 
     fn follow(&mut self) {
         for entry in self.entries("Manufacturer") {
-            // A name alone is its models' as well.
+            // In an entry without a key, the only value is the manufacturer and its models section.
             let name = self.value(entry, 0);
             let mut decorations: Vec<String> = (1..entry.values.len())
                 .map(|index| self.value(entry, index))
@@ -607,17 +604,17 @@ impl<'a> Installation<'a> {
         }
     }
 
-    /// Follows an install section and those beside it.
+    /// Follows an install section and the sections that belong to it.
     fn follow_install(&mut self, install: &'a Section) {
         self.enter(Place::Install, install);
-        for (suffix, place) in BESIDE {
+        for (suffix, place) in COMPANIONS {
             for section in self.named(&format!("{}{suffix}", install.name)) {
                 self.enter(place, section);
             }
         }
     }
 
-    /// Notes that `section` is named, and follows it.
+    /// Records a reference to `section`, and follows the section.
     fn refer(
         &mut self,
         place: Place,
@@ -638,7 +635,7 @@ impl<'a> Installation<'a> {
         sections
     }
 
-    /// Follows a section, once for each place.
+    /// Follows a section, once for each purpose.
     fn enter(&mut self, place: Place, section: &'a Section) {
         let known = |(at, other): &(Place, &Section)| *at == place && std::ptr::eq(*other, section);
         if self.reached.iter().any(known) {
@@ -662,7 +659,7 @@ impl<'a> Installation<'a> {
             if entry.is("AddService") {
                 self.follow_service(entry);
             }
-            // What is needed is in another file, but may be in this one.
+            // `Needs` usually names sections of another file, but it may name some of this one.
             if entry.is("Needs") {
                 for index in 0..entry.values.len() {
                     for section in self.named(&self.value(entry, index)) {
@@ -769,16 +766,16 @@ impl<'a> Installation<'a> {
 }
 
 /// The text after the last backslash.
-fn last_part(path: &str) -> &str {
+fn file_name(path: &str) -> &str {
     path.rsplit('\\').next().unwrap_or(path)
 }
 
 /// Whether the entry's directive names sections.
-pub(super) fn leads(entry: &Entry) -> bool {
+pub(super) fn names_sections(entry: &Entry) -> bool {
     DIRECTIVES.iter().any(|(name, ..)| entry.is(name))
 }
 
-/// The `%tokens%` in `text`; `%%` is not one.
+/// The `%tokens%` in `text`, except `%%`.
 pub(super) fn tokens(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text;
@@ -794,7 +791,7 @@ pub(super) fn tokens(text: &str) -> Vec<&str> {
     found
 }
 
-/// A number, in decimal or, after 0x, in hexadecimal digits.
+/// Parses a number in decimal, or in hexadecimal after 0x.
 pub(super) fn number(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     match digits {

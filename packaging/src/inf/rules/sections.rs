@@ -10,7 +10,7 @@ use super::{
 };
 use crate::inf::{
     Entry, Section,
-    install::{Installation, Place, leads, tokens},
+    install::{Installation, Place, names_sections, tokens},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -174,7 +174,7 @@ pub(super) const RULES: &[Rule] = &[
                 }
                 for entry in &section.entries {
                     let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
-                    if leads(entry) && (entry.key.is_none() || !named) {
+                    if names_sections(entry) && (entry.key.is_none() || !named) {
                         faults.push(at(entry.line, format!("{} names no section", word(entry))));
                     }
                 }
