@@ -986,6 +986,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn features_are_stored_as_their_first_64_bits() {
+        for bits in [0, 1, 1 << 63, 0x1234_5678_9ABC_DEF0] {
+            let features = Features::from(F::from_bits_retain(le128::from_ne(bits)));
+
+            assert_eq!(u128::from(features.bits()), bits);
+            assert_eq!(features.get().bits().to_ne(), bits);
+        }
+    }
+
     /// V06.
     #[test]
     fn feature_bits_of_queue_and_negotiation_are_not_of_the_device_type() {

@@ -378,7 +378,24 @@ mod tests {
                 Err(Error::SegmentSize { bytes })
             );
         }
+        let smallest = check(|raw| raw.size_max = 512).unwrap();
+        assert_eq!(smallest.size_max, Some(512));
         assert_eq!(check(|raw| raw.seg_max = 0).unwrap().seg_max, Some(1));
+    }
+
+    #[test]
+    fn fields_whose_feature_is_not_accepted_are_ignored() {
+        let raw = Raw {
+            size_max: 1,
+            seg_max: 7,
+            blk_size: 3,
+            ..disk()
+        };
+        let config = Config::check(raw, blk::F::empty()).unwrap();
+
+        assert_eq!((config.size_max, config.seg_max), (None, None));
+        assert_eq!(config.capacity.block_size(), BlockSize::SECTOR);
+        assert!(!config.has_flush() && !config.read_only);
     }
 
     /// A29.

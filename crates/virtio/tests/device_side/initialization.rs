@@ -113,6 +113,7 @@ fn a_notification_writes_the_queue_number_as_16_bits() {
     pci.notify_multiplier.set(8);
     let mut device = negotiated(&pci);
     let queue = device.find_queue(2, QueueSize::Q256).unwrap();
+    assert_eq!(queue.index(), 2);
     let queue = device.enable_queue(queue, ring(256)).unwrap();
     let live = device.start().unwrap();
 

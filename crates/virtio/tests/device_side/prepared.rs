@@ -263,6 +263,18 @@ fn with_another_table_a_queue_works_once_it_is_reclaimed() {
 }
 
 #[test]
+fn with_another_table_and_nothing_in_flight_the_slots_keep_their_order() {
+    let memory = memory();
+    let Pair { queue, .. } = Pair::new(&memory, 8, FLAGS);
+    let slots = SlotAllocator::new(0, queue_size(16));
+
+    let _queue = queue.with_table(vec![None::<()>; 16], &slots);
+
+    let free = std::iter::from_fn(|| slots.reserve()).map(|slot| slot.index());
+    assert!(free.eq(0..16));
+}
+
+#[test]
 fn a_used_ring_that_was_filled_before_driver_ok_is_found_at_once() {
     for index in [1, 8, 0x8000, 0xFFFF] {
         let memory = memory();
