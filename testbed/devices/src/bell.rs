@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn without_messages_a_ring_asserts_the_pin_until_it_is_asked_for() {
+    fn without_messages_a_ring_asserts_the_pin_until_rung_is_read() {
         let (bell, ears) = bell();
 
         bell.bar_write(BELL_BAR, RING, &[0; 4]);
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_register_is_a_driver_error() {
+    fn an_access_outside_the_registers_is_a_driver_error() {
         let (bell, ears) = bell();
 
         bell.bar_write(BELL_BAR, RING, &4_u32.to_le_bytes());

@@ -598,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_taken_only_if_it_names_an_aligned_access() {
+    fn a_window_is_accepted_only_for_an_aligned_access() {
         let mut space = modern();
         let driver_errors = DriverErrors::default();
 

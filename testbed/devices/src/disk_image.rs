@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_stays() {
+    fn written_data_is_read_and_persists() {
         let (_folder, path) = file(&[0; 2048]);
         let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
 
@@ -617,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_host_cannot_do_is_kept_with_what_to_do_about_it() {
+    fn the_first_failure_of_the_host_is_kept_with_advice() {
         let (_folder, path) = file(&[0; 4096]);
         let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
         assert!(image.host_failure().is_none());

@@ -200,7 +200,7 @@ impl Oddities {
     }
 
     /// Lets a reset end that would never end.
-    pub(super) fn let_reset_end(&self) {
+    pub(super) fn finish_reset(&self) {
         if let Some(reads) = &mut self.lock().resetting {
             *reads = 0;
         }

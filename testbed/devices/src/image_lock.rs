@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_qemu_writes_is_not_taken_and_one_that_it_reads_only_for_reading() {
+    fn an_image_that_qemu_writes_is_refused_and_one_that_it_reads_is_read_only() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         // A guest's disk, a disk with share-rw=on, a read-only disk.
         let writer = (&[CONSISTENT_READ, WRITE][..], &[WRITE, RESIZE][..]);
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_looks_for_contradictions_sees_what_is_taken() {
+    fn other_programs_see_the_locks() {
         let sees = |path: &std::path::Path, byte| {
             let file = File::open(path).expect("a file");
             let mut found = lock(libc::F_WRLCK, byte);

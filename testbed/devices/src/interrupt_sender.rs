@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn turning_msix_on_takes_the_pin_back() {
+    fn enabling_msix_deasserts_the_pin() {
         let (sender, recorder) = connected();
 
         sender.queue_used(NO_VECTOR);

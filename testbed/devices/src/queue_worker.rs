@@ -61,7 +61,7 @@ pub(super) struct QueueWorker {
     /// Whether a notification has arrived.
     notified: AtomicBool,
     /// Whether the thread serves nothing, and [`Self::serve_now`] does.
-    by_hand: AtomicBool,
+    manual: AtomicBool,
     thread: OnceLock<Thread>,
     requests: AtomicU64,
 }
@@ -148,8 +148,8 @@ impl QueueWorker {
     }
 
     /// Leaves service to [`Self::serve_now`], and waits until the thread serves nothing.
-    pub(super) fn by_hand(&self) {
-        self.by_hand.store(true, Ordering::Release);
+    pub(super) fn serve_manually(&self) {
+        self.manual.store(true, Ordering::Release);
         drop(self.lock());
     }
 
@@ -165,8 +165,8 @@ impl QueueWorker {
         let _ = self.thread.set(schedule::current());
         let mut work = Work::default();
         while !core.stopping() {
-            let by_hand = self.by_hand.load(Ordering::Acquire);
-            if !by_hand && self.notified.swap(false, Ordering::Acquire) {
+            let manual = self.manual.load(Ordering::Acquire);
+            if !manual && self.notified.swap(false, Ordering::Acquire) {
                 self.serve(index, core, &mut work);
                 work.chains.clear();
             } else {

@@ -202,8 +202,8 @@ impl VirtioBlk {
     }
 
     /// Lets a reset that would never end finish at the next read of the status.
-    pub fn let_reset_end(&self) {
-        self.core.oddities.let_reset_end();
+    pub fn finish_reset(&self) {
+        self.core.oddities.finish_reset();
     }
 
     /// The number of finished resets by the driver.
@@ -214,26 +214,29 @@ impl VirtioBlk {
 
     /// Removes the function by surprise: it serves nothing, reads of its registers and
     /// configuration space return ones, and writes do nothing.
-    pub fn vanish(&self) {
+    pub fn surprise_remove(&self) {
         self.core.gone.store(true, Ordering::Release);
         self.core.queues.iter().for_each(QueueWorker::reset);
     }
 
     /// Reinserts the removed function. The device is reset. Configuration space is unchanged.
-    pub fn come_back(&self) {
+    pub fn reinsert(&self) {
         self.core.reset();
         self.core.gone.store(false, Ordering::Release);
     }
 
     /// Stops the device and sets DEVICE_NEEDS_RESET, with a configuration
     /// interrupt (VIRTIO 1.3 §2.1.2).
-    pub fn need_reset(&self) {
-        self.core.need_reset();
+    pub fn set_needs_reset(&self) {
+        self.core.set_needs_reset();
     }
 
     /// Leaves service to [`Self::serve_now`].
-    pub fn by_hand(&self) {
-        self.core.queues.iter().for_each(QueueWorker::by_hand);
+    pub fn serve_manually(&self) {
+        self.core
+            .queues
+            .iter()
+            .for_each(QueueWorker::serve_manually);
     }
 
     /// Serves the notified queues on the calling thread.
@@ -479,10 +482,10 @@ impl Core {
     pub(super) fn stop_working(&self, why: &str) {
         self.driver_errors
             .add(format!("{why}; the device stops until it is reset"));
-        self.need_reset();
+        self.set_needs_reset();
     }
 
-    fn need_reset(&self) {
+    fn set_needs_reset(&self) {
         let (tell, vector) = {
             let mut common = self.common();
             (common.needs_reset(), common.config_vector())
@@ -803,7 +806,7 @@ impl Core {
                     .driver_ok_fails
                     .is_some_and(|after| resets >= after)
                 {
-                    self.need_reset();
+                    self.set_needs_reset();
                 }
             }
         }

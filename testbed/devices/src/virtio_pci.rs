@@ -1112,7 +1112,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_reset_vectors_and_addresses_may_be_given_up() {
+    fn after_a_reset_vectors_and_addresses_may_be_released() {
         for is_seen in [true, false] {
             let mut bench = Bench::ready();
             assert_eq!(bench.status(0), Effect::Reset);

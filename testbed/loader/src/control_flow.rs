@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn breakpoints_and_the_end_of_the_code_are_no_way_on() {
+    fn breakpoints_and_the_end_of_the_code_end_a_path() {
         assert_eq!(reached(&[0x90, 0xcc, 0x90]), [0]);
         assert_eq!(reached(&[0x90]), [0]);
         assert_eq!(reached(&[]), [0; 0]);

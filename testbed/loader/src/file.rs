@@ -246,7 +246,7 @@ fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
         .and_then(|offset| data.get(offset..)?.split_first_chunk::<4>())
         .filter(|(signature, _)| *signature == b"PE\0\0")
         .and_then(|(_, rest)| rest.first_chunk::<2>())
-        .ok_or_else(|| damaged("it has no PE signature where its header says"))?;
+        .ok_or_else(|| damaged("there is no PE signature at the offset in its header"))?;
     match pe::Machine(u16::from_le_bytes(*file_header)) {
         pe::IMAGE_FILE_MACHINE_AMD64 => {}
         pe::IMAGE_FILE_MACHINE_I386 => {
@@ -523,7 +523,7 @@ mod tests {
         }
 
         #[test]
-        fn a_file_cut_short_is_refused(length in 0..good().len()) {
+        fn a_truncated_file_is_refused(length in 0..good().len()) {
             prop_assert!(!loads(&good()[..length]));
         }
 

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_cut_short_has_no_messages() {
+    fn a_truncated_table_has_no_messages() {
         let table = sample();
         for length in 0..table.len() {
             assert_eq!(entries(&table[..length]), None, "{length}");

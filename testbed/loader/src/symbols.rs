@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_map_of_a_reproducible_build_is_taken() {
+    fn the_map_of_a_reproducible_build_is_accepted() {
         let map = MAP.replace(
             "6b0420eb (Mon Nov 23 11:18:03 2026)",
             "00000000 (Repro mode)",

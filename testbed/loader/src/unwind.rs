@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_prologue_has_not_done_yet_is_not_undone() {
+    fn unfinished_parts_of_the_prologue_are_not_undone() {
         let unwind = image(&[1, 9, 4, 0, 9, 0x54, 8, 0, 5, 0x32, 1, 0x30]);
 
         // Behind the push.
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_register_tells_where_the_frame_is() {
+    fn a_frame_register_locates_the_frame() {
         // push rbp; sub rsp, 120h (large); lea rbp, [rsp + 20h]; the stack was
         // moved further since.
         let unwind = image(&[1, 12, 4, 0x25, 12, 0x03, 7, 0x01, 0x24, 0, 1, 0x50]);
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chained_description_goes_on_with_the_other() {
+    fn a_chained_description_continues_with_the_other() {
         // Chained (flag 4): one allocation of 8, then the chain's push of RSI.
         let chained = [
             0x21, 4, 1, 0, 4, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x28, 0, 0,
@@ -328,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_walk() {
+    fn unreadable_memory_ends_the_walk() {
         let unwind = image(&[1, 1, 1, 0, 1, 0x30]);
 
         assert_eq!(caller(&unwind, 0x1050, at(0x100, &[]), &[]), None);
     }
 
     #[test]
-    fn a_broken_description_is_left_out() {
+    fn a_broken_description_is_skipped() {
         for broken in [
             &[7_u8, 0, 0, 0][..],
             &[1, 0, 1, 0, 1, 0x0f],

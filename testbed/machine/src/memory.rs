@@ -87,8 +87,8 @@ pub enum MemoryError {
     },
     /// Too few pages are free, or no free run is long enough.
     #[error(
-        "the machine's {total} bytes of memory have no {bytes} free bytes ({placement:?}): raise \
-         --memory"
+        "the machine's memory of {total} bytes has too little left for {bytes} bytes \
+         ({placement:?}): raise --memory"
     )]
     Exhausted {
         /// The requested size.
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_is_is_refused_and_leaves_the_rest_usable() {
+    fn a_refused_allocation_leaves_the_rest_usable() {
         let memory = machine(MIB);
 
         for placement in [Placement::Scattered, Placement::Contiguous] {

@@ -438,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_conversion_is_shown_as_it_is() {
+    fn unknown_conversions_are_copied() {
         assert_eq!(formatted("100%% of %y", &[]), "100% of y");
         assert_eq!(formatted("ends in %", &[]), "ends in ");
         assert_eq!(formatted("%f then %d", &[0, 3]), "(floating point) then 3");

@@ -314,7 +314,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn more_than_there_is_is_refused() {
+    fn an_allocation_beyond_the_memory_is_refused() {
         attach_memory();
 
         assert_eq!(ex_allocate_pool_2(0x40, 1 << 30, 1), 0);

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counter_runs_at_the_frequency_that_it_tells() {
+    fn the_counter_runs_at_the_frequency_that_it_returns() {
         let mut frequency = 0;
         // SAFETY: a variable of the test.
         let first = unsafe { ke_query_performance_counter(&raw mut frequency) };

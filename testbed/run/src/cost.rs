@@ -112,7 +112,7 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     )?;
     let unit = Disk::discover(adapter.clone(), machine.memory())?;
     if let Some(disk) = &disk {
-        disk.by_hand();
+        disk.serve_manually();
     }
 
     let imports: HashMap<usize, String> = image

@@ -37,8 +37,8 @@ pub(super) fn start(port: &'static Port) -> io::Result<()> {
     .map(drop)
 }
 
-/// Watches for what keeps the baton: driver code that goes round and round
-/// without a call of Storport's, while virtual time stands still.
+/// Under a schedule: stops driver code that loops without a call of Storport, while no other
+/// thread runs and virtual time stands still.
 fn look_for_points(port: &'static Port) {
     let limit = port.settings.callback_limit;
     let mut last = (schedule::points(), Instant::now(), trap::processor_time());

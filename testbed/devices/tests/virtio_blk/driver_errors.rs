@@ -10,7 +10,7 @@ use crate::driver::{
 };
 
 /// The driver error for a chain that the device cannot answer.
-fn gives_up_on(pieces: impl Fn(&mut Driver) -> Vec<Piece>) -> String {
+fn error_that_stops_the_device(pieces: impl Fn(&mut Driver) -> Vec<Piece>) -> String {
     let mut driver = Driver::default_ready();
     let pieces = pieces(&mut driver);
     let head = driver.direct(0, &pieces);
@@ -43,7 +43,7 @@ fn enabling(desc: u64, avail: u64, used: u64) -> String {
 const GOOD: u64 = crate::driver::MEMORY;
 
 #[test]
-fn rings_outside_memory_are_not_taken() {
+fn rings_outside_memory_are_refused() {
     for (desc, avail, used) in [
         (HOLE, GOOD + 0x1000, GOOD + 0x2000),
         (GOOD, HOLE, GOOD + 0x2000),
@@ -56,7 +56,7 @@ fn rings_outside_memory_are_not_taken() {
 }
 
 #[test]
-fn misaligned_rings_are_not_taken() {
+fn misaligned_rings_are_refused() {
     for (desc, avail, used) in [
         (GOOD + 8, GOOD + 0x1000, GOOD + 0x2000),
         (GOOD, GOOD + 0x1001, GOOD + 0x2000),
@@ -84,7 +84,7 @@ fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
 
 #[test]
 fn a_descriptor_of_length_0_stops_the_device() {
-    let error = gives_up_on(|driver| {
+    let error = error_that_stops_the_device(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces[1].1 = 0;
         pieces
@@ -95,7 +95,7 @@ fn a_descriptor_of_length_0_stops_the_device() {
 
 #[test]
 fn a_readable_descriptor_after_a_writable_one_stops_the_device() {
-    let error = gives_up_on(|driver| {
+    let error = error_that_stops_the_device(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces.swap(0, 1);
         pieces
@@ -106,7 +106,7 @@ fn a_readable_descriptor_after_a_writable_one_stops_the_device() {
 
 #[test]
 fn a_request_without_status_byte_stops_the_device() {
-    let error = gives_up_on(|driver| {
+    let error = error_that_stops_the_device(|driver| {
         let (mut pieces, _, _) = driver.request(OUT, 0, &[0; 512]);
         pieces.pop();
         pieces
@@ -117,7 +117,7 @@ fn a_request_without_status_byte_stops_the_device() {
 
 #[test]
 fn a_short_header_stops_the_device() {
-    let error = gives_up_on(|driver| {
+    let error = error_that_stops_the_device(|driver| {
         let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         pieces[0].1 = 15;
         pieces
@@ -129,7 +129,7 @@ fn a_short_header_stops_the_device() {
 #[test]
 fn a_buffer_outside_memory_stops_the_device() {
     for address in [HOLE, HOLE - 511, 0, u64::MAX - 511] {
-        let error = gives_up_on(|driver| {
+        let error = error_that_stops_the_device(|driver| {
             let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
             pieces[1].0 = address;
             pieces

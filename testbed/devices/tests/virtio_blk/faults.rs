@@ -154,13 +154,13 @@ fn a_slow_reset_takes_its_reads_of_the_status_and_the_device_works_on() {
 }
 
 #[test]
-fn a_reset_that_never_ends_ends_when_it_is_let() {
+fn an_endless_reset_can_be_ended() {
     let driver = Driver::default_ready();
     driver.disk.slow_reset(0, u32::MAX);
 
     driver.set::<1>(STATUS, 0);
     assert!((0..1000).all(|_| driver.status() == 0x0f));
-    driver.disk.let_reset_end();
+    driver.disk.finish_reset();
 
     assert_eq!(driver.status(), 0);
 }
@@ -182,15 +182,15 @@ fn features_can_be_refused() {
 }
 
 #[test]
-fn a_function_that_vanished_reads_as_ones_and_comes_back_reset() {
+fn a_removed_function_reads_as_ones_and_returns_reset() {
     let mut driver = Driver::default_ready();
 
-    driver.disk.vanish();
+    driver.disk.surprise_remove();
     assert_eq!(driver.status(), 0xff);
     driver.set::<1>(STATUS, 1);
     driver.notify_queue(0);
 
-    driver.disk.come_back();
+    driver.disk.reinsert();
     assert_eq!(driver.status(), 0);
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
@@ -201,7 +201,7 @@ fn a_function_that_vanished_reads_as_ones_and_comes_back_reset() {
 fn a_device_can_ask_for_a_reset() {
     let mut driver = Driver::default_ready();
 
-    driver.disk.need_reset();
+    driver.disk.set_needs_reset();
 
     assert_eq!(driver.status(), 0x4f);
     driver.receiver.wait(|seen| seen.messages == [0]);
@@ -211,7 +211,7 @@ fn a_device_can_ask_for_a_reset() {
 }
 
 #[test]
-fn as_many_messages_get_lost_as_were_asked_for() {
+fn the_requested_number_of_messages_is_lost() {
     let driver = Driver::default_ready();
 
     driver.disk.lose_messages(2);

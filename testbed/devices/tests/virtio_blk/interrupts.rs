@@ -135,7 +135,7 @@ fn without_msix_the_pin_is_asserted_until_the_isr_is_read() {
 }
 
 #[test]
-fn reading_the_isr_clears_it_and_lets_the_pin_go() {
+fn reading_the_isr_clears_it_and_deasserts_the_pin() {
     let mut driver = Driver::ready(BlkSettings::default(), pin());
 
     for round in 1..=3 {
@@ -207,7 +207,7 @@ fn the_no_interrupt_flag_is_honoured_without_event_idx() {
 }
 
 #[test]
-fn used_event_says_when_to_interrupt() {
+fn used_event_determines_the_interrupts() {
     let mut driver = Driver::default_ready();
     driver.set_used_event(0, 9);
 

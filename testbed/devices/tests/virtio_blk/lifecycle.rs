@@ -173,7 +173,7 @@ fn a_stalled_request_delays_no_other_and_is_dropped_by_a_reset() {
 }
 
 #[test]
-fn a_device_that_gave_up_works_again_after_a_reset() {
+fn a_stopped_device_works_again_after_a_reset() {
     let mut driver = Driver::default_ready();
     let (mut pieces, _, _) = driver.request(IN, 0, &[0; 512]);
     pieces[1].1 = 0;
@@ -194,7 +194,7 @@ fn a_device_that_gave_up_works_again_after_a_reset() {
 }
 
 #[test]
-fn what_was_done_before_the_device_gave_up_is_announced() {
+fn requests_before_the_device_stopped_are_announced() {
     let mut driver = Driver::default_ready();
     let (good, _, status) = driver.request(IN, 0, &[0; 512]);
     let (mut bad, _, _) = driver.request(IN, 0, &[0; 512]);
@@ -335,7 +335,7 @@ fn a_stopped_device_stays_stopped_and_can_be_stopped_again() {
 }
 
 #[test]
-fn a_disk_without_power_forgets_all_but_its_sectors() {
+fn a_power_cycle_keeps_only_the_sectors() {
     let mut driver = Driver::default_ready();
     assert_eq!(driver.call(OUT, 3, &[0x5A; 512]).0, OK);
     let placed = driver.disk.bar(4).expect("a BAR");

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_left_untouched() {
+    fn a_failed_allocation_takes_no_frames() {
         let mut frames = Frames::new(64);
         let held = frames.take_scattered(60).expect("60 of 64");
 

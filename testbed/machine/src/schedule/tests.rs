@@ -203,7 +203,7 @@ fn time_jumps_to_what_is_due_next() {
 }
 
 #[test]
-fn who_waits_for_a_change_is_woken_by_it() {
+fn a_change_wakes_its_waiters() {
     (1..=8).for_each(|seed| drop(said("wake", seed)));
 }
 

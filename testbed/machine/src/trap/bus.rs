@@ -148,8 +148,8 @@ impl Decoded {
     fn record_wide_access(&self, offset: u64, bytes: usize) {
         if bytes > 8 {
             record_driver_error(format!(
-                "an access of {bytes} bytes to the registers at {offset:#x} of BAR {}: done as \
-                 two of 8, other machines may do it otherwise",
+                "an access of {bytes} bytes to the registers at {offset:#x} of BAR {}: it was \
+                 split into two of 8, and other machines may split it differently",
                 self.bar
             ));
         }

@@ -168,7 +168,7 @@ fn driver_crash(what: &str) -> String {
 }
 
 #[test]
-fn driver_code_that_does_nothing_wrong_comes_back() {
+fn correct_driver_code_returns() {
     let output = testing::run(CRASH, "nothing");
 
     assert_eq!(output.status.code(), Some(0));
@@ -273,7 +273,7 @@ fn a_crash_of_the_testbed_itself_is_reported_as_such_and_ends_by_its_signal() {
 }
 
 #[test]
-fn the_first_of_many_threads_that_stop_the_machine_is_heard() {
+fn only_the_first_thread_that_stops_the_machine_reports() {
     let message = driver_crash("many threads");
 
     assert_eq!(message.lines().count(), 1, "{message}");
@@ -289,7 +289,7 @@ fn a_message_that_is_too_long_is_cut_off() {
 }
 
 #[test]
-fn a_crash_while_telling_of_one_still_ends_the_process() {
+fn a_crash_during_a_report_still_ends_the_process() {
     let message = driver_crash("crash in the message");
 
     assert!(message.contains("the message was not printed"), "{message}");

@@ -332,7 +332,7 @@ fn a_device_that_vanishes_fails_requests() {
             bench.adapter.outstanding() == 1
         });
 
-        bench.device.vanish();
+        bench.device.surprise_remove();
 
         // A device that is gone writes nothing: what it had can be given back.
         let first = in_flight.recv_timeout(SOON).expect("it ends");
@@ -346,7 +346,7 @@ fn a_device_that_vanishes_fails_requests() {
         bench.check();
 
         // Whatever the driver makes of its return, requests end.
-        bench.device.come_back();
+        bench.device.reinsert();
         bench
             .within(2 * SOON, read(5, &buffers[1]))
             .expect("a request ends");
@@ -363,7 +363,7 @@ fn a_device_that_needs_a_reset_gets_one() {
         bench.read(1);
         let before = bench.device.resets();
 
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
 
         bench.wait_for_reset(before);
         bench.read(2);

@@ -201,7 +201,7 @@ fn a_configuration_space_that_is_cut_off(event: Event) {
 
 fn a_device_that_is_absent(event: Event) {
     let disk = Disk::new(BlkSettings::default());
-    disk.device.vanish();
+    disk.device.surprise_remove();
     refused(event, UNREADABLE, disk, patient());
 }
 
@@ -478,7 +478,7 @@ fn a_device_that_needs_a_reset(event: Event) {
     let bench = start(patient());
     let before = bench.device.resets();
 
-    bench.device.need_reset();
+    bench.device.set_needs_reset();
 
     bench.wait_for_reset(before);
     bench.read(1);
@@ -594,7 +594,7 @@ fn a_device_that_vanishes(event: Event) {
     let bench = start(patient());
     bench.read(1);
 
-    bench.device.vanish();
+    bench.device.surprise_remove();
     bench.adapter.reset_bus();
 
     check_events(&bench.check(), &[vanished(event)]);

@@ -82,7 +82,7 @@ fn a_reset_that_never_ends_is_given_up_without_a_clock() {
     isolated(|| {
         let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 0));
         bench.device.slow_reset(0, u32::MAX);
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
         // A read that came before the reset would stay with the driver.
         thread::sleep(Duration::from_millis(200));
 
@@ -101,7 +101,7 @@ fn a_clock_that_fails_in_a_reset_does_not_cut_the_wait_short() {
     isolated(|| {
         let bench = start(failing(QUERY_PERFORMANCE_COUNTER, 5));
         bench.device.slow_reset(0, 60);
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
         thread::sleep(Duration::from_millis(200));
 
         bench.read(1);
@@ -126,7 +126,7 @@ fn a_pause_does_not_outlast_a_stop() {
         .start(patient());
         bench.read(1);
         bench.device.slow_reset(0, u32::MAX);
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
         thread::sleep(Duration::from_millis(200));
 
         bench.adapter.restart().unwrap();
@@ -147,7 +147,7 @@ fn a_restart_after_a_reset_that_never_ended_works() {
         })
         .start(patient());
         bench.device.slow_reset(0, u32::MAX);
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
         thread::sleep(Duration::from_millis(200));
         let buffer = bench.buffer(SECTOR as usize);
         let new = bench.within(6 * SOON, read(1, &buffer)).expect("it ends");
@@ -239,7 +239,7 @@ fn forced_writes_beside_resets_all_end() {
                 1 => device.glitch(Glitch::AtNextUsed),
                 2 => {
                     device.slow_reset(0, 30);
-                    device.need_reset();
+                    device.set_needs_reset();
                 }
                 3 => {
                     let unit = Address::default();
@@ -390,7 +390,7 @@ fn a_device_that_may_use_the_memory_after_a_failed_start_is_kept() {
 
             bench.device.set_faults(Faults::default());
             if polls == u32::MAX {
-                bench.device.let_reset_end();
+                bench.device.finish_reset();
             }
             bench.read(1);
             bench.check_without_storport();
@@ -466,7 +466,7 @@ fn a_pause_that_is_refused_and_a_timer_that_never_comes_hold_up_nothing() {
     isolated(|| {
         let bench = start(failing_export(FailingExport::Pause));
         bench.device.slow_reset(0, 20);
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
         thread::sleep(Duration::from_millis(200));
         bench.read(1);
         bench.check_without_storport();
@@ -526,7 +526,7 @@ fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
             assert_eq!(ends.get(&SUCCESS), Some(&2000), "{ends:?}");
             assert!(bench.device.resets() > before);
             bench.device.slow_reset(0, 20);
-            bench.device.need_reset();
+            bench.device.set_needs_reset();
             let buffer = bench.buffer(SECTOR as usize);
             let done = bench.within(SOON, read(1, &buffer)).expect("it ends");
             assert!([SUCCESS, BUS_RESET].contains(&done.srb_status), "{done:?}");
@@ -869,12 +869,12 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
                 // In a reset.
                 0 => {
                     bench.device.slow_reset(0, u32::MAX);
-                    bench.device.need_reset();
+                    bench.device.set_needs_reset();
                 }
                 // In a reset that is overdue.
                 1 => {
                     bench.device.slow_reset(0, u32::MAX);
-                    bench.device.need_reset();
+                    bench.device.set_needs_reset();
                     thread::sleep(Duration::from_millis(10_500));
                 }
                 // Between two starts.
@@ -883,7 +883,7 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
                         refuse_features: true,
                         ..Faults::default()
                     });
-                    bench.device.need_reset();
+                    bench.device.set_needs_reset();
                     thread::sleep(Duration::from_millis(150));
                 }
                 3 => {
@@ -891,12 +891,12 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
                         driver_ok_fails: Some(0),
                         ..Faults::default()
                     });
-                    bench.device.need_reset();
+                    bench.device.set_needs_reset();
                     thread::sleep(Duration::from_millis(150));
                 }
                 _ => {}
             }
-            bench.device.vanish();
+            bench.device.surprise_remove();
             let done = first.recv_timeout(SOON).expect("the first ends");
             assert!(failed(&done), "{done:?}");
             let other = bench.buffer(SECTOR as usize);
@@ -904,7 +904,7 @@ fn a_device_that_vanishes_in_any_stage_ends_all_requests() {
             assert!(failed(&new), "{new:?}");
             bench.check_stalls();
             bench.device.set_faults(Faults::default());
-            bench.device.come_back();
+            bench.device.reinsert();
             let new = bench.within(2 * SOON, read(1, &other)).expect("it ends");
             eprintln!("back: {:#x}", new.srb_status);
             let _ = bench
@@ -933,7 +933,7 @@ fn a_stop_in_a_recovery_leaves_the_device_reset() {
                 if slow > 0 {
                     bench.device.slow_reset(0, slow);
                 }
-                bench.device.need_reset();
+                bench.device.set_needs_reset();
                 thread::sleep(Duration::from_millis(wait));
                 bench.adapter.stop().unwrap();
                 let writes = bench.device.status_writes();
@@ -1018,7 +1018,7 @@ fn a_dump_stack_survives_a_glitch_while_idle() {
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn a_dump_stack_survives_a_device_that_needs_a_reset() {
-    isolated(|| dump_after(|bench| bench.device.need_reset(), |_| {}));
+    isolated(|| dump_after(|bench| bench.device.set_needs_reset(), |_| {}));
 }
 
 #[test]
@@ -1028,7 +1028,7 @@ fn a_dump_stack_survives_a_slow_reset() {
         dump_after(
             |bench| {
                 bench.device.slow_reset(0, 20);
-                bench.device.need_reset();
+                bench.device.set_needs_reset();
             },
             |_| {},
         );
@@ -1045,7 +1045,7 @@ fn a_dump_stack_survives_a_restart_that_fails() {
                     refuse_features: true,
                     ..Faults::default()
                 });
-                bench.device.need_reset();
+                bench.device.set_needs_reset();
             },
             |bench| bench.device.set_faults(Faults::default()),
         );

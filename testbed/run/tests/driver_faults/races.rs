@@ -184,7 +184,7 @@ fn a_reset_waits_for_a_notification_that_is_being_sent() {
         let (send, receive) = mpsc::channel();
         let device = bench.device.clone();
         hooked.before(Access::Notify, move || {
-            device.need_reset();
+            device.set_needs_reset();
             thread::sleep(WHILE);
             send.send(live(&device)).unwrap();
         });
@@ -211,7 +211,7 @@ fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
     isolated(|| {
         let disk = Disk::new(BlkSettings::default());
         // The device answers nothing, and does not confirm the reset that follows.
-        disk.device.by_hand();
+        disk.device.serve_manually();
         disk.device.slow_reset(2, u32::MAX);
         let bench = disk.start(AdapterSettings {
             failing_export: Some(FailingExport::Pause),
@@ -226,7 +226,7 @@ fn a_request_for_the_identity_that_the_device_still_has_is_not_overwritten() {
         let served = bench.device.take_served();
         let operations: Vec<_> = served.iter().map(|served| served.operation).collect();
         assert_eq!(operations, [Operation::Other(GET_ID)]);
-        bench.device.let_reset_end();
+        bench.device.finish_reset();
         drop(done);
     });
 }
@@ -242,7 +242,7 @@ fn a_stop_beside_a_start_of_the_device_gives_it_time_to_end() {
             thread::spawn(move || send.send(adapter.stop().is_ok()));
             thread::sleep(WHILE);
         });
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
 
         assert_eq!(receive.recv_timeout(SOON), Ok(true));
 
@@ -271,7 +271,7 @@ fn a_device_is_not_started_after_a_stop() {
                 thread::sleep(WHILE);
             });
         });
-        bench.device.need_reset();
+        bench.device.set_needs_reset();
 
         assert_eq!(receive.recv_timeout(SOON), Ok(true));
 
@@ -318,7 +318,7 @@ fn a_dump_stack_survives_a_request_for_the_identity_that_is_never_answered() {
     isolated(|| {
         let bench = start(patient());
         // The device answers nothing, and confirms the reset that follows late.
-        bench.device.by_hand();
+        bench.device.serve_manually();
         bench.device.slow_reset(2, 1010);
         let stack = dump_stack(&bench);
         let device = bench.device.clone();
