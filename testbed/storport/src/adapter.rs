@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     control_request::{ControlRequest, PowerState},
-    lanes::Home,
+    cpu_queue::Home,
     life_cycle,
     port::{Port, Uncached},
     report::Report,
@@ -475,7 +475,7 @@ impl Adapter {
             let cpu = &cpus[place % cpus.len()];
             let (home, port) = (Arc::clone(home), self.port);
             cpu.post(Box::new(move || {
-                port.lane(cpu.number()).begin(place, program, home);
+                port.cpu_queue(cpu.number()).begin(place, program, home);
             }));
         }
     }

@@ -224,7 +224,7 @@ impl DumpStack {
         port.unit(request.address);
         let why = port.refusal(request).or_else(|| {
             let seconds = request.timeout.as_secs() as u32;
-            (!port.srbs().fill(port.alone_number(), request, seconds, 0))
+            (!port.srbs().fill(port.single_number(), request, seconds, 0))
                 .then(|| "more elements than its lists have".to_owned())
         });
         if let Some(why) = why {
@@ -243,22 +243,22 @@ impl DumpStack {
     ) -> Result<Completion, DumpError> {
         let port = self.port;
         let begin = clock::now();
-        let srb = port.srbs().view(port.alone());
+        let srb = port.srbs().view(port.single());
         for _ in 0..RETRIES {
             if let Some(control) = control {
                 control.write(srb);
             }
-            port.build_and_start_alone(irql::HIGH);
+            port.build_and_start_single(irql::HIGH);
             if after == After::ResetBus {
                 self.reset_bus();
             }
             self.poll(begin, request, control)?;
-            port.alone().owner.store(owner::PORT, Ordering::Release);
+            port.single().owner.store(owner::PORT, Ordering::Release);
             if srb.status() & STATUS != srb_status::SRB_STATUS_BUSY {
                 break;
             }
             srb.renew();
-            port.srbs().new_extension(port.alone());
+            port.srbs().new_extension(port.single());
         }
         port.statistics.completed(srb.status());
         Ok(srb.completion(request.token, Duration::from_nanos(clock::now() - begin)))
@@ -274,7 +274,7 @@ impl DumpStack {
         let port = self.port;
         let arguments = [port.extension(), 0, 0, 0, 0, 0];
         let routine = port.registration().interrupt;
-        while !port.is_alone_back() {
+        while !port.is_single_back() {
             if Duration::from_nanos(clock::now() - begin) > request.timeout {
                 return Err(DumpError::TimedOut {
                     what: match control {
@@ -285,7 +285,7 @@ impl DumpStack {
                 });
             }
             port.call(Callback::HwInterrupt, irql::HIGH, routine, arguments);
-            if !port.is_alone_back() {
+            if !port.is_single_back() {
                 schedule::stall(POLL);
             }
         }
@@ -295,12 +295,12 @@ impl DumpStack {
     /// HwResetBus, which a miniport in a dump stack should disregard.
     fn reset_bus(&self) {
         let port = self.port;
-        let was_back = port.is_alone_back();
+        let was_back = port.is_single_back();
         let arguments = [port.extension(), 0, 0, 0, 0, 0];
         let routine = port.registration().reset_bus;
         port.call(Callback::HwResetBus, irql::HIGH, routine, arguments);
-        if !was_back && port.is_alone_back() {
-            let status = port.srbs().view(port.alone()).status() & STATUS;
+        if !was_back && port.is_single_back() {
+            let status = port.srbs().view(port.single()).status() & STATUS;
             if status != srb_status::SRB_STATUS_SUCCESS {
                 port.violation_of(
                     Callback::HwResetBus,
@@ -368,7 +368,7 @@ fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
         ));
     }
     let configuration = port.configuration();
-    port.prepare_alone(
+    port.prepare_single(
         configuration.srb_shape,
         configuration.srb_extension_bytes,
         configuration.max_elements as usize,

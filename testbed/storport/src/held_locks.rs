@@ -579,7 +579,7 @@ impl Port {
                 place.unwrap_or_default()
             )
         };
-        if let Some(earlier) = self.orders.note(outer.id, id, place) {
+        if let Some(earlier) = self.lock_order.note(outer.id, id, place) {
             self.lock_violation(
                 Rule::LockInversion,
                 id,

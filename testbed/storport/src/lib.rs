@@ -31,10 +31,10 @@
 //! |---|---|
 //! | `life_cycle`, `restart`, `control_request`, `plug_and_play` | start, stop, sleep, power |
 //! | `callbacks` | the only way into driver code, and the checks when it returns |
-//! | `lanes`, `units`, `srb` | the way of a request to the miniport and back |
+//! | `cpu_queue`, `units`, `srb` | the way of a request to the miniport and back |
 //! | `interrupts`, `dpcs`, `timers` | the other reasons to call the miniport |
-//! | `spin_locks`, `held_locks`, `waits`, `orders` | locks, their rules, and deadlocks |
-//! | `dump`, `alone` | the stack that writes a crash dump |
+//! | `spin_locks`, `held_locks`, `waits`, `lock_order` | locks, their rules, and deadlocks |
+//! | `dump`, `single_request` | the stack that writes a crash dump |
 //! | `resets`, `watchdog` | requests and callbacks that do not come back |
 //! | `oddities`, `optional` | what Storport does rarely, on request of a test |
 //! | `exports`, `notifications`, `extended` | the routines that the miniport calls |
@@ -46,10 +46,10 @@
 
 mod abi;
 pub mod adapter;
-mod alone;
 mod callbacks;
 mod configuration;
 pub mod control_request;
+mod cpu_queue;
 mod dpcs;
 pub mod dump;
 mod events;
@@ -57,12 +57,11 @@ mod exports;
 mod extended;
 mod held_locks;
 mod interrupts;
-mod lanes;
 mod life_cycle;
+mod lock_order;
 mod notifications;
 mod oddities;
 mod optional;
-mod orders;
 mod performance;
 mod plug_and_play;
 mod pool;
@@ -73,6 +72,7 @@ pub mod report;
 pub mod request;
 mod resets;
 mod restart;
+mod single_request;
 mod spin_locks;
 mod srb;
 mod statistics;

@@ -18,8 +18,8 @@ use super::{
     callbacks::Callback,
     configuration::Configuration,
     control_request::{ControlRequest, PnpAction, PowerAction, PowerState, Recipient},
+    cpu_queue::CpuQueue,
     interrupts::Controller,
-    lanes::Lane,
     plug_and_play,
     port::{Placed, Port},
     request::Address,
@@ -402,9 +402,9 @@ fn accept_requests(port: &'static Port) {
     let srbs = Srbs::new(port.machine.memory(), settings, cpus.len() as u32, most);
     let _ = port.srbs.set(srbs);
     port.gate.set_limit(most);
-    let lanes = cpus.iter().map(|cpu| Lane::new(port, cpu.number()));
-    let _ = port.lanes.set(lanes.collect());
-    on_each_cpu(port, |port, cpu| Cpu::add_source(port.lane(cpu)));
+    let queues = cpus.iter().map(|cpu| CpuQueue::new(port, cpu.number()));
+    let _ = port.cpu_queues.set(queues.collect());
+    on_each_cpu(port, |port, cpu| Cpu::add_source(port.cpu_queue(cpu)));
     port.machine
         .clock()
         .after(port.settings.tick, 0, port.tick(), 0, 0);
@@ -446,7 +446,7 @@ pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     let returns = Arc::clone(&home);
     port.machine.cpus()[0].post(Box::new(move || {
         let once = Box::<Once>::default();
-        port.lane(0).send_control(control, once, returns);
+        port.cpu_queue(0).send_control(control, once, returns);
     }));
     let (_, program) = home.receive("the end of a request");
     let once = program.into_any().downcast::<Once>().ok();
@@ -489,17 +489,17 @@ pub(super) fn remove_unstarted(
     let registration = port.registration();
     let shape = registration.srb_shape(port.settings.srb);
     let extension_bytes = registration.srb_extension_bytes as usize;
-    port.prepare_alone(shape, extension_bytes, 1, registration.map_buffers.into())?;
+    port.prepare_single(shape, extension_bytes, 1, registration.map_buffers.into())?;
     let removal = ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove);
     port.srbs()
-        .fill(port.alone_number(), &removal.request(), 0, 0);
-    let srb = port.srbs().view(port.alone());
+        .fill(port.single_number(), &removal.request(), 0, 0);
+    let srb = port.srbs().view(port.single());
     removal.write(srb);
     port.lock(LockId::StartIo);
-    port.start_alone(irql::DISPATCH);
+    port.start_single(irql::DISPATCH);
     port.unlock();
     port.stopped();
-    Ok(port.is_alone_back().then(|| srb.status() & STATUS))
+    Ok(port.is_single_back().then(|| srb.status() & STATUS))
 }
 
 /// The end of the system: the units' caches are flushed, and they and the
@@ -536,7 +536,7 @@ pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
         controller.disconnect();
     }
     on_each_cpu(port, |port, cpu| {
-        Cpu::remove_source(port.lane(cpu));
+        Cpu::remove_source(port.cpu_queue(cpu));
         if let Some(controller) = port.interrupts.get() {
             Cpu::remove_source(*controller);
         }

@@ -95,7 +95,7 @@ impl Port {
                 .set_status(srb_status::SRB_STATUS_BUS_RESET);
             slot.owner.store(owner::COMPLETED, Ordering::Release);
             self.srbs().revoke(number);
-            self.lane(self.srbs().cpu_of(number)).completed(number);
+            self.cpu_queue(self.srbs().cpu_of(number)).completed(number);
         }
     }
 }

@@ -15,11 +15,11 @@ use super::{
     adapter::{AdapterSettings, SrbShape},
     callbacks::{self, Callback},
     configuration::{Configuration, Registration},
+    cpu_queue::CpuQueue,
     dpcs::Dpcs,
     interrupts::Controller,
-    lanes::Lane,
+    lock_order::LockOrder,
     oddities::Oddities,
-    orders::Orders,
     performance::Performance,
     pool::Pool,
     registers::Windows,
@@ -99,7 +99,7 @@ pub(super) struct Port {
 
     // What it works with.
     pub(super) locks: Locks,
-    pub(super) orders: Orders,
+    pub(super) lock_order: LockOrder,
     pub(super) dpcs: Dpcs,
     pub(super) timer: OnceLock<&'static Timer>,
     pub(super) later: Later,
@@ -111,7 +111,7 @@ pub(super) struct Port {
     // Requests and interrupts.
     pub(super) interrupts: OnceLock<&'static Controller>,
     pub(super) srbs: OnceLock<Srbs>,
-    pub(super) lanes: OnceLock<Box<[Lane]>>,
+    pub(super) cpu_queues: OnceLock<Box<[CpuQueue]>>,
     pub(super) units: Units,
     pub(super) gate: Gate,
     pub(super) recovery: Recovery,
@@ -160,7 +160,7 @@ impl Port {
             unit_controls: OnceLock::new(),
             performance: OnceLock::new(),
             locks: Locks::default(),
-            orders: Orders::default(),
+            lock_order: LockOrder::default(),
             dpcs: Dpcs::default(),
             timer: OnceLock::new(),
             later: Later::default(),
@@ -169,7 +169,7 @@ impl Port {
             lists: Mutex::new(()),
             interrupts: OnceLock::new(),
             srbs: OnceLock::new(),
-            lanes: OnceLock::new(),
+            cpu_queues: OnceLock::new(),
             units: Units::default(),
             gate: Gate::default(),
             recovery: Recovery::default(),
@@ -364,9 +364,9 @@ impl Port {
     }
 
     /// The part of CPU `cpu`. Nothing asks before it is ready for requests.
-    pub(super) fn lane(&self, cpu: u32) -> &Lane {
-        match self.lanes.get() {
-            Some(lanes) => &lanes[cpu as usize],
+    pub(super) fn cpu_queue(&self, cpu: u32) -> &CpuQueue {
+        match self.cpu_queues.get() {
+            Some(queues) => &queues[cpu as usize],
             None => self.too_early("HwInitialize"),
         }
     }

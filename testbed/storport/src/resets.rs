@@ -171,7 +171,7 @@ impl Port {
             over: false,
         };
         self.machine.cpus()[0].post(Box::new(move || {
-            self.lane(0)
+            self.cpu_queue(0)
                 .send_control(reset, Box::new(tier), Arc::default());
         }));
     }

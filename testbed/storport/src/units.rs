@@ -329,7 +329,7 @@ impl Port {
             if let Some(cpu) = line.pop_front() {
                 unit.in_line.fetch_sub(1, Ordering::SeqCst);
                 self.units.in_line.fetch_sub(1, Ordering::SeqCst);
-                self.lane(cpu).grant(unit);
+                self.cpu_queue(cpu).grant(unit);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The way of requests on one CPU: from a program through HwBuildIo and
 //! HwStartIo to the miniport, and from its RequestComplete back.
 //!
-//! A lane's requests are sent and returned by its CPU's thread alone; other
+//! A queue's requests are sent and returned by its CPU's thread alone; other
 //! threads only hang completed SRBs on its list, and tell it that a request in
 //! line was let in.
 
@@ -89,7 +89,7 @@ struct Inner {
 }
 
 /// A CPU's part of an adapter.
-pub(super) struct Lane {
+pub(super) struct CpuQueue {
     port: &'static Port,
     cpu: u32,
     /// The completed SRB that came last: number + 1, or 0.
@@ -101,22 +101,22 @@ pub(super) struct Lane {
     inner: Mutex<Inner>,
 }
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for CpuQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lane")
+        f.debug_struct("CpuQueue")
             .field("cpu", &self.cpu)
             .finish_non_exhaustive()
     }
 }
 
-impl Deferred for Lane {
+impl Deferred for CpuQueue {
     /// The pause of a request that came back BUSY is over.
     fn run(&self, _: usize, _: usize) {
         self.busy_over.store(true, Ordering::Release);
     }
 }
 
-impl Source for Lane {
+impl Source for CpuQueue {
     fn ready(&self) -> bool {
         self.completed.load(Ordering::Acquire) != 0
             || self.grants.load(Ordering::Acquire) != 0
@@ -133,7 +133,7 @@ impl Source for Lane {
     }
 }
 
-impl Lane {
+impl CpuQueue {
     pub(super) fn new(port: &'static Port, cpu: u32) -> Self {
         Self {
             port,
@@ -390,7 +390,7 @@ impl Lane {
         let next = &cpus[(self.cpu as usize + 1) % cpus.len()];
         next.post(Box::new(move || {
             let before = set_irql(irql::DISPATCH);
-            port.lane(next.number()).start_io(number);
+            port.cpu_queue(next.number()).start_io(number);
             set_irql(before);
             next.run_dpcs();
         }));
@@ -575,8 +575,8 @@ impl Lane {
         inner
             .busy
             .push_back((clock::now() + pause.as_nanos() as u64, number));
-        let lane = port.lane(self.cpu);
-        port.machine.clock().after(pause, self.cpu, lane, 0, 0);
+        let queue = port.cpu_queue(self.cpu);
+        port.machine.clock().after(pause, self.cpu, queue, 0, 0);
     }
 
     /// Those that have waited long enough after BUSY get in line, first.
@@ -585,8 +585,8 @@ impl Lane {
         while let Some((until, number)) = inner.busy.front().copied() {
             if until > now {
                 let rest = Duration::from_nanos(until - now);
-                let lane = self.port.lane(self.cpu);
-                self.port.machine.clock().after(rest, self.cpu, lane, 0, 0);
+                let queue = self.port.cpu_queue(self.cpu);
+                self.port.machine.clock().after(rest, self.cpu, queue, 0, 0);
                 return;
             }
             inner.busy.pop_front();
@@ -685,9 +685,9 @@ impl Port {
             );
         }
         self.srbs().revoke(number);
-        // Without lanes somebody waits for this very SRB, and looks at its owner.
-        if let Some(lanes) = self.lanes.get() {
-            lanes[self.srbs().cpu_of(number) as usize].completed(number);
+        // Without queues of CPUs somebody waits for this very SRB, and looks at its owner.
+        if let Some(queues) = self.cpu_queues.get() {
+            queues[self.srbs().cpu_of(number) as usize].completed(number);
         }
     }
 

@@ -1,5 +1,5 @@
 //! Requests one at a time, carried by the calling thread instead of by the
-//! CPUs' lanes: what a dump stack sends, and the removal of an adapter that
+//! CPUs' queues: what a dump stack sends, and the removal of an adapter that
 //! never started.
 
 use std::sync::atomic::Ordering;
@@ -17,7 +17,7 @@ const NUMBER: u32 = 0;
 
 impl Port {
     /// Makes the one SRB, with lists of at most `elements`.
-    pub(super) fn prepare_alone(
+    pub(super) fn prepare_single(
         &self,
         shape: SrbShape,
         extension_bytes: usize,
@@ -38,18 +38,18 @@ impl Port {
     }
 
     /// The one SRB.
-    pub(super) fn alone(&self) -> &Slot {
+    pub(super) fn single(&self) -> &Slot {
         self.srbs().slot(NUMBER)
     }
 
     /// Its number.
-    pub(super) fn alone_number(&self) -> u32 {
+    pub(super) fn single_number(&self) -> u32 {
         NUMBER
     }
 
     /// HwBuildIo at `level`, and HwStartIo if it says so.
-    pub(super) fn build_and_start_alone(&'static self, level: u8) {
-        let slot = self.alone();
+    pub(super) fn build_and_start_single(&'static self, level: u8) {
+        let slot = self.single();
         let routine = self.registration().build_io;
         self.srbs().give(NUMBER);
         slot.owner.store(owner::BUILDING, Ordering::Release);
@@ -66,12 +66,12 @@ impl Port {
                 return;
             }
         }
-        self.start_alone(level);
+        self.start_single(level);
     }
 
     /// HwStartIo at `level`.
-    pub(super) fn start_alone(&'static self, level: u8) {
-        let slot = self.alone();
+    pub(super) fn start_single(&'static self, level: u8) {
+        let slot = self.single();
         self.srbs().give(NUMBER);
         slot.owner.store(owner::STARTED, Ordering::Release);
         let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
@@ -80,7 +80,7 @@ impl Port {
     }
 
     /// Whether the miniport has given the SRB back.
-    pub(super) fn is_alone_back(&self) -> bool {
-        self.alone().owner.load(Ordering::Acquire) == owner::COMPLETED
+    pub(super) fn is_single_back(&self) -> bool {
+        self.single().owner.load(Ordering::Acquire) == owner::COMPLETED
     }
 }

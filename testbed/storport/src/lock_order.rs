@@ -19,9 +19,9 @@ struct Nesting {
 
 /// The orders that an adapter's locks were taken in.
 #[derive(Debug, Default)]
-pub(super) struct Orders(Mutex<Vec<Nesting>>);
+pub(super) struct LockOrder(Mutex<Vec<Nesting>>);
 
-impl Orders {
+impl LockOrder {
     /// Notes that `inner` is taken while `outer` is held, at `place`. Gives back
     /// how the opposite order came about earlier, if it did: each step as one
     /// sentence.
@@ -77,14 +77,14 @@ fn way(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
 mod tests {
     use super::*;
 
-    fn note(orders: &Orders, outer: u32, inner: u32) -> Option<String> {
+    fn note(orders: &LockOrder, outer: u32, inner: u32) -> Option<String> {
         let place = || format!("at {outer}{inner}");
         orders.note(LockId::Dpc(outer), LockId::Dpc(inner), place)
     }
 
     #[test]
     fn one_order_however_often_is_in_order() {
-        let orders = Orders::default();
+        let orders = LockOrder::default();
 
         assert_eq!(note(&orders, 0, 1), None);
         assert_eq!(note(&orders, 0, 1), None);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn both_orders_of_two_locks_are_reported_with_the_location_of_the_first() {
-        let orders = Orders::default();
+        let orders = LockOrder::default();
         note(&orders, 0, 1);
 
         assert_eq!(
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_cycle_of_three_locks_is_reported_step_by_step() {
-        let orders = Orders::default();
+        let orders = LockOrder::default();
         note(&orders, 0, 1);
         note(&orders, 1, 2);
 
