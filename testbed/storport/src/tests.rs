@@ -2,6 +2,7 @@
 //! does one thing right or wrong, and the adapter's report or behaviour is
 //! looked at.
 
+mod actions;
 mod bench;
 mod cost;
 mod dump;
@@ -17,5 +18,6 @@ mod queues;
 mod recovery;
 mod requests;
 mod restart;
+mod rules;
 mod schedules;
 mod tracing;

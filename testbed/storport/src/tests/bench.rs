@@ -105,6 +105,8 @@ pub(super) trait Miniport: Send + Sync {
         true
     }
 
+    fn state_change(&self, _ext: Extension) {}
+
     fn reset_bus(&self, _ext: Extension, _path: u32) -> bool {
         true
     }
@@ -258,6 +260,10 @@ extern "win64" fn hw_work(extension: usize, context: usize, worker: usize) {
     of(extension).work(Extension(extension), context, worker);
 }
 
+extern "win64" fn hw_state_change(extension: usize) {
+    of(extension).state_change(Extension(extension));
+}
+
 extern "win64" fn synchronized(extension: usize, context: usize) -> u32 {
     UNDEFINED | u32::from(of(extension).synchronized(Extension(extension), context))
 }
@@ -284,14 +290,18 @@ pub(super) fn exported<T: Copy>(address: usize) -> T {
     unsafe { std::mem::transmute_copy(&address) }
 }
 
-/// Calls an export with six arguments; those that it has not it ignores.
-pub(super) fn ddi(name: &str, arguments: [usize; 6]) -> usize {
-    type Export = extern "win64" fn(usize, usize, usize, usize, usize, usize) -> usize;
+/// The most arguments that an export takes.
+const MOST_ARGUMENTS: usize = 9;
+
+/// Calls an export. Arguments that are not given are 0.
+pub(super) fn ddi<const N: usize>(name: &str, arguments: [usize; N]) -> usize {
+    type Nine =
+        extern "win64" fn(usize, usize, usize, usize, usize, usize, usize, usize, usize) -> usize;
     let address = exports::resolve(name).expect("an export of storport.sys");
-    // SAFETY: exports take their arguments from where the ABI puts them.
-    let export = unsafe { std::mem::transmute::<usize, Export>(address) };
-    let [a, b, c, d, e, f] = arguments;
-    export(a, b, c, d, e, f)
+    let mut all = [0; MOST_ARGUMENTS];
+    all[..N].copy_from_slice(&arguments);
+    let [a, b, c, d, e, f, g, h, i] = all;
+    exported::<Nine>(address)(a, b, c, d, e, f, g, h, i)
 }
 
 /// A BOOLEAN or ULONG that an export writes, and its return value.
@@ -304,17 +314,20 @@ pub(super) fn with_result<T: abi::Plain>(call: impl FnOnce(usize) -> usize) -> (
 }
 
 impl Extension {
-    pub(super) fn notify(self, kind: u32, arguments: [usize; 4]) -> usize {
-        let [a, b, c, d] = arguments;
-        ddi("StorPortNotification", [kind as usize, self.0, a, b, c, d])
+    pub(super) fn notify<const N: usize>(self, kind: u32, arguments: [usize; N]) -> usize {
+        self.dispatch("StorPortNotification", kind, &arguments)
     }
 
-    pub(super) fn extended(self, code: u32, arguments: [usize; 4]) -> u32 {
-        let [a, b, c, d] = arguments;
-        ddi(
-            "StorPortExtendedFunction",
-            [code as usize, self.0, a, b, c, d],
-        ) as u32
+    pub(super) fn extended<const N: usize>(self, code: u32, arguments: [usize; N]) -> u32 {
+        self.dispatch("StorPortExtendedFunction", code, &arguments) as u32
+    }
+
+    fn dispatch(self, export: &str, selector: u32, arguments: &[usize]) -> usize {
+        let mut all = [0; MOST_ARGUMENTS];
+        all[0] = selector as usize;
+        all[1] = self.0;
+        all[2..2 + arguments.len()].copy_from_slice(arguments);
+        ddi(export, all)
     }
 
     pub(super) fn enable_passive_initialization(self) -> bool {
@@ -379,6 +392,18 @@ impl Extension {
 
     pub(super) fn queue_work(self, worker: usize, context: usize) -> u32 {
         self.extended(30, [hw_work as *const () as usize, worker, context, 0])
+    }
+
+    /// StorPortStateChangeDetected of unit 0.
+    pub(super) fn report_state_change(self, address: usize) -> u32 {
+        let routine = hw_state_change as *const () as usize;
+        with_result(|to| self.notify(0x1005, [1, address, 1, routine, 0, to])).0
+    }
+
+    /// StorPortInitializeWorker and StorPortQueueWorkItem.
+    pub(super) fn queue_new_work(self) -> u32 {
+        let (worker, _) = with_result(|to| self.extended(29, [to]) as usize);
+        self.queue_work(worker, 0)
     }
 
     /// Whether the calling thread holds a lock.
@@ -740,9 +765,4 @@ impl Kept {
             ext.complete(srb, status);
         }
     }
-}
-
-/// The extension of a bench's miniport, for what happens outside callbacks.
-pub(super) fn extension_of<M: Miniport>(bench: &Bench<M>) -> Extension {
-    Extension(bench.port().extension())
 }

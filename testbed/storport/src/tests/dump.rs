@@ -11,11 +11,7 @@ use std::{
 };
 
 use super::{
-    super::{
-        abi::spin_lock,
-        control_request::ControlRequest,
-        dump::{DumpError, MEMORY},
-    },
+    super::{abi::spin_lock, control_request::ControlRequest, dump::DumpError},
     bench::*,
 };
 use testbed_machine::cpu::{current_irql, irql};
@@ -181,30 +177,6 @@ fn a_miniport_that_asks_for_it_gets_an_extension_aligned_to_16_bytes() {
     });
 
     assert_eq!(miniport.seen.lock().unwrap()[2], 16);
-}
-
-#[test]
-fn more_memory_than_a_dump_stack_has_is_a_violation() {
-    struct Large;
-    impl Miniport for Large {
-        fn registration(&self, data: Structure) {
-            data.set(init::DeviceExtensionSize, 1024);
-        }
-
-        fn find_adapter(&self, ext: Extension, info: Structure) -> u32 {
-            let arguments = [ext.0, info.address(), MEMORY as usize - 1023, 0, 0, 0];
-            ddi("StorPortGetUncachedExtension", arguments);
-            config::SP_RETURN_FOUND
-        }
-
-        fn initialize(&self, _: Extension) -> bool {
-            true
-        }
-    }
-
-    let (_, stack) = started(Large);
-
-    assert_eq!(broken(&stack), [("dump-memory", "HwFindAdapter")]);
 }
 
 /// Does one thing in HwInitialize.

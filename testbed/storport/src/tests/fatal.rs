@@ -104,22 +104,6 @@ fn impatient() -> AdapterSettings {
 fn the_scene() {
     match std::env::var(SCENE).as_deref() {
         Ok("start io twice") => does(|ext, scratch, _| ext.acquire(2, 0, scratch.address())),
-        Ok("dpc twice") => does(|ext, scratch, _| {
-            let dpc = scratch.address() + 1024;
-            ext.acquire(1, dpc, scratch.address());
-            ext.acquire(1, dpc, scratch.address() + 64);
-        }),
-        Ok("interrupt in message") => does(|ext, scratch, _| {
-            ext.acquire_message(1);
-            ext.acquire(3, 0, scratch.address());
-        }),
-        Ok("synchronize in interrupt lock") => does(|ext, scratch, _| {
-            ext.acquire(3, 0, scratch.address());
-            ext.synchronize_access(0);
-        }),
-        Ok("wrong extension") => does(|ext, _, srb| {
-            Extension(ext.0 + 8).complete(srb, SUCCESS);
-        }),
         Ok("endless") => {
             let act: Act = |_, _, _| loop {
                 std::thread::sleep(Duration::from_secs(1));
@@ -147,11 +131,6 @@ fn the_scene() {
         Ok("forgotten") => {
             let bench = start_with(Forgets, FakeFunction::new(0), impatient());
             let _ = bench.execute();
-        }
-        Ok("pin") => {
-            let bench = start_with(Forgets, FakeFunction::new(0), impatient());
-            bench.function.line(true);
-            std::thread::sleep(Duration::from_secs(60));
         }
         Ok("overrun") => does(|ext, _, _| {
             ext.notify(13, [0; 4]);
@@ -204,46 +183,6 @@ fn taking_the_start_io_lock_in_start_io_ends_the_machine() {
 }
 
 #[test]
-fn taking_a_dpc_lock_twice_ends_the_machine() {
-    let text = said("dpc twice");
-
-    assert!(
-        text.contains("it takes Dpc 0 while the miniport holds Dpc 0"),
-        "{text}"
-    );
-}
-
-#[test]
-fn taking_all_messages_locks_with_one_of_them_held_ends_the_machine() {
-    let text = said("interrupt in message");
-
-    assert!(
-        text.contains("it takes Interrupt while the miniport holds MSI 1"),
-        "{text}"
-    );
-}
-
-#[test]
-fn synchronize_access_with_the_interrupt_lock_held_ends_the_machine() {
-    let text = said("synchronize in interrupt lock");
-
-    assert!(
-        text.contains("it takes Interrupt while the miniport holds Interrupt"),
-        "{text}"
-    );
-}
-
-#[test]
-fn a_wrong_device_extension_ends_the_machine() {
-    let text = said("wrong extension");
-
-    assert!(
-        text.contains("in HwStartIo: ddi-device-extension: StorPortNotification"),
-        "{text}"
-    );
-}
-
-#[test]
 fn a_callback_that_does_not_return_ends_the_machine() {
     let text = said("endless");
 
@@ -284,16 +223,6 @@ fn a_request_that_survives_its_reset_ends_the_machine() {
 
     assert!(
         text.contains("after HwResetBus, the miniport still has request 00"),
-        "{text}"
-    );
-}
-
-#[test]
-fn a_pin_that_stays_asserted_ends_the_machine() {
-    let text = said("pin");
-
-    assert!(
-        text.contains("interrupt-level: HwInterrupt does not make the device release"),
         "{text}"
     );
 }

@@ -139,40 +139,6 @@ fn many_messages_from_a_device_thread_all_lead_to_a_routine() {
     assert_eq!(bench.broken(), []);
 }
 
-#[test]
-fn a_dpc_that_was_not_initialised_is_a_violation() {
-    struct Raw(Scratch);
-    impl Miniport for Raw {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            let queued = ext.issue_dpc(self.0.address(), 0, 0);
-            ext.complete(srb, if queued { ERROR } else { SUCCESS });
-            true
-        }
-    }
-    let bench = start(Raw(Scratch::new(128)));
-
-    assert_eq!(bench.execute().srb_status, SUCCESS);
-
-    assert_eq!(bench.broken(), [("dpc-not-initialised", "HwStartIo")]);
-}
-
-#[test]
-fn a_dpc_that_is_initialised_elsewhere_is_a_violation() {
-    struct Late(Scratch);
-    impl Miniport for Late {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            ext.initialize_dpc(self.0.address());
-            ext.complete(srb, SUCCESS);
-            true
-        }
-    }
-    let bench = start(Late(Scratch::new(128)));
-
-    let _ = bench.execute();
-
-    assert_eq!(bench.broken(), [("ddi-callback", "HwStartIo")]);
-}
-
 /// Answers to the pin until its device lets go.
 struct Pin {
     calls: AtomicU64,

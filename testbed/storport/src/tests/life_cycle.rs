@@ -314,26 +314,6 @@ fn a_structure_of_another_size_is_a_revision_mismatch() {
 }
 
 #[test]
-fn what_find_adapter_leaves_unset_is_a_violation() {
-    struct Lazy;
-    impl Miniport for Lazy {
-        fn find_adapter(&self, _: Extension, info: Structure) -> u32 {
-            info.set(self::info::MaximumTransferLength, u32::MAX);
-            info.set(self::info::VirtualDevice, 1);
-            config::SP_RETURN_FOUND
-        }
-    }
-
-    let bench = start(Lazy);
-
-    let find_adapter = |rule| (rule, "HwFindAdapter");
-    assert_eq!(
-        bench.broken(),
-        ["find-adapter", "virtual-device"].map(find_adapter)
-    );
-}
-
-#[test]
 fn the_uncached_extension_is_one_contiguous_block_of_find_adapter() {
     #[derive(Default)]
     struct Uncached(Mutex<Vec<usize>>);
@@ -397,42 +377,4 @@ fn a_unit_control_is_asked_for_its_types_after_the_adapter_control() {
         ]
     );
     assert_eq!(bench.broken(), []);
-}
-
-#[test]
-fn an_adapter_control_without_stop_is_a_violation() {
-    struct Eternal;
-    impl Miniport for Eternal {
-        fn adapter_control(&self, _: Extension, _: u32, parameters: Structure) -> u32 {
-            let list = parameters.offset(abi::SUPPORTED_TYPE_LIST);
-            let restart = control::ScsiRestartAdapter as usize;
-            list.offset(restart).set(abi::value(), 1u8);
-            control::ScsiAdapterControlSuccess
-        }
-    }
-
-    let bench = start(Eternal);
-
-    assert_eq!(bench.broken(), [("adapter-control", "HwAdapterControl")]);
-}
-
-#[test]
-fn passive_initialization_is_enabled_in_initialize_only() {
-    struct Late;
-    impl Miniport for Late {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            let status = if ext.enable_passive_initialization() {
-                ERROR
-            } else {
-                SUCCESS
-            };
-            ext.complete(srb, status);
-            true
-        }
-    }
-
-    let bench = start(Late);
-
-    assert_eq!(bench.execute().srb_status, SUCCESS);
-    assert_eq!(bench.broken(), [("ddi-callback", "HwStartIo")]);
 }

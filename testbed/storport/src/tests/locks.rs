@@ -18,7 +18,6 @@ const DPC_LEVEL: u32 = 5;
 /// Where in the scratch memory things are.
 const FIRST_DPC: usize = 0;
 const SECOND_DPC: usize = 128;
-const THREADED_DPC: usize = 512;
 const HANDLE: usize = 256;
 const HANDLE_2: usize = 320;
 
@@ -230,41 +229,6 @@ fn synchronize_access_runs_with_the_interrupt_lock_and_returns_its_result() {
 }
 
 #[test]
-fn a_lock_taken_against_the_order_is_a_violation() {
-    assert_eq!(
-        broken_in(Callback::HwBuildIo, |ext, scratch| {
-            with(ext, scratch, DPC, HANDLE, || {
-                with(ext, scratch, START_IO, HANDLE_2, || {});
-            });
-        }),
-        ["lock-order-start-io"]
-    );
-    assert_eq!(
-        broken_in(Callback::HwDpcRoutine, |ext, scratch| {
-            with(ext, scratch, INTERRUPT, HANDLE, || {
-                let before = set_irql(irql::DISPATCH);
-                with(ext, scratch, DPC, HANDLE_2, || {});
-                set_irql(before);
-            });
-        }),
-        ["lock-order"]
-    );
-}
-
-#[test]
-fn a_dpc_lock_in_a_dpc_lock_is_a_violation() {
-    let broken = broken_in(Callback::HwDpcRoutine, |ext, scratch| {
-        let second = scratch.address() + SECOND_DPC;
-        with(ext, scratch, DPC, HANDLE, || {
-            ext.acquire(DPC, second, scratch.address() + HANDLE_2);
-            ext.release(scratch.address() + HANDLE_2);
-        });
-    });
-
-    assert_eq!(broken, ["lock-nested"]);
-}
-
-#[test]
 fn two_dpc_locks_in_both_orders_are_an_inversion_though_nobody_waited() {
     let broken = broken_in(Callback::HwDpcRoutine, |ext, scratch| {
         let dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| scratch.address() + dpc);
@@ -352,42 +316,6 @@ fn a_violation_tells_thread_irql_and_locks() {
 }
 
 #[test]
-fn an_msi_lock_in_an_msi_lock_is_a_violation_but_in_an_interrupt_routine() {
-    fn nested(ext: Extension, ids: [u32; 2]) {
-        let (_, first) = ext.acquire_message(ids[0]);
-        let (_, second) = ext.acquire_message(ids[1]);
-        ext.release_message(ids[1], second);
-        ext.release_message(ids[0], first);
-    }
-    assert_eq!(
-        broken_in(Callback::HwDpcRoutine, |ext, _| nested(ext, [0, 1])),
-        ["lock-nested"]
-    );
-    // Message 1's routine holds its own lock and may take message 0's.
-    assert_eq!(
-        broken_in(Callback::HwMSInterruptRoutine, |ext, _| {
-            let (_, old) = ext.acquire_message(0);
-            ext.release_message(0, old);
-        }),
-        [] as [&str; 0]
-    );
-}
-
-#[test]
-fn locks_in_callbacks_that_may_take_none_are_reported() {
-    for callback in [Callback::HwFindAdapter, Callback::HwPassiveInitialize] {
-        let broken = broken_in(callback, |ext, scratch| {
-            with(ext, scratch, START_IO, HANDLE, || {});
-        });
-        assert_eq!(broken, ["lock-not-allowed"], "{callback:?}");
-    }
-    let broken = broken_in(Callback::HwMSInterruptRoutine, |ext, scratch| {
-        with(ext, scratch, START_IO, HANDLE, || {});
-    });
-    assert_eq!(broken, ["lock-not-allowed"]);
-}
-
-#[test]
 fn a_timer_routine_may_take_dpc_and_interrupt_locks() {
     let broken = broken_in(Callback::HwTimer, |ext, scratch| {
         with(ext, scratch, DPC, HANDLE, || {
@@ -396,16 +324,6 @@ fn a_timer_routine_may_take_dpc_and_interrupt_locks() {
     });
 
     assert_eq!(broken, [] as [&str; 0]);
-}
-
-#[test]
-fn a_lock_that_is_no_lock_is_a_violation() {
-    for kind in [0, THREADED, DPC_LEVEL, 6] {
-        let broken = broken_in(Callback::HwBuildIo, move |ext, scratch| {
-            ext.acquire(kind, 0, scratch.address() + HANDLE);
-        });
-        assert_eq!(broken, ["lock-kind"], "{kind}");
-    }
 }
 
 #[test]
@@ -437,151 +355,6 @@ fn the_extended_acquisition_reports_what_is_wrong() {
     );
     // The DPC is an ordinary one.
     assert_eq!(broken, ["lock-threaded-dpc", "lock-kind", "lock-irql"]);
-}
-
-#[test]
-fn a_threaded_dpcs_lock_is_for_threaded_dpcs() {
-    let take = |ext: Extension, scratch: &Scratch| {
-        let dpc = scratch.address() + THREADED_DPC;
-        let handle = scratch.address() + HANDLE;
-        ext.extended(93, [THREADED as usize, dpc, handle, 0]);
-        ext.release(handle);
-    };
-    let threaded = start(Threaded {
-        act: take,
-        done: AtomicBool::new(false),
-        scratch: Scratch::new(4096),
-    });
-
-    let _ = threaded.execute();
-    threaded.wait_until("the DPC", |bench| {
-        bench.miniport.done.load(Ordering::SeqCst)
-    });
-
-    assert_eq!(threaded.broken(), []);
-    let elsewhere = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        let dpc = scratch.address() + FIRST_DPC;
-        let handle = scratch.address() + HANDLE;
-        ext.extended(93, [THREADED as usize, dpc, handle, 0]);
-        ext.release(handle);
-    });
-    assert_eq!(elsewhere, ["lock-threaded-dpc"]);
-}
-
-/// Does something in a threaded DPC.
-struct Threaded {
-    act: fn(Extension, &Scratch),
-    done: AtomicBool,
-    scratch: Scratch,
-}
-
-impl Miniport for Threaded {
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        ext.initialize_threaded_dpc(self.scratch.address() + THREADED_DPC);
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        ext.issue_dpc(self.scratch.address() + THREADED_DPC, 0, 0);
-        ext.complete(srb, SUCCESS);
-        true
-    }
-
-    fn dpc(&self, ext: Extension, _: usize, _: usize, _: usize) {
-        (self.act)(ext, &self.scratch);
-        self.done.store(true, Ordering::SeqCst);
-    }
-}
-
-#[test]
-fn a_lock_context_where_none_belongs_is_a_violation() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        let handle = scratch.address() + HANDLE;
-        ext.acquire(START_IO, scratch.address() + FIRST_DPC, handle);
-        ext.release(handle);
-    });
-
-    assert_eq!(broken, ["ddi-argument"]);
-}
-
-#[test]
-fn a_lock_without_handle_is_a_violation_and_is_not_taken() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, _| {
-        ext.acquire(START_IO, 0, 0);
-        assert!(!ext.holds(LockId::StartIo));
-    });
-    assert_eq!(broken, ["ddi-argument"]);
-    let broken = broken_in(Callback::HwBuildIo, |ext, _| ext.release(0));
-    assert_eq!(broken, ["ddi-argument"]);
-}
-
-#[test]
-fn a_dpc_lock_needs_an_initialised_dpc() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        let no_dpc = scratch.address() + 2048;
-        ext.acquire(DPC, no_dpc, scratch.address() + HANDLE);
-    });
-
-    assert_eq!(broken, ["lock-dpc-not-initialised"]);
-}
-
-#[test]
-fn what_is_released_and_not_held_is_a_violation() {
-    assert_eq!(
-        broken_in(Callback::HwBuildIo, |ext, scratch| {
-            ext.release(scratch.address() + HANDLE);
-        }),
-        ["lock-not-held"]
-    );
-    assert_eq!(
-        broken_in(Callback::HwBuildIo, |ext, scratch| {
-            with(ext, scratch, START_IO, HANDLE, || {});
-            ext.release(scratch.address() + HANDLE);
-        }),
-        ["lock-not-held"]
-    );
-    // Its own message's lock is Storport's, not the routine's.
-    assert_eq!(
-        broken_in(Callback::HwMSInterruptRoutine, |ext, _| {
-            ext.release_message(1, u32::from(irql::DEVICE));
-        }),
-        ["lock-not-held"]
-    );
-}
-
-#[test]
-fn a_release_out_of_order_is_a_violation_and_ends_well() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        ext.acquire(START_IO, 0, scratch.address() + HANDLE);
-        ext.acquire(INTERRUPT, 0, scratch.address() + HANDLE_2);
-        ext.release(scratch.address() + HANDLE);
-        ext.release(scratch.address() + HANDLE_2);
-    });
-
-    assert_eq!(broken, ["lock-release-order"]);
-}
-
-#[test]
-fn a_handle_that_moves_while_held_is_a_violation() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        ext.acquire(START_IO, 0, scratch.address() + HANDLE);
-        let moved = scratch.at(HANDLE).bytes(stor_lock_handle::SIZE);
-        scratch.at(HANDLE_2).write(&moved);
-        ext.release(scratch.address() + HANDLE_2);
-    });
-
-    assert_eq!(broken, ["lock-handle-moved"]);
-}
-
-#[test]
-fn a_handle_that_is_written_while_held_is_a_violation() {
-    let broken = broken_in(Callback::HwBuildIo, |ext, scratch| {
-        with(ext, scratch, START_IO, HANDLE, || {
-            scratch.at(HANDLE).set(stor_lock_handle::Context_OldIrql, 0);
-        });
-    });
-
-    assert_eq!(broken, ["lock-handle-changed"]);
 }
 
 #[test]
@@ -661,70 +434,6 @@ fn a_handle_that_two_threads_share_is_a_violation() {
 
     bench.miniport.wait_for(3);
     assert_eq!(bench.broken(), [("lock-handle-in-use", "HwBuildIo")]);
-}
-
-#[test]
-fn a_lock_that_another_thread_releases_is_a_violation() {
-    /// Takes the lock in a work item, which waits while HwBuildIo releases it.
-    struct Crosses {
-        scratch: Scratch,
-        step: AtomicU64,
-    }
-    impl Miniport for Crosses {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            let (worker, _) = with_result::<usize>(|to| ext.extended(29, [to, 0, 0, 0]) as usize);
-            ext.queue_work(worker, 0);
-            ext.complete(srb, SUCCESS);
-            true
-        }
-
-        fn work(&self, ext: Extension, _: usize, worker: usize) {
-            ext.acquire(INTERRUPT, 0, self.scratch.address());
-            self.step.store(1, Ordering::SeqCst);
-            while self.step.load(Ordering::SeqCst) < 2 {
-                std::thread::yield_now();
-            }
-            ext.release(self.scratch.address());
-            let before = set_irql(irql::PASSIVE);
-            ext.extended(31, [worker, 0, 0, 0]);
-            set_irql(before);
-            self.step.store(3, Ordering::SeqCst);
-        }
-    }
-    let bench = start(Crosses {
-        scratch: Scratch::new(64),
-        step: AtomicU64::new(0),
-    });
-    let _ = bench.execute();
-    let step = |bench: &Bench<Crosses>| bench.miniport.step.load(Ordering::SeqCst);
-    bench.wait_until("the lock is taken", |bench| step(bench) == 1);
-
-    extension_of(&bench).release(bench.miniport.scratch.address());
-
-    bench.miniport.step.store(2, Ordering::SeqCst);
-    bench.wait_until("the work item ends", |bench| step(bench) == 3);
-    assert_eq!(bench.broken(), [("lock-other-thread", "no callback")]);
-}
-
-#[test]
-fn a_lock_that_is_held_at_return_is_a_violation_and_is_released() {
-    let bench = start(In::new(Callback::HwBuildIo, |ext, scratch| {
-        ext.acquire(INTERRUPT, 0, scratch.address() + HANDLE);
-    }));
-
-    assert_eq!(bench.execute().srb_status, SUCCESS);
-    assert_eq!(bench.execute().srb_status, SUCCESS);
-
-    assert_eq!(bench.broken(), [("lock-held-at-return", "HwBuildIo")]);
-}
-
-#[test]
-fn an_irql_that_is_changed_at_return_is_a_violation_and_is_restored() {
-    let broken = broken_in(Callback::HwBuildIo, |_, _| {
-        set_irql(irql::PASSIVE);
-    });
-
-    assert_eq!(broken, ["irql-at-return"]);
 }
 
 #[test]

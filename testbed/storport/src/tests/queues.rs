@@ -108,21 +108,6 @@ fn a_depth_of_0_is_refused_and_is_a_violation() {
     assert_eq!(bench.broken(), [("queue-depth", "HwStartIo")]);
 }
 
-#[test]
-fn a_depth_for_a_unit_without_requests_is_a_violation() {
-    struct Early;
-    impl Miniport for Early {
-        fn passive_initialize(&self, ext: Extension) -> bool {
-            let arguments = [ext.0, 0, 0, 0, 10, 0];
-            ddi("StorPortSetDeviceQueueDepth", arguments) as u8 == 0
-        }
-    }
-
-    let bench = start(Early);
-
-    assert_eq!(bench.broken(), [("queue-depth", "HwPassiveInitialize")]);
-}
-
 /// Returns the first `busy` requests as BUSY.
 struct Busy {
     busy: AtomicU64,

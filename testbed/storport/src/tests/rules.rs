@@ -1,0 +1,756 @@
+//! The proof of each rule: what breaks it is reported as that rule and no other, and a correct
+//! twin of it breaks none.
+
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use testbed_machine::cpu::{current_number, irql, set_irql};
+
+use super::{
+    super::{
+        abi::{
+            spin_lock::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
+            storage_request_block as storage,
+        },
+        violations::Rule,
+    },
+    actions::{Action, Context, EMPTY, FIRST_DPC, NOTE, Run, SECOND_DPC, THREADED_DPC, broken},
+    bench::*,
+    later::event_details,
+};
+
+/// A breach of a rule and its correct twin.
+struct Case {
+    rule: Rule,
+    name: &'static str,
+    run: Run,
+    /// The breach, and its callback. `None` means all callbacks.
+    wrong: (Option<Callback>, Action),
+    /// The twin.
+    right: (Option<Callback>, Action),
+    /// The locks under which the breach is committed.
+    under: &'static [u32],
+    /// Other rules that the breach must break too: a deadlock also breaks rules of order.
+    also: &'static [Rule],
+}
+
+/// The cases of rules. Each has a name and then, in brackets, the callback of the breach and of
+/// the twin:
+///
+/// * `[HwBuildIo]: breach => twin`: both in the same callback.
+/// * `[HwStartIo => HwBuildIo]: action`: a breach in the first callback, correct in the second.
+/// * `[HwBuildIo] under [InterruptLock]: action`: a breach under the lock, correct without it.
+/// * `[]: breach => twin`: both are called in all callbacks.
+macro_rules! cases {
+    (@ [$at:ident] $breach:expr, $twin:expr) => {
+        [(Some(Callback::$at), action!($breach)), (Some(Callback::$at), action!($twin))]
+    };
+    (@ [$at:ident] $action:expr) => { cases!(@ [$at] $action, $action) };
+    (@ [$wrong:ident => $right:ident] $action:expr) => {
+        [(Some(Callback::$wrong), action!($action)), (Some(Callback::$right), action!($action))]
+    };
+    (@ [] $breach:expr, $twin:expr) => { [(None, action!($breach)), (None, action!($twin))] };
+    (@list) => { &[] };
+    (@list $list:tt) => { &$list };
+    (@run) => { Run::Plain };
+    (@run $run:ident) => { Run::$run };
+    ($(
+        $rule:ident $name:literal $at:tt $(under $under:tt)? $(on $run:ident)? $(also $also:tt)?:
+        $action:expr $(=> $twin:expr)?;
+    )*) => {
+        vec![$({
+            let [wrong, right]: [(Option<Callback>, Action); 2] = cases!(@ $at $action $(, $twin)?);
+            Case {
+                rule: Rule::$rule,
+                name: $name,
+                run: cases!(@run $($run)?),
+                wrong,
+                right,
+                under: cases!(@list $($under)?),
+                also: cases!(@list $($also)?),
+            }
+        }),*]
+    };
+}
+
+/// A function whose result does not matter, as an [`Action`].
+macro_rules! action {
+    ($action:expr) => {
+        |c| discard($action, c)
+    };
+}
+
+fn discard<T>(action: fn(&Context) -> T, c: &Context) {
+    action(c);
+}
+
+const NOTHING: Action = |_| {};
+const INTERRUPT: Action = |c| c.take(&[InterruptLock]);
+const START_IO: Action = |c| c.take(&[StartIoLock]);
+const DPC: Action = |c| c.take(&[DpcLock]);
+const MESSAGE: Action = |c| c.take_messages(&[0]);
+const POOL: Action = |c| c.free_pool(c.allocate_pool());
+const CONTIGUOUS: Action = |c| c.free_contiguous(c.allocate_contiguous());
+/// StorPortLogSystemEvent.
+const LOG: Action = |c| {
+    let [details, _memory] = event_details();
+    c.call(16, [details.address()]);
+};
+const STALL: Action = |c| c.stall(1);
+/// Waits for an event that is set.
+const WAIT: Action = |c| {
+    c.call(99, [c.own(EMPTY), 1, 1]);
+    c.call(100, [c.own(EMPTY), 0, 0]);
+};
+const SUPPORTS_BOTH: Action = |c| c.supports_stop_and_restart(true, true);
+const SUCCEEDS: Action = |c| c.completes(SUCCESS);
+
+const GET_BUS_DATA: Action = |c| {
+    let buffer = c.own(EMPTY);
+    ddi("StorPortGetBusData", [c.ext.0, 4, 0, 0, buffer, 4]);
+};
+/// StorPortSetBusDataByOffset of the cache line size.
+const SET_BUS_DATA: Action = |c| {
+    let arguments = [c.ext.0, 4, 0, 0, c.own(EMPTY), 0x0c, 1];
+    ddi("StorPortSetBusDataByOffset", arguments);
+};
+const START_IO_PARAMETERS: Action = |c| {
+    use abi::startio_performance_parameters as parameters;
+    let to = structure(c.own(EMPTY));
+    to.set(parameters::Version, 1);
+    to.set(parameters::Size, parameters::SIZE as u32);
+    c.call(15, [c.about, to.address()]);
+};
+const REGISTRY_BUFFER: Action = |c| {
+    let length = c.own(NOTE);
+    let buffer = ddi("StorPortAllocateRegistryBuffer", [c.ext.0, length]);
+    ddi("StorPortFreeRegistryBuffer", [c.ext.0, buffer]);
+};
+const REGISTRY_READ: Action = |c| {
+    let arguments = [c.ext.0, c.own(EMPTY), 1, 4, 0, c.own(NOTE)];
+    ddi("StorPortRegistryRead", arguments);
+};
+const REGISTRY_WRITE: Action = |c| {
+    let arguments = [c.ext.0, c.own(EMPTY), 1, 4, c.own(NOTE), 4];
+    ddi("StorPortRegistryWrite", arguments);
+};
+/// SRB_STATUS_INVALID_REQUEST.
+const INVALID_REQUEST: u8 = 0x06;
+
+/// HwFindAdapter: one lock for all messages.
+fn share_interrupt_lock(c: &Context) {
+    c.structure().set(
+        info::InterruptSynchronizationMode,
+        config::InterruptSynchronizeAll,
+    );
+}
+
+/// DriverEntry: SCSI_REQUEST_BLOCKs only.
+fn take_old_requests(c: &Context) {
+    let types = abi::srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK;
+    c.structure().set(init::SrbTypeFlags, types);
+}
+
+fn cases() -> Vec<Case> {
+    use Callback::{
+        DriverEntry, HwAdapterControl, HwBuildIo, HwDpcRoutine, HwFindAdapter,
+        HwMSInterruptRoutine, HwPassiveInitialize, HwStartIo,
+    };
+    cases! {
+        LockRecursion "StartIo" [HwStartIo]: START_IO => INTERRUPT;
+        LockRecursion "StartIo by StorPortAcquireSpinLockEx" [HwStartIo]:
+            |c| c.take_ex(&[StartIoLock]) => |c| c.take_ex(&[InterruptLock]);
+        LockRecursion "a DPC's lock twice" [HwBuildIo]:
+            |c| c.take(&[DpcLock, DpcLock]) => |c| { c.take(&[DpcLock]); c.take(&[DpcLock]); };
+        LockRecursion "Interrupt" [HwInitialize => HwBuildIo]: INTERRUPT;
+        LockRecursion "Interrupt" [HwInterrupt => HwBuildIo] on Pin: INTERRUPT;
+        LockRecursion "its own message's lock" [HwMSInterruptRoutine => HwDpcRoutine]:
+            |c| match c.callback {
+                HwMSInterruptRoutine => c.take_messages(&[c.about as u32]),
+                _ => c.take_messages(&[0]),
+            };
+        LockRecursion "all messages' locks in a message's routine" [HwMSInterruptRoutine]:
+            INTERRUPT => |c| { if c.about == 1 { c.take_messages(&[0]); } };
+        LockRecursion "all messages' locks under one of them" [HwBuildIo]:
+            |c| {
+                let (_, old) = c.ext.acquire_message(0);
+                c.take(&[InterruptLock]);
+                c.ext.release_message(0, old);
+            } => |c| { c.take_messages(&[0]); c.take(&[InterruptLock]); };
+        LockRecursion "StartIo" [HwResetBus] on Reset: START_IO => INTERRUPT;
+        LockRecursion "StartIo" [HwStateChange]: START_IO => INTERRUPT;
+        LockRecursion "StartIo" [HwTimer]: START_IO => INTERRUPT;
+        LockRecursion "StartIo" [HwTimerEx]: START_IO => INTERRUPT;
+        LockRecursion "StorPortSynchronizeAccess" [HwMSInterruptRoutine => HwDpcRoutine]:
+            |c| c.synchronize();
+        LockRecursion "Interrupt" [SynchronizedAccess => HwBuildIo]: INTERRUPT;
+        LockOrder "a DPC's lock under Interrupt" [HwBuildIo]:
+            |c| c.take(&[InterruptLock, DpcLock]) => |c| c.take(&[DpcLock, InterruptLock]);
+        LockOrder "StartIo under Interrupt" [HwBuildIo]:
+            |c| c.take(&[InterruptLock, StartIoLock]) => |c| c.take(&[StartIoLock, InterruptLock]);
+        LockInversion "routines that take each other's locks" [HwMSInterruptRoutine]:
+            |c| c.take_messages(&[1 - c.about as u32]) =>
+            |c| { if c.about == 0 { c.take_messages(&[1]); } };
+        LockDeadlock "two processors with each other's DPC lock" [HwBuildIo] on BothCpus
+            also [Rule::LockNested, Rule::LockInversion]:
+            |c| {
+                let own = current_number() as usize;
+                let dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| c.own(dpc));
+                c.ext.acquire(DpcLock, dpcs[own], c.handle(2 * own));
+                c.turn();
+                c.wait_for(2);
+                c.ext.acquire(DpcLock, dpcs[1 - own], c.handle(2 * own + 1));
+            } =>
+            |c| {
+                c.turn();
+                c.wait_for(2);
+                for dpc in [FIRST_DPC, SECOND_DPC] {
+                    let handle = c.handle(current_number() as usize);
+                    c.ext.acquire(DpcLock, c.own(dpc), handle);
+                    c.ext.release(handle);
+                }
+            };
+        LockNotAllowed "StartIo" [HwPassiveInitialize => HwBuildIo]: START_IO;
+        LockNotAllowed "Interrupt" [HwFindAdapter => HwBuildIo]: INTERRUPT;
+        LockNotAllowed "a DPC's lock" [HwMSInterruptRoutine => HwDpcRoutine]: DPC;
+        LockNotAllowed "a message's lock" [HwPassiveInitialize => HwBuildIo]: MESSAGE;
+        LockNotAllowed "StorPortSynchronizeAccess" [HwPassiveInitialize => HwBuildIo]:
+            |c| c.synchronize();
+        LockNotAllowed "StartIo" [SynchronizedAccess => HwBuildIo]: START_IO;
+        LockKind "no STOR_SPINLOCK" [HwBuildIo]: |c| c.acquire(0, 0) => INTERRUPT;
+        LockKind "a value above STOR_SPINLOCK" [HwBuildIo]: |c| c.acquire(6, 0) => INTERRUPT;
+        LockKind "ThreadedDpcLock by StorPortAcquireSpinLock" [HwBuildIo]:
+            |c| c.acquire(ThreadedDpcLock, 0) => DPC;
+        LockKind "DpcLevelLock by StorPortAcquireSpinLock" [HwBuildIo]:
+            |c| c.acquire(DpcLevelLock, 0) => DPC;
+        LockDpc "memory that is no DPC" [HwBuildIo]:
+            |c| c.ext.acquire(DpcLock, c.own(EMPTY), c.handle(0)) => DPC;
+        LockDpc "NULL by StorPortAcquireSpinLockEx" [HwBuildIo]:
+            |c| c.acquire_ex(DpcLock, 0, 0) => |c| c.take_ex(&[DpcLock]);
+        LockMsiMode "taken" []:
+            |c| match c.callback {
+                HwFindAdapter => share_interrupt_lock(c),
+                HwBuildIo => c.take_messages(&[0]),
+                _ => {}
+            } =>
+            |c| match c.callback {
+                HwFindAdapter => share_interrupt_lock(c),
+                HwBuildIo => c.take(&[InterruptLock]),
+                _ => {}
+            };
+        LockMsiMode "released" []:
+            |c| match c.callback {
+                HwFindAdapter => share_interrupt_lock(c),
+                HwBuildIo => {
+                    c.ext.release_message(0, irql::DISPATCH.into());
+                }
+                _ => {}
+            } => |c| { if c.callback == HwBuildIo { c.take_messages(&[0]); } };
+        LockMsiMessage "a message that the adapter does not have" [HwBuildIo]:
+            |c| c.take_messages(&[2]) => |c| c.take_messages(&[1]);
+        LockIrql "DpcLevelLock at PASSIVE_LEVEL" [HwAdapterControl => HwDpcRoutine]:
+            |c| c.take_ex(&[DpcLevelLock]);
+        LockIrql "StartIo at DIRQL" [HwBuildIo]:
+            |c| {
+                let before = set_irql(irql::DEVICE);
+                c.take_ex(&[StartIoLock]);
+                set_irql(before);
+            } => |c| c.take_ex(&[StartIoLock]);
+        LockHandleInUse "a second lock by a handle that was saved" [HwBuildIo]:
+            |c| {
+                c.acquire(DpcLock, 0);
+                let saved = structure(c.handle(0)).bytes(stor_lock_handle::SIZE);
+                c.acquire(InterruptLock, 0);
+                c.release(0);
+                structure(c.handle(0)).write(&saved);
+                c.release(0);
+            } => |c| c.take(&[DpcLock, InterruptLock]);
+        LockHandleMoved "released by a copy of the handle" [HwBuildIo]:
+            |c| {
+                c.acquire(DpcLock, 0);
+                let handle = structure(c.handle(0)).bytes(stor_lock_handle::SIZE);
+                structure(c.handle(1)).write(&handle);
+                c.release(1);
+            } => DPC;
+        LockHandleChanged "its IRQL is written" [HwBuildIo]:
+            |c| {
+                c.under(&[InterruptLock], |c| {
+                    structure(c.handle(0)).set(stor_lock_handle::Context_OldIrql, 0);
+                });
+            } => INTERRUPT;
+        LockHandleChanged "another IRQL of a message's lock" [HwBuildIo]:
+            |c| { c.ext.acquire_message(0); c.ext.release_message(0, irql::PASSIVE.into()); } =>
+            MESSAGE;
+        LockNotHeld "never taken" [HwBuildIo]: |c| c.release(0) => INTERRUPT;
+        LockNotHeld "released twice" [HwBuildIo]:
+            |c| { c.take(&[InterruptLock]); c.release(0); } => INTERRUPT;
+        LockNotHeld "Storport's own" [HwStartIo]:
+            |c| {
+                structure(c.handle(0)).set(stor_lock_handle::Lock, StartIoLock);
+                c.release(0);
+            } => INTERRUPT;
+        LockNotHeld "a message's lock" [HwBuildIo]:
+            |c| c.ext.release_message(0, irql::DISPATCH.into()) => MESSAGE;
+        LockNotHeld "Storport's own message's lock" [HwMSInterruptRoutine]:
+            |c| c.ext.release_message(c.about as u32, irql::DEVICE.into()) => NOTHING;
+        LockAtReturn "Interrupt" [HwBuildIo]: |c| c.acquire(InterruptLock, 0) => INTERRUPT;
+        LockAtReturn "Interrupt" [HwAdapterControl]: |c| c.acquire(InterruptLock, 0) => INTERRUPT;
+        LockAtReturn "Interrupt" [HwResetBus] on Reset:
+            |c| c.acquire(InterruptLock, 0) => INTERRUPT;
+        LockAtReturn "its lock" [HwDpcRoutine]: |c| c.acquire(DpcLock, 0) => DPC;
+        LockAtReturn "StartIo" [HwWorkItem]: |c| c.acquire(StartIoLock, 0) => START_IO;
+        LockAtReturn "a message's lock" [HwBuildIo]: |c| c.ext.acquire_message(0) => MESSAGE;
+        IrqlAtReturn "another IRQL" [HwBuildIo]:
+            |_| set_irql(irql::DEVICE) => |_| set_irql(set_irql(irql::DEVICE));
+        LockOrderStartIo "under a DPC's lock" [HwBuildIo]:
+            |c| c.take(&[DpcLock, StartIoLock]) => |c| c.take(&[StartIoLock, DpcLock]);
+        LockOrderStartIo "under a DPC's lock, by StorPortAcquireSpinLockEx" [HwBuildIo]:
+            |c| c.take_ex(&[DpcLock, StartIoLock]) => |c| c.take_ex(&[StartIoLock, DpcLock]);
+        LockOrderStartIo "under a DPC's lock, taken as DpcLevelLock" [HwDpcRoutine]:
+            |c| c.take_ex(&[DpcLevelLock, StartIoLock]) =>
+            |c| c.take_ex(&[StartIoLock, DpcLevelLock]);
+        LockNested "DPCs' locks" [HwBuildIo]:
+            |c| {
+                c.under(&[DpcLock], |c| {
+                    c.ext.acquire(DpcLock, c.own(SECOND_DPC), c.handle(1));
+                    c.release(1);
+                });
+            } => DPC;
+        LockNested "messages' locks" [HwBuildIo]:
+            |c| c.take_messages(&[0, 1]) => |c| { c.take_messages(&[0]); c.take_messages(&[1]); };
+        LockThreadedDpc "in an ordinary DPC" []:
+            |c| match c.callback {
+                HwStartIo => {
+                    c.ext.issue_dpc(c.own(FIRST_DPC), 0, 0);
+                }
+                HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
+                _ => {}
+            } =>
+            |c| match c.callback {
+                HwStartIo => {
+                    c.ext.issue_dpc(c.own(THREADED_DPC), 0, 0);
+                }
+                HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
+                _ => {}
+            };
+        LockReleaseOrder "a DPC's lock before Interrupt" [HwBuildIo]:
+            |c| {
+                c.acquire(DpcLock, 0);
+                c.acquire(InterruptLock, 1);
+                c.release(0);
+                c.release(1);
+            } => |c| c.take(&[DpcLock, InterruptLock]);
+        LockReleaseOrder "a DPC's lock before a message's" [HwBuildIo]:
+            |c| {
+                c.acquire(DpcLock, 0);
+                let (_, old) = c.ext.acquire_message(0);
+                c.release(0);
+                c.ext.release_message(0, old);
+            } => |c| c.under(&[DpcLock], |c| c.take_messages(&[0]));
+        LockOtherThread "released by the other processor" [HwBuildIo] on BothCpus:
+            |c| {
+                if current_number() == 0 {
+                    c.acquire(DpcLock, 0);
+                    c.turn();
+                    c.wait_for(2);
+                } else {
+                    c.wait_for(1);
+                    c.turn();
+                }
+                c.release(0);
+            } =>
+            |c| {
+                let handle = current_number() as usize;
+                c.acquire(DpcLock, handle);
+                c.release(handle);
+            };
+        StopAtDirql "a lock" []:
+            |c| { if c.is_stop() { c.take(&[InterruptLock]); } } =>
+            |c| { if c.callback == HwBuildIo { c.take(&[InterruptLock]); } };
+        StopAtDirql "pool is freed" []:
+            |c| match c.callback {
+                HwPassiveInitialize => c.note(c.allocate_pool()),
+                HwAdapterControl if c.is_stop() => c.free_pool(c.noted()),
+                _ => {}
+            } =>
+            |c| match c.callback {
+                HwPassiveInitialize => c.note(c.allocate_pool()),
+                HwBuildIo => c.free_pool(c.noted()),
+                _ => {}
+            };
+        LockInDumpMode "Interrupt" [HwStartIo] on Dump: INTERRUPT => NOTHING;
+        DdiCallback "StorPortEnablePassiveInitialization" [HwPassiveInitialize => HwInitialize]:
+            |c| c.ext.enable_passive_initialization();
+        DdiCallback "StorPortFreeDeviceBase" []:
+            |c| match c.callback {
+                HwFindAdapter => c.note(c.map(0xFE00_0000, 4096)),
+                HwPassiveInitialize => c.unmap(c.noted()),
+                _ => {}
+            } => |c| { if c.callback == HwFindAdapter { c.unmap(c.map(0xFE00_0000, 4096)); } };
+        DdiCallback "StorPortGetBusData" [HwPassiveInitialize => HwFindAdapter]: GET_BUS_DATA;
+        DdiCallback "StorPortSetBusDataByOffset" [HwAdapterControl => HwFindAdapter]: SET_BUS_DATA;
+        DdiCallback "StorPortGetMSIInfo" [HwMSInterruptRoutine => HwInitialize]:
+            |c| c.call(13, [0, c.own(EMPTY)]);
+        DdiCallback "StorPortGetUncachedExtension" [HwPassiveInitialize => HwFindAdapter]:
+            |c| c.uncached(4096);
+        DdiCallback "StorPortInitializeDpc" [HwInitialize => HwPassiveInitialize]:
+            |c| c.ext.initialize_dpc(c.own(FIRST_DPC));
+        DdiCallback "StorPortInitializePerfOpts" [HwFindAdapter => HwInitialize]:
+            |c| c.query_options();
+        DdiCallback "StorPortInitialize" [HwPassiveInitialize]:
+            |_| ddi("StorPortInitialize", [1, 1, 1]) => NOTHING;
+        DdiCallback "StorPortMarkDumpMemory" [HwPassiveInitialize => HwFindAdapter]:
+            |c| c.call(45, [c.ext.0, 4096, 0]);
+        DdiCallback "StorPortSetAdapterBusType" [HwPassiveInitialize => HwFindAdapter]:
+            |c| c.call(64, [1]);
+        DdiCallback "StorPortSetFeatureList" [HwPassiveInitialize => HwFindAdapter]:
+            |c| c.call(103, [0, c.own(EMPTY)]);
+        DdiCallback "StorPortSetPowerSettingNotificationGuids"
+            [HwPassiveInitialize => HwFindAdapter]:
+            |c| c.call(26, [0, 0]);
+        DdiCallback "StorPortUpdateAdapterMaxIO" [HwBuildIo => HwPassiveInitialize]:
+            |c| c.call(80, [0]);
+        DdiCallback "StorPortGetStartIoPerfParams" [HwBuildIo => HwStartIo]: START_IO_PARAMETERS;
+        DdiCallback "StorPortSetUnitAttributes without INQUIRY" [HwStartIo]:
+            |c| {
+                let address = structure(c.own(EMPTY));
+                address.set(abi::stor_addr_btl8::Type, 1);
+                c.call(46, [address.address(), 0]);
+            } => NOTHING;
+        DdiIrql "StorPortFreePool" [HwBuildIo] under [InterruptLock]: |c| c.free_pool(0) => POOL;
+        DdiIrql "StorPortAllocatePool" [HwBuildIo] under [InterruptLock]:
+            |c| c.allocate_pool() => POOL;
+        DdiIrql "StorPortAllocateContiguousMemorySpecifyCacheNode"
+            [HwBuildIo] under [InterruptLock]:
+            |c| c.allocate_contiguous() => CONTIGUOUS;
+        DdiIrql "StorPortFreeContiguousMemorySpecifyCache" [HwBuildIo] under [InterruptLock]:
+            |c| c.free_contiguous(0) => CONTIGUOUS;
+        DdiIrql "StorPortAllocateRegistryBuffer" [HwBuildIo => HwFindAdapter]: REGISTRY_BUFFER;
+        DdiIrql "StorPortRegistryRead" [HwBuildIo => HwFindAdapter]: REGISTRY_READ;
+        DdiIrql "StorPortRegistryWrite" [HwDpcRoutine => HwFindAdapter]: REGISTRY_WRITE;
+        DdiIrql "StorPortWaitForSingleObject with a time-out" [HwDpcRoutine => HwPassiveInitialize]:
+            WAIT;
+        DdiIrql "StorPortPutScatterGatherList below DISPATCH_LEVEL"
+            [HwPassiveInitialize => HwBuildIo]:
+            |c| c.call(10, [0, 0]);
+        DdiIrql "StorPortQueryDpcWatchdogInformation below DISPATCH_LEVEL"
+            [HwPassiveInitialize => HwBuildIo]:
+            |c| c.call(106, [c.own(EMPTY)]);
+        DdiIrql "StorPortAllocateMdl" [HwBuildIo] under [InterruptLock]: |c| c.call(2, [0, 64]);
+        DdiIrql "StorPortFreeMdl" [HwBuildIo] under [InterruptLock]: |c| c.call(3, [0]);
+        DdiIrql "StorPortBuildMdlForNonPagedPool" [HwBuildIo] under [InterruptLock]:
+            |c| c.call(4, [0]);
+        DdiIrql "StorPortGetSystemAddress" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(5, [c.about]);
+        DdiIrql "StorPortPutScatterGatherList" [HwBuildIo] under [InterruptLock]:
+            |c| c.call(10, [0, 0]);
+        DdiIrql "StorPortLogSystemEvent" [HwBuildIo] under [InterruptLock]: LOG;
+        DdiIrql "StorPortGetCurrentProcessorNumber" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(17, []);
+        DdiIrql "StorPortGetActiveGroupCount" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(18, []);
+        DdiIrql "StorPortGetGroupAffinity" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(19, [0]);
+        DdiIrql "StorPortGetActiveNodeCount" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(20, []);
+        DdiIrql "StorPortGetNodeAffinity" [HwBuildIo] under [InterruptLock]:
+            |c| c.call(21, [0, c.own(EMPTY)]);
+        DdiIrql "StorPortGetHighestNodeNumber" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(22, []);
+        DdiIrql "StorPortGetLogicalProcessorRelationship" [HwBuildIo] under [InterruptLock]:
+            |c| c.result(23, [0, 0, 0]);
+        DdiIrql "StorPortInitializeWorker" [HwBuildIo] under [InterruptLock]: |c| c.result(29, []);
+        DdiIrql "StorPortInitializeTimer" [HwBuildIo] under [InterruptLock]: |c| c.result(32, []);
+        DdiDeprecated "StorPortLogError" [HwPassiveInitialize]:
+            |c| ddi("StorPortLogError", [c.ext.0, 0, 0, 0, 0, 7, 1]) => LOG;
+        DdiDeprecated "StorPortValidateRange" [HwFindAdapter]:
+            |c| {
+                let arguments = [c.ext.0, 5, 0, 0xFE00_0000, 4096, 0];
+                ddi("StorPortValidateRange", arguments);
+            } => |c| c.map(0xFE00_0000, 4096);
+        DdiPortOnly "StorPortCompleteRequest" [HwStartIo]:
+            |c| {
+                let arguments = [c.ext.0, 0, 0, 0, BUS_RESET.into()];
+                ddi("StorPortCompleteRequest", arguments);
+            } => |c| c.completes(BUS_RESET);
+        DdiProhibited "KeGetCurrentIrql" [HwBuildIo]:
+            |_| {
+                let function = super::super::resolve("ntoskrnl.exe", "KeGetCurrentIrql");
+                exported::<extern "win64" fn() -> u8>(function.expect("an export"))();
+            } => |c| c.result(109, []);
+        DdiExtension "another address" [HwBuildIo]:
+            |c| ddi("StorPortReady", [c.ext.0 + 8]) => |c| ddi("StorPortReady", [c.ext.0]);
+        DdiArgument "StorPortInitializeDpc of NULL" [HwPassiveInitialize]:
+            |c| c.ext.initialize_dpc(0) => |c| c.ext.initialize_dpc(c.own(EMPTY));
+        DdiArgument "StorPortLogSystemEvent with too much data" [HwPassiveInitialize]:
+            |c| {
+                use abi::stor_log_event_details::DumpDataSize;
+                let [details, _memory] = event_details();
+                details.at(0).set(DumpDataSize, 129);
+                c.call(16, [details.address()]);
+            } => LOG;
+        DdiArgument "a context for StartIo" [HwBuildIo]:
+            |c| {
+                let context = c.own(FIRST_DPC);
+                c.ext.acquire(StartIoLock, context, c.handle(0));
+                c.release(0);
+            } => START_IO;
+        DdiArgument "no handle" [HwBuildIo]:
+            |c| { c.ext.acquire(StartIoLock, 0, 0); c.ext.release(0); } => START_IO;
+        NotificationType "NextRequest" [HwPassiveInitialize]: |c| c.notify(1) => |c| c.notify(12);
+        NotificationType "an obsolete one" [HwPassiveInitialize]:
+            |c| c.notify(4) => |c| c.notify(12);
+        NotificationType "GetExtendedFunctionTable" [HwPassiveInitialize]:
+            |c| c.notify(15) => |c| c.notify(12);
+        NotificationType "RequestDirectComplete" [HwPassiveInitialize]:
+            |c| c.notify(0x1008) => |c| c.notify(12);
+        PerfOpts "without PERF_CONFIGURATION_DATA" [HwInitialize]:
+            |c| c.call(14, [1, 0]) => |c| c.query_options();
+        Stall "more than 0.1 s" [HwBuildIo]: |c| c.stall(100_001) => STALL;
+        StartIoWait "a stall" [HwStartIo => HwBuildIo]: STALL;
+        StartIoWait "contiguous memory" [HwStartIo => HwPassiveInitialize]: CONTIGUOUS;
+        StartIoWait "StorPortDelayExecution" [HwStartIo => HwPassiveInitialize]:
+            |c| c.call(81, [1]);
+        StartIoWait "StorPortWaitForSingleObject" [HwStartIo => HwPassiveInitialize]: WAIT;
+        DeviceBase "more bytes than assigned" [HwFindAdapter]:
+            |c| c.map(0xFE00_0000, 4097) => |c| c.map(0xFE00_0000, 4096);
+        DeviceBase "an address that is not mapped is freed" [HwFindAdapter]:
+            |c| c.unmap(c.map(0xFE00_0000, 4096) + 64) => |c| c.unmap(c.map(0xFE00_0000, 4096));
+        RegisterAddress "read" [HwFindAdapter]:
+            |c| c.read_register(c.map(0xFE00_0000, 4096) + 4096) =>
+            |c| c.read_register(c.map(0xFE00_0000, 4096));
+        RegisterAddress "written" [HwFindAdapter]:
+            |c| c.write_register(c.map(0xFE00_0000, 4096) + 4096) =>
+            |c| c.write_register(c.map(0xFE00_0000, 4096));
+        QueueDepth "before the first INQUIRY" [HwPassiveInitialize => HwStartIo]:
+            |c| c.set_depth(8);
+        QueueDepth "0" [HwStartIo]: |c| c.set_depth(0) => |c| c.set_depth(256);
+        Dpc "issued" [HwBuildIo]:
+            |c| c.ext.issue_dpc(c.own(EMPTY), 0, 0) => |c| c.ext.issue_dpc(c.own(FIRST_DPC), 0, 0);
+        Dpc "cancelled" [HwPassiveInitialize]:
+            |c| c.result(95, [c.own(EMPTY)]) => |c| c.result(95, [c.own(FIRST_DPC)]);
+        Timer "no HwTimer" [HwPassiveInitialize]:
+            |c| c.ext.notify(6, [0, 1]) => |c| c.ext.request_timer_call(1);
+        Pool "freed twice" [HwPassiveInitialize]:
+            |c| { let pool = c.allocate_pool(); c.free_pool(pool); c.free_pool(pool); } => POOL;
+        Pool "freed as contiguous memory" [HwPassiveInitialize]:
+            |c| c.free_contiguous(c.allocate_pool()) => CONTIGUOUS;
+        Pool "freed by an address inside" [HwPassiveInitialize]:
+            |c| c.free_pool(c.allocate_pool() + 16) => POOL;
+        DdiInDumpMode "a DPC" [HwInitialize] on Dump:
+            |c| c.ext.initialize_dpc(c.own(EMPTY)) => NOTHING;
+        DdiDumpStack "StorPortEnablePassiveInitialization" [HwInitialize] on Dump:
+            |c| c.ext.enable_passive_initialization() => NOTHING;
+        DdiDumpStack "pool" [HwInitialize] on Dump: |c| c.allocate_pool() => NOTHING;
+        InitializationData "NeedPhysicalAddresses" [DriverEntry]:
+            |c| c.structure().set(init::NeedPhysicalAddresses, 0) => NOTHING;
+        InitializationData "TaggedQueuing" [DriverEntry]:
+            |c| c.structure().set(init::TaggedQueuing, 0) => NOTHING;
+        InitializationData "AutoRequestSense" [DriverEntry]:
+            |c| c.structure().set(init::AutoRequestSense, 0) => NOTHING;
+        InitializationData "MultipleRequestPerLu" [DriverEntry]:
+            |c| c.structure().set(init::MultipleRequestPerLu, 0) => NOTHING;
+        InitializationData "HwDmaStarted" [DriverEntry]:
+            |c| c.structure().set(init::HwDmaStarted, 1) => NOTHING;
+        InitializationData "HwAdapterState" [DriverEntry]:
+            |c| c.structure().set(init::HwAdapterState, 1) => NOTHING;
+        InitializationData "no HwResetBus" [DriverEntry]:
+            |c| c.structure().set(init::HwResetBus, 0) => NOTHING;
+        InitializationData "another size" [DriverEntry]:
+            |c| c.structure().set(init::HwInitializationDataSize, 216) => NOTHING;
+        InitializationData "another address type than BTL8" [DriverEntry]:
+            |c| c.structure().set(init::AddressTypeFlags, 2) =>
+            |c| c.structure().set(init::AddressTypeFlags, 0);
+        FindAdapter "MaxIOsPerLun above 255 for SCSI_REQUEST_BLOCKs" []:
+            |c| match c.callback {
+                DriverEntry => take_old_requests(c),
+                HwFindAdapter => c.structure().set(info::MaxIOsPerLun, 256),
+                _ => {}
+            } =>
+            |c| match c.callback {
+                DriverEntry => take_old_requests(c),
+                HwFindAdapter => c.structure().set(info::MaxIOsPerLun, 255),
+                _ => {}
+            };
+        FindAdapter "NumberOfPhysicalBreaks is 0" [HwFindAdapter]:
+            |c| c.structure().set(info::NumberOfPhysicalBreaks, 0) => NOTHING;
+        FindAdapter "MaximumTransferLength is not set" [HwFindAdapter]:
+            |c| c.structure().set(info::MaximumTransferLength, u32::MAX) => NOTHING;
+        FindAdapter "no SP_RETURN value" [HwFindAdapter]:
+            |c| c.answer(7) => |c| c.answer(config::SP_RETURN_FOUND);
+        VirtualDevice "set" [HwFindAdapter]:
+            |c| c.structure().set(info::VirtualDevice, 1) => NOTHING;
+        HalfDuplex "chosen" [HwFindAdapter]:
+            |c| c.structure().set(info::SynchronizationModel, 0) => NOTHING;
+        SrbExtensionSize "set after the uncached extension was taken" [HwFindAdapter]:
+            |c| { c.uncached(4096); c.set_srb_extension(); } =>
+            |c| { c.set_srb_extension(); c.uncached(4096); };
+        AdapterControl "no ScsiStopAdapter" [HwAdapterControl]:
+            |c| c.supports_stop_and_restart(false, true) => SUPPORTS_BOTH;
+        AdapterControl "no ScsiRestartAdapter" [HwAdapterControl]:
+            |c| c.supports_stop_and_restart(true, false) => SUPPORTS_BOTH;
+        AdapterControl "the query fails" [HwAdapterControl]:
+            |c| { c.supports_stop_and_restart(true, true); c.answer(1); } => SUPPORTS_BOTH;
+        SrbUnknown "memory that is no SRB is completed" [HwPassiveInitialize]:
+            |c| c.ext.complete(c.own(EMPTY), SUCCESS) => NOTHING;
+        SrbUnknown "the list of a completed request" [HwStartIo]:
+            |c| { c.complete(SUCCESS); c.list(); c.answer(1); } =>
+            |c| { c.list(); c.complete(SUCCESS); c.answer(1); };
+        SrbTwice "in HwStartIo" [HwStartIo]:
+            |c| { c.complete(SUCCESS); c.complete(SUCCESS); c.answer(1); } => SUCCEEDS;
+        SrbTwice "in HwBuildIo" [HwBuildIo]:
+            |c| { c.complete(SUCCESS); c.complete(SUCCESS); c.answer(0); } =>
+            |c| { c.complete(SUCCESS); c.answer(0); };
+        SrbStatus "SRB_STATUS_PENDING" [HwStartIo]: |c| c.completes(0) => SUCCEEDS;
+        SrbStatus "SRB_STATUS_QUEUE_FROZEN" [HwStartIo]:
+            |c| c.completes(SUCCESS | 0x40) => SUCCEEDS;
+        SrbTouched "read" [HwStartIo] on Watched:
+            |c| { c.complete(SUCCESS); c.structure().get(scsi::SrbStatus); c.answer(1); } =>
+            |c| { c.structure().get(scsi::SrbStatus); c.complete(SUCCESS); c.answer(1); };
+        SrbTouched "written" [HwStartIo] on Watched:
+            |c| { c.complete(SUCCESS); c.structure().set(scsi::ScsiStatus, 0); c.answer(1); } =>
+            |c| { c.structure().set(scsi::ScsiStatus, 0); c.complete(SUCCESS); c.answer(1); };
+        SrbBuildIo "completed, and TRUE" [HwBuildIo]:
+            |c| { c.complete(ERROR); c.answer(1); } => |c| { c.complete(ERROR); c.answer(0); };
+        SrbBusyLength "BUSY with another length" [HwStartIo]:
+            |c| { c.structure().set(storage::DataTransferLength, 0); c.is_busy_once(); } =>
+            |c| c.is_busy_once();
+        SrbAfterReset "a request stays" [HwResetBus] on Reset:
+            |c| { c.ext.request_timer_call(50_000); c.answer(1); } => NOTHING;
+        SrbStartIo "FALSE for a request that is kept" [HwStartIo]:
+            |c| { c.keep(); c.answer(0); } => |c| { c.keep(); c.answer(1); };
+        SrbControl "an error" [HwStartIo] on Sleep:
+            |c| c.complete_control(ERROR) => |c| c.complete_control(INVALID_REQUEST);
+        InterruptLevel "the pin stays asserted" [HwInterrupt] on Pin: |c| c.answer(1) => NOTHING;
+        DumpMemory "64 KiB" [HwFindAdapter] on Dump:
+            |c| c.uncached(64 << 10) => |c| c.uncached(16 << 10);
+        DumpResetBus "the request is completed" [HwResetBus] on DumpReset:
+            |c| { c.complete_kept(BUS_RESET); c.answer(1); } => |c| c.answer(0);
+    }
+}
+
+/// The breaches of these rules end the machine.
+const FATAL: [Rule; 4] = [
+    Rule::LockRecursion,
+    Rule::LockDeadlock,
+    Rule::DdiExtension,
+    Rule::InterruptLevel,
+];
+
+const CASE: &str = "FERROSTOR_CASE";
+
+#[test]
+#[ignore = "a part of the test of all breaches: it ends the process"]
+fn the_fatal_breach() {
+    let number: usize = std::env::var(CASE)
+        .expect("the case")
+        .parse()
+        .expect("a number");
+    let Case {
+        run, wrong, under, ..
+    } = cases().remove(number);
+    broken(run, wrong, under);
+    // Another thread may be about to end the process.
+    thread::sleep(Duration::from_secs(2));
+}
+
+/// The rules that a breach breaks that ends the machine. It runs in another process of this
+/// test program.
+fn broken_at_the_end(number: usize) -> BTreeSet<String> {
+    let (_, module) = module_path!().split_once("::").expect("a crate");
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .arg(format!("{module}::the_fatal_breach"))
+        .args(["--exact", "--ignored", "--nocapture"])
+        .env(CASE, number.to_string())
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let rule = |line: &str| {
+        let line = line.trim();
+        match line.strip_prefix("before that: ") {
+            Some(before) => before.split_once(" in ").map(|(rule, _)| rule.to_owned()),
+            None => {
+                let rest = line.strip_prefix("testbed: test.sys, in ")?;
+                rest.split(": ").nth(1).map(str::to_owned)
+            }
+        }
+    };
+    let rules: BTreeSet<_> = said.lines().filter_map(rule).collect();
+    if output.status.code() == Some(3) && !rules.is_empty() {
+        rules
+    } else {
+        BTreeSet::from([format!("{}: {said}", output.status)])
+    }
+}
+
+/// The failures of a case.
+fn judge(number: usize, case: &Case) -> Vec<String> {
+    let expected: BTreeSet<_> = [&[case.rule], case.also]
+        .into_iter()
+        .flatten()
+        .map(|rule| rule.name().to_owned())
+        .collect();
+    let by_breach = if FATAL.contains(&case.rule) {
+        broken_at_the_end(number)
+    } else {
+        broken(case.run, case.wrong, case.under)
+    };
+    let by_twin = broken(case.run, case.right, &[]);
+    [
+        ("breach", by_breach, expected),
+        ("twin", by_twin, BTreeSet::new()),
+    ]
+    .into_iter()
+    .filter(|(_, found, expected)| found != expected)
+    .map(|(what, found, expected)| {
+        let (rule, name) = (case.rule.name(), case.name);
+        format!("{rule}, {name}: the {what} breaks {found:?}, not {expected:?}")
+    })
+    .collect()
+}
+
+#[test]
+fn each_breach_breaks_its_rule_and_no_other_and_its_twin_none() {
+    let cases = cases();
+    let next = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(case) = cases.get(number) else {
+                        break;
+                    };
+                    let found = judge(number, case);
+                    wrong
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .extend(found);
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_rule_has_a_breach_and_a_twin() {
+    let cases = cases();
+
+    let without: Vec<_> = Rule::ALL
+        .iter()
+        .filter(|rule| cases.iter().all(|case| case.rule != **rule))
+        .collect();
+
+    assert!(without.is_empty(), "{without:?}");
+}
