@@ -1,5 +1,5 @@
-//! Builds the testbed's fixtures as driver files: for each rule, a miniport that breaks it
-//! and a correct twin.
+//! Builds the testbed's fixtures: driver files of miniports that break a rule, and of their
+//! correct twins.
 
 use std::{
     ffi::OsStr,

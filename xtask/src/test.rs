@@ -108,7 +108,7 @@ enum Step {
     Driver,
     /// The drivers pass the testbed's checks in 20 thread schedules per workload (--full: 200)
     Schedules,
-    /// For each rule, the testbed finds the fault in a faulty miniport and none in its correct twin
+    /// The testbed finds the faults of miniports that break a rule, and none in their correct twins
     Fixtures,
     /// docs/locking.md has the measured instruction counts of the lock guards
     GuardCost,
