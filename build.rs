@@ -14,7 +14,7 @@ use events::Event;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo runs build scripts in the package's folder.
-    inx::bring_beside_manifest(Path::new(""))?;
+    inx::copy_beside_manifest(Path::new(""))?;
     // wdk-build links the libraries that every driver needs. That of storport.sys is not
     // one of them.
     println!("cargo::rustc-link-lib=storport");

@@ -13,7 +13,7 @@ use std::{fs, io, path::Path};
 ///
 /// # Errors
 /// The file cannot be read, or the copy cannot be written.
-pub fn bring_beside_manifest(folder: &Path) -> io::Result<()> {
+pub fn copy_beside_manifest(folder: &Path) -> io::Result<()> {
     let original = folder.join("inf/ferrostor.inx");
     let copy = folder.join("ferrostor.inx");
     if !original.exists() {

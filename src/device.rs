@@ -112,7 +112,7 @@ pub struct Vectors {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Demand {
     /// The next step may be due.
-    Look,
+    Poll,
     /// Storport wants every request back.
     Reset,
 }

@@ -38,7 +38,7 @@ const CONFIG_INTERRUPT: u8 = 1 << 1;
 
 /// How often HwResetBus and ScsiStopAdapter poll a device that is being reset, and the pause
 /// after each poll in microseconds: half a millisecond in all. After that the timer continues.
-const RESET_LOOKS: u32 = 10;
+const RESET_POLLS: u32 = 10;
 const RESET_PAUSE: u32 = 50;
 
 /// The driver.
@@ -256,7 +256,7 @@ impl Miniport for Ferrostor {
         // completed with their outcome first, and not failed by the reset.
         let _: Drained = io::drain(adapter, cx);
         let mut demand = Demand::Reset;
-        for _ in 0..RESET_LOOKS {
+        for _ in 0..RESET_POLLS {
             let clock = cx.microseconds().ok();
             let actions = adapter
                 .life
@@ -266,7 +266,7 @@ impl Miniport for Ferrostor {
             if !waits || adapter.queue.with(cx, |queue| queue.in_flight()) == 0 {
                 return true;
             }
-            demand = Demand::Look;
+            demand = Demand::Poll;
             cx.stall(RESET_PAUSE);
         }
         // The device has not confirmed its reset. The timer continues, and requests stay in
@@ -282,7 +282,7 @@ impl Miniport for Ferrostor {
         adapter.status.begin_reset();
         // Windows may free the adapter's memory after this, so the device gets time to stop
         // accessing it. This may run at DIRQL, so the time is short.
-        for _ in 0..RESET_LOOKS {
+        for _ in 0..RESET_POLLS {
             if !adapter.starting.load(Ordering::SeqCst) && adapter.status.is_quiet() {
                 return;
             }
@@ -308,7 +308,7 @@ fn attend_in_dpc<'a>(adapter: &Adapter<'a>, cx: &mut Dpc<'_, 'a>) {
     let clock = cx.microseconds().ok();
     let actions = adapter
         .life
-        .with(cx, |life| adapter.attend(life, Demand::Look, clock));
+        .with(cx, |life| adapter.attend(life, Demand::Poll, clock));
     carry_out!(adapter, cx, actions);
 }
 
@@ -376,7 +376,7 @@ impl callback::Timer for Ferrostor {
         let clock = cx.microseconds().ok();
         let actions = adapter
             .life
-            .with_held(cx, |life| adapter.attend(life, Demand::Look, clock));
+            .with_held(cx, |life| adapter.attend(life, Demand::Poll, clock));
         carry_out!(adapter, cx, actions);
     }
 }

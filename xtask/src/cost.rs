@@ -409,10 +409,10 @@ fn draw(left: &Value, right: &Value) -> String {
     let [above, below] = [left, right].map(|cost| escaped(name(cost)));
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" font-family="sans-serif" font-size="12" role="img" aria-labelledby="title">
-<title id="title">Instructions a request, by callback: {above} above, {below} below</title>
+<title id="title">Instructions per request, by callback: {above} above, {below} below</title>
 <style>text{{fill:#222}}</style>
 <rect width="1000" height="{height}" fill="#fff"/>
-<text x="20" y="28" font-size="15" font-weight="bold">Instructions a request: {above} above, {below} below</text>
+<text x="20" y="28" font-size="15" font-weight="bold">Instructions per request: {above} above, {below} below</text>
 "##
     );
     for (place, (callback, colour)) in CALLBACKS.iter().zip(COLOURS).enumerate() {

@@ -203,11 +203,11 @@ fn the_build_copies_the_inf_file_beside_the_manifest_and_keeps_it_current() {
 
     for text in ["first", "second"] {
         fs::write(&original, text).expect("an INF file");
-        inx::bring_beside_manifest(package.path()).expect("a copy");
+        inx::copy_beside_manifest(package.path()).expect("a copy");
         assert_eq!(read(&copy), text);
     }
     fs::remove_file(&copy).expect("a copy to remove");
-    inx::bring_beside_manifest(package.path()).expect("a copy");
+    inx::copy_beside_manifest(package.path()).expect("a copy");
     assert_eq!(read(&copy), "second");
 }
 
@@ -217,13 +217,13 @@ fn a_current_inf_file_is_not_written_again() {
     let copy = package.path().join("ferrostor.inx");
     fs::create_dir(package.path().join("inf")).expect("a folder in it");
     fs::write(package.path().join("inf/ferrostor.inx"), "text").expect("an INF file");
-    inx::bring_beside_manifest(package.path()).expect("a copy");
+    inx::copy_beside_manifest(package.path()).expect("a copy");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     let open = File::options().append(true).open(&copy);
     open.and_then(|file| file.set_modified(long_ago))
         .expect("the copy is an old one");
 
-    inx::bring_beside_manifest(package.path()).expect("nothing to do");
+    inx::copy_beside_manifest(package.path()).expect("nothing to do");
 
     let modified = fs::metadata(&copy).and_then(|of| of.modified());
     assert_eq!(modified.expect("a time"), long_ago);
@@ -233,7 +233,7 @@ fn a_current_inf_file_is_not_written_again() {
 fn a_folder_without_an_inf_file_is_not_changed() {
     let cross = tempfile::tempdir().expect("a folder");
 
-    inx::bring_beside_manifest(cross.path()).expect("nothing to do");
+    inx::copy_beside_manifest(cross.path()).expect("nothing to do");
 
     assert!(!cross.path().join("ferrostor.inx").exists());
 }

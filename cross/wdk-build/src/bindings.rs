@@ -118,7 +118,7 @@ impl Config {
 
 /// Passes the folder of the generated bindings to crates that depend on wdk-sys: their
 /// build scripts find it in `DEP_WDK_BINDINGS`.
-pub(crate) fn tell_dependents_where_they_are() {
+pub(crate) fn export_paths() {
     if let (Ok(_), Ok(out_dir)) = (cargo_env("CARGO_MANIFEST_LINKS"), cargo_env("OUT_DIR")) {
         println!("cargo::metadata=BINDINGS={out_dir}");
     }

@@ -174,7 +174,7 @@ impl Config {
     pub fn configure_library_build(&self) -> Result<(), ConfigError> {
         driver_model::emit_check_cfg();
         println!("cargo::rustc-cfg=driver_model__driver_type=\"WDM\"");
-        bindings::tell_dependents_where_they_are();
+        bindings::export_paths();
         Ok(())
     }
 

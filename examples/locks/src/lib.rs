@@ -76,7 +76,7 @@ struct Adapter<'a> {
     /// Requests so far.
     requests: AtomicU32,
     /// Requests that wait for the DPC.
-    parked: DpcLocked<'a, Table<'a, Option<StartedSrb<'a>>>>,
+    waiting: DpcLocked<'a, Table<'a, Option<StartedSrb<'a>>>>,
     bell: MappedRegisters<'a>,
     disk: scsi::Disk,
 }
@@ -183,10 +183,10 @@ impl<'a> Adapter<'a> {
     /// Completes the requests that wait for the DPC.
     fn complete(&self, cx: &mut impl Scope<'a, Level: Below<DpcHeld>>) {
         for _ in 0..REQUESTS {
-            let take = |parked: &mut Table<'a, Option<StartedSrb<'a>>>| {
-                parked.iter_mut().find_map(Option::take)
+            let take = |waiting: &mut Table<'a, Option<StartedSrb<'a>>>| {
+                waiting.iter_mut().find_map(Option::take)
             };
-            let Some(srb) = self.parked.with(cx, |parked| take(parked)) else {
+            let Some(srb) = self.waiting.with(cx, |waiting| take(waiting)) else {
                 return;
             };
             let bytes = srb.data_length();
@@ -216,7 +216,7 @@ impl Miniport for Locks {
         });
         let configured = configured.map_err(|_| NotFound::Unusable)?;
         let places = cx.table(REQUESTS.into(), |_, _| Some(None));
-        let parked = places.and_then(|places| cx.dpc_locked(places));
+        let waiting = places.and_then(|places| cx.dpc_locked(places));
         let threaded = cx.threaded_dpc_locked::<Locks, _>(0);
         let adapter = Adapter {
             start_io: cx.start_io_locked(0),
@@ -231,7 +231,7 @@ impl Miniport for Locks {
             message_raised: Raised::default(),
             broken: AtomicBool::new(false),
             requests: AtomicU32::new(0),
-            parked: parked.ok_or(NotFound::Unusable)?,
+            waiting: waiting.ok_or(NotFound::Unusable)?,
             bell: cx.map_range(0).ok_or(NotFound::Absent)?,
             disk: disk::describe().ok_or(NotFound::Unusable)?,
         };
@@ -271,8 +271,8 @@ impl Miniport for Locks {
             }
             Channels::Serial(mut cx) => adapter.with_start_io_held(&mut cx),
         }
-        adapter.parked.with(cx, |parked| {
-            if let Some(place) = parked.iter_mut().find(|place| place.is_none()) {
+        adapter.waiting.with(cx, |waiting| {
+            if let Some(place) = waiting.iter_mut().find(|place| place.is_none()) {
                 *place = Some(srb.started());
             }
         });
@@ -285,7 +285,7 @@ impl Miniport for Locks {
         }
         adapter.raise(adapter.interrupt.open(cx), &adapter.interrupt_raised, || {});
         adapter.raise(adapter.message.open(cx), &adapter.message_raised, || {});
-        adapter.parked.issue(cx);
+        adapter.waiting.issue(cx);
         Interrupted::Ours
     }
 
@@ -332,7 +332,7 @@ impl callback::MessageInterrupt for Locks {
         if let Some(count) = adapter.interrupt.open_in(cx) {
             adapter.raise(count, &adapter.interrupt_raised, || {});
         }
-        adapter.parked.issue(cx);
+        adapter.waiting.issue(cx);
         Interrupted::Ours
     }
 }

@@ -125,7 +125,7 @@ fn every_lock_excludes_under_the_start_io_lock_and_in_a_bus_reset() {
     for _ in 0..100 {
         assert_eq!(read(&adapter, &block).srb_status, SUCCESS);
     }
-    // No interrupt tells of this one: it is still parked when the bus is reset.
+    // No interrupt tells of this one: it is still waiting when the bus is reset.
     muffled.silent.store(true, Ordering::SeqCst);
     assert_eq!(read(&adapter, &block).srb_status, SUCCESS);
     muffled.silent.store(false, Ordering::SeqCst);
