@@ -417,7 +417,7 @@ impl Adapter {
     /// issued meanwhile.
     #[must_use]
     pub fn execute_changed(&self, request: Request, changes: Vec<SrbChange>) -> Completion {
-        self.port.oddities.change_next(changes);
+        self.port.injections.change_next(changes);
         self.execute(request)
     }
 
@@ -425,7 +425,7 @@ impl Adapter {
     /// HwBuildIo returns TRUE. They stay with Storport until a bus reset, or until
     /// [`Self::complete_held`].
     pub fn hold_built(&self, count: u32) {
-        self.port.oddities.hold(count);
+        self.port.injections.hold(count);
     }
 
     /// Completes the requests that are held, and does not tell the miniport.
@@ -436,7 +436,7 @@ impl Adapter {
     /// How many requests were built and are held.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.port.oddities.held()
+        self.port.injections.held()
     }
 
     /// Resets the bus as a time-out does, and waits for the end of HwResetBus.

@@ -23,7 +23,7 @@ use super::{
     port::Port,
     request::{Address, Program, Request},
     spin_locks::LockId,
-    srb::{STATUS, Slot, owner, recovery},
+    srb::{STATUS, Slot, recovery, state},
     units::{Place, Unit},
     violations::Rule,
 };
@@ -315,7 +315,7 @@ impl CpuQueue {
         if let Some(control) = work.control {
             control.write(srbs.view(slot));
         }
-        self.port.oddities.change(srbs.view(slot));
+        self.port.injections.change(srbs.view(slot));
         slot.unit.store(work.unit.number, Ordering::Relaxed);
         let place = self.place(number);
         inner.work[place] = Some(work);
@@ -374,8 +374,8 @@ impl CpuQueue {
         slot.deadline
             .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
         self.port.srbs().give(number);
-        slot.owner.store(owner::BUILDING, Ordering::Release);
-        if self.build(number) && !self.port.oddities.take_built(number, slot) {
+        slot.state.store(state::BUILDING, Ordering::Release);
+        if self.build(number) && !self.port.injections.hold_built(number, slot) {
             match self.port.settings.start_io_cpu {
                 StartIoCpu::Same => self.start_io(number),
                 StartIoCpu::Next => self.start_io_on_next(number),
@@ -408,15 +408,15 @@ impl CpuQueue {
         let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
         if result as u8 == 0 {
             // Completed already, or by and by (storport-rules.md S4).
-            let _ = slot.owner.compare_exchange(
-                owner::BUILDING,
-                owner::KEPT,
+            let _ = slot.state.compare_exchange(
+                state::BUILDING,
+                state::KEPT,
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             );
             return false;
         }
-        let completed = slot.owner.load(Ordering::Acquire) == owner::COMPLETED;
+        let completed = slot.state.load(Ordering::Acquire) == state::COMPLETED;
         if completed {
             port.violation_of(
                 Callback::HwBuildIo,
@@ -446,9 +446,9 @@ impl CpuQueue {
             port.lock(LockId::Interrupt);
             irql::DEVICE
         };
-        let started = slot.owner.compare_exchange(
-            owner::BUILDING,
-            owner::STARTED,
+        let started = slot.state.compare_exchange(
+            state::BUILDING,
+            state::STARTED,
             Ordering::AcqRel,
             Ordering::Relaxed,
         );
@@ -483,7 +483,7 @@ impl CpuQueue {
         );
         // This CPU alone returns the SRB, so that it is still the same one.
         let own = port.settings.start_io_cpu == StartIoCpu::Same;
-        if own && result as u8 == 0 && slot.owner.load(Ordering::Acquire) == owner::STARTED {
+        if own && result as u8 == 0 && slot.state.load(Ordering::Acquire) == state::STARTED {
             port.violation_of(
                 Callback::HwStartIo,
                 Rule::SrbStartIo,
@@ -524,7 +524,7 @@ impl CpuQueue {
         let Some(work) = inner.work.get_mut(place).and_then(Option::take) else {
             return;
         };
-        slot.owner.store(owner::PORT, Ordering::Release);
+        slot.state.store(state::FREE, Ordering::Release);
         port.left(work.unit);
         if status & STATUS == srb_status::SRB_STATUS_BUSY {
             self.make_busy(inner, number, work);
@@ -659,10 +659,10 @@ impl Port {
         let slot = self.srbs().slot(number);
         let srb = self.srbs().view(slot);
         let taken = slot
-            .owner
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owner| {
-                matches!(owner, owner::BUILDING | owner::KEPT | owner::STARTED)
-                    .then_some(owner::COMPLETED)
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
+                matches!(state, state::BUILDING | state::KEPT | state::STARTED)
+                    .then_some(state::COMPLETED)
             });
         if taken.is_err() {
             return self.violation(
@@ -685,7 +685,7 @@ impl Port {
             );
         }
         self.srbs().revoke(number);
-        // Without queues of CPUs somebody waits for this very SRB, and looks at its owner.
+        // Without CPU queues the caller polls the state of this SRB.
         if let Some(queues) = self.cpu_queues.get() {
             queues[self.srbs().cpu_of(number) as usize].completed(number);
         }

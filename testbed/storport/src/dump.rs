@@ -34,7 +34,7 @@ use super::{
     port::Port,
     report::Report,
     request::{Completion, Request},
-    srb::{STATUS, owner},
+    srb::{STATUS, state},
     violations::Rule,
     watchdog,
 };
@@ -253,7 +253,7 @@ impl DumpStack {
                 self.reset_bus();
             }
             self.poll(begin, request, control)?;
-            port.single().owner.store(owner::PORT, Ordering::Release);
+            port.single().state.store(state::FREE, Ordering::Release);
             if srb.status() & STATUS != srb_status::SRB_STATUS_BUSY {
                 break;
             }

@@ -218,7 +218,7 @@ pub(super) fn extended_function(mut call: Call) -> usize {
         return STOR_STATUS_INVALID_IRQL as usize;
     }
     let failing = port.settings.failing_function;
-    if let Some(status) = port.oddities.failure(failing, code) {
+    if let Some(status) = port.injections.failure(failing, code) {
         return status as usize;
     }
     let status = match function.body {

@@ -36,7 +36,7 @@
 //! | `spin_locks`, `held_locks`, `waits`, `lock_order` | locks, their rules, and deadlocks |
 //! | `dump`, `single_request` | the stack that writes a crash dump |
 //! | `resets`, `watchdog` | requests and callbacks that do not come back |
-//! | `oddities`, `optional` | what Storport does rarely, on request of a test |
+//! | `injections`, `optional` | rare behaviour that a test asks for |
 //! | `exports`, `notifications`, `extended` | the routines that the miniport calls |
 //! | `violations` | the rules |
 //!
@@ -56,11 +56,11 @@ mod events;
 mod exports;
 mod extended;
 mod held_locks;
+mod injections;
 mod interrupts;
 mod life_cycle;
 mod lock_order;
 mod notifications;
-mod oddities;
 mod optional;
 mod performance;
 mod plug_and_play;

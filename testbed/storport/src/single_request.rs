@@ -8,7 +8,7 @@ use super::{
     adapter::SrbShape,
     callbacks::Callback,
     port::Port,
-    srb::{Slot, SrbSettings, Srbs, owner},
+    srb::{Slot, SrbSettings, Srbs, state},
 };
 use testbed_machine::memory::MemoryError;
 
@@ -52,14 +52,14 @@ impl Port {
         let slot = self.single();
         let routine = self.registration().build_io;
         self.srbs().give(NUMBER);
-        slot.owner.store(owner::BUILDING, Ordering::Release);
+        slot.state.store(state::BUILDING, Ordering::Release);
         if routine != 0 {
             let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
             let result = self.call(Callback::HwBuildIo, level, routine, arguments);
             if result as u8 == 0 {
-                let _ = slot.owner.compare_exchange(
-                    owner::BUILDING,
-                    owner::KEPT,
+                let _ = slot.state.compare_exchange(
+                    state::BUILDING,
+                    state::KEPT,
                     Ordering::AcqRel,
                     Ordering::Relaxed,
                 );
@@ -73,7 +73,7 @@ impl Port {
     pub(super) fn start_single(&'static self, level: u8) {
         let slot = self.single();
         self.srbs().give(NUMBER);
-        slot.owner.store(owner::STARTED, Ordering::Release);
+        slot.state.store(state::STARTED, Ordering::Release);
         let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
         let routine = self.registration().start_io;
         self.call(Callback::HwStartIo, level, routine, arguments);
@@ -81,6 +81,6 @@ impl Port {
 
     /// Whether the miniport has given the SRB back.
     pub(super) fn is_single_back(&self) -> bool {
-        self.single().owner.load(Ordering::Acquire) == owner::COMPLETED
+        self.single().state.load(Ordering::Acquire) == state::COMPLETED
     }
 }

@@ -62,35 +62,35 @@ const STORAGE_PREFIX: u16 = 8;
 /// SRB_STATUS without its flags (`srb.h`).
 pub(super) const STATUS: u8 = 0x3f;
 
-/// Who has an SRB.
-pub(super) mod owner {
-    /// Storport.
-    pub(crate) const PORT: u8 = 0;
-    /// The miniport, in HwBuildIo.
+/// The states of an SRB.
+pub(super) mod state {
+    /// Storport may send it again.
+    pub(crate) const FREE: u8 = 0;
+    /// HwBuildIo has it.
     pub(crate) const BUILDING: u8 = 1;
-    /// The miniport, that returned FALSE from HwBuildIo.
+    /// HwBuildIo returned FALSE: the miniport keeps it without HwStartIo.
     pub(crate) const KEPT: u8 = 2;
-    /// The miniport, since HwStartIo.
+    /// HwStartIo got it.
     pub(crate) const STARTED: u8 = 3;
-    /// Storport again: completed.
+    /// The miniport completed it, and Storport has not collected it yet.
     pub(crate) const COMPLETED: u8 = 4;
-    /// Storport again: HwBuildIo had it, and HwStartIo never will.
+    /// HwBuildIo returned TRUE, but a test holds it back from HwStartIo.
     pub(crate) const HELD: u8 = 5;
 }
 
-/// Where an SRB stands in the recovery from a time-out.
+/// The states of an SRB in the recovery from a time-out.
 pub(super) mod recovery {
     pub(crate) const NONE: u8 = 0;
-    /// It was out when the bus was reset.
+    /// The miniport had it when the bus was reset.
     pub(crate) const RESET: u8 = 1;
-    /// It was still out afterwards, and that was recorded.
+    /// The miniport still had it after the reset, which was reported.
     pub(crate) const LOST: u8 = 2;
 }
 
 /// What any thread may know of an SRB.
 #[derive(Debug)]
 pub(super) struct Slot {
-    pub(super) owner: AtomicU8,
+    pub(super) state: AtomicU8,
     pub(super) recovery: AtomicU8,
     /// When it was sent, and when it times out, in the clock's nanoseconds.
     pub(super) sent: AtomicU64,
@@ -113,7 +113,7 @@ pub(super) struct Slot {
 impl Slot {
     fn new() -> Self {
         Self {
-            owner: AtomicU8::new(owner::PORT),
+            state: AtomicU8::new(state::FREE),
             recovery: AtomicU8::new(recovery::NONE),
             sent: AtomicU64::new(0),
             deadline: AtomicU64::new(u64::MAX),
@@ -131,16 +131,16 @@ impl Slot {
     /// or from the FALSE of HwBuildIo.
     pub(super) fn is_with_miniport(&self) -> bool {
         matches!(
-            self.owner.load(Ordering::Acquire),
-            owner::KEPT | owner::STARTED
+            self.state.load(Ordering::Acquire),
+            state::KEPT | state::STARTED
         )
     }
 
     /// Whether the miniport has it in any way: its SRB may be looked at.
     pub(super) fn is_out(&self) -> bool {
         matches!(
-            self.owner.load(Ordering::Acquire),
-            owner::BUILDING | owner::KEPT | owner::STARTED
+            self.state.load(Ordering::Acquire),
+            state::BUILDING | state::KEPT | state::STARTED
         )
     }
 

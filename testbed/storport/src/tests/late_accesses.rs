@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use super::{
-    super::{adapter::Checks, report::Violation, srb::owner},
+    super::{adapter::Checks, report::Violation, srb::state},
     bench::*,
 };
 use testbed_machine::memory::Placement;
@@ -200,6 +200,6 @@ fn an_srb_rests_before_it_is_used_again() {
     assert!(
         slots
             .iter()
-            .all(|slot| slot.owner.load(Ordering::SeqCst) == owner::PORT)
+            .all(|slot| slot.state.load(Ordering::SeqCst) == state::FREE)
     );
 }

@@ -1,5 +1,4 @@
-//! What Storport does seldom: each test asks for one thing and looks at what the
-//! miniport gets.
+//! Rare behaviour of Storport: each test injects one case and checks what the miniport sees.
 
 use std::{
     sync::{
