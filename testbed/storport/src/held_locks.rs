@@ -9,7 +9,10 @@
 use std::{
     cell::Cell,
     fmt,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -228,13 +231,13 @@ impl Port {
 
     /// The calling thread begins to wait for a lock, or for a part of it, the
     /// parts before which it has.
-    fn wait<'lock>(
+    fn wait(
         &self,
         id: LockId,
         part: Option<u32>,
         caller: usize,
-        holder: &'lock AtomicU32,
-    ) -> Waiting<'lock> {
+        holder: Arc<AtomicU32>,
+    ) -> Waiting {
         let part_of = |number| match id {
             LockId::AllChannels => LockId::Channel(number),
             _ => LockId::Message(number),

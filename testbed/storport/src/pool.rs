@@ -1,24 +1,22 @@
-//! Memory that the miniport asks for and gives back: pool, contiguous and DMA
-//! memory, registry buffers. Each piece has pages of its own, and pool that does
-//! not fill a page lies at its end, so that running over the end is a crash at
-//! the place.
-#![expect(unsafe_code, reason = "lays out memory for the driver")]
+//! Memory that the miniport allocates and frees: pool, contiguous and DMA memory, registry
+//! buffers. Each allocation has pages of its own. Pool smaller than a page ends at the end of
+//! its page, so that an overrun faults where it happens.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{abi::Structure, port::Port, violations::Rule};
+use super::{port::Port, violations::Rule};
 use testbed_machine::memory::{Block, PAGE, Placement};
 
-/// What pool is filled with: it is not initialised.
+/// The content of uninitialised pool.
 const UNINITIALISED: u8 = 0xCD;
 
-/// What pool is aligned to.
+/// The alignment of pool.
 const ALIGNMENT: usize = 16;
 
-/// What a piece was asked for as: it must be given back as that.
+/// The kind of an allocation. It must be freed by the function for the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PoolKind {
     /// StorPortAllocatePool.
@@ -43,61 +41,64 @@ impl PoolKind {
 }
 
 #[derive(Debug)]
-struct Piece {
+struct Allocation {
     kind: PoolKind,
-    block: Block,
-    /// Where it was asked for.
+    bytes: usize,
+    _block: Block,
+    /// The return address of the allocating call.
     caller: usize,
 }
 
-/// What an adapter has of it.
+/// An adapter's allocations by address.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Mutex<HashMap<usize, Piece>>);
+pub(super) struct Pool(Mutex<HashMap<usize, Allocation>>);
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Piece>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Allocation>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Port {
-    /// Allocates; 0 if there is no memory left.
+    /// Allocates memory. Returns its address, or 0 if the memory is exhausted.
     pub(super) fn allocate(&self, kind: PoolKind, bytes: usize, caller: usize) -> usize {
         let placement = match kind {
             PoolKind::Pool | PoolKind::Registry => Placement::Scattered,
             PoolKind::Contiguous | PoolKind::Dma => Placement::Contiguous,
         };
-        let Ok(block) = self.machine.memory().allocate(bytes, placement) else {
-            return 0;
-        };
-        let into_page = match (kind, bytes) {
+        let offset = match (kind, bytes) {
             (PoolKind::Pool, 1..PAGE) => PAGE - bytes.next_multiple_of(ALIGNMENT),
             _ => 0,
         };
-        let address = block.address() + into_page;
+        let memory = self.machine.memory();
+        let Ok(block) = memory.allocate(offset + bytes, placement) else {
+            return 0;
+        };
         if kind == PoolKind::Pool {
-            // SAFETY: the block has these bytes, and nobody else has it yet.
-            unsafe { Structure::at(address) }.fill(bytes, UNINITIALISED);
+            let inside = block.write(offset, &vec![UNINITIALISED; bytes]);
+            debug_assert!(inside, "the block has these bytes");
         }
-        self.pool.lock().insert(
-            address,
-            Piece {
-                kind,
-                block,
-                caller,
-            },
-        );
+        let address = block.address() + offset;
+        let allocation = Allocation {
+            kind,
+            bytes,
+            _block: block,
+            caller,
+        };
+        self.pool.lock().insert(address, allocation);
         address
     }
 
-    /// Gives back what was allocated as `kind`; whether it was.
+    /// Frees memory that was allocated as `kind`. Returns whether there was such an allocation.
     pub(super) fn free(&self, kind: PoolKind, address: usize, caller: usize) -> bool {
-        let mut pieces = self.pool.lock();
-        let known = pieces.get(&address).is_some_and(|piece| piece.kind == kind);
+        let mut allocations = self.pool.lock();
+        let known = allocations
+            .get(&address)
+            .is_some_and(|allocation| allocation.kind == kind);
         if known {
-            pieces.remove(&address);
+            allocations.remove(&address);
         } else {
-            drop(pieces);
+            drop(allocations);
             self.violation(
                 Rule::Pool,
                 caller,
@@ -110,22 +111,19 @@ impl Port {
         known
     }
 
-    /// What was not given back.
+    /// The allocations that were not freed, for the report.
     pub(super) fn pool_leaks(&self) -> Vec<String> {
-        let pieces = self.pool.lock();
-        let mut leaks: Vec<_> = pieces
+        let allocations = self.pool.lock();
+        let mut leaks: Vec<_> = allocations
             .values()
-            .map(|piece| {
+            .map(|allocation| {
                 let place = self
-                    .offset_of(piece.caller)
+                    .offset_of(allocation.caller)
                     .map_or(String::new(), |offset| {
                         format!(", allocated at +{offset:#x}")
                     });
-                format!(
-                    "{} bytes of {}{place}",
-                    piece.block.len(),
-                    piece.kind.name()
-                )
+                let (bytes, kind) = (allocation.bytes, allocation.kind.name());
+                format!("{bytes} bytes of {kind}{place}")
             })
             .collect();
         leaks.sort();

@@ -5,7 +5,7 @@
 use std::{
     fmt, hint,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
@@ -66,8 +66,8 @@ impl fmt::Display for LockId {
 /// A spin lock, and what was counted of it by its holders.
 #[derive(Debug, Default)]
 pub(super) struct SpinLock {
-    /// The thread that holds it, or 0.
-    holder: AtomicU32,
+    /// The thread that holds it, or 0. Shared with the entry of a wait for it.
+    holder: Arc<AtomicU32>,
     /// The miniport's handle while it holds it.
     handle: AtomicUsize,
     acquisitions: AtomicU64,
@@ -91,14 +91,14 @@ impl SpinLock {
                 .is_ok()
     }
 
-    /// Takes it for a thread, when it is free. A wait that lasts begins with
-    /// `waits`, which gives what ends it.
-    pub(super) fn acquire<'a, W>(&'a self, thread: u32, waits: impl FnOnce(&'a AtomicU32) -> W) {
+    /// Acquires the lock for a thread. If the wait outlasts the first spins, calls `begin_wait`
+    /// and drops the result after the wait.
+    pub(super) fn acquire<W>(&self, thread: u32, begin_wait: impl FnOnce(Arc<AtomicU32>) -> W) {
         schedule::point(Point::Acquire);
         if !self.try_acquire(thread) {
             let started = clock::now();
             if !self.spin(thread) {
-                let _waiting = waits(&self.holder);
+                let _waiting = begin_wait(Arc::clone(&self.holder));
                 while !self.spin(thread) {
                     self.let_others_run();
                 }

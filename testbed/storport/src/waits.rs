@@ -1,18 +1,12 @@
-//! Who waits for whose lock. A wait that closes a circle would never end: it is
-//! found when it begins, and all who are in it are named.
+//! Detects deadlocks: a wait that closes a circle of threads, each of which waits for a lock
+//! of the next, is reported when it begins.
 //!
-//! Only waits that last are noted, and under one mutex; a free lock costs
-//! nothing here.
-#![expect(
-    unsafe_code,
-    reason = "reads the holders of locks that others wait for"
-)]
+//! Only waits that outlast the first spins are entered here, under one mutex.
 
 use std::{
     fmt,
-    ptr::NonNull,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -20,44 +14,31 @@ use std::{
 use super::violations::places;
 use testbed_machine::{cpu::irql, trap::Calls};
 
-/// A thread that waits, as it is told of.
+/// A waiting thread, as a report describes it.
 #[derive(Clone, Debug)]
 pub(super) struct Waiter {
-    /// Its number among those that take locks.
+    /// Its number (`held_locks`).
     pub(super) thread: u32,
     /// Its name.
     pub(super) name: String,
-    /// The CPU that it acts for.
+    /// The CPU that it runs.
     pub(super) cpu: u32,
-    /// Its IRQL when it began to wait.
+    /// The IRQL at which it waits.
     pub(super) irql: u8,
-    /// The callback that it is in.
+    /// The callback that it runs.
     pub(super) callback: &'static str,
-    /// What it waits for.
+    /// The lock that it waits for.
     pub(super) wanted: String,
-    /// What it holds.
+    /// The locks that it holds.
     pub(super) held: Vec<String>,
-    /// Where in the driver it waits.
+    /// The driver's calls that led to the wait.
     pub(super) calls: Calls,
 }
 
 struct Wait {
     waiter: Waiter,
-    /// The holder's place in the lock.
-    holder: NonNull<AtomicU32>,
-}
-
-// SAFETY: what `holder` points to is an atomic that stays where it is until its
-// waiter has taken the entry out.
-unsafe impl Send for Wait {}
-
-impl Wait {
-    /// The thread that has the lock now; 0 for nobody.
-    fn holder(&self) -> u32 {
-        // SAFETY: see above; the entry is in the table, whose mutex the caller
-        // holds.
-        unsafe { self.holder.as_ref() }.load(Ordering::Acquire)
-    }
+    /// The number of the thread that holds the lock, or 0.
+    holder: Arc<AtomicU32>,
 }
 
 static WAITS: Mutex<Vec<Wait>> = Mutex::new(Vec::new());
@@ -66,54 +47,44 @@ fn waits() -> MutexGuard<'static, Vec<Wait>> {
     WAITS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A wait that goes on; dropping it ends it.
+/// A wait of the thread with this number. Dropping it ends the wait.
 #[must_use]
-pub(super) struct Waiting<'lock> {
-    thread: u32,
-    _lock: &'lock AtomicU32,
-}
+pub(super) struct Waiting(u32);
 
-impl<'lock> Waiting<'lock> {
-    /// Notes that `waiter` waits for the lock whose holder is at `holder`. If
-    /// that closes a circle it is given to `told`.
+impl Waiting {
+    /// Begins a wait for the lock whose holder is `holder`. If the wait closes a circle, calls
+    /// `report`.
     pub(super) fn begin(
         waiter: Waiter,
-        holder: &'lock AtomicU32,
-        told: impl FnOnce(&Circle),
+        holder: Arc<AtomicU32>,
+        report: impl FnOnce(&Circle),
     ) -> Self {
         let thread = waiter.thread;
         let mut waits = waits();
-        waits.push(Wait {
-            waiter,
-            holder: NonNull::from(holder),
-        });
+        waits.push(Wait { waiter, holder });
         let circle = circle(&waits, waits.len() - 1);
         drop(waits);
         if let Some(circle) = circle {
-            told(&circle);
+            report(&circle);
         }
-        Self {
-            thread,
-            _lock: holder,
-        }
+        Self(thread)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        waits().retain(|wait| wait.waiter.thread != self.thread);
+        waits().retain(|wait| wait.waiter.thread != self.0);
     }
 }
 
-/// The circle that the wait at `last` is in. Who holds a lock may let go of it
-/// while this looks, unless it is in a circle itself: what was found is
-/// looked at once more, and then was so all the time from the last one on, who
-/// is this very thread, backwards.
+/// The circle that contains the wait at `last`, which is the calling thread's. A thread may
+/// release its lock during the search, so the search is repeated: a circle that was found
+/// twice is real, because none of its threads can run.
 fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
     let once = || {
         let mut members = vec![last];
         loop {
-            let holder = waits[*members.last()?].holder();
+            let holder = waits[*members.last()?].holder.load(Ordering::Acquire);
             let next = waits
                 .iter()
                 .position(|wait| holder != 0 && wait.waiter.thread == holder)?;
@@ -121,7 +92,7 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
                 return Some(members);
             }
             if members.contains(&next) {
-                // A circle of others, who have told of it.
+                // A circle without `last`, which was reported when it was closed.
                 return None;
             }
             members.push(next);
@@ -138,12 +109,12 @@ fn circle(waits: &[Wait], last: usize) -> Option<Circle> {
     })
 }
 
-/// Those who wait for each other, each for the next, the last for the first.
+/// Threads of which each waits for the next, and the last for the first.
 #[derive(Debug)]
 pub(super) struct Circle(Vec<Waiter>);
 
 impl Circle {
-    /// How many there are.
+    /// The number of threads.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -202,11 +173,13 @@ mod tests {
         }
     }
 
-    fn wait(thread: u32, holder: &AtomicU32) -> Wait {
-        Wait {
+    /// Threads 1, 2, …, each waiting for a lock that the given thread holds.
+    fn waits_for(holders: &[u32]) -> Vec<Wait> {
+        let wait = |(thread, holder): (u32, &u32)| Wait {
             waiter: waiter(thread),
-            holder: NonNull::from(holder),
-        }
+            holder: Arc::new(AtomicU32::new(*holder)),
+        };
+        (1..).zip(holders).map(wait).collect()
     }
 
     fn members(waits: &[Wait], last: usize) -> Option<Vec<u32>> {
@@ -215,40 +188,31 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_ends_at_a_thread_that_runs_is_no_circle() {
-        let (first, second) = (AtomicU32::new(2), AtomicU32::new(3));
-        let waits = [wait(1, &first), wait(2, &second)];
+    fn a_chain_that_ends_at_a_running_thread_is_no_circle() {
+        let waits = waits_for(&[2, 3]);
 
         assert_eq!(members(&waits, 0), None);
         assert_eq!(members(&waits, 1), None);
     }
 
     #[test]
-    fn a_circle_is_named_from_the_last_one_on() {
-        let locks = [2, 3, 1].map(AtomicU32::new);
-        let waits: Vec<_> = (1..)
-            .zip(&locks)
-            .map(|(thread, lock)| wait(thread, lock))
-            .collect();
+    fn a_circle_begins_with_the_last_wait() {
+        let waits = waits_for(&[2, 3, 1]);
 
         assert_eq!(members(&waits, 0), Some(vec![1, 2, 3]));
         assert_eq!(members(&waits, 2), Some(vec![3, 1, 2]));
     }
 
     #[test]
-    fn who_waits_beside_a_circle_is_not_in_it() {
-        let locks = [2, 1, 2].map(AtomicU32::new);
-        let waits: Vec<_> = (1..)
-            .zip(&locks)
-            .map(|(thread, lock)| wait(thread, lock))
-            .collect();
+    fn a_thread_that_waits_for_a_circle_is_not_in_it() {
+        let waits = waits_for(&[2, 1, 2]);
 
         assert_eq!(members(&waits, 2), None);
         assert_eq!(members(&waits, 1), Some(vec![2, 1]));
     }
 
     #[test]
-    fn a_circle_tells_who_waits_for_what_and_holds_what() {
+    fn a_circle_is_printed_with_the_wanted_and_held_locks() {
         let circle = Circle(vec![waiter(0), waiter(1)]);
 
         assert_eq!(
@@ -261,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_is_over_is_forgotten() {
-        let lock = AtomicU32::new(77_000_001);
+    fn a_finished_wait_is_forgotten() {
+        let lock = Arc::new(AtomicU32::new(77_000_001));
 
-        drop(Waiting::begin(waiter(77_000_000), &lock, |circle| {
+        drop(Waiting::begin(waiter(77_000_000), lock, |circle| {
             panic!("{circle}");
         }));
 
