@@ -67,7 +67,7 @@ Workload: the options of diskspd 2.2. Sizes can end with K, M, G, T or b (blocks
   -T<size> apart         -B<base>[:length] range          -f<size> its end
   -w<percent> writes     -Z zeros  -Zr  -Z<size>[,file] write data
   -Sb -Su -Sw -Sh caching  -z[seed]  -L latencies         -D[ms] IOPS deviation
-Other options of diskspd are rejected, with a reason. The default is:";
+Each option once; other options of diskspd are refused, with a reason. The default is:";
 
 /// Loads the .sys file of a Storport miniport, and emulates Windows and the hardware
 /// under a load

@@ -25,7 +25,7 @@ use crate::{
     },
     diskspd::{
         options::{OptionError, Options},
-        table::{Parameters, Tables},
+        results::Parameters,
         workload::{Workload, WorkloadError},
     },
     elapsed::Elapsed,
@@ -880,7 +880,6 @@ impl Run<'_> {
         };
         let parameters = Parameters {
             options,
-            target: &self.hardware.disk_name,
             write_through,
         };
         writeln!(out)?;
@@ -892,15 +891,11 @@ impl Run<'_> {
         }
         writeln!(out, "{parameters}")?;
         let progress = progress("workload {wide_bar} {percent}%");
-        let results = workload.run(&self.hardware.disk_name, &progress);
+        let results = workload.run(&progress);
         progress.finish_and_clear();
         match results {
             Ok(results) => {
-                let tables = Tables {
-                    options,
-                    results: &results,
-                };
-                write!(out, "{tables}")?;
+                write!(out, "{results}")?;
                 Ok(())
             }
             Err(WorkloadError::Transfer(error)) => {

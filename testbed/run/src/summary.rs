@@ -258,7 +258,7 @@ impl Display for Summary {
 }
 
 /// Prints a table of a text column and number columns.
-fn table(
+pub(crate) fn table(
     out: &mut Formatter<'_>,
     heading: &[&str],
     rows: impl Iterator<Item = Vec<String>>,

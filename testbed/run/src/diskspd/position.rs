@@ -182,14 +182,9 @@ impl Position {
 mod tests {
     use rand::{SeedableRng, rngs::StdRng};
 
-    use super::*;
+    use super::{super::options::tests::accepted as options, *};
 
     const DISK: u64 = 1 << 20;
-
-    fn options(line: &str) -> Options {
-        let given: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Options::parse(&given).expect("the test's options are valid")
-    }
 
     /// The first offsets of thread `thread`.
     fn offsets(line: &str, thread: u32, count: usize) -> Vec<u64> {

@@ -13,13 +13,13 @@ use std::{
 };
 
 use indicatif::ProgressBar;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    cpu_time::Sample,
-    options::{Access, Affinity, Options, WriteSource},
+    options::{Access, Options, WriteSource},
     position::{Position, Range, RangeError, Step},
-    results::{CpuShare, Results, Tally, ThreadResults},
+    results::{Results, Tally, ThreadResults, cpu_seconds},
 };
 use crate::{
     disk::{
@@ -127,9 +127,9 @@ impl<'a> Workload<'a> {
                 "-w: the disk is write-protected: give -w0, or leave out -w".to_owned(),
             ));
         }
-        let chosen = match &options.affinity {
-            Affinity::All => (0..cpu_count).collect(),
-            Affinity::Of(cpus) => cpus.clone(),
+        let chosen = match &options.cpus[..] {
+            [] => (0..cpu_count).collect(),
+            cpus => cpus.to_vec(),
         };
         if let Some(cpu) = chosen.iter().find(|&&cpu| cpu >= cpu_count) {
             return Err(WorkloadError::Misfit(format!(
@@ -167,12 +167,11 @@ impl<'a> Workload<'a> {
         &self.shared.options
     }
 
-    /// Runs the workload. `progress` counts milliseconds. `target` is the disk's name in the
-    /// table.
+    /// Runs the workload. `progress` counts milliseconds.
     ///
     /// # Errors
     /// The machine has too little memory for buffers, or a transfer failed.
-    pub fn run(&self, target: &str, progress: &ProgressBar) -> Result<Results, WorkloadError> {
+    pub fn run(&self, progress: &ProgressBar) -> Result<Results, WorkloadError> {
         let options = &self.shared.options;
         let mut prepared = Vec::new();
         for thread in 0..options.threads {
@@ -196,7 +195,7 @@ impl<'a> Workload<'a> {
             })
             .collect();
         let (running, over) = mpsc::channel::<()>();
-        let (initiators, cpus) = thread::scope(|scope| {
+        let (initiators, host_cpus) = thread::scope(|scope| {
             let watch = scope.spawn(move || watch(clock, progress, &over));
             let initiators = self.disk.run(initiators);
             drop(running);
@@ -212,11 +211,9 @@ impl<'a> Workload<'a> {
             }
         }
         Ok(Results {
-            measured: clock.measured_end - clock.measured_begin,
+            options: options.clone(),
             threads: threads.into_iter().flatten().collect(),
-            cpus,
-            target: target.to_owned(),
-            target_bytes: self.disk.bytes(),
+            host_cpus,
         })
     }
 
@@ -278,8 +275,11 @@ fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, Workload
     let mut random = StdRng::seed_from_u64(u64::from(options.seed));
     let (bytes, contents) = match &options.source {
         _ if options.write_percent == 0 => return Ok(None),
-        WriteSource::RandomBuffer { bytes } => (*bytes, None),
-        WriteSource::FileBuffer { bytes, path } => {
+        WriteSource::Buffer { bytes, file: None } => (*bytes, None),
+        WriteSource::Buffer {
+            bytes,
+            file: Some(path),
+        } => {
             let name = || path.display().to_string();
             let contents = fs::read(path).map_err(|source| WorkloadError::Source {
                 path: name(),
@@ -351,37 +351,43 @@ impl Clock {
     }
 }
 
-/// Updates the progress bar, and samples the CPU times of the measurement, until the workload
-/// ends.
-fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> Vec<CpuShare> {
+/// Updates the progress bar until the workload ends. Returns the number of the host's CPUs that
+/// this process used in the measured time. That is real time, even if the clock is virtual.
+fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> f64 {
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     progress.set_length(milliseconds(clock.end - clock.begin));
-    let mut first = None;
-    let mut last = None;
+    let mut samples: Vec<(Instant, Usage)> = Vec::new();
+    let sample = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).ok();
+        usage.map(|usage| (Instant::now(), usage))
+    };
+    let boundaries = [clock.measured_begin, clock.measured_end];
     loop {
         let now = clock::instant();
-        if now >= clock.measured_begin && first.is_none() {
-            first = Some(Sample::now());
-        }
-        if now >= clock.measured_end && last.is_none() {
-            last = Some(Sample::now());
+        let passed = boundaries
+            .iter()
+            .filter(|boundary| **boundary <= now)
+            .count();
+        if samples.len() < passed {
+            samples.extend(sample());
         }
         progress.set_position(milliseconds(now - clock.begin));
-        let boundary = [clock.measured_begin, clock.measured_end]
-            .into_iter()
-            .filter(|boundary| *boundary > now)
-            .map(|boundary| boundary - now)
-            .min();
-        let pause = boundary.map_or(TICK, |boundary| boundary.min(TICK));
+        let pause = boundaries
+            .get(passed)
+            .map_or(TICK, |next| TICK.min(*next - now));
         if over.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
             break;
         }
     }
-    match (first, last) {
-        (Some(first), Some(last)) => first.shares_until(&last),
+    if samples.len() == 1 {
         // The last I/O completed shortly before the end of the measurement.
-        (Some(first), None) => first.shares_until(&Sample::now()),
-        _ => Vec::new(),
+        samples.extend(sample());
+    }
+    match &samples[..] {
+        [(begin, first), (end, last), ..] => {
+            cpu_seconds(first, last) / (*end - *begin).as_secs_f64()
+        }
+        _ => 0.0,
     }
 }
 
@@ -520,11 +526,8 @@ impl Initiator for Worker {
                 Some(Operation::Write) => &mut self.results.writes,
                 _ => &mut self.results.reads,
             };
-            tally.record(
-                self.shared.options.block_bytes.into(),
-                done.latency,
-                done.at - measured.start,
-            );
+            let at = done.at - measured.start;
+            tally.record(&self.shared.options, done.latency, at);
         }
         if done.at < self.clock.end
             && !self.shared.failed.load(Ordering::Relaxed)
@@ -556,7 +559,7 @@ impl Initiator for Vacancy {
 mod tests {
     use std::sync::Mutex;
 
-    use super::*;
+    use super::{super::options::tests::accepted as options, *};
     use crate::disk::{
         cdb::{Command, opcode},
         fake_port::{FakePort, Io, failed},
@@ -565,11 +568,6 @@ mod tests {
     use testbed_storport::request::Direction;
 
     const DISK: u64 = 4 << 20;
-
-    fn options(line: &str) -> Options {
-        let given: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        Options::parse(&given).expect("the test's options are valid")
-    }
 
     /// Runs a workload of one second on two CPUs.
     fn run_on(port: FakePort, line: &str) -> (Result<Results, WorkloadError>, Arc<FakePort>) {
@@ -581,7 +579,7 @@ mod tests {
         let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
         let options = options(&format!("{line} -d1 -W0"));
         let results = Workload::new(&disk, options, 2)
-            .and_then(|workload| workload.run("fake", &ProgressBar::hidden()));
+            .and_then(|workload| workload.run(&ProgressBar::hidden()));
         (results, port)
     }
 
@@ -604,10 +602,12 @@ mod tests {
         let results = results.expect("it runs");
 
         let sum = |of: fn(&ThreadResults) -> &Tally| {
+            let mut sum = Tally::default();
             results
                 .threads
                 .iter()
-                .fold(Tally::default(), |sum, thread| sum.plus(of(thread)))
+                .for_each(|thread| sum.add(of(thread)));
+            sum
         };
         let (reads, writes) = (sum(|thread| &thread.reads), sum(|thread| &thread.writes));
         let done = |code| {
@@ -677,7 +677,7 @@ mod tests {
 
         let workload = Workload::new(&disk, options("-b4K -r -w50 -t2 -o2 -d1 -W0"), 2);
         let results = workload
-            .and_then(|workload| workload.run("fake", &ProgressBar::hidden()))
+            .and_then(|workload| workload.run(&ProgressBar::hidden()))
             .expect("it goes on");
 
         let counts = disk.failures().counts();
