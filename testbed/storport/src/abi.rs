@@ -1,21 +1,32 @@
-//! What Storport and a miniport exchange: the layouts of storport.h and srb.h
-//! as typed offsets, and their values, under the headers' own names.
+//! The layouts of storport.h and srb.h as typed offsets, their values under the headers' own
+//! names, and the access to structures that the driver and Storport share.
 //!
-//! Structures are read and written in place, field by field: the miniport may
-//! look at them at any time, so no Rust reference to one is ever made.
+//! A structure is read and written in place, field by field. The driver may access it at any
+//! time, so no Rust reference to one exists.
 #![expect(unsafe_code, reason = "reads and writes structures in shared memory")]
 #![expect(non_upper_case_globals, reason = "the names of the C headers")]
 
 use std::marker::PhantomData;
 
-/// A value that any bytes of its size are.
-pub(super) trait Plain: Copy {}
-impl Plain for u8 {}
-impl Plain for u16 {}
-impl Plain for u32 {}
-impl Plain for u64 {}
-impl Plain for usize {}
-impl Plain for [u8; 16] {}
+use testbed_machine::{
+    memory::{Block, Memory},
+    trap,
+};
+
+/// A type of which any bytes are a value.
+///
+/// # Safety
+/// The type must have no invalid bit patterns and no padding.
+pub(super) unsafe trait Plain: Copy {}
+
+macro_rules! plain {
+    ($($type:ty)*) => {$(
+        // SAFETY: an integer, or an array of them.
+        unsafe impl Plain for $type {}
+    )*};
+}
+
+plain! { u8 u16 u32 u64 usize [u8; 16] }
 
 /// A field: its type and its offset.
 pub(super) struct Field<T> {
@@ -40,68 +51,134 @@ impl<T> Field<T> {
     }
 }
 
-/// The address of a structure.
+/// The address of memory that the driver can access.
+///
+/// # Invariants
+/// - A bounded structure is memory that Storport allocated for the driver and never frees. All
+///   accesses are checked against the bound.
+/// - An unbounded structure is a pointer that the driver passed to Storport or stored in such
+///   memory. Storport trusts it as the kernel does, for the type that its declaration names. If
+///   it is wrong, the access faults, and the fault is reported as the driver's crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Structure(usize);
+pub(super) struct Structure {
+    address: usize,
+    /// The bytes from `address` on, or [`UNBOUNDED`].
+    bytes: usize,
+}
+
+const UNBOUNDED: usize = usize::MAX;
 
 impl Structure {
-    /// The structure at `address`.
+    /// No memory: every access stops the machine.
+    pub(super) const NONE: Self = Self {
+        address: 0,
+        bytes: 0,
+    };
+
+    /// The structure to which a pointer of the driver leads.
     ///
     /// # Safety
-    /// The fields that are read must be readable and those that are written
-    /// writable, for as long as the value is used.
+    /// The driver must have passed or stored `address` as a pointer.
     pub(super) unsafe fn at(address: usize) -> Self {
-        Self(address)
+        Self {
+            address,
+            bytes: UNBOUNDED,
+        }
+    }
+
+    /// The structure to which the driver's pointer in `field` leads.
+    pub(super) fn follow(self, field: Field<usize>) -> Self {
+        Self {
+            address: self.get(field),
+            bytes: UNBOUNDED,
+        }
+    }
+
+    /// The memory of a block.
+    pub(super) fn of(block: &'static Block) -> Self {
+        Self {
+            address: block.address(),
+            bytes: block.len(),
+        }
+    }
+
+    /// The alias ([`Memory::beside`]) of a contiguous block.
+    pub(super) fn beside(memory: &Memory, block: &'static Block) -> Option<Self> {
+        let (_, bytes) = memory.run(block.address(), block.len())?;
+        Some(Self {
+            address: memory.beside(block.address())?,
+            bytes,
+        })
     }
 
     pub(super) fn address(self) -> usize {
-        self.0
+        self.address
     }
 
-    pub(super) fn get<T: Plain>(self, field: Field<T>) -> T {
-        // SAFETY: readable (contract of `at`), and any bytes are a `Plain`.
-        unsafe { self.pointer(field).read_unaligned() }
-    }
-
-    pub(super) fn set<T: Plain>(self, field: Field<T>, value: T) {
-        // SAFETY: writable (contract of `at`).
-        unsafe { self.pointer(field).write_unaligned(value) }
+    pub(super) fn is_null(self) -> bool {
+        self.address == 0
     }
 
     /// The structure `offset` bytes behind this one, in the same memory.
     pub(super) fn offset(self, offset: usize) -> Self {
-        Self(self.0.wrapping_add(offset))
-    }
-
-    /// Sets `bytes` bytes from the structure's first on.
-    pub(super) fn fill(self, bytes: usize, value: u8) {
-        // SAFETY: writable (contract of `at`).
-        unsafe { (self.0 as *mut u8).write_bytes(value, bytes) }
-    }
-
-    /// A copy of `bytes` bytes from the structure's first on.
-    pub(super) fn bytes(self, bytes: usize) -> Vec<u8> {
-        let mut copy = vec![0; bytes];
-        // SAFETY: readable (contract of `at`), and the copy has this length.
-        unsafe { (self.0 as *const u8).copy_to(copy.as_mut_ptr(), bytes) };
-        copy
-    }
-
-    /// Writes `bytes` from the structure's first byte on.
-    pub(super) fn write(self, bytes: &[u8]) {
-        // SAFETY: writable (contract of `at`), and no reference to it exists
-        // (module comment), `bytes` included.
-        unsafe {
-            (self.0 as *mut u8).copy_from(bytes.as_ptr(), bytes.len());
+        Self {
+            address: self.address.wrapping_add(offset),
+            bytes: match self.bytes {
+                UNBOUNDED => UNBOUNDED,
+                bytes => bytes.saturating_sub(offset),
+            },
         }
     }
 
-    fn pointer<T>(self, field: Field<T>) -> *mut T {
-        self.0.wrapping_add(field.offset) as *mut T
+    pub(super) fn get<T: Plain>(self, field: Field<T>) -> T {
+        let from: *mut T = self.pointer(field.offset, size_of::<T>());
+        // SAFETY: readable (invariants), and any bytes are a `Plain`.
+        unsafe { from.read_unaligned() }
+    }
+
+    pub(super) fn set<T: Plain>(self, field: Field<T>, value: T) {
+        let to: *mut T = self.pointer(field.offset, size_of::<T>());
+        // SAFETY: writable (invariants).
+        unsafe { to.write_unaligned(value) }
+    }
+
+    /// Sets the first `bytes` bytes to `value`.
+    pub(super) fn fill(self, bytes: usize, value: u8) {
+        let to: *mut u8 = self.pointer(0, bytes);
+        // SAFETY: writable (invariants).
+        unsafe { to.write_bytes(value, bytes) }
+    }
+
+    /// Copies the first `bytes` bytes.
+    pub(super) fn bytes(self, bytes: usize) -> Vec<u8> {
+        let mut copy = vec![0; bytes];
+        let from: *mut u8 = self.pointer(0, bytes);
+        // SAFETY: readable (invariants), and the copy has this length.
+        unsafe { from.copy_to(copy.as_mut_ptr(), bytes) };
+        copy
+    }
+
+    /// Overwrites the first bytes with `bytes`.
+    pub(super) fn write(self, bytes: &[u8]) {
+        let to: *mut u8 = self.pointer(0, bytes.len());
+        // SAFETY: writable (invariants), and no reference to it exists, so it is not `bytes`.
+        unsafe { to.copy_from(bytes.as_ptr(), bytes.len()) }
+    }
+
+    /// Points to `bytes` bytes at `offset`, which are within the bound.
+    fn pointer<T>(self, offset: usize, bytes: usize) -> *mut T {
+        if offset.saturating_add(bytes) > self.bytes {
+            trap::stop_machine(format_args!(
+                "the testbed accesses {bytes} bytes at offset {offset} of a structure of {} \
+                 bytes: please report this bug",
+                self.bytes
+            ));
+        }
+        self.address.wrapping_add(offset) as *mut T
     }
 }
 
-/// The first value at an address: `PULONG` and the like.
+/// A value at the address itself, such as that of a `PULONG`.
 pub(super) const fn value<T>() -> Field<T> {
     Field::at(0)
 }
@@ -358,7 +435,7 @@ structures! {
     }
     stor_slist_header = "_STOR_SLIST_HEADER", 16 {
         Alignment: u64 = 0,
-        Region: u64 = 8,
+        Region: usize = 8,
     }
     stor_slist_entry = "_STOR_SLIST_ENTRY", 16 {
         Next: usize = 0,

@@ -93,22 +93,16 @@ impl Dpcs {
         self.objects.get(number as usize)?.get().copied()
     }
 
-    /// The number of the STOR_DPC at `address`, if it was initialised.
-    pub(super) fn number(&self, address: usize) -> Option<u32> {
-        if address == 0 {
+    /// The number of a STOR_DPC, if it was initialised.
+    pub(super) fn number(&self, dpc: Structure) -> Option<u32> {
+        if dpc.is_null() {
             return None;
         }
-        let lock = stor_dpc_at(address).get(stor_dpc::Lock);
+        let lock = dpc.get(stor_dpc::Lock);
         let number = lock as u32;
-        (lock & !u64::from(u32::MAX) == MARK && self.get(number)?.address == address)
+        (lock & !u64::from(u32::MAX) == MARK && self.get(number)?.address == dpc.address())
             .then_some(number)
     }
-}
-
-#[expect(unsafe_code, reason = "the STOR_DPC is the driver's")]
-fn stor_dpc_at(address: usize) -> Structure {
-    // SAFETY: by its contract with Storport the driver passes a STOR_DPC.
-    unsafe { Structure::at(address) }
 }
 
 impl Port {
@@ -117,11 +111,12 @@ impl Port {
     pub(super) fn initialize_dpc(
         &'static self,
         kind: u32,
-        address: usize,
+        dpc: Structure,
         routine: usize,
         context: usize,
         caller: usize,
     ) {
+        let address = dpc.address();
         if address == 0 || routine == 0 {
             return self.violation(
                 Rule::DdiArgument,
@@ -129,7 +124,6 @@ impl Port {
                 format_args!("StorPortInitializeDpc({address:#x}, {routine:#x})"),
             );
         }
-        let structure = stor_dpc_at(address);
         let mut count = self
             .dpcs
             .count
@@ -163,22 +157,22 @@ impl Port {
         object.kind.store(kind, Ordering::Relaxed);
         *count = (*count).max(number + 1);
         drop(count);
-        structure.fill(stor_dpc::SIZE, 0);
-        structure.set(dpc_buffer::DeferredRoutine, routine);
-        structure.set(dpc_buffer::DeferredContext, context);
-        structure.set(stor_dpc::Lock, MARK | u64::from(number));
+        dpc.fill(stor_dpc::SIZE, 0);
+        dpc.set(dpc_buffer::DeferredRoutine, routine);
+        dpc.set(dpc_buffer::DeferredContext, context);
+        dpc.set(stor_dpc::Lock, MARK | u64::from(number));
     }
 
-    fn dpc_object(&self, address: usize, caller: usize) -> Option<&'static DpcObject> {
+    fn dpc_object(&self, dpc: Structure, caller: usize) -> Option<&'static DpcObject> {
         let object = self
             .dpcs
-            .number(address)
+            .number(dpc)
             .and_then(|number| self.dpcs.get(number));
         if object.is_none() {
             self.violation(
                 Rule::Dpc,
                 caller,
-                format_args!("{address:#x} is not an initialised STOR_DPC"),
+                format_args!("{:#x} is not an initialised STOR_DPC", dpc.address()),
             );
         }
         object
@@ -187,12 +181,12 @@ impl Port {
     /// StorPortIssueDpc: whether it was queued, that is, was not.
     pub(super) fn issue_dpc(
         &self,
-        address: usize,
+        dpc: Structure,
         first: usize,
         second: usize,
         caller: usize,
     ) -> bool {
-        let Some(object) = self.dpc_object(address, caller) else {
+        let Some(object) = self.dpc_object(dpc, caller) else {
             return false;
         };
         if object.queued.swap(true, Ordering::AcqRel) {
@@ -205,8 +199,8 @@ impl Port {
     }
 
     /// StorPortCancelDpc: whether it was queued.
-    pub(super) fn cancel_dpc(&self, address: usize, caller: usize) -> bool {
-        let Some(object) = self.dpc_object(address, caller) else {
+    pub(super) fn cancel_dpc(&self, dpc: Structure, caller: usize) -> bool {
+        let Some(object) = self.dpc_object(dpc, caller) else {
             return false;
         };
         let last = object.last.load(Ordering::Relaxed) as usize;

@@ -240,7 +240,7 @@ fn initialize(mut call: Call) -> usize {
     };
     // A dump stack has nothing to pass on (dump.rs).
     let objects_missing = objects.contains(&0) && !port.is_dump();
-    if objects_missing || data.address() == 0 {
+    if objects_missing || data.is_null() {
         port.violation(
             Rule::DdiArgument,
             call.caller,
@@ -434,7 +434,7 @@ fn get_physical_address(mut call: Call) -> usize {
     // As far as it is one run: to the end of what is mapped, which for an
     // allocation is its own end.
     let run = port.machine.memory().run(address, 1 << 31);
-    if length.address() != 0 {
+    if !length.is_null() {
         let bytes = run.map_or(0, |(_, bytes)| bytes);
         length.set(super::abi::value(), bytes as u32);
     }
@@ -701,7 +701,7 @@ fn registry_read(mut call: Call) -> usize {
     if !port.lacks("StorPortRegistryRead", call.caller) {
         check_irql(port, "StorPortRegistryRead", irql::PASSIVE, call.caller);
     }
-    if length.address() != 0 {
+    if !length.is_null() {
         length.set(super::abi::value(), 0u32);
     }
     FALSE

@@ -231,21 +231,13 @@ pub(super) fn extended_function(mut call: Call) -> usize {
     status as usize
 }
 
-/// Writes a result, if there is a place for it.
+/// Writes a result to the caller's variable. NULL is an invalid parameter.
 fn give<T: abi::Plain>(to: Structure, value: T) -> u32 {
-    if to.address() == 0 {
+    if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     to.set(abi::value(), value);
     STOR_STATUS_SUCCESS
-}
-
-/// What a pointer of the driver's leads to: an entry of a list, a character.
-#[expect(unsafe_code, reason = "follows the driver's pointers")]
-fn at(address: usize) -> Structure {
-    // SAFETY: by its contract the driver puts entries into its lists that stay
-    // there until they are taken out, and terminates its strings.
-    unsafe { Structure::at(address) }
 }
 
 #[cfg(test)]

@@ -363,7 +363,7 @@ impl Port {
         &self,
         form: Form,
         kind: u32,
-        context: usize,
+        context: Structure,
         handle: Structure,
         caller: usize,
     ) -> u32 {
@@ -443,14 +443,17 @@ impl Port {
         &self,
         form: Form,
         kind: u32,
-        context: usize,
+        context: Structure,
         caller: usize,
     ) -> Option<(LockId, u8)> {
-        if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && context != 0 {
+        if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && !context.is_null() {
             self.violation(
                 Rule::DdiArgument,
                 caller,
-                format_args!("the lock context of STOR_SPINLOCK {kind} is {context:#x}, not NULL"),
+                format_args!(
+                    "the lock context of STOR_SPINLOCK {kind} is {:#x}, not NULL",
+                    context.address()
+                ),
             );
         }
         let dpc = |level| {
@@ -459,7 +462,10 @@ impl Port {
                 self.violation(
                     Rule::LockDpc,
                     caller,
-                    format_args!("the lock context {context:#x} is not an initialised STOR_DPC"),
+                    format_args!(
+                        "the lock context {:#x} is not an initialised STOR_DPC",
+                        context.address()
+                    ),
                 );
             }
             Some((LockId::Dpc(number?), level))

@@ -4,7 +4,6 @@
 //!
 //! What runs at PASSIVE_LEVEL here runs on a thread of its own, not on a CPU's:
 //! there DPCs go on meanwhile, as they would in front of it.
-#![expect(unsafe_code, reason = "lays out what the driver gets")]
 
 use std::sync::Arc;
 
@@ -54,15 +53,14 @@ pub(super) fn refused(callback: Callback, why: impl Into<String>) -> StartError 
     }
 }
 
-/// Memory of the driver's that stays.
+/// Allocates memory for the driver that is never freed.
 pub(super) fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
     let block = port
         .machine
         .memory()
         .allocate(bytes, Placement::Scattered)?;
     let block: &'static Block = Box::leak(Box::new(block));
-    // SAFETY: the block is this long and is never freed.
-    Ok(unsafe { Structure::at(block.address()) })
+    Ok(Structure::of(block))
 }
 
 /// From DriverEntry until the adapter is ready for requests.
@@ -193,15 +191,14 @@ pub(super) fn configure(
     let argument_at = ranges_at + ranges * access_range::SIZE;
     let argument = port.settings.argument.as_bytes();
     let bytes = argument_at + argument.len() + 1;
-    if port.config_info.get().is_none() {
-        let memory = port.machine.memory();
-        let _ = port
-            .config_info
-            .set(memory.allocate(bytes, Placement::Scattered)?);
-    }
-    let block = port.config_info.get().map_or(0, Block::address);
-    // SAFETY: the block is this long, and the port keeps it.
-    let to = unsafe { Structure::at(block) };
+    let to = match port.config_info.get() {
+        Some(to) => *to,
+        None => {
+            let to = leak(port, bytes)?;
+            let _ = port.config_info.set(to);
+            to
+        }
+    };
     to.fill(bytes, 0);
     registration.fill(to, registration.srb_shape(port.settings.srb));
     port.fill_dump(to);

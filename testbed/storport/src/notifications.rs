@@ -172,7 +172,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 &[Callback::HwPassiveInitialize],
                 caller,
             );
-            let (dpc, routine) = (call.address(), call.address());
+            let (dpc, routine) = (call.structure(), call.address());
             port.initialize_dpc(dpcs::ORDINARY, dpc, routine, 0, caller);
         }
         Kind::InitializeDpcWithContext | Kind::InitializeThreadedDpc => {
@@ -181,17 +181,17 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 _ => ("StorPortInitializeDpcWithContext", dpcs::ORDINARY),
             };
             check_callback(port, function, &[Callback::HwPassiveInitialize], caller);
-            let (dpc, routine, context) = (call.address(), call.address(), call.address());
+            let (dpc, routine, context) = (call.structure(), call.address(), call.address());
             port.initialize_dpc(of, dpc, routine, context, caller);
         }
         Kind::IssueDpc => {
-            let (dpc, first, second) = (call.address(), call.address(), call.address());
+            let (dpc, first, second) = (call.structure(), call.address(), call.address());
             let to = call.structure();
             let queued = port.issue_dpc(dpc, first, second, caller);
             set_boolean(to, queued);
         }
         Kind::AcquireSpinLock => {
-            let (lock, context) = (call.u32(), call.address());
+            let (lock, context) = (call.u32(), call.structure());
             let handle = call.structure();
             if port.has_no_locks(caller) {
                 return;

@@ -67,7 +67,7 @@ impl Port {
 
     /// StorPortInitializePerfOpts.
     pub(super) fn performance_options(&self, query: bool, to: Structure, caller: usize) -> u32 {
-        if to.address() == 0 {
+        if to.is_null() {
             self.violation(
                 Rule::PerfOpts,
                 caller,
@@ -138,17 +138,14 @@ impl Port {
         STOR_STATUS_SUCCESS
     }
 
-    #[expect(unsafe_code, reason = "the array is the driver's")]
     fn fill_targets(&self, to: Structure, first: u32, last: u32) {
         to.set(data::DeviceNode, 0);
-        let targets = to.get(data::MessageTargets);
-        if targets == 0 {
+        let targets = to.follow(data::MessageTargets);
+        if targets.is_null() {
             return;
         }
         for (message, at) in (first..=last).zip((0..).step_by(group_affinity::SIZE)) {
-            // SAFETY: by its contract the driver's array has an element for
-            // each message of the range.
-            let target = unsafe { Structure::at(targets + at) };
+            let target = targets.offset(at);
             target.fill(group_affinity::SIZE, 0);
             target.set(group_affinity::Mask, 1 << Controller::cpu_of(message));
         }

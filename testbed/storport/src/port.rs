@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    abi::config,
+    abi::{Structure, config},
     adapter::{AdapterSettings, SrbShape},
     callbacks::{self, Callback},
     configuration::{Configuration, Registration},
@@ -88,7 +88,7 @@ pub(super) struct Port {
     pub(super) registration: OnceLock<Registration>,
     pub(super) configuration: OnceLock<Configuration>,
     pub(super) extension: OnceLock<Placed>,
-    pub(super) config_info: OnceLock<Block>,
+    pub(super) config_info: OnceLock<Structure>,
     pub(super) uncached: OnceLock<Uncached>,
     pub(super) passive_initialize: AtomicUsize,
     /// The control types that HwAdapterControl supports.

@@ -1,15 +1,13 @@
-//! SRBs: their memory, their two shapes, and who has one.
+//! SRBs: their memory, their two shapes and their states.
 //!
-//! Each CPU has its own, taken and given back by its own thread only, so that a
-//! request needs neither a lock nor an allocation. An SRB with all that
-//! belongs to it (sense buffer, scatter/gather list, SRB extension) lies in
-//! one physically contiguous piece of the machine's memory.
-#![expect(unsafe_code, reason = "the SRBs are in memory shared with the driver")]
+//! Each CPU has its own SRBs, and only its thread sends and collects them, so that a request
+//! needs neither a lock nor an allocation. An SRB, its sense buffer, scatter/gather list and
+//! SRB extension are physically contiguous.
 
 use std::{
     fmt, io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -28,6 +26,7 @@ use testbed_machine::{
     memory::{Block, Memory, MemoryError, PAGE, Placement},
     trap,
 };
+use vm_memory::{Bytes as _, GuestAddress};
 
 /// SRBs that get their memory at a time.
 const CHUNK: u32 = 16;
@@ -101,8 +100,9 @@ pub(super) struct Slot {
     pub(super) unit: AtomicU32,
     /// Its address; 0 while it has no memory.
     address: AtomicUsize,
-    /// Where Storport accesses it: the driver's address may be taken away.
-    own: AtomicUsize,
+    /// Its memory, from the header on, where Storport accesses it: an alias if the driver's
+    /// access can be revoked.
+    memory: OnceLock<Structure>,
     /// Its data's address, 0 without, and length.
     data: AtomicUsize,
     data_bytes: AtomicU32,
@@ -120,7 +120,7 @@ impl Slot {
             next_completed: AtomicU32::new(0),
             unit: AtomicU32::new(0),
             address: AtomicUsize::new(0),
-            own: AtomicUsize::new(0),
+            memory: OnceLock::new(),
             data: AtomicUsize::new(0),
             data_bytes: AtomicU32::new(0),
             tag: AtomicU8::new(0),
@@ -149,9 +149,8 @@ impl Slot {
         self.address.load(Ordering::Relaxed)
     }
 
-    /// Where Storport accesses it.
-    fn own(&self) -> usize {
-        self.own.load(Ordering::Relaxed)
+    fn memory(&self) -> Structure {
+        self.memory.get().copied().unwrap_or(Structure::NONE)
     }
 
     /// Its data's virtual address, if it has any.
@@ -203,7 +202,6 @@ pub(super) struct Srbs {
     per_cpu: u32,
     slots: Box<[Slot]>,
     memory: Arc<Memory>,
-    chunks: Mutex<Vec<Block>>,
 }
 
 impl Srbs {
@@ -224,7 +222,6 @@ impl Srbs {
             per_cpu,
             slots: (0..cpus * per_cpu).map(|_| Slot::new()).collect(),
             memory: Arc::clone(memory),
-            chunks: Mutex::default(),
         }
     }
 
@@ -274,47 +271,37 @@ impl Srbs {
         let block = self
             .memory
             .allocate(numbers.len() * self.stride(), Placement::Contiguous)?;
+        let block: &'static Block = Box::leak(Box::new(block));
+        let alias = match self.settings.checks {
+            Checks::Cheap => None,
+            Checks::All => Structure::beside(&self.memory, block),
+        };
+        let chunk = alias.unwrap_or(Structure::of(block));
         for (number, at) in numbers.clone().zip((0..).step_by(self.stride())) {
-            let start = block.address() + at;
-            let own = self.beside(start).unwrap_or(start);
-            // SAFETY: the block is this long, and lives as long as the SRBs.
-            let header = unsafe { Structure::at(own) };
-            header.set(abi::value(), MARK);
-            header.offset(8).set(abi::value(), u64::from(number));
+            let memory = chunk.offset(at);
+            memory.set(abi::value(), MARK);
+            memory.offset(8).set(abi::value(), u64::from(number));
             let slot = self.slot(number);
-            slot.own.store(own + HEADER, Ordering::Relaxed);
-            slot.address.store(start + HEADER, Ordering::Relaxed);
+            let _ = slot.memory.set(memory);
+            slot.address
+                .store(block.address() + at + HEADER, Ordering::Relaxed);
         }
-        self.chunks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(block);
         Ok(numbers)
     }
 
     /// The number of the SRB at `address`, if it is one.
     pub(super) fn find(&self, address: usize) -> Option<u32> {
         let start = address.checked_sub(HEADER)?;
-        if !start.is_multiple_of(16) || self.memory.physical(start).is_none() {
+        if !start.is_multiple_of(16) {
             return None;
         }
-        let own = self.beside(start)?;
-        // SAFETY: 16 aligned bytes of the machine's memory, mapped.
-        let header = unsafe { Structure::at(own) };
-        if header.get::<u64>(abi::value()) != MARK {
+        let header = GuestAddress(self.memory.physical(start)?);
+        let [mark, number]: [u64; 2] = self.memory.guest().read_obj(header).ok()?;
+        if mark != MARK {
             return None;
         }
-        let number = header.offset(8).get::<u64>(abi::value());
         let slot = self.slots.get(usize::try_from(number).ok()?)?;
         (slot.address() == address).then_some(number as u32)
-    }
-
-    /// Where Storport accesses what the driver has at `address`.
-    fn beside(&self, address: usize) -> Option<usize> {
-        match self.settings.checks {
-            Checks::Cheap => Some(address),
-            Checks::All => self.memory.beside(address),
-        }
     }
 
     /// Takes an SRB with all that belongs to it away from the driver, where all
@@ -377,9 +364,7 @@ impl Srbs {
     /// The SRB of `slot`, to be read and written.
     pub(super) fn view(&self, slot: &Slot) -> Srb {
         Srb {
-            // SAFETY: the SRB has had its memory since it was first used, and
-            // keeps it.
-            base: unsafe { Structure::at(slot.own()) },
+            memory: slot.memory(),
             shape: self.settings.shape,
         }
     }
@@ -400,8 +385,7 @@ impl Srbs {
     }
 
     fn fill_list(&self, slot: &Slot, address: usize, bytes: usize) -> bool {
-        // SAFETY: the list lies behind the SRB and has room for `elements`.
-        let list = unsafe { Structure::at(slot.own() - HEADER + LIST_AT) };
+        let list = slot.memory().offset(LIST_AT);
         let mut count = 0;
         let mut done = 0;
         while done < bytes {
@@ -425,9 +409,8 @@ impl Srbs {
     /// Gives the SRB of `slot` an SRB extension that knows nothing of the
     /// last one (storport-rules.md S12).
     pub(super) fn new_extension(&self, slot: &Slot) {
-        let extension = slot.own() - HEADER + self.extension_at();
-        // SAFETY: the extension lies behind the list, in the same memory.
-        unsafe { Structure::at(extension) }.fill(self.settings.extension_bytes, UNINITIALISED);
+        let extension = slot.memory().offset(self.extension_at());
+        extension.fill(self.settings.extension_bytes, UNINITIALISED);
     }
 
     /// The data buffer's address in an SRB: mapped or not as MapBuffers says
@@ -449,7 +432,7 @@ impl Srbs {
 
     fn fill_srb(&self, number: u32, request: &Request, timeout: u32, tag: u8) {
         let slot = self.slot(number);
-        let base = self.view(slot).base;
+        let base = self.view(slot).base();
         let start = slot.address() - HEADER;
         let flags = srb_flags::SRB_FLAGS_NO_QUEUE_FREEZE
             | srb_flags::SRB_FLAGS_QUEUE_ACTION_ENABLE
@@ -531,14 +514,15 @@ impl Srbs {
 /// An SRB in one of its shapes.
 #[derive(Clone, Copy)]
 pub(super) struct Srb {
-    base: Structure,
+    /// From the header on.
+    memory: Structure,
     shape: SrbShape,
 }
 
 impl Srb {
     /// Its first byte.
     pub(super) fn base(self) -> Structure {
-        self.base
+        self.memory.offset(HEADER)
     }
 
     /// Its shape.
@@ -549,8 +533,8 @@ impl Srb {
     /// A field that both shapes have: of the SRB, or of a part behind it.
     fn either<T: abi::Plain>(self, scsi: Field<T>, storage: Field<T>, storage_at: usize) -> T {
         match self.shape {
-            SrbShape::Scsi => self.base.get(scsi),
-            SrbShape::Storage => self.base.offset(storage_at).get(storage),
+            SrbShape::Scsi => self.base().get(scsi),
+            SrbShape::Storage => self.base().offset(storage_at).get(storage),
         }
     }
 
@@ -581,8 +565,8 @@ impl Srb {
     /// Ends it without the miniport.
     pub(super) fn set_status(self, status: u8) {
         match self.shape {
-            SrbShape::Scsi => self.base.set(scsi::SrbStatus, status),
-            SrbShape::Storage => self.base.set(storage::SrbStatus, status),
+            SrbShape::Scsi => self.base().set(scsi::SrbStatus, status),
+            SrbShape::Storage => self.base().set(storage::SrbStatus, status),
         }
     }
 
@@ -599,19 +583,21 @@ impl Srb {
             SrbChange::SrbExDataOffset(value) => (storage::SrbExDataOffset, value),
             SrbChange::AddressLength(value) => {
                 if self.shape == SrbShape::Storage {
-                    self.base.offset(ADDRESS_AT).set(btl8::AddressLength, value);
+                    self.base()
+                        .offset(ADDRESS_AT)
+                        .set(btl8::AddressLength, value);
                 }
                 return;
             }
             SrbChange::ExDataLength(value) => {
                 if self.shape == SrbShape::Storage {
-                    self.base.offset(CDB_AT).set(cdb16::Length, value);
+                    self.base().offset(CDB_AT).set(cdb16::Length, value);
                 }
                 return;
             }
         };
         if self.shape == SrbShape::Storage {
-            self.base.set(field, value);
+            self.base().set(field, value);
         }
     }
 
@@ -621,28 +607,28 @@ impl Srb {
             SrbShape::Scsi => scsi::SrbFlags,
             SrbShape::Storage => storage::SrbFlags,
         };
-        let mut value = self.base.get(flags) & !BOTH;
+        let mut value = self.base().get(flags) & !BOTH;
         if data_in {
             value |= srb_flags::SRB_FLAGS_DATA_IN;
         }
         if data_out {
             value |= srb_flags::SRB_FLAGS_DATA_OUT;
         }
-        self.base.set(flags, value);
+        self.base().set(flags, value);
     }
 
     /// Makes it as it was before it was sent: pending, without a SCSI status.
     pub(super) fn renew(self) {
         match self.shape {
             SrbShape::Scsi => {
-                self.base
+                self.base()
                     .set(scsi::SrbStatus, srb_status::SRB_STATUS_PENDING);
-                self.base.set(scsi::ScsiStatus, 0);
+                self.base().set(scsi::ScsiStatus, 0);
             }
             SrbShape::Storage => {
-                self.base
+                self.base()
                     .set(storage::SrbStatus, srb_status::SRB_STATUS_PENDING);
-                self.base.offset(CDB_AT).set(cdb16::ScsiStatus, 0);
+                self.base().offset(CDB_AT).set(cdb16::ScsiStatus, 0);
             }
         }
     }
@@ -650,8 +636,8 @@ impl Srb {
     /// Sets DataTransferLength.
     pub(super) fn set_transfer_length(self, bytes: u32) {
         match self.shape {
-            SrbShape::Scsi => self.base.set(scsi::DataTransferLength, bytes),
-            SrbShape::Storage => self.base.set(storage::DataTransferLength, bytes),
+            SrbShape::Scsi => self.base().set(scsi::DataTransferLength, bytes),
+            SrbShape::Storage => self.base().set(storage::DataTransferLength, bytes),
         }
     }
 
@@ -677,8 +663,7 @@ impl Srb {
             cdb16::SenseInfoBufferLength,
             CDB_AT,
         );
-        let sense = self.base.address() - HEADER + SENSE_AT;
-        // SAFETY: the sense buffer lies behind the SRB.
-        unsafe { Structure::at(sense) }.bytes(usize::from(length).min(SENSE_BYTES))
+        let sense = self.memory.offset(SENSE_AT);
+        sense.bytes(usize::from(length).min(SENSE_BYTES))
     }
 }

@@ -24,7 +24,7 @@ static CONTEXT: u8 = 0;
 /// Answers the call with this STORAGE_TRACE_NOTIFY_TYPE and argument block. The
 /// HwDeviceExtension may be NULL, so the adapter is the one whose callback runs.
 pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure) {
-    if arguments.address() == 0 {
+    if arguments.is_null() {
         return;
     }
     let not_modelled = |name| {
@@ -35,9 +35,9 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
     match kind {
         // InitTracing: InitInfo, and the result.
         1000 => {
-            let info = pointer(arguments, 0);
+            let info = follow(arguments, 0);
             let (size, context) = INIT_INFO;
-            if info.address() != 0 && get::<u32>(info, 0) >= size {
+            if !info.is_null() && get::<u32>(info, 0) >= size {
                 set(info, context, &raw const CONTEXT as usize);
             }
             set(arguments, 8, STATUS_SUCCESS);
@@ -52,7 +52,7 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
         // WmiQueryTraceInfo, of a session.
         2003 => set(arguments, 40, STATUS_NOT_FOUND),
         // InitUnicodeString: of a string, or of NULL.
-        2004 => init_unicode_string(pointer(arguments, 0), pointer(arguments, 8)),
+        2004 => init_unicode_string(follow(arguments, 0), follow(arguments, 8)),
         // AllocDiagEvent.
         3000 => {
             not_modelled("StorTraceDiagAllocEvent");
@@ -100,9 +100,6 @@ fn set<T: Plain>(to: Structure, offset: usize, value: T) {
     to.offset(offset).set(abi::value(), value);
 }
 
-#[expect(unsafe_code, reason = "follows the driver's pointers")]
-fn pointer(from: Structure, offset: usize) -> Structure {
-    // SAFETY: by the contract of stortrce.h the driver puts valid pointers or NULL
-    // into the argument block; a structure is only used if it is not NULL.
-    unsafe { Structure::at(get(from, offset)) }
+fn follow(from: Structure, offset: usize) -> Structure {
+    from.offset(offset).follow(abi::value())
 }

@@ -24,7 +24,7 @@ use testbed_machine::{
 
 pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
     let to = call.structure();
-    if to.address() == 0 {
+    if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     give(to, port.initialize_timer())
@@ -42,7 +42,7 @@ pub(super) fn query_timer_min_interval(call: &mut Call, _: &'static Port) -> u32
 
 pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
     let to = call.structure();
-    if to.address() == 0 {
+    if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     give(to, port.initialize_worker())
@@ -71,7 +71,7 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
 
 pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> u32 {
     let (frequency, counter) = (call.structure(), call.structure());
-    if frequency.address() != 0 {
+    if !frequency.is_null() {
         give(frequency, testbed_machine::time::FREQUENCY);
     }
     give(counter, testbed_machine::time::interrupt_time())
@@ -80,7 +80,7 @@ pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> u3
 pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> u32 {
     let event = call.structure();
     let (kind, state) = (call.u32(), call.u8() != 0);
-    if event.address() == 0 {
+    if event.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     events::initialize(event, kind, state)
@@ -88,7 +88,7 @@ pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> u32 {
 
 pub(super) fn set_event(call: &mut Call, _: &'static Port) -> u32 {
     let event = call.structure();
-    if event.address() == 0 {
+    if event.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     events::set(event);
@@ -98,7 +98,7 @@ pub(super) fn set_event(call: &mut Call, _: &'static Port) -> u32 {
 pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u32 {
     let event = call.structure();
     let (_alertable, timeout) = (call.u8(), call.structure());
-    if event.address() == 0 {
+    if event.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let timeout = match timeout.address() {

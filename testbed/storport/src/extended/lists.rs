@@ -16,12 +16,12 @@ use super::{
         exports::Call,
         port::Port,
     },
-    at, give,
+    give,
 };
 
 pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
     let head = call.structure();
-    if head.address() == 0 {
+    if head.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     head.set(slist::Alignment, 0);
@@ -34,11 +34,13 @@ pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
 fn set_slist(head: Structure, first: usize, depth: u16) {
     let sequence = (head.get(slist::Alignment) >> 16).wrapping_add(1);
     head.set(slist::Alignment, sequence << 16 | u64::from(depth));
-    head.set(slist::Region, first as u64 & !0xf | 1);
+    head.set(slist::Region, first & !0xf | 1);
 }
 
-fn slist_first(head: Structure) -> usize {
-    head.get(slist::Region) as usize & !0xf
+/// The first entry. The low bits of its address are HeaderType.
+fn slist_first(head: Structure) -> Structure {
+    let region = head.follow(slist::Region);
+    region.offset((region.address() & 0xf).wrapping_neg())
 }
 
 fn slist_depth(head: Structure) -> u16 {
@@ -50,18 +52,18 @@ pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
     let first = slist_first(head);
     set_slist(head, 0, 0);
-    give(to, first)
+    give(to, first.address())
 }
 
 pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
     let first = slist_first(head);
-    if first != 0 {
-        let next = at(first).get(slist_entry::Next);
+    if !first.is_null() {
+        let next = first.get(slist_entry::Next);
         set_slist(head, next, slist_depth(head).wrapping_sub(1));
     }
-    give(to, first)
+    give(to, first.address())
 }
 
 pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
@@ -70,7 +72,7 @@ pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port)
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = slist_first(head);
+    let first = slist_first(head).address();
     entry.set(slist_entry::Next, first);
     set_slist(head, entry.address(), slist_depth(head).wrapping_add(1));
     give(to, first)
@@ -92,10 +94,9 @@ pub(super) enum End {
 pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End) -> u32 {
     let (head, entry, to) = (call.structure(), call.structure(), call.structure());
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = head.get(list_entry::Flink);
     let (before, after) = match end {
-        End::Head => (head, at(first)),
-        End::Tail => (at(head.get(list_entry::Blink)), head),
+        End::Head => (head, head.follow(list_entry::Flink)),
+        End::Tail => (head.follow(list_entry::Blink), head),
     };
     let was = match end {
         End::Head => after.address(),
@@ -111,14 +112,14 @@ pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End)
 pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = head.get(list_entry::Flink);
-    if first == head.address() {
+    let first = head.follow(list_entry::Flink);
+    if first.address() == head.address() {
         return give(to, 0usize);
     }
-    let second = at(first).get(list_entry::Flink);
-    head.set(list_entry::Flink, second);
-    at(second).set(list_entry::Blink, head.address());
-    give(to, first)
+    let second = first.follow(list_entry::Flink);
+    head.set(list_entry::Flink, second.address());
+    second.set(list_entry::Blink, head.address());
+    give(to, first.address())
 }
 
 pub(super) fn initialize_spin_lock(call: &mut Call, _: &'static Port) -> u32 {

@@ -35,7 +35,7 @@ pub(super) fn get_current_processor_index(call: &mut Call, _: &'static Port) -> 
 pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port) -> u32 {
     let number = call.structure();
     let to = call.structure();
-    if number.address() == 0 {
+    if number.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let number = number.get::<u32>(abi::value());
@@ -74,7 +74,7 @@ pub(super) fn get_highest_node_number(call: &mut Call, _: &'static Port) -> u32 
 pub(super) fn get_node_affinity(call: &mut Call, _: &'static Port) -> u32 {
     let node = call.u32();
     let to = call.structure();
-    if node != 0 || to.address() == 0 {
+    if node != 0 || to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     to.fill(group_affinity::SIZE, 0);
@@ -88,10 +88,10 @@ pub(super) fn get_node_affinity2(call: &mut Call, _: &'static Port) -> u32 {
     if node != 0 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    if required.address() != 0 {
+    if !required.is_null() {
         give(required, 1u16);
     }
-    if count == 0 || to.address() == 0 {
+    if count == 0 || to.is_null() {
         return STOR_STATUS_BUFFER_TOO_SMALL;
     }
     to.fill(group_affinity::SIZE, 0);

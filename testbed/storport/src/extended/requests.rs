@@ -110,7 +110,7 @@ pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> 
         );
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    if known.is_none() || to.address() == 0 {
+    if known.is_none() || to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let size = to.get(start_io::Size) as usize;
@@ -132,7 +132,7 @@ pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
     let Some(slot) = port.srb_of_miniport(srb, call.caller) else {
         return STOR_STATUS_INVALID_PARAMETER;
     };
-    if to.address() == 0 {
+    if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let cdb = port.srbs().view(slot).cdb();
@@ -170,7 +170,7 @@ pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> u32
 
 pub(super) fn get_system_port_number(call: &mut Call, _: &'static Port) -> u32 {
     let address = call.structure();
-    if address.address() == 0 {
+    if address.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     address.set(abi::stor_addr_btl8::Port, 0);
@@ -181,7 +181,7 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
     let address = call.structure();
     let attributes = call.u32();
     // Four bits are defined.
-    if address.address() == 0 || attributes >> 4 != 0 {
+    if address.is_null() || attributes >> 4 != 0 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let unit = Address {

@@ -43,7 +43,7 @@ pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32
 }
 
 pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 {
-    let (lock, context) = (call.u32(), call.address());
+    let (lock, context) = (call.u32(), call.structure());
     let handle = call.structure();
     if port.has_no_locks(call.caller) {
         return STOR_STATUS_SUCCESS;
@@ -52,7 +52,7 @@ pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 
 }
 
 pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> u32 {
-    let dpc = call.address();
+    let dpc = call.structure();
     let to = call.structure();
     give(to, u8::from(port.cancel_dpc(dpc, call.caller)))
 }
@@ -75,7 +75,7 @@ pub(crate) fn message_information(port: &Port, message: u32, to: Structure, call
     if port.messages() == 0 {
         return STOR_STATUS_INVALID_DEVICE_REQUEST;
     }
-    if message >= port.messages() || to.address() == 0 {
+    if message >= port.messages() || to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let cpu = Controller::cpu_of(message);
@@ -111,7 +111,7 @@ pub(super) fn get_current_irql(call: &mut Call, _: &'static Port) -> u32 {
 
 pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {
     let to = call.structure();
-    if to.address() == 0 {
+    if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     if cpu::current_irql() < irql::DISPATCH {

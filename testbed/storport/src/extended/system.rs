@@ -4,7 +4,7 @@
 use super::{
     super::{
         abi::{
-            self,
+            self, Structure,
             stor_status::{
                 STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
             },
@@ -13,12 +13,12 @@ use super::{
         exports::{Call, check_callback},
         port::Port,
     },
-    at, give,
+    give,
 };
 
 pub(super) fn log_hardware_error(call: &mut Call, port: &'static Port) -> u32 {
     let (_address, id) = (call.address(), call.u32());
-    let text = wide(call.address());
+    let text = wide(call.structure());
     port.event(format_args!("StorPortEtwLogError {id}: {text}"));
     STOR_STATUS_SUCCESS
 }
@@ -35,7 +35,7 @@ pub(super) fn etw_event(call: &mut Call, port: &'static Port) -> u32 {
 
 pub(super) fn log_etw_event(call: &mut Call, port: &'static Port) -> u32 {
     let id = call.u32();
-    let text = wide(call.address());
+    let text = wide(call.structure());
     port.event(format_args!("ETW event {id}: {text}"));
     STOR_STATUS_SUCCESS
 }
@@ -46,13 +46,13 @@ pub(super) fn telemetry(port: &'static Port) -> u32 {
 }
 
 /// A NUL-terminated UTF-16 string of the driver's, as far as a line goes.
-pub(super) fn wide(address: usize) -> String {
+pub(super) fn wide(text: Structure) -> String {
     const LONGEST: usize = 256;
-    if address == 0 {
+    if text.is_null() {
         return String::new();
     }
     let units = (0..LONGEST)
-        .map(|index| at(address + 2 * index).get::<u16>(abi::value()))
+        .map(|index| text.offset(2 * index).get::<u16>(abi::value()))
         .take_while(|unit| *unit != 0);
     char::decode_utf16(units)
         .map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER))

@@ -17,7 +17,6 @@ use super::{
         report::SystemEvent,
         violations::Rule,
     },
-    at,
     system::wide,
 };
 
@@ -52,7 +51,7 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
             if !matches!(fault, Fault::Bytes(_)) {
                 return STOR_STATUS_INVALID_PARAMETER;
             }
-            if maximum_size.address() != 0 {
+            if !maximum_size.is_null() {
                 maximum_size.set(abi::value(), MOST as u32);
             }
             STOR_STATUS_INVALID_BUFFER_SIZE
@@ -94,7 +93,7 @@ impl fmt::Display for Fault {
 
 /// The event, without its sentence.
 fn read(details: Structure) -> Result<SystemEvent, Fault> {
-    if details.address() == 0 {
+    if details.is_null() {
         return Err(Fault::NoDetails);
     }
     let revision = details.get(field::InterfaceRevision);
@@ -135,11 +134,12 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
     }
     let dump_bytes = details.get(field::DumpDataSize) as usize;
     let count = details.get(field::StringCount) as usize;
-    let (dump, list) = (details.get(field::DumpData), details.get(field::StringList));
-    if dump_bytes > 0 && dump == 0 {
+    let dump = details.follow(field::DumpData);
+    let list = details.follow(field::StringList);
+    if dump_bytes > 0 && dump.is_null() {
         return Err(Fault::Null("DumpData"));
     }
-    if count > 0 && list == 0 {
+    if count > 0 && list.is_null() {
         return Err(Fault::Null("StringList"));
     }
     // Each string has a terminator: so many alone are too long.
@@ -149,8 +149,8 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
     }
     let mut strings = Vec::new();
     for index in 0..count {
-        let string = at(list + index * size_of::<usize>()).get::<usize>(abi::value());
-        if string == 0 {
+        let string = list.offset(index * size_of::<usize>()).follow(abi::value());
+        if string.is_null() {
             return Err(Fault::Null("a string of StringList"));
         }
         strings.push(wide(string));
@@ -167,7 +167,7 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
         error_code: details.get(field::ErrorCode),
         unique_id: details.get(field::UniqueId),
         strings,
-        dump_data: at(dump).bytes(dump_bytes),
+        dump_data: dump.bytes(dump_bytes),
         sentence: None,
     })
 }
