@@ -22,15 +22,29 @@ const MARGIN: usize = 20;
 /// and development dependencies.
 type Crates = BTreeMap<String, Vec<String>>;
 
+/// The workspace cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkspaceError {
+    /// `cargo metadata` fails.
+    #[error(transparent)]
+    Cargo(#[from] ToolError),
+    /// Its output is not JSON.
+    #[error("the output of `cargo metadata`: {0}")]
+    Output(#[from] serde_json::Error),
+}
+
 /// The picture of the workspace as it is.
 ///
 /// # Errors
-/// `cargo metadata` fails.
-pub fn draw() -> Result<String, ToolError> {
+/// See [`WorkspaceError`].
+pub fn draw() -> Result<String, WorkspaceError> {
+    Ok(picture(&workspace_crates()?))
+}
+
+fn workspace_crates() -> Result<Crates, WorkspaceError> {
     let metadata =
         tool::output(cargo("metadata").args(["--format-version", "1", "--no-deps", "--offline"]))?;
-    let metadata: Value = serde_json::from_str(&metadata).unwrap_or_default();
-    Ok(picture(&crates(&metadata)))
+    Ok(crates(&serde_json::from_str(&metadata)?))
 }
 
 fn crates(metadata: &Value) -> Crates {
@@ -145,9 +159,7 @@ mod tests {
 
     #[test]
     fn the_testbed_knows_none_of_the_drivers_crates() {
-        let metadata = tool::output(cargo("metadata").args(["--format-version", "1", "--no-deps"]))
-            .expect("cargo runs");
-        let crates = crates(&serde_json::from_str(&metadata).expect("JSON"));
+        let crates = workspace_crates().expect("the workspace can be read");
         let testbed = crates
             .iter()
             .filter(|(name, _)| name.starts_with("testbed"));

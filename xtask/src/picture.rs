@@ -2,7 +2,10 @@
 
 use std::{fs, io};
 
-use crate::{crates_picture, life_cycle, tool::ToolError, workspace};
+use crate::{
+    crates_picture::{self, WorkspaceError},
+    life_cycle, workspace,
+};
 
 const HELP: &str = "\
 The command draws docs/life-cycle.svg, the states of the device, from
@@ -22,7 +25,7 @@ pub struct Options {}
 pub enum PictureError {
     /// The workspace cannot be read.
     #[error(transparent)]
-    Workspace(#[from] ToolError),
+    Workspace(#[from] WorkspaceError),
     /// A file cannot be written.
     #[error("{file}: {source}")]
     Write {

@@ -97,10 +97,7 @@ fn with_rows(page: &str, mut shown: impl FnMut(&Row<'_>) -> String) -> String {
                 let Row {
                     rule, source, held, ..
                 } = row;
-                text.push_str(&format!(
-                    "| {rule} | {source} | {held} | {new} |
-"
-                ));
+                text.push_str(&format!("| {rule} | {source} | {held} | {new} |\n"));
                 continue;
             }
             [_] => is_of_rules = false,
