@@ -59,25 +59,6 @@ impl VariadicArguments {
         // SAFETY: as the caller promises.
         unsafe { self.u64() as u32 }
     }
-
-    /// Takes the next argument as a UCHAR or BOOLEAN. Drops the rest of the slot, which is
-    /// undefined.
-    ///
-    /// # Safety
-    /// As for [`Self::u64`].
-    pub unsafe fn u8(&mut self) -> u8 {
-        // SAFETY: as the caller promises.
-        unsafe { self.u64() as u8 }
-    }
-
-    /// Takes the next argument as a pointer.
-    ///
-    /// # Safety
-    /// As for [`Self::u64`]. The pointer may be invalid.
-    pub unsafe fn pointer<T>(&mut self) -> *mut T {
-        // SAFETY: as the caller promises.
-        unsafe { self.u64() as *mut T }
-    }
 }
 
 /// Defines the variadic function `$name`. It passes its arguments to `$target`, an `extern
@@ -148,12 +129,9 @@ mod tests {
 
     #[test]
     fn the_upper_half_of_a_slot_is_no_part_of_a_short_argument() {
-        let slots = [0xffff_ffff_0000_0007, 0xdead_beef_0000_0102];
-        let mut arguments = VariadicArguments::from_slots(slots.as_ptr());
+        let mut arguments = VariadicArguments::from_slots(&0xffff_ffff_0000_0007);
 
-        // SAFETY: two slots, two arguments.
+        // SAFETY: one slot, one argument.
         assert_eq!(unsafe { arguments.u32() }, 7);
-        // SAFETY: two slots, two arguments.
-        assert_eq!(unsafe { arguments.u8() }, 2);
     }
 }

@@ -1,22 +1,32 @@
-//! Calls that stop the machine: bug checks, and fatal routines of the compiler's runtime.
+//! Calls that stop the machine: bug checks, and fatal routines of the compiler's runtime. Calls
+//! of a debugger, which is never attached.
 
-use std::{arch::naked_asm, fmt};
+use std::{
+    arch::naked_asm,
+    ffi::{CStr, c_char},
+    fmt,
+};
 
-use super::Export;
 use testbed_machine::{
     trap::{Place, current_callback, driver_image, read_memory, stop_machine},
     variadic::VariadicArguments,
     variadic_entry,
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    ("KeBugCheck", ke_bug_check_entry as *const ()),
-    ("KeBugCheckEx", ke_bug_check_ex_entry as *const ()),
-    ("__C_specific_handler", c_specific_handler as *const ()),
-    ("__chkstk", chkstk as *const ()),
-    ("_purecall", purecall as *const ()),
-    ("ExRaiseStatus", ex_raise_status as *const ()),
-];
+exports! {
+    "KeBugCheck" => ke_bug_check_entry,
+    "KeBugCheckEx" => ke_bug_check_ex_entry,
+    "__C_specific_handler" => c_specific_handler,
+    "__chkstk" => chkstk,
+    "_purecall" => purecall,
+    "ExRaiseStatus" => ex_raise_status,
+    "DbgPrint" => print_nothing,
+    "DbgPrintEx" => print_nothing,
+    "vDbgPrintEx" => print_nothing,
+    "vDbgPrintExWithPrefix" => print_nothing,
+    "DbgBreakPoint" => dbg_break_point,
+    "RtlAssert" => rtl_assert,
+}
 
 /// "RPNC", the bug check of `wdk-panic`. Its parameters are the file name, its length, the line
 /// and the column.
@@ -101,6 +111,36 @@ extern "win64" fn ex_raise_status(status: u32) {
     stop_machine(format_args!(
         "the driver raised an exception with status {status:#010x}: the testbed has no \
          structured exceptions"
+    ))
+}
+
+/// Returns STATUS_SUCCESS.
+extern "win64" fn print_nothing() -> u32 {
+    0
+}
+
+extern "win64" fn dbg_break_point() {
+    stop_machine(format_args!(
+        "the driver called DbgBreakPoint, and no debugger is attached"
+    ))
+}
+
+unsafe extern "win64" fn rtl_assert(
+    assertion: *const c_char,
+    file: *const c_char,
+    line: u32,
+    message: *const c_char,
+) {
+    let text = |text: *const c_char| match text.is_null() {
+        true => "".into(),
+        // SAFETY: trusts the driver's arguments, as the kernel does.
+        false => unsafe { CStr::from_ptr(text) }.to_string_lossy(),
+    };
+    stop_machine(format_args!(
+        "the driver's assertion failed: {} ({}, line {line}) {}",
+        text(assertion),
+        text(file),
+        text(message)
     ))
 }
 

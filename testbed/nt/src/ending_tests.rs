@@ -1,9 +1,9 @@
-//! The output when a driver's call stops the machine, and when it prints. Each test runs in a
-//! child process, as the code of a loaded driver.
+//! The output when a driver's call stops the machine. Each test runs in a child process, as the
+//! code of a loaded driver.
 
 use std::sync::Arc;
 
-use super::{resolve, show_debug_output};
+use super::resolve;
 use testbed_loader::{
     Image,
     sample::{ADDRESSES, Sample, TEXT},
@@ -64,7 +64,6 @@ fn run(function: &'static str, first: u64, others: [u32; 3]) -> u64 {
 #[test]
 #[ignore = "ends the process: the other tests call it in one of its own"]
 fn end() {
-    let format = c"%d of %u: %x".as_ptr() as u64;
     match testing::asked().as_str() {
         "bug check" => run("KeBugCheckEx", 0xd1, [1, 2, 3]),
         "short bug check" => run("KeBugCheck", 0xe2, [0; 3]),
@@ -74,11 +73,6 @@ fn end() {
         "lower to higher" => run("KeLowerIrql", 9, [0; 3]),
         "breakpoint" => run("DbgBreakPoint", 0, [0; 3]),
         "exception" => run("ExRaiseStatus", 0xc000_0001, [0; 3]),
-        "print in silence" => run("DbgPrint", format, [3, 4, 0xff]),
-        "print" => {
-            show_debug_output();
-            run("DbgPrint", format, [3, 4, 0xff])
-        }
         other => panic!("no end {other}"),
     };
 }
@@ -123,16 +117,4 @@ fn each_call_that_ends_the_machine_says_why() {
             "{what}: {words} is not in:\n{message}"
         );
     }
-}
-
-#[test]
-fn debug_output_is_shown_with_the_drivers_name_if_asked() {
-    let shown = testing::run(END, "print");
-    let silent = testing::run(END, "print in silence");
-
-    assert_eq!(
-        String::from_utf8_lossy(&shown.stderr),
-        "sample.sys: 3 of 4: ff\n"
-    );
-    assert_eq!(String::from_utf8_lossy(&silent.stderr), "");
 }

@@ -4,9 +4,9 @@
 //! Functions are named after their exports. They trust the driver's arguments, as the kernel
 //! does: with a bad pointer they crash, and the crash is reported as the driver's.
 //!
-//! - `bugcheck`, `print`, `version`: bug checks, debug output, the version of Windows
-//! - `pool`, `memory_routines`, `strings`, `format`: memory and strings
-//! - `lists`, `spin_lock`, `processor`, `time`: lists, locks, processors and IRQL, time
+//! - `bugcheck`, `version`: bug checks and the debugger, the version of Windows
+//! - `pool`, `memory_routines`, `strings`, `c_runtime`: memory and strings
+//! - `spin_lock`, `processor`, `time`: locks, processors and IRQL, time
 //!
 //! ```
 //! # #[cfg(target_os = "linux")] {
@@ -17,18 +17,23 @@
 #![cfg(target_os = "linux")]
 #![expect(unsafe_code, reason = "is called by the driver, with its pointers")]
 
+/// Defines the exports of a module: each name, and the function behind it.
+macro_rules! exports {
+    ($($name:expr => $function:path,)*) => {
+        pub(super) const EXPORTS: &[super::Export] = &[$(($name, $function as *const ())),*];
+    };
+}
+
 mod bugcheck;
+mod c_runtime;
 #[cfg(test)]
 mod ending_tests;
-mod format;
-mod lists;
 mod memory_routines;
 mod pool;
-pub mod print;
 mod processor;
 mod spin_lock;
 mod strings;
-pub(crate) mod time;
+mod time;
 mod version;
 
 use std::{
@@ -36,10 +41,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub use self::{
-    pool::{PoolUse, pool_in_use},
-    print::show_debug_output,
-};
 use testbed_machine::{
     cpu,
     memory::{self, Memory},
@@ -67,10 +68,9 @@ pub fn resolve(function: &str) -> Option<usize> {
 fn exports() -> impl Iterator<Item = Export> {
     [
         bugcheck::EXPORTS,
-        lists::EXPORTS,
+        c_runtime::EXPORTS,
         memory_routines::EXPORTS,
         pool::EXPORTS,
-        print::EXPORTS,
         processor::EXPORTS,
         spin_lock::EXPORTS,
         strings::EXPORTS,

@@ -4,27 +4,24 @@
 //! behind it, or after it was freed, faults at once.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Export, memory, require_irql};
+use super::{memory, require_irql};
 use testbed_machine::{
     cpu::irql,
     memory::{Block, PAGE, Placement},
     trap::{current_callback, record_driver_error, stop_machine},
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    ("ExAllocatePool2", ex_allocate_pool_2 as *const ()),
-    (
-        "ExAllocatePoolWithTag",
-        ex_allocate_pool_with_tag as *const (),
-    ),
-    ("ExAllocatePool", ex_allocate_pool as *const ()),
-    ("ExFreePool", ex_free_pool as *const ()),
-    ("ExFreePoolWithTag", ex_free_pool_with_tag as *const ()),
-];
+exports! {
+    "ExAllocatePool2" => ex_allocate_pool_2,
+    "ExAllocatePoolWithTag" => ex_allocate_pool_with_tag,
+    "ExAllocatePool" => ex_allocate_pool,
+    "ExFreePool" => ex_free_pool,
+    "ExFreePoolWithTag" => ex_free_pool_with_tag,
+}
 
 /// POOL_FLAGS of `wdm.h`.
 mod flag {
@@ -40,30 +37,9 @@ const NO_TAG: u32 = u32::from_le_bytes(*b"None");
 /// Fills memory that Windows would not initialize. A pointer made of it faults.
 const PATTERN: u8 = 0xcd;
 
-/// How a block is filled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fill {
-    /// With zeros.
-    Zero,
-    /// With the pattern.
-    Pattern,
-}
-
-/// The allocated blocks of one tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolUse {
-    /// The tag's four characters, in memory order.
-    pub tag: String,
-    /// The number of blocks.
-    pub blocks: u64,
-    /// The number of requested bytes.
-    pub bytes: u64,
-}
-
 struct Allocation {
     block: Block,
     tag: u32,
-    bytes: usize,
 }
 
 static ALLOCATIONS: LazyLock<Mutex<HashMap<usize, Allocation>>> = LazyLock::new(Mutex::default);
@@ -72,29 +48,8 @@ fn allocations() -> MutexGuard<'static, HashMap<usize, Allocation>> {
     ALLOCATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The pool that the driver has not freed, by tag.
-#[must_use]
-pub fn pool_in_use() -> Vec<PoolUse> {
-    let mut tags: BTreeMap<u32, PoolUse> = BTreeMap::new();
-    for allocation in allocations().values() {
-        let entry = tags.entry(allocation.tag).or_insert_with(|| PoolUse {
-            tag: tag_text(allocation.tag),
-            blocks: 0,
-            bytes: 0,
-        });
-        entry.blocks += 1;
-        entry.bytes += allocation.bytes as u64;
-    }
-    tags.into_values().collect()
-}
-
-/// Allocates `bytes` of pool, aligned to 16 bytes, or to a page if they fill one. `None` if no
-/// memory is left.
-pub(crate) fn allocate(bytes: usize, tag: u32, fill: Fill) -> Option<usize> {
-    allocate_aligned(bytes, tag, fill, 16)
-}
-
-fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Option<usize> {
+/// Allocates `bytes` of pool, zeroed unless a pattern shall fill it. `None` if no memory is left.
+fn allocate(bytes: usize, tag: u32, pattern: Option<u8>, alignment: usize) -> Option<usize> {
     let block = match memory().allocate(bytes, Placement::Scattered) {
         Ok(block) => block,
         Err(error) => {
@@ -108,16 +63,17 @@ fn allocate_aligned(bytes: usize, tag: u32, fill: Fill, alignment: usize) -> Opt
         _ => 0,
     };
     let address = block.address() + offset;
-    if fill == Fill::Pattern {
+    if let Some(pattern) = pattern {
         // SAFETY: the block has whole pages, and nothing else knows its address yet.
-        unsafe { (address as *mut u8).write_bytes(PATTERN, bytes) };
+        unsafe { (address as *mut u8).write_bytes(pattern, bytes) };
     }
-    allocations().insert(address, Allocation { block, tag, bytes });
+    allocations().insert(address, Allocation { block, tag });
     Some(address)
 }
 
-/// Frees pool. Tag 0 matches any tag.
-pub(crate) fn free(address: usize, tag: u32) {
+/// Tag 0 matches any tag.
+extern "win64" fn ex_free_pool_with_tag(address: usize, tag: u32) {
+    require_irql("ExFreePool", irql::DISPATCH);
     let found = allocations().remove(&address);
     let Some(allocation) = found else {
         stop_machine(format_args!(
@@ -137,16 +93,7 @@ pub(crate) fn free(address: usize, tag: u32) {
 }
 
 fn tag_text(tag: u32) -> String {
-    tag.to_le_bytes()
-        .map(|byte| {
-            if byte.is_ascii_graphic() || byte == b' ' {
-                char::from(byte)
-            } else {
-                '.'
-            }
-        })
-        .iter()
-        .collect()
+    tag.to_le_bytes().escape_ascii().to_string()
 }
 
 extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usize {
@@ -156,11 +103,7 @@ extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usiz
         irql::APC
     };
     require_irql("ExAllocatePool2", highest);
-    let fill = if flags & flag::UNINITIALIZED == 0 {
-        Fill::Zero
-    } else {
-        Fill::Pattern
-    };
+    let pattern = (flags & flag::UNINITIALIZED != 0).then_some(PATTERN);
     let alignment = if flags & flag::CACHE_ALIGNED == 0 {
         16
     } else {
@@ -171,7 +114,7 @@ extern "win64" fn ex_allocate_pool_2(flags: u64, bytes: usize, tag: u32) -> usiz
             record_driver_error("ExAllocatePool2 was called with tag 0, which it rejects".into());
             None
         }
-        _ => allocate_aligned(bytes, tag, fill, alignment),
+        _ => allocate(bytes, tag, pattern, alignment),
     };
     if address.is_none() && flags & flag::RAISE_ON_FAILURE != 0 {
         stop_machine(format_args!(
@@ -190,7 +133,7 @@ extern "win64" fn ex_allocate_pool_with_tag(kind: u32, bytes: usize, tag: u32) -
         irql::APC
     };
     require_irql("ExAllocatePoolWithTag", highest);
-    allocate(bytes, tag, Fill::Pattern).unwrap_or(0)
+    allocate(bytes, tag, Some(PATTERN), 16).unwrap_or(0)
 }
 
 extern "win64" fn ex_allocate_pool(kind: u32, bytes: usize) -> usize {
@@ -199,11 +142,6 @@ extern "win64" fn ex_allocate_pool(kind: u32, bytes: usize) -> usize {
 
 extern "win64" fn ex_free_pool(address: usize) {
     ex_free_pool_with_tag(address, 0);
-}
-
-extern "win64" fn ex_free_pool_with_tag(address: usize, tag: u32) {
-    require_irql("ExFreePool", irql::DISPATCH);
-    free(address, tag);
 }
 
 #[cfg(test)]
@@ -222,10 +160,6 @@ pub(super) mod tests {
     fn content(address: usize, bytes: usize) -> Vec<u8> {
         // SAFETY: the tests read memory that they allocated.
         unsafe { std::slice::from_raw_parts(address as *const u8, bytes) }.to_vec()
-    }
-
-    fn in_use(tag: &str) -> Option<PoolUse> {
-        pool_in_use().into_iter().find(|entry| entry.tag == tag)
     }
 
     #[test]
@@ -261,26 +195,6 @@ pub(super) mod tests {
             assert_eq!(address % PAGE, offset, "{bytes} bytes");
             ex_free_pool_with_tag(address, tag);
         }
-    }
-
-    #[test]
-    fn memory_that_is_not_freed_is_reported_by_tag() {
-        attach_memory();
-        let tag = u32::from_le_bytes(*b"leak");
-
-        let first = ex_allocate_pool_2(0x40, 100, tag);
-        let second = ex_allocate_pool_2(0x40, 5000, tag);
-        let told = in_use("leak");
-        ex_free_pool(first);
-        ex_free_pool(second);
-
-        let expected = PoolUse {
-            tag: "leak".into(),
-            blocks: 2,
-            bytes: 5100,
-        };
-        assert_eq!(told, Some(expected));
-        assert_eq!(in_use("leak"), None);
     }
 
     #[test]

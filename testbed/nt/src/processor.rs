@@ -2,66 +2,29 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::Export;
 use testbed_machine::{
     cpu::{self, irql},
     trap::{current_callback, stop_machine},
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    (
-        "KeQueryActiveProcessorCount",
-        ke_query_active_processor_count as *const (),
-    ),
-    (
-        "KeQueryActiveProcessorCountEx",
-        ke_query_active_processor_count_ex as *const (),
-    ),
-    (
-        "KeQueryActiveProcessors",
-        ke_query_active_processors as *const (),
-    ),
-    (
-        "KeQueryMaximumProcessorCount",
-        ke_query_maximum_processor_count as *const (),
-    ),
-    (
-        "KeQueryMaximumProcessorCountEx",
-        ke_query_active_processor_count_ex as *const (),
-    ),
-    (
-        "KeQueryActiveGroupCount",
-        ke_query_active_group_count as *const (),
-    ),
-    (
-        "KeQueryMaximumGroupCount",
-        ke_query_active_group_count as *const (),
-    ),
-    (
-        "KeQueryHighestNodeNumber",
-        ke_query_highest_node_number as *const (),
-    ),
-    (
-        "KeGetCurrentProcessorNumberEx",
-        ke_get_current_processor_number_ex as *const (),
-    ),
-    (
-        "KeGetProcessorNumberFromIndex",
-        ke_get_processor_number_from_index as *const (),
-    ),
-    (
-        "KeGetProcessorIndexFromNumber",
-        ke_get_processor_index_from_number as *const (),
-    ),
-    ("KeGetCurrentIrql", ke_get_current_irql as *const ()),
-    ("KeRaiseIrql", ke_raise_irql as *const ()),
-    ("KfRaiseIrql", kf_raise_irql as *const ()),
-    (
-        "KeRaiseIrqlToDpcLevel",
-        ke_raise_irql_to_dpc_level as *const (),
-    ),
-    ("KeLowerIrql", ke_lower_irql as *const ()),
-];
+exports! {
+    "KeQueryActiveProcessorCount" => ke_query_active_processor_count,
+    "KeQueryActiveProcessorCountEx" => ke_query_active_processor_count_ex,
+    "KeQueryActiveProcessors" => ke_query_active_processors,
+    "KeQueryMaximumProcessorCount" => ke_query_maximum_processor_count,
+    "KeQueryMaximumProcessorCountEx" => ke_query_active_processor_count_ex,
+    "KeQueryActiveGroupCount" => ke_query_active_group_count,
+    "KeQueryMaximumGroupCount" => ke_query_active_group_count,
+    "KeQueryHighestNodeNumber" => ke_query_highest_node_number,
+    "KeGetCurrentProcessorNumberEx" => ke_get_current_processor_number_ex,
+    "KeGetProcessorNumberFromIndex" => ke_get_processor_number_from_index,
+    "KeGetProcessorIndexFromNumber" => ke_get_processor_index_from_number,
+    "KeGetCurrentIrql" => ke_get_current_irql,
+    "KeRaiseIrql" => ke_raise_irql,
+    "KfRaiseIrql" => kf_raise_irql,
+    "KeRaiseIrqlToDpcLevel" => ke_raise_irql_to_dpc_level,
+    "KeLowerIrql" => ke_lower_irql,
+}
 
 /// The name of an exported variable that holds the count.
 pub(super) const COUNT_VARIABLE: &str = "KeNumberProcessors";

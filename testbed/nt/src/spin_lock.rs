@@ -6,7 +6,6 @@ use std::{
 };
 
 use super::{
-    Export,
     processor::{lower, raise},
     require_irql,
 };
@@ -16,30 +15,15 @@ use testbed_machine::{
     trap::{current_callback, record_driver_error, stop_machine},
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    ("KeInitializeSpinLock", ke_initialize_spin_lock as *const ()),
-    (
-        "KeAcquireSpinLockRaiseToDpc",
-        ke_acquire_spin_lock_raise_to_dpc as *const (),
-    ),
-    ("KeReleaseSpinLock", ke_release_spin_lock as *const ()),
-    (
-        "KeAcquireSpinLockAtDpcLevel",
-        ke_acquire_spin_lock_at_dpc_level as *const (),
-    ),
-    (
-        "KeReleaseSpinLockFromDpcLevel",
-        ke_release_spin_lock_from_dpc_level as *const (),
-    ),
-    (
-        "KeAcquireInStackQueuedSpinLock",
-        ke_acquire_in_stack_queued_spin_lock as *const (),
-    ),
-    (
-        "KeReleaseInStackQueuedSpinLock",
-        ke_release_in_stack_queued_spin_lock as *const (),
-    ),
-];
+exports! {
+    "KeInitializeSpinLock" => ke_initialize_spin_lock,
+    "KeAcquireSpinLockRaiseToDpc" => ke_acquire_spin_lock_raise_to_dpc,
+    "KeReleaseSpinLock" => ke_release_spin_lock,
+    "KeAcquireSpinLockAtDpcLevel" => ke_acquire_spin_lock_at_dpc_level,
+    "KeReleaseSpinLockFromDpcLevel" => ke_release_spin_lock_from_dpc_level,
+    "KeAcquireInStackQueuedSpinLock" => ke_acquire_in_stack_queued_spin_lock,
+    "KeReleaseInStackQueuedSpinLock" => ke_release_in_stack_queued_spin_lock,
+}
 
 /// KLOCK_QUEUE_HANDLE (`wdm.h`): a queue entry of two pointers, and the IRQL.
 #[repr(C)]

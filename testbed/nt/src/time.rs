@@ -2,41 +2,23 @@
 
 use std::time::Duration;
 
-use super::{Export, require_irql};
+use super::require_irql;
 use testbed_machine::{
     cpu::irql,
     schedule,
     time::{FREQUENCY, TICK, interrupt_time, system_time},
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    (
-        "KeQueryPerformanceCounter",
-        ke_query_performance_counter as *const (),
-    ),
-    (
-        "KeQuerySystemTimePrecise",
-        ke_query_system_time as *const (),
-    ),
-    ("KeQueryInterruptTime", ke_query_interrupt_time as *const ()),
-    (
-        "KeQueryInterruptTimePrecise",
-        ke_query_interrupt_time_precise as *const (),
-    ),
-    (
-        "KeQueryUnbiasedInterruptTime",
-        ke_query_interrupt_time as *const (),
-    ),
-    ("KeQueryTimeIncrement", ke_query_time_increment as *const ()),
-    (
-        "KeStallExecutionProcessor",
-        ke_stall_execution_processor as *const (),
-    ),
-    (
-        "KeDelayExecutionThread",
-        ke_delay_execution_thread as *const (),
-    ),
-];
+exports! {
+    "KeQueryPerformanceCounter" => ke_query_performance_counter,
+    "KeQuerySystemTimePrecise" => ke_query_system_time,
+    "KeQueryInterruptTime" => ke_query_interrupt_time,
+    "KeQueryInterruptTimePrecise" => ke_query_interrupt_time_precise,
+    "KeQueryUnbiasedInterruptTime" => ke_query_interrupt_time,
+    "KeQueryTimeIncrement" => ke_query_time_increment,
+    "KeStallExecutionProcessor" => ke_stall_execution_processor,
+    "KeDelayExecutionThread" => ke_delay_execution_thread,
+}
 
 unsafe extern "win64" fn ke_query_performance_counter(frequency: *mut u64) -> u64 {
     if !frequency.is_null() {

@@ -1,21 +1,15 @@
 //! The version of Windows, and addresses of exports by name.
 
 use super::{
-    Export, resolve,
+    resolve,
     strings::{CountedString, units},
 };
 
-pub(super) const EXPORTS: &[Export] = &[
-    ("RtlGetVersion", rtl_get_version as *const ()),
-    (
-        "RtlIsNtDdiVersionAvailable",
-        rtl_is_nt_ddi_version_available as *const (),
-    ),
-    (
-        "MmGetSystemRoutineAddress",
-        mm_get_system_routine_address as *const (),
-    ),
-];
+exports! {
+    "RtlGetVersion" => rtl_get_version,
+    "RtlIsNtDdiVersionAvailable" => rtl_is_nt_ddi_version_available,
+    "MmGetSystemRoutineAddress" => mm_get_system_routine_address,
+}
 
 /// Windows 11 22H2, like the kit of the testbed's Storport.
 const BUILD: u32 = 22_621;
