@@ -3,16 +3,13 @@
 mod barriers;
 mod build;
 mod cost;
-mod crates_picture;
 mod docs;
 mod driver;
 mod fixtures;
 mod guard_cost;
-mod life_cycle;
 mod lint;
 mod mutants;
 mod package;
-mod picture;
 mod reproducible;
 mod rules;
 mod run;
@@ -52,8 +49,6 @@ enum Command {
     Cost(cost::Options),
     /// Count the instructions that a lock guard adds
     GuardCost(guard_cost::Options),
-    /// Draw the pictures in docs/ that come from code and manifests
-    Picture(picture::Options),
     /// Change the code in one place at a time, and check that a test fails
     Mutants(mutants::Options),
     /// Write in docs/locking.md which tests show each rule of Storport
@@ -73,9 +68,6 @@ fn main() -> ExitCode {
         Command::Lint(options) => lint::command(&options).map_err(Into::into),
         Command::Cost(options) => cost::command(&options).map_err(Into::into),
         Command::GuardCost(options) => guard_cost::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        Command::Picture(options) => picture::command(&options)
             .map(|()| ExitCode::SUCCESS)
             .map_err(Into::into),
         Command::Mutants(options) => mutants::command(&options)

@@ -112,7 +112,6 @@ fn every_command_refuses_a_wrong_option_before_it_builds() {
         ("package --out /dev/null/dist", "/dev/null/dist"),
         ("test --only nosuch", "clippy"),
         ("lint", "<FILE>"),
-        ("picture --frob", "--frob"),
     ] {
         let machine = Machine::new("", "");
         let output = machine.xtask(line);
