@@ -1,23 +1,22 @@
 //! `cargo xtask cost`: prints the cost of one I/O, which `testbed cost` counts. Compares two
-//! drivers in a table or a picture, and checks Ferrostor's costs against a budget.
+//! drivers in a table, and checks Ferrostor's costs against a budget.
 
 use std::{
     collections::BTreeSet,
-    ffi::{OsStr, OsString},
     fmt::Write as _,
-    fs, io,
-    path::{Path, PathBuf},
-    process::{Command, ExitCode, ExitStatus},
+    io,
+    process::{ExitCode, Stdio},
 };
 
-use clap::ValueEnum as _;
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use fs_err as fs;
 use packaging::architecture::Architecture::X64;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use toml::{Table, Value as Toml};
 
 use crate::{
     build::{self, BuildError},
-    driver::Driver,
+    driver::{Chosen, Driver},
     tool::{self, ToolError},
     workspace,
 };
@@ -34,7 +33,7 @@ Examples:
   cargo xtask cost --depth 1 --json
   cargo xtask cost --driver OTHER.sys
   cargo xtask cost --driver ferrostor --beside ramdisk
-  cargo xtask cost --beside OTHER.sys --svg cost.svg
+  cargo xtask cost --beside OTHER.sys
   cargo xtask cost --set-budget";
 
 /// The options of `cargo xtask cost`.
@@ -42,16 +41,22 @@ Examples:
 #[command(after_help = HELP)]
 pub struct Options {
     /// Driver of this project (ferrostor, ramdisk, locks), or path of a .sys file
-    #[arg(long, value_name = "NAME|FILE", default_value = "ferrostor")]
-    driver: OsString,
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = "ferrostor",
+        value_parser = OsStringValueParser::new().try_map(Chosen::parse)
+    )]
+    driver: Chosen,
 
     /// Second driver, to compare with in a Markdown table
-    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["json", "set_budget"])]
-    beside: Option<OsString>,
-
-    /// Draw a bar chart of both drivers' instructions to this SVG file, instead of the table
-    #[arg(long, value_name = "FILE", requires = "beside")]
-    svg: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        value_parser = OsStringValueParser::new().try_map(Chosen::parse),
+        conflicts_with_all = ["json", "set_budget"]
+    )]
+    beside: Option<Chosen>,
 
     /// Requests in flight at a time, 1 to 256 [default: 1,32,256]
     #[arg(
@@ -84,39 +89,19 @@ pub struct Options {
 /// The cost was not counted, or exceeds the budget.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The driver is neither one of this project nor a file.
-    #[error(
-        "{given}: no such file; give the path of a .sys file, or a driver of this project: {}",
-        crate::run::known_drivers()
-    )]
-    NoDriver {
-        /// The argument.
-        given: String,
-    },
-    /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The testbed cannot be built or started.
     #[error("nothing was counted: {0}")]
     Testbed(#[from] ToolError),
-    /// The testbed failed, and has printed the reason.
+    /// The testbed failed with this exit code, and has printed the reason.
     #[error("nothing was counted: see the testbed's error above")]
-    Told(ExitStatus),
-    /// The testbed's output is not JSON.
+    Told(ExitCode),
     #[error("the testbed's output is not valid JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The budget is not valid TOML.
+    #[error(transparent)]
+    File(#[from] io::Error),
     #[error("{BUDGET}: {0}")]
     Budget(#[from] toml::de::Error),
-    /// Figures exceed the budget.
     #[error(
         "{} figures exceed {BUDGET}:\n  {}\nreduce the cost; or run `cargo xtask cost \
          --set-budget`, and justify the higher cost in the commit",
@@ -125,76 +110,38 @@ pub enum CostError {
     Exceeded(Vec<String>),
 }
 
-/// Counts the cost, and prints or draws it.
-///
-/// # Errors
-/// See [`CostError`].
+/// Counts the cost and prints it. Returns the testbed's exit code if that fails.
 pub fn command(options: &Options) -> Result<ExitCode, CostError> {
     match figures(options) {
-        // The testbed has printed its error already.
-        Err(CostError::Told(status)) => {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-        }
+        Err(CostError::Told(code)) => Ok(code),
         result => result.map(|()| ExitCode::SUCCESS),
     }
 }
 
 fn figures(options: &Options) -> Result<(), CostError> {
-    // Reports a wrong file before anything is built.
-    for driver in [Some(&options.driver), options.beside.as_ref()] {
-        if let Some(driver) = driver.filter(|it| named(it).is_none() && !Path::new(it).exists()) {
-            let given = driver.to_string_lossy().into_owned();
-            return Err(CostError::NoDriver { given });
-        }
-    }
     let depth = options.depth.iter().map(|depth| format!("--depth={depth}"));
-    let flags: Vec<String> = depth.collect();
+    let mut flags: Vec<String> = depth.collect();
     let count = |driver| count(driver, &options.function, &flags);
     if options.set_budget {
-        write(
-            &workspace::root().join(BUDGET),
-            &budget_of(&count(&options.driver)?),
-        )?;
+        let budget = budget_of(&count(&options.driver)?);
+        fs::write(workspace::root().join(BUDGET), budget)?;
         println!("wrote the current figures to {BUDGET}");
-        return Ok(());
-    }
-    let Some(beside) = &options.beside else {
-        let json = options.json.then(|| "--json".to_owned());
-        let flags: Vec<String> = flags.into_iter().chain(json).collect();
+    } else if let Some(beside) = &options.beside {
+        print!("{}", compare(&count(&options.driver)?, &count(beside)?));
+    } else {
+        flags.extend(options.json.then(|| "--json".to_owned()));
         print!("{}", testbed(&options.driver, &options.function, &flags)?);
-        return Ok(());
-    };
-    if let Some(file) = &options.svg {
-        // Reports a missing folder before the counting, which takes minutes.
-        let folder = file.parent().filter(|folder| *folder != Path::new(""));
-        if let Some(Err(source)) = folder.map(fs::metadata) {
-            let path = file.clone();
-            return Err(CostError::File { path, source });
-        }
-    }
-    let [left, right] = [count(&options.driver)?, count(beside)?];
-    match &options.svg {
-        Some(file) => {
-            write(file, &draw(&left, &right))?;
-            println!("wrote {}", file.display());
-        }
-        None => print!("{}", compare(&left, &right)),
     }
     Ok(())
 }
 
 /// Fails if a figure of Ferrostor exceeds its budget.
-///
-/// # Errors
-/// See [`CostError`].
 pub fn check() -> Result<(), CostError> {
-    let path = workspace::root().join(BUDGET);
-    let text = fs::read_to_string(&path).map_err(|source| CostError::File { path, source })?;
-    let cost = count(OsStr::new(Driver::Ferrostor.name()), "virtio-blk", &[])?;
+    let budget = fs::read_to_string(workspace::root().join(BUDGET))?;
+    let cost = count(&Chosen::Project(Driver::Ferrostor), "virtio-blk", &[])?;
     let mut faults = Vec::new();
     let counted = toml::from_str(&budget_of(&cost))?;
-    exceeded("", &toml::from_str(&text)?, &counted, &mut faults);
+    exceeded("", &toml::from_str(&budget)?, &counted, &mut faults);
     if faults.is_empty() {
         return Ok(());
     }
@@ -202,47 +149,32 @@ pub fn check() -> Result<(), CostError> {
 }
 
 /// Runs `testbed cost` and returns the figures.
-fn count(driver: &OsStr, function: &str, flags: &[String]) -> Result<Value, CostError> {
+fn count(driver: &Chosen, function: &str, flags: &[String]) -> Result<Value, CostError> {
     let flags = [flags, &["--json".to_owned()]].concat();
     Ok(serde_json::from_str(&testbed(driver, function, &flags)?)?)
 }
 
-/// The driver of this project with this name.
-fn named(driver: &OsStr) -> Option<Driver> {
-    Driver::from_str(&driver.to_string_lossy(), false).ok()
-}
-
 /// Runs `testbed cost` and returns its output. Builds a driver of this project first.
 /// `function` is the PCI function for another driver.
-fn testbed(driver: &OsStr, function: &str, flags: &[String]) -> Result<String, CostError> {
-    let (file, function) = match named(driver) {
-        Some(driver) => (build::driver(driver, X64)?.into(), driver.function()),
-        None => (driver.to_owned(), function),
+fn testbed(driver: &Chosen, function: &str, flags: &[String]) -> Result<String, CostError> {
+    let (file, function) = match driver {
+        Chosen::Project(driver) => (build::driver(*driver, X64)?, driver.function()),
+        Chosen::File(file) => (file.clone(), function),
     };
-    // In the user's current folder, so that relative paths work.
-    let mut command = Command::new(tool::build_testbed()?);
+    let mut command = tool::testbed(&tool::build_testbed()?, "cost");
     command
-        .env("TESTBED_CALLER", "cargo xtask cost")
-        .arg("cost")
         .arg(format!("--function={function}"))
         .args(flags)
         .arg("--")
         .arg(file)
-        .stderr(std::process::Stdio::inherit());
+        .stderr(Stdio::inherit());
     let output = command
         .output()
         .map_err(|source| tool::not_started(&command, source))?;
     if !output.status.success() {
-        return Err(CostError::Told(output.status));
+        return Err(CostError::Told(tool::exit_code(&command, output.status)?));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), CostError> {
-    fs::write(path, text).map_err(|source| CostError::File {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// The columns of instructions in a budget and in a comparison.
@@ -254,26 +186,10 @@ const CALLBACKS: [&str; 5] = [
     "others",
 ];
 
-/// The other figures of a budget, of which it has the totals.
-const FIGURES: [&str; 11] = [
-    "calls",
-    "register_reads",
-    "register_writes",
-    "locked",
-    "fences",
-    "bytes_read",
-    "bytes_written",
-    "block_bytes_filled",
-    "block_bytes_copied",
-    "shared_lines",
-    "stack_bytes",
-];
-
-const ADAPTER: [&str; 3] = [
-    "uncached_extension_bytes",
-    "device_extension_bytes",
-    "srb_extension_bytes",
-];
+/// The members of an object.
+fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    object.as_object().into_iter().flat_map(Map::iter)
+}
 
 fn rows(cost: &Value) -> &[Value] {
     cost["rows"].as_array().map_or(&[], Vec::as_slice)
@@ -290,8 +206,8 @@ fn budget_of(cost: &Value) -> String {
          # `cargo xtask test` fails if a figure is higher. `cargo xtask cost --set-budget` writes\n\
          # this file.\n\n[adapter]\n",
     );
-    for name in ADAPTER {
-        let _ = writeln!(text, "{name} = {}", cost["adapter"][name]);
+    for (name, bytes) in members(&cost["adapter"]) {
+        let _ = writeln!(text, "{name} = {bytes}");
     }
     for row in rows(cost) {
         let _ = writeln!(text, "\n[{}.{}]", row["request"], row["depth"]);
@@ -302,10 +218,12 @@ fn budget_of(cost: &Value) -> String {
             .map(|name| format!("{name} = {}", of[name]))
             .collect();
         let _ = writeln!(text, "instructions = {{ {} }}", parts.join(", "));
-        for name in FIGURES {
-            let figure = &row[name]["total"];
-            if !figure.is_null() {
-                let _ = writeln!(text, "{name} = {figure}");
+        // Of the other figures, the totals.
+        for (name, figure) in members(row) {
+            if !["instructions", "callbacks"].contains(&name.as_str())
+                && let Some(total) = figure.get("total")
+            {
+                let _ = writeln!(text, "{name} = {total}");
             }
         }
     }
@@ -351,11 +269,6 @@ fn same<'c>(cost: &'c Value, row: &Value) -> Option<&'c Value> {
         .find(|other| other["request"] == row["request"] && other["depth"] == row["depth"])
 }
 
-/// The driver's file name.
-fn name(cost: &Value) -> &str {
-    cost["driver"].as_str().unwrap_or("a driver")
-}
-
 /// Two drivers' instructions as a table in Markdown.
 fn compare(left: &Value, right: &Value) -> String {
     let cell = |row: &Value| {
@@ -364,8 +277,8 @@ fn compare(left: &Value, right: &Value) -> String {
     };
     let mut text = format!(
         "| Request | Depth | {} | {} |\n|---|---|---|---|\n",
-        name(left),
-        name(right)
+        left["driver"].as_str().unwrap_or_default(),
+        right["driver"].as_str().unwrap_or_default()
     );
     for row in rows(left) {
         let request = row["request"].as_str().unwrap_or_default();
@@ -391,82 +304,6 @@ fn compare(left: &Value, right: &Value) -> String {
     text
 }
 
-/// The colour of each callback.
-const COLOURS: [&str; 5] = ["#33609c", "#3b7d46", "#a77b12", "#8a3f73", "#888"];
-
-/// The x coordinate of the bars, and the width of the longest one.
-const BARS_AT: f64 = 330.0;
-const BARS_WIDTH: f64 = 580.0;
-
-/// Two drivers' instructions as an SVG picture: a pair of bars for each request.
-fn draw(left: &Value, right: &Value) -> String {
-    let most = [left, right]
-        .into_iter()
-        .flat_map(rows)
-        .map(|row| instructions(row, "total"))
-        .fold(1.0, f64::max);
-    let height = 90 + 46 * rows(left).len();
-    let [above, below] = [left, right].map(|cost| escaped(name(cost)));
-    let mut svg = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1000 {height}" font-family="sans-serif" font-size="12" role="img" aria-labelledby="title">
-<title id="title">Instructions per request, by callback: {above} above, {below} below</title>
-<style>text{{fill:#222}}</style>
-<rect width="1000" height="{height}" fill="#fff"/>
-<text x="20" y="28" font-size="15" font-weight="bold">Instructions per request: {above} above, {below} below</text>
-"##
-    );
-    for (place, (callback, colour)) in CALLBACKS.iter().zip(COLOURS).enumerate() {
-        let x = 20 + 130 * place;
-        let _ = writeln!(
-            svg,
-            r#"<rect x="{x}" y="44" width="14" height="14" fill="{colour}"/><text x="{}" y="56">{callback}</text>"#,
-            x + 20
-        );
-    }
-    for (row, y) in rows(left).iter().zip((82..).step_by(46)) {
-        let request = row["request"].as_str().unwrap_or_default();
-        let _ = writeln!(
-            svg,
-            r#"<text x="{}" y="{}" text-anchor="end">{request}, depth {}</text>"#,
-            BARS_AT - 10.0,
-            y + 18,
-            row["depth"]
-        );
-        bar(&mut svg, row, y, most);
-        if let Some(row) = same(right, row) {
-            bar(&mut svg, row, y + 18, most);
-        }
-    }
-    svg.push_str("</svg>\n");
-    svg
-}
-
-fn bar(svg: &mut String, row: &Value, y: u32, most: f64) {
-    let mut x = BARS_AT;
-    for (callback, colour) in CALLBACKS.iter().zip(COLOURS) {
-        let width = instructions(row, callback) / most * BARS_WIDTH;
-        if width > 0.0 {
-            let _ = writeln!(
-                svg,
-                r#"<rect x="{x:.1}" y="{y}" width="{width:.1}" height="14" fill="{colour}"/>"#
-            );
-        }
-        x += width;
-    }
-    let _ = writeln!(
-        svg,
-        r#"<text x="{:.1}" y="{}">{}</text>"#,
-        x + 6.0,
-        y + 11,
-        instructions(row, "total")
-    );
-}
-
-/// Escapes text for SVG.
-fn escaped(name: &str) -> String {
-    name.replace('&', "&amp;").replace('<', "&lt;")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -481,11 +318,9 @@ mod tests {
     fn cost(instructions: f64) -> Value {
         let mut row = json!({"request": "READ 4 KiB", "depth": 32, "in_flight": 32});
         row["instructions"] = figure(instructions);
-        for name in FIGURES {
-            row[name] = figure(2.0);
-        }
+        row["locked"] = figure(2.0);
         json!({
-            "driver": "a<b.sys",
+            "driver": "a.sys",
             "adapter": {
                 "uncached_extension_bytes": 4096,
                 "uncached_extension_bytes_per_queue": 4096,
@@ -586,10 +421,6 @@ mod tests {
         let row =
             "| READ 4 KiB | 32 | 805.25 (805.25 + 0 + 0 + 0 + 0) | 600 (600 + 0 + 0 + 0 + 0) |\n";
         assert!(table.contains(row), "{table}");
-
-        let picture = draw(&left, &right);
-        assert_eq!(picture.matches("height=\"14\" fill=\"#33609c\"").count(), 3);
-        assert!(picture.contains("a&lt;b.sys above"), "{picture}");
 
         right["rows"] = json!([]);
         assert!(compare(&left, &right).contains("| not counted |"));

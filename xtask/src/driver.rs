@@ -1,4 +1,6 @@
-//! The drivers of this project.
+//! The drivers of this project, and the driver that a command line names.
+
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::ValueEnum;
 
@@ -52,6 +54,37 @@ impl Driver {
             // This disk stores no data, so there is nothing to verify.
             Self::Locks => &["--house-rules", "--function", "bell", "--verify-bytes", "0"],
         }
+    }
+}
+
+/// The driver to run, on the command line: `--driver NAME|FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Chosen {
+    /// One of this project, which is built first.
+    Project(Driver),
+    /// A driver file.
+    File(PathBuf),
+}
+
+impl Chosen {
+    /// # Errors
+    /// It is neither one of this project nor a file. The message names those of this project.
+    pub fn parse(given: OsString) -> Result<Self, String> {
+        if let Ok(driver) = Driver::from_str(&given.to_string_lossy(), false) {
+            return Ok(Self::Project(driver));
+        }
+        let file = PathBuf::from(given);
+        if file.is_file() {
+            return Ok(Self::File(file));
+        }
+        let known: Vec<_> = Driver::value_variants()
+            .iter()
+            .map(|it| it.name())
+            .collect();
+        Err(format!(
+            "no such file; give the path of a .sys file, or a driver of this project: {}",
+            known.join(", ")
+        ))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, ExitCode, ExitStatus, Stdio},
 };
 
 use crate::workspace;
@@ -70,6 +70,23 @@ pub fn build_testbed() -> Result<PathBuf, ToolError> {
     }
     run(cargo("build").args(["--profile", "host", "--package", "testbed"]))?;
     Ok(workspace::target().join("host/testbed"))
+}
+
+/// The testbed at `path`, with this subcommand. It runs in the user's current folder, so that
+/// relative paths work.
+pub fn testbed(path: &Path, subcommand: &str) -> Command {
+    let mut testbed = Command::new(path);
+    let caller = format!("cargo xtask {subcommand}");
+    testbed.arg(subcommand).env("TESTBED_CALLER", caller);
+    testbed
+}
+
+/// The exit code of an ended program as that of this command. A program that a signal ended
+/// has none, which is an error.
+pub fn exit_code(command: &Command, end: ExitStatus) -> Result<ExitCode, ToolError> {
+    let code = end.code().and_then(|code| u8::try_from(code).ok());
+    code.map(ExitCode::from)
+        .ok_or_else(|| ToolError::failed(command, end))
 }
 
 /// Prints the call and runs it.
