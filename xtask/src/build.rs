@@ -1,12 +1,12 @@
 //! `cargo xtask build`: builds a driver file without the WDK.
 
 use std::{
-    fmt::Write as _,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use fs_err as fs;
 use packaging::{
     architecture::Architecture,
     image::{Image, ImageError},
@@ -48,60 +48,35 @@ pub struct Options {
 /// A build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// Cargo failed.
     #[error("the driver was not built: {0}")]
     Cargo(#[from] ToolError),
-    /// A file cannot be copied.
-    #[error("cannot copy {from} to {to}: {source}")]
-    Copy {
-        /// The source.
-        from: PathBuf,
-        /// The destination.
-        to: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The driver file of an earlier build cannot be removed.
-    #[error("cannot remove {} of an earlier build: {source}", path.display())]
-    Remove {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The testbed's fixtures cannot be listed, read or removed.
-    #[error("cannot read or replace the testbed's fixtures in testbed/fixtures or target: {0}")]
-    Sources(io::Error),
-    /// The built file is not a valid driver file.
+    #[error(transparent)]
+    File(#[from] io::Error),
     #[error(transparent)]
     Image(#[from] ImageError),
 }
 
-/// Builds the driver and prints its imports.
-///
-/// # Errors
-/// See [`BuildError`].
+/// Builds the driver and prints its path, size and imports.
 pub fn command(options: &Options) -> Result<(), BuildError> {
     let driver = driver(options.driver, options.arch)?;
-    print!("{}", description(&driver)?);
+    let image = Image::read(&driver)?;
+    println!("{}: {} bytes", driver.display(), image.bytes());
+    for (module, functions) in image.imports() {
+        println!("imports of {module}:");
+        for function in functions {
+            println!("  {function}");
+        }
+    }
     Ok(())
 }
 
 /// Builds a driver and returns its path.
-///
-/// # Errors
-/// See [`BuildError`].
 pub fn driver(driver: Driver, architecture: Architecture) -> Result<PathBuf, BuildError> {
     let name = driver.name();
     let driver = file(driver, architecture);
     // A failed build must not leave the driver of an earlier one.
     match fs::remove_file(&driver) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(BuildError::Remove {
-                path: driver,
-                source,
-            });
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let here = Place::here();
@@ -155,35 +130,11 @@ pub fn target() -> PathBuf {
 }
 
 /// Copies a file. Creates the destination folder if it is missing.
-///
-/// # Errors
-/// [`BuildError::Copy`].
-pub fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+pub fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder)?;
     // A rename replaces the file atomically: another command may be reading it.
-    fs::create_dir_all(folder)
-        .and_then(|()| tempfile::NamedTempFile::new_in(folder))
-        .and_then(|draft| {
-            fs::copy(from, draft.path())?;
-            Ok(draft.persist(to)?)
-        })
-        .map(drop)
-        .map_err(|source| BuildError::Copy {
-            from: from.to_owned(),
-            to: to.to_owned(),
-            source,
-        })
-}
-
-/// Describes the driver file: path, size, imports.
-fn description(driver: &Path) -> Result<String, BuildError> {
-    let image = Image::read(driver)?;
-    let mut text = format!("{}: {} bytes\n", driver.display(), image.bytes());
-    for (module, functions) in image.imports() {
-        let _ = writeln!(text, "imports of {module}:");
-        for function in functions {
-            let _ = writeln!(text, "  {function}");
-        }
-    }
-    Ok(text)
+    let draft = tempfile::NamedTempFile::new_in(folder)?.into_temp_path();
+    fs::copy(from, &draft)?;
+    fs::rename(&draft, to)
 }

@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fmt::Write as _,
     io,
     process::{ExitCode, Stdio},
 };
 
-use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use fs_err as fs;
 use packaging::architecture::Architecture::X64;
 use serde_json::{Map, Value};
@@ -16,7 +16,7 @@ use toml::{Table, Value as Toml};
 
 use crate::{
     build::{self, BuildError},
-    driver::{Chosen, Driver},
+    driver::{Chosen, Driver, NoDriver},
     tool::{self, ToolError},
     workspace,
 };
@@ -41,22 +41,12 @@ Examples:
 #[command(after_help = HELP)]
 pub struct Options {
     /// Driver of this project (ferrostor, ramdisk, locks), or path of a .sys file
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        default_value = "ferrostor",
-        value_parser = OsStringValueParser::new().try_map(Chosen::parse)
-    )]
-    driver: Chosen,
+    #[arg(long, value_name = "NAME|FILE", default_value = "ferrostor")]
+    driver: OsString,
 
     /// Second driver, to compare with in a Markdown table
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        value_parser = OsStringValueParser::new().try_map(Chosen::parse),
-        conflicts_with_all = ["json", "set_budget"]
-    )]
-    beside: Option<Chosen>,
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["json", "set_budget"])]
+    beside: Option<OsString>,
 
     /// Requests in flight at a time, 1 to 256 [default: 1,32,256]
     #[arg(
@@ -90,6 +80,8 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
     #[error(transparent)]
+    NoDriver(#[from] NoDriver),
+    #[error(transparent)]
     Build(#[from] BuildError),
     #[error("nothing was counted: {0}")]
     Testbed(#[from] ToolError),
@@ -119,18 +111,21 @@ pub fn command(options: &Options) -> Result<ExitCode, CostError> {
 }
 
 fn figures(options: &Options) -> Result<(), CostError> {
+    // Reports a wrong file before anything is built.
+    let driver = Chosen::parse(&options.driver)?;
+    let beside = options.beside.as_deref().map(Chosen::parse).transpose()?;
     let depth = options.depth.iter().map(|depth| format!("--depth={depth}"));
     let mut flags: Vec<String> = depth.collect();
     let count = |driver| count(driver, &options.function, &flags);
     if options.set_budget {
-        let budget = budget_of(&count(&options.driver)?);
+        let budget = budget_of(&count(&driver)?);
         fs::write(workspace::root().join(BUDGET), budget)?;
         println!("wrote the current figures to {BUDGET}");
-    } else if let Some(beside) = &options.beside {
-        print!("{}", compare(&count(&options.driver)?, &count(beside)?));
+    } else if let Some(beside) = &beside {
+        print!("{}", compare(&count(&driver)?, &count(beside)?));
     } else {
         flags.extend(options.json.then(|| "--json".to_owned()));
-        print!("{}", testbed(&options.driver, &options.function, &flags)?);
+        print!("{}", testbed(&driver, &options.function, &flags)?);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The drivers of this project, and the driver that a command line names.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsStr, path::PathBuf};
 
 use clap::ValueEnum;
 
@@ -66,25 +66,25 @@ pub enum Chosen {
     File(PathBuf),
 }
 
+/// The command line names neither a driver of this project nor a file.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: no such file; give the path of a .sys file, or a driver of this project: {}",
+    .0.display(), Driver::value_variants().iter().map(|it| it.name()).collect::<Vec<_>>().join(", ")
+)]
+pub struct NoDriver(PathBuf);
+
 impl Chosen {
-    /// # Errors
-    /// It is neither one of this project nor a file. The message names those of this project.
-    pub fn parse(given: OsString) -> Result<Self, String> {
+    pub fn parse(given: &OsStr) -> Result<Self, NoDriver> {
         if let Ok(driver) = Driver::from_str(&given.to_string_lossy(), false) {
             return Ok(Self::Project(driver));
         }
         let file = PathBuf::from(given);
         if file.is_file() {
-            return Ok(Self::File(file));
+            Ok(Self::File(file))
+        } else {
+            Err(NoDriver(file))
         }
-        let known: Vec<_> = Driver::value_variants()
-            .iter()
-            .map(|it| it.name())
-            .collect();
-        Err(format!(
-            "no such file; give the path of a .sys file, or a driver of this project: {}",
-            known.join(", ")
-        ))
     }
 }
 

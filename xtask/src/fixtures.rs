@@ -3,10 +3,11 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
+use fs_err as fs;
 use packaging::architecture::Architecture::X64;
 
 use crate::{
@@ -22,17 +23,14 @@ const PROFILE: &str = "fixtures";
 
 /// Builds the fixtures and returns their folder. Its folders `faulty` and `correct` have a
 /// `.sys` and a `.map` of each.
-///
-/// # Errors
-/// See [`BuildError`].
 pub fn fixtures() -> Result<PathBuf, BuildError> {
-    let names = names().map_err(BuildError::Sources)?;
+    let names = names()?;
     let folder = workspace::target().join("fixtures");
     for (variant, features) in [("faulty", &["--features", "faulty"][..]), ("correct", &[])] {
         // A failed build must not leave fixtures of an earlier one, nor of a removed source.
         let to = folder.join(variant);
         if to.exists() {
-            fs::remove_dir_all(&to).map_err(BuildError::Sources)?;
+            fs::remove_dir_all(&to)?;
         }
         tool::run(
             on_cross("build")
@@ -67,8 +65,8 @@ fn bring(name: &str, to: &Path) -> Result<(), BuildError> {
     let file = name.replace('-', "_");
     let driver = built.join(file.clone() + ".dll");
     copy(&driver, &to.join(format!("{name}.sys")))?;
-    let map = map_of(&driver, &built, &file).map_err(BuildError::Sources)?;
-    copy(&map, &to.join(format!("{name}.map")))
+    let map = map_of(&driver, &built, &file)?;
+    Ok(copy(&map, &to.join(format!("{name}.map")))?)
 }
 
 /// The linker map of `driver`. It lies beside the linked file, which has a hash in its name

@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
+use fs_err as fs;
 use packaging::{
     check::{Report, Verdict},
     lint::{self, Terms},
@@ -53,15 +54,8 @@ pub struct Options {
 /// An error that prevents any check.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// No file to check was found.
+    #[error(transparent)]
+    Read(#[from] io::Error),
     #[error("no .sys, .inf or .cat file found: name such a file, or a folder that contains one")]
     Nothing,
 }
@@ -70,17 +64,11 @@ pub enum Error {
 const NOT_JUDGED: u8 = 3;
 
 /// Prints the checks and returns the exit code that `--help` describes.
-///
-/// # Errors
-/// See [`Error`].
 pub fn command(options: &Options) -> Result<ExitCode, Error> {
     let mut files = Vec::new();
     let mut unreadable = Vec::new();
     for path in &options.files {
-        collect(path, &mut files, &mut unreadable).map_err(|source| Error::Read {
-            path: path.clone(),
-            source,
-        })?;
+        collect(path, &mut files, &mut unreadable)?;
     }
     files.sort_by(|one, other| one.path.cmp(&other.path));
     files.dedup_by(|one, other| one.path == other.path);
@@ -93,7 +81,7 @@ pub fn command(options: &Options) -> Result<ExitCode, Error> {
         subject: path.display().to_string(),
         checks: Vec::new(),
         beyond: Vec::new(),
-        not_judged: Some(format!("cannot be read: {error}")),
+        not_judged: Some(error.to_string()),
         advice_decides: options.house_rules,
     }));
     for report in &reports {

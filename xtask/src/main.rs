@@ -56,31 +56,25 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let result: Result<ExitCode, Box<dyn std::error::Error>> = match Command::parse() {
-        Command::Run(options) => run::command(&options).map_err(Into::into),
-        Command::Test(options) => test::command(&options).map_err(Into::into),
-        Command::Build(options) => build::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        Command::Package(options) => package::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        Command::Lint(options) => lint::command(&options).map_err(Into::into),
-        Command::Cost(options) => cost::command(&options).map_err(Into::into),
-        Command::GuardCost(options) => guard_cost::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        Command::Mutants(options) => mutants::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-        Command::Rules(options) => rules::command(&options)
-            .map(|()| ExitCode::SUCCESS)
-            .map_err(Into::into),
-    };
-    result.unwrap_or_else(|error| {
+    run(Command::parse()).unwrap_or_else(|error| {
         eprintln!("error: {error}");
         ExitCode::FAILURE
     })
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    match command {
+        Command::Run(options) => return Ok(run::command(&options)?),
+        Command::Test(options) => return Ok(test::command(&options)?),
+        Command::Lint(options) => return Ok(lint::command(&options)?),
+        Command::Cost(options) => return Ok(cost::command(&options)?),
+        Command::Build(options) => build::command(&options)?,
+        Command::Package(options) => package::command(&options)?,
+        Command::GuardCost(options) => guard_cost::command(&options)?,
+        Command::Mutants(options) => mutants::command(&options)?,
+        Command::Rules(options) => rules::command(&options)?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `cargo xtask package`: makes the signed driver package, as a folder, .zip and ISO image.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum as _;
+use fs_err as fs;
 use packaging::{
     architecture::Architecture,
     archive::{self, ArchiveError},
@@ -113,92 +114,44 @@ fn driver_file(text: &str) -> Result<(Architecture, PathBuf), String> {
 /// An error that prevents a package.
 #[derive(Debug, thiserror::Error)]
 pub enum PackageError {
-    /// The driver was not built.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// `SOURCE_DATE_EPOCH` is not a date.
     #[error("SOURCE_DATE_EPOCH is '{0}': set it to a number of seconds since 1970, or unset it")]
     Date(String),
-    /// The password's variable is not set.
     #[error("{variable} is not set: set it to the password of {}", file.display())]
-    NoPassword {
-        /// The PKCS#12 file.
-        file: PathBuf,
-        /// The variable.
-        variable: String,
-    },
-    /// The signing key or certificate cannot be used.
+    NoPassword { file: PathBuf, variable: String },
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// The workspace's version cannot be a driver version.
     #[error("version in Cargo.toml: {0}")]
     Version(#[from] VersionError),
-    /// The contents of the package cannot be made.
     #[error(transparent)]
     Files(#[from] package::PackageError),
-    /// The INF template cannot be parsed.
     #[error("{}: {source}", path.display())]
-    Inx {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: InfError,
-    },
-    /// A driver file cannot be read or parsed.
+    Inx { path: PathBuf, source: InfError },
     #[error(transparent)]
     Image(#[from] ImageError),
-    /// A driver file has no version.
     #[error("{}: the file has no version resource: give the version with --driver-version", .0.display())]
     NoVersion(PathBuf),
-    /// A driver file is for another architecture.
-    #[error("{}: the driver file is not for {}: correct ARCH in --driver-file", path.display(), asked.name())]
-    Processor {
-        /// The file.
-        path: PathBuf,
-        /// The architecture on the command line.
-        asked: Architecture,
-    },
-    /// An architecture has two driver files.
+    #[error("{}: the driver file is not for {}: correct ARCH in --driver-file", .0.display(), .1.name())]
+    Processor(PathBuf, Architecture),
     #[error("--driver-file is given twice for {}: keep one file", .0.name())]
     Twice(Architecture),
-    /// The INF template does not install the driver file.
     #[error(
         "{}: [SourceDisksFiles] does not list {name} for {}: add it", inx.display(), architecture.name()
     )]
     NotInstalled {
-        /// The INF template.
         inx: PathBuf,
-        /// The driver file's name.
         name: String,
-        /// The architecture.
         architecture: Architecture,
     },
-    /// Checks of the finished files failed.
     #[error("no package was made: fix the checks marked NO or 'not judged' above, in {}", .0.join(", "))]
     Faults(Vec<String>),
-    /// The .zip cannot be made.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// The ISO image cannot be made.
     #[error("the ISO image was not made: {0}")]
     Disc(#[source] ToolError),
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-}
-
-impl PackageError {
-    fn file(path: &Path, source: io::Error) -> Self {
-        Self::File {
-            path: path.to_owned(),
-            source,
-        }
-    }
+    #[error(transparent)]
+    File(#[from] io::Error),
 }
 
 /// Files that are the same for all architectures: source in the project, and destination
@@ -218,9 +171,6 @@ pub const SHARED: [(&str, &str); 9] = [
 /// Makes the package. Prints the results of its checks and its contents.
 ///
 /// An older package is replaced only after the new one is complete and passed its checks.
-///
-/// # Errors
-/// See [`PackageError`].
 pub fn command(options: &Options) -> Result<(), PackageError> {
     match &options.inx {
         Some(inx) => package_other(options, inx),
@@ -239,7 +189,7 @@ fn package_ferrostor(options: &Options) -> Result<(), PackageError> {
     let name = Driver::Ferrostor.name();
     let signer = options.signer()?;
     let out = &options.out;
-    fs::create_dir_all(out).map_err(|source| PackageError::file(out, source))?;
+    fs::create_dir_all(out)?;
 
     let product = Product {
         name,
@@ -250,8 +200,11 @@ fn package_ferrostor(options: &Options) -> Result<(), PackageError> {
     for &architecture in architectures {
         let image = build::driver(Driver::Ferrostor, architecture)?;
         let setup = product.setup(architecture, date)?;
-        let sources = vec![File::new(format!("{name}.sys"), read(&image)?)];
-        let symbols = File::new(format!("{name}.pdb"), read(&image.with_extension("pdb"))?);
+        let sources = vec![File::new(format!("{name}.sys"), fs::read(&image)?)];
+        let symbols = File::new(
+            format!("{name}.pdb"),
+            fs::read(image.with_extension("pdb"))?,
+        );
         files.extend(setup.files(sources, Some(symbols), &signer, date)?);
     }
     let package = Package {
@@ -279,10 +232,7 @@ fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
         }
         let image = Image::read(path)?;
         if image.architecture() != Ok(*architecture) {
-            return Err(PackageError::Processor {
-                path: path.clone(),
-                asked: *architecture,
-            });
+            return Err(PackageError::Processor(path.clone(), *architecture));
         }
         version = version.or(image.version());
     }
@@ -301,7 +251,7 @@ fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
         let sources = sources(&setup, inx, *architecture, path)?;
         let symbols = path.with_extension("pdb");
         let symbols = match (symbols.is_file(), symbols.file_name()) {
-            (true, Some(name)) => Some(File::new(name.to_string_lossy(), read(&symbols)?)),
+            (true, Some(name)) => Some(File::new(name.to_string_lossy(), fs::read(&symbols)?)),
             _ => None,
         };
         files.extend(setup.files(sources, symbols, &signer, date)?);
@@ -339,7 +289,7 @@ fn sources(
                 folder.join(own)
             }
         };
-        files.push(File::new(source, read(&path)?));
+        files.push(File::new(source, fs::read(path)?));
     }
     if is_installed {
         return Ok(files);
@@ -408,28 +358,23 @@ impl Package<'_> {
     /// Writes the folder, the .zip and the .iso, each completely or not at all.
     fn write(&self, out: &Path, files: &[File]) -> Result<(), PackageError> {
         let name = format!("{}-{}", self.name, self.version);
-        fs::create_dir_all(out).map_err(|source| PackageError::file(out, source))?;
+        fs::create_dir_all(out)?;
         // A rename needs the same file system.
-        let unfinished =
-            tempfile::tempdir_in(out).map_err(|source| PackageError::file(out, source))?;
+        let unfinished = tempfile::tempdir_in(out)?;
         let new = unfinished.path().join(&name);
         for File { path, bytes } in files {
             let path = new.join(path);
-            fs::create_dir_all(path.parent().unwrap_or(&new))
-                .and_then(|()| fs::write(&path, bytes))
-                .map_err(|source| PackageError::file(&path, source))?;
+            fs::create_dir_all(path.parent().unwrap_or(&new))?;
+            fs::write(path, bytes)?;
         }
         let [zip, iso] = ["zip", "iso"].map(|ending| format!("{name}.{ending}"));
         let archive = archive::zip(&name, files, self.date)?;
-        let new_zip = unfinished.path().join(&zip);
-        fs::write(&new_zip, archive).map_err(|source| PackageError::file(&new_zip, source))?;
+        fs::write(unfinished.path().join(&zip), archive)?;
         self.disc(&new, &unfinished.path().join(&iso))?;
 
         // Two runs at the same time must not mix their outputs: the lock covers all three.
-        let folder = fs::File::open(out).map_err(|source| PackageError::file(out, source))?;
-        folder
-            .lock()
-            .map_err(|source| PackageError::file(out, source))?;
+        let folder = fs::File::open(out)?;
+        folder.lock()?;
         for made in [&name, &zip, &iso] {
             let to = out.join(made);
             let old = unfinished.path().join(format!("old-{made}"));
@@ -437,8 +382,7 @@ impl Package<'_> {
             match fs::rename(&to, &old) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => fs::rename(unfinished.path().join(made), &to),
-            }
-            .map_err(|source| PackageError::file(&to, source))?;
+            }?;
         }
         drop(folder);
         let strict = if self.advice_decides {
@@ -546,25 +490,21 @@ fn shared_files() -> Result<Vec<File>, PackageError> {
     for (from, to) in SHARED {
         let from = workspace::root().join(from);
         if !from.is_dir() {
-            files.push(File::new(to, read(&from)?));
+            files.push(File::new(to, fs::read(from)?));
             continue;
         }
-        for entry in fs::read_dir(&from).map_err(|source| PackageError::file(&from, source))? {
-            let entry = entry.map_err(|source| PackageError::file(&from, source))?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            files.push(File::new(format!("{to}/{name}"), read(&entry.path())?));
+            files.push(File::new(format!("{to}/{name}"), fs::read(entry.path())?));
         }
     }
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PackageError> {
-    fs::read(path).map_err(|source| PackageError::file(path, source))
-}
-
 /// Reads the text of an INF file, in any encoding that Windows accepts.
 fn read_inx(path: &Path) -> Result<String, PackageError> {
-    let text = inf::decode(&read(path)?).map_err(|source| PackageError::Inx {
+    let text = inf::decode(&fs::read(path)?).map_err(|source| PackageError::Inx {
         path: path.to_owned(),
         source,
     })?;
@@ -572,9 +512,6 @@ fn read_inx(path: &Path) -> Result<String, PackageError> {
 }
 
 /// The workspace's version as a four-part driver version.
-///
-/// # Errors
-/// A part exceeds the range of a driver version.
 pub fn version() -> Result<Version, VersionError> {
     format!("{}.0", env!("CARGO_PKG_VERSION")).parse()
 }

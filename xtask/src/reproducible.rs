@@ -2,11 +2,12 @@
 //! the build machine. A check builds both in two folders and compares them.
 
 use std::{
-    env, fs, io,
+    env, io,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum as _;
+use fs_err as fs;
 use packaging::architecture::Architecture;
 use tempfile::TempDir;
 
@@ -45,9 +46,6 @@ impl Place {
     }
 
     /// Builds a driver's package of cross/, in release mode.
-    ///
-    /// # Errors
-    /// A tool failed.
     pub fn build(&self, package: &str, architecture: Architecture) -> Result<(), ToolError> {
         let cross_folder = self.project.join("cross");
         let flags: Vec<String> = self
@@ -103,15 +101,14 @@ impl Place {
         // The path has a space and another length.
         let folder = tempfile::Builder::new()
             .prefix("built elsewhere ")
-            .tempdir()
-            .map_err(ReproducibleError::at(&env::temp_dir()))?;
+            .tempdir()?;
         let there = Self {
             project: folder.path().join("project"),
             target: folder.path().join("target"),
             cargo_home: folder.path().join("cargo"),
         };
         copy(&self.project, &there.project)?;
-        fs::create_dir(&there.cargo_home).map_err(ReproducibleError::at(&there.cargo_home))?;
+        fs::create_dir(&there.cargo_home)?;
         // Symbolic links, because the dependencies are large.
         tool::run(
             tool("ln")
@@ -126,60 +123,30 @@ impl Place {
 /// The builds differ, or could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReproducibleError {
-    /// The build in the project's folder failed.
     #[error(transparent)]
     Build(#[from] BuildError),
     /// The build in the other folder failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
-    /// A file cannot be read or copied.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// Two builds differ.
+    #[error(transparent)]
+    File(#[from] io::Error),
     #[error(
         "{file} differs when it is built in another folder: {here} bytes in the project's \
          folder, {there} bytes in the other; the first difference is at byte {same}"
     )]
     Different {
-        /// The file.
         file: String,
-        /// Its length in the project's folder.
         here: usize,
-        /// Its length in the other folder.
         there: usize,
-        /// The number of equal bytes at the start.
         same: usize,
     },
     /// A file contains the path of a folder that both builds use.
     #[error("{file} contains the path {}, so it depends on this machine", folder.display())]
-    Named {
-        /// The file.
-        file: String,
-        /// The folder.
-        folder: PathBuf,
-    },
-}
-
-impl ReproducibleError {
-    /// Adds the path to an error of the file system.
-    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        |source| Self::File {
-            path: path.to_owned(),
-            source,
-        }
-    }
+    Named { file: String, folder: PathBuf },
 }
 
 /// Builds the driver for each architecture in the project's folder and in another, and
 /// compares the driver files and program databases byte by byte.
-///
-/// # Errors
-/// See [`ReproducibleError`].
 pub fn check(driver: Driver) -> Result<(), ReproducibleError> {
     let here = Place::here();
     let (_folder, there) = here.elsewhere()?;
@@ -190,10 +157,7 @@ pub fn check(driver: Driver) -> Result<(), ReproducibleError> {
         there.build(driver.name(), architecture)?;
         for ending in ["dll", "pdb"] {
             let file = format!("{}.{ending}", driver.name());
-            let [a, b] = [&here, &there].map(|place| {
-                let path = place.built(&file, architecture);
-                fs::read(&path).map_err(ReproducibleError::at(&path))
-            });
+            let [a, b] = [&here, &there].map(|place| fs::read(place.built(&file, architecture)));
             compare(file, &a?, &b?, &sysroot)?;
         }
     }
@@ -232,29 +196,23 @@ fn rust_commit() -> Result<String, ToolError> {
 }
 
 /// The paths in a folder, sorted by name.
-fn entries(folder: &Path) -> Result<Vec<PathBuf>, ReproducibleError> {
-    let mut paths = fs::read_dir(folder)
-        .and_then(|all| {
-            all.map(|entry| Ok(entry?.path()))
-                .collect::<io::Result<Vec<_>>>()
-        })
-        .map_err(ReproducibleError::at(folder))?;
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
     paths.sort();
     Ok(paths)
 }
 
 /// Copies a file, or a folder without its Git history and target folders.
-fn copy(from: &Path, to: &Path) -> Result<(), ReproducibleError> {
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
     // Cargo puts this tag into its target folders.
     if from.ends_with(".git") || from.join("CACHEDIR.TAG").exists() {
         return Ok(());
     }
     if from.is_file() {
-        return fs::copy(from, to)
-            .map(drop)
-            .map_err(ReproducibleError::at(from));
+        return fs::copy(from, to).map(drop);
     }
-    fs::create_dir_all(to).map_err(ReproducibleError::at(to))?;
+    fs::create_dir_all(to)?;
     for entry in entries(from)? {
         if let Some(name) = entry.file_name() {
             copy(&entry, &to.join(name))?;

@@ -9,7 +9,7 @@ use packaging::architecture::Architecture::X64;
 
 use crate::{
     build::{self, BuildError},
-    driver::{Chosen, Driver},
+    driver::{Chosen, Driver, NoDriver},
     tool::{self, ToolError},
 };
 
@@ -66,8 +66,8 @@ pub struct Options {
 /// The driver was not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("--driver {name}: {why}", name = .0.display(), why = .1)]
-    NoDriver(OsString, String),
+    #[error("--driver {0}")]
+    NoDriver(#[from] NoDriver),
     #[error(transparent)]
     Build(#[from] BuildError),
     #[error("the testbed was not run: {0}")]
@@ -77,7 +77,7 @@ pub enum RunError {
 /// Runs a driver and returns the testbed's exit code.
 pub fn command(options: &Options) -> Result<ExitCode, RunError> {
     let (name, given) = options.driver_and_words();
-    let driver = Chosen::parse(name.clone()).map_err(|why| RunError::NoDriver(name, why))?;
+    let driver = Chosen::parse(&name)?;
     let (file, house_rules): (_, &[_]) = match &driver {
         Chosen::Project(driver) => (build::file(*driver, X64), driver.testbed_options()),
         Chosen::File(file) => (file.clone(), &[]),

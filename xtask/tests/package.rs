@@ -303,7 +303,7 @@ fn a_file_that_cannot_be_read_does_not_hide_the_others() {
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("a.sys:\n  not judged: cannot be read: "),
+        said.contains("a.sys:\n  not judged: failed to open file "),
         "{said}"
     );
     assert!(said.contains("b.inf (x64):\n"), "{said}");
