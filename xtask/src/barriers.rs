@@ -8,9 +8,9 @@
 //! The compiler calls `memcpy`, `memmove` and `memset`. A loop of single bytes there would
 //! cost more than the rest of a request.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
-use object::{LittleEndian as LE, read::pe::PeFile64};
+use crate::linked::{Function, Linked, LinkedError};
 
 /// Part of the names of the register access functions, mangled or not.
 const TYPE: &str = "MappedRegisters";
@@ -34,102 +34,58 @@ const DMB_OSHLD: u32 = 0xD503_31BF;
 /// A driver file failed the check, or could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum BarrierError {
-    /// A file cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// The driver file is not a PE file.
-    #[error("not a 64-bit PE file: {0}")]
-    Image(#[from] object::Error),
-    /// The map does not have a register access function.
+    #[error(transparent)]
+    Linked(#[from] LinkedError),
     #[error(
-        "the linker map has no function {TYPE}::{0}: it was inlined, renamed or removed; adapt \
-         xtask/src/barriers.rs"
+        "the driver file has no function {0} of the linker map: it was inlined, renamed or \
+         removed; adapt xtask/src/barriers.rs"
     )]
-    Missing(&'static str),
-    /// A function's address lies outside the file.
-    #[error("the driver file has no code for {0}, which the linker map names")]
-    NoCode(String),
-    /// An access without its barrier.
+    Missing(String),
     #[error(
-        "{function}: the {access} at offset {offset:#x} has no memory barrier: dmb osh must \
-         precede a store, dmb oshld must follow a load"
+        "{0}: the {1} at offset {2:#x} has no memory barrier: dmb osh must precede a store, \
+         dmb oshld must follow a load"
     )]
-    NoBarrier {
-        /// The function.
-        function: String,
-        /// "load" or "store".
-        access: &'static str,
-        /// Bytes from the function's start.
-        offset: usize,
-    },
-    /// A routine moves single bytes.
+    NoBarrier(String, &'static str, usize),
     #[error("{0} has no loop that stores 16 bytes at a time, so block copies are slow")]
     Narrow(String),
-    /// The map has none of the routines.
-    #[error(
-        "the linker map has none of {}: they were renamed or removed; adapt \
-         xtask/src/barriers.rs", BLOCK_ROUTINES.join(", ")
-    )]
-    NoRoutine,
-    /// A function has no load or store.
     #[error("{0} has no load or store: the check does not see its register access")]
     NoAccess(String),
 }
 
 /// Checks the ARM64 driver file at `path`, with the `.map` beside it. Returns the number of
 /// register accesses, all of which have barriers.
-///
-/// # Errors
-/// The first failed check.
 pub fn check(path: &Path) -> Result<usize, BarrierError> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|source| BarrierError::Read {
-            path: path.display().to_string(),
-            source,
-        })
-    };
-    let bytes = read(path)?;
-    let map = read(&path.with_extension("map"))?;
-    let functions = functions(&String::from_utf8_lossy(&map));
-    let file = PeFile64::parse(&*bytes)?;
-    let base = file.nt_headers().optional_header.image_base.get(LE);
+    let functions = Linked::read(path)?.functions;
     let mut accesses = 0;
     for access in ACCESSES {
-        let found: Vec<_> = functions
+        let mut found = functions
             .iter()
             .filter(|function| is_access(&function.name, access))
-            .collect();
-        if found.is_empty() {
-            return Err(BarrierError::Missing(access));
+            .peekable();
+        if found.peek().is_none() {
+            return Err(BarrierError::Missing(format!("{TYPE}::{access}")));
         }
         for function in found {
-            let code = code(&file, base, function)
-                .ok_or_else(|| BarrierError::NoCode(function.name.clone()))?;
-            accesses += check_function(&function.name, &code)?;
+            accesses += check_function(&function.name, &instructions(function))?;
         }
     }
     // The linker drops a routine that nothing calls.
-    let routines = functions
+    let mut routines = functions
         .iter()
-        .filter(|function| BLOCK_ROUTINES.contains(&function.name.as_str()));
-    let mut found = 0;
-    for function in routines {
-        let code = code(&file, base, function)
-            .ok_or_else(|| BarrierError::NoCode(function.name.clone()))?;
-        if !has_wide_loop(&code) {
-            return Err(BarrierError::Narrow(function.name.clone()));
-        }
-        found += 1;
+        .filter(|function| BLOCK_ROUTINES.contains(&function.name.as_str()))
+        .peekable();
+    if routines.peek().is_none() {
+        return Err(BarrierError::Missing(BLOCK_ROUTINES.join(" or ")));
     }
-    if found == 0 {
-        return Err(BarrierError::NoRoutine);
+    match routines.find(|routine| !has_wide_loop(&instructions(routine))) {
+        Some(routine) => Err(BarrierError::Narrow(routine.name.clone())),
+        None => Ok(accesses),
     }
-    Ok(accesses)
+}
+
+fn instructions(function: &Function) -> Vec<u32> {
+    let (words, _) = function.code.as_chunks();
+    words.iter().map(|word| u32::from_le_bytes(*word)).collect()
 }
 
 /// Whether a loop stores 16 bytes at a time, from a pair of X registers or from a Q register
@@ -158,50 +114,11 @@ fn loop_begin(index: usize, instruction: u32) -> Option<usize> {
     index.checked_sub(back).filter(|_| branches && back > 0)
 }
 
-/// A function of the linker map, with its address range.
-struct Function {
-    name: String,
-    start: u64,
-    end: u64,
-}
-
-/// The functions of a linker map, sorted by address.
-fn functions(map: &str) -> Vec<Function> {
-    let mut symbols: Vec<(u64, String)> = map
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            // Section 1 is the code.
-            words.next().filter(|place| place.starts_with("0001:"))?;
-            let name = words.next()?.to_owned();
-            let address = u64::from_str_radix(words.next()?, 16).ok()?;
-            Some((address, name))
-        })
-        .collect();
-    symbols.sort();
-    let ends: Vec<u64> = symbols.iter().skip(1).map(|(start, _)| *start).collect();
-    symbols
-        .into_iter()
-        .zip(ends)
-        .map(|((start, name), end)| Function { name, start, end })
-        .collect()
-}
-
 /// Whether a mangled name is that of `access`. The hash `17h…` must follow the name, so
 /// `write_u8` does not match `write_u8_volatile`.
 fn is_access(name: &str, access: &str) -> bool {
     let length_and_name = format!("{}{access}17h", access.len());
     name.contains(TYPE) && name.contains(&length_and_name)
-}
-
-/// The instructions of a function.
-fn code(file: &PeFile64<'_>, base: u64, function: &Function) -> Option<Vec<u32>> {
-    let sections = file.section_table();
-    let start = u32::try_from(function.start.checked_sub(base)?).ok()?;
-    let length = usize::try_from(function.end.checked_sub(function.start)?).ok()?;
-    let bytes = sections.pe_data_at(file.data(), start)?.get(..length)?;
-    let (words, _) = bytes.as_chunks();
-    Some(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
 }
 
 const STACK_POINTER: u32 = 31;
@@ -222,12 +139,8 @@ fn access(instruction: u32) -> Option<Access> {
     }
     // Bits 22 and 23 are the direction of a single register, bit 22 that of a pair.
     let is_single = instruction & 0x3A00_0000 == 0x3800_0000;
-    let direction = if is_single {
-        instruction >> 22 & 3
-    } else {
-        instruction >> 22 & 1
-    };
-    Some(if direction == 0 {
+    let mask = if is_single { 3 } else { 1 };
+    Some(if instruction >> 22 & mask == 0 {
         Access::Store
     } else {
         Access::Load
@@ -238,23 +151,14 @@ fn access(instruction: u32) -> Option<Access> {
 fn check_function(name: &str, code: &[u32]) -> Result<usize, BarrierError> {
     let mut accesses = 0;
     for (index, instruction) in code.iter().enumerate() {
-        let beside = match access(*instruction) {
+        let before = index.checked_sub(1).and_then(|before| code.get(before));
+        let (kind, barrier, wanted) = match access(*instruction) {
             None => continue,
-            Some(Access::Store) => {
-                index.checked_sub(1).and_then(|before| code.get(before)) == Some(&DMB_OSH)
-            }
-            Some(Access::Load) => code.get(index + 1) == Some(&DMB_OSHLD),
+            Some(Access::Store) => ("store", before, DMB_OSH),
+            Some(Access::Load) => ("load", code.get(index + 1), DMB_OSHLD),
         };
-        if !beside {
-            return Err(BarrierError::NoBarrier {
-                function: name.to_owned(),
-                access: if access(*instruction) == Some(Access::Store) {
-                    "store"
-                } else {
-                    "load"
-                },
-                offset: index * 4,
-            });
+        if barrier != Some(&wanted) {
+            return Err(BarrierError::NoBarrier(name.to_owned(), kind, index * 4));
         }
         accesses += 1;
     }
@@ -292,35 +196,32 @@ mod tests {
     }
 
     #[test]
-    fn a_store_needs_its_barrier_before_it() {
+    fn a_store_needs_its_barrier_before_it_and_a_load_after_it() {
+        let [cmp, ..] = OTHERS;
+        let mut cases = Vec::new();
         for store in STORES {
-            assert!(matches!(
-                check_function("f", &[OTHERS[0], DMB_OSH, store, RET]),
-                Ok(1)
-            ));
-            for without in [
-                &[store, RET][..],
-                &[DMB_OSHLD, store, RET],
-                &[store, DMB_OSH, RET],
-                &[DMB_OSH, OTHERS[0], store, RET],
-                &[DMB_OSH, store, store, RET],
-            ] {
-                let checked = check_function("f", without);
-                assert!(matches!(checked, Err(BarrierError::NoBarrier { .. })));
-            }
+            cases.extend([
+                (true, vec![cmp, DMB_OSH, store, RET]),
+                (false, vec![store, RET]),
+                (false, vec![DMB_OSHLD, store, RET]),
+                (false, vec![store, DMB_OSH, RET]),
+                (false, vec![DMB_OSH, cmp, store, RET]),
+                (false, vec![DMB_OSH, store, store, RET]),
+            ]);
         }
-    }
-
-    #[test]
-    fn a_load_needs_its_barrier_after_it() {
         for load in LOADS {
-            assert!(matches!(
-                check_function("f", &[load, DMB_OSHLD, RET]),
-                Ok(1)
-            ));
-            for without in [&[load, RET][..], &[DMB_OSHLD, load, RET], &[load]] {
-                let checked = check_function("f", without);
-                assert!(matches!(checked, Err(BarrierError::NoBarrier { .. })));
+            cases.extend([
+                (true, vec![load, DMB_OSHLD, RET]),
+                (false, vec![load, RET]),
+                (false, vec![DMB_OSHLD, load, RET]),
+                (false, vec![load]),
+            ]);
+        }
+        for (is_ordered, code) in cases {
+            match check_function("f", &code) {
+                Ok(accesses) => assert!(is_ordered && accesses == 1, "{code:x?}"),
+                Err(BarrierError::NoBarrier(..)) => assert!(!is_ordered, "{code:x?}"),
+                Err(other) => panic!("{code:x?}: {other}"),
             }
         }
     }
@@ -356,19 +257,13 @@ mod tests {
     }
 
     #[test]
-    fn a_function_ends_where_the_next_begins() {
-        let map = " 0001:00000010  _ZN8storport9registers15MappedRegisters9write_u1617habcE 0000000180001010 f\n \
-                   0001:00000000  _ZN8storport9registers15MappedRegisters8write_u817habcE 0000000180001000 f\n \
-                   0002:00000000  data 0000000180002000 f\n \
-                   0001:00000020  last 0000000180001020 f\n";
-        let functions = functions(map);
-        let places: Vec<_> = functions
-            .iter()
-            .map(|function| (function.start & 0xFF, function.end & 0xFF))
-            .collect();
-        assert_eq!(places, [(0, 0x10), (0x10, 0x20)]);
-        assert!(is_access(&functions[0].name, "write_u8"));
-        assert!(!is_access(&functions[0].name, "write_u16"));
-        assert!(is_access(&functions[1].name, "write_u16"));
+    fn a_register_access_is_known_by_its_whole_name() {
+        let name = "_ZN8storport9registers15MappedRegisters8write_u817habcE";
+        assert!(is_access(name, "write_u8"));
+        assert!(!is_access(name, "write_u"));
+        assert!(!is_access(
+            &name.replace("8write_u8", "9write_u16"),
+            "write_u8"
+        ));
     }
 }

@@ -7,6 +7,7 @@ mod docs;
 mod driver;
 mod fixtures;
 mod guard_cost;
+mod linked;
 mod lint;
 mod mutants;
 mod package;

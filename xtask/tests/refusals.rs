@@ -95,7 +95,6 @@ fn every_command_refuses_a_wrong_option_before_it_builds() {
     for (line, named) in [
         ("build --arch x86", "[possible values: x64, arm64]"),
         ("build --driver nosuch", "ferrostor"),
-        ("guard-cost --disassemble nosuch", "start_io_lock"),
         ("cost --driver nosuch", "ramdisk"),
         ("cost --beside nosuch.sys", "nosuch.sys"),
         ("cost --depth 1,257", "257"),
