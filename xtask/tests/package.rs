@@ -2,6 +2,7 @@
 //! osslsigncode, an independent program, accepts their signatures.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -36,11 +37,6 @@ impl Made {
     fn file(&self, file: &str) -> PathBuf {
         self.path(NAME).join(file)
     }
-
-    /// The test certificate, for osslsigncode.
-    fn certificate(&self) -> PathBuf {
-        self.root.path().join("key/test-signing.pem")
-    }
 }
 
 /// `cargo xtask package`, with a test key of its own in `root`.
@@ -66,45 +62,58 @@ fn succeeded(output: &Output) -> String {
     text
 }
 
-/// The files below `folder` with their contents.
-fn tree(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
+/// Runs `cargo xtask lint`.
+fn lint(arguments: &[&Path]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("lint").args(arguments);
+    command.output().expect("xtask runs")
+}
+
+/// The files below `folder` by their paths in it, with their contents.
+fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
+        let entry = entry.expect("an entry");
+        let (name, path) = (PathBuf::from(entry.file_name()), entry.path());
         if path.is_dir() {
-            files.extend(tree(&path));
+            let inner = tree(&path).into_iter();
+            files.extend(inner.map(|(path, bytes)| (name.join(path), bytes)));
         } else {
-            let bytes = fs::read(&path).expect("a file");
-            files.push((path, bytes));
+            files.insert(name, fs::read(path).expect("a file"));
         }
     }
-    files.sort();
     files
 }
 
-/// The same files, by their paths relative to `folder`.
-fn relative(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    tree(folder)
-        .into_iter()
-        .map(|(path, bytes)| {
-            let path = path.strip_prefix(folder).expect("it is in the folder");
-            (path.to_owned(), bytes)
-        })
-        .collect()
+/// A folder with copies of the package's files for x64.
+fn copy_of_x64() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    for ending in ["sys", "inf", "cat"] {
+        let name = format!("ferrostor.{ending}");
+        fs::copy(MADE.file(&format!("x64/{name}")), folder.path().join(name)).expect("a copy");
+    }
+    folder
 }
 
 /// Runs osslsigncode on a file, with its embedded signature or with a catalog.
-fn verify(certificate: &Path, file: &Path, catalog: Option<&Path>) -> Output {
+fn verify(file: &Path, catalog: Option<&Path>) -> Output {
     let mut command = Command::new("osslsigncode");
-    command.arg("verify").arg("-CAfile").arg(certificate);
+    command.args(["verify", "-CAfile"]);
+    command.arg(MADE.root.path().join("key/test-signing.pem"));
     if let Some(catalog) = catalog {
         command.arg("-catalog").arg(catalog);
     }
-    command
-        .arg("-in")
-        .arg(file)
-        .output()
-        .expect("osslsigncode runs")
+    command.arg("-in").arg(file);
+    command.output().expect("osslsigncode runs")
+}
+
+/// Checks that osslsigncode accepts the signatures of a `.sys` and of the `.cat` beside it, and
+/// the `.sys` by the `.cat`.
+fn verify_both(sys: &Path) {
+    let cat = sys.with_extension("cat");
+    succeeded(&verify(sys, None));
+    succeeded(&verify(&cat, None));
+    succeeded(&verify(sys, Some(&cat)));
 }
 
 #[test]
@@ -138,38 +147,18 @@ fn two_packages_of_one_commit_key_and_date_have_the_same_bytes() {
             .expect("xtask runs"),
     );
 
-    let first = relative(&MADE.path(""));
-    let second = relative(again.path());
-    let names = |files: &[(PathBuf, Vec<u8>)]| {
-        files
-            .iter()
-            .map(|(path, _)| path.clone())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(names(&first), names(&second));
-    for ((path, one), (_, other)) in first.iter().zip(&second) {
-        assert!(one == other, "{} differs", path.display());
+    let [first, second] = [tree(&MADE.path("")), tree(again.path())];
+    assert!(first.keys().eq(second.keys()), "other files");
+    for (path, bytes) in first {
+        assert!(bytes == second[&path], "{} differs", path.display());
     }
 }
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn osslsigncode_accepts_the_signatures_in_driver_and_catalog() {
+fn osslsigncode_accepts_the_driver_and_its_catalog() {
     for folder in FOLDERS {
-        for ending in ["sys", "cat"] {
-            let file = MADE.file(&format!("{folder}/ferrostor.{ending}"));
-            succeeded(&verify(&MADE.certificate(), &file, None));
-        }
-    }
-}
-
-#[test]
-#[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
-fn osslsigncode_accepts_the_driver_by_the_catalog() {
-    for folder in FOLDERS {
-        let [sys, cat] =
-            ["sys", "cat"].map(|ending| MADE.file(&format!("{folder}/ferrostor.{ending}")));
-        succeeded(&verify(&MADE.certificate(), &sys, Some(&cat)));
+        verify_both(&MADE.file(&format!("{folder}/ferrostor.sys")));
     }
 }
 
@@ -188,7 +177,7 @@ fn osslsigncode_refuses_driver_and_catalog_when_a_byte_is_changed() {
         let copy = changed.path().join("changed").with_extension(ending);
         fs::write(&copy, bytes).expect("it can be written");
 
-        let verdict = verify(&MADE.certificate(), &copy, None);
+        let verdict = verify(&copy, None);
 
         assert!(!verdict.status.success(), "{}", text(&verdict));
     }
@@ -209,28 +198,23 @@ fn the_disc_has_the_files_of_the_package() {
             .expect("xorriso runs"),
     );
 
-    let [on_disc, in_folder] = [relative(&copy), relative(&MADE.path(NAME))];
-    assert!(on_disc == in_folder, "other names or other bytes");
+    assert!(
+        tree(&copy) == tree(&MADE.path(NAME)),
+        "other names or other bytes"
+    );
 }
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn the_lint_accepts_a_package_and_names_each_change_of_one() {
-    succeeded(&lint(&[
-        "--house-rules",
-        &MADE.path(NAME).display().to_string(),
-    ]));
+    succeeded(&lint(&["--house-rules".as_ref(), &MADE.path(NAME)]));
 
-    let changed = TempDir::new().expect("a temporary folder");
-    for ending in ["sys", "inf", "cat"] {
-        let name = format!("ferrostor.{ending}");
-        fs::copy(MADE.file(&format!("x64/{name}")), changed.path().join(name)).expect("a copy");
-    }
+    let changed = copy_of_x64();
     let inf = changed.path().join("ferrostor.inf");
     let text_of = fs::read_to_string(&inf).expect("text");
     fs::write(&inf, text_of.replace("PnpLockdown = 1", "PnpLockdown = 0"))
         .expect("it can be written");
-    let verdict = lint(&[&changed.path().display().to_string()]);
+    let verdict = lint(&[changed.path()]);
 
     let said = text(&verdict);
     assert_eq!(verdict.status.code(), Some(1), "{said}");
@@ -244,41 +228,28 @@ fn the_lint_accepts_a_package_and_names_each_change_of_one() {
     );
 }
 
-/// `cargo xtask lint`
-fn lint(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.arg("lint").args(arguments);
-    command.output().expect("xtask runs")
-}
-
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn single_files_are_compared_with_the_files_beside_them() {
     let file = |ending| MADE.file(&format!("x64/ferrostor.{ending}"));
     for ending in ["sys", "inf", "cat"] {
-        let path = file(ending).display().to_string();
-        let said = succeeded(&lint(&["--house-rules", &path]));
+        let said = succeeded(&lint(&["--house-rules".as_ref(), &file(ending)]));
         assert_eq!(
             said.matches("requirements of Windows:").count(),
             1,
             "{said}"
         );
     }
-    let catalog = file("cat").display().to_string();
-    assert!(text(&lint(&[&catalog])).contains("yes  the catalog lists no other file"));
+    assert!(text(&lint(&[&file("cat")])).contains("yes  the catalog lists no other file"));
 }
 
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn a_file_that_cannot_be_judged_does_not_hide_the_others() {
-    let folder = TempDir::new().expect("a temporary folder");
-    for ending in ["sys", "inf", "cat"] {
-        let name = format!("ferrostor.{ending}");
-        fs::copy(MADE.file(&format!("x64/{name}")), folder.path().join(name)).expect("a copy");
-    }
+    let folder = copy_of_x64();
     fs::write(folder.path().join("autorun.inf"), "[autorun]\n").expect("it can be written");
 
-    let output = lint(&[&folder.path().display().to_string()]);
+    let output = lint(&[folder.path()]);
 
     let said = text(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
@@ -298,7 +269,7 @@ fn a_file_that_cannot_be_read_does_not_hide_the_others() {
     std::os::unix::fs::symlink("absent", folder.path().join("a.sys")).expect("a link");
     fs::write(folder.path().join("b.inf"), "[Version]\n").expect("it can be written");
 
-    let output = lint(&[&folder.path().display().to_string()]);
+    let output = lint(&[folder.path()]);
 
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -342,10 +313,6 @@ fn a_driver_of_someone_elses_is_packaged_and_signed() {
         .path()
         .join("out")
         .join(concat!("ramdisk-", env!("CARGO_PKG_VERSION"), ".0"));
-    let names: Vec<_> = relative(&folder)
-        .into_iter()
-        .map(|(path, _)| path)
-        .collect();
     let expected = [
         "ramdisk-test.cer",
         "x64/ramdisk.cat",
@@ -353,12 +320,10 @@ fn a_driver_of_someone_elses_is_packaged_and_signed() {
         "x64/ramdisk.pdb",
         "x64/ramdisk.sys",
     ];
+    let names: Vec<_> = tree(&folder).into_keys().collect();
     assert_eq!(names, expected.map(PathBuf::from));
-    succeeded(&lint(&["--house-rules", &folder.display().to_string()]));
-    let [sys, cat] = ["sys", "cat"].map(|ending| folder.join(format!("x64/ramdisk.{ending}")));
-    for (file, catalog) in [(&sys, None), (&cat, None), (&sys, Some(&*cat))] {
-        succeeded(&verify(&MADE.certificate(), file, catalog));
-    }
+    succeeded(&lint(&["--house-rules".as_ref(), &folder]));
+    verify_both(&folder.join("x64/ramdisk.sys"));
 
     let options = ["--name", "disk", "--driver-version", "1.2.3.4"];
     succeeded(&package_other(root.path(), &ramdisk(), &options));
@@ -424,7 +389,7 @@ fn a_key_that_others_can_read_is_reported() {
     use std::os::unix::fs::PermissionsExt as _;
     let root = TempDir::new().expect("a temporary folder");
     let key = root.path().join("key.pem");
-    fs::copy(MADE.certificate(), &key).expect("a copy");
+    fs::copy(MADE.root.path().join("key/test-signing.pem"), &key).expect("a copy");
     let driver = ramdisk();
     let path = key.display().to_string();
     let said = [0o600, 0o644].map(|mode| {
@@ -440,7 +405,7 @@ fn a_key_that_others_can_read_is_reported() {
 #[test]
 #[ignore = "makes packages: the step 'package' of cargo xtask test runs it"]
 fn a_missing_key_is_named_and_the_earlier_package_is_kept() {
-    let before = relative(&MADE.path(""));
+    let before = tree(&MADE.path(""));
     let out = MADE.path("");
     let mut command = package(MADE.root.path(), &out);
     command.args(["--key", "absent.key", "--certificate", "absent.pem"]);
@@ -451,5 +416,5 @@ fn a_missing_key_is_named_and_the_earlier_package_is_kept() {
     assert!(!output.status.success(), "{said}");
     let error = said.lines().last().unwrap_or_default();
     assert!(error.starts_with("error: absent.key: "), "{said}");
-    assert!(relative(&out) == before, "the package was changed");
+    assert!(tree(&out) == before, "the package was changed");
 }
