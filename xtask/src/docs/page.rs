@@ -1,16 +1,17 @@
 //! Parses a page of the documentation: links, anchors and code.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
+use fs_err as fs;
 use pulldown_cmark::{BrokenLink, CodeBlockKind, Event, LinkType, Options, Parser, Tag, TagEnd};
 
 use crate::workspace;
 
 /// A page of the documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Page {
     /// Its path from the project's root.
     pub path: PathBuf,
@@ -46,16 +47,19 @@ pub struct Block {
     pub text: String,
 }
 
+impl Block {
+    /// The second word of the info string; empty if there is none.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        self.info.split_whitespace().nth(1).unwrap_or_default()
+    }
+}
+
 impl Page {
     /// The page at `path`, from the project's root.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub fn read(path: &Path) -> io::Result<Self> {
-        Ok(Self::parse(
-            path,
-            &fs::read_to_string(workspace::root().join(path))?,
-        ))
+        let text = fs::read_to_string(workspace::root().join(path))?;
+        Ok(Self::parse(path, &text))
     }
 
     /// A page of this `text`.
@@ -63,11 +67,7 @@ impl Page {
     pub fn parse(path: &Path, text: &str) -> Self {
         let mut page = Self {
             path: path.to_owned(),
-            anchors: Vec::new(),
-            links: Vec::new(),
-            codes: Vec::new(),
-            blocks: Vec::new(),
-            html: Vec::new(),
+            ..Self::default()
         };
         let mut heading: Option<String> = None;
         let mut block: Option<Block> = None;
@@ -171,9 +171,6 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// Every page of the project: its Markdown files, except in hidden and output folders.
-///
-/// # Errors
-/// A folder or a page cannot be read.
 pub fn all() -> io::Result<Vec<Page>> {
     files(&["md"])?
         .iter()
@@ -182,9 +179,6 @@ pub fn all() -> io::Result<Vec<Page>> {
 }
 
 /// The project's files with these extensions, except in hidden and output folders.
-///
-/// # Errors
-/// A folder cannot be read.
 pub fn files(extensions: &[&str]) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     find(Path::new(""), extensions, &mut paths)?;
@@ -217,13 +211,10 @@ fn find(folder: &Path, extensions: &[&str], paths: &mut Vec<PathBuf>) -> io::Res
 mod tests {
     use super::*;
 
-    fn page(text: &str) -> Page {
-        Page::parse(Path::new("docs/a.md"), text)
-    }
-
     #[test]
     fn headings_have_the_anchors_that_github_gives_them() {
-        let page = page(
+        let page = Page::parse(
+            Path::new("docs/a.md"),
             "# With libvirt\n## 0x7B (`INACCESSIBLE_BOOT_DEVICE`)\n# With libvirt\n# A, b & c-d\n",
         );
 
@@ -240,44 +231,27 @@ mod tests {
 
     #[test]
     fn links_pictures_code_and_html_are_found_in_their_lines() {
-        let page =
-            page("a [b](c.md#d)\n\n![e](f.svg) `g/h.rs`\n\n[i]\n\n[i]: j.md\n\n<img src=k>\n");
+        let page = Page::parse(
+            Path::new("docs/a.md"),
+            "a [b](c.md#d)\n\n![e](f.svg) `g/h.rs`\n\n[i]\n\n[i]: j.md\n\n<img src=k>\n\n\
+             ```sh run\ncargo x \\\n  -y\n```\n",
+        );
 
-        let of = |found: &[Found]| -> Vec<(usize, String)> {
-            found.iter().map(|f| (f.line, f.text.clone())).collect()
+        let of = |found: &[Found]| -> Vec<_> {
+            found
+                .iter()
+                .map(|f| format!("{}: {}", f.line, f.text))
+                .collect()
+        };
+        assert_eq!(of(&page.links), ["1: c.md#d", "3: f.svg", "5: j.md"]);
+        assert_eq!(of(&page.codes), ["3: g/h.rs"]);
+        assert_eq!(of(&page.html), ["9: <img src=k>\n"]);
+        let [block] = &*page.blocks else {
+            panic!("{:?}", page.blocks);
         };
         assert_eq!(
-            of(&page.links),
-            [
-                (1, "c.md#d".into()),
-                (3, "f.svg".into()),
-                (5, "j.md".into())
-            ]
+            (block.line, block.word(), &*block.text),
+            (11, "run", "cargo x \\\n  -y\n")
         );
-        assert_eq!(of(&page.codes), [(3, "g/h.rs".into())]);
-        assert_eq!(of(&page.html), [(9, "<img src=k>\n".into())]);
-    }
-
-    #[test]
-    fn a_fenced_block_keeps_its_words_and_its_text() {
-        let page = page("a\n\n```sh run\ncargo x \\\n  -y\n```\n");
-
-        assert_eq!(
-            page.blocks,
-            [Block {
-                line: 3,
-                info: "sh run".into(),
-                text: "cargo x \\\n  -y\n".into()
-            }]
-        );
-        assert!(page.links.is_empty() && page.anchors.is_empty());
-    }
-
-    #[test]
-    fn the_projects_pages_are_found() {
-        let pages = all().unwrap();
-        let has = |path: &str| pages.iter().any(|page| page.path == Path::new(path));
-
-        assert!(has("README.md") && has("docs/locking.md") && has("cross/README.md"));
     }
 }

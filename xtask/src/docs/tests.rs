@@ -6,11 +6,9 @@ use std::{
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
+use regex::Regex;
 
-use super::{
-    Use,
-    page::{self, Block, Found, Page},
-};
+use super::page::{self, Block, Found, Page};
 use crate::{Command, package::SHARED, workspace};
 
 /// The sites that links can lead to. Look at a new one before you add it.
@@ -25,10 +23,6 @@ const HOSTS: [&str; 6] = [
 
 /// The folder of the scripts, in the repository and in the package.
 const SCRIPTS: &str = "tools/windows";
-
-/// Languages of code blocks that a reader uses. Such a block needs a
-/// word that says what runs it.
-const USED: [&str; 7] = ["sh", "bash", "console", "shell", "powershell", "bat", "xml"];
 
 /// Parameters of every script with a CmdletBinding.
 const COMMON_PARAMETERS: [&str; 3] = ["WhatIf", "Confirm", "Verbose"];
@@ -61,12 +55,20 @@ const PNPUTIL: [(&str, &str, u32); 21] = [
     ("/scan-devices", "", 19041),
 ];
 
-fn complaints(check: impl Fn(&Page) -> Vec<String>) -> Vec<String> {
-    page::all().unwrap().iter().flat_map(check).collect()
-}
+/// Returns the faults of a page, each with its place.
+type Check = fn(&Page) -> Vec<String>;
 
-fn sample(text: &str) -> Page {
-    Page::parse(Path::new("docs/sample.md"), text)
+#[test]
+fn links_lead_somewhere_named_files_exist_and_calls_are_understood() {
+    let pages = page::all().unwrap();
+    let checks: [Check; 3] = [links, files, calls];
+    let faults: Vec<_> = checks
+        .iter()
+        .flat_map(|check| pages.iter().flat_map(check))
+        .collect();
+
+    assert!(pages.len() > 10, "{}", pages.len());
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 /// The faults of a page's links.
@@ -204,56 +206,41 @@ fn named_file(code: &str) -> Option<PathBuf> {
     (!made && (ours || source)).then(|| file.into())
 }
 
-/// The faults of a page's code blocks: commands without a word that says what
-/// runs them.
-fn blocks(page: &Page) -> Vec<String> {
-    page.blocks
-        .iter()
-        .filter_map(|block| {
-            let language = block.info.split_whitespace().next().unwrap_or_default();
-            let why = if USED.contains(&language) {
-                Use::of(block).is_none().then_some(
-                    "commands without a word behind the language that says who tries them (xtask/src/docs.rs)",
-                )
-            } else {
-                let command = |line: &str| line.starts_with("cargo ") || line.starts_with("$ ");
-                (["", "text"].contains(&language) && block.text.lines().any(command))
-                    .then_some("a command in a block of plain text: make it `sh`")
-            }?;
-            Some(format!("{}: {why}", page.at(block.line)))
-        })
-        .collect()
-}
-
-/// The faults of the calls of `cargo xtask` on a page. A sentence can name a
-/// command without its arguments.
+/// The faults of the calls of `cargo xtask` and of scripts on a page.
 fn calls(page: &Page) -> Vec<String> {
     let in_blocks = page
         .blocks
         .iter()
         .filter(|block| block.info != "text")
         .flat_map(commands)
-        .filter_map(|(line, call)| Some((line, understood(&call).err()?)));
-    let in_sentences = page.codes.iter().filter_map(|code| {
-        let error = understood(&code.text).err()?;
-        let named = error.kind() == ErrorKind::MissingRequiredArgument;
-        (!named).then_some((code.line, error))
-    });
+        .filter_map(|(line, call)| Some((line, fault(&call, false)?)));
+    let in_sentences = page
+        .codes
+        .iter()
+        .filter_map(|code| Some((code.line, fault(&code.text, true)?)));
     in_blocks
         .chain(in_sentences)
-        .map(|(line, error)| format!("{}: {error}", page.at(line)))
+        .map(|(line, why)| format!("{}: {why}", page.at(line)))
         .collect()
+}
+
+/// The fault of a call, if it is one of `cargo xtask` or of a script. A sentence can name a
+/// command without its arguments.
+fn fault(call: &str, is_in_sentence: bool) -> Option<String> {
+    match understood(call) {
+        Err(error) if error.kind() == ErrorKind::MissingRequiredArgument && is_in_sentence => None,
+        Err(error) => Some(error.to_string()),
+        Ok(()) => script_call(call).map(|why| format!("`{call}`: {why}")),
+    }
 }
 
 /// Whether `cargo xtask` accepts a call, if it is one of `cargo xtask`.
 fn understood(call: &str) -> Result<(), clap::Error> {
-    let Some(words) = call.strip_prefix("cargo ") else {
-        return Ok(());
-    };
-    if words.split_whitespace().next() != Some("xtask") {
+    let mut words = call.split_whitespace();
+    if words.next() != Some("cargo") || words.clone().next() != Some("xtask") {
         return Ok(());
     }
-    match Command::try_parse_from(words.split_whitespace()) {
+    match Command::try_parse_from(words) {
         Err(error) if error.use_stderr() => Err(error),
         _ => Ok(()),
     }
@@ -273,19 +260,6 @@ fn commands(block: &Block) -> impl Iterator<Item = (usize, String)> {
         goes_on = line.ends_with(['\\', '`']);
     }
     commands.into_iter()
-}
-
-/// The faults of the calls of scripts on a page.
-fn scripts(page: &Page) -> Vec<String> {
-    let in_blocks = page.blocks.iter().flat_map(commands);
-    let in_sentences = page.codes.iter().map(|code| (code.line, code.text.clone()));
-    in_blocks
-        .chain(in_sentences)
-        .filter_map(|(line, call)| {
-            let why = script_call(&call)?;
-            Some(format!("{}: `{call}`: {why}", page.at(line)))
-        })
-        .collect()
 }
 
 /// The fault of a call, if it is a call of a script.
@@ -320,129 +294,101 @@ fn parameters(script: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// The oldest build of Windows that the INF file accepts.
-fn oldest_build() -> u32 {
-    let setup = fs::read_to_string(workspace::root().join("inf/ferrostor.inx")).unwrap();
-    let (_, version) = setup.split_once("[Disks.NT$ARCH$.10.0...").unwrap();
-    version.split(']').next().unwrap().parse().unwrap()
-}
-
-/// The faults of the calls of `pnputil` in a line: options that the oldest
-/// Windows does not have, or that are not in the table.
-fn pnputil(line: &str) -> Vec<String> {
-    let calls = line
-        .match_indices("pnputil")
-        .map(|(start, _)| &line[start..]);
-    calls
-        .flat_map(|call| {
-            // The arguments end with the code, the string or the parenthesis.
-            let call = call.split(['`', '"', ')']).next().unwrap_or_default();
-            let mut words = call
-                .split([' ', '\'', ','])
-                .filter(|word| word.starts_with('/'));
-            let command = words.next().unwrap_or_default();
-            [""].into_iter()
-                .chain(words)
-                .filter(|_| !command.is_empty())
-                .filter_map(|option| {
-                    let known = PNPUTIL
-                        .iter()
-                        .find(|known| (known.0, known.1) == (command, option));
-                    let why = match known {
-                        None => "is not in the table of PnPUtil's options".to_owned(),
-                        Some((_, _, first)) if *first > oldest_build() => {
-                            format!("needs build {first}")
-                        }
-                        Some(_) => return None,
-                    };
-                    Some(format!("pnputil {command} {option}: {why}"))
-                })
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// The calls of `pnputil` on a page, in its blocks and its sentences.
-fn pnputil_of_page(page: &Page) -> Vec<String> {
-    let in_blocks = page.blocks.iter().flat_map(commands);
-    let in_sentences = page.codes.iter().map(|code| (code.line, code.text.clone()));
-    in_blocks
-        .chain(in_sentences)
-        .flat_map(|(line, text)| {
-            let at = page.at(line);
-            pnputil(&text)
-                .into_iter()
-                .map(move |why| format!("{at}: {why}"))
-        })
-        .collect()
-}
-
 #[test]
-fn the_oldest_windows_has_every_option_of_pnputil_that_a_page_names() {
-    assert_eq!(complaints(pnputil_of_page), [""; 0]);
-}
-
-#[test]
-fn the_oldest_windows_has_every_option_of_pnputil_that_a_script_names() {
-    let mut calls = 0;
-    for entry in fs::read_dir(workspace::root().join(SCRIPTS)).unwrap() {
-        let path = entry.unwrap().path();
-        for line in fs::read_to_string(&path).unwrap().lines() {
-            calls += line.matches("pnputil").count();
-            assert_eq!(pnputil(line), [""; 0], "{}", path.display());
-        }
-    }
-    assert!(calls > 0);
-}
-
-#[test]
-fn the_installation_script_requires_the_build_of_the_inf_file() {
-    let script = workspace::root()
-        .join(SCRIPTS)
-        .join("Install-Ferrostor.ps1");
-    let wanted = format!("$OldestBuild = {}\n", oldest_build());
-
-    assert!(fs::read_to_string(script).unwrap().contains(&wanted));
-}
-
-#[test]
-fn each_option_of_pnputil_that_is_too_new_or_unknown_is_found() {
-    for text in [
-        "`pnputil /enum-devices`",
-        "```powershell windows\npnputil /enum-drivers /class SCSIAdapter\n```",
-        "`pnputil.exe /restart-device ID`",
-        "`pnputil /add-driver a.inf /no-such`",
-        "`pnputil /no-such`",
+fn each_fault_of_a_page_is_found() {
+    for (check, text, why) in [
+        (links as Check, "[a](http://github.com/a)", "not https"),
+        (links, "[a](<https://github.com/a b>)", "a space in it"),
+        (
+            links,
+            "[a](https://example.com/a)",
+            "example.com is not among",
+        ),
+        (links, "[a][b]", "there is no docs/[b]"),
+        (links, "[a](no-such.md)", "there is no docs/no-such.md"),
+        (links, "![a](no-such.svg)", "there is no docs/no-such.svg"),
+        (links, "[a](../../a.md)", "leads out of the project"),
+        (links, "[a](#b)", "no heading here is #b"),
+        (
+            links,
+            "[a](locking.md#no-such)",
+            "no heading there is #no-such",
+        ),
+        (links, "<a href=\"b\">a</a>", "a link in HTML"),
+        (
+            links,
+            "# B\n[a](https://github.com/a) [a](#b) ![a](locking.svg)",
+            "",
+        ),
+        (links, "[a](locking.md#taking-a-lock)", ""),
+        (files, "`src/no-such.rs`", "there is no src/no-such.rs"),
+        (files, "`scr/device.rs`", "there is no scr/device.rs"),
+        (files, "`docs/no`", "there is no docs/no"),
+        (
+            files,
+            "`No-Such.ps1`",
+            "there is no tools/windows/No-Such.ps1",
+        ),
+        (
+            files,
+            "`src/device.rs::no_such`",
+            "src/device.rs has no no_such",
+        ),
+        (files, "`src/device.rs` `src/device.rs::start_device`", ""),
+        (files, "`and/or` `dist/a.rs` `src/*.rs`", ""),
+        (calls, "`cargo xtask no-such`", "no-such"),
+        (calls, "`cargo xtask build --no-such`", "--no-such"),
+        (
+            calls,
+            "```sh\ncargo xtask test \\\n  --only no-such\n```",
+            "no-such",
+        ),
+        (calls, "```sh\ncargo xtask lint\n```", "<FILE>"),
+        (
+            calls,
+            "`cargo xtask lint` `cargo xtask test --only fmt`",
+            "",
+        ),
+        (calls, "`cargo xtask run --help` `cargo test`", ""),
+        (
+            calls,
+            "`No-Such.ps1`",
+            "there is no tools/windows/No-Such.ps1",
+        ),
+        (
+            calls,
+            "`D:\\no\\Enable-TestSigning.ps1`",
+            "scripts are in tools/windows",
+        ),
+        (
+            calls,
+            "```powershell\nEnable-TestSigning.ps1 `\n  -NoSuch\n```",
+            "no parameter NoSuch",
+        ),
+        (
+            calls,
+            "`D:\\tools\\windows\\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer`",
+            "",
+        ),
     ] {
-        assert_eq!(pnputil_of_page(&sample(text)).len(), 1, "{text}");
+        let found = check(&Page::parse(Path::new("docs/sample.md"), text));
+        let is_found = matches!(&*found, [fault] if fault.contains(why));
+        assert!(
+            if why.is_empty() {
+                found.is_empty()
+            } else {
+                is_found
+            },
+            "{text}: {found:?}"
+        );
     }
-    // Both the command and its option.
-    let both = "-Name pnputil.exe -Arguments '/enum-devices', '/deviceids'";
-    assert_eq!(pnputil(both).len(), 2);
-    assert_eq!(
-        pnputil("'(pnputil /delete-driver a.inf /uninstall)' or bcdedit /enum"),
-        [""; 0]
+    let packaged = Page::parse(
+        Path::new("docs/windows.md"),
+        "[a](locking.md) [b](windows.svg)",
     );
-}
-
-#[test]
-fn every_link_leads_somewhere() {
-    assert_eq!(complaints(links), [""; 0]);
-}
-
-#[test]
-fn every_named_file_exists() {
-    assert_eq!(complaints(files), [""; 0]);
-}
-
-#[test]
-fn every_block_of_commands_says_who_tries_it() {
-    assert_eq!(complaints(blocks), [""; 0]);
-}
-
-#[test]
-fn every_call_of_cargo_xtask_is_understood() {
-    assert_eq!(complaints(calls), [""; 0]);
+    let found = links(&packaged);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("locking.md: the page is in the driver package"));
 }
 
 #[test]
@@ -484,136 +430,81 @@ fn every_status_on_the_troubleshooting_page_is_one_of_the_drivers() {
     }
 }
 
-#[test]
-fn every_call_of_a_script_names_an_existing_script_and_its_parameters() {
-    assert_eq!(complaints(scripts), [""; 0]);
+/// The oldest build of Windows that the INF file accepts.
+fn oldest_build() -> u32 {
+    let setup = fs::read_to_string(workspace::root().join("inf/ferrostor.inx")).unwrap();
+    let (_, version) = setup.split_once("[Disks.NT$ARCH$.10.0...").unwrap();
+    version.split(']').next().unwrap().parse().unwrap()
 }
 
-#[test]
-fn the_hosts_are_sorted_and_each_is_linked_to() {
-    let pages = page::all().unwrap();
-
-    assert!(HOSTS.is_sorted());
-    for host in HOSTS {
-        let start = format!("https://{host}");
-        assert!(
-            pages
-                .iter()
-                .flat_map(|page| &page.links)
-                .any(|link| link.text.starts_with(&start)),
-            "no page links to {host}"
-        );
+/// The faults of the calls of `pnputil` in a text: options that the oldest Windows does not
+/// have, or that are not in the table.
+fn pnputil(text: &str) -> Vec<String> {
+    // The arguments end with the code, the string or the parenthesis. A backtick before a line
+    // break continues the line.
+    let call = Regex::new(r#"pnputil(?:[^`")\n]|`\n)*"#).unwrap();
+    let option = Regex::new(r"[ ',](/[\w-]+)").unwrap();
+    let mut faults = Vec::new();
+    for call in call.find_iter(text) {
+        let mut words = option
+            .captures_iter(call.as_str())
+            .map(|word| word.extract::<1>().1[0]);
+        let Some(command) = words.next() else {
+            continue;
+        };
+        for option in [""].into_iter().chain(words) {
+            let known = |row: &&(&str, &str, u32)| (row.0, row.1) == (command, option);
+            let why = match PNPUTIL.iter().find(known) {
+                None => "is not in the table of PnPUtil's options".to_owned(),
+                Some((_, _, first)) if *first > oldest_build() => format!("needs build {first}"),
+                Some(_) => continue,
+            };
+            faults.push(format!("pnputil {command} {option}: {why}"));
+        }
     }
+    faults
 }
 
 #[test]
-fn each_fault_of_a_link_is_found() {
-    let faulty = [
-        ("[a](http://github.com/a)", "not https"),
-        ("[a](<https://github.com/a b>)", "a space in it"),
-        ("[a](https://example.com/a)", "example.com is not among"),
-        ("[a][b]", "there is no docs/[b]"),
-        ("[a](no-such.md)", "there is no docs/no-such.md"),
-        ("![a](no-such.svg)", "there is no docs/no-such.svg"),
-        ("[a](../../a.md)", "leads out of the project"),
-        ("[a](#b)", "no heading here is #b"),
-        ("[a](locking.md#no-such)", "no heading there is #no-such"),
-        ("<a href=\"b\">a</a>", "a link in HTML"),
-    ];
-    for (text, why) in faulty {
-        let found = links(&sample(text));
-        assert_eq!(found.len(), 1, "{text}: {found:?}");
-        assert!(found[0].contains(why), "{text}: {found:?}");
+fn the_oldest_windows_has_every_option_of_pnputil_that_a_page_or_a_script_names() {
+    let mut calls = 0;
+    for path in page::files(&["md", "ps1", "psm1"]).unwrap() {
+        let text = fs::read_to_string(workspace::root().join(&path)).unwrap();
+        calls += text.matches("pnputil").count();
+        assert_eq!(pnputil(&text), [""; 0], "{}", path.display());
     }
-    let good =
-        "# B\n[a](https://github.com/a) [a](#b) [a](locking.md#taking-a-lock) ![a](locking.svg)";
-    assert_eq!(links(&sample(good)), [""; 0]);
+    assert!(calls > 10, "{calls}");
 }
 
 #[test]
-fn a_page_of_the_package_links_to_nothing_that_is_not_in_it() {
-    let page = Page::parse(
-        Path::new("docs/windows.md"),
-        "[a](locking.md) [b](windows.svg)",
-    );
-
-    let found = links(&page);
-
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].contains("locking.md: the page is in the driver package"));
-}
-
-#[test]
-fn each_missing_file_is_found() {
-    for text in [
-        "`src/no-such.rs`",
-        "`scr/device.rs`",
-        "`docs/no`",
-        "`No-Such.ps1`",
-        "`src/device.rs::no_such_function`",
+fn each_option_of_pnputil_that_is_too_new_or_unknown_is_found() {
+    for (text, faults) in [
+        ("`pnputil /enum-devices`", 1),
+        ("pnputil /enum-drivers /class SCSIAdapter\n", 1),
+        ("pnputil /enum-drivers `\n  /class SCSIAdapter\n", 1),
+        ("`pnputil.exe /restart-device ID`", 1),
+        ("`pnputil /add-driver a.inf /no-such`", 1),
+        ("`pnputil /no-such`", 1),
+        // Both the command and its option.
+        (
+            "-Name pnputil.exe -Arguments '/enum-devices', '/deviceids'",
+            2,
+        ),
+        (
+            "'(pnputil /delete-driver a.inf /uninstall)' or bcdedit /enum",
+            0,
+        ),
     ] {
-        assert_eq!(files(&sample(text)).len(), 1, "{text}");
-    }
-    for text in [
-        "`src/device.rs`",
-        "`and/or`",
-        "`dist/a.rs`",
-        "`src/device.rs::start_device`",
-        "`src/*.rs`",
-    ] {
-        assert_eq!(files(&sample(text)), [""; 0], "{text}");
+        assert_eq!(pnputil(text).len(), faults, "{text}");
     }
 }
 
 #[test]
-fn each_block_without_a_word_is_found() {
-    for text in [
-        "```sh\na\n```",
-        "```xml no-such-word\n<a/>\n```",
-        "```\ncargo xtask run\n```",
-        "```text\n$ a\n```",
-    ] {
-        assert_eq!(blocks(&sample(text)).len(), 1, "{text}");
-    }
-    for text in [
-        "```sh run\na\n```",
-        "```text\nPASS\n```",
-        "```rust\ncargo (a)\n```",
-    ] {
-        assert_eq!(blocks(&sample(text)), [""; 0], "{text}");
-    }
-}
+fn the_installation_script_requires_the_build_of_the_inf_file() {
+    let script = workspace::root()
+        .join(SCRIPTS)
+        .join("Install-Ferrostor.ps1");
+    let wanted = format!("$OldestBuild = {}\n", oldest_build());
 
-#[test]
-fn each_call_that_is_not_understood_is_found() {
-    for text in [
-        "`cargo xtask no-such`",
-        "`cargo xtask build --no-such`",
-        "```sh run\ncargo xtask test \\\n  --only no-such\n```",
-        "```sh run\ncargo xtask lint\n```",
-    ] {
-        assert_eq!(calls(&sample(text)).len(), 1, "{text}");
-    }
-    for text in [
-        "`cargo xtask test --only fmt`",
-        "`cargo xtask run --help`",
-        "`cargo xtask lint`",
-        "`cargo test`",
-    ] {
-        assert_eq!(calls(&sample(text)), [""; 0], "{text}");
-    }
-}
-
-#[test]
-fn each_fault_of_a_scripts_call_is_found() {
-    for text in [
-        "`No-Such.ps1`",
-        "`D:\\no\\Enable-TestSigning.ps1`",
-        "```powershell windows\nD:\\tools\\windows\\Enable-TestSigning.ps1 -NoSuch a\n```",
-        "```powershell windows\nD:\\tools\\windows\\Enable-TestSigning.ps1 `\n  -NoSuch\n```",
-    ] {
-        assert_eq!(scripts(&sample(text)).len(), 1, "{text}");
-    }
-    let good = "`D:\\tools\\windows\\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer`";
-    assert_eq!(scripts(&sample(good)), [""; 0]);
+    assert!(fs::read_to_string(script).unwrap().contains(&wanted));
 }
