@@ -343,7 +343,7 @@ fn clippy_of_driver(architecture: Architecture) -> Result<(), ToolError> {
     ))?;
     // The fixtures exist only for x64, like the testbed.
     if architecture == X64 {
-        let fixtures = ["--package", fixtures::PACKAGE, "--examples"];
+        let fixtures = ["--package", fixtures::PACKAGE];
         tool::run(with_clippy(cross("check", X64).args(fixtures)))?;
     }
     Ok(())

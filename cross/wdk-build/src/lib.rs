@@ -187,24 +187,6 @@ impl Config {
     /// driver's manifest names another driver model than WDM, or if an import
     /// library cannot be made.
     pub fn configure_binary_build(&self) -> Result<(), ConfigError> {
-        linker::emit_arguments(&self.configure_linking()?);
-        self.configure_library_build()
-    }
-
-    /// As [`Config::configure_binary_build`], for a package whose examples are drivers. The
-    /// published crate has no such function.
-    ///
-    /// # Errors
-    ///
-    /// As [`Config::configure_binary_build`].
-    pub fn configure_example_builds(&self) -> Result<(), ConfigError> {
-        linker::emit_example_arguments(&self.configure_linking()?);
-        self.configure_library_build()
-    }
-
-    /// Makes the import libraries and the load configuration, which every driver links.
-    /// Returns the path of the latter.
-    fn configure_linking(&self) -> Result<PathBuf, ConfigError> {
         if !cargo_env("CARGO_CFG_TARGET_FEATURE")?
             .split(',')
             .any(|feature| feature == "crt-static")
@@ -215,7 +197,8 @@ impl Config {
         driver_model::of_this_package()?;
         let folder = import_libraries::make(self.architecture)?;
         println!("cargo::rustc-link-search=native={}", folder.display());
-        load_config::make(self.architecture)
+        linker::emit_arguments(&load_config::make(self.architecture)?);
+        self.configure_library_build()
     }
 }
 

@@ -27,20 +27,8 @@ const ARGUMENTS: &[&str] = &[
 
 /// Emits the arguments for the package's cdylib. `load_config` is linked into it.
 pub(crate) fn emit_arguments(load_config: &Path) {
-    for argument in arguments(load_config) {
+    for argument in ARGUMENTS {
         println!("cargo::rustc-cdylib-link-arg={argument}");
     }
-}
-
-/// Emits the arguments for the package's examples. They are cdylibs too, but Cargo does
-/// not pass them a cdylib's arguments.
-pub(crate) fn emit_example_arguments(load_config: &Path) {
-    for argument in arguments(load_config) {
-        println!("cargo::rustc-link-arg={argument}");
-    }
-}
-
-fn arguments(load_config: &Path) -> impl Iterator<Item = String> {
-    let flags = ARGUMENTS.iter().map(ToString::to_string);
-    flags.chain([load_config.display().to_string()])
+    println!("cargo::rustc-cdylib-link-arg={}", load_config.display());
 }

@@ -2,15 +2,15 @@
 //! its imports and callbacks, the place in it that a report names, and how the command ends.
 //! testbed/storport/src/tests/rules.rs has the proof of each rule.
 //!
-//! The miniports are testbed/fixtures, built twice. FERROSTOR_FIXTURES names the folder. A
-//! fixture is named after its rule: `rule`, or `rule_facet`. In its source a line
-//! `//! Run with: ...` has further options for the command, and `//! Also says: ...` is the
-//! beginning of a line that the run may print besides.
+//! The miniports are testbed/fixtures, one driver file in each variant. FERROSTOR_FIXTURES
+//! names the folder. A fixture is named after its rule: `rule`, or `rule_facet`. The file that
+//! is run has the fixture's name, by which the driver chooses.
 
 use std::{
     collections::BTreeSet,
-    env, fs,
-    path::{Path, PathBuf},
+    env,
+    os::unix::fs::symlink,
+    path::Path,
     process::{Command, Output},
     sync::{Mutex, PoisonError},
     thread,
@@ -66,87 +66,105 @@ const FAILED: i32 = 1;
 const STOPPED: i32 = 3;
 
 struct Fixture {
-    name: String,
-    /// The options that its source asks for.
-    options: Vec<String>,
-    /// What it says although no rule is broken.
-    remark: Option<String>,
+    name: &'static str,
+    /// Further options of the command.
+    options: &'static [&'static str],
+    /// The beginning of a line that the run may print besides.
+    remark: Option<&'static str>,
 }
+
+const fn fixture(
+    name: &'static str,
+    options: &'static [&'static str],
+    remark: Option<&'static str>,
+) -> Fixture {
+    Fixture {
+        name,
+        options,
+        remark,
+    }
+}
+
+/// Options that wait for time-outs, in virtual time.
+const TIME_OUT: &[&str] = &["--verify", "--seed", "1"];
+
+const NOT_STARTED: Option<&str> = Some("the adapter did not start");
+const INVERSION: Option<&str> = Some("before that: lock-inversion");
+const RESET: Option<&str> = Some("a request timed out and the bus was reset");
+
+/// The fixtures of testbed/fixtures/src/lib.rs.
+const FIXTURES: [Fixture; 21] = [
+    fixture("ddi-deprecated_log-error", &[], None),
+    fixture("ddi-in-dump-mode", &["--dump"], None),
+    fixture("ddi-irql_allocate-pool", &[], None),
+    fixture("ddi-prohibited", &[], None),
+    fixture("find-adapter_return-value", &[], NOT_STARTED),
+    fixture("initialization-data_tagged-queuing", &[], None),
+    fixture("irql-at-return", &[], None),
+    fixture("lock-deadlock", &[], INVERSION),
+    fixture("lock-held-at-return_work-item", &[], None),
+    fixture("lock-order", &[], None),
+    fixture("lock-order-start-io_level", &[], None),
+    fixture("lock-recursion_initialize", &[], None),
+    fixture("lock-recursion_interrupt", &["--interrupts", "intx"], None),
+    fixture("lock-recursion_reset-bus", TIME_OUT, RESET),
+    fixture("lock-recursion_state-change", &[], None),
+    fixture("lock-recursion_synchronized", &[], None),
+    fixture("lock-recursion_timer", &[], None),
+    fixture("lock-recursion_timer-ex", &[], None),
+    fixture("register-address", &[], None),
+    fixture("srb-touched", TIME_OUT, None),
+    fixture("stop-at-dirql", &[], None),
+];
 
 impl Fixture {
     fn rule(&self) -> &str {
-        self.name.split('_').next().unwrap_or(&self.name)
+        self.name.split('_').next().unwrap_or(self.name)
     }
 
     /// Whether a last line of a run's is no more than what there is to say.
     fn expects(&self, line: &str) -> bool {
-        let remark = self.remark.as_deref();
-        remark.is_some_and(|remark| line.starts_with(remark))
+        self.remark.is_some_and(|remark| line.starts_with(remark))
             || line.starts_with("to repeat this run: ")
     }
 
-    /// How it is run. One that names a seed waits for time-outs: in order alone,
-    /// where time is virtual.
+    /// How it is run. One that waits for time-outs is in order already.
     fn ways(&self) -> &[&[&str]] {
-        if self.options.iter().any(|option| option == "--seed") {
+        if self.options == TIME_OUT {
             &[&AT_ONCE]
         } else {
             &[&IN_ORDER, &AT_ONCE]
         }
     }
 
-    /// Its driver file: of the faulty ones, or of the correct ones.
-    fn driver(&self, variant: &str) -> PathBuf {
-        let folder = env::var_os("FERROSTOR_FIXTURES").expect("FERROSTOR_FIXTURES names a folder");
-        Path::new(&folder)
-            .join(variant)
-            .join(&self.name)
-            .with_extension("sys")
-    }
-
     fn run(&self, variant: &str, how: &[&str]) -> Output {
+        let built = env::var_os("FERROSTOR_FIXTURES").expect("FERROSTOR_FIXTURES names a folder");
+        let folder = tempfile::tempdir().expect("a folder");
+        for extension in ["sys", "map"] {
+            let file = Path::new(&built).join(variant).with_extension(extension);
+            let link = folder.path().join(self.name).with_extension(extension);
+            symlink(file, link).expect("a link");
+        }
         Command::new(env!("CARGO_BIN_EXE_testbed"))
             .args(RUN)
             .args(how)
             .arg("--driver")
-            .arg(self.driver(variant))
-            .args(&self.options)
+            .arg(folder.path().join(self.name).with_extension("sys"))
+            .args(self.options)
             .output()
             .expect("the command starts")
     }
-}
 
-/// All of them, by their sources.
-fn fixtures() -> Vec<Fixture> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/examples");
-    let mut fixtures: Vec<_> = fs::read_dir(sources)
-        .expect("the fixtures' folder")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| {
-            let source = fs::read_to_string(&path).expect("a source");
-            let line = |start| source.lines().find_map(|line| line.strip_prefix(start));
-            Fixture {
-                name: path.file_stem().expect("a name").display().to_string(),
-                options: line("//! Run with: ")
-                    .unwrap_or_default()
-                    .split_whitespace()
-                    .map(str::to_owned)
-                    .collect(),
-                remark: line("//! Also says: ").map(str::to_owned),
-            }
-        })
-        .collect();
-    fixtures.sort_by(|one, other| one.name.cmp(&other.name));
-    fixtures
+    fn run_faulty(&self, how: &[&str]) -> Output {
+        let imports = self.name == "ddi-prohibited";
+        self.run(if imports { "prohibited" } else { "faulty" }, how)
+    }
 }
 
 /// Judges each fixture on a thread of each CPU, and fails with all that is
 /// wrong.
 fn each(judge: impl Fn(&Fixture) -> Result<(), String> + Sync) {
-    let fixtures = fixtures();
-    assert!(!fixtures.is_empty());
-    let left = Mutex::new(fixtures.iter());
+    let left = Mutex::new(FIXTURES.iter());
     let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
     let wrong = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -274,7 +292,7 @@ fn method_of(callback: &str) -> String {
 fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
     let callbacks = Mutex::new(BTreeSet::new());
     each(|fixture| {
-        let found = broken(fixture, &fixture.run("faulty", fixture.ways()[0]))?;
+        let found = broken(fixture, &fixture.run_faulty(fixture.ways()[0]))?;
         if found.is_empty() {
             return Err("it breaks no rule".to_owned());
         }
@@ -282,16 +300,17 @@ fn each_faulty_fixture_breaks_its_rule_and_no_other_at_its_own_place() {
             if broken.rule != fixture.rule() {
                 return Err(format!("it breaks {} in {}", broken.rule, broken.callback));
             }
-            // In its own method of that callback, not in a correct one; the
-            // driver's entry keeps its exported name.
-            let own = format!(
-                "<{}::Fixture as fixture::miniport::Miniport>::{}",
-                fixture.name.replace('-', "_"),
-                method_of(&broken.callback)
-            );
-            let function = broken.function.unwrap_or_else(|| own.clone());
-            if function != own && function != "DriverEntry" {
-                return Err(format!("it breaks the rule in {function}, not in {own}"));
+            // In its own function for that callback, not in a correct one; the driver's entry
+            // keeps its exported name.
+            let method = format!("::{}", method_of(&broken.callback));
+            let is_own = |function: &String| {
+                function.ends_with(&method) && !function.starts_with("fixtures::miniport::")
+                    || function == "DriverEntry"
+            };
+            if let Some(function) = broken.function.filter(|function| !is_own(function)) {
+                return Err(format!(
+                    "it breaks the rule in {function}, not in its {method}"
+                ));
             }
             let mut callbacks = callbacks.lock().unwrap_or_else(PoisonError::into_inner);
             callbacks.insert(broken.callback);
@@ -320,7 +339,7 @@ fn a_rule_of_this_project_is_advice_for_a_driver_that_is_not_held_to_it() {
         if !house.contains(fixture.rule()) {
             return Ok(());
         }
-        let output = fixture.run("faulty", &["--verify", "--seed", "1"]);
+        let output = fixture.run_faulty(TIME_OUT);
         let text = String::from_utf8_lossy(&output.stdout);
         let advice = format!("\nadvice: {} in ", fixture.rule());
         if output.status.code() != Some(PASSED) || !text.contains(&advice) {
