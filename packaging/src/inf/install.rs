@@ -121,7 +121,6 @@ pub(super) struct Copied {
 
 /// A destination of files: a line of `[DestinationDirs]`.
 pub(super) struct Directory {
-    pub line: usize,
     /// The directory number as written.
     pub number: String,
     pub subdirectory: String,
@@ -199,11 +198,55 @@ pub(super) fn is_root(section: &Section, root: &str) -> bool {
     decoration.is_empty() || decoration.starts_with(".nt") && !COMPANIONS.iter().any(is_companion)
 }
 
+impl<'a> Service<'a> {
+    /// The entries of that name in the service's install sections.
+    pub(super) fn entries(&self, name: &str) -> impl Iterator<Item = &'a Entry> {
+        let sections = self.installs.iter();
+        sections
+            .flat_map(|section| &section.entries)
+            .filter(move |entry| entry.key.is_some() && entry.is(name))
+    }
+
+    /// Whether the service is the one that drives a device.
+    pub(super) fn drives_device(&self) -> bool {
+        number(&self.flags).is_some_and(|flags| flags & 2 != 0)
+    }
+}
+
+impl RegistryValue<'_> {
+    /// Whether the key is relative to that of the device, service or event source.
+    pub(super) fn is_relative(&self) -> bool {
+        self.root.eq_ignore_ascii_case("HKR")
+    }
+
+    /// The first part of the subkey.
+    pub(super) fn first_subkey(&self) -> &str {
+        self.subkey.split('\\').next().unwrap_or_default()
+    }
+
+    /// Key and name, without empty parts.
+    pub(super) fn path(&self) -> String {
+        let mut parts = vec![&*self.root, &self.subkey, &self.name];
+        parts.retain(|part| !part.is_empty());
+        parts.join("\\")
+    }
+
+    /// The first field of the data, or empty.
+    pub(super) fn first(&self) -> &str {
+        self.data.first().map_or("", |field| &field.text)
+    }
+}
+
 impl Entry {
     /// Whether this is the directive `name`.
     pub(super) fn is(&self, name: &str) -> bool {
+        self.word().eq_ignore_ascii_case(name)
+    }
+
+    /// The directive, or the first value.
+    pub(super) fn word(&self) -> &str {
         let word = self.key.as_ref().or(self.values.first());
-        word.is_some_and(|word| word.text.eq_ignore_ascii_case(name))
+        word.map_or("", |word| &word.text)
     }
 }
 
@@ -454,10 +497,23 @@ impl<'a> Installation<'a> {
     /// Parses an entry of `[DestinationDirs]`.
     pub(super) fn directory(&self, entry: &Entry) -> Directory {
         Directory {
-            line: entry.line,
             number: self.value(entry, 0),
             subdirectory: self.value(entry, 1),
         }
+    }
+
+    /// The sections that are reached for a purpose.
+    pub(super) fn sections_for(&self, place: Place) -> impl Iterator<Item = &'a Section> {
+        let reached = self.reached.iter();
+        reached
+            .filter(move |(at, _)| *at == place)
+            .map(|(_, section)| *section)
+    }
+
+    /// The entries of these sections.
+    pub(super) fn entries_for(&self, place: Place) -> impl Iterator<Item = &'a Entry> {
+        self.sections_for(place)
+            .flat_map(|section| &section.entries)
     }
 
     /// The values under a registry key.
@@ -483,17 +539,14 @@ impl<'a> Installation<'a> {
 
     /// The value of a directive in the service's install sections, or empty.
     pub(super) fn service_value(&self, service: &Service<'_>, directive: &str) -> String {
-        let sections = service.installs.iter();
-        let mut entries = sections.flat_map(|section| &section.entries);
-        let entry = entries.find(|entry| entry.key.is_some() && entry.is(directive));
+        let entry = service.entries(directive).next();
         entry.map_or_else(String::new, |entry| self.value(entry, 0))
     }
 
     /// The ids of the devices for which a service is installed.
     fn devices(&self, service: &Service<'_>) -> Vec<String> {
-        let models = self.reached.iter().filter(|(at, _)| *at == Place::Models);
         let mut ids = Vec::new();
-        for entry in models.flat_map(|(_, section)| &section.entries) {
+        for entry in self.entries_for(Place::Models) {
             let install = self.value(entry, 0);
             let gets_it = DECORATIONS.iter().any(|decoration| {
                 let services = self.entries(&format!("{install}{decoration}.Services"));
@@ -536,9 +589,8 @@ impl<'a> Installation<'a> {
         let services = self.services.iter().filter(|service| {
             let group = self.service_value(service, "LoadOrderGroup");
             let is_storage = self.is_storage() || group.eq_ignore_ascii_case("SCSI Miniport");
-            let drives = number(&service.flags).is_some_and(|flags| flags & 2 != 0);
             let on_pci = |id: &String| id.to_ascii_uppercase().starts_with("PCI\\");
-            is_storage && drives && self.devices(service).iter().any(on_pci)
+            is_storage && service.drives_device() && self.devices(service).iter().any(on_pci)
         });
         services.collect()
     }

@@ -124,26 +124,29 @@ pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
         }
     }
     let after = Inf::parse(text.as_bytes())?;
-    match after.sections().iter().find_map(unfilled) {
-        Some((line, placeholder)) => Err(StampError::Placeholder { line, placeholder }),
+    match after.sections().iter().flat_map(placeholders).next() {
+        Some((line, placeholder)) => Err(StampError::Placeholder {
+            line,
+            placeholder: placeholder.to_owned(),
+        }),
         None => Ok(text),
     }
 }
 
-/// The first placeholder in the section, and its line.
-fn unfilled(section: &Section) -> Option<(usize, String)> {
+/// The first placeholder in the section's name and in each field, and their lines.
+pub(super) fn placeholders(section: &Section) -> impl Iterator<Item = (usize, &str)> {
     let entries = section.entries.iter().flat_map(|entry| {
         let fields = entry.key.iter().chain(&entry.values);
         fields.map(|field| (entry.line, &*field.text))
     });
     std::iter::once((section.line, &*section.name))
         .chain(entries)
-        .find_map(|(line, text)| Some((line, placeholder(text)?.to_owned())))
+        .filter_map(|(line, text)| Some((line, placeholder(text)?)))
 }
 
 /// The first `$NAME$` in `text`: capitals and digits, but not `$CHICAGO$`, a
 /// signature.
-pub(super) fn placeholder(text: &str) -> Option<&str> {
+fn placeholder(text: &str) -> Option<&str> {
     text.match_indices('$').find_map(|(start, _)| {
         let name = text.get(start.checked_add(1)?..)?.split_once('$')?.0;
         let named = !name.is_empty()

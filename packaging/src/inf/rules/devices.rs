@@ -1,14 +1,16 @@
 //! `[Manufacturer]` and the models: which devices, on which Windows.
 
+use std::iter::repeat;
+
 use super::{
     Fault, Rule,
     Source::{Advice, Windows},
-    at, missing, repeated,
+    at, each, missing, repeated,
 };
 use crate::inf::{
     Entry,
     install::{Installation, Place, is_root, number},
-    stamp::placeholder,
+    stamp::placeholders,
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -17,21 +19,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No placeholder of an .inx file is left",
         source: Windows("InfVerif 1274"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for section in inf.inf.sections() {
-                let name = std::iter::once((section.line, &section.name));
-                let fields = section.entries.iter().flat_map(|entry| {
-                    let fields = entry.key.iter().chain(&entry.values);
-                    fields.map(|field| (entry.line, &field.text))
-                });
-                faults.extend(name.chain(fields).filter_map(|(line, text)| {
-                    Some(at(
-                        line,
-                        format!("{} is not replaced: stamp the .inx", placeholder(text)?),
-                    ))
-                }));
-            }
-            faults
+            let sections = inf.inf.sections().iter();
+            sections
+                .flat_map(placeholders)
+                .map(|(line, name)| at(line, format!("{name} is not replaced: stamp the .inx")))
+                .collect()
         },
     },
     Rule {
@@ -44,11 +36,10 @@ pub(super) const RULES: &[Rule] = &[
             if entries.is_empty() && !sections.any(|section| is_root(section, "DefaultInstall")) {
                 return vec![missing("[Manufacturer] has no entry")];
             }
-            let entries = entries.into_iter();
-            entries
-                .filter(|entry| inf.value(entry, 0).is_empty())
-                .map(|entry| at(entry.line, "the entry names no models section"))
-                .collect()
+            each(entries, |entry| {
+                let is_bare = inf.value(entry, 0).is_empty();
+                is_bare.then(|| "the entry names no models section".into())
+            })
         },
     },
     Rule {
@@ -128,10 +119,9 @@ pub(super) const RULES: &[Rule] = &[
             let found = decorations
                 .any(|d| d.is_some_and(|d| d.architecture.is_empty() || d.architecture == asked));
             if found || inf.models.is_empty() {
-                Vec::new()
-            } else {
-                vec![missing(format!("no models are decorated with NT{asked}"))]
+                return Vec::new();
             }
+            vec![missing(format!("no models are decorated with NT{asked}"))]
         },
     },
     Rule {
@@ -139,11 +129,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each model names its install section",
         source: Windows("InfVerif 1271; INF Models section"),
         check: |inf, _| {
-            models(inf)
-                .into_iter()
-                .filter(|entry| inf.value(entry, 0).is_empty())
-                .map(|entry| at(entry.line, "the entry names no install section"))
-                .collect()
+            each(inf.entries_for(Place::Models), |entry| {
+                let is_bare = inf.value(entry, 0).is_empty();
+                is_bare.then(|| "the entry names no install section".into())
+            })
         },
     },
     Rule {
@@ -151,17 +140,13 @@ pub(super) const RULES: &[Rule] = &[
         claim: "A driver's feature score is one byte",
         source: Windows("InfVerif 1245; INF FeatureScore directive"),
         check: |inf, _| {
-            let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
-            installs
-                .flat_map(|(_, section)| &section.entries)
-                .filter(|entry| entry.key.is_some() && entry.is("FeatureScore"))
-                .map(|entry| (entry.line, inf.value(entry, 0)))
-                .filter(|(_, score)| {
-                    let digits = score.strip_prefix("0x").unwrap_or(score);
-                    u8::from_str_radix(digits, 16).is_err()
-                })
-                .map(|(line, score)| at(line, format!("{score:?} is not from 00 to FF")))
-                .collect()
+            each(inf.entries_for(Place::Install), |entry| {
+                let score = inf.value(entry, 0);
+                let digits = score.strip_prefix("0x").unwrap_or(&score);
+                let is_score = entry.key.is_some() && entry.is("FeatureScore");
+                (is_score && u8::from_str_radix(digits, 16).is_err())
+                    .then(|| format!("{score:?} is not from 00 to FF"))
+            })
         },
     },
     Rule {
@@ -169,11 +154,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each model has a hardware id",
         source: Windows("InfVerif 1297; INF Models section"),
         check: |inf, _| {
-            models(inf)
-                .into_iter()
-                .filter(|entry| ids(inf, entry).is_empty())
-                .map(|entry| at(entry.line, "the entry has no hardware id"))
-                .collect()
+            each(inf.entries_for(Place::Models), |entry| {
+                let has_none = ids(inf, entry).is_empty();
+                has_none.then(|| "the entry has no hardware id".into())
+            })
         },
     },
     Rule {
@@ -181,9 +165,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Hardware ids are written as their bus reports them",
         source: Windows("Identifiers for PCI devices; Device identification strings"),
         check: |inf, _| {
-            let models = models(inf).into_iter();
-            let ids = models.flat_map(|entry| ids(inf, entry));
-            ids.filter_map(|(line, id)| Some(at(line, format!("{id}: {}", misspelt(&id)?))))
+            let models = inf.entries_for(Place::Models);
+            let ids = models.flat_map(|entry| ids(inf, entry).into_iter().zip(repeat(entry.line)));
+            ids.filter_map(|(id, line)| Some(at(line, format!("{id}: {}", misspelt(&id)?))))
                 .collect()
         },
     },
@@ -192,31 +176,21 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No two models of a section have the same ids",
         source: Windows("InfVerif 1294"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for (_, section) in inf.reached.iter().filter(|(at, _)| *at == Place::Models) {
-                let entries: Vec<&Entry> = section.entries.iter().collect();
-                let same = repeated(&entries, |entry| {
-                    let mut ids = ids(inf, entry);
-                    ids.iter_mut().for_each(|(line, id)| {
-                        *line = 0;
-                        id.make_ascii_lowercase();
-                    });
-                    ids
-                });
-                faults.extend(
-                    same.into_iter()
-                        .filter(|(entry, _)| !ids(inf, entry).is_empty())
-                        .map(|(entry, first)| at(entry.line, as_on(first.line))),
-                );
-            }
-            faults
+            let sections = inf.sections_for(Place::Models);
+            let faults = sections.map(|section| {
+                let same_ids = |entry: &Entry| {
+                    let ids = ids(inf, entry).into_iter();
+                    ids.map(|id| id.to_ascii_lowercase()).collect::<Vec<_>>()
+                };
+                repeated(&section.entries, same_ids, |entry, first| {
+                    let has_ids = !ids(inf, entry).is_empty();
+                    has_ids.then(|| format!("the id is on line {}, too", first.line))
+                })
+            });
+            faults.flatten().collect()
         },
     },
 ];
-
-fn as_on(line: usize) -> String {
-    format!("the id is on line {line}, too")
-}
 
 /// What a decoration asks of Windows.
 struct Decoration {
@@ -284,27 +258,17 @@ fn faults(
     inf: &Installation<'_>,
     fault: impl Fn(&str, Option<&Decoration>) -> Option<String>,
 ) -> Vec<Fault> {
-    let models = inf.models.iter();
-    models
-        .filter_map(|models| {
-            let decoration = parse(&models.decoration);
-            let text = fault(&models.decoration, decoration.as_ref())?;
-            Some(at(models.line, text))
-        })
-        .collect()
+    each(&inf.models, |models| {
+        let decoration = parse(&models.decoration);
+        fault(&models.decoration, decoration.as_ref())
+    })
 }
 
-/// All models' entries.
-fn models<'a>(inf: &Installation<'a>) -> Vec<&'a Entry> {
-    let sections = inf.reached.iter().filter(|(at, _)| *at == Place::Models);
-    sections.flat_map(|(_, section)| &section.entries).collect()
-}
-
-/// A model's lines and ids.
-fn ids(inf: &Installation<'_>, entry: &Entry) -> Vec<(usize, String)> {
+/// A model's ids.
+fn ids(inf: &Installation<'_>, entry: &Entry) -> Vec<String> {
     (1..entry.values.len())
-        .map(|index| (entry.line, inf.value(entry, index)))
-        .filter(|(_, id)| !id.is_empty())
+        .map(|index| inf.value(entry, index))
+        .filter(|id| !id.is_empty())
         .collect()
 }
 
@@ -330,19 +294,18 @@ fn misspelt(id: &str) -> Option<&'static str> {
         return Some("its parts are NAME_digits, separated by &");
     };
     let names: Vec<String> = fields.iter().map(|(name, _)| upper(name)).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let known: [&[&str]; 9] = [
-        &["VEN", "DEV", "SUBSYS", "REV"],
-        &["VEN", "DEV", "SUBSYS"],
-        &["VEN", "DEV", "REV"],
-        &["VEN", "DEV"],
-        &["VEN", "DEV", "CC"],
-        &["VEN", "CC"],
-        &["VEN"],
-        &["CC", "DT"],
-        &["CC"],
+    let known = [
+        "VEN DEV SUBSYS REV",
+        "VEN DEV SUBSYS",
+        "VEN DEV REV",
+        "VEN DEV",
+        "VEN DEV CC",
+        "VEN CC",
+        "VEN",
+        "CC DT",
+        "CC",
     ];
-    if !known.contains(&&*names) {
+    if !known.contains(&&*names.join(" ")) {
         return Some("PCI reports VEN, DEV, SUBSYS and REV, or CC, in this order");
     }
     let digits = fields.iter().all(|(name, value)| match &*upper(name) {

@@ -3,11 +3,11 @@
 use super::{
     Rule,
     Source::{Advice, Windows},
-    at,
+    each,
 };
 use crate::inf::{
     Entry,
-    install::{Copied, Directory, Installation, number},
+    install::{Copied, Installation, number},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -16,10 +16,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each source disk has a number",
         source: Windows("InfVerif 1008; INF SourceDisksNames section"),
         check: |inf, _| {
-            disks(inf)
-                .filter(|(_, disk)| number(disk).is_none())
-                .map(|(line, disk)| at(line, format!("{disk:?} is not a number")))
-                .collect()
+            each(inf.decorated("SourceDisksNames"), |disk| {
+                let disk = name(disk);
+                let is_none = number(disk).is_none();
+                is_none.then(|| format!("{disk:?} is not a number"))
+            })
         },
     },
     Rule {
@@ -27,11 +28,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each source file is on a source disk",
         source: Windows("InfVerif 1008, 1273; INF SourceDisksFiles section"),
         check: |inf, _| {
-            sources(inf)
-                .map(|entry| (entry.line, inf.value(entry, 0)))
-                .filter(|(_, disk)| !disks(inf).any(|(_, known)| known == *disk))
-                .map(|(line, disk)| at(line, format!("[SourceDisksNames] has no disk {disk:?}")))
-                .collect()
+            let disks = inf.decorated("SourceDisksNames");
+            each(sources(inf), |entry| {
+                let disk = inf.value(entry, 0);
+                let is_known = disks.iter().any(|known| name(known) == disk);
+                (!is_known).then(|| format!("[SourceDisksNames] has no disk {disk:?}"))
+            })
         },
     },
     Rule {
@@ -39,11 +41,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each copied file is in [SourceDisksFiles]",
         source: Windows("InfVerif 1230"),
         check: |inf, _| {
-            let copies = inf.copies.iter();
-            copies
-                .filter(|copy| source(inf, copy).is_none())
-                .map(|copy| at(copy.line, format!("{:?} is missing there", copy.source)))
-                .collect()
+            each(&inf.copies, |copy| {
+                let is_missing = source(inf, copy).is_none();
+                is_missing.then(|| format!("{:?} is missing there", copy.source))
+            })
         },
     },
     Rule {
@@ -51,11 +52,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each line of a file list names a file",
         source: Windows("InfVerif 1229; INF CopyFiles directive"),
         check: |inf, _| {
-            let copies = inf.copies.iter();
-            copies
-                .filter(|copy| copy.destination.is_empty())
-                .map(|copy| at(copy.line, "the file name must come first"))
-                .collect()
+            each(&inf.copies, |copy| {
+                let is_nameless = copy.destination.is_empty();
+                is_nameless.then(|| "the file name must come first".into())
+            })
         },
     },
     Rule {
@@ -63,10 +63,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Files are listed by their own names, not by names of compressed files",
         source: Windows("InfVerif 1231"),
         check: |inf, _| {
-            sources(inf)
-                .filter(|entry| name(entry).ends_with('_'))
-                .map(|entry| at(entry.line, format!("{} is compressed", name(entry))))
-                .collect()
+            each(sources(inf), |entry| {
+                let is_compressed = name(entry).ends_with('_');
+                is_compressed.then(|| format!("{} is compressed", name(entry)))
+            })
         },
     },
     Rule {
@@ -78,11 +78,11 @@ pub(super) const RULES: &[Rule] = &[
                 let mut copies = inf.copies.iter();
                 copies.any(|copy| copy.source.eq_ignore_ascii_case(name))
             };
-            sources(inf)
-                .map(|entry| (entry.line, name(entry)))
-                .filter(|(_, name)| !copied(name) && !is_catalog(name) && !name.ends_with('_'))
-                .map(|(line, name)| at(line, format!("no CopyFiles list has {name:?}")))
-                .collect()
+            each(sources(inf), |entry| {
+                let name = name(entry);
+                (!copied(name) && !is_catalog(name) && !name.ends_with('_'))
+                    .then(|| format!("no CopyFiles list has {name:?}"))
+            })
         },
     },
     Rule {
@@ -90,10 +90,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No CopyFiles list has the catalog",
         source: Windows("InfVerif 1213"),
         check: |inf, _| {
-            sources(inf)
-                .filter(|entry| is_catalog(name(entry)))
-                .map(|entry| at(entry.line, "Windows finds the catalog by CatalogFile"))
-                .collect()
+            each(sources(inf), |entry| {
+                let is_catalog = is_catalog(name(entry));
+                is_catalog.then(|| "Windows finds the catalog by CatalogFile".into())
+            })
         },
     },
     Rule {
@@ -101,14 +101,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each copied file has a destination directory",
         source: Windows("InfVerif 1275; INF DestinationDirs section"),
         check: |inf, _| {
-            let copies = inf.copies.iter();
-            copies
-                .filter(|copy| inf.destination(copy.list.as_deref()).is_none())
-                .map(|copy| {
-                    let list = copy.list.as_deref().unwrap_or("DefaultDestDir");
-                    at(copy.line, format!("[DestinationDirs] has no {list}"))
-                })
-                .collect()
+            each(&inf.copies, |copy| {
+                let list = copy.list.as_deref();
+                let is_missing = inf.destination(list).is_none();
+                let name = list.unwrap_or("DefaultDestDir");
+                is_missing.then(|| format!("[DestinationDirs] has no {name}"))
+            })
         },
     },
     Rule {
@@ -116,25 +114,16 @@ pub(super) const RULES: &[Rule] = &[
         claim: "[DestinationDirs] has only file lists that are copied",
         source: Advice("this project: if a list is misspelt, its files go elsewhere"),
         check: |inf, _| {
-            let entries = inf.entries("DestinationDirs").into_iter();
-            let copied = |list: &str| {
+            each(directories(inf), |entry| {
                 let mut copies = inf.copies.iter();
-                copies.any(|copy| {
-                    let own = copy.list.as_deref();
-                    own.is_some_and(|own| own.eq_ignore_ascii_case(list))
-                })
-            };
-            let deleted = |list: &str| {
+                let is_copied =
+                    copies.any(|copy| copy.list.as_deref().is_some_and(|l| entry.is(l)));
                 let mut references = inf.references.iter();
-                references.any(|one| {
-                    one.directive == "DelFiles" && one.section.eq_ignore_ascii_case(list)
-                })
-            };
-            entries
-                .filter(|entry| entry.key.is_some() && !entry.is("DefaultDestDir"))
-                .filter(|entry| !copied(name(entry)) && !deleted(name(entry)))
-                .map(|entry| at(entry.line, format!("no CopyFiles names {}", name(entry))))
-                .collect()
+                let is_deleted =
+                    references.any(|one| one.directive == "DelFiles" && entry.is(&one.section));
+                (!entry.is("DefaultDestDir") && !is_copied && !is_deleted)
+                    .then(|| format!("no CopyFiles names {}", name(entry)))
+            })
         },
     },
     Rule {
@@ -142,10 +131,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Directories are given by number (DIRID)",
         source: Windows("InfVerif 1243; using-dirids"),
         check: |inf, _| {
-            directories(inf)
-                .filter(|place| place.number.parse::<i64>().is_err())
-                .map(|place| at(place.line, format!("{:?} is not a number", place.number)))
-                .collect()
+            each(directories(inf), |entry| {
+                let number = inf.value(entry, 0);
+                let is_number = number.parse::<i64>().is_ok();
+                (!is_number).then(|| format!("{number:?} is not a number"))
+            })
         },
     },
     Rule {
@@ -153,10 +143,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Files stay in the driver store (DIRID 13)",
         source: Advice("InfVerif 1322; Driver package isolation"),
         check: |inf, _| {
-            directories(inf)
-                .filter(|place| place.number.parse::<i64>().is_ok_and(|dirid| dirid != 13))
-                .map(|place| at(place.line, format!("DIRID {} is elsewhere", place.number)))
-                .collect()
+            each(directories(inf), |entry| {
+                let number = inf.value(entry, 0);
+                let is_elsewhere = number.parse::<i64>().is_ok_and(|dirid| dirid != 13);
+                is_elsewhere.then(|| format!("DIRID {number} is elsewhere"))
+            })
         },
     },
     Rule {
@@ -164,29 +155,22 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Files in the driver store keep their names and folders",
         source: Windows("InfVerif 1100; Run From Driver Store"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for copy in &inf.copies {
-                let Some(place) = inf.destination(copy.list.as_deref()) else {
-                    continue;
-                };
+            each(&inf.copies, |copy| {
+                let place = inf.destination(copy.list.as_deref())?;
                 if place.number != "13" || copy.destination.is_empty() {
-                    continue;
+                    return None;
                 }
-                let folder = source(inf, copy).map(|entry| inf.value(entry, 1));
-                let moved = folder.is_some_and(|folder| {
-                    let bare = |path: &str| path.trim_matches('\\').to_ascii_lowercase();
-                    bare(&folder) != bare(&place.subdirectory)
-                });
                 if !copy.source.eq_ignore_ascii_case(&copy.destination) {
-                    faults.push(at(
-                        copy.line,
-                        format!("{} is renamed to {}", copy.source, copy.destination),
+                    return Some(format!(
+                        "{} is renamed to {}",
+                        copy.source, copy.destination
                     ));
-                } else if moved {
-                    faults.push(at(copy.line, format!("{} changes its folder", copy.source)));
                 }
-            }
-            faults
+                let bare = |path: &str| path.trim_matches('\\').to_ascii_lowercase();
+                let folder = inf.value(source(inf, copy)?, 1);
+                (bare(&folder) != bare(&place.subdirectory))
+                    .then(|| format!("{} changes its folder", copy.source))
+            })
         },
     },
     Rule {
@@ -195,16 +179,10 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1083; INF CopyFiles directive"),
         check: |inf, _| {
             let known = |text: &str| number(text).is_some_and(|flags| flags & !COPY_FLAGS == 0);
-            let copies = inf.copies.iter();
-            copies
-                .filter(|copy| !copy.flags.is_empty() && !known(&copy.flags))
-                .map(|copy| {
-                    at(
-                        copy.line,
-                        format!("{:?} is not a known set of flags", copy.flags),
-                    )
-                })
-                .collect()
+            each(&inf.copies, |copy| {
+                (!copy.flags.is_empty() && !known(&copy.flags))
+                    .then(|| format!("{:?} is not a known set of flags", copy.flags))
+            })
         },
     },
     Rule {
@@ -214,12 +192,7 @@ pub(super) const RULES: &[Rule] = &[
         check: |inf, _| {
             let lists = inf.copies.iter().filter_map(|copy| copy.list.as_deref());
             let sections = lists.flat_map(|list| inf.named(&format!("{list}.security")));
-            let mut lines: Vec<_> = sections.map(|section| section.line).collect();
-            lines.dedup();
-            lines
-                .into_iter()
-                .map(|line| at(line, "security cannot be set there"))
-                .collect()
+            each(sections, |_| Some("security cannot be set there".into()))
         },
     },
 ];
@@ -230,12 +203,6 @@ const COPY_FLAGS: u64 = 0x7d7f;
 
 fn is_catalog(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".cat")
-}
-
-/// The source disks' lines and numbers.
-fn disks(inf: &Installation<'_>) -> impl Iterator<Item = (usize, String)> {
-    let disks = inf.decorated("SourceDisksNames").into_iter();
-    disks.map(|entry| (entry.line, name(entry).to_owned()))
 }
 
 /// The source files' entries.
@@ -254,9 +221,7 @@ fn source<'a>(inf: &Installation<'a>, copy: &Copied) -> Option<&'a Entry> {
 }
 
 /// The lines of `[DestinationDirs]`.
-fn directories(inf: &Installation<'_>) -> impl Iterator<Item = Directory> {
+fn directories<'a>(inf: &Installation<'a>) -> impl Iterator<Item = &'a Entry> + use<'a> {
     let entries = inf.entries("DestinationDirs").into_iter();
-    entries
-        .filter(|entry| entry.key.is_some())
-        .map(|entry| inf.directory(entry))
+    entries.filter(|entry| entry.key.is_some())
 }

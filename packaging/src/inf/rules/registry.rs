@@ -1,9 +1,11 @@
 //! What is written to the registry.
 
+use std::ops::RangeInclusive;
+
 use super::{
     Fault, Rule,
     Source::{Advice, Windows},
-    at, missing, repeated,
+    at, each, missing, repeated,
 };
 use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
 
@@ -13,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Registry keys have a known root",
         source: Windows("InfVerif 1224; INF AddReg directive"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let known = ["HKR", "HKLM", "HKCR", "HKCU", "HKU"];
                 let root = value.root.to_ascii_uppercase();
                 (!known.contains(&&*root)).then(|| format!("{:?} is none", value.root))
@@ -27,7 +29,7 @@ pub(super) const RULES: &[Rule] = &[
             "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
         ),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let global = ["HKLM", "HKCR", "HKCU", "HKU"];
                 let root = value.root.to_ascii_uppercase();
                 global
@@ -41,14 +43,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Of the service's registry key, only Parameters is written",
         source: Advice("InfVerif 1323; Driver package isolation"),
         check: |inf, _| {
-            let values = inf.values_of(Key::Service);
-            values
-                .filter(|value| {
-                    let key = value.subkey.to_ascii_lowercase();
-                    relative(value) && key != "parameters" && !key.starts_with("parameters\\")
-                })
-                .map(|value| at(value.line, format!("{} lies elsewhere", path(value))))
-                .collect()
+            each(inf.values_of(Key::Service), |value| {
+                let is_parameter = value.first_subkey().eq_ignore_ascii_case("Parameters");
+                (value.is_relative() && !is_parameter)
+                    .then(|| format!("{} lies elsewhere", value.path()))
+            })
         },
     },
     Rule {
@@ -56,7 +55,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Registry values have known types and flags",
         source: Windows("InfVerif 1083, 1263, 1264; INF AddReg directive"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
                 (!value.flags.is_empty() && !number(&value.flags).is_some_and(known))
                     .then(|| format!("{:?} is not a known set of flags", value.flags))
@@ -68,7 +67,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each AddReg line has the fields root, subkey, name, flags, data",
         source: Windows("INF AddReg directive"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let is_flags = |text: &str| {
                     text.starts_with("0x") && number(text).is_some_and(|flags| flags > 9)
                 };
@@ -106,8 +105,8 @@ pub(super) const RULES: &[Rule] = &[
         ),
         check: |inf, _| {
             let is_storage = !inf.boot_disk_services().is_empty();
-            faults(inf, |value| {
-                let first = value.subkey.split('\\').next().unwrap_or_default();
+            each(&inf.values, |value| {
+                let first = value.first_subkey();
                 let is = |name: &str| first.eq_ignore_ascii_case(name);
                 let known = SERVICE_VALUES
                     .iter()
@@ -125,7 +124,7 @@ pub(super) const RULES: &[Rule] = &[
                 } else {
                     return None;
                 };
-                (relative(value) && value.key != right)
+                (value.is_relative() && value.key != right)
                     .then(|| format!("Windows reads {first} in the key {text}"))
             })
         },
@@ -135,23 +134,20 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The data of registry values matches their types",
         source: Windows("InfVerif 1006, 1267, 1268; INF AddReg directive"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let kind = kind(value)?;
                 let data = inf_data(inf, value);
                 let first = data.first().map_or("", String::as_str);
                 let fits = |limit: u64| number(first).is_some_and(|number| number <= limit);
-                match kind {
-                    Type::Dword if !fits(u64::from(u32::MAX)) => {
-                        Some(format!("{first:?} is not a 32-bit number"))
-                    }
-                    Type::Qword if !fits(u64::MAX) => {
-                        Some(format!("{first:?} is not a 64-bit number"))
-                    }
+                let (is_wrong, text) = match kind {
+                    Type::Dword => (!fits(u64::from(u32::MAX)), "is not a 32-bit number"),
+                    Type::Qword => (!fits(u64::MAX), "is not a 64-bit number"),
                     Type::Binary if data.iter().any(|byte| !is_byte(byte)) => {
-                        Some("the data is not a list of hexadecimal bytes".into())
+                        return Some("the data is not a list of hexadecimal bytes".into());
                     }
-                    _ => None,
-                }
+                    _ => return None,
+                };
+                is_wrong.then(|| format!("{first:?} {text}"))
             })
         },
     },
@@ -160,7 +156,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Paths in the registry do not depend on the folder of Windows",
         source: Advice("InfVerif 1257, 1258; Run From Driver Store"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
                 let mut names = value.data.iter().flat_map(|field| tokens(&field.text));
                 let number = names.find(directory)?;
@@ -179,12 +175,16 @@ pub(super) const RULES: &[Rule] = &[
                  Enable DMA remapping for device drivers",
         ),
         check: |inf, _| {
-            faults(inf, |value| {
-                let (_, right, text) = TYPES
-                    .iter()
-                    .find(|(name, ..)| value.name.eq_ignore_ascii_case(name))?;
-                let kind = kind(value)?;
-                (kind != *right).then(|| format!("Windows reads {} as a {text}", value.name))
+            each(&inf.values, |value| {
+                let is = |name: &&str| value.name.eq_ignore_ascii_case(name);
+                let (right, text) = match () {
+                    () if is(&"EventMessageFile") => (Type::Expanded, "REG_EXPAND_SZ"),
+                    () if DWORDS.iter().chain(&SERVICE_VALUES).any(is) => {
+                        (Type::Dword, "REG_DWORD")
+                    }
+                    () => return None,
+                };
+                (kind(value)? != right).then(|| format!("Windows reads {} as a {text}", value.name))
             })
         },
     },
@@ -193,7 +193,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Nothing is appended to existing registry values",
         source: Advice("InfVerif 1305"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 (flags(value) & 8 != 0).then(|| "flag 8 appends".into())
             })
         },
@@ -203,7 +203,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Nothing is deleted from the registry",
         source: Advice("InfVerif 1308; Using a Universal INF File"),
         check: |inf, _| {
-            faults(inf, |value| {
+            each(&inf.values, |value| {
                 (flags(value) & 4 != 0).then(|| "flag 4 deletes".into())
             })
         },
@@ -213,24 +213,15 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No registry value is set twice",
         source: Advice("InfVerif 1331, 1332"),
         check: |inf, _| {
-            let values: Vec<&RegistryValue<'_>> = inf.values.iter().collect();
             // Two devices may each have a value of their own.
-            let twice = repeated(&values, |value| {
-                (value.owner, path(value).to_ascii_lowercase())
-            });
-            twice
-                .into_iter()
-                .filter(|(second, first)| {
-                    flags(second) & KEY_ONLY == 0
-                        && (second.flags != first.flags || second.data != first.data)
-                })
-                .map(|(second, first)| {
-                    at(
-                        second.line,
-                        format!("{} is already set on line {}", path(second), first.line),
-                    )
-                })
-                .collect()
+            let key = |value: &RegistryValue<'_>| {
+                (value.owner.to_owned(), value.path().to_ascii_lowercase())
+            };
+            repeated(&inf.values, key, |second, first| {
+                let differs = second.flags != first.flags || second.data != first.data;
+                (flags(second) & KEY_ONLY == 0 && differs)
+                    .then(|| format!("{} is already set on line {}", second.path(), first.line))
+            })
         },
     },
     Rule {
@@ -238,11 +229,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No filter driver is added with a registry value",
         source: Advice("InfVerif 1329"),
         check: |inf, _| {
-            faults(inf, |value| {
-                let names = ["UpperFilters", "LowerFilters"];
-                let mut names = names.iter();
-                names
-                    .any(|name| value.name.eq_ignore_ascii_case(name))
+            each(&inf.values, |value| {
+                let is = |name: &str| value.name.eq_ignore_ascii_case(name);
+                (is("UpperFilters") || is("LowerFilters"))
                     .then(|| format!("{}: use a Filters section instead", value.name))
             })
         },
@@ -255,15 +244,10 @@ pub(super) const RULES: &[Rule] = &[
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
-            let absent = |name: &&str| stated(inf, Key::Hardware, MESSAGES, name).is_empty();
-            let names = ["MSISupported", "MessageNumberLimit"].into_iter();
-            let mut faults: Vec<Fault> = names
-                .filter(absent)
-                .map(|name| missing(format!("{MESSAGES} has no {name}")))
-                .collect();
-            for (line, number) in stated(inf, Key::Hardware, MESSAGES, "MSISupported") {
-                if number == Some(0) {
-                    faults.push(at(line, "MSISupported is 0"));
+            let mut faults = outside(inf, MSI_SUPPORTED, 1..=u64::MAX);
+            for value in [MSI_SUPPORTED, MSI_LIMIT] {
+                if stated(inf, value).is_empty() {
+                    faults.push(missing(format!("{MESSAGES} has no {}", value.2)));
                 }
             }
             faults
@@ -274,17 +258,8 @@ pub(super) const RULES: &[Rule] = &[
         claim: "A device gets 1 to 2048 interrupt messages, or none",
         source: Windows("Enabling message-signaled interrupts in the registry"),
         check: |inf, _| {
-            let outside = |name, range: std::ops::RangeInclusive<u64>| {
-                let values = stated(inf, Key::Hardware, MESSAGES, name).into_iter();
-                values
-                    .filter_map(|(line, number)| Some((line, number?)))
-                    .filter(|(_, number)| !range.contains(number))
-                    .map(|(line, number)| at(line, format!("{name} is {number}")))
-                    .collect::<Vec<_>>()
-            };
-            let mut faults = outside("MSISupported", 0..=1);
-            faults.extend(outside("MessageNumberLimit", 1..=2048));
-            faults
+            let supported = outside(inf, MSI_SUPPORTED, 0..=1);
+            [supported, outside(inf, MSI_LIMIT, 1..=2048)].concat()
         },
     },
     Rule {
@@ -299,8 +274,8 @@ pub(super) const RULES: &[Rule] = &[
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
-            let service = stated(inf, Key::Service, "Parameters", "DmaRemappingCompatible");
-            let device = stated(inf, Key::Hardware, "DMA Management", "RemappingSupported");
+            let service = stated(inf, DMA_OF_SERVICE);
+            let device = stated(inf, DMA_OF_DEVICE);
             let Some((_, old)) = service.first() else {
                 return vec![missing(
                     "Parameters has no DmaRemappingCompatible: Storport's drivers count as \
@@ -327,19 +302,8 @@ pub(super) const RULES: &[Rule] = &[
                  miniport drivers",
         ),
         check: |inf, _| {
-            [
-                (Key::Service, "Parameters", "DmaRemappingCompatible", 3),
-                (Key::Hardware, "DMA Management", "RemappingSupported", 1),
-            ]
-            .into_iter()
-            .flat_map(|(key, subkey, name, most)| {
-                let values = stated(inf, key, subkey, name).into_iter();
-                values
-                    .filter_map(|(line, number)| Some((line, number?)))
-                    .filter(move |(_, number)| *number > most)
-                    .map(move |(line, number)| at(line, format!("{name} is {number}")))
-            })
-            .collect()
+            let of_service = outside(inf, DMA_OF_SERVICE, 0..=3);
+            [of_service, outside(inf, DMA_OF_DEVICE, 0..=1)].concat()
         },
     },
     Rule {
@@ -350,15 +314,10 @@ pub(super) const RULES: &[Rule] = &[
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
-            let values = stated(inf, Key::Service, r"Parameters\PnpInterface", "5");
-            if values.is_empty() {
+            if stated(inf, PNP_ON_PCI).is_empty() {
                 return vec![missing(r"Parameters\PnpInterface has no value 5")];
             }
-            values
-                .into_iter()
-                .filter(|(_, number)| number.is_some_and(|number| number != 1))
-                .map(|(line, _)| at(line, "it is not 1"))
-                .collect()
+            outside(inf, PNP_ON_PCI, 1..=1)
         },
     },
     Rule {
@@ -366,7 +325,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The bus type of a storage controller is given (BusType); the default is fibre channel",
         source: Advice("Registry Entries for StorPort Miniport Drivers"),
         check: |inf, _| {
-            let values = stated(inf, Key::Service, "Parameters", "BusType");
+            let values = stated(inf, BUS_TYPE);
             let told = values.iter().any(|(_, number)| *number != Some(0));
             if told || inf.boot_disk_services().is_empty() {
                 return Vec::new();
@@ -376,25 +335,29 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         id: "bus-type-known",
-        claim: "BusType is a value of STORAGE_BUS_TYPE (0x00 to 0x14)",
+        claim: "BusType is a value of STORAGE_BUS_TYPE (0 to 20)",
         source: Windows("STORAGE_BUS_TYPE enumeration (ntddstor.h)"),
-        check: |inf, _| {
-            stated(inf, Key::Service, "Parameters", "BusType")
-                .into_iter()
-                .filter_map(|(line, number)| Some((line, number?)))
-                .filter(|(_, number)| *number > BUS_TYPE_NVMEOF)
-                .map(|(line, number)| at(line, format!("BusType is {number:#x}")))
-                .collect()
-        },
+        check: |inf, _| outside(inf, BUS_TYPE, 0..=BUS_TYPE_NVMEOF),
     },
 ];
 
+/// A value that Windows reads: the key, the subkey, and the name.
+type Known = (Key, &'static str, &'static str);
+
 const MESSAGES: &str = r"Interrupt Management\MessageSignaledInterruptProperties";
+const MSI_SUPPORTED: Known = (Key::Hardware, MESSAGES, "MSISupported");
+const MSI_LIMIT: Known = (Key::Hardware, MESSAGES, "MessageNumberLimit");
+const DMA_OF_SERVICE: Known = (Key::Service, "Parameters", "DmaRemappingCompatible");
+const DMA_OF_DEVICE: Known = (Key::Hardware, "DMA Management", "RemappingSupported");
+const BUS_TYPE: Known = (Key::Service, "Parameters", "BusType");
+/// PNPInterface of InterfaceType 5, PCIBus.
+const PNP_ON_PCI: Known = (Key::Service, r"Parameters\PnpInterface", "5");
 
 /// The last bus that STORAGE_BUS_TYPE names.
 const BUS_TYPE_NVMEOF: u64 = 0x14;
 
-/// Values below `Parameters` that Storport and Windows read in the service's key.
+/// Values of type REG_DWORD below `Parameters` that Storport and Windows read in the service's
+/// key.
 const SERVICE_VALUES: [&str; 5] = [
     "BusType",
     "DmaRemappingCompatible",
@@ -423,18 +386,13 @@ const FLAGS: u64 = 0x703f;
 /// FLG_ADDREG_KEYONLY and its common form.
 const KEY_ONLY: u64 = 0x2010;
 
-const TYPES: [(&str, Type, &str); 11] = [
-    ("BusType", Type::Dword, "REG_DWORD"),
-    ("DmaRemappingCompatible", Type::Dword, "REG_DWORD"),
-    ("EventMessageFile", Type::Expanded, "REG_EXPAND_SZ"),
-    ("IoLatencyCap", Type::Dword, "REG_DWORD"),
-    ("IoTimeoutValue", Type::Dword, "REG_DWORD"),
-    ("MessageNumberLimit", Type::Dword, "REG_DWORD"),
-    ("MSISupported", Type::Dword, "REG_DWORD"),
-    ("NumberOfRequests", Type::Dword, "REG_DWORD"),
-    ("RemappingFlags", Type::Dword, "REG_DWORD"),
-    ("RemappingSupported", Type::Dword, "REG_DWORD"),
-    ("TypesSupported", Type::Dword, "REG_DWORD"),
+/// The values of type REG_DWORD that Windows reads, besides [`SERVICE_VALUES`].
+const DWORDS: [&str; 5] = [
+    "MessageNumberLimit",
+    "MSISupported",
+    "RemappingFlags",
+    "RemappingSupported",
+    "TypesSupported",
 ];
 
 impl Type {
@@ -466,19 +424,6 @@ fn kind(value: &RegistryValue<'_>) -> Option<Type> {
     (flags & (KEY_ONLY | 4) == 0).then(|| Type::of(flags))?
 }
 
-fn relative(value: &RegistryValue<'_>) -> bool {
-    value.root.eq_ignore_ascii_case("HKR")
-}
-
-/// Key and name, to be read and compared.
-fn path(value: &RegistryValue<'_>) -> String {
-    [&*value.root, &value.subkey, &value.name]
-        .into_iter()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join("\\")
-}
-
 /// The data, with strings put in.
 fn inf_data(inf: &Installation<'_>, value: &RegistryValue<'_>) -> Vec<String> {
     let fields = value.data.iter();
@@ -492,10 +437,10 @@ fn is_byte(text: &str) -> bool {
 
 /// The lines of a value, and its number where it is one. Two devices may each have
 /// theirs.
-fn stated(inf: &Installation<'_>, key: Key, subkey: &str, name: &str) -> Vec<(usize, Option<u64>)> {
+fn stated(inf: &Installation<'_>, (key, subkey, name): Known) -> Vec<(usize, Option<u64>)> {
     inf.values_of(key)
         .filter(|value| {
-            relative(value)
+            value.is_relative()
                 && value.subkey.eq_ignore_ascii_case(subkey)
                 && value.name.eq_ignore_ascii_case(name)
         })
@@ -506,19 +451,12 @@ fn stated(inf: &Installation<'_>, key: Key, subkey: &str, name: &str) -> Vec<(us
         .collect()
 }
 
-/// Asks each line of the `AddReg` sections.
-fn faults(
-    inf: &Installation<'_>,
-    fault: impl Fn(&RegistryValue<'_>) -> Option<String>,
-) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for value in &inf.values {
-        if let Some(text) = fault(value) {
-            let fault = at(value.line, text);
-            if !faults.contains(&fault) {
-                faults.push(fault);
-            }
-        }
-    }
-    faults
+/// The lines of a value whose number is not in the range.
+fn outside(inf: &Installation<'_>, value: Known, range: RangeInclusive<u64>) -> Vec<Fault> {
+    let (_, subkey, name) = value;
+    let values = stated(inf, value).into_iter();
+    values
+        .filter_map(|(line, number)| Some((line, number.filter(|n| !range.contains(n))?)))
+        .map(|(line, number)| at(line, format!(r"{subkey}\{name} is {number}")))
+        .collect()
 }

@@ -4,13 +4,13 @@
 use super::{
     Fault, Rule,
     Source::{Advice, Windows},
-    at,
+    already, at,
     devices::earliest_build,
-    repeated,
+    each, repeated,
 };
 use crate::inf::{
     Entry, Section,
-    install::{Installation, Place, names_sections, tokens},
+    install::{Installation, Place, Reference, names_sections, tokens},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -29,17 +29,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each named section exists",
         source: Windows("InfVerif 1203, 1261, 2006"),
         check: |inf, _| {
-            let references = inf.references.iter();
-            references
-                .filter(|reference| inf.named(&reference.section).is_empty())
-                .map(|reference| {
-                    let text = format!(
-                        "{} names [{}], which does not exist",
-                        reference.directive, reference.section
-                    );
-                    at(reference.line, text)
-                })
-                .collect()
+            each(&inf.references, |reference| {
+                let (by, name) = (&reference.directive, &reference.section);
+                let is_missing = inf.named(name).is_empty();
+                is_missing.then(|| format!("{by} names [{name}], which does not exist"))
+            })
         },
     },
     Rule {
@@ -47,11 +41,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each section is used",
         source: Advice("InfVerif 2083"),
         check: |inf, _| {
-            let sections = inf.inf.sections().iter();
-            sections
-                .filter(|section| !is_used(inf, section))
-                .map(|section| at(section.line, format!("nothing uses [{}]", section.name)))
-                .collect()
+            each(inf.inf.sections(), |section| {
+                (!is_used(inf, section)).then(|| format!("nothing uses [{}]", section.name))
+            })
         },
     },
     Rule {
@@ -59,15 +51,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No section is defined twice",
         source: Windows("InfVerif 1209; General Syntax Rules for INF Files"),
         check: |inf, _| {
-            let sections: Vec<&Section> = inf.inf.sections().iter().collect();
-            let twice = repeated(&sections, |section| section.name.to_ascii_lowercase());
-            twice
-                .into_iter()
-                .map(|(second, first)| {
-                    let text = format!("[{}] is already on line {}", second.name, first.line);
-                    at(second.line, text)
-                })
-                .collect()
+            let key = |section: &Section| section.name.to_ascii_lowercase();
+            repeated(inf.inf.sections(), key, |second, first| {
+                already(&format!("[{}]", second.name), first)
+            })
         },
     },
     Rule {
@@ -75,27 +62,19 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No section is used for two purposes",
         source: Windows("InfVerif 1205, 1206"),
         check: |inf, _| {
-            let references: Vec<_> = inf.references.iter().collect();
-            let again = repeated(&references, |reference| {
-                reference.section.to_ascii_lowercase()
-            });
-            again
-                .into_iter()
-                .filter(|(second, first)| {
-                    let pair = [&*first.directive, &*second.directive];
-                    let undoes = [["CopyFiles", "DelFiles"], ["AddReg", "DelReg"]]
-                        .iter()
-                        .any(|[does, undoes]| pair == [*does, *undoes] || pair == [*undoes, *does]);
-                    !undoes && (pair[0] != pair[1] || second.place != first.place)
-                })
-                .map(|(second, first)| {
-                    let text = format!(
+            let key = |reference: &Reference| reference.section.to_ascii_lowercase();
+            repeated(&inf.references, key, |second, first| {
+                let mut pair = [&*first.directive, &*second.directive];
+                pair.sort_unstable();
+                let undoes = pair == ["CopyFiles", "DelFiles"] || pair == ["AddReg", "DelReg"];
+                let is_same = pair[0] == pair[1] && second.place == first.place;
+                (!undoes && !is_same).then(|| {
+                    format!(
                         "{} names [{}], which {} also names on line {}",
                         second.directive, second.section, first.directive, first.line
-                    );
-                    at(second.line, text)
+                    )
                 })
-                .collect()
+            })
         },
     },
     Rule {
@@ -103,15 +82,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "There is no section for installation code (co-installers) or for old hardware",
         source: Advice("InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File"),
         check: |inf, _| {
-            let sections = inf.inf.sections().iter();
-            sections
-                .filter(|section| {
-                    let name = section.name.to_ascii_lowercase();
-                    name.starts_with("classinstall32")
-                        || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix))
-                })
-                .map(|section| at(section.line, format!("[{}] is one", section.name)))
-                .collect()
+            each(inf.inf.sections(), |section| {
+                let name = section.name.to_ascii_lowercase();
+                let is_legacy = name.starts_with("classinstall32")
+                    || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix));
+                is_legacy.then(|| format!("[{}] is one", section.name))
+            })
         },
     },
     Rule {
@@ -119,19 +95,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The file installs only devices",
         source: Windows("InfVerif 1212; INF DefaultInstall section"),
         check: |inf, _| {
-            let sections = inf.inf.sections().iter();
-            sections
-                .filter(|section| {
-                    let name = section.name.to_ascii_lowercase();
-                    name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty()
-                })
-                .map(|section| {
-                    at(
-                        section.line,
-                        format!("[{}] does not belong to a device", section.name),
-                    )
-                })
-                .collect()
+            each(inf.inf.sections(), |section| {
+                let name = section.name.to_ascii_lowercase();
+                (name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty())
+                    .then(|| format!("[{}] does not belong to a device", section.name))
+            })
         },
     },
     Rule {
@@ -142,24 +110,13 @@ pub(super) const RULES: &[Rule] = &[
                  INF DDInstall.Services section, INF AddService directive",
         ),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for (place, section) in &inf.reached {
-                let Some(known) = directives(*place) else {
-                    continue;
-                };
+            entries(inf, |place, section, entry| {
                 // The installers of other classes have directives of their own.
-                if *place == Place::Install && !inf.is_storage() {
-                    continue;
-                }
-                for entry in &section.entries {
-                    let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
-                    if !is(known) && !is(&LEGACY_DIRECTIVES) {
-                        let text = format!("[{}] does not allow {}", section.name, word(entry));
-                        faults.push(at(entry.line, text));
-                    }
-                }
-            }
-            faults
+                let is_known = place == Place::Install && !inf.is_storage()
+                    || is_one(entry, directives(place)?)
+                    || is_one(entry, &LEGACY_DIRECTIVES);
+                (!is_known).then(|| format!("[{}] does not allow {}", section.name, entry.word()))
+            })
         },
     },
     Rule {
@@ -167,19 +124,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each directive that needs a section names one",
         source: Windows("InfVerif 1005"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for (place, section) in &inf.reached {
-                if directives(*place).is_none() {
-                    continue;
-                }
-                for entry in &section.entries {
-                    let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
-                    if names_sections(entry) && (entry.key.is_none() || !named) {
-                        faults.push(at(entry.line, format!("{} names no section", word(entry))));
-                    }
-                }
-            }
-            faults
+            entries(inf, |place, _, entry| {
+                let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
+                let is_bare = names_sections(entry) && (entry.key.is_none() || !named);
+                (directives(place).is_some() && is_bare)
+                    .then(|| format!("{} names no section", entry.word()))
+            })
         },
     },
     Rule {
@@ -190,17 +140,14 @@ pub(super) const RULES: &[Rule] = &[
             let Some(earliest) = earliest_build(inf) else {
                 return Vec::new();
             };
-            let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
-            let entries = services.flat_map(|(_, section)| &section.entries);
-            entries
-                .filter_map(|entry| {
-                    let (name, build) = BUILDS.iter().find(|(name, _)| entry.is(name))?;
-                    let text = format!(
+            each(inf.entries_for(Place::Service), |entry| {
+                let (name, build) = BUILDS.iter().find(|(name, _)| entry.is(name))?;
+                (earliest < *build).then(|| {
+                    format!(
                         "{name} needs build {build}, but the file supports builds from {earliest}"
-                    );
-                    (earliest < *build).then(|| at(entry.line, text))
+                    )
                 })
-                .collect()
+            })
         },
     },
     Rule {
@@ -208,17 +155,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No directive is repeated if only one is used",
         source: Windows("InfVerif 1088"),
         check: |inf, _| {
-            let services = inf.reached.iter().filter(|(at, _)| *at == Place::Service);
-            let sections = services.map(|(_, section)| section.entries.iter().collect());
+            let sections = inf.sections_for(Place::Service);
             std::iter::once(inf.entries("Version"))
-                .chain(sections)
-                .flat_map(|entries: Vec<&Entry>| {
-                    repeated(&entries, |entry| word(entry).to_ascii_lowercase())
-                })
-                .filter(|(second, _)| !second.is("AddReg") && !second.is("AddTrigger"))
-                .map(|(second, first)| {
-                    let text = format!("{} is already on line {}", word(second), first.line);
-                    at(second.line, text)
+                .chain(sections.map(|section| section.entries.iter().collect()))
+                .flat_map(|mut entries| {
+                    entries.retain(|entry| !entry.is("AddReg") && !entry.is("AddTrigger"));
+                    repeated_words(entries)
                 })
                 .collect()
         },
@@ -228,27 +170,19 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No old directive undoes, renames or registers something",
         source: Advice("InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for (place, section) in &inf.reached {
+            entries(inf, |place, _, entry| {
                 // To undo is what [DefaultUninstall] is for.
-                if matches!(
+                let is_allowed = matches!(
                     place,
                     Place::Models
                         | Place::Files
                         | Place::Registry
                         | Place::Uninstall
                         | Place::UninstallServices
-                ) {
-                    continue;
-                }
-                for entry in &section.entries {
-                    if LEGACY_DIRECTIVES.iter().any(|name| entry.is(name)) {
-                        let text = format!("{} is obsolete", word(entry));
-                        faults.push(at(entry.line, text));
-                    }
-                }
-            }
-            faults
+                );
+                (!is_allowed && is_one(entry, &LEGACY_DIRECTIVES))
+                    .then(|| format!("{} is obsolete", entry.word()))
+            })
         },
     },
     Rule {
@@ -256,18 +190,12 @@ pub(super) const RULES: &[Rule] = &[
         claim: "A section with Needs has an Include for the other file",
         source: Windows("InfVerif 1319, 2651"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for (_, section) in &inf.reached {
-                let included = section.entries.iter().any(|entry| entry.is("Include"));
-                let needs = section.entries.iter().filter(|entry| {
-                    let local = |index| !inf.named(&inf.value(entry, index)).is_empty();
-                    entry.is("Needs") && !(0..entry.values.len()).all(local)
-                });
-                if !included {
-                    faults.extend(needs.map(|entry| at(entry.line, "the section has no Include")));
-                }
-            }
-            faults
+            entries(inf, |_, section, entry| {
+                let is_included = section.entries.iter().any(|entry| entry.is("Include"));
+                let is_local = |index| !inf.named(&inf.value(entry, index)).is_empty();
+                (!is_included && entry.is("Needs") && !(0..entry.values.len()).all(is_local))
+                    .then(|| "the section has no Include".into())
+            })
         },
     },
     Rule {
@@ -275,17 +203,19 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each used string is in [Strings]",
         source: Windows("InfVerif 1235; INF Strings Section"),
         check: |inf, _| {
-            let mut faults: Vec<Fault> = Vec::new();
-            for (line, name) in used_strings(inf) {
-                let fault = at(
-                    line,
-                    format!("%{name}% is not defined in [Strings]; for a percent sign, write %%"),
-                );
-                if !inf.has_string(name) && !is_directory(name) && !faults.contains(&fault) {
-                    faults.push(fault);
-                }
-            }
-            faults
+            used_strings(inf)
+                .into_iter()
+                // A number is that of a directory.
+                .filter(|(_, name)| !inf.has_string(name) && name.parse::<i64>().is_err())
+                .map(|(line, name)| {
+                    at(
+                        line,
+                        format!(
+                            "%{name}% is not defined in [Strings]; for a percent sign, write %%"
+                        ),
+                    )
+                })
+                .collect()
         },
     },
     Rule {
@@ -294,14 +224,10 @@ pub(super) const RULES: &[Rule] = &[
         source: Advice("this project: a string that nothing uses is a mistake or waste"),
         check: |inf, _| {
             let used = used_strings(inf);
-            let entries = inf.entries("Strings").into_iter();
-            entries
-                .filter(|entry| {
-                    let is = |(_, name): &(usize, &str)| entry.is(name);
-                    !used.iter().any(is)
-                })
-                .map(|entry| at(entry.line, format!("nothing uses {}", word(entry))))
-                .collect()
+            each(inf.entries("Strings"), |entry| {
+                let is_used = used.iter().any(|(_, name)| entry.is(name));
+                (!is_used).then(|| format!("nothing uses {}", entry.word()))
+            })
         },
     },
     Rule {
@@ -310,17 +236,8 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1294; INF Strings Section"),
         check: |inf, _| {
             let sections = languages(inf);
-            let sections = sections.into_iter();
-            sections
-                .flat_map(|section| {
-                    let entries: Vec<&Entry> = section.entries.iter().collect();
-                    repeated(&entries, |entry| word(entry).to_ascii_lowercase())
-                })
-                .map(|(second, first)| {
-                    let text = format!("{} is already on line {}", word(second), first.line);
-                    at(second.line, text)
-                })
-                .collect()
+            let faults = sections.map(|section| repeated_words(&section.entries));
+            faults.flatten().collect()
         },
     },
     Rule {
@@ -332,10 +249,12 @@ pub(super) const RULES: &[Rule] = &[
             let mut faults = Vec::new();
             for section in languages(inf) {
                 for string in &strings {
-                    let same = |entry: &Entry| entry.is(word(string));
-                    if !section.entries.iter().any(same) {
-                        let text = format!("[{}] has no {}", section.name, word(string));
-                        faults.push(at(section.line, text));
+                    let name = string.word();
+                    if !section.entries.iter().any(|entry| entry.is(name)) {
+                        faults.push(at(
+                            section.line,
+                            format!("[{}] has no {name}", section.name),
+                        ));
                     }
                 }
             }
@@ -347,24 +266,18 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Section names have at most 255 characters, and fields at most 4095",
         source: Windows("General Syntax Rules for INF Files (INF Size Limits)"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for section in inf.inf.sections() {
-                if section.name.chars().count() > 255 {
-                    faults.push(at(section.line, "the section name is too long"));
-                }
-                for entry in &section.entries {
-                    let fields = entry.key.iter().chain(&entry.values);
-                    for field in fields {
-                        if inf.expand(&field.text).chars().count() > 4095 {
-                            faults.push(at(
-                                entry.line,
-                                "a field, with its strings replaced, is too long",
-                            ));
-                        }
-                    }
-                }
-            }
-            faults
+            let sections = inf.inf.sections();
+            let names = each(sections, |section| {
+                let is_long = section.name.chars().count() > 255;
+                is_long.then(|| "the section name is too long".into())
+            });
+            let entries = sections.iter().flat_map(|section| &section.entries);
+            let fields = each(entries, |entry| {
+                let mut fields = entry.key.iter().chain(&entry.values);
+                let is_long = fields.any(|field| inf.expand(&field.text).chars().count() > 4095);
+                is_long.then(|| "a field, with its strings replaced, is too long".into())
+            });
+            [names, fields].concat()
         },
     },
 ];
@@ -441,47 +354,56 @@ fn directives(place: Place) -> Option<&'static [&'static str]> {
     }
 }
 
-/// The directive, or whatever stands first.
-fn word(entry: &Entry) -> &str {
-    let word = entry.key.as_ref().or(entry.values.first());
-    word.map_or("", |word| &word.text)
+/// Whether the entry is one of these directives.
+fn is_one(entry: &Entry, names: &[&str]) -> bool {
+    names.iter().any(|name| entry.is(name))
+}
+
+/// The faults that `fault` finds in the entries of the reached sections.
+fn entries(
+    inf: &Installation<'_>,
+    fault: impl Fn(Place, &Section, &Entry) -> Option<String>,
+) -> Vec<Fault> {
+    let reached = inf.reached.iter();
+    let faults = reached
+        .map(|(place, section)| each(&section.entries, |entry| fault(*place, section, entry)));
+    faults.flatten().collect()
+}
+
+/// The faults of directives or strings that are repeated.
+fn repeated_words<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Vec<Fault> {
+    let key = |entry: &Entry| entry.word().to_ascii_lowercase();
+    repeated(entries, key, |second, first| already(second.word(), first))
+}
+
+/// Whether these are strings, of any language.
+fn is_strings(section: &Section) -> bool {
+    let name = section.name.to_ascii_lowercase();
+    name == "strings" || name.starts_with("strings.")
 }
 
 /// The sections of strings.
-fn languages<'a>(inf: &Installation<'a>) -> Vec<&'a Section> {
+fn languages<'a>(inf: &Installation<'a>) -> impl Iterator<Item = &'a Section> {
     let sections = inf.inf.sections().iter();
-    sections
-        .filter(|section| {
-            let name = section.name.to_ascii_lowercase();
-            name == "strings" || name.starts_with("strings.")
-        })
-        .collect()
+    sections.filter(|section| is_strings(section))
 }
 
 /// The strings that are used, and where.
 fn used_strings<'a>(inf: &Installation<'a>) -> Vec<(usize, &'a str)> {
-    let strings = |section: &Section| {
-        let name = section.name.to_ascii_lowercase();
-        name == "strings" || name.starts_with("strings.")
-    };
+    let mut used = Vec::new();
     let sections = inf.inf.sections().iter();
-    sections
-        .filter(|section| !strings(section))
-        .flat_map(|section| &section.entries)
-        .flat_map(|entry| {
-            let fields = entry.key.iter().chain(&entry.values);
-            fields.flat_map(|field| {
-                tokens(&field.text)
-                    .into_iter()
-                    .map(|name| (entry.line, name))
-            })
-        })
-        .collect()
-}
-
-/// Whether a token is a directory's number.
-fn is_directory(name: &str) -> bool {
-    name.parse::<i64>().is_ok()
+    for section in sections.filter(|section| !is_strings(section)) {
+        for entry in &section.entries {
+            for field in entry.key.iter().chain(&entry.values) {
+                used.extend(
+                    tokens(&field.text)
+                        .into_iter()
+                        .map(|name| (entry.line, name)),
+                );
+            }
+        }
+    }
+    used
 }
 
 /// Whether Windows comes to the section.

@@ -3,7 +3,7 @@
 use super::{
     Fault, Rule,
     Source::{Advice, Windows},
-    at,
+    at, each,
 };
 use crate::inf::{
     Entry,
@@ -21,25 +21,16 @@ pub(super) const RULES: &[Rule] = &[
             if WITHOUT_SERVICE.contains(&&*class) {
                 return Vec::new();
             }
-            let installs = inf.reached.iter().filter(|(at, _)| *at == Place::Install);
-            installs
-                .filter(|(_, section)| {
-                    let services = inf.entries(&format!("{}.Services", section.name));
-                    let needs = |entries: &[&Entry]| entries.iter().any(|entry| entry.is("Needs"));
-                    inf.is_preferred(section)
-                        && drivers(inf, &services).is_empty()
-                        && !needs(&services)
-                        && !needs(&section.entries.iter().collect::<Vec<_>>())
-                        && !is_root(section, "DefaultInstall")
-                        && !is_root(section, "ClassInstall32")
-                })
-                .map(|(_, section)| {
-                    at(
-                        section.line,
-                        format!("[{}.Services] adds no service with flag 2", section.name),
-                    )
-                })
-                .collect()
+            each(inf.sections_for(Place::Install), |section| {
+                let services = inf.entries(&format!("{}.Services", section.name));
+                let mut all = services.iter().copied().chain(&section.entries);
+                (inf.is_preferred(section)
+                    && drivers(inf, services.iter().copied()).next().is_none()
+                    && !all.any(|entry| entry.is("Needs"))
+                    && !is_root(section, "DefaultInstall")
+                    && !is_root(section, "ClassInstall32"))
+                .then(|| format!("[{}.Services] adds no service with flag 2", section.name))
+            })
         },
     },
     Rule {
@@ -47,14 +38,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No device has two function driver services",
         source: Windows("InfVerif 1211"),
         check: |inf, _| {
-            let sections = inf.reached.iter().filter(|(at, _)| *at == Place::Services);
-            sections
-                .filter_map(|(_, section)| {
-                    let entries: Vec<&Entry> = section.entries.iter().collect();
-                    let second = *drivers(inf, &entries).get(1)?;
-                    Some(at(second, "an earlier AddService has flag 2, too"))
-                })
-                .collect()
+            let sections = inf.sections_for(Place::Services);
+            let seconds = sections.filter_map(|section| drivers(inf, &section.entries).nth(1));
+            each(seconds, |_| {
+                Some("an earlier AddService has flag 2, too".into())
+            })
         },
     },
     Rule {
@@ -62,15 +50,14 @@ pub(super) const RULES: &[Rule] = &[
         claim: "AddService names the service and its install section",
         source: Windows("InfVerif 1080, 1253, 1272; INF AddService directive"),
         check: |inf, _| {
-            let services = inf.services.iter();
-            services
-                .filter(|service| match (&*service.name, &*service.section) {
+            each(&inf.services, |service| {
+                let is_short = match (&*service.name, &*service.section) {
                     // A device that needs no driver has this service.
                     ("", "") => number(&service.flags) != Some(2),
                     (name, section) => name.is_empty() || section.is_empty(),
-                })
-                .map(|service| at(service.line, "AddService needs a name, flags and a section"))
-                .collect()
+                };
+                is_short.then(|| "AddService needs a name, flags and a section".into())
+            })
         },
     },
     Rule {
@@ -78,22 +65,14 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The flags of AddService are known, and those of a PnP driver",
         source: Windows("InfVerif 1083; INF AddService directive"),
         check: |inf, _| {
-            let services = inf.services.iter();
-            services
-                .filter(|service| {
-                    let fit = |flags| {
-                        let drives = flags & 2 != 0;
-                        flags & !SERVICE_FLAGS == 0 && !(drives && flags & NOT_FOR_PNP != 0)
-                    };
-                    !service.flags.is_empty() && !number(&service.flags).is_some_and(fit)
-                })
-                .map(|service| {
-                    at(
-                        service.line,
-                        format!("{:?} is not such a set of flags", service.flags),
-                    )
-                })
-                .collect()
+            each(&inf.services, |service| {
+                let fit = |flags| {
+                    let drives = flags & 2 != 0;
+                    flags & !SERVICE_FLAGS == 0 && !(drives && flags & NOT_FOR_PNP != 0)
+                };
+                (!service.flags.is_empty() && !number(&service.flags).is_some_and(fit))
+                    .then(|| format!("{:?} is not such a set of flags", service.flags))
+            })
         },
     },
     Rule {
@@ -101,16 +80,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The service has a type, start type, error control and file",
         source: Windows("InfVerif 1234, 1289; INF AddService directive"),
         check: |inf, _| {
-            let mut faults = Vec::new();
-            for service in &inf.services {
-                for name in ["ServiceType", "StartType", "ErrorControl", "ServiceBinary"] {
-                    if !service.installs.is_empty() && entries(service, name).is_empty() {
-                        let text = format!("[{}] has no {name}", service.section);
-                        faults.push(at(service.line, text));
-                    }
-                }
-            }
-            faults
+            let names = ["ServiceType", "StartType", "ErrorControl", "ServiceBinary"];
+            let faults = names.map(|name| each(&inf.services, |service| lacks(service, name)));
+            faults.concat()
         },
     },
     Rule {
@@ -119,12 +91,10 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "ServiceType", |service, text| {
-                let kind = number(text)?;
-                match is_devices_own(service) {
+                number(text).is_some_and(|kind| match service.drives_device() {
                     true => kind == 1,
                     false => SERVICE_TYPES.contains(&kind),
-                }
-                .then_some(())
+                })
             })
         },
     },
@@ -134,7 +104,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1014; INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "StartType", |_, text| {
-                number(text).filter(|start| *start <= 4).map(drop)
+                number(text).is_some_and(|start| start <= 4)
             })
         },
     },
@@ -145,12 +115,11 @@ pub(super) const RULES: &[Rule] = &[
         source: Advice("Specifying Driver Load Order"),
         check: |inf, _| {
             let services = inf.boot_disk_services().into_iter();
-            let starts = services.flat_map(|service| entries(service, "StartType"));
-            starts
-                .map(|entry| (entry.line, inf.value(entry, 0)))
-                .filter(|(_, start)| number(start).is_some_and(|start| matches!(start, 1..=4)))
-                .map(|(line, start)| at(line, format!("StartType is {start:?}")))
-                .collect()
+            let starts = services.flat_map(|service| service.entries("StartType"));
+            each(starts, |entry| {
+                let start = inf.value(entry, 0);
+                matches!(number(&start), Some(1..=4)).then(|| format!("StartType is {start:?}"))
+            })
         },
     },
     Rule {
@@ -159,7 +128,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1014; INF AddService directive"),
         check: |inf, _| {
             of_each(inf, "ErrorControl", |_, text| {
-                number(text).filter(|level| *level <= 3).map(drop)
+                number(text).is_some_and(|level| level <= 3)
             })
         },
     },
@@ -168,23 +137,16 @@ pub(super) const RULES: &[Rule] = &[
         claim: "A storage controller's service is in a load order group (LoadOrderGroup)",
         source: Advice("Specifying Driver Load Order"),
         check: |inf, _| {
-            let services = inf.boot_disk_services().into_iter();
-            services
-                .filter(|service| {
-                    !service.installs.is_empty() && entries(service, "LoadOrderGroup").is_empty()
-                })
-                .map(|service| {
-                    let text = format!("[{}] has no LoadOrderGroup", service.section);
-                    at(service.line, text)
-                })
-                .collect()
+            each(inf.boot_disk_services(), |service| {
+                lacks(service, "LoadOrderGroup")
+            })
         },
     },
     Rule {
         id: "service-path",
         claim: "The path of the service's file begins with a directory number",
         source: Advice("InfVerif 2085; using-dirids"),
-        check: |inf, _| of_each(inf, "ServiceBinary", |_, text| in_directory(text).map(drop)),
+        check: |inf, _| of_each(inf, "ServiceBinary", |_, text| in_directory(text).is_some()),
     },
     Rule {
         id: "service-file",
@@ -194,11 +156,9 @@ pub(super) const RULES: &[Rule] = &[
             of_each(inf, "ServiceBinary", |_, text| {
                 // Elsewhere than in the driver store, and in no folder that the file copies
                 // to, it is one that Windows has.
-                in_directory(text)
-                    .is_none_or(|(number, path)| {
-                        is_copied(inf, number, path) || !is_own_folder(inf, number, path)
-                    })
-                    .then_some(())
+                in_directory(text).is_none_or(|(number, path)| {
+                    is_copied(inf, number, path) || !is_own_folder(inf, number, path)
+                })
             })
         },
     },
@@ -210,45 +170,31 @@ pub(super) const RULES: &[Rule] = &[
             let mut faults = Vec::new();
             for service in inf.boot_disk_services() {
                 if service.event_section.is_empty() {
-                    faults.push(at(
-                        service.line,
-                        "AddService names no section for the event log",
-                    ));
+                    let text = "AddService names no section for the event log";
+                    faults.push(at(service.line, text));
                     continue;
                 }
-                let value = |name: &str| {
-                    inf.values_of(Key::Events).find(|value| {
+                let mut judge = |name: &str, fault: fn(&str) -> Option<&'static str>| {
+                    let value = inf.values_of(Key::Events).find(|value| {
                         value.owner.eq_ignore_ascii_case(&service.event_section)
                             && value.name.eq_ignore_ascii_case(name)
-                    })
+                    });
+                    faults.extend(match value {
+                        None => {
+                            let text = format!("the event log section has no {name}");
+                            Some(at(service.line, text))
+                        }
+                        Some(value) => fault(value.first()).map(|text| at(value.line, text)),
+                    });
                 };
-                match value("EventMessageFile") {
-                    None => faults.push(at(
-                        service.line,
-                        "the event log section has no EventMessageFile",
-                    )),
-                    Some(value) => {
-                        let data = value.data.first().map_or("", |field| &field.text);
-                        if !data.to_ascii_lowercase().contains("iologmsg.dll") {
-                            faults.push(at(
-                                value.line,
-                                "EventMessageFile does not name IoLogMsg.dll",
-                            ));
-                        }
-                    }
-                }
-                match value("TypesSupported") {
-                    None => faults.push(at(
-                        service.line,
-                        "the event log section has no TypesSupported",
-                    )),
-                    Some(value) => {
-                        let data = value.data.first().and_then(|field| number(&field.text));
-                        if data.is_some_and(|types| types != 7) {
-                            faults.push(at(value.line, "TypesSupported must be 7"));
-                        }
-                    }
-                }
+                judge("EventMessageFile", |data| {
+                    let is_own = !data.to_ascii_lowercase().contains("iologmsg.dll");
+                    is_own.then_some("EventMessageFile does not name IoLogMsg.dll")
+                });
+                judge("TypesSupported", |data| {
+                    let is_other = number(data).is_some_and(|types| types != 7);
+                    is_other.then_some("TypesSupported must be 7")
+                });
             }
             faults
         },
@@ -258,23 +204,17 @@ pub(super) const RULES: &[Rule] = &[
         claim: "A file with event texts is copied to the path in EventMessageFile",
         source: Windows("Registering as a Source of Error Messages; Run From Driver Store"),
         check: |inf, _| {
-            inf.values_of(Key::Events)
-                .filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
-                .flat_map(|value| {
-                    let files = value
-                        .data
-                        .first()
-                        .map_or("", |field| &field.text)
-                        .split(';');
-                    files
-                        .filter(|file| {
-                            in_directory(file)
-                                .is_some_and(|(number, path)| !is_copied(inf, number, path))
-                        })
-                        .map(|file| at(value.line, format!("{file} is not copied")))
-                        .collect::<Vec<_>>()
-                })
-                .collect()
+            let mut faults = Vec::new();
+            let values = inf.values_of(Key::Events);
+            for value in values.filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
+            {
+                let is_missing = |file: &&str| {
+                    in_directory(file).is_some_and(|(number, path)| !is_copied(inf, number, path))
+                };
+                let files = value.first().split(';').filter(is_missing);
+                faults.extend(files.map(|file| at(value.line, format!("{file} is not copied"))));
+            }
+            faults
         },
     },
     Rule {
@@ -283,19 +223,11 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1250; INF AddService directive"),
         check: |inf, _| {
             let known = ["", "system", "application", "security"];
-            let services = inf.services.iter();
-            services
-                .filter(|service| !known.contains(&&*service.event_log.to_ascii_lowercase()))
-                .map(|service| {
-                    at(
-                        service.line,
-                        format!(
-                            "{:?} is not System, Application or Security",
-                            service.event_log
-                        ),
-                    )
-                })
-                .collect()
+            each(&inf.services, |service| {
+                let log = &service.event_log;
+                (!known.contains(&&*log.to_ascii_lowercase()))
+                    .then(|| format!("{log:?} is not System, Application or Security"))
+            })
         },
     },
 ];
@@ -321,46 +253,37 @@ const WITHOUT_SERVICE: [&str; 5] = [
     "softwarecomponent",
 ];
 
-/// The lines of `AddService` that make the service the device's own.
-fn drivers(inf: &Installation<'_>, entries: &[&Entry]) -> Vec<usize> {
-    let entries = entries.iter().filter(|entry| entry.is("AddService"));
-    entries
-        .filter(|entry| number(&inf.value(entry, 1)).is_some_and(|flags| flags & 2 != 0))
-        .map(|entry| entry.line)
-        .collect()
+/// The `AddService` directives that make the service the device's own.
+fn drivers<'a>(
+    inf: &Installation<'a>,
+    entries: impl IntoIterator<Item = &'a Entry>,
+) -> impl Iterator<Item = &'a Entry> {
+    let entries = entries.into_iter();
+    entries.filter(|entry| {
+        entry.is("AddService") && number(&inf.value(entry, 1)).is_some_and(|flags| flags & 2 != 0)
+    })
 }
 
-/// The entries of a service's section of that name.
-fn entries<'a>(service: &Service<'a>, name: &str) -> Vec<&'a Entry> {
-    let sections = service.installs.iter();
-    sections
-        .flat_map(|section| &section.entries)
-        .filter(|entry| entry.key.is_some() && entry.is(name))
-        .collect()
+/// The fault of a service whose sections exist, but have no such entry.
+fn lacks(service: &Service<'_>, name: &str) -> Option<String> {
+    (!service.installs.is_empty() && service.entries(name).next().is_none())
+        .then(|| format!("[{}] has no {name}", service.section))
 }
 
-/// The services' entries of that name whose value is not right: `right` returns
-/// nothing for it.
+/// The services' entries of that name whose value is not right.
 fn of_each(
     inf: &Installation<'_>,
     name: &str,
-    right: impl Fn(&Service<'_>, &str) -> Option<()>,
+    is_right: impl Fn(&Service<'_>, &str) -> bool,
 ) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for service in &inf.services {
-        for entry in entries(service, name) {
+    let services = inf.services.iter();
+    let faults = services.map(|service| {
+        each(service.entries(name), |entry| {
             let value = inf.value(entry, 0);
-            if right(service, &value).is_none() {
-                faults.push(at(entry.line, format!("{name} is {value:?}")));
-            }
-        }
-    }
-    faults
-}
-
-/// Whether the service is the one that drives a device.
-fn is_devices_own(service: &Service<'_>) -> bool {
-    number(&service.flags).is_some_and(|flags| flags & 2 != 0)
+            (!is_right(service, &value)).then(|| format!("{name} is {value:?}"))
+        })
+    });
+    faults.flatten().collect()
 }
 
 /// Whether a file is copied to this path below the directory of this number. Yes, if a
@@ -369,16 +292,18 @@ fn is_copied(inf: &Installation<'_>, number: u32, path: &str) -> bool {
     let mut copies = inf.copies.iter();
     copies.any(|copy| {
         let place = inf.destination(copy.list.as_deref());
-        let Some((own, folder)) =
-            place.and_then(|place| Some((place.number.parse::<u32>().ok()?, place.subdirectory)))
-        else {
-            return true;
-        };
-        let whole = match folder.trim_matches('\\') {
-            "" => copy.destination.clone(),
-            folder => format!("{folder}\\{}", copy.destination),
-        };
-        number == own && whole.eq_ignore_ascii_case(path)
+        place.is_none_or(|place| {
+            let folder = place.subdirectory.trim_matches('\\');
+            let whole = format!("{folder}\\{}", copy.destination);
+            let is_here = whole
+                .strip_prefix('\\')
+                .unwrap_or(&whole)
+                .eq_ignore_ascii_case(path);
+            place
+                .number
+                .parse()
+                .map_or(true, |own: u32| own == number && is_here)
+        })
     })
 }
 
@@ -386,16 +311,14 @@ fn is_copied(inf: &Installation<'_>, number: u32, path: &str) -> bool {
 /// other files are copied to.
 fn is_own_folder(inf: &Installation<'_>, number: u32, path: &str) -> bool {
     let folder = path.rsplit_once('\\').map_or("", |(folder, _)| folder);
-    number == 13
-        || inf.copies.iter().any(|copy| {
-            inf.destination(copy.list.as_deref()).is_some_and(|place| {
-                place.number.parse() == Ok(number)
-                    && place
-                        .subdirectory
-                        .trim_matches('\\')
-                        .eq_ignore_ascii_case(folder)
-            })
+    let mut copies = inf.copies.iter();
+    let is_destination = copies.any(|copy| {
+        inf.destination(copy.list.as_deref()).is_some_and(|place| {
+            let own = place.subdirectory.trim_matches('\\');
+            place.number.parse() == Ok(number) && own.eq_ignore_ascii_case(folder)
         })
+    });
+    number == 13 || is_destination
 }
 
 /// The directory's number and the path below it, of `%number%\path`.

@@ -5,9 +5,9 @@ use time::{Date, Month};
 use super::{
     Rule,
     Source::{Advice, Windows},
-    at, missing,
+    at, each, missing,
 };
-use crate::inf::{Encoding, install::Installation};
+use crate::inf::{Encoding, Entry, install::Installation};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -40,25 +40,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "[Version] has only directives that Windows knows",
         source: Windows("InfVerif 1290; INF Version section"),
         check: |inf, _| {
-            let entries = inf.entries("Version").into_iter();
-            entries
-                .filter(|entry| {
-                    let catalog = |key: &str| key.to_ascii_lowercase().starts_with("catalogfile.");
-                    !entry.key.as_ref().is_some_and(|key| catalog(&key.text))
-                        && !DIRECTIVES.iter().any(|name| entry.is(name))
-                        && !OBSOLETE.iter().any(|name| entry.is(name))
-                })
-                .map(|entry| {
-                    let word = entry.key.as_ref().or(entry.values.first());
-                    at(
-                        entry.line,
-                        format!(
-                            "{} is not a directive of [Version]",
-                            word.map_or("", |w| &w.text)
-                        ),
-                    )
-                })
-                .collect()
+            each(inf.entries("Version"), |entry| {
+                let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
+                (!is(&DIRECTIVES) && !is(&OBSOLETE) && !names_catalog(entry))
+                    .then(|| format!("{} is not a directive of [Version]", entry.word()))
+            })
         },
     },
     Rule {
@@ -66,13 +52,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "[Version] has no directives for obsolete installers",
         source: Advice("InfVerif 2009; INF Version section (DIFx)"),
         check: |inf, _| {
-            let entries = inf.entries("Version").into_iter();
-            entries
-                .flat_map(|entry| {
-                    let names = OBSOLETE.iter().filter(|name| entry.is(name));
-                    names.map(|name| at(entry.line, format!("take {name} out")))
-                })
-                .collect()
+            each(inf.entries("Version"), |entry| {
+                let name = OBSOLETE.iter().find(|name| entry.is(name))?;
+                Some(format!("take {name} out"))
+            })
         },
     },
     Rule {
@@ -80,14 +63,10 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No entry of [Version] has too many values",
         source: Windows("InfVerif 1201"),
         check: |inf, _| {
-            let entries = inf.entries("Version").into_iter();
-            entries
-                .filter(|entry| {
-                    let most = if entry.is("DriverVer") { 2 } else { 1 };
-                    entry.values.len() > most
-                })
-                .map(|entry| at(entry.line, "what follows the last comma is ignored"))
-                .collect()
+            each(inf.entries("Version"), |entry| {
+                let most = if entry.is("DriverVer") { 2 } else { 1 };
+                (entry.values.len() > most).then(|| "what follows the last comma is ignored".into())
+            })
         },
     },
     Rule {
@@ -95,10 +74,9 @@ pub(super) const RULES: &[Rule] = &[
         claim: "[Version] has the name and GUID of the device setup class",
         source: Windows("InfVerif 1234; INF Version section"),
         check: |inf, _| {
-            let given = |key: &&&str| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty());
-            let missing_keys = ["Class", "ClassGuid"];
-            let missing_keys = missing_keys.iter().filter(given);
-            missing_keys
+            ["Class", "ClassGuid"]
+                .into_iter()
+                .filter(|key| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty()))
                 .map(|key| missing(format!("[Version] has no {key}")))
                 .collect()
         },
@@ -125,15 +103,11 @@ pub(super) const RULES: &[Rule] = &[
             let Some((line, name, guid)) = class(inf).filter(|(_, _, guid)| is_guid(guid)) else {
                 return Vec::new();
             };
-            let same = |(class, number): &&(&str, &str)| {
-                (
-                    class.eq_ignore_ascii_case(&name),
-                    number.eq_ignore_ascii_case(&guid),
-                )
+            let differs = |(class, number): &&(&str, &str)| {
+                class.eq_ignore_ascii_case(&name) != number.eq_ignore_ascii_case(&guid)
             };
-            CLASSES
-                .iter()
-                .find(|class| matches!(same(class), (true, false) | (false, true)))
+            let class = CLASSES.iter().find(differs);
+            class
                 .map(|(class, number)| at(line, format!("{class} is {number}")))
                 .into_iter()
                 .collect()
@@ -167,12 +141,11 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The provider is not Microsoft",
         source: Windows("InfVerif 1204"),
         check: |inf, _| {
-            let entry = inf.version("Provider").into_iter();
-            entry
-                .map(|entry| (entry.line, inf.value(entry, 0)))
-                .filter(|(_, name)| name.to_ascii_lowercase().starts_with("microsoft"))
-                .map(|(line, name)| at(line, format!("the provider is {name:?}")))
-                .collect()
+            each(inf.version("Provider"), |entry| {
+                let name = inf.value(entry, 0);
+                let is_microsoft = name.to_ascii_lowercase().starts_with("microsoft");
+                is_microsoft.then(|| format!("the provider is {name:?}"))
+            })
         },
     },
     Rule {
@@ -192,12 +165,13 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The catalog is a .cat file in the same folder",
         source: Windows("InfVerif 1214"),
         check: |inf, _| {
-            catalogs(inf)
-                .filter(|(_, name)| {
-                    !name.to_ascii_lowercase().ends_with(".cat") || name.contains(['\\', '/'])
-                })
-                .map(|(line, name)| at(line, format!("{name:?} is not of the form name.cat")))
-                .collect()
+            each(inf.entries("Version"), |entry| {
+                let name = inf.value(entry, 0);
+                let is_name =
+                    name.to_ascii_lowercase().ends_with(".cat") && !name.contains(['\\', '/']);
+                (names_catalog(entry) && !is_name)
+                    .then(|| format!("{name:?} is not of the form name.cat"))
+            })
         },
     },
     Rule {
@@ -206,13 +180,12 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1234; INF DriverVer directive"),
         check: |inf, _| match inf.version("DriverVer") {
             None => vec![missing("[Version] has no DriverVer")],
-            Some(entry) if (0..2).any(|index| inf.value(entry, index).is_empty()) => {
-                vec![at(
-                    entry.line,
-                    "DriverVer needs a date and a version, such as 05/04/2026,1.2.3.0",
-                )]
-            }
-            Some(_) => Vec::new(),
+            entry => each(entry, |entry| {
+                let is_short = (0..2).any(|index| inf.value(entry, index).is_empty());
+                is_short.then(|| {
+                    "DriverVer needs a date and a version, such as 05/04/2026,1.2.3.0".into()
+                })
+            }),
         },
     },
     Rule {
@@ -266,14 +239,13 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-const DIRECTIVES: [&str; 9] = [
+const DIRECTIVES: [&str; 8] = [
     "Signature",
     "Class",
     "ClassGuid",
     "ClassVer",
     "Provider",
     "ExtensionId",
-    "CatalogFile",
     "DriverVer",
     "PnpLockdown",
 ];
@@ -312,15 +284,13 @@ fn is_guid(text: &str) -> bool {
     })
 }
 
-/// The catalogs' lines and names.
-fn catalogs<'b>(inf: &'b Installation<'_>) -> impl Iterator<Item = (usize, String)> + 'b {
-    let entries = inf.entries("Version").into_iter();
-    entries
-        .filter(|entry| {
-            let key = entry.key.as_ref();
-            key.is_some_and(|key| key.text.to_ascii_lowercase().starts_with("catalogfile"))
-        })
-        .map(|entry| (entry.line, inf.value(entry, 0)))
+/// Whether the entry is `CatalogFile`, with or without a decoration.
+fn names_catalog(entry: &Entry) -> bool {
+    let key = entry.key.as_ref();
+    key.is_some_and(|key| {
+        let name = key.text.split('.').next().unwrap_or_default();
+        name.eq_ignore_ascii_case("CatalogFile")
+    })
 }
 
 /// The line, date and version of the driver, if both are given.
