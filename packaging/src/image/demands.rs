@@ -164,7 +164,6 @@ fn sections(file: &Contents) -> Vec<Check> {
                 .filter(|address| file.is_code(*address))
                 .map(|address| format!("it is at {address:#x}")),
         ),
-        // Windows 10 before version 1703 does not apply such a relocation.
         Check::advice(
             "no relocation crosses a page boundary",
             "Windows 10 before version 1703 does not apply such a relocation",
@@ -286,19 +285,21 @@ fn origin(file: &Contents) -> [Check; 3] {
     ]
 }
 
+/// The strings of a version resource that File Properties shows.
+pub(super) const SHOWN_STRINGS: [&str; 8] = [
+    "CompanyName",
+    "FileDescription",
+    "FileVersion",
+    "InternalName",
+    "LegalCopyright",
+    "OriginalFilename",
+    "ProductName",
+    "ProductVersion",
+];
+
 fn version_checks(version: &VersionInfo) -> [Check; 2] {
     const DRIVER: u32 = 3;
     const SYSTEM_DRIVER: u32 = 7;
-    const SHOWN: [&str; 8] = [
-        "CompanyName",
-        "FileDescription",
-        "FileVersion",
-        "InternalName",
-        "LegalCopyright",
-        "OriginalFilename",
-        "ProductName",
-        "ProductVersion",
-    ];
     let kind = (version.info.file_type, version.info.file_subtype);
     let has = |name: &str| {
         let mut tables = version.strings.iter();
@@ -315,7 +316,7 @@ fn version_checks(version: &VersionInfo) -> [Check; 2] {
             "the version resource has maker, description, names and versions",
             VERSION,
             listed(
-                SHOWN
+                SHOWN_STRINGS
                     .into_iter()
                     .filter(|name| !has(name))
                     .map(|name| format!("no {name}")),

@@ -1,9 +1,9 @@
-//! A driver file to be written for a test, sound but for what the test changes.
+//! Writes a driver file for a test. It is sound, except for what the test changes.
 
 use editpe::{ResourceDirectory, VersionInfo, VersionStringTable};
 use object::{
     pe::{
-        DllFlags, FileFlags, GuardFlags, IMAGE_DEBUG_TYPE_CODEVIEW, IMAGE_DEBUG_TYPE_REPRO,
+        DllFlags, GuardFlags, IMAGE_DEBUG_TYPE_CODEVIEW, IMAGE_DEBUG_TYPE_REPRO,
         IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_EXPORT, IMAGE_DIRECTORY_ENTRY_IAT,
         IMAGE_DIRECTORY_ENTRY_IMPORT, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
         IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE, IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
@@ -11,22 +11,17 @@ use object::{
         IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_FILE_EXECUTABLE_IMAGE,
         IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT, IMAGE_GUARD_CF_INSTRUMENTED, IMAGE_REL_BASED_DIR64,
         IMAGE_SCN_CNT_CODE, IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_EXECUTE,
-        IMAGE_SCN_MEM_READ, IMAGE_SUBSYSTEM_NATIVE, Machine, SectionFlags, Subsystem,
+        IMAGE_SCN_MEM_READ, IMAGE_SUBSYSTEM_NATIVE, SectionFlags,
     },
     write::pe::{NtHeaders, Writer},
 };
 
+use super::demands::SHOWN_STRINGS;
 use crate::{architecture::Architecture, checksum};
 
 /// The file's parts that a test changes.
 pub(super) struct Sample {
-    pub(super) machine: Machine,
-    pub(super) characteristics: FileFlags,
-    pub(super) subsystem: Subsystem,
-    pub(super) operating_system_version: (u16, u16),
-    pub(super) subsystem_version: (u16, u16),
-    pub(super) flags: DllFlags,
-    pub(super) entry: u32,
+    pub(super) headers: NtHeaders,
     pub(super) section_alignment: u32,
     pub(super) code_name: [u8; 8],
     pub(super) code: SectionFlags,
@@ -34,16 +29,15 @@ pub(super) struct Sample {
     pub(super) module: &'static [u8; 12],
     pub(super) import_addresses: u32,
     pub(super) export: Option<&'static [u8; 7]>,
+    pub(super) has_load_configuration: bool,
     pub(super) guard_flags: GuardFlags,
     pub(super) check: u64,
     pub(super) functions: [u32; 2],
     pub(super) version: Option<VersionInfo>,
     pub(super) program_database: &'static [u8; 16],
     pub(super) debug_types: [u32; 2],
-    /// In the data, as a panic's message would be.
+    /// Part of the data, such as the message of a panic.
     pub(super) text: &'static str,
-    /// What is added to the right checksum.
-    pub(super) checksum_error: u32,
     pub(super) signature: Option<Vec<u8>>,
 }
 
@@ -51,7 +45,7 @@ pub(super) const RVA_OF_CODE: u32 = 0x1000;
 pub(super) const RVA_OF_DATA: u32 = 0x2000;
 const BASE: u64 = 0x1_4000_0000;
 
-/// Of the parts of the data.
+/// Offsets of the parts of the data.
 const DESCRIPTORS: u32 = 0;
 const NAMES: u32 = 40;
 const ADDRESSES: u32 = 56;
@@ -70,17 +64,31 @@ const DATA_LENGTH: u32 = EXPORTS + EXPORTS_LENGTH;
 
 pub(super) fn sound() -> Sample {
     Sample {
-        machine: Architecture::X64.machine(),
-        characteristics: IMAGE_FILE_EXECUTABLE_IMAGE,
-        subsystem: IMAGE_SUBSYSTEM_NATIVE,
-        operating_system_version: (10, 0),
-        subsystem_version: (10, 0),
-        flags: IMAGE_DLLCHARACTERISTICS_NX_COMPAT
-            | IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE
-            | IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA
-            | IMAGE_DLLCHARACTERISTICS_GUARD_CF
-            | IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
-        entry: RVA_OF_CODE,
+        headers: NtHeaders {
+            machine: Architecture::X64.machine(),
+            time_date_stamp: 0,
+            characteristics: IMAGE_FILE_EXECUTABLE_IMAGE,
+            major_linker_version: 0,
+            minor_linker_version: 0,
+            address_of_entry_point: RVA_OF_CODE,
+            image_base: BASE,
+            major_operating_system_version: 10,
+            minor_operating_system_version: 0,
+            major_image_version: 0,
+            minor_image_version: 0,
+            major_subsystem_version: 10,
+            minor_subsystem_version: 0,
+            subsystem: IMAGE_SUBSYSTEM_NATIVE,
+            dll_characteristics: IMAGE_DLLCHARACTERISTICS_NX_COMPAT
+                | IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE
+                | IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA
+                | IMAGE_DLLCHARACTERISTICS_GUARD_CF
+                | IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY,
+            size_of_stack_reserve: 0,
+            size_of_stack_commit: 0,
+            size_of_heap_reserve: 0,
+            size_of_heap_commit: 0,
+        },
         section_alignment: 0x1000,
         code_name: *b".text\0\0\0",
         code: IMAGE_SCN_CNT_CODE | IMAGE_SCN_MEM_EXECUTE | IMAGE_SCN_MEM_READ,
@@ -88,6 +96,7 @@ pub(super) fn sound() -> Sample {
         module: b"storport.sys",
         import_addresses: RVA_OF_DATA + ADDRESSES,
         export: None,
+        has_load_configuration: true,
         guard_flags: IMAGE_GUARD_CF_INSTRUMENTED | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT,
         check: BASE + u64::from(RVA_OF_CODE),
         functions: [RVA_OF_CODE, RVA_OF_CODE + 8],
@@ -95,13 +104,12 @@ pub(super) fn sound() -> Sample {
         program_database: b"the-driver.pdb\0\0",
         debug_types: [IMAGE_DEBUG_TYPE_CODEVIEW.0, IMAGE_DEBUG_TYPE_REPRO.0],
         text: "a text",
-        checksum_error: 0,
         signature: None,
     }
 }
 
 /// Version 1.2.3.0 of a driver.
-pub(super) fn version() -> VersionInfo {
+fn version() -> VersionInfo {
     let mut version = VersionInfo::default();
     version.info.file_version.major = 0x0001_0002;
     version.info.file_version.minor = 0x0003_0000;
@@ -111,16 +119,7 @@ pub(super) fn version() -> VersionInfo {
         key: "040904b0".into(),
         ..VersionStringTable::default()
     };
-    for name in [
-        "CompanyName",
-        "FileDescription",
-        "FileVersion",
-        "InternalName",
-        "LegalCopyright",
-        "OriginalFilename",
-        "ProductName",
-        "ProductVersion",
-    ] {
+    for name in SHOWN_STRINGS {
         table.strings.insert(name.into(), "a text".into());
     }
     version.strings.push(table);
@@ -212,13 +211,16 @@ impl Sample {
             (IMAGE_DIRECTORY_ENTRY_IMPORT, RVA_OF_DATA + DESCRIPTORS, 40),
             (IMAGE_DIRECTORY_ENTRY_IAT, self.import_addresses, 16),
             (IMAGE_DIRECTORY_ENTRY_DEBUG, RVA_OF_DATA + DEBUG, 56),
-            (
-                IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
-                RVA_OF_DATA + LOAD_CONFIG,
-                LOAD_CONFIG_LENGTH,
-            ),
         ] {
             writer.set_data_directory(index, address, length);
+        }
+        if self.has_load_configuration {
+            let address = RVA_OF_DATA + LOAD_CONFIG;
+            writer.set_data_directory(
+                IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
+                address,
+                LOAD_CONFIG_LENGTH,
+            );
         }
         if self.export.is_some() {
             let address = RVA_OF_DATA + EXPORTS;
@@ -243,7 +245,7 @@ impl Sample {
         }
 
         writer.write_empty_dos_header().unwrap();
-        writer.write_nt_headers(self.headers());
+        writer.write_nt_headers(self.headers.clone());
         writer.write_section_headers();
         writer.write_section(code.file_offset, &[0xc3; 16]);
         writer.write_section(data.file_offset, &self.data(data.file_offset));
@@ -256,57 +258,27 @@ impl Sample {
         if let Some(signature) = &self.signature {
             writer.write_certificate_table(signature);
         }
-        self.set_what_the_writer_does_not(&mut file);
+        // The writer has set the alignment to which it aligned.
+        let field = optional_header(&file) + 32;
+        file[field..][..4].copy_from_slice(&self.section_alignment.to_le_bytes());
+        set_checksum(&mut file, 0);
         file
     }
 
-    fn headers(&self) -> NtHeaders {
-        NtHeaders {
-            machine: self.machine,
-            time_date_stamp: 0,
-            characteristics: self.characteristics,
-            major_linker_version: 0,
-            minor_linker_version: 0,
-            address_of_entry_point: self.entry,
-            image_base: BASE,
-            major_operating_system_version: self.operating_system_version.0,
-            minor_operating_system_version: self.operating_system_version.1,
-            major_image_version: 0,
-            minor_image_version: 0,
-            major_subsystem_version: self.subsystem_version.0,
-            minor_subsystem_version: self.subsystem_version.1,
-            subsystem: self.subsystem,
-            dll_characteristics: self.flags,
-            size_of_stack_reserve: 0,
-            size_of_stack_commit: 0,
-            size_of_heap_reserve: 0,
-            size_of_heap_commit: 0,
-        }
-    }
-
-    /// The alignment in the header and, last, the checksum of it all.
-    fn set_what_the_writer_does_not(&self, file: &mut [u8]) {
-        let field = optional_header(file) + 32;
-        file[field..][..4].copy_from_slice(&self.section_alignment.to_le_bytes());
-        set_checksum(file, self.checksum_error);
+    /// Clears a flag in the header.
+    pub(super) fn unset(&mut self, flag: DllFlags) {
+        self.headers.dll_characteristics.0 &= !flag.0;
     }
 }
 
-/// Takes a directory away.
-pub(super) fn forget_directory(file: &mut [u8], index: usize) {
-    let field = optional_header(file) + 112 + 8 * index;
-    file[field..][..8].fill(0);
-    set_checksum(file, 0);
-}
-
-/// Writes the checksum of the file as it is, and `error` more.
+/// Writes the checksum of the file as it is, plus `error`.
 pub(super) fn set_checksum(file: &mut [u8], error: u32) {
     let field = optional_header(file) + 64;
     let sum = checksum::of_image(file, field) + error;
     file[field..][..4].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Where it begins.
+/// The offset of the optional header.
 fn optional_header(file: &[u8]) -> usize {
     u32::from_le_bytes(file[0x3c..0x40].try_into().unwrap()) as usize + 24
 }
