@@ -5,6 +5,9 @@
 //! cover what signing changes: the checksum, the data directory entry of the certificate
 //! table, and that table.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use ::authenticode::{
@@ -16,19 +19,15 @@ use object::{
     pe::{IMAGE_DIRECTORY_ENTRY_SECURITY, ImageDataDirectory},
     read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile, PeFile32, PeFile64},
 };
-use sha1::Sha1;
-use sha2::{
-    Digest, Sha256, Sha384, Sha512,
-    digest::{Output, Update},
-};
-use time::Date;
+use sha2::{Digest, Sha256, digest::Update};
+use time::{Date, OffsetDateTime};
 
 use crate::{
     check::{Check, Outcome, Source},
     checksum,
     indirect_data::{self, INDIRECT_DATA},
     pkcs7::{self, SignError},
-    signer::{Signer, SigningTime},
+    signer::Signer,
     verify::{self, Hash, Judgement},
 };
 
@@ -75,16 +74,8 @@ struct Image<'d> {
     certificates: Option<Range<usize>>,
 }
 
-/// The SHA-256 digest of an image, signed or not.
-///
-/// # Errors
-/// The file is not an image, or is damaged.
-pub fn digest(image: &[u8]) -> Result<Output<Sha256>, AuthenticodeError> {
-    digest_by::<Sha256>(image)
-}
-
-/// The digest of an image, with any hash function.
-pub(crate) fn digest_by<D: Digest + Update>(image: &[u8]) -> Result<Output<D>, AuthenticodeError> {
+/// The digest of an image, signed or not.
+pub(crate) fn digest<D: Digest + Update>(image: &[u8]) -> Result<Vec<u8>, AuthenticodeError> {
     let image = Image::parse(image)?;
     let mut digest = D::new();
     authenticode_digest(&image, &mut digest)?;
@@ -92,23 +83,20 @@ pub(crate) fn digest_by<D: Digest + Update>(image: &[u8]) -> Result<Output<D>, A
     if image.certificates.is_none() {
         Update::update(&mut digest, padding(image.data.len()));
     }
-    Ok(digest.finalize())
+    Ok(digest.finalize().to_vec())
 }
 
 /// Signs an image: appends the certificate table, and sets its data directory and the checksum.
-///
-/// # Errors
-/// The file is not an image, has a signature already, or cannot be signed.
-pub fn sign(
+pub(crate) fn sign(
     image: &[u8],
     signer: &Signer,
-    time: SigningTime,
+    time: OffsetDateTime,
 ) -> Result<Vec<u8>, AuthenticodeError> {
     let parsed = Image::parse(image)?;
     if parsed.certificates.is_some() {
         return Err(AuthenticodeError::Signed);
     }
-    let digest = digest(image)?;
+    let digest = digest::<Sha256>(image)?;
     let content = indirect_data::of_signed_image(&digest).map_err(SignError::from)?;
     let signature = pkcs7::sign(INDIRECT_DATA, &content, signer, time)?;
 
@@ -185,17 +173,10 @@ fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
         Ok(content) => content.message_digest,
         Err(error) => return Some(format!("it cannot be parsed: {error}")).into(),
     };
-    let digest = match Hash::of(stated.digest_algorithm.oid) {
-        Some(Hash::Sha1) => digest_by::<Sha1>(image).map(|digest| digest.to_vec()),
-        Some(Hash::Sha256) => digest_by::<Sha256>(image).map(|digest| digest.to_vec()),
-        Some(Hash::Sha384) => digest_by::<Sha384>(image).map(|digest| digest.to_vec()),
-        Some(Hash::Sha512) => digest_by::<Sha512>(image).map(|digest| digest.to_vec()),
-        None => {
-            let oid = stated.digest_algorithm.oid;
-            return Outcome::NotJudged(format!("the digest algorithm {oid} is not supported"));
-        }
+    let Some(hash) = Hash::of(stated.digest_algorithm.oid) else {
+        return verify::unsupported_hash(stated.digest_algorithm.oid);
     };
-    match digest {
+    match (hash.of_image)(image) {
         Ok(digest) if digest == stated.digest.as_bytes() => Outcome::Holds,
         Ok(_) => Some("the file was changed after it was signed".into()).into(),
         Err(error) => Some(error.to_string()).into(),

@@ -29,15 +29,15 @@ use der::{
 };
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
-use time::Date;
+use time::{Date, OffsetDateTime};
 use x509_cert::{attr::Attribute, ext::Extension, spki::AlgorithmIdentifierOwned, time::Time};
 
 use crate::{
     architecture::Architecture,
     authenticode::{self, AuthenticodeError},
     indirect_data::{self, INDIRECT_DATA},
-    pkcs7::{self, SignError, attribute},
-    signer::{Signer, SigningTime},
+    pkcs7::{self, SignError, algorithm, attribute},
+    signer::{Signer, x509_time},
     verify::{self, Judgement},
 };
 
@@ -61,71 +61,27 @@ const PLAIN_TEXT: u32 = 0x1000_0000 | 0x0001_0000 | 0x0000_0001;
 const WINDOWS_10: &str = "2:10.0";
 
 /// A builder of a catalog.
-#[derive(Debug)]
-pub struct Catalog {
+pub(crate) struct Catalog {
     architecture: Architecture,
     first_build: Option<u64>,
     hardware_ids: Vec<String>,
-    members: Vec<Member>,
-}
-
-/// A file of the package.
-#[derive(Debug)]
-struct Member {
-    name: String,
-    kind: Kind,
-    sha1: Vec<u8>,
-    sha256: Vec<u8>,
-}
-
-/// The kind of a file's digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// The digest of Authenticode, which signing does not change.
-    Image,
-    /// The digest of all bytes.
-    Whole,
-}
-
-/// The list of a catalog, parsed without a check of the signature.
-#[derive(Debug)]
-pub struct Listing {
-    members: Vec<Listed>,
+    /// Names and digests.
+    members: Vec<(String, FileDigests)>,
 }
 
 /// A file that a catalog lists.
-#[derive(Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// The names or paths. Version 1 needs none, and New-FileCatalog writes paths.
-    pub names: Vec<String>,
-    digests: Vec<Vec<u8>>,
+    pub(crate) names: Vec<String>,
+    pub(crate) digests: Vec<Vec<u8>>,
 }
 
 /// The digests that Windows searches for in catalogs. Those of an image are its Authenticode
-/// digests, those of another file cover all bytes.
-#[derive(Clone, Debug)]
-pub struct FileDigests {
-    sha1: Vec<u8>,
-    sha256: Vec<u8>,
-}
-
-/// Why a catalog cannot be made or parsed.
-#[derive(Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// A file is not an image, or is damaged.
-    #[error("{name}: {source}")]
-    Image {
-        /// The file.
-        name: String,
-        /// What is wrong with it.
-        source: AuthenticodeError,
-    },
-    /// The catalog cannot be encoded in DER, or is not a catalog in DER.
-    #[error("not a catalog: {0}")]
-    Der(#[from] der::Error),
-    /// The signature cannot be made.
-    #[error(transparent)]
-    Sign(#[from] SignError),
+/// digests, which signing does not change. Those of another file cover all bytes.
+pub(crate) struct FileDigests {
+    is_image: bool,
+    pub(crate) sha1: Vec<u8>,
+    pub(crate) sha256: Vec<u8>,
 }
 
 /// CTL_INFO of wincrypt.h.
@@ -173,75 +129,38 @@ enum MemberInfo2 {
 }
 
 impl Catalog {
-    /// Creates a catalog without members for a package for these devices.
-    pub fn new(
+    /// Creates a catalog without members for a package for these devices. `first_build` is the
+    /// first build of Windows 10 that the package supports; `None` if it supports all.
+    pub(crate) fn new(
         architecture: Architecture,
-        hardware_ids: impl IntoIterator<Item = impl AsRef<str>>,
+        hardware_ids: &[impl AsRef<str>],
+        first_build: Option<u64>,
     ) -> Self {
+        let hardware_ids = hardware_ids.iter();
         Self {
             architecture,
-            first_build: None,
-            hardware_ids: hardware_ids
-                .into_iter()
-                .map(|id| id.as_ref().to_lowercase())
-                .collect(),
+            first_build,
+            hardware_ids: hardware_ids.map(|id| id.as_ref().to_lowercase()).collect(),
             members: Vec::new(),
         }
     }
 
-    /// Sets the first build of Windows 10 that the package supports. The default is all builds.
-    #[must_use]
-    pub fn first_build(mut self, build: Option<u64>) -> Self {
-        self.first_build = build;
-        self
-    }
-
-    /// Adds an image. Its entry stays valid if the image is signed later.
-    ///
-    /// # Errors
-    /// The file is not an image.
-    pub fn image(mut self, name: &str, image: &[u8]) -> Result<Self, CatalogError> {
-        let failed = |source| CatalogError::Image {
-            name: name.to_owned(),
-            source,
-        };
-        self.members.push(Member {
-            name: name.to_lowercase(),
-            kind: Kind::Image,
-            sha1: authenticode::digest_by::<Sha1>(image)
-                .map_err(failed)?
-                .to_vec(),
-            sha256: authenticode::digest(image).map_err(failed)?.to_vec(),
-        });
-        Ok(self)
-    }
-
-    /// Adds another file.
-    #[must_use]
-    pub fn file(mut self, name: &str, bytes: &[u8]) -> Self {
-        self.members.push(Member {
-            name: name.to_lowercase(),
-            kind: Kind::Whole,
-            sha1: Sha1::digest(bytes).to_vec(),
-            sha256: Sha256::digest(bytes).to_vec(),
-        });
+    /// Adds a file. The entry of an image stays valid if the image is signed later.
+    pub(crate) fn file(mut self, name: &str, bytes: &[u8]) -> Self {
+        let digests = FileDigests::of(bytes);
+        self.members.push((name.to_lowercase(), digests));
         self
     }
 
     /// Signs the catalog and returns the bytes of the file.
-    ///
-    /// # Errors
-    /// Errors of signing.
-    pub fn sign(&self, signer: &Signer, time: SigningTime) -> Result<Vec<u8>, CatalogError> {
-        let list = self.list(time)?;
-        Ok(pkcs7::sign(CTL, &list, signer, time)?)
+    pub(crate) fn sign(&self, signer: &Signer, time: OffsetDateTime) -> Result<Vec<u8>, SignError> {
+        pkcs7::sign(CTL, &self.list(time)?, signer, time)
     }
 
-    fn list(&self, time: SigningTime) -> der::Result<CertificateTrustList> {
+    fn list(&self, time: OffsetDateTime) -> der::Result<CertificateTrustList> {
         let mut subjects = Vec::new();
-        for member in &self.members {
-            subjects.push(member.by_sha1()?);
-            subjects.push(member.by_sha256()?);
+        for (name, digests) in &self.members {
+            subjects.extend(TrustedSubject::of_file(name, digests)?);
         }
         subjects.sort_by(|a, b| a.identifier.as_bytes().cmp(b.identifier.as_bytes()));
 
@@ -258,12 +177,9 @@ impl Catalog {
             subject_usage: vec![CATALOG_LIST],
             list_identifier: Some(OctetString::new(&identity[..16])?),
             sequence_number: None,
-            this_update: time.to_x509()?,
+            this_update: x509_time(time)?,
             next_update: None,
-            subject_algorithm: AlgorithmIdentifierOwned {
-                oid: CATALOG_LIST_MEMBER2,
-                parameters: Some(Null.into()),
-            },
+            subject_algorithm: algorithm(CATALOG_LIST_MEMBER2),
             trusted_subjects: Some(subjects),
             extensions: Some(extensions),
         })
@@ -283,37 +199,34 @@ fn first_system(architecture: Architecture, build: Option<u64>) -> &'static str 
     }
 }
 
-impl Member {
-    fn by_sha1(&self) -> der::Result<TrustedSubject> {
-        Ok(TrustedSubject {
-            identifier: OctetString::new(self.sha1.as_slice())?,
-            attributes: Some(SetOfVec::try_from(self.attributes()?)?),
-        })
-    }
-
-    fn by_sha256(&self) -> der::Result<TrustedSubject> {
-        let data = match self.kind {
-            Kind::Image => indirect_data::of_listed_image(&self.sha256),
-            Kind::Whole => indirect_data::of_listed_file(&self.sha256),
-        }?;
-        let mut attributes = self.attributes()?;
-        attributes.push(attribute(INDIRECT_DATA, &data)?);
-        Ok(TrustedSubject {
-            identifier: OctetString::new(self.sha256.as_slice())?,
-            attributes: Some(SetOfVec::try_from(attributes)?),
-        })
-    }
-
-    fn attributes(&self) -> der::Result<Vec<Attribute>> {
-        let info = match self.kind {
-            Kind::Image => MemberInfo2::Image(Null),
-            Kind::Whole => MemberInfo2::Whole(Null),
+impl TrustedSubject {
+    /// The two members of a file: by its SHA-1 and by its SHA-256 digest.
+    fn of_file(name: &str, digests: &FileDigests) -> der::Result<[Self; 2]> {
+        let (info, data) = match digests.is_image {
+            true => (
+                MemberInfo2::Image(Null),
+                indirect_data::of_listed_image(&digests.sha256)?,
+            ),
+            false => (
+                MemberInfo2::Whole(Null),
+                indirect_data::of_listed_file(&digests.sha256)?,
+            ),
         };
-        Ok(vec![
+        let mut attributes = vec![
             attribute(MEMBER_INFO2, &info)?,
             attribute(NAME_VALUE, &NameValue::new("OSAttr", WINDOWS_10)?)?,
-            attribute(NAME_VALUE, &NameValue::new("File", &self.name)?)?,
-        ])
+            attribute(NAME_VALUE, &NameValue::new("File", name)?)?,
+        ];
+        let by_sha1 = Self::new(&digests.sha1, attributes.clone())?;
+        attributes.push(attribute(INDIRECT_DATA, &data)?);
+        Ok([by_sha1, Self::new(&digests.sha256, attributes)?])
+    }
+
+    fn new(identifier: &[u8], attributes: Vec<Attribute>) -> der::Result<Self> {
+        Ok(Self {
+            identifier: OctetString::new(identifier)?,
+            attributes: Some(SetOfVec::try_from(attributes)?),
+        })
     }
 }
 
@@ -360,84 +273,35 @@ pub(crate) fn judge(catalog: &[u8], today: Date) -> Judgement {
 
 impl FileDigests {
     /// The digests of a file.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let of_image = || {
-            Some(Self {
-                sha1: authenticode::digest_by::<Sha1>(bytes).ok()?.to_vec(),
-                sha256: authenticode::digest(bytes).ok()?.to_vec(),
+            Ok::<_, AuthenticodeError>(Self {
+                is_image: true,
+                sha1: authenticode::digest::<Sha1>(bytes)?,
+                sha256: authenticode::digest::<Sha256>(bytes)?,
             })
         };
-        of_image().unwrap_or_else(|| Self {
+        of_image().unwrap_or_else(|_| Self {
+            is_image: false,
             sha1: Sha1::digest(bytes).to_vec(),
             sha256: Sha256::digest(bytes).to_vec(),
         })
     }
 }
 
-impl Listed {
-    /// Whether a digest of the file is listed here.
-    #[must_use]
-    pub fn is(&self, file: &FileDigests) -> bool {
-        let mut digests = self.digests.iter();
-        digests.any(|digest| *digest == file.sha1 || *digest == file.sha256)
-    }
+/// The files that a catalog lists. The signature is not checked.
+pub(crate) fn read(catalog: &[u8]) -> der::Result<Vec<Listed>> {
+    let info = ContentInfo::from_der(catalog)?;
+    let signed = info.content.decode_as::<SignedData>()?;
+    let content = signed.encap_content_info.econtent;
+    listed(content.as_ref().map_or(&[], |list| list.value()))
 }
 
-impl Listing {
-    /// Parses the list of a catalog without checking the signature.
-    ///
-    /// # Errors
-    /// The file is not a catalog.
-    pub fn read(catalog: &[u8]) -> Result<Self, CatalogError> {
-        let content = ContentInfo::from_der(catalog)?
-            .content
-            .decode_as::<SignedData>()?
-            .encap_content_info
-            .econtent;
-        Ok(Self::of(content.as_ref().map_or(&[], |list| list.value()))?)
-    }
-
-    /// Parses a list without its tag and length.
-    pub(crate) fn of(list: &[u8]) -> der::Result<Self> {
-        let list = AnyRef::new(Tag::Sequence, list)?.decode_as::<CertificateTrustList>()?;
-        let subjects = list.trusted_subjects.unwrap_or_default();
-        Ok(Self {
-            members: subjects.iter().map(Listed::of).collect(),
-        })
-    }
-
-    /// The listed files.
-    pub fn members(&self) -> impl Iterator<Item = &Listed> {
-        self.members.iter()
-    }
-
-    /// The names of the listed files, without duplicates.
-    #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self
-            .members()
-            .flat_map(|member| member.names.iter().map(String::as_str))
-            .collect();
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    /// Whether a file is listed by its SHA-256 digest, under any name. Windows ignores the
-    /// name.
-    #[must_use]
-    pub fn has_sha256(&self, file: &FileDigests) -> bool {
-        self.members()
-            .any(|member| member.digests.contains(&file.sha256))
-    }
-
-    /// Whether a file is listed by its SHA-1 digest.
-    #[must_use]
-    pub fn has_sha1(&self, file: &FileDigests) -> bool {
-        self.members()
-            .any(|member| member.digests.contains(&file.sha1))
-    }
+/// The files in a list, which is given without its tag and length.
+pub(crate) fn listed(list: &[u8]) -> der::Result<Vec<Listed>> {
+    let list = AnyRef::new(Tag::Sequence, list)?.decode_as::<CertificateTrustList>()?;
+    let subjects = list.trusted_subjects.unwrap_or_default();
+    Ok(subjects.iter().map(Listed::of).collect())
 }
 
 impl Listed {
@@ -477,31 +341,31 @@ fn bytes_of_digits(digits: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        bench::{self, SIGNERS, TIME, TODAY},
+        check::Verdict,
+        package::File,
+    };
 
     const INF: &[u8] = b"[Version]";
 
     fn catalog(architecture: Architecture) -> Catalog {
-        Catalog::new(
-            architecture,
-            [r"PCI\VEN_1AF4&DEV_1042", r"PCI\VEN_1AF4&DEV_1001"],
-        )
-        .first_build(Some(17134))
-        .file("Ferrostor.inf", INF)
-        .file("readme.txt", b"")
+        let ids = [r"PCI\VEN_1AF4&DEV_1042", r"PCI\VEN_1AF4&DEV_1001"];
+        Catalog::new(architecture, &ids, Some(17134))
+            .file("Ferrostor.inf", INF)
+            .file("readme.txt", b"")
     }
 
     fn list(architecture: Architecture) -> CertificateTrustList {
-        catalog(architecture).list(SigningTime::from(0)).unwrap()
+        catalog(architecture).list(TIME).unwrap()
     }
 
     /// The name and the value of each extension.
     fn extensions(list: &CertificateTrustList) -> Vec<(String, String)> {
-        let extensions = list.extensions.as_ref().unwrap();
+        let extensions = list.extensions.iter().flatten();
         extensions
-            .iter()
             .map(|extension| {
-                let bytes = extension.extn_value.as_bytes();
-                let value = <NameValue as der::Decode>::from_der(bytes).unwrap();
+                let value = NameValue::from_der(extension.extn_value.as_bytes()).unwrap();
                 (value.tag.to_string(), value.text())
             })
             .collect()
@@ -510,13 +374,8 @@ mod tests {
     #[test]
     fn a_file_is_listed_by_both_digests_in_the_order_of_digests() {
         let list = list(Architecture::X64);
-        let identifiers = list
-            .trusted_subjects
-            .iter()
-            .flatten()
-            .map(|subject| subject.identifier.as_bytes())
-            .collect::<Vec<_>>();
-        assert!(identifiers.is_sorted());
+        let subjects = list.trusted_subjects.iter().flatten();
+        let identifiers: Vec<_> = subjects.map(|one| one.identifier.as_bytes()).collect();
         let mut expected = vec![
             Sha1::digest(INF).to_vec(),
             Sha1::digest(b"").to_vec(),
@@ -541,15 +400,13 @@ mod tests {
 
     #[test]
     fn the_extensions_are_system_and_hardware_ids_from_the_last_to_the_first() {
-        let pairs = |pairs: [(&str, &str); 3]| pairs.map(|(a, b)| (a.to_owned(), b.to_owned()));
-        assert_eq!(
-            extensions(&list(Architecture::X64)),
-            pairs([
-                ("OS", "_v100_X64_RS4"),
-                ("HWID2", r"pci\ven_1af4&dev_1001"),
-                ("HWID1", r"pci\ven_1af4&dev_1042"),
-            ])
-        );
+        let expected = [
+            ("OS", "_v100_X64_RS4"),
+            ("HWID2", r"pci\ven_1af4&dev_1001"),
+            ("HWID1", r"pci\ven_1af4&dev_1042"),
+        ];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(extensions(&list(Architecture::X64)), expected);
         assert_eq!(
             extensions(&list(Architecture::Arm64))[0].1,
             "_v100_ARM64_RS4"
@@ -575,125 +432,85 @@ mod tests {
 
     #[test]
     fn what_is_signed_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let signer = Signer::test(folder.path()).unwrap();
-        let time = SigningTime::from(1_790_812_800);
-        let signed = catalog(Architecture::X64).sign(&signer, time).unwrap();
+        let signed = catalog(Architecture::X64).sign(&SIGNERS[0], TIME).unwrap();
 
-        let listing = Listing::read(&signed).unwrap();
-        assert_eq!(listing.names(), ["ferrostor.inf", "readme.txt"]);
-        let digests = FileDigests::of(INF);
-        assert!(listing.has_sha256(&digests) && listing.has_sha1(&digests));
-        let digests = FileDigests::of(b"[version]");
-        assert!(!listing.has_sha256(&digests) && !listing.has_sha1(&digests));
+        let listing = read(&signed).unwrap();
+        for (name, bytes) in [("ferrostor.inf", INF), ("readme.txt", b"")] {
+            let digests = FileDigests::of(bytes);
+            for digest in [digests.sha1, digests.sha256] {
+                let mut members = listing.iter();
+                let member = members.find(|member| member.digests.contains(&digest));
+                assert_eq!(member.unwrap().names, [name]);
+            }
+        }
+        assert_eq!(listing.len(), 4);
+        assert!(read(INF).is_err());
 
-        let again = catalog(Architecture::X64).sign(&signer, time).unwrap();
+        let again = catalog(Architecture::X64).sign(&SIGNERS[0], TIME).unwrap();
         assert!(again == signed, "the same arguments give the same bytes");
     }
 
     /// A catalog of version 1, like those of New-FileCatalog: SHA-1 in hexadecimal, and a path.
-    fn version_1(files: &[(&str, &[u8])], with_indirect_data: bool) -> Vec<u8> {
-        let subjects = files.iter().map(|(path, bytes)| {
-            let digest = FileDigests::of(bytes).sha1;
-            let digits: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
-            let identifier = digits.encode_utf16().chain([0]).flat_map(u16::to_le_bytes);
-            let path = NameValue::new("FilePath", path).unwrap();
-            let mut attributes = vec![attribute(NAME_VALUE, &path).unwrap()];
-            if with_indirect_data {
-                let mut data = indirect_data::of_listed_file(&digest).unwrap();
-                data.message_digest.digest_algorithm.oid =
-                    ObjectIdentifier::new_unwrap("1.3.14.3.2.26");
-                attributes.push(attribute(INDIRECT_DATA, &data).unwrap());
-            }
-            TrustedSubject {
-                identifier: OctetString::new(identifier.collect::<Vec<_>>()).unwrap(),
-                attributes: Some(SetOfVec::try_from(attributes).unwrap()),
-            }
-        });
-        let time = SigningTime::from(1_790_812_800);
+    fn version_1(path: &str, bytes: &[u8], with_indirect_data: bool) -> Vec<u8> {
+        let digest = FileDigests::of(bytes).sha1;
+        let digits: String = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        let identifier = digits.encode_utf16().chain([0]).flat_map(u16::to_le_bytes);
+        let path = NameValue::new("FilePath", path).unwrap();
+        let mut attributes = vec![attribute(NAME_VALUE, &path).unwrap()];
+        if with_indirect_data {
+            let mut data = indirect_data::of_listed_file(&digest).unwrap();
+            data.message_digest.digest_algorithm.oid = const_oid::db::rfc5912::ID_SHA_1;
+            attributes.push(attribute(INDIRECT_DATA, &data).unwrap());
+        }
+        let subject = TrustedSubject::new(&identifier.collect::<Vec<_>>(), attributes);
         let list = CertificateTrustList {
-            trusted_subjects: Some(subjects.collect()),
+            trusted_subjects: Some(vec![subject.unwrap()]),
             extensions: None,
-            ..catalog(Architecture::X64).list(time).unwrap()
+            ..list(Architecture::X64)
         };
-        let folder = tempfile::tempdir().unwrap();
-        let signer = Signer::test(folder.path()).unwrap();
-        pkcs7::sign(CTL, &list, &signer, time).unwrap()
+        pkcs7::sign(CTL, &list, &SIGNERS[0], TIME).unwrap()
     }
 
     #[test]
     fn a_catalog_of_version_1_lists_by_sha1() {
-        use crate::{
-            check::Verdict,
-            lint::{self, Terms},
-            package::File,
-        };
         for with_indirect_data in [true, false] {
-            let catalog = version_1(&[(r"sub\a.txt", b"text")], with_indirect_data);
-            let files = [
-                File::new("a.cat", catalog),
+            let catalog = version_1(r"sub\a.txt", b"text", with_indirect_data);
+            let listing = read(&catalog).unwrap();
+            assert_eq!(listing[0].names, [r"sub\a.txt"]);
+            let digests = FileDigests::of(b"text");
+            assert!(listing[0].digests.contains(&digests.sha1));
+            assert!(!listing[0].digests.contains(&digests.sha256));
+
+            let catalog = [File::new("a.cat", catalog)];
+            let beside = [
                 File::new("sub/a.txt", *b"text"),
                 File::new("b.inf", *b"[autorun]"),
             ];
-            let listing = Listing::read(&files[0].bytes).unwrap();
-            assert_eq!(listing.names(), [r"sub\a.txt"]);
-            let digests = FileDigests::of(b"text");
-            assert!(listing.has_sha1(&digests) && !listing.has_sha256(&digests));
-
-            let terms = Terms {
-                today: time::macros::date!(2026 - 11 - 30),
-                advice_decides: false,
-            };
-            let reports = lint::files(&files[..1], &files[1..2], terms);
-            assert_eq!(reports[0].verdict(), Verdict::Holds, "{}", reports[0]);
-            let reports = lint::files(&files[..1], &files[1..], terms);
-            assert_eq!(reports[0].verdict(), Verdict::Wrong, "{}", reports[0]);
+            let verdict = |beside| bench::lint(&catalog, beside, TODAY)[0].verdict();
+            assert_eq!(verdict(&beside[..1]), Verdict::Holds);
+            assert_eq!(verdict(&beside), Verdict::Wrong);
         }
     }
 
     #[test]
     fn a_file_with_only_sha1_is_reported() {
         let inf = b"[Version]\nCatalogFile = a.cat\n";
-        let files = [
-            crate::package::File::new("a.cat", version_1(&[("a.inf", inf)], true)),
-            crate::package::File::new("a.inf", *inf),
-        ];
-        let terms = crate::lint::Terms {
-            today: time::macros::date!(2026 - 11 - 30),
-            advice_decides: false,
-        };
-        let [report, _] = &crate::lint::files(&files, &[], terms)[..] else {
-            panic!("not two reports");
-        };
-        let text = report.to_string();
-        assert!(
-            text.contains("yes  the INF file and each file that it installs"),
-            "{text}"
-        );
-        assert!(
-            text.contains("advice: the files are listed with SHA-256 digests: a.inf\n"),
-            "{text}"
-        );
+        let catalog = File::new("a.cat", version_1("a.inf", inf, true));
+        let reports = bench::lint(&[catalog], &[File::new("a.inf", *inf)], TODAY);
+        let text = reports[0].to_string();
+        for line in [
+            "yes  the INF file and each file that it installs",
+            "advice: the files are listed with SHA-256 digests: a.inf\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]
     fn other_members_give_another_identifier_of_the_list() {
         let one = list(Architecture::X64).list_identifier;
-        let other = Catalog::new(Architecture::X64, [""; 0])
-            .file("ferrostor.inf", b"")
-            .list(SigningTime::from(0))
-            .unwrap();
+        let other = Catalog::new(Architecture::X64, &[""; 0], None).file("ferrostor.inf", b"");
         assert_eq!(one.as_ref().unwrap().as_bytes().len(), 16);
-        assert_ne!(one, other.list_identifier);
-    }
-
-    #[test]
-    fn text_is_no_catalog_and_no_image() {
-        assert!(matches!(Listing::read(INF), Err(CatalogError::Der(_))));
-        let error = catalog(Architecture::X64).image("a.sys", INF).unwrap_err();
-        assert!(
-            error.to_string().starts_with("a.sys: not a PE image"),
-            "{error}"
-        );
+        assert_ne!(one, other.list(TIME).unwrap().list_identifier);
     }
 }

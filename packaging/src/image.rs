@@ -3,7 +3,7 @@
 mod contents;
 mod demands;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 
 use std::{
     collections::BTreeMap,
@@ -172,7 +172,8 @@ mod tests {
 
     #[test]
     fn each_fault_is_found_and_no_other_with_it() {
-        let samples: [(fn(&mut Sample), &str); 29] = [
+        type Change = fn(&mut Sample);
+        let samples: [(Change, &str); 29] = [
             (
                 |s| s.headers.machine = Architecture::Arm64.machine(),
                 "the code is for the requested processor architecture: machine 0xaa64",

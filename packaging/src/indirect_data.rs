@@ -7,11 +7,13 @@
 use authenticode::{
     DigestInfo, SPC_INDIRECT_DATA_OBJID, SpcAttributeTypeAndOptionalValue, SpcIndirectDataContent,
 };
+use const_oid::db::rfc5912::ID_SHA_256;
 use der::{
     Any, Choice, Sequence,
-    asn1::{BitString, BmpString, Null, ObjectIdentifier, OctetString},
+    asn1::{BitString, BmpString, ObjectIdentifier, OctetString},
 };
-use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use crate::pkcs7::algorithm;
 
 /// SPC_INDIRECT_DATA_OBJID.
 pub(crate) const INDIRECT_DATA: ObjectIdentifier = SPC_INDIRECT_DATA_OBJID;
@@ -19,8 +21,6 @@ pub(crate) const INDIRECT_DATA: ObjectIdentifier = SPC_INDIRECT_DATA_OBJID;
 const PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.15");
 /// SPC_CAB_DATA_OBJID, for all files whose digest covers the whole file.
 const CAB_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
-/// id-sha256, RFC 5754, 2.2.
-const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 
 /// SpcString; only its Unicode form is used.
 #[derive(Choice)]
@@ -49,15 +49,6 @@ struct SpcPeImageData {
 impl SpcLink {
     fn no_file() -> der::Result<Self> {
         Ok(Self::File(SpcString::Unicode(BmpString::from_utf8("")?)))
-    }
-}
-
-/// The algorithm identifier of SHA-256, with NULL parameters, which all tools of Microsoft
-/// write.
-pub(crate) fn sha256() -> AlgorithmIdentifierOwned {
-    AlgorithmIdentifierOwned {
-        oid: SHA256,
-        parameters: Some(Null.into()),
     }
 }
 
@@ -91,7 +82,7 @@ fn indirect_data(
     Ok(SpcIndirectDataContent {
         data: SpcAttributeTypeAndOptionalValue { value_type, value },
         message_digest: DigestInfo {
-            digest_algorithm: sha256(),
+            digest_algorithm: algorithm(ID_SHA_256),
             digest: OctetString::new(digest)?,
         },
     })
@@ -102,51 +93,41 @@ mod tests {
     use super::*;
     use der::Encode;
 
-    /// The bytes before the digest, the kind of the file, as signtool and Inf2Cat write them.
-    fn kind(data: der::Result<SpcIndirectDataContent>) -> Vec<u8> {
-        data.unwrap().data.to_der().unwrap()
-    }
-
     #[test]
-    fn a_signed_image_has_no_flags_and_no_file() {
-        assert_eq!(
-            kind(of_signed_image(&[0; 32])),
-            [
-                0x30, 0x17, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
-                0x30, 0x09, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0,
-            ]
-        );
-    }
-
-    #[test]
-    fn a_listed_image_has_two_flags() {
-        assert_eq!(
-            kind(of_listed_image(&[0; 32])),
-            [
-                0x30, 0x18, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
-                0x30, 0x0a, 3, 2, 5, 0xa0, 0xa0, 4, 0xa2, 2, 0x80, 0,
-            ]
-        );
-    }
-
-    #[test]
-    fn a_listed_file_is_a_link_without_name() {
-        assert_eq!(
-            kind(of_listed_file(&[0; 32])),
-            [
-                0x30, 0x10, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 25, //
-                0xa2, 2, 0x80, 0,
-            ]
-        );
-    }
-
-    #[test]
-    fn the_digest_names_its_algorithm_with_null_parameters() {
-        let digest = of_listed_file(&[7; 32]).unwrap().message_digest;
-        let mut expected = vec![
+    fn the_content_is_what_signtool_and_inf2cat_write() {
+        let sha_256 = [
             0x30, 0x31, 0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 32,
         ];
-        expected.extend([7; 32]);
-        assert_eq!(digest.to_der().unwrap(), expected);
+        for (content, kind) in [
+            // An image without flags and file.
+            (
+                of_signed_image(&[7; 32]),
+                &[
+                    0x30, 0x17, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
+                    0x30, 0x09, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0,
+                ][..],
+            ),
+            // Two flags.
+            (
+                of_listed_image(&[7; 32]),
+                &[
+                    0x30, 0x18, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
+                    0x30, 0x0a, 3, 2, 5, 0xa0, 0xa0, 4, 0xa2, 2, 0x80, 0,
+                ],
+            ),
+            // A link without a name.
+            (
+                of_listed_file(&[7; 32]),
+                &[
+                    0x30, 0x10, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 25, //
+                    0xa2, 2, 0x80, 0,
+                ],
+            ),
+        ] {
+            let content = content.unwrap();
+            assert_eq!(content.data.to_der().unwrap(), kind);
+            let digest = content.message_digest.to_der().unwrap();
+            assert_eq!(digest, [&sha_256[..], &[7; 32]].concat());
+        }
     }
 }

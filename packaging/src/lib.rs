@@ -5,12 +5,8 @@
 //! |---|---|
 //! | [`architecture`] | the processor architectures |
 //! | [`image`] | checks of a driver file |
-//! | [`checksum`] | the checksum of an image |
 //! | [`inf`] | the INF file: parser, stamping, checks |
 //! | [`signer`] | the signer's key and certificate |
-//! | [`authenticode`] | the digest and the signature of an image |
-//! | [`catalog`] | the signed list of a package's files |
-//! | [`pkcs7`] | the format of signatures |
 //! | [`check`] | a check, and the report of a file |
 //! | [`package`] | the files of a package |
 //! | [`archive`] | the package as a `.zip` |
@@ -18,15 +14,19 @@
 
 pub mod architecture;
 pub mod archive;
-pub mod authenticode;
-pub mod catalog;
+mod authenticode;
+#[cfg(test)]
+mod bench;
+mod catalog;
 pub mod check;
-pub mod checksum;
+mod checksum;
 pub mod image;
 mod indirect_data;
 pub mod inf;
 pub mod lint;
+#[cfg(test)]
+mod osslsigncode;
 pub mod package;
-pub mod pkcs7;
+mod pkcs7;
 pub mod signer;
 mod verify;

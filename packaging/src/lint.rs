@@ -1,5 +1,8 @@
 //! Checks the finished files of a driver package.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use clap::ValueEnum as _;
@@ -9,7 +12,7 @@ use time::Date;
 use crate::{
     architecture::Architecture,
     authenticode,
-    catalog::{self, FileDigests, Listing},
+    catalog::{self, FileDigests, Listed},
     check::{Check, Report},
     image::Image,
     inf::{self, Inf},
@@ -55,9 +58,10 @@ pub fn mentioned(files: &[File]) -> BTreeSet<String> {
             }));
         }
         if ending(&file.path) == "cat"
-            && let Ok(listing) = Listing::read(&file.bytes)
+            && let Ok(listing) = catalog::read(&file.bytes)
         {
-            names.extend(listing.names().iter().map(|path| name(path).to_lowercase()));
+            let paths = listing.iter().flat_map(|member| &member.names);
+            names.extend(paths.map(|path| name(path).to_lowercase()));
         }
     }
     names
@@ -238,7 +242,7 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
     let Some(listing) = judgement.content else {
         return report;
     };
-    let listing = match Listing::of(&listing) {
+    let listing = match catalog::listed(&listing) {
         Ok(listing) => listing,
         Err(error) => {
             report.checks.push(Check::demand(
@@ -261,18 +265,21 @@ fn catalog(file: &File, all: &[&File], terms: Terms) -> Report {
         let found = digests.iter().find(|(other, _)| other.path == wanted.path);
         let Some((_, digests)) = found else { continue };
         let wanted = name(&wanted.path);
-        if !listing.has_sha1(digests) && !listing.has_sha256(digests) {
-            absent.push(wanted);
-        } else if !listing.has_sha256(digests) {
-            only_sha1.push(wanted);
+        // Windows ignores the names in the list.
+        let has = |digest| listing.iter().any(|member| member.digests.contains(digest));
+        match (has(&digests.sha1), has(&digests.sha256)) {
+            (_, true) => {}
+            (true, false) => only_sha1.push(wanted),
+            (false, false) => absent.push(wanted),
         }
     }
     let unknown: Vec<String> = listing
-        .members()
+        .iter()
         .filter(|member| {
             !digests.iter().any(|(other, digests)| {
-                let same = |path: &str| name(path).eq_ignore_ascii_case(name(&other.path));
-                member.names.iter().any(|path| same(path)) || member.is(digests)
+                is_listed(member, &other.path)
+                    || member.digests.contains(&digests.sha1)
+                    || member.digests.contains(&digests.sha256)
             })
         })
         .map(|member| match &member.names[..] {
@@ -310,13 +317,9 @@ fn joined(names: &[impl AsRef<str>]) -> Option<String> {
 /// The files that a catalog should list: the INF files that name it, and the files that these
 /// install. If no INF file names it: every .sys and .inf beside it. Also every file beside it
 /// whose name it lists: with another digest, the catalog is outdated.
-fn expected<'a>(catalog: &File, listing: &Listing, all: &[&'a File]) -> Vec<&'a File> {
+fn expected<'a>(catalog: &File, listing: &[Listed], all: &[&'a File]) -> Vec<&'a File> {
     let here = folder(&catalog.path);
     let own_name = name(&catalog.path);
-    let is_listed = |path: &str| {
-        let mut names = listing.names().into_iter();
-        names.any(|listed| name(listed).eq_ignore_ascii_case(name(path)))
-    };
     let mut wanted = Vec::new();
     let mut is_named = false;
     for file in all.iter().filter(|file| folder(&file.path) == here) {
@@ -339,10 +342,16 @@ fn expected<'a>(catalog: &File, listing: &Listing, all: &[&'a File]) -> Vec<&'a 
         let beside = folder(&file.path) == here;
         let kind = ending(&file.path);
         wanted.contains(&file.path.to_lowercase())
-            || beside && is_listed(&file.path)
+            || beside && listing.iter().any(|member| is_listed(member, &file.path))
             || beside && !is_named && (kind == "sys" || kind == "inf")
     };
     all.iter().filter(of).copied().collect()
+}
+
+/// Whether a catalog's member has the file's name.
+fn is_listed(member: &Listed, path: &str) -> bool {
+    let mut names = member.names.iter();
+    names.any(|listed| name(listed).eq_ignore_ascii_case(name(path)))
 }
 
 /// The prefix of paths in a folder.

@@ -13,9 +13,10 @@ use time::OffsetDateTime;
 use crate::{
     architecture::Architecture,
     authenticode::{self, AuthenticodeError},
-    catalog::{Catalog, CatalogError},
+    catalog::Catalog,
     inf::{self, Inf, InfError, Stamp, StampError, Version},
-    signer::{Signer, SigningTime},
+    pkcs7::SignError,
+    signer::Signer,
 };
 
 /// A file of a package.
@@ -83,7 +84,7 @@ pub enum PackageError {
     Date(OffsetDateTime),
     /// The catalog cannot be made.
     #[error("cannot make the catalog: {0}")]
-    Catalog(#[from] CatalogError),
+    Catalog(#[from] SignError),
 }
 
 impl Product<'_> {
@@ -138,33 +139,28 @@ impl Setup {
         signer: &Signer,
         date: OffsetDateTime,
     ) -> Result<Vec<File>, PackageError> {
-        let time = u64::try_from(date.unix_timestamp())
-            .map(SigningTime::from)
-            .map_err(|_| PackageError::Date(date))?;
+        if date < OffsetDateTime::UNIX_EPOCH {
+            return Err(PackageError::Date(date));
+        }
         let hardware_ids = self.inf.hardware_ids(self.architecture);
         let first_build = self.inf.earliest_build(self.architecture);
         let name = format!("{}.inf", self.name);
-        let mut catalog = Catalog::new(self.architecture, hardware_ids)
-            .first_build(first_build)
-            .file(&name, &self.bytes);
+        let mut catalog =
+            Catalog::new(self.architecture, &hardware_ids, first_build).file(&name, &self.bytes);
         let mut files = vec![File::new(name, self.bytes)];
         for mut source in sources {
             let name = source.path.rsplit('/').next().unwrap_or_default();
             if name.to_lowercase().ends_with(".sys") {
-                let signed = authenticode::sign(&source.bytes, signer, time);
+                let signed = authenticode::sign(&source.bytes, signer, date);
                 source.bytes = signed.map_err(|error| PackageError::Image {
                     file: source.path.clone(),
                     source: error,
                 })?;
             }
-            // PE images have their own kind of digest, whatever their names are.
-            catalog = match authenticode::digest(&source.bytes) {
-                Ok(_) => catalog.image(name, &source.bytes)?,
-                Err(_) => catalog.file(name, &source.bytes),
-            };
+            catalog = catalog.file(name, &source.bytes);
             files.push(source);
         }
-        files.push(File::new(self.catalog, catalog.sign(signer, time)?));
+        files.push(File::new(self.catalog, catalog.sign(signer, date)?));
         files.extend(symbols);
         for file in &mut files {
             file.path = format!("{}/{}", self.architecture.name(), file.path);

@@ -8,33 +8,20 @@ use cms::{
     content_info::{CmsVersion, ContentInfo},
     signed_data::{EncapsulatedContentInfo, SignerIdentifier, SignerInfo, SignerInfos},
 };
+use const_oid::db::{
+    rfc5911::{ID_CONTENT_TYPE, ID_MESSAGE_DIGEST, ID_SIGNED_DATA, ID_SIGNING_TIME},
+    rfc5912::{ID_SHA_256, RSA_ENCRYPTION},
+};
 use der::{
     Any, Encode, EncodeValue, Sequence, Tagged,
     asn1::{Null, ObjectIdentifier, OctetString, SetOfVec},
 };
 use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
 use x509_cert::{attr::Attribute, spki::AlgorithmIdentifierOwned};
 
-use crate::{
-    indirect_data::sha256,
-    signer::{Signer, SigningTime},
-};
+use crate::signer::{Signer, x509_time};
 
-/// id-signedData, RFC 2315, 14.
-pub(crate) const SIGNED_DATA: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
-/// rsaEncryption, RFC 8017, A.1.
-pub(crate) const RSA_ENCRYPTION: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
-/// id-contentType, RFC 2985, 5.3.1.
-pub(crate) const CONTENT_TYPE: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
-/// id-messageDigest, RFC 2985, 5.3.2.
-pub(crate) const MESSAGE_DIGEST: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
-/// id-signingTime, RFC 2985, 5.3.3.
-pub(crate) const SIGNING_TIME: ObjectIdentifier =
-    ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.5");
 /// SPC_STATEMENT_TYPE_OBJID.
 const STATEMENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.11");
 /// SPC_INDIVIDUAL_SP_KEY_PURPOSE_OBJID, which all tools of Microsoft write.
@@ -70,10 +57,11 @@ pub(crate) fn sign(
     content_type: ObjectIdentifier,
     content: &(impl EncodeValue + Tagged),
     signer: &Signer,
-    time: SigningTime,
+    time: OffsetDateTime,
 ) -> Result<Vec<u8>, SignError> {
-    let certificate = &signer.certificate().tbs_certificate;
-    if time.is_after(certificate.validity.not_after) {
+    let certificate = &signer.certificate.tbs_certificate;
+    let time = x509_time(time)?;
+    if time.to_unix_duration() > certificate.validity.not_after.to_unix_duration() {
         return Err(SignError::Expired {
             subject: certificate.subject.to_string(),
             not_after: certificate.validity.not_after.to_string(),
@@ -82,13 +70,13 @@ pub(crate) fn sign(
 
     let content = Any::encode_from(content)?;
     let attributes = SetOfVec::try_from(vec![
-        attribute(CONTENT_TYPE, &content_type)?,
+        attribute(ID_CONTENT_TYPE, &content_type)?,
         attribute(
-            MESSAGE_DIGEST,
+            ID_MESSAGE_DIGEST,
             &OctetString::new(Sha256::digest(content.value()).as_slice())?,
         )?,
         // signtool omits it, but osslsigncode before 2.9 requires it.
-        attribute(SIGNING_TIME, &time.to_x509()?)?,
+        attribute(ID_SIGNING_TIME, &time)?,
         attribute(STATEMENT_TYPE, &vec![INDIVIDUAL])?,
         // SpcSpOpusInfo, without a program name and address.
         attribute(OPUS_INFO, &Vec::<Any>::new())?,
@@ -96,13 +84,13 @@ pub(crate) fn sign(
     // Signed as a SET, although they have another tag in the SignerInfo (RFC 2315, 9.3).
     let signature = signer.sign(&attributes.to_der()?)?;
 
-    let certificates = std::iter::once(signer.certificate())
-        .chain(signer.issuers())
+    let certificates = std::iter::once(&signer.certificate)
+        .chain(&signer.issuers)
         .map(Any::encode_from)
         .collect::<der::Result<Vec<_>>>()?;
     let signed = SignedData {
         version: CmsVersion::V1,
-        digest_algorithms: SetOfVec::try_from(vec![sha256()])?,
+        digest_algorithms: SetOfVec::try_from(vec![algorithm(ID_SHA_256)])?,
         encap_content_info: EncapsulatedContentInfo {
             econtent_type: content_type,
             econtent: Some(content),
@@ -114,18 +102,15 @@ pub(crate) fn sign(
                 issuer: certificate.issuer.clone(),
                 serial_number: certificate.serial_number.clone(),
             }),
-            digest_alg: sha256(),
+            digest_alg: algorithm(ID_SHA_256),
             signed_attrs: Some(attributes),
-            signature_algorithm: AlgorithmIdentifierOwned {
-                oid: RSA_ENCRYPTION,
-                parameters: Some(Null.into()),
-            },
+            signature_algorithm: algorithm(RSA_ENCRYPTION),
             signature: OctetString::new(signature)?,
             unsigned_attrs: None,
         }])?),
     };
     Ok(ContentInfo {
-        content_type: SIGNED_DATA,
+        content_type: ID_SIGNED_DATA,
         content: Any::encode_from(&signed)?,
     }
     .to_der()?)
@@ -143,6 +128,14 @@ struct SignedData {
     #[asn1(context_specific = "0", tag_mode = "IMPLICIT", optional = "true")]
     certificates: Option<SetOfVec<Any>>,
     signer_infos: SignerInfos,
+}
+
+/// An algorithm identifier with NULL parameters, which all tools of Microsoft write.
+pub(crate) fn algorithm(oid: ObjectIdentifier) -> AlgorithmIdentifierOwned {
+    AlgorithmIdentifierOwned {
+        oid,
+        parameters: Some(Null.into()),
+    }
 }
 
 /// An attribute with one value.

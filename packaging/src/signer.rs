@@ -12,12 +12,13 @@ use std::{
     ffi::OsString,
     fmt, fs, io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::SystemTime,
 };
 
+use const_oid::db::rfc5280::{ANY_EXTENDED_KEY_USAGE, ID_KP_CODE_SIGNING};
 use der::{
     DateTime, Decode, DecodePem, Encode,
-    asn1::{GeneralizedTime, ObjectIdentifier, UtcTime},
+    asn1::{GeneralizedTime, UtcTime},
 };
 use p12_keystore::KeyStore;
 use rsa::{
@@ -26,12 +27,8 @@ use rsa::{
     pkcs8::{DecodePrivateKey, EncodePublicKey},
     sha2::Sha256,
 };
+use time::OffsetDateTime;
 use x509_cert::{Certificate, ext::pkix::ExtendedKeyUsage, time::Time};
-
-/// id-kp-codeSigning, RFC 5280, 4.2.1.12.
-const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
-/// anyExtendedKeyUsage, RFC 5280, 4.2.1.12.
-const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 
 /// The environment variable with the folder of the test certificate.
 pub const FOLDER_VARIABLE: &str = "FERROSTOR_SIGNING_DIR";
@@ -42,38 +39,20 @@ pub const TEST_FILE: &str = "test-signing.pem";
 /// A private key, its certificate, and the certificates of the issuers.
 pub struct Signer {
     key: PrivateKey,
-    certificate: Certificate,
-    issuers: Vec<Certificate>,
+    pub(crate) certificate: Certificate,
+    pub(crate) issuers: Vec<Certificate>,
 }
-
-/// The signing time, in seconds since 1970-01-01T00:00:00Z.
-///
-/// The caller chooses it, for example from SOURCE_DATE_EPOCH, so that the same input gives the
-/// same bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SigningTime(u64);
 
 /// The signer's key or certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
-    /// A file cannot be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The test certificate cannot be written.
-    #[error(
-        "{}: the test certificate cannot be written: {source}; \
-         set {FOLDER_VARIABLE} to a writable folder", path.display()
-    )]
-    Write {
+    /// A file cannot be used.
+    #[error("{}: {problem}", path.display())]
+    File {
         /// The file or folder.
         path: PathBuf,
-        /// The reason.
-        source: io::Error,
+        /// What is wrong with it.
+        problem: Problem,
     },
     /// No environment variable gives the folder of the user's data.
     #[error(
@@ -81,104 +60,90 @@ pub enum SignerError {
          LOCALAPPDATA is set: set {FOLDER_VARIABLE} to a folder outside the repository"
     )]
     NoFolder,
-    /// A PEM file has no private key.
-    #[error(
-        "{}: the file has no private key: give a PEM file with BEGIN PRIVATE KEY or BEGIN RSA \
-         PRIVATE KEY", path.display()
-    )]
-    NoKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A private key needs a password.
-    #[error(
-        "{}: the private key is encrypted: give key and certificate as a PKCS#12 file with its \
-         password, or decrypt the key: openssl pkey -in KEY.pem -out PLAIN.pem", path.display()
-    )]
-    EncryptedKey {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A private key is damaged, or not an RSA key.
-    #[error("{}: the private key cannot be used, because {reason}: give an RSA key", path.display())]
-    BadKey {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A PEM file has no certificate.
-    #[error(
-        "{}: the file has no certificate: give a PEM file with BEGIN CERTIFICATE \
-         (to convert a .cer: openssl x509 -inform DER -in FILE.cer -out FILE.pem)", path.display()
-    )]
-    NoCertificate {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A certificate is damaged.
-    #[error("{}: certificate {number} cannot be parsed: {reason}", path.display())]
-    BadCertificate {
-        /// The file.
-        path: PathBuf,
-        /// The number of the certificate in the file, from 1.
-        number: usize,
-        /// What is wrong.
-        reason: der::Error,
-    },
-    /// The certificate does not match the key.
-    #[error(
-        "{}: no certificate matches the private key in {}: give the certificate that was \
-         issued for this key", certificates.display(), key.display()
-    )]
-    NotOfTheKey {
-        /// The file with the key.
-        key: PathBuf,
-        /// The file with the certificates.
-        certificates: PathBuf,
-    },
-    /// The certificate does not allow code signing.
-    #[error(
-        "{}: the certificate of {subject} is not for code signing: its extended key usage lacks \
-         {CODE_SIGNING} (code signing)", path.display()
-    )]
-    NotForCode {
-        /// The file with the certificate.
-        path: PathBuf,
-        /// The certificate's subject.
-        subject: String,
-    },
-    /// The password of a PKCS#12 file is wrong.
-    #[error("{}: the password is wrong", path.display())]
-    WrongPassword {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A PKCS#12 file is damaged or has an unsupported form.
-    #[error(
-        "{}: not a PKCS#12 file, or a wrong password, or an unsupported encryption: \
-         {reason}; if openssl can read the file, convert it with: openssl pkcs12 -in \
-         FILE -nodes -out ALL.pem, then openssl pkcs12 -export -in ALL.pem -out NEW.p12",
-        path.display()
-    )]
-    BadPkcs12 {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: p12_keystore::error::Error,
-    },
-    /// A PKCS#12 file has no private key with a certificate.
-    #[error("{}: the file has no private key with a matching certificate", path.display())]
-    EmptyPkcs12 {
-        /// The file.
-        path: PathBuf,
-    },
     /// The test certificate cannot be made.
     #[error("cannot make the test certificate: {0}")]
     Certificate(#[from] der::Error),
     /// The RSA computation failed.
     #[error("RSA: {0}")]
     Rsa(#[from] rsa::Error),
+}
+
+/// What is wrong with a file that a signer needs.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(io::Error),
+    /// The test certificate cannot be written.
+    #[error(
+        "the test certificate cannot be written: {0}; set {FOLDER_VARIABLE} to a writable folder"
+    )]
+    Write(io::Error),
+    /// A PEM file has no private key.
+    #[error(
+        "the file has no private key: give a PEM file with BEGIN PRIVATE KEY or BEGIN RSA PRIVATE \
+         KEY"
+    )]
+    NoKey,
+    /// A private key needs a password.
+    #[error(
+        "the private key is encrypted: give key and certificate as a PKCS#12 file with its \
+         password, or decrypt the key: openssl pkey -in KEY.pem -out PLAIN.pem"
+    )]
+    EncryptedKey,
+    /// A private key is damaged, or not an RSA key.
+    #[error("the private key cannot be used, because {0}: give an RSA key")]
+    BadKey(String),
+    /// A PEM file has no certificate.
+    #[error(
+        "the file has no certificate: give a PEM file with BEGIN CERTIFICATE \
+         (to convert a .cer: openssl x509 -inform DER -in FILE.cer -out FILE.pem)"
+    )]
+    NoCertificate,
+    /// The certificate with this number in the file, from 1, is damaged.
+    #[error("certificate {0} cannot be parsed: {1}")]
+    BadCertificate(usize, der::Error),
+    /// The file has no certificate for the private key.
+    #[error(
+        "no certificate matches the private key in {}: give the certificate that was issued for \
+         this key", key.display()
+    )]
+    NotOfTheKey {
+        /// The file with the key.
+        key: PathBuf,
+    },
+    /// The certificate does not allow code signing.
+    #[error(
+        "the certificate of {subject} is not for code signing: its extended key usage lacks \
+         {ID_KP_CODE_SIGNING} (code signing)"
+    )]
+    NotForCode {
+        /// The certificate's subject.
+        subject: String,
+    },
+    /// The password of a PKCS#12 file is wrong.
+    #[error("the password is wrong")]
+    WrongPassword,
+    /// A PKCS#12 file is damaged or has an unsupported form.
+    #[error(
+        "not a PKCS#12 file, or a wrong password, or an unsupported encryption: {0}; if openssl \
+         can read the file, convert it with: openssl pkcs12 -in FILE -nodes -out ALL.pem, then \
+         openssl pkcs12 -export -in ALL.pem -out NEW.p12"
+    )]
+    BadPkcs12(p12_keystore::error::Error),
+    /// A PKCS#12 file has no private key with a certificate.
+    #[error("the file has no private key with a matching certificate")]
+    EmptyPkcs12,
+}
+
+impl Problem {
+    /// The error about the file at `path`.
+    fn of(self, path: &Path) -> SignerError {
+        SignerError::File {
+            path: path.to_owned(),
+            problem: self,
+        }
+    }
 }
 
 /// The folder of the test certificate: the value of [`FOLDER_VARIABLE`], or
@@ -241,24 +206,13 @@ impl Signer {
     /// # Errors
     /// A file cannot be used.
     pub fn from_pem(key: &Path, certificates: &Path) -> Result<Self, SignerError> {
-        let private_key = private_key(key, &text(key)?)?;
+        let private_key = private_key(&text(key)?).map_err(|problem| problem.of(key))?;
         let text = text(certificates)?;
         let blocks = pem_blocks(&text, "CERTIFICATE");
-        let found = blocks
-            .into_iter()
-            .zip(1..)
-            .map(|(block, number)| {
-                Certificate::from_pem(block).map_err(|reason| SignerError::BadCertificate {
-                    path: certificates.to_owned(),
-                    number,
-                    reason,
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        if found.is_empty() {
-            let path = certificates.to_owned();
-            return Err(SignerError::NoCertificate { path });
+        if blocks.is_empty() {
+            return Err(Problem::NoCertificate.of(certificates));
         }
+        let found = blocks.into_iter().map(Certificate::from_pem);
         Self::new(private_key, found, key, certificates)
     }
 
@@ -267,72 +221,53 @@ impl Signer {
     /// # Errors
     /// The password is wrong, or the file cannot be used.
     pub fn from_pkcs12(path: &Path, password: &str) -> Result<Self, SignerError> {
-        let store =
-            KeyStore::from_pkcs12(&read(path)?, password).map_err(|reason| match reason {
-                p12_keystore::error::Error::MacError(_) => SignerError::WrongPassword {
-                    path: path.to_owned(),
-                },
-                reason => SignerError::BadPkcs12 {
-                    path: path.to_owned(),
-                    reason,
-                },
-            })?;
+        let store = KeyStore::from_pkcs12(&read(path)?, password).map_err(|reason| {
+            match reason {
+                p12_keystore::error::Error::MacError(_) => Problem::WrongPassword,
+                reason => Problem::BadPkcs12(reason),
+            }
+            .of(path)
+        })?;
         let (_, entry) = store
             .private_key_chain()
-            .ok_or_else(|| SignerError::EmptyPkcs12 {
-                path: path.to_owned(),
-            })?;
-        let key =
-            PrivateKey::from_pkcs8_der(entry.key()).map_err(|reason| bad_key(path, reason))?;
-        let certificates = entry
-            .chain()
-            .iter()
-            .zip(1..)
-            .map(|(certificate, number)| {
-                Certificate::from_der(certificate.as_der()).map_err(|reason| {
-                    SignerError::BadCertificate {
-                        path: path.to_owned(),
-                        number,
-                        reason,
-                    }
-                })
-            })
-            .collect::<Result<_, _>>()?;
+            .ok_or_else(|| Problem::EmptyPkcs12.of(path))?;
+        let key = PrivateKey::from_pkcs8_der(entry.key());
+        let key = key.map_err(|reason| bad_key(reason).of(path))?;
+        let certificates = entry.chain().iter();
+        let certificates = certificates.map(|one| Certificate::from_der(one.as_der()));
         Self::new(key, certificates, path, path)
     }
 
     /// Separates the certificate of the key from those of the issuers.
     fn new(
         key: PrivateKey,
-        mut certificates: Vec<Certificate>,
+        certificates: impl Iterator<Item = der::Result<Certificate>>,
         key_file: &Path,
         certificate_file: &Path,
     ) -> Result<Self, SignerError> {
-        let public = public_key_info(&key).map_err(|reason| bad_key(key_file, reason))?;
-        let is_of_the_key = |certificate: &Certificate| {
+        let public = public_key_info(&key).map_err(|reason| bad_key(reason).of(key_file))?;
+        let certificates = certificates.zip(1..).map(|(certificate, number)| {
             certificate
-                .tbs_certificate
-                .subject_public_key_info
-                .to_der()
-                .is_ok_and(|info| info == public)
+                .map_err(|reason| Problem::BadCertificate(number, reason).of(certificate_file))
+        });
+        let mut issuers = certificates.collect::<Result<Vec<_>, _>>()?;
+        let is_of_the_key = |certificate: &Certificate| {
+            let info = &certificate.tbs_certificate.subject_public_key_info;
+            info.to_der().is_ok_and(|info| info == public)
         };
-        let Some(place) = certificates.iter().position(is_of_the_key) else {
-            return Err(SignerError::NotOfTheKey {
-                key: key_file.to_owned(),
-                certificates: certificate_file.to_owned(),
-            });
+        let Some(place) = issuers.iter().position(is_of_the_key) else {
+            let key = key_file.to_owned();
+            return Err(Problem::NotOfTheKey { key }.of(certificate_file));
         };
-        let certificate = certificates.remove(place);
+        let certificate = issuers.remove(place);
         if !may_sign_code(&certificate) {
-            return Err(SignerError::NotForCode {
-                path: certificate_file.to_owned(),
-                subject: certificate.tbs_certificate.subject.to_string(),
-            });
+            let subject = certificate.tbs_certificate.subject.to_string();
+            return Err(Problem::NotForCode { subject }.of(certificate_file));
         }
         Ok(Self {
             key,
             certificate,
-            issuers: certificates,
+            issuers,
         })
     }
 
@@ -342,23 +277,6 @@ impl Signer {
     /// It cannot be encoded.
     pub fn certificate_der(&self) -> Result<Vec<u8>, der::Error> {
         self.certificate.to_der()
-    }
-
-    /// The certificate of the key in PEM, for `openssl` and `osslsigncode`.
-    ///
-    /// # Errors
-    /// It cannot be encoded.
-    pub fn certificate_pem(&self) -> Result<String, der::Error> {
-        use der::EncodePem as _;
-        self.certificate.to_pem(der::pem::LineEnding::LF)
-    }
-
-    pub(crate) fn certificate(&self) -> &Certificate {
-        &self.certificate
-    }
-
-    pub(crate) fn issuers(&self) -> &[Certificate] {
-        &self.issuers
     }
 
     /// The signature of `message`: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, 8.2), which is
@@ -377,35 +295,20 @@ impl fmt::Debug for Signer {
     }
 }
 
-impl From<u64> for SigningTime {
-    fn from(seconds: u64) -> Self {
-        Self(seconds)
-    }
-}
-
-impl SigningTime {
-    /// The time in the encoding of X.509: UTCTime until the end of 2049 (RFC 5280, 4.1.2.5).
-    ///
-    /// # Errors
-    /// The time is after the year 9999.
-    pub(crate) fn to_x509(self) -> Result<Time, der::Error> {
-        let time = DateTime::from_unix_duration(Duration::from_secs(self.0))?;
-        Ok(UtcTime::from_date_time(time).map_or_else(
-            |_| Time::GeneralTime(GeneralizedTime::from_date_time(time)),
-            Time::UtcTime,
-        ))
-    }
-
-    pub(crate) fn is_after(self, time: Time) -> bool {
-        Duration::from_secs(self.0) > time.to_unix_duration()
-    }
+/// The time in the encoding of X.509: UTCTime until the end of 2049 (RFC 5280, 4.1.2.5).
+///
+/// # Errors
+/// The time is before 1970 or after the year 9999.
+pub(crate) fn x509_time(time: OffsetDateTime) -> der::Result<Time> {
+    let time = DateTime::try_from(SystemTime::from(time))?;
+    Ok(UtcTime::from_date_time(time).map_or_else(
+        |_| Time::GeneralTime(GeneralizedTime::from_date_time(time)),
+        Time::UtcTime,
+    ))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, SignerError> {
-    fs::read(path).map_err(|source| SignerError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| Problem::Read(source).of(path))
 }
 
 /// Reads a PEM file. A binary file has no PEM block, which a later check reports.
@@ -414,25 +317,24 @@ fn text(path: &Path) -> Result<String, SignerError> {
 }
 
 /// The private key in the text of a PEM file.
-fn private_key(path: &Path, text: &str) -> Result<PrivateKey, SignerError> {
-    if let [block, ..] = pem_blocks(text, "PRIVATE KEY").as_slice() {
-        return PrivateKey::from_pkcs8_pem(block).map_err(|reason| bad_key(path, reason));
+fn private_key(text: &str) -> Result<PrivateKey, Problem> {
+    let first = |label| pem_blocks(text, label).into_iter().next();
+    if let Some(block) = first("PRIVATE KEY") {
+        return PrivateKey::from_pkcs8_pem(block).map_err(bad_key);
     }
-    if let [block, ..] = pem_blocks(text, "RSA PRIVATE KEY").as_slice() {
+    if let Some(block) = first("RSA PRIVATE KEY") {
         // RFC 1421, 4.6.1.1: OpenSSL writes this into an encrypted key.
         if block.contains("Proc-Type:") {
-            let path = path.to_owned();
-            return Err(SignerError::EncryptedKey { path });
+            return Err(Problem::EncryptedKey);
         }
-        return PrivateKey::from_pkcs1_pem(block).map_err(|reason| bad_key(path, reason));
+        return PrivateKey::from_pkcs1_pem(block).map_err(bad_key);
     }
-    if !pem_blocks(text, "EC PRIVATE KEY").is_empty() {
-        return Err(bad_key(path, "it is an elliptic-curve key"));
+    if first("EC PRIVATE KEY").is_some() {
+        return Err(bad_key("it is an elliptic-curve key"));
     }
-    let path = path.to_owned();
-    Err(match pem_blocks(text, "ENCRYPTED PRIVATE KEY").as_slice() {
-        [] => SignerError::NoKey { path },
-        _ => SignerError::EncryptedKey { path },
+    Err(match first("ENCRYPTED PRIVATE KEY") {
+        Some(_) => Problem::EncryptedKey,
+        None => Problem::NoKey,
     })
 }
 
@@ -449,11 +351,8 @@ fn pem_blocks<'t>(text: &'t str, label: &str) -> Vec<&'t str> {
         .collect()
 }
 
-fn bad_key(path: &Path, reason: impl fmt::Display) -> SignerError {
-    SignerError::BadKey {
-        path: path.to_owned(),
-        reason: reason.to_string(),
-    }
+fn bad_key(reason: impl fmt::Display) -> Problem {
+    Problem::BadKey(reason.to_string())
 }
 
 /// The SubjectPublicKeyInfo of a public key, in DER.
@@ -467,7 +366,7 @@ pub(crate) fn may_sign_code(certificate: &Certificate) -> bool {
     match certificate.tbs_certificate.get::<ExtendedKeyUsage>() {
         Ok(None) => true,
         Ok(Some((_, ExtendedKeyUsage(usages)))) => {
-            usages.contains(&CODE_SIGNING) || usages.contains(&ANY_USAGE)
+            usages.contains(&ID_KP_CODE_SIGNING) || usages.contains(&ANY_EXTENDED_KEY_USAGE)
         }
         Err(_) => false,
     }
@@ -475,98 +374,65 @@ pub(crate) fn may_sign_code(certificate: &Certificate) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::OnceLock;
+    use std::sync::LazyLock;
 
-    use der::{EncodePem, asn1::OctetString, pem::LineEnding};
+    use der::{
+        EncodePem,
+        asn1::{ObjectIdentifier, OctetString},
+        pem::LineEnding,
+    };
     use p12_keystore::{KeyStoreEntry, PrivateKeyChain};
-    use rsa::{Generate, pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey};
-    use tempfile::TempDir;
+    use rsa::{pkcs1::EncodeRsaPrivateKey, pkcs8::EncodePrivateKey};
+    use tempfile::NamedTempFile;
+    use time::macros::datetime;
 
     use super::*;
+    use crate::bench::{KEYS, SIGNERS};
 
-    /// A folder with the test certificate.
-    fn folder() -> &'static Path {
-        static FOLDER: OnceLock<TempDir> = OnceLock::new();
-        FOLDER
-            .get_or_init(|| {
-                let folder = tempfile::tempdir().unwrap();
-                Signer::test(folder.path()).unwrap();
-                folder
-            })
-            .path()
+    fn file(contents: impl AsRef<[u8]>) -> NamedTempFile {
+        let file = NamedTempFile::new().unwrap();
+        fs::write(&file, contents).unwrap();
+        file
     }
 
-    fn test_signer() -> Signer {
-        Signer::test(folder()).unwrap()
+    /// The file with a test key and its certificate.
+    fn pem(name: &str) -> PathBuf {
+        LazyLock::force(&SIGNERS);
+        KEYS.path().join(name).join(TEST_FILE)
     }
 
-    /// A file in its own folder.
-    struct File {
-        _folder: TempDir,
-        path: PathBuf,
-    }
-
-    fn file(contents: impl AsRef<[u8]>) -> File {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("file");
-        fs::write(&path, contents).unwrap();
-        File {
-            _folder: folder,
-            path,
-        }
-    }
-
-    /// The test key and its certificate as PEM files.
-    fn files() -> (File, File) {
-        let signer = test_signer();
-        let key = signer.key.to_pkcs8_pem(LineEnding::LF).unwrap();
-        (file(&*key), file(signer.certificate_pem().unwrap()))
-    }
-
-    fn pem_error(key: &File, certificates: &File) -> String {
-        let error = Signer::from_pem(&key.path, &certificates.path).unwrap_err();
-        let said = error.to_string();
-        assert!(
-            [key, certificates]
-                .iter()
-                .any(|file| said.starts_with(&file.path.display().to_string())),
-            "it doesn't start with the file: {said}"
-        );
+    /// Why a key and certificates cannot be used. The message begins with the name of the file.
+    fn pem_error(key: impl AsRef<Path>, certificates: impl AsRef<Path>) -> String {
+        let [key, certificates] = [key.as_ref(), certificates.as_ref()];
+        let said = Signer::from_pem(key, certificates).unwrap_err().to_string();
+        let names_file = |file: &Path| said.starts_with(&format!("{}: ", file.display()));
+        assert!(names_file(key) || names_file(certificates), "{said}");
         said
     }
 
     #[test]
-    fn the_test_certificate_stays_the_same_after_the_first_use() {
-        let first = test_signer().certificate_der().unwrap();
-        assert_eq!(test_signer().certificate_der().unwrap(), first);
+    fn each_folder_has_a_test_certificate_which_stays_the_same_after_the_first_use() {
+        let [one, two] = &*SIGNERS;
+        let again = Signer::test(&KEYS.path().join("one")).unwrap();
+        assert_eq!(again.certificate, one.certificate);
+        let serial = |signer: &Signer| signer.certificate.tbs_certificate.serial_number.clone();
+        assert_ne!(serial(one), serial(two));
     }
 
     #[cfg(unix)]
     #[test]
     fn a_key_that_others_can_read_is_reported() {
         use std::os::unix::fs::PermissionsExt as _;
-        let (key, _) = files();
+        let key = file("");
         for (mode, exposed) in [
             (0o600, None),
             (0o400, None),
             (0o640, Some(0o640)),
             (0o644, Some(0o644)),
         ] {
-            fs::set_permissions(&key.path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(exposed_to_others(&key.path), exposed, "{mode:o}");
+            fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(exposed_to_others(key.path()), exposed, "{mode:o}");
         }
-        assert_eq!(exposed_to_others(&folder().join(TEST_FILE)), None);
-    }
-
-    #[test]
-    fn another_folder_has_another_test_certificate() {
-        let other = tempfile::tempdir().unwrap();
-        let other = Signer::test(other.path()).unwrap();
-        let (mine, other) = (&test_signer().certificate, &other.certificate);
-        assert_ne!(
-            mine.tbs_certificate.serial_number,
-            other.tbs_certificate.serial_number
-        );
     }
 
     #[test]
@@ -583,63 +449,48 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn none_but_the_user_can_look_at_the_test_key() {
+    fn only_the_user_can_look_at_the_test_key() {
         use std::os::unix::fs::PermissionsExt as _;
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("a/b");
-        Signer::test(&folder).unwrap();
+        let key = pem("one");
         let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&folder), 0o700);
-        assert_eq!(mode(&folder.join(TEST_FILE)), 0o600);
+        assert_eq!(mode(key.parent().unwrap()), 0o700);
+        assert_eq!(mode(&key), 0o600);
     }
 
     #[test]
     fn a_folder_that_cannot_be_made_is_named_with_the_variable_that_helps() {
-        let occupied = file("");
-        let said = Signer::test(&occupied.path.join("folder"))
-            .unwrap_err()
-            .to_string();
+        let error = Signer::test(&file("").path().join("folder")).unwrap_err();
+        let said = error.to_string();
         assert!(said.contains("cannot be written"), "{said}");
         assert!(said.contains(FOLDER_VARIABLE), "{said}");
     }
 
     #[test]
     fn the_folder_is_the_named_one_else_among_the_users_data() {
-        let folder = |variables: &[(&str, &str)]| {
-            folder_by(|name| {
-                let variable = variables.iter().find(|variable| variable.0 == name);
-                variable.map(|(_, value)| OsString::from(value))
-            })
-            .ok()
-        };
         let home = ("HOME", "/home/me");
         let data = ("XDG_DATA_HOME", "/data");
-        assert_eq!(
-            folder(&[home]),
-            Some("/home/me/.local/share/ferrostor/test-signing".into())
-        );
-        assert_eq!(
-            folder(&[home, data]),
-            Some("/data/ferrostor/test-signing".into())
-        );
-        assert_eq!(
-            folder(&[home, data, (FOLDER_VARIABLE, "/mine")]),
-            Some("/mine".into())
-        );
-        assert_eq!(
-            folder(&[home, ("XDG_DATA_HOME", "")]),
-            folder(&[home]),
-            "an empty variable is none"
-        );
-        assert_eq!(folder(&[]), None);
+        let in_home = Some("/home/me/.local/share/ferrostor/test-signing");
+        for (variables, expected) in [
+            (&[home][..], in_home),
+            (&[home, data], Some("/data/ferrostor/test-signing")),
+            (&[home, data, (FOLDER_VARIABLE, "/mine")], Some("/mine")),
+            // An empty variable is none.
+            (&[home, ("XDG_DATA_HOME", "")], in_home),
+            (&[], None),
+        ] {
+            let folder = folder_by(|name| {
+                let variable = variables.iter().find(|variable| variable.0 == name);
+                variable.map(|(_, value)| OsString::from(value))
+            });
+            assert_eq!(folder.ok(), expected.map(PathBuf::from), "{variables:?}");
+        }
     }
 
     #[test]
     fn the_test_certificate_is_for_code_and_issues_none() {
-        let certificate = test_signer().certificate;
-        let tbs = &certificate.tbs_certificate;
+        let tbs = &SIGNERS[0].certificate.tbs_certificate;
         let (_, ExtendedKeyUsage(usages)) = tbs.get().unwrap().unwrap();
-        assert_eq!(usages, [CODE_SIGNING]);
+        assert_eq!(usages, [ID_KP_CODE_SIGNING]);
         let basic = tbs.get::<x509_cert::ext::pkix::BasicConstraints>();
         assert!(basic.unwrap().is_none());
         assert_eq!(tbs.issuer, tbs.subject);
@@ -647,44 +498,24 @@ mod tests {
 
     #[test]
     fn a_key_in_pem_signs_with_its_certificate_wherever_that_is_in_the_chain() {
-        let (key, certificate) = files();
-        let other = tempfile::tempdir().unwrap();
-        let other = Signer::test(other.path()).unwrap();
-        let chain = format!(
-            "words\n{}{}",
-            other.certificate_pem().unwrap(),
-            fs::read_to_string(&certificate.path).unwrap()
-        );
+        let [one, two] = ["one", "two"].map(|name| fs::read_to_string(pem(name)).unwrap());
+        let chain = file(format!("words\n{two}{one}"));
 
-        let signer = Signer::from_pem(&key.path, &file(chain).path).unwrap();
+        let signer = Signer::from_pem(&pem("one"), chain.path()).unwrap();
 
-        assert_eq!(signer.certificate, test_signer().certificate);
-        assert_eq!(signer.issuers, [other.certificate]);
+        assert_eq!(signer.certificate, SIGNERS[0].certificate);
+        assert_eq!(signer.issuers, [SIGNERS[1].certificate.clone()]);
     }
 
     #[test]
     fn a_key_in_pkcs1_is_as_good() {
-        let (_, certificate) = files();
-        let key = test_signer().key.to_pkcs1_pem(LineEnding::LF).unwrap();
-        Signer::from_pem(&file(&*key).path, &certificate.path).unwrap();
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let (_, certificate) = files();
-        let missing = Path::new("/nonexistent/key.pem");
-        let said = Signer::from_pem(missing, &certificate.path)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            said.starts_with("/nonexistent/key.pem: cannot be read: "),
-            "{said}"
-        );
+        let key = SIGNERS[0].key.to_pkcs1_pem(LineEnding::LF).unwrap();
+        Signer::from_pem(file(&*key).path(), &pem("one")).unwrap();
     }
 
     #[test]
     fn what_is_wrong_with_a_key_is_said() {
-        let (_, certificate) = files();
+        let certificate = pem("one");
         let block = |label| {
             file(format!(
                 "-----BEGIN {label}-----\nAA==\n-----END {label}-----\n"
@@ -706,48 +537,32 @@ mod tests {
             let said = pem_error(&key, &certificate);
             assert!(said.contains(expected), "{expected}: {said}");
         }
+        let said = pem_error("/nonexistent/key.pem", &certificate);
+        assert!(said.contains(": cannot be read: "), "{said}");
     }
 
     #[test]
     fn what_is_wrong_with_a_certificate_is_said() {
-        let (key, certificate) = files();
-        let pem = fs::read_to_string(&certificate.path).unwrap();
-        let damaged = format!("{pem}-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----");
+        let key = pem("one");
+        let own = fs::read_to_string(&key).unwrap();
+        let damaged = format!("{own}-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----");
+        let other = fs::read_to_string(pem("two")).unwrap();
+        let for_servers = with_usages(Some(&["1.3.6.1.5.5.7.3.1"]));
+        let for_servers = for_servers.to_pem(LineEnding::LF).unwrap();
+        let der = SIGNERS[0].certificate_der().unwrap();
         for (certificates, expected) in [
             (file("text"), "has no certificate"),
-            (
-                file(test_signer().certificate_der().unwrap()),
-                "has no certificate",
-            ),
+            (file(der), "has no certificate"),
             (file(damaged), "certificate 2 cannot be parsed"),
+            (file(other), "no certificate matches the private key in"),
+            (
+                file(for_servers),
+                "is not for code signing: its extended key usage lacks 1.3.6.1.5.5.7.3.3",
+            ),
         ] {
             let said = pem_error(&key, &certificates);
             assert!(said.contains(expected), "{expected}: {said}");
         }
-    }
-
-    #[test]
-    fn a_certificate_of_another_key_is_refused() {
-        let (_, certificate) = files();
-        let key = PrivateKey::generate().to_pkcs8_pem(LineEnding::LF).unwrap();
-        let said = pem_error(&file(&*key), &certificate);
-        assert!(
-            said.contains("no certificate matches the private key in"),
-            "{said}"
-        );
-    }
-
-    #[test]
-    fn a_certificate_for_something_else_is_refused() {
-        let (key, _) = files();
-        let certificate = with_usages(Some(&["1.3.6.1.5.5.7.3.1"]));
-        let said = pem_error(&key, &file(certificate.to_pem(LineEnding::LF).unwrap()));
-        assert!(
-            said.contains(
-                "is not for code signing: its extended key usage lacks 1.3.6.1.5.5.7.3.3"
-            ),
-            "{said}"
-        );
     }
 
     #[test]
@@ -760,27 +575,22 @@ mod tests {
     /// The test certificate with another extended key usage, or none. Its signature is wrong,
     /// but a signer does not check that.
     fn with_usages(usages: Option<&[&str]>) -> Certificate {
-        let mut certificate = test_signer().certificate;
+        let mut certificate = SIGNERS[0].certificate.clone();
         let extensions = certificate.tbs_certificate.extensions.as_mut().unwrap();
-        let place = extensions
-            .iter()
-            .position(|extension| extension.extn_id.to_string() == "2.5.29.37")
-            .unwrap();
+        let mut ids = extensions.iter().map(|one| one.extn_id.to_string());
+        let place = ids.position(|id| id == "2.5.29.37").unwrap();
         match usages {
             None => drop(extensions.remove(place)),
             Some(usages) => {
-                let usages = usages
-                    .iter()
-                    .map(|usage| ObjectIdentifier::new_unwrap(usage))
-                    .collect();
-                let usages = ExtendedKeyUsage(usages).to_der().unwrap();
+                let usages = usages.iter().copied().map(ObjectIdentifier::new_unwrap);
+                let usages = ExtendedKeyUsage(usages.collect()).to_der().unwrap();
                 extensions[place].extn_value = OctetString::new(usages).unwrap();
             }
         }
         certificate
     }
 
-    fn pkcs12(entry: Option<PrivateKeyChain>) -> File {
+    fn pkcs12(entry: Option<PrivateKeyChain>) -> NamedTempFile {
         let mut store = KeyStore::new();
         if let Some(entry) = entry {
             store.add_entry("key", KeyStoreEntry::PrivateKeyChain(entry));
@@ -789,58 +599,43 @@ mod tests {
         file(writer.mac_iterations(1).write().unwrap())
     }
 
-    fn test_entry() -> PrivateKeyChain {
-        let signer = test_signer();
-        let key = signer.key.to_pkcs8_der().unwrap();
-        let certificate = signer.certificate_der().unwrap();
-        let certificate = p12_keystore::Certificate::from_der(&certificate).unwrap();
-        PrivateKeyChain::new(key.as_bytes(), [1], [certificate])
-    }
-
     #[test]
     fn a_pkcs12_file_opens_with_its_password_alone() {
-        let file = pkcs12(Some(test_entry()));
-        let signer = Signer::from_pkcs12(&file.path, "right").unwrap();
-        assert_eq!(signer.certificate, test_signer().certificate);
+        let key = SIGNERS[0].key.to_pkcs8_der().unwrap();
+        let certificate = SIGNERS[0].certificate_der().unwrap();
+        let certificate = p12_keystore::Certificate::from_der(&certificate).unwrap();
+        let sound = pkcs12(Some(PrivateKeyChain::new(
+            key.as_bytes(),
+            [1],
+            [certificate],
+        )));
+        let signer = Signer::from_pkcs12(sound.path(), "right").unwrap();
+        assert_eq!(signer.certificate, SIGNERS[0].certificate);
 
-        let error = Signer::from_pkcs12(&file.path, "wrong").unwrap_err();
-        assert!(
-            matches!(error, SignerError::WrongPassword { .. }),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_pkcs12_file_without_key_is_refused() {
-        let error = Signer::from_pkcs12(&pkcs12(None).path, "right").unwrap_err();
-        assert!(matches!(error, SignerError::EmptyPkcs12 { .. }), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_pkcs12_file_is_refused() {
-        let error = Signer::from_pkcs12(&file("text").path, "right").unwrap_err();
-        assert!(matches!(error, SignerError::BadPkcs12 { .. }), "{error}");
+        for (file, password, expected) in [
+            (sound, "wrong", "the password is wrong"),
+            (pkcs12(None), "right", "the file has no private key"),
+            (file("text"), "right", "not a PKCS#12 file"),
+        ] {
+            let error = Signer::from_pkcs12(file.path(), password).unwrap_err();
+            let start = format!("{}: {expected}", file.path().display());
+            assert!(error.to_string().starts_with(&start), "{error}");
+        }
     }
 
     #[test]
     fn times_after_2049_are_written_with_four_digits_of_the_year() {
-        // 2050-01-01T00:00:00Z.
-        let end = 2_524_608_000;
-        assert!(matches!(
-            SigningTime(end - 1).to_x509(),
-            Ok(Time::UtcTime(_))
-        ));
-        assert!(matches!(
-            SigningTime(end).to_x509(),
-            Ok(Time::GeneralTime(_))
-        ));
-        assert!(SigningTime(u64::MAX).to_x509().is_err());
+        let last = x509_time(datetime!(2049-12-31 23:59:59 UTC));
+        assert!(matches!(last, Ok(Time::UtcTime(_))));
+        let first = x509_time(datetime!(2050-01-01 00:00 UTC));
+        assert!(matches!(first, Ok(Time::GeneralTime(_))));
+        assert!(x509_time(datetime!(1969-12-31 23:59:59 UTC)).is_err());
     }
 
     #[test]
     fn debug_output_does_not_have_the_key() {
         assert_eq!(
-            format!("{:?}", test_signer()),
+            format!("{:?}", SIGNERS[0]),
             r#"Signer { subject: "CN=Ferrostor test signing (not for production)", .. }"#
         );
     }

@@ -1,29 +1,41 @@
 //! Checks a PKCS#7 signature of Authenticode, as far as the file
 //! itself shows. The file does not show whether Windows trusts the signer.
 
+#[cfg(test)]
+mod tests;
+
+use ::authenticode::DigestInfo;
 use cms::signed_data::{SignerIdentifier, SignerInfo};
+use const_oid::db::{
+    rfc5911::{
+        ID_CONTENT_TYPE, ID_COUNTERSIGNATURE, ID_MESSAGE_DIGEST, ID_SIGNED_DATA, ID_SIGNING_TIME,
+    },
+    rfc5912::{
+        ID_SHA_1, ID_SHA_256, ID_SHA_384, ID_SHA_512, RSA_ENCRYPTION, SHA_1_WITH_RSA_ENCRYPTION,
+        SHA_256_WITH_RSA_ENCRYPTION, SHA_384_WITH_RSA_ENCRYPTION, SHA_512_WITH_RSA_ENCRYPTION,
+    },
+};
 use der::{
     AnyRef, Decode, Encode, Reader, SliceReader, Tag, TagNumber, Tagged,
     asn1::{ObjectIdentifier, OctetString},
 };
 use rsa::{Pkcs1v15Sign, PublicKey, pkcs8::DecodePublicKey};
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256, Sha384, Sha512, digest::Update};
 use time::Date;
 use x509_cert::{
     Certificate, attr::Attributes, ext::pkix::SubjectKeyIdentifier, time::Time, time::Validity,
 };
 
 use crate::{
+    authenticode::{self, AuthenticodeError},
     check::{Check, Outcome, Source},
-    pkcs7::{CONTENT_TYPE, MESSAGE_DIGEST, RSA_ENCRYPTION, SIGNED_DATA, SIGNING_TIME},
+    pkcs7::algorithm,
     signer,
 };
 
 /// szOID_RFC3161_counterSign.
 const RFC3161_TIMESTAMP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.3.3.1");
-/// id-countersignature, RFC 2985, 5.3.6.
-const COUNTERSIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.6");
 /// szOID_NESTED_SIGNATURE.
 const NESTED_SIGNATURE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.4.1");
 
@@ -41,71 +53,47 @@ pub(crate) struct Judgement {
 }
 
 /// A hash function of signatures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hash {
-    Sha1,
-    Sha256,
-    Sha384,
-    Sha512,
+pub(crate) struct Hash {
+    oid: ObjectIdentifier,
+    /// Identifies RSA signatures with this function.
+    rsa: ObjectIdentifier,
+    digest: fn(&[u8]) -> Vec<u8>,
+    pub(crate) of_image: fn(&[u8]) -> Result<Vec<u8>, AuthenticodeError>,
 }
 
+const HASHES: [Hash; 4] = [
+    Hash::new::<Sha1>(ID_SHA_1, SHA_1_WITH_RSA_ENCRYPTION),
+    Hash::new::<Sha256>(ID_SHA_256, SHA_256_WITH_RSA_ENCRYPTION),
+    Hash::new::<Sha384>(ID_SHA_384, SHA_384_WITH_RSA_ENCRYPTION),
+    Hash::new::<Sha512>(ID_SHA_512, SHA_512_WITH_RSA_ENCRYPTION),
+];
+
 impl Hash {
-    /// Object identifiers: of the function, and of RSA's signature with it.
-    const ALL: [(Self, &str, &str); 4] = [
-        (Self::Sha1, "1.3.14.3.2.26", "1.2.840.113549.1.1.5"),
-        (
-            Self::Sha256,
-            "2.16.840.1.101.3.4.2.1",
-            "1.2.840.113549.1.1.11",
-        ),
-        (
-            Self::Sha384,
-            "2.16.840.1.101.3.4.2.2",
-            "1.2.840.113549.1.1.12",
-        ),
-        (
-            Self::Sha512,
-            "2.16.840.1.101.3.4.2.3",
-            "1.2.840.113549.1.1.13",
-        ),
-    ];
-
-    pub(crate) fn of(algorithm: ObjectIdentifier) -> Option<Self> {
-        let name = algorithm.to_string();
-        let mut all = Self::ALL.into_iter();
-        all.find(|(_, own, _)| *own == name).map(|(hash, ..)| hash)
-    }
-
-    fn of_rsa(algorithm: ObjectIdentifier) -> Option<Self> {
-        let name = algorithm.to_string();
-        let mut all = Self::ALL.into_iter();
-        all.find(|(.., rsa)| *rsa == name).map(|(hash, ..)| hash)
-    }
-
-    fn digest(self, bytes: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Sha1 => Sha1::digest(bytes).to_vec(),
-            Self::Sha256 => Sha256::digest(bytes).to_vec(),
-            Self::Sha384 => Sha384::digest(bytes).to_vec(),
-            Self::Sha512 => Sha512::digest(bytes).to_vec(),
+    const fn new<D: Digest + Update>(oid: ObjectIdentifier, rsa: ObjectIdentifier) -> Self {
+        Self {
+            oid,
+            rsa,
+            digest: |bytes| D::digest(bytes).to_vec(),
+            of_image: authenticode::digest::<D>,
         }
     }
 
-    /// The bytes before the digest in a signature (RFC 8017, 9.2, note 1).
-    fn prefix(self) -> &'static [u8] {
-        match self {
-            Self::Sha1 => b"\x30\x21\x30\x09\x06\x05\x2b\x0e\x03\x02\x1a\x05\x00\x04\x14",
-            Self::Sha256 => {
-                b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
-            }
-            Self::Sha384 => {
-                b"\x30\x41\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\x04\x30"
-            }
-            Self::Sha512 => {
-                b"\x30\x51\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x03\x05\x00\x04\x40"
-            }
-        }
+    pub(crate) fn of(algorithm: ObjectIdentifier) -> Option<&'static Self> {
+        HASHES.iter().find(|hash| hash.oid == algorithm)
     }
+
+    /// What RSA signs for `message` (RFC 8017, 9.2).
+    fn digest_info(&self, message: &[u8]) -> der::Result<Vec<u8>> {
+        DigestInfo {
+            digest_algorithm: algorithm(self.oid),
+            digest: OctetString::new((self.digest)(message))?,
+        }
+        .to_der()
+    }
+}
+
+pub(crate) fn unsupported_hash(algorithm: ObjectIdentifier) -> Outcome {
+    Outcome::NotJudged(format!("the digest algorithm {algorithm} is not supported"))
 }
 
 /// The parts of a SignedData, in their original bytes: a parser
@@ -127,7 +115,7 @@ impl<'a> Parts<'a> {
             return Err(der::ErrorKind::Failed.into());
         };
         let kind = kind.decode_as::<ObjectIdentifier>()?;
-        if kind != SIGNED_DATA {
+        if kind != ID_SIGNED_DATA {
             return Err(der::ErrorKind::OidUnknown { oid: kind }.into());
         }
         let mut sets = Vec::new();
@@ -204,23 +192,14 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         beyond: Vec::new(),
         content: None,
     };
-    let parts = match read(bytes) {
-        Ok(parts) => {
-            judgement.demand(
-                "the signature is PKCS#7 in DER, and ends the file",
-                AUTHENTICODE,
-                None,
-            );
-            parts
-        }
-        Err(fault) => {
-            judgement.demand(
-                "the signature is PKCS#7 in DER, and ends the file",
-                AUTHENTICODE,
-                Some(fault),
-            );
-            return judgement;
-        }
+    let parts = read(bytes);
+    judgement.demand(
+        "the signature is PKCS#7 in DER, and ends the file",
+        AUTHENTICODE,
+        parts.as_ref().err().cloned(),
+    );
+    let Ok(parts) = parts else {
+        return judgement;
     };
     judgement.content = parts.content.map(|content| content.value().to_vec());
     judgement.demand(
@@ -246,23 +225,15 @@ pub(crate) fn judge(bytes: &[u8], content_type: ObjectIdentifier, today: Date) -
         DER_ORDER,
         (!unordered.is_empty()).then(|| format!("not in order: {}", unordered.join(" and the "))),
     );
-    let signer = match parts.signers[..] {
-        [signer] => signer,
-        [] => {
-            judgement.demand(
-                "the signature has one signer",
-                AUTHENTICODE,
-                Some("it is not signed".into()),
-            );
-            return judgement;
-        }
-        _ => {
-            let text = format!("it has {}", parts.signers.len());
-            judgement.demand("the signature has one signer", AUTHENTICODE, Some(text));
-            return judgement;
-        }
+    let fault = match parts.signers.len() {
+        0 => Some("it is not signed".into()),
+        1 => None,
+        count => Some(format!("it has {count}")),
     };
-    judgement.demand("the signature has one signer", AUTHENTICODE, None);
+    judgement.demand("the signature has one signer", AUTHENTICODE, fault);
+    let [signer] = parts.signers[..] else {
+        return judgement;
+    };
     judgement.beyond.push(
         "whether Windows trusts the root that the signer's certificate leads to, and whether a \
          certificate was revoked",
@@ -302,7 +273,7 @@ impl Judgement {
         let info = SignerInfo::from_der(bytes)?;
         let unsigned = info.unsigned_attrs.as_ref();
         let has = |oid| unsigned.is_some_and(|attributes| find(attributes, oid).is_some());
-        let timestamped = has(RFC3161_TIMESTAMP) || has(COUNTERSIGNATURE);
+        let timestamped = has(RFC3161_TIMESTAMP) || has(ID_COUNTERSIGNATURE);
         if timestamped {
             self.beyond.push("the timestamp's countersignature");
         }
@@ -322,17 +293,18 @@ impl Judgement {
         let own = certificates
             .iter()
             .find(|(_, certificate)| is_of(&info.sid, certificate));
-        let claim = "the signature contains the signer's certificate";
+        let none = || match parts.certificates.len() {
+            0 => "it has no certificates".into(),
+            count => format!("none of the {count} certificates is the signer's"),
+        };
+        self.demand(
+            "the signature contains the signer's certificate",
+            AUTHENTICODE,
+            own.is_none().then(none),
+        );
         let Some((_, certificate)) = own else {
-            let count = parts.certificates.len();
-            let text = match count {
-                0 => "it has no certificates".into(),
-                _ => format!("none of the {count} certificates is the signer's"),
-            };
-            self.demand(claim, AUTHENTICODE, Some(text));
             return Ok(());
         };
-        self.demand(claim, AUTHENTICODE, None);
 
         // Signed as a SET, whatever tag they have in the SignerInfo (RFC 2315, 9.3).
         let attributes = fields(AnyRef::from_der(bytes)?)?
@@ -369,7 +341,7 @@ impl Judgement {
         let signed_at = info
             .signed_attrs
             .as_ref()
-            .and_then(|attributes| find(attributes, SIGNING_TIME)?.to_der().ok())
+            .and_then(|attributes| find(attributes, ID_SIGNING_TIME)?.to_der().ok())
             .and_then(|time| Time::from_der(&time).ok());
         self.demand(
             "the signer's certificate had not expired at the signing time",
@@ -394,32 +366,30 @@ impl Judgement {
     }
 
     /// Checks that the signed attributes match the content.
-    fn attributes(&mut self, info: &SignerInfo, hash: Option<Hash>, parts: &Parts<'_>) {
-        let claim = "the signed attributes match the content: type and digest";
-        let Some(hash) = hash else {
-            let why = format!(
-                "the digest algorithm {} is not supported",
-                info.digest_alg.oid
-            );
-            self.outcome(claim, AUTHENTICODE, Outcome::NotJudged(why));
-            return;
-        };
+    fn attributes(&mut self, info: &SignerInfo, hash: Option<&Hash>, parts: &Parts<'_>) {
         let attribute = |oid| find(info.signed_attrs.as_ref()?, oid);
-        let kind =
-            attribute(CONTENT_TYPE).and_then(|value| value.decode_as::<ObjectIdentifier>().ok());
+        let kind: Option<ObjectIdentifier> =
+            attribute(ID_CONTENT_TYPE).and_then(|value| value.decode_as().ok());
         let digest =
-            attribute(MESSAGE_DIGEST).and_then(|value| value.decode_as::<OctetString>().ok());
+            attribute(ID_MESSAGE_DIGEST).and_then(|value| value.decode_as::<OctetString>().ok());
         let content = parts.content.map_or(&[][..], |content| content.value());
-        let fault = match (kind, digest.as_ref().map(OctetString::as_bytes)) {
+        let fault = |hash: &Hash| match (kind, digest) {
             (None, _) => Some("it has no contentType".into()),
             (Some(kind), _) if kind != parts.content_type => Some(format!("contentType is {kind}")),
             (_, None) => Some("it has no messageDigest".into()),
-            (_, Some(digest)) if digest != hash.digest(content) => {
+            (_, Some(digest)) if digest.as_bytes() != (hash.digest)(content) => {
                 Some("messageDigest is not the digest of the content".into())
             }
             _ => None,
         };
-        self.demand(claim, AUTHENTICODE, fault);
+        self.outcome(
+            "the signed attributes match the content: type and digest",
+            AUTHENTICODE,
+            match hash {
+                Some(hash) => fault(hash).into(),
+                None => unsupported_hash(info.digest_alg.oid),
+            },
+        );
     }
 }
 
@@ -447,14 +417,14 @@ fn is_of(signer: &SignerIdentifier, certificate: &Certificate) -> bool {
 fn verify(
     certificate: &Certificate,
     algorithm: ObjectIdentifier,
-    hash: Option<Hash>,
+    hash: Option<&Hash>,
     message: &[u8],
     signature: &[u8],
 ) -> Outcome {
     let key = &certificate.tbs_certificate.subject_public_key_info;
     let hash = match algorithm {
         RSA_ENCRYPTION => hash,
-        algorithm => Hash::of_rsa(algorithm),
+        algorithm => HASHES.iter().find(|hash| hash.rsa == algorithm),
     };
     let (Some(hash), RSA_ENCRYPTION) = (hash, key.algorithm.oid) else {
         return Outcome::NotJudged(format!(
@@ -473,13 +443,11 @@ fn verify(
             return Outcome::NotJudged(format!("the signer's key cannot be parsed: {error}"));
         }
     };
-    let digest = hash.digest(message);
-    let scheme = Pkcs1v15Sign {
-        hash_len: Some(digest.len()),
-        prefix: hash.prefix().into(),
-    };
-    let fault = key.verify(scheme, &digest, signature).err();
-    fault.map(|_| "it does not match".to_owned()).into()
+    let matches = hash.digest_info(message).is_ok_and(|info| {
+        let scheme = Pkcs1v15Sign::new_unprefixed();
+        key.verify(scheme, &info, signature).is_ok()
+    });
+    (!matches).then(|| "it does not match".to_owned()).into()
 }
 
 /// Verifies each certificate whose issuer's certificate is in the
@@ -487,38 +455,34 @@ fn verify(
 fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
     for (bytes, certificate) in certificates {
         let own = &certificate.tbs_certificate;
-        let mut issuers = certificates
+        let issuers = certificates
             .iter()
-            .filter(|(_, other)| other.tbs_certificate.subject == own.issuer)
-            .peekable();
-        if issuers.peek().is_none() {
-            continue;
-        }
+            .filter(|(_, other)| other.tbs_certificate.subject == own.issuer);
         let signed = AnyRef::from_der(bytes)
             .and_then(|whole| elements(whole.value()))
             .ok()
             .and_then(|parts| parts.first().copied())
             .unwrap_or_default();
         let outcomes = issuers.map(|(_, issuer)| {
+            let algorithm = certificate.signature_algorithm.oid;
             verify(
                 issuer,
-                certificate.signature_algorithm.oid,
+                algorithm,
                 None,
                 signed,
                 certificate.signature.raw_bytes(),
             )
         });
         // Two certificates of one subject can have different keys.
-        let best = outcomes.min_by_key(|outcome| match outcome {
+        match outcomes.min_by_key(|outcome| match outcome {
             Outcome::Holds => 0,
             Outcome::NotJudged(_) => 1,
             Outcome::Faults(_) => 2,
-        });
-        match best {
+        }) {
             Some(Outcome::Faults(_)) => {
                 return Some(format!("the certificate of {} is not", own.subject)).into();
             }
-            Some(Outcome::NotJudged(why)) => return Outcome::NotJudged(why),
+            Some(unclear @ Outcome::NotJudged(_)) => return unclear,
             _ => {}
         }
     }

@@ -550,7 +550,7 @@ fn packages() -> Result<(), DriverError> {
         tool::run(
             cargo("test")
                 .args(["--package", "ferrostor-packaging"])
-                .args(["--test", "osslsigncode", "--", "--include-ignored"])
+                .args(["--lib", "osslsigncode", "--", "--include-ignored"])
                 .env(Driver::Ferrostor.variable(), driver),
         )?;
     }

@@ -20,7 +20,7 @@ use super::demands::SHOWN_STRINGS;
 use crate::{architecture::Architecture, checksum};
 
 /// The file's parts that a test changes.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     pub(super) headers: NtHeaders,
     pub(super) section_alignment: u32,
     pub(super) code_name: [u8; 8],
@@ -62,7 +62,7 @@ const EXPORTS: u32 = 0x240;
 const EXPORTS_LENGTH: u32 = 64;
 const DATA_LENGTH: u32 = EXPORTS + EXPORTS_LENGTH;
 
-pub(super) fn sound() -> Sample {
+pub(crate) fn sound() -> Sample {
     Sample {
         headers: NtHeaders {
             machine: Architecture::X64.machine(),
@@ -191,7 +191,7 @@ impl Sample {
         data
     }
 
-    pub(super) fn write(&self) -> Vec<u8> {
+    pub(crate) fn write(&self) -> Vec<u8> {
         let mut file = Vec::new();
         let mut writer = Writer::new(true, 0x1000, 0x200, &mut file);
         writer.reserve_dos_header();

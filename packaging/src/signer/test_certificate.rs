@@ -7,9 +7,10 @@
 
 use std::{fs, io::Write, path::Path};
 
+use const_oid::db::{rfc5280::ID_KP_CODE_SIGNING, rfc5912::SHA_256_WITH_RSA_ENCRYPTION};
 use der::{
     Decode, Encode, EncodePem,
-    asn1::{BitString, Null, ObjectIdentifier, OctetString},
+    asn1::{BitString, OctetString},
     pem::LineEnding,
 };
 use rsa::{
@@ -17,6 +18,7 @@ use rsa::{
     pkcs8::EncodePrivateKey,
     sha2::{Digest, Sha256},
 };
+use time::{OffsetDateTime, macros::datetime};
 use x509_cert::{
     Certificate, TbsCertificate, Version,
     ext::{
@@ -25,38 +27,31 @@ use x509_cert::{
     },
     name::RdnSequence,
     serial_number::SerialNumber,
-    spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned},
+    spki::SubjectPublicKeyInfoOwned,
     time::Validity,
 };
 
-use super::{CODE_SIGNING, SignerError, SigningTime, bad_key, public_key_info};
+use super::{Problem, SignerError, bad_key, public_key_info, x509_time};
+use crate::pkcs7::algorithm;
 
 const SUBJECT: &str = "CN=Ferrostor test signing (not for production)";
 
-/// sha256WithRSAEncryption, RFC 4055, 5.
-const SHA256_WITH_RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
-
-/// 2026-01-01T00:00:00Z: before any time that a package of this project is
-/// signed at.
-const NOT_BEFORE: u64 = 1_767_225_600;
-/// 2046-01-01T00:00:00Z.
-const NOT_AFTER: u64 = 2_398_377_600;
+/// Before any time that a package of this project is signed at.
+const NOT_BEFORE: OffsetDateTime = datetime!(2026-01-01 00:00 UTC);
+const NOT_AFTER: OffsetDateTime = datetime!(2046-01-01 00:00 UTC);
 
 /// Makes a key and its certificate, and keeps them in `file`, unless another
 /// process was faster: then what is there stays.
 pub(super) fn make(file: &Path) -> Result<(), SignerError> {
-    let failed = |source| SignerError::Write {
-        path: file.to_owned(),
-        source,
-    };
+    let failed = |source| Problem::Write(source).of(file);
     let folder = file.parent().unwrap_or(Path::new("."));
     make_folder(folder).map_err(failed)?;
 
     let key = PrivateKey::generate();
     let pem = key
         .to_pkcs8_pem(LineEnding::LF)
-        .map_err(|error| bad_key(file, error))?;
-    let public = public_key_info(&key).map_err(|error| bad_key(file, error))?;
+        .map_err(|error| bad_key(error).of(file))?;
+    let public = public_key_info(&key).map_err(|error| bad_key(error).of(file))?;
     let certificate = certificate(&key, &public)?.to_pem(LineEnding::LF)?;
 
     // Mode 0600, and a name of its own, until it is complete.
@@ -89,16 +84,13 @@ fn certificate(key: &PrivateKey, public: &[u8]) -> Result<Certificate, SignerErr
     let digest = Sha256::digest(public.subject_public_key.raw_bytes());
     let (serial, identifier) = (&digest[..16], &digest[..20]);
     let subject: RdnSequence = SUBJECT.parse()?;
-    let algorithm = AlgorithmIdentifierOwned {
-        oid: SHA256_WITH_RSA,
-        parameters: Some(Null.into()),
-    };
+    let algorithm = algorithm(SHA_256_WITH_RSA_ENCRYPTION);
 
     let extensions = vec![
         KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(&subject, &[])?,
         Extension {
             critical: false,
-            ..ExtendedKeyUsage(vec![CODE_SIGNING]).to_extension(&subject, &[])?
+            ..ExtendedKeyUsage(vec![ID_KP_CODE_SIGNING]).to_extension(&subject, &[])?
         },
         SubjectKeyIdentifier(OctetString::new(identifier)?).to_extension(&subject, &[])?,
     ];
@@ -108,8 +100,8 @@ fn certificate(key: &PrivateKey, public: &[u8]) -> Result<Certificate, SignerErr
         signature: algorithm.clone(),
         issuer: subject.clone(),
         validity: Validity {
-            not_before: SigningTime(NOT_BEFORE).to_x509()?,
-            not_after: SigningTime(NOT_AFTER).to_x509()?,
+            not_before: x509_time(NOT_BEFORE)?,
+            not_after: x509_time(NOT_AFTER)?,
         },
         subject,
         subject_public_key_info: public,

@@ -1,22 +1,18 @@
 //! What files of one folder must say of one another.
 
-mod sample;
-
-use packaging::{
+use crate::{
     architecture::Architecture,
-    authenticode,
+    bench::{self, CODE, SIGNED, SIGNERS, TIME, TODAY, driver},
     catalog::Catalog,
-    check::Verdict,
-    lint::{self, Terms},
+    check::{Report, Verdict},
+    lint,
     package::File,
-    signer::{Signer, SigningTime},
 };
-use time::macros::date;
 
 /// It installs a driver that starts at boot, and a library.
 const INF: &str = r"[Version]
 CatalogFile = a.cat
-DriverVer = 01/01/2026,1.0.0.0
+DriverVer = 01/01/2026,1.2.3.4
 [Manufacturer]
 Sample = Disks, NTamd64
 [Disks.NTamd64]
@@ -37,47 +33,33 @@ a.sys = 1
 x.dll = 1, lib
 ";
 
-/// Signed at 2026-10-01T00:00:00Z.
-fn signed<T>(sign: impl FnOnce(&Signer, SigningTime) -> T) -> T {
-    static KEY: std::sync::LazyLock<tempfile::TempDir> =
-        std::sync::LazyLock::new(|| tempfile::tempdir().unwrap());
-    let signer = Signer::test(KEY.path()).unwrap();
-    sign(&signer, SigningTime::from(1_790_812_800))
-}
-
 fn library() -> Vec<u8> {
-    let mut library = sample::driver();
-    library[0x400] ^= 0xff;
+    let mut library = driver();
+    library[CODE] ^= 0xff;
     library
 }
 
 /// A folder's driver, signed, with its INF file, a library and the catalog of all.
 fn folder() -> Vec<File> {
-    let image = signed(|signer, time| authenticode::sign(&sample::driver(), signer, time)).unwrap();
-    let catalog = Catalog::new(Architecture::X64, [r"PCI\VEN_1AF4&DEV_1042"])
-        .image("a.sys", &image)
-        .unwrap()
-        .image("x.dll", &library())
-        .unwrap()
+    let catalog = Catalog::new(Architecture::X64, &[r"PCI\VEN_1AF4&DEV_1042"], None)
+        .file("a.sys", &SIGNED)
+        .file("x.dll", &library())
         .file("a.inf", INF.as_bytes());
-    let catalog = signed(|signer, time| catalog.sign(signer, time)).unwrap();
     vec![
-        File::new("x64/a.cat", catalog),
+        File::new("x64/a.cat", catalog.sign(&SIGNERS[0], TIME).unwrap()),
         File::new("x64/a.inf", INF),
-        File::new("x64/a.sys", image),
+        File::new("x64/a.sys", &SIGNED[..]),
         File::new("x64/lib/x.dll", library()),
     ]
 }
 
-const TERMS: Terms = Terms {
-    today: date!(2026 - 11 - 30),
-    advice_decides: false,
-};
+fn reports(files: &[File]) -> Vec<Report> {
+    bench::lint(files, &[], TODAY)
+}
 
 /// What the lint of `files` prints.
 fn lint(files: &[File]) -> String {
-    let reports = lint::files(files, &[], TERMS);
-    reports.iter().map(ToString::to_string).collect()
+    reports(files).iter().map(ToString::to_string).collect()
 }
 
 #[track_caller]
@@ -95,7 +77,7 @@ fn a_driver_that_starts_at_boot_has_to_be_signed_itself() {
     let mut files = folder();
     says(&files, &format!("yes  {claim}"));
 
-    files[2].bytes = sample::driver();
+    files[2].bytes = driver();
     says(&files, &format!("NO   {claim}: it has no signature"));
 
     files[1].bytes = INF.replace("StartType = 0", "StartType = 3").into_bytes();
@@ -106,13 +88,13 @@ fn a_driver_that_starts_at_boot_has_to_be_signed_itself() {
 fn a_driver_should_have_the_version_of_its_inf_file() {
     says(
         &folder(),
-        "advice: the version matches the INF file: it has none",
+        "advice: the version matches the INF file: it is 1.2.3.0 and not 1.2.3.4",
     );
 }
 
 #[test]
 fn a_driver_alone_is_not_asked_for_signature_and_version() {
-    let text = lint(&[File::new("a.sys", sample::driver())]);
+    let text = lint(&[File::new("a.sys", driver())]);
     assert!(!text.contains("it is signed") && !text.contains("its version is"));
 }
 
@@ -124,8 +106,8 @@ fn a_catalog_has_to_list_what_its_inf_file_installs() {
     says(&files, &format!("yes  {LISTED}"));
 
     files[1].bytes.push(b'\n');
-    files[2].bytes[0x400] ^= 1;
-    files[3].bytes[0x400] ^= 1;
+    files[2].bytes[CODE] ^= 1;
+    files[3].bytes[CODE] ^= 1;
 
     says(&files, &format!("NO   {LISTED}: a.inf, a.sys, x.dll"));
 }
@@ -145,7 +127,7 @@ fn a_catalog_that_no_inf_file_names_has_to_list_drivers_and_inf_files() {
     let mut files = folder();
     files[0].path = "x64/other.cat".into();
     says(&files, &format!("yes  {LISTED}"));
-    files[2].bytes[0x400] ^= 1;
+    files[2].bytes[CODE] ^= 1;
     says(&files, &format!("NO   {LISTED}: a.sys"));
 }
 
@@ -163,7 +145,7 @@ fn a_catalog_should_not_list_missing_files() {
 #[test]
 fn files_beside_are_compared_with_and_not_judged() {
     let files = folder();
-    let reports = lint::files(&files[..1], &files[1..], TERMS);
+    let reports = bench::lint(&files[..1], &files[1..], TODAY);
     let [report] = &reports[..] else {
         panic!("{reports:?}");
     };
@@ -177,24 +159,33 @@ fn other_files_are_not_looked_at() {
     assert_eq!(lint(&[File::new("README.txt", "not a driver")]), "");
 }
 
-/// The sample as a file for a processor of 32 bits, in what its headers say.
+/// The offset of the NT headers in the driver file.
+const PE: usize = 0x40;
+
+/// The driver file, with another machine type in its header.
+fn driver_for(machine: u16) -> Vec<u8> {
+    let mut file = driver();
+    file[PE + 4..PE + 6].copy_from_slice(&machine.to_le_bytes());
+    file
+}
+
+/// The driver file with the headers of a 32-bit file.
 fn driver_of_32_bits() -> Vec<u8> {
-    let mut file = sample::driver();
-    let pe = u32::from_le_bytes(file[0x3c..0x40].try_into().unwrap()) as usize;
-    file[pe + 4..pe + 6].copy_from_slice(&0x14c_u16.to_le_bytes());
-    file[pe + 24..pe + 26].copy_from_slice(&0x10b_u16.to_le_bytes());
+    let mut file = driver_for(0x14c);
+    file[PE + 24..PE + 26].copy_from_slice(&0x10b_u16.to_le_bytes());
     file
 }
 
 #[test]
 fn parts_that_cannot_be_judged_are_named_and_the_rest_is_judged() {
-    let mut arm = sample::driver();
-    let pe = u32::from_le_bytes(arm[0x3c..0x40].try_into().unwrap()) as usize;
-    arm[pe + 4..pe + 6].copy_from_slice(&0x1c4_u16.to_le_bytes());
     let x86 = "[Version]\n[Manufacturer]\nSample = Disks, NTx86\n";
     for (name, bytes, why) in [
         ("x86/any.sys", driver_of_32_bits(), "a 32-bit driver"),
-        ("arm/any.sys", arm, "a driver for machine type 0x01c4"),
+        (
+            "arm/any.sys",
+            driver_for(0x1c4),
+            "a driver for machine type 0x01c4",
+        ),
         (
             "x64/autorun.inf",
             b"[autorun]\nicon = a.ico\n".to_vec(),
@@ -209,7 +200,7 @@ fn parts_that_cannot_be_judged_are_named_and_the_rest_is_judged() {
     ] {
         let mut files = folder();
         files.push(File::new(name, bytes));
-        let reports = lint::files(&files, &[], TERMS);
+        let reports = reports(&files);
         assert!(reports.len() >= 4, "{reports:?}");
         let report = reports
             .iter()
@@ -232,7 +223,7 @@ fn what_is_not_what_its_ending_says_is_a_fault() {
         ("a.inf", b"[Version\n"),
         ("a.cat", b"text"),
     ] {
-        let reports = lint::files(&[File::new(name, bytes)], &[], TERMS);
+        let reports = reports(&[File::new(name, bytes)]);
         let [report] = &reports[..] else {
             panic!("{reports:?}");
         };
