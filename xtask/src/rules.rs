@@ -7,8 +7,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    io,
+    sync::LazyLock,
 };
+
+use fs_err as fs;
+use regex::Regex;
 
 use crate::workspace;
 
@@ -29,9 +33,6 @@ Examples:
 pub struct Options {}
 
 /// Writes the column.
-///
-/// # Errors
-/// A file cannot be read or written.
 pub fn command(Options {}: &Options) -> io::Result<()> {
     let proofs = proofs()?;
     let page = with_rows(&read(BOOK)?, |row| row.shown(&proofs));
@@ -86,18 +87,17 @@ fn with_rows(page: &str, mut shown: impl FnMut(&Row<'_>) -> String) -> String {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         match cells[..] {
             ["", "Rule", "Source", "Held by", "Shown by", ""] => is_of_rules = true,
-            ["", rule, source, held, old, ""] if is_of_rules && !rule.starts_with("---") => {
+            ["", rule, source, held, shown_now, ""] if is_of_rules && !rule.starts_with("---") => {
                 let row = Row {
                     rule,
                     source,
                     held,
-                    shown: old,
+                    shown: shown_now,
                 };
-                let new = shown(&row);
-                let Row {
-                    rule, source, held, ..
-                } = row;
-                text.push_str(&format!("| {rule} | {source} | {held} | {new} |\n"));
+                text.push_str(&format!(
+                    "| {rule} | {source} | {held} | {} |\n",
+                    shown(&row)
+                ));
                 continue;
             }
             [_] => is_of_rules = false,
@@ -116,11 +116,9 @@ fn proofs() -> io::Result<BTreeMap<String, BTreeSet<String>>> {
     for file in fs::read_dir(workspace::root().join(CASES))? {
         let file = file?.path();
         if let Some(stem) = file.file_stem().filter(|stem| *stem != "lib") {
+            let name = |case: &str| format!("{}::{case}", stem.display());
             let text = fs::read_to_string(&file)?;
-            let cases = cases(&text).into_iter();
-            proofs.extend(
-                cases.map(|(name, source)| (format!("{}::{name}", stem.display()), words(&source))),
-            );
+            proofs.extend(cases(&text).map(|(case, source)| (name(case), words(source))));
         }
     }
     let testbed = read(TESTBED)?;
@@ -135,36 +133,23 @@ fn proofs() -> io::Result<BTreeMap<String, BTreeSet<String>>> {
 
 /// The cases in a file, and their sources. The last lines of a case's comment are its source. A
 /// function or a module of the file that is described without a source has an empty one.
-fn cases(text: &str) -> Vec<(String, String)> {
-    let mut cases = Vec::new();
-    let mut source: Option<String> = None;
-    let mut is_described = false;
-    for line in text.lines() {
-        if let Some(comment) = line.trim().strip_prefix("/// ") {
-            let is_source = ["storport-rules.md", "storport.h"]
-                .iter()
-                .any(|page| comment.starts_with(page));
-            if is_source || source.is_some() {
-                *source.get_or_insert_default() += &format!("{comment} ");
-            }
-            is_described = true;
-            continue;
-        }
-        let item = line
-            .trim()
-            .split([' ', '(', '<'])
-            .nth(1)
-            .unwrap_or_default();
-        if line.trim().starts_with('#') {
-            continue;
-        }
-        let is_item = line.starts_with("fn ") || line.starts_with("mod ");
-        if source.is_some() || is_described && is_item {
-            cases.push((item.to_owned(), source.take().unwrap_or_default()));
-        }
-        is_described = false;
-    }
-    cases
+fn cases(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    static DESCRIBED: LazyLock<Regex> = LazyLock::new(|| {
+        let item = r"(?m)((?:^ */// .*\n)+)(?:^ *#.*\n)*^( *)(\w+) (\w+)";
+        Regex::new(item).expect("a regular expression")
+    });
+    DESCRIBED.captures_iter(text).filter_map(|described| {
+        let (_, [comment, indentation, kind, name]) = described.extract();
+        let pages = ["/// storport-rules.md", "/// storport.h"];
+        let source = pages.iter().filter_map(|page| comment.find(page)).min();
+        let is_item = indentation.is_empty() && ["fn", "mod"].contains(&kind);
+        let source = match source {
+            Some(at) => &comment[at..],
+            None if is_item => "",
+            None => return None,
+        };
+        Some((name, source))
+    })
 }
 
 /// The words of a source that may be the names of rows and sections.
@@ -203,8 +188,7 @@ mod tests {
         rows
     }
 
-    fn for_each_row(visit: impl FnMut(&Row<'_>)) {
-        let mut visit = visit;
+    fn for_each_row(mut visit: impl FnMut(&Row<'_>)) {
         with_rows(&read(BOOK).expect(BOOK), |row| {
             visit(row);
             String::new()
@@ -281,19 +265,5 @@ mod tests {
             missing.is_empty(),
             "these cite no rule of {BOOK}: {missing:#?}"
         );
-    }
-
-    #[test]
-    fn every_test_that_is_named_by_hand_exists() {
-        for_each_row(|row| {
-            for name in row.by_hand().filter(|name| *name != "rights") {
-                let (path, function) = name.split_once("::").expect("a path and a function");
-                let text = read(path).unwrap_or_default();
-                assert!(
-                    text.contains(&format!("fn {function}(")),
-                    "there is no {name}"
-                );
-            }
-        });
     }
 }
