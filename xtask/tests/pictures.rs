@@ -5,10 +5,9 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    process::Command,
 };
 
-use serde_json::Value;
+use cargo_metadata::{DependencyKind, MetadataCommand};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -63,26 +62,16 @@ fn the_life_cycle_has_the_stages_of_the_driver() {
 /// The workspace's crates, each with those that it depends on, without build and development
 /// dependencies.
 fn crates() -> BTreeMap<String, Vec<String>> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .current_dir(ROOT)
-        .output()
-        .expect("cargo runs");
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON of cargo");
-    let list = |value: &Value| value.as_array().expect("an array").clone();
-    let name = |value: &Value| {
-        let name = value["name"].as_str().expect("a name");
-        name.trim_start_matches("ferrostor-").to_owned()
-    };
-    let needs = |package: &Value| {
-        let ours = |need: &&Value| need["path"].is_string() && need["kind"].is_null();
-        let needs = list(&package["dependencies"]);
-        needs.iter().filter(ours).map(name).collect()
-    };
-    list(&metadata["packages"])
-        .iter()
-        .map(|package| (name(package), needs(package)))
-        .collect()
+    let mut metadata = MetadataCommand::new();
+    metadata.current_dir(ROOT).no_deps();
+    let name = |name: &str| name.trim_start_matches("ferrostor-").to_owned();
+    let packages = metadata.exec().expect("cargo metadata").packages;
+    let crates = packages.iter().map(|package| {
+        let needs = package.dependencies.iter();
+        let ours = needs.filter(|it| it.path.is_some() && it.kind == DependencyKind::Normal);
+        (name(&package.name), ours.map(|it| name(&it.name)).collect())
+    });
+    crates.collect()
 }
 
 #[test]

@@ -5,96 +5,71 @@
 //! a dependency; version 0.2.0 looks for the same files at the same places.
 
 use std::{
-    env,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::Command,
+    sync::LazyLock,
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
+use cargo_metadata::{MetadataCommand, Package, TargetKind};
+use fs_err as fs;
 use toml::Table;
 
 #[path = "../../build/inx.rs"]
 mod inx;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The text of a file, without the carriage returns of wdk-build's files.
-fn read(path: &Path) -> String {
-    fs::read_to_string(path)
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-        .replace("\r\n", "\n")
-}
-
-/// All packages of a build for Windows, from `cargo metadata`.
-fn packages() -> Vec<Value> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1"])
-        .args(["--filter-platform", "x86_64-pc-windows-msvc"])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs");
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let mut metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON of cargo");
-    match metadata["packages"].take() {
-        Value::Array(packages) => packages,
-        other => panic!("packages: {other}"),
-    }
-}
-
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
-    value[key].as_str().unwrap_or_else(|| panic!("no {key}"))
-}
-
-fn folder(package: &Value) -> PathBuf {
-    let manifest = Path::new(text(package, "manifest_path"));
-    manifest.parent().expect("a manifest's folder").to_owned()
-}
+/// All packages of a build for Windows.
+static PACKAGES: LazyLock<Vec<Package>> = LazyLock::new(|| {
+    let mut metadata = MetadataCommand::new();
+    metadata.current_dir(ROOT);
+    let windows = ["--filter-platform", "x86_64-pc-windows-msvc"];
+    metadata.other_options(windows.map(str::to_owned));
+    metadata.exec().expect("cargo metadata").packages
+});
 
 /// The wdk-build that the build uses.
-fn wdk_build() -> Value {
-    let mut found = packages();
-    found.retain(|package| package["name"] == "wdk-build");
-    assert_eq!(found.len(), 1, "wdk-build's makefile refuses several");
-    found.remove(0)
-}
+static WDK_BUILD: LazyLock<&Package> = LazyLock::new(|| {
+    let mut found = PACKAGES.iter().filter(|it| *it.name == "wdk-build");
+    let wdk_build = found.next().expect("wdk-build");
+    assert!(
+        found.next().is_none(),
+        "wdk-build's makefile refuses several"
+    );
+    wdk_build
+});
 
 /// The packages that the tools treat as drivers.
-fn drivers() -> Vec<Value> {
-    let mut found = packages();
-    found.retain(|package| !package["metadata"]["wdk"].is_null());
-    found
+fn drivers() -> impl Iterator<Item = &'static Package> {
+    PACKAGES.iter().filter(|it| !it.metadata["wdk"].is_null())
+}
+
+/// A file of the package, without the carriage returns of wdk-build's files.
+fn read(package: &Package, file: &str) -> String {
+    let folder = package.manifest_path.parent().expect("a folder");
+    let text = fs::read_to_string(folder.join(file));
+    text.expect("a text").replace("\r\n", "\n")
 }
 
 fn our_makefile() -> Table {
-    read(&root().join("Makefile.toml")).parse().expect("TOML")
+    let text = fs::read_to_string(format!("{ROOT}/Makefile.toml"));
+    text.expect("a makefile").parse().expect("TOML")
 }
 
 fn makefile_of_wdk_build() -> Table {
-    read(&folder(&wdk_build()).join("rust-driver-makefile.toml"))
-        .parse()
-        .expect("TOML")
+    let text = read(&WDK_BUILD, "rust-driver-makefile.toml");
+    text.parse().expect("TOML")
 }
 
 #[test]
 fn our_makefile_extends_the_one_that_its_load_script_links_into_target() {
     let ours = our_makefile();
-    let wdk_build = wdk_build();
-    let source = read(&folder(&wdk_build).join("src/cargo_make.rs"));
+    let source = read(&WDK_BUILD, "src/cargo_make.rs");
 
     let extended = ours["extend"].as_str().expect("a path");
     let name = extended.strip_prefix("target/").expect("a file in target/");
     assert!(source.contains(&format!("RUST_DRIVER_MAKEFILE_NAME: &str = \"{name}\";")));
     let script = ours["config"]["load_script"].as_str().expect("a script");
-    let version = text(&wdk_build, "version");
+    let version = &WDK_BUILD.version;
     assert!(script.contains(&format!("//! wdk-build = \"{version}\"\n")));
     assert!(script.contains("wdk_build::cargo_make::load_rust_driver_makefile()?"));
     assert!(source.contains("pub fn load_rust_driver_makefile() -> Result<(), ConfigError>"));
@@ -103,17 +78,14 @@ fn our_makefile_extends_the_one_that_its_load_script_links_into_target() {
 #[test]
 fn cargo_make_builds_the_driver_and_not_the_default_members() {
     const FLAGS: &str = "CARGO_MAKE_CARGO_BUILD_TEST_FLAGS";
-    let root_manifest: Table = read(&root().join("Cargo.toml")).parse().expect("TOML");
-    let driver = root_manifest["package"]["name"].as_str().expect("a name");
-
     // wdk-build empties the variable, unless a makefile that extends its own
     // sets it, and adds --release and its like to what it holds then.
     assert_eq!(
         our_makefile()["env"][FLAGS].as_str(),
-        Some(format!("--package {driver}").as_str())
+        Some("--package ferrostor")
     );
     assert!(makefile_of_wdk_build()["env"].get(FLAGS).is_some());
-    let source = read(&folder(&wdk_build()).join("src/cargo_make.rs"));
+    let source = read(&WDK_BUILD, "src/cargo_make.rs");
     assert!(source.contains(&format!("{FLAGS}_ENV_VAR: &str = \"{FLAGS}\";")));
     assert!(source.contains("env_var_value.push_str(string_to_append);"));
 }
@@ -139,19 +111,18 @@ fn our_makefile_changes_no_task_that_wdk_build_does_not_have() {
 }
 
 #[test]
-fn all_drivers_have_the_one_configuration_that_wdk_build_allows() {
-    let drivers = drivers();
-    assert!(drivers.iter().any(|driver| driver["name"] == "ferrostor"));
-
-    for driver in &drivers {
-        assert_eq!(
-            driver["metadata"]["wdk"],
-            serde_json::json!({ "driver-model": { "driver-type": "WDM" } }),
-            "{}",
-            driver["name"]
-        );
+fn every_driver_has_the_one_configuration_that_wdk_build_allows_and_its_packages_name() {
+    assert!(drivers().any(|driver| *driver.name == "ferrostor"));
+    for driver in drivers() {
+        let name = driver.name.as_str();
+        let wdm = serde_json::json!({ "driver-model": { "driver-type": "WDM" } });
+        assert_eq!(driver.metadata["wdk"], wdm, "{name}");
+        let is_driver = |target: &cargo_metadata::Target| {
+            target.name == name && target.kind == [TargetKind::CDyLib]
+        };
+        assert!(driver.targets.iter().any(is_driver), "{name}");
     }
-    let source = read(&folder(&wdk_build()).join("src/lib.rs"));
+    let source = read(&WDK_BUILD, "src/lib.rs");
     let models = source
         .split_once("pub enum DriverConfig {")
         .and_then(|(_, rest)| rest.split_once("\n}"))
@@ -161,79 +132,49 @@ fn all_drivers_have_the_one_configuration_that_wdk_build_allows() {
 }
 
 #[test]
-fn every_driver_is_a_cdylib_that_has_its_packages_name() {
-    for driver in drivers() {
-        let targets = driver["targets"].as_array().expect("targets");
-        assert!(
-            targets.iter().any(|target| target["name"] == driver["name"]
-                && target["kind"] == serde_json::json!(["cdylib"])),
-            "{}: {targets:?}",
-            driver["name"]
-        );
-    }
-}
-
-#[test]
 fn the_inf_file_of_every_driver_is_where_the_tools_look_for_it() {
     let task = &makefile_of_wdk_build()["tasks"]["copy-inx-to-output"];
     let script = task["script"].as_str().expect("a script");
     assert!(script.contains("cargo_make_working_directory,\n    format!(\"{}.inx\", wdk_build::cargo_make::get_current_package_name())"));
 
     for driver in drivers() {
-        let name = text(&driver, "name");
+        let name = driver.name.as_str();
         // The build copies the root package's file: see below.
-        let inx = match name {
-            "ferrostor" => folder(&driver).join("inf/ferrostor.inx"),
-            _ => folder(&driver).join(format!("{name}.inx")),
-        };
+        let folder = if name == "ferrostor" { "inf/" } else { "" };
         assert!(
-            read(&inx).contains(&format!("CatalogFile = {name}.cat")),
-            "stampinf and inf2cat name the catalog so: {}",
-            inx.display()
+            read(driver, &format!("{folder}{name}.inx"))
+                .contains(&format!("CatalogFile = {name}.cat")),
+            "stampinf and inf2cat name the catalog so: {name}"
         );
     }
 }
 
 #[test]
-fn the_build_copies_the_inf_file_beside_the_manifest_and_keeps_it_current() {
+fn the_build_copies_the_inf_file_beside_the_manifest_and_writes_only_a_changed_one() {
     let package = tempfile::tempdir().expect("a folder");
     let original = package.path().join("inf/ferrostor.inx");
     let copy = package.path().join("ferrostor.inx");
-    fs::create_dir(package.path().join("inf")).expect("a folder in it");
+    let build = || inx::copy_beside_manifest(package.path()).expect("a copy");
+    let is_copied = |text: &str| fs::read_to_string(&copy).expect("a copy") == text;
 
+    // A folder without an INF file, such as cross/.
+    build();
+    assert!(!copy.exists());
+    fs::create_dir(package.path().join("inf")).expect("a folder in it");
     for text in ["first", "second"] {
         fs::write(&original, text).expect("an INF file");
-        inx::copy_beside_manifest(package.path()).expect("a copy");
-        assert_eq!(read(&copy), text);
+        build();
+        assert!(is_copied(text));
     }
     fs::remove_file(&copy).expect("a copy to remove");
-    inx::copy_beside_manifest(package.path()).expect("a copy");
-    assert_eq!(read(&copy), "second");
-}
+    build();
+    assert!(is_copied("second"));
 
-#[test]
-fn a_current_inf_file_is_not_written_again() {
-    let package = tempfile::tempdir().expect("a folder");
-    let copy = package.path().join("ferrostor.inx");
-    fs::create_dir(package.path().join("inf")).expect("a folder in it");
-    fs::write(package.path().join("inf/ferrostor.inx"), "text").expect("an INF file");
-    inx::copy_beside_manifest(package.path()).expect("a copy");
     let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
-    let open = File::options().append(true).open(&copy);
+    let open = fs::OpenOptions::new().append(true).open(&copy);
     open.and_then(|file| file.set_modified(long_ago))
         .expect("the copy is an old one");
-
-    inx::copy_beside_manifest(package.path()).expect("nothing to do");
-
+    build();
     let modified = fs::metadata(&copy).and_then(|of| of.modified());
     assert_eq!(modified.expect("a time"), long_ago);
-}
-
-#[test]
-fn a_folder_without_an_inf_file_is_not_changed() {
-    let cross = tempfile::tempdir().expect("a folder");
-
-    inx::copy_beside_manifest(cross.path()).expect("nothing to do");
-
-    assert!(!cross.path().join("ferrostor.inx").exists());
 }
