@@ -148,52 +148,30 @@ mod tests {
         options: Options,
     }
 
+    /// The user's arguments, the driver, and the testbed's other arguments.
+    const LINES: &str = "\
+        | ferrostor |
+        --disk a.img --overwrite | ferrostor | --disk a.img --overwrite
+        --seed 7 --help | ferrostor | --seed 7 --help
+        -- -b4K -d10 -Sh | ferrostor | -- -b4K -d10 -Sh
+        --size 1G -- -b4K -w30 | ferrostor | --size 1G -- -b4K -w30
+        --no-such-option | ferrostor | --no-such-option
+        --driver OTHER.sys | OTHER.sys |
+        --driver ramdisk --cpus 2 -- -b4K | ramdisk | --cpus 2 -- -b4K
+        --cpus 2 --driver ramdisk -- -b4K | ramdisk | --cpus 2 -- -b4K
+        --cpus 2 --driver=OTHER.sys --seed 1 | OTHER.sys | --cpus 2 --seed 1
+        --cpus 2 --driver | | --cpus 2
+        --cpus 2 -- --driver OTHER.sys | ferrostor | --cpus 2 -- --driver OTHER.sys
+        -- --driver ramdisk | ferrostor | -- --driver ramdisk";
+
     #[test]
     fn the_driver_is_found_wherever_it_is_named_and_the_testbed_gets_the_rest() {
-        for (line, driver, rest) in [
-            ("", "ferrostor", ""),
-            (
-                "--disk a.img --overwrite",
-                "ferrostor",
-                "--disk a.img --overwrite",
-            ),
-            ("--seed 7 --help", "ferrostor", "--seed 7 --help"),
-            ("-- -b4K -d10 -Sh", "ferrostor", "-- -b4K -d10 -Sh"),
-            (
-                "--size 1G -- -b4K -w30",
-                "ferrostor",
-                "--size 1G -- -b4K -w30",
-            ),
-            ("--no-such-option", "ferrostor", "--no-such-option"),
-            ("--driver OTHER.sys", "OTHER.sys", ""),
-            (
-                "--driver ramdisk --cpus 2 -- -b4K",
-                "ramdisk",
-                "--cpus 2 -- -b4K",
-            ),
-            (
-                "--cpus 2 --driver ramdisk -- -b4K",
-                "ramdisk",
-                "--cpus 2 -- -b4K",
-            ),
-            (
-                "--cpus 2 --driver=OTHER.sys --seed 1",
-                "OTHER.sys",
-                "--cpus 2 --seed 1",
-            ),
-            ("--cpus 2 --driver", "", "--cpus 2"),
-            // These options are the workload's.
-            (
-                "--cpus 2 -- --driver OTHER.sys",
-                "ferrostor",
-                "--cpus 2 -- --driver OTHER.sys",
-            ),
-            ("-- --driver ramdisk", "ferrostor", "-- --driver ramdisk"),
-        ] {
-            let words = std::iter::once("run").chain(line.split_whitespace());
+        for line in LINES.lines() {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let words = std::iter::once("run").chain(cells[0].split_whitespace());
             let (name, words) = Line::parse_from(words).options.driver_and_words();
-            assert_eq!(name, driver, "{line}");
-            assert_eq!(words.join(OsStr::new(" ")), rest, "{line}");
+            assert_eq!(name, cells[1], "{line}");
+            assert_eq!(words.join(OsStr::new(" ")), cells[2], "{line}");
         }
     }
 }

@@ -48,9 +48,6 @@ impl Need {
 pub struct SetupError(#[source] ToolError);
 
 /// Installs the missing ones of `needs`.
-///
-/// # Errors
-/// A tool is missing and cannot be installed.
 pub fn ensure(needs: &[Need]) -> Result<(), SetupError> {
     let names = needs.iter().map(|need| need.name());
     let mut script = tool("sh");
@@ -77,9 +74,6 @@ pub fn has_nightly() -> bool {
 }
 
 /// The folder of the Rust toolchain in use.
-///
-/// # Errors
-/// rustc cannot be started or reports failure.
 pub fn sysroot() -> Result<PathBuf, ToolError> {
     tool::output(tool("rustc").args(["--print", "sysroot"])).map(PathBuf::from)
 }

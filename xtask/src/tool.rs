@@ -61,9 +61,6 @@ pub fn cargo(subcommand: &str) -> Command {
 }
 
 /// Builds the testbed and returns its path.
-///
-/// # Errors
-/// Cargo failed, or the host cannot run x64 driver code.
 pub fn build_testbed() -> Result<PathBuf, ToolError> {
     if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
         return Err(ToolError::Host);
@@ -89,10 +86,7 @@ pub fn exit_code(command: &Command, end: ExitStatus) -> Result<ExitCode, ToolErr
         .ok_or_else(|| ToolError::failed(command, end))
 }
 
-/// Prints the call and runs it.
-///
-/// # Errors
-/// The program cannot be started, or its exit code is not 0.
+/// Prints the call and runs it. An exit code other than 0 is an error.
 pub fn run(command: &mut Command) -> Result<(), ToolError> {
     let status = status(command)?;
     if status.success() {
@@ -102,28 +96,19 @@ pub fn run(command: &mut Command) -> Result<(), ToolError> {
 }
 
 /// Prints the call, runs it, and returns its exit status.
-///
-/// # Errors
-/// The program cannot be started.
 pub fn status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     eprintln!("> {}", line(command));
     quiet_status(command)
 }
 
 /// Runs the call and returns its exit status.
-///
-/// # Errors
-/// The program cannot be started.
 pub fn quiet_status(command: &mut Command) -> Result<ExitStatus, ToolError> {
     command
         .status()
         .map_err(|source| not_started(command, source))
 }
 
-/// Runs the call and returns its standard output.
-///
-/// # Errors
-/// The program cannot be started, or its exit code is not 0.
+/// Runs the call and returns its standard output. An exit code other than 0 is an error.
 pub fn output(command: &mut Command) -> Result<String, ToolError> {
     let output = command
         .stderr(Stdio::inherit())

@@ -294,93 +294,55 @@ fn parameters(script: &str) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
+/// Check, page (a ⏎ is a line break), and part of the fault; nothing if there is none.
+const FAULTS: &str = r#"
+links | [a](http://github.com/a) | not https
+links | [a](<https://github.com/a b>) | a space in it
+links | [a](https://example.com/a) | example.com is not among
+links | [a][b] | there is no docs/[b]
+links | [a](no-such.md) | there is no docs/no-such.md
+links | ![a](no-such.svg) | there is no docs/no-such.svg
+links | [a](../../a.md) | leads out of the project
+links | [a](#b) | no heading here is #b
+links | [a](locking.md#no-such) | no heading there is #no-such
+links | <a href="b">a</a> | a link in HTML
+links | # B⏎[a](https://github.com/a) [a](#b) [a](locking.md#taking-a-lock) ![a](locking.svg) |
+files | `src/no-such.rs` | there is no src/no-such.rs
+files | `scr/device.rs` | there is no scr/device.rs
+files | `docs/no` | there is no docs/no
+files | `No-Such.ps1` | there is no tools/windows/No-Such.ps1
+files | `src/device.rs::no_such` | src/device.rs has no no_such
+files | `src/device.rs` `src/device.rs::start_device` `and/or` `dist/a.rs` `src/*.rs` |
+calls | `cargo xtask no-such` | no-such
+calls | `cargo xtask build --no-such` | --no-such
+calls | ```sh⏎cargo xtask test \⏎  --only no-such⏎``` | no-such
+calls | ```sh⏎cargo xtask lint⏎``` | <FILE>
+calls | `cargo xtask test --only fmt` `cargo xtask run --help` `cargo xtask lint` `cargo test` |
+calls | `No-Such.ps1` | there is no tools/windows/No-Such.ps1
+calls | `D:\no\Enable-TestSigning.ps1` | scripts are in tools/windows
+calls | ```powershell⏎D:\tools\windows\Enable-TestSigning.ps1 -NoSuch a⏎``` | no parameter NoSuch
+calls | ```powershell⏎Enable-TestSigning.ps1 `⏎  -NoSuch⏎``` | no parameter NoSuch
+calls | `D:\tools\windows\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer` |
+"#;
+
 #[test]
 fn each_fault_of_a_page_is_found() {
-    for (check, text, why) in [
-        (links as Check, "[a](http://github.com/a)", "not https"),
-        (links, "[a](<https://github.com/a b>)", "a space in it"),
-        (
-            links,
-            "[a](https://example.com/a)",
-            "example.com is not among",
-        ),
-        (links, "[a][b]", "there is no docs/[b]"),
-        (links, "[a](no-such.md)", "there is no docs/no-such.md"),
-        (links, "![a](no-such.svg)", "there is no docs/no-such.svg"),
-        (links, "[a](../../a.md)", "leads out of the project"),
-        (links, "[a](#b)", "no heading here is #b"),
-        (
-            links,
-            "[a](locking.md#no-such)",
-            "no heading there is #no-such",
-        ),
-        (links, "<a href=\"b\">a</a>", "a link in HTML"),
-        (
-            links,
-            "# B\n[a](https://github.com/a) [a](#b) ![a](locking.svg)",
-            "",
-        ),
-        (links, "[a](locking.md#taking-a-lock)", ""),
-        (files, "`src/no-such.rs`", "there is no src/no-such.rs"),
-        (files, "`scr/device.rs`", "there is no scr/device.rs"),
-        (files, "`docs/no`", "there is no docs/no"),
-        (
-            files,
-            "`No-Such.ps1`",
-            "there is no tools/windows/No-Such.ps1",
-        ),
-        (
-            files,
-            "`src/device.rs::no_such`",
-            "src/device.rs has no no_such",
-        ),
-        (files, "`src/device.rs` `src/device.rs::start_device`", ""),
-        (files, "`and/or` `dist/a.rs` `src/*.rs`", ""),
-        (calls, "`cargo xtask no-such`", "no-such"),
-        (calls, "`cargo xtask build --no-such`", "--no-such"),
-        (
-            calls,
-            "```sh\ncargo xtask test \\\n  --only no-such\n```",
-            "no-such",
-        ),
-        (calls, "```sh\ncargo xtask lint\n```", "<FILE>"),
-        (
-            calls,
-            "`cargo xtask lint` `cargo xtask test --only fmt`",
-            "",
-        ),
-        (calls, "`cargo xtask run --help` `cargo test`", ""),
-        (
-            calls,
-            "`No-Such.ps1`",
-            "there is no tools/windows/No-Such.ps1",
-        ),
-        (
-            calls,
-            "`D:\\no\\Enable-TestSigning.ps1`",
-            "scripts are in tools/windows",
-        ),
-        (
-            calls,
-            "```powershell\nEnable-TestSigning.ps1 `\n  -NoSuch\n```",
-            "no parameter NoSuch",
-        ),
-        (
-            calls,
-            "`D:\\tools\\windows\\Enable-TestSigning.ps1 -WhatIf -CertificatePath a.cer`",
-            "",
-        ),
-    ] {
-        let found = check(&Page::parse(Path::new("docs/sample.md"), text));
-        let is_found = matches!(&*found, [fault] if fault.contains(why));
-        assert!(
-            if why.is_empty() {
-                found.is_empty()
-            } else {
-                is_found
-            },
-            "{text}: {found:?}"
-        );
+    for row in FAULTS.trim().lines() {
+        let [check, text, why] = *row.split('|').map(str::trim).collect::<Vec<_>>() else {
+            panic!("{row}");
+        };
+        let page = Page::parse(Path::new("docs/sample.md"), &text.replace('⏎', "\n"));
+        let found = match check {
+            "links" => links(&page),
+            "files" => files(&page),
+            _ => calls(&page),
+        };
+        let is_right = match &*found {
+            [] => why.is_empty(),
+            [fault] => !why.is_empty() && fault.contains(why),
+            _ => false,
+        };
+        assert!(is_right, "{row}: {found:?}");
     }
     let packaged = Page::parse(
         Path::new("docs/windows.md"),
