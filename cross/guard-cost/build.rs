@@ -1,5 +1,5 @@
-//! Links the functions to be compared as a driver is linked, but with exports, by which
-//! `cargo xtask guard-cost` finds them.
+//! Links the functions to be compared as a driver is linked, but with exports, which keep them
+//! in the file for `cargo xtask guard-cost`.
 
 fn main() -> Result<(), wdk_build::ConfigError> {
     println!("cargo::rustc-link-lib=storport");

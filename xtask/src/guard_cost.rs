@@ -59,24 +59,13 @@ const PAGE: &str = "docs/locking.md";
 
 /// The suffixes of the functions' names, the locks' names in the documentation, and what the
 /// functions call to acquire and to release the lock.
-const LOCKS: [(&str, &str, [&str; 2]); 6] = [
-    ("start_io_lock", "StartIoLock", [NOTIFICATION, NOTIFICATION]),
-    ("dpc_lock", "DpcLock", [NOTIFICATION, NOTIFICATION]),
-    ("dpc_level_lock", "DpcLevelLock", [EXTENDED, NOTIFICATION]),
-    (
-        "threaded_dpc_lock",
-        "ThreadedDpcLock",
-        [EXTENDED, NOTIFICATION],
-    ),
-    (
-        "interrupt_lock",
-        "InterruptLock",
-        [NOTIFICATION, NOTIFICATION],
-    ),
-    ("message_lock", "a message's lock", [EXTENDED, EXTENDED]),
-];
-const NOTIFICATION: &str = "StorPortNotification";
-const EXTENDED: &str = "StorPortExtendedFunction";
+const LOCKS: &str = "\
+    start_io_lock     | StartIoLock      | StorPortNotification StorPortNotification
+    dpc_lock          | DpcLock          | StorPortNotification StorPortNotification
+    dpc_level_lock    | DpcLevelLock     | StorPortExtendedFunction StorPortNotification
+    threaded_dpc_lock | ThreadedDpcLock  | StorPortExtendedFunction StorPortNotification
+    interrupt_lock    | InterruptLock    | StorPortNotification StorPortNotification
+    message_lock      | a message's lock | StorPortExtendedFunction StorPortExtendedFunction";
 
 /// Counts the instructions and prints a table.
 pub fn command(Options {}: &Options) -> Result<(), CostError> {
@@ -104,7 +93,10 @@ fn measure() -> Result<String, CostError> {
     let mut text = String::from(
         "| Lock | The raw calls | With the guard | The guard's own |\n|---|---|---|---|\n",
     );
-    for (functions, lock, calls) in LOCKS {
+    for lock in LOCKS.lines() {
+        let cells: Vec<_> = lock.split('|').map(str::trim).collect();
+        let (functions, lock) = (cells[0], cells[1]);
+        let calls: Vec<_> = cells[2].split(' ').collect();
         let raw = shortest(&file, &format!("calls_{functions}"), &calls)?;
         let guard = shortest(&file, &format!("guard_{functions}"), &calls)?;
         let own = guard - raw;
@@ -180,64 +172,68 @@ fn shortest(file: &Linked, function: &str, calls: &[&str]) -> Result<isize, Cost
 mod tests {
     use super::*;
 
+    /// The code of a function, what it is, and the instructions of its shortest path.
+    const FUNCTIONS: &str = "\
+        take give ret                 | two calls                 | 3
+        nop take nop give ret         | more instructions         | 5
+        test skip take nop give ret   | a path without a call     | 6
+        take give loop ret            | a loop                    | 4
+        nop nop endless               | an endless loop           |
+        give take ret                 | the calls in another order |
+        take give take ret            | a call too many           |
+        take ret                      | a call too few            |
+        take jump-to-give             | a jump at the end         | 2
+        take jump-to-take             | another jump at the end   |
+        take give nop                 | no end                    |";
+
+    /// An instruction that stands at 0x1000.
+    fn assembled(instruction: &str) -> Vec<u8> {
+        match instruction {
+            "nop" => vec![0x90],
+            "ret" => vec![0xC3],
+            // `test rdi, rdi`
+            "test" => vec![0x48, 0x85, 0xFF],
+            // `je` over two calls and a `nop`.
+            "skip" => vec![0x74, 12],
+            // `jne` over itself and two calls, backward.
+            "loop" => vec![0x75, 0xF3],
+            // `jmp` over itself and a `nop`, backward.
+            "endless" => vec![0xEB, 0xFD],
+            // To 0x2000.
+            "take" => vec![0xE8, 0xFB, 0x0F, 0, 0],
+            "jump-to-take" => vec![0xE9, 0xFB, 0x0F, 0, 0],
+            // Through the slot at 0x3000.
+            "give" => vec![0xFF, 0x15, 0xFA, 0x1F, 0, 0],
+            "jump-to-give" => vec![0xFF, 0x25, 0xFA, 0x1F, 0, 0],
+            _ => panic!("{instruction}"),
+        }
+    }
+
     #[test]
     fn the_shortest_path_that_acquires_and_releases_the_lock_counts() {
-        const NOP: &[u8] = &[0x90];
-        const RET: &[u8] = &[0xC3];
-        /// `test rdi, rdi`
-        const TEST: &[u8] = &[0x48, 0x85, 0xFF];
-        /// `je` over two calls and a `nop`.
-        const SKIP: &[u8] = &[0x74, 12];
-        /// `call` and `jmp` to 0x2000, if it stands at 0x1000.
-        const TAKE: &[u8] = &[0xE8, 0xFB, 0x0F, 0, 0];
-        const JUMP_TO_TAKE: &[u8] = &[0xE9, 0xFB, 0x0F, 0, 0];
-        /// `call` and `jmp` through the slot at 0x3000, if it stands at 0x1000.
-        const GIVE: &[u8] = &[0xFF, 0x15, 0xFA, 0x1F, 0, 0];
-        const JUMP_TO_GIVE: &[u8] = &[0xFF, 0x25, 0xFA, 0x1F, 0, 0];
-        for (what, parts, expected) in [
-            ("two calls", &[TAKE, GIVE, RET][..], Some(3)),
-            ("more instructions", &[NOP, TAKE, NOP, GIVE, RET], Some(5)),
-            (
-                "a path without a call",
-                &[TEST, SKIP, TAKE, NOP, GIVE, RET],
-                Some(6),
-            ),
-            // `jne` to the entry.
-            ("a loop", &[TAKE, GIVE, &[0x75, 0xF3], RET], Some(4)),
-            // `jmp` to the second `nop`.
-            ("an endless loop", &[NOP, NOP, &[0xEB, 0xFD]], None),
-            ("the calls in another order", &[GIVE, TAKE, RET], None),
-            ("a call too many", &[TAKE, GIVE, TAKE, RET], None),
-            ("a call too few", &[TAKE, RET], None),
-            ("a jump at the end", &[TAKE, JUMP_TO_GIVE], Some(2)),
-            ("another jump at the end", &[TAKE, JUMP_TO_TAKE], None),
-            ("no end", &[TAKE, GIVE, NOP], None),
-        ] {
+        for line in FUNCTIONS.lines() {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
             let mut code = Vec::new();
-            for part in parts {
-                let mut part = part.to_vec();
-                // The distance is from where the part stands.
-                if part.len() > 4 {
-                    let at = part.len() - 4;
-                    part[at] -= code.len() as u8;
+            for instruction in cells[0].split(' ') {
+                let mut bytes = assembled(instruction);
+                // The distance is from where the instruction stands.
+                if let [.., low, _, _, _] = &mut *bytes {
+                    *low -= code.len() as u8;
                 }
-                code.extend(part);
+                code.extend(bytes);
             }
+            let (name, address) = ("f".to_owned(), 0x1000);
+            let names = [(0x1000, "f"), (0x2000, "Take"), (0x3000, "__imp_Give")];
             let file = Linked {
                 functions: vec![Function {
-                    name: "f".into(),
-                    address: 0x1000,
+                    name,
+                    address,
                     code,
                 }],
-                names: [
-                    (0x1000, "f".into()),
-                    (0x2000, "Take".into()),
-                    (0x3000, "__imp_Give".into()),
-                ]
-                .into(),
+                names: names.map(|(address, name)| (address, name.into())).into(),
             };
             let count = shortest(&file, "f", &["Take", "Give"]).ok();
-            assert_eq!(count, expected, "{what}");
+            assert_eq!(count, cells[2].parse().ok(), "{line}");
         }
     }
 }

@@ -122,8 +122,6 @@ pub enum PackageError {
     NoPassword { file: PathBuf, variable: String },
     #[error(transparent)]
     Signer(#[from] SignerError),
-    #[error("version in Cargo.toml: {0}")]
-    Version(#[from] VersionError),
     #[error(transparent)]
     Files(#[from] package::PackageError),
     #[error("{}: {source}", path.display())]
@@ -168,87 +166,47 @@ pub const SHARED: [(&str, &str); 9] = [
     ("tools/windows", "tools/windows"),
 ];
 
-/// Makes the package. Prints the results of its checks and its contents.
+/// Makes the package of Ferrostor, or of the driver of `--inx`. Prints the results of its checks
+/// and its contents.
 ///
 /// An older package is replaced only after the new one is complete and passed its checks.
 pub fn command(options: &Options) -> Result<(), PackageError> {
-    match &options.inx {
-        Some(inx) => package_other(options, inx),
-        None => package_ferrostor(options),
-    }
-}
-
-/// Builds and packages Ferrostor, which must pass the house rules too.
-fn package_ferrostor(options: &Options) -> Result<(), PackageError> {
-    let architectures = match options.arch.as_slice() {
-        [] => Architecture::value_variants(),
-        some => some,
+    // A wrong key, date, folder or INF file is reported before the long build.
+    let (date, inx) = match &options.inx {
+        Some(inx) => (date(|| None)?, inx.clone()),
+        None => (
+            date(|| last_commit(workspace::root()))?,
+            workspace::root().join("inf/ferrostor.inx"),
+        ),
     };
-    // A wrong key, date or folder is reported before the long build.
-    let date = date(|| last_commit(workspace::root()))?;
-    let name = Driver::Ferrostor.name();
+    let is_ours = options.inx.is_none();
+    let text = read_inx(&inx)?;
     let signer = options.signer()?;
-    let out = &options.out;
-    fs::create_dir_all(out)?;
+    fs::create_dir_all(&options.out)?;
 
-    let product = Product {
-        name,
-        version: version()?,
-        inx: &read_inx(&workspace::root().join("inf/ferrostor.inx"))?,
-    };
-    let mut files = shared_files()?;
-    for &architecture in architectures {
-        let image = build::driver(Driver::Ferrostor, architecture)?;
-        let setup = product.setup(architecture, date)?;
-        let sources = vec![File::new(format!("{name}.sys"), fs::read(&image)?)];
-        let symbols = File::new(
-            format!("{name}.pdb"),
-            fs::read(image.with_extension("pdb"))?,
-        );
-        files.extend(setup.files(sources, Some(symbols), &signer, date)?);
-    }
-    let package = Package {
-        name,
-        version: env!("CARGO_PKG_VERSION"),
-        date,
-        advice_decides: true,
-    };
-    package.finish(options, files, &signer)
-}
-
-/// Packages another driver.
-fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
-    let date = date(|| None)?;
-    let name = match (&options.name, inx.file_stem()) {
-        (Some(name), _) => name.clone(),
-        (None, stem) => stem.unwrap_or_default().to_string_lossy().into_owned(),
-    };
-    let text = read_inx(inx)?;
+    let drivers = options.drivers()?;
     let mut version = options.driver_version;
-    for (index, (architecture, path)) in options.driver_file.iter().enumerate() {
-        let mut earlier = options.driver_file.iter().take(index);
-        if earlier.any(|(other, _)| other == architecture) {
-            return Err(PackageError::Twice(*architecture));
-        }
+    for (architecture, path) in &drivers {
         let image = Image::read(path)?;
         if image.architecture() != Ok(*architecture) {
             return Err(PackageError::Processor(path.clone(), *architecture));
         }
         version = version.or(image.version());
     }
-    let first = options.driver_file.first().map(|(_, path)| path.clone());
+    let first = drivers.first().map(|(_, path)| path.clone());
     let version = version.ok_or(PackageError::NoVersion(first.unwrap_or_default()))?;
+    let stem = inx.file_stem().unwrap_or_default().to_string_lossy();
+    let name = options.name.as_deref().unwrap_or(&stem);
     let product = Product {
-        name: &name,
+        name,
         version,
         inx: &text,
     };
-    let signer = options.signer()?;
 
-    let mut files = Vec::new();
-    for (architecture, path) in &options.driver_file {
+    let mut files = if is_ours { shared_files()? } else { Vec::new() };
+    for (architecture, path) in &drivers {
         let setup = product.setup(*architecture, date)?;
-        let sources = sources(&setup, inx, *architecture, path)?;
+        let sources = sources(&setup, &inx, *architecture, path)?;
         let symbols = path.with_extension("pdb");
         let symbols = match (symbols.is_file(), symbols.file_name()) {
             (true, Some(name)) => Some(File::new(name.to_string_lossy(), fs::read(&symbols)?)),
@@ -256,13 +214,35 @@ fn package_other(options: &Options, inx: &Path) -> Result<(), PackageError> {
         };
         files.extend(setup.files(sources, symbols, &signer, date)?);
     }
-    let package = Package {
-        name: &name,
-        version: &version.to_string(),
-        date,
-        advice_decides: false,
+    files.push(File::new(
+        options.certificate_name(name),
+        signer.certificate_der().map_err(SignerError::from)?,
+    ));
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    check(&files, is_ours)?;
+    let version = match is_ours {
+        true => env!("CARGO_PKG_VERSION").to_owned(),
+        false => version.to_string(),
     };
-    package.finish(options, files, &signer)
+    let made = write(
+        &options.out,
+        &format!("{name}-{version}"),
+        &files,
+        name,
+        date,
+    )?;
+    let strict = if is_ours { "--house-rules " } else { "" };
+    println!(
+        "to see every check: cargo xtask lint {strict}{0}\n{0}:",
+        made.display()
+    );
+    for File { path, bytes } in &files {
+        println!("  {:>9}  {path}", bytes.len());
+    }
+    for ending in ["zip", "iso"] {
+        println!("{}.{ending}", made.display());
+    }
+    Ok(())
 }
 
 /// Reads the files that an INF file installs, from the driver file's folder.
@@ -301,143 +281,127 @@ fn sources(
     })
 }
 
-/// The package's name, version and date, and whether house rules can fail it.
-struct Package<'a> {
-    name: &'a str,
-    version: &'a str,
-    date: OffsetDateTime,
-    advice_decides: bool,
+/// Prints the results of the checks. Fails if a file did not pass.
+fn check(files: &[File], advice_decides: bool) -> Result<(), PackageError> {
+    let today = OffsetDateTime::now_utc().date();
+    let mut faulty = Vec::new();
+    for report in lint::files(
+        files,
+        &[],
+        Terms {
+            today,
+            advice_decides,
+        },
+    ) {
+        if report.verdict() == Verdict::Holds {
+            let checks = report.checks.iter();
+            let not_taken = checks.filter(|check| check.fault().is_some()).count();
+            let passed = report.checks.len() - not_taken;
+            let advice = match not_taken {
+                0 => String::new(),
+                count => format!(", {count} house rules broken (advice)"),
+            };
+            println!("{}: {passed} checks passed{advice}", report.subject);
+        } else {
+            print!("{report}");
+            faulty.push(report.subject);
+        }
+    }
+    if faulty.is_empty() {
+        Ok(())
+    } else {
+        Err(PackageError::Faults(faulty))
+    }
 }
 
-impl Package<'_> {
-    /// Checks the files and writes the package.
-    fn finish(
-        &self,
-        options: &Options,
-        mut files: Vec<File>,
-        signer: &Signer,
-    ) -> Result<(), PackageError> {
-        files.push(File::new(
-            options.certificate_name(self.name),
-            signer.certificate_der().map_err(SignerError::from)?,
-        ));
-        files.sort_by(|one, other| one.path.cmp(&other.path));
-        self.check(&files)?;
-        self.write(&options.out, &files)
+/// Writes the folder `name` in `out`, and its .zip and .iso, each completely or not at all.
+/// Returns the folder.
+fn write(
+    out: &Path,
+    name: &str,
+    files: &[File],
+    label: &str,
+    date: OffsetDateTime,
+) -> Result<PathBuf, PackageError> {
+    // A rename needs the same file system.
+    let unfinished = tempfile::tempdir_in(out)?;
+    let new = unfinished.path().join(name);
+    for File { path, bytes } in files {
+        let path = new.join(path);
+        fs::create_dir_all(path.parent().unwrap_or(&new))?;
+        fs::write(path, bytes)?;
     }
+    let [zip, iso] = ["zip", "iso"].map(|ending| format!("{name}.{ending}"));
+    fs::write(
+        unfinished.path().join(&zip),
+        archive::zip(name, files, date)?,
+    )?;
+    disc(&new, &unfinished.path().join(&iso), label, date)?;
 
-    /// Prints the results of the checks. Fails if a file did not pass.
-    fn check(&self, files: &[File]) -> Result<(), PackageError> {
-        let terms = Terms {
-            today: OffsetDateTime::now_utc().date(),
-            advice_decides: self.advice_decides,
-        };
-        let mut faulty = Vec::new();
-        for report in lint::files(files, &[], terms) {
-            if report.verdict() == Verdict::Holds {
-                let checks = report.checks.iter();
-                let not_taken = checks.filter(|check| check.fault().is_some()).count();
-                let passed = report.checks.len() - not_taken;
-                let advice = match not_taken {
-                    0 => String::new(),
-                    count => format!(", {count} house rules broken (advice)"),
-                };
-                println!("{}: {passed} checks passed{advice}", report.subject);
-            } else {
-                print!("{report}");
-                faulty.push(report.subject);
-            }
-        }
-        if faulty.is_empty() {
-            Ok(())
-        } else {
-            Err(PackageError::Faults(faulty))
-        }
+    // Two runs at the same time must not mix their outputs: the lock covers all three.
+    let folder = fs::File::open(out)?;
+    folder.lock()?;
+    for made in [name, &zip, &iso] {
+        let to = out.join(made);
+        let old = unfinished.path().join(format!("old-{made}"));
+        // A rename replaces a folder only if it is empty.
+        match fs::rename(&to, &old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::rename(unfinished.path().join(made), &to),
+        }?;
     }
+    Ok(out.join(name))
+}
 
-    /// Writes the folder, the .zip and the .iso, each completely or not at all.
-    fn write(&self, out: &Path, files: &[File]) -> Result<(), PackageError> {
-        let name = format!("{}-{}", self.name, self.version);
-        fs::create_dir_all(out)?;
-        // A rename needs the same file system.
-        let unfinished = tempfile::tempdir_in(out)?;
-        let new = unfinished.path().join(&name);
-        for File { path, bytes } in files {
-            let path = new.join(path);
-            fs::create_dir_all(path.parent().unwrap_or(&new))?;
-            fs::write(path, bytes)?;
-        }
-        let [zip, iso] = ["zip", "iso"].map(|ending| format!("{name}.{ending}"));
-        let archive = archive::zip(&name, files, self.date)?;
-        fs::write(unfinished.path().join(&zip), archive)?;
-        self.disc(&new, &unfinished.path().join(&iso))?;
-
-        // Two runs at the same time must not mix their outputs: the lock covers all three.
-        let folder = fs::File::open(out)?;
-        folder.lock()?;
-        for made in [&name, &zip, &iso] {
-            let to = out.join(made);
-            let old = unfinished.path().join(format!("old-{made}"));
-            // A rename replaces a folder only if it is empty.
-            match fs::rename(&to, &old) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => fs::rename(unfinished.path().join(made), &to),
-            }?;
-        }
-        drop(folder);
-        let strict = if self.advice_decides {
-            "--house-rules "
-        } else {
-            ""
-        };
-        println!(
-            "to see every check: cargo xtask lint {strict}{0}\n{0}:",
-            out.join(&name).display()
-        );
-        for File { path, bytes } in files {
-            println!("  {:>9}  {path}", bytes.len());
-        }
-        println!("{}\n{}", out.join(zip).display(), out.join(iso).display());
-        Ok(())
-    }
-
-    /// Makes an ISO image of `folder` with Joliet names, which Windows reads. The same files
-    /// and date give the same bytes.
-    fn disc(&self, folder: &Path, file: &Path) -> Result<(), PackageError> {
-        let seconds = self.date.unix_timestamp().to_string();
-        // An ISO 9660 label allows capitals, digits and underscores; Joliet shows 16 characters.
-        let label: String = self
-            .name
-            .chars()
-            .map(|c| match c.is_ascii_alphanumeric() {
-                true => c.to_ascii_uppercase(),
-                false => '_',
-            })
-            .take(16)
-            .collect();
-        tool::run(
-            tool("xorriso")
-                .env("SOURCE_DATE_EPOCH", &seconds)
-                .args(["-report_about", "WARNING"])
-                .args([
-                    "-joliet",
-                    "on",
-                    "-rockridge",
-                    "off",
-                    "-compliance",
-                    "joliet_long_names",
-                ])
-                .args(["-volid", &label, "-padding", "0", "-outdev"])
-                .arg(file)
-                .arg("-map")
-                .arg(folder)
-                .args(["/", "-alter_date_r", "b", &format!("@{seconds}"), "/", "--"]),
-        )
-        .map_err(PackageError::Disc)
-    }
+/// Makes an ISO image of `folder` with Joliet names, which Windows reads. The same files
+/// and date give the same bytes.
+fn disc(folder: &Path, file: &Path, label: &str, date: OffsetDateTime) -> Result<(), PackageError> {
+    let seconds = date.unix_timestamp().to_string();
+    // An ISO 9660 label allows capitals, digits and underscores; Joliet shows 16 characters.
+    let label: String = label
+        .chars()
+        .map(|c| match c.is_ascii_alphanumeric() {
+            true => c.to_ascii_uppercase(),
+            false => '_',
+        })
+        .take(16)
+        .collect();
+    tool::run(
+        tool("xorriso")
+            .env("SOURCE_DATE_EPOCH", &seconds)
+            .args(["-report_about", "WARNING"])
+            .args(["-joliet", "on", "-rockridge", "off"])
+            .args(["-compliance", "joliet_long_names"])
+            .args(["-volid", &label, "-padding", "0", "-outdev"])
+            .arg(file)
+            .arg("-map")
+            .arg(folder)
+            .args(["/", "-alter_date_r", "b", &format!("@{seconds}"), "/", "--"]),
+    )
+    .map_err(PackageError::Disc)
 }
 
 impl Options {
+    /// The driver files: those of `--driver-file`, or Ferrostor's, which are built.
+    fn drivers(&self) -> Result<Vec<(Architecture, PathBuf)>, PackageError> {
+        if self.inx.is_none() {
+            let architectures = match self.arch.as_slice() {
+                [] => Architecture::value_variants(),
+                some => some,
+            };
+            let build = |it: &Architecture| Ok((*it, build::driver(Driver::Ferrostor, *it)?));
+            return architectures.iter().map(build).collect();
+        }
+        let mut seen = Vec::new();
+        for (architecture, _) in &self.driver_file {
+            if seen.contains(architecture) {
+                return Err(PackageError::Twice(*architecture));
+            }
+            seen.push(*architecture);
+        }
+        Ok(self.driver_file.clone())
+    }
+
     /// The file name of the signer's certificate in the package.
     fn certificate_name(&self, name: &str) -> String {
         if self.key.is_none() && self.pkcs12.is_none() {

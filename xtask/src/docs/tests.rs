@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
@@ -117,18 +117,19 @@ fn internal(page: &Page, link: &str) -> Option<String> {
     if let (true, Some(anchor)) = (file.is_empty(), anchor) {
         return (!has(page, anchor)).then(|| format!("no heading here is #{anchor}"));
     }
-    let Some(path) = target(&page.path, file) else {
+    let Ok(path) = beside(page, file).canonicalize() else {
+        return Some(format!("there is no {file}"));
+    };
+    let root = workspace::root().canonicalize().unwrap();
+    let Ok(path) = path.strip_prefix(root) else {
         return Some("leads out of the project".into());
     };
-    if !workspace::root().join(&path).exists() {
-        return Some(format!("there is no {}", path.display()));
-    }
     if let Some(anchor) = anchor
-        && !Page::read(&path).is_ok_and(|other| has(&other, anchor))
+        && !Page::read(path).is_ok_and(|other| has(&other, anchor))
     {
         return Some(format!("no heading there is #{anchor}"));
     }
-    (packaged(&page.path) && !packaged(&path))
+    (packaged(&page.path) && !packaged(path))
         .then(|| "the page is in the driver package, this file is not".into())
 }
 
@@ -139,22 +140,10 @@ fn packaged(path: &Path) -> bool {
         .any(|(from, to)| from == to && path.starts_with(from))
 }
 
-/// The target of a link of the page at `from`, relative to the project's root.
-fn target(from: &Path, file: &str) -> Option<PathBuf> {
-    let mut path = from.parent()?.to_owned();
-    for component in Path::new(file).components() {
-        match component {
-            Component::Normal(name) => path.push(name),
-            Component::CurDir => {}
-            Component::ParentDir => {
-                if !path.pop() {
-                    return None;
-                }
-            }
-            Component::RootDir | Component::Prefix(_) => return None,
-        }
-    }
-    Some(path)
+/// A file with a path from the page's folder.
+fn beside(page: &Page, file: impl AsRef<Path>) -> PathBuf {
+    let page = workspace::root().join(&page.path);
+    page.with_file_name("").join(file)
 }
 
 /// The faults of the files that a page names in its sentences, and of the
@@ -164,14 +153,9 @@ fn files(page: &Page) -> Vec<String> {
         .iter()
         .filter_map(|code| {
             let named = named_file(&code.text)?;
-            let beside = target(&page.path, named.to_str()?);
             let at = page.at(code.line);
-            let Some(path) = [Some(named.clone()), beside]
-                .into_iter()
-                .flatten()
-                .map(|path| workspace::root().join(path))
-                .find(|path| path.exists())
-            else {
+            let paths = [workspace::root().join(&named), beside(page, &named)];
+            let Some(path) = paths.into_iter().find(|path| path.exists()) else {
                 return Some(format!("{at}: there is no {}", named.display()));
             };
             let (_, function) = code.text.rsplit_once("::")?;
@@ -299,10 +283,10 @@ const FAULTS: &str = r#"
 links | [a](http://github.com/a) | not https
 links | [a](<https://github.com/a b>) | a space in it
 links | [a](https://example.com/a) | example.com is not among
-links | [a][b] | there is no docs/[b]
-links | [a](no-such.md) | there is no docs/no-such.md
-links | ![a](no-such.svg) | there is no docs/no-such.svg
-links | [a](../../a.md) | leads out of the project
+links | [a][b] | there is no [b]
+links | [a](no-such.md) | there is no no-such.md
+links | ![a](no-such.svg) | there is no no-such.svg
+links | [a](../..) | leads out of the project
 links | [a](#b) | no heading here is #b
 links | [a](locking.md#no-such) | no heading there is #no-such
 links | <a href="b">a</a> | a link in HTML
