@@ -37,8 +37,6 @@ pub(super) struct Range {
     pub(super) offset: usize,
     pub(super) bytes: usize,
     pub(super) protection: Protection,
-    /// Whether it is unmapped after DriverEntry returns.
-    pub(super) discardable: bool,
 }
 
 /// A file, laid out as in memory.
@@ -317,7 +315,6 @@ fn lay_out(
         offset: 0,
         bytes: headers_size.next_multiple_of(PAGE),
         protection: Protection::Read,
-        discardable: false,
     }];
     let mut end = headers_size.next_multiple_of(PAGE);
     for section in sections.iter() {
@@ -364,7 +361,6 @@ fn lay_out(
                 offset,
                 bytes: next - offset,
                 protection,
-                discardable: has(pe::IMAGE_SCN_MEM_DISCARDABLE),
             });
         }
         end = next;

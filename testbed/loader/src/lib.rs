@@ -33,11 +33,15 @@ mod symbols;
 mod unwind;
 
 use std::{
+    ffi::c_void,
     fs::File,
     io::{self, Read as _},
+    num::NonZero,
     path::{Path, PathBuf},
+    ptr::NonNull,
 };
 
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect};
 use rand::{TryRng, rngs::SysRng};
 
 pub use self::unwind::Registers;
@@ -50,6 +54,8 @@ use self::{
 
 /// Bytes in a page, as on every x64 Windows.
 pub const PAGE: usize = 4096;
+
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 /// One imported function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,12 +161,12 @@ impl Image {
         unsafe {
             std::ptr::copy_nonoverlapping(file.bytes.as_ptr(), base as *mut u8, file.bytes.len());
         }
-        protect(base, file.bytes.len(), libc::PROT_NONE).map_err(unmapped)?;
+        protect(base, file.bytes.len(), ProtFlags::PROT_NONE).map_err(unmapped)?;
         for range in &file.ranges {
             let flags = match range.protection {
-                Protection::Read => libc::PROT_READ,
-                Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
-                Protection::ReadExecute => libc::PROT_READ | libc::PROT_EXEC,
+                Protection::Read => ProtFlags::PROT_READ,
+                Protection::ReadWrite => READ_WRITE,
+                Protection::ReadExecute => ProtFlags::PROT_READ.union(ProtFlags::PROT_EXEC),
             };
             protect(base + range.offset, range.bytes, flags).map_err(unmapped)?;
         }
@@ -223,18 +229,6 @@ impl Image {
     #[must_use]
     pub fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
         self.messages.sentence(code, inserts)
-    }
-
-    /// Unmaps the discardable sections, as the kernel does after DriverEntry. Code in `INIT`
-    /// that runs later crashes.
-    ///
-    /// # Errors
-    /// Errors of the host.
-    pub fn discard_initialization(&self) -> io::Result<()> {
-        self.ranges
-            .iter()
-            .filter(|range| range.discardable)
-            .try_for_each(|range| protect(self.base + range.offset, range.bytes, libc::PROT_NONE))
     }
 
     /// Changes the registers at `offset` to those of the function's caller. `read` returns the
@@ -303,30 +297,17 @@ fn place(bytes: usize, avoid: u64) -> io::Result<usize> {
 }
 
 fn map(bytes: usize) -> io::Result<usize> {
+    let bytes = NonZero::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: makes a new mapping at an address that the host chooses.
-    let mapped = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            bytes,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(mapped as usize)
+    let mapped = unsafe { mmap_anonymous(None, bytes, READ_WRITE, MapFlags::MAP_PRIVATE) }?;
+    Ok(mapped.addr().get())
 }
 
-fn protect(address: usize, bytes: usize, flags: libc::c_int) -> io::Result<()> {
+fn protect(address: usize, bytes: usize, flags: ProtFlags) -> io::Result<()> {
+    let address = NonNull::new(address as *mut c_void).ok_or(io::ErrorKind::InvalidInput)?;
     // SAFETY: the range is part of the image's own mapping (`DriverFile` checked that), and
     // Rust holds no reference into it.
-    match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Ok(unsafe { mprotect(address, bytes, flags) }?)
 }
 
 #[cfg(test)]

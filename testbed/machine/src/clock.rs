@@ -1,10 +1,12 @@
 //! The machine's time: a monotonic clock in nanoseconds, and alarms that queue DPCs.
 
 use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
+    collections::BTreeMap,
     io,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -30,40 +32,21 @@ pub fn instant() -> Instant {
 }
 
 struct Alarm {
-    due: u64,
-    /// Orders alarms that are due at the same time.
-    sequence: u64,
     cpu: &'static Cpu,
     deferred: &'static dyn Deferred,
     first: usize,
     second: usize,
 }
 
-impl PartialEq for Alarm {
-    fn eq(&self, other: &Self) -> bool {
-        (self.due, self.sequence) == (other.due, other.sequence)
-    }
-}
-
-impl Eq for Alarm {}
-
-impl PartialOrd for Alarm {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Alarm {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.due, self.sequence).cmp(&(other.due, other.sequence))
-    }
-}
+/// Alarms by their due time. A sequence number orders those that are due at the same time.
+type Alarms = BTreeMap<(u64, u64), Alarm>;
 
 /// Queues DPCs at set times. An alarm cannot be cancelled: the DPC checks its arguments to find
 /// out whether it is still wanted.
 pub struct AlarmClock {
     cpus: &'static [Cpu],
-    alarms: Mutex<(BinaryHeap<Reverse<Alarm>>, u64)>,
+    alarms: Mutex<Alarms>,
+    sequence: AtomicU64,
     changed: Condition,
 }
 
@@ -73,6 +56,7 @@ impl AlarmClock {
         let clock: &'static Self = Box::leak(Box::new(Self {
             cpus,
             alarms: Mutex::default(),
+            sequence: AtomicU64::new(0),
             changed: Condition::new(),
         }));
         schedule::spawn("clock", move || clock.run())?;
@@ -88,35 +72,37 @@ impl AlarmClock {
         first: usize,
         second: usize,
     ) {
-        let mut guard = self.lock();
-        let (alarms, sequence) = &mut *guard;
-        *sequence += 1;
-        alarms.push(Reverse(Alarm {
-            due: now().saturating_add(delay.as_nanos() as u64),
-            sequence: *sequence,
+        let due = now().saturating_add(delay.as_nanos() as u64);
+        let alarm = Alarm {
             cpu: &self.cpus[cpu as usize % self.cpus.len()],
             deferred,
             first,
             second,
-        }));
+        };
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        self.lock().insert((due, sequence), alarm);
         self.changed.changed();
     }
 
     fn run(&self) {
-        let mut guard = self.lock();
+        let mut alarms = self.lock();
         loop {
-            let due = guard.0.peek().map(|Reverse(next)| next.due);
-            if due.is_none_or(|due| due > now()) {
-                guard = self.changed.wait(&self.alarms, guard, due, "an alarm");
-            } else if let Some(Reverse(alarm)) = guard.0.pop() {
-                alarm
-                    .cpu
-                    .queue_dpc(alarm.deferred, alarm.first, alarm.second);
+            match alarms.first_entry() {
+                Some(next) if next.key().0 <= now() => {
+                    let alarm = next.remove();
+                    alarm
+                        .cpu
+                        .queue_dpc(alarm.deferred, alarm.first, alarm.second);
+                }
+                next => {
+                    let due = next.map(|next| next.key().0);
+                    alarms = self.changed.wait(&self.alarms, alarms, due, "an alarm");
+                }
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (BinaryHeap<Reverse<Alarm>>, u64)> {
+    fn lock(&self) -> MutexGuard<'_, Alarms> {
         self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,9 +10,10 @@ mod addresses;
 mod frames;
 
 use std::{
+    ffi::c_void,
     fs::File,
     io,
-    os::fd::{AsRawFd, FromRawFd},
+    num::NonZero,
     ptr::NonNull,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -20,6 +21,13 @@ use std::{
     },
 };
 
+use nix::{
+    errno::Errno,
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap},
+    },
+};
 use vm_memory::{
     FileOffset, GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap, VolatileSlice,
 };
@@ -34,6 +42,8 @@ const BASE: u64 = 4 << 30;
 /// Virtual pages in the driver's window for each page of memory. It determines how long freed
 /// addresses stay unused.
 const SPREAD: usize = 16;
+
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
 
 /// The memory of this process's machine.
 static ATTACHED: OnceLock<Arc<Memory>> = OnceLock::new();
@@ -252,7 +262,7 @@ impl Memory {
     /// # Errors
     /// Errors of the host, whose limit on mappings may be reached.
     pub fn revoke(&self, address: usize, bytes: usize) -> io::Result<()> {
-        self.protect(address, bytes, libc::PROT_NONE)
+        self.protect(address, bytes, ProtFlags::PROT_NONE)
     }
 
     /// Restores the driver's access.
@@ -260,21 +270,18 @@ impl Memory {
     /// # Errors
     /// As for [`Self::revoke`].
     pub fn restore(&self, address: usize, bytes: usize) -> io::Result<()> {
-        self.protect(address, bytes, libc::PROT_READ | libc::PROT_WRITE)
+        self.protect(address, bytes, READ_WRITE)
     }
 
-    fn protect(&self, address: usize, bytes: usize, flags: libc::c_int) -> io::Result<()> {
-        let pages = (address..address.saturating_add(bytes)).step_by(PAGE);
-        if !address.is_multiple_of(PAGE) || pages.clone().any(|page| self.physical(page).is_none())
-        {
+    fn protect(&self, address: usize, bytes: usize, flags: ProtFlags) -> io::Result<()> {
+        let mut pages = (address..address.saturating_add(bytes)).step_by(PAGE);
+        let first = NonNull::new(address as *mut c_void).ok_or(io::ErrorKind::InvalidInput)?;
+        if !address.is_multiple_of(PAGE) || pages.any(|page| self.physical(page).is_none()) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // SAFETY: the pages are mapped in the window. Rust holds no reference into them, and
         // the signal handler reports an access that faults.
-        match unsafe { libc::mprotect(address as *mut libc::c_void, bytes, flags) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        Ok(unsafe { mprotect(first, bytes, flags) }?)
     }
 
     /// Whether `address` is in the driver's window, mapped or not.
@@ -334,30 +341,24 @@ impl Memory {
     }
 
     fn map_run(&self, page: usize, frame: u32, count: usize) -> Result<(), MemoryError> {
-        let at = self.window + page * PAGE;
+        let at = NonZero::new(self.window + page * PAGE);
+        let bytes =
+            NonZero::new(count * PAGE).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        let offset = i64::from(frame) * PAGE as i64;
         // SAFETY: the range is in the window, which this memory owns, and no other block uses
         // the pages.
-        let mapped = unsafe {
-            libc::mmap(
-                at as *mut libc::c_void,
-                count * PAGE,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_FIXED,
-                self.file.as_raw_fd(),
-                i64::from(frame) * PAGE as i64,
-            )
-        };
-        if mapped != libc::MAP_FAILED {
-            return Ok(());
+        let mapped = unsafe { mmap(at, bytes, READ_WRITE, flags, &self.file, offset) };
+        match mapped {
+            Ok(_) => Ok(()),
+            Err(Errno::ENOMEM) => {
+                let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+                Err(MemoryError::Mappings {
+                    limit: limit.map_or_else(|_| "only so many".into(), |text| text.trim().into()),
+                })
+            }
+            Err(error) => Err(io::Error::from(error).into()),
         }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() != Some(libc::ENOMEM) {
-            return Err(error.into());
-        }
-        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-        Err(MemoryError::Mappings {
-            limit: limit.map_or_else(|_| "only so many".into(), |text| text.trim().into()),
-        })
     }
 
     fn unmap(&self, block: &Block) {
@@ -378,48 +379,28 @@ impl Memory {
     /// Unmaps the block's pages and keeps their addresses reserved. Returns whether that
     /// succeeded.
     fn reserve_again(&self, block: &Block) -> bool {
-        let (at, bytes) = (
-            block.address() as *mut libc::c_void,
-            block.frames.len() * PAGE,
-        );
+        let (at, bytes) = (block.address(), block.frames.len() * PAGE);
         // SAFETY: the pages are the block's, which is being dropped.
-        let over = unsafe {
-            libc::mmap(
-                at,
-                bytes,
-                libc::PROT_NONE,
-                RESERVED | libc::MAP_FIXED,
-                -1,
-                0,
-            )
-        };
-        if over != libc::MAP_FAILED {
+        if unsafe { reserve_at(at, bytes, MapFlags::MAP_FIXED) }.is_ok() {
             return true;
         }
         // At the host's limit a mapping over others fails, but not after they are unmapped. The
-        // unmapping cannot fail, as it splits no mapping. SAFETY: as above.
-        unsafe { libc::munmap(at, bytes) };
+        // unmapping cannot fail, as it splits no mapping.
+        if let Some(at) = NonNull::new(at as *mut c_void) {
+            // SAFETY: as above.
+            let _ = unsafe { munmap(at, bytes) };
+        }
         // SAFETY: does not replace what another thread may have mapped there.
-        let again = unsafe {
-            libc::mmap(
-                at,
-                bytes,
-                libc::PROT_NONE,
-                RESERVED | libc::MAP_FIXED_NOREPLACE,
-                -1,
-                0,
-            )
-        };
-        again != libc::MAP_FAILED
+        unsafe { reserve_at(at, bytes, MapFlags::MAP_FIXED_NOREPLACE) }.is_ok()
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: `new` reserved the window. Each block in it holds a reference to the memory,
-        // so none is left.
-        unsafe {
-            libc::munmap(self.window as *mut libc::c_void, self.frame_of.len() * PAGE);
+        if let Some(window) = NonNull::new(self.window as *mut c_void) {
+            // SAFETY: `new` reserved the window. Each block in it holds a reference to the
+            // memory, so none is left.
+            let _ = unsafe { munmap(window, self.frame_of.len() * PAGE) };
         }
     }
 }
@@ -488,20 +469,12 @@ impl Drop for Block {
     }
 }
 
-const RESERVED: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-
 fn physical_of(frame: u32) -> u64 {
     BASE + u64::from(frame) * PAGE as u64
 }
 
 fn memory_file(bytes: u64) -> io::Result<File> {
-    // SAFETY: the name is a C string.
-    let descriptor = unsafe { libc::memfd_create(c"machine memory".as_ptr(), libc::MFD_CLOEXEC) };
-    if descriptor < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new and nothing else owns it.
-    let file = unsafe { File::from_raw_fd(descriptor) };
+    let file = File::from(memfd_create(c"machine memory", MFdFlags::MFD_CLOEXEC)?);
     file.set_len(bytes)?;
     Ok(file)
 }
@@ -509,20 +482,17 @@ fn memory_file(bytes: u64) -> io::Result<File> {
 /// Reserves addresses at which every access faults.
 pub(crate) fn reserve(bytes: usize) -> io::Result<usize> {
     // SAFETY: makes a new mapping at an address that the host chooses.
-    let window = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            bytes,
-            libc::PROT_NONE,
-            RESERVED,
-            -1,
-            0,
-        )
-    };
-    match NonNull::new(window) {
-        Some(window) if window.as_ptr() != libc::MAP_FAILED => Ok(window.as_ptr() as usize),
-        _ => Err(io::Error::last_os_error()),
-    }
+    unsafe { reserve_at(0, bytes, MapFlags::empty()) }
+}
+
+/// # Safety
+/// With MAP_FIXED the caller must own the addresses.
+unsafe fn reserve_at(at: usize, bytes: usize, flags: MapFlags) -> io::Result<usize> {
+    let bytes = NonZero::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = flags | MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+    // SAFETY: as the caller promises.
+    let window = unsafe { mmap_anonymous(NonZero::new(at), bytes, ProtFlags::PROT_NONE, flags) }?;
+    Ok(window.addr().get())
 }
 
 #[cfg(test)]

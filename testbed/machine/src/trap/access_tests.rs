@@ -211,25 +211,18 @@ macro_rules! string {
 #[test]
 fn string_instructions_fill_and_copy_registers() {
     let content: Vec<u8> = (0..64).map(|byte| byte * 3 + 1).collect();
-    twice("rep stosb", &content, |memory| {
-        string!("rep stosb", 0, memory, 5)
-    });
-    twice("rep stosw", &content, |memory| {
-        string!("rep stosw", 0, memory, 5)
-    });
-    twice("rep stosd", &content, |memory| {
-        string!("rep stosd", 0, memory, 5)
-    });
-    twice("rep stosq", &content, |memory| {
-        string!("rep stosq", 0, memory, 5)
-    });
-    twice("stosd", &content, |memory| string!("stosd", 0, memory, 5));
-    twice("lodsb", &content, |memory| string!("lodsb", memory, 0, 5));
-    twice("lodsw", &content, |memory| string!("lodsw", memory, 0, 5));
-    twice("rep lodsd", &content, |memory| {
-        string!("rep lodsd", memory, 0, 5)
-    });
-    twice("lodsq", &content, |memory| string!("lodsq", memory, 0, 5));
+    macro_rules! stores {
+        ($($text:literal),*) => {
+            $(twice($text, &content, |memory| string!($text, 0, memory, 5));)*
+        };
+    }
+    macro_rules! loads {
+        ($($text:literal),*) => {
+            $(twice($text, &content, |memory| string!($text, memory, 0, 5));)*
+        };
+    }
+    stores!("rep stosb", "rep stosw", "rep stosd", "rep stosq", "stosd");
+    loads!("lodsb", "lodsw", "rep lodsd", "lodsq");
     twice("rep movsd out of registers", &content, |memory| {
         let mut copy = [0_u32; 8];
         let outcome = string!("rep movsd", memory, copy.as_mut_ptr(), 8);
@@ -271,34 +264,25 @@ macro_rules! vector {
 #[test]
 fn vector_moves_reach_registers_in_parts_of_at_most_8_bytes() {
     let content: Vec<u8> = (100..164).collect();
-    twice("movups load", &content, |m| {
-        vector!(m, "movups xmm1, [rcx]")
-    });
-    twice("movdqu load", &content, |m| {
-        vector!(m, "movdqu xmm1, [rcx]")
-    });
-    twice("movq load", &content, |m| {
-        vector!(m, "movq xmm1, qword ptr [rcx]")
-    });
-    twice("movd load", &content, |m| {
-        vector!(m, "movd xmm1, dword ptr [rcx]")
-    });
-    twice("movss load", &content, |m| vector!(m, "movss xmm1, [rcx]"));
-    twice("movsd load", &content, |m| vector!(m, "movsd xmm1, [rcx]"));
-    twice("movups store", &content, |m| {
-        vector!(m, "movups [rcx], xmm1")
-    });
-    twice("movdqu store", &content, |m| {
-        vector!(m, "movdqu [rcx], xmm1")
-    });
-    twice("movq store", &content, |m| {
-        vector!(m, "movq qword ptr [rcx], xmm1")
-    });
-    twice("movd store", &content, |m| {
-        vector!(m, "movd dword ptr [rcx], xmm1")
-    });
-    twice("movss store", &content, |m| vector!(m, "movss [rcx], xmm1"));
-    twice("movsd store", &content, |m| vector!(m, "movsd [rcx], xmm1"));
+    macro_rules! moves {
+        ($($text:literal),* $(,)?) => {
+            $(twice($text, &content, |memory| vector!(memory, $text));)*
+        };
+    }
+    moves!(
+        "movups xmm1, [rcx]",
+        "movdqu xmm1, [rcx]",
+        "movq xmm1, qword ptr [rcx]",
+        "movd xmm1, dword ptr [rcx]",
+        "movss xmm1, [rcx]",
+        "movsd xmm1, [rcx]",
+        "movups [rcx], xmm1",
+        "movdqu [rcx], xmm1",
+        "movq qword ptr [rcx], xmm1",
+        "movd dword ptr [rcx], xmm1",
+        "movss [rcx], xmm1",
+        "movsd [rcx], xmm1",
+    );
 
     as_driver(|| {
         let ram = Ram::new(0, &content);

@@ -3,21 +3,34 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    io, ptr,
-    sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence},
+    ffi::c_void,
+    io,
+    num::NonZero,
+    ptr::{self, NonNull},
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        mman::{MapFlags, ProtFlags, mmap_anonymous, mprotect, munmap},
+        pthread::pthread_self,
+    },
+    time::ClockId,
 };
 
 use super::stack;
 use crate::{clock, cpu, memory::PAGE, schedule};
 
-/// The maximum number of threads that are recorded. More threads run unrecorded.
-const MOST_THREADS: usize = 256;
-
 /// The size of a thread's signal stack. It is large because device models run on it.
 const TRAP_STACK: usize = 256 << 10;
 
-static SLOTS: [Slot; MOST_THREADS] = [const { Slot::new() }; MOST_THREADS];
+/// What a thread in driver code does: the callback, when the thread entered it in milliseconds,
+/// and the CPU that the thread acts for.
+type Record = Mutex<Option<(&'static str, u64, u32)>>;
+
+/// The records of all threads that were in driver code.
+static RECORDS: Mutex<Vec<Weak<Record>>> = Mutex::new(Vec::new());
 
 /// A thread in driver code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,9 +48,15 @@ pub struct RunningCallback {
 pub fn running_callbacks() -> Vec<RunningCallback> {
     let now = clock::instant();
     let milliseconds = coarse_milliseconds();
-    SLOTS
+    let records = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    records
         .iter()
-        .filter_map(Slot::read)
+        .filter_map(|record| {
+            *record
+                .upgrade()?
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        })
         .map(|(callback, entered, cpu)| RunningCallback {
             callback,
             since: now
@@ -97,25 +116,28 @@ fn enter(callback: Option<&'static str>, since: u64) {
     SINCE.set(since);
     // Fails only while the thread ends, when there is nothing to record.
     let _ = THREAD.try_with(|thread| {
-        let slot = thread.get_or_init(Thread::new).slot;
-        if let Some(slot) = slot {
-            slot.write(callback.unwrap_or_default(), since, cpu::current_number());
-        }
+        let record = &thread.get_or_init(Thread::new).record;
+        *record.lock().unwrap_or_else(PoisonError::into_inner) =
+            callback.map(|callback| (callback, since, cpu::current_number()));
     });
 }
 
 /// What a thread owns until it ends.
 #[derive(Debug)]
 struct Thread {
-    slot: Option<&'static Slot>,
-    trap_stack: Option<usize>,
+    record: Arc<Record>,
+    trap_stack: Option<NonNull<c_void>>,
 }
 
 impl Thread {
     fn new() -> Self {
         STACK_END.set(find_stack_end().unwrap_or(0));
+        let record = Arc::default();
+        let mut records = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
+        records.retain(|record| record.strong_count() > 0);
+        records.push(Arc::downgrade(&record));
         Self {
-            slot: SLOTS.iter().find(|slot| slot.claim()),
+            record,
             // Without it, handlers run on the smaller signal stack of Rust's threads.
             trap_stack: install_trap_stack().ok(),
         }
@@ -124,10 +146,6 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            slot.write("", 0, 0);
-            slot.claimed.store(false, Ordering::Release);
-        }
         if let Some(stack) = self.trap_stack {
             let none = libc::stack_t {
                 ss_sp: ptr::null_mut(),
@@ -138,74 +156,8 @@ impl Drop for Thread {
             unsafe { libc::sigaltstack(&raw const none, ptr::null_mut()) };
             // SAFETY: `install_trap_stack` mapped it for this thread, and it is no longer a
             // signal stack.
-            unsafe { libc::munmap(stack as *mut libc::c_void, PAGE + TRAP_STACK) };
+            let _ = unsafe { munmap(stack, PAGE + TRAP_STACK) };
         }
-    }
-}
-
-/// One thread's record, a seqlock: the version is odd during a write.
-#[derive(Debug)]
-struct Slot {
-    claimed: AtomicBool,
-    version: AtomicU32,
-    name: AtomicPtr<u8>,
-    length: AtomicUsize,
-    since: AtomicU64,
-    cpu: AtomicU32,
-}
-
-impl Slot {
-    const fn new() -> Self {
-        Self {
-            claimed: AtomicBool::new(false),
-            version: AtomicU32::new(0),
-            name: AtomicPtr::new(ptr::null_mut()),
-            length: AtomicUsize::new(0),
-            since: AtomicU64::new(0),
-            cpu: AtomicU32::new(0),
-        }
-    }
-
-    fn claim(&self) -> bool {
-        !self.claimed.swap(true, Ordering::Acquire)
-    }
-
-    /// Writes the record. Only the thread that claimed the slot may call this.
-    fn write(&self, name: &'static str, since: u64, cpu: u32) {
-        let version = self.version.load(Ordering::Relaxed);
-        self.version
-            .store(version.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.name.store(name.as_ptr().cast_mut(), Ordering::Relaxed);
-        self.length.store(name.len(), Ordering::Relaxed);
-        self.since.store(since, Ordering::Relaxed);
-        self.cpu.store(cpu, Ordering::Relaxed);
-        self.version
-            .store(version.wrapping_add(2), Ordering::Release);
-    }
-
-    /// The name, the time and the CPU. `None` if the thread is in no callback, or if it changes
-    /// the record during every attempt to read it.
-    fn read(&self) -> Option<(&'static str, u64, u32)> {
-        for _ in 0..100 {
-            let version = self.version.load(Ordering::Acquire);
-            let name = self.name.load(Ordering::Relaxed);
-            let length = self.length.load(Ordering::Relaxed);
-            let since = self.since.load(Ordering::Relaxed);
-            let cpu = self.cpu.load(Ordering::Relaxed);
-            fence(Ordering::Acquire);
-            if version % 2 == 1 || version != self.version.load(Ordering::Relaxed) {
-                continue;
-            }
-            if length == 0 {
-                return None;
-            }
-            // SAFETY: the version is unchanged, so pointer and length come from one `write`,
-            // and so from one `&'static str`.
-            let bytes = unsafe { std::slice::from_raw_parts(name, length) };
-            return Some((std::str::from_utf8(bytes).unwrap_or_default(), since, cpu));
-        }
-        None
     }
 }
 
@@ -214,61 +166,44 @@ fn coarse_milliseconds() -> u64 {
     if schedule::is_on() {
         return schedule::now() / 1_000_000;
     }
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: fills the structure.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+    time(ClockId::CLOCK_MONOTONIC_COARSE).as_millis() as u64
 }
 
 /// The CPU time that the process has used. Waiting threads use none.
 pub fn processor_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: fills the structure.
-    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    time(ClockId::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-fn install_trap_stack() -> io::Result<usize> {
+fn time(clock: ClockId) -> Duration {
+    clock.now().map_or(Duration::ZERO, Duration::from)
+}
+
+fn install_trap_stack() -> io::Result<NonNull<c_void>> {
+    const BYTES: NonZero<usize> = NonZero::new(PAGE + TRAP_STACK).expect("a guard page at least");
+    let (access, flags) = (
+        ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE,
+    );
     // SAFETY: makes a new mapping at an address that the host chooses.
-    let mapped = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            PAGE + TRAP_STACK,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-            -1,
-            0,
-        )
-    };
-    if mapped == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
+    let mapped = unsafe { mmap_anonymous(None, BYTES, access, flags) }?;
     // SAFETY: the first page of the new mapping becomes its guard.
-    unsafe { libc::mprotect(mapped, PAGE, libc::PROT_NONE) };
+    unsafe { mprotect(mapped, PAGE, ProtFlags::PROT_NONE) }?;
     let stack = libc::stack_t {
-        ss_sp: (mapped as usize + PAGE) as *mut libc::c_void,
+        ss_sp: mapped.as_ptr().wrapping_byte_add(PAGE),
         ss_flags: 0,
         ss_size: TRAP_STACK,
     };
     // SAFETY: the stack stays mapped until the thread ends and disables it.
     match unsafe { libc::sigaltstack(&raw const stack, ptr::null_mut()) } {
-        0 => Ok(mapped as usize),
+        0 => Ok(mapped),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
 fn find_stack_end() -> Option<usize> {
     let mut attributes = std::mem::MaybeUninit::uninit();
-    // SAFETY: has no precondition.
-    let this = unsafe { libc::pthread_self() };
     // SAFETY: initialises the attributes if it succeeds.
-    if unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) } != 0 {
+    if unsafe { libc::pthread_getattr_np(pthread_self(), attributes.as_mut_ptr()) } != 0 {
         return None;
     }
     let mut address = ptr::null_mut();

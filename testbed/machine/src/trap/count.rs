@@ -18,6 +18,8 @@ use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory,
 };
 
+use nix::sys::pthread::{Pthread, pthread_self};
+
 use super::{breakpoint, bus, emulate::Registers, images, process_memory, signal::decode};
 
 /// TF of RFLAGS.
@@ -114,11 +116,6 @@ fn lock() -> MutexGuard<'static, Option<Counter>> {
     COUNTER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn this_thread() -> u64 {
-    // SAFETY: has no precondition.
-    unsafe { libc::pthread_self() }
-}
-
 /// Enters `callback`. Returns whether the calling thread is counted.
 fn enter(callback: &'static str) -> bool {
     let mut counter = lock();
@@ -126,8 +123,8 @@ fn enter(callback: &'static str) -> bool {
         return false;
     };
     if counter.frames.is_empty() {
-        counter.thread = this_thread();
-    } else if counter.thread != this_thread() {
+        counter.thread = pthread_self();
+    } else if counter.thread != pthread_self() {
         return false;
     }
     // The breakpoint of an outer callback; `leave` sets it again.
@@ -278,7 +275,7 @@ struct Counter {
     known: HashMap<usize, Option<Known>>,
     frames: Vec<Frame>,
     /// The thread of `frames`.
-    thread: u64,
+    thread: Pthread,
 }
 
 impl Counter {

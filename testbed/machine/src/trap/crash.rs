@@ -7,7 +7,7 @@ use iced_x86::{Instruction, Mnemonic, Register};
 
 use super::{
     callbacks,
-    emulate::Refusal,
+    emulate::{GENERAL, Refusal},
     images,
     stack::{Calls, Walk},
 };
@@ -31,26 +31,6 @@ pub(super) mod exception {
 /// Bits of a page fault's error code (`REG_ERR`).
 pub(super) const WRITE: i64 = 1 << 1;
 const FETCH: i64 = 1 << 4;
-
-/// The general registers in the order of their numbers in unwind codes.
-const UNWIND_ORDER: [libc::c_int; 16] = [
-    libc::REG_RAX,
-    libc::REG_RCX,
-    libc::REG_RDX,
-    libc::REG_RBX,
-    libc::REG_RSP,
-    libc::REG_RBP,
-    libc::REG_RSI,
-    libc::REG_RDI,
-    libc::REG_R8,
-    libc::REG_R9,
-    libc::REG_R10,
-    libc::REG_R11,
-    libc::REG_R12,
-    libc::REG_R13,
-    libc::REG_R14,
-    libc::REG_R15,
-];
 
 /// The number of callers that are printed.
 const CALLERS: usize = 6;
@@ -86,13 +66,9 @@ impl Fault<'_> {
 
     /// The registers that a walk through the stack needs.
     fn registers(&self) -> Registers {
-        let mut general = [0; 16];
-        for (place, index) in general.iter_mut().zip(UNWIND_ORDER) {
-            *place = self.register(index);
-        }
         Registers {
             rip: self.register(libc::REG_RIP),
-            general,
+            general: GENERAL.map(|(_, index)| self.register(index)),
         }
     }
 
@@ -351,28 +327,8 @@ fn describe_address(address: usize, formatter: &mut fmt::Formatter<'_>) -> fmt::
     formatter.write_str(", where no memory with that access is mapped")
 }
 
-/// The registers in the order of the message.
-const REGISTERS: &[(&str, libc::c_int)] = &[
-    ("rax", libc::REG_RAX),
-    ("rbx", libc::REG_RBX),
-    ("rcx", libc::REG_RCX),
-    ("rdx", libc::REG_RDX),
-    ("rsi", libc::REG_RSI),
-    ("rdi", libc::REG_RDI),
-    ("rbp", libc::REG_RBP),
-    ("rsp", libc::REG_RSP),
-    ("r8 ", libc::REG_R8),
-    ("r9 ", libc::REG_R9),
-    ("r10", libc::REG_R10),
-    ("r11", libc::REG_R11),
-    ("r12", libc::REG_R12),
-    ("r13", libc::REG_R13),
-    ("r14", libc::REG_R14),
-    ("r15", libc::REG_R15),
-];
-
 fn registers(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (index, &(name, register)) in REGISTERS.iter().enumerate() {
+    for (index, &(name, register)) in GENERAL.iter().enumerate() {
         let start = if index % 4 == 0 { "\n  " } else { "  " };
         write!(formatter, "{start}{name} {:016x}", fault.register(register))?;
     }

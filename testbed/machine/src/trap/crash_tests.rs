@@ -34,47 +34,57 @@ fn window() -> RegisterWindow {
     RegisterWindow::map(&function, 0, 0x20, 6).expect("a window")
 }
 
+/// Code that crashes with RCX = 0.
+const CODES: [(&str, &[u8]); 16] = [
+    ("nothing", &[0xc3]),
+    // mov rax, [18h]
+    ("null", &[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0]),
+    // call next; mov rax, [18h]
+    (
+        "null in a callee",
+        &[
+            0xe8, 1, 0, 0, 0, 0xc3, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0,
+        ],
+    ),
+    // mov byte [rip], 1
+    ("write to code", &[0xc6, 0x05, 0, 0, 0, 0, 1]),
+    // call rcx
+    ("call null", &[0xff, 0xd1]),
+    ("int 3", &[0x90, 0xcc]),
+    ("ud2", &[0x0f, 0x0b]),
+    // mov ecx, 2; int 29h
+    ("fastfail", &[0xb9, 2, 0, 0, 0, 0xcd, 0x29]),
+    ("int 2c", &[0xcd, 0x2c]),
+    ("hlt", &[0xf4]),
+    ("cli", &[0xfa]),
+    // mov ecx, 1bh; rdmsr
+    ("rdmsr", &[0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32]),
+    // mov rax, cr0
+    ("cr0", &[0x0f, 0x20, 0xc0]),
+    // div ecx
+    ("divide", &[0xf7, 0xf1]),
+    // call to itself
+    ("stack", &[0xe8, 0xfb, 0xff, 0xff, 0xff]),
+    // mov rax, gs:[20h]
+    ("gs", &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0]),
+];
+
+/// mov rax, [rcx]
+const READ: [u8; 3] = [0x48, 0x8b, 0x01];
+
 #[test]
 #[ignore = "crashes: the other tests call it in a process of its own"]
 fn crash() {
-    match testing::asked().as_str() {
-        "nothing" => run(&[0xc3], 0),
-        // mov rax, [18h]
-        "null" => run(&[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0], 0),
-        // call next; mov rax, [18h]
-        "null in a callee" => run(
-            &[
-                0xe8, 1, 0, 0, 0, 0xc3, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0,
-            ],
-            0,
-        ),
-        // mov byte [rip], 1
-        "write to code" => run(&[0xc6, 0x05, 0, 0, 0, 0, 1], 0),
-        // xor eax, eax; call rax
-        "call null" => run(&[0x31, 0xc0, 0xff, 0xd0], 0),
-        "int 3" => run(&[0x90, 0xcc], 0),
-        "ud2" => run(&[0x0f, 0x0b], 0),
-        // mov ecx, 2; int 29h
-        "fastfail" => run(&[0xb9, 2, 0, 0, 0, 0xcd, 0x29], 0),
-        "int 2c" => run(&[0xcd, 0x2c], 0),
-        "hlt" => run(&[0xf4], 0),
-        "cli" => run(&[0xfa], 0),
-        // mov ecx, 1bh; rdmsr
-        "rdmsr" => run(&[0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32], 0),
-        // mov rax, cr0
-        "cr0" => run(&[0x0f, 0x20, 0xc0], 0),
-        // xor ecx, ecx; div ecx
-        "divide" => run(&[0x31, 0xc9, 0xf7, 0xf1], 0),
-        // call to itself
-        "stack" => run(&[0xe8, 0xfb, 0xff, 0xff, 0xff], 0),
-        // mov rax, gs:[20h]
-        "gs" => run(&[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0], 0),
-        // mov rax, [rcx]
-        "non-canonical" => run(&[0x48, 0x8b, 0x01], 1 << 63),
-        "beyond window" => run(&[0x48, 0x8b, 0x01], window().address()),
+    let asked = testing::asked();
+    if let Some((_, code)) = CODES.iter().find(|(name, _)| *name == asked) {
+        return run(code, 0);
+    }
+    match asked.as_str() {
+        "non-canonical" => run(&READ, 1 << 63),
+        "beyond window" => run(&READ, window().address()),
         "dropped window" => {
             let address = window().address();
-            run(&[0x48, 0x8b, 0x01], address);
+            run(&READ, address);
         }
         // lock cmpxchg [rcx], edx
         "odd instruction" => {
@@ -87,7 +97,7 @@ fn crash() {
             let block = memory.allocate(PAGE, Placement::Scattered).expect("memory");
             let address = block.address();
             drop(block);
-            run(&[0x48, 0x8b, 0x01], address);
+            run(&READ, address);
         }
         "testbed called by driver" => {
             watch_sample();
@@ -127,7 +137,7 @@ fn crash() {
             }
             let function: Arc<dyn PciFunction> = Arc::new(Broken);
             let window = RegisterWindow::map(&function, 0, 0, 8).expect("a window");
-            run(&[0x48, 0x8b, 0x01], window.address());
+            run(&READ, window.address());
         }
         "many threads" => std::thread::scope(|scope| {
             for number in 0..8 {

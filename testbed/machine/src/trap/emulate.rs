@@ -53,6 +53,26 @@ pub(super) struct Registers<'a> {
 /// the processor control region by its address.
 pub(super) const CONTROL_REGION: u64 = 0xffff_f780_1000_0000;
 
+/// The general registers in the order of their numbers in instructions and in unwind codes.
+pub(super) const GENERAL: [(&str, libc::c_int); 16] = [
+    ("rax", libc::REG_RAX),
+    ("rcx", libc::REG_RCX),
+    ("rdx", libc::REG_RDX),
+    ("rbx", libc::REG_RBX),
+    ("rsp", libc::REG_RSP),
+    ("rbp", libc::REG_RBP),
+    ("rsi", libc::REG_RSI),
+    ("rdi", libc::REG_RDI),
+    ("r8 ", libc::REG_R8),
+    ("r9 ", libc::REG_R9),
+    ("r10", libc::REG_R10),
+    ("r11", libc::REG_R11),
+    ("r12", libc::REG_R12),
+    ("r13", libc::REG_R13),
+    ("r14", libc::REG_R14),
+    ("r15", libc::REG_R15),
+];
+
 const CARRY: u64 = 1 << 0;
 const PARITY: u64 = 1 << 2;
 const ADJUST: u64 = 1 << 4;
@@ -348,39 +368,22 @@ impl Step<'_, '_> {
     }
 
     fn string(&mut self) -> Result<(), Refusal> {
-        use Mnemonic as M;
-
-        let accumulator = [Register::AL, Register::AX, Register::EAX, Register::RAX];
-        let (order, [reads, writes]) = match self.instruction.mnemonic() {
-            M::Movsb => (0, [true, true]),
-            M::Movsw => (1, [true, true]),
-            M::Movsd => (2, [true, true]),
-            M::Movsq => (3, [true, true]),
-            M::Stosb => (0, [false, true]),
-            M::Stosw => (1, [false, true]),
-            M::Stosd => (2, [false, true]),
-            M::Stosq => (3, [false, true]),
-            M::Lodsb => (0, [true, false]),
-            M::Lodsw => (1, [true, false]),
-            M::Lodsd => (2, [true, false]),
-            M::Lodsq => (3, [true, false]),
-            M::Insb => (0, [false, true]),
-            M::Insw => (1, [false, true]),
-            M::Insd => (2, [false, true]),
-            M::Outsb => (0, [true, false]),
-            M::Outsw => (1, [true, false]),
-            M::Outsd => (2, [true, false]),
-            _ => return Err(Refusal::Unknown),
-        };
-        let is_32_bit = |kind| matches!(kind, OpKind::MemoryESEDI | OpKind::MemorySegESI);
-        if self.instruction.op_kinds().any(is_32_bit) {
+        let has = |kind| self.instruction.op_kinds().any(|operand| operand == kind);
+        // Comparisons write flags.
+        let compares = self.instruction.rflags_written() != 0;
+        if compares || has(OpKind::MemoryESEDI) || has(OpKind::MemorySegESI) {
             return Err(Refusal::Unknown);
         }
-        let mnemonic = self.instruction.mnemonic();
-        let ports_in = matches!(mnemonic, M::Insb | M::Insw | M::Insd);
-        let ports_out = matches!(mnemonic, M::Outsb | M::Outsw | M::Outsd);
-        let width = 1_usize << order;
-        let accumulator = accumulator[order];
+        let reads = has(OpKind::MemorySegRSI);
+        let writes = has(OpKind::MemoryESRDI);
+        // The operand that is not memory is DX, for ports, or the accumulator.
+        let (first, second) = (
+            self.instruction.op0_register(),
+            self.instruction.op1_register(),
+        );
+        let (ports_in, ports_out) = (second == Register::DX, first == Register::DX);
+        let accumulator = if writes { second } else { first };
+        let width = self.width()?;
         let backward = self.registers.get(libc::REG_EFL) & DIRECTION != 0;
         let stride = if backward {
             (width as u64).wrapping_neg()
@@ -484,23 +487,6 @@ fn is_high_byte(register: Register) -> bool {
 }
 
 fn index(register: Register) -> Option<libc::c_int> {
-    Some(match register.full_register() {
-        Register::RAX => libc::REG_RAX,
-        Register::RCX => libc::REG_RCX,
-        Register::RDX => libc::REG_RDX,
-        Register::RBX => libc::REG_RBX,
-        Register::RSP => libc::REG_RSP,
-        Register::RBP => libc::REG_RBP,
-        Register::RSI => libc::REG_RSI,
-        Register::RDI => libc::REG_RDI,
-        Register::R8 => libc::REG_R8,
-        Register::R9 => libc::REG_R9,
-        Register::R10 => libc::REG_R10,
-        Register::R11 => libc::REG_R11,
-        Register::R12 => libc::REG_R12,
-        Register::R13 => libc::REG_R13,
-        Register::R14 => libc::REG_R14,
-        Register::R15 => libc::REG_R15,
-        _ => return None,
-    })
+    let whole = register.full_register();
+    whole.is_gpr64().then(|| GENERAL[whole.number()].1)
 }

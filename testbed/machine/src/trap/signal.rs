@@ -10,12 +10,11 @@
 use std::{
     cell::Cell,
     io,
-    mem::MaybeUninit,
-    ptr,
     sync::{Mutex, OnceLock, PoisonError},
 };
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction, signal};
 
 use crate::schedule;
 
@@ -31,12 +30,12 @@ use super::{
 };
 
 /// The signals for exceptions of the processor.
-const SIGNALS: [libc::c_int; 5] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGTRAP,
+const SIGNALS: [Signal; 5] = [
+    Signal::SIGSEGV,
+    Signal::SIGBUS,
+    Signal::SIGILL,
+    Signal::SIGFPE,
+    Signal::SIGTRAP,
 ];
 
 /// The maximum length of an instruction.
@@ -51,7 +50,7 @@ thread_local! {
 }
 
 /// The actions that `install` replaced.
-static BEFORE: OnceLock<[libc::sigaction; SIGNALS.len()]> = OnceLock::new();
+static BEFORE: OnceLock<Vec<SigAction>> = OnceLock::new();
 
 /// The buffer for disassembly, allocated before a crash.
 static TEXT: Mutex<String> = Mutex::new(String::new());
@@ -59,8 +58,8 @@ static TEXT: Mutex<String> = Mutex::new(String::new());
 /// Makes a write beyond the limit on file sizes (`ulimit -f`) fail instead of ending the
 /// process.
 pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN is valid for this signal.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // SAFETY: ignoring a signal runs no handler. It cannot fail for this one.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// Installs the signal handlers, once for the process.
@@ -83,23 +82,19 @@ pub fn install() -> io::Result<()> {
     let mut text = String::with_capacity(1024);
     FastFormatter::new().format(&breakpoint, &mut text);
     *TEXT.lock().unwrap_or_else(PoisonError::into_inner) = text;
-    let mut before = [const { MaybeUninit::uninit() }; SIGNALS.len()];
-    for (signal, before) in SIGNALS.into_iter().zip(&mut before) {
-        // SAFETY: all-zero is a valid action.
-        let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
-        action.sa_sigaction = handle as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
-        // SAFETY: the handler is made for these signals (see above) and has the signature of
-        // SA_SIGINFO.
-        if unsafe { libc::sigaction(signal, &raw const action, before.as_mut_ptr()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // SAFETY: each `sigaction` succeeded and filled its element.
-    let before = before.map(|action| unsafe { action.assume_init() });
+    let action = SigAction::new(
+        SigHandler::SigAction(handle),
+        SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER,
+        SigSet::empty(),
+    );
+    let before: nix::Result<_> = SIGNALS
+        .into_iter()
+        // SAFETY: the handler is made for these signals (see above).
+        .map(|signal| unsafe { sigaction(signal, &action) })
+        .collect();
     // If another thread installed at the same time, its `sigaction` returned this handler. The
     // first one to get here has the original actions.
-    let _ = BEFORE.set(before);
+    let _ = BEFORE.set(before?);
     Ok(())
 }
 
@@ -276,19 +271,15 @@ fn report_own(signal: libc::c_int, address: u64, registers: &Registers<'_>) {
         "{}",
         TestbedCrash(&fault(signal, address, registers))
     ));
-    let before = SIGNALS
-        .iter()
-        .position(|&known| known == signal)
-        .and_then(|index| BEFORE.get()?.get(index));
-    match before {
+    let mut actions = SIGNALS.iter().zip(BEFORE.get().into_iter().flatten());
+    let _ = match actions.find(|(known, _)| **known as libc::c_int == signal) {
         // SAFETY: this action was in place before `install`.
-        Some(before) => unsafe { libc::sigaction(signal, before, ptr::null_mut()) },
+        Some((signal, before)) => unsafe { sigaction(*signal, before) },
         None => die(signal),
     };
     // Other faults happen again when the handler returns. A breakpoint does not.
     if signal == libc::SIGTRAP {
-        // SAFETY: sends this thread the signal.
-        unsafe { libc::raise(signal) };
+        let _ = raise(Signal::SIGTRAP);
     }
 }
 

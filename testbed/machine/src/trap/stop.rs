@@ -2,7 +2,8 @@
 
 use std::{
     cell::Cell,
-    fmt::{self, Write as _},
+    fmt,
+    io::{self, Write as _},
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -59,35 +60,16 @@ pub(super) fn say(message: fmt::Arguments<'_>) {
 }
 
 fn write(message: fmt::Arguments<'_>, text: &mut [u8]) {
-    let mut line = Line { text, length: 0 };
+    let mut line = io::Cursor::new(&mut *text);
     // A message that does not fit is truncated.
     let _ = write!(line, "testbed: {message}");
-    let length = line.length.min(line.text.len() - 1);
-    line.text[length] = b'\n';
-    // SAFETY: writes initialized bytes of `line`. A failure cannot be reported.
-    unsafe { libc::write(2, line.text.as_ptr().cast(), length + 1) };
+    let length = (line.position() as usize).min(text.len() - 1);
+    text[length] = b'\n';
+    // SAFETY: writes initialized bytes of `text`. A failure cannot be reported.
+    unsafe { libc::write(2, text.as_ptr().cast(), length + 1) };
 }
 
 fn exit() -> ! {
     // SAFETY: ends the process without running exit handlers.
     unsafe { libc::_exit(3) }
-}
-
-struct Line<'a> {
-    text: &'a mut [u8],
-    length: usize,
-}
-
-impl fmt::Write for Line<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = &mut self.text[self.length..];
-        let length = room.len().min(text.len());
-        room[..length].copy_from_slice(&text.as_bytes()[..length]);
-        self.length += length;
-        if length == text.len() {
-            Ok(())
-        } else {
-            Err(fmt::Error)
-        }
-    }
 }
