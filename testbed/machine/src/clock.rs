@@ -4,14 +4,17 @@ use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::schedule::{self, Condition};
-use crate::cpu::{Cpu, Deferred};
+use crate::{
+    cpu::{Cpu, Deferred},
+    lock,
+};
 
 static START: OnceLock<Instant> = OnceLock::new();
 
@@ -80,12 +83,12 @@ impl AlarmClock {
             second,
         };
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert((due, sequence), alarm);
+        lock(&self.alarms).insert((due, sequence), alarm);
         self.changed.changed();
     }
 
     fn run(&self) {
-        let mut alarms = self.lock();
+        let mut alarms = lock(&self.alarms);
         loop {
             match alarms.first_entry() {
                 Some(next) if next.key().0 <= now() => {
@@ -100,10 +103,6 @@ impl AlarmClock {
                 }
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Alarms> {
-        self.alarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

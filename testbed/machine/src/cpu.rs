@@ -6,14 +6,17 @@ use std::{
     collections::VecDeque,
     io,
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
     thread,
     time::{Duration, Instant},
 };
 
-use crate::schedule::{self, Point, Thread};
+use crate::{
+    lock,
+    schedule::{self, Point, Thread},
+};
 
 /// Interrupt request levels of x64 Windows (`wdm.h`).
 pub mod irql {
@@ -122,20 +125,6 @@ pub struct Cpu {
     dpcs_waiting: AtomicU32,
     jobs: Mutex<VecDeque<Job>>,
     jobs_waiting: AtomicU32,
-}
-
-impl std::fmt::Debug for Cpu {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cpu")
-            .field("number", &self.number)
-            .field("idle", &self.idle)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Ignores poisoning: no code under these mutexes can panic half way.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Cpu {

@@ -43,9 +43,9 @@ pub mod variadic;
 mod workers;
 
 use std::{
-    fmt, io,
+    io,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -114,12 +114,10 @@ pub struct Machine {
     workers: &'static Workers,
 }
 
-impl fmt::Debug for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
+/// Locks `mutex`. Ignores poisoning: no code that holds one of the testbed's mutexes can panic
+/// half way through a change.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the process has a machine.

@@ -1,11 +1,8 @@
 //! A queue of messages between threads of the machine.
 
-use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, sync::Mutex};
 
-use super::schedule::Condition;
+use crate::{lock, schedule::Condition};
 
 /// Messages that were sent and not yet received, in order.
 pub struct Mailbox<T> {
@@ -25,22 +22,18 @@ impl<T> Default for Mailbox<T> {
 impl<T> Mailbox<T> {
     /// Sends `item`.
     pub fn send(&self, item: T) {
-        self.lock().push_back(item);
+        lock(&self.waiting).push_back(item);
         self.more.changed();
     }
 
     /// Waits for the next message. `what` describes it for reports, in a few words.
     pub fn receive(&self, what: &'static str) -> T {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         loop {
             match waiting.pop_front() {
                 Some(item) => return item,
                 None => waiting = self.more.wait(&self.waiting, waiting, None, what),
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,7 @@ use std::{
     num::NonZero,
     ptr::NonNull,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
@@ -33,6 +33,7 @@ use vm_memory::{
 };
 
 use self::{addresses::Addresses, frames::Frames};
+use crate::lock;
 
 pub use testbed_loader::PAGE;
 
@@ -296,13 +297,8 @@ impl Memory {
         }
     }
 
-    fn free(&self) -> MutexGuard<'_, Free> {
-        // Ignores poisoning: each operation under this mutex is complete before it can panic.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take(&self, count: usize, placement: Placement) -> Option<(usize, Vec<u32>)> {
-        let mut free = self.free();
+        let mut free = lock(&self.free);
         let frames = match placement {
             Placement::Scattered => free.frames.take_scattered(count)?,
             Placement::Contiguous => {
@@ -367,7 +363,7 @@ impl Memory {
             self.page_of[frame as usize].store(NONE, Ordering::Release);
         }
         let reserved = self.reserve_again(block);
-        let mut free = self.free();
+        let mut free = lock(&self.free);
         for &frame in &block.frames {
             free.frames.give_back(frame);
         }

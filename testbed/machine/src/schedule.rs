@@ -29,7 +29,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::trap;
+use crate::{lock, trap};
 
 /// The virtual time that a point takes, in nanoseconds.
 const STEP: u64 = 2000;
@@ -117,7 +117,7 @@ pub fn begin(seed: u64) {
     let mut schedule = Schedule::new(seed);
     ME.set(schedule.add("main".to_owned()));
     schedule.threads[0].host = Some(thread::current());
-    *lock() = Some(schedule);
+    *lock(&SCHEDULE) = Some(schedule);
     RUNNING.store(0, Ordering::SeqCst);
     ON.store(true, Ordering::SeqCst);
 }
@@ -126,6 +126,12 @@ pub fn begin(seed: u64) {
 #[inline]
 pub fn is_on() -> bool {
     ON.load(Ordering::Relaxed)
+}
+
+/// Whether a seed decides about the calling thread.
+#[inline]
+fn is_scheduled() -> bool {
+    is_on() && ME.get() != NONE
 }
 
 /// Virtual time in nanoseconds.
@@ -147,7 +153,7 @@ pub fn trace() -> Option<Trace> {
 /// Passes a scheduling point.
 #[inline]
 pub fn point(kind: Point) {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         step(kind, Leave::May);
     }
 }
@@ -155,7 +161,7 @@ pub fn point(kind: Point) {
 /// Notes that the miniport's routine at this address will run. An instruction that is reachable
 /// from it may become a point.
 pub fn enter(routine: usize) {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         step(Point::Routine, Leave::May);
         with(|schedule| schedule.aim(routine));
     }
@@ -170,7 +176,7 @@ pub(crate) fn interrupted() {
 
 /// Yields to the other threads.
 pub fn yield_now() {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         step(Point::Yield, Leave::Should);
     } else {
         thread::yield_now();
@@ -179,7 +185,7 @@ pub fn yield_now() {
 
 /// Waits for a time.
 pub fn sleep(time: Duration) {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         let until = now().saturating_add(nanoseconds(time));
         wait(Why::Time, Some(until));
     } else {
@@ -189,7 +195,7 @@ pub fn sleep(time: Duration) {
 
 /// Waits as an idle processor does.
 pub fn stall(time: Duration) {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         return sleep(time);
     }
     let start = std::time::Instant::now();
@@ -248,7 +254,7 @@ pub fn current() -> Thread {
 
 /// Waits for [`Thread::unpark`]. May return without one.
 pub fn park() {
-    if is_on() && ME.get() != NONE {
+    if is_scheduled() {
         wait(Why::Parked, None);
     } else {
         thread::park();
@@ -348,10 +354,10 @@ impl Condition {
         until: Option<u64>,
         what: &'static str,
     ) -> MutexGuard<'a, T> {
-        if is_on() && ME.get() != NONE {
+        if is_scheduled() {
             drop(guard);
             wait(self.why(what), until);
-            return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+            return lock(mutex);
         }
         match until {
             None => self.0.wait(guard).unwrap_or_else(PoisonError::into_inner),
@@ -404,8 +410,8 @@ impl<T> Mutex<T> {
     pub fn lock(&self) -> Guard<'_, T> {
         let place = std::ptr::from_ref(self).addr();
         let held = loop {
-            if !is_on() || ME.get() == NONE {
-                break self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_scheduled() {
+                break lock(&self.0);
             }
             match self.0.try_lock() {
                 Ok(held) => break held,
@@ -483,31 +489,29 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn lock() -> MutexGuard<'static, Option<Schedule>> {
-    SCHEDULE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Calls `work` with the schedule. Returns `None` if no seed decides.
 fn with<R>(work: impl FnOnce(&mut Schedule) -> R) -> Option<R> {
     if !is_on() {
         return None;
     }
-    lock().as_mut().map(work)
+    lock(&SCHEDULE).as_mut().map(work)
 }
 
 fn step(kind: Point, leave: Leave) {
     let me = ME.get();
-    if let Some(next) = with(|schedule| schedule.step(me, kind, leave)).flatten() {
-        hand_to(&next);
-        wait_for_turn(me);
-    }
+    run_next(with(|schedule| schedule.step(me, kind, leave)));
 }
 
 fn wait(why: Why, until: Option<u64>) {
     let me = ME.get();
-    if let Some(next) = with(|schedule| schedule.wait(me, why, until)).flatten() {
+    run_next(with(|schedule| schedule.wait(me, why, until)));
+}
+
+/// Lets the thread run that was chosen, if it is another.
+fn run_next(chosen: Option<Option<Thread>>) {
+    if let Some(next) = chosen.flatten() {
         hand_to(&next);
-        wait_for_turn(me);
+        wait_for_turn(ME.get());
     }
 }
 
@@ -528,13 +532,13 @@ fn wait_for_turn(me: u32) {
 
 /// How the next thread is chosen, for a while.
 #[derive(Clone, Copy, Debug)]
-enum Plan {
-    /// Any thread. A switch happens about every `points` points.
-    Walk { points: u32 },
-    /// The thread with the highest priority. About every `points` points the running thread
-    /// gets the lowest (as in "A randomized scheduler with probabilistic guarantees of finding
-    /// bugs", Burckhardt et al. 2010).
-    Priorities { points: u32 },
+struct Plan {
+    /// Whether the thread with the highest priority runs. The running thread gets the lowest at
+    /// each switch (as in "A randomized scheduler with probabilistic guarantees of finding
+    /// bugs", Burckhardt et al. 2010). Otherwise any thread runs.
+    priorities: bool,
+    /// A switch happens about every this many points.
+    points: u32,
 }
 
 /// A thread of the machine's.
@@ -585,7 +589,10 @@ impl Schedule {
             threads: Vec::new(),
             ready: Vec::new(),
             random: StdRng::seed_from_u64(seed),
-            plan: Plan::Walk { points: 1 },
+            plan: Plan {
+                priorities: false,
+                points: 1,
+            },
             plan_left: 0,
             change_left: 0,
             lowest: 0,
@@ -764,45 +771,42 @@ impl Schedule {
         };
         let change = self.change_left == 0;
         if change {
-            let (Plan::Walk { points } | Plan::Priorities { points }) = self.plan;
-            self.change_left = self.random.random_range(1..=2 * points);
+            self.change_left = self.random.random_range(1..=2 * self.plan.points);
         }
         self.change_left -= 1;
-        match self.plan {
-            Plan::Walk { .. } if !change && leave == Leave::May => me,
-            Plan::Walk { .. } => {
-                let place = self.random.random_range(0..self.ready.len());
-                let any = self.ready[place];
-                if any == me && self.ready.len() > 1 {
-                    self.ready[(place + 1) % self.ready.len()]
-                } else {
-                    any
-                }
+        if self.plan.priorities {
+            if change || leave == Leave::Should {
+                self.lowest -= 1;
+                self.threads[me as usize].priority = self.lowest;
             }
-            Plan::Priorities { .. } => {
-                if change || leave == Leave::Should {
-                    self.lowest -= 1;
-                    self.threads[me as usize].priority = self.lowest;
-                }
-                let priority = |number: &u32| self.threads[*number as usize].priority;
-                self.ready
-                    .iter()
-                    .copied()
-                    .max_by_key(priority)
-                    .unwrap_or(me)
-            }
+            let priority = |number: &&u32| self.threads[**number as usize].priority;
+            return self
+                .ready
+                .iter()
+                .max_by_key(priority)
+                .copied()
+                .unwrap_or(me);
+        }
+        if !change && leave == Leave::May {
+            return me;
+        }
+        let place = self.random.random_range(0..self.ready.len());
+        match self.ready[place] {
+            any if any == me => self.ready[(place + 1) % self.ready.len()],
+            any => any,
         }
     }
 
     /// Makes the next plan. Returns its length in points.
     fn make_plan(&mut self) -> u32 {
         self.change_left = 0;
-        if self.random.random() {
-            let points = 1 << self.random.random_range(2..=8);
-            self.plan = Plan::Walk { points };
-        } else {
-            let points = 1 << self.random.random_range(5..=10);
-            self.plan = Plan::Priorities { points };
+        let priorities = !self.random.random::<bool>();
+        let points = if priorities { 5..=10 } else { 2..=8 };
+        self.plan = Plan {
+            priorities,
+            points: 1 << self.random.random_range(points),
+        };
+        if priorities {
             for thread in &mut self.threads {
                 thread.priority = self.random.random_range(1..=1_000_000);
             }

@@ -1,14 +1,13 @@
 //! System worker threads, for PASSIVE_LEVEL work that may wait. Each job has a thread of its
 //! own, so that no job waits for another.
 
-use std::{
-    collections::VecDeque,
-    io,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::VecDeque, io, sync::Mutex};
 
-use super::schedule::{self, Condition};
-use crate::cpu::{self, Job};
+use crate::{
+    cpu::{self, Job},
+    lock,
+    schedule::{self, Condition},
+};
 
 #[derive(Default)]
 pub(super) struct Workers {
@@ -26,7 +25,7 @@ impl Workers {
     /// Runs `job` soon, for the CPU of the calling thread.
     pub(super) fn run(&'static self, job: Job) -> io::Result<()> {
         let number = cpu::current_number();
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         waiting.jobs.push_back(Box::new(move || {
             cpu::act_for(number);
             job();
@@ -39,29 +38,25 @@ impl Workers {
         drop(waiting);
         let spawned = schedule::spawn("system worker", move || self.serve());
         if let Err(refused) = spawned {
-            self.lock().jobs.pop_back();
+            lock(&self.waiting).jobs.pop_back();
             return Err(refused);
         }
         Ok(())
     }
 
     fn serve(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         loop {
             if let Some(job) = waiting.jobs.pop_front() {
                 drop(waiting);
                 job();
-                waiting = self.lock();
+                waiting = lock(&self.waiting);
             } else {
                 waiting.idle += 1;
                 waiting = self.more.wait(&self.waiting, waiting, None, "work");
                 waiting.idle -= 1;
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

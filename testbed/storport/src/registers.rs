@@ -12,7 +12,6 @@ use super::{
 use testbed_machine::{pci::BarKind, trap::RegisterWindow};
 
 /// A mapped part of a BAR.
-#[derive(Debug)]
 struct Window {
     bar: usize,
     offset: u64,
@@ -21,7 +20,7 @@ struct Window {
 }
 
 /// What StorPortGetDeviceBase gave out.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Windows(Mutex<Vec<Window>>);
 
 impl Windows {

@@ -82,7 +82,6 @@ fn add_in_code() {
     trap::install().expect("handlers");
     let sample = Sample {
         code: ADD.into(),
-        imports: Vec::new(),
         ..Sample::default()
     };
     let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));

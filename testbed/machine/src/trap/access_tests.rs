@@ -432,7 +432,8 @@ fn a_window_outside_a_memory_bar_is_refused() {
         (1, 0, 4),
         (2, 0, 4),
     ] {
-        let error = RegisterWindow::map(&ram, bar, offset, bytes).expect_err("not in a BAR");
-        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        let error = RegisterWindow::map(&ram, bar, offset, bytes).err();
+        let kind = error.map(|error| error.kind());
+        assert_eq!(kind, Some(std::io::ErrorKind::InvalidInput));
     }
 }

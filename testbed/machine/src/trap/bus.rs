@@ -10,7 +10,7 @@ use std::{
     ops::Range,
     ptr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicPtr, Ordering},
     },
 };
@@ -19,12 +19,12 @@ use super::{
     emulate::{Bus, CONTROL_REGION, Refusal},
     process_memory,
 };
-use crate::time;
 use crate::{
-    cpu,
+    cpu, lock,
     memory::{PAGE, reserve},
     pci::{BarKind, PciFunction},
     schedule::{self, Point},
+    time,
 };
 
 /// The maximum number of windows, and of port ranges.
@@ -100,52 +100,19 @@ impl Table {
 }
 
 impl Decoded {
-    /// The offset in the BAR of an access; `None` if the access is not completely in `valid`.
-    fn offset_of(&self, address: u64, bytes: usize) -> Option<u64> {
-        let end = address.checked_add(bytes as u64)?;
-        let inside = self.valid.start <= address && end <= self.valid.end;
-        inside.then(|| address - self.valid.start + self.offset)
-    }
-
-    fn beyond(&self, address: u64, bytes: usize) -> Refusal {
-        Refusal::Beyond {
-            bar: self.bar,
-            offset: address
-                .wrapping_sub(self.valid.start)
-                .wrapping_add(self.offset),
-            bytes,
+    /// Begins an access. Returns its offset in the BAR.
+    fn begin(&self, address: u64, bytes: usize) -> Result<u64, Refusal> {
+        let offset = address
+            .wrapping_sub(self.valid.start)
+            .wrapping_add(self.offset);
+        let end = address.checked_add(bytes as u64);
+        if address < self.valid.start || end.is_none_or(|end| end > self.valid.end) {
+            return Err(Refusal::Beyond {
+                bar: self.bar,
+                offset,
+                bytes,
+            });
         }
-    }
-
-    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Refusal> {
-        let offset = self
-            .offset_of(address, data.len())
-            .ok_or_else(|| self.beyond(address, data.len()))?;
-        self.record_wide_access(offset, data.len());
-        schedule::point(Point::Register);
-        for (part, data) in data.chunks_mut(8).enumerate() {
-            self.function
-                .bar_read(self.bar, offset + part as u64 * 8, data);
-        }
-        schedule::point(Point::Register);
-        Ok(())
-    }
-
-    fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal> {
-        let offset = self
-            .offset_of(address, data.len())
-            .ok_or_else(|| self.beyond(address, data.len()))?;
-        self.record_wide_access(offset, data.len());
-        schedule::point(Point::Register);
-        for (part, data) in data.chunks(8).enumerate() {
-            self.function
-                .bar_write(self.bar, offset + part as u64 * 8, data);
-        }
-        schedule::point(Point::Register);
-        Ok(())
-    }
-
-    fn record_wide_access(&self, offset: u64, bytes: usize) {
         if bytes > 8 {
             record_driver_error(format!(
                 "an access of {bytes} bytes to the registers at {offset:#x} of BAR {}: it was \
@@ -153,23 +120,31 @@ impl Decoded {
                 self.bar
             ));
         }
+        schedule::point(Point::Register);
+        Ok(offset)
     }
-}
 
-impl std::fmt::Debug for Decoded {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter
-            .debug_struct("Decoded")
-            .field("valid", &self.valid)
-            .field("bar", &self.bar)
-            .field("offset", &self.offset)
-            .finish_non_exhaustive()
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), Refusal> {
+        let offset = self.begin(address, data.len())?;
+        for (offset, part) in (offset..).step_by(8).zip(data.chunks_mut(8)) {
+            self.function.bar_read(self.bar, offset, part);
+        }
+        schedule::point(Point::Register);
+        Ok(())
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), Refusal> {
+        let offset = self.begin(address, data.len())?;
+        for (offset, part) in (offset..).step_by(8).zip(data.chunks(8)) {
+            self.function.bar_write(self.bar, offset, part);
+        }
+        schedule::point(Point::Register);
+        Ok(())
     }
 }
 
 /// An address range that is mapped to a function's BAR. After the drop accesses to it crash.
 /// Its addresses are not reused.
-#[derive(Debug)]
 pub struct RegisterWindow {
     entry: &'static Decoded,
 }
@@ -258,14 +233,14 @@ pub fn connect_ports(function: &Arc<dyn PciFunction>) {
 /// What drivers did wrong that the testbed carried out nevertheless, one sentence each.
 #[must_use]
 pub fn driver_errors() -> Vec<String> {
-    let driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let driver_errors = lock(&DRIVER_ERRORS);
     driver_errors.iter().cloned().collect()
 }
 
 /// Records that the driver did something wrong that the testbed carries out nevertheless.
 /// Duplicates are dropped.
 pub fn record_driver_error(what: String) {
-    let mut driver_errors = DRIVER_ERRORS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut driver_errors = lock(&DRIVER_ERRORS);
     driver_errors.insert(what);
 }
 
@@ -324,10 +299,9 @@ impl Bus for MachineBus {
     fn input(&self, port: u16, data: &mut [u8]) {
         // As on a PC, ports without a device read as ones.
         data.fill(0xff);
-        let answered = PORTS
-            .find(port.into())
-            .is_some_and(|range| range.read(port.into(), data).is_ok());
-        if !answered {
+        let address = port.into();
+        let range = PORTS.find(address);
+        if range.is_none_or(|range| range.read(address, data).is_err()) {
             record_driver_error(format!(
                 "a read of {} bytes from port {port:#x}, which no function has",
                 data.len()
@@ -336,10 +310,9 @@ impl Bus for MachineBus {
     }
 
     fn output(&self, port: u16, data: &[u8]) {
-        let answered = PORTS
-            .find(port.into())
-            .is_some_and(|range| range.write(port.into(), data).is_ok());
-        if !answered {
+        let address = port.into();
+        let range = PORTS.find(address);
+        if range.is_none_or(|range| range.write(address, data).is_err()) {
             record_driver_error(format!(
                 "a write of {} bytes to port {port:#x}, which no function has",
                 data.len()

@@ -7,7 +7,7 @@ use std::{
     io,
     num::NonZero,
     ptr::{self, NonNull},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use nix::{
 };
 
 use super::stack;
-use crate::{clock, cpu, memory::PAGE, schedule};
+use crate::{clock, cpu, lock, memory::PAGE, schedule};
 
 /// The size of a thread's signal stack. It is large because device models run on it.
 const TRAP_STACK: usize = 256 << 10;
@@ -48,15 +48,10 @@ pub struct RunningCallback {
 pub fn running_callbacks() -> Vec<RunningCallback> {
     let now = clock::instant();
     let milliseconds = coarse_milliseconds();
-    let records = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
+    let records = lock(&RECORDS);
     records
         .iter()
-        .filter_map(|record| {
-            *record
-                .upgrade()?
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        })
+        .filter_map(|record| *lock(&*record.upgrade()?))
         .map(|(callback, entered, cpu)| RunningCallback {
             callback,
             since: now
@@ -117,8 +112,7 @@ fn enter(callback: Option<&'static str>, since: u64) {
     // Fails only while the thread ends, when there is nothing to record.
     let _ = THREAD.try_with(|thread| {
         let record = &thread.get_or_init(Thread::new).record;
-        *record.lock().unwrap_or_else(PoisonError::into_inner) =
-            callback.map(|callback| (callback, since, cpu::current_number()));
+        *lock(record) = callback.map(|callback| (callback, since, cpu::current_number()));
     });
 }
 
@@ -133,7 +127,7 @@ impl Thread {
     fn new() -> Self {
         STACK_END.set(find_stack_end().unwrap_or(0));
         let record = Arc::default();
-        let mut records = RECORDS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut records = lock(&RECORDS);
         records.retain(|record| record.strong_count() > 0);
         records.push(Arc::downgrade(&record));
         Self {

@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -21,6 +21,7 @@ use iced_x86::{
 use nix::sys::pthread::{Pthread, pthread_self};
 
 use super::{breakpoint, bus, emulate::Registers, images, process_memory, signal::decode};
+use crate::lock;
 
 /// TF of RFLAGS.
 const TRAP_FLAG: u64 = 1 << 8;
@@ -75,7 +76,7 @@ static COUNTER: Mutex<Option<Counter>> = Mutex::new(None);
 
 /// Starts counting.
 pub fn begin(surroundings: Surroundings) {
-    *lock() = Some(Counter {
+    *lock(&COUNTER) = Some(Counter {
         surroundings,
         ..Counter::default()
     });
@@ -85,7 +86,7 @@ pub fn begin(surroundings: Surroundings) {
 /// Ends counting. Returns the tallies by callback.
 pub fn end() -> BTreeMap<&'static str, Tally> {
     ON.store(false, Ordering::SeqCst);
-    lock()
+    lock(&COUNTER)
         .take()
         .map(|counter| counter.tallies)
         .unwrap_or_default()
@@ -112,13 +113,9 @@ pub fn counted<R>(callback: &'static str, routine: usize, run: impl FnOnce() -> 
     result
 }
 
-fn lock() -> MutexGuard<'static, Option<Counter>> {
-    COUNTER.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Enters `callback`. Returns whether the calling thread is counted.
 fn enter(callback: &'static str) -> bool {
-    let mut counter = lock();
+    let mut counter = lock(&COUNTER);
     let Some(counter) = counter.as_mut() else {
         return false;
     };
@@ -138,7 +135,7 @@ fn enter(callback: &'static str) -> bool {
 }
 
 fn leave() {
-    let mut counter = lock();
+    let mut counter = lock(&COUNTER);
     let Some(counter) = counter.as_mut() else {
         return;
     };
@@ -156,7 +153,7 @@ fn leave() {
 /// Counts the instruction at RIP, which runs next, if it is the driver's. Sets or clears the
 /// trap flag. The handler of SIGTRAP calls this.
 pub(super) fn step(registers: &mut Registers<'_>) {
-    let goes_on = lock()
+    let goes_on = lock(&COUNTER)
         .as_mut()
         .is_some_and(|counter| counter.step(registers));
     let flags = registers.get(libc::REG_EFL) & !TRAP_FLAG;

@@ -10,18 +10,23 @@ use crate::{
     memory::{Memory, PAGE, Placement},
     pci::PciFunction,
 };
-use testbed_loader::sample::Sample;
+use testbed_loader::{Image, sample::Sample};
 
-/// Runs the driver's code with RCX = `argument`, as Storport would.
-fn run(code: &[u8], argument: usize) {
+/// Loads the code as a driver.
+fn driver(code: &[u8]) -> Arc<Image> {
     let sample = Sample {
         code: code.into(),
-        imports: Vec::new(),
         ..Sample::default()
     };
     let image = Arc::new(sample.load(&|_, _| None).expect("a good file"));
     watch(&image);
     install().expect("handlers");
+    image
+}
+
+/// Runs the driver's code with RCX = `argument`, as Storport would.
+fn run(code: &[u8], argument: usize) {
+    let image = driver(code);
     cpu::set_irql(2);
     // SAFETY: the code follows the ABI up to its crash.
     let entry: extern "win64" fn(usize) -> usize = unsafe { std::mem::transmute(image.entry()) };
@@ -34,39 +39,63 @@ fn window() -> RegisterWindow {
     RegisterWindow::map(&function, 0, 0x20, 6).expect("a window")
 }
 
-/// Code that crashes with RCX = 0.
-const CODES: [(&str, &[u8]); 16] = [
-    ("nothing", &[0xc3]),
-    // mov rax, [18h]
-    ("null", &[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0]),
-    // call next; mov rax, [18h]
-    (
-        "null in a callee",
-        &[
-            0xe8, 1, 0, 0, 0, 0xc3, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0,
-        ],
-    ),
+/// Code that crashes with RCX = 0, and a part of the message.
+const CODES: [(&str, &[u8], &str); 14] = [
     // mov byte [rip], 1
-    ("write to code", &[0xc6, 0x05, 0, 0, 0, 0, 1]),
+    (
+        "write to code",
+        &[0xc6, 0x05, 0, 0, 0, 0, 1],
+        ", in sample.sys+0x1007, whose section does not allow that",
+    ),
     // call rcx
-    ("call null", &[0xff, 0xd1]),
-    ("int 3", &[0x90, 0xcc]),
-    ("ud2", &[0x0f, 0x0b]),
+    ("call null", &[0xff, 0xd1], "it jumped to 0x0"),
+    (
+        "int 3",
+        &[0x90, 0xcc],
+        "a breakpoint (int 3), and no debugger is attached\n  at sample.sys+0x1001",
+    ),
+    ("ud2", &[0x0f, 0x0b], "ran into ud2"),
     // mov ecx, 2; int 29h
-    ("fastfail", &[0xb9, 2, 0, 0, 0, 0xcd, 0x29]),
-    ("int 2c", &[0xcd, 0x2c]),
-    ("hlt", &[0xf4]),
-    ("cli", &[0xfa]),
+    (
+        "fastfail",
+        &[0xb9, 2, 0, 0, 0, 0xcd, 0x29],
+        "__fastfail with code 2 (the stack cookie was overwritten",
+    ),
+    ("int 2c", &[0xcd, 0x2c], "failed an assertion"),
+    ("hlt", &[0xf4], "halted the processor"),
+    ("cli", &[0xfa], "disabled or enabled interrupts"),
     // mov ecx, 1bh; rdmsr
-    ("rdmsr", &[0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32]),
+    (
+        "rdmsr",
+        &[0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32],
+        "model-specific register 0x1b",
+    ),
     // mov rax, cr0
-    ("cr0", &[0x0f, 0x20, 0xc0]),
+    (
+        "cr0",
+        &[0x0f, 0x20, 0xc0],
+        "a control register other than CR8",
+    ),
     // div ecx
-    ("divide", &[0xf7, 0xf1]),
+    ("divide", &[0xf7, 0xf1], "divided by zero"),
     // call to itself
-    ("stack", &[0xe8, 0xfb, 0xff, 0xff, 0xff]),
+    (
+        "stack",
+        &[0xe8, 0xfb, 0xff, 0xff, 0xff],
+        "overflowed its stack",
+    ),
     // mov rax, gs:[20h]
-    ("gs", &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0]),
+    (
+        "gs",
+        &[0x65, 0x48, 0x8b, 0x04, 0x25, 0x20, 0, 0, 0],
+        "the processor control region (KPCR) at gs:[0x20]",
+    ),
+    // xor ecx, ecx; mov [rcx], ecx
+    (
+        "write to null",
+        &[0x31, 0xc9, 0x89, 0x09],
+        "it wrote to 0x0, through a null pointer",
+    ),
 ];
 
 /// mov rax, [rcx]
@@ -76,10 +105,20 @@ const READ: [u8; 3] = [0x48, 0x8b, 0x01];
 #[ignore = "crashes: the other tests call it in a process of its own"]
 fn crash() {
     let asked = testing::asked();
-    if let Some((_, code)) = CODES.iter().find(|(name, _)| *name == asked) {
+    if let Some((_, code, _)) = CODES.iter().find(|(name, ..)| *name == asked) {
         return run(code, 0);
     }
     match asked.as_str() {
+        "nothing" => run(&[0xc3], 0),
+        // mov rax, [18h]
+        "null" => run(&[0x90, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0], 0),
+        // call next; mov rax, [18h]
+        "null in a callee" => run(
+            &[
+                0xe8, 1, 0, 0, 0, 0xc3, 0x48, 0x8b, 0x04, 0x25, 0x18, 0, 0, 0,
+            ],
+            0,
+        ),
         "non-canonical" => run(&READ, 1 << 63),
         "beyond window" => run(&READ, window().address()),
         "dropped window" => {
@@ -100,12 +139,12 @@ fn crash() {
             run(&READ, address);
         }
         "testbed called by driver" => {
-            watch_sample();
+            driver(&[0xc3]);
             // SAFETY: the read is invalid: the test wants the fault.
             in_driver("HwBuildIo", || unsafe { (8 as *const u32).read_volatile() });
         }
         "testbed" => {
-            watch_sample();
+            driver(&[0xc3]);
             // SAFETY: the read is invalid: the test wants the fault.
             unsafe { (8 as *const u32).read_volatile() };
         }
@@ -154,21 +193,11 @@ fn crash() {
                     Ok(())
                 }
             }
-            watch_sample();
+            driver(&[0xc3]);
             in_driver("HwStartIo", || stop_machine(format_args!("{Crashing}")));
         }
         other => panic!("no crash {other}"),
     }
-}
-
-fn watch_sample() {
-    install().expect("handlers");
-    let sample = Sample {
-        code: vec![0xc3],
-        imports: Vec::new(),
-        ..Sample::default()
-    };
-    watch(&Arc::new(sample.load(&|_, _| None).expect("a good file")));
 }
 
 const CRASH: &str = "trap::crash_tests::crash";
@@ -211,30 +240,8 @@ fn the_callers_in_the_driver_are_named() {
 
 #[test]
 fn each_kind_of_crash_has_its_own_message() {
-    for (what, words) in [
-        ("write to code", "it wrote to"),
-        (
-            "write to code",
-            "in sample.sys+0x1007, whose section does not allow that",
-        ),
-        ("call null", "it jumped to 0x0"),
-        (
-            "int 3",
-            "a breakpoint (int 3), and no debugger is attached\n  at sample.sys+0x1001",
-        ),
-        ("ud2", "ran into ud2"),
-        (
-            "fastfail",
-            "__fastfail with code 2 (the stack cookie was overwritten",
-        ),
-        ("int 2c", "failed an assertion"),
-        ("hlt", "halted the processor"),
-        ("cli", "disabled or enabled interrupts"),
-        ("rdmsr", "model-specific register 0x1b"),
-        ("cr0", "a control register other than CR8"),
-        ("divide", "divided by zero"),
-        ("stack", "overflowed its stack"),
-        ("gs", "the processor control region (KPCR) at gs:[0x20]"),
+    let of_codes = CODES.map(|(what, _, words)| (what, words));
+    let others = [
         ("non-canonical", "a non-canonical address"),
         ("beyond window", "accessed 8 bytes at offset 0x20 of BAR 0"),
         (
@@ -247,7 +254,8 @@ fn each_kind_of_crash_has_its_own_message() {
         ),
         ("odd instruction", "lock cmpxchg [rcx],edx"),
         ("freed memory", "not allocated: freed, or beyond a block"),
-    ] {
+    ];
+    for (what, words) in of_codes.into_iter().chain(others) {
         let message = driver_crash(what);
         assert!(
             message.contains(words),

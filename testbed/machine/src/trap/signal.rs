@@ -10,13 +10,13 @@
 use std::{
     cell::Cell,
     io,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
 };
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction, signal};
 
-use crate::schedule;
+use crate::{lock, schedule};
 
 use super::{
     breakpoint,
@@ -81,7 +81,7 @@ pub fn install() -> io::Result<()> {
     let breakpoint = Decoder::new(64, &[0xcc], DecoderOptions::NONE).decode();
     let mut text = String::with_capacity(1024);
     FastFormatter::new().format(&breakpoint, &mut text);
-    *TEXT.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    *lock(&TEXT) = text;
     let action = SigAction::new(
         SigHandler::SigAction(handle),
         SaFlags::SA_ONSTACK | SaFlags::SA_NODEFER,
