@@ -16,91 +16,39 @@ const MOST_THREADS: i64 = 4096;
 const MOST_OUTSTANDING: i64 = 65536;
 const MOST_INTERVALS: u64 = 1_000_000;
 
-/// The options of diskspd that the testbed refuses, by letter, with the reason.
-const REFUSED: [(&str, &str); 13] = [
-    ("?", "give --help before the -- instead"),
-    (":", "diskspd has no such experiments here; leave it out"),
-    (
-        "c",
-        "the disk is not a file to create; give the size with --size before the --",
-    ),
-    (
-        "e",
-        "the testbed has no Event Tracing for Windows; leave it out",
-    ),
-    (
-        "gij",
-        "the workload is not throttled; leave it out, and lower -o or -t instead",
-    ),
-    (
-        "I",
-        "a Storport miniport does not see I/O priorities; leave it out",
-    ),
-    (
-        "l",
-        "large pages would make scatter/gather lists short; leave it out",
-    ),
-    (
-        "n",
-        "each thread runs on one virtual CPU; leave it out, or choose CPUs with -a0,1",
-    ),
-    (
-        "N",
-        "it flushes memory-mapped files, and a disk is not one; leave it out",
-    ),
-    ("PRv", "the output has one format; leave it out"),
-    ("x", "the testbed has no I/O completion ports; leave it out"),
-    (
-        "X",
-        "the testbed reads no XML profiles; give the profile's options instead",
-    ),
-    ("y", "the testbed has no Windows events; leave it out"),
-];
+/// The letters of diskspd's options that the testbed refuses, and the reason.
+const REFUSED: &str = "\
+?   give --help before the -- instead
+:   the testbed has no experiments of diskspd; leave it out
+c   the disk is not a file to create; give the size with --size before the --
+e   the testbed has no Event Tracing for Windows; leave it out
+gij the workload is not throttled; leave it out, and lower -o or -t instead
+I   a Storport miniport does not see I/O priorities; leave it out
+l   large pages would make scatter/gather lists short; leave it out
+n   each thread runs on one virtual CPU; leave it out, or choose CPUs with -a0,1
+N   it flushes memory-mapped files, and a disk is not one; leave it out
+PRv the output has one format; leave it out
+x   the testbed has no I/O completion ports; leave it out
+X   the testbed reads no XML profiles; give the profile's options instead
+y   the testbed has no Windows events; leave it out";
 
-/// The access pattern of the workload. Lengths are in bytes.
+/// The access pattern of the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// `-s`: every thread has its own sequential position.
-    Sequential {
-        /// From one I/O to the next.
-        stride: u64,
-    },
+    Sequential,
     /// `-si`: all threads share one sequential position.
-    Interlocked {
-        /// From one I/O to the next.
-        stride: u64,
-    },
+    Interlocked,
     /// `-p`: every outstanding I/O of a thread has its own sequential position, all with the
     /// same start.
-    Parallel {
-        /// From one I/O to the next.
-        stride: u64,
-    },
+    Parallel,
     /// `-r`: random offsets.
-    Random {
-        /// Offsets are multiples of this.
-        align: u64,
-    },
+    Random,
     /// `-rs`: sequential runs that start at random offsets.
     Mixed {
-        /// Offsets are multiples of this; also the stride.
-        align: u64,
         /// The percentage of I/Os at random offsets.
         random_percent: u8,
     },
-}
-
-impl Access {
-    /// The distance of offsets, in bytes: never 0.
-    #[must_use]
-    pub fn step(&self) -> u64 {
-        match *self {
-            Self::Sequential { stride }
-            | Self::Interlocked { stride }
-            | Self::Parallel { stride } => stride,
-            Self::Random { align } | Self::Mixed { align, .. } => align,
-        }
-    }
 }
 
 /// The data of writes.
@@ -160,8 +108,11 @@ pub struct Options {
           value_parser = value_parser!(u32).range(1..=MOST_OUTSTANDING))]
     pub outstanding: u32,
     /// `-r`, `-rs`, `-s`, `-si`, `-p`.
-    #[arg(skip = Access::Sequential { stride: 1 })]
+    #[arg(skip = Access::Sequential)]
     pub access: Access,
+    /// The stride of sequential offsets, or the alignment of random ones, in bytes: never 0.
+    #[arg(skip)]
+    pub step: u64,
     /// `-T`: bytes between the starts of sequential threads.
     #[arg(skip)]
     pub thread_stride: u64,
@@ -255,10 +206,22 @@ impl Options {
 impl Line {
     /// Completes the options, and checks their combinations.
     fn settle(self) -> Result<Options, OptionError> {
-        let access = self.access()?;
-        let Self { mut options, .. } = self;
+        let mut options = self.options;
         let block = options.block_bytes;
+        let (access, option, step) = match (self.random, self.random_percent, self.interlocked) {
+            (align, Some(random_percent @ ..100), _) => {
+                (Access::Mixed { random_percent }, "-r", align)
+            }
+            (None, None, Some(stride)) => (Access::Interlocked, "-si", Some(stride)),
+            (None, None, None) if self.parallel => (Access::Parallel, "-s", self.sequential),
+            (None, None, None) => (Access::Sequential, "-s", self.sequential),
+            (align, ..) => (Access::Random, "-r", align),
+        };
         options.access = access;
+        options.step = match step.flatten() {
+            Some(step) => size(option, &step, block)?,
+            None => block.into(),
+        };
         if let Some(range) = &self.base {
             let (base, length) = match range.split_once(':') {
                 Some((base, length)) => (base, Some(size("-B", length, block)?)),
@@ -315,45 +278,15 @@ impl Line {
                 ));
             }
         }
-        options.warnings.extend(match options.access {
-            Access::Sequential { .. } if options.threads > 1 && options.thread_stride == 0 => Some(
+        let sequential = options.access == Access::Sequential;
+        if sequential && options.threads > 1 && options.thread_stride == 0 {
+            options.warnings.push(
                 "the threads' sequential I/Os overlap, so the disk does not see one sequential \
                  stream: consider -si or -T"
                     .to_owned(),
-            ),
-            Access::Interlocked { .. } if options.threads == 1 => {
-                Some("-si with one thread has the effect of -s".to_owned())
-            }
-            Access::Parallel { .. } if options.outstanding == 1 => {
-                Some("-p has no effect with one outstanding I/O (-o)".to_owned())
-            }
-            _ => None,
-        });
+            );
+        }
         Ok(options)
-    }
-
-    fn access(&self) -> Result<Access, OptionError> {
-        let block = self.options.block_bytes;
-        let step = |option: &str, given: &Option<Option<String>>| match given {
-            Some(Some(text)) => size(option, text, block),
-            _ => Ok(block.into()),
-        };
-        let align = step("-r", &self.random)?;
-        let stride = step("-s", &self.sequential)?;
-        Ok(
-            match (self.random_percent, &self.random, &self.interlocked) {
-                (Some(random_percent @ ..100), ..) => Access::Mixed {
-                    align,
-                    random_percent,
-                },
-                (Some(_), ..) | (_, Some(_), _) => Access::Random { align },
-                (_, _, interlocked @ Some(_)) => Access::Interlocked {
-                    stride: step("-si", interlocked)?,
-                },
-                _ if self.parallel => Access::Parallel { stride },
-                _ => Access::Sequential { stride },
-            },
-        )
     }
 }
 
@@ -366,7 +299,8 @@ fn long(word: &str) -> Result<String, OptionError> {
              one; attach values to their option (-b8K)"
         ));
     };
-    if let Some((_, why)) = REFUSED.iter().find(|(letters, _)| letters.contains(letter)) {
+    let mut refused = REFUSED.lines().map(|line| line.split_at(4));
+    if let Some((_, why)) = refused.find(|(letters, _)| letters.trim_end().contains(letter)) {
         return wrong(format!(
             "diskspd's {word} is not supported by the testbed: {why}"
         ));
@@ -487,7 +421,8 @@ pub(super) mod tests {
             interval_ms: None,
             threads: 1,
             outstanding: 2,
-            access: Access::Sequential { stride: 65536 },
+            access: Access::Sequential,
+            step: 65536,
             thread_stride: 0,
             write_percent: 0,
             write_through: false,
@@ -514,10 +449,8 @@ pub(super) mod tests {
             interval_ms: Some(500),
             threads: 4,
             outstanding: 32,
-            access: Access::Mixed {
-                align: 4096,
-                random_percent: 20,
-            },
+            access: Access::Mixed { random_percent: 20 },
+            step: 4096,
             thread_stride: 0,
             write_percent: 30,
             write_through: true,
@@ -561,7 +494,7 @@ pub(super) mod tests {
 
     #[test]
     fn sizes_take_suffixes_and_blocks_wherever_b_stands() {
-        assert_eq!(accepted("-r2b -b4K").access, Access::Random { align: 8192 });
+        assert_eq!(accepted("-r2b -b4K").step, 8192);
         assert_eq!(accepted("-b512").block_bytes, 512);
         assert_eq!(accepted("-b1m").block_bytes, 1 << 20);
         assert_eq!(accepted("-B1M -f2G").end, Some(2 << 30));
@@ -571,16 +504,17 @@ pub(super) mod tests {
 
     #[test]
     fn every_access_pattern_is_distinguished() {
-        for (line, expected) in [
-            ("-s128K", Access::Sequential { stride: 131_072 }),
-            ("-si -t2", Access::Interlocked { stride: 65536 }),
-            ("-si4K -t2", Access::Interlocked { stride: 4096 }),
-            ("-p", Access::Parallel { stride: 65536 }),
-            ("-p -s4K", Access::Parallel { stride: 4096 }),
-            ("-r4K", Access::Random { align: 4096 }),
-            ("-rs100", Access::Random { align: 65536 }),
+        for (line, access, step) in [
+            ("-s128K", Access::Sequential, 131_072),
+            ("-si -t2", Access::Interlocked, 65536),
+            ("-si4K -t2", Access::Interlocked, 4096),
+            ("-p", Access::Parallel, 65536),
+            ("-p -s4K", Access::Parallel, 4096),
+            ("-r4K", Access::Random, 4096),
+            ("-rs100", Access::Random, 65536),
         ] {
-            assert_eq!(accepted(line).access, expected, "{line}");
+            let options = accepted(line);
+            assert_eq!((options.access, options.step), (access, step), "{line}");
         }
     }
 
@@ -599,18 +533,11 @@ pub(super) mod tests {
 
     #[test]
     fn writes_go_through_with_w_and_h() {
-        for (line, expected) in [
-            ("-S", false),
-            ("-Su", false),
-            ("-Sb", false),
-            ("-Sw", true),
-            ("-Sbw", true),
-            ("-Suw", true),
-            ("-Swu", true),
-            ("-Sh", true),
-            ("-h", true),
-        ] {
-            assert_eq!(accepted(line).write_through, expected, "{line}");
+        for option in "-S -Su -Sb".split(' ') {
+            assert!(!accepted(option).write_through, "{option}");
+        }
+        for option in "-Sw -Sbw -Suw -Swu -Sh -h".split(' ') {
+            assert!(accepted(option).write_through, "{option}");
         }
     }
 
@@ -665,48 +592,17 @@ pub(super) mod tests {
 
     #[test]
     fn options_that_exclude_or_repeat_each_other_are_refused() {
-        for line in [
-            "-b4K -b8K",
-            "-L -L",
-            "-r -r",
-            "-s -s",
-            "-rs20 -rs30",
-            "-Su -Sw",
-            "-h -Su",
-            "-t2 -F2",
-            "-o2 -O2",
-            "-r -s",
-            "-r -si",
-            "-rs20 -s",
-            "-rs20 -si",
-            "-s -si",
-            "-r -p",
-            "-rs20 -p",
-            "-si -p",
-            "-r -T1M -t2",
-            "-rs20 -T1M -t2",
-            "-si -T1M -t2",
-            "-T1M",
-            "-f1M -B0:2M",
-            "-B2M -f1M",
-            "-B1M -f1M",
-            "-Z4K",
-            "-D1 -d1001",
-        ] {
+        let lines = "-b4K -b8K;-L -L;-r -r;-s -s;-rs20 -rs30;-Su -Sw;-h -Su;-t2 -F2;-o2 -O2;\
+            -r -s;-r -si;-rs20 -s;-rs20 -si;-s -si;-r -p;-rs20 -p;-si -p;-r -T1M -t2;\
+            -rs20 -T1M -t2;-si -T1M -t2;-T1M;-f1M -B0:2M;-B2M -f1M;-B1M -f1M;-Z4K;-D1 -d1001";
+        for line in lines.split(';') {
             refused(line);
         }
     }
 
     #[test]
-    fn access_that_differs_from_what_its_options_promise_is_warned_of() {
-        for (line, warnings) in [
-            ("-t2", 1),
-            ("-t2 -T1M", 0),
-            ("-t2 -si", 0),
-            ("-si", 1),
-            ("-p -o1", 1),
-            ("-p", 0),
-        ] {
+    fn overlapping_sequential_threads_are_warned_of() {
+        for (line, warnings) in [("-t2", 1), ("-t2 -T1M", 0), ("-t2 -si", 0)] {
             assert_eq!(accepted(line).warnings.len(), warnings, "{line}");
         }
     }

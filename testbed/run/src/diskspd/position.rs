@@ -1,6 +1,4 @@
-//! Offsets of the I/Os: diskspd's access patterns (`ThreadTargetState`).
-//!
-//! Offsets are in bytes from the start of the range (`-B`).
+//! Offsets of the I/Os, in bytes from the start of the range (`-B`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +10,7 @@ use super::options::{Access, Options};
 #[derive(Debug)]
 pub struct Range {
     access: Access,
+    step: u64,
     block: u64,
     /// Bytes of the range.
     bytes: u64,
@@ -22,71 +21,38 @@ pub struct Range {
     shared: AtomicU64,
 }
 
-/// The workload does not fit into its range.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RangeError {
-    /// The range is shorter than a block.
-    #[error(
-        "the range of {bytes} bytes at offset {base} (-B, -f; the disk has {disk} bytes) is \
-         shorter than a block of {block} bytes (-b): enlarge the range, or lower -b"
-    )]
-    Short {
-        /// `-B`.
-        base: u64,
-        /// Length of the range.
-        bytes: u64,
-        /// `-b`.
-        block: u64,
-        /// Length of the disk.
-        disk: u64,
-    },
-    /// The start of a thread (`-T`) is beyond the end of the range.
-    #[error("thread {thread} would start at {start}, beyond the range of {bytes} bytes: lower -T")]
-    Thread {
-        /// Its number.
-        thread: u32,
-        /// `-T` times its number.
-        start: u64,
-        /// The range's length.
-        bytes: u64,
-    },
-}
-
 impl Range {
     /// The range of `options` on a disk of `disk_bytes`.
     ///
     /// # Errors
-    /// [`RangeError`].
-    pub fn new(options: &Options, disk_bytes: u64) -> Result<Self, RangeError> {
+    /// A block does not fit into the range, or a thread would start beyond it.
+    pub fn new(options: &Options, disk_bytes: u64) -> Result<Self, String> {
+        let Options { base, step, .. } = *options;
         let block = u64::from(options.block_bytes);
         let end = options.end.map_or(disk_bytes, |end| end.min(disk_bytes));
-        let bytes = end.saturating_sub(options.base);
+        let bytes = end.saturating_sub(base);
         let Some(room) = bytes.checked_sub(block) else {
-            return Err(RangeError::Short {
-                base: options.base,
-                bytes,
-                block,
-                disk: disk_bytes,
-            });
+            return Err(format!(
+                "the range of {bytes} bytes at offset {base} (-B, -f; the disk has {disk_bytes} \
+                 bytes) is shorter than a block of {block} bytes (-b): enlarge the range, or lower \
+                 -b"
+            ));
         };
-        let step = options.access.step();
         let range = Self {
             access: options.access,
+            step,
             block,
             bytes,
             stepped: room - room % step + step,
             thread_stride: options.thread_stride,
             shared: AtomicU64::new(0),
         };
-        for thread in 0..options.threads {
-            let start = range.start_of(thread);
-            if start.saturating_add(block) > bytes {
-                return Err(RangeError::Thread {
-                    thread,
-                    start,
-                    bytes,
-                });
-            }
+        let last = options.threads - 1;
+        let start = range.start_of(last);
+        if start > room {
+            return Err(format!(
+                "thread {last} would start at {start}, beyond the range of {bytes} bytes: lower -T"
+            ));
         }
         Ok(range)
     }
@@ -97,27 +63,17 @@ impl Range {
 
     /// A random offset at which a block fits.
     fn random(&self, random: &mut impl Rng) -> u64 {
-        let step = self.access.step();
-        random.random_range(0..self.stepped / step) * step
+        random.random_range(0..self.stepped / self.step) * self.step
     }
 
     /// `offset` if a block fits there, else the first offset of the thread.
     fn wrapped(&self, offset: u64, thread: u32) -> u64 {
         if offset.saturating_add(self.block) > self.bytes {
-            self.start_of(thread) % self.access.step()
+            self.start_of(thread) % self.step
         } else {
             offset
         }
     }
-}
-
-/// The relation of an I/O to the one before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It has a new offset.
-    Fresh,
-    /// It continues a sequential run. In mixed access, a run has only reads or only writes.
-    Continued,
 }
 
 /// The position of a thread.
@@ -132,13 +88,10 @@ impl Position {
     /// The thread's start; `random` decides where mixed access starts.
     #[must_use]
     pub fn new(range: &Range, thread: u32, outstanding: u32, random: &mut impl Rng) -> Self {
-        let start = match range.access {
-            Access::Mixed { .. } => range.random(random),
-            _ => range.start_of(thread),
-        };
-        let tracks = match range.access {
-            Access::Parallel { .. } => outstanding as usize,
-            _ => 1,
+        let (start, tracks) = match range.access {
+            Access::Mixed { .. } => (range.random(random), 1),
+            Access::Parallel => (range.start_of(thread), outstanding as usize),
+            _ => (range.start_of(thread), 1),
         };
         Self {
             thread,
@@ -146,35 +99,24 @@ impl Position {
         }
     }
 
-    /// The next offset for outstanding I/O number `slot`.
-    pub fn advance(&mut self, range: &Range, slot: usize, random: &mut impl Rng) -> (u64, Step) {
-        match range.access {
-            Access::Random { .. } => (range.random(random), Step::Fresh),
-            Access::Interlocked { stride } => {
-                let offset = range.shared.fetch_add(stride, Ordering::Relaxed);
-                (offset % range.stepped, Step::Continued)
-            }
-            Access::Mixed {
-                align,
-                random_percent,
-            } => {
-                if random.random_range(0..100) < random_percent {
-                    let offset = range.random(random);
-                    self.next[0] = offset + align;
-                    (offset, Step::Fresh)
-                } else {
-                    (self.follow(range, 0), Step::Continued)
-                }
-            }
-            Access::Sequential { .. } => (self.follow(range, 0), Step::Continued),
-            Access::Parallel { .. } => (self.follow(range, slot), Step::Continued),
-        }
-    }
-
-    fn follow(&mut self, range: &Range, track: usize) -> u64 {
-        let offset = range.wrapped(self.next[track], self.thread);
-        self.next[track] = offset + range.access.step();
-        offset
+    /// The next offset for outstanding I/O number `slot`, and whether it continues a sequential
+    /// run.
+    pub fn advance(&mut self, range: &Range, slot: usize, random: &mut impl Rng) -> (u64, bool) {
+        let fresh = match range.access {
+            Access::Random => true,
+            Access::Mixed { random_percent } => random.random_range(0..100) < random_percent,
+            _ => false,
+        };
+        let track = if self.next.len() > 1 { slot } else { 0 };
+        let offset = if fresh {
+            range.random(random)
+        } else if range.access == Access::Interlocked {
+            range.shared.fetch_add(range.step, Ordering::Relaxed) % range.stepped
+        } else {
+            range.wrapped(self.next[track], self.thread)
+        };
+        self.next[track] = offset.saturating_add(range.step);
+        (offset, !fresh)
     }
 }
 
@@ -266,27 +208,16 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_holds_no_block_is_refused() {
-        for line in ["-b2M", "-b4K -B1M", "-b64K -B0:4K", "-b4K -f1K"] {
-            assert!(
-                matches!(
-                    Range::new(&options(line), DISK),
-                    Err(RangeError::Short { .. })
-                ),
-                "{line}"
-            );
+    fn a_range_that_holds_no_block_or_not_every_thread_is_refused() {
+        for (line, why) in [
+            ("-b2M", "is shorter than a block"),
+            ("-b4K -B1M", "is shorter than a block"),
+            ("-b64K -B0:4K", "is shorter than a block"),
+            ("-b4K -f1K", "is shorter than a block"),
+            ("-b64K -t3 -T512K", "thread 2 would start at 1048576"),
+        ] {
+            let error = Range::new(&options(line), DISK).map(drop).expect_err(line);
+            assert!(error.contains(why), "{error}");
         }
-    }
-
-    #[test]
-    fn a_thread_that_would_start_behind_the_end_is_refused() {
-        assert_eq!(
-            Range::new(&options("-b64K -t3 -T512K"), DISK).map(drop),
-            Err(RangeError::Thread {
-                thread: 2,
-                start: DISK,
-                bytes: DISK
-            })
-        );
     }
 }

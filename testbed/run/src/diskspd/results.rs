@@ -8,7 +8,7 @@ use std::{
 use hdrhistogram::Histogram;
 use nix::sys::resource::Usage;
 
-use super::options::{Access, Options, WriteSource};
+use super::options::{Access, Options};
 use crate::{size::Size, summary::table};
 
 /// Reads or writes that completed in the measured time.
@@ -137,10 +137,10 @@ impl Display for Results {
         let total = self.sum([&reads, &writes]);
         let mut heading = vec!["", "I/Os", "bytes", "MiB/s", "I/O per s"];
         if self.options.interval_ms.is_some() {
-            heading.push("deviation");
+            heading.push("I/O per s dev.");
         }
         if self.options.latency {
-            heading.extend(["mean ms", "deviation"]);
+            heading.extend(["mean ms", "ms dev."]);
         }
         let kinds = [("read", &reads), ("write", &writes), ("total", &total)];
         let rows = kinds.map(|(name, tally)| self.row(name.to_owned(), tally));
@@ -215,47 +215,33 @@ pub struct Parameters<'a> {
 impl Display for Parameters<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let options = self.options;
-        let step = Size(options.access.step());
+        let step = Size(options.step);
         let access = match options.access {
-            Access::Sequential { .. } => format!("sequential (stride {step})"),
-            Access::Interlocked { .. } => format!("interlocked sequential (stride {step})"),
-            Access::Parallel { .. } => format!("parallel sequential (stride {step})"),
-            Access::Random { .. } => format!("random (alignment {step})"),
-            Access::Mixed { random_percent, .. } => {
+            Access::Sequential => format!("sequential (stride {step})"),
+            Access::Interlocked => format!("interlocked sequential (stride {step})"),
+            Access::Parallel => format!("parallel sequential (stride {step})"),
+            Access::Random => format!("random (alignment {step})"),
+            Access::Mixed { random_percent } => {
                 format!("{random_percent}% random, else sequential (alignment {step})")
-            }
-        };
-        let data = match &options.source {
-            WriteSource::Pattern => "0, 1, 2, ... 255, 0, ...".to_owned(),
-            WriteSource::Zeros => "zeros".to_owned(),
-            WriteSource::RandomEach => "random bytes for each write".to_owned(),
-            WriteSource::Buffer { bytes, file: None } => {
-                format!("from {} of random bytes", Size(*bytes))
-            }
-            WriteSource::Buffer {
-                bytes,
-                file: Some(file),
-            } => {
-                format!("from {} of {}", Size(*bytes), file.display())
             }
         };
         writeln!(out, "workload  {}", options.given.join(" "))?;
         writeln!(
             out,
-            "          {} threads with {} I/Os in flight of {}, {access}",
+            "          {} threads with {} I/Os in flight of {}, {access}, {}% writes",
             options.threads,
             options.outstanding,
-            Size(options.block_bytes.into())
+            Size(options.block_bytes.into()),
+            options.write_percent
         )?;
         writeln!(
             out,
-            "          {}% writes, data: {data}; write-through: {}",
-            options.write_percent, self.write_through
-        )?;
-        writeln!(
-            out,
-            "          {} s of warm-up, {} s measured, {} s of cool-down; seed {}",
-            options.warm_up_s, options.duration_s, options.cool_down_s, options.seed
+            "          {} s warm-up, {} s measured, {} s cool-down; seed {}; write-through: {}",
+            options.warm_up_s,
+            options.duration_s,
+            options.cool_down_s,
+            options.seed,
+            self.write_through
         )?;
         for warning in &options.warnings {
             writeln!(out, "          warning: {warning}")?;
@@ -298,12 +284,12 @@ mod tests {
         // Read latencies: mean 2.5, variance (2.25 + 0.25 + 0.25 + 2.25) / 4, root 1.118.
         // Intervals of all I/Os: 3 and 2, deviation 0.5.
         let expected = "\
-\u{20}         I/Os    bytes  MiB/s  I/O per s  deviation  mean ms  deviation
-read         4  4194304   2.00       2.00       0.00    2.500      1.118
-write        1  1048576   0.50       0.50       0.50    8.002      0.000
-total        5  5242880   2.50       2.50       0.50    3.600      2.417
-thread 0     2  2097152   1.00       1.00       1.00    1.500      0.500
-thread 1     3  3145728   1.50       1.50       0.50    5.001      2.161
+\u{20}         I/Os    bytes  MiB/s  I/O per s  I/O per s dev.  mean ms  ms dev.
+read         4  4194304   2.00       2.00            0.00    2.500    1.118
+write        1  1048576   0.50       0.50            0.50    8.002    0.000
+total        5  5242880   2.50       2.50            0.50    3.600    2.417
+thread 0     2  2097152   1.00       1.00            1.00    1.500    0.500
+thread 1     3  3145728   1.50       1.50            0.50    5.001    2.161
 host CPU time: 1.25 CPUs
 
 latency  read ms  write ms  total ms
@@ -328,17 +314,9 @@ max        4.002     8.004     8.004
 
     #[test]
     fn figures_without_an_io_are_dashes() {
-        let options = accepted("-L -d1");
-        let thread = ThreadResults {
-            reads: Tally::new(&options),
-            writes: Tally::new(&options),
-        };
-        let text = Results {
-            options,
-            threads: vec![thread],
-            host_cpus: 0.0,
-        }
-        .to_string();
+        let mut results = results("-L -d1");
+        results.threads.clear();
+        let text = results.to_string();
         let row = text.lines().find(|line| line.starts_with("max"));
         let cells: Vec<&str> = row.expect("a row").split_whitespace().collect();
         assert_eq!(cells, ["max", "-", "-", "-"]);
@@ -365,9 +343,8 @@ max        4.002     8.004     8.004
 
         let expected = "\
 workload  -b8K -o32 -t2 -s -w30 -Sh -d5 -W1 -Z1M -z9
-          2 threads with 32 I/Os in flight of 8KiB, sequential (stride 8KiB)
-          30% writes, data: from 1MiB of random bytes; write-through: FUA on each write
-          1 s of warm-up, 5 s measured, 0 s of cool-down; seed 9
+          2 threads with 32 I/Os in flight of 8KiB, sequential (stride 8KiB), 30% writes
+          1 s warm-up, 5 s measured, 0 s cool-down; seed 9; write-through: FUA on each write
           warning: the threads' sequential I/Os overlap, so the disk does not see one sequential stream: consider -si or -T
 ";
         assert_eq!(text, expected);

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    fs, io,
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
     options::{Access, Options, WriteSource},
-    position::{Position, Range, RangeError, Step},
+    position::{Position, Range},
     results::{Results, Tally, ThreadResults, cpu_seconds},
 };
 use crate::{
@@ -46,28 +46,17 @@ pub enum WorkloadError {
     /// The options do not fit the disk or the machine.
     #[error("{0}")]
     Misfit(String),
-    /// The range does not fit the disk.
-    #[error(transparent)]
-    Range(#[from] RangeError),
-    /// The machine has too little memory for the buffers.
-    #[error("the workload's buffers need {bytes}: lower -o, -t or -b, or raise --memory; {source}")]
-    Memory {
-        /// The size of all buffers.
-        bytes: Size,
-        /// The failed allocation.
-        source: MemoryError,
-    },
-    /// The file of `-Z<size>,<file>` cannot be read.
-    #[error("-Z: {path}: {source}")]
-    Source {
-        /// The file.
-        path: String,
-        /// The host's error.
-        source: io::Error,
-    },
     /// An I/O failed.
     #[error(transparent)]
     Transfer(#[from] CommandError),
+}
+
+/// The machine has too little memory for buffers of `bytes` in all.
+fn no_memory(bytes: u64, source: &MemoryError) -> WorkloadError {
+    WorkloadError::Misfit(format!(
+        "the workload's buffers need {}: lower -o, -t or -b, or raise --memory; {source}",
+        Size(bytes)
+    ))
 }
 
 /// A workload that fits its disk, ready to run.
@@ -96,24 +85,19 @@ impl<'a> Workload<'a> {
     /// Checks `options` against `disk` and a machine of `cpu_count` CPUs.
     ///
     /// # Errors
-    /// Any [`WorkloadError`] except a failed transfer.
+    /// [`WorkloadError::Misfit`].
     pub fn new(
         disk: &'a Disk,
         mut options: Options,
         cpu_count: u32,
     ) -> Result<Self, WorkloadError> {
         let disk_block = u64::from(disk.facts().block_bytes);
+        let random = matches!(options.access, Access::Random | Access::Mixed { .. });
         for (option, bytes) in [
             ("-b", u64::from(options.block_bytes)),
             ("-B", options.base),
             ("-T", options.thread_stride),
-            (
-                match options.access {
-                    Access::Random { .. } | Access::Mixed { .. } => "-r",
-                    _ => "-s",
-                },
-                options.access.step(),
-            ),
+            (if random { "-r" } else { "-s" }, options.step),
         ] {
             if !bytes.is_multiple_of(disk_block) {
                 return Err(WorkloadError::Misfit(format!(
@@ -123,9 +107,8 @@ impl<'a> Workload<'a> {
             }
         }
         if options.write_percent > 0 && disk.facts().write_protected {
-            return Err(WorkloadError::Misfit(
-                "-w: the disk is write-protected: give -w0, or leave out -w".to_owned(),
-            ));
+            let why = "-w: the disk is write-protected: give -w0, or leave out -w";
+            return Err(WorkloadError::Misfit(why.to_owned()));
         }
         let chosen = match &options.cpus[..] {
             [] => (0..cpu_count).collect(),
@@ -139,7 +122,7 @@ impl<'a> Workload<'a> {
         }
         let threads = options.threads as usize;
         let cpus = chosen.into_iter().cycle().take(threads).collect();
-        let range = Range::new(&options, disk.bytes())?;
+        let range = Range::new(&options, disk.bytes()).map_err(WorkloadError::Misfit)?;
         let source = source(disk, &mut options)?;
         Ok(Self {
             disk,
@@ -173,26 +156,21 @@ impl<'a> Workload<'a> {
     /// The machine has too little memory for buffers, or a transfer failed.
     pub fn run(&self, progress: &ProgressBar) -> Result<Results, WorkloadError> {
         let options = &self.shared.options;
-        let mut prepared = Vec::new();
-        for thread in 0..options.threads {
-            prepared.push(self.prepare(thread)?);
-        }
+        let workers: Result<Vec<Worker>, _> = (0..options.threads)
+            .map(|thread| self.worker(thread))
+            .collect();
+        let workers = workers?;
+        // The memory is allocated, and the time begins.
         let clock = Clock::starting_now(options);
-        let mut initiators: Vec<Option<Worker>> = Vec::new();
-        for (parts, &cpu) in prepared.into_iter().zip(&self.cpus) {
-            let worker = Worker::new(Arc::clone(&self.shared), clock, parts);
+        let mut initiators: Vec<Option<Box<dyn Initiator>>> = Vec::new();
+        for (worker, &cpu) in workers.into_iter().zip(&self.cpus) {
             let place = place_on(cpu, self.cpu_count, &initiators);
             initiators.resize_with(initiators.len().max(place + 1), || None);
-            initiators[place] = Some(worker);
+            initiators[place] = Some(Box::new(Worker { clock, ..worker }));
         }
-        let initiators: Vec<Box<dyn Initiator>> = initiators
+        let initiators = initiators
             .into_iter()
-            .map(|worker| -> Box<dyn Initiator> {
-                match worker {
-                    Some(worker) => Box::new(worker),
-                    None => Box::new(Vacancy),
-                }
-            })
+            .map(|initiator| initiator.unwrap_or_else(|| Box::new(Vacancy)))
             .collect();
         let (running, over) = mpsc::channel::<()>();
         let (initiators, host_cpus) = thread::scope(|scope| {
@@ -217,40 +195,45 @@ impl<'a> Workload<'a> {
         })
     }
 
-    /// Allocates the buffers of a thread, and seeds its random numbers.
-    fn prepare(&self, thread: u32) -> Result<Parts, WorkloadError> {
+    /// Allocates the buffers of a thread, and chooses its first position.
+    fn worker(&self, thread: u32) -> Result<Worker, WorkloadError> {
+        let shared = Arc::clone(&self.shared);
         let options = &self.shared.options;
-        let outstanding = options.outstanding as usize;
-        let block = options.block_bytes;
-        let seed = u64::from(options.seed) + u64::from(thread);
-        let mut random = StdRng::seed_from_u64(seed);
+        let (outstanding, block) = (options.outstanding, options.block_bytes);
+        let mut random = StdRng::seed_from_u64(u64::from(options.seed) + u64::from(thread));
         let mut buffers = |wanted: bool| {
-            let count = if wanted { outstanding } else { 0 };
-            if count == 0 {
+            if !wanted {
                 return Ok(Vec::new());
             }
-            let all = u64::from(options.threads) * u64::from(options.outstanding);
-            self.disk
-                .buffers(&mut random, count, block)
-                .map_err(|source| WorkloadError::Memory {
-                    bytes: Size(all * u64::from(block) * 2),
-                    source,
-                })
+            let all = u64::from(options.threads) * u64::from(outstanding) * u64::from(block) * 2;
+            let buffers = self.disk.buffers(&mut random, outstanding as usize, block);
+            buffers.map_err(|error| no_memory(all, &error))
         };
         let reads = buffers(options.write_percent < 100)?;
-        let own_writes = options.write_percent > 0 && self.shared.source.is_none();
-        let writes = buffers(own_writes)?;
+        let writes = buffers(options.write_percent > 0 && shared.source.is_none())?;
         if options.source == WriteSource::Pattern {
             let pattern: Vec<u8> = (0..block).map(|at| at as u8).collect();
             for buffer in &writes {
                 buffer.write(&pattern);
             }
         }
-        Ok(Parts {
+        let position = Position::new(&shared.range, thread, outstanding, &mut random);
+        let last = choose(&mut random, options.write_percent);
+        Ok(Worker {
+            clock: Clock::starting_now(options),
             thread,
             random,
             reads,
             writes,
+            operations: vec![last; outstanding as usize],
+            position,
+            last,
+            results: ThreadResults {
+                reads: Tally::new(options),
+                writes: Tally::new(options),
+            },
+            error: None,
+            shared,
         })
     }
 }
@@ -272,35 +255,28 @@ const SOURCE_SHARE: u64 = 4;
 /// Makes the buffer of `-Z<size>`. If it is too large for the machine, it is shortened with a
 /// warning, so that the data of writes repeats sooner.
 fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, WorkloadError> {
-    let mut random = StdRng::seed_from_u64(u64::from(options.seed));
-    let (bytes, contents) = match &options.source {
-        _ if options.write_percent == 0 => return Ok(None),
-        WriteSource::Buffer { bytes, file: None } => (*bytes, None),
-        WriteSource::Buffer {
-            bytes,
-            file: Some(path),
-        } => {
-            let name = || path.display().to_string();
-            let contents = fs::read(path).map_err(|source| WorkloadError::Source {
-                path: name(),
-                source,
-            })?;
-            if contents.is_empty() {
-                return Err(WorkloadError::Source {
-                    path: name(),
-                    source: io::Error::other("the file is empty: name one with data"),
-                });
-            }
-            (*bytes, Some(contents))
-        }
-        _ => return Ok(None),
+    let WriteSource::Buffer { bytes, file } = &options.source else {
+        return Ok(None);
     };
-    let memory = |source| WorkloadError::Memory {
-        bytes: Size(bytes),
-        source,
-    };
+    if options.write_percent == 0 {
+        return Ok(None);
+    }
+    let bytes = *bytes;
     let room = SOURCE_MOST.min(disk.memory_bytes() / SOURCE_SHARE);
     let kept = bytes.min(room.max(options.block_bytes.into()));
+    let length = u32::try_from(kept).unwrap_or(u32::MAX);
+    let mut random = StdRng::seed_from_u64(u64::from(options.seed));
+    let contents = match file {
+        None => random_bytes(&mut random, length),
+        Some(path) => {
+            let misfit = |why| WorkloadError::Misfit(format!("-Z: {}: {why}", path.display()));
+            let contents = fs::read(path).map_err(|error| misfit(error.to_string()))?;
+            if contents.is_empty() {
+                return Err(misfit("the file is empty: name one with data".to_owned()));
+            }
+            contents.into_iter().cycle().take(length as usize).collect()
+        }
+    };
     if kept < bytes {
         options.warnings.push(format!(
             "-Z: the buffer is {} instead of {}, because the machine has too little memory",
@@ -308,16 +284,9 @@ fn source(disk: &Disk, options: &mut Options) -> Result<Option<Buffer>, Workload
             Size(bytes)
         ));
     }
-    let length = u32::try_from(kept).unwrap_or(u32::MAX);
-    let buffer = disk
-        .buffers(&mut random, 1, length)
-        .map_err(memory)?
-        .remove(0);
-    let fill = match contents {
-        Some(contents) => contents.into_iter().cycle().take(length as usize).collect(),
-        None => random_bytes(&mut random, length),
-    };
-    buffer.write(&fill);
+    let buffers = disk.buffers(&mut random, 1, length);
+    let buffer = buffers.map_err(|error| no_memory(kept, &error))?.remove(0);
+    buffer.write(&contents);
     Ok(Some(buffer))
 }
 
@@ -391,14 +360,6 @@ fn watch(clock: Clock, progress: &ProgressBar, over: &mpsc::Receiver<()>) -> f64
     }
 }
 
-/// The prepared parts of a thread.
-struct Parts {
-    thread: u32,
-    random: StdRng,
-    reads: Vec<Buffer>,
-    writes: Vec<Buffer>,
-}
-
 /// One thread of the workload.
 struct Worker {
     shared: Arc<Shared>,
@@ -416,42 +377,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, clock: Clock, parts: Parts) -> Self {
-        let options = &shared.options;
-        let mut random = parts.random;
-        let position = Position::new(
-            &shared.range,
-            parts.thread,
-            options.outstanding,
-            &mut random,
-        );
-        let last = choose(&mut random, options.write_percent);
-        Self {
-            clock,
-            thread: parts.thread,
-            random,
-            reads: parts.reads,
-            writes: parts.writes,
-            operations: vec![last; options.outstanding as usize],
-            position,
-            last,
-            results: ThreadResults {
-                reads: Tally::new(options),
-                writes: Tally::new(options),
-            },
-            error: None,
-            shared,
-        }
-    }
-
     fn next(&mut self, slot: usize) -> Option<Transfer> {
         let options = &self.shared.options;
-        let (offset, step) = self
-            .position
-            .advance(&self.shared.range, slot, &mut self.random);
-        // Sequential runs of mixed access are of one kind.
-        let keep = matches!(options.access, Access::Mixed { .. }) && step == Step::Continued;
-        if !keep {
+        let range = &self.shared.range;
+        let (offset, continued) = self.position.advance(range, slot, &mut self.random);
+        // A sequential run of mixed access has only reads or only writes.
+        if !(continued && matches!(options.access, Access::Mixed { .. })) {
             self.last = choose(&mut self.random, options.write_percent);
         }
         let operation = self.last;
@@ -478,12 +409,7 @@ impl Worker {
 
 /// A read or a write.
 fn choose(random: &mut StdRng, write_percent: u8) -> Operation {
-    let write = match write_percent {
-        0 => false,
-        100 => true,
-        percent => random.random_range(0..100) < percent,
-    };
-    if write {
+    if random.random_range(0..100) < write_percent {
         Operation::Write
     } else {
         Operation::Read
@@ -569,18 +495,25 @@ mod tests {
 
     const DISK: u64 = 4 << 20;
 
-    /// Runs a workload of one second on two CPUs.
-    fn run_on(port: FakePort, line: &str) -> (Result<Results, WorkloadError>, Arc<FakePort>) {
-        let port = Arc::new(FakePort {
-            exclusive: false,
-            ..port
-        });
+    /// Runs a workload of one second on two CPUs. `prepare` gets the disk before.
+    fn run_prepared(
+        port: FakePort,
+        line: &str,
+        prepare: impl FnOnce(&Disk),
+    ) -> (Result<Results, WorkloadError>, Arc<FakePort>) {
+        let exclusive = false;
+        let port = Arc::new(FakePort { exclusive, ..port });
         let memory = Memory::new(64 << 20).expect("memory");
         let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
+        prepare(&disk);
         let options = options(&format!("{line} -d1 -W0"));
         let results = Workload::new(&disk, options, 2)
             .and_then(|workload| workload.run(&ProgressBar::hidden()));
         (results, port)
+    }
+
+    fn run_on(port: FakePort, line: &str) -> (Result<Results, WorkloadError>, Arc<FakePort>) {
+        run_prepared(port, line, |_| {})
     }
 
     /// Runs a workload and gives what it wrote to `look`.
@@ -667,20 +600,14 @@ mod tests {
                 io.completion = failed(io.completion.clone(), 0x3, 0x11);
             }
         });
-        let port = Arc::new(FakePort {
-            exclusive: false,
-            ..port
+        let mut failures = None;
+        let (results, _) = run_prepared(port, "-b4K -r -w50 -t2 -o2", |disk| {
+            disk.failures().tolerate();
+            failures = Some(Arc::clone(disk.failures()));
         });
-        let memory = Memory::new(64 << 20).expect("memory");
-        let disk = Disk::discover(port.clone(), &memory).expect("the fake is a disk");
-        disk.failures().tolerate();
+        let results = results.expect("it goes on");
 
-        let workload = Workload::new(&disk, options("-b4K -r -w50 -t2 -o2 -d1 -W0"), 2);
-        let results = workload
-            .and_then(|workload| workload.run(&ProgressBar::hidden()))
-            .expect("it goes on");
-
-        let counts = disk.failures().counts();
+        let counts = failures.expect("it was prepared").counts();
         let [(how, failed)] = &Vec::from_iter(counts)[..] else {
             panic!("one kind of failure");
         };
