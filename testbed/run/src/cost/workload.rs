@@ -21,7 +21,7 @@ use testbed_machine::{
 };
 use testbed_storport::{
     adapter::Adapter,
-    request::{Address, Completion, Data, Direction, Program, Request},
+    request::{Address, Completion, Data, Program, Request},
 };
 
 /// The longest request, in bytes, and the most at a time.
@@ -71,10 +71,10 @@ impl Kind {
         }
     }
 
-    fn direction(self) -> Direction {
+    fn operation(self) -> Operation {
         match self {
-            Self::Read4K | Self::Read64K => Direction::In,
-            _ => Direction::Out,
+            Self::Read4K | Self::Read64K => Operation::Read,
+            _ => Operation::Write,
         }
     }
 }
@@ -164,29 +164,22 @@ impl Workload {
                 let blocks = kind.bytes() / self.block_bytes;
                 let places = (self.blocks / u64::from(blocks)).max(1);
                 let lba = u64::from(number) % places * u64::from(blocks);
-                let operation = match kind.direction() {
-                    Direction::In => Operation::Read,
-                    Direction::Out => Operation::Write,
-                };
                 let medium = match kind {
                     Kind::ForcedWrite4K => Medium::ForceUnitAccess,
                     _ => Medium::Cached,
                 };
-                Command::transfer(operation, lba, blocks, medium)
+                Command::transfer(kind.operation(), lba, blocks, medium)
             }
         };
+        let data = (kind.bytes() > 0).then(|| Data {
+            block: Arc::clone(&self.buffers),
+            offset: (number * LONGEST) as usize,
+            bytes: kind.bytes(),
+            direction: kind.operation().direction(),
+        });
         Request {
-            token: number.into(),
-            address: self.address,
-            cdb: command.cdb,
-            cdb_length: command.length,
-            data: (kind.bytes() > 0).then(|| Data {
-                block: Arc::clone(&self.buffers),
-                offset: (number * LONGEST) as usize,
-                bytes: kind.bytes(),
-                direction: kind.direction(),
-            }),
             timeout: PATIENCE,
+            ..command.request(number.into(), self.address, data)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rand::{Rng, RngExt};
 
 use testbed_machine::memory::{Block, Memory, MemoryError, PAGE, Placement};
+use testbed_storport::request::{Data, Direction};
 
 /// Unbuffered I/O needs buffers aligned to a sector; more is not promised.
 pub(crate) const SECTOR: u32 = 512;
@@ -45,6 +46,16 @@ impl Buffer {
                 bytes,
             })
             .collect())
+    }
+
+    /// The buffer as the data of a request.
+    pub(crate) fn data(&self, direction: Direction) -> Data {
+        Data {
+            block: Arc::clone(&self.block),
+            offset: self.offset,
+            bytes: self.bytes,
+            direction,
+        }
     }
 
     /// The first `bytes` of it.

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use super::port::TIMEOUT;
 use crate::status::big_endian;
+use testbed_storport::request::{Address, Data, Direction, Request};
 
 /// Operation codes.
 pub(crate) mod opcode {
@@ -52,7 +54,28 @@ pub enum Operation {
     Write,
 }
 
+impl Operation {
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Read => Direction::In,
+            Self::Write => Direction::Out,
+        }
+    }
+}
+
 impl Command {
+    /// The request that carries the command, with the class driver's time-out.
+    pub(crate) fn request(self, token: u64, address: Address, data: Option<Data>) -> Request {
+        Request {
+            token,
+            address,
+            cdb: self.cdb,
+            cdb_length: self.length,
+            data,
+            timeout: TIMEOUT,
+        }
+    }
+
     fn new<const N: usize>(bytes: [u8; N]) -> Self {
         let mut cdb = [0; 16];
         cdb[..N].copy_from_slice(&bytes);

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{
     cdb::Command,
-    port::{CommandError, Failure, Port, RETRIES, TIMEOUT},
+    port::{CommandError, Failure, Port, RETRIES},
     transfer::WriteThrough,
 };
 use crate::status::big_endian;
 use testbed_machine::memory::{Memory, MemoryError, Placement};
-use testbed_storport::request::{Address, Data, Direction, Request};
+use testbed_storport::request::{Address, Data, Direction};
 
 /// The allocation length of the commands.
 const ALLOCATION: u8 = 252;
@@ -137,19 +137,13 @@ pub(crate) fn ask(
     };
     let mut retries = 0;
     loop {
-        let completion = port.execute(Request {
-            token: 0,
-            address,
-            cdb: command.cdb,
-            cdb_length: command.length,
-            data: block.as_ref().map(|block| Data {
-                block: Arc::clone(block),
-                offset: 0,
-                bytes: allocation.into(),
-                direction: Direction::In,
-            }),
-            timeout: TIMEOUT,
+        let data = block.as_ref().map(|block| Data {
+            block: Arc::clone(block),
+            offset: 0,
+            bytes: allocation.into(),
+            direction: Direction::In,
         });
+        let completion = port.execute(command.request(0, address, data));
         match Failure::status_of(&completion) {
             Some(how) if how.is_worth_a_retry() && retries < RETRIES => retries += 1,
             Some(how) => return Err(CommandError { command, how }.into()),

@@ -13,10 +13,10 @@ use std::{
 use super::{
     buffer::{Buffer, SECTOR},
     cdb::{Command, Medium, Operation},
-    port::{CommandError, Failure, RETRIES, TIMEOUT},
+    port::{CommandError, Failure, RETRIES},
 };
 use testbed_machine::{clock, memory::PAGE};
-use testbed_storport::request::{Address, Completion, Data, Direction, Program, Request};
+use testbed_storport::request::{Address, Completion, Data, Program, Request};
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,10 +148,7 @@ impl Limits {
             block: Arc::clone(&buffer.block),
             offset,
             bytes,
-            direction: match transfer.operation {
-                Operation::Read => Direction::In,
-                Operation::Write => Direction::Out,
-            },
+            direction: transfer.operation.direction(),
         };
         (command, data)
     }
@@ -263,14 +260,8 @@ impl Table {
 
 impl Limits {
     fn request(&self, slot: u32, from: u32, command: Command, data: Option<Data>) -> Request {
-        Request {
-            token: u64::from(slot) << 32 | u64::from(from),
-            address: self.address,
-            cdb: command.cdb,
-            cdb_length: command.length,
-            data,
-            timeout: TIMEOUT,
-        }
+        let token = u64::from(slot) << 32 | u64::from(from);
+        command.request(token, self.address, data)
     }
 }
 

@@ -30,7 +30,7 @@ use testbed_storport::{
     control_request::ControlRequest,
     dump::{self, DumpError, DumpStack},
     report::Report,
-    request::{Address, Completion, Data, Direction, Program, Request},
+    request::{Address, Completion, Direction, Program, Request},
 };
 
 /// The size of a dump, at most a quarter of the disk.
@@ -45,9 +45,6 @@ const LOAD: u32 = PAGE as u32;
 
 /// Requests that the device serves before it stalls and the machine crashes.
 const SERVED: u64 = 256;
-
-/// The time-out of a dump's request.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of the data that the dump port reads.
 const INQUIRY: u32 = 36;
@@ -251,13 +248,11 @@ impl Load {
         };
         let lba = place * u64::from(LOAD) / u64::from(self.block_bytes);
         let blocks = LOAD / self.block_bytes;
-        Some(transfer(
-            self.address,
-            operation,
-            lba,
-            blocks,
-            buffer,
+        let command = Command::transfer(operation, lba, blocks, Medium::Cached);
+        Some(command.request(
             token,
+            self.address,
+            Some(buffer.data(operation.direction())),
         ))
     }
 }
@@ -283,33 +278,6 @@ impl Program for Load {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
-    }
-}
-
-fn transfer(
-    address: Address,
-    operation: Operation,
-    lba: u64,
-    blocks: u32,
-    buffer: &Buffer,
-    token: u64,
-) -> Request {
-    let command = Command::transfer(operation, lba, blocks, Medium::Cached);
-    Request {
-        token,
-        address,
-        cdb: command.cdb,
-        cdb_length: command.length,
-        data: Some(Data {
-            block: Arc::clone(&buffer.block),
-            offset: buffer.offset,
-            bytes: buffer.bytes,
-            direction: match operation {
-                Operation::Read => Direction::In,
-                Operation::Write => Direction::Out,
-            },
-        }),
-        timeout: TIMEOUT,
     }
 }
 
@@ -376,7 +344,8 @@ impl Dump<'_> {
     fn piece(&self, operation: Operation, first: u64, buffer: &Buffer) -> Request {
         let lba = first * SECTOR as u64 / u64::from(self.block_bytes);
         let blocks = buffer.bytes / self.block_bytes;
-        transfer(self.address, operation, lba, blocks, buffer, 0)
+        let command = Command::transfer(operation, lba, blocks, Medium::Cached);
+        command.request(0, self.address, Some(buffer.data(operation.direction())))
     }
 
     /// Sends the commands of the dump port before its first write. These are not documented.
@@ -403,19 +372,10 @@ impl Dump<'_> {
     /// Executes a command, and returns its data, which must be complete.
     fn answer(&self, command: Command, bytes: u32, what: &str) -> Result<Vec<u8>, CrashError> {
         let buffer = self.buffer(bytes)?;
-        let completion = self.stack.execute(&Request {
-            token: 0,
-            address: self.address,
-            cdb: command.cdb,
-            cdb_length: command.length,
-            data: Some(Data {
-                block: Arc::clone(&buffer.block),
-                offset: buffer.offset,
-                bytes,
-                direction: Direction::In,
-            }),
-            timeout: TIMEOUT,
-        })?;
+        let data = Some(buffer.data(Direction::In));
+        let completion = self
+            .stack
+            .execute(&command.request(0, self.address, data))?;
         good(&completion, what, bytes)?;
         Ok(buffer.read())
     }
@@ -457,14 +417,9 @@ impl Dump<'_> {
     /// Flushes the disk's cache, with every request that does so.
     fn settle(&self) -> Result<(), CrashError> {
         let command = Command::synchronize_cache();
-        let completion = self.stack.execute(&Request {
-            token: 0,
-            address: self.address,
-            cdb: command.cdb,
-            cdb_length: command.length,
-            data: None,
-            timeout: TIMEOUT,
-        })?;
+        let completion = self
+            .stack
+            .execute(&command.request(0, self.address, None))?;
         good(&completion, "SYNCHRONIZE CACHE", 0)?;
         // The dump stack checks their results.
         self.stack.control(ControlRequest::Flush(self.address))?;
