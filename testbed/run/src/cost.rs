@@ -14,14 +14,13 @@ pub use self::report::Cost;
 use self::workload::{Kind, Workload};
 use crate::{
     disk::{Disk, discovery::DiskError},
-    run::{self, FunctionKind},
+    run::{self, FunctionKind, TemporaryImageError},
 };
-use testbed_devices::{Bell, BlkSettings, DiskImage, DiskImageError, VirtioBlk};
+use testbed_devices::BlkSettings;
 use testbed_loader::{Image, ImageError};
 use testbed_machine::{
     InterruptKind, Machine, MachineError, MachineSettings,
     memory::MemoryError,
-    pci::PciFunction,
     trap::count::{self, Surroundings},
 };
 use testbed_storport::{
@@ -60,16 +59,8 @@ pub enum CostError {
     #[error("no usable disk: {0}")]
     Disk(#[from] DiskError),
     /// The temporary image cannot be made.
-    #[error(
-        "cannot make a temporary image in {}: {why}; name another folder with the environment \
-         variable TMPDIR", folder.display()
-    )]
-    Image {
-        /// The folder.
-        folder: PathBuf,
-        /// The host's error.
-        why: String,
-    },
+    #[error(transparent)]
+    Image(#[from] TemporaryImageError),
     /// The machine has too little memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -87,17 +78,10 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
         interrupts: InterruptKind::Messages,
     })?;
     let disk = match settings.function {
-        FunctionKind::VirtioBlk => Some(VirtioBlk::new(
-            temporary_image()?,
-            machine.memory().guest().clone(),
-            BlkSettings::default(),
-        )),
+        FunctionKind::VirtioBlk => Some(run::temporary_image(DISK)?.0),
         FunctionKind::Bell => None,
     };
-    let function: Arc<dyn PciFunction> = match &disk {
-        Some(disk) => disk.clone(),
-        None => Bell::new(1),
-    };
+    let (function, disk) = run::function(&machine, disk, BlkSettings::default());
     let adapter = Adapter::start(
         &machine,
         &image,
@@ -159,17 +143,4 @@ pub fn count(settings: &Settings) -> Result<Cost, CostError> {
     }
     progress.finish_and_clear();
     Ok(cost)
-}
-
-/// Makes a disk image that is deleted when it is closed.
-fn temporary_image() -> Result<DiskImage, CostError> {
-    let failed = |why: String| CostError::Image {
-        folder: std::env::temp_dir(),
-        why,
-    };
-    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
-    let image = DiskImage::create(&folder.path().join("disk.img"), DISK)
-        .map_err(|error: DiskImageError| failed(error.to_string()))?;
-    folder.close().map_err(|error| failed(error.to_string()))?;
-    Ok(image)
 }

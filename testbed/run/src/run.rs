@@ -2,20 +2,26 @@
 //! results of its steps.
 
 mod crash;
+mod hardware;
+mod imports;
 pub mod used_image;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::SystemTime,
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::crash::Crash;
+pub(crate) use self::hardware::{function, temporary_image};
+use self::{
+    crash::Crash,
+    hardware::{DiskFile, Hardware},
+};
+pub use self::{hardware::TemporaryImageError, imports::print_imports};
 use crate::{
     command,
     disk::{
@@ -34,14 +40,11 @@ use crate::{
     summary::Summary,
     verify::{self, VerifyError},
 };
-use testbed_devices::{
-    Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk,
-};
-use testbed_loader::{Image, ImageError, Import};
+use testbed_devices::{DeviceId, DiskImage, DiskImageError, HostFailure, VirtioBlk};
+use testbed_loader::{Image, ImageError};
 use testbed_machine::{
     InterruptKind, Machine, MachineError, MachineSettings, clock,
     memory::PAGE,
-    pci::PciFunction,
     schedule::{self, Trace},
     trap,
 };
@@ -191,52 +194,11 @@ pub enum RunError {
     #[error(transparent)]
     Workload(WorkloadError),
     /// A temporary image cannot be made.
-    #[error(
-        "cannot make a temporary image in {folder}: {source}; name an image with --disk, or \
-         another folder with the environment variable TMPDIR"
-    )]
-    Temporary {
-        /// The folder.
-        folder: PathBuf,
-        /// The host's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Temporary(#[from] TemporaryImageError),
     /// The output cannot be written.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
-}
-
-/// Prints the imports of a driver file, by module.
-///
-/// # Errors
-/// The file cannot be read or parsed, or the output cannot be written.
-pub fn print_imports(driver: &Path, out: &mut dyn Write) -> Result<(), RunError> {
-    for (module, functions) in by_module(&Image::imports_of(driver)?) {
-        writeln!(out, "{module} ({})", functions.len())?;
-        for function in functions {
-            let mark = if testbed_storport::is_prohibited(&module, function) {
-                "   <- prohibited for physical miniports"
-            } else {
-                ""
-            };
-            writeln!(out, "  {function}{mark}")?;
-        }
-    }
-    Ok(())
-}
-
-/// Groups functions by module, in the file's order, with the port driver first.
-fn by_module(imports: &[Import]) -> Vec<(String, Vec<&str>)> {
-    let mut modules: Vec<(String, Vec<&str>)> = Vec::new();
-    for import in imports {
-        let module = import.module.to_ascii_lowercase();
-        match modules.iter_mut().find(|(name, _)| *name == module) {
-            Some((_, functions)) => functions.push(&import.function),
-            None => modules.push((module, vec![&import.function])),
-        }
-    }
-    modules.sort_by_key(|(name, _)| name != testbed_storport::MODULE);
-    modules
 }
 
 /// Checks `settings` without loading the driver: workload, sizes, image file.
@@ -255,7 +217,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     trap::ignore_file_size_signal();
     let (workload, disk) = prepare(settings)?;
     let imports = Image::imports_of(&settings.driver)?;
-    print_driver(&settings.driver, &imports, out)?;
+    imports::print_driver(&settings.driver, &imports, out)?;
 
     let seed = settings.seed.unwrap_or_else(seed_of_the_clock);
     if settings.checks == Checks::All {
@@ -269,7 +231,7 @@ pub fn run(settings: &Settings, out: &mut dyn Write) -> Result<Verdict, RunError
     })?;
     let image = Arc::new(Image::load(&settings.driver, &testbed_storport::resolve)?);
     let hardware = Hardware::new(settings, &machine, disk);
-    print_machine(settings, &hardware, out)?;
+    hardware.print(settings, out)?;
     if schedule::trace().is_some() {
         writeln!(out, "schedule  one thread at a time, seed {seed}")?;
     }
@@ -346,200 +308,6 @@ fn check_verify(settings: &Settings, image: &DiskImage) -> Result<(), RunError> 
             Size(image.bytes())
         ))),
         _ => Ok(()),
-    }
-}
-
-/// The open image file.
-struct DiskFile {
-    /// For the device.
-    image: DiskImage,
-    /// For the verify pass.
-    contents: File,
-    name: String,
-    /// For [`Mark`]; `None` for a temporary image.
-    to_mark: Option<File>,
-}
-
-/// Marks the image on drop, at the end of a run that may have written to it.
-struct Mark(File);
-
-impl Drop for Mark {
-    fn drop(&mut self) {
-        // Another user's file cannot be marked: the next run refuses it.
-        let _ = used_image::mark(&self.0);
-    }
-}
-
-impl DiskFile {
-    fn open(settings: &Settings) -> Result<Self, RunError> {
-        match &settings.disk {
-            Some(path) => {
-                let image = DiskImage::open(path, Access::ReadWrite)?;
-                let host = |source| DiskImageError::Host {
-                    path: path.clone(),
-                    source,
-                };
-                let contents = File::open(path).map_err(host)?;
-                if settings.used == UsedImage::Refuse {
-                    let progress = progress("checking the image {wide_bar} {percent}%");
-                    let foreign = used_image::first_foreign(&contents, &progress);
-                    progress.finish_and_clear();
-                    if let Some(at) = foreign.map_err(host)? {
-                        return Err(RunError::Used {
-                            path: path.clone(),
-                            at,
-                        });
-                    }
-                }
-                let name = path.display().to_string();
-                let mark = contents.try_clone().map_err(host)?;
-                Ok(Self {
-                    image,
-                    contents,
-                    name,
-                    to_mark: Some(mark),
-                })
-            }
-            None => {
-                let temporary = |source| RunError::Temporary {
-                    folder: std::env::temp_dir(),
-                    source,
-                };
-                // The folder and the image are deleted now. The open file remains until it is
-                // closed, so nothing is left even after a crash.
-                let folder = tempfile::tempdir().map_err(temporary)?;
-                let path = folder.path().join("disk.img");
-                let image = DiskImage::create(&path, settings.size.0)?;
-                let contents = File::open(&path).map_err(temporary)?;
-                folder.close().map_err(temporary)?;
-                Ok(Self {
-                    image,
-                    contents,
-                    name: "temporary image".to_owned(),
-                    to_mark: None,
-                })
-            }
-        }
-    }
-}
-
-fn print_driver(driver: &Path, imports: &[Import], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "driver    {}", driver.display())?;
-    let modules = by_module(imports);
-    if modules.is_empty() {
-        writeln!(out, "imports   none")?;
-    }
-    for (module, functions) in modules {
-        let mark = if module == testbed_storport::MODULE {
-            ""
-        } else {
-            "   <- not the port driver"
-        };
-        let title = format!("imports   {module} ({}):", functions.len());
-        writeln!(out, "{title}{mark}")?;
-        for line in wrapped(&functions, 68) {
-            writeln!(out, "          {line}")?;
-        }
-    }
-    Ok(())
-}
-
-/// Joins the words with commas, and wraps them in lines of at most `width` characters.
-fn wrapped(words: &[&str], width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in words {
-        match lines.last_mut() {
-            Some(line) if line.len() + 2 + word.len() <= width => {
-                line.push_str(", ");
-                line.push_str(word);
-            }
-            Some(line) => {
-                line.push(',');
-                lines.push((*word).to_owned());
-            }
-            None => lines.push((*word).to_owned()),
-        }
-    }
-    lines
-}
-
-/// The PCI function and its image file.
-struct Hardware {
-    function: Arc<dyn PciFunction>,
-    /// The same function, if it is a virtio disk.
-    device: Option<Arc<VirtioBlk>>,
-    description: String,
-    /// The disk's name in the output.
-    disk_name: String,
-    /// The image file, to compare with; `None` for the bell.
-    contents: Option<File>,
-    _mark: Option<Mark>,
-}
-
-impl Hardware {
-    /// Makes the function of `settings`. `disk` is the image file of a virtio disk.
-    fn new(settings: &Settings, machine: &Machine, disk: Option<DiskFile>) -> Self {
-        let Some(disk) = disk else {
-            // One message for each CPU.
-            let messages = u16::try_from(settings.cpus).unwrap_or(u16::MAX);
-            return Self {
-                function: Bell::new(messages),
-                device: None,
-                description: "bell, PCI 1234:BE11".to_owned(),
-                disk_name: "the driver's memory".to_owned(),
-                contents: None,
-                _mark: None,
-            };
-        };
-        let identity = match settings.device_id {
-            DeviceId::Modern => "1AF4:1042 (modern)",
-            DeviceId::Transitional => "1AF4:1001 (transitional)",
-        };
-        let device = VirtioBlk::new(
-            disk.image,
-            machine.memory().guest().clone(),
-            BlkSettings {
-                device_id: settings.device_id,
-                serial: "TESTBED".to_owned(),
-                ..BlkSettings::default()
-            },
-        );
-        Self {
-            function: device.clone(),
-            device: Some(device),
-            description: format!("virtio-blk, PCI {identity}"),
-            disk_name: disk.name,
-            contents: Some(disk.contents),
-            _mark: disk.to_mark.map(Mark),
-        }
-    }
-}
-
-fn print_machine(
-    settings: &Settings,
-    hardware: &Hardware,
-    out: &mut dyn Write,
-) -> Result<(), io::Error> {
-    let interrupts = match settings.interrupts {
-        InterruptKind::Messages => {
-            format!("MSI-X, {} vectors", hardware.function.msix_vectors())
-        }
-        InterruptKind::Line => "INTx".to_owned(),
-    };
-    writeln!(
-        out,
-        "machine   {} CPUs, {} of memory",
-        settings.cpus, settings.memory
-    )?;
-    writeln!(out, "device    {}, {interrupts}", hardware.description)?;
-    match &hardware.contents {
-        Some(contents) => writeln!(
-            out,
-            "image     {}, {}",
-            hardware.disk_name,
-            Size(contents.metadata()?.len())
-        ),
-        None => writeln!(out, "image     none: {}", hardware.disk_name),
     }
 }
 
@@ -1025,78 +793,4 @@ pub fn seed_of_the_clock() -> u64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| u64::from(since.subsec_nanos()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use testbed_loader::sample::{Sample, TemporaryFile};
-
-    fn import(module: &str, function: &str) -> Import {
-        Import {
-            module: module.to_owned(),
-            function: function.to_owned(),
-        }
-    }
-
-    #[test]
-    fn imports_are_grouped_by_module_and_the_port_driver_comes_first() {
-        let imports = [
-            import("ntoskrnl.exe", "KeBugCheckEx"),
-            import("STORPORT.SYS", "StorPortInitialize"),
-            import("storport.sys", "StorPortNotification"),
-        ];
-        assert_eq!(
-            by_module(&imports),
-            [
-                (
-                    "storport.sys".to_owned(),
-                    vec!["StorPortInitialize", "StorPortNotification"]
-                ),
-                ("ntoskrnl.exe".to_owned(), vec!["KeBugCheckEx"]),
-            ]
-        );
-    }
-
-    #[test]
-    fn the_imports_of_a_file_are_printed_and_strangers_marked() {
-        let sample = Sample {
-            imports: vec![
-                ("ntoskrnl.exe", "KeBugCheckEx"),
-                ("storport.sys", "StorPortInitialize"),
-                ("storport.sys", "StorPortNotification"),
-            ],
-            ..Sample::default()
-        };
-        let file = TemporaryFile::new("some.sys", &sample.file());
-        let mut listed = Vec::new();
-        let mut marked = Vec::new();
-
-        print_imports(&file.path, &mut listed).expect("it is a driver");
-        let imports = Image::imports_of(&file.path).expect("it is a driver");
-        print_driver(Path::new("some.sys"), &imports, &mut marked).expect("it is printed");
-
-        assert_eq!(
-            String::from_utf8_lossy(&listed),
-            "storport.sys (2)\n  StorPortInitialize\n  StorPortNotification\n\
-             ntoskrnl.exe (1)\n  KeBugCheckEx\n"
-        );
-        assert_eq!(
-            String::from_utf8_lossy(&marked),
-            "driver    some.sys\n\
-             imports   storport.sys (2):\n\
-             \x20         StorPortInitialize, StorPortNotification\n\
-             imports   ntoskrnl.exe (1):   <- not the port driver\n\
-             \x20         KeBugCheckEx\n"
-        );
-    }
-
-    #[test]
-    fn long_lists_are_wrapped_at_words() {
-        assert_eq!(
-            wrapped(&["one", "two", "three", "four"], 10),
-            ["one, two,", "three,", "four"]
-        );
-        assert!(wrapped(&[], 10).is_empty());
-    }
 }
