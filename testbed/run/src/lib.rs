@@ -19,7 +19,6 @@ mod command;
 pub mod cost;
 pub mod disk;
 pub mod diskspd;
-pub mod elapsed;
 pub mod rules;
 pub mod run;
 pub mod seeds;

@@ -34,7 +34,6 @@ use crate::{
         results::Parameters,
         workload::{Workload, WorkloadError},
     },
-    elapsed::Elapsed,
     size::Size,
     status::key,
     summary::Summary,
@@ -366,9 +365,9 @@ impl Run<'_> {
         };
         writeln!(
             out,
-            "adapter   started in {}; {} a transfer, {} scatter/gather elements, alignment mask \
+            "adapter   started in {:.2?}; {} a transfer, {} scatter/gather elements, alignment mask \
              {:#x}",
-            Elapsed(clock::instant() - begin),
+            clock::instant() - begin,
             Size(adapter.max_transfer_bytes().into()),
             adapter.max_physical_breaks(),
             adapter.alignment_mask(),
@@ -538,10 +537,10 @@ impl Run<'_> {
         let mismatches = outcome.findings.count();
         writeln!(
             out,
-            "verify    {} verified in {} extents, {mismatches} mismatches (seed {seed}, {})",
+            "verify    {} verified in {} extents, {mismatches} mismatches (seed {seed}, {:.2?})",
             Size(outcome.bytes),
             outcome.extents,
-            Elapsed(outcome.elapsed),
+            outcome.elapsed,
         )?;
         write!(
             out,
@@ -623,8 +622,8 @@ impl Run<'_> {
         };
         writeln!(
             out,
-            "restart   {restarts} power cycles, {read} ({})",
-            Elapsed(clock::instant() - begin)
+            "restart   {restarts} power cycles, {read} ({:.2?})",
+            clock::instant() - begin
         )?;
         if mismatches == 0 {
             return Ok(Verdict::Pass);
@@ -743,13 +742,9 @@ impl Run<'_> {
 fn print_trace(trace: &Trace, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "schedule  {} scheduling points ({} at driver instructions) in {} of virtual time, {} \
+        "schedule  {} scheduling points ({} at driver instructions) in {:.2?} of virtual time, {} \
          thread switches, digest {:016x}",
-        trace.points,
-        trace.instructions,
-        Elapsed(trace.time),
-        trace.switches,
-        trace.digest
+        trace.points, trace.instructions, trace.time, trace.switches, trace.digest
     )
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{command, elapsed::Elapsed, run};
+use crate::{command, run};
 
 /// The exit code of a command that could not be carried out: there is no verdict on the driver.
 pub const UNUSABLE: u8 = 2;
@@ -57,13 +57,16 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
         drop(send);
         let mut passed = 0;
         for ended in ended {
-            let (seed, took) = (ended.seed, Elapsed(ended.took));
+            let (seed, took) = (ended.seed, ended.took);
             let output = ended.output?;
             progress.inc(1);
             progress.suspend(|| {
                 if output.status.success() {
                     passed += 1;
-                    return writeln!(out, "seed {seed}: PASS in {took}  ({passed} of {count})");
+                    return writeln!(
+                        out,
+                        "seed {seed}: PASS in {took:.2?}  ({passed} of {count})"
+                    );
                 }
                 stop.store(true, Ordering::Relaxed);
                 out.write_all(&output.stdout)?;
@@ -75,15 +78,18 @@ pub fn run(first: u64, count: u32, out: &mut dyn Write) -> io::Result<u8> {
                 } else {
                     "FAIL"
                 };
-                writeln!(out, "seed {seed}: {verdict} in {took}")
+                writeln!(out, "seed {seed}: {verdict} in {took:.2?}")
             })?;
         }
         Ok::<(), io::Error>(())
     })?;
     progress.finish_and_clear();
     if code == 0 {
-        let took = Elapsed(begin.elapsed());
-        writeln!(out, "PASS: {count} seeds, starting at {first}, in {took}")?;
+        let took = begin.elapsed();
+        writeln!(
+            out,
+            "PASS: {count} seeds, starting at {first}, in {took:.2?}"
+        )?;
     }
     Ok(code)
 }

@@ -9,10 +9,7 @@ use std::{
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::{
-    elapsed::Elapsed,
-    status::{SrbStatus, srb},
-};
+use crate::status::{SrbStatus, srb};
 use testbed_machine::pci::FunctionCounters;
 use testbed_storport::report::{Report, RuleList, times};
 
@@ -101,9 +98,9 @@ impl Summary {
             vec![
                 row.name.to_owned(),
                 row.count.to_string(),
-                Elapsed(row.total).to_string(),
+                format!("{:.2?}", row.total),
                 mean(row.total, row.count),
-                Elapsed(row.max).to_string(),
+                format!("{:.2?}", row.max),
             ]
         });
         table(out, &["callback", "calls", "total", "mean", "max"], rows)
@@ -118,10 +115,10 @@ impl Summary {
                 row.name.clone(),
                 row.acquisitions.to_string(),
                 row.contended.to_string(),
-                Elapsed(row.wait_total).to_string(),
-                Elapsed(row.held_total).to_string(),
+                format!("{:.2?}", row.wait_total),
+                format!("{:.2?}", row.held_total),
                 mean(row.held_total, row.acquisitions),
-                Elapsed(row.held_max).to_string(),
+                format!("{:.2?}", row.held_max),
             ]
         });
         let heading = [
@@ -283,11 +280,7 @@ pub(crate) fn table(
 fn mean(total: Duration, count: u64) -> String {
     match count {
         0 => "-".to_owned(),
-        count => {
-            let nanoseconds = total.as_nanos() / u128::from(count);
-            let mean = u64::try_from(nanoseconds).unwrap_or(u64::MAX);
-            Elapsed(Duration::from_nanos(mean)).to_string()
-        }
+        count => format!("{:.2?}", total.div_f64(count as f64)),
     }
 }
 
@@ -345,12 +338,12 @@ mod tests {
     #[test]
     fn the_report_is_laid_out_in_three_tables_and_remarks() {
         let expected = "\
-callback       calls    total     mean      max
-HwFindAdapter      1  1.50 ms  1.50 ms  1.50 ms
-HwStartIo       4000  2.00 ms   500 ns   900 ns
+callback       calls   total      mean       max
+HwFindAdapter      1  1.50ms    1.50ms    1.50ms
+HwStartIo       4000  2.00ms  500.00ns  900.00ns
 
-lock   acquired  contended    waited     held    mean      max
-Dpc 0      8000         12  40.00 us  4.00 ms  500 ns  3.00 us
+lock   acquired  contended   waited    held      mean     max
+Dpc 0      8000         12  40.00µs  4.00ms  500.00ns  3.00µs
 
 event            count  per I/O
 interrupts        2000    0.500
