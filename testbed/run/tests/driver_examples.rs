@@ -1,35 +1,15 @@
-//! The example drivers do their work: whole runs of the command, in each shape
-//! of interrupts and SRBs, and closely watched.
-//!
-//! The files are those that FERROSTOR_RAMDISK and FERROSTOR_LOCKS name.
+//! Whole runs of the command with the example drivers that FERROSTOR_RAMDISK and
+//! FERROSTOR_LOCKS name, with each type of interrupts and SRBs, and with all checks.
 
-use std::process::Command;
+mod command;
 
-/// Runs the driver that `variable` names with these options of the command, and
-/// a short load on two CPUs. What it printed.
+/// A short workload on two CPUs.
+const SHORT: &str = "-b4K -r -o16 -t2 -w30 -d1 -W0";
+
+/// Runs an example on the bell, with two CPUs.
 fn passes(variable: &str, options: &[&str]) -> String {
-    let driver = std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names the file"));
-    let output = Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args([
-            "run",
-            "--driver",
-            &driver,
-            "--function",
-            "bell",
-            "--house-rules",
-        ])
-        .args(["--cpus", "2"])
-        .args(options)
-        .args(["--", "-b4K", "-r", "-o16", "-t2", "-w30", "-d1", "-W0"])
-        .output()
-        .expect("the command starts");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    let judged = "violations: none; driver errors seen by the device: none";
-    assert!(text.contains(judged), "{text}");
-    assert!(text.ends_with("PASS\n"), "{text}");
-    text
+    let options = [&["--function", "bell", "--cpus", "2"], options].concat();
+    command::passes(variable, &options, SHORT)
 }
 
 fn ramdisk_keeps_data(options: &[&str]) {

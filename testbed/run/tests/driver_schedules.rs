@@ -1,39 +1,17 @@
-//! The driver file under `--verify`: a seed gives the same run each time.
-//!
-//! The file is the one that FERROSTOR_DRIVER names.
+//! Runs of the file that FERROSTOR_DRIVER names under `--verify`: a seed gives the same run
+//! each time.
 
-use std::process::{Command, Output};
+mod command;
 
-/// Runs the driver closely watched, with these options and a short load on four
-/// CPUs.
-fn run(options: &[&str]) -> Output {
-    let driver = std::env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
-    Command::new(env!("CARGO_BIN_EXE_testbed"))
-        .args([
-            "run",
-            "--driver",
-            &driver,
-            "--verify",
-            "--size",
-            "64M",
-            "--house-rules",
-        ])
-        .args(["--verify-bytes", "1M"])
-        .args(options)
-        .args(["--", "-b8K", "-r", "-o4", "-t4", "-w30", "-d1", "-W0"])
-        .output()
-        .expect("the command starts")
-}
+const DRIVER: &str = "FERROSTOR_DRIVER";
+const CHECKED: [&str; 5] = ["--verify", "--size", "64M", "--verify-bytes", "1M"];
+/// A short workload on four CPUs.
+const SHORT: &str = "-b8K -r -o4 -t4 -w30 -d1 -W0";
 
-/// What a run that passed counted, and its trace.
+/// The counts of a run that passed, and its trace.
 fn counted(options: &[&str]) -> String {
-    let output = run(options);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{errors}");
-    let judged = "violations: none; driver errors seen by the device: none";
-    assert!(text.contains(judged), "{text}");
-    // What stands above it are also the host's CPU times.
+    let text = command::passes(DRIVER, &[&CHECKED, options].concat(), SHORT);
+    // The part before it has the CPU time of the host.
     let from = text.find("callback ").expect("callbacks are counted");
     text[from..].to_owned()
 }
@@ -55,7 +33,8 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 #[test]
 #[ignore = "needs a built driver: cargo xtask test"]
 fn many_seeds_pass_each_in_its_own_process() {
-    let output = run(&["--seed", "10", "--seeds", "4"]);
+    let options = [&CHECKED[..], &["--seed", "10", "--seeds", "4"]].concat();
+    let output = command::run(DRIVER, &options, SHORT);
 
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -21,7 +21,7 @@ use testbed_loader::Image;
 use testbed_machine::{
     InterruptKind, Machine, MachineSettings,
     memory::{Block, Placement},
-    pci::PciFunction,
+    pci::{Bar, FunctionCounters, Interrupts, PciFunction},
 };
 use testbed_storport::{
     self,
@@ -94,7 +94,7 @@ pub fn isolated<F: FnOnce()>(scenario: F) {
 }
 
 /// The process's machine.
-fn machine() -> &'static Arc<Machine> {
+pub fn machine() -> &'static Arc<Machine> {
     static MACHINE: OnceLock<Arc<Machine>> = OnceLock::new();
     MACHINE.get_or_init(|| {
         Machine::new(&MachineSettings {
@@ -104,6 +104,18 @@ fn machine() -> &'static Arc<Machine> {
         })
         .unwrap()
     })
+}
+
+/// The driver file that `variable` names.
+pub fn image(variable: &str) -> Arc<Image> {
+    let path = env::var(variable).unwrap_or_else(|_| panic!("{variable} names the driver file"));
+    Arc::new(Image::load(Path::new(&path), &testbed_storport::resolve).unwrap())
+}
+
+/// Memory for the data of requests. No two pages are adjacent in physical memory.
+pub fn buffer(bytes: usize) -> Arc<Block> {
+    let memory = machine().memory();
+    Arc::new(memory.allocate(bytes, Placement::Scattered).unwrap())
 }
 
 /// The driver, started on a disk.
@@ -153,8 +165,7 @@ impl Disk {
         function: Arc<dyn PciFunction>,
         settings: AdapterSettings,
     ) -> Result<Bench, FailedStart> {
-        let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
-        let image = Arc::new(Image::load(Path::new(&driver), &testbed_storport::resolve).unwrap());
+        let image = image("FERROSTOR_DRIVER");
         let adapter = Adapter::start(machine(), &image, &function, settings)?;
         Ok(Bench {
             device: self.device,
@@ -191,8 +202,7 @@ pub fn start(settings: AdapterSettings) -> Bench {
 
 impl Bench {
     pub fn buffer(&self, bytes: usize) -> Arc<Block> {
-        let memory = machine().memory();
-        Arc::new(memory.allocate(bytes, Placement::Scattered).unwrap())
+        buffer(bytes)
     }
 
     /// Carries out a request, if it ends within `limit`.
@@ -463,8 +473,65 @@ pub fn load(
 /// Crashes, and starts a second copy of the driver as a dump stack.
 pub fn crash(bench: &Bench) -> Result<DumpStack, StartError> {
     bench.adapter.crash();
-    let driver = env::var("FERROSTOR_DRIVER").expect("FERROSTOR_DRIVER names the driver file");
-    let image = Arc::new(Image::load(Path::new(&driver), &testbed_storport::resolve).unwrap());
+    let image = image("FERROSTOR_DRIVER");
     let function: Arc<dyn PciFunction> = bench.device.clone();
     DumpStack::start(machine(), &image, &function, SrbShape::Storage)
+}
+
+/// A function whose accesses to BARs are observed.
+pub struct Intercepted {
+    pub function: Arc<dyn PciFunction>,
+    /// Gets the BAR and the offset.
+    pub before_read: Box<dyn Fn(usize, u64) + Send + Sync>,
+    /// Gets the BAR, the offset and the data. Returns whether the write reaches the function.
+    pub before_write: Box<dyn Fn(usize, u64, &[u8]) -> bool + Send + Sync>,
+}
+
+impl PciFunction for Intercepted {
+    fn config_read(&self, offset: u16, data: &mut [u8]) {
+        self.function.config_read(offset, data);
+    }
+
+    fn config_write(&self, offset: u16, data: &[u8]) {
+        self.function.config_write(offset, data);
+    }
+
+    fn bar(&self, index: usize) -> Option<Bar> {
+        self.function.bar(index)
+    }
+
+    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
+        (self.before_read)(index, offset);
+        self.function.bar_read(index, offset, data);
+    }
+
+    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
+        if (self.before_write)(index, offset, data) {
+            self.function.bar_write(index, offset, data);
+        }
+    }
+
+    fn msix_vectors(&self) -> u16 {
+        self.function.msix_vectors()
+    }
+
+    fn connect(&self, interrupts: Arc<dyn Interrupts>) {
+        self.function.connect(interrupts);
+    }
+
+    fn counters(&self) -> FunctionCounters {
+        self.function.counters()
+    }
+
+    fn power_cycle(&self) {
+        self.function.power_cycle();
+    }
+
+    fn driver_errors(&self) -> Vec<String> {
+        self.function.driver_errors()
+    }
+
+    fn stop(&self) {
+        self.function.stop();
+    }
 }

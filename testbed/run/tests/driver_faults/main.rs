@@ -9,5 +9,7 @@ mod device;
 mod durability;
 mod events;
 mod life;
+mod locks;
 mod races;
+mod recovery;
 mod requests;

@@ -8,7 +8,6 @@ use std::{
 };
 
 use testbed_devices::{BlkSettings, Glitch, Operation, VirtioBlk};
-use testbed_machine::pci::{Bar, FunctionCounters, Interrupts, PciFunction};
 use testbed_storport::{
     adapter::{Adapter, AdapterSettings, FailingExport},
     control_request::ControlRequest,
@@ -44,91 +43,45 @@ enum Access {
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A disk that calls a hook before one access.
-struct Hooked {
-    disk: Arc<VirtioBlk>,
-    hook: Mutex<Option<(Access, Hook)>>,
-}
+/// Calls a hook before one access to a disk.
+#[derive(Default)]
+struct Hooked(Mutex<Option<(Access, Hook)>>);
 
 impl Hooked {
-    fn new(disk: &Disk) -> Arc<Self> {
-        Arc::new(Self {
-            disk: disk.device.clone(),
-            hook: Mutex::new(None),
-        })
-    }
-
     /// Calls `hook` before the next such access, once.
     fn before(&self, access: Access, hook: impl FnOnce() + Send + 'static) {
-        *self.hook.lock().unwrap() = Some((access, Box::new(hook)));
+        *self.0.lock().unwrap() = Some((access, Box::new(hook)));
     }
 
     fn call(&self, access: Access) {
-        let hook = self.hook.lock().unwrap().take_if(|hook| hook.0 == access);
+        let hook = self.0.lock().unwrap().take_if(|hook| hook.0 == access);
         if let Some((_, hook)) = hook {
             hook();
         }
     }
 }
 
-impl PciFunction for Hooked {
-    fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.disk.config_read(offset, data);
-    }
-
-    fn config_write(&self, offset: u16, data: &[u8]) {
-        self.disk.config_write(offset, data);
-    }
-
-    fn bar(&self, index: usize) -> Option<Bar> {
-        self.disk.bar(index)
-    }
-
-    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
-        if (index, offset) == (BAR, DEVICE_STATUS) {
-            self.call(Access::ReadStatus);
-        }
-        self.disk.bar_read(index, offset, data);
-    }
-
-    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
-        match (index, offset, data) {
-            (BAR, DEVICE_STATUS, [status]) => self.call(Access::WriteStatus(*status)),
-            (BAR, NOTIFY, _) => self.call(Access::Notify),
-            _ => {}
-        }
-        self.disk.bar_write(index, offset, data);
-    }
-
-    fn msix_vectors(&self) -> u16 {
-        self.disk.msix_vectors()
-    }
-
-    fn connect(&self, interrupts: Arc<dyn Interrupts>) {
-        self.disk.connect(interrupts);
-    }
-
-    fn counters(&self) -> FunctionCounters {
-        self.disk.counters()
-    }
-
-    fn power_cycle(&self) {
-        self.disk.power_cycle();
-    }
-
-    fn driver_errors(&self) -> Vec<String> {
-        self.disk.driver_errors()
-    }
-
-    fn stop(&self) {
-        self.disk.stop();
-    }
-}
-
 fn start_hooked(settings: AdapterSettings) -> (Bench, Arc<Hooked>) {
     let disk = Disk::new(BlkSettings::default());
-    let hooked = Hooked::new(&disk);
-    let started = disk.try_start_as(hooked.clone(), settings);
+    let hooked = Arc::<Hooked>::default();
+    let (reads, writes) = (hooked.clone(), hooked.clone());
+    let function = Arc::new(Intercepted {
+        function: disk.device.clone(),
+        before_read: Box::new(move |bar, offset| {
+            if (bar, offset) == (BAR, DEVICE_STATUS) {
+                reads.call(Access::ReadStatus);
+            }
+        }),
+        before_write: Box::new(move |bar, offset, data| {
+            match (bar, offset, data) {
+                (BAR, DEVICE_STATUS, [status]) => writes.call(Access::WriteStatus(*status)),
+                (BAR, NOTIFY, _) => writes.call(Access::Notify),
+                _ => {}
+            }
+            true
+        }),
+    });
+    let started = disk.try_start_as(function, settings);
     (started.expect("the driver starts"), hooked)
 }
 
