@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::{Serialize, Serializer};
 
+use crate::summary::table;
 use testbed_machine::trap::count::Tally;
 use testbed_storport::adapter::Extensions;
 
@@ -285,26 +285,14 @@ impl Cost {
         headings: &[&str],
         numbers: impl Fn(&Figures) -> Vec<Number>,
     ) -> fmt::Result {
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_header([title, "depth"].iter().chain(headings));
-        for row in &self.rows {
+        let heading = [&[title, "depth"], headings].concat();
+        let rows = self.rows.iter().map(|row| {
             let mut cells = vec![row.request.to_owned(), row.depth.to_string()];
             cells.extend(numbers(&row.figures).iter().map(ToString::to_string));
-            table.add_row(cells);
-        }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-            if column.index > 0 {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+            cells
+        });
         writeln!(formatter)?;
-        for line in table.lines() {
-            writeln!(formatter, "{}", line.trim_end())?;
-        }
-        Ok(())
+        table(formatter, &heading, rows)
     }
 }
 
