@@ -31,7 +31,7 @@ use crate::{
     },
     diskspd::{
         options::{OptionError, Options},
-        results::Parameters,
+        results::describe,
         workload::{Workload, WorkloadError},
     },
     size::Size,
@@ -645,10 +645,6 @@ impl Run<'_> {
         } else {
             "off"
         };
-        let parameters = Parameters {
-            options,
-            write_through,
-        };
         writeln!(out)?;
         if self.settings.load == Load::Default {
             writeln!(
@@ -656,7 +652,7 @@ impl Run<'_> {
                 "The default workload; to change it, give options after --"
             )?;
         }
-        writeln!(out, "{parameters}")?;
+        writeln!(out, "{}\n", describe(options, write_through))?;
         let progress = progress("workload {wide_bar} {percent}%");
         let results = workload.run(&progress);
         progress.finish_and_clear();

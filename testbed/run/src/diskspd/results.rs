@@ -103,6 +103,17 @@ pub struct Results {
     pub host_cpus: f64,
 }
 
+impl ThreadResults {
+    /// Empty results for `options`.
+    #[must_use]
+    pub fn new(options: &Options) -> Self {
+        Self {
+            reads: Tally::new(options),
+            writes: Tally::new(options),
+        }
+    }
+}
+
 impl Results {
     fn sum<'a>(&self, tallies: impl IntoIterator<Item = &'a Tally>) -> Tally {
         let mut sum = Tally::new(&self.options);
@@ -204,50 +215,37 @@ pub fn cpu_seconds(from: &Usage, to: &Usage) -> f64 {
     seconds(to) - seconds(from)
 }
 
-/// The description of a workload, before it runs.
-pub struct Parameters<'a> {
-    /// The options.
-    pub options: &'a Options,
-    /// How the disk performs write-through (`-Sw`).
-    pub write_through: &'a str,
-}
-
-impl Display for Parameters<'_> {
-    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        let options = self.options;
-        let step = Size(options.step);
-        let access = match options.access {
-            Access::Sequential => format!("sequential (stride {step})"),
-            Access::Interlocked => format!("interlocked sequential (stride {step})"),
-            Access::Parallel => format!("parallel sequential (stride {step})"),
-            Access::Random => format!("random (alignment {step})"),
-            Access::Mixed { random_percent } => {
-                format!("{random_percent}% random, else sequential (alignment {step})")
-            }
-        };
-        writeln!(out, "workload  {}", options.given.join(" "))?;
-        writeln!(
-            out,
+/// Describes a workload before it runs. `write_through` says how the disk performs `-Sw`.
+#[must_use]
+pub fn describe(options: &Options, write_through: &str) -> String {
+    let step = Size(options.step);
+    let access = match options.access {
+        Access::Sequential => format!("sequential (stride {step})"),
+        Access::Interlocked => format!("interlocked sequential (stride {step})"),
+        Access::Parallel => format!("parallel sequential (stride {step})"),
+        Access::Random => format!("random (alignment {step})"),
+        Access::Mixed { random_percent } => {
+            format!("{random_percent}% random, else sequential (alignment {step})")
+        }
+    };
+    let mut lines = vec![
+        format!("workload  {}", options.given.join(" ")),
+        format!(
             "          {} threads with {} I/Os in flight of {}, {access}, {}% writes",
             options.threads,
             options.outstanding,
             Size(options.block_bytes.into()),
             options.write_percent
-        )?;
-        writeln!(
-            out,
-            "          {} s warm-up, {} s measured, {} s cool-down; seed {}; write-through: {}",
-            options.warm_up_s,
-            options.duration_s,
-            options.cool_down_s,
-            options.seed,
-            self.write_through
-        )?;
-        for warning in &options.warnings {
-            writeln!(out, "          warning: {warning}")?;
-        }
-        Ok(())
-    }
+        ),
+        format!(
+            "          {} s warm-up, {} s measured, {} s cool-down; seed {}; write-through: \
+             {write_through}",
+            options.warm_up_s, options.duration_s, options.cool_down_s, options.seed
+        ),
+    ];
+    let warnings = options.warnings.iter();
+    lines.extend(warnings.map(|warning| format!("          warning: {warning}")));
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -257,11 +255,7 @@ mod tests {
     /// Two threads in two seconds: 4 reads of 1 ms to 4 ms, one write of 8 ms.
     fn results(line: &str) -> Results {
         let options = accepted(line);
-        let empty = ThreadResults {
-            reads: Tally::new(&options),
-            writes: Tally::new(&options),
-        };
-        let mut threads = vec![empty; 2];
+        let mut threads = vec![ThreadResults::new(&options); 2];
         for number in 0..4 {
             let at = Duration::from_millis(500 * number);
             let reads = &mut threads[number as usize / 2].reads;
@@ -335,18 +329,11 @@ max        4.002     8.004     8.004
     #[test]
     fn the_parameters_have_every_choice() {
         let options = accepted("-b8K -o32 -t2 -s -w30 -Sh -d5 -W1 -Z1M -z9");
-        let text = Parameters {
-            options: &options,
-            write_through: "FUA on each write",
-        }
-        .to_string();
-
         let expected = "\
 workload  -b8K -o32 -t2 -s -w30 -Sh -d5 -W1 -Z1M -z9
           2 threads with 32 I/Os in flight of 8KiB, sequential (stride 8KiB), 30% writes
           1 s warm-up, 5 s measured, 0 s cool-down; seed 9; write-through: FUA on each write
-          warning: the threads' sequential I/Os overlap, so the disk does not see one sequential stream: consider -si or -T
-";
-        assert_eq!(text, expected);
+          warning: the threads' sequential I/Os overlap, so the disk does not see one sequential stream: consider -si or -T";
+        assert_eq!(describe(&options, "FUA on each write"), expected);
     }
 }

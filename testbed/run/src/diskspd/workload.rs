@@ -19,7 +19,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use super::{
     options::{Access, Options, WriteSource},
     position::{Position, Range},
-    results::{Results, Tally, ThreadResults, cpu_seconds},
+    results::{Results, ThreadResults, cpu_seconds},
 };
 use crate::{
     disk::{
@@ -228,10 +228,7 @@ impl<'a> Workload<'a> {
             operations: vec![last; outstanding as usize],
             position,
             last,
-            results: ThreadResults {
-                reads: Tally::new(options),
-                writes: Tally::new(options),
-            },
+            results: ThreadResults::new(options),
             error: None,
             shared,
         })
@@ -485,7 +482,10 @@ impl Initiator for Vacancy {
 mod tests {
     use std::sync::Mutex;
 
-    use super::{super::options::tests::accepted as options, *};
+    use super::{
+        super::{options::tests::accepted as options, results::Tally},
+        *,
+    };
     use crate::disk::{
         cdb::{Command, opcode},
         fake_port::{FakePort, Io, failed},
