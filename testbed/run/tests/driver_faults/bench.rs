@@ -478,13 +478,15 @@ pub fn crash(bench: &Bench) -> Result<DumpStack, StartError> {
     DumpStack::start(machine(), &image, &function, SrbShape::Storage)
 }
 
+type BeforeWrite = dyn Fn(usize, u64, &[u8]) -> bool + Send + Sync;
+
 /// A function whose accesses to BARs are observed.
 pub struct Intercepted {
     pub function: Arc<dyn PciFunction>,
     /// Gets the BAR and the offset.
     pub before_read: Box<dyn Fn(usize, u64) + Send + Sync>,
     /// Gets the BAR, the offset and the data. Returns whether the write reaches the function.
-    pub before_write: Box<dyn Fn(usize, u64, &[u8]) -> bool + Send + Sync>,
+    pub before_write: Box<BeforeWrite>,
 }
 
 impl PciFunction for Intercepted {
