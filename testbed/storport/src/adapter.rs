@@ -12,6 +12,7 @@ use std::{
 };
 
 use super::{
+    abi::Routine,
     control_request::{ControlRequest, PowerState},
     cpu_queue::Home,
     life_cycle,
@@ -380,11 +381,14 @@ impl Adapter {
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
         port.check_imports(image.imports());
-        Self::start_port(port, image.entry())
+        Self::start_port(port, Routine::entry(image))
     }
 
     /// Starts the driver whose DriverEntry is at `entry`.
-    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Arc<Self>, FailedStart> {
+    pub(super) fn start_port(
+        port: &'static Port,
+        entry: Routine,
+    ) -> Result<Arc<Self>, FailedStart> {
         life_cycle::start(port, entry).map_err(|error| FailedStart {
             error,
             report: Box::new(port.report()),
@@ -598,13 +602,13 @@ impl Adapter {
         trap::watch(image);
         let image_of_port = Some(Arc::clone(image));
         let port = Port::new(machine, image.name(), image_of_port, function, settings);
-        Self::remove_unstarted_port(port, image.entry())
+        Self::remove_unstarted_port(port, Routine::entry(image))
     }
 
     /// Removes the adapter of the driver whose DriverEntry is at `entry`.
     pub(super) fn remove_unstarted_port(
         port: &'static Port,
-        entry: usize,
+        entry: Routine,
     ) -> Result<(Option<u8>, Report), StartError> {
         let status = life_cycle::remove_unstarted(port, entry)?;
         Ok((status, port.report()))

@@ -1,10 +1,9 @@
-//! The miniport's callbacks: entering one at its IRQL, leaving it with the
-//! locks and the IRQL that it was entered with, and what the thread is in.
-#![expect(unsafe_code, reason = "calls the driver's functions")]
+//! Calls of the miniport's callbacks, the checks when they return, and the state of the thread
+//! that runs one.
 
 use std::{cell::Cell, time::Duration};
 
-use super::{port::Port, violations::Rule};
+use super::{abi::Routine, port::Port, violations::Rule};
 use testbed_machine::{
     clock,
     cpu::{self, irql},
@@ -14,7 +13,7 @@ use testbed_machine::{
 
 macro_rules! callbacks {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What driver code runs as.
+        /// A callback.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub(super) enum Callback {
@@ -22,13 +21,13 @@ macro_rules! callbacks {
         }
 
         impl Callback {
-            /// All of them, in the order of a driver's life.
+            /// All callbacks, in the order of a driver's life.
             pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// How many there are.
+            /// The number of callbacks.
             pub(super) const COUNT: usize = Self::ALL.len();
 
-            /// The name that Microsoft's headers have for it.
+            /// The name in Microsoft's headers.
             pub(super) fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -39,7 +38,7 @@ macro_rules! callbacks {
 }
 
 callbacks! {
-    /// No callback: Storport itself.
+    /// No callback: Storport runs.
     None = "no callback",
     DriverEntry = "DriverEntry",
     HwFindAdapter = "HwFindAdapter",
@@ -53,99 +52,102 @@ callbacks! {
     HwInterrupt = "HwInterrupt",
     HwMSInterruptRoutine = "HwMSInterruptRoutine",
     HwDpcRoutine = "HwDpcRoutine",
-    /// Of RequestTimerCall.
+    /// The routine of RequestTimerCall.
     HwTimer = "HwTimer",
-    /// Of StorPortRequestTimer: PHW_TIMER_EX.
+    /// The routine of StorPortRequestTimer: PHW_TIMER_EX.
     HwTimerEx = "HwTimerEx",
     HwResetBus = "HwResetBus",
     HwStateChange = "HwStateChange",
     HwWorkItem = "HwWorkItem",
-    /// Of StorPortSynchronizeAccess.
+    /// The routine of StorPortSynchronizeAccess.
     SynchronizedAccess = "STOR_SYNCHRONIZED_ACCESS",
 }
 
 thread_local! {
     static PORT: Cell<Option<&'static Port>> = const { Cell::new(None) };
     static CALLBACK: Cell<Callback> = const { Cell::new(Callback::None) };
-    /// The message of a HwMSInterruptRoutine, the control type of a
-    /// HwAdapterControl.
+    /// See [`current_argument`].
     static ARGUMENT: Cell<u32> = const { Cell::new(0) };
-    /// Locks that were held when the callback was entered.
+    /// The number of locks that were held when the callback was called.
     static BASE: Cell<usize> = const { Cell::new(0) };
-    /// How long the callback has stalled at DISPATCH_LEVEL or above, in
-    /// nanoseconds.
+    /// How long the callback has stalled at DISPATCH_LEVEL or above, in nanoseconds.
     static STALLED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The callback stalled the processor at DISPATCH_LEVEL or above.
+/// Counts a stall of the callback at DISPATCH_LEVEL or above.
 pub(super) fn stalled(time: Duration) {
     STALLED.set(STALLED.get().saturating_add(time.as_nanos() as u64));
 }
 
-/// The callback that the calling thread is in.
+/// The callback that the calling thread runs.
 pub(super) fn current() -> Callback {
     CALLBACK.get()
 }
 
-/// The argument that the callback's rules depend on: the message of a
-/// HwMSInterruptRoutine, the control type of a HwAdapterControl.
+/// The argument on which the callback's rules depend: the message of HwMSInterruptRoutine, the
+/// control type of HwAdapterControl or HwUnitControl, the kind of DPC of HwDpcRoutine.
 pub(super) fn current_argument() -> u32 {
     ARGUMENT.get()
 }
 
-/// The adapter that the calling thread runs a callback of.
+/// The adapter whose callback the calling thread runs.
 pub(super) fn current_port() -> Option<&'static Port> {
     PORT.get()
 }
 
-/// How many locks the thread held when the callback was entered.
+/// The number of locks that the thread held when the callback was called.
 pub(super) fn locks_at_entry() -> usize {
     BASE.get()
 }
 
-/// A function of the driver's. BOOLEAN and ULONG results leave the upper part
-/// of RAX undefined: who calls takes what it needs of it.
-type Routine = extern "win64" fn(usize, usize, usize, usize, usize, usize) -> usize;
-
 impl Port {
-    /// Runs the driver's function at `routine` as `callback` at `level`, and
-    /// checks that it comes back as it went. Arguments beyond the function's
-    /// are ignored by it.
-    pub(super) fn call(
+    /// Calls the driver's `routine` as `callback` at IRQL `level`, and checks the locks and the
+    /// IRQL when it returns.
+    pub(super) fn call<const N: usize>(
         &'static self,
         callback: Callback,
         level: u8,
-        routine: usize,
-        arguments: [usize; 6],
+        routine: Routine,
+        arguments: [usize; N],
     ) -> usize {
         self.call_about(callback, 0, level, routine, arguments)
     }
 
-    /// [`Self::call`] for callbacks whose rules depend on an argument.
-    pub(super) fn call_about(
+    /// [`Self::call`] for callbacks whose rules depend on `argument`.
+    pub(super) fn call_about<const N: usize>(
         &'static self,
         callback: Callback,
-        about: u32,
+        argument: u32,
         level: u8,
-        routine: usize,
+        routine: Routine,
+        arguments: [usize; N],
+    ) -> usize {
+        const { assert!(N <= 6, "no callback has more arguments") };
+        let mut all = [0; 6];
+        all[..N].copy_from_slice(&arguments);
+        self.call_with_all(callback, argument, level, routine, all)
+    }
+
+    fn call_with_all(
+        &'static self,
+        callback: Callback,
+        argument: u32,
+        level: u8,
+        routine: Routine,
         arguments: [usize; 6],
     ) -> usize {
         let outer_port = PORT.replace(Some(self));
         let outer = CALLBACK.replace(callback);
-        let outer_argument = ARGUMENT.replace(about);
+        let outer_argument = ARGUMENT.replace(argument);
         let outer_base = BASE.replace(self.locks_held());
         let outer_stalled = STALLED.replace(0);
         let before = cpu::set_irql(level);
-        schedule::enter(routine);
+        schedule::enter(routine.address());
         let started = clock::now();
 
-        // SAFETY: the driver gave this address for a function of this kind; the
-        // Microsoft ABI passes more arguments than it has to no effect.
-        let function = unsafe { std::mem::transmute::<usize, Routine>(routine) };
-        let [a, b, c, d, e, f] = arguments;
         let name = callback.name();
         let result = trap::in_driver(name, || {
-            trap::count::counted(name, routine, || function(a, b, c, d, e, f))
+            trap::count::counted(name, routine.address(), || routine.call(arguments))
         });
 
         let took = clock::now() - started;
@@ -169,14 +171,14 @@ impl Port {
         result
     }
 
-    /// [`Self::call`] at PASSIVE_LEVEL.
-    pub(super) fn call_passive(
+    /// [`Self::call_about`] at PASSIVE_LEVEL.
+    pub(super) fn call_passive<const N: usize>(
         &'static self,
         callback: Callback,
-        about: u32,
-        routine: usize,
-        arguments: [usize; 6],
+        argument: u32,
+        routine: Routine,
+        arguments: [usize; N],
     ) -> usize {
-        self.call_about(callback, about, irql::PASSIVE, routine, arguments)
+        self.call_about(callback, argument, irql::PASSIVE, routine, arguments)
     }
 }

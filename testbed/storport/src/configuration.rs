@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{
     abi::{
-        SP_UNINITIALIZED_VALUE, Structure, config, hw_initialization_data as init,
+        Routine, SP_UNINITIALIZED_VALUE, Structure, config, hw_initialization_data as init,
         ntstatus::{STATUS_INVALID_PARAMETER, STATUS_REVISION_MISMATCH},
         port_configuration_information as info, srb,
     },
@@ -27,15 +27,15 @@ const MOST_ELEMENTS: u32 = 4097;
 /// at it. Routines are addresses; 0 is none.
 #[derive(Debug)]
 pub(super) struct Registration {
-    pub(super) find_adapter: usize,
-    pub(super) initialize: usize,
-    pub(super) build_io: usize,
-    pub(super) start_io: usize,
-    pub(super) interrupt: usize,
-    pub(super) reset_bus: usize,
-    pub(super) adapter_control: usize,
-    pub(super) unit_control: usize,
-    pub(super) tracing_enabled: usize,
+    pub(super) find_adapter: Routine,
+    pub(super) initialize: Routine,
+    pub(super) build_io: Routine,
+    pub(super) start_io: Routine,
+    pub(super) interrupt: Routine,
+    pub(super) reset_bus: Routine,
+    pub(super) adapter_control: Routine,
+    pub(super) unit_control: Routine,
+    pub(super) tracing_enabled: Routine,
     pub(super) extension_bytes: u32,
     unit_extension_bytes: u32,
     pub(super) srb_extension_bytes: u32,
@@ -62,41 +62,34 @@ impl Registration {
             );
             return Err(STATUS_REVISION_MISMATCH);
         }
+        // The rest of a smaller structure counts as 0.
         let complete = bytes == init::SIZE;
+        let added = |field| if complete { data.get(field) } else { 0 };
+        let added_routine = |field| {
+            if complete {
+                data.routine(field)
+            } else {
+                Routine::NONE
+            }
+        };
         let registration = Self {
-            find_adapter: data.get(init::HwFindAdapter),
-            initialize: data.get(init::HwInitialize),
-            build_io: data.get(init::HwBuildIo),
-            start_io: data.get(init::HwStartIo),
-            interrupt: data.get(init::HwInterrupt),
-            reset_bus: data.get(init::HwResetBus),
-            adapter_control: data.get(init::HwAdapterControl),
-            unit_control: if complete {
-                data.get(init::HwUnitControl)
-            } else {
-                0
-            },
-            tracing_enabled: if complete {
-                data.get(init::HwTracingEnabled)
-            } else {
-                0
-            },
+            find_adapter: data.routine(init::HwFindAdapter),
+            initialize: data.routine(init::HwInitialize),
+            build_io: data.routine(init::HwBuildIo),
+            start_io: data.routine(init::HwStartIo),
+            interrupt: data.routine(init::HwInterrupt),
+            reset_bus: data.routine(init::HwResetBus),
+            adapter_control: data.routine(init::HwAdapterControl),
+            unit_control: added_routine(init::HwUnitControl),
+            tracing_enabled: added_routine(init::HwTracingEnabled),
             extension_bytes: data.get(init::DeviceExtensionSize),
             unit_extension_bytes: data.get(init::SpecificLuExtensionSize),
             srb_extension_bytes: data.get(init::SrbExtensionSize),
             access_ranges: data.get(init::NumberOfAccessRanges),
             interface: data.get(init::AdapterInterfaceType),
             map_buffers: data.get(init::MapBuffers),
-            features: if complete {
-                data.get(init::FeatureSupport)
-            } else {
-                0
-            },
-            srb_types: if complete {
-                data.get(init::SrbTypeFlags)
-            } else {
-                0
-            },
+            features: added(init::FeatureSupport),
+            srb_types: added(init::SrbTypeFlags),
         };
         registration.check(port, data, complete, caller)?;
         Ok(registration)
@@ -123,7 +116,7 @@ impl Registration {
         ];
         let mut usable = true;
         for (name, routine) in routines {
-            if routine == 0 {
+            if routine.is_none() {
                 wrong(format_args!("{name} is NULL"));
                 usable = false;
             }
@@ -255,7 +248,7 @@ pub(super) struct Configuration {
     pub(super) srb_extension_bytes: usize,
     pub(super) unit_extension_bytes: u32,
     pub(super) full_duplex: bool,
-    pub(super) message_routine: usize,
+    pub(super) message_routine: Routine,
     pub(super) interrupt_mode: u32,
     pub(super) max_requests: u32,
     pub(super) max_ios_per_unit: u32,
@@ -324,7 +317,7 @@ impl Configuration {
             srb_extension_bytes: from.get(info::SrbExtensionSize) as usize,
             unit_extension_bytes: from.get(info::SpecificLuExtensionSize),
             full_duplex: from.get(info::SynchronizationModel) == config::StorSynchronizeFullDuplex,
-            message_routine: from.get(info::HwMSInterruptRoutine),
+            message_routine: from.routine(info::HwMSInterruptRoutine),
             interrupt_mode: from.get(info::InterruptSynchronizationMode),
             max_requests: from.get(info::MaxNumberOfIO).max(1),
             max_ios_per_unit: per_unit,

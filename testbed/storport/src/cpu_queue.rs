@@ -401,10 +401,10 @@ impl CpuQueue {
         let port = self.port;
         let slot = port.srbs().slot(number);
         let routine = port.registration().build_io;
-        if routine == 0 {
+        if routine.is_none() {
             return true;
         }
-        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let arguments = [port.extension(), slot.address()];
         let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
         if result as u8 == 0 {
             // Completed already, or by and by (storport-rules.md S4).
@@ -474,7 +474,7 @@ impl CpuQueue {
     fn call_start_io(&self, slot: &Slot, level: u8) {
         let port = self.port;
         let opcode = port.srbs().view(slot).cdb()[0];
-        let arguments = [port.extension(), slot.address(), 0, 0, 0, 0];
+        let arguments = [port.extension(), slot.address()];
         let result = port.call(
             Callback::HwStartIo,
             level,

@@ -3,11 +3,11 @@
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,
-    atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use super::{
-    abi::{Structure, dpc_buffer, stor_dpc},
+    abi::{Routine, Structure, dpc_buffer, stor_dpc},
     callbacks::Callback,
     port::Port,
     spin_locks::SpinLock,
@@ -31,7 +31,7 @@ pub(super) struct DpcObject {
     port: &'static Port,
     /// The STOR_DPC.
     address: usize,
-    routine: AtomicUsize,
+    routine: Mutex<Routine>,
     /// [`THREADED`] or [`ORDINARY`].
     kind: AtomicU32,
     queued: AtomicBool,
@@ -56,12 +56,13 @@ impl Deferred for DpcObject {
         if !self.port.is_awake() {
             return;
         }
+        let routine = *self.routine.lock().unwrap_or_else(PoisonError::into_inner);
         self.port.call_about(
             Callback::HwDpcRoutine,
             self.kind.load(Ordering::Relaxed),
             irql::DISPATCH,
-            self.routine.load(Ordering::Relaxed),
-            [self.address, self.port.extension(), first, second, 0, 0],
+            routine,
+            [self.address, self.port.extension(), first, second],
         );
     }
 }
@@ -112,16 +113,19 @@ impl Port {
         &'static self,
         kind: u32,
         dpc: Structure,
-        routine: usize,
+        routine: Routine,
         context: usize,
         caller: usize,
     ) {
         let address = dpc.address();
-        if address == 0 || routine == 0 {
+        if dpc.is_null() || routine.is_none() {
             return self.violation(
                 Rule::DdiArgument,
                 caller,
-                format_args!("StorPortInitializeDpc({address:#x}, {routine:#x})"),
+                format_args!(
+                    "StorPortInitializeDpc({address:#x}, {:#x})",
+                    routine.address()
+                ),
             );
         }
         let mut count = self
@@ -146,19 +150,22 @@ impl Port {
             Box::leak(Box::new(DpcObject {
                 port: self,
                 address,
-                routine: AtomicUsize::new(routine),
+                routine: Mutex::new(routine),
                 kind: AtomicU32::new(kind),
                 queued: AtomicBool::new(false),
                 last: AtomicU32::new(0),
                 lock: SpinLock::default(),
             }))
         });
-        object.routine.store(routine, Ordering::Relaxed);
+        *object
+            .routine
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = routine;
         object.kind.store(kind, Ordering::Relaxed);
         *count = (*count).max(number + 1);
         drop(count);
         dpc.fill(stor_dpc::SIZE, 0);
-        dpc.set(dpc_buffer::DeferredRoutine, routine);
+        dpc.set(dpc_buffer::DeferredRoutine, routine.address());
         dpc.set(dpc_buffer::DeferredContext, context);
         dpc.set(stor_dpc::Lock, MARK | u64::from(number));
     }

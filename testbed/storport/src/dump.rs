@@ -26,7 +26,7 @@ use std::{
 };
 
 use super::{
-    abi::{Structure, config, port_configuration_information as info, srb_status},
+    abi::{Routine, Structure, config, port_configuration_information as info, srb_status},
     adapter::{AdapterSettings, SrbShape, StartError},
     callbacks::{self, Callback},
     control_request::ControlRequest,
@@ -139,11 +139,11 @@ impl DumpStack {
         let settings = settings(srb);
         let name = format!("dump_{}", image.name());
         let port = Port::new(machine, &name, Some(Arc::clone(image)), function, settings);
-        Self::start_port(port, image.entry())
+        Self::start_port(port, Routine::entry(image))
     }
 
     /// Starts the driver whose DriverEntry is at `entry`.
-    pub(super) fn start_port(port: &'static Port, entry: usize) -> Result<Self, StartError> {
+    pub(super) fn start_port(port: &'static Port, entry: Routine) -> Result<Self, StartError> {
         cpu::act_for(0);
         port.become_dump((
             testbed_machine::time::system_time(),
@@ -272,7 +272,7 @@ impl DumpStack {
         control: Option<ControlRequest>,
     ) -> Result<(), DumpError> {
         let port = self.port;
-        let arguments = [port.extension(), 0, 0, 0, 0, 0];
+        let arguments = [port.extension()];
         let routine = port.registration().interrupt;
         while !port.is_single_back() {
             if Duration::from_nanos(clock::now() - begin) > request.timeout {
@@ -296,7 +296,7 @@ impl DumpStack {
     fn reset_bus(&self) {
         let port = self.port;
         let was_back = port.is_single_back();
-        let arguments = [port.extension(), 0, 0, 0, 0, 0];
+        let arguments = [port.extension()];
         let routine = port.registration().reset_bus;
         port.call(Callback::HwResetBus, irql::HIGH, routine, arguments);
         if !was_back && port.is_single_back() {
@@ -336,8 +336,8 @@ fn memory(port: &Port) -> (u32, u32) {
     (port.registration().extension_bytes, uncached)
 }
 
-fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
-    life_cycle::enter(port, entry, irql::HIGH, [0; 6])?;
+fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError> {
+    life_cycle::enter(port, entry, irql::HIGH, [0; 2])?;
     let registration = port.registration();
     let alignment = if registration.dump_alignment_16() {
         16
@@ -359,7 +359,7 @@ fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
         );
     }
     let routine = registration.initialize;
-    let arguments = [port.extension(), 0, 0, 0, 0, 0];
+    let arguments = [port.extension()];
     let result = port.call(Callback::HwInitialize, irql::HIGH, routine, arguments);
     if result as u8 == 0 {
         return Err(life_cycle::refused(

@@ -1,24 +1,20 @@
-//! The functions that storport.sys exports, as a driver's imports are bound to
-//! them.
-//!
-//! Each one takes its arguments as they lie in the caller's frame, so that all
-//! know where in the driver they were called from. Narrow arguments have an
-//! undefined upper part: they are taken at their width.
-#![expect(unsafe_code, reason = "takes the arguments that the driver passed")]
+//! The functions that storport.sys exports.
 
-use std::{ffi::CStr, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use super::{
-    abi::{Structure, config, ntstatus, port_configuration_information as info},
+    abi::{
+        calls::{Call, exports},
+        config, ntstatus, port_configuration_information as info,
+    },
     adapter::FailingExport,
     callbacks::{self, Callback},
     configuration::Registration,
     extended, notifications,
     pool::PoolKind,
     port::{Placed, Port, Uncached},
-    request::Address,
     spin_locks::LockId,
-    units::{Unit, closed},
+    units::closed,
     violations::Rule,
 };
 use testbed_machine::{
@@ -26,118 +22,7 @@ use testbed_machine::{
     memory::Placement,
     pci::BarKind,
     schedule::{self, Point},
-    trap,
-    variadic::VariadicArguments,
-    variadic_entry,
 };
-
-/// A call of the driver's: its arguments not yet taken, and where it returns.
-pub(super) struct Call {
-    arguments: VariadicArguments,
-    pub(super) caller: usize,
-    function: &'static str,
-}
-
-impl Call {
-    fn new(function: &'static str, arguments: VariadicArguments) -> Self {
-        trap::record_call(arguments.address());
-        Self {
-            // SAFETY: the thunk passed all arguments of the call.
-            caller: unsafe { arguments.return_address() },
-            arguments,
-            function,
-        }
-    }
-
-    /// The next argument, of 8 bytes.
-    pub(super) fn u64(&mut self) -> u64 {
-        // SAFETY: the functions below take what their declaration has; the
-        // driver was compiled against the same.
-        unsafe { self.arguments.u64() }
-    }
-
-    /// The next argument, a ULONG or an enum.
-    pub(super) fn u32(&mut self) -> u32 {
-        self.u64() as u32
-    }
-
-    /// The next argument, a UCHAR or BOOLEAN.
-    pub(super) fn u8(&mut self) -> u8 {
-        self.u64() as u8
-    }
-
-    /// The next argument, a pointer.
-    pub(super) fn address(&mut self) -> usize {
-        self.u64() as usize
-    }
-
-    /// The next argument, a pointer to a structure or value of the driver's.
-    pub(super) fn structure(&mut self) -> Structure {
-        let address = self.address();
-        // SAFETY: by its contract with Storport the driver passes what the
-        // function's declaration says; where NULL is allowed that is asked
-        // before the structure is.
-        unsafe { Structure::at(address) }
-    }
-
-    /// The next argument, a string.
-    fn string(&mut self) -> String {
-        let address = self.address();
-        if address == 0 {
-            return String::new();
-        }
-        // SAFETY: by its contract the driver passes a NUL-terminated string.
-        unsafe { CStr::from_ptr(address as *const std::ffi::c_char) }
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    /// The adapter of the HwDeviceExtension that is the next argument.
-    pub(super) fn port(&mut self) -> &'static Port {
-        let extension = self.address();
-        Port::of(extension, self.function, self.caller)
-    }
-
-    /// The adapter that the calling thread runs a callback of. The register
-    /// and port functions are macros on x64 that leave HwDeviceExtension, the
-    /// next argument, out; miniports pass NULL.
-    fn port_of_callback(&mut self) -> &'static Port {
-        let extension = self.address();
-        callbacks::current_port().unwrap_or_else(|| Port::of(extension, self.function, self.caller))
-    }
-
-    /// PathId, TargetId and Lun, the next arguments.
-    fn unit_address(&mut self) -> Address {
-        Address {
-            path: self.u8(),
-            target: self.u8(),
-            lun: self.u8(),
-        }
-    }
-
-    /// The unit of PathId, TargetId and Lun, if there is one.
-    fn unit(&mut self, port: &Port) -> Option<&'static Unit> {
-        let address = self.unit_address();
-        port.units.get(address)
-    }
-}
-
-macro_rules! exports {
-    ($($name:ident: $body:expr,)*) => {
-        /// Name and address of each.
-        static EXPORTS: &[(&str, extern "win64" fn() -> usize)] = &[$({
-            extern "win64" fn target(arguments: VariadicArguments) -> usize {
-                let body: fn(Call) -> usize = $body;
-                schedule::point(Point::Call);
-                let result = body(Call::new(stringify!($name), arguments));
-                schedule::point(Point::CallEnd);
-                result
-            }
-            variadic_entry!(fn entry => target);
-            (stringify!($name), entry)
-        },)*];
-    };
-}
 
 /// The address of the storport.sys export `function`.
 pub(super) fn resolve(function: &str) -> Option<usize> {
@@ -580,7 +465,7 @@ fn complete_request(mut call: Call) -> usize {
 
 fn synchronize_access(mut call: Call) -> usize {
     let port = call.port();
-    let (routine, context) = (call.address(), call.address());
+    let (routine, context) = (call.routine(), call.address());
     if port.has_no_locks(call.caller) {
         return port.run_unlocked(routine, context);
     }

@@ -17,12 +17,13 @@ pub(super) use self::synchronization::message_information;
 use super::{
     abi::{
         self, Structure,
+        calls::Call,
         stor_status::{
             STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_NOT_IMPLEMENTED,
             STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
         },
     },
-    exports::{Call, check_irql},
+    exports::check_irql,
     pool::PoolKind,
     port::Port,
     violations::Rule,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use super::{
-    abi::{Structure, config, spin_lock, stor_lock_handle, stor_status},
+    abi::{Routine, Structure, config, spin_lock, stor_lock_handle, stor_status},
     callbacks::{self, Callback},
     dpcs,
     port::Port,
@@ -772,13 +772,13 @@ impl Port {
     /// gives back what it returned.
     pub(super) fn synchronize_access(
         &'static self,
-        routine: usize,
+        routine: Routine,
         context: usize,
         caller: usize,
     ) -> usize {
         self.check_acquisition(LockId::Interrupt, caller);
         self.lock(LockId::Interrupt);
-        let arguments = [self.extension(), context, 0, 0, 0, 0];
+        let arguments = [self.extension(), context];
         let result = self.call(
             Callback::SynchronizedAccess,
             irql::DEVICE,
@@ -790,8 +790,8 @@ impl Port {
     }
 
     /// StorPortSynchronizeAccess where there are no locks.
-    pub(super) fn run_unlocked(&'static self, routine: usize, context: usize) -> usize {
-        let arguments = [self.extension(), context, 0, 0, 0, 0];
+    pub(super) fn run_unlocked(&'static self, routine: Routine, context: usize) -> usize {
+        let arguments = [self.extension(), context];
         let level = cpu::current_irql();
         let result = self.call(Callback::SynchronizedAccess, level, routine, arguments);
         usize::from(result as u8)

@@ -20,6 +20,7 @@ use std::{
 };
 
 use super::{
+    abi::Routine,
     adapter::{InterruptTime, StrayMessages},
     callbacks::Callback,
     port::Port,
@@ -204,7 +205,7 @@ impl Controller {
             while self.is_connected() && self.stray.pending.swap(false, Ordering::SeqCst) {
                 let port = self.port;
                 let routine = port.configuration().message_routine;
-                if routine == 0 {
+                if routine.is_none() {
                     continue;
                 }
                 let has_lock = !port.locks.per_message();
@@ -229,7 +230,7 @@ impl Controller {
         }
         let port = self.port;
         let routine = port.configuration().message_routine;
-        if routine == 0 {
+        if routine.is_none() {
             pending.store(false, Ordering::SeqCst);
             port.statistics.stray_message();
             return false;
@@ -288,13 +289,13 @@ impl Controller {
 
     /// Calls an interrupt routine, its lock held; whether the interrupt was
     /// its.
-    fn call(&self, callback: Callback, message: u32, routine: usize) -> bool {
+    fn call(&self, callback: Callback, message: u32, routine: Routine) -> bool {
         // Disconnected meanwhile: who did waits for this lock.
         if !self.is_connected() {
             return true;
         }
         let port = self.port;
-        let arguments = [port.extension(), message as usize, 0, 0, 0, 0];
+        let arguments = [port.extension(), message as usize];
         let result = port.call_about(callback, message, irql::DEVICE, routine, arguments);
         let claimed = result as u8 != 0;
         port.statistics.interrupt(claimed);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     abi::{
-        SUPPORTED_TYPE_LIST, Structure, access_range, config, control, driver_object,
+        Routine, SUPPORTED_TYPE_LIST, Structure, access_range, config, control, driver_object,
         ntstatus::STATUS_SUCCESS, port_configuration_information as info,
         scsi_supported_control_type_list as list, unicode_string,
     },
@@ -64,7 +64,7 @@ pub(super) fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
 }
 
 /// From DriverEntry until the adapter is ready for requests.
-pub(super) fn start(port: &'static Port, entry: usize) -> Result<(), StartError> {
+pub(super) fn start(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     watchdog::start(port)?;
     let started = start_in_order(port, entry);
     if started.is_err() {
@@ -85,7 +85,7 @@ fn stopped(port: &Port) {
     port.statistics.set_leaks(leaks);
 }
 
-fn start_in_order(port: &'static Port, entry: usize) -> Result<(), StartError> {
+fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     driver_entry(port, entry)?;
     make_extension(port, port.settings.extension_offset)?;
     let controller = Controller::start(port)?;
@@ -109,7 +109,7 @@ pub(super) fn make_extension(port: &'static Port, offset: usize) -> Result<(), S
     Ok(())
 }
 
-fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
+fn driver_entry(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     let object = leak(port, driver_object::SIZE)?;
     object.set(driver_object::Type, DRIVER_OBJECT_TYPE);
     object.set(driver_object::Size, driver_object::SIZE as u16);
@@ -125,16 +125,16 @@ fn driver_entry(port: &'static Port, entry: usize) -> Result<(), StartError> {
     string.set(unicode_string::Length, path.len() as u16);
     string.set(unicode_string::MaximumLength, path.len() as u16 + 2);
     string.set(unicode_string::Buffer, buffer.address());
-    let arguments = [object.address(), string.address(), 0, 0, 0, 0];
+    let arguments = [object.address(), string.address()];
     enter(port, entry, irql::PASSIVE, arguments)
 }
 
 /// Calls DriverEntry at `level`.
 pub(super) fn enter(
     port: &'static Port,
-    entry: usize,
+    entry: Routine,
     level: u8,
-    arguments: [usize; 6],
+    arguments: [usize; 2],
 ) -> Result<(), StartError> {
     let status = port.call(Callback::DriverEntry, level, entry, arguments) as u32;
     if status != STATUS_SUCCESS {
@@ -259,7 +259,7 @@ pub(super) fn configure(
     }
     let mut configuration = Configuration::read(port, to);
     if kind == InterruptKind::Line || configuration.interrupt_mode == config::InterruptSupportNone {
-        configuration.message_routine = 0;
+        configuration.message_routine = Routine::NONE;
     }
     let asked = port
         .uncached
@@ -284,7 +284,7 @@ pub(super) fn configure(
 /// storport-rules.md InterruptSynchronizationMode.
 fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller) {
     let configuration = port.configuration();
-    if configuration.message_routine == 0 {
+    if configuration.message_routine.is_none() {
         if kind == InterruptKind::Messages {
             plug_and_play::enable(&port.function, InterruptKind::Line);
         }
@@ -299,7 +299,7 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
 
 pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     let routine = port.registration().initialize;
-    let arguments = [port.extension(), 0, 0, 0, 0, 0];
+    let arguments = [port.extension()];
     let result = port.beside_optional(|| {
         port.lock(LockId::Interrupt);
         let result = port.call(Callback::HwInitialize, irql::DEVICE, routine, arguments);
@@ -309,10 +309,8 @@ pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     if result as u8 == 0 {
         return Err(refused(Callback::HwInitialize, "returned FALSE"));
     }
-    let routine = port
-        .passive_initialize
-        .load(std::sync::atomic::Ordering::Relaxed);
-    if routine != 0 {
+    let routine = port.passive_initialize();
+    if !routine.is_none() {
         let result = port.call_passive(Callback::HwPassiveInitialize, 0, routine, arguments);
         if result as u8 == 0 {
             return Err(refused(Callback::HwPassiveInitialize, "returned FALSE"));
@@ -325,7 +323,7 @@ pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
 fn supported(
     port: &'static Port,
     callback: Callback,
-    routine: usize,
+    routine: Routine,
     query: u32,
     types: u32,
 ) -> Result<Vec<bool>, StartError> {
@@ -334,7 +332,7 @@ fn supported(
     // At the page's end: what is written behind it is a crash at the place.
     let to = page.offset(PAGE - bytes.next_multiple_of(4));
     to.set(list::MaxControlType, types);
-    let arguments = [port.extension(), query as usize, to.address(), 0, 0, 0];
+    let arguments = [port.extension(), query as usize, to.address()];
     let status = port.call_passive(callback, query, routine, arguments) as u32;
     if status != control::ScsiAdapterControlSuccess {
         port.violation_of(
@@ -372,7 +370,7 @@ fn query_control_types(port: &'static Port) -> Result<(), StartError> {
         }
     }
     let _ = port.controls.set(controls);
-    if registration.unit_control != 0 {
+    if !registration.unit_control.is_none() {
         let units = supported(
             port,
             Callback::HwUnitControl,
@@ -479,7 +477,7 @@ pub(super) fn crash(port: &'static Port) {
 /// request's status, if it was completed.
 pub(super) fn remove_unstarted(
     port: &'static Port,
-    entry: usize,
+    entry: Routine,
 ) -> Result<Option<u8>, StartError> {
     driver_entry(port, entry)?;
     make_extension(port, 0)?;

@@ -1,11 +1,11 @@
 //! StorPortNotification and the inline functions that go through it.
 
 use super::{
-    abi,
+    abi::{self, calls::Call},
     adapter::FailingExport,
     callbacks::{self, Callback},
     dpcs,
-    exports::{Call, check_callback, fails},
+    exports::{check_callback, fails},
     held_locks::Form,
     port::Port,
     tracing,
@@ -145,7 +145,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
             }
         }
         Kind::RequestTimerCall => {
-            let (routine, microseconds) = (call.address(), call.u32());
+            let (routine, microseconds) = (call.routine(), call.u32());
             if !fails(port, FailingExport::RequestTimerCall) {
                 port.request_timer_call(routine, microseconds, caller);
             }
@@ -172,7 +172,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 &[Callback::HwPassiveInitialize],
                 caller,
             );
-            let (dpc, routine) = (call.structure(), call.address());
+            let (dpc, routine) = (call.structure(), call.routine());
             port.initialize_dpc(dpcs::ORDINARY, dpc, routine, 0, caller);
         }
         Kind::InitializeDpcWithContext | Kind::InitializeThreadedDpc => {
@@ -181,7 +181,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 _ => ("StorPortInitializeDpcWithContext", dpcs::ORDINARY),
             };
             check_callback(port, function, &[Callback::HwPassiveInitialize], caller);
-            let (dpc, routine, context) = (call.structure(), call.address(), call.address());
+            let (dpc, routine, context) = (call.structure(), call.routine(), call.address());
             port.initialize_dpc(of, dpc, routine, context, caller);
         }
         Kind::IssueDpc => {
@@ -202,7 +202,7 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         Kind::ReleaseSpinLock => port.release_for_miniport(call.structure(), caller),
         Kind::StateChangeDetected => {
             let (_entity, address, _attributes) = (call.u32(), call.address(), call.u32());
-            let (routine, context) = (call.address(), call.address());
+            let (routine, context) = (call.routine(), call.address());
             let status = call.structure();
             status.set(abi::value(), port.state_change(address, routine, context));
         }
@@ -228,7 +228,7 @@ fn set_boolean(to: abi::Structure, value: bool) {
 }
 
 fn enable_passive_initialization(port: &Port, mut call: Call) {
-    let routine = call.address();
+    let routine = call.routine();
     let enabled = call.structure();
     let allowed = check_callback(
         port,
@@ -237,10 +237,9 @@ fn enable_passive_initialization(port: &Port, mut call: Call) {
         call.caller,
     );
     if allowed {
-        port.passive_initialize
-            .store(routine, std::sync::atomic::Ordering::Relaxed);
+        port.set_passive_initialize(routine);
     }
-    set_boolean(enabled, allowed && routine != 0);
+    set_boolean(enabled, allowed && !routine.is_none());
 }
 
 #[cfg(test)]

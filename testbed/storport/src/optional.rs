@@ -29,8 +29,8 @@ impl Port {
         match callback {
             OptionalCallback::Tracing(enabled) => {
                 let routine = self.registration().tracing_enabled;
-                let arguments = [self.extension(), usize::from(enabled), 0, 0, 0, 0];
-                (routine != 0).then(|| {
+                let arguments = [self.extension(), usize::from(enabled)];
+                (!routine.is_none()).then(|| {
                     self.call_passive(Callback::HwTracingEnabled, 0, routine, arguments);
                     0
                 })
@@ -90,7 +90,7 @@ impl Port {
 
     fn call_unit(&'static self, kind: u32, level: u8, parameters: usize) -> Option<u32> {
         let routine = self.registration().unit_control;
-        let arguments = [self.extension(), kind as usize, parameters, 0, 0, 0];
+        let arguments = [self.extension(), kind as usize, parameters];
         self.supports_unit(kind).then(|| {
             self.call_about(Callback::HwUnitControl, kind, level, routine, arguments) as u32
         })

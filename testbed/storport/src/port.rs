@@ -5,13 +5,13 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use super::{
-    abi::{Structure, config},
+    abi::{Routine, Structure, config},
     adapter::{AdapterSettings, SrbShape},
     callbacks::{self, Callback},
     configuration::{Configuration, Registration},
@@ -90,7 +90,7 @@ pub(super) struct Port {
     pub(super) extension: OnceLock<Placed>,
     pub(super) config_info: OnceLock<Structure>,
     pub(super) uncached: OnceLock<Uncached>,
-    pub(super) passive_initialize: AtomicUsize,
+    passive_initialize: Mutex<Routine>,
     /// The control types that HwAdapterControl supports.
     pub(super) controls: OnceLock<Vec<bool>>,
     /// The control types that HwUnitControl supports.
@@ -155,7 +155,7 @@ impl Port {
             extension: OnceLock::new(),
             config_info: OnceLock::new(),
             uncached: OnceLock::new(),
-            passive_initialize: AtomicUsize::new(0),
+            passive_initialize: Mutex::default(),
             controls: OnceLock::new(),
             unit_controls: OnceLock::new(),
             performance: OnceLock::new(),
@@ -376,6 +376,22 @@ impl Port {
         self.tick.get_or_init(|| Tick(self))
     }
 
+    /// HwPassiveInitialize, if StorPortEnablePassiveInitialization was called.
+    pub(super) fn passive_initialize(&self) -> Routine {
+        *self
+            .passive_initialize
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// StorPortEnablePassiveInitialization.
+    pub(super) fn set_passive_initialize(&self, routine: Routine) {
+        *self
+            .passive_initialize
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = routine;
+    }
+
     /// SynchronizationModel; full duplex before HwFindAdapter has said it.
     pub(super) fn full_duplex(&self) -> bool {
         self.configuration
@@ -397,7 +413,7 @@ impl Port {
     /// How many MSI messages the miniport has: 0 with the pin.
     pub(super) fn messages(&self) -> u32 {
         match (self.interrupts.get(), self.configuration.get()) {
-            (Some(controller), Some(configuration)) if configuration.message_routine != 0 => {
+            (Some(controller), Some(configuration)) if !configuration.message_routine.is_none() => {
                 controller.messages()
             }
             _ => 0,

@@ -1,14 +1,14 @@
-//! Functions of the kernel's that a physical miniport is not to call:
-//! HwStorPortProhibitedDDIs lists 351, in `prohibited_ddis.txt`. An import of
-//! one is told when the driver is loaded, each call when it is made.
+//! Kernel functions that a physical miniport must not call: the 351 names that
+//! HwStorPortProhibitedDDIs lists, in `prohibited_ddis.txt`. An import is reported when the
+//! driver is loaded, and each call when it is made.
 //!
-//! Most are not in the testbed's kernel, and a driver that imports one of those
-//! is refused anyway; `testbed imports` marks them all.
-#![expect(unsafe_code, reason = "stands between the driver and the kernel")]
+//! The testbed's kernel lacks most of them, and does not load drivers that import those.
+//! `testbed imports` marks all.
 
-use std::{arch::naked_asm, collections::HashSet, sync::OnceLock};
+use std::{collections::HashSet, sync::OnceLock};
 
 use super::{
+    abi::guards,
     callbacks::{self, Callback},
     port::Port,
     violations::Rule,
@@ -16,10 +16,10 @@ use super::{
 use testbed_loader::Import;
 use testbed_machine::trap;
 
-/// The names that Microsoft's rule lists, one a line.
+/// The names in Microsoft's rule, one per line.
 const LIST: &str = include_str!("prohibited_ddis.txt");
 
-/// Names of the list that are macros, and what they call.
+/// Names in the list that are macros, and the functions that these call.
 const MACROS: [(&str, &str); 7] = [
     ("IoCallDriver", "IofCallDriver"),
     ("IoCompleteRequest", "IofCompleteRequest"),
@@ -30,7 +30,7 @@ const MACROS: [(&str, &str); 7] = [
     ("ObReferenceObjectWithTag", "ObfReferenceObjectWithTag"),
 ];
 
-/// What waits or allocates by the lists of SpNoWait and StorPortStartIo.
+/// The functions that wait or allocate, from the lists of SpNoWait and StorPortStartIo.
 const TAKE_TIME: [&str; 18] = [
     "ExAcquireSharedWaitForExclusive",
     "ExAllocatePool",
@@ -52,7 +52,7 @@ const TAKE_TIME: [&str; 18] = [
     "ZwWaitForSingleObject",
 ];
 
-/// Whether `module` is the kernel's and `function` on the list.
+/// Whether `module` is the kernel and `function` is in the list.
 pub(super) fn is_prohibited(module: &str, function: &str) -> bool {
     static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
     let names = NAMES.get_or_init(|| {
@@ -66,8 +66,8 @@ pub(super) fn is_prohibited(module: &str, function: &str) -> bool {
         && names.contains(function)
 }
 
-/// The address of the kernel's export `function`, or of what tells of its call
-/// first.
+/// The address of the kernel's export `function`. A prohibited function gets a guard, which
+/// reports its calls.
 pub(super) fn resolve(module: &str, function: &str) -> Option<usize> {
     let address = testbed_nt::resolve(function)?;
     if is_prohibited(module, function) {
@@ -77,80 +77,26 @@ pub(super) fn resolve(module: &str, function: &str) -> Option<usize> {
     }
 }
 
-/// Functions that can be guarded at a time: more than the testbed's kernel has
-/// of the list.
-const MOST: usize = 64;
+/// The guarded functions: names and addresses.
+static GUARDED: [OnceLock<(String, usize)>; guards::COUNT] =
+    [const { OnceLock::new() }; guards::COUNT];
 
-static GUARDED: [OnceLock<(String, usize)>; MOST] = [const { OnceLock::new() }; MOST];
-
-/// The entry that tells of a call and goes on to `address`; `address` itself if
-/// all are taken.
+/// The address of a guard of `function` at `address`, or `address` if no guard is free.
 fn guard(function: &str, address: usize) -> usize {
-    let place = GUARDED.iter().position(|place| {
-        let (known, _) = place.get_or_init(|| (function.to_owned(), address));
-        known == function
+    let number = GUARDED.iter().position(|guarded| {
+        let (name, _) = guarded.get_or_init(|| (function.to_owned(), address));
+        name == function
     });
-    place.map_or(address, |number| ENTRIES[number] as *const () as usize)
+    number.and_then(guards::address).unwrap_or(address)
 }
 
-macro_rules! entries {
-    ($($number:literal)*) => {
-        /// An entry for each number.
-        static ENTRIES: [extern "win64" fn(); MOST] = [$(entry::<$number>,)*];
-    };
-}
-
-entries! {
-    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
-    32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61
-    62 63
-}
-
-/// Tells of the call as `variadic_entry` does, and goes on to the function as
-/// if it had been called directly.
-#[unsafe(naked)]
-extern "win64" fn entry<const NUMBER: usize>() {
-    naked_asm!(
-        "mov [rsp + 8], rcx",
-        "mov [rsp + 16], rdx",
-        "mov [rsp + 24], r8",
-        "mov [rsp + 32], r9",
-        "lea rcx, [rsp + 8]",
-        "mov edx, {number}",
-        "push rbx",
-        "push rbp",
-        "push rsi",
-        "push rdi",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "sub rsp, 40",
-        "call {tell}",
-        "add rsp, 104",
-        "mov rcx, [rsp + 8]",
-        "mov rdx, [rsp + 16]",
-        "mov r8, [rsp + 24]",
-        "mov r9, [rsp + 32]",
-        "jmp rax",
-        number = const NUMBER,
-        tell = sym tell,
-    )
-}
-
-/// Tells of the call of guarded function `number` whose arguments lie at
-/// `arguments`; gives its address.
-extern "win64" fn tell(arguments: usize, number: usize) -> usize {
+/// Reports a call of the guarded function `number`. Returns the function's address.
+pub(super) fn called(number: usize, caller: usize) -> usize {
     let Some((function, address)) = GUARDED.get(number).and_then(OnceLock::get) else {
         trap::stop_machine(format_args!(
-            "a kernel function was called that the testbed did not provide: please report this \
-             bug"
+            "the driver called a guard without a function: please report this bug"
         ));
     };
-    trap::record_call(arguments);
-    let below = (arguments as *const usize).wrapping_sub(1);
-    // SAFETY: the entry's own return address lies below its arguments.
-    let caller = unsafe { below.read() };
     if let Some(port) = callbacks::current_port() {
         port.violation(
             Rule::DdiProhibited,
@@ -169,7 +115,7 @@ extern "win64" fn tell(arguments: usize, number: usize) -> usize {
 }
 
 impl Port {
-    /// Tells of what the driver's file imports of the list.
+    /// Reports the prohibited functions that the driver's file imports.
     pub(super) fn check_imports(&self, imports: &[Import]) {
         let names: Vec<_> = imports
             .iter()

@@ -228,7 +228,7 @@ impl Port {
             }
         }
         let level = if half { irql::DEVICE } else { irql::DISPATCH };
-        let arguments = [self.extension(), usize::from(path), 0, 0, 0, 0];
+        let arguments = [self.extension(), usize::from(path)];
         let routine = self.registration().reset_bus;
         let result = self.call(Callback::HwResetBus, level, routine, arguments);
         if half {

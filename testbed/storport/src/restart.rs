@@ -140,7 +140,7 @@ impl Port {
 
     /// [`Self::call_control`] with Parameters.
     pub(super) fn call_control_with(&'static self, kind: u32, level: u8, parameters: usize) -> u32 {
-        let arguments = [self.extension(), kind as usize, parameters, 0, 0, 0];
+        let arguments = [self.extension(), kind as usize, parameters];
         let routine = self.registration().adapter_control;
         self.call_about(Callback::HwAdapterControl, kind, level, routine, arguments) as u32
     }

@@ -53,8 +53,8 @@ impl Port {
         let routine = self.registration().build_io;
         self.srbs().give(NUMBER);
         slot.state.store(state::BUILDING, Ordering::Release);
-        if routine != 0 {
-            let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
+        if !routine.is_none() {
+            let arguments = [self.extension(), slot.address()];
             let result = self.call(Callback::HwBuildIo, level, routine, arguments);
             if result as u8 == 0 {
                 let _ = slot.state.compare_exchange(
@@ -74,7 +74,7 @@ impl Port {
         let slot = self.single();
         self.srbs().give(NUMBER);
         slot.state.store(state::STARTED, Ordering::Release);
-        let arguments = [self.extension(), slot.address(), 0, 0, 0, 0];
+        let arguments = [self.extension(), slot.address()];
         let routine = self.registration().start_io;
         self.call(Callback::HwStartIo, level, routine, arguments);
     }

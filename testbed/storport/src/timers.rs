@@ -9,9 +9,12 @@ use std::{
 };
 
 use super::{
-    abi::stor_status::{
-        STOR_STATUS_BUSY, STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_STATE,
-        STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+    abi::{
+        Routine,
+        stor_status::{
+            STOR_STATUS_BUSY, STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_STATE,
+            STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
+        },
     },
     callbacks::Callback,
     port::Port,
@@ -26,7 +29,7 @@ struct Armed {
     /// Numbers the requests: an alarm of an older one does nothing.
     number: usize,
     /// Callback and context, if it is armed.
-    call: Option<(usize, usize)>,
+    call: Option<(Routine, usize)>,
 }
 
 /// A timer: of StorPortInitializeTimer, or the adapter's one of
@@ -53,7 +56,7 @@ impl Timer {
     }
 
     /// Has `routine` called after so many microseconds; 0 disarms.
-    fn set(&'static self, routine: usize, context: usize, microseconds: u64) {
+    fn set(&'static self, routine: Routine, context: usize, microseconds: u64) {
         let mut armed = self.lock();
         armed.number = armed.number.wrapping_add(1);
         armed.call = (microseconds > 0).then_some((routine, context));
@@ -93,7 +96,7 @@ impl Deferred for Timer {
                 self.callback,
                 level,
                 routine,
-                [self.port.extension(), context, 0, 0, 0, 0],
+                [self.port.extension(), context],
             );
         });
     }
@@ -140,14 +143,14 @@ impl Later {
 /// A state change that is being processed.
 struct StateChange {
     port: &'static Port,
-    routine: usize,
+    routine: Routine,
     address: usize,
 }
 
 impl Deferred for StateChange {
     fn run(&self, context: usize, _: usize) {
         *lock(&self.port.later.state_change) = false;
-        if self.routine == 0 || self.port.is_stopped() {
+        if self.routine.is_none() || self.port.is_stopped() {
             return;
         }
         // STOR_ADDRESS_TYPE_BTL8 is the only type; status: success.
@@ -163,7 +166,6 @@ impl Deferred for StateChange {
                     address_type,
                     self.address,
                     STOR_STATUS_SUCCESS as usize,
-                    0,
                 ],
             );
         });
@@ -188,11 +190,11 @@ impl Port {
     /// RequestTimerCall: the adapter's one timer.
     pub(super) fn request_timer_call(
         &'static self,
-        routine: usize,
+        routine: Routine,
         microseconds: u32,
         caller: usize,
     ) {
-        if routine == 0 && microseconds > 0 {
+        if routine.is_none() && microseconds > 0 {
             return self.violation(
                 Rule::Timer,
                 caller,
@@ -216,7 +218,7 @@ impl Port {
     pub(super) fn request_timer(
         &self,
         handle: usize,
-        routine: usize,
+        routine: Routine,
         context: usize,
         microseconds: u64,
     ) -> u32 {
@@ -224,7 +226,7 @@ impl Port {
         let Some(timer) = timer else {
             return STOR_STATUS_INVALID_PARAMETER;
         };
-        if microseconds > 0 && routine == 0 {
+        if microseconds > 0 && routine.is_none() {
             return STOR_STATUS_INVALID_PARAMETER;
         }
         if microseconds > 0 && timer.is_armed() {
@@ -238,7 +240,7 @@ impl Port {
     pub(super) fn free_timer(&self, handle: usize) -> u32 {
         match lock(&self.later.timers).remove(&handle) {
             Some(timer) => {
-                timer.set(0, 0, 0);
+                timer.set(Routine::NONE, 0, 0);
                 STOR_STATUS_SUCCESS
             }
             None => STOR_STATUS_UNSUCCESSFUL,
@@ -253,7 +255,12 @@ impl Port {
     }
 
     /// StorPortQueueWorkItem.
-    pub(super) fn queue_work(&'static self, handle: usize, routine: usize, context: usize) -> u32 {
+    pub(super) fn queue_work(
+        &'static self,
+        handle: usize,
+        routine: Routine,
+        context: usize,
+    ) -> u32 {
         if self.is_stopped() {
             return STOR_STATUS_INVALID_DEVICE_STATE;
         }
@@ -270,7 +277,7 @@ impl Port {
             }
             // Out of the queue: the routine may queue or free it again.
             self.move_worker(handle, Worker::Queued, Worker::Running);
-            let arguments = [self.extension(), context, handle, 0, 0, 0];
+            let arguments = [self.extension(), context, handle];
             self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
             self.move_worker(handle, Worker::Running, Worker::Idle);
         };
@@ -304,7 +311,7 @@ impl Port {
     pub(super) fn state_change(
         &'static self,
         address: usize,
-        routine: usize,
+        routine: Routine,
         context: usize,
     ) -> u32 {
         if std::mem::replace(&mut *lock(&self.later.state_change), true) {

@@ -6,13 +6,14 @@ use super::{
     super::{
         abi::{
             self,
+            calls::Call,
             stor_status::{
                 STOR_STATUS_INVALID_IRQL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS,
             },
         },
         callbacks::{self, Callback},
         events,
-        exports::{self, Call, check_irql},
+        exports::{self, check_irql},
         port::Port,
     },
     give,
@@ -31,7 +32,7 @@ pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
 }
 
 pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
-    let (handle, routine, context) = (call.address(), call.address(), call.address());
+    let (handle, routine, context) = (call.address(), call.routine(), call.address());
     let microseconds = call.u64();
     port.request_timer(handle, routine, context, microseconds)
 }
@@ -49,8 +50,8 @@ pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
 }
 
 pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> u32 {
-    let (routine, handle, context) = (call.address(), call.address(), call.address());
-    if routine == 0 {
+    let (routine, handle, context) = (call.routine(), call.address(), call.address());
+    if routine.is_none() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     port.queue_work(handle, routine, context)

@@ -9,11 +9,12 @@ use std::sync::PoisonError;
 use super::{
     super::{
         abi::{
-            Structure, stor_list_entry as list_entry, stor_slist_entry as slist_entry,
+            Structure,
+            calls::Call,
+            stor_list_entry as list_entry, stor_slist_entry as slist_entry,
             stor_slist_header as slist,
             stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS},
         },
-        exports::Call,
         port::Port,
     },
     give,

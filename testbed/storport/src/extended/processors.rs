@@ -3,12 +3,13 @@
 use super::{
     super::{
         abi::{
-            self, group_affinity,
+            self,
+            calls::Call,
+            group_affinity,
             stor_status::{
                 STOR_STATUS_BUFFER_TOO_SMALL, STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS,
             },
         },
-        exports::Call,
         port::Port,
     },
     give,

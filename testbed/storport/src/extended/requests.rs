@@ -4,7 +4,9 @@
 use super::{
     super::{
         abi::{
-            self, Structure, startio_performance_parameters as start_io,
+            self, Structure,
+            calls::Call,
+            startio_performance_parameters as start_io,
             startio_performance_parameters_v2 as start_io2, stor_request_info_v1 as request_info,
             stor_status::{
                 STOR_STATUS_INSUFFICIENT_RESOURCES, STOR_STATUS_INVALID_DEVICE_REQUEST,
@@ -13,7 +15,7 @@ use super::{
             },
         },
         callbacks::Callback,
-        exports::{self, Call, check_callback},
+        exports::{self, check_callback},
         pool::PoolKind,
         port::Port,
         request::Address,

@@ -3,7 +3,9 @@
 use super::{
     super::{
         abi::{
-            Structure, config, message_interrupt_information as msi,
+            Structure,
+            calls::Call,
+            config, message_interrupt_information as msi,
             stor_dpc_watchdog_information as dpc_watchdog,
             stor_status::{
                 STOR_STATUS_INVALID_DEVICE_REQUEST, STOR_STATUS_INVALID_PARAMETER,
@@ -11,7 +13,6 @@ use super::{
             },
         },
         callbacks::{self, Callback},
-        exports::Call,
         held_locks::Form,
         interrupts::Controller,
         plug_and_play,

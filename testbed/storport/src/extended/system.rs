@@ -5,12 +5,13 @@ use super::{
     super::{
         abi::{
             self, Structure,
+            calls::Call,
             stor_status::{
                 STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
             },
         },
         callbacks::Callback,
-        exports::{Call, check_callback},
+        exports::check_callback,
         port::Port,
     },
     give,

@@ -6,13 +6,14 @@ use std::fmt;
 use super::{
     super::{
         abi::{
-            self, Structure, stor_log_event_details as field,
+            self, Structure,
+            calls::Call,
+            stor_log_event_details as field,
             stor_status::{
                 STOR_STATUS_INVALID_BUFFER_SIZE, STOR_STATUS_INVALID_PARAMETER,
                 STOR_STATUS_SUCCESS, STOR_STATUS_UNSUPPORTED_VERSION,
             },
         },
-        exports::Call,
         port::Port,
         report::SystemEvent,
         violations::Rule,

@@ -14,7 +14,7 @@ use std::{
 use super::super::exports;
 pub(super) use super::super::{
     abi::{
-        self, Structure, config, control, hw_initialization_data as init,
+        self, Routine, Structure, config, control, hw_initialization_data as init,
         port_configuration_information as info, scsi_request_block as scsi, srb, stor_lock_handle,
     },
     adapter::{Adapter, AdapterSettings, FailedStart, SrbShape, StartError},
@@ -144,6 +144,12 @@ fn of(extension: usize) -> &'static dyn Miniport {
         0 => miniport(STARTING.get()),
         number => miniport(number),
     }
+}
+
+/// The entry point of all miniports.
+fn entry() -> Routine {
+    // SAFETY: the function of a driver that consists of this file.
+    unsafe { Routine::at(driver_entry as *const () as usize) }
 }
 
 extern "win64" fn driver_entry(object: usize, path: usize) -> u32 {
@@ -573,7 +579,7 @@ pub(super) fn try_start<M: Miniport + 'static>(
     settings: AdapterSettings,
 ) -> Result<Bench<M>, FailedStart> {
     let (miniport, port) = about_to_start(miniport, &function, settings);
-    let adapter = Adapter::start_port(port, driver_entry as *const () as usize)?;
+    let adapter = Adapter::start_port(port, entry())?;
     Ok(Bench {
         adapter,
         miniport,
@@ -604,7 +610,7 @@ pub(super) fn start_dump<M: Miniport + 'static>(
 ) -> Result<(&'static M, DumpStack), StartError> {
     let settings = dump::settings(SrbShape::Storage);
     let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), settings);
-    let stack = DumpStack::start_port(port, driver_entry as *const () as usize)?;
+    let stack = DumpStack::start_port(port, entry())?;
     Ok((miniport, stack))
 }
 
@@ -614,9 +620,8 @@ pub(super) fn remove_unstarted<M: Miniport + 'static>(
     miniport: M,
 ) -> (&'static M, Option<u8>, Vec<Violation>) {
     let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), quick());
-    let entry = driver_entry as *const () as usize;
     let (status, report) =
-        Adapter::remove_unstarted_port(port, entry).expect("the driver is entered");
+        Adapter::remove_unstarted_port(port, entry()).expect("the driver is entered");
     (miniport, status, report.violations)
 }
 
