@@ -1,4 +1,4 @@
-//! An adapter: a miniport's instance from DriverEntry to ScsiStopAdapter.
+//! An adapter: an instance of a miniport, from DriverEntry to ScsiStopAdapter.
 
 use std::{
     any::Any,
@@ -24,94 +24,93 @@ use super::{
 use testbed_loader::Image;
 use testbed_machine::{Machine, memory::MemoryError, pci::PciFunction, trap};
 
-/// The shape of SRBs, where the miniport takes both.
+/// The shape of SRBs, if the miniport supports both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SrbShape {
     /// SCSI_REQUEST_BLOCK.
     Scsi,
-    /// STORAGE_REQUEST_BLOCK, as Windows chooses since Windows 8.
+    /// STORAGE_REQUEST_BLOCK, which Windows uses since Windows 8.
     Storage,
 }
 
 /// Whether STOR_PERF_CONCURRENT_CHANNELS is offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConcurrentChannels {
-    /// Offered, and granted to who asks.
+    /// Offered, and granted if the miniport asks.
     Granted,
-    /// Not offered; asking is an error.
+    /// Not offered. Asking for it is an error.
     Refused,
 }
 
-/// How HwAdapterControl is called for ScsiStopAdapter and ScsiRestartAdapter:
-/// its page and that of StorPortAcquireSpinLock disagree, and drivers in use
-/// side with the latter (storport-rules.md X1).
+/// How HwAdapterControl is called for ScsiStopAdapter and ScsiRestartAdapter. Its page and the
+/// page of StorPortAcquireSpinLock disagree, and existing drivers follow the latter
+/// (storport-rules.md X1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlCalls {
-    /// At DIRQL, nothing held and nothing takeable: a miniport that is right
-    /// here is right whichever page holds.
+    /// At DIRQL without a lock, and no lock may be taken. A miniport that is correct here is
+    /// correct whichever page is right.
     Strict,
-    /// At DIRQL with the interrupt lock: HwAdapterControl's page.
+    /// At DIRQL with the interrupt lock, as HwAdapterControl's page says.
     UnderInterruptLock,
-    /// At PASSIVE_LEVEL, nothing held, all takeable: what drivers in use need,
-    /// that free memory there.
+    /// At PASSIVE_LEVEL without a lock, and every lock may be taken. Existing drivers that free
+    /// memory there need this.
     Passive,
 }
 
-/// How a miniport takes its adapter into use again after a sleep.
+/// How a miniport restarts its adapter after a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
     /// ScsiRestartAdapter, if the miniport supports it.
     Restart,
-    /// HwFindAdapter and HwInitialize, as if it did not.
+    /// HwFindAdapter and HwInitialize, as if ScsiRestartAdapter were not supported.
     FindAdapter,
 }
 
-/// What happens to the time-outs of requests that the miniport has while the
-/// adapter is paused by StorPortPause: that is not documented.
+/// What a pause by StorPortPause does to the time-outs of requests that the miniport has. This is
+/// not documented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PausedTimeOuts {
-    /// They run on.
+    /// Time-outs continue.
     Run,
-    /// They stand still.
+    /// Time-outs are suspended.
     Stop,
 }
 
-/// What follows a time-out.
+/// The reset after a time-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escalation {
-    /// HwResetBus at once: what a miniport gets that can't reset less.
+    /// HwResetBus at once, for a miniport that supports no smaller reset.
     Bus,
-    /// SRB_FUNCTION_RESET_LOGICAL_UNIT, then SRB_FUNCTION_RESET_DEVICE, then
-    /// HwResetBus ("Multi-Tier Reset in Storport"). That the next one comes if
-    /// the one before does not succeed within the time-out, or leaves the
-    /// request out, is assumed.
+    /// SRB_FUNCTION_RESET_LOGICAL_UNIT, then SRB_FUNCTION_RESET_DEVICE, then HwResetBus
+    /// ("Multi-Tier Reset in Storport"). It is an assumption that the next step follows if a
+    /// reset fails, takes longer than the time-out, or leaves the request with the miniport.
     Tiers,
 }
 
-/// Which CPU runs HwStartIo.
+/// The CPU that runs HwStartIo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartIoCpu {
-    /// The one that ran HwBuildIo.
+    /// The CPU that ran HwBuildIo.
     Same,
-    /// The next one.
+    /// The next CPU.
     Next,
 }
 
-/// A function of StorPortExtendedFunction that fails.
+/// A failing function of StorPortExtendedFunction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailingFunction {
     /// STORPORT_FUNCTION_CODE.
     pub code: u32,
-    /// How many calls succeed before.
+    /// The number of calls that succeed before.
     pub after: u32,
-    /// The status that the calls after those return.
+    /// The status of the calls after those.
     pub status: u32,
 }
 
-/// A function that storport.sys exports and that fails whenever it is called.
+/// A function of storport.sys that always fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailingExport {
-    /// StorPortGetBusData gives no more than the header: 64 bytes.
+    /// StorPortGetBusData returns only the header, 64 bytes.
     GetBusData,
     /// StorPortGetDeviceBase returns NULL.
     GetDeviceBase,
@@ -123,11 +122,11 @@ pub enum FailingExport {
     Pause,
     /// StorPortResume returns FALSE.
     Resume,
-    /// RequestTimerCall is accepted, and HwTimer never called.
+    /// RequestTimerCall is accepted, but HwTimer is never called.
     RequestTimerCall,
 }
 
-/// A field of an SRB that a test sets for itself.
+/// A field of an SRB that a test overwrites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SrbChange {
     /// SRB_FLAGS_DATA_IN and SRB_FLAGS_DATA_OUT of SrbFlags.
@@ -137,7 +136,7 @@ pub enum SrbChange {
         /// SRB_FLAGS_DATA_OUT.
         data_out: bool,
     },
-    /// SrbLength of a STORAGE_REQUEST_BLOCK, as are those that follow.
+    /// SrbLength of a STORAGE_REQUEST_BLOCK. The following changes need that shape too.
     SrbLength(u32),
     /// AddressOffset.
     AddressOffset(u32),
@@ -151,95 +150,92 @@ pub enum SrbChange {
     ExDataLength(u32),
 }
 
-/// How closely a miniport is watched.
+/// How much of a miniport's behaviour is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checks {
-    /// What costs next to nothing.
+    /// Only checks that cost almost nothing.
     Cheap,
-    /// All that there is, as `--verify` asks for.
+    /// All checks, as with `--verify`.
     All,
 }
 
 /// When interrupt routines run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InterruptTime {
-    /// At once, beside what the CPU does.
+    /// At once, in parallel to the CPU's work.
     AtOnce,
-    /// On the CPU's own thread, when it has finished what it does: the order of
-    /// callbacks is the same in every run.
+    /// On the CPU's thread between its other work, so that the order of callbacks is the same in
+    /// every run.
     BetweenWork,
 }
 
-/// How Storport behaves where Windows leaves it open.
+/// The choices where Windows leaves the behaviour of Storport open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdapterSettings {
-    /// How closely the miniport is watched.
+    /// How much is checked.
     pub checks: Checks,
     /// The shape of SRBs.
     pub srb: SrbShape,
     /// Concurrent channels.
     pub concurrent_channels: ConcurrentChannels,
-    /// The most requests that a unit has at a time, below what the miniport
-    /// allows.
+    /// A limit on the requests of a unit, below the miniport's.
     pub unit_depth: Option<u32>,
-    /// How often time-outs are looked for: 1 s in Windows.
+    /// The interval at which time-outs are checked: 1 s in Windows.
     pub tick: Duration,
-    /// A time-out instead of the requests' own.
+    /// Replaces the time-outs of requests.
     pub timeout: Option<Duration>,
-    /// How long one callback may take before the machine is stopped.
+    /// The longest duration of a callback. A longer one stops the machine.
     pub callback_limit: Duration,
-    /// Pause before a request that came back BUSY is started again.
+    /// The delay before a request that was completed as BUSY is started again.
     pub busy_pause: Duration,
-    /// ScsiStopAdapter and ScsiRestartAdapter.
+    /// How the adapter is stopped and restarted.
     pub control_calls: ControlCalls,
-    /// What follows a sleep.
+    /// How the adapter resumes after a sleep.
     pub resume: Resume,
     /// HwFindAdapter's ArgumentString: the registry value `DriverParameter`.
     pub argument: String,
-    /// How far behind a page's begin HwDeviceExtension lies. No more than an
-    /// alignment of 8 bytes is documented.
+    /// The offset of HwDeviceExtension in its page. Only an alignment of 8 bytes is documented.
     pub extension_offset: usize,
-    /// A function that fails.
+    /// A failing extended function.
     pub failing_function: Option<FailingFunction>,
-    /// An export that fails.
+    /// A failing export.
     pub failing_export: Option<FailingExport>,
-    /// Time-outs in a pause.
+    /// Time-outs during a pause.
     pub paused_time_outs: PausedTimeOuts,
-    /// What follows a time-out.
+    /// The reset after a time-out.
     pub escalation: Escalation,
     /// The CPU of HwStartIo.
     pub start_io_cpu: StartIoCpu,
-    /// Messages of the device that no vector was granted for.
+    /// What happens to stray messages.
     pub stray_messages: StrayMessages,
-    /// Whether the miniport's optional callbacks run beside HwInitialize and
-    /// ScsiRestartAdapter, on another thread.
+    /// When optional callbacks are called.
     pub optional_callbacks: OptionalCallbacks,
     /// When interrupt routines run.
     pub interrupt_time: InterruptTime,
 }
 
-/// What happens to a message whose id is beyond the device's table.
+/// What happens to a message for which no vector was granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StrayMessages {
     /// It is counted and dropped, as in Windows.
     Dropped,
-    /// HwMSInterruptRoutine gets it: a test of a miniport that trusts no id.
+    /// HwMSInterruptRoutine is called with its id, to test that the miniport checks the id.
     Delivered,
 }
 
-/// When the callbacks come that a miniport can go without.
+/// When optional callbacks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionalCallbacks {
-    /// When [`Adapter::call_optional`] makes them.
+    /// Only by [`Adapter::call_optional`].
     OnDemand,
-    /// Beside HwInitialize and ScsiRestartAdapter too, again and again.
+    /// Also repeatedly during HwInitialize and ScsiRestartAdapter, on another thread.
     BesideStart,
 }
 
-/// A callback that a miniport can go without.
+/// An optional callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionalCallback {
-    /// HwTracingEnabled at PASSIVE_LEVEL, with its Enabled.
+    /// HwTracingEnabled at PASSIVE_LEVEL, with this value of Enabled.
     Tracing(bool),
     /// HwAdapterControl(ScsiAdapterSurpriseRemoval) at PASSIVE_LEVEL.
     SurpriseRemoval,
@@ -280,18 +276,18 @@ impl Default for AdapterSettings {
     }
 }
 
-/// An adapter did not start.
+/// The adapter did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A callback failed, or broke a rule. `why` says what was expected.
+    /// A callback failed or broke a rule.
     #[error("{callback}: {why}")]
     Refused {
         /// The callback, such as `HwFindAdapter`.
         callback: &'static str,
-        /// What went wrong.
+        /// What the callback did.
         why: String,
     },
-    /// The machine has too little memory.
+    /// The machine's memory is exhausted.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The host did not start a thread.
@@ -299,21 +295,21 @@ pub enum StartError {
     Host(#[from] io::Error),
 }
 
-/// A failed start, with the report.
+/// The error of a failed start, and the report.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct FailedStart {
     /// The error.
     #[source]
     pub error: StartError,
-    /// Logged events and broken rules.
+    /// The report until then.
     pub report: Box<Report>,
 }
 
-/// An adapter did not stop.
+/// The adapter did not stop.
 #[derive(Debug, thiserror::Error)]
 pub enum StopError {
-    /// It is stopped already.
+    /// It was stopped before.
     #[error("the adapter is stopped already")]
     Again,
     /// HwAdapterControl did not return ScsiAdapterControlSuccess.
@@ -321,19 +317,19 @@ pub enum StopError {
     Refused(u32),
 }
 
-/// A power cycle of an adapter failed. The adapter cannot be used any more.
+/// A sleep failed. The adapter cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum RestartError {
-    /// It is stopped already.
+    /// It was stopped before.
     #[error("the adapter is stopped already")]
     Stopped,
-    /// Programs still run.
+    /// Programs are running.
     #[error("{0} requests are in flight: power the adapter down after its programs have finished")]
     Outstanding(u32),
-    /// The miniport uses ScsiAdapterPower instead of stop and restart.
+    /// The miniport supports ScsiAdapterPower instead of stop and restart.
     #[error("the miniport supports ScsiAdapterPower, which the testbed cannot send")]
     AdapterPower,
-    /// The data in the cache can be lost.
+    /// SRB_FUNCTION_FLUSH failed, so cached data could be lost.
     #[error(
         "SRB_FUNCTION_FLUSH was completed with SRB status {0:#04x}, but the adapter caches data"
     )]
@@ -346,7 +342,7 @@ pub enum RestartError {
     Start(#[from] StartError),
 }
 
-/// The memory that a miniport asked Storport for.
+/// The memory that a miniport requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extensions {
     /// Addresses of the uncached extension.
@@ -365,12 +361,12 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// Starts `image` as the miniport of `function`: from DriverEntry until it
-    /// is ready for requests. Its PASSIVE_LEVEL callbacks run on the calling
-    /// thread, which must be no virtual CPU.
+    /// Starts `image` as the miniport of `function`, from DriverEntry until the adapter accepts
+    /// requests. PASSIVE_LEVEL callbacks run on the calling thread, which must not be a virtual
+    /// CPU.
     ///
     /// # Errors
-    /// [`FailedStart`]. The function is stopped then.
+    /// Returns [`FailedStart`] after stopping the function.
     pub fn start(
         machine: &Arc<Machine>,
         image: &Arc<Image>,
@@ -384,7 +380,7 @@ impl Adapter {
         Self::start_port(port, Routine::entry(image))
     }
 
-    /// Starts the driver whose DriverEntry is at `entry`.
+    /// Starts the driver with this DriverEntry.
     pub(super) fn start_port(
         port: &'static Port,
         entry: Routine,
@@ -399,9 +395,8 @@ impl Adapter {
         }))
     }
 
-    /// Issues one request on CPU 0 and waits for it; for discovery. The
-    /// calling thread must be no virtual CPU. A request beyond the adapter's
-    /// limits (see [`Self::max_transfer_bytes`]) ends the machine.
+    /// Executes one request on CPU 0. The calling thread must not be a virtual CPU. A request
+    /// beyond the adapter's limits (see [`Self::max_transfer_bytes`]) stops the machine.
     #[must_use]
     pub fn execute(&self, request: Request) -> Completion {
         let once: Box<dyn Program> = Box::new(Once {
@@ -417,50 +412,47 @@ impl Adapter {
         })
     }
 
-    /// [`Self::execute`] with changes to the SRB. No other request must be
-    /// issued meanwhile.
+    /// [`Self::execute`] with a changed SRB. There must be no other request at the same time.
     #[must_use]
     pub fn execute_changed(&self, request: Request, changes: Vec<SrbChange>) -> Completion {
         self.port.injections.change_next(changes);
         self.execute(request)
     }
 
-    /// Calls HwBuildIo and not HwStartIo for the next `count` requests whose
-    /// HwBuildIo returns TRUE. They stay with Storport until a bus reset, or until
-    /// [`Self::complete_held`].
+    /// Holds the next `count` requests whose HwBuildIo returns TRUE: HwStartIo is not called.
+    /// Storport keeps them until a bus reset or [`Self::complete_held`].
     pub fn hold_built(&self, count: u32) {
         self.port.injections.hold(count);
     }
 
-    /// Completes the requests that are held, and does not tell the miniport.
+    /// Completes the held requests without telling the miniport.
     pub fn complete_held(&self) {
         self.port.complete_held();
     }
 
-    /// How many requests were built and are held.
+    /// The number of held requests.
     #[must_use]
     pub fn held(&self) -> usize {
         self.port.injections.held()
     }
 
-    /// Resets the bus as a time-out does, and waits for the end of HwResetBus.
-    /// The calling thread must be no virtual CPU.
+    /// Resets the bus as after a time-out, and waits for HwResetBus. The calling thread must not
+    /// be a virtual CPU.
     pub fn reset_bus(&self) {
         life_cycle::on_cpu(self.port, 0, |port| {
             port.reset_bus(0, "by a test".to_owned());
         });
     }
 
-    /// Calls an optional callback on the calling thread: its status, or nothing
-    /// if the miniport does not have it.
+    /// Calls an optional callback on the calling thread. Returns its status, or `None` if the
+    /// miniport does not have it.
     pub fn call_optional(&self, callback: OptionalCallback) -> Option<u32> {
         self.port.call_optional(callback)
     }
 
-    /// Runs the programs, number i on CPU i modulo the number of CPUs, and
-    /// gives them back when all have finished, in the same order. The calling
-    /// thread must be no virtual CPU. A request beyond the adapter's limits
-    /// ends the machine.
+    /// Runs the programs, program i on CPU i modulo the number of CPUs, and returns them in the
+    /// same order when all have finished. The calling thread must not be a virtual CPU. A request
+    /// beyond the adapter's limits stops the machine.
     #[must_use]
     pub fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
         let count = programs.len();
@@ -484,13 +476,13 @@ impl Adapter {
         }
     }
 
-    /// The most bytes that one request may transfer.
+    /// The largest transfer of a request, in bytes.
     #[must_use]
     pub fn max_transfer_bytes(&self) -> u32 {
         self.port.configuration().max_transfer_bytes
     }
 
-    /// The most elements in a scatter/gather list.
+    /// The most elements of a scatter/gather list.
     #[must_use]
     pub fn max_physical_breaks(&self) -> u32 {
         self.port.max_elements()
@@ -502,7 +494,7 @@ impl Adapter {
         self.port.configuration().alignment_mask
     }
 
-    /// Buses, targets a bus and units a target to look for.
+    /// The number of buses, targets of a bus and units of a target.
     #[must_use]
     pub fn topology(&self) -> (u8, u8, u8) {
         let configuration = self.port.configuration();
@@ -513,7 +505,7 @@ impl Adapter {
         )
     }
 
-    /// How many requests the unit at `address` may have at a time.
+    /// The most requests of the unit at `address` at a time.
     #[must_use]
     pub fn queue_depth(&self, address: Address) -> u32 {
         match self.port.units.get(address) {
@@ -522,21 +514,19 @@ impl Adapter {
         }
     }
 
-    /// Sends a request that is no command on CPU 0, past everything that waits,
-    /// and waits for it: its SRB status. The calling thread must be no virtual
-    /// CPU.
+    /// Sends a control request on CPU 0, before all waiting requests, and waits for it. Returns
+    /// its SRB status. The calling thread must not be a virtual CPU.
     #[must_use]
     pub fn control(&self, request: ControlRequest) -> u8 {
         life_cycle::send_control(self.port, request)
     }
 
-    /// Lets the adapter sleep and wake up: caches flushed, ScsiStopAdapter, its
-    /// function without power, ScsiRestartAdapter or what takes its place (see
-    /// [`Resume`]). All programs must have finished; the calling thread must be
-    /// no virtual CPU.
+    /// Puts the adapter to sleep and wakes it up: flushes caches, calls ScsiStopAdapter, cuts the
+    /// function's power, and calls ScsiRestartAdapter or its replacement (see [`Resume`]). All
+    /// programs must have finished. The calling thread must not be a virtual CPU.
     ///
     /// # Errors
-    /// [`RestartError`]. Only [`Self::stop`] is of use then.
+    /// After a [`RestartError`], only [`Self::stop`] may be called.
     pub fn restart(&self) -> Result<(), RestartError> {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(RestartError::Stopped);
@@ -544,18 +534,18 @@ impl Adapter {
         restart::restart(self.port)
     }
 
-    /// Starts the programs as [`Self::run`] does, and does not wait for them.
+    /// Starts the programs as [`Self::run`] does, without waiting for them.
     pub fn leave_running(&self, programs: Vec<Box<dyn Program>>) {
         self.begin(programs, &Arc::default());
     }
 
-    /// How many requests the miniport has.
+    /// The number of requests that the miniport has.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
         self.port.gate.outstanding()
     }
 
-    /// What the miniport asked for in memory.
+    /// The memory that the miniport requested.
     #[must_use]
     pub fn extensions(&self) -> Extensions {
         let configuration = self.port.configuration();
@@ -568,7 +558,7 @@ impl Adapter {
         }
     }
 
-    /// A copy of the uncached extension: empty if there is none.
+    /// A copy of the uncached extension; empty if there is none.
     #[must_use]
     pub fn uncached_extension(&self) -> Vec<u8> {
         self.port
@@ -577,22 +567,19 @@ impl Adapter {
             .map_or_else(Vec::new, Uncached::contents)
     }
 
-    /// The system crashes: interrupts are off, no CPU does anything any more,
-    /// and the function is left as it is, with all that it was asked to do.
-    /// CPUs come to their end between two callbacks, so that they hold no
-    /// lock. Nothing else can be done with the machine's adapters; a
-    /// [`DumpStack`](super::dump::DumpStack) can be started.
+    /// Crashes the system: disconnects the interrupts, halts the CPUs, and leaves the function
+    /// with all that is in flight. CPUs halt between two callbacks, so that they hold no lock.
+    /// Afterwards only a [`DumpStack`](super::dump::DumpStack) can be used.
     pub fn crash(&self) {
         life_cycle::crash(self.port);
     }
 
-    /// The removal of an adapter that never started: the one request that its
-    /// miniport gets is SRB_FUNCTION_PNP, in HwStartIo, with a device extension
-    /// of zeros (storport-rules.md X16). Its SRB status, or nothing if the request
-    /// was not completed.
+    /// Removes an adapter that never started. Its miniport gets one request, SRB_FUNCTION_PNP in
+    /// HwStartIo, with a zeroed device extension (storport-rules.md X16). Returns the SRB status,
+    /// or `None` if the request was not completed.
     ///
     /// # Errors
-    /// [`StartError`] of DriverEntry, or for want of memory.
+    /// A [`StartError`] of DriverEntry, or if the memory is exhausted.
     pub fn remove_unstarted(
         machine: &Arc<Machine>,
         image: &Arc<Image>,
@@ -605,7 +592,7 @@ impl Adapter {
         Self::remove_unstarted_port(port, Routine::entry(image))
     }
 
-    /// Removes the adapter of the driver whose DriverEntry is at `entry`.
+    /// Removes the adapter of the driver with this DriverEntry.
     pub(super) fn remove_unstarted_port(
         port: &'static Port,
         entry: Routine,
@@ -614,18 +601,17 @@ impl Adapter {
         Ok((status, port.report()))
     }
 
-    /// Says that the system is switched off: caches flushed, the units told of
-    /// the shutdown. [`Self::stop`] follows.
+    /// Shuts the system down: flushes caches and sends shutdown requests to the units.
+    /// [`Self::stop`] follows.
     pub fn shut_down(&self) {
         life_cycle::shut_down(self.port);
     }
 
-    /// Stops the adapter: no more requests, HwAdapterControl(ScsiStopAdapter),
-    /// interrupts disconnected, the function stopped. All programs must have
-    /// finished.
+    /// Stops the adapter: closes its queues, calls HwAdapterControl(ScsiStopAdapter), disconnects
+    /// the interrupts and stops the function. All programs must have finished.
     ///
     /// # Errors
-    /// [`StopError`]; the function is stopped all the same.
+    /// A [`StopError`]. The function is stopped nevertheless.
     pub fn stop(&self) -> Result<(), StopError> {
         if self.stopped.swap(true, Ordering::SeqCst) {
             return Err(StopError::Again);
@@ -633,14 +619,14 @@ impl Adapter {
         life_cycle::stop(self.port)
     }
 
-    /// What was counted so far.
+    /// The report until now.
     #[must_use]
     pub fn report(&self) -> Report {
         self.port.report()
     }
 }
 
-/// One request.
+/// A program with one request.
 #[derive(Default)]
 pub(super) struct Once {
     request: Option<Request>,

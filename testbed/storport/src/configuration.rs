@@ -1,5 +1,5 @@
-//! What a miniport says of itself: HW_INITIALIZATION_DATA in DriverEntry, and
-//! PORT_CONFIGURATION_INFORMATION as HwFindAdapter leaves it.
+//! What a miniport registers: HW_INITIALIZATION_DATA in DriverEntry, and
+//! PORT_CONFIGURATION_INFORMATION in HwFindAdapter.
 
 use std::time::Duration;
 
@@ -16,15 +16,13 @@ use super::{
 };
 use testbed_machine::memory::PAGE;
 
-/// HW_INITIALIZATION_DATA before Windows 8 ended here: at HwFreeAdapterResources.
+/// The end of HW_INITIALIZATION_DATA before Windows 8: HwFreeAdapterResources.
 const SMALLEST_INITIALIZATION: usize = 136;
 
-/// The most elements that a scatter/gather list is made for; a request has 16
-/// MiB at most.
+/// The most elements of a scatter/gather list, which is enough for 16 MiB.
 const MOST_ELEMENTS: u32 = 4097;
 
-/// HW_INITIALIZATION_DATA, as far as a port driver for physical adapters looks
-/// at it. Routines are addresses; 0 is none.
+/// The fields of HW_INITIALIZATION_DATA that a port driver for physical adapters uses.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) find_adapter: Routine,
@@ -47,8 +45,8 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Reads what the miniport gave StorPortInitialize, or says with what
-    /// NTSTATUS it is refused. Both record what its page demands and is not so.
+    /// Reads the structure that StorPortInitialize got, or returns the NTSTATUS of its refusal.
+    /// Reports fields that are not as HW_INITIALIZATION_DATA's page demands.
     pub(super) fn read(port: &Port, data: Structure, caller: usize) -> Result<Self, u32> {
         let bytes = data.get(init::HwInitializationDataSize) as usize;
         if !(SMALLEST_INITIALIZATION..=init::SIZE).contains(&bytes) {
@@ -62,7 +60,7 @@ impl Registration {
             );
             return Err(STATUS_REVISION_MISMATCH);
         }
-        // The rest of a smaller structure counts as 0.
+        // Fields beyond a smaller structure count as 0.
         let complete = bytes == init::SIZE;
         let added = |field| if complete { data.get(field) } else { 0 };
         let added_routine = |field| {
@@ -95,7 +93,7 @@ impl Registration {
         Ok(registration)
     }
 
-    /// The duties of HW_INITIALIZATION_DATA's page (storport-rules.md Callbacks).
+    /// Checks the demands of HW_INITIALIZATION_DATA's page (storport-rules.md Callbacks).
     fn check(
         &self,
         port: &Port,
@@ -142,8 +140,7 @@ impl Registration {
                 wrong(format_args!("{name} is {flag}, not TRUE"));
             }
         }
-        // viostor leaves it 0 and runs on Windows, so 0 is taken for BTL8, the
-        // one documented type.
+        // viostor leaves it 0 and runs on Windows, so 0 counts as BTL8, the only documented type.
         let address_types = data.get(init::AddressTypeFlags);
         if complete
             && address_types != 0
@@ -161,7 +158,7 @@ impl Registration {
         }
     }
 
-    /// The shape of SRBs that the miniport gets.
+    /// The shape of the miniport's SRBs.
     pub(super) fn srb_shape(&self, wanted: SrbShape) -> SrbShape {
         let scsi = self.srb_types & srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK != 0;
         let storage = self.srb_types & srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK != 0;
@@ -172,13 +169,12 @@ impl Registration {
         }
     }
 
-    /// Fills ConfigInfo but for the resources: what Storport sets before
-    /// HwFindAdapter.
+    /// Fills ConfigInfo for HwFindAdapter, except for the resources.
     pub(super) fn fill(&self, to: Structure, shape: SrbShape) {
         to.set(info::Length, info::SIZE as u32);
         to.set(info::AdapterInterfaceType, self.interface);
         to.set(info::MaximumTransferLength, SP_UNINITIALIZED_VALUE);
-        // The page's default.
+        // The documented default.
         to.set(info::NumberOfPhysicalBreaks, 0x11);
         to.set(info::DmaChannel, SP_UNINITIALIZED_VALUE);
         to.set(info::DmaPort, SP_UNINITIALIZED_VALUE);
@@ -233,7 +229,7 @@ impl Registration {
     }
 }
 
-/// What HwFindAdapter made of ConfigInfo.
+/// The values of ConfigInfo after HwFindAdapter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Configuration {
     pub(super) max_transfer_bytes: u32,
@@ -252,15 +248,14 @@ pub(super) struct Configuration {
     pub(super) interrupt_mode: u32,
     pub(super) max_requests: u32,
     pub(super) max_ios_per_unit: u32,
-    /// Queue tags of a unit.
+    /// The number of queue tags of a unit.
     pub(super) tags: u32,
     pub(super) initial_depth: u32,
     pub(super) reset_hold: Duration,
 }
 
 impl Configuration {
-    /// Reads ConfigInfo after HwFindAdapter, and records what is not as it must
-    /// be.
+    /// Reads ConfigInfo after HwFindAdapter, and reports violations.
     pub(super) fn read(port: &Port, from: Structure) -> Self {
         let wrong = |what: std::fmt::Arguments<'_>| {
             port.violation_of(Callback::HwFindAdapter, Rule::FindAdapter, what);

@@ -1,10 +1,9 @@
-//! Requests that are no commands: the SRBs by which Storport tells a miniport
-//! of its cache, of power, of plug and play and of the system's end.
+//! Control requests: SRBs that are not SCSI commands, for flush, shutdown, reset, power, and plug
+//! and play.
 //!
-//! What is documented of them: their functions and fields
-//! (SCSI_POWER_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK, SRBEX_DATA_POWER,
-//! SRBEX_DATA_PNP; `storport.h`). In which order Windows sends them, and what
-//! it does with an answer that is no success, is not.
+//! Their functions and fields are documented (SCSI_POWER_REQUEST_BLOCK, SCSI_PNP_REQUEST_BLOCK,
+//! SRBEX_DATA_POWER, SRBEX_DATA_PNP; `storport.h`). Their order, and the reaction of Windows to a
+//! failure, are not.
 
 use std::time::Duration;
 
@@ -22,16 +21,16 @@ use super::{
     violations::Rule,
 };
 
-/// Whom a request of power or plug and play is for.
+/// The recipient of a power or plug-and-play request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
-    /// The adapter: the SRB's address means nothing.
+    /// The adapter. The SRB's address has no meaning.
     Adapter,
     /// A unit.
     Unit(Address),
 }
 
-/// STOR_DEVICE_POWER_STATE, as far as it is sent.
+/// STOR_DEVICE_POWER_STATE: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerState {
     /// Working.
@@ -40,27 +39,27 @@ pub enum PowerState {
     D3,
 }
 
-/// STOR_POWER_ACTION, as far as it is sent.
+/// STOR_POWER_ACTION: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PowerAction {
-    /// None: the device alone.
+    /// None: only the device changes its state.
     None,
-    /// The system goes to sleep.
+    /// The system sleeps.
     Sleep,
-    /// The system is switched off.
+    /// The system shuts down.
     ShutdownOff,
 }
 
-/// STOR_PNP_ACTION, as far as it is sent.
+/// STOR_PNP_ACTION: the values that are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PnpAction {
-    /// It is removed.
+    /// The device is removed.
     Remove,
-    /// It is stopped, to get other resources.
+    /// The device is stopped, to get other resources.
     Stop,
 }
 
-/// A request that is no command.
+/// A control request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlRequest {
     /// SRB_FUNCTION_FLUSH.
@@ -69,7 +68,7 @@ pub enum ControlRequest {
     Shutdown(Address),
     /// SRB_FUNCTION_RESET_LOGICAL_UNIT.
     ResetUnit(Address),
-    /// SRB_FUNCTION_RESET_DEVICE: of the target.
+    /// SRB_FUNCTION_RESET_DEVICE, for the target.
     ResetDevice(Address),
     /// SRB_FUNCTION_POWER.
     Power(Recipient, PowerState, PowerAction),
@@ -77,15 +76,14 @@ pub enum ControlRequest {
     Pnp(Recipient, PnpAction),
 }
 
-/// How long the miniport may take for one.
+/// The time-out of a control request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of an extended data structure before those that its Length counts.
+/// The header of an extended data structure, which its Length does not count.
 const DATA_HEADER: usize = 8;
 
 impl ControlRequest {
-    /// Its address. The adapter's requests have one that means nothing: zeros,
-    /// which miniports in use accept.
+    /// The unit's address. The adapter's requests have zeros, which existing miniports accept.
     pub(super) fn unit(self) -> Address {
         match self {
             Self::Flush(unit)
@@ -100,7 +98,7 @@ impl ControlRequest {
         }
     }
 
-    /// What an SRB is filled for before it becomes one of this function.
+    /// The request for which the SRB is filled before [`Self::write`] changes it.
     pub(super) fn request(self) -> Request {
         Request {
             token: 0,
@@ -123,7 +121,7 @@ impl ControlRequest {
         }
     }
 
-    /// Makes a filled SRB one of this function.
+    /// Turns a filled SRB into this control request.
     pub(super) fn write(self, srb: Srb) {
         match srb.shape() {
             SrbShape::Scsi => self.write_scsi(srb.base()),
@@ -163,7 +161,7 @@ impl ControlRequest {
         let data = base.offset(CDB_AT);
         data.fill(super::abi::srbex_data_scsi_cdb16::SIZE, 0);
         match self {
-            // They need no extended data (STORAGE_REQUEST_BLOCK).
+            // STORAGE_REQUEST_BLOCK: these functions need no extended data.
             Self::Flush(_) | Self::Shutdown(_) | Self::ResetUnit(_) | Self::ResetDevice(_) => {
                 base.set(storage::NumSrbExData, 0);
                 base.set(storage::SrbExDataOffset, 0);
@@ -228,8 +226,8 @@ impl PnpAction {
 }
 
 impl Port {
-    /// Records an answer that is neither a success nor says that the miniport
-    /// does not know the function or the unit.
+    /// Reports a status that is neither a success nor means that the function or the unit is not
+    /// supported.
     pub(super) fn check_control(&self, control: ControlRequest, status: u8) {
         if !matches!(
             status,

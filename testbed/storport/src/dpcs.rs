@@ -1,5 +1,4 @@
-//! DPC objects: what StorPortInitializeDpc makes of a STOR_DPC, and the way of
-//! one into a CPU's DPC queue.
+//! DPC objects: initialised STOR_DPCs, and the queueing of them.
 
 use std::sync::{
     Mutex, OnceLock, PoisonError,
@@ -15,14 +14,13 @@ use super::{
 };
 use testbed_machine::cpu::{Deferred, irql};
 
-/// The most DPC objects of an adapter: one a message and CPU, many times over.
+/// The most DPC objects of an adapter, far more than one per message and CPU.
 const MOST: usize = 4096;
 
-/// The upper half of `STOR_DPC.Lock`, in objects that were initialised: "FDPC".
+/// The upper half of `STOR_DPC.Lock` in initialised objects: "FDPC".
 const MARK: u64 = 0x4644_5043 << 32;
 
-/// What a threaded DPC's HwDpcRoutine is called about (see
-/// `Port::call_about`), and an ordinary one's.
+/// The argument of HwDpcRoutine for `Port::call_about`: threaded or ordinary.
 pub(super) const THREADED: u32 = 1;
 pub(super) const ORDINARY: u32 = 0;
 
@@ -35,7 +33,7 @@ pub(super) struct DpcObject {
     /// [`THREADED`] or [`ORDINARY`].
     kind: AtomicU32,
     queued: AtomicBool,
-    /// The CPU whose queue it was last put in.
+    /// The CPU in whose queue it was put last.
     last: AtomicU32,
     pub(super) lock: SpinLock,
 }
@@ -50,8 +48,8 @@ impl std::fmt::Debug for DpcObject {
 
 impl Deferred for DpcObject {
     fn run(&self, first: usize, second: usize) {
-        // Out of the queue before it runs: it may be queued again, and then run
-        // on two CPUs at a time (storport-rules.md X6).
+        // The object can be queued again before its routine runs, and then run on two CPUs at the
+        // same time (storport-rules.md X6).
         self.queued.store(false, Ordering::Release);
         if !self.port.is_awake() {
             return;
@@ -84,12 +82,12 @@ impl Default for Dpcs {
 }
 
 impl Dpcs {
-    /// How many there are.
+    /// The number of DPC objects.
     pub(super) fn count(&self) -> u32 {
         *self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The object of this number.
+    /// The object with this number.
     pub(super) fn get(&self, number: u32) -> Option<&'static DpcObject> {
         self.objects.get(number as usize)?.get().copied()
     }
@@ -107,8 +105,7 @@ impl Dpcs {
 }
 
 impl Port {
-    /// StorPortInitializeDpc and its kin; `kind` is [`THREADED`] or
-    /// [`ORDINARY`].
+    /// StorPortInitializeDpc and its variants. `kind` is [`THREADED`] or [`ORDINARY`].
     pub(super) fn initialize_dpc(
         &'static self,
         kind: u32,
@@ -185,7 +182,7 @@ impl Port {
         object
     }
 
-    /// StorPortIssueDpc: whether it was queued, that is, was not.
+    /// StorPortIssueDpc. Returns FALSE if the DPC is in a queue already.
     pub(super) fn issue_dpc(
         &self,
         dpc: Structure,
@@ -205,7 +202,7 @@ impl Port {
         true
     }
 
-    /// StorPortCancelDpc: whether it was queued.
+    /// StorPortCancelDpc. Returns whether the DPC was in a queue.
     pub(super) fn cancel_dpc(&self, dpc: Structure, caller: usize) -> bool {
         let Some(object) = self.dpc_object(dpc, caller) else {
             return false;

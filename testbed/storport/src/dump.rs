@@ -1,24 +1,22 @@
-//! A dump stack: a second copy of a miniport, started when the system has
-//! crashed, that writes through the same function what is to be saved.
+//! Dump stacks: a second copy of a miniport, started after a system crash to write the dump
+//! through the same function.
 //!
-//! Documented ("Restrictions on Miniport Drivers that Manage the Boot Drive",
-//! HW_FIND_ADAPTER, PORT_CONFIGURATION_INFORMATION): DriverEntry gets NULLs,
-//! HwFindAdapter "dump=1" and DumpMode; all runs above PASSIVE_LEVEL,
-//! HwFindAdapter at HIGH_LEVEL; no DPC is initialised, no bus reset heeded, no
-//! clock relied on; a unit has one request at a time; device and uncached
-//! extension have 32 KiB; the disk works when HwInitialize returns.
+//! Documented ("Restrictions on Miniport Drivers that Manage the Boot Drive", HW_FIND_ADAPTER,
+//! PORT_CONFIGURATION_INFORMATION): DriverEntry gets NULLs. HwFindAdapter gets "dump=1" and
+//! DumpMode. All callbacks run above PASSIVE_LEVEL, and HwFindAdapter at HIGH_LEVEL. The miniport
+//! initialises no DPC, ignores bus resets and relies on no clock. A unit has one request at a
+//! time. Device extension and uncached extension have 32 KiB together. The disk works when
+//! HwInitialize returns.
 //!
-//! Seen in drivers in use: HwInterrupt is polled; there is no pool, no timer and
-//! no passive initialisation; messages can be asked for, and there are none;
-//! INQUIRY and READ CAPACITY come before the first write; locks are taken by
-//! some, and not by others, that hung with them.
+//! Seen in existing drivers: HwInterrupt is polled. There are no pool, timers and passive
+//! initialisation. Messages can be requested, but there are none. INQUIRY and READ CAPACITY come
+//! before the first write. Some drivers take locks; others do not, because they hung.
 //!
-//! Chosen here: everything runs at HIGH_LEVEL, on CPU 0; the function keeps
-//! the state that the crash found it in, MSI-X on or off; ConfigInfo speaks of
-//! a pin; the device extension is aligned to 8 bytes, or to 16 with
-//! STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, and the uncached one to 16; the system
-//! time stands still; a dump stack does without every function that it is not known
-//! to have, and without locks.
+//! Chosen here: All callbacks run at HIGH_LEVEL on CPU 0. The function keeps the state in which
+//! the crash found it, with MSI-X on or off. ConfigInfo describes a pin. The device extension is
+//! aligned to 8 bytes, or to 16 with STOR_FEATURE_DUMP_16_BYTE_ALIGNMENT, and the uncached
+//! extension to 16. The system time stands still. There are no locks, and only functions that a
+//! dump stack is known to have.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -46,17 +44,17 @@ use testbed_machine::{
     schedule, trap,
 };
 
-/// What device extension and uncached extension may have together.
+/// The most bytes of device extension and uncached extension together.
 pub const MEMORY: u32 = 32 << 10;
 
-/// Between two looks at HwInterrupt.
+/// The interval at which HwInterrupt is polled.
 const POLL: Duration = Duration::from_micros(10);
 
-/// How often a request that comes back BUSY is started again.
+/// How often a request that was completed as BUSY is started again.
 const RETRIES: u32 = 1000;
 
-/// Functions that a dump stack is not known to have: what needs DPCs, timers,
-/// other threads, messages, pool or PASSIVE_LEVEL.
+/// Functions that a dump stack is not known to have: those that need DPCs, timers, other threads,
+/// messages, pool or PASSIVE_LEVEL.
 const LACKING: &[(&str, Since)] = &[
     (
         "StorPortAllocateContiguousMemorySpecifyCacheNode",
@@ -89,27 +87,27 @@ const LACKING: &[(&str, Since)] = &[
     ("StorPortWaitForSingleObject", Since::HighLevel),
 ];
 
-/// Why a dump stack is taken to lack a function.
+/// Why a function counts as unavailable in a dump stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Since {
-    /// It is documented: DPCs, and what needs PASSIVE_LEVEL.
+    /// It is documented: DPCs, and functions for PASSIVE_LEVEL.
     Documented,
-    /// It is for DISPATCH_LEVEL at most, and HwFindAdapter is documented to run at
-    /// HIGH_LEVEL. For the other callbacks it is a conclusion.
+    /// The function is for DISPATCH_LEVEL at most, and HwFindAdapter is documented to run at
+    /// HIGH_LEVEL. For the other callbacks this is a conclusion.
     HighLevel,
-    /// Existing drivers do without it there.
+    /// Existing drivers avoid the function there.
     Drivers,
 }
 
-/// Why a request of a dump stack was not carried out.
+/// A request of a dump stack was not executed.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// The miniport never gave it back.
+    /// The miniport did not complete the request.
     #[error("{what}: not completed after {after:?} of polling HwInterrupt")]
     TimedOut {
         /// The request.
         what: String,
-        /// How long it was waited for.
+        /// The time-out.
         after: Duration,
     },
 }
@@ -121,9 +119,8 @@ pub struct DumpStack {
 }
 
 impl DumpStack {
-    /// Starts `image`, a copy of its own of the miniport, for the function
-    /// that the crashed adapter had ([`Adapter::crash`] comes first). The
-    /// calling thread is CPU 0 from now on.
+    /// Starts `image`, a second copy of the miniport, for the function of an adapter after
+    /// [`Adapter::crash`]. The calling thread becomes CPU 0.
     ///
     /// [`Adapter::crash`]: super::adapter::Adapter::crash
     ///
@@ -142,7 +139,7 @@ impl DumpStack {
         Self::start_port(port, Routine::entry(image))
     }
 
-    /// Starts the driver whose DriverEntry is at `entry`.
+    /// Starts the driver with this DriverEntry.
     pub(super) fn start_port(port: &'static Port, entry: Routine) -> Result<Self, StartError> {
         cpu::act_for(0);
         port.become_dump((
@@ -157,7 +154,7 @@ impl DumpStack {
         started.map(|()| Self { port })
     }
 
-    /// Carries `request` out. One beyond the adapter's limits ends the machine.
+    /// Executes `request`. A request beyond the adapter's limits stops the machine.
     ///
     /// # Errors
     /// [`DumpError`].
@@ -166,8 +163,8 @@ impl DumpStack {
         self.carry_out(request, None, After::StartIo)
     }
 
-    /// As [`Self::execute`], with a HwResetBus between HwStartIo and the first
-    /// HwInterrupt, which the miniport has to disregard.
+    /// Executes `request` with a call of HwResetBus, which the miniport must ignore, between
+    /// HwStartIo and the first HwInterrupt.
     ///
     /// # Errors
     /// [`DumpError`].
@@ -176,7 +173,7 @@ impl DumpStack {
         self.carry_out(request, None, After::ResetBus)
     }
 
-    /// Carries out a request that is no command: its SRB status.
+    /// Executes a control request. Returns its SRB status.
     ///
     /// # Errors
     /// [`DumpError`].
@@ -188,13 +185,13 @@ impl DumpStack {
         Ok(completion.srb_status)
     }
 
-    /// The most bytes that one request may transfer.
+    /// The largest transfer of a request, in bytes.
     #[must_use]
     pub fn max_transfer_bytes(&self) -> u32 {
         self.port.configuration().max_transfer_bytes
     }
 
-    /// The most elements in a scatter/gather list.
+    /// The most elements of a scatter/gather list.
     #[must_use]
     pub fn max_physical_breaks(&self) -> u32 {
         self.port.max_elements()
@@ -206,14 +203,14 @@ impl DumpStack {
         self.port.configuration().alignment_mask
     }
 
-    /// Bytes of the device extension and of the uncached extension: together
-    /// at most [`MEMORY`].
+    /// The bytes of the device extension and of the uncached extension, which are at most
+    /// [`MEMORY`] together.
     #[must_use]
     pub fn memory(&self) -> (u32, u32) {
         memory(self.port)
     }
 
-    /// What was counted so far.
+    /// The report until now.
     #[must_use]
     pub fn report(&self) -> Report {
         self.port.report()
@@ -264,7 +261,7 @@ impl DumpStack {
         Ok(srb.completion(request.token, Duration::from_nanos(clock::now() - begin)))
     }
 
-    /// Calls HwInterrupt until the request is back.
+    /// Calls HwInterrupt until the request is completed.
     fn poll(
         &self,
         begin: u64,
@@ -292,7 +289,7 @@ impl DumpStack {
         Ok(())
     }
 
-    /// HwResetBus, which a miniport in a dump stack should disregard.
+    /// Calls HwResetBus, which a miniport in a dump stack must ignore.
     fn reset_bus(&self) {
         let port = self.port;
         let was_back = port.is_single_back();
@@ -315,14 +312,14 @@ impl DumpStack {
     }
 }
 
-/// When HwInterrupt is polled for a request.
+/// The last call before HwInterrupt is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
     StartIo,
     ResetBus,
 }
 
-/// A dump stack's Storport.
+/// The settings of a dump stack.
 pub(super) fn settings(srb: SrbShape) -> AdapterSettings {
     AdapterSettings {
         srb,
@@ -378,15 +375,14 @@ fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError>
 }
 
 impl Port {
-    /// What ConfigInfo says of dump mode.
+    /// Sets the fields of ConfigInfo for dump mode.
     pub(super) fn fill_dump(&self, to: Structure) {
         if self.is_dump() {
             to.set(info::DumpMode, config::DUMP_MODE_CRASH as u8);
         }
     }
 
-    /// Whether this is a dump stack and lacks `function`, which then is a
-    /// violation.
+    /// Whether this is a dump stack that lacks `function`. Reports the call as a violation.
     pub(super) fn lacks(&self, function: &str, caller: usize) -> bool {
         if !self.is_dump() {
             return false;
@@ -410,8 +406,7 @@ impl Port {
         true
     }
 
-    /// Whether this is a dump stack, where nothing is to be locked: no lock is
-    /// taken then, and the attempt is recorded.
+    /// Whether this is a dump stack, in which no lock is taken. Reports the attempt to take one.
     pub(super) fn has_no_locks(&self, caller: usize) -> bool {
         if self.is_dump() {
             self.violation(

@@ -1,4 +1,4 @@
-//! STOR_EVENT: InitializeEvent, SetEvent, WaitForSingleObject.
+//! STOR_EVENT: StorPortInitializeEvent, StorPortSetEvent and StorPortWaitForSingleObject.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -11,13 +11,13 @@ use super::abi::{
 };
 use testbed_machine::{clock, schedule::Condition};
 
-/// StorSynchronizationEvent: setting it lets one waiter go.
+/// StorSynchronizationEvent: setting it releases one waiter.
 const SYNCHRONIZATION: u32 = 1;
 
-/// All events: they are few, and waits are rare.
+/// One lock for all events, because waits are rare.
 static EVENTS: (Mutex<()>, Condition) = (Mutex::new(()), Condition::new());
 
-/// Makes an event of this type, set or not.
+/// Initialises an event.
 pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
     if kind > SYNCHRONIZATION {
         return STOR_STATUS_INVALID_PARAMETER;
@@ -28,7 +28,7 @@ pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
     STOR_STATUS_SUCCESS
 }
 
-/// Sets it.
+/// Sets an event.
 pub(super) fn set(event: Structure) {
     let (lock, changed) = &EVENTS;
     let _events = lock.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,8 +36,8 @@ pub(super) fn set(event: Structure) {
     changed.changed();
 }
 
-/// Waits until it is set or, if there is a time-out in 100 ns (below 0: from
-/// now, else since 1601), until then.
+/// Waits for an event. The time-out is in units of 100 ns: relative if it is negative, else since
+/// 1601.
 pub(super) fn wait(event: Structure, timeout: Option<i64>) -> u32 {
     let (lock, changed) = &EVENTS;
     let until = timeout.map(|timeout| {

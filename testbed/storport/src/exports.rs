@@ -49,7 +49,7 @@ exports! {
     StorPortGetVirtualAddress: get_virtual_address,
     StorPortGetScatterGatherList: get_scatter_gather_list,
     StorPortGetLogicalUnit: get_logical_unit,
-    // Both are the same 64 bits here; to ULONG the upper half is lost.
+    // Both types have the same 64 bits here. The conversion to ULONG drops the upper half.
     StorPortConvertPhysicalAddressToUlong: |mut call| call.u32() as usize,
     StorPortConvertUlongToPhysicalAddress: |mut call| call.address(),
     StorPortMoveMemory: move_memory,
@@ -101,8 +101,8 @@ exports! {
     StorPortWritePortBufferUlong: |call| write_many(call, 4, 0, Port::write_port),
 }
 
-/// Where a dump stack's uncached extension begins in its page: miniports in use
-/// do not count on more than this alignment (storport-rules.md D6).
+/// The offset of a dump stack's uncached extension in its page. Existing miniports rely on this
+/// alignment at most (storport-rules.md D6).
 const DUMP_UNCACHED: usize = 16;
 
 /// BOOLEAN.
@@ -123,7 +123,7 @@ fn initialize(mut call: Call) -> usize {
         }
         return ntstatus::STATUS_INVALID_PARAMETER as usize;
     };
-    // A dump stack has nothing to pass on (dump.rs).
+    // DriverEntry of a dump stack got NULLs.
     let objects_missing = objects.contains(&0) && !port.is_dump();
     if objects_missing || data.is_null() {
         port.violation(
@@ -136,7 +136,7 @@ fn initialize(mut call: Call) -> usize {
     let status = match Registration::read(port, data, call.caller) {
         Ok(registration) => match port.registration.set(registration) {
             Ok(()) => ntstatus::STATUS_SUCCESS,
-            // A second time: the first counts.
+            // The first call counts.
             Err(_) => ntstatus::STATUS_INVALID_PARAMETER,
         },
         Err(status) => status,
@@ -144,7 +144,8 @@ fn initialize(mut call: Call) -> usize {
     status as usize
 }
 
-/// Whether `function` may be called from here (storport-rules.md Routines).
+/// Whether the running callback may call `function`. Reports a violation (storport-rules.md
+/// Routines).
 pub(super) fn check_callback(
     port: &Port,
     function: &str,
@@ -168,11 +169,11 @@ pub(super) fn check_callback(
     fits
 }
 
-/// Whether the IRQL is not above what `function` allows (storport-rules.md IRQL).
+/// Whether the IRQL is not too high for `function`. Reports a violation (storport-rules.md IRQL).
 pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize) -> bool {
     let level = cpu::current_irql();
     if level > highest {
-        // Above PASSIVE_LEVEL is documented for a dump stack; HIGH_LEVEL only for
+        // For a dump stack, IRQLs above PASSIVE_LEVEL are documented, but HIGH_LEVEL only for
         // HwFindAdapter.
         let is_chosen = port.is_dump()
             && highest >= irql::DISPATCH
@@ -193,7 +194,7 @@ pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize
     level <= highest
 }
 
-/// Whether the adapter's settings have this export fail.
+/// Whether a test makes this export fail.
 pub(super) fn fails(port: &Port, export: FailingExport) -> bool {
     port.settings.failing_export == Some(export)
 }
@@ -316,8 +317,7 @@ fn get_physical_address(mut call: Call) -> usize {
     let _srb = call.address();
     let address = call.address();
     let length = call.structure();
-    // As far as it is one run: to the end of what is mapped, which for an
-    // allocation is its own end.
+    // The length is that of the physically contiguous run, which ends with the allocation.
     let run = port.machine.memory().run(address, 1 << 31);
     if !length.is_null() {
         let bytes = run.map_or(0, |(_, bytes)| bytes);
@@ -345,7 +345,7 @@ fn get_scatter_gather_list(mut call: Call) -> usize {
 fn get_logical_unit(mut call: Call) -> usize {
     let port = call.port();
     let address = call.unit_address();
-    // storport-rules.md O9: at DISPATCH_LEVEL it takes the interrupt lock.
+    // storport-rules.md O9: at DISPATCH_LEVEL, the function takes the interrupt lock.
     if cpu::current_irql() == irql::DISPATCH && !port.holds(LockId::Interrupt) {
         port.lock(LockId::Interrupt);
         let extension = port.unit_extension(address);
@@ -358,7 +358,7 @@ fn get_logical_unit(mut call: Call) -> usize {
 fn move_memory(mut call: Call) -> usize {
     let (to, from) = (call.structure(), call.structure());
     let bytes = call.u32() as usize;
-    // By way of a copy: the ranges may overlap.
+    // The ranges may overlap, hence the copy.
     to.write(&from.bytes(bytes));
     0
 }
@@ -481,7 +481,7 @@ fn stall_execution(mut call: Call) -> usize {
     0
 }
 
-/// Stalls the processor, and counts it where that keeps others from it.
+/// Stalls the processor. At DISPATCH_LEVEL and above, the stall counts for the callback.
 pub(super) fn stall(time: Duration) {
     if cpu::current_irql() >= irql::DISPATCH {
         callbacks::stalled(time);
@@ -489,7 +489,7 @@ pub(super) fn stall(time: Duration) {
     schedule::stall(time);
 }
 
-/// storport-rules.md 0xF1/0x2001; and no stall in HwStartIo.
+/// Checks a stall (storport-rules.md 0xF1/0x2001).
 pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
     if microseconds > 100_000 {
         port.violation(
@@ -506,10 +506,9 @@ pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
     }
 }
 
-/// SpNoWait and StorPortStartIo: nothing that takes time in HwStartIo. Their
-/// lists leave StorPortAllocatePool out, and HwStorStartIo's page allows it in
-/// full duplex, which is followed here; in half duplex HwStartIo runs above the
-/// IRQL of that function anyway (storport-rules.md X8).
+/// Reports a wait in HwStartIo, as SpNoWait and StorPortStartIo do. Their lists do not contain
+/// StorPortAllocatePool, and HwStorStartIo's page allows it in full duplex, so it is allowed
+/// here. In half duplex, HwStartIo runs above the IRQL for that function (storport-rules.md X8).
 pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
     if callbacks::current() == Callback::HwStartIo {
         port.violation(
@@ -571,8 +570,7 @@ fn free_registry_buffer(mut call: Call) -> usize {
     0
 }
 
-/// There are no values: an error other than a buffer too small, which its page
-/// tells by a length of 0.
+/// There are no values. A length of 0 tells an error other than a small buffer.
 fn registry_read(mut call: Call) -> usize {
     let port = call.port();
     let _name = call.string();
@@ -617,7 +615,7 @@ fn write_one(mut call: Call, width: usize, write: Write) -> usize {
     0
 }
 
-/// Registers follow each other by `step` bytes, a port is the same each time.
+/// Registers are `step` bytes apart, with 0 for a port.
 fn read_many(mut call: Call, width: usize, step: usize, read: Read) -> usize {
     let port = call.port_of_callback();
     let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);

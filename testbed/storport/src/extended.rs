@@ -1,9 +1,9 @@
-//! StorPortExtendedFunction and the inline functions that go through it: a
-//! table of all codes, with the highest IRQL of each and what answers it.
+//! StorPortExtendedFunction: a table of all function codes with their IRQL limits and
+//! implementations.
 //!
-//! What needs something that a testbed has not (an MDL, ACPI, power
-//! management, crash dumps) answers STOR_STATUS_NOT_IMPLEMENTED, as a Windows
-//! does that is older than the function, and is counted.
+//! Functions that need something that the testbed does not have (MDLs, ACPI, power management,
+//! crash dumps) are counted and return STOR_STATUS_NOT_IMPLEMENTED, as a Windows that is older
+//! than the function does.
 
 mod later;
 mod lists;
@@ -32,11 +32,11 @@ use testbed_machine::cpu::{self, irql};
 
 type Body = fn(&mut Call, &'static Port) -> u32;
 
-/// A function code: STORPORT_FUNCTION_CODE.
+/// A function with its STORPORT_FUNCTION_CODE.
 struct Function {
     code: u32,
     name: &'static str,
-    /// The highest IRQL that it may be called at (storport-rules.md IRQL).
+    /// The highest IRQL for a call (storport-rules.md IRQL).
     highest: u8,
     body: Option<Body>,
 }
@@ -54,7 +54,7 @@ macro_rules! functions {
     (@ $body:expr) => { Some($body) };
 }
 
-// In the order of their codes, each of which stands at its own index.
+// The index of a function is its code.
 functions! {
     0 AllocatePool DISPATCH => requests::allocate_pool,
     1 FreePool DISPATCH => |call, port| requests::free(call, port, PoolKind::Pool),
@@ -179,9 +179,8 @@ functions! {
     119 PoFxRegisterPerfStatesEx DISPATCH,
 }
 
-/// BuildScatterGatherList, PutScatterGatherList and
-/// QueryDpcWatchdogInformation: not below DISPATCH_LEVEL either
-/// (storport-rules.md Routines, IRQL).
+/// BuildScatterGatherList, PutScatterGatherList and QueryDpcWatchdogInformation must not be
+/// called below DISPATCH_LEVEL (storport-rules.md Routines, IRQL).
 const AT_DISPATCH: [u32; 3] = [9, 10, 106];
 
 /// The name of the function with this code.
@@ -198,8 +197,7 @@ pub(super) fn extended_function(mut call: Call) -> usize {
         .get(code as usize)
         .filter(|function| function.code == code)
     else {
-        // An inline function of a kit that is newer than the testbed. An older
-        // Storport answers the same.
+        // The function of a newer kit than the testbed's. An older Storport returns the same.
         port.statistics
             .not_implemented(format!("StorPortExtendedFunction with code {code}"));
         return STOR_STATUS_NOT_IMPLEMENTED as usize;
