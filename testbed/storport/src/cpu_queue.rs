@@ -1,9 +1,8 @@
-//! The way of requests on one CPU: from a program through HwBuildIo and
-//! HwStartIo to the miniport, and from its RequestComplete back.
+//! The requests of one CPU: from a program through HwBuildIo and HwStartIo to the miniport, and
+//! back after RequestComplete.
 //!
-//! A queue's requests are sent and returned by its CPU's thread alone; other
-//! threads only hang completed SRBs on its list, and tell it that a request in
-//! line was let in.
+//! Only the CPU's thread sends and collects the requests of its queue. Other threads push
+//! completed SRBs on a list, and tell the queue that a gate admitted a waiting request.
 
 use std::{
     collections::VecDeque,
@@ -35,7 +34,7 @@ use testbed_machine::{
     trap::{self, RevokedAccess},
 };
 
-/// A program that runs, and where it goes when it has ended.
+/// A running program, and the mailbox that gets it when it has ended.
 struct Running {
     program: Box<dyn Program>,
     outstanding: u32,
@@ -43,24 +42,24 @@ struct Running {
     home: Arc<Home>,
 }
 
-/// Where programs go with their places.
+/// A mailbox for programs with their indices.
 pub(super) type Home = Mailbox<(usize, Box<dyn Program>)>;
 
-/// What is known of a request while it is in Storport.
+/// A request that is not completed.
 struct Work {
     program: usize,
     request: Request,
-    /// What it is instead of a command.
+    /// The control request, if it is not a command.
     control: Option<ControlRequest>,
     arrived: u64,
     unit: &'static Unit,
 }
 
-/// A request in line at its unit.
+/// A request that waits at its unit's gate.
 enum Waiting {
-    /// It was not sent yet.
+    /// Not sent yet.
     New(Work),
-    /// It came back BUSY, and keeps its SRB.
+    /// Completed as BUSY. It keeps its SRB.
     Again(u32, &'static Unit),
 }
 
@@ -77,26 +76,26 @@ impl Waiting {
 struct Inner {
     programs: Vec<Option<Running>>,
     in_line: VecDeque<Waiting>,
-    /// Came back BUSY, and until when they wait.
+    /// Requests that were completed as BUSY: when to start them again, and their SRBs.
     busy: VecDeque<(u64, u32)>,
-    /// SRBs that are free, and how many of this CPU's have memory.
+    /// The free SRBs, and the number of this CPU's SRBs that have memory.
     free: VecDeque<u32>,
     grown: u32,
-    /// What the SRBs are used for, by number from the CPU's first on.
+    /// The requests of the SRBs, by the SRB's index among this CPU's.
     work: Vec<Option<Work>>,
-    /// The unit that was used last.
+    /// The last unit, to save a search.
     unit: Option<&'static Unit>,
 }
 
-/// A CPU's part of an adapter.
+/// A CPU's request queue for an adapter.
 pub(super) struct CpuQueue {
     port: &'static Port,
     cpu: u32,
-    /// The completed SRB that came last: number + 1, or 0.
+    /// The SRB that was completed last: number + 1, or 0.
     completed: AtomicU32,
     granted: Mutex<Vec<&'static Unit>>,
     grants: AtomicU32,
-    /// A request that came back BUSY has waited long enough.
+    /// Whether the delay of a BUSY request has ended.
     busy_over: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -110,7 +109,7 @@ impl fmt::Debug for CpuQueue {
 }
 
 impl Deferred for CpuQueue {
-    /// The pause of a request that came back BUSY is over.
+    /// Ends the delay of a BUSY request.
     fn run(&self, _: usize, _: usize) {
         self.busy_over.store(true, Ordering::Release);
     }
@@ -146,7 +145,7 @@ impl CpuQueue {
         }
     }
 
-    /// Only the CPU's thread takes it.
+    /// Only the CPU's thread takes this lock.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,7 +154,7 @@ impl CpuQueue {
         self.port.machine.cpus()[self.cpu as usize].wake();
     }
 
-    /// Hangs a completed SRB on the list.
+    /// Pushes a completed SRB on the list.
     pub(super) fn completed(&self, number: u32) {
         let next = &self.port.srbs().slot(number).next_completed;
         let mut head = self.completed.load(Ordering::Relaxed);
@@ -174,7 +173,7 @@ impl CpuQueue {
         self.wake();
     }
 
-    /// The first of its requests in line at `unit` was let in.
+    /// Tells the queue that `unit` admitted its first waiting request.
     pub(super) fn grant(&self, unit: &'static Unit) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         granted.push(unit);
@@ -183,7 +182,7 @@ impl CpuQueue {
         self.wake();
     }
 
-    /// Starts a program. On the CPU's thread.
+    /// Starts a program. Runs on the CPU's thread.
     pub(super) fn begin(&'static self, place: usize, program: Box<dyn Program>, home: Arc<Home>) {
         let mut inner = self.lock();
         let running = Running {
@@ -198,8 +197,8 @@ impl CpuQueue {
         });
     }
 
-    /// Sends a request that is no command, past gates and lines; `program`
-    /// gets its completion. On the CPU's thread.
+    /// Sends a control request, ignoring the gates. `program` gets the completion. Runs on the
+    /// CPU's thread.
     pub(super) fn send_control(
         &'static self,
         control: ControlRequest,
@@ -228,7 +227,7 @@ impl CpuQueue {
         );
     }
 
-    /// Lets a program take a step, and ends it if nothing of it is left.
+    /// Runs a step of a program, and ends the program if it has finished.
     fn step(
         &self,
         inner: &mut Inner,
@@ -276,7 +275,8 @@ impl CpuQueue {
         }
     }
 
-    /// What a request must be; what makes them is the testbed's own.
+    /// Stops the machine if the adapter does not accept the request, which is a fault of the
+    /// testbed.
     fn check(&self, request: &Request) {
         let why = self.port.refusal(request);
         if let Some(why) = why {
@@ -294,7 +294,7 @@ impl CpuQueue {
         }
     }
 
-    /// Gives a request that was let in an SRB and sends it.
+    /// Sends an admitted request.
     fn start(&self, inner: &mut Inner, work: Work) {
         let number = self.take_srb(inner);
         let srbs = self.port.srbs();
@@ -322,7 +322,7 @@ impl CpuQueue {
         self.send(number, timeout);
     }
 
-    /// How long the miniport may take, and TimeOutValue: whole seconds.
+    /// The time-out, and TimeOutValue in whole seconds.
     fn timeout(&self, request: &Request) -> (Duration, u32) {
         let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
         let whole = seconds(request.timeout);
@@ -332,7 +332,7 @@ impl CpuQueue {
         }
     }
 
-    /// The place of an SRB's work.
+    /// The index of the SRB's request in `work`.
     fn place(&self, number: u32) -> usize {
         self.port.srbs().place(number)
     }
@@ -340,7 +340,7 @@ impl CpuQueue {
     fn take_srb(&self, inner: &mut Inner) -> u32 {
         while inner.free.len() <= self.port.srbs().resting() {
             match self.port.srbs().grow(self.cpu, inner.grown) {
-                // All have memory.
+                // All SRBs have memory.
                 Ok(numbers) if numbers.is_empty() => break,
                 Ok(numbers) => {
                     inner.grown += numbers.len() as u32;
@@ -352,8 +352,8 @@ impl CpuQueue {
                 )),
             }
         }
-        // The one that was used last is in the cache; the one that rested
-        // longest tells most of who still uses it.
+        // The SRB that was used last is in the cache. With all checks, the one that was free
+        // longest is better: it reveals late accesses.
         let next = match self.port.settings.checks {
             Checks::Cheap => inner.free.pop_back(),
             Checks::All => inner.free.pop_front(),
@@ -365,7 +365,7 @@ impl CpuQueue {
         })
     }
 
-    /// HwBuildIo and HwStartIo, then the DPCs that they may have queued here.
+    /// Calls HwBuildIo and HwStartIo, then runs the DPCs that they queued on this CPU.
     fn send(&self, number: u32, timeout: Duration) {
         let slot = self.port.srbs().slot(number);
         let now = clock::now();
@@ -396,7 +396,7 @@ impl CpuQueue {
         }));
     }
 
-    /// Whether the request goes on to HwStartIo.
+    /// Calls HwBuildIo. Returns whether HwStartIo follows.
     fn build(&self, number: u32) -> bool {
         let port = self.port;
         let slot = port.srbs().slot(number);
@@ -407,7 +407,7 @@ impl CpuQueue {
         let arguments = [port.extension(), slot.address()];
         let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
         if result as u8 == 0 {
-            // Completed already, or by and by (storport-rules.md S4).
+            // The miniport completed it or will do so (storport-rules.md S4).
             let _ = slot.state.compare_exchange(
                 state::BUILDING,
                 state::KEPT,
@@ -434,8 +434,8 @@ impl CpuQueue {
         let port = self.port;
         let slot = port.srbs().slot(number);
         let channels = port.locks.channels();
-        // storport-rules.md Callbacks: with concurrent channels not the StartIo lock, but a
-        // channel; half duplex, the interrupt lock on top.
+        // With concurrent channels, HwStartIo gets a channel instead of the StartIo lock; in half
+        // duplex, it gets the interrupt lock as well (storport-rules.md Callbacks).
         port.lock(match self.cpu.checked_rem(channels) {
             Some(channel) => LockId::Channel(channel),
             None => LockId::StartIo,
@@ -481,7 +481,7 @@ impl CpuQueue {
             port.registration().start_io,
             arguments,
         );
-        // This CPU alone returns the SRB, so that it is still the same one.
+        // Only this CPU reuses the SRB, so it still belongs to the same request.
         let own = port.settings.start_io_cpu == StartIoCpu::Same;
         if own && result as u8 == 0 && slot.state.load(Ordering::Acquire) == state::STARTED {
             port.violation_of(
@@ -495,7 +495,7 @@ impl CpuQueue {
         }
     }
 
-    /// Returns what was completed, in the order of completion.
+    /// Collects the completed SRBs in the order of completion.
     fn take_completed(&self, inner: &mut Inner) {
         let mut head = self.completed.swap(0, Ordering::Acquire);
         let srbs = self.port.srbs();
@@ -546,7 +546,8 @@ impl CpuQueue {
         }
     }
 
-    /// storport-rules.md S5: again, with a new SRB extension, after a while.
+    /// Prepares a BUSY request to be started again after a delay, with a new SRB extension
+    /// (storport-rules.md S5).
     fn make_busy(&self, inner: &mut Inner, number: u32, work: Work) {
         let port = self.port;
         let slot = port.srbs().slot(number);
@@ -579,7 +580,7 @@ impl CpuQueue {
         port.machine.clock().after(pause, self.cpu, queue, 0, 0);
     }
 
-    /// Those that have waited long enough after BUSY get in line, first.
+    /// Moves BUSY requests whose delay has ended to the front of the waiting requests.
     fn end_busy(&self, inner: &mut Inner) {
         let now = clock::now();
         while let Some((until, number)) = inner.busy.front().copied() {
@@ -599,7 +600,7 @@ impl CpuQueue {
         }
     }
 
-    /// Sends what was let in.
+    /// Sends the admitted requests.
     fn take_grants(&self, inner: &mut Inner) {
         if self.grants.load(Ordering::Acquire) == 0 {
             return;
@@ -617,7 +618,7 @@ impl CpuQueue {
             match first.and_then(|first| inner.in_line.remove(first)) {
                 Some(Waiting::New(work)) => self.start(inner, work),
                 Some(Waiting::Again(number, unit)) => self.send_again(inner, number, unit),
-                // Nobody gets in line without a request.
+                // A queue only waits with a request.
                 None => self.port.left(unit),
             }
         }
@@ -635,7 +636,7 @@ impl CpuQueue {
     }
 }
 
-/// The index of a place for a program.
+/// The index of a free entry.
 fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
     programs
         .iter()
@@ -647,7 +648,7 @@ fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
 }
 
 impl Port {
-    /// RequestComplete: the miniport gives an SRB back.
+    /// RequestComplete: completes the SRB at `address`.
     pub(super) fn complete(&'static self, address: usize, caller: usize) {
         let Some(number) = self.try_srbs().and_then(|srbs| srbs.find(address)) else {
             return self.violation(
@@ -691,8 +692,7 @@ impl Port {
         }
     }
 
-    /// The SRB at `address`, that the miniport has; what it names else is a
-    /// violation.
+    /// The SRB at `address`, which the miniport must have. Reports a violation otherwise.
     pub(super) fn srb_of_miniport(&self, address: usize, caller: usize) -> Option<&Slot> {
         let srbs = self.try_srbs()?;
         let slot = srbs
@@ -709,8 +709,8 @@ impl Port {
         slot
     }
 
-    /// The driver accesses what may be the memory of a request that it has
-    /// completed; whether it was, and can be accessed now.
+    /// Reports an access by the driver to the revoked memory of a completed request, and restores
+    /// the access. Returns false for other memory.
     pub(super) fn touched(&self, access: &RevokedAccess) -> bool {
         let Some(srbs) = self.try_srbs() else {
             return false;
@@ -734,7 +734,7 @@ impl Port {
         true
     }
 
-    /// Whether the miniport has an INQUIRY of this unit's.
+    /// Whether the miniport has an INQUIRY for this unit.
     pub(super) fn has_inquiry_out(&self, unit: u32) -> bool {
         const INQUIRY: u8 = 0x12;
         self.try_srbs().is_some_and(|srbs| {
@@ -746,7 +746,7 @@ impl Port {
         })
     }
 
-    /// Why a request is none for this adapter.
+    /// Why the adapter does not accept a request.
     pub(super) fn refusal(&self, request: &Request) -> Option<String> {
         if !(1..=16).contains(&request.cdb_length) {
             return Some(format!("a CDB of {} bytes", request.cdb_length));

@@ -1,10 +1,9 @@
-//! What a thread holds of Storport's locks: acquisitions by Storport and by the
-//! miniport, and the rules that the miniport's must keep.
+//! The locks that a thread holds, acquired by Storport or by the miniport, and the rules for the
+//! miniport's acquisitions.
 //!
-//! A lock knows its holder, so that a second acquisition by the same thread is
-//! an error with a place instead of a hang. The miniport's handle is filled as
-//! an in-stack queued lock is: with what leads back to the acquisition, and
-//! the IRQL to return to.
+//! A lock records its holder, so that a second acquisition by the same thread is reported instead
+//! of hanging. The miniport's STOR_LOCK_HANDLE is filled like that of an in-stack queued lock:
+//! with a token that identifies the acquisition, and the old IRQL.
 
 use std::{
     cell::Cell,
@@ -32,16 +31,16 @@ use testbed_machine::{
     trap::{Calls, place_in_driver},
 };
 
-/// How the miniport takes a lock.
+/// The function with which the miniport acquires a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// StorPortAcquireSpinLock: cannot fail.
+    /// StorPortAcquireSpinLock, which cannot fail.
     Plain,
-    /// StorPortAcquireSpinLockEx: knows more kinds, and says what is wrong.
+    /// StorPortAcquireSpinLockEx, which supports more kinds and returns a status.
     Extended,
 }
 
-/// Who took a lock.
+/// The side that acquired a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Taker {
     Storport,
@@ -53,15 +52,15 @@ enum Taker {
 struct Held {
     id: LockId,
     taker: Taker,
-    /// The handle's address; 0 without.
+    /// The handle's address, or 0.
     handle: usize,
-    /// What the handle was filled with: thread and number of acquisition.
+    /// The value in the handle: thread and number of the acquisition.
     token: u64,
     old_irql: u8,
     since: u64,
-    /// Where the miniport's call returns to; 0 for Storport's own.
+    /// The return address of the miniport's call; 0 for Storport.
     caller: usize,
-    /// Its handle was used again, which was told then.
+    /// Whether the handle was reused, which was reported.
     handle_lost: bool,
 }
 
@@ -76,8 +75,7 @@ const NOTHING: Held = Held {
     handle_lost: false,
 };
 
-/// The most locks a thread can hold: Storport's channel and StartIo locks, and
-/// one of each kind on top, would do.
+/// The most locks that a thread can hold. Storport's own locks and one of each kind are fewer.
 const DEEPEST: usize = 16;
 
 thread_local! {
@@ -87,10 +85,10 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
-/// How many threads took locks.
+/// The number of threads that acquired locks.
 static THREADS: AtomicU32 = AtomicU32::new(0);
 
-/// The number of the calling thread among those that took locks, from 1 up.
+/// The number of the calling thread among those that acquired locks, from 1.
 fn this_thread() -> u32 {
     if THREAD.get() == 0 {
         THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
@@ -115,7 +113,7 @@ impl fmt::Display for Held {
     }
 }
 
-/// The locks that the calling thread holds, in the order of their acquisition.
+/// The locks that the calling thread holds, in the order of acquisition.
 pub(super) fn held_by_this_thread() -> Vec<String> {
     (0..DEPTH.get())
         .map(|index| held(index).to_string())
@@ -126,7 +124,7 @@ fn find(wanted: impl Fn(&Held) -> bool) -> Option<usize> {
     (0..DEPTH.get()).rev().find(|index| wanted(&held(*index)))
 }
 
-/// The handle of the acquisition at `index` serves another one now.
+/// Marks the handle of the acquisition at `index` as reused.
 fn lose_handle(index: usize) {
     HELD.with(|places| {
         let entry = Held {
@@ -146,13 +144,13 @@ fn push(entry: Held) -> bool {
     room.is_some()
 }
 
-/// Whether the calling thread runs a DPC of StorPortInitializeThreadedDpc.
+/// Whether the calling thread runs a threaded DPC.
 fn in_threaded_dpc() -> bool {
     callbacks::current() == Callback::HwDpcRoutine
         && callbacks::current_argument() == dpcs::THREADED
 }
 
-/// Takes the entry at `index` out; what lay above it moves down.
+/// Removes the entry at `index`.
 fn remove(index: usize) -> Held {
     let entry = held(index);
     let depth = DEPTH.get() - 1;
@@ -166,12 +164,12 @@ fn remove(index: usize) -> Held {
 }
 
 impl Port {
-    /// How many locks of adapters the calling thread holds.
+    /// The number of locks that the calling thread holds.
     pub(super) fn locks_held(&self) -> usize {
         DEPTH.get()
     }
 
-    /// The lock, or nothing if there is none of this name.
+    /// The lock with this identity, if it exists.
     fn spin_lock(&self, id: LockId) -> Option<&SpinLock> {
         match id {
             LockId::StartIo => Some(&self.locks.start_io),
@@ -183,8 +181,8 @@ impl Port {
         }
     }
 
-    /// The locks that are taken with a lock, first to last: for Interrupt every
-    /// message's (storport-rules.md O5).
+    /// The locks that are acquired together with a lock: for Interrupt, those of all messages
+    /// (storport-rules.md O5).
     fn parts(&self, id: LockId) -> &[SpinLock] {
         match id {
             LockId::Interrupt => self.locks.each_message(),
@@ -229,8 +227,8 @@ impl Port {
         }
     }
 
-    /// The calling thread begins to wait for a lock, or for a part of it, the
-    /// parts before which it has.
+    /// Begins a wait of the calling thread for lock `id`, or for its part `part`. The thread
+    /// holds the parts before it.
     fn wait(
         &self,
         id: LockId,
@@ -261,7 +259,7 @@ impl Port {
         Waiting::begin(waiter, holder, |circle| self.deadlock(caller, circle))
     }
 
-    /// Releases the acquisition at `index`, and returns to its IRQL.
+    /// Releases the acquisition at `index`, and restores its old IRQL.
     fn release(&self, index: usize) {
         let top = index + 1 == DEPTH.get();
         let entry = remove(index);
@@ -275,7 +273,7 @@ impl Port {
         if top {
             cpu::set_irql(entry.old_irql);
         } else {
-            // The lock above keeps its IRQL and returns to this one's.
+            // The lock above keeps its IRQL, and restores this old IRQL later.
             HELD.with(|places| {
                 let above = Held {
                     old_irql: entry.old_irql,
@@ -286,7 +284,7 @@ impl Port {
         }
     }
 
-    /// Storport takes a lock for a callback.
+    /// Acquires a lock for a callback.
     pub(super) fn lock(&self, id: LockId) {
         let level = match id {
             LockId::Interrupt | LockId::Message(_) => irql::DEVICE,
@@ -295,25 +293,25 @@ impl Port {
         self.acquire(id, Taker::Storport, 0, level, 0);
     }
 
-    /// Storport releases the lock that it took last.
+    /// Releases the lock that the calling thread acquired last.
     pub(super) fn unlock(&self) {
         if let Some(last) = DEPTH.get().checked_sub(1) {
             self.release(last);
         }
     }
 
-    /// Whether the calling thread holds the lock that keeps interrupts away.
+    /// Whether the calling thread holds lock `id`.
     pub(super) fn holds(&self, id: LockId) -> bool {
         find(|held| held.id == id).is_some()
     }
 
-    /// Waits until no interrupt routine runs that began before.
+    /// Waits until all running interrupt routines have returned.
     pub(super) fn interrupts_have_passed(&self) {
         self.lock(LockId::Interrupt);
         self.unlock();
     }
 
-    /// Each lock that there is.
+    /// All existing locks.
     fn lock_ids(&self) -> impl Iterator<Item = LockId> {
         let messages = self.locks.each_message().len() as u32;
         [LockId::StartIo]
@@ -324,14 +322,14 @@ impl Port {
             .chain((0..messages).map(LockId::Message))
     }
 
-    /// What was counted of locks that were ever taken.
+    /// The counters of the locks that were acquired.
     pub(super) fn lock_rows(&self) -> Vec<LockRow> {
         self.lock_ids()
             .filter_map(|id| self.spin_lock(id)?.row(id))
             .collect()
     }
 
-    /// The names of the locks that are taken now.
+    /// The names of the locks that are held now.
     pub(super) fn locks_taken(&self) -> String {
         let taken: Vec<_> = self
             .lock_ids()
@@ -341,7 +339,7 @@ impl Port {
         taken.join(", ")
     }
 
-    /// Undoes what a callback left held, each a violation.
+    /// Releases the locks that a callback still holds, and reports each.
     pub(super) fn check_locks_at_return(&self, callback: Callback) {
         let base = callbacks::locks_at_entry();
         while DEPTH.get() > base {
@@ -357,8 +355,8 @@ impl Port {
         }
     }
 
-    /// StorPortAcquireSpinLock and StorPortAcquireSpinLockEx: takes the lock
-    /// that `kind` and `context` name, and fills the handle.
+    /// StorPortAcquireSpinLock and StorPortAcquireSpinLockEx: acquires the lock that `kind` and
+    /// `context` select, and fills the handle.
     pub(super) fn acquire_for_miniport(
         &self,
         form: Form,
@@ -406,7 +404,7 @@ impl Port {
         self.acquire(id, Taker::Miniport, address, level, caller);
         let entry = held(DEPTH.get() - 1);
         if is_others {
-            // The other thread needs what is in it.
+            // The other thread needs the handle's content.
             lose_handle(DEPTH.get() - 1);
             return stor_status::STOR_STATUS_SUCCESS;
         }
@@ -425,8 +423,8 @@ impl Port {
         );
     }
 
-    /// Whether another thread holds a lock by this handle. What is in one says
-    /// so quickly: it names the thread.
+    /// Whether another thread holds a lock with this handle. The thread number in the handle
+    /// answers most calls quickly.
     fn is_others_handle(&self, handle: Structure) -> bool {
         let thread = handle.get(stor_lock_handle::Context_LockQueue_Lock) >> 32;
         let is_thread = (1..=u64::from(THREADS.load(Ordering::Relaxed))).contains(&thread);
@@ -438,7 +436,7 @@ impl Port {
                 .any(|lock| lock.is_held_elsewhere_by(handle.address(), this_thread()))
     }
 
-    /// The lock that the miniport names, and the IRQL while it is held.
+    /// The lock that the miniport selects, and the IRQL at which it is held.
     fn lock_of(
         &self,
         form: Form,
@@ -487,9 +485,9 @@ impl Port {
         }
     }
 
-    /// storport-rules.md STOR_SPINLOCK. Under a lock that raised the IRQL `lock-order` or
-    /// `lock-not-allowed` says it all, where the function goes on; so does
-    /// `stop-at-dirql`.
+    /// Checks the IRQL of an acquisition (storport-rules.md STOR_SPINLOCK). No report if
+    /// `stop-at-dirql`, or `lock-order` or `lock-not-allowed` under a lock that raised the IRQL,
+    /// covers it.
     fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
         let level = cpu::current_irql();
         let fits = match kind {
@@ -511,8 +509,7 @@ impl Port {
         fits
     }
 
-    /// What holds for an acquisition of `id` by the miniport now, whatever
-    /// function it is made with.
+    /// Checks the rules for all acquisitions by the miniport.
     fn check_acquisition(&self, id: LockId, caller: usize) {
         let may_take = self.may_take(id);
         for index in 0..DEPTH.get() {
@@ -539,7 +536,7 @@ impl Port {
                     (!self.may_nest(outer, id)).then_some(Rule::LockNested)
                 }
                 _ => {
-                    // Its order does not matter if the callback may not take it.
+                    // The order is irrelevant if the callback must not take the lock.
                     if outer.id.level() > id.level() && may_take {
                         self.lock_violation(
                             Rule::LockOrder,
@@ -569,8 +566,8 @@ impl Port {
         }
     }
 
-    /// A lock that is taken under another one: whether the two were taken the other
-    /// way round before, and else whether the rule `nested` is broken.
+    /// Reports a nested acquisition if the two locks were nested in the opposite order before,
+    /// else if it breaks the rule `nested`.
     fn check_nesting(
         &self,
         outer: Held,
@@ -609,7 +606,7 @@ impl Port {
         }
     }
 
-    /// Whether who has `outer` would wait for itself with `inner`.
+    /// Whether a thread that holds `outer` would wait for itself with `inner`.
     fn same(&self, outer: LockId, inner: LockId) -> bool {
         match (outer, inner) {
             (LockId::Interrupt, LockId::Message(_)) | (LockId::Message(_), LockId::Interrupt) => {
@@ -619,15 +616,15 @@ impl Port {
         }
     }
 
-    /// storport-rules.md O6: an interrupt routine may take other messages' locks.
+    /// An interrupt routine may take the locks of other messages (storport-rules.md O6).
     fn may_nest(&self, outer: Held, inner: LockId) -> bool {
         matches!((outer.id, inner), (LockId::Message(_), LockId::Message(_)))
             && callbacks::current() == Callback::HwMSInterruptRoutine
             && outer.taker == Taker::Storport
     }
 
-    /// storport-rules.md Callbacks, with 8 row 4: DPC locks where only Interrupt is listed are
-    /// in order.
+    /// Whether the running callback may take the lock (storport-rules.md Callbacks, and 8 row 4:
+    /// DPC locks are in order where only Interrupt is listed).
     fn may_take(&self, id: LockId) -> bool {
         match callbacks::current() {
             Callback::DriverEntry
@@ -719,7 +716,7 @@ impl Port {
         }
     }
 
-    /// StorPortAcquireMSISpinLock: the old IRQL, or a status.
+    /// StorPortAcquireMSISpinLock. Returns the old IRQL, or a status.
     pub(super) fn acquire_message_for_miniport(
         &self,
         message: u32,
@@ -751,7 +748,7 @@ impl Port {
             );
             return stor_status::STOR_STATUS_SUCCESS;
         };
-        // Miniports keep it in a KIRQL (storport-rules.md L9).
+        // Miniports store the old IRQL in a KIRQL (storport-rules.md L9).
         if old_irql as u8 != held(index).old_irql {
             self.lock_violation(
                 Rule::LockHandleChanged,
@@ -768,8 +765,8 @@ impl Port {
         stor_status::STOR_STATUS_SUCCESS
     }
 
-    /// StorPortSynchronizeAccess: runs `routine` with the interrupt lock, and
-    /// gives back what it returned.
+    /// StorPortSynchronizeAccess: calls `routine` with the interrupt lock, and returns its
+    /// result.
     pub(super) fn synchronize_access(
         &'static self,
         routine: Routine,
@@ -789,7 +786,7 @@ impl Port {
         usize::from(result as u8)
     }
 
-    /// StorPortSynchronizeAccess where there are no locks.
+    /// StorPortSynchronizeAccess in a dump stack, without locks.
     pub(super) fn run_unlocked(&'static self, routine: Routine, context: usize) -> usize {
         let arguments = [self.extension(), context];
         let level = cpu::current_irql();

@@ -1,15 +1,13 @@
-//! The interrupt controller between a function and its miniport: messages and
-//! the pin become calls of its interrupt routine, at DIRQL, with the lock that
-//! the synchronisation mode says.
+//! The interrupt controller: delivers a function's messages and pin to the miniport's interrupt
+//! routine, at DIRQL and with the lock of the synchronisation mode.
 //!
-//! A message that comes while the same message is pending merges with it, as in
-//! a local APIC. Message m interrupts CPU m modulo the number of CPUs: that CPU
-//! itself if it has nothing to do, else a thread that acts for it, because an
-//! interrupt does not wait for what a CPU is doing.
+//! A message that is sent while the same message is pending is merged, as in a local APIC.
+//! Message m interrupts CPU m modulo the number of CPUs. An idle CPU runs the routine itself; for
+//! a busy CPU another thread does, because an interrupt does not wait for a CPU's work.
 //!
-//! A stray message is one that no vector was granted for: its id is beyond the
-//! table, or the pin is connected. Only a faulty device sends one. It is counted and
-//! dropped, as Windows has no routine to call for it.
+//! A stray message is one without a granted vector: its id is beyond the table, or the pin is
+//! connected. Only a faulty device sends one. It is counted and dropped, as Windows has no
+//! routine to call.
 
 use std::{
     fmt, io,
@@ -33,14 +31,14 @@ use testbed_machine::{
     schedule::{self, Thread},
 };
 
-/// How often HwInterrupt is called without the pin being let go of. By then a
-/// tenth of a second has passed: a DPC that lets go of it would have run.
+/// How often HwInterrupt is called while the pin stays asserted. These calls take a tenth of a
+/// second, in which a DPC that releases the pin would run.
 const PATIENCE: u32 = 100_000;
 
-/// An interrupt source: a message, or the pin.
+/// An interrupt source: a message or the pin.
 #[derive(Debug, Default)]
 struct Line {
-    /// Message: sent and not yet delivered. Pin: asserted.
+    /// For a message: sent but not delivered. For the pin: asserted.
     pending: AtomicBool,
     thread: OnceLock<Thread>,
 }
@@ -53,17 +51,17 @@ impl Line {
     }
 }
 
-/// A function's interrupts on their way to its miniport.
+/// The interrupt controller of a function.
 pub(super) struct Controller {
     port: &'static Port,
     messages: Box<[Line]>,
     pin: Line,
-    /// The last stray message, for tests that want it delivered.
+    /// The last stray message, for tests that deliver it.
     stray: Line,
     stray_id: AtomicU32,
-    /// How often the pin was de-asserted.
+    /// How often the pin was released.
     releases: AtomicU64,
-    /// For each CPU, whether a message for it may be pending.
+    /// For each CPU, whether a message may be pending.
     raised: Box<[AtomicBool]>,
     connected: AtomicBool,
 }
@@ -76,7 +74,7 @@ impl fmt::Debug for Controller {
     }
 }
 
-/// The function's end of it.
+/// The function's side of the controller.
 struct Wires(&'static Controller);
 
 impl Interrupts for Wires {
@@ -90,8 +88,7 @@ impl Interrupts for Wires {
 }
 
 impl Controller {
-    /// Connects to the function of `port`. Nothing is delivered before
-    /// [`Self::connect`].
+    /// Connects to the function of `port`. Delivers nothing before [`Self::connect`].
     pub(super) fn start(port: &'static Port) -> io::Result<&'static Self> {
         let messages = port.function.msix_vectors();
         let controller: &'static Self = Box::leak(Box::new(Self {
@@ -127,7 +124,7 @@ impl Controller {
         Ok(controller)
     }
 
-    /// How many messages the function has.
+    /// The number of the function's messages.
     pub(super) fn messages(&self) -> u32 {
         self.messages.len() as u32
     }
@@ -137,7 +134,7 @@ impl Controller {
         id % cpu::count()
     }
 
-    /// Delivers interrupts from now on, those that wait among them.
+    /// Delivers interrupts from now on, and those that are pending.
     pub(super) fn connect(&self) {
         self.connected.store(true, Ordering::SeqCst);
         self.messages
@@ -147,7 +144,7 @@ impl Controller {
             .for_each(Line::wake);
     }
 
-    /// Delivers none any more; when it returns none is being delivered.
+    /// Stops the delivery, and waits until no interrupt routine runs.
     pub(super) fn disconnect(&self) {
         self.connected.store(false, Ordering::SeqCst);
         self.port.interrupts_have_passed();
@@ -198,7 +195,7 @@ impl Controller {
         }
     }
 
-    /// Delivers the last stray message, whose id has no lock of its own.
+    /// Delivers the last stray message, which has no lock of its own.
     fn run_stray(&self) {
         cpu::act_for(0);
         loop {
@@ -222,7 +219,7 @@ impl Controller {
         }
     }
 
-    /// Delivers message `id` if it is pending.
+    /// Delivers message `id` if it is pending. Returns whether it was.
     fn deliver_message(&self, id: u32) -> bool {
         let pending = &self.messages[id as usize].pending;
         if !pending.load(Ordering::SeqCst) {
@@ -241,8 +238,8 @@ impl Controller {
             LockId::Interrupt
         };
         port.lock(lock);
-        // Taken under the lock: what is sent while the routine runs waits as
-        // one, as in a local APIC.
+        // Cleared under the lock: a message that is sent while the routine runs becomes pending
+        // again, as in a local APIC.
         let taken = pending.swap(false, Ordering::SeqCst);
         if taken {
             self.call(Callback::HwMSInterruptRoutine, id, routine);
@@ -259,7 +256,7 @@ impl Controller {
         }
     }
 
-    /// Calls HwInterrupt until the pin is de-asserted.
+    /// Calls HwInterrupt until the pin is released.
     fn deliver_pin(&self) {
         let mut releases = u64::MAX;
         let mut calls = 0;
@@ -287,10 +284,9 @@ impl Controller {
         }
     }
 
-    /// Calls an interrupt routine, its lock held; whether the interrupt was
-    /// its.
+    /// Calls an interrupt routine under its lock. Returns whether it claimed the interrupt.
     fn call(&self, callback: Callback, message: u32, routine: Routine) -> bool {
-        // Disconnected meanwhile: who did waits for this lock.
+        // The interrupts were disconnected in the meantime.
         if !self.is_connected() {
             return true;
         }

@@ -3,8 +3,8 @@
 //!
 //! It knows no particular driver and no particular device. It checks the rules that a miniport
 //! must keep, and reports each violation with the rule's source ([`rules`]). It is not Windows:
-//! where Microsoft's documentation is silent, the behaviour here is a choice, and breaking it
-//! is advice, not a violation.
+//! where Microsoft's documentation is silent, the behaviour is a choice, and such a rule is a
+//! house rule.
 //!
 //! ```no_run
 //! use std::{path::Path, sync::Arc};
@@ -29,15 +29,16 @@
 //!
 //! | Modules | |
 //! |---|---|
+//! | `abi` | layouts, shared memory, calls to and from the driver: the only unsafe code |
 //! | `life_cycle`, `restart`, `control_request`, `plug_and_play` | start, stop, sleep, power |
-//! | `callbacks` | the only way into driver code, and the checks when it returns |
-//! | `cpu_queue`, `units`, `srb` | the way of a request to the miniport and back |
+//! | `callbacks` | all calls of the miniport, and the checks when they return |
+//! | `cpu_queue`, `units`, `srb` | requests on their way to the miniport and back |
 //! | `interrupts`, `dpcs`, `timers` | the other reasons to call the miniport |
 //! | `spin_locks`, `held_locks`, `waits`, `lock_order` | locks, their rules, and deadlocks |
 //! | `dump`, `single_request` | the stack that writes a crash dump |
-//! | `resets`, `watchdog` | requests and callbacks that do not come back |
+//! | `resets`, `watchdog` | requests and callbacks that do not end |
 //! | `injections`, `optional` | rare behaviour that a test asks for |
-//! | `exports`, `notifications`, `extended` | the routines that the miniport calls |
+//! | `exports`, `notifications`, `extended` | the functions that the miniport calls |
 //! | `violations` | the rules |
 //!
 //! `storport-rules.md` in comments is `docs/reference/storport-rules.md`, which has these rules
@@ -85,10 +86,10 @@ mod violations;
 mod waits;
 mod watchdog;
 
-/// The module that a Storport miniport may import from.
+/// The module whose functions a Storport miniport imports.
 pub const MODULE: &str = "storport.sys";
 
-/// The address of `function` of `module`: Storport's or the kernel's.
+/// The address of `function` of `module`, Storport or the kernel.
 #[must_use]
 pub fn resolve(module: &str, function: &str) -> Option<usize> {
     match module.to_ascii_lowercase().as_str() {
@@ -98,8 +99,8 @@ pub fn resolve(module: &str, function: &str) -> Option<usize> {
     }
 }
 
-/// The name of a call of the import `function`: those that stand for many
-/// routines are named with the one that the first argument selects.
+/// The name of a call of the import `function`. The first argument selects the name if the import
+/// stands for many functions.
 pub fn name_of_call(function: &str, first: u64) -> String {
     let selected = match function {
         "StorPortExtendedFunction" => extended::name(first as u32),
@@ -109,14 +110,13 @@ pub fn name_of_call(function: &str, first: u64) -> String {
     selected.unwrap_or_else(|| format!("{function}({:#x})", first as u32))
 }
 
-/// Whether a physical miniport is not to call `function` of `module`
-/// (HwStorPortProhibitedDDIs).
+/// Whether a physical miniport must not call `function` of `module` (HwStorPortProhibitedDDIs).
 #[must_use]
 pub fn is_prohibited(module: &str, function: &str) -> bool {
     prohibited::is_prohibited(module, function)
 }
 
-/// The rules that a miniport is watched for.
+/// The rules that the testbed checks.
 pub fn rules() -> impl Iterator<Item = report::RuleRow> {
     violations::Rule::ALL.iter().map(|rule| report::RuleRow {
         name: rule.name(),

@@ -1,9 +1,9 @@
-//! An adapter's life in its order (storport-rules.md C1): DriverEntry, HwFindAdapter,
-//! interrupts connected, HwInitialize, HwPassiveInitialize, control types;
-//! and ScsiStopAdapter.
+//! The life of an adapter in its order (storport-rules.md C1): DriverEntry, HwFindAdapter,
+//! connection of interrupts, HwInitialize, HwPassiveInitialize, query of control types, and at
+//! the end ScsiStopAdapter.
 //!
-//! What runs at PASSIVE_LEVEL here runs on a thread of its own, not on a CPU's:
-//! there DPCs go on meanwhile, as they would in front of it.
+//! PASSIVE_LEVEL callbacks run here on a thread of their own, so that a CPU's DPCs run at the
+//! same time, as they would preempt them.
 
 use std::sync::Arc;
 
@@ -37,13 +37,13 @@ use testbed_machine::{
     schedule, trap,
 };
 
-/// Where the function is on bus 0.
+/// The function's slot on bus 0.
 const SLOT: u32 = 4;
-/// The pin's level and vector.
+/// The level and vector of the pin.
 const PIN: u32 = 11;
 /// IO_TYPE_DRIVER (wdm.h).
 const DRIVER_OBJECT_TYPE: u16 = 4;
-/// The most requests that a CPU has at a time.
+/// The most requests of a CPU at a time.
 const MOST_REQUESTS: u32 = 4096;
 
 pub(super) fn refused(callback: Callback, why: impl Into<String>) -> StartError {
@@ -63,7 +63,7 @@ pub(super) fn leak(port: &Port, bytes: usize) -> Result<Structure, StartError> {
     Ok(Structure::of(block))
 }
 
-/// From DriverEntry until the adapter is ready for requests.
+/// Starts the adapter, from DriverEntry until it accepts requests.
 pub(super) fn start(port: &'static Port, entry: Routine) -> Result<(), StartError> {
     watchdog::start(port)?;
     let started = start_in_order(port, entry);
@@ -76,7 +76,7 @@ pub(super) fn start(port: &'static Port, entry: Routine) -> Result<(), StartErro
     started
 }
 
-/// Stops the function, and counts what the miniport did not give back.
+/// Stops the function, and reports what the miniport did not free.
 fn stopped(port: &Port) {
     port.stopped();
     port.function.stop();
@@ -100,7 +100,7 @@ fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError>
     Ok(())
 }
 
-/// Makes the device extension, of zeros, so far behind a page's begin.
+/// Allocates the zeroed device extension at `offset` in its page.
 pub(super) fn make_extension(port: &'static Port, offset: usize) -> Result<(), StartError> {
     let bytes = (port.registration().extension_bytes as usize).max(1);
     let memory = port.machine.memory();
@@ -158,8 +158,8 @@ fn find_adapter(port: &'static Port, kind: InterruptKind) -> Result<(), StartErr
     Ok(())
 }
 
-/// HwFindAdapter in place of ScsiRestartAdapter: at DISPATCH_LEVEL, on a device
-/// extension that was used before (HW_FIND_ADAPTER; storport-rules.md Callbacks).
+/// Calls HwFindAdapter instead of ScsiRestartAdapter: at DISPATCH_LEVEL, with the old device
+/// extension (HW_FIND_ADAPTER; storport-rules.md Callbacks).
 pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> {
     let kind = match port.messages() {
         0 => InterruptKind::Line,
@@ -178,7 +178,7 @@ pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> 
     Ok(())
 }
 
-/// Fills ConfigInfo and calls HwFindAdapter at `level`: what it made of it.
+/// Fills ConfigInfo and calls HwFindAdapter at `level`. Returns the configuration.
 pub(super) fn configure(
     port: &'static Port,
     kind: InterruptKind,
@@ -281,7 +281,8 @@ pub(super) fn configure(
     Ok(configuration)
 }
 
-/// storport-rules.md InterruptSynchronizationMode.
+/// Connects the interrupts as the configuration requests (storport-rules.md
+/// InterruptSynchronizationMode).
 fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller) {
     let configuration = port.configuration();
     if configuration.message_routine.is_none() {
@@ -319,7 +320,7 @@ pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Asks a control routine for its types: what it says of each.
+/// Queries the control types that a control routine supports.
 fn supported(
     port: &'static Port,
     callback: Callback,
@@ -329,7 +330,7 @@ fn supported(
 ) -> Result<Vec<bool>, StartError> {
     let bytes = SUPPORTED_TYPE_LIST + types as usize;
     let page = leak(port, PAGE)?;
-    // At the page's end: what is written behind it is a crash at the place.
+    // The list ends at the end of the page, so that an overrun faults where it happens.
     let to = page.offset(PAGE - bytes.next_multiple_of(4));
     to.set(list::MaxControlType, types);
     let arguments = [port.extension(), query as usize, to.address()];
@@ -405,7 +406,7 @@ fn accept_requests(port: &'static Port) {
         .after(port.settings.tick, 0, port.tick(), 0, 0);
 }
 
-/// Runs `job` on CPU `cpu` at DISPATCH_LEVEL, and waits until it has run.
+/// Runs `job` on CPU `cpu` at DISPATCH_LEVEL, and waits for it.
 pub(super) fn on_cpu(port: &'static Port, cpu: usize, job: fn(&'static Port)) {
     let done: Arc<Mailbox<()>> = Arc::default();
     let tell = Arc::clone(&done);
@@ -419,8 +420,7 @@ pub(super) fn on_cpu(port: &'static Port, cpu: usize, job: fn(&'static Port)) {
     done.receive("a CPU");
 }
 
-/// Runs `job` on each CPU, and waits until all have run it and the DPCs that
-/// were queued before.
+/// Runs `job` on each CPU, and waits for all and for the DPCs that were queued before.
 pub(super) fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
     let done: Arc<Mailbox<()>> = Arc::default();
     for cpu in port.machine.cpus() {
@@ -435,7 +435,7 @@ pub(super) fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
     }
 }
 
-/// Sends a request that is no command on CPU 0, and waits for it: its status.
+/// Sends a control request on CPU 0, and waits for it. Returns its SRB status.
 pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     let home: Arc<Mailbox<_>> = Arc::default();
     let returns = Arc::clone(&home);
@@ -452,7 +452,7 @@ pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     completion.srb_status
 }
 
-/// The system's end that nobody planned.
+/// Crashes the system.
 pub(super) fn crash(port: &'static Port) {
     let halted: Arc<Mailbox<()>> = Arc::default();
     for cpu in port.machine.cpus() {
@@ -473,8 +473,8 @@ pub(super) fn crash(port: &'static Port) {
     port.stopped();
 }
 
-/// DriverEntry, and the removal of an adapter that was not found. The one
-/// request's status, if it was completed.
+/// Calls DriverEntry and removes an adapter that was not found. Returns the SRB status of its one
+/// request, if it was completed.
 pub(super) fn remove_unstarted(
     port: &'static Port,
     entry: Routine,
@@ -497,9 +497,8 @@ pub(super) fn remove_unstarted(
     Ok(port.is_single_back().then(|| srb.status() & STATUS))
 }
 
-/// The end of the system: the units' caches are flushed, and they and the
-/// adapter are told. That SRB_FUNCTION_SHUTDOWN comes after the last command is
-/// documented; the order of the others is chosen here.
+/// Shuts the system down: flushes the units, and tells them and the adapter. It is documented
+/// that SRB_FUNCTION_SHUTDOWN comes after the last command. The remaining order is a choice.
 pub(super) fn shut_down(port: &'static Port) {
     let (state, action) = (PowerState::D3, PowerAction::ShutdownOff);
     let units = port.units.addresses();
@@ -517,7 +516,7 @@ pub(super) fn shut_down(port: &'static Port) {
     }
 }
 
-/// ScsiStopAdapter and what follows.
+/// Calls ScsiStopAdapter and stops the function.
 pub(super) fn stop(port: &'static Port) -> Result<(), StopError> {
     port.gate.close(closed::STOPPED);
     let mut result = Ok(());

@@ -1,30 +1,29 @@
-//! The orders in which locks were taken: two that were taken in both orders can
-//! lock two CPUs out for ever, even if they did not in this run.
+//! The orders in which locks were nested. Two locks that were nested in both orders can deadlock
+//! two CPUs, even if they did not in this run.
 //!
-//! `lock-order` says that an interrupt lock comes last. For the other pairs no page
-//! demands an order, so only a miniport that uses both orders is wrong.
+//! Rule `lock-order` covers interrupt locks. No page demands an order for other pairs of locks,
+//! so a miniport is only wrong if it uses both orders.
 
 use std::sync::{Mutex, PoisonError};
 
 use super::spin_locks::LockId;
 
-/// A lock taken while another one was held.
+/// A lock that was taken while another was held.
 #[derive(Clone, Debug)]
 struct Nesting {
     outer: LockId,
     inner: LockId,
-    /// Where it was first.
+    /// The place of the first such acquisition.
     place: String,
 }
 
-/// The orders that an adapter's locks were taken in.
+/// The nestings of an adapter's locks.
 #[derive(Debug, Default)]
 pub(super) struct LockOrder(Mutex<Vec<Nesting>>);
 
 impl LockOrder {
-    /// Notes that `inner` is taken while `outer` is held, at `place`. Gives back
-    /// how the opposite order came about earlier, if it did: each step as one
-    /// sentence.
+    /// Records that `inner` is taken at `place` while `outer` is held. Returns how the opposite
+    /// order came about earlier, if it did.
     pub(super) fn note(
         &self,
         outer: LockId,
@@ -42,7 +41,7 @@ impl LockOrder {
                 place: place(),
             });
         }
-        // Nothing was ever taken under `inner`: the usual case, for each request.
+        // The usual case: nothing was ever taken under `inner`.
         known.iter().find(|nesting| nesting.outer == inner)?;
         let steps = way(&known, inner, outer)?;
         let told: Vec<_> = steps
@@ -53,7 +52,7 @@ impl LockOrder {
     }
 }
 
-/// The shortest way from lock to lock by nestings.
+/// The shortest chain of nestings between two locks.
 fn way(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
     let mut ways: Vec<(LockId, Vec<&Nesting>)> = vec![(from, Vec::new())];
     let mut at = 0;

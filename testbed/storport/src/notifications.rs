@@ -1,4 +1,4 @@
-//! StorPortNotification and the inline functions that go through it.
+//! StorPortNotification, and the inline functions that call it.
 
 use super::{
     abi::{self, calls::Call},
@@ -20,7 +20,7 @@ enum Kind {
     ResetDetected,
     RequestTimerCall,
     BusChangeDetected,
-    /// WMIEvent and WMIReregister: nobody has registered.
+    /// WMIEvent and WMIReregister, for which nobody registered.
     Wmi,
     LinkUp,
     LinkDown,
@@ -34,17 +34,16 @@ enum Kind {
     StateChangeDetected,
     IoTargetRequestServiceTime,
     InitializeDpcWithContext,
-    /// Threaded DPCs run as ordinary ones, as Windows may have them.
+    /// A threaded DPC runs like an ordinary one, which Windows may do too.
     InitializeThreadedDpc,
     AsyncNotificationDetected,
     MarkDeviceFailed,
-    /// A type of an inline function that the testbed does not carry out.
+    /// A type whose inline function the testbed does not emulate.
     NotModelled(&'static str),
 }
 
 impl Kind {
-    /// The inline function that goes through it, of those that a dump stack may
-    /// lack. Their BOOLEAN results are FALSE before.
+    /// The inline function, if a dump stack may lack it. Its BOOLEAN result is FALSE in advance.
     fn function(self) -> Option<&'static str> {
         match self {
             Self::EnablePassiveInitialization => Some("StorPortEnablePassiveInitialization"),
@@ -57,7 +56,7 @@ impl Kind {
     }
 }
 
-/// storport-rules.md Notifications; the values are SCSI_NOTIFICATION_TYPE's.
+/// The values of SCSI_NOTIFICATION_TYPE (storport-rules.md Notifications).
 const KINDS: &[(u32, Kind)] = &[
     (0, Kind::RequestComplete),
     (3, Kind::ResetDetected),
@@ -99,10 +98,10 @@ pub(super) fn name(value: u32) -> Option<String> {
 /// TraceNotification.
 const TRACE: u32 = 14;
 
-/// RequestDirectComplete, which is not documented and has no inline function.
+/// RequestDirectComplete is not documented and has no inline function.
 const DIRECT_COMPLETE: u32 = 0x1008;
 
-/// The first type of those that belong to inline functions of storport.h.
+/// The first type of the inline functions of storport.h.
 const INLINE: u32 = 0x1000;
 
 /// StorPortNotification.
@@ -117,7 +116,7 @@ pub(super) fn notification(mut call: Call) -> usize {
     let port = call.port();
     match KINDS.iter().find(|(known, _)| *known == value) {
         Some((_, kind)) => notify(*kind, port, call),
-        // An inline function of a kit that is newer than the testbed.
+        // An inline function of a newer kit than the testbed's.
         None if value >= INLINE && value != DIRECT_COMPLETE => port
             .statistics
             .not_implemented(format!("StorPortNotification of type {value:#x}")),
@@ -221,8 +220,8 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
     }
 }
 
-/// The inline functions give the address of a LONG that is FALSE before, and
-/// take a BOOLEAN of it.
+/// Writes the BOOLEAN result of an inline function, which passes the address of a LONG with
+/// FALSE.
 fn set_boolean(to: abi::Structure, value: bool) {
     to.set(abi::value(), u8::from(value));
 }
@@ -288,7 +287,7 @@ mod tests {
         }
         assert_eq!(types["TraceNotification"], TRACE);
         assert_eq!(types["RequestDirectComplete"], DIRECT_COMPLETE);
-        // Those that a miniport is never to use (storport-rules.md Notifications).
+        // A miniport must not use these (storport-rules.md Notifications).
         for name in ["NextRequest", "NextLuRequest", "GetExtendedFunctionTable"] {
             let value = types[name].as_u64().unwrap() as u32;
             assert!(KINDS.iter().all(|(known, _)| *known != value), "{name}");

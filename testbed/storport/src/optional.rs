@@ -1,6 +1,5 @@
-//! The callbacks that a miniport can go without, at the times that a test
-//! chooses. Windows may make them at any time after HwFindAdapter: their pages
-//! name an IRQL and no order.
+//! Optional callbacks, called when a test asks for it. Windows may call them at any time after
+//! HwFindAdapter: their pages name an IRQL, but no order.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -23,8 +22,8 @@ use super::{
 use testbed_machine::cpu::irql;
 
 impl Port {
-    /// Makes `callback`: its status (HwTracingEnabled has none: 0), or nothing
-    /// if the miniport does not have it.
+    /// Calls an optional callback. Returns its status (0 for HwTracingEnabled), or `None` if the
+    /// miniport does not have it.
     pub(super) fn call_optional(&'static self, callback: OptionalCallback) -> Option<u32> {
         match callback {
             OptionalCallback::Tracing(enabled) => {
@@ -40,7 +39,7 @@ impl Port {
             }
             OptionalCallback::AdapterPower(state) => {
                 let power = self.memory(adapter_power::SIZE)?;
-                // Version 1 (STOR_POWER_CONTROL_HEADER).
+                // STOR_POWER_CONTROL_HEADER has version 1.
                 power.set(header::Version, 1);
                 power.set(header::Size, header::SIZE as u32);
                 power.set(adapter_power::PowerAction, PowerAction::None.value());
@@ -65,7 +64,8 @@ impl Port {
         }
     }
 
-    /// Zeros for the parameters of a callback. They stay: callbacks are few.
+    /// Zeroed memory for the parameters of a callback. It is not freed, because such calls are
+    /// few.
     fn memory(&self, bytes: usize) -> Option<Structure> {
         let memory = life_cycle::leak(self, bytes).ok()?;
         memory.fill(bytes, 0);
@@ -102,8 +102,7 @@ impl Port {
         types.and_then(|types| types.get(kind as usize)) == Some(&true)
     }
 
-    /// Runs `start`, and the optional callbacks beside it if the settings say
-    /// so.
+    /// Runs `start`, with optional callbacks at the same time if the settings say so.
     pub(super) fn beside_optional<T>(&'static self, start: impl FnOnce() -> T) -> T {
         if self.settings.optional_callbacks == OptionalCallbacks::OnDemand {
             return start();

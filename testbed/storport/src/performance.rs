@@ -1,5 +1,4 @@
-//! The performance options of StorPortInitializePerfOpts, and what a request
-//! sees of them.
+//! StorPortInitializePerfOpts and StorPortGetStartIoPerfParams.
 
 use super::{
     abi::{
@@ -16,16 +15,15 @@ use super::{
 };
 use testbed_machine::cpu;
 
-/// The options granted.
+/// The granted options.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Performance {
-    /// The messages to choose from, first and last, with
-    /// STOR_PERF_INTERRUPT_MESSAGE_RANGES.
+    /// The first and last message for STOR_PERF_INTERRUPT_MESSAGE_RANGES.
     messages: Option<(u32, u32)>,
 }
 
 impl Performance {
-    /// The message that CPU `cpu`'s requests are to be completed with.
+    /// The message that completes the requests of CPU `cpu`.
     fn message_for(self, cpu: u32) -> u32 {
         let Some((first, last)) = self.messages else {
             return 0;
@@ -36,15 +34,14 @@ impl Performance {
     }
 }
 
-/// The size that PERF_CONFIGURATION_DATA must have for its version: from
-/// version 3 on with the array of targets, before with the message numbers.
+/// The size of PERF_CONFIGURATION_DATA: before version 3 it ends with the message numbers.
 fn size_of(version: u32) -> u32 {
     if version >= 3 { data::SIZE as u32 } else { 24 }
 }
 
 impl Port {
-    /// The flags that can be had with a structure of this version
-    /// (storport-rules.md PERF_CONFIGURATION_DATA). STOR_PERF_NO_SGL is not: a list is always made.
+    /// The flags that are offered for a structure of this version (storport-rules.md
+    /// PERF_CONFIGURATION_DATA). STOR_PERF_NO_SGL is not, because each request has a list.
     fn offered(&self, version: u32) -> u32 {
         let mut flags = perf::STOR_PERF_DPC_REDIRECTION;
         if self.settings.concurrent_channels == ConcurrentChannels::Granted {
@@ -129,7 +126,7 @@ impl Port {
             return STOR_STATUS_UNSUCCESSFUL;
         }
         if wants_channels {
-            // The first and only time: the options were not set before.
+            // Succeeds, because the options were not set before.
             self.locks.grant_channels(channels.min(cpu::count()));
         }
         if flags & perf::STOR_PERF_ADV_CONFIG_LOCALITY != 0 {
@@ -151,7 +148,7 @@ impl Port {
         }
     }
 
-    /// Message and channel of a request that the calling CPU starts
+    /// The message and the channel of a request that the calling CPU starts
     /// (STARTIO_PERFORMANCE_PARAMETERS).
     pub(super) fn start_io_parameters(&self) -> (u32, u32) {
         let number = cpu::current_number();

@@ -1,5 +1,5 @@
-//! What the PCI bus driver does to a function before its miniport sees it, and
-//! when its interrupts are connected.
+//! The PCI bus driver: enables a function for its miniport, connects its messages, and saves its
+//! configuration while it has no power.
 
 use std::sync::Arc;
 
@@ -10,30 +10,30 @@ use testbed_machine::{
 
 /// Command register (PCI 3.0, 6.2.2).
 const COMMAND: u16 = 0x04;
-/// I/O space, memory space and bus master.
+/// I/O space, memory space and bus master enable.
 const COMMAND_ON: u16 = 0x7;
-/// Interrupt disable: the pin stays silent.
+/// Interrupt disable, for the pin.
 const COMMAND_NO_PIN: u16 = 0x400;
-/// Status register: bit 4 says that there is a list of capabilities.
+/// Status register. Bit 4: there is a capabilities list.
 const STATUS: u16 = 0x06;
 const STATUS_CAPABILITIES: u16 = 0x10;
-/// Where the list begins.
+/// The pointer to the first capability.
 const CAPABILITIES: u16 = 0x34;
 const CAPABILITY_MSIX: u8 = 0x11;
-/// Message control, from the MSI-X capability on: bit 15 enables it, bit 14
-/// masks all its messages (PCI 3.0, 6.8.2).
+/// Message control of the MSI-X capability. Bit 15 enables MSI-X, and bit 14 masks all messages
+/// (PCI 3.0, 6.8.2).
 const MSIX_CONTROL: u16 = 2;
 const MSIX_ENABLE: u16 = 0x8000;
 const MSIX_MASK_ALL: u16 = 0x4000;
-/// Table offset and BAR.
+/// The table's BAR and offset.
 const MSIX_TABLE: u16 = 4;
-/// Bytes of an entry: address, data, vector control.
+/// The size of an entry: address, data and vector control.
 const MSIX_ENTRY: u64 = 16;
 
-/// The interrupt vector of message 0; the others follow.
+/// The interrupt vector of message 0. The others follow.
 pub(super) const FIRST_VECTOR: u32 = 0x50;
 
-/// The address that a message for CPU `cpu` is written to: its local APIC.
+/// The local APIC address of a message for CPU `cpu`.
 pub(super) fn message_address(cpu: u32) -> u64 {
     0xFEE0_0000 | u64::from(cpu) << 12
 }
@@ -44,13 +44,13 @@ fn read_u16(function: &dyn PciFunction, offset: u16) -> u16 {
     u16::from_le_bytes(bytes)
 }
 
-/// Where the MSI-X capability is.
+/// The offset of the MSI-X capability.
 fn msix(function: &dyn PciFunction) -> Option<u16> {
     if read_u16(function, STATUS) & STATUS_CAPABILITIES == 0 {
         return None;
     }
     let mut at = read_u16(function, CAPABILITIES) as u8 & !3;
-    // 48 capabilities fill the space: more are a loop.
+    // 48 capabilities fill the space, so more are a loop.
     for _ in 0..48 {
         if at == 0 {
             return None;
@@ -64,8 +64,8 @@ fn msix(function: &dyn PciFunction) -> Option<u16> {
     None
 }
 
-/// Switches the function's address decoding and bus mastering on, and makes it
-/// interrupt as `wanted`, or by its pin if it has no MSI-X. How it does.
+/// Enables the function's address decoding and bus mastering, and its interrupts: as `wanted`, or
+/// the pin if it has no MSI-X. Returns the kind of interrupt.
 pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> InterruptKind {
     let command = read_u16(function.as_ref(), COMMAND) | COMMAND_ON;
     let on = wanted == InterruptKind::Messages
@@ -93,7 +93,7 @@ pub(super) fn enable(function: &Arc<dyn PciFunction>, wanted: InterruptKind) -> 
     }
 }
 
-/// Gives each of the function's messages an address and data, and unmasks it.
+/// Gives each message an address and data, and unmasks it.
 pub(super) fn unmask_messages(function: &Arc<dyn PciFunction>, cpu_of: impl Fn(u32) -> u32) {
     let Some(at) = msix(function.as_ref()) else {
         return;
@@ -124,9 +124,8 @@ pub(super) fn bars(function: &dyn PciFunction) -> Vec<(usize, Bar)> {
         .collect()
 }
 
-/// What the bus driver keeps of a function's configuration space while it has
-/// no power, and writes back when it has: the header's registers and the MSI-X
-/// control. The messages' table is written when they are connected.
+/// The registers of a function's configuration space that the bus driver saves while the function
+/// has no power. The table of messages is not among them, because connecting them writes it.
 pub(super) struct Saved {
     command: u16,
     bars: [u8; 24],
@@ -137,7 +136,7 @@ pub(super) struct Saved {
 const BARS: u16 = 0x10;
 
 impl Saved {
-    /// Reads what there is to keep.
+    /// Saves the registers.
     pub(super) fn of(function: &dyn PciFunction) -> Self {
         let mut bars = [0; 24];
         function.config_read(BARS, &mut bars);
@@ -149,7 +148,7 @@ impl Saved {
         }
     }
 
-    /// Writes it back, the command register last.
+    /// Restores the registers, the command register last.
     pub(super) fn restore(&self, function: &dyn PciFunction) {
         for (at, register) in (BARS..).step_by(4).zip(self.bars.chunks(4)) {
             function.config_write(at, register);

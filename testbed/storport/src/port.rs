@@ -1,5 +1,5 @@
-//! The port driver's side of an adapter: all its state in one place. It is
-//! never freed, because the driver may keep its device extension's address.
+//! The port driver's state of an adapter. It is never freed, because the driver may keep the
+//! address of its device extension.
 
 use std::{
     fmt,
@@ -41,7 +41,7 @@ use testbed_machine::{
     trap::{self, RevokedAccess},
 };
 
-/// Memory that begins somewhere in a block.
+/// Memory at an offset in a block.
 #[derive(Debug)]
 pub(super) struct Placed {
     pub(super) block: Block,
@@ -58,14 +58,14 @@ impl Placed {
 #[derive(Debug)]
 pub(super) struct Uncached {
     pub(super) memory: Placed,
-    /// As long as it was asked for.
+    /// The requested size.
     pub(super) bytes: u32,
-    /// SrbExtensionSize when it was.
+    /// SrbExtensionSize at the time of the request.
     pub(super) srb_extension: u32,
 }
 
 impl Uncached {
-    /// A copy of it.
+    /// A copy of the contents.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut copy = vec![0; self.bytes as usize];
         let inside = self.memory.block.read(self.memory.offset, &mut copy);
@@ -79,12 +79,12 @@ pub(super) struct Port {
     pub(super) machine: Arc<Machine>,
     pub(super) function: Arc<dyn PciFunction>,
     pub(super) settings: AdapterSettings,
-    /// In nanoseconds.
+    /// `AdapterSettings::callback_limit` in nanoseconds.
     pub(super) callback_limit: u64,
     recorder: Recorder,
     pub(super) statistics: Statistics,
 
-    // What the miniport said, and what was made for it.
+    // What the miniport registered, and what was allocated for it.
     pub(super) registration: OnceLock<Registration>,
     pub(super) configuration: OnceLock<Configuration>,
     pub(super) extension: OnceLock<Placed>,
@@ -97,7 +97,7 @@ pub(super) struct Port {
     pub(super) unit_controls: OnceLock<Vec<bool>>,
     pub(super) performance: OnceLock<Performance>,
 
-    // What it works with.
+    // Locks, DPCs, timers and memory.
     pub(super) locks: Locks,
     pub(super) lock_order: LockOrder,
     pub(super) dpcs: Dpcs,
@@ -105,7 +105,7 @@ pub(super) struct Port {
     pub(super) later: Later,
     pub(super) pool: Pool,
     pub(super) windows: Windows,
-    /// Of the interlocked lists, that have no lock-free form here.
+    /// The lock of the interlocked lists.
     pub(super) lists: Mutex<()>,
 
     // Requests and interrupts.
@@ -119,7 +119,7 @@ pub(super) struct Port {
     tick: OnceLock<Tick>,
     stopped: AtomicBool,
     asleep: AtomicBool,
-    /// In a dump stack: system time and tick count, which stand still.
+    /// The system time and tick count of a dump stack, which stand still.
     dump: OnceLock<(u64, u64)>,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Debug for Port {
     }
 }
 
-/// All ports, for calls from threads that are in no callback.
+/// All ports, for calls from threads that run no callback.
 static PORTS: RwLock<Vec<&'static Port>> = RwLock::new(Vec::new());
 
 impl Port {
@@ -187,8 +187,8 @@ impl Port {
         port
     }
 
-    /// The port of the adapter whose HwDeviceExtension is `extension`. Any
-    /// other value is the end: nothing sensible can be done with it.
+    /// The port of the adapter whose HwDeviceExtension is `extension`. Stops the machine for
+    /// another value.
     pub(super) fn of(extension: usize, function: &str, caller: usize) -> &'static Self {
         let current = callbacks::current_port();
         if let Some(port) = current
@@ -217,19 +217,19 @@ impl Port {
         }
     }
 
-    /// The miniport's name: its file.
+    /// The miniport's name, that of its file.
     pub(super) fn driver(&self) -> &str {
         self.recorder.driver()
     }
 
-    /// Records that a rule was broken by the callback that the calling thread
-    /// is in; `caller` is where the driver's call returns to, or 0.
+    /// Reports that the running callback broke a rule. `caller` is the return address of the
+    /// driver's call, or 0.
     pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
         self.recorder
             .record(rule, callbacks::current(), caller, None, detail);
     }
 
-    /// [`Self::violation`] by an access to memory.
+    /// [`Self::violation`] about an access to memory.
     pub(super) fn violation_at(
         &self,
         rule: Rule,
@@ -242,8 +242,8 @@ impl Port {
             .record_at(rule, callbacks::current(), place, None, stack, detail);
     }
 
-    /// The driver accesses memory that was taken from it; whether an adapter's
-    /// was, and can be accessed now.
+    /// Reports the driver's access to revoked memory of any adapter. Returns false for other
+    /// memory.
     fn touched_anywhere(access: &RevokedAccess) -> bool {
         let of_callback = callbacks::current_port();
         let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
@@ -265,18 +265,18 @@ impl Port {
             .record(rule, callbacks::current(), caller, Some(lock), detail);
     }
 
-    /// Records that a rule was broken by a callback that has returned.
+    /// Reports that a callback broke a rule before it returned.
     pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
         self.recorder.record(rule, callback, 0, None, detail);
     }
 
-    /// Ends the machine because of a broken rule.
+    /// Stops the machine because of a broken rule.
     pub(super) fn stop_machine(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) -> ! {
         self.recorder
             .stop_machine(rule, callbacks::current(), caller, None, detail)
     }
 
-    /// Ends the machine because of threads that wait for each other.
+    /// Stops the machine because of a deadlock.
     pub(super) fn deadlock(&self, caller: usize, circle: &Circle) -> ! {
         self.recorder.deadlock(callbacks::current(), caller, circle)
     }
@@ -293,20 +293,20 @@ impl Port {
             .stop_machine(rule, callbacks::current(), caller, Some(lock), detail)
     }
 
-    /// The violations so far.
+    /// The violations until now.
     pub(super) fn violations(&self) -> Vec<super::report::Violation> {
         self.recorder.found()
     }
 
-    /// The offset of `address` in the driver.
+    /// The offset of `address` in the driver's image.
     pub(super) fn offset_of(&self, address: usize) -> Option<u32> {
         self.recorder.offset_of(address)
     }
 
-    /// The name of its device, which Windows inserts for `%1`. Each machine has one.
+    /// The device's name, which Windows inserts for `%1`. A machine has one device.
     pub(super) const DEVICE_NAME: &str = r"\Device\RaidPort0";
 
-    /// The sentence that the driver's file has for an event with these strings.
+    /// The text of an event in the driver's message table, with these strings.
     pub(super) fn sentence(&self, code: u32, strings: &[String]) -> Option<String> {
         let inserts: Vec<&str> = [Self::DEVICE_NAME]
             .into_iter()
@@ -321,12 +321,12 @@ impl Port {
         self.statistics.event(format!("{seconds:.3} s: {line}"));
     }
 
-    /// HwDeviceExtension; 0 before there is one.
+    /// HwDeviceExtension, or 0 before it is allocated.
     pub(super) fn extension(&self) -> usize {
         self.extension.get().map_or(0, Placed::address)
     }
 
-    /// What StorPortInitialize was given. Nothing asks before.
+    /// What StorPortInitialize got. Stops the machine before that call.
     pub(super) fn registration(&self) -> &Registration {
         match self.registration.get() {
             Some(registration) => registration,
@@ -334,7 +334,7 @@ impl Port {
         }
     }
 
-    /// What HwFindAdapter configured. Nothing asks before.
+    /// The result of HwFindAdapter. Stops the machine before that.
     pub(super) fn configuration(&self) -> &Configuration {
         match self.configuration.get() {
             Some(configuration) => configuration,
@@ -350,12 +350,12 @@ impl Port {
         )
     }
 
-    /// Its SRBs, once it is ready for requests.
+    /// The SRBs, once the adapter accepts requests.
     pub(super) fn try_srbs(&self) -> Option<&Srbs> {
         self.srbs.get()
     }
 
-    /// Its SRBs. Nothing asks before it is ready for requests.
+    /// The SRBs. Stops the machine before the adapter accepts requests.
     pub(super) fn srbs(&self) -> &Srbs {
         match self.srbs.get() {
             Some(srbs) => srbs,
@@ -363,7 +363,7 @@ impl Port {
         }
     }
 
-    /// The part of CPU `cpu`. Nothing asks before it is ready for requests.
+    /// The queue of CPU `cpu`. Stops the machine before the adapter accepts requests.
     pub(super) fn cpu_queue(&self, cpu: u32) -> &CpuQueue {
         match self.cpu_queues.get() {
             Some(queues) => &queues[cpu as usize],
@@ -371,7 +371,7 @@ impl Port {
         }
     }
 
-    /// The tick of its time-outs.
+    /// The periodic check of time-outs.
     pub(super) fn tick(&'static self) -> &'static Tick {
         self.tick.get_or_init(|| Tick(self))
     }
@@ -392,14 +392,14 @@ impl Port {
             .unwrap_or_else(PoisonError::into_inner) = routine;
     }
 
-    /// SynchronizationModel; full duplex before HwFindAdapter has said it.
+    /// SynchronizationModel, or full duplex before HwFindAdapter chose it.
     pub(super) fn full_duplex(&self) -> bool {
         self.configuration
             .get()
             .is_none_or(|configuration| configuration.full_duplex)
     }
 
-    /// The interrupt synchronisation mode in force.
+    /// The interrupt synchronisation mode.
     pub(super) fn interrupt_mode(&self) -> u32 {
         if self.locks.per_message() {
             config::InterruptSynchronizePerMessage
@@ -410,7 +410,7 @@ impl Port {
         }
     }
 
-    /// How many MSI messages the miniport has: 0 with the pin.
+    /// The number of the miniport's MSI messages; 0 if it uses the pin.
     pub(super) fn messages(&self) -> u32 {
         match (self.interrupts.get(), self.configuration.get()) {
             (Some(controller), Some(configuration)) if !configuration.message_routine.is_none() => {
@@ -420,7 +420,7 @@ impl Port {
         }
     }
 
-    /// The shape of its SRBs.
+    /// The shape of the SRBs.
     pub(super) fn srb_shape(&self) -> SrbShape {
         self.configuration().srb_shape
     }
@@ -430,18 +430,18 @@ impl Port {
         self.configuration().max_elements
     }
 
-    /// Makes it a dump stack's, before the miniport sees it; the time is what it
-    /// is from now on.
+    /// Turns this into the port of a dump stack, before the miniport is called. The time stands
+    /// still.
     pub(super) fn become_dump(&self, time: (u64, u64)) {
         let _ = self.dump.set(time);
     }
 
-    /// Whether it is a dump stack's.
+    /// Whether this is the port of a dump stack.
     pub(super) fn is_dump(&self) -> bool {
         self.dump.get().is_some()
     }
 
-    /// System time and tick count as the miniport sees them.
+    /// The system time and tick count for the miniport.
     pub(super) fn time(&self) -> (u64, u64) {
         match self.dump.get() {
             Some(time) => *time,
@@ -452,7 +452,7 @@ impl Port {
         }
     }
 
-    /// What was counted so far.
+    /// The report until now.
     pub(super) fn report(&self) -> Report {
         Report {
             locks: self.lock_rows(),
@@ -461,27 +461,27 @@ impl Port {
         }
     }
 
-    /// Whether the miniport may be called by a timer, a DPC or a work item.
+    /// Whether timers, DPCs and work items may call the miniport.
     pub(super) fn is_awake(&self) -> bool {
         !self.is_stopped() && !self.asleep.load(Ordering::Acquire)
     }
 
-    /// From now on the miniport is not called, until it [wakes](Self::wake_up).
+    /// Stops calls of the miniport until [`Self::wake_up`].
     pub(super) fn fall_asleep(&self) {
         self.asleep.store(true, Ordering::Release);
     }
 
-    /// The miniport may be called again.
+    /// Allows calls of the miniport again.
     pub(super) fn wake_up(&self) {
         self.asleep.store(false, Ordering::Release);
     }
 
-    /// Whether no driver code may run any more.
+    /// Whether driver code must not run any more.
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// From now on no driver code runs.
+    /// Stops calls of the driver for good.
     pub(super) fn stopped(&self) {
         self.stopped.store(true, Ordering::Release);
     }

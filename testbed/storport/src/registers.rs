@@ -1,5 +1,5 @@
-//! The way to a function's registers: StorPortGetDeviceBase, the exported
-//! register and port functions, and configuration space.
+//! Access to a function's registers and configuration space: StorPortGetDeviceBase, and the
+//! exported register and port functions.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use testbed_machine::{pci::BarKind, trap::RegisterWindow};
 
-/// A mapped part of a BAR.
+/// A mapped range of a BAR.
 struct Window {
     bar: usize,
     offset: u64,
@@ -19,7 +19,7 @@ struct Window {
     mapped: RegisterWindow,
 }
 
-/// What StorPortGetDeviceBase gave out.
+/// The ranges that StorPortGetDeviceBase mapped.
 #[derive(Default)]
 pub(super) struct Windows(Mutex<Vec<Window>>);
 
@@ -28,7 +28,7 @@ impl Windows {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The BAR and the offset in it of `bytes` mapped bytes at `address`.
+    /// The BAR and offset of `bytes` mapped bytes at `address`.
     fn find(&self, address: usize, bytes: usize) -> Option<(usize, u64)> {
         self.lock().iter().find_map(|window| {
             let into = address.checked_sub(window.mapped.address())? as u64;
@@ -38,7 +38,7 @@ impl Windows {
 }
 
 impl Port {
-    /// The BAR that has all of a bus address range, and where in it.
+    /// The BAR that contains a range of bus addresses, and the range's offset.
     fn bar_of(&self, kind: BarKind, address: u64, bytes: u64) -> Option<(usize, u64)> {
         plug_and_play::bars(self.function.as_ref())
             .into_iter()
@@ -49,7 +49,7 @@ impl Port {
             })
     }
 
-    /// StorPortGetDeviceBase; 0 if there is nothing to map.
+    /// StorPortGetDeviceBase. Returns 0 if it maps nothing.
     pub(super) fn device_base(
         &self,
         kind: BarKind,
@@ -111,7 +111,7 @@ impl Port {
         }
     }
 
-    /// Reads a mapped register: StorPortReadRegisterUlong and its kin.
+    /// Reads a mapped register, for StorPortReadRegisterUlong and its variants.
     pub(super) fn read_register(&self, address: usize, data: &mut [u8], caller: usize) {
         match self.windows.find(address, data.len()) {
             Some((bar, offset)) => self.function.bar_read(bar, offset, data),
@@ -130,7 +130,7 @@ impl Port {
         }
     }
 
-    /// Reads a port: StorPortReadPortUlong and its kin.
+    /// Reads a port, for StorPortReadPortUlong and its variants.
     pub(super) fn read_port(&self, address: usize, data: &mut [u8], caller: usize) {
         match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
             Some((bar, offset)) => self.function.bar_read(bar, offset, data),
@@ -157,7 +157,8 @@ impl Port {
         );
     }
 
-    /// Whether configuration space may be touched now (storport-rules.md Routines).
+    /// Reports an access to configuration space in the wrong callback (storport-rules.md
+    /// Routines).
     pub(super) fn check_bus_data(&self, function: &str, caller: usize) {
         use super::abi::control::{ScsiSetBootConfig, ScsiSetRunningConfig};
         let callback = callbacks::current();

@@ -1,5 +1,4 @@
-//! What goes into Storport from above and comes back: requests, completions,
-//! and the programs that make them.
+//! The interface above Storport: requests, completions, and the programs that issue requests.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -16,7 +15,7 @@ pub struct Address {
     pub lun: u8,
 }
 
-/// Which way the data go.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// From the device.
@@ -28,34 +27,34 @@ pub enum Direction {
 /// A request's data buffer.
 #[derive(Clone, Debug)]
 pub struct Data {
-    /// The memory it lies in.
+    /// The block that contains the buffer.
     pub block: Arc<Block>,
-    /// Where in the block, in bytes.
+    /// The offset in the block.
     pub offset: usize,
-    /// How many bytes.
+    /// The length in bytes.
     pub bytes: u32,
-    /// Which way.
+    /// The direction.
     pub direction: Direction,
 }
 
 /// A SCSI command for a logical unit.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Comes back in the completion; Storport does not look at it.
+    /// A value for the completion, which Storport does not interpret.
     pub token: u64,
     /// The unit.
     pub address: Address,
     /// The command; bytes after `cdb_length` are zero.
     pub cdb: [u8; 16],
-    /// Length of the command: 6, 10, 12 or 16.
+    /// The length of the command: 6, 10, 12 or 16.
     pub cdb_length: u8,
-    /// Its data, if any.
+    /// The data buffer, if there is one.
     pub data: Option<Data>,
-    /// How long the miniport may take, rounded up to seconds as an SRB has it.
+    /// The time-out. An SRB has it in seconds, rounded up.
     pub timeout: Duration,
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub struct Completion {
     /// The request's token.
@@ -66,25 +65,24 @@ pub struct Completion {
     pub sense_valid: bool,
     /// SCSI status byte.
     pub scsi_status: u8,
-    /// Sense data, empty without `sense_valid`.
+    /// The sense data; empty without `sense_valid`.
     pub sense: Vec<u8>,
-    /// DataTransferLength as the miniport left it, in bytes.
+    /// DataTransferLength after completion, in bytes.
     pub transferred: u32,
-    /// From the request's arrival at Storport to its return, waiting for the
-    /// unit's queue included.
+    /// The time from the arrival at Storport to the return, including the wait for the unit's
+    /// queue.
     pub latency: Duration,
 }
 
-/// What runs on a virtual CPU at PASSIVE_LEVEL: makes requests and gets their
-/// completions. It ends when it says so or when nothing of it is outstanding.
+/// A program that runs on a virtual CPU at PASSIVE_LEVEL and issues requests. It ends when it has
+/// finished or has no request in flight.
 pub trait Program: Send {
-    /// Makes the first requests.
+    /// Issues the first requests.
     fn start(&mut self, issue: &mut dyn FnMut(Request));
-    /// Takes a completion and may make further requests.
+    /// Handles a completion, and may issue requests.
     fn completed(&mut self, completion: Completion, issue: &mut dyn FnMut(Request));
-    /// Whether it needs no more completions. Asked when nothing of it is
-    /// outstanding any more.
+    /// Whether it has finished. Called when it has no request in flight.
     fn finished(&self) -> bool;
-    /// The program itself, for its results.
+    /// Converts the program for a downcast, to read its results.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }

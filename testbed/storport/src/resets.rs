@@ -1,13 +1,11 @@
-//! Time-outs: requests that the miniport has for longer than their
-//! TimeOutValue, the resets that follow, and what the miniport must have
-//! completed by then.
+//! Time-outs: requests that the miniport keeps longer than their TimeOutValue, the resets that
+//! follow, and the check of the requests after a reset.
 //!
-//! Documented ("Multi-Tier Reset in Storport"): the logical unit is reset by an
-//! SRB, if that fails the target by another, if that fails the bus by
-//! HwResetBus. Not documented, and chosen here: what counts as a failure (see
-//! [`Escalation::Tiers`]); that a HwResetBus that returns FALSE may leave
-//! requests with the miniport, whose time-outs begin anew; and what a pause does
-//! to time-outs ([`PausedTimeOuts`]).
+//! Documented ("Multi-Tier Reset in Storport"): An SRB resets the logical unit. If that fails, an
+//! SRB resets the target, and if that fails, HwResetBus resets the bus. Not documented, and
+//! chosen here: what counts as a failure (see [`Escalation::Tiers`]), that requests stay with the
+//! miniport and their time-outs start again if HwResetBus returns FALSE, and what a pause does to
+//! time-outs ([`PausedTimeOuts`]).
 
 use std::{
     any::Any,
@@ -37,34 +35,33 @@ use testbed_machine::{
     trap,
 };
 
-/// How long the reset of a unit or a target may take, where the settings name
-/// no time-out.
+/// The time-out of a unit or target reset, if the settings have none.
 const TIER_TIME_OUT: Duration = Duration::from_secs(10);
 
-/// Looks at an adapter's requests once a tick, as a DPC on CPU 0.
+/// The periodic check of an adapter's requests, a DPC on CPU 0.
 pub(super) struct Tick(pub(super) &'static Port);
 
-/// What time-outs know between ticks.
+/// The state of time-outs and resets.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
-    /// When the last reset was made.
+    /// The time of the last bus reset.
     reset_at: AtomicU64,
-    /// Since when requests wait though nothing is outstanding; 0 if they don't.
+    /// Since when requests wait although none is in flight; 0 if they do not.
     stalled_since: AtomicU64,
-    /// When time-outs were last looked for.
+    /// The time of the last check.
     looked_at: AtomicU64,
-    /// A unit or a target is being reset.
+    /// Whether a unit or target is being reset.
     in_tier: AtomicBool,
-    /// When that reset is too late.
+    /// The deadline of that reset.
     tier_deadline: AtomicU64,
 }
 
-/// The next step of [`Escalation::Tiers`]: waits for the reset of a unit or a
-/// target.
+/// A program that waits for the reset of a unit or target, and starts the next step of
+/// [`Escalation::Tiers`] if it fails.
 struct Tier {
     port: &'static Port,
     reset: ControlRequest,
-    /// The request that timed out, and when it was sent.
+    /// The request that timed out, and the time when it was sent.
     late: (u32, u64),
     cause: String,
     over: bool,
@@ -77,7 +74,7 @@ impl Program for Tier {
         self.over = true;
         let port = self.port;
         if !port.recovery.in_tier.swap(false, Ordering::AcqRel) {
-            // The bus was reset meanwhile.
+            // The bus was reset in the meantime.
             return;
         }
         let (number, sent) = self.late;
@@ -130,7 +127,7 @@ impl Port {
         self.check_recovery(now);
         self.check_stall(now);
         let late = (0..).zip(self.srbs().slots()).find(|(_, slot)| {
-            // The owner first: what it sees began with this deadline.
+            // Reads the state first: the deadline was set before it.
             slot.is_with_miniport()
                 && slot.deadline.load(Ordering::Relaxed) < now
                 && slot.recovery.load(Ordering::Relaxed) == recovery::NONE
@@ -155,7 +152,7 @@ impl Port {
         }
     }
 
-    /// Sends the reset of a unit or a target, from CPU 0 at PASSIVE_LEVEL.
+    /// Sends the reset of a unit or target, from CPU 0 at PASSIVE_LEVEL.
     fn send_tier(&'static self, reset: ControlRequest, late: (u32, u64), cause: String) {
         let time_out = self.settings.timeout.unwrap_or(TIER_TIME_OUT);
         let deadline = clock::now() + time_out.as_nanos() as u64;
@@ -176,8 +173,8 @@ impl Port {
         }));
     }
 
-    /// Moves the deadlines on by the time since the last look, if the adapter is
-    /// paused and time-outs stand still meanwhile.
+    /// Extends the deadlines by the time since the last check, if the adapter is paused and the
+    /// settings suspend time-outs.
     fn hold_time_outs(&self, now: u64) {
         let before = self.recovery.looked_at.swap(now, Ordering::Relaxed);
         let holds = self.settings.paused_time_outs == PausedTimeOuts::Stop
@@ -209,9 +206,9 @@ impl Port {
         )
     }
 
-    /// HwResetBus at DISPATCH_LEVEL with the StartIo lock and all channels, the
-    /// adapter's queues closed (storport-rules.md Callbacks). The channels come first: who has
-    /// one may take the StartIo lock in HwStartIo.
+    /// Calls HwResetBus at DISPATCH_LEVEL with the StartIo lock and all channels, and the
+    /// adapter's gate closed (storport-rules.md Callbacks). Takes the channels first, because
+    /// HwStartIo may take the StartIo lock while it holds a channel.
     pub(super) fn reset_bus(&'static self, path: u8, cause: String) {
         self.gate.close(closed::RESET);
         self.lock(LockId::AllChannels);
@@ -264,7 +261,7 @@ impl Port {
         }
     }
 
-    /// HwResetBus returned FALSE: what the miniport still has times out again.
+    /// HwResetBus returned FALSE: restarts the time-outs of the miniport's requests.
     fn time_out_again(&self, now: u64) {
         let time_out = self.settings.timeout.unwrap_or(TIER_TIME_OUT);
         for slot in self.srbs().slots() {
@@ -276,7 +273,7 @@ impl Port {
         }
     }
 
-    /// What the miniport still has of what it had when the bus was reset.
+    /// Reports the requests that the miniport did not complete in HwResetBus.
     fn check_recovery(&'static self, now: u64) {
         let reset_at = self.recovery.reset_at.load(Ordering::Relaxed);
         for slot in self.srbs().slots() {
@@ -303,7 +300,7 @@ impl Port {
         }
     }
 
-    /// Requests that nothing will let in.
+    /// Stops the machine if requests wait but nothing will admit them.
     fn check_stall(&self, now: u64) {
         let since = &self.recovery.stalled_since;
         let stalled = self.units.in_line() > 0

@@ -1,18 +1,16 @@
-//! An adapter's sleep: ScsiStopAdapter, its function without power, and
-//! ScsiRestartAdapter or what takes its place.
+//! Sleep and resume: ScsiStopAdapter, a power cycle of the function, and ScsiRestartAdapter or
+//! its replacement.
 //!
-//! Documented (SCSI_ADAPTER_CONTROL_TYPE): no request is out and the cache was
-//! flushed before ScsiStopAdapter; the miniport is not called until it is
-//! restarted; its resources and extensions stay. ScsiSetRunningConfig comes
-//! before ScsiRestartAdapter, when the interrupt is not connected yet. Without
-//! ScsiRestartAdapter HwFindAdapter and HwInitialize are called again, the
-//! first at DISPATCH_LEVEL (HW_FIND_ADAPTER).
+//! Documented (SCSI_ADAPTER_CONTROL_TYPE): Before ScsiStopAdapter, no request is in flight and
+//! the cache is flushed. Until the restart, the miniport is not called, and its resources and
+//! extensions stay. ScsiSetRunningConfig comes before ScsiRestartAdapter, while the interrupt is
+//! not connected. Without ScsiRestartAdapter, HwFindAdapter and HwInitialize are called again,
+//! HwFindAdapter at DISPATCH_LEVEL (HW_FIND_ADAPTER).
 //!
-//! Not documented, and chosen here: power requests go to the units and then to
-//! the adapter, and come back in the other order; the function loses all it
-//! knew, and the bus driver restores its configuration space before the
-//! miniport is called; HwPassiveInitialize follows a HwInitialize that enables
-//! it, this time as well.
+//! Not documented, and chosen here: Power requests go to the units and then to the adapter, and
+//! in the opposite order on resume. The function loses its state, and the bus driver restores its
+//! configuration space before the miniport is called. HwPassiveInitialize is called again if
+//! HwInitialize enables it.
 
 use super::{
     abi::{control, srb_status},
@@ -28,7 +26,7 @@ use super::{
 };
 use testbed_machine::cpu::irql;
 
-/// One sleep. The calling thread is no CPU, and all programs have finished.
+/// Sleeps once. The calling thread is not a CPU, and all programs have finished.
 pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     if port.supports(control::ScsiAdapterPower) {
         return Err(RestartError::AdapterPower);
@@ -46,7 +44,7 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     if let Some(controller) = port.interrupts.get() {
         controller.disconnect();
     }
-    // The DPCs that interrupts queued before.
+    // Waits for the DPCs that interrupts queued.
     life_cycle::on_each_cpu(port, |_, _| {});
     port.fall_asleep();
 
@@ -62,7 +60,7 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     Ok(())
 }
 
-/// Has the miniport take its function into use again.
+/// Restarts the adapter.
 fn resume(port: &'static Port) -> Result<(), RestartError> {
     if port.settings.resume == Resume::Restart && port.supports(control::ScsiRestartAdapter) {
         if port.supports(control::ScsiSetRunningConfig) {
@@ -91,8 +89,8 @@ fn connect(port: &Port) {
     controller.connect();
 }
 
-/// Flushes the cache on the way down, and sends the power requests: to the
-/// adapter last on the way down and first on the way up.
+/// Sends the power requests, to the adapter last for sleep and first for resume. Flushes the
+/// units before sleep.
 fn send_power(
     port: &'static Port,
     state: PowerState,
@@ -115,7 +113,7 @@ fn send_power(
     Ok(())
 }
 
-/// A disk whose cache was not written must not lose its power.
+/// Flushes a unit before it loses power.
 fn flush(port: &'static Port, unit: Address) -> Result<(), RestartError> {
     let status = life_cycle::send_control(port, ControlRequest::Flush(unit));
     if status != srb_status::SRB_STATUS_SUCCESS && port.configuration().caches_data {
@@ -133,20 +131,20 @@ impl Port {
             == Some(&true)
     }
 
-    /// HwAdapterControl for `kind` at `level`: its status.
+    /// Calls HwAdapterControl for `kind` at `level`. Returns its status.
     fn call_control(&'static self, kind: u32, level: u8) -> u32 {
         self.call_control_with(kind, level, 0)
     }
 
-    /// [`Self::call_control`] with Parameters.
+    /// [`Self::call_control`] with parameters.
     pub(super) fn call_control_with(&'static self, kind: u32, level: u8, parameters: usize) -> u32 {
         let arguments = [self.extension(), kind as usize, parameters];
         let routine = self.registration().adapter_control;
         self.call_about(Callback::HwAdapterControl, kind, level, routine, arguments) as u32
     }
 
-    /// ScsiStopAdapter or ScsiRestartAdapter, called as the settings say: two
-    /// pages disagree on it (storport-rules.md X1).
+    /// Calls ScsiStopAdapter or ScsiRestartAdapter as the settings say, because two pages
+    /// disagree (storport-rules.md X1).
     pub(super) fn control_adapter(&'static self, kind: u32) -> u32 {
         match self.settings.control_calls {
             ControlCalls::Strict => self.call_control(kind, irql::DEVICE),
@@ -160,8 +158,8 @@ impl Port {
         }
     }
 
-    /// Whether the calling thread is in a HwAdapterControl that stops or restarts the
-    /// adapter, and is called as the stricter of the two pages has it.
+    /// Whether the calling thread stops or restarts the adapter in HwAdapterControl, under the
+    /// stricter of the two pages.
     pub(super) fn is_strict_control(&self) -> bool {
         let kind = callbacks::current_argument();
         callbacks::current() == Callback::HwAdapterControl

@@ -1,6 +1,5 @@
-//! Requests one at a time, carried by the calling thread instead of by the
-//! CPUs' queues: what a dump stack sends, and the removal of an adapter that
-//! never started.
+//! Requests one at a time on the calling thread, without CPU queues: for dump stacks, and for the
+//! removal of an adapter that never started.
 
 use std::sync::atomic::Ordering;
 
@@ -12,11 +11,11 @@ use super::{
 };
 use testbed_machine::memory::MemoryError;
 
-/// The one SRB.
+/// The number of the SRB.
 const NUMBER: u32 = 0;
 
 impl Port {
-    /// Makes the one SRB, with lists of at most `elements`.
+    /// Allocates the SRB, with at most `elements` in its list.
     pub(super) fn prepare_single(
         &self,
         shape: SrbShape,
@@ -37,17 +36,17 @@ impl Port {
         Ok(())
     }
 
-    /// The one SRB.
+    /// The SRB.
     pub(super) fn single(&self) -> &Slot {
         self.srbs().slot(NUMBER)
     }
 
-    /// Its number.
+    /// The SRB's number.
     pub(super) fn single_number(&self) -> u32 {
         NUMBER
     }
 
-    /// HwBuildIo at `level`, and HwStartIo if it says so.
+    /// Calls HwBuildIo at `level`, and HwStartIo if HwBuildIo returns TRUE.
     pub(super) fn build_and_start_single(&'static self, level: u8) {
         let slot = self.single();
         let routine = self.registration().build_io;
@@ -69,7 +68,7 @@ impl Port {
         self.start_single(level);
     }
 
-    /// HwStartIo at `level`.
+    /// Calls HwStartIo at `level`.
     pub(super) fn start_single(&'static self, level: u8) {
         let slot = self.single();
         self.srbs().give(NUMBER);
@@ -79,7 +78,7 @@ impl Port {
         self.call(Callback::HwStartIo, level, routine, arguments);
     }
 
-    /// Whether the miniport has given the SRB back.
+    /// Whether the miniport has completed the SRB.
     pub(super) fn is_single_back(&self) -> bool {
         self.single().state.load(Ordering::Acquire) == state::COMPLETED
     }

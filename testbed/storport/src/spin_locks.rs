@@ -1,6 +1,5 @@
-//! Storport's spin locks themselves: StartIo, one per STOR_DPC, Interrupt, one per
-//! MSI message. What a thread holds of them, and what a miniport may do with
-//! them, is in `held_locks`.
+//! Storport's spin locks: StartIo, one per STOR_DPC, Interrupt, and one per MSI message.
+//! `held_locks` has the locks of a thread, and the rules for a miniport.
 
 use std::{
     fmt, hint,
@@ -18,28 +17,28 @@ use testbed_machine::{
     schedule::{self, Point},
 };
 
-/// Rounds of looking at a taken lock before the host gets the processor back.
+/// The number of spins before the thread yields.
 const SPINS: u32 = 64;
 
-/// Which lock of an adapter.
+/// The identity of an adapter's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockId {
     /// StartIoLock.
     StartIo,
-    /// The token of a concurrent channel; Storport's own.
+    /// The lock of a concurrent channel, which only Storport takes.
     Channel(u32),
-    /// The tokens of all channels, for a bus reset.
+    /// The locks of all channels, for a bus reset.
     AllChannels,
-    /// The lock in the STOR_DPC of this number.
+    /// The lock in the STOR_DPC with this number.
     Dpc(u32),
-    /// InterruptLock: with per-message synchronisation all messages' locks.
+    /// InterruptLock. With per-message synchronisation, it includes all messages' locks.
     Interrupt,
     /// The lock of an MSI message.
     Message(u32),
 }
 
 impl LockId {
-    /// Its place in the order of locks (storport-rules.md O3).
+    /// The level in the order of locks (storport-rules.md O3).
     pub(super) fn level(self) -> u8 {
         match self {
             Self::Channel(_) | Self::AllChannels => 0,
@@ -63,12 +62,12 @@ impl fmt::Display for LockId {
     }
 }
 
-/// A spin lock, and what was counted of it by its holders.
+/// A spin lock, and the counters that its holders update.
 #[derive(Debug, Default)]
 pub(super) struct SpinLock {
-    /// The thread that holds it, or 0. Shared with the entry of a wait for it.
+    /// The thread that holds the lock, or 0. Shared with `waits`.
     holder: Arc<AtomicU32>,
-    /// The miniport's handle while it holds it.
+    /// The address of the miniport's handle while it holds the lock.
     handle: AtomicUsize,
     acquisitions: AtomicU64,
     contended: AtomicU64,
@@ -77,7 +76,7 @@ pub(super) struct SpinLock {
     held_max: AtomicU64,
 }
 
-/// Adds to a counter that only the holder of a lock writes.
+/// Adds to a counter, which only the holder of the lock writes.
 fn add(counter: &AtomicU64, value: u64) {
     counter.store(counter.load(Ordering::Relaxed) + value, Ordering::Relaxed);
 }
@@ -124,7 +123,7 @@ impl SpinLock {
         }
     }
 
-    /// Lets go of it, after so many nanoseconds.
+    /// Releases the lock, which was held for `held` nanoseconds.
     pub(super) fn release(&self, held: u64) {
         add(&self.held, held);
         if held > self.held_max.load(Ordering::Relaxed) {
@@ -135,24 +134,24 @@ impl SpinLock {
         schedule::point(Point::Release);
     }
 
-    /// Names the handle that it was taken with; its holder does.
+    /// Sets the handle's address. Only the holder calls this.
     pub(super) fn set_handle(&self, handle: usize) {
         self.handle.store(handle, Ordering::Relaxed);
     }
 
-    /// Whether another thread than `thread` has it by this handle.
+    /// Whether a thread other than `thread` holds the lock with this handle.
     pub(super) fn is_held_elsewhere_by(&self, handle: usize, thread: u32) -> bool {
         self.is_taken()
             && self.holder.load(Ordering::Relaxed) != thread
             && self.handle.load(Ordering::Relaxed) == handle
     }
 
-    /// Whether somebody has it.
+    /// Whether a thread holds the lock.
     pub(super) fn is_taken(&self) -> bool {
         self.holder.load(Ordering::Relaxed) != 0
     }
 
-    /// What was counted, if it was ever taken.
+    /// The counters, if the lock was ever acquired.
     pub(super) fn row(&self, id: LockId) -> Option<LockRow> {
         let acquisitions = self.acquisitions.load(Ordering::Relaxed);
         (acquisitions > 0).then(|| LockRow {
@@ -166,45 +165,45 @@ impl SpinLock {
     }
 }
 
-/// An adapter's locks, but for those in its DPC objects.
+/// An adapter's locks, except for those of DPCs.
 #[derive(Debug, Default)]
 pub(super) struct Locks {
     pub(super) start_io: SpinLock,
     pub(super) interrupt: SpinLock,
-    /// With concurrent channels: one each.
+    /// The locks of concurrent channels.
     channels: OnceLock<Box<[SpinLock]>>,
-    /// With per-message synchronisation: one a message.
+    /// The locks of messages, with per-message synchronisation.
     messages: OnceLock<Box<[SpinLock]>>,
 }
 
 impl Locks {
-    /// The messages' locks, with per-message synchronisation.
+    /// The locks of messages; none without per-message synchronisation.
     pub(super) fn each_message(&self) -> &[SpinLock] {
         self.messages.get().map_or(&[], |messages| messages)
     }
 
-    /// The channels' locks, with concurrent channels.
+    /// The locks of channels; none without concurrent channels.
     pub(super) fn each_channel(&self) -> &[SpinLock] {
         self.channels.get().map_or(&[], |channels| channels)
     }
 
-    /// The number of concurrent channels granted; 0 without.
+    /// The number of granted concurrent channels.
     pub(super) fn channels(&self) -> u32 {
         self.each_channel().len() as u32
     }
 
-    /// Grants `count` concurrent channels; false if some were granted before.
+    /// Grants `count` concurrent channels. Returns false if channels were granted before.
     pub(super) fn grant_channels(&self, count: u32) -> bool {
         self.channels.set(some(count)).is_ok()
     }
 
-    /// Gives each of `count` messages a lock of its own.
+    /// Gives each of `count` messages its own lock.
     pub(super) fn separate_messages(&self, count: u32) {
-        // Once, before the interrupts are connected.
+        // Called once, before the interrupts are connected.
         let _ = self.messages.set(some(count));
     }
 
-    /// Whether messages have locks of their own.
+    /// Whether messages have their own locks.
     pub(super) fn per_message(&self) -> bool {
         !self.each_message().is_empty()
     }

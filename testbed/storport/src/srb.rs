@@ -28,34 +28,32 @@ use testbed_machine::{
 };
 use vm_memory::{Bytes as _, GuestAddress};
 
-/// SRBs that get their memory at a time.
+/// The number of SRBs that get memory together.
 const CHUNK: u32 = 16;
 
-/// SRBs of a CPU that rest before one is used again, where all is checked: so
-/// long is who still uses one found out.
+/// With all checks, the number of SRBs that stay free before one is reused. Late accesses to them
+/// are found.
 const RESTING: u32 = 64;
 
-/// Before each SRB: a mark and the SRB's number.
+/// The size of the header before each SRB: a mark, and the SRB's number.
 const HEADER: usize = 16;
 const MARK: u64 = 0x5342_5253_4552_5246;
 
-/// STOR_ADDR_BTL8 and SRBEX_DATA_SCSI_CDB16 follow their STORAGE_REQUEST_BLOCK.
+/// The offsets of the STOR_ADDR_BTL8 and SRBEX_DATA_SCSI_CDB16 behind a STORAGE_REQUEST_BLOCK.
 pub(super) const ADDRESS_AT: usize = storage::SIZE;
 pub(super) const CDB_AT: usize = ADDRESS_AT + btl8::SIZE;
 const STORAGE_BYTES: usize = CDB_AT + cdb16::SIZE;
 
-/// Bytes for sense data: the most that a SenseInfoBufferLength can say, and
-/// SPC allows.
+/// The size of the sense buffer: the most that SPC allows and SenseInfoBufferLength can say.
 const SENSE_BYTES: usize = 252;
 
 const SENSE_AT: usize = (HEADER + STORAGE_BYTES).next_multiple_of(16);
 const LIST_AT: usize = (SENSE_AT + SENSE_BYTES).next_multiple_of(16);
 
-/// What uninitialised memory is filled with.
+/// The content of uninitialised memory.
 const UNINITIALISED: u8 = 0xC5;
 
-/// What the lengths of a SCSI_REQUEST_BLOCK and a prefix say in a
-/// STORAGE_REQUEST_BLOCK: up to its signature (srb.h).
+/// Length of a STORAGE_REQUEST_BLOCK: the part up to Signature that both shapes share (srb.h).
 const STORAGE_PREFIX: u16 = 8;
 
 /// SRB_STATUS without its flags (`srb.h`).
@@ -86,27 +84,27 @@ pub(super) mod recovery {
     pub(crate) const LOST: u8 = 2;
 }
 
-/// What any thread may know of an SRB.
+/// The state of an SRB that all threads can read.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) state: AtomicU8,
     pub(super) recovery: AtomicU8,
-    /// When it was sent, and when it times out, in the clock's nanoseconds.
+    /// When the request was sent, and when it times out, in the clock's nanoseconds.
     pub(super) sent: AtomicU64,
     pub(super) deadline: AtomicU64,
-    /// The next of the completed ones of its CPU: number + 1, or 0.
+    /// The next SRB in the CPU's list of completed ones: number + 1, or 0.
     pub(super) next_completed: AtomicU32,
-    /// Its unit's number.
+    /// The unit's number.
     pub(super) unit: AtomicU32,
-    /// Its address; 0 while it has no memory.
+    /// The SRB's address, or 0 before it has memory.
     address: AtomicUsize,
-    /// Its memory, from the header on, where Storport accesses it: an alias if the driver's
-    /// access can be revoked.
+    /// The memory from the header on, as Storport accesses it: an alias if the driver's access
+    /// can be revoked.
     memory: OnceLock<Structure>,
-    /// Its data's address, 0 without, and length.
+    /// The data's address, or 0, and length.
     data: AtomicUsize,
     data_bytes: AtomicU32,
-    /// Its queue tag, where tags have 8 bits.
+    /// The 8-bit queue tag of a SCSI_REQUEST_BLOCK.
     pub(super) tag: AtomicU8,
 }
 
@@ -127,8 +125,7 @@ impl Slot {
         }
     }
 
-    /// Whether the miniport has it and has answered for it: from HwStartIo on,
-    /// or from the FALSE of HwBuildIo.
+    /// Whether the miniport has accepted the SRB: in HwStartIo, or with FALSE from HwBuildIo.
     pub(super) fn is_with_miniport(&self) -> bool {
         matches!(
             self.state.load(Ordering::Acquire),
@@ -136,7 +133,7 @@ impl Slot {
         )
     }
 
-    /// Whether the miniport has it in any way: its SRB may be looked at.
+    /// Whether the miniport has the SRB.
     pub(super) fn is_out(&self) -> bool {
         matches!(
             self.state.load(Ordering::Acquire),
@@ -153,24 +150,24 @@ impl Slot {
         self.memory.get().copied().unwrap_or(Structure::NONE)
     }
 
-    /// Its data's virtual address, if it has any.
+    /// The data's virtual address.
     pub(super) fn data(&self) -> Option<usize> {
         let address = self.data.load(Ordering::Relaxed);
         (address != 0).then_some(address)
     }
 
-    /// Its data's length.
+    /// The data's length.
     pub(super) fn data_bytes(&self) -> u32 {
         self.data_bytes.load(Ordering::Relaxed)
     }
 
-    /// Its scatter/gather list's address, if it has data.
+    /// The address of the scatter/gather list.
     pub(super) fn list(&self) -> Option<usize> {
         self.data().map(|_| self.address() - HEADER + LIST_AT)
     }
 }
 
-/// What SRBs of an adapter are like.
+/// The properties of an adapter's SRBs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SrbSettings {
     pub(super) shape: SrbShape,
@@ -180,12 +177,12 @@ pub(super) struct SrbSettings {
     pub(super) elements: usize,
     /// MapBuffers.
     pub(super) map_buffers: u32,
-    /// With all, each has pages of its own, which the miniport loses when it
-    /// completes the request.
+    /// With all checks, each SRB has its own pages, and its completion revokes the driver's
+    /// access to them.
     pub(super) checks: Checks,
 }
 
-/// A part of an SRB's memory, and the offset in it.
+/// A part of an SRB's memory, and an offset in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part(&'static str, usize);
 
@@ -195,7 +192,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// All SRBs of an adapter.
+/// An adapter's SRBs.
 #[derive(Debug)]
 pub(super) struct Srbs {
     settings: SrbSettings,
@@ -205,7 +202,7 @@ pub(super) struct Srbs {
 }
 
 impl Srbs {
-    /// Up to `per_cpu` SRBs for each of `cpus` CPUs.
+    /// At most `per_cpu` SRBs for each of `cpus` CPUs.
     pub(super) fn new(
         memory: &Arc<Memory>,
         settings: SrbSettings,
@@ -225,22 +222,22 @@ impl Srbs {
         }
     }
 
-    /// All of them by number.
+    /// The SRBs by number.
     pub(super) fn slots(&self) -> &[Slot] {
         &self.slots
     }
 
-    /// The SRB of this number, which is one of them.
+    /// The SRB with this number, which must exist.
     pub(super) fn slot(&self, number: u32) -> &Slot {
         &self.slots[number as usize]
     }
 
-    /// The CPU whose SRB this number is.
+    /// The CPU of the SRB with this number.
     pub(super) fn cpu_of(&self, number: u32) -> u32 {
         number / self.per_cpu
     }
 
-    /// Its number among that CPU's.
+    /// The SRB's index among those of its CPU.
     pub(super) fn place(&self, number: u32) -> usize {
         (number % self.per_cpu) as usize
     }
@@ -260,8 +257,8 @@ impl Srbs {
         }
     }
 
-    /// Gives memory to the next SRBs of CPU `cpu`, of which `have` have some,
-    /// and returns their numbers.
+    /// Allocates memory for the next SRBs of CPU `cpu`, which has `have` SRBs with memory.
+    /// Returns their numbers.
     pub(super) fn grow(&self, cpu: u32, have: u32) -> Result<std::ops::Range<u32>, MemoryError> {
         let first = cpu * self.per_cpu + have;
         let numbers = first..first + CHUNK.min(self.per_cpu - have);
@@ -289,7 +286,7 @@ impl Srbs {
         Ok(numbers)
     }
 
-    /// The number of the SRB at `address`, if it is one.
+    /// The number of the SRB at `address`, if there is one.
     pub(super) fn find(&self, address: usize) -> Option<u32> {
         let start = address.checked_sub(HEADER)?;
         if !start.is_multiple_of(16) {
@@ -304,13 +301,12 @@ impl Srbs {
         (slot.address() == address).then_some(number as u32)
     }
 
-    /// Takes an SRB with all that belongs to it away from the driver, where all
-    /// is checked: it is completed.
+    /// Revokes the driver's access to a completed SRB, with all checks.
     pub(super) fn revoke(&self, number: u32) {
         self.protect(number, Memory::revoke);
     }
 
-    /// Gives it to the driver again.
+    /// Restores the driver's access.
     pub(super) fn give(&self, number: u32) {
         self.protect(number, Memory::restore);
     }
@@ -328,7 +324,7 @@ impl Srbs {
         }
     }
 
-    /// How many free SRBs a CPU keeps before it uses one again.
+    /// The number of SRBs that a CPU keeps free.
     pub(super) fn resting(&self) -> usize {
         match self.settings.checks {
             Checks::Cheap => 0,
@@ -336,7 +332,7 @@ impl Srbs {
         }
     }
 
-    /// The SRB in whose memory `address` lies, and in what part of it.
+    /// The SRB whose memory contains `address`, and the part of it.
     pub(super) fn containing(&self, address: usize) -> Option<(u32, Part)> {
         (0..)
             .zip(&self.slots)
@@ -361,7 +357,7 @@ impl Srbs {
         }
     }
 
-    /// The SRB of `slot`, to be read and written.
+    /// The structure of `slot`.
     pub(super) fn view(&self, slot: &Slot) -> Srb {
         Srb {
             memory: slot.memory(),
@@ -369,8 +365,8 @@ impl Srbs {
         }
     }
 
-    /// Fills everything of `slot` for `request`; false if its data take more
-    /// elements than a list has.
+    /// Fills the SRB, its list and its extension for `request`. Returns false if the data need
+    /// more elements than the list has.
     pub(super) fn fill(&self, number: u32, request: &Request, timeout: u32, tag: u8) -> bool {
         let slot = self.slot(number);
         let data = request.data.as_ref();
@@ -406,18 +402,16 @@ impl Srbs {
         true
     }
 
-    /// Gives the SRB of `slot` an SRB extension that knows nothing of the
-    /// last one (storport-rules.md S12).
+    /// Overwrites the SRB extension with uninitialised memory (storport-rules.md S12).
     pub(super) fn new_extension(&self, slot: &Slot) {
         let extension = slot.memory().offset(self.extension_at());
         extension.fill(self.settings.extension_bytes, UNINITIALISED);
     }
 
-    /// The data buffer's address in an SRB: mapped or not as MapBuffers says
-    /// (PORT_CONFIGURATION_INFORMATION; for reads and writes HwStorBuildIo's
-    /// page says that it is NULL otherwise).
+    /// DataBuffer: NULL unless MapBuffers maps it (PORT_CONFIGURATION_INFORMATION; for reads and
+    /// writes, HwStorBuildIo's page).
     fn data_buffer(&self, request: &Request, address: usize) -> usize {
-        // READ and WRITE of 6, 10, 12 and 16 bytes.
+        // READ and WRITE with 6, 10, 12 and 16 bytes.
         let read_or_write = matches!(
             request.cdb[0],
             0x08 | 0x0A | 0x28 | 0x2A | 0xA8 | 0xAA | 0x88 | 0x8A
@@ -511,26 +505,26 @@ impl Srbs {
     }
 }
 
-/// An SRB in one of its shapes.
+/// An SRB of either shape.
 #[derive(Clone, Copy)]
 pub(super) struct Srb {
-    /// From the header on.
+    /// The memory from the header on.
     memory: Structure,
     shape: SrbShape,
 }
 
 impl Srb {
-    /// Its first byte.
+    /// The SRB itself.
     pub(super) fn base(self) -> Structure {
         self.memory.offset(HEADER)
     }
 
-    /// Its shape.
+    /// The shape.
     pub(super) fn shape(self) -> SrbShape {
         self.shape
     }
 
-    /// A field that both shapes have: of the SRB, or of a part behind it.
+    /// A field that both shapes have, in the SRB or in a structure behind it.
     fn either<T: abi::Plain>(self, scsi: Field<T>, storage: Field<T>, storage_at: usize) -> T {
         match self.shape {
             SrbShape::Scsi => self.base().get(scsi),
@@ -543,7 +537,7 @@ impl Srb {
         self.either(scsi::SrbStatus, storage::SrbStatus, 0)
     }
 
-    /// How it ended.
+    /// The result of the request.
     pub(super) fn completion(self, token: u64, latency: Duration) -> Completion {
         let status = self.status();
         let sense_valid = status & srb_status::SRB_STATUS_AUTOSENSE_VALID != 0;
@@ -562,7 +556,7 @@ impl Srb {
         }
     }
 
-    /// Ends it without the miniport.
+    /// Sets SrbStatus.
     pub(super) fn set_status(self, status: u8) {
         match self.shape {
             SrbShape::Scsi => self.base().set(scsi::SrbStatus, status),
@@ -570,8 +564,7 @@ impl Srb {
         }
     }
 
-    /// Changes a field; one that only a STORAGE_REQUEST_BLOCK has stays as it is
-    /// in the other shape.
+    /// Changes a field. Fields of a STORAGE_REQUEST_BLOCK do nothing in the other shape.
     pub(super) fn change(self, change: SrbChange) {
         let (field, value) = match change {
             SrbChange::Direction { data_in, data_out } => {
@@ -617,7 +610,7 @@ impl Srb {
         self.base().set(flags, value);
     }
 
-    /// Makes it as it was before it was sent: pending, without a SCSI status.
+    /// Resets SrbStatus and ScsiStatus, so that the SRB can be sent again.
     pub(super) fn renew(self) {
         match self.shape {
             SrbShape::Scsi => {
@@ -656,7 +649,7 @@ impl Srb {
         self.either(scsi::Cdb, cdb16::Cdb, CDB_AT)
     }
 
-    /// The sense data that the miniport wrote: as many bytes as it says.
+    /// The miniport's sense data, of the length that it set.
     pub(super) fn sense(self) -> Vec<u8> {
         let length = self.either(
             scsi::SenseInfoBufferLength,

@@ -1,5 +1,4 @@
-//! What is counted while an adapter runs: without locks where requests pass,
-//! for each CPU apart.
+//! The counters of an adapter. Those on the path of requests are per CPU and need no lock.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +15,7 @@ use super::{
 };
 use testbed_machine::cpu;
 
-/// The most lines and events that are kept for the event log.
+/// The most entries of the event log.
 const EVENTS: usize = 1000;
 
 #[derive(Debug, Default)]
@@ -27,7 +26,7 @@ struct Timed {
     max_stalled: AtomicU64,
 }
 
-/// What one CPU, and the threads that act for it, count.
+/// The counters of a CPU, and of the threads that act for it.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Shard {
@@ -54,7 +53,7 @@ impl Default for Shard {
     }
 }
 
-/// What happens seldom.
+/// Rare events.
 #[derive(Debug, Default)]
 struct Seldom {
     resets: Vec<ResetRow>,
@@ -77,7 +76,7 @@ fn count(counter: &AtomicU64) {
 }
 
 impl Statistics {
-    /// Counters for a machine of `cpus` CPUs.
+    /// The counters for `cpus` CPUs.
     pub(super) fn new(cpus: usize) -> Self {
         Self {
             shards: (0..cpus).map(|_| Shard::default()).collect(),
@@ -93,8 +92,8 @@ impl Statistics {
         self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A callback took `nanoseconds`, and stalled at DISPATCH_LEVEL or above
-    /// for `stalled` of them.
+    /// Counts a call that took `nanoseconds`, of which it stalled for `stalled` at DISPATCH_LEVEL
+    /// or above.
     pub(super) fn callback(&self, callback: Callback, nanoseconds: u64, stalled: u64) {
         let timed = &self.shard().callbacks[callback as usize];
         count(&timed.count);
@@ -107,17 +106,17 @@ impl Statistics {
         }
     }
 
-    /// A request was returned with this status.
+    /// Counts a completed request.
     pub(super) fn completed(&self, status: u8) {
         count(&self.shard().completed[usize::from(status & 0x3f)]);
     }
 
-    /// A request came back BUSY.
+    /// Counts a request that was completed as BUSY.
     pub(super) fn retried(&self) {
         count(&self.shard().retried);
     }
 
-    /// An interrupt was delivered.
+    /// Counts an interrupt.
     pub(super) fn interrupt(&self, claimed: bool) {
         count(&self.shard().interrupts);
         if !claimed {
@@ -125,33 +124,33 @@ impl Statistics {
         }
     }
 
-    /// The miniport said busy.
+    /// Counts a call of StorPortBusy or StorPortDeviceBusy.
     pub(super) fn busy(&self) {
         count(&self.shard().busy);
     }
 
-    /// The miniport asked for a pause.
+    /// Counts a call of StorPortPause or StorPortPauseDevice.
     pub(super) fn pause(&self) {
         count(&self.shard().pauses);
     }
 
-    /// A bus reset was made.
+    /// Records a bus reset.
     pub(super) fn reset(&self, row: ResetRow) {
         self.seldom().resets.push(row);
     }
 
-    /// The device sent a message that no vector was granted for.
+    /// Counts a message without a granted vector.
     pub(super) fn stray_message(&self) {
         self.seldom().stray_messages += 1;
     }
 
-    /// A function that the testbed does not model was called.
+    /// Counts a call of a function that the testbed does not emulate.
     pub(super) fn not_implemented(&self, function: impl Into<String>) {
         let function = function.into();
         *self.seldom().not_implemented.entry(function).or_default() += 1;
     }
 
-    /// A line for the event log.
+    /// Adds a line to the event log.
     pub(super) fn event(&self, line: String) {
         let mut seldom = self.seldom();
         if seldom.events.len() < EVENTS {
@@ -159,7 +158,7 @@ impl Statistics {
         }
     }
 
-    /// An event of StorPortLogSystemEvent.
+    /// Records an event of StorPortLogSystemEvent.
     pub(super) fn system_event(&self, event: SystemEvent) {
         let mut seldom = self.seldom();
         if seldom.system_events.len() < EVENTS {
@@ -167,12 +166,12 @@ impl Statistics {
         }
     }
 
-    /// What was left when the adapter was stopped, or had failed to start.
+    /// Records what the miniport did not free.
     pub(super) fn set_leaks(&self, leaks: Vec<String>) {
         self.seldom().leaks = leaks;
     }
 
-    /// How often a callback was called.
+    /// The number of calls of a callback.
     pub(super) fn calls(&self, callback: Callback) -> u64 {
         self.sum(|shard| &shard.callbacks[callback as usize].count)
     }
@@ -184,7 +183,7 @@ impl Statistics {
             .sum()
     }
 
-    /// All of it; locks and violations are not counted here.
+    /// The report, without locks and violations.
     pub(super) fn report(&self) -> Report {
         let row = |callback: Callback| {
             let place = callback as usize;

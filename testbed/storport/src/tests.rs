@@ -1,6 +1,5 @@
-//! Storport against miniports written as Rust functions: each test's miniport
-//! does one thing right or wrong, and the adapter's report or behaviour is
-//! looked at.
+//! Storport with miniports that are Rust functions. Each does one thing right or wrong, and the
+//! test checks the report or the behaviour.
 
 mod actions;
 mod bench;

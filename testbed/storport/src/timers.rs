@@ -1,6 +1,5 @@
-//! What the miniport has called later: timers, at DISPATCH_LEVEL with the
-//! StartIo lock; work items, at PASSIVE_LEVEL on a system worker thread; and
-//! state changes.
+//! Deferred calls of the miniport: timers, at DISPATCH_LEVEL with the StartIo lock; work items,
+//! at PASSIVE_LEVEL on a system worker thread; and state changes.
 
 use std::{
     collections::HashMap,
@@ -23,17 +22,16 @@ use super::{
 };
 use testbed_machine::cpu::{self, Deferred, irql};
 
-/// What a timer does next.
+/// The state of a timer.
 #[derive(Debug, Default)]
 struct Armed {
-    /// Numbers the requests: an alarm of an older one does nothing.
+    /// The number of the last request: alarms of older requests do nothing.
     number: usize,
-    /// Callback and context, if it is armed.
+    /// The routine and context, if the timer is armed.
     call: Option<(Routine, usize)>,
 }
 
-/// A timer: of StorPortInitializeTimer, or the adapter's one of
-/// RequestTimerCall.
+/// A timer of StorPortInitializeTimer, or the adapter's timer of RequestTimerCall.
 #[derive(Debug)]
 pub(super) struct Timer {
     port: &'static Port,
@@ -42,7 +40,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// The timer whose routine runs as `callback`.
+    /// A timer whose routine runs as `callback`.
     pub(super) fn new(port: &'static Port, callback: Callback) -> &'static Self {
         Box::leak(Box::new(Self {
             port,
@@ -55,7 +53,7 @@ impl Timer {
         self.armed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `routine` called after so many microseconds; 0 disarms.
+    /// Calls `routine` after `microseconds`; 0 disarms the timer.
     fn set(&'static self, routine: Routine, context: usize, microseconds: u64) {
         let mut armed = self.lock();
         armed.number = armed.number.wrapping_add(1);
@@ -102,13 +100,13 @@ impl Deferred for Timer {
     }
 }
 
-/// What a work item is at.
+/// The state of a work item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Worker {
-    /// Made, or its routine has run: the miniport can free it.
+    /// Not queued: the miniport can free it.
     Idle,
     Queued,
-    /// Its routine runs.
+    /// The routine runs.
     Running,
 }
 
@@ -126,10 +124,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Later {
-    /// What was not freed.
+    /// The timers and work items that were not freed, for the report.
     pub(super) fn leaks(&self) -> Vec<String> {
         let timers = lock(&self.timers).len();
-        // The miniport could not free one whose routine has not run to its end.
+        // A queued or running work item cannot be freed.
         let workers = lock(&self.workers);
         let workers = workers.values().filter(|at| **at == Worker::Idle).count();
         [(timers, "timer"), (workers, "work item")]
@@ -140,7 +138,7 @@ impl Later {
     }
 }
 
-/// A state change that is being processed.
+/// A reported state change.
 struct StateChange {
     port: &'static Port,
     routine: Routine,
@@ -153,7 +151,7 @@ impl Deferred for StateChange {
         if self.routine.is_none() || self.port.is_stopped() {
             return;
         }
-        // STOR_ADDRESS_TYPE_BTL8 is the only type; status: success.
+        // STOR_ADDRESS_TYPE_BTL8 is the only type, and the status is a success.
         let address_type = super::abi::srb::STOR_ADDRESS_TYPE_BTL8 as usize;
         self.port.with_start_io(|level| {
             self.port.call(
@@ -173,8 +171,8 @@ impl Deferred for StateChange {
 }
 
 impl Port {
-    /// Runs `call` with the StartIo lock, half duplex also with the interrupt
-    /// lock (storport-rules.md Callbacks), and gives it the IRQL.
+    /// Runs `call` with the StartIo lock, and in half duplex also the interrupt lock
+    /// (storport-rules.md Callbacks). Passes the IRQL.
     pub(super) fn with_start_io(&self, call: impl FnOnce(u8)) {
         self.lock(LockId::StartIo);
         if self.full_duplex() {
@@ -187,7 +185,7 @@ impl Port {
         self.unlock();
     }
 
-    /// RequestTimerCall: the adapter's one timer.
+    /// RequestTimerCall, for the adapter's timer.
     pub(super) fn request_timer_call(
         &'static self,
         routine: Routine,
@@ -206,7 +204,7 @@ impl Port {
             .set(routine, 0, u64::from(microseconds));
     }
 
-    /// StorPortInitializeTimer: a handle.
+    /// StorPortInitializeTimer. Returns a handle.
     pub(super) fn initialize_timer(&'static self) -> usize {
         let timer = Timer::new(self, Callback::HwTimerEx);
         let handle = std::ptr::from_ref(timer).addr();
@@ -247,7 +245,7 @@ impl Port {
         }
     }
 
-    /// StorPortInitializeWorker: a handle.
+    /// StorPortInitializeWorker. Returns a handle.
     pub(super) fn initialize_worker(&self) -> usize {
         let handle = std::ptr::from_mut(Box::leak(Box::new(0u64))).addr();
         lock(&self.later.workers).insert(handle, Worker::Idle);
@@ -275,7 +273,7 @@ impl Port {
             if !self.is_awake() {
                 return;
             }
-            // Out of the queue: the routine may queue or free it again.
+            // The routine may queue or free the work item again.
             self.move_worker(handle, Worker::Queued, Worker::Running);
             let arguments = [self.extension(), context, handle];
             self.call(Callback::HwWorkItem, irql::PASSIVE, routine, arguments);
@@ -290,7 +288,7 @@ impl Port {
         }
     }
 
-    /// Notes that a work item went on, if it is there and at `from`.
+    /// Changes the state of a work item, if it exists and is in state `from`.
     fn move_worker(&self, handle: usize, from: Worker, to: Worker) {
         if let Some(at) = lock(&self.later.workers).get_mut(&handle)
             && *at == from
@@ -307,7 +305,7 @@ impl Port {
         }
     }
 
-    /// StorPortStateChangeDetected: one at a time.
+    /// StorPortStateChangeDetected. One state change is processed at a time.
     pub(super) fn state_change(
         &'static self,
         address: usize,
@@ -317,7 +315,7 @@ impl Port {
         if std::mem::replace(&mut *lock(&self.later.state_change), true) {
             return STOR_STATUS_UNSUCCESSFUL;
         }
-        // One a state change, and they are rare.
+        // Leaked, because state changes are rare.
         let change: &'static StateChange = Box::leak(Box::new(StateChange {
             port: self,
             routine,

@@ -1,11 +1,10 @@
-//! StorPortNotification(TraceNotification): the calls that the inline functions of
-//! the kit's `stortrce.h` make. The kit's tracing template for Storport miniports
-//! (WPP) is built on them, so every driver that was built with tracing makes them.
+//! StorPortNotification(TraceNotification): the calls of the inline functions in the kit's
+//! `stortrce.h`. The kit's WPP template for Storport miniports uses them, so every driver that
+//! was built with tracing makes these calls.
 //!
-//! The testbed has no trace sessions. A driver can register and clean up, and is
-//! never told to trace. Diagnostic events and error log records are not modelled:
-//! the allocation of one returns NULL, which stands for a lack of memory. The
-//! cleanup routine is for when the driver is unloaded, which never happens here.
+//! The testbed has no trace sessions. A driver can register and clean up, but is never told to
+//! trace. Diagnostic events and error log records are not emulated: their allocation returns
+//! NULL. The cleanup routine is not called, because the driver is never unloaded.
 
 use super::{
     abi::{
@@ -15,14 +14,14 @@ use super::{
     port::Port,
 };
 
-/// STORAGE_TRACE_INIT_INFO: its size, and the offset of TraceContext.
+/// STORAGE_TRACE_INIT_INFO: the size, and the offset of TraceContext.
 const INIT_INFO: (u32, usize) = (56, 48);
 
-/// What TraceContext becomes: an opaque value that is not NULL.
+/// The opaque value of TraceContext.
 static CONTEXT: u8 = 0;
 
-/// Answers the call with this STORAGE_TRACE_NOTIFY_TYPE and argument block. The
-/// HwDeviceExtension may be NULL, so the adapter is the one whose callback runs.
+/// Handles a call with this STORAGE_TRACE_NOTIFY_TYPE and argument block. HwDeviceExtension may
+/// be NULL, so `port` is that of the running callback.
 pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure) {
     if arguments.is_null() {
         return;
@@ -33,7 +32,7 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
         }
     };
     match kind {
-        // InitTracing: InitInfo, and the result.
+        // InitTracing, with InitInfo and the result.
         1000 => {
             let info = follow(arguments, 0);
             let (size, context) = INIT_INFO;
@@ -42,16 +41,15 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
             }
             set(arguments, 8, STATUS_SUCCESS);
         }
-        // CleanupTracing; InitGlobalLogger, which finds no global logger;
-        // TraceDebugPrint.
+        // CleanupTracing; InitGlobalLogger, without a global logger; TraceDebugPrint.
         1001 | 2001 | 2005 => {}
-        // TraceMessage: no session has any handle.
+        // TraceMessage: no handle is valid.
         2000 => set(arguments, 40, STATUS_INVALID_HANDLE),
         // WMIRegistrationControl.
         2002 => set(arguments, 12, STATUS_SUCCESS),
-        // WmiQueryTraceInfo, of a session.
+        // WmiQueryTraceInfo: there is no session.
         2003 => set(arguments, 40, STATUS_NOT_FOUND),
-        // InitUnicodeString: of a string, or of NULL.
+        // InitUnicodeString, with a string or NULL.
         2004 => init_unicode_string(follow(arguments, 0), follow(arguments, 8)),
         // AllocDiagEvent.
         3000 => {
@@ -68,7 +66,7 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
             not_modelled("StorTraceErrorAllocRecord");
             set(arguments, 16, 0_usize);
         }
-        // FreeDiagEvent, WriteErrorLogRecord, FreeErrorLog: there is none.
+        // FreeDiagEvent, WriteErrorLogRecord, FreeErrorLog: there is nothing to free or write.
         3001 | 4000 | 4002 => {}
         _ => not_modelled(
             "StorPortNotification(TraceNotification), a call that stortrce.h does not have",
@@ -76,9 +74,9 @@ pub(super) fn trace(port: Option<&'static Port>, kind: u32, arguments: Structure
     }
 }
 
-/// Makes a UNICODE_STRING of a string of WCHARs that ends with 0.
+/// Fills a UNICODE_STRING for a NUL-terminated string of WCHARs.
 fn init_unicode_string(to: Structure, from: Structure) {
-    /// The most bytes of such a string with its end.
+    /// The most bytes of the string with its terminator.
     const MOST: u16 = u16::MAX - 1;
     let length = match from.address() {
         0 => None,

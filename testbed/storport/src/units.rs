@@ -1,9 +1,8 @@
-//! Logical units and their queues: how many requests the miniport has at a
-//! time, and what holds them back.
+//! Logical units and their queues: how many requests the miniport has at a time.
 //!
-//! A request passes two gates, its unit's and the adapter's. If one is closed
-//! or full, the CPU that issues it gets in line at the unit; who leaves a gate
-//! lets the first in line in.
+//! A request passes two gates, that of its unit and that of the adapter. If a gate is closed or
+//! full, the issuing CPU waits in the unit's queue. A request that leaves a gate admits the first
+//! one that waits.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,13 +19,13 @@ use testbed_machine::{
     memory::Block,
 };
 
-/// Why a gate is closed: bits.
+/// The reasons why a gate is closed, as bits.
 pub(super) mod closed {
     /// StorPortBusy or StorPortDeviceBusy.
     pub(crate) const BUSY: u32 = 1;
     /// StorPortPause or StorPortPauseDevice.
     pub(crate) const PAUSED: u32 = 2;
-    /// A bus reset is under way.
+    /// A bus reset is in progress.
     pub(crate) const RESET: u32 = 4;
     /// LinkDown.
     pub(crate) const LINK_DOWN: u32 = 8;
@@ -34,36 +33,36 @@ pub(super) mod closed {
     pub(crate) const STOPPED: u32 = 16;
 }
 
-/// Lets requests through, so many at a time.
+/// A limit on the requests in flight, which can also be closed.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// What the miniport has.
+    /// The requests that have entered.
     outstanding: AtomicU32,
     limit: AtomicU32,
     closed: AtomicU32,
-    /// Completions until BUSY ends.
+    /// The number of completions until BUSY ends.
     busy: AtomicU32,
-    /// Numbers the pauses, so that the end of an old one ends no new one.
+    /// The number of the last pause: the end of an older pause does nothing.
     pauses: AtomicU32,
 }
 
 impl Gate {
-    /// How many requests are through it.
+    /// The number of requests that have entered.
     pub(super) fn outstanding(&self) -> u32 {
         self.outstanding.load(Ordering::Relaxed)
     }
 
-    /// How many it lets through at a time.
+    /// The most requests at a time.
     pub(super) fn limit(&self) -> u32 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Sets how many it lets through.
+    /// Sets the most requests at a time.
     pub(super) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::SeqCst);
     }
 
-    /// Whether `reason` keeps it closed.
+    /// Whether the gate is closed for `reason`.
     pub(super) fn is_closed_by(&self, reason: u32) -> bool {
         self.closed.load(Ordering::Relaxed) & reason != 0
     }
@@ -72,13 +71,12 @@ impl Gate {
         self.closed.fetch_or(reason, Ordering::SeqCst);
     }
 
-    /// Ends a reason to be closed.
+    /// Removes a reason for which the gate is closed.
     pub(super) fn open(&self, reason: u32) {
         self.closed.fetch_and(!reason, Ordering::SeqCst);
     }
 
-    /// Closes it until `completions` more requests, or all that are
-    /// outstanding, have left it.
+    /// Closes the gate until `completions` requests have left, or all that have entered.
     pub(super) fn busy(&self, completions: u32) {
         let wait = completions.min(self.outstanding());
         if wait > 0 {
@@ -87,7 +85,7 @@ impl Gate {
         }
     }
 
-    /// Passes it whatever holds it closed: Storport's own requests.
+    /// Enters even if the gate is closed or full, for control requests.
     fn pass(&self) {
         self.outstanding.fetch_add(1, Ordering::SeqCst);
     }
@@ -119,15 +117,15 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Unit {
     pub(super) address: Address,
-    /// Its number among the adapter's.
+    /// The unit's number.
     pub(super) number: u32,
     pub(super) gate: Gate,
-    /// The CPUs that wait to issue a request each.
+    /// The CPUs that wait, one entry per request.
     line: Mutex<VecDeque<u32>>,
     in_line: AtomicU32,
-    /// SpecificLuExtensionSize bytes, from the first time they are asked for.
+    /// The unit's extension, allocated on first use.
     extension: OnceLock<Option<Block>>,
-    /// Queue tags in use, where they have 8 bits.
+    /// The 8-bit queue tags in use.
     tags: [AtomicU64; 4],
 }
 
@@ -136,8 +134,8 @@ impl Unit {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An 8-bit queue tag that is not in use. The depth of such a unit is below
-    /// their number.
+    /// A free 8-bit queue tag. There is one, because the unit's depth is lower than the number of
+    /// tags.
     pub(super) fn take_tag(&self) -> u8 {
         loop {
             for (index, word) in self.tags.iter().enumerate() {
@@ -150,7 +148,7 @@ impl Unit {
         }
     }
 
-    /// Gives a queue tag back.
+    /// Frees a queue tag.
     pub(super) fn free_tag(&self, tag: u8) {
         let bit = 1 << (tag % 64);
         self.tags[usize::from(tag / 64)].fetch_and(!bit, Ordering::Relaxed);
@@ -161,7 +159,7 @@ impl Unit {
 #[derive(Debug, Default)]
 pub(super) struct Units {
     all: RwLock<(HashMap<Address, &'static Unit>, Vec<&'static Unit>)>,
-    /// CPUs in line at any of them.
+    /// The number of waiting requests of all units.
     in_line: AtomicU32,
 }
 
@@ -172,7 +170,7 @@ impl Units {
         all.0.get(&address).copied()
     }
 
-    /// The unit of this number.
+    /// The unit with this number.
     pub(super) fn numbered(&self, number: u32) -> Option<&'static Unit> {
         let all = self.all.read().unwrap_or_else(PoisonError::into_inner);
         all.1.get(number as usize).copied()
@@ -183,19 +181,19 @@ impl Units {
         all.1.clone()
     }
 
-    /// Where requests were sent to.
+    /// The addresses of the units.
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.all().iter().map(|unit| unit.address).collect()
     }
 
-    /// Whether one of them is paused.
+    /// Whether a unit is paused.
     pub(super) fn is_any_paused(&self) -> bool {
         self.all()
             .iter()
             .any(|unit| unit.gate.is_closed_by(closed::PAUSED))
     }
 
-    /// How many requests wait to be let in.
+    /// The number of waiting requests.
     pub(super) fn in_line(&self) -> u32 {
         self.in_line.load(Ordering::Relaxed)
     }
@@ -220,19 +218,19 @@ impl Units {
     }
 }
 
-/// Where to get in line.
+/// The position in a unit's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// Before all others: a request that was in before.
+    /// At the front, for a request that was admitted before.
     First,
-    /// Behind all others.
+    /// At the end.
     Last,
 }
 
 /// The end of a pause.
 struct PauseEnd {
     port: &'static Port,
-    /// The unit that pauses; the adapter without.
+    /// The paused unit, or `None` for the adapter.
     unit: Option<&'static Unit>,
 }
 
@@ -247,7 +245,7 @@ impl Deferred for PauseEnd {
 }
 
 impl Port {
-    /// The unit at `address`, known from now on.
+    /// The unit at `address`, which is created on first use.
     pub(super) fn unit(&self, address: Address) -> &'static Unit {
         self.units.get(address).unwrap_or_else(|| {
             let configuration = self.configuration();
@@ -258,9 +256,8 @@ impl Port {
         })
     }
 
-    /// The depth that a unit gets if the miniport wants `wanted`. Only queue tags
-    /// limit it: no page names a limit, and MaxIOsPerLun is 255 in drivers that do
-    /// not set it and then ask for more.
+    /// The queue depth if the miniport requests `wanted`. Only queue tags limit it: no page names
+    /// a limit, and drivers that do not set MaxIOsPerLun leave it at 255 and request more later.
     pub(super) fn depth(&self, wanted: u32) -> u32 {
         wanted
             .min(self.configuration().tags)
@@ -268,7 +265,7 @@ impl Port {
             .max(1)
     }
 
-    /// Passes a request of `unit` through both gates, if that is possible now.
+    /// Enters both gates with a request of `unit`, if possible.
     pub(super) fn try_enter(&self, unit: &Unit) -> bool {
         if !unit.gate.enter() {
             return false;
@@ -280,13 +277,13 @@ impl Port {
         false
     }
 
-    /// Passes a request of Storport's own through both gates.
+    /// Enters both gates with a control request.
     pub(super) fn pass(&self, unit: &Unit) {
         unit.gate.pass();
         self.gate.pass();
     }
 
-    /// A request of `unit` left the miniport.
+    /// Leaves both gates with a request of `unit`.
     pub(super) fn left(&'static self, unit: &Unit) {
         unit.gate.leave();
         self.gate.leave();
@@ -295,7 +292,7 @@ impl Port {
         }
     }
 
-    /// Puts CPU `cpu` in line at `unit`.
+    /// Puts CPU `cpu` in the queue of `unit`.
     pub(super) fn get_in_line(&'static self, unit: &'static Unit, cpu: u32, place: Place) {
         let mut line = unit.lock();
         match place {
@@ -305,16 +302,16 @@ impl Port {
         unit.in_line.fetch_add(1, Ordering::SeqCst);
         self.units.in_line.fetch_add(1, Ordering::SeqCst);
         drop(line);
-        // What left before could not see it.
+        // A request may have left before this one was in the queue.
         self.let_in_at(unit);
     }
 
-    /// Whether somebody waits at `unit`.
+    /// Whether requests wait at `unit`.
     pub(super) fn is_line_at(&self, unit: &Unit) -> bool {
         unit.in_line.load(Ordering::SeqCst) > 0
     }
 
-    /// Lets in who waits and may enter.
+    /// Admits waiting requests.
     pub(super) fn let_in(&'static self) {
         for unit in self.units.all() {
             if self.is_line_at(unit) {
@@ -344,22 +341,22 @@ impl Port {
         let gate = unit.map_or(&self.gate, |unit| &unit.gate);
         let number = gate.pauses.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         gate.close(closed::PAUSED);
-        // One a pause, and pauses are rare.
+        // Leaked, because pauses are rare.
         let end: &'static PauseEnd = Box::leak(Box::new(PauseEnd { port: self, unit }));
         self.machine
             .clock()
             .after(time, cpu::current_number(), end, number as usize, 0);
     }
 
-    /// StorPortResume and StorPortResumeDevice, StorPortReady and
-    /// StorPortDeviceReady, LinkUp: ends a reason to be closed.
+    /// Opens a gate: StorPortResume, StorPortResumeDevice, StorPortReady, StorPortDeviceReady and
+    /// LinkUp.
     pub(super) fn resume(&'static self, unit: Option<&'static Unit>, reason: u32) {
         let gate = unit.map_or(&self.gate, |unit| &unit.gate);
         gate.open(reason);
         self.let_in();
     }
 
-    /// StorPortGetLogicalUnit: the unit's extension; 0 if there is none.
+    /// StorPortGetLogicalUnit: the address of the unit's extension, or 0.
     pub(super) fn unit_extension(&self, address: Address) -> usize {
         let bytes = self.configuration().unit_extension_bytes as usize;
         let Some(unit) = self.units.get(address) else {

@@ -1,6 +1,5 @@
-//! Watches for driver code that does not come back. The machine is stopped
-//! then, with what runs where and which locks are taken: two threads that wait
-//! for each other's are seen in that.
+//! The watchdog: stops the machine if a callback does not return, and shows the running callbacks
+//! and the locks that are held.
 
 use std::{
     io, thread,
@@ -13,17 +12,17 @@ use testbed_machine::{
     trap::{self, RunningCallback},
 };
 
-/// How often it looks.
+/// The interval between checks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the testbed itself does between two points takes less, however slow the
-/// disk is.
+/// An upper limit for the testbed's own work between two scheduling points, even on a slow disk.
 const BETWEEN_POINTS: Duration = Duration::from_secs(600);
 
-/// Watches for as long as `port` is not stopped.
+/// Starts the watchdog, which runs until `port` is stopped.
 pub(super) fn start(port: &'static Port) -> io::Result<()> {
     if schedule::is_on() {
-        // Only looks on: where no point is passed, no other thread runs.
+        // Not a thread of the schedule, in which no other thread runs before the next scheduling
+        // point.
         thread::Builder::new()
             .name("watchdog of points".into())
             .spawn(move || look_for_points(port))?;
@@ -37,8 +36,8 @@ pub(super) fn start(port: &'static Port) -> io::Result<()> {
     .map(drop)
 }
 
-/// Under a schedule: stops driver code that loops without a call of Storport, while no other
-/// thread runs and virtual time stands still.
+/// Under a schedule: stops driver code that loops without a scheduling point. Meanwhile no other
+/// thread runs, and virtual time stands still.
 fn look_for_points(port: &'static Port) {
     let limit = port.settings.callback_limit;
     let mut last = (schedule::points(), Instant::now(), trap::processor_time());
@@ -50,7 +49,7 @@ fn look_for_points(port: &'static Port) {
             continue;
         }
         let running = trap::running_callbacks();
-        // Not the host's time: it may have other things to do.
+        // Processor time, because the host may run other processes.
         let used = trap::processor_time().saturating_sub(last.2);
         if !running.is_empty() && used > limit {
             trap::stop_machine(format_args!(
@@ -70,7 +69,7 @@ fn look_for_points(port: &'static Port) {
     }
 }
 
-/// Which callbacks run where.
+/// The running callbacks and their CPUs.
 fn places(running: &[RunningCallback]) -> String {
     let places: Vec<_> = running
         .iter()

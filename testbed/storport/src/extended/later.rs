@@ -1,4 +1,4 @@
-//! What is called later, and waiting: timers, work items, delays, events.
+//! Timers, work items, delays and events.
 
 use std::time::Duration;
 

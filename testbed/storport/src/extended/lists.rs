@@ -1,8 +1,6 @@
-//! The interlocked lists: sequenced ones (SLIST_HEADER, last in, first out) and
-//! doubly linked ones.
-//!
-//! Where Windows has one instruction or the caller's STOR_KSPIN_LOCK there is one
-//! mutex here, for all lists of an adapter.
+//! The interlocked lists: SLIST_HEADER (last in, first out) and doubly linked lists. One mutex of
+//! the adapter protects all lists, instead of Windows' atomic instructions and the caller's
+//! STOR_KSPIN_LOCK.
 
 use std::sync::PoisonError;
 
@@ -26,12 +24,12 @@ pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     head.set(slist::Alignment, 0);
-    // HeaderType, as on x64.
+    // HeaderType on x64.
     head.set(slist::Region, 1);
     STOR_STATUS_SUCCESS
 }
 
-/// The depth's 16 bits in a sequenced list's head; the sequence follows.
+/// Sets first entry and depth, and increments the sequence number above the depth.
 fn set_slist(head: Structure, first: usize, depth: u16) {
     let sequence = (head.get(slist::Alignment) >> 16).wrapping_add(1);
     head.set(slist::Alignment, sequence << 16 | u64::from(depth));

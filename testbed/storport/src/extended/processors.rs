@@ -1,4 +1,4 @@
-//! Processors: one group, one node.
+//! Processors, in one group and one node.
 
 use super::{
     super::{
@@ -16,7 +16,7 @@ use super::{
 };
 use testbed_machine::cpu;
 
-/// A PROCESSOR_NUMBER: group 0, and the CPU.
+/// The PROCESSOR_NUMBER of the calling CPU, in group 0.
 pub(super) fn processor_number() -> u32 {
     cpu::current_number() << 16
 }

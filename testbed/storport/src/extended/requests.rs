@@ -1,5 +1,4 @@
-//! Requests and units: their data, what is known of them, and the memory that a
-//! miniport has beside them.
+//! Requests, units, and memory.
 
 use super::{
     super::{
@@ -53,8 +52,8 @@ pub(super) fn free(call: &mut Call, port: &'static Port, kind: PoolKind) -> u32 
     }
 }
 
-/// Contiguous memory between two physical addresses, across no multiple of a
-/// boundary (0: any).
+/// Allocates contiguous memory between two physical addresses that crosses no multiple of a
+/// boundary, unless that is 0.
 pub(super) fn contiguous(call: &mut Call, port: &'static Port, kind: PoolKind) -> usize {
     let bytes = call.u64() as usize;
     let (lowest, highest, boundary) = (call.u64(), call.u64(), call.u64());
@@ -138,7 +137,7 @@ pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     let cdb = port.srbs().view(slot).cdb();
-    // WRITE of 6, 10, 12 and 16 bytes.
+    // WRITE with 6, 10, 12 and 16 bytes.
     let is_write = matches!(cdb[0], 0x0A | 0x2A | 0xAA | 0x8A);
     // IoPriorityNormal (wdm.h).
     to.set(request_info::PriorityHint, 2);
@@ -149,7 +148,7 @@ pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
     STOR_STATUS_SUCCESS
 }
 
-/// No request has an ETW activity ID: nobody traces.
+/// No request has an ETW activity ID, because there is no tracing.
 pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.address();
@@ -159,7 +158,7 @@ pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
     STOR_STATUS_UNSUCCESSFUL
 }
 
-/// There is no way to tell Windows of more requests once the adapter runs.
+/// The limit cannot change after the adapter has started.
 pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> u32 {
     let name = "StorPortUpdateAdapterMaxIO";
     let allowed = [Callback::HwInitialize, Callback::HwPassiveInitialize];

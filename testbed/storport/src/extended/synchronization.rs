@@ -118,7 +118,7 @@ pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) 
     if cpu::current_irql() < irql::DISPATCH {
         return STOR_STATUS_UNSUCCESSFUL;
     }
-    // No limits: a DPC that does not return is the watchdog's.
+    // There are no limits; the watchdog stops a DPC that does not return.
     to.set(dpc_watchdog::DpcTimeLimit, 0);
     to.set(dpc_watchdog::DpcTimeCount, 0);
     to.set(dpc_watchdog::DpcWatchdogLimit, 0);

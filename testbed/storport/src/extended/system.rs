@@ -1,5 +1,4 @@
-//! What the driver tells the system and asks of it: ETW events, features, power,
-//! dumps.
+//! ETW events, features, power and dumps.
 
 use super::{
     super::{
@@ -46,7 +45,7 @@ pub(super) fn telemetry(port: &'static Port) -> u32 {
     STOR_STATUS_SUCCESS
 }
 
-/// A NUL-terminated UTF-16 string of the driver's, as far as a line goes.
+/// A NUL-terminated UTF-16 string, up to the length of a line.
 pub(super) fn wide(text: Structure) -> String {
     const LONGEST: usize = 256;
     if text.is_null() {
@@ -90,7 +89,7 @@ pub(super) fn set_feature_list(call: &mut Call, port: &'static Port) -> u32 {
     STOR_STATUS_SUCCESS
 }
 
-/// Power settings never change here, so that nobody is ever notified.
+/// Power settings never change, so there are no notifications.
 pub(super) fn set_power_setting_notification_guids(call: &mut Call, port: &'static Port) -> u32 {
     let allowed = [Callback::HwFindAdapter];
     let name = "StorPortSetPowerSettingNotificationGuids";
@@ -101,7 +100,7 @@ pub(super) fn set_power_setting_notification_guids(call: &mut Call, port: &'stat
     }
 }
 
-/// There is no dump to be written that memory could be missing in.
+/// There is no dump to which the memory could be added.
 pub(super) fn mark_dump_memory(call: &mut Call, port: &'static Port) -> u32 {
     let allowed = [Callback::DriverEntry, Callback::HwFindAdapter];
     if check_callback(port, "StorPortMarkDumpMemory", &allowed, call.caller) {

@@ -1,5 +1,4 @@
-//! StorPortLogSystemEvent: reads STOR_LOG_EVENT_DETAILS, holds it to its page, and logs
-//! the event.
+//! StorPortLogSystemEvent: reads and checks STOR_LOG_EVENT_DETAILS, and logs the event.
 
 use std::fmt;
 
@@ -24,8 +23,8 @@ use super::{
 /// STOR_CURRENT_LOG_INTERFACE_REVISION. The lowest byte is not compared.
 const REVISION: u32 = 0x100;
 
-/// The most bytes of dump data and strings together. The page does not say whether
-/// the strings' terminators count; here they do.
+/// The most bytes of dump data and strings together. The page does not say whether terminators
+/// count. Here they do.
 const MOST: usize = 150;
 
 pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
@@ -38,7 +37,7 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
             port.statistics.system_event(event);
             STOR_STATUS_SUCCESS
         }
-        // How a driver finds out what this Storport has: no fault of the driver's.
+        // A driver may probe for the supported revision.
         Err(Fault::Newer) => {
             details.set(field::InterfaceRevision, REVISION);
             STOR_STATUS_UNSUPPORTED_VERSION
@@ -60,15 +59,15 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
     }
 }
 
-/// What is wrong with a STOR_LOG_EVENT_DETAILS.
+/// A violation of STOR_LOG_EVENT_DETAILS.
 enum Fault {
     NoDetails,
     Newer,
-    /// A field, its value, and what the page demands of it.
+    /// The field, its value, and the page's demand.
     Field(&'static str, u32, &'static str),
-    /// A pointer that is NULL.
+    /// A pointer is NULL.
     Null(&'static str),
-    /// Dump data and strings together.
+    /// The bytes of dump data and strings exceed [`MOST`].
     Bytes(usize),
 }
 
@@ -92,7 +91,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The event, without its sentence.
+/// The event, without its text.
 fn read(details: Structure) -> Result<SystemEvent, Fault> {
     if details.is_null() {
         return Err(Fault::NoDetails);
@@ -123,7 +122,7 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
         (
             "EventAssociation",
             details.get(field::EventAssociation),
-            // StorEventInvalidAssociation, the end of the range.
+            // The end of the range is StorEventInvalidAssociation.
             details.get(field::EventAssociation) < 3,
             "a value of STOR_EVENT_ASSOCIATION_ENUM",
         ),
@@ -143,7 +142,7 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
     if count > 0 && list.is_null() {
         return Err(Fault::Null("StringList"));
     }
-    // Each string has a terminator: so many alone are too long.
+    // With their terminators, so many strings are too long even if they are empty.
     let terminators = count.saturating_mul(2).saturating_add(dump_bytes);
     if terminators > MOST {
         return Err(Fault::Bytes(terminators));
