@@ -408,7 +408,9 @@ impl Adapter {
             .and_then(|program| program.into_any().downcast::<Once>().ok())
             .and_then(|once| once.completion);
         completion.unwrap_or_else(|| {
-            trap::stop_machine(format_args!("a request came back without its completion"))
+            trap::stop_machine(format_args!(
+                "a request ended without a completion: please report this bug"
+            ))
         })
     }
 

@@ -272,7 +272,7 @@ impl Configuration {
             port.violation_of(
                 Callback::HwFindAdapter,
                 Rule::VirtualDevice,
-                format_args!("VirtualDevice is set, and the adapter is PCI"),
+                format_args!("VirtualDevice is set for a PCI adapter"),
             );
         }
         let shape = if from.get(info::SrbType) == 0 {

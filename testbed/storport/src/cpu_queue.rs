@@ -23,7 +23,7 @@ use super::{
     request::{Address, Program, Request},
     spin_locks::LockId,
     srb::{STATUS, Slot, recovery, state},
-    units::{Place, Unit},
+    units::{Position, Unit},
     violations::Rule,
 };
 use testbed_machine::{
@@ -75,7 +75,7 @@ impl Waiting {
 #[derive(Default)]
 struct Inner {
     programs: Vec<Option<Running>>,
-    in_line: VecDeque<Waiting>,
+    waiting: VecDeque<Waiting>,
     /// Requests that were completed as BUSY: when to start them again, and their SRBs.
     busy: VecDeque<(u64, u32)>,
     /// The free SRBs, and the number of this CPU's SRBs that have memory.
@@ -250,7 +250,7 @@ impl CpuQueue {
         }
         if !running.program.finished() {
             trap::stop_machine(format_args!(
-                "the workload has nothing outstanding on CPU {} and is not finished",
+                "the workload on CPU {} has not finished, but has no request in flight",
                 self.cpu
             ));
         }
@@ -267,11 +267,11 @@ impl CpuQueue {
             arrived: clock::now(),
             unit,
         };
-        if !self.port.is_line_at(unit) && self.port.try_enter(unit) {
+        if !self.port.has_waiting(unit) && self.port.try_enter(unit) {
             self.start(inner, work);
         } else {
-            inner.in_line.push_back(Waiting::New(work));
-            self.port.get_in_line(unit, self.cpu, Place::Last);
+            inner.waiting.push_back(Waiting::New(work));
+            self.port.wait_at(unit, self.cpu, Position::Last);
         }
     }
 
@@ -373,7 +373,7 @@ impl CpuQueue {
         slot.recovery.store(recovery::NONE, Ordering::Relaxed);
         slot.deadline
             .store(now + timeout.as_nanos() as u64, Ordering::Relaxed);
-        self.port.srbs().give(number);
+        self.port.srbs().restore(number);
         slot.state.store(state::BUILDING, Ordering::Release);
         if self.build(number) && !self.port.injections.hold_built(number, slot) {
             match self.port.settings.start_io_cpu {
@@ -525,7 +525,7 @@ impl CpuQueue {
             return;
         };
         slot.state.store(state::FREE, Ordering::Release);
-        port.left(work.unit);
+        port.leave(work.unit);
         if status & STATUS == srb_status::SRB_STATUS_BUSY {
             self.make_busy(inner, number, work);
             return;
@@ -594,8 +594,8 @@ impl CpuQueue {
             let place = self.place(number);
             if let Some(work) = &inner.work[place] {
                 let unit = work.unit;
-                inner.in_line.push_front(Waiting::Again(number, unit));
-                self.port.get_in_line(unit, self.cpu, Place::First);
+                inner.waiting.push_front(Waiting::Again(number, unit));
+                self.port.wait_at(unit, self.cpu, Position::First);
             }
         }
     }
@@ -612,14 +612,14 @@ impl CpuQueue {
         };
         for unit in granted {
             let first = inner
-                .in_line
+                .waiting
                 .iter()
                 .position(|waiting| std::ptr::eq(waiting.unit(), unit));
-            match first.and_then(|first| inner.in_line.remove(first)) {
+            match first.and_then(|first| inner.waiting.remove(first)) {
                 Some(Waiting::New(work)) => self.start(inner, work),
                 Some(Waiting::Again(number, unit)) => self.send_again(inner, number, unit),
                 // A queue only waits with a request.
-                None => self.port.left(unit),
+                None => self.port.leave(unit),
             }
         }
     }
@@ -631,7 +631,7 @@ impl CpuQueue {
                 let (timeout, _) = self.timeout(&work.request);
                 self.send(number, timeout);
             }
-            None => self.port.left(unit),
+            None => self.port.leave(unit),
         }
     }
 }
@@ -711,7 +711,7 @@ impl Port {
 
     /// Reports an access by the driver to the revoked memory of a completed request, and restores
     /// the access. Returns false for other memory.
-    pub(super) fn touched(&self, access: &RevokedAccess) -> bool {
+    pub(super) fn report_late_access(&self, access: &RevokedAccess) -> bool {
         let Some(srbs) = self.try_srbs() else {
             return false;
         };
@@ -730,7 +730,7 @@ impl Port {
                 ),
             );
         }
-        srbs.give(number);
+        srbs.restore(number);
         true
     }
 

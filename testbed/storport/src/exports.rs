@@ -443,7 +443,7 @@ fn set_device_queue_depth(mut call: Call) -> usize {
         return FALSE;
     }
     unit.gate.set_limit(port.depth(depth));
-    port.let_in();
+    port.admit();
     TRUE
 }
 

@@ -231,7 +231,7 @@ pub(super) fn extended_function(mut call: Call) -> usize {
 }
 
 /// Writes a result to the caller's variable. NULL is an invalid parameter.
-fn give<T: abi::Plain>(to: Structure, value: T) -> u32 {
+fn output<T: abi::Plain>(to: Structure, value: T) -> u32 {
     if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }

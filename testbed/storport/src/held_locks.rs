@@ -419,7 +419,7 @@ impl Port {
         self.violation(
             Rule::DdiArgument,
             caller,
-            format_args!("a spin lock is {done} with NULL for its STOR_LOCK_HANDLE"),
+            format_args!("a spin lock is {done} with a STOR_LOCK_HANDLE of NULL"),
         );
     }
 

@@ -170,9 +170,7 @@ pub(super) fn find_adapter_again(port: &'static Port) -> Result<(), StartError> 
         port.violation_of(
             Callback::HwFindAdapter,
             Rule::FindAdapter,
-            format_args!(
-                "called again, it configures another adapter than before: {configuration:?}"
-            ),
+            format_args!("the second call changed the configuration: {configuration:?}"),
         );
     }
     Ok(())
@@ -272,8 +270,8 @@ pub(super) fn configure(
             Callback::HwFindAdapter,
             Rule::SrbExtensionSize,
             format_args!(
-                "SrbExtensionSize was {then} when the uncached extension was asked for, and is {} \
-                 now",
+                "SrbExtensionSize was {then} when the uncached extension was requested, and is now \
+                 {}",
                 configuration.srb_extension_bytes
             ),
         );
@@ -446,7 +444,9 @@ pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
     let (_, program) = home.receive("the end of a request");
     let once = program.into_any().downcast::<Once>().ok();
     let Some(completion) = once.and_then(|once| once.completion) else {
-        trap::stop_machine(format_args!("{control:?} came back without its completion"))
+        trap::stop_machine(format_args!(
+            "{control:?} ended without a completion: please report this bug"
+        ))
     };
     port.check_control(control, completion.srb_status);
     completion.srb_status

@@ -179,7 +179,7 @@ impl Port {
             asleep: AtomicBool::new(false),
             dump: OnceLock::new(),
         }));
-        trap::on_revoked_access(Self::touched_anywhere);
+        trap::on_revoked_access(Self::report_late_access_of_any);
         PORTS
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -244,13 +244,13 @@ impl Port {
 
     /// Reports the driver's access to revoked memory of any adapter. Returns false for other
     /// memory.
-    fn touched_anywhere(access: &RevokedAccess) -> bool {
+    fn report_late_access_of_any(access: &RevokedAccess) -> bool {
         let of_callback = callbacks::current_port();
         let ports = PORTS.read().unwrap_or_else(PoisonError::into_inner);
         of_callback
             .into_iter()
             .chain(ports.iter().copied())
-            .any(|port| port.touched(access))
+            .any(|port| port.report_late_access(access))
     }
 
     /// [`Self::violation`] about a lock.

@@ -49,7 +49,7 @@ pub(super) struct Recovery {
     /// Since when requests wait although none is in flight; 0 if they do not.
     stalled_since: AtomicU64,
     /// The time of the last check.
-    looked_at: AtomicU64,
+    checked_at: AtomicU64,
     /// Whether a unit or target is being reset.
     in_tier: AtomicBool,
     /// The deadline of that reset.
@@ -112,7 +112,7 @@ impl Deferred for Tick {
         if port.is_stopped() {
             return;
         }
-        port.look_for_time_outs();
+        port.check_time_outs();
         let again: &'static Self = port.tick();
         port.machine
             .clock()
@@ -121,9 +121,9 @@ impl Deferred for Tick {
 }
 
 impl Port {
-    fn look_for_time_outs(&'static self) {
+    fn check_time_outs(&'static self) {
         let now = clock::now();
-        self.hold_time_outs(now);
+        self.suspend_time_outs(now);
         self.check_recovery(now);
         self.check_stall(now);
         let late = (0..).zip(self.srbs().slots()).find(|(_, slot)| {
@@ -175,8 +175,8 @@ impl Port {
 
     /// Extends the deadlines by the time since the last check, if the adapter is paused and the
     /// settings suspend time-outs.
-    fn hold_time_outs(&self, now: u64) {
-        let before = self.recovery.looked_at.swap(now, Ordering::Relaxed);
+    fn suspend_time_outs(&self, now: u64) {
+        let before = self.recovery.checked_at.swap(now, Ordering::Relaxed);
         let holds = self.settings.paused_time_outs == PausedTimeOuts::Stop
             && self.gate.is_closed_by(closed::PAUSED);
         if holds && before != 0 {
@@ -255,7 +255,7 @@ impl Port {
         self.gate.open(closed::RESET);
         let hold = self.configuration().reset_hold;
         if hold.is_zero() {
-            self.let_in();
+            self.admit();
         } else {
             self.pause_for(None, hold);
         }
@@ -303,7 +303,7 @@ impl Port {
     /// Stops the machine if requests wait but nothing will admit them.
     fn check_stall(&self, now: u64) {
         let since = &self.recovery.stalled_since;
-        let stalled = self.units.in_line() > 0
+        let stalled = self.units.waiting() > 0
             && self.gate.outstanding() == 0
             && !self.gate.is_closed_by(closed::PAUSED | closed::RESET)
             && !self.units.is_any_paused();
@@ -315,7 +315,7 @@ impl Port {
             trap::stop_machine(format_args!(
                 "{}: {} requests wait, but none is in flight{}",
                 self.driver(),
-                self.units.in_line(),
+                self.units.waiting(),
                 if self.gate.is_closed_by(closed::LINK_DOWN) {
                     ": it reported LinkDown, but not LinkUp"
                 } else {

@@ -56,7 +56,7 @@ pub(super) fn restart(port: &'static Port) -> Result<(), RestartError> {
     resume(port)?;
     port.gate.open(closed::STOPPED);
     send_power(port, PowerState::D0, PowerAction::None)?;
-    port.let_in();
+    port.admit();
     Ok(())
 }
 

@@ -50,7 +50,7 @@ impl Port {
     pub(super) fn build_and_start_single(&'static self, level: u8) {
         let slot = self.single();
         let routine = self.registration().build_io;
-        self.srbs().give(NUMBER);
+        self.srbs().restore(NUMBER);
         slot.state.store(state::BUILDING, Ordering::Release);
         if !routine.is_none() {
             let arguments = [self.extension(), slot.address()];
@@ -71,7 +71,7 @@ impl Port {
     /// Calls HwStartIo at `level`.
     pub(super) fn start_single(&'static self, level: u8) {
         let slot = self.single();
-        self.srbs().give(NUMBER);
+        self.srbs().restore(NUMBER);
         slot.state.store(state::STARTED, Ordering::Release);
         let arguments = [self.extension(), slot.address()];
         let routine = self.registration().start_io;

@@ -307,7 +307,7 @@ impl Srbs {
     }
 
     /// Restores the driver's access.
-    pub(super) fn give(&self, number: u32) {
+    pub(super) fn restore(&self, number: u32) {
         self.protect(number, Memory::restore);
     }
 

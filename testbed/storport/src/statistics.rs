@@ -55,7 +55,7 @@ impl Default for Shard {
 
 /// Rare events.
 #[derive(Debug, Default)]
-struct Seldom {
+struct Rare {
     resets: Vec<ResetRow>,
     not_implemented: BTreeMap<String, u64>,
     events: Vec<String>,
@@ -68,7 +68,7 @@ struct Seldom {
 #[derive(Debug)]
 pub(super) struct Statistics {
     shards: Box<[Shard]>,
-    seldom: Mutex<Seldom>,
+    rare: Mutex<Rare>,
 }
 
 fn count(counter: &AtomicU64) {
@@ -80,7 +80,7 @@ impl Statistics {
     pub(super) fn new(cpus: usize) -> Self {
         Self {
             shards: (0..cpus).map(|_| Shard::default()).collect(),
-            seldom: Mutex::default(),
+            rare: Mutex::default(),
         }
     }
 
@@ -88,8 +88,8 @@ impl Statistics {
         &self.shards[cpu::current_number() as usize % self.shards.len()]
     }
 
-    fn seldom(&self) -> MutexGuard<'_, Seldom> {
-        self.seldom.lock().unwrap_or_else(PoisonError::into_inner)
+    fn rare(&self) -> MutexGuard<'_, Rare> {
+        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a call that took `nanoseconds`, of which it stalled for `stalled` at DISPATCH_LEVEL
@@ -136,39 +136,39 @@ impl Statistics {
 
     /// Records a bus reset.
     pub(super) fn reset(&self, row: ResetRow) {
-        self.seldom().resets.push(row);
+        self.rare().resets.push(row);
     }
 
     /// Counts a message without a granted vector.
     pub(super) fn stray_message(&self) {
-        self.seldom().stray_messages += 1;
+        self.rare().stray_messages += 1;
     }
 
     /// Counts a call of a function that the testbed does not emulate.
     pub(super) fn not_implemented(&self, function: impl Into<String>) {
         let function = function.into();
-        *self.seldom().not_implemented.entry(function).or_default() += 1;
+        *self.rare().not_implemented.entry(function).or_default() += 1;
     }
 
     /// Adds a line to the event log.
     pub(super) fn event(&self, line: String) {
-        let mut seldom = self.seldom();
-        if seldom.events.len() < EVENTS {
-            seldom.events.push(line);
+        let mut rare = self.rare();
+        if rare.events.len() < EVENTS {
+            rare.events.push(line);
         }
     }
 
     /// Records an event of StorPortLogSystemEvent.
     pub(super) fn system_event(&self, event: SystemEvent) {
-        let mut seldom = self.seldom();
-        if seldom.system_events.len() < EVENTS {
-            seldom.system_events.push(event);
+        let mut rare = self.rare();
+        if rare.system_events.len() < EVENTS {
+            rare.system_events.push(event);
         }
     }
 
     /// Records what the miniport did not free.
     pub(super) fn set_leaks(&self, leaks: Vec<String>) {
-        self.seldom().leaks = leaks;
+        self.rare().leaks = leaks;
     }
 
     /// The number of calls of a callback.
@@ -209,7 +209,7 @@ impl Statistics {
             })
             .filter(|(_, returned)| *returned > 0)
             .collect();
-        let seldom = self.seldom();
+        let rare = self.rare();
         Report {
             callbacks: Callback::ALL
                 .iter()
@@ -224,12 +224,12 @@ impl Statistics {
             dpcs: self.calls(Callback::HwDpcRoutine),
             busy: self.sum(|shard| &shard.busy),
             pauses: self.sum(|shard| &shard.pauses),
-            resets: seldom.resets.clone(),
-            not_implemented: seldom.not_implemented.clone(),
-            events: seldom.events.clone(),
-            system_events: seldom.system_events.clone(),
-            leaks: seldom.leaks.clone(),
-            stray_messages: seldom.stray_messages,
+            resets: rare.resets.clone(),
+            not_implemented: rare.not_implemented.clone(),
+            events: rare.events.clone(),
+            system_events: rare.system_events.clone(),
+            leaks: rare.leaks.clone(),
+            stray_messages: rare.stray_messages,
             violations: Vec::new(),
         }
     }

@@ -121,8 +121,8 @@ pub(super) struct Unit {
     pub(super) number: u32,
     pub(super) gate: Gate,
     /// The CPUs that wait, one entry per request.
-    line: Mutex<VecDeque<u32>>,
-    in_line: AtomicU32,
+    waiting: Mutex<VecDeque<u32>>,
+    waiting_count: AtomicU32,
     /// The unit's extension, allocated on first use.
     extension: OnceLock<Option<Block>>,
     /// The 8-bit queue tags in use.
@@ -131,7 +131,7 @@ pub(super) struct Unit {
 
 impl Unit {
     fn lock(&self) -> MutexGuard<'_, VecDeque<u32>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A free 8-bit queue tag. There is one, because the unit's depth is lower than the number of
@@ -160,7 +160,7 @@ impl Unit {
 pub(super) struct Units {
     all: RwLock<(HashMap<Address, &'static Unit>, Vec<&'static Unit>)>,
     /// The number of waiting requests of all units.
-    in_line: AtomicU32,
+    waiting_count: AtomicU32,
 }
 
 impl Units {
@@ -194,8 +194,8 @@ impl Units {
     }
 
     /// The number of waiting requests.
-    pub(super) fn in_line(&self) -> u32 {
-        self.in_line.load(Ordering::Relaxed)
+    pub(super) fn waiting(&self) -> u32 {
+        self.waiting_count.load(Ordering::Relaxed)
     }
 
     fn add(&self, address: Address, depth: u32) -> &'static Unit {
@@ -206,8 +206,8 @@ impl Units {
                 address,
                 number: list.len() as u32,
                 gate: Gate::default(),
-                line: Mutex::default(),
-                in_line: AtomicU32::new(0),
+                waiting: Mutex::default(),
+                waiting_count: AtomicU32::new(0),
                 extension: OnceLock::new(),
                 tags: Default::default(),
             }));
@@ -220,7 +220,7 @@ impl Units {
 
 /// The position in a unit's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Position {
     /// At the front, for a request that was admitted before.
     First,
     /// At the end.
@@ -239,7 +239,7 @@ impl Deferred for PauseEnd {
         let gate = self.unit.map_or(&self.port.gate, |unit| &unit.gate);
         if gate.pauses.load(Ordering::SeqCst) as usize == number {
             gate.open(closed::PAUSED);
-            self.port.let_in();
+            self.port.admit();
         }
     }
 }
@@ -284,48 +284,48 @@ impl Port {
     }
 
     /// Leaves both gates with a request of `unit`.
-    pub(super) fn left(&'static self, unit: &Unit) {
+    pub(super) fn leave(&'static self, unit: &Unit) {
         unit.gate.leave();
         self.gate.leave();
-        if self.units.in_line() > 0 {
-            self.let_in();
+        if self.units.waiting() > 0 {
+            self.admit();
         }
     }
 
     /// Puts CPU `cpu` in the queue of `unit`.
-    pub(super) fn get_in_line(&'static self, unit: &'static Unit, cpu: u32, place: Place) {
-        let mut line = unit.lock();
+    pub(super) fn wait_at(&'static self, unit: &'static Unit, cpu: u32, place: Position) {
+        let mut waiting = unit.lock();
         match place {
-            Place::First => line.push_front(cpu),
-            Place::Last => line.push_back(cpu),
+            Position::First => waiting.push_front(cpu),
+            Position::Last => waiting.push_back(cpu),
         }
-        unit.in_line.fetch_add(1, Ordering::SeqCst);
-        self.units.in_line.fetch_add(1, Ordering::SeqCst);
-        drop(line);
+        unit.waiting_count.fetch_add(1, Ordering::SeqCst);
+        self.units.waiting_count.fetch_add(1, Ordering::SeqCst);
+        drop(waiting);
         // A request may have left before this one was in the queue.
-        self.let_in_at(unit);
+        self.admit_at(unit);
     }
 
     /// Whether requests wait at `unit`.
-    pub(super) fn is_line_at(&self, unit: &Unit) -> bool {
-        unit.in_line.load(Ordering::SeqCst) > 0
+    pub(super) fn has_waiting(&self, unit: &Unit) -> bool {
+        unit.waiting_count.load(Ordering::SeqCst) > 0
     }
 
     /// Admits waiting requests.
-    pub(super) fn let_in(&'static self) {
+    pub(super) fn admit(&'static self) {
         for unit in self.units.all() {
-            if self.is_line_at(unit) {
-                self.let_in_at(unit);
+            if self.has_waiting(unit) {
+                self.admit_at(unit);
             }
         }
     }
 
-    fn let_in_at(&'static self, unit: &'static Unit) {
-        let mut line = unit.lock();
-        while !line.is_empty() && self.try_enter(unit) {
-            if let Some(cpu) = line.pop_front() {
-                unit.in_line.fetch_sub(1, Ordering::SeqCst);
-                self.units.in_line.fetch_sub(1, Ordering::SeqCst);
+    fn admit_at(&'static self, unit: &'static Unit) {
+        let mut waiting = unit.lock();
+        while !waiting.is_empty() && self.try_enter(unit) {
+            if let Some(cpu) = waiting.pop_front() {
+                unit.waiting_count.fetch_sub(1, Ordering::SeqCst);
+                self.units.waiting_count.fetch_sub(1, Ordering::SeqCst);
                 self.cpu_queue(cpu).grant(unit);
             }
         }
@@ -353,7 +353,7 @@ impl Port {
     pub(super) fn resume(&'static self, unit: Option<&'static Unit>, reason: u32) {
         let gate = unit.map_or(&self.gate, |unit| &unit.gate);
         gate.open(reason);
-        self.let_in();
+        self.admit();
     }
 
     /// StorPortGetLogicalUnit: the address of the unit's extension, or 0.

@@ -16,7 +16,7 @@ use super::{
         exports::{self, check_irql},
         port::Port,
     },
-    give,
+    output,
 };
 use testbed_machine::{
     cpu::{self, irql},
@@ -28,7 +28,7 @@ pub(super) fn initialize_timer(call: &mut Call, port: &'static Port) -> u32 {
     if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    give(to, port.initialize_timer())
+    output(to, port.initialize_timer())
 }
 
 pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
@@ -38,7 +38,7 @@ pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
 }
 
 pub(super) fn query_timer_min_interval(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), testbed_machine::time::TICK as u32)
+    output(call.structure(), testbed_machine::time::TICK as u32)
 }
 
 pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
@@ -46,7 +46,7 @@ pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
     if to.is_null() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    give(to, port.initialize_worker())
+    output(to, port.initialize_worker())
 }
 
 pub(super) fn queue_work_item(call: &mut Call, port: &'static Port) -> u32 {
@@ -73,9 +73,9 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
 pub(super) fn query_performance_counter(call: &mut Call, _: &'static Port) -> u32 {
     let (frequency, counter) = (call.structure(), call.structure());
     if !frequency.is_null() {
-        give(frequency, testbed_machine::time::FREQUENCY);
+        output(frequency, testbed_machine::time::FREQUENCY);
     }
-    give(counter, testbed_machine::time::interrupt_time())
+    output(counter, testbed_machine::time::interrupt_time())
 }
 
 pub(super) fn initialize_event(call: &mut Call, _: &'static Port) -> u32 {

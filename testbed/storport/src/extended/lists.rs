@@ -15,7 +15,7 @@ use super::{
         },
         port::Port,
     },
-    give,
+    output,
 };
 
 pub(super) fn initialize_slist_head(call: &mut Call, _: &'static Port) -> u32 {
@@ -51,7 +51,7 @@ pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
     let first = slist_first(head);
     set_slist(head, 0, 0);
-    give(to, first.address())
+    output(to, first.address())
 }
 
 pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
@@ -62,7 +62,7 @@ pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) 
         let next = first.get(slist_entry::Next);
         set_slist(head, next, slist_depth(head).wrapping_sub(1));
     }
-    give(to, first.address())
+    output(to, first.address())
 }
 
 pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
@@ -74,13 +74,13 @@ pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port)
     let first = slist_first(head).address();
     entry.set(slist_entry::Next, first);
     set_slist(head, entry.address(), slist_depth(head).wrapping_add(1));
-    give(to, first)
+    output(to, first)
 }
 
 pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
-    give(to, slist_depth(head))
+    output(to, slist_depth(head))
 }
 
 /// An end of a doubly linked list.
@@ -105,7 +105,7 @@ pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End)
     entry.set(list_entry::Blink, before.address());
     before.set(list_entry::Flink, entry.address());
     after.set(list_entry::Blink, entry.address());
-    give(to, if was == head.address() { 0 } else { was })
+    output(to, if was == head.address() { 0 } else { was })
 }
 
 pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> u32 {
@@ -113,14 +113,14 @@ pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port)
     let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
     let first = head.follow(list_entry::Flink);
     if first.address() == head.address() {
-        return give(to, 0usize);
+        return output(to, 0usize);
     }
     let second = first.follow(list_entry::Flink);
     head.set(list_entry::Flink, second.address());
     second.set(list_entry::Blink, head.address());
-    give(to, first.address())
+    output(to, first.address())
 }
 
 pub(super) fn initialize_spin_lock(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), 0u64)
+    output(call.structure(), 0u64)
 }

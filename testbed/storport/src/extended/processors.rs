@@ -12,7 +12,7 @@ use super::{
         },
         port::Port,
     },
-    give,
+    output,
 };
 use testbed_machine::cpu;
 
@@ -26,11 +26,11 @@ fn all_processors() -> u64 {
 }
 
 pub(super) fn get_current_processor_number(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), processor_number())
+    output(call.structure(), processor_number())
 }
 
 pub(super) fn get_current_processor_index(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), cpu::current_number())
+    output(call.structure(), cpu::current_number())
 }
 
 pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port) -> u32 {
@@ -44,15 +44,15 @@ pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port)
     if group != 0 || index >= cpu::count() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    give(to, index)
+    output(to, index)
 }
 
 pub(super) fn get_processor_count(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), cpu::count())
+    output(call.structure(), cpu::count())
 }
 
 pub(super) fn get_active_group_count(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), 1u16)
+    output(call.structure(), 1u16)
 }
 
 pub(super) fn get_group_affinity(call: &mut Call, _: &'static Port) -> u32 {
@@ -61,15 +61,15 @@ pub(super) fn get_group_affinity(call: &mut Call, _: &'static Port) -> u32 {
     if group != 0 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    give(to, all_processors())
+    output(to, all_processors())
 }
 
 pub(super) fn get_active_node_count(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), 1u32)
+    output(call.structure(), 1u32)
 }
 
 pub(super) fn get_highest_node_number(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), 0u32)
+    output(call.structure(), 0u32)
 }
 
 pub(super) fn get_node_affinity(call: &mut Call, _: &'static Port) -> u32 {
@@ -90,7 +90,7 @@ pub(super) fn get_node_affinity2(call: &mut Call, _: &'static Port) -> u32 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     if !required.is_null() {
-        give(required, 1u16);
+        output(required, 1u16);
     }
     if count == 0 || to.is_null() {
         return STOR_STATUS_BUFFER_TOO_SMALL;

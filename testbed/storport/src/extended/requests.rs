@@ -21,7 +21,7 @@ use super::{
         srb::Slot,
         violations::Rule,
     },
-    give,
+    output,
     processors::processor_number,
 };
 
@@ -35,7 +35,7 @@ pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> u32 {
 }
 
 fn allocated(to: Structure, address: usize) -> u32 {
-    let status = give(to, address);
+    let status = output(to, address);
     if address == 0 {
         STOR_STATUS_INSUFFICIENT_RESOURCES
     } else {
@@ -83,7 +83,7 @@ pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
     let status = allocated(call.structure(), address);
     if status == STOR_STATUS_SUCCESS {
         let physical = port.machine.memory().physical(address).unwrap_or(0);
-        return give(call.structure(), physical);
+        return output(call.structure(), physical);
     }
     status
 }
@@ -93,7 +93,7 @@ pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
     let to = call.structure();
     let data = port.srb_of_miniport(srb, call.caller).and_then(Slot::data);
     match data {
-        Some(address) => give(to, address),
+        Some(address) => output(to, address),
         None => STOR_STATUS_INVALID_PARAMETER,
     }
 }

@@ -19,7 +19,7 @@ use super::{
         port::Port,
         violations::Rule,
     },
-    give,
+    output,
 };
 use testbed_machine::cpu::{self, irql};
 
@@ -27,10 +27,10 @@ pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32
     let message = call.u32();
     let to = call.structure();
     if port.has_no_locks(call.caller) {
-        return give(to, u32::from(cpu::current_irql()));
+        return output(to, u32::from(cpu::current_irql()));
     }
     match port.acquire_message_for_miniport(message, call.caller) {
-        Ok(old_irql) => give(to, u32::from(old_irql)),
+        Ok(old_irql) => output(to, u32::from(old_irql)),
         Err(status) => status,
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 
 pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> u32 {
     let dpc = call.structure();
     let to = call.structure();
-    give(to, u8::from(port.cancel_dpc(dpc, call.caller)))
+    output(to, u8::from(port.cancel_dpc(dpc, call.caller)))
 }
 
 pub(super) fn get_msi_info(call: &mut Call, port: &'static Port) -> u32 {
@@ -95,7 +95,7 @@ pub(super) fn get_message_of_processor(call: &mut Call, port: &'static Port) -> 
     let to = call.structure();
     let message = (0..port.messages()).find(|message| Controller::cpu_of(*message) == processor);
     match message {
-        Some(message) => give(to, message),
+        Some(message) => output(to, message),
         None => STOR_STATUS_INVALID_PARAMETER,
     }
 }
@@ -107,7 +107,7 @@ pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> u32 
 }
 
 pub(super) fn get_current_irql(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), cpu::current_irql())
+    output(call.structure(), cpu::current_irql())
 }
 
 pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {

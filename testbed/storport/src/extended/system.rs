@@ -13,7 +13,7 @@ use super::{
         exports::check_callback,
         port::Port,
     },
-    give,
+    output,
 };
 
 pub(super) fn log_hardware_error(call: &mut Call, port: &'static Port) -> u32 {
@@ -60,12 +60,12 @@ pub(super) fn wide(text: Structure) -> String {
 }
 
 pub(super) fn is_current_os_installation_upgrade(call: &mut Call, _: &'static Port) -> u32 {
-    give(call.structure(), 0u8)
+    output(call.structure(), 0u8)
 }
 
 pub(super) fn get_d3_cold_support(call: &mut Call, _: &'static Port) -> u32 {
     let _address = call.address();
-    give(call.structure(), 0u8)
+    output(call.structure(), 0u8)
 }
 
 pub(super) fn set_adapter_bus_type(call: &mut Call, port: &'static Port) -> u32 {
