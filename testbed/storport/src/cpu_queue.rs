@@ -408,12 +408,7 @@ impl CpuQueue {
         let result = port.call(Callback::HwBuildIo, irql::DISPATCH, routine, arguments);
         if result as u8 == 0 {
             // The miniport completed it or will do so (storport-rules.md S4).
-            let _ = slot.state.compare_exchange(
-                state::BUILDING,
-                state::KEPT,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            );
+            slot.keep();
             return false;
         }
         let completed = slot.state.load(Ordering::Acquire) == state::COMPLETED;

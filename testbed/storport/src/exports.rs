@@ -144,54 +144,60 @@ fn initialize(mut call: Call) -> usize {
     status as usize
 }
 
-/// Whether the running callback may call `function`. Reports a violation (storport-rules.md
-/// Routines).
-pub(super) fn check_callback(
-    port: &Port,
-    function: &str,
-    allowed: &[Callback],
-    caller: usize,
-) -> bool {
-    let callback = callbacks::current();
-    let fits = allowed.contains(&callback);
-    if !fits {
-        let names: Vec<_> = allowed.iter().map(|allowed| allowed.name()).collect();
-        port.violation(
-            Rule::DdiCallback,
-            caller,
-            format_args!(
-                "{function} in {}, not in {}",
-                callback.name(),
-                names.join(" or ")
-            ),
-        );
+impl Call {
+    /// Whether the running callback may call the function. Reports a violation
+    /// (storport-rules.md Routines).
+    pub(super) fn check_callback(&self, port: &Port, allowed: &[Callback]) -> bool {
+        let callback = callbacks::current();
+        let fits = allowed.contains(&callback);
+        if !fits {
+            let names: Vec<_> = allowed.iter().map(|allowed| allowed.name()).collect();
+            port.violation(
+                Rule::DdiCallback,
+                self.caller,
+                format_args!(
+                    "{} in {}, not in {}",
+                    self.function,
+                    callback.name(),
+                    names.join(" or ")
+                ),
+            );
+        }
+        fits
     }
-    fits
-}
 
-/// Whether the IRQL is not too high for `function`. Reports a violation (storport-rules.md IRQL).
-pub(super) fn check_irql(port: &Port, function: &str, highest: u8, caller: usize) -> bool {
-    let level = cpu::current_irql();
-    if level > highest {
-        // For a dump stack, IRQLs above PASSIVE_LEVEL are documented, but HIGH_LEVEL only for
-        // HwFindAdapter.
-        let is_chosen = port.is_dump()
-            && highest >= irql::DISPATCH
-            && callbacks::current() != Callback::HwFindAdapter;
-        let rule = if is_chosen {
-            Rule::DdiDumpStack
-        } else if port.is_strict_control() {
-            Rule::StopAtDirql
-        } else {
-            Rule::DdiIrql
-        };
-        port.violation(
-            rule,
-            caller,
-            format_args!("{function} at IRQL {level}; the highest is {highest}"),
-        );
+    /// Whether the IRQL is not above `highest`. Reports a violation (storport-rules.md IRQL).
+    pub(super) fn check_irql(&self, port: &Port, highest: u8) -> bool {
+        let level = cpu::current_irql();
+        if level > highest {
+            // For a dump stack, IRQLs above PASSIVE_LEVEL are documented, but HIGH_LEVEL only
+            // for HwFindAdapter.
+            let is_chosen = port.is_dump()
+                && highest >= irql::DISPATCH
+                && callbacks::current() != Callback::HwFindAdapter;
+            let rule = if is_chosen {
+                Rule::DdiDumpStack
+            } else if port.is_strict_control() {
+                Rule::StopAtDirql
+            } else {
+                Rule::DdiIrql
+            };
+            port.violation(
+                rule,
+                self.caller,
+                format_args!(
+                    "{} at IRQL {level}; the highest is {highest}",
+                    self.function
+                ),
+            );
+        }
+        level <= highest
     }
-    level <= highest
+
+    /// Whether `port` is that of a dump stack without the function. Reports a violation.
+    pub(super) fn is_lacking(&self, port: &Port) -> bool {
+        port.lacks(self.function, self.caller)
+    }
 }
 
 /// Whether a test makes this export fail.
@@ -203,12 +209,7 @@ fn get_uncached_extension(mut call: Call) -> usize {
     let port = call.port();
     let config_info = call.structure();
     let bytes = call.u32() as usize;
-    let allowed = check_callback(
-        port,
-        "StorPortGetUncachedExtension",
-        &[Callback::HwFindAdapter],
-        call.caller,
-    );
+    let allowed = call.check_callback(port, &[Callback::HwFindAdapter]);
     if let Some(uncached) = port.uncached.get() {
         return uncached.memory.address();
     }
@@ -246,12 +247,7 @@ fn get_device_base(mut call: Call) -> usize {
 fn free_device_base(mut call: Call) -> usize {
     let port = call.port();
     let address = call.address();
-    check_callback(
-        port,
-        "StorPortFreeDeviceBase",
-        &[Callback::HwFindAdapter],
-        call.caller,
-    );
+    call.check_callback(port, &[Callback::HwFindAdapter]);
     port.free_device_base(address, call.caller);
     0
 }
@@ -262,7 +258,7 @@ fn get_bus_data(mut call: Call) -> usize {
     let (_bus, _slot) = (call.u32(), call.u32());
     let buffer = call.structure();
     let bytes = call.u32() as usize;
-    port.check_bus_data("StorPortGetBusData", call.caller);
+    port.check_bus_data(call.function, call.caller);
     if kind != config::PCIConfiguration {
         return 0;
     }
@@ -282,7 +278,7 @@ fn set_bus_data_by_offset(mut call: Call) -> usize {
     let (_bus, _slot) = (call.u32(), call.u32());
     let buffer = call.structure();
     let (offset, bytes) = (call.u32() as usize, call.u32() as usize);
-    port.check_bus_data("StorPortSetBusDataByOffset", call.caller);
+    port.check_bus_data(call.function, call.caller);
     if kind != config::PCIConfiguration || offset + bytes > 256 {
         return 0;
     }
@@ -291,17 +287,17 @@ fn set_bus_data_by_offset(mut call: Call) -> usize {
     bytes
 }
 
-fn deprecated(port: &Port, function: &str, caller: usize) {
+fn deprecated(port: &Port, call: &Call) {
     port.violation(
         Rule::DdiDeprecated,
-        caller,
-        format_args!("{function} is deprecated"),
+        call.caller,
+        format_args!("{} is deprecated", call.function),
     );
 }
 
 fn validate_range(mut call: Call) -> usize {
     let port = call.port();
-    deprecated(port, "StorPortValidateRange", call.caller);
+    deprecated(port, &call);
     TRUE
 }
 
@@ -539,7 +535,7 @@ fn log_error(mut call: Call) -> usize {
     let _srb = call.address();
     let address = call.unit_address();
     let (code, id) = (call.u32(), call.u32());
-    deprecated(port, "StorPortLogError", call.caller);
+    deprecated(port, &call);
     port.event(format_args!(
         "StorPortLogError: path {} target {} LUN {}: error {code}, unique id {id:#x}",
         address.path, address.target, address.lun
@@ -550,15 +546,10 @@ fn log_error(mut call: Call) -> usize {
 fn allocate_registry_buffer(mut call: Call) -> usize {
     let port = call.port();
     let length = call.structure();
-    if port.lacks("StorPortAllocateRegistryBuffer", call.caller) {
+    if call.is_lacking(port) {
         return 0;
     }
-    check_irql(
-        port,
-        "StorPortAllocateRegistryBuffer",
-        irql::PASSIVE,
-        call.caller,
-    );
+    call.check_irql(port, irql::PASSIVE);
     let bytes: u32 = length.get(super::abi::value());
     port.allocate(PoolKind::Registry, bytes as usize, call.caller)
 }
@@ -576,8 +567,8 @@ fn registry_read(mut call: Call) -> usize {
     let _name = call.string();
     let (_global, _kind, _buffer) = (call.u32(), call.u32(), call.address());
     let length = call.structure();
-    if !port.lacks("StorPortRegistryRead", call.caller) {
-        check_irql(port, "StorPortRegistryRead", irql::PASSIVE, call.caller);
+    if !call.is_lacking(port) {
+        call.check_irql(port, irql::PASSIVE);
     }
     if !length.is_null() {
         length.set(super::abi::value(), 0u32);
@@ -588,11 +579,11 @@ fn registry_read(mut call: Call) -> usize {
 /// There is no registry to write to.
 fn registry_write(mut call: Call) -> usize {
     let port = call.port();
-    if port.lacks("StorPortRegistryWrite", call.caller) {
+    if call.is_lacking(port) {
         return FALSE;
     }
-    check_irql(port, "StorPortRegistryWrite", irql::PASSIVE, call.caller);
-    port.statistics.not_implemented("StorPortRegistryWrite");
+    call.check_irql(port, irql::PASSIVE);
+    port.statistics.not_implemented(call.function);
     FALSE
 }
 

@@ -23,12 +23,15 @@ use super::{
             STOR_STATUS_SUCCESS, STOR_STATUS_UNSUCCESSFUL,
         },
     },
-    exports::check_irql,
+    callbacks::Callback,
     pool::PoolKind,
     port::Port,
     violations::Rule,
 };
-use testbed_machine::cpu::{self, irql};
+use testbed_machine::{
+    cpu::{self, irql},
+    time,
+};
 
 type Body = fn(&mut Call, &'static Port) -> u32;
 
@@ -73,17 +76,18 @@ functions! {
     14 InitializePerfOpts HIGH => synchronization::initialize_perf_opts,
     15 GetStartIoPerfParams HIGH => requests::get_start_io_perf_params,
     16 LogSystemEvent DISPATCH => system_event::log,
-    17 GetCurrentProcessorNumber DISPATCH => processors::get_current_processor_number,
-    18 GetActiveGroupCount DISPATCH => processors::get_active_group_count,
+    17 GetCurrentProcessorNumber DISPATCH => |call, _| output(call.structure(), processors::processor_number()),
+    18 GetActiveGroupCount DISPATCH => |call, _| output(call.structure(), 1u16),
     19 GetGroupAffinity DISPATCH => processors::get_group_affinity,
-    20 GetActiveNodeCount DISPATCH => processors::get_active_node_count,
+    20 GetActiveNodeCount DISPATCH => |call, _| output(call.structure(), 1u32),
     21 GetNodeAffinity DISPATCH => processors::get_node_affinity,
-    22 GetHighestNodeNumber DISPATCH => processors::get_highest_node_number,
+    22 GetHighestNodeNumber DISPATCH => |call, _| output(call.structure(), 0u32),
     23 GetLogicalProcessorRelationship DISPATCH,
     24 AllocateContiguousMemorySpecifyCacheNode DISPATCH => requests::allocate_contiguous_memory,
     25 FreeContiguousMemorySpecifyCache DISPATCH
         => |call, port| requests::free(call, port, PoolKind::Contiguous),
-    26 SetPowerSettingNotificationGuids HIGH => system::set_power_setting_notification_guids,
+    26 SetPowerSettingNotificationGuids HIGH
+        => |call, port| system::accept_in(&[Callback::HwFindAdapter], call, port),
     27 InvokeAcpiMethod PASSIVE,
     28 GetRequestInfo HIGH => requests::get_request_info,
     29 InitializeWorker DISPATCH => later::initialize_worker,
@@ -102,7 +106,8 @@ functions! {
     42 GetDataInBufferMdl HIGH,
     43 GetDataInBufferSystemAddress DISPATCH,
     44 GetDataInBufferScatterGatherList HIGH,
-    45 MarkDumpMemory HIGH => system::mark_dump_memory,
+    45 MarkDumpMemory HIGH
+        => |call, port| system::accept_in(&[Callback::DriverEntry, Callback::HwFindAdapter], call, port),
     46 SetUnitAttributes HIGH => requests::set_unit_attributes,
     47 QueryPerformanceCounter HIGH => later::query_performance_counter,
     48 InitializePoFxPower PASSIVE,
@@ -118,10 +123,11 @@ functions! {
     58 EtwEvent2 DISPATCH => system::etw_event,
     59 EtwEvent4 DISPATCH => system::etw_event,
     60 EtwEvent8 DISPATCH => system::etw_event,
-    61 IsCurrentOsInstallationUpgrade PASSIVE => system::is_current_os_installation_upgrade,
+    61 IsCurrentOsInstallationUpgrade PASSIVE => |call, _| output(call.structure(), 0u8),
     62 RegistryReadAdapterKey PASSIVE => |_, _| STOR_STATUS_UNSUCCESSFUL,
     63 RegistryWriteAdapterKey PASSIVE,
-    64 SetAdapterBusType HIGH => system::set_adapter_bus_type,
+    64 SetAdapterBusType HIGH
+        => |call, port| system::accept_in(&[Callback::HwFindAdapter], call, port),
     65 PoFxRegisterPerfStates DISPATCH,
     66 PoFxSetPerfState DISPATCH,
     67 GetD3ColdSupport HIGH => system::get_d3_cold_support,
@@ -132,7 +138,7 @@ functions! {
     72 InterlockedInsertHeadList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Head),
     73 InterlockedInsertTailList HIGH => |call, port| lists::interlocked_insert(call, port, lists::End::Tail),
     74 InterlockedRemoveHeadList HIGH => lists::interlocked_remove_head_list,
-    75 InitializeSpinlock HIGH => lists::initialize_spin_lock,
+    75 InitializeSpinlock HIGH => |call, _| output(call.structure(), 0u64),
     76 GetPfns HIGH,
     77 InitializeCryptoEngine HIGH,
     78 GetRequestCryptoInfo HIGH,
@@ -149,9 +155,9 @@ functions! {
     89 RequestHighResolutionTimer HIGH,
     90 CancelHighResolutionTimer HIGH,
     91 FreeHighResolutionTimer DISPATCH,
-    92 GetCurrentProcessorIndex HIGH => processors::get_current_processor_index,
+    92 GetCurrentProcessorIndex HIGH => |call, _| output(call.structure(), cpu::current_number()),
     93 AcquireSpinLockEx HIGH => synchronization::acquire_spin_lock_ex,
-    94 GetProcessorCount HIGH => processors::get_processor_count,
+    94 GetProcessorCount HIGH => |call, _| output(call.structure(), cpu::count()),
     95 CancelDpc HIGH => synchronization::cancel_dpc,
     96 LogTelemetryEx HIGH => |_, port| system::telemetry(port),
     97 QueryConfiguration HIGH,
@@ -164,9 +170,9 @@ functions! {
     104 CaptureLiveDump PASSIVE,
     105 EtwLogByteStream DISPATCH,
     106 QueryDpcWatchdogInformation HIGH => synchronization::query_dpc_watchdog_information,
-    107 QueryTimerMinInterval HIGH => later::query_timer_min_interval,
+    107 QueryTimerMinInterval HIGH => |call, _| output(call.structure(), time::TICK as u32),
     108 MaskMsixInterrupt HIGH,
-    109 GetCurrentIrql HIGH => synchronization::get_current_irql,
+    109 GetCurrentIrql HIGH => |call, _| output(call.structure(), cpu::current_irql()),
     110 CreateSystemThread PASSIVE,
     111 SetPriorityThread DISPATCH,
     112 SetSystemGroupAffinityThread DISPATCH,
@@ -202,7 +208,8 @@ pub(super) fn extended_function(mut call: Call) -> usize {
             .not_implemented(format!("StorPortExtendedFunction with code {code}"));
         return STOR_STATUS_NOT_IMPLEMENTED as usize;
     };
-    if port.lacks(function.name, call.caller) {
+    call.function = function.name;
+    if call.is_lacking(port) {
         return STOR_STATUS_NOT_IMPLEMENTED as usize;
     }
     let level = cpu::current_irql();
@@ -210,10 +217,10 @@ pub(super) fn extended_function(mut call: Call) -> usize {
         port.violation(
             Rule::DdiIrql,
             call.caller,
-            format_args!("{} at IRQL {level}, below DISPATCH_LEVEL", function.name),
+            format_args!("{} at IRQL {level}, below DISPATCH_LEVEL", call.function),
         );
     }
-    if !check_irql(port, function.name, function.highest, call.caller) {
+    if !call.check_irql(port, function.highest) {
         return STOR_STATUS_INVALID_IRQL as usize;
     }
     let failing = port.settings.failing_function;

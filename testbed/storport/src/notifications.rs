@@ -5,7 +5,7 @@ use super::{
     adapter::FailingExport,
     callbacks::{self, Callback},
     dpcs,
-    exports::{check_callback, fails},
+    exports::fails,
     held_locks::Form,
     port::Port,
     tracing,
@@ -165,12 +165,8 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
         )),
         Kind::EnablePassiveInitialization => enable_passive_initialization(port, call),
         Kind::InitializeDpc => {
-            check_callback(
-                port,
-                "StorPortInitializeDpc",
-                &[Callback::HwPassiveInitialize],
-                caller,
-            );
+            call.function = "StorPortInitializeDpc";
+            call.check_callback(port, &[Callback::HwPassiveInitialize]);
             let (dpc, routine) = (call.structure(), call.routine());
             port.initialize_dpc(dpcs::ORDINARY, dpc, routine, 0, caller);
         }
@@ -179,7 +175,8 @@ fn notify(kind: Kind, port: &'static Port, mut call: Call) {
                 Kind::InitializeThreadedDpc => ("StorPortInitializeThreadedDpc", dpcs::THREADED),
                 _ => ("StorPortInitializeDpcWithContext", dpcs::ORDINARY),
             };
-            check_callback(port, function, &[Callback::HwPassiveInitialize], caller);
+            call.function = function;
+            call.check_callback(port, &[Callback::HwPassiveInitialize]);
             let (dpc, routine, context) = (call.structure(), call.routine(), call.address());
             port.initialize_dpc(of, dpc, routine, context, caller);
         }
@@ -229,12 +226,8 @@ fn set_boolean(to: abi::Structure, value: bool) {
 fn enable_passive_initialization(port: &Port, mut call: Call) {
     let routine = call.routine();
     let enabled = call.structure();
-    let allowed = check_callback(
-        port,
-        "StorPortEnablePassiveInitialization",
-        &[Callback::HwInitialize],
-        call.caller,
-    );
+    call.function = "StorPortEnablePassiveInitialization";
+    let allowed = call.check_callback(port, &[Callback::HwInitialize]);
     if allowed {
         port.set_passive_initialize(routine);
     }

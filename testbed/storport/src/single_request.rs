@@ -56,12 +56,7 @@ impl Port {
             let arguments = [self.extension(), slot.address()];
             let result = self.call(Callback::HwBuildIo, level, routine, arguments);
             if result as u8 == 0 {
-                let _ = slot.state.compare_exchange(
-                    state::BUILDING,
-                    state::KEPT,
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                );
+                slot.keep();
                 return;
             }
         }

@@ -125,6 +125,16 @@ impl Slot {
         }
     }
 
+    /// HwBuildIo returned FALSE: the miniport keeps the SRB, unless it has completed it.
+    pub(super) fn keep(&self) {
+        let _ = self.state.compare_exchange(
+            state::BUILDING,
+            state::KEPT,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+    }
+
     /// Whether the miniport has accepted the SRB: in HwStartIo, or with FALSE from HwBuildIo.
     pub(super) fn is_with_miniport(&self) -> bool {
         matches!(

@@ -21,7 +21,8 @@ pub(crate) struct Call {
     arguments: VariadicArguments,
     /// The return address.
     pub(crate) caller: usize,
-    function: &'static str,
+    /// The function's name, for reports.
+    pub(crate) function: &'static str,
 }
 
 impl Call {

@@ -12,8 +12,7 @@ use super::{
             },
         },
         callbacks::{self, Callback},
-        events,
-        exports::{self, check_irql},
+        events, exports,
         port::Port,
     },
     output,
@@ -35,10 +34,6 @@ pub(super) fn request_timer(call: &mut Call, port: &'static Port) -> u32 {
     let (handle, routine, context) = (call.address(), call.routine(), call.address());
     let microseconds = call.u64();
     port.request_timer(handle, routine, context, microseconds)
-}
-
-pub(super) fn query_timer_min_interval(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), testbed_machine::time::TICK as u32)
 }
 
 pub(super) fn initialize_worker(call: &mut Call, port: &'static Port) -> u32 {
@@ -106,14 +101,15 @@ pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u3
         0 => None,
         _ => Some(timeout.get::<u64>(abi::value()) as i64),
     };
-    let waits = timeout != Some(0);
-    let name = "StorPortWaitForSingleObject with a time-out";
-    if waits && callbacks::current() == Callback::HwStartIo {
-        exports::check_wait(port, format_args!("{name}"), call.caller);
-        return STOR_STATUS_INVALID_IRQL;
-    }
-    if waits && !check_irql(port, name, irql::APC, call.caller) {
-        return STOR_STATUS_INVALID_IRQL;
+    if timeout != Some(0) {
+        call.function = "StorPortWaitForSingleObject with a time-out";
+        if callbacks::current() == Callback::HwStartIo {
+            exports::check_wait(port, format_args!("{}", call.function), call.caller);
+            return STOR_STATUS_INVALID_IRQL;
+        }
+        if !call.check_irql(port, irql::APC) {
+            return STOR_STATUS_INVALID_IRQL;
+        }
     }
     events::wait(event, timeout)
 }

@@ -120,7 +120,3 @@ pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port)
     second.set(list_entry::Blink, head.address());
     output(to, first.address())
 }
-
-pub(super) fn initialize_spin_lock(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), 0u64)
-}

@@ -25,14 +25,6 @@ fn all_processors() -> u64 {
     u64::MAX >> (64 - cpu::count())
 }
 
-pub(super) fn get_current_processor_number(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), processor_number())
-}
-
-pub(super) fn get_current_processor_index(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), cpu::current_number())
-}
-
 pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port) -> u32 {
     let number = call.structure();
     let to = call.structure();
@@ -47,14 +39,6 @@ pub(super) fn get_processor_index_from_number(call: &mut Call, _: &'static Port)
     output(to, index)
 }
 
-pub(super) fn get_processor_count(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), cpu::count())
-}
-
-pub(super) fn get_active_group_count(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), 1u16)
-}
-
 pub(super) fn get_group_affinity(call: &mut Call, _: &'static Port) -> u32 {
     let group = call.u32() as u16;
     let to = call.structure();
@@ -62,14 +46,6 @@ pub(super) fn get_group_affinity(call: &mut Call, _: &'static Port) -> u32 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     output(to, all_processors())
-}
-
-pub(super) fn get_active_node_count(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), 1u32)
-}
-
-pub(super) fn get_highest_node_number(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), 0u32)
 }
 
 pub(super) fn get_node_affinity(call: &mut Call, _: &'static Port) -> u32 {

@@ -14,7 +14,7 @@ use super::{
             },
         },
         callbacks::Callback,
-        exports::{self, check_callback},
+        exports,
         pool::PoolKind,
         port::Port,
         request::Address,
@@ -160,12 +160,11 @@ pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
 
 /// The limit cannot change after the adapter has started.
 pub(super) fn update_adapter_max_io(call: &mut Call, port: &'static Port) -> u32 {
-    let name = "StorPortUpdateAdapterMaxIO";
     let allowed = [Callback::HwInitialize, Callback::HwPassiveInitialize];
-    if !check_callback(port, name, &allowed, call.caller) {
+    if !call.check_callback(port, &allowed) {
         return STOR_STATUS_INVALID_DEVICE_REQUEST;
     }
-    port.statistics.not_implemented(name);
+    port.statistics.not_implemented(call.function);
     STOR_STATUS_NOT_IMPLEMENTED
 }
 

@@ -106,10 +106,6 @@ pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> u32 
     port.performance_options(query, data, call.caller)
 }
 
-pub(super) fn get_current_irql(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), cpu::current_irql())
-}
-
 pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {
     let to = call.structure();
     if to.is_null() {

@@ -10,7 +10,6 @@ use super::{
             },
         },
         callbacks::Callback,
-        exports::check_callback,
         port::Port,
     },
     output,
@@ -59,18 +58,14 @@ pub(super) fn wide(text: Structure) -> String {
         .collect()
 }
 
-pub(super) fn is_current_os_installation_upgrade(call: &mut Call, _: &'static Port) -> u32 {
-    output(call.structure(), 0u8)
-}
-
 pub(super) fn get_d3_cold_support(call: &mut Call, _: &'static Port) -> u32 {
     let _address = call.address();
     output(call.structure(), 0u8)
 }
 
-pub(super) fn set_adapter_bus_type(call: &mut Call, port: &'static Port) -> u32 {
-    let allowed = [Callback::HwFindAdapter];
-    if check_callback(port, "StorPortSetAdapterBusType", &allowed, call.caller) {
+/// Accepts a call without an effect here, if it comes from these callbacks.
+pub(super) fn accept_in(allowed: &[Callback], call: &Call, port: &Port) -> u32 {
+    if call.check_callback(port, allowed) {
         STOR_STATUS_SUCCESS
     } else {
         STOR_STATUS_UNSUCCESSFUL
@@ -79,33 +74,11 @@ pub(super) fn set_adapter_bus_type(call: &mut Call, port: &'static Port) -> u32 
 
 pub(super) fn set_feature_list(call: &mut Call, port: &'static Port) -> u32 {
     let (_count, features) = (call.u32(), call.address());
-    let allowed = [Callback::HwFindAdapter];
-    if !check_callback(port, "StorPortSetFeatureList", &allowed, call.caller) {
+    if !call.check_callback(port, &[Callback::HwFindAdapter]) {
         return STOR_STATUS_UNSUCCESSFUL;
     }
     if features == 0 {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     STOR_STATUS_SUCCESS
-}
-
-/// Power settings never change, so there are no notifications.
-pub(super) fn set_power_setting_notification_guids(call: &mut Call, port: &'static Port) -> u32 {
-    let allowed = [Callback::HwFindAdapter];
-    let name = "StorPortSetPowerSettingNotificationGuids";
-    if check_callback(port, name, &allowed, call.caller) {
-        STOR_STATUS_SUCCESS
-    } else {
-        STOR_STATUS_UNSUCCESSFUL
-    }
-}
-
-/// There is no dump to which the memory could be added.
-pub(super) fn mark_dump_memory(call: &mut Call, port: &'static Port) -> u32 {
-    let allowed = [Callback::DriverEntry, Callback::HwFindAdapter];
-    if check_callback(port, "StorPortMarkDumpMemory", &allowed, call.caller) {
-        STOR_STATUS_SUCCESS
-    } else {
-        STOR_STATUS_UNSUCCESSFUL
-    }
 }
