@@ -61,9 +61,11 @@ impl<T> Field<T> {
 /// # Invariants
 /// - A bounded structure is memory that Storport allocated for the driver and never frees. All
 ///   accesses are checked against the bound.
-/// - An unbounded structure is a pointer that the driver passed to Storport or stored in such
-///   memory. Storport trusts it as the kernel does, for the type that its declaration names. If
-///   it is wrong, the access faults, and the fault is reported as the driver's crash.
+/// - An unbounded structure is a pointer that the driver passed to Storport or stored in shared
+///   memory. Storport trusts it as the kernel does, and accesses only what the pointer's
+///   declaration names. No type can check this. If the pointer is wrong, the access faults, and
+///   the fault is reported as the driver's crash.
+/// - Storport stores only such addresses in the pointers of shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Structure {
     address: usize,

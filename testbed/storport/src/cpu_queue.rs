@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use super::{
     adapter::{Checks, SrbShape, StartIoCpu},
     callbacks::Callback,
     control_request::ControlRequest,
+    lock,
     port::Port,
     request::{Address, Program, Request},
     spin_locks::LockId,
@@ -147,7 +148,7 @@ impl CpuQueue {
 
     /// Only the CPU's thread takes this lock.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     fn wake(&self) {
@@ -175,7 +176,7 @@ impl CpuQueue {
 
     /// Tells the queue that `unit` admitted its first waiting request.
     pub(super) fn grant(&self, unit: &'static Unit) {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut granted = lock(&self.granted);
         granted.push(unit);
         self.grants.store(granted.len() as u32, Ordering::Release);
         drop(granted);
@@ -601,7 +602,7 @@ impl CpuQueue {
             return;
         }
         let granted = {
-            let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut granted = lock(&self.granted);
             self.grants.store(0, Ordering::Relaxed);
             std::mem::take(&mut *granted)
         };

@@ -1,13 +1,14 @@
 //! DPC objects: initialised STOR_DPCs, and the queueing of them.
 
 use std::sync::{
-    Mutex, OnceLock, PoisonError,
+    Mutex, OnceLock,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use super::{
     abi::{Routine, Structure, dpc_buffer, stor_dpc},
     callbacks::Callback,
+    lock,
     port::Port,
     spin_locks::SpinLock,
     violations::Rule,
@@ -54,7 +55,7 @@ impl Deferred for DpcObject {
         if !self.port.is_awake() {
             return;
         }
-        let routine = *self.routine.lock().unwrap_or_else(PoisonError::into_inner);
+        let routine = *lock(&self.routine);
         self.port.call_about(
             Callback::HwDpcRoutine,
             self.kind.load(Ordering::Relaxed),
@@ -84,7 +85,7 @@ impl Default for Dpcs {
 impl Dpcs {
     /// The number of DPC objects.
     pub(super) fn count(&self) -> u32 {
-        *self.count.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.count)
     }
 
     /// The object with this number.
@@ -125,11 +126,7 @@ impl Port {
                 ),
             );
         }
-        let mut count = self
-            .dpcs
-            .count
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut count = lock(&self.dpcs.count);
         let known = (0..*count).find(|number| {
             self.dpcs
                 .get(*number)
@@ -154,10 +151,7 @@ impl Port {
                 lock: SpinLock::default(),
             }))
         });
-        *object
-            .routine
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = routine;
+        *lock(&object.routine) = routine;
         object.kind.store(kind, Ordering::Relaxed);
         *count = (*count).max(number + 1);
         drop(count);

@@ -1,13 +1,13 @@
 //! STOR_EVENT: StorPortInitializeEvent, StorPortSetEvent and StorPortWaitForSingleObject.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
-use super::abi::{
-    Structure, stor_dispatcher_header as header,
-    stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_TIMEOUT},
+use super::{
+    abi::{
+        Structure, stor_dispatcher_header as header,
+        stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS, STOR_STATUS_TIMEOUT},
+    },
+    lock,
 };
 use testbed_machine::{clock, schedule::Condition};
 
@@ -30,8 +30,8 @@ pub(super) fn initialize(event: Structure, kind: u32, set: bool) -> u32 {
 
 /// Sets an event.
 pub(super) fn set(event: Structure) {
-    let (lock, changed) = &EVENTS;
-    let _events = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mutex, changed) = &EVENTS;
+    let _events = lock(mutex);
     event.set(header::SignalState, 1);
     changed.changed();
 }
@@ -39,17 +39,17 @@ pub(super) fn set(event: Structure) {
 /// Waits for an event. The time-out is in units of 100 ns: relative if it is negative, else since
 /// 1601.
 pub(super) fn wait(event: Structure, timeout: Option<i64>) -> u32 {
-    let (lock, changed) = &EVENTS;
+    let (mutex, changed) = &EVENTS;
     let until = timeout.map(|timeout| {
         let time = duration(timeout).as_nanos() as u64;
         clock::now().saturating_add(time)
     });
-    let mut events = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut events = lock(mutex);
     while event.get(header::SignalState) == 0 {
         if until.is_some_and(|until| until <= clock::now()) {
             return STOR_STATUS_TIMEOUT;
         }
-        events = changed.wait(lock, events, until, "an event of the driver's");
+        events = changed.wait(mutex, events, until, "an event of the driver's");
     }
     if event.get(header::Lock) as u8 == SYNCHRONIZATION as u8 {
         event.set(header::SignalState, 0);

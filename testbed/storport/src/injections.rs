@@ -2,20 +2,17 @@
 //! fields, and requests that are built but never started.
 
 use std::sync::{
-    Mutex, MutexGuard, PoisonError,
+    Mutex,
     atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use super::{
     abi::srb_status,
     adapter::{FailingFunction, SrbChange},
+    lock,
     port::Port,
     srb::{Slot, Srb, state},
 };
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The injections that a test has requested.
 #[derive(Debug, Default)]

@@ -4,9 +4,9 @@
 //! Rule `lock-order` covers interrupt locks. No page demands an order for other pairs of locks,
 //! so a miniport is only wrong if it uses both orders.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-use super::spin_locks::LockId;
+use super::{lock, spin_locks::LockId};
 
 /// A lock that was taken while another was held.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl LockOrder {
         inner: LockId,
         place: impl FnOnce() -> String,
     ) -> Option<String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let is_known = known
             .iter()
             .any(|nesting| (nesting.outer, nesting.inner) == (outer, inner));

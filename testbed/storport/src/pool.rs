@@ -4,10 +4,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
-use super::{port::Port, violations::Rule};
+use super::{lock, port::Port, violations::Rule};
 use testbed_machine::memory::{Block, PAGE, Placement};
 
 /// The content of uninitialised pool.
@@ -55,7 +55,7 @@ pub(super) struct Pool(Mutex<HashMap<usize, Allocation>>);
 
 impl Pool {
     fn lock(&self) -> MutexGuard<'_, HashMap<usize, Allocation>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     dpcs::Dpcs,
     injections::Injections,
     interrupts::Controller,
+    lock,
     lock_order::LockOrder,
     performance::Performance,
     pool::Pool,
@@ -378,18 +379,12 @@ impl Port {
 
     /// HwPassiveInitialize, if StorPortEnablePassiveInitialization was called.
     pub(super) fn passive_initialize(&self) -> Routine {
-        *self
-            .passive_initialize
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.passive_initialize)
     }
 
     /// StorPortEnablePassiveInitialization.
     pub(super) fn set_passive_initialize(&self, routine: Routine) {
-        *self
-            .passive_initialize
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = routine;
+        *lock(&self.passive_initialize) = routine;
     }
 
     /// SynchronizationModel, or full duplex before HwFindAdapter chose it.

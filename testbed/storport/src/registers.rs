@@ -1,11 +1,11 @@
 //! Access to a function's registers and configuration space: StorPortGetDeviceBase, and the
 //! exported register and port functions.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use super::{
     callbacks::{self, Callback},
-    plug_and_play,
+    lock, plug_and_play,
     port::Port,
     violations::Rule,
 };
@@ -25,7 +25,7 @@ pub(super) struct Windows(Mutex<Vec<Window>>);
 
 impl Windows {
     fn lock(&self) -> MutexGuard<'_, Vec<Window>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// The BAR and offset of `bytes` mapped bytes at `address`.

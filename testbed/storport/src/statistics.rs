@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     callbacks::Callback,
+    lock,
     report::{CallbackRow, Report, ResetRow, SystemEvent},
 };
 use testbed_machine::cpu;
@@ -89,7 +90,7 @@ impl Statistics {
     }
 
     fn rare(&self) -> MutexGuard<'_, Rare> {
-        self.rare.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.rare)
     }
 
     /// Counts a call that took `nanoseconds`, of which it stalled for `stalled` at DISPATCH_LEVEL

@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -16,6 +16,7 @@ use super::{
         },
     },
     callbacks::Callback,
+    lock,
     port::Port,
     spin_locks::LockId,
     violations::Rule,
@@ -50,7 +51,7 @@ impl Timer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Armed> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.armed)
     }
 
     /// Calls `routine` after `microseconds`; 0 disarms the timer.
@@ -117,10 +118,6 @@ pub(super) struct Later {
     /// Work items by handle.
     workers: Mutex<HashMap<usize, Worker>>,
     state_change: Mutex<bool>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Later {

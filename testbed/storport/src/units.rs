@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::{port::Port, request::Address};
+use super::{lock, port::Port, request::Address};
 use testbed_machine::{
     cpu::{self, Deferred},
     memory::Block,
@@ -131,7 +131,7 @@ pub(super) struct Unit {
 
 impl Unit {
     fn lock(&self) -> MutexGuard<'_, VecDeque<u32>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting)
     }
 
     /// A free 8-bit queue tag. There is one, because the unit's depth is lower than the number of

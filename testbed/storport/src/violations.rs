@@ -3,13 +3,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
 };
 
 use super::{
     callbacks::Callback,
-    held_locks,
+    held_locks, lock,
     report::{Circumstances, RuleList, Violation},
     spin_locks::LockId,
     waits::Circle,
@@ -332,7 +332,7 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Violation>> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.found)
     }
 }
 

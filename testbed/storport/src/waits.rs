@@ -6,12 +6,12 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use super::violations::places;
+use super::{lock, violations::places};
 use testbed_machine::{cpu::irql, trap::Calls};
 
 /// A waiting thread, as a report describes it.
@@ -44,7 +44,7 @@ struct Wait {
 static WAITS: Mutex<Vec<Wait>> = Mutex::new(Vec::new());
 
 fn waits() -> MutexGuard<'static, Vec<Wait>> {
-    WAITS.lock().unwrap_or_else(PoisonError::into_inner)
+    lock(&WAITS)
 }
 
 /// A wait of the thread with this number. Dropping it ends the wait.

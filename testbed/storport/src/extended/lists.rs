@@ -2,8 +2,6 @@
 //! the adapter protects all lists, instead of Windows' atomic instructions and the caller's
 //! STOR_KSPIN_LOCK.
 
-use std::sync::PoisonError;
-
 use super::{
     super::{
         abi::{
@@ -13,6 +11,7 @@ use super::{
             stor_slist_header as slist,
             stor_status::{STOR_STATUS_INVALID_PARAMETER, STOR_STATUS_SUCCESS},
         },
+        lock,
         port::Port,
     },
     output,
@@ -48,7 +47,7 @@ fn slist_depth(head: Structure) -> u16 {
 
 pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     let first = slist_first(head);
     set_slist(head, 0, 0);
     output(to, first.address())
@@ -56,7 +55,7 @@ pub(super) fn interlocked_flush_slist(call: &mut Call, port: &'static Port) -> u
 
 pub(super) fn interlocked_pop_entry_slist(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     let first = slist_first(head);
     if !first.is_null() {
         let next = first.get(slist_entry::Next);
@@ -70,7 +69,7 @@ pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port)
     if !entry.address().is_multiple_of(16) {
         return STOR_STATUS_INVALID_PARAMETER;
     }
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     let first = slist_first(head).address();
     entry.set(slist_entry::Next, first);
     set_slist(head, entry.address(), slist_depth(head).wrapping_add(1));
@@ -79,7 +78,7 @@ pub(super) fn interlocked_push_entry_slist(call: &mut Call, port: &'static Port)
 
 pub(super) fn query_depth_slist(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     output(to, slist_depth(head))
 }
 
@@ -92,7 +91,7 @@ pub(super) enum End {
 
 pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End) -> u32 {
     let (head, entry, to) = (call.structure(), call.structure(), call.structure());
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     let (before, after) = match end {
         End::Head => (head, head.follow(list_entry::Flink)),
         End::Tail => (head.follow(list_entry::Blink), head),
@@ -110,7 +109,7 @@ pub(super) fn interlocked_insert(call: &mut Call, port: &'static Port, end: End)
 
 pub(super) fn interlocked_remove_head_list(call: &mut Call, port: &'static Port) -> u32 {
     let (head, to) = (call.structure(), call.structure());
-    let _lists = port.lists.lock().unwrap_or_else(PoisonError::into_inner);
+    let _lists = lock(&port.lists);
     let first = head.follow(list_entry::Flink);
     if first.address() == head.address() {
         return output(to, 0usize);
