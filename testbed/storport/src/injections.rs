@@ -24,7 +24,7 @@ pub(super) struct Injections {
     holding: AtomicU32,
     /// The SRBs of the held requests.
     held: Mutex<Vec<u32>>,
-    /// The calls of [`FailingFunction`]s so far.
+    /// The number of calls of the [`FailingFunction`].
     calls: AtomicU32,
 }
 
@@ -82,7 +82,7 @@ impl Injections {
 
 impl Port {
     /// Completes the held requests with SRB_STATUS_BUS_RESET, as a bus reset does. The miniport
-    /// is not told: HwStartIo never got them.
+    /// does not learn of it: HwStartIo never got them.
     pub(super) fn complete_held(&self) {
         for number in std::mem::take(&mut *lock(&self.injections.held)) {
             let slot = self.srbs().slot(number);

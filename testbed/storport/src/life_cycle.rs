@@ -497,7 +497,7 @@ pub(super) fn remove_unstarted(
     Ok(port.is_single_back().then(|| srb.status() & STATUS))
 }
 
-/// Shuts the system down: flushes the units, and tells them and the adapter. It is documented
+/// Shuts the system down: flushes the units, and sends shutdown and power requests. It is documented
 /// that SRB_FUNCTION_SHUTDOWN comes after the last command. The remaining order is a choice.
 pub(super) fn shut_down(port: &'static Port) {
     let (state, action) = (PowerState::D3, PowerAction::ShutdownOff);

@@ -70,7 +70,7 @@ impl Uncached {
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut copy = vec![0; self.bytes as usize];
         let inside = self.memory.block.read(self.memory.offset, &mut copy);
-        debug_assert!(inside, "it lies in its block");
+        debug_assert!(inside, "the extension is inside its block");
         copy
     }
 }

@@ -11,7 +11,7 @@ macro_rules! structures {
         $($(#[$doc])* pub(crate) mod $module {
             use super::Field;
             pub(crate) const SIZE: usize = $bytes;
-            // No field lies beyond the end.
+            // All fields are inside the structure.
             $(const _: () = assert!($offset + size_of::<$type>() <= SIZE);)*
             $(pub(crate) const $field: Field<$type> = Field::at($offset);)*
         })*
