@@ -45,11 +45,12 @@ impl Disk {
     /// [`DiskError`]: there is none, or it contradicts itself.
     pub fn discover(port: Arc<dyn Port>, memory: &Arc<Memory>) -> Result<Self, DiskError> {
         let facts = discovery::discover(&*port, memory)?;
+        let of_adapter = port.limits();
         let limits = Limits {
             address: facts.address,
             block_bytes: facts.block_bytes,
-            max_transfer_bytes: port.max_transfer_bytes(),
-            max_physical_breaks: port.max_physical_breaks(),
+            max_transfer_bytes: of_adapter.max_transfer_bytes,
+            max_physical_breaks: of_adapter.max_physical_breaks,
             write_through: facts.write_through(),
         };
         if !limits.fits_a_block() {
@@ -100,7 +101,7 @@ impl Disk {
         count: usize,
         bytes: u32,
     ) -> Result<Vec<Buffer>, MemoryError> {
-        let mask = self.port.alignment_mask();
+        let mask = self.port.limits().alignment_mask;
         Buffer::scattered(&self.memory, random, mask, count, bytes)
     }
 

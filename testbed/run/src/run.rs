@@ -363,14 +363,15 @@ impl Run<'_> {
                 return self.verdict(out);
             }
         };
+        let limits = adapter.limits();
         writeln!(
             out,
             "adapter   started in {:.2?}; {} a transfer, {} scatter/gather elements, alignment mask \
              {:#x}",
             clock::instant() - begin,
-            Size(adapter.max_transfer_bytes().into()),
-            adapter.max_physical_breaks(),
-            adapter.alignment_mask(),
+            Size(limits.max_transfer_bytes.into()),
+            limits.max_physical_breaks,
+            limits.alignment_mask,
         )?;
         if self.use_disk(&adapter, workload, out)? == Ending::ShutDown {
             adapter.shut_down();

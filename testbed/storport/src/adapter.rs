@@ -342,6 +342,17 @@ pub enum RestartError {
     Start(#[from] StartError),
 }
 
+/// The limits of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdapterLimits {
+    /// The largest transfer, in bytes.
+    pub max_transfer_bytes: u32,
+    /// The most elements of a scatter/gather list.
+    pub max_physical_breaks: u32,
+    /// AlignmentMask: the bits that must be zero in a data buffer's address.
+    pub alignment_mask: u32,
+}
+
 /// The memory that a miniport requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extensions {
@@ -396,7 +407,7 @@ impl Adapter {
     }
 
     /// Executes one request on CPU 0. The calling thread must not be a virtual CPU. A request
-    /// beyond the adapter's limits (see [`Self::max_transfer_bytes`]) stops the machine.
+    /// beyond the adapter's limits (see [`Self::limits`]) stops the machine.
     #[must_use]
     pub fn execute(&self, request: Request) -> Completion {
         let once: Box<dyn Program> = Box::new(Once {
@@ -478,22 +489,10 @@ impl Adapter {
         }
     }
 
-    /// The largest transfer of a request, in bytes.
+    /// The limits of a request.
     #[must_use]
-    pub fn max_transfer_bytes(&self) -> u32 {
-        self.port.configuration().max_transfer_bytes
-    }
-
-    /// The most elements of a scatter/gather list.
-    #[must_use]
-    pub fn max_physical_breaks(&self) -> u32 {
-        self.port.max_elements()
-    }
-
-    /// AlignmentMask: the bits that must be zero in a data buffer's address.
-    #[must_use]
-    pub fn alignment_mask(&self) -> u32 {
-        self.port.configuration().alignment_mask
+    pub fn limits(&self) -> AdapterLimits {
+        self.port.configuration().limits()
     }
 
     /// The number of buses, targets of a bus and units of a target.

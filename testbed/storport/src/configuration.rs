@@ -9,7 +9,7 @@ use super::{
         ntstatus::{STATUS_INVALID_PARAMETER, STATUS_REVISION_MISMATCH},
         port_configuration_information as info, srb,
     },
-    adapter::SrbShape,
+    adapter::{AdapterLimits, SrbShape},
     callbacks::Callback,
     port::Port,
     violations::Rule,
@@ -255,6 +255,15 @@ pub(super) struct Configuration {
 }
 
 impl Configuration {
+    /// The limits of a request.
+    pub(super) fn limits(&self) -> AdapterLimits {
+        AdapterLimits {
+            max_transfer_bytes: self.max_transfer_bytes,
+            max_physical_breaks: self.max_elements,
+            alignment_mask: self.alignment_mask,
+        }
+    }
+
     /// Reads ConfigInfo after HwFindAdapter, and reports violations.
     pub(super) fn read(port: &Port, from: Structure) -> Self {
         let wrong = |what: std::fmt::Arguments<'_>| {

@@ -309,7 +309,7 @@ impl CpuQueue {
             trap::stop_machine(format_args!(
                 "the testbed itself sent a request whose buffer needs more than the {} elements \
                  that {} allows, or is not completely in its memory",
-                self.port.max_elements(),
+                self.port.configuration().max_elements,
                 self.port.driver()
             ));
         }

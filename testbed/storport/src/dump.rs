@@ -25,7 +25,7 @@ use std::{
 
 use super::{
     abi::{Routine, Structure, config, port_configuration_information as info, srb_status},
-    adapter::{AdapterSettings, SrbShape, StartError},
+    adapter::{AdapterLimits, AdapterSettings, SrbShape, StartError},
     callbacks::{self, Callback},
     control_request::ControlRequest,
     life_cycle,
@@ -185,22 +185,10 @@ impl DumpStack {
         Ok(completion.srb_status)
     }
 
-    /// The largest transfer of a request, in bytes.
+    /// The limits of a request.
     #[must_use]
-    pub fn max_transfer_bytes(&self) -> u32 {
-        self.port.configuration().max_transfer_bytes
-    }
-
-    /// The most elements of a scatter/gather list.
-    #[must_use]
-    pub fn max_physical_breaks(&self) -> u32 {
-        self.port.max_elements()
-    }
-
-    /// AlignmentMask: the bits that must be zero in a data buffer's address.
-    #[must_use]
-    pub fn alignment_mask(&self) -> u32 {
-        self.port.configuration().alignment_mask
+    pub fn limits(&self) -> AdapterLimits {
+        self.port.configuration().limits()
     }
 
     /// The bytes of the device extension and of the uncached extension, which are at most

@@ -420,11 +420,6 @@ impl Port {
         self.configuration().srb_shape
     }
 
-    /// The most elements of a scatter/gather list.
-    pub(super) fn max_elements(&self) -> u32 {
-        self.configuration().max_elements
-    }
-
     /// Turns this into the port of a dump stack, before the miniport is called. The time stands
     /// still.
     pub(super) fn become_dump(&self, time: (u64, u64)) {

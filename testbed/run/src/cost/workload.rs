@@ -116,16 +116,17 @@ impl Workload {
 
     /// Why requests of this kind cannot be sent.
     pub(super) fn refusal(&self, kind: Kind) -> Option<String> {
-        let most = self.adapter.max_transfer_bytes();
+        let limits = self.adapter.limits();
+        let most = limits.max_transfer_bytes;
         let segments = kind.bytes().div_ceil(4096);
         if kind == Kind::ForcedWrite4K && !self.forced {
             Some("the disk does not support forced unit access (DPOFUA is 0)".to_owned())
         } else if kind.bytes() > most {
             Some(format!("the driver transfers at most {most} bytes"))
-        } else if segments > self.adapter.max_physical_breaks() {
+        } else if segments > limits.max_physical_breaks {
             Some(format!(
                 "the driver takes at most {} segments",
-                self.adapter.max_physical_breaks()
+                limits.max_physical_breaks
             ))
         } else if u64::from(kind.bytes()) > self.blocks * u64::from(self.block_bytes) {
             Some("the request is longer than the disk".to_owned())

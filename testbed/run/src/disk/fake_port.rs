@@ -17,7 +17,10 @@ use super::{
     cdb::{Command, opcode},
     port::Port,
 };
-use testbed_storport::request::{Completion, Data, Direction, Program, Request};
+use testbed_storport::{
+    adapter::AdapterLimits,
+    request::{Completion, Data, Direction, Program, Request},
+};
 
 /// A transfer in the hands of a test.
 pub(crate) struct Io {
@@ -289,16 +292,12 @@ impl Port for FakePort {
         programs
     }
 
-    fn max_transfer_bytes(&self) -> u32 {
-        self.max_transfer_bytes
-    }
-
-    fn max_physical_breaks(&self) -> u32 {
-        self.max_physical_breaks
-    }
-
-    fn alignment_mask(&self) -> u32 {
-        3
+    fn limits(&self) -> AdapterLimits {
+        AdapterLimits {
+            max_transfer_bytes: self.max_transfer_bytes,
+            max_physical_breaks: self.max_physical_breaks,
+            alignment_mask: 3,
+        }
     }
 
     fn topology(&self) -> (u8, u8, u8) {

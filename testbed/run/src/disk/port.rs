@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::cdb::Command;
 use crate::status::{ScsiStatus, Sense, SrbStatus, key, srb};
 use testbed_storport::{
-    adapter::Adapter,
+    adapter::{Adapter, AdapterLimits},
     request::{Completion, Program, Request},
 };
 
@@ -22,12 +22,8 @@ pub trait Port: Send + Sync {
     fn execute(&self, request: Request) -> Completion;
     /// [`Adapter::run`].
     fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>>;
-    /// [`Adapter::max_transfer_bytes`].
-    fn max_transfer_bytes(&self) -> u32;
-    /// [`Adapter::max_physical_breaks`].
-    fn max_physical_breaks(&self) -> u32;
-    /// [`Adapter::alignment_mask`].
-    fn alignment_mask(&self) -> u32;
+    /// [`Adapter::limits`].
+    fn limits(&self) -> AdapterLimits;
     /// [`Adapter::topology`].
     fn topology(&self) -> (u8, u8, u8);
 }
@@ -41,16 +37,8 @@ impl Port for Adapter {
         Self::run(self, programs)
     }
 
-    fn max_transfer_bytes(&self) -> u32 {
-        Self::max_transfer_bytes(self)
-    }
-
-    fn max_physical_breaks(&self) -> u32 {
-        Self::max_physical_breaks(self)
-    }
-
-    fn alignment_mask(&self) -> u32 {
-        Self::alignment_mask(self)
+    fn limits(&self) -> AdapterLimits {
+        Self::limits(self)
     }
 
     fn topology(&self) -> (u8, u8, u8) {

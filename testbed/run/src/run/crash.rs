@@ -295,17 +295,15 @@ struct Dump<'a> {
 impl Dump<'_> {
     /// Bytes of a write: whole blocks, within the limits of the dump stack.
     fn chunk(&self) -> Result<u32, CrashError> {
-        let pages = self.stack.max_physical_breaks();
+        let limits = self.stack.limits();
         let most = LONGEST
-            .min(self.stack.max_transfer_bytes())
-            .min(pages.saturating_mul(PAGE as u32));
+            .min(limits.max_transfer_bytes)
+            .min(limits.max_physical_breaks.saturating_mul(PAGE as u32));
         match most / self.block_bytes * self.block_bytes {
             0 => Err(CrashError::Room(format!(
                 "dump stack: its limits of {} bytes and {} scatter/gather elements allow no \
                  block of {} bytes",
-                self.stack.max_transfer_bytes(),
-                self.stack.max_physical_breaks(),
-                self.block_bytes
+                limits.max_transfer_bytes, limits.max_physical_breaks, self.block_bytes
             ))),
             chunk => Ok(chunk),
         }
@@ -314,7 +312,7 @@ impl Dump<'_> {
     /// A page-aligned buffer, because whole pages are dumped.
     fn buffer(&self, bytes: u32) -> Result<Buffer, CrashError> {
         let mut random = StdRng::seed_from_u64(self.seed);
-        let mask = self.stack.alignment_mask().max(PAGE as u32 - 1);
+        let mask = self.stack.limits().alignment_mask.max(PAGE as u32 - 1);
         let buffers = Buffer::scattered(self.memory, &mut random, mask, 1, bytes)?;
         buffers
             .into_iter()
