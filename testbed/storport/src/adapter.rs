@@ -14,7 +14,7 @@ use std::{
 use super::{
     abi::Routine,
     control_request::{ControlRequest, PowerState},
-    cpu_queue::Home,
+    cpu_queue::ProgramMailbox,
     life_cycle,
     port::{Port, Uncached},
     report::Report,
@@ -469,22 +469,22 @@ impl Adapter {
     #[must_use]
     pub fn run(&self, programs: Vec<Box<dyn Program>>) -> Vec<Box<dyn Program>> {
         let count = programs.len();
-        let home: Arc<Home> = Arc::default();
-        self.begin(programs, &home);
+        let mailbox: Arc<ProgramMailbox> = Arc::default();
+        self.begin(programs, &mailbox);
         let mut done: Vec<_> = (0..count)
-            .map(|_| home.receive("the end of its requests"))
+            .map(|_| mailbox.receive("the end of its requests"))
             .collect();
         done.sort_by_key(|(place, _)| *place);
         done.into_iter().map(|(_, program)| program).collect()
     }
 
-    fn begin(&self, programs: Vec<Box<dyn Program>>, home: &Arc<Home>) {
+    fn begin(&self, programs: Vec<Box<dyn Program>>, mailbox: &Arc<ProgramMailbox>) {
         let cpus = self.port.machine.cpus();
         for (place, program) in programs.into_iter().enumerate() {
             let cpu = &cpus[place % cpus.len()];
-            let (home, port) = (Arc::clone(home), self.port);
+            let (mailbox, port) = (Arc::clone(mailbox), self.port);
             cpu.post(Box::new(move || {
-                port.cpu_queue(cpu.number()).begin(place, program, home);
+                port.cpu_queue(cpu.number()).begin(place, program, mailbox);
             }));
         }
     }

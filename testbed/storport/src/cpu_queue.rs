@@ -40,11 +40,11 @@ struct Running {
     program: Box<dyn Program>,
     outstanding: u32,
     place: usize,
-    home: Arc<Home>,
+    mailbox: Arc<ProgramMailbox>,
 }
 
 /// A mailbox for programs with their indices.
-pub(super) type Home = Mailbox<(usize, Box<dyn Program>)>;
+pub(super) type ProgramMailbox = Mailbox<(usize, Box<dyn Program>)>;
 
 /// A request that is not completed.
 struct Work {
@@ -97,7 +97,7 @@ pub(super) struct CpuQueue {
     granted: Mutex<Vec<&'static Unit>>,
     grants: AtomicU32,
     /// Whether the delay of a BUSY request has ended.
-    busy_over: AtomicBool,
+    delay_over: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Debug for CpuQueue {
 impl Deferred for CpuQueue {
     /// Ends the delay of a BUSY request.
     fn run(&self, _: usize, _: usize) {
-        self.busy_over.store(true, Ordering::Release);
+        self.delay_over.store(true, Ordering::Release);
     }
 }
 
@@ -120,15 +120,15 @@ impl Source for CpuQueue {
     fn ready(&self) -> bool {
         self.completed.load(Ordering::Acquire) != 0
             || self.grants.load(Ordering::Acquire) != 0
-            || self.busy_over.load(Ordering::Acquire)
+            || self.delay_over.load(Ordering::Acquire)
     }
 
     fn serve(&self) {
         let mut inner = self.lock();
-        self.take_completed(&mut inner);
-        self.take_grants(&mut inner);
-        if self.busy_over.swap(false, Ordering::AcqRel) {
-            self.end_busy(&mut inner);
+        self.collect_completed(&mut inner);
+        self.start_admitted(&mut inner);
+        if self.delay_over.swap(false, Ordering::AcqRel) {
+            self.end_delays(&mut inner);
         }
     }
 }
@@ -141,7 +141,7 @@ impl CpuQueue {
             completed: AtomicU32::new(0),
             granted: Mutex::default(),
             grants: AtomicU32::new(0),
-            busy_over: AtomicBool::new(false),
+            delay_over: AtomicBool::new(false),
             inner: Mutex::default(),
         }
     }
@@ -184,13 +184,18 @@ impl CpuQueue {
     }
 
     /// Starts a program. Runs on the CPU's thread.
-    pub(super) fn begin(&'static self, place: usize, program: Box<dyn Program>, home: Arc<Home>) {
+    pub(super) fn begin(
+        &'static self,
+        place: usize,
+        program: Box<dyn Program>,
+        mailbox: Arc<ProgramMailbox>,
+    ) {
         let mut inner = self.lock();
         let running = Running {
             program,
             outstanding: 0,
             place,
-            home,
+            mailbox,
         };
         let index = vacant(&mut inner.programs);
         self.step(&mut inner, index, running, |program, issue| {
@@ -204,7 +209,7 @@ impl CpuQueue {
         &'static self,
         control: ControlRequest,
         program: Box<dyn Program>,
-        home: Arc<Home>,
+        mailbox: Arc<ProgramMailbox>,
     ) {
         let mut inner = self.lock();
         let index = vacant(&mut inner.programs);
@@ -212,7 +217,7 @@ impl CpuQueue {
             program,
             outstanding: 1,
             place: 0,
-            home,
+            mailbox,
         });
         let unit = self.unit(&mut inner, control.unit());
         self.port.pass(unit);
@@ -255,7 +260,7 @@ impl CpuQueue {
                 self.cpu
             ));
         }
-        running.home.send((running.place, running.program));
+        running.mailbox.send((running.place, running.program));
     }
 
     fn issue(&self, inner: &mut Inner, program: usize, request: Request) {
@@ -492,7 +497,7 @@ impl CpuQueue {
     }
 
     /// Collects the completed SRBs in the order of completion.
-    fn take_completed(&self, inner: &mut Inner) {
+    fn collect_completed(&self, inner: &mut Inner) {
         let mut head = self.completed.swap(0, Ordering::Acquire);
         let srbs = self.port.srbs();
         let mut first = 0;
@@ -506,11 +511,11 @@ impl CpuQueue {
         while first != 0 {
             let number = first - 1;
             first = srbs.slot(number).next_completed.load(Ordering::Relaxed);
-            self.take_back(inner, number);
+            self.collect(inner, number);
         }
     }
 
-    fn take_back(&self, inner: &mut Inner, number: u32) {
+    fn collect(&self, inner: &mut Inner, number: u32) {
         let port = self.port;
         let srbs = port.srbs();
         let slot = srbs.slot(number);
@@ -523,7 +528,7 @@ impl CpuQueue {
         slot.state.store(state::FREE, Ordering::Release);
         port.leave(work.unit);
         if status & STATUS == srb_status::SRB_STATUS_BUSY {
-            self.make_busy(inner, number, work);
+            self.delay_busy(inner, number, work);
             return;
         }
         port.statistics.completed(status);
@@ -544,7 +549,7 @@ impl CpuQueue {
 
     /// Prepares a BUSY request to be started again after a delay, with a new SRB extension
     /// (storport-rules.md S5).
-    fn make_busy(&self, inner: &mut Inner, number: u32, work: Work) {
+    fn delay_busy(&self, inner: &mut Inner, number: u32, work: Work) {
         let port = self.port;
         let slot = port.srbs().slot(number);
         let srb = port.srbs().view(slot);
@@ -577,7 +582,7 @@ impl CpuQueue {
     }
 
     /// Moves BUSY requests whose delay has ended to the front of the waiting requests.
-    fn end_busy(&self, inner: &mut Inner) {
+    fn end_delays(&self, inner: &mut Inner) {
         let now = clock::now();
         while let Some((until, number)) = inner.busy.front().copied() {
             if until > now {
@@ -597,7 +602,7 @@ impl CpuQueue {
     }
 
     /// Sends the admitted requests.
-    fn take_grants(&self, inner: &mut Inner) {
+    fn start_admitted(&self, inner: &mut Inner) {
         if self.grants.load(Ordering::Acquire) == 0 {
             return;
         }

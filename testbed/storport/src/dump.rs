@@ -55,41 +55,41 @@ const RETRIES: u32 = 1000;
 
 /// Functions that a dump stack is not known to have: those that need DPCs, timers, other threads,
 /// messages, pool or PASSIVE_LEVEL.
-const LACKING: &[(&str, Since)] = &[
+const LACKING: &[(&str, Reason)] = &[
     (
         "StorPortAllocateContiguousMemorySpecifyCacheNode",
-        Since::HighLevel,
+        Reason::HighLevel,
     ),
-    ("StorPortAllocateDmaMemory", Since::HighLevel),
-    ("StorPortAllocateHostMemoryBuffer", Since::HighLevel),
-    ("StorPortAllocateMdl", Since::HighLevel),
-    ("StorPortAllocatePool", Since::HighLevel),
-    ("StorPortAllocateRegistryBuffer", Since::Documented),
-    ("StorPortEnablePassiveInitialization", Since::Drivers),
-    ("StorPortFreePool", Since::HighLevel),
-    ("StorPortFreeTimer", Since::HighLevel),
-    ("StorPortGetStartIoPerfParams", Since::Drivers),
-    ("StorPortInitializeDpc", Since::Documented),
-    ("StorPortInitializePerfOpts", Since::Drivers),
-    ("StorPortInitializeTimer", Since::HighLevel),
-    ("StorPortInitializeWorker", Since::HighLevel),
-    ("StorPortIssueDpc", Since::Documented),
-    ("StorPortLogSystemEvent", Since::HighLevel),
-    ("StorPortQueueWorkItem", Since::HighLevel),
-    ("StorPortRegistryRead", Since::Documented),
-    ("StorPortRegistryReadAdapterKey", Since::Documented),
-    ("StorPortRegistryWrite", Since::Documented),
-    ("StorPortRegistryWriteAdapterKey", Since::Documented),
-    ("StorPortRequestTimer", Since::Drivers),
-    ("StorPortSetEvent", Since::HighLevel),
-    ("StorPortSetPowerSettingNotificationGuids", Since::Drivers),
-    ("StorPortStateChangeDetected", Since::Drivers),
-    ("StorPortWaitForSingleObject", Since::HighLevel),
+    ("StorPortAllocateDmaMemory", Reason::HighLevel),
+    ("StorPortAllocateHostMemoryBuffer", Reason::HighLevel),
+    ("StorPortAllocateMdl", Reason::HighLevel),
+    ("StorPortAllocatePool", Reason::HighLevel),
+    ("StorPortAllocateRegistryBuffer", Reason::Documented),
+    ("StorPortEnablePassiveInitialization", Reason::Drivers),
+    ("StorPortFreePool", Reason::HighLevel),
+    ("StorPortFreeTimer", Reason::HighLevel),
+    ("StorPortGetStartIoPerfParams", Reason::Drivers),
+    ("StorPortInitializeDpc", Reason::Documented),
+    ("StorPortInitializePerfOpts", Reason::Drivers),
+    ("StorPortInitializeTimer", Reason::HighLevel),
+    ("StorPortInitializeWorker", Reason::HighLevel),
+    ("StorPortIssueDpc", Reason::Documented),
+    ("StorPortLogSystemEvent", Reason::HighLevel),
+    ("StorPortQueueWorkItem", Reason::HighLevel),
+    ("StorPortRegistryRead", Reason::Documented),
+    ("StorPortRegistryReadAdapterKey", Reason::Documented),
+    ("StorPortRegistryWrite", Reason::Documented),
+    ("StorPortRegistryWriteAdapterKey", Reason::Documented),
+    ("StorPortRequestTimer", Reason::Drivers),
+    ("StorPortSetEvent", Reason::HighLevel),
+    ("StorPortSetPowerSettingNotificationGuids", Reason::Drivers),
+    ("StorPortStateChangeDetected", Reason::Drivers),
+    ("StorPortWaitForSingleObject", Reason::HighLevel),
 ];
 
 /// Why a function counts as unavailable in a dump stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Since {
+enum Reason {
     /// It is documented: DPCs, and functions for PASSIVE_LEVEL.
     Documented,
     /// The function is for DISPATCH_LEVEL at most, and HwFindAdapter is documented to run at
@@ -160,7 +160,7 @@ impl DumpStack {
     /// [`DumpError`].
     pub fn execute(&self, request: &Request) -> Result<Completion, DumpError> {
         self.fill(request);
-        self.carry_out(request, None, After::StartIo)
+        self.run(request, None, LastCall::StartIo)
     }
 
     /// Executes `request` with a call of HwResetBus, which the miniport must ignore, between
@@ -170,7 +170,7 @@ impl DumpStack {
     /// [`DumpError`].
     pub fn execute_through_reset(&self, request: &Request) -> Result<Completion, DumpError> {
         self.fill(request);
-        self.carry_out(request, None, After::ResetBus)
+        self.run(request, None, LastCall::ResetBus)
     }
 
     /// Executes a control request. Returns its SRB status.
@@ -180,7 +180,7 @@ impl DumpStack {
     pub fn control(&self, control: ControlRequest) -> Result<u8, DumpError> {
         let request = control.request();
         self.fill(&request);
-        let completion = self.carry_out(&request, Some(control), After::StartIo)?;
+        let completion = self.run(&request, Some(control), LastCall::StartIo)?;
         self.port.check_control(control, completion.srb_status);
         Ok(completion.srb_status)
     }
@@ -220,11 +220,11 @@ impl DumpStack {
         }
     }
 
-    fn carry_out(
+    fn run(
         &self,
         request: &Request,
         control: Option<ControlRequest>,
-        after: After,
+        after: LastCall,
     ) -> Result<Completion, DumpError> {
         let port = self.port;
         let begin = clock::now();
@@ -234,7 +234,7 @@ impl DumpStack {
                 control.write(srb);
             }
             port.build_and_start_single(irql::HIGH);
-            if after == After::ResetBus {
+            if after == LastCall::ResetBus {
                 self.reset_bus();
             }
             self.poll(begin, request, control)?;
@@ -302,7 +302,7 @@ impl DumpStack {
 
 /// The last call before HwInterrupt is polled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum After {
+enum LastCall {
     StartIo,
     ResetBus,
 }
@@ -375,13 +375,13 @@ impl Port {
         if !self.is_dump() {
             return false;
         }
-        let Some((_, since)) = LACKING.iter().find(|(name, _)| *name == function) else {
+        let Some((_, reason)) = LACKING.iter().find(|(name, _)| *name == function) else {
             return false;
         };
-        let is_documented = match since {
-            Since::Documented => true,
-            Since::HighLevel => callbacks::current() == Callback::HwFindAdapter,
-            Since::Drivers => false,
+        let is_documented = match reason {
+            Reason::Documented => true,
+            Reason::HighLevel => callbacks::current() == Callback::HwFindAdapter,
+            Reason::Drivers => false,
         };
         self.violation(
             match is_documented {

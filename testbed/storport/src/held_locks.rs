@@ -42,7 +42,7 @@ pub(super) enum Form {
 
 /// The side that acquired a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taker {
+enum Side {
     Storport,
     Miniport,
 }
@@ -51,7 +51,7 @@ enum Taker {
 #[derive(Clone, Copy, Debug)]
 struct Held {
     id: LockId,
-    taker: Taker,
+    side: Side,
     /// The handle's address, or 0.
     handle: usize,
     /// The value in the handle: thread and number of the acquisition.
@@ -61,18 +61,18 @@ struct Held {
     /// The return address of the miniport's call; 0 for Storport.
     caller: usize,
     /// Whether the handle was reused, which was reported.
-    handle_lost: bool,
+    handle_reused: bool,
 }
 
 const NOTHING: Held = Held {
     id: LockId::StartIo,
-    taker: Taker::Storport,
+    side: Side::Storport,
     handle: 0,
     token: 0,
     old_irql: 0,
     since: 0,
     caller: 0,
-    handle_lost: false,
+    handle_reused: false,
 };
 
 /// The most locks that a thread can hold. Storport's own locks and one of each kind are fewer.
@@ -103,9 +103,9 @@ fn held(index: usize) -> Held {
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.id)?;
-        match self.taker {
-            Taker::Storport => f.write_str(" (by Storport)"),
-            Taker::Miniport => match place_in_driver(self.caller) {
+        match self.side {
+            Side::Storport => f.write_str(" (by Storport)"),
+            Side::Miniport => match place_in_driver(self.caller) {
                 Some(place) => write!(f, " (taken at {place})"),
                 None => Ok(()),
             },
@@ -125,10 +125,10 @@ fn find(wanted: impl Fn(&Held) -> bool) -> Option<usize> {
 }
 
 /// Marks the handle of the acquisition at `index` as reused.
-fn lose_handle(index: usize) {
+fn mark_handle_reused(index: usize) {
     HELD.with(|places| {
         let entry = Held {
-            handle_lost: true,
+            handle_reused: true,
             ..places[index].get()
         };
         places[index].set(entry);
@@ -191,7 +191,7 @@ impl Port {
         }
     }
 
-    fn acquire(&self, id: LockId, taker: Taker, handle: usize, level: u8, caller: usize) {
+    fn acquire(&self, id: LockId, side: Side, handle: usize, level: u8, caller: usize) {
         let number = ACQUISITIONS.get().wrapping_add(1);
         ACQUISITIONS.set(number);
         let thread = this_thread();
@@ -209,13 +209,13 @@ impl Port {
         }
         let entry = Held {
             id,
-            taker,
+            side,
             handle,
             token: u64::from(thread) << 32 | u64::from(number),
             old_irql,
             since: clock::now(),
             caller,
-            handle_lost: false,
+            handle_reused: false,
         };
         if !push(entry) {
             self.lock_stops_machine(
@@ -290,7 +290,7 @@ impl Port {
             LockId::Interrupt | LockId::Message(_) => irql::DEVICE,
             _ => irql::DISPATCH,
         };
-        self.acquire(id, Taker::Storport, 0, level, 0);
+        self.acquire(id, Side::Storport, 0, level, 0);
     }
 
     /// Releases the lock that the calling thread acquired last.
@@ -306,7 +306,7 @@ impl Port {
     }
 
     /// Waits until all running interrupt routines have returned.
-    pub(super) fn interrupts_have_passed(&self) {
+    pub(super) fn wait_for_interrupt_routines(&self) {
         self.lock(LockId::Interrupt);
         self.unlock();
     }
@@ -399,13 +399,13 @@ impl Port {
             );
         }
         if let Some(mine) = mine {
-            lose_handle(mine);
+            mark_handle_reused(mine);
         }
-        self.acquire(id, Taker::Miniport, address, level, caller);
+        self.acquire(id, Side::Miniport, address, level, caller);
         let entry = held(DEPTH.get() - 1);
         if is_others {
             // The other thread needs the handle's content.
-            lose_handle(DEPTH.get() - 1);
+            mark_handle_reused(DEPTH.get() - 1);
             return stor_status::STOR_STATUS_SUCCESS;
         }
         handle.set(stor_lock_handle::Lock, kind);
@@ -514,11 +514,11 @@ impl Port {
         let may_take = self.may_take(id);
         for index in 0..DEPTH.get() {
             let outer = held(index);
-            let by = match outer.taker {
-                Taker::Storport => "Storport",
-                Taker::Miniport => "the miniport",
+            let by = match outer.side {
+                Side::Storport => "Storport",
+                Side::Miniport => "the miniport",
             };
-            if self.same(outer.id, id) {
+            if self.would_deadlock(outer.id, id) {
                 self.lock_stops_machine(
                     Rule::LockRecursion,
                     id,
@@ -607,7 +607,7 @@ impl Port {
     }
 
     /// Whether a thread that holds `outer` would wait for itself with `inner`.
-    fn same(&self, outer: LockId, inner: LockId) -> bool {
+    fn would_deadlock(&self, outer: LockId, inner: LockId) -> bool {
         match (outer, inner) {
             (LockId::Interrupt, LockId::Message(_)) | (LockId::Message(_), LockId::Interrupt) => {
                 self.locks.per_message()
@@ -620,7 +620,7 @@ impl Port {
     fn may_nest(&self, outer: Held, inner: LockId) -> bool {
         matches!((outer.id, inner), (LockId::Message(_), LockId::Message(_)))
             && callbacks::current() == Callback::HwMSInterruptRoutine
-            && outer.taker == Taker::Storport
+            && outer.side == Side::Storport
     }
 
     /// Whether the running callback may take the lock (storport-rules.md Callbacks, and 8 row 4:
@@ -658,8 +658,8 @@ impl Port {
             return self.no_handle("released", caller);
         }
         let token = handle.get(stor_lock_handle::Context_LockQueue_Lock);
-        let by_token = find(|held| held.token == token && held.taker == Taker::Miniport);
-        let by_address = find(|held| held.handle == address && held.taker == Taker::Miniport);
+        let by_token = find(|held| held.token == token && held.side == Side::Miniport);
+        let by_address = find(|held| held.handle == address && held.side == Side::Miniport);
         let Some(index) = by_token.or(by_address) else {
             let (rule, what) = if token >> 32 != 0 && token >> 32 != u64::from(this_thread()) {
                 (Rule::LockOtherThread, "was taken by another thread")
@@ -686,7 +686,7 @@ impl Port {
         }
         let is_as_filled =
             by_token.is_some() && handle.get(stor_lock_handle::Context_OldIrql) == entry.old_irql;
-        if !is_as_filled && !entry.handle_lost {
+        if !is_as_filled && !entry.handle_reused {
             self.lock_violation(
                 Rule::LockHandleChanged,
                 entry.id,
@@ -698,7 +698,7 @@ impl Port {
             );
         }
         self.check_release_order(index, caller);
-        if !entry.handle_lost {
+        if !entry.handle_reused {
             handle.set(stor_lock_handle::Context_LockQueue_Lock, 0);
         }
         self.release(index);
@@ -724,7 +724,7 @@ impl Port {
     ) -> Result<u8, u32> {
         let id = self.message_lock(message, caller)?;
         self.check_acquisition(id, caller);
-        self.acquire(id, Taker::Miniport, 0, irql::DEVICE, caller);
+        self.acquire(id, Side::Miniport, 0, irql::DEVICE, caller);
         Ok(held(DEPTH.get() - 1).old_irql)
     }
 
@@ -739,7 +739,7 @@ impl Port {
             Ok(id) => id,
             Err(status) => return status,
         };
-        let Some(index) = find(|held| held.id == id && held.taker == Taker::Miniport) else {
+        let Some(index) = find(|held| held.id == id && held.side == Side::Miniport) else {
             self.lock_violation(
                 Rule::LockNotHeld,
                 id,

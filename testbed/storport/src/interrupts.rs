@@ -147,7 +147,7 @@ impl Controller {
     /// Stops the delivery, and waits until no interrupt routine runs.
     pub(super) fn disconnect(&self) {
         self.connected.store(false, Ordering::SeqCst);
-        self.port.interrupts_have_passed();
+        self.port.wait_for_interrupt_routines();
     }
 
     fn is_connected(&self) -> bool {

@@ -299,7 +299,7 @@ fn connect_interrupts(port: &Port, kind: InterruptKind, controller: &Controller)
 pub(super) fn initialize(port: &'static Port) -> Result<(), StartError> {
     let routine = port.registration().initialize;
     let arguments = [port.extension()];
-    let result = port.beside_optional(|| {
+    let result = port.with_optional_callbacks(|| {
         port.lock(LockId::Interrupt);
         let result = port.call(Callback::HwInitialize, irql::DEVICE, routine, arguments);
         port.unlock();
@@ -435,13 +435,13 @@ pub(super) fn on_each_cpu(port: &'static Port, job: fn(&'static Port, u32)) {
 
 /// Sends a control request on CPU 0, and waits for it. Returns its SRB status.
 pub(super) fn send_control(port: &'static Port, control: ControlRequest) -> u8 {
-    let home: Arc<Mailbox<_>> = Arc::default();
-    let returns = Arc::clone(&home);
+    let mailbox: Arc<Mailbox<_>> = Arc::default();
+    let returns = Arc::clone(&mailbox);
     port.machine.cpus()[0].post(Box::new(move || {
         let once = Box::<Once>::default();
         port.cpu_queue(0).send_control(control, once, returns);
     }));
-    let (_, program) = home.receive("the end of a request");
+    let (_, program) = mailbox.receive("the end of a request");
     let once = program.into_any().downcast::<Once>().ok();
     let Some(completion) = once.and_then(|once| once.completion) else {
         trap::stop_machine(format_args!(

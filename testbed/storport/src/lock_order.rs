@@ -43,7 +43,7 @@ impl LockOrder {
         }
         // The usual case: nothing was ever taken under `inner`.
         known.iter().find(|nesting| nesting.outer == inner)?;
-        let steps = way(&known, inner, outer)?;
+        let steps = shortest_chain(&known, inner, outer)?;
         let told: Vec<_> = steps
             .iter()
             .map(|step| format!("{} under {} {}", step.inner, step.outer, step.place))
@@ -53,18 +53,18 @@ impl LockOrder {
 }
 
 /// The shortest chain of nestings between two locks.
-fn way(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
-    let mut ways: Vec<(LockId, Vec<&Nesting>)> = vec![(from, Vec::new())];
+fn shortest_chain(known: &[Nesting], from: LockId, to: LockId) -> Option<Vec<&Nesting>> {
+    let mut chains: Vec<(LockId, Vec<&Nesting>)> = vec![(from, Vec::new())];
     let mut at = 0;
-    while let Some((lock, steps)) = ways.get(at).cloned() {
+    while let Some((lock, steps)) = chains.get(at).cloned() {
         if lock == to {
             return Some(steps);
         }
         for nesting in known.iter().filter(|nesting| nesting.outer == lock) {
-            if ways.iter().all(|(reached, _)| *reached != nesting.inner) {
+            if chains.iter().all(|(reached, _)| *reached != nesting.inner) {
                 let mut steps = steps.clone();
                 steps.push(nesting);
-                ways.push((nesting.inner, steps));
+                chains.push((nesting.inner, steps));
             }
         }
         at += 1;

@@ -103,7 +103,7 @@ impl Port {
     }
 
     /// Runs `start`, with optional callbacks at the same time if the settings say so.
-    pub(super) fn beside_optional<T>(&'static self, start: impl FnOnce() -> T) -> T {
+    pub(super) fn with_optional_callbacks<T>(&'static self, start: impl FnOnce() -> T) -> T {
         if self.settings.optional_callbacks == OptionalCallbacks::OnDemand {
             return start();
         }

@@ -67,7 +67,8 @@ fn resume(port: &'static Port) -> Result<(), RestartError> {
             port.call_control(control::ScsiSetRunningConfig, irql::PASSIVE);
         }
         connect(port);
-        let restarted = port.beside_optional(|| port.control_adapter(control::ScsiRestartAdapter));
+        let restarted =
+            port.with_optional_callbacks(|| port.control_adapter(control::ScsiRestartAdapter));
         if restarted != control::ScsiAdapterControlSuccess {
             return Err(RestartError::Refused("ScsiRestartAdapter", restarted));
         }

@@ -194,13 +194,13 @@ impl Locks {
 
     /// Grants `count` concurrent channels. Returns false if channels were granted before.
     pub(super) fn grant_channels(&self, count: u32) -> bool {
-        self.channels.set(some(count)).is_ok()
+        self.channels.set(new_locks(count)).is_ok()
     }
 
     /// Gives each of `count` messages its own lock.
     pub(super) fn separate_messages(&self, count: u32) {
         // Called once, before the interrupts are connected.
-        let _ = self.messages.set(some(count));
+        let _ = self.messages.set(new_locks(count));
     }
 
     /// Whether messages have their own locks.
@@ -209,6 +209,6 @@ impl Locks {
     }
 }
 
-fn some(count: u32) -> Box<[SpinLock]> {
+fn new_locks(count: u32) -> Box<[SpinLock]> {
     (0..count).map(|_| SpinLock::default()).collect()
 }

@@ -17,7 +17,7 @@ use super::{
 
 pub(super) fn log_hardware_error(call: &mut Call, port: &'static Port) -> u32 {
     let (_address, id) = (call.address(), call.u32());
-    let text = wide(call.structure());
+    let text = wide_string(call.structure());
     port.event(format_args!("StorPortEtwLogError {id}: {text}"));
     STOR_STATUS_SUCCESS
 }
@@ -34,7 +34,7 @@ pub(super) fn etw_event(call: &mut Call, port: &'static Port) -> u32 {
 
 pub(super) fn log_etw_event(call: &mut Call, port: &'static Port) -> u32 {
     let id = call.u32();
-    let text = wide(call.structure());
+    let text = wide_string(call.structure());
     port.event(format_args!("ETW event {id}: {text}"));
     STOR_STATUS_SUCCESS
 }
@@ -45,7 +45,7 @@ pub(super) fn telemetry(port: &'static Port) -> u32 {
 }
 
 /// A NUL-terminated UTF-16 string, up to the length of a line.
-pub(super) fn wide(text: Structure) -> String {
+pub(super) fn wide_string(text: Structure) -> String {
     const LONGEST: usize = 256;
     if text.is_null() {
         return String::new();

@@ -17,7 +17,7 @@ use super::{
         report::SystemEvent,
         violations::Rule,
     },
-    system::wide,
+    system::wide_string,
 };
 
 /// STOR_CURRENT_LOG_INTERFACE_REVISION. The lowest byte is not compared.
@@ -153,7 +153,7 @@ fn read(details: Structure) -> Result<SystemEvent, Fault> {
         if string.is_null() {
             return Err(Fault::Null("a string of StringList"));
         }
-        strings.push(wide(string));
+        strings.push(wide_string(string));
     }
     let units: usize = strings
         .iter()
