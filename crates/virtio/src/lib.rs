@@ -51,13 +51,10 @@
 //!
 //! # Example
 //!
-//! Starts a disk, from its reset to a completed read. The code of the device is hidden: some
-//! sixty lines that answer register accesses and, when notified, serve the ring. The device
-//! is a disk of one sector full of `Z`.
+//! Starts a disk, from its reset to a completed read. The device is a disk of one
+//! sector full of `Z`. Its code is hidden. It uses the registers and the ring of `testbed-virtio`.
 //!
 //! ```
-//! use std::ptr::NonNull;
-//!
 //! use block::{Blocks, Lba};
 //! use virtio::blk::{Config, Requests, Segment, choose_features, limits};
 //! use virtio::dma::DmaMemory;
@@ -68,109 +65,69 @@
 //! use virtio::split_queue::SplitQueue;
 //! use virtio::transport::{Device, Windows};
 //!
-//! # const PHYSICAL: u64 = 0x4000_0000;
-//! # #[repr(align(4096))]
-//! # struct Memory([u8; 16384]);
-//! # use std::cell::Cell;
-//! # use virtio::pci::Structure;
-//! # struct FakeDisk {
-//! #     start: NonNull<u8>,
-//! #     status: Cell<u8>,
-//! #     select: Cell<u32>,
-//! #     enabled: Cell<u16>,
-//! #     ring: [Cell<u32>; 6],
-//! # }
-//! # impl FakeDisk {
-//! #     fn new(start: NonNull<u8>) -> Self {
-//! #         let (status, select) = (Cell::new(0), Cell::new(0));
-//! #         Self { start, status, select, enabled: Cell::new(0), ring: Default::default() }
-//! #     }
-//! #     fn windows(&self) -> Windows<Window<'_>> {
-//! #         let window = |structure| Window(self, structure);
-//! #         Windows {
-//! #             common: window(Structure::Common),
-//! #             notify: window(Structure::Notify),
-//! #             isr: window(Structure::Isr),
-//! #             device: window(Structure::Device),
-//! #         }
-//! #     }
-//! #     fn at<T>(&self, physical: u64) -> NonNull<T> {
-//! #         // SAFETY: all that the driver gives addresses of is in its memory.
-//! #         unsafe { self.start.add((physical - PHYSICAL) as usize) }.cast()
-//! #     }
-//! #     fn load<T: Copy>(&self, physical: u64) -> T {
-//! #         // SAFETY: as for `at`; everything lies aligned.
-//! #         unsafe { self.at(physical).read_volatile() }
-//! #     }
-//! #     fn store<T>(&self, physical: u64, value: T) {
-//! #         // SAFETY: as for `load`.
-//! #         unsafe { self.at(physical).write_volatile(value) }
-//! #     }
-//! #     fn serve(&self) {
-//! #         let part = |part: usize| u64::from(self.ring[part].get());
-//! #         let (descriptors, available, used) = (part(0), part(2), part(4));
-//! #         let head: u16 = self.load(available + 4);
-//! #         let table: u64 = self.load(descriptors + 16 * u64::from(head));
-//! #         let entries = self.load::<u32>(descriptors + 16 * u64::from(head) + 8) / 16;
-//! #         let mut written = 0;
-//! #         for entry in (1..u64::from(entries)).map(|entry| table + 16 * entry) {
-//! #             let (address, length): (u64, u32) = (self.load(entry), self.load(entry + 8));
-//! #             let byte = if length == 1 { 0 } else { b'Z' };
-//! #             (0..u64::from(length)).for_each(|at| self.store(address + at, byte));
-//! #             written += length;
-//! #         }
-//! #         self.store(used + 4, u32::from(head));
-//! #         self.store(used + 8, written);
-//! #         self.store(used + 2, 1_u16);
-//! #     }
-//! # }
+//! # use std::cell::RefCell;
+//! # use testbed_virtio::blk_config::BlkConfig;
+//! # use testbed_virtio::common_config::CommonConfig;
+//! # use testbed_virtio::driver_errors::DriverErrors;
+//! # use testbed_virtio::function::{Function, Structure};
+//! # use testbed_virtio::memory::{GuestMemory, Memory, PHYSICAL};
+//! # use testbed_virtio::ring::RingDevice;
 //! # #[derive(Clone, Copy, Debug)]
-//! # struct Window<'d>(&'d FakeDisk, Structure);
-//! # impl std::fmt::Debug for FakeDisk {
-//! #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("a disk") }
+//! # struct Window<'d>(&'d RefCell<Function>, &'d GuestMemory, Structure);
+//! # impl Window<'_> {
+//! #     fn read<const N: usize>(&self, offset: usize) -> [u8; N] {
+//! #         let mut data = [0; N];
+//! #         let errors = DriverErrors::default();
+//! #         self.0.borrow_mut().read(self.2, offset as u64, &mut data, &errors);
+//! #         assert_eq!(errors.list(), [""; 0]);
+//! #         data
+//! #     }
+//! #     fn write(&self, offset: usize, data: &[u8]) {
+//! #         let mut function = self.0.borrow_mut();
+//! #         if self.2 == Structure::Notify {
+//! #             let ring = function.common.ring(0).expect("an enabled queue");
+//! #             return serve(RingDevice::new(self.1, ring));
+//! #         }
+//! #         let errors = DriverErrors::default();
+//! #         let effect = function.write(self.2, offset as u64, data, false, &errors);
+//! #         function.carry_out(effect);
+//! #         assert_eq!(errors.list(), [""; 0]);
+//! #     }
+//! # }
+//! # fn serve(mut device: RingDevice<'_>) {
+//! #     let chain = device.take().expect("a request");
+//! #     let [_, data, status] = chain.descriptors[..] else { panic!("no read") };
+//! #     (0..512).for_each(|at| device.memory.store8(data.address + at, b'Z'));
+//! #     device.memory.store8(status.address, 0);
+//! #     device.finish(chain.head, chain.writable_bytes());
 //! # }
 //! # impl Registers for Window<'_> {
 //! #     fn length(&self) -> usize { 64 }
-//! #     fn read_u8(&self, offset: usize) -> u8 {
-//! #         if offset == 0x14 { self.0.status.get() } else { 0 }
-//! #     }
-//! #     fn read_u16(&self, offset: usize) -> u16 {
-//! #         match offset { 0x12 => 1, 0x18 => 8, 0x1C => self.0.enabled.get(), _ => 0 }
-//! #     }
-//! #     fn read_u32(&self, offset: usize) -> u32 {
-//! #         match (self.1, offset, self.0.select.get()) {
-//! #             (Structure::Device, 0, _) => 1,
-//! #             (Structure::Common, 4, 0) => 1 << 28,
-//! #             (Structure::Common, 4, 1) => 1,
-//! #             _ => 0,
-//! #         }
-//! #     }
-//! #     fn write_u8(&self, _: usize, status: u8) { self.0.status.set(status) }
-//! #     fn write_u16(&self, offset: usize, value: u16) {
-//! #         match (self.1, offset) {
-//! #             (Structure::Notify, _) => self.0.serve(),
-//! #             (_, 0x1C) => self.0.enabled.set(value),
-//! #             _ => {}
-//! #         }
-//! #     }
-//! #     fn write_u32(&self, offset: usize, value: u32) {
-//! #         match offset {
-//! #             0 => self.0.select.set(value),
-//! #             0x20.. => self.0.ring[(offset - 0x20) / 4].set(value),
-//! #             _ => {}
-//! #         }
-//! #     }
+//! #     fn read_u8(&self, offset: usize) -> u8 { self.read::<1>(offset)[0] }
+//! #     fn read_u16(&self, offset: usize) -> u16 { u16::from_le_bytes(self.read(offset)) }
+//! #     fn read_u32(&self, offset: usize) -> u32 { u32::from_le_bytes(self.read(offset)) }
+//! #     fn write_u8(&self, offset: usize, value: u8) { self.write(offset, &[value]) }
+//! #     fn write_u16(&self, offset: usize, value: u16) { self.write(offset, &value.to_le_bytes()) }
+//! #     fn write_u32(&self, offset: usize, value: u32) { self.write(offset, &value.to_le_bytes()) }
 //! # }
-//! # let mut memory = Box::new(Memory([0; 16384]));
-//! # let start: NonNull<u8> = NonNull::from(&mut memory.0).cast();
-//! # let disk = FakeDisk::new(start);
+//! # let memory = GuestMemory::new(16384);
+//! # let common = CommonConfig::new(1 << 32 | 1 << 28, 1, 8, 0);
+//! # let config = BlkConfig { capacity: 1, ..BlkConfig::default() };
+//! # let function = RefCell::new(Function::new(common, config));
+//! # let window = |structure| Window(&function, &memory, structure);
+//! # let windows = Windows {
+//! #     common: window(Structure::Common),
+//! #     notify: window(Structure::Notify),
+//! #     isr: window(Structure::Isr),
+//! #     device: window(Structure::Device),
+//! # };
 //! # let location = Location { bar: 4, offset: 0, length: 64 };
 //! # let layout = Layout {
 //! #     common: location, notify: location, notify_multiplier: 0, isr: location,
 //! #     device: location, msix_vectors: 0,
 //! # };
 //! // The layout comes from `Layout::parse(&configuration_space)`.
-//! let device = Device::new(&layout, disk.windows())?;
+//! let device = Device::new(&layout, windows)?;
 //!
 //! // Reset, and negotiate features. Each step is a type of its own.
 //! let device = device.reset(1000, std::hint::spin_loop).expect("a reset");
@@ -185,7 +142,7 @@
 //!
 //! // The ring and the requests' areas, in memory that the device shares.
 //! // SAFETY: The memory has 16384 bytes, and only driver and device access it.
-//! let mut dma = unsafe { DmaMemory::new(start, PHYSICAL, 8192)? };
+//! let mut dma = unsafe { DmaMemory::new(memory.start(), PHYSICAL, 8192)? };
 //! let requests = Requests::new(&mut dma, found.size(), &config, &limits)?;
 //! let table = vec![None; found.size().get().into()];
 //! let mut queue = SplitQueue::new(&mut dma, found.index(), found.size(), features, table)?;
@@ -213,9 +170,7 @@
 //! assert_eq!(requests.outcome(&used.slot), Ok(()));
 //! queue.release(&slots, used.slot);
 //! assert!(!queue.rearm_interrupts()?);
-//! # // SAFETY: the device is done with its memory.
-//! # let sector = unsafe { start.add(8192).cast::<[u8; 512]>().read() };
-//! # assert_eq!(sector, [b'Z'; 512]);
+//! # assert!((0..512).all(|at| memory.load8(PHYSICAL + 8192 + at) == b'Z'));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

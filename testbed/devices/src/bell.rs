@@ -15,9 +15,10 @@ use std::sync::{
 
 use testbed_machine::pci::{Bar, FunctionCounters, Interrupts, PciFunction};
 
+use testbed_virtio::driver_errors::DriverErrors;
+
 use super::{
     config_space::{BELL_BAR, ConfigSpace, MSIX_BAR},
-    driver_errors::DriverErrors,
     interrupt_sender::{ISR_QUEUE, InterruptSender},
     msix,
 };

@@ -14,9 +14,10 @@ use virtio_bindings::bindings::{
 use virtio_queue::{DescriptorChain, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
+use testbed_virtio::driver_errors::DriverErrors;
+
 use super::{
     disk_image::{Access, DiskImage, SECTOR},
-    driver_errors::DriverErrors,
     faults::{Faults, Operation, Served},
     guest_io::IoVectors,
 };

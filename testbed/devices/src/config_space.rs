@@ -7,7 +7,9 @@
 
 use testbed_machine::pci::{Bar, BarKind};
 
-use super::{driver_errors::DriverErrors, msix};
+use testbed_virtio::{driver_errors::DriverErrors, function::Structure};
+
+use super::msix;
 
 /// The length of conventional configuration space.
 pub(super) const BYTES: usize = 256;
@@ -57,37 +59,27 @@ const MSIX: usize = 0x98;
 const VENDOR_SPECIFIC: u8 = 0x09;
 const MSI_X: u8 = 0x11;
 
-/// A structure in [`VIRTIO_BAR`], by its `cfg_type` (VIRTIO 1.3 §4.1.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Structure {
-    /// VIRTIO_PCI_CAP_COMMON_CFG.
-    Common,
-    /// VIRTIO_PCI_CAP_ISR_CFG.
-    Isr,
-    /// VIRTIO_PCI_CAP_DEVICE_CFG.
-    Device,
-    /// VIRTIO_PCI_CAP_NOTIFY_CFG.
-    Notify,
+/// The structures in [`VIRTIO_BAR`], in its order.
+const STRUCTURES: [Structure; 4] = [
+    Structure::Common,
+    Structure::Isr,
+    Structure::Device,
+    Structure::Notify,
+];
+
+/// The structure at `offset` of [`VIRTIO_BAR`], and the offset in it.
+pub(super) fn structure_at(offset: u64) -> Option<(Structure, u64)> {
+    let index = usize::try_from(offset / STRUCTURE_BYTES).ok()?;
+    Some((*STRUCTURES.get(index)?, offset % STRUCTURE_BYTES))
 }
 
-impl Structure {
-    /// All, in the order of the BAR.
-    const ALL: [Self; 4] = [Self::Common, Self::Isr, Self::Device, Self::Notify];
-
-    /// The structure at `offset` of the BAR, and the offset in it.
-    pub(super) fn at(offset: u64) -> Option<(Self, u64)> {
-        let index = usize::try_from(offset / STRUCTURE_BYTES).ok()?;
-        Some((*Self::ALL.get(index)?, offset % STRUCTURE_BYTES))
-    }
-
-    /// Its `cfg_type`, and the offset of its capability.
-    fn capability(self) -> (u8, usize) {
-        match self {
-            Self::Common => (1, COMMON),
-            Self::Notify => (2, NOTIFY),
-            Self::Isr => (3, ISR),
-            Self::Device => (4, DEVICE),
-        }
+/// The `cfg_type` of a structure (VIRTIO 1.3 §4.1.4), and the offset of its capability.
+fn capability(structure: Structure) -> (u8, usize) {
+    match structure {
+        Structure::Common => (1, COMMON),
+        Structure::Notify => (2, NOTIFY),
+        Structure::Isr => (3, ISR),
+        Structure::Device => (4, DEVICE),
     }
 }
 
@@ -161,7 +153,7 @@ impl ConfigSpace {
         }
         // Prefetchable, 64 bits wide, and above 4 GiB: a driver that drops the upper half reads
         // no register.
-        let bytes = Structure::ALL.len() as u64 * STRUCTURE_BYTES;
+        let bytes = STRUCTURES.len() as u64 * STRUCTURE_BYTES;
         space.place(VIRTIO_BAR, 0xc, 0xc0_0000_0000 + slot * bytes, bytes);
 
         space.chain(vectors);
@@ -225,19 +217,10 @@ impl ConfigSpace {
     fn chain(&mut self, vectors: u16) {
         // Like QEMU, which links the last added capability first.
         let mut next = 0;
-        for structure in [
-            Structure::Common,
-            Structure::Isr,
-            Structure::Device,
-            Structure::Notify,
-        ] {
-            let (cfg_type, at) = structure.capability();
+        for (index, structure) in (0_u32..).zip(STRUCTURES) {
+            let offset = index * STRUCTURE_BYTES as u32;
+            let (cfg_type, at) = capability(structure);
             let extra = if structure == Structure::Notify { 4 } else { 0 };
-            let offset = Structure::ALL
-                .iter()
-                .take_while(|other| **other != structure)
-                .count()
-                * STRUCTURE_BYTES as usize;
             self.put(
                 at,
                 &[
@@ -248,7 +231,7 @@ impl ConfigSpace {
                     VIRTIO_BAR as u8,
                 ],
             );
-            self.put(at + 8, &(offset as u32).to_le_bytes());
+            self.put(at + 8, &offset.to_le_bytes());
             self.put(at + 12, &(STRUCTURE_BYTES as u32).to_le_bytes());
             next = at as u8;
         }
@@ -495,8 +478,8 @@ mod tests {
     fn each_structure_has_its_location() {
         let space = modern();
 
-        for (structure, offset) in Structure::ALL.into_iter().zip([0, 0x1000, 0x2000, 0x3000]) {
-            let (cfg_type, at) = structure.capability();
+        for (structure, offset) in STRUCTURES.into_iter().zip([0, 0x1000, 0x2000, 0x3000]) {
+            let (cfg_type, at) = capability(structure);
             let [_, _, length, kind, bar] = read(&space, at as u16);
             assert_eq!((kind, bar), (cfg_type, 4));
             assert_eq!(
@@ -508,7 +491,7 @@ mod tests {
                 }
             );
             assert_eq!(u32::from_le_bytes(read(&space, at as u16 + 8)), offset);
-            assert_eq!(Structure::at(offset.into()), Some((structure, 0)));
+            assert_eq!(structure_at(offset.into()), Some((structure, 0)));
         }
     }
 

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use testbed_virtio::lies::Lies;
+
 /// Faults that last until they are replaced.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -47,11 +49,13 @@ pub struct Faults {
     pub device_reads: Vec<(u64, u32)>,
 }
 
-/// Replaces the data of a read at `offset` if a fault requires it.
-pub(super) fn replace(reads: &[(u64, u32)], offset: u64, data: &mut [u8]) {
-    if let Some((_, value)) = reads.iter().find(|(at, _)| *at == offset) {
-        for (byte, wrong) in data.iter_mut().zip(value.to_le_bytes()) {
-            *byte = wrong;
+impl Faults {
+    /// The faults of the common configuration registers.
+    pub(super) fn of_registers(&self) -> Lies {
+        Lies {
+            refuses_features: self.refuse_features,
+            generation_runs: self.unstable_config,
+            reads: self.common_reads.clone(),
         }
     }
 }
@@ -107,11 +111,6 @@ struct State {
     glitch: Option<Glitch>,
     /// How often the armed glitch is skipped.
     skip: u32,
-    /// The number of normal resets before the slow one, and the number of status reads that the
-    /// slow one takes.
-    slow_reset: Option<(u32, u32)>,
-    /// The number of status reads until the current reset ends.
-    resetting: Option<u32>,
     served: Vec<Served>,
     status_writes: Vec<u8>,
     resets: u64,
@@ -146,64 +145,9 @@ impl Oddities {
         state.glitch.is_none()
     }
 
-    /// Makes a later reset slow.
-    pub(super) fn slow_reset(&self, after: u32, reads: u32) {
-        self.lock().slow_reset = Some((after, reads));
-    }
-
-    /// Begins a reset by the driver. Returns whether it ends at once.
-    pub(super) fn reset_ends(&self) -> bool {
-        let mut state = self.lock();
-        if state.resetting.is_some() {
-            return false;
-        }
-        match &mut state.slow_reset {
-            Some((0, reads)) => {
-                state.resetting = Some(*reads);
-                state.slow_reset = None;
-                false
-            }
-            Some((after, _)) => {
-                *after -= 1;
-                true
-            }
-            None => true,
-        }
-    }
-
-    /// Notes a read of the status. Returns whether it ends a slow reset.
-    pub(super) fn reset_ends_now(&self) -> bool {
-        let mut state = self.lock();
-        match &mut state.resetting {
-            Some(0) => {
-                state.resetting = None;
-                true
-            }
-            Some(u32::MAX) | None => false,
-            Some(reads) => {
-                *reads -= 1;
-                false
-            }
-        }
-    }
-
     /// Counts a finished reset.
     pub(super) fn was_reset(&self) {
-        let mut state = self.lock();
-        state.resetting = None;
-        state.resets += 1;
-    }
-
-    /// Ends a reset that is under way, because the function loses power.
-    pub(super) fn power_cycled(&self) {
-        self.lock().resetting = None;
-    }
-
-    /// Lets a reset end that would never end.
-    pub(super) fn finish_reset(&self) {
-        if let Some(reads) = &mut self.lock().resetting {
-            *reads = 0;
-        }
+        self.lock().resets += 1;
     }
 
     /// The number of finished resets.

@@ -8,15 +8,14 @@ use std::sync::{
 
 use testbed_machine::pci::Interrupts;
 
-use super::{driver_errors::DriverErrors, msix::Msix};
+use testbed_virtio::driver_errors::DriverErrors;
+
+use super::msix::Msix;
 
 /// ISR status: a virtqueue was used.
 pub(super) const ISR_QUEUE: u8 = 1 << 0;
 /// ISR status: the device configuration changed, or the device needs a reset.
 pub(super) const ISR_CONFIGURATION: u8 = 1 << 1;
-
-/// The vector of an event without a vector (`VIRTIO_MSI_NO_VECTOR`).
-pub(super) const NO_VECTOR: u16 = 0xffff;
 
 /// The ISR status register and the pin, whose level follows it.
 #[derive(Debug, Default)]
@@ -211,6 +210,8 @@ impl InterruptSender {
 
 #[cfg(test)]
 mod tests {
+    use testbed_virtio::common_config::NO_VECTOR;
+
     use super::*;
 
     const MSIX_ON: u16 = 1 << 15;

@@ -4,12 +4,12 @@
 //! real device would. They know no Windows.
 //!
 //! - `config_space`, `msix`, `interrupt_sender`: PCI configuration space and interrupts
-//! - `virtio_pci`, `blk_config`: the common and the device-specific configuration registers
 //! - `queue_worker`, `blk_request`: the thread of a virtqueue; a request from chain to status
 //! - `disk_image`, `image_lock`, `guest_io`: the file, its locks, transfers to guest memory
 //! - `virtio_blk`, `bell`: the functions, made of these parts
 //! - `faults`: faults that a test enables, and a record of what the disk did
-//! - `driver_errors`: what the driver did wrong, in sentences
+//!
+//! The registers, and the list of what the driver did wrong, are those of `testbed-virtio`.
 //!
 //! The crates `virtio-queue` and `vm-memory` of rust-vmm read the rings and check guest
 //! addresses.
@@ -35,11 +35,9 @@
 #![cfg(target_os = "linux")]
 
 mod bell;
-mod blk_config;
 mod blk_request;
 mod config_space;
 mod disk_image;
-mod driver_errors;
 mod faults;
 mod guest_io;
 mod image_lock;
@@ -47,7 +45,6 @@ mod interrupt_sender;
 mod msix;
 mod queue_worker;
 mod virtio_blk;
-mod virtio_pci;
 
 pub use bell::Bell;
 pub use config_space::DeviceId;

@@ -3,7 +3,7 @@
 //! The machine also acts as the firmware that fills the vector table. Message `n` is table
 //! entry `n`, whatever address and data the entry holds.
 
-use super::driver_errors::DriverErrors;
+use testbed_virtio::driver_errors::DriverErrors;
 
 /// The length of a table entry: address (8), data (4), vector control (4).
 const ENTRY: u64 = 16;

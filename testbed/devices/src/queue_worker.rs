@@ -13,14 +13,14 @@ use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAI
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
+use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors};
+
 use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 
 use super::{
     blk_request::{Buffers, Outcome, Terms},
-    driver_errors::DriverErrors,
     faults::Served,
     virtio_blk::Core,
-    virtio_pci::QueueRegisters,
 };
 
 /// The maximum number of later requests that an interrupt waits for.
@@ -77,17 +77,17 @@ impl QueueWorker {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Enables the queue with the driver's registers. Returns false, and records a driver
+    /// Enables the queue with the driver's ring. Returns false, and records a driver
     /// error, if that is impossible.
     pub(super) fn enable(
         &self,
-        registers: &QueueRegisters,
+        ring: &Ring,
         most: u16,
         terms: Terms,
         memory: &GuestMemoryMmap,
         driver_errors: &DriverErrors,
     ) -> bool {
-        let queue = match checked(registers, most, terms, memory) {
+        let queue = match checked(ring, most, terms, memory) {
             Ok(queue) => queue,
             Err(why) => {
                 driver_errors.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
@@ -337,16 +337,15 @@ impl QueueWorker {
 
 /// The queue that the driver set up, if it is valid.
 fn checked(
-    registers: &QueueRegisters,
+    ring: &Ring,
     most: u16,
     terms: Terms,
     memory: &GuestMemoryMmap,
 ) -> Result<Queue, String> {
     let why = |error: Error| error.to_string();
     let mut queue = Queue::new(most).map_err(why)?;
-    queue.try_set_size(registers.size).map_err(why)?;
-    let [desc, driver, device] =
-        [registers.desc, registers.driver, registers.device].map(GuestAddress);
+    queue.try_set_size(ring.size).map_err(why)?;
+    let [desc, driver, device] = [ring.descriptors, ring.available, ring.used].map(GuestAddress);
     queue.try_set_desc_table_address(desc).map_err(why)?;
     queue.try_set_avail_ring_address(driver).map_err(why)?;
     queue.try_set_used_ring_address(device).map_err(why)?;
@@ -356,7 +355,7 @@ fn checked(
         return Err(format!(
             "rings that are not completely in memory: descriptors at {:#x}, available ring at {:#x}, used \
              ring at {:#x}",
-            registers.desc, registers.driver, registers.device
+            ring.descriptors, ring.available, ring.used
         ));
     }
     Ok(queue)

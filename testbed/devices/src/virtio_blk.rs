@@ -16,24 +16,29 @@ use virtio_bindings::bindings::{
 };
 use vm_memory::GuestMemoryMmap;
 
+use testbed_virtio::{
+    blk_config::BlkConfig,
+    common_config::{CommonConfig, DRIVER_OK, Effect, NEEDS_RESET, offset},
+    driver_errors::DriverErrors,
+    function::{Function, Structure},
+    lies::replace,
+};
+
 use testbed_machine::{
     pci::{Bar, FunctionCounters, Interrupts, PciFunction},
     schedule::{self, Handle},
 };
 
 use super::{
-    blk_config::BlkConfig,
     blk_request::{Disk, Terms},
     config_space::{
-        ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, Structure, VIRTIO_BAR,
+        ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, VIRTIO_BAR, structure_at,
     },
     disk_image::{Access, DiskImage, DiskImageError},
-    driver_errors::DriverErrors,
-    faults::{self, Faults, Glitch, Oddities, Served},
+    faults::{Faults, Glitch, Oddities, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
-    virtio_pci::{CommonConfig, DRIVER_OK, Effect, GENERATION_AT, STATUS_AT},
 };
 
 /// The number of slots for functions.
@@ -173,6 +178,7 @@ impl VirtioBlk {
 
     /// Replaces the disk's faults. Stalled requests stay stalled.
     pub fn set_faults(&self, faults: Faults) {
+        self.core.function().common.lies = faults.of_registers();
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
@@ -198,12 +204,12 @@ impl VirtioBlk {
     /// Makes the reset after the next `after` resets slow. It ends at the status read after
     /// `reads` reads, or never with `u32::MAX`. Until then the device keeps working.
     pub fn slow_reset(&self, after: u32, reads: u32) {
-        self.core.oddities.slow_reset(after, reads);
+        self.core.function().common.slow_reset(after, reads);
     }
 
     /// Lets a reset that would never end finish at the next read of the status.
     pub fn finish_reset(&self) {
-        self.core.oddities.finish_reset();
+        self.core.function().common.finish_reset();
     }
 
     /// The number of finished resets by the driver.
@@ -259,7 +265,7 @@ impl VirtioBlk {
     /// Whether the write cache is on: `writeback` of the configuration (VIRTIO 1.3 §5.2.5).
     #[must_use]
     pub fn writeback(&self) -> bool {
-        self.core.writeback.load(Ordering::Acquire)
+        self.core.function().config.writeback
     }
 
     /// The requests served since the last call, in order, at most 65536.
@@ -281,7 +287,9 @@ impl VirtioBlk {
     pub fn resize(&self, bytes: u64) -> Result<(), DiskImageError> {
         self.core.image.resize(bytes)?;
         let (tell, vector) = {
-            let mut common = self.core.common();
+            let function = &mut *self.core.function();
+            function.config.capacity = self.core.image.sectors();
+            let common = &mut function.common;
             common.configuration_changed();
             (common.status() & DRIVER_OK != 0, common.config_vector())
         };
@@ -372,10 +380,9 @@ pub(super) struct Core {
     decodes: AtomicBool,
     /// The command register enables bus mastering.
     bus_master: AtomicBool,
-    common: Mutex<CommonConfig>,
+    function: Mutex<Function>,
     interrupts: InterruptSender,
     queues: Vec<QueueWorker>,
-    writeback: AtomicBool,
 
     faults: Mutex<Arc<Faults>>,
     oddities: Oddities,
@@ -399,6 +406,25 @@ impl Core {
         for (byte, character) in serial.iter_mut().zip(settings.serial.bytes()) {
             *byte = character;
         }
+        let mut common = CommonConfig::new(
+            settings.features,
+            settings.queues,
+            settings.queue_size,
+            vectors,
+        );
+        common.lies = settings.faults.of_registers();
+        let config = BlkConfig {
+            capacity: image.sectors(),
+            size_max: settings.size_max,
+            seg_max: settings.seg_max,
+            blk_size: settings.blk_size,
+            physical_block_exp: settings.physical_block_exp,
+            alignment_offset: 0,
+            min_io_size: settings.min_io_size,
+            opt_io_size: settings.opt_io_size,
+            writeback: true,
+            num_queues: settings.queues,
+        };
         Self {
             image,
             memory,
@@ -406,17 +432,11 @@ impl Core {
             config_space: Mutex::new(ConfigSpace::new(settings.device_id, settings.slot, vectors)),
             decodes: AtomicBool::new(true),
             bus_master: AtomicBool::new(true),
-            common: Mutex::new(CommonConfig::new(
-                settings.features,
-                settings.queues,
-                settings.queue_size,
-                vectors,
-            )),
+            function: Mutex::new(Function::new(common, config)),
             interrupts: InterruptSender::new(vectors),
             queues: (0..settings.queues)
                 .map(|_| QueueWorker::default())
                 .collect(),
-            writeback: AtomicBool::new(true),
             faults: Mutex::new(Arc::new(settings.faults.clone())),
             oddities: Oddities::default(),
             gone: AtomicBool::new(false),
@@ -467,14 +487,14 @@ impl Core {
         Disk {
             image: &self.image,
             serial: &self.serial,
-            write_through: !self.writeback.load(Ordering::Acquire),
+            write_through: !self.function().config.writeback,
             faults,
         }
     }
 
     /// Sends the interrupt of queue `index`.
     pub(super) fn queue_used(&self, index: u16) {
-        let vector = self.common().queue_vector(index);
+        let vector = self.function().common.queue_vector(index);
         self.interrupts.queue_used(vector);
     }
 
@@ -487,7 +507,7 @@ impl Core {
 
     fn set_needs_reset(&self) {
         let (tell, vector) = {
-            let mut common = self.common();
+            let common = &mut self.function().common;
             (common.needs_reset(), common.config_vector())
         };
         self.queues.iter().for_each(QueueWorker::halt);
@@ -496,8 +516,8 @@ impl Core {
         }
     }
 
-    fn common(&self) -> MutexGuard<'_, CommonConfig> {
-        self.common.lock().expect("no holder panics")
+    fn function(&self) -> MutexGuard<'_, Function> {
+        self.function.lock().expect("no holder panics")
     }
 
     fn config_space(&self) -> MutexGuard<'_, ConfigSpace> {
@@ -509,20 +529,13 @@ impl Core {
     fn power_cycle(&self) {
         self.decodes.store(false, Ordering::Release);
         self.bus_master.store(false, Ordering::Release);
-        self.oddities.power_cycled();
         self.queues.iter().for_each(QueueWorker::reset);
         let settings = &self.settings;
         let vectors = settings.vectors();
-        *self.common() = CommonConfig::new(
-            settings.features,
-            settings.queues,
-            settings.queue_size,
-            vectors,
-        );
+        self.function().power_cycle();
         *self.config_space() =
             ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
         self.interrupts.power_cycle();
-        self.writeback.store(true, Ordering::Release);
     }
 
     fn config_read(&self, offset: u16, data: &mut [u8]) {
@@ -579,38 +592,19 @@ impl Core {
                 .read_table(offset, data, &self.driver_errors);
             return;
         }
-        match Structure::at(offset) {
-            Some((Structure::Common, offset)) => {
-                if offset == STATUS_AT && self.oddities.reset_ends_now() {
-                    self.reset();
-                }
-                let faults = self.faults();
-                let mut common = self.common();
-                common.read(offset, data, &self.driver_errors);
-                if offset == GENERATION_AT && faults.unstable_config {
-                    common.configuration_changed();
-                }
-                faults::replace(&faults.common_reads, offset, data);
-            }
+        match structure_at(offset) {
             Some((Structure::Isr, 0)) if data.len() == 1 => {
                 data[0] = self.interrupts.take_isr();
             }
-            Some((Structure::Device, offset)) => {
-                let (offered, status) = {
-                    let common = self.common();
-                    (common.offered(), common.status())
-                };
-                self.blk_config()
-                    .read(offset, data, offered, status, &self.driver_errors);
-                faults::replace(&self.faults().device_reads, offset, data);
-            }
             Some((structure, offset)) => {
-                data.fill(0);
-                self.driver_errors.add(format!(
-                    "{structure:?} structure: a read of {} bytes at {offset:#x}, where nothing \
-                     can be read (VIRTIO 1.3 §4.1.4)",
-                    data.len()
-                ));
+                if self.function().read_ends_reset(structure, offset) {
+                    self.reset();
+                }
+                self.function()
+                    .read(structure, offset, data, &self.driver_errors);
+                if structure == Structure::Device {
+                    replace(&self.faults().device_reads, offset, data);
+                }
             }
             None => data.fill(0xff),
         }
@@ -625,37 +619,18 @@ impl Core {
                 .write_table(offset, data, &self.driver_errors);
             return;
         }
-        match Structure::at(offset) {
+        match structure_at(offset) {
             Some((Structure::Notify, offset)) => self.notify(offset, data),
-            Some((Structure::Common, offset)) => {
+            Some((structure, offset)) => {
                 let msix = self.interrupts.msix_enabled();
-                if let (STATUS_AT, [status]) = (offset, data) {
+                if let (Structure::Common, offset::STATUS, [status]) = (structure, offset, data) {
                     self.oddities.record_status(*status);
                 }
-                let refuses = self.faults().refuse_features;
-                let effect = {
-                    let mut common = self.common();
-                    common.refuse_features(refuses);
-                    common.write(offset, data, msix, &self.driver_errors)
-                };
+                let effect =
+                    self.function()
+                        .write(structure, offset, data, msix, &self.driver_errors);
                 self.carry_out(effect);
             }
-            Some((Structure::Device, offset)) => {
-                let (agreed, status) = {
-                    let common = self.common();
-                    (common.agreed(), common.status())
-                };
-                let writeback =
-                    BlkConfig::written(offset, data, agreed, status, &self.driver_errors);
-                if let Some(writeback) = writeback {
-                    self.writeback.store(writeback, Ordering::Release);
-                }
-            }
-            Some((Structure::Isr, offset)) => self.driver_errors.add(format!(
-                "ISR status: a write of {} bytes at {offset:#x}; it is read-only (VIRTIO 1.3 \
-                 §4.1.4.5)",
-                data.len()
-            )),
             None => {}
         }
     }
@@ -737,8 +712,8 @@ impl Core {
 
     /// Records a notification of a queue that cannot be served.
     fn record_early_notification(&self, index: u64) {
-        let status = self.common().status();
-        if status & super::virtio_pci::NEEDS_RESET != 0 {
+        let status = self.function().common.status();
+        if status & NEEDS_RESET != 0 {
             // No error: the driver may not have seen NEEDS_RESET yet. The notification has no
             // effect.
         } else if status & DRIVER_OK == 0 {
@@ -754,28 +729,18 @@ impl Core {
 
     fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::None => {}
-            Effect::Reset => {
-                if self.oddities.reset_ends() {
-                    self.reset();
-                }
-            }
-            Effect::FeaturesAgreed(features) => {
-                // Without VIRTIO_BLK_F_FLUSH there is no cache that a driver could rely on
-                // (VIRTIO 1.3 §5.2.5.2).
-                let flush = features & 1 << VIRTIO_BLK_F_FLUSH != 0;
-                self.writeback.store(flush, Ordering::Release);
-            }
-            Effect::Enable(index, registers) => {
+            Effect::None | Effect::FeaturesAgreed(_) => {}
+            Effect::Reset => self.reset(),
+            Effect::Enable(index, ring) => {
                 let terms = Terms {
-                    agreed: self.common().agreed(),
+                    agreed: self.function().common.agreed(),
                     seg_max: self.settings.seg_max,
                     size_max: self.settings.size_max,
-                    queue_size: registers.size,
-                    descriptors: registers.desc,
+                    queue_size: ring.size,
+                    descriptors: ring.descriptors,
                 };
                 let enabled = self.queues[usize::from(index)].enable(
-                    &registers,
+                    &ring,
                     self.settings.queue_size,
                     terms,
                     &self.memory,
@@ -785,10 +750,11 @@ impl Core {
                     if self.oddities.take(Glitch::AtQueueEnable) {
                         self.glitch();
                     }
-                    let mut common = self.common();
-                    common.queue_in_use(index);
-                    let late = common.status() & DRIVER_OK != 0;
-                    drop(common);
+                    let late = {
+                        let common = &mut self.function().common;
+                        common.queue_in_use(index);
+                        common.status() & DRIVER_OK != 0
+                    };
                     if late {
                         self.queues[usize::from(index)].start();
                     }
@@ -815,23 +781,8 @@ impl Core {
     /// Carries out the driver's reset.
     fn reset(&self) {
         self.queues.iter().for_each(QueueWorker::reset);
-        self.common().reset();
+        self.function().reset();
         self.interrupts.clear();
-        self.writeback.store(true, Ordering::Release);
         self.oddities.was_reset();
-    }
-
-    fn blk_config(&self) -> BlkConfig {
-        BlkConfig {
-            capacity: self.image.sectors(),
-            size_max: self.settings.size_max,
-            seg_max: self.settings.seg_max,
-            blk_size: self.settings.blk_size,
-            physical_block_exp: self.settings.physical_block_exp,
-            min_io_size: self.settings.min_io_size,
-            opt_io_size: self.settings.opt_io_size,
-            writeback: self.writeback.load(Ordering::Acquire),
-            num_queues: self.settings.queues,
-        }
     }
 }

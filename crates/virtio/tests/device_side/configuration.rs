@@ -3,9 +3,10 @@
 use block::{
     Alignment, BlockSize, Blocks, CachePolicy, Capacity, Lba, Sector, Sectors, Topology, WriteCache,
 };
+use testbed_virtio::blk_config::BlkConfig;
+use testbed_virtio::function::Structure;
 use virtio::Error;
 use virtio::blk::{CacheMode, CacheModeRefused, Config, choose_features};
-use virtio::pci::Structure;
 use virtio::spec::{F, blk};
 use virtio::transport::{Device, Negotiated};
 
@@ -30,24 +31,25 @@ fn capacity(sectors: u64, block_size: u32) -> Capacity {
 }
 
 /// The configuration of a disk with this capacity and 4096-byte blocks.
-fn config_space(capacity: u64) -> Vec<u8> {
-    let mut bytes = vec![0; 64];
-    bytes[0x00..0x08].copy_from_slice(&capacity.to_le_bytes());
-    bytes[0x08..0x0C].copy_from_slice(&65536_u32.to_le_bytes());
-    bytes[0x0C..0x10].copy_from_slice(&126_u32.to_le_bytes());
-    bytes[0x14..0x18].copy_from_slice(&4096_u32.to_le_bytes());
-    bytes[0x18] = 2;
-    bytes[0x19] = 1;
-    bytes[0x1A..0x1C].copy_from_slice(&8_u16.to_le_bytes());
-    bytes[0x1C..0x20].copy_from_slice(&256_u32.to_le_bytes());
-    bytes[0x20] = 1;
-    bytes
+fn config_space(capacity: u64) -> BlkConfig {
+    BlkConfig {
+        capacity,
+        size_max: 65536,
+        seg_max: 126,
+        blk_size: 4096,
+        physical_block_exp: 2,
+        alignment_offset: 1,
+        min_io_size: 8,
+        opt_io_size: 256,
+        writeback: true,
+        num_queues: 1,
+    }
 }
 
-fn device(features: F, config: Vec<u8>) -> PciDevice {
+fn device(features: F, config: BlkConfig) -> PciDevice {
     let pci = PciDevice::new();
     pci.offer(features);
-    *pci.config.borrow_mut() = config;
+    pci.function.borrow_mut().config = config;
     pci
 }
 
@@ -87,8 +89,7 @@ fn the_fields_of_accepted_features_are_read() {
 /// V09.
 #[test]
 fn a_field_without_its_feature_is_not_read() {
-    let pci = device(OFFERED, vec![0xFF; 64]);
-    pci.config.borrow_mut()[..8].copy_from_slice(&100_u64.to_le_bytes());
+    let pci = device(OFFERED, config_space(100));
 
     let config = read(&pci).unwrap();
 
@@ -126,10 +127,10 @@ fn the_configuration_is_read_after_features_ok() {
 /// V10.
 #[test]
 fn a_configuration_longer_than_the_known_fields_is_accepted() {
-    let mut config = config_space(8000);
-    config.resize(4096, 0xFF);
+    let pci = device(disk_features(), config_space(8000));
+    pci.config_length.set(4096);
 
-    assert!(read(&device(disk_features(), config)).is_ok());
+    assert!(read(&pci).is_ok());
 }
 
 #[test]
@@ -141,13 +142,10 @@ fn a_configuration_without_a_field_of_an_accepted_feature_is_refused() {
         (0x1C, 0x18),
         (0x20, 0x20),
     ] {
-        let mut config = config_space(8000);
-        config.truncate(length);
+        let pci = device(disk_features(), config_space(8000));
+        pci.config_length.set(length);
 
-        assert_eq!(
-            read(&device(disk_features(), config)),
-            Err(Error::FieldMissing { offset })
-        );
+        assert_eq!(read(&pci), Err(Error::FieldMissing { offset }));
     }
 }
 
@@ -155,7 +153,7 @@ fn a_configuration_without_a_field_of_an_accepted_feature_is_refused() {
 #[test]
 fn a_generation_that_never_stops_changing_is_an_error() {
     let pci = device(disk_features(), config_space(8000));
-    pci.generation_runs.set(true);
+    pci.function.borrow_mut().common.lies.generation_runs = true;
 
     let result = read(&pci);
 
@@ -167,11 +165,13 @@ fn a_generation_that_never_stops_changing_is_an_error() {
 #[test]
 fn a_configuration_that_changes_between_two_reads_is_read_consistently() {
     let old = config_space(0x1_0000_0008);
-    let mut new = config_space(0x2_0000_0000 - 8);
-    new[0x14..0x18].copy_from_slice(&512_u32.to_le_bytes());
+    let new = BlkConfig {
+        blk_size: 512,
+        ..config_space(0x2_0000_0000 - 8)
+    };
     for after in 1..=9 {
-        let pci = device(disk_features(), old.clone());
-        *pci.config_changes.borrow_mut() = vec![(after, new.clone())];
+        let pci = device(disk_features(), old);
+        pci.config_change.set(Some((after, new)));
 
         let config = read(&pci).unwrap();
 
@@ -192,7 +192,7 @@ fn a_disk_that_shrinks_has_no_extents_beyond_its_new_end() {
     let before = Config::read(live.config(), live.accepted()).unwrap();
     assert_eq!(before.capacity.last(), Some(Lba(999)));
 
-    *pci.config.borrow_mut() = config_space(800);
+    pci.function.borrow_mut().config = config_space(800);
     let after = Config::read(live.config(), live.accepted()).unwrap();
 
     assert!(after.capacity.extent(Lba(99), Blocks(1)).is_ok());
@@ -231,13 +231,13 @@ fn the_cache_mode_is_switched_by_one_byte_and_read_back() {
     assert_eq!(accesses, [field(Some(0)), field(None)]);
     assert_eq!(mode.get(), CachePolicy::WriteThrough);
     assert_eq!(mode.clone().set(CachePolicy::WriteBack), Ok(()));
-    assert_eq!(pci.config.borrow()[0x20], 1);
+    assert!(pci.function.borrow().config.writeback);
 }
 
 #[test]
 fn a_cache_mode_that_the_disk_does_not_keep_is_an_error() {
     let pci = device(disk_features(), config_space(8000));
-    pci.writeback_sticks.set(false);
+    pci.function.borrow_mut().keeps_writeback = true;
     let live = negotiated(&pci).start().unwrap();
     let mode = CacheMode::new(&live).unwrap();
 
@@ -261,9 +261,8 @@ fn without_config_wce_the_cache_mode_is_not_switched() {
     let fixed = WriteCache::Fixed(CachePolicy::WriteBack);
     assert_eq!(config.write_cache, fixed);
 
-    let mut short = config_space(8000);
-    short.truncate(0x20);
-    let pci = device(disk_features(), short);
+    let pci = device(disk_features(), config_space(8000));
+    pci.config_length.set(0x20);
     let live = negotiated(&pci).start().unwrap();
     assert!(CacheMode::new(&live).is_none());
 }

@@ -4,16 +4,18 @@ use std::cell::Cell;
 use std::iter;
 
 use block::{BlockSize, Blocks, CachePolicy, Capacity, Extent, Lba, Sectors, Topology, WriteCache};
+use testbed_virtio::common_config::Ring;
+use testbed_virtio::memory::{GuestMemory, Memory, PHYSICAL};
+use testbed_virtio::ring::{Chain, RingDevice};
 use virtio::blk::{Config, Limits, Refused, Requests, Segment, limits};
 use virtio::dma::DmaMemory;
 use virtio::queue_size::QueueSize;
 use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::spec::F;
 use virtio::split_queue::{self, SplitQueue, Used};
+use virtio::transport::RingPlacement;
 
-use crate::guest_memory::{GuestMemory, PHYSICAL};
 use crate::pci_device::PciDevice;
-use crate::ring_device::{Chain, RingDevice};
 
 pub const OK: u8 = 0;
 pub const IOERR: u8 = 1;
@@ -59,6 +61,24 @@ pub fn memory() -> GuestMemory {
     GuestMemory::new(DATA + DATA_LENGTH)
 }
 
+/// The memory for the driver. A test calls this once.
+#[expect(unsafe_code, reason = "the driver and the device share memory")]
+pub fn dma(memory: &GuestMemory) -> DmaMemory<'_> {
+    // SAFETY: The memory is valid as long as `memory`. The accesses of the device are atomic.
+    let dma = unsafe { DmaMemory::new(memory.start(), PHYSICAL, memory.length()) };
+    dma.expect("aligned memory")
+}
+
+/// The ring as the device knows it.
+pub fn ring_of(ring: RingPlacement) -> Ring {
+    Ring {
+        size: ring.size.get(),
+        descriptors: ring.descriptors,
+        available: ring.available,
+        used: ring.used,
+    }
+}
+
 /// A driver and its device.
 pub struct Pair<'m> {
     pub slots: SlotAllocator,
@@ -77,10 +97,10 @@ impl<'m> Pair<'m> {
     pub fn with_config(memory: &'m GuestMemory, size: u16, features: F, config: Config) -> Self {
         let size = queue_size(size);
         let limits = limits(&config, size, 32).expect("a disk that can be used");
-        let mut dma = memory.dma();
+        let mut dma = dma(memory);
         let (requests, queue) = lay_out(&mut dma, size, features, &config, &limits);
         assert!(dma.left() >= DATA_LENGTH, "ring and areas reach the data");
-        let device = RingDevice::new(memory, queue.placement());
+        let device = RingDevice::new(memory, ring_of(queue.placement()));
         Self {
             slots: SlotAllocator::new(0, size),
             requests,

@@ -1,12 +1,13 @@
 //! Devices that misuse the ring or the data of requests. At worst the queue is marked faulty, and a
 //! reset returns every request, once.
 
+use testbed_virtio::memory::Memory;
+use testbed_virtio::ring::Descriptor;
 use virtio::blk::RequestError;
 use virtio::slots::SlotAllocator;
 use virtio::split_queue::{Rejection, RingFault};
 
 use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Tag, data, extent, memory, queue_size};
-use crate::ring_device::Descriptor;
 
 /// Checks three things: the next `pop_used` marks the queue faulty with `fault`; whatever the
 /// device does then, the ring is not read again; and a reset returns the requests `in_flight`.
@@ -39,7 +40,7 @@ fn expect_all_back_after_a_reset(pair: &mut Pair<'_>, in_flight: &[Tag]) {
     assert!(pair.reset().is_empty(), "returned twice");
     assert_eq!(pair.queue.in_flight(), 0);
     assert_eq!(pair.queue.fault(), None);
-    let size = usize::from(pair.device.ring.size.get());
+    let size = usize::from(pair.device.ring.size);
     assert_eq!(pair.free_slots(), size, "a slot was lost or doubled");
 
     // The queue works again.

@@ -1,6 +1,10 @@
 //! The start of a device, from the reset to `DRIVER_OK`: the order of the steps, and devices that
 //! break the protocol.
 
+use testbed_virtio::common_config::{
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, Ring, offset,
+};
+use testbed_virtio::function;
 use virtio::Error;
 use virtio::pci::Structure;
 use virtio::queue_size::QueueSize;
@@ -10,10 +14,7 @@ use virtio::transport::{
 };
 
 use crate::disk::queue_size;
-use crate::pci_device::{
-    ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, NEEDS_RESET, OFFERED, PciDevice, Window,
-    common,
-};
+use crate::pci_device::{OFFERED, PciDevice, Window};
 
 fn acknowledged(pci: &PciDevice) -> Device<Window<'_>, Driver> {
     pci.reset_device().acknowledge().expect("a device")
@@ -67,39 +68,43 @@ fn a_device_is_initialised_in_the_specified_order() {
             ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
         ]
     );
-    let order: Vec<usize> = pci.common_writes().iter().map(|(at, _)| *at).collect();
-    let expected: &[usize] = &[
-        common::DEVICE_STATUS,
-        common::DEVICE_STATUS,
-        common::DEVICE_STATUS,
-        common::DEVICE_FEATURE_SELECT,
-        common::DEVICE_FEATURE_SELECT,
-        common::DRIVER_FEATURE_SELECT,
-        common::DRIVER_FEATURE,
-        common::DRIVER_FEATURE_SELECT,
-        common::DRIVER_FEATURE,
-        common::DEVICE_STATUS,
-        common::QUEUE_SELECT,
-        common::CONFIG_MSIX_VECTOR,
-        common::QUEUE_SELECT,
-        common::QUEUE_MSIX_VECTOR,
-        common::QUEUE_SELECT,
-        common::QUEUE_SIZE,
+    let order: Vec<u64> = pci.common_writes().iter().map(|(at, _)| *at).collect();
+    let expected: &[u64] = &[
+        offset::STATUS,
+        offset::STATUS,
+        offset::STATUS,
+        offset::DEVICE_FEATURE_SELECT,
+        offset::DEVICE_FEATURE_SELECT,
+        offset::DRIVER_FEATURE_SELECT,
+        offset::DRIVER_FEATURE,
+        offset::DRIVER_FEATURE_SELECT,
+        offset::DRIVER_FEATURE,
+        offset::STATUS,
+        offset::QUEUE_SELECT,
+        offset::CONFIG_VECTOR,
+        offset::QUEUE_SELECT,
+        offset::QUEUE_VECTOR,
+        offset::QUEUE_SELECT,
+        offset::QUEUE_SIZE,
         0x20,
         0x24,
         0x28,
         0x2C,
         0x30,
         0x34,
-        common::QUEUE_ENABLE,
-        common::DEVICE_STATUS,
+        offset::QUEUE_ENABLE,
+        offset::STATUS,
     ];
     assert_eq!(order, expected);
     assert_eq!(pci.accepted(), OFFERED);
-    assert_eq!(
-        pci.ring(),
-        (Some(128), [0x1_2345_6780, 0x2_3456_7892, 0x3_4567_89A4])
-    );
+    let found = pci.ring().expect("an enabled queue");
+    let expected = Ring {
+        size: 128,
+        descriptors: 0x1_2345_6780,
+        available: 0x2_3456_7892,
+        used: 0x3_4567_89A4,
+    };
+    assert_eq!(found, expected);
     assert_eq!(pci.vectors(), (0, 1));
     assert_eq!(live.health(), Health::Working);
 }
@@ -107,9 +112,8 @@ fn a_device_is_initialised_in_the_specified_order() {
 /// V13, V68, V71: the driver does not read the ISR status.
 #[test]
 fn a_notification_writes_the_queue_number_as_16_bits() {
-    let pci = PciDevice::new();
-    pci.queues.set(4);
-    pci.notify_off.set(3);
+    let pci = PciDevice::of(4, 256, 3);
+    pci.lie(offset::QUEUE_NOTIFY_OFF, 3);
     pci.notify_multiplier.set(8);
     let mut device = negotiated(&pci);
     let queue = device.find_queue(2, QueueSize::Q256).unwrap();
@@ -121,17 +125,21 @@ fn a_notification_writes_the_queue_number_as_16_bits() {
 
     let trace = pci.trace.borrow();
     let last = trace.last().unwrap();
-    assert_eq!(last.structure, Structure::Notify);
+    assert_eq!(last.structure, function::Structure::Notify);
     assert_eq!((last.offset, last.written), (24, Some(2)));
-    assert!(trace.iter().all(|it| it.structure != Structure::Isr), "V68");
+    assert!(
+        trace
+            .iter()
+            .all(|it| it.structure != function::Structure::Isr),
+        "V68"
+    );
 }
 
 /// V07.
 #[test]
 fn the_driver_waits_for_a_reset() {
     let pci = PciDevice::new();
-    pci.set_status(ACKNOWLEDGE);
-    pci.reset_takes.set(5);
+    pci.slow_reset(5);
     let mut pauses = 0;
 
     let reset = pci.device().reset(10, || pauses += 1);
@@ -144,7 +152,7 @@ fn the_driver_waits_for_a_reset() {
 #[test]
 fn a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
     let pci = PciDevice::new();
-    pci.reset_takes.set(15);
+    pci.slow_reset(15);
     let mut pauses = 0;
 
     let Err(ResetFailure::Stuck { device, status }) = pci.device().reset(10, || pauses += 1) else {
@@ -153,7 +161,7 @@ fn a_reset_that_never_ends_is_given_up_and_can_be_tried_again() {
     assert_eq!(pauses, 10);
     assert!(!status.is_empty());
 
-    pci.reset_takes.set(0);
+    pci.function.borrow_mut().common.finish_reset();
     assert!(device.reset(10, || ()).is_ok());
 }
 
@@ -210,13 +218,13 @@ fn device_needs_reset_is_reported_at_any_step() {
     let live = negotiated(&pci).start().unwrap();
     assert_eq!(live.health(), Health::Working);
 
-    pci.set_status(NEEDS_RESET);
+    pci.needs_reset();
 
     assert_eq!(live.health(), Health::NeedsReset);
     assert!(live.reset(10, || ()).is_ok());
 
     let pci = PciDevice::new();
-    pci.breaks_at_start.set(true);
+    pci.function.borrow_mut().breaks_at_start = true;
     let result = negotiated(&pci).start();
     assert_eq!(error_of(&pci, result), Error::NeedsReset);
 }
@@ -242,7 +250,7 @@ fn a_live_device_can_be_reset_and_started_again() {
         let queue = device.find_queue(0, QueueSize::Q256).unwrap();
         device.enable_queue(queue, ring(256)).unwrap();
         let _live: Device<Window<'_>, Live> = device.start().unwrap();
-        pci.queue_is_enabled()
+        pci.ring().is_some()
     };
 
     for _ in 0..3 {
@@ -254,7 +262,7 @@ fn a_live_device_can_be_reset_and_started_again() {
 #[test]
 fn the_status_register_begins_a_reset_at_any_step_without_waiting() {
     let pci = PciDevice::new();
-    pci.reset_takes.set(1000);
+    pci.slow_reset(1000);
     let status_register = pci.device().status_register();
     let before = pci.trace.borrow().len();
 
@@ -276,12 +284,12 @@ fn the_status_register_shows_when_the_device_is_quiet() {
     let status_register = live.status_register();
     assert!(!status_register.is_quiet());
 
-    pci.reset_takes.set(1);
+    pci.slow_reset(1);
     status_register.begin_reset();
     assert!(!status_register.is_quiet());
     assert!(status_register.is_quiet());
 
-    pci.set_status(NEEDS_RESET);
+    pci.needs_reset();
     assert!(!status_register.is_quiet());
     pci.gone.set(true);
     assert!(status_register.is_quiet());
@@ -291,8 +299,7 @@ fn the_status_register_shows_when_the_device_is_quiet() {
 #[test]
 fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_per_poll() {
     let pci = PciDevice::new();
-    pci.set_status(ACKNOWLEDGE);
-    pci.reset_takes.set(2);
+    pci.slow_reset(2);
 
     let device = pci.device().begin_reset();
     assert_eq!(pci.trace.borrow().len(), 1);
@@ -315,7 +322,7 @@ fn a_reset_in_steps_writes_0_once_and_reads_the_status_once_per_poll() {
 #[test]
 fn the_poll_notices_a_device_that_is_removed_during_its_reset() {
     let pci = PciDevice::new();
-    pci.reset_takes.set(5);
+    pci.slow_reset(5);
     let ResetPoll::Pending(device) = pci.device().begin_reset().poll() else {
         panic!("the device is not that fast");
     };
@@ -404,7 +411,7 @@ fn offered_features_that_are_not_supported_cannot_be_accepted() {
 #[test]
 fn unknown_features_are_ignored() {
     let pci = PciDevice::new();
-    pci.offered.set(u64::MAX);
+    pci.function.borrow_mut().common.offered = u64::MAX;
     let device = acknowledged(&pci);
     let chosen = virtio::blk::choose_features(device.offered()).unwrap();
 
@@ -422,8 +429,9 @@ fn unknown_features_are_ignored() {
 fn features_that_change_after_they_were_read_are_refused_by_the_device() {
     let pci = PciDevice::new();
     let device = acknowledged(&pci);
-    pci.offer(F::VERSION_1);
-    pci.keeps_features_ok.set(false);
+    // Only VERSION_1 in the upper half.
+    pci.lie(offset::DEVICE_FEATURE, 1);
+    pci.function.borrow_mut().common.lies.refuses_features = true;
 
     let result = device.accept(OFFERED);
 
@@ -437,8 +445,7 @@ fn features_that_change_after_they_were_read_are_refused_by_the_device() {
 #[test]
 fn the_queue_size_is_the_smaller_of_both_maxima() {
     for (device_has, wanted, found) in [(256, 128, 128), (64, 256, 64), (32768, 256, 256)] {
-        let pci = PciDevice::new();
-        pci.queue_size.set(device_has);
+        let pci = PciDevice::of(1, device_has, 3);
 
         let queue = negotiated(&pci).find_queue(0, queue_size(wanted)).unwrap();
 
@@ -462,7 +469,7 @@ fn a_queue_size_that_is_0_or_not_a_power_of_two_is_refused() {
         ),
     ] {
         let pci = PciDevice::new();
-        pci.queue_size.set(size);
+        pci.lie(offset::QUEUE_SIZE, size);
         let mut device = negotiated(&pci);
 
         assert_eq!(device.find_queue(0, QueueSize::Q256).unwrap_err(), error);
@@ -473,8 +480,7 @@ fn a_queue_size_that_is_0_or_not_a_power_of_two_is_refused() {
 /// A27.
 #[test]
 fn a_queue_that_does_not_exist_is_not_selected() {
-    let pci = PciDevice::new();
-    pci.queues.set(0);
+    let pci = PciDevice::of(0, 256, 3);
     let mut device = negotiated(&pci);
     let before = pci.common_writes().len();
 
@@ -488,11 +494,7 @@ fn a_queue_that_does_not_exist_is_not_selected() {
         }
     );
     let writes = pci.common_writes();
-    assert!(
-        writes[before..]
-            .iter()
-            .all(|(at, _)| *at == common::DEVICE_STATUS)
-    );
+    assert!(writes[before..].iter().all(|(at, _)| *at == offset::STATUS));
 }
 
 /// A35.
@@ -506,7 +508,7 @@ fn a_notification_address_outside_the_window_is_refused() {
         (1, 7, 0x1000),
     ] {
         let pci = PciDevice::new();
-        pci.notify_off.set(notify_off);
+        pci.lie(offset::QUEUE_NOTIFY_OFF, notify_off);
         pci.notify_multiplier.set(multiplier);
         pci.notify_length.set(length);
 
@@ -527,7 +529,7 @@ fn a_notification_address_outside_the_window_is_refused() {
 #[test]
 fn a_multiplier_of_0_is_legal() {
     let pci = PciDevice::new();
-    pci.notify_off.set(0xFFFF);
+    pci.lie(offset::QUEUE_NOTIFY_OFF, 0xFFFF);
     pci.notify_multiplier.set(0);
     pci.notify_length.set(2);
 
@@ -541,7 +543,8 @@ fn a_refused_vector_is_reported_and_the_start_continues() {
         let pci = PciDevice::new();
         let mut device = negotiated(&pci);
         let queue = device.find_queue(0, QueueSize::Q256).unwrap();
-        pci.vector_answer.set(Some(answer));
+        pci.lie(offset::CONFIG_VECTOR, answer);
+        pci.lie(offset::QUEUE_VECTOR, answer);
 
         let refused = device.route_queue(&queue, 1);
 
@@ -561,8 +564,7 @@ fn a_refused_vector_is_reported_and_the_start_continues() {
 #[test]
 fn no_vector_beyond_the_table_is_written() {
     for table_size in [0, 3] {
-        let pci = PciDevice::new();
-        pci.msix_vectors.set(table_size);
+        let pci = PciDevice::of(1, 256, table_size);
         let mut device = negotiated(&pci);
 
         let beyond = device.route_config(table_size);
@@ -580,7 +582,7 @@ fn no_vector_beyond_the_table_is_written() {
 #[test]
 fn a_queue_that_does_not_stay_enabled_is_an_error() {
     let pci = PciDevice::new();
-    pci.queue_enable_sticks.set(false);
+    pci.lie(offset::QUEUE_ENABLE, 0);
     let mut device = negotiated(&pci);
     let queue = device.find_queue(0, QueueSize::Q256).unwrap();
 
@@ -594,7 +596,7 @@ fn a_queue_that_does_not_stay_enabled_is_an_error() {
 #[test]
 fn a_queue_enabled_right_after_a_reset_is_an_error() {
     let pci = PciDevice::new();
-    pci.queue_enabled_at_reset.set(true);
+    pci.lie(offset::QUEUE_ENABLE, 1);
 
     let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
 
@@ -610,15 +612,14 @@ fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
         ..ring(128)
     };
     for placement in [too_large, skewed] {
-        let pci = PciDevice::new();
-        pci.queue_size.set(128);
+        let pci = PciDevice::of(1, 128, 3);
         let mut device = negotiated(&pci);
         let queue = device.find_queue(0, QueueSize::Q256).unwrap();
 
         let enabled = device.enable_queue(queue, placement);
 
         assert_eq!(enabled.unwrap_err(), Error::RingUnfit { index: 0 });
-        assert!(!pci.queue_is_enabled());
+        assert!(pci.ring().is_none());
     }
 }
 
@@ -630,7 +631,7 @@ fn the_isr_status_can_be_read_at_any_step_and_have_both_bits() {
     let isr = device.isr();
     assert!(isr.take().is_empty());
 
-    pci.set_isr(3);
+    pci.function.borrow_mut().isr = 3;
     let both = isr.take();
 
     assert!(both.contains(virtio::spec::pci::IsrStatus::QUEUE_INTERRUPT));

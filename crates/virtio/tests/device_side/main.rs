@@ -1,13 +1,11 @@
-//! Tests of the driver's side of virtio. The devices are small honest and hostile devices of these
-//! tests, and that of rust-vmm.
+//! Tests of the driver's side of virtio. The devices are those of `testbed-virtio`, which can be hostile,
+//! and that of rust-vmm.
 //!
 //! Comments cite requirements as `V08` (docs/reference/virtio-requirements.md), and faults of a
 //! device as `A6` (docs/reference/hostile-device.md).
 
 mod disk;
-mod guest_memory;
 mod pci_device;
-mod ring_device;
 
 mod configuration;
 mod hostile_ring;

@@ -1,12 +1,13 @@
 //! Requests between preparation and publication: HwBuildIo prepares one without a lock,
 //! HwStartIo publishes it under the queue's lock, and a reset in between makes it stale.
 
+use testbed_virtio::memory::Memory;
+use testbed_virtio::ring::RingDevice;
 use virtio::slots::{Prepared, Slot, SlotAllocator};
 use virtio::split_queue::{NotPublished, Rejection, RingFault, SplitQueue};
 
-use crate::disk::{FLAGS, Pair, data, extent, memory, queue_size};
+use crate::disk::{FLAGS, Pair, data, dma, extent, memory, queue_size, ring_of};
 use crate::pci_device::PciDevice;
-use crate::ring_device::RingDevice;
 
 /// Publishes a request that must be refused. Its payload must not be made.
 fn rejection(pair: &mut Pair<'_>, prepared: Prepared) -> Rejection {
@@ -177,8 +178,8 @@ fn a_request_that_does_not_fit_the_queue_frees_its_slot() {
         let (memory, other) = (memory(), memory());
         let mut pair = Pair::new(&memory, 32, FLAGS);
         let (size, table_of) = (queue_size(4), vec![None; table]);
-        pair.queue = SplitQueue::new(&mut other.dma(), 0, size, FLAGS, table_of).unwrap();
-        pair.device = RingDevice::new(&other, pair.queue.placement());
+        pair.queue = SplitQueue::new(&mut dma(&other), 0, size, FLAGS, table_of).unwrap();
+        pair.device = RingDevice::new(&other, ring_of(pair.queue.placement()));
 
         let pieces = [0, 1, 2].map(|page| data(page * 4096, 512));
         let long = pair.read(extent(0, 3), &pieces).unwrap();
@@ -251,7 +252,7 @@ fn with_another_table_a_queue_works_once_it_is_reclaimed() {
         queue.release(&slots, slot);
     }
     assert_eq!((queue.in_flight(), queue.fault()), (0, None));
-    assert_eq!(queue.placement(), device.ring);
+    assert_eq!(ring_of(queue.placement()), device.ring);
     let mut device = RingDevice::new(&memory, device.ring);
     assert_eq!((device.avail_flags(), device.avail_idx()), (0, 0));
     assert_eq!(queue.pop_used(), Ok(None));

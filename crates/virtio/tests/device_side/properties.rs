@@ -5,13 +5,13 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use testbed_virtio::ring::{Chain, Descriptor};
 use virtio::blk::{Config, Refusal, Segment};
 use virtio::slots::{Prepared, Slot};
 use virtio::split_queue::Rejection;
 
 use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, config, data, extent, memory};
 use crate::proptest_config;
-use crate::ring_device::{Chain, Descriptor};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -124,7 +124,7 @@ impl<'m> World<'m> {
     }
 
     fn size(&self) -> usize {
-        self.pair.device.ring.size.get().into()
+        self.pair.device.ring.size.into()
     }
 
     /// How many slots must be free.

@@ -2,16 +2,18 @@
 
 use block::WriteCache;
 use proptest::prelude::*;
+use testbed_virtio::memory::Memory;
+use testbed_virtio::ring::RingDevice;
 use virtio::Error;
 use virtio::blk::{Refusal, RequestError, Segment};
 use virtio::spec::F;
 use virtio::split_queue::{RingFault, SplitQueue};
 
 use crate::disk::{
-    EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, extent, memory, queue_size,
+    EVENT_IDX, FLAGS, IOERR, OK, Pair, UNSUPP, config, data, dma, extent, memory, queue_size,
+    ring_of,
 };
 use crate::proptest_config;
-use crate::ring_device::RingDevice;
 
 /// V30.
 #[test]
@@ -21,7 +23,7 @@ fn parts_of_a_ring_are_aligned_and_do_not_overlap_for_any_size() {
         let pair = Pair::new(&memory, 4.max(1 << log), FLAGS);
 
         let ring = pair.device.ring;
-        let size = u64::from(ring.size.get());
+        let size = u64::from(ring.size);
         assert!(ring.descriptors.is_multiple_of(16));
         assert!(ring.available.is_multiple_of(2));
         assert!(ring.used.is_multiple_of(4));
@@ -49,7 +51,7 @@ fn without_indirect_descriptors_there_is_no_queue() {
     let memory = memory();
     let table = vec![None::<u32>; 8];
 
-    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), F::VERSION_1, table);
+    let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), F::VERSION_1, table);
 
     assert_eq!(queue.err(), Some(Error::NoIndirect));
 }
@@ -60,7 +62,7 @@ fn a_table_with_a_request_in_flight_is_refused() {
     let mut table = vec![None; 8];
     table[7] = Some(1);
 
-    let queue = SplitQueue::new(&mut memory.dma(), 0, queue_size(8), FLAGS, table);
+    let queue = SplitQueue::new(&mut dma(&memory), 0, queue_size(8), FLAGS, table);
 
     assert_eq!(queue.err(), Some(Error::TableInUse));
 }
@@ -72,8 +74,8 @@ fn an_id_beyond_a_shorter_table_is_not_in_flight() {
         let mut pair = Pair::new(&memory, 8, FLAGS);
         let table = vec![None; 2];
         pair.queue =
-            SplitQueue::new(&mut other.dma(), 0, queue_size(8), FLAGS, table).expect("a queue");
-        pair.device = RingDevice::new(&other, pair.queue.placement());
+            SplitQueue::new(&mut dma(&other), 0, queue_size(8), FLAGS, table).expect("a queue");
+        pair.device = RingDevice::new(&other, ring_of(pair.queue.placement()));
         pair.publish_read();
 
         pair.device.finish(id, 1);

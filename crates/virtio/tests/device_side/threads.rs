@@ -2,17 +2,18 @@
 //! notification or an interrupt is lost, the test fails.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use testbed_virtio::memory::Memory;
+use testbed_virtio::ring::RingDevice;
 use virtio::blk::Requests;
 use virtio::slots::SlotAllocator;
 use virtio::spec::F;
 
 use crate::disk::{EVENT_IDX, FLAGS, OK, Pair, Queue, data, extent, memory};
-use crate::ring_device::RingDevice;
 
 /// How long a thread waits before the test fails. Only a lost wake-up takes so long. Miri's clock
 /// counts instructions.
@@ -62,23 +63,11 @@ fn serve(
             device.finish(chain.head, chain.writable_bytes());
             served += 1;
         }
-        fence(Ordering::SeqCst);
-        let wanted = if event_idx {
-            device.used_event().wrapping_sub(before) < device.used.wrapping_sub(before)
-        } else {
-            device.avail_flags() & 1 == 0 && device.used != before
-        };
-        if wanted {
+        if device.interrupt_wanted(event_idx, before) {
             interrupt.send();
         }
         // Before it sleeps, it enables notifications and checks the ring once more.
-        if event_idx {
-            device.set_avail_event(device.avail_idx());
-        } else {
-            device.set_used_flags(0);
-        }
-        fence(Ordering::SeqCst);
-        if device.available() == 0 && served < count {
+        if !device.enable_notifications(event_idx) && served < count {
             notification
                 .recv_timeout(PATIENCE)
                 .expect("a notification was lost");

@@ -7,10 +7,10 @@ use virtio_bindings::bindings::virtio_blk::{
     VIRTIO_BLK_F_WRITE_ZEROES,
 };
 
-use super::{driver_errors::DriverErrors, virtio_pci::FEATURES_OK};
+use crate::{common_config::FEATURES_OK, driver_errors::DriverErrors};
 
 /// The offset of `writeback`, the only field that a driver may write.
-pub(super) const WRITEBACK: u64 = 32;
+pub const WRITEBACK: u64 = 32;
 
 /// A field: offset, width, required feature, name.
 type Field = (u64, usize, Option<u32>, &'static str);
@@ -65,32 +65,34 @@ const FIELDS: [Field; 22] = [
 const BYTES: usize = 60;
 
 /// The values of the fields.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BlkConfig {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BlkConfig {
     /// The size of the disk in sectors of 512 bytes.
-    pub(super) capacity: u64,
+    pub capacity: u64,
     /// The maximum length of a data segment in bytes.
-    pub(super) size_max: u32,
+    pub size_max: u32,
     /// The maximum number of data segments in a request.
-    pub(super) seg_max: u32,
+    pub seg_max: u32,
     /// The length of a logical block in bytes.
-    pub(super) blk_size: u32,
+    pub blk_size: u32,
     /// Logical blocks per physical block, as a power of two.
-    pub(super) physical_block_exp: u8,
+    pub physical_block_exp: u8,
+    /// The first aligned logical block.
+    pub alignment_offset: u8,
     /// The suggested minimum I/O size in logical blocks.
-    pub(super) min_io_size: u16,
+    pub min_io_size: u16,
     /// The suggested maximum I/O size in logical blocks.
-    pub(super) opt_io_size: u32,
+    pub opt_io_size: u32,
     /// Whether written data may stay in a cache until a flush.
-    pub(super) writeback: bool,
+    pub writeback: bool,
     /// The number of request queues.
-    pub(super) num_queues: u16,
+    pub num_queues: u16,
 }
 
 impl BlkConfig {
     /// Reads at `offset`. `offered` are the offered features, and `status` is the device
     /// status.
-    pub(super) fn read(
+    pub fn read(
         &self,
         offset: u64,
         data: &mut [u8],
@@ -118,7 +120,7 @@ impl BlkConfig {
 
     /// Writes at `offset`. `agreed` are the negotiated features. Returns the new value of
     /// `writeback`, if it was written.
-    pub(super) fn written(
+    pub fn written(
         offset: u64,
         data: &[u8],
         agreed: u64,
@@ -160,6 +162,7 @@ impl BlkConfig {
         bytes[12..16].copy_from_slice(&self.seg_max.to_le_bytes());
         bytes[20..24].copy_from_slice(&self.blk_size.to_le_bytes());
         bytes[24] = self.physical_block_exp;
+        bytes[25] = self.alignment_offset;
         bytes[26..28].copy_from_slice(&self.min_io_size.to_le_bytes());
         bytes[28..32].copy_from_slice(&self.opt_io_size.to_le_bytes());
         bytes[32] = self.writeback.into();
@@ -194,6 +197,7 @@ mod tests {
         seg_max: 254,
         blk_size: 4096,
         physical_block_exp: 3,
+        alignment_offset: 2,
         min_io_size: 8,
         opt_io_size: 256,
         writeback: true,
@@ -217,6 +221,7 @@ mod tests {
         assert_eq!(read(12, all, &driver_errors), 254_u32.to_le_bytes());
         assert_eq!(read(20, all, &driver_errors), 4096_u32.to_le_bytes());
         assert_eq!(read(24, all, &driver_errors), [3]);
+        assert_eq!(read(25, all, &driver_errors), [2]);
         assert_eq!(read(26, all, &driver_errors), 8_u16.to_le_bytes());
         assert_eq!(read(28, all, &driver_errors), 256_u32.to_le_bytes());
         assert_eq!(read(32, all, &driver_errors), [1]);

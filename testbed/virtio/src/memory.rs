@@ -1,13 +1,10 @@
-//! Memory that driver and device share. It lies between two strips that must not change. The device
-//! uses physical addresses, which differ from the pointers.
+//! Memory that driver and device share. The device uses physical addresses.
 
 #![expect(unsafe_code, reason = "shared memory is an allocation of raw bytes")]
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
-use virtio::dma::DmaMemory;
 
 /// The length of a strip. Miri reports accesses out of bounds itself.
 const STRIP: usize = if cfg!(miri) { 64 } else { 4096 };
@@ -16,6 +13,23 @@ const CANARY: u8 = 0xA5;
 /// The physical address of the memory.
 pub const PHYSICAL: u64 = 0x7_0000_0000;
 
+/// The device's accesses to memory by physical address: little-endian, each of the width in bits
+/// that its name has.
+#[expect(missing_docs, reason = "the trait's comment describes all of them")]
+pub trait Memory {
+    fn load8(&self, physical: u64) -> u8;
+    fn load16(&self, physical: u64) -> u16;
+    fn load32(&self, physical: u64) -> u32;
+    fn load64(&self, physical: u64) -> u64;
+    fn store8(&self, physical: u64, value: u8);
+    fn store16(&self, physical: u64, value: u16);
+    fn store32(&self, physical: u64, value: u32);
+    fn store64(&self, physical: u64, value: u64);
+}
+
+/// An allocation between two strips that must not change. Its physical addresses differ from the
+/// pointers.
+#[derive(Debug)]
 pub struct GuestMemory {
     /// The address of the first strip.
     start: NonNull<u8>,
@@ -29,14 +43,14 @@ unsafe impl Sync for GuestMemory {}
 
 macro_rules! accesses {
     ($($load:ident $store:ident $word:ty, $atomic:ty;)*) => {$(
-        pub fn $load(&self, physical: u64) -> $word {
+        fn $load(&self, physical: u64) -> $word {
             let at = self.at(physical, size_of::<$word>());
             // SAFETY: `at` lies inside the memory, is aligned, and all accesses are atomic.
             let value = unsafe { <$atomic>::from_ptr(at.cast().as_ptr()) }.load(Ordering::Relaxed);
             <$word>::from_le(value)
         }
 
-        pub fn $store(&self, physical: u64, value: $word) {
+        fn $store(&self, physical: u64, value: $word) {
             let at = self.at(physical, size_of::<$word>());
             // SAFETY: As for the load.
             unsafe { <$atomic>::from_ptr(at.cast().as_ptr()) }.store(value.to_le(), Ordering::Relaxed);
@@ -45,6 +59,8 @@ macro_rules! accesses {
 }
 
 impl GuestMemory {
+    /// Allocates `length` bytes, whose contents are not zero.
+    #[must_use]
     pub fn new(length: usize) -> Self {
         let layout = Self::layout(length);
         // SAFETY: The size is not 0.
@@ -59,22 +75,21 @@ impl GuestMemory {
         Layout::from_size_align(length + 2 * STRIP, STRIP).expect("a layout")
     }
 
-    /// The memory for the driver. A test calls this once.
-    pub fn dma(&self) -> DmaMemory<'_> {
+    /// The pointer to the memory at [`PHYSICAL`], for the driver.
+    #[must_use]
+    pub fn start(&self) -> NonNull<u8> {
         // SAFETY: The offset lies inside the allocation.
-        let start = unsafe { self.start.add(STRIP) };
-        // SAFETY: The memory is valid as long as `self`. The accesses of the device are atomic.
-        unsafe { DmaMemory::new(start, PHYSICAL, self.length) }.expect("aligned memory")
+        unsafe { self.start.add(STRIP) }
     }
 
-    accesses! {
-        load8 store8 u8, AtomicU8;
-        load16 store16 u16, AtomicU16;
-        load32 store32 u32, AtomicU32;
-        load64 store64 u64, AtomicU64;
+    /// The length in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// Whether the strips still have their first contents.
+    #[must_use]
     pub fn strips_are_untouched(&self) -> bool {
         let strip = |from: usize| {
             (from..from + STRIP).all(|at| {
@@ -98,6 +113,15 @@ impl GuestMemory {
         assert!(offset.is_multiple_of(width), "{physical:#x} is not aligned");
         // SAFETY: `offset` is below `length`.
         unsafe { self.start.add(STRIP + offset) }
+    }
+}
+
+impl Memory for GuestMemory {
+    accesses! {
+        load8 store8 u8, AtomicU8;
+        load16 store16 u16, AtomicU16;
+        load32 store32 u32, AtomicU32;
+        load64 store64 u64, AtomicU64;
     }
 }
 

@@ -3,23 +3,31 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use virtio::transport::RingPlacement;
-
-use crate::guest_memory::GuestMemory;
+use crate::{
+    common_config::Ring,
+    memory::{GuestMemory, Memory},
+};
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 const INDIRECT: u16 = 4;
 
+/// A descriptor of the ring or of an indirect table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
+    /// The physical address of the buffer.
     pub address: u64,
+    /// The length of the buffer in bytes.
     pub length: u32,
+    /// NEXT, WRITE, INDIRECT.
     pub flags: u16,
+    /// The index of the next descriptor.
     pub next: u16,
 }
 
 impl Descriptor {
+    /// Whether the device may write the buffer.
+    #[must_use]
     pub fn is_writable(&self) -> bool {
         self.flags & WRITE != 0
     }
@@ -28,30 +36,39 @@ impl Descriptor {
 /// A request as the device reads it.
 #[derive(Clone, Debug)]
 pub struct Chain {
+    /// The index of its descriptor in the ring.
     pub head: u16,
     /// The address of its indirect table.
     pub table: u64,
+    /// The descriptors of the table.
     pub descriptors: Vec<Descriptor>,
 }
 
 impl Chain {
+    /// How many bytes the device may write.
+    #[must_use]
     pub fn writable_bytes(&self) -> u32 {
         let writable = self.descriptors.iter().filter(|it| it.is_writable());
         writable.map(|it| it.length).sum()
     }
 }
 
-pub struct RingDevice<'m> {
-    pub memory: &'m GuestMemory,
-    pub ring: RingPlacement,
+/// The device's side of one ring.
+#[derive(Debug)]
+pub struct RingDevice<'m, M = GuestMemory> {
+    /// The memory that the ring is in.
+    pub memory: &'m M,
+    /// The size and the addresses of the ring.
+    pub ring: Ring,
     /// How many available entries the device has taken.
     taken: u16,
     /// The used index.
     pub used: u16,
 }
 
-impl<'m> RingDevice<'m> {
-    pub fn new(memory: &'m GuestMemory, ring: RingPlacement) -> Self {
+impl<'m, M: Memory> RingDevice<'m, M> {
+    /// A device that has taken nothing yet.
+    pub fn new(memory: &'m M, ring: Ring) -> Self {
         Self {
             memory,
             ring,
@@ -61,39 +78,46 @@ impl<'m> RingDevice<'m> {
     }
 
     fn size(&self) -> u64 {
-        self.ring.size.get().into()
+        self.ring.size.into()
     }
 
     fn slot(&self, index: u16) -> u64 {
         u64::from(index) % self.size()
     }
 
+    /// The flags of the available ring.
     pub fn avail_flags(&self) -> u16 {
         self.memory.load16(self.ring.available)
     }
 
+    /// The index of the available ring.
     pub fn avail_idx(&self) -> u16 {
         self.memory.load16(self.ring.available + 2)
     }
 
+    /// The used event, by which the driver asks for an interrupt.
     pub fn used_event(&self) -> u16 {
         self.memory
             .load16(self.ring.available + 4 + 2 * self.size())
     }
 
+    /// Writes the flags of the used ring.
     pub fn set_used_flags(&self, flags: u16) {
         self.memory.store16(self.ring.used, flags);
     }
 
+    /// Writes the index of the used ring.
     pub fn set_used_idx(&self, index: u16) {
         self.memory.store16(self.ring.used + 2, index);
     }
 
+    /// Writes the available event, by which the device asks for a notification.
     pub fn set_avail_event(&self, index: u16) {
         self.memory
             .store16(self.ring.used + 4 + 8 * self.size(), index);
     }
 
+    /// Reads the available event.
     pub fn avail_event(&self) -> u16 {
         self.memory.load16(self.ring.used + 4 + 8 * self.size())
     }
@@ -105,6 +129,7 @@ impl<'m> RingDevice<'m> {
         self.memory.store32(element + 4, length);
     }
 
+    /// Reads the descriptor at the address `at`.
     pub fn descriptor(&self, at: u64) -> Descriptor {
         let rest = self.memory.load64(at + 8);
         Descriptor {
@@ -115,6 +140,7 @@ impl<'m> RingDevice<'m> {
         }
     }
 
+    /// Writes the descriptor at the address `at`.
     pub fn write_descriptor(&self, at: u64, it: Descriptor) {
         let rest = u64::from(it.length) | u64::from(it.flags) << 32 | u64::from(it.next) << 48;
         self.memory.store64(at, it.address);
@@ -130,11 +156,14 @@ impl<'m> RingDevice<'m> {
     /// requests before it took them.
     pub fn catch_up(&mut self) {
         if u64::from(self.available()) > self.size() {
-            self.taken = self.avail_idx().wrapping_sub(self.ring.size.get());
+            self.taken = self.avail_idx().wrapping_sub(self.ring.size);
         }
     }
 
-    /// Takes the next available request, and checks it against the specification.
+    /// Takes the next available request.
+    ///
+    /// # Panics
+    /// If the driver violates the specification, or does not use an indirect table.
     pub fn take(&mut self) -> Option<Chain> {
         if self.available() == 0 {
             return None;
@@ -184,6 +213,29 @@ impl<'m> RingDevice<'m> {
             head,
             table: first.address,
             descriptors,
+        }
+    }
+
+    /// Asks the driver for a notification of the next request. Returns whether there is one
+    /// already, of which the driver may have sent none.
+    pub fn enable_notifications(&self, event_idx: bool) -> bool {
+        if event_idx {
+            self.set_avail_event(self.taken);
+        } else {
+            self.set_used_flags(0);
+        }
+        fence(Ordering::SeqCst);
+        self.available() > 0
+    }
+
+    /// Whether the driver wants an interrupt for the used elements since the used index was
+    /// `before`.
+    pub fn interrupt_wanted(&self, event_idx: bool, before: u16) -> bool {
+        fence(Ordering::SeqCst);
+        if event_idx {
+            self.used_event().wrapping_sub(before) < self.used.wrapping_sub(before)
+        } else {
+            self.avail_flags() & 1 == 0 && self.used != before
         }
     }
 

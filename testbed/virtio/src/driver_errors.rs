@@ -8,11 +8,11 @@ const KEPT: usize = 1000;
 
 /// The errors so far, in the order of discovery.
 #[derive(Debug, Default)]
-pub(super) struct DriverErrors(Mutex<Vec<String>>);
+pub struct DriverErrors(Mutex<Vec<String>>);
 
 impl DriverErrors {
     /// Adds `error` unless it is in the list.
-    pub(super) fn add(&self, error: impl Into<String>) {
+    pub fn add(&self, error: impl Into<String>) {
         let error = error.into();
         let mut list = self.0.lock().expect("no holder panics");
         if list.len() < KEPT && !list.contains(&error) {
@@ -21,12 +21,12 @@ impl DriverErrors {
     }
 
     /// The number of errors.
-    pub(super) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.lock().expect("no holder panics").len() as u64
     }
 
     /// All errors.
-    pub(super) fn list(&self) -> Vec<String> {
+    pub fn list(&self) -> Vec<String> {
         self.0.lock().expect("no holder panics").clone()
     }
 }
