@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use testbed_virtio::memory::Memory;
+
 use super::processor;
 
 /// A device behind an adapter's registers.
@@ -64,19 +66,20 @@ impl Device for Plain {
     }
 }
 
+/// Memory as a device accesses it: by the physical addresses that the driver gave it. Miri reports
+/// an address that it did not get from the driver, or that is no longer valid.
+#[derive(Debug)]
+pub struct PhysicalMemory;
+
 macro_rules! accesses {
     ($($load:ident $store:ident $atomic:ident $width:ident;)*) => {$(
-        /// Reads memory as the device does. Miri reports an address that the device did not get
-        /// from the driver, or that is no longer valid.
-        #[must_use]
-        pub fn $load(address: u64) -> $width {
+        fn $load(&self, address: u64) -> $width {
             let place = ptr::with_exposed_provenance_mut(address as usize);
             // SAFETY: Miri reports an invalid address.
             unsafe { $atomic::from_ptr(place) }.load(Ordering::Relaxed)
         }
 
-        /// Writes memory in the same way.
-        pub fn $store(address: u64, value: $width) {
+        fn $store(&self, address: u64, value: $width) {
             let place = ptr::with_exposed_provenance_mut(address as usize);
             // SAFETY: Miri reports an invalid address.
             unsafe { $atomic::from_ptr(place) }.store(value, Ordering::Relaxed);
@@ -84,11 +87,13 @@ macro_rules! accesses {
     )*};
 }
 
-accesses! {
-    load8 store8 AtomicU8 u8;
-    load16 store16 AtomicU16 u16;
-    load32 store32 AtomicU32 u32;
-    load64 store64 AtomicU64 u64;
+impl Memory for PhysicalMemory {
+    accesses! {
+        load8 store8 AtomicU8 u8;
+        load16 store16 AtomicU16 u16;
+        load32 store32 AtomicU32 u32;
+        load64 store64 AtomicU64 u64;
+    }
 }
 
 /// `crates/storport` calls this under Miri to read a register.

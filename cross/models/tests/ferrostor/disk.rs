@@ -1,34 +1,39 @@
-//! A virtio disk: the registers of a modern PCI device (VIRTIO 1.3 §4.1), one split queue
-//! (VIRTIO 1.3 §2.7) and four blocks (VIRTIO 1.3 §5.2). A test can make it break the protocol.
+//! A virtio disk of four blocks, with the registers and the ring of `testbed-virtio`. A test can
+//! make it break the protocol.
 
 use std::{
     mem,
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicU32, Ordering, fence},
+        atomic::{AtomicU32, Ordering},
     },
 };
 
-use ferrostor_models::port::{
-    Device,
-    device::{load8, load16, load64, store8, store16, store32},
+use ferrostor_models::port::{Device, device::PhysicalMemory};
+use testbed_virtio::{
+    blk_config::BlkConfig,
+    common_config::{CommonConfig, DRIVER_OK, NO_VECTOR, offset},
+    driver_errors::DriverErrors,
+    function::{Function, Structure},
+    memory::Memory as _,
+    ring::{Chain, RingDevice},
 };
 
 /// The bus address of its registers.
 const BAR: u32 = 0xFE00_0000;
-/// The offsets of structures in the BAR. The common configuration is at 0.
-const ISR: usize = 0x40;
-const CONFIG: usize = 0x80;
-const NOTIFY: usize = 0xC0;
-const END: usize = 0x100;
-
-const DRIVER_OK: u8 = 4;
-const NEEDS_RESET: u8 = 64;
+/// The distance between two structures in the BAR.
+const STRIDE: usize = 0x40;
+/// The structures in the order of the BAR: each with its type and its length.
+const STRUCTURES: [(Structure, u8, u32); 4] = [
+    (Structure::Common, 1, 0x38),
+    (Structure::Isr, 3, 1),
+    (Structure::Device, 4, 0x40),
+    (Structure::Notify, 2, 4),
+];
 
 const QUEUE_SIZE: u16 = 4;
 /// How many blocks the disk has.
 pub const BLOCKS: usize = 4;
-const NO_VECTOR: u16 = 0xFFFF;
 
 /// VERSION_1, INDIRECT_DESC, CONFIG_WCE, FLUSH, SEG_MAX.
 const FEATURES: u64 = 1 << 32 | 1 << 28 | 1 << 11 | 1 << 9 | 1 << 2;
@@ -47,123 +52,90 @@ pub enum Fault {
     Error,
 }
 
-#[derive(Default)]
 struct State {
-    status: u8,
-    /// How many reads of the status are left until the device confirms a reset. Until then it
-    /// continues to use the old rings.
-    resetting: Option<usize>,
-    isr: u8,
-    select: [u32; 2],
-    accepted: u64,
-    queue_enabled: bool,
-    queue_size: u16,
-    /// The MSI-X vectors of configuration changes and of the queue.
-    vectors: [u16; 2],
-    ring: [u32; 6],
-    taken: u16,
-    used: u16,
+    function: Function,
+    driver_errors: DriverErrors,
+    /// The ring of the queue, from DRIVER_OK to the reset.
+    ring: Option<RingDevice<'static, PhysicalMemory>>,
     notified: bool,
-}
-
-/// The state that a reset does not change.
-struct Plan {
+    /// Whether faults are allowed.
     faults: bool,
     next: Option<Fault>,
-    reset_reads: usize,
-    writeback: u8,
+    /// How many reads of the status a reset takes. Until then the device continues to use the old
+    /// rings.
+    reset_reads: u32,
     /// For each block, the value of all its bytes.
     blocks: [u8; BLOCKS],
 }
 
 /// The device.
 pub struct Disk {
-    state: Mutex<(State, Plan)>,
+    state: Mutex<State>,
     /// A bit for each message that was sent and not delivered.
     messages: AtomicU32,
     msix: bool,
-    features: u64,
-}
-
-impl State {
-    fn new() -> Self {
-        Self {
-            queue_size: QUEUE_SIZE,
-            vectors: [NO_VECTOR; 2],
-            ..Self::default()
-        }
-    }
-
-    fn runs(&self) -> bool {
-        self.queue_enabled && self.status & DRIVER_OK != 0
-    }
-
-    /// The addresses of the descriptor table, the available ring and the used ring.
-    fn ring(&self) -> [u64; 3] {
-        let [a, b, c, d, e, f] = self.ring.map(u64::from);
-        [b << 32 | a, d << 32 | c, f << 32 | e]
-    }
-
-    /// An index modulo the queue size.
-    fn place(&self, index: u16) -> u64 {
-        (index % self.queue_size).into()
-    }
 }
 
 impl Disk {
     pub fn new(msix: bool, event_idx: bool) -> Self {
-        let plan = Plan {
-            faults: false,
-            next: None,
-            reset_reads: 0,
-            writeback: 1,
-            blocks: [0; BLOCKS],
+        let features = FEATURES | if event_idx { EVENT_IDX } else { 0 };
+        let common = CommonConfig::new(features, 1, QUEUE_SIZE, if msix { 2 } else { 0 });
+        let config = BlkConfig {
+            capacity: BLOCKS as u64,
+            seg_max: 2,
+            writeback: true,
+            ..BlkConfig::default()
         };
         Self {
-            state: Mutex::new((State::new(), plan)),
+            state: Mutex::new(State {
+                function: Function::new(common, config),
+                driver_errors: DriverErrors::default(),
+                ring: None,
+                notified: false,
+                faults: false,
+                next: None,
+                reset_reads: 0,
+                blocks: [0; BLOCKS],
+            }),
             messages: AtomicU32::new(0),
             msix,
-            features: if event_idx {
-                FEATURES | EVENT_IDX
-            } else {
-                FEATURES
-            },
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, (State, Plan)> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic")
     }
 
     /// Allows faults, or makes the device keep to the protocol from now on.
     pub fn allow_faults(&self, faults: bool) {
-        let (_, plan) = &mut *self.state();
-        plan.faults = faults;
-        plan.next = None;
+        let mut state = self.state();
+        state.faults = faults;
+        state.next = None;
     }
 
     /// Sets how many reads of the status a reset takes.
-    pub fn delay_resets(&self, reads: usize) {
-        self.state().1.reset_reads = reads;
+    pub fn delay_resets(&self, reads: u32) {
+        self.state().reset_reads = reads;
     }
 
     /// Makes the device break the protocol, if that is allowed and the device runs.
     pub fn break_protocol(&self, fault: Fault) {
-        let (state, plan) = &mut *self.state();
-        if !plan.faults || !state.runs() || state.resetting.is_some() {
+        let state = &mut *self.state();
+        let Some(ring) = &state.ring else { return };
+        if !state.faults || state.function.common.is_resetting() {
             return;
         }
         match fault {
             Fault::NeedsReset => {
-                state.status |= NEEDS_RESET;
-                self.interrupt(state, 0);
+                state.function.common.needs_reset();
+                let vector = state.function.common.config_vector();
+                self.interrupt(&mut state.function, 2, vector);
             }
             Fault::IndexAhead => {
-                let [_, _, used] = state.ring();
-                store16(used + 2, state.used.wrapping_add(1));
-                self.interrupt(state, 1);
+                ring.set_used_idx(ring.used.wrapping_add(1));
+                self.interrupt_of_queue(&mut state.function);
             }
-            Fault::NoStatus | Fault::Error => plan.next = Some(fault),
+            Fault::NoStatus | Fault::Error => state.next = Some(fault),
         }
     }
 
@@ -175,156 +147,92 @@ impl Disk {
 
     /// Whether the interrupt pin is asserted.
     pub fn is_asserted(&self) -> bool {
-        self.state().0.isr != 0
+        self.state().function.isr != 0
     }
 
     /// Carries out requests if the device was notified.
     pub fn serve_notified(&self) {
-        let (state, plan) = &mut *self.state();
-        if mem::take(&mut state.notified) {
-            self.serve(state, plan);
+        let state = &mut *self.state();
+        if mem::take(&mut state.notified) && state.serve() {
+            self.interrupt_of_queue(&mut state.function);
         }
     }
 
-    /// Interrupts for a configuration change (0) or for the queue (1).
-    fn interrupt(&self, state: &mut State, cause: usize) {
+    fn interrupt_of_queue(&self, function: &mut Function) {
+        let vector = function.common.queue_vector(0);
+        self.interrupt(function, 1, vector);
+    }
+
+    /// Sends the message `vector`, or sets the bits `isr` of the ISR status.
+    fn interrupt(&self, function: &mut Function, isr: u8, vector: u16) {
         if !self.msix {
-            state.isr |= [2, 1][cause];
-        } else if state.vectors[cause] != NO_VECTOR {
-            let bit = 1 << state.vectors[cause];
-            self.messages.fetch_or(bit, Ordering::Relaxed);
+            function.isr |= isr;
+        } else if vector != NO_VECTOR {
+            self.messages.fetch_or(1 << vector, Ordering::Relaxed);
         }
     }
+}
 
-    /// Carries out the requests that are available.
-    fn serve(&self, state: &mut State, plan: &mut Plan) {
-        if !state.runs() {
-            return;
-        }
-        let [_, available, used] = state.ring();
-        let event_idx = state.accepted & EVENT_IDX != 0;
-        let size = u64::from(state.queue_size);
-        let before = state.used;
-        loop {
-            if event_idx {
-                store16(used + 4 + 8 * size, state.taken);
-                fence(Ordering::SeqCst);
-            }
-            let published = load16(available + 2);
-            fence(Ordering::Acquire);
-            let count = published.wrapping_sub(state.taken);
-            assert!(count <= state.queue_size, "available index {published}");
-            if count == 0 {
-                break;
-            }
-            let head = load16(available + 4 + 2 * state.place(state.taken));
-            state.taken = state.taken.wrapping_add(1);
-            let written = execute(state, plan, head);
-            let element = used + 4 + 8 * state.place(state.used);
-            store32(element, head.into());
-            store32(element + 4, written);
-            fence(Ordering::Release);
-            state.used = state.used.wrapping_add(1);
-            store16(used + 2, state.used);
-        }
-        fence(Ordering::SeqCst);
-        let finished = state.used.wrapping_sub(before);
-        let wanted = if event_idx {
-            let used_event = load16(available + 4 + 2 * size);
-            used_event.wrapping_sub(before) < finished
-        } else {
-            finished != 0 && load16(available) & 1 == 0
+impl State {
+    /// Carries out the requests that are available. Returns whether to interrupt.
+    fn serve(&mut self) -> bool {
+        let Some(ring) = &mut self.ring else {
+            return false;
         };
-        if wanted {
-            self.interrupt(state, 1);
+        let event_idx = self.function.common.agreed() & EVENT_IDX != 0;
+        let before = ring.used;
+        while ring.enable_notifications(event_idx) {
+            let chain = ring.take().expect("available");
+            execute(&mut self.blocks, self.next.take(), &chain);
+            ring.finish(chain.head, chain.writable_bytes());
         }
+        ring.interrupt_wanted(event_idx, before)
     }
 
-    fn read_common(&self, state: &mut State, offset: usize) -> u64 {
-        match offset {
-            0x04 if state.select[0] == 0 => self.features & 0xFFFF_FFFF,
-            0x04 => self.features >> 32,
-            0x10 => state.vectors[0].into(),
-            0x12 => 1,
-            0x14 => {
-                match state.resetting {
-                    Some(0) => *state = State::new(),
-                    Some(reads) => state.resetting = Some(reads - 1),
-                    None => {}
-                }
-                state.status.into()
+    /// Compares the ring with the registers, and checks the driver.
+    fn accessed(&mut self) {
+        assert_eq!(self.driver_errors.list(), [""; 0]);
+        let common = &self.function.common;
+        let ring = common.ring(0).filter(|_| common.status() & DRIVER_OK != 0);
+        match ring {
+            None => (self.ring, self.notified) = (None, false),
+            Some(ring) => {
+                self.ring
+                    .get_or_insert_with(|| RingDevice::new(&PhysicalMemory, ring));
             }
-            0x15 => 0,
-            0x18 => state.queue_size.into(),
-            0x1A => state.vectors[1].into(),
-            0x1C => state.queue_enabled.into(),
-            0x1E => 0,
-            _ => panic!("a read of register {offset:#x}"),
-        }
-    }
-
-    fn write_common(&self, state: &mut State, plan: &Plan, offset: usize, value: u64) {
-        if (offset, value) == (0x14, 0) {
-            if state.status == 0 || plan.reset_reads == 0 {
-                *state = State::new();
-            } else {
-                state.resetting = Some(plan.reset_reads);
-            }
-            return;
-        }
-        assert_eq!(state.resetting, None, "{offset:#x} written during a reset");
-        match offset {
-            0x00 => state.select[0] = value as u32,
-            0x08 => state.select[1] = value as u32,
-            0x0C => state.accepted |= value << (32 * state.select[1]),
-            0x10 => state.vectors[0] = value as u16,
-            0x14 => state.status = value as u8 | state.status & NEEDS_RESET,
-            0x16 => assert_eq!(value, 0, "the only queue"),
-            0x18 => state.queue_size = value as u16,
-            0x1A => state.vectors[1] = value as u16,
-            0x1C => state.queue_enabled = true,
-            0x20..0x38 => state.ring[(offset - 0x20) / 4] = value as u32,
-            _ => panic!("a write to register {offset:#x}"),
         }
     }
 }
 
-/// A descriptor's address, length and flags.
-fn descriptor(at: u64) -> (u64, u64, u16) {
-    let rest = load64(at + 8);
-    (load64(at), rest & 0xFFFF_FFFF, (rest >> 32) as u16)
-}
-
-/// Carries out a request. Returns how many bytes it wrote.
-fn execute(state: &State, plan: &mut Plan, head: u16) -> u32 {
-    let [descriptors, _, _] = state.ring();
-    let (table, length, flags) = descriptor(descriptors + 16 * state.place(head));
-    assert_eq!(flags, 4, "INDIRECT alone");
-    let chain: Vec<_> = (0..length / 16)
-        .map(|index| descriptor(table + 16 * index))
-        .collect();
-    let [(header, 16, _), data @ .., (status, 1, _)] = &*chain else {
+/// Carries out a request.
+fn execute(blocks: &mut [u8; BLOCKS], fault: Option<Fault>, chain: &Chain) {
+    let memory = &PhysicalMemory;
+    let [header, data @ .., status] = &*chain.descriptors else {
         panic!("no request: {chain:?}");
     };
-    let bytes = data
+    assert_eq!((header.length, status.length), (16, 1));
+    let mut bytes = data
         .iter()
-        .flat_map(|(address, length, _)| *address..address + length);
-    let mut written = 1;
+        .flat_map(|it| it.address..it.address + u64::from(it.length));
     // A request with a sector is for one block.
-    let block = &mut plan.blocks[load64(header + 8) as usize];
-    match load64(*header) {
-        0 => written += bytes.map(|byte| store8(byte, *block)).count(),
-        1 => *block = bytes.fold(0, |_, byte| load8(byte)),
-        4 => {}
-        8 => written += bytes.map(|byte| store8(byte, b'A')).count(),
+    let block = &mut blocks[memory.load64(header.address + 8) as usize];
+    match memory.load64(header.address) {
+        0 => bytes.for_each(|at| memory.store8(at, *block)),
+        1 => *block = bytes.fold(0, |_, at| memory.load8(at)),
+        4 => assert_eq!(bytes.next(), None, "a flush with data"),
+        8 => bytes.for_each(|at| memory.store8(at, b'A')),
         kind => panic!("a request of type {kind}"),
     }
-    match plan.next.take() {
+    match fault {
         Some(Fault::NoStatus) => {}
-        Some(_) => store8(*status, 1),
-        None => store8(*status, 0),
+        Some(_) => memory.store8(status.address, 1),
+        None => memory.store8(status.address, 0),
     }
-    written as u32
+}
+
+/// The structure at `at` of the BAR, and the offset in it.
+fn place(at: usize) -> (Structure, u64) {
+    (STRUCTURES[at / STRIDE].0, (at % STRIDE) as u64)
 }
 
 impl Device for Disk {
@@ -336,13 +244,11 @@ impl Device for Disk {
         put(0x06, &[1 << 4]);
         put(0x10, &BAR.to_le_bytes());
         put(0x34, &[0x40]);
-        // Type, offset in the BAR, length.
-        let structures = [(1, 0, 0x38), (3, ISR, 1), (4, CONFIG, 0x40), (2, NOTIFY, 4)];
-        for (index, (kind, offset, length)) in structures.into_iter().enumerate() {
+        for (index, (_, kind, length)) in STRUCTURES.into_iter().enumerate() {
             let at = 0x40 + 0x14 * index;
             put(at, &[9, at as u8 + 0x14, 0x14, kind]);
-            put(at + 8, &(offset as u32).to_le_bytes());
-            put(at + 12, &(length as u32).to_le_bytes());
+            put(at + 8, &((STRIDE * index) as u32).to_le_bytes());
+            put(at + 12, &length.to_le_bytes());
         }
         // MSI-X, enabled, with two messages; or another capability, which the driver ignores.
         let msix = if self.msix {
@@ -355,39 +261,49 @@ impl Device for Disk {
     }
 
     fn length(&self) -> u32 {
-        END as u32
+        (STRIDE * STRUCTURES.len()) as u32
     }
 
-    fn read(&self, offset: usize, width: usize) -> u64 {
-        let (state, plan) = &mut *self.state();
-        match offset {
-            0..ISR => self.read_common(state, offset),
-            ISR => mem::take(&mut state.isr).into(),
-            CONFIG..NOTIFY => {
-                let mut config = [0; NOTIFY - CONFIG];
-                config[0] = BLOCKS as u8;
-                // seg_max
-                config[0x0C] = 2;
-                config[0x20] = plan.writeback;
-                let mut value = [0; 8];
-                let at = offset - CONFIG;
-                value[..width].copy_from_slice(&config[at..at + width]);
-                u64::from_le_bytes(value)
-            }
-            _ => panic!("a read of register {offset:#x}"),
+    fn read(&self, at: usize, width: usize) -> u64 {
+        let state = &mut *self.state();
+        let (structure, at) = place(at);
+        let mut bytes = [0; 8];
+        if state.function.read_ends_reset(structure, at) {
+            state.function.reset();
         }
+        let data = &mut bytes[..width];
+        state
+            .function
+            .read(structure, at, data, &state.driver_errors);
+        state.accessed();
+        u64::from_le_bytes(bytes)
     }
 
-    fn write(&self, offset: usize, _width: usize, value: u64) {
-        let (state, plan) = &mut *self.state();
-        match offset {
-            0..ISR => self.write_common(state, plan, offset, value),
-            NOTIFY => state.notified = true,
-            _ => {
-                assert_eq!(offset, CONFIG + 0x20, "only writeback is writable");
-                plan.writeback = value as u8;
+    fn write(&self, at: usize, width: usize, value: u64) {
+        let state = &mut *self.state();
+        let (structure, at) = place(at);
+        let common = &mut state.function.common;
+        match structure {
+            Structure::Notify => {
+                state.notified = true;
+                return;
             }
+            Structure::Common if (at, value) == (offset::STATUS, 0) => {
+                if state.reset_reads == 0 {
+                    common.finish_reset();
+                } else if common.status() != 0 && !common.is_resetting() {
+                    common.slow_reset(0, state.reset_reads);
+                }
+            }
+            Structure::Common => {
+                assert!(!common.is_resetting(), "{at:#x} written during a reset");
+            }
+            Structure::Device | Structure::Isr => {}
         }
+        let (data, errors) = (&value.to_le_bytes()[..width], &state.driver_errors);
+        let effect = state.function.write(structure, at, data, self.msix, errors);
+        state.function.carry_out(effect);
+        state.accessed();
     }
 
     fn go_on(&self) {
