@@ -836,11 +836,29 @@ mod tests {
         assert_eq!(area.write_entries(3, &[], entry), Some(3));
         assert_eq!(area.write_entries(4, &[], entry), None);
         assert_eq!(area.write_entry(3, Desc::from_words([9, 0])), None);
+        assert_eq!(area.write_entry(2, Desc::from_words([0x83, 0])), Some(()));
         let first_words = [16, 32, 48, 64].map(|at| page.0[at]);
         assert_eq!(
             first_words,
-            [0x50, 0x61, 0x82, 0xA5],
+            [0x50, 0x61, 0x83, 0xA5],
             "an entry beyond the table"
+        );
+    }
+
+    #[test]
+    fn bytes_and_used_elements_are_unchanged_after_a_conversion_to_words_and_back() {
+        let bytes = [1_u8, 2, 3];
+        assert_eq!(bytes.into_words(), bytes);
+        assert_eq!(<[u8; 3]>::from_words(bytes), bytes);
+
+        let element = UsedElem::from_words([0x0102_0304_u32.to_le(), 0x1112_1314_u32.to_le()]);
+        assert_eq!(
+            (element.id.to_ne(), element.len.to_ne()),
+            (0x0102_0304, 0x1112_1314)
+        );
+        assert_eq!(
+            element.into_words(),
+            [0x0102_0304_u32.to_le(), 0x1112_1314_u32.to_le()]
         );
     }
 
