@@ -396,6 +396,7 @@ mod tests {
         assert_eq!((config.size_max, config.seg_max), (None, None));
         assert_eq!(config.capacity.block_size(), BlockSize::SECTOR);
         assert!(!config.has_flush() && !config.read_only);
+        assert!(check(|_| ()).unwrap().has_flush());
     }
 
     /// A29.
