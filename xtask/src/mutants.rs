@@ -185,6 +185,8 @@ fn mutants(package: Package, jobs: u8, folder: &Path) -> Command {
         .arg(folder)
         // The tests of the package, without the examples in its documentation.
         .args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"])
+        // A test with threads gives up after 10 s. Other work may slow the machine down.
+        .arg("--minimum-test-timeout=60")
         // Property tests spend most of their time in their library.
         .arg("--cargo-arg=--config=profile.dev.package.\"*\".opt-level=2")
         // Debug information would take a third of the time to compile.
