@@ -6,7 +6,6 @@
 use std::ffi::CStr;
 
 use testbed_machine::{trap, variadic::VariadicArguments};
-use testbed_nt::print;
 
 use super::{Routine, Structure};
 use crate::{callbacks, port::Port, request::Address, units::Unit};
@@ -85,15 +84,6 @@ impl Call {
         unsafe { CStr::from_ptr(address as *const std::ffi::c_char) }
             .to_string_lossy()
             .into_owned()
-    }
-
-    /// Prints the next argument, a format string, and the arguments that it names.
-    pub(crate) fn print(mut self) {
-        let format = self.address();
-        if format != 0 {
-            // SAFETY: the driver passed a format string and its arguments.
-            unsafe { print::debug_print(&[], format as *const u8, self.arguments) };
-        }
     }
 
     /// The adapter whose HwDeviceExtension is the next argument.
