@@ -4,12 +4,14 @@
 
 use std::{
     env, fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
-use tempfile::TempDir;
+use machine::{Machine, text};
+
+mod machine;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -22,80 +24,50 @@ case " $* " in
 esac
 "#;
 
-struct Machine(TempDir);
-
-impl Machine {
-    /// A machine without compiler and libraries, and with a toolchain that has no
-    /// Windows targets.
-    fn bare(user: &str) -> Self {
-        let machine = Self(TempDir::new().expect("a temporary folder"));
-        fs::create_dir(machine.bin()).expect("a folder");
-        let path = env::var_os("PATH").expect("a PATH");
-        for name in BASE {
-            let real = env::split_paths(&path)
-                .map(|folder| folder.join(name))
-                .find(|file| file.is_file())
-                .expect(name);
-            symlink(real, machine.bin().join(name)).expect("a link");
-        }
-        machine.command("id", &format!("echo {user}"));
-        machine.command("find", "");
-        machine.command("rustc", &format!("echo {}", machine.0.path().display()));
-        machine.command("rustup", "");
-        machine.command("apt-get", APT_GET);
-        machine
+/// A machine without compiler and libraries, and with a toolchain that has no
+/// Windows targets.
+fn bare(user: &str) -> Machine {
+    let machine = Machine::new();
+    let path = env::var_os("PATH").expect("a PATH");
+    for name in BASE {
+        let real = env::split_paths(&path)
+            .map(|folder| folder.join(name))
+            .find(|file| file.is_file())
+            .expect(name);
+        symlink(real, machine.path("bin").join(name)).expect("a link");
     }
-
-    fn bin(&self) -> PathBuf {
-        self.0.path().join("bin")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.0.path().join("log")
-    }
-
-    /// Adds a command that records its call and then runs `script`.
-    fn command(&self, name: &str, script: &str) {
-        let log = self.log();
-        let text = format!(
-            "#!/bin/sh\necho \"{name} $*\" >>'{}'\n{script}\n",
-            log.display()
-        );
-        let file = self.bin().join(name);
-        fs::write(&file, text).expect("a file");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("permissions");
-    }
-
-    fn without(self, name: &str) -> Self {
-        fs::remove_file(self.bin().join(name)).expect("a command");
-        self
-    }
-
-    /// Runs the script for these needs.
-    fn ensure(&self, needs: &[&str]) -> Output {
-        Command::new(self.bin().join("sh"))
-            .arg(Path::new(ROOT).join("bootstrap/setup.sh"))
-            .arg("--only")
-            .args(needs)
-            .env_clear()
-            .env("PATH", self.bin())
-            .output()
-            .expect("the script runs")
-    }
-
-    /// The recorded calls that install something.
-    fn installed(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.log()).unwrap_or_default();
-        log.lines()
-            .filter(|call| call.starts_with("apt-get") || call.starts_with("rustup"))
-            .filter(|call| !call.contains("--assume-no"))
-            .map(str::to_owned)
-            .collect()
-    }
+    machine.command("bin/id", &format!("echo {user}"));
+    machine.command("bin/find", "");
+    machine.command("bin/rustc", &format!("echo {}", machine.path("").display()));
+    machine.command("bin/rustup", "");
+    machine.command("bin/apt-get", APT_GET);
+    machine
 }
 
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+fn bare_without(user: &str, command: &str) -> Machine {
+    let machine = bare(user);
+    fs::remove_file(machine.path("bin").join(command)).expect("a command");
+    machine
+}
+
+/// Runs the script for these needs.
+fn ensure(machine: &Machine, needs: &str) -> Output {
+    Command::new(machine.path("bin/sh"))
+        .arg(Path::new(ROOT).join("bootstrap/setup.sh"))
+        .arg("--only")
+        .args(needs.split(' '))
+        .env_clear()
+        .env("PATH", machine.path("bin"))
+        .output()
+        .expect("the script runs")
+}
+
+/// The recorded calls that install something.
+fn installed(machine: &Machine) -> Vec<String> {
+    let mut calls = machine.calls();
+    calls.retain(|call| call.starts_with("apt-get") || call.starts_with("rustup"));
+    calls.retain(|call| !call.contains("--assume-no"));
+    calls
 }
 
 const INSTALL: &str = "apt-get install --option DPkg::Lock::Timeout=300 --yes \
@@ -103,11 +75,11 @@ const INSTALL: &str = "apt-get install --option DPkg::Lock::Timeout=300 --yes \
 
 #[test]
 fn cargo_xtask_compiles_nothing_before_there_is_a_linker() {
-    let machine = Machine::bare("1000").without("rustc");
+    let machine = bare_without("1000", "rustc");
     let cargo = PathBuf::from(env::var_os("CARGO").expect("cargo runs the tests"));
     let toolchain = cargo.parent().expect("a folder").to_owned();
-    let path = env::join_paths([machine.bin(), toolchain]).expect("a PATH");
-    let target = machine.0.path().join("target");
+    let path = env::join_paths([machine.path("bin"), toolchain]).expect("a PATH");
+    let target = machine.path("target");
     // In a subfolder, and with flags that only a normal linker understands.
     let output = Command::new(cargo)
         .args(["xtask", "package"])
@@ -126,13 +98,13 @@ fn cargo_xtask_compiles_nothing_before_there_is_a_linker() {
     );
     let install = "apt-get install --no-install-recommends gcc libc6-dev libclang1 xorriso\n";
     assert!(text.contains(install), "{text}");
-    assert_eq!(machine.installed(), [""; 0]);
+    assert_eq!(installed(&machine), [""; 0]);
 }
 
 #[test]
 fn without_root_everything_missing_is_listed_with_the_commands_that_install_it() {
-    let machine = Machine::bare("1000");
-    let output = machine.ensure(&["cc", "libclang", "x64", "arm64", "rustfmt"]);
+    let machine = bare("1000");
+    let output = ensure(&machine, "cc libclang x64 arm64 rustfmt");
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output),
@@ -152,81 +124,78 @@ To install, run:
 error: nothing was installed, because apt-get needs root: run the commands above, then repeat
 "
     );
-    assert_eq!(machine.installed(), [""; 0]);
+    assert_eq!(installed(&machine), [""; 0]);
 }
 
 #[test]
-fn root_gets_all_packages_in_one_call() {
-    let machine = Machine::bare("0");
-    let output = machine.ensure(&["cc", "libclang", "x64", "xorriso", "clippy"]);
-    assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(
-        machine.installed(),
-        [
-            &format!("{INSTALL} gcc libc6-dev libclang1 xorriso"),
-            "rustup target add x86_64-pc-windows-msvc",
-            "rustup component add clippy",
-        ]
-    );
-}
-
-#[test]
-fn without_root_rustup_still_installs() {
-    let machine = Machine::bare("1000");
-    let output = machine.ensure(&["x64"]);
-    assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(
-        machine.installed(),
-        ["rustup target add x86_64-pc-windows-msvc"]
-    );
+fn root_gets_all_packages_in_one_call_and_rustup_installs_without_root() {
+    let packages = format!("{INSTALL} gcc libc6-dev libclang1 xorriso");
+    let x64 = "rustup target add x86_64-pc-windows-msvc";
+    let clippy = "rustup component add clippy";
+    for (user, needs, calls) in [
+        (
+            "0",
+            "cc libclang x64 xorriso clippy",
+            vec![&*packages, x64, clippy],
+        ),
+        ("1000", "x64", vec![x64]),
+    ] {
+        let machine = bare(user);
+        let output = ensure(&machine, needs);
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(installed(&machine), calls);
+    }
 }
 
 #[test]
 fn installed_tools_are_not_installed_again() {
-    let machine = Machine::bare("0");
-    machine.command("cc", "");
-    machine.command("find", "echo /usr/lib/x86_64-linux-gnu/libclang-14.so.1");
+    let machine = bare("0");
+    machine.command("bin/cc", "");
+    machine.command(
+        "bin/find",
+        "echo /usr/lib/x86_64-linux-gnu/libclang-14.so.1",
+    );
     let target = "lib/rustlib/x86_64-pc-windows-msvc/lib";
-    fs::create_dir_all(machine.0.path().join(target)).expect("a folder");
-    let output = machine.ensure(&["cc", "libclang", "x64"]);
+    fs::create_dir_all(machine.path(target)).expect("a folder");
+    let output = ensure(&machine, "cc libclang x64");
     assert!(
         output.status.success() && text(&output).is_empty(),
         "{}",
         text(&output)
     );
-    assert_eq!(machine.installed(), [""; 0]);
+    assert_eq!(installed(&machine), [""; 0]);
 }
 
 #[test]
 fn absent_or_old_package_lists_are_fetched() {
-    let absent = Machine::bare("0");
+    let absent = bare("0");
     absent.command(
-        "apt-get",
+        "bin/apt-get",
         r#"case " $* " in *" --assume-no "*) exit 100 ;; esac"#,
     );
-    let old = Machine::bare("0");
-    let updated = old.0.path().join("updated");
+    let old = bare("0");
+    let updated = old.path("updated");
     let script = format!(
         "{APT_GET}\ncase $1 in\nupdate) : >'{0}' ;;\n*) [ -e '{0}' ] ;;\nesac",
         updated.display()
     );
-    old.command("apt-get", &script);
+    old.command("bin/apt-get", &script);
     let install = format!("{INSTALL} xorriso");
     for (machine, calls) in [
         (absent, vec!["apt-get update", &install]),
         (old, vec![&install, "apt-get update", &install]),
     ] {
-        let output = machine.ensure(&["xorriso"]);
+        let output = ensure(&machine, "xorriso");
         assert!(output.status.success(), "{}", text(&output));
-        assert_eq!(machine.installed(), calls);
+        assert_eq!(installed(&machine), calls);
     }
 }
 
 #[test]
 fn an_installation_that_fails_is_an_error() {
-    let machine = Machine::bare("0");
-    machine.command("rustup", "echo 'no network' >&2; exit 1");
-    let output = machine.ensure(&["x64"]);
+    let machine = bare("0");
+    machine.command("bin/rustup", "echo 'no network' >&2; exit 1");
+    let output = ensure(&machine, "x64");
     assert_eq!(output.status.code(), Some(1));
     let end = "no network\nerror: the installation failed: see the output above\n";
     assert!(text(&output).ends_with(end), "{}", text(&output));
@@ -235,16 +204,13 @@ fn an_installation_that_fails_is_an_error() {
 #[test]
 fn other_systems_get_the_names_of_what_to_install() {
     for (machine, why) in [
+        (bare_without("0", "apt-get"), "this system has no apt-get"),
         (
-            Machine::bare("0").without("apt-get"),
-            "this system has no apt-get",
-        ),
-        (
-            Machine::bare("0").without("rustup"),
+            bare_without("0", "rustup"),
             "Rust is not from rustup (https://rustup.rs)",
         ),
     ] {
-        let output = machine.ensure(&["cc", "x64"]);
+        let output = ensure(&machine, "cc x64");
         let text = text(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
         for part in ["gcc libc6-dev", "rustup target add x86_64-pc-windows-msvc"] {
@@ -256,7 +222,7 @@ fn other_systems_get_the_names_of_what_to_install() {
             )),
             "{text}"
         );
-        assert_eq!(machine.installed(), [""; 0]);
+        assert_eq!(installed(&machine), [""; 0]);
     }
 }
 
