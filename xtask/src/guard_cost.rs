@@ -133,7 +133,7 @@ fn shortest(file: &Linked, function: &str, calls: &[&str]) -> Result<isize, Cost
         }
         let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).decode();
         let (next, target) = (instruction.next_ip(), instruction.near_branch_target());
-        // What a branch leads to: a function's import thunk, or its slot.
+        // A branch leads to a function's import thunk, or reads its slot.
         let slot = instruction.is_ip_rel_memory_operand();
         let named = if slot {
             instruction.ip_rel_memory_address()
@@ -154,14 +154,14 @@ fn shortest(file: &Linked, function: &str, calls: &[&str]) -> Result<isize, Cost
                 go(target, made);
             }
             FlowControl::Call | FlowControl::IndirectCall if is_wanted => go(next, made + 1),
-            // A call at the end of the function.
+            // A jump to a function is a call at the end of this one.
             FlowControl::UnconditionalBranch | FlowControl::IndirectBranch
                 if is_wanted && made + 1 == calls.len() =>
             {
                 return Ok(count);
             }
             FlowControl::UnconditionalBranch => go(target, made),
-            // Another call, or an interrupt.
+            // Another call or an interrupt ends the path.
             _ => {}
         }
     }
@@ -199,10 +199,10 @@ mod tests {
             "loop" => vec![0x75, 0xF3],
             // `jmp` over itself and a `nop`, backward.
             "endless" => vec![0xEB, 0xFD],
-            // To 0x2000.
+            // They call and jump to 0x2000.
             "take" => vec![0xE8, 0xFB, 0x0F, 0, 0],
             "jump-to-take" => vec![0xE9, 0xFB, 0x0F, 0, 0],
-            // Through the slot at 0x3000.
+            // They call and jump through the slot at 0x3000.
             "give" => vec![0xFF, 0x15, 0xFA, 0x1F, 0, 0],
             "jump-to-give" => vec![0xFF, 0x25, 0xFA, 0x1F, 0, 0],
             _ => panic!("{instruction}"),

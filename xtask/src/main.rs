@@ -77,25 +77,3 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
     Ok(ExitCode::SUCCESS)
 }
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Command::command().debug_assert();
-    }
-
-    #[test]
-    fn the_help_of_every_command_has_examples() {
-        let mut all = Command::command();
-        for command in all.get_subcommands_mut() {
-            let help = command.render_long_help().to_string();
-            assert!(help.contains("Examples:\n  cargo xtask "), "{help}");
-        }
-        assert!(all.render_long_help().to_string().contains("Examples:\n"));
-    }
-}

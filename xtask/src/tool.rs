@@ -12,23 +12,14 @@ use crate::workspace;
 /// A program could not be run, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
-    /// It cannot be started.
     #[error("cannot start {tool}: {source}")]
     NotStarted {
-        /// Its name or path.
         tool: String,
-        /// The system's error.
         source: std::io::Error,
     },
-    /// It failed, and has printed the reason.
+    /// It has printed the reason. `call` is the program and its first argument.
     #[error("`{call}` failed: {status}")]
-    Failed {
-        /// The program and its first argument.
-        call: String,
-        /// Its exit status.
-        status: ExitStatus,
-    },
-    /// The host cannot run the testbed.
+    Failed { call: String, status: ExitStatus },
     #[error("the testbed runs x64 driver code natively: use Linux on x86-64")]
     Host,
 }
