@@ -117,10 +117,10 @@ pub(crate) fn sign(
 
 /// Checks each signature in the image.
 pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
-    let signatures = match Image::parse(image) {
-        Ok(parsed) => signatures(&parsed),
-        Err(_) => Vec::new(),
+    let Ok(parsed) = Image::parse(image) else {
+        return Vec::new();
     };
+    let table = parsed.certificates.and_then(|range| image.get(range));
     let of = |signature: &[u8]| {
         let (signature, padding) = der_and_rest(signature);
         let mut judgement = verify::judge(signature, INDIRECT_DATA, today);
@@ -139,23 +139,40 @@ pub(crate) fn judge(image: &[u8], today: Date) -> Vec<Judgement> {
         }
         judgement
     };
-    signatures.into_iter().map(of).collect()
+    let signatures = entries(table.unwrap_or_default()).into_iter();
+    signatures
+        .filter_map(|entry| Some(of(entry.contents?)))
+        .collect()
 }
 
-/// The signatures in the certificate table.
-fn signatures<'d>(image: &Image<'d>) -> Vec<&'d [u8]> {
-    let table = image.certificates.clone();
-    let mut rest = table
-        .and_then(|range| image.data.get(range))
-        .unwrap_or_default();
-    let mut found = Vec::new();
-    while let Some((length, _)) = rest.split_first_chunk() {
-        let length = u32::from_le_bytes(*length) as usize;
-        let whole = length.max(CERTIFICATE_HEADER).next_multiple_of(ALIGNMENT);
-        found.extend(rest.get(CERTIFICATE_HEADER..length));
-        rest = rest.get(whole..).unwrap_or_default();
+/// An entry of the certificate table (WIN_CERTIFICATE of wintrust.h).
+pub(crate) struct Entry<'d> {
+    pub(crate) length: u32,
+    pub(crate) revision: u16,
+    pub(crate) kind: u16,
+    /// `None` if the entry is longer than the table, or shorter than its header.
+    contents: Option<&'d [u8]>,
+}
+
+/// The entries of a certificate table.
+pub(crate) fn entries(mut table: &[u8]) -> Vec<Entry<'_>> {
+    let mut entries = Vec::new();
+    while let Some(([a, b, c, d, revision @ .., e, f], _)) =
+        table.split_first_chunk::<CERTIFICATE_HEADER>()
+    {
+        let length = u32::from_le_bytes([*a, *b, *c, *d]);
+        entries.push(Entry {
+            length,
+            revision: u16::from_le_bytes(*revision),
+            kind: u16::from_le_bytes([*e, *f]),
+            contents: table.get(CERTIFICATE_HEADER..length as usize),
+        });
+        let whole = (length as usize).max(CERTIFICATE_HEADER);
+        table = table
+            .get(whole.next_multiple_of(ALIGNMENT)..)
+            .unwrap_or_default();
     }
-    found
+    entries
 }
 
 /// Splits bytes after the first DER value.

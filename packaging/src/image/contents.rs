@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use editpe::VersionInfo;
 use object::{
-    LittleEndian as LE, U16, U32,
+    LittleEndian as LE,
     pe::{
         self, DebugType, DllFlags, FileFlags, GuardFlags, IMAGE_DIRECTORY_ENTRY_BASERELOC,
         IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_IAT, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
@@ -16,7 +16,7 @@ use object::{
     read::pe::{ImageNtHeaders, ImageOptionalHeader, Import, PeFile64},
 };
 
-use crate::checksum;
+use crate::{authenticode, checksum};
 
 /// The contents of a driver file.
 #[derive(Clone, Debug)]
@@ -314,23 +314,12 @@ fn signature(file: &PeFile64<'_>) -> Option<Signature> {
     let end = start + u64::from(directory.size.get(LE));
     let mut table = file.data().get(start as usize..).unwrap_or_default();
     table = table.get(..(end - start) as usize).unwrap_or(table);
-    // WIN_CERTIFICATE of wintrust.h.
-    let header = |table| {
-        let (length, rest) = pod::from_bytes::<U32<LE>>(table).ok()?;
-        let (revision, rest) = pod::from_bytes::<U16<LE>>(rest).ok()?;
-        let (kind, _) = pod::from_bytes::<U16<LE>>(rest).ok()?;
-        Some((length.get(LE), revision.get(LE), kind.get(LE)))
-    };
-    let mut entries = Vec::new();
-    while let Some(entry @ (length, ..)) = header(table) {
-        entries.push(entry);
-        // An entry is no shorter than its header; a table of wrong lengths ends here.
-        let length = (length as usize).max(8).next_multiple_of(8);
-        table = table.get(length..).unwrap_or_default();
-    }
+    let entries = authenticode::entries(table).into_iter();
     Some(Signature {
         range: start..end,
-        entries,
+        entries: entries
+            .map(|one| (one.length, one.revision, one.kind))
+            .collect(),
     })
 }
 

@@ -226,9 +226,7 @@ impl RegistryValue<'_> {
 
     /// Key and name, without empty parts.
     pub(super) fn path(&self) -> String {
-        let mut parts = vec![&*self.root, &self.subkey, &self.name];
-        parts.retain(|part| !part.is_empty());
-        parts.join("\\")
+        joined(&[&self.root, &self.subkey, &self.name])
     }
 
     /// The first field of the data, or empty.
@@ -254,17 +252,9 @@ impl Inf {
     /// The driver version in DriverVer, if it can be parsed.
     #[must_use]
     pub fn driver_version(&self) -> Option<Version> {
-        let version = |name: &str| name.eq_ignore_ascii_case("Version");
-        let mut entries = self
-            .sections()
-            .iter()
-            .filter(|section| version(&section.name))
-            .flat_map(|section| &section.entries);
-        let stated = entries.find(|entry| {
-            let key = entry.key.as_ref();
-            key.is_some_and(|key| key.text.eq_ignore_ascii_case("DriverVer"))
-        })?;
-        stated.values.get(1)?.text.parse().ok()
+        let installation = Installation::of(self, Architecture::X64);
+        let entry = installation.version("DriverVer")?;
+        installation.value(entry, 1).parse().ok()
     }
 
     /// Whether there is a `[Version]` section. Windows requires one.
@@ -279,19 +269,15 @@ impl Inf {
     #[must_use]
     pub fn architectures(&self) -> Vec<Architecture> {
         let installation = Installation::of(self, Architecture::X64);
-        let roots = self.sections().iter().filter_map(|section| {
-            let decoration = section
-                .name
-                .split_once('.')
-                .map(|(_, decoration)| decoration);
-            is_root(section, "DefaultInstall").then(|| decoration.unwrap_or_default().to_owned())
-        });
-        let models = installation.models.iter().map(|models| &models.decoration);
-        let named: Vec<String> = models
-            .cloned()
-            .chain(roots)
-            .filter_map(|text| Some(text.split('.').next()?.to_ascii_lowercase()))
-            .collect();
+        let mut named = Vec::new();
+        for section in self.sections() {
+            if is_root(section, "DefaultInstall") {
+                named.push(section.name.split('.').nth(1).unwrap_or_default());
+            }
+        }
+        let models = installation.models.iter();
+        named.extend(models.filter_map(|models| models.decoration.split('.').next()));
+        let named: Vec<String> = named.into_iter().map(str::to_ascii_lowercase).collect();
         let is_named = |one: &Architecture| named.contains(&format!("nt{}", one.decoration()));
         let all = Architecture::value_variants().iter().copied();
         let found: Vec<_> = all.filter(is_named).collect();
@@ -318,19 +304,13 @@ impl Inf {
         let disks = installation.decorated("SourceDisksNames");
         let files = installation.decorated("SourceDisksFiles").into_iter();
         files
-            .filter_map(|file| {
+            .map(|file| {
                 let number = installation.value(file, 0);
                 let disk = disks.iter().find(|disk| disk.is(&number));
-                let folder = disk.map_or_else(String::new, |disk| installation.value(disk, 3));
-                let name = installation.expand(&file.key.as_ref()?.text);
-                let path = [&*folder, &installation.value(file, 1), &name]
-                    .map(|part| part.trim_matches('\\').to_owned());
-                Some(
-                    path.into_iter()
-                        .filter(|part| !part.is_empty())
-                        .collect::<Vec<_>>()
-                        .join("\\"),
-                )
+                let disk = disk.map_or_else(String::new, |disk| installation.value(disk, 3));
+                let folder = installation.value(file, 1);
+                let name = installation.expand(file.word());
+                joined(&[&disk, &folder, &name].map(|part| part.trim_matches('\\')))
             })
             .collect()
     }
@@ -364,24 +344,6 @@ impl Inf {
 
     /// The ids of the devices that the file is for on `architecture`: hardware
     /// and compatible ids alike, in the file's order, each once.
-    ///
-    /// ```
-    /// use packaging::{architecture::Architecture, inf::Inf};
-    ///
-    /// let inf = Inf::parse(
-    ///     br#"[Manufacturer]
-    ///         "Sample" = Disks, NTamd64, NTarm64
-    ///         [Disks.NTamd64]
-    ///         "Disk" = Install, PCI\VEN_1AF4&DEV_1042, PCI\VEN_1AF4&DEV_1001
-    ///         [Disks.NTarm64]"#,
-    /// )?;
-    /// assert_eq!(
-    ///     inf.hardware_ids(Architecture::X64),
-    ///     [r"PCI\VEN_1AF4&DEV_1042", r"PCI\VEN_1AF4&DEV_1001"]
-    /// );
-    /// assert!(inf.hardware_ids(Architecture::Arm64).is_empty());
-    /// # Ok::<(), packaging::inf::InfError>(())
-    /// ```
     #[must_use]
     pub fn hardware_ids(&self, architecture: Architecture) -> Vec<String> {
         let installation = Installation::of(self, architecture);
@@ -491,15 +453,10 @@ impl<'a> Installation<'a> {
         let entries = self.entries("DestinationDirs");
         let of = |name: &str| entries.iter().find(|entry| entry.is(name));
         let entry = list.and_then(of).or_else(|| of("DefaultDestDir"))?;
-        Some(self.directory(entry))
-    }
-
-    /// Parses an entry of `[DestinationDirs]`.
-    pub(super) fn directory(&self, entry: &Entry) -> Directory {
-        Directory {
+        Some(Directory {
             number: self.value(entry, 0),
             subdirectory: self.value(entry, 1),
-        }
+        })
     }
 
     /// The sections that are reached for a purpose.
@@ -815,6 +772,12 @@ impl<'a> Installation<'a> {
             });
         }
     }
+}
+
+/// The parts that are not empty, with backslashes between them.
+fn joined(parts: &[&str]) -> String {
+    let parts = parts.iter().copied().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("\\")
 }
 
 /// The text after the last backslash.

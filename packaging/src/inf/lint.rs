@@ -30,18 +30,6 @@ impl fmt::Debug for Rule {
 
 /// Checks a driver's stamped INF file for `architecture`. `today` is for dates in
 /// the future.
-///
-/// ```
-/// use packaging::{architecture::Architecture, inf};
-/// use time::{Date, Month};
-///
-/// let inf = inf::Inf::parse(b"[Version]\nSignature = 1\n")?;
-/// let today = Date::from_calendar_date(2026, Month::May, 4)?;
-/// let checks = inf::lint(&inf, Architecture::X64, today);
-/// let fault = checks.iter().find_map(packaging::check::Check::fault);
-/// assert_eq!(fault.unwrap(), "line 2: Signature is \"1\"");
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
 #[must_use]
 pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
     let installation = Installation::of(inf, architecture);
