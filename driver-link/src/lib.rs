@@ -5,7 +5,6 @@
 //! The resources are in a `.res` file, which Microsoft's linker and LLVM's accept. So no host
 //! needs a resource compiler or message compiler.
 
-mod block;
 mod message_table;
 mod resource_file;
 mod version;

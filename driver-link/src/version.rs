@@ -1,6 +1,5 @@
-//! The version resource: VS_VERSIONINFO with VS_FIXEDFILEINFO (verrsrc.h) and strings.
-
-use crate::block::Block;
+//! The version resource: VS_VERSIONINFO with VS_FIXEDFILEINFO (verrsrc.h) and strings, in nested
+//! blocks (VS_VERSIONINFO and its children, in Microsoft's reference of menurc).
 
 /// English (United States), as a language identifier.
 pub(crate) const ENGLISH: u16 = 0x0409;
@@ -25,7 +24,7 @@ impl Version {
     pub(crate) fn resource(&self) -> Vec<u8> {
         let [major, minor, patch, build] = self.numbers;
         let version = format!("{major}.{minor}.{patch}.{build}");
-        let table = [
+        let strings = [
             ("CompanyName", MAKER),
             ("FileDescription", &self.description),
             ("FileVersion", &version),
@@ -34,18 +33,32 @@ impl Version {
             ("OriginalFilename", &self.file),
             ("ProductName", MAKER),
             ("ProductVersion", &version),
-        ]
-        .into_iter()
-        .fold(
-            Block::parent(&format!("{ENGLISH:04x}{UNICODE:04x}")),
-            |table, (key, value)| table.with(Block::string(key, value)),
+        ];
+        let strings = strings.map(|(key, value)| {
+            let value = utf_16(value);
+            block(key, Kind::Text, value.len() / 2, value, [])
+        });
+        let table = parent(&format!("{ENGLISH:04x}{UNICODE:04x}"), strings);
+        let translation = [ENGLISH, UNICODE].map(u16::to_le_bytes).concat();
+        let translation = block(
+            "Translation",
+            Kind::Binary,
+            translation.len(),
+            translation,
+            [],
         );
-        let [language, code_page] = [ENGLISH, UNICODE].map(u16::to_le_bytes);
-        let translation = Block::binary("Translation", &[language, code_page].concat());
-        Block::binary("VS_VERSION_INFO", &self.fixed())
-            .with(Block::parent("StringFileInfo").with(table))
-            .with(Block::parent("VarFileInfo").with(translation))
-            .bytes()
+        let fixed = self.fixed();
+        let children = [
+            parent("StringFileInfo", [table]),
+            parent("VarFileInfo", [translation]),
+        ];
+        block(
+            "VS_VERSION_INFO",
+            Kind::Binary,
+            fixed.len(),
+            fixed,
+            children,
+        )
     }
 
     /// VS_FIXEDFILEINFO.
@@ -80,6 +93,55 @@ impl Version {
         .flat_map(u32::to_le_bytes)
         .collect()
     }
+}
+
+/// The kind of a block's value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Binary = 0,
+    /// The length of the value is in characters.
+    Text = 1,
+}
+
+/// A block that has only children.
+fn parent(key: &str, children: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    block(key, Kind::Text, 0, Vec::new(), children)
+}
+
+/// A block: length, length and kind of its value, key, value, children. Value and children are
+/// aligned to four bytes.
+fn block(
+    key: &str,
+    kind: Kind,
+    value_length: usize,
+    value: Vec<u8>,
+    children: impl IntoIterator<Item = Vec<u8>>,
+) -> Vec<u8> {
+    let mut block = [[0; 2], short(value_length), (kind as u16).to_le_bytes()].concat();
+    block.extend(utf_16(key));
+    let parts = std::iter::once(value).chain(children);
+    for part in parts.filter(|part| !part.is_empty()) {
+        block.resize(block.len().next_multiple_of(4), 0);
+        block.extend(part);
+    }
+    let length = short(block.len());
+    block.splice(..2, length);
+    block
+}
+
+/// A length in a block's header. Only a description of 30,000 characters would exceed it.
+fn short(length: usize) -> [u8; 2] {
+    u16::try_from(length)
+        .expect("a version resource has less than 64 KiB")
+        .to_le_bytes()
+}
+
+/// Zero-terminated UTF-16.
+fn utf_16(text: &str) -> Vec<u8> {
+    text.encode_utf16()
+        .chain([0])
+        .flat_map(u16::to_le_bytes)
+        .collect()
 }
 
 #[cfg(test)]
