@@ -20,9 +20,9 @@
 //!     "[Version]\r\nDriverVer = 05/04/2026,0.1.0.0\r\n[Disks.NTamd64]\r\n"
 //! );
 //! let inf = Inf::parse(text.as_bytes())?;
-//! let version = &inf.sections()[0].entries[0];
+//! let version = &inf.sections[0].entries[0];
 //! assert_eq!(version.line, 2);
-//! assert_eq!(version.values[1].text, "0.1.0.0");
+//! assert_eq!(version.values[1], "0.1.0.0");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -32,6 +32,6 @@ mod lint;
 mod rules;
 mod stamp;
 
-pub use grammar::{Encoding, Entry, Field, Inf, InfError, Section, decode, encode};
+pub use grammar::{Encoding, Entry, Inf, InfError, Section, decode, encode};
 pub use lint::{Rule, lint, rules};
 pub use stamp::{Stamp, StampError, Version, VersionError, stamp};

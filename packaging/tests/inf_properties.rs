@@ -65,7 +65,7 @@ fn words() -> Vec<&'static str> {
 fn entries(text: &str, architecture: Architecture) -> Vec<(String, Vec<Entry>)> {
     let inf = Inf::parse(text.as_bytes()).unwrap();
     let fill = |text: &str| text.replace("$ARCH$", architecture.decoration());
-    inf.sections()
+    inf.sections
         .iter()
         .enumerate()
         .map(|(index, section)| {
@@ -77,7 +77,7 @@ fn entries(text: &str, architecture: Architecture) -> Vec<(String, Vec<Entry>)> 
                 .iter_mut()
                 .flat_map(|entry| entry.key.iter_mut().chain(&mut entry.values))
             {
-                field.text = fill(&field.text);
+                *field = fill(field);
             }
             (fill(&section.name), entries)
         })

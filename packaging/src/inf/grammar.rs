@@ -1,14 +1,15 @@
 //! Parses the text of an INF file into sections, entries and fields ("General Syntax Rules for
 //! INF Files"), without interpreting them.
 
-use std::fmt;
-
 /// A parsed INF file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inf {
-    encoding: Encoding,
-    preface: Option<usize>,
-    sections: Vec<Section>,
+    /// The encoding of the file.
+    pub encoding: Encoding,
+    /// The first line before the first section, if it is not a comment. Windows ignores it.
+    pub preface: Option<usize>,
+    /// The sections, in the file's order. Two can have the same name.
+    pub sections: Vec<Section>,
 }
 
 /// The encoding of the file.
@@ -35,24 +36,15 @@ pub struct Section {
     pub entries: Vec<Entry>,
 }
 
-/// `key = value, value`, or values alone.
+/// `key = value, value`, or values alone. Quotation marks are resolved, `%tokens%` are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its first line, from 1.
     pub line: usize,
     /// The text before the equals sign, if there is one.
-    pub key: Option<Field>,
+    pub key: Option<String>,
     /// The values; at least one, which may be empty.
-    pub values: Vec<Field>,
-}
-
-/// One value or key: quotation marks are resolved, `%tokens%` are not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Field {
-    /// The text.
-    pub text: String,
-    /// Whether a part was in quotation marks.
-    pub quoted: bool,
+    pub values: Vec<String>,
 }
 
 /// A file is not a valid INF file.
@@ -70,31 +62,8 @@ pub enum InfError {
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
-        fault: Syntax,
+        fault: &'static str,
     },
-}
-
-/// What is wrong with a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Syntax {
-    /// `[name` without `]`.
-    #[error("the section name has no closing bracket: add ]")]
-    OpenSection,
-    /// `[]`.
-    #[error("the section has no name: put one between the brackets")]
-    NamelessSection,
-    /// Something other than a comment after `]`.
-    #[error("only a comment may follow the section's closing bracket")]
-    AfterSection,
-    /// A quotation mark without its closing one on the line.
-    #[error("the quoted text has no closing quotation mark on its line")]
-    OpenQuote,
-    /// The file ends after a line continuation.
-    #[error("the backslash continues the line, but the file ends: remove it")]
-    EndlessLine,
-    /// A control character.
-    #[error("the line contains a control character: remove it")]
-    Control,
 }
 
 impl Inf {
@@ -110,48 +79,6 @@ impl Inf {
             preface,
             sections,
         })
-    }
-
-    /// The line of what stands before the first section, if it is no comment.
-    /// Windows takes no notice of it.
-    #[must_use]
-    pub fn preface(&self) -> Option<usize> {
-        self.preface
-    }
-
-    /// The encoding of the file.
-    #[must_use]
-    pub fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// The sections, in the file's order; two may have one name.
-    #[must_use]
-    pub fn sections(&self) -> &[Section] {
-        &self.sections
-    }
-}
-
-impl Field {
-    /// A field of unquoted text.
-    #[must_use]
-    pub fn bare(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            quoted: false,
-        }
-    }
-
-    /// Whether the field is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-}
-
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
     }
 }
 
@@ -226,20 +153,26 @@ impl<'a> Reader<'a> {
         while let Some((line, text)) = self.next() {
             let fault = |fault| InfError::Syntax { line, fault };
             if text.chars().any(|c| c.is_control() && c != '\t') {
-                return Err(fault(Syntax::Control));
+                return Err(fault("the line contains a control character: remove it"));
             }
             let text = text.trim();
             if text.is_empty() || text.starts_with(';') {
                 continue;
             }
             if let Some(rest) = text.strip_prefix('[') {
-                let (name, rest) = rest.split_once(']').ok_or(fault(Syntax::OpenSection))?;
+                let (name, rest) = rest
+                    .split_once(']')
+                    .ok_or(fault("the section name has no closing bracket: add ]"))?;
                 let rest = rest.trim_start();
                 if name.trim().is_empty() {
-                    return Err(fault(Syntax::NamelessSection));
+                    return Err(fault(
+                        "the section has no name: put one between the brackets",
+                    ));
                 }
                 if !rest.is_empty() && !rest.starts_with(';') {
-                    return Err(fault(Syntax::AfterSection));
+                    return Err(fault(
+                        "only a comment may follow the section's closing bracket",
+                    ));
                 }
                 sections.push(Section {
                     name: name.trim().to_owned(),
@@ -287,11 +220,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn field(&mut self, cursor: &mut Cursor<'a>, keyed: bool) -> Result<(Field, End), InfError> {
+    fn field(&mut self, cursor: &mut Cursor<'a>, keyed: bool) -> Result<(String, End), InfError> {
         let mut text = String::new();
         // White space at the end is not part of it, unless it was quoted.
         let mut kept = 0;
-        let mut quoted = false;
         let end = loop {
             let Some(c) = cursor.take() else {
                 break End::Line;
@@ -304,7 +236,6 @@ impl<'a> Reader<'a> {
                 ',' => break End::Comma,
                 '=' if keyed => break End::Key,
                 '"' => {
-                    quoted = true;
                     cursor.quotation(&mut text)?;
                     kept = text.len();
                 }
@@ -321,7 +252,7 @@ impl<'a> Reader<'a> {
                 '\\' if cursor.goes_on() => {
                     let (line, next) = self.next().ok_or(InfError::Syntax {
                         line: cursor.line,
-                        fault: Syntax::EndlessLine,
+                        fault: "the backslash continues the line, but the file ends: remove it",
                     })?;
                     *cursor = Cursor { line, text: next };
                 }
@@ -337,7 +268,7 @@ impl<'a> Reader<'a> {
             }
         };
         text.truncate(kept);
-        Ok((Field { text, quoted }, end))
+        Ok((text, end))
     }
 }
 
@@ -369,7 +300,7 @@ impl Cursor<'_> {
             let Some((before, rest)) = self.text.split_once('"') else {
                 return Err(InfError::Syntax {
                     line: self.line,
-                    fault: Syntax::OpenQuote,
+                    fault: "the quoted text has no closing quotation mark on its line",
                 });
             };
             text.push_str(before);
@@ -391,14 +322,10 @@ impl Cursor<'_> {
 mod tests {
     use super::*;
 
-    fn fields(values: &[&str]) -> Vec<Field> {
-        values.iter().copied().map(Field::bare).collect()
-    }
-
     /// The one entry of a section, which `text` is.
     fn entry(text: &str) -> Entry {
         let inf = Inf::parse(format!("[A]\n{text}").as_bytes()).unwrap();
-        let [entry] = &inf.sections()[0].entries[..] else {
+        let [entry] = &inf.sections[0].entries[..] else {
             panic!("not one entry: {inf:?}");
         };
         entry.clone()
@@ -406,12 +333,7 @@ mod tests {
 
     /// The entry's texts.
     fn values(text: &str) -> Vec<String> {
-        let values = entry(text).values.into_iter();
-        values.map(|field| field.text).collect()
-    }
-
-    fn fault(text: &str) -> InfError {
-        Inf::parse(text.as_bytes()).unwrap_err()
+        entry(text).values
     }
 
     #[test]
@@ -430,15 +352,15 @@ mod tests {
         let inf =
             Inf::parse(b"; what\n\n[Version] ; it is\nClass = Net\n\n[Files]\r\na.sys,,,2\r\n");
         assert_eq!(
-            inf.unwrap().sections(),
+            inf.unwrap().sections,
             [
                 Section {
                     name: "Version".into(),
                     line: 3,
                     entries: vec![Entry {
                         line: 4,
-                        key: Some(Field::bare("Class")),
-                        values: fields(&["Net"]),
+                        key: Some("Class".into()),
+                        values: vec!["Net".into()],
                     }],
                 },
                 Section {
@@ -447,7 +369,7 @@ mod tests {
                     entries: vec![Entry {
                         line: 7,
                         key: None,
-                        values: fields(&["a.sys", "", "", "2"]),
+                        values: ["a.sys", "", "", "2"].map(String::from).into(),
                     }],
                 },
             ]
@@ -464,14 +386,14 @@ mod tests {
         assert_eq!(values("a = b = c"), ["b = c"]);
         assert_eq!(values("HKR,,a=b"), ["HKR", "", "a=b"]);
         assert_eq!(entry("HKR,,a=b").key, None);
-        assert_eq!(entry("\"a = b\" = c").key.unwrap().text, "a = b");
+        assert_eq!(entry("\"a = b\" = c").key.unwrap(), "a = b");
     }
 
     #[test]
     fn quotation_marks_keep_what_they_hold() {
         assert_eq!(values(r#"a = " b, c; = ""d"" ""#), [" b, c; = \"d\" "]);
         assert_eq!(values(r#"a = """%13%\b c.dll""""#), [r#""%13%\b c.dll""#]);
-        assert!(entry("a = \"\"").values[0].quoted);
+        assert_eq!(values("a = \"\""), [""]);
     }
 
     #[test]
@@ -492,27 +414,34 @@ mod tests {
     #[test]
     fn the_first_line_is_a_continued_entrys_line() {
         let inf = Inf::parse(b"[A]\na = b,\\\nc\nd = e").unwrap();
-        let lines = inf.sections()[0].entries.iter().map(|entry| entry.line);
+        let lines = inf.sections[0].entries.iter().map(|entry| entry.line);
         assert_eq!(lines.collect::<Vec<_>>(), [2, 4]);
     }
 
     #[test]
     fn a_line_that_cannot_be_read_is_refused_by_its_number() {
-        let syntax = |line, fault| InfError::Syntax { line, fault };
-        assert_eq!(fault("\n[A"), syntax(2, Syntax::OpenSection));
-        assert_eq!(fault("[ ]"), syntax(1, Syntax::NamelessSection));
-        assert_eq!(fault("[A] a = b"), syntax(1, Syntax::AfterSection));
-        assert_eq!(fault("[A]\na = \"b\nc"), syntax(2, Syntax::OpenQuote));
-        assert_eq!(fault("[A]\na = b,\\"), syntax(2, Syntax::EndlessLine));
-        assert_eq!(fault("[A]\na = \u{1}"), syntax(2, Syntax::Control));
+        for (text, start) in [
+            ("\n[A", "line 2: the section name has no closing bracket"),
+            ("[ ]", "line 1: the section has no name"),
+            ("[A] a = b", "line 1: only a comment may follow"),
+            ("[A]\na = \"b\nc", "line 2: the quoted text has no closing"),
+            ("[A]\na = b,\\", "line 2: the backslash continues the line"),
+            (
+                "[A]\na = \u{1}",
+                "line 2: the line contains a control character",
+            ),
+        ] {
+            let error = Inf::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+        }
     }
 
     #[test]
     fn what_stands_before_the_first_section_is_noted_and_no_entry() {
         let inf = Inf::parse(b"; what\n/*++\n\"\n[A]\na = b").unwrap();
-        assert_eq!(inf.preface(), Some(2));
-        assert_eq!(inf.sections().len(), 1);
-        assert_eq!(Inf::parse(b"; what\n[A]").unwrap().preface(), None);
+        assert_eq!(inf.preface, Some(2));
+        assert_eq!(inf.sections.len(), 1);
+        assert_eq!(Inf::parse(b"; what\n[A]").unwrap().preface, None);
     }
 
     #[test]
@@ -523,7 +452,7 @@ mod tests {
         };
         let inf = |bytes: &[u8]| {
             let inf = Inf::parse(bytes).unwrap();
-            (inf.encoding(), inf.sections()[0].name.clone())
+            (inf.encoding, inf.sections[0].name.clone())
         };
         assert_eq!(inf(b"[A]"), (Encoding::Ascii, "A".into()));
         assert_eq!(inf("[Ä]".as_bytes()), (Encoding::Utf8, "Ä".into()));

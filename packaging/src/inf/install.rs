@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use clap::ValueEnum as _;
 
-use super::{Entry, Field, Inf, Section, Version};
+use super::{Entry, Inf, Section, Version};
 use crate::architecture::Architecture;
 
 /// An interpreted INF file.
@@ -106,7 +106,7 @@ pub(super) struct RegistryValue<'a> {
     pub name: String,
     /// The flags as written, or empty.
     pub flags: String,
-    pub data: &'a [Field],
+    pub data: &'a [String],
 }
 
 /// A file that is copied.
@@ -231,7 +231,7 @@ impl RegistryValue<'_> {
 
     /// The first field of the data, or empty.
     pub(super) fn first(&self) -> &str {
-        self.data.first().map_or("", |field| &field.text)
+        self.data.first().map_or("", |field| field)
     }
 }
 
@@ -243,8 +243,13 @@ impl Entry {
 
     /// The directive, or the first value.
     pub(super) fn word(&self) -> &str {
-        let word = self.key.as_ref().or(self.values.first());
-        word.map_or("", |word| &word.text)
+        self.fields().next().unwrap_or_default()
+    }
+
+    /// The key, if there is one, and the values.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+        let fields = self.key.iter().chain(&self.values);
+        fields.map(String::as_str)
     }
 }
 
@@ -260,7 +265,7 @@ impl Inf {
     /// Whether there is a `[Version]` section. Windows requires one.
     #[must_use]
     pub fn has_version(&self) -> bool {
-        let mut sections = self.sections().iter();
+        let mut sections = self.sections.iter();
         sections.any(|section| section.name.eq_ignore_ascii_case("Version"))
     }
 
@@ -270,7 +275,7 @@ impl Inf {
     pub fn architectures(&self) -> Vec<Architecture> {
         let installation = Installation::of(self, Architecture::X64);
         let mut named = Vec::new();
-        for section in self.sections() {
+        for section in &self.sections {
             if is_root(section, "DefaultInstall") {
                 named.push(section.name.split('.').nth(1).unwrap_or_default());
             }
@@ -382,8 +387,7 @@ impl<'a> Installation<'a> {
         };
         for entry in this.entries("Strings") {
             if let (Some(key), [value, ..]) = (&entry.key, &entry.values[..]) {
-                this.strings
-                    .insert(key.text.to_ascii_lowercase(), value.text.clone());
+                this.strings.insert(key.to_ascii_lowercase(), value.clone());
             }
         }
         this.follow();
@@ -392,7 +396,7 @@ impl<'a> Installation<'a> {
 
     /// The sections named `name`.
     pub(super) fn named(&self, name: &str) -> Vec<&'a Section> {
-        let sections = self.inf.sections().iter();
+        let sections = self.inf.sections.iter();
         sections
             .filter(|section| section.name.eq_ignore_ascii_case(name))
             .collect()
@@ -413,7 +417,7 @@ impl<'a> Installation<'a> {
     /// The value at `index` with its strings expanded, or empty.
     pub(super) fn value(&self, entry: &Entry, index: usize) -> String {
         let field = entry.values.get(index);
-        field.map_or_else(String::new, |field| self.expand(&field.text))
+        field.map_or_else(String::new, |field| self.expand(field))
     }
 
     /// Expands the strings in `text`. Keeps a `%token%` that is no string, such as a directory
@@ -582,7 +586,7 @@ impl<'a> Installation<'a> {
                 });
             }
         }
-        for section in self.inf.sections() {
+        for section in &self.inf.sections {
             if is_root(section, "DefaultInstall") || is_root(section, "ClassInstall32") {
                 self.follow_install(section);
             } else if is_root(section, "DefaultUninstall") {

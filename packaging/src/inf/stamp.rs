@@ -103,13 +103,13 @@ pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
     let filled = inx.replace("$ARCH$", stamp.architecture.decoration());
     let before = Inf::parse(filled.as_bytes())?;
     let version = before
-        .sections()
+        .sections
         .iter()
         .find(|section| section.name.eq_ignore_ascii_case("Version"))
         .ok_or(StampError::NoVersion)?;
     let place = version.entries.iter().find(|entry| {
         let key = entry.key.as_ref();
-        key.is_some_and(|key| key.text.eq_ignore_ascii_case(DRIVER_VER))
+        key.is_some_and(|key| key.eq_ignore_ascii_case(DRIVER_VER))
     });
 
     let mut text = String::new();
@@ -124,7 +124,7 @@ pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
         }
     }
     let after = Inf::parse(text.as_bytes())?;
-    match after.sections().iter().flat_map(placeholders).next() {
+    match after.sections.iter().flat_map(placeholders).next() {
         Some((line, placeholder)) => Err(StampError::Placeholder {
             line,
             placeholder: placeholder.to_owned(),
@@ -135,10 +135,8 @@ pub fn stamp(inx: &str, stamp: &Stamp) -> Result<String, StampError> {
 
 /// The first placeholder in the section's name and in each field, and their lines.
 pub(super) fn placeholders(section: &Section) -> impl Iterator<Item = (usize, &str)> {
-    let entries = section.entries.iter().flat_map(|entry| {
-        let fields = entry.key.iter().chain(&entry.values);
-        fields.map(|field| (entry.line, &*field.text))
-    });
+    let entries = section.entries.iter();
+    let entries = entries.flat_map(|entry| entry.fields().map(|field| (entry.line, field)));
     std::iter::once((section.line, &*section.name))
         .chain(entries)
         .filter_map(|(line, text)| Some((line, placeholder(text)?)))

@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "No placeholder of an .inx file is left",
         source: Windows("InfVerif 1274"),
         check: |inf, _| {
-            let sections = inf.inf.sections().iter();
+            let sections = inf.inf.sections.iter();
             sections
                 .flat_map(placeholders)
                 .map(|(line, name)| at(line, format!("{name} is not replaced: stamp the .inx")))
@@ -32,7 +32,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1011, 1297; INF Manufacturer section"),
         check: |inf, _| {
             let entries = inf.entries("Manufacturer");
-            let mut sections = inf.inf.sections().iter();
+            let mut sections = inf.inf.sections.iter();
             if entries.is_empty() && !sections.any(|section| is_root(section, "DefaultInstall")) {
                 return vec![missing("[Manufacturer] has no entry")];
             }

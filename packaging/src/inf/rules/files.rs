@@ -212,7 +212,7 @@ fn sources<'a>(inf: &Installation<'a>) -> impl Iterator<Item = &'a Entry> + use<
 
 /// What stands before the equals sign.
 fn name(entry: &Entry) -> &str {
-    entry.key.as_ref().map_or("", |key| &key.text)
+    entry.key.as_deref().unwrap_or_default()
 }
 
 /// The entry of the file that is copied.

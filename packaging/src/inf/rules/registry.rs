@@ -158,7 +158,7 @@ pub(super) const RULES: &[Rule] = &[
         check: |inf, _| {
             each(&inf.values, |value| {
                 let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
-                let mut names = value.data.iter().flat_map(|field| tokens(&field.text));
+                let mut names = value.data.iter().flat_map(|field| tokens(field));
                 let number = names.find(directory)?;
                 Some(format!(
                     "%{number}% is replaced at installation: write %%SystemRoot%%"
@@ -427,7 +427,7 @@ fn kind(value: &RegistryValue<'_>) -> Option<Type> {
 /// The data, with strings put in.
 fn inf_data(inf: &Installation<'_>, value: &RegistryValue<'_>) -> Vec<String> {
     let fields = value.data.iter();
-    fields.map(|field| inf.expand(&field.text)).collect()
+    fields.map(|field| inf.expand(field)).collect()
 }
 
 fn is_byte(text: &str) -> bool {

@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Only comments precede the first section",
         source: Advice("General Syntax Rules for INF Files"),
         check: |inf, _| {
-            let line = inf.inf.preface().into_iter();
+            let line = inf.inf.preface.into_iter();
             line.map(|line| at(line, "this is not a comment: start it with a semicolon"))
                 .collect()
         },
@@ -41,7 +41,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Each section is used",
         source: Advice("InfVerif 2083"),
         check: |inf, _| {
-            each(inf.inf.sections(), |section| {
+            each(&inf.inf.sections, |section| {
                 (!is_used(inf, section)).then(|| format!("nothing uses [{}]", section.name))
             })
         },
@@ -52,7 +52,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1209; General Syntax Rules for INF Files"),
         check: |inf, _| {
             let key = |section: &Section| section.name.to_ascii_lowercase();
-            repeated(inf.inf.sections(), key, |second, first| {
+            repeated(&inf.inf.sections, key, |second, first| {
                 already(&format!("[{}]", second.name), first)
             })
         },
@@ -82,7 +82,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "There is no section for installation code (co-installers) or for old hardware",
         source: Advice("InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File"),
         check: |inf, _| {
-            each(inf.inf.sections(), |section| {
+            each(&inf.inf.sections, |section| {
                 let name = section.name.to_ascii_lowercase();
                 let is_legacy = name.starts_with("classinstall32")
                     || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix));
@@ -95,7 +95,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "The file installs only devices",
         source: Windows("InfVerif 1212; INF DefaultInstall section"),
         check: |inf, _| {
-            each(inf.inf.sections(), |section| {
+            each(&inf.inf.sections, |section| {
                 let name = section.name.to_ascii_lowercase();
                 (name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty())
                     .then(|| format!("[{}] does not belong to a device", section.name))
@@ -266,15 +266,15 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Section names have at most 255 characters, and fields at most 4095",
         source: Windows("General Syntax Rules for INF Files (INF Size Limits)"),
         check: |inf, _| {
-            let sections = inf.inf.sections();
+            let sections = &inf.inf.sections;
             let names = each(sections, |section| {
                 let is_long = section.name.chars().count() > 255;
                 is_long.then(|| "the section name is too long".into())
             });
             let entries = sections.iter().flat_map(|section| &section.entries);
             let fields = each(entries, |entry| {
-                let mut fields = entry.key.iter().chain(&entry.values);
-                let is_long = fields.any(|field| inf.expand(&field.text).chars().count() > 4095);
+                let is_long = |field: &str| inf.expand(field).chars().count() > 4095;
+                let is_long = entry.fields().any(is_long);
                 is_long.then(|| "a field, with its strings replaced, is too long".into())
             });
             [names, fields].concat()
@@ -384,22 +384,18 @@ fn is_strings(section: &Section) -> bool {
 
 /// The sections of strings.
 fn languages<'a>(inf: &Installation<'a>) -> impl Iterator<Item = &'a Section> {
-    let sections = inf.inf.sections().iter();
+    let sections = inf.inf.sections.iter();
     sections.filter(|section| is_strings(section))
 }
 
 /// The strings that are used, and where.
 fn used_strings<'a>(inf: &Installation<'a>) -> Vec<(usize, &'a str)> {
     let mut used = Vec::new();
-    let sections = inf.inf.sections().iter();
+    let sections = inf.inf.sections.iter();
     for section in sections.filter(|section| !is_strings(section)) {
         for entry in &section.entries {
-            for field in entry.key.iter().chain(&entry.values) {
-                used.extend(
-                    tokens(&field.text)
-                        .into_iter()
-                        .map(|name| (entry.line, name)),
-                );
+            for field in entry.fields() {
+                used.extend(tokens(field).into_iter().map(|name| (entry.line, name)));
             }
         }
     }

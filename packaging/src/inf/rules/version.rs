@@ -14,7 +14,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "encoding",
         claim: "The file is ASCII, or UTF-16 with a byte order mark",
         source: Advice("InfVerif 1003"),
-        check: |inf, _| match inf.inf.encoding() {
+        check: |inf, _| match inf.inf.encoding {
             Encoding::Ascii | Encoding::Utf16 => Vec::new(),
             Encoding::Ansi | Encoding::Utf8 => vec![missing(
                 "it has non-ASCII characters, whose meaning depends on the code page of \
@@ -288,7 +288,7 @@ fn is_guid(text: &str) -> bool {
 fn names_catalog(entry: &Entry) -> bool {
     let key = entry.key.as_ref();
     key.is_some_and(|key| {
-        let name = key.text.split('.').next().unwrap_or_default();
+        let name = key.split('.').next().unwrap_or_default();
         name.eq_ignore_ascii_case("CatalogFile")
     })
 }
