@@ -31,8 +31,9 @@ The command writes the folder <NAME>-<VERSION>, and the same files as a .zip and
 an .iso, which can be attached to a virtual machine as a CD.
 
 Without --key or --pkcs12, the package is signed with a test key. The command
-generates the key on first use, in ~/.local/share/ferrostor/test-signing. Windows
-accepts such a package only in test-signing mode: see docs/windows.md.
+generates the key on first use, in the folder FERROSTOR_SIGNING_DIR, or else in
+~/.local/share/ferrostor/test-signing. Windows accepts such a package only in
+test-signing mode: see docs/windows.md.
 
 SOURCE_DATE_EPOCH (seconds since 1970) sets the date of the package and of its
 signatures. The default is the date of the last commit, or the current time if Git
@@ -50,6 +51,9 @@ Examples:
   cargo xtask package --key signing.key --certificate signing.pem
   FERROSTOR_PKCS12_PASSWORD=... cargo xtask package --pkcs12 signing.p12
   cargo xtask package --inx my.inx --driver-file x64=my.sys --driver-file arm64=a64/my.sys";
+
+/// The environment variable that has the password of the PKCS#12 file.
+const PASSWORD: &str = "FERROSTOR_PKCS12_PASSWORD";
 
 /// The options of `cargo xtask package`.
 #[derive(Debug, clap::Args)]
@@ -88,19 +92,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<PathBuf>,
 
-    /// PKCS#12 file (.p12, .pfx) with the key and certificates to sign with;
-    /// --password-variable gives its password
+    /// PKCS#12 file (.p12, .pfx) with the key and certificates to sign with; the environment
+    /// variable FERROSTOR_PKCS12_PASSWORD has its password
     #[arg(long, value_name = "FILE", conflicts_with = "key")]
     pkcs12: Option<PathBuf>,
-
-    /// Environment variable that contains the password of the PKCS#12 file
-    #[arg(long, value_name = "NAME", default_value = "FERROSTOR_PKCS12_PASSWORD")]
-    password_variable: String,
-
-    /// Folder of the test key [default: the environment variable FERROSTOR_SIGNING_DIR,
-    /// or ~/.local/share/ferrostor/test-signing]
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["key", "pkcs12"])]
-    test_key: Option<PathBuf>,
 }
 
 /// Parses `x64=my.sys`.
@@ -118,8 +113,8 @@ pub enum PackageError {
     Build(#[from] BuildError),
     #[error("SOURCE_DATE_EPOCH is '{0}': set it to a number of seconds since 1970, or unset it")]
     Date(String),
-    #[error("{variable} is not set: set it to the password of {}", file.display())]
-    NoPassword { file: PathBuf, variable: String },
+    #[error("{PASSWORD} is not set: set it to the password of {}", .0.display())]
+    NoPassword(PathBuf),
     #[error(transparent)]
     Signer(#[from] SignerError),
     #[error(transparent)]
@@ -419,18 +414,12 @@ impl Options {
         }
         if let Some(file) = &self.pkcs12 {
             // Other users could read a password on the command line.
-            let variable = &self.password_variable;
-            let password = env::var(variable).map_err(|_| PackageError::NoPassword {
-                file: file.clone(),
-                variable: variable.clone(),
-            })?;
+            let password =
+                env::var(PASSWORD).map_err(|_| PackageError::NoPassword(file.clone()))?;
             warn_of_others(file);
             return Ok(Signer::from_pkcs12(file, &password)?);
         }
-        let folder = match &self.test_key {
-            Some(folder) => folder.clone(),
-            None => signer::test_folder()?,
-        };
+        let folder = signer::test_folder()?;
         println!("signing with the test key in {}", folder.display());
         let signer = Signer::test(&folder)?;
         warn_of_others(&folder.join(signer::TEST_FILE));
