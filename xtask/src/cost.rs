@@ -172,7 +172,7 @@ fn testbed(driver: &Chosen, function: &str, flags: &[String]) -> Result<String, 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// The columns of instructions in a budget and in a comparison.
+/// The parts of the instructions in a comparison.
 const CALLBACKS: [&str; 5] = [
     "HwBuildIo",
     "HwStartIo",
