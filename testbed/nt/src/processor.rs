@@ -8,17 +8,9 @@ use testbed_machine::{
 };
 
 exports! {
-    "KeQueryActiveProcessorCount" => ke_query_active_processor_count,
     "KeQueryActiveProcessorCountEx" => ke_query_active_processor_count_ex,
-    "KeQueryActiveProcessors" => ke_query_active_processors,
-    "KeQueryMaximumProcessorCount" => ke_query_maximum_processor_count,
     "KeQueryMaximumProcessorCountEx" => ke_query_active_processor_count_ex,
-    "KeQueryActiveGroupCount" => ke_query_active_group_count,
-    "KeQueryMaximumGroupCount" => ke_query_active_group_count,
-    "KeQueryHighestNodeNumber" => ke_query_highest_node_number,
     "KeGetCurrentProcessorNumberEx" => ke_get_current_processor_number_ex,
-    "KeGetProcessorNumberFromIndex" => ke_get_processor_number_from_index,
-    "KeGetProcessorIndexFromNumber" => ke_get_processor_index_from_number,
     "KeGetCurrentIrql" => ke_get_current_irql,
     "KeRaiseIrql" => ke_raise_irql,
     "KfRaiseIrql" => kf_raise_irql,
@@ -30,10 +22,6 @@ exports! {
 pub(super) const COUNT_VARIABLE: &str = "KeNumberProcessors";
 
 const ALL_PROCESSOR_GROUPS: u16 = 0xffff;
-const SUCCESS: u32 = 0;
-const INVALID_PARAMETER: u32 = 0xc000_000d;
-const INVALID_INDEX: u32 = u32::MAX;
-
 /// PROCESSOR_NUMBER (`ntdef.h`).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +38,6 @@ pub(super) fn count_variable() -> usize {
     COUNT.as_ptr() as usize
 }
 
-/// A mask with a bit for each processor of the one group.
-fn affinity() -> u64 {
-    u64::MAX >> (64 - cpu::count().clamp(1, 64))
-}
-
-unsafe extern "win64" fn ke_query_active_processor_count(mask: *mut u64) -> u32 {
-    if !mask.is_null() {
-        // SAFETY: trusts the driver's arguments, as the kernel does.
-        unsafe { mask.write_unaligned(affinity()) };
-    }
-    cpu::count()
-}
-
 extern "win64" fn ke_query_active_processor_count_ex(group: u16) -> u32 {
     match group {
         0 | ALL_PROCESSOR_GROUPS => cpu::count(),
@@ -70,61 +45,19 @@ extern "win64" fn ke_query_active_processor_count_ex(group: u16) -> u32 {
     }
 }
 
-extern "win64" fn ke_query_active_processors() -> u64 {
-    affinity()
-}
-
-extern "win64" fn ke_query_maximum_processor_count() -> u32 {
-    cpu::count()
-}
-
-extern "win64" fn ke_query_active_group_count() -> u16 {
-    1
-}
-
-extern "win64" fn ke_query_highest_node_number() -> u16 {
-    0
-}
-
 unsafe extern "win64" fn ke_get_current_processor_number_ex(number: *mut ProcessorNumber) -> u32 {
     let current = cpu::current_number();
     if !number.is_null() {
         // SAFETY: trusts the driver's arguments, as the kernel does.
-        unsafe { number.write_unaligned(of_index(current)) };
+        unsafe {
+            number.write_unaligned(ProcessorNumber {
+                group: 0,
+                number: current as u8,
+                reserved: 0,
+            })
+        };
     }
     current
-}
-
-unsafe extern "win64" fn ke_get_processor_number_from_index(
-    index: u32,
-    number: *mut ProcessorNumber,
-) -> u32 {
-    if index >= cpu::count() {
-        return INVALID_PARAMETER;
-    }
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    unsafe { number.write_unaligned(of_index(index)) };
-    SUCCESS
-}
-
-unsafe extern "win64" fn ke_get_processor_index_from_number(number: *const ProcessorNumber) -> u32 {
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    let number = unsafe { number.read_unaligned() };
-    let index = u32::from(number.number);
-    if number.group == 0 && number.reserved == 0 && index < cpu::count() {
-        index
-    } else {
-        INVALID_INDEX
-    }
-}
-
-/// The PROCESSOR_NUMBER of a processor in group 0.
-fn of_index(index: u32) -> ProcessorNumber {
-    ProcessorNumber {
-        group: 0,
-        number: index as u8,
-        reserved: 0,
-    }
 }
 
 extern "win64" fn ke_get_current_irql() -> u8 {
@@ -179,13 +112,7 @@ mod tests {
 
     #[test]
     fn one_group_has_all_processors() {
-        let mut mask = 0;
-
-        // SAFETY: a variable of the test.
-        let count = unsafe { ke_query_active_processor_count(&raw mut mask) };
-
-        assert_eq!(count, cpu::count());
-        assert_eq!(mask.count_ones(), count);
+        let count = cpu::count();
         assert_eq!(ke_query_active_processor_count_ex(0), count);
         assert_eq!(
             ke_query_active_processor_count_ex(ALL_PROCESSOR_GROUPS),
@@ -198,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_has_the_number_that_its_index_says() {
+    fn the_current_processor_has_its_number_in_its_group() {
         let mut number = ProcessorNumber {
             group: 9,
             number: 9,
@@ -206,19 +133,10 @@ mod tests {
         };
 
         // SAFETY: a variable of the test.
-        let status = unsafe { ke_get_processor_number_from_index(0, &raw mut number) };
-        assert_eq!(status, SUCCESS);
-        assert_eq!(number, of_index(0));
-        // SAFETY: a variable of the test.
-        let index = unsafe { ke_get_processor_index_from_number(&raw const number) };
-        assert_eq!(index, 0);
-        // SAFETY: the call is refused before it writes.
-        let refused = unsafe { ke_get_processor_number_from_index(64, &raw mut number) };
-        assert_eq!(refused, INVALID_PARAMETER);
-        number.group = 1;
-        // SAFETY: a variable of the test.
-        let index = unsafe { ke_get_processor_index_from_number(&raw const number) };
-        assert_eq!(index, INVALID_INDEX);
+        let index = unsafe { ke_get_current_processor_number_ex(&raw mut number) };
+
+        assert_eq!(index, cpu::current_number());
+        assert_eq!((number.group, u32::from(number.number)), (0, index));
     }
 
     #[test]

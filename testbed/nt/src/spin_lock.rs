@@ -5,10 +5,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use super::{
-    processor::{lower, raise},
-    require_irql,
-};
+use super::processor::{lower, raise};
 use testbed_machine::{
     cpu::irql,
     schedule::{self, Point},
@@ -21,17 +18,6 @@ exports! {
     "KeReleaseSpinLock" => ke_release_spin_lock,
     "KeAcquireSpinLockAtDpcLevel" => ke_acquire_spin_lock_at_dpc_level,
     "KeReleaseSpinLockFromDpcLevel" => ke_release_spin_lock_from_dpc_level,
-    "KeAcquireInStackQueuedSpinLock" => ke_acquire_in_stack_queued_spin_lock,
-    "KeReleaseInStackQueuedSpinLock" => ke_release_in_stack_queued_spin_lock,
-}
-
-/// KLOCK_QUEUE_HANDLE (`wdm.h`): a queue entry of two pointers, and the IRQL.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-struct LockQueueHandle {
-    next: usize,
-    lock: *mut usize,
-    old_irql: u8,
 }
 
 thread_local! {
@@ -119,33 +105,8 @@ unsafe extern "win64" fn ke_release_spin_lock_from_dpc_level(lock: *mut usize) {
     unsafe { release(lock) };
 }
 
-unsafe extern "win64" fn ke_acquire_in_stack_queued_spin_lock(
-    lock: *mut usize,
-    handle: *mut LockQueueHandle,
-) {
-    require_irql("KeAcquireInStackQueuedSpinLock", irql::DISPATCH);
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    let old_irql = unsafe { ke_acquire_spin_lock_raise_to_dpc(lock) };
-    let content = LockQueueHandle {
-        next: 0,
-        lock,
-        old_irql,
-    };
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    unsafe { handle.write(content) };
-}
-
-unsafe extern "win64" fn ke_release_in_stack_queued_spin_lock(handle: *const LockQueueHandle) {
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    let LockQueueHandle { lock, old_irql, .. } = unsafe { handle.read() };
-    // SAFETY: the handle names a lock that was acquired with it.
-    unsafe { ke_release_spin_lock(lock, old_irql) };
-}
-
 #[cfg(test)]
 mod tests {
-    use std::mem::{MaybeUninit, offset_of};
-
     use super::*;
     use testbed_machine::cpu;
 
@@ -174,21 +135,5 @@ mod tests {
 
         // SAFETY: the threads are gone.
         assert_eq!(unsafe { *(counter as *const u64) }, 4000);
-    }
-
-    #[test]
-    fn a_queued_lock_keeps_lock_and_irql_in_its_handle() {
-        assert_eq!(offset_of!(LockQueueHandle, lock), 8);
-        assert_eq!(offset_of!(LockQueueHandle, old_irql), 16);
-        let mut lock = 0_usize;
-        let mut handle = MaybeUninit::uninit();
-
-        // SAFETY: variables of the test.
-        unsafe { ke_acquire_in_stack_queued_spin_lock(&raw mut lock, handle.as_mut_ptr()) };
-        assert_ne!(lock, 0);
-        assert_eq!(cpu::current_irql(), irql::DISPATCH);
-        // SAFETY: acquired above.
-        unsafe { ke_release_in_stack_queued_spin_lock(handle.as_ptr()) };
-        assert_eq!((lock, cpu::current_irql()), (0, 0));
     }
 }

@@ -1,10 +1,8 @@
-//! Routines that return the time, and that wait.
+//! Routines that return the time, and one that waits.
 
 use std::time::Duration;
 
-use super::require_irql;
 use testbed_machine::{
-    cpu::irql,
     schedule,
     time::{FREQUENCY, TICK, interrupt_time, system_time},
 };
@@ -17,7 +15,6 @@ exports! {
     "KeQueryUnbiasedInterruptTime" => ke_query_interrupt_time,
     "KeQueryTimeIncrement" => ke_query_time_increment,
     "KeStallExecutionProcessor" => ke_stall_execution_processor,
-    "KeDelayExecutionThread" => ke_delay_execution_thread,
 }
 
 unsafe extern "win64" fn ke_query_performance_counter(frequency: *mut u64) -> u64 {
@@ -52,23 +49,6 @@ extern "win64" fn ke_stall_execution_processor(microseconds: u32) {
     schedule::stall(Duration::from_micros(microseconds.into()));
 }
 
-/// A negative interval is relative. Another one is a system time.
-unsafe extern "win64" fn ke_delay_execution_thread(
-    _mode: u8,
-    _alertable: u8,
-    interval: *const i64,
-) -> u32 {
-    require_irql("KeDelayExecutionThread", irql::APC);
-    // SAFETY: trusts the driver's arguments, as the kernel does.
-    let interval = unsafe { interval.read_unaligned() };
-    let units = match u64::try_from(interval) {
-        Ok(due) => due.saturating_sub(system_time()),
-        Err(_) => interval.unsigned_abs(),
-    };
-    schedule::sleep(Duration::from_micros(units / 10));
-    0
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
@@ -94,11 +74,5 @@ mod tests {
         let second = unsafe { ke_query_performance_counter(std::ptr::null_mut()) };
 
         assert!((second - first) * 1000 >= frequency);
-    }
-
-    #[test]
-    fn a_delay_in_the_past_is_none() {
-        // SAFETY: a variable of the test.
-        assert_eq!(unsafe { ke_delay_execution_thread(0, 0, &1) }, 0);
     }
 }
