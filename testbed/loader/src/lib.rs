@@ -66,41 +66,22 @@ pub struct Import {
     pub function: String,
 }
 
-/// Why a file cannot be loaded.
+/// Why a file cannot be loaded. Each has the file's path.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The host's error.
-        source: io::Error,
-    },
-    /// The file is malformed. `why` names the part and the remedy.
-    #[error("{path}: {why}")]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// The driver imports functions that the testbed does not have.
-    #[error("{path}: imports functions that the testbed does not have: {names}")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// All of them, `module!function`, comma-separated.
-        names: String,
-    },
+    #[error("{0}: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// The file is malformed. The text names the part and the remedy.
+    #[error("{0}: {1}")]
+    Malformed(PathBuf, String),
+    /// The driver imports functions that the testbed does not have: all of them,
+    /// `module!function`, comma-separated.
+    #[error("{0}: imports functions that the testbed does not have: {1}")]
+    Missing(PathBuf, String),
     /// The host cannot map the image or protect its pages.
-    #[error("{path}: the host cannot map it: {source}")]
-    Map {
-        /// The file.
-        path: PathBuf,
-        /// The host's error.
-        source: io::Error,
-    },
+    #[error("{0}: the host cannot map it: {1}")]
+    Map(PathBuf, #[source] io::Error),
 }
 
 /// A loaded driver. It stays mapped until the process ends, because a thread may be executing
@@ -138,19 +119,11 @@ impl Image {
         path: &Path,
         resolve: &dyn Fn(&str, &str) -> Option<usize>,
     ) -> Result<Self, ImageError> {
-        let malformed = |why| ImageError::Malformed {
-            path: path.into(),
-            why,
-        };
-        let unmapped = |source| ImageError::Map {
-            path: path.into(),
-            source,
-        };
+        let malformed = |why| ImageError::Malformed(path.into(), why);
+        let unmapped = |source| ImageError::Map(path.into(), source);
         let mut file = parse(path)?;
-        file.bind(resolve).map_err(|names| ImageError::Missing {
-            path: path.into(),
-            names: names.join(", "),
-        })?;
+        file.bind(resolve)
+            .map_err(|names| ImageError::Missing(path.into(), names.join(", ")))?;
         let base = place(file.bytes.len(), file.preferred_base).map_err(unmapped)?;
         file.relocate(base as u64).map_err(malformed)?;
         let random = SysRng
@@ -265,14 +238,8 @@ impl Image {
 }
 
 fn parse(path: &Path) -> Result<DriverFile, ImageError> {
-    let data = read(path).map_err(|source| ImageError::Read {
-        path: path.into(),
-        source,
-    })?;
-    DriverFile::parse(&data).map_err(|why| ImageError::Malformed {
-        path: path.into(),
-        why,
-    })
+    let data = read(path).map_err(|source| ImageError::Read(path.into(), source))?;
+    DriverFile::parse(&data).map_err(|why| ImageError::Malformed(path.into(), why))
 }
 
 /// Reads at most the size of the largest driver. A disk image or a device that was named by
@@ -345,7 +312,7 @@ mod tests {
     fn why(file: &[u8]) -> String {
         let file = TemporaryFile::new("bad.sys", file);
         match Image::load(&file.path, &any_address) {
-            Err(ImageError::Malformed { why, .. }) => why,
+            Err(ImageError::Malformed(_, why)) => why,
             other => panic!("not refused as malformed: {other:?}"),
         }
     }
@@ -580,6 +547,6 @@ mod tests {
     fn a_missing_file_is_distinguished_from_an_invalid_one() {
         let error = Image::imports_of("/nowhere/driver.sys".as_ref()).expect_err("no such file");
 
-        assert!(matches!(error, ImageError::Read { .. }));
+        assert!(matches!(error, ImageError::Read(..)));
     }
 }

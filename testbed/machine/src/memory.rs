@@ -78,24 +78,17 @@ pub enum MemoryError {
     /// The host refused a mapping.
     #[error("the host has no memory: {0}")]
     Host(#[from] io::Error),
-    /// The host's limit on mappings of a process is reached.
+    /// The host's limit on mappings of a process, which is named, is reached.
     #[error(
-        "the host allows this process {limit} mappings, and each page of scattered memory needs \
+        "the host allows this process {0} mappings, and each page of scattered memory needs \
          one: use less memory, or raise the limit (sysctl vm.max_map_count)"
     )]
-    Mappings {
-        /// The host's limit, or the error of reading it.
-        limit: String,
-    },
+    Mappings(String),
     /// The size is not a multiple of the page size, or exceeds a table of 32-bit page numbers.
     #[error(
-        "the machine cannot have {bytes} bytes of memory: give 64 KiB to 512 GiB, in pages of 4 \
-         KiB"
+        "the machine cannot have {0} bytes of memory: give 64 KiB to 512 GiB, in pages of 4 KiB"
     )]
-    Size {
-        /// The requested size.
-        bytes: u64,
-    },
+    Size(u64),
     /// Too few pages are free, or no free run is long enough.
     #[error(
         "the machine's memory of {total} bytes has too little left for {bytes} bytes \
@@ -141,9 +134,8 @@ impl Memory {
     /// # Errors
     /// [`MemoryError::Size`], and errors of the host.
     pub fn new(bytes: u64) -> Result<Arc<Self>, MemoryError> {
-        let size = MemoryError::Size { bytes };
         if !(64 << 10..=512 << 30).contains(&bytes) || !bytes.is_multiple_of(PAGE as u64) {
-            return Err(size);
+            return Err(MemoryError::Size(bytes));
         }
         let count = (bytes / PAGE as u64) as u32;
         let file = Arc::new(memory_file(bytes)?);
@@ -349,9 +341,8 @@ impl Memory {
             Ok(_) => Ok(()),
             Err(Errno::ENOMEM) => {
                 let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count");
-                Err(MemoryError::Mappings {
-                    limit: limit.map_or_else(|_| "only so many".into(), |text| text.trim().into()),
-                })
+                let limit = limit.map_or_else(|_| "only so many".into(), |text| text.trim().into());
+                Err(MemoryError::Mappings(limit))
             }
             Err(error) => Err(io::Error::from(error).into()),
         }
@@ -497,21 +488,23 @@ mod tests {
 
     use vm_memory::{Bytes, GuestAddress};
 
-    use super::{BASE, Memory, MemoryError, PAGE, Placement};
+    use super::{Arc, BASE, Block, Memory, MemoryError, PAGE, Placement};
     use crate::testing;
 
     const MIB: usize = 1 << 20;
 
-    fn machine(bytes: usize) -> std::sync::Arc<Memory> {
+    fn machine(bytes: usize) -> Arc<Memory> {
         Memory::new(bytes as u64).expect("memory for a test")
+    }
+
+    fn allocated(memory: &Arc<Memory>, bytes: usize, placement: Placement) -> Block {
+        memory.allocate(bytes, placement).expect("memory")
     }
 
     #[test]
     fn a_device_reads_what_the_driver_wrote_page_by_page() {
         let memory = machine(4 * MIB);
-        let block = memory
-            .allocate(3 * PAGE + 100, Placement::Scattered)
-            .expect("memory");
+        let block = allocated(&memory, 3 * PAGE + 100, Placement::Scattered);
         let text: Vec<u8> = (0..block.len())
             .map(|at| (at * 31 + at / PAGE) as u8)
             .collect();
@@ -535,9 +528,7 @@ mod tests {
     #[test]
     fn neighbouring_pages_of_scattered_memory_are_no_physical_neighbours() {
         let memory = machine(8 * MIB);
-        let block = memory
-            .allocate(2 * MIB, Placement::Scattered)
-            .expect("memory");
+        let block = allocated(&memory, 2 * MIB, Placement::Scattered);
 
         let physical: Vec<u64> = (0..2 * MIB)
             .step_by(PAGE)
@@ -563,8 +554,8 @@ mod tests {
     #[test]
     fn contiguous_memory_is_one_run_to_its_end() {
         let memory = machine(4 * MIB);
-        let _other = memory.allocate(MIB, Placement::Scattered).expect("memory");
-        let block = memory.allocate(MIB, Placement::Contiguous).expect("memory");
+        let _other = allocated(&memory, MIB, Placement::Scattered);
+        let block = allocated(&memory, MIB, Placement::Contiguous);
         let first = memory.physical(block.address()).expect("mapped");
 
         assert_eq!(memory.run(block.address(), MIB), Some((first, MIB)));
@@ -578,9 +569,7 @@ mod tests {
     #[test]
     fn a_freed_page_has_no_address_and_comes_back_zeroed_elsewhere() {
         let memory = machine(64 << 10);
-        let block = memory
-            .allocate(64 << 10, Placement::Contiguous)
-            .expect("memory");
+        let block = allocated(&memory, 64 << 10, Placement::Contiguous);
         assert!(block.write(0, &[0xa5; 64 << 10]));
         let address = block.address();
         let physical = memory.physical(address).expect("mapped");
@@ -590,9 +579,7 @@ mod tests {
         assert_eq!(memory.physical(address), None);
         assert_eq!(memory.run(address, 1), None);
         assert_eq!(memory.virtual_address(physical), None);
-        let next = memory
-            .allocate(64 << 10, Placement::Contiguous)
-            .expect("memory");
+        let next = allocated(&memory, 64 << 10, Placement::Contiguous);
         assert_ne!(next.address(), address);
         let mut seen = [1; 64 << 10];
         assert!(next.read(0, &mut seen));
@@ -602,7 +589,7 @@ mod tests {
     #[test]
     fn ranges_outside_a_block_are_refused() {
         let memory = machine(MIB);
-        let block = memory.allocate(100, Placement::Scattered).expect("memory");
+        let block = allocated(&memory, 100, Placement::Scattered);
 
         assert!(block.write(0, &[1; 100]));
         assert!(!block.write(1, &[1; 100]));
@@ -641,7 +628,7 @@ mod tests {
             }
         };
 
-        assert!(matches!(error, MemoryError::Mappings { .. }), "{error}");
+        assert!(matches!(error, MemoryError::Mappings(_)), "{error}");
         let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("a limit");
         assert!(error.to_string().contains(limit.trim()), "{error}");
         held.truncate(held.len() / 2);
@@ -658,7 +645,7 @@ mod tests {
     #[test]
     fn a_machine_of_part_of_a_page_or_none_is_refused() {
         for bytes in [0, 4096, (1 << 20) + 1, u64::MAX] {
-            assert!(matches!(Memory::new(bytes), Err(MemoryError::Size { .. })));
+            assert!(matches!(Memory::new(bytes), Err(MemoryError::Size(_))));
         }
     }
 
@@ -671,9 +658,7 @@ mod tests {
                 let memory = &memory;
                 scope.spawn(move || {
                     for round in 0..100 {
-                        let block = memory
-                            .allocate(PAGE * (1 + round % 7), Placement::Scattered)
-                            .expect("memory");
+                        let block = allocated(memory, PAGE * (1 + round % 7), Placement::Scattered);
                         assert!(block.write(0, &vec![number; block.len()]));
                         let mut seen = vec![0; block.len()];
                         assert!(block.read(0, &mut seen));

@@ -98,7 +98,7 @@ thread_local! {
 }
 
 /// A summary of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// A hash of all points in order, each with its thread and kind.
     pub digest: u64,
@@ -575,10 +575,8 @@ struct Schedule {
     /// Virtual time. `active` is the time of the last activity of the miniport.
     now: u64,
     active: u64,
-    digest: u64,
-    points: u64,
-    instructions: u64,
-    switches: u64,
+    /// The summary, without the time.
+    trace: Trace,
     /// The reachable instructions, by routine of the miniport.
     reachable: BTreeMap<usize, Vec<usize>>,
 }
@@ -599,21 +597,15 @@ impl Schedule {
             due: u64::MAX,
             now: 0,
             active: 0,
-            digest: 0,
-            points: 0,
-            instructions: 0,
-            switches: 0,
+            trace: Trace::default(),
             reachable: BTreeMap::new(),
         }
     }
 
     fn trace(&self) -> Trace {
         Trace {
-            digest: self.digest,
-            points: self.points,
-            instructions: self.instructions,
-            switches: self.switches,
             time: Duration::from_nanos(self.now),
+            ..self.trace
         }
     }
 
@@ -676,11 +668,12 @@ impl Schedule {
     }
 
     fn pass(&mut self, me: u32, kind: Point) {
-        self.instructions += u64::from(kind == Point::Instruction);
+        let trace = &mut self.trace;
+        trace.instructions += u64::from(kind == Point::Instruction);
         let word = u64::from(me) << 8 | kind as u64;
-        self.digest = (self.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-        self.points += 1;
-        POINTS.store(self.points, Ordering::Relaxed);
+        trace.digest = (trace.digest.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+        trace.points += 1;
+        POINTS.store(trace.points, Ordering::Relaxed);
         self.set_time(self.now + STEP);
     }
 
@@ -749,7 +742,7 @@ impl Schedule {
         if next == me {
             return None;
         }
-        self.switches += 1;
+        self.trace.switches += 1;
         Some(self.handle(next))
     }
 
