@@ -408,7 +408,7 @@ impl Frame {
             Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
             // The displacement is the address already.
             Register::RIP | Register::EIP => Some(0),
-            other => registers.value(other),
+            other => registers.value(other).ok(),
         });
         if address.is_some_and(bus::decodes) {
             tally.register_reads += reads;

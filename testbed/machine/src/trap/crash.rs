@@ -264,24 +264,9 @@ fn describe_protection_fault(fault: &Fault<'_>, formatter: &mut fmt::Formatter<'
         (M::Mov, _) if names_control_register(&instruction) => formatter.write_str(
             "used a control register other than CR8, which the testbed does not emulate",
         ),
-        (
-            M::Invd
-            | M::Wbinvd
-            | M::Invlpg
-            | M::Lgdt
-            | M::Lidt
-            | M::Lldt
-            | M::Ltr
-            | M::Lmsw
-            | M::Clts
-            | M::Swapgs
-            | M::Sysret
-            | M::Sysexit
-            | M::Iretq
-            | M::Xsetbv
-            | M::Rdpmc,
-            _,
-        ) => formatter.write_str("used a privileged instruction that the testbed does not emulate"),
+        (mnemonic, _) if instruction.is_privileged() || matches!(mnemonic, M::Iretq | M::Rdpmc) => {
+            formatter.write_str("used a privileged instruction that the testbed does not emulate")
+        }
         _ => formatter.write_str(
             "used a non-canonical address, or a misaligned one where the instruction needs \
              alignment",

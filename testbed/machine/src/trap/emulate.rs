@@ -92,9 +92,9 @@ impl Registers<'_> {
     }
 
     /// Reads a general register at its width.
-    pub(super) fn value(&self, register: Register) -> Option<u64> {
+    pub(super) fn value(&self, register: Register) -> Result<u64, Refusal> {
         let whole = self.get(index(register)?);
-        Some(if is_high_byte(register) {
+        Ok(if is_high_byte(register) {
             whole >> 8 & 0xff
         } else {
             whole & mask(register.size())
@@ -103,7 +103,7 @@ impl Registers<'_> {
 
     /// Writes a general register. A 32-bit write clears the upper half. Narrower writes leave
     /// the other bits.
-    fn assign(&mut self, register: Register, value: u64) -> Option<()> {
+    fn assign(&mut self, register: Register, value: u64) -> Result<(), Refusal> {
         let at = index(register)?;
         let before = self.get(at);
         self.set(
@@ -115,7 +115,7 @@ impl Registers<'_> {
                 width => before & !mask(width) | value & mask(width),
             },
         );
-        Some(())
+        Ok(())
     }
 
     fn set_flags(&mut self, which: u64, flags: u64) {
@@ -124,12 +124,13 @@ impl Registers<'_> {
     }
 
     /// The address of memory operand number `operand`.
-    fn address(&self, instruction: &Instruction, operand: u32) -> Option<u64> {
-        instruction.virtual_address(operand, 0, |register, _, _| match register {
+    fn address(&self, instruction: &Instruction, operand: u32) -> Result<u64, Refusal> {
+        let address = instruction.virtual_address(operand, 0, |register, _, _| match register {
             Register::GS => Some(CONTROL_REGION),
             Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
-            other => self.value(other),
-        })
+            other => self.value(other).ok(),
+        });
+        address.ok_or(Refusal::Unknown)
     }
 }
 
@@ -196,10 +197,7 @@ impl Step<'_, '_> {
 
     fn get(&self, operand: u32) -> Result<u64, Refusal> {
         match self.instruction.op_kind(operand) {
-            OpKind::Register => self
-                .registers
-                .value(self.instruction.op_register(operand))
-                .ok_or(Refusal::Unknown),
+            OpKind::Register => self.registers.value(self.instruction.op_register(operand)),
             OpKind::Memory => self.load(self.address(operand)?, self.width()?),
             _ => self
                 .instruction
@@ -210,32 +208,27 @@ impl Step<'_, '_> {
 
     fn put(&mut self, operand: u32, value: u64) -> Result<(), Refusal> {
         match self.instruction.op_kind(operand) {
-            OpKind::Register => self
-                .registers
-                .assign(self.instruction.op_register(operand), value)
-                .ok_or(Refusal::Unknown),
+            OpKind::Register => {
+                let register = self.instruction.op_register(operand);
+                self.registers.assign(register, value)
+            }
             OpKind::Memory => self.store(self.address(operand)?, self.width()?, value),
             _ => Err(Refusal::Unknown),
         }
     }
 
     fn address(&self, operand: u32) -> Result<u64, Refusal> {
-        self.registers
-            .address(self.instruction, operand)
-            .ok_or(Refusal::Unknown)
+        self.registers.address(self.instruction, operand)
     }
 
     fn load(&self, address: u64, width: usize) -> Result<u64, Refusal> {
         let mut data = [0; 8];
-        self.bus
-            .read(address, data.get_mut(..width).ok_or(Refusal::Unknown)?)?;
+        self.bus.read(address, &mut data[..width])?;
         Ok(u64::from_le_bytes(data))
     }
 
     fn store(&self, address: u64, width: usize, value: u64) -> Result<(), Refusal> {
-        let data = value.to_le_bytes();
-        self.bus
-            .write(address, data.get(..width).ok_or(Refusal::Unknown)?)
+        self.bus.write(address, &value.to_le_bytes()[..width])
     }
 
     fn mov(&mut self) -> Result<(), Refusal> {
@@ -330,7 +323,7 @@ impl Step<'_, '_> {
     /// rest.
     fn vector(&mut self, width: usize) -> Result<(), Refusal> {
         let mut data = [0; 16];
-        let part = data.get_mut(..width).ok_or(Refusal::Unknown)?;
+        let part = &mut data[..width];
         if self.instruction.op1_kind() == OpKind::Memory {
             let place = vector_index(self.instruction.op0_register())?;
             self.bus.read(self.address(1)?, part)?;
@@ -354,15 +347,13 @@ impl Step<'_, '_> {
         let mut data = [0; 8];
         let part = &mut data[..register.size().min(4)];
         if output {
-            let value = self.registers.value(register).ok_or(Refusal::Unknown)?;
+            let value = self.registers.value(register)?;
             part.copy_from_slice(&value.to_le_bytes()[..part.len()]);
             self.bus.output(port, part);
         } else {
             self.bus.input(port, part);
             let value = u64::from_le_bytes(data);
-            self.registers
-                .assign(register, value)
-                .ok_or(Refusal::Unknown)?;
+            self.registers.assign(register, value)?;
         }
         Ok(())
     }
@@ -404,7 +395,7 @@ impl Step<'_, '_> {
             } else if ports_in {
                 self.bus.input(port, part);
             } else {
-                let value = self.registers.value(accumulator).unwrap_or_default();
+                let value = self.registers.value(accumulator)?;
                 part.copy_from_slice(&value.to_le_bytes()[..width]);
             }
             if writes {
@@ -417,7 +408,8 @@ impl Step<'_, '_> {
             } else if ports_out {
                 self.bus.output(port, part);
             } else {
-                self.registers.assign(accumulator, u64::from_le_bytes(data));
+                self.registers
+                    .assign(accumulator, u64::from_le_bytes(data))?;
             }
             if !repeated {
                 break;
@@ -486,7 +478,10 @@ fn is_high_byte(register: Register) -> bool {
     )
 }
 
-fn index(register: Register) -> Option<libc::c_int> {
+fn index(register: Register) -> Result<libc::c_int, Refusal> {
     let whole = register.full_register();
-    whole.is_gpr64().then(|| GENERAL[whole.number()].1)
+    match whole.is_gpr64() {
+        true => Ok(GENERAL[whole.number()].1),
+        false => Err(Refusal::Unknown),
+    }
 }
