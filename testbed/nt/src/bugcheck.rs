@@ -197,19 +197,6 @@ mod tests {
     }
 
     #[test]
-    fn another_bug_check_is_reported_by_number() {
-        let bug_check = BugCheck {
-            code: 0xd1,
-            parameters: [0x10, 2, 0, 0xfff],
-        };
-
-        assert_eq!(
-            bug_check.to_string(),
-            "bug check 0x000000d1 with parameters 0x10, 0x2, 0x0, 0xfff"
-        );
-    }
-
-    #[test]
     fn the_stack_probe_keeps_the_registers() {
         for bytes in [0_u64, 100, 4096, 5000, 100_000] {
             let (after, first): (u64, u64);

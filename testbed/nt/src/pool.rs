@@ -20,6 +20,7 @@ exports! {
     "ExAllocatePoolWithTag" => ex_allocate_pool_with_tag,
     "ExAllocatePool" => ex_allocate_pool,
     "ExFreePool" => ex_free_pool,
+    "ExFreePool2" => ex_free_pool_with_tag,
     "ExFreePoolWithTag" => ex_free_pool_with_tag,
 }
 

@@ -4,6 +4,7 @@ exports! {
     "RtlInitString" => rtl_init_ansi_string,
     "RtlInitAnsiString" => rtl_init_ansi_string,
     "RtlInitUnicodeString" => rtl_init_unicode_string,
+    "RtlCopyUnicodeString" => rtl_copy_unicode_string,
 }
 
 /// ANSI_STRING and UNICODE_STRING (`ntdef.h`): the lengths are in bytes.
@@ -50,6 +51,26 @@ unsafe extern "win64" fn rtl_init_unicode_string(to: *mut CountedString<u16>, te
     unsafe { initialize(to, text) };
 }
 
+/// Copies what fits. A null source is an empty string.
+unsafe extern "win64" fn rtl_copy_unicode_string(
+    to: *mut CountedString<u16>,
+    from: *const CountedString<u16>,
+) {
+    // SAFETY: trusts the driver's arguments, as the kernel does.
+    let mut target = unsafe { to.read_unaligned() };
+    let text = match from.is_null() {
+        true => Vec::new(),
+        // SAFETY: as above.
+        false => unsafe { units(from) },
+    };
+    let count = text.len().min(usize::from(target.maximum_length) / 2);
+    target.length = count as u16 * 2;
+    // SAFETY: as above.
+    unsafe { text.as_ptr().copy_to(target.buffer.cast_mut(), count) };
+    // SAFETY: as above.
+    unsafe { to.write_unaligned(target) };
+}
+
 /// The characters of a UNICODE_STRING.
 ///
 /// # Safety
@@ -85,5 +106,23 @@ mod tests {
         // SAFETY: null is allowed.
         unsafe { rtl_init_unicode_string(&raw mut string, std::ptr::null()) };
         assert_eq!((string.length, string.maximum_length), (0, 0));
+    }
+
+    #[test]
+    fn a_copy_is_cut_at_the_room_of_its_target() {
+        let text: Vec<u16> = "disk".encode_utf16().collect();
+        let string = |length, buffer| CountedString {
+            length,
+            maximum_length: 6,
+            buffer,
+        };
+        let from = string(8, text.as_ptr());
+        let mut buffer = [0; 4];
+        let mut to = string(0, buffer.as_mut_ptr().cast_const());
+
+        // SAFETY: variables of the test.
+        unsafe { rtl_copy_unicode_string(&raw mut to, &raw const from) };
+
+        assert_eq!((to.length, &buffer[..3], buffer[3]), (6, &text[..3], 0));
     }
 }
