@@ -2,10 +2,10 @@
 //! buffer. It does not trust the file.
 
 use object::{
-    LittleEndian as LE,
-    pe::{self, ImageDosHeader, ImageNtHeaders64},
+    LittleEndian as LE, Object as _, ReadRef as _,
+    pe::{self, ImageDosHeader, ImageNtHeaders32, ImageNtHeaders64},
     read::pe::{
-        DataDirectories, Import as Thunk, ImportTable, PeFile64, RelocationBlockIterator,
+        ImageNtHeaders as _, Import as Thunk, ImportTable, PeFile64, RelocationBlockIterator,
         SectionTable,
     },
 };
@@ -67,7 +67,8 @@ impl DriverFile {
     /// # Errors
     /// A message that says what is wrong with the file.
     pub(super) fn parse(data: &[u8]) -> Result<Self, String> {
-        let (headers, directories, sections) = headers(data)?;
+        let file = headers(data)?;
+        let headers = file.nt_headers();
         let optional = &headers.optional_header;
         let size = optional.size_of_image.get(LE) as usize;
         if size == 0 || size > LARGEST {
@@ -80,7 +81,13 @@ impl DriverFile {
         copy(data, 0, &mut bytes, 0, headers_size)
             .ok_or("its headers reach beyond the file; the copy is cut short")?;
         let mut remarks = Vec::new();
-        let ranges = lay_out(data, &sections, headers_size, &mut bytes, &mut remarks)?;
+        let ranges = lay_out(
+            data,
+            &file.section_table(),
+            headers_size,
+            &mut bytes,
+            &mut remarks,
+        )?;
         let entry = optional.address_of_entry_point.get(LE);
         let executable = |range: &Range| {
             range.protection == Protection::ReadExecute
@@ -93,7 +100,7 @@ impl DriverFile {
             ));
         }
         let directory = |index: usize| {
-            let directory = directories.get(index)?;
+            let directory = file.data_directories().get(index)?;
             let address = directory.virtual_address.get(LE);
             (address != 0).then_some((address, directory.size.get(LE)))
         };
@@ -118,7 +125,7 @@ impl DriverFile {
             messages,
             bytes,
             preferred_base: optional.image_base.get(LE),
-            guid: guid(data),
+            guid: file.pdb_info().ok().flatten().map(|view| view.guid()),
             timestamp: headers.file_header.time_date_stamp.get(LE),
             entry,
             ranges,
@@ -211,23 +218,8 @@ impl DriverFile {
     }
 }
 
-/// The GUID of the program database that the debug directory names.
-fn guid(data: &[u8]) -> Option<[u8; 16]> {
-    let file = PeFile64::parse(data).ok()?;
-    let view = object::Object::pdb_info(&file).ok()??;
-    Some(view.guid())
-}
-
-type Headers<'data> = (
-    &'data ImageNtHeaders64,
-    DataDirectories<'data>,
-    SectionTable<'data>,
-);
-
 /// Parses the headers. Refuses files that are no x64 driver.
-fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
-    use object::read::pe::ImageNtHeaders as _;
-
+fn headers(data: &[u8]) -> Result<PeFile64<'_>, String> {
     if !data.starts_with(b"MZ") {
         return Err(if data.is_empty() {
             "the file is empty; name a driver's .sys file".into()
@@ -237,40 +229,25 @@ fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
     }
     let damaged = |what: &str| format!("{what}; the file is damaged or no driver, build it again");
     let dos = ImageDosHeader::parse(data).map_err(|error| damaged(&error.to_string()))?;
-    let mut offset = u64::from(dos.nt_headers_offset());
     // Checks the machine first, because 32-bit and 64-bit headers differ after it.
-    let file_header = usize::try_from(offset)
+    let machine = data
+        .read_at::<ImageNtHeaders32>(dos.nt_headers_offset().into())
         .ok()
-        .and_then(|offset| data.get(offset..)?.split_first_chunk::<4>())
-        .filter(|(signature, _)| *signature == b"PE\0\0")
-        .and_then(|(_, rest)| rest.first_chunk::<2>())
+        .filter(|headers| headers.signature() == pe::IMAGE_NT_SIGNATURE)
+        .map(|headers| headers.file_header.machine.get(LE))
         .ok_or_else(|| damaged("there is no PE signature at the offset in its header"))?;
-    match pe::Machine(u16::from_le_bytes(*file_header)) {
-        pe::IMAGE_FILE_MACHINE_AMD64 => {}
-        pe::IMAGE_FILE_MACHINE_I386 => {
-            return Err(
-                "this is a 32-bit x86 file; the testbed runs x64 drivers, build it for \
-                        x64"
-                .into(),
-            );
-        }
-        pe::IMAGE_FILE_MACHINE_ARM64 => {
-            return Err(
-                "this is an ARM64 file; the testbed runs x64 drivers, build it for x64".into(),
-            );
-        }
-        other => {
-            return Err(format!(
-                "this is a file for machine type {:#06x}; the testbed runs x64 drivers (0x8664)",
-                other.0
-            ));
-        }
+    if machine != pe::IMAGE_FILE_MACHINE_AMD64 {
+        let kind = match machine {
+            pe::IMAGE_FILE_MACHINE_I386 => "a 32-bit x86 file".into(),
+            pe::IMAGE_FILE_MACHINE_ARM64 => "an ARM64 file".into(),
+            other => format!("a file for machine type {:#06x}", other.0),
+        };
+        return Err(format!(
+            "this is {kind}; the testbed runs x64 drivers, build it for x64"
+        ));
     }
-    let (headers, directories) =
-        ImageNtHeaders64::parse(data, &mut offset).map_err(|error| damaged(&error.to_string()))?;
-    let sections = headers
-        .sections(data, offset)
-        .map_err(|error| damaged(&error.to_string()))?;
+    let file = PeFile64::parse(data).map_err(|error| damaged(&error.to_string()))?;
+    let headers = file.nt_headers();
     let flags = headers.file_header.characteristics.get(LE);
     if flags.0 & pe::IMAGE_FILE_EXECUTABLE_IMAGE.0 == 0 {
         return Err(
@@ -300,7 +277,7 @@ fn headers(data: &[u8]) -> Result<Headers<'_>, String> {
              it without /ALIGN"
         ));
     }
-    Ok((headers, directories, sections))
+    Ok(file)
 }
 
 /// Copies the sections to their offsets. Returns their protections.

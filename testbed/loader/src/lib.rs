@@ -106,7 +106,7 @@ impl Image {
     /// # Errors
     /// `Read` or `Malformed`.
     pub fn imports_of(path: &Path) -> Result<Vec<Import>, ImageError> {
-        Ok(parse(path)?.imports)
+        Ok(parse(path, &read(path)?)?.imports)
     }
 
     /// Loads the file: maps and protects its sections, relocates it, binds its imports with
@@ -119,9 +119,18 @@ impl Image {
         path: &Path,
         resolve: &dyn Fn(&str, &str) -> Option<usize>,
     ) -> Result<Self, ImageError> {
+        Self::load_data(path, &read(path)?, resolve)
+    }
+
+    /// Loads `data`, the contents of the file at `path`.
+    fn load_data(
+        path: &Path,
+        data: &[u8],
+        resolve: &dyn Fn(&str, &str) -> Option<usize>,
+    ) -> Result<Self, ImageError> {
         let malformed = |why| ImageError::Malformed(path.into(), why);
         let unmapped = |source| ImageError::Map(path.into(), source);
-        let mut file = parse(path)?;
+        let mut file = parse(path, data)?;
         file.bind(resolve)
             .map_err(|names| ImageError::Missing(path.into(), names.join(", ")))?;
         let base = place(file.bytes.len(), file.preferred_base).map_err(unmapped)?;
@@ -237,19 +246,19 @@ impl Image {
     }
 }
 
-fn parse(path: &Path) -> Result<DriverFile, ImageError> {
-    let data = read(path).map_err(|source| ImageError::Read(path.into(), source))?;
-    DriverFile::parse(&data).map_err(|why| ImageError::Malformed(path.into(), why))
+fn parse(path: &Path, data: &[u8]) -> Result<DriverFile, ImageError> {
+    DriverFile::parse(data).map_err(|why| ImageError::Malformed(path.into(), why))
 }
 
 /// Reads at most the size of the largest driver. A disk image or a device that was named by
 /// mistake is truncated, and refused later.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read(path: &Path) -> Result<Vec<u8>, ImageError> {
     let mut data = Vec::new();
-    File::open(path)?
-        .take(file::LARGEST as u64)
-        .read_to_end(&mut data)?;
-    Ok(data)
+    let file = File::open(path).map(|file| file.take(file::LARGEST as u64));
+    match file.and_then(|mut file| file.read_to_end(&mut data)) {
+        Ok(_) => Ok(data),
+        Err(source) => Err(ImageError::Read(path.into(), source)),
+    }
 }
 
 /// Maps `bytes` of writable memory at any address but `avoid`, so that a driver that is not
@@ -281,7 +290,7 @@ fn protect(address: usize, bytes: usize, flags: ProtFlags) -> io::Result<()> {
 mod tests {
     use super::{
         Image, ImageError, Import,
-        sample::{self, Sample, TemporaryFile, field},
+        sample::{self, Sample, field},
     };
 
     /// mov eax, 7; ret
@@ -309,9 +318,12 @@ mod tests {
         unsafe { at.read_unaligned() }
     }
 
+    fn load(file: &[u8]) -> Result<Image, ImageError> {
+        Image::load_data("sample.sys".as_ref(), file, &any_address)
+    }
+
     fn why(file: &[u8]) -> String {
-        let file = TemporaryFile::new("bad.sys", file);
-        match Image::load(&file.path, &any_address) {
+        match load(file) {
             Err(ImageError::Malformed(_, why)) => why,
             other => panic!("not refused as malformed: {other:?}"),
         }
@@ -397,30 +409,19 @@ mod tests {
     }
 
     #[test]
-    fn imports_are_listed_without_loading() {
-        let file = TemporaryFile::new("sample.sys", &sample().file());
-
-        let imports = Image::imports_of(&file.path).expect("a good file");
-
-        let names: Vec<_> = imports
-            .iter()
-            .map(|import| import.function.as_str())
-            .collect();
-        assert_eq!(
-            names,
-            ["StorPortInitialize", "StorPortNotification", "memcpy"]
-        );
-    }
-
-    #[test]
-    fn symbols_come_from_the_map_beside_the_file() {
-        let file = TemporaryFile::new("sample.sys", &sample().file());
+    fn imports_and_symbols_come_from_the_files_at_the_path() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("sample.sys");
+        std::fs::write(&file, sample().file()).expect("a file");
         let map = " Timestamp is 00000000 (x)\n Preferred load address is 0000000140000000\n \
                    0001:00000000 DriverEntry 0000000140001000 a.obj\n";
-        std::fs::write(file.path.with_extension("map"), map).expect("a map file");
+        std::fs::write(file.with_extension("map"), map).expect("a map file");
 
-        let image = Image::load(&file.path, &any_address).expect("a good file");
+        let imports = Image::imports_of(&file).expect("a good file");
+        let image = Image::load(&file, &any_address).expect("a good file");
 
+        assert_eq!(imports[2].function, "memcpy");
+        assert_eq!(imports, image.imports());
         assert_eq!(image.symbol(sample::TEXT + 4), Some(("DriverEntry", 4)));
     }
 
@@ -532,9 +533,7 @@ mod tests {
 
     #[test]
     fn a_writable_executable_section_is_remarked_on() {
-        let file = TemporaryFile::new("sample.sys", &changed(field::SECTIONS + 36 + 3, &[0xe0]));
-
-        let image = Image::load(&file.path, &any_address).expect("still runs");
+        let image = load(&changed(field::SECTIONS + 36 + 3, &[0xe0])).expect("still runs");
 
         assert!(
             image.remarks()[0].contains(".text"),

@@ -1,9 +1,5 @@
 //! A small driver file for tests, written byte by byte.
 
-use std::path::PathBuf;
-
-use tempfile::TempDir;
-
 use super::{Image, ImageError};
 
 /// The offset of the code in the image.
@@ -170,28 +166,6 @@ impl Sample {
 
     /// Loads the driver.
     pub fn load(&self, resolve: &dyn Fn(&str, &str) -> Option<usize>) -> Result<Image, ImageError> {
-        let file = TemporaryFile::new("sample.sys", &self.file());
-        Image::load(&file.path, resolve)
-    }
-}
-
-/// A file in a temporary folder, which is deleted on drop.
-#[derive(Debug)]
-pub struct TemporaryFile {
-    /// The path of the file.
-    pub path: PathBuf,
-    _folder: TempDir,
-}
-
-impl TemporaryFile {
-    /// Writes `content` to a file named `name` in a new temporary folder.
-    pub fn new(name: &str, content: &[u8]) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let path = folder.path().join(name);
-        std::fs::write(&path, content).expect("a temporary file");
-        Self {
-            path,
-            _folder: folder,
-        }
+        Image::load_data("sample.sys".as_ref(), &self.file(), resolve)
     }
 }

@@ -190,13 +190,8 @@ fn decode(slots: &[[u8; 2]], frame: u8, before: bool, codes: &mut Vec<(u8, Code)
             3 => Code::SetFrame(usize::from(frame & 15), usize::from(frame >> 4) * 16),
             4 => Code::Save(information, short()? * 8),
             5 => Code::Save(information, short()? | short()? << 16),
-            // Version 2: where the function's ends are.
-            6 => {
-                short()?;
-                continue;
-            }
-            // Vector registers lead nowhere.
-            8 => {
+            // The ends of the function (version 2), and vector registers, which lead nowhere.
+            6 | 8 => {
                 short()?;
                 continue;
             }

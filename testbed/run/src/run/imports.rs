@@ -88,7 +88,7 @@ fn wrapped(words: &[&str], width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use testbed_loader::sample::{Sample, TemporaryFile};
+    use testbed_loader::sample::Sample;
 
     fn import(module: &str, function: &str) -> Import {
         Import {
@@ -126,12 +126,14 @@ mod tests {
             ],
             ..Sample::default()
         };
-        let file = TemporaryFile::new("some.sys", &sample.file());
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("some.sys");
+        std::fs::write(&file, sample.file()).expect("a file");
         let mut listed = Vec::new();
         let mut marked = Vec::new();
 
-        print_imports(&file.path, &mut listed).expect("it is a driver");
-        let imports = Image::imports_of(&file.path).expect("it is a driver");
+        print_imports(&file, &mut listed).expect("it is a driver");
+        let imports = Image::imports_of(&file).expect("it is a driver");
         print_driver(Path::new("some.sys"), &imports, &mut marked).expect("it is printed");
 
         assert_eq!(
