@@ -3,8 +3,10 @@
 
 use std::{
     ffi::OsStr,
+    panic,
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
+    thread,
 };
 
 use crate::workspace;
@@ -84,6 +86,34 @@ pub fn run(command: &mut Command) -> Result<(), ToolError> {
         return Ok(());
     }
     Err(ToolError::failed(command, status))
+}
+
+/// Prints the call and runs it while `others` runs. Its output is printed when both have ended.
+///
+/// # Errors
+/// The program cannot be started, its exit code is not 0, or `others` failed.
+pub fn run_beside(
+    command: &mut Command,
+    others: impl FnOnce() -> Result<(), ToolError>,
+) -> Result<(), ToolError> {
+    eprintln!("> {} &", line(command));
+    let program = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| not_started(command, source))?;
+    let reader = thread::spawn(|| program.wait_with_output());
+    let others = others();
+    let output = reader
+        .join()
+        .unwrap_or_else(|panic| panic::resume_unwind(panic))
+        .map_err(|source| not_started(command, source))?;
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(ToolError::failed(command, output.status));
+    }
+    others
 }
 
 /// Prints the call, runs it, and returns its exit status.
@@ -172,6 +202,20 @@ mod tests {
     fn a_tool_that_fails_is_named_in_short_with_its_exit_code() {
         let error = run(tool("/bin/sh").args(["-c", "exit 7"])).unwrap_err();
         assert_eq!(error.to_string(), "`sh -c` failed: exit status: 7");
+    }
+
+    #[test]
+    fn programs_beside_each_other_must_both_succeed() {
+        let beside = |first: &str, second: &'static str| {
+            run_beside(tool("sh").args(["-c", first]), || {
+                run(tool("sh").args(["-c", second]))
+            })
+            .map_err(|error| error.to_string())
+        };
+        assert_eq!(beside("true", "true"), Ok(()));
+        let failed = |status| Err(format!("`sh -c` failed: exit status: {status}"));
+        assert_eq!(beside("exit 3", "true"), failed(3));
+        assert_eq!(beside("true", "exit 4"), failed(4));
     }
 
     #[test]
