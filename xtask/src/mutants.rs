@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::{
-    tool::{self, ToolError, cargo},
+    tool::{self, ToolError},
     workspace,
 };
 
@@ -35,6 +35,9 @@ Examples:
 
 /// The list of mutants that no test can catch, from the project's root.
 const LIST: &str = "xtask/mutants.toml";
+
+/// What cargo-mutants calls instead of cargo for crates/storport.
+const MODELS: &str = "xtask/mutants-of-storport.sh";
 
 /// The options of `cargo xtask mutants`.
 #[derive(Debug, clap::Args)]
@@ -61,6 +64,8 @@ enum Package {
     Scsi,
     /// crates/virtio
     Virtio,
+    /// crates/storport: the file state.rs, which has models for the host
+    Storport,
 }
 
 impl Package {
@@ -69,6 +74,7 @@ impl Package {
             Self::Block => "block",
             Self::Scsi => "scsi",
             Self::Virtio => "virtio",
+            Self::Storport => "storport",
         }
     }
 }
@@ -149,7 +155,7 @@ fn measure(packages: &[Package], jobs: u8) -> Result<(), MutantsError> {
 }
 
 fn is_installed() -> bool {
-    let mut version = cargo("mutants");
+    let mut version = cargo_mutants();
     version.arg("--version");
     version.stdout(Stdio::null()).stderr(Stdio::null());
     tool::quiet_status(&mut version).is_ok_and(|status| status.success())
@@ -175,22 +181,34 @@ fn run(package: Package, jobs: u8) -> Result<Report, MutantsError> {
 const SURVIVED: i32 = 2;
 const TIMED_OUT: i32 = 3;
 
+/// Not called through cargo, which would set `CARGO` for it.
+fn cargo_mutants() -> Command {
+    let mut command = tool::tool("cargo-mutants");
+    command.arg("mutants");
+    command
+}
+
 fn mutants(package: Package, jobs: u8, folder: &Path) -> Command {
-    let mut command = cargo("mutants");
+    let mut command = cargo_mutants();
     command
         .args(["--no-config", "--package"])
         .arg(format!("ferrostor-{}", package.name()))
         .arg(format!("--jobs={jobs}"))
         .arg("--output")
         .arg(folder)
-        // The tests of the package, without the examples in its documentation.
-        .args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"])
         // A test with threads gives up after 10 s. Other work may slow the machine down.
         .arg("--minimum-test-timeout=60")
         // Property tests spend most of their time in their library.
         .arg("--cargo-arg=--config=profile.dev.package.\"*\".opt-level=2")
         // Debug information would take a third of the time to compile.
         .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    match package {
+        Package::Storport => command
+            .args(["--file", "crates/storport/src/state.rs"])
+            .env("CARGO", workspace::root().join(MODELS)),
+        // The tests of the package, without the examples in its documentation.
+        _ => command.args(["--cargo-test-arg=--lib", "--cargo-test-arg=--tests"]),
+    };
     command
 }
 

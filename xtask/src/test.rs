@@ -122,7 +122,7 @@ enum Step {
     DocCommands,
     /// QEMU and libvirt accept the virtual machines in the documentation
     DocMachines,
-    /// The tests notice every mutant of crates/block, scsi and virtio that is not listed
+    /// The tests notice every mutant of crates/{block,scsi,virtio} and storport's state that is not listed
     Mutants,
 }
 
