@@ -1,25 +1,34 @@
 //! Parses a finished driver file, and checks whether Windows can load it.
 
-mod contents;
 mod demands;
 #[cfg(test)]
 pub(crate) mod sample;
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use clap::ValueEnum as _;
+use object::{
+    LittleEndian,
+    pe::{IMAGE_DIRECTORY_ENTRY_SECURITY, Machine},
+    read::pe::PeFile64,
+};
 
-use self::contents::Contents;
+use self::demands::Imports;
 use crate::{architecture::Architecture, check::Check, inf::Version};
 
 /// A driver file.
 #[derive(Clone, Debug)]
 pub struct Image {
-    contents: Contents,
+    bytes: usize,
+    machine: Machine,
+    imports: Imports,
+    is_signed: bool,
+    version: Option<Version>,
+    /// All checks except that of the architecture.
+    checks: Vec<Check>,
 }
 
 /// A file cannot be checked.
@@ -64,15 +73,30 @@ impl Image {
     /// # Errors
     /// It is not a valid 64-bit PE file.
     pub fn parse(bytes: &[u8]) -> object::Result<Self> {
+        let file = PeFile64::parse(bytes)?;
+        let imports = demands::imports(&file)?;
+        let version = demands::version(&file);
         Ok(Self {
-            contents: Contents::parse(bytes)?,
+            bytes: bytes.len(),
+            machine: file.nt_headers().file_header.machine.get(LittleEndian),
+            is_signed: file
+                .data_directory(IMAGE_DIRECTORY_ENTRY_SECURITY)
+                .is_some(),
+            checks: demands::checks(&file, &imports, version.as_ref())?,
+            imports,
+            version: version.map(|version| {
+                let version = version.info.file_version;
+                let halves = |number: u32| [(number >> 16) as u16, number as u16];
+                let [[major, minor], [patch, build]] = [version.major, version.minor].map(halves);
+                Version([major, minor, patch, build])
+            }),
         })
     }
 
     /// The file's length.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.contents.bytes
+        self.bytes
     }
 
     /// The architecture of the code.
@@ -80,39 +104,43 @@ impl Image {
     /// # Errors
     /// The machine type in the header, if it is not a supported architecture.
     pub fn architecture(&self) -> Result<Architecture, u16> {
-        let machine = self.contents.machine;
         Architecture::value_variants()
             .iter()
             .copied()
-            .find(|architecture| architecture.machine() == machine)
-            .ok_or(machine.0)
+            .find(|architecture| architecture.machine() == self.machine)
+            .ok_or(self.machine.0)
     }
 
     /// The imported functions by module.
     #[must_use]
-    pub fn imports(&self) -> &BTreeMap<String, Vec<String>> {
-        &self.contents.imports
+    pub fn imports(&self) -> &Imports {
+        &self.imports
     }
 
     /// Whether the file has a signature, valid or not.
     #[must_use]
     pub fn is_signed(&self) -> bool {
-        self.contents.signature.is_some()
+        self.is_signed
     }
 
     /// The file's version, if it has one.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
-        let version = self.contents.version.as_ref()?.info.file_version;
-        let halves = |number: u32| [(number >> 16) as u16, number as u16];
-        let [[major, minor], [patch, build]] = [version.major, version.minor].map(halves);
-        Some(Version([major, minor, patch, build]))
+        self.version
     }
 
     /// Checks the file as a Storport miniport for `architecture`.
     #[must_use]
     pub fn checks(&self, architecture: Architecture) -> Vec<Check> {
-        demands::checks(&self.contents, architecture)
+        let is_other = self.machine != architecture.machine();
+        let own = Check::demand(
+            "the code is for the requested processor architecture",
+            "PE Format",
+            is_other.then(|| format!("machine {:#06x}", self.machine.0)),
+        );
+        std::iter::once(own)
+            .chain(self.checks.iter().cloned())
+            .collect()
     }
 
     /// Checks that the file's version is `version`, that of the INF file.
@@ -121,7 +149,7 @@ impl Image {
         Check::advice(
             "the version matches the INF file",
             "Device Manager shows one, File Properties the other",
-            match self.version() {
+            match self.version {
                 Some(own) if own == version => None,
                 Some(own) => Some(format!("it is {own} and not {version}")),
                 None => Some("it has none".into()),
@@ -163,7 +191,7 @@ mod tests {
         let image = Image::parse(&sound().write()).unwrap();
         assert_eq!(
             *image.imports(),
-            BTreeMap::from([(
+            Imports::from([(
                 "storport.sys".to_owned(),
                 vec!["StorPortMoveMemory".to_owned()]
             )])
@@ -314,8 +342,7 @@ mod tests {
     #[test]
     fn another_checksum_is_a_fault() {
         let mut file = sound().write();
-        let [sum, _] = Image::parse(&file).unwrap().contents.checksums;
-        set_checksum(&mut file, 1);
+        let sum = set_checksum(&mut file, 1);
         assert_eq!(
             faults(&file),
             [format!(

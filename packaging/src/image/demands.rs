@@ -1,18 +1,27 @@
 //! The checks of a driver file: requirements of Windows, and house rules of this project.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 
 use editpe::VersionInfo;
-use object::pe::{
-    DllFlags, IMAGE_DEBUG_TYPE_REPRO, IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
-    IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY, IMAGE_DLLCHARACTERISTICS_GUARD_CF,
-    IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA, IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
-    IMAGE_FILE_RELOCS_STRIPPED, IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT, IMAGE_GUARD_CF_INSTRUMENTED,
-    IMAGE_SUBSYSTEM_NATIVE,
+use object::{
+    LittleEndian as LE,
+    pe::{
+        self, DllFlags, IMAGE_DEBUG_TYPE_REPRO, IMAGE_DIRECTORY_ENTRY_BASERELOC,
+        IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_IAT, IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG,
+        IMAGE_DIRECTORY_ENTRY_SECURITY, IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE,
+        IMAGE_DLLCHARACTERISTICS_FORCE_INTEGRITY, IMAGE_DLLCHARACTERISTICS_GUARD_CF,
+        IMAGE_DLLCHARACTERISTICS_HIGH_ENTROPY_VA, IMAGE_DLLCHARACTERISTICS_NX_COMPAT,
+        IMAGE_FILE_RELOCS_STRIPPED, IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT,
+        IMAGE_GUARD_CF_INSTRUMENTED, IMAGE_SCN_MEM_EXECUTE, IMAGE_SCN_MEM_WRITE,
+        IMAGE_SUBSYSTEM_NATIVE, ImageDebugDirectory, ImageNtHeaders64, ImageSectionHeader,
+    },
+    pod,
+    read::pe::{ImageOptionalHeader, Import, PeFile64},
 };
 
-use super::contents::{Contents, Guard, Section, Signature};
-use crate::{architecture::Architecture, check::Check};
+use ::authenticode::{WIN_CERT_REVISION_2_0, WIN_CERT_TYPE_PKCS_SIGNED_DATA};
+
+use crate::{authenticode, check::Check, checksum};
 
 const PAGE: u32 = 0x1000;
 
@@ -23,50 +32,65 @@ const BOOT_DISK: &str = "drivers of the boot disk";
 const REPRODUCIBLE: &str = "the same sources make the same file on every machine";
 const VERSION: &str = "File Properties shows it, and tools compare it";
 
-/// All checks of the file. If a structure is missing, its parts are not
-/// checked.
-pub(super) fn checks(file: &Contents, architecture: Architecture) -> Vec<Check> {
-    let mut checks = loader(file, architecture);
-    checks.extend(sections(file));
-    checks.extend(calls(file));
-    checks.extend(
-        file.guard
-            .iter()
-            .flat_map(|guard| guard_checks(file, guard)),
-    );
-    checks.extend(imports_and_exports(file));
-    checks.extend(origin(file));
+/// The imported functions by module, both sorted.
+pub(super) type Imports = BTreeMap<String, Vec<String>>;
+
+/// All checks of the file, except that of the architecture. If a structure is missing, its parts
+/// are not checked.
+///
+/// # Errors
+/// A structure is malformed.
+pub(super) fn checks(
+    file: &PeFile64<'_>,
+    imports: &Imports,
+    version: Option<&VersionInfo>,
+) -> object::Result<Vec<Check>> {
+    let mut checks = header(file);
+    checks.extend(sections(file)?);
+    checks.extend(calls(file)?);
+    checks.extend(imports_and_exports(file, imports)?);
+    checks.extend(origin(file)?);
     checks.push(Check::advice(
         "the file has a version resource",
         VERSION,
-        (file.version.is_none()).then(|| "it has none that can be parsed".into()),
+        (version.is_none()).then(|| "it has none that can be parsed".into()),
     ));
-    checks.extend(file.version.iter().flat_map(version_checks));
-    checks.extend(file.signature.as_ref().map(|signature| {
-        Check::demand(
-            "the signature is complete and ends the file",
-            "PE Format, The Attribute Certificate Table",
-            fault_of_signature(signature, file.bytes),
-        )
-    }));
-    checks
+    checks.extend(version.into_iter().flat_map(version_checks));
+    checks.extend(signature(file));
+    Ok(checks)
 }
 
 /// The header, as the loader reads it.
-fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
-    let [has, should_have] = file.checksums;
-    vec![
-        Check::demand(
-            "the code is for the requested processor architecture",
-            PE_FORMAT,
-            (file.machine != architecture.machine())
-                .then(|| format!("machine {:#06x}", file.machine.0)),
+fn header(file: &PeFile64<'_>) -> Vec<Check> {
+    // The offset in the NT headers of every PE file.
+    const CHECKSUM: usize = 4 + 20 + 64;
+    let headers = file.nt_headers();
+    let optional = &headers.optional_header;
+    let (subsystem, entry) = (optional.subsystem(), optional.address_of_entry_point());
+    let field = file.dos_header().nt_headers_offset() as usize + CHECKSUM;
+    let (has, should_have) = (optional.check_sum(), checksum::of_image(file.data(), field));
+    let versions = [
+        (
+            "operating system",
+            optional.major_operating_system_version(),
+            optional.minor_operating_system_version(),
         ),
+        (
+            "subsystem",
+            optional.major_subsystem_version(),
+            optional.minor_subsystem_version(),
+        ),
+    ];
+    let relocations_are_stripped = headers
+        .file_header
+        .characteristics
+        .get(LE)
+        .contains(IMAGE_FILE_RELOCS_STRIPPED);
+    vec![
         Check::demand(
             "the subsystem is native",
             PE_FORMAT,
-            (file.subsystem != IMAGE_SUBSYSTEM_NATIVE)
-                .then(|| format!("subsystem {}", file.subsystem.0)),
+            (subsystem != IMAGE_SUBSYSTEM_NATIVE).then(|| format!("subsystem {}", subsystem.0)),
         ),
         // The INF files are for Windows 10 and later. The default version of linkers is
         // older.
@@ -74,17 +98,16 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
             "the operating system and subsystem version are 10.0 (Windows 10)",
             "the linker's default is an older version",
             listed(
-                ["operating system", "subsystem"]
+                versions
                     .into_iter()
-                    .zip(file.windows_versions)
-                    .filter(|(_, version)| *version != (10, 0))
-                    .map(|(name, (major, minor))| format!("{name} {major}.{minor}")),
+                    .filter(|(_, major, minor)| (*major, *minor) != (10, 0))
+                    .map(|(name, major, minor)| format!("{name} {major}.{minor}")),
             ),
         ),
         Check::demand(
             "the entry point is in a code section",
             PE_FORMAT,
-            (!file.is_code(file.entry)).then(|| format!("it is {:#x}", file.entry)),
+            (!is_code(file, entry)).then(|| format!("it is {entry:#x}")),
         ),
         Check::demand(
             "the checksum in the header is correct",
@@ -111,9 +134,7 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
         Check::demand(
             "the base relocations are not stripped",
             PE_FORMAT,
-            file.characteristics
-                .contains(IMAGE_FILE_RELOCS_STRIPPED)
-                .then(|| "they are".into()),
+            relocations_are_stripped.then(|| "they are".into()),
         ),
         flag(
             file,
@@ -123,63 +144,108 @@ fn loader(file: &Contents, architecture: Architecture) -> Vec<Check> {
     ]
 }
 
-fn flag(file: &Contents, claim: &'static str, flag: DllFlags) -> Check {
-    let is_set = file.dll_characteristics.contains(flag);
-    let fault = (!is_set).then(|| "the flag is not set".into());
+fn flag(file: &PeFile64<'_>, claim: &'static str, flag: DllFlags) -> Check {
+    let flags = file.nt_headers().optional_header.dll_characteristics();
+    let fault = (!flags.contains(flag)).then(|| "the flag is not set".into());
     Check::advice(claim, HARDENING, fault)
 }
 
 /// The requirements of memory integrity (driversecurity/implement-hvci-compatible-code of
 /// the driver documentation), and the boot disk.
-fn sections(file: &Contents) -> Vec<Check> {
-    let such = |is_wrong: fn(&Section) -> bool| {
-        let wrong = file.sections.iter().filter(|section| is_wrong(section));
-        listed(wrong.map(|section| section.name.clone()))
+fn sections(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
+    let such = |is_wrong: fn(&ImageSectionHeader) -> bool| {
+        let sections = file.section_table().iter();
+        let wrong = sections.filter(|section| is_wrong(section));
+        listed(wrong.map(|section| text(section.raw_name())))
     };
-    let alignment = file.section_alignment;
-    vec![
+    let alignment = file.nt_headers().optional_header.section_alignment();
+    let relocations = relocations(file)?.into_iter();
+    Ok(vec![
         Check::demand(
             "no section is both writable and executable",
             MEMORY_INTEGRITY,
-            such(|section| section.writable && section.executable),
+            such(|section| {
+                let flags = section.characteristics.get(LE);
+                flags.contains(IMAGE_SCN_MEM_WRITE) && flags.contains(IMAGE_SCN_MEM_EXECUTE)
+            }),
         ),
         Check::demand(
             "the sections are aligned to pages",
             MEMORY_INTEGRITY,
             (alignment == 0 || !alignment.is_multiple_of(PAGE))
                 .then(|| format!("to {alignment:#x}"))
-                .or_else(|| such(|section| !section.addresses.start.is_multiple_of(PAGE))),
+                .or_else(|| such(|section| !section.virtual_address.get(LE).is_multiple_of(PAGE))),
         ),
         // Pageable sections have such names. A driver of the boot disk could not page itself
         // in.
         Check::advice(
             "no section is pageable",
             BOOT_DISK,
-            such(|section| section.name.starts_with("PAGE")),
+            such(|section| section.raw_name().starts_with(b"PAGE")),
         ),
         Check::demand(
             "the import address table is not in a code section",
             MEMORY_INTEGRITY,
-            file.import_addresses
-                .filter(|address| file.is_code(*address))
+            file.data_directory(IMAGE_DIRECTORY_ENTRY_IAT)
+                .map(|directory| directory.virtual_address.get(LE))
+                .filter(|address| is_code(file, *address))
                 .map(|address| format!("it is at {address:#x}")),
         ),
         Check::advice(
             "no relocation crosses a page boundary",
             "Windows 10 before version 1703 does not apply such a relocation",
             listed(
-                file.relocations
-                    .iter()
-                    .filter(|address| **address % PAGE > PAGE - 8)
+                relocations
+                    .filter(|address| address % PAGE > PAGE - 8)
                     .map(|address| format!("{address:#x}")),
             ),
         ),
-    ]
+    ])
 }
 
-/// Control Flow Guard in the header, and whether there is a load configuration.
-fn calls(file: &Contents) -> [Check; 2] {
-    [
+/// The relocated addresses.
+fn relocations(file: &PeFile64<'_>) -> object::Result<Vec<u32>> {
+    let mut addresses = Vec::new();
+    if file
+        .data_directory(IMAGE_DIRECTORY_ENTRY_BASERELOC)
+        .is_none()
+    {
+        return Ok(addresses);
+    }
+    let sections = file.section_table();
+    let blocks = file
+        .data_directories()
+        .relocation_blocks(file.data(), &sections)?;
+    for block in blocks.into_iter().flatten() {
+        addresses.extend(
+            block?
+                .filter(|relocation| relocation.typ != pe::IMAGE_REL_BASED_ABSOLUTE)
+                .map(|relocation| relocation.virtual_address),
+        );
+    }
+    Ok(addresses)
+}
+
+/// Control Flow Guard: the header, and the fields of IMAGE_LOAD_CONFIG_DIRECTORY64 (winnt.h)
+/// that are about it. A directory that ends before them counts as missing.
+fn calls(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
+    const CHECK: usize = 0x70;
+    const DISPATCH: usize = 0x78;
+    const TABLE: usize = 0x80;
+    const COUNT: usize = 0x88;
+    const FLAGS: usize = 0x90;
+    let directory = match file.data_directory(IMAGE_DIRECTORY_ENTRY_LOAD_CONFIG) {
+        Some(directory) => directory.data(file.data(), &file.section_table())?,
+        None => &[],
+    };
+    let quad = |offset: usize| {
+        let bytes = directory.get(offset..)?.first_chunk::<8>()?;
+        Some(u64::from_le_bytes(*bytes))
+    };
+    let flags = directory.get(FLAGS..).and_then(|rest| rest.first_chunk());
+    let flags = flags.map(|flags| u32::from_le_bytes(*flags));
+    let guard = quad(TABLE).zip(quad(COUNT)).zip(flags);
+    let mut checks = vec![
         flag(
             file,
             "indirect calls are checked (/GUARD:CF)",
@@ -188,22 +254,40 @@ fn calls(file: &Contents) -> [Check; 2] {
         Check::advice(
             "the file has a load configuration",
             HARDENING,
-            file.guard
-                .is_none()
-                .then(|| "it has none with guard flags".into()),
+            (guard.is_none()).then(|| "it has none with guard flags".into()),
         ),
-    ]
-}
+    ];
+    let Some(((table, count), flags)) = guard else {
+        return Ok(checks);
+    };
 
-/// Control Flow Guard in the load configuration.
-fn guard_checks(file: &Contents, guard: &Guard) -> [Check; 4] {
-    let flags = guard.flags.0;
+    // Relative to the image's base, as all addresses below.
+    let base = file.nt_headers().optional_header.image_base();
+    let relative = |address: u64| u32::try_from(address.wrapping_sub(base)).unwrap_or(u32::MAX);
+    // A check cannot be at an address outside of the file.
+    let pointed = |place: u64| {
+        at(file, relative(place))
+            .and_then(|data| data.first_chunk::<8>())
+            .map_or(u32::MAX, |bytes| relative(u64::from_le_bytes(*bytes)))
+    };
+    // The routines that check calls until the kernel replaces them.
+    let routines = [CHECK, DISPATCH].into_iter().filter_map(quad);
+    let routines: Vec<u32> = routines.filter(|place| *place != 0).map(pointed).collect();
+    // Each entry is an address, with additional bytes whose number is in the flags.
+    let more = flags & pe::IMAGE_GUARD_CF_FUNCTION_TABLE_SIZE_MASK;
+    let entry = 4 + (more >> pe::IMAGE_GUARD_CF_FUNCTION_TABLE_SIZE_SHIFT) as usize;
+    let targets: Vec<u32> = at(file, relative(table))
+        .unwrap_or_default()
+        .chunks_exact(entry)
+        .take(usize::try_from(count).unwrap_or(usize::MAX))
+        .filter_map(|entry| Some(u32::from_le_bytes(*entry.first_chunk()?)))
+        .collect();
     let demanded = IMAGE_GUARD_CF_INSTRUMENTED.0 | IMAGE_GUARD_CF_FUNCTION_TABLE_PRESENT.0;
     let not_code = |addresses: &[u32]| {
-        let wrong = addresses.iter().filter(|address| !file.is_code(**address));
+        let wrong = addresses.iter().filter(|address| !is_code(file, **address));
         listed(wrong.map(|address| format!("{address:#x}")))
     };
-    [
+    checks.extend([
         Check::advice(
             "the guard flags of the load configuration enable the checks of calls",
             HARDENING,
@@ -212,38 +296,76 @@ fn guard_checks(file: &Contents, guard: &Guard) -> [Check; 4] {
         Check::demand(
             "the routines that check calls are in code sections",
             PE_FORMAT,
-            not_code(&guard.checks),
+            not_code(&routines),
         ),
         Check::demand(
             "the valid call targets are in code sections",
             PE_FORMAT,
-            not_code(&guard.functions),
+            not_code(&targets),
         ),
         Check::demand(
             "the valid call targets are listed in ascending order",
             PE_FORMAT,
-            guard
-                .functions
+            targets
                 .windows(2)
                 .find(|pair| pair[0] >= pair[1])
                 .map(|pair| format!("{:#x} follows {:#x}", pair[1], pair[0])),
         ),
-    ]
+    ]);
+    Ok(checks)
 }
 
-fn imports_and_exports(file: &Contents) -> Vec<Check> {
+/// The imports.
+///
+/// # Errors
+/// The import table is malformed.
+pub(super) fn imports(file: &PeFile64<'_>) -> object::Result<Imports> {
+    let mut imports = Imports::new();
+    let Some(table) = file.import_table()? else {
+        return Ok(imports);
+    };
+    let mut descriptors = table.descriptors()?;
+    while let Some(descriptor) = descriptors.next()? {
+        let module = text(table.name(descriptor.name.get(LE))?);
+        let functions = imports.entry(module).or_default();
+        // Linkers that do not bind leave out the first of the two tables.
+        let thunks = match descriptor.original_first_thunk.get(LE) {
+            0 => descriptor.first_thunk.get(LE),
+            thunks => thunks,
+        };
+        let mut thunks = table.thunks(thunks)?;
+        while let Some(thunk) = thunks.next::<ImageNtHeaders64>()? {
+            functions.push(match table.import::<ImageNtHeaders64>(thunk)? {
+                Import::Ordinal(number) => format!("#{number}"),
+                Import::Name(_, name) => text(name),
+            });
+        }
+        functions.sort();
+    }
+    Ok(imports)
+}
+
+fn imports_and_exports(file: &PeFile64<'_>, imports: &Imports) -> object::Result<[Check; 3]> {
+    let exports = match file.export_table()? {
+        Some(table) => table.exports()?,
+        None => Vec::new(),
+    };
+    let exports = exports.into_iter().map(|export| match export.name {
+        Some(name) => text(name),
+        None => format!("#{}", export.ordinal),
+    });
     let is_storport = |module: &str| module.eq_ignore_ascii_case("storport.sys");
-    vec![
+    Ok([
         Check::advice(
             "the driver imports from storport.sys",
             "every Storport miniport does",
-            (!file.imports.keys().any(|module| is_storport(module))).then(|| "it does not".into()),
+            (!imports.keys().any(|module| is_storport(module))).then(|| "it does not".into()),
         ),
         Check::advice(
             "the driver imports from no other module",
             "no other interface can break the driver, and the driver has no path to a panic",
             listed(
-                file.imports
+                imports
                     .iter()
                     .filter(|(module, _)| !is_storport(module))
                     .flat_map(|(module, functions)| {
@@ -256,33 +378,70 @@ fn imports_and_exports(file: &Contents) -> Vec<Check> {
         Check::advice(
             "the driver exports nothing",
             "each exported function is a valid target of indirect calls",
-            listed(file.exports.iter().cloned()),
+            listed(exports),
         ),
-    ]
+    ])
 }
 
 /// Data about the time and place of the build.
-fn origin(file: &Contents) -> [Check; 3] {
-    [
+fn origin(file: &PeFile64<'_>) -> object::Result<[Check; 3]> {
+    let database = object::Object::pdb_info(file)?.map(|info| text(info.path()));
+    let directory = match file.data_directory(IMAGE_DIRECTORY_ENTRY_DEBUG) {
+        Some(directory) => directory.data(file.data(), &file.section_table())?,
+        None => &[],
+    };
+    let is_reproducible = directory
+        .chunks_exact(size_of::<ImageDebugDirectory>())
+        .filter_map(|entry| pod::from_bytes::<ImageDebugDirectory>(entry).ok())
+        .any(|(entry, _)| entry.typ.get(LE) == IMAGE_DEBUG_TYPE_REPRO);
+    Ok([
         Check::advice(
             "the path of the program database has no folder",
             REPRODUCIBLE,
-            file.program_database
-                .clone()
-                .filter(|name| name.contains(['/', '\\'])),
+            database.filter(|name| name.contains(['/', '\\'])),
         ),
         Check::advice(
             "the build is reproducible (/BREPRO)",
             REPRODUCIBLE,
-            (!file.debug_types.contains(&IMAGE_DEBUG_TYPE_REPRO))
-                .then(|| "the debug directory has no entry for that".into()),
+            (!is_reproducible).then(|| "the debug directory has no entry for that".into()),
         ),
         Check::advice(
             "the file contains no source path, which would name a folder of the build machine",
             REPRODUCIBLE,
-            listed(file.source_files.iter().cloned()),
+            listed(source_files(file.data())),
         ),
-    ]
+    ])
+}
+
+/// The paths of Rust sources in the file, as panic messages have them.
+fn source_files(bytes: &[u8]) -> impl Iterator<Item = String> {
+    let is_path = |byte: &u8| byte.is_ascii_alphanumeric() || b"/\\:._-+".contains(byte);
+    bytes
+        .split(move |byte| !is_path(byte))
+        .filter(|run| run.iter().any(|byte| b"/\\".contains(byte)))
+        .filter(|run| run.windows(3).any(|ending| ending == b".rs"))
+        .map(text)
+}
+
+/// The version resource, if the file has one that can be parsed.
+pub(super) fn version(file: &PeFile64<'_>) -> Option<VersionInfo> {
+    const VERSION: u16 = 16;
+    let sections = file.section_table();
+    let directories = file.data_directories();
+    let directory = directories
+        .resource_directory(file.data(), &sections)
+        .ok()??;
+    let root = directory.root().ok()?;
+    let kind = root
+        .entries
+        .iter()
+        .find(|entry| entry.name_or_id().id() == Some(VERSION));
+    // Of the names the first, and of its languages: there is one of each.
+    let names = kind?.data(directory).ok()?.table()?;
+    let languages = names.entries.first()?.data(directory).ok()?.table()?;
+    let data = languages.entries.first()?.data(directory).ok()?.data()?;
+    let bytes = at(file, data.offset_to_data.get(LE))?;
+    VersionInfo::parse(bytes.get(..data.size.get(LE) as usize)?).ok()
 }
 
 /// The strings of a version resource that File Properties shows.
@@ -325,31 +484,67 @@ fn version_checks(version: &VersionInfo) -> [Check; 2] {
     ]
 }
 
-/// The fault of the certificate table in a file of `bytes` bytes.
-fn fault_of_signature(signature: &Signature, bytes: usize) -> Option<String> {
-    const REVISION: u16 = 0x0200;
-    const PKCS_SIGNED_DATA: u16 = 2;
-    let Range { start, end } = signature.range;
-    if !start.is_multiple_of(8) || end != bytes as u64 {
-        return Some(format!(
+/// The check of the certificate table, if there is one.
+fn signature(file: &PeFile64<'_>) -> Option<Check> {
+    let directory = file.data_directory(IMAGE_DIRECTORY_ENTRY_SECURITY)?;
+    // The only directory whose address is an offset in the file.
+    let start = u64::from(directory.virtual_address.get(LE));
+    let end = start + u64::from(directory.size.get(LE));
+    let table = file.data().get(start as usize..).unwrap_or_default();
+    let table = table.get(..(end - start) as usize).unwrap_or(table);
+    let entries = authenticode::entries(table);
+    let lengths: u64 = entries
+        .iter()
+        .map(|entry| u64::from(entry.length).next_multiple_of(8))
+        .sum();
+    let wrong = entries.iter().find(|entry| {
+        (entry.revision, entry.kind) != (WIN_CERT_REVISION_2_0, WIN_CERT_TYPE_PKCS_SIGNED_DATA)
+    });
+    let bytes = file.data().len();
+    let fault = if !start.is_multiple_of(8) || end != bytes as u64 {
+        Some(format!(
             "the certificate table is {start:#x}..{end:#x} of {bytes:#x} bytes"
-        ));
-    }
-    let mut lengths = 0;
-    for (length, revision, kind) in &signature.entries {
-        lengths += u64::from(*length).next_multiple_of(8);
-        if (*revision, *kind) != (REVISION, PKCS_SIGNED_DATA) {
-            return Some(format!(
-                "it has an entry of length {length:#x}, revision {revision:#x}, type {kind}"
-            ));
-        }
-    }
-    (lengths != end - start).then(|| {
-        format!(
-            "the entries have {lengths:#x} bytes, the table has {:#x}",
-            end - start
-        )
+        ))
+    } else if let Some(entry) = wrong {
+        Some(format!(
+            "it has an entry of length {:#x}, revision {:#x}, type {}",
+            entry.length, entry.revision, entry.kind
+        ))
+    } else {
+        (lengths != end - start).then(|| {
+            format!(
+                "the entries have {lengths:#x} bytes, the table has {:#x}",
+                end - start
+            )
+        })
+    };
+    Some(Check::demand(
+        "the signature is complete and ends the file",
+        "PE Format, The Attribute Certificate Table",
+        fault,
+    ))
+}
+
+/// The data from an address relative to the image's base on.
+fn at<'data>(file: &PeFile64<'data>, address: u32) -> Option<&'data [u8]> {
+    file.section_table().pe_data_at(file.data(), address)
+}
+
+/// Whether an address is in a code section.
+fn is_code(file: &PeFile64<'_>, address: u32) -> bool {
+    file.section_table().iter().any(|section| {
+        let start = section.virtual_address.get(LE);
+        let size = section.virtual_size.get(LE);
+        let is_code = section
+            .characteristics
+            .get(LE)
+            .contains(IMAGE_SCN_MEM_EXECUTE);
+        is_code && (start..start.saturating_add(size)).contains(&address)
     })
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn listed(items: impl Iterator<Item = String>) -> Option<String> {

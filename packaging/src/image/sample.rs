@@ -271,11 +271,12 @@ impl Sample {
     }
 }
 
-/// Writes the checksum of the file as it is, plus `error`.
-pub(super) fn set_checksum(file: &mut [u8], error: u32) {
+/// Writes the checksum of the file as it is, plus `error`. Returns the right one.
+pub(super) fn set_checksum(file: &mut [u8], error: u32) -> u32 {
     let field = optional_header(file) + 64;
-    let sum = checksum::of_image(file, field) + error;
-    file[field..][..4].copy_from_slice(&sum.to_le_bytes());
+    let sum = checksum::of_image(file, field);
+    file[field..][..4].copy_from_slice(&(sum + error).to_le_bytes());
+    sum
 }
 
 /// The offset of the optional header.
