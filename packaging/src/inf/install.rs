@@ -51,21 +51,6 @@ pub(super) enum Place {
     Other,
 }
 
-/// The registry key that `HKR` means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    /// The device's software key.
-    Software,
-    /// The device's hardware key.
-    Hardware,
-    /// The service's key.
-    Service,
-    /// The event source's key.
-    Events,
-    /// Another key, such as that of a device interface.
-    Other,
-}
-
 /// A reference from a directive to a section.
 pub(super) struct Reference {
     pub place: Place,
@@ -97,7 +82,8 @@ pub(super) struct Service<'a> {
 
 /// A line of an `AddReg` section.
 pub(super) struct RegistryValue<'a> {
-    pub key: Key,
+    /// The purpose of the owner, which determines the key that `HKR` means.
+    pub place: Place,
     /// The section whose `AddReg` names the section of this line.
     pub owner: &'a str,
     pub line: usize,
@@ -360,9 +346,8 @@ impl Inf {
         let sections = models.flat_map(|models| &models.sections);
         let mut ids = Vec::<String>::new();
         for entry in sections.flat_map(|section| &section.entries) {
-            for id in (1..entry.values.len()).map(|index| installation.value(entry, index)) {
-                let known = |other: &String| other.eq_ignore_ascii_case(&id);
-                if !id.is_empty() && !ids.iter().any(known) {
+            for id in installation.after_first(entry) {
+                if !ids.iter().any(|other| other.eq_ignore_ascii_case(&id)) {
                     ids.push(id);
                 }
             }
@@ -420,6 +405,12 @@ impl<'a> Installation<'a> {
         field.map_or_else(String::new, |field| self.expand(field))
     }
 
+    /// The values after the first that are not empty, with their strings expanded.
+    pub(super) fn after_first(&self, entry: &Entry) -> Vec<String> {
+        let values = (1..entry.values.len()).map(|index| self.value(entry, index));
+        values.filter(|value| !value.is_empty()).collect()
+    }
+
     /// Expands the strings in `text`. Keeps a `%token%` that is no string, such as a directory
     /// number.
     pub(super) fn expand(&self, text: &str) -> String {
@@ -435,11 +426,7 @@ impl<'a> Installation<'a> {
             match self.strings.get(&token.to_ascii_lowercase()) {
                 _ if token.is_empty() => expanded.push('%'),
                 Some(string) => expanded.push_str(string),
-                None => {
-                    expanded.push('%');
-                    expanded.push_str(token);
-                    expanded.push('%');
-                }
+                None => expanded.extend(["%", token, "%"]),
             }
             rest = after;
         }
@@ -477,9 +464,9 @@ impl<'a> Installation<'a> {
             .flat_map(|section| &section.entries)
     }
 
-    /// The values under a registry key.
-    pub(super) fn values_of(&self, key: Key) -> impl Iterator<Item = &RegistryValue<'a>> {
-        self.values.iter().filter(move |value| value.key == key)
+    /// The registry values of sections for a purpose.
+    pub(super) fn values_of(&self, place: Place) -> impl Iterator<Item = &RegistryValue<'a>> {
+        self.values.iter().filter(move |value| value.place == place)
     }
 
     /// The entry of `[Version]` that names the catalog for the architecture.
@@ -514,7 +501,7 @@ impl<'a> Installation<'a> {
                 services.iter().any(|entry| entry.line == service.line)
             });
             if gets_it {
-                ids.extend((1..entry.values.len()).map(|index| self.value(entry, index)));
+                ids.extend(self.after_first(entry));
             }
         }
         ids
@@ -560,10 +547,7 @@ impl<'a> Installation<'a> {
         for entry in self.entries("Manufacturer") {
             // In an entry without a key, the only value is the manufacturer and its models section.
             let name = self.value(entry, 0);
-            let mut decorations: Vec<String> = (1..entry.values.len())
-                .map(|index| self.value(entry, index))
-                .filter(|decoration| !decoration.is_empty())
-                .collect();
+            let mut decorations = self.after_first(entry);
             if name.is_empty() {
                 continue;
             }
@@ -658,13 +642,6 @@ impl<'a> Installation<'a> {
         if matches!(place, Place::Models | Place::Files | Place::Registry) {
             return;
         }
-        let key = match place {
-            Place::Install => Key::Software,
-            Place::Hardware => Key::Hardware,
-            Place::Service => Key::Service,
-            Place::Events => Key::Events,
-            _ => Key::Other,
-        };
         for entry in &section.entries {
             if entry.key.is_none() {
                 continue;
@@ -680,9 +657,10 @@ impl<'a> Installation<'a> {
                     }
                 }
             }
-            for (directive, index, place) in DIRECTIVES {
+            for (directive, index, purpose) in DIRECTIVES {
                 if entry.is(directive) {
-                    self.follow_directive(directive, index, place, (key, &section.name), entry);
+                    let owner = (place, &*section.name);
+                    self.follow_directive(directive, index, purpose, owner, entry);
                 }
             }
         }
@@ -693,7 +671,7 @@ impl<'a> Installation<'a> {
         directive: &str,
         index: Option<usize>,
         place: Place,
-        target: (Key, &'a str),
+        owner: (Place, &'a str),
         entry: &'a Entry,
     ) {
         let all = 0..entry.values.len();
@@ -712,7 +690,7 @@ impl<'a> Installation<'a> {
                 for section in self.refer(place, directive, &name, entry.line) {
                     match place {
                         Place::Files => self.follow_files(section),
-                        Place::Registry => self.follow_registry(target, section),
+                        Place::Registry => self.follow_registry(owner, section),
                         _ => {}
                     }
                 }
@@ -758,14 +736,14 @@ impl<'a> Installation<'a> {
         }
     }
 
-    fn follow_registry(&mut self, (key, owner): (Key, &'a str), section: &'a Section) {
+    fn follow_registry(&mut self, (place, owner): (Place, &'a str), section: &'a Section) {
         let known = |value: &RegistryValue<'_>, line| value.owner == owner && value.line == line;
         for entry in &section.entries {
             if self.values.iter().any(|value| known(value, entry.line)) {
                 continue;
             }
             self.values.push(RegistryValue {
-                key,
+                place,
                 owner,
                 line: entry.line,
                 root: self.value(entry, 0),

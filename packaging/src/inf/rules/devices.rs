@@ -155,7 +155,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("InfVerif 1297; INF Models section"),
         check: |inf, _| {
             each(inf.entries_for(Place::Models), |entry| {
-                let has_none = ids(inf, entry).is_empty();
+                let has_none = inf.after_first(entry).is_empty();
                 has_none.then(|| "the entry has no hardware id".into())
             })
         },
@@ -166,7 +166,8 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("Identifiers for PCI devices; Device identification strings"),
         check: |inf, _| {
             let models = inf.entries_for(Place::Models);
-            let ids = models.flat_map(|entry| ids(inf, entry).into_iter().zip(repeat(entry.line)));
+            let ids =
+                models.flat_map(|entry| inf.after_first(entry).into_iter().zip(repeat(entry.line)));
             ids.filter_map(|(id, line)| Some(at(line, format!("{id}: {}", misspelt(&id)?))))
                 .collect()
         },
@@ -179,11 +180,11 @@ pub(super) const RULES: &[Rule] = &[
             let sections = inf.sections_for(Place::Models);
             let faults = sections.map(|section| {
                 let same_ids = |entry: &Entry| {
-                    let ids = ids(inf, entry).into_iter();
+                    let ids = inf.after_first(entry).into_iter();
                     ids.map(|id| id.to_ascii_lowercase()).collect::<Vec<_>>()
                 };
                 repeated(&section.entries, same_ids, |entry, first| {
-                    let has_ids = !ids(inf, entry).is_empty();
+                    let has_ids = !inf.after_first(entry).is_empty();
                     has_ids.then(|| format!("the id is on line {}, too", first.line))
                 })
             });
@@ -262,14 +263,6 @@ fn faults(
         let decoration = parse(&models.decoration);
         fault(&models.decoration, decoration.as_ref())
     })
-}
-
-/// A model's ids.
-fn ids(inf: &Installation<'_>, entry: &Entry) -> Vec<String> {
-    (1..entry.values.len())
-        .map(|index| inf.value(entry, index))
-        .filter(|id| !id.is_empty())
-        .collect()
 }
 
 /// What is wrong with an id.

@@ -7,7 +7,7 @@ use super::{
     Source::{Advice, Windows},
     at, each, missing, repeated,
 };
-use crate::inf::install::{Installation, Key, RegistryValue, number, tokens};
+use crate::inf::install::{Installation, Place, RegistryValue, number, tokens};
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -43,7 +43,7 @@ pub(super) const RULES: &[Rule] = &[
         claim: "Of the service's registry key, only Parameters is written",
         source: Advice("InfVerif 1323; Driver package isolation"),
         check: |inf, _| {
-            each(inf.values_of(Key::Service), |value| {
+            each(inf.values_of(Place::Service), |value| {
                 let is_parameter = value.first_subkey().eq_ignore_ascii_case("Parameters");
                 (value.is_relative() && !is_parameter)
                     .then(|| format!("{} lies elsewhere", value.path()))
@@ -113,18 +113,18 @@ pub(super) const RULES: &[Rule] = &[
                     .any(|name| value.name.eq_ignore_ascii_case(name));
                 let (right, text) = if is("Interrupt Management") || is("DMA Management") {
                     (
-                        Key::Hardware,
+                        Place::Hardware,
                         "of the device: the section's name ends with .HW",
                     )
                 } else if is("Parameters") && (known || is_storage) {
                     (
-                        Key::Service,
+                        Place::Service,
                         "of the service: AddService's section has its AddReg",
                     )
                 } else {
                     return None;
                 };
-                (value.is_relative() && value.key != right)
+                (value.is_relative() && value.place != right)
                     .then(|| format!("Windows reads {first} in the key {text}"))
             })
         },
@@ -341,17 +341,17 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// A value that Windows reads: the key, the subkey, and the name.
-type Known = (Key, &'static str, &'static str);
+/// A value that Windows reads: the place of its key, the subkey, and the name.
+type Known = (Place, &'static str, &'static str);
 
 const MESSAGES: &str = r"Interrupt Management\MessageSignaledInterruptProperties";
-const MSI_SUPPORTED: Known = (Key::Hardware, MESSAGES, "MSISupported");
-const MSI_LIMIT: Known = (Key::Hardware, MESSAGES, "MessageNumberLimit");
-const DMA_OF_SERVICE: Known = (Key::Service, "Parameters", "DmaRemappingCompatible");
-const DMA_OF_DEVICE: Known = (Key::Hardware, "DMA Management", "RemappingSupported");
-const BUS_TYPE: Known = (Key::Service, "Parameters", "BusType");
+const MSI_SUPPORTED: Known = (Place::Hardware, MESSAGES, "MSISupported");
+const MSI_LIMIT: Known = (Place::Hardware, MESSAGES, "MessageNumberLimit");
+const DMA_OF_SERVICE: Known = (Place::Service, "Parameters", "DmaRemappingCompatible");
+const DMA_OF_DEVICE: Known = (Place::Hardware, "DMA Management", "RemappingSupported");
+const BUS_TYPE: Known = (Place::Service, "Parameters", "BusType");
 /// PNPInterface of InterfaceType 5, PCIBus.
-const PNP_ON_PCI: Known = (Key::Service, r"Parameters\PnpInterface", "5");
+const PNP_ON_PCI: Known = (Place::Service, r"Parameters\PnpInterface", "5");
 
 /// The last bus that STORAGE_BUS_TYPE names.
 const BUS_TYPE_NVMEOF: u64 = 0x14;
@@ -437,8 +437,8 @@ fn is_byte(text: &str) -> bool {
 
 /// The lines of a value, and its number where it is one. Two devices may each have
 /// theirs.
-fn stated(inf: &Installation<'_>, (key, subkey, name): Known) -> Vec<(usize, Option<u64>)> {
-    inf.values_of(key)
+fn stated(inf: &Installation<'_>, (place, subkey, name): Known) -> Vec<(usize, Option<u64>)> {
+    inf.values_of(place)
         .filter(|value| {
             value.is_relative()
                 && value.subkey.eq_ignore_ascii_case(subkey)

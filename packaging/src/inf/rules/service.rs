@@ -7,7 +7,7 @@ use super::{
 };
 use crate::inf::{
     Entry,
-    install::{Installation, Key, Place, Service, is_root, number},
+    install::{Installation, Place, Service, is_root, number},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -175,7 +175,7 @@ pub(super) const RULES: &[Rule] = &[
                     continue;
                 }
                 let mut judge = |name: &str, fault: fn(&str) -> Option<&'static str>| {
-                    let value = inf.values_of(Key::Events).find(|value| {
+                    let value = inf.values_of(Place::Events).find(|value| {
                         value.owner.eq_ignore_ascii_case(&service.event_section)
                             && value.name.eq_ignore_ascii_case(name)
                     });
@@ -205,7 +205,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows("Registering as a Source of Error Messages; Run From Driver Store"),
         check: |inf, _| {
             let mut faults = Vec::new();
-            let values = inf.values_of(Key::Events);
+            let values = inf.values_of(Place::Events);
             for value in values.filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
             {
                 let is_missing = |file: &&str| {
