@@ -12,7 +12,7 @@ mod version;
 use std::{env, io, path::PathBuf};
 
 pub use crate::message_table::{Message, MessageError};
-use crate::{resource_file::Resource, version::Version};
+use crate::version::Version;
 
 /// The link cannot be configured.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +66,10 @@ pub fn configure(messages: &[Message<'_>]) -> Result<(), LinkError> {
         description: cargo_variable("CARGO_PKG_DESCRIPTION")?,
         file: format!("{name}.sys"),
     };
-    let mut resources = vec![Resource::version(version.resource())];
+    let mut resources = vec![(resource_file::VERSION, version.resource())];
     if !messages.is_empty() {
-        resources.push(Resource::message_table(message_table::resource(messages)?));
+        let table = message_table::resource(messages)?;
+        resources.push((resource_file::MESSAGE_TABLE, table));
     }
     let resources = write("driver.res", &resource_file::of(&resources))?;
     println!("cargo::rustc-cdylib-link-arg={}", resources.display());

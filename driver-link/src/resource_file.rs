@@ -3,32 +3,20 @@
 
 use crate::version::ENGLISH;
 
-/// A resource of a driver file: its type, its name 1, its data.
-pub(crate) struct Resource {
-    kind: u16,
-    data: Vec<u8>,
-}
-
-impl Resource {
-    /// RT_VERSION of winuser.h, by the name VS_VERSION_INFO of verrsrc.h.
-    pub(crate) fn version(data: Vec<u8>) -> Self {
-        Self { kind: 16, data }
-    }
-
-    /// RT_MESSAGETABLE of winuser.h, by the name that the message compiler gives.
-    pub(crate) fn message_table(data: Vec<u8>) -> Self {
-        Self { kind: 11, data }
-    }
-}
+/// RT_VERSION of winuser.h.
+pub(crate) const VERSION: u16 = 16;
+/// RT_MESSAGETABLE of winuser.h.
+pub(crate) const MESSAGE_TABLE: u16 = 11;
 
 /// MOVEABLE and PURE, as resource compilers write it; Windows does not read it.
 const MEMORY: u16 = 0x30;
 
-/// A file with these resources.
-pub(crate) fn of(resources: &[Resource]) -> Vec<u8> {
+/// A file with these resources: type and data. Their name is 1, which is VS_VERSION_INFO of
+/// verrsrc.h, and what the message compiler gives.
+pub(crate) fn of(resources: &[(u16, Vec<u8>)]) -> Vec<u8> {
     let mut file = record(0, 0, 0, 0, &[]);
-    for resource in resources {
-        file.extend(record(resource.kind, 1, MEMORY, ENGLISH, &resource.data));
+    for (kind, data) in resources {
+        file.extend(record(*kind, 1, MEMORY, ENGLISH, data));
     }
     file
 }
@@ -61,22 +49,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_begins_with_the_record_that_linkers_look_for() {
-        // What link.exe and LLVM compare the file's beginning with.
-        let magic = [
-            0, 0, 0, 0, 0x20, 0, 0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0,
-        ];
-        let file = of(&[Resource::version(vec![1, 2, 3])]);
-        assert_eq!(file[..16], magic);
-        assert_eq!(file[16..32], [0; 16]);
-    }
-
-    #[test]
     fn each_record_has_its_length_and_is_padded() {
-        let file = of(&[
-            Resource::version(vec![1, 2, 3]),
-            Resource::message_table(vec![4]),
-        ]);
+        let file = of(&[(VERSION, vec![1, 2, 3]), (MESSAGE_TABLE, vec![4])]);
+        // What link.exe and LLVM compare the file's beginning with.
+        assert_eq!(file[..8], [0, 0, 0, 0, 32, 0, 0, 0]);
+        assert_eq!(file[8..16], [0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]);
+        assert_eq!(file[16..32], [0; 16]);
+
         assert_eq!(file[32..40], [3, 0, 0, 0, 32, 0, 0, 0]);
         assert_eq!(file[40..48], [0xff, 0xff, 16, 0, 0xff, 0xff, 1, 0]);
         assert_eq!(file[64..68], [1, 2, 3, 0]);

@@ -212,81 +212,73 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn report(advice_decides: bool, checks: Vec<Check>) -> Report {
+    fn fault(line: Option<usize>, text: &str) -> Fault {
+        Fault {
+            line,
+            text: text.into(),
+        }
+    }
+
+    /// A check of each kind and outcome.
+    fn checks() -> [Check; 4] {
+        let lines = vec![fault(Some(2), "a"), fault(Some(3), "b")];
+        let unjudged = Outcome::NotJudged("ECDSA".into());
+        [
+            Check::advice("it is named well", "this project", Some("it is not".into())),
+            Check::demand("it is whole", "a page", None),
+            Check::new("it is signed", Source::Windows("a page"), unjudged),
+            Check {
+                rule: Some("a-rule"),
+                ..Check::new(
+                    "it is sound",
+                    Source::Windows("InfVerif 1"),
+                    Outcome::Faults(lines),
+                )
+            },
+        ]
+    }
+
+    fn report(advice_decides: bool, checks: impl Into<Vec<Check>>) -> Report {
         Report {
             subject: "a.sys".into(),
-            checks,
+            checks: checks.into(),
             beyond: vec!["the root"],
             not_judged: None,
             advice_decides,
         }
     }
 
-    fn checks() -> Vec<Check> {
-        vec![
-            Check::advice("it is named well", "this project", Some("it is not".into())),
-            Check::demand("it is whole", "a page", None),
-        ]
-    }
-
     #[test]
     fn demands_and_advice_are_two_lists() {
+        let text = "a.sys:\n  \
+            requirements of Windows:\n    \
+              yes  it is whole\n    \
+              not judged: it is signed: ECDSA\n    \
+              NO   it is sound\n           \
+                     line 2: a\n           \
+                     line 3: b\n           \
+                     (a-rule: InfVerif 1)\n  \
+            house rules of this project:\n    \
+              advice: it is named well: it is not\n           \
+                     (this project)\n  \
+            not judged: the root\n";
+        assert_eq!(report(false, checks()).to_string(), text);
         assert_eq!(
-            report(false, checks()).to_string(),
-            "a.sys:\n  requirements of Windows:\n    yes  it is whole\n  \
-             house rules of this project:\n    advice: it is named well: it is not\n           \
-             (this project)\n  not judged: the root\n"
+            report(true, checks()).to_string(),
+            text.replace("advice:", "NO  ")
         );
     }
 
     #[test]
-    fn advice_decides_only_where_that_is_asked_for() {
-        assert_eq!(report(false, checks()).verdict(), Verdict::Holds);
-        let strict = report(true, checks());
-        assert_eq!(strict.verdict(), Verdict::Wrong);
-        assert!(
-            strict
-                .to_string()
-                .contains("    NO   it is named well: it is not\n")
-        );
-    }
-
-    #[test]
-    fn what_was_not_judged_is_not_what_holds_and_a_fault_is_worse() {
-        let unjudged = Check::new(
-            "it is signed",
-            Source::Windows("a page"),
-            Outcome::NotJudged("ECDSA".into()),
-        );
-        let mut checks = vec![unjudged];
-        let one = report(false, checks.clone());
-        assert_eq!(one.verdict(), Verdict::NotJudged);
-        assert!(
-            one.to_string()
-                .contains("    not judged: it is signed: ECDSA\n")
-        );
-
-        checks.push(Check::demand("it is whole", "a page", Some("no".into())));
-        assert_eq!(report(false, checks).verdict(), Verdict::Wrong);
-    }
-
-    #[test]
-    fn faults_with_lines_stand_below_their_claim_and_before_the_rules_name() {
-        let fault = |line, text: &str| Fault {
-            line: Some(line),
-            text: text.into(),
-        };
-        let check = Check {
-            rule: Some("a-rule"),
-            ..Check::new(
-                "it is whole",
-                Source::Windows("InfVerif 1"),
-                Outcome::Faults(vec![fault(2, "a"), fault(3, "b")]),
-            )
-        };
-        assert!(report(false, vec![check]).to_string().contains(
-            "    NO   it is whole\n           line 2: a\n           line 3: b\n           \
-             (a-rule: InfVerif 1)\n"
-        ));
+    fn a_fault_is_worse_than_what_was_not_judged_and_advice_decides_only_if_asked() {
+        let [advice, whole, unjudged, wrong] = checks();
+        for (advice_decides, checks, verdict) in [
+            (false, vec![advice.clone(), whole.clone()], Verdict::Holds),
+            (true, vec![advice, whole.clone()], Verdict::Wrong),
+            (false, vec![whole, unjudged.clone()], Verdict::NotJudged),
+            (false, vec![unjudged, wrong], Verdict::Wrong),
+        ] {
+            assert_eq!(report(advice_decides, checks).verdict(), verdict);
+        }
     }
 }

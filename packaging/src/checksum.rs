@@ -25,18 +25,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_summed_up_with_their_carries_and_the_length() {
+    fn words_outside_of_the_field_are_summed_up_with_their_carries_and_the_length() {
         // ffff + 0002 = 1_0001, whose carry makes it 0002.
         assert_eq!(of_image(&[0xff, 0xff, 2, 0], 4), 2 + 4);
-    }
-
-    #[test]
-    fn the_field_itself_does_not_count() {
         assert_eq!(of_image(&[1, 0, 9, 9, 9, 9, 2, 0], 2), 3 + 8);
-    }
-
-    #[test]
-    fn a_last_odd_byte_is_the_low_one_of_its_word() {
+        // A last odd byte is the low one of its word.
         assert_eq!(of_image(&[1, 1, 1], 100), 0x0102 + 3);
     }
 }
