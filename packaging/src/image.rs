@@ -5,7 +5,7 @@ mod demands;
 pub(crate) mod sample;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -35,13 +35,8 @@ pub struct Image {
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It cannot be read.
-    #[error("{path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Read(#[from] io::Error),
     /// It is not a valid 64-bit PE file.
     #[error("{path}: not a valid 64-bit PE file: {source}")]
     Malformed {
@@ -58,11 +53,7 @@ impl Image {
     /// # Errors
     /// The file cannot be read, or is not a valid 64-bit PE file.
     pub fn read(path: &Path) -> Result<Self, ImageError> {
-        let bytes = fs::read(path).map_err(|source| ImageError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(&bytes).map_err(|source| ImageError::Malformed {
+        Self::parse(&fs_err::read(path)?).map_err(|source| ImageError::Malformed {
             path: path.to_owned(),
             source,
         })
@@ -435,6 +426,6 @@ mod tests {
             "{said}"
         );
         let said = error("/no/such.sys");
-        assert!(said.starts_with("/no/such.sys: No such file"), "{said}");
+        assert!(said.contains("`/no/such.sys`: No such file"), "{said}");
     }
 }

@@ -28,10 +28,9 @@
 
 mod grammar;
 mod install;
-mod lint;
 mod rules;
 mod stamp;
 
 pub use grammar::{Encoding, Entry, Inf, InfError, Section, decode, encode};
-pub use lint::{Rule, lint, rules};
+pub use rules::{Rule, lint, rules};
 pub use stamp::{Stamp, StampError, Version, VersionError, stamp};

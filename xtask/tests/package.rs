@@ -342,7 +342,7 @@ fn a_driver_that_cannot_be_packaged_is_named() {
     fs::copy(MADE.file("x64/ferrostor.sys"), &signed).expect("a copy");
     for (driver, error) in [
         (&other, "[SourceDisksFiles] does not list other.sys for x64"),
-        (&absent, "absent.sys: No such file"),
+        (&absent, "absent.sys`: No such file"),
         (&signed, "the image is signed already"),
     ] {
         let output = package_other(root.path(), driver, &[]);

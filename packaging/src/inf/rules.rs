@@ -1,4 +1,4 @@
-//! The rules, by the part of the file that they check. A source is the title of a
+//! The rules for INF files, by the part of the file that they check. A source is the title of a
 //! page of Microsoft's driver documentation, or a number of InfVerif, which "INF
 //! Validation Errors and Warnings" lists there.
 
@@ -11,14 +11,70 @@ mod version;
 
 pub(super) use devices::earliest_build;
 
-use super::{
-    Entry, Section,
-    install::{Copied, Models, Reference, RegistryValue, Service},
-    lint::Rule,
-};
-use crate::check::{Fault, Source};
+use std::fmt;
 
-pub(super) const ALL: [&[Rule]; 6] = [
+use time::Date;
+
+use super::{
+    Entry, Inf, Section,
+    install::{Copied, Installation, Models, Reference, RegistryValue, Service},
+};
+use crate::{
+    architecture::Architecture,
+    check::{Check, Fault, Outcome, Source},
+};
+
+/// A rule for INF files.
+pub struct Rule {
+    /// Its name, such as `pnp-lockdown`.
+    pub id: &'static str,
+    /// The claim that is checked.
+    pub claim: &'static str,
+    /// Its source: numbers of InfVerif, and pages of Microsoft's
+    /// windows-driver-docs.
+    pub source: Source,
+    check: fn(&Installation<'_>, Date) -> Vec<Fault>,
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id)
+    }
+}
+
+/// Checks a driver's stamped INF file for `architecture`. `today` is for dates in
+/// the future.
+#[must_use]
+pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
+    let installation = Installation::of(inf, architecture);
+    rules()
+        .map(|rule| {
+            let mut faults = Vec::new();
+            // Faults of a section that is reached twice are reported once.
+            for fault in (rule.check)(&installation, today) {
+                if !faults.contains(&fault) {
+                    faults.push(fault);
+                }
+            }
+            Check {
+                rule: Some(rule.id),
+                claim: rule.claim,
+                source: rule.source,
+                outcome: match faults.is_empty() {
+                    true => Outcome::Holds,
+                    false => Outcome::Faults(faults),
+                },
+            }
+        })
+        .collect()
+}
+
+/// All rules, in the order of the report.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    ALL.iter().copied().flatten()
+}
+
+const ALL: [&[Rule]; 6] = [
     version::RULES,
     devices::RULES,
     files::RULES,
