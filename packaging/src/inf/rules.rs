@@ -15,9 +15,10 @@ use std::fmt;
 
 use time::Date;
 
+use self::devices::Decoration;
 use super::{
     Entry, Inf, Section,
-    install::{Copied, Installation, Models, Reference, RegistryValue, Service},
+    install::{Copied, Installation, Models, Place, Reference, RegistryValue, Service},
 };
 use crate::{
     architecture::Architecture,
@@ -33,7 +34,72 @@ pub struct Rule {
     /// Its source: numbers of InfVerif, and pages of Microsoft's
     /// windows-driver-docs.
     pub source: Source,
-    check: fn(&Installation<'_>, Date) -> Vec<Fault>,
+    faults: In,
+}
+
+/// The parts of the file in which a rule looks for faults. A function returns the fault of a
+/// part.
+enum In {
+    /// The whole file. The date is that of the check.
+    File(fn(&Installation<'_>, Date) -> Vec<Fault>),
+    Sections(fn(&Installation<'_>, &Section) -> Option<String>),
+    /// The entries of reached sections, with the section and its purpose.
+    Entries(fn(&Installation<'_>, Place, &Section, &Entry) -> Option<String>),
+    /// The entries of `[Version]`.
+    Version(fn(&Installation<'_>, &Entry) -> Option<String>),
+    /// The decorations in `[Manufacturer]`: the text, and its meaning if it is valid.
+    Decorations(fn(&Installation<'_>, &str, Option<&Decoration>) -> Option<String>),
+    /// The entries of models sections.
+    Models(fn(&Installation<'_>, &Entry) -> Option<String>),
+    /// The entries of `[SourceDisksFiles]`.
+    Sources(fn(&Installation<'_>, &Entry) -> Option<String>),
+    /// The entries of `[DestinationDirs]`.
+    Destinations(fn(&Installation<'_>, &Entry) -> Option<String>),
+    Copies(fn(&Installation<'_>, &Copied) -> Option<String>),
+    Services(fn(&Installation<'_>, &Service<'_>) -> Option<String>),
+    /// The entries of this name in the install sections of services: whether the value is right.
+    ServiceValues(
+        &'static str,
+        fn(&Installation<'_>, &Service<'_>, &str) -> bool,
+    ),
+    RegistryValues(fn(&Installation<'_>, &RegistryValue<'_>) -> Option<String>),
+}
+
+impl In {
+    fn find(&self, inf: &Installation<'_>, today: Date) -> Vec<Fault> {
+        match self {
+            Self::File(faults) => faults(inf, today),
+            Self::Sections(fault) => each(&inf.inf.sections, |section| fault(inf, section)),
+            Self::Entries(fault) => {
+                let reached = inf.reached.iter();
+                let faults = reached.flat_map(|(place, section)| {
+                    each(&section.entries, |entry| fault(inf, *place, section, entry))
+                });
+                faults.collect()
+            }
+            Self::Version(fault) => each(inf.entries("Version"), |entry| fault(inf, entry)),
+            Self::Decorations(fault) => each(&inf.models, |models| {
+                let decoration = devices::parse(&models.decoration);
+                fault(inf, &models.decoration, decoration.as_ref())
+            }),
+            Self::Models(fault) => each(inf.entries_for(Place::Models), |entry| fault(inf, entry)),
+            Self::Sources(fault) => each(files::sources(inf), |entry| fault(inf, entry)),
+            Self::Destinations(fault) => each(files::directories(inf), |entry| fault(inf, entry)),
+            Self::Copies(fault) => each(&inf.copies, |copy| fault(inf, copy)),
+            Self::Services(fault) => each(&inf.services, |service| fault(inf, service)),
+            Self::ServiceValues(name, is_right) => {
+                let services = inf.services.iter();
+                let faults = services.flat_map(|service| {
+                    each(service.entries(name), |entry| {
+                        let value = inf.value(entry, 0);
+                        (!is_right(inf, service, &value)).then(|| format!("{name} is {value:?}"))
+                    })
+                });
+                faults.collect()
+            }
+            Self::RegistryValues(fault) => each(&inf.values, |value| fault(inf, value)),
+        }
+    }
 }
 
 impl fmt::Debug for Rule {
@@ -51,7 +117,7 @@ pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
         .map(|rule| {
             let mut faults = Vec::new();
             // Faults of a section that is reached twice are reported once.
-            for fault in (rule.check)(&installation, today) {
+            for fault in rule.faults.find(&installation, today) {
                 if !faults.contains(&fault) {
                     faults.push(fault);
                 }

@@ -3,7 +3,7 @@
 use std::iter::repeat;
 
 use super::{
-    Fault, Rule,
+    In, Rule,
     Source::{Advice, Windows},
     at, each, missing, repeated,
 };
@@ -18,19 +18,19 @@ pub(super) const RULES: &[Rule] = &[
         id: "stamped",
         claim: "No placeholder of an .inx file is left",
         source: Windows("InfVerif 1274"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = inf.inf.sections.iter();
             sections
                 .flat_map(placeholders)
                 .map(|(line, name)| at(line, format!("{name} is not replaced: stamp the .inx")))
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "manufacturer",
         claim: "[Manufacturer] names models sections",
         source: Windows("InfVerif 1011, 1297; INF Manufacturer section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let entries = inf.entries("Manufacturer");
             let mut sections = inf.inf.sections.iter();
             if entries.is_empty() && !sections.any(|section| is_root(section, "DefaultInstall")) {
@@ -40,80 +40,68 @@ pub(super) const RULES: &[Rule] = &[
                 let is_bare = inf.value(entry, 0).is_empty();
                 is_bare.then(|| "the entry names no models section".into())
             })
-        },
+        }),
     },
     Rule {
         id: "decoration",
         claim: "Models sections are decorated with an architecture",
         source: Windows("InfVerif 2010; INF Manufacturer section"),
-        check: |inf, _| {
-            faults(inf, |text, decoration| {
-                let bare = decoration.is_none_or(|d| d.architecture.is_empty());
-                (text.is_empty() || decoration.is_some() && bare)
-                    .then(|| "without NTamd64 or NTarm64, the models are for 32-bit Windows".into())
-            })
-        },
+        faults: In::Decorations(|_, text, decoration| {
+            let bare = decoration.is_none_or(|d| d.architecture.is_empty());
+            (text.is_empty() || decoration.is_some() && bare)
+                .then(|| "without NTamd64 or NTarm64, the models are for 32-bit Windows".into())
+        }),
     },
     Rule {
         id: "decoration-form",
         claim: "The decorations of models sections are valid",
         source: Windows("InfVerif 1287; INF Manufacturer section"),
-        check: |inf, _| {
-            faults(inf, |text, decoration| {
-                (!text.is_empty() && decoration.is_none()).then(|| {
-                    format!(
-                        "{text:?} is not of the form NTarchitecture.major.minor.type.suite.build"
-                    )
-                })
+        faults: In::Decorations(|_, text, decoration| {
+            (!text.is_empty() && decoration.is_none()).then(|| {
+                format!("{text:?} is not of the form NTarchitecture.major.minor.type.suite.build")
             })
-        },
+        }),
     },
     Rule {
         id: "decoration-build",
         claim: "Builds in decorations are those of Windows 10 1607 (14310) or later",
         source: Windows("InfVerif 1288; INF Manufacturer section"),
-        check: |inf, _| {
-            faults(inf, |text, decoration| {
-                decoration
-                    .is_some_and(Decoration::build_is_too_early)
-                    .then(|| format!("{text}: decorations can have builds from 10.0...14310"))
-            })
-        },
+        faults: In::Decorations(|_, text, decoration| {
+            decoration
+                .is_some_and(Decoration::build_is_too_early)
+                .then(|| format!("{text}: decorations can have builds from 10.0...14310"))
+        }),
     },
     Rule {
         id: "decoration-product",
         claim: "The models are for every edition of Windows",
         source: Advice("Using a Universal INF File"),
-        check: |inf, _| {
-            faults(inf, |text, decoration| {
-                let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
-                decoration
-                    .is_some_and(narrow)
-                    .then(|| format!("{text} requires a product type or a suite"))
-            })
-        },
+        faults: In::Decorations(|_, text, decoration| {
+            let narrow = |d: &Decoration| !d.product.is_empty() || !d.suite.is_empty();
+            decoration
+                .is_some_and(narrow)
+                .then(|| format!("{text} requires a product type or a suite"))
+        }),
     },
     Rule {
         id: "decoration-driver-store",
         claim: "Files in the driver store (DIRID 13) are for Windows 10 1709 or later",
         source: Advice("InfVerif 1199; Run From Driver Store"),
-        check: |inf, _| {
+        faults: In::Decorations(|inf, text, decoration| {
             let directories = inf.entries("DestinationDirs").into_iter();
             let store = directories.into_iter().any(|e| inf.value(e, 0) == "13");
-            faults(inf, |text, decoration| {
-                let early = |d: &Decoration| {
-                    !d.architecture.is_empty() && !d.build_is_too_early() && !d.at_least(16299)
-                };
-                (store && decoration.is_some_and(early))
-                    .then(|| format!("{text} allows Windows before 10.0...16299"))
-            })
-        },
+            let early = |d: &Decoration| {
+                !d.architecture.is_empty() && !d.build_is_too_early() && !d.at_least(16299)
+            };
+            (store && decoration.is_some_and(early))
+                .then(|| format!("{text} allows Windows before 10.0...16299"))
+        }),
     },
     Rule {
         id: "architecture",
         claim: "There are models for the requested architecture",
         source: Windows("INF Manufacturer section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let asked = inf.architecture.decoration();
             let mut decorations = inf.models.iter().map(|models| parse(&models.decoration));
             let found = decorations
@@ -122,24 +110,22 @@ pub(super) const RULES: &[Rule] = &[
                 return Vec::new();
             }
             vec![missing(format!("no models are decorated with NT{asked}"))]
-        },
+        }),
     },
     Rule {
         id: "model-install",
         claim: "Each model names its install section",
         source: Windows("InfVerif 1271; INF Models section"),
-        check: |inf, _| {
-            each(inf.entries_for(Place::Models), |entry| {
-                let is_bare = inf.value(entry, 0).is_empty();
-                is_bare.then(|| "the entry names no install section".into())
-            })
-        },
+        faults: In::Models(|inf, entry| {
+            let is_bare = inf.value(entry, 0).is_empty();
+            is_bare.then(|| "the entry names no install section".into())
+        }),
     },
     Rule {
         id: "feature-score",
         claim: "A driver's feature score is one byte",
         source: Windows("InfVerif 1245; INF FeatureScore directive"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             each(inf.entries_for(Place::Install), |entry| {
                 let score = inf.value(entry, 0);
                 let digits = score.strip_prefix("0x").unwrap_or(&score);
@@ -147,36 +133,34 @@ pub(super) const RULES: &[Rule] = &[
                 (is_score && u8::from_str_radix(digits, 16).is_err())
                     .then(|| format!("{score:?} is not from 00 to FF"))
             })
-        },
+        }),
     },
     Rule {
         id: "device-id",
         claim: "Each model has a hardware id",
         source: Windows("InfVerif 1297; INF Models section"),
-        check: |inf, _| {
-            each(inf.entries_for(Place::Models), |entry| {
-                let has_none = inf.after_first(entry).is_empty();
-                has_none.then(|| "the entry has no hardware id".into())
-            })
-        },
+        faults: In::Models(|inf, entry| {
+            let has_none = inf.after_first(entry).is_empty();
+            has_none.then(|| "the entry has no hardware id".into())
+        }),
     },
     Rule {
         id: "device-id-form",
         claim: "Hardware ids are written as their bus reports them",
         source: Windows("Identifiers for PCI devices; Device identification strings"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let models = inf.entries_for(Place::Models);
             let ids =
                 models.flat_map(|entry| inf.after_first(entry).into_iter().zip(repeat(entry.line)));
             ids.filter_map(|(id, line)| Some(at(line, format!("{id}: {}", misspelt(&id)?))))
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "device-once",
         claim: "No two models of a section have the same ids",
         source: Windows("InfVerif 1294"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = inf.sections_for(Place::Models);
             let faults = sections.map(|section| {
                 let same_ids = |entry: &Entry| {
@@ -189,12 +173,12 @@ pub(super) const RULES: &[Rule] = &[
                 })
             });
             faults.flatten().collect()
-        },
+        }),
     },
 ];
 
 /// What a decoration asks of Windows.
-struct Decoration {
+pub(super) struct Decoration {
     /// In small letters; may be empty.
     architecture: String,
     /// Major and minor.
@@ -218,7 +202,7 @@ impl Decoration {
 }
 
 /// `NT[architecture][.major[.minor[.product[.suite[.build]]]]]`
-fn parse(text: &str) -> Option<Decoration> {
+pub(super) fn parse(text: &str) -> Option<Decoration> {
     let text = text.to_ascii_lowercase();
     let mut parts = text.strip_prefix("nt")?.split('.');
     let architecture = parts.next()?.to_owned();
@@ -252,17 +236,6 @@ pub(in crate::inf) fn earliest_build(inf: &Installation<'_>) -> Option<u64> {
         .filter_map(|models| parse(&models.decoration));
     let own = decorations.filter(|d| d.architecture == asked && d.version == (10, 0));
     own.filter_map(|d| d.build).min()
-}
-
-/// Asks each decoration of `[Manufacturer]`.
-fn faults(
-    inf: &Installation<'_>,
-    fault: impl Fn(&str, Option<&Decoration>) -> Option<String>,
-) -> Vec<Fault> {
-    each(&inf.models, |models| {
-        let decoration = parse(&models.decoration);
-        fault(&models.decoration, decoration.as_ref())
-    })
 }
 
 /// What is wrong with an id.

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use super::{
-    Fault, Rule,
+    Fault, In, Rule,
     Source::{Advice, Windows},
     at, each, missing, repeated,
 };
@@ -14,13 +14,11 @@ pub(super) const RULES: &[Rule] = &[
         id: "registry-root",
         claim: "Registry keys have a known root",
         source: Windows("InfVerif 1224; INF AddReg directive"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let known = ["HKR", "HKLM", "HKCR", "HKCU", "HKU"];
-                let root = value.root.to_ascii_uppercase();
-                (!known.contains(&&*root)).then(|| format!("{:?} is none", value.root))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let known = ["HKR", "HKLM", "HKCR", "HKCU", "HKU"];
+            let root = value.root.to_ascii_uppercase();
+            (!known.contains(&&*root)).then(|| format!("{:?} is none", value.root))
+        }),
     },
     Rule {
         id: "registry-relative",
@@ -28,72 +26,65 @@ pub(super) const RULES: &[Rule] = &[
         source: Advice(
             "InfVerif 1304, 1320, 1321; Using a Universal INF File, Driver package isolation",
         ),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let global = ["HKLM", "HKCR", "HKCU", "HKU"];
-                let root = value.root.to_ascii_uppercase();
-                global
-                    .contains(&&*root)
-                    .then(|| format!("{root}\\{} is machine-wide; use HKR", value.subkey))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let global = ["HKLM", "HKCR", "HKCU", "HKU"];
+            let root = value.root.to_ascii_uppercase();
+            global
+                .contains(&&*root)
+                .then(|| format!("{root}\\{} is machine-wide; use HKR", value.subkey))
+        }),
     },
     Rule {
         id: "registry-parameters",
         claim: "Of the service's registry key, only Parameters is written",
         source: Advice("InfVerif 1323; Driver package isolation"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             each(inf.values_of(Place::Service), |value| {
                 let is_parameter = value.first_subkey().eq_ignore_ascii_case("Parameters");
                 (value.is_relative() && !is_parameter)
                     .then(|| format!("{} lies elsewhere", value.path()))
             })
-        },
+        }),
     },
     Rule {
         id: "registry-flags",
         claim: "Registry values have known types and flags",
         source: Windows("InfVerif 1083, 1263, 1264; INF AddReg directive"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
-                (!value.flags.is_empty() && !number(&value.flags).is_some_and(known))
-                    .then(|| format!("{:?} is not a known set of flags", value.flags))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let known = |flags: u64| flags & 0xffff & !FLAGS == 0 && Type::of(flags).is_some();
+            (!value.flags.is_empty() && !number(&value.flags).is_some_and(known))
+                .then(|| format!("{:?} is not a known set of flags", value.flags))
+        }),
     },
     Rule {
         id: "registry-fields",
         claim: "Each AddReg line has the fields root, subkey, name, flags, data",
         source: Windows("INF AddReg directive"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let is_flags = |text: &str| {
-                    text.starts_with("0x") && number(text).is_some_and(|flags| flags > 9)
-                };
-                if is_flags(&value.subkey) || is_flags(&value.name) {
-                    return Some(
-                        "the flags are in the place of the subkey or the name: leave that empty, \
-                         with its comma"
-                            .into(),
-                    );
-                }
-                let kind = kind(value)?;
-                let most = match kind {
-                    Type::String | Type::Expanded | Type::Qword => 1,
-                    // A number, or its four bytes.
-                    Type::Dword if value.data.len() == 4 => 4,
-                    Type::Dword => 1,
-                    Type::Strings | Type::Binary | Type::None => usize::MAX,
-                };
-                (value.data.len() > most).then(|| {
-                    format!(
-                        "{} data fields follow the flags, but {most} are allowed",
-                        value.data.len()
-                    )
-                })
+        faults: In::RegistryValues(|_, value| {
+            let is_flags =
+                |text: &str| text.starts_with("0x") && number(text).is_some_and(|flags| flags > 9);
+            if is_flags(&value.subkey) || is_flags(&value.name) {
+                return Some(
+                    "the flags are in the place of the subkey or the name: leave that empty, \
+                     with its comma"
+                        .into(),
+                );
+            }
+            let kind = kind(value)?;
+            let most = match kind {
+                Type::String | Type::Expanded | Type::Qword => 1,
+                // A number, or its four bytes.
+                Type::Dword if value.data.len() == 4 => 4,
+                Type::Dword => 1,
+                Type::Strings | Type::Binary | Type::None => usize::MAX,
+            };
+            (value.data.len() > most).then(|| {
+                format!(
+                    "{} data fields follow the flags, but {most} are allowed",
+                    value.data.len()
+                )
             })
-        },
+        }),
     },
     Rule {
         id: "registry-key",
@@ -103,7 +94,7 @@ pub(super) const RULES: &[Rule] = &[
                  Enabling message-signaled interrupts in the registry, \
                  Enable DMA remapping for device drivers",
         ),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let is_storage = !inf.boot_disk_services().is_empty();
             each(&inf.values, |value| {
                 let first = value.first_subkey();
@@ -127,44 +118,40 @@ pub(super) const RULES: &[Rule] = &[
                 (value.is_relative() && value.place != right)
                     .then(|| format!("Windows reads {first} in the key {text}"))
             })
-        },
+        }),
     },
     Rule {
         id: "registry-data",
         claim: "The data of registry values matches their types",
         source: Windows("InfVerif 1006, 1267, 1268; INF AddReg directive"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let kind = kind(value)?;
-                let data = inf_data(inf, value);
-                let first = data.first().map_or("", String::as_str);
-                let fits = |limit: u64| number(first).is_some_and(|number| number <= limit);
-                let (is_wrong, text) = match kind {
-                    Type::Dword => (!fits(u64::from(u32::MAX)), "is not a 32-bit number"),
-                    Type::Qword => (!fits(u64::MAX), "is not a 64-bit number"),
-                    Type::Binary if data.iter().any(|byte| !is_byte(byte)) => {
-                        return Some("the data is not a list of hexadecimal bytes".into());
-                    }
-                    _ => return None,
-                };
-                is_wrong.then(|| format!("{first:?} {text}"))
-            })
-        },
+        faults: In::RegistryValues(|inf, value| {
+            let kind = kind(value)?;
+            let data = inf_data(inf, value);
+            let first = data.first().map_or("", String::as_str);
+            let fits = |limit: u64| number(first).is_some_and(|number| number <= limit);
+            let (is_wrong, text) = match kind {
+                Type::Dword => (!fits(u64::from(u32::MAX)), "is not a 32-bit number"),
+                Type::Qword => (!fits(u64::MAX), "is not a 64-bit number"),
+                Type::Binary if data.iter().any(|byte| !is_byte(byte)) => {
+                    return Some("the data is not a list of hexadecimal bytes".into());
+                }
+                _ => return None,
+            };
+            is_wrong.then(|| format!("{first:?} {text}"))
+        }),
     },
     Rule {
         id: "registry-path",
         claim: "Paths in the registry do not depend on the folder of Windows",
         source: Advice("InfVerif 1257, 1258; Run From Driver Store"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
-                let mut names = value.data.iter().flat_map(|field| tokens(field));
-                let number = names.find(directory)?;
-                Some(format!(
-                    "%{number}% is replaced at installation: write %%SystemRoot%%"
-                ))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let directory = |name: &&str| name.parse::<i64>().is_ok_and(|n| n != 13);
+            let mut names = value.data.iter().flat_map(|field| tokens(field));
+            let number = names.find(directory)?;
+            Some(format!(
+                "%{number}% is replaced at installation: write %%SystemRoot%%"
+            ))
+        }),
     },
     Rule {
         id: "registry-type",
@@ -174,45 +161,37 @@ pub(super) const RULES: &[Rule] = &[
                  Enabling message-signaled interrupts in the registry, \
                  Enable DMA remapping for device drivers",
         ),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let is = |name: &&str| value.name.eq_ignore_ascii_case(name);
-                let (right, text) = match () {
-                    () if is(&"EventMessageFile") => (Type::Expanded, "REG_EXPAND_SZ"),
-                    () if DWORDS.iter().chain(&SERVICE_VALUES).any(is) => {
-                        (Type::Dword, "REG_DWORD")
-                    }
-                    () => return None,
-                };
-                (kind(value)? != right).then(|| format!("Windows reads {} as a {text}", value.name))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let is = |name: &&str| value.name.eq_ignore_ascii_case(name);
+            let (right, text) = match () {
+                () if is(&"EventMessageFile") => (Type::Expanded, "REG_EXPAND_SZ"),
+                () if DWORDS.iter().chain(&SERVICE_VALUES).any(is) => (Type::Dword, "REG_DWORD"),
+                () => return None,
+            };
+            (kind(value)? != right).then(|| format!("Windows reads {} as a {text}", value.name))
+        }),
     },
     Rule {
         id: "registry-append",
         claim: "Nothing is appended to existing registry values",
         source: Advice("InfVerif 1305"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                (flags(value) & 8 != 0).then(|| "flag 8 appends".into())
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            (flags(value) & 8 != 0).then(|| "flag 8 appends".into())
+        }),
     },
     Rule {
         id: "registry-delete",
         claim: "Nothing is deleted from the registry",
         source: Advice("InfVerif 1308; Using a Universal INF File"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                (flags(value) & 4 != 0).then(|| "flag 4 deletes".into())
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            (flags(value) & 4 != 0).then(|| "flag 4 deletes".into())
+        }),
     },
     Rule {
         id: "registry-once",
         claim: "No registry value is set twice",
         source: Advice("InfVerif 1331, 1332"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             // Two devices may each have a value of their own.
             let key = |value: &RegistryValue<'_>| {
                 (value.owner.to_owned(), value.path().to_ascii_lowercase())
@@ -222,25 +201,23 @@ pub(super) const RULES: &[Rule] = &[
                 (flags(second) & KEY_ONLY == 0 && differs)
                     .then(|| format!("{} is already set on line {}", second.path(), first.line))
             })
-        },
+        }),
     },
     Rule {
         id: "registry-filters",
         claim: "No filter driver is added with a registry value",
         source: Advice("InfVerif 1329"),
-        check: |inf, _| {
-            each(&inf.values, |value| {
-                let is = |name: &str| value.name.eq_ignore_ascii_case(name);
-                (is("UpperFilters") || is("LowerFilters"))
-                    .then(|| format!("{}: use a Filters section instead", value.name))
-            })
-        },
+        faults: In::RegistryValues(|_, value| {
+            let is = |name: &str| value.name.eq_ignore_ascii_case(name);
+            (is("UpperFilters") || is("LowerFilters"))
+                .then(|| format!("{}: use a Filters section instead", value.name))
+        }),
     },
     Rule {
         id: "messages",
         claim: "A storage controller on PCI can use message-signaled interrupts, with a limited number",
         source: Advice("Enabling message-signaled interrupts in the registry"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
@@ -251,16 +228,16 @@ pub(super) const RULES: &[Rule] = &[
                 }
             }
             faults
-        },
+        }),
     },
     Rule {
         id: "messages-limit",
         claim: "A device gets 1 to 2048 interrupt messages, or none",
         source: Windows("Enabling message-signaled interrupts in the registry"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let supported = outside(inf, MSI_SUPPORTED, 0..=1);
             [supported, outside(inf, MSI_LIMIT, 1..=2048)].concat()
-        },
+        }),
     },
     Rule {
         id: "dma-remapping",
@@ -270,7 +247,7 @@ pub(super) const RULES: &[Rule] = &[
             "Enable DMA remapping for device drivers, DMA remapping support in Storport \
                  miniport drivers",
         ),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
@@ -291,7 +268,7 @@ pub(super) const RULES: &[Rule] = &[
                     at(line, text)
                 })
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "dma-remapping-known",
@@ -301,16 +278,16 @@ pub(super) const RULES: &[Rule] = &[
             "Enable DMA remapping for device drivers, DMA remapping support in Storport \
                  miniport drivers",
         ),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let of_service = outside(inf, DMA_OF_SERVICE, 0..=3);
             [of_service, outside(inf, DMA_OF_DEVICE, 0..=1)].concat()
-        },
+        }),
     },
     Rule {
         id: "pnp-interface",
         claim: "Storage controllers on PCI use Plug and Play (PnpInterface 5)",
         source: Advice("Windows-driver-samples, storage/miniports/lsi_u3"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             if inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
@@ -318,26 +295,26 @@ pub(super) const RULES: &[Rule] = &[
                 return vec![missing(r"Parameters\PnpInterface has no value 5")];
             }
             outside(inf, PNP_ON_PCI, 1..=1)
-        },
+        }),
     },
     Rule {
         id: "bus-type",
         claim: "The bus type of a storage controller is given (BusType); the default is fibre channel",
         source: Advice("Registry Entries for StorPort Miniport Drivers"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let values = stated(inf, BUS_TYPE);
             let told = values.iter().any(|(_, number)| *number != Some(0));
             if told || inf.boot_disk_services().is_empty() {
                 return Vec::new();
             }
             vec![missing("Parameters has no BusType, or only 0 (unknown)")]
-        },
+        }),
     },
     Rule {
         id: "bus-type-known",
         claim: "BusType is a value of STORAGE_BUS_TYPE (0 to 20)",
         source: Windows("STORAGE_BUS_TYPE enumeration (ntddstor.h)"),
-        check: |inf, _| outside(inf, BUS_TYPE, 0..=BUS_TYPE_NVMEOF),
+        faults: In::File(|inf, _| outside(inf, BUS_TYPE, 0..=BUS_TYPE_NVMEOF)),
     },
 ];
 

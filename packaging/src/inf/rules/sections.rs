@@ -2,7 +2,7 @@
 //! each named that is there.
 
 use super::{
-    Fault, Rule,
+    Fault, In, Rule,
     Source::{Advice, Windows},
     already, at,
     devices::earliest_build,
@@ -18,50 +18,48 @@ pub(super) const RULES: &[Rule] = &[
         id: "preface",
         claim: "Only comments precede the first section",
         source: Advice("General Syntax Rules for INF Files"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let line = inf.inf.preface.into_iter();
             line.map(|line| at(line, "this is not a comment: start it with a semicolon"))
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "sections-defined",
         claim: "Each named section exists",
         source: Windows("InfVerif 1203, 1261, 2006"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             each(&inf.references, |reference| {
                 let (by, name) = (&reference.directive, &reference.section);
                 let is_missing = inf.named(name).is_empty();
                 is_missing.then(|| format!("{by} names [{name}], which does not exist"))
             })
-        },
+        }),
     },
     Rule {
         id: "sections-used",
         claim: "Each section is used",
         source: Advice("InfVerif 2083"),
-        check: |inf, _| {
-            each(&inf.inf.sections, |section| {
-                (!is_used(inf, section)).then(|| format!("nothing uses [{}]", section.name))
-            })
-        },
+        faults: In::Sections(|inf, section| {
+            (!is_used(inf, section)).then(|| format!("nothing uses [{}]", section.name))
+        }),
     },
     Rule {
         id: "sections-once",
         claim: "No section is defined twice",
         source: Windows("InfVerif 1209; General Syntax Rules for INF Files"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let key = |section: &Section| section.name.to_ascii_lowercase();
             repeated(&inf.inf.sections, key, |second, first| {
                 already(&format!("[{}]", second.name), first)
             })
-        },
+        }),
     },
     Rule {
         id: "sections-one-use",
         claim: "No section is used for two purposes",
         source: Windows("InfVerif 1205, 1206"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let key = |reference: &Reference| reference.section.to_ascii_lowercase();
             repeated(&inf.references, key, |second, first| {
                 let mut pair = [&*first.directive, &*second.directive];
@@ -75,32 +73,28 @@ pub(super) const RULES: &[Rule] = &[
                     )
                 })
             })
-        },
+        }),
     },
     Rule {
         id: "sections-legacy",
         claim: "There is no section for installation code (co-installers) or for old hardware",
         source: Advice("InfVerif 1285, 1300, 1303, 1307; Using a Universal INF File"),
-        check: |inf, _| {
-            each(&inf.inf.sections, |section| {
-                let name = section.name.to_ascii_lowercase();
-                let is_legacy = name.starts_with("classinstall32")
-                    || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix));
-                is_legacy.then(|| format!("[{}] is one", section.name))
-            })
-        },
+        faults: In::Sections(|_, section| {
+            let name = section.name.to_ascii_lowercase();
+            let is_legacy = name.starts_with("classinstall32")
+                || LEGACY_SECTIONS.iter().any(|suffix| name.ends_with(suffix));
+            is_legacy.then(|| format!("[{}] is one", section.name))
+        }),
     },
     Rule {
         id: "sections-purpose",
         claim: "The file installs only devices",
         source: Windows("InfVerif 1212; INF DefaultInstall section"),
-        check: |inf, _| {
-            each(&inf.inf.sections, |section| {
-                let name = section.name.to_ascii_lowercase();
-                (name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty())
-                    .then(|| format!("[{}] does not belong to a device", section.name))
-            })
-        },
+        faults: In::Sections(|inf, section| {
+            let name = section.name.to_ascii_lowercase();
+            (name.starts_with("defaultinstall") && !inf.named("Manufacturer").is_empty())
+                .then(|| format!("[{}] does not belong to a device", section.name))
+        }),
     },
     Rule {
         id: "directives-known",
@@ -109,34 +103,30 @@ pub(super) const RULES: &[Rule] = &[
             "InfVerif 1290, 2402; INF DDInstall section, INF DDInstall.HW section, \
                  INF DDInstall.Services section, INF AddService directive",
         ),
-        check: |inf, _| {
-            entries(inf, |place, section, entry| {
-                // The installers of other classes have directives of their own.
-                let is_known = place == Place::Install && !inf.is_storage()
-                    || is_one(entry, directives(place)?)
-                    || is_one(entry, &LEGACY_DIRECTIVES);
-                (!is_known).then(|| format!("[{}] does not allow {}", section.name, entry.word()))
-            })
-        },
+        faults: In::Entries(|inf, place, section, entry| {
+            // The installers of other classes have directives of their own.
+            let is_known = place == Place::Install && !inf.is_storage()
+                || is_one(entry, directives(place)?)
+                || is_one(entry, &LEGACY_DIRECTIVES);
+            (!is_known).then(|| format!("[{}] does not allow {}", section.name, entry.word()))
+        }),
     },
     Rule {
         id: "directives-section",
         claim: "Each directive that needs a section names one",
         source: Windows("InfVerif 1005"),
-        check: |inf, _| {
-            entries(inf, |place, _, entry| {
-                let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
-                let is_bare = names_sections(entry) && (entry.key.is_none() || !named);
-                (directives(place).is_some() && is_bare)
-                    .then(|| format!("{} names no section", entry.word()))
-            })
-        },
+        faults: In::Entries(|inf, place, _, entry| {
+            let named = (0..entry.values.len()).any(|i| !inf.value(entry, i).is_empty());
+            let is_bare = names_sections(entry) && (entry.key.is_none() || !named);
+            (directives(place).is_some() && is_bare)
+                .then(|| format!("{} names no section", entry.word()))
+        }),
     },
     Rule {
         id: "directives-build",
         claim: "Each directive is known to all supported versions of Windows",
         source: Windows("InfVerif 1199; INF AddService directive"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let Some(earliest) = earliest_build(inf) else {
                 return Vec::new();
             };
@@ -148,13 +138,13 @@ pub(super) const RULES: &[Rule] = &[
                     )
                 })
             })
-        },
+        }),
     },
     Rule {
         id: "directives-once",
         claim: "No directive is repeated if only one is used",
         source: Windows("InfVerif 1088"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = inf.sections_for(Place::Service);
             std::iter::once(inf.entries("Version"))
                 .chain(sections.map(|section| section.entries.iter().collect()))
@@ -163,46 +153,42 @@ pub(super) const RULES: &[Rule] = &[
                     repeated_words(entries)
                 })
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "directives-legacy",
         claim: "No old directive undoes, renames or registers something",
         source: Advice("InfVerif 1301, 1302, 1308, 1309; Using a Universal INF File"),
-        check: |inf, _| {
-            entries(inf, |place, _, entry| {
-                // To undo is what [DefaultUninstall] is for.
-                let is_allowed = matches!(
-                    place,
-                    Place::Models
-                        | Place::Files
-                        | Place::Registry
-                        | Place::Uninstall
-                        | Place::UninstallServices
-                );
-                (!is_allowed && is_one(entry, &LEGACY_DIRECTIVES))
-                    .then(|| format!("{} is obsolete", entry.word()))
-            })
-        },
+        faults: In::Entries(|_, place, _, entry| {
+            // To undo is what [DefaultUninstall] is for.
+            let is_allowed = matches!(
+                place,
+                Place::Models
+                    | Place::Files
+                    | Place::Registry
+                    | Place::Uninstall
+                    | Place::UninstallServices
+            );
+            (!is_allowed && is_one(entry, &LEGACY_DIRECTIVES))
+                .then(|| format!("{} is obsolete", entry.word()))
+        }),
     },
     Rule {
         id: "needs-include",
         claim: "A section with Needs has an Include for the other file",
         source: Windows("InfVerif 1319, 2651"),
-        check: |inf, _| {
-            entries(inf, |_, section, entry| {
-                let is_included = section.entries.iter().any(|entry| entry.is("Include"));
-                let is_local = |index| !inf.named(&inf.value(entry, index)).is_empty();
-                (!is_included && entry.is("Needs") && !(0..entry.values.len()).all(is_local))
-                    .then(|| "the section has no Include".into())
-            })
-        },
+        faults: In::Entries(|inf, _, section, entry| {
+            let is_included = section.entries.iter().any(|entry| entry.is("Include"));
+            let is_local = |index| !inf.named(&inf.value(entry, index)).is_empty();
+            (!is_included && entry.is("Needs") && !(0..entry.values.len()).all(is_local))
+                .then(|| "the section has no Include".into())
+        }),
     },
     Rule {
         id: "strings-defined",
         claim: "Each used string is in [Strings]",
         source: Windows("InfVerif 1235; INF Strings Section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             used_strings(inf)
                 .into_iter()
                 // A number is that of a directory.
@@ -216,35 +202,35 @@ pub(super) const RULES: &[Rule] = &[
                     )
                 })
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "strings-used",
         claim: "Each string in [Strings] is used",
         source: Advice("this project: a string that nothing uses is a mistake or waste"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let used = used_strings(inf);
             each(inf.entries("Strings"), |entry| {
                 let is_used = used.iter().any(|(_, name)| entry.is(name));
                 (!is_used).then(|| format!("nothing uses {}", entry.word()))
             })
-        },
+        }),
     },
     Rule {
         id: "strings-once",
         claim: "No string is defined twice",
         source: Windows("InfVerif 1294; INF Strings Section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = languages(inf);
             let faults = sections.map(|section| repeated_words(&section.entries));
             faults.flatten().collect()
-        },
+        }),
     },
     Rule {
         id: "strings-languages",
         claim: "Each language has all strings",
         source: Windows("InfVerif 1295; INF Strings Section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let strings = inf.entries("Strings");
             let mut faults = Vec::new();
             for section in languages(inf) {
@@ -259,13 +245,13 @@ pub(super) const RULES: &[Rule] = &[
                 }
             }
             faults
-        },
+        }),
     },
     Rule {
         id: "lengths",
         claim: "Section names have at most 255 characters, and fields at most 4095",
         source: Windows("General Syntax Rules for INF Files (INF Size Limits)"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = &inf.inf.sections;
             let names = each(sections, |section| {
                 let is_long = section.name.chars().count() > 255;
@@ -278,7 +264,7 @@ pub(super) const RULES: &[Rule] = &[
                 is_long.then(|| "a field, with its strings replaced, is too long".into())
             });
             [names, fields].concat()
-        },
+        }),
     },
 ];
 
@@ -357,17 +343,6 @@ fn directives(place: Place) -> Option<&'static [&'static str]> {
 /// Whether the entry is one of these directives.
 fn is_one(entry: &Entry, names: &[&str]) -> bool {
     names.iter().any(|name| entry.is(name))
-}
-
-/// The faults that `fault` finds in the entries of the reached sections.
-fn entries(
-    inf: &Installation<'_>,
-    fault: impl Fn(Place, &Section, &Entry) -> Option<String>,
-) -> Vec<Fault> {
-    let reached = inf.reached.iter();
-    let faults = reached
-        .map(|(place, section)| each(&section.entries, |entry| fault(*place, section, entry)));
-    faults.flatten().collect()
 }
 
 /// The faults of directives or strings that are repeated.

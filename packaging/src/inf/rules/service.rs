@@ -1,7 +1,7 @@
 //! The service: the driver as Windows loads it.
 
 use super::{
-    Fault, Rule,
+    In, Rule,
     Source::{Advice, Windows},
     at, each,
 };
@@ -15,7 +15,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "service",
         claim: "Each device has a function driver service",
         source: Windows("InfVerif 1296; INF AddService directive (SPSVCINST_ASSOCSERVICE)"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             // What extends another driver, or binds to one, has no service of a device.
             let class = inf.class().to_ascii_lowercase();
             if WITHOUT_SERVICE.contains(&&*class) {
@@ -31,142 +31,130 @@ pub(super) const RULES: &[Rule] = &[
                     && !is_root(section, "ClassInstall32"))
                 .then(|| format!("[{}.Services] adds no service with flag 2", section.name))
             })
-        },
+        }),
     },
     Rule {
         id: "service-one",
         claim: "No device has two function driver services",
         source: Windows("InfVerif 1211"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let sections = inf.sections_for(Place::Services);
             let seconds = sections.filter_map(|section| drivers(inf, &section.entries).nth(1));
             each(seconds, |_| {
                 Some("an earlier AddService has flag 2, too".into())
             })
-        },
+        }),
     },
     Rule {
         id: "service-named",
         claim: "AddService names the service and its install section",
         source: Windows("InfVerif 1080, 1253, 1272; INF AddService directive"),
-        check: |inf, _| {
-            each(&inf.services, |service| {
-                let is_short = match (&*service.name, &*service.section) {
-                    // A device that needs no driver has this service.
-                    ("", "") => number(&service.flags) != Some(2),
-                    (name, section) => name.is_empty() || section.is_empty(),
-                };
-                is_short.then(|| "AddService needs a name, flags and a section".into())
-            })
-        },
+        faults: In::Services(|_, service| {
+            let is_short = match (&*service.name, &*service.section) {
+                // A device that needs no driver has this service.
+                ("", "") => number(&service.flags) != Some(2),
+                (name, section) => name.is_empty() || section.is_empty(),
+            };
+            is_short.then(|| "AddService needs a name, flags and a section".into())
+        }),
     },
     Rule {
         id: "service-flags",
         claim: "The flags of AddService are known, and those of a PnP driver",
         source: Windows("InfVerif 1083; INF AddService directive"),
-        check: |inf, _| {
-            each(&inf.services, |service| {
-                let fit = |flags| {
-                    let drives = flags & 2 != 0;
-                    flags & !SERVICE_FLAGS == 0 && !(drives && flags & NOT_FOR_PNP != 0)
-                };
-                (!service.flags.is_empty() && !number(&service.flags).is_some_and(fit))
-                    .then(|| format!("{:?} is not such a set of flags", service.flags))
-            })
-        },
+        faults: In::Services(|_, service| {
+            let fit = |flags| {
+                let drives = flags & 2 != 0;
+                flags & !SERVICE_FLAGS == 0 && !(drives && flags & NOT_FOR_PNP != 0)
+            };
+            (!service.flags.is_empty() && !number(&service.flags).is_some_and(fit))
+                .then(|| format!("{:?} is not such a set of flags", service.flags))
+        }),
     },
     Rule {
         id: "service-directives",
         claim: "The service has a type, start type, error control and file",
         source: Windows("InfVerif 1234, 1289; INF AddService directive"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let names = ["ServiceType", "StartType", "ErrorControl", "ServiceBinary"];
             let faults = names.map(|name| each(&inf.services, |service| lacks(service, name)));
             faults.concat()
-        },
+        }),
     },
     Rule {
         id: "service-type",
         claim: "The service type is known, and that of a function driver is 1 (kernel driver)",
         source: Windows("INF AddService directive"),
-        check: |inf, _| {
-            of_each(inf, "ServiceType", |service, text| {
-                number(text).is_some_and(|kind| match service.drives_device() {
-                    true => kind == 1,
-                    false => SERVICE_TYPES.contains(&kind),
-                })
+        faults: In::ServiceValues("ServiceType", |_, service, text| {
+            number(text).is_some_and(|kind| match service.drives_device() {
+                true => kind == 1,
+                false => SERVICE_TYPES.contains(&kind),
             })
-        },
+        }),
     },
     Rule {
         id: "service-start-known",
         claim: "The start type is from 0 to 4",
         source: Windows("InfVerif 1014; INF AddService directive"),
-        check: |inf, _| {
-            of_each(inf, "StartType", |_, text| {
-                number(text).is_some_and(|start| start <= 4)
-            })
-        },
+        faults: In::ServiceValues("StartType", |_, _, text| {
+            number(text).is_some_and(|start| start <= 4)
+        }),
     },
     Rule {
         id: "service-start",
         claim: "A storage controller's service is started at boot (StartType 0): \
                 Windows can be on its disk",
         source: Advice("Specifying Driver Load Order"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let services = inf.boot_disk_services().into_iter();
             let starts = services.flat_map(|service| service.entries("StartType"));
             each(starts, |entry| {
                 let start = inf.value(entry, 0);
                 matches!(number(&start), Some(1..=4)).then(|| format!("StartType is {start:?}"))
             })
-        },
+        }),
     },
     Rule {
         id: "service-error-control",
         claim: "The error control is from 0 to 3",
         source: Windows("InfVerif 1014; INF AddService directive"),
-        check: |inf, _| {
-            of_each(inf, "ErrorControl", |_, text| {
-                number(text).is_some_and(|level| level <= 3)
-            })
-        },
+        faults: In::ServiceValues("ErrorControl", |_, _, text| {
+            number(text).is_some_and(|level| level <= 3)
+        }),
     },
     Rule {
         id: "service-group",
         claim: "A storage controller's service is in a load order group (LoadOrderGroup)",
         source: Advice("Specifying Driver Load Order"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             each(inf.boot_disk_services(), |service| {
                 lacks(service, "LoadOrderGroup")
             })
-        },
+        }),
     },
     Rule {
         id: "service-path",
         claim: "The path of the service's file begins with a directory number",
         source: Advice("InfVerif 2085; using-dirids"),
-        check: |inf, _| of_each(inf, "ServiceBinary", |_, text| in_directory(text).is_some()),
+        faults: In::ServiceValues("ServiceBinary", |_, _, text| in_directory(text).is_some()),
     },
     Rule {
         id: "service-file",
         claim: "The service's file is copied to its path",
         source: Windows("InfVerif 2084; InfVerif Error 2084"),
-        check: |inf, _| {
-            of_each(inf, "ServiceBinary", |_, text| {
-                // Elsewhere than in the driver store, and in no folder that the file copies
-                // to, it is one that Windows has.
-                in_directory(text).is_none_or(|(number, path)| {
-                    is_copied(inf, number, path) || !is_own_folder(inf, number, path)
-                })
+        faults: In::ServiceValues("ServiceBinary", |inf, _, text| {
+            // Elsewhere than in the driver store, and in no folder that the file copies
+            // to, it is one that Windows has.
+            in_directory(text).is_none_or(|(number, path)| {
+                is_copied(inf, number, path) || !is_own_folder(inf, number, path)
             })
-        },
+        }),
     },
     Rule {
         id: "event-log",
         claim: "Storport's events for the driver have their texts, from IoLogMsg.dll",
         source: Advice("INF AddService directive (Registering for Event Logging)"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let mut faults = Vec::new();
             for service in inf.boot_disk_services() {
                 if service.event_section.is_empty() {
@@ -197,13 +185,13 @@ pub(super) const RULES: &[Rule] = &[
                 });
             }
             faults
-        },
+        }),
     },
     Rule {
         id: "event-log-file",
         claim: "A file with event texts is copied to the path in EventMessageFile",
         source: Windows("Registering as a Source of Error Messages; Run From Driver Store"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let mut faults = Vec::new();
             let values = inf.values_of(Place::Events);
             for value in values.filter(|value| value.name.eq_ignore_ascii_case("EventMessageFile"))
@@ -215,20 +203,20 @@ pub(super) const RULES: &[Rule] = &[
                 faults.extend(files.map(|file| at(value.line, format!("{file} is not copied"))));
             }
             faults
-        },
+        }),
     },
     Rule {
         id: "event-log-type",
         claim: "The event log is System, Application or Security",
         source: Windows("InfVerif 1250; INF AddService directive"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let known = ["", "system", "application", "security"];
             each(&inf.services, |service| {
                 let log = &service.event_log;
                 (!known.contains(&&*log.to_ascii_lowercase()))
                     .then(|| format!("{log:?} is not System, Application or Security"))
             })
-        },
+        }),
     },
 ];
 
@@ -268,22 +256,6 @@ fn drivers<'a>(
 fn lacks(service: &Service<'_>, name: &str) -> Option<String> {
     (!service.installs.is_empty() && service.entries(name).next().is_none())
         .then(|| format!("[{}] has no {name}", service.section))
-}
-
-/// The services' entries of that name whose value is not right.
-fn of_each(
-    inf: &Installation<'_>,
-    name: &str,
-    is_right: impl Fn(&Service<'_>, &str) -> bool,
-) -> Vec<Fault> {
-    let services = inf.services.iter();
-    let faults = services.map(|service| {
-        each(service.entries(name), |entry| {
-            let value = inf.value(entry, 0);
-            (!is_right(service, &value)).then(|| format!("{name} is {value:?}"))
-        })
-    });
-    faults.flatten().collect()
 }
 
 /// Whether a file is copied to this path below the directory of this number. Yes, if a

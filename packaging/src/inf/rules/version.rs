@@ -3,7 +3,7 @@
 use time::{Date, Month};
 
 use super::{
-    Rule,
+    In, Rule,
     Source::{Advice, Windows},
     at, each, missing,
 };
@@ -14,84 +14,78 @@ pub(super) const RULES: &[Rule] = &[
         id: "encoding",
         claim: "The file is ASCII, or UTF-16 with a byte order mark",
         source: Advice("InfVerif 1003"),
-        check: |inf, _| match inf.inf.encoding {
+        faults: In::File(|inf, _| match inf.inf.encoding {
             Encoding::Ascii | Encoding::Utf16 => Vec::new(),
             Encoding::Ansi | Encoding::Utf8 => vec![missing(
                 "it has non-ASCII characters, whose meaning depends on the code page of \
                  the system: save it as UTF-16",
             )],
-        },
+        }),
     },
     Rule {
         id: "signature",
         claim: "[Version] has the signature $WINDOWS NT$ or $CHICAGO$",
         source: Windows("InfVerif 1001; INF Version section"),
-        check: |inf, _| match inf.version("Signature") {
+        faults: In::File(|inf, _| match inf.version("Signature") {
             None => vec![missing("[Version] has no Signature")],
             Some(entry) => match inf.value(entry, 0) {
                 text if text.eq_ignore_ascii_case("$Windows NT$") => Vec::new(),
                 text if text.eq_ignore_ascii_case("$Chicago$") => Vec::new(),
                 text => vec![at(entry.line, format!("Signature is {text:?}"))],
             },
-        },
+        }),
     },
     Rule {
         id: "version-directives",
         claim: "[Version] has only directives that Windows knows",
         source: Windows("InfVerif 1290; INF Version section"),
-        check: |inf, _| {
-            each(inf.entries("Version"), |entry| {
-                let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
-                (!is(&DIRECTIVES) && !is(&OBSOLETE) && !names_catalog(entry))
-                    .then(|| format!("{} is not a directive of [Version]", entry.word()))
-            })
-        },
+        faults: In::Version(|_, entry| {
+            let is = |names: &[&str]| names.iter().any(|name| entry.is(name));
+            (!is(&DIRECTIVES) && !is(&OBSOLETE) && !names_catalog(entry))
+                .then(|| format!("{} is not a directive of [Version]", entry.word()))
+        }),
     },
     Rule {
         id: "version-obsolete",
         claim: "[Version] has no directives for obsolete installers",
         source: Advice("InfVerif 2009; INF Version section (DIFx)"),
-        check: |inf, _| {
-            each(inf.entries("Version"), |entry| {
-                let name = OBSOLETE.iter().find(|name| entry.is(name))?;
-                Some(format!("take {name} out"))
-            })
-        },
+        faults: In::Version(|_, entry| {
+            let name = OBSOLETE.iter().find(|name| entry.is(name))?;
+            Some(format!("take {name} out"))
+        }),
     },
     Rule {
         id: "version-extra",
         claim: "No entry of [Version] has too many values",
         source: Windows("InfVerif 1201"),
-        check: |inf, _| {
-            each(inf.entries("Version"), |entry| {
-                let most = if entry.is("DriverVer") { 2 } else { 1 };
-                (entry.values.len() > most).then(|| "what follows the last comma is ignored".into())
-            })
-        },
+        faults: In::Version(|_, entry| {
+            let most = if entry.is("DriverVer") { 2 } else { 1 };
+            (entry.values.len() > most).then(|| "what follows the last comma is ignored".into())
+        }),
     },
     Rule {
         id: "class",
         claim: "[Version] has the name and GUID of the device setup class",
         source: Windows("InfVerif 1234; INF Version section"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             ["Class", "ClassGuid"]
                 .into_iter()
                 .filter(|key| inf.version(key).is_none_or(|e| inf.value(e, 0).is_empty()))
                 .map(|key| missing(format!("[Version] has no {key}")))
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "class-guid",
         claim: "The class GUID has the form of a GUID",
         source: Windows("InfVerif 1010"),
-        check: |inf, _| match class(inf) {
+        faults: In::File(|inf, _| match class(inf) {
             Some((line, _, guid)) if !is_guid(&guid) => vec![at(
                 line,
                 format!("{guid:?} is not of the form {{XXXXXXXX-XXXX-XXXX-XXXX-XXXXXXXXXXXX}}"),
             )],
             _ => Vec::new(),
-        },
+        }),
     },
     Rule {
         id: "class-match",
@@ -99,7 +93,7 @@ pub(super) const RULES: &[Rule] = &[
         source: Windows(
             "InfVerif 1280, 1281; System-defined device setup classes available to vendors",
         ),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             let Some((line, name, guid)) = class(inf).filter(|(_, _, guid)| is_guid(guid)) else {
                 return Vec::new();
             };
@@ -111,13 +105,13 @@ pub(super) const RULES: &[Rule] = &[
                 .map(|(class, number)| at(line, format!("{class} is {number}")))
                 .into_iter()
                 .collect()
-        },
+        }),
     },
     Rule {
         id: "class-storage",
         claim: "The class is SCSIAdapter, the class of storage controllers",
         source: Advice("System-defined device setup classes available to vendors"),
-        check: |inf, _| match class(inf) {
+        faults: In::File(|inf, _| match class(inf) {
             Some((line, name, _))
                 if !name.eq_ignore_ascii_case("SCSIAdapter")
                     && !inf.boot_disk_services().is_empty() =>
@@ -125,60 +119,58 @@ pub(super) const RULES: &[Rule] = &[
                 vec![at(line, format!("the class is {name}"))]
             }
             _ => Vec::new(),
-        },
+        }),
     },
     Rule {
         id: "provider",
         claim: "[Version] has a provider",
         source: Windows("InfVerif 1234; INF Version section"),
-        check: |inf, _| match inf.version("Provider") {
+        faults: In::File(|inf, _| match inf.version("Provider") {
             Some(entry) if !inf.value(entry, 0).is_empty() => Vec::new(),
             _ => vec![missing("[Version] has no Provider")],
-        },
+        }),
     },
     Rule {
         id: "provider-microsoft",
         claim: "The provider is not Microsoft",
         source: Windows("InfVerif 1204"),
-        check: |inf, _| {
+        faults: In::File(|inf, _| {
             each(inf.version("Provider"), |entry| {
                 let name = inf.value(entry, 0);
                 let is_microsoft = name.to_ascii_lowercase().starts_with("microsoft");
                 is_microsoft.then(|| format!("the provider is {name:?}"))
             })
-        },
+        }),
     },
     Rule {
         id: "catalog",
         claim: "[Version] names a catalog for the architecture",
         source: Windows("InfVerif 1233; INF Version section"),
-        check: |inf, _| match inf.catalog() {
+        faults: In::File(|inf, _| match inf.catalog() {
             Some(_) => Vec::new(),
             None => vec![missing(format!(
                 "[Version] has no CatalogFile and no CatalogFile.NT{}",
                 inf.architecture.decoration()
             ))],
-        },
+        }),
     },
     Rule {
         id: "catalog-name",
         claim: "The catalog is a .cat file in the same folder",
         source: Windows("InfVerif 1214"),
-        check: |inf, _| {
-            each(inf.entries("Version"), |entry| {
-                let name = inf.value(entry, 0);
-                let is_name =
-                    name.to_ascii_lowercase().ends_with(".cat") && !name.contains(['\\', '/']);
-                (names_catalog(entry) && !is_name)
-                    .then(|| format!("{name:?} is not of the form name.cat"))
-            })
-        },
+        faults: In::Version(|inf, entry| {
+            let name = inf.value(entry, 0);
+            let is_name =
+                name.to_ascii_lowercase().ends_with(".cat") && !name.contains(['\\', '/']);
+            (names_catalog(entry) && !is_name)
+                .then(|| format!("{name:?} is not of the form name.cat"))
+        }),
     },
     Rule {
         id: "driver-ver",
         claim: "[Version] has the driver's date and version",
         source: Windows("InfVerif 1234; INF DriverVer directive"),
-        check: |inf, _| match inf.version("DriverVer") {
+        faults: In::File(|inf, _| match inf.version("DriverVer") {
             None => vec![missing("[Version] has no DriverVer")],
             entry => each(entry, |entry| {
                 let is_short = (0..2).any(|index| inf.value(entry, index).is_empty());
@@ -186,35 +178,35 @@ pub(super) const RULES: &[Rule] = &[
                     "DriverVer needs a date and a version, such as 05/04/2026,1.2.3.0".into()
                 })
             }),
-        },
+        }),
     },
     Rule {
         id: "driver-date",
         claim: "The driver's date has the form MM/DD/YYYY",
         source: Windows("InfVerif 1218; INF DriverVer directive"),
-        check: |inf, _| match driver_ver(inf) {
+        faults: In::File(|inf, _| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_none() => {
                 vec![at(line, format!("{text:?} is not such a date"))]
             }
             _ => Vec::new(),
-        },
+        }),
     },
     Rule {
         id: "driver-date-past",
         claim: "The driver's date is not in the future",
         source: Windows("inf2cat (\"DriverVer set to a date in the future\")"),
-        check: |inf, today| match driver_ver(inf) {
+        faults: In::File(|inf, today| match driver_ver(inf) {
             Some((line, text, _)) if date(&text).is_some_and(|date| date > today) => {
                 vec![at(line, format!("{text} is in the future"))]
             }
             _ => Vec::new(),
-        },
+        }),
     },
     Rule {
         id: "driver-version",
         claim: "The driver's version is four numbers below 65535, not all 0",
         source: Windows("InfVerif 1217; INF DriverVer directive"),
-        check: |inf, _| match driver_ver(inf) {
+        faults: In::File(|inf, _| match driver_ver(inf) {
             Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
                 Ok(version) if version.0 == [0; 4] => {
                     vec![at(line, "0.0.0.0 is not valid")]
@@ -223,19 +215,19 @@ pub(super) const RULES: &[Rule] = &[
                 Err(error) => vec![at(line, format!("{text:?}: {error}"))],
             },
             None => Vec::new(),
-        },
+        }),
     },
     Rule {
         id: "pnp-lockdown",
         claim: "The installed files are locked against other programs (PnpLockdown)",
         source: Advice("InfVerif 1324"),
-        check: |inf, _| match inf.version("PnpLockdown") {
+        faults: In::File(|inf, _| match inf.version("PnpLockdown") {
             None => vec![missing("[Version] has no PnpLockdown = 1")],
             Some(entry) => match inf.value(entry, 0) {
                 text if text == "1" => Vec::new(),
                 text => vec![at(entry.line, format!("PnpLockdown is {text}"))],
             },
-        },
+        }),
     },
 ];
 
