@@ -39,8 +39,6 @@ const CERTIFICATE_HEADER: usize = 8;
 const CHECKSUM: usize = 64;
 /// Offset of the optional header from the PE signature.
 const OPTIONAL_HEADER: usize = 24;
-/// Offsets of the data directories in the optional headers of PE32 and PE32+.
-const DATA_DIRECTORIES: [usize; 2] = [96, 112];
 
 /// An image cannot be digested or signed.
 #[derive(Debug, thiserror::Error)]
@@ -102,14 +100,14 @@ pub(crate) fn sign(
 
     let mut signed = image.to_vec();
     signed.extend(padding(image.len()));
-    let table = u32::try_from(signed.len()).map_err(|_| AuthenticodeError::TooLong)?;
-    let entry = certificate_entry(&signature).ok_or(AuthenticodeError::TooLong)?;
-    let entry_len = u32::try_from(entry.len()).map_err(|_| AuthenticodeError::TooLong)?;
-    signed.extend(entry);
+    let table = signed.len();
+    signed.extend(certificate_entry(&signature));
+    // If the length of the file fits, the offset and the length of the entry fit too.
+    let length = u32::try_from(signed.len()).map_err(|_| AuthenticodeError::TooLong)?;
 
     let directory = parsed.offsets.security_data_dir;
-    put(&mut signed, directory, table)?;
-    put(&mut signed, directory + 4, entry_len)?;
+    put(&mut signed, directory, table as u32)?;
+    put(&mut signed, directory + 4, length - table as u32)?;
     let sum = checksum::of_image(&signed, parsed.offsets.check_sum);
     put(&mut signed, parsed.offsets.check_sum, sum)?;
     Ok(signed)
@@ -201,17 +199,18 @@ fn outcome_of_digest(image: &[u8], content: &[u8]) -> Outcome {
 }
 
 /// WIN_CERTIFICATE: length with padding, WIN_CERT_REVISION_2_0,
-/// WIN_CERT_TYPE_PKCS_SIGNED_DATA, signature, padding. `None` if the length does not fit.
-fn certificate_entry(signature: &[u8]) -> Option<Vec<u8>> {
+/// WIN_CERT_TYPE_PKCS_SIGNED_DATA, signature, padding.
+fn certificate_entry(signature: &[u8]) -> Vec<u8> {
     let padding = padding(CERTIFICATE_HEADER + signature.len());
     let length = CERTIFICATE_HEADER + signature.len() + padding.len();
-    let mut entry = Vec::with_capacity(length);
-    entry.extend(u32::try_from(length).ok()?.to_le_bytes());
-    entry.extend(::authenticode::WIN_CERT_REVISION_2_0.to_le_bytes());
-    entry.extend(::authenticode::WIN_CERT_TYPE_PKCS_SIGNED_DATA.to_le_bytes());
-    entry.extend(signature);
-    entry.extend(padding);
-    Some(entry)
+    [
+        &(length as u32).to_le_bytes()[..],
+        &::authenticode::WIN_CERT_REVISION_2_0.to_le_bytes(),
+        &::authenticode::WIN_CERT_TYPE_PKCS_SIGNED_DATA.to_le_bytes(),
+        signature,
+        padding,
+    ]
+    .concat()
 }
 
 /// The padding of a length to a multiple of [`ALIGNMENT`].
@@ -256,11 +255,11 @@ impl<'d> Image<'d> {
 
         let optional = file.dos_header().nt_headers_offset() as usize + OPTIONAL_HEADER;
         let check_sum = optional + CHECKSUM;
-        let directories = DATA_DIRECTORIES[usize::from(file.nt_headers().is_type_64())];
-        let security_data_dir = optional
-            + directories
-            + IMAGE_DIRECTORY_ENTRY_SECURITY * size_of::<ImageDataDirectory>();
         let header = file.nt_headers().optional_header();
+        // The data directories follow the optional header.
+        let security_data_dir = optional
+            + size_of_val(header)
+            + IMAGE_DIRECTORY_ENTRY_SECURITY * size_of::<ImageDataDirectory>();
         let offsets = PeOffsets {
             check_sum,
             after_check_sum: check_sum + size_of::<u32>(),

@@ -128,7 +128,7 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
             checks.push(Check::demand(
                 "the driver is signed, because its INF file starts it at boot",
                 "Embedded Signatures in a Driver File",
-                (!image.is_signed()).then(|| "it has no signature".into()),
+                (!image.is_signed).then(|| "it has no signature".into()),
             ));
         }
         if let Some(version) = inf.driver_version() {

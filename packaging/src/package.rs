@@ -14,7 +14,7 @@ use crate::{
     architecture::Architecture,
     authenticode::{self, AuthenticodeError},
     catalog::Catalog,
-    inf::{self, Inf, InfError, Stamp, StampError, Version},
+    inf::{self, Inf, Stamp, StampError, Version},
     pkcs7::SignError,
     signer::Signer,
 };
@@ -65,9 +65,6 @@ pub enum PackageError {
     /// The `.inx` cannot be stamped.
     #[error("cannot stamp the .inx: {0}")]
     Stamp(#[from] StampError),
-    /// The stamped .inx is not a valid INF file.
-    #[error("the stamped .inx is not a valid INF file: {0}")]
-    Inf(#[from] InfError),
     /// The INF file has no catalog.
     #[error("the .inx has no catalog for {}: add CatalogFile to [Version]", .0.name())]
     NoCatalog(Architecture),
@@ -106,7 +103,7 @@ impl Product<'_> {
             },
         )?;
         let bytes = inf::encode(&text);
-        let inf = Inf::parse(&bytes)?;
+        let inf = Inf::parse(&bytes).map_err(StampError::from)?;
         let catalog = inf.catalog_file(architecture);
         Ok(Setup {
             name: self.name.to_owned(),

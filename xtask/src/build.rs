@@ -60,8 +60,8 @@ pub enum BuildError {
 pub fn command(options: &Options) -> Result<(), BuildError> {
     let driver = driver(options.driver, options.arch)?;
     let image = Image::read(&driver)?;
-    println!("{}: {} bytes", driver.display(), image.bytes());
-    for (module, functions) in image.imports() {
+    println!("{}: {} bytes", driver.display(), image.bytes);
+    for (module, functions) in image.imports {
         println!("imports of {module}:");
         for function in functions {
             println!("  {function}");

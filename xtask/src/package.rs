@@ -186,7 +186,7 @@ pub fn command(options: &Options) -> Result<(), PackageError> {
         if image.architecture() != Ok(*architecture) {
             return Err(PackageError::Processor(path.clone(), *architecture));
         }
-        version = version.or(image.version());
+        version = version.or(image.version);
     }
     let first = drivers.first().map(|(_, path)| path.clone());
     let version = version.ok_or(PackageError::NoVersion(first.unwrap_or_default()))?;

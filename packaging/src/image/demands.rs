@@ -1,7 +1,5 @@
 //! The checks of a driver file: requirements of Windows, and house rules of this project.
 
-use std::collections::BTreeMap;
-
 use editpe::VersionInfo;
 use object::{
     LittleEndian as LE,
@@ -21,6 +19,7 @@ use object::{
 
 use ::authenticode::{WIN_CERT_REVISION_2_0, WIN_CERT_TYPE_PKCS_SIGNED_DATA};
 
+use super::Imports;
 use crate::{authenticode, check::Check, checksum};
 
 const PAGE: u32 = 0x1000;
@@ -31,9 +30,6 @@ const HARDENING: &str = "hardening that Windows does not demand of drivers";
 const BOOT_DISK: &str = "drivers of the boot disk";
 const REPRODUCIBLE: &str = "the same sources make the same file on every machine";
 const VERSION: &str = "File Properties shows it, and tools compare it";
-
-/// The imported functions by module, both sorted.
-pub(super) type Imports = BTreeMap<String, Vec<String>>;
 
 /// All checks of the file, except that of the architecture. If a structure is missing, its parts
 /// are not checked.
