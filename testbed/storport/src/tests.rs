@@ -1,9 +1,7 @@
 //! Storport with miniports that are Rust functions. Each does one thing right or wrong, and the
 //! test checks the report or the behaviour.
 
-mod actions;
 mod bench;
-mod cost;
 mod dump;
 mod fatal;
 mod injections;
@@ -12,6 +10,7 @@ mod late_accesses;
 mod later;
 mod life_cycle;
 mod locks;
+mod miniport;
 mod places;
 mod queues;
 mod recovery;

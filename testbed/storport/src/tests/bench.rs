@@ -1,42 +1,41 @@
-//! The bench that miniports of tests run on: a PCI function that is only
-//! registers, the Microsoft ABI in both directions, and requests.
+//! The bench that miniports of tests run on: a PCI function that is only registers, memory, and
+//! requests.
 #![expect(unsafe_code, reason = "plays a driver")]
 
 use std::{
-    cell::Cell,
+    mem,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use super::super::exports;
-pub(super) use super::super::{
-    abi::{
-        self, Routine, Structure, config, control, hw_initialization_data as init,
-        port_configuration_information as info, scsi_request_block as scsi, srb, stor_lock_handle,
+pub(super) use super::{
+    super::{
+        abi::{
+            self, Routine, Structure, config, control, hw_initialization_data as init,
+            port_configuration_information as info, scsi_request_block as scsi, srb,
+            stor_lock_handle, storage_request_block as storage,
+        },
+        adapter::{Adapter, AdapterSettings, Checks, FailedStart, SrbShape, StartError},
+        callbacks::{self, Callback},
+        dump::{self, DumpStack},
+        port::Port,
+        report::Violation,
+        request::{Address, Completion, Data, Direction, Program, Request},
+        spin_locks::LockId,
     },
-    adapter::{Adapter, AdapterSettings, FailedStart, SrbShape, StartError},
-    callbacks::{self, Callback},
-    dump::{self, DumpStack},
-    port::Port,
-    report::Violation,
-    request::{Address, Completion, Data, Direction, Program, Request},
-    spin_locks::LockId,
+    miniport::*,
 };
+pub(super) use testbed_machine::memory::Placement;
 use testbed_machine::{
     self, Machine, cpu,
-    memory::{Block, Placement},
+    memory::Block,
     pci::{Bar, BarKind, FunctionCounters, Interrupts, PciFunction},
 };
 
-/// The HwDeviceExtension of a test's miniport. Its first word names the
-/// miniport.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Extension(pub(super) usize);
-
-/// Memory of the test's that plays the driver's own, such as handles and DPCs.
+/// Memory of the test's that plays the driver's own, such as parameters.
 pub(super) struct Scratch(Arc<Block>);
 
 impl Scratch {
@@ -59,362 +58,24 @@ pub(super) fn structure(address: usize) -> Structure {
     // SAFETY: tests ask for what is there.
     unsafe { Structure::at(address) }
 }
+/// What a test's miniport writes down.
+pub(super) struct Notes<T>(Mutex<Vec<T>>);
 
-/// A miniport. What a test does not care for does the right thing.
-pub(super) trait Miniport: Send + Sync {
-    fn registration(&self, _data: Structure) {}
-
-    fn find_adapter(&self, _ext: Extension, _info: Structure) -> u32 {
-        config::SP_RETURN_FOUND
+impl<T> Notes<T> {
+    pub(super) fn new() -> &'static Self {
+        Box::leak(Box::new(Self(Mutex::default())))
     }
 
-    fn initialize(&self, ext: Extension) -> bool {
-        ext.enable_passive_initialization()
+    pub(super) fn push(&self, note: T) {
+        self.0.lock().unwrap().push(note);
     }
 
-    fn passive_initialize(&self, _ext: Extension) -> bool {
-        true
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
     }
 
-    fn build_io(&self, _ext: Extension, _srb: usize) -> bool {
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        ext.complete(srb, SUCCESS);
-        true
-    }
-
-    fn interrupt(&self, _ext: Extension) -> bool {
-        true
-    }
-
-    fn message(&self, _ext: Extension, _id: u32) -> bool {
-        true
-    }
-
-    fn dpc(&self, _ext: Extension, _dpc: usize, _first: usize, _second: usize) {}
-
-    fn timer(&self, _ext: Extension) {}
-
-    fn timer_ex(&self, _ext: Extension, _context: usize) {}
-
-    fn work(&self, _ext: Extension, _context: usize, _worker: usize) {}
-
-    fn synchronized(&self, _ext: Extension, _context: usize) -> bool {
-        true
-    }
-
-    fn state_change(&self, _ext: Extension) {}
-
-    fn reset_bus(&self, _ext: Extension, _path: u32) -> bool {
-        true
-    }
-
-    fn adapter_control(&self, _ext: Extension, kind: u32, parameters: Structure) -> u32 {
-        if kind == control::ScsiQuerySupportedControlTypes {
-            let list = parameters.offset(abi::SUPPORTED_TYPE_LIST);
-            for kind in [control::ScsiStopAdapter, control::ScsiRestartAdapter] {
-                list.offset(kind as usize).set(abi::value(), 1u8);
-            }
-        }
-        control::ScsiAdapterControlSuccess
-    }
-}
-
-/// SRB_STATUS_SUCCESS, SRB_STATUS_ERROR, SRB_STATUS_BUS_RESET.
-pub(super) const SUCCESS: u8 = 0x01;
-pub(super) const ERROR: u8 = 0x04;
-pub(super) const BUS_RESET: u8 = 0x0E;
-
-static MINIPORTS: Mutex<Vec<&'static dyn Miniport>> = Mutex::new(Vec::new());
-
-thread_local! {
-    /// The miniport whose adapter this thread starts, as number + 1.
-    static STARTING: Cell<usize> = const { Cell::new(0) };
-}
-
-fn miniport(number: usize) -> &'static dyn Miniport {
-    MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner)[number - 1]
-}
-
-fn of(extension: usize) -> &'static dyn Miniport {
-    match structure(extension).get(abi::value::<usize>()) {
-        // Before HwFindAdapter.
-        0 => miniport(STARTING.get()),
-        number => miniport(number),
-    }
-}
-
-/// The entry point of all miniports.
-fn entry() -> Routine {
-    // SAFETY: the function of a driver that consists of this file.
-    unsafe { Routine::at(driver_entry as *const () as usize) }
-}
-
-extern "win64" fn driver_entry(object: usize, path: usize) -> u32 {
-    let data = Scratch::new(init::SIZE);
-    let data = data.at(0);
-    data.fill(init::SIZE, 0);
-    data.set(init::HwInitializationDataSize, init::SIZE as u32);
-    data.set(init::AdapterInterfaceType, 5);
-    data.set(init::HwInitialize, hw_initialize as *const () as usize);
-    data.set(init::HwStartIo, hw_start_io as *const () as usize);
-    data.set(init::HwInterrupt, hw_interrupt as *const () as usize);
-    data.set(init::HwFindAdapter, hw_find_adapter as *const () as usize);
-    data.set(init::HwResetBus, hw_reset_bus as *const () as usize);
-    data.set(
-        init::HwAdapterControl,
-        hw_adapter_control as *const () as usize,
-    );
-    data.set(init::HwBuildIo, hw_build_io as *const () as usize);
-    for flag in [
-        init::NeedPhysicalAddresses,
-        init::TaggedQueuing,
-        init::AutoRequestSense,
-        init::MultipleRequestPerLu,
-    ] {
-        data.set(flag, 1);
-    }
-    data.set(init::MapBuffers, 2);
-    data.set(init::DeviceExtensionSize, 256);
-    data.set(init::SrbExtensionSize, 64);
-    data.set(
-        init::SrbTypeFlags,
-        srb::SRB_TYPE_FLAG_SCSI_REQUEST_BLOCK | srb::SRB_TYPE_FLAG_STORAGE_REQUEST_BLOCK,
-    );
-    data.set(init::AddressTypeFlags, srb::ADDRESS_TYPE_FLAG_BTL8);
-    miniport(STARTING.get()).registration(data);
-    ddi(
-        "StorPortInitialize",
-        [object, path, data.address(), 0, 0, 0],
-    ) as u32
-}
-
-extern "win64" fn hw_find_adapter(
-    extension: usize,
-    _context: usize,
-    _bus: usize,
-    _argument: usize,
-    info: usize,
-    _again: usize,
-) -> u32 {
-    structure(extension).set(abi::value(), STARTING.get());
-    let info = structure(info);
-    info.set(self::info::MaximumTransferLength, 1 << 20);
-    info.set(self::info::NumberOfPhysicalBreaks, 258);
-    info.set(
-        self::info::SynchronizationModel,
-        config::StorSynchronizeFullDuplex,
-    );
-    info.set(
-        self::info::HwMSInterruptRoutine,
-        hw_message as *const () as usize,
-    );
-    info.set(
-        self::info::InterruptSynchronizationMode,
-        config::InterruptSynchronizePerMessage,
-    );
-    info.set(self::info::NumberOfBuses, 1);
-    info.set(self::info::MaximumNumberOfTargets, 2);
-    info.set(self::info::MaximumNumberOfLogicalUnits, 1);
-    of(extension).find_adapter(Extension(extension), info)
-}
-
-extern "win64" fn hw_initialize(extension: usize) -> u32 {
-    of(extension).initialize(Extension(extension)).into()
-}
-
-extern "win64" fn hw_passive_initialize(extension: usize) -> u32 {
-    of(extension)
-        .passive_initialize(Extension(extension))
-        .into()
-}
-
-/// As a C compiler may leave it: only AL is the BOOLEAN.
-const UNDEFINED: u32 = 0xABCD_EF00;
-
-extern "win64" fn hw_build_io(extension: usize, srb: usize) -> u32 {
-    UNDEFINED | u32::from(of(extension).build_io(Extension(extension), srb))
-}
-
-extern "win64" fn hw_start_io(extension: usize, srb: usize) -> u32 {
-    UNDEFINED | u32::from(of(extension).start_io(Extension(extension), srb))
-}
-
-extern "win64" fn hw_interrupt(extension: usize) -> u32 {
-    UNDEFINED | u32::from(of(extension).interrupt(Extension(extension)))
-}
-
-extern "win64" fn hw_message(extension: usize, id: u32) -> u32 {
-    of(extension).message(Extension(extension), id).into()
-}
-
-extern "win64" fn hw_dpc(dpc: usize, extension: usize, first: usize, second: usize) {
-    of(extension).dpc(Extension(extension), dpc, first, second);
-}
-
-extern "win64" fn hw_timer(extension: usize) {
-    of(extension).timer(Extension(extension));
-}
-
-extern "win64" fn hw_timer_ex(extension: usize, context: usize) {
-    of(extension).timer_ex(Extension(extension), context);
-}
-
-extern "win64" fn hw_work(extension: usize, context: usize, worker: usize) {
-    of(extension).work(Extension(extension), context, worker);
-}
-
-extern "win64" fn hw_state_change(extension: usize) {
-    of(extension).state_change(Extension(extension));
-}
-
-extern "win64" fn synchronized(extension: usize, context: usize) -> u32 {
-    UNDEFINED | u32::from(of(extension).synchronized(Extension(extension), context))
-}
-
-extern "win64" fn hw_reset_bus(extension: usize, path: u32) -> u32 {
-    of(extension).reset_bus(Extension(extension), path).into()
-}
-
-/// For a registration that wants a HwUnitControl: one that supports what
-/// [`Miniport::adapter_control`] does.
-pub(super) fn unit_control() -> usize {
-    hw_adapter_control as *const () as usize
-}
-
-extern "win64" fn hw_adapter_control(extension: usize, kind: u32, parameters: usize) -> u32 {
-    of(extension).adapter_control(Extension(extension), kind, structure(parameters))
-}
-
-/// An export under its own type.
-pub(super) fn exported<T: Copy>(address: usize) -> T {
-    assert_eq!(size_of::<T>(), size_of::<usize>());
-    // SAFETY: a function pointer of the type that the caller names; exports
-    // take their arguments from where the ABI puts them.
-    unsafe { std::mem::transmute_copy(&address) }
-}
-
-/// The most arguments that an export takes.
-const MOST_ARGUMENTS: usize = 9;
-
-/// Calls an export. Arguments that are not given are 0.
-pub(super) fn ddi<const N: usize>(name: &str, arguments: [usize; N]) -> usize {
-    type Nine =
-        extern "win64" fn(usize, usize, usize, usize, usize, usize, usize, usize, usize) -> usize;
-    let address = exports::resolve(name).expect("an export of storport.sys");
-    let mut all = [0; MOST_ARGUMENTS];
-    all[..N].copy_from_slice(&arguments);
-    let [a, b, c, d, e, f, g, h, i] = all;
-    exported::<Nine>(address)(a, b, c, d, e, f, g, h, i)
-}
-
-/// A BOOLEAN or ULONG that an export writes, and its return value.
-pub(super) fn with_result<T: abi::Plain>(call: impl FnOnce(usize) -> usize) -> (T, usize) {
-    let mut place = [0u64; 2];
-    let returned = call(place.as_mut_ptr() as usize);
-    let value = structure(place.as_ptr() as usize).get(abi::value());
-    std::hint::black_box(place);
-    (value, returned)
-}
-
-impl Extension {
-    pub(super) fn notify<const N: usize>(self, kind: u32, arguments: [usize; N]) -> usize {
-        self.dispatch("StorPortNotification", kind, &arguments)
-    }
-
-    pub(super) fn extended<const N: usize>(self, code: u32, arguments: [usize; N]) -> u32 {
-        self.dispatch("StorPortExtendedFunction", code, &arguments) as u32
-    }
-
-    fn dispatch(self, export: &str, selector: u32, arguments: &[usize]) -> usize {
-        let mut all = [0; MOST_ARGUMENTS];
-        all[0] = selector as usize;
-        all[1] = self.0;
-        all[2..2 + arguments.len()].copy_from_slice(arguments);
-        ddi(export, all)
-    }
-
-    pub(super) fn enable_passive_initialization(self) -> bool {
-        let routine = hw_passive_initialize as *const () as usize;
-        let (enabled, _) = with_result::<u8>(|to| self.notify(0x1000, [routine, to, 0, 0]));
-        enabled == 1
-    }
-
-    /// Completes an SRB of either shape.
-    pub(super) fn complete(self, srb: usize, status: u8) {
-        structure(srb).set(scsi::SrbStatus, status);
-        self.notify(0, [srb, 0, 0, 0]);
-    }
-
-    pub(super) fn initialize_dpc(self, dpc: usize) {
-        self.notify(0x1001, [dpc, hw_dpc as *const () as usize, 0, 0]);
-    }
-
-    pub(super) fn initialize_threaded_dpc(self, dpc: usize) {
-        self.notify(0x100A, [dpc, hw_dpc as *const () as usize, 0, 0]);
-    }
-
-    pub(super) fn issue_dpc(self, dpc: usize, first: usize, second: usize) -> bool {
-        with_result::<u8>(|to| self.notify(0x1002, [dpc, first, second, to])).0 == 1
-    }
-
-    pub(super) fn acquire(self, lock: u32, context: usize, handle: usize) {
-        self.notify(0x1003, [lock as usize, context, handle, 0]);
-    }
-
-    pub(super) fn release(self, handle: usize) {
-        self.notify(0x1004, [handle, 0, 0, 0]);
-    }
-
-    /// StorPortAcquireMSISpinLock: status and old IRQL.
-    pub(super) fn acquire_message(self, message: u32) -> (u32, u32) {
-        let (irql, status) =
-            with_result(|to| self.extended(11, [message as usize, to, 0, 0]) as usize);
-        (status as u32, irql)
-    }
-
-    pub(super) fn release_message(self, message: u32, old_irql: u32) -> u32 {
-        self.extended(12, [message as usize, old_irql as usize, 0, 0])
-    }
-
-    pub(super) fn synchronize_access(self, context: usize) -> bool {
-        let routine = synchronized as *const () as usize;
-        let arguments = [self.0, routine, context, 0, 0, 0];
-        ddi("StorPortSynchronizeAccess", arguments) as u8 == 1
-    }
-
-    pub(super) fn request_timer_call(self, microseconds: u32) {
-        let routine = hw_timer as *const () as usize;
-        self.notify(6, [routine, microseconds as usize, 0, 0]);
-    }
-
-    /// StorPortRequestTimer.
-    pub(super) fn request_timer(self, handle: usize, context: usize, microseconds: u64) -> u32 {
-        let routine = hw_timer_ex as *const () as usize;
-        self.extended(33, [handle, routine, context, microseconds as usize])
-    }
-
-    pub(super) fn queue_work(self, worker: usize, context: usize) -> u32 {
-        self.extended(30, [hw_work as *const () as usize, worker, context, 0])
-    }
-
-    /// StorPortStateChangeDetected of unit 0.
-    pub(super) fn report_state_change(self, address: usize) -> u32 {
-        let routine = hw_state_change as *const () as usize;
-        with_result(|to| self.notify(0x1005, [1, address, 1, routine, 0, to])).0
-    }
-
-    /// StorPortInitializeWorker and StorPortQueueWorkItem.
-    pub(super) fn queue_new_work(self) -> u32 {
-        let (worker, _) = with_result(|to| self.extended(29, [to]) as usize);
-        self.queue_work(worker, 0)
-    }
-
-    /// Whether the calling thread holds a lock.
-    pub(super) fn holds(self, lock: LockId) -> bool {
-        callbacks::current_port().is_some_and(|port| port.holds(lock))
+    pub(super) fn take(&self) -> Vec<T> {
+        mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
@@ -467,10 +128,11 @@ impl FakeFunction {
         self.config.lock().unwrap()[MSIX_AT + 3] & 0x80 != 0
     }
 
-    pub(super) fn table_word(&self, message: usize, word: usize) -> u32 {
+    /// Checks that the messages are on and unmasked, by vector control and data of message 1.
+    pub(super) fn check_messages(&self) {
+        assert!(self.is_msix_on());
         let table = self.bars[1].lock().unwrap();
-        let at = message * 16 + word * 4;
-        u32::from_le_bytes(table[at..at + 4].try_into().unwrap())
+        assert_eq!(table[24..32], [0x51, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     fn bar_bytes(&self, index: usize) -> &Mutex<Vec<u8>> {
@@ -544,11 +206,10 @@ impl PciFunction for FakeFunction {
 pub(super) fn machine() -> &'static Arc<Machine> {
     testbed_machine::testing::shared()
 }
-
 /// A started adapter, its miniport and its function.
-pub(super) struct Bench<M: Miniport + 'static> {
+pub(super) struct Bench {
     pub(super) adapter: Arc<Adapter>,
-    pub(super) miniport: &'static M,
+    pub(super) miniport: &'static Miniport,
     pub(super) function: Arc<FakeFunction>,
 }
 
@@ -561,25 +222,46 @@ pub(super) fn quick() -> AdapterSettings {
     }
 }
 
-pub(super) fn start<M: Miniport + 'static>(miniport: M) -> Bench<M> {
-    start_with(miniport, FakeFunction::new(2), quick())
+/// Time-outs after 40 ms.
+pub(super) fn soon() -> AdapterSettings {
+    AdapterSettings {
+        tick: Duration::from_millis(5),
+        timeout: Some(Duration::from_millis(40)),
+        ..quick()
+    }
 }
 
-pub(super) fn start_with<M: Miniport + 'static>(
-    miniport: M,
+/// Accesses to completed requests are watched.
+pub(super) fn watched() -> AdapterSettings {
+    AdapterSettings {
+        checks: Checks::All,
+        ..quick()
+    }
+}
+
+pub(super) fn start(miniport: Miniport) -> Bench {
+    start_as(miniport, quick())
+}
+
+pub(super) fn start_as(miniport: Miniport, settings: AdapterSettings) -> Bench {
+    start_with(miniport, FakeFunction::new(2), settings)
+}
+
+pub(super) fn start_with(
+    miniport: Miniport,
     function: Arc<FakeFunction>,
     settings: AdapterSettings,
-) -> Bench<M> {
+) -> Bench {
     try_start(miniport, function, settings).expect("the miniport starts")
 }
 
-pub(super) fn try_start<M: Miniport + 'static>(
-    miniport: M,
+pub(super) fn try_start(
+    miniport: Miniport,
     function: Arc<FakeFunction>,
     settings: AdapterSettings,
-) -> Result<Bench<M>, FailedStart> {
-    let (miniport, port) = about_to_start(miniport, &function, settings);
-    let adapter = Adapter::start_port(port, entry())?;
+) -> Result<Bench, FailedStart> {
+    let (miniport, port, entry) = about_to_start(miniport, &function, settings);
+    let adapter = Adapter::start_port(port, entry)?;
     Ok(Bench {
         adapter,
         miniport,
@@ -587,45 +269,60 @@ pub(super) fn try_start<M: Miniport + 'static>(
     })
 }
 
-fn about_to_start<M: Miniport + 'static>(
-    miniport: M,
+/// Why the adapter does not start.
+pub(super) fn refused(miniport: Miniport) -> FailedStart {
+    let started = try_start(miniport, FakeFunction::new(2), quick());
+    started.map(|_| ()).expect_err("it does not start")
+}
+
+fn about_to_start(
+    miniport: Miniport,
     function: &Arc<FakeFunction>,
     settings: AdapterSettings,
-) -> (&'static M, &'static Port) {
-    let miniport: &'static M = Box::leak(Box::new(miniport));
-    let number = {
-        let mut all = MINIPORTS.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(miniport);
-        all.len()
-    };
-    STARTING.set(number);
+) -> (&'static Miniport, &'static Port, Routine) {
+    let miniport: &'static Miniport = Box::leak(Box::new(miniport));
     let shared: Arc<dyn PciFunction> = Arc::clone(function) as _;
     let port = Port::new(machine(), "test.sys", None, &shared, settings);
-    (miniport, port)
+    (miniport, port, install(port, miniport))
 }
 
 /// Starts the miniport as a dump stack does.
-pub(super) fn start_dump<M: Miniport + 'static>(
-    miniport: M,
-) -> Result<(&'static M, DumpStack), StartError> {
+pub(super) fn start_dump(miniport: Miniport) -> Result<DumpStack, StartError> {
     let settings = dump::settings(SrbShape::Storage);
-    let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), settings);
-    let stack = DumpStack::start_port(port, entry())?;
-    Ok((miniport, stack))
+    let (_, port, entry) = about_to_start(miniport, &FakeFunction::new(2), settings);
+    DumpStack::start_port(port, entry)
 }
 
 /// Removes the miniport's adapter before it was started: the request's status,
 /// and the rules that were broken.
-pub(super) fn remove_unstarted<M: Miniport + 'static>(
-    miniport: M,
-) -> (&'static M, Option<u8>, Vec<Violation>) {
-    let (miniport, port) = about_to_start(miniport, &FakeFunction::new(2), quick());
+pub(super) fn remove_unstarted(miniport: Miniport) -> (Option<u8>, Vec<Violation>) {
+    let (_, port, entry) = about_to_start(miniport, &FakeFunction::new(2), quick());
     let (status, report) =
-        Adapter::remove_unstarted_port(port, entry()).expect("the driver is entered");
-    (miniport, status, report.violations)
+        Adapter::remove_unstarted_port(port, entry).expect("the driver is entered");
+    (status, report.violations)
 }
 
-impl<M: Miniport> Bench<M> {
+/// The answer of a miniport that is asked in HwBuildIo, and the rules that it broke.
+pub(super) fn ask<T: Send + 'static>(
+    ask: impl Fn(&Context) -> T + Send + Sync + 'static,
+) -> (T, Vec<&'static str>) {
+    let notes = Notes::new();
+    let bench = start(Miniport::new().on(Callback::HwBuildIo, move |c| notes.push(ask(c))));
+    let _ = bench.execute();
+    let _ = bench.adapter.stop();
+    let broken = bench.broken().into_iter().map(|(rule, _)| rule).collect();
+    (notes.take().pop().expect("it was asked"), broken)
+}
+
+/// The rules that these violations break, and the callbacks.
+pub(super) fn rules_of(violations: &[Violation]) -> Vec<(&'static str, &'static str)> {
+    violations
+        .iter()
+        .map(|violation| (violation.rule, violation.callback))
+        .collect()
+}
+
+impl Bench {
     pub(super) fn port(&self) -> &'static Port {
         self.adapter.port
     }
@@ -638,7 +335,13 @@ impl<M: Miniport> Bench<M> {
     /// Runs `requests` requests on each CPU, so many at a time.
     pub(super) fn load(&self, requests: u64, at_a_time: u64) -> Vec<Completion> {
         let programs = (0..cpu::count())
-            .map(|_| Box::new(Load::new(requests, at_a_time)) as Box<dyn Program>)
+            .map(|_| {
+                Box::new(Load {
+                    left: requests,
+                    at_a_time,
+                    completions: Vec::new(),
+                }) as Box<dyn Program>
+            })
             .collect();
         self.adapter
             .run(programs)
@@ -649,11 +352,7 @@ impl<M: Miniport> Bench<M> {
 
     /// The rules broken so far.
     pub(super) fn broken(&self) -> Vec<(&'static str, &'static str)> {
-        let violations = self.adapter.report().violations;
-        violations
-            .iter()
-            .map(|violation| (violation.rule, violation.callback))
-            .collect()
+        rules_of(&self.adapter.report().violations)
     }
 
     /// Waits until `done`, or panics after a long time.
@@ -664,9 +363,16 @@ impl<M: Miniport> Bench<M> {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
+
+    /// Waits until the miniport's routines got this many interrupts.
+    pub(super) fn wait_for_interrupts(&self, count: u64) {
+        self.wait_until("the interrupt", |bench| {
+            bench.adapter.report().interrupts >= count
+        });
+    }
 }
 
-impl<M: Miniport> Drop for Bench<M> {
+impl Drop for Bench {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             // What a test's miniport keeps is given up with it.
@@ -702,26 +408,28 @@ pub(super) fn transfer(data: Data) -> Request {
     }
 }
 
+/// READ(10) of so many bytes.
+pub(super) fn read(bytes: usize, placement: Placement) -> Request {
+    transfer(Data {
+        block: buffer(bytes, placement),
+        offset: 0,
+        bytes: bytes as u32,
+        direction: Direction::In,
+    })
+}
+
 pub(super) fn buffer(bytes: usize, placement: Placement) -> Arc<Block> {
     Arc::new(machine().memory().allocate(bytes, placement).unwrap())
 }
 
 /// A program that keeps requests outstanding.
-pub(super) struct Load {
+struct Load {
     left: u64,
     at_a_time: u64,
-    pub(super) completions: Vec<Completion>,
+    completions: Vec<Completion>,
 }
 
 impl Load {
-    pub(super) fn new(requests: u64, at_a_time: u64) -> Self {
-        Self {
-            left: requests,
-            at_a_time,
-            completions: Vec::new(),
-        }
-    }
-
     fn issue(&mut self, issue: &mut dyn FnMut(Request)) {
         if let Some(left) = self.left.checked_sub(1) {
             self.left = left;
@@ -748,26 +456,5 @@ impl Program for Load {
 
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
         self
-    }
-}
-
-/// SRBs that a miniport keeps, to complete them later.
-#[derive(Default)]
-pub(super) struct Kept(Mutex<Vec<usize>>);
-
-impl Kept {
-    pub(super) fn push(&self, srb: usize) {
-        self.0.lock().unwrap().push(srb);
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
-
-    pub(super) fn complete_all(&self, ext: Extension, status: u8) {
-        let all = std::mem::take(&mut *self.0.lock().unwrap());
-        for srb in all {
-            ext.complete(srb, status);
-        }
     }
 }

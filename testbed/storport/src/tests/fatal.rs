@@ -1,196 +1,95 @@
-//! What ends the machine: it says so and exits with code 3. Each scene is
-//! played by a process of its own, this same test program.
+//! What ends the machine: it says so and exits with code 3. Each scene is played by a process of
+//! its own, this same test program.
 
-use std::{
-    process::Command,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::{thread, time::Duration};
+
+use super::{
+    super::abi::spin_lock::{DpcLock, StartIoLock},
+    bench::*,
 };
+use Callback::{HwBuildIo, HwFindAdapter, HwStartIo};
+use testbed_machine::{cpu, testing};
 
-use super::bench::*;
-use testbed_machine::memory::Placement;
-
-const SCENE: &str = "FERROSTOR_SCENE";
-
-/// Plays `scene`; what the process said, which must have ended with code 3.
 fn said(scene: &str) -> String {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "tests::fatal::the_scene",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(SCENE, scene)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{text}");
-    text
+    testing::stop_message("tests::fatal::the_scene", scene)
 }
 
-type Act = fn(Extension, &Scratch, usize);
-
-/// Does something in HwStartIo.
-struct Does(Act, Scratch);
-
-impl Miniport for Does {
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        ext.initialize_dpc(self.1.address() + 1024);
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        (self.0)(ext, &self.1, srb);
-        ext.complete(srb, SUCCESS);
-        true
-    }
-}
-
-fn does(act: Act) {
-    let bench = start(Does(act, Scratch::new(4096)));
-    let _ = bench.execute();
-}
-
-/// Never completes a request.
-struct Forgets;
-
-impl Miniport for Forgets {
-    fn start_io(&self, _: Extension, _: usize) -> bool {
-        true
-    }
-}
-
-/// Two CPUs take each other's lock.
-struct Crosswise {
-    scratch: Scratch,
-    first: AtomicU64,
-}
-
-impl Miniport for Crosswise {
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        ext.initialize_dpc(self.scratch.address());
-        ext.initialize_dpc(self.scratch.address() + 128);
-        true
-    }
-
-    fn build_io(&self, ext: Extension, _: usize) -> bool {
-        let mine = self.first.fetch_add(1, Ordering::SeqCst) as usize % 2;
-        let handles = Scratch::new(128);
-        let dpcs = [self.scratch.address(), self.scratch.address() + 128];
-        ext.acquire(1, dpcs[mine], handles.address());
-        while self.first.load(Ordering::SeqCst) < 2 {
-            std::thread::yield_now();
-        }
-        ext.acquire(1, dpcs[1 - mine], handles.address() + 64);
-        true
+fn says(scene: &str, texts: &[&str]) {
+    let said = said(scene);
+    for text in texts {
+        assert!(said.contains(text), "{said}");
     }
 }
 
 fn impatient() -> AdapterSettings {
     AdapterSettings {
-        tick: Duration::from_millis(5),
-        timeout: Some(Duration::from_millis(20)),
         callback_limit: Duration::from_millis(300),
-        ..AdapterSettings::default()
+        ..soon()
     }
 }
 
 #[test]
 #[ignore = "a scene of the other tests: it ends the process"]
 fn the_scene() {
-    match std::env::var(SCENE).as_deref() {
-        Ok("start io twice") => does(|ext, scratch, _| ext.acquire(2, 0, scratch.address())),
-        Ok("endless") => {
-            let act: Act = |_, _, _| loop {
-                std::thread::sleep(Duration::from_secs(1));
-            };
-            let bench = start_with(
-                Does(act, Scratch::new(4096)),
-                FakeFunction::new(0),
-                impatient(),
-            );
-            let _ = bench.execute();
+    let large = read(2 << 20, Placement::Contiguous);
+    let scattered = read(3 * 4096, Placement::Scattered);
+    let does = |action: Action| Miniport::new().on(HwStartIo, action);
+    let (miniport, settings, request) = match testing::asked().as_str() {
+        "start io twice" => (does(|c| c.take(&[StartIoLock])), quick(), request(0)),
+        "endless" => {
+            let sleeps: Action = |_| thread::sleep(Duration::from_secs(1000));
+            (does(sleeps), impatient(), request(0))
         }
-        Ok("crosswise") => {
-            let miniport = Crosswise {
-                scratch: Scratch::new(256),
-                first: AtomicU64::new(0),
-            };
+        "crosswise" => {
+            let crosses = Miniport::new().on(HwBuildIo, |c| {
+                let own = cpu::current_number() as usize;
+                let dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| c.own(dpc));
+                c.acquire_at(DpcLock, dpcs[own], c.handle(2 * own));
+                c.turn();
+                c.wait_for(2);
+                c.acquire_at(DpcLock, dpcs[1 - own], c.handle(2 * own + 1));
+            });
             // The circle is found, however long the time for callbacks is.
             let settings = AdapterSettings {
                 callback_limit: Duration::from_secs(600),
-                ..AdapterSettings::default()
+                ..quick()
             };
-            let bench = start_with(miniport, FakeFunction::new(0), settings);
-            let _ = bench.load(1, 1);
+            let _ = start_as(crosses, settings).load(1, 1);
+            return;
         }
-        Ok("forgotten") => {
-            let bench = start_with(Forgets, FakeFunction::new(0), impatient());
-            let _ = bench.execute();
-        }
-        Ok("overrun") => does(|ext, _, _| {
-            ext.notify(13, [0; 4]);
-        }),
-        Ok("too large") => {
-            let bench = start(Forgets);
-            let block = buffer(2 << 20, Placement::Contiguous);
-            let _ = bench.adapter.execute(transfer(Data {
-                block,
-                offset: 0,
-                bytes: 2 << 20,
-                direction: Direction::In,
-            }));
-        }
-        Ok("too many elements") => {
-            struct Few;
-            impl Miniport for Few {
-                fn find_adapter(&self, _: Extension, info: Structure) -> u32 {
-                    info.set(self::info::NumberOfPhysicalBreaks, 2);
-                    config::SP_RETURN_FOUND
-                }
-            }
-            let bench = start(Few);
-            let block = buffer(3 * 4096, Placement::Scattered);
-            let _ = bench.adapter.execute(transfer(Data {
-                block,
-                offset: 0,
-                bytes: 3 * 4096,
-                direction: Direction::In,
-            }));
+        "forgotten" => (does(|c| c.answer(1)), impatient(), request(0)),
+        "overrun" => (does(|c| c.notify(13, [])), quick(), request(0)),
+        "too large" => (Miniport::new(), quick(), large),
+        "too many elements" => {
+            let few = Miniport::new().on(HwFindAdapter, |c| {
+                c.structure().set(info::NumberOfPhysicalBreaks, 2);
+            });
+            (few, quick(), scattered)
         }
         other => panic!("no scene: {other:?}"),
-    }
-    // Here only if nothing ended it.
-    static KEEP: Mutex<()> = Mutex::new(());
-    drop(KEEP.lock());
+    };
+    // HwResetBus leaves all requests.
+    let miniport = miniport.on(Callback::HwResetBus, |c| c.answer(1));
+    let _ = start_with(miniport, FakeFunction::new(0), settings)
+        .adapter
+        .execute(request);
 }
 
 #[test]
 fn taking_the_start_io_lock_in_start_io_ends_the_machine() {
-    let text = said("start io twice");
-
-    assert!(
-        text.contains(
+    says(
+        "start io twice",
+        &[
             "test.sys, in HwStartIo: lock-recursion: would wait forever: it takes StartIo while \
-             Storport holds StartIo"
-        ),
-        "{text}"
+             Storport holds StartIo",
+        ],
     );
 }
 
 #[test]
 fn a_callback_that_does_not_return_ends_the_machine() {
-    let text = said("endless");
-
-    assert!(
-        text.contains("test.sys: HwStartIo on CPU 0 does not return"),
-        "{text}"
-    );
-    assert!(text.contains("locks taken: StartIo"), "{text}");
+    let stuck = "test.sys: HwStartIo on CPU 0 does not return";
+    says("endless", &[stuck, "locks taken: StartIo"]);
 }
 
 #[test]
@@ -219,29 +118,18 @@ fn two_cpus_that_wait_for_each_other_end_the_machine() {
 
 #[test]
 fn a_request_that_survives_its_reset_ends_the_machine() {
-    let text = said("forgotten");
-
-    assert!(
-        text.contains("after HwResetBus, the miniport still has request 00"),
-        "{text}"
-    );
+    let lost = "after HwResetBus, the miniport still has request 00";
+    says("forgotten", &[lost]);
 }
 
 #[test]
 fn a_buffer_overrun_that_the_miniport_reports_ends_the_machine() {
-    let text = said("overrun");
-
-    assert!(text.contains("BufferOverrunDetected"), "{text}");
+    says("overrun", &["BufferOverrunDetected"]);
 }
 
 #[test]
 fn requests_beyond_the_adapters_limits_are_the_testbeds_error() {
-    let text = said("too large");
-    assert!(
-        text.contains("2097152 bytes, and it transfers 1048576 at most"),
-        "{text}"
-    );
-
-    let text = said("too many elements");
-    assert!(text.contains("more than the 2 elements"), "{text}");
+    let limit = "2097152 bytes, and it transfers 1048576 at most";
+    says("too large", &[limit]);
+    says("too many elements", &["more than the 2 elements"]);
 }

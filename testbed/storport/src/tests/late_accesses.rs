@@ -1,138 +1,58 @@
 //! What a miniport does with a request that it has completed, where all is
 //! checked.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
+use super::{super::srb::state, bench::*};
+use Callback::{HwBuildIo, HwStartIo};
+use std::sync::atomic::Ordering;
 
-use super::{
-    super::{adapter::Checks, report::Violation, srb::state},
-    bench::*,
-};
-use testbed_machine::memory::Placement;
-
-fn watched() -> AdapterSettings {
-    AdapterSettings {
-        checks: Checks::All,
-        ..quick()
-    }
-}
-
-/// What is done with a completed SRB and its extension.
-type Act = fn(Extension, usize, usize);
-
-/// Completes a request in HwStartIo, and then does something with its SRB.
-struct Then(Act);
-
-impl Miniport for Then {
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        let extension = structure(srb).get(abi::storage_request_block::MiniportContext);
-        ext.complete(srb, SUCCESS);
-        (self.0)(ext, srb, extension);
-        true
-    }
-}
-
-fn violations_of(then: Act) -> Vec<Violation> {
-    let bench = start_with(Then(then), FakeFunction::new(2), watched());
-    let block = buffer(4096, Placement::Scattered);
-    let completion = bench.adapter.execute(transfer(Data {
-        block,
-        offset: 0,
-        bytes: 4096,
-        direction: Direction::In,
-    }));
+/// Accesses the memory of a completed request that is found by `part`. Returns what is reported.
+fn reported(
+    part: impl Fn(&Context) -> usize + Send + Sync + 'static,
+    access: fn(Structure),
+) -> String {
+    let accesses = Miniport::new().on(HwStartIo, move |c| {
+        let part = structure(part(c));
+        c.completes(SUCCESS);
+        access(part);
+    });
+    let bench = start_as(accesses, watched());
+    let completion = bench.adapter.execute(read(4096, Placement::Scattered));
     assert_eq!(completion.srb_status, SUCCESS);
-    bench.adapter.report().violations
-}
-
-fn only(violations: &[Violation]) -> &Violation {
-    let [violation] = violations else {
-        panic!("{violations:?}");
-    };
-    assert_eq!(violation.rule, "srb-touched");
-    assert_eq!(violation.callback, "HwStartIo");
-    violation
+    assert_eq!(bench.broken(), [("srb-touched", "HwStartIo")]);
+    bench.adapter.report().violations[0].detail.clone()
 }
 
 #[test]
-fn reading_a_completed_srb_is_a_violation_and_goes_on() {
-    let violations = violations_of(|_, srb, _| {
-        // The signature.
-        let _: u32 = structure(srb).offset(8).get(abi::value());
-    });
-
+fn accesses_to_a_completed_srb_its_extension_and_its_list_are_violations() {
+    let reads = |part: Structure| {
+        let _: u32 = part.get(abi::value());
+    };
+    // The signature.
     assert_eq!(
-        only(&violations).detail,
+        reported(|c| c.about + 8, reads),
         "the SRB at offset 0x8 of a request (CDB 28) that was completed is read"
     );
-}
-
-#[test]
-fn writing_to_the_extension_of_a_completed_srb_is_a_violation() {
-    let violations = violations_of(|_, _, extension| {
-        structure(extension).offset(16).set(abi::value(), 1u64);
-    });
-
     assert_eq!(
-        only(&violations).detail,
+        reported(
+            |c| c.structure().get(storage::MiniportContext) + 16,
+            |part| part.set(abi::value(), 1u64)
+        ),
         "the SRB extension at offset 0x10 of a request (CDB 28) that was completed is written"
     );
-}
-
-#[test]
-fn the_list_of_a_completed_srb_is_taken_too() {
-    struct Keeps(Mutex<usize>);
-    impl Miniport for Keeps {
-        fn build_io(&self, ext: Extension, srb: usize) -> bool {
-            let list = ddi("StorPortGetScatterGatherList", [ext.0, srb, 0, 0, 0, 0]);
-            *self.0.lock().unwrap() = list;
-            true
-        }
-
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            ext.complete(srb, SUCCESS);
-            let list = *self.0.lock().unwrap();
-            let _: u32 = structure(list).get(abi::value());
-            true
-        }
-    }
-    let bench = start_with(Keeps(Mutex::new(0)), FakeFunction::new(2), watched());
-    let block = buffer(4096, Placement::Scattered);
-    let _ = bench.adapter.execute(transfer(Data {
-        block,
-        offset: 0,
-        bytes: 4096,
-        direction: Direction::In,
-    }));
-
-    let violations = bench.adapter.report().violations;
-
-    assert!(
-        only(&violations)
-            .detail
-            .starts_with("the scatter/gather list at offset 0x0 of a request"),
-        "{violations:?}"
+    assert_eq!(
+        reported(Context::list, reads),
+        "the scatter/gather list at offset 0x0 of a request (CDB 28) that was completed is read"
     );
 }
 
 #[test]
 fn a_request_may_be_used_until_it_is_completed_and_comes_back_whole() {
-    struct Uses;
-    impl Miniport for Uses {
-        fn build_io(&self, _: Extension, srb: usize) -> bool {
-            assert_eq!(structure(srb).get(scsi::SrbStatus), 0);
-            true
-        }
-
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            assert_eq!(structure(srb).get(scsi::SrbStatus), 0);
-            ext.complete(srb, ERROR);
-            true
-        }
-    }
-    let bench = start_with(Uses, FakeFunction::new(2), watched());
+    let uses = |c: &Context| assert_eq!(c.structure().get(scsi::SrbStatus), 0);
+    let miniport = Miniport::new()
+        .on(HwBuildIo, uses)
+        .on(HwStartIo, uses)
+        .on(HwStartIo, |c| c.completes(ERROR));
+    let bench = start_as(miniport, watched());
 
     let completions = bench.load(300, 40);
 
@@ -143,21 +63,11 @@ fn a_request_may_be_used_until_it_is_completed_and_comes_back_whole() {
 
 #[test]
 fn a_request_that_comes_back_busy_can_be_used_again() {
-    struct BusyOnce(AtomicUsize);
-    impl Miniport for BusyOnce {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            let first = self.0.fetch_add(1, Ordering::SeqCst) == 0;
-            assert_eq!(structure(srb).get(scsi::SrbStatus), 0);
-            // SRB_STATUS_BUSY.
-            ext.complete(srb, if first { 0x05 } else { SUCCESS });
-            true
-        }
-    }
-    let bench = start_with(
-        BusyOnce(AtomicUsize::new(0)),
-        FakeFunction::new(2),
-        watched(),
-    );
+    let busy_once = Miniport::new().on(HwStartIo, |c| {
+        assert_eq!(c.structure().get(scsi::SrbStatus), 0);
+        c.is_busy_once();
+    });
+    let bench = start_as(busy_once, watched());
 
     assert_eq!(bench.execute().srb_status, SUCCESS);
 
@@ -167,32 +77,28 @@ fn a_request_that_comes_back_busy_can_be_used_again() {
 
 #[test]
 fn a_second_completion_is_reported_as_such() {
-    let violations = violations_of(|ext, srb, _| {
-        ext.notify(0, [srb, 0, 0, 0]);
+    let twice = Miniport::new().on(HwStartIo, |c| {
+        c.completes(SUCCESS);
+        c.notify(0, [c.about]);
     });
+    let bench = start_as(twice, watched());
 
-    let rules: Vec<_> = violations.iter().map(|violation| violation.rule).collect();
-    assert_eq!(rules, ["srb-completed-twice"]);
+    let _ = bench.execute();
+
+    assert_eq!(bench.broken(), [("srb-completed-twice", "HwStartIo")]);
 }
 
 #[test]
 fn an_srb_rests_before_it_is_used_again() {
-    static SEEN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-    struct Notes;
-    impl Miniport for Notes {
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            SEEN.lock().unwrap().push(srb);
-            ext.complete(srb, SUCCESS);
-            true
-        }
-    }
-    let bench = start_with(Notes, FakeFunction::new(2), watched());
+    let seen = Notes::new();
+    let notes = Miniport::new().on(HwStartIo, move |c| seen.push(c.about));
+    let bench = start_as(notes, watched());
 
     for _ in 0..64 {
         let _ = bench.execute();
     }
 
-    let mut seen = SEEN.lock().unwrap().clone();
+    let mut seen = seen.take();
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen.len(), 64);

@@ -1,64 +1,16 @@
-//! Functions that are called where they do not belong: outside their callback,
-//! at another IRQL, in HwStartIo though they take time, or at all.
+//! Functions that are called where they do not belong: what they return, and that they have an
+//! effect all the same.
 
 use super::bench::*;
+use Callback::{HwAdapterControl, HwBuildIo, HwInitialize, HwMSInterruptRoutine, HwStartIo};
 use testbed_machine::cpu::{irql, set_irql};
 
-/// What a miniport calls, given the SRB if there is one.
-type Call = fn(Extension, usize);
-
-/// Calls something in one of its callbacks.
-struct Calls {
-    callback: Callback,
-    call: Call,
-}
-
-impl Calls {
-    fn at(&self, ext: Extension, srb: usize) {
-        if callbacks::current() == self.callback {
-            (self.call)(ext, srb);
-        }
-    }
-}
-
-impl Miniport for Calls {
-    fn initialize(&self, ext: Extension) -> bool {
-        self.at(ext, 0);
-        ext.enable_passive_initialization()
-    }
-
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        self.at(ext, 0);
-        true
-    }
-
-    fn build_io(&self, ext: Extension, srb: usize) -> bool {
-        self.at(ext, srb);
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        self.at(ext, srb);
-        ext.complete(srb, SUCCESS);
-        true
-    }
-
-    fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
-        if kind == control::ScsiStopAdapter {
-            self.at(ext, 0);
-        }
-        Idle.adapter_control(ext, kind, parameters)
-    }
-}
-
-struct Idle;
-
-impl Miniport for Idle {}
-
-/// The rules that a miniport broke that calls this in that callback.
-fn broken_by(callback: Callback, call: Call) -> Vec<&'static str> {
-    let bench = start(Calls { callback, call });
+/// The rules that a miniport breaks that does this in that callback.
+fn broken_by(callback: Callback, action: Action) -> Vec<&'static str> {
+    let bench = start(Miniport::new().on(callback, action));
     let _ = bench.execute();
+    bench.function.message(0);
+    bench.wait_for_interrupts(1);
     bench.adapter.stop().unwrap();
     bench.broken().into_iter().map(|(rule, _)| rule).collect()
 }
@@ -73,25 +25,21 @@ fn kernel_function(name: &str, arguments: [usize; 3]) -> usize {
 
 #[test]
 fn calls_from_a_wrong_place_are_refused_with_a_status() {
-    // StorPortWaitForSingleObject, StorPortUpdateAdapterMaxIO, StorPortInitializePerfOpts.
-    let calls: [(Callback, Call); 5] = [
-        (Callback::HwStartIo, |ext, _| {
-            let event = Scratch::new(64);
-            assert_eq!(ext.extended(100, [event.address(), 0, 0]), 0xC100_0008);
+    // StorPortWaitForSingleObject, StorPortUpdateAdapterMaxIO, StorPortInitializePerfOpts,
+    // StorPortAllocatePool.
+    let calls: [(Callback, Action); 6] = [
+        (HwStartIo, |c| {
+            assert_eq!(c.call(100, [c.own(EMPTY)]), 0xC100_0008)
         }),
-        (Callback::HwBuildIo, |ext, _| {
-            assert_eq!(ext.extended(80, [0]), 0xC100_0007);
+        (HwBuildIo, |c| assert_eq!(c.call(80, [0]), 0xC100_0007)),
+        (HwInitialize, |c| assert_eq!(c.call(14, [0]), 0xC100_0006)),
+        (HwMSInterruptRoutine, |c| {
+            assert_eq!(c.results(0, [64, 0]), (0, 0xC100_0008))
         }),
-        (Callback::HwInitialize, |ext, _| {
-            assert_eq!(ext.extended(14, [0]), 0xC100_0006);
+        (HwAdapterControl, |c| {
+            assert!(!c.is_stop() || !c.enable_passive_initialization());
         }),
-        (Callback::HwAdapterControl, |ext, _| {
-            assert!(!ext.enable_passive_initialization());
-        }),
-        (Callback::HwStartIo, |ext, _| {
-            let dpc = Scratch::new(128);
-            assert!(!ext.issue_dpc(dpc.address(), 0, 0));
-        }),
+        (HwStartIo, |c| assert!(!c.issue_dpc(c.own(EMPTY), 0, 0))),
     ];
     for (callback, call) in calls {
         assert_eq!(broken_by(callback, call).len(), 1);
@@ -99,25 +47,15 @@ fn calls_from_a_wrong_place_are_refused_with_a_status() {
 }
 
 #[test]
-fn pool_may_be_allocated_in_start_io() {
-    let broken = broken_by(Callback::HwStartIo, |ext, _| {
-        let (address, _) = with_result::<usize>(|to| ext.extended(0, [64, 0, to, 0]) as usize);
-        ext.extended(1, [address, 0, 0, 0]);
-    });
-
-    assert_eq!(broken, [] as [&str; 0]);
-}
-
-#[test]
 fn the_kernels_functions_are_prohibited_and_work_all_the_same() {
-    let broken = broken_by(Callback::HwBuildIo, |_, _| {
+    let broken = broken_by(HwBuildIo, |_| {
         let old = kernel_function("KfRaiseIrql", [usize::from(irql::DEVICE), 0, 0]);
         assert_eq!(old as u8, irql::DISPATCH);
         assert_eq!(set_irql(irql::DISPATCH), irql::DEVICE);
     });
     assert_eq!(broken, ["ddi-prohibited"]);
 
-    let broken = broken_by(Callback::HwStartIo, |_, _| {
+    let broken = broken_by(HwStartIo, |_| {
         let tag = 0x7457_7346;
         let address = kernel_function("ExAllocatePoolWithTag", [512, 64, tag]);
         assert_ne!(address, 0);

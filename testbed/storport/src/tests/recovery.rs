@@ -1,73 +1,34 @@
 //! Time-outs and the bus reset that follows.
 
-use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::bench::*;
+use Callback::{HwInitialize, HwResetBus, HwStartIo};
 use testbed_machine::cpu::{current_irql, irql};
 
-fn soon() -> AdapterSettings {
-    AdapterSettings {
-        tick: Duration::from_millis(5),
-        timeout: Some(Duration::from_millis(40)),
-        ..AdapterSettings::default()
-    }
-}
-
-/// Keeps its first request until it is reset.
-#[derive(Default)]
-struct Hangs {
-    kept: Kept,
-    was_reset: AtomicBool,
-    seen: Mutex<Vec<(u8, bool, u32)>>,
-    channels: bool,
-}
-
-impl Miniport for Hangs {
-    fn initialize(&self, _: Extension) -> bool {
-        if self.channels {
-            let ext = callbacks::current_port().unwrap().extension();
-            let data = Scratch::new(64);
-            let data = data.at(0);
-            data.fill(64, 0);
-            data.set(abi::perf_configuration_data::Version, 4);
-            data.set(abi::perf_configuration_data::Size, 40);
-            data.set(abi::perf_configuration_data::Flags, 2);
-            data.set(abi::perf_configuration_data::ConcurrentChannels, 2);
-            return Extension(ext).extended(14, [0, data.address(), 0, 0]) == 0;
-        }
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        if self.was_reset.load(Ordering::SeqCst) {
-            ext.complete(srb, SUCCESS);
-        } else {
-            self.kept.push(srb);
-        }
-        true
-    }
-
-    fn reset_bus(&self, ext: Extension, path: u32) -> bool {
-        let all_channels = ext.holds(LockId::StartIo) && ext.holds(LockId::AllChannels);
-        self.seen
-            .lock()
-            .unwrap()
-            .push((current_irql(), all_channels, path));
-        self.was_reset.store(true, Ordering::SeqCst);
-        self.kept.complete_all(ext, BUS_RESET);
-        true
-    }
+/// A miniport that keeps its requests until it is reset. Also the IRQL, whether all channels and
+/// the StartIo lock are held, and the path.
+fn hangs() -> (Miniport, &'static Notes<(u8, bool, usize)>) {
+    let was_reset: &'static AtomicBool = Box::leak(Box::default());
+    let resets = Notes::new();
+    let miniport = Miniport::new()
+        .on(HwStartIo, |c| {
+            if !was_reset.load(Ordering::SeqCst) {
+                c.keeps();
+            }
+        })
+        .on(HwResetBus, move |c| {
+            let all_channels = c.holds(LockId::StartIo) && c.holds(LockId::AllChannels);
+            resets.push((current_irql(), all_channels, c.about));
+            was_reset.store(true, Ordering::SeqCst);
+        });
+    (miniport, resets)
 }
 
 #[test]
 fn a_request_that_takes_too_long_is_reset_and_comes_back() {
-    let bench = start_with(Hangs::default(), FakeFunction::new(0), soon());
+    let (miniport, resets) = hangs();
+    let bench = start_as(miniport, soon());
 
     assert_eq!(bench.execute().srb_status, BUS_RESET);
     assert_eq!(bench.execute().srb_status, SUCCESS);
@@ -78,31 +39,33 @@ fn a_request_that_takes_too_long_is_reset_and_comes_back() {
     assert!(report.resets[0].accepted);
     assert!(report.resets[0].cause.starts_with("request 00 to path 0"));
     assert!(report.events.iter().any(|line| line.contains("129")));
-    let seen = bench.miniport.seen.lock().unwrap().clone();
-    assert_eq!(seen, [(irql::DISPATCH, true, 0)]);
+    assert_eq!(resets.take(), [(irql::DISPATCH, true, 0)]);
     assert_eq!(bench.broken(), []);
 }
 
 #[test]
 fn a_reset_holds_all_channels() {
-    let bench = start_with(
-        Hangs {
-            channels: true,
-            ..Hangs::default()
-        },
-        FakeFunction::new(2),
-        soon(),
-    );
+    let (miniport, resets) = hangs();
+    let channels = miniport.on(HwInitialize, |c| {
+        use abi::perf_configuration_data as field;
+        let data = structure(c.own(EMPTY));
+        data.set(field::Version, 4);
+        data.set(field::Size, 40);
+        data.set(field::Flags, 2);
+        data.set(field::ConcurrentChannels, 2);
+        assert_eq!(c.call(14, [0, data.address()]), 0);
+    });
+    let bench = start_as(channels, soon());
 
     assert_eq!(bench.execute().srb_status, BUS_RESET);
 
-    let seen = bench.miniport.seen.lock().unwrap().clone();
-    assert_eq!(seen, [(irql::DISPATCH, true, 0)]);
+    assert_eq!(resets.take(), [(irql::DISPATCH, true, 0)]);
 }
 
 #[test]
 fn all_outstanding_requests_are_part_of_a_reset() {
-    let bench = start_with(Hangs::default(), FakeFunction::new(0), soon());
+    let (miniport, _) = hangs();
+    let bench = start_as(miniport, soon());
 
     let completions = bench.load(20, 5);
 

@@ -1,98 +1,49 @@
 //! An adapter's sleep, and the requests that are no commands.
 
-use std::sync::{Mutex, atomic::Ordering};
+use std::sync::atomic::Ordering;
 
 use super::{
     super::{
         abi::{
-            scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power, spin_lock,
+            scsi_pnp_request_block as scsi_pnp, scsi_power_request_block as scsi_power,
             srbex_data_pnp as pnp, srbex_data_power as power, stor_addr_btl8 as btl8,
-            storage_request_block as storage,
         },
-        adapter::{ControlCalls, RestartError, Resume, SrbShape},
+        adapter::{ControlCalls, RestartError, Resume},
         control_request::{ControlRequest, PnpAction, PowerAction, PowerState, Recipient},
     },
     bench::*,
 };
+use Callback::{HwAdapterControl, HwFindAdapter, HwInitialize, HwPassiveInitialize, HwStartIo};
 use testbed_machine::cpu::{current_irql, irql};
 
-/// A callback, what it is about (a control type, or an SRB's function), its
-/// IRQL, and whether Storport holds the interrupt lock.
+/// A callback, what it is about (a control type, or an SRB's function), its IRQL, and whether
+/// Storport holds the interrupt lock.
 type Entry = (Callback, u32, u8, bool);
-
-/// Writes down what it is called for.
-#[derive(Default)]
-struct Diary {
-    entries: Mutex<Vec<Entry>>,
-    /// Does not support ScsiRestartAdapter.
-    no_restart: bool,
-}
-
-/// The function of an SRB of either shape.
-fn function(srb: usize) -> u32 {
-    match structure(srb).get(scsi::Function) {
-        0x28 => structure(srb).get(storage::SrbFunction),
-        function => function.into(),
-    }
-}
-
-impl Diary {
-    fn note(&self, ext: Extension, about: u32) {
-        self.entries.lock().unwrap().push((
-            callbacks::current(),
-            about,
-            current_irql(),
-            ext.holds(LockId::Interrupt),
-        ));
-    }
-
-    fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.entries.lock().unwrap())
-    }
-}
-
-impl Miniport for Diary {
-    fn find_adapter(&self, ext: Extension, _: Structure) -> u32 {
-        self.note(ext, 0);
-        config::SP_RETURN_FOUND
-    }
-
-    fn initialize(&self, ext: Extension) -> bool {
-        self.note(ext, 0);
-        ext.enable_passive_initialization()
-    }
-
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        self.note(ext, 0);
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        self.note(ext, function(srb));
-        ext.complete(srb, SUCCESS);
-        true
-    }
-
-    fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
-        self.note(ext, kind);
-        if kind == control::ScsiQuerySupportedControlTypes {
-            let list = parameters.offset(abi::SUPPORTED_TYPE_LIST);
-            list.offset(control::ScsiStopAdapter as usize)
-                .set(abi::value(), 1u8);
-            list.offset(control::ScsiRestartAdapter as usize)
-                .set(abi::value(), u8::from(!self.no_restart));
-        }
-        control::ScsiAdapterControlSuccess
-    }
-}
 
 const FLUSH: u32 = srb::SRB_FUNCTION_FLUSH;
 const POWER: u32 = srb::SRB_FUNCTION_POWER;
 const STOP: u32 = control::ScsiStopAdapter;
 const RESTART: u32 = control::ScsiRestartAdapter;
 
-fn started_io(about: u32) -> Entry {
-    (Callback::HwStartIo, about, irql::DISPATCH, false)
+/// A miniport that writes down its callbacks.
+fn diary() -> (Miniport, &'static Notes<Entry>) {
+    let entries = Notes::new();
+    let note = move |c: &Context| {
+        let about = match c.callback {
+            HwStartIo => c.function(),
+            HwAdapterControl => c.arguments[1] as u32,
+            _ => 0,
+        };
+        let has_lock = c.holds(LockId::Interrupt);
+        entries.push((c.callback, about, current_irql(), has_lock));
+    };
+    let miniport = Miniport::new()
+        .on(HwFindAdapter, note)
+        .on(HwInitialize, note)
+        .on(HwPassiveInitialize, note)
+        .on(HwStartIo, note)
+        .on(HwAdapterControl, note);
+    (miniport, entries)
 }
 
 fn settings(control_calls: ControlCalls) -> AdapterSettings {
@@ -103,27 +54,29 @@ fn settings(control_calls: ControlCalls) -> AdapterSettings {
 }
 
 /// A miniport that is known to have one unit.
-fn with_unit<M: Miniport + 'static>(miniport: M, settings: AdapterSettings) -> Bench<M> {
-    let bench = start_with(miniport, FakeFunction::new(2), settings);
+fn with_unit(miniport: Miniport, settings: AdapterSettings) -> Bench {
+    let bench = start_as(miniport, settings);
     assert_eq!(bench.execute().srb_status, SUCCESS);
     bench
 }
 
 #[test]
 fn a_sleep_flushes_powers_down_stops_restarts_and_powers_up() {
-    let bench = with_unit(Diary::default(), settings(ControlCalls::Strict));
-    bench.miniport.take();
+    let (miniport, entries) = diary();
+    let bench = with_unit(miniport, settings(ControlCalls::Strict));
+    entries.take();
 
     bench.adapter.restart().unwrap();
 
+    let started_io = |about| (HwStartIo, about, irql::DISPATCH, false);
     assert_eq!(
-        bench.miniport.take(),
+        entries.take(),
         [
             started_io(FLUSH),
             started_io(POWER),
             started_io(POWER),
-            (Callback::HwAdapterControl, STOP, irql::DEVICE, false),
-            (Callback::HwAdapterControl, RESTART, irql::DEVICE, false),
+            (HwAdapterControl, STOP, irql::DEVICE, false),
+            (HwAdapterControl, RESTART, irql::DEVICE, false),
             started_io(POWER),
             started_io(POWER),
         ]
@@ -134,55 +87,50 @@ fn a_sleep_flushes_powers_down_stops_restarts_and_powers_up() {
 
 #[test]
 fn a_sleep_takes_the_functions_power_and_restores_its_messages() {
-    let bench = with_unit(Diary::default(), quick());
+    let bench = with_unit(Miniport::new(), quick());
 
     bench.adapter.restart().unwrap();
 
     assert_eq!(bench.function.power_cycles.load(Ordering::SeqCst), 1);
-    assert!(bench.function.is_msix_on());
-    // Vector control and data of message 1.
-    assert_eq!(bench.function.table_word(1, 3), 0);
-    assert_eq!(bench.function.table_word(1, 2), 0x51);
+    bench.function.check_messages();
     bench.function.message(0);
-    bench.wait_until("the message arrives", |bench| {
-        bench.adapter.report().interrupts == 1
-    });
+    bench.wait_for_interrupts(1);
 }
 
 #[test]
 fn stop_and_restart_run_under_the_interrupt_lock_where_their_page_holds() {
-    let bench = with_unit(Diary::default(), settings(ControlCalls::UnderInterruptLock));
-    bench.miniport.take();
+    let (miniport, entries) = diary();
+    let bench = with_unit(miniport, settings(ControlCalls::UnderInterruptLock));
 
     bench.adapter.restart().unwrap();
 
-    let entries = bench.miniport.take();
+    let entries = entries.take();
     for kind in [STOP, RESTART] {
-        assert!(entries.contains(&(Callback::HwAdapterControl, kind, irql::DEVICE, true)));
+        assert!(entries.contains(&(HwAdapterControl, kind, irql::DEVICE, true)));
     }
     assert_eq!(bench.broken(), []);
 }
 
 #[test]
 fn without_restart_the_adapter_is_found_at_dispatch_and_initialized_again() {
-    let bench = with_unit(
-        Diary {
-            no_restart: true,
-            ..Diary::default()
-        },
-        quick(),
-    );
-    bench.miniport.take();
+    let (miniport, entries) = diary();
+    let no_restart = miniport.on(HwAdapterControl, |c| {
+        if c.is_query() {
+            c.supports(&[STOP]);
+        }
+    });
+    let bench = with_unit(no_restart, quick());
+    entries.take();
 
     bench.adapter.restart().unwrap();
 
     assert_eq!(
-        bench.miniport.take()[3..7],
+        entries.take()[3..7],
         [
-            (Callback::HwAdapterControl, STOP, irql::DEVICE, false),
-            (Callback::HwFindAdapter, 0, irql::DISPATCH, false),
-            (Callback::HwInitialize, 0, irql::DEVICE, true),
-            (Callback::HwPassiveInitialize, 0, irql::PASSIVE, false),
+            (HwAdapterControl, STOP, irql::DEVICE, false),
+            (HwFindAdapter, 0, irql::DISPATCH, false),
+            (HwInitialize, 0, irql::DEVICE, true),
+            (HwPassiveInitialize, 0, irql::PASSIVE, false),
         ]
     );
     assert_eq!(bench.execute().srb_status, SUCCESS);
@@ -192,65 +140,30 @@ fn without_restart_the_adapter_is_found_at_dispatch_and_initialized_again() {
 
 #[test]
 fn an_adapter_that_is_found_another_one_after_its_sleep_is_a_violation() {
-    #[derive(Default)]
-    struct Shrinks(Mutex<u32>);
-    impl Miniport for Shrinks {
-        fn find_adapter(&self, _: Extension, info: Structure) -> u32 {
-            let mut times = self.0.lock().unwrap();
-            *times += 1;
-            info.set(self::info::MaximumTransferLength, 0x1_0000 / *times);
-            config::SP_RETURN_FOUND
-        }
-    }
-    let bench = with_unit(
-        Shrinks::default(),
-        AdapterSettings {
-            resume: Resume::FindAdapter,
-            ..quick()
-        },
-    );
+    let shrinks = Miniport::new().on(HwFindAdapter, |c| {
+        let bytes = 0x1_0000 >> c.turn();
+        c.structure().set(info::MaximumTransferLength, bytes);
+    });
+    let settings = AdapterSettings {
+        resume: Resume::FindAdapter,
+        ..quick()
+    };
+    let bench = with_unit(shrinks, settings);
 
     bench.adapter.restart().unwrap();
 
     assert_eq!(bench.broken(), [("find-adapter", "HwFindAdapter")]);
 }
 
-/// Takes the StartIo lock and allocates in ScsiRestartAdapter.
-struct Careless;
-
-impl Miniport for Careless {
-    fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
-        if kind == RESTART {
-            let handle = Scratch::new(stor_lock_handle::SIZE);
-            ext.acquire(spin_lock::StartIoLock, 0, handle.address());
-            ext.release(handle.address());
-            let (block, status) =
-                with_result::<usize>(|to| ext.extended(0, [16, 0, to, 0]) as usize);
-            if status == 0 {
-                ext.extended(1, [block, 0, 0, 0]);
-            }
-            return control::ScsiAdapterControlSuccess;
-        }
-        Diary::default().adapter_control(ext, kind, parameters)
-    }
-}
-
-#[test]
-fn nothing_may_be_taken_or_allocated_in_restart() {
-    let bench = with_unit(Careless, settings(ControlCalls::Strict));
-
-    bench.adapter.restart().unwrap();
-
-    let broken = bench.broken();
-    assert!(!broken.is_empty());
-    for rule in broken {
-        assert_eq!(rule, ("stop-at-dirql", "HwAdapterControl"));
-    }
-}
-
 #[test]
 fn where_the_other_page_holds_restart_may_take_locks_and_memory() {
-    let bench = with_unit(Careless, settings(ControlCalls::Passive));
+    let takes = Miniport::new().on(HwAdapterControl, |c| {
+        if c.is_control(RESTART) {
+            c.take(&[super::super::abi::spin_lock::StartIoLock]);
+            c.free_pool(c.allocate_pool());
+        }
+    });
+    let bench = with_unit(takes, settings(ControlCalls::Passive));
 
     bench.adapter.restart().unwrap();
 
@@ -259,16 +172,12 @@ fn where_the_other_page_holds_restart_may_take_locks_and_memory() {
 
 #[test]
 fn a_restart_that_fails_is_an_error() {
-    struct Fails;
-    impl Miniport for Fails {
-        fn adapter_control(&self, ext: Extension, kind: u32, parameters: Structure) -> u32 {
-            match kind {
-                RESTART => 1,
-                _ => Diary::default().adapter_control(ext, kind, parameters),
-            }
+    let fails = Miniport::new().on(HwAdapterControl, |c| {
+        if c.is_control(RESTART) {
+            c.answer(1);
         }
-    }
-    let bench = with_unit(Fails, quick());
+    });
+    let bench = with_unit(fails, quick());
 
     let refused = bench.adapter.restart();
 
@@ -280,24 +189,14 @@ fn a_restart_that_fails_is_an_error() {
 
 #[test]
 fn a_disk_that_can_not_flush_its_cache_keeps_its_power() {
-    struct Dirty;
-    impl Miniport for Dirty {
-        fn find_adapter(&self, _: Extension, info: Structure) -> u32 {
-            info.set(self::info::CachesData, 1);
-            config::SP_RETURN_FOUND
-        }
-
-        fn start_io(&self, ext: Extension, srb: usize) -> bool {
-            let status = if function(srb) == FLUSH {
-                ERROR
-            } else {
-                SUCCESS
-            };
-            ext.complete(srb, status);
-            true
-        }
-    }
-    let bench = with_unit(Dirty, quick());
+    let dirty = Miniport::new()
+        .on(HwFindAdapter, |c| c.structure().set(info::CachesData, 1))
+        .on(HwStartIo, |c| {
+            if c.function() == FLUSH {
+                c.completes(ERROR);
+            }
+        });
+    let bench = with_unit(dirty, quick());
 
     let refused = bench.adapter.restart();
 
@@ -306,37 +205,13 @@ fn a_disk_that_can_not_flush_its_cache_keeps_its_power() {
     assert_eq!(bench.broken(), [("srb-control", "HwStartIo")]);
 }
 
-/// What a miniport reads of a request that is no command.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    function: u32,
-    target: u8,
-    flags: u32,
-    state_or_action: u32,
-    power_action: u32,
-}
+/// What a miniport reads of a request that is no command: function, target, flags, power state
+/// or plug-and-play action, power action.
+type Seen = (u32, u8, u32, u32, u32);
 
-/// Reads them, and sends each back once as BUSY.
-#[derive(Default)]
-struct Reads(Mutex<Vec<Seen>>);
-
-impl Miniport for Reads {
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        let mut seen = self.0.lock().unwrap();
-        let now = read(srb);
-        let again = seen.last() == Some(&now);
-        if !again {
-            seen.push(now);
-        }
-        drop(seen);
-        ext.complete(srb, if again { SUCCESS } else { 0x05 });
-        true
-    }
-}
-
-fn read(srb: usize) -> Seen {
-    let base = structure(srb);
-    let function = function(srb);
+fn fields(c: &Context) -> Seen {
+    let base = c.structure();
+    let function = c.function();
     if base.get(scsi::Function) == 0x28 {
         let address = base.offset(base.get(storage::AddressOffset) as usize);
         let data = base.offset(base.get(storage::SrbExDataOffset) as usize);
@@ -350,13 +225,8 @@ fn read(srb: usize) -> Seen {
             98 => (data.get(pnp::SrbPnPFlags), data.get(pnp::PnPAction), 0),
             other => panic!("extended data of type {other}"),
         };
-        return Seen {
-            function,
-            target: address.get(btl8::Target),
-            flags,
-            state_or_action,
-            power_action,
-        };
+        let target = address.get(btl8::Target);
+        return (function, target, flags, state_or_action, power_action);
     }
     let (flags, state_or_action, power_action) = match function {
         POWER => (
@@ -364,20 +234,14 @@ fn read(srb: usize) -> Seen {
             base.get(scsi_power::DevicePowerState),
             base.get(scsi_power::PowerAction),
         ),
-        0x25 => (
-            base.get(scsi_pnp::SrbPnPFlags),
-            base.get(scsi_pnp::PnPAction),
-            0,
-        ),
+        srb::SRB_FUNCTION_PNP => {
+            let action = base.get(scsi_pnp::PnPAction);
+            (base.get(scsi_pnp::SrbPnPFlags), action, 0)
+        }
         _ => (0, 0, 0),
     };
-    Seen {
-        function,
-        target: base.get(scsi::TargetId),
-        flags,
-        state_or_action,
-        power_action,
-    }
+    let target = base.get(scsi::TargetId);
+    (function, target, flags, state_or_action, power_action)
 }
 
 #[test]
@@ -387,42 +251,37 @@ fn requests_that_are_no_commands_have_their_functions_fields_in_both_shapes() {
         ..Address::default()
     };
     for srb in [SrbShape::Scsi, SrbShape::Storage] {
-        let bench = start_with(
-            Reads::default(),
-            FakeFunction::new(2),
-            AdapterSettings { srb, ..quick() },
-        );
+        let seen = Notes::new();
+        // Each comes back once as BUSY, and has the same fields again.
+        let reads = Miniport::new().on(HwStartIo, move |c| {
+            seen.push(fields(c));
+            c.completes(if seen.len() % 2 == 1 { BUSY } else { SUCCESS });
+        });
+        let bench = start_as(reads, AdapterSettings { srb, ..quick() });
 
-        for request in [
-            ControlRequest::Flush(unit),
-            ControlRequest::Shutdown(unit),
-            ControlRequest::Power(Recipient::Unit(unit), PowerState::D3, PowerAction::Sleep),
-            ControlRequest::Power(Recipient::Adapter, PowerState::D0, PowerAction::None),
-            ControlRequest::Pnp(Recipient::Unit(unit), PnpAction::Stop),
-            ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove),
+        for (request, expected) in [
+            (ControlRequest::Flush(unit), (0x08, 1, 0, 0, 0)),
+            (ControlRequest::Shutdown(unit), (0x07, 1, 0, 0, 0)),
+            (
+                ControlRequest::Power(Recipient::Unit(unit), PowerState::D3, PowerAction::Sleep),
+                (0x24, 1, 0, 4, 2),
+            ),
+            (
+                ControlRequest::Power(Recipient::Adapter, PowerState::D0, PowerAction::None),
+                (0x24, 0, 1, 1, 0),
+            ),
+            (
+                ControlRequest::Pnp(Recipient::Unit(unit), PnpAction::Stop),
+                (0x25, 1, 0, 4, 0),
+            ),
+            (
+                ControlRequest::Pnp(Recipient::Adapter, PnpAction::Remove),
+                (0x25, 0, 1, 2, 0),
+            ),
         ] {
             assert_eq!(bench.adapter.control(request), SUCCESS);
+            assert_eq!(seen.take(), [expected; 2], "{srb:?}");
         }
-
-        let seen = |function, target, flags, state_or_action, power_action| Seen {
-            function,
-            target,
-            flags,
-            state_or_action,
-            power_action,
-        };
-        assert_eq!(
-            *bench.miniport.0.lock().unwrap(),
-            [
-                seen(0x08, 1, 0, 0, 0),
-                seen(0x07, 1, 0, 0, 0),
-                seen(0x24, 1, 0, 4, 2),
-                seen(0x24, 0, 1, 1, 0),
-                seen(0x25, 1, 0, 4, 0),
-                seen(0x25, 0, 1, 2, 0),
-            ],
-            "{srb:?}"
-        );
         assert_eq!(bench.broken(), []);
     }
 }

@@ -3,29 +3,48 @@
 
 use std::{
     collections::BTreeSet,
-    process::Command,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use testbed_machine::cpu::{current_number, irql, set_irql};
+use testbed_machine::{
+    cpu::{current_number, irql, set_irql},
+    testing,
+};
 
 use super::{
     super::{
-        abi::{
-            spin_lock::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
-            storage_request_block as storage,
-        },
+        abi::spin_lock::{DpcLevelLock, DpcLock, InterruptLock, StartIoLock, ThreadedDpcLock},
         violations::Rule,
     },
-    actions::{Action, Context, EMPTY, FIRST_DPC, NOTE, Run, SECOND_DPC, THREADED_DPC, broken},
     bench::*,
     later::event_details,
 };
+
+/// How a miniport is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// One request, and a message of each number.
+    Plain,
+    /// One request, with the checks of `--verify`.
+    Watched,
+    /// A request on each CPU.
+    BothCpus,
+    /// One request and an interrupt by the pin. There are no messages.
+    Pin,
+    /// The first request times out, and the bus is reset.
+    Reset,
+    /// The request, and the requests of a sleep.
+    Sleep,
+    /// One request in a dump stack.
+    Dump,
+    /// One request in a dump stack, and a bus reset.
+    DumpReset,
+}
 
 /// A breach of a rule and its correct twin.
 struct Case {
@@ -110,16 +129,17 @@ const WAIT: Action = |c| {
     c.call(99, [c.own(EMPTY), 1, 1]);
     c.call(100, [c.own(EMPTY), 0, 0]);
 };
-const SUPPORTS_BOTH: Action = |c| c.supports_stop_and_restart(true, true);
+const SUPPORTS_BOTH: Action =
+    |c| c.supports(&[control::ScsiStopAdapter, control::ScsiRestartAdapter]);
 const SUCCEEDS: Action = |c| c.completes(SUCCESS);
 
 const GET_BUS_DATA: Action = |c| {
     let buffer = c.own(EMPTY);
-    ddi("StorPortGetBusData", [c.ext.0, 4, 0, 0, buffer, 4]);
+    c.ddi("StorPortGetBusData", [4, 0, 0, buffer, 4]);
 };
 /// StorPortSetBusDataByOffset of the cache line size.
 const SET_BUS_DATA: Action = |c| {
-    let arguments = [c.ext.0, 4, 0, 0, c.own(EMPTY), 0x0c, 1];
+    let arguments = [c.ext, 4, 0, 0, c.own(EMPTY), 0x0c, 1];
     ddi("StorPortSetBusDataByOffset", arguments);
 };
 const START_IO_PARAMETERS: Action = |c| {
@@ -131,19 +151,57 @@ const START_IO_PARAMETERS: Action = |c| {
 };
 const REGISTRY_BUFFER: Action = |c| {
     let length = c.own(NOTE);
-    let buffer = ddi("StorPortAllocateRegistryBuffer", [c.ext.0, length]);
-    ddi("StorPortFreeRegistryBuffer", [c.ext.0, buffer]);
+    let buffer = ddi("StorPortAllocateRegistryBuffer", [c.ext, length]);
+    ddi("StorPortFreeRegistryBuffer", [c.ext, buffer]);
 };
 const REGISTRY_READ: Action = |c| {
-    let arguments = [c.ext.0, c.own(EMPTY), 1, 4, 0, c.own(NOTE)];
+    let arguments = [c.ext, c.own(EMPTY), 1, 4, 0, c.own(NOTE)];
     ddi("StorPortRegistryRead", arguments);
 };
 const REGISTRY_WRITE: Action = |c| {
-    let arguments = [c.ext.0, c.own(EMPTY), 1, 4, c.own(NOTE), 4];
+    let arguments = [c.ext, c.own(EMPTY), 1, 4, c.own(NOTE), 4];
     ddi("StorPortRegistryWrite", arguments);
 };
-/// SRB_STATUS_INVALID_REQUEST.
-const INVALID_REQUEST: u8 = 0x06;
+
+/// Completes a request that is no SCSI command.
+fn complete_control(c: &Context, status: u8) {
+    if c.function() != 0 {
+        c.completes(status);
+    }
+}
+
+/// StorPortInitializePerfOpts, which asks for the options.
+fn query_options(c: &Context) {
+    use abi::perf_configuration_data as data;
+    let options = structure(c.own(EMPTY));
+    options.set(data::Version, 4);
+    options.set(data::Size, data::SIZE as u32);
+    c.call(14, [1, options.address()]);
+}
+
+/// StorPortReadRegisterUlong without HwDeviceExtension, which the macros for x64 omit.
+fn read_register(address: usize) {
+    ddi("StorPortReadRegisterUlong", [0, address]);
+}
+
+fn write_register(address: usize) {
+    ddi("StorPortWriteRegisterUlong", [0, address, 0]);
+}
+
+fn set_srb_extension(c: &Context) {
+    c.structure().set(info::SrbExtensionSize, 128);
+}
+
+/// StorPortNotification with an address to write to.
+fn notify(c: &Context, kind: u32) {
+    c.notify(kind, [c.own(NOTE)]);
+}
+
+/// Keeps the request. HwTimer completes it.
+fn keep(c: &Context) {
+    c.keeps();
+    c.request_timer_call(1);
+}
 
 /// HwFindAdapter: one lock for all messages.
 fn share_interrupt_lock(c: &Context) {
@@ -181,16 +239,16 @@ fn cases() -> Vec<Case> {
             INTERRUPT => |c| { if c.about == 1 { c.take_messages(&[0]); } };
         LockRecursion "all messages' locks under one of them" [HwBuildIo]:
             |c| {
-                let (_, old) = c.ext.acquire_message(0);
+                let (_, old) = c.acquire_message(0);
                 c.take(&[InterruptLock]);
-                c.ext.release_message(0, old);
+                c.release_message(0, old);
             } => |c| { c.take_messages(&[0]); c.take(&[InterruptLock]); };
         LockRecursion "StartIo" [HwResetBus] on Reset: START_IO => INTERRUPT;
         LockRecursion "StartIo" [HwStateChange]: START_IO => INTERRUPT;
-        LockRecursion "StartIo" [HwTimer]: START_IO => INTERRUPT;
+        LockRecursion "StartIo" [HwTimer]: START_IO => |c| c.take(&[DpcLock, InterruptLock]);
         LockRecursion "StartIo" [HwTimerEx]: START_IO => INTERRUPT;
         LockRecursion "StorPortSynchronizeAccess" [HwMSInterruptRoutine => HwDpcRoutine]:
-            |c| c.synchronize();
+            |c| c.synchronize(0);
         LockRecursion "Interrupt" [SynchronizedAccess => HwBuildIo]: INTERRUPT;
         LockOrder "a DPC's lock under Interrupt" [HwBuildIo]:
             |c| c.take(&[InterruptLock, DpcLock]) => |c| c.take(&[DpcLock, InterruptLock]);
@@ -199,23 +257,33 @@ fn cases() -> Vec<Case> {
         LockInversion "routines that take each other's locks" [HwMSInterruptRoutine]:
             |c| c.take_messages(&[1 - c.about as u32]) =>
             |c| { if c.about == 0 { c.take_messages(&[1]); } };
+        LockInversion "two DPCs' locks" [HwDpcRoutine] also [Rule::LockNested]:
+            |c| for [outer, inner] in [[FIRST_DPC, SECOND_DPC], [SECOND_DPC, FIRST_DPC]] {
+                c.acquire_at(DpcLock, c.own(outer), c.handle(0));
+                c.acquire_at(DpcLock, c.own(inner), c.handle(1));
+                c.release(1);
+                c.release(0);
+            } => DPC;
+        LockInversion "StartIo and a DPC's lock" [HwDpcRoutine] also [Rule::LockOrderStartIo]:
+            |c| { c.take(&[DpcLock, StartIoLock]); c.take(&[StartIoLock, DpcLock]); } =>
+            |c| { c.take(&[StartIoLock, DpcLock]); c.take(&[StartIoLock, DpcLock]); };
         LockDeadlock "two processors with each other's DPC lock" [HwBuildIo] on BothCpus
             also [Rule::LockNested, Rule::LockInversion]:
             |c| {
                 let own = current_number() as usize;
                 let dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| c.own(dpc));
-                c.ext.acquire(DpcLock, dpcs[own], c.handle(2 * own));
+                c.acquire_at(DpcLock, dpcs[own], c.handle(2 * own));
                 c.turn();
                 c.wait_for(2);
-                c.ext.acquire(DpcLock, dpcs[1 - own], c.handle(2 * own + 1));
+                c.acquire_at(DpcLock, dpcs[1 - own], c.handle(2 * own + 1));
             } =>
             |c| {
                 c.turn();
                 c.wait_for(2);
                 for dpc in [FIRST_DPC, SECOND_DPC] {
                     let handle = c.handle(current_number() as usize);
-                    c.ext.acquire(DpcLock, c.own(dpc), handle);
-                    c.ext.release(handle);
+                    c.acquire_at(DpcLock, c.own(dpc), handle);
+                    c.release_at(handle);
                 }
             };
         LockNotAllowed "StartIo" [HwPassiveInitialize => HwBuildIo]: START_IO;
@@ -223,7 +291,7 @@ fn cases() -> Vec<Case> {
         LockNotAllowed "a DPC's lock" [HwMSInterruptRoutine => HwDpcRoutine]: DPC;
         LockNotAllowed "a message's lock" [HwPassiveInitialize => HwBuildIo]: MESSAGE;
         LockNotAllowed "StorPortSynchronizeAccess" [HwPassiveInitialize => HwBuildIo]:
-            |c| c.synchronize();
+            |c| c.synchronize(0);
         LockNotAllowed "StartIo" [SynchronizedAccess => HwBuildIo]: START_IO;
         LockKind "no STOR_SPINLOCK" [HwBuildIo]: |c| c.acquire(0, 0) => INTERRUPT;
         LockKind "a value above STOR_SPINLOCK" [HwBuildIo]: |c| c.acquire(6, 0) => INTERRUPT;
@@ -232,7 +300,7 @@ fn cases() -> Vec<Case> {
         LockKind "DpcLevelLock by StorPortAcquireSpinLock" [HwBuildIo]:
             |c| c.acquire(DpcLevelLock, 0) => DPC;
         LockDpc "memory that is no DPC" [HwBuildIo]:
-            |c| c.ext.acquire(DpcLock, c.own(EMPTY), c.handle(0)) => DPC;
+            |c| c.acquire_at(DpcLock, c.own(EMPTY), c.handle(0)) => DPC;
         LockDpc "NULL by StorPortAcquireSpinLockEx" [HwBuildIo]:
             |c| c.acquire_ex(DpcLock, 0, 0) => |c| c.take_ex(&[DpcLock]);
         LockMsiMode "taken" []:
@@ -250,7 +318,7 @@ fn cases() -> Vec<Case> {
             |c| match c.callback {
                 HwFindAdapter => share_interrupt_lock(c),
                 HwBuildIo => {
-                    c.ext.release_message(0, irql::DISPATCH.into());
+                    c.release_message(0, irql::DISPATCH.into());
                 }
                 _ => {}
             } => |c| { if c.callback == HwBuildIo { c.take_messages(&[0]); } };
@@ -273,6 +341,31 @@ fn cases() -> Vec<Case> {
                 structure(c.handle(0)).write(&saved);
                 c.release(0);
             } => |c| c.take(&[DpcLock, InterruptLock]);
+        LockHandleInUse "a second lock by the same handle" [HwBuildIo]:
+            |c| {
+                c.acquire(StartIoLock, 0);
+                c.acquire(InterruptLock, 0);
+                c.release(0);
+                c.release(0);
+            } => |c| c.take(&[StartIoLock, InterruptLock]);
+        LockHandleInUse "by the other processor" [HwBuildIo] on BothCpus:
+            |c| {
+                if current_number() == 0 {
+                    c.acquire(DpcLock, 0);
+                    c.turn();
+                    c.wait_for(2);
+                    c.release(0);
+                } else {
+                    c.wait_for(1);
+                    c.take(&[InterruptLock]);
+                    c.turn();
+                }
+            } =>
+            |c| {
+                let handle = current_number() as usize;
+                c.acquire(DpcLock, handle);
+                c.release(handle);
+            };
         LockHandleMoved "released by a copy of the handle" [HwBuildIo]:
             |c| {
                 c.acquire(DpcLock, 0);
@@ -287,7 +380,7 @@ fn cases() -> Vec<Case> {
                 });
             } => INTERRUPT;
         LockHandleChanged "another IRQL of a message's lock" [HwBuildIo]:
-            |c| { c.ext.acquire_message(0); c.ext.release_message(0, irql::PASSIVE.into()); } =>
+            |c| { c.acquire_message(0); c.release_message(0, irql::PASSIVE.into()); } =>
             MESSAGE;
         LockNotHeld "never taken" [HwBuildIo]: |c| c.release(0) => INTERRUPT;
         LockNotHeld "released twice" [HwBuildIo]:
@@ -298,16 +391,16 @@ fn cases() -> Vec<Case> {
                 c.release(0);
             } => INTERRUPT;
         LockNotHeld "a message's lock" [HwBuildIo]:
-            |c| c.ext.release_message(0, irql::DISPATCH.into()) => MESSAGE;
+            |c| c.release_message(0, irql::DISPATCH.into()) => MESSAGE;
         LockNotHeld "Storport's own message's lock" [HwMSInterruptRoutine]:
-            |c| c.ext.release_message(c.about as u32, irql::DEVICE.into()) => NOTHING;
+            |c| c.release_message(c.about as u32, irql::DEVICE.into()) => NOTHING;
         LockAtReturn "Interrupt" [HwBuildIo]: |c| c.acquire(InterruptLock, 0) => INTERRUPT;
         LockAtReturn "Interrupt" [HwAdapterControl]: |c| c.acquire(InterruptLock, 0) => INTERRUPT;
         LockAtReturn "Interrupt" [HwResetBus] on Reset:
             |c| c.acquire(InterruptLock, 0) => INTERRUPT;
         LockAtReturn "its lock" [HwDpcRoutine]: |c| c.acquire(DpcLock, 0) => DPC;
         LockAtReturn "StartIo" [HwWorkItem]: |c| c.acquire(StartIoLock, 0) => START_IO;
-        LockAtReturn "a message's lock" [HwBuildIo]: |c| c.ext.acquire_message(0) => MESSAGE;
+        LockAtReturn "a message's lock" [HwBuildIo]: |c| c.acquire_message(0) => MESSAGE;
         IrqlAtReturn "another IRQL" [HwBuildIo]:
             |_| set_irql(irql::DEVICE) => |_| set_irql(set_irql(irql::DEVICE));
         LockOrderStartIo "under a DPC's lock" [HwBuildIo]:
@@ -320,7 +413,7 @@ fn cases() -> Vec<Case> {
         LockNested "DPCs' locks" [HwBuildIo]:
             |c| {
                 c.under(&[DpcLock], |c| {
-                    c.ext.acquire(DpcLock, c.own(SECOND_DPC), c.handle(1));
+                    c.acquire_at(DpcLock, c.own(SECOND_DPC), c.handle(1));
                     c.release(1);
                 });
             } => DPC;
@@ -329,14 +422,14 @@ fn cases() -> Vec<Case> {
         LockThreadedDpc "in an ordinary DPC" []:
             |c| match c.callback {
                 HwStartIo => {
-                    c.ext.issue_dpc(c.own(FIRST_DPC), 0, 0);
+                    c.issue_dpc(c.own(FIRST_DPC), 0, 0);
                 }
                 HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
                 _ => {}
             } =>
             |c| match c.callback {
                 HwStartIo => {
-                    c.ext.issue_dpc(c.own(THREADED_DPC), 0, 0);
+                    c.issue_dpc(c.own(THREADED_DPC), 0, 0);
                 }
                 HwDpcRoutine => c.take_ex(&[ThreadedDpcLock]),
                 _ => {}
@@ -351,9 +444,9 @@ fn cases() -> Vec<Case> {
         LockReleaseOrder "a DPC's lock before a message's" [HwBuildIo]:
             |c| {
                 c.acquire(DpcLock, 0);
-                let (_, old) = c.ext.acquire_message(0);
+                let (_, old) = c.acquire_message(0);
                 c.release(0);
-                c.ext.release_message(0, old);
+                c.release_message(0, old);
             } => |c| c.under(&[DpcLock], |c| c.take_messages(&[0]));
         LockOtherThread "released by the other processor" [HwBuildIo] on BothCpus:
             |c| {
@@ -375,6 +468,12 @@ fn cases() -> Vec<Case> {
         StopAtDirql "a lock" []:
             |c| { if c.is_stop() { c.take(&[InterruptLock]); } } =>
             |c| { if c.callback == HwBuildIo { c.take(&[InterruptLock]); } };
+        StopAtDirql "a lock in ScsiRestartAdapter" [] on Sleep:
+            |c| { if c.is_control(control::ScsiRestartAdapter) { c.take(&[StartIoLock]); } } =>
+            NOTHING;
+        StopAtDirql "pool in ScsiRestartAdapter" [] on Sleep:
+            |c| { if c.is_control(control::ScsiRestartAdapter) { c.allocate_pool(); } } =>
+            NOTHING;
         StopAtDirql "pool is freed" []:
             |c| match c.callback {
                 HwPassiveInitialize => c.note(c.allocate_pool()),
@@ -387,8 +486,10 @@ fn cases() -> Vec<Case> {
                 _ => {}
             };
         LockInDumpMode "Interrupt" [HwStartIo] on Dump: INTERRUPT => NOTHING;
+        LockInDumpMode "StorPortSynchronizeAccess" [HwStartIo] on Dump:
+            |c| c.synchronize(0) => NOTHING;
         DdiCallback "StorPortEnablePassiveInitialization" [HwPassiveInitialize => HwInitialize]:
-            |c| c.ext.enable_passive_initialization();
+            |c| c.enable_passive_initialization();
         DdiCallback "StorPortFreeDeviceBase" []:
             |c| match c.callback {
                 HwFindAdapter => c.note(c.map(0xFE00_0000, 4096)),
@@ -402,13 +503,13 @@ fn cases() -> Vec<Case> {
         DdiCallback "StorPortGetUncachedExtension" [HwPassiveInitialize => HwFindAdapter]:
             |c| c.uncached(4096);
         DdiCallback "StorPortInitializeDpc" [HwInitialize => HwPassiveInitialize]:
-            |c| c.ext.initialize_dpc(c.own(FIRST_DPC));
+            |c| c.initialize_dpc(c.own(FIRST_DPC));
         DdiCallback "StorPortInitializePerfOpts" [HwFindAdapter => HwInitialize]:
-            |c| c.query_options();
+            query_options;
         DdiCallback "StorPortInitialize" [HwPassiveInitialize]:
             |_| ddi("StorPortInitialize", [1, 1, 1]) => NOTHING;
         DdiCallback "StorPortMarkDumpMemory" [HwPassiveInitialize => HwFindAdapter]:
-            |c| c.call(45, [c.ext.0, 4096, 0]);
+            |c| c.call(45, [c.ext, 4096, 0]);
         DdiCallback "StorPortSetAdapterBusType" [HwPassiveInitialize => HwFindAdapter]:
             |c| c.call(64, [1]);
         DdiCallback "StorPortSetFeatureList" [HwPassiveInitialize => HwFindAdapter]:
@@ -470,15 +571,15 @@ fn cases() -> Vec<Case> {
         DdiIrql "StorPortInitializeWorker" [HwBuildIo] under [InterruptLock]: |c| c.result(29, []);
         DdiIrql "StorPortInitializeTimer" [HwBuildIo] under [InterruptLock]: |c| c.result(32, []);
         DdiDeprecated "StorPortLogError" [HwPassiveInitialize]:
-            |c| ddi("StorPortLogError", [c.ext.0, 0, 0, 0, 0, 7, 1]) => LOG;
+            |c| ddi("StorPortLogError", [c.ext, 0, 0, 0, 0, 7, 1]) => LOG;
         DdiDeprecated "StorPortValidateRange" [HwFindAdapter]:
             |c| {
-                let arguments = [c.ext.0, 5, 0, 0xFE00_0000, 4096, 0];
+                let arguments = [c.ext, 5, 0, 0xFE00_0000, 4096, 0];
                 ddi("StorPortValidateRange", arguments);
             } => |c| c.map(0xFE00_0000, 4096);
         DdiPortOnly "StorPortCompleteRequest" [HwStartIo]:
             |c| {
-                let arguments = [c.ext.0, 0, 0, 0, BUS_RESET.into()];
+                let arguments = [c.ext, 0, 0, 0, BUS_RESET.into()];
                 ddi("StorPortCompleteRequest", arguments);
             } => |c| c.completes(BUS_RESET);
         DdiProhibited "KeGetCurrentIrql" [HwBuildIo]:
@@ -487,9 +588,9 @@ fn cases() -> Vec<Case> {
                 exported::<extern "win64" fn() -> u8>(function.expect("an export"))();
             } => |c| c.result(109, []);
         DdiExtension "another address" [HwBuildIo]:
-            |c| ddi("StorPortReady", [c.ext.0 + 8]) => |c| ddi("StorPortReady", [c.ext.0]);
+            |c| ddi("StorPortReady", [c.ext + 8]) => |c| ddi("StorPortReady", [c.ext]);
         DdiArgument "StorPortInitializeDpc of NULL" [HwPassiveInitialize]:
-            |c| c.ext.initialize_dpc(0) => |c| c.ext.initialize_dpc(c.own(EMPTY));
+            |c| c.initialize_dpc(0) => |c| c.initialize_dpc(c.own(EMPTY));
         DdiArgument "StorPortLogSystemEvent with too much data" [HwPassiveInitialize]:
             |c| {
                 use abi::stor_log_event_details::DumpDataSize;
@@ -500,23 +601,24 @@ fn cases() -> Vec<Case> {
         DdiArgument "a context for StartIo" [HwBuildIo]:
             |c| {
                 let context = c.own(FIRST_DPC);
-                c.ext.acquire(StartIoLock, context, c.handle(0));
+                c.acquire_at(StartIoLock, context, c.handle(0));
                 c.release(0);
             } => START_IO;
         DdiArgument "no handle" [HwBuildIo]:
-            |c| { c.ext.acquire(StartIoLock, 0, 0); c.ext.release(0); } => START_IO;
-        NotificationType "NextRequest" [HwPassiveInitialize]: |c| c.notify(1) => |c| c.notify(12);
+            |c| { c.acquire_at(StartIoLock, 0, 0); c.release_at(0); } => START_IO;
+        NotificationType "NextRequest" [HwPassiveInitialize]: |c| notify(c, 1) => |c| notify(c, 12);
         NotificationType "an obsolete one" [HwPassiveInitialize]:
-            |c| c.notify(4) => |c| c.notify(12);
+            |c| notify(c, 4) => |c| notify(c, 12);
         NotificationType "GetExtendedFunctionTable" [HwPassiveInitialize]:
-            |c| c.notify(15) => |c| c.notify(12);
+            |c| notify(c, 15) => |c| notify(c, 12);
         NotificationType "RequestDirectComplete" [HwPassiveInitialize]:
-            |c| c.notify(0x1008) => |c| c.notify(12);
+            |c| notify(c, 0x1008) => |c| notify(c, 12);
         PerfOpts "without PERF_CONFIGURATION_DATA" [HwInitialize]:
-            |c| c.call(14, [1, 0]) => |c| c.query_options();
+            |c| c.call(14, [1, 0]) => query_options;
         Stall "more than 0.1 s" [HwBuildIo]: |c| c.stall(100_001) => STALL;
         StartIoWait "a stall" [HwStartIo => HwBuildIo]: STALL;
         StartIoWait "contiguous memory" [HwStartIo => HwPassiveInitialize]: CONTIGUOUS;
+        StartIoWait "contiguous memory, unlike pool" [HwStartIo]: CONTIGUOUS => POOL;
         StartIoWait "StorPortDelayExecution" [HwStartIo => HwPassiveInitialize]:
             |c| c.call(81, [1]);
         StartIoWait "StorPortWaitForSingleObject" [HwStartIo => HwPassiveInitialize]: WAIT;
@@ -525,20 +627,20 @@ fn cases() -> Vec<Case> {
         DeviceBase "an address that is not mapped is freed" [HwFindAdapter]:
             |c| c.unmap(c.map(0xFE00_0000, 4096) + 64) => |c| c.unmap(c.map(0xFE00_0000, 4096));
         RegisterAddress "read" [HwFindAdapter]:
-            |c| c.read_register(c.map(0xFE00_0000, 4096) + 4096) =>
-            |c| c.read_register(c.map(0xFE00_0000, 4096));
+            |c| read_register(c.map(0xFE00_0000, 4096) + 4096) =>
+            |c| read_register(c.map(0xFE00_0000, 4096));
         RegisterAddress "written" [HwFindAdapter]:
-            |c| c.write_register(c.map(0xFE00_0000, 4096) + 4096) =>
-            |c| c.write_register(c.map(0xFE00_0000, 4096));
+            |c| write_register(c.map(0xFE00_0000, 4096) + 4096) =>
+            |c| write_register(c.map(0xFE00_0000, 4096));
         QueueDepth "before the first INQUIRY" [HwPassiveInitialize => HwStartIo]:
             |c| c.set_depth(8);
         QueueDepth "0" [HwStartIo]: |c| c.set_depth(0) => |c| c.set_depth(256);
         Dpc "issued" [HwBuildIo]:
-            |c| c.ext.issue_dpc(c.own(EMPTY), 0, 0) => |c| c.ext.issue_dpc(c.own(FIRST_DPC), 0, 0);
+            |c| c.issue_dpc(c.own(EMPTY), 0, 0) => |c| c.issue_dpc(c.own(FIRST_DPC), 0, 0);
         Dpc "cancelled" [HwPassiveInitialize]:
             |c| c.result(95, [c.own(EMPTY)]) => |c| c.result(95, [c.own(FIRST_DPC)]);
         Timer "no HwTimer" [HwPassiveInitialize]:
-            |c| c.ext.notify(6, [0, 1]) => |c| c.ext.request_timer_call(1);
+            |c| c.notify(6, [0, 1]) => |c| c.request_timer_call(1);
         Pool "freed twice" [HwPassiveInitialize]:
             |c| { let pool = c.allocate_pool(); c.free_pool(pool); c.free_pool(pool); } => POOL;
         Pool "freed as contiguous memory" [HwPassiveInitialize]:
@@ -546,9 +648,11 @@ fn cases() -> Vec<Case> {
         Pool "freed by an address inside" [HwPassiveInitialize]:
             |c| c.free_pool(c.allocate_pool() + 16) => POOL;
         DdiInDumpMode "a DPC" [HwInitialize] on Dump:
-            |c| c.ext.initialize_dpc(c.own(EMPTY)) => NOTHING;
+            |c| c.initialize_dpc(c.own(EMPTY)) => NOTHING;
         DdiDumpStack "StorPortEnablePassiveInitialization" [HwInitialize] on Dump:
-            |c| c.ext.enable_passive_initialization() => NOTHING;
+            |c| c.enable_passive_initialization() => NOTHING;
+        DdiInDumpMode "the registry" [HwInitialize] on Dump: REGISTRY_READ => NOTHING;
+        DdiDumpStack "a timer" [HwInitialize] on Dump: |c| c.request_timer_call(10) => NOTHING;
         DdiDumpStack "pool" [HwInitialize] on Dump: |c| c.allocate_pool() => NOTHING;
         InitializationData "NeedPhysicalAddresses" [DriverEntry]:
             |c| c.structure().set(init::NeedPhysicalAddresses, 0) => NOTHING;
@@ -591,16 +695,16 @@ fn cases() -> Vec<Case> {
         HalfDuplex "chosen" [HwFindAdapter]:
             |c| c.structure().set(info::SynchronizationModel, 0) => NOTHING;
         SrbExtensionSize "set after the uncached extension was taken" [HwFindAdapter]:
-            |c| { c.uncached(4096); c.set_srb_extension(); } =>
-            |c| { c.set_srb_extension(); c.uncached(4096); };
+            |c| { c.uncached(4096); set_srb_extension(c); } =>
+            |c| { set_srb_extension(c); c.uncached(4096); };
         AdapterControl "no ScsiStopAdapter" [HwAdapterControl]:
-            |c| c.supports_stop_and_restart(false, true) => SUPPORTS_BOTH;
+            |c| c.supports(&[control::ScsiRestartAdapter]) => SUPPORTS_BOTH;
         AdapterControl "no ScsiRestartAdapter" [HwAdapterControl]:
-            |c| c.supports_stop_and_restart(true, false) => SUPPORTS_BOTH;
+            |c| c.supports(&[control::ScsiStopAdapter]) => SUPPORTS_BOTH;
         AdapterControl "the query fails" [HwAdapterControl]:
-            |c| { c.supports_stop_and_restart(true, true); c.answer(1); } => SUPPORTS_BOTH;
+            |c| { SUPPORTS_BOTH(c); c.answer(1); } => SUPPORTS_BOTH;
         SrbUnknown "memory that is no SRB is completed" [HwPassiveInitialize]:
-            |c| c.ext.complete(c.own(EMPTY), SUCCESS) => NOTHING;
+            |c| c.complete_srb(c.own(EMPTY), SUCCESS) => NOTHING;
         SrbUnknown "the list of a completed request" [HwStartIo]:
             |c| { c.complete(SUCCESS); c.list(); c.answer(1); } =>
             |c| { c.list(); c.complete(SUCCESS); c.answer(1); };
@@ -624,11 +728,11 @@ fn cases() -> Vec<Case> {
             |c| { c.structure().set(storage::DataTransferLength, 0); c.is_busy_once(); } =>
             |c| c.is_busy_once();
         SrbAfterReset "a request stays" [HwResetBus] on Reset:
-            |c| { c.ext.request_timer_call(50_000); c.answer(1); } => NOTHING;
+            |c| { c.request_timer_call(50_000); c.answer(1); } => NOTHING;
         SrbStartIo "FALSE for a request that is kept" [HwStartIo]:
-            |c| { c.keep(); c.answer(0); } => |c| { c.keep(); c.answer(1); };
+            |c| { keep(c); c.answer(0); } => |c| { keep(c); c.answer(1); };
         SrbControl "an error" [HwStartIo] on Sleep:
-            |c| c.complete_control(ERROR) => |c| c.complete_control(INVALID_REQUEST);
+            |c| complete_control(c, ERROR) => |c| complete_control(c, INVALID_REQUEST);
         InterruptLevel "the pin stays asserted" [HwInterrupt] on Pin: |c| c.answer(1) => NOTHING;
         DumpMemory "64 KiB" [HwFindAdapter] on Dump:
             |c| c.uncached(64 << 10) => |c| c.uncached(16 << 10);
@@ -645,15 +749,10 @@ const FATAL: [Rule; 4] = [
     Rule::InterruptLevel,
 ];
 
-const CASE: &str = "FERROSTOR_CASE";
-
 #[test]
 #[ignore = "a part of the test of all breaches: it ends the process"]
 fn the_fatal_breach() {
-    let number: usize = std::env::var(CASE)
-        .expect("the case")
-        .parse()
-        .expect("a number");
+    let number = testing::asked().parse().expect("a number");
     let Case {
         run, wrong, under, ..
     } = cases().remove(number);
@@ -665,13 +764,7 @@ fn the_fatal_breach() {
 /// The rules that a breach breaks that ends the machine. It runs in another process of this
 /// test program.
 fn broken_at_the_end(number: usize) -> BTreeSet<String> {
-    let (_, module) = module_path!().split_once("::").expect("a crate");
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .arg(format!("{module}::the_fatal_breach"))
-        .args(["--exact", "--ignored", "--nocapture"])
-        .env(CASE, number.to_string())
-        .output()
-        .expect("it starts");
+    let output = testing::run("tests::rules::the_fatal_breach", &number.to_string());
     let said = String::from_utf8_lossy(&output.stderr);
     let rule = |line: &str| {
         let line = line.trim();
@@ -689,6 +782,126 @@ fn broken_at_the_end(number: usize) -> BTreeSet<String> {
     } else {
         BTreeSet::from([format!("{}: {said}", output.status)])
     }
+}
+
+/// Makes Storport call a callback that it does not call of its own accord.
+fn cause(c: &Context, callback: Option<Callback>) {
+    match callback {
+        Some(Callback::HwDpcRoutine) => {
+            c.issue_dpc(c.own(FIRST_DPC), 0, 0);
+        }
+        Some(Callback::HwTimer) => c.request_timer_call(1),
+        Some(Callback::HwTimerEx) => {
+            c.request_timer(c.result(32, []), 0, 1);
+        }
+        Some(Callback::HwWorkItem) => {
+            c.queue_new_work(0);
+        }
+        Some(Callback::HwStateChange) => c.report_state_change(c.own(EMPTY)),
+        _ => {}
+    }
+}
+
+/// The rules that a miniport breaks by an action.
+fn broken(
+    run: Run,
+    (callback, action): (Option<Callback>, Action),
+    under: &'static [u32],
+) -> BTreeSet<String> {
+    let function = FakeFunction::new(if run == Run::Pin { 0 } else { 2 });
+    let is_done: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let act = move |c: &Context| {
+        // An action in HwAdapterControl alone is taken for the query.
+        if callback != Some(Callback::HwAdapterControl) || c.is_query() {
+            c.under(under, action);
+            is_done.store(true, Ordering::SeqCst);
+        }
+    };
+    let of_build_io = move |c: &Context| {
+        if callback == Some(Callback::SynchronizedAccess) {
+            c.synchronize(0);
+        }
+    };
+    let of_start_io = move |c: &Context| {
+        cause(c, callback);
+        if matches!(run, Run::Reset | Run::DumpReset) {
+            c.keeps();
+        }
+    };
+    let pin = Arc::clone(&function);
+    let of_interrupt = move |c: &Context| {
+        c.complete_kept(SUCCESS);
+        if run == Run::Pin {
+            pin.line(false);
+            c.turn();
+        }
+    };
+    let miniport = Miniport::new()
+        .on_any(callback, act)
+        .on(Callback::HwBuildIo, of_build_io)
+        .on(Callback::HwStartIo, of_start_io)
+        .on(Callback::HwInterrupt, of_interrupt)
+        .on(Callback::HwTimer, |c| c.complete_kept(ERROR));
+    let violations = if matches!(run, Run::Dump | Run::DumpReset) {
+        let stack = start_dump(miniport).expect("the dump stack starts");
+        let _ = match run {
+            Run::DumpReset => stack.execute_through_reset(&request(0)),
+            _ => stack.execute(&request(0)),
+        };
+        stack.report().violations
+    } else {
+        let settings = match run {
+            Run::Watched => watched(),
+            Run::Reset => soon(),
+            _ => quick(),
+        };
+        match try_start(miniport, function, settings) {
+            Ok(bench) => play(&bench, run, callback, is_done),
+            Err(failed) => failed.report.violations,
+        }
+    };
+    violations
+        .into_iter()
+        .map(|violation| violation.rule.to_owned())
+        .collect()
+}
+
+fn play(
+    bench: &Bench,
+    run: Run,
+    callback: Option<Callback>,
+    is_done: &AtomicBool,
+) -> Vec<Violation> {
+    match run {
+        Run::BothCpus => drop(bench.load(1, 1)),
+        _ => drop(bench.adapter.execute(read(512, Placement::Contiguous))),
+    }
+    match run {
+        Run::Plain => {
+            for message in [0, 1] {
+                bench.function.message(message);
+                bench.wait_for_interrupts(u64::from(message) + 1);
+            }
+        }
+        Run::Pin => {
+            bench.function.line(true);
+            bench.wait_until("the pin is released", |bench| bench.miniport.turns() > 0);
+        }
+        Run::Sleep => bench.adapter.restart().expect("it sleeps and wakes"),
+        _ => {}
+    }
+    use Callback::{HwDpcRoutine, HwStateChange, HwTimer, HwTimerEx, HwWorkItem};
+    if let Some(HwTimer | HwTimerEx | HwStateChange | HwDpcRoutine | HwWorkItem) = callback {
+        bench.wait_until("the action", |_| is_done.load(Ordering::SeqCst));
+    }
+    if callback == Some(HwWorkItem) {
+        bench.wait_until("the end of the work item", |bench| {
+            !bench.port().later.leaks().is_empty()
+        });
+    }
+    // The stop waits for the other callbacks, whose ends are checked.
+    let _ = bench.adapter.stop();
+    bench.adapter.report().violations
 }
 
 /// The failures of a case.

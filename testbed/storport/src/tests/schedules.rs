@@ -11,7 +11,8 @@ use std::{
     time::Duration,
 };
 
-use super::bench::*;
+use super::{super::abi::spin_lock::DpcLock, bench::*};
+use Callback::{HwBuildIo, HwStartIo};
 use testbed_machine::{cpu, schedule, testing};
 
 /// How a run ended, and what it said.
@@ -44,22 +45,35 @@ fn the_scene() {
     let asked = testing::asked();
     let (scene, seed) = asked.split_once(' ').expect("a scene and a seed");
     schedule::begin(seed.parse().expect("a number"));
-    match scene {
-        "answers" => load(Answers),
-        "counts" => load(Counts::default()),
-        "crosswise" => load(Crosswise(Scratch::new(256))),
-        "spins" => load(Spins),
+    let miniport = match scene {
+        "answers" => Miniport::new(),
+        "counts" => counts(),
+        // Two CPUs take two locks, each in its own order.
+        "crosswise" => Miniport::new().on(HwBuildIo, |c| {
+            let mut dpcs = [FIRST_DPC, SECOND_DPC].map(|dpc| c.own(dpc));
+            if cpu::current_number() == 1 {
+                dpcs.reverse();
+            }
+            let handles = Scratch::new(128);
+            c.acquire_at(DpcLock, dpcs[0], handles.address());
+            c.acquire_at(DpcLock, dpcs[1], handles.address() + 64);
+            c.release_at(handles.address() + 64);
+            c.release_at(handles.address());
+        }),
+        // Waits for what no other thread can tell it: they wait for it.
+        "spins" => Miniport::new().on(HwStartIo, |_| {
+            let told = AtomicUsize::new(0);
+            while told.load(Ordering::Relaxed) == 0 {
+                std::hint::spin_loop();
+            }
+        }),
         other => panic!("no scene {other}"),
-    }
-}
-
-/// Puts a load on a miniport, and says what came of it.
-fn load(miniport: impl Miniport + 'static) {
+    };
     let settings = AdapterSettings {
         callback_limit: Duration::from_secs(2),
         ..quick()
     };
-    let bench = start_with(miniport, FakeFunction::new(2), settings);
+    let bench = start_as(miniport, settings);
     let completions = bench.load(20, 4);
     eprintln!(
         "{} completions, broken: {:?}",
@@ -70,73 +84,26 @@ fn load(miniport: impl Miniport + 'static) {
     eprintln!("{:?}", schedule::trace().expect("a seed decides"));
 }
 
-/// Nothing wrong with it.
-struct Answers;
-
-impl Miniport for Answers {}
-
-/// Numbers its requests in HwBuildIo, where nothing keeps two CPUs apart, and
+/// A miniport that numbers its requests in HwBuildIo, where nothing keeps two CPUs apart, and
 /// completes them by number (storport-rules.md X10).
-#[derive(Default)]
-struct Counts {
-    next: AtomicUsize,
-    by_number: Mutex<HashMap<usize, usize>>,
-    numbers: Mutex<HashMap<usize, usize>>,
-}
-
-impl Miniport for Counts {
-    fn build_io(&self, ext: Extension, srb: usize) -> bool {
-        let number = self.next.load(Ordering::Relaxed);
-        let _ticks: (u64, usize) = with_result(|to| ext.notify(12, [to, 0, 0, 0]));
-        self.next.store(number + 1, Ordering::Relaxed);
-        self.by_number.lock().unwrap().insert(number, srb);
-        self.numbers.lock().unwrap().insert(srb, number);
-        true
-    }
-
-    fn start_io(&self, ext: Extension, srb: usize) -> bool {
-        let number = self.numbers.lock().unwrap()[&srb];
-        let srb = self.by_number.lock().unwrap()[&number];
-        ext.complete(srb, SUCCESS);
-        true
-    }
-}
-
-/// Two CPUs take two locks, each in its own order.
-struct Crosswise(Scratch);
-
-impl Miniport for Crosswise {
-    fn passive_initialize(&self, ext: Extension) -> bool {
-        ext.initialize_dpc(self.0.address());
-        ext.initialize_dpc(self.0.address() + 128);
-        true
-    }
-
-    fn build_io(&self, ext: Extension, _: usize) -> bool {
-        let mut dpcs = [self.0.address(), self.0.address() + 128];
-        if cpu::current_number() == 1 {
-            dpcs.reverse();
-        }
-        let handles = Scratch::new(128);
-        ext.acquire(1, dpcs[0], handles.address());
-        ext.acquire(1, dpcs[1], handles.address() + 64);
-        ext.release(handles.address() + 64);
-        ext.release(handles.address());
-        true
-    }
-}
-
-/// Waits for what no other thread can tell it: they wait for it.
-struct Spins;
-
-impl Miniport for Spins {
-    fn start_io(&self, _: Extension, _: usize) -> bool {
-        let told = AtomicUsize::new(0);
-        while told.load(Ordering::Relaxed) == 0 {
-            std::hint::spin_loop();
-        }
-        true
-    }
+fn counts() -> Miniport {
+    let next = AtomicUsize::new(0);
+    let maps = || -> &'static Mutex<HashMap<usize, usize>> { Box::leak(Box::default()) };
+    let (by_number, numbers) = (maps(), maps());
+    Miniport::new()
+        .on(HwBuildIo, move |c| {
+            let number = next.load(Ordering::Relaxed);
+            c.notify(12, [c.own(NOTE)]);
+            next.store(number + 1, Ordering::Relaxed);
+            by_number.lock().unwrap().insert(number, c.about);
+            numbers.lock().unwrap().insert(c.about, number);
+        })
+        .on(HwStartIo, move |c| {
+            let number = numbers.lock().unwrap()[&c.about];
+            let srb = by_number.lock().unwrap()[&number];
+            c.complete_srb(srb, SUCCESS);
+            c.answer(1);
+        })
 }
 
 /// The runs by seeds 1 to 50 that `found` something, with their seeds.
