@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     abi::Routine,
-    control_request::{ControlRequest, PowerState},
+    control_request::ControlRequest,
     cpu_queue::ProgramMailbox,
     life_cycle,
     port::{Port, Uncached},
@@ -120,8 +120,6 @@ pub enum FailingExport {
     GetScatterGatherList,
     /// StorPortPause returns FALSE.
     Pause,
-    /// StorPortResume returns FALSE.
-    Resume,
     /// RequestTimerCall is accepted, but HwTimer is never called.
     RequestTimerCall,
 }
@@ -144,10 +142,6 @@ pub enum SrbChange {
     NumSrbExData(u32),
     /// SrbExDataOffset\[0\].
     SrbExDataOffset(u32),
-    /// AddressLength of the STOR_ADDR_BTL8.
-    AddressLength(u32),
-    /// Length of the SRBEX_DATA_SCSI_CDB16.
-    ExDataLength(u32),
 }
 
 /// How much of a miniport's behaviour is checked.
@@ -178,16 +172,12 @@ pub struct AdapterSettings {
     pub srb: SrbShape,
     /// Concurrent channels.
     pub concurrent_channels: ConcurrentChannels,
-    /// A limit on the requests of a unit, below the miniport's.
-    pub unit_depth: Option<u32>,
     /// The interval at which time-outs are checked: 1 s in Windows.
     pub tick: Duration,
     /// Replaces the time-outs of requests.
     pub timeout: Option<Duration>,
     /// The longest duration of a callback. A longer one stops the machine.
     pub callback_limit: Duration,
-    /// The delay before a request that was completed as BUSY is started again.
-    pub busy_pause: Duration,
     /// How the adapter is stopped and restarted.
     pub control_calls: ControlCalls,
     /// How the adapter resumes after a sleep.
@@ -239,14 +229,8 @@ pub enum OptionalCallback {
     Tracing(bool),
     /// HwAdapterControl(ScsiAdapterSurpriseRemoval) at PASSIVE_LEVEL.
     SurpriseRemoval,
-    /// HwAdapterControl(ScsiAdapterPower) at DISPATCH_LEVEL.
-    AdapterPower(PowerState),
-    /// HwUnitControl(ScsiUnitPower) at DISPATCH_LEVEL.
-    UnitPower(Address, PowerState),
     /// HwUnitControl(ScsiUnitStart) at PASSIVE_LEVEL.
     UnitStart(Address),
-    /// HwUnitControl(ScsiUnitSurpriseRemoval) at PASSIVE_LEVEL.
-    UnitSurpriseRemoval(Address),
 }
 
 impl Default for AdapterSettings {
@@ -255,11 +239,9 @@ impl Default for AdapterSettings {
             checks: Checks::Cheap,
             srb: SrbShape::Storage,
             concurrent_channels: ConcurrentChannels::Granted,
-            unit_depth: None,
             tick: Duration::from_secs(1),
             timeout: None,
             callback_limit: Duration::from_secs(10),
-            busy_pause: Duration::from_millis(1),
             control_calls: ControlCalls::Strict,
             resume: Resume::Restart,
             argument: String::new(),

@@ -70,6 +70,8 @@ thread_local! {
     static ARGUMENT: Cell<u32> = const { Cell::new(0) };
     /// The number of locks that were held when the callback was called.
     static BASE: Cell<usize> = const { Cell::new(0) };
+    /// See [`caller`].
+    static CALLER: Cell<usize> = const { Cell::new(0) };
     /// How long the callback has stalled at DISPATCH_LEVEL or above, in nanoseconds.
     static STALLED: Cell<u64> = const { Cell::new(0) };
 }
@@ -88,6 +90,20 @@ pub(super) fn current() -> Callback {
 /// control type of HwAdapterControl or HwUnitControl, the kind of DPC of HwDpcRoutine.
 pub(super) fn current_argument() -> u32 {
     ARGUMENT.get()
+}
+
+/// The return address of the driver's call that the calling thread carries out; 0 if there is
+/// none.
+pub(super) fn caller() -> usize {
+    CALLER.get()
+}
+
+/// Carries out a call of the driver's that returns to `caller`.
+pub(super) fn called_from<T>(caller: usize, body: impl FnOnce() -> T) -> T {
+    let outer = CALLER.replace(caller);
+    let result = body();
+    CALLER.set(outer);
+    result
 }
 
 /// The adapter whose callback the calling thread runs.
@@ -140,6 +156,7 @@ impl Port {
         let outer = CALLBACK.replace(callback);
         let outer_argument = ARGUMENT.replace(argument);
         let outer_base = BASE.replace(self.locks_held());
+        let outer_caller = CALLER.replace(0);
         let outer_stalled = STALLED.replace(0);
         let before = cpu::set_irql(level);
         schedule::enter(routine.address());
@@ -160,10 +177,10 @@ impl Port {
         if after != level {
             self.violation(
                 Rule::IrqlAtReturn,
-                0,
                 format_args!("called at IRQL {level}, it returned at IRQL {after}"),
             );
         }
+        CALLER.set(outer_caller);
         BASE.set(outer_base);
         ARGUMENT.set(outer_argument);
         CALLBACK.set(outer);

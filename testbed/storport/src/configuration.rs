@@ -47,12 +47,11 @@ pub(super) struct Registration {
 impl Registration {
     /// Reads the structure that StorPortInitialize got, or returns the NTSTATUS of its refusal.
     /// Reports fields that are not as HW_INITIALIZATION_DATA's page demands.
-    pub(super) fn read(port: &Port, data: Structure, caller: usize) -> Result<Self, u32> {
+    pub(super) fn read(port: &Port, data: Structure) -> Result<Self, u32> {
         let bytes = data.get(init::HwInitializationDataSize) as usize;
         if !(SMALLEST_INITIALIZATION..=init::SIZE).contains(&bytes) {
             port.violation(
                 Rule::InitializationData,
-                caller,
                 format_args!(
                     "HwInitializationDataSize is {bytes}, not sizeof(HW_INITIALIZATION_DATA), {}",
                     init::SIZE
@@ -89,20 +88,14 @@ impl Registration {
             features: added(init::FeatureSupport),
             srb_types: added(init::SrbTypeFlags),
         };
-        registration.check(port, data, complete, caller)?;
+        registration.check(port, data, complete)?;
         Ok(registration)
     }
 
     /// Checks the demands of HW_INITIALIZATION_DATA's page (storport-rules.md Callbacks).
-    fn check(
-        &self,
-        port: &Port,
-        data: Structure,
-        complete: bool,
-        caller: usize,
-    ) -> Result<(), u32> {
+    fn check(&self, port: &Port, data: Structure, complete: bool) -> Result<(), u32> {
         let wrong = |what: std::fmt::Arguments<'_>| {
-            port.violation(Rule::InitializationData, caller, what);
+            port.violation(Rule::InitializationData, what);
         };
         let routines = [
             ("HwInitialize", self.initialize),

@@ -24,6 +24,7 @@ use super::{
     request::{Address, Program, Request},
     spin_locks::LockId,
     srb::{STATUS, Slot, recovery, state},
+    statistics::Counter,
     units::{Position, Unit},
     violations::Rule,
 };
@@ -34,6 +35,9 @@ use testbed_machine::{
     memory::Block,
     trap::{self, RevokedAccess},
 };
+
+/// The delay before a request that was completed as BUSY is started again.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
 /// A running program, and the mailbox that gets it when it has ended.
 struct Running {
@@ -553,11 +557,10 @@ impl CpuQueue {
         let port = self.port;
         let slot = port.srbs().slot(number);
         let srb = port.srbs().view(slot);
-        port.statistics.retried();
+        port.statistics.count(Counter::Retried);
         if srb.transfer_length() != slot.data_bytes() {
             port.violation(
                 Rule::SrbBusyLength,
-                0,
                 format_args!(
                     "SRB_STATUS_BUSY with a DataTransferLength of {}, not {}",
                     srb.transfer_length(),
@@ -573,7 +576,7 @@ impl CpuQueue {
         port.srbs().new_extension(slot);
         let place = self.place(number);
         inner.work[place] = Some(work);
-        let pause = port.settings.busy_pause;
+        let pause = BUSY_PAUSE;
         inner
             .busy
             .push_back((clock::now() + pause.as_nanos() as u64, number));
@@ -650,11 +653,10 @@ fn vacant(programs: &mut Vec<Option<Running>>) -> usize {
 
 impl Port {
     /// RequestComplete: completes the SRB at `address`.
-    pub(super) fn complete(&'static self, address: usize, caller: usize) {
+    pub(super) fn complete(&'static self, address: usize) {
         let Some(number) = self.try_srbs().and_then(|srbs| srbs.find(address)) else {
             return self.violation(
                 Rule::SrbUnknown,
-                caller,
                 format_args!("{address:#x} is not an SRB of this adapter"),
             );
         };
@@ -669,7 +671,6 @@ impl Port {
         if taken.is_err() {
             return self.violation(
                 Rule::SrbTwice,
-                caller,
                 format_args!("the SRB at {address:#x} was completed before"),
             );
         }
@@ -679,7 +680,6 @@ impl Port {
         {
             self.violation(
                 Rule::SrbStatus,
-                caller,
                 format_args!(
                     "a request (CDB {:02x}) is completed with SrbStatus {status:#04x}",
                     srb.cdb()[0]
@@ -694,7 +694,7 @@ impl Port {
     }
 
     /// The SRB at `address`, which the miniport must have. Reports a violation otherwise.
-    pub(super) fn srb_of_miniport(&self, address: usize, caller: usize) -> Option<&Slot> {
+    pub(super) fn srb_of_miniport(&self, address: usize) -> Option<&Slot> {
         let srbs = self.try_srbs()?;
         let slot = srbs
             .find(address)
@@ -703,7 +703,6 @@ impl Port {
         if slot.is_none() {
             self.violation(
                 Rule::SrbUnknown,
-                caller,
                 format_args!("{address:#x} is not an SRB that the miniport has"),
             );
         }

@@ -113,13 +113,11 @@ impl Port {
         dpc: Structure,
         routine: Routine,
         context: usize,
-        caller: usize,
     ) {
         let address = dpc.address();
         if dpc.is_null() || routine.is_none() {
             return self.violation(
                 Rule::DdiArgument,
-                caller,
                 format_args!(
                     "StorPortInitializeDpc({address:#x}, {:#x})",
                     routine.address()
@@ -136,7 +134,7 @@ impl Port {
         let Some(place) = self.dpcs.objects.get(number as usize) else {
             self.stop_machine(
                 Rule::Dpc,
-                caller,
+                None,
                 format_args!("more than {MOST} DPC objects"),
             )
         };
@@ -161,7 +159,7 @@ impl Port {
         dpc.set(stor_dpc::Lock, MARK | u64::from(number));
     }
 
-    fn dpc_object(&self, dpc: Structure, caller: usize) -> Option<&'static DpcObject> {
+    fn dpc_object(&self, dpc: Structure) -> Option<&'static DpcObject> {
         let object = self
             .dpcs
             .number(dpc)
@@ -169,7 +167,6 @@ impl Port {
         if object.is_none() {
             self.violation(
                 Rule::Dpc,
-                caller,
                 format_args!("{:#x} is not an initialised STOR_DPC", dpc.address()),
             );
         }
@@ -177,14 +174,8 @@ impl Port {
     }
 
     /// StorPortIssueDpc. Returns FALSE if the DPC is in a queue already.
-    pub(super) fn issue_dpc(
-        &self,
-        dpc: Structure,
-        first: usize,
-        second: usize,
-        caller: usize,
-    ) -> bool {
-        let Some(object) = self.dpc_object(dpc, caller) else {
+    pub(super) fn issue_dpc(&self, dpc: Structure, first: usize, second: usize) -> bool {
+        let Some(object) = self.dpc_object(dpc) else {
             return false;
         };
         if object.queued.swap(true, Ordering::AcqRel) {
@@ -197,8 +188,8 @@ impl Port {
     }
 
     /// StorPortCancelDpc. Returns whether the DPC was in a queue.
-    pub(super) fn cancel_dpc(&self, dpc: Structure, caller: usize) -> bool {
-        let Some(object) = self.dpc_object(dpc, caller) else {
+    pub(super) fn cancel_dpc(&self, dpc: Structure) -> bool {
+        let Some(object) = self.dpc_object(dpc) else {
             return false;
         };
         let last = object.last.load(Ordering::Relaxed) as usize;

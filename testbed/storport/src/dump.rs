@@ -70,6 +70,7 @@ const LACKING: &[(&str, Reason)] = &[
     ("StorPortFreeTimer", Reason::HighLevel),
     ("StorPortGetStartIoPerfParams", Reason::Drivers),
     ("StorPortInitializeDpc", Reason::Documented),
+    ("StorPortInitializeDpcWithContext", Reason::Documented),
     ("StorPortInitializePerfOpts", Reason::Drivers),
     ("StorPortInitializeTimer", Reason::HighLevel),
     ("StorPortInitializeWorker", Reason::HighLevel),
@@ -371,7 +372,7 @@ impl Port {
     }
 
     /// Whether this is a dump stack that lacks `function`. Reports the call as a violation.
-    pub(super) fn lacks(&self, function: &str, caller: usize) -> bool {
+    pub(super) fn lacks(&self, function: &str) -> bool {
         if !self.is_dump() {
             return false;
         }
@@ -388,18 +389,16 @@ impl Port {
                 true => Rule::DdiInDumpMode,
                 false => Rule::DdiDumpStack,
             },
-            caller,
             format_args!("{function} is not available in a dump stack"),
         );
         true
     }
 
     /// Whether this is a dump stack, in which no lock is taken. Reports the attempt to take one.
-    pub(super) fn has_no_locks(&self, caller: usize) -> bool {
+    pub(super) fn has_no_locks(&self) -> bool {
         if self.is_dump() {
             self.violation(
                 Rule::LockInDumpMode,
-                caller,
                 format_args!(
                     "a lock was acquired in dump mode: nothing else runs there, and drivers hung"
                 ),

@@ -14,7 +14,8 @@ use super::{
     pool::PoolKind,
     port::{Placed, Port, Uncached},
     spin_locks::LockId,
-    units::closed,
+    statistics::Counter,
+    units::{Unit, closed},
     violations::Rule,
 };
 use testbed_machine::{
@@ -54,14 +55,14 @@ exports! {
     StorPortConvertUlongToPhysicalAddress: |mut call| call.address(),
     StorPortMoveMemory: move_memory,
 
-    StorPortBusy: busy,
-    StorPortDeviceBusy: device_busy,
-    StorPortReady: |call| resume(call, closed::BUSY),
-    StorPortDeviceReady: |call| resume_device(call, closed::BUSY),
-    StorPortPause: pause,
-    StorPortPauseDevice: pause_device,
-    StorPortResume: |call| resume(call, closed::PAUSED),
-    StorPortResumeDevice: |call| resume_device(call, closed::PAUSED),
+    StorPortBusy: |call| busy(call, Of::Adapter),
+    StorPortDeviceBusy: |call| busy(call, Of::Unit),
+    StorPortReady: |call| resume(call, Of::Adapter, closed::BUSY),
+    StorPortDeviceReady: |call| resume(call, Of::Unit, closed::BUSY),
+    StorPortPause: |call| pause(call, Of::Adapter),
+    StorPortPauseDevice: |call| pause(call, Of::Unit),
+    StorPortResume: |call| resume(call, Of::Adapter, closed::PAUSED),
+    StorPortResumeDevice: |call| resume(call, Of::Unit, closed::PAUSED),
     StorPortSetDeviceQueueDepth: set_device_queue_depth,
     StorPortCompleteRequest: complete_request,
     StorPortSynchronizeAccess: synchronize_access,
@@ -117,7 +118,6 @@ fn initialize(mut call: Call) -> usize {
         if let Some(port) = callbacks::current_port() {
             port.violation(
                 Rule::DdiCallback,
-                call.caller,
                 format_args!("StorPortInitialize outside DriverEntry"),
             );
         }
@@ -128,12 +128,11 @@ fn initialize(mut call: Call) -> usize {
     if objects_missing || data.is_null() {
         port.violation(
             Rule::DdiArgument,
-            call.caller,
             format_args!("StorPortInitialize with a NULL argument"),
         );
         return ntstatus::STATUS_INVALID_PARAMETER as usize;
     }
-    let status = match Registration::read(port, data, call.caller) {
+    let status = match Registration::read(port, data) {
         Ok(registration) => match port.registration.set(registration) {
             Ok(()) => ntstatus::STATUS_SUCCESS,
             // The first call counts.
@@ -154,7 +153,6 @@ impl Call {
             let names: Vec<_> = allowed.iter().map(|allowed| allowed.name()).collect();
             port.violation(
                 Rule::DdiCallback,
-                self.caller,
                 format_args!(
                     "{} in {}, not in {}",
                     self.function,
@@ -184,7 +182,6 @@ impl Call {
             };
             port.violation(
                 rule,
-                self.caller,
                 format_args!(
                     "{} at IRQL {level}; the highest is {highest}",
                     self.function
@@ -196,7 +193,7 @@ impl Call {
 
     /// Whether `port` is that of a dump stack without the function. Reports a violation.
     pub(super) fn is_lacking(&self, port: &Port) -> bool {
-        port.lacks(self.function, self.caller)
+        port.lacks(self.function)
     }
 }
 
@@ -241,14 +238,14 @@ fn get_device_base(mut call: Call) -> usize {
     if fails(port, FailingExport::GetDeviceBase) {
         return 0;
     }
-    port.device_base(kind, address, bytes, call.caller)
+    port.device_base(kind, address, bytes)
 }
 
 fn free_device_base(mut call: Call) -> usize {
     let port = call.port();
     let address = call.address();
     call.check_callback(port, &[Callback::HwFindAdapter]);
-    port.free_device_base(address, call.caller);
+    port.free_device_base(address);
     0
 }
 
@@ -258,7 +255,7 @@ fn get_bus_data(mut call: Call) -> usize {
     let (_bus, _slot) = (call.u32(), call.u32());
     let buffer = call.structure();
     let bytes = call.u32() as usize;
-    port.check_bus_data(call.function, call.caller);
+    port.check_bus_data(call.function);
     if kind != config::PCIConfiguration {
         return 0;
     }
@@ -278,7 +275,7 @@ fn set_bus_data_by_offset(mut call: Call) -> usize {
     let (_bus, _slot) = (call.u32(), call.u32());
     let buffer = call.structure();
     let (offset, bytes) = (call.u32() as usize, call.u32() as usize);
-    port.check_bus_data(call.function, call.caller);
+    port.check_bus_data(call.function);
     if kind != config::PCIConfiguration || offset + bytes > 256 {
         return 0;
     }
@@ -290,7 +287,6 @@ fn set_bus_data_by_offset(mut call: Call) -> usize {
 fn deprecated(port: &Port, call: &Call) {
     port.violation(
         Rule::DdiDeprecated,
-        call.caller,
         format_args!("{} is deprecated", call.function),
     );
 }
@@ -305,7 +301,7 @@ fn get_message_interrupt_information(mut call: Call) -> usize {
     let port = call.port();
     let message = call.u32();
     let to = call.structure();
-    usize::from(extended::message_information(port, message, to, call.caller) == 0)
+    usize::from(extended::message_information(port, message, to) == 0)
 }
 
 fn get_physical_address(mut call: Call) -> usize {
@@ -331,7 +327,7 @@ fn get_virtual_address(mut call: Call) -> usize {
 fn get_scatter_gather_list(mut call: Call) -> usize {
     let port = call.port();
     let srb = call.address();
-    match port.srb_of_miniport(srb, call.caller) {
+    match port.srb_of_miniport(srb) {
         Some(_) if fails(port, FailingExport::GetScatterGatherList) => 0,
         Some(slot) => slot.list().unwrap_or(0),
         None => 0,
@@ -359,63 +355,54 @@ fn move_memory(mut call: Call) -> usize {
     0
 }
 
-fn busy(mut call: Call) -> usize {
-    let port = call.port();
-    let completions = call.u32();
-    port.statistics.busy();
-    port.gate.busy(completions);
-    TRUE
+/// The queue that a function is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Adapter,
+    /// The unit whose address is the next argument.
+    Unit,
 }
 
-fn device_busy(mut call: Call) -> usize {
-    let port = call.port();
-    let unit = call.unit(port);
-    let completions = call.u32();
-    port.statistics.busy();
-    if let Some(unit) = unit {
-        unit.gate.busy(completions);
+/// The unit; `Some(None)` is the adapter. `None` is a unit that does not exist.
+fn queue(call: &mut Call, port: &Port, of: Of) -> Option<Option<&'static Unit>> {
+    match of {
+        Of::Adapter => Some(None),
+        Of::Unit => call.unit(port).map(Some),
     }
-    usize::from(unit.is_some())
 }
 
-fn pause(mut call: Call) -> usize {
+fn busy(mut call: Call, of: Of) -> usize {
     let port = call.port();
+    let queue = queue(&mut call, port, of);
+    let completions = call.u32();
+    port.statistics.count(Counter::Busy);
+    if let Some(unit) = queue {
+        port.gate_of(unit).busy(completions);
+    }
+    usize::from(queue.is_some())
+}
+
+fn pause(mut call: Call, of: Of) -> usize {
+    let port = call.port();
+    let queue = queue(&mut call, port, of);
     let seconds = call.u32();
-    port.statistics.pause();
-    if fails(port, FailingExport::Pause) {
+    port.statistics.count(Counter::Pauses);
+    if of == Of::Adapter && fails(port, FailingExport::Pause) {
         return FALSE;
     }
-    port.pause(None, seconds);
-    TRUE
-}
-
-fn pause_device(mut call: Call) -> usize {
-    let port = call.port();
-    let unit = call.unit(port);
-    let seconds = call.u32();
-    port.statistics.pause();
-    if unit.is_some() {
-        port.pause(unit, seconds);
+    if let Some(unit) = queue {
+        port.pause(unit, Duration::from_secs(seconds.into()));
     }
-    usize::from(unit.is_some())
+    usize::from(queue.is_some())
 }
 
-fn resume(mut call: Call, reason: u32) -> usize {
+fn resume(mut call: Call, of: Of, reason: u32) -> usize {
     let port = call.port();
-    if reason == closed::PAUSED && fails(port, FailingExport::Resume) {
-        return FALSE;
-    }
-    port.resume(None, reason);
-    TRUE
-}
-
-fn resume_device(mut call: Call, reason: u32) -> usize {
-    let port = call.port();
-    let unit = call.unit(port);
-    if unit.is_some() {
+    let queue = queue(&mut call, port, of);
+    if let Some(unit) = queue {
         port.resume(unit, reason);
     }
-    usize::from(unit.is_some())
+    usize::from(queue.is_some())
 }
 
 fn set_device_queue_depth(mut call: Call) -> usize {
@@ -425,7 +412,6 @@ fn set_device_queue_depth(mut call: Call) -> usize {
     let Some(unit) = unit else {
         port.violation(
             Rule::QueueDepth,
-            call.caller,
             format_args!("StorPortSetDeviceQueueDepth before the unit's first INQUIRY"),
         );
         return FALSE;
@@ -433,7 +419,6 @@ fn set_device_queue_depth(mut call: Call) -> usize {
     if depth == 0 {
         port.violation(
             Rule::QueueDepth,
-            call.caller,
             format_args!("StorPortSetDeviceQueueDepth with a depth of 0; it is refused"),
         );
         return FALSE;
@@ -449,7 +434,6 @@ fn complete_request(mut call: Call) -> usize {
     let status = call.u8();
     port.violation(
         Rule::DdiPortOnly,
-        call.caller,
         format_args!(
             "StorPortCompleteRequest({}, {}, {}, {status:#04x}) completes requests without the \
              miniport; the call was ignored",
@@ -462,16 +446,16 @@ fn complete_request(mut call: Call) -> usize {
 fn synchronize_access(mut call: Call) -> usize {
     let port = call.port();
     let (routine, context) = (call.routine(), call.address());
-    if port.has_no_locks(call.caller) {
+    if port.has_no_locks() {
         return port.run_unlocked(routine, context);
     }
-    port.synchronize_access(routine, context, call.caller)
+    port.synchronize_access(routine, context)
 }
 
 fn stall_execution(mut call: Call) -> usize {
     let microseconds = call.u32();
     if let Some(port) = callbacks::current_port() {
-        check_stall(port, microseconds, call.caller);
+        check_stall(port, microseconds);
     }
     stall(Duration::from_micros(u64::from(microseconds)));
     0
@@ -486,32 +470,23 @@ pub(super) fn stall(time: Duration) {
 }
 
 /// Checks a stall (storport-rules.md 0xF1/0x2001).
-pub(super) fn check_stall(port: &Port, microseconds: u32, caller: usize) {
+pub(super) fn check_stall(port: &Port, microseconds: u32) {
     if microseconds > 100_000 {
         port.violation(
             Rule::Stall,
-            caller,
             format_args!("a stall of {microseconds} microseconds; at most 100000 are allowed"),
         );
     } else {
-        check_wait(
-            port,
-            format_args!("a stall of {microseconds} microseconds"),
-            caller,
-        );
+        check_wait(port, format_args!("a stall of {microseconds} microseconds"));
     }
 }
 
 /// Reports a wait in HwStartIo, as SpNoWait and StorPortStartIo do. Their lists do not contain
 /// StorPortAllocatePool, and HwStorStartIo's page allows it in full duplex, so it is allowed
 /// here. In half duplex, HwStartIo runs above the IRQL for that function (storport-rules.md X8).
-pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>, caller: usize) {
+pub(super) fn check_wait(port: &Port, what: fmt::Arguments<'_>) {
     if callbacks::current() == Callback::HwStartIo {
-        port.violation(
-            Rule::StartIoWait,
-            caller,
-            format_args!("{what} in HwStartIo"),
-        );
+        port.violation(Rule::StartIoWait, format_args!("{what} in HwStartIo"));
     }
 }
 
@@ -551,13 +526,13 @@ fn allocate_registry_buffer(mut call: Call) -> usize {
     }
     call.check_irql(port, irql::PASSIVE);
     let bytes: u32 = length.get(super::abi::value());
-    port.allocate(PoolKind::Registry, bytes as usize, call.caller)
+    port.allocate(PoolKind::Registry, bytes as usize)
 }
 
 fn free_registry_buffer(mut call: Call) -> usize {
     let port = call.port();
     let address = call.address();
-    port.free(PoolKind::Registry, address, call.caller);
+    port.free(PoolKind::Registry, address);
     0
 }
 
@@ -587,14 +562,14 @@ fn registry_write(mut call: Call) -> usize {
     FALSE
 }
 
-type Read = fn(&Port, usize, &mut [u8], usize);
-type Write = fn(&Port, usize, &[u8], usize);
+type Read = fn(&Port, usize, &mut [u8]);
+type Write = fn(&Port, usize, &[u8]);
 
 fn read_one(mut call: Call, width: usize, read: Read) -> usize {
     let port = call.port_of_callback();
     let address = call.address();
     let mut data = [0; 8];
-    read(port, address, &mut data[..width], call.caller);
+    read(port, address, &mut data[..width]);
     usize::from_le_bytes(data)
 }
 
@@ -602,7 +577,7 @@ fn write_one(mut call: Call, width: usize, write: Write) -> usize {
     let port = call.port_of_callback();
     let address = call.address();
     let data = call.u64().to_le_bytes();
-    write(port, address, &data[..width], call.caller);
+    write(port, address, &data[..width]);
     0
 }
 
@@ -612,12 +587,7 @@ fn read_many(mut call: Call, width: usize, step: usize, read: Read) -> usize {
     let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
     for index in 0..count {
         let mut data = [0; 8];
-        read(
-            port,
-            address + index * step,
-            &mut data[..width],
-            call.caller,
-        );
+        read(port, address + index * step, &mut data[..width]);
         buffer.offset(index * width).write(&data[..width]);
     }
     0
@@ -628,7 +598,7 @@ fn write_many(mut call: Call, width: usize, step: usize, write: Write) -> usize 
     let (address, buffer, count) = (call.address(), call.structure(), call.u32() as usize);
     for index in 0..count {
         let data = buffer.offset(index * width).bytes(width);
-        write(port, address + index * step, &data, call.caller);
+        write(port, address + index * step, &data);
     }
     0
 }

@@ -216,7 +216,6 @@ pub(super) fn extended_function(mut call: Call) -> usize {
     if AT_DISPATCH.contains(&code) && level < irql::DISPATCH {
         port.violation(
             Rule::DdiIrql,
-            call.caller,
             format_args!("{} at IRQL {level}, below DISPATCH_LEVEL", call.function),
         );
     }

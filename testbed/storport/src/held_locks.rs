@@ -6,7 +6,7 @@
 //! with a token that identifies the acquisition, and the old IRQL.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt,
     sync::{
         Arc,
@@ -64,25 +64,11 @@ struct Held {
     handle_reused: bool,
 }
 
-const NOTHING: Held = Held {
-    id: LockId::StartIo,
-    side: Side::Storport,
-    handle: 0,
-    token: 0,
-    old_irql: 0,
-    since: 0,
-    caller: 0,
-    handle_reused: false,
-};
-
-/// The most locks that a thread can hold. Storport's own locks and one of each kind are fewer.
-const DEEPEST: usize = 16;
-
 thread_local! {
     static THREAD: Cell<u32> = const { Cell::new(0) };
     static ACQUISITIONS: Cell<u32> = const { Cell::new(0) };
-    static HELD: [Cell<Held>; DEEPEST] = const { [const { Cell::new(NOTHING) }; DEEPEST] };
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// The locks of the thread, in the order of acquisition.
+    static HELD: RefCell<Vec<Held>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The number of threads that acquired locks.
@@ -94,10 +80,6 @@ fn this_thread() -> u32 {
         THREAD.set(THREADS.fetch_add(1, Ordering::Relaxed) + 1);
     }
     THREAD.get()
-}
-
-fn held(index: usize) -> Held {
-    HELD.with(|held| held[index].get())
 }
 
 impl fmt::Display for Held {
@@ -113,35 +95,26 @@ impl fmt::Display for Held {
     }
 }
 
-/// The locks that the calling thread holds, in the order of acquisition.
-pub(super) fn held_by_this_thread() -> Vec<String> {
-    (0..DEPTH.get())
-        .map(|index| held(index).to_string())
-        .collect()
+fn held() -> Vec<Held> {
+    HELD.with_borrow(Clone::clone)
 }
 
-fn find(wanted: impl Fn(&Held) -> bool) -> Option<usize> {
-    (0..DEPTH.get()).rev().find(|index| wanted(&held(*index)))
+/// The locks that the calling thread holds, in the order of acquisition.
+pub(super) fn held_by_this_thread() -> Vec<String> {
+    held().iter().map(Held::to_string).collect()
+}
+
+/// The last acquisition that is wanted, and its index.
+fn find(wanted: impl Fn(&Held) -> bool) -> Option<(usize, Held)> {
+    HELD.with_borrow(|held| {
+        let index = held.iter().rposition(wanted)?;
+        Some((index, held[index]))
+    })
 }
 
 /// Marks the handle of the acquisition at `index` as reused.
 fn mark_handle_reused(index: usize) {
-    HELD.with(|places| {
-        let entry = Held {
-            handle_reused: true,
-            ..places[index].get()
-        };
-        places[index].set(entry);
-    });
-}
-
-fn push(entry: Held) -> bool {
-    let depth = DEPTH.get();
-    let room = HELD.with(|held| held.get(depth).map(|place| place.set(entry)));
-    if room.is_some() {
-        DEPTH.set(depth + 1);
-    }
-    room.is_some()
+    HELD.with_borrow_mut(|held| held[index].handle_reused = true);
 }
 
 /// Whether the calling thread runs a threaded DPC.
@@ -150,23 +123,10 @@ fn in_threaded_dpc() -> bool {
         && callbacks::current_argument() == dpcs::THREADED
 }
 
-/// Removes the entry at `index`.
-fn remove(index: usize) -> Held {
-    let entry = held(index);
-    let depth = DEPTH.get() - 1;
-    HELD.with(|places| {
-        for below in index..depth {
-            places[below].set(places[below + 1].get());
-        }
-    });
-    DEPTH.set(depth);
-    entry
-}
-
 impl Port {
     /// The number of locks that the calling thread holds.
     pub(super) fn locks_held(&self) -> usize {
-        DEPTH.get()
+        HELD.with_borrow(Vec::len)
     }
 
     /// The lock with this identity, if it exists.
@@ -191,20 +151,18 @@ impl Port {
         }
     }
 
-    fn acquire(&self, id: LockId, side: Side, handle: usize, level: u8, caller: usize) {
+    fn acquire(&self, id: LockId, side: Side, handle: usize, level: u8) -> Held {
         let number = ACQUISITIONS.get().wrapping_add(1);
         ACQUISITIONS.set(number);
         let thread = this_thread();
         let old_irql = cpu::current_irql();
         cpu::set_irql(old_irql.max(level));
-        for (index, lock) in self.parts(id).iter().enumerate() {
-            lock.acquire(thread, |holder| {
-                self.wait(id, Some(index as u32), caller, holder)
-            });
+        for (index, lock) in (0..).zip(self.parts(id)) {
+            lock.acquire(thread, |holder| self.wait(id, Some(index), holder));
             lock.set_handle(handle);
         }
         if let Some(lock) = self.spin_lock(id) {
-            lock.acquire(thread, |holder| self.wait(id, None, caller, holder));
+            lock.acquire(thread, |holder| self.wait(id, None, holder));
             lock.set_handle(handle);
         }
         let entry = Held {
@@ -214,28 +172,19 @@ impl Port {
             token: u64::from(thread) << 32 | u64::from(number),
             old_irql,
             since: clock::now(),
-            caller,
+            caller: match side {
+                Side::Storport => 0,
+                Side::Miniport => callbacks::caller(),
+            },
             handle_reused: false,
         };
-        if !push(entry) {
-            self.lock_stops_machine(
-                Rule::LockRecursion,
-                id,
-                caller,
-                format_args!("{id} would be the thread's lock number {}", DEEPEST + 1),
-            );
-        }
+        HELD.with_borrow_mut(|held| held.push(entry));
+        entry
     }
 
     /// Begins a wait of the calling thread for lock `id`, or for its part `part`. The thread
     /// holds the parts before it.
-    fn wait(
-        &self,
-        id: LockId,
-        part: Option<u32>,
-        caller: usize,
-        holder: Arc<AtomicU32>,
-    ) -> Waiting {
+    fn wait(&self, id: LockId, part: Option<u32>, holder: Arc<AtomicU32>) -> Waiting {
         let part_of = |number| match id {
             LockId::AllChannels => LockId::Channel(number),
             _ => LockId::Message(number),
@@ -256,13 +205,12 @@ impl Port {
             held,
             calls: Calls::here(),
         };
-        Waiting::begin(waiter, holder, |circle| self.deadlock(caller, circle))
+        Waiting::begin(waiter, holder, |circle| self.deadlock(circle))
     }
 
     /// Releases the acquisition at `index`, and restores its old IRQL.
     fn release(&self, index: usize) {
-        let top = index + 1 == DEPTH.get();
-        let entry = remove(index);
+        let entry = HELD.with_borrow_mut(|held| held.remove(index));
         let time = clock::now() - entry.since;
         if let Some(lock) = self.spin_lock(entry.id) {
             lock.release(time);
@@ -270,18 +218,13 @@ impl Port {
         for lock in self.parts(entry.id).iter().rev() {
             lock.release(time);
         }
-        if top {
-            cpu::set_irql(entry.old_irql);
-        } else {
+        HELD.with_borrow_mut(|held| match held.get_mut(index) {
             // The lock above keeps its IRQL, and restores this old IRQL later.
-            HELD.with(|places| {
-                let above = Held {
-                    old_irql: entry.old_irql,
-                    ..places[index].get()
-                };
-                places[index].set(above);
-            });
-        }
+            Some(above) => above.old_irql = entry.old_irql,
+            None => {
+                cpu::set_irql(entry.old_irql);
+            }
+        });
     }
 
     /// Acquires a lock for a callback.
@@ -290,12 +233,12 @@ impl Port {
             LockId::Interrupt | LockId::Message(_) => irql::DEVICE,
             _ => irql::DISPATCH,
         };
-        self.acquire(id, Side::Storport, 0, level, 0);
+        self.acquire(id, Side::Storport, 0, level);
     }
 
     /// Releases the lock that the calling thread acquired last.
     pub(super) fn unlock(&self) {
-        if let Some(last) = DEPTH.get().checked_sub(1) {
+        if let Some(last) = self.locks_held().checked_sub(1) {
             self.release(last);
         }
     }
@@ -342,13 +285,10 @@ impl Port {
     /// Releases the locks that a callback still holds, and reports each.
     pub(super) fn check_locks_at_return(&self, callback: Callback) {
         let base = callbacks::locks_at_entry();
-        while DEPTH.get() > base {
-            let last = DEPTH.get() - 1;
-            let id = held(last).id;
+        for (last, Held { id, .. }) in held().into_iter().enumerate().skip(base).rev() {
             self.lock_violation(
                 Rule::LockAtReturn,
                 id,
-                0,
                 format_args!("{} returned with {id} held", callback.name()),
             );
             self.release(last);
@@ -363,25 +303,23 @@ impl Port {
         kind: u32,
         context: Structure,
         handle: Structure,
-        caller: usize,
     ) -> u32 {
         let address = handle.address();
         if address == 0 {
-            self.no_handle("taken", caller);
+            self.no_handle("taken");
             return stor_status::STOR_STATUS_INVALID_PARAMETER;
         }
-        let Some((id, level)) = self.lock_of(form, kind, context, caller) else {
+        let Some((id, level)) = self.lock_of(form, kind, context) else {
             return stor_status::STOR_STATUS_INVALID_PARAMETER;
         };
-        if !self.check_irql(form, kind, id, caller) && form == Form::Extended {
+        if !self.check_irql(form, kind, id) && form == Form::Extended {
             return stor_status::STOR_STATUS_INVALID_IRQL;
         }
-        self.check_acquisition(id, caller);
+        self.check_acquisition(id);
         if kind == spin_lock::ThreadedDpcLock && !in_threaded_dpc() {
             self.lock_violation(
                 Rule::LockThreadedDpc,
                 id,
-                caller,
                 format_args!(
                     "{id} is taken as ThreadedDpcLock in {}, which is for threaded DPCs only",
                     callbacks::current().name()
@@ -394,18 +332,16 @@ impl Port {
             self.lock_violation(
                 Rule::LockHandleInUse,
                 id,
-                caller,
                 format_args!("{id} is taken with a handle whose lock is not released"),
             );
         }
-        if let Some(mine) = mine {
+        if let Some((mine, _)) = mine {
             mark_handle_reused(mine);
         }
-        self.acquire(id, Side::Miniport, address, level, caller);
-        let entry = held(DEPTH.get() - 1);
+        let entry = self.acquire(id, Side::Miniport, address, level);
         if is_others {
             // The other thread needs the handle's content.
-            mark_handle_reused(DEPTH.get() - 1);
+            mark_handle_reused(self.locks_held() - 1);
             return stor_status::STOR_STATUS_SUCCESS;
         }
         handle.set(stor_lock_handle::Lock, kind);
@@ -415,10 +351,9 @@ impl Port {
         stor_status::STOR_STATUS_SUCCESS
     }
 
-    fn no_handle(&self, done: &str, caller: usize) {
+    fn no_handle(&self, done: &str) {
         self.violation(
             Rule::DdiArgument,
-            caller,
             format_args!("a spin lock is {done} with a STOR_LOCK_HANDLE of NULL"),
         );
     }
@@ -437,17 +372,10 @@ impl Port {
     }
 
     /// The lock that the miniport selects, and the IRQL at which it is held.
-    fn lock_of(
-        &self,
-        form: Form,
-        kind: u32,
-        context: Structure,
-        caller: usize,
-    ) -> Option<(LockId, u8)> {
+    fn lock_of(&self, form: Form, kind: u32, context: Structure) -> Option<(LockId, u8)> {
         if matches!(kind, spin_lock::StartIoLock | spin_lock::InterruptLock) && !context.is_null() {
             self.violation(
                 Rule::DdiArgument,
-                caller,
                 format_args!(
                     "the lock context of STOR_SPINLOCK {kind} is {:#x}, not NULL",
                     context.address()
@@ -459,7 +387,6 @@ impl Port {
             if number.is_none() {
                 self.violation(
                     Rule::LockDpc,
-                    caller,
                     format_args!(
                         "the lock context {:#x} is not an initialised STOR_DPC",
                         context.address()
@@ -477,7 +404,6 @@ impl Port {
             _ => {
                 self.violation(
                     Rule::LockKind,
-                    caller,
                     format_args!("{kind} is not a STOR_SPINLOCK of this function"),
                 );
                 None
@@ -488,7 +414,7 @@ impl Port {
     /// Checks the IRQL of an acquisition (storport-rules.md STOR_SPINLOCK). No report if
     /// `stop-at-dirql`, or `lock-order` or `lock-not-allowed` under a lock that raised the IRQL,
     /// covers it.
-    fn check_irql(&self, form: Form, kind: u32, id: LockId, caller: usize) -> bool {
+    fn check_irql(&self, form: Form, kind: u32, id: LockId) -> bool {
         let level = cpu::current_irql();
         let fits = match kind {
             spin_lock::InterruptLock => level <= irql::DEVICE,
@@ -496,13 +422,11 @@ impl Port {
             _ => level <= irql::DISPATCH,
         };
         let is_said = self.is_strict_control()
-            || form == Form::Plain
-                && (0..DEPTH.get()).any(|index| held(index).id.level() > id.level());
+            || form == Form::Plain && held().iter().any(|held| held.id.level() > id.level());
         if !fits && !is_said {
             self.lock_violation(
                 Rule::LockIrql,
                 id,
-                caller,
                 format_args!("{id} is taken (as STOR_SPINLOCK {kind}) at IRQL {level}"),
             );
         }
@@ -510,19 +434,17 @@ impl Port {
     }
 
     /// Checks the rules for all acquisitions by the miniport.
-    fn check_acquisition(&self, id: LockId, caller: usize) {
+    fn check_acquisition(&self, id: LockId) {
         let may_take = self.may_take(id);
-        for index in 0..DEPTH.get() {
-            let outer = held(index);
+        for outer in held() {
             let by = match outer.side {
                 Side::Storport => "Storport",
                 Side::Miniport => "the miniport",
             };
             if self.would_deadlock(outer.id, id) {
-                self.lock_stops_machine(
+                self.stop_machine(
                     Rule::LockRecursion,
-                    id,
-                    caller,
+                    Some(id),
                     format_args!(
                         "would wait forever: it takes {id} while {by} holds {}",
                         outer.id
@@ -541,7 +463,6 @@ impl Port {
                         self.lock_violation(
                             Rule::LockOrder,
                             id,
-                            caller,
                             format_args!(
                                 "{id} is taken while {by} holds {}; the order is StartIo, Dpc, Interrupt",
                                 outer.id
@@ -551,7 +472,7 @@ impl Port {
                     continue;
                 }
             };
-            self.check_nesting(outer, by, id, nested, caller);
+            self.check_nesting(outer, by, id, nested);
         }
         if !may_take {
             self.lock_violation(
@@ -560,7 +481,6 @@ impl Port {
                     _ => Rule::LockNotAllowed,
                 },
                 id,
-                caller,
                 format_args!("{} must not take {id}", callbacks::current().name()),
             );
         }
@@ -568,16 +488,9 @@ impl Port {
 
     /// Reports a nested acquisition if the two locks were nested in the opposite order before,
     /// else if it breaks the rule `nested`.
-    fn check_nesting(
-        &self,
-        outer: Held,
-        by: &str,
-        id: LockId,
-        nested: Option<Rule>,
-        caller: usize,
-    ) {
+    fn check_nesting(&self, outer: Held, by: &str, id: LockId, nested: Option<Rule>) {
         let place = || {
-            let place = place_in_driver(caller).map(|place| format!(", at {place}"));
+            let place = place_in_driver(callbacks::caller()).map(|place| format!(", at {place}"));
             format!(
                 "in {} on CPU {}{}",
                 callbacks::current().name(),
@@ -589,7 +502,6 @@ impl Port {
             self.lock_violation(
                 Rule::LockInversion,
                 id,
-                caller,
                 format_args!(
                     "{id} is taken while {by} holds {}; the opposite order was used {earlier}: two CPUs \
                      that do both at the same time deadlock",
@@ -600,7 +512,6 @@ impl Port {
             self.lock_violation(
                 rule,
                 id,
-                caller,
                 format_args!("{id} is taken while {by} holds {}", outer.id),
             );
         }
@@ -652,32 +563,26 @@ impl Port {
     }
 
     /// StorPortReleaseSpinLock.
-    pub(super) fn release_for_miniport(&self, handle: Structure, caller: usize) {
+    pub(super) fn release_for_miniport(&self, handle: Structure) {
         let address = handle.address();
         if address == 0 {
-            return self.no_handle("released", caller);
+            return self.no_handle("released");
         }
         let token = handle.get(stor_lock_handle::Context_LockQueue_Lock);
         let by_token = find(|held| held.token == token && held.side == Side::Miniport);
         let by_address = find(|held| held.handle == address && held.side == Side::Miniport);
-        let Some(index) = by_token.or(by_address) else {
+        let Some((index, entry)) = by_token.or(by_address) else {
             let (rule, what) = if token >> 32 != 0 && token >> 32 != u64::from(this_thread()) {
                 (Rule::LockOtherThread, "was taken by another thread")
             } else {
                 (Rule::LockNotHeld, "is not held")
             };
-            return self.violation(
-                rule,
-                caller,
-                format_args!("the lock of the released handle {what}"),
-            );
+            return self.violation(rule, format_args!("the lock of the released handle {what}"));
         };
-        let entry = held(index);
         if entry.handle != address {
             self.lock_violation(
                 Rule::LockHandleMoved,
                 entry.id,
-                caller,
                 format_args!(
                     "the handle of {} was at {:#x} when it was taken, and is at {address:#x} now",
                     entry.id, entry.handle
@@ -690,90 +595,73 @@ impl Port {
             self.lock_violation(
                 Rule::LockHandleChanged,
                 entry.id,
-                caller,
                 format_args!(
                     "the handle of {} was written to while it was held",
                     entry.id
                 ),
             );
         }
-        self.check_release_order(index, caller);
+        self.check_release_order(index);
         if !entry.handle_reused {
             handle.set(stor_lock_handle::Context_LockQueue_Lock, 0);
         }
         self.release(index);
     }
 
-    fn check_release_order(&self, index: usize, caller: usize) {
-        if index + 1 != DEPTH.get() {
-            let (released, last) = (held(index).id, held(DEPTH.get() - 1).id);
+    fn check_release_order(&self, index: usize) {
+        let held = held();
+        let (released, last) = (held[index].id, held[held.len() - 1].id);
+        if index + 1 != held.len() {
             self.lock_violation(
                 Rule::LockReleaseOrder,
                 released,
-                caller,
                 format_args!("{released} is released before {last}, which was taken later"),
             );
         }
     }
 
     /// StorPortAcquireMSISpinLock. Returns the old IRQL, or a status.
-    pub(super) fn acquire_message_for_miniport(
-        &self,
-        message: u32,
-        caller: usize,
-    ) -> Result<u8, u32> {
-        let id = self.message_lock(message, caller)?;
-        self.check_acquisition(id, caller);
-        self.acquire(id, Side::Miniport, 0, irql::DEVICE, caller);
-        Ok(held(DEPTH.get() - 1).old_irql)
+    pub(super) fn acquire_message_for_miniport(&self, message: u32) -> Result<u8, u32> {
+        let id = self.message_lock(message)?;
+        self.check_acquisition(id);
+        Ok(self.acquire(id, Side::Miniport, 0, irql::DEVICE).old_irql)
     }
 
     /// StorPortReleaseMSISpinLock.
-    pub(super) fn release_message_for_miniport(
-        &self,
-        message: u32,
-        old_irql: u32,
-        caller: usize,
-    ) -> u32 {
-        let id = match self.message_lock(message, caller) {
+    pub(super) fn release_message_for_miniport(&self, message: u32, old_irql: u32) -> u32 {
+        let id = match self.message_lock(message) {
             Ok(id) => id,
             Err(status) => return status,
         };
-        let Some(index) = find(|held| held.id == id && held.side == Side::Miniport) else {
+        let wanted = |held: &Held| held.id == id && held.side == Side::Miniport;
+        let Some((index, entry)) = find(wanted) else {
             self.lock_violation(
                 Rule::LockNotHeld,
                 id,
-                caller,
                 format_args!("{id} is released, but the miniport has not taken it"),
             );
             return stor_status::STOR_STATUS_SUCCESS;
         };
         // Miniports store the old IRQL in a KIRQL (storport-rules.md L9).
-        if old_irql as u8 != held(index).old_irql {
+        if old_irql as u8 != entry.old_irql {
             self.lock_violation(
                 Rule::LockHandleChanged,
                 id,
-                caller,
                 format_args!(
                     "{id} is released to IRQL {old_irql}, but was taken at IRQL {}",
-                    held(index).old_irql
+                    entry.old_irql
                 ),
             );
         }
-        self.check_release_order(index, caller);
+        self.check_release_order(index);
         self.release(index);
         stor_status::STOR_STATUS_SUCCESS
     }
 
     /// StorPortSynchronizeAccess: calls `routine` with the interrupt lock, and returns its
     /// result.
-    pub(super) fn synchronize_access(
-        &'static self,
-        routine: Routine,
-        context: usize,
-        caller: usize,
-    ) -> usize {
-        self.check_acquisition(LockId::Interrupt, caller);
+    pub(super) fn synchronize_access(&'static self, routine: Routine, context: usize) -> usize {
+        self.check_acquisition(LockId::Interrupt);
         self.lock(LockId::Interrupt);
         let arguments = [self.extension(), context];
         let result = self.call(
@@ -794,12 +682,11 @@ impl Port {
         usize::from(result as u8)
     }
 
-    fn message_lock(&self, message: u32, caller: usize) -> Result<LockId, u32> {
+    fn message_lock(&self, message: u32) -> Result<LockId, u32> {
         if self.interrupt_mode() != config::InterruptSynchronizePerMessage {
             self.lock_violation(
                 Rule::LockMsiMode,
                 LockId::Message(message),
-                caller,
                 format_args!(
                     "MSI {message}: the adapter is not in InterruptSynchronizePerMessage mode"
                 ),
@@ -810,7 +697,6 @@ impl Port {
             self.lock_violation(
                 Rule::LockMsiMessage,
                 LockId::Message(message),
-                caller,
                 format_args!(
                     "MSI {message}: the adapter has {} messages",
                     self.locks.each_message().len()

@@ -23,6 +23,7 @@ use super::{
     callbacks::Callback,
     port::Port,
     spin_locks::LockId,
+    statistics::Counter,
     violations::Rule,
 };
 use testbed_machine::{
@@ -156,7 +157,7 @@ impl Controller {
 
     fn message(&self, id: u16) {
         let Some(message) = self.messages.get(usize::from(id)) else {
-            self.port.statistics.stray_message();
+            self.port.statistics.rare().stray_messages += 1;
             self.stray_id.store(id.into(), Ordering::SeqCst);
             self.stray.pending.store(true, Ordering::SeqCst);
             self.stray.wake();
@@ -229,7 +230,7 @@ impl Controller {
         let routine = port.configuration().message_routine;
         if routine.is_none() {
             pending.store(false, Ordering::SeqCst);
-            port.statistics.stray_message();
+            port.statistics.rare().stray_messages += 1;
             return false;
         }
         let lock = if port.locks.per_message() {
@@ -272,7 +273,7 @@ impl Controller {
             } else if calls > PATIENCE {
                 self.port.stop_machine(
                     Rule::InterruptLevel,
-                    0,
+                    None,
                     format_args!(
                         "HwInterrupt does not make the device release the interrupt pin (it returned {})",
                         if claimed { "TRUE" } else { "FALSE" }
@@ -294,7 +295,10 @@ impl Controller {
         let arguments = [port.extension(), message as usize];
         let result = port.call_about(callback, message, irql::DEVICE, routine, arguments);
         let claimed = result as u8 != 0;
-        port.statistics.interrupt(claimed);
+        port.statistics.count(Counter::Interrupts);
+        if !claimed {
+            port.statistics.count(Counter::UnclaimedInterrupts);
+        }
         claimed
     }
 }

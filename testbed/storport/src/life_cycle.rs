@@ -82,7 +82,7 @@ fn stopped(port: &Port) {
     port.function.stop();
     let mut leaks = port.pool_leaks();
     leaks.extend(port.later.leaks());
-    port.statistics.set_leaks(leaks);
+    port.statistics.rare().leaks = leaks;
 }
 
 fn start_in_order(port: &'static Port, entry: Routine) -> Result<(), StartError> {

@@ -13,86 +13,81 @@ use super::{
     violations::Rule,
 };
 
-/// SCSI_NOTIFICATION_TYPE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    RequestComplete,
-    ResetDetected,
-    RequestTimerCall,
-    BusChangeDetected,
-    /// WMIEvent and WMIReregister, for which nobody registered.
-    Wmi,
-    LinkUp,
-    LinkDown,
-    QueryTickCount,
-    BufferOverrunDetected,
-    EnablePassiveInitialization,
-    InitializeDpc,
-    IssueDpc,
-    AcquireSpinLock,
-    ReleaseSpinLock,
-    StateChangeDetected,
-    IoTargetRequestServiceTime,
-    InitializeDpcWithContext,
-    /// A threaded DPC runs like an ordinary one, which Windows may do too.
-    InitializeThreadedDpc,
-    AsyncNotificationDetected,
-    MarkDeviceFailed,
-    /// A type whose inline function the testbed does not emulate.
-    NotModelled(&'static str),
+type Body = fn(Call, &'static Port);
+
+/// A SCSI_NOTIFICATION_TYPE (storport-rules.md Notifications).
+struct Notification {
+    value: u32,
+    name: &'static str,
+    /// The inline function that sends it, if reports name that. Its BOOLEAN result is FALSE in
+    /// advance.
+    function: Option<&'static str>,
+    /// `None` if the testbed does not emulate it.
+    body: Option<Body>,
 }
 
-impl Kind {
-    /// The inline function, if a dump stack may lack it. Its BOOLEAN result is FALSE in advance.
-    fn function(self) -> Option<&'static str> {
-        match self {
-            Self::EnablePassiveInitialization => Some("StorPortEnablePassiveInitialization"),
-            Self::InitializeDpc | Self::InitializeDpcWithContext => Some("StorPortInitializeDpc"),
-            Self::IssueDpc => Some("StorPortIssueDpc"),
-            Self::RequestTimerCall => Some("StorPortRequestTimer"),
-            Self::StateChangeDetected => Some("StorPortStateChangeDetected"),
-            _ => None,
+macro_rules! notifications {
+    ($($value:literal $name:ident $([$function:literal])? $(=> $body:expr)?,)*) => {
+        const NOTIFICATIONS: &[Notification] = &[$(Notification {
+            value: $value,
+            name: stringify!($name),
+            function: notifications!(@ $($function)?),
+            body: notifications!(@ $($body)?),
+        },)*];
+    };
+    (@) => { None };
+    (@ $some:expr) => { Some($some) };
+}
+
+notifications! {
+    0 RequestComplete => |mut call, port| port.complete(call.address()),
+    3 ResetDetected => |_, port| reset_detected(port),
+    6 RequestTimerCall ["StorPortRequestTimer"] => request_timer_call,
+    7 BusChangeDetected => |_, port| port.event(format_args!("the miniport detected a bus change")),
+    // Nobody registered for WMI.
+    8 WMIEvent => |_, _| {},
+    9 WMIReregister => |_, _| {},
+    10 LinkUp => |_, port| port.resume(None, closed::LINK_DOWN),
+    11 LinkDown => |_, port| port.gate.close(closed::LINK_DOWN),
+    12 QueryTickCount => |mut call, port| call.structure().set(abi::value(), port.time().1),
+    13 BufferOverrunDetected => |_, port| overrun(port),
+    0x1000 EnablePassiveInitialization ["StorPortEnablePassiveInitialization"]
+        => enable_passive_initialization,
+    0x1001 InitializeDpc ["StorPortInitializeDpc"]
+        => |call, port| initialize_dpc(dpcs::ORDINARY, false, call, port),
+    0x1002 IssueDpc ["StorPortIssueDpc"] => issue_dpc,
+    0x1003 AcquireSpinLock => acquire_spin_lock,
+    0x1004 ReleaseSpinLock => release_spin_lock,
+    0x1005 StateChangeDetectedCall ["StorPortStateChangeDetected"] => state_change_detected,
+    0x1006 IoTargetRequestServiceTime => |_, _| {},
+    0x1007 AsyncNotificationDetected => async_notification_detected,
+    0x1009 InitializeDpcWithContext ["StorPortInitializeDpcWithContext"]
+        => |call, port| initialize_dpc(dpcs::ORDINARY, true, call, port),
+    // A threaded DPC runs like an ordinary one, which Windows may do too.
+    0x100A InitializeThreadedDpc ["StorPortInitializeThreadedDpc"]
+        => |call, port| initialize_dpc(dpcs::THREADED, true, call, port),
+    0x100B SetTargetProcessorDpc,
+    0x100C MarkDeviceFailed => |_, port| device_failed(port),
+    0x100D MarkDeviceFailedEx => |_, port| device_failed(port),
+    0x100E TerminateSystemThread ["StorPortTerminateSystemThread"],
+}
+
+impl Notification {
+    fn find(value: u32) -> Option<&'static Self> {
+        NOTIFICATIONS.iter().find(|known| known.value == value)
+    }
+
+    fn name(&self) -> String {
+        match (self.body, self.function) {
+            (None, Some(function)) => function.to_owned(),
+            _ => format!("StorPortNotification({})", self.name),
         }
     }
 }
 
-/// The values of SCSI_NOTIFICATION_TYPE (storport-rules.md Notifications).
-const KINDS: &[(u32, Kind)] = &[
-    (0, Kind::RequestComplete),
-    (3, Kind::ResetDetected),
-    (6, Kind::RequestTimerCall),
-    (7, Kind::BusChangeDetected),
-    (8, Kind::Wmi),
-    (9, Kind::Wmi),
-    (10, Kind::LinkUp),
-    (11, Kind::LinkDown),
-    (12, Kind::QueryTickCount),
-    (13, Kind::BufferOverrunDetected),
-    (0x1000, Kind::EnablePassiveInitialization),
-    (0x1001, Kind::InitializeDpc),
-    (0x1002, Kind::IssueDpc),
-    (0x1003, Kind::AcquireSpinLock),
-    (0x1004, Kind::ReleaseSpinLock),
-    (0x1005, Kind::StateChangeDetected),
-    (0x1006, Kind::IoTargetRequestServiceTime),
-    (0x1007, Kind::AsyncNotificationDetected),
-    (0x1009, Kind::InitializeDpcWithContext),
-    (0x100A, Kind::InitializeThreadedDpc),
-    (
-        0x100B,
-        Kind::NotModelled("StorPortNotification(SetTargetProcessorDpc)"),
-    ),
-    (0x100C, Kind::MarkDeviceFailed),
-    (0x100D, Kind::MarkDeviceFailed),
-    (0x100E, Kind::NotModelled("StorPortTerminateSystemThread")),
-];
-
 /// The name of a call of StorPortNotification of type `value`.
 pub(super) fn name(value: u32) -> Option<String> {
-    match KINDS.iter().find(|(known, _)| *known == value)?.1 {
-        Kind::NotModelled(name) => Some(name.to_owned()),
-        kind => Some(format!("StorPortNotification({kind:?})")),
-    }
+    Notification::find(value).map(Notification::name)
 }
 
 /// TraceNotification.
@@ -114,107 +109,94 @@ pub(super) fn notification(mut call: Call) -> usize {
         return 0;
     }
     let port = call.port();
-    match KINDS.iter().find(|(known, _)| *known == value) {
-        Some((_, kind)) => notify(*kind, port, call),
+    let Some(known) = Notification::find(value) else {
         // An inline function of a newer kit than the testbed's.
-        None if value >= INLINE && value != DIRECT_COMPLETE => port
-            .statistics
-            .not_implemented(format!("StorPortNotification of type {value:#x}")),
-        None => port.violation(
-            Rule::NotificationType,
-            call.caller,
-            format_args!("StorPortNotification of type {value:#x}"),
-        ),
+        if value >= INLINE && value != DIRECT_COMPLETE {
+            let name = format!("StorPortNotification of type {value:#x}");
+            port.statistics.not_implemented(name);
+        } else {
+            port.violation(
+                Rule::NotificationType,
+                format_args!("StorPortNotification of type {value:#x}"),
+            );
+        }
+        return 0;
+    };
+    call.function = known.function.unwrap_or(call.function);
+    if !call.is_lacking(port) {
+        match known.body {
+            Some(body) => body(call, port),
+            None => port.statistics.not_implemented(known.name()),
+        }
     }
     0
 }
 
-fn notify(kind: Kind, port: &'static Port, mut call: Call) {
-    let caller = call.caller;
-    if kind.function().is_some_and(|name| port.lacks(name, caller)) {
-        return;
+fn reset_detected(port: &'static Port) {
+    port.event(format_args!("the miniport detected a bus reset"));
+    let hold = port.configuration().reset_hold;
+    if !hold.is_zero() {
+        port.pause(None, hold);
     }
-    match kind {
-        Kind::RequestComplete => port.complete(call.address(), caller),
-        Kind::ResetDetected => {
-            port.event(format_args!("the miniport detected a bus reset"));
-            let hold = port.configuration().reset_hold;
-            if !hold.is_zero() {
-                port.pause_for(None, hold);
-            }
-        }
-        Kind::RequestTimerCall => {
-            let (routine, microseconds) = (call.routine(), call.u32());
-            if !fails(port, FailingExport::RequestTimerCall) {
-                port.request_timer_call(routine, microseconds, caller);
-            }
-        }
-        Kind::BusChangeDetected => {
-            port.event(format_args!("the miniport detected a bus change"));
-        }
-        Kind::LinkUp => port.resume(None, closed::LINK_DOWN),
-        Kind::LinkDown => port.gate.close(closed::LINK_DOWN),
-        Kind::QueryTickCount => {
-            let to = call.structure();
-            let (_, ticks) = port.time();
-            to.set(abi::value(), ticks);
-        }
-        Kind::BufferOverrunDetected => testbed_machine::trap::stop_machine(format_args!(
-            "{}: the driver reported a buffer overrun (BufferOverrunDetected)",
-            port.driver()
-        )),
-        Kind::EnablePassiveInitialization => enable_passive_initialization(port, call),
-        Kind::InitializeDpc => {
-            call.function = "StorPortInitializeDpc";
-            call.check_callback(port, &[Callback::HwPassiveInitialize]);
-            let (dpc, routine) = (call.structure(), call.routine());
-            port.initialize_dpc(dpcs::ORDINARY, dpc, routine, 0, caller);
-        }
-        Kind::InitializeDpcWithContext | Kind::InitializeThreadedDpc => {
-            let (function, of) = match kind {
-                Kind::InitializeThreadedDpc => ("StorPortInitializeThreadedDpc", dpcs::THREADED),
-                _ => ("StorPortInitializeDpcWithContext", dpcs::ORDINARY),
-            };
-            call.function = function;
-            call.check_callback(port, &[Callback::HwPassiveInitialize]);
-            let (dpc, routine, context) = (call.structure(), call.routine(), call.address());
-            port.initialize_dpc(of, dpc, routine, context, caller);
-        }
-        Kind::IssueDpc => {
-            let (dpc, first, second) = (call.structure(), call.address(), call.address());
-            let to = call.structure();
-            let queued = port.issue_dpc(dpc, first, second, caller);
-            set_boolean(to, queued);
-        }
-        Kind::AcquireSpinLock => {
-            let (lock, context) = (call.u32(), call.structure());
-            let handle = call.structure();
-            if port.has_no_locks(caller) {
-                return;
-            }
-            port.acquire_for_miniport(Form::Plain, lock, context, handle, caller);
-        }
-        Kind::ReleaseSpinLock if port.is_dump() => {}
-        Kind::ReleaseSpinLock => port.release_for_miniport(call.structure(), caller),
-        Kind::StateChangeDetected => {
-            let (_entity, address, _attributes) = (call.u32(), call.address(), call.u32());
-            let (routine, context) = (call.routine(), call.address());
-            let status = call.structure();
-            status.set(abi::value(), port.state_change(address, routine, context));
-        }
-        Kind::AsyncNotificationDetected => {
-            let (_address, _flags) = (call.address(), call.u64());
-            let status = call.structure();
-            port.statistics
-                .not_implemented("StorPortAsyncNotificationDetected");
-            status.set(abi::value(), abi::stor_status::STOR_STATUS_NOT_IMPLEMENTED);
-        }
-        Kind::MarkDeviceFailed => {
-            port.event(format_args!("the miniport marked a device as failed"));
-        }
-        Kind::NotModelled(name) => port.statistics.not_implemented(name),
-        Kind::Wmi | Kind::IoTargetRequestServiceTime => {}
+}
+
+fn device_failed(port: &Port) {
+    port.event(format_args!("the miniport marked a device as failed"));
+}
+
+fn overrun(port: &Port) {
+    testbed_machine::trap::stop_machine(format_args!(
+        "{}: the driver reported a buffer overrun (BufferOverrunDetected)",
+        port.driver()
+    ))
+}
+
+fn request_timer_call(mut call: Call, port: &'static Port) {
+    let (routine, microseconds) = (call.routine(), call.u32());
+    if !fails(port, FailingExport::RequestTimerCall) {
+        port.request_timer_call(routine, microseconds);
     }
+}
+
+fn initialize_dpc(kind: u32, has_context: bool, mut call: Call, port: &'static Port) {
+    call.check_callback(port, &[Callback::HwPassiveInitialize]);
+    let (dpc, routine) = (call.structure(), call.routine());
+    let context = if has_context { call.address() } else { 0 };
+    port.initialize_dpc(kind, dpc, routine, context);
+}
+
+fn issue_dpc(mut call: Call, port: &'static Port) {
+    let (dpc, first, second) = (call.structure(), call.address(), call.address());
+    set_boolean(call.structure(), port.issue_dpc(dpc, first, second));
+}
+
+fn acquire_spin_lock(mut call: Call, port: &'static Port) {
+    let (lock, context) = (call.u32(), call.structure());
+    let handle = call.structure();
+    if !port.has_no_locks() {
+        port.acquire_for_miniport(Form::Plain, lock, context, handle);
+    }
+}
+
+fn release_spin_lock(mut call: Call, port: &'static Port) {
+    if !port.is_dump() {
+        port.release_for_miniport(call.structure());
+    }
+}
+
+fn state_change_detected(mut call: Call, port: &'static Port) {
+    let (_entity, address, _attributes) = (call.u32(), call.address(), call.u32());
+    let (routine, context) = (call.routine(), call.address());
+    let status = port.state_change(address, routine, context);
+    call.structure().set(abi::value(), status);
+}
+
+fn async_notification_detected(mut call: Call, port: &'static Port) {
+    let (_address, _flags) = (call.address(), call.u64());
+    let status = abi::stor_status::STOR_STATUS_NOT_IMPLEMENTED;
+    call.structure().set(abi::value(), status);
+    port.statistics
+        .not_implemented("StorPortAsyncNotificationDetected");
 }
 
 /// Writes the BOOLEAN result of an inline function, which passes the address of a LONG with
@@ -223,10 +205,9 @@ fn set_boolean(to: abi::Structure, value: bool) {
     to.set(abi::value(), u8::from(value));
 }
 
-fn enable_passive_initialization(port: &Port, mut call: Call) {
+fn enable_passive_initialization(mut call: Call, port: &'static Port) {
     let routine = call.routine();
     let enabled = call.structure();
-    call.function = "StorPortEnablePassiveInitialization";
     let allowed = call.check_callback(port, &[Callback::HwInitialize]);
     if allowed {
         port.set_passive_initialize(routine);
@@ -236,54 +217,23 @@ fn enable_passive_initialization(port: &Port, mut call: Call) {
 
 #[cfg(test)]
 mod tests {
-    use super::{DIRECT_COMPLETE, KINDS, TRACE};
+    use super::{DIRECT_COMPLETE, NOTIFICATIONS, Notification, TRACE};
 
     #[test]
     fn the_types_of_the_headers_have_the_values_of_the_headers() {
         let table: serde_json::Value =
             serde_json::from_str(include_str!("../../../cross/abi/storport-wdk.json")).unwrap();
-        let types = table["enums"]["_SCSI_NOTIFICATION_TYPE"]
-            .as_object()
-            .unwrap();
+        let types = &table["enums"]["_SCSI_NOTIFICATION_TYPE"];
 
-        for (name, kind) in [
-            ("RequestComplete", "RequestComplete"),
-            ("ResetDetected", "ResetDetected"),
-            ("RequestTimerCall", "RequestTimerCall"),
-            ("BusChangeDetected", "BusChangeDetected"),
-            ("WMIEvent", "Wmi"),
-            ("WMIReregister", "Wmi"),
-            ("LinkUp", "LinkUp"),
-            ("LinkDown", "LinkDown"),
-            ("QueryTickCount", "QueryTickCount"),
-            ("BufferOverrunDetected", "BufferOverrunDetected"),
-            ("EnablePassiveInitialization", "EnablePassiveInitialization"),
-            ("InitializeDpc", "InitializeDpc"),
-            ("IssueDpc", "IssueDpc"),
-            ("AcquireSpinLock", "AcquireSpinLock"),
-            ("ReleaseSpinLock", "ReleaseSpinLock"),
-            ("StateChangeDetectedCall", "StateChangeDetected"),
-            ("IoTargetRequestServiceTime", "IoTargetRequestServiceTime"),
-            ("AsyncNotificationDetected", "AsyncNotificationDetected"),
-            ("InitializeDpcWithContext", "InitializeDpcWithContext"),
-            ("InitializeThreadedDpc", "InitializeThreadedDpc"),
-            ("MarkDeviceFailed", "MarkDeviceFailed"),
-            ("MarkDeviceFailedEx", "MarkDeviceFailed"),
-        ] {
-            let value = types[name].as_u64().unwrap() as u32;
-            let known = KINDS.iter().find(|(known, _)| *known == value);
-            assert_eq!(
-                known.map(|(_, kind)| format!("{kind:?}")).as_deref(),
-                Some(kind),
-                "{name}"
-            );
+        for known in NOTIFICATIONS {
+            assert_eq!(types[known.name], known.value, "{}", known.name);
         }
         assert_eq!(types["TraceNotification"], TRACE);
         assert_eq!(types["RequestDirectComplete"], DIRECT_COMPLETE);
         // A miniport must not use these (storport-rules.md Notifications).
         for name in ["NextRequest", "NextLuRequest", "GetExtendedFunctionTable"] {
             let value = types[name].as_u64().unwrap() as u32;
-            assert!(KINDS.iter().all(|(known, _)| *known != value), "{name}");
+            assert!(Notification::find(value).is_none(), "{name}");
         }
     }
 }

@@ -7,14 +7,9 @@ use std::{
 };
 
 use super::{
-    abi::{
-        Structure, control, srb, stor_adapter_control_power as adapter_power,
-        stor_addr_btl8 as btl8, stor_power_control_header as header,
-        stor_unit_control_power as unit_power,
-    },
+    abi::{control, srb, stor_addr_btl8 as btl8},
     adapter::{OptionalCallback, OptionalCallbacks},
     callbacks::Callback,
-    control_request::PowerAction,
     life_cycle,
     port::Port,
     request::Address,
@@ -35,65 +30,30 @@ impl Port {
                 })
             }
             OptionalCallback::SurpriseRemoval => {
-                self.call_adapter(control::ScsiAdapterSurpriseRemoval, irql::PASSIVE, 0)
-            }
-            OptionalCallback::AdapterPower(state) => {
-                let power = self.memory(adapter_power::SIZE)?;
-                // STOR_POWER_CONTROL_HEADER has version 1.
-                power.set(header::Version, 1);
-                power.set(header::Size, header::SIZE as u32);
-                power.set(adapter_power::PowerAction, PowerAction::None.value());
-                power.set(adapter_power::PowerState, state.value());
-                self.call_adapter(control::ScsiAdapterPower, irql::DISPATCH, power.address())
-            }
-            OptionalCallback::UnitPower(unit, state) => {
-                let power = self.memory(unit_power::SIZE)?;
-                power.set(unit_power::Address, self.address_of(unit)?);
-                power.set(unit_power::PowerAction, PowerAction::None.value());
-                power.set(unit_power::PowerState, state.value());
-                self.call_unit(control::ScsiUnitPower, irql::DISPATCH, power.address())
+                let kind = control::ScsiAdapterSurpriseRemoval;
+                self.supports(kind)
+                    .then(|| self.call_control(kind, irql::PASSIVE))
             }
             OptionalCallback::UnitStart(unit) => {
-                let address = self.address_of(unit)?;
-                self.call_unit(control::ScsiUnitStart, irql::PASSIVE, address)
-            }
-            OptionalCallback::UnitSurpriseRemoval(unit) => {
-                let address = self.address_of(unit)?;
-                self.call_unit(control::ScsiUnitSurpriseRemoval, irql::PASSIVE, address)
+                let kind = control::ScsiUnitStart;
+                let routine = self.registration().unit_control;
+                let arguments = [self.extension(), kind as usize, self.address_of(unit)?];
+                self.supports_unit(kind).then(|| {
+                    self.call_passive(Callback::HwUnitControl, kind, routine, arguments) as u32
+                })
             }
         }
     }
 
-    /// Zeroed memory for the parameters of a callback. It is not freed, because such calls are
-    /// few.
-    fn memory(&self, bytes: usize) -> Option<Structure> {
-        let memory = life_cycle::leak(self, bytes).ok()?;
-        memory.fill(bytes, 0);
-        Some(memory)
-    }
-
-    /// A STOR_ADDR_BTL8.
+    /// A STOR_ADDR_BTL8 that is not freed, because such calls are few.
     fn address_of(&self, unit: Address) -> Option<usize> {
-        let address = self.memory(btl8::SIZE)?;
+        let address = life_cycle::leak(self, btl8::SIZE).ok()?;
         address.set(btl8::Type, srb::STOR_ADDRESS_TYPE_BTL8 as u16);
         address.set(btl8::AddressLength, srb::STOR_ADDR_BTL8_ADDRESS_LENGTH);
         address.set(btl8::Path, unit.path);
         address.set(btl8::Target, unit.target);
         address.set(btl8::Lun, unit.lun);
         Some(address.address())
-    }
-
-    fn call_adapter(&'static self, kind: u32, level: u8, parameters: usize) -> Option<u32> {
-        self.supports(kind)
-            .then(|| self.call_control_with(kind, level, parameters))
-    }
-
-    fn call_unit(&'static self, kind: u32, level: u8, parameters: usize) -> Option<u32> {
-        let routine = self.registration().unit_control;
-        let arguments = [self.extension(), kind as usize, parameters];
-        self.supports_unit(kind).then(|| {
-            self.call_about(Callback::HwUnitControl, kind, level, routine, arguments) as u32
-        })
     }
 
     /// Whether HwUnitControl supports `kind`.

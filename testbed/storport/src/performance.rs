@@ -63,11 +63,10 @@ impl Port {
     }
 
     /// StorPortInitializePerfOpts.
-    pub(super) fn performance_options(&self, query: bool, to: Structure, caller: usize) -> u32 {
+    pub(super) fn performance_options(&self, query: bool, to: Structure) -> u32 {
         if to.is_null() {
             self.violation(
                 Rule::PerfOpts,
-                caller,
                 format_args!("StorPortInitializePerfOpts without PerfConfigData"),
             );
             return STOR_STATUS_INVALID_PARAMETER;
@@ -80,7 +79,6 @@ impl Port {
         ) {
             self.violation(
                 Rule::DdiCallback,
-                caller,
                 format_args!("StorPortInitializePerfOpts in {}", callback.name()),
             );
             return STOR_STATUS_UNSUCCESSFUL;

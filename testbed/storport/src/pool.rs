@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use super::{lock, port::Port, violations::Rule};
+use super::{callbacks, lock, port::Port, violations::Rule};
 use testbed_machine::memory::{Block, PAGE, Placement};
 
 /// The content of uninitialised pool.
@@ -61,7 +61,7 @@ impl Pool {
 
 impl Port {
     /// Allocates memory. Returns its address, or 0 if the memory is exhausted.
-    pub(super) fn allocate(&self, kind: PoolKind, bytes: usize, caller: usize) -> usize {
+    pub(super) fn allocate(&self, kind: PoolKind, bytes: usize) -> usize {
         let placement = match kind {
             PoolKind::Pool | PoolKind::Registry => Placement::Scattered,
             PoolKind::Contiguous | PoolKind::Dma => Placement::Contiguous,
@@ -83,14 +83,14 @@ impl Port {
             kind,
             bytes,
             _block: block,
-            caller,
+            caller: callbacks::caller(),
         };
         self.pool.lock().insert(address, allocation);
         address
     }
 
     /// Frees memory that was allocated as `kind`. Returns whether there was such an allocation.
-    pub(super) fn free(&self, kind: PoolKind, address: usize, caller: usize) -> bool {
+    pub(super) fn free(&self, kind: PoolKind, address: usize) -> bool {
         let mut allocations = self.pool.lock();
         let known = allocations
             .get(&address)
@@ -101,7 +101,6 @@ impl Port {
             drop(allocations);
             self.violation(
                 Rule::Pool,
-                caller,
                 format_args!(
                     "{address:#x} is freed, but is not allocated {}",
                     kind.name()

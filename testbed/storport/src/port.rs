@@ -13,7 +13,7 @@ use std::{
 use super::{
     abi::{Routine, Structure, config},
     adapter::{AdapterSettings, SrbShape},
-    callbacks::{self, Callback},
+    callbacks,
     configuration::{Configuration, Registration},
     cpu_queue::CpuQueue,
     dpcs::Dpcs,
@@ -26,13 +26,12 @@ use super::{
     registers::Windows,
     report::Report,
     resets::{Recovery, Tick},
-    spin_locks::{LockId, Locks},
+    spin_locks::Locks,
     srb::Srbs,
     statistics::Statistics,
     timers::{Later, Timer},
     units::{Gate, Units},
     violations::{Recorder, Rule},
-    waits::Circle,
 };
 use testbed_loader::Image;
 use testbed_machine::{
@@ -82,7 +81,7 @@ pub(super) struct Port {
     pub(super) settings: AdapterSettings,
     /// `AdapterSettings::callback_limit` in nanoseconds.
     pub(super) callback_limit: u64,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
     pub(super) statistics: Statistics,
 
     // What the miniport registered, and what was allocated for it.
@@ -190,7 +189,7 @@ impl Port {
 
     /// The port of the adapter whose HwDeviceExtension is `extension`. Stops the machine for
     /// another value.
-    pub(super) fn of(extension: usize, function: &str, caller: usize) -> &'static Self {
+    pub(super) fn of(extension: usize, function: &str) -> &'static Self {
         let current = callbacks::current_port();
         if let Some(port) = current
             && port.extension() == extension
@@ -206,7 +205,7 @@ impl Port {
             (Some(port), _) => port,
             (None, Some(port)) => port.stop_machine(
                 Rule::DdiExtension,
-                caller,
+                None,
                 format_args!(
                     "{function} with HwDeviceExtension {extension:#x}, not {:#x}, which Storport gave",
                     port.extension()
@@ -218,31 +217,6 @@ impl Port {
         }
     }
 
-    /// The miniport's name, that of its file.
-    pub(super) fn driver(&self) -> &str {
-        self.recorder.driver()
-    }
-
-    /// Reports that the running callback broke a rule. `caller` is the return address of the
-    /// driver's call, or 0.
-    pub(super) fn violation(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) {
-        self.recorder
-            .record(rule, callbacks::current(), caller, None, detail);
-    }
-
-    /// [`Self::violation`] about an access to memory.
-    pub(super) fn violation_at(
-        &self,
-        rule: Rule,
-        access: &RevokedAccess,
-        detail: fmt::Arguments<'_>,
-    ) {
-        let place = access.walk.clone().next().unwrap_or(0);
-        let stack = access.walk.clone();
-        self.recorder
-            .record_at(rule, callbacks::current(), place, None, stack, detail);
-    }
-
     /// Reports the driver's access to revoked memory of any adapter. Returns false for other
     /// memory.
     fn report_late_access_of_any(access: &RevokedAccess) -> bool {
@@ -252,68 +226,6 @@ impl Port {
             .into_iter()
             .chain(ports.iter().copied())
             .any(|port| port.report_late_access(access))
-    }
-
-    /// [`Self::violation`] about a lock.
-    pub(super) fn lock_violation(
-        &self,
-        rule: Rule,
-        lock: LockId,
-        caller: usize,
-        detail: fmt::Arguments<'_>,
-    ) {
-        self.recorder
-            .record(rule, callbacks::current(), caller, Some(lock), detail);
-    }
-
-    /// Reports that a callback broke a rule before it returned.
-    pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
-        self.recorder.record(rule, callback, 0, None, detail);
-    }
-
-    /// Stops the machine because of a broken rule.
-    pub(super) fn stop_machine(&self, rule: Rule, caller: usize, detail: fmt::Arguments<'_>) -> ! {
-        self.recorder
-            .stop_machine(rule, callbacks::current(), caller, None, detail)
-    }
-
-    /// Stops the machine because of a deadlock.
-    pub(super) fn deadlock(&self, caller: usize, circle: &Circle) -> ! {
-        self.recorder.deadlock(callbacks::current(), caller, circle)
-    }
-
-    /// [`Self::stop_machine`] about a lock.
-    pub(super) fn lock_stops_machine(
-        &self,
-        rule: Rule,
-        lock: LockId,
-        caller: usize,
-        detail: fmt::Arguments<'_>,
-    ) -> ! {
-        self.recorder
-            .stop_machine(rule, callbacks::current(), caller, Some(lock), detail)
-    }
-
-    /// The violations until now.
-    pub(super) fn violations(&self) -> Vec<super::report::Violation> {
-        self.recorder.found()
-    }
-
-    /// The offset of `address` in the driver's image.
-    pub(super) fn offset_of(&self, address: usize) -> Option<u32> {
-        self.recorder.offset_of(address)
-    }
-
-    /// The device's name, which Windows inserts for `%1`. A machine has one device.
-    pub(super) const DEVICE_NAME: &str = r"\Device\RaidPort0";
-
-    /// The text of an event in the driver's message table, with these strings.
-    pub(super) fn sentence(&self, code: u32, strings: &[String]) -> Option<String> {
-        let inserts: Vec<&str> = [Self::DEVICE_NAME]
-            .into_iter()
-            .chain(strings.iter().map(String::as_str))
-            .collect();
-        self.recorder.sentence(code, &inserts)
     }
 
     /// Writes a line to the event log.
@@ -346,7 +258,7 @@ impl Port {
     fn too_early(&self, what: &str) -> ! {
         self.stop_machine(
             Rule::DdiCallback,
-            0,
+            None,
             format_args!("a call needs the results of {what}, which has not returned yet"),
         )
     }

@@ -91,7 +91,7 @@ fn guard(function: &str, address: usize) -> usize {
 }
 
 /// Reports a call of the guarded function `number`. Returns the function's address.
-pub(super) fn called(number: usize, caller: usize) -> usize {
+pub(super) fn called(number: usize) -> usize {
     let Some((function, address)) = GUARDED.get(number).and_then(OnceLock::get) else {
         trap::stop_machine(format_args!(
             "the driver called a guard without a function: please report this bug"
@@ -100,15 +100,10 @@ pub(super) fn called(number: usize, caller: usize) -> usize {
     if let Some(port) = callbacks::current_port() {
         port.violation(
             Rule::DdiProhibited,
-            caller,
             format_args!("{function} is a kernel function that physical miniports must not call"),
         );
         if callbacks::current() == Callback::HwStartIo && TAKE_TIME.contains(&function.as_str()) {
-            port.violation(
-                Rule::StartIoWait,
-                caller,
-                format_args!("{function} in HwStartIo"),
-            );
+            port.violation(Rule::StartIoWait, format_args!("{function} in HwStartIo"));
         }
     }
     *address

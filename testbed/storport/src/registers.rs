@@ -50,17 +50,10 @@ impl Port {
     }
 
     /// StorPortGetDeviceBase. Returns 0 if it maps nothing.
-    pub(super) fn device_base(
-        &self,
-        kind: BarKind,
-        address: u64,
-        bytes: u32,
-        caller: usize,
-    ) -> usize {
+    pub(super) fn device_base(&self, kind: BarKind, address: u64, bytes: u32) -> usize {
         let Some((bar, offset)) = self.bar_of(kind, address, u64::from(bytes)) else {
             self.violation(
                 Rule::DeviceBase,
-                caller,
                 format_args!(
                     "StorPortGetDeviceBase: {bytes} bytes of {kind:?} space at {address:#x} are \
                      in no access range"
@@ -92,7 +85,7 @@ impl Port {
     }
 
     /// StorPortFreeDeviceBase.
-    pub(super) fn free_device_base(&self, address: usize, caller: usize) {
+    pub(super) fn free_device_base(&self, address: usize) {
         let mut windows = self.windows.lock();
         let known = windows
             .iter()
@@ -104,7 +97,6 @@ impl Port {
                 drop(windows);
                 self.violation(
                     Rule::DeviceBase,
-                    caller,
                     format_args!("StorPortFreeDeviceBase: {address:#x} is not mapped"),
                 );
             }
@@ -112,54 +104,53 @@ impl Port {
     }
 
     /// Reads a mapped register, for StorPortReadRegisterUlong and its variants.
-    pub(super) fn read_register(&self, address: usize, data: &mut [u8], caller: usize) {
+    pub(super) fn read_register(&self, address: usize, data: &mut [u8]) {
         match self.windows.find(address, data.len()) {
             Some((bar, offset)) => self.function.bar_read(bar, offset, data),
             None => {
                 data.fill(0xff);
-                self.not_mapped(address, caller);
+                self.not_mapped(address);
             }
         }
     }
 
     /// Writes a mapped register.
-    pub(super) fn write_register(&self, address: usize, data: &[u8], caller: usize) {
+    pub(super) fn write_register(&self, address: usize, data: &[u8]) {
         match self.windows.find(address, data.len()) {
             Some((bar, offset)) => self.function.bar_write(bar, offset, data),
-            None => self.not_mapped(address, caller),
+            None => self.not_mapped(address),
         }
     }
 
     /// Reads a port, for StorPortReadPortUlong and its variants.
-    pub(super) fn read_port(&self, address: usize, data: &mut [u8], caller: usize) {
+    pub(super) fn read_port(&self, address: usize, data: &mut [u8]) {
         match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
             Some((bar, offset)) => self.function.bar_read(bar, offset, data),
             None => {
                 data.fill(0xff);
-                self.not_mapped(address, caller);
+                self.not_mapped(address);
             }
         }
     }
 
     /// Writes a port.
-    pub(super) fn write_port(&self, address: usize, data: &[u8], caller: usize) {
+    pub(super) fn write_port(&self, address: usize, data: &[u8]) {
         match self.bar_of(BarKind::Io, address as u64, data.len() as u64) {
             Some((bar, offset)) => self.function.bar_write(bar, offset, data),
-            None => self.not_mapped(address, caller),
+            None => self.not_mapped(address),
         }
     }
 
-    fn not_mapped(&self, address: usize, caller: usize) {
+    fn not_mapped(&self, address: usize) {
         self.violation(
             Rule::RegisterAddress,
-            caller,
             format_args!("no register of the adapter is at {address:#x}"),
         );
     }
 
     /// Reports an access to configuration space in the wrong callback (storport-rules.md
     /// Routines).
-    pub(super) fn check_bus_data(&self, function: &str, caller: usize) {
+    pub(super) fn check_bus_data(&self, function: &str) {
         use super::abi::control::{ScsiSetBootConfig, ScsiSetRunningConfig};
         let callback = callbacks::current();
         let control = callbacks::current_argument();
@@ -169,7 +160,6 @@ impl Port {
         if !allowed {
             self.violation(
                 Rule::DdiCallback,
-                caller,
                 format_args!(
                     "{function} in {}, not in HwFindAdapter or \
                      HwAdapterControl(ScsiSetRunningConfig)",

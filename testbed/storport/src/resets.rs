@@ -251,13 +251,13 @@ impl Port {
             self.driver(),
             row.cause
         ));
-        self.statistics.reset(row);
+        self.statistics.rare().resets.push(row);
         self.gate.open(closed::RESET);
         let hold = self.configuration().reset_hold;
         if hold.is_zero() {
             self.admit();
         } else {
-            self.pause_for(None, hold);
+            self.pause(None, hold);
         }
     }
 

@@ -133,13 +133,8 @@ impl Port {
     }
 
     /// Calls HwAdapterControl for `kind` at `level`. Returns its status.
-    fn call_control(&'static self, kind: u32, level: u8) -> u32 {
-        self.call_control_with(kind, level, 0)
-    }
-
-    /// [`Self::call_control`] with parameters.
-    pub(super) fn call_control_with(&'static self, kind: u32, level: u8, parameters: usize) -> u32 {
-        let arguments = [self.extension(), kind as usize, parameters];
+    pub(super) fn call_control(&'static self, kind: u32, level: u8) -> u32 {
+        let arguments = [self.extension(), kind as usize, 0];
         let routine = self.registration().adapter_control;
         self.call_about(Callback::HwAdapterControl, kind, level, routine, arguments) as u32
     }

@@ -584,20 +584,6 @@ impl Srb {
             SrbChange::AddressOffset(value) => (storage::AddressOffset, value),
             SrbChange::NumSrbExData(value) => (storage::NumSrbExData, value),
             SrbChange::SrbExDataOffset(value) => (storage::SrbExDataOffset, value),
-            SrbChange::AddressLength(value) => {
-                if self.shape == SrbShape::Storage {
-                    self.base()
-                        .offset(ADDRESS_AT)
-                        .set(btl8::AddressLength, value);
-                }
-                return;
-            }
-            SrbChange::ExDataLength(value) => {
-                if self.shape == SrbShape::Storage {
-                    self.base().offset(CDB_AT).set(cdb16::Length, value);
-                }
-                return;
-            }
         };
         if self.shape == SrbShape::Storage {
             self.base().set(field, value);

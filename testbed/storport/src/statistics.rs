@@ -1,7 +1,6 @@
 //! The counters of an adapter. Those on the path of requests are per CPU and need no lock.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -12,7 +11,7 @@ use std::{
 use super::{
     callbacks::Callback,
     lock,
-    report::{CallbackRow, Report, ResetRow, SystemEvent},
+    report::{CallbackRow, Report, SystemEvent},
 };
 use testbed_machine::cpu;
 
@@ -33,11 +32,20 @@ struct Timed {
 struct Shard {
     callbacks: [Timed; Callback::COUNT],
     completed: [AtomicU64; 64],
-    retried: AtomicU64,
-    interrupts: AtomicU64,
-    unclaimed: AtomicU64,
-    busy: AtomicU64,
-    pauses: AtomicU64,
+    counters: [AtomicU64; 5],
+}
+
+/// A counter of events on the path of requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Counter {
+    /// Requests that were completed as BUSY.
+    Retried,
+    Interrupts,
+    UnclaimedInterrupts,
+    /// Calls of StorPortBusy and StorPortDeviceBusy.
+    Busy,
+    /// Calls of StorPortPause and StorPortPauseDevice.
+    Pauses,
 }
 
 impl Default for Shard {
@@ -45,31 +53,17 @@ impl Default for Shard {
         Self {
             callbacks: std::array::from_fn(|_| Timed::default()),
             completed: [const { AtomicU64::new(0) }; 64],
-            retried: AtomicU64::new(0),
-            interrupts: AtomicU64::new(0),
-            unclaimed: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
-            pauses: AtomicU64::new(0),
+            counters: Default::default(),
         }
     }
-}
-
-/// Rare events.
-#[derive(Debug, Default)]
-struct Rare {
-    resets: Vec<ResetRow>,
-    not_implemented: BTreeMap<String, u64>,
-    events: Vec<String>,
-    system_events: Vec<SystemEvent>,
-    leaks: Vec<String>,
-    stray_messages: u64,
 }
 
 /// An adapter's counters.
 #[derive(Debug)]
 pub(super) struct Statistics {
     shards: Box<[Shard]>,
-    rare: Mutex<Rare>,
+    /// Rare events. What the shards count is 0 here.
+    rare: Mutex<Report>,
 }
 
 fn count(counter: &AtomicU64) {
@@ -89,7 +83,8 @@ impl Statistics {
         &self.shards[cpu::current_number() as usize % self.shards.len()]
     }
 
-    fn rare(&self) -> MutexGuard<'_, Rare> {
+    /// The counters of rare events.
+    pub(super) fn rare(&self) -> MutexGuard<'_, Report> {
         lock(&self.rare)
     }
 
@@ -112,37 +107,8 @@ impl Statistics {
         count(&self.shard().completed[usize::from(status & 0x3f)]);
     }
 
-    /// Counts a request that was completed as BUSY.
-    pub(super) fn retried(&self) {
-        count(&self.shard().retried);
-    }
-
-    /// Counts an interrupt.
-    pub(super) fn interrupt(&self, claimed: bool) {
-        count(&self.shard().interrupts);
-        if !claimed {
-            count(&self.shard().unclaimed);
-        }
-    }
-
-    /// Counts a call of StorPortBusy or StorPortDeviceBusy.
-    pub(super) fn busy(&self) {
-        count(&self.shard().busy);
-    }
-
-    /// Counts a call of StorPortPause or StorPortPauseDevice.
-    pub(super) fn pause(&self) {
-        count(&self.shard().pauses);
-    }
-
-    /// Records a bus reset.
-    pub(super) fn reset(&self, row: ResetRow) {
-        self.rare().resets.push(row);
-    }
-
-    /// Counts a message without a granted vector.
-    pub(super) fn stray_message(&self) {
-        self.rare().stray_messages += 1;
+    pub(super) fn count(&self, counter: Counter) {
+        count(&self.shard().counters[counter as usize]);
     }
 
     /// Counts a call of a function that the testbed does not emulate.
@@ -165,11 +131,6 @@ impl Statistics {
         if rare.system_events.len() < EVENTS {
             rare.system_events.push(event);
         }
-    }
-
-    /// Records what the miniport did not free.
-    pub(super) fn set_leaks(&self, leaks: Vec<String>) {
-        self.rare().leaks = leaks;
     }
 
     /// The number of calls of a callback.
@@ -210,28 +171,21 @@ impl Statistics {
             })
             .filter(|(_, returned)| *returned > 0)
             .collect();
-        let rare = self.rare();
+        let counter = |counter: Counter| self.sum(|shard| &shard.counters[counter as usize]);
         Report {
             callbacks: Callback::ALL
                 .iter()
                 .map(|callback| row(*callback))
                 .filter(|row| row.count > 0)
                 .collect(),
-            locks: Vec::new(),
             completed,
-            retried: self.sum(|shard| &shard.retried),
-            interrupts: self.sum(|shard| &shard.interrupts),
-            unclaimed_interrupts: self.sum(|shard| &shard.unclaimed),
+            retried: counter(Counter::Retried),
+            interrupts: counter(Counter::Interrupts),
+            unclaimed_interrupts: counter(Counter::UnclaimedInterrupts),
             dpcs: self.calls(Callback::HwDpcRoutine),
-            busy: self.sum(|shard| &shard.busy),
-            pauses: self.sum(|shard| &shard.pauses),
-            resets: rare.resets.clone(),
-            not_implemented: rare.not_implemented.clone(),
-            events: rare.events.clone(),
-            system_events: rare.system_events.clone(),
-            leaks: rare.leaks.clone(),
-            stray_messages: rare.stray_messages,
-            violations: Vec::new(),
+            busy: counter(Counter::Busy),
+            pauses: counter(Counter::Pauses),
+            ..self.rare().clone()
         }
     }
 }

@@ -183,16 +183,10 @@ impl Port {
     }
 
     /// RequestTimerCall, for the adapter's timer.
-    pub(super) fn request_timer_call(
-        &'static self,
-        routine: Routine,
-        microseconds: u32,
-        caller: usize,
-    ) {
+    pub(super) fn request_timer_call(&'static self, routine: Routine, microseconds: u32) {
         if routine.is_none() && microseconds > 0 {
             return self.violation(
                 Rule::Timer,
-                caller,
                 format_args!("RequestTimerCall without an HwTimer"),
             );
         }

@@ -236,7 +236,7 @@ struct PauseEnd {
 
 impl Deferred for PauseEnd {
     fn run(&self, number: usize, _: usize) {
-        let gate = self.unit.map_or(&self.port.gate, |unit| &unit.gate);
+        let gate = self.port.gate_of(self.unit);
         if gate.pauses.load(Ordering::SeqCst) as usize == number {
             gate.open(closed::PAUSED);
             self.port.admit();
@@ -259,10 +259,7 @@ impl Port {
     /// The queue depth if the miniport requests `wanted`. Only queue tags limit it: no page names
     /// a limit, and drivers that do not set MaxIOsPerLun leave it at 255 and request more later.
     pub(super) fn depth(&self, wanted: u32) -> u32 {
-        wanted
-            .min(self.configuration().tags)
-            .min(self.settings.unit_depth.unwrap_or(u32::MAX))
-            .max(1)
+        wanted.min(self.configuration().tags).max(1)
     }
 
     /// Enters both gates with a request of `unit`, if possible.
@@ -331,14 +328,14 @@ impl Port {
         }
     }
 
-    /// StorPortPause and StorPortPauseDevice.
-    pub(super) fn pause(&'static self, unit: Option<&'static Unit>, seconds: u32) {
-        self.pause_for(unit, Duration::from_secs(u64::from(seconds)));
+    /// The gate of a unit, or of the adapter.
+    pub(super) fn gate_of(&self, unit: Option<&'static Unit>) -> &Gate {
+        unit.map_or(&self.gate, |unit| &unit.gate)
     }
 
     /// Closes a gate for a time.
-    pub(super) fn pause_for(&'static self, unit: Option<&'static Unit>, time: Duration) {
-        let gate = unit.map_or(&self.gate, |unit| &unit.gate);
+    pub(super) fn pause(&'static self, unit: Option<&'static Unit>, time: Duration) {
+        let gate = self.gate_of(unit);
         let number = gate.pauses.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
         gate.close(closed::PAUSED);
         // Leaked, because pauses are rare.
@@ -351,8 +348,7 @@ impl Port {
     /// Opens a gate: StorPortResume, StorPortResumeDevice, StorPortReady, StorPortDeviceReady and
     /// LinkUp.
     pub(super) fn resume(&'static self, unit: Option<&'static Unit>, reason: u32) {
-        let gate = unit.map_or(&self.gate, |unit| &unit.gate);
-        gate.open(reason);
+        self.gate_of(unit).open(reason);
         self.admit();
     }
 

@@ -3,13 +3,14 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex},
     thread,
 };
 
 use super::{
-    callbacks::Callback,
+    callbacks::{self, Callback},
     held_locks, lock,
+    port::Port,
     report::{Circumstances, RuleList, Violation},
     spin_locks::LockId,
     waits::Circle,
@@ -17,7 +18,7 @@ use super::{
 use testbed_loader::Image;
 use testbed_machine::{
     cpu,
-    trap::{self, Calls, Place, Walk},
+    trap::{self, Calls, Place, RevokedAccess, Walk},
 };
 
 macro_rules! rules {
@@ -210,7 +211,7 @@ rules! {
     }
 }
 
-/// Records the rules that a driver broke.
+/// The driver, and the rules that it broke.
 #[derive(Debug)]
 pub(super) struct Recorder {
     driver: String,
@@ -227,40 +228,71 @@ impl Recorder {
             found: Mutex::default(),
         }
     }
+}
+
+impl Port {
+    /// The miniport's name, that of its file.
+    pub(super) fn driver(&self) -> &str {
+        &self.recorder.driver
+    }
 
     /// The offset of `address` in the driver's image.
     pub(super) fn offset_of(&self, address: usize) -> Option<u32> {
-        self.image.as_ref()?.offset_of(address)
+        self.recorder.image.as_ref()?.offset_of(address)
     }
 
-    /// Records that `rule` was broken in `callback` by the call that returns
-    /// to `caller` (0: no call), about `lock`.
-    pub(super) fn record(
+    /// The text of an event in the driver file's message table.
+    pub(super) fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
+        self.recorder.image.as_ref()?.sentence(code, inserts)
+    }
+
+    /// The violations until now.
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        lock(&self.recorder.found).clone()
+    }
+
+    /// Reports that the running callback broke a rule.
+    pub(super) fn violation(&self, rule: Rule, detail: fmt::Arguments<'_>) {
+        self.violation_of(callbacks::current(), rule, detail);
+    }
+
+    /// Reports that a callback broke a rule before it returned.
+    pub(super) fn violation_of(&self, callback: Callback, rule: Rule, detail: fmt::Arguments<'_>) {
+        self.record(rule, callback, None, callbacks::caller(), walk(), detail);
+    }
+
+    /// [`Self::violation`] about a lock.
+    pub(super) fn lock_violation(&self, rule: Rule, lock: LockId, detail: fmt::Arguments<'_>) {
+        let (callback, caller) = (callbacks::current(), callbacks::caller());
+        self.record(rule, callback, Some(lock), caller, walk(), detail);
+    }
+
+    /// [`Self::violation`] about an access to memory.
+    pub(super) fn violation_at(
         &self,
         rule: Rule,
-        callback: Callback,
-        caller: usize,
-        lock: Option<LockId>,
+        access: &RevokedAccess,
         detail: fmt::Arguments<'_>,
     ) {
-        self.record_at(rule, callback, caller, lock, walk_from(caller), detail);
+        let place = access.walk.clone().next().unwrap_or(0);
+        let walk = access.walk.clone();
+        self.record(rule, callbacks::current(), None, place, walk, detail);
     }
 
-    /// Records that `rule` was broken in `callback` at `place`, to which `walk`
-    /// leads.
-    pub(super) fn record_at(
+    /// Records that `rule` was broken in `callback` at `place`, to which `walk` leads.
+    fn record(
         &self,
         rule: Rule,
         callback: Callback,
+        about: Option<LockId>,
         place: usize,
-        lock: Option<LockId>,
         walk: Walk,
         detail: fmt::Arguments<'_>,
     ) {
         let (list, source) = (rule.list(), rule.source());
         let (rule, callback) = (rule.name(), callback.name());
         let driver_offset = self.offset_of(place);
-        let mut found = self.lock();
+        let mut found = lock(&self.recorder.found);
         let same = found.iter_mut().find(|known| {
             (known.rule, known.callback, known.driver_offset) == (rule, callback, driver_offset)
         });
@@ -273,66 +305,41 @@ impl Recorder {
                 callback,
                 detail: detail.to_string(),
                 driver_offset,
-                circumstances: circumstances(lock, walk),
+                circumstances: circumstances(about, walk),
                 count: 1,
             }),
         }
     }
 
-    /// Stops the machine because of a broken rule after which the run cannot continue. The
-    /// message includes the earlier violations, because no report follows.
+    /// Stops the machine because of a broken rule, about a lock if there is one, after which the
+    /// run cannot continue. The message includes the earlier violations, because no report
+    /// follows.
     pub(super) fn stop_machine(
         &self,
         rule: Rule,
-        callback: Callback,
-        caller: usize,
-        lock: Option<LockId>,
+        about: Option<LockId>,
         detail: fmt::Arguments<'_>,
     ) -> ! {
         trap::stop_machine(format_args!(
-            "{}, in {}{}: {}: {detail}{}{}",
-            self.driver,
-            callback.name(),
-            At(self.offset_of(caller)),
+            "{}: {}: {detail}{}{}",
+            Where(self),
             rule.name(),
-            Lines(rule, &circumstances(lock, walk_from(caller))),
-            Before(&self.found()),
+            Lines(rule, &circumstances(about, walk())),
+            Before(&self.violations()),
         ))
     }
 
     /// Stops the machine because of a deadlock.
-    pub(super) fn deadlock(&self, callback: Callback, caller: usize, circle: &Circle) -> ! {
+    pub(super) fn deadlock(&self, circle: &Circle) -> ! {
         let rule = Rule::LockDeadlock;
         trap::stop_machine(format_args!(
-            "{}, in {}{}: {}: {} threads wait for each other's locks without end\n  rule: \
-             {}{circle}{}",
-            self.driver,
-            callback.name(),
-            At(self.offset_of(caller)),
+            "{}: {}: {} threads wait for each other's locks without end\n  rule: {}{circle}{}",
+            Where(self),
             rule.name(),
             circle.len(),
             rule.source(),
-            Before(&self.found()),
+            Before(&self.violations()),
         ))
-    }
-
-    /// The text of an event in the driver file's message table.
-    pub(super) fn sentence(&self, code: u32, inserts: &[&str]) -> Option<String> {
-        self.image.as_ref()?.sentence(code, inserts)
-    }
-
-    /// All recorded violations.
-    pub(super) fn found(&self) -> Vec<Violation> {
-        self.lock().clone()
-    }
-
-    /// The driver's name.
-    pub(super) fn driver(&self) -> &str {
-        &self.driver
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Violation>> {
-        lock(&self.found)
     }
 }
 
@@ -348,9 +355,9 @@ fn circumstances(lock: Option<LockId>, walk: Walk) -> Circumstances {
     }
 }
 
-/// The walk to the call that returns to `caller`; an empty walk for 0.
-fn walk_from(caller: usize) -> Walk {
-    match caller {
+/// The walk to the running call of the driver's; an empty walk if there is none.
+fn walk() -> Walk {
+    match callbacks::caller() {
         0 => Calls::default().walk(),
         _ => Calls::here().walk(),
     }
@@ -359,6 +366,17 @@ fn walk_from(caller: usize) -> Walk {
 /// The places of a walk through the driver, newest first.
 pub(super) fn places(walk: Walk) -> Vec<String> {
     walk.map(|place| Place(place).to_string()).collect()
+}
+
+/// Prints the driver, the running callback, and the place of its call.
+struct Where<'a>(&'a Port);
+
+impl fmt::Display for Where<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let offset = self.0.offset_of(callbacks::caller());
+        let callback = callbacks::current().name();
+        write!(f, "{}, in {callback}{}", self.0.driver(), At(offset))
+    }
 }
 
 /// Prints the lines below a message that stops the machine.
@@ -391,7 +409,7 @@ impl fmt::Display for Before<'_> {
 }
 
 /// Prints an offset in the driver, if there is one.
-pub(super) struct At(pub(super) Option<u32>);
+struct At(Option<u32>);
 
 impl fmt::Display for At {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

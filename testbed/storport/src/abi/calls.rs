@@ -18,8 +18,6 @@ use crate::{callbacks, port::Port, request::Address, units::Unit};
 /// among them (see [`Structure`] and [`Routine`]).
 pub(crate) struct Call {
     arguments: VariadicArguments,
-    /// The return address.
-    pub(crate) caller: usize,
     /// The function's name, for reports.
     pub(crate) function: &'static str,
 }
@@ -30,13 +28,18 @@ impl Call {
     /// # Safety
     /// The arguments must be those that a thunk of [`exports`] passed, none taken.
     pub(crate) unsafe fn new(function: &'static str, arguments: VariadicArguments) -> Self {
-        trap::record_call(arguments.address());
         Self {
-            // SAFETY: all arguments of a call (contract above).
-            caller: unsafe { arguments.return_address() },
             arguments,
             function,
         }
+    }
+
+    /// Carries out the call, of which no argument was taken.
+    pub(crate) fn carry_out(self, body: fn(Self) -> usize) -> usize {
+        trap::record_call(self.arguments.address());
+        // SAFETY: all arguments of a call (invariants).
+        let caller = unsafe { self.arguments.return_address() };
+        callbacks::called_from(caller, || body(self))
     }
 
     /// The next argument, of 8 bytes.
@@ -89,14 +92,14 @@ impl Call {
     /// The adapter whose HwDeviceExtension is the next argument.
     pub(crate) fn port(&mut self) -> &'static Port {
         let extension = self.address();
-        Port::of(extension, self.function, self.caller)
+        Port::of(extension, self.function)
     }
 
     /// The adapter of the running callback. The next argument is HwDeviceExtension, which the
     /// register and port functions do not use on x64: miniports pass NULL.
     pub(crate) fn port_of_callback(&mut self) -> &'static Port {
         let extension = self.address();
-        callbacks::current_port().unwrap_or_else(|| Port::of(extension, self.function, self.caller))
+        callbacks::current_port().unwrap_or_else(|| Port::of(extension, self.function))
     }
 
     /// PathId, TargetId and Lun, the next arguments.
@@ -124,11 +127,10 @@ macro_rules! exports {
             extern "win64" fn target(
                 arguments: testbed_machine::variadic::VariadicArguments,
             ) -> usize {
-                let body: fn(Call) -> usize = $body;
                 schedule::point(Point::Call);
                 // SAFETY: `entry` passed the arguments.
                 let call = unsafe { Call::new(stringify!($name), arguments) };
-                let result = body(call);
+                let result = call.carry_out($body);
                 schedule::point(Point::CallEnd);
                 result
             }

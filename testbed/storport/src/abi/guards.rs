@@ -4,7 +4,7 @@ use std::arch::naked_asm;
 
 use testbed_machine::{trap, variadic::VariadicArguments};
 
-use crate::prohibited;
+use crate::{callbacks, prohibited};
 
 /// The number of guards, which exceeds the number of prohibited functions in the testbed's
 /// kernel.
@@ -64,5 +64,5 @@ extern "win64" fn called(arguments: VariadicArguments, number: usize) -> usize {
     trap::record_call(arguments.address());
     // SAFETY: the guard passed all arguments of the call.
     let caller = unsafe { arguments.return_address() };
-    prohibited::called(number, caller)
+    callbacks::called_from(caller, || prohibited::called(number))
 }

@@ -233,20 +233,6 @@ structures! {
     group_affinity = "_GROUP_AFFINITY", 16 {
         Mask: u64 = 0,
     }
-    stor_adapter_control_power = "_STOR_ADAPTER_CONTROL_POWER", 24 {
-        PowerAction: u32 = 16,
-        PowerState: u32 = 20,
-    }
-    /// The header of the structure above.
-    stor_power_control_header = "_STOR_POWER_CONTROL_HEADER", 16 {
-        Version: u32 = 0,
-        Size: u32 = 4,
-    }
-    stor_unit_control_power = "_STOR_UNIT_CONTROL_POWER", 16 {
-        Address: usize = 0,
-        PowerAction: u32 = 8,
-        PowerState: u32 = 12,
-    }
     scsi_supported_control_type_list = "_SCSI_SUPPORTED_CONTROL_TYPE_LIST", 4 {
         MaxControlType: u32 = 0,
     }
@@ -418,8 +404,6 @@ values! {
         ScsiAdapterControlSuccess = 0,
         ScsiQuerySupportedUnitControlTypes = 0,
         ScsiUnitStart = 2,
-        ScsiUnitPower = 3,
-        ScsiUnitSurpriseRemoval = 10,
         ScsiUnitControlMax = 15,
     }
     perf: u32 {

@@ -59,7 +59,7 @@ pub(super) fn delay_execution(call: &mut Call, port: &'static Port) -> u32 {
     if cpu::current_irql() < irql::DISPATCH {
         schedule::sleep(time);
     } else {
-        exports::check_stall(port, microseconds, call.caller);
+        exports::check_stall(port, microseconds);
         exports::stall(time);
     }
     STOR_STATUS_SUCCESS
@@ -104,7 +104,7 @@ pub(super) fn wait_for_single_object(call: &mut Call, port: &'static Port) -> u3
     if timeout != Some(0) {
         call.function = "StorPortWaitForSingleObject with a time-out";
         if callbacks::current() == Callback::HwStartIo {
-            exports::check_wait(port, format_args!("{}", call.function), call.caller);
+            exports::check_wait(port, format_args!("{}", call.function));
             return STOR_STATUS_INVALID_IRQL;
         }
         if !call.check_irql(port, irql::APC) {

@@ -28,10 +28,7 @@ use super::{
 pub(super) fn allocate_pool(call: &mut Call, port: &'static Port) -> u32 {
     let (bytes, _tag) = (call.u32(), call.u32());
     let to = call.structure();
-    allocated(
-        to,
-        port.allocate(PoolKind::Pool, bytes as usize, call.caller),
-    )
+    allocated(to, port.allocate(PoolKind::Pool, bytes as usize))
 }
 
 fn allocated(to: Structure, address: usize) -> u32 {
@@ -45,7 +42,7 @@ fn allocated(to: Structure, address: usize) -> u32 {
 
 pub(super) fn free(call: &mut Call, port: &'static Port, kind: PoolKind) -> u32 {
     let address = call.address();
-    if port.free(kind, address, call.caller) {
+    if port.free(kind, address) {
         STOR_STATUS_SUCCESS
     } else {
         STOR_STATUS_INVALID_PARAMETER
@@ -58,27 +55,27 @@ pub(super) fn contiguous(call: &mut Call, port: &'static Port, kind: PoolKind) -
     let bytes = call.u64() as usize;
     let (lowest, highest, boundary) = (call.u64(), call.u64(), call.u64());
     let (_cache, _node) = (call.u32(), call.u32());
-    let address = port.allocate(kind, bytes, call.caller);
+    let address = port.allocate(kind, bytes);
     let Some(first) = port.machine.memory().physical(address) else {
         return 0;
     };
     let last = first + (bytes as u64).max(1) - 1;
     let crosses = boundary != 0 && first / boundary != last / boundary;
     if first < lowest || last > highest || crosses {
-        port.free(kind, address, call.caller);
+        port.free(kind, address);
         return 0;
     }
     address
 }
 
 pub(super) fn allocate_contiguous_memory(call: &mut Call, port: &'static Port) -> u32 {
-    exports::check_wait(port, format_args!("contiguous memory"), call.caller);
+    exports::check_wait(port, format_args!("contiguous memory"));
     let address = contiguous(call, port, PoolKind::Contiguous);
     allocated(call.structure(), address)
 }
 
 pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
-    exports::check_wait(port, format_args!("DMA memory"), call.caller);
+    exports::check_wait(port, format_args!("DMA memory"));
     let address = contiguous(call, port, PoolKind::Dma);
     let status = allocated(call.structure(), address);
     if status == STOR_STATUS_SUCCESS {
@@ -91,7 +88,7 @@ pub(super) fn allocate_dma_memory(call: &mut Call, port: &'static Port) -> u32 {
 pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.structure();
-    let data = port.srb_of_miniport(srb, call.caller).and_then(Slot::data);
+    let data = port.srb_of_miniport(srb).and_then(Slot::data);
     match data {
         Some(address) => output(to, address),
         None => STOR_STATUS_INVALID_PARAMETER,
@@ -101,12 +98,11 @@ pub(super) fn get_system_address(call: &mut Call, port: &'static Port) -> u32 {
 pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.structure();
-    let known = port.srb_of_miniport(srb, call.caller);
+    let known = port.srb_of_miniport(srb);
     // storport-rules.md Routines.
     if known.is_some_and(|slot| !slot.is_with_miniport()) {
         port.violation(
             Rule::DdiCallback,
-            call.caller,
             format_args!("StorPortGetStartIoPerfParams before HwStartIo has the request"),
         );
         return STOR_STATUS_INVALID_PARAMETER;
@@ -130,7 +126,7 @@ pub(super) fn get_start_io_perf_params(call: &mut Call, port: &'static Port) -> 
 pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.structure();
-    let Some(slot) = port.srb_of_miniport(srb, call.caller) else {
+    let Some(slot) = port.srb_of_miniport(srb) else {
         return STOR_STATUS_INVALID_PARAMETER;
     };
     if to.is_null() {
@@ -152,7 +148,7 @@ pub(super) fn get_request_info(call: &mut Call, port: &'static Port) -> u32 {
 pub(super) fn get_activity_id(call: &mut Call, port: &'static Port) -> u32 {
     let srb = call.address();
     let to = call.address();
-    if to == 0 || port.srb_of_miniport(srb, call.caller).is_none() {
+    if to == 0 || port.srb_of_miniport(srb).is_none() {
         return STOR_STATUS_INVALID_PARAMETER;
     }
     STOR_STATUS_UNSUCCESSFUL
@@ -198,7 +194,6 @@ pub(super) fn set_unit_attributes(call: &mut Call, port: &'static Port) -> u32 {
     if !port.has_inquiry_out(unit.number) {
         port.violation(
             Rule::DdiCallback,
-            call.caller,
             format_args!(
                 "StorPortSetUnitAttributes, and no INQUIRY of the unit is being completed"
             ),

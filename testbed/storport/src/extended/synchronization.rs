@@ -26,10 +26,10 @@ use testbed_machine::cpu::{self, irql};
 pub(super) fn acquire_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32 {
     let message = call.u32();
     let to = call.structure();
-    if port.has_no_locks(call.caller) {
+    if port.has_no_locks() {
         return output(to, u32::from(cpu::current_irql()));
     }
-    match port.acquire_message_for_miniport(message, call.caller) {
+    match port.acquire_message_for_miniport(message) {
         Ok(old_irql) => output(to, u32::from(old_irql)),
         Err(status) => status,
     }
@@ -40,36 +40,35 @@ pub(super) fn release_msi_spin_lock(call: &mut Call, port: &'static Port) -> u32
     if port.is_dump() {
         return STOR_STATUS_SUCCESS;
     }
-    port.release_message_for_miniport(message, old_irql, call.caller)
+    port.release_message_for_miniport(message, old_irql)
 }
 
 pub(super) fn acquire_spin_lock_ex(call: &mut Call, port: &'static Port) -> u32 {
     let (lock, context) = (call.u32(), call.structure());
     let handle = call.structure();
-    if port.has_no_locks(call.caller) {
+    if port.has_no_locks() {
         return STOR_STATUS_SUCCESS;
     }
-    port.acquire_for_miniport(Form::Extended, lock, context, handle, call.caller)
+    port.acquire_for_miniport(Form::Extended, lock, context, handle)
 }
 
 pub(super) fn cancel_dpc(call: &mut Call, port: &'static Port) -> u32 {
     let dpc = call.structure();
     let to = call.structure();
-    output(to, u8::from(port.cancel_dpc(dpc, call.caller)))
+    output(to, u8::from(port.cancel_dpc(dpc)))
 }
 
 pub(super) fn get_msi_info(call: &mut Call, port: &'static Port) -> u32 {
     let message = call.u32();
     let to = call.structure();
-    message_information(port, message, to, call.caller)
+    message_information(port, message, to)
 }
 
 /// StorPortGetMSIInfo and StorPortGetMessageInterruptInformation.
-pub(crate) fn message_information(port: &Port, message: u32, to: Structure, caller: usize) -> u32 {
+pub(crate) fn message_information(port: &Port, message: u32, to: Structure) -> u32 {
     if callbacks::current() == Callback::HwMSInterruptRoutine {
         port.violation(
             Rule::DdiCallback,
-            caller,
             format_args!("StorPortGetMSIInfo in HwMSInterruptRoutine"),
         );
     }
@@ -103,7 +102,7 @@ pub(super) fn get_message_of_processor(call: &mut Call, port: &'static Port) -> 
 pub(super) fn initialize_perf_opts(call: &mut Call, port: &'static Port) -> u32 {
     let query = call.u8() != 0;
     let data = call.structure();
-    port.performance_options(query, data, call.caller)
+    port.performance_options(query, data)
 }
 
 pub(super) fn query_dpc_watchdog_information(call: &mut Call, _: &'static Port) -> u32 {

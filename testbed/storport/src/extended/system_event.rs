@@ -27,11 +27,16 @@ const REVISION: u32 = 0x100;
 /// count. Here they do.
 const MOST: usize = 150;
 
+/// The device's name, which Windows inserts for `%1`. A machine has one device.
+const DEVICE_NAME: &str = r"\Device\RaidPort0";
+
 pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
     let (details, maximum_size) = (call.structure(), call.structure());
     match read(details) {
         Ok(event) => {
-            let sentence = port.sentence(event.error_code, &event.strings);
+            let strings = event.strings.iter().map(String::as_str);
+            let inserts: Vec<_> = [DEVICE_NAME].into_iter().chain(strings).collect();
+            let sentence = port.sentence(event.error_code, &inserts);
             let event = SystemEvent { sentence, ..event };
             port.event(format_args!("{event}"));
             port.statistics.system_event(event);
@@ -45,7 +50,6 @@ pub(super) fn log(call: &mut Call, port: &'static Port) -> u32 {
         Err(fault) => {
             port.violation(
                 Rule::DdiArgument,
-                call.caller,
                 format_args!("StorPortLogSystemEvent: {fault}"),
             );
             if !matches!(fault, Fault::Bytes(_)) {
