@@ -3,7 +3,11 @@
 
 use std::{os::unix::process::ExitStatusExt, sync::Arc};
 
-use super::{RegisterWindow, in_driver, install, ram::Ram, stop_machine, watch};
+use super::{
+    RegisterWindow, in_driver, install,
+    ram::{self, Ram},
+    stop_machine, watch,
+};
 use crate::testing;
 use crate::{
     cpu,
@@ -140,41 +144,14 @@ fn crash() {
         }
         "testbed called by driver" => {
             driver(&[0xc3]);
-            // SAFETY: the read is invalid: the test wants the fault.
-            in_driver("HwBuildIo", || unsafe { (8 as *const u32).read_volatile() });
+            in_driver("HwBuildIo", ram::crash);
         }
         "testbed" => {
             driver(&[0xc3]);
-            // SAFETY: the read is invalid: the test wants the fault.
-            unsafe { (8 as *const u32).read_volatile() };
+            ram::crash();
         }
         "device model" => {
-            struct Broken;
-            impl PciFunction for Broken {
-                fn config_read(&self, _: u16, _: &mut [u8]) {}
-                fn config_write(&self, _: u16, _: &[u8]) {}
-                fn bar(&self, _: usize) -> Option<crate::pci::Bar> {
-                    Ram::new(0, &[]).bar(0)
-                }
-                fn bar_read(&self, _: usize, _: u64, _: &mut [u8]) {
-                    // SAFETY: the read is invalid: the test wants the fault.
-                    unsafe { (8 as *const u32).read_volatile() };
-                }
-                fn bar_write(&self, _: usize, _: u64, _: &[u8]) {}
-                fn msix_vectors(&self) -> u16 {
-                    0
-                }
-                fn connect(&self, _: Arc<dyn crate::pci::Interrupts>) {}
-                fn counters(&self) -> crate::pci::FunctionCounters {
-                    Default::default()
-                }
-                fn driver_errors(&self) -> Vec<String> {
-                    Vec::new()
-                }
-                fn power_cycle(&self) {}
-                fn stop(&self) {}
-            }
-            let function: Arc<dyn PciFunction> = Arc::new(Broken);
+            let function: Arc<dyn PciFunction> = Ram::crashing();
             let window = RegisterWindow::map(&function, 0, 0, 8).expect("a window");
             run(&READ, window.address());
         }
@@ -188,8 +165,7 @@ fn crash() {
             struct Crashing;
             impl std::fmt::Display for Crashing {
                 fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                    // SAFETY: the read is invalid: the test wants the fault.
-                    unsafe { (8 as *const u32).read_volatile() };
+                    ram::crash();
                     Ok(())
                 }
             }

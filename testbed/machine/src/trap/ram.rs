@@ -11,16 +11,34 @@ pub(super) const BYTES: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Ram {
     port: u16,
+    /// Whether a read of a BAR crashes.
+    crashes: bool,
     bytes: Mutex<Vec<u8>>,
     accesses: Mutex<Vec<(char, usize, u64, usize)>>,
 }
 
+/// Reads through a null pointer, for tests of crashes.
+pub(super) fn crash() {
+    // SAFETY: the read is invalid: the test wants the fault.
+    unsafe { (8 as *const u32).read_volatile() };
+}
+
 impl Ram {
     pub(super) fn new(port: u16, content: &[u8]) -> Arc<Self> {
+        Self::make(port, content, false)
+    }
+
+    /// A device model with a bug.
+    pub(super) fn crashing() -> Arc<Self> {
+        Self::make(0, &[], true)
+    }
+
+    fn make(port: u16, content: &[u8], crashes: bool) -> Arc<Self> {
         let mut bytes = content.to_vec();
         bytes.resize(BYTES, 0);
         Arc::new(Self {
             port,
+            crashes,
             bytes: Mutex::new(bytes),
             accesses: Mutex::default(),
         })
@@ -62,6 +80,9 @@ impl PciFunction for Ram {
     }
 
     fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
+        if self.crashes {
+            crash();
+        }
         self.note('r', index, offset, data.len());
         let bytes = self.bytes.lock().expect("no panic");
         data.copy_from_slice(&bytes[offset as usize..offset as usize + data.len()]);
