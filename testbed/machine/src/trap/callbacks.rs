@@ -63,20 +63,17 @@ pub fn running_callbacks() -> Vec<RunningCallback> {
 }
 
 thread_local! {
-    /// Signal handlers read this, so it has no destructor.
-    static CALLBACK: Cell<Option<&'static str>> = const { Cell::new(None) };
+    /// The callback, and when it was entered in milliseconds. Signal handlers read this, so it
+    /// has no destructor.
+    static CALLBACK: Cell<Option<(&'static str, u64)>> = const { Cell::new(None) };
     static STACK_END: Cell<usize> = const { Cell::new(0) };
-    static SINCE: Cell<u64> = const { Cell::new(0) };
     static THREAD: OnceCell<Thread> = const { OnceCell::new() };
 }
 
 /// Runs driver code. A crash in it is reported as the driver's, in `callback`.
 pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
-    let before = Before {
-        callback: CALLBACK.get(),
-        since: SINCE.get(),
-    };
-    enter(Some(callback), coarse_milliseconds());
+    let before = Before(CALLBACK.get());
+    enter(Some((callback, coarse_milliseconds())));
     stack::enter();
     let result = run();
     drop(before);
@@ -85,7 +82,7 @@ pub fn in_driver<R>(callback: &'static str, run: impl FnOnce() -> R) -> R {
 
 /// The callback that this thread is in.
 pub fn current_callback() -> Option<&'static str> {
-    CALLBACK.get()
+    CALLBACK.get().map(|(callback, _)| callback)
 }
 
 /// The lowest address of this thread's stack; 0 if the thread was never in driver code.
@@ -94,25 +91,21 @@ pub(super) fn stack_end() -> usize {
 }
 
 /// Restores the outer callback, also when a test's driver code panics.
-struct Before {
-    callback: Option<&'static str>,
-    since: u64,
-}
+struct Before(Option<(&'static str, u64)>);
 
 impl Drop for Before {
     fn drop(&mut self) {
         stack::leave();
-        enter(self.callback, self.since);
+        enter(self.0);
     }
 }
 
-fn enter(callback: Option<&'static str>, since: u64) {
+fn enter(callback: Option<(&'static str, u64)>) {
     CALLBACK.set(callback);
-    SINCE.set(since);
     // Fails only while the thread ends, when there is nothing to record.
     let _ = THREAD.try_with(|thread| {
         let record = &thread.get_or_init(Thread::new).record;
-        *lock(record) = callback.map(|callback| (callback, since, cpu::current_number()));
+        *lock(record) = callback.map(|(callback, since)| (callback, since, cpu::current_number()));
     });
 }
 

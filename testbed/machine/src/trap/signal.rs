@@ -14,7 +14,10 @@ use std::{
 };
 
 use iced_x86::{Decoder, DecoderOptions, FastFormatter, Instruction, Mnemonic, Register};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction, signal};
+use nix::{
+    errno::Errno,
+    sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction, signal},
+};
 
 use crate::{lock, schedule};
 
@@ -103,10 +106,7 @@ extern "C" fn handle(
     information: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: has no precondition.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: the pointer is valid while this thread lives.
-    let errno_before = unsafe { errno.read() };
+    let errno = Errno::last_raw();
     // SAFETY: with SA_SIGINFO the kernel passes a context that the handler may change until it
     // returns.
     let context = unsafe { &mut *context.cast::<libc::ucontext_t>() };
@@ -130,8 +130,7 @@ extern "C" fn handle(
         _ => die(signal),
     }
     HANDLING.set(depth);
-    // SAFETY: as above.
-    unsafe { errno.write(errno_before) };
+    Errno::set_raw(errno);
 }
 
 /// Emulates the instruction, or ends the process.
