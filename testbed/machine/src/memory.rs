@@ -200,9 +200,7 @@ impl Memory {
     /// The physical address of `address`, if it is mapped memory.
     #[must_use]
     pub fn physical(&self, address: usize) -> Option<u64> {
-        let offset = address.checked_sub(self.window)?;
-        let frame = self.frame(offset / PAGE)?;
-        Some(physical_of(frame) + (offset % PAGE) as u64)
+        self.run(address, 1).map(|(physical, _)| physical)
     }
 
     /// The physical address of `address`, and how many of the following `bytes` are contiguous

@@ -1,11 +1,8 @@
 //! The machine's clocks, and the page in which drivers read them.
 
-use std::{
-    sync::OnceLock,
-    time::{Instant, SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::schedule;
+use crate::{clock, schedule};
 
 /// 100-nanosecond units from 1601, the epoch of Windows, to 1970.
 const BEFORE_1970: u64 = 116_444_736_000_000_000;
@@ -32,11 +29,7 @@ pub fn system_time() -> u64 {
 
 /// 100-nanosecond units since the start of the machine.
 pub fn interrupt_time() -> u64 {
-    if schedule::is_on() {
-        return schedule::now() / 100;
-    }
-    static START: OnceLock<Instant> = OnceLock::new();
-    (START.get_or_init(Instant::now).elapsed().as_nanos() / 100) as u64
+    clock::now() / 100
 }
 
 /// Clock ticks since the start of the machine.
