@@ -134,13 +134,10 @@ mod tests {
     }
 
     #[test]
-    fn a_repeated_code_is_refused() {
+    fn repeated_codes_and_texts_that_no_entry_can_hold_are_refused() {
         let error = resource(&[message(7, "a"), message(7, "b")]).unwrap_err();
         assert!(matches!(error, MessageError::Twice { id: 7 }), "{error}");
-    }
 
-    #[test]
-    fn a_text_that_no_entry_can_hold_is_refused() {
         let longest = "x".repeat((0xfffc - 4) / 2 - 3);
         assert!(resource(&[message(7, &longest)]).is_ok());
         let error = resource(&[message(7, &(longest + "x"))]).unwrap_err();

@@ -6,12 +6,12 @@ use packaging::{
     inf::{Entry, Inf, Stamp, Version, lint, stamp},
 };
 use proptest::prelude::*;
-use time::{Date, Month};
+use time::macros::date;
 
 fn today(architecture: Architecture) -> Stamp {
     Stamp {
         architecture,
-        date: Date::from_calendar_date(2026, Month::May, 4).unwrap(),
+        date: date!(2026 - 05 - 04),
         version: Version([0, 1, 0, 0]),
     }
 }

@@ -158,65 +158,61 @@ fn placeholder(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use time::Month;
+    use time::macros::date;
 
     use super::*;
 
     fn today() -> Stamp {
         Stamp {
             architecture: Architecture::Arm64,
-            date: Date::from_calendar_date(2026, Month::November, 3).unwrap(),
+            date: date!(2026 - 11 - 03),
             version: Version([1, 20, 0, 65534]),
         }
     }
 
     #[test]
     fn architecture_date_and_version_are_put_in() {
-        let inx = "[Version]\nSignature = \"$WINDOWS NT$\"\ndriverver = 01/01/2000,1.0 ; old\n\
-                   [Disks.NT$ARCH$.10.0...17134] ; $ARCH$\n";
-        assert_eq!(
-            stamp(inx, &today()).unwrap(),
-            "[Version]\r\nSignature = \"$WINDOWS NT$\"\r\n\
-             DriverVer = 11/03/2026,1.20.0.65534\r\n\
-             [Disks.NTarm64.10.0...17134] ; arm64\r\n"
-        );
+        for (inx, inf) in [
+            (
+                "[Version]\nSignature = \"$WINDOWS NT$\"\ndriverver = 01/01/2000,1.0 ; old\n\
+                 [Disks.NT$ARCH$.10.0...17134] ; $ARCH$\n",
+                "[Version]\r\nSignature = \"$WINDOWS NT$\"\r\n\
+                 DriverVer = 11/03/2026,1.20.0.65534\r\n\
+                 [Disks.NTarm64.10.0...17134] ; arm64\r\n",
+            ),
+            // Without a DriverVer.
+            (
+                "[Files]\na.sys\n[version]\n",
+                "[Files]\r\na.sys\r\n[version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n",
+            ),
+            // With the line ends of Windows.
+            (
+                "[Version]\r\nDriverVer=\r\n",
+                "[Version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n",
+            ),
+        ] {
+            assert_eq!(stamp(inx, &today()).unwrap(), inf);
+        }
     }
 
     #[test]
-    fn a_version_section_without_a_driver_ver_gets_one() {
-        assert_eq!(
-            stamp("[Files]\na.sys\n[version]\n", &today()).unwrap(),
-            "[Files]\r\na.sys\r\n[version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n"
-        );
-    }
-
-    #[test]
-    fn lines_that_end_as_on_windows_stay_so() {
-        assert_eq!(
-            stamp("[Version]\r\nDriverVer=\r\n", &today()).unwrap(),
-            "[Version]\r\nDriverVer = 11/03/2026,1.20.0.65534\r\n"
-        );
-    }
-
-    #[test]
-    fn a_placeholder_that_is_not_known_is_refused() {
-        let inx = "[Version]\n[Wdf]\nKmdfLibraryVersion = $KMDFVERSION$\n";
-        assert_eq!(
-            stamp(inx, &today()),
-            Err(StampError::Placeholder {
-                line: 4,
-                placeholder: "$KMDFVERSION$".into()
-            })
-        );
-    }
-
-    #[test]
-    fn what_is_no_inf_file_is_not_stamped() {
-        assert_eq!(stamp("[Files]\n", &today()), Err(StampError::NoVersion));
-        assert!(matches!(
-            stamp("[Version\n", &today()),
-            Err(StampError::Malformed(_))
-        ));
+    fn what_cannot_be_stamped_is_refused() {
+        for (inx, error) in [
+            (
+                "[Version]\n[Wdf]\nKmdfLibraryVersion = $KMDFVERSION$\n",
+                "line 4: the placeholder $KMDFVERSION$ is unknown: only $ARCH$ is replaced",
+            ),
+            (
+                "[Files]\n",
+                "the file has no [Version] section for DriverVer: add one",
+            ),
+            (
+                "[Version\n",
+                "line 1: the section name has no closing bracket: add ]",
+            ),
+        ] {
+            assert_eq!(stamp(inx, &today()).unwrap_err().to_string(), error);
+        }
     }
 
     #[test]
@@ -231,9 +227,8 @@ mod tests {
     fn a_version_is_four_numbers() {
         assert_eq!("1.2.3.4".parse(), Ok(Version([1, 2, 3, 4])));
         assert_eq!(Version([1, 2, 3, 4]).to_string(), "1.2.3.4");
-        assert_eq!("1.2.3".parse::<Version>(), Err(VersionError::Parts));
-        assert_eq!("1.2.3.4.5".parse::<Version>(), Err(VersionError::Parts));
-        assert!("1.2.3.65535".parse::<Version>().is_err());
-        assert!("1.2.3.b".parse::<Version>().is_err());
+        for text in ["1.2.3", "1.2.3.4.5", "1.2.3.65535", "1.2.3.b"] {
+            assert!(text.parse::<Version>().is_err(), "{text}");
+        }
     }
 }
