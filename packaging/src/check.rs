@@ -138,6 +138,17 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The items without duplicates.
+pub(crate) fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(&item) {
+            found.push(item);
+        }
+    }
+    found
+}
+
 /// All checks of a file.
 #[derive(Clone, Debug)]
 pub struct Report {

@@ -13,7 +13,7 @@ use crate::{
     architecture::Architecture,
     authenticode,
     catalog::{self, FileDigests, Listed},
-    check::{Check, Report},
+    check::{Check, Report, distinct},
     image::Image,
     inf::{self, Inf},
     package::File,
@@ -146,17 +146,6 @@ fn image(file: &File, all: &[&File], terms: Terms) -> Report {
     report
 }
 
-/// The items without duplicates.
-fn distinct<T: PartialEq>(items: Vec<T>) -> Vec<T> {
-    let mut found = Vec::new();
-    for item in items {
-        if !found.contains(&item) {
-            found.push(item);
-        }
-    }
-    found
-}
-
 /// The files of the same folder.
 fn beside<'a>(file: &'a File, all: &'a [&File]) -> impl Iterator<Item = &'a File> {
     let here = folder(&file.path);
@@ -177,11 +166,8 @@ fn read_inf(file: &File) -> Option<Inf> {
 /// architectures, and one for each architecture with other outcomes.
 fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
     let inf = match Inf::parse(&file.bytes) {
-        Ok(inf) => inf,
-        Err(_) if !mentions_version(&file.bytes) => {
-            return vec![terms.not_judged(file, NO_DRIVERS)];
-        }
-        Err(error) => {
+        Ok(inf) if inf.has_version() => inf,
+        Err(error) if mentions_version(&file.bytes) => {
             let check = Check::demand(
                 "the file can be parsed as an INF file",
                 "General Syntax Rules for INF Files",
@@ -189,10 +175,11 @@ fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
             );
             return vec![terms.report(&file.path, vec![check])];
         }
+        _ => {
+            let why = "not a driver's INF file: it has no [Version] section";
+            return vec![terms.not_judged(file, why)];
+        }
     };
-    if !inf.has_version() {
-        return vec![terms.not_judged(file, NO_DRIVERS)];
-    }
     let architectures = inf.architectures();
     let named: Vec<_> = architectures.iter().map(|one| one.name()).collect();
     let mut lists: Vec<Vec<Check>> = architectures
@@ -203,12 +190,8 @@ fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
         let why = "it is for neither x64 nor ARM64";
         return vec![terms.not_judged(file, why)];
     };
-    let is_common = |check: &Check| lists.iter().all(|list| list.contains(check));
-    let common: Vec<Check> = first
-        .iter()
-        .filter(|check| is_common(check))
-        .cloned()
-        .collect();
+    let mut common = first.clone();
+    common.retain(|check| lists.iter().all(|list| list.contains(check)));
     for list in &mut lists {
         list.retain(|check| !common.contains(check));
     }
@@ -221,8 +204,6 @@ fn inf_file(file: &File, terms: Terms) -> Vec<Report> {
     }
     reports
 }
-
-const NO_DRIVERS: &str = "not a driver's INF file: it has no [Version] section";
 
 /// Whether a file that cannot be parsed as an INF file has a [Version] section.
 fn mentions_version(bytes: &[u8]) -> bool {

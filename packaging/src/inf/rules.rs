@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     architecture::Architecture,
-    check::{Check, Fault, Outcome, Source},
+    check::{Check, Fault, Outcome, Source, distinct},
 };
 
 /// A rule for INF files.
@@ -115,13 +115,8 @@ pub fn lint(inf: &Inf, architecture: Architecture, today: Date) -> Vec<Check> {
     let installation = Installation::of(inf, architecture);
     rules()
         .map(|rule| {
-            let mut faults = Vec::new();
             // Faults of a section that is reached twice are reported once.
-            for fault in rule.faults.find(&installation, today) {
-                if !faults.contains(&fault) {
-                    faults.push(fault);
-                }
-            }
+            let faults = distinct(rule.faults.find(&installation, today));
             Check {
                 rule: Some(rule.id),
                 claim: rule.claim,
