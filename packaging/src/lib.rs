@@ -24,8 +24,6 @@ pub mod image;
 mod indirect_data;
 pub mod inf;
 pub mod lint;
-#[cfg(test)]
-mod osslsigncode;
 pub mod package;
 mod pkcs7;
 pub mod signer;

@@ -1,6 +1,8 @@
 //! What the lint says of signatures: of a sound one, and of one changed in each way
 //! that the file itself can show.
 
+use std::{fs, process::Command, sync::LazyLock};
+
 use cms::{
     cert::CertificateChoices,
     content_info::ContentInfo,
@@ -16,11 +18,11 @@ use x509_cert::{Certificate, attr::Attribute};
 
 use crate::{
     architecture::Architecture,
-    bench::{self, CODE, SIGNED, SIGNERS, TIME, TODAY, certificates},
+    bench::{self, CODE, KEYS, SIGNED, SIGNERS, TIME, TODAY, certificates},
     catalog::Catalog,
     check::{Report, Verdict},
     package::File,
-    signer::Signer,
+    signer::{Signer, TEST_FILE},
 };
 
 /// A catalog of a file with these bytes.
@@ -329,5 +331,42 @@ fn a_drivers_own_signature_is_judged_as_well() {
     ] {
         let text = judged("a.sys", driver, TODAY).to_string();
         assert!(text.contains(&format!("    {line}\n")), "{line}: {text}");
+    }
+}
+
+#[test]
+#[ignore = "needs osslsigncode"]
+fn what_osslsigncode_signed_is_accepted() {
+    LazyLock::force(&SIGNERS);
+    let key = KEYS.path().join("one").join(TEST_FILE);
+    let folder = tempfile::tempdir().unwrap();
+    let [plain, signed] = ["plain", "signed"].map(|name| folder.path().join(name));
+    fs::write(&plain, bench::driver()).unwrap();
+    for hash in ["sha1", "sha256", "sha384", "sha512"] {
+        let output = Command::new("osslsigncode")
+            .args(["sign", "-h", hash, "-certs"])
+            .arg(&key)
+            .arg("-key")
+            .arg(&key)
+            .arg("-in")
+            .arg(&plain)
+            .arg("-out")
+            .arg(&signed)
+            .output()
+            .expect("osslsigncode is installed (Debian package osslsigncode)");
+        assert!(output.status.success(), "{output:?}");
+        let text = judged("a.sys", fs::read(&signed).unwrap(), TODAY).to_string();
+        fs::remove_file(&signed).unwrap();
+        for claim in [
+            "the signed attributes match the content: type and digest",
+            "the signature matches the signer's key",
+            "each certificate is signed by its issuer, as far as the signature contains the issuer",
+            "the signed digest is that of this file",
+        ] {
+            assert!(
+                text.contains(&format!("    yes  {claim}\n")),
+                "{hash}: {text}"
+            );
+        }
     }
 }
