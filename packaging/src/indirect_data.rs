@@ -9,8 +9,8 @@ use authenticode::{
 };
 use const_oid::db::rfc5912::ID_SHA_256;
 use der::{
-    Any, Choice, Sequence,
-    asn1::{BitString, BmpString, ObjectIdentifier, OctetString},
+    Any, Decode,
+    asn1::{ObjectIdentifier, OctetString},
 };
 
 use crate::pkcs7::algorithm;
@@ -22,63 +22,35 @@ const PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.
 /// SPC_CAB_DATA_OBJID, for all files whose digest covers the whole file.
 const CAB_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
 
-/// SpcString; only its Unicode form is used.
-#[derive(Choice)]
-enum SpcString {
-    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
-    Unicode(BmpString),
-}
-
-/// SpcLink; only its file name is used, which is always empty.
-#[derive(Choice)]
-enum SpcLink {
-    #[asn1(context_specific = "2", tag_mode = "EXPLICIT", constructed = "true")]
-    File(SpcString),
-}
-
-/// SpcPeImageData.
-#[derive(Sequence)]
-struct SpcPeImageData {
-    /// SpcPeImageFlags: bit 0 includeResources, bit 1 includeDebugInfo, bit 2
-    /// includeImportAddressTable.
-    flags: BitString,
-    #[asn1(context_specific = "0", tag_mode = "EXPLICIT")]
-    file: SpcLink,
-}
-
-impl SpcLink {
-    fn no_file() -> der::Result<Self> {
-        Ok(Self::File(SpcString::Unicode(BmpString::from_utf8("")?)))
-    }
-}
+/// SpcLink in DER: a file without a name, as a Unicode SpcString.
+const FILE: &[u8] = &[0xa2, 2, 0x80, 0];
+/// SpcPeImageData in DER: no flags, and the same SpcLink.
+const IMAGE: &[u8] = &[0x30, 9, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0];
+/// SpcPeImageData in DER with the flags includeResources (bit 0) and includeImportAddressTable
+/// (bit 2).
+const IMAGE_WITH_FLAGS: &[u8] = &[0x30, 10, 3, 2, 5, 0b1010_0000, 0xa0, 4, 0xa2, 2, 0x80, 0];
 
 /// The content for an image's embedded signature, in which signtool sets no flag.
 pub(crate) fn of_signed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    image(BitString::new(0, [])?, digest)
+    indirect_data(PE_IMAGE_DATA, IMAGE, digest)
 }
 
-/// The content for an image in a catalog, in which Inf2Cat sets the flags includeResources and
-/// includeImportAddressTable.
+/// The content for an image in a catalog, in which Inf2Cat sets two flags.
 pub(crate) fn of_listed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    image(BitString::new(5, [0b1010_0000])?, digest)
+    indirect_data(PE_IMAGE_DATA, IMAGE_WITH_FLAGS, digest)
 }
 
 /// The content for another file in a catalog.
 pub(crate) fn of_listed_file(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    indirect_data(CAB_DATA, Any::encode_from(&SpcLink::no_file()?)?, digest)
-}
-
-fn image(flags: BitString, digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    let file = SpcLink::no_file()?;
-    let value = Any::encode_from(&SpcPeImageData { flags, file })?;
-    indirect_data(PE_IMAGE_DATA, value, digest)
+    indirect_data(CAB_DATA, FILE, digest)
 }
 
 fn indirect_data(
     value_type: ObjectIdentifier,
-    value: Any,
+    value: &[u8],
     digest: &[u8],
 ) -> der::Result<SpcIndirectDataContent> {
+    let value = Any::from_der(value)?;
     Ok(SpcIndirectDataContent {
         data: SpcAttributeTypeAndOptionalValue { value_type, value },
         message_digest: DigestInfo {

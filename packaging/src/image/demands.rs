@@ -201,17 +201,15 @@ fn sections(file: &PeFile64<'_>) -> object::Result<Vec<Check>> {
 
 /// The relocated addresses.
 fn relocations(file: &PeFile64<'_>) -> object::Result<Vec<u32>> {
-    let mut addresses = Vec::new();
-    if file
-        .data_directory(IMAGE_DIRECTORY_ENTRY_BASERELOC)
-        .is_none()
-    {
-        return Ok(addresses);
-    }
     let sections = file.section_table();
-    let blocks = file
-        .data_directories()
-        .relocation_blocks(file.data(), &sections)?;
+    let blocks = match file.data_directory(IMAGE_DIRECTORY_ENTRY_BASERELOC) {
+        Some(_) => {
+            let directories = file.data_directories();
+            directories.relocation_blocks(file.data(), &sections)?
+        }
+        None => None,
+    };
+    let mut addresses = Vec::new();
     for block in blocks.into_iter().flatten() {
         addresses.extend(
             block?

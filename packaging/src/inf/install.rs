@@ -47,6 +47,8 @@ pub(super) enum Place {
     Files,
     /// A section that `AddReg` names.
     Registry,
+    /// A section of a directive that is obsolete.
+    Legacy,
     /// Any other section, which is not checked.
     Other,
 }
@@ -154,22 +156,22 @@ const DIRECTIVES: [(&str, Option<usize>, Place); 31] = [
     ("AddReg", None, Place::Registry),
     ("AddSoftware", Some(2), Place::Other),
     ("AddTrigger", None, Place::Other),
-    ("BitReg", None, Place::Other),
+    ("BitReg", None, Place::Legacy),
     ("CopyFiles", None, Place::Files),
-    ("DelFiles", None, Place::Other),
-    ("DelProperty", None, Place::Other),
-    ("DelReg", None, Place::Other),
+    ("DelFiles", None, Place::Legacy),
+    ("DelProperty", None, Place::Legacy),
+    ("DelReg", None, Place::Legacy),
     ("FailureActions", None, Place::Other),
-    ("Ini2Reg", None, Place::Other),
+    ("Ini2Reg", None, Place::Legacy),
     ("KmdfService", Some(1), Place::Other),
-    ("LogConfig", None, Place::Other),
-    ("ProfileItems", None, Place::Other),
-    ("RegisterDlls", None, Place::Other),
-    ("RenFiles", None, Place::Other),
+    ("LogConfig", None, Place::Legacy),
+    ("ProfileItems", None, Place::Legacy),
+    ("RegisterDlls", None, Place::Legacy),
+    ("RenFiles", None, Place::Legacy),
     ("UmdfService", Some(1), Place::Other),
-    ("UnregisterDlls", None, Place::Other),
-    ("UpdateIniFields", None, Place::Other),
-    ("UpdateInis", None, Place::Other),
+    ("UnregisterDlls", None, Place::Legacy),
+    ("UpdateIniFields", None, Place::Legacy),
+    ("UpdateInis", None, Place::Legacy),
     ("WMIInterface", Some(2), Place::Other),
 ];
 
@@ -770,6 +772,14 @@ fn file_name(path: &str) -> &str {
 /// Whether the entry's directive names sections.
 pub(super) fn names_sections(entry: &Entry) -> bool {
     DIRECTIVES.iter().any(|(name, ..)| entry.is(name))
+}
+
+/// Whether the entry is a directive that undoes, renames or registers something.
+pub(super) fn is_legacy(entry: &Entry) -> bool {
+    let mut legacy = DIRECTIVES
+        .iter()
+        .filter(|(.., place)| *place == Place::Legacy);
+    entry.is("DelService") || legacy.any(|(name, ..)| entry.is(name))
 }
 
 /// The `%tokens%` in `text`, except `%%`.

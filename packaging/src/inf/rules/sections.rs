@@ -10,7 +10,7 @@ use super::{
 };
 use crate::inf::{
     Entry, Section,
-    install::{Installation, Place, Reference, names_sections, tokens},
+    install::{Installation, Place, Reference, is_legacy, names_sections, tokens},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -107,7 +107,7 @@ pub(super) const RULES: &[Rule] = &[
             // The installers of other classes have directives of their own.
             let is_known = place == Place::Install && !inf.is_storage()
                 || is_one(entry, directives(place)?)
-                || is_one(entry, &LEGACY_DIRECTIVES);
+                || is_legacy(entry);
             (!is_known).then(|| format!("[{}] does not allow {}", section.name, entry.word()))
         }),
     },
@@ -169,8 +169,7 @@ pub(super) const RULES: &[Rule] = &[
                     | Place::Uninstall
                     | Place::UninstallServices
             );
-            (!is_allowed && is_one(entry, &LEGACY_DIRECTIVES))
-                .then(|| format!("{} is obsolete", entry.word()))
+            (!is_allowed && is_legacy(entry)).then(|| format!("{} is obsolete", entry.word()))
         }),
     },
     Rule {
@@ -270,22 +269,6 @@ pub(super) const RULES: &[Rule] = &[
 
 const LEGACY_SECTIONS: [&str; 3] = [".coinstallers", ".factdef", ".logconfigoverride"];
 
-const LEGACY_DIRECTIVES: [&str; 13] = [
-    "BitReg",
-    "DelFiles",
-    "DelProperty",
-    "DelReg",
-    "DelService",
-    "Ini2Reg",
-    "LogConfig",
-    "ProfileItems",
-    "RegisterDlls",
-    "RenFiles",
-    "UnregisterDlls",
-    "UpdateIniFields",
-    "UpdateInis",
-];
-
 /// The builds of Windows that brought directives.
 const BUILDS: [(&str, u64); 5] = [
     ("AddTrigger", 19041),
@@ -336,7 +319,7 @@ fn directives(place: Place) -> Option<&'static [&'static str]> {
             "StartType",
         ]),
         Place::Events => Some(&["AddReg"]),
-        Place::Models | Place::Files | Place::Registry | Place::Other => None,
+        Place::Models | Place::Files | Place::Registry | Place::Legacy | Place::Other => None,
     }
 }
 
