@@ -24,8 +24,8 @@
 use ::authenticode::SpcIndirectDataContent;
 use cms::{content_info::ContentInfo, signed_data::SignedData};
 use der::{
-    AnyRef, Choice, Decode, Encode, Sequence, Tag,
-    asn1::{BmpString, Int, Null, ObjectIdentifier, OctetString, SetOfVec},
+    AnyRef, Decode, Encode, Sequence, Tag,
+    asn1::{BmpString, Int, ObjectIdentifier, OctetString, SetOfVec},
 };
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -119,14 +119,9 @@ struct NameValue {
     value: OctetString,
 }
 
-/// CAT_MEMBERINFO2 of WinTrust.h. No header describes its encoding.
-#[derive(Choice)]
-enum MemberInfo2 {
-    #[asn1(context_specific = "0", tag_mode = "IMPLICIT", constructed = "false")]
-    Image(Null),
-    #[asn1(context_specific = "2", tag_mode = "IMPLICIT", constructed = "false")]
-    Whole(Null),
-}
+/// CAT_MEMBERINFO2 of WinTrust.h in DER: a choice without contents. No header describes it.
+const MEMBER_IS_IMAGE: &[u8] = &[0x80, 0];
+const MEMBER_IS_OTHER_FILE: &[u8] = &[0x82, 0];
 
 impl Catalog {
     /// Creates a catalog without members for a package for these devices. `first_build` is the
@@ -202,24 +197,19 @@ fn first_system(architecture: Architecture, build: Option<u64>) -> &'static str 
 impl TrustedSubject {
     /// The two members of a file: by its SHA-1 and by its SHA-256 digest.
     fn of_file(name: &str, digests: &FileDigests) -> der::Result<[Self; 2]> {
+        let sha256 = &digests.sha256;
         let (info, data) = match digests.is_image {
-            true => (
-                MemberInfo2::Image(Null),
-                indirect_data::of_listed_image(&digests.sha256)?,
-            ),
-            false => (
-                MemberInfo2::Whole(Null),
-                indirect_data::of_listed_file(&digests.sha256)?,
-            ),
+            true => (MEMBER_IS_IMAGE, indirect_data::of_listed_image(sha256)?),
+            false => (MEMBER_IS_OTHER_FILE, indirect_data::of_listed_file(sha256)?),
         };
         let mut attributes = vec![
-            attribute(MEMBER_INFO2, &info)?,
+            attribute(MEMBER_INFO2, &AnyRef::from_der(info)?)?,
             attribute(NAME_VALUE, &NameValue::new("OSAttr", WINDOWS_10)?)?,
             attribute(NAME_VALUE, &NameValue::new("File", name)?)?,
         ];
         let by_sha1 = Self::new(&digests.sha1, attributes.clone())?;
         attributes.push(attribute(INDIRECT_DATA, &data)?);
-        Ok([by_sha1, Self::new(&digests.sha256, attributes)?])
+        Ok([by_sha1, Self::new(sha256, attributes)?])
     }
 
     fn new(identifier: &[u8], attributes: Vec<Attribute>) -> der::Result<Self> {
@@ -411,12 +401,6 @@ mod tests {
             extensions(&list(Architecture::Arm64))[0].1,
             "_v100_ARM64_RS4"
         );
-    }
-
-    #[test]
-    fn member_information_is_a_choice_without_contents() {
-        assert_eq!(MemberInfo2::Image(Null).to_der().unwrap(), [0x80, 0]);
-        assert_eq!(MemberInfo2::Whole(Null).to_der().unwrap(), [0x82, 0]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use der::{
 use rsa::{Pkcs1v15Sign, PublicKey, pkcs8::DecodePublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512, digest::Update};
-use time::Date;
+use time::{Date, OffsetDateTime};
 use x509_cert::{
     Certificate, attr::Attributes, ext::pkix::SubjectKeyIdentifier, time::Time, time::Validity,
 };
@@ -490,15 +490,13 @@ fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
 }
 
 fn fault_of_validity(validity: Validity, today: Date) -> Option<String> {
-    const DAY: u64 = 24 * 60 * 60;
-    let start = u64::try_from(today.midnight().assume_utc().unix_timestamp()).unwrap_or(0);
     let Validity {
         not_before,
         not_after,
     } = validity;
-    if not_after.to_unix_duration().as_secs() < start {
+    let date = |time: Time| OffsetDateTime::from(time.to_system_time()).date();
+    if date(not_after) < today {
         return Some(format!("it expired at {not_after}"));
     }
-    (not_before.to_unix_duration().as_secs() >= start + DAY)
-        .then(|| format!("it becomes valid at {not_before}"))
+    (date(not_before) > today).then(|| format!("it becomes valid at {not_before}"))
 }
