@@ -331,11 +331,6 @@ mod tests {
         entry.clone()
     }
 
-    /// The entry's texts.
-    fn values(text: &str) -> Vec<String> {
-        entry(text).values
-    }
-
     #[test]
     fn a_text_is_encoded_so_that_it_is_read_back() {
         for (text, encoding) in [
@@ -377,38 +372,30 @@ mod tests {
     }
 
     #[test]
-    fn white_space_around_fields_is_not_theirs() {
-        assert_eq!(values("a =\tb  c , d\t"), ["b  c", "d"]);
-    }
-
-    #[test]
-    fn an_equals_sign_parts_key_and_values_once_and_before_the_first_comma() {
-        assert_eq!(values("a = b = c"), ["b = c"]);
-        assert_eq!(values("HKR,,a=b"), ["HKR", "", "a=b"]);
+    fn entries_are_divided_into_values() {
+        for (text, expected) in [
+            ("a =\tb  c , d\t", &["b  c", "d"][..]),
+            // Only the first equals sign before a comma ends the key.
+            ("a = b = c", &["b = c"]),
+            ("HKR,,a=b", &["HKR", "", "a=b"]),
+            // Quotation marks keep what they hold.
+            (r#"a = " b, c; = ""d"" ""#, &[" b, c; = \"d\" "]),
+            (r#"a = """%13%\b c.dll""""#, &[r#""%13%\b c.dll""#]),
+            ("a = \"\"", &[""]),
+            // A token can hold a semicolon. A lone percent sign is itself.
+            ("a = %b;c%, d ; e", &["%b;c%", "d"]),
+            ("a = 5 % ; what", &["5 %"]),
+            ("a = 100%%, b", &["100%%", "b"]),
+            // A backslash at the end continues the line.
+            ("a = b, \\\n c, \\ ; more\n d", &["b", "c", "d"]),
+            ("a = \"b\\\"\\\n,c", &["b\\", "c"]),
+            ("a = b\\\\\n,c", &["b", "c"]),
+            (r"a = %13%\b.sys", &[r"%13%\b.sys"]),
+        ] {
+            assert_eq!(entry(text).values, expected, "{text}");
+        }
         assert_eq!(entry("HKR,,a=b").key, None);
         assert_eq!(entry("\"a = b\" = c").key.unwrap(), "a = b");
-    }
-
-    #[test]
-    fn quotation_marks_keep_what_they_hold() {
-        assert_eq!(values(r#"a = " b, c; = ""d"" ""#), [" b, c; = \"d\" "]);
-        assert_eq!(values(r#"a = """%13%\b c.dll""""#), [r#""%13%\b c.dll""#]);
-        assert_eq!(values("a = \"\""), [""]);
-    }
-
-    #[test]
-    fn a_token_may_hold_a_semicolon_and_a_lone_percent_sign_is_itself() {
-        assert_eq!(values("a = %b;c%, d ; e"), ["%b;c%", "d"]);
-        assert_eq!(values("a = 5 % ; what"), ["5 %"]);
-        assert_eq!(values("a = 100%%, b"), ["100%%", "b"]);
-    }
-
-    #[test]
-    fn a_backslash_at_the_end_continues_the_line() {
-        assert_eq!(values("a = b, \\\n c, \\ ; more\n d"), ["b", "c", "d"]);
-        assert_eq!(values("a = \"b\\\"\\\n,c"), ["b\\", "c"]);
-        assert_eq!(values("a = b\\\\\n,c"), ["b", "c"]);
-        assert_eq!(values(r"a = %13%\b.sys"), [r"%13%\b.sys"]);
     }
 
     #[test]

@@ -184,37 +184,34 @@ pub(super) const RULES: &[Rule] = &[
         id: "driver-date",
         claim: "The driver's date has the form MM/DD/YYYY",
         source: Windows("InfVerif 1218; INF DriverVer directive"),
-        faults: In::File(|inf, _| match driver_ver(inf) {
-            Some((line, text, _)) if date(&text).is_none() => {
-                vec![at(line, format!("{text:?} is not such a date"))]
-            }
-            _ => Vec::new(),
+        faults: In::Version(|inf, entry| {
+            let (text, _) = driver_ver(inf, entry)?;
+            let is_date = date(&text).is_some();
+            (!is_date).then(|| format!("{text:?} is not such a date"))
         }),
     },
     Rule {
         id: "driver-date-past",
         claim: "The driver's date is not in the future",
         source: Windows("inf2cat (\"DriverVer set to a date in the future\")"),
-        faults: In::File(|inf, today| match driver_ver(inf) {
-            Some((line, text, _)) if date(&text).is_some_and(|date| date > today) => {
-                vec![at(line, format!("{text} is in the future"))]
-            }
-            _ => Vec::new(),
+        faults: In::File(|inf, today| {
+            each(inf.version("DriverVer"), |entry| {
+                let (text, _) = driver_ver(inf, entry)?;
+                (date(&text)? > today).then(|| format!("{text} is in the future"))
+            })
         }),
     },
     Rule {
         id: "driver-version",
         claim: "The driver's version is four numbers below 65535, not all 0",
         source: Windows("InfVerif 1217; INF DriverVer directive"),
-        faults: In::File(|inf, _| match driver_ver(inf) {
-            Some((line, _, text)) => match text.parse::<crate::inf::Version>() {
-                Ok(version) if version.0 == [0; 4] => {
-                    vec![at(line, "0.0.0.0 is not valid")]
-                }
-                Ok(_) => Vec::new(),
-                Err(error) => vec![at(line, format!("{text:?}: {error}"))],
-            },
-            None => Vec::new(),
+        faults: In::Version(|inf, entry| {
+            let (_, text) = driver_ver(inf, entry)?;
+            match text.parse::<crate::inf::Version>() {
+                Ok(version) if version.0 == [0; 4] => Some("0.0.0.0 is not valid".into()),
+                Ok(_) => None,
+                Err(error) => Some(format!("{text:?}: {error}")),
+            }
         }),
     },
     Rule {
@@ -285,11 +282,10 @@ fn names_catalog(entry: &Entry) -> bool {
     })
 }
 
-/// The line, date and version of the driver, if both are given.
-fn driver_ver(inf: &Installation<'_>) -> Option<(usize, String, String)> {
-    let entry = inf.version("DriverVer")?;
-    let found = (entry.line, inf.value(entry, 0), inf.value(entry, 1));
-    (!found.1.is_empty() && !found.2.is_empty()).then_some(found)
+/// The driver's date and version, if the entry is DriverVer and has both.
+fn driver_ver(inf: &Installation<'_>, entry: &Entry) -> Option<(String, String)> {
+    let found = (inf.value(entry, 0), inf.value(entry, 1));
+    (entry.is("DriverVer") && !found.0.is_empty() && !found.1.is_empty()).then_some(found)
 }
 
 /// MM/DD/YYYY; a hyphen may stand for a slash.
