@@ -2,9 +2,8 @@
 //! §5.2.4), with checks of the driver's accesses.
 
 use virtio_bindings::bindings::virtio_blk::{
-    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_DISCARD, VIRTIO_BLK_F_GEOMETRY,
-    VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
-    VIRTIO_BLK_F_WRITE_ZEROES,
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_SEG_MAX,
+    VIRTIO_BLK_F_SIZE_MAX, VIRTIO_BLK_F_TOPOLOGY,
 };
 
 use crate::{common_config::FEATURES_OK, driver_errors::DriverErrors};
@@ -15,54 +14,22 @@ pub const WRITEBACK: u64 = 32;
 /// A field: offset, width, required feature, name.
 type Field = (u64, usize, Option<u32>, &'static str);
 
-/// The fields that this device can have.
-const FIELDS: [Field; 22] = [
+/// The fields of the features that this device can offer.
+const FIELDS: [Field; 10] = [
     (0, 8, None, "capacity"),
     (8, 4, Some(VIRTIO_BLK_F_SIZE_MAX), "size_max"),
     (12, 4, Some(VIRTIO_BLK_F_SEG_MAX), "seg_max"),
-    (16, 2, Some(VIRTIO_BLK_F_GEOMETRY), "cylinders"),
-    (18, 1, Some(VIRTIO_BLK_F_GEOMETRY), "heads"),
-    (19, 1, Some(VIRTIO_BLK_F_GEOMETRY), "sectors"),
     (20, 4, Some(VIRTIO_BLK_F_BLK_SIZE), "blk_size"),
     (24, 1, Some(VIRTIO_BLK_F_TOPOLOGY), "physical_block_exp"),
     (25, 1, Some(VIRTIO_BLK_F_TOPOLOGY), "alignment_offset"),
     (26, 2, Some(VIRTIO_BLK_F_TOPOLOGY), "min_io_size"),
     (28, 4, Some(VIRTIO_BLK_F_TOPOLOGY), "opt_io_size"),
     (WRITEBACK, 1, Some(VIRTIO_BLK_F_CONFIG_WCE), "writeback"),
-    (33, 1, None, "unused0"),
     (34, 2, Some(VIRTIO_BLK_F_MQ), "num_queues"),
-    (36, 4, Some(VIRTIO_BLK_F_DISCARD), "max_discard_sectors"),
-    (40, 4, Some(VIRTIO_BLK_F_DISCARD), "max_discard_seg"),
-    (
-        44,
-        4,
-        Some(VIRTIO_BLK_F_DISCARD),
-        "discard_sector_alignment",
-    ),
-    (
-        48,
-        4,
-        Some(VIRTIO_BLK_F_WRITE_ZEROES),
-        "max_write_zeroes_sectors",
-    ),
-    (
-        52,
-        4,
-        Some(VIRTIO_BLK_F_WRITE_ZEROES),
-        "max_write_zeroes_seg",
-    ),
-    (
-        56,
-        1,
-        Some(VIRTIO_BLK_F_WRITE_ZEROES),
-        "write_zeroes_may_unmap",
-    ),
-    (57, 1, None, "unused1"),
-    (58, 2, None, "unused1"),
 ];
 
 /// The length of the structure up to its last supported field.
-const BYTES: usize = 60;
+const BYTES: usize = 36;
 
 /// The values of the fields.
 #[derive(Clone, Copy, Debug, Default)]
@@ -180,8 +147,8 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&
     });
     if hit.is_none() {
         driver_errors.add(format!(
-            "device configuration: an access of {bytes} bytes at {offset:#x}: no field has that \
-             place and width (VIRTIO 1.3 §4.1.3.1)"
+            "device configuration: an access of {bytes} bytes at {offset:#x}: no field of this \
+             device has that place and width (VIRTIO 1.3 §4.1.3.1)"
         ));
     }
     hit

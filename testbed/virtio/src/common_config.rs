@@ -13,6 +13,7 @@ use crate::{
     driver_errors::DriverErrors,
     lies::{Lies, replace},
 };
+use offset::*;
 
 /// Status bit: the driver has noticed the device (VIRTIO 1.3 §2.1).
 pub const ACKNOWLEDGE: u8 = VIRTIO_CONFIG_S_ACKNOWLEDGE as u8;
@@ -54,71 +55,40 @@ pub mod offset {
 /// The length of the structure without fields that need a feature.
 const BYTES: u64 = 0x38;
 
-/// A half of a 64-bit field. Each is accessed on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Half {
-    Low,
-    High,
-}
-
-/// A field of `struct virtio_pci_common_cfg`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Field {
-    DeviceFeatureSelect,
-    DeviceFeature,
-    DriverFeatureSelect,
-    DriverFeature,
-    ConfigMsixVector,
-    NumQueues,
-    DeviceStatus,
-    ConfigGeneration,
-    QueueSelect,
-    QueueSize,
-    QueueMsixVector,
-    QueueEnable,
-    QueueNotifyOff,
-    QueueDesc(Half),
-    QueueDriver(Half),
-    QueueDevice(Half),
-}
-
-/// The [`Field::setup_bit`]s of a queue's three addresses.
+/// The bits of a queue's three addresses, of those that [`setup_bit`] returns.
 const ADDRESSES: u8 = 0b111;
 
-impl Field {
-    /// The bit of a field that must be set up before a queue is enabled; 0 for other fields.
-    fn setup_bit(self) -> u8 {
-        match self {
-            Self::QueueDesc(_) => 1,
-            Self::QueueDriver(_) => 2,
-            Self::QueueDevice(_) => 4,
-            Self::QueueSize => 8,
-            _ => 0,
-        }
+/// The bit of the field at `at` that must be set up before a queue is enabled; 0 for other fields.
+fn setup_bit(at: u64) -> u8 {
+    match at {
+        QUEUE_DESC.. => 1 << ((at - QUEUE_DESC) / 8),
+        QUEUE_SIZE => 8,
+        _ => 0,
     }
 }
 
-/// Every valid access to the structure: offset, width, field.
-const FIELDS: [(u64, usize, Field); 19] = [
-    (0x00, 4, Field::DeviceFeatureSelect),
-    (0x04, 4, Field::DeviceFeature),
-    (0x08, 4, Field::DriverFeatureSelect),
-    (0x0c, 4, Field::DriverFeature),
-    (0x10, 2, Field::ConfigMsixVector),
-    (0x12, 2, Field::NumQueues),
-    (0x14, 1, Field::DeviceStatus),
-    (0x15, 1, Field::ConfigGeneration),
-    (0x16, 2, Field::QueueSelect),
-    (0x18, 2, Field::QueueSize),
-    (0x1a, 2, Field::QueueMsixVector),
-    (0x1c, 2, Field::QueueEnable),
-    (0x1e, 2, Field::QueueNotifyOff),
-    (0x20, 4, Field::QueueDesc(Half::Low)),
-    (0x24, 4, Field::QueueDesc(Half::High)),
-    (0x28, 4, Field::QueueDriver(Half::Low)),
-    (0x2c, 4, Field::QueueDriver(Half::High)),
-    (0x30, 4, Field::QueueDevice(Half::Low)),
-    (0x34, 4, Field::QueueDevice(Half::High)),
+/// Every valid access to the structure: offset, width, and the name of the field. The halves of
+/// 64-bit fields are accessed on their own.
+const FIELDS: [(u64, usize, &str); 19] = [
+    (DEVICE_FEATURE_SELECT, 4, "device_feature_select"),
+    (DEVICE_FEATURE, 4, "device_feature"),
+    (DRIVER_FEATURE_SELECT, 4, "driver_feature_select"),
+    (DRIVER_FEATURE, 4, "driver_feature"),
+    (CONFIG_VECTOR, 2, "config_msix_vector"),
+    (NUM_QUEUES, 2, "num_queues"),
+    (STATUS, 1, "device_status"),
+    (GENERATION, 1, "config_generation"),
+    (QUEUE_SELECT, 2, "queue_select"),
+    (QUEUE_SIZE, 2, "queue_size"),
+    (QUEUE_VECTOR, 2, "queue_msix_vector"),
+    (QUEUE_ENABLE, 2, "queue_enable"),
+    (QUEUE_NOTIFY_OFF, 2, "queue_notify_off"),
+    (QUEUE_DESC, 4, "queue_desc"),
+    (QUEUE_DESC + 4, 4, "queue_desc"),
+    (QUEUE_DRIVER, 4, "queue_driver"),
+    (QUEUE_DRIVER + 4, 4, "queue_driver"),
+    (QUEUE_DEVICE, 4, "queue_device"),
+    (QUEUE_DEVICE + 4, 4, "queue_device"),
 ];
 
 /// The device's task after a write.
@@ -149,6 +119,18 @@ pub struct Ring {
     pub used: u64,
 }
 
+impl Ring {
+    /// The address that the field at `at` has a half of, and the place of the half in it.
+    fn address(&mut self, at: u64) -> (&mut u64, u64) {
+        let address = match at {
+            QUEUE_DEVICE.. => &mut self.used,
+            QUEUE_DRIVER.. => &mut self.available,
+            _ => &mut self.descriptors,
+        };
+        (address, at % 8 * 8)
+    }
+}
+
 /// The driver's setup of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct QueueRegisters {
@@ -157,12 +139,29 @@ struct QueueRegisters {
     vector: u16,
     /// Whether the queue is in use.
     enabled: bool,
-    /// The fields that were written, as [`Field::setup_bit`]s.
+    /// The fields that were written, as [`setup_bit`]s.
     written: u8,
     /// Those of them that were last written after a reset and before ACKNOWLEDGE.
     early: u8,
     /// Whether the vector was written and not read back.
     vector_unread: bool,
+}
+
+impl QueueRegisters {
+    fn value(&mut self, at: u64) -> u32 {
+        match at {
+            QUEUE_SIZE => self.ring.size.into(),
+            QUEUE_VECTOR => {
+                self.vector_unread = false;
+                self.vector.into()
+            }
+            QUEUE_ENABLE => self.enabled.into(),
+            _ => {
+                let (address, shift) = self.ring.address(at);
+                (*address >> shift) as u32
+            }
+        }
+    }
 }
 
 /// The registers, for all queues of a device.
@@ -250,7 +249,7 @@ impl CommonConfig {
 
     /// Notes a read at `offset`. Returns whether it ends a slow reset.
     pub(crate) fn read_ends_reset(&mut self, offset: u64) -> bool {
-        if offset != offset::STATUS {
+        if offset != STATUS {
             return false;
         }
         match &mut self.resetting {
@@ -365,52 +364,42 @@ impl CommonConfig {
 
     /// Reads a field.
     pub fn read(&mut self, offset: u64, data: &mut [u8], driver_errors: &DriverErrors) {
-        let Some(field) = field_at(offset, data.len(), driver_errors) else {
+        if field_at(offset, data.len(), driver_errors).is_none() {
             data.fill(0);
             return;
-        };
-        let value = self.value(field);
+        }
+        let value = self.value(offset);
         data.copy_from_slice(&value.to_le_bytes()[..data.len()]);
-        if field == Field::ConfigGeneration && self.lies.generation_runs {
+        if offset == GENERATION && self.lies.generation_runs {
             self.configuration_changed();
         }
         replace(&self.lies.reads, offset, data);
     }
 
-    fn value(&mut self, field: Field) -> u32 {
-        match field {
-            Field::DeviceFeatureSelect => self.device_feature_select,
-            Field::DeviceFeature => word(self.offered, self.device_feature_select),
-            Field::DriverFeatureSelect => self.driver_feature_select,
-            Field::DriverFeature => word(self.driver_features, self.driver_feature_select),
-            Field::ConfigMsixVector => {
+    /// The value of the field at `at`.
+    fn value(&mut self, at: u64) -> u32 {
+        match at {
+            DEVICE_FEATURE_SELECT => self.device_feature_select,
+            DEVICE_FEATURE => word(self.offered, self.device_feature_select),
+            DRIVER_FEATURE_SELECT => self.driver_feature_select,
+            DRIVER_FEATURE => word(self.driver_features, self.driver_feature_select),
+            CONFIG_VECTOR => {
                 self.config_vector_unread = false;
                 self.config_vector.into()
             }
-            Field::NumQueues => self.queues.len() as u32,
-            Field::DeviceStatus => {
+            NUM_QUEUES => self.queues.len() as u32,
+            STATUS => {
                 self.reset_unread = false;
                 self.features_unread = false;
                 self.status.into()
             }
-            Field::ConfigGeneration => self.generation.into(),
-            Field::QueueSelect => self.queue_select.into(),
-            Field::QueueNotifyOff => self.queue_select.into(),
-            Field::QueueSize => self.selected().map_or(0, |queue| queue.ring.size.into()),
-            Field::QueueMsixVector => self.selected().map_or(NO_VECTOR.into(), |queue| {
-                queue.vector_unread = false;
-                queue.vector.into()
-            }),
-            Field::QueueEnable => self.selected().map_or(0, |queue| queue.enabled.into()),
-            Field::QueueDesc(half) => self
-                .selected()
-                .map_or(0, |queue| part(queue.ring.descriptors, half)),
-            Field::QueueDriver(half) => self
-                .selected()
-                .map_or(0, |queue| part(queue.ring.available, half)),
-            Field::QueueDevice(half) => self
-                .selected()
-                .map_or(0, |queue| part(queue.ring.used, half)),
+            GENERATION => self.generation.into(),
+            QUEUE_SELECT | QUEUE_NOTIFY_OFF => self.queue_select.into(),
+            _ => match self.selected() {
+                Some(queue) => queue.value(at),
+                None if at == QUEUE_VECTOR => NO_VECTOR.into(),
+                None => 0,
+            },
         }
     }
 
@@ -426,7 +415,7 @@ impl CommonConfig {
         msix: bool,
         driver_errors: &DriverErrors,
     ) -> Effect {
-        let Some(field) = field_at(offset, data.len(), driver_errors) else {
+        let Some(name) = field_at(offset, data.len(), driver_errors) else {
             return Effect::None;
         };
         let mut bytes = [0; 4];
@@ -434,41 +423,35 @@ impl CommonConfig {
         let value = u32::from_le_bytes(bytes);
         // Only initialization must wait for the reset. Selecting a field to read, another
         // reset, and removing a mapping need not.
-        let initialises = match field {
-            Field::DeviceStatus => value != 0,
-            Field::DeviceFeatureSelect | Field::DriverFeatureSelect | Field::QueueSelect => false,
-            Field::ConfigMsixVector | Field::QueueMsixVector => value != u32::from(NO_VECTOR),
+        let initialises = match offset {
+            STATUS => value != 0,
+            DEVICE_FEATURE_SELECT | DRIVER_FEATURE_SELECT | QUEUE_SELECT => false,
+            CONFIG_VECTOR | QUEUE_VECTOR => value != u32::from(NO_VECTOR),
             _ => true,
         };
         if self.reset_unread && initialises {
             driver_errors.add(format!(
-                "{field:?} was written after a reset that was not seen to finish: device_status \
+                "{name} was written after a reset that was not seen to finish: device_status \
                  must read 0 first (VIRTIO 1.3 §4.1.4.3.2)"
             ));
         }
-        match field {
-            Field::DeviceFeatureSelect => self.device_feature_select = value,
-            Field::DriverFeatureSelect => self.driver_feature_select = value,
-            Field::DriverFeature => self.write_features(value, driver_errors),
-            Field::ConfigMsixVector => {
+        match offset {
+            DEVICE_FEATURE_SELECT => self.device_feature_select = value,
+            DRIVER_FEATURE_SELECT => self.driver_feature_select = value,
+            DRIVER_FEATURE => self.write_features(value, driver_errors),
+            CONFIG_VECTOR => {
                 self.config_vector = self.mapped(value as u16, driver_errors);
                 // Only a mapping must be read back.
                 self.config_vector_unread = value as u16 != NO_VECTOR;
             }
-            Field::DeviceStatus => return self.write_status(value as u8, msix, driver_errors),
-            Field::QueueSelect => self.queue_select = value as u16,
-            Field::DeviceFeature
-            | Field::NumQueues
-            | Field::ConfigGeneration
-            | Field::QueueNotifyOff => driver_errors.add(format!(
-                "{field:?} was written, which is read-only (VIRTIO 1.3 §4.1.4.3.2)"
-            )),
-            Field::QueueSize
-            | Field::QueueMsixVector
-            | Field::QueueEnable
-            | Field::QueueDesc(_)
-            | Field::QueueDriver(_)
-            | Field::QueueDevice(_) => return self.write_queue(field, value, msix, driver_errors),
+            STATUS => return self.write_status(value as u8, msix, driver_errors),
+            QUEUE_SELECT => self.queue_select = value as u16,
+            DEVICE_FEATURE | NUM_QUEUES | GENERATION | QUEUE_NOTIFY_OFF => {
+                driver_errors.add(format!(
+                    "{name} was written, which is read-only (VIRTIO 1.3 §4.1.4.3.2)"
+                ));
+            }
+            _ => return self.write_queue(offset, name, value, msix, driver_errors),
         }
         Effect::None
     }
@@ -610,7 +593,8 @@ impl CommonConfig {
 
     fn write_queue(
         &mut self,
-        field: Field,
+        at: u64,
+        name: &str,
         value: u32,
         msix: bool,
         driver_errors: &DriverErrors,
@@ -618,41 +602,41 @@ impl CommonConfig {
         let index = self.queue_select;
         let status = self.status;
         let most = self.queue_size;
-        let vector = match field {
-            Field::QueueMsixVector => self.mapped(value as u16, driver_errors),
+        let vector = match at {
+            QUEUE_VECTOR => self.mapped(value as u16, driver_errors),
             _ => NO_VECTOR,
         };
         let Some(queue) = self.selected() else {
             driver_errors.add(format!(
-                "{field:?} of queue {index} was written: no such queue"
+                "{name} of queue {index} was written: no such queue"
             ));
             return Effect::None;
         };
         // Only initialization has an order, and it begins with ACKNOWLEDGE. Between a reset and
         // ACKNOWLEDGE, drivers may clear fields and release vectors.
-        let begun = status & ACKNOWLEDGE != 0 || field == Field::QueueEnable;
-        let unmaps = field == Field::QueueMsixVector && value == u32::from(NO_VECTOR);
-        queue.early &= !field.setup_bit();
+        let begun = status & ACKNOWLEDGE != 0 || at == QUEUE_ENABLE;
+        let unmaps = at == QUEUE_VECTOR && value == u32::from(NO_VECTOR);
+        queue.early &= !setup_bit(at);
         if status & FEATURES_OK == 0 {
             if !begun {
-                queue.early |= field.setup_bit();
+                queue.early |= setup_bit(at);
             } else if !unmaps {
                 driver_errors.add(format!(
-                    "{field:?} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
+                    "{name} was written before FEATURES_OK (VIRTIO 1.3 §3.1.1)"
                 ));
             }
         }
         // A vector may change at any time, because the device does not derive memory from it.
-        if queue.enabled && field != Field::QueueMsixVector {
+        if queue.enabled && at != QUEUE_VECTOR {
             driver_errors.add(format!(
-                "{field:?} of queue {index} was written with {value:#x} while the queue is \
+                "{name} of queue {index} was written with {value:#x} while the queue is \
                  enabled (VIRTIO 1.3 §4.1.4.3.2)"
             ));
             return Effect::None;
         }
-        queue.written |= field.setup_bit();
-        match field {
-            Field::QueueSize => {
+        queue.written |= setup_bit(at);
+        match at {
+            QUEUE_SIZE => {
                 let size = value as u16;
                 if size.is_power_of_two() && size <= most {
                     queue.ring.size = size;
@@ -663,13 +647,14 @@ impl CommonConfig {
                     ));
                 }
             }
-            Field::QueueMsixVector => {
+            QUEUE_VECTOR => {
                 queue.vector = vector;
                 queue.vector_unread = !unmaps;
             }
-            Field::QueueDesc(half) => set(&mut queue.ring.descriptors, half, value),
-            Field::QueueDriver(half) => set(&mut queue.ring.available, half, value),
-            Field::QueueDevice(half) => set(&mut queue.ring.used, half, value),
+            QUEUE_DESC.. => {
+                let (address, shift) = queue.ring.address(at);
+                *address = *address & !(0xffff_ffff << shift) | u64::from(value) << shift;
+            }
             _ => {
                 if value != 1 {
                     driver_errors.add(format!(
@@ -708,9 +693,9 @@ impl CommonConfig {
     }
 }
 
-/// The field that an access of `bytes` bytes at `offset` names, if the specification allows it
-/// (VIRTIO 1.3 §4.1.3.1).
-fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<Field> {
+/// The name of the field that an access of `bytes` bytes at `offset` is for, if the specification
+/// allows it (VIRTIO 1.3 §4.1.3.1).
+fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<&'static str> {
     let hit = FIELDS
         .iter()
         .find(|(at, width, _)| *at == offset && *width == bytes);
@@ -724,7 +709,7 @@ fn field_at(offset: u64, bytes: usize, driver_errors: &DriverErrors) -> Option<F
             "common configuration: an access of {bytes} bytes at {offset:#x}: {why}"
         ));
     }
-    hit.map(|(_, _, field)| *field)
+    hit.map(|(_, _, name)| *name)
 }
 
 /// The 32 feature bits that `select` selects.
@@ -736,23 +721,9 @@ fn word(features: u64, select: u32) -> u32 {
     }
 }
 
-fn part(value: u64, half: Half) -> u32 {
-    match half {
-        Half::Low => value as u32,
-        Half::High => (value >> 32) as u32,
-    }
-}
-
-fn set(value: &mut u64, half: Half, new: u32) {
-    *value = match half {
-        Half::Low => *value & !u64::from(u32::MAX) | u64::from(new),
-        Half::High => *value & u64::from(u32::MAX) | u64::from(new) << 32,
-    };
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{offset::*, *};
+    use super::*;
 
     const OFFERED: u64 = 1 << VIRTIO_F_VERSION_1 | 1 << 29 | 1 << 9;
 
@@ -783,10 +754,7 @@ mod tests {
 
         /// A device with all offered features negotiated.
         fn agreed() -> Self {
-            let mut bench = Self::reset();
-            bench.status(ACKNOWLEDGE);
-            bench.status(ACKNOWLEDGE | DRIVER);
-            bench.accept(OFFERED);
+            let mut bench = Self::accepting(OFFERED);
             let status = ACKNOWLEDGE | DRIVER | FEATURES_OK;
             assert_eq!(bench.status(status), Effect::FeaturesAgreed(OFFERED));
             assert_eq!(bench.read_status(), status);
@@ -795,13 +763,7 @@ mod tests {
 
         /// A device after DRIVER_OK, with queue 0 enabled.
         fn ready() -> Self {
-            let mut bench = Self::agreed();
-            bench.set_up_queue();
-            assert!(matches!(
-                bench.set::<2>(QUEUE_ENABLE, 1),
-                Effect::Enable(0, _)
-            ));
-            bench.registers.queue_in_use(0);
+            let mut bench = Self::agreed().enabled();
             assert_eq!(bench.status(0x0f), Effect::Start);
             bench.nothing_wrong();
             bench
@@ -809,9 +771,24 @@ mod tests {
 
         /// A device whose driver has set ACKNOWLEDGE.
         fn acknowledged() -> Self {
-            let mut bench = Self::reset();
-            bench.status(ACKNOWLEDGE);
+            Self::reset().after::<1>(STATUS, ACKNOWLEDGE.into())
+        }
+
+        /// A device whose driver has set DRIVER and accepted `features`.
+        fn accepting(features: u64) -> Self {
+            let driver = ACKNOWLEDGE | DRIVER;
+            let mut bench = Self::acknowledged().after::<1>(STATUS, driver.into());
+            bench.accept(features);
             bench
+        }
+
+        /// A device before DRIVER_OK, with queue 0 enabled.
+        fn enabled(mut self) -> Self {
+            self.set_up_queue();
+            let effect = self.set::<2>(QUEUE_ENABLE, 1);
+            assert!(matches!(effect, Effect::Enable(0, _)));
+            self.registers.queue_in_use(0);
+            self
         }
 
         /// The bench after a write that is no driver error.
@@ -890,10 +867,10 @@ mod tests {
             bench
         };
         let failed = || Bench::acknowledged().after::<1>(STATUS, u32::from(ACKNOWLEDGE | FAILED));
+        let foreign = || Bench::accepting(OFFERED | 1 << 34);
+        let legacy = || Bench::accepting(1 << 9);
         let above = || {
-            let driver = u32::from(ACKNOWLEDGE | DRIVER);
-            Bench::acknowledged()
-                .after::<1>(STATUS, driver)
+            Bench::accepting(0)
                 .after::<4>(DRIVER_FEATURE_SELECT, 2)
                 .after::<4>(DRIVER_FEATURE, 0)
         };
@@ -904,11 +881,15 @@ mod tests {
         };
         // The state of the device, the write, the error, and the value of the register afterwards.
         type Case = (fn() -> Bench, u64, usize, u32, &'static str, u32);
-        let cases: [Case; 25] = [
+        let cases: [Case; 29] = [
             (new, STATUS, 1, 0x01, "not reset", 0x01),
             (unseen, STATUS, 1, 0x01, "not seen to finish", 0x01),
             (ready, STATUS, 1, 0x01, "were cleared", 0x0f),
             (reset, STATUS, 1, 0x21, "status bits 0x20", 0x01),
+            (reset, STATUS, 1, 0x02, "DRIVER was set before ACK", 0x02),
+            (reset, STATUS, 1, 0x03, "DRIVER was set before ACK", 0x03),
+            (foreign, STATUS, 1, 0x0b, "not offered", 0x03),
+            (legacy, STATUS, 1, 0x0b, "VERSION_1", 0x03),
             (failed, STATUS, 1, 0x83, "after FAILED", 0x83),
             (known, DRIVER_FEATURE, 4, 1, "before DRIVER", 1),
             (above, DRIVER_FEATURE, 4, 1, "above bit 63", 0),
@@ -977,33 +958,6 @@ mod tests {
     }
 
     #[test]
-    fn features_that_are_not_offered_are_refused() {
-        let mut bench = Bench::reset();
-        bench.status(ACKNOWLEDGE);
-        bench.status(ACKNOWLEDGE | DRIVER);
-        bench.accept(OFFERED | 1 << 34);
-
-        bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-
-        assert_eq!(bench.read_status(), (ACKNOWLEDGE | DRIVER));
-        assert_eq!(bench.registers.agreed(), 0);
-        assert!(bench.driver_error().contains("not offered"));
-    }
-
-    #[test]
-    fn a_driver_without_version_1_is_refused() {
-        let mut bench = Bench::reset();
-        bench.status(ACKNOWLEDGE);
-        bench.status(ACKNOWLEDGE | DRIVER);
-        bench.accept(1 << 9);
-
-        bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-
-        assert_eq!(bench.read_status() & FEATURES_OK, 0);
-        assert!(bench.driver_error().contains("VERSION_1"));
-    }
-
-    #[test]
     fn a_second_reset_need_not_wait_for_the_first() {
         let mut bench = Bench::reset();
         bench.status(0);
@@ -1015,33 +969,19 @@ mod tests {
     }
 
     #[test]
-    fn status_bits_out_of_order_are_driver_errors() {
-        for (before, value, error) in [
-            (0, DRIVER, "DRIVER was set before ACKNOWLEDGE"),
-            (0, ACKNOWLEDGE | DRIVER, "DRIVER was set before ACKNOWLEDGE"),
-            (
-                ACKNOWLEDGE,
-                ACKNOWLEDGE | FEATURES_OK,
-                "FEATURES_OK was set before DRIVER",
-            ),
-        ] {
-            let mut bench = Bench::reset();
-            bench.registers.driver_features = OFFERED;
-            if before != 0 {
-                bench.status(before);
-            }
+    fn features_ok_before_driver_is_a_driver_error() {
+        let mut bench = Bench::acknowledged();
+        bench.registers.driver_features = OFFERED;
 
-            bench.status(value);
+        bench.status(ACKNOWLEDGE | FEATURES_OK);
 
-            assert!(bench.driver_error().starts_with(error));
-        }
+        let error = bench.driver_error();
+        assert!(error.starts_with("FEATURES_OK was set before DRIVER"));
     }
 
     #[test]
     fn driver_ok_without_features_ok_starts_nothing() {
-        let mut bench = Bench::reset();
-        bench.status(ACKNOWLEDGE);
-        bench.status(ACKNOWLEDGE | DRIVER);
+        let mut bench = Bench::accepting(0);
 
         let effect = bench.status(ACKNOWLEDGE | DRIVER | DRIVER_OK);
 
@@ -1055,23 +995,24 @@ mod tests {
     }
 
     #[test]
-    fn features_ok_must_be_read_back() {
-        let mut bench = Bench::reset();
-        bench.status(ACKNOWLEDGE);
-        bench.status(ACKNOWLEDGE | DRIVER);
-        bench.accept(OFFERED);
-        bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        bench.set_up_queue();
-        bench.set::<2>(QUEUE_ENABLE, 1);
-        bench.registers.queue_in_use(0);
+    fn driver_ok_needs_features_ok_and_the_vector_read_back() {
+        let features_unread = || {
+            let mut bench = Bench::accepting(OFFERED);
+            bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+            bench.enabled()
+        };
+        let vector_unread = || Bench::agreed().enabled().after::<2>(CONFIG_VECTOR, 0);
+        let cases: [(fn() -> Bench, _); 2] = [
+            (features_unread, "not read back before DRIVER_OK"),
+            (vector_unread, "config_msix_vector was not read back"),
+        ];
+        for (bench, error) in cases {
+            let mut bench = bench();
 
-        bench.status(0x0f);
+            assert_eq!(bench.status(0x0f), Effect::Start);
 
-        assert!(
-            bench
-                .driver_error()
-                .contains("not read back before DRIVER_OK")
-        );
+            assert!(bench.driver_error().contains(error), "{error}");
+        }
     }
 
     #[test]
@@ -1174,26 +1115,50 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_set_up_between_reset_and_acknowledge_is_a_driver_error_when_it_is_enabled() {
-        let mut bench = Bench::reset();
-        bench.set::<4>(QUEUE_DESC, 0x1000);
-        bench.nothing_wrong();
-        bench.status(ACKNOWLEDGE);
-        bench.status(ACKNOWLEDGE | DRIVER);
-        bench.accept(OFFERED);
-        bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
-        bench.read_status();
-        for field in [QUEUE_DRIVER, QUEUE_DEVICE] {
-            bench.set::<4>(field, 0x2000);
-        }
-
-        bench.set::<2>(QUEUE_ENABLE, 1);
-
-        assert!(
+    fn each_queue_that_is_enabled_too_early_or_too_late_is_a_driver_error() {
+        let known = Bench::acknowledged;
+        let partial = || {
+            Bench::agreed()
+                .after::<4>(QUEUE_DESC, 0x1000)
+                .after::<4>(QUEUE_DEVICE, 0x3000)
+        };
+        let early = || {
+            let mut bench = Bench::reset().after::<4>(QUEUE_DESC, 0x1000);
+            bench.status(ACKNOWLEDGE);
+            bench.status(ACKNOWLEDGE | DRIVER);
+            bench.accept(OFFERED);
+            bench.status(ACKNOWLEDGE | DRIVER | FEATURES_OK);
+            bench.read_status();
             bench
-                .driver_error()
-                .contains("fields that were written before")
-        );
+                .after::<4>(QUEUE_DRIVER, 0x2000)
+                .after::<4>(QUEUE_DEVICE, 0x3000)
+        };
+        let unread = || {
+            let mut bench = Bench::agreed();
+            bench.set_up_queue();
+            bench.after::<2>(QUEUE_VECTOR, 0)
+        };
+        let late = || {
+            let mut bench = Bench::ready().after::<2>(QUEUE_SELECT, 1);
+            bench.set_up_queue();
+            bench
+        };
+        let cases: [(fn() -> Bench, _); 5] = [
+            (known, "before FEATURES_OK"),
+            (partial, "before all of its addresses"),
+            (early, "fields that were written before"),
+            (unread, "queue_msix_vector of queue 0 was not read back"),
+            (late, "after DRIVER_OK"),
+        ];
+        for (bench, error) in cases {
+            let mut bench = bench();
+
+            let effect = bench.set::<2>(QUEUE_ENABLE, 1);
+
+            assert!(matches!(effect, Effect::Enable(..)), "{error}");
+            let found = &bench.driver_errors.list()[0];
+            assert!(found.contains(error), "{found} is not {error}");
+        }
     }
 
     #[test]
@@ -1201,38 +1166,6 @@ mod tests {
         let bench = Bench::ready().after::<2>(QUEUE_VECTOR, 2);
 
         assert_eq!(bench.registers.queue_vector(0), 2);
-    }
-
-    #[test]
-    fn a_queue_enabled_before_features_ok_is_a_driver_error() {
-        let mut bench = Bench::acknowledged();
-
-        bench.set::<2>(QUEUE_ENABLE, 1);
-
-        let list = bench.driver_errors.list();
-        assert!(list[0].contains("before FEATURES_OK"), "{list:?}");
-    }
-
-    #[test]
-    fn a_queue_enabled_before_its_addresses_is_a_driver_error() {
-        let mut bench = Bench::agreed();
-        bench.set::<4>(QUEUE_DESC, 0x1000);
-        bench.set::<4>(QUEUE_DEVICE, 0x3000);
-
-        bench.set::<2>(QUEUE_ENABLE, 1);
-
-        assert!(bench.driver_error().contains("before all of its addresses"));
-    }
-
-    #[test]
-    fn a_queue_enabled_after_driver_ok_is_a_driver_error() {
-        let mut bench = Bench::ready();
-        bench.set::<2>(QUEUE_SELECT, 1);
-        bench.set_up_queue();
-
-        bench.set::<2>(QUEUE_ENABLE, 1);
-
-        assert!(bench.driver_error().contains("after DRIVER_OK"));
     }
 
     #[test]
@@ -1251,42 +1184,9 @@ mod tests {
         bench.set::<2>(QUEUE_VECTOR, NONE);
 
         bench.set::<2>(QUEUE_ENABLE, 1);
-        bench.registers.queue_in_use(0);
         bench.status(0x0f);
 
         bench.nothing_wrong();
-    }
-
-    #[test]
-    fn a_queue_vector_must_be_read_back() {
-        let mut bench = Bench::agreed();
-        bench.set_up_queue();
-        bench.set::<2>(QUEUE_VECTOR, 0);
-
-        bench.set::<2>(QUEUE_ENABLE, 1);
-
-        assert!(
-            bench
-                .driver_error()
-                .contains("queue_msix_vector of queue 0 was not read back")
-        );
-    }
-
-    #[test]
-    fn the_configuration_vector_must_be_read_back() {
-        let mut bench = Bench::agreed();
-        bench.set_up_queue();
-        bench.set::<2>(QUEUE_ENABLE, 1);
-        bench.registers.queue_in_use(0);
-        bench.set::<2>(CONFIG_VECTOR, 0);
-
-        bench.status(0x0f);
-
-        assert!(
-            bench
-                .driver_error()
-                .contains("config_msix_vector was not read back")
-        );
     }
 
     #[test]
