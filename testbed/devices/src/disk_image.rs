@@ -30,77 +30,71 @@ pub enum Access {
 
 /// A file cannot be used as a disk.
 #[derive(Debug, thiserror::Error)]
-pub enum DiskImageError {
-    /// The file does not exist.
-    #[error("{path}: no such image file: create one, for example with truncate --size 1G")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
+#[error("{path}: {problem}")]
+pub struct DiskImageError {
+    path: PathBuf,
+    problem: Problem,
+}
+
+/// Why a file cannot be used as a disk, and what to do.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("no such image file: create one, for example with truncate --size 1G")]
+    Missing,
     /// The path is a directory, a device, a pipe or a socket.
-    #[error("{path}: not a regular file, but {kind}: name a raw disk image")]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// The file has no bytes.
-    #[error("{path}: the image has 0 bytes: enlarge it to at least one sector of 512 bytes")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file does not end with a whole sector.
+    #[error("not a regular file, but {0}: name a raw disk image")]
+    NotAFile(&'static str),
+    #[error("the image has 0 bytes: enlarge it to at least one sector of 512 bytes")]
+    Empty,
+    /// The length of a file that does not end with a whole sector.
     #[error(
-        "{path}: {bytes} bytes is not a multiple of 512, so the file is not a raw disk image, or \
-         truncated: name another image"
+        "{0} bytes is not a multiple of 512, so the file is not a raw disk image, or truncated: \
+         name another image"
     )]
-    PartialSector {
-        /// The file.
-        path: PathBuf,
-        /// Its length.
-        bytes: u64,
-    },
+    PartialSector(u64),
     /// The file's permissions or its file system do not allow writing.
-    #[error("{path}: the image is read-only ({because}): make it writable, or name another image")]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        because: &'static str,
-    },
-    /// The image is not a raw one.
-    #[error("{path}: a {format} image, not a raw one: convert it with `qemu-img convert -O raw`")]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        format: &'static str,
-    },
-    /// Another process has the file open as a disk.
+    #[error("the image is read-only ({0}): make it writable, or name another image")]
+    ReadOnly(&'static str),
+    #[error("a {0} image, not a raw one: convert it with `qemu-img convert -O raw`")]
+    Format(&'static str),
     #[error(
-        "{path}: the image is in use, locked by a virtual machine or another testbed: stop that, \
-         or name another image"
+        "the image is in use, locked by a virtual machine or another testbed: stop that, or name \
+         another image"
     )]
-    Locked {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A new image would replace a file.
-    #[error("{path}: the file exists, and a new image does not replace it: choose another name")]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
+    Locked,
+    #[error("the file exists, and a new image does not replace it: choose another name")]
+    Exists,
     /// Any other error of the host.
-    #[error("{path}: {source}{}", advice(source))]
-    Host {
-        /// The file.
-        path: PathBuf,
-        /// The host's error.
-        source: io::Error,
-    },
+    #[error("{error}{}", advice(error))]
+    Host { error: io::Error },
+}
+
+impl DiskImageError {
+    /// An error of the host with the file at `path`.
+    #[must_use]
+    pub fn host(path: &Path, error: io::Error) -> Self {
+        Problem::from(error).of(path)
+    }
+}
+
+impl Problem {
+    fn of(self, path: &Path) -> DiskImageError {
+        DiskImageError {
+            path: path.into(),
+            problem: self,
+        }
+    }
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Self::Missing,
+            ErrorKind::AlreadyExists => Self::Exists,
+            ErrorKind::ReadOnlyFilesystem => Self::ReadOnly("its file system is"),
+            _ => Self::Host { error },
+        }
+    }
 }
 
 /// A failure of the host to read or write an open image. The device then reports an I/O error
@@ -147,101 +141,61 @@ impl DiskImage {
     /// The lock is exclusive for `ReadWrite`.
     ///
     /// # Errors
-    /// Any [`DiskImageError`] except `Exists`.
+    /// If the file is missing, in use, not writable, or no raw image, or an error of the host.
     pub fn open(path: &Path, access: Access) -> Result<Self, DiskImageError> {
-        let host = |source| host_error(path, source);
-        let metadata = std::fs::metadata(path).map_err(host)?;
-        // Opening a FIFO would block.
-        if let Some(kind) = other_than_a_file(&metadata) {
-            return Err(DiskImageError::NotAFile {
-                path: path.into(),
-                kind,
-            });
-        }
-        if access == Access::ReadWrite && metadata.permissions().readonly() {
-            // Root could open it, but its owner has protected it.
-            return Err(DiskImageError::ReadOnly {
-                path: path.into(),
-                because: "no permission bit allows writing",
-            });
-        }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            .open(path)
-            .map_err(host)?;
-        Self::lock(path, &file, access)?;
-        let bytes = file.metadata().map_err(host)?.len();
-        if bytes == 0 {
-            return Err(DiskImageError::Empty { path: path.into() });
-        }
-        if let Some(format) = format_of(&file, bytes).map_err(host)? {
-            return Err(DiskImageError::Format {
-                path: path.into(),
-                format,
-            });
-        }
-        if !bytes.is_multiple_of(SECTOR) {
-            return Err(DiskImageError::PartialSector {
-                path: path.into(),
-                bytes,
-            });
-        }
-        Ok(Self {
-            path: path.into(),
-            file,
-            access,
-            bytes: bytes.into(),
-            failure: OnceLock::new(),
-        })
+        let open = || {
+            let metadata = std::fs::metadata(path)?;
+            // Opening a FIFO would block.
+            if let Some(kind) = other_than_a_file(&metadata) {
+                return Err(Problem::NotAFile(kind));
+            }
+            if access == Access::ReadWrite && metadata.permissions().readonly() {
+                // Root could open it, but its owner has protected it.
+                return Err(Problem::ReadOnly("no permission bit allows writing"));
+            }
+            let file = OpenOptions::new()
+                .read(true)
+                .write(access == Access::ReadWrite)
+                .open(path)?;
+            lock(&file, access)?;
+            let bytes = file.metadata()?.len();
+            if bytes > 0
+                && let Some(format) = format_of(&file, bytes)?
+            {
+                return Err(Problem::Format(format));
+            }
+            check_length(bytes)?;
+            Ok(Self::new(path, file, access, bytes))
+        };
+        open().map_err(|problem| problem.of(path))
     }
 
     /// Creates a sparse image of `bytes` zero bytes, and opens it for reading and writing.
     ///
     /// # Errors
-    /// `Exists` if the file exists, `Empty` or `PartialSector` if `bytes` is not a disk size,
-    /// or an error of the host.
+    /// If the file exists, or `bytes` is not a disk size, or an error of the host.
     pub fn create(path: &Path, bytes: u64) -> Result<Self, DiskImageError> {
-        if bytes == 0 {
-            return Err(DiskImageError::Empty { path: path.into() });
-        }
-        if !bytes.is_multiple_of(SECTOR) {
-            return Err(DiskImageError::PartialSector {
-                path: path.into(),
-                bytes,
-            });
-        }
-        let host = |source| host_error(path, source);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .map_err(host)?;
-        Self::lock(path, &file, Access::ReadWrite)?;
-        file.set_len(bytes).map_err(host)?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            access: Access::ReadWrite,
-            bytes: bytes.into(),
-            failure: OnceLock::new(),
-        })
+        let create = || {
+            check_length(bytes)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?;
+            lock(&file, Access::ReadWrite)?;
+            file.set_len(bytes)?;
+            Ok(Self::new(path, file, Access::ReadWrite, bytes))
+        };
+        create().map_err(|problem: Problem| problem.of(path))
     }
 
-    fn lock(path: &Path, file: &File, access: Access) -> Result<(), DiskImageError> {
-        let locked = match access {
-            Access::ReadWrite => file.try_lock(),
-            Access::ReadOnly => file.try_lock_shared(),
-        };
-        locked.map_err(|error| match error {
-            TryLockError::WouldBlock => DiskImageError::Locked { path: path.into() },
-            TryLockError::Error(source) => host_error(path, source),
-        })?;
-        match image_lock::take(file, access) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(DiskImageError::Locked { path: path.into() }),
-            Err(source) => Err(host_error(path, source)),
+    fn new(path: &Path, file: File, access: Access, bytes: u64) -> Self {
+        Self {
+            path: path.into(),
+            file,
+            access,
+            bytes: bytes.into(),
+            failure: OnceLock::new(),
         }
     }
 
@@ -321,22 +275,11 @@ impl DiskImage {
     /// Changes the length of the image. A longer image has zeros at its end.
     ///
     /// # Errors
-    /// `Empty` or `PartialSector` if `bytes` is not a disk size, or an error of the host.
+    /// If `bytes` is not a disk size, or an error of the host.
     pub(super) fn resize(&self, bytes: u64) -> Result<(), DiskImageError> {
-        if bytes == 0 {
-            return Err(DiskImageError::Empty {
-                path: self.path.clone(),
-            });
-        }
-        if !bytes.is_multiple_of(SECTOR) {
-            return Err(DiskImageError::PartialSector {
-                path: self.path.clone(),
-                bytes,
-            });
-        }
-        self.file
-            .set_len(bytes)
-            .map_err(|source| host_error(&self.path, source))?;
+        check_length(bytes)
+            .and_then(|()| Ok(self.file.set_len(bytes)?))
+            .map_err(|problem| problem.of(&self.path))?;
         self.bytes.store(bytes, Ordering::Release);
         Ok(())
     }
@@ -378,6 +321,30 @@ fn length(pieces: &[VolatileSlice<'_>]) -> String {
     format!("{bytes} bytes")
 }
 
+fn check_length(bytes: u64) -> Result<(), Problem> {
+    match bytes {
+        0 => Err(Problem::Empty),
+        _ if !bytes.is_multiple_of(SECTOR) => Err(Problem::PartialSector(bytes)),
+        _ => Ok(()),
+    }
+}
+
+fn lock(file: &File, access: Access) -> Result<(), Problem> {
+    match access {
+        Access::ReadWrite => file.try_lock(),
+        Access::ReadOnly => file.try_lock_shared(),
+    }
+    .map_err(|error| match error {
+        TryLockError::WouldBlock => Problem::Locked,
+        TryLockError::Error(error) => error.into(),
+    })?;
+    if image_lock::take(file, access)? {
+        Ok(())
+    } else {
+        Err(Problem::Locked)
+    }
+}
+
 /// The type of a file that is not a regular one.
 fn other_than_a_file(metadata: &Metadata) -> Option<&'static str> {
     if metadata.is_file() {
@@ -414,20 +381,6 @@ fn format_of(file: &File, bytes: u64) -> io::Result<Option<&'static str>> {
         }
     }
     Ok(None)
-}
-
-/// Converts an error of the host.
-fn host_error(path: &Path, source: io::Error) -> DiskImageError {
-    let path = path.into();
-    match source.kind() {
-        ErrorKind::NotFound => DiskImageError::Missing { path },
-        ErrorKind::AlreadyExists => DiskImageError::Exists { path },
-        ErrorKind::ReadOnlyFilesystem => DiskImageError::ReadOnly {
-            path,
-            because: "its file system is",
-        },
-        _ => DiskImageError::Host { path, source },
-    }
 }
 
 #[cfg(test)]
@@ -480,7 +433,7 @@ mod tests {
 
         let error = DiskImage::create(&path, 512).expect_err("a refusal");
 
-        assert!(matches!(error, DiskImageError::Exists { .. }), "{error}");
+        assert!(matches!(error.problem, Problem::Exists), "{error}");
         assert_eq!(fs::read(&path).expect("the file"), b"precious");
     }
 
@@ -492,11 +445,8 @@ mod tests {
         let empty = DiskImage::create(&path, 0).expect_err("a refusal");
         let partial = DiskImage::create(&path, 700).expect_err("a refusal");
 
-        assert!(matches!(empty, DiskImageError::Empty { .. }));
-        assert!(matches!(
-            partial,
-            DiskImageError::PartialSector { bytes: 700, .. }
-        ));
+        assert!(matches!(empty.problem, Problem::Empty));
+        assert!(matches!(partial.problem, Problem::PartialSector(700)));
         assert!(!path.exists());
     }
 
@@ -526,44 +476,29 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_refused() {
-        let (folder, _) = file(&[]);
-
-        assert!(refusal(&folder.path().join("none")).starts_with("no such image file: "));
-    }
-
-    #[test]
-    fn a_directory_is_refused() {
-        let (folder, _) = file(&[]);
-
-        assert!(refusal(folder.path()).starts_with("not a regular file, but a directory"));
-    }
-
-    #[test]
-    fn a_device_is_refused() {
-        assert!(refusal(Path::new("/dev/null")).contains("a device, pipe or socket"));
-    }
-
-    #[test]
-    fn an_image_of_0_bytes_is_refused() {
-        let (_folder, path) = file(&[]);
-
-        assert!(refusal(&path).starts_with("the image has 0 bytes"));
-    }
-
-    #[test]
-    fn an_image_that_ends_in_half_a_sector_is_refused() {
-        let (_folder, path) = file(&[0; 1000]);
-
-        assert!(refusal(&path).starts_with("1000 bytes is not a multiple of 512"));
-    }
-
-    #[test]
-    fn an_image_without_write_permission_is_refused_even_to_root() {
-        let (_folder, path) = file(&[0; 512]);
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).expect("permissions");
-
-        assert!(refusal(&path).starts_with("the image is read-only (no permission bit"));
+    fn what_is_no_image_is_refused() {
+        let (folder, empty) = file(&[]);
+        let (_folder, partial) = file(&[0; 1000]);
+        // It is refused even to root.
+        let (_folder, protected) = file(&[0; 512]);
+        fs::set_permissions(&protected, PermissionsExt::from_mode(0o444)).expect("permissions");
+        for (path, says) in [
+            (&*folder.path().join("none"), "no such image file: "),
+            (folder.path(), "not a regular file, but a directory"),
+            (
+                Path::new("/dev/null"),
+                "not a regular file, but a device, pipe",
+            ),
+            (&empty, "the image has 0 bytes"),
+            (&partial, "1000 bytes is not a multiple of 512"),
+            (
+                &protected,
+                "the image is read-only (no permission bit allows",
+            ),
+        ] {
+            let message = refusal(path);
+            assert!(message.starts_with(says), "{message}");
+        }
     }
 
     #[test]
@@ -575,17 +510,6 @@ mod tests {
 
         assert_eq!(image.access(), Access::ReadOnly);
         assert!(image.write_at(0, &[1]).is_err());
-    }
-
-    #[test]
-    fn a_read_only_file_system_is_named() {
-        let error = host_error(Path::new("disk"), io::Error::from_raw_os_error(libc::EROFS));
-
-        let message = error.to_string();
-        assert!(
-            message.starts_with("disk: the image is read-only (its file system is)"),
-            "{message}"
-        );
     }
 
     #[test]
@@ -644,8 +568,9 @@ mod tests {
             (libc::EDQUOT, "quota"),
             (libc::EFBIG, "ulimit -f"),
             (libc::EIO, "dmesg"),
+            (libc::EROFS, "the image is read-only (its file system is)"),
         ] {
-            let error = host_error(Path::new("disk"), io::Error::from_raw_os_error(number));
+            let error = Problem::from(io::Error::from_raw_os_error(number));
             assert!(error.to_string().contains(advised), "{error}");
         }
     }
@@ -656,10 +581,7 @@ mod tests {
         let first = DiskImage::open(&path, Access::ReadWrite).expect("an image");
 
         assert!(refusal(&path).contains("in use"));
-        assert!(matches!(
-            DiskImage::open(&path, Access::ReadOnly),
-            Err(DiskImageError::Locked { .. })
-        ));
+        assert!(DiskImage::open(&path, Access::ReadOnly).is_err());
 
         drop(first);
         assert!(DiskImage::open(&path, Access::ReadWrite).is_ok());

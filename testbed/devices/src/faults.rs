@@ -1,11 +1,7 @@
 //! Faults of the disk that a test enables while a driver runs, and a record of what the disk
 //! did.
 
-use std::{
-    ops::Range,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{ops::Range, time::Duration};
 
 use testbed_virtio::lies::Lies;
 
@@ -102,83 +98,40 @@ pub struct Served {
     pub waiting: u16,
 }
 
-/// The maximum number of entries in a record.
+/// The maximum number of recorded requests.
 const MOST: usize = 0x1_0000;
 
-/// One-shot faults, and the records.
+/// What the disk did, and the glitch that comes next.
 #[derive(Debug, Default)]
-struct State {
-    glitch: Option<Glitch>,
-    /// How often the armed glitch is skipped.
-    skip: u32,
-    served: Vec<Served>,
-    status_writes: Vec<u8>,
-    resets: u64,
+pub(super) struct Activity {
+    /// The armed glitch, and how often it is skipped.
+    pub(super) glitch: Option<(Glitch, u32)>,
+    /// The requests served since the last look.
+    pub(super) served: Vec<Served>,
+    /// What the driver has written to the device status.
+    pub(super) status_writes: Vec<u8>,
+    /// The number of finished resets.
+    pub(super) resets: u64,
 }
 
-/// The state of the one-shot faults and the records, behind a lock.
-#[derive(Debug, Default)]
-pub(super) struct Oddities(Mutex<State>);
-
-impl Oddities {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Arms a glitch, which happens after `skip` opportunities.
-    pub(super) fn arm(&self, glitch: Glitch, skip: u32) {
-        let mut state = self.lock();
-        state.glitch = Some(glitch);
-        state.skip = skip;
-    }
-
+impl Activity {
     /// Whether `glitch` is due. Disarms it then.
-    pub(super) fn take(&self, glitch: Glitch) -> bool {
-        let mut state = self.lock();
-        if state.glitch != Some(glitch) {
-            return false;
+    pub(super) fn take(&mut self, glitch: Glitch) -> bool {
+        match &mut self.glitch {
+            Some((armed, _)) if *armed != glitch => false,
+            Some((_, skip @ 1..)) => {
+                *skip -= 1;
+                false
+            }
+            armed => armed.take().is_some(),
         }
-        match state.skip.checked_sub(1) {
-            Some(left) => state.skip = left,
-            None => state.glitch = None,
-        }
-        state.glitch.is_none()
-    }
-
-    /// Counts a finished reset.
-    pub(super) fn was_reset(&self) {
-        self.lock().resets += 1;
-    }
-
-    /// The number of finished resets.
-    pub(super) fn resets(&self) -> u64 {
-        self.lock().resets
     }
 
     /// Records a request. Returns whether [`Glitch::AtNextUsed`] is due, and disarms it then.
-    pub(super) fn record(&self, served: Served) -> bool {
-        let mut state = self.lock();
-        if state.served.len() < MOST {
-            state.served.push(served);
+    pub(super) fn record(&mut self, served: Served) -> bool {
+        if self.served.len() < MOST {
+            self.served.push(served);
         }
-        let armed = |glitch: &mut Glitch| *glitch == Glitch::AtNextUsed;
-        state.glitch.take_if(armed).is_some()
-    }
-
-    pub(super) fn record_status(&self, status: u8) {
-        let record = &mut self.lock().status_writes;
-        if record.len() < MOST {
-            record.push(status);
-        }
-    }
-
-    /// The requests served since the last call.
-    pub(super) fn take_served(&self) -> Vec<Served> {
-        std::mem::take(&mut self.lock().served)
-    }
-
-    /// What the driver has written to the device status, from the start.
-    pub(super) fn status_writes(&self) -> Vec<u8> {
-        self.lock().status_writes.clone()
+        self.take(Glitch::AtNextUsed)
     }
 }

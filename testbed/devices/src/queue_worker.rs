@@ -164,7 +164,7 @@ impl QueueWorker {
     pub(super) fn run(&self, index: u16, core: &Core) {
         let _ = self.thread.set(schedule::current());
         let mut work = Work::default();
-        while !core.stopping() {
+        while !core.stopping.load(Ordering::Acquire) {
             let manual = self.manual.load(Ordering::Acquire);
             if !manual && self.notified.swap(false, Ordering::Acquire) {
                 self.serve(index, core, &mut work);
@@ -201,7 +201,7 @@ impl QueueWorker {
         core: &'m Core,
         work: &mut Work<'m>,
     ) -> Result<(), String> {
-        let memory = core.memory();
+        let memory = &core.memory;
         loop {
             active
                 .queue
@@ -229,7 +229,7 @@ impl QueueWorker {
         core: &'m Core,
         work: &mut Work<'m>,
     ) -> Result<bool, String> {
-        let memory = core.memory();
+        let memory = &core.memory;
         let waiting = active
             .queue
             .avail_idx(memory, Ordering::Acquire)
@@ -262,14 +262,14 @@ impl QueueWorker {
             taken = true;
             self.requests.fetch_add(1, Ordering::Relaxed);
             if active.stalled.contains(&head) {
-                core.driver_errors().add(
+                core.driver_errors.add(
                     "a descriptor chain was made available again while the device had it (VIRTIO \
                      1.3 §2.7.13)",
                 );
             }
             let outcome =
                 work.buffers
-                    .serve(memory, chain, &active.terms, disk, core.driver_errors());
+                    .serve(memory, chain, &active.terms, disk, &core.driver_errors);
             match outcome {
                 Outcome::Done(written) => {
                     active.stuck = self.record(active, core, work)?;
@@ -298,7 +298,7 @@ impl QueueWorker {
         }
         // `virtio-queue` does not count wrong elements.
         let wanted = faults.used_id.is_some() || active.stuck;
-        if requests > 0 && (interrupt_wanted(active, memory, core.driver_errors())? || wanted) {
+        if requests > 0 && (interrupt_wanted(active, memory, &core.driver_errors)? || wanted) {
             schedule::delay();
             core.queue_used(index);
         }
@@ -321,10 +321,10 @@ impl QueueWorker {
         };
         let available = active
             .queue
-            .avail_idx(core.memory(), Ordering::Acquire)
+            .avail_idx(&core.memory, Ordering::Acquire)
             .map_err(|error| broken(&error))?;
         let not_taken = available.0.wrapping_sub(active.queue.next_avail());
-        Ok(core.oddities().record(Served {
+        Ok(core.activity().record(Served {
             waiting: not_taken.wrapping_add(work.chains.len() as u16),
             ..served
         }))

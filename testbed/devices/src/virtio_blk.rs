@@ -35,7 +35,7 @@ use super::{
         ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, VIRTIO_BAR, structure_at,
     },
     disk_image::{Access, DiskImage, DiskImageError},
-    faults::{Faults, Glitch, Oddities, Served},
+    faults::{Activity, Faults, Glitch, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
@@ -191,14 +191,14 @@ impl VirtioBlk {
                 self.core.queue_used(0);
             }
             Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
-                self.core.oddities.arm(glitch, 0)
+                self.glitch_after(glitch, 0)
             }
         }
     }
 
     /// Arms a glitch, which happens after `skip` opportunities.
     pub fn glitch_after(&self, glitch: Glitch, skip: u32) {
-        self.core.oddities.arm(glitch, skip);
+        self.core.activity().glitch = Some((glitch, skip));
     }
 
     /// Makes the reset after the next `after` resets slow. It ends at the status read after
@@ -215,7 +215,7 @@ impl VirtioBlk {
     /// The number of finished resets by the driver.
     #[must_use]
     pub fn resets(&self) -> u64 {
-        self.core.oddities.resets()
+        self.core.activity().resets
     }
 
     /// Removes the function by surprise: it serves nothing, reads of its registers and
@@ -271,13 +271,13 @@ impl VirtioBlk {
     /// The requests served since the last call, in order, at most 65536.
     #[must_use]
     pub fn take_served(&self) -> Vec<Served> {
-        self.core.oddities.take_served()
+        std::mem::take(&mut self.core.activity().served)
     }
 
-    /// What the driver wrote to the device status, in order, at most 65536 writes.
+    /// What the driver wrote to the device status, in order.
     #[must_use]
     pub fn status_writes(&self) -> Vec<u8> {
-        self.core.oddities.status_writes()
+        self.core.activity().status_writes.clone()
     }
 
     /// Changes the size of the disk and signals it to the driver (VIRTIO 1.3 §5.2.4).
@@ -302,11 +302,35 @@ impl VirtioBlk {
 
 impl PciFunction for VirtioBlk {
     fn config_read(&self, offset: u16, data: &mut [u8]) {
-        self.core.config_read(offset, data);
+        let core = &*self.core;
+        if core.is_gone() {
+            return data.fill(0xff);
+        }
+        let interrupt = core.interrupts.line_pending();
+        core.config_space().read(offset, data, interrupt);
+        for (at, wrong) in &core.faults().pci_reads {
+            let place = at.checked_sub(offset).map(usize::from);
+            if let Some(byte) = place.and_then(|place| data.get_mut(place)) {
+                *byte = *wrong;
+            }
+        }
     }
 
     fn config_write(&self, offset: u16, data: &[u8]) {
-        self.core.config_write(offset, data);
+        let core = &*self.core;
+        if core.is_gone() {
+            return;
+        }
+        let (msix_control, pin_disabled) = {
+            let mut space = core.config_space();
+            space.write(offset, data, &core.driver_errors);
+            core.decodes
+                .store(space.decodes_memory(), Ordering::Release);
+            core.bus_master
+                .store(space.is_bus_master(), Ordering::Release);
+            (space.msix_control(), space.pin_disabled())
+        };
+        core.interrupts.configure(msix_control, pin_disabled);
     }
 
     fn bar(&self, index: usize) -> Option<Bar> {
@@ -314,11 +338,58 @@ impl PciFunction for VirtioBlk {
     }
 
     fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
-        self.core.bar_read(index, offset, data);
+        let core = &*self.core;
+        if core.is_gone() || !core.reachable(index, offset, data.len()) {
+            data.fill(0xff);
+            return;
+        }
+        if index == MSIX_BAR {
+            core.interrupts
+                .read_table(offset, data, &core.driver_errors);
+            return;
+        }
+        match structure_at(offset) {
+            Some((Structure::Isr, 0)) if data.len() == 1 => {
+                data[0] = core.interrupts.take_isr();
+            }
+            Some((structure, offset)) => {
+                if core.function().read_ends_reset(structure, offset) {
+                    core.reset();
+                }
+                core.function()
+                    .read(structure, offset, data, &core.driver_errors);
+                if structure == Structure::Device {
+                    replace(&core.faults().device_reads, offset, data);
+                }
+            }
+            None => data.fill(0xff),
+        }
     }
 
     fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
-        self.core.bar_write(index, offset, data);
+        let core = &*self.core;
+        if core.is_gone() || !core.reachable(index, offset, data.len()) {
+            return;
+        }
+        if index == MSIX_BAR {
+            core.interrupts
+                .write_table(offset, data, &core.driver_errors);
+            return;
+        }
+        match structure_at(offset) {
+            Some((Structure::Notify, offset)) => core.notify(offset, data),
+            Some((structure, offset)) => {
+                let msix = core.interrupts.msix_enabled();
+                if let (Structure::Common, offset::STATUS, [status]) = (structure, offset, data) {
+                    core.activity().status_writes.push(*status);
+                }
+                let effect =
+                    core.function()
+                        .write(structure, offset, data, msix, &core.driver_errors);
+                core.carry_out(effect);
+            }
+            None => {}
+        }
     }
 
     fn msix_vectors(&self) -> u16 {
@@ -339,7 +410,16 @@ impl PciFunction for VirtioBlk {
     }
 
     fn power_cycle(&self) {
-        self.core.power_cycle();
+        let core = &*self.core;
+        core.decodes.store(false, Ordering::Release);
+        core.bus_master.store(false, Ordering::Release);
+        core.queues.iter().for_each(QueueWorker::reset);
+        let settings = &core.settings;
+        let vectors = settings.vectors();
+        core.function().power_cycle();
+        *core.config_space() =
+            ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
+        core.interrupts.power_cycle();
     }
 
     fn driver_errors(&self) -> Vec<String> {
@@ -371,7 +451,7 @@ impl Drop for VirtioBlk {
 /// stopped or enabled.
 pub(super) struct Core {
     image: DiskImage,
-    memory: GuestMemoryMmap,
+    pub(super) memory: GuestMemoryMmap,
     settings: BlkSettings,
     serial: [u8; VIRTIO_BLK_ID_BYTES as usize],
 
@@ -385,12 +465,13 @@ pub(super) struct Core {
     queues: Vec<QueueWorker>,
 
     faults: Mutex<Arc<Faults>>,
-    oddities: Oddities,
+    activity: Mutex<Activity>,
     /// The function was removed.
     gone: AtomicBool,
-    driver_errors: DriverErrors,
+    pub(super) driver_errors: DriverErrors,
     notifications: AtomicU64,
-    stopping: AtomicBool,
+    /// Whether the threads must end.
+    pub(super) stopping: AtomicBool,
 }
 
 impl Core {
@@ -438,7 +519,7 @@ impl Core {
                 .map(|_| QueueWorker::default())
                 .collect(),
             faults: Mutex::new(Arc::new(settings.faults.clone())),
-            oddities: Oddities::default(),
+            activity: Mutex::default(),
             gone: AtomicBool::new(false),
             driver_errors: DriverErrors::default(),
             notifications: AtomicU64::new(0),
@@ -447,29 +528,9 @@ impl Core {
         }
     }
 
-    /// Guest memory.
-    pub(super) fn memory(&self) -> &GuestMemoryMmap {
-        &self.memory
-    }
-
-    /// Receives the driver errors.
-    pub(super) fn driver_errors(&self) -> &DriverErrors {
-        &self.driver_errors
-    }
-
-    /// Whether the threads must end.
-    pub(super) fn stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
-    }
-
     /// The current faults.
     pub(super) fn faults(&self) -> Arc<Faults> {
         self.faults.lock().expect("no holder panics").clone()
-    }
-
-    /// The one-shot faults and the records.
-    pub(super) fn oddities(&self) -> &Oddities {
-        &self.oddities
     }
 
     fn glitch(&self) {
@@ -520,119 +581,12 @@ impl Core {
         self.function.lock().expect("no holder panics")
     }
 
+    pub(super) fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().expect("no holder panics")
+    }
+
     fn config_space(&self) -> MutexGuard<'_, ConfigSpace> {
         self.config_space.lock().expect("no holder panics")
-    }
-
-    /// Resets the device and the registers of the PCI function, and forgets that it ever was
-    /// reset.
-    fn power_cycle(&self) {
-        self.decodes.store(false, Ordering::Release);
-        self.bus_master.store(false, Ordering::Release);
-        self.queues.iter().for_each(QueueWorker::reset);
-        let settings = &self.settings;
-        let vectors = settings.vectors();
-        self.function().power_cycle();
-        *self.config_space() =
-            ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
-        self.interrupts.power_cycle();
-    }
-
-    fn config_read(&self, offset: u16, data: &mut [u8]) {
-        if self.is_gone() {
-            return data.fill(0xff);
-        }
-        if ConfigSpace::is_window_data(offset, data.len()) {
-            let window = self.config_space().window(&self.driver_errors);
-            // Other widths read the stored value, like any other register.
-            if let Some(window) = window.filter(|window| window.bytes == data.len()) {
-                self.bar_read(window.bar, window.offset, data);
-                return;
-            }
-        }
-        let interrupt = self.interrupts.line_pending();
-        self.config_space().read(offset, data, interrupt);
-        for (at, wrong) in &self.faults().pci_reads {
-            let place = at.checked_sub(offset).map(usize::from);
-            if let Some(byte) = place.and_then(|place| data.get_mut(place)) {
-                *byte = *wrong;
-            }
-        }
-    }
-
-    fn config_write(&self, offset: u16, data: &[u8]) {
-        if self.is_gone() {
-            return;
-        }
-        let (msix_control, pin_disabled, window) = {
-            let mut space = self.config_space();
-            space.write(offset, data, &self.driver_errors);
-            self.decodes
-                .store(space.decodes_memory(), Ordering::Release);
-            self.bus_master
-                .store(space.is_bus_master(), Ordering::Release);
-            let window = ConfigSpace::is_window_data(offset, data.len())
-                .then(|| space.window(&self.driver_errors))
-                .flatten();
-            (space.msix_control(), space.pin_disabled(), window)
-        };
-        self.interrupts.configure(msix_control, pin_disabled);
-        if let Some(window) = window.filter(|window| window.bytes == data.len()) {
-            self.bar_write(window.bar, window.offset, data);
-        }
-    }
-
-    fn bar_read(&self, index: usize, offset: u64, data: &mut [u8]) {
-        if self.is_gone() || !self.reachable(index, offset, data.len()) {
-            data.fill(0xff);
-            return;
-        }
-        if index == MSIX_BAR {
-            self.interrupts
-                .read_table(offset, data, &self.driver_errors);
-            return;
-        }
-        match structure_at(offset) {
-            Some((Structure::Isr, 0)) if data.len() == 1 => {
-                data[0] = self.interrupts.take_isr();
-            }
-            Some((structure, offset)) => {
-                if self.function().read_ends_reset(structure, offset) {
-                    self.reset();
-                }
-                self.function()
-                    .read(structure, offset, data, &self.driver_errors);
-                if structure == Structure::Device {
-                    replace(&self.faults().device_reads, offset, data);
-                }
-            }
-            None => data.fill(0xff),
-        }
-    }
-
-    fn bar_write(&self, index: usize, offset: u64, data: &[u8]) {
-        if self.is_gone() || !self.reachable(index, offset, data.len()) {
-            return;
-        }
-        if index == MSIX_BAR {
-            self.interrupts
-                .write_table(offset, data, &self.driver_errors);
-            return;
-        }
-        match structure_at(offset) {
-            Some((Structure::Notify, offset)) => self.notify(offset, data),
-            Some((structure, offset)) => {
-                let msix = self.interrupts.msix_enabled();
-                if let (Structure::Common, offset::STATUS, [status]) = (structure, offset, data) {
-                    self.oddities.record_status(*status);
-                }
-                let effect =
-                    self.function()
-                        .write(structure, offset, data, msix, &self.driver_errors);
-                self.carry_out(effect);
-            }
-            None => {}
-        }
     }
 
     /// Whether the access reaches a register. Otherwise records a driver error.
@@ -747,7 +701,7 @@ impl Core {
                     &self.driver_errors,
                 );
                 if enabled {
-                    if self.oddities.take(Glitch::AtQueueEnable) {
+                    if self.activity().take(Glitch::AtQueueEnable) {
                         self.glitch();
                     }
                     let late = {
@@ -762,11 +716,11 @@ impl Core {
             }
             Effect::Start => {
                 self.queues.iter().for_each(QueueWorker::start);
-                if self.oddities.take(Glitch::AtDriverOk) {
+                if self.activity().take(Glitch::AtDriverOk) {
                     self.glitch();
                     self.queue_used(0);
                 }
-                let resets = self.oddities.resets();
+                let resets = self.activity().resets;
                 if self
                     .faults()
                     .driver_ok_fails
@@ -783,6 +737,6 @@ impl Core {
         self.queues.iter().for_each(QueueWorker::reset);
         self.function().reset();
         self.interrupts.clear();
-        self.oddities.was_reset();
+        self.activity().resets += 1;
     }
 }

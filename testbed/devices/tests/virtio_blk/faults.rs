@@ -27,9 +27,7 @@ fn the_used_length_can_be_wrong() {
 fn the_used_id_can_be_wrong() {
     let mut driver = faulty(|faults| faults.used_id = Some(900));
     let (pieces, _, status) = driver.request(IN, 7, &[0; 512]);
-    let head = driver.direct(0, &pieces);
-    driver.publish(0, head);
-    driver.notify_if_wanted(0);
+    driver.start(&pieces);
 
     assert_eq!(driver.wait_used(0).0, 900);
     assert_eq!(driver.read(status, 1), [OK]);
@@ -74,7 +72,6 @@ fn registers_can_read_as_other_values() {
     assert_eq!(driver.get::<4>(CAPACITY + HIGH), 9);
     let generations = [(); 3].map(|()| driver.get::<1>(GENERATION));
     assert_eq!(generations, [0, 1, 2]);
-    driver.nothing_wrong();
 }
 
 #[test]
@@ -86,7 +83,6 @@ fn driver_ok_can_fail() {
     driver.set::<1>(STATUS, 0x0f);
 
     assert_eq!(driver.status(), 0x4f);
-    driver.nothing_wrong();
 }
 
 #[test]
@@ -123,8 +119,7 @@ fn a_glitch_behind_a_request_stops_the_device_until_its_reset() {
     driver.disk.glitch(Glitch::AtNextUsed);
     for sector in [7, 8] {
         let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
-        let head = driver.direct(0, &pieces);
-        driver.publish(0, head);
+        driver.enqueue(&pieces);
     }
 
     driver.notify_if_wanted(0);
@@ -134,7 +129,6 @@ fn a_glitch_behind_a_request_stops_the_device_until_its_reset() {
     assert_eq!(driver.disk.counters().requests, 1);
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
-    driver.nothing_wrong();
 }
 
 #[test]
@@ -194,7 +188,6 @@ fn a_removed_function_reads_as_ones_and_returns_reset() {
     assert_eq!(driver.status(), 0);
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
-    driver.nothing_wrong();
 }
 
 #[test]
@@ -207,7 +200,6 @@ fn a_device_can_ask_for_a_reset() {
     driver.receiver.wait(|seen| seen.messages == [0]);
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 7, &[0; 512]).0, OK);
-    driver.nothing_wrong();
 }
 
 #[test]
@@ -232,8 +224,7 @@ fn the_record_has_the_requests_in_order_with_what_waited_behind_them() {
     ];
     for (kind, sector, data) in requests {
         let (pieces, _, _) = driver.request(kind, sector, data);
-        let head = driver.direct(0, &pieces);
-        driver.publish(0, head);
+        driver.enqueue(&pieces);
     }
 
     driver.notify_if_wanted(0);

@@ -37,10 +37,7 @@ impl DiskFile {
         match &settings.disk {
             Some(path) => {
                 let image = DiskImage::open(path, Access::ReadWrite)?;
-                let host = |source| DiskImageError::Host {
-                    path: path.clone(),
-                    source,
-                };
+                let host = |error| DiskImageError::host(path, error);
                 let contents = File::open(path).map_err(host)?;
                 if settings.used == UsedImage::Refuse {
                     let progress = super::progress("checking the image {wide_bar} {percent}%");
