@@ -110,7 +110,7 @@ fn two_requests_have_views_of_one_buffer() {
 }
 
 fn keeper() -> Port {
-    let port = Port::new(&Driver::load::<Keeper<false>>(), LINE);
+    let port = Port::new(&Driver::load::<Keeper>(), LINE);
     port.start();
     port
 }

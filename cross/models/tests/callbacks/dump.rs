@@ -15,7 +15,7 @@ fn a_dump_is_written_without_locks_and_dpcs() {
         channels: 0,
         dump: true,
     };
-    let adapter = Adapter::new(&Driver::load_for_dump::<Keeper<true>>(), machine);
+    let adapter = Adapter::new(&Driver::load_for_dump::<Keeper>(), machine);
     adapter.start();
     for round in 0..4 {
         let shape = [Shape::Scsi, Shape::Storage][round % 2];

@@ -7,19 +7,27 @@ use std::{
 };
 
 use storport::{
-    AdapterPower, BuildIo, Changed, Channels, Configured, Direction, Dpc, DpcLocked, Event,
-    Failure, FindAdapter, Function, Initialize, Insert, Interrupt, InterruptLocked, Interrupted,
-    MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound, PassiveInitialize,
-    Performance, RegistryChange, ResetBus, Restart, Scope, Srb, StartIo, StartIoLocked, StartedSrb,
-    StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing, UnitControl, UnitPower, Work,
+    AdapterPower, Address, BuildIo, Changed, Channels, Configured, Direction, Dpc, DpcLocked,
+    Event, Failure, FindAdapter, Function, Initialize, Insert, Interrupt, InterruptLocked,
+    Interrupted, MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound,
+    PassiveInitialize, Performance, RegistryChange, ResetBus, Restart, Scope, Srb, StartIo,
+    StartIoLocked, StartedSrb, StateChange, Stop, SurpriseRemoval, ThreadedDpc, Timer, Tracing,
+    UnitControl, UnitPower, Work,
     callback::{self, Names, key},
     level::{Below, DpcHeld, InterruptHeld, NothingHeld},
 };
 
-use crate::miniport::LIMITS;
+use crate::miniport::{LIMITS, Pair};
 
 /// How many messages have a cell. The last message is never connected.
 const MESSAGES: [u32; 3] = [0, 1, 77];
+
+/// The change that is reported.
+const CHANGED: Changed = Changed::Target(Address {
+    path: 1,
+    target: 2,
+    lun: 3,
+});
 
 /// How many counted callbacks and requests are running. All accesses are relaxed, so that they do
 /// not order the memory accesses of threads.
@@ -77,19 +85,6 @@ fn alone() -> Count {
 fn quite_alone() -> Count {
     assert_eq!(count(&INTERRUPTS), 0, "alone beside an interrupt routine");
     alone()
-}
-
-/// Two words that must be equal. They differ if a lock does not protect them.
-#[derive(Default)]
-struct Pair(u64, u64);
-
-impl Pair {
-    fn up(&mut self) {
-        assert_eq!(self.0, self.1, "two were inside one lock");
-        self.0 += 1;
-        std::thread::yield_now();
-        self.1 += 1;
-    }
 }
 
 /// The state of an adapter.
@@ -176,11 +171,7 @@ impl Named for Everything<false> {}
 macro_rules! ask {
     ($adapter:ident, $cx:ident) => {
         let _ = $cx.request_timer::<Self>(NonZero::<u32>::MIN);
-        let _ = $cx.report_change::<Self>(Changed::Bus(storport::Address {
-            path: 0,
-            target: 0,
-            lun: 0,
-        }));
+        let _ = $cx.report_change::<Self>(CHANGED);
         let _: bool = $cx.is_traced::<Self>() | $cx.pause(1) | $cx.resume();
         $cx.bus_changed(0);
         $cx.reset_detected(0);
@@ -412,8 +403,11 @@ where
         if let Some(interrupts) = adapter.interrupts.open_in(cx) {
             interrupts.up();
         }
-        for message in &adapter.messages {
-            if let Some(message) = message.open_in(cx) {
+        for (number, message) in MESSAGES.into_iter().zip(&adapter.messages) {
+            let may_open = !PER_MESSAGE || number == cx.message();
+            let message = message.open_in(cx);
+            assert_eq!(message.is_some(), may_open);
+            if let Some(message) = message {
                 message.up();
             }
         }
@@ -438,7 +432,8 @@ where
 /// Implements the optional callbacks in which Storport holds the StartIo lock, and those in which
 /// it holds no lock.
 macro_rules! callbacks {
-    (holding { $($name:ident::$method:ident;)* } nothing { $($other:ident::$does:ident;)* }) => {
+    (holding { $($name:ident::$method:ident, $check:expr;)* }
+        nothing { $($other:ident::$does:ident;)* }) => {
         $(impl<const PER_MESSAGE: bool> callback::$name for Everything<PER_MESSAGE>
         where
             Self: Named,
@@ -446,6 +441,8 @@ macro_rules! callbacks {
             fn $method<'a>(adapter: &Adapter<'a>, cx: &mut $name<'_, 'a>) {
                 let _inside = inside();
                 LATER.fetch_add(1, Ordering::Relaxed);
+                let check: fn(&mut $name<'_, 'a>) -> bool = $check;
+                assert!(check(cx));
                 adapter.start_io.open(cx).up();
                 adapter.lock_above_start_io(cx);
                 ask!(adapter, cx);
@@ -468,8 +465,8 @@ macro_rules! callbacks {
 
 callbacks! {
     holding {
-        Timer::timer;
-        StateChange::state_changed;
+        Timer::timer, |_| true;
+        StateChange::state_changed, |cx| cx.is_handled() && matches!(cx.changed(), CHANGED);
     }
     nothing {
         AdapterPower::adapter_power;

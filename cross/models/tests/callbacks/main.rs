@@ -1,7 +1,6 @@
 //! Miniports on `crates/storport`, called in many orders of events, under Miri.
 #![cfg(all(miri, windows))]
 
-mod concurrency;
 mod data;
 mod dump;
 mod everything;

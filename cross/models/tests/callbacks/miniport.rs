@@ -1,15 +1,13 @@
-//! The miniport under test. It keeps requests in queues, and completes them when its device
-//! interrupts. It uses every part of the crate.
+//! A miniport that keeps requests in queues, and completes them when its device interrupts. It has
+//! a table, registers, memory shared with the device, and pool memory that outlives a callback.
 
 use std::num::NonZero;
 
 use storport::{
-    AdapterLimits, Address, BuildIo, Changed, Channels, Configured, Dpc, DpcLocked, FindAdapter,
-    Function, Initialize, Interrupt, InterruptLocked, Interrupted, MappedRegisters,
-    MessageInterrupt, MessageLocked, MessageLocks, Miniport, NotFound, Performance, Pool, ResetBus,
-    Restart, Srb, StartIo, StartIoLocked, StartedSrb, StateChange, Stop, StorStatus, Table,
-    ThreadedDpc, Timer, Work,
-    callback::{self, Names, key},
+    AdapterLimits, Address, BuildIo, Channels, Configured, Dpc, DpcLocked, FindAdapter, Function,
+    Initialize, Interrupt, InterruptLocked, Interrupted, MappedRegisters, MessageLocked,
+    MessageLocks, Miniport, NotFound, Performance, Pool, ResetBus, Restart, Srb, StartIo,
+    StartIoLocked, StartedSrb, Stop, Table, Timer, callback,
 };
 
 /// How many queues there are. Each has a DPC object and a message of its own.
@@ -38,40 +36,34 @@ pub mod opcode {
 pub struct Adapter<'a> {
     queues: Table<'a, Queue<'a>>,
     /// The numbers of interrupts and of started requests.
-    interrupts: InterruptLocked<'a, Count>,
+    interrupts: InterruptLocked<'a, Pair>,
     flushes: StartIoLocked<'a, Flushes<'a>>,
-    /// The number of runs of a threaded DPC.
-    slow: DpcLocked<'a, Count>,
     registers: MappedRegisters<'a>,
     /// The physical address of memory shared with the device.
     shared: u64,
 }
 
 struct Queue<'a> {
-    slots: DpcLocked<'a, Slots<'a>>,
-    messages: MessageLocked<'a, Count>,
-}
-
-struct Slots<'a> {
-    waiting: Table<'a, Option<(StartedSrb<'a>, u32)>>,
-    count: usize,
+    slots: DpcLocked<'a, Table<'a, Option<(StartedSrb<'a>, u32)>>>,
+    messages: MessageLocked<'a, Pair>,
 }
 
 /// The numbers of flushes and of resets, in any callback, and the memory that was allocated
 /// last.
 struct Flushes<'a> {
-    count: Count,
+    count: Pair,
     last: Option<Pool<'a, u64>>,
 }
 
 /// Two words that must be equal. They differ if a lock does not protect them.
 #[derive(Default)]
-struct Count(u64, u64);
+pub struct Pair(u64, u64);
 
-impl Count {
-    fn up(&mut self) {
-        assert_eq!(self.0, self.1);
+impl Pair {
+    pub fn up(&mut self) {
+        assert_eq!(self.0, self.1, "two were inside one lock");
         self.0 += 1;
+        std::thread::yield_now();
         self.1 += 1;
     }
 }
@@ -83,28 +75,10 @@ pub struct Prepared {
     length: u32,
 }
 
-/// The miniport, with message locks or with one lock for all messages.
-pub struct Keeper<const PER_MESSAGE: bool>;
+/// The miniport.
+pub struct Keeper;
 
-storport::registered!(Keeper<true>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
-storport::registered!(Keeper<false>: MessageInterrupt, ThreadedDpc, Timer, Work, StateChange);
-
-/// Counts a flush, and replaces the old pool memory by new.
-macro_rules! flush {
-    ($adapter:ident, $cx:ident) => {
-        let mut pool = $cx.allocate(3, |index| index as u64).ok();
-        $adapter.flushes.with($cx, |flushes| {
-            flushes.count.up();
-            std::mem::swap(&mut flushes.last, &mut pool);
-            let (_, held) = flushes.split();
-            $adapter.interrupts.with(held, |interrupts| interrupts.up());
-        });
-        if let Some(before) = pool {
-            assert_eq!(*before, [0, 1, 2]);
-            $cx.free(before);
-        }
-    };
-}
+storport::registered!(Keeper: Timer);
 
 /// The limits of the miniports here.
 pub const LIMITS: AdapterLimits = AdapterLimits {
@@ -117,33 +91,13 @@ pub const LIMITS: AdapterLimits = AdapterLimits {
     caches_data: false,
 };
 
-/// Names every optional callback of a [`Keeper`].
-trait Named:
-    Names<key::MessageInterrupt>
-    + Names<key::ThreadedDpc>
-    + Names<key::Timer>
-    + Names<key::Work>
-    + Names<key::StateChange>
-{
-}
-
-impl Named for Keeper<true> {}
-impl Named for Keeper<false> {}
-
-impl<const PER_MESSAGE: bool> Miniport for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
+impl Miniport for Keeper {
     type Adapter<'a> = Adapter<'a>;
     type Request<'a> = Prepared;
 
     const TABLE_BYTES: usize = size_of::<[Queue<'static>; QUEUES]>()
         + QUEUES * size_of::<[Option<(StartedSrb<'static>, u32)>; SLOTS]>();
-    const MESSAGE_LOCKS: MessageLocks = if PER_MESSAGE {
-        MessageLocks::PerMessage
-    } else {
-        MessageLocks::Shared
-    };
+    const MESSAGE_LOCKS: MessageLocks = MessageLocks::PerMessage;
 
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
@@ -152,22 +106,19 @@ where
         assert_eq!(space, [0xA5; 256]);
         let configured = cx.configure(&LIMITS).expect("limits");
         let queue = |cx: &mut FindAdapter<'_, 'a>, index| {
-            let waiting = cx.table(SLOTS, |_, _| Some(None))?;
+            let slots = cx.table(SLOTS, |_, _| Some(None))?;
             Some(Queue {
-                slots: cx.dpc_locked(Slots { waiting, count: 0 })?,
-                messages: cx.message_locked(index as u32, Count::default()),
+                slots: cx.dpc_locked(slots)?,
+                messages: cx.message_locked(index as u32, Pair::default()),
             })
         };
         let adapter = Adapter {
             queues: cx.table(QUEUES, queue).ok_or(NotFound::Unusable)?,
-            interrupts: cx.interrupt_locked(Count::default()),
+            interrupts: cx.interrupt_locked(Pair::default()),
             flushes: cx.start_io_locked(Flushes {
-                count: Count::default(),
+                count: Pair::default(),
                 last: None,
             }),
-            slow: cx
-                .threaded_dpc_locked::<Self, _>(Count::default())
-                .ok_or(NotFound::Unusable)?,
             registers: cx.map(0xFE00_0000).ok_or(NotFound::Unusable)?,
             shared: cx
                 .uncached_extension(&configured, 64)
@@ -186,11 +137,10 @@ where
         adapter.interrupts.open(cx).up();
         adapter.flushes.open(cx).count.up();
         for queue in &*adapter.queues {
-            queue.slots.open(cx).count = 0;
+            assert_eq!(queue.slots.open(cx).len(), SLOTS);
             queue.messages.open(cx).up();
             queue.slots.issue(cx);
         }
-        adapter.slow.issue(cx);
         adapter.registers.write_u32(8, 7);
         assert_ne!(adapter.shared, 0);
         adapter.registers.read_u32(8) == 7 && adapter.registers.read_u32(62) == u32::MAX
@@ -204,7 +154,14 @@ where
         match srb.function() {
             Function::ExecuteScsi => {}
             Function::Flush => {
-                flush!(adapter, cx);
+                let pool = cx.allocate(3, |index| index as u64).ok();
+                let before = adapter.flushes.with(cx, |flushes| {
+                    flushes.count.up();
+                    std::mem::replace(&mut flushes.last, pool)
+                });
+                if let Some(before) = before {
+                    cx.free(before);
+                }
                 srb.succeed(0);
                 return None;
             }
@@ -273,11 +230,10 @@ where
         }
         let queue = &adapter.queues[request.queue];
         let refused = queue.slots.with(cx, |slots| {
-            let Some(free) = slots.waiting.iter_mut().find(|slot| slot.is_none()) else {
+            let Some(free) = slots.iter_mut().find(|slot| slot.is_none()) else {
                 return Some(srb);
             };
             *free = Some((srb.started(), request.length));
-            slots.count += 1;
             adapter.interrupts.with(slots, |interrupts| interrupts.up());
             None
         });
@@ -300,10 +256,9 @@ where
         let queue = &adapter.queues[cx.number().index()];
         let mut done = [const { None }; SLOTS];
         let taken = queue.slots.with_at_dpc_level(cx, |slots| {
-            for (slot, done) in slots.waiting.iter_mut().zip(&mut done) {
+            for (slot, done) in slots.iter_mut().zip(&mut done) {
                 *done = slot.take();
             }
-            slots.count = 0;
             let (_, held) = slots.split();
             queue.messages.with(held, |messages| messages.up());
             adapter
@@ -311,11 +266,8 @@ where
                 .synchronize(held, |interrupts| interrupts.up());
         });
         taken.expect("the lock");
-        adapter.slow.issue(cx);
         for (srb, length) in done.into_iter().flatten() {
             srb.succeed(length);
-            // This fails if a stop has begun.
-            let _: Result<(), StorStatus> = cx.queue_work::<Self>(7);
         }
     }
 
@@ -323,8 +275,7 @@ where
         adapter.flushes.open(cx).count.up();
         for queue in &*adapter.queues {
             queue.slots.with(cx, |slots| {
-                slots.count = 0;
-                for (srb, _) in slots.waiting.iter_mut().filter_map(Option::take) {
+                for (srb, _) in slots.iter_mut().filter_map(Option::take) {
                     srb.fail(storport::Failure::BusReset);
                 }
             });
@@ -336,83 +287,15 @@ where
 
     fn restart<'a>(adapter: &Adapter<'a>, cx: &mut Restart<'_, 'a>) -> bool {
         adapter.flushes.open(cx).count.up();
-        adapter.slow.open(cx).up();
         adapter
             .queues
             .iter()
-            .all(|queue| queue.slots.open(cx).waiting.iter().all(Option::is_none))
+            .all(|queue| queue.slots.open(cx).iter().all(Option::is_none))
     }
 }
 
-impl<const PER_MESSAGE: bool> callback::MessageInterrupt for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn message_interrupt<'a>(
-        adapter: &Adapter<'a>,
-        cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted {
-        let index = cx.message() as usize;
-        let queue = &adapter.queues[index];
-        queue.messages.open_in(cx).expect("its own lock").up();
-        let other = &adapter.queues[(index + 1) % QUEUES];
-        assert_eq!(other.messages.open_in(cx).is_some(), !PER_MESSAGE);
-        if let Some(interrupts) = adapter.interrupts.open_in(cx) {
-            interrupts.up();
-        }
-        queue.slots.issue(cx);
-        Interrupted::Ours
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::ThreadedDpc for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-        let taken = adapter.slow.with_in_threaded_dpc(cx, |slow| slow.up());
-        taken.expect("the lock");
-        flush!(adapter, cx);
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::Timer for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
+impl callback::Timer for Keeper {
     fn timer<'a>(adapter: &Adapter<'a>, cx: &mut Timer<'_, 'a>) {
-        adapter.flushes.open(cx).count.up();
-        adapter.slow.with(cx, |slow| {
-            slow.up();
-            adapter.interrupts.with(slow, |interrupts| interrupts.up());
-        });
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::Work for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
-        assert_eq!(cx.argument(), 7);
-        flush!(adapter, cx);
-        let address = Address {
-            path: 1,
-            target: 2,
-            lun: 3,
-        };
-        // This fails while another change is being reported.
-        let _: Result<(), StorStatus> = cx.report_change::<Self>(Changed::Target(address));
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::StateChange for Keeper<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn state_changed<'a>(adapter: &Adapter<'a>, cx: &mut StateChange<'_, 'a>) {
-        assert!(matches!(cx.changed(), Changed::Target(address) if address.target == 2));
-        assert!(cx.is_handled());
         adapter.flushes.open(cx).count.up();
     }
 }

@@ -13,7 +13,7 @@ const LINE: Machine = Machine {
 const SHAPES: [Shape; 2] = [Shape::Scsi, Shape::Storage];
 
 fn started() -> Adapter {
-    let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
+    let adapter = Adapter::new(&Driver::load::<Keeper>(), LINE);
     adapter.start();
     adapter
 }
@@ -139,11 +139,15 @@ fn requests_without_a_cdb_are_completed() {
         let pnp = adapter.send(0, &other(shape, wdk_sys::SRB_FUNCTION_PNP));
         assert_eq!(pnp.get(), Some(&done(wdk_sys::SRB_STATUS_INVALID_REQUEST)));
     }
+    // Each flush has freed the memory of the one before it.
+    assert_eq!(adapter.allocations(), 1);
+    adapter.send(0, &scsi(Shape::Scsi, opcode::FREE, 0));
+    assert_eq!(adapter.allocations(), 0);
 }
 
 #[test]
 fn requests_before_hw_find_adapter_are_completed() {
-    let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
+    let adapter = Adapter::new(&Driver::load::<Keeper>(), LINE);
     for shape in SHAPES {
         let remove = adapter.send(0, &other(shape, wdk_sys::SRB_FUNCTION_POWER));
         assert_eq!(remove.get(), Some(&done(wdk_sys::SRB_STATUS_SUCCESS)));
@@ -159,7 +163,7 @@ fn requests_before_hw_find_adapter_are_completed() {
 /// The data of some requests is Storport's answer already (STOR_DEVICE_CAPABILITIES).
 #[test]
 fn a_request_without_a_cdb_succeeds_with_its_data_left_alone() {
-    let adapter = Adapter::new(&Driver::load::<Keeper<false>>(), LINE);
+    let adapter = Adapter::new(&Driver::load::<Keeper>(), LINE);
     for shape in SHAPES {
         let power = Request {
             data: vec![vec![7; 4]],

@@ -139,15 +139,14 @@ impl Disk {
         }
     }
 
-    /// Takes a message that was sent. Returns whether there was one.
-    pub fn take_message(&self, message: u32) -> bool {
+    /// Takes a message that was sent. Returns whether there was one, or without messages whether
+    /// the interrupt pin is asserted.
+    pub fn take_interrupt(&self, message: u32) -> bool {
+        if !self.msix {
+            return self.state().function.isr != 0;
+        }
         let bit = 1 << message;
         self.messages.fetch_and(!bit, Ordering::Relaxed) & bit != 0
-    }
-
-    /// Whether the interrupt pin is asserted.
-    pub fn is_asserted(&self) -> bool {
-        self.state().function.isr != 0
     }
 
     /// Carries out requests if the device was notified.

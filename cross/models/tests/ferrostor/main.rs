@@ -23,25 +23,25 @@ mod registers;
 #[path = "../../../../src/report.rs"]
 mod report;
 
+mod bench;
 mod disk;
-mod plugged;
 
 storport::registered!(driver::Ferrostor: PassiveInitialize, MessageInterrupt, Timer);
 
 use ferrostor_models::port::Interrupts;
 
-use plugged::{Kind, Plugged};
+use bench::{Bench, Kind};
 
 const SUCCESS: u8 = wdk_sys::SRB_STATUS_SUCCESS as u8;
 
 #[test]
 fn data_are_written_flushed_and_read() {
     for (interrupts, event_idx) in [(Interrupts::Messages(2), true), (Interrupts::Line, false)] {
-        let plugged = Plugged::new(interrupts, 0, event_idx);
-        plugged.adapter.start();
+        let bench = Bench::new(interrupts, 0, event_idx);
+        bench.adapter().start();
         let answer = |kind| {
-            let answer = plugged.send(0, kind);
-            plugged.settle();
+            let answer = bench.send(0, kind);
+            bench.settle();
             answer.get().expect("settled").clone()
         };
         assert_eq!(answer(Kind::Write(1)).status, SUCCESS);
@@ -52,66 +52,70 @@ fn data_are_written_flushed_and_read() {
             assert_eq!((read.status, read.length), (SUCCESS, 512));
             assert_eq!(read.data, [block + 1; 512]);
         }
-        plugged.stop(|| {});
+        bench.stop(|| {});
     }
 }
 
 #[test]
 fn a_slow_reset_completes_all_requests() {
-    let plugged = Plugged::new(Interrupts::Messages(2), 0, true);
-    plugged.adapter.start();
-    plugged.disk.delay_resets(30);
-    let read = plugged.send(0, Kind::Read(0));
-    let reset = plugged.send(0, Kind::Reset);
-    plugged.adapter.run_dpcs();
-    assert!(plugged.adapter.is_paused());
+    let bench = Bench::new(Interrupts::Messages(2), 0, true);
+    bench.adapter().start();
+    bench.disk.delay_resets(30);
+    let read = bench.send(0, Kind::Read(0));
+    let reset = bench.send(0, Kind::Reset);
+    bench.adapter().run_dpcs();
+    assert!(bench.adapter().is_paused());
     // Until the device confirms the reset, it may write into the request's memory.
     assert!(read.get().is_none() && reset.get().is_none());
-    plugged.disk.serve_notified();
-    plugged.settle();
+    bench.disk.serve_notified();
+    bench.settle();
     assert_eq!(reset.get().map(|done| done.status), Some(SUCCESS));
     assert!(read.get().is_some());
-    plugged.stop(|| {});
+    bench.stop(|| {});
 }
 
 #[test]
 fn a_restart_ends_a_pause_from_before_the_stop() {
-    let plugged = Plugged::new(Interrupts::Messages(2), 0, true);
-    plugged.adapter.start();
-    plugged.disk.delay_resets(30);
+    let bench = Bench::new(Interrupts::Messages(2), 0, true);
+    bench.adapter().start();
+    bench.disk.delay_resets(30);
     // Nothing is in flight.
-    assert!(plugged.adapter.reset_bus());
-    assert!(plugged.adapter.is_paused());
-    plugged.disk.delay_resets(0);
-    plugged.stop(|| plugged.restart());
-    plugged.adapter.run_dpcs();
-    assert!(!plugged.adapter.is_paused());
-    plugged.stop(|| {});
+    assert!(bench.adapter().reset_bus());
+    assert!(bench.adapter().is_paused());
+    bench.disk.delay_resets(0);
+    bench.stop(|| bench.plugged.restart());
+    bench.adapter().run_dpcs();
+    assert!(!bench.adapter().is_paused());
+    bench.stop(|| {});
 }
 
 /// Runs random callbacks during two lives of the adapter. The first life has a restart.
 fn random_orders(interrupts: Interrupts, channels: u32, event_idx: bool) {
-    let plugged = Plugged::new(interrupts, channels, event_idx);
-    plugged.find();
-    plugged.beside(|| {
-        for restarts in [true, false] {
-            assert!(plugged.adapter.initialize());
-            plugged.wait();
-            assert!(plugged.adapter.passive_initialize());
-            plugged.disk.allow_faults(true);
-            plugged.wait();
-            if restarts {
-                plugged.stop(|| plugged.restart());
-                plugged.wait();
-                plugged.stop(|| {});
-                plugged.find();
+    let bench = Bench::new(interrupts, channels, event_idx);
+    bench.find();
+    bench.plugged.beside(
+        |processor, random| bench.callback(processor, random),
+        || {
+            for restarts in [true, false] {
+                assert!(bench.adapter().initialize());
+                bench.wait();
+                assert!(bench.adapter().passive_initialize());
+                bench.disk.allow_faults(true);
+                bench.wait();
+                if restarts {
+                    bench.stop(|| bench.plugged.restart());
+                    bench.wait();
+                    bench.stop(|| {});
+                    bench.find();
+                }
             }
-        }
-    });
-    plugged.disk.allow_faults(false);
-    plugged.settle();
-    plugged.stop(|| {});
-    plugged.drain();
+        },
+    );
+    bench.disk.allow_faults(false);
+    bench.settle();
+    bench.stop(|| {});
+    // What was requested before the stop and has not run.
+    while bench.adapter().run_dpcs() != 0 || bench.adapter().run_timer() {}
 }
 
 #[test]
