@@ -695,7 +695,7 @@ impl<R: Registers> Device<R, Negotiated> {
     /// [`Device::start`] fails.
     pub fn find_queue(&mut self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
         let found = self.look_up_queue(index, largest);
-        self.latch(found)
+        self.record_failure(found)
     }
 
     fn look_up_queue(&self, index: u16, largest: QueueSize) -> Result<FoundQueue, Error> {
@@ -790,7 +790,7 @@ impl<R: Registers> Device<R, Negotiated> {
         ring: RingPlacement,
     ) -> Result<EnabledQueue, Error> {
         let enabled = self.set_up_queue(queue, ring);
-        self.latch(enabled)
+        self.record_failure(enabled)
     }
 
     fn set_up_queue(&self, queue: FoundQueue, ring: RingPlacement) -> Result<EnabledQueue, Error> {
@@ -820,7 +820,7 @@ impl<R: Registers> Device<R, Negotiated> {
     }
 
     /// Sets `FAILED` with the first error, and remembers it.
-    fn latch<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+    fn record_failure<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         if let Err(error) = &result
             && self.step.failed.is_none()
         {

@@ -231,30 +231,19 @@ fn device_needs_reset_is_reported_at_any_step() {
 
 /// V02: after FAILED only a reset is possible.
 #[test]
-fn a_device_that_was_given_up_starts_after_a_reset() {
+fn a_device_that_was_given_up_or_is_live_starts_after_a_reset() {
     let pci = PciDevice::new();
     let given_up = negotiated(&pci).give_up();
     assert_ne!(pci.status() & FAILED, 0);
-
-    let reset = given_up.reset(10, || ()).unwrap();
-
-    assert!(reset.acknowledge().unwrap().accept(OFFERED).is_ok());
-}
-
-/// A device that runs is reset and started again.
-#[test]
-fn a_live_device_can_be_reset_and_started_again() {
-    let pci = PciDevice::new();
-    let bring_up = |device: Device<Window<'_>, virtio::transport::Reset>| -> bool {
-        let mut device = device.acknowledge().unwrap().accept(OFFERED).unwrap();
-        let queue = device.find_queue(0, QueueSize::Q256).unwrap();
-        device.enable_queue(queue, ring(256)).unwrap();
-        let _live: Device<Window<'_>, Live> = device.start().unwrap();
-        pci.ring().is_some()
-    };
+    let mut reset = given_up.reset(10, || ()).unwrap();
 
     for _ in 0..3 {
-        assert!(bring_up(pci.reset_device()));
+        let mut device = reset.acknowledge().unwrap().accept(OFFERED).unwrap();
+        let queue = device.find_queue(0, QueueSize::Q256).unwrap();
+        device.enable_queue(queue, ring(256)).unwrap();
+        let live = device.start().unwrap();
+        assert!(pci.ring().is_some());
+        reset = live.reset(10, || ()).unwrap();
     }
 }
 
@@ -363,36 +352,24 @@ fn a_reset_from_any_step_does_not_set_failed() {
     resets(&pci, device.start().unwrap());
 }
 
-/// V18, A32.
+/// V04, V06, V18, V20, A32: a ring feature that this crate does not support cannot be accepted by
+/// mistake.
 #[test]
-fn a_device_without_version_1_is_refused() {
-    let pci = PciDevice::new();
-    pci.offer(F::INDIRECT_DESC);
-
-    let result = acknowledged(&pci).accept(F::VERSION_1 | F::INDIRECT_DESC);
-
-    assert_eq!(error_of(&pci, result), Error::NotModern);
-}
-
-/// V04, A32.
-#[test]
-fn only_offered_features_are_accepted() {
-    let pci = PciDevice::new();
-
-    let result = acknowledged(&pci).accept(OFFERED | F::ACCESS_PLATFORM);
-
-    assert_eq!(
-        error_of(&pci, result),
-        Error::NotAcceptable {
-            features: F::ACCESS_PLATFORM
-        }
-    );
-}
-
-/// V06, V20: a ring feature that this crate does not support cannot be accepted by mistake.
-#[test]
-fn offered_features_that_are_not_supported_cannot_be_accepted() {
-    for features in [
+fn only_offered_and_supported_features_are_accepted() {
+    let refused = |features| Error::NotAcceptable { features };
+    let mut cases = vec![
+        (
+            F::INDIRECT_DESC,
+            F::VERSION_1 | F::INDIRECT_DESC,
+            Error::NotModern,
+        ),
+        (
+            OFFERED,
+            OFFERED | F::ACCESS_PLATFORM,
+            refused(F::ACCESS_PLATFORM),
+        ),
+    ];
+    for unsupported in [
         F::RING_PACKED,
         F::IN_ORDER,
         F::NOTIFICATION_DATA,
@@ -400,12 +377,16 @@ fn offered_features_that_are_not_supported_cannot_be_accepted() {
         F::RING_RESET,
         F::SUSPEND,
     ] {
+        let features = OFFERED | unsupported;
+        cases.push((features, features, refused(unsupported)));
+    }
+    for (offered, accepted, error) in cases {
         let pci = PciDevice::new();
-        pci.offer(OFFERED | features);
+        pci.offer(offered);
 
-        let result = acknowledged(&pci).accept(OFFERED | features);
+        let result = acknowledged(&pci).accept(accepted);
 
-        assert_eq!(error_of(&pci, result), Error::NotAcceptable { features });
+        assert_eq!(error_of(&pci, result), error);
     }
 }
 
@@ -456,26 +437,59 @@ fn the_queue_size_is_the_smaller_of_both_maxima() {
     }
 }
 
-/// A36.
+/// A35, A36: the size is 0 or not a power of two, the queue is enabled right after a reset or does
+/// not exist, or its notification address lies outside the window.
 #[test]
-fn a_queue_size_that_is_0_or_not_a_power_of_two_is_refused() {
-    for (size, error) in [
-        (0, Error::QueueUnavailable { index: 0 }),
-        (3, Error::QueueSize { index: 0, size: 3 }),
-        (
-            65535,
-            Error::QueueSize {
-                index: 0,
-                size: 65535,
-            },
-        ),
-    ] {
+fn a_queue_that_cannot_be_used_is_refused_and_the_start_is_barred() {
+    let lying = |offset, value| {
         let pci = PciDevice::new();
-        pci.lie(offset::QUEUE_SIZE, size);
+        pci.lie(offset, value);
+        pci
+    };
+    let index = 0;
+    let size = |size| {
+        (
+            lying(offset::QUEUE_SIZE, size),
+            Error::QueueSize { index, size },
+        )
+    };
+    let mut cases = vec![
+        (
+            lying(offset::QUEUE_SIZE, 0),
+            Error::QueueUnavailable { index },
+        ),
+        size(3),
+        size(65535),
+        (lying(offset::QUEUE_ENABLE, 1), Error::QueueInUse { index }),
+        (
+            PciDevice::of(0, 256, 3),
+            Error::NoQueue { index, queues: 0 },
+        ),
+    ];
+    for (notify_off, multiplier, length) in [
+        (1, 0x1000, 0x1000),
+        (0xFFFF, u32::MAX, 0x1000),
+        (2047, 2, 0xFFF),
+        (3, 1, 0x1000),
+        (1, 7, 0x1000),
+    ] {
+        let pci = lying(offset::QUEUE_NOTIFY_OFF, notify_off);
+        pci.notify_multiplier.set(multiplier);
+        pci.notify_length.set(length);
+        let error = Error::NotifyAddressOutside {
+            index,
+            offset: u64::from(notify_off) * u64::from(multiplier),
+            length,
+        };
+        cases.push((pci, error));
+    }
+    for (pci, error) in cases {
         let mut device = negotiated(&pci);
 
-        assert_eq!(device.find_queue(0, QueueSize::Q256).unwrap_err(), error);
-        assert_eq!(error_of(&pci, device.start()), error, "the start is barred");
+        let found = device.find_queue(0, QueueSize::Q256);
+
+        assert_eq!(found.unwrap_err(), error);
+        assert_eq!(error_of(&pci, device.start()), error);
     }
 }
 
@@ -486,45 +500,10 @@ fn a_queue_that_does_not_exist_is_not_selected() {
     let mut device = negotiated(&pci);
     let before = pci.common_writes().len();
 
-    let found = device.find_queue(0, QueueSize::Q256);
+    assert!(device.find_queue(0, QueueSize::Q256).is_err());
 
-    assert_eq!(
-        found.unwrap_err(),
-        Error::NoQueue {
-            index: 0,
-            queues: 0
-        }
-    );
     let writes = pci.common_writes();
     assert!(writes[before..].iter().all(|(at, _)| *at == offset::STATUS));
-}
-
-/// A35.
-#[test]
-fn a_notification_address_outside_the_window_is_refused() {
-    for (notify_off, multiplier, length) in [
-        (1, 0x1000, 0x1000),
-        (0xFFFF, u32::MAX, 0x1000),
-        (2047, 2, 0xFFF),
-        (3, 1, 0x1000),
-        (1, 7, 0x1000),
-    ] {
-        let pci = PciDevice::new();
-        pci.lie(offset::QUEUE_NOTIFY_OFF, notify_off);
-        pci.notify_multiplier.set(multiplier);
-        pci.notify_length.set(length);
-
-        let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
-
-        assert_eq!(
-            found.unwrap_err(),
-            Error::NotifyAddressOutside {
-                index: 0,
-                offset: u64::from(notify_off) * u64::from(multiplier),
-                length,
-            }
-        );
-    }
 }
 
 /// A35.
@@ -580,48 +559,33 @@ fn no_vector_beyond_the_table_is_written() {
     }
 }
 
-/// A38.
+/// V30, V66, A38: the ring is larger than the queue or not aligned, or the queue does not stay
+/// enabled.
 #[test]
-fn a_queue_that_does_not_stay_enabled_is_an_error() {
-    let pci = PciDevice::new();
-    pci.lie(offset::QUEUE_ENABLE, 0);
-    let mut device = negotiated(&pci);
-    let queue = device.find_queue(0, QueueSize::Q256).unwrap();
-
-    let enabled = device.enable_queue(queue, ring(256));
-
-    let error = Error::QueueNotEnabled { index: 0 };
-    assert_eq!(enabled.unwrap_err(), error);
-    assert_eq!(error_of(&pci, device.start()), error);
-}
-
-#[test]
-fn a_queue_enabled_right_after_a_reset_is_an_error() {
-    let pci = PciDevice::new();
-    pci.lie(offset::QUEUE_ENABLE, 1);
-
-    let found = negotiated(&pci).find_queue(0, QueueSize::Q256);
-
-    assert_eq!(found.unwrap_err(), Error::QueueInUse { index: 0 });
-}
-
-/// V30, V66.
-#[test]
-fn a_ring_that_is_too_large_or_not_aligned_is_not_given_to_the_device() {
-    let too_large = ring(256);
+fn a_queue_that_cannot_be_enabled_is_an_error() {
     let skewed = RingPlacement {
         descriptors: 8,
         ..ring(128)
     };
-    for placement in [too_large, skewed] {
+    let unfit = Error::RingUnfit { index: 0 };
+    let disabled = Error::QueueNotEnabled { index: 0 };
+    for (stays_enabled, ring, error) in [
+        (true, ring(256), unfit),
+        (true, skewed, unfit),
+        (false, ring(128), disabled),
+    ] {
         let pci = PciDevice::of(1, 128, 3);
+        if !stays_enabled {
+            pci.lie(offset::QUEUE_ENABLE, 0);
+        }
         let mut device = negotiated(&pci);
         let queue = device.find_queue(0, QueueSize::Q256).unwrap();
 
-        let enabled = device.enable_queue(queue, placement);
+        let enabled = device.enable_queue(queue, ring);
 
-        assert_eq!(enabled.unwrap_err(), Error::RingUnfit { index: 0 });
-        assert!(pci.ring().is_none());
+        assert_eq!(enabled.unwrap_err(), error);
+        assert_eq!(pci.ring().is_none(), stays_enabled, "it is given a ring");
+        assert_eq!(error_of(&pci, device.start()), error);
     }
 }
 

@@ -1,5 +1,5 @@
-//! Tests of the driver's side of virtio. The devices are those of `testbed-virtio`, which can be hostile,
-//! and that of rust-vmm.
+//! Tests of the driver's side of virtio. The devices are those of `testbed-virtio`, which
+//! can be hostile.
 //!
 //! Comments cite requirements as `V08` (docs/reference/virtio-requirements.md), and faults of a
 //! device as `A6` (docs/reference/hostile-device.md).
@@ -13,7 +13,6 @@ mod initialization;
 mod prepared;
 mod properties;
 mod ring;
-mod rust_vmm;
 mod threads;
 
 /// The configuration for `cases` cases of a property, but only a few under Miri. No files are

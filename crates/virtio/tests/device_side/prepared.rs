@@ -26,42 +26,6 @@ fn prepare_all(pair: &mut Pair<'_>) -> Vec<Prepared> {
         .collect()
 }
 
-#[test]
-fn a_prepared_request_is_published_and_returned() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
-    for _ in 0..20 {
-        let prepared = pair.prepare_read();
-        let index = prepared.index();
-        assert_eq!(prepared.queue(), 0);
-
-        let (tag, chain) = pair.taken(prepared);
-
-        assert_eq!(chain.head, index);
-        pair.finish(&chain);
-        let used = pair.pop_used();
-        assert_eq!((used.payload, used.slot.index()), (tag, index));
-        pair.release(used.slot);
-    }
-    assert_eq!(pair.free_slots(), 8);
-}
-
-#[test]
-fn a_reset_frees_the_slots_of_requests_that_were_never_published() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 8, FLAGS);
-    let prepared = prepare_all(&mut pair);
-    assert_eq!(pair.free_slots(), 0);
-
-    assert!(pair.reset().is_empty());
-
-    assert_eq!(pair.free_slots(), 8);
-    for prepared in prepared {
-        assert_eq!(rejection(&mut pair, prepared), Rejection::Stale);
-    }
-    assert_eq!(pair.free_slots(), 8, "a stale request freed a slot again");
-}
-
 /// Storport may drop requests between HwBuildIo and HwStartIo. Their slots must not wait for
 /// a reset of the device.
 #[test]
@@ -79,64 +43,6 @@ fn slots_of_lost_requests_are_freed_without_a_reset() {
     assert_eq!(rejection(&mut pair, late), Rejection::Stale);
     assert_eq!(pair.reset(), [tag]);
     assert_eq!(pair.free_slots(), 8);
-}
-
-#[test]
-fn a_reset_keeps_the_slots_of_requests_that_are_being_built() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
-    let slot = pair.slot();
-    let index = slot.index();
-    let _lost = pair.prepare_read();
-    let tag = pair.publish_read();
-
-    assert_eq!(pair.reset(), [tag]);
-
-    let others = prepare_all(&mut pair);
-    assert_eq!(others.len(), 3);
-    assert!(others.iter().all(|it| it.index() != index));
-    // The request that was being built during the reset is published after it.
-    let flush = pair.requests.flush(&pair.slots, slot).unwrap();
-    let (_, chain) = pair.taken(flush);
-    assert_eq!(chain.head, index);
-}
-
-#[test]
-fn a_stale_request_does_not_take_the_slot_of_a_later_one() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
-    let mut stale = prepare_all(&mut pair);
-    pair.reset();
-    let later = prepare_all(&mut pair);
-    assert_eq!(later.len(), 4);
-
-    pair.queue.cancel(&pair.slots, stale.remove(0));
-    for stale in stale {
-        assert_eq!(rejection(&mut pair, stale), Rejection::Stale);
-    }
-
-    assert_eq!(pair.free_slots(), 0);
-    for later in later {
-        pair.publish(later);
-    }
-}
-
-#[test]
-fn a_cancelled_request_frees_its_slot_and_is_not_seen_by_the_device() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 4, FLAGS);
-    for _ in 0..20 {
-        let prepared = pair.prepare_read();
-        assert_eq!(pair.free_slots(), 3);
-
-        pair.queue.cancel(&pair.slots, prepared);
-
-        assert_eq!(pair.free_slots(), 4);
-        assert!(pair.device.take().is_none());
-    }
-    assert_eq!(pair.queue.in_flight(), 0);
-    assert!(pair.reset().is_empty());
-    assert_eq!(pair.free_slots(), 4);
 }
 
 /// The slot of a request for another queue stays prepared until that queue is reclaimed. A slot

@@ -5,12 +5,13 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use testbed_virtio::memory::Memory;
 use testbed_virtio::ring::{Chain, Descriptor};
 use virtio::blk::{Config, Refusal, Segment};
 use virtio::slots::{Prepared, Slot};
 use virtio::split_queue::Rejection;
 
-use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, config, data, extent, memory};
+use crate::disk::{EVENT_IDX, FLAGS, Pair, Tag, config, data, extent, memory, queue_size};
 use crate::proptest_config;
 
 #[derive(Clone, Debug)]
@@ -335,6 +336,20 @@ fn pieces(
     Ok(pieces)
 }
 
+/// The buffers of a request between its header and its status.
+fn data_of(chain: &Chain) -> Vec<Segment> {
+    let [header, data @ .., status] = &chain.descriptors[..] else {
+        panic!("{chain:?}");
+    };
+    assert_eq!((header.length, status.length), (16, 1));
+    data.iter()
+        .map(|it| Segment {
+            address: it.address,
+            length: it.length,
+        })
+        .collect()
+}
+
 /// A scatter/gather list as an initiator or Storport could give it: often one that fits
 /// `sectors` sectors, and otherwise any list.
 fn list(sectors: u32) -> impl Strategy<Value = Vec<Segment>> {
@@ -388,16 +403,59 @@ proptest! {
                 let (_, chain) = pair.taken(prepared);
                 let data = &chain.descriptors[1..chain.descriptors.len() - 1];
                 prop_assert!(data.iter().all(|it| it.is_writable() != is_write));
-                let segments = data.iter().map(|it| Segment {
-                    address: it.address,
-                    length: it.length,
-                });
-                Ok(segments.collect())
+                Ok(data_of(&chain))
             }
             Err(refused) => Err(refused.reason),
         };
         prop_assert_eq!(described, expected);
         prop_assert!(memory.strips_are_untouched());
+    }
+
+    /// A transfer within the limits is never refused, whatever its segments are.
+    #[test]
+    fn a_transfer_within_the_limits_is_described_completely(
+        size_max in prop::option::of(512..9000_u32),
+        seg_max in prop::option::of(2..40_u32),
+        log in 5..=7_u32,
+        offset in 0..4096_u64,
+        length in 1..=u32::MAX,
+        contiguous in any::<u64>(),
+    ) {
+        let memory = memory();
+        let disk = Config { size_max, seg_max, ..config() };
+        prop_assume!(virtio::blk::limits(&disk, queue_size(1 << log), 32).is_ok());
+        let mut pair = Pair::with_config(&memory, 1 << log, FLAGS, disk);
+        let blocks = length % (pair.limits.max_transfer / 512) + 1;
+        let extent = extent(5, blocks);
+        // The pages of a buffer that begins at `offset` in the first page. Each page is either
+        // adjacent to the previous one or elsewhere.
+        let mut segments: Vec<Segment> = Vec::new();
+        let mut left = extent.bytes();
+        let mut page = 0x1_0000_0000_u64;
+        let mut first = offset;
+        for number in 0.. {
+            if left == 0 {
+                break;
+            }
+            let length = left.min(4096 - first as u32);
+            match segments.last_mut() {
+                Some(last) if contiguous >> (number % 64) & 1 == 1 => last.length += length,
+                _ => segments.push(Segment { address: page + first, length }),
+            }
+            let together = contiguous >> ((number + 1) % 64) & 1 == 1;
+            page += if together { 4096 } else { 0x1_0000_0000 };
+            left -= length;
+            first = 0;
+        }
+        prop_assert!(segments.len() <= usize::from(pair.limits.max_segments));
+
+        let read = pair.read(extent, &segments).unwrap();
+        let (_, chain) = pair.taken(read);
+
+        let most = seg_max.unwrap_or(u32::MAX) as usize;
+        let expected = pieces(&segments, extent.bytes(), size_max.unwrap_or(u32::MAX), most);
+        prop_assert_eq!(Ok(data_of(&chain)), expected);
+        prop_assert_eq!(memory.load64(chain.descriptors[0].address + 8), 5);
     }
 }
 
