@@ -13,7 +13,6 @@ mod initialization;
 mod prepared;
 mod properties;
 mod ring;
-mod threads;
 
 /// The configuration for `cases` cases of a property, but only a few under Miri. No files are
 /// written.

@@ -229,6 +229,20 @@ impl fmt::Debug for Window<'_> {
     }
 }
 
+macro_rules! accesses {
+    ($($read:ident $write:ident $width:ty;)*) => {$(
+        fn $read(&self, offset: usize) -> $width {
+            let width = size_of::<$width>();
+            self.device.read(self.structure, offset as u64, width) as $width
+        }
+
+        fn $write(&self, offset: usize, value: $width) {
+            let width = size_of::<$width>();
+            self.device.write(self.structure, offset as u64, width, value.into());
+        }
+    )*};
+}
+
 impl Registers for Window<'_> {
     fn length(&self) -> usize {
         match self.structure {
@@ -239,30 +253,9 @@ impl Registers for Window<'_> {
         }
     }
 
-    fn read_u8(&self, offset: usize) -> u8 {
-        self.device.read(self.structure, offset as u64, 1) as u8
-    }
-
-    fn read_u16(&self, offset: usize) -> u16 {
-        self.device.read(self.structure, offset as u64, 2) as u16
-    }
-
-    fn read_u32(&self, offset: usize) -> u32 {
-        self.device.read(self.structure, offset as u64, 4) as u32
-    }
-
-    fn write_u8(&self, offset: usize, value: u8) {
-        self.device
-            .write(self.structure, offset as u64, 1, value.into());
-    }
-
-    fn write_u16(&self, offset: usize, value: u16) {
-        self.device
-            .write(self.structure, offset as u64, 2, value.into());
-    }
-
-    fn write_u32(&self, offset: usize, value: u32) {
-        self.device
-            .write(self.structure, offset as u64, 4, value.into());
+    accesses! {
+        read_u8 write_u8 u8;
+        read_u16 write_u16 u16;
+        read_u32 write_u32 u32;
     }
 }

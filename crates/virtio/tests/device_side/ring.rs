@@ -324,22 +324,6 @@ fn enabling_interrupts_reports_requests_that_finished_meanwhile() {
     }
 }
 
-/// V37: a spurious interrupt finds no request, and changes nothing.
-#[test]
-fn a_spurious_interrupt_is_harmless() {
-    let memory = memory();
-    let mut pair = Pair::new(&memory, 8, EVENT_IDX);
-    pair.publish_read();
-
-    for _ in 0..100 {
-        pair.queue.suppress_interrupts();
-        assert_eq!(pair.queue.pop_used(), Ok(None));
-        assert_eq!(pair.queue.rearm_interrupts(), Ok(false));
-    }
-
-    assert_eq!(pair.queue.in_flight(), 1);
-}
-
 /// V40, V41: the unit tests of `split_queue` try all values of the indexes.
 #[test]
 fn the_device_gets_one_notification_for_a_batch_if_it_asks_for_one() {
