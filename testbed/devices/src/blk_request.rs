@@ -14,12 +14,12 @@ use virtio_bindings::bindings::{
 use virtio_queue::{DescriptorChain, desc::split::Descriptor};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions, VolatileSlice};
 
-use testbed_virtio::driver_errors::DriverErrors;
+use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors};
 
 use super::{
-    disk_image::{Access, DiskImage, SECTOR},
+    disk_image::{DiskImage, SECTOR},
     faults::{Faults, Operation, Served},
-    guest_io::IoVectors,
+    guest_io::{Direction, IoVectors},
 };
 
 /// The length of a request's header: type, reserved, sector.
@@ -34,10 +34,8 @@ pub(super) struct Terms {
     pub(super) seg_max: u32,
     /// The maximum length of a data descriptor, if SIZE_MAX is offered.
     pub(super) size_max: u32,
-    /// The number of descriptors in the queue.
-    pub(super) queue_size: u16,
-    /// The physical address of the descriptor table.
-    pub(super) descriptors: u64,
+    /// The size and the addresses of the ring.
+    pub(super) ring: Ring,
 }
 
 /// The result of serving a request.
@@ -51,7 +49,7 @@ pub(super) enum Outcome {
     Unanswerable(String),
 }
 
-/// The disk behind the requests.
+/// The disk behind the requests, and what was agreed with its driver.
 #[derive(Clone, Copy)]
 pub(super) struct Disk<'a> {
     pub(super) image: &'a DiskImage,
@@ -59,6 +57,8 @@ pub(super) struct Disk<'a> {
     /// Whether a write is durable before it completes.
     pub(super) write_through: bool,
     pub(super) faults: &'a Faults,
+    pub(super) terms: Terms,
+    pub(super) driver_errors: &'a DriverErrors,
 }
 
 /// The buffers of a request. They are kept between requests for their allocations.
@@ -87,11 +87,9 @@ impl<'m> Buffers<'m> {
         &mut self,
         memory: &'m GuestMemoryMmap,
         chain: DescriptorChain<&'m GuestMemoryMmap>,
-        terms: &Terms,
         disk: Disk<'_>,
-        driver_errors: &DriverErrors,
     ) -> Outcome {
-        let shape = match self.gather(memory, chain, terms, driver_errors) {
+        let shape = match self.gather(memory, chain, disk) {
             Ok(shape) => shape,
             Err(fault) => return Outcome::Unanswerable(fault),
         };
@@ -107,15 +105,15 @@ impl<'m> Buffers<'m> {
                 "a request has no writable byte for its status (VIRTIO 1.3 §5.2.6)".into(),
             );
         };
-        check_limits(&shape, terms, driver_errors);
+        check_limits(&shape, disk);
 
         let [kind, _reserved] = [0, 4].map(|at| u32_at(&header, at));
         let sector = u64::from(u32_at(&header, 12)) << 32 | u64::from(u32_at(&header, 8));
         let status = match kind {
-            VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk, driver_errors),
-            VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk, driver_errors),
-            VIRTIO_BLK_T_FLUSH => self.flush(sector, terms, disk, driver_errors),
-            VIRTIO_BLK_T_GET_ID => self.id(&shape, disk, driver_errors),
+            VIRTIO_BLK_T_IN => self.transfer(Direction::In, sector, &shape, disk),
+            VIRTIO_BLK_T_OUT => self.transfer(Direction::Out, sector, &shape, disk),
+            VIRTIO_BLK_T_FLUSH => self.flush(sector, disk),
+            VIRTIO_BLK_T_GET_ID => self.id(&shape, disk),
             _ => Some(VIRTIO_BLK_S_UNSUPP),
         };
         let Some(status) = status else {
@@ -165,8 +163,7 @@ impl<'m> Buffers<'m> {
         &mut self,
         memory: &'m GuestMemoryMmap,
         mut chain: DescriptorChain<&'m GuestMemoryMmap>,
-        terms: &Terms,
-        driver_errors: &DriverErrors,
+        disk: Disk<'_>,
     ) -> Result<Shape, String> {
         self.readable.clear();
         self.writable.clear();
@@ -175,7 +172,7 @@ impl<'m> Buffers<'m> {
         let mut complete = false;
         loop {
             if let Some(index) = direct
-                && enters_indirect_table(memory, index, terms, driver_errors)
+                && enters_indirect_table(memory, index, disk)
             {
                 direct = None;
             }
@@ -280,7 +277,6 @@ impl<'m> Buffers<'m> {
         sector: u64,
         shape: &Shape,
         disk: Disk<'_>,
-        driver_errors: &DriverErrors,
     ) -> Option<u32> {
         let (data, other) = match direction {
             Direction::In => (
@@ -293,14 +289,14 @@ impl<'m> Buffers<'m> {
             ),
         };
         if other > 0 {
-            driver_errors.add(format!(
+            disk.driver_errors.add(format!(
                 "{direction:?} request with {other} bytes of data in the other direction (VIRTIO \
                  1.3 §5.2.6)"
             ));
             self.fill_writable(&[]);
         }
         if data == 0 || !data.is_multiple_of(SECTOR) {
-            driver_errors.add(format!(
+            disk.driver_errors.add(format!(
                 "{direction:?} request with {data} bytes of data, no multiple of 512 (VIRTIO 1.3 \
                  §5.2.6.1)"
             ));
@@ -311,7 +307,7 @@ impl<'m> Buffers<'m> {
             .checked_add(sectors)
             .filter(|end| *end <= disk.image.sectors())
         else {
-            driver_errors.add(format!(
+            disk.driver_errors.add(format!(
                 "{direction:?} request for {sectors} sectors at {sector}, beyond the capacity of \
                  {} (VIRTIO 1.3 §5.2.6.1)",
                 disk.image.sectors()
@@ -326,47 +322,30 @@ impl<'m> Buffers<'m> {
         if touches(&disk.faults.stalled) {
             return None;
         }
-        let offset = sector * SECTOR;
-        let done = match direction {
-            Direction::In if touches(&disk.faults.unreadable) => return Some(VIRTIO_BLK_S_IOERR),
-            Direction::Out if touches(&disk.faults.unwritable) => return Some(VIRTIO_BLK_S_IOERR),
-            Direction::Out if disk.image.access() == Access::ReadOnly => {
-                return Some(VIRTIO_BLK_S_IOERR);
-            }
-            Direction::In => disk
-                .image
-                .read_to_guest(&mut self.vectors, offset, &self.writable),
-            Direction::Out => disk
-                .image
-                .write_from_guest(&mut self.vectors, offset, &self.readable)
-                .and_then(|()| {
-                    if disk.write_through {
-                        disk.image.flush()
-                    } else {
-                        Ok(())
-                    }
-                }),
+        let (broken, pieces) = match direction {
+            Direction::In => (&disk.faults.unreadable, &self.writable),
+            Direction::Out => (&disk.faults.unwritable, &self.readable),
         };
-        Some(if done.is_ok() {
-            VIRTIO_BLK_S_OK
-        } else {
-            VIRTIO_BLK_S_IOERR
-        })
+        if touches(broken) {
+            return Some(VIRTIO_BLK_S_IOERR);
+        }
+        let mut done = disk
+            .image
+            .transfer(direction, &mut self.vectors, sector * SECTOR, pieces);
+        if matches!(direction, Direction::Out) && disk.write_through {
+            done = done.and_then(|()| disk.image.flush());
+        }
+        Some(status_of(done.is_ok()))
     }
 
-    fn flush(
-        &self,
-        sector: u64,
-        terms: &Terms,
-        disk: Disk<'_>,
-        driver_errors: &DriverErrors,
-    ) -> Option<u32> {
-        if terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
-            driver_errors.add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
+    fn flush(&self, sector: u64, disk: Disk<'_>) -> Option<u32> {
+        if disk.terms.agreed & 1 << VIRTIO_BLK_F_FLUSH == 0 {
+            disk.driver_errors
+                .add("flush request without VIRTIO_BLK_F_FLUSH (VIRTIO 1.3 §5.2.3)");
             return Some(VIRTIO_BLK_S_UNSUPP);
         }
         if sector != 0 {
-            driver_errors.add(format!(
+            disk.driver_errors.add(format!(
                 "flush request with sector {sector}, which must be 0 (VIRTIO 1.3 §5.2.6.1)"
             ));
         }
@@ -379,18 +358,13 @@ impl<'m> Buffers<'m> {
         if disk.faults.flush_fails {
             return Some(VIRTIO_BLK_S_IOERR);
         }
-        let done = disk.image.flush();
-        Some(if done.is_ok() {
-            VIRTIO_BLK_S_OK
-        } else {
-            VIRTIO_BLK_S_IOERR
-        })
+        Some(status_of(disk.image.flush().is_ok()))
     }
 
-    fn id(&self, shape: &Shape, disk: Disk<'_>, driver_errors: &DriverErrors) -> Option<u32> {
+    fn id(&self, shape: &Shape, disk: Disk<'_>) -> Option<u32> {
         let room = shape.writable_bytes - 1;
         if room != u64::from(VIRTIO_BLK_ID_BYTES) {
-            driver_errors.add(format!(
+            disk.driver_errors.add(format!(
                 "GET_ID request with room for {room} bytes; it must be {VIRTIO_BLK_ID_BYTES} \
                  (VIRTIO 1.3 §5.2.6.1)"
             ));
@@ -417,24 +391,18 @@ impl<'m> Buffers<'m> {
     }
 }
 
-/// The direction of the data.
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    /// To memory: VIRTIO_BLK_T_IN.
-    In,
-    /// From memory: VIRTIO_BLK_T_OUT.
-    Out,
+fn status_of(done: bool) -> u32 {
+    if done {
+        VIRTIO_BLK_S_OK
+    } else {
+        VIRTIO_BLK_S_IOERR
+    }
 }
 
 /// Whether descriptor `index` of the queue's table refers to an indirect table.
 /// `DescriptorChain` follows it without telling.
-fn enters_indirect_table(
-    memory: &GuestMemoryMmap,
-    index: u16,
-    terms: &Terms,
-    driver_errors: &DriverErrors,
-) -> bool {
-    let at = terms.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
+fn enters_indirect_table(memory: &GuestMemoryMmap, index: u16, disk: Disk<'_>) -> bool {
+    let at = disk.terms.ring.descriptors + size_of::<Descriptor>() as u64 * u64::from(index);
     // `DescriptorChain` does not follow an unreadable one either.
     let Ok(descriptor) = memory.read_obj::<Descriptor>(GuestAddress(at)) else {
         return false;
@@ -442,33 +410,36 @@ fn enters_indirect_table(
     if !descriptor.refers_to_indirect_table() {
         return false;
     }
-    if terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
-        driver_errors
+    if disk.terms.agreed & 1 << VIRTIO_RING_F_INDIRECT_DESC == 0 {
+        disk.driver_errors
             .add("an indirect descriptor without VIRTIO_F_INDIRECT_DESC (VIRTIO 1.3 §2.7.5.3.1)");
     }
     if descriptor.has_next() {
-        driver_errors.add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
+        disk.driver_errors
+            .add("a descriptor with both INDIRECT and NEXT (VIRTIO 1.3 §2.7.5.3.1)");
     }
     true
 }
 
-fn check_limits(shape: &Shape, terms: &Terms, driver_errors: &DriverErrors) {
-    if shape.descriptors > terms.queue_size.into() {
-        driver_errors.add(format!(
+fn check_limits(shape: &Shape, disk: Disk<'_>) {
+    if shape.descriptors > disk.terms.ring.size.into() {
+        disk.driver_errors.add(format!(
             "a chain of {} descriptors in a queue of {} (VIRTIO 1.3 §2.7.5.3.1)",
-            shape.descriptors, terms.queue_size
+            shape.descriptors, disk.terms.ring.size
         ));
     }
-    if terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > terms.seg_max {
-        driver_errors.add(format!(
+    if disk.terms.agreed & 1 << VIRTIO_BLK_F_SEG_MAX != 0 && shape.segments > disk.terms.seg_max {
+        disk.driver_errors.add(format!(
             "a request of {} data segments, more than the seg_max of {} (VIRTIO 1.3 §5.2.4)",
-            shape.segments, terms.seg_max
+            shape.segments, disk.terms.seg_max
         ));
     }
-    if terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0 && shape.longest_segment > terms.size_max {
-        driver_errors.add(format!(
+    if disk.terms.agreed & 1 << VIRTIO_BLK_F_SIZE_MAX != 0
+        && shape.longest_segment > disk.terms.size_max
+    {
+        disk.driver_errors.add(format!(
             "a data segment of {} bytes, more than the size_max of {} (VIRTIO 1.3 §5.2.4)",
-            shape.longest_segment, terms.size_max
+            shape.longest_segment, disk.terms.size_max
         ));
     }
 }

@@ -27,7 +27,7 @@ pub(super) const BELL_BYTES: u64 = 0x1000;
 /// The length of each virtio structure in [`VIRTIO_BAR`].
 pub(super) const STRUCTURE_BYTES: u64 = 0x1000;
 /// The distance between the notification addresses of adjacent queues.
-pub(super) const NOTIFY_MULTIPLIER: u32 = 4;
+const NOTIFY_MULTIPLIER: u32 = 4;
 
 /// Bits of the command register.
 const MEMORY_SPACE: u16 = 1 << 1;
@@ -95,14 +95,6 @@ pub enum DeviceId {
     Transitional,
 }
 
-/// The identity of a function. The subsystem vendor is the vendor.
-struct Identity {
-    vendor: u16,
-    device: u16,
-    revision: u8,
-    subsystem: u16,
-}
-
 /// The 256 bytes, and a mask of their writable bits.
 #[derive(Debug)]
 pub(super) struct ConfigSpace {
@@ -116,20 +108,10 @@ impl ConfigSpace {
     /// The configuration space of the virtio function in `slot` with `vectors` MSI-X vectors
     /// (0: no MSI-X capability).
     pub(super) fn new(id: DeviceId, slot: u8, vectors: u16) -> Self {
-        let mut space = Self::header(match id {
-            DeviceId::Modern => Identity {
-                vendor: 0x1af4,
-                device: 0x1042,
-                revision: 1,
-                subsystem: 0x1100,
-            },
-            DeviceId::Transitional => Identity {
-                vendor: 0x1af4,
-                device: 0x1001,
-                revision: 0,
-                subsystem: 2,
-            },
-        });
+        let mut space = match id {
+            DeviceId::Modern => Self::header(0x1af4, 0x1042, 1, 0x1100),
+            DeviceId::Transitional => Self::header(0x1af4, 0x1001, 0, 2),
+        };
         let slot = u64::from(slot);
         if id == DeviceId::Transitional {
             space.put(COMMAND, &[space.bytes[COMMAND] | 1]);
@@ -162,12 +144,7 @@ impl ConfigSpace {
     /// The configuration space of a bell with `vectors` MSI-X vectors, at least one.
     pub(super) fn of_bell(vectors: u16) -> Self {
         // The vendor number of QEMU's own devices.
-        let mut space = Self::header(Identity {
-            vendor: 0x1234,
-            device: 0xbe11,
-            revision: 0,
-            subsystem: 0,
-        });
+        let mut space = Self::header(0x1234, 0xbe11, 0, 0);
         space.place(BELL_BAR, 0x0, 0xfe00_0000, BELL_BYTES);
         let bytes = msix::Layout::of(vectors).bytes;
         space.place(MSIX_BAR, 0x0, 0xe000_0000, bytes);
@@ -176,19 +153,19 @@ impl ConfigSpace {
         space
     }
 
-    /// A header without BARs or capabilities.
-    fn header(identity: Identity) -> Self {
+    /// A header without BARs or capabilities. The subsystem vendor is the vendor.
+    fn header(vendor: u16, device: u16, revision: u8, subsystem: u16) -> Self {
         let mut space = Self {
             bytes: [0; BYTES],
             writable: [0; BYTES],
             bar_bytes: [0; 6],
         };
-        space.put(0x00, &identity.vendor.to_le_bytes());
-        space.put(0x02, &identity.device.to_le_bytes());
+        space.put(0x00, &vendor.to_le_bytes());
+        space.put(0x02, &device.to_le_bytes());
         // Class: mass storage, SCSI controller, like QEMU's virtio-blk.
-        space.put(0x08, &[identity.revision, 0x00, 0x00, 0x01]);
-        space.put(0x2c, &identity.vendor.to_le_bytes());
-        space.put(0x2e, &identity.subsystem.to_le_bytes());
+        space.put(0x08, &[revision, 0x00, 0x00, 0x01]);
+        space.put(0x2c, &vendor.to_le_bytes());
+        space.put(0x2e, &subsystem.to_le_bytes());
         space.put(COMMAND, &(MEMORY_SPACE | BUS_MASTER).to_le_bytes());
         // I/O, memory, bus master, parity, SERR#, INTx disable.
         space.allow(COMMAND, &0x0547_u16.to_le_bytes());

@@ -14,19 +14,13 @@ use std::{
 
 use vm_memory::VolatileSlice;
 
-use super::{guest_io::IoVectors, image_lock};
+use super::{
+    guest_io::{Direction, IoVectors},
+    image_lock,
+};
 
 /// Bytes in a sector, the unit of virtio-blk (VIRTIO 1.3 §5.2.4).
 pub(super) const SECTOR: u64 = 512;
-
-/// The access of the disk to its file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Read and write; no other user can have the file open as a disk.
-    ReadWrite,
-    /// Read only; others can read the file, too.
-    ReadOnly,
-}
 
 /// A file cannot be used as a disk.
 #[derive(Debug, thiserror::Error)]
@@ -131,33 +125,28 @@ fn advice(error: &io::Error) -> &'static str {
 pub struct DiskImage {
     path: PathBuf,
     file: File,
-    access: Access,
     bytes: AtomicU64,
     failure: OnceLock<HostFailure>,
 }
 
 impl DiskImage {
     /// Opens the raw image at `path` and locks it against other testbeds (`flock`) and QEMU.
-    /// The lock is exclusive for `ReadWrite`.
     ///
     /// # Errors
     /// If the file is missing, in use, not writable, or no raw image, or an error of the host.
-    pub fn open(path: &Path, access: Access) -> Result<Self, DiskImageError> {
+    pub fn open(path: &Path) -> Result<Self, DiskImageError> {
         let open = || {
             let metadata = std::fs::metadata(path)?;
             // Opening a FIFO would block.
             if let Some(kind) = other_than_a_file(&metadata) {
                 return Err(Problem::NotAFile(kind));
             }
-            if access == Access::ReadWrite && metadata.permissions().readonly() {
+            if metadata.permissions().readonly() {
                 // Root could open it, but its owner has protected it.
                 return Err(Problem::ReadOnly("no permission bit allows writing"));
             }
-            let file = OpenOptions::new()
-                .read(true)
-                .write(access == Access::ReadWrite)
-                .open(path)?;
-            lock(&file, access)?;
+            let file = OpenOptions::new().read(true).write(true).open(path)?;
+            lock(&file)?;
             let bytes = file.metadata()?.len();
             if bytes > 0
                 && let Some(format) = format_of(&file, bytes)?
@@ -165,7 +154,7 @@ impl DiskImage {
                 return Err(Problem::Format(format));
             }
             check_length(bytes)?;
-            Ok(Self::new(path, file, access, bytes))
+            Ok(Self::new(path, file, bytes))
         };
         open().map_err(|problem| problem.of(path))
     }
@@ -182,18 +171,17 @@ impl DiskImage {
                 .write(true)
                 .create_new(true)
                 .open(path)?;
-            lock(&file, Access::ReadWrite)?;
+            lock(&file)?;
             file.set_len(bytes)?;
-            Ok(Self::new(path, file, Access::ReadWrite, bytes))
+            Ok(Self::new(path, file, bytes))
         };
         create().map_err(|problem: Problem| problem.of(path))
     }
 
-    fn new(path: &Path, file: File, access: Access, bytes: u64) -> Self {
+    fn new(path: &Path, file: File, bytes: u64) -> Self {
         Self {
             path: path.into(),
             file,
-            access,
             bytes: bytes.into(),
             failure: OnceLock::new(),
         }
@@ -227,12 +215,6 @@ impl DiskImage {
         &self.path
     }
 
-    /// The access of the disk.
-    #[must_use]
-    pub fn access(&self) -> Access {
-        self.access
-    }
-
     /// Its length in bytes, a multiple of 512.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -251,17 +233,6 @@ impl DiskImage {
     /// An error of the host; `UnexpectedEof` beyond the end.
     pub fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, offset)
-    }
-
-    /// Writes the file directly, without the device.
-    ///
-    /// # Errors
-    /// An error of the host; `InvalidInput` beyond the end.
-    pub fn write_at(&self, offset: u64, from: &[u8]) -> io::Result<()> {
-        match offset.checked_add(from.len() as u64) {
-            Some(end) if end <= self.bytes() => self.file.write_all_at(from, offset),
-            _ => Err(ErrorKind::InvalidInput.into()),
-        }
     }
 
     /// Flushes written data to the storage (`fdatasync`).
@@ -284,41 +255,27 @@ impl DiskImage {
         Ok(())
     }
 
-    /// Reads into guest memory, starting at byte `offset`.
+    /// Transfers data between guest memory and the file, from byte `offset` on.
     ///
     /// # Errors
     /// An error of the host; `UnexpectedEof` if another program has truncated the file.
-    pub(super) fn read_to_guest(
+    pub(super) fn transfer(
         &self,
+        direction: Direction,
         vectors: &mut IoVectors,
         offset: u64,
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
-        let done = vectors.read(&self.file, offset, pieces);
-        self.keep(done, || format!("read {} at byte {offset}", length(pieces)))
-    }
-
-    /// Writes guest memory to the file, starting at byte `offset`.
-    ///
-    /// # Errors
-    /// An error of the host.
-    pub(super) fn write_from_guest(
-        &self,
-        vectors: &mut IoVectors,
-        offset: u64,
-        pieces: &[VolatileSlice<'_>],
-    ) -> io::Result<()> {
-        let done = vectors.write(&self.file, offset, pieces);
+        let done = vectors.transfer(direction, &self.file, offset, pieces);
         self.keep(done, || {
-            format!("write {} at byte {offset}", length(pieces))
+            let verb = match direction {
+                Direction::In => "read",
+                Direction::Out => "write",
+            };
+            let bytes: usize = pieces.iter().map(VolatileSlice::len).sum();
+            format!("{verb} {bytes} bytes at byte {offset}")
         })
     }
-}
-
-/// The length of a transfer, as text.
-fn length(pieces: &[VolatileSlice<'_>]) -> String {
-    let bytes: usize = pieces.iter().map(VolatileSlice::len).sum();
-    format!("{bytes} bytes")
 }
 
 fn check_length(bytes: u64) -> Result<(), Problem> {
@@ -329,20 +286,13 @@ fn check_length(bytes: u64) -> Result<(), Problem> {
     }
 }
 
-fn lock(file: &File, access: Access) -> Result<(), Problem> {
-    match access {
-        Access::ReadWrite => file.try_lock(),
-        Access::ReadOnly => file.try_lock_shared(),
-    }
-    .map_err(|error| match error {
-        TryLockError::WouldBlock => Problem::Locked,
-        TryLockError::Error(error) => error.into(),
-    })?;
-    if image_lock::take(file, access)? {
-        Ok(())
-    } else {
-        Err(Problem::Locked)
-    }
+fn lock(file: &File) -> Result<(), Problem> {
+    let locked = match file.try_lock() {
+        Ok(()) => image_lock::take(file)?,
+        Err(TryLockError::WouldBlock) => false,
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    };
+    if locked { Ok(()) } else { Err(Problem::Locked) }
 }
 
 /// The type of a file that is not a regular one.
@@ -401,9 +351,7 @@ mod tests {
 
     /// The error of opening the file at `path` for writing, without the path.
     fn refusal(path: &Path) -> String {
-        let message = DiskImage::open(path, Access::ReadWrite)
-            .expect_err("a refusal")
-            .to_string();
+        let message = DiskImage::open(path).expect_err("a refusal").to_string();
         assert!(!message.contains('\n'), "{message}");
         let prefix = format!("{}: ", path.display());
         message
@@ -451,31 +399,6 @@ mod tests {
     }
 
     #[test]
-    fn written_data_is_read_and_persists() {
-        let (_folder, path) = file(&[0; 2048]);
-        let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
-
-        image.write_at(512, b"sector one").expect("written");
-        image.flush().expect("flushed");
-
-        let mut data = [0; 10];
-        image.read_at(512, &mut data).expect("read");
-        assert_eq!(&data, b"sector one");
-        assert_eq!(&fs::read(&path).expect("the file")[512..522], b"sector one");
-    }
-
-    #[test]
-    fn a_write_never_makes_the_image_longer() {
-        let (_folder, path) = file(&[0; 512]);
-        let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
-
-        assert!(image.write_at(511, &[1, 2]).is_err());
-        assert!(image.write_at(u64::MAX, &[1, 2]).is_err());
-
-        assert_eq!(fs::read(&path).expect("the file"), [0; 512]);
-    }
-
-    #[test]
     fn what_is_no_image_is_refused() {
         let (folder, empty) = file(&[]);
         let (_folder, partial) = file(&[0; 1000]);
@@ -499,17 +422,6 @@ mod tests {
             let message = refusal(path);
             assert!(message.starts_with(says), "{message}");
         }
-    }
-
-    #[test]
-    fn an_image_without_write_permission_can_be_a_read_only_disk() {
-        let (_folder, path) = file(&[7; 512]);
-        fs::set_permissions(&path, PermissionsExt::from_mode(0o444)).expect("permissions");
-
-        let image = DiskImage::open(&path, Access::ReadOnly).expect("an image");
-
-        assert_eq!(image.access(), Access::ReadOnly);
-        assert!(image.write_at(0, &[1]).is_err());
     }
 
     #[test]
@@ -543,7 +455,7 @@ mod tests {
     #[test]
     fn the_first_failure_of_the_host_is_kept_with_advice() {
         let (_folder, path) = file(&[0; 4096]);
-        let image = DiskImage::open(&path, Access::ReadWrite).expect("an image");
+        let image = DiskImage::open(&path).expect("an image");
         assert!(image.host_failure().is_none());
 
         for (number, what) in [(libc::ENOSPC, "write 512 bytes at byte 0"), (libc::EIO, "")] {
@@ -578,21 +490,11 @@ mod tests {
     #[test]
     fn an_image_in_use_is_refused() {
         let (_folder, path) = file(&[0; 512]);
-        let first = DiskImage::open(&path, Access::ReadWrite).expect("an image");
+        let first = DiskImage::open(&path).expect("an image");
 
         assert!(refusal(&path).contains("in use"));
-        assert!(DiskImage::open(&path, Access::ReadOnly).is_err());
 
         drop(first);
-        assert!(DiskImage::open(&path, Access::ReadWrite).is_ok());
-    }
-
-    #[test]
-    fn a_read_only_image_can_be_shared_with_readers_only() {
-        let (_folder, path) = file(&[0; 512]);
-        let _first = DiskImage::open(&path, Access::ReadOnly).expect("an image");
-
-        assert!(DiskImage::open(&path, Access::ReadOnly).is_ok());
-        assert!(refusal(&path).contains("in use"));
+        assert!(DiskImage::open(&path).is_ok());
     }
 }

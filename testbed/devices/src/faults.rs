@@ -3,7 +3,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use testbed_virtio::lies::Lies;
+use testbed_virtio::common_config::Lies;
 
 /// Faults that last until they are replaced.
 #[derive(Clone, Debug, Default)]

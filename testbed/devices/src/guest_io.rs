@@ -13,48 +13,48 @@ use vm_memory::VolatileSlice;
 /// The maximum number of pieces in one call (`limits.h`: `UIO_MAXIOV`).
 const MOST_PIECES: usize = 1024;
 
+/// The direction of a request's data.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    /// To memory: VIRTIO_BLK_T_IN.
+    In,
+    /// From memory: VIRTIO_BLK_T_OUT.
+    Out,
+}
+
 /// The pieces of one transfer. They are kept between transfers for their allocation.
 #[derive(Default)]
 pub(super) struct IoVectors(Vec<libc::iovec>);
 
 impl IoVectors {
-    /// Fills `pieces` from `file`, from byte `offset` on.
+    /// Transfers all of `pieces` from or to `file`, from byte `offset` on.
     ///
     /// # Errors
-    /// Errors of the host; `UnexpectedEof` if the file ends too early.
-    pub(super) fn read(
+    /// Errors of the host; `UnexpectedEof` if the file ends too early for a read.
+    pub(super) fn transfer(
         &mut self,
+        direction: Direction,
         file: &File,
         offset: u64,
         pieces: &[VolatileSlice<'_>],
     ) -> io::Result<()> {
-        self.transfer(offset, pieces, |vectors, count, at| {
-            // SAFETY: `transfer` passes `count` vectors of mapped memory that the host may
-            // write. The kernel checks the rest.
-            unsafe { libc::preadv(file.as_raw_fd(), vectors, count, at) }
-        })
-    }
-
-    /// Writes `pieces` to `file`, from byte `offset` on.
-    ///
-    /// # Errors
-    /// Errors of the host.
-    pub(super) fn write(
-        &mut self,
-        file: &File,
-        offset: u64,
-        pieces: &[VolatileSlice<'_>],
-    ) -> io::Result<()> {
-        self.transfer(offset, pieces, |vectors, count, at| {
-            // SAFETY: `transfer` passes `count` vectors of mapped memory. The kernel checks the
-            // rest.
-            unsafe { libc::pwritev(file.as_raw_fd(), vectors, count, at) }
-        })
+        let file = file.as_raw_fd();
+        match direction {
+            Direction::In => self.each(offset, pieces, |vectors, count, at| {
+                // SAFETY: `each` passes `count` vectors of mapped memory that the host may write.
+                // The kernel checks the rest.
+                unsafe { libc::preadv(file, vectors, count, at) }
+            }),
+            Direction::Out => self.each(offset, pieces, |vectors, count, at| {
+                // SAFETY: As for reading.
+                unsafe { libc::pwritev(file, vectors, count, at) }
+            }),
+        }
     }
 
     /// Calls `call(vectors, count, offset)` until all of `pieces` is transferred. The vectors
     /// point into `pieces`, whose borrow keeps the guest's memory mapped until this returns.
-    fn transfer(
+    fn each(
         &mut self,
         offset: u64,
         pieces: &[VolatileSlice<'_>],
@@ -107,47 +107,25 @@ fn advance(vectors: &mut [libc::iovec], mut moved: usize) -> &mut [libc::iovec] 
 mod tests {
     use super::*;
 
-    fn vectors(lengths: &[usize]) -> Vec<libc::iovec> {
-        lengths
-            .iter()
-            .map(|&iov_len| libc::iovec {
+    #[test]
+    fn a_short_transfer_goes_on_where_it_ended() {
+        for (moved, expected) in [
+            (512 + 100, &[(0x1000 + 100, 924), (0x1000, 512)][..]),
+            (512 + 1024, &[(0x1000, 512)]),
+            (512 + 1024 + 512, &[]),
+        ] {
+            let mut pieces = [512, 1024, 512].map(|iov_len| libc::iovec {
                 iov_base: std::ptr::without_provenance_mut(0x1000),
                 iov_len,
-            })
-            .collect()
-    }
+            });
 
-    fn shape(vectors: &[libc::iovec]) -> Vec<(usize, usize)> {
-        vectors
-            .iter()
-            .map(|vector| (vector.iov_base.addr(), vector.iov_len))
-            .collect()
-    }
+            let left = advance(&mut pieces, moved);
 
-    #[test]
-    fn a_short_transfer_goes_on_in_the_middle_of_a_piece() {
-        let mut pieces = vectors(&[512, 1024, 512]);
-
-        let left = advance(&mut pieces, 512 + 100);
-
-        assert_eq!(shape(left), [(0x1000 + 100, 924), (0x1000, 512)]);
-    }
-
-    #[test]
-    fn a_transfer_that_ends_with_a_piece_leaves_the_pieces_after_it() {
-        let mut pieces = vectors(&[512, 1024, 512]);
-
-        let left = advance(&mut pieces, 512 + 1024);
-
-        assert_eq!(shape(left), [(0x1000, 512)]);
-    }
-
-    #[test]
-    fn a_whole_transfer_leaves_nothing() {
-        let mut pieces = vectors(&[512, 1024]);
-
-        let left = advance(&mut pieces, 1536);
-
-        assert!(left.is_empty());
+            let left: Vec<_> = left
+                .iter()
+                .map(|vector| (vector.iov_base.addr(), vector.iov_len))
+                .collect();
+            assert_eq!(left, expected);
+        }
     }
 }

@@ -11,8 +11,6 @@ use nix::{
     libc,
 };
 
-use super::disk_image::Access;
-
 /// The first of the bytes that say which permissions are used.
 const USED: i64 = 100;
 /// The first of the bytes that say which permissions are not shared.
@@ -24,23 +22,20 @@ const WRITE: i64 = 1;
 const WRITE_UNCHANGED: i64 = 2;
 const RESIZE: i64 = 3;
 
-/// Acquires the locks for `access`. Returns `false` if another program's use of the image
-/// contradicts it, and `true` if the file system has no such locks.
+/// The permissions that a disk uses, and those that it does not share.
+const OURS: [i64; 3] = [CONSISTENT_READ, WRITE, RESIZE];
+const NOT_SHARED: [i64; 4] = [CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE];
+
+/// Acquires the locks of a disk that is read and written. Returns `false` if another program's use
+/// of the image contradicts it, and `true` if the file system has no such locks.
 ///
 /// # Errors
 /// An error of the host.
-pub(super) fn take(file: &File, access: Access) -> io::Result<bool> {
-    let (used, unshared): (&[i64], &[i64]) = match access {
-        Access::ReadWrite => (
-            &[CONSISTENT_READ, WRITE, RESIZE],
-            &[CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE],
-        ),
-        Access::ReadOnly => (&[CONSISTENT_READ], &[WRITE, RESIZE]),
-    };
+pub(super) fn take(file: &File) -> io::Result<bool> {
     // Lock before looking. So of two programs that start at the same time, at least one sees
     // the other.
-    let tells = used.iter().map(|permission| USED + permission);
-    let tells = tells.chain(unshared.iter().map(|permission| UNSHARED + permission));
+    let tells = OURS.map(|permission| USED + permission).into_iter();
+    let tells = tells.chain(NOT_SHARED.map(|permission| UNSHARED + permission));
     for byte in tells {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&lock(libc::F_RDLCK, byte))) {
             Ok(_) => {}
@@ -51,8 +46,8 @@ pub(super) fn take(file: &File, access: Access) -> io::Result<bool> {
             Err(error) => return Err(error.into()),
         }
     }
-    let contradicts = used.iter().map(|permission| UNSHARED + permission);
-    let contradicts = contradicts.chain(unshared.iter().map(|permission| USED + permission));
+    let contradicts = OURS.map(|permission| UNSHARED + permission).into_iter();
+    let contradicts = contradicts.chain(NOT_SHARED.map(|permission| USED + permission));
     for byte in contradicts {
         let mut found = lock(libc::F_WRLCK, byte);
         fcntl(file, FcntlArg::F_OFD_GETLK(&mut found))?;
@@ -92,29 +87,19 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_qemu_writes_is_refused_and_one_that_it_reads_is_read_only() {
+    fn an_image_that_qemu_uses_is_refused() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         // A guest's disk, a disk with share-rw=on, a read-only disk.
         let writer = (&[CONSISTENT_READ, WRITE][..], &[WRITE, RESIZE][..]);
         let sharer = (&[CONSISTENT_READ, WRITE][..], &[][..]);
         let reader = (&[CONSISTENT_READ][..], &[WRITE, RESIZE][..]);
-        for ((used, unshared), by_access) in [
-            (writer, [false, false]),
-            (sharer, [false, false]),
-            (reader, [false, true]),
-        ] {
-            let other = other(file.path(), used, unshared);
-            for (access, expected) in [Access::ReadWrite, Access::ReadOnly]
-                .into_iter()
-                .zip(by_access)
-            {
-                let ours = file.reopen().expect("a file");
-                assert_eq!(take(&ours, access).expect("it can be asked"), expected);
-            }
-            drop(other);
+        for (used, unshared) in [writer, sharer, reader] {
+            let _other = other(file.path(), used, unshared);
+            let ours = file.reopen().expect("a file");
+            assert!(!take(&ours).expect("it can be asked"));
         }
         let ours = file.reopen().expect("a file");
-        assert!(take(&ours, Access::ReadWrite).expect("it can be asked"));
+        assert!(take(&ours).expect("it can be asked"));
     }
 
     #[test]
@@ -127,7 +112,7 @@ mod tests {
         };
         let file = tempfile::NamedTempFile::new().expect("a file");
         let ours = file.reopen().expect("a file");
-        take(&ours, Access::ReadWrite).expect("it can be asked");
+        take(&ours).expect("it can be asked");
 
         // A writer checks whether WRITE is shared, and whether another program writes.
         for byte in [UNSHARED + WRITE, USED + WRITE, UNSHARED + CONSISTENT_READ] {

@@ -243,22 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn the_pin_stays_asserted_until_the_isr_is_read() {
-        let (sender, recorder) = connected();
-
-        sender.queue_used(NO_VECTOR);
-        sender.queue_used(NO_VECTOR);
-        assert_eq!(recorder.take(), [true]);
-        assert!(sender.line_pending());
-
-        assert_eq!(sender.take_isr(), ISR_QUEUE);
-        assert_eq!(recorder.take(), [false]);
-        assert_eq!(sender.take_isr(), 0);
-        assert_eq!(recorder.take(), [false; 0]);
-        assert_eq!(sender.sent(), 1);
-    }
-
-    #[test]
     fn one_level_can_mean_a_queue_and_the_configuration() {
         let (sender, recorder) = connected();
 

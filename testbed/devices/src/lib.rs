@@ -48,6 +48,6 @@ mod virtio_blk;
 
 pub use bell::Bell;
 pub use config_space::DeviceId;
-pub use disk_image::{Access, DiskImage, DiskImageError, HostFailure};
+pub use disk_image::{DiskImage, DiskImageError, HostFailure};
 pub use faults::{Faults, Glitch, Operation, Served};
 pub use virtio_blk::{BlkSettings, VirtioBlk};

@@ -11,9 +11,9 @@ use std::sync::{
 
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VRING_AVAIL_F_NO_INTERRUPT};
 use virtio_queue::{DescriptorChain, Error, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use testbed_virtio::{common_config::Ring, driver_errors::DriverErrors};
+use testbed_virtio::driver_errors::DriverErrors;
 
 use testbed_machine::schedule::{self, Guard, Mutex, Point, Thread};
 
@@ -77,17 +77,16 @@ impl QueueWorker {
         self.live.load(Ordering::Acquire)
     }
 
-    /// Enables the queue with the driver's ring. Returns false, and records a driver
+    /// Enables the queue with the driver's ring, of at most `most` descriptors. Returns false, and records a driver
     /// error, if that is impossible.
     pub(super) fn enable(
         &self,
-        ring: &Ring,
         most: u16,
         terms: Terms,
         memory: &GuestMemoryMmap,
         driver_errors: &DriverErrors,
     ) -> bool {
-        let queue = match checked(ring, most, terms, memory) {
+        let queue = match checked(most, &terms, memory) {
             Ok(queue) => queue,
             Err(why) => {
                 driver_errors.add(format!("a queue was enabled with {why} (VIRTIO 1.3 §2.7)"));
@@ -154,20 +153,20 @@ impl QueueWorker {
     }
 
     /// Serves available requests on the calling thread, if there was a notification.
-    pub(super) fn serve_now(&self, index: u16, core: &Core) {
+    pub(super) fn serve_now(&self, core: &Core) {
         if self.notified.swap(false, Ordering::Acquire) {
-            self.serve(index, core, &mut Work::default());
+            self.serve(core, &mut Work::default());
         }
     }
 
     /// Runs the queue's thread until the function stops.
-    pub(super) fn run(&self, index: u16, core: &Core) {
+    pub(super) fn run(&self, core: &Core) {
         let _ = self.thread.set(schedule::current());
         let mut work = Work::default();
         while !core.stopping.load(Ordering::Acquire) {
             let manual = self.manual.load(Ordering::Acquire);
             if !manual && self.notified.swap(false, Ordering::Acquire) {
-                self.serve(index, core, &mut work);
+                self.serve(core, &mut work);
                 work.chains.clear();
             } else {
                 schedule::park();
@@ -176,14 +175,14 @@ impl QueueWorker {
     }
 
     /// Serves available requests.
-    fn serve<'m>(&self, index: u16, core: &'m Core, work: &mut Work<'m>) {
+    fn serve<'m>(&self, core: &'m Core, work: &mut Work<'m>) {
         let mut guard = self.lock();
         // The notification may be from before a reset.
         let served = |active: &&mut Active| self.is_live() && !active.stuck;
         let Some(active) = guard.as_mut().filter(served) else {
             return;
         };
-        if let Err(why) = self.drain(index, active, core, work) {
+        if let Err(Broken(why)) = self.drain(active, core, work) {
             self.halt();
             drop(guard);
             core.stop_working(&why);
@@ -196,25 +195,18 @@ impl QueueWorker {
     /// polling thread would slow down the driver that it waits for.
     fn drain<'m>(
         &self,
-        index: u16,
         active: &mut Active,
         core: &'m Core,
         work: &mut Work<'m>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Broken> {
         let memory = &core.memory;
         loop {
-            active
-                .queue
-                .disable_notification(memory)
-                .map_err(|error| broken(&error))?;
-            while self.batch(index, active, core, work)? {}
+            active.queue.disable_notification(memory)?;
+            while self.batch(active, core, work)? {}
             if !self.is_live() || active.stuck {
                 return Ok(());
             }
-            let more = active
-                .queue
-                .enable_notification(memory)
-                .map_err(|error| broken(&error))?;
+            let more = active.queue.enable_notification(memory)?;
             if !more {
                 return Ok(());
             }
@@ -224,16 +216,12 @@ impl QueueWorker {
     /// Serves one batch and interrupts for it. Returns false if no request was available.
     fn batch<'m>(
         &self,
-        index: u16,
         active: &mut Active,
         core: &'m Core,
         work: &mut Work<'m>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Broken> {
         let memory = &core.memory;
-        let waiting = active
-            .queue
-            .avail_idx(memory, Ordering::Acquire)
-            .map_err(|error| broken(&error))?;
+        let waiting = active.queue.avail_idx(memory, Ordering::Acquire)?;
         if waiting.0 == active.queue.next_avail() && work.chains.is_empty() {
             return Ok(false);
         }
@@ -241,7 +229,7 @@ impl QueueWorker {
         if !faults.latency.is_zero() {
             schedule::sleep(faults.latency);
         }
-        let disk = core.disk(&faults);
+        let disk = core.disk(&faults, active.terms);
         let mut taken = false;
         let mut requests = 0;
         let mut bytes = 0;
@@ -250,7 +238,7 @@ impl QueueWorker {
         let most_taken = schedule::vary(1..=MOST_TAKEN, 1) as usize;
         while requests < most_requests && bytes < BATCH_BYTES && self.is_live() && !active.stuck {
             let room = most_taken.saturating_sub(work.chains.len());
-            let available = active.queue.iter(memory).map_err(|error| broken(&error))?;
+            let available = active.queue.iter(memory)?;
             work.chains.extend(available.take(room));
             if work.chains.is_empty() {
                 break;
@@ -267,18 +255,13 @@ impl QueueWorker {
                      1.3 §2.7.13)",
                 );
             }
-            let outcome =
-                work.buffers
-                    .serve(memory, chain, &active.terms, disk, &core.driver_errors);
+            let outcome = work.buffers.serve(memory, chain, disk);
             match outcome {
                 Outcome::Done(written) => {
                     active.stuck = self.record(active, core, work)?;
                     let written = faults.used_length.unwrap_or(written);
                     match faults.used_id {
-                        None => active
-                            .queue
-                            .add_used(memory, head, written)
-                            .map_err(|error| broken(&error))?,
+                        None => active.queue.add_used(memory, head, written)?,
                         Some(id) => add_wrong_used(&mut active.queue, memory, id, written)?,
                     }
                     if active.stuck {
@@ -291,7 +274,7 @@ impl QueueWorker {
                 }
                 Outcome::Stalled => active.stalled.push(head),
                 Outcome::Unanswerable(why) => {
-                    end = Err(why);
+                    end = Err(Broken(why));
                     break;
                 }
             }
@@ -300,7 +283,7 @@ impl QueueWorker {
         let wanted = faults.used_id.is_some() || active.stuck;
         if requests > 0 && (interrupt_wanted(active, memory, &core.driver_errors)? || wanted) {
             schedule::delay();
-            core.queue_used(index);
+            core.queue_used();
         }
         schedule::point(Point::Interrupt);
         end?;
@@ -308,21 +291,18 @@ impl QueueWorker {
             return Ok(false);
         }
         if !taken && self.is_live() {
-            return Err("the available ring cannot be read any more".into());
+            return Err(Broken("the available ring cannot be read any more".into()));
         }
         Ok(taken)
     }
 
     /// Records the request that was served last, before the driver can see that it is used.
     /// Returns whether a glitch must follow.
-    fn record(&self, active: &Active, core: &Core, work: &mut Work<'_>) -> Result<bool, String> {
+    fn record(&self, active: &Active, core: &Core, work: &mut Work<'_>) -> Result<bool, Broken> {
         let Some(served) = work.buffers.take_served() else {
             return Ok(false);
         };
-        let available = active
-            .queue
-            .avail_idx(&core.memory, Ordering::Acquire)
-            .map_err(|error| broken(&error))?;
+        let available = active.queue.avail_idx(&core.memory, Ordering::Acquire)?;
         let not_taken = available.0.wrapping_sub(active.queue.next_avail());
         Ok(core.activity().record(Served {
             waiting: not_taken.wrapping_add(work.chains.len() as u16),
@@ -336,12 +316,8 @@ impl QueueWorker {
 }
 
 /// The queue that the driver set up, if it is valid.
-fn checked(
-    ring: &Ring,
-    most: u16,
-    terms: Terms,
-    memory: &GuestMemoryMmap,
-) -> Result<Queue, String> {
+fn checked(most: u16, terms: &Terms, memory: &GuestMemoryMmap) -> Result<Queue, String> {
+    let ring = terms.ring;
     let why = |error: Error| error.to_string();
     let mut queue = Queue::new(most).map_err(why)?;
     queue.try_set_size(ring.size).map_err(why)?;
@@ -367,28 +343,21 @@ fn add_wrong_used(
     memory: &GuestMemoryMmap,
     id: u32,
     length: u32,
-) -> Result<(), String> {
+) -> Result<(), Broken> {
     let next = queue.next_used();
     let at = queue.used_ring() + 4 + 8 * u64::from(next % queue.size());
-    memory
-        .write_slice(
-            &[id.to_le_bytes(), length.to_le_bytes()].concat(),
-            GuestAddress(at),
-        )
-        .map_err(|error| error.to_string())?;
+    memory.write_slice(
+        &[id.to_le_bytes(), length.to_le_bytes()].concat(),
+        GuestAddress(at),
+    )?;
     queue.set_next_used(next.wrapping_add(1));
     publish_used(queue, memory, queue.next_used())
 }
 
 /// Stores `used.idx`.
-fn publish_used(queue: &Queue, memory: &GuestMemoryMmap, index: u16) -> Result<(), String> {
-    memory
-        .store(
-            index.to_le(),
-            GuestAddress(queue.used_ring() + 2),
-            Ordering::Release,
-        )
-        .map_err(|error| error.to_string())
+fn publish_used(queue: &Queue, memory: &GuestMemoryMmap, index: u16) -> Result<(), Broken> {
+    let at = GuestAddress(queue.used_ring() + 2);
+    Ok(memory.store(index.to_le(), at, Ordering::Release)?)
 }
 
 /// Whether the driver zeroed `flags` and `idx` of the used ring.
@@ -406,14 +375,9 @@ fn interrupt_wanted(
     active: &mut Active,
     memory: &GuestMemoryMmap,
     driver_errors: &DriverErrors,
-) -> Result<bool, String> {
-    let wanted = active
-        .queue
-        .needs_notification(memory)
-        .map_err(|error| broken(&error))?;
-    let flags: u16 = memory
-        .load(GuestAddress(active.queue.avail_ring()), Ordering::Relaxed)
-        .map_err(|error| error.to_string())?;
+) -> Result<bool, Broken> {
+    let wanted = active.queue.needs_notification(memory)?;
+    let flags: u16 = memory.load(GuestAddress(active.queue.avail_ring()), Ordering::Relaxed)?;
     let no_interrupt = VRING_AVAIL_F_NO_INTERRUPT as u16;
     let event_idx = active.queue.event_idx_enabled();
     let allowed = if event_idx { 0 } else { no_interrupt };
@@ -427,13 +391,24 @@ fn interrupt_wanted(
     Ok(wanted && (event_idx || flags & no_interrupt == 0))
 }
 
-/// Describes an error of `virtio-queue`.
-fn broken(error: &Error) -> String {
-    match error {
-        Error::InvalidAvailRingIndex => {
-            "the available index went back, or on by more than the queue holds (VIRTIO 1.3 §2.7.6.1)"
-                .into()
-        }
-        other => format!("the virtqueue cannot be used: {other}"),
+/// Why the device cannot go on.
+struct Broken(String);
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self(match error {
+            Error::InvalidAvailRingIndex => {
+                "the available index went back, or on by more than the queue holds (VIRTIO 1.3 \
+                 §2.7.6.1)"
+                    .into()
+            }
+            other => format!("the virtqueue cannot be used: {other}"),
+        })
+    }
+}
+
+impl From<GuestMemoryError> for Broken {
+    fn from(error: GuestMemoryError) -> Self {
+        Self(error.to_string())
     }
 }

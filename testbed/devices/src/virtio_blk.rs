@@ -8,8 +8,8 @@ use std::sync::{
 
 use virtio_bindings::bindings::{
     virtio_blk::{
-        VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ,
-        VIRTIO_BLK_F_RO, VIRTIO_BLK_F_SEG_MAX, VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_ID_BYTES,
+        VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_CONFIG_WCE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_SEG_MAX,
+        VIRTIO_BLK_F_TOPOLOGY, VIRTIO_BLK_ID_BYTES,
     },
     virtio_config::VIRTIO_F_VERSION_1,
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
@@ -18,10 +18,9 @@ use vm_memory::GuestMemoryMmap;
 
 use testbed_virtio::{
     blk_config::BlkConfig,
-    common_config::{CommonConfig, DRIVER_OK, Effect, NEEDS_RESET, offset},
+    common_config::{CommonConfig, DRIVER_OK, Effect, NEEDS_RESET, offset, replace},
     driver_errors::DriverErrors,
     function::{Function, Structure},
-    lies::replace,
 };
 
 use testbed_machine::{
@@ -31,18 +30,13 @@ use testbed_machine::{
 
 use super::{
     blk_request::{Disk, Terms},
-    config_space::{
-        ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, NOTIFY_MULTIPLIER, VIRTIO_BAR, structure_at,
-    },
-    disk_image::{Access, DiskImage, DiskImageError},
+    config_space::{ConfigSpace, DeviceId, LEGACY_BAR, MSIX_BAR, VIRTIO_BAR, structure_at},
+    disk_image::{DiskImage, DiskImageError},
     faults::{Activity, Faults, Glitch, Served},
     interrupt_sender::InterruptSender,
     msix,
     queue_worker::QueueWorker,
 };
-
-/// The number of slots for functions.
-const SLOTS: u8 = 32;
 
 /// The properties of a disk. The defaults are those of QEMU's `virtio-blk-pci`.
 #[derive(Clone, Debug)]
@@ -51,28 +45,17 @@ pub struct BlkSettings {
     pub device_id: DeviceId,
     /// The slot of this disk in the machine, 0 to 31. BARs of different slots do not overlap.
     pub slot: u8,
-    /// MSI-X vectors, at most 2048. 0 leaves only INTx. `None` gives one to each queue and one
-    /// to configuration changes.
-    pub msix_vectors: Option<u16>,
-    /// Request queues, 1 to 1024. More than one offers VIRTIO_BLK_F_MQ.
-    pub queues: u16,
-    /// The maximum number of descriptors in a queue: a power of two, at most 32768.
+    /// MSI-X vectors, at most 2048. 0 leaves only INTx.
+    pub msix_vectors: u16,
+    /// The maximum number of descriptors in the queue: a power of two, at most 32768.
     pub queue_size: u16,
-    /// The feature bits to offer. VIRTIO_BLK_F_RO and VIRTIO_BLK_F_MQ are added automatically.
+    /// The feature bits to offer.
     pub features: u64,
     /// The maximum number of data segments in a request.
     pub seg_max: u32,
     /// The maximum length of a data segment. It matters with VIRTIO_BLK_F_SIZE_MAX, which is
     /// not in [`BlkSettings::FEATURES`], as in QEMU.
     pub size_max: u32,
-    /// The length of a logical block.
-    pub blk_size: u32,
-    /// Logical blocks per physical block, as a power of two.
-    pub physical_block_exp: u8,
-    /// The suggested minimum I/O size in logical blocks.
-    pub min_io_size: u16,
-    /// The suggested maximum I/O size in logical blocks; 0 suggests none.
-    pub opt_io_size: u32,
     /// The serial number: ASCII, of which 20 bytes are used.
     pub serial: String,
     /// The faults of the disk at its start.
@@ -90,31 +73,6 @@ impl BlkSettings {
         | 1 << VIRTIO_BLK_F_TOPOLOGY
         | 1 << VIRTIO_BLK_F_FLUSH
         | 1 << VIRTIO_BLK_F_CONFIG_WCE;
-
-    fn vectors(&self) -> u16 {
-        self.msix_vectors.unwrap_or(self.queues + 1)
-    }
-
-    fn check(&self) {
-        assert!(self.slot < SLOTS, "slot {} of {SLOTS}", self.slot);
-        assert!(
-            self.vectors() <= msix::MOST_VECTORS,
-            "{} MSI-X vectors",
-            self.vectors()
-        );
-        // The notification area has 4 KiB.
-        assert!((1..=1024).contains(&self.queues), "{} queues", self.queues);
-        assert!(
-            self.queue_size.is_power_of_two(),
-            "a queue of {} descriptors: no power of two up to 32768",
-            self.queue_size
-        );
-        assert!(
-            self.blk_size.is_power_of_two() && self.blk_size >= 512,
-            "logical blocks of {} bytes",
-            self.blk_size
-        );
-    }
 }
 
 impl Default for BlkSettings {
@@ -122,26 +80,21 @@ impl Default for BlkSettings {
         Self {
             device_id: DeviceId::Modern,
             slot: 0,
-            msix_vectors: None,
-            queues: 1,
+            msix_vectors: 2,
             queue_size: 256,
             features: Self::FEATURES,
             seg_max: 254,
             size_max: 0x1_0000,
-            blk_size: 512,
-            physical_block_exp: 0,
-            min_io_size: 0,
-            opt_io_size: 0,
             serial: String::new(),
             faults: Faults::default(),
         }
     }
 }
 
-/// A disk: a virtio-blk PCI function behind an image file.
+/// A disk: a virtio-blk PCI function behind an image file, with one queue.
 pub struct VirtioBlk {
     core: Arc<Core>,
-    threads: Mutex<Vec<Handle>>,
+    thread: Mutex<Option<Handle>>,
 }
 
 impl VirtioBlk {
@@ -153,20 +106,18 @@ impl VirtioBlk {
     /// If `settings` are outside the ranges of [`BlkSettings`], or the host denies a thread.
     #[must_use]
     pub fn new(image: DiskImage, memory: GuestMemoryMmap, settings: BlkSettings) -> Arc<Self> {
-        settings.check();
+        let (slot, size) = (settings.slot, settings.queue_size);
+        let vectors = settings.msix_vectors;
+        assert!(slot < 32, "slot {slot} of 32");
+        assert!(vectors <= msix::MOST_VECTORS, "{vectors} MSI-X vectors");
+        assert!(size.is_power_of_two(), "a queue of {size} descriptors");
         let core = Arc::new(Core::new(image, memory, settings));
-        let threads = (0..)
-            .zip(&core.queues)
-            .map(|(index, _)| {
-                let core = core.clone();
-                let name = format!("disk{}-queue{index}", core.settings.slot);
-                let run = move || core.queues[usize::from(index)].run(index, &core);
-                schedule::spawn(&name, run).expect("the host gives a thread")
-            })
-            .collect();
+        let shared = core.clone();
+        let run = move || shared.queue.run(&shared);
+        let thread = schedule::spawn("disk", run).expect("the host gives a thread");
         Arc::new(Self {
             core,
-            threads: Mutex::new(threads),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -182,13 +133,13 @@ impl VirtioBlk {
         *self.core.faults.lock().expect("no holder panics") = Arc::new(faults);
     }
 
-    /// Increments `used.idx` of queue 0 once without a used element.
+    /// Increments `used.idx` once without a used element.
     pub fn glitch(&self, glitch: Glitch) {
         match glitch {
             Glitch::Silent => self.core.glitch(),
             Glitch::Interrupt => {
                 self.core.glitch();
-                self.core.queue_used(0);
+                self.core.queue_used();
             }
             Glitch::AtNextUsed | Glitch::AtQueueEnable | Glitch::AtDriverOk => {
                 self.glitch_after(glitch, 0)
@@ -222,7 +173,7 @@ impl VirtioBlk {
     /// configuration space return ones, and writes do nothing.
     pub fn surprise_remove(&self) {
         self.core.gone.store(true, Ordering::Release);
-        self.core.queues.iter().for_each(QueueWorker::reset);
+        self.core.queue.reset();
     }
 
     /// Reinserts the removed function. The device is reset. Configuration space is unchanged.
@@ -239,17 +190,12 @@ impl VirtioBlk {
 
     /// Leaves service to [`Self::serve_now`].
     pub fn serve_manually(&self) {
-        self.core
-            .queues
-            .iter()
-            .for_each(QueueWorker::serve_manually);
+        self.core.queue.serve_manually();
     }
 
-    /// Serves the notified queues on the calling thread.
+    /// Serves the queue on the calling thread, if it was notified.
     pub fn serve_now(&self) {
-        for (index, queue) in (0..).zip(&self.core.queues) {
-            queue.serve_now(index, &self.core);
-        }
+        self.core.queue.serve_now(&self.core);
     }
 
     /// Loses the next `count` MSI-X messages.
@@ -404,7 +350,7 @@ impl PciFunction for VirtioBlk {
         FunctionCounters {
             notifications: self.core.notifications.load(Ordering::Relaxed),
             interrupts: self.core.interrupts.sent(),
-            requests: self.core.queues.iter().map(QueueWorker::requests).sum(),
+            requests: self.core.queue.requests(),
             driver_errors: self.core.driver_errors.count(),
         }
     }
@@ -413,12 +359,11 @@ impl PciFunction for VirtioBlk {
         let core = &*self.core;
         core.decodes.store(false, Ordering::Release);
         core.bus_master.store(false, Ordering::Release);
-        core.queues.iter().for_each(QueueWorker::reset);
-        let settings = &core.settings;
-        let vectors = settings.vectors();
+        core.queue.reset();
         core.function().power_cycle();
+        let settings = &core.settings;
         *core.config_space() =
-            ConfigSpace::new(settings.device_id, settings.slot, vectors).unplaced();
+            ConfigSpace::new(settings.device_id, settings.slot, settings.msix_vectors).unplaced();
         core.interrupts.power_cycle();
     }
 
@@ -428,13 +373,10 @@ impl PciFunction for VirtioBlk {
 
     fn stop(&self) {
         self.core.stopping.store(true, Ordering::Release);
-        for queue in &self.core.queues {
-            queue.reset();
-            queue.wake();
-        }
-        let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics"));
-        for thread in threads {
-            thread.join().expect("a queue's thread does not panic");
+        self.core.queue.reset();
+        self.core.queue.wake();
+        if let Some(thread) = self.thread.lock().expect("no holder panics").take() {
+            thread.join().expect("the queue's thread does not panic");
         }
     }
 }
@@ -445,7 +387,7 @@ impl Drop for VirtioBlk {
     }
 }
 
-/// The state that the function and its threads share.
+/// The state that the function and its thread share.
 ///
 /// Lock order: a queue before the registers. So the registers' lock is free when a queue is
 /// stopped or enabled.
@@ -462,7 +404,7 @@ pub(super) struct Core {
     bus_master: AtomicBool,
     function: Mutex<Function>,
     interrupts: InterruptSender,
-    queues: Vec<QueueWorker>,
+    queue: QueueWorker,
 
     faults: Mutex<Arc<Faults>>,
     activity: Mutex<Activity>,
@@ -470,41 +412,27 @@ pub(super) struct Core {
     gone: AtomicBool,
     pub(super) driver_errors: DriverErrors,
     notifications: AtomicU64,
-    /// Whether the threads must end.
+    /// Whether the thread must end.
     pub(super) stopping: AtomicBool,
 }
 
 impl Core {
-    fn new(image: DiskImage, memory: GuestMemoryMmap, mut settings: BlkSettings) -> Self {
-        if image.access() == Access::ReadOnly {
-            settings.features |= 1 << VIRTIO_BLK_F_RO;
-        }
-        if settings.queues > 1 {
-            settings.features |= 1 << VIRTIO_BLK_F_MQ;
-        }
-        let vectors = settings.vectors();
+    fn new(image: DiskImage, memory: GuestMemoryMmap, settings: BlkSettings) -> Self {
+        let vectors = settings.msix_vectors;
         let mut serial = [0; VIRTIO_BLK_ID_BYTES as usize];
         for (byte, character) in serial.iter_mut().zip(settings.serial.bytes()) {
             *byte = character;
         }
-        let mut common = CommonConfig::new(
-            settings.features,
-            settings.queues,
-            settings.queue_size,
-            vectors,
-        );
+        let mut common = CommonConfig::new(settings.features, 1, settings.queue_size, vectors);
         common.lies = settings.faults.of_registers();
         let config = BlkConfig {
             capacity: image.sectors(),
             size_max: settings.size_max,
             seg_max: settings.seg_max,
-            blk_size: settings.blk_size,
-            physical_block_exp: settings.physical_block_exp,
-            alignment_offset: 0,
-            min_io_size: settings.min_io_size,
-            opt_io_size: settings.opt_io_size,
+            blk_size: 512,
             writeback: true,
-            num_queues: settings.queues,
+            num_queues: 1,
+            ..BlkConfig::default()
         };
         Self {
             image,
@@ -515,9 +443,7 @@ impl Core {
             bus_master: AtomicBool::new(true),
             function: Mutex::new(Function::new(common, config)),
             interrupts: InterruptSender::new(vectors),
-            queues: (0..settings.queues)
-                .map(|_| QueueWorker::default())
-                .collect(),
+            queue: QueueWorker::default(),
             faults: Mutex::new(Arc::new(settings.faults.clone())),
             activity: Mutex::default(),
             gone: AtomicBool::new(false),
@@ -534,9 +460,7 @@ impl Core {
     }
 
     fn glitch(&self) {
-        if let Some(queue) = self.queues.first() {
-            queue.glitch(&self.memory);
-        }
+        self.queue.glitch(&self.memory);
     }
 
     fn is_gone(&self) -> bool {
@@ -544,18 +468,20 @@ impl Core {
     }
 
     /// The disk for requests.
-    pub(super) fn disk<'a>(&'a self, faults: &'a Faults) -> Disk<'a> {
+    pub(super) fn disk<'a>(&'a self, faults: &'a Faults, terms: Terms) -> Disk<'a> {
         Disk {
             image: &self.image,
             serial: &self.serial,
             write_through: !self.function().config.writeback,
             faults,
+            terms,
+            driver_errors: &self.driver_errors,
         }
     }
 
-    /// Sends the interrupt of queue `index`.
-    pub(super) fn queue_used(&self, index: u16) {
-        let vector = self.function().common.queue_vector(index);
+    /// Sends the interrupt of the queue.
+    pub(super) fn queue_used(&self) {
+        let vector = self.function().common.queue_vector(0);
         self.interrupts.queue_used(vector);
     }
 
@@ -571,7 +497,7 @@ impl Core {
             let common = &mut self.function().common;
             (common.needs_reset(), common.config_vector())
         };
-        self.queues.iter().for_each(QueueWorker::halt);
+        self.queue.halt();
         if tell {
             self.interrupts.configuration_changed(vector);
         }
@@ -619,25 +545,21 @@ impl Core {
     fn config_space_bytes(&self, index: usize) -> u64 {
         match index {
             VIRTIO_BAR => 4 * super::config_space::STRUCTURE_BYTES,
-            MSIX_BAR if self.settings.vectors() > 0 => {
-                msix::Layout::of(self.settings.vectors()).bytes
+            MSIX_BAR if self.settings.msix_vectors > 0 => {
+                msix::Layout::of(self.settings.msix_vectors).bytes
             }
             _ => 0,
         }
     }
 
     fn notify(&self, offset: u64, data: &[u8]) {
-        let index = offset / u64::from(NOTIFY_MULTIPLIER);
-        let queue = usize::try_from(index)
-            .ok()
-            .and_then(|index| self.queues.get(index));
-        let Some(queue) = queue.filter(|_| offset.is_multiple_of(NOTIFY_MULTIPLIER.into())) else {
+        if offset != 0 {
             self.driver_errors.add(format!(
                 "a notification at {offset:#x} of the notification structure, which is no queue's \
                  address (VIRTIO 1.3 §4.1.4.4)"
             ));
             return;
-        };
+        }
         self.notifications.fetch_add(1, Ordering::Relaxed);
         let value: Option<[u8; 2]> = data.try_into().ok();
         let Some(value) = value.map(u16::from_le_bytes) else {
@@ -647,9 +569,9 @@ impl Core {
             ));
             return;
         };
-        if u64::from(value) != index {
+        if value != 0 {
             self.driver_errors.add(format!(
-                "a notification for queue {index} with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
+                "a notification for queue 0 with the value {value} (VIRTIO 1.3 §4.1.5.2.1)"
             ));
         }
         if !self.bus_master.load(Ordering::Acquire) {
@@ -657,27 +579,20 @@ impl Core {
                 .add("a notification while the command register has bus mastering off");
             return;
         }
-        if !queue.is_live() {
-            self.record_early_notification(index);
+        if self.queue.is_live() {
+            self.queue.notify();
             return;
         }
-        queue.notify();
-    }
-
-    /// Records a notification of a queue that cannot be served.
-    fn record_early_notification(&self, index: u64) {
         let status = self.function().common.status();
         if status & NEEDS_RESET != 0 {
             // No error: the driver may not have seen NEEDS_RESET yet. The notification has no
             // effect.
         } else if status & DRIVER_OK == 0 {
-            self.driver_errors.add(format!(
-                "a notification for queue {index} before DRIVER_OK (VIRTIO 1.3 §3.1.1)"
-            ));
+            self.driver_errors
+                .add("a notification for queue 0 before DRIVER_OK (VIRTIO 1.3 §3.1.1)");
         } else {
-            self.driver_errors.add(format!(
-                "a notification for queue {index}, which is not enabled"
-            ));
+            self.driver_errors
+                .add("a notification for queue 0, which is not enabled");
         }
     }
 
@@ -690,11 +605,9 @@ impl Core {
                     agreed: self.function().common.agreed(),
                     seg_max: self.settings.seg_max,
                     size_max: self.settings.size_max,
-                    queue_size: ring.size,
-                    descriptors: ring.descriptors,
+                    ring,
                 };
-                let enabled = self.queues[usize::from(index)].enable(
-                    &ring,
+                let enabled = self.queue.enable(
                     self.settings.queue_size,
                     terms,
                     &self.memory,
@@ -710,15 +623,15 @@ impl Core {
                         common.status() & DRIVER_OK != 0
                     };
                     if late {
-                        self.queues[usize::from(index)].start();
+                        self.queue.start();
                     }
                 }
             }
             Effect::Start => {
-                self.queues.iter().for_each(QueueWorker::start);
+                self.queue.start();
                 if self.activity().take(Glitch::AtDriverOk) {
                     self.glitch();
-                    self.queue_used(0);
+                    self.queue_used();
                 }
                 let resets = self.activity().resets;
                 if self
@@ -734,7 +647,7 @@ impl Core {
 
     /// Carries out the driver's reset.
     fn reset(&self) {
-        self.queues.iter().for_each(QueueWorker::reset);
+        self.queue.reset();
         self.function().reset();
         self.interrupts.clear();
         self.activity().resets += 1;

@@ -4,16 +4,14 @@
 //!
 //! - `function`: all registers of a virtio-blk function
 //! - `common_config`, `blk_config`: the common and the device-specific configuration registers,
-//!   with checks of each access of the driver
+//!   with checks of each access of the driver, and false values that a test sets
 //! - `ring`: the device's side of a split ring, with checks of each descriptor chain
 //! - `memory`: memory that driver and device share
-//! - `lies`: false values of registers, which a test sets
 //! - `driver_errors`: what the driver did wrong, in sentences
 
 pub mod blk_config;
 pub mod common_config;
 pub mod driver_errors;
 pub mod function;
-pub mod lies;
 pub mod memory;
 pub mod ring;

@@ -117,11 +117,6 @@ impl<'m, M: Memory> RingDevice<'m, M> {
             .store16(self.ring.used + 4 + 8 * self.size(), index);
     }
 
-    /// Reads the available event.
-    pub fn avail_event(&self) -> u16 {
-        self.memory.load16(self.ring.used + 4 + 8 * self.size())
-    }
-
     /// Writes a used element at the next position, without advancing the index.
     pub fn write_used(&self, index: u16, id: u32, length: u32) {
         let element = self.ring.used + 4 + 8 * self.slot(index);

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed_devices::{Access, BlkSettings, DiskImage, VirtioBlk};
+use testbed_devices::{BlkSettings, DiskImage, VirtioBlk};
 use testbed_machine::pci::{Interrupts, PciFunction};
+use virtio_queue::desc::split::Descriptor;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// The timeout of every wait. Only a broken device reaches it.
@@ -20,7 +21,7 @@ pub const MEMORY_BYTES: u64 = 16 << 20;
 pub const SECOND: u64 = MEMORY + MEMORY_BYTES;
 pub const HOLE: u64 = SECOND + (1 << 20);
 
-/// The address of the rings: 128 KiB for each queue.
+/// The address of the rings: 128 KiB.
 const RINGS: u64 = MEMORY;
 /// The address of the buffers.
 const BUFFERS: u64 = MEMORY + (2 << 20);
@@ -28,10 +29,8 @@ const BUFFERS: u64 = MEMORY + (2 << 20);
 /// Feature bits.
 pub const SIZE_MAX: u64 = 1 << 1;
 pub const SEG_MAX: u64 = 1 << 2;
-pub const RO: u64 = 1 << 5;
 pub const FLUSH: u64 = 1 << 9;
 pub const CONFIG_WCE: u64 = 1 << 11;
-pub const MQ: u64 = 1 << 12;
 pub const INDIRECT: u64 = 1 << 28;
 pub const EVENT_IDX: u64 = 1 << 29;
 
@@ -120,8 +119,8 @@ impl Interrupts for Receiver {
 pub type Piece = (u64, u32, bool);
 
 /// The driver's view of a split ring.
+#[derive(Default)]
 pub struct Ring {
-    pub index: u16,
     pub size: u16,
     pub desc: u64,
     pub avail: u64,
@@ -139,13 +138,12 @@ pub struct Ring {
 pub struct Setup {
     /// Features that the driver accepts if they are offered, besides VERSION_1.
     pub features: u64,
-    /// Whether to use MSI-X: vector 0 for the configuration, `n + 1` for queue `n`, all
-    /// unmasked.
+    /// Whether to use MSI-X: vector 0 for the configuration, 1 for the queue, both unmasked.
     pub msix: bool,
-    /// Descriptors in each queue.
+    /// Descriptors in the queue.
     pub queue_size: u16,
-    /// The number of queues.
-    pub queues: u16,
+    /// Whether to enable the queue.
+    pub queue: bool,
 }
 
 impl Default for Setup {
@@ -154,7 +152,7 @@ impl Default for Setup {
             features: u64::MAX,
             msix: true,
             queue_size: 64,
-            queues: 1,
+            queue: true,
         }
     }
 }
@@ -175,7 +173,7 @@ pub struct Driver {
     pub disk: Arc<VirtioBlk>,
     pub memory: GuestMemoryMmap,
     pub receiver: Arc<Receiver>,
-    pub rings: Vec<Ring>,
+    pub ring: Ring,
     pub features: u64,
     next_buffer: u64,
     /// Whether the test has asked for the driver's errors.
@@ -186,17 +184,13 @@ pub struct Driver {
 impl Driver {
     /// An uninitialised device with a disk of `sectors` sectors, each filled with its number.
     pub fn powered_up(sectors: u64, settings: BlkSettings) -> Self {
-        Self::with_access(sectors, settings, Access::ReadWrite)
-    }
-
-    pub fn with_access(sectors: u64, settings: BlkSettings, access: Access) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("disk");
         let content: Vec<u8> = (0..sectors)
             .flat_map(|sector| [sector as u8; 512])
             .collect();
         std::fs::write(&path, content).expect("an image");
-        let image = DiskImage::open(&path, access).expect("an image");
+        let image = DiskImage::open(&path).expect("an image");
         let memory = GuestMemoryMmap::from_ranges(&[
             (GuestAddress(MEMORY), MEMORY_BYTES as usize),
             (GuestAddress(SECOND), (HOLE - SECOND) as usize),
@@ -209,7 +203,7 @@ impl Driver {
             disk,
             memory,
             receiver,
-            rings: Vec::new(),
+            ring: Ring::default(),
             features: 0,
             next_buffer: BUFFERS,
             asked: Cell::new(false),
@@ -217,8 +211,11 @@ impl Driver {
         }
     }
 
-    /// A disk of 256 sectors, initialised as `setup` says.
-    pub fn ready(settings: BlkSettings, setup: Setup) -> Self {
+    /// A disk of 256 sectors, initialised. `change` changes the defaults of the disk and of the
+    /// driver.
+    pub fn of(change: impl FnOnce(&mut BlkSettings, &mut Setup)) -> Self {
+        let (mut settings, mut setup) = (BlkSettings::default(), Setup::default());
+        change(&mut settings, &mut setup);
         let mut driver = Self::powered_up(256, settings);
         driver.initialise(setup);
         driver
@@ -231,7 +228,7 @@ impl Driver {
 
     /// A device with the default settings, initialised as `setup` says.
     pub fn with(setup: Setup) -> Self {
-        Self::ready(BlkSettings::default(), setup)
+        Self::of(|_, it| *it = setup)
     }
 
     pub fn get<const N: usize>(&self, offset: u64) -> u64 {
@@ -252,14 +249,14 @@ impl Driver {
     pub fn reset(&mut self) {
         self.set::<1>(STATUS, 0);
         self.wait_until("the reset ends", || self.status() == 0);
-        self.rings.clear();
+        self.ring = Ring::default();
     }
 
     /// Brings the device from any state to DRIVER_OK.
     pub fn initialise(&mut self, setup: Setup) {
         self.negotiate(setup);
-        for index in 0..setup.queues {
-            self.enable_queue(index, setup);
+        if setup.queue {
+            self.enable_queue(setup);
         }
         self.set::<1>(STATUS, 0x0f);
         assert_eq!(self.status(), 0x0f);
@@ -271,7 +268,7 @@ impl Driver {
         self.set::<1>(STATUS, 1);
         self.set::<1>(STATUS, 3);
         if setup.msix {
-            self.enable_msix(setup.queues + 1);
+            self.enable_msix();
             self.set::<2>(COMMON + 0x10, 0);
             assert_eq!(self.get::<2>(COMMON + 0x10), 0);
         }
@@ -292,9 +289,9 @@ impl Driver {
         word(0) | word(1) << 32
     }
 
-    /// Enables MSI-X and unmasks `vectors` vectors, as firmware and operating system do.
-    pub fn enable_msix(&self, vectors: u16) {
-        for vector in 0..u64::from(vectors) {
+    /// Enables MSI-X and unmasks its vectors, as firmware and operating system do.
+    pub fn enable_msix(&self) {
+        for vector in 0..2 {
             self.disk
                 .bar_write(1, vector * 16, &0xfee0_0000_u64.to_le_bytes());
             self.disk
@@ -336,9 +333,9 @@ impl Driver {
         self.set::<2>(COMMON + 0x1c, 1);
     }
 
-    /// Zeroes the rings of queue `index` and enables it.
-    pub fn enable_queue(&mut self, index: u16, setup: Setup) {
-        let ring = self.prepare_queue(index, setup);
+    /// Zeroes the rings of the queue and enables it.
+    pub fn enable_queue(&mut self, setup: Setup) {
+        let ring = self.prepare_queue(setup);
         self.enable_at([ring.desc, ring.avail, ring.used]);
         assert_eq!(
             self.get::<2>(COMMON + 0x1c),
@@ -346,24 +343,21 @@ impl Driver {
             "{:#?}",
             self.disk.driver_errors()
         );
-        self.rings.push(ring);
+        self.ring = ring;
     }
 
-    /// Selects queue `index`, sets its size and vector, and zeroes its rings.
-    pub fn prepare_queue(&self, index: u16, setup: Setup) -> Ring {
-        self.set::<2>(COMMON + 0x16, index.into());
+    /// Selects the queue, sets its size and vector, and zeroes its rings.
+    pub fn prepare_queue(&self, setup: Setup) -> Ring {
+        self.set::<2>(COMMON + 0x16, 0);
         assert!(self.get::<2>(COMMON + 0x18) >= setup.queue_size.into());
         self.set::<2>(COMMON + 0x18, setup.queue_size.into());
         if setup.msix {
-            self.set::<2>(COMMON + 0x1a, u64::from(index) + 1);
-            assert_eq!(self.get::<2>(COMMON + 0x1a), u64::from(index) + 1);
+            self.set::<2>(COMMON + 0x1a, 1);
+            assert_eq!(self.get::<2>(COMMON + 0x1a), 1);
         }
-        let desc = RINGS + u64::from(index) * 0x2_0000;
-        self.memory
-            .write_slice(&[0; 0x2_0000], GuestAddress(desc))
-            .expect("memory");
+        let desc = RINGS;
+        self.write(desc, &[0; 0x2_0000]);
         Ring {
-            index,
             size: setup.queue_size,
             desc,
             avail: desc + 0x8000,
@@ -416,12 +410,9 @@ impl Driver {
     pub fn describe(&self, table: u64, index: u16, piece: Piece, flags: u16, next: u16) {
         let (address, bytes, writable) = piece;
         let flags = flags | if writable { WRITE } else { 0 };
-        let mut descriptor = [0; 16];
-        descriptor[0..8].copy_from_slice(&address.to_le_bytes());
-        descriptor[8..12].copy_from_slice(&bytes.to_le_bytes());
-        descriptor[12..14].copy_from_slice(&flags.to_le_bytes());
-        descriptor[14..16].copy_from_slice(&next.to_le_bytes());
-        self.write(table + 16 * u64::from(index), &descriptor);
+        let descriptor = Descriptor::new(address, bytes, flags, next);
+        let at = GuestAddress(table + 16 * u64::from(index));
+        self.memory.write_obj(descriptor, at).expect("memory");
     }
 
     /// Writes `pieces` as a chain into the table at `table` from `first` on, wrapping at
@@ -437,20 +428,20 @@ impl Driver {
         index
     }
 
-    /// Writes a chain into the descriptor table of queue `queue`. Returns its head.
-    pub fn direct(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
-        let ring = &self.rings[queue];
+    /// Writes a chain into the descriptor table. Returns its head.
+    pub fn direct(&mut self, pieces: &[Piece]) -> u16 {
+        let ring = &self.ring;
         let head = ring.next_desc;
         let next = self.chain(ring.desc, head, ring.size, pieces);
-        self.rings[queue].next_desc = next;
+        self.ring.next_desc = next;
         head
     }
 
     /// Writes a chain into an indirect table. Returns the head that refers to it.
-    pub fn indirect(&mut self, queue: usize, pieces: &[Piece]) -> u16 {
+    pub fn indirect(&mut self, pieces: &[Piece]) -> u16 {
         let table = self.buffer(&vec![0; 16 * pieces.len()]);
         self.chain(table, 0, pieces.len() as u16, pieces);
-        let ring = &self.rings[queue];
+        let ring = &self.ring;
         let head = ring.next_desc;
         self.describe(
             ring.desc,
@@ -459,13 +450,13 @@ impl Driver {
             INDIRECT_FLAG,
             0,
         );
-        self.rings[queue].next_desc = (head + 1) % self.rings[queue].size;
+        self.ring.next_desc = (head + 1) % self.ring.size;
         head
     }
 
     /// Makes `head` available, without a notification.
-    pub fn publish(&mut self, queue: usize, head: u16) {
-        let ring = &mut self.rings[queue];
+    pub fn publish(&mut self, head: u16) {
+        let ring = &mut self.ring;
         let slot = ring.avail + 4 + 2 * u64::from(ring.next_avail % ring.size);
         ring.next_avail = ring.next_avail.wrapping_add(1);
         let (index, at) = (ring.next_avail, ring.avail + 2);
@@ -474,8 +465,8 @@ impl Driver {
     }
 
     /// Notifies the device, unless it has suppressed notifications.
-    pub fn notify_if_wanted(&mut self, queue: usize) {
-        let ring = &self.rings[queue];
+    pub fn notify_if_wanted(&mut self) {
+        let ring = &self.ring;
         let (old, new) = (ring.notified, ring.next_avail);
         let wanted = if self.features & EVENT_IDX != 0 {
             let event = self.load(ring.used + 4 + 8 * u64::from(ring.size));
@@ -483,28 +474,28 @@ impl Driver {
         } else {
             self.load(ring.used) & 1 == 0
         };
-        self.rings[queue].notified = new;
+        self.ring.notified = new;
         if wanted {
-            self.notify_queue(queue as u16);
+            self.notify_queue();
         }
     }
 
-    pub fn notify_queue(&self, queue: u16) {
-        self.set::<2>(NOTIFY + 4 * u64::from(queue), queue.into());
+    pub fn notify_queue(&self) {
+        self.set::<2>(NOTIFY, 0);
     }
 
     /// Requests an interrupt when used element `at` is written (EVENT_IDX).
-    pub fn set_used_event(&self, queue: usize, at: u16) {
-        let ring = &self.rings[queue];
+    pub fn set_used_event(&self, at: u16) {
+        let ring = &self.ring;
         self.store(ring.avail + 4 + 2 * u64::from(ring.size), at);
     }
 
-    pub fn set_avail_flags(&self, queue: usize, flags: u16) {
-        self.store(self.rings[queue].avail, flags);
+    pub fn set_avail_flags(&self, flags: u16) {
+        self.store(self.ring.avail, flags);
     }
 
-    pub fn used_index(&self, queue: usize) -> u16 {
-        self.load(self.rings[queue].used + 2)
+    pub fn used_index(&self) -> u16 {
+        self.load(self.ring.used + 2)
     }
 
     /// Waits until `done` returns true.
@@ -522,16 +513,16 @@ impl Driver {
 
     /// Waits until the device has used `count` chains in total. Takes none from the ring.
     pub fn wait_for_used_index(&self, count: u16) {
-        self.wait_until("all are used", || self.used_index(0) == count);
+        self.wait_until("all are used", || self.used_index() == count);
     }
 
     /// Polls for the next used element and returns its head and length. Does not change
     /// `used_event`.
-    pub fn wait_used(&mut self, queue: usize) -> (u32, u32) {
+    pub fn wait_used(&mut self) -> (u32, u32) {
         self.wait_until("a request is done", || {
-            self.used_index(queue) != self.rings[queue].next_used
+            self.used_index() != self.ring.next_used
         });
-        let ring = &mut self.rings[queue];
+        let ring = &mut self.ring;
         let at = ring.used + 4 + 8 * u64::from(ring.next_used % ring.size);
         ring.next_used = ring.next_used.wrapping_add(1);
         let element = self.read(at, 8);
@@ -539,17 +530,17 @@ impl Driver {
         (word(0), word(4))
     }
 
-    /// Makes `pieces` available as one chain of queue 0, without a notification. Returns its head.
+    /// Makes `pieces` available as one chain, without a notification. Returns its head.
     pub fn enqueue(&mut self, pieces: &[Piece]) -> u16 {
-        let head = self.direct(0, pieces);
-        self.publish(0, head);
+        let head = self.direct(pieces);
+        self.publish(head);
         head
     }
 
-    /// Makes `pieces` available as one chain of queue 0. Returns its head.
+    /// Makes `pieces` available as one chain. Returns its head.
     pub fn start(&mut self, pieces: &[Piece]) -> u16 {
         let head = self.enqueue(pieces);
-        self.notify_if_wanted(0);
+        self.notify_if_wanted();
         head
     }
 
@@ -557,7 +548,7 @@ impl Driver {
     /// length.
     pub fn run(&mut self, pieces: &[Piece]) -> u32 {
         let head = self.start(pieces);
-        let (id, length) = self.wait_used(0);
+        let (id, length) = self.wait_used();
         assert_eq!(id, u32::from(head));
         length
     }

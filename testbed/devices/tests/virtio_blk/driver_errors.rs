@@ -38,7 +38,7 @@ fn rings_outside_memory_or_misaligned_are_refused() {
         ([DESC, AVAIL, USED + 2], "align"),
     ] {
         let driver = negotiated();
-        driver.prepare_queue(0, Setup::default());
+        driver.prepare_queue(Setup::default());
 
         driver.enable_at(parts);
 
@@ -50,7 +50,7 @@ fn rings_outside_memory_or_misaligned_are_refused() {
 #[test]
 fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
     let driver = negotiated();
-    let ring = driver.prepare_queue(0, Setup::default());
+    let ring = driver.prepare_queue(Setup::default());
     driver.write(ring.used, &[1]);
 
     driver.enable_at([ring.desc, ring.avail, ring.used]);
@@ -62,7 +62,8 @@ fn a_used_ring_that_is_not_zeroed_is_a_driver_error() {
 fn a_request_that_cannot_be_answered_stops_the_device() {
     let outside = "which are not completely in memory";
     // The change to a read, and the error.
-    let cases: [(fn(&mut Vec<Piece>), &str); 8] = [
+    type Case = (fn(&mut Vec<Piece>), &'static str);
+    let cases: [Case; 8] = [
         (|read| read[1].1 = 0, "length 0"),
         (
             |read| read.swap(0, 1),
@@ -83,7 +84,7 @@ fn a_request_that_cannot_be_answered_stops_the_device() {
         driver.start(&read);
 
         driver.wait_needs_reset();
-        assert_eq!(driver.used_index(0), 0);
+        assert_eq!(driver.used_index(), 0);
         expect_error(&driver, error);
         expect_error(&driver, "; the device stops until it is reset");
     }
@@ -93,10 +94,11 @@ fn a_request_that_cannot_be_answered_stops_the_device() {
 fn a_chain_or_an_index_that_is_not_valid_stops_the_device() {
     fn describe(driver: &Driver, index: u16, bytes: u32, flags: u16, next: u16) {
         let piece = (MEMORY, bytes, false);
-        driver.describe(driver.rings[0].desc, index, piece, flags, next);
+        driver.describe(driver.ring.desc, index, piece, flags, next);
     }
     // What the driver does before it makes a head available, the head, and the error.
-    let cases: [(fn(&mut Driver), u16, &str); 7] = [
+    type Case = (fn(&mut Driver), u16, &'static str);
+    let cases: [Case; 7] = [
         (
             |driver| {
                 describe(driver, 0, 16, 1, 1);
@@ -126,13 +128,13 @@ fn a_chain_or_an_index_that_is_not_valid_stops_the_device() {
                 for _ in 0..3 {
                     driver.call(IN, 0, &[0; 512]);
                 }
-                driver.rings[0].next_avail = 1;
+                driver.ring.next_avail = 1;
             },
             0,
             "available index went back",
         ),
         (
-            |driver| driver.rings[0].next_avail = 64,
+            |driver| driver.ring.next_avail = 64,
             0,
             "more than the queue holds",
         ),
@@ -141,8 +143,8 @@ fn a_chain_or_an_index_that_is_not_valid_stops_the_device() {
         let mut driver = Driver::default_ready();
         prepare(&mut driver);
 
-        driver.publish(0, head);
-        driver.notify_queue(0);
+        driver.publish(head);
+        driver.notify_queue();
 
         driver.wait_needs_reset();
         expect_error(&driver, error);
@@ -158,13 +160,13 @@ fn read_indirectly(driver: &mut Driver, pieces: u64, flags: u8) {
     let bytes = 512 / pieces;
     chain.extend((0..pieces).map(|piece| (data + piece * bytes, bytes as u32, true)));
     chain.push((status, 1, true));
-    let head = driver.indirect(0, &chain);
-    let descriptor = driver.rings[0].desc + 16 * u64::from(head);
+    let head = driver.indirect(&chain);
+    let descriptor = driver.ring.desc + 16 * u64::from(head);
     driver.write(descriptor + 12, &[flags, 0]);
 
-    driver.publish(0, head);
-    driver.notify_if_wanted(0);
-    driver.wait_used(0);
+    driver.publish(head);
+    driver.notify_if_wanted();
+    driver.wait_used();
 
     assert_eq!(driver.read(status, 1), [OK]);
 }
@@ -196,11 +198,7 @@ fn a_wrong_use_of_indirect_tables_is_served_and_a_driver_error() {
 
 #[test]
 fn more_segments_than_seg_max_are_driver_errors() {
-    let settings = BlkSettings {
-        seg_max: 2,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
+    let mut driver = Driver::of(|settings, _| settings.seg_max = 2);
     assert_ne!(driver.features & SEG_MAX, 0);
 
     read_indirectly(&mut driver, 2, 4);
@@ -212,12 +210,10 @@ fn more_segments_than_seg_max_are_driver_errors() {
 
 #[test]
 fn a_longer_segment_than_size_max_is_a_driver_error() {
-    let settings = BlkSettings {
-        features: BlkSettings::FEATURES | SIZE_MAX,
-        size_max: 512,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
+    let mut driver = Driver::of(|settings, _| {
+        settings.features |= SIZE_MAX;
+        settings.size_max = 512;
+    });
     driver.call(IN, 0, &[0; 512]);
     assert_eq!(driver.driver_errors(), [""; 0]);
 
@@ -292,11 +288,7 @@ fn a_flush_with_a_sector_or_without_the_feature_is_a_driver_error() {
 #[test]
 fn a_get_id_of_another_length_is_a_driver_error_and_filled() {
     for bytes in [8, 64] {
-        let settings = BlkSettings {
-            serial: "serial-number".into(),
-            ..BlkSettings::default()
-        };
-        let mut driver = Driver::ready(settings, Setup::default());
+        let mut driver = Driver::of(|settings, _| settings.serial = "serial-number".into());
 
         let (status, data, length) = driver.call(GET_ID, 0, &vec![0xee; bytes]);
 
@@ -309,20 +301,24 @@ fn a_get_id_of_another_length_is_a_driver_error_and_filled() {
 }
 
 #[test]
-fn notifications_must_be_16_bits_with_the_index_of_an_enabled_queue_at_its_address() {
-    let settings = BlkSettings {
-        queues: 2,
-        ..BlkSettings::default()
-    };
+fn a_notification_for_a_queue_that_is_not_enabled_is_a_driver_error() {
+    let driver = Driver::of(|_, setup| setup.queue = false);
+
+    driver.notify_queue();
+
+    expect_error(&driver, "queue 0, which is not enabled");
+}
+
+#[test]
+fn notifications_must_be_16_bits_with_the_queues_index_at_its_address() {
     for (offset, data, error) in [
         (0, &[0; 4][..], "of 4 bytes; it must have 2"),
         (0, &[0], "of 1 bytes; it must have 2"),
         (0, &[3, 0], "queue 0 with the value 3"),
         (2, &[0, 0], "no queue's address"),
-        (8, &[2, 0], "no queue's address"),
-        (4, &[1, 0], "queue 1, which is not enabled"),
+        (4, &[1, 0], "no queue's address"),
     ] {
-        let driver = Driver::ready(settings.clone(), Setup::default());
+        let driver = Driver::default_ready();
 
         driver.disk.bar_write(4, NOTIFY + offset, data);
 
@@ -337,7 +333,7 @@ fn avail_flags_must_be_what_the_features_allow() {
         (Setup::without(EVENT_IDX), 2, "0x2 without EVENT_IDX"),
     ] {
         let mut driver = Driver::with(setup);
-        driver.set_avail_flags(0, flags);
+        driver.set_avail_flags(flags);
 
         driver.call(IN, 0, &[0; 512]);
         driver.receiver.wait(|seen| !seen.messages.is_empty());
@@ -363,13 +359,13 @@ fn nothing_is_served_without_bus_mastering() {
     let (pieces, _, _) = driver.request(IN, 0, &[0; 512]);
     driver.enqueue(&pieces);
 
-    driver.notify_queue(0);
+    driver.notify_queue();
     expect_error(&driver, "bus mastering off");
-    assert_eq!(driver.used_index(0), 0);
+    assert_eq!(driver.used_index(), 0);
 
     driver.command(0x0006);
-    driver.notify_queue(0);
-    driver.wait_used(0);
+    driver.notify_queue();
+    driver.wait_used();
 }
 
 #[test]
@@ -396,11 +392,7 @@ fn accesses_outside_the_structures_are_driver_errors() {
 
 #[test]
 fn the_legacy_interface_reads_ones() {
-    let settings = BlkSettings {
-        device_id: DeviceId::Transitional,
-        ..BlkSettings::default()
-    };
-    let driver = Driver::powered_up(256, settings);
+    let driver = Driver::of(|settings, _| settings.device_id = DeviceId::Transitional);
     let mut data = [0; 4];
 
     driver.disk.bar_read(0, 0, &mut data);

@@ -29,7 +29,7 @@ fn the_used_id_can_be_wrong() {
     let (pieces, _, status) = driver.request(IN, 7, &[0; 512]);
     driver.start(&pieces);
 
-    assert_eq!(driver.wait_used(0).0, 900);
+    assert_eq!(driver.wait_used().0, 900);
     assert_eq!(driver.read(status, 1), [OK]);
     driver.receiver.wait(|seen| seen.messages == [1]);
 }
@@ -79,7 +79,7 @@ fn driver_ok_can_fail() {
     let mut driver = faulty(|faults| faults.driver_ok_fails = Some(0));
 
     driver.negotiate(Setup::default());
-    driver.enable_queue(0, Setup::default());
+    driver.enable_queue(Setup::default());
     driver.set::<1>(STATUS, 0x0f);
 
     assert_eq!(driver.status(), 0x4f);
@@ -92,7 +92,7 @@ fn a_glitch_shows_in_the_used_index_until_the_next_request() {
 
         driver.disk.glitch(glitch);
 
-        assert_eq!(driver.used_index(0), 1);
+        assert_eq!(driver.used_index(), 1);
         assert_eq!(driver.receiver.messages(), messages);
     }
 }
@@ -102,14 +102,14 @@ fn a_glitch_can_wait_for_the_queue_or_for_driver_ok() {
     for (glitch, messages) in [(Glitch::AtQueueEnable, 0), (Glitch::AtDriverOk, 1)] {
         let mut driver = Driver::default_ready();
         driver.disk.glitch(glitch);
-        assert_eq!(driver.used_index(0), 0);
+        assert_eq!(driver.used_index(), 0);
 
         driver.initialise(Setup::default());
 
-        assert_eq!(driver.used_index(0), 1);
+        assert_eq!(driver.used_index(), 1);
         assert_eq!(driver.receiver.messages(), messages);
         driver.initialise(Setup::default());
-        assert_eq!(driver.used_index(0), 0);
+        assert_eq!(driver.used_index(), 0);
     }
 }
 
@@ -122,10 +122,10 @@ fn a_glitch_behind_a_request_stops_the_device_until_its_reset() {
         driver.enqueue(&pieces);
     }
 
-    driver.notify_if_wanted(0);
+    driver.notify_if_wanted();
     driver.receiver.wait(|seen| seen.messages == [1]);
 
-    assert_eq!(driver.used_index(0), 2);
+    assert_eq!(driver.used_index(), 2);
     assert_eq!(driver.disk.counters().requests, 1);
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 7, &[0; 512]).1, [7; 512]);
@@ -182,7 +182,7 @@ fn a_removed_function_reads_as_ones_and_returns_reset() {
     driver.disk.surprise_remove();
     assert_eq!(driver.status(), 0xff);
     driver.set::<1>(STATUS, 1);
-    driver.notify_queue(0);
+    driver.notify_queue();
 
     driver.disk.reinsert();
     assert_eq!(driver.status(), 0);
@@ -227,7 +227,7 @@ fn the_record_has_the_requests_in_order_with_what_waited_behind_them() {
         driver.enqueue(&pieces);
     }
 
-    driver.notify_if_wanted(0);
+    driver.notify_if_wanted();
     driver.wait_for_used_index(3);
 
     let served = |operation, waiting| Served {

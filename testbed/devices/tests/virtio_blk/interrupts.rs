@@ -1,6 +1,5 @@
 //! Interrupts: messages, masks, the pin, and the two ways to suppress them.
 
-use testbed_devices::BlkSettings;
 use testbed_machine::pci::PciFunction;
 
 use crate::driver::{Driver, EVENT_IDX, IN, ISR, Seen, Setup};
@@ -14,10 +13,10 @@ fn read_one(driver: &mut Driver) {
 fn read_many(driver: &mut Driver, count: u64) {
     for sector in 0..count {
         let (pieces, _, _) = driver.request(IN, sector, &[0; 512]);
-        let head = driver.indirect(0, &pieces);
-        driver.publish(0, head);
+        let head = driver.indirect(&pieces);
+        driver.publish(head);
     }
-    driver.notify_if_wanted(0);
+    driver.notify_if_wanted();
 }
 
 /// Serves one more request. The interrupts for earlier ones have arrived then, because a queue
@@ -93,6 +92,8 @@ fn without_msix_the_pin_is_asserted_until_the_isr_is_read() {
     assert_eq!(driver.get::<1>(ISR), 1);
     assert!(!driver.receiver.seen().line);
     assert!(!shows_interrupt(&driver));
+    assert_eq!(driver.get::<1>(ISR), 0);
+    assert_eq!(driver.disk.counters().interrupts, 1);
 }
 
 #[test]
@@ -111,17 +112,10 @@ fn the_command_register_disables_the_pin() {
 
 #[test]
 fn a_disk_without_msix_uses_the_pin() {
-    let settings = BlkSettings {
-        msix_vectors: Some(0),
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(
-        settings,
-        Setup {
-            msix: false,
-            ..Setup::default()
-        },
-    );
+    let mut driver = Driver::of(|settings, setup| {
+        settings.msix_vectors = 0;
+        setup.msix = false;
+    });
     assert_eq!(driver.disk.msix_vectors(), 0);
     assert_eq!(driver.disk.bar(1), None);
 
@@ -133,12 +127,12 @@ fn a_disk_without_msix_uses_the_pin() {
 #[test]
 fn the_no_interrupt_flag_is_honoured_without_event_idx() {
     let mut driver = Driver::with(Setup::without(EVENT_IDX));
-    driver.set_avail_flags(0, 1);
+    driver.set_avail_flags(1);
     read_one(&mut driver);
     settle(&mut driver);
     assert_eq!(driver.disk.counters().interrupts, 0);
 
-    driver.set_avail_flags(0, 0);
+    driver.set_avail_flags(0);
     read_one(&mut driver);
 
     driver.receiver.wait(|seen| seen.messages.starts_with(&[1]));
@@ -147,7 +141,7 @@ fn the_no_interrupt_flag_is_honoured_without_event_idx() {
 #[test]
 fn used_event_determines_the_interrupts() {
     let mut driver = Driver::default_ready();
-    driver.set_used_event(0, 9);
+    driver.set_used_event(9);
 
     read_many(&mut driver, 9);
     driver.wait_for_used_index(9);
@@ -174,11 +168,7 @@ fn a_batch_is_announced_once() {
 fn a_change_of_size_is_announced_with_a_new_generation() {
     const GENERATION: u64 = 0x15;
     for msix in [true, false] {
-        let setup = Setup {
-            msix,
-            ..Setup::default()
-        };
-        let driver = Driver::with(setup);
+        let driver = Driver::of(|_, setup| setup.msix = msix);
         let before = driver.get::<1>(GENERATION);
 
         driver.disk.resize(512 * 1000).expect("a new size");
@@ -197,11 +187,7 @@ fn a_change_of_size_is_announced_with_a_new_generation() {
 fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
     const TOTAL: u64 = 20_000;
     for features in [u64::MAX, !EVENT_IDX] {
-        let setup = Setup {
-            features,
-            ..Setup::default()
-        };
-        let mut driver = Driver::with(setup);
+        let mut driver = Driver::of(|_, setup| setup.features = features);
         let (pieces, _, _) = driver.request(IN, 0, &[0; 512]);
         let (mut made, mut done, mut heard) = (0, 0, 0);
 
@@ -211,16 +197,16 @@ fn no_interrupt_is_lost_to_a_driver_that_sleeps() {
                 driver.enqueue(&pieces);
                 made += 1;
             }
-            driver.notify_if_wanted(0);
+            driver.notify_if_wanted();
             let before = done;
-            while driver.used_index(0) != driver.rings[0].next_used {
-                driver.wait_used(0);
+            while driver.used_index() != driver.ring.next_used {
+                driver.wait_used();
                 done += 1;
             }
             if done == before {
                 // Requests an interrupt, polls again, and only then sleeps.
-                driver.set_used_event(0, driver.rings[0].next_used);
-                if driver.used_index(0) == driver.rings[0].next_used {
+                driver.set_used_event(driver.ring.next_used);
+                if driver.used_index() == driver.ring.next_used {
                     driver.receiver.wait(|seen| seen.messages.len() > heard);
                 }
                 heard = driver.receiver.messages();

@@ -1,6 +1,8 @@
 //! From power-up to reset and stop: discovery, initialisation, stalled requests, and a device
 //! that stopped.
 
+use std::time::{Duration, Instant};
+
 use testbed_devices::{BlkSettings, DeviceId, Faults};
 use testbed_machine::pci::{BarKind, PciFunction};
 
@@ -44,11 +46,7 @@ fn a_driver_finds_the_structures_by_the_capabilities() {
 
 #[test]
 fn a_transitional_disk_has_an_io_bar_and_works_through_the_modern_interface() {
-    let settings = BlkSettings {
-        device_id: DeviceId::Transitional,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
+    let mut driver = Driver::of(|settings, _| settings.device_id = DeviceId::Transitional);
 
     assert_eq!(config(&driver, 0), [0xf4, 0x1a, 0x01, 0x10]);
     assert_eq!(driver.disk.bar(0).expect("a BAR").kind, BarKind::Io);
@@ -64,7 +62,7 @@ fn a_reset_device_can_be_set_up_again_in_another_way() {
         features: 0,
         msix: false,
         queue_size: 8,
-        queues: 1,
+        queue: true,
     });
 
     assert_eq!(driver.call(IN, 0, &[0; 512]).1, [1; 512]);
@@ -74,7 +72,7 @@ fn a_reset_device_can_be_set_up_again_in_another_way() {
 fn after_a_reset_the_rings_are_left_alone() {
     let mut driver = Driver::default_ready();
     driver.call(IN, 0, &[0; 512]);
-    let (used, queue) = (driver.rings[0].used, driver.rings[0].index);
+    let used = driver.ring.used;
     let (pieces, buffer, _) = driver.request(IN, 9, &[0xee; 512]);
     driver.enqueue(&pieces);
 
@@ -82,7 +80,7 @@ fn after_a_reset_the_rings_are_left_alone() {
     // The device may have served the request before the reset.
     driver.write(buffer, &[0xee; 512]);
     driver.write(used, &[0xee; 64]);
-    driver.notify_queue(queue);
+    driver.notify_queue();
     driver.disk.stop();
 
     assert_eq!(driver.read(used, 64), [0xee; 64]);
@@ -94,33 +92,24 @@ fn after_a_reset_the_rings_are_left_alone() {
 fn a_notification_before_driver_ok_is_a_driver_error_and_serves_nothing() {
     let mut driver = Driver::powered_up(256, BlkSettings::default());
     driver.negotiate(Setup::default());
-    driver.enable_queue(0, Setup::default());
+    driver.enable_queue(Setup::default());
     let (pieces, buffer, status) = driver.request(IN, 9, &[0xee; 512]);
     driver.enqueue(&pieces);
 
-    driver.notify_queue(0);
+    driver.notify_queue();
     assert!(driver.driver_error().contains("before DRIVER_OK"));
-    assert_eq!(driver.used_index(0), 0);
+    assert_eq!(driver.used_index(), 0);
     assert_eq!(driver.read(buffer, 512), [0xee; 512]);
 
     driver.set::<1>(COMMON + 0x14, 0x0f);
-    driver.notify_queue(0);
-    driver.wait_used(0);
+    driver.notify_queue();
+    driver.wait_used();
     assert_eq!(driver.read(status, 1), [OK]);
 }
 
 #[test]
-#[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
 fn a_stalled_request_delays_no_other_and_is_dropped_by_a_reset() {
-    let faults = Faults {
-        stalled: vec![50..60],
-        ..Faults::default()
-    };
-    let settings = BlkSettings {
-        faults,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
+    let mut driver = Driver::of(|settings, _| settings.faults.stalled.push(50..60));
     let (pieces, buffer, status) = driver.request(IN, 59, &[0xee; 512]);
     driver.start(&pieces);
 
@@ -145,12 +134,12 @@ fn a_stopped_device_announces_its_requests_and_works_again_after_a_reset() {
     driver.start(&bad);
 
     driver.receiver.wait(|seen| seen.messages == [1, 0]);
-    assert_eq!(driver.used_index(0), 1);
+    assert_eq!(driver.used_index(), 1);
     assert_eq!(driver.read(status, 1), [OK]);
     // It takes no requests, and the driver's next one is no driver error.
     driver.wait_needs_reset();
-    driver.notify_queue(0);
-    assert_eq!(driver.used_index(0), 1);
+    driver.notify_queue();
+    assert_eq!(driver.used_index(), 1);
 
     driver.initialise(Setup::default());
     assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
@@ -159,20 +148,14 @@ fn a_stopped_device_announces_its_requests_and_works_again_after_a_reset() {
 
 #[test]
 fn a_reset_leaves_undone_what_was_not_begun() {
-    let faults = Faults {
-        latency: std::time::Duration::from_millis(100),
-        ..Faults::default()
-    };
-    let settings = BlkSettings {
-        faults,
-        ..BlkSettings::default()
-    };
-    let setup = Setup::without(EVENT_IDX);
-    let mut driver = Driver::ready(settings, setup);
+    let mut driver = Driver::of(|settings, setup| {
+        settings.faults.latency = Duration::from_millis(100);
+        setup.features = !EVENT_IDX;
+    });
     let (pieces, buffer, _) = driver.request(IN, 3, &[0xee; 512]);
     driver.start(&pieces);
     // The thread is awake once it suppresses notifications.
-    let used_flags = driver.rings[0].used;
+    let used_flags = driver.ring.used;
     driver.wait_until("it is awake", || driver.load(used_flags) != 0);
 
     driver.reset();
@@ -212,7 +195,7 @@ fn a_reset_in_the_middle_of_traffic_ends_it() {
         for _ in 0..64 {
             driver.enqueue(&pieces);
         }
-        driver.notify_if_wanted(0);
+        driver.notify_if_wanted();
 
         driver.reset();
         driver.write(buffer, &[0xee; 512]);
@@ -225,31 +208,13 @@ fn a_reset_in_the_middle_of_traffic_ends_it() {
 
 #[test]
 fn a_delay_is_a_delay() {
-    let faults = Faults {
-        latency: std::time::Duration::from_millis(30),
-        ..Faults::default()
-    };
-    let settings = BlkSettings {
-        faults,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
-    let start = std::time::Instant::now();
+    let delay = Duration::from_millis(30);
+    let mut driver = Driver::of(|settings, _| settings.faults.latency = delay);
+    let start = Instant::now();
 
     assert_eq!(driver.call(IN, 0, &[0; 512]).0, OK);
 
-    assert!(start.elapsed() >= std::time::Duration::from_millis(30));
-}
-
-#[test]
-fn a_stopped_device_stays_stopped_and_can_be_stopped_again() {
-    let mut driver = Driver::default_ready();
-    driver.call(IN, 0, &[0; 512]);
-
-    driver.disk.stop();
-    driver.disk.stop();
-
-    assert_eq!(driver.disk.counters().requests, 1);
+    assert!(start.elapsed() >= delay);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Valid requests, in every framing, and what the disk does with them.
 
-use testbed_devices::{Access, BlkSettings, Faults};
+use testbed_devices::{BlkSettings, Faults};
 use testbed_machine::pci::PciFunction;
 
 use crate::driver::{
-    CONFIG_WCE, DEVICE, Driver, EVENT_IDX, FLUSH, FLUSH_REQUEST, GET_ID, IN, INDIRECT, IOERR, MQ,
-    OK, OUT, Piece, RO, SECOND, Setup, UNSUPP,
+    CONFIG_WCE, DEVICE, Driver, EVENT_IDX, FLUSH, GET_ID, IN, INDIRECT, IOERR, OK, OUT, Piece,
+    SECOND, Setup, UNSUPP,
 };
 
 /// Setups that must give the same result for every request.
@@ -61,26 +61,13 @@ fn the_last_sector_can_be_read_and_written() {
 }
 
 #[test]
-fn a_flush_is_answered() {
-    let mut driver = Driver::default_ready();
-
-    let (status, _, length) = driver.call(FLUSH_REQUEST, 0, &[]);
-
-    assert_eq!((status, length), (OK, 1));
-}
-
-#[test]
 fn the_id_is_padded_with_zeros_and_cut_at_20_bytes() {
     for (serial, id) in [
         ("disk-1", *b"disk-1\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
         ("0123456789abcdefghijklm", *b"0123456789abcdefghij"),
         ("", [0; 20]),
     ] {
-        let settings = BlkSettings {
-            serial: serial.into(),
-            ..BlkSettings::default()
-        };
-        let mut driver = Driver::ready(settings, Setup::default());
+        let mut driver = Driver::of(|settings, _| settings.serial = serial.into());
 
         let (status, data, length) = driver.call(GET_ID, 0, &[0xee; 20]);
 
@@ -101,11 +88,7 @@ fn a_request_of_unknown_type_is_unsupported() {
 
 #[test]
 fn an_indirect_chain_can_be_as_long_as_seg_max_allows() {
-    let setup = Setup {
-        queue_size: 256,
-        ..Setup::default()
-    };
-    let mut driver = Driver::with(setup);
+    let mut driver = Driver::of(|_, setup| setup.queue_size = 256);
     let header = driver.header(OUT, 0);
     let status = driver.buffer(&[0xff]);
     let mut pieces = vec![(header, 16, false)];
@@ -115,11 +98,11 @@ fn an_indirect_chain_can_be_as_long_as_seg_max_allows() {
     }
     pieces.push((status, 1, true));
 
-    let head = driver.indirect(0, &pieces);
-    driver.publish(0, head);
-    driver.notify_if_wanted(0);
+    let head = driver.indirect(&pieces);
+    driver.publish(head);
+    driver.notify_if_wanted();
 
-    assert_eq!(driver.wait_used(0), (head.into(), 1));
+    assert_eq!(driver.wait_used(), (head.into(), 1));
     assert_eq!(driver.read(status, 1), [OK]);
     for sector in 0..254 {
         assert_eq!(driver.image(sector, 512), [sector as u8 ^ 0xff; 512]);
@@ -203,9 +186,9 @@ fn requests_go_round_the_ring_many_times() {
                 driver.write(*status, &[0xff]);
                 driver.enqueue(pieces);
             }
-            driver.notify_if_wanted(0);
+            driver.notify_if_wanted();
             for (number, (_, buffer, status)) in (0..).zip(&requests) {
-                assert_eq!(driver.wait_used(0).1, 513);
+                assert_eq!(driver.wait_used().1, 513);
                 assert_eq!(driver.read(*status, 1), [OK]);
                 assert_eq!(driver.read(*buffer, 1), [first as u8 + number]);
             }
@@ -224,12 +207,12 @@ fn a_full_queue_is_served_completely() {
 
     let heads: Vec<u16> = requests
         .iter()
-        .map(|(pieces, _, _)| driver.indirect(0, pieces))
+        .map(|(pieces, _, _)| driver.indirect(pieces))
         .collect();
-    heads.iter().for_each(|head| driver.publish(0, *head));
-    driver.notify_if_wanted(0);
+    heads.iter().for_each(|head| driver.publish(*head));
+    driver.notify_if_wanted();
 
-    let mut done: Vec<u32> = (0..64).map(|_| driver.wait_used(0).0).collect();
+    let mut done: Vec<u32> = (0..64).map(|_| driver.wait_used().0).collect();
     done.sort_unstable();
     assert_eq!(done, (0..64).collect::<Vec<u32>>());
     for (sector, (_, buffer, status)) in requests.iter().enumerate() {
@@ -254,63 +237,8 @@ fn a_large_request_of_1_mib_works() {
 }
 
 #[test]
-fn every_queue_works_on_its_own() {
-    let settings = BlkSettings {
-        queues: 4,
-        ..BlkSettings::default()
-    };
-    let setup = Setup {
-        queues: 4,
-        ..Setup::default()
-    };
-    let mut driver = Driver::ready(settings, setup);
-    assert_ne!(driver.features & MQ, 0);
-    assert_eq!(driver.get::<2>(DEVICE + 34), 4);
-    let requests: Vec<_> = (0..4)
-        .map(|sector| driver.request(IN, sector, &[0; 512]))
-        .collect();
-
-    for (queue, (pieces, _, _)) in requests.iter().enumerate() {
-        let head = driver.direct(queue, pieces);
-        driver.publish(queue, head);
-        driver.notify_if_wanted(queue);
-    }
-
-    for (queue, (_, buffer, status)) in requests.iter().enumerate() {
-        assert_eq!(driver.wait_used(queue).1, 513);
-        assert_eq!(driver.read(*status, 1), [OK]);
-        assert_eq!(driver.read(*buffer, 512), [queue as u8; 512]);
-    }
-    driver.receiver.wait(|seen| seen.messages.len() == 4);
-    let mut messages = driver.receiver.seen().messages;
-    messages.sort_unstable();
-    assert_eq!(messages, [1, 2, 3, 4]);
-}
-
-#[test]
-fn a_read_only_disk_offers_ro_reads_and_refuses_writes() {
-    let mut driver = Driver::with_access(256, BlkSettings::default(), Access::ReadOnly);
-    driver.initialise(Setup::default());
-
-    assert_ne!(driver.features & RO, 0);
-    assert_eq!(driver.call(IN, 4, &[0; 512]).1, [4; 512]);
-    assert_eq!(driver.call(OUT, 4, &[0xff; 512]).0, IOERR);
-
-    assert_eq!(driver.image(4, 512), [4; 512]);
-}
-
-#[test]
 fn a_bad_sector_fails_its_reads_and_leaves_no_old_data() {
-    #[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
-    let faults = Faults {
-        unreadable: vec![10..11],
-        ..Faults::default()
-    };
-    let settings = BlkSettings {
-        faults,
-        ..BlkSettings::default()
-    };
-    let mut driver = Driver::ready(settings, Setup::default());
+    let mut driver = Driver::of(|settings, _| settings.faults.unreadable.push(10..11));
 
     let (status, data, length) = driver.call(IN, 8, &[0xee; 2048]);
     assert_eq!((status, length), (IOERR, 2049));
@@ -325,12 +253,7 @@ fn a_bad_sector_fails_its_reads_and_leaves_no_old_data() {
 
 #[test]
 fn a_sector_that_cannot_be_written_keeps_its_data() {
-    let mut driver = Driver::default_ready();
-    #[expect(clippy::single_range_in_vec_init, reason = "one range of sectors")]
-    driver.disk.set_faults(Faults {
-        unwritable: vec![10..11],
-        ..Faults::default()
-    });
+    let mut driver = Driver::of(|settings, _| settings.faults.unwritable.push(10..11));
 
     assert_eq!(driver.call(OUT, 10, &[0xff; 512]).0, IOERR);
 
@@ -364,25 +287,16 @@ fn the_cache_mode_follows_the_features_and_the_driver() {
 
 #[test]
 fn the_configuration_describes_the_disk() {
-    let settings = BlkSettings {
-        blk_size: 4096,
-        physical_block_exp: 1,
-        min_io_size: 2,
-        opt_io_size: 64,
-        seg_max: 126,
-        ..BlkSettings::default()
-    };
-    let driver = Driver::ready(settings, Setup::default());
+    let driver = Driver::of(|settings, _| {
+        settings.seg_max = 126;
+    });
 
     assert_eq!(
         driver.get::<4>(DEVICE) | driver.get::<4>(DEVICE + 4) << 32,
         256
     );
     assert_eq!(driver.get::<4>(DEVICE + 12), 126);
-    assert_eq!(driver.get::<4>(DEVICE + 20), 4096);
-    assert_eq!(driver.get::<1>(DEVICE + 24), 1);
-    assert_eq!(driver.get::<2>(DEVICE + 26), 2);
-    assert_eq!(driver.get::<4>(DEVICE + 28), 64);
+    assert_eq!(driver.get::<4>(DEVICE + 20), 512);
     assert_eq!(
         driver.features & (CONFIG_WCE | INDIRECT),
         CONFIG_WCE | INDIRECT

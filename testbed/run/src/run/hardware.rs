@@ -8,7 +8,7 @@ use std::{
 
 use super::{RunError, Settings, UsedImage, used_image};
 use crate::size::Size;
-use testbed_devices::{Access, Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk};
+use testbed_devices::{Bell, BlkSettings, DeviceId, DiskImage, DiskImageError, VirtioBlk};
 use testbed_machine::{InterruptKind, Machine, pci::PciFunction};
 
 /// The open image file.
@@ -36,7 +36,7 @@ impl DiskFile {
     pub(super) fn open(settings: &Settings) -> Result<Self, RunError> {
         match &settings.disk {
             Some(path) => {
-                let image = DiskImage::open(path, Access::ReadWrite)?;
+                let image = DiskImage::open(path)?;
                 let host = |error| DiskImageError::host(path, error);
                 let contents = File::open(path).map_err(host)?;
                 if settings.used == UsedImage::Refuse {

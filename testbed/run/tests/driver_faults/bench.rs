@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testbed_devices::{Access, BlkSettings, DiskImage, Faults, VirtioBlk};
+use testbed_devices::{BlkSettings, DiskImage, Faults, VirtioBlk};
 use testbed_loader::Image;
 use testbed_machine::{
     InterruptKind, Machine, MachineSettings,
@@ -143,7 +143,7 @@ impl Disk {
         }
         fs::write(&path, contents).unwrap();
         let device = VirtioBlk::new(
-            DiskImage::open(&path, Access::ReadWrite).unwrap(),
+            DiskImage::open(&path).unwrap(),
             machine().memory().guest().clone(),
             BlkSettings {
                 slot: SLOTS.fetch_add(1, Ordering::Relaxed),

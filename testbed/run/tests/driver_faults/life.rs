@@ -514,7 +514,7 @@ fn fewer_messages_and_the_pin_serve_a_disk_that_glitches() {
         for vectors in [0, 1, 2] {
             eprintln!("{vectors} vectors");
             let bench = Disk::new(BlkSettings {
-                msix_vectors: Some(vectors),
+                msix_vectors: vectors,
                 ..BlkSettings::default()
             })
             .start(impatient());
