@@ -25,7 +25,7 @@ use wdk_sys::{
 use super::{
     Device, Done, Driver, Request,
     device::Plain,
-    later::{QueuedDpc, RegistryRoutine, StateChange, WorkItem},
+    later::{Deferred, QueuedDpc, RegistryRoutine},
     processor::{self, Held, Kind},
     queued_lock::{self, Word},
     request::{Memory, Sent},
@@ -51,26 +51,19 @@ pub struct Machine {
     pub dump: bool,
 }
 
-/// An event of a unit, for HwUnitControl.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnitChange {
-    /// ScsiUnitStart.
-    Start,
-    /// ScsiUnitRemove.
-    Remove,
-    /// ScsiUnitSurpriseRemoval.
-    SurpriseRemoval,
-    /// ScsiUnitPower. Whether the unit is switched on.
-    Power(bool),
-}
+impl Machine {
+    /// An interrupt line, and no concurrent channels.
+    pub const LINE: Self = Self::new(Interrupts::Line, 0);
 
-/// The result of HwFindAdapter (`SP_RETURN_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    /// SP_RETURN_FOUND.
-    Yes,
-    /// Another result.
-    No(ULONG),
+    /// A machine that runs.
+    #[must_use]
+    pub const fn new(interrupts: Interrupts, channels: u32) -> Self {
+        Self {
+            interrupts,
+            channels,
+            dump: false,
+        }
+    }
 }
 
 /// An adapter. Its processors are the threads that call its methods.
@@ -101,8 +94,8 @@ pub struct Adapter {
     channel_tokens: Vec<AtomicBool>,
     pub(super) dpcs: Mutex<VecDeque<QueuedDpc>>,
     pub(super) timer: Mutex<HW_TIMER>,
-    pub(super) work: Mutex<VecDeque<WorkItem>>,
-    pub(super) state_changes: Mutex<VecDeque<StateChange>>,
+    pub(super) work: Mutex<VecDeque<Deferred>>,
+    pub(super) state_changes: Mutex<VecDeque<Deferred>>,
     pub(super) registry: Mutex<RegistryRoutine>,
     /// Whether StorPortGetSystemAddress fails.
     pub(super) maps_nothing: AtomicBool,
@@ -120,11 +113,31 @@ unsafe impl Send for Adapter {}
 /// The physical address of the adapter's registers.
 pub(super) const REGISTERS_AT: u64 = 0xFE00_0000;
 
+/// Calls a routine that the miniport has registered.
+macro_rules! call {
+    ($routine:expr $(, $argument:expr)* $(,)?) => {{
+        let routine = $routine.expect(stringify!($routine));
+        // SAFETY: The arguments are those that `storport.h` requires.
+        unsafe { routine($($argument),*) }
+    }};
+}
+
 fn power_state(on: bool) -> STOR_DEVICE_POWER_STATE {
     if on {
         _STOR_DEVICE_POWER_STATE::StorPowerDeviceD0
     } else {
         _STOR_DEVICE_POWER_STATE::StorPowerDeviceD3
+    }
+}
+
+fn unit_address() -> STOR_ADDR_BTL8 {
+    STOR_ADDR_BTL8 {
+        Type: wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16,
+        AddressLength: wdk_sys::STOR_ADDR_BTL8_ADDRESS_LENGTH,
+        Path: 1,
+        Target: 2,
+        Lun: 3,
+        ..Default::default()
     }
 }
 
@@ -187,13 +200,13 @@ impl Adapter {
     /// # Panics
     /// A callback fails.
     pub fn start(&self) {
-        assert_eq!(self.find(), Found::Yes);
+        assert!(self.find(), "HwFindAdapter");
         assert!(self.initialize(), "HwInitialize");
         assert!(self.passive_initialize(), "HwPassiveInitialize");
     }
 
-    /// HwFindAdapter.
-    pub fn find(&self) -> Found {
+    /// HwFindAdapter. Returns whether the miniport found its device.
+    pub fn find(&self) -> bool {
         *self.passive_initialize.lock().expect("no panic") = None;
         let messages = !self.messages.is_empty() && !self.machine.dump;
         let mut ranges = [ACCESS_RANGE {
@@ -219,7 +232,6 @@ impl Adapter {
         // SAFETY: The driver registered a function of this type, or null.
         let routine: HW_FIND_ADAPTER =
             unsafe { std::mem::transmute(self.driver.table.HwFindAdapter) };
-        let routine = routine.expect("HwFindAdapter");
         let mut again = 0;
         let arguments = if self.machine.dump {
             c"dump=1;".as_ptr().cast_mut()
@@ -227,20 +239,18 @@ impl Adapter {
             ptr::null_mut()
         };
         let answer = processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            unsafe {
-                routine(
-                    self.extension(),
-                    ptr::null_mut(),
-                    ptr::null_mut(),
-                    arguments.cast(),
-                    &raw mut config,
-                    &raw mut again,
-                )
-            }
+            call!(
+                routine,
+                self.extension(),
+                ptr::null_mut(),
+                ptr::null_mut(),
+                arguments.cast(),
+                &raw mut config,
+                &raw mut again,
+            )
         });
         if answer != wdk_sys::SP_RETURN_FOUND {
-            return Found::No(answer);
+            return false;
         }
         assert_eq!(
             config.SynchronizationModel,
@@ -256,28 +266,21 @@ impl Adapter {
             let _ = self.message_routine.set(config.HwMSInterruptRoutine);
             let _ = self.per_message.set(per_message);
         }
-        Found::Yes
+        true
     }
 
     /// HwInitialize.
     pub fn initialize(&self) -> bool {
-        let routine = self.driver.table.HwInitialize.expect("HwInitialize");
         self.holding(Kind::Interrupt, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { routine(self.extension()) })
+            truth(call!(self.driver.table.HwInitialize, self.extension()))
         })
     }
 
     /// HwPassiveInitialize, if the miniport enabled it. Returns true if it did not.
     pub fn passive_initialize(&self) -> bool {
         let routine = *self.passive_initialize.lock().expect("no panic");
-        let Some(routine) = routine else {
-            return true;
-        };
-        processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { routine(self.extension()) })
-        })
+        let run = || truth(call!(routine, self.extension()));
+        routine.is_none() || processor::callback(self, run)
     }
 
     /// Sends a request from processor `processor` to HwBuildIo and then to HwStartIo. The result
@@ -285,19 +288,13 @@ impl Adapter {
     pub fn send(&self, processor: usize, request: &Request) -> Arc<OnceLock<Done>> {
         let bytes = self.driver.table.SrbExtensionSize;
         let (block, done) = Sent::srb(request, bytes, Arc::clone(&self.outstanding));
-        let build_io = self.driver.table.HwBuildIo.expect("HwBuildIo");
         let go_on = processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { build_io(self.extension(), block) })
+            truth(call!(self.driver.table.HwBuildIo, self.extension(), block))
         });
         if !go_on {
             return done;
         }
-        let start_io = self.driver.table.HwStartIo.expect("HwStartIo");
-        let run = || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { start_io(self.extension(), block) })
-        };
+        let run = || truth(call!(self.driver.table.HwStartIo, self.extension(), block));
         let started = if self.concurrent.load(Ordering::Relaxed) {
             let channel = processor % self.channel_tokens.len();
             take(&self.channel_tokens[channel]);
@@ -338,21 +335,15 @@ impl Adapter {
 
     /// HwInterrupt. Returns whether the miniport says that its device interrupted.
     pub fn interrupt(&self) -> bool {
-        let routine = self.driver.table.HwInterrupt.expect("HwInterrupt");
         self.holding(Kind::Interrupt, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { routine(self.extension()) })
+            truth(call!(self.driver.table.HwInterrupt, self.extension()))
         })
     }
 
     /// HwMSInterruptRoutine.
     pub fn message(&self, message: u32) -> bool {
         let routine = self.message_routine.get().copied().flatten();
-        let routine = routine.expect("HwMSInterruptRoutine");
-        let run = || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { routine(self.extension(), message) })
-        };
+        let run = || truth(call!(routine, self.extension(), message));
         if !self.has_message_locks() {
             return self.holding(Kind::Interrupt, run);
         }
@@ -376,20 +367,17 @@ impl Adapter {
     /// HwTimer, if a timer is requested. Returns whether there was one.
     pub fn run_timer(&self) -> bool {
         let routine = self.timer.lock().expect("no panic").take();
-        routine.is_some_and(|routine| {
-            self.holding(Kind::StartIo, || {
-                // SAFETY: The arguments are those that `storport.h` requires.
-                unsafe { routine(self.extension()) }
-            });
-            true
-        })
+        if routine.is_some() {
+            self.holding(Kind::StartIo, || call!(routine, self.extension()));
+        }
+        routine.is_some()
     }
 
     /// HwWorkItem, for the work item that was queued first. Returns whether there was one.
     pub fn run_work(&self) -> bool {
         let item = self.work.lock().expect("no panic").pop_front();
-        item.is_some_and(|item| {
-            processor::callback(self, || item.run(self.extension()));
+        item.is_some_and(|Deferred(run)| {
+            processor::callback(self, || run(self.extension()));
             true
         })
     }
@@ -397,8 +385,8 @@ impl Adapter {
     /// HwStateChange, for the state change that was reported first. Returns whether there was one.
     pub fn run_state_change(&self) -> bool {
         let change = self.state_changes.lock().expect("no panic").pop_front();
-        change.is_some_and(|change| {
-            self.holding(Kind::StartIo, || change.run(self.extension()));
+        change.is_some_and(|Deferred(run)| {
+            self.holding(Kind::StartIo, || run(self.extension()));
             true
         })
     }
@@ -406,21 +394,16 @@ impl Adapter {
     /// HwRegistryNotification, if it is enabled. Returns whether it is.
     pub fn run_registry(&self) -> bool {
         let routine = *self.registry.lock().expect("no panic");
-        routine.is_some_and(|routine| {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            processor::callback(self, || unsafe { routine(self.extension()) });
-            true
-        })
+        if routine.is_some() {
+            processor::callback(self, || call!(routine, self.extension()));
+        }
+        routine.is_some()
     }
 
     /// HwTracingEnabled.
     pub fn tracing(&self, enabled: bool) {
         let routine = self.driver.table.HwTracingEnabled;
-        let routine = routine.expect("HwTracingEnabled");
-        processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            unsafe { routine(self.extension(), enabled.into()) }
-        });
+        processor::callback(self, || call!(routine, self.extension(), enabled.into()));
     }
 
     /// HwAdapterControl(ScsiAdapterPower).
@@ -438,38 +421,26 @@ impl Adapter {
     }
 
     /// HwUnitControl of unit 1:2:3.
-    pub fn unit_control(&self, change: UnitChange) -> bool {
-        let mut address = STOR_ADDR_BTL8 {
-            Type: wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16,
-            AddressLength: wdk_sys::STOR_ADDR_BTL8_ADDRESS_LENGTH,
-            Path: 1,
-            Target: 2,
-            Lun: 3,
+    pub fn unit_control(&self, control: SCSI_UNIT_CONTROL_TYPE) -> bool {
+        let mut address = unit_address();
+        self.control_unit(control, (&raw mut address).cast())
+    }
+
+    /// HwUnitControl(ScsiUnitPower) of unit 1:2:3.
+    pub fn unit_power(&self, on: bool) -> bool {
+        let mut address = unit_address();
+        let mut power = STOR_UNIT_CONTROL_POWER {
+            Address: (&raw mut address).cast(),
+            PowerState: power_state(on),
             ..Default::default()
         };
-        let at: *mut STOR_ADDR_BTL8 = &raw mut address;
-        let control = match change {
-            UnitChange::Start => unit::ScsiUnitStart,
-            UnitChange::Remove => unit::ScsiUnitRemove,
-            UnitChange::SurpriseRemoval => unit::ScsiUnitSurpriseRemoval,
-            UnitChange::Power(on) => {
-                let mut power = STOR_UNIT_CONTROL_POWER {
-                    Address: at.cast(),
-                    PowerState: power_state(on),
-                    ..Default::default()
-                };
-                return self.control_unit(unit::ScsiUnitPower, (&raw mut power).cast());
-            }
-        };
-        self.control_unit(control, at.cast())
+        self.control_unit(unit::ScsiUnitPower, (&raw mut power).cast())
     }
 
     fn control_unit(&self, control: SCSI_UNIT_CONTROL_TYPE, parameters: PVOID) -> bool {
-        let routine = self.driver.table.HwUnitControl.expect("HwUnitControl");
-        let status = processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            unsafe { routine(self.extension(), control, parameters) }
-        });
+        let routine = self.driver.table.HwUnitControl;
+        let run = || call!(routine, self.extension(), control, parameters);
+        let status = processor::callback(self, run);
         status == _SCSI_UNIT_CONTROL_STATUS::ScsiUnitControlSuccess
     }
 
@@ -502,18 +473,11 @@ impl Adapter {
         );
     }
 
-    /// StorPortSynchronizeAccess.
-    pub(super) fn synchronized<R>(&self, run: impl FnOnce() -> R) -> R {
-        self.holding(Kind::Interrupt, run)
-    }
-
     /// HwResetBus of path 0.
     pub fn reset_bus(&self) -> bool {
-        let routine = self.driver.table.HwResetBus.expect("HwResetBus");
         self.channel_tokens.iter().for_each(take);
         let result = self.holding(Kind::StartIo, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            truth(unsafe { routine(self.extension(), 0) })
+            truth(call!(self.driver.table.HwResetBus, self.extension(), 0))
         });
         self.channel_tokens.iter().for_each(give_back);
         result
@@ -553,16 +517,13 @@ impl Adapter {
 
     fn control(&self, control: SCSI_ADAPTER_CONTROL_TYPE, parameters: PVOID) -> bool {
         let routine = self.driver.table.HwAdapterControl;
-        let routine = routine.expect("HwAdapterControl");
-        let status = processor::callback(self, || {
-            // SAFETY: The arguments are those that `storport.h` requires.
-            unsafe { routine(self.extension(), control, parameters) }
-        });
+        let run = || call!(routine, self.extension(), control, parameters);
+        let status = processor::callback(self, run);
         status == _SCSI_ADAPTER_CONTROL_STATUS::ScsiAdapterControlSuccess
     }
 
     /// Runs a callback while one of Storport's locks is held. In a dump stack there are no locks.
-    fn holding<R>(&self, kind: Kind, run: impl FnOnce() -> R) -> R {
+    pub(super) fn holding<R>(&self, kind: Kind, run: impl FnOnce() -> R) -> R {
         if self.machine.dump {
             return processor::callback(self, run);
         }

@@ -4,7 +4,11 @@
 //! `StorPortExtendedFunction`. The functions here read the variadic arguments in the order and with
 //! the types that the header passes.
 
-use std::{ptr, sync::atomic::Ordering};
+use std::{
+    collections::VecDeque,
+    ptr,
+    sync::{MutexGuard, atomic::Ordering},
+};
 
 use wdk_sys::{
     _SCSI_NOTIFICATION_TYPE as notification, _STORPORT_FUNCTION_CODE as extended, BOOLEAN,
@@ -19,8 +23,8 @@ use wdk_sys::{
 use super::{
     Interrupts,
     adapter::{Adapter, REGISTERS_AT},
-    later::{self, QueuedDpc, RegistryRoutine, StateChange, WorkItem},
-    processor,
+    later::{self, Deferred, QueuedDpc, RegistryRoutine},
+    processor::{self, Kind},
     queued_lock::Word,
     request::{self, Memory, Sent},
 };
@@ -32,6 +36,34 @@ const INVALID_DEVICE_REQUEST: ULONG = 0xC100_0008;
 /// `STOR_STATUS_UNSUCCESSFUL`.
 const UNSUCCESSFUL: ULONG = 0xC100_0001;
 
+/// Reads the next argument. Each argument is read once, in the order and with the type that the
+/// inline function of `storport.h` passes.
+macro_rules! argument {
+    ($arguments:ident, $type:ty) => {{
+        // SAFETY: The inline function passes an argument of this type.
+        unsafe { $arguments.next_arg::<$type>() }
+    }};
+}
+
+/// Reads the next argument, which is a function or null.
+macro_rules! routine {
+    ($arguments:ident, $type:ty) => {{
+        let routine = argument!($arguments, PVOID);
+        // SAFETY: The argument is a function of this type or null.
+        unsafe { std::mem::transmute::<PVOID, $type>(routine) }
+    }};
+}
+
+/// Reads the next argument, which points to a variable of the miniport, and stores a value there.
+macro_rules! answer {
+    ($arguments:ident, $type:ty, $value:expr) => {{
+        let place = argument!($arguments, *mut $type);
+        let value: $type = $value;
+        // SAFETY: The pointer is to a variable of the miniport.
+        unsafe { place.write(value) };
+    }};
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn StorPortNotification(
     kind: SCSI_NOTIFICATION_TYPE,
@@ -39,107 +71,73 @@ unsafe extern "C" fn StorPortNotification(
     mut arguments: ...
 ) {
     let adapter = processor::adapter(extension);
-    // Each argument is read once, in the order and with the type that the inline function of
-    // `storport.h` passes.
-    macro_rules! argument {
-        ($type:ty) => {{
-            // SAFETY: The inline function passes an argument of this type.
-            unsafe { arguments.next_arg::<$type>() }
-        }};
-    }
     match kind {
         notification::RequestComplete => {
-            let srb: PSCSI_REQUEST_BLOCK = argument!(PSCSI_REQUEST_BLOCK);
+            let srb: PSCSI_REQUEST_BLOCK = argument!(arguments, PSCSI_REQUEST_BLOCK);
             // SAFETY: The miniport owns the SRB. Miri reports it if it does not.
             unsafe { Sent::complete(srb) };
         }
         notification::EnablePassiveInitialization => {
-            let routine = argument!(PVOID);
-            let enabled = argument!(*mut ULONG);
-            // SAFETY: The argument is a function of this type or null.
-            let routine =
-                unsafe { std::mem::transmute::<PVOID, HW_PASSIVE_INITIALIZE_ROUTINE>(routine) };
+            let routine = routine!(arguments, HW_PASSIVE_INITIALIZE_ROUTINE);
             let mut place = adapter.passive_initialize.lock().expect("no panic");
-            let fresh = place.is_none();
+            answer!(arguments, ULONG, place.is_none().into());
             *place = routine;
-            drop(place);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { enabled.write(fresh.into()) };
         }
-        notification::InitializeDpc => {
-            assert!(
-                !adapter.machine.dump,
-                "Storport: a DPC object is used in a dump stack"
-            );
-            let dpc = argument!(*mut STOR_DPC);
-            let routine = argument!(PVOID);
+        notification::InitializeDpc | notification::InitializeThreadedDpc => {
+            let dpc = argument!(arguments, *mut STOR_DPC);
+            let routine = argument!(arguments, PVOID);
+            let mut object = later::DPC_OBJECT;
+            if kind == notification::InitializeThreadedDpc {
+                object = later::THREADED_DPC_OBJECT;
+                let _context = argument!(arguments, PVOID);
+                let _importance = argument!(arguments, i32);
+            }
             refuse_queued(adapter, dpc);
             // SAFETY: The pointer is to a DPC object of the miniport.
-            unsafe { later::initialise(dpc, later::DPC_OBJECT, routine) };
-        }
-        notification::InitializeThreadedDpc => {
-            assert!(
-                !adapter.machine.dump,
-                "Storport: a DPC object is used in a dump stack"
-            );
-            let dpc = argument!(*mut STOR_DPC);
-            let routine = argument!(PVOID);
-            let _context = argument!(PVOID);
-            let _importance = argument!(i32);
-            refuse_queued(adapter, dpc);
-            // SAFETY: The pointer is to a DPC object of the miniport.
-            unsafe { later::initialise(dpc, later::THREADED_DPC_OBJECT, routine) };
+            unsafe { later::initialise(dpc, object, routine) };
         }
         notification::IssueDpc => {
-            assert!(
-                !adapter.machine.dump,
-                "Storport: a DPC object is used in a dump stack"
-            );
-            let dpc = argument!(*mut STOR_DPC);
-            let arguments = [argument!(PVOID), argument!(PVOID)];
-            let queued = argument!(*mut ULONG);
+            let dpc = argument!(arguments, *mut STOR_DPC);
+            let arguments_of_dpc = [argument!(arguments, PVOID), argument!(arguments, PVOID)];
             // SAFETY: The pointer is to a DPC object of the miniport.
             let _: &Word = unsafe { later::initialised(dpc) };
-            let mut queue = adapter.dpcs.lock().expect("no panic");
+            let mut queue = queued_dpcs(adapter);
             let fresh = !queue.iter().any(|queued| queued.dpc == dpc);
             if fresh {
-                queue.push_back(QueuedDpc { dpc, arguments });
+                queue.push_back(QueuedDpc {
+                    dpc,
+                    arguments: arguments_of_dpc,
+                });
             }
-            drop(queue);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { queued.write(fresh.into()) };
+            answer!(arguments, ULONG, fresh.into());
         }
         notification::RequestTimerCall => {
-            let routine = argument!(PVOID);
-            let microseconds = argument!(ULONG);
-            // SAFETY: The argument is a function of this type.
-            let routine = unsafe { std::mem::transmute::<PVOID, HW_TIMER>(routine) };
+            let routine = routine!(arguments, HW_TIMER);
+            let microseconds = argument!(arguments, ULONG);
             let mut timer = adapter.timer.lock().expect("no panic");
             *timer = if microseconds == 0 { None } else { routine };
         }
         notification::StateChangeDetectedCall => {
-            let _entity = argument!(ULONG);
-            let address = argument!(*mut STOR_ADDR_BTL8);
-            let _attributes = argument!(ULONG);
-            let routine = argument!(PVOID);
-            let context = argument!(PVOID);
-            let status = argument!(*mut ULONG);
-            // SAFETY: The argument is a function of this type.
-            let routine = unsafe { std::mem::transmute::<PVOID, HW_STATE_CHANGE>(routine) };
+            let _entity = argument!(arguments, ULONG);
+            let address = argument!(arguments, *mut STOR_ADDR_BTL8);
+            let _attributes = argument!(arguments, ULONG);
+            let routine = routine!(arguments, HW_STATE_CHANGE).expect("a routine");
+            let context = argument!(arguments, PVOID);
+            let run = move |extension| {
+                // SAFETY: The miniport keeps the address until its callback.
+                let kind = unsafe { address.read() }.Type;
+                assert_eq!(kind, wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16);
+                // SAFETY: The arguments are those that `storport.h` requires.
+                unsafe { routine(extension, context, kind.cast_signed(), address.cast(), 0) };
+            };
             let mut changes = adapter.state_changes.lock().expect("no panic");
-            changes.push_back(StateChange {
-                address,
-                routine,
-                context,
-            });
-            drop(changes);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { status.write(SUCCESS) };
+            changes.push_back(Deferred(Box::new(run)));
+            answer!(arguments, ULONG, SUCCESS);
         }
         notification::AcquireSpinLock => {
-            let lock = argument!(STOR_SPINLOCK);
-            let context = argument!(*mut STOR_DPC);
-            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            let lock = argument!(arguments, STOR_SPINLOCK);
+            let context = argument!(arguments, *mut STOR_DPC);
+            let handle = argument!(arguments, *mut STOR_LOCK_HANDLE);
             let word = if context.is_null() {
                 ptr::null()
             } else {
@@ -150,12 +148,13 @@ unsafe extern "C" fn StorPortNotification(
             unsafe { adapter.acquire(lock, word, handle) };
         }
         notification::ReleaseSpinLock => {
-            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            let handle = argument!(arguments, *mut STOR_LOCK_HANDLE);
             // SAFETY: as above.
             unsafe { adapter.release(handle) };
         }
         notification::ResetDetected | notification::BusChangeDetected => {
-            assert_eq!(argument!(i32), 0, "Storport: the bus does not exist");
+            let path = argument!(arguments, i32);
+            assert_eq!(path, 0, "Storport: the bus does not exist");
         }
         other => panic!("Storport: notification {other} is not modelled"),
     }
@@ -168,44 +167,31 @@ unsafe extern "C" fn StorPortExtendedFunction(
     mut arguments: ...
 ) -> ULONG {
     let adapter = processor::adapter(extension);
-    macro_rules! argument {
-        ($type:ty) => {{
-            // SAFETY: As in `StorPortNotification`.
-            unsafe { arguments.next_arg::<$type>() }
-        }};
-    }
     match code {
         extended::ExtFunctionAcquireSpinLock => {
-            let lock = argument!(STOR_SPINLOCK);
-            let dpc = argument!(*mut STOR_DPC);
-            let handle = argument!(*mut STOR_LOCK_HANDLE);
+            let lock = argument!(arguments, STOR_SPINLOCK);
+            let dpc = argument!(arguments, *mut STOR_DPC);
+            let handle = argument!(arguments, *mut STOR_LOCK_HANDLE);
             // SAFETY: `crates/storport` takes only locks of DPC objects with this function.
             let word = unsafe { later::initialised(dpc) };
             // SAFETY: As in `StorPortNotification`.
             unsafe { adapter.acquire(lock, word, handle) };
-            SUCCESS
         }
         extended::ExtFunctionAcquireMSISpinLock => {
-            let message = argument!(ULONG);
-            let irql = argument!(*mut ULONG);
-            adapter.acquire_message(message);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { irql.write(2) };
-            SUCCESS
+            adapter.acquire_message(argument!(arguments, ULONG));
+            answer!(arguments, ULONG, 2);
         }
         extended::ExtFunctionReleaseMSISpinLock => {
-            let message = argument!(ULONG);
+            let message = argument!(arguments, ULONG);
+            let irql = argument!(arguments, ULONG);
             assert_eq!(
-                argument!(ULONG),
-                2,
+                irql, 2,
                 "Storport: wrong old IRQL in the release of a message lock"
             );
             adapter.release_message(message);
-            SUCCESS
         }
         extended::ExtFunctionGetMessageInterruptInformation => {
-            let message = argument!(ULONG);
-            let information = argument!(*mut MESSAGE_INTERRUPT_INFORMATION);
+            let message = argument!(arguments, ULONG);
             if !matches!(adapter.machine.interrupts, Interrupts::Messages(n) if message < n) {
                 return INVALID_DEVICE_REQUEST;
             }
@@ -213,13 +199,10 @@ unsafe extern "C" fn StorPortExtendedFunction(
                 MessageId: message,
                 ..Default::default()
             };
-            // SAFETY: The pointer is to a structure of the miniport.
-            unsafe { information.write(known) };
-            SUCCESS
+            answer!(arguments, MESSAGE_INTERRUPT_INFORMATION, known);
         }
         extended::ExtFunctionGetSystemAddress => {
-            let srb = argument!(PSCSI_REQUEST_BLOCK);
-            let address = argument!(*mut PVOID);
+            let srb = argument!(arguments, PSCSI_REQUEST_BLOCK);
             if adapter.maps_nothing.load(Ordering::Relaxed) {
                 return UNSUCCESSFUL;
             }
@@ -227,13 +210,11 @@ unsafe extern "C" fn StorPortExtendedFunction(
             let sent = unsafe { Sent::of(srb) };
             // SAFETY: `of` returns the request of the SRB, which is not completed.
             let data = unsafe { &(*sent).data };
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { address.write(data.0.at::<u8>(0).cast()) };
-            SUCCESS
+            answer!(arguments, PVOID, data.0.at::<u8>(0).cast());
         }
         extended::ExtFunctionInitializePerformanceOptimizations => {
-            let query = argument!(i32) != 0;
-            let data = argument!(*mut PERF_CONFIGURATION_DATA);
+            let query = argument!(arguments, i32) != 0;
+            let data = argument!(arguments, *mut PERF_CONFIGURATION_DATA);
             // SAFETY: The pointer is to a structure of the miniport.
             let data = unsafe { &mut *data };
             let offered = match adapter.machine.channels {
@@ -252,109 +233,81 @@ unsafe extern "C" fn StorPortExtendedFunction(
                 "Storport: the number of channels is wrong"
             );
             adapter.concurrent.store(true, Ordering::Relaxed);
-            SUCCESS
         }
         extended::ExtFunctionAllocatePool => {
-            let bytes = argument!(ULONG);
-            let _tag = argument!(ULONG);
-            let memory = argument!(*mut PVOID);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { memory.write(adapter.allocate(bytes)) };
-            SUCCESS
+            let bytes = argument!(arguments, ULONG);
+            let _tag = argument!(arguments, ULONG);
+            answer!(arguments, PVOID, adapter.allocate(bytes));
         }
-        extended::ExtFunctionInitializeWorker => {
-            let worker = argument!(*mut PVOID);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { worker.write(adapter.allocate(8)) };
-            SUCCESS
-        }
+        extended::ExtFunctionInitializeWorker => answer!(arguments, PVOID, adapter.allocate(8)),
         extended::ExtFunctionFreePool | extended::ExtFunctionFreeWorker => {
-            adapter.free(argument!(PVOID));
-            SUCCESS
+            adapter.free(argument!(arguments, PVOID));
         }
         extended::ExtFunctionQueueWorkItem => {
-            let routine = argument!(PVOID);
-            let worker = argument!(PVOID);
-            let argument = argument!(PVOID);
-            // SAFETY: The argument is a function of this type.
-            let routine = unsafe { std::mem::transmute::<PVOID, HW_WORKITEM>(routine) };
+            let routine = routine!(arguments, HW_WORKITEM).expect("a routine");
+            let worker = argument!(arguments, PVOID);
+            let argument = argument!(arguments, PVOID);
+            // SAFETY: The arguments are those that `storport.h` requires.
+            let run = move |extension| unsafe { routine(extension, argument, worker) };
             let mut work = adapter.work.lock().expect("no panic");
-            work.push_back(WorkItem {
-                routine,
-                argument,
-                worker,
-            });
-            SUCCESS
+            work.push_back(Deferred(Box::new(run)));
         }
         extended::ExtFunctionEnableRegistryKeyNotification => {
-            let routine = argument!(PVOID);
-            // SAFETY: The argument is a function of this type.
-            let routine = unsafe { std::mem::transmute::<PVOID, RegistryRoutine>(routine) };
+            let routine = routine!(arguments, RegistryRoutine);
             *adapter.registry.lock().expect("no panic") = routine;
-            SUCCESS
         }
         extended::ExtFunctionGetStartIoPerformanceParameters => {
-            let _srb = argument!(PSCSI_REQUEST_BLOCK);
-            let parameters = argument!(*mut STARTIO_PERFORMANCE_PARAMETERS);
+            let _srb = argument!(arguments, PSCSI_REQUEST_BLOCK);
+            let parameters = argument!(arguments, *mut STARTIO_PERFORMANCE_PARAMETERS);
             // SAFETY: The pointer is to a structure of the miniport.
             let parameters = unsafe { &mut *parameters };
             parameters.MessageNumber = 1;
             parameters.ChannelNumber = 0;
-            SUCCESS
         }
         extended::ExtFunctionGetCurrentProcessorNumber => {
-            let number = argument!(*mut PROCESSOR_NUMBER);
             let here = PROCESSOR_NUMBER {
                 Group: 1,
                 Number: 3,
                 Reserved: 0,
             };
-            // SAFETY: The pointer is to a structure of the miniport.
-            unsafe { number.write(here) };
-            SUCCESS
+            answer!(arguments, PROCESSOR_NUMBER, here);
         }
-        extended::ExtFunctionGetActiveGroupCount => {
-            let count = argument!(*mut u16);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { count.write(2) };
-            SUCCESS
-        }
+        extended::ExtFunctionGetActiveGroupCount => answer!(arguments, u16, 2),
         extended::ExtFunctionGetGroupAffinity => {
-            let _group = argument!(i32);
-            let mask = argument!(*mut usize);
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { mask.write(0b11) };
-            SUCCESS
+            let _group = argument!(arguments, i32);
+            answer!(arguments, usize, 0b11);
         }
         extended::ExtFunctionQueryPerformanceCounter => {
-            let frequency = argument!(*mut LARGE_INTEGER);
-            let counter = argument!(*mut LARGE_INTEGER);
             let now = adapter.milliseconds.load(Ordering::Relaxed).cast_signed();
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { frequency.write(LARGE_INTEGER { QuadPart: 1000 }) };
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { counter.write(LARGE_INTEGER { QuadPart: now }) };
-            SUCCESS
+            answer!(arguments, LARGE_INTEGER, LARGE_INTEGER { QuadPart: 1000 });
+            answer!(arguments, LARGE_INTEGER, LARGE_INTEGER { QuadPart: now });
         }
         extended::ExtFunctionLogSystemEvent => {
-            let details = argument!(*mut STOR_LOG_EVENT_DETAILS);
-            let most_bytes = argument!(*mut ULONG);
+            let details = argument!(arguments, *mut STOR_LOG_EVENT_DETAILS);
             // SAFETY: The structure and the memory that it points to belong to the miniport.
             unsafe { read_event(details) };
-            // SAFETY: The pointer is to a variable of the miniport.
-            unsafe { most_bytes.write(0) };
-            SUCCESS
+            answer!(arguments, ULONG, 0);
         }
-        _ => UNSUCCESSFUL,
+        _ => return UNSUCCESSFUL,
     }
+    SUCCESS
+}
+
+/// The queued DPCs of an adapter. A dump stack has none.
+fn queued_dpcs(adapter: &Adapter) -> MutexGuard<'_, VecDeque<QueuedDpc>> {
+    assert!(
+        !adapter.machine.dump,
+        "Storport: a DPC object is used in a dump stack"
+    );
+    adapter.dpcs.lock().expect("no panic")
 }
 
 /// Panics if the DPC object is queued: initialising it again would break the queue.
 fn refuse_queued(adapter: &Adapter, dpc: *const STOR_DPC) {
-    let queue = adapter.dpcs.lock().expect("no panic");
-    let queued = queue.iter().any(|queued| ptr::eq(queued.dpc, dpc));
     assert!(
-        !queued,
+        !queued_dpcs(adapter)
+            .iter()
+            .any(|queued| ptr::eq(queued.dpc, dpc)),
         "Storport: a DPC object is initialised while it is queued"
     );
 }
@@ -444,7 +397,7 @@ unsafe extern "C" fn StorPortSynchronizeAccess(
     let adapter = processor::adapter(extension);
     let routine = routine.expect("a routine");
     // SAFETY: The arguments are those that `storport.h` requires.
-    adapter.synchronized(|| unsafe { routine(extension, context) })
+    adapter.holding(Kind::Interrupt, || unsafe { routine(extension, context) })
 }
 
 #[unsafe(no_mangle)]

@@ -1,6 +1,6 @@
 //! Deferred calls to the miniport: DPCs, work items and state changes.
 
-use wdk_sys::{HW_DPC_ROUTINE, HW_STATE_CHANGE, HW_WORKITEM, PVOID, STOR_ADDR_BTL8, STOR_DPC};
+use wdk_sys::{HW_DPC_ROUTINE, PVOID, STOR_DPC};
 
 use super::queued_lock::Word;
 
@@ -60,46 +60,11 @@ impl QueuedDpc {
     }
 }
 
-/// A queued work item.
-pub(super) struct WorkItem {
-    pub(super) routine: HW_WORKITEM,
-    pub(super) argument: PVOID,
-    pub(super) worker: PVOID,
-}
+/// A queued call of the miniport, which gets the device extension.
+pub(super) struct Deferred(pub(super) Box<dyn FnOnce(PVOID)>);
 
 // SAFETY: As above.
-unsafe impl Send for WorkItem {}
-
-impl WorkItem {
-    pub(super) fn run(self, extension: PVOID) {
-        let routine = self.routine.expect("a work item's routine");
-        // SAFETY: The arguments are those that `storport.h` requires.
-        unsafe { routine(extension, self.argument, self.worker) };
-    }
-}
+unsafe impl Send for Deferred {}
 
 /// HwRegistryNotification.
 pub(super) type RegistryRoutine = Option<unsafe extern "C" fn(PVOID)>;
-
-/// A state change that was reported.
-pub(super) struct StateChange {
-    pub(super) address: *mut STOR_ADDR_BTL8,
-    pub(super) routine: HW_STATE_CHANGE,
-    pub(super) context: PVOID,
-}
-
-// SAFETY: As above.
-unsafe impl Send for StateChange {}
-
-impl StateChange {
-    /// Reads the address, which must not have changed since the report, and calls the miniport.
-    pub(super) fn run(self, extension: PVOID) {
-        // SAFETY: The miniport keeps the address until its callback.
-        let address = unsafe { self.address.read() };
-        assert_eq!(address.Type, wdk_sys::STOR_ADDRESS_TYPE_BTL8 as u16);
-        let routine = self.routine.expect("a state change's routine");
-        let kind = address.Type.cast_signed();
-        // SAFETY: The arguments are those that `storport.h` requires.
-        unsafe { routine(extension, self.context, kind, self.address.cast(), 0) };
-    }
-}

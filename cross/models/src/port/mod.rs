@@ -25,7 +25,7 @@ mod queued_lock;
 mod random;
 mod request;
 
-pub use adapter::{Adapter, Found, Interrupts, Machine, UnitChange};
+pub use adapter::{Adapter, Interrupts, Machine};
 pub use device::Device;
 pub use driver::Driver;
 pub use plugged::{Plugged, tries, until};

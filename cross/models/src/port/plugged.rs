@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::{Adapter, Done, Found, Interrupts, Random, Request};
+use super::{Adapter, Done, Interrupts, Random, Request};
 
 /// How many threads make random callbacks.
 const PROCESSORS: usize = 2;
@@ -107,9 +107,7 @@ impl Plugged {
         let _sends = self.sends.write().expect("no panic");
         let _connected = self.connected.write().expect("no panic");
         prepare();
-        until("HwFindAdapter is alone", || {
-            self.adapter.find() == Found::Yes
-        });
+        until("HwFindAdapter is alone", || self.adapter.find());
     }
 
     /// Calls `settle`, which waits until no request is outstanding, then ScsiStopAdapter and

@@ -1,22 +1,14 @@
 //! A request's data, and SRBs with inconsistent fields.
 
-use ferrostor_models::port::{
-    Adapter as Port, Buffer, Driver, Field, Interrupts, Machine, Request, Shape,
-};
+use ferrostor_models::port::{Adapter as Port, Buffer, Driver, Field, Machine, Request, Shape};
 use storport::{
-    BuildIo, Configured, DataError, Direction, Dpc, FindAdapter, Initialize, Interrupt,
-    Interrupted, Miniport, NotFound, ResetBus, Restart, Srb, StartIo, StartIoLocked, Stop,
+    BuildIo, Configured, DataError, Direction, FindAdapter, Miniport, NotFound, Srb, StartIo,
+    StartIoLocked,
 };
 
 use crate::{
-    miniport::{Keeper, LIMITS, opcode},
+    miniport::{Keeper, LIMITS, idle, opcode},
     requests::scsi,
-};
-
-const LINE: Machine = Machine {
-    interrupts: Interrupts::Line,
-    channels: 0,
-    dump: false,
 };
 
 fn status(done: u32) -> Option<u8> {
@@ -33,15 +25,13 @@ impl Miniport for Mirror {
     type Adapter<'a> = StartIoLocked<'a, Option<Srb<'a>>>;
     type Request<'a> = ();
 
+    idle!();
+
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, Self::Adapter<'a>), NotFound> {
         let configured = cx.configure(&LIMITS).map_err(|_| NotFound::Unusable)?;
         Ok((configured, cx.start_io_locked(None)))
-    }
-
-    fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut Initialize<'_, 'a>) -> bool {
-        true
     }
 
     fn build_io<'a>(
@@ -70,27 +60,11 @@ impl Miniport for Mirror {
     }
 
     fn start_io<'a>(_: &Self::Adapter<'a>, _: &mut StartIo<'_, 'a>, _: Srb<'a>, (): ()) {}
-
-    fn interrupt<'a>(_: &Self::Adapter<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
-        Interrupted::NotOurs
-    }
-
-    fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut Dpc<'_, 'a>) {}
-
-    fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
-        true
-    }
-
-    fn stop<'a>(_: &Self::Adapter<'a>, _: &mut Stop<'_, 'a>) {}
-
-    fn restart<'a>(_: &Self::Adapter<'a>, _: &mut Restart<'_, 'a>) -> bool {
-        true
-    }
 }
 
 #[test]
 fn two_requests_have_views_of_one_buffer() {
-    let port = Port::new(&Driver::load::<Mirror>(), LINE);
+    let port = Port::new(&Driver::load::<Mirror>(), Machine::LINE);
     port.start();
     let buffer = Buffer::new(&[9, 9, 9, 8, 8]);
     let [first, second] = [wdk_sys::SRB_FLAGS_DATA_IN, wdk_sys::SRB_FLAGS_DATA_OUT].map(|flags| {
@@ -110,7 +84,7 @@ fn two_requests_have_views_of_one_buffer() {
 }
 
 fn keeper() -> Port {
-    let port = Port::new(&Driver::load::<Keeper>(), LINE);
+    let port = Port::new(&Driver::load::<Keeper>(), Machine::LINE);
     port.start();
     port
 }

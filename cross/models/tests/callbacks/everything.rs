@@ -374,134 +374,108 @@ where
     }
 }
 
-impl<const PER_MESSAGE: bool> callback::PassiveInitialize for Everything<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn passive_initialize<'a>(adapter: &Adapter<'a>, cx: &mut PassiveInitialize<'_, 'a>) -> bool {
-        let _alone = alone();
-        adapter.start_io.open(cx).up();
-        adapter.requests.open(cx).pair.up();
-        adapter.threaded.open(cx).up();
-        adapter.threaded.issue(cx);
-        look_around!(cx);
-        allocate!(cx);
-        true
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::MessageInterrupt for Everything<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn message_interrupt<'a>(
-        adapter: &Adapter<'a>,
-        cx: &mut MessageInterrupt<'_, 'a>,
-    ) -> Interrupted {
-        let _inside = Count::new(&INTERRUPTS);
-        assert_eq!(adapter.found, 7);
-        if let Some(interrupts) = adapter.interrupts.open_in(cx) {
-            interrupts.up();
-        }
-        for (number, message) in MESSAGES.into_iter().zip(&adapter.messages) {
-            let may_open = !PER_MESSAGE || number == cx.message();
-            let message = message.open_in(cx);
-            assert_eq!(message.is_some(), may_open);
-            if let Some(message) = message {
-                message.up();
-            }
-        }
-        ask!(adapter, cx);
-        Interrupted::Ours
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::ThreadedDpc for Everything<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn threaded_dpc<'a>(adapter: &Adapter<'a>, cx: &mut ThreadedDpc<'_, 'a>) {
-        let _inside = inside();
-        adapter.lock_all(cx);
-        let taken = adapter.threaded.with_in_threaded_dpc(cx, |pair| pair.up());
-        taken.expect("the lock");
-        let _ = cx.queue_work::<Self>(7);
-    }
-}
-
-/// Implements the optional callbacks in which Storport holds the StartIo lock, and those in which
-/// it holds no lock.
-macro_rules! callbacks {
-    (holding { $($name:ident::$method:ident, $check:expr;)* }
-        nothing { $($other:ident::$does:ident;)* }) => {
-        $(impl<const PER_MESSAGE: bool> callback::$name for Everything<PER_MESSAGE>
+/// Implements an optional callback.
+macro_rules! callback {
+    ($name:ident::$method:ident($adapter:ident, $cx:ident) $(-> $result:ty)? $body:block) => {
+        impl<const PER_MESSAGE: bool> callback::$name for Everything<PER_MESSAGE>
         where
             Self: Named,
         {
-            fn $method<'a>(adapter: &Adapter<'a>, cx: &mut $name<'_, 'a>) {
-                let _inside = inside();
-                LATER.fetch_add(1, Ordering::Relaxed);
-                let check: fn(&mut $name<'_, 'a>) -> bool = $check;
-                assert!(check(cx));
-                adapter.start_io.open(cx).up();
-                adapter.lock_above_start_io(cx);
-                ask!(adapter, cx);
-                let _ = cx.queue_work::<Self>(7);
-            }
-        })*
-        $(impl<const PER_MESSAGE: bool> callback::$other for Everything<PER_MESSAGE>
-        where
-            Self: Named,
-        {
-            fn $does<'a>(adapter: &Adapter<'a>, cx: &mut $other<'_, 'a>) {
-                let _inside = inside();
-                adapter.lock_all(cx);
-                ask!(adapter, cx);
-                let _ = cx.queue_work::<Self>(7);
-            }
-        })*
+            fn $method<'a>($adapter: &Adapter<'a>, $cx: &mut $name<'_, 'a>) $(-> $result)? $body
+        }
     };
 }
 
-callbacks! {
-    holding {
-        Timer::timer, |_| true;
-        StateChange::state_changed, |cx| cx.is_handled() && matches!(cx.changed(), CHANGED);
-    }
-    nothing {
-        AdapterPower::adapter_power;
-        SurpriseRemoval::surprise_removal;
-        UnitControl::unit_control;
-        UnitPower::unit_power;
-        Tracing::tracing;
-    }
-}
-
-impl<const PER_MESSAGE: bool> callback::Work for Everything<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn work<'a>(adapter: &Adapter<'a>, cx: &mut Work<'_, 'a>) {
+/// A callback in which Storport holds the StartIo lock.
+macro_rules! locked {
+    ($adapter:ident, $cx:ident) => {
         let _inside = inside();
         LATER.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(cx.argument(), 7);
-        adapter.lock_all(cx);
-        ask!(adapter, cx);
-        let _ = cx.watch_registry::<Self>();
-        assert_eq!(cx.registry_u32(c"Value"), Some(7));
-        cx.stall(1);
-    }
+        $adapter.start_io.open($cx).up();
+        $adapter.lock_above_start_io($cx);
+        ask!($adapter, $cx);
+        let _ = $cx.queue_work::<Self>(7);
+    };
 }
 
-impl<const PER_MESSAGE: bool> callback::RegistryChange for Everything<PER_MESSAGE>
-where
-    Self: Named,
-{
-    fn registry_changed<'a>(adapter: &Adapter<'a>, cx: &mut RegistryChange<'_, 'a>) {
+/// A callback in which Storport holds no lock.
+macro_rules! unlocked {
+    ($adapter:ident, $cx:ident) => {
         let _inside = inside();
-        assert_eq!(adapter.found, 7);
-        ask!(adapter, cx);
-        allocate!(cx);
-        let _ = cx.queue_work::<Self>(7);
-    }
+        $adapter.lock_all($cx);
+        ask!($adapter, $cx);
+        let _ = $cx.queue_work::<Self>(7);
+    };
 }
+
+callback!(PassiveInitialize::passive_initialize(adapter, cx) -> bool {
+    let _alone = alone();
+    adapter.start_io.open(cx).up();
+    adapter.requests.open(cx).pair.up();
+    adapter.threaded.open(cx).up();
+    adapter.threaded.issue(cx);
+    look_around!(cx);
+    allocate!(cx);
+    true
+});
+
+callback!(MessageInterrupt::message_interrupt(adapter, cx) -> Interrupted {
+    let _inside = Count::new(&INTERRUPTS);
+    assert_eq!(adapter.found, 7);
+    if let Some(interrupts) = adapter.interrupts.open_in(cx) {
+        interrupts.up();
+    }
+    for (number, message) in MESSAGES.into_iter().zip(&adapter.messages) {
+        let may_open = !PER_MESSAGE || number == cx.message();
+        let message = message.open_in(cx);
+        assert_eq!(message.is_some(), may_open);
+        if let Some(message) = message {
+            message.up();
+        }
+    }
+    ask!(adapter, cx);
+    Interrupted::Ours
+});
+
+callback!(ThreadedDpc::threaded_dpc(adapter, cx) {
+    let _inside = inside();
+    adapter.lock_all(cx);
+    let taken = adapter.threaded.with_in_threaded_dpc(cx, |pair| pair.up());
+    taken.expect("the lock");
+    let _ = cx.queue_work::<Self>(7);
+});
+
+callback!(Timer::timer(adapter, cx) {
+    locked!(adapter, cx);
+});
+
+callback!(StateChange::state_changed(adapter, cx) {
+    assert!(cx.is_handled());
+    assert_eq!(cx.changed(), CHANGED);
+    locked!(adapter, cx);
+});
+
+callback!(AdapterPower::adapter_power(adapter, cx) { unlocked!(adapter, cx); });
+callback!(SurpriseRemoval::surprise_removal(adapter, cx) { unlocked!(adapter, cx); });
+callback!(UnitControl::unit_control(adapter, cx) { unlocked!(adapter, cx); });
+callback!(UnitPower::unit_power(adapter, cx) { unlocked!(adapter, cx); });
+callback!(Tracing::tracing(adapter, cx) { unlocked!(adapter, cx); });
+
+callback!(Work::work(adapter, cx) {
+    let _inside = inside();
+    LATER.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(cx.argument(), 7);
+    adapter.lock_all(cx);
+    ask!(adapter, cx);
+    let _ = cx.watch_registry::<Self>();
+    assert_eq!(cx.registry_u32(c"Value"), Some(7));
+    cx.stall(1);
+});
+
+callback!(RegistryChange::registry_changed(adapter, cx) {
+    let _inside = inside();
+    assert_eq!(adapter.found, 7);
+    ask!(adapter, cx);
+    allocate!(cx);
+    let _ = cx.queue_work::<Self>(7);
+});

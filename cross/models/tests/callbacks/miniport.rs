@@ -80,6 +80,35 @@ pub struct Keeper;
 
 storport::registered!(Keeper: Timer);
 
+/// The callbacks of a miniport whose device does nothing.
+macro_rules! idle {
+    () => {
+        fn initialize<'a>(_: &Self::Adapter<'a>, _: &mut storport::Initialize<'_, 'a>) -> bool {
+            true
+        }
+
+        fn interrupt<'a>(
+            _: &Self::Adapter<'a>,
+            _: &mut storport::Interrupt<'_, 'a>,
+        ) -> storport::Interrupted {
+            storport::Interrupted::NotOurs
+        }
+
+        fn dpc<'a>(_: &Self::Adapter<'a>, _: &mut storport::Dpc<'_, 'a>) {}
+
+        fn reset_bus<'a>(_: &Self::Adapter<'a>, _: &mut storport::ResetBus<'_, 'a>) -> bool {
+            true
+        }
+
+        fn stop<'a>(_: &Self::Adapter<'a>, _: &mut storport::Stop<'_, 'a>) {}
+
+        fn restart<'a>(_: &Self::Adapter<'a>, _: &mut storport::Restart<'_, 'a>) -> bool {
+            true
+        }
+    };
+}
+pub(crate) use idle;
+
 /// The limits of the miniports here.
 pub const LIMITS: AdapterLimits = AdapterLimits {
     transfer_bytes: 4096,

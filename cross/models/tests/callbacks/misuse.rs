@@ -5,13 +5,16 @@ use std::{
     thread,
 };
 
-use ferrostor_models::port::{Adapter, Driver, Found, Interrupts, Machine, Shape};
+use ferrostor_models::port::{Adapter, Driver, Machine, Shape};
 use storport::{
-    BuildIo, Configured, Dpc, DpcLocked, FindAdapter, Initialize, Interrupt, Interrupted, Miniport,
-    NotFound, ResetBus, Restart, Srb, StartIo, Stop, ThreadedDpc, Tracing, callback,
+    BuildIo, Configured, DpcLocked, FindAdapter, Miniport, NotFound, Srb, StartIo, ThreadedDpc,
+    Tracing, callback,
 };
 
-use crate::{miniport::LIMITS, requests::scsi};
+use crate::{
+    miniport::{LIMITS, idle},
+    requests::scsi,
+};
 
 /// The opcodes of requests.
 mod opcode {
@@ -40,6 +43,8 @@ impl Miniport for Misuser {
     type Adapter<'a> = State<'a>;
     type Request<'a> = u64;
 
+    idle!();
+
     fn find_adapter<'a>(
         cx: &mut FindAdapter<'_, 'a>,
     ) -> Result<(Configured<'a>, State<'a>), NotFound> {
@@ -50,10 +55,6 @@ impl Miniport for Misuser {
         };
         let kept = kept.ok_or(NotFound::Unusable)?;
         Ok((configured, State { kept }))
-    }
-
-    fn initialize<'a>(_: &State<'a>, _: &mut Initialize<'_, 'a>) -> bool {
-        true
     }
 
     fn build_io<'a>(
@@ -79,22 +80,6 @@ impl Miniport for Misuser {
     fn start_io<'a>(_: &State<'a>, _: &mut StartIo<'_, 'a>, srb: Srb<'a>, _: u64) {
         srb.succeed(0);
     }
-
-    fn interrupt<'a>(_: &State<'a>, _: &mut Interrupt<'_, 'a>) -> Interrupted {
-        Interrupted::NotOurs
-    }
-
-    fn dpc<'a>(_: &State<'a>, _: &mut Dpc<'_, 'a>) {}
-
-    fn reset_bus<'a>(_: &State<'a>, _: &mut ResetBus<'_, 'a>) -> bool {
-        true
-    }
-
-    fn stop<'a>(_: &State<'a>, _: &mut Stop<'_, 'a>) {}
-
-    fn restart<'a>(_: &State<'a>, _: &mut Restart<'_, 'a>) -> bool {
-        true
-    }
 }
 
 impl callback::ThreadedDpc for Misuser {
@@ -108,12 +93,7 @@ impl callback::Tracing for Misuser {
 }
 
 fn adapter() -> Adapter {
-    let machine = Machine {
-        interrupts: Interrupts::Line,
-        channels: 0,
-        dump: false,
-    };
-    Adapter::new(&Driver::load::<Misuser>(), machine)
+    Adapter::new(&Driver::load::<Misuser>(), Machine::LINE)
 }
 
 /// The kept request is sent when the memory of the exchanged one is free, so both may have the
@@ -144,7 +124,7 @@ fn a_queued_dpc_does_not_change_its_kind() {
     adapter.tracing(true);
     assert!(adapter.stop());
     // The DPC object would be initialised again while it is queued.
-    assert!(matches!(adapter.find(), Found::No(_)));
+    assert!(!adapter.find());
     adapter.start();
     assert_eq!(adapter.run_dpcs(), 1);
 }

@@ -13,10 +13,10 @@ use std::{
 };
 
 use ferrostor_models::port::{
-    Adapter, Buffer, Driver, Interrupts, Machine, Plugged, Random, Request, Shape, UnitChange,
-    until,
+    Adapter, Buffer, Driver, Interrupts, Machine, Plugged, Random, Request, Shape, until,
 };
 use storport::callback::Registered;
+use wdk_sys::_SCSI_UNIT_CONTROL_TYPE as unit;
 
 use crate::{
     everything::{Everything, LATER, is_inside},
@@ -40,11 +40,7 @@ struct Bench {
 
 impl Bench {
     fn new<M: Registered>(interrupts: Interrupts, channels: u32) -> Self {
-        let machine = Machine {
-            interrupts,
-            channels,
-            dump: false,
-        };
+        let machine = Machine::new(interrupts, channels);
         Self {
             plugged: Plugged::new(Adapter::new(&Driver::load::<M>(), machine)),
             buffer: Buffer::new(&[9; 5]),
@@ -78,9 +74,9 @@ impl Bench {
             7 => _ = adapter.run_state_change(),
             8 => _ = adapter.run_registry(),
             9 => adapter.tracing(processor == 0),
-            10 => _ = adapter.unit_control(UnitChange::Start),
-            11 => _ = adapter.unit_control(UnitChange::SurpriseRemoval),
-            12 => _ = adapter.unit_control(UnitChange::Power(false)),
+            10 => _ = adapter.unit_control(unit::ScsiUnitStart),
+            11 => _ = adapter.unit_control(unit::ScsiUnitSurpriseRemoval),
+            12 => _ = adapter.unit_power(false),
             13 => _ = adapter.adapter_power(true),
             14 => _ = adapter.surprise_removal(),
             _ => _ = adapter.reset_bus(),
@@ -203,8 +199,8 @@ fn control_callbacks_run_beside_the_life_cycle() {
     let adapter = &bench.plugged.adapter;
     let controls = || {
         adapter.tracing(true);
-        adapter.unit_control(UnitChange::Remove);
-        adapter.unit_control(UnitChange::Power(true));
+        adapter.unit_control(unit::ScsiUnitRemove);
+        adapter.unit_power(true);
         adapter.adapter_power(false);
         adapter.surprise_removal();
         adapter.reset_bus();
@@ -217,9 +213,9 @@ fn control_callbacks_run_beside_the_life_cycle() {
         }
     });
     // Controls reach only a running adapter.
-    assert!(adapter.unit_control(UnitChange::Power(true)) && adapter.adapter_power(true));
+    assert!(adapter.unit_power(true) && adapter.adapter_power(true));
     bench.stop(|| {});
-    assert!(!adapter.unit_control(UnitChange::Start) && !adapter.adapter_power(true));
+    assert!(!adapter.unit_control(unit::ScsiUnitStart) && !adapter.adapter_power(true));
     bench.drain();
 }
 

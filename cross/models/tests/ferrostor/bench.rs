@@ -89,11 +89,7 @@ pub struct Bench {
 
 impl Bench {
     pub fn new(interrupts: Interrupts, channels: u32, event_idx: bool) -> Self {
-        let machine = Machine {
-            interrupts,
-            channels,
-            dump: false,
-        };
+        let machine = Machine::new(interrupts, channels);
         let disk = Arc::new(Disk::new(interrupts != Interrupts::Line, event_idx));
         let driver = Driver::load::<Ferrostor>();
         let adapter = Adapter::with_device(&driver, machine, Arc::clone(&disk) as _);
