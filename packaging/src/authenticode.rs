@@ -25,7 +25,7 @@ use time::{Date, OffsetDateTime};
 use crate::{
     check::{Check, Outcome, Source},
     checksum,
-    indirect_data::{self, INDIRECT_DATA},
+    indirect_data::{self, INDIRECT_DATA, SIGNED_IMAGE},
     pkcs7::{self, SignError},
     signer::Signer,
     verify::{self, Hash, Judgement},
@@ -95,7 +95,7 @@ pub(crate) fn sign(
         return Err(AuthenticodeError::Signed);
     }
     let digest = digest::<Sha256>(image)?;
-    let content = indirect_data::of_signed_image(&digest).map_err(SignError::from)?;
+    let content = indirect_data::content(SIGNED_IMAGE, &digest).map_err(SignError::from)?;
     let signature = pkcs7::sign(INDIRECT_DATA, &content, signer, time)?;
 
     let mut signed = image.to_vec();

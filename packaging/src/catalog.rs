@@ -35,7 +35,7 @@ use x509_cert::{attr::Attribute, ext::Extension, spki::AlgorithmIdentifierOwned,
 use crate::{
     architecture::Architecture,
     authenticode::{self, AuthenticodeError},
-    indirect_data::{self, INDIRECT_DATA},
+    indirect_data::{self, INDIRECT_DATA, LISTED_FILE, LISTED_IMAGE},
     pkcs7::{self, SignError, algorithm, attribute},
     signer::{Signer, x509_time},
     verify::{self, Judgement},
@@ -197,11 +197,11 @@ fn first_system(architecture: Architecture, build: Option<u64>) -> &'static str 
 impl TrustedSubject {
     /// The two members of a file: by its SHA-1 and by its SHA-256 digest.
     fn of_file(name: &str, digests: &FileDigests) -> der::Result<[Self; 2]> {
-        let sha256 = &digests.sha256;
-        let (info, data) = match digests.is_image {
-            true => (MEMBER_IS_IMAGE, indirect_data::of_listed_image(sha256)?),
-            false => (MEMBER_IS_OTHER_FILE, indirect_data::of_listed_file(sha256)?),
+        let (info, kind) = match digests.is_image {
+            true => (MEMBER_IS_IMAGE, LISTED_IMAGE),
+            false => (MEMBER_IS_OTHER_FILE, LISTED_FILE),
         };
+        let data = indirect_data::content(kind, &digests.sha256)?;
         let mut attributes = vec![
             attribute(MEMBER_INFO2, &AnyRef::from_der(info)?)?,
             attribute(NAME_VALUE, &NameValue::new("OSAttr", WINDOWS_10)?)?,
@@ -209,7 +209,7 @@ impl TrustedSubject {
         ];
         let by_sha1 = Self::new(&digests.sha1, attributes.clone())?;
         attributes.push(attribute(INDIRECT_DATA, &data)?);
-        Ok([by_sha1, Self::new(sha256, attributes)?])
+        Ok([by_sha1, Self::new(&digests.sha256, attributes)?])
     }
 
     fn new(identifier: &[u8], attributes: Vec<Attribute>) -> der::Result<Self> {
@@ -442,7 +442,7 @@ mod tests {
         let path = NameValue::new("FilePath", path).unwrap();
         let mut attributes = vec![attribute(NAME_VALUE, &path).unwrap()];
         if with_indirect_data {
-            let mut data = indirect_data::of_listed_file(&digest).unwrap();
+            let mut data = indirect_data::content(LISTED_FILE, &digest).unwrap();
             data.message_digest.digest_algorithm.oid = const_oid::db::rfc5912::ID_SHA_1;
             attributes.push(attribute(INDIRECT_DATA, &data).unwrap());
         }

@@ -22,32 +22,27 @@ const PE_IMAGE_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.
 /// SPC_CAB_DATA_OBJID, for all files whose digest covers the whole file.
 const CAB_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.25");
 
-/// SpcLink in DER: a file without a name, as a Unicode SpcString.
-const FILE: &[u8] = &[0xa2, 2, 0x80, 0];
-/// SpcPeImageData in DER: no flags, and the same SpcLink.
-const IMAGE: &[u8] = &[0x30, 9, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0];
-/// SpcPeImageData in DER with the flags includeResources (bit 0) and includeImportAddressTable
-/// (bit 2).
-const IMAGE_WITH_FLAGS: &[u8] = &[0x30, 10, 3, 2, 5, 0b1010_0000, 0xa0, 4, 0xa2, 2, 0x80, 0];
+/// The kind of a file: the type and the DER of SpcAttributeTypeAndOptionalValue.
+type Kind = (ObjectIdentifier, &'static [u8]);
 
-/// The content for an image's embedded signature, in which signtool sets no flag.
-pub(crate) fn of_signed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    indirect_data(PE_IMAGE_DATA, IMAGE, digest)
-}
+/// An image in its embedded signature. Signtool writes SpcPeImageData without flags, and with an
+/// SpcLink to a file without a name, as a Unicode SpcString.
+pub(crate) const SIGNED_IMAGE: Kind = (
+    PE_IMAGE_DATA,
+    &[0x30, 9, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0],
+);
+/// An image in a catalog. Inf2Cat sets the flags includeResources (bit 0) and
+/// includeImportAddressTable (bit 2).
+pub(crate) const LISTED_IMAGE: Kind = (
+    PE_IMAGE_DATA,
+    &[0x30, 10, 3, 2, 5, 0b1010_0000, 0xa0, 4, 0xa2, 2, 0x80, 0],
+);
+/// Another file in a catalog: the same SpcLink.
+pub(crate) const LISTED_FILE: Kind = (CAB_DATA, &[0xa2, 2, 0x80, 0]);
 
-/// The content for an image in a catalog, in which Inf2Cat sets two flags.
-pub(crate) fn of_listed_image(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    indirect_data(PE_IMAGE_DATA, IMAGE_WITH_FLAGS, digest)
-}
-
-/// The content for another file in a catalog.
-pub(crate) fn of_listed_file(digest: &[u8]) -> der::Result<SpcIndirectDataContent> {
-    indirect_data(CAB_DATA, FILE, digest)
-}
-
-fn indirect_data(
-    value_type: ObjectIdentifier,
-    value: &[u8],
+/// The content for a file with this SHA-256 digest.
+pub(crate) fn content(
+    (value_type, value): Kind,
     digest: &[u8],
 ) -> der::Result<SpcIndirectDataContent> {
     let value = Any::from_der(value)?;
@@ -70,10 +65,10 @@ mod tests {
         let sha_256 = [
             0x30, 0x31, 0x30, 13, 6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1, 5, 0, 4, 32,
         ];
-        for (content, kind) in [
+        for (kind, expected) in [
             // An image without flags and file.
             (
-                of_signed_image(&[7; 32]),
+                SIGNED_IMAGE,
                 &[
                     0x30, 0x17, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
                     0x30, 0x09, 3, 1, 0, 0xa0, 4, 0xa2, 2, 0x80, 0,
@@ -81,7 +76,7 @@ mod tests {
             ),
             // Two flags.
             (
-                of_listed_image(&[7; 32]),
+                LISTED_IMAGE,
                 &[
                     0x30, 0x18, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 15, //
                     0x30, 0x0a, 3, 2, 5, 0xa0, 0xa0, 4, 0xa2, 2, 0x80, 0,
@@ -89,15 +84,15 @@ mod tests {
             ),
             // A link without a name.
             (
-                of_listed_file(&[7; 32]),
+                LISTED_FILE,
                 &[
                     0x30, 0x10, 6, 10, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 25, //
                     0xa2, 2, 0x80, 0,
                 ],
             ),
         ] {
-            let content = content.unwrap();
-            assert_eq!(content.data.to_der().unwrap(), kind);
+            let content = content(kind, &[7; 32]).unwrap();
+            assert_eq!(content.data.to_der().unwrap(), expected);
             let digest = content.message_digest.to_der().unwrap();
             assert_eq!(digest, [&sha_256[..], &[7; 32]].concat());
         }

@@ -498,19 +498,16 @@ mod tests {
 
     #[test]
     fn a_key_in_pem_signs_with_its_certificate_wherever_that_is_in_the_chain() {
+        let pkcs1 = SIGNERS[0].key.to_pkcs1_pem(LineEnding::LF).unwrap();
+        let pkcs1 = file(&*pkcs1);
         let [one, two] = ["one", "two"].map(|name| fs::read_to_string(pem(name)).unwrap());
         let chain = file(format!("words\n{two}{one}"));
 
-        let signer = Signer::from_pem(&pem("one"), chain.path()).unwrap();
-
-        assert_eq!(signer.certificate, SIGNERS[0].certificate);
-        assert_eq!(signer.issuers, [SIGNERS[1].certificate.clone()]);
-    }
-
-    #[test]
-    fn a_key_in_pkcs1_is_as_good() {
-        let key = SIGNERS[0].key.to_pkcs1_pem(LineEnding::LF).unwrap();
-        Signer::from_pem(file(&*key).path(), &pem("one")).unwrap();
+        for key in [&pem("one"), pkcs1.path()] {
+            let signer = Signer::from_pem(key, chain.path()).unwrap();
+            assert_eq!(signer.certificate, SIGNERS[0].certificate);
+            assert_eq!(signer.issuers, [SIGNERS[1].certificate.clone()]);
+        }
     }
 
     #[test]

@@ -125,14 +125,13 @@ impl<'a> Parts<'a> {
         sets.push(("digest algorithms", elements(next()?.value())?));
         let signed = self::fields(next()?)?;
         let mut field = next()?;
-        let mut certificates = Vec::new();
+        let certificates = match is_context(field, TagNumber::N0) {
+            true => elements(field.value())?,
+            false => Vec::new(),
+        };
         for (number, what) in [(TagNumber::N0, "certificates"), (TagNumber::N1, "CRLs")] {
             if is_context(field, number) {
-                let members = elements(field.value())?;
-                if number == TagNumber::N0 {
-                    certificates.clone_from(&members);
-                }
-                sets.push((what, members));
+                sets.push((what, elements(field.value())?));
                 field = next()?;
             }
         }
@@ -490,13 +489,10 @@ fn issuers(certificates: &[(&[u8], Certificate)]) -> Outcome {
 }
 
 fn fault_of_validity(validity: Validity, today: Date) -> Option<String> {
-    let Validity {
-        not_before,
-        not_after,
-    } = validity;
     let date = |time: Time| OffsetDateTime::from(time.to_system_time()).date();
-    if date(not_after) < today {
-        return Some(format!("it expired at {not_after}"));
+    if date(validity.not_after) < today {
+        return Some(format!("it expired at {}", validity.not_after));
     }
-    (date(not_before) > today).then(|| format!("it becomes valid at {not_before}"))
+    (date(validity.not_before) > today)
+        .then(|| format!("it becomes valid at {}", validity.not_before))
 }

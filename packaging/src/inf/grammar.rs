@@ -73,7 +73,8 @@ impl Inf {
     /// The bytes are not text, or the text is not a valid INF file.
     pub fn parse(bytes: &[u8]) -> Result<Self, InfError> {
         let (encoding, text) = decode(bytes)?;
-        let (preface, sections) = Reader::new(&text).sections()?;
+        let lines = text.lines().enumerate();
+        let (preface, sections) = Reader { lines }.sections()?;
         Ok(Self {
             encoding,
             preface,
@@ -141,12 +142,6 @@ enum End {
 }
 
 impl<'a> Reader<'a> {
-    fn new(text: &'a str) -> Self {
-        Self {
-            lines: text.lines().enumerate(),
-        }
-    }
-
     fn sections(mut self) -> Result<(Option<usize>, Vec<Section>), InfError> {
         let mut sections = Vec::<Section>::new();
         let mut preface = None;
