@@ -11,8 +11,6 @@ mod version;
 
 pub(super) use devices::earliest_build;
 
-use std::fmt;
-
 use time::Date;
 
 use self::devices::Decoration;
@@ -99,12 +97,6 @@ impl In {
             }
             Self::RegistryValues(fault) => each(&inf.values, |value| fault(inf, value)),
         }
-    }
-}
-
-impl fmt::Debug for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.id)
     }
 }
 
