@@ -1,20 +1,54 @@
 //! The manifests in `cross/` agree with those that they repeat: `cross/Cargo.toml` with the
-//! driver's part of the root manifest, and one for each example.
+//! driver's part of the root manifest, and one for each example. So do the two lock files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::Path,
+    path::{Component, Path, PathBuf},
 };
 
 use toml::{Table, Value};
 
-fn read(path: &str) -> Table {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+/// Parses a file of the repository.
+fn read(path: &Path) -> Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(path);
     fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
         .parse()
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Reads a manifest. Its paths become those in the repository.
+fn manifest(folder: &str) -> Table {
+    let mut manifest = read(&Path::new(folder).join("Cargo.toml"));
+    let package = manifest["package"].as_table_mut().expect("a table");
+    in_repository(folder, package.entry("build").or_insert("build.rs".into()));
+    let library = manifest["lib"].as_table_mut().expect("a table");
+    in_repository(folder, library.entry("path").or_insert("src/lib.rs".into()));
+    for table in ["dependencies", "build-dependencies"] {
+        let dependencies = manifest[table].as_table_mut().expect("a table");
+        for (_, dependency) in dependencies.iter_mut() {
+            if let Some(path) = dependency.get_mut("path") {
+                in_repository(folder, path);
+            }
+        }
+    }
+    manifest
+}
+
+/// Replaces a path in the manifest of `folder` with the path in the repository.
+fn in_repository(folder: &str, path: &mut Value) {
+    let mut whole = PathBuf::from(folder);
+    for component in Path::new(path.as_str().expect("a path")).components() {
+        if component == Component::ParentDir {
+            assert!(whole.pop(), "{path} is in the repository");
+        } else {
+            whole.push(component);
+        }
+    }
+    *path = Value::from(whole.to_str().expect("a path in UTF-8"));
 }
 
 fn remove(manifest: &mut Table, path: &[&str]) {
@@ -36,125 +70,74 @@ fn entries(path: &str, value: &Value) -> BTreeSet<String> {
     }
 }
 
+/// Fails if a manifest in `cross/` differs from its original in `folder`.
+fn assert_same(folder: &str, original: Table, cross: Table) {
+    let [original, cross] = [original, cross].map(|manifest| entries("", &Value::from(manifest)));
+    assert_eq!(
+        cross.difference(&original).collect::<Vec<_>>(),
+        original.difference(&cross).collect::<Vec<_>>(),
+        "left: only in cross/; right: only in the original in /{folder}"
+    );
+}
+
 #[test]
 fn both_manifests_describe_the_same_driver() {
-    let mut root = read("../Cargo.toml");
-    let mut cross = read("Cargo.toml");
+    let (mut root, mut cross) = (manifest(""), manifest("cross"));
+    assert_eq!(
+        entries("", &cross["patch"]),
+        [".crates-io.wdk-build.path = \"wdk-build\"".to_owned()].into()
+    );
 
-    // These differ because one manifest is a folder deeper, and each has its own
-    // workspace.
-    for key in ["members", "default-members", "exclude"] {
-        remove(&mut root, &["workspace", key]);
-    }
-    // The testbed's fixtures are not part of the driver.
-    remove(&mut cross, &["profile", "fixtures"]);
-    // Programs of the host are not built from cross/, and the libraries of those are not used
-    // by drivers.
-    remove(&mut root, &["workspace", "dependencies"]);
-    remove(&mut root, &["profile", "host"]);
-    remove(&mut root, &["profile", "dev", "package"]);
+    // Each has its own workspace. Programs of the host are not built from cross/, and drivers do
+    // not use their libraries. The testbed's fixtures are not part of the driver.
     for path in [
         &["workspace", "members"][..],
-        &["package", "build"],
-        &["lib", "path"],
+        &["workspace", "default-members"],
+        &["workspace", "exclude"],
+        &["workspace", "dependencies"],
+        &["profile", "host"],
+        &["profile", "dev", "package"],
+    ] {
+        remove(&mut root, path);
+    }
+    for path in [
+        &["workspace", "members"][..],
+        &["profile", "dev", "package"],
+        &["profile", "fixtures"],
         &["patch"],
     ] {
         remove(&mut cross, path);
     }
-    for table in ["dependencies", "build-dependencies"] {
-        let dependencies = cross[table].as_table_mut().expect("a table");
-        for (_, dependency) in dependencies.iter_mut() {
-            if let Some(Value::String(path)) = dependency.get_mut("path") {
-                *path = path.trim_start_matches("../").to_owned();
-            }
-        }
-    }
-
-    assert_same("Cargo.toml", root, cross);
-}
-
-/// Fails if a manifest of cross/ differs from the one at `path`.
-fn assert_same(path: &str, there: Table, here: Table) {
-    let [there, here] = [there, here].map(|manifest| entries("", &Value::from(manifest)));
-    assert_eq!(
-        here.difference(&there).collect::<Vec<_>>(),
-        there.difference(&here).collect::<Vec<_>>(),
-        "left: in cross/{path} only; right: in its original only"
-    );
-}
-
-/// The folders of examples/.
-fn examples() -> BTreeSet<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    fs::read_dir(folder)
-        .expect("the folder of examples")
-        .map(|example| example.expect("a folder in it").file_name())
-        .map(|name| name.into_string().expect("a name in UTF-8"))
-        .collect()
+    assert_same("", root, cross);
 }
 
 #[test]
-fn both_manifests_of_an_example_describe_the_same_driver() {
-    for example in examples() {
-        let original = read(&format!("../examples/{example}/Cargo.toml"));
-        let path = format!("{example}/Cargo.toml");
-        let mut cross = read(&path);
-
-        for (key, value) in [
-            (["package", "build"], "build.rs"),
-            (["lib", "path"], "src/lib.rs"),
-        ] {
-            assert_eq!(
-                cross[key[0]][key[1]].as_str(),
-                Some(format!("../../examples/{example}/{value}").as_str()),
-                "cross/{path}: {key:?}"
-            );
-            remove(&mut cross, &key);
-        }
-        assert_same(&path, original, cross);
-    }
-}
-
-#[test]
-fn cross_builds_every_example() {
-    let cross = read("Cargo.toml");
-    let members: BTreeSet<String> = cross["workspace"]["members"]
+fn cross_builds_every_example_by_a_manifest_that_agrees() {
+    let workspace = manifest("cross");
+    let members = workspace["workspace"]["members"]
         .as_array()
-        .expect("an array")
-        .iter()
-        .map(|member| member.as_str().expect("a folder").to_owned())
-        .collect();
-
-    let examples = examples();
-    assert!(examples.contains("ramdisk"));
-    assert_eq!(examples.difference(&members).collect::<Vec<_>>(), [""; 0]);
-}
-
-#[test]
-fn cross_builds_the_sources_of_the_root_package() {
-    let cross = read("Cargo.toml");
-
-    assert_eq!(cross["package"]["build"].as_str(), Some("../build.rs"));
-    assert_eq!(cross["lib"]["path"].as_str(), Some("../src/lib.rs"));
-    assert_eq!(
-        cross["patch"],
-        Value::from(Table::from_iter([(
-            "crates-io".to_owned(),
-            Value::from(Table::from_iter([(
-                "wdk-build".to_owned(),
-                Value::from(Table::from_iter([(
-                    "path".to_owned(),
-                    Value::from("wdk-build")
-                )]))
-            )]))
-        )]))
-    );
+        .expect("an array");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut examples = 0;
+    for example in fs::read_dir(folder).expect("the folder of examples") {
+        let name = example.expect("a folder in it").file_name();
+        let name = name.to_str().expect("a name in UTF-8");
+        assert!(members.contains(&name.into()), "cross/ builds {name}");
+        let folder = format!("examples/{name}");
+        assert_same(
+            &folder,
+            manifest(&folder),
+            manifest(&format!("cross/{name}")),
+        );
+        examples += 1;
+    }
+    assert!(examples > 0);
 }
 
 /// The versions in a lock file, by package and range. Cargo treats versions that differ in the
 /// leftmost number other than 0 as different packages.
 fn locked(path: &str) -> BTreeMap<(String, String), String> {
-    let lock = read(path);
+    let lock = read(Path::new(path));
     let packages = lock["package"].as_array().expect("an array");
     packages
         .iter()
@@ -173,8 +156,7 @@ fn locked(path: &str) -> BTreeMap<(String, String), String> {
 
 #[test]
 fn packages_in_both_lock_files_have_the_same_versions() {
-    let root = locked("../Cargo.lock");
-    let cross = locked("Cargo.lock");
+    let (root, cross) = (locked("Cargo.lock"), locked("cross/Cargo.lock"));
 
     let shared: Vec<_> = cross
         .iter()
